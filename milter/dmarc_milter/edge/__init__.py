@@ -1,0 +1,1 @@
+"""Where the outside is touched: sockets, files, databases, the clock, the MTA."""

@@ -1,0 +1,1 @@
+"""The ledger: what was seen, durably, until it has been reported."""

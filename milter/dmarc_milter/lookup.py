@@ -1,0 +1,71 @@
+"""DNS as the evaluation sees it: a Resolver handed in, and the three ways an answer can be missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal, NamedTuple, Protocol
+
+RdataType = Literal["TXT", "A", "AAAA", "MX", "PTR"]
+
+
+class NoAnswer(Exception):
+    """There is definitely no such data. The common parent of NoSuchName and NoData."""
+
+
+class NoSuchName(NoAnswer):
+    """NXDOMAIN: the name does not exist, nor anything below it (RFC 8020)."""
+
+
+class NoData(NoAnswer):
+    """The name exists (or is an empty non-terminal) and has no record of this type."""
+
+
+class LookupFailed(Exception):
+    """The DNS did not answer (SERVFAIL, REFUSED, time-out, garbage, CNAME loop): nothing is known; later it may."""
+
+
+class LimitExceeded(LookupFailed):
+    """The message asked for more than its share of look-ups or time. The message's own doing, not the DNS's."""
+
+
+class Question(NamedTuple):
+    """What is asked: `name` is absolute, ASCII, without trailing dot; labels are LDH, underscore or a wildcard-free macro result."""
+
+    name: str
+    rdtype: RdataType
+
+
+class Resolver(Protocol):
+    """Absolute look-ups, CNAMEs followed. Each method raises NoSuchName, NoData or LookupFailed; never anything else.
+
+    A name that cannot be asked (bad length or characters outside printable ASCII) raises NoSuchName without a query.
+    Answers are never empty.
+    """
+
+    def txt(self, name: str) -> tuple[bytes, ...]:
+        """Each TXT record, its character-strings concatenated without separator."""
+        ...
+
+    def addresses(self, name: str, rdtype: Literal["A", "AAAA"]) -> tuple[str, ...]:
+        """Addresses in text form (RFC 5952 for IPv6)."""
+        ...
+
+    def mx(self, name: str) -> tuple[tuple[int, str], ...]:
+        """(preference, exchange without trailing dot; "" is the null MX of RFC 7505)."""
+        ...
+
+    def ptr(self, name: str) -> tuple[str, ...]:
+        """Names, without trailing dot, for an in-addr.arpa or ip6.arpa name."""
+        ...
+
+    def prefetch(self, questions: Iterable[Question]) -> None:
+        """A hint: these will be asked soon. Returns at once, never raises."""
+        ...
+
+    def share(self, *, queries: int, seconds: float) -> Resolver:
+        """This message's resolver with a limit of its own: at most `queries` different questions and `seconds` from now.
+
+        Beyond it every question not yet answered raises LimitExceeded. The share is taken from the whole message's budget
+        but never frees anyone else's: queries asked here count for the message too.
+        """
+        ...

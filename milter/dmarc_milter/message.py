@@ -1,0 +1,98 @@
+"""A message as it arrived: the envelope, the header fields byte for byte, and hashes of a body that is never kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
+from typing import Literal, NamedTuple
+
+from dmarc_milter.address import Author, ReversePath
+from dmarc_milter.domain import Domain
+
+
+class HeaderField(NamedTuple):
+    """`name` without trailing white space; `value` all after the colon: leading space kept, folds as CRLF, no final CRLF."""
+
+    name: bytes
+    value: bytes
+
+
+class Headers:
+    """The header fields in order of appearance; look-up by name is ASCII case-insensitive. Immutable.
+
+    `truncated` says that fields beyond the limits were counted but not kept (DKIM and ARC cannot be judged then).
+    """
+
+    __slots__ = ("_by_name", "fields", "truncated")
+
+    def __init__(self, fields: Iterable[HeaderField], *, truncated: bool = False) -> None:
+        self.fields: tuple[HeaderField, ...] = tuple(fields)
+        self.truncated = truncated
+        by_name: dict[bytes, list[int]] = {}
+        for position, each in enumerate(self.fields):
+            by_name.setdefault(each.name.lower(), []).append(position)
+        self._by_name = {name: tuple(positions) for name, positions in by_name.items()}
+
+    def __iter__(self) -> Iterator[HeaderField]:
+        return iter(self.fields)
+
+    def __len__(self) -> int:
+        return len(self.fields)
+
+    def positions(self, name: bytes) -> tuple[int, ...]:
+        """Where fields of this (lower-case) name stand, top first."""
+        return self._by_name.get(name, ())
+
+    def values(self, name: bytes) -> tuple[bytes, ...]:
+        """The values of all fields of this (lower-case) name, top first."""
+        return tuple(self.fields[position].value for position in self.positions(name))
+
+
+class BodyHash(NamedTuple):
+    """One way in which a signature asks for the body to be hashed (RFC 6376 3.7)."""
+
+    canonicalization: Literal["simple", "relaxed"]
+    algorithm: Literal["sha256"]
+    length: int | None
+    """l=: octets of the canonicalized body to hash; None is all of it."""
+
+
+class BodyDigest(NamedTuple):
+    """`digest` over the first `length` octets asked for; `size` of the whole canonicalized body in octets."""
+
+    digest: bytes
+    size: int
+
+
+BodyDigests = Mapping[BodyHash, BodyDigest]
+
+IPAddress = IPv4Address | IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """The SMTP side of one message. IPv4-mapped IPv6 clients are IPv4 here; scope ids are gone."""
+
+    source_ip: IPAddress | None
+    """None: not an IP client, or a trusted relay whose Received field could not be read."""
+    helo: str
+    """As given; undecodable octets as surrogate escapes. Never printed raw."""
+    mail_from: ReversePath
+    rcpt_domains: tuple[Domain, ...] = ()
+    """Distinct recipient domains in order; local parts are never kept."""
+    queue_id: str = ""
+    smtputf8: bool = False
+    source_known: bool = True
+    """False: relayed by one of our trusted relays and the real client could not be read (DESIGN.md, trusted_relays)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What DKIM, ARC and DMARC judge."""
+
+    headers: Headers
+    author: Author
+    body: BodyDigests = field(default_factory=dict)
+    size: int = 0
+    """Octets of the body as received."""
