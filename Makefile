@@ -1,0 +1,38 @@
+# One command each: run, test, check, demo. Every target does its own set-up and is quick when there is nothing to set up.
+VENV ?= .venv
+RUN ?= .run
+export VENV
+PYTHON_RUN = PYTHONPATH=milter $(VENV)/bin/python
+PYTEST = $(VENV)/bin/python -m pytest -q
+
+.PHONY: help setup run test check lint
+help:
+	@sed -n 's/^## //p' Makefile
+
+## make setup   a Python environment in .venv with all libraries (Debian packages through apt where allowed)
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml tools/setup.sh
+	@tools/setup.sh
+
+$(VENV)/.ready-test: pyproject.toml tools/setup.sh
+	@tools/setup.sh test
+
+## make run     the milter in the foreground, its store in .run (stop with Ctrl-C)
+run: $(VENV)/.ready
+	@tools/run.sh
+
+## make test    every test, with a private Postfix, Sendmail and PostgreSQL that are unpacked, not installed
+test: $(VENV)/.ready-test .test/.ready
+	@$(PYTEST) tests
+
+.test/.ready: tools/setup_tests.sh
+	@tools/setup_tests.sh
+
+## make check   what continuous integration runs: style, types, then make test
+check: lint test
+
+lint: $(VENV)/.ready-test
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy

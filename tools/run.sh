@@ -1,0 +1,18 @@
+#!/bin/sh
+# The milter in the foreground with everything it writes in one private folder; the configuration there is yours to edit.
+set -eu
+cd "$(dirname "$0")/.."
+run=${RUN:-.run}
+mkdir -p -m 700 "$run"
+run=$(cd "$run" && pwd -P)
+if [ ! -e "$run/dmarc-milter.toml" ]; then
+    while IFS= read -r line; do
+        case "$line" in
+            'url = '*) printf 'url = "sqlite:///%s/reports.db"\n' "$run" ;;
+            *) printf '%s\n' "$line" ;;
+        esac
+    done < conf/dmarc-milter.toml > "$run/dmarc-milter.toml"
+fi
+PYTHONPATH=milter${PYTHONPATH:+:$PYTHONPATH}
+export PYTHONPATH
+exec "${VENV:-.venv}/bin/python" -m dmarc_milter.edge.cli serve --config "$run/dmarc-milter.toml"

@@ -1,0 +1,66 @@
+#!/bin/sh
+# Everything that `make run` needs: a Python of the right age, four Debian packages, and a private set of libraries in .venv.
+# With "test" as first argument also the libraries of the tests. Safe to run again; changes nothing that is already right.
+set -eu
+cd "$(dirname "$0")/.."
+extra=${1:-}
+venv=${VENV:-.venv}
+
+say() { printf '%s\n' "dmarc-milter set-up: $*"; }
+die() { printf '%s\n' "dmarc-milter set-up: $*" >&2; exit 1; }
+
+fits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; }
+
+find_python() {
+    for candidate in ${PYTHON:-} python3 /usr/bin/python3 python3.13 python3.12 python3.11; do
+        if command -v "$candidate" >/dev/null 2>&1 && fits "$candidate"; then
+            "$candidate" -c 'import sys; print(sys.executable)'
+            return 0
+        fi
+    done
+    return 1
+}
+
+# The Debian packages whose files are missing, one line. Arguments: the interpreter.
+missing_packages() {
+    [ -e /usr/include/libmilter/mfapi.h ] || printf 'libmilter-dev '
+    command -v cc >/dev/null 2>&1 || command -v gcc >/dev/null 2>&1 || printf 'gcc '
+    [ -e /usr/include/stdlib.h ] || printf 'libc6-dev '
+    minor=$("$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+    "$1" -c 'import ensurepip, venv' 2>/dev/null || printf 'python%s-venv ' "$minor"
+    header=$("$1" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h
+    [ -e "$header" ] || printf 'python%s-dev ' "$minor"
+}
+
+install_packages() {
+    command -v apt-get >/dev/null 2>&1 || die "please install: $1"
+    if [ "$(id -u)" = 0 ]; then as_root=
+    elif sudo -n true 2>/dev/null; then as_root='sudo -n'
+    else die "please run as root: apt-get install --no-install-recommends $1"
+    fi
+    say "installing Debian packages: $1"
+    # shellcheck disable=SC2086  # word splitting is meant
+    { $as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq update &&
+      $as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install $1 >/dev/null; } ||
+        die "apt-get could not install: $1"
+}
+
+python=$(find_python) || {
+    candidate=$(apt-cache policy python3 2>/dev/null | sed -n 's/^ *Candidate: //p')
+    case "$candidate" in
+        3.11.*|3.12.*|3.13.*) install_packages 'python3 ' ; python=$(find_python) || die "no Python 3.11, 3.12 or 3.13 found" ;;
+        *) die "no Python 3.11, 3.12 or 3.13 found; install one, or name it: make PYTHON=/path/to/python3.12" ;;
+    esac
+}
+packages=$(missing_packages "$python")
+[ -z "$packages" ] || install_packages "$packages"
+
+if ! fits "$venv/bin/python"; then
+    say "creating $venv with $python"
+    "$python" -m venv --clear "$venv" || die "$python could not create $venv"
+fi
+wanted="-e .${extra:+[$extra]}"
+say "installing the Python libraries into $venv"
+# shellcheck disable=SC2086
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check $wanted || die "pip could not install the libraries named in pyproject.toml (is the package index reachable?)"
+touch "$venv/.ready" ${extra:+"$venv/.ready-$extra"}
