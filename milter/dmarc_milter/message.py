@@ -49,6 +49,33 @@ class Headers:
         return tuple(self.fields[position].value for position in self.positions(name))
 
 
+def parse(raw: bytes) -> tuple[list[HeaderField], bytes]:
+    """The header fields and the body of a message as a file holds it (RFC 5322 2.1), line ends normalized to CRLF.
+
+    A first line of mbox form is dropped; the first line that is neither a field nor a fold ends the header section, as MTAs do.
+    """
+    text = raw.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+    if text.startswith(b"From "):
+        text = text.partition(b"\r\n")[2]
+    fields: list[tuple[bytes, list[bytes]]] = []
+    position = 0
+    while position < len(text):
+        end = text.find(b"\r\n", position)
+        end = len(text) if end < 0 else end
+        line = text[position:end]
+        if line[:1] in (b" ", b"\t") and fields:
+            fields[-1][1].append(line)
+        else:
+            name, colon, value = line.partition(b":")
+            name = name.rstrip(b" \t")
+            if not colon or not name or any(octet < 33 or octet > 126 for octet in name):
+                position = end + 2 if not line else position
+                break
+            fields.append((name, [value]))
+        position = end + 2
+    return [HeaderField(name, b"\r\n".join(lines)) for name, lines in fields], text[position:]
+
+
 class BodyHash(NamedTuple):
     """One way in which a signature asks for the body to be hashed (RFC 6376 3.7)."""
 

@@ -1,0 +1,137 @@
+"""The whole story of one message: what is checked, in which order, and what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import NamedTuple
+
+from dmarc_milter import arc as arc_module
+from dmarc_milter import dkim as dkim_module
+from dmarc_milter.address import Author
+from dmarc_milter.arc import ArcOptions, ArcPlan, ArcResult, ArcStatus, trusted_override
+from dmarc_milter.disposition import Context, LocalPolicy, decide
+from dmarc_milter.dkim import DkimOptions, DkimPlan, DkimResult
+from dmarc_milter.dmarc.discovery import questions as policy_questions
+from dmarc_milter.dmarc.evaluate import DmarcOptions, PublicSuffixes, evaluate
+from dmarc_milter.dmarc.result import DmarcResult
+from dmarc_milter.evaluation import Evaluation, MessageFacts
+from dmarc_milter.iprev import IprevResult, iprev
+from dmarc_milter.lookup import Question, Resolver
+from dmarc_milter.message import Envelope, Headers, Message
+from dmarc_milter.spf import SpfOptions, SpfResult
+
+DKIM_QUERIES = 12
+ARC_QUERIES = 20
+IPREV_QUERIES = 12
+"""Shares of the message's 160 queries (SECURITY-CASES 13); SPF takes its own, the policy walk is first and so always served."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Everything that the administrator can choose about evaluation."""
+
+    spf: SpfOptions = SpfOptions()
+    dkim: DkimOptions = DkimOptions()
+    arc: ArcOptions = ArcOptions()
+    dmarc: DmarcOptions = DmarcOptions()
+    policy: LocalPolicy = LocalPolicy()
+    suffixes: PublicSuffixes | None = None
+    iprev: bool = False
+    seconds: float = 25.0
+    """The message's budget of DNS time."""
+
+
+class Found(NamedTuple):
+    """What the methods said."""
+
+    spf: SpfResult
+    dkim: tuple[DkimResult, ...]
+    arc: ArcResult
+    iprev: IprevResult | None
+    dmarc: DmarcResult
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the header fields ask for, known before the body has been read."""
+
+    dkim: DkimPlan
+    arc: ArcPlan
+    questions: tuple[Question, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One message to be judged. `spf` gives the result of the SPF check, which may have been started at MAIL FROM."""
+
+    id: str
+    envelope: Envelope
+    message: Message
+    facts: MessageFacts
+    plan: Plan
+    spf: Callable[[], SpfResult] = field(compare=False)
+
+
+def plan(headers: Headers, author: Author, options: Options) -> Plan:
+    """What must be hashed and looked up for these header fields: the signatures chosen, the chain, the policy walk."""
+    authors = (author.domain,) if author.domain else author.candidates
+    dkim = dkim_module.plan(headers, authors, options.dkim)
+    arc = arc_module.plan(headers, options.arc)
+    walks = tuple(question for domain in authors for question in policy_questions(domain, options.dmarc, options.suffixes))
+    return Plan(dkim, arc, (*walks, *dkim.questions, *arc.questions))
+
+
+def authenticate(request: Request, resolver: Resolver, options: Options, *, now: datetime, sample: float) -> Evaluation:
+    """Evaluate one message. Never raises for anything the sender or the DNS did.
+
+    `now` is aware UTC; `sample` is uniform in [0, 100), for pct (RFC 7489 6.6.4).
+    The policy walk is asked first, then keys, so that nothing else in the message can exhaust their share of the budget.
+    """
+    resolver.prefetch(request.plan.questions)
+    message = request.message
+    seconds = options.seconds
+    dkim = dkim_module.verify(message, request.plan.dkim, resolver.share(queries=DKIM_QUERIES, seconds=seconds), options.dkim, now=now)
+    spf = request.spf()
+    dmarc = evaluate(message.author, spf, dkim, resolver, options.dmarc, options.suffixes)
+    arc = arc_module.validate(message, request.plan.arc, resolver.share(queries=ARC_QUERIES, seconds=seconds), options.arc, now=now)
+    reverse = _iprev(request.envelope, resolver, options)
+    found = Found(spf, dkim, arc, reverse, dmarc)
+    verdict = decide(dmarc, _context(request, found, options), options.policy, sample=sample, today=now.date())
+    return Evaluation(
+        id=request.id,
+        at=now,
+        envelope=request.envelope,
+        author=message.author,
+        facts=request.facts,
+        spf=spf,
+        dkim=dkim,
+        arc=arc if options.arc.enabled else None,
+        iprev=reverse if options.iprev else None,
+        dmarc=dmarc,
+        verdict=verdict,
+    )
+
+
+def _iprev(envelope: Envelope, resolver: Resolver, options: Options) -> IprevResult | None:
+    """The client's proven names: when asked for, or when a local rule needs them."""
+    if envelope.source_ip is None or not (options.iprev or any(rule.ptr for rule in options.policy.rules)):
+        return None
+    return iprev(envelope.source_ip, resolver.share(queries=IPREV_QUERIES, seconds=options.seconds))
+
+
+def _context(request: Request, found: Found, options: Options) -> Context:
+    """What local policy may know: facts of the envelope and identities that were proven, nothing that the sender merely says."""
+    author = found.dmarc.author_domain
+    sealers = options.policy.trusted_arc_sealers
+    return Context(
+        source_ip=request.envelope.source_ip,
+        source_known=request.envelope.source_known,
+        recipient_domains=request.envelope.rcpt_domains,
+        dkim_domains=tuple(each.domain for each in found.dkim if each.usable and each.domain),
+        spf_domain=found.spf.domain if found.spf.usable else None,
+        names=found.iprev.names if found.iprev and found.iprev.status == "pass" else (),
+        arc_sealers=tuple(hop.sealer for hop in found.arc.hops) if found.arc.status is ArcStatus.PASS else (),
+        arc_override=trusted_override(found.arc, author, sealers) if author else None,
+    )

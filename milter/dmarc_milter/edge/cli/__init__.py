@@ -1,0 +1,70 @@
+"""The command line: `dmarc-milter COMMAND`. Exit codes: 0 fine, 1 the answer is "no", 2 usage or configuration, 75 try later."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+
+from dmarc_milter import __version__
+from dmarc_milter.edge.config import DEFAULT_PATH, ConfigError
+
+FINE, NO, USAGE, LATER = 0, 1, 2, 75
+
+COMMANDS = {
+    "serve": "run the milter in the foreground",
+    "check": "evaluate a message file and explain every step",
+    "why": "explain a decision already taken",
+    "domain": "what a domain publishes and what is wrong with it",
+    "impact": "what enforcement did, or would do, by domain and source",
+    "report": "list, preview, send, show, resend, drop reports; take bounces",
+    "stats": "totals",
+    "config": "check, show, or print a sample of the configuration",
+    "store": "upgrade, expire, or show the state of the store",
+    "web": "read-only dashboard",
+    "setup": "print, apply or remove the MTA's lines",
+    "import": "translate an opendmarc.conf",
+}
+"""Each is a module of this package (`import` is `import_`) with add_arguments(parser) and run(arguments) -> exit code."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The console script. Never a traceback for what the user or the world did."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(prog="dmarc-milter", description="Verify, enforce and report DMARC for inbound mail.")
+    parser.add_argument("--version", action="version", version=f"dmarc-milter {__version__}")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    wanted = next((each for each in arguments if not each.startswith("-")), "")
+    for name, sentence in COMMANDS.items():
+        module = _module(name)
+        if module is None:
+            continue
+        command = subparsers.add_parser(name, help=sentence, description=sentence[0].upper() + sentence[1:] + ".")
+        if name == wanted:
+            loaded = importlib.import_module(module)
+            loaded.add_arguments(command)
+            command.set_defaults(run=loaded.run)
+    parsed = parser.parse_args(arguments)
+    try:
+        return int(parsed.run(parsed))
+    except ConfigError as error:
+        print(f"dmarc-milter: {error}", file=sys.stderr)
+        return USAGE
+    except BrokenPipeError:
+        sys.stderr.close()
+        return FINE
+    except KeyboardInterrupt:
+        return 130
+
+
+def _module(command: str) -> str | None:
+    """The module of a command; None when this installation comes without it."""
+    name = f"{__name__}.{'import_' if command == 'import' else command}"
+    return name if importlib.util.find_spec(name) else None
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """`--config FILE`, as every command takes it."""
+    parser.add_argument("--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help=f"configuration (default {DEFAULT_PATH})")

@@ -1,0 +1,72 @@
+"""From the file's words to the values that the core takes."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from dmarc_milter.arc import ArcOptions
+from dmarc_milter.authenticate import Options
+from dmarc_milter.disposition import LocalPolicy, OverrideType, Rule
+from dmarc_milter.dkim import DkimOptions
+from dmarc_milter.dmarc.evaluate import DmarcOptions, PublicSuffixes
+from dmarc_milter.edge.config.schema import Config, PolicyRule
+from dmarc_milter.edge.config.values import name, networks
+from dmarc_milter.spf import SpfOptions
+
+
+def options(config: Config, suffixes: PublicSuffixes | None) -> Options:
+    """What `authenticate` needs from the configuration."""
+    limits, trust = config.limits, config.authentication
+    return Options(
+        spf=SpfOptions(
+            seconds=min(20.0, config.dns.budget), max_record=limits.spf_record_bytes, permissive_counts=trust.spf_permissive_counts
+        ),
+        dkim=DkimOptions(
+            max_signatures=limits.dkim_signatures,
+            max_rsa_bits=limits.rsa_max_bits,
+            max_key_record=limits.dkim_key_bytes,
+            max_field=limits.dkim_field_bytes,
+            clock_skew=limits.clock_skew,
+            require_signed=tuple(each.lower() for each in trust.require_signed),
+        ),
+        arc=ArcOptions(enabled=trust.arc, max_instances=limits.arc_instances, max_lookups=limits.arc_lookups),
+        dmarc=DmarcOptions(discovery=config.dmarc.discovery, psl_guard=config.dmarc.psl_guard),
+        policy=local_policy(config),
+        suffixes=suffixes,
+        iprev=trust.iprev,
+        seconds=config.dns.budget,
+    )
+
+
+def local_policy(config: Config) -> LocalPolicy:
+    """The [policy] section and its neighbours."""
+    policy = config.policy
+    return LocalPolicy(
+        enforce=policy.enforce,
+        quarantine_action=policy.quarantine_action,
+        reject_action=policy.reject_action,
+        malformed_from=policy.malformed_from,
+        testing_key_action=policy.testing_key_action,
+        honor_pct=config.dmarc.honor_pct,
+        on_temperror=config.dmarc.on_temperror,
+        trusted_arc_sealers=tuple(name(each) for each in config.authentication.trusted_arc_sealers),
+        rules=tuple(_rule(each) for each in policy.rules),
+    )
+
+
+def _rule(rule: PolicyRule) -> Rule:
+    return Rule(
+        action=rule.action,
+        comment=rule.comment,
+        author_domains=tuple(name(each) for each in rule.author_domains),
+        include_subdomains=rule.include_subdomains,
+        networks=networks(rule.networks),
+        dkim=tuple(name(each) for each in rule.dkim),
+        spf=tuple(name(each) for each in rule.spf),
+        ptr=tuple(name(each) for each in rule.ptr),
+        arc=tuple(name(each) for each in rule.arc),
+        recipient_domains=tuple(name(each) for each in rule.recipient_domains),
+        expires=date.fromisoformat(rule.expires) if rule.expires else None,
+        reason=OverrideType(rule.reason),
+        tag=rule.tag,
+    )
