@@ -32,7 +32,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple, Self
 
-from fakes.dns_zone import Answer, BadQuery, Question, Spec, Zone, pack_response, parse_query
+from fakes.dns_server_zone import Answer, BadQuery, Question, Spec, Zone, pack_response, parse_query
 
 COUNTER = "count.dns-server.invalid"
 CACHE_LIMIT = 50_000

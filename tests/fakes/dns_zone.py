@@ -1,225 +1,208 @@
-"""The zone of the scriptable DNS server: names with records and behaviours, and the wire form of what it answers."""
+"""A scripted DNS in memory: what `lookup.Resolver` promises, from a dictionary or a few lines of zone text.
+
+    zone = Zone({"example.com": {"TXT": ["v=spf1 mx -all"], "MX": [(10, "mx.example.com")]}}, failing={"x.example"})
+    zone = Zone.parse('''
+        example.com      TXT   "v=spf1 mx -all"
+        example.com      MX    10 mx.example.com
+        mx.example.com   A     192.0.2.1
+        www.example.com  CNAME mx.example.com
+        slow.example     FAIL
+        slow.example     FAIL  TXT
+    ''')
+
+Names are compared without case or trailing dot. A name that only has names below it is an empty non-terminal (NoData). `*.`
+names answer as RFC 4592 says. `zone.calls` lists every question that got this far, in order; `zone.prefetched` the hints.
+"""
 
 from __future__ import annotations
 
-import ipaddress
-import struct
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
 
-TYPES = {"A": 1, "NS": 2, "CNAME": 5, "SOA": 6, "PTR": 12, "MX": 15, "TXT": 16, "AAAA": 28, "DNAME": 39, "ANY": 255}
-NAMES = {number: name for name, number in TYPES.items()}
-RCODES = {"formerr": 1, "servfail": 2, "nxdomain": 3, "notimp": 4, "refused": 5, "yxdomain": 6}
-CHAIN_LIMIT = 24
+from dmarc_milter.lookup import LimitExceeded, LookupFailed, NoData, NoSuchName, Question, RdataType, Resolver
 
-Spec = Mapping[str, Any]
+Records = Mapping[str, Mapping[str, Sequence[Any]]]
 
 
-class Question(NamedTuple):
-    """One query as it was read: `raw` is the question section in the client's own spelling."""
-
-    name: str
-    rdtype: str
-    raw: bytes
-    size: int
+def canonical(name: str) -> str:
+    """ASCII lower case, no trailing dot."""
+    return name.removesuffix(".").lower()
 
 
-class Answer(NamedTuple):
-    """What a name gives: either a behaviour word, or a response code with records."""
-
-    behaviour: str
-    rcode: int
-    records: tuple[bytes, ...]
-    authority: bytes
-    delay: float
-
-
-class BadQuery(ValueError):
-    """The packet is not a query with one question."""
-
-
-def labels_of(name: str) -> list[bytes]:
-    """The labels of a dotted name; `\\.` is not supported, bytes outside ASCII travel as surrogate escapes."""
-    return [label.encode("utf-8", "surrogateescape") for label in name.rstrip(".").split(".") if label]
-
-
-def pack_name(name: str) -> bytes:
-    """The name in wire form, uncompressed."""
-    return b"".join(bytes([len(label)]) + label for label in labels_of(name)) + b"\0"
-
-
-def pack_record(owner: str, rdtype: str, ttl: int, data: bytes) -> bytes:
-    """One resource record, uncompressed."""
-    return pack_name(owner) + struct.pack("!HHIH", TYPES[rdtype], 1, ttl, len(data)) + data
-
-
-def pack_data(rdtype: str, value: Any) -> bytes:
-    """The data of one record. TXT: str or bytes (cut at 255), or a list of character-strings as they are to stand."""
-    match rdtype:
-        case "TXT":
-            return b"".join(bytes([len(part)]) + part for part in character_strings(value))
-        case "A" | "AAAA":
-            return ipaddress.ip_address(value).packed
-        case "MX":
-            return struct.pack("!H", value[0]) + pack_name(value[1])
-        case _:
-            return pack_name(value)
-
-
-def character_strings(value: Any) -> Iterator[bytes]:
-    """The character-strings of one TXT record."""
-    if isinstance(value, list | tuple):
-        for part in value:
-            yield as_bytes(part)
-        return
-    data = as_bytes(value)
-    yield data[:255]
-    for start in range(255, len(data), 255):
-        yield data[start : start + 255]
-
-
-def as_bytes(text: str | bytes) -> bytes:
-    """Text as UTF-8; lone surrogates from JSON (`\\udcff`) stand for the raw byte."""
-    return text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
-
-
-def parse_query(packet: bytes) -> Question:
-    """The question of a query packet, with the size that the client's EDNS allows (512 without)."""
-    if len(packet) < 17 or packet[2] & 0x80 or packet[4:6] != b"\0\1":
-        raise BadQuery
-    labels, at = [], 12
-    while length := packet[at]:
-        if length > 63 or at + length + 6 > len(packet):
-            raise BadQuery
-        labels.append(packet[at + 1 : at + 1 + length])
-        at += 1 + length
-    number = struct.unpack_from("!H", packet, at + 1)[0]
-    size = 512
-    if packet[10:12] != b"\0\0" and packet[at + 5 : at + 8] == b"\0\0\x29":
-        size = max(512, struct.unpack_from("!H", packet, at + 8)[0])
-    name = b".".join(labels).decode("utf-8", "surrogateescape").lower()
-    return Question(name, NAMES.get(number, f"TYPE{number}"), packet[12 : at + 5], size)
+def askable(name: str) -> bool:
+    """What a resolver can put into a question: printable ASCII, labels of 1 to 63 octets, 253 in all."""
+    return 0 < len(name) <= 253 and all("!" <= char <= "~" for char in name) and all(0 < len(label) <= 63 for label in name.split("."))
 
 
 class Zone:
-    """Names and what they give. Everything not named does not exist; ancestors of names are empty non-terminals.
+    """Implements `Resolver`. TXT values are str, bytes, or a sequence of character-strings; MX are (preference, exchange)."""
 
-    A name's spec: record types with their values, and optionally `ttl`, `delay` (seconds), `behaviour` (a word, or words
-    by record type), `times` (the behaviour holds for so many queries only), `follow` (False: a CNAME stands alone),
-    `soa_minimum`, `soa_ttl`, `no_soa`.
-    """
+    def __init__(
+        self,
+        records: Records | None = None,
+        *,
+        failing: Iterable[str | tuple[str, str]] = (),
+        latency: float = 0.0,
+        on_query: Callable[[Question], None] | None = None,
+    ) -> None:
+        """`failing`: names, or (name, type) pairs, whose look-ups raise LookupFailed. `latency`: pretended seconds a question."""
+        self.records: dict[str, dict[str, list[Any]]] = {}
+        self.failing: set[str | tuple[str, str]] = set()
+        self.latency = latency
+        self.now = 0.0
+        """The pretended clock, advanced by `latency` at each question."""
+        self.on_query = on_query
+        self.calls: list[Question] = []
+        self.prefetched: list[Question] = []
+        for name, types in (records or {}).items():
+            for rdtype, values in types.items():
+                self.add(name, rdtype, *values)
+        for each in failing:
+            self.fail(each) if isinstance(each, str) else self.fail(*each)
 
-    def __init__(self, names: Mapping[str, Spec] | None = None) -> None:
-        self.soa_minimum = 60
-        self.soa_ttl = 60
-        self.ttl = 300
-        self.names: dict[str, dict[str, Any]] = {}
-        self._parents: dict[str, int] = {}
-        for name, spec in (names or {}).items():
-            self.put(name, spec)
-
-    def put(self, name: str, spec: Spec) -> None:
-        """Give a name (or `*.name`) its records and behaviour, replacing what it had."""
-        name = name.rstrip(".").lower()
-        self.remove(name)
-        self.names[name] = dict(spec)
-        for parent in ancestors(name):
-            self._parents[parent] = self._parents.get(parent, 0) + 1
-
-    def remove(self, name: str) -> None:
-        """Let a name no longer exist."""
-        name = name.rstrip(".").lower()
-        if self.names.pop(name, None) is not None:
-            for parent in ancestors(name):
-                self._parents[parent] -= 1
-
-    def find(self, name: str) -> Spec | None:
-        """The spec of a name, by wildcard if need be; {} for an empty non-terminal, None for NXDOMAIN (RFC 4592)."""
-        if name in self.names:
-            return self.names[name]
-        if self._parents.get(name):
-            return {}
-        for parent in (*ancestors(name), ""):
-            wildcard = f"*.{parent}" if parent else "*"
-            if wildcard in self.names:
-                return self.names[wildcard]
-            if parent in self.names or self._parents.get(parent):
-                return None
-        return None
-
-    def answer(self, question: Question) -> Answer:
-        """The answer to a question, CNAMEs followed within the zone as a recursive server would."""
-        records: list[bytes] = []
-        name, delay = question.name, 0.0
-        for _ in range(CHAIN_LIMIT):
-            spec = self.find(name)
-            if spec is None:
-                return Answer("", 3, tuple(records), self.soa(name, {}), delay)
-            delay += float(spec.get("delay", 0))
-            behaviour = self._behaviour(spec, question.rdtype)
-            if behaviour:
-                return self._misbehave(behaviour, name, spec, (records, delay))
-            ttl = int(spec.get("ttl", self.ttl))
-            if "CNAME" in spec and question.rdtype != "CNAME":
-                records.append(pack_record(name, "CNAME", ttl, pack_data("CNAME", spec["CNAME"])))
-                name = str(spec["CNAME"]).rstrip(".").lower()
-                if not spec.get("follow", True):
-                    break
+    @classmethod
+    def parse(cls, text: str, **options: Any) -> Zone:
+        """Lines of NAME TYPE DATA; `;` at the start comments a line out; FAIL [TYPE] makes a name (or a type of it) fail."""
+        zone = cls(**options)
+        for line in text.split("\n"):
+            if not line.strip() or line.strip().startswith(";"):
                 continue
-            values = spec.get(question.rdtype, ())
-            values = [values] if question.rdtype in ("CNAME", "DNAME") and values else values
-            found = [pack_record(name, question.rdtype, ttl, pack_data(question.rdtype, value)) for value in values]
-            return Answer("", 0, (*records, *found), b"" if found else self.soa(name, spec), delay)
-        return Answer("", 0, tuple(records), b"", delay)
+            name, rdtype, *rest = line.split(None, 2)
+            data = rest[0].strip() if rest else ""
+            if rdtype == "FAIL":
+                zone.fail(name, data)
+            elif rdtype == "TXT":
+                zone.add(name, "TXT", tuple(shlex.split(data)))
+            elif rdtype == "MX":
+                preference, exchange = data.split()
+                zone.add(name, "MX", (int(preference), exchange))
+            else:
+                zone.add(name, rdtype, data)
+        return zone
 
-    def soa(self, name: str, spec: Spec) -> bytes:
-        """The SOA record for the authority section of a negative answer (RFC 2308)."""
-        if spec.get("no_soa"):
-            return b""
-        owner = name.rpartition(".")[2]
-        minimum, ttl = int(spec.get("soa_minimum", self.soa_minimum)), int(spec.get("soa_ttl", self.soa_ttl))
-        data = pack_name("ns.invalid") + pack_name("root.invalid") + struct.pack("!IIIII", 1, 3600, 600, 86400, minimum)
-        return pack_record(owner, "SOA", ttl, data)
+    def add(self, name: str, rdtype: str, *values: Any) -> None:
+        """More records of one type at a name; no values at all makes an empty non-terminal."""
+        self.records.setdefault(canonical(name), {}).setdefault(rdtype, []).extend(values)
 
-    @staticmethod
-    def _behaviour(spec: Spec, rdtype: str) -> str:
-        behaviour = spec.get("behaviour", "")
-        word = str(behaviour.get(rdtype, "") if isinstance(behaviour, Mapping) else behaviour)
-        if word and "times" in spec and isinstance(spec, dict):
-            if spec["times"] <= 0:
-                return ""
-            spec["times"] -= 1
-        return word
+    def fail(self, name: str, rdtype: str = "") -> None:
+        """From now on look-ups of the name (of one type, or all) raise LookupFailed."""
+        self.failing.add((canonical(name), rdtype) if rdtype else canonical(name))
 
-    def _misbehave(self, behaviour: str, name: str, spec: Spec, so_far: tuple[list[bytes], float]) -> Answer:
-        records, delay = so_far
-        if behaviour in RCODES:
-            authority = self.soa(name, spec) if behaviour == "nxdomain" else b""
-            return Answer("", RCODES[behaviour], tuple(records), authority, delay)
-        if behaviour == "nodata":
-            return Answer("", 0, tuple(records), self.soa(name, spec), delay)
-        rest = {key: value for key, value in spec.items() if key not in ("behaviour", "times")}
-        found = [
-            pack_record(name, rdtype, int(spec.get("ttl", self.ttl)), pack_data(rdtype, value))
-            for rdtype in ("TXT", "A", "AAAA", "MX", "PTR")
-            for value in rest.get(rdtype, ())
-        ]
-        return Answer(behaviour, 0, (*records, *found), b"", delay)
+    def asked(self, rdtype: str = "") -> list[str]:
+        """The names asked for, in order; of one type or of all."""
+        return [call.name for call in self.calls if rdtype in ("", call.rdtype)]
+
+    # lookup.Resolver
+
+    def txt(self, name: str) -> tuple[bytes, ...]:
+        return tuple(joined(value) for value in self.resolve(Question(canonical(name), "TXT")))
+
+    def addresses(self, name: str, rdtype: Literal["A", "AAAA"]) -> tuple[str, ...]:
+        return tuple(self.resolve(Question(canonical(name), rdtype)))
+
+    def mx(self, name: str) -> tuple[tuple[int, str], ...]:
+        return tuple((preference, exchange.removesuffix(".")) for preference, exchange in self.resolve(Question(canonical(name), "MX")))
+
+    def ptr(self, name: str) -> tuple[str, ...]:
+        return tuple(target.removesuffix(".") for target in self.resolve(Question(canonical(name), "PTR")))
+
+    def prefetch(self, questions: Iterable[Question]) -> None:
+        self.prefetched.extend(Question(canonical(name), rdtype) for name, rdtype in questions)
+
+    def share(self, *, queries: int, seconds: float) -> Resolver:
+        return Share(self, self, queries, seconds)
+
+    # How an answer is found
+
+    def resolve(self, question: Question) -> list[Any]:
+        """One counted question."""
+        if not askable(question.name):
+            raise NoSuchName(question.name)
+        self.calls.append(question)
+        self.now += self.latency
+        if self.on_query:
+            self.on_query(question)
+        return self._answer(question.name, question.rdtype, hops=0)
+
+    def _answer(self, name: str, rdtype: RdataType, hops: int) -> list[Any]:
+        if name in self.failing or (name, rdtype) in self.failing:
+            raise LookupFailed(f"{name}/{rdtype}")
+        if hops > 8:
+            raise LookupFailed("CNAME loop")
+        types = self._node(name)
+        if values := types.get(rdtype):
+            return values
+        if targets := types.get("CNAME"):
+            return self._answer(canonical(targets[0]), rdtype, hops + 1)
+        raise NoData(f"{name}/{rdtype}")
+
+    def _node(self, name: str) -> dict[str, list[Any]]:
+        """The records at a name, or at the wildcard that covers it (RFC 4592)."""
+        if name in self.records:
+            return self.records[name]
+        if self._has_below(name):
+            return {}
+        parent = name
+        while "." in parent:
+            parent = parent.split(".", 1)[1]
+            if f"*.{parent}" in self.records:
+                return self.records[f"*.{parent}"]
+            if parent in self.records or self._has_below(parent):
+                break
+        raise NoSuchName(name)
+
+    def _has_below(self, name: str) -> bool:
+        return any(other.endswith("." + name) for other in self.records)
 
 
-def ancestors(name: str) -> Iterator[str]:
-    """Every name above, nearest first, without the root."""
-    while "." in name:
-        name = name.partition(".")[2]
-        yield name
+class Share:
+    """A part of a message's budget (`Resolver.share`), nestable: different questions are counted here and in every parent."""
+
+    def __init__(self, zone: Zone, parent: Zone | Share, queries: int, seconds: float) -> None:
+        self.zone, self.parent = zone, parent
+        self.queries, self.deadline = queries, zone.now + seconds
+        self.seen: set[Question] = set()
+
+    def spend(self, question: Question) -> None:
+        """Count a question once, here and above; LimitExceeded when there is no room."""
+        if question not in self.seen:
+            if len(self.seen) >= self.queries or self.zone.now >= self.deadline:
+                raise LimitExceeded(f"{question.name}/{question.rdtype}")
+            if isinstance(self.parent, Share):
+                self.parent.spend(question)
+            self.seen.add(question)
+
+    def _allowed(self, name: str, rdtype: RdataType) -> str:
+        if askable(canonical(name)):
+            self.spend(Question(canonical(name), rdtype))
+        return name
+
+    def txt(self, name: str) -> tuple[bytes, ...]:
+        return self.zone.txt(self._allowed(name, "TXT"))
+
+    def addresses(self, name: str, rdtype: Literal["A", "AAAA"]) -> tuple[str, ...]:
+        return self.zone.addresses(self._allowed(name, rdtype), rdtype)
+
+    def mx(self, name: str) -> tuple[tuple[int, str], ...]:
+        return self.zone.mx(self._allowed(name, "MX"))
+
+    def ptr(self, name: str) -> tuple[str, ...]:
+        return self.zone.ptr(self._allowed(name, "PTR"))
+
+    def prefetch(self, questions: Iterable[Question]) -> None:
+        for question in questions:
+            try:
+                self._allowed(*question)
+            except LimitExceeded:
+                return
+            self.zone.prefetch([question])
+
+    def share(self, *, queries: int, seconds: float) -> Resolver:
+        return Share(self.zone, self, queries, min(seconds, self.deadline - self.zone.now))
 
 
-def pack_response(packet: bytes, question: Question, answer: Answer, *, limit: int) -> bytes:
-    """The response packet; beyond `limit` octets only the question with TC set."""
-    edns = b"\0\0\x29\x04\xd0\0\0\0\0\0\0" if packet[10:12] != b"\0\0" else b""
-    body = question.raw + b"".join(answer.records) + answer.authority + edns
-    counts = (1, len(answer.records), 1 if answer.authority else 0, 1 if edns else 0)
-    flags = 0x8180 | answer.rcode
-    if 12 + len(body) > limit:
-        return packet[:2] + struct.pack("!HHHHH", flags | 0x0200, 1, 0, 0, counts[3]) + question.raw + edns
-    return packet[:2] + struct.pack("!HHHHH", flags, *counts) + body
+def joined(value: str | bytes | Sequence[str | bytes]) -> bytes:
+    """One TXT record's character-strings put together (RFC 7208 3.3)."""
+    parts = [value] if isinstance(value, str | bytes) else value
+    return b"".join(part.encode("utf-8", "surrogateescape") if isinstance(part, str) else part for part in parts)
