@@ -24,6 +24,7 @@ RANK = {
     "report": 7,
     "authenticate": 8,
     "edge": 9,
+    "__main__": 10,
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 TOUCHES_THE_OUTSIDE = {"socket", "sqlite3", "psycopg", "Milter", "milter", "subprocess", "threading", "signal", "smtplib", "random", "time"}

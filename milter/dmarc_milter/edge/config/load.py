@@ -13,6 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import msgspec
 
 from dmarc_milter.edge.config import values
+from dmarc_milter.edge.config.sample import describe
 from dmarc_milter.edge.config.schema import Config
 
 DEFAULT_PATH = Path("/etc/dmarc-milter/dmarc-milter.toml")
@@ -47,7 +48,8 @@ def parse(text: str, name: str = "configuration") -> Config:
         config = msgspec.convert(document, Config)
     except msgspec.ValidationError as error:
         problem, _, where = str(error).partition(" - at `")
-        raise ConfigError(_message(text, name, _path(where.rstrip("`")), problem)) from None
+        path = _path(where.rstrip("`"))
+        raise ConfigError(_message(text, name, path, f"{problem}; it is: {_described(path)}")) from None
     for path, problem in values.problems(config):
         raise ConfigError(_message(text, name, path, problem))
     return config
@@ -79,6 +81,18 @@ def _struct(hint: Any) -> type | None:
 def _suggest(key: str, known: list[str]) -> str:
     near = difflib.get_close_matches(key, known, 1, 0.6)
     return f"; did you mean {near[0]}?" if near else f"; known here: {', '.join(known)}"
+
+
+def _described(path: tuple[str, ...]) -> str:
+    """The sentence of the option at `path`, with its choices and bounds."""
+    schema: type = Config
+    hint: Any = Config
+    for step in path:
+        if not step.isdecimal():
+            hint = get_type_hints(schema, include_extras=True)[step]
+            plain = get_type_hints(schema)[step]
+            schema = _struct(plain) or schema
+    return describe(hint)
 
 
 def _path(where: str) -> tuple[str, ...]:

@@ -1,0 +1,8 @@
+"""`python -m dmarc_milter` is `dmarc-milter`."""
+
+import sys
+
+from dmarc_milter.edge.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

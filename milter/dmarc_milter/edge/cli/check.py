@@ -1,0 +1,123 @@
+"""`dmarc-milter check MESSAGE --ip IP`: the same evaluation as at SMTP time, for a message in a file, each step explained."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import sys
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from dmarc_milter import address, message
+from dmarc_milter.actions import Action, DeleteHeader, InsertHeader, Quarantine, Reply
+from dmarc_milter.actions import plan as plan_actions
+from dmarc_milter.authenticate import Options, Request, authenticate, plan
+from dmarc_milter.disposition import Disposition
+from dmarc_milter.dkim import BodyHasher
+from dmarc_milter.domain import Domain
+from dmarc_milter.edge.cli import FINE, NO, USAGE, add_config
+from dmarc_milter.edge.config import DEFAULT_PATH, Config, load
+from dmarc_milter.edge.config import compile as compiled
+from dmarc_milter.edge.config.values import nameserver
+from dmarc_milter.edge.resolver import DnsResolver
+from dmarc_milter.edge.suffixes import load_suffixes
+from dmarc_milter.evaluation import Evaluation, message_facts
+from dmarc_milter.explain import explain
+from dmarc_milter.lookup import Resolver
+from dmarc_milter.message import Envelope, Headers, Message
+from dmarc_milter.report.facts import from_evaluation
+from dmarc_milter.spf import check as check_spf
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    parser.add_argument("message", type=Path, metavar="MESSAGE", help="a message file (RFC 5322, one message; - is standard input)")
+    parser.add_argument("--ip", required=True, type=_ip, help="the SMTP client's address")
+    parser.add_argument("--helo", default="", help="what it said in EHLO")
+    parser.add_argument("--mail-from", default="", metavar="ADDRESS", help='the envelope sender; "" or <> is the null sender')
+    parser.add_argument("--rcpt-to", action="append", default=[], metavar="ADDRESS", help="a recipient (may be repeated)")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of sentences")
+
+
+def _ip(text: str) -> message.IPAddress:
+    found = ipaddress.ip_address(text)
+    return getattr(found, "ipv4_mapped", None) or found
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """0 when the message would be accepted unmarked, 1 when it would be refused, quarantined or deferred."""
+    config = load(arguments.config) if arguments.config.exists() or arguments.config != DEFAULT_PATH else Config()
+    try:
+        raw = sys.stdin.buffer.read() if str(arguments.message) == "-" else arguments.message.read_bytes()
+    except OSError as error:
+        print(f"dmarc-milter: {arguments.message}: {error.strerror}", file=sys.stderr)
+        return USAGE
+    options = compiled.options(config, load_suffixes(config.dmarc.suffix_list))
+    servers = [nameserver(each) for each in config.dns.nameservers]
+    dns = DnsResolver(servers, timeout=config.dns.timeout)
+    try:
+        envelope = _envelope(arguments)
+        evaluation, headers = evaluate_file(raw, envelope, dns.for_message(config.dns.budget, config.limits.dns_queries), options)
+    finally:
+        dns.close()
+    actions = plan_actions(evaluation, headers, compiled.marking(config))
+    facts = from_evaluation(evaluation)
+    if arguments.json:
+        print(msgspec.json.format(msgspec.json.encode({"facts": facts, "actions": [_named(each) for each in actions]}), indent=2).decode())
+    else:
+        print("\n".join(explain(facts)))
+        print(_outcome(actions))
+    refused = evaluation.verdict.tempfail or evaluation.verdict.disposition in (Disposition.REJECT, Disposition.QUARANTINE)
+    return NO if refused else FINE
+
+
+def evaluate_file(raw: bytes, envelope: Envelope, resolver: Resolver, options: Options) -> tuple[Evaluation, Headers]:
+    """The evaluation of a message held in memory, as the session does it while the message arrives."""
+    fields, body = message.parse(raw)
+    headers = Headers(fields)
+    author = address.author(headers.values(b"from"))
+    wanted = plan(headers, author, options)
+    hasher = BodyHasher(wanted.dkim.body_hashes | wanted.arc.body_hashes)
+    hasher.update(body)
+    request = Request(
+        id=uuid.uuid4().hex,
+        envelope=envelope,
+        message=Message(headers, author, hasher.finish(), len(body)),
+        facts=message_facts(headers, envelope),
+        plan=wanted,
+        spf=lambda: check_spf(envelope, resolver, options.spf),
+    )
+    return authenticate(request, resolver, options, now=datetime.now(UTC), sample=0.0), headers
+
+
+def _envelope(arguments: argparse.Namespace) -> Envelope:
+    domains = (address.path_domain(each.encode("utf-8", "surrogateescape")) for each in arguments.rcpt_to)
+    return Envelope(
+        source_ip=arguments.ip,
+        helo=arguments.helo,
+        mail_from=address.reverse_path(arguments.mail_from.encode("utf-8", "surrogateescape")),
+        rcpt_domains=tuple(dict.fromkeys(each for each in domains if isinstance(each, Domain))),
+    )
+
+
+def _named(action: Action) -> dict[str, object]:
+    return {"action": type(action).__name__, **msgspec.to_builtins(action)}
+
+
+def _outcome(actions: tuple[Action, ...]) -> str:
+    """What the MTA would be asked to do, as lines."""
+    lines = ["", "What the MTA is asked to do:"]
+    for action in actions:
+        match action:
+            case Reply(code, enhanced, text):
+                lines.append(f"  reply {code} {enhanced} {text}")
+            case InsertHeader(name, value):
+                lines.append(f"  add {name}:{value}".replace("\n", "\n  "))
+            case DeleteHeader(name, index):
+                lines.append(f"  delete {name}, number {index} of that name")
+            case Quarantine(reason):
+                lines.append(f"  hold the message: {reason}")
+    return "\n".join(lines)

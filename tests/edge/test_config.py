@@ -1,0 +1,106 @@
+"""The configuration: one clear line for every mistake, and texts that cannot drift from the code."""
+
+import tomllib
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from dmarc_milter.edge.config import Config, ConfigError, load, parse
+from dmarc_milter.edge.config.sample import sample, show
+from dmarc_milter.edge.config.values import SocketAddress, host_and_port, socket_address
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_sample_is_every_option_at_its_default() -> None:
+    """Habit 13: what the sample says is what the code does."""
+    assert parse(sample()) == Config()
+    document = tomllib.loads(sample())
+    for section in msgspec.structs.fields(Config):
+        keys = {field.name for field in msgspec.structs.fields(type(getattr(Config(), section.name)))} - {"rules"}
+        assert keys == set(document[section.name])
+
+
+def test_conf_holds_the_sample() -> None:
+    """conf/dmarc-milter.toml is generated; `dmarc-milter config sample > conf/dmarc-milter.toml` mends this."""
+    assert (ROOT / "conf" / "dmarc-milter.toml").read_text() == sample()
+
+
+def test_show_prints_what_parse_reads() -> None:
+    text = '[policy]\nenforce = false\n[[policy.rules]]\naction = "accept"\ndkim = ["lists.example"]\ncomment = "say \\"list\\""\n'
+    config = parse(text)
+    assert parse(show(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("[milter]\nsocet = 'x'\n", 2, ("[milter] socet", "did you mean socket?")),
+        ("[mliter]\n", 1, ("mliter", "did you mean milter?")),
+        ("[milter]\nworkers = 'two'\n", 2, ("[milter] workers", "Expected `int`")),
+        ("\n\n[milter]\n# c\nworkers = -1\n", 5, ("[milter] workers", ">= 0")),
+        ("[milter]\nsocket = 'inet:99999@127.0.0.1'\n", 2, ("is not a socket", "unix:/PATH")),
+        ("[milter]\nsocket = 'unix:relative'\n", 2, ("is not a socket",)),
+        ("[milter]\non_error = 'reject'\n", 2, ("[milter] on_error", "Invalid enum value", "(tempfail | accept)")),
+        ("[authentication]\ntrusted_networks = ['10.0.0.0/8', 'nonsense']\n", 2, ("trusted_networks", "nonsense")),
+        ("[authentication]\nauthserv_id = 'a;b'\n", 2, ("authserv_id",)),
+        ("[authentication]\nremove_authserv_ids = ['a.example', 'A.example']\n", 2, ("stands twice",)),
+        ("[dns]\nnameservers = ['dns.example']\n", 2, ("nameservers", "dns.example")),
+        ("[policy]\nenforce = true\n[[policy.rules]]\naction = 'accept'\n", 4, ("no condition",)),
+        (
+            "[[policy.rules]]\naction = 'accept'\ndkim = ['a.example']\n[[policy.rules]]\naction = 'accpt'\n",
+            5,
+            ("action", "Invalid enum value"),
+        ),
+        ("[[policy.rules]]\naction = 'accept'\ndkim = ['a.example']\nexpires = '2026-13-40'\n", 4, ("expires",)),
+        ("[[policy.rules]]\naction = 'tag'\ndkim = ['a.example']\n", 1, ("needs a tag",)),
+        ("[store]\nurl = 'mysql://x'\n", 2, ("postgresql://",)),
+        ("[reporting]\nemail = 'no address'\n", 2, ("is not a mail address",)),
+        ("[milter\n", 1, ("not valid TOML", "line 1")),
+    ],
+)
+def test_a_mistake_is_one_line_with_file_line_and_key(text: str, line: int, words: tuple[str, ...]) -> None:
+    """OPS-03: refuse with one clear line."""
+    with pytest.raises(ConfigError) as caught:
+        parse(text, "dm.toml")
+    message = str(caught.value)
+    assert "\n" not in message
+    if "TOML" not in message:
+        assert message.startswith(f"dm.toml:{line}: ")
+    for word in words:
+        assert word in message
+
+
+def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="config sample"):
+        load(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("inet:8893@127.0.0.1", SocketAddress("inet", "127.0.0.1", 8893)),
+        ("inet:8893", SocketAddress("inet", "127.0.0.1", 8893)),
+        ("inet6:8893@[::1]", SocketAddress("inet6", "::1", 8893)),
+        ("unix:/run/x.sock", SocketAddress("unix", path="/run/x.sock")),
+        ("local:/run/x.sock", SocketAddress("unix", path="/run/x.sock")),
+        ("fd:3", SocketAddress("fd", number=3)),
+    ],
+)
+def test_sockets_are_written_as_mtas_write_them(text: str, address: SocketAddress) -> None:
+    assert socket_address(text) == address
+
+
+@pytest.mark.parametrize(
+    ("text", "pair"),
+    [
+        ("192.0.2.1", ("192.0.2.1", 53)),
+        ("192.0.2.1:5353", ("192.0.2.1", 5353)),
+        ("[2001:db8::1]:5353", ("2001:db8::1", 5353)),
+        ("2001:db8::1", ("2001:db8::1", 53)),
+        ("mail.example:25", ("mail.example", 25)),
+    ],
+)
+def test_servers_take_a_port(text: str, pair: tuple[str, int]) -> None:
+    assert host_and_port(text, 53) == pair
