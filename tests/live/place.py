@@ -1,0 +1,66 @@
+"""Where live tests put things: private folders that other accounts can walk into, free ports, and programs unpacked by the set-up."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+UNPACKED = REPOSITORY / ".test" / "root"
+"""Debian packages unpacked by tools/setup_tests.sh."""
+NOBODY = 65534
+
+
+def require_live() -> None:
+    """Skip where a private MTA cannot run; continuous integration sets DMARC_MILTER_LIVE=required, and then it is a failure."""
+    missing = ""
+    if os.geteuid() != 0:
+        missing = "a private Postfix or Sendmail needs root"
+    elif not (UNPACKED / "usr/sbin/postfix").exists():
+        missing = "run tools/setup_tests.sh (make test does) first"
+    if missing and os.environ.get("DMARC_MILTER_LIVE") == "required":
+        pytest.fail(missing)
+    if missing:
+        pytest.skip(missing)
+
+
+@contextmanager
+def private_folder(name: str) -> Iterator[Path]:
+    """A new folder below /tmp that every account may enter and only we may write; removed at the end."""
+    folder = Path(tempfile.mkdtemp(prefix=f"dmarc-milter-{name}-", dir="/tmp"))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def free_port(address: str = "127.0.0.1") -> int:
+    """A TCP port that nobody listens on at this moment."""
+    with socket.create_server((address, 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def eventually(found: Callable[[], object], *, seconds: float = 20.0, what: str = "") -> None:
+    """Wait until `found()` is true; fail with `what` after `seconds`."""
+    end = time.monotonic() + seconds
+    while not found():
+        if time.monotonic() > end:
+            pytest.fail(f"not within {seconds} s: {what or found}")
+        time.sleep(0.02)
+
+
+def answers(port: int, address: str = "127.0.0.1") -> bool:
+    """Whether something accepts connections there."""
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
+        probe.settimeout(2)
+        return probe.connect_ex((address, port)) == 0

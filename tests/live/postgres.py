@@ -1,0 +1,81 @@
+"""A private PostgreSQL: the installed programs or the unpacked ones, a cluster of its own, TCP on a free port."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from live.place import NOBODY, UNPACKED, free_port, private_folder
+
+
+def programs() -> Path | None:
+    """The folder of initdb and pg_ctl, or None."""
+    found = [*UNPACKED.glob("usr/lib/postgresql/*/bin/initdb"), *Path("/usr/lib/postgresql").glob("*/bin/initdb")]
+    return found[0].resolve().parent if found else None
+
+
+class Postgres:
+    """A cluster with the superuser `t`, no password, on 127.0.0.1. It may be stopped, killed and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        found = programs()
+        if found is None:
+            missing = "run tools/setup_tests.sh (make test does) first"
+            if os.environ.get("DMARC_MILTER_LIVE") == "required":
+                pytest.fail(missing)
+            pytest.skip(missing)
+        self.folder = folder
+        self.port = free_port()
+        self._programs = found
+        libraries = ":".join(str(path) for path in (UNPACKED.resolve() / "usr/lib").glob("*-linux-gnu*"))
+        self._environment = os.environ | {"LD_LIBRARY_PATH": libraries, "LC_ALL": "C.UTF-8"}
+        if os.geteuid() == 0:  # initdb refuses root
+            os.chown(folder, NOBODY, NOBODY)
+        self._run("initdb", "-D", f"{folder}/data", "-A", "trust", "-U", "t", "--no-sync", "-E", "UTF8")
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://t@127.0.0.1:{self.port}/postgres"
+
+    def _run(self, program: str, *arguments: str) -> None:
+        account = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
+        with (self.folder.parent / f"{self.folder.name}.log").open("ab") as log:
+            run = subprocess.run(
+                [self._programs / program, *arguments],
+                env=self._environment,
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                **account,  # type: ignore[call-overload]
+            )
+        if run.returncode:
+            raise AssertionError(f"{program}: {Path(log.name).read_text()}")
+
+    def start(self) -> None:
+        options = f"-c listen_addresses=127.0.0.1 -p {self.port} -k {self.folder} -c fsync=off -c max_connections=200"
+        self._run("pg_ctl", "-D", f"{self.folder}/data", "-w", "-o", options, "-l", f"{self.folder}/log", "start")
+
+    def stop(self, mode: str = "fast") -> None:
+        """Modes are pg_ctl's: smart, fast, immediate (as after a crash)."""
+        self._run("pg_ctl", "-D", f"{self.folder}/data", "-m", mode, "-w", "stop")
+
+
+@contextmanager
+def private_postgres() -> Iterator[Postgres]:
+    """A PostgreSQL that runs as long as the block."""
+    with private_folder("postgres") as outer:
+        folder = outer / "pg"
+        folder.mkdir(mode=0o755)
+        postgres = Postgres(folder)
+        postgres.start()
+        try:
+            yield postgres
+        finally:
+            if (folder / "data/postmaster.pid").exists():
+                postgres.stop("immediate")
