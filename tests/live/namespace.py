@@ -43,7 +43,7 @@ def allowed() -> bool:
     if os.environ.get("DMARC_MILTER_NO_NAMESPACE"):
         return False
     probe = [sys.executable, __file__, "--host-name", "probe.test.example", "--address", "203.0.113.7", "--", "true"]
-    return subprocess.run(probe, capture_output=True).returncode == 0
+    return subprocess.run(probe, check=False, capture_output=True).returncode == 0
 
 
 def connect(pid: int, source: str, target: str, port: int) -> socket.socket:

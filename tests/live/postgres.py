@@ -47,6 +47,7 @@ class Postgres:
         with (self.folder.parent / f"{self.folder.name}.log").open("ab") as log:
             run = subprocess.run(
                 [self._programs / program, *arguments],
+                check=False,
                 env=self._environment,
                 cwd="/",
                 stdin=subprocess.DEVNULL,

@@ -54,6 +54,12 @@ MAILER(`smtp')dnl
 
 UNSAFE = "AssumeSafeChown,GroupWritableDirPathSafe,RunProgramInUnsafeDirPath,RunWritableProgram,MapInUnsafeDirPath"
 
+# Sendmail waits a minute at every start for a host name with a dot. Where the name cannot be set, this is put before libc's.
+HOST_NAME = """\
+#include <string.h>
+int gethostname(char *name, size_t length) { strncpy(name, "@HOST@", length); return 0; }
+"""
+
 # Sendmail may put -f SENDER first; the user is the last argument. A message counts as delivered once it has its final name.
 DELIVER = """\
 #!/bin/sh
@@ -112,11 +118,14 @@ class Sendmail:
             [m4, f"-D_CF_DIR_={self._root}/usr/share/sendmail/cf/", folder / "t.mc"], capture_output=True, check=True, env=self._environment
         )
         (folder / "sendmail.cf").write_bytes(made.stdout)
+        if not self.in_namespace:
+            (folder / "hostname.c").write_text(HOST_NAME.replace("@HOST@", HOST))
+            subprocess.run(["cc", "-shared", "-fPIC", "-o", folder / "hostname.so", folder / "hostname.c"], check=True)
 
     def _command(self, *arguments: str) -> list[str]:
         command = [str(self._program), "-C", f"{self.folder}/sendmail.cf", *arguments]
         if not self.in_namespace:
-            return command
+            return ["/usr/bin/env", f"LD_PRELOAD={self.folder}/hostname.so", *command]
         addresses = [f"--address={address}" for address in (*ADDRESSES, *ADDRESSES_6)]
         mounts = [f"--mount={self.folder}/hosts:/etc/hosts", f"--mount={self.folder}/resolv.conf:/etc/resolv.conf"]
         return [sys.executable, namespace.__file__, f"--host-name={HOST}", *mounts, *addresses, "--", *command]
@@ -131,7 +140,7 @@ class Sendmail:
                 stderr=log,
                 **quiet,  # type: ignore[call-overload]
             )
-        eventually(self._listens, seconds=150, what="Sendmail accepts connections (an unqualified host name costs it a minute)")
+        eventually(self._listens, seconds=60, what="Sendmail accepts connections")
 
     def _listens(self) -> bool:
         assert self._process is not None
