@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dmarc_milter.domain import Domain, Malformed
+from dmarc_milter import mailbox_list, readings
+from dmarc_milter.domain import Domain, Malformed, parse
+from dmarc_milter.mailbox_list import Tolerated
 
 MAX_CANDIDATES = 4
 """Domains looked at under malformed_from = "strictest" (DESIGN.md, Decisions)."""
+MAX_PATH = 4096
+"""Octets of a path that are looked at; RFC 5321 4.5.3.1.3 gives it 256."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +35,8 @@ class Author:
 class ReversePath:
     """MAIL FROM (RFC 5321 4.1.2). Null: both parts empty/None and `malformed` empty.
 
-    `local_part` is the text as given (unquoted form kept as is), `domain` None when null, missing, an address literal
-    or not a domain name; `malformed` then says why.
+    `local_part` is the text as given (unquoted form kept as is; undecodable octets as surrogate escapes), `domain` None when
+    null, missing, an address literal or not a domain name; `malformed` then says why.
     """
 
     local_part: str = ""
@@ -45,14 +50,93 @@ class ReversePath:
 
 def author(from_fields: Sequence[bytes]) -> Author:
     """The author of a message from the values of all its From fields (as received, folded, without the name)."""
-    raise NotImplementedError
+    if not from_fields:
+        return Author(None, "no From field")
+    if len(from_fields) > 1:
+        return _malformed("several From fields", from_fields)
+    value = from_fields[0]
+    found = mailbox_list.parse(value)
+    if isinstance(found, Malformed):
+        return _malformed(found.reason, from_fields)
+    if found.tolerated:
+        others = readings.domains(from_fields, 1, decoded=found.tolerated is Tolerated.NAME)
+        if others != ((found.domain,), False):
+            return _malformed("readable in several ways", from_fields)
+    return Author(found.domain)
 
 
 def reverse_path(argument: bytes) -> ReversePath:
     """MAIL FROM's argument, with or without angle brackets. Source routes are ignored (RFC 5321 appendix C)."""
-    raise NotImplementedError
+    try:
+        local_part, domain = _split_path(argument)
+    except _NotStrict as error:
+        return ReversePath("", None, error.reason)
+    if not local_part and not domain:
+        return ReversePath()
+    text = local_part.decode("utf-8", "surrogateescape")
+    found = parse(domain)
+    return ReversePath(text, None, found.reason) if isinstance(found, Malformed) else ReversePath(text, found)
 
 
 def path_domain(argument: bytes) -> Domain | Malformed:
     """The domain of a RCPT TO argument: only that is ever kept."""
-    raise NotImplementedError
+    try:
+        return parse(_split_path(argument)[1])
+    except _NotStrict as error:
+        return Malformed(error.reason)
+
+
+class _NotStrict(Exception):
+    """Inside this module only: the text left the grammar, for this reason of the fixed vocabulary."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def _malformed(reason: str, from_fields: Sequence[bytes]) -> Author:
+    return Author(None, reason, *readings.domains(from_fields, MAX_CANDIDATES))
+
+
+CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
+# Either one octet outside quotes, or a whole quoted-string. Possessive, so a missing end quote costs one scan and then fails.
+PATH_PIECE = re.compile(rb'"(?:[^"\\]|\\.)*+"|[^"]', re.DOTALL)
+
+
+def _split_path(argument: bytes) -> tuple[bytes, bytes]:
+    """Local part and domain around the last unquoted @; both empty for the null path. Raises _NotStrict."""
+    if len(argument) > MAX_PATH:
+        raise _NotStrict("path too long")
+    path = argument.strip(b" \t\r\n")
+    if path.startswith(b"<") != path.endswith(b">"):
+        raise _NotStrict("unbalanced angle brackets")
+    if path.startswith(b"<"):
+        path = path[1:-1].strip(b" ")
+    if not path:
+        return b"", b""
+    if CONTROL.search(path):
+        raise _NotStrict("control character")
+    if path.startswith(b"@"):
+        # A-d-l ":" : the route is accepted and ignored (RFC 5321 4.1.1.3, appendix C)
+        _, colon, path = path.partition(b":")
+        if not colon:
+            raise _NotStrict("no mailbox")
+    at = _last_unquoted_at(path)
+    if at < 0:
+        raise _NotStrict("no domain")
+    if at == 0:
+        raise _NotStrict("no local part")
+    return path[:at], path[at + 1 :]
+
+
+def _last_unquoted_at(path: bytes) -> int:
+    """Where the last @ outside quoted strings stands; -1 if nowhere. Raises _NotStrict when a quote is left open."""
+    position, found = 0, -1
+    while position < len(path):
+        piece = PATH_PIECE.match(path, position)
+        if piece is None:
+            raise _NotStrict("open quotation")
+        if piece.group() == b"@":
+            found = position
+        position = piece.end()
+    return found

@@ -1,0 +1,130 @@
+"""Every domain that some lenient reader could find in a From field that the strict one refuses."""
+
+from __future__ import annotations
+
+import binascii
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+
+from dmarc_milter import domain
+from dmarc_milter.domain import Domain
+
+MAX_RUNS = 200
+"""Distinct texts after an @ that are looked at; a field with more of them has more domains than anyone answers for."""
+MAX_RUN = 512
+
+# A name as a reader would cut it out: letters, digits, hyphen, underscore, dot and anything that is not ASCII.
+NAME = r"[A-Za-z0-9._\-\x80-\U0010ffff]"
+SKIP = r"(?:[ \t\r\n]|\([^()@]*+\))"
+# After the @: what some readers step over, and the name. Neither part crosses the next @, so all matches together are linear.
+AFTER_AT = re.compile(rf'@(?:{SKIP}|["<\[])*+({NAME}++)')
+# obs-domain: white space and comments around a dot (RFC 5322 4.4).
+DOT_NEXT = re.compile(rf"{SKIP}++(\.{NAME}*+)")
+AFTER_DOT = re.compile(rf"{SKIP}++({NAME}++)")
+
+# What some readers drop without a word: controls, the backslash of a quoted-pair, soft hyphen and zero-width characters.
+DROPPED = {*range(0x20), 0x7F, 0x5C, 0xAD, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070), 0xFEFF} - {9, 10, 13}
+DROP = dict.fromkeys(DROPPED)
+# What compatibility mapping (UTS 46, NFKC) makes of at signs and full stops.
+MAPPED = {0xFF20: "@", 0xFE6B: "@", 0x3002: ".", 0xFF0E: ".", 0xFF61: ".", 0xFE52: "."}
+
+# encoded-word = "=?" charset ["*" language] "?" encoding "?" encoded-text "?="     RFC 2047 2, RFC 2231 5
+ENCODED_WORD = re.compile(r"=\?([^?*\s]{1,40}+)(?:\*[^?\s]{0,40}+)?\?([BbQq])\?([^?]*+)\?=")
+BETWEEN_WORDS = re.compile(r"(?<=\?=)[ \t\r\n]++(?==\?)")
+# Charsets worth decoding, all of them linear in Python; any other is read as the superset of ASCII that it most likely is.
+CHARSETS = ("utf-8", "utf-7", "utf-16", "utf-16be", "utf-16le", "gb2312", "gbk", "gb18030", "big5", "shift_jis", "iso-2022-jp")
+COMMENT_PIECE = re.compile(r"[()]|\\.?|[^()\\]++", re.DOTALL)
+
+
+def domains(values: Sequence[bytes], limit: int, *, decoded: bool = True) -> tuple[tuple[Domain, ...], bool]:
+    """At most `limit` distinct domains in the order in which they are found, and whether there are more. Never raises.
+
+    `decoded`: with those that show only once encoded words are decoded.
+    """
+    found: dict[Domain, None] = {}
+    runs: set[str] = set()
+    for value in values:
+        for text in _texts(value, decoded):
+            for run in _runs(text):
+                if run in runs:
+                    continue
+                runs.add(run)
+                found.update(dict.fromkeys(_spelled(run)))
+                if len(found) > limit or len(runs) > MAX_RUNS:
+                    return tuple(found)[:limit], True
+    return tuple(found), False
+
+
+def _texts(value: bytes, decoded: bool) -> Iterator[str]:
+    """The field as different readers see it: as it stands, encoded words decoded, oddities dropped, comments removed."""
+    try:
+        text = value.decode("utf-8")
+    except UnicodeDecodeError:
+        text = value.replace(b"\xc0\xae", b".").decode("latin-1")
+    text = text.translate(MAPPED)
+    yield text
+    if decoded and "=?" in text:
+        yield ENCODED_WORD.sub(_decoded, BETWEEN_WORDS.sub("", text)).translate(MAPPED)
+    cleaned = text.translate(DROP)
+    if cleaned != text:
+        yield cleaned
+    if "(" in text:
+        yield _without_comments(text)
+
+
+def _runs(text: str) -> Iterator[str]:
+    """What stands after each @, also continued across white space and comments beside a dot."""
+    for match in AFTER_AT.finditer(text):
+        run, position = match[1], match.end()
+        continued = run
+        while len(continued) <= MAX_RUN:
+            more = (AFTER_DOT if continued.endswith(".") else DOT_NEXT).match(text, position)
+            if more is None:
+                break
+            continued += more[1]
+            position = more.end()
+        if "." in run or continued == run:
+            yield run[:MAX_RUN]
+        if continued != run:
+            yield continued[:MAX_RUN]
+
+
+def _spelled(run: str) -> Iterator[Domain]:
+    """The domains that a run may stand for: itself, or else what mapping makes of it and what stands before the first oddity."""
+    spellings = [run]
+    if not run.isascii():
+        spellings.append(unicodedata.normalize("NFKC", run).translate(MAPPED))
+        spellings.append(run[: next(index for index, character in enumerate(run) if not character.isascii())])
+    for number, spelling in enumerate(spellings):
+        # Dots and hyphens too many are what a tidy reader takes away.
+        name = domain.parse(".".join(label for label in spelling.strip(".-").split(".") if label))
+        if isinstance(name, Domain):
+            yield name
+            if number == 0:
+                return
+
+
+def _decoded(match: re.Match[str]) -> str:
+    """The text of one encoded word; of an undecodable one, nothing."""
+    charset, encoding, text = match[1].lower(), match[2], match[3]
+    octets = text.encode("utf-8")
+    try:
+        octets = binascii.a2b_qp(octets, header=True) if encoding in "qQ" else binascii.a2b_base64(octets.rstrip(b"=") + b"==")
+    except binascii.Error:
+        return ""
+    return octets.decode(charset if charset in CHARSETS else "latin-1", "replace")
+
+
+def _without_comments(text: str) -> str:
+    """The text outside comments; one that never ends takes the rest with it."""
+    kept, depth = [], 0
+    for match in COMMENT_PIECE.finditer(text):
+        piece = match[0]
+        if piece == "(":
+            depth += 1
+        elif piece == ")" and depth:
+            depth -= 1
+        elif not depth:
+            kept.append(piece)
+    return "".join(kept)
