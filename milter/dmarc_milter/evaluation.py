@@ -26,6 +26,10 @@ class MessageFacts:
     """Null sender, or multipart/report."""
     is_report: bool = False
     """Looks like a DMARC aggregate or failure report (Subject of RFC 9990 3.5.3, or feedback-report)."""
+    to_reporting: bool = False
+    """A recipient is our own reporting or bounce address: such mail is never counted for reports (DESIGN.md, Reports)."""
+    from_reporting: bool = False
+    """MAIL FROM is our own reporting or bounce address."""
     list_id: str = ""
     """The List-Id's name, validated as a domain name, for `impact`: evidence of nothing."""
 
