@@ -15,4 +15,4 @@ if [ ! -e "$run/dmarc-milter.toml" ]; then
 fi
 PYTHONPATH=milter${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONPATH
-exec "${VENV:-.venv}/bin/python" -m dmarc_milter.edge.cli serve --config "$run/dmarc-milter.toml"
+exec "${VENV:-.venv}/bin/dmarc-milter" serve --config "$run/dmarc-milter.toml"
