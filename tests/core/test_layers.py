@@ -26,6 +26,7 @@ RANK = {
     "actions": 7,
     "report": 7,
     "authenticate": 8,
+    "explain": 8,
     "edge": 9,
     "__main__": 10,
 }

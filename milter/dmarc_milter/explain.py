@@ -1,0 +1,130 @@
+"""A decision told as a person would tell it: what the message said, what was found, which rule decided, what would change it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from dmarc_milter.report.facts import DkimFact, Facts, Outcome, Published
+
+PAD = "  "
+
+
+def explain(facts: Facts) -> list[str]:
+    """Lines of printable ASCII, at most some dozens; nothing in them is the sender's unvalidated text."""
+    return [*_envelope(facts), *_spf(facts), *_dkim(facts), *_arc(facts), *_dmarc(facts), *_verdict(facts), *_advice(facts)]
+
+
+def sentence(facts: Facts) -> str:
+    """The decision in one sentence, for lists and the log."""
+    author = facts.author_domain or "no readable author"
+    done = _done(facts)
+    return f"Mail from {author} by {facts.source_ip or 'an unknown client'}: dmarc={facts.status}, {done}" + (
+        f" ({facts.decided_by})" if facts.decided_by else ""
+    )
+
+
+def _envelope(facts: Facts) -> Iterator[str]:
+    at = datetime.fromtimestamp(facts.at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    sender = {None: "an address without a usable domain", "": "the null sender <>"}.get(facts.envelope_from, facts.envelope_from)
+    yield f"Message {facts.queue_id or facts.id}, {at}" + (f", Message-ID <{facts.message_id}>" if facts.message_id else "")
+    yield f"{PAD}came from {facts.source_ip or 'an unknown address'}, HELO {facts.helo or '(none)'}, MAIL FROM {sender}"
+    if not facts.source_known:
+        yield f"{PAD}through one of our relays, whose Received field did not tell the real client"
+    if facts.malformed_from:
+        seen = ", ".join(each.author_domain for each in facts.candidates) or "none"
+        yield f"From: cannot be trusted ({facts.malformed_from}); domains that a reader could see: {seen}"
+    else:
+        yield f"From: names {facts.author_domain}"
+
+
+def _spf(facts: Facts) -> Iterator[str]:
+    spf = facts.spf
+    if spf is None:
+        return
+    identity = "HELO" if spf.scope == "helo" else "MAIL FROM"
+    detail = f", by {spf.mechanism}" if spf.mechanism else f": {spf.reason}" if spf.reason else ""
+    yield f"SPF: {spf.result} for {spf.domain or 'no domain'} ({identity}){detail}"
+
+
+def _dkim(facts: Facts) -> Iterator[str]:
+    if not facts.dkim:
+        yield "DKIM: not signed"
+    for each in facts.dkim:
+        yield f"DKIM: {each.result} for {_signer(each)}" + (f": {each.reason}" if each.reason else "")
+
+
+def _signer(fact: DkimFact) -> str:
+    where = fact.domain or "an unreadable domain"
+    strength = f", {fact.key_bits} bits" if fact.key_bits else ""
+    return where + (f" (selector {fact.selector}{strength})" if fact.selector else "")
+
+
+def _arc(facts: Facts) -> Iterator[str]:
+    if facts.arc is not None and facts.arc.status != "none":
+        by = f", sealed by {', '.join(facts.arc.sealers)}" if facts.arc.sealers else ""
+        yield f"ARC: {facts.arc.status}{by}" + (f": {facts.arc.reason}" if facts.arc.reason else "")
+
+
+def _dmarc(facts: Facts) -> Iterator[str]:
+    for outcome in (facts.outcome,) if facts.outcome else facts.candidates:
+        yield f"DMARC for {outcome.author_domain}: {outcome.status}" + (f": {outcome.reason}" if outcome.reason else "")
+        yield from (PAD + step for step in outcome.trace)
+        if outcome.published is not None:
+            yield PAD + _policy(outcome, outcome.published)
+        if outcome.psl_organizational_domain:
+            yield (
+                f"{PAD}the public suffix list would give the organizational domain {outcome.psl_organizational_domain}, "
+                f"the tree walk {outcome.organizational_domain}"
+            )
+    if facts.outcome is None:
+        yield f"DMARC: {facts.status}" + (f": {facts.reason}" if facts.reason else "")
+
+
+def _policy(outcome: Outcome, published: Published) -> str:
+    tag = f"{outcome.policy_tag}=" if outcome.policy_tag else ""
+    return f"policy of {published.policy_domain} asks for {tag}{outcome.policy}: {published.text}"
+
+
+def _done(facts: Facts) -> str:
+    if not facts.counted:
+        return "deferred (451)"
+    return {
+        "none": "delivered",
+        "pass": "delivered",
+        "quarantine": "quarantined",
+        "reject": "refused (550)",
+    }.get(facts.disposition, facts.disposition)
+
+
+def _verdict(facts: Facts) -> Iterator[str]:
+    yield f"Decision: {_done(facts)}" + (f", because {facts.decided_by}" if facts.decided_by else "")
+    for reason in facts.reasons:
+        yield f"{PAD}the published policy was overridden: {reason.type}" + (f" ({reason.comment})" if reason.comment else "")
+    if facts.would_be and facts.would_be != facts.disposition:
+        yield f"{PAD}monitor mode: with enforcement it would have been {facts.would_be}"
+
+
+def _advice(facts: Facts) -> Iterator[str]:
+    """What would change the decision; only where mail was not simply delivered."""
+    if facts.counted and facts.disposition in ("none", "pass") and facts.would_be in ("", "none", "pass"):
+        return
+    yield "What would change it:"
+    if not facts.counted or facts.status == "temperror":
+        yield f"{PAD}the DNS answering: the sender's server will try again"
+    elif facts.malformed_from:
+        yield f"{PAD}one From field with one address in standard form"
+    else:
+        yield from _how_to_pass(facts)
+    yield f"{PAD}a [[policy.rules]] entry that matches this sender by network, DKIM, SPF, client name or ARC sealer"
+
+
+def _how_to_pass(facts: Facts) -> Iterator[str]:
+    author = facts.author_domain
+    if facts.spf and facts.spf.result == "pass" and facts.spf.domain:
+        yield f"{PAD}SPF passed for {facts.spf.domain}, which does not align with {author}: an envelope sender in {author} would"
+    passing = [each.domain for each in facts.dkim if each.result == "pass" and not each.aligned]
+    if passing:
+        yield f"{PAD}DKIM passed for {', '.join(dict.fromkeys(passing))}, which does not align: a signature with d={author} would"
+    if not passing:
+        yield f"{PAD}a DKIM signature with d={author} that survives transport, or {author}'s SPF record listing {facts.source_ip or 'the client'}"
