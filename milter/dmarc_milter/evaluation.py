@@ -10,6 +10,7 @@ from dmarc_milter.arc import ArcResult
 from dmarc_milter.disposition import Verdict
 from dmarc_milter.dkim.result import DkimResult
 from dmarc_milter.dmarc.result import DmarcResult
+from dmarc_milter.iprev import IprevResult
 from dmarc_milter.message import Envelope
 from dmarc_milter.spf import SpfResult
 
@@ -32,15 +33,6 @@ class MessageFacts:
     """MAIL FROM is our own reporting or bounce address."""
     list_id: str = ""
     """The List-Id's name, validated as a domain name, for `impact`: evidence of nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class IprevResult:
-    """RFC 8601 3: the client address's names that resolve back to it."""
-
-    status: str
-    """pass, fail, temperror, permerror"""
-    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

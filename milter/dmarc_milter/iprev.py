@@ -1,0 +1,79 @@
+"""Reverse DNS of the client (RFC 8601 3): which of its names resolve back to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import IPv6Address, ip_address
+from typing import Literal
+
+from dmarc_milter.domain import Domain, parse
+from dmarc_milter.lookup import LookupFailed, NoAnswer, Question, Resolver
+from dmarc_milter.message import IPAddress
+
+MAX_NAMES = 10
+"""Names looked at, as for SPF's ptr (RFC 7208 4.6.4); a client owns its reverse zone and may put thousands there."""
+SECONDS = 10.0
+
+
+class IprevStatus(StrEnum):
+    """RFC 8601 2.7.3: never none."""
+
+    PASS = "pass"
+    FAIL = "fail"
+    TEMPERROR = "temperror"
+    PERMERROR = "permerror"
+
+
+@dataclass(frozen=True, slots=True)
+class IprevResult:
+    """What the client's address says of its names."""
+
+    status: IprevStatus
+    names: tuple[str, ...] = ()
+    """Lower-case A-labels, only with a pass: those whose addresses include the client's."""
+    reason: str = ""
+    """Fixed vocabulary."""
+
+
+def iprev(source_ip: IPAddress, resolver: Resolver) -> IprevResult:
+    """The names in the PTR records of `source_ip` that have it among their addresses. At most 11 look-ups. Never raises."""
+    client = plain_address(source_ip)
+    resolver = resolver.share(queries=1 + MAX_NAMES, seconds=SECONDS)
+    try:
+        found = resolver.ptr(client.reverse_pointer)
+    except NoAnswer:
+        return IprevResult(IprevStatus.PERMERROR, reason="no PTR record")
+    except LookupFailed:
+        return IprevResult(IprevStatus.TEMPERROR, reason="PTR look-up failed")
+    names = [name for name in map(parse, found[:MAX_NAMES]) if isinstance(name, Domain)]
+    return _forward(client, names, resolver)
+
+
+def plain_address(source_ip: IPAddress) -> IPAddress:
+    """Without a zone id; an IPv4-mapped address as IPv4 (DESIGN.md, Decisions)."""
+    if isinstance(source_ip, IPv6Address):
+        return source_ip.ipv4_mapped or IPv6Address(int(source_ip))
+    return source_ip
+
+
+def _forward(client: IPAddress, names: list[Domain], resolver: Resolver) -> IprevResult:
+    """Whether the names' addresses include the client's; only its own family can (RFC 8601 3)."""
+    rdtype: Literal["A", "AAAA"] = "A" if client.version == 4 else "AAAA"
+    resolver.prefetch(Question(name.name, rdtype) for name in names)
+    proven, failed = [], False
+    for name in names:
+        try:
+            addresses = resolver.addresses(name.name, rdtype)
+        except NoAnswer:
+            continue
+        except LookupFailed:
+            failed = True
+            continue
+        if client in map(ip_address, addresses):
+            proven.append(name.name)
+    if proven:
+        return IprevResult(IprevStatus.PASS, tuple(proven))
+    if failed:
+        return IprevResult(IprevStatus.TEMPERROR, reason="address look-up failed")
+    return IprevResult(IprevStatus.FAIL, reason="no name resolves back")
