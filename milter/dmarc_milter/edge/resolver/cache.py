@@ -1,0 +1,85 @@
+"""The answers that a process remembers: as long as the DNS allows, bounded in number and in memory."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+
+from dmarc_milter.edge.resolver.answer import Answer, Key
+from dmarc_milter.lookup import LookupFailed
+
+POSITIVE_LIMIT = 3600  # seconds; a longer TTL would outlive a repaired record
+NEGATIVE_LIMIT = 300
+FAILURE_LIFE = 1  # long enough to spare a struggling server a stampede, short enough to notice that it is back
+
+
+class Cache:
+    """(name, type) -> Answer. Reading takes no lock; what was not read since it was last looked at leaves first.
+
+    That is the clock form of least-recently-used: `get` only marks, `put` makes room.
+    """
+
+    def __init__(self, *, entries: int, octets: int) -> None:
+        self._entries, self._octets = entries, octets
+        self._answers: OrderedDict[Key, Answer] = OrderedDict()  # a plain dict finds its first key ever more slowly
+        self._size = 0
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._answers)
+
+    @property
+    def size(self) -> int:
+        """Octets held, as Answer.size estimates them."""
+        return self._size
+
+    def get(self, key: Key, now: float) -> Answer | None:
+        """The answer, if there is one that is still good at `now` (seconds, monotonic)."""
+        answer = self._answers.get(key)
+        if answer is None or answer.expires <= now:
+            return None
+        answer.used = True
+        return answer
+
+    def put(self, key: Key, answer: Answer, now: float) -> None:
+        """Give the answer its expiry, and keep it unless that is at once (TTL 0)."""
+        answer.expires = now + life(answer)
+        with self._lock:
+            old = self._answers.pop(key, None)
+            if old is not None:
+                self._size -= old.size
+            if answer.expires <= now or answer.size > self._octets:
+                return
+            self._answers[key] = answer
+            self._size += answer.size
+            while len(self._answers) > self._entries or self._size > self._octets:
+                self._drop_one(now)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._answers.clear()
+            self._size = 0
+
+    def unlock(self) -> None:
+        """In a forked child: whoever held the lock is not there."""
+        self._lock = threading.Lock()
+
+    def _drop_one(self, now: float) -> None:
+        # Each round either drops an answer or takes its mark away, so a full turn of the dictionary ends it.
+        while True:
+            key, answer = self._answers.popitem(last=False)
+            if not answer.used or answer.expires <= now:
+                self._size -= answer.size
+                return
+            answer.used = False
+            self._answers[key] = answer
+
+
+def life(answer: Answer) -> float:
+    """Seconds for which an answer may be used for other messages."""
+    if answer.failure is None:
+        return min(answer.ttl, POSITIVE_LIMIT)
+    if answer.failure is LookupFailed:
+        return FAILURE_LIFE
+    return min(answer.ttl, NEGATIVE_LIMIT)

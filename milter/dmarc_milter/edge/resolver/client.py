@@ -1,0 +1,236 @@
+"""Asking name servers: every question in flight shares one thread, which alone receives, retries and gives up."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import os
+import resource
+import select
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from dmarc_milter.edge.resolver.answer import Answer, Key, failed
+from dmarc_milter.edge.resolver.exchange import Attempt, Broken, Pending, TcpAttempt, UdpAttempt
+from dmarc_milter.edge.resolver.servers import SUSPICION, Nameservers, Server
+from dmarc_milter.edge.resolver.wire import Malformed, Refused, is_truncated, read_answer
+from dmarc_milter.lookup import LookupFailed
+
+FIRST_RETRY = 2.0  # seconds; sooner when the time-out is short
+IN_FLIGHT_LIMIT = 1000  # questions; each holds a descriptor
+
+log = logging.getLogger(__name__)
+
+
+class Counters:
+    """What the client did since the process started; approximate where several threads count."""
+
+    __slots__ = ("failures", "hits", "ignored", "in_flight_full", "joined", "queries", "retries", "tcp", "timeouts")
+
+    def __init__(self) -> None:
+        self.queries = self.retries = self.tcp = self.failures = self.timeouts = self.ignored = self.in_flight_full = self.hits = (
+            self.joined
+        ) = 0
+
+
+def in_flight_limit() -> int:
+    """How many questions may be in flight: a quarter of the process's descriptors, at most IN_FLIGHT_LIMIT."""
+    descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return IN_FLIGHT_LIMIT if descriptors == resource.RLIM_INFINITY else min(IN_FLIGHT_LIMIT, max(16, descriptors // 4))
+
+
+class Client:
+    """Sends questions and settles them within `timeout` seconds. Belongs to the process that made it."""
+
+    def __init__(self, servers: Nameservers, timeout: float, done: Callable[[Key, Answer], None], counters: Counters) -> None:
+        self._servers, self._timeout, self._done, self._counters = servers, timeout, done, counters
+        self._retry = min(FIRST_RETRY, timeout * 0.4)
+        self._limit = in_flight_limit()
+        self._poll = select.epoll()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._poll.register(self._wake, select.EPOLLIN)
+        self._attempts: dict[int, Attempt] = {}
+        self._new: deque[tuple[float, Pending]] = deque()
+        self._timers: list[tuple[float, int, Pending]] = []
+        self._order = itertools.count()
+        self._asleep = False
+        self._lingered = False
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="dns", daemon=True)
+        self._thread.start()
+
+    def start(self, pending: Pending) -> Answer | None:
+        """Send the question; never waits. An Answer at once only where nothing can be asked."""
+        now = time.monotonic()
+        pending.servers = self._servers.current(now)
+        if not pending.servers or self._closing:
+            return failed("closed" if self._closing else "no name server is known")
+        if len(self._attempts) >= self._limit:
+            self._counters.in_flight_full += 1
+            return failed("too many questions in flight")
+        sent = self._send_next(pending)
+        self._new.append((now + self._retry if sent else now, pending))
+        if self._asleep or not sent:
+            os.eventfd_write(self._wake, 1)
+        return None
+
+    def disown(self) -> None:
+        """In a forked child: close what is the parent's, without a word to anyone."""
+        for attempt in self._attempts.values():
+            attempt.close()
+        self._poll.close()
+        os.close(self._wake)
+
+    def close(self) -> None:
+        """Settle everything in flight as failed and end the thread."""
+        self._closing = True
+        os.eventfd_write(self._wake, 1)
+        self._thread.join()
+
+    def _send_next(self, pending: Pending) -> bool:
+        """Ask the next server that was not asked yet; False when there is none or nothing could be sent to it."""
+        while pending.tried < len(pending.servers):
+            server = pending.servers[pending.tried]
+            pending.tried += 1
+            if self._launch(UdpAttempt, pending, server):
+                return True
+        return False
+
+    def _launch(self, kind: type[Attempt], pending: Pending, server: Server) -> bool:
+        try:
+            attempt = kind(pending, server, pending.question)
+        except OSError:
+            return False
+        self._counters.queries += 1
+        pending.attempts.append(attempt)
+        self._attempts[attempt.handle] = attempt
+        try:
+            self._poll.register(attempt.handle, attempt.events)
+        except OSError:
+            self._forget(attempt)
+            return False
+        return True
+
+    # From here on everything runs in the client's own thread.
+
+    def _run(self) -> None:
+        while not self._closing:
+            events = self._poll.poll(self._patience())
+            self._asleep = False
+            self._lingered = not events
+            for handle, _ in events:
+                if handle == self._wake:
+                    os.eventfd_read(handle)
+                elif (attempt := self._attempts.get(handle)) is not None:
+                    self._guarded(attempt)
+            self._expire(time.monotonic())
+        self._shut_down()
+
+    def _patience(self) -> float | None:
+        """Seconds to sleep. A new question needs no waking up as long as its first retry lies behind the end of the sleep."""
+        if self._timers:
+            return min(self._retry, max(0.0, self._timers[0][0] - time.monotonic()))
+        if not self._lingered:
+            return self._retry
+        self._asleep = True
+        if self._new:
+            return 0.0
+        return None
+
+    def _guarded(self, attempt: Attempt) -> None:
+        try:
+            self._receive(attempt)
+        except Exception:
+            # A defect here must not take every other look-up of the process with it.
+            log.exception("dns: answer could not be handled")
+            self._settle(attempt.pending, failed("internal error"))
+
+    def _receive(self, attempt: Attempt) -> None:
+        pending = attempt.pending
+        try:
+            packet = attempt.receive()
+            if packet is None:
+                self._counters.ignored += attempt.ignored
+                attempt.ignored = 0
+                if attempt.events_changed:
+                    self._poll.modify(attempt.handle, attempt.events)
+                return
+            attempt.server.suspect_until = 0.0
+            if is_truncated(packet):
+                self._fall_back(attempt)
+                return
+            self._settle(pending, read_answer(packet, pending.question, pending.key[1]))
+        except (OSError, Broken, Malformed, Refused) as error:
+            self._abandon(attempt, str(error) if isinstance(error, Malformed | Refused) else "connection failed")
+
+    def _fall_back(self, attempt: Attempt) -> None:
+        """Ask again over TCP (RFC 7766)."""
+        if isinstance(attempt, TcpAttempt):
+            raise Malformed("truncated over TCP")
+        self._counters.tcp += 1
+        self._forget(attempt)
+        if not self._launch(TcpAttempt, attempt.pending, attempt.server):
+            self._go_on(attempt.pending, "connection failed")
+
+    def _abandon(self, attempt: Attempt, reason: str) -> None:
+        self._forget(attempt)
+        self._go_on(attempt.pending, reason)
+
+    def _go_on(self, pending: Pending, reason: str) -> None:
+        """One server has failed: the next one; or whatever is still under way; or nothing."""
+        if not self._send_next(pending) and not pending.attempts:
+            self._settle(pending, failed(reason))
+
+    def _expire(self, now: float) -> None:
+        """Retry what got no answer, give up what is too old."""
+        while self._new:
+            due, pending = self._new.popleft()
+            if pending.answer is None:
+                heapq.heappush(self._timers, (due, next(self._order), pending))
+        while self._timers and (self._timers[0][0] <= now or self._timers[0][2].answer is not None):
+            _, _, pending = heapq.heappop(self._timers)
+            if pending.answer is None:
+                self._retry_or_give_up(pending, now)
+
+    def _retry_or_give_up(self, pending: Pending, now: float) -> None:
+        if now >= pending.give_up:
+            self._counters.timeouts += 1
+            self._settle(pending, failed("timed out"))
+            return
+        for attempt in pending.attempts:
+            attempt.server.suspect_until = now + SUSPICION
+        self._counters.retries += 1
+        if not self._send_next(pending):
+            if not pending.attempts:
+                self._settle(pending, failed("nothing could be sent"))
+                return
+            self._counters.queries += sum(attempt.send_again() for attempt in pending.attempts)
+        heapq.heappush(self._timers, (min(pending.give_up, now + self._retry), next(self._order), pending))
+
+    def _settle(self, pending: Pending, answer: Answer) -> None:
+        if pending.answer is not None:
+            return
+        for attempt in tuple(pending.attempts):
+            self._forget(attempt)
+        if answer.failure is LookupFailed:
+            self._counters.failures += 1
+        self._done(pending.key, answer)
+        pending.settle(answer)
+
+    def _forget(self, attempt: Attempt) -> None:
+        # Out of the table first: once closed, another thread may be given the same number.
+        self._attempts.pop(attempt.handle, None)
+        attempt.pending.attempts.remove(attempt)
+        attempt.close()
+
+    def _shut_down(self) -> None:
+        self._expire(time.monotonic())
+        waiting = {id(attempt.pending): attempt.pending for attempt in tuple(self._attempts.values())}
+        waiting.update((id(pending), pending) for _, _, pending in self._timers)
+        for pending in waiting.values():
+            self._settle(pending, failed("closed"))
+        self._poll.close()
+        os.close(self._wake)

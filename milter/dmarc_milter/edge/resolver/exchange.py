@@ -1,0 +1,157 @@
+"""One try at one server: a UDP socket of its own with a random port and identifier, or a TCP connection after truncation."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+import threading
+
+from dmarc_milter.edge.resolver.answer import Answer, Key
+from dmarc_milter.edge.resolver.servers import Server
+from dmarc_milter.edge.resolver.wire import encode_query, is_answer_to
+
+UDP_SIZE = 4096  # octets; no server may send more than the 1232 that were offered
+TCP_CHUNK = 16384
+
+
+class Broken(Exception):
+    """The server closed or garbled the exchange."""
+
+
+class Pending:
+    """A question in flight. Whoever asks the same meanwhile waits for the same answer.
+
+    `give_up` is the moment (seconds, monotonic) at which the client will settle it in any case.
+    """
+
+    __slots__ = ("_gate", "answer", "attempts", "give_up", "key", "question", "servers", "tried")
+
+    def __init__(self, key: Key, question: bytes, give_up: float) -> None:
+        self.key, self.question, self.give_up = key, question, give_up
+        self.servers: tuple[Server, ...] = ()
+        self.tried = 0
+        self.attempts: list[Attempt] = []
+        self.answer: Answer | None = None
+        self._gate = threading.Lock()
+        self._gate.acquire()
+
+    def settle(self, answer: Answer) -> None:
+        """Publish the answer and wake who waits. Once only."""
+        self.answer = answer
+        self._gate.release()
+
+    def wait(self, seconds: float) -> Answer | None:
+        """The answer, or None when it has not come in time. One waiter wakes the next."""
+        if self.answer is None and self._gate.acquire(timeout=max(0.0, seconds)):
+            self._gate.release()
+        return self.answer
+
+
+class Attempt:
+    """A socket with one query on it. `events` is what epoll is to watch, `ignored` counts packets that answer something else."""
+
+    __slots__ = ("_identifier", "_query", "_question", "_socket", "events", "events_changed", "handle", "ignored", "pending", "server")
+    kind = socket.SOCK_DGRAM
+
+    def __init__(self, pending: Pending, server: Server, question: bytes) -> None:
+        self.pending, self.server = pending, server
+        self._question = question
+        self._identifier = os.urandom(2)
+        self._query = encode_query(self._identifier, question)
+        self.events, self.events_changed, self.ignored = select.EPOLLIN, False, 0
+        self._socket = socket.socket(server.family, self.kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        self.handle = self._socket.fileno()
+        try:
+            self._open()
+        except OSError:
+            self._socket.close()
+            raise
+
+    def _open(self) -> None:
+        raise NotImplementedError
+
+    def receive(self) -> bytes | None:
+        """A packet that answers the query, or None if it is not there yet. Raises OSError or Broken."""
+        raise NotImplementedError
+
+    def send_again(self) -> bool:
+        """Repeat the query in case it was lost; whether that was done."""
+        return False
+
+    def close(self) -> None:
+        """Close the socket; epoll forgets it by that."""
+        self._socket.close()
+
+
+class UdpAttempt(Attempt):
+    """A fresh connected socket: the kernel picks a random port and lets only this server's packets through (RFC 5452)."""
+
+    __slots__ = ()
+
+    def _open(self) -> None:
+        self._socket.connect(self.server.address)
+        self._socket.send(self._query)
+
+    def receive(self) -> bytes | None:
+        try:
+            packet = self._socket.recv(UDP_SIZE)
+        except BlockingIOError:
+            return None
+        if is_answer_to(packet, self._identifier, self._question):
+            return packet
+        self.ignored += 1
+        return None
+
+    def send_again(self) -> bool:
+        try:
+            self._socket.send(self._query)
+        except OSError:
+            return False
+        return True
+
+
+class TcpAttempt(Attempt):
+    """A connection for one question: connect, send, then the length and the message, all without waiting."""
+
+    __slots__ = ("_connected", "_received", "_unsent")
+    kind = socket.SOCK_STREAM
+
+    def _open(self) -> None:
+        self._unsent = len(self._query).to_bytes(2, "big") + self._query
+        self._received = bytearray()
+        self._connected = False
+        self.events = select.EPOLLOUT
+        status = self._socket.connect_ex(self.server.address)
+        if status not in (0, errno.EINPROGRESS):
+            raise OSError(status, os.strerror(status))
+
+    def receive(self) -> bytes | None:
+        self.events_changed = False
+        if not self._connected:
+            self._finish_connecting()
+        if self._unsent:
+            self._unsent = self._unsent[self._socket.send(self._unsent) :]
+            if not self._unsent:
+                self.events, self.events_changed = select.EPOLLIN, True
+            return None
+        try:
+            chunk = self._socket.recv(TCP_CHUNK)
+        except BlockingIOError:
+            return None
+        if not chunk:
+            raise Broken("closed early")
+        self._received += chunk
+        if len(self._received) < 2 or len(self._received) < 2 + int.from_bytes(self._received[:2], "big"):
+            return None
+        packet = bytes(self._received[2 : 2 + int.from_bytes(self._received[:2], "big")])
+        if not is_answer_to(packet, self._identifier, self._question):
+            raise Broken("answers something else")
+        return packet
+
+    def _finish_connecting(self) -> None:
+        status = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if status:
+            raise OSError(status, os.strerror(status))
+        self._connected = True

@@ -1,0 +1,186 @@
+"""One message's view of the resolver: the same answer each time it asks, and an end to how much it may ask."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+import time
+from collections.abc import Iterable
+from typing import Any, Literal, Protocol
+
+from dmarc_milter.edge.resolver.answer import UNASKABLE, Answer, Key, failed
+from dmarc_milter.edge.resolver.exchange import Pending
+from dmarc_milter.edge.resolver.wire import HOP_LIMIT
+from dmarc_milter.lookup import LimitExceeded, Question
+
+GRACE = 1.0  # seconds past a look-up's own end before its thread is given up
+
+
+class Source(Protocol):
+    """What a process-wide resolver offers its messages."""
+
+    def cached(self, key: Key) -> Answer | None:
+        """The remembered answer, if any."""
+        ...
+
+    def encode(self, key: Key) -> bytes | None:
+        """The question section, None for a name that cannot be asked."""
+        ...
+
+    def start(self, key: Key, question: bytes) -> Pending | Answer:
+        """Put the question in flight, or join the one that is."""
+        ...
+
+
+class Progress:
+    """What a message has asked and got; shared by its shares. `patience`: seconds it may still spend waiting."""
+
+    __slots__ = ("given", "lock", "patience", "started")
+
+    def __init__(self, patience: float) -> None:
+        self.patience = patience
+        self.given: dict[Key, Answer] = {}
+        self.started: dict[Key, Pending | Answer] = {}
+        self.lock = threading.Lock()
+
+
+class MessageResolver:
+    """Implements lookup.Resolver for one message, or for a share of it. May be used from several threads.
+
+    `asked` counts different questions, remembered ones too, so that a verdict does not depend on what others asked before.
+    `expires` (seconds, monotonic) is the earliest moment at which one of the answers given here loses its validity: what was
+    derived from them may be kept that long. It is infinite before the first answer and past after one with TTL 0.
+    """
+
+    __slots__ = ("_asked", "_deadline", "_limit", "_outer", "_progress", "_source", "expires")
+
+    def __init__(
+        self, source: Source, progress: Progress, *, queries: int, deadline: float = math.inf, outer: MessageResolver | None = None
+    ) -> None:
+        self._source, self._progress = source, progress
+        self._limit, self._deadline, self._outer = queries, deadline, outer
+        self._asked: set[Key] = set()
+        self.expires = math.inf
+
+    @property
+    def asked(self) -> int:
+        """How many different questions went this way, prefetched ones and followed aliases included."""
+        return len(self._asked)
+
+    def txt(self, name: str) -> tuple[bytes, ...]:
+        """See lookup.Resolver."""
+        return self._ask(name, "TXT")
+
+    def addresses(self, name: str, rdtype: Literal["A", "AAAA"]) -> tuple[str, ...]:
+        """See lookup.Resolver."""
+        return self._ask(name, rdtype)
+
+    def mx(self, name: str) -> tuple[tuple[int, str], ...]:
+        """See lookup.Resolver."""
+        return self._ask(name, "MX")
+
+    def ptr(self, name: str) -> tuple[str, ...]:
+        """See lookup.Resolver."""
+        return self._ask(name, "PTR")
+
+    def prefetch(self, questions: Iterable[Question]) -> None:
+        """See lookup.Resolver. Questions beyond a limit are left out."""
+        with contextlib.suppress(Exception):
+            for question in questions:
+                self._start_early(canonical(question.name, question.rdtype))
+
+    def share(self, *, queries: int, seconds: float) -> MessageResolver:
+        """See lookup.Resolver."""
+        deadline = min(self._deadline, time.monotonic() + seconds)
+        return MessageResolver(self._source, self._progress, queries=queries, deadline=deadline, outer=self)
+
+    def _ask(self, name: str, rdtype: str) -> tuple[Any, ...]:
+        key = canonical(name, rdtype)
+        answer = self._progress.given.get(key) or self._resolve(key)
+        scope: MessageResolver | None = self
+        while scope is not None and answer.expires < scope.expires:
+            scope.expires = answer.expires
+            scope = scope._outer
+        if answer.failure is not None:
+            raise answer.error(key)
+        return answer.records
+
+    def _resolve(self, key: Key) -> Answer:
+        """The answer with its aliases followed, remembered for this message."""
+        answer = self._fetch(key)
+        hops, expires = answer.hops, answer.expires
+        while answer.alias and hops <= HOP_LIMIT:
+            target = (answer.alias, key[1])
+            answer = self._progress.given.get(target) or self._fetch(target)
+            hops, expires = hops + answer.hops, min(expires, answer.expires)
+        if hops > HOP_LIMIT:
+            answer = failed("too many aliases")
+        if answer.expires != expires:
+            answer = answer.until(expires)
+        return self._progress.given.setdefault(key, answer)
+
+    def _fetch(self, key: Key) -> Answer:
+        started = self._progress.started.get(key)
+        found = started or self._source.cached(key)
+        question = b""
+        if found is None:
+            encoded = self._source.encode(key)
+            if encoded is None:
+                return UNASKABLE
+            question = encoded
+        if not self._charge(key):
+            raise LimitExceeded(f"{key[1]} {key[0]}: too many questions")
+        if found is None:
+            if self._seconds_left() <= 0:
+                raise LimitExceeded(f"{key[1]} {key[0]}: no time left")
+            found = self._source.start(key, question)
+        return found if isinstance(found, Answer) else self._wait(key, found)
+
+    def _wait(self, key: Key, pending: Pending) -> Answer:
+        if pending.answer is not None:
+            return pending.answer
+        now = time.monotonic()
+        left, own = self._seconds_left(), pending.give_up + GRACE - now
+        answer = pending.wait(min(left, own))
+        self._progress.patience -= time.monotonic() - now
+        if answer is not None:
+            return answer
+        if left <= own:
+            raise LimitExceeded(f"{key[1]} {key[0]}: no time left")
+        return failed("no answer from the resolver thread")
+
+    def _seconds_left(self) -> float:
+        return min(self._progress.patience, self._deadline - time.monotonic())
+
+    def _charge(self, key: Key) -> bool:
+        """Count the question here and in every scope around; False, and nothing counted, where one has no room."""
+        scopes = []
+        scope: MessageResolver | None = self
+        while scope is not None:
+            scopes.append(scope)
+            scope = scope._outer
+        with self._progress.lock:
+            fresh = [scope for scope in scopes if key not in scope._asked]
+            if any(len(scope._asked) >= scope._limit for scope in fresh):
+                return False
+            for scope in fresh:
+                scope._asked.add(key)
+        return True
+
+    def _start_early(self, key: Key) -> None:
+        progress = self._progress
+        if key in progress.given or key in progress.started:
+            return
+        found: Pending | Answer | None = self._source.cached(key)
+        question = self._source.encode(key) if found is None else b""
+        if question is None or not self._charge(key):
+            return
+        progress.started[key] = found or self._source.start(key, question)
+
+
+def canonical(name: str, rdtype: str) -> Key:
+    """The key of a question: lower case, and a final dot makes no difference. (Lower case of other text may turn into ASCII.)"""
+    if name.endswith("."):
+        name = name[:-1]
+    return name.lower() if name.isascii() else name, rdtype

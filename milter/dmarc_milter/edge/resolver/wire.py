@@ -1,0 +1,261 @@
+"""DNS packets: writing the one kind of query that is needed, reading its answer strictly and in bounded time (RFC 1035 4).
+
+dnspython could do both; on this path it costs several times as much per question, and its parser keeps whatever it is sent.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping
+from socket import AF_INET, AF_INET6, inet_ntop
+from struct import Struct
+from typing import Any
+
+from dmarc_milter.edge.resolver.answer import TYPES, Answer, Key
+from dmarc_milter.lookup import NoData, NoSuchName
+
+CNAME, NS, SOA, OPT = 5, 2, 6, 41
+HOP_LIMIT = 8  # CNAMEs followed for one question
+RECORD_LIMIT = 512  # records of one answer; a resolver hands on thousands over TCP, and no honest name has them
+HEADER = Struct("!HHHHHH")
+FIXED = Struct("!HHIH")  # type, class, TTL, length of the data
+SOA_MINIMUM = Struct("!I")
+PREFERENCE = Struct("!H")
+
+# Version 0, no flags, 1232 octets: fits every path without fragments (RFC 6891, RFC 9715).
+EDNS = b"\0\0\x29\x04\xd0\0\0\0\0\0\0"
+QUERY_HEADER = b"\x01\0\0\1\0\0\0\0\0\1"  # recursion desired, one question, one additional record
+
+# Printable ASCII but for the wildcard and the backslash, which every text form of a name reads differently.
+ASKABLE = bytes(set(range(0x21, 0x7F)) - set(b".*\\"))
+
+
+class Malformed(Exception):
+    """The packet is not a DNS message that can be read, or holds more than is accepted."""
+
+
+class Refused(Exception):
+    """The server answered, and its answer is that it does not (SERVFAIL, REFUSED, NOTIMP, FORMERR ...)."""
+
+
+def encode_question(key: Key) -> bytes | None:
+    """The question section for (name, type), or None if the name cannot be asked.
+
+    The name is lower-case, 1 to 253 octets, labels of 1 to 63 octets (RFC 1035 2.3.4) from ASKABLE.
+    """
+    name, rdtype = key
+    if not 0 < len(name) <= 253 or not name.isascii():
+        return None
+    raw = name.encode("ascii")
+    if raw.translate(None, ASKABLE).strip(b"."):
+        return None
+    wire = bytearray()
+    for label in raw.split(b"."):
+        if not 0 < len(label) < 64:
+            return None
+        wire.append(len(label))
+        wire += label
+    return b"%b\0\0%c\0\1" % (bytes(wire), TYPES[rdtype])
+
+
+def encode_query(identifier: bytes, question: bytes) -> bytes:
+    """The query packet; `identifier` is two octets."""
+    return b"%b%b%b%b" % (identifier, QUERY_HEADER, question, EDNS)
+
+
+def is_answer_to(packet: bytes, identifier: bytes, question: bytes) -> bool:
+    """Whether the packet answers this query: everything else is ignored as if it had never come (CVE-2023-29483).
+
+    A bare error without the question counts: servers that could not read a query answer so.
+    """
+    if len(packet) < 12 or packet[:2] != identifier or packet[2] & 0xF8 != 0x80:
+        return False
+    count = packet[4:6]
+    if count == b"\0\1":
+        return packet.startswith(question, 12) or packet[12 : 12 + len(question)].lower() == question
+    return count == b"\0\0" and len(packet) == 12 and packet[3] & 0x0F in (1, 2, 4, 5)
+
+
+def is_truncated(packet: bytes) -> bool:
+    """Whether the TC bit is set: whatever else the packet holds is not to be used (RFC 2181 9)."""
+    return bool(packet[2] & 0x02)
+
+
+def read_answer(packet: bytes, question: bytes, rdtype: str) -> Answer:
+    """What the packet, known to answer the question, says about it. Raises Malformed or Refused."""
+    rcode = packet[3] & 0x0F
+    if rcode not in (0, 3) or packet[4:6] != b"\0\1":
+        raise Refused(f"response code {rcode}")
+    try:
+        return _read(packet, question, rdtype, rcode)
+    except (IndexError, ValueError, struct.error):
+        raise Malformed("cut short or of a wrong size") from None
+
+
+def _read(packet: bytes, question: bytes, rdtype: str, rcode: int) -> Answer:
+    _, _, _, answers, authorities, additional = HEADER.unpack_from(packet)
+    if answers > 4 * RECORD_LIMIT:
+        raise Malformed("too many records")
+    wanted = TYPES[rdtype]
+    read_data = READERS[wanted]
+    owned: dict[bytes, list[tuple[int, Any]]] = {}
+    aliases: dict[bytes, tuple[int, bytes]] = {}
+    at = 12 + len(question)
+    own = question[:-4]
+    for _ in range(answers):
+        if packet[at] == 0xC0 and packet[at + 1] == 12:
+            owner, at = own, at + 2
+        else:
+            owner, at = read_name(packet, at)
+        number, rdclass, ttl, length = FIXED.unpack_from(packet, at)
+        at += 10
+        if at + length > len(packet):
+            raise Malformed("data beyond the packet")
+        if rdclass == 1 and number == wanted:
+            owned.setdefault(owner, []).append((ttl, read_data(packet, at, length)))
+        elif rdclass == 1 and number == CNAME:
+            aliases.setdefault(owner, (ttl, read_name(packet, at)[0]))
+        at += length
+    return _conclude(packet, (at, authorities, additional), rcode, (own, owned, aliases))
+
+
+def _conclude(
+    packet: bytes,
+    rest: tuple[int, int, int],
+    rcode: int,
+    found: tuple[bytes, dict[bytes, list[tuple[int, Any]]], dict[bytes, tuple[int, bytes]]],
+) -> Answer:
+    name, owned, aliases = found
+    hops, life = 0, 0x7FFFFFFF
+    while name not in owned and name in aliases:
+        ttl, name = aliases[name]
+        life, hops = min(life, lifetime(ttl)), hops + 1
+        if hops > HOP_LIMIT:
+            raise Malformed("too many aliases")
+    records = owned.get(name, ())
+    if records and rcode == 0:
+        # A record sent twice is one record (RFC 2181 5); None is a host name that nobody could ask for.
+        values = tuple(dict.fromkeys(value for _, value in records if value is not None))
+        if len(values) > RECORD_LIMIT:
+            raise Malformed("too many records")
+        life = min(life, *(lifetime(ttl) for ttl, _ in records))
+        if values:
+            return Answer(values, ttl=life, hops=hops)
+        return Answer(failure=NoData, reason="no usable record", ttl=life, hops=hops)
+    soa, referral = _read_rest(packet, rest)
+    absence = min(life, soa or 0)  # without SOA not to be kept (RFC 2308 5)
+    if rcode == 3:
+        return Answer(failure=NoSuchName, reason="no such name", ttl=absence, hops=hops)
+    if hops and soa is None:
+        return Answer(alias=to_text(name), ttl=life, hops=hops)
+    if referral and soa is None:
+        raise Refused("a referral")
+    return Answer(failure=NoData, reason="no such record", ttl=absence, hops=hops)
+
+
+def _read_rest(packet: bytes, rest: tuple[int, int, int]) -> tuple[int | None, bool]:
+    """For how long an absence may be believed (None without SOA; RFC 2308 5), and whether this is a mere referral."""
+    at, authorities, additional = rest
+    soa: int | None = None
+    referral = False
+    for index in range(min(authorities + additional, RECORD_LIMIT)):
+        _, at = read_name(packet, at)
+        number, _, ttl, length = FIXED.unpack_from(packet, at)
+        at += 10
+        if at + length > len(packet):
+            raise Malformed("data beyond the packet")
+        if number == SOA and index < authorities and length >= 22:
+            soa = min(lifetime(ttl), lifetime(SOA_MINIMUM.unpack_from(packet, at + length - 4)[0]))
+        elif number == NS and index < authorities:
+            referral = not packet[3] & 0x80
+        elif number == OPT and ttl >> 24:
+            raise Refused("an extended response code")
+        at += length
+    return soa, referral
+
+
+def lifetime(ttl: int) -> int:
+    """Seconds; a TTL with the top bit set is zero (RFC 2181 8)."""
+    return ttl if ttl < 0x80000000 else 0
+
+
+def read_name(packet: bytes, at: int) -> tuple[bytes, int]:
+    """The name at an offset in lower-case wire form without the final zero octet, and the offset behind it.
+
+    A pointer must point before the name it stands in, so no packet makes this loop (RFC 1035 4.1.4).
+    """
+    wire = bytearray()
+    behind, floor = 0, at
+    while length := packet[at]:
+        if length < 64:
+            wire += packet[at : at + 1 + length]
+            at += 1 + length
+            if len(wire) > 254:
+                raise Malformed("a name over 255 octets")
+            continue
+        if length < 0xC0:
+            raise Malformed("an unknown kind of label")
+        behind = behind or at + 2
+        at = (length & 0x3F) << 8 | packet[at + 1]
+        if at >= floor or at < 12:
+            raise Malformed("a pointer that does not point back")
+        floor = at
+    return bytes(wire).lower() + b"\0", behind or at + 1
+
+
+def to_text(name: bytes) -> str:
+    """A wire name as dotted text; Malformed unless it can be asked again as it stands."""
+    labels = []
+    at = 0
+    while length := name[at]:
+        label = name[at + 1 : at + 1 + length]
+        if label.translate(None, ASKABLE):
+            raise Malformed("a label with odd octets")
+        labels.append(label)
+        at += 1 + length
+    return b".".join(labels).decode("ascii")
+
+
+def read_txt(packet: bytes, at: int, length: int) -> bytes:
+    """The character-strings of one record, joined without separator (RFC 7208 3.3)."""
+    if length and packet[at] == length - 1:
+        return packet[at + 1 : at + length]
+    parts = []
+    end = at + length
+    while at < end:
+        size = packet[at]
+        parts.append(packet[at + 1 : at + 1 + size])
+        at += 1 + size
+    if at != end:
+        raise Malformed("a character-string beyond its record")
+    return b"".join(parts)
+
+
+def read_a(packet: bytes, at: int, length: int) -> str:
+    """An IPv4 address; inet_ntop raises ValueError unless there are four octets."""
+    return inet_ntop(AF_INET, packet[at : at + length])
+
+
+def read_aaaa(packet: bytes, at: int, length: int) -> str:
+    """An IPv6 address as RFC 5952 writes it."""
+    return inet_ntop(AF_INET6, packet[at : at + length])
+
+
+def read_host(packet: bytes, at: int, length: int) -> str | None:
+    """A host name; None for one with octets that nothing could ask for."""
+    name, behind = read_name(packet, at)
+    if behind != at + length:
+        raise Malformed("a name that does not fill its record")
+    try:
+        return to_text(name)
+    except Malformed:
+        return None
+
+
+def read_mx(packet: bytes, at: int, length: int) -> tuple[int, str] | None:
+    """(preference, exchange); the exchange of a null MX is "" (RFC 7505)."""
+    host = read_host(packet, at + 2, length - 2)
+    return None if host is None else (PREFERENCE.unpack_from(packet, at)[0], host)
+
+
+READERS: Mapping[int, Callable[[bytes, int, int], Any]] = {1: read_a, 12: read_host, 15: read_mx, 16: read_txt, 28: read_aaaa}
