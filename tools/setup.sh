@@ -52,7 +52,7 @@ python=$(find_python) || {
         *) die "no Python 3.11, 3.12 or 3.13 found; install one, or name it: make PYTHON=/path/to/python3.12" ;;
     esac
 }
-packages=$(missing_packages "$python")
+packages=$(missing_packages "$python"); packages=${packages% }
 [ -z "$packages" ] || install_packages "$packages"
 
 if ! fits "$venv/bin/python"; then

@@ -19,17 +19,26 @@ UNPACKED = REPOSITORY / ".test" / "root"
 NOBODY = 65534
 
 
+def cannot_run() -> str:
+    """Why a private Postfix or Sendmail cannot run here; "" when it can."""
+    if os.geteuid() != 0:
+        return "a private Postfix or Sendmail needs root"
+    if not (UNPACKED / "usr/sbin/postfix").exists():
+        return "run tools/setup_tests.sh (make test does) first"
+    return ""
+
+
 def require_live() -> None:
     """Skip where a private MTA cannot run; continuous integration sets DMARC_MILTER_LIVE=required, and then it is a failure."""
-    missing = ""
-    if os.geteuid() != 0:
-        missing = "a private Postfix or Sendmail needs root"
-    elif not (UNPACKED / "usr/sbin/postfix").exists():
-        missing = "run tools/setup_tests.sh (make test does) first"
-    if missing and os.environ.get("DMARC_MILTER_LIVE") == "required":
-        pytest.fail(missing)
-    if missing:
-        pytest.skip(missing)
+    give_up(cannot_run())
+
+
+def give_up(reason: str) -> None:
+    """Skip the test for that reason, or fail it where the live tests are required; "" goes on."""
+    if reason and os.environ.get("DMARC_MILTER_LIVE") == "required":
+        pytest.fail(reason)
+    if reason:
+        pytest.skip(reason)
 
 
 @contextmanager
