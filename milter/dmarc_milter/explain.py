@@ -127,4 +127,5 @@ def _how_to_pass(facts: Facts) -> Iterator[str]:
     if passing:
         yield f"{PAD}DKIM passed for {', '.join(dict.fromkeys(passing))}, which does not align: a signature with d={author} would"
     if not passing:
-        yield f"{PAD}a DKIM signature with d={author} that survives transport, or {author}'s SPF record listing {facts.source_ip or 'the client'}"
+        client = facts.source_ip or "the client"
+        yield f"{PAD}a DKIM signature with d={author} that survives transport, or {author}'s SPF record listing {client}"
