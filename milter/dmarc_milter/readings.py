@@ -65,7 +65,7 @@ def _texts(value: bytes, decoded: bool) -> Iterator[str]:
     text = text.translate(MAPPED)
     yield text
     if decoded and "=?" in text:
-        yield ENCODED_WORD.sub(_decoded, BETWEEN_WORDS.sub("", text)).translate(MAPPED)
+        yield decode_words(text).translate(MAPPED)
     cleaned = text.translate(DROP)
     if cleaned != text:
         yield cleaned
@@ -103,6 +103,11 @@ def _spelled(run: str) -> Iterator[Domain]:
             yield name
             if number == 0:
                 return
+
+
+def decode_words(text: str) -> str:
+    """The text with its encoded words (RFC 2047) decoded as leniently as anyone does, wherever they stand."""
+    return ENCODED_WORD.sub(_decoded, BETWEEN_WORDS.sub("", text))
 
 
 def _decoded(match: re.Match[str]) -> str:

@@ -1,0 +1,392 @@
+"""Authentication-Results (RFC 8601): our own strict writer, a tolerant reader for others' fields, and who claims to be us."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from dmarc_milter import domain, readings
+from dmarc_milter.domain import Domain, Malformed
+
+MAX_FIELD = 8192
+"""Octets of a field that are written, or read beyond a search for our own name."""
+MAX_RESULTS = 32
+MAX_PROPERTIES = 16
+MAX_VALUE = 256
+"""Characters of one value, reason or comment."""
+LINE = 78
+"""Octets that a line aims at (RFC 5322 2.1.1); what cannot be broken stays under 998."""
+
+# Keyword = Letter *( LetDigHyp ) LetDig      RFC 8601 2.2 (RFC 5321 4.1.2's Ldh-str)
+KEYWORD = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
+# token: printable ASCII but space and tspecials      RFC 2045 5.1
+TOKEN = re.compile(r"[!#$%&'*+\-.0-9A-Z^_`a-z{|}~\x80-\U0010ffff]+")
+
+
+def _printable(text: str) -> bool:
+    """Nothing that could end a line, hide, or stand for octets that were no text."""
+    return len(text) <= MAX_VALUE and text.isprintable() and "\ufffd" not in text
+
+
+@dataclass(frozen=True, slots=True)
+class Property:
+    """`ptype.name=value` (RFC 8601 2.2, propspec). Making one of anything but printable text is a ValueError: see `properties`."""
+
+    ptype: str
+    name: str
+    value: str
+
+    def __post_init__(self) -> None:
+        if not (KEYWORD.fullmatch(self.ptype) and KEYWORD.fullmatch(self.name) and self.value and _printable(self.value)):
+            raise ValueError("not a property of Authentication-Results")
+
+
+def properties(*triples: tuple[str, str, str]) -> tuple[Property, ...]:
+    """The properties (ptype, name, value) that can be written; an empty, long or unprintable value leaves its property out."""
+    kept = []
+    for ptype, name, value in triples:
+        try:
+            kept.append(Property(ptype, name, value))
+        except ValueError:
+            continue
+    return tuple(kept)
+
+
+@dataclass(frozen=True, slots=True)
+class ResInfo:
+    """One method's result (RFC 8601 2.2). `reason` and `comment` come from fixed vocabularies when we write."""
+
+    method: str
+    result: str
+    properties: tuple[Property, ...] = ()
+    reason: str = ""
+    comment: str = ""
+
+    def __post_init__(self) -> None:
+        if not (KEYWORD.fullmatch(self.method) and KEYWORD.fullmatch(self.result) and _printable(self.reason) and _printable(self.comment)):
+            raise ValueError("not a result of Authentication-Results")
+
+    def value(self, ptype: str, name: str) -> str:
+        """The first value of that property, or ""."""
+        return next((each.value for each in self.properties if (each.ptype, each.name) == (ptype, name)), "")
+
+
+@dataclass(frozen=True, slots=True)
+class AuthResults:
+    """A field as it was read. `instance` is the leading i= of ARC-Authentication-Results (RFC 8617 4.1.1)."""
+
+    authserv_id: str
+    infos: tuple[ResInfo, ...] = ()
+    instance: int | None = None
+
+    def of(self, method: str) -> tuple[ResInfo, ...]:
+        """All results of one method, in order."""
+        return tuple(info for info in self.infos if info.method == method)
+
+
+# --- the writer
+
+
+def format(authserv_id: str, infos: Sequence[ResInfo], *, smtputf8: bool = False) -> str:
+    """The field's value: a leading space, one result per line, folds as LF TAB, at most MAX_FIELD octets.
+
+    When that is too little, whole results are left out: DKIM's from the end first, dmarc never. Without `smtputf8` the text is
+    ASCII: a non-ASCII authserv-id becomes A-labels (RFC 8616 5), a non-ASCII property is left out.
+    """
+    head = " " + _value(_written_id(authserv_id, smtputf8=smtputf8))
+    kept = [(info.method, _folded(_words(info, smtputf8=smtputf8))) for info in infos]
+    while kept and len(head.encode()) + sum(len(text.encode()) + 3 for _, text in kept) > MAX_FIELD:
+        expendable = [n for n, (method, _) in enumerate(kept) if method == "dkim"] or [
+            n for n, (method, _) in enumerate(kept) if method != "dmarc"
+        ]
+        del kept[expendable[-1] if expendable else -1]
+    return head + "".join(f";\n\t{text}" for _, text in kept) if kept else f"{head}; none"
+
+
+def _written_id(authserv_id: str, *, smtputf8: bool) -> str:
+    if smtputf8 or authserv_id.isascii():
+        return authserv_id
+    name = domain.parse(authserv_id)
+    return name.name if isinstance(name, Domain) else authserv_id.encode("ascii", "replace").decode()
+
+
+def _words(info: ResInfo, *, smtputf8: bool) -> Iterator[str]:
+    """What may not be broken: result, comment, reason, each property."""
+    yield f"{info.method}={info.result}"
+    if info.comment and (smtputf8 or info.comment.isascii()):
+        yield "(" + re.sub(r"([()\\])", r"\\\1", info.comment) + ")"
+    if info.reason and (smtputf8 or info.reason.isascii()):
+        yield f"reason={_value(info.reason)}"
+    for each in info.properties:
+        if smtputf8 or each.value.isascii():
+            yield f"{each.ptype}.{each.name}={_value(each.value)}"
+
+
+def _value(text: str) -> str:
+    """pvalue: a token, "@" domain-name, or a quoted-string (RFC 8601 2.2)."""
+    if TOKEN.fullmatch(text) or (text[:1] == "@" and TOKEN.fullmatch(text, 1)):
+        return text
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _folded(words: Iterable[str]) -> str:
+    """Words separated by a space, or by a fold where the line would grow beyond LINE."""
+    text, width = "", 1
+    for word in words:
+        size = len(word.encode())
+        if text and width + 1 + size > LINE:
+            text, width = f"{text}\n\t{word}", 1 + size
+        else:
+            text, width = f"{text} {word}" if text else word, width + 1 + size
+    return text
+
+
+# --- the reader
+
+SPACE = re.compile(r"[ \t\r\n]++")
+QUOTED = re.compile(r'"((?:[^"\\]|\\.)*+)"', re.DOTALL)
+QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
+COMMENT_PIECE = re.compile(r"[()]|\\.|[^()\\]++", re.DOTALL)
+KEY = re.compile(r'[^ \t\r\n;="()]++')
+VALUE = re.compile(r'[^ \t\r\n;"()]++')
+
+
+def parse(value: bytes) -> AuthResults | Malformed:
+    """What a field says, read tolerantly: what cannot be understood is skipped. At most MAX_FIELD octets. Never raises.
+
+    Reads Authentication-Results and, with its leading i=, ARC-Authentication-Results. A missing authserv-id is "".
+    """
+    if len(value) > MAX_FIELD:
+        return Malformed("too long")
+    try:
+        segments = _segments(value.decode("utf-8", "replace"))
+    except _Unreadable:
+        return Malformed("open quotation or comment")
+    instance = None
+    if segments[0].pairs and segments[0].pairs[0][0] == "i":
+        digits = segments.pop(0).pairs[0][1]
+        instance = int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 4 else None
+    authserv_id = segments[0].leading if segments else ""
+    infos = [info for segment in segments[:MAX_RESULTS] if (info := _info(segment))]
+    return AuthResults(authserv_id, tuple(infos), instance)
+
+
+class _Unreadable(Exception):
+    """Inside this module only: a comment or quoted-string that does not end."""
+
+
+class _Segment:
+    """What stands between two semicolons: key=value pairs, the word before the first of them, and the first comment."""
+
+    __slots__ = ("comment", "leading", "pairs")
+
+    def __init__(self) -> None:
+        self.pairs: list[tuple[str, str]] = []
+        self.leading = ""
+        self.comment = ""
+
+
+def _segments(text: str) -> list[_Segment]:
+    """The field cut at its semicolons. Raises _Unreadable."""
+    segments, position = [_Segment()], 0
+    while True:
+        position = _skip(text, position, segments[-1])
+        if position >= len(text):
+            return segments
+        if text[position] == ";":
+            segments.append(_Segment())
+            position += 1
+            continue
+        position = _pair(text, position, segments[-1])
+
+
+def _pair(text: str, position: int, segment: _Segment) -> int:
+    """Reads `key = value` or a lone word at `position` into the segment; where it ends."""
+    key, position = _text(text, position, KEY)
+    end = _skip(text, position, segment)
+    while text.startswith(".", end) or (key.endswith(".") and KEY.match(text, end)):  # ptype [CFWS] "." [CFWS] property
+        more, position = _text(text, end, KEY)
+        key += more
+        end = _skip(text, position, segment)
+    if not text.startswith("=", end):
+        if not segment.pairs:
+            segment.leading = segment.leading or key
+        return position
+    value, position = _text(text, _skip(text, end + 1, segment), VALUE)
+    segment.pairs.append((key.lower(), value))
+    return position
+
+
+def _text(text: str, position: int, pattern: re.Pattern[str]) -> tuple[str, int]:
+    """A quoted-string without its quotes, or what the pattern matches, or one stray character; and where it ends."""
+    if text.startswith('"', position):
+        quoted = QUOTED.match(text, position)
+        if quoted is None:
+            raise _Unreadable
+        return QUOTED_PAIR.sub(r"\1", quoted[1]), quoted.end()
+    found = pattern.match(text, position)
+    if found is not None:
+        return found[0], found.end()
+    # A stray ")" or "=" is stepped over; an empty value stays before its semicolon.
+    return "", position + (text[position : position + 1] in (")", "="))
+
+
+def _skip(text: str, position: int, segment: _Segment) -> int:
+    """Past white space and comments; the segment keeps its first comment. Raises _Unreadable."""
+    while position < len(text):
+        space = SPACE.match(text, position)
+        if space is not None:
+            position = space.end()
+        elif text[position] == "(":
+            comment, position = _comment(text, position)
+            segment.comment = segment.comment or comment
+        else:
+            break
+    return position
+
+
+def _comment(text: str, position: int) -> tuple[str, int]:
+    """The text of the comment that opens at `position`, and where it ends. Any depth, no recursion. Raises _Unreadable."""
+    depth = 0
+    pieces: list[str] = []
+    while (piece := COMMENT_PIECE.match(text, position)) is not None:
+        position = piece.end()
+        depth += (piece[0] == "(") - (piece[0] == ")")
+        if depth == 0:
+            return "".join(pieces[1:]), position
+        pieces.append(piece[0][-1] if piece[0][0] == "\\" else piece[0])
+    raise _Unreadable
+
+
+def _info(segment: _Segment) -> ResInfo | None:
+    """A segment as a result; None when its first pair is none."""
+    if not segment.pairs:
+        return None
+    method, result = segment.pairs[0]
+    rest = segment.pairs[1:]
+    named = [(*key.partition("."), value) for key, value in rest]
+    try:
+        info = ResInfo(method.partition("/")[0], result.lower())
+    except ValueError:
+        return None
+    info = replace(info, properties=properties(*((ptype, name, value) for ptype, _, name, value in named))[:MAX_PROPERTIES])
+    reason = next((value for key, value in rest if key == "reason"), "")
+    return replace(info, reason=reason if _printable(reason) else "", comment=segment.comment if _printable(segment.comment) else "")
+
+
+# --- who claims to be us
+
+HEAD = 1024
+"""Characters within which an authserv-id is looked for; RFC 8601 2.5 means a domain name, so a longer head is no id of ours."""
+MAX_PIECES = 32
+# A piece of an authserv-id as others delimit it: also at a job id's slash and at every octet that is no token.
+PIECE = re.compile(r"[!#$%&'*+\-.0-9A-Z^_`a-z{|}~\x80-\U0010ffff/]++")
+# What some reader takes for the end of a line or of a string; only CRLF or LF before white space is a fold.
+BREAK = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x85\u2028\u2029]|\r(?!\n)|\n(?![ \t])")
+# Full stops that IDNA2003 and UTS 46 map, and what they drop.
+STOPS = {0x3002: ".", 0xFF0E: ".", 0xFF61: ".", 0xFE52: "."}
+DROPPED = {*range(0x20), 0x7F, 0xAD, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070), 0xFEFF, 0xFFFD}
+
+
+class _Fold(dict[int, str]):
+    """Compatibility form and case of one character at a time, so that any length folds in linear time."""
+
+    def __missing__(self, code: int) -> str:
+        folded = unicodedata.normalize("NFKC", chr(code)).casefold()
+        if len(self) < 4096:
+            self[code] = folded
+        return folded
+
+
+FOLD = _Fold(STOPS | dict.fromkeys(DROPPED, ""))
+LOOSE = dict.fromkeys(map(ord, ' \t\r\n"\\'))
+
+
+def claims(value: bytes, ids: Sequence[str]) -> bool:
+    """Whether some reader of this Authentication-Results field could take its authserv-id for one of `ids` (RFC 8601 5).
+
+    Any case, folding, comment, quotation, job id, version, A- or U-label and compatibility character counts as ours; a field
+    whose beginning cannot be understood, or that is over MAX_FIELD octets, is ours when one of `ids` stands anywhere in it.
+    """
+    text = value.decode("utf-8", "replace")
+    ours = _spellings(tuple(ids))
+    return _claimed(text, ours) or ("=?" in text and _claimed(readings.decode_words(text[:MAX_FIELD]), ours))
+
+
+def _claimed(text: str, ours: frozenset[str]) -> bool:
+    head = _head(text[:HEAD])
+    if any(_folded_id(name) in ours for name in head.names()):
+        return True
+    if len(text) <= MAX_FIELD and head.understood and not BREAK.search(text):
+        return False
+    return any(name in loose for loose in _loose(text) for name in ours)
+
+
+@lru_cache(maxsize=16)
+def _spellings(ids: tuple[str, ...]) -> frozenset[str]:
+    """Our ids folded, as given and in both label forms; never empty text."""
+    names = set(ids)
+    for each in ids:
+        name = domain.parse(each)
+        if isinstance(name, Domain):
+            names |= {name.name, domain.unicode_form(name)}
+    return frozenset(filter(None, map(_folded_id, names)))
+
+
+def _folded_id(name: str) -> str:
+    """How an authserv-id is compared."""
+    folded = unicodedata.normalize("NFKC", name.translate(FOLD)).strip(".'`")
+    if folded.isascii():
+        return folded
+    found = domain.parse(folded)
+    return found.name if isinstance(found, Domain) else folded
+
+
+def _loose(text: str) -> Iterator[str]:
+    """The whole text as careless readers see it: folded; without white space, quotes and backslashes; without comments too."""
+    folded = text.translate(FOLD)
+    yield folded
+    yield folded.translate(LOOSE)
+    if len(text) <= MAX_FIELD:
+        yield re.sub(r"\([^()]*+\)", "", folded).translate(LOOSE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """The beginning of a field, up to what ends an authserv-id. `pieces` are what white space and comments separate.
+
+    `understood`: CFWS authserv-id [CFWS version] [CFWS] (";" / end), as RFC 8601 2.2 has it, or a method where the id is missing.
+    """
+
+    pieces: tuple[str, ...]
+    understood: bool
+
+    def names(self) -> Iterator[str]:
+        """What may be taken for the authserv-id: the first piece, or that with the next ones; with and without a job id."""
+        joined = ""
+        for piece in self.pieces:
+            joined += piece
+            yield joined
+            yield joined.partition("/")[0]
+
+
+def _head(text: str) -> _Head:
+    pieces: list[str] = []
+    position = 0
+    while len(pieces) <= MAX_PIECES:
+        try:
+            position = _skip(text, position, _Segment())
+            if text[position : position + 1] in ("", ";", "=") and position < HEAD:
+                versioned = len(pieces) == 2 and not pieces[1].strip(domain.DIGITS) and text[position : position + 1] != "="
+                return _Head(tuple(pieces), (len(pieces) == 1 or versioned) and "\ufffd" not in pieces[0])
+            piece, end = _text(text, position, PIECE)
+        except _Unreadable:
+            break
+        if end == position or not piece:
+            break
+        pieces.append(piece)
+        position = end
+    return _Head(tuple(pieces), understood=False)
