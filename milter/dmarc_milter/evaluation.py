@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from dmarc_milter import domain
 from dmarc_milter.address import Author
 from dmarc_milter.arc import ArcResult
 from dmarc_milter.disposition import Verdict
 from dmarc_milter.dkim.result import DkimResult
 from dmarc_milter.dmarc.result import DmarcResult
 from dmarc_milter.iprev import IprevResult
-from dmarc_milter.message import Envelope
+from dmarc_milter.domain import Domain
+from dmarc_milter.message import Envelope, Headers
 from dmarc_milter.spf import SpfResult
 
 
@@ -50,3 +52,54 @@ class Evaluation:
     iprev: IprevResult | None
     dmarc: DmarcResult
     verdict: Verdict
+
+
+MAX_LOOKED_AT = 4096
+"""Octets of a field's value that are read for facts."""
+
+
+def message_facts(headers: Headers, envelope: Envelope, *, to_reporting: bool = False, from_reporting: bool = False) -> MessageFacts:
+    """What the header fields say, bounded and ASCII; whether our own reporting addresses are concerned, the caller knows."""
+    content_type = _first(headers, b"content-type").lower()
+    return MessageFacts(
+        message_id=_message_id(_first(headers, b"message-id")),
+        auto_submitted=any(_keyword(value) != b"no" for value in headers.values(b"auto-submitted")),
+        is_dsn=envelope.mail_from.is_null or content_type.startswith(b"multipart/report"),
+        is_report=_is_report(_first(headers, b"subject"), content_type),
+        to_reporting=to_reporting,
+        from_reporting=from_reporting,
+        list_id=_list_name(_first(headers, b"list-id")),
+    )
+
+
+def _first(headers: Headers, name: bytes) -> bytes:
+    """The topmost such field on one line, or nothing."""
+    values = headers.values(name)
+    return values[0][:MAX_LOOKED_AT].replace(b"\r", b"").replace(b"\n", b"").strip(b" \t") if values else b""
+
+
+def _message_id(value: bytes) -> str:
+    """What stands in angle brackets, or the whole value of those who forget them (RFC 5322 3.6.4)."""
+    bare = value[1:-1] if value.startswith(b"<") and value.endswith(b">") else value
+    odd = len(bare) > 250 or any(not 0x21 <= octet <= 0x7E or octet in b"<>" for octet in bare)
+    return "" if odd else bare.decode("ascii")
+
+
+def _keyword(value: bytes) -> bytes:
+    """auto-submitted-type without comments and parameters after it (RFC 3834 5)."""
+    return value[:MAX_LOOKED_AT].strip(b" \t\r\n").partition(b";")[0].partition(b"(")[0].strip(b" \t\r\n").lower()
+
+
+def _is_report(subject: bytes, content_type: bytes) -> bool:
+    """An aggregate report's Subject (RFC 9990 3.5.3; RFC 7489 7.2.1.1), or the type of a failure report (RFC 5965 2)."""
+    words = subject.lower()
+    if words.startswith(b"report domain:") and b"submitter:" in words and b"report-id:" in words:
+        return True
+    return b"feedback-report" in content_type
+
+
+def _list_name(value: bytes) -> str:
+    """list-id: what stands in the last angle brackets (RFC 2919 3), when it is a domain name."""
+    _, bracket, rest = value.rpartition(b"<")
+    name = domain.parse(rest.partition(b">")[0]) if bracket else None
+    return name.name if isinstance(name, Domain) else ""
