@@ -7,6 +7,7 @@ This one works on any chunking, in linear time, and remembers two octets and a c
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
 from typing import Literal
 
@@ -15,7 +16,8 @@ from dmarc_milter.message import BodyDigest, BodyDigests, BodyHash
 CRLF = b"\r\n"
 PIECE = 1 << 18
 """Octets canonicalized at once: bounds the copies of a chunk of any size."""
-RUNS = (b" " * 64, b" " * 8, b" " * 2)
+collapse = re.compile(b"  +").sub
+"""Linear: an octet is looked at once, and what follows a run decides nothing."""
 
 
 class BodyHasher:
@@ -119,13 +121,15 @@ class RelaxedBody(SimpleBody):
         octets = self._held + chunk if self._held else chunk
         if b"\t" in octets:
             octets = octets.replace(b"\t", b" ")
-        for run in RUNS:
-            while run in octets:
-                octets = octets.replace(run, b" ")
+        if b"  " in octets:
+            octets = collapse(b" ", octets)
         cut = len(octets) - octets.endswith(b"\r")
         cut -= octets.endswith(b" ", 0, cut)
         self._held = octets[cut:]
-        self._pass_on(octets[:cut].replace(b" \r\n", CRLF))
+        octets = octets[:cut]
+        if b" \r" in octets:
+            octets = CRLF.join(octets.split(b" \r\n"))  # replace() would search twice
+        self._pass_on(octets)
 
     def finish(self) -> BodyDigests:
         # A space that ends a last line without CRLF is white space at the end of a line too.
