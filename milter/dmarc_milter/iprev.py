@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import IPv6Address, ip_address
+from ipaddress import ip_address
 from typing import Literal
 
 from dmarc_milter.domain import Domain, parse
 from dmarc_milter.lookup import LookupFailed, NoAnswer, Question, Resolver
-from dmarc_milter.message import IPAddress
+from dmarc_milter.message import IPAddress, plain_address
 
 MAX_NAMES = 10
 """Names looked at, as for SPF's ptr (RFC 7208 4.6.4); a client owns its reverse zone and may put thousands there."""
@@ -48,13 +48,6 @@ def iprev(source_ip: IPAddress, resolver: Resolver) -> IprevResult:
         return IprevResult(IprevStatus.TEMPERROR, reason="PTR look-up failed")
     names = [name for name in map(parse, found[:MAX_NAMES]) if isinstance(name, Domain)]
     return _forward(client, names, resolver)
-
-
-def plain_address(source_ip: IPAddress) -> IPAddress:
-    """Without a zone id; an IPv4-mapped address as IPv4 (DESIGN.md, Decisions)."""
-    if isinstance(source_ip, IPv6Address):
-        return source_ip.ipv4_mapped or IPv6Address(int(source_ip))
-    return source_ip
 
 
 def _forward(client: IPAddress, names: list[Domain], resolver: Resolver) -> IprevResult:

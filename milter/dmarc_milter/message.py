@@ -97,6 +97,13 @@ BodyDigests = Mapping[BodyHash, BodyDigest]
 IPAddress = IPv4Address | IPv6Address
 
 
+def plain_address(address: IPAddress) -> IPAddress:
+    """Without a zone id, and an IPv4-mapped address as IPv4 (DESIGN.md, Decisions)."""
+    if isinstance(address, IPv6Address):
+        return address.ipv4_mapped or IPv6Address(int(address))
+    return address
+
+
 @dataclass(frozen=True, slots=True)
 class Envelope:
     """The SMTP side of one message. IPv4-mapped IPv6 clients are IPv4 here; scope ids are gone."""

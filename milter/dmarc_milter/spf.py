@@ -1,14 +1,31 @@
-"""SPF (RFC 7208) by pyspf, fed with our resolver and fenced against its defects."""
+"""SPF (RFC 7208) by pyspf, fed with our resolver and fenced against its defects.
+
+`check` is the whole interface; `questions` names what can be looked up ahead of it.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, NamedTuple
 
+from dmarc_milter import domain as domains
 from dmarc_milter.domain import Domain
-from dmarc_milter.lookup import Resolver
-from dmarc_milter.message import Envelope
+from dmarc_milter.lookup import Question, Resolver
+from dmarc_milter.message import Envelope, plain_address
+from dmarc_milter.spf_query import Query, Refused, Sender, SpfOptions, is_multi_label
+
+__all__ = ["EarlierSpf", "SpfOptions", "SpfResult", "SpfStatus", "check", "questions", "upgraded"]
+
+MAX_MECHANISM = 200
+"""Octets of SpfResult.mechanism."""
+PYSPF_REASONS = {
+    "No valid SPF record for included domain": "include of a domain without SPF record",
+    "redirect domain has no SPF record": "redirect to a domain without SPF record",
+    "include has trivial recursion": "include of itself",
+}
+"""pyspf's messages that carry the sender's text, by their beginnings."""
 
 
 class SpfStatus(StrEnum):
@@ -34,12 +51,16 @@ class SpfResult:
     reason: str = ""
     """Fixed vocabulary; for the log and `check`."""
     mechanism: str = ""
-    """The mechanism that matched, e.g. "ip4:192.0.2.0/24" (printable ASCII, at most 200 octets); for `check`."""
+    """The term that decided, e.g. "ip4:192.0.2.0/24", after those that led there: "include:spf.example > ip4:192.0.2.0/24"
+    (printable ASCII, at most 200 octets); for `check`."""
     record: str = ""
     """The record at `domain` (printable ASCII or ""), for failure reports' SPF-DNS and `check`."""
     lookups: int = 0
+    """Terms evaluated that look something up (RFC 7208 4.6.4)."""
     permissive: bool = False
     """The pass came from +all or an enormous range (SECURITY-CASES BSP-01)."""
+    upgrade: bool = False
+    """The pass came about on the way: an earlier hop had seen something else (`upgraded`)."""
 
     @property
     def usable(self) -> bool:
@@ -47,21 +68,119 @@ class SpfResult:
         return self.status is SpfStatus.PASS and self.domain is not None
 
 
-@dataclass(frozen=True, slots=True)
-class SpfOptions:
-    """Limits of RFC 7208 4.6.4 and SECURITY-CASES section 13."""
+class EarlierSpf(NamedTuple):
+    """What an earlier hop's Authentication-Results say of SPF: evidence, and only from a chain that verified (RFC 8617)."""
 
-    seconds: float = 20.0
-    max_record: int = 4096
-    max_term: int = 512
-    max_address_lookups: int = 100
-    void_lookups: int = 2
-    permissive_prefix4: int = 8
-    permissive_prefix6: int = 16
-    permissive_counts: bool = True
-    """False: a permissive pass becomes SpfStatus.POLICY and does not count for DMARC."""
+    status: str
+    """Lower case, as RFC 8601 2.7.2."""
+    domain: Domain | None
+    """smtp.mailfrom's domain."""
 
 
 def check(envelope: Envelope, resolver: Resolver, options: SpfOptions = SpfOptions()) -> SpfResult:
-    """SPF of MAIL FROM, or of postmaster@HELO for the null sender. Never raises."""
-    raise NotImplementedError
+    """SPF of MAIL FROM, or of postmaster@HELO for the null sender. Never raises.
+
+    At most `options.queries` questions (112 with the defaults) and `options.seconds` seconds. A record that asks for more questions is
+    a permerror, running out of time a temperror (RFC 7208 4.6.4).
+    """
+    identity = _identity(envelope)
+    if envelope.source_ip is None or not envelope.source_known:
+        return SpfResult(SpfStatus.NONE, identity.domain, identity.name, "client address not known")
+    if identity.domain is None or identity.refused:
+        return SpfResult(SpfStatus.NONE, identity.domain, identity.name, identity.refused)
+    local_part = envelope.mail_from.local_part if identity.name == "mailfrom" else ""
+    sender = Sender(plain_address(envelope.source_ip), local_part or "postmaster", identity.domain.name, envelope.helo)
+    query = Query(sender, resolver, options)
+    status, reason = _evaluate(query)
+    result = SpfResult(
+        status,
+        identity.domain,
+        identity.name,
+        reason,
+        mechanism=" > ".join(query.path)[:MAX_MECHANISM],
+        record=_printable(query.record or b"", options.max_record),
+        lookups=query.lookups,
+        permissive=status is SpfStatus.PASS and query.permissive,
+    )
+    if result.permissive and not options.permissive_counts:
+        return replace(result, status=SpfStatus.POLICY, reason="permissive record")
+    return result
+
+
+def questions(envelope: Envelope) -> tuple[Question, ...]:
+    """What `check` asks first, known at MAIL FROM."""
+    identity = _identity(envelope)
+    if identity.refused or identity.domain is None or envelope.source_ip is None or not envelope.source_known:
+        return ()
+    return (Question(identity.domain.name, "TXT"),)
+
+
+def upgraded(result: SpfResult, earlier: Iterable[EarlierSpf], options: SpfOptions = SpfOptions()) -> SpfResult:
+    """The result, noticed as an upgrade if a hop before us had seen the same MAIL FROM domain without a pass.
+
+    Then the forwarder's own hosts gave the pass, as when sender and forwarder share a provider that every customer's record includes.
+    """
+    if result.status not in (SpfStatus.PASS, SpfStatus.POLICY) or result.identity != "mailfrom":
+        return result
+    if not any(hop.domain == result.domain and hop.status != "pass" for hop in earlier):
+        return result
+    if options.upgrade_counts:
+        return replace(result, upgrade=True)
+    return replace(result, upgrade=True, status=SpfStatus.POLICY, reason="passed only after forwarding")
+
+
+class _Identity(NamedTuple):
+    """Whose SPF is checked; `refused` says why it cannot be (RFC 7208 4.3: none)."""
+
+    domain: Domain | None
+    name: Literal["mailfrom", "helo"]
+    refused: str = ""
+
+
+def _identity(envelope: Envelope) -> _Identity:
+    """RFC 7208 2.4: MAIL FROM, or postmaster@HELO when it is null."""
+    if not envelope.mail_from.is_null:
+        return _refuse_single_label(_Identity(envelope.mail_from.domain, "mailfrom", envelope.mail_from.malformed))
+    # EHLO's argument is in A-labels even in internationalized mail (RFC 6531 3.7.1).
+    helo = domains.parse(envelope.helo) if envelope.helo.isascii() else None
+    if isinstance(helo, Domain):
+        return _refuse_single_label(_Identity(helo, "helo"))
+    return _Identity(None, "helo", "HELO is not a domain name")
+
+
+def _refuse_single_label(identity: _Identity) -> _Identity:
+    if identity.domain is not None and not is_multi_label(identity.domain.name):
+        return identity._replace(refused="single label")
+    return identity
+
+
+def _evaluate(query: Query) -> tuple[SpfStatus, str]:
+    """pyspf's result, and why. What it raises besides its own errors is mapped: odd data to permerror, input and output to
+    temperror. With checked records none of it has been seen."""
+    try:
+        word, _, _ = query.check()
+    except (ValueError, ArithmeticError, AssertionError, LookupError, RecursionError):
+        return SpfStatus.PERMERROR, "record cannot be evaluated"
+    except OSError:
+        return SpfStatus.TEMPERROR, "DNS look-up failed"
+    status = SpfStatus(word)
+    if status in (SpfStatus.PERMERROR, SpfStatus.TEMPERROR):
+        return status, _reason(query)
+    if status is SpfStatus.NONE:
+        return status, "no SPF record"
+    return status, "" if query.path else "nothing matched"
+
+
+def _reason(query: Query) -> str:
+    """Ours as it is; pyspf's own by what it begins with, since it goes on with the sender's text."""
+    if query.perm_error is None or isinstance(query.perm_error, Refused):
+        return str(query.prob)
+    beginnings = (reason for beginning, reason in PYSPF_REASONS.items() if query.prob.startswith(beginning))
+    return next(beginnings, "record cannot be evaluated")
+
+
+def _printable(text: bytes, limit: int) -> str:
+    """For output: other octets as ?; nothing at all of a text that is too long."""
+    if len(text) > limit:
+        return ""
+    return "".join(chr(octet) if 0x20 <= octet <= 0x7E else "?" for octet in text)

@@ -75,10 +75,10 @@ class Directive:
 
     @property
     def plain(self) -> str:
-        """The mechanism alone, its name in lower case, without qualifier."""
+        """The mechanism alone, its name in lower case, without qualifier; the implied domain is written out."""
         if self.mechanism in ("ip4", "ip6", "all"):
             return self.text.lstrip("+-~?").lower()
-        target = f":{self.target}" if self.target else ""
+        target = f":{self.target or '%{d}'}"
         if self.mechanism in ("a", "mx"):
             return f"{self.mechanism}{target}/{self.prefix4}//{self.prefix6}"
         return self.mechanism + target

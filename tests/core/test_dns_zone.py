@@ -47,7 +47,7 @@ def test_answers_come_in_the_types_of_the_protocol() -> None:
         ("half.example", LookupFailed),
         ("a..example", NoSuchName),
         ("a" * 64 + ".example", NoSuchName),
-        ("sp ace.example", NoSuchName),
+        ("t\tab.example", NoSuchName),
         ("", NoSuchName),
     ],
 )

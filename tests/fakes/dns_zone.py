@@ -32,7 +32,7 @@ def canonical(name: str) -> str:
 
 def askable(name: str) -> bool:
     """What a resolver can put into a question: printable ASCII, labels of 1 to 63 octets, 253 in all."""
-    return 0 < len(name) <= 253 and all("!" <= char <= "~" for char in name) and all(0 < len(label) <= 63 for label in name.split("."))
+    return 0 < len(name) <= 253 and all(" " <= char <= "~" for char in name) and all(0 < len(label) <= 63 for label in name.split("."))
 
 
 class Zone:
