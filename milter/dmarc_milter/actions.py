@@ -2,7 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
+
+from dmarc_milter import authres, results
+from dmarc_milter.disposition import Disposition, Verdict
+from dmarc_milter.dkim.result import DkimStatus
+from dmarc_milter.dmarc.record import Policy
+from dmarc_milter.dmarc.result import DmarcResult, DmarcStatus, DomainOutcome
+from dmarc_milter.domain import Domain
+from dmarc_milter.evaluation import Evaluation
+from dmarc_milter.message import Headers
+
+RESULTS = "Authentication-Results"
+MARK = "X-DMARC-Quarantine"
+READ_MORE = "https://www.rfc-editor.org/rfc/rfc9989"
+MAX_TEXT = 480
+"""Octets of a reply's text: with the codes and CR LF under the 512 of RFC 5321 4.5.3.1.5."""
+MAX_NAMED = 100
+"""Octets of a domain name that a reply spells out; the middle of a longer one is left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Marking:
+    """How a message is marked and refused: the parts of the configuration that this takes."""
+
+    authserv_id: str
+    remove_authserv_ids: tuple[str, ...] = ()
+    quarantine_action: Literal["header", "hold", "reject"] = "header"
+    reject_text: str = ""
+    """Added to a refusal instead of READ_MORE: printable ASCII without %, at most 200 octets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +53,21 @@ class InsertHeader:
     name: str
     value: str
 
+    def __post_init__(self) -> None:
+        lines = self.value.split("\n")
+        folded = all(line[:1] in (" ", "\t") and line.strip() and len(line.encode()) < 998 for line in lines)
+        if not folded or any(char in self.value for char in "\r\0"):
+            raise ValueError("not the value of a header field")
+
 
 @dataclass(frozen=True, slots=True)
 class Quarantine:
     """SMFIR_QUARANTINE: the MTA holds the message."""
 
     reason: str
+
+    def __post_init__(self) -> None:
+        _refuse_unless_plain(self.reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,5 +78,120 @@ class Reply:
     enhanced: str
     text: str
 
+    def __post_init__(self) -> None:
+        if self.code // 100 not in (4, 5) or not self.enhanced.startswith(f"{self.code // 100}."):
+            raise ValueError("not a refusal")
+        _refuse_unless_plain(self.text)
+
 
 Action = DeleteHeader | InsertHeader | Quarantine | Reply
+
+
+def _refuse_unless_plain(text: str) -> None:
+    """libmilter and Sendmail treat % as printf does, pymilter raises on it; control characters would end the line."""
+    if not (text and text.isascii() and text.isprintable() and "%" not in text and len(text) <= MAX_TEXT):
+        raise ValueError("not one line of plain ASCII")
+
+
+def strip(headers: Headers, marking: Marking, *, keep_results: bool = False) -> tuple[DeleteHeader, ...]:
+    """The fields that only we may write and the sender did, highest index first (RFC 8601 5): for exempt mail this is all.
+
+    `keep_results`: the client hands back what we marked before (keep_results_from), so it stays.
+    """
+    if keep_results:
+        return ()
+    ids = (marking.authserv_id, *marking.remove_authserv_ids)
+    forged = [number for number, value in enumerate(headers.values(RESULTS.lower().encode()), 1) if authres.claims(value, ids)]
+    marks = range(len(headers.positions(MARK.lower().encode())), 0, -1)
+    return (*(DeleteHeader(RESULTS, number) for number in reversed(forged)), *(DeleteHeader(MARK, number) for number in marks))
+
+
+def plan(evaluation: Evaluation, headers: Headers, marking: Marking, *, keep_results: bool = False) -> tuple[Action, ...]:
+    """What is done with an evaluated message, in the order in which it must be played. The last insertion ends up on top."""
+    verdict = evaluation.verdict
+    if verdict.tempfail:
+        return (Reply(451, "4.7.1", _defer_text(evaluation.dmarc)),)
+    if verdict.disposition is Disposition.REJECT:
+        return (Reply(550, "5.7.1", _reject_text(evaluation, marking)),)
+    actions: list[Action] = list(strip(headers, marking, keep_results=keep_results))
+    if verdict.disposition is Disposition.QUARANTINE:
+        mark = _mark(evaluation.dmarc, verdict)
+        # A quarantine that must not become a refusal (disposition.py) is marked where quarantine_action is reject.
+        actions.append(Quarantine(f"DMARC: {mark}") if marking.quarantine_action == "hold" else InsertHeader(MARK, f" yes ({mark})"))
+    value = authres.format(marking.authserv_id, results.infos(evaluation), smtputf8=evaluation.envelope.smtputf8)
+    return (*actions, InsertHeader(RESULTS, value))
+
+
+def _mark(dmarc: DmarcResult, verdict: Verdict) -> str:
+    """`p=..., DOMAIN`: the published policy that led to quarantine."""
+    outcome = _decisive(dmarc)
+    if outcome is None:
+        return f"p={verdict.policy}, no author domain"
+    return f"p={outcome.policy}, {_short(outcome.author_domain)}"
+
+
+def _decisive(dmarc: DmarcResult) -> DomainOutcome | None:
+    """The outcome that the verdict is about; of a malformed author's candidates the strictest failing one, or the first."""
+    if dmarc.outcome is not None:
+        return dmarc.outcome
+    failing = [each for each in dmarc.candidates if each.status is DmarcStatus.FAIL]
+    return max(failing, key=lambda each: each.policy.strictness, default=next(iter(dmarc.candidates), None))
+
+
+def _defer_text(dmarc: DmarcResult) -> str:
+    outcome = _decisive(dmarc)
+    whose = f" of {_short(outcome.author_domain)}" if outcome else ""
+    return f"DMARC{whose} could not be evaluated because of a DNS failure, please try again later"
+
+
+def _reject_text(evaluation: Evaluation, marking: Marking) -> str:
+    """One line: whose policy, what failed, where to read more."""
+    head = _refusal(evaluation.dmarc)
+    more = marking.reject_text if _is_plain(marking.reject_text) else f"See {READ_MORE}"
+    text = head
+    for check in _checks(evaluation):
+        if len(text) + len(check) + len(more) + 4 <= MAX_TEXT:
+            text += f"; {check}"
+    return f"{text}. {more}"
+
+
+def _refusal(dmarc: DmarcResult) -> str:
+    outcome = _decisive(dmarc)
+    if outcome is None:
+        return f"Refused by DMARC policy: the From header field has no usable author domain ({_plain(dmarc.reason)})"
+    published = outcome.published
+    if dmarc.outcome is None:
+        of = f" of {_short(published.policy_domain)} (p={outcome.policy})" if published else ""
+        return f"Refused by DMARC policy{of}: the From header field is malformed ({_plain(dmarc.reason)})"
+    if published is None or outcome.policy is Policy.NONE or outcome.status is not DmarcStatus.FAIL:
+        return f"Refused by local policy: mail from {_short(outcome.author_domain)} without a DMARC pass (dmarc={outcome.status})"
+    return (
+        f"Refused by the DMARC policy of {_short(published.policy_domain)} ({outcome.policy_tag}={outcome.policy}): "
+        f"{_short(outcome.author_domain)} is not authenticated"
+    )
+
+
+def _checks(evaluation: Evaluation) -> Iterator[str]:
+    """Each check with its result; a pass that did not count says so."""
+    spf = evaluation.spf
+    named = f" for {_short(spf.domain)}" if spf.domain else ""
+    yield f"SPF {spf.status}{named}" + (" is not aligned" if spf.usable else "")
+    if not evaluation.dkim:
+        yield "no DKIM signature"
+    signatures = dict.fromkeys((each.status, each.domain) for each in evaluation.dkim)
+    for status, domain in signatures:
+        by = f" for {_short(domain)}" if domain else ""
+        yield f"DKIM {status}{by}" + (" is not aligned" if status is DkimStatus.PASS else "")
+
+
+def _short(domain: Domain) -> str:
+    name = domain.name
+    return name if len(name) <= MAX_NAMED else f"{name[:30]}...{name[-(MAX_NAMED - 33) :]}"
+
+
+def _plain(reason: str) -> str:
+    return reason if _is_plain(reason) else "malformed"
+
+
+def _is_plain(text: str) -> bool:
+    return bool(text) and text.isascii() and text.isprintable() and "%" not in text and len(text) <= 200

@@ -70,6 +70,10 @@ class DomainOutcome:
     """What the public suffix list would say, for the log where walk and list disagree."""
     testing_key_only: bool = False
     """The only aligned pass came from a key in testing (t=y): it does not count (DESIGN.md, testing_key_action)."""
+    limit_reached: bool = False
+    """temperror only because the message used up its own look-ups: that never improves its verdict."""
+    guarded: tuple[Domain, ...] = ()
+    """Public suffixes on the walk whose record without psd was taken as psd=y (psl_guard); for the log."""
     reason: str = ""
     trace: tuple[str, ...] = ()
     """Each step of discovery in order, one sentence each, for `check`, `why` and `domain`."""

@@ -1,0 +1,250 @@
+"""Where a domain's policy is and which its organization is: the DNS Tree Walk (RFC 9989 4.10), or RFC 7489's list and two queries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+from dmarc_milter.dmarc.record import MAX_RECORD, Record, parse
+from dmarc_milter.dmarc.result import DiscoveryMethod, PolicyPublished
+from dmarc_milter.domain import Domain
+from dmarc_milter.lookup import LimitExceeded, LookupFailed, NoAnswer, Question, Resolver
+
+MAX_LABELS = 7
+"""A longer name is looked at itself, then from its 7 right-most labels up: 8 queries at most (RFC 9989 4.10 step 4)."""
+
+Failure = Literal["", "dns", "limit"]
+"""Why a step has no answer: the DNS did not give one, or the message had used up its own share of look-ups."""
+
+
+@dataclass(frozen=True, slots=True)
+class DmarcOptions:
+    """The [dmarc] section: how policies are found."""
+
+    discovery: DiscoveryMethod = "treewalk"
+    psl_guard: bool = True
+    """treewalk: a record without psd at an ICANN public suffix counts as psd=y."""
+
+
+class PublicSuffixes(Protocol):
+    """The public suffix list. Names are A-labels; a single label that no rule mentions is a public suffix (rule `*`)."""
+
+    def is_icann_suffix(self, domain: Domain) -> bool:
+        """Whether the name itself is a public suffix by the list's ICANN section."""
+        ...
+
+    def organizational_domain(self, domain: Domain) -> Domain | None:
+        """The longest public suffix and one label more (RFC 7489 3.2), private section included; None for a suffix itself."""
+        ...
+
+
+def targets(domain: Domain) -> Iterator[Domain]:
+    """The names whose `_dmarc` a walk from `domain` asks for, in order, if no psd stops it (RFC 9989 4.10)."""
+    yield domain
+    for count in range(min(len(domain.labels) - 1, MAX_LABELS), 0, -1):
+        yield domain.right_most(count)
+
+
+def questions(
+    author_domain: Domain, options: DmarcOptions = DmarcOptions(), suffixes: PublicSuffixes | None = None
+) -> tuple[Question, ...]:
+    """What policy discovery for this author domain may ask: at most 8 questions, all known before the first answer."""
+    names: Iterable[Domain] = targets(author_domain)
+    if len(author_domain.labels) == 1:
+        names = ()
+    elif options.discovery == "psl":
+        names = dict.fromkeys((author_domain, _listed_organization(author_domain, suffixes)))
+    return tuple(Question(f"_dmarc.{name}", "TXT") for name in names)
+
+
+class Step(NamedTuple):
+    """What one `_dmarc` query of a walk said."""
+
+    name: Domain
+    record: Record | None = None
+    possible: tuple[str, ...] = ("",)
+    """What psd may be here: "y", "n", "u", or "" for no record. One value, or several where the answer is missing."""
+    failed: Failure = ""
+    records: int = 0
+    """How many DMARC records were there; more than one are all discarded."""
+    guarded: bool = False
+    """psd_guard made this record count as psd=y."""
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """A walk from `start`: ended by a psd=y or psd=n that is certain; steps without answer are passed over and kept as open."""
+
+    start: Domain
+    steps: tuple[Step, ...]
+
+    @property
+    def open_steps(self) -> tuple[Step, ...]:
+        return tuple(step for step in self.steps if step.failed)
+
+    def organizational_domain(self, assumed: Mapping[Domain, str] | None = None) -> Domain | None:
+        """RFC 9989 4.10.2. `assumed` gives psd for the open steps; None if one of them is left open."""
+        fewest_labels = self.start
+        for step in self.steps:
+            psd = assumed.get(step.name) if assumed and step.failed else None if step.failed else step.possible[0]
+            if psd is None:
+                return None
+            if psd == "n" or (psd == "y" and step.name == self.start):
+                return step.name
+            if psd == "y":
+                return self._one_below(step.name)
+            if psd == "u":
+                fewest_labels = step.name
+        return fewest_labels
+
+    def possible_organizational_domains(self) -> frozenset[Domain]:
+        """Every organizational domain that some answer to the open steps would give."""
+        found: set[Domain] = set()
+        fewest_labels = {self.start}
+        for step in self.steps:
+            if "n" in step.possible or ("y" in step.possible and step.name == self.start):
+                found.add(step.name)
+            if "y" in step.possible and step.name != self.start:
+                found.add(self._one_below(step.name))
+            if "u" in step.possible:
+                fewest_labels = fewest_labels | {step.name} if "" in step.possible else {step.name}
+            elif "" not in step.possible and not step.failed:
+                return frozenset(found)
+        return frozenset(found | fewest_labels)
+
+    def _one_below(self, name: Domain) -> Domain:
+        """One label below `name` on the path to the start, whether or not it was asked for."""
+        return self.start.right_most(len(name.labels) + 1)
+
+
+class PolicySearch(NamedTuple):
+    """What policy discovery found: a policy, none, or that it cannot be known."""
+
+    published: PolicyPublished | None = None
+    failed: Failure = ""
+    trace: tuple[str, ...] = ()
+
+
+class Discovery:
+    """All discovery for one message; each name is asked once. Raises nothing."""
+
+    def __init__(self, resolver: Resolver, options: DmarcOptions = DmarcOptions(), suffixes: PublicSuffixes | None = None) -> None:
+        self.resolver = resolver
+        self.options = options
+        self.suffixes = suffixes
+        self._steps: dict[Domain, Step] = {}
+        self._walks: dict[Domain, Walk] = {}
+
+    @property
+    def method(self) -> DiscoveryMethod:
+        return self.options.discovery
+
+    def policy(self, author_domain: Domain) -> PolicySearch:
+        """The policy record for an author domain (RFC 9989 4.10.1, RFC 7489 6.6.3)."""
+        return self._policy_by_list(author_domain) if self.method == "psl" else self._policy_by_walk(author_domain)
+
+    def walk(self, start: Domain) -> Walk:
+        """The tree walk from `start` (RFC 9989 4.10), as far as its answers lead."""
+        if start not in self._walks:
+            self.prefetch([start])
+            steps: list[Step] = []
+            for name in targets(start):
+                steps.append(self.step(name))
+                if steps[-1].possible in (("y",), ("n",)):
+                    break
+            self._walks[start] = Walk(start, tuple(steps))
+        return self._walks[start]
+
+    def prefetch(self, starts: Iterable[Domain]) -> None:
+        """Let all walks from these names be asked side by side."""
+        names = dict.fromkeys(name for start in starts for name in targets(start) if name not in self._steps)
+        if len(names) > 1:
+            self.resolver.prefetch(Question(f"_dmarc.{name}", "TXT") for name in names)
+
+    def step(self, name: Domain) -> Step:
+        """The DMARC record at one name."""
+        if name not in self._steps:
+            self._steps[name] = self._ask(name)
+        return self._steps[name]
+
+    def listed_organization(self, domain: Domain) -> Domain:
+        """The organizational domain by the public suffix list; a public suffix is its own."""
+        return _listed_organization(domain, self.suffixes)
+
+    def _ask(self, name: Domain) -> Step:
+        guarded = self.options.psl_guard and self._is_public_suffix(name)
+        try:
+            found = _dmarc_records(self.resolver.txt(f"_dmarc.{name}"))
+        except NoAnswer:
+            return Step(name)
+        except LookupFailed as failure:
+            possible = ("", "y", "n") if guarded else ("", "u", "y", "n")
+            return Step(name, possible=possible, failed="limit" if isinstance(failure, LimitExceeded) else "dns")
+        if len(found) != 1:
+            return Step(name, records=len(found))
+        (record,) = found
+        guarded = guarded and record.psd == "u"
+        return Step(name, record, ("y" if guarded else record.psd,), records=1, guarded=guarded)
+
+    def _is_public_suffix(self, name: Domain) -> bool:
+        return "." not in name.name or (self.suffixes is not None and self.suffixes.is_icann_suffix(name))
+
+    def _policy_by_walk(self, author_domain: Domain) -> PolicySearch:
+        """The author domain's record, else the organizational domain's, else the public suffix's (RFC 9989 4.10.1)."""
+        walk = self.walk(author_domain)
+        trace = tuple(map(_sentence, walk.steps))
+        first = walk.steps[0]
+        # Only the author's own record is independent of the rest of the walk: any other step could have been a psd=n or psd=y.
+        open_steps = () if first.record else walk.open_steps
+        if open_steps:
+            return PolicySearch(failed="dns" if any(step.failed == "dns" for step in open_steps) else "limit", trace=trace)
+        organization = walk.organizational_domain()
+        preferred = (author_domain, organization, walk.steps[-1].name if walk.steps[-1].possible == ("y",) else None)
+        records = {step.name: step.record for step in walk.steps if step.record}
+        for name in preferred:
+            if name and (record := records.get(name)):
+                return PolicySearch(PolicyPublished(name, record, "treewalk", _repeated(walk.steps, name)), trace=trace)
+        return PolicySearch(trace=trace)
+
+    def _policy_by_list(self, author_domain: Domain) -> PolicySearch:
+        """Two queries at most; several records at a name end discovery (RFC 7489 6.6.3)."""
+        trace: list[str] = []
+        for name in dict.fromkeys((author_domain, self.listed_organization(author_domain))):
+            step = self.step(name)
+            trace.append(_sentence(step))
+            if step.failed:
+                return PolicySearch(failed=step.failed, trace=tuple(trace))
+            if step.record:
+                return PolicySearch(PolicyPublished(name, step.record, "psl"), trace=tuple(trace))
+            if step.records > 1:
+                break
+        return PolicySearch(trace=tuple(trace))
+
+
+def _listed_organization(domain: Domain, suffixes: PublicSuffixes | None) -> Domain:
+    return (suffixes.organizational_domain(domain) if suffixes else None) or domain
+
+
+def _dmarc_records(texts: Iterable[bytes]) -> list[Record]:
+    """The DMARC records among all TXT records of a name."""
+    likely = (text for text in texts if text[:1] in b"vV" and len(text) <= MAX_RECORD)
+    return [record for record in map(parse, likely) if record]
+
+
+def _repeated(steps: Iterable[Step], policy_domain: Domain) -> tuple[str, ...]:
+    names = (step.name for step in steps if step.records > 1 and step.name.is_at_or_below(policy_domain))
+    return tuple(f"multiple records at _dmarc.{name}" for name in names)
+
+
+def _sentence(step: Step) -> str:
+    """One step of discovery for `check`, `why` and `domain`."""
+    where = f"_dmarc.{step.name}"
+    if step.failed:
+        return f"{where}: " + ("look-up limit of the message reached" if step.failed == "limit" else "the DNS did not answer")
+    if step.records > 1:
+        return f"{where}: {step.records} DMARC records, all discarded"
+    if step.record is None:
+        return f"{where}: no DMARC record"
+    guard = f" (counts as psd=y: {step.name} is a public suffix)" if step.guarded else ""
+    return f"{where}: {step.record.text}{guard}"
