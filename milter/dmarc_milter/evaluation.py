@@ -11,8 +11,8 @@ from dmarc_milter.arc import ArcResult
 from dmarc_milter.disposition import Verdict
 from dmarc_milter.dkim.result import DkimResult
 from dmarc_milter.dmarc.result import DmarcResult
-from dmarc_milter.iprev import IprevResult
 from dmarc_milter.domain import Domain
+from dmarc_milter.iprev import IprevResult
 from dmarc_milter.message import Envelope, Headers
 from dmarc_milter.spf import SpfResult
 
