@@ -28,11 +28,11 @@ MAX_URIS = 10
 """Report addresses of one record that are looked at (SECURITY-CASES 13)."""
 
 
-class _Fact(msgspec.Struct, frozen=True, omit_defaults=True):
+class Fact(msgspec.Struct, frozen=True, omit_defaults=True):
     """A part of the facts. Fields may be added with a default, never renamed: stored rows are older than the code."""
 
 
-class SpfFact(_Fact, frozen=True, omit_defaults=True):
+class SpfFact(Fact, frozen=True, omit_defaults=True):
     """auth_results/spf. `domain` is "" where there was no name to check."""
 
     result: str
@@ -42,7 +42,7 @@ class SpfFact(_Fact, frozen=True, omit_defaults=True):
     mechanism: str = ""
 
 
-class DkimFact(_Fact, frozen=True, omit_defaults=True):
+class DkimFact(Fact, frozen=True, omit_defaults=True):
     """auth_results/dkim: one signature. `aligned` is "" where it does not align or did not pass."""
 
     result: str
@@ -54,21 +54,21 @@ class DkimFact(_Fact, frozen=True, omit_defaults=True):
     key_bits: int = 0
 
 
-class Reason(_Fact, frozen=True, omit_defaults=True):
+class Reason(Fact, frozen=True, omit_defaults=True):
     """Why the disposition is not the published policy: disposition.OverrideType and a comment."""
 
     type: str
     comment: str = ""
 
 
-class Uri(_Fact, frozen=True, omit_defaults=True):
+class Uri(Fact, frozen=True, omit_defaults=True):
     """One rua or ruf address; `max_size` in octets is RFC 7489's !size."""
 
     address: str
     max_size: int | None = None
 
 
-class Published(_Fact, frozen=True, omit_defaults=True):
+class Published(Fact, frozen=True, omit_defaults=True):
     """The policy configuration: every tag of the record as it was read, and where and how it was found."""
 
     policy_domain: str
@@ -90,7 +90,7 @@ class Published(_Fact, frozen=True, omit_defaults=True):
     text: str = ""
 
 
-class Outcome(_Fact, frozen=True, omit_defaults=True):
+class Outcome(Fact, frozen=True, omit_defaults=True):
     """DMARC for one author domain: of the message, or of one candidate of a malformed From."""
 
     author_domain: str
@@ -107,7 +107,7 @@ class Outcome(_Fact, frozen=True, omit_defaults=True):
     trace: tuple[str, ...] = ()
 
 
-class ArcFact(_Fact, frozen=True, omit_defaults=True):
+class ArcFact(Fact, frozen=True, omit_defaults=True):
     """The ARC chain: its status and who sealed it, oldest first."""
 
     status: str
@@ -115,7 +115,7 @@ class ArcFact(_Fact, frozen=True, omit_defaults=True):
     reason: str = ""
 
 
-class Facts(_Fact, frozen=True, omit_defaults=True, kw_only=True):
+class Facts(Fact, frozen=True, omit_defaults=True, kw_only=True):
     """One delivery attempt. `at` is in seconds since 1970 (UTC)."""
 
     version: int = VERSION

@@ -146,7 +146,7 @@ class SpoolFile:
         """The connection; made, with its file and schema, when there is none."""
         if self._connection is None:
             try:
-                _create(self.path)
+                create(self.path)
                 self._inode = inode(self.path)
             except OSError as error:
                 raise SpoolError("refused", f"{self.path}: {error.strerror}") from None
@@ -191,7 +191,7 @@ class _Newer(sqlite3.DatabaseError):
     """The file was written by a newer program."""
 
 
-def _create(path: Path) -> None:
+def create(path: Path) -> None:
     """SQLite would make the file with the umask's mode; its -wal and -shm get the mode of the file."""
     if not path.exists():
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, MODE))

@@ -1,0 +1,73 @@
+"""Failure reports waiting (RFC 9991): one message for each policy domain and day, with the number of incidents it stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+from dmarc_milter.edge.ledger.database import Database, Transaction, attempt, fetch
+from dmarc_milter.edge.ledger.reports import LEASE, SKEW
+from dmarc_milter.report.facts import Facts, decode
+
+FailureState = Literal["due", "building", "sent", "suppressed", "expired"]
+
+
+class Failure(NamedTuple):
+    """`sample` are the message's header fields, redacted before they were stored; `id` is the delivery attempt's."""
+
+    id: str
+    at: int
+    state: str
+    incidents: int
+    facts: Facts
+    sample: bytes
+    attempts: int
+    next_at: int
+    last_reply: str
+
+
+_COLUMNS = "id, at, state, incidents, facts, sample, attempts, next_at, last_reply"
+
+
+def _failure(row: tuple[Any, ...]) -> Failure:
+    return Failure(row[0], int(row[1]), row[2], int(row[3]), decode(bytes(row[4])), bytes(row[5]), int(row[6]), int(row[7]), row[8])
+
+
+class Failures:
+    """Everything raises StoreError."""
+
+    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+        self._database, self._clock = database, clock
+
+    def claim(self, owner: str, *, lease: int = LEASE, limit: int = 20) -> list[Failure]:
+        """Take failure reports whose time has come; those claimed gather no further incidents."""
+
+        def work(transaction: Transaction) -> list[Failure]:
+            now = int(self._clock())
+            found = transaction.all(
+                f"SELECT {_COLUMNS} FROM failure WHERE (state = 'due' AND next_at <= ?) OR (state = 'building' AND lease_until < ?)"  # noqa: S608
+                " ORDER BY next_at, id LIMIT ? {skip_locked}",
+                (now, now - SKEW, limit),
+            )
+            transaction.many(
+                "UPDATE failure SET state = 'building', lease_owner = ?, lease_until = ? WHERE id = ?",
+                [(owner, now + lease, row[0]) for row in found],
+            )
+            return [_failure(row)._replace(state="building") for row in found]
+
+        return attempt(self._database, work)
+
+    def settle(self, failure: Failure, owner: str, state: FailureState, reply: str, *, next_at: int = 0) -> bool:
+        """What became of it; "due" with `next_at` tries again. Once settled the sample goes. False: the lease was lost."""
+        sample = failure.sample if state == "due" else b""
+        sql = (
+            "UPDATE failure SET state = ?, attempts = attempts + 1, next_at = ?, last_reply = ?, sample = ?, lease_owner = '',"
+            " lease_until = 0 WHERE id = ? AND state = 'building' AND lease_owner = ?"
+        )
+        values = (state, next_at, reply[:500], sample, failure.id, owner)
+        return attempt(self._database, lambda transaction: transaction.run(sql, values) == 1)
+
+    def list(self, limit: int = 100) -> list[Failure]:
+        """Newest first."""
+        sql = f"SELECT {_COLUMNS} FROM failure ORDER BY at DESC, id LIMIT ?"  # noqa: S608
+        return [_failure(row) for row in fetch(self._database, sql, (limit,))]
