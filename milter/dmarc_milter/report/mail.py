@@ -1,0 +1,118 @@
+"""The mail that carries an aggregate report: file name, subject, identifiers and MIME by RFC 9990 3.5 (RFC 7489 7.2.1.1)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import format_datetime
+
+import dkim
+
+from dmarc_milter.report.aggregate import Feedback
+from dmarc_milter.report.rows import Row
+
+WIDE = SMTP.clone(max_line_length=998)
+"""No folding inside tokens: subjects and file names stay literal (RFC 9990 3.5.3 forbids encoded-words)."""
+ADDRESS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*@[a-z0-9_-]+(?:\.[a-z0-9_-]+)+")
+REPORT_ID = re.compile(r"[0-9a-f]{32}")
+TOP_SOURCES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """DKIM key of the report mail. `pem` is an unencrypted RSA private key."""
+
+    domain: str
+    selector: str
+    pem: bytes
+
+
+def filename(feedback: Feedback) -> str:
+    """receiver!policy-domain!begin!end!id.xml.gz (RFC 9990 3.5.2): from checked names only, so it cannot leave a folder."""
+    period = feedback.period
+    return f"{feedback.reporter.domain}!{feedback.published.policy_domain}!{period.begin}!{period.end - 1}!{feedback.report_id}.xml.gz"
+
+
+def subject(feedback: Feedback) -> str:
+    """RFC 9990 3.5.3."""
+    return f"Report Domain: {feedback.published.policy_domain} Submitter: {feedback.reporter.domain} Report-ID: {feedback.report_id}"
+
+
+def verp(bounce_address: str, report_id: str, number: int) -> str:
+    """The envelope sender that tells which delivery of which report bounced: local+ID-NUMBER@domain."""
+    local, _, domain = bounce_address.rpartition("@")
+    return f"{local}+{report_id}-{number}@{domain}"
+
+
+def from_verp(address: str) -> tuple[str, int] | None:
+    """(report id, number of the delivery) of such an address, or None."""
+    match = re.search(r"\+([0-9a-f]{32})-([0-9]{1,4})@", address)
+    return (match[1], int(match[2])) if match else None
+
+
+def compose(feedback: Feedback, attachment: bytes, recipient: str, *, now: datetime) -> EmailMessage:
+    """The mail for one recipient; `attachment` is the compressed document. Raises ValueError for an address that is none."""
+    sender = feedback.reporter.email
+    if not (ADDRESS.fullmatch(sender) and ADDRESS.fullmatch(recipient) and REPORT_ID.fullmatch(feedback.report_id)):
+        raise ValueError("not an address in plain form")
+    message = EmailMessage(WIDE)
+    message["Date"] = format_datetime(now)
+    message["From"] = sender
+    message["To"] = recipient
+    message["Subject"] = subject(feedback)
+    message["Message-ID"] = f"<{feedback.report_id}@{feedback.reporter.domain}>"
+    message["Auto-Submitted"] = "auto-generated"
+    message.set_content(summary(feedback), charset="utf-8")
+    message.add_attachment(attachment, maintype="application", subtype="gzip", filename=filename(feedback))
+    message.set_boundary(f"=_{feedback.report_id}")
+    return message
+
+
+def sign(message: bytes, key: SigningKey) -> bytes:
+    """The mail with a DKIM signature on top (RFC 6376; rsa-sha256, relaxed/relaxed). Raises ValueError for an unusable key."""
+    names = [b"From", b"To", b"Subject", b"Date", b"Message-ID", b"MIME-Version", b"Content-Type", b"Auto-Submitted"]
+    try:
+        field = dkim.sign(
+            message,
+            key.selector.encode("ascii"),
+            key.domain.encode("ascii"),
+            key.pem,
+            canonicalize=(b"relaxed", b"relaxed"),
+            include_headers=names,
+        )
+    except Exception as error:  # dkimpy raises many kinds for a bad key
+        raise ValueError(f"the report mail cannot be signed: {error}") from None
+    return bytes(field) + message
+
+
+def summary(feedback: Feedback) -> str:
+    """The human part: what the report says, for somebody who opens the mail. ASCII but for the organization's name."""
+    begin, end = (datetime.fromtimestamp(each, UTC).strftime("%Y-%m-%d %H:%M") for each in (feedback.period.begin, feedback.period.end))
+    failing = _failing(feedback.rows)
+    failed = sum(count for _, count in failing)
+    lines = [
+        f"DMARC aggregate report for {feedback.published.policy_domain}",
+        f"from {feedback.reporter.org_name} <{feedback.reporter.email}>",
+        f"for {begin} to {end} UTC, id {feedback.report_id}",
+        "",
+        f"{feedback.messages} messages claimed to be from this domain; {failed} of them failed DMARC.",
+    ]
+    if failing:
+        lines += ["", "Messages that failed, by client address:"]
+        lines += [f"{count:>10}  {source}" for source, count in failing[:TOP_SOURCES]]
+        if len(failing) > TOP_SOURCES:
+            lines.append(f"            and {len(failing) - TOP_SOURCES} more addresses")
+    lines += ["", "All figures are in the attached XML document (RFC 9990)." if feedback.rows else "", ""]
+    return "\n".join(lines)
+
+
+def _failing(rows: tuple[tuple[Row, int], ...]) -> list[tuple[str, int]]:
+    """Sources of mail that failed, most messages first."""
+    totals: dict[str, int] = {}
+    for row, count in rows:
+        if not (row.dkim_aligned or row.spf_aligned):
+            totals[row.source_ip] = totals.get(row.source_ip, 0) + count
+    return sorted(totals.items(), key=lambda item: (-item[1], item[0]))
