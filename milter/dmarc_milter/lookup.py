@@ -38,7 +38,8 @@ class Question(NamedTuple):
 class Resolver(Protocol):
     """Absolute look-ups, CNAMEs followed. Each method raises NoSuchName, NoData or LookupFailed; never anything else.
 
-    A name that cannot be asked (bad length or characters outside printable ASCII) raises NoSuchName without a query.
+    A name that cannot be asked (bad length, or characters outside printable ASCII; a space is inside) raises NoSuchName
+    without a query.
     Answers are never empty.
     """
 

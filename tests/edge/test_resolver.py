@@ -230,7 +230,7 @@ def test_an_alias_loop_is_a_failure(dns: DnsServer, source: DnsResolver, target:
         ".",
         "a..example",
         ".example",
-        "a b.example",
+        "a\tb.example",
         "a\\046b.example",
         "a\0b.example",
         "*.example",

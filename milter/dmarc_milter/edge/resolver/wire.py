@@ -17,6 +17,7 @@ from dmarc_milter.lookup import NoData, NoSuchName
 CNAME, NS, SOA, OPT = 5, 2, 6, 41
 HOP_LIMIT = 8  # CNAMEs followed for one question
 RECORD_LIMIT = 512  # records of one answer; a resolver hands on thousands over TCP, and no honest name has them
+POINTER_LIMIT = 16  # compression pointers in one name; servers use one, rarely two
 HEADER = Struct("!HHHHHH")
 FIXED = Struct("!HHIH")  # type, class, TTL, length of the data
 SOA_MINIMUM = Struct("!I")
@@ -28,6 +29,8 @@ QUERY_HEADER = b"\x01\0\0\1\0\0\0\0\0\1"  # recursion desired, one question, one
 
 # Printable ASCII but for the wildcard and the backslash, which every text form of a name reads differently.
 ASKABLE = bytes(set(range(0x21, 0x7F)) - set(b".*\\"))
+# SPF's %_ is a space in a name to be asked (RFC 7208 7.1); the core lets no other space come this far.
+ASKABLE_OR_SPACE = ASKABLE + b" "
 
 
 class Malformed(Exception):
@@ -41,13 +44,14 @@ class Refused(Exception):
 def encode_question(key: Key) -> bytes | None:
     """The question section for (name, type), or None if the name cannot be asked.
 
-    The name is lower-case, 1 to 253 octets, labels of 1 to 63 octets (RFC 1035 2.3.4) from ASKABLE.
+    The name is lower-case, 1 to 253 octets, labels of 1 to 63 octets (RFC 1035 2.3.4) from
+    ASKABLE_OR_SPACE.
     """
     name, rdtype = key
     if not 0 < len(name) <= 253 or not name.isascii():
         return None
     raw = name.encode("ascii")
-    if raw.translate(None, ASKABLE).strip(b"."):
+    if raw.translate(None, ASKABLE_OR_SPACE).strip(b"."):
         return None
     wire = bytearray()
     for label in raw.split(b"."):
@@ -94,7 +98,7 @@ def read_answer(packet: bytes, question: bytes, rdtype: str) -> Answer:
 
 def _read(packet: bytes, question: bytes, rdtype: str, rcode: int) -> Answer:
     _, _, _, answers, authorities, additional = HEADER.unpack_from(packet)
-    if answers > 4 * RECORD_LIMIT:
+    if answers > 2 * RECORD_LIMIT:
         raise Malformed("too many records")
     wanted = TYPES[rdtype]
     read_data = READERS[wanted]
@@ -182,10 +186,11 @@ def lifetime(ttl: int) -> int:
 def read_name(packet: bytes, at: int) -> tuple[bytes, int]:
     """The name at an offset in lower-case wire form without the final zero octet, and the offset behind it.
 
-    A pointer must point before the name it stands in, so no packet makes this loop (RFC 1035 4.1.4).
+    A pointer must point before the name it stands in, so no packet makes this loop (RFC 1035 4.1.4); and there are few of
+    them, so that a long ladder of pointers is not climbed for every record.
     """
     wire = bytearray()
-    behind, floor = 0, at
+    behind, floor, jumps = 0, at, 0
     while length := packet[at]:
         if length < 64:
             wire += packet[at : at + 1 + length]
@@ -197,7 +202,8 @@ def read_name(packet: bytes, at: int) -> tuple[bytes, int]:
             raise Malformed("an unknown kind of label")
         behind = behind or at + 2
         at = (length & 0x3F) << 8 | packet[at + 1]
-        if at >= floor or at < 12:
+        jumps += 1
+        if at >= floor or at < 12 or jumps > POINTER_LIMIT:
             raise Malformed("a pointer that does not point back")
         floor = at
     return bytes(wire).lower() + b"\0", behind or at + 1
