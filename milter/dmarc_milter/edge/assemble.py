@@ -1,0 +1,87 @@
+"""Where the devices meet: what a worker serves with, made from the configuration."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from dmarc_milter.edge.board import Board, Slot
+from dmarc_milter.edge.config import Config
+from dmarc_milter.edge.config import compile as compiled
+from dmarc_milter.edge.config.values import authserv_id, networks, socket_address
+from dmarc_milter.edge.evaluator import THREADS, CoreEvaluator, Tools
+from dmarc_milter.edge.ledger.spool import Spool
+from dmarc_milter.edge.ledger.spoolfile import SpoolError, SpoolOptions
+from dmarc_milter.edge.ledger.spoolfile import prepare as prepare_spool
+from dmarc_milter.edge.log import Log
+from dmarc_milter.edge.metrics import Meter
+from dmarc_milter.edge.resolver import DnsResolver
+from dmarc_milter.edge.session import SessionOptions
+from dmarc_milter.edge.setup_lines import attach
+from dmarc_milter.edge.suffixes import load_suffixes
+from dmarc_milter.edge.worker import CannotBuild, Service
+
+
+def build(config: Config, slot: Slot, board: Board, log: Log) -> Service:
+    """The worker's Service. Raises for what makes serving impossible."""
+    dns = DnsResolver(
+        config.dns.nameservers,
+        timeout=config.dns.timeout,
+        cache_entries=config.dns.cache_entries,
+        cache_octets=config.dns.cache_bytes,
+    )
+    spool = Spool.open(spool_path(config), SpoolOptions(max_bytes=config.store.spool_max_bytes))
+    tools = Tools(
+        options=compiled.options(config, load_suffixes(config.dmarc.suffix_list)),
+        marking=compiled.marking(config),
+        dns=dns,
+        recorder=spool,
+        log=log,
+        meter=Meter(slot),
+        slot=slot,
+        board=board,
+        max_queries=config.limits.dns_queries,
+        patience=config.milter.deadline * 3,
+        executor=ThreadPoolExecutor(THREADS, "evaluate"),
+    )
+    return Service(CoreEvaluator(tools), session_options(config), spool.close)
+
+
+def session_options(config: Config) -> SessionOptions:
+    """What sessions need of the configuration."""
+    trust, own = config.authentication, (config.reporting.email, config.reporting.bounce_address)
+    return SessionOptions(
+        trusted_networks=networks(trust.trusted_networks),
+        trusted_relays=networks(trust.trusted_relays),
+        trusted_daemons=frozenset(trust.trusted_daemons),
+        keep_results_from=networks(trust.keep_results_from),
+        on_error=config.milter.on_error,
+        header_bytes=config.limits.header_bytes,
+        header_fields=config.limits.header_fields,
+        stand_ins={b"authentication-results": b" " + authserv_id(config).encode() + b"; none"},
+        own_addresses=frozenset(each.lower().encode() for each in own if each),
+    )
+
+
+def spool_path(config: Config) -> Path:
+    """Where the local spool lies: as configured, beside the SQLite store, or in the daemon's state directory."""
+    if config.store.spool:
+        return Path(config.store.spool)
+    if config.store.url.startswith("sqlite:///"):
+        return Path(config.store.url.removeprefix("sqlite:///")).with_name("spool.db")
+    return Path("/var/lib/dmarc-milter/spool.db")
+
+
+def prepare(config: Config) -> tuple[str, ...]:
+    """Everything that can be known to prevent serving, found before the first worker is forked; then the lines to greet with."""
+    try:
+        prepare_spool(spool_path(config))
+    except SpoolError as error:
+        raise CannotBuild(str(error)) from None
+    mode = "enforce" if config.policy.enforce else "MONITOR: nothing is refused or quarantined; see [policy] enforce"
+    return (
+        f"mode: {mode}",
+        f"socket: {config.milter.socket}",
+        f"store: {config.store.url.partition('@')[2] or config.store.url}",
+        *attach(socket_address(config.milter.socket)),
+    )

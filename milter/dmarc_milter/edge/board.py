@@ -1,0 +1,135 @@
+"""Memory that the supervisor shares with its workers: signs of life, what is in evaluation, counters, poison.
+
+It is mapped before the workers are forked, so every process sees the same octets, and it outlives any worker. One slot per
+worker, written by that worker alone; the list of poisonous messages is written by the supervisor alone. Words of eight
+octets, aligned, are written in one piece; no locks between processes.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Final, NamedTuple
+
+FINGERPRINT: Final = 16
+"""Octets of a message's fingerprint."""
+JOBS: Final = 512
+"""Messages in evaluation that one worker can show at once; more are evaluated unseen."""
+COUNTERS: Final = 256
+"""Counters of each worker: edge/metrics.py names them."""
+POISON: Final = 1024
+_JOB = struct.Struct("=d16s")
+_HEAD: Final = 4  # words: heartbeat, sessions, reserved, reserved
+_SLOT: Final = 8 * (_HEAD + COUNTERS) + JOBS * 24
+_POISON_ENTRY: Final = 24  # fingerprint, expiry
+
+
+class Job(NamedTuple):
+    """One message in evaluation."""
+
+    since: float
+    """time.monotonic()"""
+    fingerprint: bytes
+
+
+class Board:
+    """The whole mapping; made once by the supervisor."""
+
+    def __init__(self, slots: int) -> None:
+        self.slots = slots
+        self._memory = mmap.mmap(-1, 8 + POISON * _POISON_ENTRY + slots * _SLOT)
+        self._view = memoryview(self._memory)
+        self._count = self._view[:8].cast("Q")
+
+    def slot(self, number: int) -> Slot:
+        """The part of worker `number`, for that worker to write and for anyone to read."""
+        start = 8 + POISON * _POISON_ENTRY + number * _SLOT
+        return Slot(self._view[start : start + _SLOT])
+
+    def totals(self) -> list[int]:
+        """Each counter, summed over all workers that ever lived."""
+        slots = [self.slot(number).counters for number in range(self.slots)]
+        return [sum(column) for column in zip(*slots, strict=True)]
+
+    def is_poison(self, fingerprint: bytes, *, now: float) -> bool:
+        """Whether a message has killed too often. `now` is time.monotonic()."""
+        used = self._count[0]
+        if not used:
+            return False
+        for index in range(min(used, POISON)):
+            expiry, found = _JOB.unpack_from(self._memory, 8 + index * _POISON_ENTRY)
+            if found == fingerprint and expiry > now:
+                return True
+        return False
+
+    def publish_poison(self, poison: dict[bytes, float]) -> None:
+        """Replace the list: fingerprint -> expiry, at most POISON of them. The supervisor's alone."""
+        entries = list(poison.items())[-POISON:]
+        for index, (fingerprint, expiry) in enumerate(entries):
+            _JOB.pack_into(self._memory, 8 + index * _POISON_ENTRY, expiry, fingerprint)
+        self._count[0] = len(entries)
+
+
+class Slot:
+    """One worker's part."""
+
+    def __init__(self, view: memoryview) -> None:
+        self._times = view[: 8 * _HEAD].cast("d")
+        self._words = view[: 8 * _HEAD].cast("Q")
+        self.counters = view[8 * _HEAD : 8 * (_HEAD + COUNTERS)].cast("Q")
+        self._jobs = view[8 * (_HEAD + COUNTERS) :]
+        self._free = list(range(JOBS - 1, -1, -1))
+        self._lock = threading.Lock()
+
+    def reset(self) -> None:
+        """For a new worker: alive now, nothing in evaluation. Counters stay."""
+        self._jobs[:] = bytes(len(self._jobs))
+        self._words[1] = 0
+        self.beat()
+
+    def beat(self) -> None:
+        self._times[0] = time.monotonic()
+
+    @property
+    def heartbeat(self) -> float:
+        """When the worker last ran Python code, time.monotonic()."""
+        return self._times[0]
+
+    @property
+    def sessions(self) -> int:
+        """Open MTA connections."""
+        return self._words[1]
+
+    @sessions.setter
+    def sessions(self, count: int) -> None:
+        self._words[1] = count
+
+    def add(self, amounts: Iterable[tuple[int, int]]) -> None:
+        """Add to counters: (index, amount). Safe between the threads of this worker."""
+        with self._lock:
+            for counter, amount in amounts:
+                self.counters[counter] += amount
+
+    @contextmanager
+    def working(self, fingerprint: bytes) -> Iterator[None]:
+        """While inside, the message is shown as being in evaluation."""
+        with self._lock:
+            index = self._free.pop() if self._free else -1
+        if index >= 0:
+            _JOB.pack_into(self._jobs, index * 24, time.monotonic(), fingerprint)
+        try:
+            yield
+        finally:
+            if index >= 0:
+                _JOB.pack_into(self._jobs, index * 24, 0.0, bytes(FINGERPRINT))
+                with self._lock:
+                    self._free.append(index)
+
+    def jobs(self) -> tuple[Job, ...]:
+        """What is in evaluation."""
+        found = (Job(*_JOB.unpack_from(self._jobs, index * 24)) for index in range(JOBS))
+        return tuple(job for job in found if job.since)

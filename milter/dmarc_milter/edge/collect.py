@@ -1,0 +1,67 @@
+"""Header fields as they come in, within limits: what exceeds them is counted, and only what must be removed is kept."""
+
+from __future__ import annotations
+
+from dmarc_milter.message import HeaderField, Headers
+
+REMOVABLE = frozenset((b"from", b"authentication-results", b"x-dmarc-quarantine"))
+"""Fields that are counted and kept beyond the limits (DESIGN.md, What a message gets)."""
+SECOND_BLOCK = 256 * 1024
+SECOND_COUNT = 1000
+"""Beyond the limits, so much of the removable fields is kept word for word; after that only their places are."""
+MAX_PLACES = 100_000
+
+
+class Collector:
+    """The header fields of one message.
+
+    Within `max_bytes` and `max_fields` every field is kept. Beyond, only removable ones: word for word up to a second,
+    fixed limit, then as `stand_ins` (lower-case name -> value), so that their indexes are right and whoever removes fields
+    takes them for forged. `overflow` is true when not even the places could be kept.
+    """
+
+    def __init__(self, max_bytes: int, max_fields: int, stand_ins: dict[bytes, bytes]) -> None:
+        self._max_bytes, self._max_fields = max_bytes, max_fields
+        self._stand_ins = {name: HeaderField(name, value) for name, value in stand_ins.items()}
+        self._fields: list[HeaderField] = []
+        self._bytes = 0
+        self._second = 0
+        self.truncated = False
+        self.overflow = False
+
+    def add(self, name: bytes, value: bytes) -> None:
+        """One field: the name as the MTA gives it; the value with its leading space, folds as LF or CRLF."""
+        name = name.rstrip(b" \t")  # RFC 5322 4.5: obsolete syntax allows space before the colon
+        size = len(name) + len(value) + 3
+        if not self.truncated and self._bytes + size <= self._max_bytes and len(self._fields) < self._max_fields:
+            self._bytes += size
+            self._fields.append(HeaderField(name, with_crlf(value)))
+            return
+        self.truncated = True
+        if (lower := name.lower()) in REMOVABLE:
+            self._add_beyond(name, lower, value, size)
+
+    def _add_beyond(self, name: bytes, lower: bytes, value: bytes, size: int) -> None:
+        if len(self._fields) >= self._max_fields + MAX_PLACES:
+            self.overflow = True
+        elif self._second + size <= SECOND_BLOCK and len(self._fields) < self._max_fields + SECOND_COUNT:
+            self._second += size
+            self._fields.append(HeaderField(name, with_crlf(value)))
+        else:
+            self._second = SECOND_BLOCK
+            self._fields.append(self._stand_ins.get(lower) or HeaderField(lower, b""))
+
+    def lost(self) -> None:
+        """A field came whose name or value could not be had: signatures cannot be judged."""
+        self.truncated = True
+
+    def headers(self) -> Headers:
+        """All that was kept."""
+        return Headers(self._fields, truncated=self.truncated)
+
+
+def with_crlf(value: bytes) -> bytes:
+    """MTAs join folded lines by LF; signatures are over CRLF. A bare CR stays what it is."""
+    if b"\n" not in value:
+        return value
+    return value.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")

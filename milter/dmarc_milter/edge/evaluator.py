@@ -1,0 +1,241 @@
+"""From a session's events to the core and back: early look-ups, the evaluation, the record, the log line, the counters.
+
+Everything here that takes time runs on threads that Python made: libmilter's own threads may carry a session from one to
+the next, and extension modules that ask for the interpreter by PyGILState would crash there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import time
+import uuid
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Protocol
+
+from dmarc_milter import address
+from dmarc_milter.actions import Action, DeleteHeader, Marking, Reply, strip
+from dmarc_milter.actions import plan as plan_actions
+from dmarc_milter.authenticate import Options, Plan, Request, authenticate, plan
+from dmarc_milter.disposition import Disposition, Verdict
+from dmarc_milter.dkim import BodyHasher
+from dmarc_milter.dmarc.result import DmarcResult, DmarcStatus
+from dmarc_milter.edge.board import FINGERPRINT, Board, Slot
+from dmarc_milter.edge.log import Log
+from dmarc_milter.edge.metrics import Meter
+from dmarc_milter.edge.session import Own
+from dmarc_milter.edge.story import fields_of
+from dmarc_milter.evaluation import Evaluation, message_facts
+from dmarc_milter.lookup import Resolver
+from dmarc_milter.message import Envelope, Headers, Message
+from dmarc_milter.spf import SpfResult, SpfStatus
+from dmarc_milter.spf import check as check_spf
+
+THREADS = 64
+"""Messages evaluated at once by one worker; they mostly wait for DNS."""
+BATCH = 16 * 1024
+"""Small pieces of a body are put together before they are hashed."""
+
+
+class Recorder(Protocol):
+    """The ledger's spool."""
+
+    def record(self, evaluation: Evaluation) -> bool:
+        """Durable when true; takes at most a second."""
+        ...
+
+
+class MessageResolvers(Protocol):
+    """The process's DNS."""
+
+    def for_message(self, seconds: float, max_queries: int) -> Resolver: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What a worker has once, for all messages."""
+
+    options: Options
+    marking: Marking
+    dns: MessageResolvers
+    recorder: Recorder
+    log: Log
+    meter: Meter
+    slot: Slot
+    board: Board
+    max_queries: int = 160
+    patience: float = 120.0
+    """Seconds that an answer is waited for, waiting for a free thread included."""
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    sample: Callable[[], float] = lambda: random.SystemRandom().random() * 100.0
+    executor: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(THREADS, "evaluate"))
+
+
+class CoreEvaluator:
+    """What stands behind a worker's sessions (edge/session.py, Evaluator)."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+
+    def begin(self, envelope: Envelope) -> CoreWork:
+        return CoreWork(self._tools, envelope)
+
+    def pass_through(self, headers: Headers, *, keep_results: bool) -> tuple[Action, ...]:
+        return strip(headers, self._tools.marking, keep_results=keep_results)
+
+    def exempted(self, name: str, envelope: Envelope, why: str) -> None:
+        self._tools.meter.count("messages_exempt")
+        self._tools.log.info("exempt", id=name, reason=why, source=str(envelope.source_ip or ""))
+
+    def failed(self, name: str, where: str, error: str) -> None:
+        self._tools.meter.count("failures")
+        self._tools.log.error("failure", id=name, where=where, error=error)
+
+
+class CoreWork:
+    """One message through the core (edge/session.py, Work)."""
+
+    def __init__(self, tools: Tools, envelope: Envelope) -> None:
+        self._tools = tools
+        self._began = time.monotonic()
+        self._resolver = tools.dns.for_message(tools.options.seconds, tools.max_queries)
+        self._envelope = envelope
+        self._spf: Future[SpfResult] = tools.executor.submit(check_spf, envelope, self._resolver, tools.options.spf)
+        self._prepared: Future[_Prepared] | None = None
+        self._fingerprint = bytes(FINGERPRINT)
+        self._headers = Headers(())
+        self._pieces: list[bytes] = []
+        self._waiting = 0
+        self._size = 0
+        self._poisoned = False
+
+    def headers(self, headers: Headers) -> None:
+        self._headers = headers
+        self._fingerprint = fingerprint(self._envelope, headers)
+        self._poisoned = self._tools.board.is_poison(self._fingerprint, now=time.monotonic())
+        if not self._poisoned:
+            self._prepared = self._tools.executor.submit(self._prepare)
+
+    def body(self, chunk: bytes) -> bool:
+        self._size += len(chunk)
+        if self._prepared is None:
+            return False
+        self._pieces.append(chunk)
+        self._waiting += len(chunk)
+        if self._waiting >= BATCH:
+            return self._hash(self._prepared)
+        return True
+
+    def finish(self, envelope: Envelope, own: Own, *, keep_results: bool) -> tuple[Action, ...]:
+        self._envelope = envelope
+        self._own = own
+        self._keep = keep_results
+        return self._tools.executor.submit(self._judge).result(self._tools.patience)
+
+    def cancel(self) -> None:
+        self._spf.cancel()
+        self._pieces.clear()
+
+    def _hash(self, prepared: Future[_Prepared]) -> bool:
+        """Hash what has come; plain hashlib work, allowed on libmilter's threads."""
+        ready = prepared.result(self._tools.patience)
+        if ready.wants_body:
+            ready.hasher.update(self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces))
+        self._pieces.clear()
+        self._waiting = 0
+        return ready.wants_body
+
+    def _prepare(self) -> _Prepared:
+        """Read From and the signatures, and start every look-up that they lead to."""
+        with self._tools.slot.working(self._fingerprint):
+            author = address.author(self._headers.values(b"from"))
+            planned = plan(self._headers, author, self._tools.options)
+            self._resolver.prefetch(planned.questions)
+            return _Prepared(author, planned)
+
+    def _judge(self) -> tuple[Action, ...]:
+        """Evaluate, record, log: in this order, all before the MTA gets its answer."""
+        tools = self._tools
+        if self._prepared is None:
+            evaluation, actions = self._temperror()
+        else:
+            with tools.slot.working(self._fingerprint):
+                evaluation = self._evaluate(self._prepared)
+                actions = plan_actions(evaluation, self._headers, tools.marking, keep_results=self._keep)
+        recorded = evaluation.verdict.tempfail or tools.recorder.record(evaluation)
+        seconds = time.monotonic() - self._began
+        tools.meter.message(evaluation, seconds, recorded=recorded)
+        story = fields_of(evaluation, actions) | {"seconds": round(seconds, 3)}
+        tools.log.info("message", **story, **({} if recorded else {"unrecorded": True}))
+        return actions
+
+    def _evaluate(self, prepared: Future[_Prepared]) -> Evaluation:
+        ready = prepared.result(self._tools.patience)
+        if self._pieces:
+            self._hash(prepared)
+        message = Message(self._headers, ready.author, ready.hasher.finish(), self._size)
+        own = self._own
+        facts = message_facts(self._headers, self._envelope, to_reporting=own.recipient, from_reporting=own.sender)
+        request = Request(uuid.uuid4().hex, self._envelope, message, facts, ready.plan, self._spf_result)
+        return authenticate(request, self._resolver, self._tools.options, now=self._tools.now(), sample=self._tools.sample())
+
+    def _spf_result(self) -> SpfResult:
+        """Started at MAIL FROM. If no thread was free for it until now, it is done here: waiting for one might be for ever."""
+        if self._spf.cancel():
+            return check_spf(self._envelope, self._resolver, self._tools.options.spf)
+        return self._spf.result()
+
+    def _temperror(self) -> tuple[Evaluation, tuple[Action, ...]]:
+        """For a message that has killed two workers: nothing of it is read again (on_temperror applies)."""
+        tools = self._tools
+        nobody = address.Author(None, "not evaluated again: it stopped two worker processes")
+        tempfail = tools.options.policy.on_temperror == "tempfail"
+        evaluation = Evaluation(
+            id=uuid.uuid4().hex,
+            at=tools.now(),
+            envelope=self._envelope,
+            author=nobody,
+            facts=message_facts(Headers(()), self._envelope),
+            spf=SpfResult(SpfStatus.TEMPERROR, None, reason="not evaluated"),
+            dkim=(),
+            arc=None,
+            iprev=None,
+            dmarc=DmarcResult(DmarcStatus.TEMPERROR, None, reason="not evaluated"),
+            verdict=Verdict(Disposition.NONE, tempfail=tempfail, decided_by="This message stopped two worker processes."),
+        )
+        planned = plan_actions(evaluation, Headers(()), tools.marking)
+        if any(isinstance(each, Reply) for each in planned):
+            return evaluation, planned
+        return evaluation, (*remove_unread(self._headers), *planned)
+
+
+class _Prepared:
+    """What the header fields say, ready for the body."""
+
+    __slots__ = ("author", "hasher", "plan", "wants_body")
+
+    def __init__(self, author: address.Author, planned: Plan) -> None:
+        wanted = {*planned.dkim.body_hashes, *planned.arc.body_hashes}
+        self.author = author
+        self.plan = planned
+        self.wants_body = bool(wanted)
+        self.hasher = BodyHasher(wanted)
+
+
+def remove_unread(headers: Headers) -> tuple[Action, ...]:
+    """Every field that could be forged goes, whoever it names, because its value is not to be looked at."""
+    names = (("Authentication-Results", b"authentication-results"), ("X-DMARC-Quarantine", b"x-dmarc-quarantine"))
+    return tuple(DeleteHeader(shown, index) for shown, name in names for index in range(len(headers.positions(name)), 0, -1))
+
+
+def fingerprint(envelope: Envelope, headers: Headers) -> bytes:
+    """What a message is known by when it comes again: its sender and header fields, not the queue id or client."""
+    digest = hashlib.blake2b(digest_size=FINGERPRINT)
+    sender = envelope.mail_from
+    digest.update(f"{sender.local_part}@{sender.domain}\n".encode("utf-8", "surrogateescape"))
+    for name, value in headers:
+        digest.update(name + b":" + value + b"\n")
+    return digest.digest()

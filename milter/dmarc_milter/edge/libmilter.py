@@ -1,0 +1,307 @@
+"""pymilter, adapted: libmilter's callbacks become a Session's events and its actions are played back.
+
+The callbacks use pymilter's C module directly. They collect octets and wait, nothing else: Debian's libmilter moves a session
+between its threads while pymilter keeps one interpreter state for each session, so anything that asks for the interpreter by
+PyGILState (sqlite3, lxml, ctypes callbacks...) would crash on them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import os
+import secrets
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from Milter import milter  # the C module: by its own name mypy would find the source root
+
+from dmarc_milter.actions import Action, DeleteHeader, InsertHeader, Quarantine, Reply
+from dmarc_milter.edge.board import Slot
+from dmarc_milter.edge.session import TRY_LATER, Session
+
+MAX_DATA = 1 << 20
+"""Octets of one packet from the MTA. libmilter's own 64 KiB would drop the connection at a larger header field."""
+ACTIONS = milter.ADDHDRS | milter.CHGHDRS | milter.QUARANTINE
+NO_REPLY = milter.P_NR_CONN | milter.P_NR_HELO | milter.P_NR_MAIL | milter.P_NR_RCPT | milter.P_NR_HDR | milter.P_NR_EOH | milter.P_NR_BODY
+PROTOCOL = NO_REPLY | milter.P_NODATA | milter.P_NOUNKNOWN | milter.P_HDR_LEADSPC | milter.P_SKIP
+MACROS = (
+    (milter.M_CONNECT, "j {daemon_name} {client_addr}"),
+    (milter.M_ENVFROM, "i {auth_authen} {daemon_name} {client_addr}"),
+    (milter.M_EOH, "i"),
+    (milter.M_EOM, "i"),
+)
+MakeSession = Callable[[str], Session]
+"""Makes the session of a new connection from the connection's name."""
+
+
+class CannotServe(Exception):
+    """`str()` is one line: why libmilter cannot be used here."""
+
+
+class Connection:
+    """One connection of the MTA to libmilter."""
+
+    def __init__(self, make_session: MakeSession) -> None:
+        self.session = make_session("c" + secrets.token_hex(6))
+        self.protocol = 0
+        self.actions = 0
+        self._connected = False
+
+    def negotiate(self, ctx: Any, options: list[int]) -> int:
+        """Ask for no more than is used: fewer callbacks, no replies where the MTA can do without."""
+        self.actions, self.protocol = options[0] & ACTIONS, options[1] & PROTOCOL
+        options[:] = [self.actions, self.protocol, 0, 0]
+        if self.actions != ACTIONS:
+            self.session.failed("negotiate", ConnectionError("the MTA does not allow header changes and quarantine"))
+        with contextlib.suppress(milter.error):
+            for stage, names in MACROS:
+                ctx.setsymlist(stage, names)
+        return int(milter.CONTINUE)
+
+    def connect(self, ctx: Any, address: object) -> int:
+        self._connected = True
+        text = address[0] if isinstance(address, tuple) and address and isinstance(address[0], str) else None
+        self.session.connect(text, _macros(ctx))
+        return self._continue(milter.P_NR_CONN)
+
+    def helo(self, name: str) -> int:
+        self.session.helo(name)
+        return self._continue(milter.P_NR_HELO)
+
+    def mail(self, ctx: Any, argument: bytes, parameters: Sequence[bytes]) -> int:
+        self.session.mail(argument, parameters, _macros(ctx))
+        return self._continue(milter.P_NR_MAIL)
+
+    def rcpt(self, argument: bytes) -> int:
+        self.session.rcpt(argument)
+        return self._continue(milter.P_NR_RCPT)
+
+    def header(self, name: str, value: bytes) -> int:
+        if not self.protocol & milter.P_HDR_LEADSPC:
+            value = b" " + value  # the MTA took one space off
+        self.session.header(name.encode(), value)
+        return self._continue(milter.P_NR_HDR)
+
+    def end_of_headers(self, ctx: Any) -> int:
+        self.session.end_of_headers(_macros(ctx))
+        return self._continue(milter.P_NR_EOH)
+
+    def body(self, chunk: bytes) -> int:
+        wanted = self.session.body(chunk)
+        if not wanted and self.protocol & milter.P_SKIP and not self.protocol & milter.P_NR_BODY:
+            return int(milter.SKIP)
+        return self._continue(milter.P_NR_BODY)
+
+    def end_of_message(self, ctx: Any) -> int:
+        actions = self.session.end_of_message(_macros(ctx))
+        try:
+            return self._play(ctx, actions)
+        except Exception as error:
+            # The MTA is gone or refuses a change it had offered: a message half marked must not be accepted.
+            self.session.failed("play", error)
+            with contextlib.suppress(Exception):
+                return self._play(ctx, (TRY_LATER,))
+            return int(milter.TEMPFAIL)
+
+    def undecodable(self, octets: bytes) -> None:
+        """pymilter turned HELO, a header name or a host name into text as strict UTF-8, failed, and called nothing of ours."""
+        if not self._connected:
+            self._connected = True
+            self.session.connect(None, lambda _: "")
+        elif self.session.in_message:
+            self.session.header_lost()
+        else:
+            self.session.helo(octets.decode("utf-8", "surrogateescape"))
+
+    def _continue(self, no_reply: int) -> int:
+        return int(milter.NOREPLY if self.protocol & no_reply else milter.CONTINUE)
+
+    def _play(self, ctx: Any, actions: Sequence[Action]) -> int:
+        answer = milter.CONTINUE
+        for action in actions:
+            match action:
+                case DeleteHeader(name, index):
+                    ctx.chgheader(name, index, None)
+                case InsertHeader(name, value):
+                    # Without LEADSPC the MTA puts the space after the colon itself.
+                    ctx.addheader(name, value if self.protocol & milter.P_HDR_LEADSPC else value.removeprefix(" "), 0)
+                case Quarantine(reason):
+                    ctx.quarantine(reason)
+                case Reply(code, enhanced, text):
+                    ctx.setreply(str(code), enhanced, text.replace("%", "%%"))
+                    answer = milter.TEMPFAIL if code < 500 else milter.REJECT
+        return int(answer)
+
+
+def _macros(ctx: Any) -> Callable[[str], str]:
+    def value(name: str) -> str:
+        try:
+            return ctx.getsymval(name) or ""
+        except UnicodeDecodeError:
+            return ""
+
+    return value
+
+
+class Callbacks:
+    """What libmilter calls; makes, finds and ends the Connection of each context."""
+
+    def __init__(self, make_session: MakeSession, slot: Slot, max_connections: int) -> None:
+        self._make_session = make_session
+        self._slot = slot
+        self._max = max_connections
+        self._lock = threading.Lock()
+        self._open = 0
+        self._local = threading.local()  # one for each session: pymilter gives every session an interpreter state of its own
+
+    def register(self, name: str) -> None:
+        """Hand the callbacks to pymilter."""
+        milter.set_connect_callback(self._guard(lambda ctx, _host, _family, address: self._of(ctx).connect(ctx, address)))
+        milter.set_helo_callback(self._guard(lambda ctx, name: self._of(ctx).helo(name)))
+        milter.set_envfrom_callback(self._guard(lambda ctx, argument, *parameters: self._of(ctx).mail(ctx, argument, parameters)))
+        milter.set_envrcpt_callback(self._guard(lambda ctx, argument, *_: self._of(ctx).rcpt(argument)))
+        milter.set_header_callback(self._guard(lambda ctx, name, value: self._of(ctx).header(name, value)))
+        milter.set_eoh_callback(self._guard(lambda ctx: self._of(ctx).end_of_headers(ctx)))
+        milter.set_body_callback(self._guard(lambda ctx, chunk: self._of(ctx).body(chunk)))
+        milter.set_eom_callback(self._guard(lambda ctx: self._of(ctx).end_of_message(ctx), failing=milter.TEMPFAIL))
+        milter.set_abort_callback(self._guard(self._abort))
+        milter.set_close_callback(self._guard(self._close))
+        milter.set_exception_policy(milter.CONTINUE)
+        milter.register(name, negotiate=self._guard(self._negotiate, failing=milter.REJECT))
+        sys.excepthook = self._excepthook
+
+    def _negotiate(self, ctx: Any, options: list[int]) -> int:
+        if self._open >= self._max:
+            return int(milter.REJECT)  # the MTA does as its default_action says
+        return self._of(ctx).negotiate(ctx, options)
+
+    def _of(self, ctx: Any) -> Connection:
+        connection = ctx.getpriv()
+        if connection is None:
+            connection = Connection(self._make_session)
+            ctx.setpriv(connection)
+            self._local.connection = connection
+            self._change(+1)
+        return connection  # type: ignore[no-any-return]
+
+    def _change(self, by: int) -> None:
+        with self._lock:
+            self._open += by
+            self._slot.sessions = self._open
+
+    @staticmethod
+    def _abort(ctx: Any) -> int:
+        connection = ctx.getpriv()
+        if connection is not None:
+            connection.session.abort()
+        return int(milter.CONTINUE)
+
+    def _close(self, ctx: Any) -> int:
+        connection = ctx.getpriv()
+        if connection is not None:
+            ctx.setpriv(None)
+            self._local.__dict__.clear()
+            self._change(-1)
+            connection.session.close()
+        return int(milter.CONTINUE)
+
+    @staticmethod
+    def _guard(callback: Callable[..., int], failing: int = milter.CONTINUE) -> Callable[..., int]:
+        """libmilter ignores an exception in a callback without a reply: it is noted on the session, for its end of message."""
+
+        @functools.wraps(callback)
+        def guarded(ctx: Any, *arguments: Any) -> int:
+            try:
+                return callback(ctx, *arguments)
+            except Exception as error:
+                with contextlib.suppress(Exception):
+                    ctx.getpriv().session.failed("callback", error)
+                return failing
+
+        return guarded
+
+    def _excepthook(self, kind: type[BaseException], error: BaseException, _traceback: TracebackType | None) -> None:
+        """Called by pymilter, within the session's interpreter state, for what it could not even hand to a callback."""
+        connection = getattr(self._local, "connection", None)
+        with contextlib.suppress(Exception):
+            if connection is not None and isinstance(error, UnicodeDecodeError):
+                connection.undecodable(error.object)
+            elif connection is not None:
+                connection.session.failed("pymilter", error)
+            else:
+                os.write(2, f"event=failure level=error error={kind.__name__}\n".encode())
+
+
+def check_platform() -> None:
+    """Raises CannotServe where the process would crash (Python 3.14 or later with a libmilter that pools its threads)."""
+    if sys.version_info >= (3, 14) and hasattr(_library(), "mi_pool_controller_init"):
+        raise CannotServe(
+            f"Python {sys.version_info.major}.{sys.version_info.minor} crashes with this libmilter (built with a thread pool): "
+            "use Python 3.11 to 3.13, or a libmilter without _FFR_WORKERS_POOL"
+        )
+
+
+def serve(sock: socket.socket, timeout: float) -> int:
+    """Start libmilter on a listening socket, in a daemon thread: on the main thread it would take the signals.
+
+    The Callbacks must be registered. The socket is libmilter's afterwards; the answer is the descriptor that it listens on: to
+    drain, put another socket in its place. Raises CannotServe. libmilter's loop is never expected to return.
+    """
+    _library().smfi_setmaxdatasize(ctypes.c_size_t(MAX_DATA))
+    milter.settimeout(max(1, int(timeout)))
+    try:
+        milter.setconn(f"fd:{sock.fileno()}")
+        milter.opensocket(False)
+        number = sock.detach()
+    except milter.error:
+        number = _open_by_replacement(sock)
+    threading.Thread(target=milter.main, name="libmilter", daemon=True).start()
+    return number
+
+
+def _open_by_replacement(sock: socket.socket) -> int:
+    """For a libmilter that does not know `fd:` (only Debian's and Fedora's do): let it open a socket and put ours in its place."""
+    before = _sockets()
+    with tempfile.TemporaryDirectory(prefix="dmarc-milter-") as folder:
+        match sock.family:
+            case socket.AF_UNIX:
+                place = f"unix:{folder}/s"
+            case socket.AF_INET6:
+                place = "inet6:0@[::1]"
+            case _:
+                place = "inet:0@[127.0.0.1]"
+        try:
+            milter.setconn(place)
+            milter.opensocket(False)
+        except milter.error as error:
+            raise CannotServe(f"libmilter cannot open a socket: {error}") from None
+        opened = _sockets() - before
+        if len(opened) != 1:
+            raise CannotServe("cannot tell which socket libmilter opened")
+        number = opened.pop()
+        os.dup2(sock.fileno(), number)
+        sock.close()
+        return number
+
+
+def _sockets() -> set[int]:
+    """The numbers of this process's open sockets."""
+    found = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if os.readlink(entry).startswith("socket:"):
+                found.add(int(entry.name))
+    return found
+
+
+def _library() -> ctypes.CDLL:
+    """libmilter's own symbols, found through pymilter's module, which is linked with it."""
+    return ctypes.CDLL(milter.__file__)

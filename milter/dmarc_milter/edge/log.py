@@ -1,0 +1,157 @@
+"""One line per event: stable names, everything escaped, at most 1 KiB, and never in a verdict's way."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import re
+import select
+import threading
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+Value = str | int | float | bool | None
+LEVELS = ("debug", "info", "warning", "error")
+MAX_LINE = 1024
+"""Octets, final newline included: a pipe takes that in one piece, so that lines of several workers never mix."""
+MAX_VALUE = 300
+QUEUE = 4096
+BARE = re.compile(r"[A-Za-z0-9_.:@/+,<>()*;!?%&\[\]-]+")
+UNSAFE = re.compile(r"[^ !#-\[\]-~]")
+
+
+def quoted(value: Value) -> str:
+    """A value as it stands after `key=`: bare when harmless, otherwise in double quotes with escapes; printable ASCII only."""
+    text = _text(value)
+    return text if BARE.fullmatch(text) else '"' + UNSAFE.sub(_escape, text) + '"'
+
+
+def _text(value: Value) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = str(value)
+    return text if len(text) <= MAX_VALUE else text[: MAX_VALUE - 3] + "..."
+
+
+def _escape(match: re.Match[str]) -> str:
+    character = match[0]
+    if character in '"\\':
+        return "\\" + character
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # an undecodable octet (PEP 383)
+        return f"\\x{code - 0xDC00:02x}"
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{{{code:x}}}"
+
+
+def text_line(fields: Mapping[str, Value]) -> str:
+    """`key=value key=value ...`; the first field is the message's queue id where there is one. Empty values are left out."""
+    parts: list[str] = []
+    room = MAX_LINE - 1
+    for key, value in fields.items():
+        if value is None or value == "":
+            continue
+        part = f"{key}={quoted(value)}"
+        if len(part) + 1 > room:
+            break
+        parts.append(part)
+        room -= len(part) + 1
+    return " ".join(parts)
+
+
+def json_line(fields: Mapping[str, Value]) -> str:
+    """One JSON object, ASCII. Later fields give way when the line would be too long."""
+    kept: dict[str, Value] = {}
+    room = MAX_LINE - 3
+    for key, value in fields.items():
+        if value is None or value == "":
+            continue
+        kept[key] = value if isinstance(value, (bool, int, float)) else _text(value)
+        cost = len(json.dumps({key: kept[key]})) + 1
+        if cost > room:
+            del kept[key]
+            break
+        room -= cost
+    return json.dumps(kept)
+
+
+class Log:
+    """Writes to a descriptor, standard error by default. `info(event, key=value, ...)`.
+
+    A worker calls `start`: lines then go through a bounded queue to a thread. Before that, and in the supervisor, which may
+    have no threads, they are written at once, or dropped where the reader is not keeping up. `dropped` counts.
+    """
+
+    def __init__(self, fd: int = 2, *, form: str = "text", level: str = "info") -> None:
+        self._fd = fd
+        self._render = json_line if form == "json" else text_line
+        self._least = LEVELS.index(level)
+        self._queue: queue.Queue[bytes | None] | None = None
+        self._thread: threading.Thread | None = None
+        self.dropped = 0
+
+    def start(self) -> None:
+        """Write from a thread from now on."""
+        self._queue = queue.Queue(QUEUE)
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
+
+    def stop(self, seconds: float = 1.0) -> None:
+        """Write what is queued, as far as that succeeds in this time."""
+        if self._queue is None or self._thread is None:
+            return
+        with contextlib.suppress(queue.Full):
+            self._queue.put(None, timeout=seconds)
+        self._thread.join(seconds)
+        self._queue = None
+
+    def debug(self, event: str, /, **fields: Value) -> None:
+        self.write("debug", event, fields)
+
+    def info(self, event: str, /, **fields: Value) -> None:
+        self.write("info", event, fields)
+
+    def warning(self, event: str, /, **fields: Value) -> None:
+        self.write("warning", event, fields)
+
+    def error(self, event: str, /, **fields: Value) -> None:
+        self.write("error", event, fields)
+
+    def write(self, level: str, event: str, fields: Mapping[str, Value]) -> None:
+        """Never blocks, never raises for what the fields hold. A field named `id` comes first."""
+        if LEVELS.index(level) < self._least:
+            return
+        head: dict[str, Value] = {"id": fields.get("id"), "event": event, "level": level}
+        if self._render is json_line:
+            head["time"] = datetime.now(UTC).isoformat(timespec="milliseconds")
+        line = self._render(head | {key: value for key, value in fields.items() if key != "id"}).encode("ascii", "replace") + b"\n"
+        if self._queue is None:
+            self._write_now(line)
+            return
+        try:
+            self._queue.put_nowait(line)
+        except queue.Full:
+            self.dropped += 1
+
+    def _write_now(self, line: bytes) -> None:
+        try:
+            if select.select([], [self._fd], [], 0)[1]:
+                os.write(self._fd, line)
+            else:
+                self.dropped += 1
+        except (OSError, ValueError):
+            self.dropped += 1
+
+    def _run(self) -> None:
+        lines = self._queue
+        assert lines is not None
+        while (line := lines.get()) is not None:
+            try:
+                os.write(self._fd, line)
+            except OSError:
+                self.dropped += 1

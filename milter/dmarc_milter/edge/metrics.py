@@ -1,0 +1,68 @@
+"""Counters of all workers in shared memory, so that they add up and outlive any worker. No attacker-chosen names.
+
+A worker counts into its own slot of the Board; the supervisor (or whoever renders them) sums. Histograms are counters too:
+one for each upper bound, cumulative as Prometheus wants them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from dmarc_milter.disposition import Disposition
+from dmarc_milter.dkim import DkimStatus
+from dmarc_milter.dmarc.result import DmarcStatus
+from dmarc_milter.edge.board import COUNTERS, Slot
+from dmarc_milter.evaluation import Evaluation
+from dmarc_milter.spf import SpfStatus
+
+BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0)
+"""Seconds from MAIL FROM to the answer."""
+
+NAMES: tuple[str, ...] = (
+    "connections",
+    "messages",
+    "messages_exempt",
+    "messages_tempfailed",
+    "messages_unrecorded",
+    "messages_poisoned",
+    "failures",
+    "log_lines_dropped",
+    *(f"dmarc_{status}" for status in DmarcStatus),
+    *(f"spf_{status}" for status in SpfStatus),
+    *(f"dkim_{status}" for status in DkimStatus),
+    "dkim_none",
+    *(f"disposition_{disposition}" for disposition in Disposition),
+    *(f"seconds_le_{bound:g}" for bound in BOUNDS),
+    "seconds_count",
+    "microseconds_sum",
+)
+"""In the order of the counters; a new one goes to the end, so that a reload does not mix them up."""
+INDEX = {name: index for index, name in enumerate(NAMES)}
+assert len(NAMES) <= COUNTERS
+
+
+class Meter:
+    """One worker's counting."""
+
+    def __init__(self, slot: Slot) -> None:
+        self._slot = slot
+
+    def count(self, name: str, amount: int = 1) -> None:
+        """Add to a counter of NAMES."""
+        self._slot.add([(INDEX[name], amount)])
+
+    def message(self, evaluation: Evaluation, seconds: float, *, recorded: bool) -> None:
+        """Everything that one evaluated message adds."""
+        verdict = evaluation.verdict
+        names = ["messages", f"dmarc_{evaluation.dmarc.status}", f"spf_{evaluation.spf.status}", "seconds_count"]
+        names += [f"dkim_{each.status}" for each in evaluation.dkim] or ["dkim_none"]
+        names.append("messages_tempfailed" if verdict.tempfail else f"disposition_{verdict.disposition}")
+        names += [f"seconds_le_{bound:g}" for bound in BOUNDS if seconds <= bound]
+        if not recorded:
+            names.append("messages_unrecorded")
+        self._slot.add([*((INDEX[name], 1) for name in names), (INDEX["microseconds_sum"], int(seconds * 1e6))])
+
+
+def named(totals: Sequence[int]) -> Iterator[tuple[str, int]]:
+    """(name, value) of every counter, from Board.totals()."""
+    yield from zip(NAMES, totals, strict=False)

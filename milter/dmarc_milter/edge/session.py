@@ -1,0 +1,342 @@
+"""One MTA connection: events in, actions out. It knows no pymilter and no socket, so tests drive it by hand."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Concatenate, Literal, ParamSpec, Protocol, TypeVar
+
+from dmarc_milter.actions import Action, Reply
+from dmarc_milter.address import ReversePath, path_domain, reverse_path
+from dmarc_milter.domain import Domain, Malformed
+from dmarc_milter.edge.collect import Collector
+from dmarc_milter.message import Envelope, Headers, IPAddress
+from dmarc_milter.received import original_client
+
+Networks = tuple[IPv4Network | IPv6Network, ...]
+Macros = Callable[[str], str]
+"""The value of an MTA macro, "" when the MTA did not send it."""
+MAX_RECIPIENT_DOMAINS = 1000
+
+TRY_LATER = Reply(451, "4.7.1", "Temporary failure while authenticating the message, please try again later")
+TOO_MANY_FIELDS = Reply(550, "5.6.0", "Too many header fields")
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOptions:
+    """What a session needs of the configuration."""
+
+    trusted_networks: Networks = ()
+    trusted_relays: Networks = ()
+    trusted_daemons: frozenset[str] = frozenset()
+    keep_results_from: Networks = ()
+    on_error: Literal["tempfail", "accept"] = "tempfail"
+    header_bytes: int = 256 * 1024
+    header_fields: int = 1000
+    stand_ins: dict[bytes, bytes] = field(default_factory=dict)
+    """See Collector."""
+    own_addresses: frozenset[bytes] = frozenset()
+    """Our reporting and bounce addresses, lower case, without angle brackets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """Whether the envelope names our own reporting or bounce address."""
+
+    recipient: bool = False
+    sender: bool = False
+
+
+class Work(Protocol):
+    """The evaluation of one message, begun before all of it has arrived. Any method may raise: that is our failure."""
+
+    def headers(self, headers: Headers) -> None:
+        """All header fields are there. Returns at once."""
+        ...
+
+    def body(self, chunk: bytes) -> bool:
+        """More of the body; False when no more of it is wanted."""
+        ...
+
+    def finish(self, envelope: Envelope, own: Own, *, keep_results: bool) -> tuple[Action, ...]:
+        """Evaluate, record, log; blocks until the answer is known. The envelope is complete now."""
+        ...
+
+    def cancel(self) -> None:
+        """The message will not be finished."""
+        ...
+
+
+class Evaluator(Protocol):
+    """What stands behind the sessions of a worker."""
+
+    def begin(self, envelope: Envelope) -> Work:
+        """Client, HELO and MAIL FROM are known. Returns at once."""
+        ...
+
+    def pass_through(self, headers: Headers, *, keep_results: bool) -> tuple[Action, ...]:
+        """For a message that is not evaluated: only what is forged goes."""
+        ...
+
+    def exempted(self, name: str, envelope: Envelope, why: str) -> None:
+        """A message passed unevaluated; `name` is its queue id or the connection's."""
+        ...
+
+    def failed(self, name: str, where: str, error: str) -> None:
+        """Our own failure on a message."""
+        ...
+
+
+@dataclass(slots=True)
+class _Message:
+    """All that belongs to one message: a new one for each, so that nothing is carried over."""
+
+    collector: Collector
+    envelope: Envelope
+    exempt: str = ""
+    """Why it is not evaluated, or "" """
+    relayed: bool = False
+    work: Work | None = None
+    headers: Headers | None = None
+    own: Own = Own()
+    broken: str = ""
+    recipients: dict[Domain, None] = field(default_factory=dict)
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _remembered(default: R) -> Callable[[Callable[Concatenate[Session, P], R]], Callable[Concatenate[Session, P], R]]:
+    """An exception in an event is not the MTA's to see: it is remembered, and the message is answered as on_error says."""
+
+    def decorate(method: Callable[Concatenate[Session, P], R]) -> Callable[Concatenate[Session, P], R]:
+        def event(self: Session, /, *args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                return method(self, *args, **kwargs)
+            except Exception as error:
+                self.failed(method.__name__, error)
+                return default
+
+        functools.update_wrapper(event, method)
+        return event
+
+    return decorate
+
+
+class Session:
+    """The events of one connection, in any order that an MTA or an attacker may choose."""
+
+    def __init__(self, evaluator: Evaluator, options: SessionOptions, *, name: str) -> None:
+        self._evaluator = evaluator
+        self._options = options
+        self._name = name
+        self._source: IPAddress | None = None
+        self._helo = ""
+        self._daemon = ""
+        self._message: _Message | None = None
+
+    @property
+    def in_message(self) -> bool:
+        """Whether a MAIL command has been given and its message not yet ended."""
+        return self._message is not None
+
+    @_remembered(None)
+    def connect(self, address: str | None, macros: Macros) -> None:
+        """A client connected to the MTA; `address` is None where there is none."""
+        self._source = parse_address(address or macros("{client_addr}"))
+        self._daemon = macros("{daemon_name}")
+
+    @_remembered(None)
+    def helo(self, name: str) -> None:
+        """HELO or EHLO, possibly again; it ends a message like RSET does (RFC 5321 4.1.4)."""
+        self.abort()
+        self._helo = name
+
+    @_remembered(None)
+    def mail(self, argument: bytes, parameters: Sequence[bytes], macros: Macros) -> None:
+        """MAIL FROM: a new message."""
+        self.abort()
+        message = self._message = self._new_message()
+        sender = reverse_path(argument)
+        eai = any(each.upper() == b"SMTPUTF8" for each in parameters)
+        self._source = self._source or parse_address(macros("{client_addr}"))
+        self._daemon = self._daemon or macros("{daemon_name}")
+        message.envelope = replace(self._envelope(sender), smtputf8=eai)
+        message.own = Own(sender=_bare(argument) in self._options.own_addresses)
+        message.relayed = _within(self._source, self._options.trusted_relays)
+        message.exempt = self._exemption(macros, relayed=message.relayed)
+        if not message.exempt and not message.relayed:
+            message.work = self._evaluator.begin(message.envelope)
+
+    @_remembered(None)
+    def rcpt(self, argument: bytes) -> None:
+        """A recipient that the MTA accepts. Only its domain is kept."""
+        message = self._current()
+        domain = path_domain(argument)
+        if not isinstance(domain, Malformed) and len(message.recipients) < MAX_RECIPIENT_DOMAINS:
+            message.recipients[domain] = None
+        if _bare(argument) in self._options.own_addresses:
+            message.own = replace(message.own, recipient=True)
+
+    @_remembered(None)
+    def header(self, name: bytes, value: bytes) -> None:
+        """One header field. `value` keeps its leading space; folds are LF or CRLF."""
+        message = self._current()
+        if message.headers is None:
+            message.collector.add(name, value)
+
+    @_remembered(None)
+    def header_lost(self) -> None:
+        """A header field that the protocol library could not hand over."""
+        self._current().collector.lost()
+
+    @_remembered(None)
+    def end_of_headers(self, macros: Macros) -> None:
+        """All header fields are there: what they ask for can be planned and looked up."""
+        message = self._current()
+        if message.headers is not None:
+            return
+        message.headers = message.collector.headers()
+        message.envelope = replace(message.envelope, queue_id=queue_id(macros("i")))
+        if message.exempt:
+            return
+        if message.relayed:
+            message.envelope = self._seen_through(message.envelope, message.headers)
+        if message.work is None:
+            message.work = self._evaluator.begin(message.envelope)
+        message.work.headers(message.headers)
+
+    @_remembered(False)
+    def body(self, chunk: bytes) -> bool:
+        """More of the body, in pieces of any size; False when no more of it is wanted."""
+        message = self._current()
+        if message.broken or message.exempt:
+            return False
+        if message.headers is None:
+            self.end_of_headers(lambda _: "")
+        return message.work.body(chunk) if message.work else False
+
+    def end_of_message(self, macros: Macros) -> tuple[Action, ...]:
+        """The whole message has arrived: what the MTA is to do with it. Blocks while the verdict is found. Never raises."""
+        try:
+            message = self._current()
+            if message.headers is None:
+                self.end_of_headers(macros)
+            return self._answer(message, macros)
+        except Exception as error:
+            self.failed("end_of_message", error)
+            return self._on_error()
+        finally:
+            self._message = None
+
+    def abort(self) -> None:
+        """The message ends here: RSET, a new HELO or MAIL, or the connection is gone."""
+        message, self._message = self._message, None
+        if message is not None and message.work is not None:
+            try:
+                message.work.cancel()
+            except Exception as error:
+                self.failed("abort", error)
+
+    def close(self) -> None:
+        """The connection has ended."""
+        self.abort()
+
+    def failed(self, where: str, error: BaseException) -> None:
+        """Something of ours went wrong: the message in progress, if any, will be answered as on_error says."""
+        text = f"{type(error).__name__}: {error}"
+        name = self._name
+        if self._message is not None:
+            self._message.broken = text
+            name = self._message.envelope.queue_id or name
+        self._evaluator.failed(name, where, text)
+
+    def _answer(self, message: _Message, macros: Macros) -> tuple[Action, ...]:
+        if message.broken or message.headers is None:
+            return self._on_error()
+        if message.collector.overflow:
+            return (TOO_MANY_FIELDS,)
+        envelope = message.envelope = replace(
+            message.envelope,
+            queue_id=queue_id(macros("i")) or message.envelope.queue_id,
+            rcpt_domains=tuple(message.recipients),
+        )
+        keep = _within(self._source, self._options.keep_results_from)
+        if message.exempt or message.work is None:
+            self._evaluator.exempted(envelope.queue_id or self._name, envelope, message.exempt)
+            return self._evaluator.pass_through(message.headers, keep_results=keep)
+        return message.work.finish(envelope, message.own, keep_results=keep)
+
+    def _on_error(self) -> tuple[Action, ...]:
+        """As configured. Accepting still removes what is forged, as far as the fields are known."""
+        message = self._message
+        if self._options.on_error == "tempfail":
+            return (TRY_LATER,)
+        try:
+            headers = message.headers or message.collector.headers() if message else Headers(())
+            return self._evaluator.pass_through(headers, keep_results=_within(self._source, self._options.keep_results_from))
+        except Exception as error:
+            self.failed("pass_through", error)
+            return (TRY_LATER,)
+
+    def _current(self) -> _Message:
+        """The message in progress; events that come without MAIL belong to one with an empty envelope."""
+        if self._message is None:
+            self._message = self._new_message()
+        return self._message
+
+    def _new_message(self) -> _Message:
+        options = self._options
+        collector = Collector(options.header_bytes, options.header_fields, options.stand_ins)
+        return _Message(collector, self._envelope(ReversePath()))
+
+    def _envelope(self, sender: ReversePath) -> Envelope:
+        return Envelope(source_ip=self._source, helo=self._helo, mail_from=sender)
+
+    def _exemption(self, macros: Macros, *, relayed: bool) -> str:
+        """Why the message is not evaluated, or "". Only what the MTA itself says counts, never the message."""
+        if macros("{auth_authen}"):
+            return "authenticated"
+        if self._daemon and self._daemon in self._options.trusted_daemons:
+            return "trusted daemon"
+        if not relayed and _within(self._source, self._options.trusted_networks):
+            return "trusted network"
+        return ""
+
+    def _seen_through(self, envelope: Envelope, headers: Headers) -> Envelope:
+        """The client that gave the message to our relay, from the topmost Received field that names a host outside."""
+        inside = self._options.trusted_relays + self._options.trusted_networks
+        hop = original_client(headers.values(b"received"), inside)
+        if hop is None:
+            return replace(envelope, source_ip=None, source_known=False)
+        return replace(envelope, source_ip=hop.address, helo=hop.helo)
+
+
+def parse_address(text: str) -> IPAddress | None:
+    """An address as MTAs write it: `IPv6:` prefix or scope id may be there; IPv4-mapped is IPv4. None if it is none."""
+    bare = text.partition("%")[0]
+    if bare[:5].lower() == "ipv6:":
+        bare = bare[5:]
+    try:
+        found = ip_address(bare.strip("[]"))
+    except ValueError:
+        return None
+    mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
+    return mapped or found
+
+
+def queue_id(text: str) -> str:
+    """A queue id fit to print: ASCII letters, digits, - and _, at most 64; "" otherwise."""
+    return text if len(text) <= 64 and all(each.isascii() and (each.isalnum() or each in "-_") for each in text) else ""
+
+
+def _within(address: IPAddress | None, networks: Networks) -> bool:
+    return address is not None and any(address in network for network in networks)
+
+
+def _bare(argument: bytes) -> bytes:
+    """A path without its angle brackets, lower case."""
+    return argument.strip().removeprefix(b"<").removesuffix(b">").lower()

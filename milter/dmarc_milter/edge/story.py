@@ -1,0 +1,41 @@
+"""The log line of one message: stable names (docs: reference, log), nothing of the sender's unvalidated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dmarc_milter.actions import Action, Reply
+from dmarc_milter.edge.log import Value
+from dmarc_milter.evaluation import Evaluation
+
+MAX_SIGNERS = 4
+
+
+def fields_of(evaluation: Evaluation, actions: Sequence[Action]) -> dict[str, Value]:
+    """What is logged, most important first: the line is cut at its end."""
+    envelope, dmarc, verdict = evaluation.envelope, evaluation.dmarc, evaluation.verdict
+    outcome = dmarc.outcome
+    published = outcome.published if outcome else None
+    reply = next((each for each in actions if isinstance(each, Reply)), None)
+    dkim = [f"{each.status}({each.domain})" if each.domain else f"{each.status}" for each in evaluation.dkim[:MAX_SIGNERS]]
+    return {
+        "id": envelope.queue_id or evaluation.id,
+        "dmarc": dmarc.status,
+        "from": str(dmarc.author_domain or ""),
+        "disposition": "tempfail" if verdict.tempfail else verdict.disposition,
+        "policy": verdict.policy,
+        "policy_domain": str(published.policy_domain) if published else "",
+        "source": str(envelope.source_ip or ""),
+        "spf": evaluation.spf.status,
+        "spf_domain": str(evaluation.spf.domain or ""),
+        "dkim": ",".join(dkim) or "none",
+        "arc": evaluation.arc.status if evaluation.arc else "",
+        "reasons": ",".join(each.type for each in verdict.reasons),
+        "reply": reply.code if reply else 250,
+        "would_be": verdict.would_be or "",
+        "attempt": evaluation.id,
+        "helo": envelope.helo,
+        "message_id": evaluation.facts.message_id,
+        "reason": dmarc.reason,
+        "decided_by": verdict.decided_by,
+    }

@@ -1,0 +1,156 @@
+"""One worker process: orders from the supervisor on the main thread, libmilter on its own, the rest on an executor."""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NoReturn
+
+from dmarc_milter.edge import libmilter
+from dmarc_milter.edge.board import Board, Slot
+from dmarc_milter.edge.config import Config
+from dmarc_milter.edge.listen import never_ready
+from dmarc_milter.edge.log import Log
+from dmarc_milter.edge.metrics import Meter
+from dmarc_milter.edge.session import Evaluator, Session, SessionOptions
+
+BEAT = 0.25
+"""Seconds between signs of life."""
+SETTLE = 0.5
+"""Seconds after the last connection was taken before a drained worker believes that it has no more."""
+READY, FAILED = b"R", b"F"
+"""What a worker tells the supervisor, FAILED followed by one line."""
+DRAIN = b"D"
+"""The supervisor's order, followed by seconds in decimal and a line end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What a worker serves with, built in its own process. `close` flushes what must outlive it."""
+
+    evaluator: Evaluator
+    options: SessionOptions
+    close: Callable[[], None] = lambda: None
+
+
+Build = Callable[[Config, Slot, Board, Log], Service]
+"""Makes the Service; raises for what makes serving impossible, `str()` of the exception being one line."""
+Prepare = Callable[[], tuple[str, ...]]
+"""Tries what can be tried before the first fork and gives lines to print; raises CannotBuild."""
+
+
+class CannotBuild(Exception):
+    """What a worker needs is not to be had. `str()` is one line."""
+
+
+def run(config: Config, build: Build, sock: socket.socket, control: socket.socket, board: Board, number: int) -> NoReturn:
+    """The whole life of the process after fork. Never returns."""
+    code = 1
+    try:
+        _own_signals()
+        slot = board.slot(number)
+        log = Log(form=config.log.format, level=config.log.level)
+        log.start()
+        _take_standard_logging(log)
+        try:
+            service = build(config, slot, board, log)
+            family = sock.family
+            listening = _start_libmilter(config, service, slot, sock)
+        except Exception as error:
+            control.sendall(FAILED + f"{error or type(error).__name__}".replace("\n", " ").encode("utf-8", "replace")[:500])
+            raise
+        control.sendall(READY)
+        _obey(slot, control, lambda: _replace(listening, family))
+        service.close()
+        log.stop()
+        code = 0
+    except Exception as error:
+        os.write(2, f"event=worker level=error error={type(error).__name__}\n".encode())
+    finally:
+        # Never a normal exit: libmilter's threads may be inside Python at this moment.
+        os._exit(code)
+
+
+def _own_signals() -> None:
+    """The supervisor owns the signals; a terminal's Ctrl-C reaches workers too and is not for them."""
+    signal.set_wakeup_fd(-1)
+    for each in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(each, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def _start_libmilter(config: Config, service: Service, slot: Slot, sock: socket.socket) -> int:
+    """Answers the descriptor that libmilter listens on."""
+    meter = Meter(slot)
+
+    def make_session(name: str) -> Session:
+        meter.count("connections")
+        return Session(service.evaluator, service.options, name=name)
+
+    libmilter.Callbacks(make_session, slot, config.milter.max_connections).register("dmarc-milter")
+    return libmilter.serve(sock, config.milter.idle_timeout)
+
+
+def _replace(listening: int, family: int) -> None:
+    """Take no more connections: they wait in the shared queue for another worker.
+
+    A poll of libmilter's that is under way keeps the old socket for up to 5 s; its accept then finds the new one empty.
+    """
+    never = never_ready(family)
+    os.dup2(never.fileno(), listening)
+    never.close()
+
+
+def _obey(slot: Slot, control: socket.socket, stop_listening: Callable[[], None]) -> None:
+    """Show signs of life until told to drain, then until the last session has ended or time is up."""
+    poll = select.poll()
+    poll.register(control, select.POLLIN)
+    deadline = float("inf")
+    draining = False
+    quiet_since = 0.0
+    while (now := time.monotonic()) < deadline:
+        slot.beat()
+        if slot.sessions:
+            quiet_since = now
+        elif draining and now - quiet_since > SETTLE:
+            return
+        if not poll.poll(BEAT * 1000):
+            continue
+        order = control.recv(256)
+        if not order:
+            poll.unregister(control)
+        deadline = min(deadline, time.monotonic() + _seconds(order))
+        if not draining:
+            draining = True
+            stop_listening()
+            quiet_since = time.monotonic()
+
+
+def _seconds(order: bytes) -> float:
+    """How long a drain may take. No order at all: the supervisor is gone, so finish and go."""
+    return min((float(each) for each in order.decode().replace("D", "").split()), default=30.0)
+
+
+class _ToLog(logging.Handler):
+    """Libraries and devices that use the standard logging end up in our log."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = "error" if record.levelno >= logging.ERROR else "warning" if record.levelno >= logging.WARNING else "info"
+        self._log.write(level, record.name.removeprefix("dmarc_milter."), {"text": record.getMessage()})
+
+
+def _take_standard_logging(log: Log) -> None:
+    root = logging.getLogger()
+    root.handlers[:] = [_ToLog(log)]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("dmarc_milter").setLevel(logging.INFO)

@@ -1,0 +1,106 @@
+"""The real supervisor, workers and libmilter with an evaluator that does what the message says: for tests of processes.
+
+    python -m fakes.scripted_service CONFIG
+
+A message's X-Script field: `pid` (the default: the answer names the worker), `slow SECONDS`, `hang` (for ever, other
+messages go on), `freeze` (for ever, holding the interpreter), `crash`, `raise`.
+Poisonous messages are answered `poison`. The answer is the value of an inserted X-Answer field.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from dmarc_milter.actions import Action, InsertHeader
+from dmarc_milter.edge.board import Board, Slot
+from dmarc_milter.edge.config import Config, load
+from dmarc_milter.edge.log import Log
+from dmarc_milter.edge.service import supervise
+from dmarc_milter.edge.session import Own, SessionOptions
+from dmarc_milter.edge.worker import Service
+from dmarc_milter.message import Envelope, Headers
+
+
+class ScriptedEvaluator:
+    """Obeys X-Script."""
+
+    def __init__(self, config: Config, slot: Slot, board: Board, log: Log) -> None:
+        self.mark = config.authentication.authserv_id
+        self.slot, self.board, self.log = slot, board, log
+        self.executor = ThreadPoolExecutor(64)
+
+    def begin(self, envelope: Envelope) -> ScriptedWork:
+        return ScriptedWork(self, envelope)
+
+    def pass_through(self, headers: Headers, *, keep_results: bool) -> tuple[Action, ...]:
+        return (InsertHeader("X-Answer", " passed"),)
+
+    def exempted(self, name: str, envelope: Envelope, why: str) -> None:
+        self.log.info("exempt", id=name, reason=why)
+
+    def failed(self, name: str, where: str, error: str) -> None:
+        self.log.error("failure", id=name, where=where, error=error)
+
+
+class ScriptedWork:
+    """One message of it."""
+
+    def __init__(self, evaluator: ScriptedEvaluator, envelope: Envelope) -> None:
+        self.evaluator = evaluator
+        self.envelope = envelope
+        self.size = 0
+        self.fields = Headers(())
+
+    def headers(self, headers: Headers) -> None:
+        self.fields = headers
+
+    def body(self, chunk: bytes) -> bool:
+        self.size += len(chunk)
+        return True
+
+    def finish(self, envelope: Envelope, own: Own, *, keep_results: bool) -> tuple[Action, ...]:
+        self.envelope = envelope
+        return self.evaluator.executor.submit(self.judge).result()
+
+    def cancel(self) -> None:
+        pass
+
+    def judge(self) -> tuple[Action, ...]:
+        script = b"".join(self.fields.values(b"x-script")).decode().split() or ["pid"]
+        fingerprint = (b"".join(self.fields.values(b"message-id")) + bytes(16))[:16]
+        if self.evaluator.board.is_poison(fingerprint, now=time.monotonic()):
+            return self.answer("poison")
+        with self.evaluator.slot.working(fingerprint):
+            match script[0]:
+                case "slow":
+                    time.sleep(float(script[1]))
+                case "hang":
+                    time.sleep(3600)
+                case "freeze":
+                    ctypes.PyDLL(None).sleep(3600)
+                case "crash":
+                    os.kill(os.getpid(), signal.SIGSEGV)
+                    time.sleep(5)
+                case "raise":
+                    raise RuntimeError("as the message wanted")
+        return self.answer(str(os.getpid()))
+
+    def answer(self, text: str) -> tuple[Action, ...]:
+        about = f"helo={self.envelope.helo!a} fields={len(self.fields)} size={self.size} mark={self.evaluator.mark}"
+        return (InsertHeader("X-Answer", f" {text} {about}"),)
+
+
+def build(config: Config, slot: Slot, board: Board, log: Log) -> Service:
+    evaluator = ScriptedEvaluator(config, slot, board, log)
+    return Service(evaluator, SessionOptions(on_error=config.milter.on_error))
+
+
+if __name__ == "__main__":
+    path = Path(sys.argv[1])
+    sys.exit(supervise(path, load(path), build))
