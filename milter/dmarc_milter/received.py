@@ -18,6 +18,7 @@ Network = IPv4Network | IPv6Network
 
 # A word, or one parenthesis, outside comments; possessive and disjoint, so linear.
 PIECE = re.compile(r"[ \t\r\n]++|[()]|(?:[^ \t\r\n()\\]|\\.)++|\\", re.DOTALL)
+REST_PIECE = re.compile(r'"(?:[^"\\]|\\.)*+"|[()]|(?:[^ \t\r\n()"\\]|\\.)++', re.DOTALL)
 # The address that the server itself wrote; Exim may add the port.
 LITERAL = re.compile(r"\[([0-9A-Za-z:.%]{2,64})\](?::[0-9]{1,5})?")
 
@@ -58,10 +59,9 @@ def parse(value: bytes) -> Hop | Malformed:
     """
     if len(value) > MAX_FIELD:
         return Malformed("too long")
-    words, comments = _clauses(value.decode("utf-8", "surrogateescape"))
-    keywords = [word.lower() for word in words]
+    words, comments, rest = _from_clause(value.decode("utf-8", "surrogateescape"))
     # The second word is the client's own and may be any word, these included.
-    if keywords[:1] != ["from"] or keywords[2:3] != ["by"] or not {"from", "by"}.isdisjoint(keywords[3:]):
+    if [word.lower() for word in words[::2]] != ["from", "by"] or _has_another_clause(rest):
         return Malformed("no from clause")
     client = _Client(words[1])
     for comment in comments:
@@ -69,8 +69,11 @@ def parse(value: bytes) -> Hop | Malformed:
     return client.hop()
 
 
-def _clauses(text: str) -> tuple[list[str], list[list[str]]]:
-    """The words outside comments up to the date's semicolon, and the words of each comment that stands before `by`; nested ones are dropped."""
+def _from_clause(text: str) -> tuple[list[str], list[list[str]], str]:
+    """The first three words outside comments, the words of each comment between the last two, and the rest of the field.
+
+    Comments inside comments are dropped. No words when a parenthesis does not match.
+    """
     words: list[str] = []
     comments: list[list[str]] = []
     depth = 0
@@ -81,33 +84,52 @@ def _clauses(text: str) -> tuple[list[str], list[list[str]]]:
             if depth == 1 and len(words) == 2:
                 comments.append([])
         elif piece == ")":
-            if depth == 0:
-                return [], []
             depth -= 1
+            if depth < 0:
+                break
         elif piece[0] in " \t\r\n":
             continue
-        elif depth == 0:
-            words.append(piece)
-            if ";" in piece and len(words) > 3:
-                break
         elif depth == 1 and len(words) == 2:
             comments[-1].append(piece)
-    return ([], []) if depth else (words, comments)
+        elif depth == 0:
+            words.append(piece)
+            if len(words) == 3:
+                return words, comments, text[match.end() :]
+    return [], [], ""
+
+
+def _has_another_clause(rest: str) -> bool:
+    """Whether a second `from` or `by` follows, which only a server that copies spaces out of HELO would write.
+
+    Recipients stand here too, so quoted-strings are skipped and parentheses need not match: they must not make a field unreadable.
+    """
+    depth = 0
+    for match in REST_PIECE.finditer(rest):
+        piece = match[0]
+        if depth == 0 and piece.lower() in ("from", "by"):
+            return True
+        if depth == 0 and piece.endswith(";"):
+            return False
+        depth = max(0, depth + (piece == "(") - (piece == ")"))
+    return False
 
 
 class _Client:
     """What the words before `by` say of the client."""
 
-    __slots__ = ("addresses", "helo", "helo_is_named", "name")
+    __slots__ = ("addresses", "beside_helo", "helo", "helo_is_named", "name")
 
     def __init__(self, name: str) -> None:
         self.name = self.helo = name
         self.helo_is_named = False
         self.addresses: set[IPv4Address | IPv6Address | None] = set()
+        self.beside_helo: set[IPv4Address | IPv6Address | None] = set()
 
     def read(self, comment: list[str]) -> None:
         """One comment after the client's name."""
         if len(comment) >= 2 and comment[-2].upper() in ("HELO", "EHLO"):
+            if len(comment) == 2 and (literal := LITERAL.fullmatch(comment[1])):
+                self.beside_helo.add(_address(literal[1]))
             self._named(comment[-1])
             return
         for word in comment:
@@ -125,8 +147,13 @@ class _Client:
         self.helo, self.helo_is_named = helo, True
 
     def hop(self) -> Hop | Malformed:
-        if not self.addresses and self.helo_is_named and (literal := LITERAL.fullmatch(self.name)):
-            self.addresses.add(_address(literal[1]))
+        if not self.addresses and self.helo_is_named:
+            literal = LITERAL.fullmatch(self.name)
+            self.addresses = {_address(literal[1])} if literal else set()
+            # A client whose address has the name "helo" looks like that as well: then it is no HELO, or nobody can tell.
+            if self.beside_helo:
+                self.addresses |= self.beside_helo
+                self.helo = self.name
         if len(self.addresses) != 1:
             return Malformed("several addresses" if self.addresses else "no address")
         (address,) = self.addresses
