@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from datetime import date
 
+from dmarc_milter.actions import Marking
 from dmarc_milter.arc import ArcOptions
 from dmarc_milter.authenticate import Options
 from dmarc_milter.disposition import LocalPolicy, OverrideType, Rule
 from dmarc_milter.dkim import DkimOptions
 from dmarc_milter.dmarc.evaluate import DmarcOptions, PublicSuffixes
 from dmarc_milter.edge.config.schema import Config, PolicyRule
-from dmarc_milter.edge.config.values import name, networks
+from dmarc_milter.edge.config.values import authserv_id, name, networks
 from dmarc_milter.spf import SpfOptions
 
 
@@ -36,6 +37,12 @@ def options(config: Config, suffixes: PublicSuffixes | None) -> Options:
         iprev=trust.iprev,
         seconds=config.dns.budget,
     )
+
+
+def marking(config: Config) -> Marking:
+    """How messages are marked and refused."""
+    trust = config.authentication
+    return Marking(authserv_id(config), tuple(trust.remove_authserv_ids), config.policy.quarantine_action, config.policy.reject_text)
 
 
 def local_policy(config: Config) -> LocalPolicy:
