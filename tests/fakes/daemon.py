@@ -59,7 +59,7 @@ class Daemon:
         self.config = folder / "dmarc-milter.toml"
         self.spool = folder / "spool.db"
         self.log = folder / "log"
-        self.command = tuple(command) or ("-m", "dmarc_milter.edge.cli", "serve", "--config")
+        self.command = tuple(command) or ("-m", "dmarc_milter", "serve", "--config")
         self.process: subprocess.Popen[bytes] | None = None
         self.configure(tables or {}, extra)
 
