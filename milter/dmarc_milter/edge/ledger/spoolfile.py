@@ -192,9 +192,18 @@ class _Newer(sqlite3.DatabaseError):
 
 
 def create(path: Path) -> None:
-    """SQLite would make the file with the umask's mode; its -wal and -shm get the mode of the file."""
+    """Make the file, unless it is there. SQLite would use the umask's mode; its -wal and -shm get owner and mode of the file."""
     if not path.exists():
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, MODE))
+        os.close(_open_file(path))
+
+
+def _open_file(path: Path) -> int:
+    """A descriptor of a file for the service's group; made by root it belongs to whom its directory belongs to: the service."""
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, MODE)
+    if os.geteuid() == 0:
+        folder = os.stat(path.parent)
+        os.fchown(descriptor, folder.st_uid, folder.st_gid)
+    return descriptor
 
 
 def inode(path: Path) -> tuple[int, int] | None:
@@ -268,7 +277,7 @@ class _Lock:
     """Held by whoever is moving the file; waits half a second at most."""
 
     def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, MODE)
+        self._descriptor = _open_file(path)
         for attempt in range(11):
             try:
                 fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,0 +1,46 @@
+"""Spool and store as the commands need them, from the configuration."""
+
+from __future__ import annotations
+
+import sys
+
+from dmarc_milter.edge.config import Config
+from dmarc_milter.edge.config.places import spool_path, store_password
+from dmarc_milter.edge.ledger.counting import Caps
+from dmarc_milter.edge.ledger.database import Database, connect
+from dmarc_milter.edge.ledger.drain import drain
+from dmarc_milter.edge.ledger.retention import Retention
+from dmarc_milter.edge.ledger.spoolfile import SpoolFile, SpoolOptions
+from dmarc_milter.edge.ledger.store import Store, StoreOptions
+
+
+def database_of(config: Config) -> Database:
+    """The store's database, not opened yet. Raises ConfigError for a password file that cannot be read."""
+    return connect(config.store.url, store_password(config))
+
+
+def store_of(config: Config) -> Store:
+    """The store, not opened yet: `ready()` or the first use does."""
+    return Store(database_of(config), StoreOptions(Caps(rows=config.store.max_rows), config.reporting.honor_ri))
+
+
+def spool_of(config: Config) -> SpoolFile:
+    """This host's spool, not opened yet."""
+    return SpoolFile(spool_path(config), SpoolOptions(max_bytes=config.store.spool_max_bytes))
+
+
+def retention_of(config: Config) -> Retention:
+    return Retention(config.store.decision_days, config.store.decision_max_rows, config.store.report_days)
+
+
+def drained_store(config: Config) -> Store:
+    """The store with everything counted that this host has answered so far. Raises StoreError; says so when the spool cannot be drained."""
+    store = store_of(config)
+    store.ready()
+    if spool_path(config).exists():
+        spool = spool_of(config)
+        drained = drain(spool, store)
+        spool.close()
+        if drained.problem:
+            print(f"dmarc-milter: the latest messages are not in this answer: {drained.problem}", file=sys.stderr)
+    return store

@@ -1,0 +1,143 @@
+"""`dmarc-milter store upgrade | expire | drain | status`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import signal
+import sys
+import threading
+import time
+from datetime import UTC, datetime
+
+import msgspec
+
+from dmarc_milter.edge.cli import FINE, LATER, NO, add_config
+from dmarc_milter.edge.cli.ledger import database_of, retention_of, spool_of, store_of
+from dmarc_milter.edge.config import Config, load
+from dmarc_milter.edge.config.places import spool_path
+from dmarc_milter.edge.ledger import schema
+from dmarc_milter.edge.ledger.database import StoreError
+from dmarc_milter.edge.ledger.drain import drain, keep_draining
+from dmarc_milter.edge.ledger.retention import expire
+from dmarc_milter.edge.ledger.status import SpoolStatus, StoreStatus, spool_status, store_status
+
+EXPIRE_EVERY = 3600
+"""Seconds between clean-ups of the following drain."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    what = parser.add_subparsers(dest="what", required=True)
+    for name, sentence in (
+        ("upgrade", "bring the store's schema up to this program"),
+        ("expire", "forget what retention does not keep"),
+        ("drain", "move this host's spool into the store"),
+        ("status", "how spool and store are, and what to do where something is wrong"),
+    ):
+        command = what.add_parser(name, help=sentence, description=sentence[0].upper() + sentence[1:] + ".")
+        add_config(command)
+        command.add_argument("--json", action="store_true", help="one JSON object")
+        if name == "drain":
+            command.add_argument("--follow", action="store_true", help="go on until SIGTERM, every few seconds; expire every hour")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    config = load(arguments.config)
+    actions = {"upgrade": _upgrade, "expire": _expire, "drain": _drain, "status": _status}
+    try:
+        return actions[arguments.what](config, arguments)
+    except StoreError as error:
+        print(f"dmarc-milter: {error}", file=sys.stderr)
+        return NO if error.kind in ("older", "newer", "refused") else LATER
+
+
+def _print(document: object, sentence: str, *, as_json: bool) -> None:
+    print(msgspec.json.encode(document).decode() if as_json else sentence)
+
+
+def _upgrade(config: Config, arguments: argparse.Namespace) -> int:
+    database = database_of(config)
+    steps = schema.upgrade(database)
+    sentence = f"{database.name}: applied {', '.join(steps)}" if steps else f"{database.name}: is up to date"
+    _print({"store": database.name, "applied": steps, "schema": len(schema.STEPS)}, sentence, as_json=arguments.json)
+    return FINE
+
+
+def _expire(config: Config, arguments: argparse.Namespace) -> int:
+    store = store_of(config)
+    store.ready()
+    gone = expire(store.database, retention_of(config), now=int(time.time()))
+    words = ", ".join(f"{number} of {table}" for table, number in gone.items()) or "nothing was due"
+    _print({"removed": gone}, words, as_json=arguments.json)
+    return FINE
+
+
+def _drain(config: Config, arguments: argparse.Namespace) -> int:
+    spool, store = spool_of(config), store_of(config)
+    if arguments.follow:
+        return _follow(config)
+    drained = drain(spool, store)
+    sentence = f"{drained.messages} messages" + (f"; stopped early: {drained.problem}" if drained.problem else "")
+    _print({"messages": drained.messages, "problem": drained.problem}, sentence, as_json=arguments.json)
+    return LATER if drained.problem else FINE
+
+
+def _follow(config: Config) -> int:
+    """The background job: drain every few seconds, expire every hour, until SIGTERM or SIGINT."""
+    stopping = threading.Event()
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, lambda *_: stopping.set())
+    spool, store = spool_of(config), store_of(config)
+    last = time.monotonic()
+
+    def wait(seconds: float) -> bool:
+        nonlocal last
+        if time.monotonic() - last > EXPIRE_EVERY:
+            last = time.monotonic()
+            try:
+                expire(store.database, retention_of(config), now=int(time.time()))
+            except StoreError as error:
+                print(f"dmarc-milter: expire: {error}", file=sys.stderr)
+        return stopping.wait(seconds)
+
+    keep_draining(spool, store, wait)
+    spool.close()
+    store.close()
+    return FINE
+
+
+def _status(config: Config, arguments: argparse.Namespace) -> int:
+    """0 when all is well, 1 when something needs the administrator."""
+    spool, store = spool_status(spool_path(config)), store_status(database_of(config))
+    if arguments.json:
+        print(msgspec.json.encode({"spool": _plain(spool), "store": _plain(store)}).decode())
+    else:
+        print("\n".join((*_spool_lines(spool), *_store_lines(store))))
+    return NO if store.problem or spool.remedy or spool.moved_aside else FINE
+
+
+def _plain(status: SpoolStatus | StoreStatus) -> dict[str, object]:
+    document = dataclasses.asdict(status)
+    if isinstance(status, SpoolStatus):
+        document |= {"path": str(status.path), "moved_aside": [str(each) for each in status.moved_aside]}
+    return document
+
+
+def _spool_lines(spool: SpoolStatus) -> list[str]:
+    lines = [f"spool  {spool.path}: {spool.problem or f'{spool.waiting} messages waiting, {spool.octets:,} octets'}"]
+    if spool.remedy:
+        lines.append(f"       what to do: {spool.remedy}")
+    lines += [f"       kept from an earlier damage: {each}; remove it when it is no longer needed" for each in spool.moved_aside]
+    return lines
+
+
+def _store_lines(store: StoreStatus) -> list[str]:
+    if store.problem:
+        return [f"store  {store.problem}", f"       what to do: {store.remedy}"]
+    drained = datetime.fromtimestamp(store.last_drained, UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if store.last_drained else "never"
+    lines = [f"store  {store.name}: schema {store.schema}, last drained {drained}" + (f", {store.octets:,} octets" if store.octets else "")]
+    lines += [f"       {number:>10,} {table.replace('_', ' ')}" for table, number in (store.rows or {}).items()]
+    lines += [f"       {number:>10,} reports {state}" for state, number in (store.reports or {}).items()]
+    if store.folded:
+        lines.append(f"       {store.folded:>10,} messages of this week counted without a row of their own (caps reached)")
+    return lines

@@ -1,0 +1,81 @@
+"""What the store forgets, and when. Rows go in small transactions, so that nothing else ever waits long."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dmarc_milter.edge.ledger.counting import with_list
+from dmarc_milter.edge.ledger.database import Database, Transaction, attempt, fetch
+from dmarc_milter.report.rows import DAY
+
+CHUNK = 1000
+WEEK = 7 * DAY
+YEAR = 400 * DAY
+"""Totals and known domains: long enough to compare with the same season of the year before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """The [store] section's numbers."""
+
+    decision_days: int = 14
+    decision_rows: int = 2_000_000
+    report_days: int = 30
+
+
+def expire(database: Database, retention: Retention, *, now: int) -> dict[str, int]:
+    """Forget what is due; how many rows of which table went. Raises StoreError; what went before that stays gone."""
+    keep = now - retention.report_days * DAY
+    gone = {"decision": _decisions(database, retention, now), "report": _reports(database, keep)}
+    for table, column, before in (
+        ("parked", "at", keep),
+        ("failure", "at", keep),
+        ("quota", "begin_at", now - WEEK),
+        ("spent", "day", now - WEEK),
+        ("authorisation", "expires_at", now),
+        ("suppression", "until_at", now),
+        ("daily", "day", now - YEAR),
+        ("known_domain", "last_at", now - YEAR),
+    ):
+        gone[table] = _older(database, f"DELETE FROM {table} WHERE {column} < ?", before)  # noqa: S608 - fixed words
+    return {table: number for table, number in gone.items() if number}
+
+
+def _older(database: Database, sql: str, before: int) -> int:
+    return attempt(database, lambda transaction: transaction.run(sql, (before,)))
+
+
+def _decisions(database: Database, retention: Retention, now: int) -> int:
+    """By age, then by number: the newest `decision_rows` stay."""
+    before = now - retention.decision_days * DAY
+    beyond = fetch(database, "SELECT at FROM decision ORDER BY at DESC, id DESC LIMIT 1 OFFSET ?", (retention.decision_rows,))
+    if beyond:
+        before = max(before, int(beyond[0][0]) + 1)
+    sql = "DELETE FROM decision WHERE id IN (SELECT id FROM decision WHERE at < ? ORDER BY at LIMIT ?)"
+    total = 0
+    while number := attempt(database, lambda transaction: transaction.run(sql, (before, CHUNK))):
+        total += number
+    return total
+
+
+def _reports(database: Database, before: int) -> int:
+    """Reports that are done go whole; one that nobody ever sent (reporting is off, or nobody took it) is done after that time."""
+    total = 0
+    while number := attempt(database, lambda transaction: _report_chunk(transaction, before)):
+        total += number
+    return total
+
+
+def _report_chunk(transaction: Transaction, before: int) -> int:
+    found = transaction.all("SELECT id FROM report WHERE end_at < ? AND lease_until < ? ORDER BY end_at, id LIMIT 20", (before, before))
+    ids = [row[0] for row in found]
+    if not ids:
+        return 0
+    for sql in (
+        "DELETE FROM report_row WHERE report_id IN []",
+        "DELETE FROM report_document WHERE report_id IN []",
+        "DELETE FROM delivery WHERE report_id IN []",
+        "DELETE FROM report WHERE id IN []",
+    ):
+        transaction.run(with_list(sql, ids), ids)
+    return len(ids)

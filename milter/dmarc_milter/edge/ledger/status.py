@@ -1,0 +1,91 @@
+"""The state of spool and store, for `store status`: numbers, what is wrong, and what to do about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dmarc_milter.edge.ledger.database import Database, StoreError, fetch
+from dmarc_milter.edge.ledger.schema import STEPS, check, version
+from dmarc_milter.edge.ledger.spoolfile import SpoolError, SpoolFile
+
+REMEDIES = {
+    "unreachable": "check that the database runs and that the address, the user and the password are right; the spool holds until then",
+    "locked": "another program holds the file; messages wait in the spool",
+    "full": "make room on the disk, or raise [store] spool_max_bytes",
+    "refused": "the file or directory must be writable for the service's account",
+    "corrupt": "nothing: the damaged file is moved aside and a new one made; `sqlite3 FILE.corrupt-... .recover` may save rows of it",
+    "older": "run `dmarc-milter store upgrade` on one host",
+    "newer": "upgrade this host's program; until then its messages wait in the spool",
+    "io": "look at the kernel's log: the disk may be failing",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolStatus:
+    """`moved_aside` are damaged files that were kept."""
+
+    path: Path
+    waiting: int = 0
+    octets: int = 0
+    problem: str = ""
+    remedy: str = ""
+    moved_aside: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStatus:
+    """`rows` by table and `reports` by state; `folded` messages had no room for a row of their own this week."""
+
+    name: str
+    schema: int = 0
+    wanted_schema: int = len(STEPS)
+    rows: dict[str, int] | None = None
+    reports: dict[str, int] | None = None
+    folded: int = 0
+    octets: int = 0
+    last_drained: int = 0
+    problem: str = ""
+    remedy: str = ""
+
+
+def spool_status(path: Path) -> SpoolStatus:
+    """Never raises, and makes no spool where there is none."""
+    aside = tuple(sorted(each for each in path.parent.glob(f"{path.name}.corrupt-*") if not each.name.endswith(("-wal", "-shm"))))
+    if not path.exists():
+        return SpoolStatus(path, problem="there is no spool yet: nothing was recorded", moved_aside=aside)
+    file = SpoolFile(path)
+    try:
+        return SpoolStatus(path, file.waiting(), size(path), moved_aside=aside)
+    except SpoolError as error:
+        return SpoolStatus(path, octets=size(path), problem=str(error), remedy=REMEDIES[error.kind], moved_aside=aside)
+    finally:
+        file.close()
+
+
+def store_status(database: Database) -> StoreStatus:
+    """Never raises."""
+    found = 0
+    if database.dialect == "sqlite" and not Path(database.name).exists():
+        return StoreStatus(database.name, problem=f"{database.name}: there is no store yet", remedy="nothing: the first drain makes it")
+    try:
+        found = version(database)
+        check(database)
+        tables = ("decision", "report", "report_row", "delivery", "failure", "parked", "known_domain")
+        return StoreStatus(
+            database.name,
+            found,
+            rows={each: int(fetch(database, f"SELECT count(*) FROM {each}")[0][0]) for each in tables},  # noqa: S608 - fixed words
+            reports={state: int(number) for state, number in fetch(database, "SELECT state, count(*) FROM report GROUP BY state")},
+            folded=int(fetch(database, "SELECT coalesce(sum(folded), 0) FROM quota")[0][0]),
+            octets=size(Path(database.name)) if database.dialect == "sqlite" else 0,
+            last_drained=int(fetch(database, "SELECT coalesce(max(drained_at), 0) FROM origin")[0][0]),
+        )
+    except StoreError as error:
+        return StoreStatus(database.name, found, problem=str(error), remedy=REMEDIES[error.kind])
+
+
+def size(path: Path) -> int:
+    """Octets of a SQLite file with its journal."""
+    files = [path, path.with_name(path.name + "-wal")]
+    return sum(each.stat().st_size for each in files if each.exists())
