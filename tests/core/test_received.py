@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from dmarc_milter.domain import Malformed
 from dmarc_milter.received import Hop, original_client, parse
+from fakes.growth import is_linear
 
 REAL = "192.0.2.1"
 READABLE = [
@@ -97,12 +98,16 @@ def test_no_client_is_found_when_a_field_above_it_cannot_be_read(fields: list[by
     assert original_client(fields, INSIDE) is None
 
 
-@given(
-    st.binary(max_size=300)
-    | st.lists(
-        st.sampled_from(["from", "by", "(", ")", "[192.0.2.1]", "helo=", "HELO", "x", '"', "\\", ";", "192.0.2.1", "@"]), max_size=20
-    ).map(lambda w: " ".join(w).encode())
-)
+PIECES = ["from", "by", "(", ")", "[192.0.2.1]", "helo=", "HELO", "x", '"', "\\", ";", "192.0.2.1", "@"]
+
+
+@given(st.binary(max_size=300) | st.lists(st.sampled_from(PIECES), max_size=20).map(lambda words: " ".join(words).encode()))
 def test_nothing_escapes_the_parser(value: bytes) -> None:
     """Any bytes give a Hop or Malformed."""
     assert isinstance(parse(value), Hop | Malformed)
+
+
+@pytest.mark.parametrize("piece", [b"(", b"()", b'"', b"\\", b"a ", b"a@", b"[1.2.3.4] ", b"helo=x "])
+def test_a_field_is_read_in_linear_time(piece: bytes) -> None:
+    """Within the bound of one field too."""
+    assert is_linear(parse, lambda size: (b"from x (" + piece * size)[:size], 4096)
