@@ -34,11 +34,13 @@ def parse(text: bytes, *, utf8: bool = True) -> TagList | Malformed:
         return Malformed("syntax error")
     values: dict[bytes, bytes] = {}
     spans: dict[bytes, tuple[int, int]] = {}
-    items = text.split(b";")
-    if not items[-1].strip(FWS):
-        items.pop()  # the last semicolon may be followed by nothing
+    specs = text.split(b";")
+    if not specs[-1].strip(FWS):
+        specs.pop()  # the last semicolon may be followed by nothing
+    if not specs:
+        return Malformed("syntax error")
     start = 0
-    for item in items:
+    for item in specs:
         raw_name, equals, raw_value = item.partition(b"=")
         name = raw_name.strip(FWS)
         if not equals or not _is_tag_name(name):
@@ -65,7 +67,7 @@ def items(value: bytes) -> tuple[bytes, ...]:
 def decode_base64(value: bytes) -> bytes | None:
     """base64string of RFC 6376 2.10: white space anywhere, the padding complete, nothing else; None when it is not that."""
     packed = compact(value)
-    if not packed or packed.rstrip(b"=").translate(None, BASE64_OCTETS):
+    if not packed or len(packed) % 4 or packed.rstrip(b"=").translate(None, BASE64_OCTETS):
         return None
     try:
         return base64.b64decode(packed, validate=True)
