@@ -247,7 +247,7 @@ class Session:
 
     def failed(self, where: str, error: BaseException) -> None:
         """Something of ours went wrong: the message in progress, if any, will be answered as on_error says."""
-        text = f"{type(error).__name__}: {error}"
+        text = f"{type(error).__name__}: {error}{_place(error)}"
         name = self._name
         if self._message is not None:
             self._message.broken = text
@@ -331,6 +331,14 @@ def parse_address(text: str) -> IPAddress | None:
 def queue_id(text: str) -> str:
     """A queue id fit to print: ASCII letters, digits, - and _, at most 64; "" otherwise."""
     return text if len(text) <= 64 and all(each.isascii() and (each.isalnum() or each in "-_") for each in text) else ""
+
+
+def _place(error: BaseException) -> str:
+    """Where it was raised, as " (FILE:LINE)"."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f" ({trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno})" if trace else ""
 
 
 def _within(address: IPAddress | None, networks: Networks) -> bool:
