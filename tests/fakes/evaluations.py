@@ -48,11 +48,11 @@ def outcome(
     )
 
 
-def evaluation(author: str = "legit.example", *, passed: bool = False, **changes: Any) -> Evaluation:
-    """A message From `author`, refused unless `passed`. `changes` are Evaluation's fields, or `source_ip`, `queue_id`,
+def evaluation(author_domain: str = "legit.example", /, *, passed: bool = False, **changes: Any) -> Evaluation:
+    """A message From `author_domain`, refused unless `passed`. `changes` are Evaluation's fields, or `source_ip`, `queue_id`,
     `message_id`, `policy_domain`, `record` as shortcuts."""
     number = next(_numbers)
-    found = outcome(author, passed=passed, record=changes.pop("record", RECORD), policy_domain=changes.pop("policy_domain", ""))
+    found = outcome(author_domain, passed=passed, record=changes.pop("record", RECORD), policy_domain=changes.pop("policy_domain", ""))
     envelope = Envelope(
         source_ip=ip_address(changes.pop("source_ip", "192.0.2.66")),
         helo="mx.attack.example",
@@ -64,10 +64,10 @@ def evaluation(author: str = "legit.example", *, passed: bool = False, **changes
         id=f"{number:032x}",
         at=NOON,
         envelope=envelope,
-        author=Author(Domain(author)),
-        facts=MessageFacts(message_id=changes.pop("message_id", f"{number}@{author}")),
+        author=Author(Domain(author_domain)),
+        facts=MessageFacts(message_id=changes.pop("message_id", f"{number}@{author_domain}")),
         spf=SpfResult(SpfStatus.PASS, Domain("attack.example")),
-        dkim=(DkimResult(DkimStatus.PASS if passed else DkimStatus.FAIL, Domain(author), "sel", "rsa-sha256"),),
+        dkim=(DkimResult(DkimStatus.PASS if passed else DkimStatus.FAIL, Domain(author_domain), "sel", "rsa-sha256"),),
         arc=ArcResult(ArcStatus.NONE),
         iprev=None,
         dmarc=DmarcResult(found.status, found.author_domain, found),

@@ -1,0 +1,62 @@
+"""A store of each kind for tests: import the fixtures `postgres_server` and `store_url` into a test module.
+
+PostgreSQL runs once for the session; every test has a schema of its own in it. Without its programs those tests are skipped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from dmarc_milter.edge.ledger import schema
+from dmarc_milter.edge.ledger.counting import Batch
+from dmarc_milter.edge.ledger.database import connect
+from dmarc_milter.edge.ledger.spoolfile import SpoolRow
+from dmarc_milter.evaluation import Evaluation
+from dmarc_milter.report.facts import encode, from_evaluation
+from live.postgres import Postgres, private_postgres
+
+_numbers = count(1)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    with private_postgres() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty store of each kind, its schema not made yet."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/reports.db"
+    return fresh_schema(request.getfixturevalue("postgres_server"))
+
+
+def fresh_schema(server: Postgres) -> str:
+    """The URL of an empty corner of the server."""
+    name = f"test_{next(_numbers)}"
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute(f"CREATE SCHEMA {name}".encode())
+    return f"{server.url}?options=-csearch_path%3D{name}"
+
+
+def upgraded(url: str) -> str:
+    """The same store with its schema made."""
+    database = connect(url)
+    schema.upgrade(database)
+    database.close()
+    return url
+
+
+def spool_row(evaluation: Evaluation, sample: bytes | None = None) -> SpoolRow:
+    return SpoolRow(evaluation.id, encode(from_evaluation(evaluation)), sample)
+
+
+def batch(*evaluations: Evaluation, first: int = 1, identity: str = "spool-a", host: str = "mx1.example.com") -> Batch:
+    """What a spool hands over, numbered from `first`."""
+    return Batch(identity, host, [(first + n, spool_row(each)) for n, each in enumerate(evaluations)])
