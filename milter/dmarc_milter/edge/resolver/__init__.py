@@ -81,8 +81,8 @@ class DnsResolver:
         """The question section, None for a name that cannot be asked."""
         return encode_question(key)
 
-    def start(self, key: Key, question: bytes) -> Pending | Answer:
-        """Put the question in flight, unless it is: then join it. Never waits."""
+    def start(self, key: Key, question: bytes, stay: float) -> Pending | Answer:
+        """Put the question in flight, unless it is: then join it. Waits up to `stay` seconds if that is quicker."""
         pending = Pending(key, question, time.monotonic() + self._timeout)
         current = self._in_flight.setdefault(key, pending)
         if current is not pending:
@@ -92,7 +92,7 @@ class DnsResolver:
         answer = self.cache.get(key, self._clock())
         if answer is None:
             try:
-                answer = self._send(pending)
+                answer = self._send(pending, stay)
             except BaseException:
                 self._settle_here(pending, failed("internal error"))
                 raise
@@ -101,14 +101,14 @@ class DnsResolver:
         self._settle_here(pending, answer)
         return answer
 
-    def _send(self, pending: Pending) -> Answer | None:
+    def _send(self, pending: Pending, stay: float) -> Answer | None:
         client = self._client
         if client is None:
             with self._lock:
                 if self._closed:
                     return failed("closed")
                 client = self._client = self._client or Client(self._servers, self._timeout, self._arrived, self.counters)
-        return client.start(pending)
+        return client.start(pending, stay)
 
     def _settle_here(self, pending: Pending, answer: Answer) -> None:
         self._in_flight.pop(pending.key, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import logging
@@ -15,7 +16,7 @@ from collections.abc import Callable
 
 from dmarc_milter.edge.resolver.answer import Answer, Key, failed
 from dmarc_milter.edge.resolver.exchange import Attempt, Broken, Pending, TcpAttempt, UdpAttempt
-from dmarc_milter.edge.resolver.servers import SUSPICION, Nameservers, Server
+from dmarc_milter.edge.resolver.servers import SUSPICION, Nameservers
 from dmarc_milter.edge.resolver.wire import Malformed, Refused, is_truncated, read_answer
 from dmarc_milter.lookup import LookupFailed
 
@@ -62,8 +63,11 @@ class Client:
         self._thread = threading.Thread(target=self._run, name="dns", daemon=True)
         self._thread.start()
 
-    def start(self, pending: Pending) -> Answer | None:
-        """Send the question; never waits. An Answer at once only where nothing can be asked."""
+    def start(self, pending: Pending, stay: float) -> Answer | None:
+        """Send the question. With `stay`, wait here up to so many seconds for the first packet: two changes of thread less.
+
+        An Answer where there is one at once; None: the client's thread will settle it.
+        """
         now = time.monotonic()
         pending.servers = self._servers.current(now)
         if not pending.servers or self._closing:
@@ -71,11 +75,23 @@ class Client:
         if len(self._attempts) >= self._limit:
             self._counters.in_flight_full += 1
             return failed("too many questions in flight")
-        sent = self._send_next(pending)
-        self._new.append((now + self._retry if sent else now, pending))
-        if self._asleep or not sent:
-            os.eventfd_write(self._wake, 1)
-        return None
+        attempt = self._ask_next(pending)
+        if attempt is not None and stay > 0:
+            answer = self._stay(attempt, min(stay, self._retry))
+            if answer is not None:
+                return answer
+        watched = attempt is not None and self._watch(attempt)
+        self._new.append((now + self._retry if watched else now, pending))
+        # The thread sleeps no longer than a first retry takes, so a question sent just now need not wake it.
+        if self._asleep or stay > 0 or not watched:
+            self._rouse()
+        return failed("closed") if self._closing else None
+
+    def close(self) -> None:
+        """Settle everything in flight as failed and end the thread."""
+        self._closing = True
+        self._rouse()
+        self._thread.join()
 
     def disown(self) -> None:
         """In a forked child: close what is the parent's, without a word to anyone."""
@@ -84,35 +100,45 @@ class Client:
         self._poll.close()
         os.close(self._wake)
 
-    def close(self) -> None:
-        """Settle everything in flight as failed and end the thread."""
-        self._closing = True
-        os.eventfd_write(self._wake, 1)
-        self._thread.join()
-
-    def _send_next(self, pending: Pending) -> bool:
-        """Ask the next server that was not asked yet; False when there is none or nothing could be sent to it."""
+    def _ask_next(self, pending: Pending) -> UdpAttempt | None:
+        """Ask the next server that was not asked yet; None when there is none or nothing could be sent to it."""
         while pending.tried < len(pending.servers):
             server = pending.servers[pending.tried]
             pending.tried += 1
-            if self._launch(UdpAttempt, pending, server):
-                return True
-        return False
+            with contextlib.suppress(OSError):
+                attempt = UdpAttempt(pending, server)
+                self._counters.queries += 1
+                return attempt
+        return None
 
-    def _launch(self, kind: type[Attempt], pending: Pending, server: Server) -> bool:
+    def _stay(self, attempt: UdpAttempt, seconds: float) -> Answer | None:
+        """The answer, if the first packet is all there is to it; everything else is left to the client's thread."""
+        attempt.await_packet(seconds)
+        packet, pending = attempt.kept, attempt.pending
+        if not isinstance(packet, bytes) or not attempt.is_answered_by(packet) or is_truncated(packet):
+            return None
         try:
-            attempt = kind(pending, server, pending.question)
-        except OSError:
-            return False
-        self._counters.queries += 1
-        pending.attempts.append(attempt)
+            answer = read_answer(packet, pending.question, pending.key[1])
+        except Exception:  # the client's thread will read it again, and knows what to do then
+            return None
+        attempt.server.suspect_until = 0.0
+        self._forget(attempt)
+        self._done(pending.key, answer)
+        return answer
+
+    def _watch(self, attempt: Attempt) -> bool:
+        """Let the client's thread receive what comes; False when that is impossible."""
         self._attempts[attempt.handle] = attempt
         try:
             self._poll.register(attempt.handle, attempt.events)
-        except OSError:
+        except (OSError, ValueError):  # no room in the kernel, or closed meanwhile
             self._forget(attempt)
             return False
         return True
+
+    def _rouse(self) -> None:
+        with contextlib.suppress(OSError):  # closed meanwhile
+            os.eventfd_write(self._wake, 1)
 
     # From here on everything runs in the client's own thread.
 
@@ -171,8 +197,9 @@ class Client:
         if isinstance(attempt, TcpAttempt):
             raise Malformed("truncated over TCP")
         self._counters.tcp += 1
+        self._counters.queries += 1
         self._forget(attempt)
-        if not self._launch(TcpAttempt, attempt.pending, attempt.server):
+        if not self._watch(TcpAttempt(attempt.pending, attempt.server)):
             self._go_on(attempt.pending, "connection failed")
 
     def _abandon(self, attempt: Attempt, reason: str) -> None:
@@ -184,10 +211,17 @@ class Client:
         if not self._send_next(pending) and not pending.attempts:
             self._settle(pending, failed(reason))
 
+    def _send_next(self, pending: Pending) -> bool:
+        attempt = self._ask_next(pending)
+        return attempt is not None and (self._watch(attempt) or self._send_next(pending))
+
     def _expire(self, now: float) -> None:
-        """Retry what got no answer, give up what is too old."""
+        """Take over what is new, retry what got no answer, give up what is too old."""
         while self._new:
             due, pending = self._new.popleft()
+            for attempt in tuple(pending.attempts):
+                if attempt.kept is not None:
+                    self._guarded(attempt)
             if pending.answer is None:
                 heapq.heappush(self._timers, (due, next(self._order), pending))
         while self._timers and (self._timers[0][0] <= now or self._timers[0][2].answer is not None):
@@ -223,7 +257,8 @@ class Client:
     def _forget(self, attempt: Attempt) -> None:
         # Out of the table first: once closed, another thread may be given the same number.
         self._attempts.pop(attempt.handle, None)
-        attempt.pending.attempts.remove(attempt)
+        with contextlib.suppress(ValueError):
+            attempt.pending.attempts.remove(attempt)
         attempt.close()
 
     def _shut_down(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
@@ -38,9 +39,11 @@ class Pending:
         self._gate.acquire()
 
     def settle(self, answer: Answer) -> None:
-        """Publish the answer and wake who waits. Once only."""
-        self.answer = answer
-        self._gate.release()
+        """Publish the answer and wake who waits. The first answer counts; only at the end of the client can there be two."""
+        if self.answer is None:
+            self.answer = answer
+            with contextlib.suppress(RuntimeError):
+                self._gate.release()
 
     def wait(self, seconds: float) -> Answer | None:
         """The answer, or None when it has not come in time. One waiter wakes the next."""
@@ -50,17 +53,18 @@ class Pending:
 
 
 class Attempt:
-    """A socket with one query on it. `events` is what epoll is to watch, `ignored` counts packets that answer something else."""
+    """A socket with one query on it. `events` is what epoll is to watch, `ignored` counts packets
+    that answer something else, `kept` is a packet or an error that is there already."""
 
-    __slots__ = ("_identifier", "_query", "_question", "_socket", "events", "events_changed", "handle", "ignored", "pending", "server")
+    __slots__ = ("_identifier", "_query", "_socket", "events", "events_changed", "handle", "ignored", "kept", "pending", "server")
     kind = socket.SOCK_DGRAM
 
-    def __init__(self, pending: Pending, server: Server, question: bytes) -> None:
+    def __init__(self, pending: Pending, server: Server) -> None:
         self.pending, self.server = pending, server
-        self._question = question
         self._identifier = os.urandom(2)
-        self._query = encode_query(self._identifier, question)
+        self._query = encode_query(self._identifier, pending.question)
         self.events, self.events_changed, self.ignored = select.EPOLLIN, False, 0
+        self.kept: bytes | OSError | None = None
         self._socket = socket.socket(server.family, self.kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         self.handle = self._socket.fileno()
         try:
@@ -68,9 +72,14 @@ class Attempt:
         except OSError:
             self._socket.close()
             raise
+        pending.attempts.append(self)
 
     def _open(self) -> None:
         raise NotImplementedError
+
+    def is_answered_by(self, packet: bytes) -> bool:
+        """Whether the packet answers this very query."""
+        return is_answer_to(packet, self._identifier, self.pending.question)
 
     def receive(self) -> bytes | None:
         """A packet that answers the query, or None if it is not there yet. Raises OSError or Broken."""
@@ -94,12 +103,27 @@ class UdpAttempt(Attempt):
         self._socket.connect(self.server.address)
         self._socket.send(self._query)
 
-    def receive(self) -> bytes | None:
+    def await_packet(self, seconds: float) -> None:
+        """Wait here for the first packet, whatever it is; `kept` is what came."""
+        self._socket.settimeout(seconds)
         try:
-            packet = self._socket.recv(UDP_SIZE)
+            self.kept = self._socket.recv(UDP_SIZE)
+        except TimeoutError:
+            pass
+        except OSError as error:
+            self.kept = error
+        finally:
+            self._socket.settimeout(0)
+
+    def receive(self) -> bytes | None:
+        kept, self.kept = self.kept, None
+        if isinstance(kept, OSError):
+            raise kept
+        try:
+            packet = self._socket.recv(UDP_SIZE) if kept is None else kept
         except BlockingIOError:
             return None
-        if is_answer_to(packet, self._identifier, self._question):
+        if self.is_answered_by(packet):
             return packet
         self.ignored += 1
         return None
@@ -146,7 +170,7 @@ class TcpAttempt(Attempt):
         if len(self._received) < 2 or len(self._received) < 2 + int.from_bytes(self._received[:2], "big"):
             return None
         packet = bytes(self._received[2 : 2 + int.from_bytes(self._received[:2], "big")])
-        if not is_answer_to(packet, self._identifier, self._question):
+        if not self.is_answered_by(packet):
             raise Broken("answers something else")
         return packet
 

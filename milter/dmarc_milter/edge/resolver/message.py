@@ -28,8 +28,8 @@ class Source(Protocol):
         """The question section, None for a name that cannot be asked."""
         ...
 
-    def start(self, key: Key, question: bytes) -> Pending | Answer:
-        """Put the question in flight, or join the one that is."""
+    def start(self, key: Key, question: bytes, stay: float) -> Pending | Answer:
+        """Put the question in flight, or join the one that is; wait up to `stay` seconds if that is quicker."""
         ...
 
 
@@ -132,9 +132,11 @@ class MessageResolver:
         if not self._charge(key):
             raise LimitExceeded(f"{key[1]} {key[0]}: too many questions")
         if found is None:
-            if self._seconds_left() <= 0:
+            now, left = time.monotonic(), self._seconds_left()
+            if left <= 0:
                 raise LimitExceeded(f"{key[1]} {key[0]}: no time left")
-            found = self._source.start(key, question)
+            found = self._source.start(key, question, left)
+            self._progress.patience -= time.monotonic() - now
         return found if isinstance(found, Answer) else self._wait(key, found)
 
     def _wait(self, key: Key, pending: Pending) -> Answer:
@@ -176,7 +178,7 @@ class MessageResolver:
         question = self._source.encode(key) if found is None else b""
         if question is None or not self._charge(key):
             return
-        progress.started[key] = found or self._source.start(key, question)
+        progress.started[key] = found or self._source.start(key, question, 0.0)
 
 
 def canonical(name: str, rdtype: str) -> Key:
