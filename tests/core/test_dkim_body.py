@@ -1,19 +1,20 @@
 """The streamed body: RFC 6376 3.4.3, 3.4.4, 3.7, whatever the chunking."""
 
 import hashlib
+import itertools
 import re
 import time
 import tracemalloc
 
 import pytest
 from dkim.canonicalization import Relaxed, Simple
-from fakes.received import digests
-from fakes.signer import canonical_body
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dmarc_milter.dkim import BodyHasher
 from dmarc_milter.message import BodyHash
+from fakes.received import digests
+from fakes.signer import canonical_body
 
 SIMPLE, RELAXED = BodyHash("simple", "sha256", None), BodyHash("relaxed", "sha256", None)
 BODIES = [
@@ -78,7 +79,7 @@ def test_any_body_any_chunks(body: bytes, cuts: list[int]) -> None:
     """The stream agrees with the line-by-line reading of the RFC."""
     hasher = BodyHasher([SIMPLE, RELAXED])
     bounds = [0, *sorted(min(cut, len(body)) for cut in cuts), len(body)]
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in itertools.pairwise(bounds):
         hasher.update(body[start:end])
     found = hasher.finish()
     for request in (SIMPLE, RELAXED):

@@ -7,13 +7,13 @@ import time
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from fakes.signer import Signer, private_key, public_text
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dmarc_milter.dkim import key
 from dmarc_milter.dkim.key import Key
 from dmarc_milter.domain import Malformed
+from fakes.signer import Signer, private_key, public_text
 
 P = public_text(private_key("key test"))
 ED = public_text(private_key("key test", "ed25519"))

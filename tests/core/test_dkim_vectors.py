@@ -3,10 +3,9 @@
 import hashlib
 from datetime import UTC, datetime
 
+from dmarc_milter.message import BodyHash
 from fakes.dns_zone import Zone
 from fakes.received import checked, digests
-
-from dmarc_milter.message import BodyHash
 
 RSA_1024 = (
     "v=DKIM1; p=MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQDwIRP/UC3SBsEmGqZ9ZJW3/DkMoGeLnQg1fWn7/zYt"

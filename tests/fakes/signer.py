@@ -166,10 +166,10 @@ class Signer:
 
     def complete(self, name: bytes, stated: Mapping[str, str | None], covered: bytes, mode: str, style: Style = Style()) -> Field:
         """The field with these tags; b= signs `covered` and the field itself (RFC 6376 3.7). An explicit b= stays."""
-        given = stated.get("b")
-        empty = self._spell(stated, style, None if given is None else "")
-        octets = self.signature(covered + canonical_field((name, empty), mode).removesuffix(b"\r\n"))
-        return name, self._spell(stated, style, given or base64.b64encode(octets).decode())
+        if stated.get("b") is None:
+            return name, self._spell(stated, style, "")
+        octets = self.signature(covered + canonical_field((name, self._spell(stated, style, "")), mode).removesuffix(b"\r\n"))
+        return name, self._spell(stated, style, stated["b"] or base64.b64encode(octets).decode())
 
     def signature(self, data: bytes) -> bytes:
         """b= over `data`, before base64."""
@@ -187,12 +187,8 @@ class Signer:
         return self.key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
 
     @staticmethod
-    def _spell(stated: Mapping[str, str | None], style: Style, signature: str | None) -> bytes:
-        parts = []
-        for tag, value in stated.items():
-            if tag == "b" and signature is not None:
-                # White space around the value of b= is not hashed (RFC 6376 3.5).
-                parts.append(f"b{style.equals if signature else style.equals.rstrip()}{signature}")
-            elif value is not None:
-                parts.append(f"{tag}{style.equals}{value}")
-        return (style.lead + style.separator.join(parts) + style.end).encode("utf-8", "surrogateescape")
+    def _spell(stated: Mapping[str, str | None], style: Style, signature: str) -> bytes:
+        # White space around the value of b= is not hashed (RFC 6376 3.5): "\0" marks where it goes.
+        shown = {**stated, "b": None if stated.get("b") is None else signature or "\0"}
+        text = style.separator.join(f"{tag}{style.equals}{value}" for tag, value in shown.items() if value is not None)
+        return (style.lead + re.sub("[ \t\r\n]*\0[ \t\r\n]*", "", text + style.end)).encode("utf-8", "surrogateescape")
