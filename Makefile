@@ -36,3 +36,8 @@ lint: $(VENV)/.ready-test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+## make demo    eight messages through a private Postfix: the reply, the field and the reason for each
+.PHONY: demo
+demo: $(VENV)/.ready-test .test/.ready
+	@$(VENV)/bin/python tools/demo.py

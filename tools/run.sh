@@ -15,4 +15,5 @@ if [ ! -e "$run/dmarc-milter.toml" ]; then
 fi
 PYTHONPATH=milter${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONPATH
+echo $$ > "$run/pid"      # exec keeps the number
 exec "${VENV:-.venv}/bin/dmarc-milter" serve --config "$run/dmarc-milter.toml"

@@ -42,7 +42,18 @@ def allowed() -> bool:
     """Whether this machine lets us have a network of our own. DMARC_MILTER_NO_NAMESPACE=1 says no."""
     if os.environ.get("DMARC_MILTER_NO_NAMESPACE"):
         return False
-    probe = [sys.executable, __file__, "--host-name", "probe.test.example", "--address", "203.0.113.7", "--", "true"]
+    probe = [
+        sys.executable,
+        __file__,
+        "--host-name",
+        "probe.test.example",
+        "--address",
+        "203.0.113.7",
+        "--address",
+        "2001:db8::5",
+        "--",
+        "true",
+    ]
     return subprocess.run(probe, check=False, capture_output=True).returncode == 0
 
 

@@ -42,9 +42,9 @@ def give_up(reason: str) -> None:
 
 
 @contextmanager
-def private_folder(name: str) -> Iterator[Path]:
-    """A new folder below /tmp that every account may enter and only we may write; removed at the end."""
-    folder = Path(tempfile.mkdtemp(prefix=f"dmarc-milter-{name}-", dir="/tmp"))
+def private_folder(name: str, *, parent: str = "/tmp") -> Iterator[Path]:
+    """A new folder that every account may enter and only we may write; removed at the end."""
+    folder = Path(tempfile.mkdtemp(prefix=f"dmarc-milter-{name}-", dir=parent))
     folder.chmod(0o755)
     try:
         yield folder

@@ -50,7 +50,7 @@ class Postfix:
         self.folder = folder
         self.port = free_port()
         self._programs = UNPACKED.resolve()
-        self._environment = os.environ | {"LD_LIBRARY_PATH": str(self._programs / "usr/lib/postfix")}
+        self.environment = {"LD_LIBRARY_PATH": str(self._programs / "usr/lib/postfix")}
         self._write_configuration(milters, extra or {})
 
     def _write_configuration(self, milters: str, extra: dict[str, str]) -> None:
@@ -112,13 +112,17 @@ class Postfix:
             run = subprocess.run(
                 [program, "-c", self.folder / "etc", command],
                 check=False,
-                env=self._environment,
+                env=os.environ | self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
         if check and run.returncode:
             raise AssertionError(f"postfix {command}: {(self.folder / 'control.log').read_text()}\n{self.log()}")
+
+    def command(self, name: str) -> str:
+        """A program of this Postfix (postconf, postqueue, ...) with its configuration, for a shell; it needs `environment`."""
+        return f"{self._programs}/usr/sbin/{name} -c {self.folder}/etc"
 
     def start(self) -> None:
         self._postfix("start")

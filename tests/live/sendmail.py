@@ -42,8 +42,9 @@ define(`confREFUSE_LA', `1000')dnl
 FEATURE(`nocanonify')dnl
 FEATURE(`accept_unresolvable_domains')dnl
 FEATURE(`no_default_msa')dnl
-DAEMON_OPTIONS(`Family=inet, Name=MTA, Port=@PORT@, Addr=127.0.0.1@FILTERS@')dnl
-@FILTER@
+DAEMON_OPTIONS(`Family=inet, Name=MTA, Port=@PORT@, Addr=127.0.0.1')dnl
+@SIX@
+@FILTERS@
 define(`LOCAL_MAILER_PATH', `@FOLDER@/deliver.sh')dnl
 define(`LOCAL_MAILER_ARGS', `deliver.sh $u')dnl
 MODIFY_MAILER_FLAGS(`LOCAL', `-wm+S')dnl
@@ -71,7 +72,7 @@ new=$(mktemp "@FOLDER@/mail/.new.XXXXXX") && cat > "$new" && mv "$new" "@FOLDER@
 class Sendmail:
     """A running Sendmail. Mail for anybody at test.example lands in `mail/NAME.TIME`."""
 
-    def __init__(self, folder: Path, *, milter: str) -> None:
+    def __init__(self, folder: Path, *, filters: str) -> None:
         self.folder = folder
         self.port = free_port()
         self.in_namespace = namespace.allowed()
@@ -80,9 +81,9 @@ class Sendmail:
         self._environment = os.environ | {"LD_LIBRARY_PATH": libraries}
         self._program = self._root / "usr/libexec/sendmail/sendmail"
         self._process: subprocess.Popen[bytes] | None = None
-        self._write_configuration(milter)
+        self._write_configuration(filters)
 
-    def _write_configuration(self, milter: str) -> None:
+    def _write_configuration(self, filters: str) -> None:
         folder = self.folder
         (folder / "queue").mkdir(mode=0o700)
         (folder / "mail").mkdir()
@@ -106,8 +107,8 @@ class Sendmail:
             "@DOMAIN@": DOMAIN,
             "@UNSAFE@": UNSAFE,
             "@PORT@": str(self.port),
-            "@FILTERS@": ", InputMailFilters=dmarc" if milter else "",
-            "@FILTER@": milter or "dnl",
+            "@SIX@": f"DAEMON_OPTIONS(`Family=inet6, Name=MTA6, Port={self.port}, Addr=::1')dnl" if self.in_namespace else "dnl",
+            "@FILTERS@": filters or "dnl",
         }
         text = CONFIGURATION
         for name, value in values.items():
@@ -166,7 +167,9 @@ class Sendmail:
         """A connection from that client address, or from the one that stands for it."""
         assert self._process is not None
         if self.in_namespace:
-            return Smtp(self.port, connected=namespace.connect(self._process.pid, address, "127.0.0.1", self.port))
+            return Smtp(
+                self.port, connected=namespace.connect(self._process.pid, address, "::1" if ":" in address else "127.0.0.1", self.port)
+            )
         made = socket.create_connection(("127.0.0.1", self.port), timeout=60, source_address=(ADDRESSES[address], 0))
         return Smtp(self.port, connected=made)
 
@@ -197,11 +200,11 @@ class Sendmail:
 
 
 @contextmanager
-def private_sendmail(*, milter: str = "") -> Iterator[Sendmail]:
-    """A Sendmail that runs as long as the block. `milter` is an INPUT_MAIL_FILTER line for the filter named dmarc."""
+def private_sendmail(*, filters: str = "") -> Iterator[Sendmail]:
+    """A Sendmail that runs as long as the block. `filters` are INPUT_MAIL_FILTER lines."""
     require_live()
     with private_folder("sendmail") as folder:
-        sendmail = Sendmail(folder, milter=milter)
+        sendmail = Sendmail(folder, filters=filters)
         try:
             sendmail.start()
             yield sendmail
