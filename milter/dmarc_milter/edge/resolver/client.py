@@ -144,16 +144,23 @@ class Client:
 
     def _run(self) -> None:
         while not self._closing:
-            events = self._poll.poll(self._patience())
-            self._asleep = False
-            self._lingered = not events
-            for handle, _ in events:
-                if handle == self._wake:
-                    os.eventfd_read(handle)
-                elif (attempt := self._attempts.get(handle)) is not None:
-                    self._guarded(attempt)
-            self._expire(time.monotonic())
+            try:
+                self._turn()
+            except Exception:
+                log.exception("dns: a turn of the client's thread failed")
+                time.sleep(0.1)  # whatever it is, not as fast as the processor can
         self._shut_down()
+
+    def _turn(self) -> None:
+        events = self._poll.poll(self._patience())
+        self._asleep = False
+        self._lingered = not events
+        for handle, _ in events:
+            if handle == self._wake:
+                os.eventfd_read(handle)
+            elif (attempt := self._attempts.get(handle)) is not None:
+                self._guarded(attempt)
+        self._expire(time.monotonic())
 
     def _patience(self) -> float | None:
         """Seconds to sleep. A new question needs no waking up as long as its first retry lies behind the end of the sleep."""

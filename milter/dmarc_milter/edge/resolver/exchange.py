@@ -156,7 +156,8 @@ class TcpAttempt(Attempt):
         if not self._connected:
             self._finish_connecting()
         if self._unsent:
-            self._unsent = self._unsent[self._socket.send(self._unsent) :]
+            with contextlib.suppress(BlockingIOError):
+                self._unsent = self._unsent[self._socket.send(self._unsent) :]
             if not self._unsent:
                 self.events, self.events_changed = select.EPOLLIN, True
             return None
