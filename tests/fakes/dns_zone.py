@@ -157,25 +157,33 @@ class Zone:
 
 
 class Share:
-    """A part of a message's budget (`Resolver.share`), nestable: different questions are counted here and in every parent."""
+    """A part of a message's budget (`Resolver.share`), nestable: different questions are counted here and in every parent.
+
+    A hint counts as a question, and does not bring its answer forward: the pretended clock runs when it is asked.
+    """
 
     def __init__(self, zone: Zone, parent: Zone | Share, queries: int, seconds: float) -> None:
         self.zone, self.parent = zone, parent
         self.queries, self.deadline = queries, zone.now + seconds
         self.seen: set[Question] = set()
+        self.answered: set[Question] = set()
 
     def spend(self, question: Question) -> None:
         """Count a question once, here and above; LimitExceeded when there is no room."""
         if question not in self.seen:
-            if len(self.seen) >= self.queries or self.zone.now >= self.deadline:
+            if len(self.seen) >= self.queries:
                 raise LimitExceeded(f"{question.name}/{question.rdtype}")
             if isinstance(self.parent, Share):
                 self.parent.spend(question)
             self.seen.add(question)
 
     def _allowed(self, name: str, rdtype: RdataType) -> str:
-        if askable(canonical(name)):
-            self.spend(Question(canonical(name), rdtype))
+        question = Question(canonical(name), rdtype)
+        if askable(question.name) and question not in self.answered:
+            if self.zone.now >= self.deadline:
+                raise LimitExceeded(f"{name}/{rdtype}")
+            self.spend(question)
+            self.answered.add(question)
         return name
 
     def txt(self, name: str) -> tuple[bytes, ...]:
@@ -193,7 +201,7 @@ class Share:
     def prefetch(self, questions: Iterable[Question]) -> None:
         for question in questions:
             try:
-                self._allowed(*question)
+                self.spend(Question(canonical(question.name), question.rdtype))
             except LimitExceeded:
                 return
             self.zone.prefetch([question])
