@@ -36,7 +36,8 @@ def _spf(spf: SpfResult) -> ResInfo:
     """RFC 8601 2.7.2: the identity that gave the result, without the local part, which no policy needs."""
     checked = ("smtp", "helo" if spf.identity == "helo" else "mailfrom", str(spf.domain or ""))
     permissive = ("policy", "spf-permissive", "yes" if spf.permissive else "")
-    return ResInfo("spf", spf.status.value, properties(checked, permissive))
+    upgrade = ("policy", "spf-upgrade", "yes" if spf.upgrade else "")
+    return ResInfo("spf", spf.status.value, properties(checked, permissive, upgrade))
 
 
 def _dkim(results: tuple[DkimResult, ...]) -> Iterator[ResInfo]:
