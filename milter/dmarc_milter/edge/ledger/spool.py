@@ -186,13 +186,23 @@ class _Writer:
         ended = False
         while not ended or held:
             ended |= self._gather(held)
-            if not held:
-                continue
-            failed = self._write(held)
-            if failed and self._stopping.wait(self._retry):
-                self._settle([], SpoolError("io", "stopped while failing"), held)
-                break
+            if held and self._write(held):
+                if self._stopping.is_set():
+                    self._lose(held)
+                    break
+                self._stopping.wait(self._retry)
         self._file.close()
+
+    def _lose(self, held: list[_Entry]) -> None:
+        """Stopping, and the last attempt failed too: what waits goes with the process."""
+        while True:
+            try:
+                entry = self._queue.get_nowait()
+            except Empty:
+                break
+            if entry is not None:
+                held.append(entry)
+        self._settle(held, SpoolError("io", "stopped while failing"), held)
 
     def _gather(self, held: list[_Entry]) -> bool:
         """Everything that waits, up to a group; blocks only when nothing is held. True when the end was met."""
