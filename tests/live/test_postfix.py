@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from live.attached import AttachedPostfix, postfix_with_milter, start_again, stop_gently
-from live.place import eventually
+from live.place import answers, eventually
 from live.postfix import DOMAIN
 from live.scenarios import (
     AUTHSERV_ID,
@@ -175,6 +175,15 @@ def test_the_log_has_one_line_with_the_queue_id(mx: AttachedPostfix) -> None:
     (line,) = [line for line in mx.daemon.lines() if reply.queue_id in line]
     assert "sender.example" in line
     assert line.index(reply.queue_id) < line.index("sender.example")
+
+
+def test_every_answered_message_is_in_the_spool_once() -> None:
+    """Recorded before answered: delivered, quarantined and refused alike; a connection without a message leaves nothing."""
+    with postfix_with_milter() as attached:
+        for scenario in scenarios():
+            attached.mta.send(scenario.message, "recorded", client=scenario.client, mail_from=scenario.mail_from)
+            assert answers(attached.mta.port)
+        assert attached.daemon.spool_rows() == len(scenarios())
 
 
 def test_a_killed_worker_leaves_its_message_unaccepted() -> None:

@@ -51,6 +51,8 @@ def test_every_command_of_the_readme_works() -> None:
         run, attach, check, reload, undo, test = blocks()
         with shell.background(run):
             eventually(lambda: answers(port), what=f"make run serves\n{shell.output()}")
+            for word in ("mode: enforce", f"socket: inet:{port}@127.0.0.1", f"store: sqlite:///{folder}/.run/reports.db"):
+                assert word in shell.output()
             for line in (setup_lines.postfix_main_cf, setup_lines.sendmail_mc):
                 assert line(socket_address(f"inet:{port}@127.0.0.1")) in shell.output()
             shell.run(attach.replace("8893", str(port)))
