@@ -11,7 +11,6 @@ import spf as pyspf
 from dmarc_milter import spf_record
 from dmarc_milter.domain import Malformed
 
-
 ANSWERS = {("e.example", "TXT"): [(b"explained",)]}
 
 

@@ -20,7 +20,10 @@ def options(config: Config, suffixes: PublicSuffixes | None) -> Options:
     limits, trust = config.limits, config.authentication
     return Options(
         spf=SpfOptions(
-            seconds=min(20.0, config.dns.budget), max_record=limits.spf_record_bytes, permissive_counts=trust.spf_permissive_counts
+            seconds=min(20.0, config.dns.budget),
+            max_record=limits.spf_record_bytes,
+            permissive_counts=trust.spf_permissive_counts,
+            upgrade_counts=trust.spf_upgrade_counts,
         ),
         dkim=DkimOptions(
             max_signatures=limits.dkim_signatures,
