@@ -83,7 +83,7 @@ class DnsServer:
     @behaviour.setter
     def behaviour(self, word: str) -> None:
         self._behaviour = word
-        self._cache.clear()
+        self._cache = {}
 
     @property
     def delay(self) -> float:
@@ -93,22 +93,22 @@ class DnsServer:
     @delay.setter
     def delay(self, seconds: float) -> None:
         self._delay = seconds
-        self._cache.clear()
+        self._cache = {}
 
     def put(self, name: str, spec: Spec) -> None:
         """Give a name (or `*.name`) its records and behaviour, replacing what it had."""
         self.zone.put(name, spec)
-        self._cache.clear()
+        self._cache = {}
 
     def remove(self, name: str) -> None:
         """Let a name no longer exist."""
         self.zone.remove(name)
-        self._cache.clear()
+        self._cache = {}
 
     def replace(self, names: Mapping[str, Spec]) -> None:
         """Serve another zone from now on."""
         self.zone = Zone(names)
-        self._cache.clear()
+        self._cache = {}
 
     def count(self, name: str | None = None, rdtype: str | None = None) -> int:
         """How many queries were recorded, for a name or type if given."""
@@ -212,13 +212,14 @@ class DnsServer:
         self.answered += 1
         if self.record:
             self._note(packet, question.name, question.rdtype, client[1])
+        cache = self._cache  # a change of the zone puts another in its place, so nothing old gets into that one
         answer = self._find(question)
         for response in packets(packet, question, answer):
-            self._later(response, client, answer.delay + self._delay)
             if not answer.behaviour and not answer.delay and self._cacheable(question):
-                if len(self._cache) >= CACHE_LIMIT:
-                    self._cache.clear()
-                self._cache[packet[2:]] = (response[2:], question.name, question.rdtype)
+                if len(cache) >= CACHE_LIMIT:
+                    cache.clear()
+                cache[packet[2:]] = (response[2:], question.name, question.rdtype)
+            self._later(response, client, answer.delay + self._delay)
 
     def _find(self, question: Question) -> Answer:
         if question.name == COUNTER:
