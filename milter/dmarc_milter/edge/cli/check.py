@@ -21,7 +21,6 @@ from dmarc_milter.domain import Domain
 from dmarc_milter.edge.cli import FINE, NO, USAGE, add_config
 from dmarc_milter.edge.config import DEFAULT_PATH, Config, load
 from dmarc_milter.edge.config import compile as compiled
-from dmarc_milter.edge.config.values import nameserver
 from dmarc_milter.edge.resolver import DnsResolver
 from dmarc_milter.edge.suffixes import load_suffixes
 from dmarc_milter.evaluation import Evaluation, message_facts
@@ -56,8 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"dmarc-milter: {arguments.message}: {error.strerror}", file=sys.stderr)
         return USAGE
     options = compiled.options(config, load_suffixes(config.dmarc.suffix_list))
-    servers = [nameserver(each) for each in config.dns.nameservers]
-    dns = DnsResolver(servers, timeout=config.dns.timeout)
+    dns = DnsResolver(config.dns.nameservers, timeout=config.dns.timeout)
     try:
         envelope = _envelope(arguments)
         evaluation, headers = evaluate_file(raw, envelope, dns.for_message(config.dns.budget, config.limits.dns_queries), options)

@@ -19,7 +19,7 @@ def _doc(text: str) -> Meta:
 PositiveSeconds = Annotated[float, Meta(gt=0, le=86400)]
 
 
-class Milter(Section):
+class Milter(Section, frozen=True):
     """The daemon: where the MTA finds it and what happens when it fails."""
 
     socket: Annotated[str, _doc('"inet:PORT@ADDRESS", "inet6:PORT@ADDRESS", "unix:/PATH", or "fd:3" (systemd socket)')] = (
@@ -37,7 +37,7 @@ class Milter(Section):
     max_connections: Annotated[int, Meta(ge=1, le=100000, description="connections for each worker; beyond it mail gets 451")] = 1000
 
 
-class Authentication(Section):
+class Authentication(Section, frozen=True):
     """Who we are, whom we trust, and which methods run."""
 
     authserv_id: Annotated[str, _doc("name in Authentication-Results; empty = host name")] = ""
@@ -69,7 +69,7 @@ class Authentication(Section):
     spf_upgrade_counts: Annotated[bool, _doc("whether an SPF pass that a forwarder turned from fail into pass counts for DMARC")] = True
 
 
-class Dns(Section):
+class Dns(Section, frozen=True):
     """How the DNS is asked. Names are always absolute: no search list."""
 
     nameservers: Annotated[list[str], _doc('"ADDRESS", "ADDRESS:PORT" or "[ADDRESS]:PORT"; empty = system resolvers')] = msgspec.field(
@@ -81,7 +81,7 @@ class Dns(Section):
     cache_bytes: Annotated[int, Meta(ge=0, description="octets of answers kept for each worker")] = 16 * 1024 * 1024
 
 
-class Dmarc(Section):
+class Dmarc(Section, frozen=True):
     """How policies are found and read."""
 
     discovery: Annotated[Literal["treewalk", "psl"], _doc("treewalk (RFC 9989) or psl (RFC 7489); t and np are honoured in both")] = (
@@ -93,7 +93,7 @@ class Dmarc(Section):
     suffix_list: Annotated[str, _doc("public suffix list file; empty = the one that comes with the package")] = ""
 
 
-class PolicyRule(Section):
+class PolicyRule(Section, frozen=True):
     """One [[policy.rules]] entry. Every condition given must hold; a list holds when any of its values does."""
 
     action: Annotated[Literal["accept", "none", "quarantine", "reject", "tag"], _doc("what to do with a message that matches")]
@@ -117,7 +117,7 @@ class PolicyRule(Section):
     ] = ""
 
 
-class Policy(Section):
+class Policy(Section, frozen=True):
     """What is done with mail that fails."""
 
     enforce: Annotated[bool, _doc("false = monitor: nothing refused or quarantined, everything marked and recorded")] = True
@@ -139,7 +139,7 @@ class Policy(Section):
     rules: Annotated[list[PolicyRule], _doc("ordered local rules")] = msgspec.field(default_factory=list)
 
 
-class Store(Section):
+class Store(Section, frozen=True):
     """Where evaluations wait until they have been reported."""
 
     url: Annotated[str, _doc('"sqlite:////PATH" or "postgresql://USER@HOST/DATABASE"')] = "sqlite:////var/lib/dmarc-milter/reports.db"
@@ -154,7 +154,7 @@ class Store(Section):
     password_file: Annotated[str, _doc("file holding the PostgreSQL password; $CREDENTIALS_DIRECTORY/store-password is tried too")] = ""
 
 
-class Reporting(Section):
+class Reporting(Section, frozen=True):
     """Reports to the domains whose mail was seen. Nothing is sent until org_name and email are set."""
 
     org_name: Annotated[str, Meta(max_length=200, description="who reports, in every report")] = ""
@@ -188,7 +188,7 @@ class Reporting(Section):
     failure_per_day: Annotated[int, Meta(ge=0, description="failure reports a day in all")] = 200
 
 
-class Limits(Section):
+class Limits(Section, frozen=True):
     """What one message may cost. Beyond a limit the message is judged without what exceeded it, never better."""
 
     header_bytes: Annotated[int, Meta(ge=16384, le=8 << 20, description="octets of header fields that are judged")] = 256 * 1024
@@ -204,27 +204,27 @@ class Limits(Section):
     dns_queries: Annotated[int, Meta(ge=40, le=1000, description="DNS queries of one message")] = 160
 
 
-class Log(Section):
+class Log(Section, frozen=True):
     """One line per message."""
 
     format: Annotated[Literal["text", "json"], _doc("key=value or one JSON object a line")] = "text"
     level: Annotated[Literal["debug", "info", "warning", "error"], _doc("least important level that is written")] = "info"
 
 
-class Metrics(Section):
+class Metrics(Section, frozen=True):
     """Prometheus, /healthz and /readyz."""
 
     listen: Annotated[str, _doc('"ADDRESS:PORT" or "unix:/PATH"; empty = off')] = ""
 
 
-class Web(Section):
+class Web(Section, frozen=True):
     """The read-only dashboard (`dmarc-milter web`)."""
 
     listen: Annotated[str, _doc('"ADDRESS:PORT"; anything but loopback needs token_file')] = "127.0.0.1:8894"
     token_file: Annotated[str, _doc("file holding a token that browsers must give")] = ""
 
 
-class Config(Section):
+class Config(Section, frozen=True):
     """The whole file."""
 
     milter: Milter = Milter()
