@@ -1,0 +1,523 @@
+"""Local policy: SPEC B.6, B.7, C.3, C.8 row by row; local rules, ARC, caps and monitor mode (DESIGN.md)."""
+
+from dataclasses import replace
+from datetime import date
+from ipaddress import ip_address, ip_network
+from itertools import product
+from typing import Any
+
+import pytest
+
+from dmarc_milter.disposition import Context, Disposition, LocalPolicy, OverrideReason, OverrideType, Rule, Verdict, decide
+from dmarc_milter.dmarc.record import Policy, parse
+from dmarc_milter.dmarc.result import DmarcResult, DmarcStatus, DomainOutcome, PolicyPublished
+from dmarc_milter.domain import Domain
+
+TODAY = date(2026, 11, 22)
+LEGIT = Domain("legit.example")
+NONE, PASS, QUARANTINE, REJECT = Disposition
+LOCAL, TEST_MODE, SAMPLED_OUT = OverrideType.LOCAL_POLICY, OverrideType.POLICY_TEST_MODE, OverrideType.SAMPLED_OUT
+OPEN = Context(source_ip=ip_address("192.0.2.66"))
+
+
+def outcome(record: str, status: str = "fail", author: str = "legit.example", **more: Any) -> DomainOutcome:
+    """DMARC of one domain with its own record; no record for ""."""
+    parsed = parse(record.encode()) if record else None
+    if parsed is None:
+        return DomainOutcome(DmarcStatus(status), Domain(author), reason="no policy record", **more)
+    published = PolicyPublished(Domain(author), parsed, "treewalk")
+    policy = (None if parsed.invalid_policy else parsed.p) or Policy.NONE
+    return DomainOutcome(DmarcStatus(status), Domain(author), published=published, policy=policy, policy_tag="p", **more)
+
+
+def result(record: str, status: str = "fail", **more: Any) -> DmarcResult:
+    each = outcome(record, status, **more)
+    return DmarcResult(each.status, each.author_domain, each)
+
+
+def judge(dmarc: DmarcResult, policy: LocalPolicy = LocalPolicy(), context: Context = OPEN, *, sample: float = 0.0) -> Verdict:
+    verdict = decide(dmarc, context, policy, sample=sample, today=TODAY)
+    assert verdict.decided_by
+    assert verdict.disposition is Disposition.NONE or not verdict.tempfail
+    return verdict
+
+
+def reasons(verdict: Verdict) -> list[tuple[str, str]]:
+    return [(reason.type.value, reason.comment) for reason in verdict.reasons]
+
+
+P_NONE, P_QUARANTINE, P_REJECT = ("v=DMARC1; p=none", "v=DMARC1; p=quarantine", "v=DMARC1; p=reject")
+
+
+@pytest.mark.parametrize(
+    ("record", "status", "disposition", "policy"),
+    [
+        ("", "none", NONE, "none"),
+        (P_NONE, "pass", NONE, "none"),
+        (P_QUARANTINE, "pass", PASS, "quarantine"),
+        (P_REJECT, "pass", PASS, "reject"),
+        (f"{P_REJECT}; t=y", "pass", PASS, "reject"),
+        (f"{P_REJECT}; pct=0", "pass", PASS, "reject"),
+        (P_NONE, "fail", NONE, "none"),
+        (P_QUARANTINE, "fail", QUARANTINE, "quarantine"),
+        (P_REJECT, "fail", REJECT, "reject"),
+        ("v=DMARC1; p=xx; rua=mailto:a@b.example", "fail", NONE, "none"),
+    ],
+)
+def test_published_policy(record: str, status: str, disposition: Disposition, policy: str) -> None:
+    """SPEC C.8: what each result does without anything else; no reason is needed."""
+    verdict = judge(result(record, status))
+    assert (verdict.disposition, verdict.policy.value, verdict.reasons) == (disposition, policy, ())
+    assert not verdict.tempfail
+    assert verdict.would_be is None
+
+
+@pytest.mark.parametrize(
+    ("record", "disposition", "reason"),
+    [
+        (f"{P_REJECT}; t=y", QUARANTINE, ("policy_test_mode", "t=y")),
+        (f"{P_QUARANTINE}; t=y", NONE, ("policy_test_mode", "t=y")),
+        (f"{P_NONE}; t=y", NONE, None),
+        (f"{P_REJECT}; t=n", REJECT, None),
+        (f"{P_REJECT}; t=y; pct=0", QUARANTINE, ("policy_test_mode", "t=y")),
+        (f"{P_REJECT}; t=n; pct=0", REJECT, None),
+        (f"{P_REJECT}; t=bad; pct=0", QUARANTINE, ("sampled_out", "pct=0")),
+        (f"{P_REJECT}; t=bad", REJECT, None),
+    ],
+)
+def test_test_mode(record: str, disposition: Disposition, reason: tuple[str, str] | None) -> None:
+    """RFC 9989 4.7: t=y is one level lower; it replaces pct (SPEC C.3, DMR-06)."""
+    verdict = judge(result(record), sample=99.0)
+    assert verdict.disposition is disposition
+    assert verdict.policy.value == disposition.value
+    assert reasons(verdict) == ([reason] if reason else [])
+
+
+@pytest.mark.parametrize(
+    ("record", "sample", "disposition"),
+    [
+        (f"{P_REJECT}; pct=100", 99.99, REJECT),
+        (f"{P_REJECT}; pct=50", 0.0, REJECT),
+        (f"{P_REJECT}; pct=50", 49.99, REJECT),
+        (f"{P_REJECT}; pct=50", 50.0, QUARANTINE),
+        (f"{P_REJECT}; pct=50", 99.99, QUARANTINE),
+        (f"{P_REJECT}; pct=0", 0.0, QUARANTINE),
+        (f"{P_REJECT}; pct=1", 0.99, REJECT),
+        (f"{P_REJECT}; pct=bad", 99.0, REJECT),
+        (f"{P_REJECT}; pct=500", 99.0, REJECT),
+        (f"{P_QUARANTINE}; pct=50", 49.0, QUARANTINE),
+        (f"{P_QUARANTINE}; pct=50", 51.0, NONE),
+        (f"{P_NONE}; pct=50", 51.0, NONE),
+    ],
+)
+def test_sampling(record: str, sample: float, disposition: Disposition) -> None:
+    """RFC 7489 6.6.4: those left out are treated one level lower, and the row says so (SPEC B.6)."""
+    verdict = judge(result(record), sample=sample)
+    published = record.split("p=")[1].split(";", maxsplit=1)[0]
+    assert verdict.disposition is disposition
+    assert verdict.sampled_out is (published != disposition.value)
+    assert [reason.type for reason in verdict.reasons] == ([SAMPLED_OUT] if verdict.sampled_out else [])
+    ignored = judge(result(record), LocalPolicy(honor_pct=False), sample=sample)
+    assert (ignored.disposition.value, ignored.sampled_out) == (published, False)
+
+
+def test_sampling_approximates_the_percentage() -> None:
+    """RFC 7489 6.6.4: over many messages the share is right, and never more."""
+    chosen = sum(judge(result(f"{P_REJECT}; pct=30"), sample=n / 10).disposition is REJECT for n in range(1000))
+    assert chosen == 300
+
+
+@pytest.mark.parametrize(
+    ("record", "policy", "disposition", "evaluated", "comments"),
+    [
+        (P_REJECT, LocalPolicy(reject_action="quarantine"), QUARANTINE, "quarantine", ["reject_action=quarantine"]),
+        (P_QUARANTINE, LocalPolicy(reject_action="quarantine"), QUARANTINE, "quarantine", []),
+        (P_NONE, LocalPolicy(reject_action="quarantine"), NONE, "none", []),
+        (f"{P_REJECT}; t=y", LocalPolicy(reject_action="quarantine"), QUARANTINE, "quarantine", ["t=y"]),
+        (P_QUARANTINE, LocalPolicy(quarantine_action="reject"), REJECT, "quarantine", ["quarantine_action=reject"]),
+        (P_REJECT, LocalPolicy(quarantine_action="reject"), REJECT, "reject", []),
+        (P_NONE, LocalPolicy(quarantine_action="reject"), NONE, "none", []),
+        (P_QUARANTINE, LocalPolicy(quarantine_action="hold"), QUARANTINE, "quarantine", []),
+    ],
+)
+def test_local_actions(record: str, policy: LocalPolicy, disposition: Disposition, evaluated: str, comments: list[str]) -> None:
+    """RFC 9989 7.4 caution and how quarantine is done; a deviation is a local_policy reason (SPEC C.3, C.8)."""
+    verdict = judge(result(record), policy)
+    assert (verdict.disposition, verdict.policy.value) == (disposition, evaluated)
+    assert [reason.comment for reason in verdict.reasons] == comments
+
+
+# --- DNS failures
+
+
+@pytest.mark.parametrize(
+    ("record", "accept", "tempfail"),
+    [
+        ("", False, True),
+        (P_REJECT, False, True),
+        (P_QUARANTINE, False, True),
+        (P_NONE, False, False),
+        (f"{P_QUARANTINE}; t=y", False, False),
+    ],
+)
+def test_temperror(record: str, accept: bool, tempfail: bool) -> None:
+    """DESIGN.md: delivered, or 451 while an enforcing policy is known or could not be looked up; never a 550."""
+    dmarc = result(record, "temperror")
+    delivered = judge(dmarc)
+    assert (delivered.disposition, delivered.tempfail) == (NONE, accept)
+    deferred = judge(dmarc, LocalPolicy(on_temperror="tempfail"))
+    assert (deferred.disposition, deferred.tempfail) == (NONE, tempfail)
+
+
+def test_temperror_under_a_policy_says_why_it_was_not_applied() -> None:
+    """SPEC C.8: none + other "dns error"."""
+    assert reasons(judge(result(P_REJECT, "temperror"))) == [("other", "dns error")]
+    assert reasons(judge(result(P_NONE, "temperror"))) == []
+
+
+def test_an_exhausted_limit_is_never_delivered() -> None:
+    """DESIGN.md: a limit that the message itself exhausted never improves its verdict; monitor mode refuses nothing."""
+    dmarc = result("", "temperror", limit_reached=True)
+    assert judge(dmarc).tempfail
+    assert not judge(dmarc, LocalPolicy(enforce=False)).tempfail
+
+
+# --- malformed From
+
+
+def malformed(*candidates: DomainOutcome, more: bool = False) -> DmarcResult:
+    return DmarcResult(DmarcStatus.PERMERROR, None, None, candidates, more, "several domains")
+
+
+A_REJECT, B_QUARANTINE, C_NONE = outcome(P_REJECT, author="a.example"), outcome(P_QUARANTINE, author="b.example"), outcome(P_NONE)
+D_PASS, E_NONE = outcome(P_REJECT, "pass", "d.example"), outcome("", "none", "e.example")
+F_TEMPERROR, G_UNKNOWN = outcome(P_REJECT, "temperror", "f.example"), outcome("", "temperror", "g.example")
+
+
+@pytest.mark.parametrize(
+    ("dmarc", "disposition"),
+    [
+        (malformed(), QUARANTINE),
+        (malformed(A_REJECT), REJECT),
+        (malformed(B_QUARANTINE), QUARANTINE),
+        (malformed(C_NONE), NONE),
+        (malformed(D_PASS), NONE),
+        (malformed(E_NONE), NONE),
+        (malformed(D_PASS, A_REJECT), REJECT),
+        (malformed(A_REJECT, B_QUARANTINE, C_NONE, D_PASS), REJECT),
+        (malformed(E_NONE, B_QUARANTINE, C_NONE), QUARANTINE),
+        (malformed(F_TEMPERROR, B_QUARANTINE), QUARANTINE),
+        (malformed(F_TEMPERROR), NONE),
+        (malformed(C_NONE, D_PASS, E_NONE, C_NONE, more=True), REJECT),
+        (malformed(outcome(f"{P_REJECT}; t=y")), QUARANTINE),
+        (malformed(outcome(f"{P_REJECT}; pct=0")), QUARANTINE),
+        (malformed(outcome(P_REJECT, testing_key_only=True), B_QUARANTINE), QUARANTINE),
+    ],
+)
+def test_malformed_from_strictest(dmarc: DmarcResult, disposition: Disposition) -> None:
+    """RFC 7489 6.6.1, DESIGN.md: the strictest failing policy; more than four domains as p=reject; none at all quarantined."""
+    assert judge(dmarc).disposition is disposition
+
+
+@pytest.mark.parametrize(
+    ("action", "dispositions"),
+    [("reject", [REJECT] * 4), ("quarantine", [QUARANTINE] * 4), ("accept", [NONE] * 4)],
+)
+def test_malformed_from_by_choice(action: Any, dispositions: list[Disposition]) -> None:
+    """malformed_from = reject | quarantine | accept, whatever is in it."""
+    found = [judge(each, LocalPolicy(malformed_from=action)).disposition for each in (malformed(), malformed(A_REJECT), malformed(D_PASS))]
+    found.append(judge(malformed(C_NONE, more=True), LocalPolicy(malformed_from=action)).disposition)
+    assert found == dispositions
+
+
+def test_malformed_from_and_caution() -> None:
+    """reject_action applies to it as to any p=reject; monitor mode does nothing."""
+    assert judge(malformed(A_REJECT), LocalPolicy(reject_action="quarantine")).disposition is QUARANTINE
+    assert judge(malformed(more=True), LocalPolicy(reject_action="quarantine")).disposition is QUARANTINE
+    monitored = judge(malformed(A_REJECT), LocalPolicy(enforce=False))
+    assert (monitored.disposition, monitored.would_be) == (NONE, REJECT)
+
+
+@pytest.mark.parametrize(
+    ("dmarc", "tempfail"),
+    [
+        (malformed(F_TEMPERROR), True),
+        (malformed(G_UNKNOWN, C_NONE), True),
+        (malformed(F_TEMPERROR, A_REJECT), False),
+        (malformed(outcome(P_NONE, "temperror")), False),
+    ],
+)
+def test_malformed_from_with_dns_failures(dmarc: DmarcResult, tempfail: bool) -> None:
+    """Deferred only where a policy that could not be judged might be stricter than what is certain."""
+    assert judge(dmarc, LocalPolicy(on_temperror="tempfail")).tempfail is tempfail
+
+
+# --- caps
+
+
+def test_an_unreadable_source_is_at_most_quarantined() -> None:
+    """DESIGN.md, trusted_relays: a refusal would bounce from our own relay."""
+    hidden = Context(source_ip=None, source_known=False)
+    verdict = judge(result(P_REJECT), context=hidden)
+    assert (verdict.disposition, verdict.policy.value) == (QUARANTINE, "reject")
+    assert [reason.type for reason in verdict.reasons] == [LOCAL]
+    for policy in (LocalPolicy(quarantine_action="reject"), LocalPolicy(malformed_from="reject")):
+        for dmarc in (result(P_REJECT), result(P_QUARANTINE), malformed(A_REJECT), malformed(more=True)):
+            assert judge(dmarc, policy, hidden).disposition is QUARANTINE
+    assert judge(result(P_NONE), context=hidden).disposition is NONE
+
+
+def test_a_testing_key_caps_the_disposition() -> None:
+    """DESIGN.md, testing_key_action: quarantine with local_policy, unless reject is chosen."""
+    dmarc = result(P_REJECT, testing_key_only=True)
+    verdict = judge(dmarc)
+    assert (verdict.disposition, reasons(verdict)) == (QUARANTINE, [("local_policy", "testing key")])
+    assert judge(dmarc, LocalPolicy(quarantine_action="reject")).disposition is QUARANTINE
+    assert judge(dmarc, LocalPolicy(testing_key_action="reject")).disposition is REJECT
+    assert reasons(judge(result(P_QUARANTINE, testing_key_only=True))) == []
+
+
+# --- ARC
+
+TRUSTED = replace(OPEN, arc_override="arc=pass as[1].d=list.example as[1].s=s remote-ip[1]=192.0.2.1")
+
+
+@pytest.mark.parametrize(
+    ("record", "status", "disposition"),
+    [
+        (P_REJECT, "fail", NONE),
+        (P_QUARANTINE, "fail", NONE),
+        (P_NONE, "fail", NONE),
+        (P_REJECT, "pass", PASS),
+        ("", "none", NONE),
+        (P_REJECT, "temperror", NONE),
+    ],
+)
+def test_a_trusted_chain_overrides_reject_and_quarantine(record: str, status: str, disposition: Disposition) -> None:
+    """RFC 8617 7.2.2, SPEC E.3: local_policy with the chain as comment; policy.dmarc stays what the policy asked for."""
+    verdict = judge(result(record, status), context=TRUSTED)
+    assert verdict.disposition is disposition
+    overridden = status == "fail" and record != P_NONE
+    assert (("local_policy", TRUSTED.arc_override) in reasons(verdict)) is overridden
+    if overridden:
+        assert verdict.policy.value == record.rsplit("=", maxsplit=1)[-1]
+
+
+def test_a_malformed_author_is_never_overridden_by_a_chain() -> None:
+    """There is no author domain that the chain could have passed."""
+    assert judge(malformed(A_REJECT), context=TRUSTED).disposition is REJECT
+
+
+# --- local rules
+
+LIST = Domain("list.example")
+RULE_CONTEXT = Context(
+    source_ip=ip_address("192.0.2.66"),
+    recipient_domains=(Domain("example.com"),),
+    dkim_domains=(Domain("bulk.list.example"),),
+    spf_domain=Domain("bounce.forward.example"),
+    names=("mx.host.example",),
+    arc_sealers=(Domain("first.example"), Domain("last.example")),
+)
+
+
+@pytest.mark.parametrize(
+    ("conditions", "matches"),
+    [
+        ({}, False),
+        ({"author_domains": ["legit.example"]}, True),
+        ({"author_domains": ["example"]}, True),
+        ({"author_domains": ["other.example", "legit.example"]}, True),
+        ({"author_domains": ["git.example"]}, False),
+        ({"author_domains": ["a.legit.example"]}, False),
+        ({"author_domains": ["example"], "include_subdomains": False}, False),
+        ({"author_domains": ["legit.example"], "include_subdomains": False}, True),
+        ({"networks": ["192.0.2.0/24"]}, True),
+        ({"networks": ["198.51.100.0/24", "192.0.2.66/32"]}, True),
+        ({"networks": ["198.51.100.0/24"]}, False),
+        ({"networks": ["2001:db8::/32"]}, False),
+        ({"networks": ["::/0"]}, False),
+        ({"dkim": ["list.example"]}, True),
+        ({"dkim": ["bulk.list.example"]}, True),
+        ({"dkim": ["x.bulk.list.example"]}, False),
+        ({"dkim": ["legit.example"]}, False),
+        ({"spf": ["forward.example"]}, True),
+        ({"spf": ["list.example"]}, False),
+        ({"ptr": ["host.example"]}, True),
+        ({"ptr": ["ost.example"]}, False),
+        ({"arc": ["last.example"]}, True),
+        ({"arc": ["first.example"]}, False),
+        ({"recipient_domains": ["example.com"]}, True),
+        ({"recipient_domains": ["com"]}, False),
+        ({"recipient_domains": ["other.example"]}, False),
+        ({"author_domains": ["legit.example"], "networks": ["192.0.2.0/24"], "dkim": ["list.example"]}, True),
+        ({"author_domains": ["legit.example"], "networks": ["198.51.100.0/24"]}, False),
+        ({"networks": ["192.0.2.0/24"], "expires": date(2026, 11, 22)}, True),
+        ({"networks": ["192.0.2.0/24"], "expires": date(2026, 11, 21)}, False),
+        ({"expires": date(2027, 1, 1)}, False),
+    ],
+)
+def test_when_a_rule_matches(conditions: dict[str, Any], matches: bool) -> None:
+    """Every condition given holds, by any of its values; names by whole labels; through its last day."""
+    verdict = judge(result(P_REJECT), LocalPolicy(rules=(rule("accept", **conditions),)), RULE_CONTEXT)
+    assert verdict.disposition is (NONE if matches else REJECT)
+
+
+def rule(action: Any, **conditions: Any) -> Rule:
+    """A rule from words."""
+    made: dict[str, Any] = {}
+    for name, value in conditions.items():
+        if name == "networks":
+            made[name] = tuple(map(ip_network, value))
+        else:
+            made[name] = tuple(map(Domain, value)) if isinstance(value, list) else value
+    return Rule(action, **made)
+
+
+ANY = {"networks": ["0.0.0.0/0"]}
+
+
+@pytest.mark.parametrize(
+    ("record", "status", "action", "disposition"),
+    [
+        (P_REJECT, "fail", "accept", NONE),
+        (P_REJECT, "fail", "none", NONE),
+        (P_REJECT, "fail", "quarantine", QUARANTINE),
+        (P_REJECT, "fail", "tag", REJECT),
+        (P_NONE, "fail", "quarantine", QUARANTINE),
+        (P_NONE, "fail", "reject", REJECT),
+        ("", "none", "reject", REJECT),
+        ("", "none", "quarantine", QUARANTINE),
+        ("", "none", "accept", NONE),
+        (P_REJECT, "pass", "reject", PASS),
+        (P_NONE, "pass", "quarantine", NONE),
+        (P_REJECT, "temperror", "reject", NONE),
+        (P_REJECT, "temperror", "accept", NONE),
+    ],
+)
+def test_what_a_rule_does(record: str, status: str, action: str, disposition: Disposition) -> None:
+    """A rule decides for mail without a DMARC pass; a pass stays, and a DNS failure refuses nothing."""
+    verdict = judge(result(record, status), LocalPolicy(rules=(rule(action, comment="why", **ANY),)), RULE_CONTEXT)
+    assert verdict.disposition is disposition
+
+
+def test_a_rule_gives_its_reason_and_comment() -> None:
+    """The right override reason: reports and Authentication-Results show it."""
+    rules = (rule("accept", comment="the club's list", reason=OverrideType.MAILING_LIST, **ANY),)
+    verdict = judge(result(P_REJECT), LocalPolicy(rules=rules), RULE_CONTEXT)
+    assert verdict.reasons == (OverrideReason(OverrideType.MAILING_LIST, "the club's list"),)
+    assert "local rule 1" in verdict.decided_by
+    assert verdict.policy is Policy.REJECT
+
+
+def test_the_first_rule_that_matches_decides() -> None:
+    """Ordered; tags are collected on the way and do not decide."""
+    rules = (
+        rule("accept", dkim=["nobody.example"]),
+        rule("tag", tag="seen", **ANY),
+        rule("quarantine", comment="second", **ANY),
+        rule("accept", **ANY),
+        rule("tag", tag="late", **ANY),
+    )
+    verdict = judge(result(P_REJECT), LocalPolicy(rules=rules), RULE_CONTEXT)
+    assert (verdict.disposition, verdict.tags, reasons(verdict)) == (QUARANTINE, ("seen",), [("local_policy", "second")])
+
+
+def test_a_rule_that_changes_nothing_gives_no_reason() -> None:
+    """RFC 9990: a reason explains a deviation."""
+    assert judge(result(P_REJECT), LocalPolicy(rules=(rule("reject", **ANY),)), RULE_CONTEXT).reasons == ()
+    assert judge(result(P_NONE), LocalPolicy(rules=(rule("accept", **ANY),)), RULE_CONTEXT).reasons == ()
+
+
+def test_accept_delivers_what_would_be_deferred_and_none_does_not() -> None:
+    """`none` is like p=none where the policy is not even known."""
+    tempfail = LocalPolicy(on_temperror="tempfail")
+    dmarc = result(P_REJECT, "temperror")
+    assert not judge(dmarc, replace(tempfail, rules=(rule("accept", **ANY),)), RULE_CONTEXT).tempfail
+    assert judge(dmarc, replace(tempfail, rules=(rule("none", **ANY),)), RULE_CONTEXT).tempfail
+
+
+def test_all_recipients_must_be_in_the_rule() -> None:
+    """A second recipient cannot carry the exception of the first to others."""
+    both = replace(RULE_CONTEXT, recipient_domains=(Domain("example.com"), Domain("example.org")))
+    rules = (rule("accept", recipient_domains=["example.com"]),)
+    assert judge(result(P_REJECT), LocalPolicy(rules=rules), both).disposition is REJECT
+    nobody = replace(RULE_CONTEXT, recipient_domains=())
+    assert judge(result(P_REJECT), LocalPolicy(rules=rules), nobody).disposition is REJECT
+
+
+@pytest.mark.parametrize(("action", "disposition"), [("accept", QUARANTINE), ("none", QUARANTINE), ("reject", REJECT)])
+def test_a_malformed_author_matches_only_strict_rules(action: str, disposition: Disposition) -> None:
+    """An exception for an author domain needs an author; a refusal needs only the name in sight."""
+    rules = (rule(action, author_domains=["b.example"]),)
+    assert judge(malformed(B_QUARANTINE, C_NONE), LocalPolicy(rules=rules), RULE_CONTEXT).disposition is disposition
+
+
+def test_an_exception_by_network_holds_for_a_malformed_author() -> None:
+    """What the administrator says of a source does not depend on the From field."""
+    rules = (rule("accept", networks=["192.0.2.66/32"]),)
+    assert judge(malformed(A_REJECT), LocalPolicy(rules=rules), RULE_CONTEXT).disposition is NONE
+
+
+def test_a_rule_quarantines_as_configured() -> None:
+    """quarantine_action = reject holds for a rule's quarantine too."""
+    policy = LocalPolicy(quarantine_action="reject", rules=(rule("quarantine", **ANY),))
+    assert judge(result(P_NONE), policy, RULE_CONTEXT).disposition is REJECT
+
+
+# --- monitor mode
+
+
+@pytest.mark.parametrize(
+    ("record", "status", "would_be", "disposition", "comments"),
+    [
+        (P_REJECT, "fail", REJECT, NONE, ["monitor"]),
+        (P_QUARANTINE, "fail", QUARANTINE, NONE, ["monitor"]),
+        (f"{P_REJECT}; t=y", "fail", QUARANTINE, NONE, ["t=y", "monitor"]),
+        (f"{P_QUARANTINE}; t=y", "fail", NONE, NONE, ["t=y"]),
+        (P_NONE, "fail", NONE, NONE, []),
+        (P_REJECT, "pass", PASS, PASS, []),
+        ("", "none", NONE, NONE, []),
+    ],
+)
+def test_monitor_mode(record: str, status: str, would_be: Disposition, disposition: Disposition, comments: list[str]) -> None:
+    """DESIGN.md, enforce = false: nothing refused or quarantined, reason local_policy "monitor", and what would have been."""
+    verdict = judge(result(record, status), LocalPolicy(enforce=False))
+    assert (verdict.would_be, verdict.disposition) == (would_be, disposition)
+    assert [reason.comment for reason in verdict.reasons] == comments
+
+
+def test_monitor_mode_refuses_nothing_whatever_is_configured() -> None:
+    """No rule, cap, malformed From or DNS failure gets through."""
+    policies = [
+        LocalPolicy(enforce=False, on_temperror="tempfail", quarantine_action="reject", malformed_from="reject", rules=rules)
+        for rules in ((), (rule("reject", **ANY),))
+    ]
+    results = [result(P_REJECT), result("", "temperror"), result("", "none"), malformed(A_REJECT), malformed(), malformed(more=True)]
+    for policy, dmarc in product(policies, results):
+        verdict = judge(dmarc, policy, RULE_CONTEXT)
+        assert (verdict.disposition, verdict.tempfail) == (NONE, False)
+
+
+# --- what must always hold
+
+
+def test_a_deviation_always_has_a_reason() -> None:
+    """RFC 9990: reason is mandatory when the applied policy is not the published one; and only then is there one."""
+    records = [P_NONE, P_QUARANTINE, P_REJECT, f"{P_REJECT}; t=y", f"{P_QUARANTINE}; pct=0", f"{P_REJECT}; pct=0"]
+    policies = [
+        LocalPolicy(enforce=enforce, quarantine_action=quarantine, reject_action=reject, rules=rules)
+        for enforce, quarantine, reject, rules in product(
+            (True, False),
+            ("header", "hold", "reject"),
+            ("reject", "quarantine"),
+            ((), (rule("accept", **ANY),), (rule("reject", **ANY),), (rule("quarantine", **ANY),)),
+        )
+    ]
+    contexts = [RULE_CONTEXT, replace(RULE_CONTEXT, source_known=False), replace(RULE_CONTEXT, arc_override="arc=pass")]
+    for record, policy, context, testing in product(records, policies, contexts, (False, True)):
+        dmarc = result(record, testing_key_only=testing)
+        assert dmarc.outcome is not None
+        verdict = judge(dmarc, policy, context, sample=50.0)
+        deviates = verdict.disposition.value != dmarc.outcome.policy.value
+        assert bool(verdict.reasons) is deviates or (not policy.enforce and verdict.would_be in (QUARANTINE, REJECT))
