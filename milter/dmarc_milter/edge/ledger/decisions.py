@@ -6,7 +6,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from dmarc_milter.edge.ledger.database import Database, fetch
-from dmarc_milter.report.facts import Facts, decode
+from dmarc_milter.report.facts import Facts, decode, printable
+
+
+MAX_KEY = 300
+"""Characters of what is searched for; what is stored is printable ASCII and shorter."""
 
 
 class Decision(NamedTuple):
@@ -39,11 +43,12 @@ class Filter:
             values.append(self.until)
         if self.author_domain:
             conditions.append("(author_domain = ? OR author_domain LIKE ? ESCAPE '!')")
-            values += [self.author_domain, "%." + _like(self.author_domain)]
+            name = printable(self.author_domain, MAX_KEY)
+            values += [name, "%." + _like(name)]
         for column in ("policy_domain", "source_ip", "status", "disposition", "would_be"):
             if value := getattr(self, column):
                 conditions.append(f"{column} = ?")
-                values.append(value)
+                values.append(printable(value, MAX_KEY))
         return " AND ".join(conditions), values
 
 
@@ -81,7 +86,7 @@ class Decisions:
 
     def find(self, key: str, *, limit: int = 20) -> list[Decision]:
         """Decisions about a queue id or a Message-ID (with or without angle brackets), newest first."""
-        bare = key.strip().removeprefix("<").removesuffix(">")
+        bare = printable(key.strip().removeprefix("<").removesuffix(">"), MAX_KEY)
         sql = "SELECT facts, host FROM decision WHERE queue_id = ? OR message_id = ? ORDER BY at DESC, id DESC LIMIT ?"
         return [Decision(decode(bytes(facts)), host) for facts, host in fetch(self._database, sql, (bare, bare, limit))]
 

@@ -67,7 +67,7 @@ class Failures:
         values = (state, next_at, reply[:500], sample, failure.id, owner)
         return attempt(self._database, lambda transaction: transaction.run(sql, values) == 1)
 
-    def list(self, limit: int = 100) -> list[Failure]:
+    def find(self, limit: int = 100) -> list[Failure]:
         """Newest first."""
         sql = f"SELECT {_COLUMNS} FROM failure ORDER BY at DESC, id LIMIT ?"  # noqa: S608
         return [_failure(row) for row in fetch(self._database, sql, (limit,))]

@@ -75,6 +75,7 @@ class Spool:
         self._writer: _Writer | None = None
         self._recorded = self._unrecorded = self._late = self._lost = 0
         self._failing = False
+        self._problem = ""
 
     def record(self, evaluation: Evaluation, sample: bytes | None = None) -> bool:
         """True once the evaluation will outlive this process. False: not known to within a second; it is counted, and the mail goes on.
@@ -140,13 +141,17 @@ class Spool:
                 return True
             entry.abandoned = True
             self._unrecorded += 1
+            stalled = not self._failing
             self._failing = True
+        if stalled:
+            LOG.error("spool: no commit within %.1f s; mail goes on, messages are counted as unrecorded", self._patience)
         return False
 
     def _settle(self, entries: list[_Entry], failure: SpoolError | None, dropped: list[_Entry]) -> None:
         """The writer's news about a group: written (`failure` is None) or not; `dropped` are given up for good."""
         with self._mutex:
             was, self._failing = self._failing, failure is not None
+            before, self._problem = self._problem, str(failure or "")
             if failure is None:
                 self._recorded += len(entries)
                 for entry in entries:
@@ -156,8 +161,8 @@ class Spool:
         for entry in entries:
             if not entry.abandoned and entry.waiter.locked():
                 entry.waiter.release()
-        if failure is not None and not was:
-            LOG.error("spool failing: %s; mail goes on, messages are counted as unrecorded", failure)
+        if failure is not None and str(failure) != before:
+            LOG.error("spool: %s; mail goes on, messages are counted as unrecorded", failure)
         elif failure is None and was:
             LOG.warning("spool works again")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dmarc_milter.edge.ledger import counting, schema
 from dmarc_milter.edge.ledger.counting import Batch, Caps
-from dmarc_milter.edge.ledger.database import Database, attempt, connect, fetch
+from dmarc_milter.edge.ledger.database import Database, StoreError, attempt, connect, fetch
 from dmarc_milter.edge.ledger.decisions import Decisions
 from dmarc_milter.edge.ledger.deliveries import Deliveries
 from dmarc_milter.edge.ledger.destinations import Destinations
@@ -45,7 +45,11 @@ class Store:
     def open(cls, url: str, options: StoreOptions = StoreOptions(), *, password: str = "", clock: Callable[[], float] = time.time) -> Store:
         """The store at `store.url`; its schema is seen to. Raises StoreError."""
         store = cls(connect(url, password), options, clock=clock)
-        store.ready()
+        try:
+            store.ready()
+        except StoreError:
+            store.close()
+            raise
         return store
 
     def ready(self) -> None:
