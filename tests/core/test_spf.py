@@ -669,9 +669,9 @@ def test_no_record_is_slow(text: str) -> None:
     for n in range(10):
         zone.add(f"h{n}.example", "A", *([NOTHING] * 4000))
     spf_record.parse.cache_clear()
-    began = time.perf_counter()
+    began = time.thread_time()
     check(envelope(local_part="a-" * 120), zone)
-    assert time.perf_counter() - began < 0.2
+    assert time.thread_time() - began < 0.2
 
 
 class AnyAnswer(Zone):

