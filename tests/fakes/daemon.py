@@ -61,6 +61,9 @@ class Daemon:
         self.log = folder / "log"
         self.command = tuple(command) or ("-m", "dmarc_milter", "serve", "--config")
         self.process: subprocess.Popen[bytes] | None = None
+        self.environment: dict[str, str] = {}
+        self.pass_fds: tuple[int, ...] = ()
+        self.clients: list[MilterClient] = []
         self.configure(tables or {}, extra)
 
     def configure(self, tables: Tables, extra: str = "") -> None:
@@ -90,7 +93,12 @@ class Daemon:
         environment.pop("NOTIFY_SOCKET", None)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, *self.command, str(self.config)], env=environment, stdout=log, stderr=log, start_new_session=True
+                [sys.executable, *self.command, str(self.config)],
+                env=environment | self.environment,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=self.pass_fds,
             )
         return self.process
 
@@ -102,7 +110,9 @@ class Daemon:
             raise RuntimeError(f"the daemon did not start:\n{self.text()}")
 
     def stop(self) -> int | None:
-        """End it for certain, workers included; its exit code."""
+        """End it for certain, workers and connections included; its exit code."""
+        for client in self.clients:
+            client.close()
         if self.process is None:
             return None
         workers = self.workers()
@@ -121,6 +131,7 @@ class Daemon:
     def client(self, *, negotiated: bool = True, timeout: float = 30.0) -> MilterClient:
         """A connection as an MTA makes it."""
         client = MilterClient(self.address, timeout=timeout)
+        self.clients.append(client)
         if negotiated:
             client.negotiate()
         return client

@@ -87,7 +87,11 @@ class MilterClient:
         if isinstance(address, str):
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             sock.settimeout(timeout)
-            sock.connect(address)
+            try:
+                sock.connect(address)
+            except OSError:
+                sock.close()
+                raise
         else:
             sock = socket.create_connection(address, timeout)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -27,7 +27,8 @@ from dmarc_milter.edge.poison import Poison
 TICK = 0.2
 """Seconds between looks at the workers when nothing else happens."""
 HUNG = 15.0
-"""Seconds without a sign of life after which a worker is killed."""
+"""Seconds without a sign of life after which a worker is killed; the deadline of an evaluation where that is shorter."""
+MIN_HUNG = 2.0
 RELOAD_DRAIN = 600.0
 """Seconds that sessions of a replaced worker get to end by themselves."""
 STARTING = 30.0
@@ -87,6 +88,7 @@ class Supervisor:
         self._fallback: Config | None = None
         """What to return to when the workers of a reload do not start."""
         self._looked = time.monotonic()
+        self._patient_until = 0.0
         self._wake, self._waker = socket.socketpair()
         self._listening = open_socket(config)
         self._was_ready = False
@@ -148,9 +150,11 @@ class Supervisor:
 
     def _supervise(self) -> None:
         now = time.monotonic()
-        paused, self._looked = now - self._looked > 5 * TICK + 1, now
+        if now - self._looked > 5 * TICK + 1:
+            self._patient_until = now + MIN_HUNG  # the whole machine paused: workers get a moment to show that they live
+        self._looked = now
         self._reap()
-        if not paused:  # after a pause of the whole machine the workers get a moment to show that they live
+        if now >= self._patient_until:
             self._check_life(now)
         self._poison.expire(now)
         self._fill(now)
@@ -259,15 +263,17 @@ class Supervisor:
 
     def _check_life(self, now: float) -> None:
         """Kill what shows no sign of life or has passed the deadline of an evaluation."""
+        deadline = self._config.milter.deadline
+        hung = max(MIN_HUNG, min(HUNG, deadline))
         for one in self._workers.values():
             if one.killed_for:
                 continue
-            overdue = tuple(job.fingerprint for job in one.slot.jobs() if now - job.since > self._config.milter.deadline)
+            overdue = tuple(job.fingerprint for job in one.slot.jobs() if now - job.since > deadline)
             if overdue:
                 one.guilty = overdue
-                self._end(one, f"an evaluation took more than {self._config.milter.deadline:g} s")
-            elif now - one.slot.heartbeat > HUNG:
-                self._end(one, f"no sign of life for {HUNG:g} s")
+                self._end(one, f"an evaluation took more than {deadline:g} s")
+            elif now - one.slot.heartbeat > hung:
+                self._end(one, f"no sign of life for {hung:g} s")
             elif not one.ready and now - one.started > STARTING:
                 self._end(one, f"not ready after {STARTING:g} s")
 
