@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 from dmarc_milter.edge.ledger.database import Database, fetch
 from dmarc_milter.report.facts import Facts, decode, printable
 
-
 MAX_KEY = 300
 """Characters of what is searched for; what is stored is printable ASCII and shorter."""
 
