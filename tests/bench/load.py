@@ -1,0 +1,322 @@
+"""Drives a milter as an MTA would, quick enough not to be the limit: whole messages from packets that were made before.
+
+    python -m bench.load inet:8893@127.0.0.1 .bench --connections 16 --pid 4711
+
+Every connection carries one message unless `reuse`; steps that the milter wants no reply to leave in one write, as the protocol
+allows. Measured: seconds from the connection's start (and from the last write) to the final reply, and the CPU time of processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import select
+import socket
+import struct
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from bench.corpus import Sample, load_or_make
+from fakes.milter_client import ALL_ACTIONS, ALL_STEPS, CHUNK, LEADSPC, STEP
+
+Address = tuple[str, int] | str
+TICK = os.sysconf("SC_CLK_TCK")
+CHANGES = b"hmiqbe+-2"
+FINAL = b"cartdys4f"
+OFFER = struct.pack(">IcIII", 13, b"O", 6, ALL_ACTIONS, ALL_STEPS)
+
+
+def packet(command: bytes, data: bytes = b"") -> bytes:
+    """One packet of the protocol."""
+    return struct.pack(">I", len(data) + 1) + command + data
+
+
+def macros(command: bytes, values: dict[str, str]) -> bytes:
+    """The packet of macros for a step."""
+    return packet(b"D", command + b"".join(f"{name}\0{value}\0".encode() for name, value in values.items()))
+
+
+def packets_of(sample: Sample, number: int, steps: int) -> Iterator[tuple[str, bytes]]:
+    """(step, packets) of one message, as Postfix sends them."""
+    queue = {"i": f"4B{number:08X}"}
+    port = struct.pack(">H", 25000 + number % 30000)
+    yield (
+        "C",
+        macros(b"C", {"j": "mx.receiver.example", "{daemon_name}": "smtpd", "v": "Postfix 3.9"})
+        + packet(b"C", sample.helo.encode() + b"\x004" + port + sample.client.encode() + b"\0"),
+    )
+    yield "H", packet(b"H", sample.helo.encode() + b"\0")
+    yield "M", macros(b"M", {"{mail_addr}": sample.mail_from}) + packet(b"M", f"<{sample.mail_from}>\0SIZE={len(sample.body)}\0".encode())
+    yield "R", macros(b"R", queue) + packet(b"R", f"<user{number % 900}@receiver.example>\0".encode())
+    yield "T", packet(b"T")
+    for name, value in sample.fields:
+        yield "L", packet(b"L", name + b"\0" + (value if steps & LEADSPC else value.removeprefix(b" ")) + b"\0")
+    yield "N", macros(b"N", queue) + packet(b"N")
+    for start in range(0, len(sample.body), CHUNK):
+        yield "B", packet(b"B", sample.body[start : start + CHUNK])
+    yield "E", macros(b"E", queue) + packet(b"E")
+
+
+def segments_of(sample: Sample, number: int, steps: int) -> list[bytes]:
+    """What to send before each reply that has to be awaited; the last one ends the message."""
+    segments, together = [], bytearray()
+    for step, octets in packets_of(sample, number, steps):
+        no_step, no_reply = STEP.get(step, (0, 0))
+        if steps & no_step:
+            continue
+        together += octets
+        if not steps & no_reply:
+            segments.append(bytes(together))
+            together.clear()
+    return segments
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a run measured. `replies` counts final replies: c, a, r, t, d, y (with a text), lost."""
+
+    seconds: float = 0.0
+    whole: list[float] = field(default_factory=list)
+    final: list[float] = field(default_factory=list)
+    replies: Counter[str] = field(default_factory=Counter)
+    results: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """(expected, found) dmarc= results; found is "" where the milter added none."""
+
+    @property
+    def rate(self) -> float:
+        """Messages per second."""
+        return len(self.whole) / self.seconds if self.seconds else 0.0
+
+    def quantile(self, share: float, times: Sequence[float] | None = None) -> float:
+        """Seconds within which this share of the messages was answered."""
+        ordered = sorted(self.whole if times is None else times)
+        return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
+
+
+class Connection:
+    """One connection at work: what it has still to send, what it has received."""
+
+    def __init__(self, address: Address) -> None:
+        family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
+        self.socket = socket.socket(family, socket.SOCK_STREAM)
+        self.socket.connect(address)
+        if family == socket.AF_INET:
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.socket.setblocking(False)
+        self.handle = self.socket.fileno()
+        self.steps = -1
+        self.segments: list[bytes] = []
+        self.unsent = memoryview(b"")
+        self.received = bytearray()
+        self.began = self.sent = 0.0
+        self.result = b""
+        self.number = 0
+
+    def push(self) -> bool:
+        """Send what the socket takes; whether something is left."""
+        while self.unsent:
+            try:
+                self.unsent = self.unsent[self.socket.send(self.unsent) :]
+            except BlockingIOError:
+                return True
+        return False
+
+    def take(self) -> bytes | None:
+        """The next final reply, None when it is not there yet. Changes are only looked at for dmarc=."""
+        while len(self.received) >= 4:
+            size = struct.unpack_from(">I", self.received)[0]
+            if len(self.received) < 4 + size:
+                return None
+            reply = bytes(self.received[4 : 4 + size])
+            del self.received[: 4 + size]
+            if reply[:1] in b"hi" and b"Authentication-Results" in reply[:32]:
+                self.result = reply.partition(b"dmarc=")[2].split()[0].rstrip(b";\0") if b"dmarc=" in reply else b""
+            elif reply[0] in FINAL or reply[:1] == b"O":
+                return reply
+        return None
+
+
+class Driver:
+    """Runs samples against one milter."""
+
+    def __init__(self, address: Address, samples: Sequence[Sample], *, connections: int = 1, reuse: bool = False) -> None:
+        self.address, self.samples = address, samples
+        self.connections, self.reuse = connections, reuse
+        self.outcome = Outcome()
+        self._made: dict[int, list[list[bytes]]] = {}
+        self._poll = select.epoll()
+        self._open: dict[int, Connection] = {}
+
+    def prepare(self) -> None:
+        """Make every packet, after asking the milter what it wants. Not part of what is measured."""
+        connection = Connection(self.address)
+        connection.socket.setblocking(True)
+        connection.socket.sendall(OFFER)
+        while (reply := connection.take()) is None:
+            connection.received += connection.socket.recv(4096)
+        connection.socket.close()
+        self._packets(struct.unpack_from(">I", reply, 9)[0])
+
+    def run(self, messages: int) -> Outcome:
+        """Send so many messages, the samples over and over."""
+        self.prepare()
+        self.outcome = Outcome()
+        numbers = iter(range(messages))
+        began = time.perf_counter()
+        for number in islice(numbers, self.connections):
+            self._begin(number)
+        while self._open:
+            for handle, event in self._poll.poll(60):
+                connection = self._open[handle]
+                if self._advance(connection, event):
+                    self._next(connection, next(numbers, None))
+        self.outcome.seconds = time.perf_counter() - began
+        return self.outcome
+
+    def _packets(self, steps: int) -> list[list[bytes]]:
+        if steps not in self._made:
+            self._made[steps] = [segments_of(sample, number, steps) for number, sample in enumerate(self.samples)]
+        return self._made[steps]
+
+    def _begin(self, number: int) -> None:
+        began = time.perf_counter()
+        connection = Connection(self.address)
+        connection.number, connection.began = number, began
+        connection.unsent = memoryview(OFFER)
+        self._open[connection.handle] = connection
+        self._poll.register(connection.handle, select.EPOLLIN)
+        connection.push()
+
+    def _next(self, connection: Connection, number: int | None) -> None:
+        if self.reuse and number is not None and connection.steps >= 0:
+            connection.number, connection.began = number, time.perf_counter()
+            connection.segments = list(self._packets(connection.steps)[number % len(self.samples)])
+            connection.segments[0] = packet(b"K") + connection.segments[0]
+            self._send(connection)
+            return
+        del self._open[connection.handle]
+        connection.socket.setblocking(True)
+        with contextlib.suppress(OSError):
+            connection.socket.sendall(packet(b"Q"))
+        connection.socket.close()
+        if number is not None:
+            self._begin(number)
+
+    def _send(self, connection: Connection) -> None:
+        connection.unsent = memoryview(connection.segments.pop(0))
+        connection.sent = time.perf_counter()
+        connection.result = b""
+        if connection.push():
+            self._poll.modify(connection.handle, select.EPOLLIN | select.EPOLLOUT)
+
+    def _advance(self, connection: Connection, event: int) -> bool:
+        """Go on with one connection; whether its message is done."""
+        if event & select.EPOLLOUT and not connection.push():
+            self._poll.modify(connection.handle, select.EPOLLIN)
+        try:
+            chunk = connection.socket.recv(65536)
+        except BlockingIOError:
+            return False
+        except OSError:
+            chunk = b""
+        if not chunk:
+            connection.steps = -1
+            self.outcome.replies["lost"] += 1
+            return True
+        connection.received += chunk
+        reply = connection.take()
+        if reply is None:
+            return False
+        if reply[:1] == b"O":
+            connection.steps = struct.unpack_from(">I", reply, 9)[0]
+            connection.segments = list(self._packets(connection.steps)[connection.number % len(self.samples)])
+            self._send(connection)
+            return False
+        if connection.segments and reply[:1] in b"cs":
+            if reply[:1] == b"s":
+                del connection.segments[:-1]
+            self._send(connection)
+            return False
+        self._count(connection, reply)
+        return True
+
+    def _count(self, connection: Connection, reply: bytes) -> None:
+        now = time.perf_counter()
+        self.outcome.whole.append(now - connection.began)
+        self.outcome.final.append(now - connection.sent)
+        self.outcome.replies[reply[:1].decode("latin-1")] += 1
+        expected = self.samples[connection.number % len(self.samples)].expected
+        found = connection.result.decode("latin-1") or ("fail" if reply[:1] in b"yr" else "")
+        self.outcome.results[expected, found] += 1
+
+
+class Cost:
+    """CPU seconds and memory of processes and everything below them."""
+
+    def __init__(self, pids: Sequence[int]) -> None:
+        self.pids = tuple(pids)
+
+    def family(self) -> list[int]:
+        """The processes and their descendants that live now."""
+        found, todo = [], list(self.pids)
+        while todo:
+            pid = todo.pop()
+            found.append(pid)
+            for path in Path(f"/proc/{pid}/task").glob("*/children"):
+                todo += [int(each) for each in path.read_text().split()]
+        return found
+
+    def cpu(self) -> float:
+        """User and system seconds so far, threads that ended included."""
+        total = 0
+        for pid in self.family():
+            values = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            total += int(values[11]) + int(values[12])
+        return total / TICK
+
+    def memory(self) -> float:
+        """Proportional set size together, in MB."""
+        total = 0
+        for pid in self.family():
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+            total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+        return total / 1024
+
+
+def parse_address(text: str) -> Address:
+    """\"inet:PORT@HOST" or "unix:PATH", as in main.cf."""
+    kind, _, rest = text.partition(":")
+    if kind in ("unix", "local"):
+        return rest
+    port, _, host = rest.partition("@")
+    return host or "127.0.0.1", int(port)
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(prog="python -m bench.load", description=__doc__)
+    parser.add_argument("address", type=parse_address)
+    parser.add_argument("corpus", type=Path, help="the folder of the corpus")
+    parser.add_argument("--messages", type=int, default=2000)
+    parser.add_argument("--connections", type=int, default=1)
+    parser.add_argument("--reuse", action="store_true", help="many messages on a connection")
+    parser.add_argument("--pid", type=int, action="append", default=[])
+    arguments = parser.parse_args()
+    driver = Driver(arguments.address, load_or_make(arguments.corpus).samples, connections=arguments.connections, reuse=arguments.reuse)
+    cost = Cost(arguments.pid)
+    before = cost.cpu()
+    outcome = driver.run(arguments.messages)
+    spent = cost.cpu() - before
+    print(f"{outcome.rate:.0f} messages/s, CPU {spent / arguments.messages * 1e3:.2f} ms each, replies {dict(outcome.replies)}")
+    print("ms: " + ", ".join(f"p{share} {outcome.quantile(share / 100) * 1e3:.1f}" for share in (50, 90, 99, 100)))
+    for (expected, found), count in sorted(outcome.results.items()):
+        print(f"expected {expected:<6} found {found or '-':<10}{count:>6}")
+
+
+if __name__ == "__main__":
+    main()
