@@ -167,8 +167,14 @@ class _AddressList:
     def start_angle(self) -> None:
         words = [token for token in self.phrase if token.kind not in CFWS]
         if AT in words:
+            # A name that is or ends as an address, as some clients write: one more mailbox that must agree. With anything after it,
+            # readers who skip white space would see another domain.
+            if words[-2:-1] != [AT]:
+                raise _NotStrict("@ in a name")
+            self.domains[_host(words.pop())] = None
             self.tolerated = Tolerated.NAME
-        _check_phrase([token for token in words if token != AT])
+            words.pop()
+        _check_phrase(words)
         self.phrase = []
         self.dangling = False
 
@@ -264,12 +270,17 @@ def _addr_spec_domain(tokens: list[_Token]) -> Domain:
     if len(kept) != 3 or kept[1] != AT:
         raise _NotStrict("not an address")
     local, host = kept[0], kept[2]
-    if host.kind is _Kind.LITERAL:
-        raise _NotStrict("address literal")
-    if local.kind not in (_Kind.ATOM, _Kind.QUOTED) or host.kind is not _Kind.ATOM:
+    if local.kind not in (_Kind.ATOM, _Kind.QUOTED):
         raise _NotStrict("not an address")
     _check_local_part(local.text)
-    found = domain.parse(host.text)
+    return _host(host)
+
+
+def _host(token: _Token) -> Domain:
+    """The token after an @ as a name. Raises _NotStrict."""
+    if token.kind is not _Kind.ATOM:
+        raise _NotStrict("address literal" if token.kind is _Kind.LITERAL else "not an address")
+    found = domain.parse(token.text)
     if isinstance(found, Malformed):
         raise _NotStrict(found.reason)
     return found

@@ -66,6 +66,7 @@ def _texts(value: bytes, decoded: bool) -> Iterator[str]:
     yield text
     if decoded and "=?" in text:
         yield decode_words(text).translate(MAPPED)
+        yield ENCODED_WORD.sub(_decoded, text).translate(MAPPED)
     cleaned = text.translate(DROP)
     if cleaned != text:
         yield cleaned

@@ -18,11 +18,11 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def is_linear(function: Callable[[bytes], object], make: Callable[[int], bytes], size: int = 65536) -> bool:
-    """Whether time(2n) / time(n) < 2.6 in at least one of several tries, each the best of three."""
+    """Whether time(2n) / time(n) < 2.6 in at least one of several tries: noise may spoil some, but quadratic code fails them all."""
     small, large = make(size), make(2 * size)
     for _ in range(TRIES):
-        once = min(seconds(lambda: function(small)) for _ in range(3))
-        twice = min(seconds(lambda: function(large)) for _ in range(3))
+        once = seconds(lambda: function(small))
+        twice = seconds(lambda: function(large))
         if twice < max(2.6 * once, WORTH_MEASURING):
             return True
     return False
