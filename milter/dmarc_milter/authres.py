@@ -338,7 +338,7 @@ def _spellings(ids: tuple[str, ...]) -> frozenset[str]:
 
 def _folded_id(name: str) -> str:
     """How an authserv-id is compared."""
-    folded = unicodedata.normalize("NFKC", name.translate(FOLD)).strip(".'`")
+    folded = unicodedata.normalize("NFKC", name.translate(FOLD)).strip(" .'`")  # other scripts' spaces have become plain ones
     if folded.isascii():
         return folded
     found = domain.parse(folded)
