@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import pytest
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 from dmarc_milter import spf_record
 from dmarc_milter.domain import Malformed
 from dmarc_milter.spf_record import Macro, SpfRecord, parse, select, tokens
+from fakes.growth import is_linear, seconds
 
 MAX_TERM = 512
 
@@ -151,20 +151,14 @@ GROWING: dict[str, Callable[[int], bytes]] = {
 
 @pytest.mark.parametrize("shape", GROWING)
 def test_time_grows_with_the_size_alone(shape: str) -> None:
-    """SPF-09, SECURITY-CASES 15 (5): each doubling takes less than 2.6 times as long, up to 128 KiB and without a limit on terms.
+    """SPF-09, SECURITY-CASES 15 (5): without a limit on terms, and 64 KiB in less than 0.2 s."""
 
-    Processor time, and three doublings at once, so that a busy machine does not fail it: a quadratic pattern takes 64 times as long.
-    """
+    def judge(text: bytes) -> None:
+        spf_record.parse.cache_clear()
+        parse(text, 1 << 20)
 
-    def seconds(size: int) -> float:
-        text = b"v=spf1 " + GROWING[shape](size)
-        times = []
-        for _ in range(3):
-            spf_record.parse.cache_clear()
-            began = time.thread_time()
-            parse(text, 1 << 20)
-            times.append(time.thread_time() - began)
-        return min(times)
+    def make(size: int) -> bytes:
+        return b"v=spf1 " + GROWING[shape](size)
 
-    assert seconds(1 << 17) < max(2.6**3 * seconds(1 << 14), 0.05)
-    assert seconds(1 << 16) < 0.2
+    assert is_linear(judge, make)
+    assert min(seconds(lambda: judge(make(65536))) for _ in range(3)) < 0.2
