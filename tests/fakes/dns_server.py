@@ -339,14 +339,17 @@ def main() -> None:
     parser.add_argument("--address", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--delay", type=float, default=0.0, help="seconds before every answer")
+    parser.add_argument("--ttl", type=int, default=300, help="seconds, where the zone says nothing; negative answers too")
     parser.add_argument("--log", action="store_true", help="print every query to stderr at the end")
     arguments = parser.parse_args()
     server = DnsServer(json.loads(arguments.zone.read_text()), address=arguments.address, port=arguments.port, record=arguments.log)
     server.delay = arguments.delay
+    server.zone.ttl = server.zone.soa_ttl = arguments.ttl
     stop = threading.Event()
 
     def reload(_signal: int, _frame: FrameType | None) -> None:
         server.replace(json.loads(arguments.zone.read_text()))
+        server.zone.ttl = server.zone.soa_ttl = arguments.ttl
 
     signal.signal(signal.SIGHUP, reload)
     for number in (signal.SIGTERM, signal.SIGINT):
