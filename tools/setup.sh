@@ -62,5 +62,5 @@ fi
 wanted="-e .${extra:+[$extra]}"
 say "installing the Python libraries into $venv"
 # shellcheck disable=SC2086
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check $wanted || die "pip could not install the libraries named in pyproject.toml (is the package index reachable?)"
+"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --use-pep517 $wanted || die "pip could not install the libraries named in pyproject.toml (is the package index reachable?)"
 touch "$venv/.ready" ${extra:+"$venv/.ready-$extra"}
