@@ -138,16 +138,17 @@ class Signer:
         tags: Mapping[str, str | None] | None = None,
         style: Style = Style(),
         name: bytes = b"DKIM-Signature",
+        first: Sequence[str] = (),
     ) -> Field:
         """A DKIM-Signature field for the message `raw` (CRLF line ends).
 
         `headers` is h=, and what is hashed; `length` signs that many octets of the body and says so. `tags` overrides what the
-        field says, not what is hashed.
+        field says, not what is hashed; the tags named in `first` stand before the others.
         """
         fields, body = header_fields(raw)
         header_mode, _, body_mode = c.partition("/")
         hashed = canonical_body(body, body_mode or "simple")[:length]
-        stated: dict[str, str | None] = {
+        stated: dict[str, str | None] = dict.fromkeys(first) | {
             "v": "1",
             "a": self.algorithm,
             "c": c,

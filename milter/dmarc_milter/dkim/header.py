@@ -47,12 +47,18 @@ class SignedHeaders:
         `unsigned` is that field's value with b= emptied. The signature field is never selected by h= (RFC 6376 5.4).
         """
         hasher = hashlib.sha256()
-        for name, value in self._select(names, mode, position):
-            hasher.update(name + b":" + value)
-        # Not dkim.hash_headers: its search for b= is quadratic, and it strips white space that "simple" keeps.
-        name, value = canonicalize(HeaderField(self._headers.fields[position].name, unsigned), mode)
-        hasher.update(name + b":" + value.removesuffix(b"\r\n"))
+        for field in self._select(names, mode, position):
+            hasher.update(b":".join(field))
+        hasher.update(b":".join(self.emptied(position, unsigned, mode)))
         return hasher.digest()
+
+    def emptied(self, position: int, unsigned: bytes, mode: Mode) -> tuple[bytes, bytes]:
+        """Name and value of the signature field at `position` with b= emptied, as it is signed: without CRLF.
+
+        Not dkim.hash_headers: its search for b= is quadratic, and it strips white space that "simple" keeps.
+        """
+        name, value = canonicalize(HeaderField(self._headers.fields[position].name, unsigned), mode)
+        return name, value.removesuffix(b"\r\n")
 
     def canonical(self, position: int, mode: Mode) -> tuple[bytes, bytes]:
         """Name and value, with CRLF, of the field at `position`."""

@@ -128,9 +128,12 @@ class TagReader:
         return parsed
 
     def names(self) -> tuple[bytes, ...]:
-        """h=: names of header fields in lower case, From among them (RFC 6376 5.4, 6.1.1)."""
-        listed = tuple(name.lower() for name in tags.items(self.text(b"h")))
-        if any(not name or name.translate(None, HEADER_NAME) for name in listed):
+        """h=: names of header fields in lower case, From among them (RFC 6376 5.4, 6.1.1).
+
+        A name left blank is passed over: some signers write one, and no field can have it.
+        """
+        listed = tuple(name.lower() for name in tags.items(self.text(b"h")) if name)
+        if any(name.translate(None, HEADER_NAME) for name in listed):
             self.refuse("h= is not a list of names")
             return ()
         if len(listed) > self.options.max_names:
@@ -186,22 +189,26 @@ def emptied(value: bytes, listed: tags.TagList) -> bytes:
     return value[:start] + value[end:]
 
 
-def parse(value: bytes, options: DkimOptions = DkimOptions()) -> Signature:
-    """One DKIM-Signature field from its value as received. Never raises."""
+def parse(value: bytes, options: DkimOptions = DkimOptions(), *, of_arc: bool = False) -> Signature:
+    """One DKIM-Signature field from its value as received. Never raises.
+
+    `of_arc`: an ARC-Message-Signature, which has no v= and whose i= is not an identifier (RFC 8617 4.1.2).
+    """
     if len(value) > options.max_field:
         return Signature(error="field too long")
     listed = tags.parse(value)
     if isinstance(listed, Malformed):
         return Signature(error=listed.reason)
     reader = TagReader(listed, options)
-    reader.version()
+    if not of_arc:
+        reader.version()
     algorithm = reader.algorithm()
     signing_domain = reader.domain()
     selector = reader.selector(signing_domain)
     octets = reader.base64(b"b")
     body_hash = reader.base64(b"bh")
     names = reader.names()
-    identifier = reader.identifier(signing_domain)
+    identifier = signing_domain if of_arc else reader.identifier(signing_domain)
     header_mode, body_mode = reader.modes()
     length = reader.length()
     reader.methods()
@@ -215,7 +222,7 @@ def parse(value: bytes, options: DkimOptions = DkimOptions()) -> Signature:
         octets=octets,
         unsigned=emptied(value, listed),
         identifier=identifier,
-        identifier_given=b"i" in listed.values,
+        identifier_given=b"i" in listed.values and not of_arc,
         body_hash=body_hash,
         names=names,
         header_mode=header_mode,

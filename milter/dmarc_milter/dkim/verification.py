@@ -75,7 +75,7 @@ class Judge:
 
     def __init__(self, message: Message, keys: KeyRing, options: DkimOptions, now: datetime) -> None:
         self._message = message
-        self._headers = SignedHeaders(message.headers)
+        self.headers = SignedHeaders(message.headers)
         self._keys = keys
         self._options = options
         self._now = int(now.timestamp())
@@ -89,7 +89,7 @@ class Judge:
         answer = self._keys.find(signature.key_name)
         if not answer.keys:
             return _result(signature, answer.status, answer.reason)
-        digest = self._headers.digest(signature.names, signature.header_mode, candidate.position, signature.unsigned)
+        digest = self.headers.digest(signature.names, signature.header_mode, candidate.position, signature.unsigned)
         results = [self._with_key(signature, key, digest) for key in answer.keys]
         best = min(results, key=lambda each: BEST_FIRST.index(each.status))
         return replace(best, unsigned_headers=self._unsigned(signature))
@@ -105,7 +105,7 @@ class Judge:
         if signature.signed_at is not None and signature.signed_at > self._now + self._options.clock_skew:
             return DkimStatus.FAIL, "signed in the future"
         # As dkimpy: one From more than the signer listed is hashed too, so that an added author breaks the signature.
-        if self._headers.uncovered(signature.names, b"from"):
+        if self.headers.uncovered(signature.names, b"from"):
             return DkimStatus.FAIL, "unsigned From field"
         return self._body_flaw(signature)
 
@@ -138,12 +138,12 @@ class Judge:
         if left and not self._options.allow_body_length:
             return f"l= leaves {left} octets unsigned"
         for name in self._options.require_signed:
-            if self._headers.uncovered(signature.names, name.encode("ascii")):
+            if self.headers.uncovered(signature.names, name.encode("ascii")):
                 return f"unsigned {name}"
         return ""
 
     def _unsigned(self, signature: Signature) -> tuple[str, ...]:
-        return tuple(name.decode("ascii") for name in MAY_CHANGE_MEANING if self._headers.uncovered(signature.names, name))
+        return tuple(name.decode("ascii") for name in MAY_CHANGE_MEANING if self.headers.uncovered(signature.names, name))
 
 
 def _distance(signature: Signature, author_domains: Sequence[Domain]) -> tuple[int, int]:
