@@ -13,6 +13,7 @@ from dmarc_milter.address import Author
 from dmarc_milter.arc import ArcOptions, ArcPlan, ArcResult, ArcStatus, trusted_override
 from dmarc_milter.disposition import Context, LocalPolicy, decide
 from dmarc_milter.dkim import DkimOptions, DkimPlan, DkimResult
+from dmarc_milter.dmarc.discovery import Discovery
 from dmarc_milter.dmarc.discovery import questions as policy_questions
 from dmarc_milter.dmarc.evaluate import DmarcOptions, PublicSuffixes, evaluate
 from dmarc_milter.dmarc.result import DmarcResult
@@ -91,6 +92,9 @@ def authenticate(request: Request, resolver: Resolver, options: Options, *, now:
     """
     resolver.prefetch(request.plan.questions)
     message = request.message
+    discovery = Discovery(resolver, options.dmarc, options.suffixes)
+    for domain in (message.author.domain,) if message.author.domain else message.author.candidates:
+        discovery.policy(domain)  # asked for before anything that the sender could make slow; `evaluate` finds the answers there
     seconds = options.seconds
     dkim = dkim_module.verify(message, request.plan.dkim, resolver.share(queries=DKIM_QUERIES, seconds=seconds), options.dkim, now=now)
     spf = request.spf()
