@@ -7,7 +7,7 @@ import pytest
 
 from dmarc_milter.domain import Domain
 from dmarc_milter.edge import suffixes
-from dmarc_milter.edge.suffixes import MAX_FILE, Suffixes, SuffixListError, load_suffixes
+from dmarc_milter.edge.suffixes import MAX_FILE, SuffixListError, Suffixes, latest_suffixes, load_suffixes
 
 
 @pytest.fixture(scope="module")
@@ -126,3 +126,20 @@ def test_a_stale_list_warns(tmp_path: Path, text: bytes) -> None:
     assert "more than six months old" in found.stale(date(2026, 11, 22))
     path.write_bytes(text.replace(version, b"// VERSION: 2026-99-99"))
     assert load_suffixes(str(path)).published.year >= 2026
+
+
+def test_a_file_that_breaks_later_leaves_the_list_read_before(tmp_path: Path, text: bytes) -> None:
+    """FLT-12: the last good one is kept, with a warning; without one there is no start."""
+    path = tmp_path / "list.dat"
+    today = date(2000, 1, 1)
+    with pytest.raises(SuffixListError):
+        latest_suffixes(str(path), today)
+    path.write_bytes(text)
+    found, warning = latest_suffixes(str(path), today)
+    assert warning == ""
+    path.write_bytes(text[:1000])
+    kept, warning = latest_suffixes(str(path), today)
+    assert kept is found
+    assert warning.endswith("; the list read before is kept")
+    path.write_bytes(text)
+    assert "more than six months old" in latest_suffixes(str(path), date(2999, 1, 1))[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 from dmarc_milter.edge.board import Board, Slot
@@ -18,7 +19,7 @@ from dmarc_milter.edge.metrics import Meter
 from dmarc_milter.edge.resolver import DnsResolver
 from dmarc_milter.edge.session import SessionOptions
 from dmarc_milter.edge.setup_lines import attach
-from dmarc_milter.edge.suffixes import load_suffixes
+from dmarc_milter.edge.suffixes import SuffixListError, latest_suffixes
 from dmarc_milter.edge.worker import CannotBuild, Service
 
 
@@ -30,9 +31,12 @@ def build(config: Config, slot: Slot, board: Board, log: Log) -> Service:
         cache_entries=config.dns.cache_entries,
         cache_octets=config.dns.cache_bytes,
     )
+    suffixes, warning = latest_suffixes(config.dmarc.suffix_list, datetime.now(UTC).date())
+    if warning:
+        log.warning("suffix_list", text=warning)
     spool = Spool.open(spool_path(config), SpoolOptions(max_bytes=config.store.spool_max_bytes))
     tools = Tools(
-        options=compiled.options(config, load_suffixes(config.dmarc.suffix_list)),
+        options=compiled.options(config, suffixes),
         marking=compiled.marking(config),
         dns=dns,
         recorder=spool,
@@ -76,12 +80,14 @@ def prepare(config: Config) -> tuple[str, ...]:
     """Everything that can be known to prevent serving, found before the first worker is forked; then the lines to greet with."""
     try:
         prepare_spool(spool_path(config))
-    except SpoolError as error:
+        _, stale = latest_suffixes(config.dmarc.suffix_list, datetime.now(UTC).date())
+    except (SpoolError, SuffixListError) as error:
         raise CannotBuild(str(error)) from None
     mode = "enforce" if config.policy.enforce else "MONITOR: nothing is refused or quarantined; see [policy] enforce"
     return (
         f"mode: {mode}",
         f"socket: {config.milter.socket}",
         f"store: {config.store.url.partition('@')[2] or config.store.url}",
+        *((f"warning: {stale}",) if stale else ()),
         *attach(socket_address(config.milter.socket)),
     )

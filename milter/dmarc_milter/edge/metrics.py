@@ -35,6 +35,8 @@ NAMES: tuple[str, ...] = (
     *(f"seconds_le_{bound:g}" for bound in BOUNDS),
     "seconds_count",
     "microseconds_sum",
+    "organization_differs",
+    "psl_guarded",
 )
 """In the order of the counters; a new one goes to the end, so that a reload does not mix them up."""
 INDEX = {name: index for index, name in enumerate(NAMES)}
@@ -60,6 +62,8 @@ class Meter:
         names += [f"seconds_le_{bound:g}" for bound in BOUNDS if seconds <= bound]
         if not recorded:
             names.append("messages_unrecorded")
+        if (outcome := evaluation.dmarc.outcome) is not None:
+            names += ["organization_differs"] * (outcome.psl_organizational_domain is not None) + ["psl_guarded"] * bool(outcome.guarded)
         self._slot.add([*((INDEX[name], 1) for name in names), (INDEX["microseconds_sum"], int(seconds * 1e6))])
 
 

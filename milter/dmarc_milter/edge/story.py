@@ -36,6 +36,8 @@ def fields_of(evaluation: Evaluation, actions: Sequence[Action]) -> dict[str, Va
         "attempt": evaluation.id,
         "helo": envelope.helo,
         "message_id": evaluation.facts.message_id,
+        "psl_organization": str(outcome.psl_organizational_domain or "") if outcome else "",
+        "psl_guard": ",".join(map(str, outcome.guarded)) if outcome else "",
         "reason": dmarc.reason,
         "decided_by": verdict.decided_by,
     }

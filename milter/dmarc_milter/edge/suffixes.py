@@ -57,11 +57,31 @@ def load_suffixes(path: str = "") -> Suffixes:
     here or not seen: the caller keeps the list that it has.
     """
     if path:
-        return _load(path)
+        return _remember(path, _load(path))
     candidates = [found for found in map(_readable, (PSLFILE, DEBIAN_FILE)) if found]
     if not candidates:
         raise SuffixListError(f"no usable public suffix list: neither {PSLFILE} nor {DEBIAN_FILE} can be read")
-    return _load(max(candidates)[1])
+    return _remember(path, _load(max(candidates)[1]))
+
+
+_last_good: dict[str, Suffixes] = {}
+
+
+def _remember(path: str, found: Suffixes) -> Suffixes:
+    _last_good[path] = found
+    return found
+
+
+def latest_suffixes(path: str, today: date) -> tuple[Suffixes, str]:
+    """The list, and a warning or "". Where the file cannot be used now, the last one that this process or its parent before
+    the fork could read from it (FLT-12). Raises SuffixListError if there never was one."""
+    try:
+        found = load_suffixes(path)
+    except SuffixListError as error:
+        if path not in _last_good:
+            raise
+        return _last_good[path], f"{error}; the list read before is kept"
+    return found, found.stale(today)
 
 
 def _readable(path: str) -> tuple[date, str] | None:

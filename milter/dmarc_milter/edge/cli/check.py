@@ -22,7 +22,7 @@ from dmarc_milter.edge.cli import FINE, NO, USAGE, add_config
 from dmarc_milter.edge.config import DEFAULT_PATH, Config, load
 from dmarc_milter.edge.config import compile as compiled
 from dmarc_milter.edge.resolver import DnsResolver
-from dmarc_milter.edge.suffixes import load_suffixes
+from dmarc_milter.edge.suffixes import SuffixListError, load_suffixes
 from dmarc_milter.evaluation import Evaluation, message_facts
 from dmarc_milter.explain import explain
 from dmarc_milter.lookup import Resolver
@@ -51,10 +51,13 @@ def run(arguments: argparse.Namespace) -> int:
     config = load(arguments.config) if arguments.config.exists() or arguments.config != DEFAULT_PATH else Config()
     try:
         raw = sys.stdin.buffer.read() if str(arguments.message) == "-" else arguments.message.read_bytes()
+        options = compiled.options(config, load_suffixes(config.dmarc.suffix_list))
     except OSError as error:
         print(f"dmarc-milter: {arguments.message}: {error.strerror}", file=sys.stderr)
         return USAGE
-    options = compiled.options(config, load_suffixes(config.dmarc.suffix_list))
+    except SuffixListError as error:
+        print(f"dmarc-milter: {error}", file=sys.stderr)
+        return USAGE
     dns = DnsResolver(config.dns.nameservers, timeout=config.dns.timeout)
     try:
         envelope = _envelope(arguments)
