@@ -7,7 +7,7 @@ import pytest
 
 from dmarc_milter.domain import Domain
 from dmarc_milter.edge import suffixes
-from dmarc_milter.edge.suffixes import MAX_FILE, SuffixListError, Suffixes, latest_suffixes, load_suffixes
+from dmarc_milter.edge.suffixes import MAX_FILE, Suffixes, SuffixListError, latest_suffixes, load_suffixes
 
 
 @pytest.fixture(scope="module")
