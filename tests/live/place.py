@@ -41,6 +41,13 @@ def give_up(reason: str) -> None:
         pytest.skip(reason)
 
 
+def library_path() -> dict[str, str]:
+    """The environment in which unpacked programs find the libraries unpacked with them."""
+    root = UNPACKED.resolve()
+    folders = [root / "usr/lib/postfix", *root.glob("usr/lib/*-linux-gnu*"), *root.glob("lib/*-linux-gnu*")]
+    return {"LD_LIBRARY_PATH": ":".join(map(str, folders))}
+
+
 @contextmanager
 def private_folder(name: str, *, parent: str = "/tmp") -> Iterator[Path]:
     """A new folder that every account may enter and only we may write; removed at the end."""

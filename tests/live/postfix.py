@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from live.place import NOBODY, UNPACKED, answers, eventually, free_port, private_folder, require_live
+from live.place import NOBODY, UNPACKED, answers, eventually, free_port, library_path, private_folder, require_live
 from live.smtp import Client, Reply, Smtp
 
 DOMAIN = "test.example"
@@ -50,7 +50,7 @@ class Postfix:
         self.folder = folder
         self.port = free_port()
         self._programs = UNPACKED.resolve()
-        self.environment = {"LD_LIBRARY_PATH": str(self._programs / "usr/lib/postfix")}
+        self.environment = library_path()
         self._write_configuration(milters, extra or {})
 
     def _write_configuration(self, milters: str, extra: dict[str, str]) -> None:

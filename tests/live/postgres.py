@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from live.place import NOBODY, UNPACKED, free_port, give_up, private_folder
+from live.place import NOBODY, UNPACKED, free_port, give_up, library_path, private_folder
 
 
 def programs() -> Path | None:
@@ -28,8 +28,7 @@ class Postgres:
         self.folder = folder
         self.port = free_port()
         self._programs = found
-        libraries = ":".join(str(path) for path in (UNPACKED.resolve() / "usr/lib").glob("*-linux-gnu*"))
-        self._environment = os.environ | {"LD_LIBRARY_PATH": libraries, "LC_ALL": "C.UTF-8"}
+        self._environment = os.environ | library_path() | {"LC_ALL": "C.UTF-8"}
         if os.geteuid() == 0:  # initdb refuses root
             os.chown(folder, NOBODY, NOBODY)
         self._run("initdb", "-D", f"{folder}/data", "-A", "trust", "-U", "t", "--no-sync", "-E", "UTF8")

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from live import namespace
-from live.place import UNPACKED, answers, eventually, free_port, private_folder, require_live
+from live.place import UNPACKED, answers, eventually, free_port, library_path, private_folder, require_live
 from live.smtp import Client, Reply, Smtp
 
 DOMAIN = "test.example"
@@ -77,8 +77,7 @@ class Sendmail:
         self.port = free_port()
         self.in_namespace = namespace.allowed()
         self._root = UNPACKED.resolve()
-        libraries = ":".join(str(path) for path in (self._root / "usr/lib").glob("*-linux-gnu*"))
-        self._environment = os.environ | {"LD_LIBRARY_PATH": libraries}
+        self._environment = os.environ | library_path()
         self._program = self._root / "usr/libexec/sendmail/sendmail"
         self._process: subprocess.Popen[bytes] | None = None
         self._write_configuration(filters)
