@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import closing
 from datetime import UTC, datetime
 
 import msgspec
@@ -56,27 +57,27 @@ def _print(document: object, sentence: str, *, as_json: bool) -> None:
 
 
 def _upgrade(config: Config, arguments: argparse.Namespace) -> int:
-    database = database_of(config)
-    steps = schema.upgrade(database)
+    with closing(database_of(config)) as database:
+        steps = schema.upgrade(database)
     sentence = f"{database.name}: applied {', '.join(steps)}" if steps else f"{database.name}: is up to date"
     _print({"store": database.name, "applied": steps, "schema": len(schema.STEPS)}, sentence, as_json=arguments.json)
     return FINE
 
 
 def _expire(config: Config, arguments: argparse.Namespace) -> int:
-    store = store_of(config)
-    store.ready()
-    gone = expire(store.database, retention_of(config), now=int(time.time()))
+    with closing(store_of(config)) as store:
+        store.ready()
+        gone = expire(store.database, retention_of(config), now=int(time.time()))
     words = ", ".join(f"{number} of {table}" for table, number in gone.items()) or "nothing was due"
     _print({"removed": gone}, words, as_json=arguments.json)
     return FINE
 
 
 def _drain(config: Config, arguments: argparse.Namespace) -> int:
-    spool, store = spool_of(config), store_of(config)
     if arguments.follow:
         return _follow(config)
-    drained = drain(spool, store)
+    with closing(spool_of(config)) as spool, closing(store_of(config)) as store:
+        drained = drain(spool, store)
     sentence = f"{drained.messages} messages" + (f"; stopped early: {drained.problem}" if drained.problem else "")
     _print({"messages": drained.messages, "problem": drained.problem}, sentence, as_json=arguments.json)
     return LATER if drained.problem else FINE
@@ -108,7 +109,8 @@ def _follow(config: Config) -> int:
 
 def _status(config: Config, arguments: argparse.Namespace) -> int:
     """0 when all is well, 1 when something needs the administrator."""
-    spool, store = spool_status(spool_path(config)), store_status(database_of(config))
+    with closing(database_of(config)) as database:
+        spool, store = spool_status(spool_path(config)), store_status(database)
     if arguments.json:
         print(msgspec.json.encode({"spool": _plain(spool), "store": _plain(store)}).decode())
     else:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from dmarc_milter.edge.ledger import counting, schema
 from dmarc_milter.edge.ledger.counting import Batch, Caps
-from dmarc_milter.edge.ledger.database import Database, StoreError, attempt, connect, fetch
+from dmarc_milter.edge.ledger.database import Database, StoreError, Transaction, attempt, connect
 from dmarc_milter.edge.ledger.decisions import Decisions
 from dmarc_milter.edge.ledger.deliveries import Deliveries
 from dmarc_milter.edge.ledger.destinations import Destinations
 from dmarc_milter.edge.ledger.failures import Failures
 from dmarc_milter.edge.ledger.reports import Reports
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +66,24 @@ class Store:
 
     def apply(self, batch: Batch) -> int:
         """Count a batch of a spool, exactly once however often it is handed over; how many of its messages were new."""
-        self.ready()
         now = int(self.clock())
-        return attempt(
-            self.database,
-            lambda transaction: counting.apply(transaction, batch, caps=self.options.caps, honor_ri=self.options.honor_ri, now=now),
+        return self._ready(
+            lambda transaction: counting.apply(transaction, batch, caps=self.options.caps, honor_ri=self.options.honor_ri, now=now)
         )
 
     def last_sequence(self, identity: str) -> int:
         """The last sequence number of this spool that is counted; 0 for a spool that is new here."""
+        row = self._ready(lambda transaction: transaction.one("SELECT last_seq FROM origin WHERE identity = ?", (identity,)))
+        return int(row[0]) if row else 0
+
+    def _ready(self, work: Callable[[Transaction], T]) -> T:
+        """`work` in a transaction of a store whose schema is right; looked at again after any failure: the file may be another one."""
         self.ready()
-        rows = fetch(self.database, "SELECT last_seq FROM origin WHERE identity = ?", (identity,))
-        return int(rows[0][0]) if rows else 0
+        try:
+            return attempt(self.database, work)
+        except StoreError:
+            self._checked = False
+            raise
 
     def close(self) -> None:
         self.database.close()
