@@ -1,8 +1,6 @@
 # One command each: run, test, check, demo. Every target does its own set-up and is quick when there is nothing to set up.
 VENV ?= .venv
-RUN ?= .run
 export VENV
-PYTHON_RUN = PYTHONPATH=milter $(VENV)/bin/python
 PYTEST = $(VENV)/bin/python -m pytest -q
 
 .PHONY: help setup run test check lint
@@ -23,11 +21,15 @@ run: $(VENV)/.ready
 	@tools/run.sh
 
 ## make test    every test, with a private Postfix, Sendmail and PostgreSQL that are unpacked, not installed
-test: $(VENV)/.ready-test .test/.ready
+test: $(VENV)/.ready-test .test/.ready .test/openspf/rfc7208-tests.yml
 	@$(PYTEST) tests
 
 .test/.ready: tools/setup_tests.sh
 	@tools/setup_tests.sh
+
+.test/openspf/rfc7208-tests.yml: tools/fetch_openspf.py | $(VENV)/.ready-test .test/.ready
+	@$(VENV)/bin/python tools/fetch_openspf.py
+	@touch $@
 
 ## make check   what continuous integration runs: style, types, then make test
 check: lint test
