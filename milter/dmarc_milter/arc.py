@@ -26,6 +26,8 @@ from dmarc_milter.message import BodyHash, Headers, Message
 RESULTS = b"arc-authentication-results"
 MESSAGE_SIGNATURE = b"arc-message-signature"
 SEAL = b"arc-seal"
+MAX_OLDER_NAMES = 2000
+"""Names in h= of all older message signatures together, beyond which oldest-pass is not determined: it is optional."""
 MAX_COMMENT = 1000
 """Characters of an override's comment."""
 
@@ -95,7 +97,7 @@ class ArcPlan:
     body_hashes: frozenset[BodyHash] = frozenset()
     questions: tuple[Question, ...] = ()
     all_messages: bool = False
-    """Whether the look-ups allowed suffice for every ARC-Message-Signature, not only for the newest."""
+    """Whether every ARC-Message-Signature is worth its look-ups and its time, not only the newest."""
 
 
 def plan(headers: Headers, options: ArcOptions = ArcOptions()) -> ArcPlan:
@@ -115,7 +117,7 @@ def plan(headers: Headers, options: ArcOptions = ArcOptions()) -> ArcPlan:
     every = needed | dict.fromkeys(each.key_name for each in older if not each.error)
     if len(needed) > options.max_lookups:
         return ArcPlan(failure="too many keys")
-    all_messages = len(every) <= options.max_lookups
+    all_messages = len(every) <= options.max_lookups and sum(len(each.names) for each in older) <= MAX_OLDER_NAMES
     hashed = [sets[-1].message.signature, *(older if all_messages else ())]
     return ArcPlan(
         sets,

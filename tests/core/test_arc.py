@@ -491,6 +491,18 @@ def test_oldest_pass_is_left_open_when_it_costs_too_much() -> None:
     assert len(zone.calls) == 12
 
 
+@pytest.mark.parametrize(("count", "oldest"), [(8, 0), (9, None)])
+def test_oldest_pass_is_left_open_when_it_takes_too_long(count: int, oldest: int | None) -> None:
+    """At most 2,000 names are selected for it, over all hops."""
+    names = ["from", *(f"n{number}" for number in range(249))]
+    raw = LETTER
+    for _ in range(count):
+        raw = seal(raw, THREE, headers=names)
+    raw = seal(raw, THREE)
+    result = chain(raw, Zone(ZONE))
+    assert (result.status, result.oldest_pass) == (ArcStatus.PASS, oldest)
+
+
 def test_the_plan_names_bodies_and_keys_before_the_body_comes() -> None:
     """The body is hashed once for DKIM and ARC together."""
     raw = seal(seal(LETTER, ONE, c="simple/simple"), TWO, c="relaxed/relaxed")

@@ -40,9 +40,9 @@ class Style(NamedTuple):
 
 
 @cache
-def private_key(name: str, algorithm: str = "rsa-sha256", bits: int = 2048) -> PrivateKey:
-    """The key of this name; made once in a test session."""
-    if algorithm.startswith("ed25519"):
+def private_key(name: str, kind: str = "rsa", bits: int = 2048) -> PrivateKey:
+    """The key of this name, `rsa` or `ed25519`; made once in a test session."""
+    if kind == "ed25519":
         return ed25519.Ed25519PrivateKey.from_private_bytes(hashlib.sha256(name.encode()).digest())
     return rsa.generate_private_key(65537, bits)
 
@@ -108,7 +108,7 @@ class Signer:
         self.domain = domain
         self.selector = selector
         self.algorithm = algorithm
-        self.key = private_key(f"{selector}._domainkey.{domain}", algorithm, bits)
+        self.key = private_key(f"{selector}._domainkey.{domain}", algorithm.partition("-")[0], bits)
 
     @property
     def key_name(self) -> str:
@@ -157,7 +157,7 @@ class Signer:
             "t": str(SIGNED_AT),
             "l": None if length is None else str(length),
             "h": ":".join(headers),
-            "bh": base64.b64encode(hashlib.sha256(hashed).digest()).decode(),
+            "bh": base64.b64encode(hashlib.new(self.algorithm.rpartition("-")[2], hashed).digest()).decode(),
             "b": "",
         }
         stated.update(tags or {})
