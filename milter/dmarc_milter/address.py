@@ -59,8 +59,9 @@ def author(from_fields: Sequence[bytes]) -> Author:
     if isinstance(found, Malformed):
         return _malformed(found.reason, from_fields)
     if found.tolerated:
-        others = readings.domains(from_fields, 1, decoded=found.tolerated is Tolerated.NAME)
-        if others != ((found.domain,), False):
+        decoded = found.tolerated is Tolerated.NAME
+        others = readings.domains(from_fields, 1, decoded=decoded)
+        if others != ((found.domain,), False) or (decoded and readings.hides_an_at(value)):
             return _malformed("readable in several ways", from_fields)
     return Author(found.domain)
 

@@ -56,6 +56,12 @@ def domains(values: Sequence[bytes], limit: int, *, decoded: bool = True) -> tup
     return tuple(found), False
 
 
+def hides_an_at(value: bytes) -> bool:
+    """Whether decoding the encoded words shows an @ that was not to be seen, before whatever name."""
+    text = value.decode("latin-1")
+    return "=?" in text and decode_words(text).count("@") != text.count("@")
+
+
 def _texts(value: bytes, decoded: bool) -> Iterator[str]:
     """The field as different readers see it: as it stands, encoded words decoded, oddities dropped, comments removed."""
     try:

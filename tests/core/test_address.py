@@ -124,6 +124,7 @@ MALFORMED = [
     ("FRM-33", b"a\r\n b" * 900, []),
     ("FRM-33", b"x" * 99000, []),
     ("ESP-15", b"=?utf-8?B?PGFkbWluQGxlZ2l0LmV4YW1wbGU+?=,<second@attack.example>", [ATTACK, LEGIT]),
+    ("ESP-15", b"=?utf-8?Q?admin=40legit.example?=, <b@legit.example>", [LEGIT]),
     ("ESP-16", b"<@attack.example,@any.example:admin@legit.example>", [ATTACK, "any.example", LEGIT]),
     ("ESP-16", b"<@legit.example:a@attack.example>", [LEGIT, ATTACK]),
     ("ESP-17", b"<admin@legit.example>\\,<second@attack.example>", [LEGIT, ATTACK]),
