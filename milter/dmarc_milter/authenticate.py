@@ -23,10 +23,8 @@ from dmarc_milter.lookup import Question, Resolver
 from dmarc_milter.message import Envelope, Headers, Message
 from dmarc_milter.spf import SpfOptions, SpfResult
 
-DKIM_QUERIES = 12
-ARC_QUERIES = 20
 IPREV_QUERIES = 12
-"""Shares of the message's 160 queries (SECURITY-CASES 13); SPF takes its own, the policy walk is first and so always served."""
+"""Share of the message's 160 queries (SECURITY-CASES 13); SPF, DKIM and ARC have theirs, the policy walk is first and so always served."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +94,12 @@ def authenticate(request: Request, resolver: Resolver, options: Options, *, now:
     for domain in (message.author.domain,) if message.author.domain else message.author.candidates:
         discovery.policy(domain)  # asked for before anything that the sender could make slow; `evaluate` finds the answers there
     seconds = options.seconds
-    dkim = dkim_module.verify(message, request.plan.dkim, resolver.share(queries=DKIM_QUERIES, seconds=seconds), options.dkim, now=now)
+    keys = resolver.share(queries=options.dkim.max_signatures, seconds=seconds)
+    dkim = dkim_module.verify(message, request.plan.dkim, keys, options.dkim, now=now)
     spf = request.spf()
     dmarc = evaluate(message.author, spf, dkim, resolver, options.dmarc, options.suffixes)
-    arc = arc_module.validate(message, request.plan.arc, resolver.share(queries=ARC_QUERIES, seconds=seconds), options.arc, now=now)
+    keys = resolver.share(queries=options.arc.max_lookups, seconds=seconds)
+    arc = arc_module.validate(message, request.plan.arc, keys, options.arc, now=now)
     reverse = _iprev(request.envelope, resolver, options)
     found = Found(spf, dkim, arc, reverse, dmarc)
     verdict = decide(dmarc, _context(request, found, options), options.policy, sample=sample, today=now.date())

@@ -18,6 +18,14 @@ from dmarc_milter.spf import SpfOptions
 def options(config: Config, suffixes: PublicSuffixes | None) -> Options:
     """What `authenticate` needs from the configuration."""
     limits, trust = config.limits, config.authentication
+    dkim = DkimOptions(
+        max_signatures=limits.dkim_signatures,
+        max_rsa_bits=limits.rsa_max_bits,
+        max_key_record=limits.dkim_key_bytes,
+        max_field=limits.dkim_field_bytes,
+        clock_skew=limits.clock_skew,
+        require_signed=tuple(each.lower() for each in trust.require_signed),
+    )
     return Options(
         spf=SpfOptions(
             seconds=min(20.0, config.dns.budget),
@@ -25,15 +33,8 @@ def options(config: Config, suffixes: PublicSuffixes | None) -> Options:
             permissive_counts=trust.spf_permissive_counts,
             upgrade_counts=trust.spf_upgrade_counts,
         ),
-        dkim=DkimOptions(
-            max_signatures=limits.dkim_signatures,
-            max_rsa_bits=limits.rsa_max_bits,
-            max_key_record=limits.dkim_key_bytes,
-            max_field=limits.dkim_field_bytes,
-            clock_skew=limits.clock_skew,
-            require_signed=tuple(each.lower() for each in trust.require_signed),
-        ),
-        arc=ArcOptions(enabled=trust.arc, max_instances=limits.arc_instances, max_lookups=limits.arc_lookups),
+        dkim=dkim,
+        arc=ArcOptions(enabled=trust.arc, max_instances=limits.arc_instances, max_lookups=limits.arc_lookups, dkim=dkim),
         dmarc=DmarcOptions(discovery=config.dmarc.discovery, psl_guard=config.dmarc.psl_guard),
         policy=local_policy(config),
         suffixes=suffixes,
