@@ -3,7 +3,7 @@
     python -m fakes.scripted_service CONFIG
 
 A message's X-Script field: `pid` (the default: the answer names the worker), `slow SECONDS`, `hang` (for ever, other
-messages go on), `freeze` (for ever, holding the interpreter), `crash`, `raise`.
+messages go on), `freeze` (for ever, holding the interpreter), `crash`, `raise`, `skip` (the body).
 Poisonous messages are answered `poison`. The answer is the value of an inserted X-Answer field.
 """
 
@@ -62,7 +62,7 @@ class ScriptedWork:
 
     def body(self, chunk: bytes) -> bool:
         self.size += len(chunk)
-        return True
+        return self.fields.values(b"x-script") != (b" skip",)
 
     def finish(self, envelope: Envelope, own: Own, *, keep_results: bool) -> tuple[Action, ...]:
         self.envelope = envelope

@@ -30,7 +30,9 @@ from dmarc_milter.edge.session import TRY_LATER, Session
 MAX_DATA = 1 << 20
 """Octets of one packet from the MTA. libmilter's own 64 KiB would drop the connection at a larger header field."""
 ACTIONS = milter.ADDHDRS | milter.CHGHDRS | milter.QUARANTINE
-NO_REPLY = milter.P_NR_CONN | milter.P_NR_HELO | milter.P_NR_MAIL | milter.P_NR_RCPT | milter.P_NR_HDR | milter.P_NR_EOH | milter.P_NR_BODY
+# Not P_NR_BODY: for a last piece of the body within the end-of-message packet libmilter would take NOREPLY as the answer to
+# the message and send none. With replies SKIP works too, for bodies that no signature covers.
+NO_REPLY = milter.P_NR_CONN | milter.P_NR_HELO | milter.P_NR_MAIL | milter.P_NR_RCPT | milter.P_NR_HDR | milter.P_NR_EOH
 PROTOCOL = NO_REPLY | milter.P_NODATA | milter.P_NOUNKNOWN | milter.P_HDR_LEADSPC | milter.P_SKIP
 MACROS = (
     (milter.M_CONNECT, "j {daemon_name} {client_addr}"),
@@ -49,17 +51,16 @@ class CannotServe(Exception):
 class Connection:
     """One connection of the MTA to libmilter."""
 
-    def __init__(self, make_session: MakeSession) -> None:
+    def __init__(self, make_session: MakeSession, protocol: int) -> None:
         self.session = make_session("c" + secrets.token_hex(6))
-        self.protocol = 0
-        self.actions = 0
+        self.protocol = protocol
         self._connected = False
 
     def negotiate(self, ctx: Any, options: list[int]) -> int:
         """Ask for no more than is used: fewer callbacks, no replies where the MTA can do without."""
-        self.actions, self.protocol = options[0] & ACTIONS, options[1] & PROTOCOL
-        options[:] = [self.actions, self.protocol, 0, 0]
-        if self.actions != ACTIONS:
+        actions, self.protocol = options[0] & ACTIONS, options[1] & PROTOCOL
+        options[:] = [actions, self.protocol, 0, 0]
+        if actions != ACTIONS:
             self.session.failed("negotiate", ConnectionError("the MTA does not allow header changes and quarantine"))
         with contextlib.suppress(milter.error):
             for stage, names in MACROS:
@@ -96,9 +97,7 @@ class Connection:
 
     def body(self, chunk: bytes) -> int:
         wanted = self.session.body(chunk)
-        if not wanted and self.protocol & milter.P_SKIP and not self.protocol & milter.P_NR_BODY:
-            return int(milter.SKIP)
-        return self._continue(milter.P_NR_BODY)
+        return int(milter.CONTINUE if wanted or not self.protocol & milter.P_SKIP else milter.SKIP)
 
     def end_of_message(self, ctx: Any) -> int:
         actions = self.session.end_of_message(_macros(ctx))
@@ -160,6 +159,8 @@ class Callbacks:
         self._max = max_connections
         self._lock = threading.Lock()
         self._open = 0
+        self._negotiated = 0
+        """What the MTA agreed to last: holds too for a connection that follows QUIT_NC, which negotiates nothing."""
         self._local = threading.local()  # one for each session: pymilter gives every session an interpreter state of its own
 
     def register(self, name: str) -> None:
@@ -181,12 +182,15 @@ class Callbacks:
     def _negotiate(self, ctx: Any, options: list[int]) -> int:
         if self._open >= self._max:
             return int(milter.REJECT)  # the MTA does as its default_action says
-        return self._of(ctx).negotiate(ctx, options)
+        connection = self._of(ctx)
+        answer = connection.negotiate(ctx, options)
+        self._negotiated = connection.protocol
+        return answer
 
     def _of(self, ctx: Any) -> Connection:
         connection = ctx.getpriv()
         if connection is None:
-            connection = Connection(self._make_session)
+            connection = Connection(self._make_session, self._negotiated)
             ctx.setpriv(connection)
             self._local.connection = connection
             self._change(+1)
