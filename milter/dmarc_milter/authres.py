@@ -207,7 +207,8 @@ def _pair(text: str, position: int, segment: _Segment) -> int:
     """Reads `key = value` or a lone word at `position` into the segment; where it ends."""
     key, position = _text(text, position, KEY)
     end = _skip(text, position, segment)
-    while text.startswith(".", end) or (key.endswith(".") and KEY.match(text, end)):  # ptype [CFWS] "." [CFWS] property
+    # ptype [CFWS] "." [CFWS] property, method [CFWS] "/" [CFWS] version
+    while text.startswith((".", "/"), end) or (key.endswith((".", "/")) and KEY.match(text, end)):
         more, position = _text(text, end, KEY)
         key += more
         end = _skip(text, position, segment)
