@@ -18,10 +18,11 @@ from dmarc_milter.dmarc.record import Policy
 from dmarc_milter.dmarc.result import DmarcResult, DmarcStatus
 from dmarc_milter.domain import Domain
 from dmarc_milter.edge.ledger import schema
-from dmarc_milter.edge.ledger.counting import Batch, Caps
+from dmarc_milter.edge.ledger.counting import Batch
 from dmarc_milter.edge.ledger.database import StoreError, attempt, connect
 from dmarc_milter.edge.ledger.decisions import Filter
 from dmarc_milter.edge.ledger.drain import drain
+from dmarc_milter.edge.ledger.quota import Caps
 from dmarc_milter.edge.ledger.reports import Report, ReportState
 from dmarc_milter.edge.ledger.spoolfile import SpoolError, SpoolFile, SpoolRow
 from dmarc_milter.edge.ledger.store import Store, StoreOptions

@@ -6,9 +6,9 @@ import sys
 
 from dmarc_milter.edge.config import Config
 from dmarc_milter.edge.config.places import spool_path, store_password
-from dmarc_milter.edge.ledger.counting import Caps
 from dmarc_milter.edge.ledger.database import Database, connect
 from dmarc_milter.edge.ledger.drain import drain
+from dmarc_milter.edge.ledger.quota import Caps
 from dmarc_milter.edge.ledger.retention import Retention
 from dmarc_milter.edge.ledger.spoolfile import SpoolFile, SpoolOptions
 from dmarc_milter.edge.ledger.store import Store, StoreOptions

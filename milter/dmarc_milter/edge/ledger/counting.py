@@ -6,36 +6,18 @@ stands in the decision log is refused too, which covers a spool file restored fr
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from itertools import islice
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 from uuid import uuid4
 
-from dmarc_milter.edge.ledger.database import Transaction
+from dmarc_milter.edge.ledger.database import CHUNK, Transaction, chunks, with_list
+from dmarc_milter.edge.ledger.quota import Caps, Quota, Scope
 from dmarc_milter.edge.ledger.spoolfile import SpoolRow
 from dmarc_milter.report.facts import Facts, Published, UnreadableFacts, decode, encode, is_pass
 from dmarc_milter.report.rows import DAY, Period, configuration, encode_published, encode_row, is_quiet, period, published_of, row_of
-
-T = TypeVar("T")
-CHUNK = 300
-"""Values in one IN list."""
-
-
-@dataclass(frozen=True, slots=True)
-class Caps:
-    """How many distinct things one period may hold. What comes after is folded: counted, without a row of its own."""
-
-    rows: int = 10_000
-    """Of one policy domain."""
-    reports: int = 1_000
-    """Of one organizational domain: policy domains and configurations, which a wildcard record makes without end."""
-    all_rows: int = 2_000_000
-    """Of the store."""
-    failures: int = 5_000
-    """Messages kept for failure reports."""
 
 
 class Batch(NamedTuple):
@@ -86,18 +68,6 @@ def apply(transaction: Transaction, batch: Batch, *, caps: Caps, honor_ri: bool,
             (batch.rows[-1][0], now, batch.host, batch.identity),
         )
     return len(facts)
-
-
-def chunks(values: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:
-    """`values` in lists of at most `size`."""
-    iterator = iter(values)
-    while chunk := list(islice(iterator, size)):
-        yield chunk
-
-
-def with_list(sql: str, values: Sequence[object]) -> str:
-    """`sql` with as many parameters in its `IN []` as there are values."""
-    return sql.replace("[]", f"({', '.join('?' * len(values))})")
 
 
 def _unknown(transaction: Transaction, rows: Sequence[SpoolRow], now: int) -> tuple[list[Facts], dict[str, bytes]]:
@@ -160,16 +130,34 @@ def _known(transaction: Transaction, facts: Sequence[Facts]) -> None:
 
 
 def _count(transaction: Transaction, facts: Sequence[Facts], caps: Caps, *, honor_ri: bool) -> None:
+    """Report rows: a few statements for the whole batch, whatever number of reports it touches."""
     shares = _shares(facts, honor_ri=honor_ri)
-    open_reports = _open_reports(transaction, shares)
-    quota = _Quota(transaction)
-    for key, share in sorted(shares.items(), key=lambda item: item[0]):
-        report = open_reports.get(key) or _new_report(transaction, key, share, quota, caps)
-        if report is None:
-            quota.fold(f"org:{share.organizational_domain}", key.begin, share.rows.total())
-            continue
-        _add_rows(transaction, report, key, share, quota, caps)
+    if not shares:
+        return
+    open_reports, parts = _reports(transaction, shares)
+    quota = Quota(transaction)
+    missing = [key for key in sorted(shares) if key not in open_reports]
+    quota.look([(_org(shares[key]), key.begin) for key in missing])
+    made: list[tuple[object, ...]] = []
+    for key in missing:
+        share = shares[key]
+        if quota.take(((_org(share), key.begin, caps.reports),), 1):
+            open_reports[key] = identity = uuid4().hex
+            made.append((identity, *key, parts.get(key, 0) + 1, share.organizational_domain, encode_published(share.published), key.end))
+        else:
+            quota.fold(_org(share), key.begin, share.rows.total())
+    transaction.many(
+        "INSERT INTO report (id, policy_domain, configuration, begin_at, end_at, part, organizational_domain, published, next_at, state,"
+        " messages, loud, rows_count, folded, note, attempts, lease_owner, lease_until, closed_at, done_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'due', 0, 0, 0, 0, '', 0, '', 0, 0, 0)",
+        made,
+    )
+    _add_rows(transaction, [(open_reports[key], key, shares[key]) for key in sorted(shares) if key in open_reports], quota, caps)
     quota.write()
+
+
+def _org(share: _Share) -> str:
+    return f"org:{share.organizational_domain}"
 
 
 def _shares(facts: Sequence[Facts], *, honor_ri: bool) -> dict[ReportKey, _Share]:
@@ -188,117 +176,68 @@ def _shares(facts: Sequence[Facts], *, honor_ri: bool) -> dict[ReportKey, _Share
     return shares
 
 
-def _open_reports(transaction: Transaction, shares: dict[ReportKey, _Share]) -> dict[ReportKey, str]:
-    """The reports that still take rows, locked so that none is closed while rows are added."""
+def _reports(transaction: Transaction, shares: dict[ReportKey, _Share]) -> tuple[dict[ReportKey, str], dict[ReportKey, int]]:
+    """The reports that still take rows, locked so that none is closed meanwhile; and the last part of each that there is."""
     found: dict[ReportKey, str] = {}
+    parts: dict[ReportKey, int] = {}
+    begins = sorted({key.begin for key in shares})
+    sql = (
+        "SELECT policy_domain, configuration, begin_at, end_at, part, closed_at, id FROM report"
+        " WHERE policy_domain IN [] AND begin_at >= ? AND begin_at <= ? ORDER BY id {for_update}"
+    )
     for chunk in chunks(sorted({key.policy_domain for key in shares})):
-        begins = sorted({key.begin for key in shares})
-        sql = (
-            "SELECT policy_domain, configuration, begin_at, end_at, id FROM report WHERE closed_at = 0"
-            " AND policy_domain IN [] AND begin_at >= ? AND begin_at <= ? ORDER BY id {for_update}"
-        )
-        rows = transaction.all(with_list(sql, chunk), (*chunk, begins[0], begins[-1]))
-        found.update((ReportKey(*row[:4]), row[4]) for row in rows)
-    return found
+        for *key, part, closed_at, identity in transaction.all(with_list(sql, chunk), (*chunk, begins[0], begins[-1])):
+            report = ReportKey(*key)
+            parts[report] = max(int(part), parts.get(report, 0))
+            if not closed_at:
+                found[report] = identity
+    return found, parts
 
 
-def _new_report(transaction: Transaction, key: ReportKey, share: _Share, quota: _Quota, caps: Caps) -> str | None:
-    """The identity of a new report, fixed for ever; None when the organizational domain has too many."""
-    scope = f"org:{share.organizational_domain}"
-    if quota.left(scope, key.begin, caps.reports) == 0:
-        return None
-    quota.use(scope, key.begin, 1)
-    earlier = transaction.one(
-        "SELECT coalesce(max(part), 0) FROM report WHERE policy_domain = ? AND configuration = ? AND begin_at = ? AND end_at = ?", key
-    )
-    identity = uuid4().hex
-    transaction.run(
-        "INSERT INTO report (id, policy_domain, configuration, begin_at, end_at, part, organizational_domain, published, state, messages,"
-        " loud, rows_count, folded, note, next_at, attempts, lease_owner, lease_until, closed_at, done_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'due', 0, 0, 0, 0, '', ?, 0, '', 0, 0, 0)",
-        (
-            identity,
-            *key,
-            int(earlier[0]) + 1 if earlier else 1,
-            share.organizational_domain,
-            encode_published(share.published),
-            key.end,
-        ),
-    )
-    return identity
-
-
-def _add_rows(transaction: Transaction, report: str, key: ReportKey, share: _Share, quota: _Quota, caps: Caps) -> None:
+def _add_rows(transaction: Transaction, reports: Sequence[tuple[str, ReportKey, _Share]], quota: Quota, caps: Caps) -> None:
     """Greater counts for the rows that are there, new rows within the caps; the rest is folded."""
-    rows = {sha256(data).digest()[:16]: data for data in share.rows}
-    there: set[bytes] = set()
-    for chunk in chunks(rows):
-        sql = with_list("SELECT row_key FROM report_row WHERE report_id = ? AND row_key IN []", chunk)
-        there.update(bytes(each[0]) for each in transaction.all(sql, (report, *chunk)))
-    fresh = [each for each in rows if each not in there]
-    room = quota.take(key, caps, len(fresh))
-    folded = sum(share.rows[rows[each]] for each in fresh[room:])
-    kept = sorted([*there, *fresh[:room]])
+    keyed = {identity: {sha256(data).digest()[:16]: data for data in share.rows} for identity, _, share in reports}
+    there = _there(transaction, [(identity, key) for identity, rows in keyed.items() for key in rows])
+    quota.look([scope[:2] for identity, key, _ in reports if not keyed[identity].keys() <= there[identity] for scope in _scopes(key, caps)])
+    upserts: list[tuple[object, ...]] = []
+    updates: list[tuple[object, ...]] = []
+    for identity, key, share in reports:
+        rows = keyed[identity]
+        fresh = [each for each in rows if each not in there[identity]]
+        room = quota.take(_scopes(key, caps), len(fresh)) if fresh else 0
+        folded = sum(share.rows[rows[each]] for each in fresh[room:])
+        upserts += [(identity, each, share.rows[rows[each]], rows[each]) for each in sorted(there[identity] | set(fresh[:room]))]
+        updates.append((share.rows.total() - folded, share.loud, room, folded, identity))
+        if folded:
+            quota.fold(f"domain:{key.policy_domain}", key.begin, folded)
     transaction.many(
         "INSERT INTO report_row (report_id, row_key, messages, facts) VALUES (?, ?, ?, ?)"
         " ON CONFLICT (report_id, row_key) DO UPDATE SET messages = report_row.messages + excluded.messages",
-        [(report, each, share.rows[rows[each]], rows[each]) for each in kept],
+        upserts,
     )
-    transaction.run(
-        "UPDATE report SET messages = messages + ?, loud = loud + ?, rows_count = rows_count + ?, folded = folded + ? WHERE id = ?",
-        (share.rows.total() - folded, share.loud, min(room, len(fresh)), folded, report),
+    transaction.many(
+        "UPDATE report SET messages = messages + ?, loud = loud + ?, rows_count = rows_count + ?, folded = folded + ? WHERE id = ?", updates
     )
-    if folded:
-        quota.fold(f"domain:{key.policy_domain}", key.begin, folded)
 
 
-class _Quota:
-    """The counters of distinct things, each locked when first looked at and written once."""
+def _there(transaction: Transaction, pairs: Sequence[tuple[str, bytes]]) -> defaultdict[str, set[bytes]]:
+    """Which of the rows exist, by report."""
+    found: defaultdict[str, set[bytes]] = defaultdict(set)
+    for chunk in chunks(pairs, CHUNK // 2):
+        sql = f"SELECT report_id, row_key FROM report_row WHERE (report_id, row_key) IN (VALUES {', '.join(['(?, ?)'] * len(chunk))})"  # noqa: S608
+        for identity, key in transaction.all(sql, [value for pair in chunk for value in pair]):
+            found[identity].add(bytes(key))
+    return found
 
-    def __init__(self, transaction: Transaction) -> None:
-        self._transaction = transaction
-        self._counters: dict[tuple[str, int], list[int]] = {}
 
-    def _counter(self, scope: str, begin: int) -> list[int]:
-        counter = self._counters.get((scope, begin))
-        if counter is None:
-            self._transaction.run(
-                "INSERT INTO quota (scope, begin_at, used, folded) VALUES (?, ?, 0, 0) ON CONFLICT (scope, begin_at) DO NOTHING",
-                (scope, begin),
-            )
-            row = self._transaction.one("SELECT used, folded FROM quota WHERE scope = ? AND begin_at = ? {for_update}", (scope, begin))
-            counter = self._counters[scope, begin] = [int(row[0]), int(row[1])] if row else [0, 0]
-        return counter
-
-    def left(self, scope: str, begin: int, cap: int) -> int:
-        return max(cap - self._counter(scope, begin)[0], 0)
-
-    def use(self, scope: str, begin: int, number: int) -> None:
-        self._counter(scope, begin)[0] += number
-
-    def fold(self, scope: str, begin: int, messages: int) -> None:
-        self._counter(scope, begin)[1] += messages
-
-    def take(self, key: ReportKey, caps: Caps, wanted: int) -> int:
-        """How many of `wanted` new rows there is room for; they are used up."""
-        if wanted == 0:
-            return 0
-        domain, day = f"domain:{key.policy_domain}", key.begin // DAY * DAY
-        number = min(wanted, self.left(domain, key.begin, caps.rows), self.left("all", day, caps.all_rows))
-        self.use(domain, key.begin, number)
-        self.use("all", day, number)
-        return number
-
-    def write(self) -> None:
-        self._transaction.many(
-            "UPDATE quota SET used = ?, folded = ? WHERE scope = ? AND begin_at = ?",
-            [(*counter, *key) for key, counter in sorted(self._counters.items())],
-        )
+def _scopes(key: ReportKey, caps: Caps) -> tuple[Scope, ...]:
+    """What a new row of this report is counted against."""
+    return ((f"domain:{key.policy_domain}", key.begin, caps.rows), ("all", key.begin // DAY * DAY, caps.all_rows))
 
 
 def _failures(transaction: Transaction, facts: Sequence[Facts], samples: dict[str, bytes], caps: Caps) -> None:
     """Messages kept for a failure report: one waits for each policy domain, further ones add to its incidents (RFC 9991)."""
-    quota = _Quota(transaction)
+    quota = Quota(transaction)
     for each in facts:
         day = int(each.at // DAY) * DAY
         waiting = transaction.one(
@@ -308,10 +247,9 @@ def _failures(transaction: Transaction, facts: Sequence[Facts], samples: dict[st
         if waiting:
             transaction.run("UPDATE failure SET incidents = incidents + 1 WHERE id = ?", waiting)
             continue
-        if quota.left("failures", day, caps.failures) == 0:
+        if not quota.take((("failures", day, caps.failures),), 1):
             quota.fold("failures", day, 1)
             continue
-        quota.use("failures", day, 1)
         transaction.run(
             "INSERT INTO failure (id, at, policy_domain, state, incidents, facts, sample, attempts, next_at, last_reply, lease_owner,"
             " lease_until) VALUES (?, ?, ?, 'due', 1, ?, ?, 0, ?, '', '', 0) ON CONFLICT (id) DO NOTHING",

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 from urllib.parse import urlsplit
@@ -32,6 +33,8 @@ ATTEMPTS = 8
 """Tries of a transaction that met another one (deadlock, serialization failure)."""
 BUSY_WAIT = 30.0
 """Seconds that a job waits for another writer of the SQLite store."""
+CHUNK = 300
+"""Values in one IN list."""
 CONNECT_WAIT = 10
 STATEMENT_LIMIT = 300_000
 """Milliseconds of one statement in a shared store."""
@@ -102,6 +105,18 @@ def fetch(database: Database, sql: str, values: Values = ()) -> list[tuple[Any, 
             return transaction.all(sql, values)
     except Conflict:
         raise StoreError("locked", f"{database.name}: other transactions stay in the way") from None
+
+
+def chunks(values: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:
+    """`values` in lists of at most `size`."""
+    iterator = iter(values)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+def with_list(sql: str, values: Sequence[object]) -> str:
+    """`sql` with as many parameters in its `IN []` as there are values."""
+    return sql.replace("[]", f"({', '.join('?' * len(values))})")
 
 
 @cache

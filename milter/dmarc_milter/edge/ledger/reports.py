@@ -14,8 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from dmarc_milter.edge.ledger.counting import with_list
-from dmarc_milter.edge.ledger.database import Database, Transaction, attempt, fetch
+from dmarc_milter.edge.ledger.database import Database, Transaction, attempt, fetch, with_list
 from dmarc_milter.report.facts import Published
 from dmarc_milter.report.rows import Row, decode_published, decode_row
 

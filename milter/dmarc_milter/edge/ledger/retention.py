@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dmarc_milter.edge.ledger.counting import with_list
-from dmarc_milter.edge.ledger.database import Database, Transaction, attempt, fetch
+from dmarc_milter.edge.ledger.database import Database, Transaction, attempt, fetch, with_list
 from dmarc_milter.report.rows import DAY
 
 CHUNK = 1000

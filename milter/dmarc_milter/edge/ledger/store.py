@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from dmarc_milter.edge.ledger import counting, schema
-from dmarc_milter.edge.ledger.counting import Batch, Caps
+from dmarc_milter.edge.ledger.counting import Batch
 from dmarc_milter.edge.ledger.database import Database, StoreError, Transaction, attempt, connect
 from dmarc_milter.edge.ledger.decisions import Decisions
 from dmarc_milter.edge.ledger.deliveries import Deliveries
 from dmarc_milter.edge.ledger.destinations import Destinations
 from dmarc_milter.edge.ledger.failures import Failures
+from dmarc_milter.edge.ledger.quota import Caps
 from dmarc_milter.edge.ledger.reports import Reports
 
 T = TypeVar("T")
