@@ -138,7 +138,7 @@ class Judge:
         if left and not self._options.allow_body_length:
             return f"l= leaves {left} octets unsigned"
         for name in self._options.require_signed:
-            if self.headers.uncovered(signature.names, name.encode("ascii")):
+            if self.headers.uncovered(signature.names, name.encode()):
                 return f"unsigned {name}"
         return ""
 
