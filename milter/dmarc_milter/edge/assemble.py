@@ -35,20 +35,30 @@ def build(config: Config, slot: Slot, board: Board, log: Log) -> Service:
     if warning:
         log.warning("suffix_list", text=warning)
     spool = Spool.open(spool_path(config), SpoolOptions(max_bytes=config.store.spool_max_bytes))
+    meter = Meter(slot)
     tools = Tools(
         options=compiled.options(config, suffixes),
         marking=compiled.marking(config),
         dns=dns,
         recorder=spool,
         log=log,
-        meter=Meter(slot),
+        meter=meter,
         slot=slot,
         board=board,
         max_queries=config.limits.dns_queries,
         patience=config.milter.deadline * 3,
         executor=ThreadPoolExecutor(THREADS, "evaluate"),
     )
-    return Service(CoreEvaluator(tools), session_options(config), spool.close)
+
+    def follow() -> None:
+        for name in ("queries", "retries", "tcp", "failures", "timeouts"):
+            meter.follow(f"dns_{name}", getattr(dns.counters, name))
+        meter.follow("dns_cache_hits", dns.counters.hits)
+        counts = spool.counts()
+        for name in ("recorded", "unrecorded", "late", "lost"):
+            meter.follow(f"spool_{name}", getattr(counts, name))
+
+    return Service(CoreEvaluator(tools), session_options(config), follow, spool.close)
 
 
 def session_options(config: Config) -> SessionOptions:

@@ -103,20 +103,23 @@ class CoreWork:
         self._began = time.monotonic()
         self._resolver = tools.dns.for_message(tools.options.seconds, tools.max_queries)
         self._envelope = envelope
-        self._spf: Future[SpfResult] = tools.executor.submit(check_spf, envelope, self._resolver, tools.options.spf)
+        self._fingerprint = fingerprint(envelope)
+        self._spf: Future[SpfResult] | None = None
+        if not tools.board.is_poison(self._fingerprint, now=self._began):
+            self._spf = tools.executor.submit(self._check_spf)
         self._prepared: Future[_Prepared] | None = None
-        self._fingerprint = bytes(FINGERPRINT)
         self._headers = Headers(())
+        self._own = Own()
+        self._keep = False
         self._pieces: list[bytes] = []
         self._waiting = 0
         self._size = 0
-        self._poisoned = False
+        self._given_up = False
 
     def headers(self, headers: Headers) -> None:
         self._headers = headers
         self._fingerprint = fingerprint(self._envelope, headers)
-        self._poisoned = self._tools.board.is_poison(self._fingerprint, now=time.monotonic())
-        if not self._poisoned:
+        if self._spf is not None and not self._tools.board.is_poison(self._fingerprint, now=time.monotonic()):
             self._prepared = self._tools.executor.submit(self._prepare)
 
     def body(self, chunk: bytes) -> bool:
@@ -133,11 +136,21 @@ class CoreWork:
         self._envelope = envelope
         self._own = own
         self._keep = keep_results
-        return self._tools.executor.submit(self._judge).result(self._tools.patience)
+        answer = self._tools.executor.submit(self._judge)
+        try:
+            return answer.result(self._tools.patience)
+        except TimeoutError:
+            self._given_up = True
+            raise
 
     def cancel(self) -> None:
-        self._spf.cancel()
+        if self._spf is not None:
+            self._spf.cancel()
         self._pieces.clear()
+
+    def _check_spf(self) -> SpfResult:
+        with self._tools.slot.working(self._fingerprint):
+            return check_spf(self._envelope, self._resolver, self._tools.options.spf)
 
     def _hash(self, prepared: Future[_Prepared]) -> bool:
         """Hash what has come; plain hashlib work, allowed on libmilter's threads."""
@@ -161,10 +174,13 @@ class CoreWork:
         tools = self._tools
         if self._prepared is None:
             evaluation, actions = self._temperror()
+            tools.meter.count("messages_poisoned")
         else:
             with tools.slot.working(self._fingerprint):
                 evaluation = self._evaluate(self._prepared)
                 actions = plan_actions(evaluation, self._headers, tools.marking, keep_results=self._keep)
+        if self._given_up:  # answered already, as our own failure
+            return actions
         recorded = evaluation.verdict.tempfail or tools.recorder.record(evaluation)
         seconds = time.monotonic() - self._began
         tools.meter.message(evaluation, seconds, recorded=recorded)
@@ -184,9 +200,8 @@ class CoreWork:
 
     def _spf_result(self) -> SpfResult:
         """Started at MAIL FROM. If no thread was free for it until now, it is done here: waiting for one might be for ever."""
-        if self._spf.cancel():
-            return check_spf(self._envelope, self._resolver, self._tools.options.spf)
-        return self._spf.result()
+        assert self._spf is not None
+        return self._check_spf() if self._spf.cancel() else self._spf.result()
 
     def _temperror(self) -> tuple[Evaluation, tuple[Action, ...]]:
         """For a message that has killed two workers: nothing of it is read again (on_temperror applies)."""
@@ -231,11 +246,15 @@ def remove_unread(headers: Headers) -> tuple[Action, ...]:
     return tuple(DeleteHeader(shown, index) for shown, name in names for index in range(len(headers.positions(name)), 0, -1))
 
 
-def fingerprint(envelope: Envelope, headers: Headers) -> bytes:
-    """What a message is known by when it comes again: its sender and header fields, not the queue id or client."""
+def fingerprint(envelope: Envelope, headers: Headers | tuple[()] = ()) -> bytes:
+    """What a message is known by when it comes again: its sender and header fields, not the queue id or client.
+
+    Before the header fields are there: the sender and HELO, which is what SPF reads.
+    """
     digest = hashlib.blake2b(digest_size=FINGERPRINT)
     sender = envelope.mail_from
-    digest.update(f"{sender.local_part}@{sender.domain}\n".encode("utf-8", "surrogateescape"))
+    helo = "" if headers else envelope.helo
+    digest.update(f"{sender.local_part}@{sender.domain} {helo}\n".encode("utf-8", "surrogateescape"))
     for name, value in headers:
         digest.update(name + b":" + value + b"\n")
     return digest.digest()

@@ -37,6 +37,16 @@ NAMES: tuple[str, ...] = (
     "microseconds_sum",
     "organization_differs",
     "psl_guarded",
+    "dns_queries",
+    "dns_retries",
+    "dns_tcp",
+    "dns_failures",
+    "dns_timeouts",
+    "dns_cache_hits",
+    "spool_recorded",
+    "spool_unrecorded",
+    "spool_late",
+    "spool_lost",
 )
 """In the order of the counters; a new one goes to the end, so that a reload does not mix them up."""
 INDEX = {name: index for index, name in enumerate(NAMES)}
@@ -48,6 +58,14 @@ class Meter:
 
     def __init__(self, slot: Slot) -> None:
         self._slot = slot
+        self._followed: dict[str, int] = {}
+
+    def follow(self, name: str, value: int) -> None:
+        """Add what a count kept elsewhere in this process has grown by since the last time. One thread only."""
+        grown = value - self._followed.get(name, 0)
+        if grown > 0:
+            self._followed[name] = value
+            self.count(name, grown)
 
     def count(self, name: str, amount: int = 1) -> None:
         """Add to a counter of NAMES."""

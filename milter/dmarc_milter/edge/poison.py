@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dmarc_milter.edge.board import FINGERPRINT, POISON, Board
+from dmarc_milter.edge.board import POISON, Board
 
 TWICE = 2
 REMEMBERED = 6 * 3600.0
@@ -22,7 +22,7 @@ class Poison:
     def killed_by(self, fingerprints: Iterable[bytes], now: float) -> int:
         """A worker died with these in evaluation. How many of them have become poison."""
         before = len(self._poisonous())
-        for each in set(fingerprints) - {bytes(FINGERPRINT)}:
+        for each in dict.fromkeys(each for each in fingerprints if any(each)):
             count, _ = self._strikes.pop(each, (0, 0.0))
             self._strikes[each] = (count + 1, now + REMEMBERED)
         while len(self._strikes) > MAX_STRIKES:

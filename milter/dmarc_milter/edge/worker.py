@@ -32,10 +32,14 @@ DRAIN = b"D"
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What a worker serves with, built in its own process. `close` flushes what must outlive it."""
+    """What a worker serves with, built in its own process.
+
+    `tick` is called several times a second; `close` flushes what must outlive the process.
+    """
 
     evaluator: Evaluator
     options: SessionOptions
+    tick: Callable[[], None] = lambda: None
     close: Callable[[], None] = lambda: None
 
 
@@ -54,10 +58,10 @@ def run(config: Config, build: Build, sock: socket.socket, control: socket.socke
     code = 1
     try:
         _own_signals()
-        slot = board.slot(number)
         log = Log(form=config.log.format, level=config.log.level)
         log.start()
         _take_standard_logging(log)
+        slot = board.slot(number)
         try:
             service = build(config, slot, board, log)
             family = sock.family
@@ -66,8 +70,10 @@ def run(config: Config, build: Build, sock: socket.socket, control: socket.socke
             control.sendall(FAILED + f"{error or type(error).__name__}".replace("\n", " ").encode("utf-8", "replace")[:500])
             raise
         control.sendall(READY)
-        _obey(slot, control, lambda: _replace(listening, family))
+        pulse = _Pulse(slot, service, log)
+        _obey(slot, control, pulse.beat, lambda: _replace(listening, family))
         service.close()
+        pulse.beat()
         log.stop()
         code = 0
     except Exception as error:
@@ -75,6 +81,25 @@ def run(config: Config, build: Build, sock: socket.socket, control: socket.socke
     finally:
         # Never a normal exit: libmilter's threads may be inside Python at this moment.
         os._exit(code)
+
+
+class _Pulse:
+    """What is done several times a second: the sign of life, and counts that are kept elsewhere."""
+
+    def __init__(self, slot: Slot, service: Service, log: Log) -> None:
+        self._slot, self._service, self._log = slot, service, log
+        self._meter = Meter(slot)
+        self._complained = False
+
+    def beat(self) -> None:
+        self._slot.beat()
+        try:
+            self._meter.follow("log_lines_dropped", self._log.dropped)
+            self._service.tick()
+        except Exception as error:
+            if not self._complained:
+                self._complained = True
+                self._log.error("failure", where="tick", error=f"{type(error).__name__}: {error}")
 
 
 def _own_signals() -> None:
@@ -107,7 +132,7 @@ def _replace(listening: int, family: int) -> None:
     never.close()
 
 
-def _obey(slot: Slot, control: socket.socket, stop_listening: Callable[[], None]) -> None:
+def _obey(slot: Slot, control: socket.socket, beat: Callable[[], None], stop_listening: Callable[[], None]) -> None:
     """Show signs of life until told to drain, then until the last session has ended or time is up."""
     poll = select.poll()
     poll.register(control, select.POLLIN)
@@ -115,7 +140,7 @@ def _obey(slot: Slot, control: socket.socket, stop_listening: Callable[[], None]
     draining = False
     quiet_since = 0.0
     while (now := time.monotonic()) < deadline:
-        slot.beat()
+        beat()
         if slot.sessions:
             quiet_since = now
         elif draining and now - quiet_since > SETTLE:
