@@ -24,6 +24,8 @@ LINE = 78
 KEYWORD = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
 # token: printable ASCII but space and tspecials      RFC 2045 5.1
 TOKEN = re.compile(r"[!#$%&'*+\-.0-9A-Z^_`a-z{|}~\x80-\U0010ffff]+")
+# "@" domain-name, of LDH labels (RFC 6376 3.5)
+AT_DOMAIN = re.compile(r"@[A-Za-z0-9]++(?:-++[A-Za-z0-9]++|\.[A-Za-z0-9]++)*+")
 
 
 def _printable(text: str) -> bool:
@@ -127,7 +129,7 @@ def _words(info: ResInfo, *, smtputf8: bool) -> Iterator[str]:
 
 def _value(text: str) -> str:
     """pvalue: a token, "@" domain-name, or a quoted-string (RFC 8601 2.2)."""
-    if TOKEN.fullmatch(text) or (text[:1] == "@" and TOKEN.fullmatch(text, 1)):
+    if TOKEN.fullmatch(text) or AT_DOMAIN.fullmatch(text):
         return text
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 

@@ -186,6 +186,9 @@ def test_no_results_are_none() -> None:
         ('a\\"b', '"a\\\\\\"b"'),
         ("any@legit.example(a.attack.example", '"any@legit.example(a.attack.example"'),
         ("@a;b", '"@a;b"'),
+        ("@xn--strae-oqa.a--b.example", "@xn--strae-oqa.a--b.example"),
+        ("@_a.example", '"@_a.example"'),
+        ("@a-.example", '"@a-.example"'),
     ],
 )
 def test_values_are_tokens_or_quoted(value: str, written: str) -> None:
