@@ -52,6 +52,10 @@ class ArcHop:
     aar_header_from: Domain | None = None
     aar_remote_ip: str = ""
     """smtp.remote-ip in canonical text form, or "" """
+    aar_spf: str = ""
+    """The spf= word, lower case, or "" """
+    aar_mail_from: Domain | None = None
+    """The domain of its smtp.mailfrom."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,6 +338,8 @@ def _hop(each: ArcSet, results: bytes) -> ArcHop:
     words = {info.result.lower() for info in dmarc}
     authors = {domain.parse(info.value("header", "from")) for info in dmarc}
     author = authors.pop() if len(authors) == 1 else None
+    spf = read.of("spf")
+    sender = domain.parse(spf[0].value("smtp", "mailfrom").rpartition("@")[2]) if len(spf) == 1 else None
     return ArcHop(
         each.instance,
         signature.domain,
@@ -341,6 +347,8 @@ def _hop(each: ArcSet, results: bytes) -> ArcHop:
         aar_dmarc=words.pop() if len(words) == 1 else "",
         aar_header_from=author if isinstance(author, Domain) else None,
         aar_remote_ip=next((address for info in read.infos if (address := _address(info.value("smtp", "remote-ip")))), ""),
+        aar_spf=spf[0].result.lower() if len(spf) == 1 else "",
+        aar_mail_from=sender if isinstance(sender, Domain) else None,
     )
 
 

@@ -21,7 +21,7 @@ from dmarc_milter.evaluation import Evaluation, MessageFacts
 from dmarc_milter.iprev import IprevResult, iprev
 from dmarc_milter.lookup import Question, Resolver
 from dmarc_milter.message import Envelope, Headers, Message
-from dmarc_milter.spf import SpfOptions, SpfResult
+from dmarc_milter.spf import EarlierSpf, SpfOptions, SpfResult, upgraded
 
 IPREV_QUERIES = 12
 """Share of the message's 160 queries (SECURITY-CASES 13); SPF, DKIM and ARC have theirs, the policy walk is first and so always served."""
@@ -100,8 +100,11 @@ def authenticate(request: Request, resolver: Resolver, options: Options, *, now:
     dmarc = evaluate(message.author, spf, dkim, resolver, options.dmarc, options.suffixes)
     keys = resolver.share(queries=options.arc.max_lookups, seconds=seconds)
     arc = arc_module.validate(message, request.plan.arc, keys, options.arc, now=now)
+    noticed = upgraded(spf, (EarlierSpf(hop.aar_spf, hop.aar_mail_from) for hop in arc.hops if hop.aar_spf), options.spf)
+    if noticed.usable != spf.usable:
+        dmarc = evaluate(message.author, noticed, dkim, resolver, options.dmarc, options.suffixes)
     reverse = _iprev(request.envelope, resolver, options)
-    found = Found(spf, dkim, arc, reverse, dmarc)
+    found = Found(noticed, dkim, arc, reverse, dmarc)
     verdict = decide(dmarc, _context(request, found, options), options.policy, sample=sample, today=now.date())
     return Evaluation(
         id=request.id,
@@ -109,7 +112,7 @@ def authenticate(request: Request, resolver: Resolver, options: Options, *, now:
         envelope=request.envelope,
         author=message.author,
         facts=request.facts,
-        spf=spf,
+        spf=noticed,
         dkim=dkim,
         arc=arc if options.arc.enabled else None,
         iprev=reverse if options.iprev else None,

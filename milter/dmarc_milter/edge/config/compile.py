@@ -20,7 +20,9 @@ def options(config: Config, suffixes: PublicSuffixes | None) -> Options:
     limits, trust = config.limits, config.authentication
     dkim = DkimOptions(
         max_signatures=limits.dkim_signatures,
+        min_rsa_bits=limits.rsa_min_bits,
         max_rsa_bits=limits.rsa_max_bits,
+        max_names=limits.dkim_names,
         max_key_record=limits.dkim_key_bytes,
         max_field=limits.dkim_field_bytes,
         clock_skew=limits.clock_skew,

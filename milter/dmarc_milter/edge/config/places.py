@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dmarc_milter.edge.config.load import ConfigError
 from dmarc_milter.edge.config.schema import Config
+from dmarc_milter.report.mail import SigningKey, sign
 
 STATE = Path("/var/lib/dmarc-milter")
 
@@ -22,15 +23,37 @@ def spool_path(config: Config) -> Path:
 
 def store_password(config: Config) -> str:
     """From password_file, or systemd's credential store-password; "" leaves it to the URL and libpq. Raises ConfigError."""
+    return _secret(config.store.password_file, "store-password", "the store's password")
+
+
+def smtp_password(config: Config) -> str:
+    """From smtp_password_file, or systemd's credential smtp-password. Raises ConfigError."""
+    return _secret(config.reporting.smtp_password_file, "smtp-password", "the password for the SMTP server")
+
+
+def signing_key(config: Config) -> SigningKey | None:
+    """The key that report mail is signed with; None: it is signed elsewhere, or not at all. Raises ConfigError for one that cannot sign."""
+    options = config.reporting
+    if not options.dkim_domain:
+        return None
+    try:
+        key = SigningKey(options.dkim_domain, options.dkim_selector, Path(options.dkim_key_file).read_bytes())
+        sign(b"From: a@b.example\r\n\r\n", key)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"[reporting] dkim_key_file {options.dkim_key_file!r}: {error}") from None
+    return key
+
+
+def _secret(file: str, credential: str, what: str) -> str:
+    """The content of `file`, or of systemd's credential where no file is named; "" when there is neither."""
     folder = os.environ.get("CREDENTIALS_DIRECTORY", "")
-    credential = Path(folder, "store-password")
-    if config.store.password_file:
-        path = Path(config.store.password_file)
-    elif folder and credential.exists():
-        path = credential
+    if file:
+        path = Path(file)
+    elif folder and Path(folder, credential).exists():
+        path = Path(folder, credential)
     else:
         return ""
     try:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: the store's password cannot be read: {error}") from None
+        raise ConfigError(f"{path}: {what} cannot be read: {error}") from None

@@ -196,6 +196,8 @@ class Limits(Section, frozen=True):
     dkim_signatures: Annotated[int, Meta(ge=1, le=100, description="DKIM signatures examined, aligned ones first")] = 10
     dkim_field_bytes: Annotated[int, Meta(ge=1024, le=1 << 20, description="octets of one DKIM or ARC field")] = 16 * 1024
     dkim_key_bytes: Annotated[int, Meta(ge=512, le=65535, description="octets of a key record")] = 4096
+    dkim_names: Annotated[int, Meta(ge=8, le=1000, description="names in a signature's h=")] = 256
+    rsa_min_bits: Annotated[int, Meta(ge=1024, le=4096, description="smallest RSA key")] = 1024
     rsa_max_bits: Annotated[int, Meta(ge=2048, le=16384, description="largest RSA key")] = 8192
     clock_skew: Annotated[int, Meta(ge=0, le=86400, description="seconds of tolerance for t= and x=")] = 300
     arc_instances: Annotated[int, Meta(ge=1, le=50, description="ARC sets")] = 50
