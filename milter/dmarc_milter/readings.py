@@ -84,6 +84,8 @@ def _runs(text: str) -> Iterator[str]:
     """What stands after each @, also continued across white space and comments beside a dot."""
     for match in AFTER_AT.finditer(text):
         run, position = match[1], match.end()
+        if "." not in run and "[" in match[0] and text.startswith(":", position):
+            continue  # the tag of an address literal, as in [IPv6:...] (RFC 5321 4.1.3)
         continued = run
         while len(continued) <= MAX_RUN:
             more = (AFTER_DOT if continued.endswith(".") else DOT_NEXT).match(text, position)

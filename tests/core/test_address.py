@@ -159,6 +159,7 @@ def test_a_malformed_field_has_candidates(row: str, value: bytes, domains: list[
     found = author([value])
     assert found.domain is None
     assert found.malformed.isascii()
+    assert Domain("ipv6") not in found.candidates, "the tag of an address literal"
     assert set(found.candidates) >= {Domain(name) for name in domains if isinstance(parse(name), Domain)}, row
     assert not found.more
     assert len(found.candidates) <= len(domains) + 1, "no inventions beyond a cut-off or joined form"
