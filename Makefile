@@ -43,3 +43,8 @@ lint: $(VENV)/.ready-test
 .PHONY: demo
 demo: $(VENV)/.ready-test .test/.ready
 	@$(VENV)/bin/python tools/demo.py
+
+## make soak    the long forms of the fault, fuzz and load tests, for an hour or so
+.PHONY: soak
+soak: $(VENV)/.ready-test .test/.ready
+	DMARC_MILTER_SOAK=1 $(PYTEST) -s -m soak --timeout=14400 tests
