@@ -151,6 +151,8 @@ class Facts(Fact, frozen=True, omit_defaults=True, kw_only=True):
     dkim: tuple[DkimFact, ...] = ()
     arc: ArcFact | None = None
     iprev: str = ""
+    names: tuple[str, ...] = ()
+    """The client's names that resolve back to it (only where they were looked up)."""
     auto_submitted: bool = False
     is_dsn: bool = False
     is_report: bool = False
@@ -212,6 +214,7 @@ def from_evaluation(evaluation: Evaluation) -> Facts:
         dkim=_signatures(evaluation.dkim, dmarc),
         arc=_arc(evaluation.arc) if evaluation.arc else None,
         iprev=evaluation.iprev.status if evaluation.iprev else "",
+        names=evaluation.iprev.names[:3] if evaluation.iprev else (),
         auto_submitted=message.auto_submitted,
         is_dsn=message.is_dsn,
         is_report=message.is_report,

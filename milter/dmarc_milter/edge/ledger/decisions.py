@@ -33,6 +33,8 @@ class Filter:
     disposition: str = ""
     """none, pass, quarantine, reject, or "tempfail": answered 4xx."""
     would_be: str = ""
+    affected: bool = False
+    """Only what policy stopped, deferred or marked, or would have in monitor mode."""
 
     def where(self) -> tuple[str, list[Any]]:
         """The SQL condition and its values."""
@@ -48,6 +50,8 @@ class Filter:
             if value := getattr(self, column):
                 conditions.append(f"{column} = ?")
                 values.append(printable(value, MAX_KEY))
+        if self.affected:
+            conditions.append("(disposition IN ('reject', 'quarantine', 'tempfail') OR would_be IN ('reject', 'quarantine'))")
         return " AND ".join(conditions), values
 
 

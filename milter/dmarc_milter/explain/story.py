@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Literal
 
+from dmarc_milter.explain.evidence import identities
 from dmarc_milter.report.facts import DkimFact, Facts, Outcome, Published
 
 PAD = "  "
@@ -115,17 +117,54 @@ def _advice(facts: Facts) -> Iterator[str]:
     elif facts.malformed_from:
         yield f"{PAD}one From field with one address in standard form"
     else:
-        yield from _how_to_pass(facts)
-    yield f"{PAD}a [[policy.rules]] entry that matches this sender by network, DKIM, SPF, client name or ARC sealer"
+        yield from (PAD + each for each in (*_by_spf(facts), *_by_dkim(facts)))
+    yield PAD + _by_rule(facts)
 
 
-def _how_to_pass(facts: Facts) -> Iterator[str]:
+def _by_spf(facts: Facts) -> Iterator[str]:
+    """SPF helps only where the name that it checks aligns."""
+    spf, author = facts.spf, facts.author_domain
+    client = facts.source_ip or "the client"
+    if spf is None:
+        return
+    if not spf.domain or not _would_align(facts, spf.domain, "aspf"):
+        passed = f"SPF passed for {spf.domain}, which does not align with {author}: " if spf.result == "pass" else ""
+        yield f"{passed}an envelope sender in {author}" + ("" if passed else f", and an SPF record there that lists {client}")
+    elif spf.result == "none":
+        yield f"an SPF record at {spf.domain} that lists {client}"
+    elif spf.result in ("permerror", "policy"):
+        yield f"a sound SPF record at {spf.domain} that lists {client} (now: {spf.reason or spf.result})"
+    elif spf.result != "pass":
+        yield f"{spf.domain}'s SPF record listing {client}" + (f" (now it matches {spf.mechanism})" if spf.mechanism else "")
+
+
+def _by_dkim(facts: Facts) -> Iterator[str]:
     author = facts.author_domain
-    if facts.spf and facts.spf.result == "pass" and facts.spf.domain:
-        yield f"{PAD}SPF passed for {facts.spf.domain}, which does not align with {author}: an envelope sender in {author} would"
     passing = [each.domain for each in facts.dkim if each.result == "pass" and not each.aligned]
+    broken = [each for each in facts.dkim if each.result != "pass" and each.domain and _would_align(facts, each.domain, "adkim")]
     if passing:
-        yield f"{PAD}DKIM passed for {', '.join(dict.fromkeys(passing))}, which does not align: a signature with d={author} would"
-    if not passing:
-        client = facts.source_ip or "the client"
-        yield f"{PAD}a DKIM signature with d={author} that survives transport, or {author}'s SPF record listing {client}"
+        yield f"DKIM passed for {', '.join(dict.fromkeys(passing))}, which does not align: a signature with d={author} would"
+    for each in broken[:1]:
+        yield f"the signature of {each.domain} verifying (now: {each.result}{f', {each.reason}' if each.reason else ''})"
+    if not passing and not broken:
+        yield f"a DKIM signature with d={author} that survives transport"
+
+
+def _would_align(facts: Facts, name: str, mode: Literal["adkim", "aspf"]) -> bool:
+    """Whether a pass for `name` would have counted, as far as the stored facts tell."""
+    outcome = facts.outcome
+    if outcome is None:
+        return False
+    published = outcome.published
+    if name == outcome.author_domain or (published is not None and getattr(published, mode) == "s"):
+        return name == outcome.author_domain
+    organization = outcome.organizational_domain
+    return bool(organization) and (name == organization or name.endswith("." + organization))
+
+
+def _by_rule(facts: Facts) -> str:
+    """The administrator's own way, resting on what this message proved where it proved something."""
+    proven = next(identities(facts), None)
+    if proven is None or not facts.counted or facts.malformed_from:
+        return "a [[policy.rules]] entry that matches this sender by network, DKIM, SPF, client name or ARC sealer"
+    return f'if you know {proven.domain}: a [[policy.rules]] entry with action = "accept" and {proven.method} = ["{proven.domain}"]'

@@ -1,0 +1,40 @@
+"""Moments as people write them on a command line; all of them UTC."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from datetime import UTC, datetime, timedelta
+
+AGO = re.compile(r"([0-9]{1,6})([mhdw])")
+UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+ALLOWED = 'YYYY-MM-DD, "YYYY-MM-DD HH:MM", today, yesterday, or an age such as 30m, 6h, 2d, 1w'
+
+
+def moment(text: str, *, now: datetime | None = None) -> int:
+    """Seconds since 1970. Raises argparse.ArgumentTypeError, which says what is allowed."""
+    now = now or datetime.now(UTC)
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    if text in ("now", "today", "yesterday"):
+        return int({"now": now, "today": midnight, "yesterday": midnight - timedelta(days=1)}[text].timestamp())
+    try:
+        if ago := AGO.fullmatch(text):
+            found = now - int(ago[1]) * UNITS[ago[2]]
+        else:
+            found = datetime.fromisoformat(text)
+            found = found if found.tzinfo else found.replace(tzinfo=UTC)
+        return max(0, int(found.timestamp()))
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(f"{text!r} is no moment; allowed: {ALLOWED}") from None
+
+
+def count(text: str) -> int:
+    """A number from 1 to 100000. Raises argparse.ArgumentTypeError."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= 6 and 1 <= int(text) <= 100_000):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 100000")
+    return int(text)
+
+
+def shown(seconds: float) -> str:
+    """A stored time, for people."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")

@@ -1,0 +1,76 @@
+"""What every command shares towards the person or program that reads it: tables, sentences, JSON, and a store that cannot be had."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dmarc_milter.edge.cli import LATER, NO
+from dmarc_milter.edge.ledger.database import StoreError
+
+PIPE_WIDTH = 200
+"""Columns where standard output is no terminal, so that nothing is cut."""
+STYLES = {
+    "reject": "bold red",
+    "fail": "red",
+    "permerror": "red",
+    "quarantine": "yellow",
+    "temperror": "yellow",
+    "tempfail": "yellow",
+    "pass": "green",
+    "error": "bold red",
+    "warning": "yellow",
+    "ok": "green",
+}
+
+
+def console() -> Console:
+    """Standard output. Markup, emoji and highlighting are off: what is printed may come from a sender."""
+    width = None if sys.stdout.isatty() else PIPE_WIDTH
+    return Console(markup=False, emoji=False, highlight=False, width=width)
+
+
+def styled(word: str) -> Text:
+    """A status or disposition in its colour."""
+    return Text(word, STYLES.get(word, ""))
+
+
+def table(columns: Mapping[str, str], rows: Iterable[Sequence[object]], *, title: str = "") -> Table:
+    """`columns` are heading -> "left" or "right"; cells are str or Text, never markup."""
+    made = Table(box=SIMPLE_HEAD, title=Text(title, "bold") if title else None, title_justify="left", pad_edge=False)
+    for heading, justify in columns.items():
+        made.add_column(Text(heading), justify="right" if justify == "right" else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
+    return made
+
+
+def plain(value: object) -> Any:
+    """Structs, tuples and mappings as JSON has them, every field there whatever its value."""
+    if isinstance(value, msgspec.Struct):
+        return {field.name: plain(getattr(value, field.name)) for field in msgspec.structs.fields(value)}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return {name: plain(each) for name, each in value._asdict().items()}
+    if isinstance(value, Mapping):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    return value
+
+
+def print_json(document: object) -> None:
+    """One JSON document on standard output."""
+    print(msgspec.json.format(msgspec.json.encode(plain(document)), indent=2).decode())
+
+
+def unavailable(error: StoreError) -> int:
+    """Say why the store cannot be asked; the exit code."""
+    print(f"dmarc-milter: {error}", file=sys.stderr)
+    return NO if error.kind in ("older", "newer", "refused") else LATER

@@ -1,0 +1,238 @@
+"""`why`, `impact` and `stats`: what the ledger answers an administrator, from the spool's latest message on."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dmarc_milter.arc import ArcHop, ArcResult, ArcStatus
+from dmarc_milter.disposition import Disposition, Verdict
+from dmarc_milter.dkim.result import DkimResult, DkimStatus
+from dmarc_milter.dmarc.record import Policy
+from dmarc_milter.domain import Domain
+from dmarc_milter.edge.cli import main
+from dmarc_milter.edge.cli.moments import moment
+from dmarc_milter.edge.config import parse
+from dmarc_milter.edge.ledger.spoolfile import SpoolFile, prepare
+from dmarc_milter.evaluation import Evaluation, MessageFacts
+from fakes.evaluations import evaluation
+from fakes.stores import spool_row
+
+Answer = tuple[int, str, str]
+Ask = Callable[..., Answer]
+NOW = datetime.now(UTC)
+
+
+@pytest.fixture
+def ask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Ask:
+    """`dmarc-milter ...` with a configuration of its own: (exit code, stdout, stderr)."""
+    config = tmp_path / "dmarc-milter.toml"
+    config.write_text(f'[store]\nurl = "sqlite:///{tmp_path}/reports.db"\n')
+
+    def run(*words: str) -> Answer:
+        code = main([*words, "--config", str(config)])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Callable[..., None]:
+    """Write evaluations into the spool, as workers do, and nothing more."""
+
+    def write(*evaluations: Evaluation) -> None:
+        prepare(tmp_path / "spool.db")
+        spool = SpoolFile(tmp_path / "spool.db")
+        spool.write([spool_row(replace(each, at=NOW)) for each in evaluations])
+        spool.close()
+
+    return write
+
+
+def monitored(author: str = "legit.example", **changes: Any) -> Evaluation:
+    verdict = Verdict(Disposition.NONE, Policy.REJECT, decided_by="DMARC failed; monitor", would_be=Disposition.REJECT)
+    return evaluation(author, verdict=verdict, **changes)
+
+
+def listed(author: str, address: str = "198.51.100.7") -> Evaluation:
+    """A post that a mailing list changed and signed."""
+    broken, own = DkimResult(DkimStatus.FAIL, Domain(author), "s"), DkimResult(DkimStatus.PASS, Domain("lists.example"), "s")
+    return monitored(author, source_ip=address, dkim=(broken, own), facts=MessageFacts(list_id="dev.lists.example"))
+
+
+# --- why ------------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["4QWHY1", "<1@legit.example>", "1@legit.example"])
+def test_why_finds_what_still_waits_in_the_spool(ask: Ask, record: Callable[..., None], key: str) -> None:
+    """A decision taken a second ago is found, by queue id or Message-ID."""
+    record(evaluation(queue_id="4QWHY1", message_id="1@legit.example"), evaluation(queue_id="4QOTHER"))
+    code, out, err = ask("why", key)
+    assert (code, err) == (0, "")
+    assert out.startswith("Message 4QWHY1, ")
+    for words in ("From: names legit.example", "SPF: pass for attack.example", "Decision: refused (550)", "What would change it:"):
+        assert words in out
+    assert "4QOTHER" not in out
+
+
+def test_why_without_a_key_lists_the_latest_and_filters(ask: Ask, record: Callable[..., None]) -> None:
+    record(
+        evaluation("a.example", queue_id="Q1"),
+        evaluation("sub.a.example", queue_id="Q2"),
+        evaluation("b.example", passed=True, queue_id="Q3"),
+    )
+    assert all(each in ask("why")[1] for each in ("Q1", "Q2", "Q3", "3 decisions"))
+    for words, found in (
+        (("--domain", "A.example"), {"Q1", "Q2"}),
+        (("--disposition", "pass"), {"Q3"}),
+        (("--result", "fail", "--limit", "1"), None),
+        (("--ip", "::ffff:192.0.2.66", "--since", "1h"), {"Q1", "Q2", "Q3"}),
+        (("--until", "1h"), set()),
+        (("Q1", "--domain", "b.example"), set()),
+        (("Q1", "--domain", "a.example", "--since", "yesterday"), {"Q1"}),
+    ):
+        code, out, _ = ask("why", *words, "--json")
+        names = {each["facts"]["queue_id"] for each in json.loads(out)["decisions"]}
+        assert names == found if found is not None else len(names) == 1
+        assert code == (0 if names else 1)
+
+
+def test_why_says_what_to_think_of_when_nothing_is_found(ask: Ask) -> None:
+    code, out, err = ask("why", "no\x1b[31msuch")
+    assert (code, out) == (1, "")
+    assert "nothing is recorded about no\\x1b[31msuch" in err
+    assert "14 days" in err
+
+
+def test_the_json_of_why_has_every_field_whatever_its_value(ask: Ask, record: Callable[..., None]) -> None:
+    """Stable: a consumer need not know defaults."""
+    record(evaluation(queue_id="Q1"))
+    document = json.loads(ask("why", "Q1", "--json")[1])
+    [decision] = document["decisions"]
+    assert set(decision) == {"host", "sentence", "explanation", "facts"}
+    assert decision["facts"]["would_be"] == ""
+    assert decision["facts"]["outcome"]["published"]["pct"] is None
+    assert decision["facts"]["dkim"][0]["aligned"] == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2026-11-20", datetime(2026, 11, 20, tzinfo=UTC)),
+        ("2026-11-20 08:30", datetime(2026, 11, 20, 8, 30, tzinfo=UTC)),
+        ("2026-11-20T08:30+02:00", datetime(2026, 11, 20, 6, 30, tzinfo=UTC)),
+        ("2h", datetime(2026, 11, 22, 10, 0, tzinfo=UTC)),
+        ("today", datetime(2026, 11, 22, tzinfo=UTC)),
+        ("yesterday", datetime(2026, 11, 21, tzinfo=UTC)),
+        ("999999w", None),
+        ("soon", None),
+        ("٣d", None),
+    ],
+)
+def test_moments_are_written_as_people_write_them(text: str, expected: datetime | None) -> None:
+    import argparse
+
+    now = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+    if expected is None:
+        with pytest.raises(argparse.ArgumentTypeError, match="allowed: YYYY"):
+            moment(text, now=now)
+    else:
+        assert moment(text, now=now) == int(expected.timestamp())
+
+
+# --- impact ---------------------------------------------------------------------------------------------------------------------------
+
+
+def test_impact_names_lists_forwarders_and_the_unproven(ask: Ask, record: Callable[..., None]) -> None:
+    """Evidence is what was proven: the list's own signature, the sealer's chain; an attacker's bare claim stays unproven."""
+    seal = ArcResult(ArcStatus.PASS, hops=(ArcHop(1, Domain("relay.example"), "s"),))
+    forwarded = [monitored(name, source_ip="203.0.113.5", arc=seal) for name in ("a.example", "b.example")]
+    claimed = monitored("bank.example", source_ip="192.0.2.99", facts=MessageFacts(list_id="fake.lists.example"))
+    claimed = replace(claimed, spf=replace(claimed.spf, status=type(claimed.spf.status)("fail")))
+    record(listed("a.example"), listed("b.example", "198.51.100.8"), claimed, *forwarded, evaluation("ok.example", passed=True))
+    document = json.loads(ask("impact", "--json")[1])
+    assert document["messages"] == 4 + len(forwarded)
+    by_kind = {each["kind"]: each for each in document["sources"]}
+    posts = by_kind["mailing list"]
+    assert posts["identity"] == {"method": "dkim", "domain": "lists.example"}
+    assert sorted(posts["addresses"]) == ["198.51.100.7", "198.51.100.8"]
+    assert posts["messages"] == 2
+    assert by_kind["forwarder"]["identity"] == {"method": "arc", "domain": "relay.example"}
+    assert 'author_domains = ["a.example", "b.example"]' in by_kind["forwarder"]["rule"]
+    assert by_kind["nobody proven"]["rule"] == ""
+    assert "claims to be the list fake.lists.example" in by_kind["nobody proven"]["evidence"]
+    assert {each["author_domain"]: each["would_refuse"] for each in document["domains"]}["bank.example"] == 1
+
+
+def test_a_suggested_rule_is_a_rule(ask: Ask, record: Callable[..., None]) -> None:
+    """What is printed can be pasted: it parses, and its condition is the proven name."""
+    record(listed("a.example"))
+    [source] = json.loads(ask("impact", "--json")[1])["sources"]
+    [rule] = parse(source["rule"]).policy.rules
+    assert (rule.action, rule.dkim, rule.reason) == ("accept", ["lists.example"], "mailing_list")
+    assert source["rule"] in ask("impact")[1]
+
+
+def test_impact_tells_did_from_would(ask: Ask, record: Callable[..., None]) -> None:
+    record(evaluation("a.example"), evaluation("a.example"), monitored("a.example"))
+    code, out, _ = ask("impact", "--days", "1")
+    assert code == 0
+    assert "2 refused, 1 would have been refused." in out
+    assert "enforcing" in out
+
+
+def test_impact_of_nothing_says_so(ask: Ask, record: Callable[..., None]) -> None:
+    record(evaluation(passed=True))
+    assert "Policy stopped and marked nothing" in ask("impact")[1]
+
+
+# --- stats ----------------------------------------------------------------------------------------------------------------------------
+
+
+def test_totals_add_up_in_every_form(ask: Ask, record: Callable[..., None]) -> None:
+    record(evaluation(), evaluation(), evaluation(passed=True))
+    document = json.loads(ask("stats", "--json")[1])
+    assert document["sum"]["messages"] == 3
+    assert document["sum"]["dmarc"] == {"fail": 2, "pass": 1}
+    assert document["days"][0]["disposition"] == {"reject": 2, "pass": 1}
+    assert document["days"][0]["day"] == NOW.strftime("%Y-%m-%d")
+    text = ask("stats")[1]
+    assert "dmarc=fail" in text
+    assert any(line.split()[:2] == ["all", "3"] for line in text.split("\n"))
+
+
+def test_the_page_of_totals_needs_nothing_else(ask: Ask, record: Callable[..., None]) -> None:
+    """Self-contained: no script, nothing to fetch."""
+    record(evaluation())
+    out = ask("stats", "--html")[1]
+    tags: list[tuple[str, list[tuple[str, str | None]]]] = []
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+            tags.append((tag, attrs))
+
+    Reader().feed(out)
+    assert {"table", "caption", "th"} <= {tag for tag, _ in tags}
+    assert "script" not in {tag for tag, _ in tags}
+    assert not [attrs for _, attrs in tags if any(name in ("src", "href") for name, _ in attrs)]
+    assert "<td>1</td>" in out
+
+
+def test_a_store_that_cannot_be_reached_is_tried_again_later(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """DESIGN.md: 75 is EX_TEMPFAIL."""
+    config = tmp_path / "c.toml"
+    config.write_text('[store]\nurl = "postgresql://nobody@127.0.0.1:1/none"\n')
+    for words in (("why", "x"), ("impact",), ("stats",)):
+        started = time.monotonic()
+        assert main([*words, "--config", str(config)]) == 75
+        assert capsys.readouterr().err.startswith("dmarc-milter: ")
+        assert time.monotonic() - started < 20
