@@ -275,9 +275,7 @@ def own_field(answer: Answer, *, smtputf8: bool = False) -> strict_authres.Field
     name, value = answer.headers[0]
     assert name == b"Authentication-Results", answer.headers[:2]
     assert len(value) <= 8192
-    found = strict_authres.parse(value, name=name, smtputf8=smtputf8)
-    assert found.authserv_id == AID.decode()
-    return found
+    return strict_authres.parse(value, name=name, smtputf8=smtputf8)
 
 
 class Stage:
@@ -380,6 +378,7 @@ class Stage:
     @staticmethod
     def _our_field(case: Case, heard: Heard) -> None:
         assert heard.ours is not None
+        assert heard.ours.authserv_id == AID.decode()
         dmarc = heard.dmarc
         passes = case.verdict.result == "pass"
         author = dmarc.properties.get("header.from", "")
