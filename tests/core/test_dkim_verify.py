@@ -374,6 +374,7 @@ def test_a_header_that_was_cut_cannot_be_judged() -> None:
     """DESIGN.md: beyond the header limits, dkim=permerror, and no question is asked."""
     zone = Zone(ZONE)
     assert judged(LEGIT.sign(LETTER), zone, truncated=True) == ("permerror", "header too large")
+    assert judged(LETTER, zone, truncated=True) == ("permerror", "header too large")
     assert zone.calls == []
 
 

@@ -62,7 +62,12 @@ def plan(headers: Headers, author_domains: Sequence[Domain], options: DkimOption
 def verify(
     message: Message, plan: DkimPlan, resolver: Resolver, options: DkimOptions = DkimOptions(), *, now: datetime
 ) -> tuple[DkimResult, ...]:
-    """A result for each distinct DKIM-Signature field, in the order of the fields. `now` is aware. Never raises."""
+    """A result for each distinct DKIM-Signature field, in the order of the fields. `now` is aware. Never raises.
+
+    A header beyond the limits has one result even if no signature was seen: one may stand in what was not kept.
+    """
+    if message.headers.truncated and not plan.examined:
+        return (DkimResult(DkimStatus.PERMERROR, None, reason="header too large"),)
     judge = Judge(message, KeyRing(resolver, options), options, now)
     results = {each.position: judge.result(each) for each in plan.examined}
     for each in plan.surplus:
