@@ -59,7 +59,7 @@ class Daemon:
         self.config = folder / "dmarc-milter.toml"
         self.spool = folder / "spool.db"
         self.log = folder / "log"
-        self.command = tuple(command) or ("-m", "dmarc_milter", "serve", "--config")
+        self.command = tuple(command) or ("-m", "dmarc_milter", "serve", "--no-jobs", "--config")
         self.process: subprocess.Popen[bytes] | None = None
         self.environment: dict[str, str] = {}
         self.pass_fds: tuple[int, ...] = ()
@@ -115,11 +115,11 @@ class Daemon:
             client.close()
         if self.process is None:
             return None
-        workers = self.workers()
+        children = self.children()
         if self.process.poll() is None:
             self.process.kill()
         code = self.process.wait(10)
-        for pid in workers:
+        for pid in children:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         return code
@@ -136,14 +136,21 @@ class Daemon:
             client.negotiate()
         return client
 
+    def children(self) -> dict[int, str]:
+        """The daemon's child processes that live now; workers are named dmarc-worker."""
+        found: dict[int, str] = {}
+        if self.process is None:
+            return found
+        with contextlib.suppress(OSError):
+            text = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
+            for pid in map(int, text.split()):
+                with contextlib.suppress(OSError):
+                    found[pid] = Path(f"/proc/{pid}/comm").read_text().strip()
+        return found
+
     def workers(self) -> list[int]:
         """The process ids of the workers that live now."""
-        if self.process is None:
-            return []
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            text = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
-            return [int(each) for each in text.split()]
-        return []
+        return [pid for pid, name in self.children().items() if name == "dmarc-worker"]
 
     def text(self) -> str:
         return self.log.read_text("utf-8", "replace") if self.log.exists() else ""

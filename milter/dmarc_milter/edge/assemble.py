@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
+from dmarc_milter.edge.background import Job
 from dmarc_milter.edge.board import Board, Slot
 from dmarc_milter.edge.config import Config
 from dmarc_milter.edge.config import compile as compiled
+from dmarc_milter.edge.config.places import spool_path
 from dmarc_milter.edge.config.values import authserv_id, networks, socket_address
 from dmarc_milter.edge.evaluator import THREADS, CoreEvaluator, Tools
 from dmarc_milter.edge.ledger.spool import Spool
@@ -21,6 +24,9 @@ from dmarc_milter.edge.session import SessionOptions
 from dmarc_milter.edge.setup_lines import attach
 from dmarc_milter.edge.suffixes import SuffixListError, latest_suffixes
 from dmarc_milter.edge.worker import CannotBuild, Service
+
+REPORT_EVERY = 900.0
+"""Seconds between looks for reports that are due."""
 
 
 def build(config: Config, slot: Slot, board: Board, log: Log) -> Service:
@@ -61,6 +67,15 @@ def build(config: Config, slot: Slot, board: Board, log: Log) -> Service:
     return Service(CoreEvaluator(tools), session_options(config), follow, spool.close)
 
 
+def jobs(path: Path, config: Config) -> tuple[Job, ...]:
+    """What runs beside the workers: the drain of the spool, and the reports where they are sent at all."""
+    named = ("--config", str(path))
+    drain = Job("drain", ("store", "drain", "--follow", "--parent", str(os.getpid()), *named), 5.0)
+    if not (config.reporting.org_name and config.reporting.email):
+        return (drain,)
+    return drain, Job("report", ("report", "send", *named), REPORT_EVERY)
+
+
 def session_options(config: Config) -> SessionOptions:
     """What sessions need of the configuration."""
     trust, own = config.authentication, (config.reporting.email, config.reporting.bounce_address)
@@ -75,15 +90,6 @@ def session_options(config: Config) -> SessionOptions:
         stand_ins={b"authentication-results": b" " + authserv_id(config).encode() + b"; none"},
         own_addresses=frozenset(each.lower().encode() for each in own if each),
     )
-
-
-def spool_path(config: Config) -> Path:
-    """Where the local spool lies: as configured, beside the SQLite store, or in the daemon's state directory."""
-    if config.store.spool:
-        return Path(config.store.spool)
-    if config.store.url.startswith("sqlite:///"):
-        return Path(config.store.url.removeprefix("sqlite:///")).with_name("spool.db")
-    return Path("/var/lib/dmarc-milter/spool.db")
 
 
 def prepare(config: Config) -> tuple[str, ...]:

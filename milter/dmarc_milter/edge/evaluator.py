@@ -181,7 +181,7 @@ class CoreWork:
                 actions = plan_actions(evaluation, self._headers, tools.marking, keep_results=self._keep)
         if self._given_up:  # answered already, as our own failure
             return actions
-        recorded = evaluation.verdict.tempfail or tools.recorder.record(evaluation)
+        recorded = tools.recorder.record(evaluation)
         seconds = time.monotonic() - self._began
         tools.meter.message(evaluation, seconds, recorded=recorded)
         story = fields_of(evaluation, actions) | {"seconds": round(seconds, 3)}

@@ -11,12 +11,13 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 from dmarc_milter.edge import libmilter, listen, worker
+from dmarc_milter.edge.background import Background, Job
 from dmarc_milter.edge.board import Board, Slot
 from dmarc_milter.edge.config import Config, ConfigError, load
 from dmarc_milter.edge.config.values import SocketAddress, socket_address
@@ -68,10 +69,14 @@ class Listening:
     address: SocketAddress
 
 
+Jobs = Callable[[Config], Sequence[Job]]
+"""The jobs that a configuration asks for."""
+
+
 class Supervisor:
     """Starts, watches, replaces and stops the workers."""
 
-    def __init__(self, path: Path, config: Config, build: worker.Build) -> None:
+    def __init__(self, path: Path, config: Config, build: worker.Build, jobs: Jobs) -> None:
         self._path = path
         self._config = config
         self._build = build
@@ -82,6 +87,8 @@ class Supervisor:
         self._count = worker_count(config)
         self._board = Board(max(32, 4 * self._count))
         self._poison = Poison(self._board)
+        self._jobs = jobs
+        self._background = Background(jobs(config), self._log)
         self._signals: list[int] = []
         self._failed_starts = 0
         self._start_after = 0.0
@@ -108,6 +115,7 @@ class Supervisor:
         except CannotStart as error:
             print(f"dmarc-milter: {error}", file=sys.stderr)
             self._kill(self._workers.values())
+            self._background.stop(1.0)
             return 1
         finally:
             listen.close(self._listening.sock, self._listening.address)
@@ -159,6 +167,8 @@ class Supervisor:
         self._poison.expire(now)
         self._fill(now)
         self._replace_outdated()
+        if self._was_ready:
+            self._background.tend(now)
         self._notify.alive()
 
     def _current(self) -> list[Worker]:
@@ -333,6 +343,7 @@ class Supervisor:
         self._generation += 1
         self._count = min(worker_count(config), self._board.slots // 2)
         self._log = Log(form=config.log.format, level=config.log.level)
+        self._background.restart(self._jobs(config))
         self._start_after = 0.0
 
     def _stop(self) -> int:
@@ -350,6 +361,7 @@ class Supervisor:
                 break
             self._signals.clear()
         self._kill(self._workers.values())
+        self._background.stop(5.0)
         self._log.info("stopped")
         return 0
 
@@ -382,21 +394,26 @@ def raise_file_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def serve(path: Path) -> int:
+def serve(path: Path, *, with_jobs: bool = True) -> int:
     """`dmarc-milter serve`: until SIGTERM. Raises ConfigError; says in one line what else prevents the start (exit code 1)."""
-    from dmarc_milter.edge.assemble import build, prepare
+    from dmarc_milter.edge.assemble import build, jobs, prepare
 
     config = load(path)
-    return supervise(path, config, build, lambda: prepare(config))
+    return supervise(path, config, build, lambda: prepare(config), (lambda config: jobs(path, config)) if with_jobs else no_jobs)
 
 
-def supervise(path: Path, config: Config, build: worker.Build, prepare: worker.Prepare = lambda: ()) -> int:
-    """Run the daemon with whatever `build` makes; `prepare` is tried first and gives lines to print."""
+def no_jobs(_config: Config) -> tuple[Job, ...]:
+    """Timers of systemd run the jobs, or nobody does."""
+    return ()
+
+
+def supervise(path: Path, config: Config, build: worker.Build, prepare: worker.Prepare = lambda: (), jobs: Jobs = no_jobs) -> int:
+    """Run the daemon with whatever `build` makes, and `jobs` beside it; `prepare` is tried first and gives lines to print."""
     try:
         libmilter.check_platform()
         raise_file_limit()
         lines = prepare()
-        supervisor = Supervisor(path, config, build)
+        supervisor = Supervisor(path, config, build, jobs)
     except (listen.CannotListen, libmilter.CannotServe, worker.CannotBuild) as error:
         print(f"dmarc-milter: {error}", file=sys.stderr)
         return 1

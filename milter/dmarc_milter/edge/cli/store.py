@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import logging
+import os
 import signal
 import sys
 import threading
@@ -40,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         command.add_argument("--json", action="store_true", help="one JSON object")
         if name == "drain":
             command.add_argument("--follow", action="store_true", help="go on until SIGTERM, every few seconds; expire every hour")
+            command.add_argument("--parent", type=int, default=0, help=argparse.SUPPRESS)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -75,7 +78,7 @@ def _expire(config: Config, arguments: argparse.Namespace) -> int:
 
 def _drain(config: Config, arguments: argparse.Namespace) -> int:
     if arguments.follow:
-        return _follow(config)
+        return _follow(config, arguments.parent)
     with closing(spool_of(config)) as spool, closing(store_of(config)) as store:
         drained = drain(spool, store)
     sentence = f"{drained.messages} messages" + (f"; stopped early: {drained.problem}" if drained.problem else "")
@@ -83,8 +86,9 @@ def _drain(config: Config, arguments: argparse.Namespace) -> int:
     return LATER if drained.problem else FINE
 
 
-def _follow(config: Config) -> int:
-    """The background job: drain every few seconds, expire every hour, until SIGTERM or SIGINT."""
+def _follow(config: Config, parent: int) -> int:
+    """The background job: drain every few seconds, expire every hour, until SIGTERM or SIGINT, or until `parent` is gone."""
+    logging.basicConfig(format="dmarc-milter: %(message)s")
     stopping = threading.Event()
     for each in (signal.SIGTERM, signal.SIGINT):
         signal.signal(each, lambda *_: stopping.set())
@@ -99,7 +103,7 @@ def _follow(config: Config) -> int:
                 expire(store.database, retention_of(config), now=int(time.time()))
             except StoreError as error:
                 print(f"dmarc-milter: expire: {error}", file=sys.stderr)
-        return stopping.wait(seconds)
+        return stopping.wait(seconds) or (parent > 0 and os.getppid() != parent)
 
     keep_draining(spool, store, wait)
     spool.close()

@@ -29,12 +29,10 @@ class Drained(NamedTuple):
 def drain(spool: SpoolFile, store: Store, *, batch: int = BATCH, stop: Callable[[], bool] = lambda: False) -> Drained:
     """Until the spool is empty, `stop` says so, or spool or store fail. Never raises for either; what is not applied stays."""
     messages = 0
+    identity = ""
     try:
-        identity = _identity(spool, store)
-        while not stop():
-            rows = spool.batch(batch)
-            if not rows:
-                break
+        while not stop() and (rows := spool.batch(batch)):
+            identity = identity or _identity(spool, store)
             messages += store.apply(Batch(identity, socket.gethostname(), rows))
             spool.delete(rows[-1][0])
     except (SpoolError, StoreError) as error:
