@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmarc_milter.edge.log import MAX_LINE, Log, json_line, quoted, text_line
+from dmarc_milter.edge.log import MAX_LINE, Log, json_line, quoted, take_standard_logging, text_line
 
 HOSTILE = [
     "a\r\nevent=forged",
@@ -121,12 +121,10 @@ def test_levels_are_respected() -> None:
 
 def test_standard_logging_is_taken_over(capfd: pytest.CaptureFixture[str]) -> None:
     """Devices and libraries that use `logging` end up in the same lines, escaped alike."""
-    from dmarc_milter.edge import worker
-
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
     try:
-        worker._take_standard_logging(Log())
+        take_standard_logging(Log())
         logging.getLogger("dmarc_milter.ledger").error("full\nstop")
     finally:
         root.handlers[:], root.level = before, level

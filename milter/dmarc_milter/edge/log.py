@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import queue
 import re
@@ -155,3 +156,23 @@ class Log:
                 os.write(self._fd, line)
             except OSError:
                 self.dropped += 1
+
+
+class _ToLog(logging.Handler):
+    """Libraries and devices that use the standard logging end up in our log."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = "error" if record.levelno >= logging.ERROR else "warning" if record.levelno >= logging.WARNING else "info"
+        self._log.write(level, record.name.removeprefix("dmarc_milter."), {"text": record.getMessage()})
+
+
+def take_standard_logging(log: Log) -> None:
+    """From now on `logging` writes there: ours from info, libraries' from warning."""
+    root = logging.getLogger()
+    root.handlers[:] = [_ToLog(log)]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("dmarc_milter").setLevel(logging.INFO)

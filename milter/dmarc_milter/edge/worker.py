@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import contextlib
 import os
 import select
 import signal
@@ -10,13 +10,14 @@ import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn
 
 from dmarc_milter.edge import libmilter
 from dmarc_milter.edge.board import Board, Slot
 from dmarc_milter.edge.config import Config
 from dmarc_milter.edge.listen import never_ready
-from dmarc_milter.edge.log import Log
+from dmarc_milter.edge.log import Log, take_standard_logging
 from dmarc_milter.edge.metrics import Meter
 from dmarc_milter.edge.session import Evaluator, Session, SessionOptions
 
@@ -58,9 +59,11 @@ def run(config: Config, build: Build, sock: socket.socket, control: socket.socke
     code = 1
     try:
         _own_signals()
+        with contextlib.suppress(OSError):
+            Path("/proc/self/comm").write_text("dmarc-worker", encoding="ascii")
         log = Log(form=config.log.format, level=config.log.level)
         log.start()
-        _take_standard_logging(log)
+        take_standard_logging(log)
         slot = board.slot(number)
         try:
             service = build(config, slot, board, log)
@@ -160,22 +163,3 @@ def _obey(slot: Slot, control: socket.socket, beat: Callable[[], None], stop_lis
 def _seconds(order: bytes) -> float:
     """How long a drain may take. No order at all: the supervisor is gone, so finish and go."""
     return min((float(each) for each in order.decode().replace("D", "").split()), default=30.0)
-
-
-class _ToLog(logging.Handler):
-    """Libraries and devices that use the standard logging end up in our log."""
-
-    def __init__(self, log: Log) -> None:
-        super().__init__()
-        self._log = log
-
-    def emit(self, record: logging.LogRecord) -> None:
-        level = "error" if record.levelno >= logging.ERROR else "warning" if record.levelno >= logging.WARNING else "info"
-        self._log.write(level, record.name.removeprefix("dmarc_milter."), {"text": record.getMessage()})
-
-
-def _take_standard_logging(log: Log) -> None:
-    root = logging.getLogger()
-    root.handlers[:] = [_ToLog(log)]
-    root.setLevel(logging.WARNING)
-    logging.getLogger("dmarc_milter").setLevel(logging.INFO)
