@@ -25,7 +25,7 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
 def jobs(daemon: Daemon) -> list[int]:
     """The drains that run beside this daemon."""
     found = []
-    for pid in daemon.workers():
+    for pid in daemon.children():
         with contextlib.suppress(OSError):
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
             if b"--follow" in words:
