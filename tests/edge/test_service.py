@@ -86,6 +86,7 @@ def test_a_worker_killed_at_any_stage_never_accepts(daemon: Daemon, stage: str) 
     worker = worker_of(ask(mta))
     if stage != "connect":
         mta.mail("<a@b.example>")
+        mta.rcpt("<v@example.com>")
         mta.header("X-Script", " slow 5")
     if stage in ("body", "eom"):
         mta.eoh()
