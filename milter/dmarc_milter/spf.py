@@ -107,6 +107,13 @@ def check(envelope: Envelope, resolver: Resolver, options: SpfOptions = SpfOptio
     return result
 
 
+def not_evaluated(envelope: Envelope, reason: str) -> SpfResult:
+    """What stands for `check` where its work is refused: temperror for the identity that it would have checked."""
+    identity = _identity(envelope)
+    unknown = identity.domain is None or identity.refused or envelope.source_ip is None or not envelope.source_known
+    return SpfResult(SpfStatus.NONE if unknown else SpfStatus.TEMPERROR, identity.domain, identity.name, reason)
+
+
 def questions(envelope: Envelope) -> tuple[Question, ...]:
     """What `check` asks first, known at MAIL FROM."""
     identity = _identity(envelope)

@@ -31,7 +31,7 @@ from dmarc_milter.edge.story import fields_of
 from dmarc_milter.evaluation import Evaluation, message_facts
 from dmarc_milter.lookup import Resolver
 from dmarc_milter.message import Envelope, Headers, Message
-from dmarc_milter.spf import SpfResult, SpfStatus
+from dmarc_milter.spf import SpfResult, SpfStatus, not_evaluated
 from dmarc_milter.spf import check as check_spf
 
 THREADS = 64
@@ -119,7 +119,7 @@ class CoreWork:
     def headers(self, headers: Headers) -> None:
         self._headers = headers
         self._fingerprint = fingerprint(self._envelope, headers)
-        if self._spf is not None and not self._tools.board.is_poison(self._fingerprint, now=time.monotonic()):
+        if not self._tools.board.is_poison(self._fingerprint, now=time.monotonic()):
             self._prepared = self._tools.executor.submit(self._prepare)
 
     def body(self, chunk: bytes) -> bool:
@@ -200,7 +200,8 @@ class CoreWork:
 
     def _spf_result(self) -> SpfResult:
         """Started at MAIL FROM. If no thread was free for it until now, it is done here: waiting for one might be for ever."""
-        assert self._spf is not None
+        if self._spf is None:  # two workers ended while SPF of this sender was checked; the rest of the message may be harmless
+            return not_evaluated(self._envelope, "not evaluated again: it stopped two worker processes")
         return self._check_spf() if self._spf.cancel() else self._spf.result()
 
     def _temperror(self) -> tuple[Evaluation, tuple[Action, ...]]:

@@ -1,0 +1,105 @@
+"""What stopped two workers is not read again, and nothing else is let through on its account."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from ipaddress import ip_address
+
+import pytest
+
+from dmarc_milter.actions import Action, InsertHeader, Reply
+from dmarc_milter.address import reverse_path
+from dmarc_milter.edge.board import Board
+from dmarc_milter.edge.config import Config
+from dmarc_milter.edge.config import compile as compiled
+from dmarc_milter.edge.evaluator import CoreEvaluator, Tools, fingerprint
+from dmarc_milter.edge.log import Log
+from dmarc_milter.edge.metrics import Meter
+from dmarc_milter.edge.session import Own
+from dmarc_milter.edge.suffixes import load_suffixes
+from dmarc_milter.evaluation import Evaluation
+from dmarc_milter.lookup import Resolver
+from dmarc_milter.message import Envelope, HeaderField, Headers
+from fakes.dns_zone import Zone
+
+ZONE = """
+_dmarc.aligned.example TXT v=DMARC1; p=reject
+aligned.example TXT v=spf1 ip4:203.0.113.7 -all
+_dmarc.reject.example TXT v=DMARC1; p=reject
+"""
+ENVELOPE = Envelope(ip_address("203.0.113.66"), "helo.example", reverse_path(b"<a@aligned.example>"), ())
+
+
+class Bench:
+    """An evaluator with a zone in memory, whose board can be told what is poison."""
+
+    def __init__(self) -> None:
+        self.board = Board(1)
+        self.rows: list[Evaluation] = []
+        slot = self.board.slot(0)
+        options = compiled.options(Config(), load_suffixes(""))
+        self._null = os.open(os.devnull, os.O_WRONLY)
+        log = Log(self._null)
+        self._evaluator = CoreEvaluator(Tools(options, compiled.marking(Config()), self, self, log, Meter(slot), slot, self.board))
+
+    def close(self) -> None:
+        os.close(self._null)
+
+    def for_message(self, seconds: float, max_queries: int) -> Resolver:
+        return Zone.parse(ZONE)
+
+    def record(self, evaluation: Evaluation) -> bool:
+        self.rows.append(evaluation)
+        return True
+
+    def poison(self, *fingerprints: bytes) -> None:
+        self.board.publish_poison(dict.fromkeys(fingerprints, time.monotonic() + 60))
+
+    def answer(self, headers: Headers) -> tuple[Action, ...]:
+        work = self._evaluator.begin(ENVELOPE)
+        work.headers(headers)
+        return work.finish(ENVELOPE, Own(), keep_results=False)
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    made = Bench()
+    yield made
+    made.close()
+
+
+def letter(domain: str) -> Headers:
+    return Headers((HeaderField(b"From", b" a@" + domain.encode()), HeaderField(b"Subject", b" hello")))
+
+
+def field(actions: tuple[Action, ...]) -> str:
+    (found,) = (each.value for each in actions if isinstance(each, InsertHeader) and each.name == "Authentication-Results")
+    return found
+
+
+def test_a_message_that_stopped_two_workers_is_marked_temperror(bench: Bench) -> None:
+    """Not one octet of it is parsed again; on_temperror = "accept" lets it through, marked."""
+    headers = letter("reject.example")
+    bench.poison(fingerprint(ENVELOPE, headers))
+    assert "dmarc=temperror" in field(bench.answer(headers))
+
+
+def test_another_message_of_the_same_sender_is_judged_all_the_same(bench: Bench) -> None:
+    """SPF of a sender that was checked at two deaths is skipped; a spoof that SPF could not have saved is still refused."""
+    bench.poison(fingerprint(ENVELOPE))
+    (reply,) = (each for each in bench.answer(letter("reject.example")) if isinstance(each, Reply))
+    assert reply.code == 550
+    assert bench.rows[0].spf.status == "temperror"
+
+
+def test_skipped_spf_that_would_align_prevents_a_verdict(bench: Bench) -> None:
+    """It could have been an aligned pass: neither pass nor fail."""
+    bench.poison(fingerprint(ENVELOPE))
+    assert "dmarc=temperror" in field(bench.answer(letter("aligned.example")))
+
+
+def test_without_poison_the_same_message_is_refused(bench: Bench) -> None:
+    """The client is not in the sender's record."""
+    assert any(isinstance(each, Reply) and each.code == 550 for each in bench.answer(letter("aligned.example")))
