@@ -7,6 +7,7 @@ import os
 import signal
 import sqlite3
 import threading
+import uuid
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -56,7 +57,9 @@ class Load:
     def _one(self, client: Client, author: str) -> Reply:
         with Smtp(self.mx.mta.port) as smtp:
             smtp.become(client)
-            return smtp.transaction(letter(author, subject="Load"), mail_from="alice@sender.example", recipients=(f"load@{DOMAIN}",))
+            # Each is another message: one that was there at two deaths of a worker is not evaluated a third time.
+            message = letter(author, subject=f"Load {uuid.uuid4()}")
+            return smtp.transaction(message, mail_from="alice@sender.example", recipients=(f"load@{DOMAIN}",))
 
     def wait_for_more(self, count: int = 4) -> None:
         """Until so many more answers have come."""
