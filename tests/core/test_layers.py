@@ -31,6 +31,7 @@ RANK = {
     "report": 7,
     "authenticate": 8,
     "explain": 8,
+    "lint": 8,
     "edge": 9,
     "__main__": 10,
 }
