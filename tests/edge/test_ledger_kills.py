@@ -27,7 +27,7 @@ from fakes.ledger_jobs import ADDRESSES
 from fakes.soak import LONG, chance, kills
 from fakes.stores import batch, postgres_server, store_url, upgraded  # noqa: F401 - fixtures
 
-pytestmark = pytest.mark.timeout(1800 if LONG else 120)
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800 if LONG else 120)]
 ROOT = Path(__file__).parents[2]
 
 
