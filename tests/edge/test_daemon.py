@@ -256,6 +256,7 @@ def kill_workers(daemon: Daemon, count: int, dice: Random) -> None:
                 os.kill(dice.choice(workers), signal.SIGKILL)
 
 
+@pytest.mark.soak
 def test_kills_under_load_lose_no_answered_message(start: Callable[..., Daemon]) -> None:
     """FLT-01: every answered message stands in the spool exactly once; a lost answer's attempt may stand there besides."""
     daemon = start()
