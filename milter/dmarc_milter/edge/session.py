@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
@@ -19,6 +20,8 @@ Networks = tuple[IPv4Network | IPv6Network, ...]
 Macros = Callable[[str], str]
 """The value of an MTA macro, "" when the MTA did not send it."""
 MAX_RECIPIENT_DOMAINS = 1000
+REPORT_TAG = re.compile(rb"\+[0-9a-f]{32}-[0-9]{1,4}@")
+"""What makes the envelope sender of each report mail its own (report/mail.py, verp)."""
 
 TRY_LATER = Reply(451, "4.7.1", "Temporary failure while authenticating the message, please try again later")
 TOO_MANY_FIELDS = Reply(550, "5.6.0", "Too many header fields")
@@ -346,5 +349,5 @@ def _within(address: IPAddress | None, networks: Networks) -> bool:
 
 
 def _bare(argument: bytes) -> bytes:
-    """A path without its angle brackets, lower case."""
-    return argument.strip().removeprefix(b"<").removesuffix(b">").lower()
+    """A path without its angle brackets and without the tag of our report mail, lower case."""
+    return REPORT_TAG.sub(b"@", argument.strip().removeprefix(b"<").removesuffix(b">").lower(), count=1)

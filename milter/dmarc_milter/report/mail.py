@@ -22,6 +22,28 @@ TOP_SOURCES = 10
 
 
 @dataclass(frozen=True, slots=True)
+class Letter:
+    """What the mail is made of: stored when the report is built, so that a later configuration changes nothing of its identity."""
+
+    report_id: str
+    policy_domain: str
+    sender: str
+    filename: str
+    text: str
+    attachment: bytes
+
+    @property
+    def submitter(self) -> str:
+        """The generator's domain, as the file name has it."""
+        return self.filename.partition("!")[0]
+
+    @property
+    def subject(self) -> str:
+        """RFC 9990 3.5.3."""
+        return f"Report Domain: {self.policy_domain} Submitter: {self.submitter} Report-ID: {self.report_id}"
+
+
+@dataclass(frozen=True, slots=True)
 class SigningKey:
     """DKIM key of the report mail. `pem` is an unencrypted RSA private key."""
 
@@ -38,7 +60,13 @@ def filename(feedback: Feedback) -> str:
 
 def subject(feedback: Feedback) -> str:
     """RFC 9990 3.5.3."""
-    return f"Report Domain: {feedback.published.policy_domain} Submitter: {feedback.reporter.domain} Report-ID: {feedback.report_id}"
+    return letter(feedback, b"").subject
+
+
+def letter(feedback: Feedback, attachment: bytes) -> Letter:
+    """The letter of a report just built; `attachment` is the compressed document."""
+    policy_domain, sender = feedback.published.policy_domain, feedback.reporter.email
+    return Letter(feedback.report_id, policy_domain, sender, filename(feedback), summary(feedback), attachment)
 
 
 def verp(bounce_address: str, report_id: str, number: int) -> str:
@@ -54,20 +82,24 @@ def from_verp(address: str) -> tuple[str, int] | None:
 
 
 def compose(feedback: Feedback, attachment: bytes, recipient: str, *, now: datetime) -> EmailMessage:
-    """The mail for one recipient; `attachment` is the compressed document. Raises ValueError for an address that is none."""
-    sender = feedback.reporter.email
-    if not (ADDRESS.fullmatch(sender) and ADDRESS.fullmatch(recipient) and REPORT_ID.fullmatch(feedback.report_id)):
+    """`write` for a report just built."""
+    return write(letter(feedback, attachment), recipient, now=now)
+
+
+def write(letter: Letter, recipient: str, *, now: datetime) -> EmailMessage:
+    """The mail for one recipient, ASCII throughout. Raises ValueError for an address that is none."""
+    if not (ADDRESS.fullmatch(letter.sender) and ADDRESS.fullmatch(recipient) and REPORT_ID.fullmatch(letter.report_id)):
         raise ValueError("not an address in plain form")
     message = EmailMessage(WIDE)
     message["Date"] = format_datetime(now)
-    message["From"] = sender
+    message["From"] = letter.sender
     message["To"] = recipient
-    message["Subject"] = subject(feedback)
-    message["Message-ID"] = f"<{feedback.report_id}@{feedback.reporter.domain}>"
+    message["Subject"] = letter.subject
+    message["Message-ID"] = f"<{letter.report_id}@{letter.submitter}>"
     message["Auto-Submitted"] = "auto-generated"
-    message.set_content(summary(feedback), charset="utf-8")
-    message.add_attachment(attachment, maintype="application", subtype="gzip", filename=filename(feedback))
-    message.set_boundary(f"=_{feedback.report_id}")
+    message.set_content(letter.text, charset="utf-8", cte="7bit" if letter.text.isascii() else "quoted-printable")
+    message.add_attachment(letter.attachment, maintype="application", subtype="gzip", filename=letter.filename)
+    message.set_boundary(f"=_{letter.report_id}")
     return message
 
 
@@ -105,7 +137,7 @@ def summary(feedback: Feedback) -> str:
         lines += [f"{count:>10}  {source}" for source, count in failing[:TOP_SOURCES]]
         if len(failing) > TOP_SOURCES:
             lines.append(f"            and {len(failing) - TOP_SOURCES} more addresses")
-    lines += ["", "All figures are in the attached XML document (RFC 9990)." if feedback.rows else "", ""]
+    lines += ["", "All figures are in the attached XML document." if feedback.rows else "", ""]
     return "\n".join(lines)
 
 

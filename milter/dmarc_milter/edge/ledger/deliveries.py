@@ -11,13 +11,17 @@ from dmarc_milter.edge.ledger.reports import LEASE, SKEW, ReportState
 
 
 class DeliveryState(StrEnum):
-    """`refused` is a 5xx, `suppressed` an address that is left alone, `expired` one that was tried for too long."""
+    """`refused` is a 5xx, `suppressed` an address that is left alone, `expired` one that was tried for too long.
+
+    `skipped` never was for sending: not authorised, no MX, too large for it.
+    """
 
     QUEUED = "queued"
     SENT = "sent"
     REFUSED = "refused"
     SUPPRESSED = "suppressed"
     EXPIRED = "expired"
+    SKIPPED = "skipped"
 
 
 class Delivery(NamedTuple):
@@ -85,14 +89,19 @@ class Deliveries:
 
         return attempt(self._database, work)
 
-    def release(self, delivery: Delivery, owner: str, next_at: int) -> bool:
-        """Give a claim back untried, e.g. because a cap of the day is reached."""
+    def release(self, delivery: Delivery, owner: str, next_at: int, note: str = "") -> bool:
+        """Give a claim back untried, e.g. because a cap of the day is reached; `note` says so in place of the last reply."""
         sql = (
-            "UPDATE delivery SET next_at = ?, lease_owner = '', lease_until = 0"
+            "UPDATE delivery SET next_at = ?, last_reply = ?, lease_owner = '', lease_until = 0"
             " WHERE report_id = ? AND address = ? AND state = 'queued' AND lease_owner = ?"
         )
-        values = (next_at, delivery.report_id, delivery.address, owner)
+        values = (next_at, note or delivery.last_reply, delivery.report_id, delivery.address, owner)
         return attempt(self._database, lambda transaction: transaction.run(sql, values) == 1)
+
+    def bounced(self, report_id: str, address: str, text: str) -> None:
+        """What came back afterwards, in place of the reply that had accepted it."""
+        sql = "UPDATE delivery SET last_reply = ? WHERE report_id = ? AND address = ?"
+        attempt(self._database, lambda transaction: transaction.run(sql, (text[:500], report_id, address)))
 
     def of(self, report_id: str) -> list[Delivery]:
         """The deliveries of a report."""

@@ -60,10 +60,12 @@ class Report(NamedTuple):
     attempts: int
     closed: bool
     done_at: int
+    closed_at: int = 0
+    """When it stopped taking rows, or was told to go once more: its retry window begins here; 0 while open."""
 
 
 class Document(NamedTuple):
-    """A report as it is sent: `format` is rfc9990 or rfc7489."""
+    """A report as it is sent: `format` is rfc9990 or rfc7489; `text` is the mail's human part, `rfc9991` a whole failure report."""
 
     format: str
     filename: str
@@ -71,12 +73,14 @@ class Document(NamedTuple):
 
 
 class NewDelivery(NamedTuple):
-    """One address that a report goes to, not before `next_at`."""
+    """One address that a report goes to, not before `next_at`; or (state `skipped`) does not, and why."""
 
     address: str
     format: str
     next_at: int
     max_size: int | None = None
+    state: str = "queued"
+    note: str = ""
 
 
 _COLUMNS = (
@@ -106,6 +110,16 @@ def _report(row: tuple[Any, ...]) -> Report:
         attempts=attempts,
         closed=closed_at > 0,
         done_at=done_at,
+        closed_at=closed_at,
+    )
+
+
+def insert_deliveries(transaction: Transaction, identity: str, deliveries: Sequence[NewDelivery]) -> None:
+    """A delivery for each address; one that is there already stays as it is."""
+    transaction.many(
+        "INSERT INTO delivery (report_id, address, format, next_at, max_size, state, last_reply, attempts, last_at, lease_owner,"
+        " lease_until) VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0, '', 0) ON CONFLICT (report_id, address) DO NOTHING",
+        [(identity, *each) for each in deliveries],
     )
 
 
@@ -128,6 +142,10 @@ class Reports:
             values.append(policy_domain)
         sql = f"SELECT {_COLUMNS} FROM report WHERE {' AND '.join(conditions)} ORDER BY begin_at DESC, policy_domain, id LIMIT ? OFFSET ?"  # noqa: S608
         return [_report(row) for row in fetch(self._database, sql, (*values, limit, offset))]
+
+    def waiting(self, ended_before: int) -> int:
+        """How many are due whose period ended by then."""
+        return int(fetch(self._database, "SELECT count(*) FROM report WHERE state = 'due' AND end_at <= ?", (ended_before,))[0][0])
 
     def get(self, identity: str) -> Report | None:
         rows = fetch(self._database, f"SELECT {_COLUMNS} FROM report WHERE id = ?", (identity,))  # noqa: S608
@@ -168,7 +186,8 @@ class Reports:
             " closed_at = CASE WHEN closed_at = 0 THEN ? ELSE closed_at END WHERE id = ?",
             [(owner, now + lease, now, row[0]) for row in found],
         )
-        return [_report(row)._replace(state=ReportState.BUILDING, closed=True) for row in found]
+        reports = [_report(row) for row in found]
+        return [each._replace(state=ReportState.BUILDING, closed=True, closed_at=each.closed_at or now) for each in reports]
 
     def renew(self, identity: str, owner: str, lease: int = LEASE) -> bool:
         """Hold a claim for longer."""
@@ -203,11 +222,7 @@ class Reports:
                 "INSERT INTO report_document (report_id, format, filename, content) VALUES (?, ?, ?, ?)",
                 [(identity, *document) for document in documents],
             )
-            transaction.many(
-                "INSERT INTO delivery (report_id, address, format, next_at, max_size, state, attempts, last_reply, last_at, lease_owner,"
-                " lease_until) VALUES (?, ?, ?, ?, ?, 'queued', 0, '', 0, '', 0) ON CONFLICT (report_id, address) DO NOTHING",
-                [(identity, *delivery) for delivery in deliveries],
-            )
+            insert_deliveries(transaction, identity, deliveries)
             return True
 
         return attempt(self._database, work)
@@ -226,15 +241,19 @@ class Reports:
             if transaction.one("SELECT id FROM report WHERE id = ? {for_update}", (identity,)) is None:
                 return False
             built = transaction.run(
-                "UPDATE delivery SET state = 'queued', attempts = 0, next_at = ?, lease_owner = '', lease_until = 0 WHERE report_id = ?",
+                "UPDATE delivery SET state = 'queued', attempts = 0, next_at = ?, lease_owner = '', lease_until = 0"
+                " WHERE report_id = ? AND state <> 'skipped'",
                 (now, identity),
             )
             has_rows = transaction.one("SELECT 1 FROM report_row WHERE report_id = ? LIMIT 1", (identity,))
             if not built and has_rows is None:
                 return False
             state = ReportState.QUEUED if built else ReportState.DUE
-            sql = "UPDATE report SET state = ?, note = '', next_at = ?, done_at = 0, lease_owner = '', lease_until = 0 WHERE id = ?"
-            return transaction.run(sql, (state.value, now, identity)) == 1
+            sql = (
+                "UPDATE report SET state = ?, note = '', next_at = ?, done_at = 0, lease_owner = '', lease_until = 0,"
+                " closed_at = CASE WHEN closed_at = 0 THEN 0 ELSE ? END WHERE id = ?"
+            )
+            return transaction.run(sql, (state.value, now, now, identity)) == 1
 
         return attempt(self._database, work)
 

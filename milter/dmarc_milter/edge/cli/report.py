@@ -1,0 +1,227 @@
+"""`dmarc-milter report list | preview | send | show | resend | drop | allow | bounce`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from dmarc_milter.edge import bounce
+from dmarc_milter.edge.cli import FINE, LATER, NO, USAGE, add_config
+from dmarc_milter.edge.cli.ledger import drained_store, store_of
+from dmarc_milter.edge.cli.moments import count, moment
+from dmarc_milter.edge.cli.report_job import OFF, Previewed, preview, sending
+from dmarc_milter.edge.cli.report_views import (
+    destinations_of,
+    print_lines,
+    print_reports,
+    print_run,
+    print_show,
+    print_suppressions,
+    row_of,
+)
+from dmarc_milter.edge.cli.terminal import plain, print_json, unavailable
+from dmarc_milter.edge.config import Config, load
+from dmarc_milter.edge.ledger.database import StoreError
+from dmarc_milter.edge.ledger.reports import Reports, ReportState
+from dmarc_milter.edge.reporter import is_on
+from dmarc_milter.edge.suffixes import SuffixListError
+from dmarc_milter.report.facts import printable
+from dmarc_milter.report.mail import REPORT_ID
+from dmarc_milter.report.read import MAX_FILE, Unreadable, read
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    what = parser.add_subparsers(dest="what", required=True)
+    for name, sentence in (
+        ("list", "the reports in the store, and what became of them"),
+        ("preview", "what would be sent for the periods not reported yet, and where it would go"),
+        ("send", "build and send what is due; one run"),
+        ("show", "a report as tables: a file (xml, gz, zip, eml; - is standard input), or the id of one of ours"),
+        ("resend", "send a report once more, with the same identity"),
+        ("drop", "never send a report"),
+        ("allow", "end the suppression of an address"),
+        ("bounce", "read a delivery status notification on standard input, and leave its address alone for a while"),
+    ):
+        command = what.add_parser(name, help=sentence, description=sentence[0].upper() + sentence[1:] + ".")
+        add_config(command)
+        command.add_argument("--json", action="store_true", help="JSON, one object a line for lists")
+        _more_arguments(name, command)
+
+
+def _more_arguments(name: str, command: argparse.ArgumentParser) -> None:
+    if name == "list":
+        command.add_argument("--state", action="append", choices=[each.value for each in ReportState], help="only these (may be repeated)")
+        command.add_argument("--since", type=moment, default=0, metavar="WHEN", help="periods that began then or later, e.g. 7d")
+    if name in ("list", "preview"):
+        command.add_argument("--domain", default="", help="only this policy domain")
+        command.add_argument("--limit", type=count, default=1000, metavar="N", help="at most so many, newest first (default 1000)")
+    elif name == "send":
+        command.add_argument("--now", action="store_true", help="close the period still open too, and wait for nothing")
+    elif name == "show":
+        command.add_argument("file", metavar="FILE|ID")
+    elif name in ("resend", "drop"):
+        command.add_argument("id", metavar="ID", help="the report's id, as `report list` shows it")
+    elif name == "allow":
+        command.add_argument("address", metavar="ADDRESS")
+    elif name == "bounce":
+        command.add_argument("--recipient", default=os.environ.get("ORIGINAL_RECIPIENT", ""), help="the address that it came to")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    actions: dict[str, Callable[[Config, argparse.Namespace], int]] = {
+        "list": _list,
+        "preview": _preview,
+        "send": _send,
+        "show": _show,
+        "resend": _resend,
+        "drop": _drop,
+        "allow": _allow,
+        "bounce": _bounce,
+    }
+    try:
+        return actions[arguments.what](load(arguments.config), arguments)
+    except StoreError as error:
+        return unavailable(error)
+    except SuffixListError as error:
+        print(f"dmarc-milter: {error}", file=sys.stderr)
+        return USAGE
+
+
+def _list(config: Config, arguments: argparse.Namespace) -> int:
+    with closing(drained_store(config)) as store:
+        states = [ReportState(each) for each in arguments.state or []]
+        found = store.reports.find(states, policy_domain=arguments.domain.lower(), since=arguments.since, limit=arguments.limit)
+        rows = [row_of(each, destinations_of(each, store.deliveries.of(each.id))) for each in found]
+        suppressions = store.destinations.suppressions()
+    if arguments.json:
+        print_lines(rows)
+    elif rows:
+        print_reports(rows)
+    else:
+        print("no reports")
+    if not arguments.json:
+        print_suppressions(suppressions)
+    return FINE
+
+
+def _preview(config: Config, arguments: argparse.Namespace) -> int:
+    with closing(drained_store(config)) as store:
+        found = preview(config, store, arguments.limit)
+        rows = [_previewed(each) for each in found if arguments.domain.lower() in ("", each.report.policy_domain)]
+    if arguments.json:
+        print_lines(rows)
+    elif rows:
+        print_reports(rows)
+    else:
+        print("nothing is due")
+    if not is_on(config.reporting):
+        print(f"dmarc-milter: nothing of this will be sent: {OFF}", file=sys.stderr)
+    return FINE
+
+
+def _previewed(each: Previewed) -> dict[str, object]:
+    destinations: list[dict[str, object]] = [
+        {"address": place.address, "state": "due", "format": place.format, "reply": ""} for place in each.places.allowed
+    ]
+    destinations += [{"address": one.address, "state": "skipped", "reply": one.reason} for one in each.places.skipped]
+    destinations += [{"address": one.address, "state": "undecided", "reply": one.reason} for one in each.places.undecided]
+    nowhere = bool(each.places.skipped) and not (each.places.allowed or each.places.undecided)
+    return row_of(each.report, destinations, "suppressed" if each.nothing or nowhere else "due", each.nothing)
+
+
+def _send(config: Config, arguments: argparse.Namespace) -> int:
+    """0 when the run went through, 1 while reporting is off, 75 when the submission server or the store takes nothing."""
+    with closing(drained_store(config)) as store:
+        if not is_on(config.reporting):
+            print(f"dmarc-milter: {OFF}", file=sys.stderr)
+            return NO
+        done = sending(config, store, now=arguments.now)
+    print_run(done, as_json=arguments.json)
+    if done.problem:
+        print(f"dmarc-milter: {config.reporting.smtp} takes no mail now: {done.problem}", file=sys.stderr)
+        return LATER
+    return FINE
+
+
+def _show(config: Config, arguments: argparse.Namespace) -> int:
+    try:
+        data = _content(config, arguments.file)
+        reports = read(data)
+    except OSError as error:
+        print(f"dmarc-milter: {arguments.file}: {error.strerror}", file=sys.stderr)
+        return USAGE
+    except Unreadable as error:
+        print(f"dmarc-milter: {arguments.file}: {error}", file=sys.stderr)
+        return NO
+    if arguments.json:
+        print_lines({"messages": each.messages, **plain(each)} for each in reports)
+    else:
+        print_show(reports)
+    return FINE
+
+
+def _content(config: Config, name: str) -> bytes:
+    """A file, standard input, or a report of ours as it was built. Raises OSError, StoreError, Unreadable."""
+    if REPORT_ID.fullmatch(name) and not Path(name).exists():
+        with closing(store_of(config)) as store:
+            store.ready()
+            document = store.reports.document(name, "rfc9990") or store.reports.document(name, "rfc7489")
+        if document is None:
+            raise Unreadable("no report of this id has been built")
+        return document.content
+    if name == "-":
+        return sys.stdin.buffer.read(MAX_FILE + 1)
+    with Path(name).open("rb") as file:
+        return file.read(MAX_FILE + 1)
+
+
+def _resend(config: Config, arguments: argparse.Namespace) -> int:
+    return _change(config, arguments, Reports.resend, "goes out once more with the next run", "there is nothing left to send of it")
+
+
+def _drop(config: Config, arguments: argparse.Namespace) -> int:
+    return _change(config, arguments, Reports.drop, "will not be sent", "there is no such report, or it was sent")
+
+
+def _change(config: Config, arguments: argparse.Namespace, change: Callable[[Reports, str], bool], yes: str, no: str) -> int:
+    with closing(drained_store(config)) as store:
+        done = change(store.reports, arguments.id)
+    if arguments.json:
+        print_json({"report_id": arguments.id, "done": done})
+    else:
+        print(f"report {printable(arguments.id, 64)} {yes}" if done else f"report {printable(arguments.id, 64)}: {no}")
+    return FINE if done else NO
+
+
+def _allow(config: Config, arguments: argparse.Namespace) -> int:
+    with closing(store_of(config)) as store:
+        store.ready()
+        done = store.destinations.allow(arguments.address)
+    if arguments.json:
+        print_json({"address": arguments.address, "done": done})
+    else:
+        print(f"{printable(arguments.address, 320)}: {'gets reports again' if done else 'was not suppressed'}")
+    return FINE if done else NO
+
+
+def _bounce(config: Config, arguments: argparse.Namespace) -> int:
+    """For an alias or transport: 0 for whatever was read, since nobody is to be told; 75 lets the MTA try again."""
+    data = sys.stdin.buffer.read(bounce.MAX_OCTETS)
+    bounces = config.reporting.bounce_address or config.reporting.email
+    try:
+        found = bounce.read(data, bounces, arguments.recipient)
+    except bounce.NotOurs as reason:
+        said, bounced = str(reason), None
+    else:
+        with closing(store_of(config)) as store:
+            store.ready()
+            said, bounced = bounce.note(found, store, config.reporting.suppress_days), found
+    if arguments.json:
+        print_json({"report_id": bounced.report_id if bounced else "", "hard": bool(bounced and bounced.hard), "text": said})
+    else:
+        print(said)
+    return FINE

@@ -1,0 +1,152 @@
+"""Reports as people and programs read them: tables of what is on its way, and of a report file, whoever wrote it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from dmarc_milter.edge.cli.moments import shown
+from dmarc_milter.edge.cli.terminal import console, plain, print_json, styled, table
+from dmarc_milter.edge.ledger.deliveries import Delivery
+from dmarc_milter.edge.ledger.destinations import Suppression
+from dmarc_milter.edge.ledger.reports import Report
+from dmarc_milter.edge.reporter import Run
+from dmarc_milter.report.facts import printable
+from dmarc_milter.report.read import ReadRecord, ReadReport
+
+MAX_LINES = 500
+"""Rows of one table."""
+
+
+def row_of(report: Report, destinations: Sequence[dict[str, Any]], state: str = "", note: str = "") -> dict[str, Any]:
+    """A report as `--json` has it: `begin` and `end` are the first and the last second of the period, as in the report itself."""
+    return {
+        "report_id": report.id,
+        "policy_domain": report.policy_domain,
+        "begin": report.begin,
+        "end": report.end - 1,
+        "rows": report.rows,
+        "messages": report.messages + report.folded,
+        "folded": report.folded,
+        "destinations": list(destinations),
+        "state": state or report.state.value,
+        "part": report.part,
+        "note": note or report.note,
+    }
+
+
+def destinations_of(report: Report, deliveries: Sequence[Delivery]) -> list[dict[str, Any]]:
+    """What became of each address; before the report is built, the published ones."""
+    if not deliveries:
+        return [{"address": each.address, "state": report.state.value} for each in report.published.rua]
+    return [
+        {
+            "address": each.address,
+            "state": each.state.value,
+            "format": each.format,
+            "attempts": each.attempts,
+            "next_at": each.next_at,
+            "last_at": each.last_at,
+            "reply": each.last_reply,
+        }
+        for each in deliveries
+    ]
+
+
+def print_lines(rows: Iterable[dict[str, Any]]) -> None:
+    """One JSON object a line."""
+    for row in rows:
+        print(msgspec.json.encode(plain(row)).decode())
+
+
+def print_reports(rows: Sequence[dict[str, Any]]) -> None:
+    """A line for each report, and one below it for each destination."""
+    columns = {
+        "period (UTC)": "left",
+        "domain": "left",
+        "state": "left",
+        "rows": "right",
+        "messages": "right",
+        "report / destination": "left",
+    }
+    cells: list[list[object]] = []
+    for row in rows[:MAX_LINES]:
+        begin = datetime.fromtimestamp(row["begin"], UTC).strftime("%Y-%m-%d")
+        state = styled(row["state"])
+        where = row["report_id"] + (f"  {row['note']}" if row["note"] else "")
+        cells.append([begin, row["policy_domain"], state, f"{row['rows']:,}", f"{row['messages']:,}", where])
+        cells.extend(["", "", styled(each["state"]), "", "", _destination(each)] for each in row["destinations"])
+    console().print(table(columns, cells))
+    if len(rows) > MAX_LINES:
+        console().print(f"and {len(rows) - MAX_LINES} more; --json prints all")
+
+
+def _destination(each: dict[str, Any]) -> str:
+    words = [each["address"]]
+    if each.get("attempts"):
+        words.append(f"{each['attempts']} tried")
+    if each["state"] == "queued" and each.get("next_at"):
+        words.append(f"next {shown(each['next_at'])}")
+    if each.get("reply"):
+        words.append(each["reply"])
+    return "  ".join(words)
+
+
+def print_suppressions(suppressions: Sequence[Suppression]) -> None:
+    if suppressions:
+        rows = [(each.address, shown(each.until), each.reason) for each in suppressions]
+        console().print(table({"left alone": "left", "until (UTC)": "left", "why": "left"}, rows))
+
+
+def print_run(done: Run, *, as_json: bool) -> None:
+    """What a run of the job did."""
+    built = {state.value: number for state, number in sorted(done.built.items())}
+    sent = {state.value: number for state, number in sorted(done.sent.items()) if number}
+    if as_json:
+        print_json({"built": built, "deliveries": sent, "held": done.held, "problem": done.problem})
+        return
+    words = [f"{number} reports {state}" for state, number in built.items()] + [
+        f"{number} deliveries {state}" for state, number in sent.items()
+    ]
+    if done.held:
+        words.append(f"{done.held} deliveries held by a limit of the day")
+    print(", ".join(words) or "nothing was due")
+
+
+def print_show(reports: Sequence[ReadReport]) -> None:
+    """A report file as tables. Its texts are somebody else's: printable ASCII of bounded length is all that reaches the terminal."""
+    for report in reports:
+        out = console()
+        out.print(f"Report {_safe(report.report_id)} by {_safe(report.org_name)} <{_safe(report.email)}>")
+        out.print(f"{shown(min(report.begin, 1 << 40))} to {shown(min(report.end, 1 << 40))} UTC, {report.messages:,} messages")
+        for error in report.errors[:10]:
+            out.print(f"error: {_safe(error)}")
+        out.print("policy: " + " ".join(f"{_safe(tag)}={_safe(value)}" for tag, value in list(report.policy.items())[:20]))
+        rows = sorted(report.records, key=lambda each: -each.count)
+        columns = {
+            "messages": "right",
+            "source": "left",
+            "From": "left",
+            "done": "left",
+            "dkim": "left",
+            "spf": "left",
+            "authenticated": "left",
+        }
+        out.print(table(columns, (_record(each) for each in rows[:MAX_LINES])))
+        if len(rows) > MAX_LINES:
+            out.print(f"and {len(rows) - MAX_LINES} more rows; --json prints all")
+
+
+def _record(each: ReadRecord) -> list[object]:
+    names = [f"dkim={_safe(one.get('result', ''))} {_safe(one.get('domain', ''))}" for one in each.auth_dkim[:4]]
+    names += [f"spf={_safe(one.get('result', ''))} {_safe(one.get('domain', ''))}" for one in each.auth_spf[:2]]
+    names += [f"({_safe(one.get('type', ''))} {_safe(one.get('comment', ''))})" for one in each.reasons[:3]]
+    words = [styled(_safe(each.disposition)), styled(_safe(each.dkim)), styled(_safe(each.spf))]
+    return [f"{each.count:,}", _safe(each.source_ip), _safe(each.header_from), *words, ", ".join(names)]
+
+
+def _safe(text: str) -> str:
+    return printable(text, 200)

@@ -1,0 +1,77 @@
+"""What the report job has at hand: the store, the DNS, the mailer, chance, and the [reporting] options."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from dmarc_milter.domain import Domain
+from dmarc_milter.edge.config.schema import Reporting
+from dmarc_milter.edge.ledger.store import Store
+from dmarc_milter.edge.mailer import Outcome
+from dmarc_milter.lookup import Resolver
+from dmarc_milter.report.aggregate import Reporter
+
+LOG = logging.getLogger("dmarc_milter.report")
+
+GRACE = 600
+"""Seconds after its end that a period stays open: other hosts' spools drain, and clocks may differ by a minute."""
+STALE = 7 * 86400
+"""Seconds after which a report that was never tried is too old: reporting had been off."""
+FIRST_RETRY, LONGEST_RETRY = 600, 6 * 3600
+
+
+class Asked(NamedTuple):
+    """The DNS for one report; `holds` tells for how many seconds what it said may be remembered."""
+
+    resolver: Resolver
+    holds: Callable[[], float]
+
+
+class Submitter(Protocol):
+    """edge/mailer.py."""
+
+    def send(self, sender: str, recipient: str, message: bytes) -> Outcome: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """`owner` names this run and no other. `organization` makes, from a resolver, the function that gives organizational domains."""
+
+    store: Store
+    options: Reporting
+    ask: Callable[[], Asked]
+    organization: Callable[[Resolver], Callable[[Domain], Domain | None]]
+    mailer: Submitter
+    owner: str
+    dice: random.Random
+
+    @property
+    def now(self) -> int:
+        return int(self.store.clock())
+
+    @property
+    def reporter(self) -> Reporter:
+        """The same on all hosts that share a configuration: its domain is that of the reporting address."""
+        options = self.options
+        return Reporter(options.org_name, options.email, options.email.rpartition("@")[2].lower(), options.extra_contact_info)
+
+    @property
+    def bounces(self) -> str:
+        return self.options.bounce_address or self.options.email
+
+    def pause(self, attempts: int) -> int:
+        """Seconds before the next try: doubling from ten minutes to six hours, a quarter more or less by chance."""
+        return int(min(FIRST_RETRY * 2 ** min(attempts, 10), LONGEST_RETRY) * self.dice.uniform(0.75, 1.25))
+
+    def spread(self) -> int:
+        """A moment within spread_minutes."""
+        return int(self.dice.uniform(0, self.options.spread_minutes * 60))
+
+
+def is_on(options: Reporting) -> bool:
+    """Reports are sent once somebody has said in whose name."""
+    return bool(options.org_name and options.email)
