@@ -335,3 +335,17 @@ def test_nothing_is_opened_before_the_first_record(path: Path) -> None:
     spool = Spool.open(path)
     assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before
     spool.close()
+
+
+def test_the_drain_and_not_the_mail_path_moves_the_journal_into_the_file(path: Path) -> None:
+    """That waits for the disk; a message's answer should not."""
+    spool = Spool(path)
+    row = spool_row(evaluation())
+    while path.with_name("spool.db-wal").stat().st_size < 8 << 20 if path.exists() else True:
+        assert spool.put(row._replace(id=os.urandom(16).hex(), sample=b"x" * 30_000))
+    assert path.stat().st_size < 1 << 20
+    drained = SpoolFile(path)
+    drained.delete(3)
+    assert path.stat().st_size > 4 << 20
+    drained.close()
+    spool.close()

@@ -183,7 +183,7 @@ def _reports(transaction: Transaction, shares: dict[ReportKey, _Share]) -> tuple
     begins = sorted({key.begin for key in shares})
     sql = (
         "SELECT policy_domain, configuration, begin_at, end_at, part, closed_at, id FROM report"
-        " WHERE policy_domain IN [] AND begin_at >= ? AND begin_at <= ? ORDER BY id {for_update}"
+        " WHERE policy_domain IN [] AND begin_at >= ? AND begin_at <= ? ORDER BY policy_domain, id {for_update}"
     )
     for chunk in chunks(sorted({key.policy_domain for key in shares})):
         for *key, part, closed_at, identity in transaction.all(with_list(sql, chunk), (*chunk, begins[0], begins[-1])):

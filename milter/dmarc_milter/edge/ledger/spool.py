@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import NamedTuple
@@ -29,6 +30,8 @@ MAX_HELD = 1000
 RETRY = 2.0
 """Seconds between attempts while the spool fails."""
 STOP_WAIT = 5.0
+CHECKPOINT = 20_000
+"""Pages of journal (80 MB): the drain, whose commits nobody waits for, normally moves it into the file long before."""
 
 
 class SpoolCounts(NamedTuple):
@@ -59,7 +62,7 @@ class Spool:
 
     def __init__(self, path: Path, options: SpoolOptions = SpoolOptions(), *, patience: float = PATIENCE, retry: float = RETRY) -> None:
         self.path = path
-        self._options = options
+        self._options = replace(options, checkpoint=CHECKPOINT)
         self._patience = patience
         self._retry = retry
         self._mutex = threading.Lock()

@@ -46,11 +46,15 @@ class SpoolError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class SpoolOptions:
-    """`max_bytes` bounds the file; `wait` is the time in seconds that one lock is waited for."""
+    """`max_bytes` bounds the file; `wait` is the time in seconds that one lock is waited for.
+
+    `checkpoint` is the size of the journal, in pages, at which a commit also moves it into the file, which waits for the disk.
+    """
 
     max_bytes: int = 2_000_000_000
     synchronous: Literal["NORMAL", "FULL"] = "NORMAL"
     wait: float = 0.9
+    checkpoint: int = 1000
 
 
 class SpoolRow(NamedTuple):
@@ -221,6 +225,7 @@ def _connect(path: Path, options: SpoolOptions) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute(f"PRAGMA synchronous={options.synchronous}")
         connection.execute(f"PRAGMA max_page_count={max(options.max_bytes // PAGE, 64)}")
+        connection.execute(f"PRAGMA wal_autocheckpoint={options.checkpoint}")
         connection.execute("PRAGMA journal_size_limit=67108864")
         _upgrade(connection)
     except BaseException:
