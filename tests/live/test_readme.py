@@ -48,7 +48,7 @@ def test_every_command_of_the_readme_works() -> None:
         port = free_port()
         copy_project(folder, port=port, nameserver=dns.nameserver)
         shell = Shell(folder, postfix)
-        run, attach, check, reload, undo, test = blocks()
+        run, attach, check, why, reload, undo, test = blocks()
         with shell.background(run):
             eventually(lambda: answers(port), what=f"make run serves\n{shell.output()}")
             for word in ("mode: enforce", f"socket: inet:{port}@127.0.0.1", f"store: sqlite:///{folder}/.run/reports.db"):
@@ -58,6 +58,8 @@ def test_every_command_of_the_readme_works() -> None:
             shell.run(attach.replace("8893", str(port)))
             eventually(lambda: arrives(postfix) and marked(postfix), what=f"a message is marked\n{shell.output()}")
             assert "dmarc" in shell.run(check, allowed={0, 1})
+            queue_id = postfix.send(letter("Boss <boss@none.example>"), "reader", client=SENDER).queue_id
+            assert "none.example" in shell.run(why.replace("QUEUE-ID", queue_id))
             assert "fine" in shell.run(reload)
             shell.run(undo)
             eventually(lambda: not answers(port), what="the milter has stopped")
