@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 
 import pytest
 
+from dmarc_milter.edge.ledger import retention
 from dmarc_milter.edge.ledger.counting import Batch
 from dmarc_milter.edge.ledger.deliveries import DeliveryState
 from dmarc_milter.edge.ledger.destinations import Authorisation, Limit
@@ -340,7 +342,7 @@ def test_retention_forgets_by_age_and_by_number(store: Store, clock: Clock) -> N
     assert expire(store.database, Retention(), now=int(clock.now)) == {}
     assert expire(store.database, Retention(decision_rows=3), now=int(clock.now)) == {"decision": 4}, "all of one second go together"
     report = queued(store, "a@x.example")
-    assert expire(store.database, Retention(), now=int(clock.now) + 29 * DAY) == {"quota": 7}
+    assert expire(store.database, Retention(), now=int(clock.now) + 29 * DAY) == {"quota": 8}
     assert expire(store.database, Retention(), now=int(clock.now) + 31 * DAY) == {"report": 3}
     assert store.reports.get(report.id) is None
     assert store.deliveries.of(report.id) == []
@@ -352,6 +354,16 @@ def test_old_decisions_go_and_totals_stay(store: Store, clock: Clock) -> None:
     assert expire(store.database, Retention(), now=NOW + 15 * DAY)["decision"] == 4
     assert store.decisions.recent() == []
     assert sum(each.messages for each in store.decisions.totals()) == 4
+
+
+def test_known_domains_are_bounded(store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that passed here longest ago are forgotten first."""
+    monkeypatch.setattr(retention, "KNOWN", 2)
+    for number in range(4):
+        at = NOON + timedelta(hours=number)
+        store.apply(batch(replace(evaluation(f"k{number}.example", passed=True), at=at), first=10 + number))
+    assert expire(store.database, Retention(), now=int(clock.now)) == {"known_domain": 2}
+    assert [store.destinations.has_passed(f"k{number}.example") for number in range(4)] == [False, False, True, True]
 
 
 def test_status_counts_what_is_there(store: Store) -> None:

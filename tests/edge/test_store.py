@@ -357,6 +357,12 @@ def test_rpt_12_invented_policy_domains_and_configurations_are_bounded(opened: C
         assert transaction.one("SELECT folded FROM quota WHERE scope = 'org:attack.example'") == (15,)
 
 
+def test_rpt_12_invented_organizational_domains_are_bounded(opened: Callable[..., Store]) -> None:
+    store = opened(StoreOptions(Caps(all_reports=3)))
+    store.apply(batch(*(evaluation(f"d{n}.example") for n in range(10))))
+    assert len(store.reports.find()) == 3
+
+
 def test_rpt_12_the_whole_store_is_bounded(opened: Callable[..., Store]) -> None:
     store = opened(StoreOptions(Caps(all_rows=10)))
     store.apply(batch(*(evaluation(f"d{n}.example") for n in range(30))))

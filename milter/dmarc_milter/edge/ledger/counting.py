@@ -141,7 +141,7 @@ def _count(transaction: Transaction, facts: Sequence[Facts], caps: Caps, *, hono
     made: list[tuple[object, ...]] = []
     for key in missing:
         share = shares[key]
-        if quota.take(((_org(share), key.begin, caps.reports),), 1):
+        if quota.take(((_org(share), key.begin, caps.reports), ("reports", key.begin // DAY * DAY, caps.all_reports)), 1):
             open_reports[key] = identity = uuid4().hex
             made.append((identity, *key, parts.get(key, 0) + 1, share.organizational_domain, encode_published(share.published), key.end))
         else:

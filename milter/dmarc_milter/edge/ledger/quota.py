@@ -19,6 +19,8 @@ class Caps:
     """Of one policy domain."""
     reports: int = 1_000
     """Of one organizational domain: policy domains and configurations, which a wildcard record makes without end."""
+    all_reports: int = 200_000
+    """Of the store: whoever says psd=n at every name makes organizational domains without end."""
     all_rows: int = 2_000_000
     """Of the store."""
     failures: int = 5_000

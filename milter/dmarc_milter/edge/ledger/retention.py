@@ -9,6 +9,8 @@ from dmarc_milter.report.rows import DAY
 
 CHUNK = 1000
 WEEK = 7 * DAY
+KNOWN = 1_000_000
+"""Domains remembered for having passed here; beyond it those not seen for longest go."""
 YEAR = 400 * DAY
 """Totals and known domains: long enough to compare with the same season of the year before."""
 
@@ -37,6 +39,9 @@ def expire(database: Database, retention: Retention, *, now: int) -> dict[str, i
         ("known_domain", "last_at", now - YEAR),
     ):
         gone[table] = _older(database, f"DELETE FROM {table} WHERE {column} < ?", before)  # noqa: S608 - fixed words
+    known = fetch(database, "SELECT last_at FROM known_domain ORDER BY last_at DESC, domain LIMIT 1 OFFSET ?", (KNOWN,))
+    if known:
+        gone["known_domain"] += _older(database, "DELETE FROM known_domain WHERE last_at <= ?", int(known[0][0]))
     return {table: number for table, number in gone.items() if number}
 
 
