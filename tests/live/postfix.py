@@ -49,6 +49,8 @@ class Postfix:
     def __init__(self, folder: Path, *, milters: str, extra: dict[str, str] | None = None) -> None:
         self.folder = folder
         self.port = free_port()
+        self.submission_port = free_port()
+        """As -o milter_macro_daemon_name=ORIGINATING in Debian's master.cf has it for submission."""
         self._programs = UNPACKED.resolve()
         self.environment = library_path()
         self._write_configuration(milters, extra or {})
@@ -63,8 +65,9 @@ class Postfix:
             shutil.copy(self._programs / "etc/postfix" / name, etc)
         settings = self._settings() | {"smtpd_milters": milters} | extra
         (etc / "main.cf").write_text("".join(f"{name} = {value}\n" for name, value in settings.items()))
-        listener = f"127.0.0.1:{self.port} inet n - n - - smtpd\n"
-        (etc / "master.cf").write_text(listener + SERVICES)
+        listeners = f"127.0.0.1:{self.port} inet n - n - - smtpd\n"
+        listeners += f"127.0.0.1:{self.submission_port} inet n - n - - smtpd -o milter_macro_daemon_name=ORIGINATING\n"
+        (etc / "master.cf").write_text(listeners + SERVICES)
 
     def _settings(self) -> dict[str, str]:
         root, folder = self._programs, self.folder

@@ -77,9 +77,9 @@ class Smtp:
         assert reply.code == 220, reply
         self.command(f"EHLO {client.helo}")
 
-    def transaction(self, message: bytes, *, mail_from: str, recipients: tuple[str, ...]) -> Reply:
-        """One message; the first reply that is not what lets it go on, or the reply to its end of data."""
-        for line in (f"MAIL FROM:<{mail_from}>", *(f"RCPT TO:<{name}>" for name in recipients), "DATA"):
+    def transaction(self, message: bytes, *, mail_from: str, recipients: tuple[str, ...], parameters: str = "") -> Reply:
+        """One message; the first reply that is not what lets it go on, or the reply to its end of data. `parameters` are MAIL's."""
+        for line in (f"MAIL FROM:<{mail_from}>{parameters}", *(f"RCPT TO:<{name}>" for name in recipients), "DATA"):
             reply = self.command(line)
             if reply.code not in {250, 354}:
                 self.command("RSET")

@@ -100,6 +100,64 @@ def test_an_authenticated_client_is_not_evaluated_but_cleaned(mx: AttachedPostfi
     assert our_fields(mx.mta.delivered("submitted")) == []
 
 
+def test_mail_by_the_submission_service_is_not_evaluated_but_cleaned(mx: AttachedPostfix) -> None:
+    """{daemon_name} is in trusted_daemons: the same message by the other port is refused."""
+    message = letter("Boss <boss@reject.example>", above=f"Authentication-Results: {AUTHSERV_ID}; dmarc=pass\n", subject="Daemon")
+    with Smtp(mx.mta.submission_port) as smtp:
+        smtp.become(STRANGER)
+        assert smtp.transaction(message, mail_from="boss@reject.example", recipients=(f"daemon@{DOMAIN}",)).code == 250
+    assert our_fields(mx.mta.delivered("daemon")) == []
+    assert mx.mta.send(message, "daemon", client=STRANGER).code == 550
+
+
+@pytest.mark.parametrize("helo", [b"\xff\xfe.example", b"[203.0.113.7]", b"no-dots", b"a" * 500, b"%s%s%n", "m\u00e4il.example".encode()])
+def test_an_odd_helo_changes_nothing_for_the_author(mx: AttachedPostfix, helo: bytes) -> None:
+    """Postfix hands the HELO over as it came; libmilter's binding takes UTF-8 only, and the message is judged all the same."""
+    with Smtp(mx.mta.port) as smtp:
+        smtp.become(SENDER)
+        smtp.send(b"EHLO " + helo + b"\r\n")
+        smtp.reply()
+        answers = [
+            smtp.transaction(message, mail_from="alice@sender.example", recipients=(f"helo@{DOMAIN}",)).code for message in (GOOD, SPOOF)
+        ]
+    assert answers == [250, 550]
+
+
+def test_internationalized_mail_is_judged_by_its_a_labels(mx: AttachedPostfix) -> None:
+    """RFC 8616: SMTPUTF8, a U-label in From and MAIL FROM, policy and SPF at the A-label."""
+    mx.dns.put("xn--bcher-kva.example", {"TXT": ["v=spf1 ip4:203.0.113.7 -all"]})
+    mx.dns.put("_dmarc.xn--bcher-kva.example", {"TXT": ["v=DMARC1; p=reject"]})
+    message = letter("J\u00f6rg <j\u00f6rg@b\u00fccher.example>", subject="Eai")
+    for client, code in ((SENDER, 250), (STRANGER, 550)):
+        with Smtp(mx.mta.port) as smtp:
+            smtp.become(client)
+            sender = "j\u00f6rg@b\u00fccher.example"
+            reply = smtp.transaction(message, mail_from=sender, recipients=(f"eai@{DOMAIN}",), parameters=" SMTPUTF8")
+        assert reply.code == code, reply
+    assert dmarc_word(our_fields(mx.mta.delivered("eai"))[0]) == "pass"
+
+
+def test_a_large_message_is_verified_whole(mx: AttachedPostfix) -> None:
+    """8 MB through Postfix with a signature over all of it; one changed octet near the end breaks it."""
+    body = ("x" * 70 + "\n") * 120_000
+    message = signed(letter("Alice <alice@sender.example>", subject="Large", body=body))
+    assert mx.mta.send(message, "large", client=STRANGER, mail_from="").code == 250
+    assert dmarc_word(our_fields(mx.mta.delivered("large"))[0]) == "pass"
+    assert mx.mta.send(message[:-100] + b"y" + message[-99:], "changed", client=STRANGER, mail_from="").code == 550
+
+
+def test_a_front_relay_is_seen_through() -> None:
+    """trusted_relays: the client of the topmost Received field that names a host outside is the one that SPF is about."""
+    received = "Received: from mail.sender.example (mail.sender.example [203.0.113.7])\n\tby relay.test.example with ESMTP id 1; "
+    relayed = letter("Alice <alice@sender.example>", above=received + "Sun, 1 Nov 2026 12:00:00 +0000\n", subject="Relayed")
+    with postfix_with_milter({"authentication": {"trusted_relays": ["203.0.113.66"]}}) as attached:
+        assert attached.mta.send(relayed, "relayed", client=STRANGER).code == 250
+        assert dmarc_word(our_fields(attached.mta.delivered("relayed"))[0]) == "pass"
+        stranger = relayed.replace(b"203.0.113.7", b"203.0.113.9")
+        assert attached.mta.send(stranger, "relayed-stranger", client=STRANGER).code == 550
+        assert attached.mta.send(relayed, "direct", client=Client("203.0.113.9", "x.example")).code == 550
+
+
 @pytest.mark.parametrize(
     "forged",
     [

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -22,7 +25,8 @@ from live.scenarios import (
     our_fields,
     scenarios,
 )
-from live.sendmail import DOMAIN
+from live.sendmail import ADDRESSES, DOMAIN
+from live.smtp import Reply
 
 pytestmark = pytest.mark.live
 
@@ -99,6 +103,34 @@ def test_repeated_forged_fields_all_go(mx: AttachedSendmail) -> None:
     arrived = mx.mta.delivered("repeated")
     assert len(our_fields(arrived)) == 1
     assert arrived.count(b"other.example; spf=fail") == 2
+
+
+def test_a_killed_worker_leaves_its_message_unaccepted() -> None:
+    """F=T covers a connection that breaks in the middle of a message too."""
+    with sendmail_with_milter({"milter": {"workers": 2}}) as attached:
+        attached.dns.put("_dmarc.reject.example", {"TXT": ["v=DMARC1; p=reject"], "delay": 8.0})
+        replies: list[Reply] = []
+        sender = threading.Thread(target=lambda: replies.append(attached.mta.send(SPOOF, "killed", client=STRANGER)))
+        sender.start()
+        eventually(lambda: ("_dmarc.reject.example", "TXT") in attached.dns.queries, what="the evaluation asks the DNS")
+        for pid in attached.daemon.workers():
+            os.kill(pid, signal.SIGKILL)
+        sender.join(30)
+        assert [reply.code // 100 for reply in replies] == [4], replies
+        eventually(lambda: attached.mta.send(GOOD, "after", client=SENDER).code == 250, seconds=5, what="served again")
+        assert attached.mta.mailbox("killed") == []
+
+
+def test_a_front_relay_is_seen_through() -> None:
+    """trusted_relays: Sendmail, too, shows the milter the fields that the relay wrote and not its own Received."""
+    received = "Received: from mail.sender.example (mail.sender.example [203.0.113.7])\n\tby relay.test.example with ESMTP id 1; "
+    relayed = letter("Alice <alice@sender.example>", above=received + "Sun, 1 Nov 2026 12:00:00 +0000\n", subject="Relayed")
+    relays = [STRANGER.address, ADDRESSES[STRANGER.address]]
+    with sendmail_with_milter({"authentication": {"trusted_relays": relays}}) as attached:
+        assert attached.mta.send(relayed, "relayed", client=STRANGER).code == 250
+        assert dmarc_word(our_fields(attached.mta.delivered("relayed"))[0]) == "pass"
+        stranger = relayed.replace(b"203.0.113.7", b"203.0.113.9")
+        assert attached.mta.send(stranger, "relayed-stranger", client=STRANGER).code == 550
 
 
 def test_a_stopped_milter_defers_mail() -> None:
