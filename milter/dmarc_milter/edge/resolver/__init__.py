@@ -14,9 +14,10 @@ from dmarc_milter.edge.resolver.answer import Answer, Key, failed
 from dmarc_milter.edge.resolver.cache import Cache
 from dmarc_milter.edge.resolver.client import Client, Counters
 from dmarc_milter.edge.resolver.exchange import Pending
-from dmarc_milter.edge.resolver.message import MessageResolver, Progress
+from dmarc_milter.edge.resolver.message import MessageResolver, Progress, canonical
 from dmarc_milter.edge.resolver.servers import Nameservers, parse_nameserver
 from dmarc_milter.edge.resolver.wire import encode_question
+from dmarc_milter.lookup import Question
 
 __all__ = ["DnsResolver", "MessageResolver", "parse_nameserver"]
 
@@ -62,6 +63,10 @@ class DnsResolver:
             client, self._client = self._client, None
         if client is not None:
             client.close()
+
+    def remembers(self, question: Question) -> bool:
+        """Whether the answer is at hand, so that asking early would gain nothing."""
+        return self.cache.get(canonical(question.name, question.rdtype), self._clock()) is not None
 
     def statistics(self) -> dict[str, int]:
         """Numbers since the start of the process, for metrics: see Counters; and what is remembered and in flight now."""
