@@ -16,7 +16,7 @@ from dmarc_milter.dmarc.discovery import Discovery, DmarcOptions, PublicSuffixes
 from dmarc_milter.domain import Domain
 from dmarc_milter.edge.config import Config
 from dmarc_milter.edge.config.places import signing_key, smtp_password
-from dmarc_milter.edge.config.values import host_and_port
+from dmarc_milter.edge.config.values import authserv_id, host_and_port
 from dmarc_milter.edge.ledger.reports import Report, ReportState
 from dmarc_milter.edge.ledger.store import Store
 from dmarc_milter.edge.mailer import Mailer, Submission
@@ -56,6 +56,7 @@ def tools_of(config: Config, store: Store) -> Iterator[Tools]:
             mailer=mailer,
             owner=f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:12]}",
             dice=random.SystemRandom(),
+            authserv_id=authserv_id(config),
         )
     finally:
         mailer.close()

@@ -124,5 +124,8 @@ def _settle_report(transaction: Transaction, report_id: str, now: int) -> None:
     else:
         state, note = ReportState.SUPPRESSED, "every destination refused it or is suppressed"
     transaction.run("UPDATE report SET state = ?, note = ?, done_at = ? WHERE id = ?", (state.value, note, now, report_id))
+    # A failure report's deliveries stand here too; what it quoted is not kept longer than needed.
+    transaction.run("UPDATE failure SET state = ?, last_reply = ? WHERE id = ? AND state = 'queued'", (state.value, note, report_id))
+    transaction.run("DELETE FROM report_document WHERE report_id = ? AND format = 'rfc9991'", (report_id,))
     if state is ReportState.SENT:
         transaction.run("DELETE FROM report_row WHERE report_id = ?", (report_id,))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 from dmarc_milter.edge.ledger.database import Database, Transaction, attempt, fetch
-from dmarc_milter.edge.ledger.reports import LEASE, SKEW
+from dmarc_milter.edge.ledger.reports import LEASE, SKEW, Document, NewDelivery, insert_deliveries
 from dmarc_milter.report.facts import Facts, decode
 
-FailureState = Literal["due", "building", "sent", "suppressed", "expired"]
+FailureState = Literal["due", "building", "queued", "sent", "suppressed", "expired"]
 
 
 class Failure(NamedTuple):
@@ -66,6 +66,28 @@ class Failures:
         )
         values = (state, next_at, reply[:500], sample, failure.id, owner)
         return attempt(self._database, lambda transaction: transaction.run(sql, values) == 1)
+
+    def queue(self, failure: Failure, owner: str, document: Document, deliveries: Sequence[NewDelivery]) -> bool:
+        """Built: the document takes the sample's place, and each address gets a delivery; all at once. False: the lease was lost."""
+
+        def work(transaction: Transaction) -> bool:
+            mine = transaction.run(
+                "UPDATE failure SET state = 'queued', sample = ?, last_reply = '', lease_owner = '', lease_until = 0"
+                " WHERE id = ? AND state = 'building' AND lease_owner = ?",
+                (b"", failure.id, owner),
+            )
+            if mine:
+                transaction.run("DELETE FROM report_document WHERE report_id = ?", (failure.id,))
+                sql = "INSERT INTO report_document (report_id, format, filename, content) VALUES (?, ?, ?, ?)"
+                transaction.run(sql, (failure.id, *document))
+                insert_deliveries(transaction, failure.id, deliveries)
+            return mine == 1
+
+        return attempt(self._database, work)
+
+    def get(self, identity: str) -> Failure | None:
+        rows = fetch(self._database, f"SELECT {_COLUMNS} FROM failure WHERE id = ?", (identity,))  # noqa: S608
+        return _failure(rows[0]) if rows else None
 
     def find(self, limit: int = 100) -> list[Failure]:
         """Newest first."""

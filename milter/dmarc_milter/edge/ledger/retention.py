@@ -42,6 +42,8 @@ def expire(database: Database, retention: Retention, *, now: int) -> dict[str, i
     known = fetch(database, "SELECT last_at FROM known_domain ORDER BY last_at DESC, domain LIMIT 1 OFFSET ?", (KNOWN,))
     if known:
         gone["known_domain"] += _older(database, "DELETE FROM known_domain WHERE last_at <= ?", int(known[0][0]))
+    sql = "DELETE FROM delivery WHERE format = 'rfc9991' AND state <> 'queued' AND last_at < ?"
+    gone["delivery"] = _older(database, sql, keep)
     return {table: number for table, number in gone.items() if number}
 
 

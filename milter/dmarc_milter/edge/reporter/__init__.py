@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 
 from dmarc_milter.edge.ledger.database import StoreError
 from dmarc_milter.edge.ledger.deliveries import Delivery, DeliveryState
+from dmarc_milter.edge.ledger.failures import FailureState
 from dmarc_milter.edge.ledger.reports import LEASE, Report, ReportState
 from dmarc_milter.edge.reporter.build import build_report
+from dmarc_milter.edge.reporter.failures import build_failure
 from dmarc_milter.edge.reporter.send import Delivered, deliver
 from dmarc_milter.edge.reporter.tools import GRACE, LOG, Asked, Tools, is_on
 
@@ -28,6 +30,7 @@ class Run:
     """What a run did. `problem` is why it stopped early, or ""."""
 
     built: Counter[ReportState] = field(default_factory=Counter)
+    failures: Counter[FailureState] = field(default_factory=Counter)
     sent: Counter[DeliveryState] = field(default_factory=Counter)
     held: int = 0
     problem: str = ""
@@ -37,6 +40,8 @@ def run(tools: Tools, *, now: bool = False, seconds: float = 3000.0, progress: P
     """One run of at most about `seconds`. `now`: the period still open too, and nothing waits for its moment. Raises StoreError."""
     done, end = Run(), time.monotonic() + seconds
     _build_all(tools, done, end, progress, now=now)
+    if tools.options.failure_reports:
+        _build_failures(tools, done, end)
     _send_all(tools, done, end, progress, now=now)
     return done
 
@@ -64,6 +69,12 @@ def _build_one(report: Report, claimed_at: int, tools: Tools, done: Run) -> None
     state = build_report(report, tools)
     done.built[state] += 1
     LOG.info("report %s of %s: %s", report.id, report.policy_domain, state)
+
+
+def _build_failures(tools: Tools, done: Run, end: float) -> None:
+    while time.monotonic() < end and (claimed := tools.store.failures.claim(tools.owner, limit=BATCH)):
+        for failure in claimed:
+            done.failures[build_failure(failure, tools)] += 1
 
 
 def _deliver(delivery: Delivery, tools: Tools) -> Delivered:

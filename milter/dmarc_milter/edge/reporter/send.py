@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from dmarc_milter.edge.ledger.deliveries import Delivery, DeliveryState
 from dmarc_milter.edge.ledger.destinations import Limit
-from dmarc_milter.edge.ledger.reports import Report
+from dmarc_milter.edge.ledger.reports import Document
 from dmarc_milter.edge.mailer import Later, Outcome, Refused, Sent
+from dmarc_milter.edge.reporter.failures import FORMAT, addressed
 from dmarc_milter.edge.reporter.tools import FIRST_RETRY, LOG, Tools
 from dmarc_milter.report.destination import host_of
 from dmarc_milter.report.mail import Letter, verp, write
@@ -35,20 +36,20 @@ class Envelope(NamedTuple):
 
 def deliver(delivery: Delivery, tools: Tools) -> Delivered:
     """One try. The row is settled before this returns, and only a 250 makes it sent. Raises StoreError."""
-    report = tools.store.reports.get(delivery.report_id)
-    if report is None:
+    since = _since(delivery, tools)
+    if since is None:
         return _settle(delivery, tools, Delivered(DeliveryState.EXPIRED, "the report is no longer kept"))
     suppression = tools.store.destinations.suppression(delivery.address)
     if suppression is not None:
         return _settle(delivery, tools, Delivered(DeliveryState.SUPPRESSED, suppression.reason))
-    over = tools.now > report.closed_at + tools.options.retry_hours * 3600
+    over = tools.now > since + tools.options.retry_hours * 3600
     if over and delivery.attempts > 0:
         return _settle(delivery, tools, Delivered(DeliveryState.EXPIRED, delivery.last_reply))
     limits = _limits(delivery, tools)
     full = tools.store.destinations.reserve(limits)
     if full:
         return _hold(delivery, tools, full, over=over)
-    envelope = envelope_of(delivery, report, tools)
+    envelope = envelope_of(delivery, tools)
     if envelope is None:
         return _settle(delivery, tools, Delivered(DeliveryState.EXPIRED, "its document is no longer kept"))
     outcome = tools.mailer.send(*envelope)
@@ -57,16 +58,31 @@ def deliver(delivery: Delivery, tools: Tools) -> Delivered:
     return _judge(delivery, outcome, tools, over=over)
 
 
-def envelope_of(delivery: Delivery, report: Report, tools: Tools) -> Envelope | None:
+def _since(delivery: Delivery, tools: Tools) -> int | None:
+    """When the retry window of the delivery's report began; None for a report that is no longer there."""
+    if delivery.format == FORMAT:
+        failure = tools.store.failures.get(delivery.report_id)
+        return failure.at if failure is not None else None
+    report = tools.store.reports.get(delivery.report_id)
+    return report.closed_at if report is not None else None
+
+
+def envelope_of(delivery: Delivery, tools: Tools) -> Envelope | None:
     """The mail as it was built, the same identity at every try. None when the document is gone."""
-    document = tools.store.reports.document(report.id, delivery.format)
-    text = tools.store.reports.document(report.id, "text")
+    document = tools.store.reports.document(delivery.report_id, delivery.format)
     if document is None:
         return None
+    message = addressed(document.content, delivery.address) if delivery.format == FORMAT else _aggregate(delivery, document, tools)
+    return Envelope(verp(tools.bounces, delivery.report_id, number_of(delivery, tools)), delivery.address, message)
+
+
+def _aggregate(delivery: Delivery, document: Document, tools: Tools) -> bytes:
+    report = tools.store.reports.get(delivery.report_id)
+    text = tools.store.reports.document(delivery.report_id, "text")
     words = text.content.decode("utf-8", "replace") if text is not None else ""
-    letter = Letter(report.id, report.policy_domain, tools.options.email, document.filename, words, document.content)
-    message = write(letter, delivery.address, now=datetime.fromtimestamp(tools.now, UTC)).as_bytes()
-    return Envelope(verp(tools.bounces, report.id, number_of(delivery, tools)), delivery.address, message)
+    policy_domain = report.policy_domain if report is not None else ""
+    letter = Letter(delivery.report_id, policy_domain, tools.options.email, document.filename, words, document.content)
+    return write(letter, delivery.address, now=datetime.fromtimestamp(tools.now, UTC)).as_bytes()
 
 
 def number_of(delivery: Delivery, tools: Tools) -> int:
@@ -75,6 +91,8 @@ def number_of(delivery: Delivery, tools: Tools) -> int:
 
 
 def _limits(delivery: Delivery, tools: Tools) -> list[Limit]:
+    if delivery.format == FORMAT:
+        return []  # taken when it was built
     options, host = tools.options, _host(delivery)
     limits = [Limit("all", options.max_per_day), Limit(f"destination:{host}", options.max_per_destination)]
     if tools.store.destinations.is_first(host):

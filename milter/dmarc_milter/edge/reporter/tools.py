@@ -48,6 +48,8 @@ class Tools:
     mailer: Submitter
     owner: str
     dice: random.Random
+    authserv_id: str = ""
+    """Names us in failure reports; empty: the reporting address's domain."""
 
     @property
     def now(self) -> int:

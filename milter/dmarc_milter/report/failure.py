@@ -1,0 +1,364 @@
+"""Failure reports (RFC 9991, RFC 6591): when one is asked for, what of the message goes into it, and the mail itself.
+
+Redacted before anything is stored (RFC 6590): header fields only, local parts of addresses replaced, display names, Subject and whatever
+is not known to be harmless left out.
+"""
+
+from __future__ import annotations
+
+import hmac
+import itertools
+from base64 import b32encode
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from hashlib import sha256
+from typing import Literal
+
+import msgspec
+
+from dmarc_milter import __version__
+from dmarc_milter.dkim.result import DkimStatus
+from dmarc_milter.dmarc.result import DmarcStatus, DomainOutcome
+from dmarc_milter.evaluation import Evaluation
+from dmarc_milter.message import Headers
+from dmarc_milter.report.aggregate import Reporter
+from dmarc_milter.report.facts import DkimFact, Facts, printable
+from dmarc_milter.report.mail import ADDRESS, REPORT_ID
+from dmarc_milter.spf import SpfStatus
+
+Kind = Literal["dmarc", "dkim", "spf"]
+MAX_FIELDS = 200
+MAX_FIELD = 2000
+"""Octets of one field's value that are looked at."""
+MAX_HEADERS = 32 * 1024
+LINE = 70
+TOKEN = 12
+REDACTED = "[redacted]"
+
+ADDRESSES = frozenset(
+    [
+        "from",
+        "to",
+        "cc",
+        "bcc",
+        "reply-to",
+        "sender",
+        "return-path",
+        "errors-to",
+        "delivered-to",
+        "x-original-to",
+        "envelope-to",
+        "disposition-notification-to",
+        "resent-from",
+        "resent-to",
+        "resent-cc",
+        "resent-bcc",
+        "resent-sender",
+        "resent-reply-to",
+    ]
+)
+"""Fields of which only the addresses stay, their local parts replaced."""
+KEPT = frozenset(
+    [
+        "received",
+        "received-spf",
+        "date",
+        "message-id",
+        "resent-date",
+        "resent-message-id",
+        "mime-version",
+        "content-transfer-encoding",
+        "dkim-signature",
+        "authentication-results",
+        "arc-seal",
+        "arc-message-signature",
+        "arc-authentication-results",
+        "auto-submitted",
+        "precedence",
+        "list-id",
+        "user-agent",
+        "x-mailer",
+    ]
+)
+"""Fields that stay, the local parts in them replaced."""
+AS_THEY_ARE = frozenset({"message-id", "resent-message-id"})
+"""Identifiers, which the domain's owner finds the message by."""
+LOCAL = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+/=?^_`{|}~.-") | frozenset(range(0x80, 0x100))
+TAGS = frozenset({b"i", b"smtp.mailfrom", b"smtp.mail", b"smtp.rcptto", b"header.i", b"header.from", b"envelope-from"})
+"""What stands before an address with no space between."""
+HOST = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_")
+
+
+class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What of a message is kept for its failure report, redacted."""
+
+    kind: Kind
+    headers: bytes
+    mail_from: str = ""
+    """Without angle brackets; "" is the null sender or one that is no address."""
+    spf_record: str = ""
+    identity: str = ""
+    """The domain of i= of the signature that failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailureReport:
+    """One failure report. `incidents` are the messages that it stands for; `authserv_id` names us in Authentication-Results."""
+
+    reporter: Reporter
+    authserv_id: str
+    report_id: str
+    facts: Facts
+    sample: Sample
+    incidents: int = 1
+
+
+def wanted(evaluation: Evaluation) -> Kind | None:
+    """Which failure report the policy's owner asks for with `fo` (RFC 9989 4.7, SPEC C.8), or None.
+
+    Never for a public suffix's record (RFC 9991 5), and never for what could be an answer to a report of ours or somebody else's.
+    """
+    outcome, facts = evaluation.dmarc.outcome, evaluation.facts
+    published = outcome.published if outcome is not None else None
+    if outcome is None or published is None or not published.record.ruf:
+        return None
+    if published.record.psd == "y" or published.policy_domain in outcome.guarded:
+        return None
+    if facts.is_report or facts.is_dsn or facts.auto_submitted or facts.to_reporting or facts.from_reporting:
+        return None
+    return _asked_for(evaluation, outcome, set(published.record.fo.split(":")))
+
+
+def _asked_for(evaluation: Evaluation, outcome: DomainOutcome, options: set[str]) -> Kind | None:
+    judged = outcome.status in (DmarcStatus.PASS, DmarcStatus.FAIL)
+    if judged and "1" in options and not (outcome.spf_aligned and outcome.dkim_aligned):
+        return "dmarc"
+    if outcome.status is DmarcStatus.FAIL and "0" in options:
+        return "dmarc"
+    if "d" in options and any(each.status in (DkimStatus.FAIL, DkimStatus.PERMERROR) for each in evaluation.dkim):
+        return "dkim"
+    if "s" in options and evaluation.spf.status not in (SpfStatus.PASS, SpfStatus.TEMPERROR):
+        return "spf"
+    return None
+
+
+def sample(evaluation: Evaluation, headers: Headers, key: bytes) -> bytes | None:
+    """The stored sample of a message whose policy asks for a failure report; None for all others. `key` makes the replacements ours."""
+    kind = wanted(evaluation)
+    if kind is None:
+        return None
+    sender = evaluation.envelope.mail_from
+    local = sender.local_part.encode("utf-8", "surrogateescape") if sender.local_part else b""
+    failed = next((each for each in evaluation.dkim if each.status is not DkimStatus.PASS and each.domain), None)
+    found = Sample(
+        kind=kind,
+        headers=redacted(headers, key),
+        mail_from=f"{_token(local, key)}@{sender.domain}" if sender.domain else "",
+        spf_record=printable(evaluation.spf.record, 1000),
+        identity=failed.identifier if failed else "",
+    )
+    return msgspec.msgpack.encode(found)
+
+
+def read_sample(data: bytes) -> Sample:
+    """Raises msgspec.DecodeError or ValidationError for anything but a stored sample."""
+    return msgspec.msgpack.decode(data, type=Sample)
+
+
+def redacted(headers: Headers, key: bytes) -> bytes:
+    """The header block with every field's name and only harmless content: ASCII, CRLF, short lines, at most 32 KiB. Linear."""
+    block = bytearray()
+    for field in headers.fields[:MAX_FIELDS]:
+        name = printable(field.name.decode("latin-1"), 76)
+        line = _folded(name, _value(name.lower(), field.value[:MAX_FIELD], key))
+        if len(block) + len(line) > MAX_HEADERS:
+            break
+        block += line
+    return bytes(block)
+
+
+def _value(name: str, raw: bytes, key: bytes) -> str:
+    value = b" ".join(raw.split())
+    if name in ADDRESSES:
+        return ", ".join(f"<{_token(local, key)}@{host}>" for local, host in addresses(value)) or REDACTED
+    if name == "content-type":
+        return _ascii(value.partition(b";")[0])
+    if name in AS_THEY_ARE:
+        return _ascii(value)
+    return _ascii(without_local_parts(value, key)) if name in KEPT else REDACTED
+
+
+def _ascii(value: bytes) -> str:
+    return "".join(chr(octet) if 0x20 <= octet < 0x7F else "?" for octet in value)
+
+
+def addresses(value: bytes) -> Iterator[tuple[bytes, str]]:
+    """(local part, domain) around every @ that has both sides."""
+    pieces = value.split(b"@")
+    for before, after in itertools.pairwise(pieces):
+        local = before[_local_start(before) :]
+        end = next((n for n, octet in enumerate(after[:255]) if octet not in HOST), min(len(after), 255))
+        if local and end:
+            yield local, after[:end].decode("ascii").lower()
+
+
+def without_local_parts(value: bytes, key: bytes) -> bytes:
+    """`value` with what stands before each @ replaced."""
+    *heads, last = value.split(b"@")
+    out = bytearray()
+    for head in heads:
+        start = _local_start(head)
+        out += head[:start] + (_token(head[start:], key).encode() if start < len(head) else b"") + b"@"
+    return bytes(out + last)
+
+
+def _local_start(before: bytes) -> int:
+    """Where the local part at the end of `before` begins: a quoted string or a dot-atom."""
+    if before.endswith(b'"'):
+        return max(before.rfind(b'"', 0, len(before) - 1), 0)
+    start = len(before)
+    while start and before[start - 1] in LOCAL:
+        start -= 1
+    tag, equals, _ = before[start : start + 20].partition(b"=")
+    return start + len(tag) + 1 if equals and tag.lower() in TAGS else start
+
+
+def _token(local: bytes, key: bytes) -> str:
+    """The same for the same local part as long as the key stays, and telling nothing of it (RFC 6590 3)."""
+    digest = hmac.digest(key, local.lower(), sha256)
+    return b32encode(digest)[:TOKEN].decode().lower()
+
+
+def _folded(name: str, value: str) -> bytes:
+    """One field: at spaces where there are some, else by force. The result has no line over 200 octets."""
+    lines = [f"{name}:"]
+    for word in value.split(" "):
+        if len(lines[-1]) + 1 + len(word) > LINE and len(lines[-1]) > len(name) + 1:
+            lines.append("")
+        for start in range(0, max(len(word), 1), LINE):
+            if start:
+                lines.append("")
+            lines[-1] += " " + word[start : start + LINE]
+    return "\r\n".join(lines).encode("ascii") + b"\r\n"
+
+
+def compose(report: FailureReport, boundary: str, *, recipient: str, now: datetime) -> bytes:
+    """The whole mail for one recipient, 7-bit. `boundary` is unguessable. Raises ValueError for an address that is none."""
+    sender = report.reporter.email
+    if not (ADDRESS.fullmatch(sender) and ADDRESS.fullmatch(recipient) and REPORT_ID.fullmatch(report.report_id)):
+        raise ValueError("not an address in plain form")
+    parts = (
+        ("text/plain; charset=us-ascii", _words(report)),
+        ("message/feedback-report", b"".join(_feedback(report))),
+        ("text/rfc822-headers", report.sample.headers),
+    )
+    if any(boundary.encode() in content for _, content in parts):
+        raise ValueError("the boundary stands in the content")
+    top = [
+        f"Date: {format_datetime(now)}",
+        f"From: {sender}",
+        f"To: {recipient}",
+        f"Subject: DMARC failure report for {report.facts.author_domain}",
+        f"Message-ID: <{report.report_id}@{report.reporter.domain}>",
+        "Auto-Submitted: auto-generated",
+        "MIME-Version: 1.0",
+        f'Content-Type: multipart/report; report-type=feedback-report;\r\n boundary="{boundary}"',
+        "",
+        "",
+    ]
+    body = b"".join(f"--{boundary}\r\nContent-Type: {kind}\r\n\r\n".encode() + content + b"\r\n" for kind, content in parts)
+    return "\r\n".join(top).encode("ascii") + body + f"--{boundary}--\r\n".encode()
+
+
+def _words(report: FailureReport) -> bytes:
+    """The part for people."""
+    facts = report.facts
+    lines = [
+        f"A message from {facts.source_ip} that names {facts.author_domain} as its author did not authenticate as such.",
+        f"It arrived {_date(facts.at)}; dmarc={facts.status}, disposition {facts.disposition}.",
+        f"{report.incidents} such messages are represented by this report." if report.incidents > 1 else "",
+        "Local parts of addresses, display names and the subject have been removed.",
+        "",
+    ]
+    return "\r\n".join(lines).encode("ascii", "replace")
+
+
+def _feedback(report: FailureReport) -> Iterator[bytes]:
+    """message/feedback-report: RFC 5965 3, RFC 6591 3.1, RFC 9991 3."""
+    facts, found = report.facts, report.sample
+    yield _folded("Feedback-Type", "auth-failure")
+    yield _folded("User-Agent", f"dmarc-milter/{__version__}")
+    yield _folded("Version", "1")
+    yield _folded("Auth-Failure", _auth_failure(found.kind, _failed_signature(facts)))
+    yield _folded("Authentication-Results", f"{report.authserv_id}; {_result(report)}")
+    yield _folded("Original-Mail-From", f"<{found.mail_from}>")
+    yield _folded("Arrival-Date", _date(facts.at))
+    if facts.source_ip:
+        yield _folded("Source-IP", facts.source_ip)
+    yield _folded("Reported-Domain", facts.author_domain)
+    yield _folded("Delivery-Result", {"reject": "reject", "quarantine": "spam"}.get(facts.disposition, "delivered"))
+    yield _folded("Incidents", str(report.incidents))
+    if facts.outcome is not None:
+        # RFC 9991 3: the mechanisms that did not authenticate an aligned identity (RFC 7489 listed those that did).
+        failed = [name for name, aligned in (("dkim", facts.outcome.dkim_aligned), ("spf", facts.outcome.spf_aligned)) if not aligned]
+        yield _folded("Identity-Alignment", ", ".join(failed) or "none")
+    yield from _dkim(report)
+    yield from _spf(report)
+
+
+def _dkim(report: FailureReport) -> Iterator[bytes]:
+    """Required where a signature of an aligned domain failed (RFC 9991 3); also when that is what the report is about."""
+    signature = _failed_signature(report.facts)
+    if signature is None or not (report.sample.kind == "dkim" or _in_organization(signature.domain, report.facts)):
+        return
+    yield _folded("DKIM-Domain", signature.domain)
+    yield _folded("DKIM-Identity", f"@{report.sample.identity or signature.domain}")
+    yield _folded("DKIM-Selector", signature.selector or "none")
+
+
+def _spf(report: FailureReport) -> Iterator[bytes]:
+    """SPF-DNS (RFC 6591 4): required where SPF failed for an aligned domain; also when that is what the report is about."""
+    spf = report.facts.spf
+    if spf is None or not spf.domain or spf.result == "pass":
+        return
+    if report.sample.kind == "spf" or _in_organization(spf.domain, report.facts):
+        record = report.sample.spf_record.replace("\\", "").replace('"', "")
+        yield _folded("SPF-DNS", f'txt : {spf.domain} : "{record}"')
+
+
+def _failed_signature(facts: Facts) -> DkimFact | None:
+    """The failing signature that is told about: of an aligned domain if there is one."""
+    failing = [each for each in facts.dkim if each.result != "pass" and each.domain]
+    return next((each for each in failing if _in_organization(each.domain, facts)), failing[0] if failing else None)
+
+
+def _in_organization(name: str, facts: Facts) -> bool:
+    outcome = facts.outcome
+    organization = (outcome.organizational_domain or outcome.author_domain) if outcome is not None else ""
+    return bool(organization) and (name == organization or name.endswith(f".{organization}"))
+
+
+def _auth_failure(kind: Kind, signature: DkimFact | None) -> str:
+    """RFC 6591 3.2.2, RFC 9991 3."""
+    if kind != "dkim":
+        return kind
+    reason = signature.reason if signature is not None else ""
+    return "bodyhash" if "body hash" in reason else "revoked" if "revoked" in reason else "signature"
+
+
+def _result(report: FailureReport) -> str:
+    """One method's result as Authentication-Results has it (RFC 6591 3.1: a single method)."""
+    facts = report.facts
+    if report.sample.kind == "dmarc" or facts.spf is None:
+        return f"dmarc={facts.status} header.from={facts.author_domain}"
+    signature = _failed_signature(facts)
+    if report.sample.kind == "dkim" and signature is not None:
+        return f"dkim={signature.result} header.d={signature.domain}" + (f" header.s={signature.selector}" if signature.selector else "")
+    identity = "helo" if facts.spf.scope == "helo" else "mailfrom"
+    return f"spf={facts.spf.result}" + (f" smtp.{identity}={facts.spf.domain}" if facts.spf.domain else "")
+
+
+def _date(at: float) -> str:
+    return format_datetime(datetime.fromtimestamp(int(at), UTC))

@@ -1,0 +1,264 @@
+"""Failure reports on their way: verified, limited, gathered into incidents, queued like aggregate reports; and bounces."""
+
+from __future__ import annotations
+
+import email
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from dmarc_milter.dmarc.record import ReportUri
+from dmarc_milter.edge import bounce
+from dmarc_milter.edge.ledger.counting import Batch
+from dmarc_milter.edge.ledger.deliveries import DeliveryState
+from dmarc_milter.edge.ledger.failures import Failure
+from dmarc_milter.edge.ledger.retention import Retention, expire
+from dmarc_milter.edge.ledger.store import Store
+from dmarc_milter.message import HeaderField, Headers
+from dmarc_milter.report.failure import sample
+from fakes.dns_zone import Zone
+from fakes.evaluations import NOON, RECORD, evaluation
+from fakes.report_job import DAY, Clock, Job
+from fakes.smtp_sink import Sink, smtp_sink
+from fakes.stores import postgres_server, spool_row, store_url, upgraded  # noqa: F401 - fixtures
+
+MX = {"MX": [(10, "mx.example")]}
+HEADERS = Headers((HeaderField(b"From", b" Vera <vera@legit.example>"), HeaderField(b"Subject", b" private")))
+
+
+@pytest.fixture
+def job(store_url: str) -> Iterator[Job]:  # noqa: F811
+    upgraded(store_url)
+    clock = Clock()
+    store = Store.open(store_url, clock=clock)
+    with smtp_sink() as sink:
+        made = Job(store, Zone({name: MX for name in ("legit.example", "victim.example")}), clock, sink.port)
+        made.set(failure_reports=True)
+        made.sink = sink  # type: ignore[attr-defined]
+        yield made
+    store.close()
+
+
+@pytest.fixture
+def sink(job: Job) -> Sink:
+    found: Sink = job.sink  # type: ignore[attr-defined]
+    return found
+
+
+def fail(job: Job, author: str = "legit.example", *ruf: str, **changes: object) -> None:
+    """A failing message of a domain that asks for failure reports and for nothing else."""
+    addresses = ruf or (f"ruf@{author}",)
+    record = replace(RECORD, rua=(), ruf=tuple(ReportUri(each) for each in addresses))
+    one = evaluation(author, record=record, **changes)
+    job.sequence += 1
+    job.store.apply(Batch("spool-f", "mx1", [(job.sequence, spool_row(one, sample(one, HEADERS, b"k" * 32)))]))
+
+
+def failures(job: Job) -> list[Failure]:
+    return job.store.failures.find()
+
+
+def fields(sink: Sink, number: int = -1) -> dict[str, str]:
+    mail = email.message_from_bytes(sink.mails[number].message)
+    found = next(part for part in mail.walk() if part.get_content_type() == "message/feedback-report")
+    payload = found.get_payload()
+    inner = payload[0] if isinstance(payload, list) else email.message_from_string(str(payload))
+    return {name.lower(): str(value) for name, value in inner.items()}
+
+
+def test_a_failure_is_reported_with_its_incidents_and_then_forgotten(job: Job, sink: Sink) -> None:
+    """RFC 9991: queued, never on the mail path; what was gathered until it went is told as Incidents."""
+    for _ in range(3):
+        fail(job)
+    job.run()
+    [mail] = sink.mails
+    assert (mail.recipient, fields(sink)["incidents"], fields(sink)["reported-domain"]) == ("ruf@legit.example", "3", "legit.example")
+    assert b"vera" not in mail.message
+    assert b"private" not in mail.message
+    assert email.message_from_bytes(mail.message)["To"] == "ruf@legit.example"
+    [failure] = failures(job)
+    assert (failure.state, failure.sample) == ("sent", b"")
+    assert job.store.reports.document(failure.id, "rfc9991") is None
+    assert mail.sender == f"dmarc+{failure.id}-0@mx.example"
+    assert mail.message.count(b"invalid") == 0
+
+
+def test_off_means_off(job: Job, sink: Sink) -> None:
+    fail(job)
+    job.set()
+    job.run()
+    assert not sink.mails
+    assert failures(job)[0].state == "due"
+
+
+def test_rpt_07_external_addresses_must_have_asked_for_failure_reports(job: Job, sink: Sink) -> None:
+    """RFC 9991 5: with `ruf`; each address of the record is tried."""
+    fail(job, "legit.example", "ruf@legit.example", "v@victim.example")
+    job.run()
+    assert [each.recipient for each in sink.mails] == ["ruf@legit.example"]
+    job.zone.add("d2.example._report._dmarc.victim.example", "TXT", "v=DMARC1; ruf=mailto:other@victim.example")
+    fail(job, "d2.example", "v@victim.example")
+    job.run()
+    assert sink.mails[-1].recipient == "other@victim.example"
+
+
+def test_rpt_07_a_flood_becomes_a_few_reports(job: Job, sink: Sink) -> None:
+    """Two hundred failing messages: the day's limit of reports, the rest as incidents of tomorrow's."""
+    job.set(failure_reports=True, failure_per_destination=2)
+    for _ in range(10):
+        for _ in range(20):
+            fail(job)
+        job.run()
+        job.clock.now += 600
+    assert len(sink.mails) == 2
+    job.clock.now += DAY
+    job.run()
+    assert 3 <= len(sink.mails) <= 4
+    assert sum(int(fields(sink, n)["incidents"]) for n in range(len(sink.mails))) == 200
+
+
+def test_rpt_07_the_day_has_a_limit_for_all(job: Job, sink: Sink) -> None:
+    job.set(failure_reports=True, failure_per_day=3)
+    for n in range(6):
+        job.zone.add(f"d{n}.example", "MX", (10, "mx.example"))
+        fail(job, f"d{n}.example")
+    job.run()
+    assert len(sink.mails) == 3
+
+
+def test_rpt_07_a_public_suffix_gets_none(job: Job) -> None:
+    one = evaluation(record=replace(RECORD, ruf=(ReportUri("ruf@legit.example"),), psd="y"))
+    assert sample(one, HEADERS, b"k") is None
+
+
+def test_a_4xx_of_one_address_repeats_nothing_at_the_other(job: Job, sink: Sink) -> None:
+    fail(job, "legit.example", "a@legit.example", "b@legit.example")
+    sink.answer = lambda stage, who: "450 later" if (stage, who) == ("rcpt", "b@legit.example") else ""
+    job.run()
+    assert failures(job)[0].state == "queued"
+    sink.answer = lambda *_: ""
+    job.clock.now += 1800
+    job.run()
+    assert sorted(each.recipient for each in sink.mails) == ["a@legit.example", "b@legit.example"]
+    assert failures(job)[0].state == "sent"
+    assert len({email.message_from_bytes(each.message)["Message-ID"] for each in sink.mails}) == 1
+
+
+def test_a_silent_dns_keeps_it_for_later(job: Job, sink: Sink) -> None:
+    job.zone.fail("legit.example", "MX")
+    fail(job)
+    job.run()
+    assert (failures(job)[0].state, sink.mails) == ("due", [])
+    job.zone.failing.clear()
+    job.clock.now += 1800
+    job.run()
+    assert len(sink.mails) == 1
+
+
+def test_retention_leaves_nothing_of_failure_reports(job: Job) -> None:
+    fail(job)
+    job.run()
+    gone = expire(job.store.database, Retention(), now=int(job.clock.now) + 40 * DAY)
+    assert (gone["failure"], gone["delivery"]) == (1, 1)
+
+
+# --- bounces --------------------------------------------------------------------------------------------------------------------------
+
+DSN = """\
+Return-Path: <>
+Delivered-To: {to}
+From: MAILER-DAEMON@mx.example
+To: {to}
+Subject: Undelivered Mail Returned to Sender
+Auto-Submitted: auto-replied
+MIME-Version: 1.0
+Content-Type: multipart/report; report-type=delivery-status; boundary="b"
+
+--b
+Content-Type: text/plain
+
+It did not work.
+
+--b
+Content-Type: message/delivery-status
+
+Reporting-MTA: dns; mx.example
+
+Final-Recipient: rfc822; somebody@legit.example
+Action: {action}
+Status: {status}
+Diagnostic-Code: smtp; 550 {status} \x1b[31mno such user
+
+--b
+Content-Type: message/rfc822
+
+From: dmarc@mx.example
+
+--b--
+"""
+
+
+def sent(job: Job) -> tuple[str, str]:
+    """A report that the local MTA has accepted: its id and envelope sender."""
+    job.see(evaluation(at=NOON))
+    job.run(now=True)
+    sink: Sink = job.sink  # type: ignore[attr-defined]
+    [report] = job.store.reports.find()
+    return report.id, sink.mails[-1].sender
+
+
+def test_a_hard_bounce_suppresses(job: Job, sink: Sink) -> None:
+    """Found by VERP; the address is left alone for suppress_days, and the reason is shown without the sender's control characters."""
+    identity, sender = sent(job)
+    found = bounce.read(DSN.format(to=sender, action="failed", status="5.1.1").encode(), "dmarc@mx.example")
+    assert found == bounce.Bounce(identity, 0, True, r"failed 5.1.1 smtp; 550 5.1.1 \x1b[31mno such user")
+    assert "left alone for 30 days" in bounce.note(found, job.store, 30.0)
+    suppression = job.store.destinations.suppression("agg@legit.example")
+    assert suppression is not None
+    assert "no such user" in suppression.reason
+    job.see(evaluation(at=NOON + timedelta(days=1)))
+    job.clock.now += DAY
+    job.run(now=True)
+    assert len(sink.mails) == 1
+    states = {each.state for report in job.store.reports.find() for each in job.store.deliveries.of(report.id)}
+    assert states == {DeliveryState.SENT}
+    assert any("suppressed until" in each.note for each in job.store.reports.find())
+
+
+@pytest.mark.parametrize(("action", "status"), [("delayed", "4.4.1"), ("failed", "4.4.7"), ("relayed", "2.0.0"), ("delivered", "5.0.0")])
+def test_what_is_not_permanent_is_ignored(job: Job, action: str, status: str) -> None:
+    _, sender = sent(job)
+    found = bounce.read(DSN.format(to=sender, action=action, status=status).encode(), "dmarc@mx.example")
+    assert not found.hard
+    assert "ignored" in bounce.note(found, job.store, 30.0)
+    assert job.store.destinations.suppressions() == []
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"From: x\r\n\r\nhello",
+        DSN.format(to="dmarc@mx.example", action="failed", status="5.1.1").encode(),
+        DSN.format(to="dmarc+" + "0" * 32 + "-0@other.example", action="failed", status="5.1.1").encode(),
+        b"\xff" * 1000,
+    ],
+)
+def test_mail_that_is_no_bounce_of_ours_changes_nothing(data: bytes) -> None:
+    with pytest.raises(bounce.NotOurs):
+        bounce.read(data, "dmarc@mx.example")
+
+
+def test_a_bounce_of_an_unknown_report_changes_nothing(job: Job) -> None:
+    said = bounce.note(bounce.Bounce("0" * 32, 7, True, "x"), job.store, 30.0)
+    assert "not known" in said
+    assert job.store.destinations.suppressions() == []
+
+
+def test_the_recipient_of_the_pipe_is_enough() -> None:
+    """Postfix gives it to a command in ORIGINAL_RECIPIENT; nothing in the mail needs to name it."""
+    sender = f"dmarc+{'a' * 32}-3@mx.example"
+    data = DSN.format(to="somebody@else.example", action="failed", status="5.1.1").encode()
+    assert bounce.read(data, "dmarc@mx.example", sender)[:3] == ("a" * 32, 3, True)
