@@ -7,10 +7,18 @@ from dmarc_milter.edge.config.values import SocketAddress
 # accept would turn a dropped connection into a way around the checks: both MTAs are told to answer 451 instead (F=T).
 # The time limits cover the DNS budget of one message and a busy minute besides.
 
+POSTFIX_STRICT = ("smtpd_forbid_bare_newline = yes", "smtpd_forbid_bare_newline_exclusions = $mynetworks")
+"""Ends of lines that differ between servers let one message carry another past every check (CVE-2023-51764)."""
+
 
 def postfix_main_cf(address: SocketAddress) -> str:
     """The main.cf line for Postfix 3.0 or later, in the form that leaves other milters their own settings."""
-    return f"smtpd_milters = {{ {_postfix_endpoint(address)}, default_action=tempfail, content_timeout=300s }}"
+    return f"smtpd_milters = {postfix_milter(address)}"
+
+
+def postfix_milter(address: SocketAddress) -> str:
+    """One element of smtpd_milters."""
+    return f"{{ {_postfix_endpoint(address)}, default_action=tempfail, content_timeout=300s }}"
 
 
 def sendmail_mc(address: SocketAddress) -> str:
@@ -33,7 +41,7 @@ def attach(address: SocketAddress) -> tuple[str, ...]:
 def _postfix_endpoint(address: SocketAddress) -> str:
     """Postfix's spelling: inet:HOST:PORT, inet:[IPV6]:PORT, unix:PATH."""
     if address.family == "unix":
-        return f"unix:{address.path}"
+        return f"unix:{address.path}"  # a relative path is below Postfix's queue directory, chrooted or not
     host = f"[{reachable(address)}]" if address.family == "inet6" else reachable(address)
     return f"inet:{host}:{address.port}"
 
