@@ -438,3 +438,43 @@ def _served(daemon: Daemon) -> bool:
         return ask(opened(daemon)).code == 250
     except Gone:
         return False
+
+
+WITHOUT_FD = """
+import runpy
+from Milter import milter
+known = milter.setconn
+
+def setconn(place):
+    if place.startswith("fd:"):
+        raise milter.error("cannot set connection")
+    return known(place)
+
+milter.setconn = setconn
+runpy.run_module("fakes.scripted_service", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("family", ["inet", "inet6", "unix"])
+def test_a_libmilter_without_fd_serves_our_socket_too(tmp_path: Path, family: str) -> None:
+    """Only Debian's and Fedora's know `fd:`: elsewhere ours is put in the place of one that libmilter opened; drain works alike."""
+    daemon = Daemon(tmp_path, command=("-c", WITHOUT_FD))
+    path = tmp_path / "s"
+    text = {"inet": f"inet:{daemon.port}@127.0.0.1", "inet6": f"inet6:{daemon.port}@::1", "unix": f"unix:{path}"}[family]
+    daemon.configure({"milter": {"socket": text}})
+    daemon.address = {"inet": daemon.address, "inet6": ("::1", daemon.port), "unix": str(path)}[family]
+    with daemon:
+        assert daemon.process is not None
+        first, one, _, _ = sessions_on_both(daemon)
+        os.kill(one, signal.SIGKILL)
+        assert wait_for(lambda: restarted(daemon, one), 1.0)
+        with pytest.raises(Gone):
+            ask(first)
+        daemon.signal(signal.SIGHUP)
+        assert wait_for(lambda: len(daemon.events("ready")) == 2)
+        assert ask(opened(daemon)).code == 250
+        for client in daemon.clients:
+            client.close()
+        daemon.signal(signal.SIGTERM)
+        assert daemon.process.wait(15) == 0
+        assert not path.exists()
