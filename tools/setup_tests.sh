@@ -50,6 +50,13 @@ accounts
     as_root apt-get -qq update || die "please run as root: apt-get update"
 }
 
+# The browser is no server: it is simply installed, with its driver.
+[ -x /usr/bin/chromium ] && [ -x /usr/bin/chromedriver ] || {
+    say "installing chromium and chromium-driver"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium chromium-driver >/dev/null ||
+        die "please run as root: apt-get install --no-install-recommends chromium chromium-driver"
+}
+
 packages=$(closure postfix; closure sendmail-bin sendmail-cf sendmail-base; command -v m4 >/dev/null 2>&1 || closure m4)
 if ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then
     server=$(apt-cache depends postgresql | sed -n 's/^ *Depends: \(postgresql-[0-9]*\)$/\1/p' | head -n 1)

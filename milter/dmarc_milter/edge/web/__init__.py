@@ -1,1 +1,5 @@
-"""The read-only dashboard."""
+"""The read-only dashboard: server-rendered pages over the store, on the loopback unless a token protects them."""
+
+from dmarc_milter.edge.web.app import WebOptions, create_app
+
+__all__ = ["WebOptions", "create_app"]

@@ -1,0 +1,37 @@
+"""A store full of decisions, written through the real spool and drain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+from dmarc_milter.disposition import Disposition
+from dmarc_milter.edge.ledger.drain import drain
+from dmarc_milter.edge.ledger.spoolfile import SpoolFile, SpoolRow
+from dmarc_milter.edge.ledger.store import Store
+from dmarc_milter.evaluation import Evaluation
+from dmarc_milter.report.facts import encode, from_evaluation
+from fakes.evaluations import evaluation
+
+
+def fill(spool: Path, store: Store, evaluations: Iterable[Evaluation]) -> None:
+    """Record and drain."""
+    file = SpoolFile(spool)
+    file.write([SpoolRow(each.id, encode(from_evaluation(each))) for each in evaluations])
+    drain(file, store)
+    file.close()
+
+
+def week() -> list[Evaluation]:
+    """A week of mail: two domains that pass, one that is spoofed, one day of monitoring."""
+    found = []
+    for day in range(7):
+        for number in range(20 + 3 * day):
+            each = evaluation("legit.example", passed=number % 3 != 0, source_ip=f"198.51.100.{number}", queue_id=f"4Q{day}{number:04d}")
+            if day == 2 and number % 3 == 0:
+                each = replace(each, verdict=replace(each.verdict, disposition=Disposition.NONE, would_be=Disposition.REJECT))
+            found.append(replace(each, at=each.at - timedelta(days=6 - day)))
+        found.append(replace(evaluation("list.example", passed=True), at=found[-1].at))
+    return found
