@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from bench.corpus import Sample, load_or_make
 from fakes.milter_client import ALL_ACTIONS, ALL_STEPS, CHUNK, LEADSPC, STEP
@@ -62,18 +63,39 @@ def packets_of(sample: Sample, number: int, steps: int) -> Iterator[tuple[str, b
     yield "E", macros(b"E", queue) + packet(b"E")
 
 
-def segments_of(sample: Sample, number: int, steps: int) -> list[bytes]:
-    """What to send before each reply that has to be awaited; the last one ends the message."""
-    segments, together = [], bytearray()
+class Script(NamedTuple):
+    """What to send before each reply that has to be awaited; the last segment ends the message."""
+
+    segments: list[bytes]
+    headers: tuple[int, int]
+    """Segment and offset of the first header field: where a field that another milter inserted goes."""
+
+    def with_field(self, name: bytes, value: bytes) -> list[bytes]:
+        """The segments with one more field on top."""
+        if not name:
+            return list(self.segments)
+        index, offset = self.headers
+        changed = list(self.segments)
+        changed[index] = changed[index][:offset] + packet(b"L", name + b"\0" + value + b"\0") + changed[index][offset:]
+        return changed
+
+
+def script_of(sample: Sample, number: int, steps: int) -> Script:
+    """One message for a milter that asked for these steps."""
+    segments: list[bytes] = []
+    together = bytearray()
+    headers = None
     for step, octets in packets_of(sample, number, steps):
         no_step, no_reply = STEP.get(step, (0, 0))
         if steps & no_step:
             continue
+        if step == "L" and headers is None:
+            headers = len(segments), len(together)
         together += octets
         if not steps & no_reply:
             segments.append(bytes(together))
             together.clear()
-    return segments
+    return Script(segments, headers or (0, 0))
 
 
 @dataclass(slots=True)
@@ -116,6 +138,9 @@ class Connection:
         self.began = self.sent = 0.0
         self.result = b""
         self.number = 0
+        self.stage = 0
+        self.inserted: tuple[bytes, bytes] = (b"", b"")
+        """The Authentication-Results field that the milter added."""
 
     def push(self) -> bool:
         """Send what the socket takes; whether something is left."""
@@ -135,6 +160,8 @@ class Connection:
             reply = bytes(self.received[4 : 4 + size])
             del self.received[: 4 + size]
             if reply[:1] in b"hi" and b"Authentication-Results" in reply[:32]:
+                name, value, _ = reply[5 if reply[:1] == b"i" else 1 :].split(b"\0")
+                self.inserted = name, value
                 self.result = reply.partition(b"dmarc=")[2].split()[0].rstrip(b";\0") if b"dmarc=" in reply else b""
             elif reply[0] in FINAL or reply[:1] == b"O":
                 return reply
@@ -142,25 +169,26 @@ class Connection:
 
 
 class Driver:
-    """Runs samples against one milter."""
+    """Runs samples against one milter, or against several, one after the other, as an MTA does with a chain of them."""
 
-    def __init__(self, address: Address, samples: Sequence[Sample], *, connections: int = 1, reuse: bool = False) -> None:
-        self.address, self.samples = address, samples
+    def __init__(self, chain: Sequence[Address], samples: Sequence[Sample], *, connections: int = 1, reuse: bool = False) -> None:
+        self.chain, self.samples = tuple(chain), samples
         self.connections, self.reuse = connections, reuse
         self.outcome = Outcome()
-        self._made: dict[int, list[list[bytes]]] = {}
+        self._made: dict[int, list[Script]] = {}
         self._poll = select.epoll()
         self._open: dict[int, Connection] = {}
 
     def prepare(self) -> None:
         """Make every packet, after asking the milter what it wants. Not part of what is measured."""
-        connection = Connection(self.address)
-        connection.socket.setblocking(True)
-        connection.socket.sendall(OFFER)
-        while (reply := connection.take()) is None:
-            connection.received += connection.socket.recv(4096)
-        connection.socket.close()
-        self._packets(struct.unpack_from(">I", reply, 9)[0])
+        for address in self.chain:
+            connection = Connection(address)
+            connection.socket.setblocking(True)
+            connection.socket.sendall(OFFER)
+            while (reply := connection.take()) is None:
+                connection.received += connection.socket.recv(4096)
+            connection.socket.close()
+            self._scripts(struct.unpack_from(">I", reply, 9)[0])
 
     def run(self, messages: int) -> Outcome:
         """Send so many messages, the samples over and over."""
@@ -178,15 +206,17 @@ class Driver:
         self.outcome.seconds = time.perf_counter() - began
         return self.outcome
 
-    def _packets(self, steps: int) -> list[list[bytes]]:
+    def _scripts(self, steps: int) -> list[Script]:
         if steps not in self._made:
-            self._made[steps] = [segments_of(sample, number, steps) for number, sample in enumerate(self.samples)]
+            self._made[steps] = [script_of(sample, number, steps) for number, sample in enumerate(self.samples)]
         return self._made[steps]
 
-    def _begin(self, number: int) -> None:
-        began = time.perf_counter()
-        connection = Connection(self.address)
+    def _begin(self, number: int, before: Connection | None = None) -> None:
+        began = before.began if before else time.perf_counter()
+        connection = Connection(self.chain[before.stage + 1 if before else 0])
         connection.number, connection.began = number, began
+        if before:
+            connection.stage, connection.inserted = before.stage + 1, before.inserted
         connection.unsent = memoryview(OFFER)
         self._open[connection.handle] = connection
         self._poll.register(connection.handle, select.EPOLLIN)
@@ -195,17 +225,20 @@ class Driver:
     def _next(self, connection: Connection, number: int | None) -> None:
         if self.reuse and number is not None and connection.steps >= 0:
             connection.number, connection.began = number, time.perf_counter()
-            connection.segments = list(self._packets(connection.steps)[number % len(self.samples)])
+            connection.segments = list(self._scripts(connection.steps)[number % len(self.samples)].segments)
             connection.segments[0] = packet(b"K") + connection.segments[0]
             self._send(connection)
             return
+        self._close(connection)
+        if number is not None:
+            self._begin(number)
+
+    def _close(self, connection: Connection) -> None:
         del self._open[connection.handle]
         connection.socket.setblocking(True)
         with contextlib.suppress(OSError):
             connection.socket.sendall(packet(b"Q"))
         connection.socket.close()
-        if number is not None:
-            self._begin(number)
 
     def _send(self, connection: Connection) -> None:
         connection.unsent = memoryview(connection.segments.pop(0))
@@ -234,13 +267,18 @@ class Driver:
             return False
         if reply[:1] == b"O":
             connection.steps = struct.unpack_from(">I", reply, 9)[0]
-            connection.segments = list(self._packets(connection.steps)[connection.number % len(self.samples)])
+            script = self._scripts(connection.steps)[connection.number % len(self.samples)]
+            connection.segments = script.with_field(*connection.inserted)
             self._send(connection)
             return False
         if connection.segments and reply[:1] in b"cs":
             if reply[:1] == b"s":
                 del connection.segments[:-1]
             self._send(connection)
+            return False
+        if reply[:1] in b"ca" and connection.stage + 1 < len(self.chain):
+            self._close(connection)
+            self._begin(connection.number, connection)
             return False
         self._count(connection, reply)
         return True
@@ -307,7 +345,7 @@ def main() -> None:
     parser.add_argument("--reuse", action="store_true", help="many messages on a connection")
     parser.add_argument("--pid", type=int, action="append", default=[])
     arguments = parser.parse_args()
-    driver = Driver(arguments.address, load_or_make(arguments.corpus).samples, connections=arguments.connections, reuse=arguments.reuse)
+    driver = Driver([arguments.address], load_or_make(arguments.corpus).samples, connections=arguments.connections, reuse=arguments.reuse)
     cost = Cost(arguments.pid)
     before = cost.cpu()
     outcome = driver.run(arguments.messages)

@@ -1,0 +1,204 @@
+"""The whole comparison in one run: `make bench`, or `python -m bench [--quick] [--growth] [FOLDER]`."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bench import contenders, place
+from bench.contenders import Contender
+from bench.corpus import Corpus, Sample, load_or_make
+from bench.load import OFFER, Connection, Driver, Outcome
+from bench.place import Dns, dns_server
+from fakes.daemon import ROOT
+
+Start = Callable[[Path, str], AbstractContextManager[Contender]]
+DELAY = 0.03
+"""Seconds that every DNS answer takes where latency is measured."""
+LARGE = 20_000_000
+
+
+@dataclass
+class Table:
+    """Numbers by line and contender; each is measured several times and shown as the median."""
+
+    lines: dict[str, dict[str, list[float]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
+
+    def add(self, line: str, who: str, value: float) -> None:
+        self.lines[line][who].append(value)
+
+    def show(self, names: list[str]) -> None:
+        """One line each, then our ratio to the last contender."""
+        print(f"{'':<46}" + "".join(f"{name:>22}" for name in names) + f"{'ratio':>8}")
+        for line, values in self.lines.items():
+            middles = [statistics.median(values[name]) if name in values else None for name in names]
+            cells = "".join(f"{'-' if each is None else f'{each:.2f}':>22}" for each in middles)
+            first, last = middles[0], middles[-1]
+            print(f"{line:<46}{cells}" + (f"{first / last:>8.2f}" if first is not None and last and len(names) > 2 else ""))
+
+
+class Bench:
+    """All measurements. `scale` shortens the run."""
+
+    def __init__(self, corpus: Corpus, folder: Path, starts: list[Start], *, scale: float, private: bool) -> None:
+        self.corpus, self.folder, self.starts = corpus, folder, starts
+        self.scale, self.private = scale, private
+        self.table = Table()
+        self.rounds = 3 if scale >= 1 else 2
+
+    def messages(self, full: int) -> int:
+        return max(60, int(full * self.scale))
+
+    @contextmanager
+    def dns(self, *, delay: float = 0.0, ttl: int = 3600) -> Iterator[Dns]:
+        with dns_server(self.corpus.zone, delay=delay, ttl=ttl, private=self.private) as dns:
+            yield dns
+
+    def each(self, dns: Dns) -> Iterator[Contender]:
+        """One contender after the other, fresh."""
+        for number, start in enumerate(self.starts):
+            with start(Path(tempfile.mkdtemp(dir=self.folder, prefix=f"{number}-")), dns.nameserver) as contender:
+                yield contender
+
+    def drive(self, contender: Contender, messages: int, connections: int) -> tuple[Outcome, float]:
+        """The outcome, and milliseconds of CPU for each message."""
+        driver = Driver(contender.chain, self.corpus.samples, connections=connections)
+        driver.prepare()
+        before = contender.cost.cpu()
+        outcome = driver.run(messages)
+        check(contender, outcome)
+        return outcome, (contender.cost.cpu() - before) / messages * 1e3
+
+    def cold(self) -> None:
+        """Processor time with nothing known yet, and how much is asked."""
+        for _ in range(self.rounds):
+            with self.dns() as dns:
+                for one in self.each(dns):
+                    before, messages = dns.answered(), self.messages(600)
+                    _, cpu = self.drive(one, messages, 1)
+                    self.table.add("CPU ms/message, DNS cold, 1 connection", one.name, cpu)
+                    self.table.add("DNS queries/message, cold", one.name, (dns.answered() - before) / messages)
+
+    def warm(self) -> None:
+        """Processor time and rate when the answers are known."""
+        with self.dns() as dns, ExitStack() as stack:
+            running = [stack.enter_context(start(Path(tempfile.mkdtemp(dir=self.folder)), dns.nameserver)) for start in self.starts]
+            for one in running:
+                self.drive(one, len(self.corpus.samples), 4)
+            for _ in range(self.rounds):
+                for connections in (1, 16):
+                    for one in running:
+                        outcome, cpu = self.drive(one, self.messages(800), connections)
+                        self.table.add(f"CPU ms/message, DNS warm, {connections} connections", one.name, cpu)
+                        self.table.add(f"messages/s, DNS warm, {connections} connections", one.name, outcome.rate)
+
+    def latency(self) -> None:
+        """Milliseconds until the answer while DNS takes its time: the first pass is cold, the second warm."""
+        with self.dns(delay=DELAY) as dns:
+            for one in self.each(dns):
+                for what in ("cold", "warm"):
+                    outcome, _ = self.drive(one, min(len(self.corpus.samples), self.messages(1000)), 8)
+                    for share in (50, 90, 99):
+                        self.table.add(
+                            f"latency ms, {DELAY * 1e3:.0f} ms DNS, {what}, p{share}", one.name, outcome.quantile(share / 100) * 1e3
+                        )
+
+    def memory(self) -> None:
+        """Megabytes (PSS of all processes): idle, with 200 idle connections more, with 16 messages of 20 MB in flight more."""
+        body = b"".join(b"A line of an attachment, seventy-six octets of it, as base64 would have it.\r\n" for _ in range(LARGE // 78))
+        large = [Sample(**{name: getattr(one, name) for name in Sample.__struct_fields__} | {"body": body}) for one in self.signed()]
+        with self.dns() as dns:
+            for one in self.each(dns):
+                self.drive(one, 100, 4)
+                idle = one.cost.memory()
+                self.table.add("memory MB, all processes", one.name, idle)
+                self.table.add("memory MB more, 200 idle connections", one.name, idle_connections(one) - idle)
+                base = one.cost.memory()
+                driver = Driver(one.chain, large, connections=16)
+                driver.prepare()
+                with highest(one) as peak:
+                    outcome = driver.run(16)
+                self.table.add("memory MB more, 16 x 20 MB in flight", one.name, max(peak) - base)
+                self.table.add("seconds, 16 x 20 MB", one.name, outcome.seconds)
+
+    def signed(self) -> list[Sample]:
+        """Some messages with a signature; their bodies are to be replaced."""
+        return [one for one in self.corpus.samples if one.kind == "direct"][:1]
+
+
+def check(contender: Contender, outcome: Outcome) -> None:
+    """A contender that answers wrongly is not compared."""
+    if outcome.replies["lost"] or outcome.replies["t"]:
+        raise SystemExit(f"{contender.name}: replies {dict(outcome.replies)}")
+    wrong = {pair: count for pair, count in outcome.results.items() if pair[0] != pair[1]}
+    if contender.name == "dmarc-milter" and wrong:
+        raise SystemExit(f"{contender.name}: dmarc results (expected, found) {wrong}")
+
+
+def idle_connections(contender: Contender) -> float:
+    """Megabytes while 200 connections have negotiated and wait."""
+    connections = []
+    for address in contender.chain:
+        for _ in range(200):
+            connection = Connection(address)
+            connection.socket.setblocking(True)
+            connection.socket.sendall(OFFER)
+            connection.socket.recv(64)
+            connections.append(connection)
+    used = contender.cost.memory()
+    for connection in connections:
+        connection.socket.close()
+    time.sleep(0.5)
+    return used
+
+
+@contextmanager
+def highest(contender: Contender) -> Iterator[list[float]]:
+    """Samples of the memory while inside."""
+    found: list[float] = [contender.cost.memory()]
+    over = threading.Event()
+
+    def sample() -> None:
+        while not over.wait(0.05):
+            found.append(contender.cost.memory())
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield found
+    finally:
+        over.set()
+        thread.join()
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("folder", nargs="?", type=Path, default=ROOT / ".test/bench", help="for the corpus; made once")
+    parser.add_argument("--quick", action="store_true", help="a quarter of the messages")
+    parser.add_argument("--only", choices=("cold", "warm", "latency", "memory"), action="append")
+    arguments = parser.parse_args()
+    private = place.enter()
+    starts: list[Start] = [contenders.ours, contenders.floor]
+    if private and (contenders.PEERS / "usr/sbin/opendkim").exists():
+        starts.append(contenders.chain)
+    else:
+        print("without OpenDKIM and OpenDMARC: `make bench-peers` unpacks them, and a network of our own must be allowed")
+    with tempfile.TemporaryDirectory(prefix="dmarc-bench-") as folder:
+        Path(folder).chmod(0o755)
+        bench = Bench(load_or_make(arguments.folder), Path(folder), starts, scale=0.25 if arguments.quick else 1.0, private=private)
+        for name in arguments.only or ("cold", "warm", "latency", "memory"):
+            getattr(bench, name)()
+    bench.table.show(["dmarc-milter", "empty pymilter", *(["OpenDKIM + OpenDMARC"] if len(starts) > 2 else [])])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""Where the time of one message goes: `make profile`, or `python -m bench.stages [--sort tottime] [--cold]`.
+
+Sessions are driven in this process, without libmilter, and everything that the executor would do is done at once, so that one
+profile holds it all; the spool's thread is left out. DNS is a server process; by default every answer is known already.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import os
+import pstats
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bench.corpus import Sample, load_or_make
+from bench.place import dns_server
+from dmarc_milter.edge import assemble, evaluator
+from dmarc_milter.edge.board import Board
+from dmarc_milter.edge.config import load
+from dmarc_milter.edge.log import Log
+from dmarc_milter.edge.session import Session
+from fakes.daemon import ROOT, toml
+
+
+class AtOnce:
+    """An executor that does everything before `submit` returns."""
+
+    def submit(self, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(work(*arguments))
+        return future
+
+
+@contextmanager
+def sessions(folder: Path, nameserver: str) -> Iterator[Callable[[], Session]]:
+    """Makes sessions as a worker does."""
+    config = folder / "dmarc-milter.toml"
+    tables = {
+        "authentication": {"authserv_id": "mx.bench.example", "trusted_networks": []},
+        "dns": {"nameservers": [nameserver]},
+        "store": {"url": f"sqlite:///{folder}/reports.db"},
+    }
+    config.write_text(toml(tables))
+    board = Board(1)
+    loaded = load(config)
+    log = Log(os.open(os.devnull, os.O_WRONLY))
+    log.start()
+    service = assemble.build(loaded, board.slot(0), board, log)
+    yield lambda: Session(service.evaluator, service.options, name="c0")
+    service.close()
+
+
+def drive(session: Session, sample: Sample, number: int) -> None:
+    """One message, as libmilter's callbacks hand it on."""
+    macros = {"i": f"4B{number:08X}", "{daemon_name}": "smtpd"}
+
+    def macro(name: str) -> str:
+        return macros.get(name, "")
+
+    session.connect(sample.client, macro)
+    session.helo(sample.helo)
+    session.mail(f"<{sample.mail_from}>".encode(), (), macro)
+    session.rcpt(b"<user@receiver.example>")
+    for name, value in sample.fields:
+        session.header(name, value)
+    session.end_of_headers(macro)
+    for start in range(0, len(sample.body), 65535):
+        session.body(sample.body[start : start + 65535])
+    session.end_of_message(macro)
+    session.close()
+
+
+def main() -> None:
+    """Print CPU per message without the profiler, then the profile."""
+    parser = argparse.ArgumentParser(prog="python -m bench.stages", description=__doc__)
+    parser.add_argument("--folder", type=Path, default=ROOT / ".test/bench")
+    parser.add_argument("--sort", default="tottime")
+    parser.add_argument("--lines", type=int, default=45)
+    parser.add_argument("--cold", action="store_true", help="no answer is remembered from message to message")
+    arguments = parser.parse_args()
+    corpus = load_or_make(arguments.folder)
+    at_once = AtOnce()
+    evaluator.ThreadPoolExecutor = assemble.ThreadPoolExecutor = lambda *_: at_once  # type: ignore[assignment,attr-defined]
+    ttl = 0 if arguments.cold else 3600
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        dns_server(corpus.zone, ttl=ttl, private=False) as dns,
+        sessions(Path(folder), dns.nameserver) as make,
+    ):
+
+        def run() -> float:
+            before = time.thread_time()
+            for number, sample in enumerate(corpus.samples):
+                drive(make(), sample, number)
+            return (time.thread_time() - before) / len(corpus.samples) * 1e6
+
+        run()
+        print(f"{min(run() for _ in range(3)):.0f} us of CPU a message in this thread")
+        profile = cProfile.Profile(time.thread_time_ns, 1e-9)  # of this thread alone: waiting costs nothing
+        profile.runcall(run)
+    pstats.Stats(profile).sort_stats(arguments.sort).print_stats(arguments.lines)
+
+
+if __name__ == "__main__":
+    main()
