@@ -1,0 +1,107 @@
+#!/bin/sh
+# One Debian package for this release and architecture, into dist/: our code and its Python libraries below /usr/lib/dmarc-milter, for the
+# release's own /usr/bin/python3. The libraries are installed once and kept in build/ until pyproject.toml changes.
+set -eu
+umask 022
+cd "$(dirname "$0")/.."
+python=${DEB_PYTHON:-/usr/bin/python3}
+pip=${VENV:-.venv}/bin/python
+out=${1:-dist}
+build=${BUILD:-build/deb}
+
+say() { printf '%s\n' "deb: $*"; }
+die() { printf '%s\n' "deb: $*" >&2; exit 1; }
+
+command -v dpkg-deb >/dev/null 2>&1 || die "dpkg-deb is missing: this builds on Debian and its derivatives"
+"$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || die "$python is not Python 3.11 to 3.13"
+header=$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h
+[ -e "$header" ] && [ -e /usr/include/libmilter/mfapi.h ] || die "please install: python3-dev libmilter-dev gcc"
+
+# Libraries: those that pyproject.toml names, with the extra for PostgreSQL. Prints one requirement a line.
+requirements() {
+    "$python" - <<'PY'
+import tomllib
+with open("pyproject.toml", "rb") as file:
+    project = tomllib.load(file)["project"]
+print("\n".join([*project["dependencies"], *project["optional-dependencies"]["postgresql"]]))
+PY
+}
+
+into() { "$pip" -m pip --python "$python" install --quiet --disable-pip-version-check --no-compile --root-user-action ignore "$@"; }
+
+# .pyc files that no clock can make stale, as nobody but root may write there. Arguments: the folder, and what of it.
+compile() { "$python" -m compileall -q -j 0 --invalidation-mode unchecked-hash -s "$1" -p /usr/lib/dmarc-milter "$1/${2:-}"; }
+
+mkdir -p "$build"
+key=$({ requirements; "$python" -VV; dpkg --print-architecture; } | sha256sum | cut -c 1-16)
+libraries=$build/libraries-$key
+if [ ! -e "$libraries/.complete" ]; then
+    say "installing the libraries for $("$python" -V)"
+    rm -rf "$build"/libraries-*
+    requirements > "$build/requirements"
+    into --target "$libraries" --requirement "$build/requirements" || die "pip could not install the libraries named in pyproject.toml"
+    rm -rf "$libraries/bin"
+    compile "$libraries" || die "compileall failed"
+    touch "$libraries/.complete"
+fi
+
+root=$build/root
+rm -rf "$root"
+mkdir -p "$root/usr/lib" "$root/usr/bin" "$root/etc/dmarc-milter" "$root/usr/share/doc/dmarc-milter/examples" "$root/DEBIAN"
+mkdir -p "$root/usr/lib/systemd/system" "$root/usr/lib/sysusers.d" "$root/usr/lib/tmpfiles.d"
+cp -a "$libraries" "$root/usr/lib/dmarc-milter"
+rm "$root/usr/lib/dmarc-milter/.complete"
+into --no-deps --target "$root/usr/lib/dmarc-milter" . || die "pip could not install dmarc-milter itself"
+rm -rf "$root/usr/lib/dmarc-milter/bin"
+compile "$root/usr/lib/dmarc-milter" dmarc_milter || die "compileall failed"
+
+install -m 755 packaging/debian/launcher "$root/usr/bin/dmarc-milter"
+install -m 644 conf/dmarc-milter.toml "$root/etc/dmarc-milter/"
+install -m 644 systemd/*.service systemd/*.socket systemd/*.timer "$root/usr/lib/systemd/system/"
+install -m 644 systemd/sysusers.conf "$root/usr/lib/sysusers.d/dmarc-milter.conf"
+install -m 644 systemd/tmpfiles.conf "$root/usr/lib/tmpfiles.d/dmarc-milter.conf"
+install -m 644 packaging/debian/copyright README.md SECURITY.md "$root/usr/share/doc/dmarc-milter/"
+gzip -9n < CHANGELOG.md > "$root/usr/share/doc/dmarc-milter/changelog.gz"
+find conf -type f ! -name dmarc-milter.toml -exec install -m 644 {} "$root/usr/share/doc/dmarc-milter/examples/" \;
+for page in docs/man/*.[1-8]; do
+    [ -e "$page" ] || continue
+    mkdir -p "$root/usr/share/man/man${page##*.}"
+    gzip -9n < "$page" > "$root/usr/share/man/man${page##*.}/$(basename "$page").gz"
+done
+
+# The Debian packages whose shared libraries ours need, one a line.
+shared() {
+    find "$root/usr/lib/dmarc-milter" -name '*.so*' -type f -exec ldd {} + 2>/dev/null | sed -n 's/.* => \(\/[^ ]*\) .*/\1/p' | grep -v "$PWD" | sort -u |
+        while IFS= read -r file; do
+            real=$(readlink -f "$file")
+            { dpkg-query -S "$real" || dpkg-query -S "${real#/usr}"; } 2>/dev/null | sed 's/:.*//' | head -n 1
+        done | sort -u
+}
+
+minor=$("$python" -c 'import sys; print(sys.version_info[1])')
+depends="python3 (>= 3.$minor~), python3 (<< 3.$((minor + 1))~)"
+depends="$depends, systemd | systemd-standalone-sysusers, systemd | systemd-standalone-tmpfiles"
+packages=$(shared)
+printf '%s\n' "$packages" | grep -q '^libmilter' || die "no package found that holds libmilter"
+for package in $packages; do
+    case "$package" in
+        libc6) depends="$depends, libc6 (>= $(dpkg-query -W -f '${Version}' libc6 | sed 's/[-+].*//'))" ;;
+        *) depends="$depends, $package" ;;
+    esac
+done
+
+. /etc/os-release
+version=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' milter/dmarc_milter/__init__.py | sed 's/\.\{0,1\}\(dev\|a\|b\|rc\)\([0-9]*\)$/~\1\2/')-1~${ID}${VERSION_ID:-}
+architecture=$(dpkg --print-architecture)
+maintainer=${DEB_MAINTAINER:-dmarc-milter <root@localhost>}
+sed -e "s/@VERSION@/$version/; s/@ARCHITECTURE@/$architecture/; s/@MAINTAINER@/$maintainer/" \
+    -e "s/@DEPENDS@/$depends/; s/@SIZE@/$(du -sk --exclude=DEBIAN "$root" | cut -f 1)/" packaging/debian/control.in > "$root/DEBIAN/control"
+cp packaging/debian/conffiles packaging/debian/postinst packaging/debian/prerm packaging/debian/postrm "$root/DEBIAN/"
+(cd "$root" && find . -path ./DEBIAN -prune -o -path ./etc -prune -o -type f -printf '%P\0' | sort -z | xargs -0 md5sum > DEBIAN/md5sums)
+
+mkdir -p "$out"
+file=$out/dmarc-milter_${version}_$architecture.deb
+SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || date +%s)
+export SOURCE_DATE_EPOCH
+dpkg-deb --root-owner-group "-Z${DEB_COMPRESSION:-xz}" --build "$root" "$file" >/dev/null
+say "$file ($(du -h "$file" | cut -f 1))"
