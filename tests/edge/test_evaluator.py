@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from ipaddress import ip_address
@@ -20,12 +20,14 @@ from dmarc_milter.dmarc.result import DmarcStatus
 from dmarc_milter.edge.board import Board
 from dmarc_milter.edge.evaluator import CoreEvaluator, Tools, fingerprint
 from dmarc_milter.edge.log import Log
-from dmarc_milter.edge.metrics import Meter, named
+from dmarc_milter.edge.metrics import BOUNDS, STAGES, Meter, named
 from dmarc_milter.edge.poison import Poison
 from dmarc_milter.edge.session import Own
+from dmarc_milter.edge.threads import Threads
 from dmarc_milter.evaluation import Evaluation
-from dmarc_milter.lookup import Resolver
+from dmarc_milter.lookup import Question, Resolver
 from dmarc_milter.message import Envelope, HeaderField, Headers
+from fakes.daemon import wait_for
 from fakes.dns_zone import Zone
 from fakes.signer import Signer, header_fields
 
@@ -54,9 +56,13 @@ class ZoneDns:
 
     def __init__(self, zone: Zone) -> None:
         self.zone = zone
+        self.warm = False
 
     def for_message(self, seconds: float, max_queries: int) -> Resolver:
         return self.zone
+
+    def remembers(self, question: Question) -> bool:
+        return self.warm
 
 
 @dataclass
@@ -86,22 +92,21 @@ def bench() -> Iterator[Bench]:
     zone, shelf, board = Zone(RECORDS), Shelf(), Board(1)
     reading, writing = os.pipe()
     slot = board.slot(0)
-    with ThreadPoolExecutor(4) as executor:
-        tools = Tools(
-            options=Options(),
-            marking=Marking("mx.example.com"),
-            dns=ZoneDns(zone),
-            recorder=shelf,
-            log=Log(writing),
-            meter=Meter(slot),
-            slot=slot,
-            board=board,
-            patience=20.0,
-            now=lambda: datetime(2026, 11, 22, tzinfo=UTC),
-            sample=lambda: 0.0,
-            executor=executor,
-        )
-        yield Bench(tools, shelf, board, zone, reading)
+    tools = Tools(
+        options=Options(),
+        marking=Marking("mx.example.com"),
+        dns=ZoneDns(zone),
+        recorder=shelf,
+        log=Log(writing),
+        meter=Meter(slot),
+        slot=slot,
+        board=board,
+        patience=20.0,
+        now=lambda: datetime(2026, 11, 22, tzinfo=UTC),
+        sample=lambda: 0.0,
+        executor=Threads(4, "test"),
+    )
+    yield Bench(tools, shelf, board, zone, reading)
     os.close(reading)
     os.close(writing)
 
@@ -135,7 +140,8 @@ def test_a_message_is_recorded_logged_and_counted(bench: Bench) -> None:
     assert line.startswith("id=4Q event=message level=info dmarc=pass from=legit.example disposition=")
     assert "unrecorded" not in line
     counts = bench.counts()
-    assert counts["messages"] == counts["dmarc_pass"] == counts["spf_pass"] == counts["dkim_none"] == counts["seconds_count"] == 1
+    assert counts["messages"] == counts["dmarc_pass"] == counts["spf_pass"] == counts["dkim_none"] == 1
+    assert all(sum(counts.get(f"{stage}_{number}", 0) for number in range(len(BOUNDS) + 1)) == 1 for stage in STAGES)
     assert "messages_unrecorded" not in counts
 
 
@@ -173,16 +179,28 @@ def test_an_unsigned_body_is_soon_not_wanted(bench: Bench) -> None:
 
 def test_spf_is_checked_even_without_a_free_thread(bench: Bench) -> None:
     """With one thread, waiting for a check that waits for this very thread would be for ever."""
-    with ThreadPoolExecutor(1) as single:
-        bench.tools = replace(bench.tools, executor=single)
-        gate = threading.Event()
-        single.submit(gate.wait)
-        works = [bench.evaluator.begin(envelope()) for _ in range(3)]
-        gate.set()
-        for work in works:
-            work.headers(fields())
-        for work in works:
-            assert "spf=pass" in own_field(work.finish(envelope(), Own(), keep_results=False))
+    single = Threads(1, "single")
+    bench.tools = replace(bench.tools, executor=single)
+    gate = threading.Event()
+    single.submit(gate.wait)
+    works = [bench.evaluator.begin(envelope()) for _ in range(3)]
+    gate.set()
+    for work in works:
+        work.headers(fields())
+    for work in works:
+        assert "spf=pass" in own_field(work.finish(envelope(), Own(), keep_results=False))
+
+
+@pytest.mark.parametrize("warm", [True, False])
+def test_spf_starts_at_mail_from_unless_its_record_is_at_hand(bench: Bench, warm: bool) -> None:
+    """Cold: while the message still arrives. Warm: with all the rest, for the same result."""
+    assert isinstance(bench.tools.dns, ZoneDns)
+    bench.tools.dns.warm = warm
+    work = bench.evaluator.begin(envelope())
+    time.sleep(0.1)
+    assert bool(bench.zone.calls) is not warm
+    work.headers(fields())
+    assert "spf=pass" in own_field(work.finish(envelope(), Own(), keep_results=False))
 
 
 def test_an_answer_given_up_is_not_recorded_later(bench: Bench) -> None:
@@ -193,7 +211,8 @@ def test_an_answer_given_up_is_not_recorded_later(bench: Bench) -> None:
     with pytest.raises(TimeoutError):
         run(bench, fields())
     gate.set()
-    bench.tools.executor.shutdown()
+    assert wait_for(lambda: not bench.tools.slot.jobs())
+    time.sleep(0.1)
     assert bench.shelf.rows == []
 
 

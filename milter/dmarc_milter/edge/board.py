@@ -41,9 +41,11 @@ class Board:
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
-        self._memory = mmap.mmap(-1, 8 + POISON * _POISON_ENTRY + slots * _SLOT)
+        self._memory = mmap.mmap(-1, 8 + POISON * _POISON_ENTRY + (slots + 1) * _SLOT)
         self._view = memoryview(self._memory)
         self._count = self._view[:8].cast("Q")
+        self.own = self.slot(slots)
+        """The supervisor's."""
 
     def slot(self, number: int) -> Slot:
         """The part of worker `number`, for that worker to write and for anyone to read."""
@@ -51,9 +53,13 @@ class Board:
         return Slot(self._view[start : start + _SLOT])
 
     def totals(self) -> list[int]:
-        """Each counter, summed over all workers that ever lived."""
-        slots = [self.slot(number).counters for number in range(self.slots)]
+        """Each counter, summed over all workers that ever lived and the supervisor."""
+        slots = [self.slot(number).counters for number in range(self.slots + 1)]
         return [sum(column) for column in zip(*slots, strict=True)]
+
+    def sessions(self) -> int:
+        """Open MTA connections of all workers."""
+        return sum(self.slot(number).sessions for number in range(self.slots))
 
     def is_poison(self, fingerprint: bytes, *, now: float) -> bool:
         """Whether a message has killed too often. `now` is time.monotonic()."""

@@ -7,13 +7,14 @@ the next, and extension modules that ask for the interpreter by PyGILState would
 from __future__ import annotations
 
 import hashlib
+import itertools
 import random
+import secrets
 import time
-import uuid
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import Protocol
 
 from dmarc_milter import address
@@ -28,8 +29,9 @@ from dmarc_milter.edge.log import Log
 from dmarc_milter.edge.metrics import Meter
 from dmarc_milter.edge.session import Own
 from dmarc_milter.edge.story import fields_of
+from dmarc_milter.edge.threads import Task, Threads
 from dmarc_milter.evaluation import Evaluation, message_facts
-from dmarc_milter.lookup import Resolver
+from dmarc_milter.lookup import Question, Resolver
 from dmarc_milter.message import Envelope, Headers, Message
 from dmarc_milter.spf import SpfResult, SpfStatus, not_evaluated
 from dmarc_milter.spf import check as check_spf
@@ -43,15 +45,21 @@ BATCH = 16 * 1024
 class Recorder(Protocol):
     """The ledger's spool."""
 
-    def record(self, evaluation: Evaluation) -> bool:
-        """Durable when true; takes at most a second."""
+    def record(self, evaluation: Evaluation, sample: bytes | None = None) -> bool:
+        """Durable when true; takes at most a second. `sample` is what a failure report will quote."""
         ...
 
 
 class MessageResolvers(Protocol):
     """The process's DNS."""
 
-    def for_message(self, seconds: float, max_queries: int) -> Resolver: ...
+    def for_message(self, seconds: float, max_queries: int) -> Resolver:
+        """For one message."""
+        ...
+
+    def remembers(self, question: Question) -> bool:
+        """Whether the answer is at hand."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +77,12 @@ class Tools:
     max_queries: int = 160
     patience: float = 120.0
     """Seconds that an answer is waited for, waiting for a free thread included."""
+    failure_sample: Callable[[Evaluation, Headers], bytes | None] = lambda _evaluation, _headers: None
+    """What is kept for a failure report, redacted; None where none is asked for, or failure reports are off."""
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    sample: Callable[[], float] = lambda: random.SystemRandom().random() * 100.0
-    executor: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(THREADS, "evaluate"))
+    sample: Callable[[], float] = field(default_factory=lambda: partial(random.Random(secrets.randbits(128)).uniform, 0.0, 99.999999))  # noqa: S311 - pct is no secret
+    new_id: Callable[[], str] = field(default_factory=lambda: partial(_next_id, secrets.token_hex(12), itertools.count()))
+    executor: Threads = field(default_factory=lambda: Threads(THREADS, "evaluate"))
 
 
 class CoreEvaluator:
@@ -104,10 +115,13 @@ class CoreWork:
         self._resolver = tools.dns.for_message(tools.options.seconds, tools.max_queries)
         self._envelope = envelope
         self._fingerprint = fingerprint(envelope)
-        self._spf: Future[SpfResult] | None = None
-        if not tools.board.is_poison(self._fingerprint, now=self._began):
+        self._spf: Task[SpfResult] | None = None
+        self._spf_allowed = not tools.board.is_poison(self._fingerprint, now=self._began)
+        name = envelope.mail_from.domain
+        # Where the record is at hand a thread of its own would cost more than the check does with all the rest.
+        if self._spf_allowed and name is not None and not tools.dns.remembers(Question(name.name, "TXT")):
             self._spf = tools.executor.submit(self._check_spf)
-        self._prepared: Future[_Prepared] | None = None
+        self._prepared: Task[_Prepared] | None = None
         self._headers = Headers(())
         self._own = Own()
         self._keep = False
@@ -136,6 +150,7 @@ class CoreWork:
         self._envelope = envelope
         self._own = own
         self._keep = keep_results
+        self._ended = time.monotonic()
         answer = self._tools.executor.submit(self._judge)
         try:
             return answer.result(self._tools.patience)
@@ -152,7 +167,7 @@ class CoreWork:
         with self._tools.slot.working(self._fingerprint):
             return check_spf(self._envelope, self._resolver, self._tools.options.spf)
 
-    def _hash(self, prepared: Future[_Prepared]) -> bool:
+    def _hash(self, prepared: Task[_Prepared]) -> bool:
         """Hash what has come; plain hashlib work, allowed on libmilter's threads."""
         ready = prepared.result(self._tools.patience)
         if ready.wants_body:
@@ -171,7 +186,7 @@ class CoreWork:
 
     def _judge(self) -> tuple[Action, ...]:
         """Evaluate, record, log: in this order, all before the MTA gets its answer."""
-        tools = self._tools
+        tools, started = self._tools, time.monotonic()
         if self._prepared is None:
             evaluation, actions = self._temperror()
             tools.meter.count("messages_poisoned")
@@ -181,28 +196,32 @@ class CoreWork:
                 actions = plan_actions(evaluation, self._headers, tools.marking, keep_results=self._keep)
         if self._given_up:  # answered already, as our own failure
             return actions
-        recorded = tools.recorder.record(evaluation)
-        seconds = time.monotonic() - self._began
-        tools.meter.message(evaluation, seconds, recorded=recorded)
+        judged = time.monotonic()
+        sample = tools.failure_sample(evaluation, self._headers)
+        recorded = tools.recorder.record(evaluation) if sample is None else tools.recorder.record(evaluation, sample)
+        ended = time.monotonic()
+        seconds = ended - self._began
+        stages = {"wait": started - self._ended, "evaluate": judged - started, "record": ended - judged}
+        tools.meter.message(evaluation, seconds, recorded=recorded, stages=stages)
         story = fields_of(evaluation, actions) | {"seconds": round(seconds, 3)}
         tools.log.info("message", **story, **({} if recorded else {"unrecorded": True}))
         return actions
 
-    def _evaluate(self, prepared: Future[_Prepared]) -> Evaluation:
+    def _evaluate(self, prepared: Task[_Prepared]) -> Evaluation:
         ready = prepared.result(self._tools.patience)
         if self._pieces:
             self._hash(prepared)
         message = Message(self._headers, ready.author, ready.hasher.finish(), self._size)
         own = self._own
         facts = message_facts(self._headers, self._envelope, to_reporting=own.recipient, from_reporting=own.sender)
-        request = Request(uuid.uuid4().hex, self._envelope, message, facts, ready.plan, self._spf_result)
+        request = Request(self._tools.new_id(), self._envelope, message, facts, ready.plan, self._spf_result)
         return authenticate(request, self._resolver, self._tools.options, now=self._tools.now(), sample=self._tools.sample())
 
     def _spf_result(self) -> SpfResult:
         """Started at MAIL FROM. If no thread was free for it until now, it is done here: waiting for one might be for ever."""
-        if self._spf is None:  # two workers ended while SPF of this sender was checked; the rest of the message may be harmless
+        if not self._spf_allowed:  # two workers ended while SPF of this sender was checked; the rest of the message may be harmless
             return not_evaluated(self._envelope, "not evaluated again: it stopped two worker processes")
-        return self._check_spf() if self._spf.cancel() else self._spf.result()
+        return self._check_spf() if self._spf is None or self._spf.cancel() else self._spf.result()
 
     def _temperror(self) -> tuple[Evaluation, tuple[Action, ...]]:
         """For a message that has killed two workers: nothing of it is read again (on_temperror applies)."""
@@ -210,7 +229,7 @@ class CoreWork:
         nobody = address.Author(None, "not evaluated again: it stopped two worker processes")
         tempfail = tools.options.policy.on_temperror == "tempfail"
         evaluation = Evaluation(
-            id=uuid.uuid4().hex,
+            id=tools.new_id(),
             at=tools.now(),
             envelope=self._envelope,
             author=nobody,
@@ -239,6 +258,11 @@ class _Prepared:
         self.plan = planned
         self.wants_body = bool(wanted)
         self.hasher = BodyHasher(wanted)
+
+
+def _next_id(prefix: str, numbers: Iterator[int]) -> str:
+    """Unique to a delivery attempt: the process's random part and a number."""
+    return f"{prefix}{next(numbers):08x}"
 
 
 def remove_unread(headers: Headers) -> tuple[Action, ...]:

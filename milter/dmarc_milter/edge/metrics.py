@@ -1,12 +1,13 @@
 """Counters of all workers in shared memory, so that they add up and outlive any worker. No attacker-chosen names.
 
-A worker counts into its own slot of the Board; the supervisor (or whoever renders them) sums. Histograms are counters too:
-one for each upper bound, cumulative as Prometheus wants them.
+A worker counts into its own slot of the Board; whoever shows them (edge/exposition.py) sums. Histograms are counters too: one for
+each range between two bounds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
 
 from dmarc_milter.disposition import Disposition
 from dmarc_milter.dkim import DkimStatus
@@ -15,8 +16,10 @@ from dmarc_milter.edge.board import COUNTERS, Slot
 from dmarc_milter.evaluation import Evaluation
 from dmarc_milter.spf import SpfStatus
 
-BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0)
-"""Seconds from MAIL FROM to the answer."""
+BOUNDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0)
+"""Seconds: upper bounds of the histograms' ranges; one more range is above the last."""
+STAGES = ("message", "wait", "evaluate", "record")
+"""What is timed: MAIL FROM to the answer; and after the end of the message: waiting for a thread, the verdict, the spool's commit."""
 
 NAMES: tuple[str, ...] = (
     "connections",
@@ -32,9 +35,8 @@ NAMES: tuple[str, ...] = (
     *(f"dkim_{status}" for status in DkimStatus),
     "dkim_none",
     *(f"disposition_{disposition}" for disposition in Disposition),
-    *(f"seconds_le_{bound:g}" for bound in BOUNDS),
-    "seconds_count",
-    "microseconds_sum",
+    *(f"{stage}_{number}" for stage in STAGES for number in range(len(BOUNDS) + 1)),
+    *(f"{stage}_microseconds" for stage in STAGES),
     "organization_differs",
     "psl_guarded",
     "dns_queries",
@@ -47,8 +49,14 @@ NAMES: tuple[str, ...] = (
     "spool_unrecorded",
     "spool_late",
     "spool_lost",
+    "workers_ready",
+    "workers_wanted",
+    "workers_died",
+    "workers_killed",
+    "reloads",
+    "reloads_failed",
 )
-"""In the order of the counters; a new one goes to the end, so that a reload does not mix them up."""
+"""In the order of the counters. The last six are the supervisor's own; the first two of them go up and down."""
 INDEX = {name: index for index, name in enumerate(NAMES)}
 assert len(NAMES) <= COUNTERS
 
@@ -71,18 +79,28 @@ class Meter:
         """Add to a counter of NAMES."""
         self._slot.add([(INDEX[name], amount)])
 
-    def message(self, evaluation: Evaluation, seconds: float, *, recorded: bool) -> None:
-        """Everything that one evaluated message adds."""
+    def set(self, name: str, value: int) -> None:
+        """For what goes up and down. The supervisor's alone."""
+        self._slot.counters[INDEX[name]] = value
+
+    def message(self, evaluation: Evaluation, seconds: float, *, recorded: bool, stages: Mapping[str, float] = {}) -> None:
+        """Everything that one evaluated message adds: it took `seconds` from MAIL FROM on, and `stages` of STAGES after its end."""
         verdict = evaluation.verdict
-        names = ["messages", f"dmarc_{evaluation.dmarc.status}", f"spf_{evaluation.spf.status}", "seconds_count"]
+        names = ["messages", f"dmarc_{evaluation.dmarc.status}", f"spf_{evaluation.spf.status}"]
         names += [f"dkim_{each.status}" for each in evaluation.dkim] or ["dkim_none"]
         names.append("messages_tempfailed" if verdict.tempfail else f"disposition_{verdict.disposition}")
-        names += [f"seconds_le_{bound:g}" for bound in BOUNDS if seconds <= bound]
         if not recorded:
             names.append("messages_unrecorded")
         if (outcome := evaluation.dmarc.outcome) is not None:
             names += ["organization_differs"] * (outcome.psl_organizational_domain is not None) + ["psl_guarded"] * bool(outcome.guarded)
-        self._slot.add([*((INDEX[name], 1) for name in names), (INDEX["microseconds_sum"], int(seconds * 1e6))])
+        amounts = [(INDEX[name], 1) for name in names]
+        for stage, spent in {"message": seconds, **stages}.items():
+            amounts += [(_FIRST_RANGE[stage] + bisect_left(BOUNDS, spent), 1), (_SUM[stage], int(spent * 1e6))]
+        self._slot.add(amounts)
+
+
+_FIRST_RANGE = {stage: INDEX[f"{stage}_0"] for stage in STAGES}
+_SUM = {stage: INDEX[f"{stage}_microseconds"] for stage in STAGES}
 
 
 def named(totals: Sequence[int]) -> Iterator[tuple[str, int]]:

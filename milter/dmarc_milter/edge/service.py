@@ -22,8 +22,10 @@ from dmarc_milter.edge.board import Board, Slot
 from dmarc_milter.edge.config import Config, ConfigError, load
 from dmarc_milter.edge.config.values import SocketAddress, socket_address
 from dmarc_milter.edge.log import Log
+from dmarc_milter.edge.metrics import Meter
 from dmarc_milter.edge.notify import Notifier
 from dmarc_milter.edge.poison import Poison
+from dmarc_milter.edge.watch import Watch
 
 TICK = 0.2
 """Seconds between looks at the workers when nothing else happens."""
@@ -87,6 +89,8 @@ class Supervisor:
         self._count = worker_count(config)
         self._board = Board(max(32, 4 * self._count))
         self._poison = Poison(self._board)
+        self._meter = Meter(self._board.own)
+        self._watch = Watch(self._board)
         self._jobs = jobs
         self._background = Background(jobs(config), self._log)
         self._signals: list[int] = []
@@ -98,6 +102,7 @@ class Supervisor:
         self._patient_until = 0.0
         self._wake, self._waker = socket.socketpair()
         self._listening = open_socket(config)
+        self._watch.prepare(config)(self._log)
         self._was_ready = False
 
     def run(self) -> int:
@@ -119,6 +124,7 @@ class Supervisor:
             return 1
         finally:
             listen.close(self._listening.sock, self._listening.address)
+            self._watch.stop()
 
     # -- signals -----------------------------------------------------------------------------------------------------
 
@@ -169,7 +175,15 @@ class Supervisor:
         self._replace_outdated()
         if self._was_ready:
             self._background.tend(now)
+        self._show(now)
         self._notify.alive()
+
+    def _show(self, now: float) -> None:
+        """Signs of life and numbers for those who watch."""
+        self._board.own.beat()
+        self._meter.set("workers_ready", sum(each.ready and not each.draining for each in self._workers.values()))
+        self._meter.set("workers_wanted", self._count)
+        self._watch.tend(now, self._log)
 
     def _current(self) -> list[Worker]:
         return [each for each in self._workers.values() if each.generation == self._generation and not each.draining]
@@ -189,11 +203,20 @@ class Supervisor:
     def _start(self) -> None:
         number = self._free_slot()
         if number is None:
+            # Many reloads while connections of old workers stay open: the longest-standing make room.
+            self._drain(min((each for each in self._workers.values() if each.draining), key=lambda each: each.started), 0)
             return
         slot = self._board.slot(number)
         slot.reset()
         ours, theirs = socket.socketpair()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            ours.close()
+            theirs.close()
+            self._log.error("no_process", failure=error.strerror or "")
+            self._start_after = time.monotonic() + 1.0
+            return
         if pid == 0:
             self._become_worker(ours, theirs, number)
         theirs.close()
@@ -209,6 +232,7 @@ class Supervisor:
             self._wake.close()
             signal.set_wakeup_fd(-1)
             self._waker.close()
+            self._watch.disown()
             worker.run(self._config, self._build, self._listening.sock, control, self._board, number)
         finally:
             os._exit(1)
@@ -249,9 +273,11 @@ class Supervisor:
         if not one.ready:
             self._listen_to(one)
         one.control.close()
+        one.slot.sessions = 0
         if one.draining and code == 0:
             self._log.info("worker_done", pid=one.pid)
             return
+        self._meter.count("workers_killed" if one.killed_for else "workers_died")
         fingerprints = one.guilty if one.guilty is not None else tuple(job.fingerprint for job in one.slot.jobs())
         poisoned = self._poison.killed_by(fingerprints, time.monotonic())
         why = one.killed_for or (f"signal {-code}" if code < 0 else f"exit {code}")
@@ -265,6 +291,7 @@ class Supervisor:
         if not self._was_ready:
             raise CannotStart(one.failure or f"a worker ended before it was ready ({why})")
         if self._fallback is not None and one.generation == self._generation:
+            self._meter.count("reloads_failed")
             self._log.error("reload_failed", failure=one.failure or why, text="the running configuration is kept")
             self._return_to(self._fallback)
             return
@@ -314,8 +341,10 @@ class Supervisor:
         self._notify.reloading()
         try:
             config = load(self._path)
+            watch = self._watch.prepare(config)
             listening = self._listening if config.milter.socket == self._config.milter.socket else open_socket(config)
         except (ConfigError, listen.CannotListen) as error:
+            self._meter.count("reloads_failed")
             self._log.error("reload_failed", failure=str(error), text="the running configuration is kept")
             self._notify.ready(f"reload failed: {error}")
             return
@@ -324,6 +353,8 @@ class Supervisor:
             listen.close(self._listening.sock, self._listening.address)
             self._listening = listening
         self._adopt(config)
+        watch(self._log)
+        self._meter.count("reloads")
         self._log.info("reload", generation=self._generation)
 
     def _return_to(self, config: Config) -> None:
@@ -331,6 +362,8 @@ class Supervisor:
         self._fallback = None
         abandoned = self._current()
         self._adopt(config)
+        with contextlib.suppress(listen.CannotListen):
+            self._watch.prepare(config)(self._log)
         for one in self._workers.values():
             if one not in abandoned and not one.draining:
                 one.generation = self._generation
@@ -350,25 +383,27 @@ class Supervisor:
         """Take no more connections, give sessions in flight the configured time; a second signal ends that at once."""
         self._notify.stopping()
         self._log.info("stopping", workers=len(self._workers), seconds=self._config.milter.drain)
+        self._meter.set("workers_ready", 0)
         self._listening.sock.close()
         deadline = time.monotonic() + self._config.milter.drain + 2
         for one in self._workers.values():
             self._drain(one, self._config.milter.drain)
         while self._workers and time.monotonic() < deadline:
             self._wait(TICK)
+            self._board.own.beat()
             self._reap()
             if signal.SIGTERM in self._signals or signal.SIGINT in self._signals:
-                break
+                deadline = 0.0
             self._signals.clear()
         self._kill(self._workers.values())
-        self._background.stop(5.0)
+        self._background.stop(5.0 if deadline else 0.0)
         self._log.info("stopped")
         return 0
 
     @staticmethod
     def _kill(workers: Iterable[Worker]) -> None:
         for one in workers:
-            os.kill(one.pid, signal.SIGKILL)
+            os.kill(one.pid, signal.SIGKILL)  # not reaped yet, so the number is still its own
         for one in workers:
             os.waitpid(one.pid, 0)
 
