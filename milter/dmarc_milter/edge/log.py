@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
-import queue
 import re
 import select
 import threading
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from queue import SimpleQueue
 
 Value = str | int | float | bool | None
+Entry = tuple[str, str, Mapping[str, Value], float]
 LEVELS = ("debug", "info", "warning", "error")
 MAX_LINE = 1024
 """Octets, final newline included: a pipe takes that in one piece, so that lines of several workers never mix."""
@@ -92,22 +93,21 @@ class Log:
         self._fd = fd
         self._render = json_line if form == "json" else text_line
         self._least = LEVELS.index(level)
-        self._queue: queue.Queue[bytes | None] | None = None
+        self._queue: SimpleQueue[Entry | None] | None = None
         self._thread: threading.Thread | None = None
         self.dropped = 0
 
     def start(self) -> None:
-        """Write from a thread from now on."""
-        self._queue = queue.Queue(QUEUE)
-        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        """Render and write in a thread from now on."""
+        self._queue = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, args=(self._queue,), name="log", daemon=True)
         self._thread.start()
 
     def stop(self, seconds: float = 1.0) -> None:
         """Write what is queued, as far as that succeeds in this time."""
         if self._queue is None or self._thread is None:
             return
-        with contextlib.suppress(queue.Full):
-            self._queue.put(None, timeout=seconds)
+        self._queue.put(None)
         self._thread.join(seconds)
         self._queue = None
 
@@ -127,17 +127,19 @@ class Log:
         """Never blocks, never raises for what the fields hold. A field named `id` comes first."""
         if LEVELS.index(level) < self._least:
             return
+        entry = (level, event, fields, time.time())
+        if self._queue is None:
+            self._write_now(self._line(*entry))
+        elif self._queue.qsize() < QUEUE:
+            self._queue.put(entry)
+        else:
+            self.dropped += 1
+
+    def _line(self, level: str, event: str, fields: Mapping[str, Value], at: float) -> bytes:
         head: dict[str, Value] = {"id": fields.get("id"), "event": event, "level": level}
         if self._render is json_line:
-            head["time"] = datetime.now(UTC).isoformat(timespec="milliseconds")
-        line = self._render(head | {key: value for key, value in fields.items() if key != "id"}).encode("ascii", "replace") + b"\n"
-        if self._queue is None:
-            self._write_now(line)
-            return
-        try:
-            self._queue.put_nowait(line)
-        except queue.Full:
-            self.dropped += 1
+            head["time"] = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+        return self._render({**head, **{key: value for key, value in fields.items() if key != "id"}}).encode("ascii", "replace") + b"\n"
 
     def _write_now(self, line: bytes) -> None:
         try:
@@ -148,13 +150,11 @@ class Log:
         except (OSError, ValueError):
             self.dropped += 1
 
-    def _run(self) -> None:
-        lines = self._queue
-        assert lines is not None
-        while (line := lines.get()) is not None:
+    def _run(self, entries: SimpleQueue[Entry | None]) -> None:
+        while (entry := entries.get()) is not None:
             try:
-                os.write(self._fd, line)
-            except OSError:
+                os.write(self._fd, self._line(*entry))
+            except Exception:  # a full disk, a gone reader, or a field of ours that cannot be shown: the next line is tried
                 self.dropped += 1
 
 
