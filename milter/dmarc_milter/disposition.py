@@ -187,9 +187,7 @@ def _failed(outcome: DomainOutcome, policy: LocalPolicy, sample: float) -> _Draf
     verdict = replace(verdict, decided_by=f"DMARC failed and {where} asks for {outcome.policy_tag}={asked}{verdict.decided_by}")
     verdict = _cautious(verdict, policy)
     if outcome.testing_key_only and verdict.disposition is Disposition.REJECT and policy.testing_key_action == "quarantine":
-        return _Draft(
-            _change(verdict, Disposition.QUARANTINE, "testing key", "the only aligned pass is by a testing key"), firm=True
-        )
+        return _Draft(_change(verdict, Disposition.QUARANTINE, "testing key", "the only aligned pass is by a testing key"), firm=True)
     return _Draft(verdict)
 
 
