@@ -1,0 +1,211 @@
+"""Every limit at its bound and one past it, by its default and as configured; and what a hundred repeats leave behind."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from fakes.attack import MORE_MEMORY, OK, A, Case, L, Mail, R, Stage, X, ids, mail, spoof
+from fakes.dns_server import Spec
+from fakes.sealer import seal, seal_all
+from fakes.signer import Signer
+
+Tables = Mapping[str, Mapping[str, Any]]
+PASSES = OK("dkim=pass")
+PERMERROR = R("legit.example", "dkim=permerror")
+
+
+def limits(**values: int) -> Mapping[str, Mapping[str, Any]]:
+    return {"limits": values}
+
+
+def junk_then_good(count: int) -> Mail:
+    """`count` right signatures of other domains that could be examined first, beside one by the author's sibling-less self."""
+    letter = spoof()
+    others = [Signer(f"sub{n}.legit.example") for n in range(count)]
+    for each in others:
+        each.key = A.key
+    return letter.top(*(each.field(letter.raw) for each in others), L.field(letter.raw))
+
+
+def sub_keys(count: int) -> dict[str, Spec]:
+    return {f"sel._domainkey.sub{n}.legit.example": {"TXT": ["v=DKIM1; p="]} for n in range(count)}
+
+
+def block(octets: int) -> Mail:
+    """A signed message whose header block has this many octets as the limit counts them: name, colon, value, CRLF."""
+    letter = spoof().signed(L)
+    used = sum(len(name) + len(value) + 3 for name, value in letter.fields)
+    filler = octets - used - len(b"X-Fill") - 3
+    return replace(letter, fields=((b"X-Fill", b" " + b"x" * (filler - 1)), *letter.fields))
+
+
+def fields(count: int) -> Mail:
+    letter = spoof().signed(L)
+    return letter.top(*[(b"X-A", b" b")] * (count - len(letter.fields)))
+
+
+def signature_of(octets: int) -> Mail:
+    """A right signature whose field has exactly so many octets."""
+    letter = spoof()
+    size = len(letter.signed(L, tags={"z": "x"}).fields[0][1])
+    return letter.signed(L, tags={"z": "x" * (octets - size + 1)})
+
+
+def key_of(octets: int) -> dict[str, Spec]:
+    record = L.record("n=; ")
+    return {L.key_name: {"TXT": [record.replace("n=;", "n=" + "x" * (octets - len(record)) + ";")]}}
+
+
+def spf_of(octets: int) -> dict[str, Spec]:
+    """Unknown modifiers of fifty octets, the last one as long as it takes."""
+    text = "v=spf1 ip4:198.51.100.10"
+    while len(text) < octets - 110:
+        text += f" x{len(text)}=".ljust(50, "y")
+    return {"legit.example": {"TXT": [text + " z=".ljust(octets - len(text), "y")]}}
+
+
+def dmarc_of(octets: int) -> dict[str, Spec]:
+    text = "v=DMARC1; p=reject; x="
+    return {"_dmarc.legit.example": {"TXT": [text + "y" * (octets - len(text))]}}
+
+
+def sealers(count: int) -> Mail:
+    """A chain by so many different keys."""
+    signers = [Signer(f"s{n}.list.example", "sel", "ed25519-sha256") for n in range(count)]
+    return spoof().of(seal_all(spoof().raw, *signers))
+
+
+def seal_keys(count: int) -> dict[str, Spec]:
+    made = [Signer(f"s{n}.list.example", "sel", "ed25519-sha256") for n in range(count)]
+    return {each.key_name: {"TXT": [each.record()]} for each in made}
+
+
+def chain(instances: int) -> Mail:
+    signer = Signer("list.example", "ed", "ed25519-sha256")
+    return spoof().of(seal_all(spoof().raw, *[signer] * instances))
+
+
+LIST = Signer("list.example", "ed", "ed25519-sha256")
+LIST_KEY: dict[str, Spec] = {LIST.key_name: {"TXT": [LIST.record()]}}
+INSIDE = {"mail_from": b"<a@legit.example>", "ip": "198.51.100.10"}
+NOW = int(time.time())
+
+
+def one(limit: str, letter: Mail, verdict: Any, note: str, zone: Mapping[str, Spec] = {}, tables: Tables = {}, **rest: Any) -> Case:
+    return Case(limit, letter, verdict, zone, tables, note=note, variants=False, **rest)
+
+
+LIMITS = [
+    one("header_bytes", block(256 * 1024), PASSES, "at"),
+    one("header_bytes", block(256 * 1024 + 1), PERMERROR, "past"),
+    one("header_bytes", block(16384), PASSES, "at 16384", tables=limits(header_bytes=16384)),
+    one("header_bytes", block(16385), PERMERROR, "past 16384", tables=limits(header_bytes=16384)),
+    one("header_fields", fields(1000), PASSES, "at"),
+    one("header_fields", fields(1001), PERMERROR, "past"),
+    one("dkim_signatures", junk_then_good(9), PASSES, "at", sub_keys(9)),
+    one(
+        "dkim_signatures",
+        junk_then_good(10),
+        R("legit.example", "dkim=policy (too many signatures) header.d=legit.example"),
+        "past",
+        sub_keys(10),
+    ),
+    one("dkim_signatures", junk_then_good(10), PASSES, "at 11", sub_keys(10), limits(dkim_signatures=11)),
+    one("dkim_field_bytes", signature_of(16384), PASSES, "at"),
+    one("dkim_field_bytes", signature_of(16385), PERMERROR, "past"),
+    one("dkim_field_bytes", signature_of(2048), PASSES, "at 2048", tables=limits(dkim_field_bytes=2048)),
+    one("dkim_field_bytes", signature_of(2049), PERMERROR, "past 2048", tables=limits(dkim_field_bytes=2048)),
+    one("dkim_key_bytes", spoof().signed(L), PASSES, "at", key_of(4096)),
+    one("dkim_key_bytes", spoof().signed(L), PERMERROR, "past", key_of(4097)),
+    one("h= names", spoof().signed(L, headers=("from", *["x"] * 255)), PASSES, "at 256"),
+    one("h= names", spoof().signed(L, headers=("from", *["x"] * 256)), PERMERROR, "past 256"),
+    one("clock_skew", spoof().signed(L, tags={"x": str(NOW - 200)}), PASSES, "within"),
+    one("clock_skew", spoof().signed(L, tags={"x": str(NOW - 400)}), R("legit.example", "dkim=fail"), "past"),
+    one("clock_skew", spoof().signed(L, tags={"t": str(NOW + 200)}), PASSES, "within, future"),
+    one("clock_skew", spoof().signed(L, tags={"x": str(NOW - 200)}), R("legit.example", "dkim=fail"), "none", tables=limits(clock_skew=0)),
+    one("arc_instances", chain(50), R("legit.example", "arc=pass"), "at", LIST_KEY),
+    one("arc_instances", spoof().of(seal(chain(50).raw, LIST, instance="51")), R("legit.example", "arc=fail"), "past", LIST_KEY),
+    one("arc_instances", chain(3), R("legit.example", "arc=pass"), "at 3", LIST_KEY, limits(arc_instances=3)),
+    one("arc_instances", chain(4), R("legit.example", "arc=fail"), "past 3", LIST_KEY, limits(arc_instances=3)),
+    one("arc_lookups", sealers(20), R("legit.example", "arc=pass"), "at", seal_keys(20)),
+    one("arc_lookups", sealers(21), R("legit.example", "arc=fail"), "past", seal_keys(21)),
+    one("spf_record_bytes", spoof(**INSIDE), OK("spf=pass"), "at", spf_of(4096)),
+    one("spf_record_bytes", spoof(**INSIDE), R("legit.example", "spf=permerror"), "past", spf_of(4097)),
+    one("DMARC record", spoof(), R(), "at 4096", dmarc_of(4096)),
+    one("DMARC record", spoof(), OK("dmarc=none", result="none"), "past 4096", dmarc_of(4097)),
+    one("From domains", mail(b", ".join(b"a@d%d.example" % n for n in range(4))), X(""), "4"),
+    one("From domains", mail(b", ".join(b"a@d%d.example" % n for n in range(5))), X("", code=550), "5"),
+]
+
+
+@pytest.mark.parametrize("case", LIMITS, ids=ids)
+def test_a_limit(stage: Stage, case: Case) -> None:
+    """At the bound nothing changes; one past it the message is judged without what exceeded it, never better."""
+    stage.check(case)
+
+
+@pytest.mark.parametrize("bits", [8192, 8200])
+def test_the_largest_key(stage: Stage, bits: int) -> None:
+    """8192 bits are arithmetic worth doing, more are not: told by the word, the signature being wrong in both."""
+    modulus = (1 << (bits - 1)) | 0xDEADBEEF
+    whole = _public_key(modulus)
+    stage.script({L.key_name: {"TXT": ["v=DKIM1; p=" + base64.b64encode(whole).decode()]}})
+    heard = stage.place("monitor").send(spoof().signed(L))
+    assert heard.ours is not None
+    assert heard.ours.one("dkim").result == ("fail" if bits == 8192 else "permerror")
+
+
+def _public_key(modulus: int) -> bytes:
+    """RSAPublicKey of RFC 8017 A.1.1 with e = 65537."""
+
+    def der(tag: int, content: bytes) -> bytes:
+        length = len(content).to_bytes(2, "big")
+        return bytes([tag, 0x82]) + length + content
+
+    number = modulus.to_bytes(modulus.bit_length() // 8 + 1, "big")
+    return der(0x30, der(2, number) + b"\x02\x03\x01\x00\x01")
+
+
+def test_no_message_asks_more_than_the_whole(stage: Stage) -> None:
+    """dns_queries: SPF's hundred, ten keys, twenty seals and two walks together stay below 160, and the policy is still found."""
+    mx = {f"x{n}.attack.example": {"MX": [[10, f"m{n}-{k}.attack.example"] for k in range(10)]} for n in range(10)}
+    text = "v=spf1 " + " ".join(f"mx:x{n}.attack.example" for n in range(10)) + " -all"
+    zone: dict[str, Spec] = {**mx, "*.attack.example": {"A": ["203.0.113.1"]}, "attack.example": {"TXT": [text]}, **seal_keys(20)}
+    strangers = [Signer(f"k{n}.attack.example") for n in range(10)]
+    for each in strangers:
+        each.key = A.key
+    letter = sealers(20)
+    letter = letter.top(*(each.field(spoof().raw) for each in strangers))
+    deep = ".".join("a" * 20) + ".legit.example"
+    letter = replace(letter, fields=tuple((n, b" <admin@" + deep.encode() + b">" if n == b"From" else v) for n, v in letter.fields))
+    case = Case("dns_queries", letter, R(), zone, variants=False, seconds=4)
+    heard = stage.check_in(case, "enforce")
+    assert heard.queries <= 160
+    tight = replace(case, tables=limits(dns_queries=40), queries=40)
+    stage.check_in(tight, "enforce")
+
+
+REPEATED = [
+    spoof(),
+    spoof().signed(L),
+    spoof().top(*[(b"DKIM-Signature", b" junk")] * 500),
+    spoof().top(*[(b"X-A", b"x" * 10_000)] * 30),
+    mail(b"(" * 5000),
+    mail(b", ".join(b"a@d%d.example" % n for n in range(3000))),
+    chain(10),
+    spoof().top((b"Authentication-Results", b" " + b"(" * 5000 + b"mx.example.com")),
+    replace(spoof().signed(L), body=b"x " * 500_000),
+    spoof(mail_from=b"<" + b"a" * 4000 + b"@attack.example>", helo=b"x" * 4000),
+]
+
+
+@pytest.mark.parametrize("number", range(len(REPEATED)))
+def test_a_hundred_repeats_leave_nothing_behind(stage: Stage, number: int) -> None:
+    """I5: less than 64 MiB more, whatever is repeated."""
+    assert stage.grows(Case("I5", REPEATED[number], R(), LIST_KEY)) < MORE_MEMORY
