@@ -104,3 +104,30 @@ def test_sockets_are_written_as_mtas_write_them(text: str, address: SocketAddres
 )
 def test_servers_take_a_port(text: str, pair: tuple[str, int]) -> None:
     assert host_and_port(text, 53) == pair
+
+
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [("store", "password_file"), ("reporting", "smtp_password_file"), ("reporting", "dkim_key_file"), ("web", "token_file")],
+)
+def test_ops_03_a_secret_that_everybody_can_read_is_refused(tmp_path: Path, section: str, key: str) -> None:
+    """The daemon does not start with it, and a reload keeps the running configuration."""
+    secret, file = tmp_path / "secret", tmp_path / "dm.toml"
+    secret.write_text("0123456789abcdef0123456789abcdef")
+    file.write_text(f'[{section}]\n{key} = "{secret}"\n')
+    secret.chmod(0o644)
+    with pytest.raises(ConfigError, match=rf"dm.toml:2: \[{section}\] {key}: .* chmod 640"):
+        load(file)
+    secret.chmod(0o640)
+    load(file)
+
+
+def test_ops_03_a_password_in_the_file_itself_closes_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "dm.toml"
+    file.write_text('[store]\nurl = "postgresql://dmarc:hidden@db.example/dmarc"\n')
+    file.chmod(0o644)
+    with pytest.raises(ConfigError, match="password_file") as caught:
+        load(file)
+    assert "hidden" not in str(caught.value)
+    file.chmod(0o600)
+    load(file)

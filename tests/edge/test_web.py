@@ -188,6 +188,7 @@ def test_an_open_address_needs_a_token(
     text = f'[store]\nurl = "{url(tmp_path)}"\n[web]\nlisten = "{listen}"\n'
     if token is not None:
         (tmp_path / "token").write_text(token)
+        (tmp_path / "token").chmod(0o600)
         text += f'token_file = "{tmp_path}/token"\n'
     config.write_text(text)
     assert main(["web", "--config", str(config)]) == 2

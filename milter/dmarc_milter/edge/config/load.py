@@ -15,6 +15,7 @@ import msgspec
 from dmarc_milter.edge.config import values
 from dmarc_milter.edge.config.sample import describe
 from dmarc_milter.edge.config.schema import Config
+from dmarc_milter.edge.config.secret_files import exposed
 
 DEFAULT_PATH = Path("/etc/dmarc-milter/dmarc-milter.toml")
 
@@ -31,7 +32,10 @@ def load(path: Path) -> Config:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}; `dmarc-milter config sample` prints one to start from") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is not UTF-8 text (octet {error.start})") from None
-    return parse(text, str(path))
+    config = parse(text, str(path))
+    for option, problem in exposed(config, path):
+        raise ConfigError(_message(text, str(path), option, problem))
+    return config
 
 
 def parse(text: str, name: str = "configuration") -> Config:
