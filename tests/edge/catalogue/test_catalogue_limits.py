@@ -16,6 +16,7 @@ from fakes.sealer import seal, seal_all
 from fakes.signer import Signer
 
 Tables = Mapping[str, Mapping[str, Any]]
+NO_TABLES: Tables = {}
 PASSES = OK("dkim=pass")
 PERMERROR = R("legit.example", "dkim=permerror")
 
@@ -97,7 +98,9 @@ INSIDE = {"mail_from": b"<a@legit.example>", "ip": "198.51.100.10"}
 NOW = int(time.time())
 
 
-def one(limit: str, letter: Mail, verdict: Any, note: str, zone: Mapping[str, Spec] = {}, tables: Tables = {}, **rest: Any) -> Case:
+def one(
+    limit: str, letter: Mail, verdict: Any, note: str, zone: Mapping[str, Spec] = NO_TABLES, tables: Tables = NO_TABLES, **rest: Any
+) -> Case:
     return Case(limit, letter, verdict, zone, tables, note=note, variants=False, **rest)
 
 
