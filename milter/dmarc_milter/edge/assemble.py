@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from concurrent.futures import ThreadPoolExecutor
+import secrets
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from dmarc_milter.edge.config import Config
 from dmarc_milter.edge.config import compile as compiled
 from dmarc_milter.edge.config.places import spool_path
 from dmarc_milter.edge.config.values import authserv_id, networks, socket_address
-from dmarc_milter.edge.evaluator import THREADS, CoreEvaluator, Tools
+from dmarc_milter.edge.evaluator import CoreEvaluator, Tools
 from dmarc_milter.edge.ledger.spool import Spool
 from dmarc_milter.edge.ledger.spoolfile import SpoolError, SpoolOptions
 from dmarc_milter.edge.ledger.spoolfile import prepare as prepare_spool
@@ -24,6 +26,9 @@ from dmarc_milter.edge.session import SessionOptions
 from dmarc_milter.edge.setup_lines import attach
 from dmarc_milter.edge.suffixes import SuffixListError, latest_suffixes
 from dmarc_milter.edge.worker import CannotBuild, Service
+from dmarc_milter.evaluation import Evaluation
+from dmarc_milter.message import Headers
+from dmarc_milter.report import failure
 
 REPORT_EVERY = 900.0
 """Seconds between looks for reports that are due."""
@@ -53,7 +58,7 @@ def build(config: Config, slot: Slot, board: Board, log: Log) -> Service:
         board=board,
         max_queries=config.limits.dns_queries,
         patience=config.milter.deadline * 3,
-        executor=ThreadPoolExecutor(THREADS, "evaluate"),
+        failure_sample=failure_samples(config),
     )
 
     def follow() -> None:
@@ -76,6 +81,23 @@ def jobs(path: Path, config: Config) -> tuple[Job, ...]:
     return drain, Job("report", ("report", "send", *named), REPORT_EVERY)
 
 
+def failure_samples(config: Config) -> Callable[[Evaluation, Headers], bytes | None]:
+    """What is kept for failure reports: nothing unless they are switched on. Replacements of local parts are this process's own."""
+    options = config.reporting
+    if not (options.failure_reports and options.org_name and options.email):
+        return lambda _evaluation, _headers: None
+    key = secrets.token_bytes(32)
+
+    def sample(evaluation: Evaluation, headers: Headers) -> bytes | None:
+        try:
+            return failure.sample(evaluation, headers, key)
+        except Exception:  # a defect of ours in what is only book-keeping must not refuse mail
+            logging.getLogger("dmarc_milter.report").exception("no failure report for this message")
+            return None
+
+    return sample
+
+
 def session_options(config: Config) -> SessionOptions:
     """What sessions need of the configuration."""
     trust, own = config.authentication, (config.reporting.email, config.reporting.bounce_address)
@@ -92,6 +114,13 @@ def session_options(config: Config) -> SessionOptions:
     )
 
 
+def _reports(config: Config) -> str:
+    options = config.reporting
+    if not (options.org_name and options.email):
+        return "OFF until [reporting] org_name and email are set"
+    return f"aggregate{' and failure' if options.failure_reports else ''}, from {options.email} through {options.smtp}"
+
+
 def prepare(config: Config) -> tuple[str, ...]:
     """Everything that can be known to prevent serving, found before the first worker is forked; then the lines to greet with."""
     try:
@@ -104,6 +133,7 @@ def prepare(config: Config) -> tuple[str, ...]:
         f"mode: {mode}",
         f"socket: {config.milter.socket}",
         f"store: {config.store.url.partition('@')[2] or config.store.url}",
+        f"reports: {_reports(config)}",
         *((f"warning: {stale}",) if stale else ()),
         *attach(socket_address(config.milter.socket)),
     )
