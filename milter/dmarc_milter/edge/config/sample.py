@@ -43,7 +43,7 @@ def _body(config: Config, *, described: bool) -> str:
 
 
 def _line(name: str, value: object, hint: Any, *, described: bool) -> list[str]:
-    text = f"{name} = {_toml(value)}"
+    text = f"{name} = {toml(value)}"
     return [f"# {describe(hint)}", text] if described else [text]
 
 
@@ -68,23 +68,24 @@ def _rules(rules: list[PolicyRule], *, described: bool) -> list[str]:
             lines += [f"# {name} = {_example(name)}  # {describe(hint)}"]
     for rule in rules:
         lines += ["", "[[policy.rules]]"]
-        lines += [f"{name} = {_toml(getattr(rule, name))}" for name in get_type_hints(PolicyRule)]
+        lines += [f"{name} = {toml(getattr(rule, name))}" for name in get_type_hints(PolicyRule)]
     return lines
 
 
 def _example(name: str) -> str:
     examples = {"action": '"accept"', "comment": '"members\' list"', "author_domains": '["example.org"]', "dkim": '["lists.example.net"]'}
     default = next(field.default for field in msgspec.structs.fields(PolicyRule) if field.name == name)
-    return examples.get(name) or _toml([] if default is msgspec.NODEFAULT else default)
+    return examples.get(name) or toml([] if default is msgspec.NODEFAULT else default)
 
 
-def _toml(value: object) -> str:
+def toml(value: object) -> str:
+    """A TOML value."""
     match value:
         case bool():
             return "true" if value else "false"
         case str():
             return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
         case list():
-            return "[" + ", ".join(_toml(each) for each in value) + "]"
+            return "[" + ", ".join(toml(each) for each in value) + "]"
         case _:
             return str(value)
