@@ -296,8 +296,52 @@ def test_reload_may_change_socket_and_workers(daemon: Daemon) -> None:
     assert wait_for(lambda: len(daemon.events("ready")) == 2)
     assert ask(opened(daemon)).code == 250
     assert wait_for(lambda: len(daemon.workers()) == 3, 10.0)
-    with pytest.raises(ConnectionError):
-        MilterClient(old)
+    assert wait_for(lambda: not _listens(old))
+
+
+def _listens(address: tuple[str, int] | str) -> bool:
+    try:
+        MilterClient(address).close()
+    except ConnectionError:
+        return False
+    return True
+
+
+def test_a_replaced_unix_socket_leaves_no_path(daemon: Daemon) -> None:
+    """From one path to another and back to inet: what is not served any more is gone."""
+    paths = [daemon.folder / "one", daemon.folder / "two"]
+    for number, path in enumerate(paths):
+        daemon.configure({"milter": {"socket": f"unix:{path}"}})
+        daemon.signal(signal.SIGHUP)
+        assert wait_for(lambda number=number: len(daemon.events("ready")) == number + 2)  # type: ignore[misc]
+        assert ask(opened(daemon)).code == 250
+    assert wait_for(lambda: not paths[0].exists())
+    assert paths[1].exists()
+
+
+def test_workers_that_do_not_start_end_a_reload(daemon: Daemon) -> None:
+    """The running configuration and its socket stay, whatever the new file wanted."""
+    before, address = daemon.workers(), daemon.address
+    path = daemon.folder / "new"
+    daemon.configure({"milter": {"socket": f"unix:{path}"}, "authentication": {"authserv_id": "unbuildable.example.com"}})
+    daemon.address = address
+    daemon.signal(signal.SIGHUP)
+    assert wait_for(lambda: bool(daemon.events("reload_failed")))
+    assert "as the configuration wanted" in daemon.events("reload_failed")[0]
+    assert marks(ask(opened(daemon))) == "mx.example.com"
+    assert set(before) <= set(daemon.workers())
+    assert wait_for(lambda: not path.exists())
+    victim = before[0]
+    os.kill(victim, signal.SIGKILL)
+    assert wait_for(lambda: restarted(daemon, victim), 2.0)
+    assert marks(ask(opened(daemon))) == "mx.example.com"
+
+
+def test_workers_that_cannot_start_stop_the_start(tmp_path: Path) -> None:
+    """One line with the worker's own reason, exit code 1."""
+    code, lines = refused_start(scripted(tmp_path, {"authentication": {"authserv_id": "unbuildable.example.com"}}))
+    assert code == 1
+    assert lines[-1] == "dmarc-milter: as the configuration wanted"
 
 
 def test_a_socket_that_cannot_be_had_keeps_the_old_one(daemon: Daemon) -> None:

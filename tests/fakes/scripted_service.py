@@ -4,7 +4,8 @@
 
 A message's X-Script field: `pid` (the default: the answer names the worker), `slow SECONDS`, `hang` (for ever, other
 messages go on), `freeze` (for ever, holding the interpreter), `crash`, `raise`, `skip` (the body).
-Poisonous messages are answered `poison`. The answer is the value of an inserted X-Answer field.
+Poisonous messages are answered `poison`. The answer is the value of an inserted X-Answer field. With the authserv-id
+unbuildable.example.com no worker starts.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from dmarc_milter.edge.config import Config, load
 from dmarc_milter.edge.log import Log
 from dmarc_milter.edge.service import supervise
 from dmarc_milter.edge.session import Own, SessionOptions
-from dmarc_milter.edge.worker import Service
+from dmarc_milter.edge.worker import CannotBuild, Service
 from dmarc_milter.message import Envelope, Headers
 
 
@@ -97,6 +98,8 @@ class ScriptedWork:
 
 
 def build(config: Config, slot: Slot, board: Board, log: Log) -> Service:
+    if config.authentication.authserv_id == "unbuildable.example.com":
+        raise CannotBuild("as the configuration wanted")
     evaluator = ScriptedEvaluator(config, slot, board, log)
     return Service(evaluator, SessionOptions(on_error=config.milter.on_error))
 

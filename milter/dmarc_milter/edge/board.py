@@ -23,6 +23,7 @@ COUNTERS: Final = 256
 """Counters of each worker: edge/metrics.py names them."""
 POISON: Final = 1024
 _JOB = struct.Struct("=d16s")
+_NO_JOBS: Final = bytes(JOBS * 24)
 _HEAD: Final = 4  # words: heartbeat, sessions, reserved, reserved
 _SLOT: Final = 8 * (_HEAD + COUNTERS) + JOBS * 24
 _POISON_ENTRY: Final = 24  # fingerprint, expiry
@@ -137,5 +138,7 @@ class Slot:
 
     def jobs(self) -> tuple[Job, ...]:
         """What is in evaluation."""
+        if bytes(self._jobs) == _NO_JOBS:
+            return ()
         found = (Job(*_JOB.unpack_from(self._jobs, index * 24)) for index in range(JOBS))
         return tuple(job for job in found if job.since)

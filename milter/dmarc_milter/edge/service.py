@@ -11,16 +11,17 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 from dmarc_milter.edge import libmilter, listen, worker
 from dmarc_milter.edge.background import Background, Job
-from dmarc_milter.edge.board import Board, Slot
+from dmarc_milter.edge.board import Board
 from dmarc_milter.edge.config import Config, ConfigError, load
 from dmarc_milter.edge.config.values import SocketAddress, socket_address
+from dmarc_milter.edge.crew import MIN_HUNG, Crew, NoProcess, Worker
 from dmarc_milter.edge.log import Log
 from dmarc_milter.edge.metrics import Meter
 from dmarc_milter.edge.notify import Notifier
@@ -29,37 +30,16 @@ from dmarc_milter.edge.watch import Watch
 
 TICK = 0.2
 """Seconds between looks at the workers when nothing else happens."""
-HUNG = 15.0
-"""Seconds without a sign of life after which a worker is killed; the deadline of an evaluation where that is shorter."""
-MIN_HUNG = 2.0
 RELOAD_DRAIN = 600.0
 """Seconds that sessions of a replaced worker get to end by themselves."""
-STARTING = 30.0
-"""Seconds that a worker has to become ready."""
+RETIRED = 6.0
+"""Seconds after which no worker has a socket any more that was replaced: a poll of libmilter's keeps it for 5."""
 MAX_BACK_OFF = 30.0
 NOFILE = 65536
 
 
 class CannotStart(Exception):
     """`str()` is one line."""
-
-
-@dataclass(slots=True)
-class Worker:
-    """A worker process as the supervisor sees it."""
-
-    pid: int
-    number: int
-    slot: Slot
-    control: socket.socket
-    generation: int
-    started: float
-    ready: bool = False
-    draining: bool = False
-    failure: str = ""
-    killed_for: str = ""
-    guilty: tuple[bytes, ...] | None = None
-    """The messages that it was killed for; None: whatever was in evaluation."""
 
 
 @dataclass(slots=True)
@@ -81,13 +61,12 @@ class Supervisor:
     def __init__(self, path: Path, config: Config, build: worker.Build, jobs: Jobs) -> None:
         self._path = path
         self._config = config
-        self._build = build
         self._log = Log(form=config.log.format, level=config.log.level)
         self._notify = Notifier()
         self._generation = 1
-        self._workers: dict[int, Worker] = {}
         self._count = worker_count(config)
         self._board = Board(max(32, 4 * self._count))
+        self._crew = Crew(build, self._board, self._leave)
         self._poison = Poison(self._board)
         self._meter = Meter(self._board.own)
         self._watch = Watch(self._board)
@@ -96,8 +75,10 @@ class Supervisor:
         self._signals: list[int] = []
         self._failed_starts = 0
         self._start_after = 0.0
-        self._fallback: Config | None = None
+        self._fallback: tuple[Config, Listening] | None = None
         """What to return to when the workers of a reload do not start."""
+        self._retired: list[tuple[float, Listening]] = []
+        """Sockets that were replaced, and since when."""
         self._looked = time.monotonic()
         self._patient_until = 0.0
         self._wake, self._waker = socket.socketpair()
@@ -119,11 +100,12 @@ class Supervisor:
                 self._wait(TICK)
         except CannotStart as error:
             print(f"dmarc-milter: {error}", file=sys.stderr)
-            self._kill(self._workers.values())
+            self._crew.end()
             self._background.stop(1.0)
             return 1
         finally:
-            listen.close(self._listening.sock, self._listening.address)
+            for each in (self._listening, *(each for _, each in self._retired)):
+                listen.close(each.sock, each.address)
             self._watch.stop()
 
     # -- signals -----------------------------------------------------------------------------------------------------
@@ -150,12 +132,15 @@ class Supervisor:
         """Sleep until a signal, a worker's word, or the time is up."""
         poll = select.poll()
         poll.register(self._wake, select.POLLIN)
-        speakers = {each.control.fileno(): each for each in self._workers.values() if not each.ready}
+        speakers = {each.control.fileno(): each for each in self._crew if not each.ready}
         for number in speakers:
             poll.register(number, select.POLLIN)
         for number, _ in poll.poll(seconds * 1000):
             if number in speakers:
-                self._listen_to(speakers[number])
+                speakers[number].hear()
+                if speakers[number].ready:
+                    self._failed_starts = 0
+                    self._on_ready()
             else:
                 with contextlib.suppress(BlockingIOError):
                     self._wake.recv(4096)
@@ -167,12 +152,13 @@ class Supervisor:
         if now - self._looked > 5 * TICK + 1:
             self._patient_until = now + MIN_HUNG  # the whole machine paused: workers get a moment to show that they live
         self._looked = now
-        self._reap()
+        for one, code in self._crew.reap():
+            self._buried(one, code)
         if now >= self._patient_until:
-            self._check_life(now)
+            self._crew.check_life(now, self._config.milter.deadline)
         self._poison.expire(now)
         self._fill(now)
-        self._replace_outdated()
+        self._replace_outdated(now)
         if self._was_ready:
             self._background.tend(now)
         self._show(now)
@@ -181,104 +167,47 @@ class Supervisor:
     def _show(self, now: float) -> None:
         """Signs of life and numbers for those who watch."""
         self._board.own.beat()
-        self._meter.set("workers_ready", sum(each.ready and not each.draining for each in self._workers.values()))
+        self._meter.set("workers_ready", sum(each.ready and not each.draining for each in self._crew))
         self._meter.set("workers_wanted", self._count)
         self._watch.tend(now, self._log)
 
-    def _current(self) -> list[Worker]:
-        return [each for each in self._workers.values() if each.generation == self._generation and not each.draining]
-
-    def _outdated(self) -> list[Worker]:
-        return [each for each in self._workers.values() if each.generation != self._generation and not each.draining]
-
     def _fill(self, now: float) -> None:
         """Start workers that are missing: all of them at the start, one at a time while others of an older generation still serve."""
-        missing = self._count - len(self._current())
-        if self._outdated() and any(not each.ready for each in self._current()):
+        current, outdated = self._crew.of(self._generation), self._crew.outdated(self._generation)
+        if now < self._start_after or (outdated and any(not each.ready for each in current)):
             return
-        for _ in range(min(missing, 1) if self._outdated() else missing):
-            if now >= self._start_after:
-                self._start()
+        missing = self._count - len(current)
+        for _ in range(min(missing, 1) if outdated else missing):
+            try:
+                self._crew.start(self._config, self._listening.sock, self._generation)
+            except NoProcess as error:
+                self._log.error("no_process", failure=str(error))
+                self._start_after = now + 1.0
+                return
 
-    def _start(self) -> None:
-        number = self._free_slot()
-        if number is None:
-            # Many reloads while connections of old workers stay open: the longest-standing make room.
-            self._drain(min((each for each in self._workers.values() if each.draining), key=lambda each: each.started), 0)
-            return
-        slot = self._board.slot(number)
-        slot.reset()
-        ours, theirs = socket.socketpair()
-        try:
-            pid = os.fork()
-        except OSError as error:
-            ours.close()
-            theirs.close()
-            self._log.error("no_process", failure=error.strerror or "")
-            self._start_after = time.monotonic() + 1.0
-            return
-        if pid == 0:
-            self._become_worker(ours, theirs, number)
-        theirs.close()
-        ours.setblocking(False)
-        self._workers[pid] = Worker(pid, number, slot, ours, self._generation, time.monotonic())
-
-    def _become_worker(self, ours: socket.socket, control: socket.socket, number: int) -> None:
-        """In the child: nothing of the supervisor's stays open, so that its end is seen."""
-        try:
-            ours.close()
-            for each in self._workers.values():
-                each.control.close()
-            self._wake.close()
-            signal.set_wakeup_fd(-1)
-            self._waker.close()
-            self._watch.disown()
-            worker.run(self._config, self._build, self._listening.sock, control, self._board, number)
-        finally:
-            os._exit(1)
-
-    def _free_slot(self) -> int | None:
-        used = {each.number for each in self._workers.values()}
-        return next((number for number in range(self._board.slots) if number not in used), None)
-
-    def _listen_to(self, one: Worker) -> None:
-        with contextlib.suppress(OSError):
-            said = one.control.recv(1024)
-            if said.startswith(worker.READY):
-                one.ready = True
-                self._failed_starts = 0
-                self._on_ready()
-            elif said.startswith(worker.FAILED):
-                one.failure = said[1:].decode("utf-8", "replace")
+    def _leave(self) -> None:
+        """In a child: close what is ours alone."""
+        signal.set_wakeup_fd(-1)
+        for each in (self._wake, self._waker, *(each.sock for _, each in self._retired)):
+            each.close()
+        self._watch.disown()
 
     def _on_ready(self) -> None:
-        ready = [each for each in self._current() if each.ready]
-        if len(ready) < self._count:
+        ready = [each for each in self._crew.of(self._generation) if each.ready]
+        if len(ready) < self._count or self._crew.outdated(self._generation):
             return
-        status = f"serving on {self._listening.text} with {len(ready)} workers"
-        if not self._outdated():
-            self._fallback = None
-            self._notify.ready(status)
-            self._log.info("ready", socket=self._listening.text, workers=len(ready), generation=self._generation, pid=os.getpid())
-            self._was_ready = True
-
-    def _reap(self) -> None:
-        for pid in list(self._workers):
-            done, status = os.waitpid(pid, os.WNOHANG)
-            if done:
-                self._buried(self._workers.pop(pid), os.waitstatus_to_exitcode(status))
+        self._fallback = None
+        self._notify.ready(f"serving on {self._listening.text} with {len(ready)} workers")
+        self._log.info("ready", socket=self._listening.text, workers=len(ready), generation=self._generation, pid=os.getpid())
+        self._was_ready = True
 
     def _buried(self, one: Worker, code: int) -> None:
         """Take note of a worker's end: expected, a failure to start, or a death with messages in its hands."""
-        if not one.ready:
-            self._listen_to(one)
-        one.control.close()
-        one.slot.sessions = 0
         if one.draining and code == 0:
             self._log.info("worker_done", pid=one.pid)
             return
         self._meter.count("workers_killed" if one.killed_for else "workers_died")
-        fingerprints = one.guilty if one.guilty is not None else tuple(job.fingerprint for job in one.slot.jobs())
+        fingerprints = one.in_hand
         poisoned = self._poison.killed_by(fingerprints, time.monotonic())
         why = one.killed_for or (f"signal {-code}" if code < 0 else f"exit {code}")
         self._log.error(
@@ -293,46 +222,27 @@ class Supervisor:
         if self._fallback is not None and one.generation == self._generation:
             self._meter.count("reloads_failed")
             self._log.error("reload_failed", failure=one.failure or why, text="the running configuration is kept")
-            self._return_to(self._fallback)
+            self._return_to(*self._fallback)
             return
         self._failed_starts += 1
         self._start_after = time.monotonic() + min(MAX_BACK_OFF, 0.1 * 2**self._failed_starts)
 
-    def _check_life(self, now: float) -> None:
-        """Kill what shows no sign of life or has passed the deadline of an evaluation."""
-        deadline = self._config.milter.deadline
-        hung = max(MIN_HUNG, min(HUNG, deadline))
-        for one in self._workers.values():
-            if one.killed_for:
-                continue
-            overdue = tuple(job.fingerprint for job in one.slot.jobs() if now - job.since > deadline)
-            if overdue:
-                one.guilty = overdue
-                self._end(one, f"an evaluation took more than {deadline:g} s")
-            elif now - one.slot.heartbeat > hung:
-                self._end(one, f"no sign of life for {hung:g} s")
-            elif not one.ready and now - one.started > STARTING:
-                self._end(one, f"not ready after {STARTING:g} s")
-
-    @staticmethod
-    def _end(one: Worker, why: str) -> None:
-        one.killed_for = why
-        os.kill(one.pid, signal.SIGKILL)
-
-    def _replace_outdated(self) -> None:
+    def _replace_outdated(self, now: float) -> None:
         """One old worker goes for each new one that serves; the connections that it has are left to it."""
-        outdated = self._outdated()
-        ready = [each for each in self._current() if each.ready]
-        surplus = len(outdated) + len(ready) - self._count
-        for one in sorted(outdated, key=lambda each: each.started)[: max(0, surplus)]:
-            self._drain(one, RELOAD_DRAIN)
-        if outdated and not self._outdated():
+        outdated = self._crew.outdated(self._generation)
+        ready = [each for each in self._crew.of(self._generation) if each.ready]
+        surplus = max(0, len(outdated) + len(ready) - self._count)
+        for one in outdated[:surplus]:
+            one.drain(RELOAD_DRAIN)
+        if outdated and surplus >= len(outdated):
             self._on_ready()
-
-    def _drain(self, one: Worker, seconds: float) -> None:
-        one.draining = True
-        with contextlib.suppress(OSError):
-            one.control.send(worker.DRAIN + f"{seconds:g}\n".encode())
+        if outdated:
+            self._retired = [(now, each) for _, each in self._retired]
+        elif self._retired:
+            gone = [each for since, each in self._retired if now - since > RETIRED]
+            self._retired = [(since, each) for since, each in self._retired if now - since <= RETIRED]
+            for each in gone:
+                listen.close(each.sock, each.address)
 
     # -- reload and stop ---------------------------------------------------------------------------------------------
 
@@ -348,30 +258,31 @@ class Supervisor:
             self._log.error("reload_failed", failure=str(error), text="the running configuration is kept")
             self._notify.ready(f"reload failed: {error}")
             return
-        self._fallback = self._config
-        if listening is not self._listening:
-            listen.close(self._listening.sock, self._listening.address)
-            self._listening = listening
-        self._adopt(config)
+        self._fallback = self._config, self._listening
+        self._adopt(config, listening)
         watch(self._log)
         self._meter.count("reloads")
         self._log.info("reload", generation=self._generation)
 
-    def _return_to(self, config: Config) -> None:
+    def _return_to(self, config: Config, listening: Listening) -> None:
         """Give a reload up: the workers of the old configuration that are left stay, new ones take it again."""
         self._fallback = None
-        abandoned = self._current()
-        self._adopt(config)
+        abandoned = self._crew.of(self._generation)
+        self._retired = [(since, each) for since, each in self._retired if each is not listening]
+        self._adopt(config, listening)
         with contextlib.suppress(listen.CannotListen):
             self._watch.prepare(config)(self._log)
-        for one in self._workers.values():
+        for one in self._crew:
             if one not in abandoned and not one.draining:
                 one.generation = self._generation
         for one in abandoned:
-            self._drain(one, RELOAD_DRAIN)
+            one.drain(RELOAD_DRAIN)
         self._notify.ready("reload failed; serving with the configuration as it was")
 
-    def _adopt(self, config: Config) -> None:
+    def _adopt(self, config: Config, listening: Listening) -> None:
+        if listening is not self._listening:
+            self._retired.append((time.monotonic(), self._listening))
+            self._listening = listening
         self._config = config
         self._generation += 1
         self._count = min(worker_count(config), self._board.slots // 2)
@@ -382,30 +293,23 @@ class Supervisor:
     def _stop(self) -> int:
         """Take no more connections, give sessions in flight the configured time; a second signal ends that at once."""
         self._notify.stopping()
-        self._log.info("stopping", workers=len(self._workers), seconds=self._config.milter.drain)
+        self._log.info("stopping", workers=len(self._crew), seconds=self._config.milter.drain)
         self._meter.set("workers_ready", 0)
         self._listening.sock.close()
         deadline = time.monotonic() + self._config.milter.drain + 2
-        for one in self._workers.values():
-            self._drain(one, self._config.milter.drain)
-        while self._workers and time.monotonic() < deadline:
+        self._crew.drain(self._config.milter.drain)
+        while self._crew and time.monotonic() < deadline:
             self._wait(TICK)
             self._board.own.beat()
-            self._reap()
+            for one, code in self._crew.reap():
+                self._buried(one, code)
             if signal.SIGTERM in self._signals or signal.SIGINT in self._signals:
                 deadline = 0.0
             self._signals.clear()
-        self._kill(self._workers.values())
+        self._crew.end()
         self._background.stop(5.0 if deadline else 0.0)
         self._log.info("stopped")
         return 0
-
-    @staticmethod
-    def _kill(workers: Iterable[Worker]) -> None:
-        for one in workers:
-            os.kill(one.pid, signal.SIGKILL)  # not reaped yet, so the number is still its own
-        for one in workers:
-            os.waitpid(one.pid, 0)
 
 
 def worker_count(config: Config) -> int:
