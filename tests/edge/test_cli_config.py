@@ -111,7 +111,7 @@ def test_a_wildcard_address_is_warned_about(check: Check) -> None:
     assert levels(found, "metrics") == {"warning"}
 
 
-@pytest.mark.parametrize(("name", "level"), [("localhost", "warning"), ("mail", "warning"), ("co.uk", "error"), ("mx.example.com", "ok")])
+@pytest.mark.parametrize(("name", "level"), [("localhost", "error"), ("mail", "warning"), ("co.uk", "error"), ("mx.example.com", "ok")])
 def test_the_identity_is_a_name_of_ours(check: Check, name: str, level: str) -> None:
     assert levels(check({"authentication": {"authserv_id": name}})[1], "authserv_id") == {level}
 

@@ -137,7 +137,7 @@ def identity(config: Config, suffixes: PublicSuffixes | None) -> Iterator[Findin
     found = domains.parse(name)
     if name in NOT_NAMES or not isinstance(found, Domain) or "." not in found.name:
         text = f"{name} is no name of this host alone: set [authentication] authserv_id to its full name"
-        yield Finding("warning" if config.authentication.authserv_id else "error", where, text)
+        yield Finding("error" if config.authentication.authserv_id in NOT_NAMES else "warning", where, text)
     elif suffixes is not None and suffixes.is_icann_suffix(found):
         yield Finding("error", where, f"{name} is a public suffix")
     else:
