@@ -21,7 +21,7 @@ run: $(VENV)/.ready
 	@tools/run.sh
 
 ## make test    every test, with a private Postfix, Sendmail and PostgreSQL that are unpacked, not installed
-test: $(VENV)/.ready-test .test/.ready .test/openspf/rfc7208-tests.yml
+test: $(VENV)/.ready-test .test/.ready .test/openspf/rfc7208-tests.yml .test/opendmarc/.ready .test/deb/.ready
 	@$(PYTEST) tests
 
 .test/.ready: tools/setup_tests.sh
@@ -31,6 +31,14 @@ test: $(VENV)/.ready-test .test/.ready .test/openspf/rfc7208-tests.yml
 	@$(VENV)/bin/python tools/fetch_openspf.py
 	@touch $@
 
+.test/opendmarc/.ready: tools/fetch_opendmarc.sh | .test/.ready
+	@tools/fetch_opendmarc.sh
+
+# The package once, so that the tests find its libraries ready; they build it again with the code as it is then.
+.test/deb/.ready: pyproject.toml tools/deb.sh | $(VENV)/.ready-test .test/.ready
+	@BUILD=.test/deb DEB_COMPRESSION=gzip tools/deb.sh .test/deb/out
+	@touch $@
+
 ## make check   what continuous integration runs: style, types, then make test
 check: lint test
 
@@ -38,6 +46,16 @@ lint: $(VENV)/.ready-test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+## make deb     a Debian package for this release and architecture, in dist/
+.PHONY: deb
+deb: $(VENV)/.ready
+	@tools/deb.sh dist
+
+## make dist    a wheel and a source archive, in dist/
+.PHONY: dist
+dist: $(VENV)/.ready-test
+	@$(VENV)/bin/python -m build --outdir dist .
 
 ## make demo    eight messages through a private Postfix: the reply, the field and the reason for each
 .PHONY: demo
