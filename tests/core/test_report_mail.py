@@ -11,6 +11,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from dmarc_milter.domain import Malformed
+from dmarc_milter.domain import parse as parse_domain
 from dmarc_milter.report.aggregate import Feedback, Reporter
 from dmarc_milter.report.facts import Published
 from dmarc_milter.report.mail import SigningKey, compose, filename, from_verp, sign, subject, verp
@@ -59,6 +61,12 @@ def test_a_retry_is_the_same_mail() -> None:
     feedback = report()
     first = compose(feedback, b"x", "agg@legit.example", now=NOW).as_bytes()
     assert first == compose(feedback, b"x", "agg@legit.example", now=NOW).as_bytes()
+
+
+@pytest.mark.parametrize("name", ["../../etc/x", "a/b", "-rf", ".hidden", "a!b.example", "x" * 64 + ".example", "a b", "a\nb", ""])
+def test_rpt_02_no_such_name_reaches_a_file_name(name: str) -> None:
+    """File names are made of a parsed policy domain and numbers; what could leave a folder or split the name is no domain name."""
+    assert isinstance(parse_domain(name), Malformed)
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import os
 import re
 import socketserver
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,7 +27,7 @@ class Mail(NamedTuple):
 Answer = Callable[[str, str], str]
 """(stage, argument) -> what to say, "" for the usual; "drop" closes the connection without a word.
 
-Stages: connect, ehlo, mail, rcpt, data (the command), end (the mail has come, and is kept if the answer is "" or "drop after").
+Stages: connect, ehlo, auth, mail, rcpt, data (the command), end (the mail has come, and is kept if the answer is "" or "drop after").
 """
 
 
@@ -40,12 +43,19 @@ class Sink:
     answer: Answer = usual
     port: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
+    tls: ssl.SSLContext | None = None
+    """STARTTLS is offered when given, and AUTH PLAIN."""
+    encrypted: list[bool] = field(default_factory=list)
+    """For each mail kept."""
+    logins: list[str] = field(default_factory=list)
+    """"user:password"."""
     log: Path | None = None
     """Where "RECIPIENT MESSAGE-ID" is noted for every mail kept."""
 
-    def keep(self, mail: Mail) -> None:
+    def keep(self, mail: Mail, *, encrypted: bool) -> None:
         with self.lock:
             self.mails.append(mail)
+            self.encrypted.append(encrypted)
             if self.log is not None:
                 found = re.search(rb"\r\nMessage-ID: <([^>\r\n]*)>", mail.message)
                 with self.log.open("ab") as file:
@@ -67,29 +77,50 @@ class _Handler(socketserver.StreamRequestHandler):
     timeout = 30
 
     def handle(self) -> None:
+        self.sender = self.recipient = ""
         try:
             self._say("connect", "", "220 sink.example ESMTP")
-            sender = recipient = ""
             while line := self.rfile.readline(2000):
                 text = line.decode("latin-1").rstrip("\r\n")
-                verb = text[:4].upper()
-                if verb in ("EHLO", "HELO"):
-                    self._say("ehlo", text[5:], "250-sink.example\r\n250 8BITMIME")
-                elif verb == "MAIL":
-                    sender = text.partition("<")[2].partition(">")[0]
-                    self._say("mail", sender, "250 2.1.0 Ok")
-                elif verb == "RCPT":
-                    recipient = text.partition("<")[2].partition(">")[0]
-                    self._say("rcpt", recipient, "250 2.1.5 Ok")
-                elif verb == "DATA":
-                    if self._say("data", recipient, "354 go on").startswith("354"):
-                        self._take(sender, recipient)
-                else:
-                    self._write("221 bye" if verb == "QUIT" else "250 Ok")
-                    if verb == "QUIT":
-                        return
+                if not self._command(text[:4].upper(), text):
+                    return
         except (_Dropped, OSError):
             return
+
+    def finish(self) -> None:
+        with contextlib.suppress(OSError):
+            super().finish()
+        self.connection.close()
+
+    def _command(self, verb: str, text: str) -> bool:
+        """False at QUIT."""
+        match verb:
+            case "EHLO" | "HELO":
+                offered = "250-STARTTLS\r\n250-AUTH PLAIN\r\n" if self.sink.tls else ""
+                self._say("ehlo", text[5:], f"250-sink.example\r\n{offered}250 8BITMIME")
+            case "STAR" if self.sink.tls:
+                self._encrypt(self.sink.tls)
+            case "AUTH":
+                _, user, password = base64.b64decode(text.rpartition(" ")[2]).decode().split("\0")
+                self.sink.logins.append(f"{user}:{password}")
+                self._say("auth", user, "235 2.7.0 Ok")
+            case "MAIL":
+                self.sender = text.partition("<")[2].partition(">")[0]
+                self._say("mail", self.sender, "250 2.1.0 Ok")
+            case "RCPT":
+                self.recipient = text.partition("<")[2].partition(">")[0]
+                self._say("rcpt", self.recipient, "250 2.1.5 Ok")
+            case "DATA":
+                if self._say("data", self.recipient, "354 go on").startswith("354"):
+                    self._take(self.sender, self.recipient)
+            case _:
+                self._write("221 bye" if verb == "QUIT" else "250 Ok")
+        return verb != "QUIT"
+
+    def _encrypt(self, context: ssl.SSLContext) -> None:
+        self._write("220 go on")
+        self.request = context.wrap_socket(self.request, server_side=True)
+        self.setup()
 
     def _take(self, sender: str, recipient: str) -> None:
         lines = []
@@ -99,7 +130,7 @@ class _Handler(socketserver.StreamRequestHandler):
             return
         said = self.sink.answer("end", recipient)
         if said in ("", "drop after"):
-            self.sink.keep(Mail(sender, recipient, b"".join(lines)))
+            self.sink.keep(Mail(sender, recipient, b"".join(lines)), encrypted=isinstance(self.connection, ssl.SSLSocket))
         if said.startswith("drop"):
             raise _Dropped
         self._write(said or "250 2.0.0 Ok: queued as SINK")
@@ -122,9 +153,9 @@ class _Server(socketserver.ThreadingTCPServer):
 
 
 @contextmanager
-def smtp_sink(answer: Answer = usual, *, log: Path | None = None) -> Iterator[Sink]:
+def smtp_sink(answer: Answer = usual, *, log: Path | None = None, tls: ssl.SSLContext | None = None) -> Iterator[Sink]:
     """A sink on a free port of 127.0.0.1 as long as the block lasts."""
-    sink = Sink(answer=answer, log=log)
+    sink = Sink(answer=answer, log=log, tls=tls)
     handler = type("Handler", (_Handler,), {"sink": sink})
     with _Server(("127.0.0.1", 0), handler) as server:
         sink.port = server.server_address[1]

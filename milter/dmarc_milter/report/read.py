@@ -20,6 +20,8 @@ MAX_XML = 64 << 20
 MAX_DOCUMENTS = 20
 """Documents of one file."""
 MAX_RECORDS = 200_000
+BLANK = b"\xef\xbb\xbf \t\r\n"
+"""What some put before the document."""
 SIGNS = (b"PK\x03\x04", b"\x1f\x8b")
 
 
@@ -78,7 +80,7 @@ def documents(data: bytes, depth: int = 0) -> Iterator[bytes]:
         yield from _from_zip(data)
     elif data.startswith(b"\x1f\x8b"):
         yield _from_gzip(data)
-    elif data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+    elif data.lstrip(BLANK).startswith(b"<"):
         yield data
     elif depth == 0:
         for part in _attachments(data):
@@ -130,7 +132,7 @@ def parse(xml: bytes) -> ReadReport:
     """One document; entities and external things are never followed. Raises Unreadable."""
     parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, remove_comments=True, remove_pis=True)
     try:
-        root = etree.fromstring(xml, parser)
+        root = etree.fromstring(xml.lstrip(BLANK), parser)
     except (etree.XMLSyntaxError, ValueError) as error:
         raise Unreadable(f"not well-formed XML: {str(error)[:200]}") from None
     if _name(root) != "feedback":
