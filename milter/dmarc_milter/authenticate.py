@@ -13,9 +13,8 @@ from dmarc_milter.address import Author
 from dmarc_milter.arc import ArcOptions, ArcPlan, ArcResult, ArcStatus, trusted_override
 from dmarc_milter.disposition import Context, LocalPolicy, decide
 from dmarc_milter.dkim import DkimOptions, DkimPlan, DkimResult
-from dmarc_milter.dmarc.discovery import Discovery
 from dmarc_milter.dmarc.discovery import questions as policy_questions
-from dmarc_milter.dmarc.evaluate import DmarcOptions, PublicSuffixes, evaluate
+from dmarc_milter.dmarc.evaluate import DmarcOptions, PublicSuffixes, evaluate, published
 from dmarc_milter.dmarc.result import DmarcResult
 from dmarc_milter.evaluation import Evaluation, MessageFacts
 from dmarc_milter.iprev import IprevResult, iprev
@@ -90,9 +89,8 @@ def authenticate(request: Request, resolver: Resolver, options: Options, *, now:
     """
     resolver.prefetch(request.plan.questions)
     message = request.message
-    discovery = Discovery(resolver, options.dmarc, options.suffixes)
     for domain in (message.author.domain,) if message.author.domain else message.author.candidates:
-        discovery.policy(domain)  # asked for before anything that the sender could make slow; `evaluate` finds the answers there
+        published(domain, resolver, options.dmarc, options.suffixes)  # before anything that the sender could make slow
     seconds = options.seconds
     keys = resolver.share(queries=options.dkim.max_signatures, seconds=seconds)
     dkim = dkim_module.verify(message, request.plan.dkim, keys, options.dkim, now=now)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Literal, NamedTuple, Protocol
+from collections.abc import Callable, Hashable, Iterable
+from typing import Any, Literal, NamedTuple, Protocol
 
 RdataType = Literal["TXT", "A", "AAAA", "MX", "PTR"]
 
@@ -70,3 +70,41 @@ class Resolver(Protocol):
         but never frees anyone else's: queries asked here count for the message too.
         """
         ...
+
+
+class Kept(NamedTuple):
+    """What was derived from DNS answers. `keep` says whether it may serve other messages too; `size` is about its octets."""
+
+    value: Any
+    keep: bool
+    size: int = 500
+
+
+Work = Callable[[Resolver], Kept]
+
+
+class Remembers:
+    """A Resolver of one message that knows what was derived for others, for as long as every answer used then is still good."""
+
+    __slots__ = ()
+
+    def recall(self, key: Hashable) -> Any:
+        """What `derive` of this key would give without any work, or None. Its questions then count as asked."""
+        raise NotImplementedError
+
+    def derive(self, key: Hashable, work: Work) -> Any:
+        """What `work` gave with this key before, or gives now."""
+        raise NotImplementedError
+
+
+def derive(resolver: Resolver, key: Hashable, work: Work) -> Any:
+    """The value of `work`, which must depend on nothing but `key` and the answers to what it asks the resolver it is given.
+
+    Remembered from message to message where the resolver can: never longer than the first of those answers.
+    """
+    return resolver.derive(key, work) if isinstance(resolver, Remembers) else work(resolver).value
+
+
+def recall(resolver: Resolver, key: Hashable) -> Any:
+    """What `derive` of this key would give at once, or None."""
+    return resolver.recall(key) if isinstance(resolver, Remembers) else None

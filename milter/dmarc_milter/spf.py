@@ -5,18 +5,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal, NamedTuple
 
 from dmarc_milter import domain as domains
 from dmarc_milter.domain import Domain
-from dmarc_milter.lookup import Question, Resolver
+from dmarc_milter.lookup import Kept, Question, Resolver, derive, recall
 from dmarc_milter.message import Envelope, plain_address
 from dmarc_milter.spf_query import Query, Refused, Sender, SpfOptions, is_multi_label
 
-__all__ = ["EarlierSpf", "SpfOptions", "SpfResult", "SpfStatus", "check", "questions", "upgraded"]
+__all__ = ["EarlierSpf", "SpfOptions", "SpfResult", "SpfStatus", "check", "questions", "recalled", "upgraded"]
 
 MAX_MECHANISM = 200
 """Octets of SpfResult.mechanism."""
@@ -84,10 +84,37 @@ def check(envelope: Envelope, resolver: Resolver, options: SpfOptions = SpfOptio
     a permerror, running out of time a temperror (RFC 7208 4.6.4).
     """
     identity = _identity(envelope)
+    known = _without_looking(envelope, identity)
+    if known is not None:
+        return known
+    result: SpfResult = derive(resolver, _key(envelope, identity, options), lambda scope: _look_up(envelope, identity, scope, options))
+    return result
+
+
+def recalled(envelope: Envelope, resolver: Resolver, options: SpfOptions = SpfOptions()) -> SpfResult | None:
+    """What `check` would give, where that is known at once: the same client and domain were checked lately."""
+    identity = _identity(envelope)
+    known: SpfResult | None = _without_looking(envelope, identity) or recall(resolver, _key(envelope, identity, options))
+    return known
+
+
+def _key(envelope: Envelope, identity: _Identity, options: SpfOptions) -> Hashable:
+    """What a result depends on besides the DNS, as long as no macro asks for more (Query.personal)."""
+    return ("spf", envelope.source_ip, identity.domain, identity.name, options)
+
+
+def _without_looking(envelope: Envelope, identity: _Identity) -> SpfResult | None:
+    """The result where there is nothing to look up."""
     if envelope.source_ip is None or not envelope.source_known:
         return SpfResult(SpfStatus.NONE, identity.domain, identity.name, "client address not known")
     if identity.domain is None or identity.refused:
         return SpfResult(SpfStatus.NONE, identity.domain, identity.name, identity.refused)
+    return None
+
+
+def _look_up(envelope: Envelope, identity: _Identity, resolver: Resolver, options: SpfOptions) -> Kept:
+    assert envelope.source_ip is not None
+    assert identity.domain is not None
     local_part = envelope.mail_from.local_part if identity.name == "mailfrom" else ""
     sender = Sender(plain_address(envelope.source_ip), local_part or "postmaster", identity.domain.name, envelope.helo)
     query = Query(sender, resolver, options)
@@ -103,8 +130,8 @@ def check(envelope: Envelope, resolver: Resolver, options: SpfOptions = SpfOptio
         permissive=status is SpfStatus.PASS and query.permissive,
     )
     if result.permissive and not options.permissive_counts:
-        return replace(result, status=SpfStatus.POLICY, reason="permissive record")
-    return result
+        result = replace(result, status=SpfStatus.POLICY, reason="permissive record")
+    return Kept(result, keep=not query.personal and status is not SpfStatus.TEMPERROR, size=800 + len(result.record))
 
 
 def not_evaluated(envelope: Envelope, reason: str) -> SpfResult:
@@ -190,4 +217,8 @@ def _printable(text: bytes, limit: int) -> str:
     """For output: other octets as ?; nothing at all of a text that is too long."""
     if len(text) > limit:
         return ""
+    return shown if (shown := text.decode("latin-1")).isascii() and shown.isprintable() else _escaped(text)
+
+
+def _escaped(text: bytes) -> str:
     return "".join(chr(octet) if 0x20 <= octet <= 0x7E else "?" for octet in text)

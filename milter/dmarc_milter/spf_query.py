@@ -91,6 +91,8 @@ class Query(pyspf.query):  # type: ignore[misc]
         self.path: list[str] = []
         """The terms that led to the result, outermost first."""
         self.permissive = False
+        self.personal = False
+        """A macro asked for the local part or HELO: the result is no other sender's."""
         self._asked: set[Question] = set()
         self._addresses: set[str] = set()
         self._hints_left = MAX_LOOKUPS
@@ -198,6 +200,7 @@ class Query(pyspf.query):  # type: ignore[misc]
 
     def _value(self, macro: Macro) -> str:
         letter = macro.letter
+        self.personal = self.personal or letter in "slh"
         if letter in "sl" and not self.l.isascii():
             if any("\ud800" <= char <= "\udfff" for char in self.l):
                 raise Refused("local part is not UTF-8")

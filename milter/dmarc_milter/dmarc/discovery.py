@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, NamedTuple, Protocol
 
 from dmarc_milter.dmarc.record import MAX_RECORD, Record, parse
 from dmarc_milter.dmarc.result import DiscoveryMethod, PolicyPublished
 from dmarc_milter.domain import Domain
-from dmarc_milter.lookup import LimitExceeded, LookupFailed, NoAnswer, Question, Resolver
+from dmarc_milter.lookup import Kept, LimitExceeded, LookupFailed, NoAnswer, Question, Resolver, derive
 
 MAX_LABELS = 7
 """A longer name is looked at itself, then from its 7 right-most labels up: 8 queries at most (RFC 9989 4.10 step 4)."""
@@ -30,6 +31,10 @@ class DmarcOptions:
 class PublicSuffixes(Protocol):
     """The public suffix list. Names are A-labels; a single label that no rule mentions is a public suffix (rule `*`)."""
 
+    def __hash__(self) -> int:
+        """By identity: what was concluded by one list is no other's."""
+        ...
+
     def is_icann_suffix(self, domain: Domain) -> bool:
         """Whether the name itself is a public suffix by the list's ICANN section."""
         ...
@@ -46,6 +51,7 @@ def targets(domain: Domain) -> Iterator[Domain]:
         yield domain.right_most(count)
 
 
+@lru_cache(maxsize=1024)
 def questions(
     author_domain: Domain, options: DmarcOptions = DmarcOptions(), suffixes: PublicSuffixes | None = None
 ) -> tuple[Question, ...]:
@@ -147,14 +153,13 @@ class Discovery:
     def walk(self, start: Domain) -> Walk:
         """The tree walk from `start` (RFC 9989 4.10), as far as its answers lead."""
         if start not in self._walks:
-            self.prefetch([start])
-            steps: list[Step] = []
-            for name in targets(start):
-                steps.append(self.step(name))
-                if steps[-1].possible in (("y",), ("n",)):
-                    break
-            self._walks[start] = Walk(start, tuple(steps))
+            key = ("walk", start, self.options, self.suffixes)
+            self._walks[start] = derive(self.resolver, key, lambda scope: _walked(self.within(scope), start))
         return self._walks[start]
+
+    def within(self, scope: Resolver) -> Discovery:
+        """Discovery that asks this resolver alone, so that it is known what its conclusions rest on."""
+        return self if scope is self.resolver else Discovery(scope, self.options, self.suffixes)
 
     def prefetch(self, starts: Iterable[Domain]) -> None:
         """Let all walks from these names be asked side by side."""
@@ -220,6 +225,17 @@ class Discovery:
             if step.records > 1:
                 break
         return PolicySearch(trace=tuple(trace))
+
+
+def _walked(discovery: Discovery, start: Domain) -> Kept:
+    discovery.prefetch([start])
+    steps: list[Step] = []
+    for name in targets(start):
+        steps.append(discovery.step(name))
+        if steps[-1].possible in (("y",), ("n",)):
+            break
+    walk = Walk(start, tuple(steps))
+    return Kept(walk, keep=not walk.open_steps, size=500 + sum(300 + len(step.record.text) for step in steps if step.record))
 
 
 def _listed_organization(domain: Domain, suffixes: PublicSuffixes | None) -> Domain:

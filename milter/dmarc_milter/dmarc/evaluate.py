@@ -13,10 +13,10 @@ from dmarc_milter.dmarc.discovery import Discovery, DmarcOptions, PublicSuffixes
 from dmarc_milter.dmarc.record import AlignmentMode, Policy, Record
 from dmarc_milter.dmarc.result import DmarcResult, DmarcStatus, DomainOutcome, Identifier, PolicyPublished
 from dmarc_milter.domain import Domain
-from dmarc_milter.lookup import LimitExceeded, LookupFailed, NoData, NoSuchName, Resolver
+from dmarc_milter.lookup import Kept, LimitExceeded, LookupFailed, NoData, NoSuchName, Resolver, derive
 from dmarc_milter.spf import SpfResult, SpfStatus
 
-__all__ = ["DmarcOptions", "PublicSuffixes", "evaluate"]
+__all__ = ["DmarcOptions", "PublicSuffixes", "evaluate", "published"]
 
 
 class _Candidate(NamedTuple):
@@ -64,21 +64,44 @@ def _candidates(spf: SpfResult, dkim: Iterable[DkimResult]) -> Iterable[_Candida
             yield _Candidate("dkim", each.domain, each.status, "testing", each.selector)
 
 
-def _outcome(author_domain: Domain, candidates: tuple[_Candidate, ...], discovery: Discovery) -> DomainOutcome:
-    """DMARC for one author domain."""
+def published(
+    author_domain: Domain, resolver: Resolver, options: DmarcOptions = DmarcOptions(), suffixes: PublicSuffixes | None = None
+) -> DomainOutcome:
+    """What can be said of an author domain before anything of the message but its From: policy and organization.
+
+    `status` is NONE as long as a policy applies and nothing has been judged. Remembered for other messages while the DNS allows it.
+    """
+    return _found(author_domain, Discovery(resolver, options, suffixes))
+
+
+def _found(author_domain: Domain, discovery: Discovery) -> DomainOutcome:
+    key = ("published", author_domain, discovery.options, discovery.suffixes)
+    found: DomainOutcome = derive(discovery.resolver, key, lambda scope: _published(author_domain, discovery.within(scope)))
+    return found
+
+
+def _published(author_domain: Domain, discovery: Discovery) -> Kept:
     if len(author_domain.labels) == 1:
-        return DomainOutcome(DmarcStatus.NONE, author_domain, reason="single-label domain")
+        return Kept(DomainOutcome(DmarcStatus.NONE, author_domain, reason="single-label domain"), keep=True)
     search = discovery.policy(author_domain)
     outcome = _organization(DomainOutcome(DmarcStatus.NONE, author_domain, trace=search.trace), discovery)
     if search.failed:
         reason = "policy look-up failed" if search.failed == "dns" else "look-up limit reached before the policy was found"
-        return replace(outcome, status=DmarcStatus.TEMPERROR, reason=reason, limit_reached=search.failed == "limit")
-    if search.published is None:
-        return replace(outcome, reason="no policy record")
-    if not search.published.record.applies:
+        outcome = replace(outcome, status=DmarcStatus.TEMPERROR, reason=reason, limit_reached=search.failed == "limit")
+    elif search.published is None:
+        outcome = replace(outcome, reason="no policy record")
+    elif not search.published.record.applies:
         note = f"the record of {search.published.policy_domain} has no valid policy and no valid rua: DMARC does not apply"
-        return replace(outcome, reason="record without a valid policy", trace=(*outcome.trace, note))
-    return _judge(_with_policy(outcome, search.published, discovery), candidates, discovery)
+        outcome = replace(outcome, reason="record without a valid policy", trace=(*outcome.trace, note))
+    else:
+        outcome = _with_policy(outcome, search.published, discovery)
+    return Kept(outcome, keep=not search.failed, size=2000 + sum(map(len, outcome.trace)))
+
+
+def _outcome(author_domain: Domain, candidates: tuple[_Candidate, ...], discovery: Discovery) -> DomainOutcome:
+    """DMARC for one author domain."""
+    outcome = _found(author_domain, discovery)
+    return outcome if outcome.published is None else _judge(outcome, candidates, discovery)
 
 
 def _organization(outcome: DomainOutcome, discovery: Discovery) -> DomainOutcome:

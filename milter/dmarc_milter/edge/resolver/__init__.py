@@ -6,12 +6,12 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from pathlib import Path
 
 from dmarc_milter.edge.resolver.answer import Answer, Key, failed
-from dmarc_milter.edge.resolver.cache import Cache
+from dmarc_milter.edge.resolver.cache import Cache, Derived, Store
 from dmarc_milter.edge.resolver.client import Client, Counters
 from dmarc_milter.edge.resolver.exchange import Pending
 from dmarc_milter.edge.resolver.message import MessageResolver, Progress, canonical
@@ -44,6 +44,7 @@ class DnsResolver:
     ) -> None:
         self.counters = Counters()
         self.cache = Cache(entries=cache_entries, octets=cache_octets)
+        self.conclusions: Store[Hashable, Derived] = Store(entries=cache_entries, octets=cache_octets // 2)
         self._servers = Nameservers(nameservers, resolv_conf)
         self._timeout, self._clock = timeout, clock
         self._client: Client | None = None
@@ -81,6 +82,14 @@ class DnsResolver:
         if answer is not None:
             self.counters.hits += 1
         return answer
+
+    def concluded(self, key: Hashable) -> Derived | None:
+        """What was derived under this key, if all of its answers are still good."""
+        return self.conclusions.get(key, self._clock())
+
+    def conclude(self, key: Hashable, derived: Derived) -> None:
+        """Let other messages have it, as long as its answers are good."""
+        self.conclusions.keep(key, derived, self._clock())
 
     def encode(self, key: Key) -> bytes | None:
         """The question section, None for a name that cannot be asked."""
@@ -130,6 +139,7 @@ class DnsResolver:
         self._lock = threading.Lock()
         self._in_flight = {}
         self.cache.unlock()
+        self.conclusions.unlock()
         if client is not None:
             client.disown()
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Any, Generic, Protocol, TypeVar
 
-from dmarc_milter.edge.resolver.answer import Answer, Key
+from dmarc_milter.edge.resolver.answer import OVERHEAD, Answer, Key
 from dmarc_milter.lookup import LookupFailed
 
 POSITIVE_LIMIT = 3600  # seconds; a longer TTL would outlive a repaired record
@@ -13,15 +15,38 @@ NEGATIVE_LIMIT = 300
 FAILURE_LIFE = 1  # long enough to spare a struggling server a stampede, short enough to notice that it is back
 
 
-class Cache:
-    """(name, type) -> Answer. Reading takes no lock; what was not read since it was last looked at leaves first.
+class Entry(Protocol):
+    """What a Store holds. `expires` in seconds, monotonic; `size` in octets; `used` belongs to the Store."""
 
-    That is the clock form of least-recently-used: `get` only marks, `put` makes room.
+    expires: float
+    size: int
+    used: bool
+
+
+class Derived:
+    """What was computed from answers: good until the first of them is not. `asked` are the questions that it took."""
+
+    __slots__ = ("asked", "expires", "size", "used", "value")
+
+    def __init__(self, value: Any, asked: frozenset[Key], expires: float, size: int) -> None:
+        self.value, self.asked, self.expires = value, asked, expires
+        self.size = OVERHEAD + size + 150 * len(asked)
+        self.used = False
+
+
+K = TypeVar("K", bound=Hashable)
+E = TypeVar("E", bound=Entry)
+
+
+class Store(Generic[K, E]):
+    """Key -> entry. Reading takes no lock; what was not read since it was last looked at leaves first.
+
+    That is the clock form of least-recently-used: `get` only marks, `keep` makes room.
     """
 
     def __init__(self, *, entries: int, octets: int) -> None:
         self._entries, self._octets = entries, octets
-        self._answers: OrderedDict[Key, Answer] = OrderedDict()  # a plain dict finds its first key ever more slowly
+        self._answers: OrderedDict[K, E] = OrderedDict()  # a plain dict finds its first key ever more slowly
         self._size = 0
         self._lock = threading.Lock()
 
@@ -33,17 +58,16 @@ class Cache:
         """Octets held, as Answer.size estimates them."""
         return self._size
 
-    def get(self, key: Key, now: float) -> Answer | None:
-        """The answer, if there is one that is still good at `now` (seconds, monotonic)."""
+    def get(self, key: K, now: float) -> E | None:
+        """The entry, if there is one that is still good at `now` (seconds, monotonic)."""
         answer = self._answers.get(key)
         if answer is None or answer.expires <= now:
             return None
         answer.used = True
         return answer
 
-    def put(self, key: Key, answer: Answer, now: float) -> None:
-        """Give the answer its expiry, and keep it unless that is at once (TTL 0)."""
-        answer.expires = now + life(answer)
+    def keep(self, key: K, answer: E, now: float) -> None:
+        """Hold the entry in the place of an older one, unless it has expired already (TTL 0)."""
         with self._lock:
             old = self._answers.pop(key, None)
             if old is not None:
@@ -74,6 +98,15 @@ class Cache:
                 return
             answer.used = False
             self._answers[key] = answer
+
+
+class Cache(Store[Key, Answer]):
+    """(name, type) -> Answer."""
+
+    def put(self, key: Key, answer: Answer, now: float) -> None:
+        """Give the answer its expiry, and keep it unless that is at once (TTL 0)."""
+        answer.expires = now + life(answer)
+        self.keep(key, answer, now)
 
 
 def life(answer: Answer) -> float:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import Any, Literal, Protocol
 
 from dmarc_milter.edge.resolver.answer import UNASKABLE, Answer, Key, failed
+from dmarc_milter.edge.resolver.cache import Derived
 from dmarc_milter.edge.resolver.exchange import Pending
 from dmarc_milter.edge.resolver.wire import HOP_LIMIT
-from dmarc_milter.lookup import LimitExceeded, Question
+from dmarc_milter.lookup import LimitExceeded, Question, Remembers, Work
 
 GRACE = 1.0  # seconds past a look-up's own end before its thread is given up
 
@@ -22,6 +24,14 @@ class Source(Protocol):
 
     def cached(self, key: Key) -> Answer | None:
         """The remembered answer, if any."""
+        ...
+
+    def concluded(self, key: Hashable) -> Derived | None:
+        """What was derived under this key, if all of its answers are still good."""
+        ...
+
+    def conclude(self, key: Hashable, derived: Derived) -> None:
+        """Let other messages have it."""
         ...
 
     def encode(self, key: Key) -> bytes | None:
@@ -36,16 +46,17 @@ class Source(Protocol):
 class Progress:
     """What a message has asked and got; shared by its shares. `patience`: seconds it may still spend waiting."""
 
-    __slots__ = ("given", "lock", "patience", "started")
+    __slots__ = ("concluded", "given", "lock", "patience", "started")
 
     def __init__(self, patience: float) -> None:
         self.patience = patience
         self.given: dict[Key, Answer] = {}
         self.started: dict[Key, Pending | Answer] = {}
+        self.concluded: dict[Hashable, Derived] = {}
         self.lock = threading.Lock()
 
 
-class MessageResolver:
+class MessageResolver(Remembers):
     """Implements lookup.Resolver for one message, or for a share of it. May be used from several threads.
 
     `asked` counts different questions, remembered ones too, so that a verdict does not depend on what others asked before.
@@ -95,13 +106,42 @@ class MessageResolver:
         deadline = min(self._deadline, time.monotonic() + seconds)
         return MessageResolver(self._source, self._progress, queries=queries, deadline=deadline, outer=self)
 
+    def recall(self, key: Hashable) -> Any:
+        """See lookup.Remembers."""
+        known = self._progress.concluded.get(key) or self._source.concluded(key)
+        if known is None or not self._charge_all(known.asked):
+            return None
+        self._rests_on(known.expires)
+        return known.value
+
+    def derive(self, key: Hashable, work: Work) -> Any:
+        """See lookup.Remembers."""
+        known = self.recall(key)
+        if known is not None:
+            return known
+        scope = MessageResolver(self._source, self._progress, queries=sys.maxsize, deadline=self._deadline, outer=self)
+        found = work(scope)
+        if found.keep and scope.expires > -math.inf:
+            derived = Derived(found.value, frozenset(scope._asked), scope.expires, found.size)
+            self._progress.concluded[key] = derived
+            self._source.conclude(key, derived)
+        return found.value
+
+    def _rests_on(self, expires: float) -> None:
+        """Note in every scope around that something good until then was used."""
+        scope: MessageResolver | None = self
+        while scope is not None and expires < scope.expires:
+            scope.expires = expires
+            scope = scope._outer
+
     def _ask(self, name: str, rdtype: str) -> tuple[Any, ...]:
         key = canonical(name, rdtype)
-        answer = self._progress.given.get(key) or self._resolve(key)
-        scope: MessageResolver | None = self
-        while scope is not None and answer.expires < scope.expires:
-            scope.expires = answer.expires
-            scope = scope._outer
+        try:
+            answer = self._progress.given.get(key) or self._resolve(key)
+        except LimitExceeded:
+            self._rests_on(-math.inf)  # what comes of it is this message's own affair
+            raise
+        self._rests_on(answer.expires)
         if answer.failure is not None:
             raise answer.error(key)
         return answer.records
@@ -168,6 +208,20 @@ class MessageResolver:
                 return False
             for scope in fresh:
                 scope._asked.add(key)
+        return True
+
+    def _charge_all(self, keys: frozenset[Key]) -> bool:
+        """Count questions that were asked for another message; False, and nothing counted, where there is no room for all."""
+        with self._progress.lock:
+            scope: MessageResolver | None = self
+            while scope is not None:
+                if len(scope._asked) + len(keys) > scope._limit and len(scope._asked | keys) > scope._limit:
+                    return False
+                scope = scope._outer
+            scope = self
+            while scope is not None:
+                scope._asked |= keys
+                scope = scope._outer
         return True
 
     def _start_early(self, key: Key) -> None:
