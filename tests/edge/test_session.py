@@ -328,6 +328,20 @@ def test_a_failure_to_strip_is_a_temporary_one() -> None:
     assert send(one) == (TRY_LATER,)
 
 
+def test_a_client_that_could_not_be_read_is_not_judged() -> None:
+    """Without its address every message would look unauthenticated: that is our failure, not the sender's."""
+    evaluator = RecordingEvaluator()
+    one = Session(evaluator, SessionOptions(), name="c0")
+
+    def broken(_name: str) -> str:
+        raise RuntimeError("macros")
+
+    one.connect("192.0.2.1", broken)
+    for _ in range(2):
+        assert send(one) == (TRY_LATER,)
+    assert evaluator.failures[0][:2] == ("c0", "connect")
+
+
 def test_a_failing_cancel_does_not_reach_the_mta() -> None:
     evaluator = RecordingEvaluator(breaks="cancel")
     one = session(evaluator)

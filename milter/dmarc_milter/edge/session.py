@@ -105,6 +105,7 @@ class _Message:
     headers: Headers | None = None
     own: Own = Own()
     broken: str = ""
+    queue_id: str = ""
     recipients: dict[Domain, None] = field(default_factory=dict)
 
 
@@ -139,6 +140,8 @@ class Session:
         self._source: IPAddress | None = None
         self._helo = ""
         self._daemon = ""
+        self._broken = ""
+        """What went wrong before any message: without client or HELO none can be judged."""
         self._message: _Message | None = None
 
     @property
@@ -165,10 +168,11 @@ class Session:
         message = self._message = self._new_message()
         sender = reverse_path(argument)
         eai = any(each.upper() == b"SMTPUTF8" for each in parameters)
+        own = self._options.own_addresses
         self._source = self._source or parse_address(macros("{client_addr}"))
         self._daemon = self._daemon or macros("{daemon_name}")
-        message.envelope = replace(self._envelope(sender), smtputf8=eai)
-        message.own = Own(sender=_bare(argument) in self._options.own_addresses)
+        message.envelope = Envelope(source_ip=self._source, helo=self._helo, mail_from=sender, smtputf8=eai)
+        message.own = Own(sender=bool(own) and _bare(argument) in own)
         message.relayed = _within(self._source, self._options.trusted_relays)
         message.exempt = self._exemption(macros, relayed=message.relayed)
         if not message.exempt and not message.relayed:
@@ -181,15 +185,18 @@ class Session:
         domain = path_domain(argument)
         if not isinstance(domain, Malformed) and len(message.recipients) < MAX_RECIPIENT_DOMAINS:
             message.recipients[domain] = None
-        if _bare(argument) in self._options.own_addresses:
+        own = self._options.own_addresses
+        if own and _bare(argument) in own:
             message.own = replace(message.own, recipient=True)
 
-    @_remembered(None)
     def header(self, name: bytes, value: bytes) -> None:
-        """One header field. `value` keeps its leading space; folds are LF or CRLF."""
-        message = self._current()
-        if message.headers is None:
-            message.collector.add(name, value)
+        """One header field. `value` keeps its leading space; folds are LF or CRLF. (The most frequent event: no wrapper.)"""
+        try:
+            message = self._message or self._current()
+            if message.headers is None:
+                message.collector.add(name, value)
+        except Exception as error:
+            self.failed("header", error)
 
     @_remembered(None)
     def header_lost(self) -> None:
@@ -203,7 +210,7 @@ class Session:
         if message.headers is not None:
             return
         message.headers = message.collector.headers()
-        message.envelope = replace(message.envelope, queue_id=queue_id(macros("i")))
+        message.queue_id = queue_id(macros("i"))
         if message.exempt:
             return
         if message.relayed:
@@ -254,7 +261,9 @@ class Session:
         name = self._name
         if self._message is not None:
             self._message.broken = text
-            name = self._message.envelope.queue_id or name
+            name = self._message.queue_id or name
+        elif where in ("connect", "helo"):
+            self._broken = text
         self._evaluator.failed(name, where, text)
 
     def _answer(self, message: _Message, macros: Macros) -> tuple[Action, ...]:
@@ -262,11 +271,8 @@ class Session:
             return self._on_error()
         if message.collector.overflow:
             return (TOO_MANY_FIELDS,)
-        envelope = message.envelope = replace(
-            message.envelope,
-            queue_id=queue_id(macros("i")) or message.envelope.queue_id,
-            rcpt_domains=tuple(message.recipients),
-        )
+        message.queue_id = queue_id(macros("i")) or message.queue_id
+        envelope = replace(message.envelope, queue_id=message.queue_id, rcpt_domains=tuple(message.recipients))
         keep = _within(self._source, self._options.keep_results_from)
         if message.exempt or message.work is None:
             self._evaluator.exempted(envelope.queue_id or self._name, envelope, message.exempt)
@@ -294,10 +300,8 @@ class Session:
     def _new_message(self) -> _Message:
         options = self._options
         collector = Collector(options.header_bytes, options.header_fields, options.stand_ins)
-        return _Message(collector, self._envelope(ReversePath()))
-
-    def _envelope(self, sender: ReversePath) -> Envelope:
-        return Envelope(source_ip=self._source, helo=self._helo, mail_from=sender)
+        envelope = Envelope(source_ip=self._source, helo=self._helo, mail_from=ReversePath())
+        return _Message(collector, envelope, broken=self._broken)
 
     def _exemption(self, macros: Macros, *, relayed: bool) -> str:
         """Why the message is not evaluated, or "". Only what the MTA itself says counts, never the message."""
