@@ -1,4 +1,4 @@
-"""What the ledger costs: recording, draining, and reading back every report.
+"""What the ledger costs: recording, draining, reading back every report, and building it.
 
     python -m bench.ledger --messages 1000000 --rows 100000 --reports 20000 [--postgresql]
 
@@ -8,11 +8,13 @@ Prints the time of each step, memory at its highest, and octets of the store for
 from __future__ import annotations
 
 import argparse
+import random
 import resource
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -20,13 +22,19 @@ import msgspec
 from dmarc_milter.edge.ledger import schema
 from dmarc_milter.edge.ledger.database import connect, fetch
 from dmarc_milter.edge.ledger.drain import drain
+from dmarc_milter.edge.ledger.reports import ReportState
 from dmarc_milter.edge.ledger.retention import Retention, expire
 from dmarc_milter.edge.ledger.spool import Spool
 from dmarc_milter.edge.ledger.spoolfile import SpoolFile, SpoolOptions, SpoolRow
 from dmarc_milter.edge.ledger.status import size
 from dmarc_milter.edge.ledger.store import Store
+from dmarc_milter.edge.mailer import Mailer, Submission
+from dmarc_milter.edge.reporter import Asked, Tools
+from dmarc_milter.edge.reporter.build import build_report
 from dmarc_milter.report.facts import encode, from_evaluation
+from fakes.dns_zone import Zone
 from fakes.evaluations import NOON, evaluation
+from fakes.report_job import organization, reporting
 from live.postgres import private_postgres
 
 PARTS = 4
@@ -77,16 +85,33 @@ def run(url: str, folder: Path, arguments: argparse.Namespace) -> None:
         assert drained == (share, ""), drained
     [(rows,)] = fetch(store.database, "SELECT count(*) FROM report_row")
     with step(f"read {arguments.reports} reports, {rows} rows", arguments.reports):
-        counted = 0
+        counted, identities = 0, list[str]()
         while claimed := store.reports.claim("bench", ended_before=2**60, at_once=True, limit=500):
             counted += sum(number for report in claimed for _, number in store.reports.rows(report.id))
+            identities += [report.id for report in claimed]
     assert counted == share * PARTS, counted
+    build(store, identities)
     print(f"store: {octets(store, 'report_row') / rows:.0f} octets for each distinct row,", end=" ")
     print(f"{octets(store) / counted:.0f} for each message with the decision log")
     with step("expire the decision log", share * PARTS):
         expire(store.database, Retention(decision_days=0), now=int(NOON.timestamp()) + 86400)
     store.close()
     spool.close()
+
+
+def build(store: Store, identities: list[str]) -> None:
+    """Every report that was claimed, rendered, checked against its schema and queued; in equal parts."""
+    zone = Zone({"legit.example": {"MX": [(10, "mx.example")]}, "*._report._dmarc.legit.example": {"TXT": ["v=DMARC1"]}})
+    ask = partial(Asked, zone, lambda: 3600.0)
+    tools = Tools(store, reporting(), ask, organization, Mailer(Submission("127.0.0.1", 1)), "bench", random.Random(1))
+    share = max(1, len(identities) // PARTS)
+    for first in range(0, share * PARTS, share):
+        with step(f"build {share} reports", share):
+            for identity in identities[first : first + share]:
+                report = store.reports.get(identity)
+                assert report is not None
+                assert build_report(report, tools) is ReportState.QUEUED, store.reports.get(identity)
+        zone.calls.clear()
 
 
 def octets(store: Store, table: str = "") -> int:

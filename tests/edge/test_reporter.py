@@ -162,6 +162,25 @@ def test_now_closes_the_open_period_and_later_mail_makes_a_report_of_its_own(job
     assert len({read(mail.message)[0].report_id for mail in sink.mails}) == 2
 
 
+def test_now_leaves_nothing_behind_what_has_to_wait(job: Job, sink: Sink) -> None:
+    """More reports and deliveries that cannot go than one claim holds: those behind them still go, and each is tried once."""
+    job.set(spread_minutes=45.0, max_per_destination=1000)
+    silent = [f"s{n}.example" for n in range(25)]
+    for name in silent:
+        job.zone.fail(name, "MX")
+    job.see(*(to(f"a@{name}", author=name) for name in silent))
+    job.run(now=True)
+    refused = {f"r{n}@legit.example" for n in range(25)}
+    job.see(*(to(each, author=f"{each[:-14]}.legit.example", policy_domain=f"{each[:-14]}.legit.example") for each in sorted(refused)))
+    job.see(*(to("good@legit.example", author=f"g{n}.legit.example", policy_domain=f"g{n}.legit.example") for n in range(25)))
+    tries: list[str] = []
+    sink.answer = lambda stage, who: (tries.append(who) or "450 later") if stage == "rcpt" and who in refused else ""  # type: ignore[func-returns-value]
+    job.run(now=True)
+    assert len(sink.mails) == 25
+    assert sorted(tries) == sorted(refused)
+    assert job.run(now=True).built[ReportState.DUE] == 25
+
+
 # --- what is not sent -----------------------------------------------------------------------------------------------------------------
 
 

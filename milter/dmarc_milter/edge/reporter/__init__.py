@@ -48,19 +48,20 @@ def run(tools: Tools, *, now: bool = False, seconds: float = 3000.0, progress: P
 
 def _build_all(tools: Tools, done: Run, end: float, progress: Progress, *, now: bool) -> None:
     seen: set[str] = set()
+    again: list[Report] = []  # postponed a moment ago, and claimed once more because nothing is to wait: kept out of the way
     while time.monotonic() < end:
         claimed = tools.store.reports.claim(tools.owner, ended_before=FOR_EVER if now else tools.now - GRACE, at_once=now, limit=BATCH)
         fresh = [report for report in claimed if report.id not in seen]
-        for report in claimed:
-            if report.id in seen:  # postponed a moment ago, and claimed again because nothing is to wait
-                tools.store.reports.postpone(report.id, tools.owner, report.next_at, report.note)
-        if not fresh:
-            return
+        again += [report for report in claimed if report.id in seen]
+        if not claimed:
+            break
         claimed_at = tools.now
         for report in fresh:
             seen.add(report.id)
             _build_one(report, claimed_at, tools, done)
             progress("build", 1)
+    for report in again:
+        tools.store.reports.postpone(report.id, tools.owner, report.next_at, report.note)
 
 
 def _build_one(report: Report, claimed_at: int, tools: Tools, done: Run) -> None:
@@ -94,22 +95,27 @@ def _deliver(delivery: Delivery, tools: Tools) -> Delivered:
 
 def _send_all(tools: Tools, done: Run, end: float, progress: Progress, *, now: bool) -> None:
     seen: set[tuple[str, str]] = set()
+    again: list[Delivery] = []
     while time.monotonic() < end and not done.problem:
         claimed = tools.store.deliveries.claim(tools.owner, at_once=now, limit=BATCH)
-        claimed_at, fresh = tools.now, False
+        if not claimed:
+            break
+        claimed_at = tools.now
         for delivery in claimed:
-            key = (delivery.report_id, delivery.address)
-            late = tools.now - claimed_at > LEASE // 3 or time.monotonic() > end
-            if key in seen or late or done.problem:
+            if (delivery.report_id, delivery.address) in seen:
+                again.append(delivery)
+            elif done.problem or tools.now - claimed_at > LEASE // 3 or time.monotonic() > end:
                 tools.store.deliveries.release(delivery, tools.owner, delivery.next_at)
-                continue
-            seen.add(key)
-            fresh = True
-            found = _deliver(delivery, tools)
-            done.held += found.held
-            done.sent[found.state] += not found.held
-            if found.server:
-                done.problem = found.reply
-            progress("send", 1)
-        if not fresh:
-            return
+            else:
+                seen.add((delivery.report_id, delivery.address))
+                _note(_deliver(delivery, tools), done)
+                progress("send", 1)
+    for delivery in again:
+        tools.store.deliveries.release(delivery, tools.owner, delivery.next_at)
+
+
+def _note(found: Delivered, done: Run) -> None:
+    done.held += found.held
+    done.sent[found.state] += not found.held
+    if found.server:
+        done.problem = found.reply
