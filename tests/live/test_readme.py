@@ -60,7 +60,7 @@ def test_every_command_of_the_readme_works() -> None:
             assert "dmarc" in shell.run(check, allowed={0, 1})
             queue_id = postfix.send(letter("Boss <boss@none.example>"), "reader", client=SENDER).queue_id
             assert "none.example" in shell.run(why.replace("QUEUE-ID", queue_id))
-            assert "fine" in shell.run(reload)
+            assert "ok       file" in shell.run(reload)
             shell.run(undo)
             eventually(lambda: not answers(port), what="the milter has stopped")
             eventually(lambda: arrives(postfix) and not marked(postfix), what="mail flows unmarked")
@@ -96,6 +96,8 @@ def copy_project(folder: Path, *, port: int, nameserver: str) -> None:
             shutil.copy2(REPOSITORY / name, folder / name)
     for name in (".venv", ".test"):
         (folder / name).symlink_to(REPOSITORY / name)
+    for name in ("pyproject.toml", "tools/setup.sh", "tools/setup_tests.sh"):
+        os.utime(folder / name, (0, 0))  # older than the environment, which is shared: set-up from here would bind it to this folder
     conf = folder / "conf/dmarc-milter.toml"
     text = conf.read_text().replace("nameservers = []", f'nameservers = ["{nameserver}"]')
     conf.write_text(text.replace("inet:8893@", f"inet:{port}@"))
