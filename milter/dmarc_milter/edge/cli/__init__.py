@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     wanted = next((each for each in arguments if not each.startswith("-")), "")
     for name, sentence in COMMANDS.items():
-        module = _module(name)
+        module = module_of(name)
         if module is None:
             continue
         command = subparsers.add_parser(name, help=sentence, description=sentence[0].upper() + sentence[1:] + ".")
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
-def _module(command: str) -> str | None:
+def module_of(command: str) -> str | None:
     """The module of a command; None when this installation comes without it."""
     name = f"{__name__}.{'import_' if command == 'import' else command}"
     return name if importlib.util.find_spec(name) else None

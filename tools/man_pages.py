@@ -1,0 +1,125 @@
+"""Print the manual pages from the command line's own parser and the configuration's own schema, so that they cannot drift.
+
+python tools/man_pages.py docs/man      writes dmarc-milter.8 and dmarc-milter.toml.5
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import inspect
+import sys
+from pathlib import Path
+from typing import get_type_hints
+
+import msgspec
+
+from dmarc_milter.edge.cli import COMMANDS, module_of
+from dmarc_milter.edge.config.sample import describe, toml
+from dmarc_milter.edge.config.schema import Config, PolicyRule
+
+ABOUT = """\
+dmarc-milter is a mail filter for Postfix and Sendmail. For every message from outside it verifies SPF, DKIM and ARC, evaluates
+DMARC, applies the policy that the author's domain publishes and the administrator's own rules, writes an Authentication-Results
+field, and records what it saw, from which it sends aggregate and failure reports.
+"""
+FORMAT = "TOML. A key that is not there has the default shown here. Unknown keys and bad values are errors.\n"
+STATUS = (
+    ("0", "fine"),
+    ("1", "the answer is no: nothing found, something wrong, or a message that would not be delivered plainly"),
+    ("2", "usage or configuration error; one line says what to do"),
+    ("75", "try again later: the store or the DNS does not answer"),
+)
+SIGNALS = (
+    ("SIGHUP", "read the configuration again; a bad file changes nothing"),
+    ("SIGTERM", "finish the sessions in flight and stop; a second one stops at once"),
+)
+FILES = (
+    ("/etc/dmarc-milter/dmarc-milter.toml", "configuration, see dmarc-milter.toml(5)"),
+    ("/var/lib/dmarc-milter", "spool and store"),
+)
+
+
+def escaped(text: str) -> str:
+    """Text as troff takes it literally."""
+    text = text.replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq").replace('"', "\\(dq")
+    return "\n".join("\\&" + line if line.startswith(".") else line for line in text.split("\n"))
+
+
+def item(head: str, text: str) -> str:
+    return f".TP\n.B {escaped(head)}\n{escaped(text)}\n"
+
+
+def section(name: str, body: str) -> str:
+    return f".SH {name}\n{body}"
+
+
+def page_8() -> str:
+    """dmarc-milter(8)."""
+    commands = "".join(command(name, sentence) for name, sentence in COMMANDS.items() if module_of(name))
+    return (
+        '.TH DMARC\\-MILTER 8 "" "dmarc-milter"\n'
+        + section("NAME", "dmarc\\-milter \\- verify, enforce and report DMARC for inbound mail\n")
+        + section("SYNOPSIS", ".B dmarc\\-milter\n.I COMMAND\n.RI [ options ]\n")
+        + section("DESCRIPTION", escaped(ABOUT))
+        + section("COMMANDS", commands)
+        + section("SIGNALS", "".join(item(*each) for each in SIGNALS))
+        + section("EXIT STATUS", "".join(item(*each) for each in STATUS))
+        + section("FILES", "".join(item(*each) for each in FILES))
+        + section("SEE ALSO", "dmarc\\-milter.toml(5), postconf(5), RFC 9989, RFC 9990, RFC 9991, RFC 8601\n")
+    )
+
+
+def command(name: str, sentence: str) -> str:
+    """A command with its options, and its subcommands with theirs."""
+    module = module_of(name)
+    assert module
+    parser = argparse.ArgumentParser(prog=f"dmarc-milter {name}", add_help=False)
+    importlib.import_module(module).add_arguments(parser)
+    return f".SS {escaped(f'dmarc-milter {name}')}\n{escaped(sentence[0].upper() + sentence[1:] + '.')}\n" + options(parser, "")
+
+
+def options(parser: argparse.ArgumentParser, prefix: str) -> str:
+    text = ""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            helps = {choice.dest: choice.help for choice in action._choices_actions}
+            for name, child in action.choices.items():
+                text += item(f"{prefix}{name}", str(helps.get(name, ""))) + f".RS\n{options(child, '')}.RE\n"
+        elif not isinstance(action, argparse._HelpAction):
+            head = ", ".join(action.option_strings) or str(action.metavar or action.dest)
+            shown = f" {action.metavar or action.dest.upper()}" if action.option_strings and action.nargs != 0 else ""
+            text += item(head + shown, str(action.help or "").replace("%(default)s", str(action.default)))
+    return text
+
+
+def page_5() -> str:
+    """dmarc-milter.toml(5)."""
+    sections = ""
+    for field in msgspec.structs.fields(Config):
+        defaults = getattr(Config(), field.name)
+        sections += section(escaped(f"[{field.name}]").upper(), escaped(inspect.getdoc(type(defaults)) or "") + "\n")
+        for key, hint in get_type_hints(type(defaults), include_extras=True).items():
+            if key != "rules":
+                sections += item(f"{key} = {toml(getattr(defaults, key))}", describe(hint))
+    sections += section("[[POLICY.RULES]]", escaped(inspect.getdoc(PolicyRule) or "") + "\n")
+    sections += "".join(item(key, describe(hint)) for key, hint in get_type_hints(PolicyRule, include_extras=True).items())
+    return (
+        '.TH DMARC\\-MILTER.TOML 5 "" "dmarc-milter"\n'
+        + section("NAME", "dmarc\\-milter.toml \\- configuration of dmarc\\-milter(8)\n")
+        + section("DESCRIPTION", escaped(FORMAT))
+        + sections
+        + section("SEE ALSO", "dmarc\\-milter(8)\n")
+    )
+
+
+def main() -> int:
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "dmarc-milter.8").write_text(page_8(), encoding="utf-8")
+    (folder / "dmarc-milter.toml.5").write_text(page_5(), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
