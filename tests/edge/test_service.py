@@ -205,6 +205,20 @@ def test_sigterm_waits_no_longer_than_configured(tmp_path: Path) -> None:
             ask(mta)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2])
+def test_signals_to_a_worker_change_nothing(daemon: Daemon, number: signal.Signals) -> None:
+    """systemd and terminals signal the whole group: the supervisor alone decides, and libmilter's own handling never sees them."""
+    mta = opened(daemon)
+    before = daemon.workers()
+    for _ in range(20):
+        for pid in before:
+            os.kill(pid, number)
+    time.sleep(0.3)
+    assert ask(mta).code == 250
+    assert ask(opened(daemon)).code == 250
+    assert daemon.workers() == before
+
+
 def test_a_second_sigterm_stops_at_once(daemon: Daemon) -> None:
     """FLT-02, with a drain time of 30 s and a session open."""
     assert daemon.process is not None
@@ -475,6 +489,38 @@ def test_connections_beyond_the_limit_are_turned_away(tmp_path: Path) -> None:
             opened(daemon)
         held.pop().close()
         assert wait_for(lambda: _served(daemon))
+
+
+FEW_DESCRIPTORS = """
+import resource, runpy
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+runpy.run_module("fakes.scripted_service", run_name="__main__")
+"""
+
+
+def test_few_descriptors_mean_few_connections(tmp_path: Path) -> None:
+    """FLT-06: with 64 descriptors the rest is turned away, no worker dies or spins, and all is well afterwards."""
+    with Daemon(tmp_path, {"milter": {"workers": 1}}, command=("-c", FEW_DESCRIPTORS)) as daemon:
+        turned_away = 0
+        for _ in range(100):
+            try:
+                opened(daemon)
+            except Gone:
+                turned_away += 1
+        assert 60 < turned_away < 100
+        (worker,) = daemon.workers()
+        before = _cpu_seconds(worker)
+        time.sleep(1)
+        assert _cpu_seconds(worker) - before < 0.5
+        for client in daemon.clients:
+            client.close()
+        assert wait_for(lambda: _served(daemon))
+        assert daemon.workers() == [worker]
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _served(daemon: Daemon) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import select
 import signal
 import socket
@@ -121,8 +122,14 @@ def _start_libmilter(config: Config, service: Service, slot: Slot, sock: socket.
         meter.count("connections")
         return Session(service.evaluator, service.options, name=name)
 
-    libmilter.Callbacks(make_session, slot, config.milter.max_connections).register("dmarc-milter")
+    libmilter.Callbacks(make_session, slot, _most_connections(config)).register("dmarc-milter")
     return libmilter.serve(sock, config.milter.idle_timeout)
+
+
+def _most_connections(config: Config) -> int:
+    """As configured, and never so many that descriptors run out: libmilter's listener would spin without a pause."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return config.milter.max_connections if soft == resource.RLIM_INFINITY else min(config.milter.max_connections, max(4, soft // 2))
 
 
 def _replace(listening: int, family: int) -> None:
