@@ -70,14 +70,15 @@ class _Token(NamedTuple):
 
 # Nothing but a fold may break a line, and no reader agrees with another about the other controls (RFC 5322 4.1 lets them be).
 FORBIDDEN = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|\n(?![ \t])")
-# An encoded-word counts as one atom whatever it holds (RFC 2047 5 (3) allows less, senders write more).
+# An encoded-word counts as one atom whatever its text holds (RFC 2047 5 (3) allows less, senders write more); the charset is a
+# token (RFC 2047 2).
 # FWS, quoted-string, domain-literal, specials, and all else: atext, dots and 8-bit (RFC 5322 3.2, RFC 6532 3.2). Every
 # alternative starts with another octet and every repetition is possessive, so matching is linear.
 TOKEN = re.compile(
     rb"""(?P<SPACE>[ \t\r\n]++)
     |(?P<QUOTED>"(?:[^"\\]|\\[^\r\n])*+")
     |(?P<LITERAL>\[[^\[\]\\]*+\])
-    |(?P<ENCODED>=\?[!->@-~]{1,60}+\?[BbQq]\?[!->@-~]*+\?=)
+    |(?P<ENCODED>=\?[!#-'*+\-0-9A-Z^-~]{1,60}+\?[BbQq]\?[!->@-~]*+\?=)
     |(?P<SPECIAL>[<>@,;:])
     |(?P<ATOM>[^ \t\r\n"\[\]<>@,;:()\\]++)""",
     re.VERBOSE,

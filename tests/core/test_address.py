@@ -138,6 +138,7 @@ MALFORMED = [
     ("HDR-03", b"John\rFrom: <admin@legit.example>, <a@attack.example>", [LEGIT, ATTACK]),
     ("HDR-03", b'"x\nFrom: admin@legit.example" <a@attack.example>', [LEGIT, ATTACK]),
     ("other ats", "<admin＠legit.example@attack.example>".encode(), [LEGIT, ATTACK]),
+    ("@ in a charset, found by fuzzing", b"=?utf-8@?Q?admin=40legit.example?= , John <john@legit.example>", [LEGIT]),
     ("glued by some readers", b"a@legit.example via B <b@legit.example>", [LEGIT]),
     ("@ that names nothing", b"Bob @ <b@legit.example>", [LEGIT]),
     ("@ that names another", b"Bob @ Acme <b@legit.example>", ["acme", LEGIT]),

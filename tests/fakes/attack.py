@@ -387,6 +387,7 @@ class Stage:
         ranks = [order[each.method] for each in heard.ours.results]
         assert ranks == sorted(ranks), "I2: spf, dkim, arc, dmarc"
         for each in heard.ours.results:
+            assert each.repeated <= {"policy.override", "policy.tag"}, each
             for comment in each.comments:
                 assert not NAMES.search(comment), f"I2: the sender's text in a comment: {comment}"
         assert not heard.ours.comments

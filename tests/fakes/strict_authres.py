@@ -39,6 +39,8 @@ class Result:
     comments: list[str] = field(default_factory=list)
     quoted: set[str] = field(default_factory=set)
     """The properties whose value stood in quotes."""
+    repeated: set[str] = field(default_factory=set)
+    """The properties that stood there more than once; `properties` has the last."""
 
 
 @dataclass
@@ -190,8 +192,8 @@ def _property(reader: _Reader, result: Result) -> None:
     reader.expect("=")
     reader.cfws()
     value, quoted = reader.pvalue()
-    if name in result.properties and name != "policy.override":
-        raise NotStrict(f"{name} repeated")
+    if name in result.properties:
+        result.repeated.add(name)
     result.properties[name] = value
     if quoted:
         result.quoted.add(name)
