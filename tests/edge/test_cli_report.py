@@ -73,7 +73,7 @@ def test_the_way_of_a_report(report: Command) -> None:
     assert (due["policy_domain"], due["begin"], due["end"], due["rows"], due["messages"]) == ("legit.example", day, day + 86399, 2, 3)
     assert (due["state"], [each["address"] for each in due["destinations"]]) == ("due", ["agg@legit.example"])
     code, out, _ = report("send", "--now")
-    assert (code, "1 reports queued" in out, "1 deliveries sent" in out) == (0, True, True)
+    assert (code, out) == (0, "reports: 1 queued; deliveries: 1 sent\n")
     [sent] = report.lines("list")
     assert (sent["report_id"], sent["state"], sent["destinations"][0]["state"]) == (due["report_id"], "sent", "sent")
     assert read(report.sink.mails[0].message)[0].report_id == due["report_id"]

@@ -329,6 +329,17 @@ def test_rpt_10_a_report_that_is_too_large_is_folded_until_it_fits(job: Job, sin
     assert int(error.split()[0]) + found.messages == 3005
 
 
+def test_rpt_10_no_report_needs_more_than_its_share_of_memory(job: Job, sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows beyond the weight are folded before anything is rendered, and counted."""
+    monkeypatch.setattr("dmarc_milter.edge.reporter.build.MAX_WEIGHT", 60)
+    job.see(*(evaluation(source_ip=f"10.0.0.{n}") for n in range(50)))
+    next_day(job)
+    job.run()
+    [found] = read(sink.mails[0].message)
+    assert (len(found.records), found.messages) == (10, 10)
+    assert found.errors[0].startswith("40 further messages")
+
+
 # --- RPT-06: caps ---------------------------------------------------------------------------------------------------------------------
 
 

@@ -105,17 +105,14 @@ def print_run(done: Run, *, as_json: bool) -> None:
     """What a run of the job did."""
     built = {state.value: number for state, number in sorted(done.built.items())}
     sent = {state.value: number for state, number in sorted(done.sent.items()) if number}
-    failures = {state: number for state, number in sorted(done.failures.items())}
+    failures: dict[str, int] = {state: number for state, number in sorted(done.failures.items())}
     if as_json:
         print_json({"built": built, "failures": failures, "deliveries": sent, "held": done.held, "problem": done.problem})
         return
-    words = [f"{number} reports {state}" for state, number in built.items()] + [
-        f"{number} deliveries {state}" for state, number in sent.items()
-    ]
-    words += [f"{number} failure reports {state}" for state, number in failures.items()]
-    if done.held:
-        words.append(f"{done.held} deliveries held by a limit of the day")
-    print(", ".join(words) or "nothing was due")
+    held = {"held by a limit of the day": done.held} if done.held else {}
+    kinds: dict[str, dict[str, int]] = {"reports": built, "failure reports": failures, "deliveries": sent | held}
+    words = [f"{kind}: {', '.join(f'{number} {state}' for state, number in found.items())}" for kind, found in kinds.items() if found]
+    print("; ".join(words) or "nothing was due")
 
 
 def print_show(reports: Sequence[ReadReport]) -> None:
