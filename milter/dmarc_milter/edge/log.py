@@ -7,11 +7,14 @@ import logging
 import os
 import re
 import select
+import socket
 import threading
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from queue import SimpleQueue
+
+from dmarc_milter.edge import journal
 
 Value = str | int | float | bool | None
 Entry = tuple[str, str, Mapping[str, Value], float]
@@ -91,6 +94,7 @@ class Log:
 
     def __init__(self, fd: int = 2, *, form: str = "text", level: str = "info") -> None:
         self._fd = fd
+        self._journal = journal.connect(fd)
         self._render = json_line if form == "json" else text_line
         self._least = LEVELS.index(level)
         self._queue: SimpleQueue[Entry | None] | None = None
@@ -111,6 +115,12 @@ class Log:
         self._thread.join(seconds)
         self._queue = None
 
+    def close(self) -> None:
+        """Let go of the journal; lines go to the descriptor from now on."""
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+
     def debug(self, event: str, /, **fields: Value) -> None:
         self.write("debug", event, fields)
 
@@ -129,7 +139,7 @@ class Log:
             return
         entry = (level, event, fields, time.time())
         if self._queue is None:
-            self._write_now(self._line(*entry))
+            self._write_now(entry)
         elif self._queue.qsize() < QUEUE:
             self._queue.put(entry)
         else:
@@ -141,19 +151,34 @@ class Log:
             head["time"] = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
         return self._render({**head, **{key: value for key, value in fields.items() if key != "id"}}).encode("ascii", "replace") + b"\n"
 
-    def _write_now(self, line: bytes) -> None:
+    def _write_now(self, entry: Entry) -> None:
         try:
+            if self._to_journal(entry, socket.MSG_DONTWAIT):
+                return
             if select.select([], [self._fd], [], 0)[1]:
-                os.write(self._fd, line)
+                os.write(self._fd, self._line(*entry))
             else:
                 self.dropped += 1
         except (OSError, ValueError):
             self.dropped += 1
 
+    def _to_journal(self, entry: Entry, flags: int = 0) -> bool:
+        """Whether the journal has it, with its fields; what it does not take goes to the descriptor."""
+        if self._journal is None:
+            return False
+        level, event, fields, _ = entry
+        shown = {key: UNSAFE.sub(_escape, _text(value)) for key, value in {"event": event, **fields}.items()}
+        try:
+            self._journal.send(journal.entry(level, self._line(*entry)[:-1], shown), flags)
+        except OSError:
+            return False
+        return True
+
     def _run(self, entries: SimpleQueue[Entry | None]) -> None:
         while (entry := entries.get()) is not None:
             try:
-                os.write(self._fd, self._line(*entry))
+                if not self._to_journal(entry):
+                    os.write(self._fd, self._line(*entry))
             except Exception:  # a full disk, a gone reader, or a field of ours that cannot be shown: the next line is tried
                 self.dropped += 1
 
