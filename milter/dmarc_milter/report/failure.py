@@ -33,7 +33,7 @@ MAX_FIELDS = 200
 MAX_FIELD = 2000
 """Octets of one field's value that are looked at."""
 MAX_HEADERS = 32 * 1024
-LINE = 70
+LINE, WORD = 70, 900
 TOKEN = 12
 REDACTED = "[redacted]"
 
@@ -232,15 +232,15 @@ def _token(local: bytes, key: bytes) -> str:
 
 
 def _folded(name: str, value: str) -> bytes:
-    """One field: at spaces where there are some, else by force. The result has no line over 200 octets."""
+    """One field: folded at spaces, and where there is none for too long by force. No line has more than 998 octets (RFC 5322 2.1.1)."""
     lines = [f"{name}:"]
     for word in value.split(" "):
         if len(lines[-1]) + 1 + len(word) > LINE and len(lines[-1]) > len(name) + 1:
             lines.append("")
-        for start in range(0, max(len(word), 1), LINE):
+        for start in range(0, max(len(word), 1), WORD):
             if start:
                 lines.append("")
-            lines[-1] += " " + word[start : start + LINE]
+            lines[-1] += " " + word[start : start + WORD]
     return "\r\n".join(lines).encode("ascii") + b"\r\n"
 
 
