@@ -38,8 +38,9 @@ def from_field(octets: bytes) -> None:
     one = address.author([octets]).domain
     if one and octets.isascii() and not set(octets) & set(b'"(\\'):
         text = octets.decode().replace("\r\n", "")
-        seen = {each.rpartition("@")[2].lower().rstrip(".") for _, each in getaddresses([text]) if "@" in each}
-        assert seen <= {one.name}, seen
+        names = (domain.parse(each.rpartition("@")[2]) for _, each in getaddresses([text]) if "@" in each)
+        seen = {each for each in names if isinstance(each, Domain)}
+        assert seen <= {one}, seen
 
 
 def path(octets: bytes) -> None:
