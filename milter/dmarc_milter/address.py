@@ -132,6 +132,8 @@ def _split_path(argument: bytes) -> tuple[bytes, bytes]:
 
 def _last_unquoted_at(path: bytes) -> int:
     """Where the last @ outside quoted strings stands; -1 if nowhere. Raises _NotStrict when a quote is left open."""
+    if b'"' not in path:
+        return path.rfind(b"@")
     position, found = 0, -1
     while position < len(path):
         piece = PATH_PIECE.match(path, position)

@@ -50,11 +50,18 @@ def properties(*triples: tuple[str, str, str]) -> tuple[Property, ...]:
     """The properties (ptype, name, value) that can be written; an empty, long or unprintable value leaves its property out."""
     kept = []
     for ptype, name, value in triples:
-        try:
-            kept.append(Property(ptype, name, value))
-        except ValueError:
-            continue
+        each = _property(ptype, name, value) if len(value) <= MAX_VALUE else None
+        if each is not None:
+            kept.append(each)
     return tuple(kept)
+
+
+@lru_cache(maxsize=1024)
+def _property(ptype: str, name: str, value: str) -> Property | None:
+    try:
+        return Property(ptype, name, value)
+    except ValueError:
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass
+from functools import lru_cache
 
 import idna
 
@@ -49,6 +50,7 @@ class Domain:
         return Domain(".".join(self.labels[-count:]))
 
 
+@lru_cache(maxsize=2048)
 def parse(text: str | bytes) -> Domain | Malformed:
     """The name that `text` spells, in lower-case A-labels; one root dot at the end is dropped. Never raises.
 

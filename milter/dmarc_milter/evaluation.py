@@ -54,6 +54,7 @@ class Evaluation:
     verdict: Verdict
 
 
+IN_MESSAGE_ID = bytes(octet for octet in range(0x21, 0x7F) if octet not in b"<>")
 MAX_LOOKED_AT = 4096
 """Octets of a field's value that are read for facts."""
 
@@ -81,7 +82,7 @@ def _first(headers: Headers, name: bytes) -> bytes:
 def _message_id(value: bytes) -> str:
     """What stands in angle brackets, or the whole value of those who forget them (RFC 5322 3.6.4)."""
     bare = value[1:-1] if value.startswith(b"<") and value.endswith(b">") else value
-    odd = len(bare) > 250 or any(not 0x21 <= octet <= 0x7E or octet in b"<>" for octet in bare)
+    odd = len(bare) > 250 or bare.translate(None, IN_MESSAGE_ID)
     return "" if odd else bare.decode("ascii")
 
 

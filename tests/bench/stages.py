@@ -13,7 +13,6 @@ import pstats
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,16 +24,17 @@ from dmarc_milter.edge.board import Board
 from dmarc_milter.edge.config import load
 from dmarc_milter.edge.log import Log
 from dmarc_milter.edge.session import Session
+from dmarc_milter.edge.threads import Task
 from fakes.daemon import ROOT, toml
 
 
 class AtOnce:
     """An executor that does everything before `submit` returns."""
 
-    def submit(self, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        future.set_result(work(*arguments))
-        return future
+    def submit(self, work: Callable[..., Any], *arguments: Any) -> Task[Any]:
+        task = Task(work, arguments)
+        task.run()
+        return task
 
 
 @contextmanager
@@ -86,7 +86,7 @@ def main() -> None:
     arguments = parser.parse_args()
     corpus = load_or_make(arguments.folder)
     at_once = AtOnce()
-    evaluator.ThreadPoolExecutor = assemble.ThreadPoolExecutor = lambda *_: at_once  # type: ignore[assignment,attr-defined]
+    evaluator.Threads = lambda *_: at_once  # type: ignore[assignment,misc]
     ttl = 0 if arguments.cold else 3600
     with (
         tempfile.TemporaryDirectory() as folder,

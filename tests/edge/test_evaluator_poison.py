@@ -20,7 +20,7 @@ from dmarc_milter.edge.metrics import Meter
 from dmarc_milter.edge.session import Own
 from dmarc_milter.edge.suffixes import load_suffixes
 from dmarc_milter.evaluation import Evaluation
-from dmarc_milter.lookup import Resolver
+from dmarc_milter.lookup import Question, Resolver
 from dmarc_milter.message import Envelope, HeaderField, Headers
 from fakes.dns_zone import Zone
 
@@ -49,6 +49,9 @@ class Bench:
 
     def for_message(self, seconds: float, max_queries: int) -> Resolver:
         return Zone.parse(ZONE)
+
+    def remembers(self, question: Question) -> bool:
+        return False
 
     def record(self, evaluation: Evaluation) -> bool:
         self.rows.append(evaluation)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Sequence
 from typing import Literal
 
@@ -67,15 +66,20 @@ class SignedHeaders:
             known = self._canonical[mode, position] = canonicalize(self._headers.fields[position], mode)
         return known
 
+    def unsigned(self, names: Sequence[bytes], wanted: Sequence[bytes]) -> tuple[bytes, ...]:
+        """Those of `wanted` of which `names` leaves at least one field unsigned."""
+        return tuple(name for name in wanted if (found := self._headers.positions(name)) and len(found) > names.count(name))
+
     def uncovered(self, names: Sequence[bytes], name: bytes) -> int:
         """How many fields called `name` the list `names` leaves unsigned."""
         return max(0, len(self._headers.positions(name)) - names.count(name))
 
     def _select(self, names: Sequence[bytes], mode: Mode, position: int) -> list[tuple[bytes, bytes]]:
         positions: list[int] = []
-        for name, count in Counter(names).items():
+        for name in dict.fromkeys(names):
             candidates = [each for each in self._headers.positions(name) if each != position]
-            positions.extend(candidates[-count:])
+            if candidates:
+                positions.extend(candidates[-names.count(name) :])
         selected: list[tuple[bytes, bytes]] = dkim.select_headers([self.canonical(each, mode) for each in sorted(positions)], names)
         return selected
 

@@ -148,7 +148,7 @@ class Judge:
         return ""
 
     def _unsigned(self, signature: Signature) -> tuple[str, ...]:
-        return tuple(name.decode("ascii") for name in MAY_CHANGE_MEANING if self.headers.uncovered(signature.names, name))
+        return tuple(name.decode("ascii") for name in self.headers.unsigned(signature.names, MAY_CHANGE_MEANING))
 
 
 def _distance(signature: Signature, author_domains: Sequence[Domain]) -> tuple[int, int]:

@@ -35,7 +35,7 @@ class Collector:
         size = len(name) + len(value) + 3
         if not self.truncated and self._bytes + size <= self._max_bytes and len(self._fields) < self._max_fields:
             self._bytes += size
-            self._fields.append(HeaderField(name, with_crlf(value)))
+            self._fields.append(HeaderField(name, with_crlf(value) if b"\n" in value else value))
             return
         self.truncated = True
         if (lower := name.lower()) in REMOVABLE:

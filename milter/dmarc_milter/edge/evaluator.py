@@ -121,7 +121,7 @@ class CoreWork:
         # Where the record is at hand a thread of its own would cost more than the check does with all the rest.
         if self._spf_allowed and name is not None and not tools.dns.remembers(Question(name.name, "TXT")):
             self._spf = tools.executor.submit(self._check_spf)
-        self._prepared: Task[_Prepared] | None = None
+        self._prepared: _Prepared | None = None
         self._headers = Headers(())
         self._own = Own()
         self._keep = False
@@ -134,7 +134,8 @@ class CoreWork:
         self._headers = headers
         self._fingerprint = fingerprint(self._envelope, headers)
         if not self._tools.board.is_poison(self._fingerprint, now=time.monotonic()):
-            self._prepared = self._tools.executor.submit(self._prepare)
+            # Here and not on a thread of its own: it is text alone, and the look-ups leave a change of thread earlier.
+            self._prepared = self._prepare()
 
     def body(self, chunk: bytes) -> bool:
         self._size += len(chunk)
@@ -167,9 +168,8 @@ class CoreWork:
         with self._tools.slot.working(self._fingerprint):
             return check_spf(self._envelope, self._resolver, self._tools.options.spf)
 
-    def _hash(self, prepared: Task[_Prepared]) -> bool:
+    def _hash(self, ready: _Prepared) -> bool:
         """Hash what has come; plain hashlib work, allowed on libmilter's threads."""
-        ready = prepared.result(self._tools.patience)
         if ready.wants_body:
             ready.hasher.update(self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces))
         self._pieces.clear()
@@ -207,10 +207,9 @@ class CoreWork:
         tools.log.info("message", **story, **({} if recorded else {"unrecorded": True}))
         return actions
 
-    def _evaluate(self, prepared: Task[_Prepared]) -> Evaluation:
-        ready = prepared.result(self._tools.patience)
+    def _evaluate(self, ready: _Prepared) -> Evaluation:
         if self._pieces:
-            self._hash(prepared)
+            self._hash(ready)
         message = Message(self._headers, ready.author, ready.hasher.finish(), self._size)
         own = self._own
         facts = message_facts(self._headers, self._envelope, to_reporting=own.recipient, from_reporting=own.sender)

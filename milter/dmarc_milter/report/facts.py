@@ -7,6 +7,7 @@ No Subject, no display name, no recipient's local part. Every string is printabl
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Literal
 
 import msgspec
@@ -291,6 +292,7 @@ def _outcome(outcome: DomainOutcome) -> Outcome:
     )
 
 
+@lru_cache(maxsize=256)
 def _published(found: PolicyPublished) -> Published:
     record = found.record
     return Published(
