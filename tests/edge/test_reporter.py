@@ -181,6 +181,18 @@ def test_now_leaves_nothing_behind_what_has_to_wait(job: Job, sink: Sink) -> Non
     assert job.run(now=True).built[ReportState.DUE] == 25
 
 
+def test_the_reporting_address_may_be_written_in_any_form(job: Job, sink: Sink) -> None:
+    """Upper case and U-labels in the configuration; mail, file name and XML have the one form that all take."""
+    job.set(email="Reports@BÜCHER.Example")
+    job.see(evaluation())
+    job.run(now=True)
+    [mail] = sink.mails
+    assert mail.sender.startswith("Reports+")
+    assert mail.sender.endswith("@xn--bcher-kva.example")
+    assert read(mail.message)[0].email == "Reports@xn--bcher-kva.example"
+    assert b'filename="xn--bcher-kva.example!' in mail.message
+
+
 # --- what is not sent -----------------------------------------------------------------------------------------------------------------
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import email
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dmarc_milter.dmarc.record import ReportUri
 from dmarc_milter.edge import bounce
@@ -249,6 +252,16 @@ def test_what_is_not_permanent_is_ignored(job: Job, action: str, status: str) ->
 def test_mail_that_is_no_bounce_of_ours_changes_nothing(data: bytes) -> None:
     with pytest.raises(bounce.NotOurs):
         bounce.read(data, "dmarc@mx.example")
+
+
+@given(st.binary(max_size=400), st.sampled_from([b"", b"To: dmarc+%b-0@mx.example\r\n" % (b"a" * 32)]))
+def test_any_octets_are_a_bounce_or_none(data: bytes, start: bytes) -> None:
+    """A pipe takes whatever anybody sends to that address."""
+    with contextlib.suppress(bounce.NotOurs):
+        bounce.read(
+            start + b"Content-Type: multipart/report; boundary=b\r\n\r\n--b\r\nContent-Type: message/delivery-status\r\n\r\n" + data,
+            "dmarc@mx.example",
+        )
 
 
 def test_a_bounce_of_an_unknown_report_changes_nothing(job: Job) -> None:

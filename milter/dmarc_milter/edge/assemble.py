@@ -14,7 +14,7 @@ from dmarc_milter.edge.board import Board, Slot
 from dmarc_milter.edge.config import Config
 from dmarc_milter.edge.config import compile as compiled
 from dmarc_milter.edge.config.places import spool_path
-from dmarc_milter.edge.config.values import authserv_id, networks, socket_address
+from dmarc_milter.edge.config.values import authserv_id, in_a_labels, networks, socket_address
 from dmarc_milter.edge.evaluator import CoreEvaluator, Tools
 from dmarc_milter.edge.ledger.spool import Spool
 from dmarc_milter.edge.ledger.spoolfile import SpoolError, SpoolOptions
@@ -110,7 +110,7 @@ def session_options(config: Config) -> SessionOptions:
         header_bytes=config.limits.header_bytes,
         header_fields=config.limits.header_fields,
         stand_ins={b"authentication-results": b" " + authserv_id(config).encode() + b"; none"},
-        own_addresses=frozenset(each.lower().encode() for each in own if each),
+        own_addresses=frozenset(in_a_labels(each).lower().encode() for each in own if each),
     )
 
 

@@ -25,6 +25,7 @@ from dmarc_milter.edge.cli.report_views import (
 )
 from dmarc_milter.edge.cli.terminal import plain, print_json, unavailable
 from dmarc_milter.edge.config import Config, load
+from dmarc_milter.edge.config.values import in_a_labels
 from dmarc_milter.edge.ledger.database import StoreError
 from dmarc_milter.edge.ledger.reports import Reports, ReportState
 from dmarc_milter.edge.reporter import is_on
@@ -211,7 +212,7 @@ def _allow(config: Config, arguments: argparse.Namespace) -> int:
 def _bounce(config: Config, arguments: argparse.Namespace) -> int:
     """For an alias or transport: 0 for whatever was read, since nobody is to be told; 75 lets the MTA try again."""
     data = sys.stdin.buffer.read(bounce.MAX_OCTETS)
-    bounces = config.reporting.bounce_address or config.reporting.email
+    bounces = in_a_labels(config.reporting.bounce_address or config.reporting.email)
     try:
         found = bounce.read(data, bounces, arguments.recipient)
     except bounce.NotOurs as reason:

@@ -88,6 +88,13 @@ def name(text: str) -> Domain:
     return found
 
 
+def in_a_labels(address: str) -> str:
+    """A configured mail address with its domain in the one form that mail and XML take: A-labels, lower case."""
+    local, _, host = address.rpartition("@")
+    found = domain.parse(host)
+    return f"{local}@{found}" if isinstance(found, Domain) else address
+
+
 def authserv_id(config: Config) -> str:
     """Ours, or the host's name."""
     return config.authentication.authserv_id or socket.getfqdn().rstrip(".").lower()

@@ -81,7 +81,7 @@ def _aggregate(delivery: Delivery, document: Document, tools: Tools) -> bytes:
     text = tools.store.reports.document(delivery.report_id, "text")
     words = text.content.decode("utf-8", "replace") if text is not None else ""
     policy_domain = report.policy_domain if report is not None else ""
-    letter = Letter(delivery.report_id, policy_domain, tools.options.email, document.filename, words, document.content)
+    letter = Letter(delivery.report_id, policy_domain, tools.reporter.email, document.filename, words, document.content)
     return write(letter, delivery.address, now=datetime.fromtimestamp(tools.now, UTC)).as_bytes()
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 
 from dmarc_milter.domain import Domain
 from dmarc_milter.edge.config.schema import Reporting
+from dmarc_milter.edge.config.values import in_a_labels
 from dmarc_milter.edge.ledger.store import Store
 from dmarc_milter.edge.mailer import Outcome
 from dmarc_milter.lookup import Resolver
@@ -59,11 +60,13 @@ class Tools:
     def reporter(self) -> Reporter:
         """The same on all hosts that share a configuration: its domain is that of the reporting address."""
         options = self.options
-        return Reporter(options.org_name, options.email, options.email.rpartition("@")[2].lower(), options.extra_contact_info)
+        email = in_a_labels(options.email)
+        return Reporter(options.org_name, email, email.rpartition("@")[2], options.extra_contact_info)
 
     @property
     def bounces(self) -> str:
-        return self.options.bounce_address or self.options.email
+        """The envelope sender before it gets its tag."""
+        return in_a_labels(self.options.bounce_address or self.options.email)
 
     def pause(self, attempts: int) -> int:
         """Seconds before the next try: doubling from ten minutes to six hours, a quarter more or less by chance."""
