@@ -16,12 +16,12 @@ import pytest
 from dmarc_milter import __version__
 from fakes.daemon import Daemon
 from fakes.dns_server import DnsServer
+from live.package import WORK, build_deb
 from live.place import REPOSITORY, give_up, private_folder
 from live.scenarios import AUTHSERV_ID, zone
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]
 
-WORK = REPOSITORY / ".test"
 SOURCE = REPOSITORY / "milter/dmarc_milter"
 TOOLS = ("pipx", "pip")
 """pipx fetches a pip of its own."""
@@ -52,13 +52,7 @@ def works(program: Path, *, environment: dict[str, str] | None = None) -> None:
 
 @pytest.fixture(scope="module")
 def deb() -> Path:
-    """Built from the sources as they are; its libraries are kept from one run to the next."""
-    give_up("" if shutil.which("dpkg-deb") else "dpkg is needed")
-    out = WORK / "deb/out"
-    shutil.rmtree(out, ignore_errors=True)
-    run(REPOSITORY / "tools/deb.sh", out, environment={"BUILD": str(WORK / "deb"), "DEB_COMPRESSION": "gzip"})
-    (built,) = out.glob("*.deb")
-    return built
+    return build_deb()
 
 
 class Root:

@@ -1,0 +1,185 @@
+"""The units: how exposed they are, and the installed package under a real systemd, hardened as it is, with a message through it."""
+
+from __future__ import annotations
+
+import re
+import resource
+import shutil
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fakes.daemon import toml, wait_for
+from fakes.dns_server import DnsServer
+from fakes.milter_client import Answer, MilterClient
+from live.machine import Machine, private_machine
+from live.package import build_deb
+from live.place import REPOSITORY, free_port, give_up
+from live.scenarios import AUTHSERV_ID, zone
+
+pytestmark = [pytest.mark.live, pytest.mark.timeout(600)]
+
+UNITS = REPOSITORY / "systemd"
+EXPOSURE = 1.5
+
+
+@pytest.mark.parametrize("unit", sorted(UNITS.glob("*.service")), ids=lambda path: path.name)
+def test_a_service_is_exposed_at_most_so_far(unit: Path) -> None:
+    """systemd's own measure: 0 is nothing, 10 a service of root's without any restriction."""
+    give_up("" if shutil.which("systemd-analyze") else "systemd-analyze is needed")
+    command = ["systemd-analyze", "security", "--offline=true", f"--threshold={EXPOSURE * 10:.0f}", str(unit)]
+    done = subprocess.run(command, capture_output=True, check=False, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", done.stdout)
+    assert found is not None
+    assert float(found[1]) <= EXPOSURE
+
+
+def test_the_services_are_hardened_alike() -> None:
+    """One that is weaker would be the way in."""
+    hard = {
+        path.name: path.read_text().partition("# Nothing of the system but")[2].partition("\n[Install]")[0]
+        for path in UNITS.glob("*.service")
+    }
+    assert len(hard) == 4
+    assert all(text.rstrip() == hard["dmarc-milter.service"].rstrip() for text in hard.values())
+
+
+# -- a machine of its own --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def dns() -> Iterator[DnsServer]:
+    with DnsServer(zone()) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def machine() -> Iterator[Machine]:
+    with private_machine(build_deb()) as running:
+        yield running
+
+
+def configure(machine: Machine, dns: DnsServer, socket: str, *, web: int = 8894) -> None:
+    tables: dict[str, dict[str, object]] = {
+        "milter": {"socket": socket, "workers": 1},
+        "authentication": {"authserv_id": AUTHSERV_ID, "trusted_networks": []},
+        "dns": {"nameservers": [dns.nameserver]},
+        "web": {"listen": f"127.0.0.1:{web}"},
+    }
+    machine.write("/etc/dmarc-milter/dmarc-milter.toml", toml(tables))
+
+
+def judged(address: tuple[str, int] | str) -> Answer:
+    """A spoofed message of a domain with p=reject."""
+    with MilterClient(address) as mta:
+        mta.negotiate()
+        mta.connect("host.forwarder.example", "203.0.113.66")
+        mta.helo("host.forwarder.example")
+        return mta.message([("From", "Alice <alice@sender.example>")], mail_from="<alice@sender.example>")
+
+
+def status(pid: str) -> dict[str, str]:
+    """/proc/PID/status as a table."""
+    rows = (line.partition(":") for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return {name: value.strip() for name, _, value in rows}
+
+
+def members(machine: Machine, unit: str) -> list[str]:
+    """The unit's processes, by their numbers outside."""
+    inside = machine.enter("sh", "-c", f"cat /sys/fs/cgroup/system.slice/{unit}/cgroup.procs").split()
+    return [path.name for path in Path("/proc").glob("[0-9]*") if _number_in(path, machine) in inside]
+
+
+def _number_in(path: Path, machine: Machine) -> str:
+    """The process's number in the machine; "" for those outside."""
+    try:
+        if (path / "ns/pid").readlink() != Path(f"/proc/{machine.pid}/ns/pid").readlink():
+            return ""
+        return status(path.name)["NSpid"].split()[-1]
+    except OSError:
+        return ""
+
+
+def test_the_hardened_service_serves_a_message(machine: Machine, dns: DnsServer) -> None:
+    """Installed by dpkg with its dependencies there, started by systemd with READY=1, refused what the policy refuses, recorded it."""
+    port = free_port()
+    configure(machine, dns, f"inet:{port}@127.0.0.1")
+    machine.systemctl("start", "dmarc-milter.service")
+    assert judged(("127.0.0.1", port)).code == 550, machine.text()
+    assert machine.systemctl("is-active", "dmarc-milter-drain.service").strip() == "active"
+    assert "serving on" in machine.systemctl("show", "--property=StatusText", "dmarc-milter.service")
+    assert wait_for(lambda: '"messages":1,' in machine.enter("dmarc-milter", "stats", "--json").replace(" ", ""), 20), machine.text()
+
+
+def test_every_process_of_it_is_shut_in(machine: Machine) -> None:
+    """Seccomp filter, no privileges to gain, no capabilities, not root."""
+    pids = members(machine, "dmarc-milter.service")
+    assert len(pids) >= 2
+    for pid in pids:
+        found = status(pid)
+        assert (found["Seccomp"], found["NoNewPrivs"], int(found["CapBnd"], 16), int(found["CapEff"], 16)) == ("2", "1", 0, 0)
+        assert "0" not in found["Uid"].split()
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    wanted = 65536 if hard == resource.RLIM_INFINITY else min(65536, hard)  # no more than the tests' own machine allows
+    limits = Path(f"/proc/{pids[0]}/limits").read_text()
+    assert re.search(rf"^Max open files +{wanted} +{wanted} ", limits, re.MULTILINE), limits
+
+
+def test_a_reload_takes_the_new_configuration_and_keeps_serving(machine: Machine, dns: DnsServer) -> None:
+    """`systemctl reload` is SIGHUP; the drain takes it by a new process."""
+    port = free_port()
+    configure(machine, dns, f"inet:{port}@127.0.0.1")
+    machine.systemctl("reload", "dmarc-milter.service")
+
+    def moved() -> bool:
+        try:
+            return judged(("127.0.0.1", port)).code == 550
+        except OSError:
+            return False
+
+    assert wait_for(moved, 20), machine.text()
+    assert machine.systemctl("is-active", "dmarc-milter.service").strip() == "active"
+
+
+def test_reports_and_the_dashboard_run_under_their_units(machine: Machine, dns: DnsServer) -> None:
+    """The report job ends well although reporting is off; the dashboard answers."""
+    web = free_port()
+    configure(machine, dns, f"inet:{free_port()}@127.0.0.1", web=web)
+    machine.systemctl("start", "dmarc-milter-report.service")
+    assert "reporting is off" in machine.text()
+    machine.systemctl("start", "dmarc-milter-web.service")
+
+    def answers() -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{web}/", timeout=10) as reply:
+                return reply.status == 200
+        except OSError:
+            return False
+
+    assert wait_for(answers, 30), machine.text()
+    machine.systemctl("stop", "dmarc-milter-web.service")
+
+
+def test_a_socket_of_systemd_is_the_mta_s_way_in(machine: Machine, dns: DnsServer) -> None:
+    """`socket = "fd:3"`: systemd made it, with the group that it was told; the first connection starts the daemon."""
+    machine.systemctl("stop", "dmarc-milter.service")
+    configure(machine, dns, "fd:3")
+    machine.systemctl("start", "dmarc-milter.socket")
+    path = machine.path("/run/dmarc-milter.sock")
+    assert path.stat().st_mode & 0o777 == 0o660
+    assert judged(str(path)).code == 550, machine.text()
+    assert machine.systemctl("is-active", "dmarc-milter.service").strip() == "active"
+
+
+def test_stopping_is_quick_and_clean(machine: Machine) -> None:
+    """SIGTERM with no session in flight; the drain goes with it."""
+    before = time.monotonic()
+    machine.systemctl("stop", "dmarc-milter.socket", "dmarc-milter.service")
+    assert time.monotonic() - before < 30
+    assert "Result=success" in machine.systemctl("show", "--property=Result", "dmarc-milter.service")
+    assert machine.systemctl("is-active", "dmarc-milter-drain.service", check=False).strip() == "inactive"
