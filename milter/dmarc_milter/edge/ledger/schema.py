@@ -64,7 +64,11 @@ REPORTS = (
     "CREATE INDEX failure_state ON failure (state, next_at)",
     "CREATE INDEX failure_policy_domain ON failure (policy_domain, at)",
 )
-STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (("counting", COUNTING), ("reports", REPORTS))
+IMPACT = (
+    # What monitor mode would have done, for `impact`; nothing at all where policy is enforced.
+    "CREATE INDEX decision_would_be ON decision (would_be, at) WHERE would_be IN ('reject', 'quarantine')",
+)
+STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (("counting", COUNTING), ("reports", REPORTS), ("impact", IMPACT))
 """(name, statements). Steps are only ever added; what a released version has applied is never changed."""
 
 
