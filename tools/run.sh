@@ -15,5 +15,9 @@ if [ ! -e "$run/dmarc-milter.toml" ]; then
 fi
 PYTHONPATH=milter${PYTHONPATH:+:$PYTHONPATH}
 export PYTHONPATH
+if [ -e "$run/pid" ] && grep -qs dmarc-milter "/proc/$(cat "$run/pid")/cmdline"; then
+    echo "dmarc-milter runs already, with process id $(cat "$run/pid") and the files in $run" >&2
+    exit 1
+fi
 echo $$ > "$run/pid"      # exec keeps the number
 exec "${VENV:-.venv}/bin/dmarc-milter" serve --config "$run/dmarc-milter.toml"

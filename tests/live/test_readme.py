@@ -55,6 +55,7 @@ def test_every_command_of_the_readme_works() -> None:
                 assert word in shell.output()
             for line in (setup_lines.postfix_main_cf, setup_lines.sendmail_mc):
                 assert line(socket_address(f"inet:{port}@127.0.0.1")) in shell.output()
+            assert "runs already" in shell.run(run, allowed={2})
             shell.run(attach.replace("8893", str(port)))
             eventually(lambda: arrives(postfix) and marked(postfix), what=f"a message is marked\n{shell.output()}")
             assert "dmarc" in shell.run(check, allowed={0, 1})
