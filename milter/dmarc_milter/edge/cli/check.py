@@ -19,6 +19,7 @@ from dmarc_milter.disposition import Disposition
 from dmarc_milter.dkim import BodyHasher
 from dmarc_milter.domain import Domain
 from dmarc_milter.edge.cli import FINE, NO, USAGE, add_config
+from dmarc_milter.edge.cli.terminal import print_json
 from dmarc_milter.edge.config import DEFAULT_PATH, Config, load
 from dmarc_milter.edge.config import compile as compiled
 from dmarc_milter.edge.resolver import DnsResolver
@@ -67,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     actions = plan_actions(evaluation, headers, compiled.marking(config))
     facts = from_evaluation(evaluation)
     if arguments.json:
-        print(msgspec.json.format(msgspec.json.encode({"facts": facts, "actions": [_named(each) for each in actions]}), indent=2).decode())
+        print_json({"facts": facts, "actions": [_named(each) for each in actions]})
     else:
         print("\n".join(explain(facts)))
         print(_outcome(actions))
