@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -73,6 +74,11 @@ class Root:
     def program(self) -> Path:
         return self.folder / "usr/bin/dmarc-milter"
 
+    @property
+    def serve(self) -> tuple[str, ...]:
+        """For fakes.daemon: the installed daemon, with its jobs beside it."""
+        return "-c", f"import os, sys; os.execv({str(self.program)!r}, ['dmarc-milter', 'serve', '--config', sys.argv[1]])"
+
     def files(self) -> set[str]:
         """Everything but dpkg's own files and the accounts."""
         kept = ("var/lib/dpkg", "var/lib/systemd")
@@ -131,7 +137,7 @@ def test_the_installed_daemon_serves_a_message(root: Root, tmp_path: Path) -> No
     with DnsServer(zone()) as dns:
         tables: dict[str, dict[str, object]] = {"dns": {"nameservers": [dns.nameserver]}, "authentication": {"authserv_id": AUTHSERV_ID}}
         daemon = Daemon(tmp_path, {**tables, "milter": {"workers": 1}})
-        daemon.command = ("-c", f"import os, sys; os.execv({str(root.program)!r}, ['dmarc-milter', 'serve', '--config', sys.argv[1]])")
+        daemon.command = root.serve
         with daemon, daemon.client() as mta:
             mta.connect("host.forwarder.example", "203.0.113.66")
             mta.helo("host.forwarder.example")
@@ -139,6 +145,22 @@ def test_the_installed_daemon_serves_a_message(root: Root, tmp_path: Path) -> No
                 [("From", "Alice <alice@sender.example>"), ("Subject", "x")], b"Hello.\r\n", mail_from="<alice@sender.example>"
             )
             assert answer.code == 550, daemon.text()
+
+
+def test_started_by_root_the_daemon_becomes_its_account(root: Root) -> None:
+    """OPS-04: supervisor, workers and jobs are the account, with its groups alone; nothing is written as root."""
+    with private_folder("account") as folder:
+        shutil.chown(folder, "nobody", "nogroup")
+        daemon = Daemon(folder, {"milter": {"user": "nobody", "workers": 1, "socket": f"unix:{folder}/milter.sock"}})
+        daemon.command = root.serve
+        with daemon:
+            assert daemon.process is not None
+            for pid in (daemon.process.pid, *daemon.children()):
+                status = Path(f"/proc/{pid}/status").read_text()
+                for pattern in (r"^Uid:(\t65534){4}$", r"^Gid:(\t65534){4}$", r"^CapEff:\t0+$"):
+                    assert re.search(pattern, status, re.MULTILINE), status
+            assert {path.stat().st_uid for path in folder.iterdir() if path.name in ("milter.sock", "spool.db")} == {65534}
+            assert "runs as root" not in daemon.text()
 
 
 def test_systemd_finds_nothing_to_say_about_the_installed_units(root: Root) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from dmarc_milter.edge import libmilter, listen, worker
+from dmarc_milter.edge import account, libmilter, listen, worker
 from dmarc_milter.edge.background import Background, Job
 from dmarc_milter.edge.board import Board
 from dmarc_milter.edge.config import Config, ConfigError, load
@@ -350,10 +350,11 @@ def supervise(path: Path, config: Config, build: worker.Build, prepare: worker.P
     """Run the daemon with whatever `build` makes, and `jobs` beside it; `prepare` is tried first and gives lines to print."""
     try:
         libmilter.check_platform()
+        account.become(config.milter.user)
         raise_file_limit()
-        lines = prepare()
+        lines = (*prepare(), *account.warnings(config))
         supervisor = Supervisor(path, config, build, jobs)
-    except (listen.CannotListen, libmilter.CannotServe, worker.CannotBuild) as error:
+    except (account.CannotBecome, listen.CannotListen, libmilter.CannotServe, worker.CannotBuild) as error:
         print(f"dmarc-milter: {error}", file=sys.stderr)
         return 1
     for line in lines:

@@ -27,6 +27,13 @@ class Milter(Section, frozen=True):
     )
     socket_mode: Annotated[str, Meta(pattern=r"^0[0-7]{3}$", description="mode of a unix socket, octal")] = "0660"
     socket_group: Annotated[str, _doc("group of a unix socket: one that the MTA's account is in; empty = the daemon's own")] = ""
+    user: Annotated[
+        str,
+        Meta(
+            pattern=r"^[A-Za-z0-9_.-]{0,32}$",
+            description="account to become where root starts the daemon; empty = stay (systemd has done it)",
+        ),
+    ] = ""
     workers: Annotated[int, Meta(ge=0, le=256, description="processes; 0 = one per CPU")] = 0
     on_error: Annotated[Literal["tempfail", "accept"], _doc("our own failure on one message")] = "tempfail"
     deadline: Annotated[
