@@ -40,6 +40,8 @@ from live.postgres import Postgres
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600 if LONG else 180)]
 ROOT = Path(__file__).parents[2]
+SHARE = 30
+"""Messages, two for each domain, that come before each kill: there is always something to build and to send."""
 RUA = replace(RECORD, rua=tuple(ReportUri(each) for each in ADDRESSES))
 
 
@@ -95,11 +97,7 @@ def test_killed_jobs_lose_no_report_and_change_no_identity(store_url: str) -> No
     upgraded(store_url)
     store = Store.open(store_url)
     number = kills(4)
-    messages = 60 * number
-    for first in range(0, messages, 60):
-        some = (evaluation(f"d{n // 2}.example", record=RUA, source_ip=f"10.0.0.{n % 2}") for n in range(first, first + 60))
-        store.apply(batch(*some, first=first + 1))
-    expected = {each.id for each in store.reports.find(limit=messages)}
+    messages = SHARE * number
     moods = ["451 not now", "421 busy", "drop", "drop after"]
     said: Counter[str] = Counter()
 
@@ -111,8 +109,11 @@ def test_killed_jobs_lose_no_report_and_change_no_identity(store_url: str) -> No
         return mood
 
     with smtp_sink(answer) as sink, jobs_on(store_url, sink.port, 3) as jobs:
-        for _ in range(number):
+        for first in range(0, messages, SHARE):
+            some = (evaluation(f"d{n // 2}.example", record=RUA, source_ip=f"10.0.0.{n % 2}") for n in range(first, first + SHARE))
+            store.apply(batch(*some, first=first + 1))
             jobs.kill_one(dice)
+        expected = {each.id for each in store.reports.find(limit=messages)}
         end = time.monotonic() + 90 + 2 * number
         while any(each.state is not ReportState.SENT for each in store.reports.find(limit=messages)):
             assert time.monotonic() < end, Counter(each.state for each in store.reports.find(limit=messages))

@@ -18,7 +18,7 @@ from dmarc_milter.edge.reporter import Asked, Tools, run
 from fakes.dns_zone import Zone
 from fakes.report_job import TOMORROW, organization, reporting
 
-SPEED = 300
+SPEED = 120
 ADDRESSES = ("a@legit.example", "b@legit.example")
 ZONE = {
     "legit.example": {"MX": [(10, "mx.example")]},
