@@ -52,30 +52,30 @@ def record(daemon: Daemon) -> None:
 def test_the_spool_is_drained_while_the_daemon_runs(daemon: Daemon) -> None:
     """DESIGN.md, Threads and processes: a job of its own; killed, it is started again."""
     record(daemon)
-    assert wait_for(lambda: decided(daemon) == 1, 30)
+    assert wait_for(lambda: decided(daemon) == 1, 60)
     [job] = jobs(daemon)
     os.kill(job, signal.SIGKILL)
     record(daemon)
-    assert wait_for(lambda: decided(daemon) == 2, 30)
+    assert wait_for(lambda: decided(daemon) == 2, 60)
     assert daemon.events("job_failed")
 
 
 def test_a_reload_starts_the_jobs_anew_and_the_end_ends_them(daemon: Daemon) -> None:
-    assert wait_for(lambda: len(jobs(daemon)) == 1)
+    assert wait_for(lambda: len(jobs(daemon)) == 1, 60)
     [before] = jobs(daemon)
     daemon.signal(signal.SIGHUP)
-    assert wait_for(lambda: len(jobs(daemon)) == 1 and jobs(daemon) != [before])
+    assert wait_for(lambda: len(jobs(daemon)) == 1 and jobs(daemon) != [before], 60)
     [after] = jobs(daemon)
     assert daemon.process is not None
     daemon.signal(signal.SIGTERM)
-    assert daemon.process.wait(30) == 0
+    assert daemon.process.wait(60) == 0
     assert not Path(f"/proc/{after}").exists()
 
 
 def test_a_job_whose_daemon_was_killed_ends_by_itself(daemon: Daemon) -> None:
     """Or a second daemon would find it still at work, with the configuration of yesterday."""
-    assert wait_for(lambda: len(jobs(daemon)) == 1)
+    assert wait_for(lambda: len(jobs(daemon)) == 1, 60)
     [job] = jobs(daemon)
-    assert wait_for(lambda: Path(f"/proc/{job}/stat").read_text().split()[2] == "S")
+    assert wait_for(lambda: Path(f"/proc/{job}/stat").read_text().split()[2] == "S", 60)
     daemon.signal(signal.SIGKILL)
-    assert wait_for(lambda: not Path(f"/proc/{job}").exists() or " Z " in Path(f"/proc/{job}/stat").read_text(), 30)
+    assert wait_for(lambda: not Path(f"/proc/{job}").exists() or " Z " in Path(f"/proc/{job}/stat").read_text(), 60)

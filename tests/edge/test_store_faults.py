@@ -15,6 +15,7 @@ from dmarc_milter.edge import cli
 from dmarc_milter.edge.ledger import database as database_module
 from dmarc_milter.edge.ledger.database import SqliteDatabase, attempt, connect
 from dmarc_milter.edge.ledger.drain import drain, keep_draining
+from dmarc_milter.edge.ledger.schema import STEPS
 from dmarc_milter.edge.ledger.spool import Spool
 from dmarc_milter.edge.ledger.spoolfile import SpoolFile, prepare
 from dmarc_milter.edge.ledger.status import spool_status, store_status
@@ -223,7 +224,7 @@ def test_store_upgrade_drain_expire_and_status(command: Command, spool: SpoolFil
         assert (code, "run `dmarc-milter store upgrade`" in text) == (1, True)
     code, text = command("upgrade", "--json")
     assert code == 0
-    assert json.loads(text)["schema"] == 2
+    assert json.loads(text)["schema"] == len(STEPS)
     code, text = command("drain", "--json")
     assert (code, json.loads(text)["problem"]) == (0, "")
     code, text = command("expire", "--json")

@@ -187,6 +187,7 @@ class SqliteDatabase:
             self._inode = spoolfile.inode(self.path)
             self._connection = sqlite3.connect(self.path, timeout=BUSY_WAIT, isolation_level=None, check_same_thread=False)
             self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA cache_size=-32768")  # KiB: ids and keys are random, their indexes are touched all over
             self._connection.execute("PRAGMA synchronous=FULL")  # the spool forgets what the store has said it holds
         return self._connection
 
