@@ -108,7 +108,7 @@ def _histogram(counts: Mapping[str, int]) -> Metric:
     family = HistogramMetricFamily(PREFIX + "stage_seconds", "Seconds spent on a message, by stage.", labels=("stage",))
     for stage in STAGES:
         ranges = list(accumulate(counts[f"{stage}_{number}"] for number in range(len(BOUNDS) + 1)))
-        buckets = [(f"{bound:g}", float(number)) for bound, number in zip(BOUNDS, ranges, strict=False)]
+        buckets = [(str(bound), float(number)) for bound, number in zip(BOUNDS, ranges, strict=False)]
         family.add_metric((stage,), [*buckets, ("+Inf", float(ranges[-1]))], counts[f"{stage}_microseconds"] / 1e6)
     return family
 
