@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from dmarc_milter.dmarc.record import ReportUri
 from dmarc_milter.edge import bounce
+from dmarc_milter.edge.assemble import FULL_SAMPLES, failure_samples
+from dmarc_milter.edge.config import parse
 from dmarc_milter.edge.ledger.counting import Batch
 from dmarc_milter.edge.ledger.deliveries import DeliveryState
 from dmarc_milter.edge.ledger.failures import Failure
@@ -129,6 +131,19 @@ def test_rpt_07_the_day_has_a_limit_for_all(job: Job, sink: Sink) -> None:
         fail(job, f"d{n}.example")
     job.run()
     assert len(sink.mails) == 3
+
+
+def test_rpt_07_a_flood_does_not_fill_the_spool() -> None:
+    """Beyond some messages a minute samples are small: they only become incidents. Off keeps nothing at all."""
+    settings = '[reporting]\norg_name = "R"\nemail = "d@mx.example"\n'
+    large = Headers(HeaderField(b"Received", b" from x by y " + b"z" * 1000) for _ in range(100))
+    one = evaluation(record=replace(RECORD, ruf=(ReportUri("ruf@legit.example"),)))
+    keep = failure_samples(parse(settings + "failure_reports = true"))
+    sizes = [len(keep(one, large) or b"") for _ in range(3 * FULL_SAMPLES)]
+    assert sum(size > 20_000 for size in sizes) <= 2 * FULL_SAMPLES, "one minute may have ended"
+    assert min(sizes) < 2000
+    assert sizes[0] > 20_000
+    assert failure_samples(parse(settings))(one, large) is None
 
 
 def test_rpt_07_a_public_suffix_gets_none(job: Job) -> None:

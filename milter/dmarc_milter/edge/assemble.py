@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +31,8 @@ from dmarc_milter.evaluation import Evaluation
 from dmarc_milter.message import Headers
 from dmarc_milter.report import failure
 
+FULL_SAMPLES = 100
+"""Messages a minute of which failure reports quote the whole header; a flood must not fill the spool."""
 REPORT_EVERY = 900.0
 """Seconds between looks for reports that are due."""
 
@@ -87,13 +90,19 @@ def failure_samples(config: Config) -> Callable[[Evaluation, Headers], bytes | N
     if not (options.failure_reports and options.org_name and options.email):
         return lambda _evaluation, _headers: None
     key = secrets.token_bytes(32)
+    minute, full = 0, 0
 
     def sample(evaluation: Evaluation, headers: Headers) -> bytes | None:
+        nonlocal minute, full
         try:
-            return failure.sample(evaluation, headers, key)
+            now = int(time.monotonic() // 60)
+            minute, full = now, full if now == minute else 0
+            found = failure.sample(evaluation, headers, key, brief=full >= FULL_SAMPLES)
+            full += found is not None
         except Exception:  # a defect of ours in what is only book-keeping must not refuse mail
             logging.getLogger("dmarc_milter.report").exception("no failure report for this message")
             return None
+        return found
 
     return sample
 

@@ -33,6 +33,8 @@ MAX_FIELDS = 200
 MAX_FIELD = 2000
 """Octets of one field's value that are looked at."""
 MAX_HEADERS = 32 * 1024
+MAX_BRIEF = 1024
+"""Octets of the header fields where many messages fail at once: most of them only become incidents of a report that is there already."""
 LINE, WORD = 70, 900
 TOKEN = 12
 REDACTED = "[redacted]"
@@ -144,7 +146,7 @@ def _asked_for(evaluation: Evaluation, outcome: DomainOutcome, options: set[str]
     return None
 
 
-def sample(evaluation: Evaluation, headers: Headers, key: bytes) -> bytes | None:
+def sample(evaluation: Evaluation, headers: Headers, key: bytes, *, brief: bool = False) -> bytes | None:
     """The stored sample of a message whose policy asks for a failure report; None for all others. `key` makes the replacements ours."""
     kind = wanted(evaluation)
     if kind is None:
@@ -154,7 +156,7 @@ def sample(evaluation: Evaluation, headers: Headers, key: bytes) -> bytes | None
     failed = next((each for each in evaluation.dkim if each.status is not DkimStatus.PASS and each.domain), None)
     found = Sample(
         kind=kind,
-        headers=redacted(headers, key),
+        headers=redacted(headers, key, MAX_BRIEF if brief else MAX_HEADERS),
         mail_from=f"{_token(local, key)}@{sender.domain}" if sender.domain else "",
         spf_record=printable(evaluation.spf.record, 1000),
         identity=failed.identifier if failed else "",
@@ -167,13 +169,13 @@ def read_sample(data: bytes) -> Sample:
     return msgspec.msgpack.decode(data, type=Sample)
 
 
-def redacted(headers: Headers, key: bytes) -> bytes:
-    """The header block with every field's name and only harmless content: ASCII, CRLF, short lines, at most 32 KiB. Linear."""
+def redacted(headers: Headers, key: bytes, limit: int = MAX_HEADERS) -> bytes:
+    """The header block with every field's name and only harmless content: ASCII, CRLF, short lines, at most `limit` octets. Linear."""
     block = bytearray()
     for field in headers.fields[:MAX_FIELDS]:
         name = printable(field.name.decode("latin-1"), 76)
         line = _folded(name, _value(name.lower(), field.value[:MAX_FIELD], key))
-        if len(block) + len(line) > MAX_HEADERS:
+        if len(block) + len(line) > limit:
             break
         block += line
     return bytes(block)
