@@ -32,7 +32,7 @@ class Kind(StrEnum):
 
     MAILING_LIST = "mailing list"
     FORWARDER = "forwarder"
-    SERVICE = "sending service"
+    OTHER = "another domain"
     UNPROVEN = "nobody proven"
 
 
@@ -60,7 +60,8 @@ class Source:
     evidence: str
     """One sentence."""
     rule: str
-    """A [[policy.rules]] entry that would deliver this mail, as TOML; "" where nothing is proven that it could rest on."""
+    """A [[policy.rules]] entry that would deliver this mail, as TOML; "" unless it is a list's or comes in an ARC chain: a forger with
+    a domain of its own proves as much by SPF and DKIM."""
 
 
 def identities(facts: Facts) -> Iterator[Identity]:
@@ -112,7 +113,7 @@ def _source(samples: list[Sample], identity: Identity | None) -> Source:
         author_domains=names,
         messages=authors.total(),
         evidence=_sentence(kind, identity, list_id, names),
-        rule=_rule(kind, identity, list_id, names) if identity is not None else "",
+        rule=_rule(kind, identity, list_id, names) if identity and (kind is Kind.MAILING_LIST or identity.method == "arc") else "",
     )
 
 
@@ -121,7 +122,7 @@ def _kind(identity: Identity | None, list_id: str, authors: Sequence[str]) -> Ki
         return Kind.UNPROVEN
     if list_id and identity.method != "ptr":
         return Kind.MAILING_LIST
-    return Kind.FORWARDER if identity.method == "arc" or len(authors) > 1 else Kind.SERVICE
+    return Kind.FORWARDER if identity.method == "arc" or len(authors) > 1 else Kind.OTHER
 
 
 def _sentence(kind: Kind, identity: Identity | None, list_id: str, authors: Sequence[str]) -> str:
@@ -152,7 +153,7 @@ def _some(names: Sequence[str]) -> str:
 
 def _rule(kind: Kind, identity: Identity, list_id: str, authors: Sequence[str]) -> str:
     """The narrowest rule that delivers this mail. A shared signer signs for strangers too, so From domains are named where they are few."""
-    reason = {Kind.MAILING_LIST: "mailing_list", Kind.FORWARDER: "trusted_forwarder"}.get(kind, "local_policy")
+    reason = "mailing_list" if kind is Kind.MAILING_LIST else "trusted_forwarder"
     comment = f"list {list_id}" if kind is Kind.MAILING_LIST else f"{kind} {identity.domain}"
     lines = ["[[policy.rules]]", 'action = "accept"', f"{identity.method} = [{_quoted(identity.domain)}]"]
     if kind is not Kind.MAILING_LIST and len(authors) <= MAX_AUTHORS:

@@ -164,7 +164,7 @@ def _would_align(facts: Facts, name: str, mode: Literal["adkim", "aspf"]) -> boo
 
 def _by_rule(facts: Facts) -> str:
     """The administrator's own way, resting on what this message proved where it proved something."""
-    proven = next(identities(facts), None)
+    proven = next((each for each in identities(facts) if each.method in ("dkim", "arc")), None)
     if proven is None or not facts.counted or facts.malformed_from:
         return "a [[policy.rules]] entry that matches this sender by network, DKIM, SPF, client name or ARC sealer"
     return f'if you know {proven.domain}: a [[policy.rules]] entry with action = "accept" and {proven.method} = ["{proven.domain}"]'

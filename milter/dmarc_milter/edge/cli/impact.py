@@ -15,7 +15,7 @@ from dmarc_milter.edge.cli.terminal import console, print_json, table, unavailab
 from dmarc_milter.edge.config import Config, load
 from dmarc_milter.edge.ledger.database import StoreError
 from dmarc_milter.edge.ledger.decisions import Decisions, Filter, Impact
-from dmarc_milter.explain.evidence import Kind, Sample, Source, sources
+from dmarc_milter.explain.evidence import Sample, Source, sources
 
 DAY = 86400
 GROUPS = 5000
@@ -149,9 +149,9 @@ def _who(source: Source) -> str:
 
 def _suggest(proven: Sequence[Source], limit: int) -> None:
     if not proven:
-        print("None of this mail proves an identity that a rule could rest on.")
+        print("None of this mail comes from a list or in an ARC chain that proves itself, so no rule is suggested.")
         return
-    likely = sum(each.messages for each in proven if each.kind is not Kind.SERVICE)
+    likely = sum(each.messages for each in proven)
     print(
         f"{likely:,} of these messages look like lists or forwarders. For senders that you know and trust, rules like these, in the "
         "configuration file, deliver their mail; a signature of a shared service proves only that one of its customers sent the mail."
