@@ -181,6 +181,7 @@ def test_a_good_set_up_has_nothing_to_say() -> None:
     """As setup makes it, with mynetworks as trusted_networks."""
     main = f"compatibility_level = 3.6\nsmtpd_milters = {OURS}\nmynetworks = 127.0.0.0/8 [::1]/128 [::ffff:127.0.0.0]/104\n"
     master = SMTP + "submission inet n - n - - smtpd\n  -o milter_macro_daemon_name=ORIGINATING\npickup unix n - y 60 1 pickup\n"
+    master += "2525 inet n - n - - smtpd -o milter_macro_daemon_name=ORIGINATING\n127.0.0.1:10025 inet n - n - - smtpd -o smtpd_milters=\n"
     files = postfix.Postfix(postfix.parse_main(main), postfix.parse_master(master))
     assert review(files, socket_address("inet:8893@127.0.0.1"), Authentication()) == ()
 

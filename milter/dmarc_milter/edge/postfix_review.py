@@ -101,7 +101,8 @@ def _service(files: Postfix, service: Service, socket: SocketAddress, trust: Aut
     inherits = "smtpd_milters" not in service.options
     daemon = files.value("milter_macro_daemon_name", service) or files.value("myhostname")
     trusted = daemon in trust.trusted_daemons
-    if service.is_submission:
+    own = trusted and "milter_macro_daemon_name" in service.options  # said for this service alone: one for our own users
+    if service.is_submission or own:
         if passes and not trusted:
             yield Remark(
                 "note",
@@ -111,7 +112,7 @@ def _service(files: Postfix, service: Service, socket: SocketAddress, trust: Aut
         return
     if trusted and passes:
         yield Remark("error", f"{service.name}: milter_macro_daemon_name {daemon} is in trusted_daemons, so that its mail is not evaluated")
-    back = service.name.startswith(("127.", "[::1]", "localhost:")) and service.type == "inet"
+    back = service.name.startswith(("127.", "[::1]", "localhost:")) and service.port not in ("25", "smtp") and service.type == "inet"
     if back and passes and inherits and not trust.keep_results_from:
         yield Remark(
             "warning",
