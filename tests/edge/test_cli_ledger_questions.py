@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace as replace_struct
 
 from dmarc_milter.arc import ArcHop, ArcResult, ArcStatus
 from dmarc_milter.disposition import Disposition, Verdict
@@ -23,6 +26,7 @@ from dmarc_milter.edge.cli.moments import moment
 from dmarc_milter.edge.config import parse
 from dmarc_milter.edge.ledger.spoolfile import SpoolFile, prepare
 from dmarc_milter.evaluation import Evaluation, MessageFacts
+from dmarc_milter.report.facts import decode, encode
 from fakes.evaluations import evaluation
 from fakes.stores import spool_row
 
@@ -236,3 +240,16 @@ def test_a_store_that_cannot_be_reached_is_tried_again_later(tmp_path: Path, cap
         assert main([*words, "--config", str(config)]) == 75
         assert capsys.readouterr().err.startswith("dmarc-milter: ")
         assert time.monotonic() - started < 20
+
+
+def test_decisions_of_a_newer_program_are_one_sentence(tmp_path: Path, ask: Ask, record: Callable[..., None]) -> None:
+    """A host that was not upgraded yet shares the store with one that was."""
+    record(evaluation(queue_id="4QNEWER"))
+    assert ask("why", "4QNEWER")[0] == 0
+    with contextlib.closing(sqlite3.connect(tmp_path / "reports.db")) as database, database:
+        ((stored,),) = database.execute("SELECT facts FROM decision").fetchall()
+        database.execute("UPDATE decision SET facts = ?", (encode(replace_struct(decode(stored), version=99)),))
+    code, out, err = ask("why", "4QNEWER")
+    assert (code, out) == (1, "")
+    assert "newer program" in err
+    assert err.count("\n") == 1

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dmarc_milter import __version__
 from dmarc_milter.edge.config import DEFAULT_PATH, ConfigError
+from dmarc_milter.report.facts import UnreadableFacts
 
 FINE, NO, USAGE, LATER = 0, 1, 2, 75
 
@@ -52,6 +53,9 @@ def main(argv: list[str] | None = None) -> int:
     except ConfigError as error:
         print(f"dmarc-milter: {error}", file=sys.stderr)
         return USAGE
+    except UnreadableFacts as error:
+        print(f"dmarc-milter: the store holds decisions of a newer program ({error}): upgrade this one", file=sys.stderr)
+        return NO
     except BrokenPipeError:
         sys.stderr.close()
         return FINE
