@@ -40,6 +40,7 @@ test: $(VENV)/.ready-test .test/.ready .test/openspf/rfc7208-tests.yml .test/ope
 	@touch $@
 
 ## make check   what continuous integration runs: style, types, then make test
+check: export DMARC_MILTER_FUZZ_SECONDS = 20
 check: lint test
 
 lint: $(VENV)/.ready-test
@@ -78,3 +79,8 @@ bench-peers:
 ## make profile where the processor time of one message goes
 profile: $(VENV)/.ready-test
 	@cd tests && PYTHONPATH=../milter:. ../$(VENV)/bin/python -m bench.stages
+
+## make conformance  cases and passes per RFC section and attack category, in one table
+.PHONY: conformance
+conformance: $(VENV)/.ready-test
+	@$(VENV)/bin/python tools/conformance.py

@@ -131,14 +131,17 @@ def _words(info: ResInfo, *, smtputf8: bool) -> Iterator[str]:
         yield f"reason={_value(info.reason)}"
     for each in info.properties:
         if smtputf8 or each.value.isascii():
-            yield f"{each.ptype}.{each.name}={_value(each.value)}"
+            yield f"{each.ptype}.{each.name}={_pvalue(each.value)}"
+
+
+def _pvalue(text: str) -> str:
+    """pvalue: "@" domain-name too (RFC 8601 2.2)."""
+    return text if AT_DOMAIN.fullmatch(text) else _value(text)
 
 
 def _value(text: str) -> str:
-    """pvalue: a token, "@" domain-name, or a quoted-string (RFC 8601 2.2)."""
-    if TOKEN.fullmatch(text) or AT_DOMAIN.fullmatch(text):
-        return text
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    """value: a token or a quoted-string (RFC 2045 5.1)."""
+    return text if TOKEN.fullmatch(text) else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _folded(words: Iterable[str]) -> str:

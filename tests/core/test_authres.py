@@ -169,6 +169,11 @@ def test_a_field_reads_as_designed() -> None:
     )
 
 
+def test_a_reason_is_no_property() -> None:
+    """RFC 8601 2.2: value, unlike pvalue, has no bare "@" domain-name. Found by fuzzing."""
+    assert format(OURS, [ResInfo("dkim", "fail", reason="@x")]) == ' mx.example.com;\n\tdkim=fail reason="@x"'
+
+
 def test_no_results_are_none() -> None:
     """RFC 8601 2.2: `none` stands alone."""
     assert format(OURS, []) == " mx.example.com; none"
