@@ -306,7 +306,8 @@ class Cost:
             pid = todo.pop()
             found.append(pid)
             for path in Path(f"/proc/{pid}/task").glob("*/children"):
-                todo += [int(each) for each in path.read_text().split()]
+                with contextlib.suppress(OSError):  # a thread that ended meanwhile
+                    todo += [int(each) for each in path.read_text().split()]
         return found
 
     def cpu(self) -> float:
