@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from dmarc_milter import mailbox_list, readings
 from dmarc_milter.domain import Domain, Malformed, parse
@@ -12,6 +13,8 @@ from dmarc_milter.mailbox_list import Tolerated
 
 MAX_CANDIDATES = 4
 """Domains looked at under malformed_from = "strictest" (DESIGN.md, Decisions)."""
+MAX_REMEMBERED = 400
+"""Octets of a From value that is worth remembering."""
 MAX_PATH = 4096
 """Octets of a path that are looked at; RFC 5321 4.5.3.1.3 gives it 256."""
 
@@ -50,6 +53,18 @@ class ReversePath:
 
 def author(from_fields: Sequence[bytes]) -> Author:
     """The author of a message from the values of all its From fields (as received, folded, without the name)."""
+    if len(from_fields) == 1 and len(from_fields[0]) <= MAX_REMEMBERED:
+        return _usual(from_fields[0])
+    return _author(from_fields)
+
+
+@lru_cache(maxsize=1024)
+def _usual(value: bytes) -> Author:
+    """The same senders write again and again."""
+    return _author((value,))
+
+
+def _author(from_fields: Sequence[bytes]) -> Author:
     if not from_fields:
         return Author(None, "no From field")
     if len(from_fields) > 1:

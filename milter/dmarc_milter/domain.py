@@ -50,7 +50,6 @@ class Domain:
         return Domain(".".join(self.labels[-count:]))
 
 
-@lru_cache(maxsize=2048)
 def parse(text: str | bytes) -> Domain | Malformed:
     """The name that `text` spells, in lower-case A-labels; one root dot at the end is dropped. Never raises.
 
@@ -61,6 +60,11 @@ def parse(text: str | bytes) -> Domain | Malformed:
     # Every code point costs at least one octet of its A-label, so nothing longer can fit: bounds the work that follows.
     if len(text) > 4 * (MAX_NAME + 1):
         return Malformed("domain too long")
+    return _parse(text)
+
+
+@lru_cache(maxsize=2048)
+def _parse(text: str | bytes) -> Domain | Malformed:
     if isinstance(text, bytes):
         try:
             text = text.decode("utf-8")

@@ -133,7 +133,7 @@ class TagReader:
         A name left blank is passed over: some signers write one, and no field can have it.
         """
         listed = tuple(name.lower() for name in tags.items(self.text(b"h")) if name)
-        if any(name.translate(None, HEADER_NAME) for name in listed):
+        if b"".join(listed).translate(None, HEADER_NAME):
             self.refuse("h= is not a list of names")
             return ()
         if len(listed) > self.options.max_names:

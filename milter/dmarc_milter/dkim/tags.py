@@ -12,6 +12,10 @@ FWS = b" \t\r\n"
 LETTERS = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 DIGITS = b"0123456789"
 NAME_OCTETS = LETTERS + DIGITS + b"_"
+USUAL_NAMES = frozenset(
+    (b"v", b"a", b"b", b"bh", b"c", b"d", b"h", b"i", b"l", b"q", b"s", b"t", b"x", b"z", b"k", b"n", b"p", b"g", b"cv")
+)
+"""Only a short cut."""
 BASE64_OCTETS = LETTERS + DIGITS + b"+/"
 VISIBLE = bytes(range(0x21, 0x7F))
 UTF8_OCTETS = bytes(range(0x80, 0x100))
@@ -83,4 +87,4 @@ def _is_printable(text: bytes, *, utf8: bool) -> bool:
 
 def _is_tag_name(name: bytes) -> bool:
     # tag-name = ALPHA *ALNUMPUNC ; ALNUMPUNC = ALPHA / DIGIT / "_"
-    return bool(name) and name[:1] in LETTERS and not name.translate(None, NAME_OCTETS)
+    return name in USUAL_NAMES or (bool(name) and name[:1] in LETTERS and not name.translate(None, NAME_OCTETS))

@@ -36,6 +36,7 @@ from dmarc_milter.message import Envelope, Headers, Message
 from dmarc_milter.spf import SpfResult, SpfStatus, not_evaluated
 from dmarc_milter.spf import check as check_spf
 
+NO_HEADERS = Headers(())
 THREADS = 64
 """Messages evaluated at once by one worker; they mostly wait for DNS."""
 BATCH = 16 * 1024
@@ -122,7 +123,7 @@ class CoreWork:
         if self._spf_allowed and name is not None and not tools.dns.remembers(Question(name.name, "TXT")):
             self._spf = tools.executor.submit(self._check_spf)
         self._prepared: _Prepared | None = None
-        self._headers = Headers(())
+        self._headers = NO_HEADERS
         self._own = Own()
         self._keep = False
         self._pieces: list[bytes] = []
@@ -279,6 +280,5 @@ def fingerprint(envelope: Envelope, headers: Headers | tuple[()] = ()) -> bytes:
     sender = envelope.mail_from
     helo = "" if headers else envelope.helo
     digest.update(f"{sender.local_part}@{sender.domain} {helo}\n".encode("utf-8", "surrogateescape"))
-    for name, value in headers:
-        digest.update(name + b":" + value + b"\n")
+    digest.update(b"".join(name + b":" + value + b"\n" for name, value in headers))
     return digest.digest()

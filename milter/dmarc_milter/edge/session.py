@@ -6,6 +6,7 @@ import functools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Concatenate, Literal, ParamSpec, Protocol, TypeVar
 
@@ -20,6 +21,8 @@ Networks = tuple[IPv4Network | IPv6Network, ...]
 Macros = Callable[[str], str]
 """The value of an MTA macro, "" when the MTA did not send it."""
 MAX_RECIPIENT_DOMAINS = 1000
+MAX_ADDRESS = 100
+"""Characters of an address that are looked at: more than any has."""
 REPORT_TAG = re.compile(rb"\+[0-9a-f]{32}-[0-9]{1,4}@")
 """What makes the envelope sender of each report mail its own (report/mail.py, verp)."""
 
@@ -324,7 +327,11 @@ class Session:
 
 def parse_address(text: str) -> IPAddress | None:
     """An address as MTAs write it: `IPv6:` prefix or scope id may be there; IPv4-mapped is IPv4. None if it is none."""
-    bare = text.partition("%")[0]
+    return _parsed_address(text.partition("%")[0][:MAX_ADDRESS])
+
+
+@lru_cache(maxsize=1024)
+def _parsed_address(bare: str) -> IPAddress | None:
     if bare[:5].lower() == "ipv6:":
         bare = bare[5:]
     try:
@@ -337,7 +344,8 @@ def parse_address(text: str) -> IPAddress | None:
 
 def queue_id(text: str) -> str:
     """A queue id fit to print: ASCII letters, digits, - and _, at most 64; "" otherwise."""
-    return text if len(text) <= 64 and all(each.isascii() and (each.isalnum() or each in "-_") for each in text) else ""
+    bare = text.replace("-", "").replace("_", "")
+    return text if len(text) <= 64 and text.isascii() and (bare.isalnum() or not bare) else ""
 
 
 def _place(error: BaseException) -> str:
