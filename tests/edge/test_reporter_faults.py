@@ -114,7 +114,7 @@ def test_killed_jobs_lose_no_report_and_change_no_identity(store_url: str) -> No
             store.apply(batch(*some, first=first + 1))
             jobs.kill_one(dice)
         expected = {each.id for each in store.reports.find(limit=messages)}
-        end = time.monotonic() + 90 + 2 * number
+        end = time.monotonic() + 120 + 10 * number
         while any(each.state is not ReportState.SENT for each in store.reports.find(limit=messages)):
             assert time.monotonic() < end, Counter(each.state for each in store.reports.find(limit=messages))
             time.sleep(0.3)
