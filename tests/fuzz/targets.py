@@ -12,7 +12,6 @@ from dmarc_milter.dkim import key, signature, tags
 from dmarc_milter.dmarc import record
 from dmarc_milter.domain import Domain, Malformed
 from dmarc_milter.edge.resolver import wire
-from dmarc_milter.message import Envelope
 from dmarc_milter.message import parse as parse_message
 from dmarc_milter.spf import check as check_spf
 from fakes import strict_authres
@@ -20,7 +19,7 @@ from fakes.dns_zone import Zone
 from fakes.received import chain
 from fakes.sealer import seal, seal_all
 from fuzz.engine import Target
-from fuzz.through_session import ATTACK, ED, LEGIT, NOW, ZONE, scene, session
+from fuzz.through_session import ATTACK, ED, LEGIT, NOW, ZONE, scene, session, session_envelope
 
 LETTER = b"From: <admin@legit.example>\r\nTo: <v@example.com>\r\nSubject: Hello\r\nDate: x\r\nMessage-ID: <1@x>\r\n\r\nHello.\r\n"
 PLAIN_ADDRESS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+@[a-z0-9_.-]+")
@@ -133,14 +132,8 @@ def spf_text(octets: bytes) -> None:
         assert PRINTABLE.fullmatch(found.reason)
     spf_record.select([octets])
     zone = Zone({**ZONE, "attack.example": {"TXT": [octets]}})
-    result = check_spf(Envelope(parse_ip(), "mx.attack.example", address.reverse_path(b"<any@attack.example>")), zone)
+    result = check_spf(session_envelope(), zone)
     assert PRINTABLE.fullmatch(result.reason + result.mechanism + result.record)
-
-
-def parse_ip() -> received.IPv4Address | received.IPv6Address:
-    from ipaddress import ip_address
-
-    return ip_address("192.0.2.66")
 
 
 def question_of(rdtype: str) -> bytes:

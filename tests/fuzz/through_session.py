@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from ipaddress import ip_address
 
 from dmarc_milter import address
 from dmarc_milter.actions import Action, DeleteHeader, InsertHeader, Marking, Reply, strip
@@ -34,6 +35,14 @@ ZONE = {
     "_dmarc.attack.example": {"TXT": ["v=DMARC1; p=none"]},
 }
 MARKING = Marking("mx.example.com")
+
+
+NOBODY = Own()
+
+
+def session_envelope() -> Envelope:
+    """What a session knows of the attacker before the header."""
+    return Envelope(ip_address("192.0.2.66"), "mx.attack.example", address.reverse_path(b"<any@attack.example>"), queue_id="4QUEUE")
 
 
 @dataclass
