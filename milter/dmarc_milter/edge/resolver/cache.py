@@ -12,7 +12,6 @@ from dmarc_milter.lookup import LookupFailed
 
 POSITIVE_LIMIT = 3600  # seconds; a longer TTL would outlive a repaired record
 NEGATIVE_LIMIT = 300
-FAILURE_LIFE = 1  # long enough to spare a struggling server a stampede, short enough to notice that it is back
 
 
 class Entry(Protocol):
@@ -110,9 +109,10 @@ class Cache(Store[Key, Answer]):
 
 
 def life(answer: Answer) -> float:
-    """Seconds for which an answer may be used for other messages."""
+    """Seconds for which an answer may be used for other messages: a failure not at all, or mail sent right after a repair would
+    suffer from it. Messages that ask while a question is in flight share its failure, which spares a struggling server a stampede."""
     if answer.failure is None:
         return min(answer.ttl, POSITIVE_LIMIT)
     if answer.failure is LookupFailed:
-        return FAILURE_LIFE
+        return 0
     return min(answer.ttl, NEGATIVE_LIMIT)
