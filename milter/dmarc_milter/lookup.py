@@ -96,6 +96,10 @@ class Remembers:
         """What `work` gave with this key before, or gives now."""
         raise NotImplementedError
 
+    def arrived(self, name: str) -> tuple[bytes, ...]:
+        """The TXT records of a name that was prefetched, if they are there by now. For further hints, never for a verdict."""
+        raise NotImplementedError
+
 
 def derive(resolver: Resolver, key: Hashable, work: Work) -> Any:
     """The value of `work`, which must depend on nothing but `key` and the answers to what it asks the resolver it is given.
@@ -108,3 +112,8 @@ def derive(resolver: Resolver, key: Hashable, work: Work) -> Any:
 def recall(resolver: Resolver, key: Hashable) -> Any:
     """What `derive` of this key would give at once, or None."""
     return resolver.recall(key) if isinstance(resolver, Remembers) else None
+
+
+def arrived(resolver: Resolver, name: str) -> tuple[bytes, ...]:
+    """TXT records that a hint has brought already; nothing where that cannot be told without waiting."""
+    return resolver.arrived(name) if isinstance(resolver, Remembers) else ()

@@ -16,7 +16,7 @@ import spf as pyspf
 
 from dmarc_milter import spf_record
 from dmarc_milter.domain import Malformed
-from dmarc_milter.lookup import LimitExceeded, LookupFailed, NoAnswer, Question, RdataType, Resolver
+from dmarc_milter.lookup import LimitExceeded, LookupFailed, NoAnswer, Question, RdataType, Resolver, arrived
 from dmarc_milter.spf_record import Directive, Macro, SpfRecord
 
 MAX_LOOKUPS = 10
@@ -96,6 +96,8 @@ class Query(pyspf.query):  # type: ignore[misc]
         self._asked: set[Question] = set()
         self._addresses: set[str] = set()
         self._hints_left = MAX_LOOKUPS
+        self._ahead: dict[str, None] = {}
+        """Included names that were hinted at and not evaluated yet."""
         self._void_counted = True  # the first look-up is none of a term's
         self._names: tuple[str, ...] | None = None
 
@@ -108,6 +110,7 @@ class Query(pyspf.query):  # type: ignore[misc]
         """
         if not is_multi_label(domain):
             return None
+        self._ahead.pop(domain.lower(), None)
         found = spf_record.select(self.dns_txt(domain))
         if self.record is None:
             self.record = found[0] if len(found) == 1 else b""
@@ -338,7 +341,26 @@ class Query(pyspf.query):  # type: ignore[misc]
         else:
             if record.redirect and "%" not in record.redirect and len(questions) < room:
                 questions.append(Question(record.redirect.removesuffix(".").lower(), "TXT"))
+        for question in questions:
+            if question.rdtype == "TXT":
+                self._ahead[question.name] = None
+        questions.extend(self._beyond(room - len(questions)))
         self._hints_left -= self._hint(questions)
+
+    def _beyond(self, room: int) -> Iterator[Question]:
+        """What the included records that have come meanwhile will ask first: one record's includes need not wait for another's."""
+        for name in tuple(self._ahead) if room > 0 else ():
+            texts = spf_record.select(arrived(self.resolver, name))
+            record = (
+                spf_record.parse(texts[0], self.limits.max_term) if len(texts) == 1 and len(texts[0]) <= self.limits.max_record else None
+            )
+            if not isinstance(record, SpfRecord):
+                continue
+            del self._ahead[name]
+            for directive in record.directives:
+                if directive.mechanism == "include" and "%" not in directive.target and room > 0:
+                    room -= 1
+                    yield Question(directive.target.removesuffix(".").lower(), "TXT")
 
     def _first_question(self, directive: Directive) -> Iterator[Question]:
         if directive.mechanism == "ptr":

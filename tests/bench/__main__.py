@@ -28,7 +28,8 @@ LARGE = 20_000_000
 
 @dataclass
 class Table:
-    """Numbers by line and contender; each is measured several times and shown as the median."""
+    """Numbers by line and contender, each measured several times. Other work on the machine only ever adds processor time and
+    takes speed, so of those the best round is shown; of everything else the median."""
 
     lines: dict[str, dict[str, list[float]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
 
@@ -39,7 +40,8 @@ class Table:
         """One line each, then our ratio to the last contender."""
         print(f"{'':<46}" + "".join(f"{name:>22}" for name in names) + f"{'ratio':>8}")
         for line, values in self.lines.items():
-            middles = [statistics.median(values[name]) if name in values else None for name in names]
+            best = min if line.startswith("CPU") else max if line.startswith("messages/s") else statistics.median
+            middles = [best(values[name]) if name in values else None for name in names]
             cells = "".join(f"{'-' if each is None else f'{each:.2f}':>22}" for each in middles)
             first, last = middles[0], middles[-1]
             print(f"{line:<46}{cells}" + (f"{first / last:>8.2f}" if first is not None and last and len(names) > 2 else ""))
@@ -93,10 +95,10 @@ class Bench:
             running = [stack.enter_context(start(Path(tempfile.mkdtemp(dir=self.folder)), dns.nameserver)) for start in self.starts]
             for one in running:
                 self.drive(one, len(self.corpus.samples), 4)
-            for _ in range(self.rounds):
+            for _ in range(2 * self.rounds):
                 for connections in (1, 16):
                     for one in running:
-                        outcome, cpu = self.drive(one, self.messages(800), connections)
+                        outcome, cpu = self.drive(one, self.messages(500), connections)
                         self.table.add(f"CPU ms/message, DNS warm, {connections} connections", one.name, cpu)
                         self.table.add(f"messages/s, DNS warm, {connections} connections", one.name, outcome.rate)
 

@@ -127,6 +127,12 @@ class MessageResolver(Remembers):
             self._source.conclude(key, derived)
         return found.value
 
+    def arrived(self, name: str) -> tuple[bytes, ...]:
+        """See lookup.Remembers."""
+        found = self._progress.started.get(canonical(name, "TXT"))
+        answer = found.answer if isinstance(found, Pending) else found
+        return answer.records if answer is not None else ()
+
     def _rests_on(self, expires: float) -> None:
         """Note in every scope around that something good until then was used."""
         scope: MessageResolver | None = self

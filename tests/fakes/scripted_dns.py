@@ -1,0 +1,41 @@
+"""The process's resolver without a network: answers from a Zone at once, with a TTL for each name, and a clock that is a number."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dmarc_milter.edge.resolver import DnsResolver
+from dmarc_milter.edge.resolver.answer import Answer, Key, failed
+from dmarc_milter.edge.resolver.cache import Derived
+from dmarc_milter.edge.resolver.exchange import Pending
+from dmarc_milter.lookup import LookupFailed, NoAnswer, Question
+from fakes.dns_zone import Zone
+
+
+class Scripted(DnsResolver):
+    """The process's resolver, its answers from a Zone with a TTL for each name, its clock a number."""
+
+    def __init__(self, zone: Zone, ttls: dict[str, int], *, conclusions: bool = True) -> None:
+        self.now = 0.0
+        super().__init__(["192.0.2.53"], clock=lambda: self.now)
+        self.zone, self.ttls, self.keeps = zone, ttls, conclusions
+        self.sent: list[Key] = []
+
+    def _send(self, pending: Pending, stay: float) -> Answer | None:
+        key = pending.key
+        self.sent.append(key)
+        ttl = self.ttls.get(key[0], 60)
+        try:
+            values: list[Any] = self.zone.resolve(Question(*key))  # type: ignore[arg-type]
+            records = tuple(each.encode() for each in values) if key[1] == "TXT" else tuple(values)
+            answer = Answer(records, ttl=ttl)
+        except NoAnswer as absent:
+            answer = Answer(failure=type(absent), reason="absent", ttl=ttl)
+        except LookupFailed:
+            answer = failed("scripted")
+        self.cache.put(key, answer, self.now)
+        return answer
+
+    def conclude(self, key: Any, derived: Derived) -> None:
+        if self.keeps:
+            super().conclude(key, derived)
