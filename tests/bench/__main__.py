@@ -16,6 +16,7 @@ from pathlib import Path
 from bench import contenders, place
 from bench.contenders import Contender
 from bench.corpus import Corpus, Sample, load_or_make
+from bench.growth import growth
 from bench.load import OFFER, Connection, Driver, Outcome
 from bench.place import Dns, dns_server
 from fakes.daemon import ROOT
@@ -186,8 +187,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=ROOT / ".test/bench", help="for the corpus; made once")
     parser.add_argument("--quick", action="store_true", help="a quarter of the messages")
+    parser.add_argument("--growth", action="store_true", help="how cost grows, instead of the comparison")
     parser.add_argument("--only", choices=("cold", "warm", "latency", "memory"), action="append")
     arguments = parser.parse_args()
+    if arguments.growth:
+        growth(load_or_make(arguments.folder))
+        return
     private = place.enter()
     starts: list[Start] = [contenders.ours, contenders.floor]
     if private and (contenders.PEERS / "usr/sbin/opendkim").exists():
