@@ -31,6 +31,8 @@ MAX_QUERIES = 160
 STALL = 0.5
 """Seconds that another session may wait, whatever the case does."""
 MORE_MEMORY = 64 * 1024 * 1024
+MAX_PLACES = 9
+"""Daemons that run side by side."""
 
 ZONE: dict[str, Spec] = {
     "legit.example": {"TXT": ["v=spf1 ip4:198.51.100.10 -all"], "A": ["198.51.100.10"]},
@@ -298,8 +300,10 @@ class Stage:
     def place(self, mode: str = "enforce", tables: Mapping[str, Mapping[str, Any]] = {}) -> Place:
         """The daemon of this mode (enforce, monitor, tempfail, reject) and these further tables; started when first needed."""
         key = f"{mode} {tables}"
-        if key not in self.places:
-            if len(self.places) > 8:
+        if key in self.places:
+            self.places[key] = self.places.pop(key)  # the least recently used stands first
+        else:
+            if len(self.places) >= MAX_PLACES:
                 self.places.pop(next(iter(self.places))).daemon.stop()
             basis: dict[str, dict[str, Any]] = {
                 "milter": {"workers": 1},

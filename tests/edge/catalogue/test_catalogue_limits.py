@@ -92,6 +92,20 @@ def chain(instances: int) -> Mail:
     return spoof().of(seal_all(spoof().raw, *[signer] * instances))
 
 
+TIGHT = limits(
+    header_bytes=16384,
+    header_fields=60,
+    dkim_field_bytes=2048,
+    dkim_signatures=11,
+    dkim_key_bytes=512,
+    dkim_names=8,
+    rsa_min_bits=2048,
+    arc_instances=3,
+    arc_lookups=2,
+    spf_record_bytes=512,
+)
+SMALL = Signer("legit.example", "small", bits=1024)
+SMALL_KEY: dict[str, Spec] = {SMALL.key_name: {"TXT": [SMALL.record()]}}
 LIST = Signer("list.example", "ed", "ed25519-sha256")
 LIST_KEY: dict[str, Spec] = {LIST.key_name: {"TXT": [LIST.record()]}}
 INSIDE = {"mail_from": b"<a@legit.example>", "ip": "198.51.100.10"}
@@ -106,8 +120,8 @@ def one(
 LIMITS = [
     one("header_bytes", block(256 * 1024), PASSES, "at"),
     one("header_bytes", block(256 * 1024 + 1), PERMERROR, "past"),
-    one("header_bytes", block(16384), PASSES, "at 16384", tables=limits(header_bytes=16384)),
-    one("header_bytes", block(16385), PERMERROR, "past 16384", tables=limits(header_bytes=16384)),
+    one("header_bytes", block(16384), PASSES, "at 16384", tables=TIGHT),
+    one("header_bytes", block(16385), PERMERROR, "past 16384", tables=TIGHT),
     one("header_fields", fields(1000), PASSES, "at"),
     one("header_fields", fields(1001), PERMERROR, "past"),
     one("dkim_signatures", junk_then_good(9), PASSES, "at", sub_keys(9)),
@@ -118,21 +132,33 @@ LIMITS = [
         "past",
         sub_keys(10),
     ),
-    one("dkim_signatures", junk_then_good(10), PASSES, "at 11", sub_keys(10), limits(dkim_signatures=11)),
+    one("dkim_signatures", junk_then_good(10), PASSES, "at 11", sub_keys(10), TIGHT),
     one("dkim_field_bytes", signature_of(16384), PASSES, "at"),
     one("dkim_field_bytes", signature_of(16385), PERMERROR, "past"),
-    one("dkim_field_bytes", signature_of(2048), PASSES, "at 2048", tables=limits(dkim_field_bytes=2048)),
-    one("dkim_field_bytes", signature_of(2049), PERMERROR, "past 2048", tables=limits(dkim_field_bytes=2048)),
+    one("dkim_field_bytes", signature_of(2048), PASSES, "at 2048", tables=TIGHT),
+    one("dkim_field_bytes", signature_of(2049), PERMERROR, "past 2048", tables=TIGHT),
     one("dkim_key_bytes", spoof().signed(L), PASSES, "at", key_of(4096)),
     one("dkim_key_bytes", spoof().signed(L), PERMERROR, "past", key_of(4097)),
     one("h= names", spoof().signed(L, headers=("from", *["x"] * 255)), PASSES, "at 256"),
     one("h= names", spoof().signed(L, headers=("from", *["x"] * 256)), PERMERROR, "past 256"),
     one("arc_instances", chain(50), R("legit.example", "arc=pass"), "at", LIST_KEY),
     one("arc_instances", spoof().of(seal(chain(50).raw, LIST, instance="51")), R("legit.example", "arc=fail"), "past", LIST_KEY),
-    one("arc_instances", chain(3), R("legit.example", "arc=pass"), "at 3", LIST_KEY, limits(arc_instances=3)),
-    one("arc_instances", chain(4), R("legit.example", "arc=fail"), "past 3", LIST_KEY, limits(arc_instances=3)),
+    one("arc_instances", chain(3), R("legit.example", "arc=pass"), "at 3", LIST_KEY, TIGHT),
+    one("arc_instances", chain(4), R("legit.example", "arc=fail"), "past 3", LIST_KEY, TIGHT),
     one("arc_lookups", sealers(20), R("legit.example", "arc=pass"), "at", seal_keys(20)),
     one("arc_lookups", sealers(21), R("legit.example", "arc=fail"), "past", seal_keys(21)),
+    one("header_fields", fields(60), PASSES, "at 60", tables=TIGHT),
+    one("header_fields", fields(61), PERMERROR, "past 60", tables=TIGHT),
+    one("dkim_key_bytes", spoof().signed(L), PASSES, "at 512", key_of(512), TIGHT),
+    one("dkim_key_bytes", spoof().signed(L), PERMERROR, "past 512", key_of(513), TIGHT),
+    one("dkim_names", spoof().signed(L, headers=("from", *["x"] * 7)), PASSES, "at 8", tables=TIGHT),
+    one("dkim_names", spoof().signed(L, headers=("from", *["x"] * 8)), PERMERROR, "past 8", tables=TIGHT),
+    one("rsa_min_bits", spoof().signed(SMALL), PASSES, "at 1024", SMALL_KEY),
+    one("rsa_min_bits", spoof().signed(SMALL), PERMERROR, "below 2048", SMALL_KEY, TIGHT),
+    one("arc_lookups", sealers(2), R("legit.example", "arc=pass"), "at 2", seal_keys(2), TIGHT),
+    one("arc_lookups", sealers(3), R("legit.example", "arc=fail"), "past 2", seal_keys(3), TIGHT),
+    one("spf_record_bytes", spoof(**INSIDE), OK("spf=pass"), "at 512", spf_of(512), TIGHT),
+    one("spf_record_bytes", spoof(**INSIDE), R("legit.example", "spf=permerror"), "past 512", spf_of(513), TIGHT),
     one("spf_record_bytes", spoof(**INSIDE), OK("spf=pass"), "at", spf_of(4096)),
     one("spf_record_bytes", spoof(**INSIDE), R("legit.example", "spf=permerror"), "past", spf_of(4097)),
     one("DMARC record", spoof(), R(), "at 4096", dmarc_of(4096)),
