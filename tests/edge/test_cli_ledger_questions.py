@@ -214,6 +214,17 @@ def test_totals_add_up_in_every_form(ask: Ask, record: Callable[..., None]) -> N
     assert any(line.split()[:2] == ["all", "3"] for line in text.split("\n"))
 
 
+def test_delivered_counts_what_passed_too_and_monitor_mode_is_told_apart(ask: Ask, record: Callable[..., None]) -> None:
+    """As the dashboard counts: every message is in one of delivered, quarantined, refused, deferred."""
+    record(evaluation(), evaluation(passed=True), monitored())
+    text = ask("stats")[1]
+    (head,) = (line.split() for line in text.split("\n") if "delivered" in line and "messages" in line)
+    (row,) = (line.split() for line in text.split("\n") if line.split()[:1] == ["all"])
+    found = dict(zip(head[2:], row[1:], strict=True))  # "day (UTC)" is two words
+    assert [found[name] for name in ("messages", "delivered", "quarantined", "refused", "deferred")] == ["3", "2", "0", "1", "0"]
+    assert "Delivered in monitor mode: 1 that would have been refused, 0 that would have been quarantined" in text
+
+
 def test_the_page_of_totals_needs_nothing_else(ask: Ask, record: Callable[..., None]) -> None:
     """Self-contained: no script, nothing to fetch."""
     record(evaluation())

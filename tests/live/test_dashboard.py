@@ -132,6 +132,24 @@ def test_pages_fit_a_narrow_window(browser: webdriver.Chrome, address: str) -> N
     browser.set_window_size(1200, 1400)
 
 
+def test_a_table_breaks_no_word_of_ordinary_length(browser: webdriver.Chrome, address: str) -> None:
+    """However narrow the window: a queue id, an address or a result broken over two lines cannot be read or searched for."""
+    script = """
+        document.querySelectorAll('details').forEach(details => { details.open = true; });
+        return [...document.querySelectorAll('th, td')].flatMap(cell => [...cell.childNodes]).filter(node => {
+            const range = document.createRange();
+            range.selectNodeContents(node);
+            return node.textContent.length < 20 && !node.textContent.trim().includes(' ') && range.getClientRects().length > 1;
+        }).map(node => node.textContent);
+    """
+    for width in (500, 1200):
+        browser.set_window_size(width, 1400)
+        for path in ("/?days=90", "/decisions?days=90", "/domains/legit.example?days=90", "/reports"):
+            browser.get(address + path)
+            assert browser.find_elements(By.TAG_NAME, "th"), path
+            assert browser.execute_script(script) == [], (path, width)
+
+
 def test_screenshots_for_the_documents(browser: webdriver.Chrome, address: str, tmp_path: Path) -> None:
     """The pictures in docs/ come from here; here they only have to be pictures."""
     browser.get(f"{address}/?days=90")

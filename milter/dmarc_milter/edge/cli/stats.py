@@ -25,7 +25,13 @@ from dmarc_milter.edge.ledger.status import store_status
 
 DAY = 86400
 RESULTS = tuple(each.value for each in DmarcStatus)
-DONE = (*(each.value for each in Disposition), "tempfail")
+DONE: dict[str, tuple[str, ...]] = {
+    "delivered": (Disposition.NONE, Disposition.PASS),
+    "quarantined": (Disposition.QUARANTINE,),
+    "refused": (Disposition.REJECT,),
+    "deferred": ("tempfail",),
+}
+"""Column -> the dispositions that it counts."""
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>dmarc-milter: totals</title>
 <style>
@@ -103,12 +109,13 @@ def _rows(totals: Sequence[Total]) -> list[tuple[str, ...]]:
     """A line for each day and one for all: messages, then each dmarc= word, then what was done."""
     rows = []
     for label, part in (_by_day(totals) | {"all": sums(totals)}).items():
-        numbers = (part.messages, *(part.dmarc.get(each, 0) for each in RESULTS), *(part.disposition.get(each, 0) for each in DONE))
+        done = (sum(part.disposition.get(each, 0) for each in group) for group in DONE.values())
+        numbers = (part.messages, *(part.dmarc.get(each, 0) for each in RESULTS), *done)
         rows.append((label, *(f"{number:,}" for number in numbers)))
     return rows
 
 
-HEAD = ("day (UTC)", "messages", *(f"dmarc={each}" for each in RESULTS), "delivered", "passed", "quarantined", "refused", "deferred")
+HEAD = ("day (UTC)", "messages", *(f"dmarc={each}" for each in RESULTS), *DONE)
 
 
 def page(totals: Sequence[Total], reports: dict[str, int], *, since: int, now: int) -> str:
@@ -130,7 +137,8 @@ def _print(totals: Sequence[Total], reports: dict[str, int], since: int) -> None
         screen = console()
         screen.print(table({"day (UTC)": "left"} | dict.fromkeys(HEAD[1:], "right"), _rows(totals)))
         would = sums(totals).would_be
-        if lines := ", ".join(f"{number:,} {word}" for word, number in sorted(would.items()) if word in ("quarantine", "reject")):
-            print(f"Monitor mode; with enforcement: {lines}")
+        if would.get("reject") or would.get("quarantine"):
+            refused, quarantined = would.get("reject", 0), would.get("quarantine", 0)
+            print(f"Delivered in monitor mode: {refused:,} that would have been refused, {quarantined:,} that would have been quarantined")
     if reports:
         print("Reports: " + ", ".join(f"{number:,} {state}" for state, number in sorted(reports.items())))
