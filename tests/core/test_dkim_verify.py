@@ -470,6 +470,23 @@ def test_missing_keys_and_silent_dns_are_told_apart() -> None:
     assert judged(raw, Zone({LEGIT.key_name: {"CNAME": [LEGIT.key_name]}})) == ("temperror", "key look-up failed")
 
 
+def test_without_its_key_a_signature_that_leaves_octets_unsigned_is_hopeless() -> None:
+    """DESIGN.md: a DNS failure prevents a verdict only if its answer could have given an aligned pass; l= and require_signed never do."""
+    silent = Zone({}, failing=[LEGIT.key_name])
+    demanding = DkimOptions(require_signed=("subject",))
+    bare = LEGIT.sign(LETTER, headers=("from",))
+    for raw, options, hopeless in (
+        (LEGIT.sign(LETTER), DkimOptions(), False),
+        (LEGIT.sign(LETTER, length=19), DkimOptions(), False),
+        (LEGIT.sign(LETTER, length=3), DkimOptions(), True),
+        (LEGIT.sign(LETTER, length=3), DkimOptions(allow_body_length=True), False),
+        (LEGIT.sign(LETTER), demanding, False),
+        (bare, demanding, True),
+    ):
+        (result,) = checked(raw, silent, options=options)
+        assert (str(result.status), result.hopeless) == ("temperror", hopeless)
+
+
 def test_a_budget_that_the_message_used_up_is_not_trouble_in_the_dns() -> None:
     """DESIGN.md: a limit that the message itself exhausted never improves its verdict."""
     fields, body = header_fields(LEGIT.sign(LETTER))

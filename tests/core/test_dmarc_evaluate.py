@@ -43,12 +43,13 @@ def spf(words: str) -> SpfResult:
 
 
 def dkim(words: str) -> tuple[DkimResult, ...]:
-    """`pass a.example, fail b.example, testing c.example`."""
+    """`pass a.example, fail b.example, testing c.example, hopeless d.example`; hopeless: a temperror that could not have counted."""
     results = []
     for each in filter(None, words.split(", ")):
         status, name = each.split()
-        testing = status == "testing"
-        results.append(DkimResult(DkimStatus.POLICY if testing else DkimStatus(status), Domain(name), "sel", testing=testing))
+        testing, hopeless = status == "testing", status == "hopeless"
+        word = DkimStatus.POLICY if testing else DkimStatus.TEMPERROR if hopeless else DkimStatus(status)
+        results.append(DkimResult(word, Domain(name), "sel", testing=testing, hopeless=hopeless))
     return tuple(results)
 
 
@@ -296,6 +297,8 @@ SUB = {**LEGIT, "a.legit.example": "v=DMARC1; p=quarantine"}
         ("legit.example", LEGIT, ["mail.legit.example"], "none", "temperror mail.legit.example", TEMPERROR),
         # the unaligned twins
         ("legit.example", LEGIT, [], "temperror attack.example", "", FAIL),
+        ("legit.example", LEGIT, [], "none", "hopeless legit.example", FAIL),
+        ("legit.example", LEGIT, [], "none", "hopeless legit.example, temperror legit.example", TEMPERROR),
         ("legit.example", LEGIT, [], "temperror attack.example helo", "", FAIL),
         ("legit.example", LEGIT, [], "pass attack.example", "temperror attack.example", FAIL),
         ("legit.example", LEGIT, [], "temperror attack.example", "temperror attack.example, fail legit.example", FAIL),

@@ -37,6 +37,8 @@ class DkimResult:
     """Fixed vocabulary (never the sender's bytes), e.g. "body hash differs", "l= leaves 120 octets"."""
     testing: bool = False
     """t=y on the key and the signature verified: a pass but for that."""
+    hopeless: bool = False
+    """No key was found or could be asked for (temperror), and none could have made it count, for what it leaves unsigned."""
     key_bits: int = 0
     unsigned_headers: tuple[str, ...] = ()
     """Of Subject, Date, To, Content-Type...: present in the message and not covered; for `check`."""

@@ -93,7 +93,7 @@ class Judge:
             return _result(signature, *flaw)
         answer = self._keys.find(signature.key_name)
         if not answer.keys:
-            return _result(signature, answer.status, answer.reason)
+            return replace(_result(signature, answer.status, answer.reason), hopeless=bool(self._lack(signature)))
         digest = self.headers.digest(signature.names, signature.header_mode, candidate.position, signature.unsigned)
         results = [self._with_key(signature, key, digest) for key in answer.keys]
         best = min(results, key=lambda each: BEST_FIRST.index(each.status))

@@ -58,7 +58,7 @@ def _candidates(spf: SpfResult, dkim: Iterable[DkimResult]) -> Iterable[_Candida
     for each in dkim:
         if each.domain and each.usable:
             yield _Candidate("dkim", each.domain, each.status, "passed", each.selector)
-        elif each.domain and each.status is DkimStatus.TEMPERROR:
+        elif each.domain and each.status is DkimStatus.TEMPERROR and not each.hopeless:
             yield _Candidate("dkim", each.domain, each.status, "unanswered", each.selector)
         elif each.domain and each.testing:
             yield _Candidate("dkim", each.domain, each.status, "testing", each.selector)
