@@ -61,6 +61,14 @@ def levels(found: list[tuple[str, str, str]], what: str) -> set[str]:
     return {level for level, where, _ in found if where == what}
 
 
+def test_a_folder_that_nobody_makes_is_an_error(check: Check, tmp_path: Path) -> None:
+    """Only the state directory of the service is made by systemd; a mistyped path would leave every message unrecorded."""
+    code, found = check({"store": {"url": f"sqlite:///{tmp_path}/typo/reports.db"}})
+    assert code == 1
+    assert levels(found, "spool") == levels(found, "store") == {"error"}
+    assert f"{tmp_path}/typo is not there" in next(text for _, where, text in found if where == "spool")
+
+
 def test_a_sound_host_has_nothing_to_mend(check: Check, tmp_path: Path) -> None:
     code, found = check()
     assert code == 0
@@ -119,8 +127,6 @@ def test_the_identity_is_a_name_of_ours(check: Check, name: str, level: str) -> 
 def test_a_store_that_is_away_or_of_another_schema_says_what_to_do(check: Check, tmp_path: Path) -> None:
     code, found = check({"store": {"url": "postgresql://nobody@127.0.0.1:1/none", "spool": f"{tmp_path}/spool.db"}})
     assert (code, levels(found, "store")) == (1, {"error"})
-    code, found = check({"store": {"url": f"sqlite:///{tmp_path}/missing/reports.db"}})
-    assert (code, levels(found, "store")) == (0, {"warning"})
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

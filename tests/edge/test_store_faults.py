@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ import pytest
 
 from dmarc_milter.edge import cli
 from dmarc_milter.edge.ledger import database as database_module
-from dmarc_milter.edge.ledger.database import SqliteDatabase, attempt, connect
+from dmarc_milter.edge.ledger.database import SqliteDatabase, StoreError, attempt, connect
 from dmarc_milter.edge.ledger.drain import drain, keep_draining
 from dmarc_milter.edge.ledger.schema import STEPS
 from dmarc_milter.edge.ledger.spool import Spool
@@ -187,6 +188,16 @@ def test_a_password_is_never_shown() -> None:
     for text in (found.name, found.problem):
         assert "hunter" not in text
     assert found.name == "postgresql://127.0.0.1:1/mail"
+
+
+def test_a_store_without_its_library_is_one_line_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """psycopg is an extra: the store is then unusable like any other that cannot be had, and says what to install."""
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    database = connect("postgresql://user@db.example.org/mail", "")
+    with pytest.raises(StoreError, match=r"needs the Python library psycopg .*pip install") as raised, database.transaction():
+        pass
+    assert raised.value.kind == "absent"
+    assert store_status(database).remedy.startswith("install it")
 
 
 def test_status_makes_nothing(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from dmarc_milter.dmarc.discovery import PublicSuffixes
 from dmarc_milter.domain import Domain
 from dmarc_milter.edge.cli.ledger import database_of
 from dmarc_milter.edge.config import Config, ConfigError
-from dmarc_milter.edge.config.places import spool_path
+from dmarc_milter.edge.config.places import STATE, spool_path
 from dmarc_milter.edge.config.values import SocketAddress, authserv_id, socket_address
 from dmarc_milter.edge.ledger.status import spool_status, store_status
 from dmarc_milter.edge.listen import describe
@@ -181,6 +181,8 @@ def ledger(config: Config) -> Iterator[Finding]:
 
 def _will_be_made(what: str, path: Path) -> Finding:
     folder = path.parent
+    if not folder.is_dir() and folder != STATE:
+        return Finding("error", what, f"{folder} is not there: make it, writable by the account of the service")
     if not folder.is_dir():
         return Finding("warning", what, f"{folder} is not there yet; systemd makes the state directory when the service starts")
     if not os.access(folder, os.W_OK):

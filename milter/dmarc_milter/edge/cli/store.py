@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
         return actions[arguments.what](config, arguments)
     except StoreError as error:
         print(f"dmarc-milter: {error}", file=sys.stderr)
-        return NO if error.kind in ("older", "newer", "refused") else LATER
+        return NO if error.kind in ("older", "newer", "refused", "absent") else LATER
 
 
 def _print(document: object, sentence: str, *, as_json: bool) -> None:

@@ -73,4 +73,4 @@ def print_json(document: object) -> None:
 def unavailable(error: StoreError) -> int:
     """Say why the store cannot be asked; the exit code."""
     print(f"dmarc-milter: {error}", file=sys.stderr)
-    return NO if error.kind in ("older", "newer", "refused") else LATER
+    return NO if error.kind in ("older", "newer", "refused", "absent") else LATER

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Values = Sequence[Any]
-Kind = Literal["unreachable", "locked", "full", "refused", "corrupt", "older", "newer", "io"]
+Kind = Literal["unreachable", "locked", "full", "refused", "corrupt", "older", "newer", "absent", "io"]
 
 DIALECTS = {
     "sqlite": {"blob": "BLOB", "compact": "WITHOUT ROWID", "for_update": "", "skip_locked": ""},
@@ -240,8 +240,11 @@ class PostgresDatabase:
 
     @contextmanager
     def transaction(self, *, write: bool = True) -> Iterator[_PostgresTransaction]:  # noqa: ARG002 - readers never wait here
-        import psycopg
-
+        try:
+            import psycopg
+        except ImportError as error:
+            text = f"{self.name}: PostgreSQL needs the Python library psycopg ({error}): pip install 'psycopg[binary]'"
+            raise StoreError("absent", text) from None
         try:
             connection = self._open()
             with connection.transaction(), connection.cursor() as cursor:

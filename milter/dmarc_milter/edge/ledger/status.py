@@ -17,6 +17,7 @@ REMEDIES = {
     "corrupt": "nothing: the damaged file is moved aside and a new one made; `sqlite3 FILE.corrupt-... .recover` may save rows of it",
     "older": "run `dmarc-milter store upgrade` on one host",
     "newer": "upgrade this host's program; until then its messages wait in the spool",
+    "absent": "install it where this program's own libraries are (.venv/bin/pip in the source folder); the spool holds until then",
     "io": "look at the kernel's log: the disk may be failing",
 }
 
