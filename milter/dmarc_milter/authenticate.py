@@ -85,9 +85,9 @@ def authenticate(request: Request, resolver: Resolver, options: Options, *, now:
     """Evaluate one message. Never raises for anything the sender or the DNS did.
 
     `now` is aware UTC; `sample` is uniform in [0, 100), for pct (RFC 7489 6.6.4).
-    The policy walk is asked first, then keys, so that nothing else in the message can exhaust their share of the budget.
+    `request.plan.questions` should have been prefetched by now. The policy walk is asked first, then keys, so that nothing else
+    in the message can exhaust their share of the budget.
     """
-    resolver.prefetch(request.plan.questions)
     message = request.message
     for domain in (message.author.domain,) if message.author.domain else message.author.candidates:
         published(domain, resolver, options.dmarc, options.suffixes)  # before anything that the sender could make slow

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench import contenders, place
+from bench import contenders, mta, place
 from bench.contenders import Contender
 from bench.corpus import Corpus, Sample, load_or_make
 from bench.growth import growth
@@ -25,6 +25,7 @@ Start = Callable[[Path, str], AbstractContextManager[Contender]]
 DELAY = 0.03
 """Seconds that every DNS answer takes where latency is measured."""
 LARGE = 20_000_000
+STEPS = ("cold", "warm", "latency", "memory", "postfix")
 
 
 @dataclass
@@ -45,7 +46,7 @@ class Table:
             middles = [best(values[name]) if name in values else None for name in names]
             cells = "".join(f"{'-' if each is None else f'{each:.2f}':>22}" for each in middles)
             first, last = middles[0], middles[-1]
-            print(f"{line:<46}{cells}" + (f"{first / last:>8.2f}" if first is not None and last and len(names) > 2 else ""))
+            print(f"{line:<46}{cells}" + (f"{first / last:>8.2f}" if first is not None and last and len(names) > 3 else ""))
 
 
 class Bench:
@@ -67,8 +68,8 @@ class Bench:
 
     def each(self, dns: Dns) -> Iterator[Contender]:
         """One contender after the other, fresh."""
-        for number, start in enumerate(self.starts):
-            with start(Path(tempfile.mkdtemp(dir=self.folder, prefix=f"{number}-")), dns.nameserver) as contender:
+        for start in self.starts:
+            with start(self.new_folder(), dns.nameserver) as contender:
                 yield contender
 
     def drive(self, contender: Contender, messages: int, connections: int) -> tuple[Outcome, float]:
@@ -93,7 +94,7 @@ class Bench:
     def warm(self) -> None:
         """Processor time and rate when the answers are known."""
         with self.dns() as dns, ExitStack() as stack:
-            running = [stack.enter_context(start(Path(tempfile.mkdtemp(dir=self.folder)), dns.nameserver)) for start in self.starts]
+            running = [stack.enter_context(start(self.new_folder(), dns.nameserver)) for start in self.starts]
             for one in running:
                 self.drive(one, len(self.corpus.samples), 4)
             for _ in range(2 * self.rounds):
@@ -131,6 +132,22 @@ class Bench:
                     outcome = driver.run(16)
                 self.table.add("memory MB more, 16 x 20 MB in flight", one.name, max(peak) - base)
                 self.table.add("seconds, 16 x 20 MB", one.name, outcome.seconds)
+
+    def postfix(self) -> None:
+        """Messages a second through Postfix."""
+        (sample,) = self.signed()
+        with self.dns() as dns, ExitStack() as stack:
+            running = [stack.enter_context(start(self.new_folder(), dns.nameserver)) for start in self.starts]
+            for _ in range(self.rounds):
+                for one in running:
+                    self.table.add("messages/s through Postfix", one.name, mta.rate(one, sample, self.messages(600)))
+                self.table.add("messages/s through Postfix", "no milter", mta.rate(None, sample, self.messages(600)))
+
+    def new_folder(self) -> Path:
+        """One that the accounts of all programs may enter."""
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        folder.chmod(0o755)
+        return folder
 
     def signed(self) -> list[Sample]:
         """Some messages with a signature; their bodies are to be replaced."""
@@ -188,7 +205,7 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", type=Path, default=ROOT / ".test/bench", help="for the corpus; made once")
     parser.add_argument("--quick", action="store_true", help="a quarter of the messages")
     parser.add_argument("--growth", action="store_true", help="how cost grows, instead of the comparison")
-    parser.add_argument("--only", choices=("cold", "warm", "latency", "memory"), action="append")
+    parser.add_argument("--only", choices=STEPS, action="append")
     arguments = parser.parse_args()
     if arguments.growth:
         growth(load_or_make(arguments.folder))
@@ -202,9 +219,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="dmarc-bench-") as folder:
         Path(folder).chmod(0o755)
         bench = Bench(load_or_make(arguments.folder), Path(folder), starts, scale=0.25 if arguments.quick else 1.0, private=private)
-        for name in arguments.only or ("cold", "warm", "latency", "memory"):
+        for name in arguments.only or STEPS:
             getattr(bench, name)()
-    bench.table.show(["dmarc-milter", "empty pymilter", *(["OpenDKIM + OpenDMARC"] if len(starts) > 2 else [])])
+    bench.table.show(["dmarc-milter", "no milter", "empty pymilter", *(["OpenDKIM + OpenDMARC"] if len(starts) > 2 else [])])
 
 
 if __name__ == "__main__":

@@ -63,12 +63,12 @@ def chain(folder: Path, nameserver: str) -> Iterator[Contender]:
     folder.mkdir(parents=True, exist_ok=True)
     one, two = f"{folder}/opendkim.sock", f"{folder}/opendmarc.sock"
     (folder / "opendkim.conf").write_text(
-        f"Mode v\nSocket local:{one}\nBackground no\nSyslog no\nAuthservID {AUTHSERV_ID}\nAlwaysAddARHeader yes\n"
+        f"Mode v\nUMask 000\nSocket local:{one}\nBackground no\nSyslog no\nAuthservID {AUTHSERV_ID}\nAlwaysAddARHeader yes\n"
         f"Nameservers {nameserver.partition(':')[0]}\nInternalHosts {folder}/none\nOn-BadSignature accept\nUserID {ACCOUNT}\n"
     )
     (folder / "none").write_text("192.0.2.255\n")
     (folder / "opendmarc.conf").write_text(
-        f"Socket local:{two}\nBackground no\nSyslog no\nAuthservID {AUTHSERV_ID}\nTrustedAuthservIDs {AUTHSERV_ID}\n"
+        f"UMask 000\nSocket local:{two}\nBackground no\nSyslog no\nAuthservID {AUTHSERV_ID}\nTrustedAuthservIDs {AUTHSERV_ID}\n"
         f"SPFSelfValidate yes\nSPFIgnoreResults yes\nHistoryFile {folder}/history\nPublicSuffixList {SUFFIX_LIST}\n"
         f"IgnoreHosts {folder}/none\nRejectFailures no\nUserID {ACCOUNT}\n"
     )

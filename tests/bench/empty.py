@@ -44,6 +44,7 @@ def serve(path: str, workers: int) -> None:
     milter.set_eom_callback(lambda *_: milter.ACCEPT)
     milter.set_close_callback(lambda *_: milter.CONTINUE)
     milter.register("empty", negotiate=negotiate)
+    os.umask(0)
     milter.setconn(f"unix:{path}")
     milter.opensocket(False)
     for descriptor in range(3, 64):

@@ -96,8 +96,9 @@ class Judge:
             return replace(_result(signature, answer.status, answer.reason), hopeless=bool(self._lack(signature)))
         digest = self.headers.digest(signature.names, signature.header_mode, candidate.position, signature.unsigned)
         results = [self._with_key(signature, key, digest) for key in answer.keys]
-        best = min(results, key=lambda each: BEST_FIRST.index(each.status))
-        return replace(best, unsigned_headers=self._unsigned(signature))
+        best = results[0] if len(results) == 1 else min(results, key=lambda each: BEST_FIRST.index(each.status))
+        unsigned = self._unsigned(signature)
+        return replace(best, unsigned_headers=unsigned) if unsigned else best
 
     def _flaw(self, signature: Signature) -> tuple[DkimStatus, str] | None:
         """What forbids a pass whatever the key says."""

@@ -82,6 +82,7 @@ def evaluate_file(raw: bytes, envelope: Envelope, resolver: Resolver, options: O
     headers = Headers(fields)
     author = address.author(headers.values(b"from"))
     wanted = plan(headers, author, options)
+    resolver.prefetch(wanted.questions)
     hasher = BodyHasher(wanted.dkim.body_hashes | wanted.arc.body_hashes)
     hasher.update(body)
     request = Request(
