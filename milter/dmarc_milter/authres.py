@@ -28,6 +28,11 @@ TOKEN = re.compile(r"[!#$%&'*+\-.0-9A-Z^_`a-z{|}~\x80-\U0010ffff]+")
 AT_DOMAIN = re.compile(r"@[A-Za-z0-9]++(?:-++[A-Za-z0-9]++|\.[A-Za-z0-9]++)*+")
 
 
+@lru_cache(maxsize=128)
+def _is_keyword(text: str) -> bool:
+    return KEYWORD.fullmatch(text) is not None
+
+
 def _printable(text: str) -> bool:
     """Nothing that could end a line, hide, or stand for octets that were no text."""
     return len(text) <= MAX_VALUE and text.isprintable() and "\ufffd" not in text
@@ -75,7 +80,7 @@ class ResInfo:
     comment: str = ""
 
     def __post_init__(self) -> None:
-        if not (KEYWORD.fullmatch(self.method) and KEYWORD.fullmatch(self.result) and _printable(self.reason) and _printable(self.comment)):
+        if not (_is_keyword(self.method) and _is_keyword(self.result) and _printable(self.reason) and _printable(self.comment)):
             raise ValueError("not a result of Authentication-Results")
 
     def value(self, ptype: str, name: str) -> str:
@@ -107,7 +112,8 @@ def format(authserv_id: str, infos: Sequence[ResInfo], *, smtputf8: bool = False
     """
     head = " " + _value(_written_id(authserv_id, smtputf8=smtputf8))
     kept = [(info.method, _folded(_words(info, smtputf8=smtputf8))) for info in infos]
-    while kept and len(head.encode()) + sum(len(text.encode()) + 3 for _, text in kept) > MAX_FIELD:
+    roomy = 4 * (len(head) + sum(len(text) + 3 for _, text in kept)) <= MAX_FIELD  # whatever its characters
+    while kept and not roomy and len(head.encode()) + sum(len(text.encode()) + 3 for _, text in kept) > MAX_FIELD:
         expendable = [n for n, (method, _) in enumerate(kept) if method == "dkim"] or [
             n for n, (method, _) in enumerate(kept) if method != "dmarc"
         ]
@@ -139,6 +145,7 @@ def _pvalue(text: str) -> str:
     return text if AT_DOMAIN.fullmatch(text) else _value(text)
 
 
+@lru_cache(maxsize=1024)
 def _value(text: str) -> str:
     """value: a token or a quoted-string (RFC 2045 5.1)."""
     return text if TOKEN.fullmatch(text) else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
@@ -148,7 +155,7 @@ def _folded(words: Iterable[str]) -> str:
     """Words separated by a space, or by a fold where the line would grow beyond LINE."""
     text, width = "", 1
     for word in words:
-        size = len(word.encode())
+        size = len(word) if word.isascii() else len(word.encode())
         if text and width + 1 + size > LINE:
             text, width = f"{text}\n\t{word}", 1 + size
         else:
