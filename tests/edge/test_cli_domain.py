@@ -18,6 +18,7 @@ ZONE = {
     "mx.good.example": {"A": ["198.51.100.1"]},
     "_dmarc.bad.example": {"TXT": ["v=DMARC1; p=rejct; rua=mailto:a\x1b[31m@else.example"]},
     "_dmarc.slow.example": {"behaviour": "servfail"},
+    "slow.example": {"behaviour": "servfail"},
 }
 
 
@@ -53,6 +54,7 @@ def test_a_silent_dns_exits_75(ask: Ask) -> None:
     code, out = ask("slow.example")
     assert code == 75
     assert "cannot be known now" in out
+    assert "SPF: not known now" in out, "no answer is not the answer that there is none"
 
 
 def test_the_json_form_is_complete(ask: Ask) -> None:

@@ -21,7 +21,7 @@ from dmarc_milter.disposition import Disposition, Verdict
 from dmarc_milter.dkim.result import DkimResult, DkimStatus
 from dmarc_milter.dmarc.record import Policy
 from dmarc_milter.domain import Domain
-from dmarc_milter.edge.cli import main
+from dmarc_milter.edge.cli import main, terminal
 from dmarc_milter.edge.cli.moments import moment
 from dmarc_milter.edge.config import parse
 from dmarc_milter.edge.ledger.spoolfile import SpoolFile, prepare
@@ -197,6 +197,37 @@ def test_impact_tells_did_from_would(ask: Ask, record: Callable[..., None]) -> N
 def test_impact_of_nothing_says_so(ask: Ask, record: Callable[..., None]) -> None:
     record(evaluation(passed=True))
     assert "Policy stopped and marked nothing" in ask("impact")[1]
+
+
+# --- a terminal ----------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Standard output is a terminal of so many columns."""
+    columns = 60
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(terminal, "on_terminal", lambda: True)
+    return columns
+
+
+def test_a_narrow_terminal_breaks_no_queue_id(ask: Ask, record: Callable[..., None], narrow: int) -> None:
+    """A queue id is there to be copied; sentences wrap at words."""
+    record(evaluation(queue_id="4QNARROW00001", source_ip="2001:db8:1111:2222:3333:4444:5555:6666"), evaluation())
+    code, out, _ = ask("why")
+    lines = out.split("\n")
+    assert code == 0
+    assert max(map(len, lines[:-2])) <= narrow
+    assert any("4QNARROW00001" in line.split() for line in lines)
+    assert any("2001:db8:1111:2222:3333:4444:5555:6666" in line.split() for line in lines)
+
+
+def test_a_narrow_terminal_gets_numbers_with_their_headings(ask: Ask, record: Callable[..., None], narrow: int) -> None:
+    record(evaluation(), evaluation(passed=True))
+    out = ask("stats")[1]
+    assert "\nall  messages 2  dmarc=pass 1  dmarc=fail 1  delivered 1\n    refused 1\n" in out
+    assert "temperror" not in out, "what is 0 is left out"
+    assert max(map(len, out.split("\n"))) <= narrow
 
 
 # --- stats ----------------------------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from dmarc_milter.edge.config import DEFAULT_PATH, Config, load
 from dmarc_milter.edge.resolver import DnsResolver
 from dmarc_milter.edge.suffixes import SuffixListError, load_suffixes
 from dmarc_milter.lint import Level, Survey, survey
+from dmarc_milter.spf import SpfStatus
 
 SECONDS = 60.0
 QUERIES = 1000
@@ -93,7 +94,8 @@ def _print(found: Survey) -> None:
         shown = {"granted": "ok", "refused": "error", "later": "warning"}
         rows2 = [(each.kind, each.address, styled(shown[each.permission.value]), each.reason) for each in found.destinations]
         screen.print(table({"reports": "left", "address": "left", "": "left", "why": "left"}, rows2))
-    print(f"SPF: {found.spf.record or 'no record'}")
+    unknown = found.spf.status is SpfStatus.TEMPERROR
+    print(f"SPF: {found.spf.record or ('not known now' if unknown else 'no record')}")
     if found.spf.record:
         print(f"  {found.spf.lookups} of 10 look-ups; an unknown client gets {found.spf.status}\n")
     for finding in sorted(found.findings, key=lambda each: list(Level).index(each.level), reverse=True):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +19,9 @@ from dmarc_milter.edge.ledger.database import StoreError
 
 PIPE_WIDTH = 200
 """Columns where standard output is no terminal, so that nothing is cut."""
+PROSE = 24
+"""Columns that a sentence needs at least to be read."""
+GLUE = "\N{NO-BREAK SPACE}"
 STYLES = {
     "reject": "bold red",
     "fail": "red",
@@ -31,9 +36,14 @@ STYLES = {
 }
 
 
+def on_terminal() -> bool:
+    """Whether somebody looks at standard output, and not a program."""
+    return sys.stdout.isatty()
+
+
 def console() -> Console:
     """Standard output. Markup, emoji and highlighting are off: what is printed may come from a sender."""
-    width = None if sys.stdout.isatty() else PIPE_WIDTH
+    width = None if on_terminal() else PIPE_WIDTH
     return Console(markup=False, emoji=False, highlight=False, width=width)
 
 
@@ -42,14 +52,41 @@ def styled(word: str) -> Text:
     return Text(word, STYLES.get(word, ""))
 
 
-def table(columns: Mapping[str, str], rows: Iterable[Sequence[object]], *, title: str = "") -> Table:
-    """`columns` are heading -> "left" or "right"; cells are str or Text, never markup."""
+def table(columns: Mapping[str, str], rows: Iterable[Sequence[object]], *, title: str = "") -> RenderableType:
+    """`columns` are heading -> "left" or "right"; cells are str or Text, never markup. A terminal too narrow for it gets a list."""
+    rows = list(rows)
+    screen = console()
+    if on_terminal() and _least_width(columns, rows) > screen.width:
+        return Text("\n".join([title] * bool(title) + _lines(columns, rows, screen.width)), overflow="fold")
     made = Table(box=SIMPLE_HEAD, title=Text(title, "bold") if title else None, title_justify="left", pad_edge=False)
     for heading, justify in columns.items():
         made.add_column(Text(heading), justify="right" if justify == "right" else "left", overflow="fold")
     for row in rows:
         made.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
     return made
+
+
+def _least_width(columns: Mapping[str, str], rows: Sequence[Sequence[object]]) -> int:
+    """In columns: below it a queue id or a number would be broken over lines. Only the last column, when it is prose, may wrap."""
+    widths = [max(cell_len(str(cell)) for cell in cells) for cells in zip(columns, *rows, strict=True)]
+    if [*columns.values()][-1] == "left":
+        widths[-1] = min(widths[-1], PROSE)
+    return sum(widths) + 3 * len(widths)
+
+
+def _lines(columns: Mapping[str, str], rows: Iterable[Sequence[object]], width: int) -> list[str]:
+    """A row as running text, indented from its second line on: text as it is, numbers that are not 0 with their heading."""
+    made = []
+    for row in rows:
+        cells = ((heading, justify, str(cell)) for (heading, justify), cell in zip(columns.items(), row, strict=True))
+        said = (
+            f"{heading} {cell}".replace(" ", GLUE) if justify == "right" else cell
+            for heading, justify, cell in cells
+            if cell not in ("", "0")
+        )
+        text = "  ".join(said)
+        made += textwrap.wrap(text, max(width, 20), subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+    return [line.replace(GLUE, " ") for line in made]
 
 
 def plain(value: object) -> Any:
