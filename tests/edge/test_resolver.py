@@ -203,11 +203,11 @@ def chain(length: int, **spec: object) -> dict[str, dict[str, object]]:
 
 
 @pytest.mark.parametrize("follow", [True, False], ids=["in one answer", "one at a time"])
-def test_eight_aliases_are_followed_and_nine_are_not(dns: DnsServer, source: DnsResolver, follow: bool) -> None:
+def test_sixteen_aliases_are_followed_and_seventeen_are_not(dns: DnsServer, source: DnsResolver, follow: bool) -> None:
     """Whether the server hands out the whole chain or each link alone."""
-    dns.replace(chain(8, follow=follow))
+    dns.replace(chain(16, follow=follow))
     assert source.for_message().txt("c0.example") == (b"end",)
-    dns.replace(chain(9, follow=follow))
+    dns.replace(chain(17, follow=follow))
     source.cache.clear()
     with pytest.raises(LookupFailed):
         source.for_message().txt("c0.example")

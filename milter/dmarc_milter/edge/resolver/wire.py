@@ -15,7 +15,7 @@ from dmarc_milter.edge.resolver.answer import TYPES, Answer, Key
 from dmarc_milter.lookup import NoData, NoSuchName
 
 CNAME, NS, SOA, OPT = 5, 2, 6, 41
-HOP_LIMIT = 8  # CNAMEs followed for one question
+HOP_LIMIT = 16  # CNAMEs followed for one question, as most resolvers do
 RECORD_LIMIT = 512  # records of one answer; a resolver hands on thousands over TCP, and no honest name has them
 POINTER_LIMIT = 16  # compression pointers in one name; servers use one, rarely two
 HEADER = Struct("!HHHHHH")
