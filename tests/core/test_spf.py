@@ -672,7 +672,7 @@ def test_checks_share_nothing() -> None:
     ],
 )
 def test_no_record_is_slow(text: str) -> None:
-    """SPF-09, LIBS 3.3: patterns of quadratic time, long expansions, thousands of addresses; all far below 0.2 s."""
+    """SPF-09: patterns of quadratic time, long expansions, thousands of addresses; all far below 0.2 s."""
     zone = records(text)
     for n in range(10):
         zone.add(f"h{n}.example", "A", *([NOTHING] * 4000))
