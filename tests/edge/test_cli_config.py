@@ -61,6 +61,17 @@ def levels(found: list[tuple[str, str, str]], what: str) -> set[str]:
     return {level for level, where, _ in found if where == what}
 
 
+def test_an_unreadable_file_is_one_line_and_the_sample_is_offered_where_there_is_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = []
+    for path in (tmp_path / "none.toml", tmp_path):
+        assert main(["config", "check", "--config", str(path)]) == 2
+        said.append(capsys.readouterr().err)
+    assert [text.count("\n") for text in said] == [1, 1]
+    assert ["config sample" in text for text in said] == [True, False]
+
+
 def test_a_folder_that_nobody_makes_is_an_error(check: Check, tmp_path: Path) -> None:
     """Only the state directory of the service is made by systemd; a mistyped path would leave every message unrecorded."""
     code, found = check({"store": {"url": f"sqlite:///{tmp_path}/typo/reports.db"}})

@@ -199,6 +199,13 @@ def test_impact_of_nothing_says_so(ask: Ask, record: Callable[..., None]) -> Non
     assert "Policy stopped and marked nothing" in ask("impact")[1]
 
 
+@pytest.mark.parametrize("words", [("why", "--ip", "mail.example"), ("check", "-", "--ip", "192.0.2.300")])
+def test_what_is_no_address_is_said_in_words(ask: Ask, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        ask(*words)
+    assert capsys.readouterr().err.endswith(f"argument --ip: {words[-1]!r} is not an address\n")
+
+
 # --- a terminal ----------------------------------------------------------------------------------------------------------------------
 
 

@@ -313,6 +313,16 @@ def test_reload_may_change_socket_and_workers(daemon: Daemon) -> None:
     assert wait_for(lambda: not _listens(old))
 
 
+def test_a_reload_keeps_a_socket_that_is_only_spelled_differently(daemon: Daemon) -> None:
+    """To open the same address a second time would fail, and with it the reload."""
+    assert isinstance(daemon.address, tuple)
+    daemon.configure({"milter": {"socket": f"inet:{daemon.address[1]}"}})
+    daemon.signal(signal.SIGHUP)
+    assert wait_for(lambda: len(daemon.events("ready")) == 2)
+    assert daemon.events("reload_failed") == []
+    assert ask(opened(daemon)).code == 250
+
+
 def _listens(address: tuple[str, int] | str) -> bool:
     try:
         MilterClient(address).close()

@@ -252,7 +252,8 @@ class Supervisor:
         try:
             config = load(self._path)
             watch = self._watch.prepare(config)
-            listening = self._listening if config.milter.socket == self._config.milter.socket else open_socket(config)
+            same = socket_address(config.milter.socket) == self._listening.address  # however it is spelled
+            listening = self._listening if same else open_socket(config)
         except (ConfigError, listen.CannotListen) as error:
             self._meter.count("reloads_failed")
             self._log.error("reload_failed", failure=str(error), text="the running configuration is kept")

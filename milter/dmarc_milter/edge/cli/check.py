@@ -43,7 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _ip(text: str) -> message.IPAddress:
-    found = ipaddress.ip_address(text)
+    try:
+        found = ipaddress.ip_address(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an address") from None
     return getattr(found, "ipv4_mapped", None) or found
 
 

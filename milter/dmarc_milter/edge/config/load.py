@@ -28,8 +28,10 @@ def load(path: Path) -> Config:
     """Read and check the file. Raises ConfigError."""
     try:
         text = path.read_text(encoding="utf-8")
-    except OSError as error:
+    except FileNotFoundError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}; `dmarc-milter config sample` prints one to start from") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is not UTF-8 text (octet {error.start})") from None
     config = parse(text, str(path))
