@@ -309,6 +309,6 @@ def prepare(path: Path, options: SpoolOptions = SpoolOptions()) -> str:
                 raise
             return file.identity()
     except OSError as error:
-        raise SpoolError("refused", f"{path.parent}: {error.strerror}; [store] url and spool must lie where this account may write") from None
+        raise SpoolError("refused", f"{path.parent}: {error.strerror}; [store] must lie where this account may write") from None
     finally:
         file.close()
