@@ -5,9 +5,12 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Callable
+from functools import lru_cache
 from time import process_time
 
 TRIES = 12
+LruCache = type(lru_cache(lambda: None))
+"""Asked by type: a web framework's proxies refuse to be asked for an attribute outside a request."""
 WORTH_MEASURING = 0.002
 """Seconds of processor time; anything quicker is not worth attacking and too short to compare."""
 
@@ -32,7 +35,7 @@ def forget() -> None:
     for name, module in list(sys.modules.items()):
         if name.startswith("dmarc_milter"):
             for each in vars(module).values():
-                if hasattr(each, "cache_clear"):
+                if isinstance(each, LruCache):
                     each.cache_clear()
 
 
