@@ -86,6 +86,7 @@ class Bench:
         for _ in range(self.rounds):
             with self.dns() as dns:
                 for one in self.each(dns):
+                    Driver(one.chain, self.signed(), connections=4).run(80)  # the processes are to have started, not the DNS
                     before, messages = dns.answered(), self.messages(600)
                     _, cpu = self.drive(one, messages, 1)
                     self.table.add("CPU ms/message, DNS cold, 1 connection", one.name, cpu)
