@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench import contenders, mta, place
+from bench import contenders, mta, place, restart
 from bench.contenders import Contender
 from bench.corpus import Corpus, Sample, load_or_make
 from bench.growth import growth
@@ -223,6 +223,8 @@ def main() -> None:
         for name in arguments.only or STEPS:
             getattr(bench, name)()
     bench.table.show(["dmarc-milter", "no milter", "empty pymilter", *(["OpenDKIM + OpenDMARC"] if len(starts) > 2 else [])])
+    if not arguments.only:
+        restart.show()
 
 
 if __name__ == "__main__":
