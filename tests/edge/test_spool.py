@@ -56,7 +56,9 @@ def test_a_recorded_evaluation_is_in_the_file_when_record_returns(spool: Spool, 
     """DESIGN.md, The ledger: durably handed over before the reply."""
     one = evaluation()
     assert spool.record(one, b"Subject: [redacted]")
-    [(seq, row)] = SpoolFile(path).batch(10)
+    file = SpoolFile(path)
+    [(seq, row)] = file.batch(10)
+    file.close()
     assert (seq, row.id, row.sample) == (1, one.id, b"Subject: [redacted]")
     assert decode(row.facts) == from_evaluation(one)
 
@@ -88,6 +90,7 @@ def test_sequence_numbers_are_never_used_again(path: Path) -> None:
     file.write([spool_row(evaluation())])
     assert [seq for seq, _ in file.batch(10)] == [6]
     assert file.last() == 6
+    file.close()
 
 
 def test_a_lock_held_for_long_costs_one_wait_and_no_message(spool: Spool, path: Path) -> None:
