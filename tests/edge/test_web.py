@@ -28,8 +28,17 @@ def url(folder: Path) -> str:
     return f"sqlite:///{folder}/reports.db"
 
 
+OPENED: list[Store] = []
+"""The dashboard opens a store for each of its threads and keeps it as long as it runs."""
+
+
+def opened(folder: Path) -> Store:
+    OPENED.append(Store.open(url(folder)))
+    return OPENED[-1]
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A store with a week of mail and one message full of markup."""
     place = tmp_path_factory.mktemp("web")
     store = Store.open(url(place))
@@ -37,11 +46,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     odd = replace(odd, verdict=replace(odd.verdict, decided_by=HOSTILE), envelope=replace(odd.envelope, helo=HOSTILE))
     fill(place / "spool.db", store, [*week(), odd])
     store.close()
-    return place
+    yield place
+    while OPENED:
+        OPENED.pop().close()
 
 
 def client(folder: Path, token: str = "") -> FlaskClient:
-    options = WebOptions(lambda: Store.open(url(folder)), folder / "spool.db", token, clock=lambda: LATER)
+    options = WebOptions(lambda: opened(folder), folder / "spool.db", token, clock=lambda: LATER)
     return create_app(options).test_client()
 
 
