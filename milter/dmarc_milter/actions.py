@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dmarc_milter import authres, results
+from dmarc_milter.claims import claims
 from dmarc_milter.disposition import Disposition, Verdict
 from dmarc_milter.dkim.result import DkimStatus
 from dmarc_milter.dmarc.record import Policy
@@ -101,7 +102,7 @@ def strip(headers: Headers, marking: Marking, *, keep_results: bool = False) -> 
     if keep_results:
         return ()
     ids = (marking.authserv_id, *marking.remove_authserv_ids)
-    forged = [number for number, value in enumerate(headers.values(RESULTS.lower().encode()), 1) if authres.claims(value, ids)]
+    forged = [number for number, value in enumerate(headers.values(RESULTS.lower().encode()), 1) if claims(value, ids)]
     marks = range(len(headers.positions(MARK.lower().encode())), 0, -1)
     return (*(DeleteHeader(RESULTS, number) for number in reversed(forged)), *(DeleteHeader(MARK, number) for number in marks))
 

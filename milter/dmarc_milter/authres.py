@@ -1,18 +1,17 @@
-"""Authentication-Results (RFC 8601): our own strict writer, a tolerant reader for others' fields, and who claims to be us."""
+"""Authentication-Results (RFC 8601): our own strict writer, and a tolerant reader for others' fields."""
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from dmarc_milter import domain, readings
+from dmarc_milter import domain
 from dmarc_milter.domain import Domain, Malformed
 
 MAX_FIELD = 8192
-"""Octets of a field that are written, or read beyond a search for our own name."""
+"""Octets of a field that are written or read."""
 MAX_RESULTS = 32
 MAX_PROPERTIES = 16
 MAX_VALUE = 256
@@ -182,7 +181,7 @@ def parse(value: bytes) -> AuthResults | Malformed:
         return Malformed("too long")
     try:
         segments = _segments(value.decode("utf-8", "replace"))
-    except _Unreadable:
+    except Unreadable:
         return Malformed("open quotation or comment")
     instance = None
     if segments[0].pairs and segments[0].pairs[0][0] == "i":
@@ -193,8 +192,8 @@ def parse(value: bytes) -> AuthResults | Malformed:
     return AuthResults(authserv_id, tuple(infos), instance)
 
 
-class _Unreadable(Exception):
-    """Inside this module only: a comment or quoted-string that does not end."""
+class Unreadable(Exception):
+    """A comment or quoted-string does not end. For those who read piece by piece: `parse` answers Malformed."""
 
 
 class _Segment:
@@ -209,7 +208,7 @@ class _Segment:
 
 
 def _segments(text: str) -> list[_Segment]:
-    """The field cut at its semicolons. Raises _Unreadable."""
+    """The field cut at its semicolons. Raises Unreadable."""
     segments, position = [_Segment()], 0
     while True:
         position = _skip(text, position, segments[-1])
@@ -224,28 +223,28 @@ def _segments(text: str) -> list[_Segment]:
 
 def _pair(text: str, position: int, segment: _Segment) -> int:
     """Reads `key = value` or a lone word at `position` into the segment; where it ends."""
-    key, position = _text(text, position, KEY)
+    key, position = word(text, position, KEY)
     end = _skip(text, position, segment)
     # ptype [CFWS] "." [CFWS] property, method [CFWS] "/" [CFWS] version
     while text.startswith((".", "/"), end) or (key.endswith((".", "/")) and KEY.match(text, end)):
-        more, position = _text(text, end, KEY)
+        more, position = word(text, end, KEY)
         key += more
         end = _skip(text, position, segment)
     if not text.startswith("=", end):
         if not segment.pairs:
             segment.leading = segment.leading or key
         return position
-    value, position = _text(text, _skip(text, end + 1, segment), VALUE)
+    value, position = word(text, _skip(text, end + 1, segment), VALUE)
     segment.pairs.append((key.lower(), value))
     return position
 
 
-def _text(text: str, position: int, pattern: re.Pattern[str]) -> tuple[str, int]:
-    """A quoted-string without its quotes, or what the pattern matches, or one stray character; and where it ends."""
+def word(text: str, position: int, pattern: re.Pattern[str]) -> tuple[str, int]:
+    """A quoted-string without its quotes, or what the pattern matches, or one stray character; and where it ends. Raises Unreadable."""
     if text.startswith('"', position):
         quoted = QUOTED.match(text, position)
         if quoted is None:
-            raise _Unreadable
+            raise Unreadable
         return QUOTED_PAIR.sub(r"\1", quoted[1]), quoted.end()
     found = pattern.match(text, position)
     if found is not None:
@@ -255,21 +254,29 @@ def _text(text: str, position: int, pattern: re.Pattern[str]) -> tuple[str, int]
 
 
 def _skip(text: str, position: int, segment: _Segment) -> int:
-    """Past white space and comments; the segment keeps its first comment. Raises _Unreadable."""
+    """Past white space and comments; the segment keeps its first comment. Raises Unreadable."""
+    comment, position = skip(text, position)
+    segment.comment = segment.comment or comment
+    return position
+
+
+def skip(text: str, position: int) -> tuple[str, int]:
+    """The first comment of the white space and comments (CFWS) at `position`, or "", and where they end. Raises Unreadable."""
+    first = ""
     while position < len(text):
         space = SPACE.match(text, position)
         if space is not None:
             position = space.end()
         elif text[position] == "(":
             comment, position = _comment(text, position)
-            segment.comment = segment.comment or comment
+            first = first or comment
         else:
             break
-    return position
+    return first, position
 
 
 def _comment(text: str, position: int) -> tuple[str, int]:
-    """The text of the comment that opens at `position`, and where it ends. Any depth, no recursion. Raises _Unreadable."""
+    """The text of the comment that opens at `position`, and where it ends. Any depth, no recursion. Raises Unreadable."""
     depth = 0
     pieces: list[str] = []
     while (piece := COMMENT_PIECE.match(text, position)) is not None:
@@ -278,7 +285,7 @@ def _comment(text: str, position: int) -> tuple[str, int]:
         if depth == 0:
             return "".join(pieces[1:]), position
         pieces.append(piece[0][-1] if piece[0][0] == "\\" else piece[0])
-    raise _Unreadable
+    raise Unreadable
 
 
 def _info(segment: _Segment) -> ResInfo | None:
@@ -295,118 +302,3 @@ def _info(segment: _Segment) -> ResInfo | None:
     info = replace(info, properties=properties(*((ptype, name, value) for ptype, _, name, value in named))[:MAX_PROPERTIES])
     reason = next((value for key, value in rest if key == "reason"), "")
     return replace(info, reason=reason if _printable(reason) else "", comment=segment.comment if _printable(segment.comment) else "")
-
-
-# --- who claims to be us
-
-HEAD = 1024
-"""Characters within which an authserv-id is looked for; RFC 8601 2.5 means a domain name, so a longer head is no id of ours."""
-MAX_PIECES = 32
-# A piece of an authserv-id as others delimit it: also at a job id's slash and at every octet that is no token.
-PIECE = re.compile(r"[!#$%&'*+\-.0-9A-Z^_`a-z{|}~\x80-\U0010ffff/]++")
-# What some reader takes for the end of a line or of a string; only CRLF or LF before white space is a fold.
-BREAK = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x85\u2028\u2029]|\r(?!\n)|\n(?![ \t])")
-# Full stops that IDNA2003 and UTS 46 map, and what they drop.
-STOPS = {0x3002: ".", 0xFF0E: ".", 0xFF61: ".", 0xFE52: "."}
-DROPPED = {*range(0x20), 0x7F, 0xAD, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070), 0xFEFF, 0xFFFD}
-
-
-class _Fold(dict[int, str]):
-    """Compatibility form and case of one character at a time, so that any length folds in linear time."""
-
-    def __missing__(self, code: int) -> str:
-        folded = unicodedata.normalize("NFKC", chr(code)).casefold()
-        if len(self) < 4096:
-            self[code] = folded
-        return folded
-
-
-FOLD = _Fold(STOPS | dict.fromkeys(DROPPED, ""))
-LOOSE = dict.fromkeys(map(ord, ' \t\r\n"\\'))
-
-
-def claims(value: bytes, ids: Sequence[str]) -> bool:
-    """Whether some reader of this Authentication-Results field could take its authserv-id for one of `ids` (RFC 8601 5).
-
-    Any case, folding, comment, quotation, job id, version, A- or U-label and compatibility character counts as ours; a field
-    whose beginning cannot be understood, or that is over MAX_FIELD octets, is ours when one of `ids` stands anywhere in it.
-    """
-    text = value.decode("utf-8", "replace")
-    ours = _spellings(tuple(ids))
-    return _claimed(text, ours) or ("=?" in text and _claimed(readings.decode_words(text[:MAX_FIELD]), ours))
-
-
-def _claimed(text: str, ours: frozenset[str]) -> bool:
-    head = _head(text[:HEAD])
-    if any(_folded_id(name) in ours for name in head.names()):
-        return True
-    if len(text) <= MAX_FIELD and head.understood and not BREAK.search(text):
-        return False
-    return any(name in loose for loose in _loose(text) for name in ours)
-
-
-@lru_cache(maxsize=16)
-def _spellings(ids: tuple[str, ...]) -> frozenset[str]:
-    """Our ids folded, as given and in both label forms; never empty text."""
-    names = set(ids)
-    for each in ids:
-        name = domain.parse(each)
-        if isinstance(name, Domain):
-            names |= {name.name, domain.unicode_form(name)}
-    return frozenset(filter(None, map(_folded_id, names)))
-
-
-def _folded_id(name: str) -> str:
-    """How an authserv-id is compared."""
-    folded = unicodedata.normalize("NFKC", name.translate(FOLD)).strip(" .'`")  # other scripts' spaces have become plain ones
-    if folded.isascii():
-        return folded
-    found = domain.parse(folded)
-    return found.name if isinstance(found, Domain) else folded
-
-
-def _loose(text: str) -> Iterator[str]:
-    """The whole text as careless readers see it: folded; without white space, quotes and backslashes; without comments too."""
-    folded = text.translate(FOLD)
-    yield folded
-    yield folded.translate(LOOSE)
-    if len(text) <= MAX_FIELD:
-        yield re.sub(r"\([^()]*+\)", "", folded).translate(LOOSE)
-
-
-@dataclass(frozen=True, slots=True)
-class _Head:
-    """The beginning of a field, up to what ends an authserv-id. `pieces` are what white space and comments separate.
-
-    `understood`: CFWS authserv-id [CFWS version] [CFWS] (";" / end), as RFC 8601 2.2 has it, or a method where the id is missing.
-    """
-
-    pieces: tuple[str, ...]
-    understood: bool
-
-    def names(self) -> Iterator[str]:
-        """What may be taken for the authserv-id: the first piece, or that with the next ones; with and without a job id."""
-        joined = ""
-        for piece in self.pieces:
-            joined += piece
-            yield joined
-            yield joined.partition("/")[0]
-
-
-def _head(text: str) -> _Head:
-    pieces: list[str] = []
-    position = 0
-    while len(pieces) <= MAX_PIECES:
-        try:
-            position = _skip(text, position, _Segment())
-            if text[position : position + 1] in ("", ";", "=") and position < HEAD:
-                versioned = len(pieces) == 2 and not pieces[1].strip(domain.DIGITS) and text[position : position + 1] != "="
-                return _Head(tuple(pieces), (len(pieces) == 1 or versioned) and "\ufffd" not in pieces[0])
-            piece, end = _text(text, position, PIECE)
-        except _Unreadable:
-            break
-        if end == position or not piece:
-            break
-        pieces.append(piece)
-        position = end
-    return _Head(tuple(pieces), understood=False)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from dmarc_milter import address, arc, authres, domain, readings, received, spf_record
+from dmarc_milter import address, arc, authres, claims, domain, readings, received, spf_record
 from dmarc_milter.actions import Marking, strip
 from dmarc_milter.dkim import DkimOptions, key, plan, signature, tags
 from dmarc_milter.dkim.header import canonicalize
@@ -43,7 +43,7 @@ PARSERS: dict[str, Callable[[bytes], object]] = {
     "DMARC record": record.parse,
     "report addresses": lambda value: record.parse(b"v=DMARC1; p=none; rua=" + value),
     "Authentication-Results": authres.parse,
-    "whose Authentication-Results": lambda value: authres.claims(value, OURS),
+    "whose Authentication-Results": lambda value: claims.claims(value, OURS),
     "Received": received.parse,
     "SPF record": lambda value: spf_record.parse(b"v=spf1 " + value, 512),
     "SPF record without a bound": lambda value: spf_record.parse(b"v=spf1 " + value, 1 << 20),

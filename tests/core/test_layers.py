@@ -18,6 +18,7 @@ RANK = {
     "message": 1,
     "authres": 1,
     "received": 1,
+    "claims": 2,
     "spf_query": 1,
     "spf": 2,
     "iprev": 2,

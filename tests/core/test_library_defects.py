@@ -30,7 +30,7 @@ def written(result: Any) -> str:
 
 
 def test_authres_cannot_read_a_quoted_id() -> None:
-    """SECURITY-CASES ARF-04, 9.7: whoever strips what parses keeps this. Fence: authres.claims reads it itself."""
+    """SECURITY-CASES ARF-04, 9.7: whoever strips what parses keeps this. Fence: claims.py reads it itself."""
     with pytest.raises(authres.SyntaxError):
         read('"mx.example.com"; dmarc=pass')
 

@@ -8,6 +8,7 @@ from email.utils import getaddresses
 from ipaddress import ip_network
 
 from dmarc_milter import address, arc, authres, domain, received, spf_record
+from dmarc_milter.claims import claims
 from dmarc_milter.dkim import key, signature, tags
 from dmarc_milter.dmarc import record
 from dmarc_milter.domain import Domain, Malformed
@@ -105,8 +106,8 @@ def results_field(octets: bytes) -> None:
         ]
     with contextlib.suppress(strict_authres.NotStrict, UnicodeDecodeError):
         if strict_authres.parse(octets).authserv_id.casefold() == "mx.example.com":
-            assert authres.claims(octets, ["mx.example.com"])
-    authres.claims(octets, ["mx.example.com", "straße.example"])
+            assert claims(octets, ["mx.example.com"])
+    claims(octets, ["mx.example.com", "straße.example"])
 
 
 def arc_sets(octets: bytes) -> None:

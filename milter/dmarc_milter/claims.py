@@ -1,0 +1,125 @@
+"""Whose an Authentication-Results field is: what any reader could take for ours is forged when it comes in (RFC 8601 5)."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from dmarc_milter import domain, readings
+from dmarc_milter.authres import MAX_FIELD, Unreadable, skip, word
+from dmarc_milter.domain import Domain
+
+HEAD = 1024
+"""Characters within which an authserv-id is looked for; RFC 8601 2.5 means a domain name, so a longer head is no id of ours."""
+MAX_PIECES = 32
+# A piece of an authserv-id as others delimit it: also at a job id's slash and at every octet that is no token.
+PIECE = re.compile(r"[!#$%&'*+\-.0-9A-Z^_`a-z{|}~\x80-\U0010ffff/]++")
+# What some reader takes for the end of a line or of a string; only CRLF or LF before white space is a fold.
+BREAK = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x85\u2028\u2029]|\r(?!\n)|\n(?![ \t])")
+# Full stops that IDNA2003 and UTS 46 map, and what they drop.
+STOPS = {0x3002: ".", 0xFF0E: ".", 0xFF61: ".", 0xFE52: "."}
+DROPPED = {*range(0x20), 0x7F, 0xAD, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070), 0xFEFF, 0xFFFD}
+
+
+class _Fold(dict[int, str]):
+    """Compatibility form and case of one character at a time, so that any length folds in linear time."""
+
+    def __missing__(self, code: int) -> str:
+        folded = unicodedata.normalize("NFKC", chr(code)).casefold()
+        if len(self) < 4096:
+            self[code] = folded
+        return folded
+
+
+FOLD = _Fold(STOPS | dict.fromkeys(DROPPED, ""))
+LOOSE = dict.fromkeys(map(ord, ' \t\r\n"\\'))
+
+
+def claims(value: bytes, ids: Sequence[str]) -> bool:
+    """Whether some reader of this Authentication-Results field could take its authserv-id for one of `ids` (RFC 8601 5).
+
+    Any case, folding, comment, quotation, job id, version, A- or U-label and compatibility character counts as ours; a field
+    whose beginning cannot be understood, or that is over MAX_FIELD octets, is ours when one of `ids` stands anywhere in it.
+    """
+    text = value.decode("utf-8", "replace")
+    ours = _spellings(tuple(ids))
+    return _claimed(text, ours) or ("=?" in text and _claimed(readings.decode_words(text[:MAX_FIELD]), ours))
+
+
+def _claimed(text: str, ours: frozenset[str]) -> bool:
+    head = _head(text[:HEAD])
+    if any(_folded_id(name) in ours for name in head.names()):
+        return True
+    if len(text) <= MAX_FIELD and head.understood and not BREAK.search(text):
+        return False
+    return any(name in loose for loose in _loose(text) for name in ours)
+
+
+@lru_cache(maxsize=16)
+def _spellings(ids: tuple[str, ...]) -> frozenset[str]:
+    """Our ids folded, as given and in both label forms; never empty text."""
+    names = set(ids)
+    for each in ids:
+        name = domain.parse(each)
+        if isinstance(name, Domain):
+            names |= {name.name, domain.unicode_form(name)}
+    return frozenset(filter(None, map(_folded_id, names)))
+
+
+def _folded_id(name: str) -> str:
+    """How an authserv-id is compared."""
+    folded = unicodedata.normalize("NFKC", name.translate(FOLD)).strip(" .'`")  # other scripts' spaces have become plain ones
+    if folded.isascii():
+        return folded
+    found = domain.parse(folded)
+    return found.name if isinstance(found, Domain) else folded
+
+
+def _loose(text: str) -> Iterator[str]:
+    """The whole text as careless readers see it: folded; without white space, quotes and backslashes; without comments too."""
+    folded = text.translate(FOLD)
+    yield folded
+    yield folded.translate(LOOSE)
+    if len(text) <= MAX_FIELD:
+        yield re.sub(r"\([^()]*+\)", "", folded).translate(LOOSE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """The beginning of a field, up to what ends an authserv-id. `pieces` are what white space and comments separate.
+
+    `understood`: CFWS authserv-id [CFWS version] [CFWS] (";" / end), as RFC 8601 2.2 has it, or a method where the id is missing.
+    """
+
+    pieces: tuple[str, ...]
+    understood: bool
+
+    def names(self) -> Iterator[str]:
+        """What may be taken for the authserv-id: the first piece, or that with the next ones; with and without a job id."""
+        joined = ""
+        for piece in self.pieces:
+            joined += piece
+            yield joined
+            yield joined.partition("/")[0]
+
+
+def _head(text: str) -> _Head:
+    pieces: list[str] = []
+    position = 0
+    while len(pieces) <= MAX_PIECES:
+        try:
+            _, position = skip(text, position)
+            if text[position : position + 1] in ("", ";", "=") and position < HEAD:
+                versioned = len(pieces) == 2 and not pieces[1].strip(domain.DIGITS) and text[position : position + 1] != "="
+                return _Head(tuple(pieces), (len(pieces) == 1 or versioned) and "\ufffd" not in pieces[0])
+            piece, end = word(text, position, PIECE)
+        except Unreadable:
+            break
+        if end == position or not piece:
+            break
+        pieces.append(piece)
+        position = end
+    return _Head(tuple(pieces), understood=False)
