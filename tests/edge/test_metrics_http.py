@@ -279,7 +279,7 @@ def test_a_taken_port_is_said_at_the_start(tmp_path: Path, dns: DnsServer) -> No
 
 def test_a_unix_socket_is_for_its_owner_alone(tmp_path: Path, dns: DnsServer) -> None:
     path = tmp_path / "metrics.sock"
-    with Daemon(tmp_path, {"metrics": {"listen": f"unix:{path}"}}):
+    with Daemon(tmp_path, {"metrics": {"listen": f"unix:{path}"}, "dns": {"nameservers": [dns.nameserver]}}):
         assert wait_for(path.exists)
         assert path.stat().st_mode & 0o777 == 0o600
         with socket.socket(socket.AF_UNIX) as sock:

@@ -22,7 +22,7 @@ from dmarc_milter.actions import Action, InsertHeader
 from dmarc_milter.edge.board import Board, Slot
 from dmarc_milter.edge.config import Config, load
 from dmarc_milter.edge.log import Log
-from dmarc_milter.edge.service import supervise
+from dmarc_milter.edge.service import Parts, supervise
 from dmarc_milter.edge.session import Own, SessionOptions
 from dmarc_milter.edge.worker import CannotBuild, Service
 from dmarc_milter.message import Envelope, Headers
@@ -106,4 +106,4 @@ def build(config: Config, slot: Slot, board: Board, log: Log) -> Service:
 
 if __name__ == "__main__":
     path = Path(sys.argv[1])
-    sys.exit(supervise(path, load(path), build))
+    sys.exit(supervise(path, load(path), Parts(build)))

@@ -55,8 +55,9 @@ NAMES: tuple[str, ...] = (
     "workers_killed",
     "reloads",
     "reloads_failed",
+    "dns_down",
 )
-"""In the order of the counters. The last six are the supervisor's own; the first two of them go up and down."""
+"""In the order of the counters. The last seven are the supervisor's own; workers_ and dns_down go up and down."""
 INDEX = {name: index for index, name in enumerate(NAMES)}
 assert len(NAMES) <= COUNTERS
 

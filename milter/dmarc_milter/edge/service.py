@@ -22,6 +22,7 @@ from dmarc_milter.edge.board import Board
 from dmarc_milter.edge.config import Config, ConfigError, load
 from dmarc_milter.edge.config.values import SocketAddress, socket_address
 from dmarc_milter.edge.crew import MIN_HUNG, Crew, NoProcess, Worker
+from dmarc_milter.edge.dns_watch import Ask, AskingProcess, DnsWatch, ask
 from dmarc_milter.edge.log import Log
 from dmarc_milter.edge.metrics import Meter
 from dmarc_milter.edge.notify import Notifier
@@ -55,10 +56,24 @@ Jobs = Callable[[Config], Sequence[Job]]
 """The jobs that a configuration asks for."""
 
 
+def no_jobs(_config: Config) -> tuple[Job, ...]:
+    """Timers of systemd run the jobs, or nobody does."""
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the supervisor runs: what workers serve with, the jobs beside them, and its one question to the DNS."""
+
+    build: worker.Build
+    jobs: Jobs = no_jobs
+    ask: Ask = lambda _config: ""
+
+
 class Supervisor:
     """Starts, watches, replaces and stops the workers."""
 
-    def __init__(self, path: Path, config: Config, build: worker.Build, jobs: Jobs) -> None:
+    def __init__(self, path: Path, config: Config, parts: Parts) -> None:
         self._path = path
         self._config = config
         self._log = Log(form=config.log.format, level=config.log.level)
@@ -66,12 +81,13 @@ class Supervisor:
         self._generation = 1
         self._count = worker_count(config)
         self._board = Board(max(32, 4 * self._count))
-        self._crew = Crew(build, self._board, self._leave)
+        self._crew = Crew(parts.build, self._board, self._leave)
         self._poison = Poison(self._board)
         self._meter = Meter(self._board.own)
         self._watch = Watch(self._board)
-        self._jobs = jobs
-        self._background = Background(jobs(config), self._log)
+        self._dns = DnsWatch(lambda config: AskingProcess(parts.ask, config), self._board)
+        self._jobs = parts.jobs
+        self._background = Background(parts.jobs(config), self._log)
         self._signals: list[int] = []
         self._failed_starts = 0
         self._start_after = 0.0
@@ -107,6 +123,7 @@ class Supervisor:
             for each in (self._listening, *(each for _, each in self._retired)):
                 listen.close(each.sock, each.address)
             self._watch.stop()
+            self._dns.stop()
 
     # -- signals -----------------------------------------------------------------------------------------------------
 
@@ -161,6 +178,7 @@ class Supervisor:
         self._replace_outdated(now)
         if self._was_ready:
             self._background.tend(now)
+            self._dns.tend(now, self._log)
         self._show(now)
         self._notify.alive()
 
@@ -191,6 +209,7 @@ class Supervisor:
         for each in (self._wake, self._waker, *(each.sock for _, each in self._retired)):
             each.close()
         self._watch.disown()
+        self._dns.disown()
 
     def _on_ready(self) -> None:
         ready = [each for each in self._crew.of(self._generation) if each.ready]
@@ -199,6 +218,7 @@ class Supervisor:
         self._fallback = None
         self._notify.ready(f"serving on {self._listening.text} with {len(ready)} workers")
         self._log.info("ready", socket=self._listening.text, workers=len(ready), generation=self._generation, pid=os.getpid())
+        self._dns.look(self._config)
         self._was_ready = True
 
     def _buried(self, one: Worker, code: int) -> None:
@@ -339,22 +359,18 @@ def serve(path: Path, *, with_jobs: bool = True) -> int:
     from dmarc_milter.edge.assemble import build, jobs, prepare
 
     config = load(path)
-    return supervise(path, config, build, lambda: prepare(config), (lambda config: jobs(path, config)) if with_jobs else no_jobs)
+    parts = Parts(build, (lambda config: jobs(path, config)) if with_jobs else no_jobs, ask)
+    return supervise(path, config, parts, lambda: prepare(config))
 
 
-def no_jobs(_config: Config) -> tuple[Job, ...]:
-    """Timers of systemd run the jobs, or nobody does."""
-    return ()
-
-
-def supervise(path: Path, config: Config, build: worker.Build, prepare: worker.Prepare = lambda: (), jobs: Jobs = no_jobs) -> int:
-    """Run the daemon with whatever `build` makes, and `jobs` beside it; `prepare` is tried first and gives lines to print."""
+def supervise(path: Path, config: Config, parts: Parts, prepare: worker.Prepare = lambda: ()) -> int:
+    """Run the daemon with these parts; `prepare` is tried first and gives lines to print."""
     try:
         libmilter.check_platform()
         account.become(config.milter.user)
         raise_file_limit()
         lines = (*prepare(), *account.warnings(config))
-        supervisor = Supervisor(path, config, build, jobs)
+        supervisor = Supervisor(path, config, parts)
     except (account.CannotBecome, listen.CannotListen, libmilter.CannotServe, worker.CannotBuild) as error:
         print(f"dmarc-milter: {error}", file=sys.stderr)
         return 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import ipaddress
 import os
 import signal
@@ -25,6 +24,7 @@ from dmarc_milter.edge.ledger.spoolfile import SpoolError, SpoolFile
 from dmarc_milter.edge.ledger.status import size
 from dmarc_milter.edge.log import Log
 from dmarc_milter.edge.metrics import INDEX
+from dmarc_milter.edge.offshoot import leave_supervisor
 from dmarc_milter.edge.small_http import Page, SmallServer
 
 LOOK = 15.0
@@ -116,25 +116,10 @@ def _become(sock: socket.socket, board: Board, config: Config) -> None:
     """In the child: nothing of the supervisor's stays open but the socket and the board."""
     try:
         parent = os.getppid()
-        signal.set_wakeup_fd(-1)
-        for each in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
-            signal.signal(each, signal.SIG_DFL)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-        _close_others(sock.fileno())
-        with contextlib.suppress(OSError):
-            Path("/proc/self/comm").write_text("dmarc-metrics", encoding="ascii")
-        gc.unfreeze()
+        leave_supervisor("dmarc-metrics", sock.fileno())
         asyncio.run(_Process(board, config, parent).run(sock))
     finally:
         os._exit(1)
-
-
-def _close_others(keep: int) -> None:
-    for number in sorted(int(each) for each in os.listdir("/proc/self/fd")):
-        if number > 2 and number != keep:
-            with contextlib.suppress(OSError):
-                os.close(number)
 
 
 class _Process:
@@ -169,8 +154,10 @@ class _Process:
         return Page(200, b"ok\n") if age < STALLED else Page(503, b"the supervisor shows no sign of life\n")
 
     def _ready(self) -> Page:
-        ready = self._board.own.counters[INDEX["workers_ready"]]
-        return Page(200, b"ready\n") if ready and self._health().status == 200 else Page(503, b"no worker serves\n")
+        counters = self._board.own.counters
+        if not counters[INDEX["workers_ready"]] or self._health().status != 200:
+            return Page(503, b"no worker serves\n")
+        return Page(503, b"no name server answers\n") if counters[INDEX["dns_down"]] else Page(200, b"ready\n")
 
 
 class Look:

@@ -1,0 +1,159 @@
+"""A DNS that does not answer is said at the start and after a reload, shown by /readyz, and asked again without a load."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dmarc_milter.edge.board import Board
+from dmarc_milter.edge.config import Config
+from dmarc_milter.edge.dns_watch import EVERY, PROBE, DnsWatch, servers
+from dmarc_milter.edge.log import Log
+from dmarc_milter.edge.metrics import INDEX, Meter
+from fakes.daemon import Daemon, free_port, wait_for
+from fakes.dns_server import DnsServer
+
+
+class Lines(Log):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, str, dict[str, Any]]] = []
+
+    def write(self, level: str, event: str, fields: Any) -> None:
+        self.seen.append((level, event, dict(fields)))
+
+
+class Dns:
+    """Stands for the asking processes: `problem` is what the next answer says."""
+
+    def __init__(self) -> None:
+        self.problem: str | None = "timed out"
+        self.asked = 0
+        self.stopped = 0
+
+    def __call__(self, _config: Config) -> Dns:
+        self.asked += 1
+        return self
+
+    def poll(self, now: float) -> str | None:
+        return self.problem
+
+    def stop(self) -> None:
+        self.stopped += 1
+
+    def disown(self) -> None:
+        pass
+
+
+@pytest.fixture
+def dns() -> Dns:
+    return Dns()
+
+
+def tended(watch: DnsWatch, log: Lines, start: float, seconds: float) -> None:
+    """As the supervisor does it."""
+    for number in range(int(seconds * 5)):
+        watch.tend(start + number / 5, log)
+
+
+def test_no_answer_is_said_once_and_asked_once_a_minute(dns: Dns) -> None:
+    board, log = Board(2), Lines()
+    watch = DnsWatch(dns, board)
+    watch.look(Config())
+    tended(watch, log, 1000, 5 * EVERY)
+    assert dns.asked == 5
+    assert [(level, event) for level, event, _ in log.seen] == [("warning", "dns")]
+    assert board.own.counters[INDEX["dns_down"]] == 1
+    dns.problem = ""
+    tended(watch, log, 1000 + 5 * EVERY, 3 * EVERY)
+    assert dns.asked == 6, "a DNS that answers is left alone"
+    assert [level for level, _, _ in log.seen] == ["warning", "info"]
+    assert board.own.counters[INDEX["dns_down"]] == 0
+
+
+def test_failing_look_ups_of_workers_are_a_reason_to_ask_again(dns: Dns) -> None:
+    """A DNS that goes away at night is noticed by the mail that needs it."""
+    board, log = Board(2), Lines()
+    watch = DnsWatch(dns, board)
+    dns.problem = ""
+    watch.look(Config())
+    tended(watch, log, 1000, EVERY)
+    Meter(board.slot(1)).count("dns_failures", 30)
+    dns.problem = "timed out"
+    tended(watch, log, 1000 + EVERY, 1)
+    assert dns.asked == 2
+    assert [level for level, _, _ in log.seen] == ["warning"]
+
+
+def test_a_slow_question_is_waited_for_and_given_up_by_a_reload(dns: Dns) -> None:
+    log = Lines()
+    watch = DnsWatch(dns, Board(2))
+    dns.problem = None
+    first = Config()
+    watch.look(first)
+    tended(watch, log, 1000, 3 * EVERY)
+    watch.look(first)  # a worker was replaced: the same configuration serves
+    assert (dns.asked, dns.stopped, log.seen) == (1, 0, [])
+    watch.look(Config())
+    assert dns.stopped == 1
+    tended(watch, log, 1000 + 3 * EVERY, 1)
+    assert dns.asked == 2
+
+
+def test_a_reload_says_again_what_is_still_wrong(dns: Dns) -> None:
+    log = Lines()
+    watch = DnsWatch(dns, Board(2))
+    for start in (1000, 2000):
+        watch.look(Config())
+        tended(watch, log, start, 1)
+    assert [level for level, _, _ in log.seen] == ["warning", "warning"]
+
+
+def test_the_systems_resolvers_are_named() -> None:
+    assert "resolv.conf" in servers(Config())
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """A name server's address where nobody answers."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{sock.getsockname()[1]}"
+
+
+def readiness(port: int) -> bytes:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as sock:
+            sock.sendall(b"GET /readyz HTTP/1.1\r\n\r\n")
+            return b"".join(iter(lambda: sock.recv(4096), b""))
+    except OSError:
+        return b""
+
+
+def test_a_silent_dns_is_said_and_shown_until_it_answers(tmp_path: Path, silent: str) -> None:
+    """The start is neither delayed nor refused; the line names servers, consequence and remedy; a reload looks again."""
+    port = free_port()
+    tables: dict[str, dict[str, Any]] = {
+        "dns": {"nameservers": [silent], "timeout": 1.0},
+        "metrics": {"listen": f"127.0.0.1:{port}"},
+    }
+    with Daemon(tmp_path, tables) as daemon, DnsServer({}) as dns:
+        assert wait_for(lambda: daemon.events("dns"))
+        line = daemon.events("dns")[0]
+        for words in ("level=warning", f"servers={silent}", "temperror", "[dns] nameservers"):
+            assert words in line
+        assert len(daemon.events("ready")) == 1
+        assert wait_for(lambda: b" 503 " in readiness(port) and b"name server" in readiness(port))
+        daemon.configure(tables | {"dns": {"nameservers": [dns.nameserver]}})
+        daemon.signal(signal.SIGHUP)
+        assert wait_for(lambda: any("again" in each for each in daemon.events("dns")))
+        assert wait_for(lambda: b" 200 " in readiness(port))
+        assert dns.count(PROBE) == 1
+        assert "dmarc-dns" not in daemon.children().values()
