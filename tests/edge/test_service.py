@@ -323,6 +323,28 @@ def test_a_reload_keeps_a_socket_that_is_only_spelled_differently(daemon: Daemon
     assert ask(opened(daemon)).code == 250
 
 
+def test_a_reload_names_the_keys_that_need_a_restart(daemon: Daemon) -> None:
+    """user, and mode and group of a socket that stays open, are taken at the start; more workers than were made room for, then too."""
+    path = daemon.folder / "s"
+    tables = {"milter": {"socket": f"unix:{path}", "socket_mode": "0660"}}
+    files: list[dict[str, object]] = [
+        {},  # another socket: mode and group are applied
+        {"socket_mode": "0600", "socket_group": "nogroup", "user": "nobody", "workers": 100, "drain": 3.0},
+        {"drain": 3.0},
+    ]
+    for number, changed in enumerate(files):
+        daemon.configure({"milter": tables["milter"] | {"workers": 2} | changed})
+        daemon.signal(signal.SIGHUP)
+        assert wait_for(lambda number=number: len(daemon.events("reload")) == number + 1)  # type: ignore[misc]
+    assert wait_for(lambda: len(daemon.events("reload")) == 3)
+    (line,) = daemon.events("restart_needed")
+    assert "level=warning" in line
+    for key in ("socket_mode", "socket_group", "user", "workers"):
+        assert f"[milter] {key}" in line
+    assert "drain" not in line
+    assert stat.S_IMODE(path.stat().st_mode) == 0o660
+
+
 def _listens(address: tuple[str, int] | str) -> bool:
     try:
         MilterClient(address).close()

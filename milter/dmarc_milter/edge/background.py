@@ -64,8 +64,9 @@ class Background:
             self._log.error("job_failed", job=one.job.name, failure=str(error))
             one.next_start = now + one.job.pause
 
-    def restart(self, jobs: Sequence[Job]) -> None:
-        """After a reload: these jobs instead, started when the former ones have ended."""
+    def restart(self, jobs: Sequence[Job], log: Log) -> None:
+        """After a reload: these jobs instead, started when the former ones have ended; told in this log."""
+        self._log = log
         for one in self._jobs:
             if one.process is not None:
                 one.process.terminate()

@@ -27,6 +27,7 @@ from dmarc_milter.edge.log import Log
 from dmarc_milter.edge.metrics import Meter
 from dmarc_milter.edge.notify import Notifier
 from dmarc_milter.edge.poison import Poison
+from dmarc_milter.edge.start_only import left_out
 from dmarc_milter.edge.watch import Watch
 
 TICK = 0.2
@@ -50,6 +51,7 @@ class Listening:
     sock: socket.socket
     text: str
     address: SocketAddress
+    config: Config
 
 
 Jobs = Callable[[Config], Sequence[Job]]
@@ -75,12 +77,13 @@ class Supervisor:
 
     def __init__(self, path: Path, config: Config, parts: Parts) -> None:
         self._path = path
-        self._config = config
+        self._config = self._started = config
         self._log = Log(form=config.log.format, level=config.log.level)
         self._notify = Notifier()
         self._generation = 1
         self._count = worker_count(config)
         self._board = Board(max(32, 4 * self._count))
+        self._most_workers = self._board.slots // 2
         self._crew = Crew(parts.build, self._board, self._leave)
         self._poison = Poison(self._board)
         self._meter = Meter(self._board.own)
@@ -284,6 +287,9 @@ class Supervisor:
         watch(self._log)
         self._meter.count("reloads")
         self._log.info("reload", generation=self._generation)
+        enough = worker_count(config) <= self._most_workers
+        if keys := left_out(config, started=self._started, opened=self._listening.config, enough_workers=enough):
+            self._log.warning("restart_needed", keys=", ".join(keys), text="changed in the file, in force only after a restart")
 
     def _return_to(self, config: Config, listening: Listening) -> None:
         """Give a reload up: the workers of the old configuration that are left stay, new ones take it again."""
@@ -306,9 +312,9 @@ class Supervisor:
             self._listening = listening
         self._config = config
         self._generation += 1
-        self._count = min(worker_count(config), self._board.slots // 2)
+        self._count = min(worker_count(config), self._most_workers)
         self._log = Log(form=config.log.format, level=config.log.level)
-        self._background.restart(self._jobs(config))
+        self._background.restart(self._jobs(config), self._log)
         self._start_after = 0.0
 
     def _stop(self) -> int:
@@ -342,7 +348,7 @@ def open_socket(config: Config) -> Listening:
     """Raises CannotListen."""
     address = socket_address(config.milter.socket)
     sock = listen.listen(address, mode=int(config.milter.socket_mode, 8), group=config.milter.socket_group)
-    return Listening(sock, listen.describe(address), address)
+    return Listening(sock, listen.describe(address), address, config)
 
 
 def raise_file_limit() -> None:

@@ -18,6 +18,9 @@ values that are not allowed are errors that name the file, the line, the key and
 reads the file as the daemon does and tests it against the world; SIGHUP (`systemctl reload dmarc-milter`) applies it, and a bad file
 changes nothing.
 
+Only a restart changes `user`, `socket_mode` and `socket_group` of a socket that stays open, and makes room for more than twice the workers
+of the start (or 16): the log then has `event=restart_needed` with the keys. `[web]` is read by `dmarc-milter web` when that starts.
+
 This page is printed by `dmarc-milter config reference`, the sample file by `dmarc-milter config sample`.
 """
 

@@ -25,13 +25,17 @@ class Milter(Section, frozen=True):
     socket: Annotated[str, _doc('"inet:PORT@ADDRESS", "inet6:PORT@ADDRESS", "unix:/PATH", or "fd:3" (systemd socket)')] = (
         "inet:8893@127.0.0.1"
     )
-    socket_mode: Annotated[str, Meta(pattern=r"^0[0-7]{3}$", description="mode of a unix socket, octal")] = "0660"
-    socket_group: Annotated[str, _doc("group of a unix socket: one that the MTA's account is in; empty = the daemon's own")] = ""
+    socket_mode: Annotated[
+        str, Meta(pattern=r"^0[0-7]{3}$", description="mode of a unix socket, octal; given when it is opened: a reload leaves it")
+    ] = "0660"
+    socket_group: Annotated[
+        str, _doc("group of a unix socket: one that the MTA's account is in; empty = the daemon's own; a reload leaves it")
+    ] = ""
     user: Annotated[
         str,
         Meta(
             pattern=r"^[A-Za-z0-9_.-]{0,32}$",
-            description="account to become where root starts the daemon; empty = stay (systemd has done it)",
+            description="account to become where root starts the daemon; empty = stay (systemd has done it); a reload leaves it",
         ),
     ] = ""
     workers: Annotated[int, Meta(ge=0, le=256, description="processes; 0 = one per CPU")] = 0
@@ -151,7 +155,9 @@ class Store(Section, frozen=True):
 
     url: Annotated[str, _doc('"sqlite:////PATH" or "postgresql://USER@HOST/DATABASE"')] = "sqlite:////var/lib/dmarc-milter/reports.db"
     spool: Annotated[str, _doc("local spool file; empty = beside the SQLite store, or /var/lib/dmarc-milter/spool.db")] = ""
-    spool_max_bytes: Annotated[int, Meta(ge=1_000_000, description="bound of the spool file")] = 2_000_000_000
+    spool_max_bytes: Annotated[
+        int, Meta(ge=1_000_000, description="octets of the spool file; its journal (-wal, 80 MB and rarely more) comes on top")
+    ] = 2_000_000_000
     decision_days: Annotated[int, Meta(ge=0, le=3650, description="days that decisions are kept for why, impact and the dashboard")] = 14
     decision_max_rows: Annotated[int, Meta(ge=0, description="decisions kept at most")] = 2_000_000
     report_days: Annotated[int, Meta(ge=1, le=3650, description="days that sent reports are kept")] = 30
