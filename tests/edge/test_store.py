@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from dmarc_milter.dmarc.result import DmarcResult, DmarcStatus
 from dmarc_milter.domain import Domain
 from dmarc_milter.edge.ledger import schema
 from dmarc_milter.edge.ledger.counting import Batch
-from dmarc_milter.edge.ledger.database import StoreError, attempt, connect
+from dmarc_milter.edge.ledger.database import SqliteDatabase, StoreError, attempt, connect
 from dmarc_milter.edge.ledger.decisions import Filter
 from dmarc_milter.edge.ledger.drain import drain
 from dmarc_milter.edge.ledger.quota import Caps
@@ -227,6 +228,41 @@ def test_a_store_that_fails_leaves_the_rows_in_the_spool(store_url: str, tmp_pat
 
 def at(base: Evaluation, **delta: float) -> Evaluation:
     return replace(base, at=NOON + timedelta(**delta))
+
+
+def test_a_batch_costs_a_full_store_no_more_than_an_empty_one(tmp_path: Path) -> None:
+    """Statements find rows by index. In steps of SQLite's machine, which are the same on every machine."""
+    store = Store.open(f"sqlite:///{tmp_path}/reports.db", clock=lambda: NOW)
+    assert isinstance(store.database, SqliteDatabase)
+    numbers = count(1)
+
+    def steps(reports: range) -> int:
+        """Of one batch with a new row for each of these reports."""
+        source = next(numbers)
+        found = [evaluation(f"d{n}.example", source_ip=f"192.0.2.{source}") for n in reports]
+        taken = 0
+
+        def more() -> int:
+            nonlocal taken
+            taken += 1
+            return 0
+
+        with store.database.transaction(write=False):
+            connection = store.database._connection
+        assert connection is not None
+        connection.set_progress_handler(more, 1000)
+        store.apply(batch(*found, first=1 + source * 10_000))
+        connection.set_progress_handler(None, 0)
+        return taken
+
+    steps(range(200))
+    before = steps(range(200))
+    for first in range(200, 4000, 200):
+        steps(range(first, first + 200))
+    after = steps(range(200))
+    store.close()
+    assert before > 10
+    assert after < 1.5 * before
 
 
 def test_equal_messages_are_one_row_with_their_number(store: Store) -> None:
