@@ -132,8 +132,8 @@ class Sendmail:
 
     def start(self) -> None:
         quiet = {"stdin": subprocess.DEVNULL, "env": self._environment}
+        self.run("-bi")
         with (self.folder / "control.log").open("ab") as log:
-            subprocess.run(self._command("-bi"), check=True, stdout=log, stderr=log, **quiet)  # type: ignore[call-overload]
             self._process = subprocess.Popen(
                 self._command("-X", f"{self.folder}/traffic", "-bD", "-q1h"),
                 stdout=log,
@@ -141,6 +141,11 @@ class Sendmail:
                 **quiet,  # type: ignore[call-overload]
             )
         eventually(self._listens, seconds=60, what="Sendmail accepts connections")
+
+    def run(self, *arguments: str) -> None:
+        """The program with its configuration: -bi is newaliases."""
+        with (self.folder / "control.log").open("ab") as log:
+            subprocess.run(self._command(*arguments), check=True, stdin=subprocess.DEVNULL, env=self._environment, stdout=log, stderr=log)
 
     def _listens(self) -> bool:
         assert self._process is not None

@@ -42,18 +42,20 @@ def destinations_of(report: Report, deliveries: Sequence[Delivery]) -> list[dict
     """What became of each address; before the report is built, the published ones."""
     if not deliveries:
         return [{"address": each.address, "state": report.state.value} for each in report.published.rua]
-    return [
-        {
-            "address": each.address,
-            "state": each.state.value,
-            "format": each.format,
-            "attempts": each.attempts,
-            "next_at": each.next_at,
-            "last_at": each.last_at,
-            "reply": each.last_reply,
-        }
-        for each in deliveries
-    ]
+    return [destination_of(each) for each in deliveries]
+
+
+def destination_of(each: Delivery) -> dict[str, Any]:
+    """One address, and what it said last."""
+    return {
+        "address": each.address,
+        "state": each.state.value,
+        "format": each.format,
+        "attempts": each.attempts,
+        "next_at": each.next_at,
+        "last_at": each.last_at,
+        "reply": each.last_reply,
+    }
 
 
 def print_lines(rows: Iterable[dict[str, Any]]) -> None:
@@ -93,6 +95,17 @@ def _destination(each: dict[str, Any]) -> str:
     if each.get("reply"):
         words.append(each["reply"])
     return "  ".join(words)
+
+
+def print_destinations(destinations: Sequence[dict[str, Any]]) -> None:
+    """Below a report of ours: where it went."""
+    if destinations:
+        columns = {"destination": "left", "state": "left", "tried": "right", "at (UTC)": "left", "said": "left"}
+        rows = [
+            (each["address"], styled(each["state"]), each["attempts"], shown(each["last_at"]) if each["last_at"] else "", each["reply"])
+            for each in destinations
+        ]
+        console().print(table(columns, rows))
 
 
 def print_suppressions(suppressions: Sequence[Suppression]) -> None:
