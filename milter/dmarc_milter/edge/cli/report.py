@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from dmarc_milter.edge import bounce
 from dmarc_milter.edge.cli import FINE, LATER, NO, USAGE, add_config
@@ -15,7 +16,9 @@ from dmarc_milter.edge.cli.ledger import drained_store, store_of
 from dmarc_milter.edge.cli.moments import count, moment
 from dmarc_milter.edge.cli.report_job import OFF, Previewed, preview, sending
 from dmarc_milter.edge.cli.report_views import (
+    destination_of,
     destinations_of,
+    print_destinations,
     print_lines,
     print_reports,
     print_run,
@@ -135,11 +138,14 @@ def _previewed(each: Previewed) -> dict[str, object]:
 
 
 def _send(config: Config, arguments: argparse.Namespace) -> int:
-    """0 when the run went through, 1 while reporting is off, 75 when the submission server or the store takes nothing."""
+    """0 when the run went through or reporting is off, which is said; 75 when the submission server or the store takes nothing.
+
+    Never 1: that is what a defect of ours ends with, and whoever watches the timer's unit must see it.
+    """
     with closing(drained_store(config)) as store:
         if not is_on(config.reporting):
             print(f"dmarc-milter: {OFF}", file=sys.stderr)
-            return NO
+            return FINE
         done = sending(config, store, now=arguments.now)
     print_run(done, as_json=arguments.json)
     if done.problem:
@@ -150,7 +156,7 @@ def _send(config: Config, arguments: argparse.Namespace) -> int:
 
 def _show(config: Config, arguments: argparse.Namespace) -> int:
     try:
-        data = _content(config, arguments.file)
+        data, became = _content(config, arguments.file)
         reports = read(data)
     except OSError as error:
         print(f"dmarc-milter: {arguments.file}: {error.strerror}", file=sys.stderr)
@@ -159,25 +165,27 @@ def _show(config: Config, arguments: argparse.Namespace) -> int:
         print(f"dmarc-milter: {arguments.file}: {error}", file=sys.stderr)
         return NO
     if arguments.json:
-        print_lines({"messages": each.messages, **plain(each)} for each in reports)
+        print_lines({"messages": each.messages, **plain(each), **({"destinations": became} if became else {})} for each in reports)
     else:
         print_show(reports)
+        print_destinations(became)
     return FINE
 
 
-def _content(config: Config, name: str) -> bytes:
-    """A file, standard input, or a report of ours as it was built. Raises OSError, StoreError, Unreadable."""
+def _content(config: Config, name: str) -> tuple[bytes, list[dict[str, Any]]]:
+    """A file, standard input, or a report of ours as it was built and what became of it. Raises OSError, StoreError, Unreadable."""
     if REPORT_ID.fullmatch(name) and not Path(name).exists():
         with closing(store_of(config)) as store:
             store.ready()
             document = store.reports.document(name, "rfc9990") or store.reports.document(name, "rfc7489")
+            became = [destination_of(each) for each in store.deliveries.of(name)]
         if document is None:
             raise Unreadable("no report of this id has been built")
-        return document.content
+        return document.content, became
     if name == "-":
-        return sys.stdin.buffer.read(MAX_FILE + 1)
+        return sys.stdin.buffer.read(MAX_FILE + 1), []
     with Path(name).open("rb") as file:
-        return file.read(MAX_FILE + 1)
+        return file.read(MAX_FILE + 1), []
 
 
 def _resend(config: Config, arguments: argparse.Namespace) -> int:
