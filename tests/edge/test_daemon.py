@@ -337,3 +337,32 @@ def test_large_messages_at_once_do_not_grow_memory(start: Callable[..., Daemon])
         each.join()
     assert [each.code for each in answers] == [550] * 16
     assert peak - before < 32 * MEGABYTE
+
+
+# -- where the ledger lies -------------------------------------------------------------------------------------------
+
+
+def test_a_spool_that_cannot_be_made_stops_the_start_in_one_line(tmp_path: Path) -> None:
+    """Without it nothing would be recorded: said before the first message, with the remedy."""
+    (tmp_path / "file").touch()
+    daemon = Daemon(tmp_path, {"store": {"url": f"sqlite:///{tmp_path}/file/reports.db"}})
+    assert daemon.spawn().wait(20) == 1
+    (line,) = daemon.lines()
+    assert line.startswith("dmarc-milter: spool: ")
+    assert line.count("[store] must lie where this account may write") == 1
+
+
+def test_a_store_that_cannot_be_made_is_said_at_the_start_and_delays_no_mail(start: Callable[..., Daemon], tmp_path: Path) -> None:
+    """DESIGN.md, What a message gets: a store that is down never delays mail. A reload to a place for the spool that is none is refused."""
+    (tmp_path / "file").touch()
+    store = {"url": f"sqlite:///{tmp_path}/file/reports.db", "spool": f"{tmp_path}/spool.db"}
+    daemon = start({"store": store})
+    (line,) = daemon.events("store")
+    assert "level=warning" in line
+    assert "is not a directory: messages wait in the spool" in line
+    assert "dmarc=pass" in results(good(opened(daemon)))
+    daemon.configure({"store": store | {"spool": f"{tmp_path}/file/spool.db"}})
+    daemon.signal(signal.SIGHUP)
+    assert wait_for(lambda: daemon.events("reload_failed"))
+    assert "spool: " in daemon.events("reload_failed")[0]
+    assert "dmarc=pass" in results(good(opened(daemon)))

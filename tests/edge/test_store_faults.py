@@ -179,6 +179,24 @@ def test_the_drain_says_once_that_the_store_is_away_and_once_that_it_is_back(
     assert "10 messages" in caplog.text
 
 
+def test_the_drain_does_not_say_that_messages_wait_in_a_spool_that_fails(
+    store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "folder").mkdir()
+    keep_draining(SpoolFile(tmp_path / "folder"), store, lambda _seconds: True)
+    assert "nothing comes out of the spool" in caplog.text
+    assert "messages wait" not in caplog.text
+
+
+@pytest.mark.parametrize(("place", "words"), [("missing/x.db", "missing is not there"), ("file/x.db", "file is not a directory")])
+def test_status_does_not_promise_a_file_where_none_can_be_made(tmp_path: Path, place: str, words: str) -> None:
+    (tmp_path / "file").touch()
+    spool, store = spool_status(tmp_path / place), store_status(SqliteDatabase(tmp_path / place))
+    for found in (spool, store):
+        assert words in found.problem
+        assert "must be writable for the service's account" in found.remedy
+
+
 def test_a_password_is_never_shown() -> None:
     """Error texts and `store status` name the store without its secrets."""
     database = connect("postgresql://user:hunter2@127.0.0.1:1/mail?password=hunter3", "hunter4")

@@ -20,6 +20,7 @@ from dmarc_milter.edge.evaluator import CoreEvaluator, Tools
 from dmarc_milter.edge.ledger.spool import Spool
 from dmarc_milter.edge.ledger.spoolfile import SpoolError, SpoolOptions
 from dmarc_milter.edge.ledger.spoolfile import prepare as prepare_spool
+from dmarc_milter.edge.ledger.status import obstacle
 from dmarc_milter.edge.log import Log
 from dmarc_milter.edge.metrics import Meter
 from dmarc_milter.edge.resolver import DnsResolver
@@ -130,12 +131,24 @@ def _reports(config: Config) -> str:
     return f"aggregate{' and failure' if options.failure_reports else ''}, from {options.email} through {options.smtp}"
 
 
-def prepare(config: Config) -> tuple[str, ...]:
-    """Everything that can be known to prevent serving, found before the first worker is forked; then the lines to greet with."""
+def places(config: Config) -> tuple[str, ...]:
+    """Makes or upgrades the spool, without which nothing is recorded; says what is wrong with the store's place, which delays no mail."""
     try:
         prepare_spool(spool_path(config))
+    except SpoolError as error:
+        where = "; [store] must lie where this account may write"
+        raise CannotBuild(f"spool: {error}" + where * (error.kind == "refused" and where not in str(error))) from None
+    if not config.store.url.startswith("sqlite:///"):
+        return ()
+    reason = obstacle(Path(config.store.url.removeprefix("sqlite:///")))
+    return (f"{reason}: messages wait in the spool until that is mended",) if reason else ()
+
+
+def prepare(config: Config) -> tuple[str, ...]:
+    """What else can be known to prevent serving, found before the first worker is forked; then the lines to greet with."""
+    try:
         _, stale = latest_suffixes(config.dmarc.suffix_list, datetime.now(UTC).date())
-    except (SpoolError, SuffixListError) as error:
+    except SuffixListError as error:
         raise CannotBuild(str(error)) from None
     mode = "enforce" if config.policy.enforce else "MONITOR: nothing is refused or quarantined; see [policy] enforce"
     return (

@@ -65,11 +65,13 @@ def no_jobs(_config: Config) -> tuple[Job, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the supervisor runs: what workers serve with, the jobs beside them, and its one question to the DNS."""
+    """What the supervisor runs: what workers serve with, the jobs beside them, its one question to the DNS, where the ledger lies."""
 
     build: worker.Build
     jobs: Jobs = no_jobs
     ask: Ask = lambda _config: ""
+    places: Callable[[Config], tuple[str, ...]] = lambda _config: ()
+    """Makes the spool; warnings about the store. Raises CannotBuild."""
 
 
 class Supervisor:
@@ -89,7 +91,7 @@ class Supervisor:
         self._meter = Meter(self._board.own)
         self._watch = Watch(self._board)
         self._dns = DnsWatch(lambda config: AskingProcess(parts.ask, config), self._board)
-        self._jobs = parts.jobs
+        self._jobs, self._places = parts.jobs, parts.places
         self._background = Background(parts.jobs(config), self._log)
         self._signals: list[int] = []
         self._failed_starts = 0
@@ -101,6 +103,7 @@ class Supervisor:
         self._looked = time.monotonic()
         self._patient_until = 0.0
         self._wake, self._waker = socket.socketpair()
+        self._warn(parts.places(config))
         self._listening = open_socket(config)
         self._watch.prepare(config)(self._log)
         self._was_ready = False
@@ -274,10 +277,11 @@ class Supervisor:
         self._notify.reloading()
         try:
             config = load(self._path)
+            warnings = self._places(config) if config.store != self._config.store else ()
             watch = self._watch.prepare(config)
             same = socket_address(config.milter.socket) == self._listening.address  # however it is spelled
             listening = self._listening if same else open_socket(config)
-        except (ConfigError, listen.CannotListen) as error:
+        except (ConfigError, listen.CannotListen, worker.CannotBuild) as error:
             self._meter.count("reloads_failed")
             self._log.error("reload_failed", failure=str(error), text="the running configuration is kept")
             self._notify.ready(f"reload failed: {error}")
@@ -285,11 +289,16 @@ class Supervisor:
         self._fallback = self._config, self._listening
         self._adopt(config, listening)
         watch(self._log)
+        self._warn(warnings)
         self._meter.count("reloads")
         self._log.info("reload", generation=self._generation)
         enough = worker_count(config) <= self._most_workers
         if keys := left_out(config, started=self._started, opened=self._listening.config, enough_workers=enough):
             self._log.warning("restart_needed", keys=", ".join(keys), text="changed in the file, in force only after a restart")
+
+    def _warn(self, about_store: tuple[str, ...]) -> None:
+        for each in about_store:
+            self._log.warning("store", text=each)
 
     def _return_to(self, config: Config, listening: Listening) -> None:
         """Give a reload up: the workers of the old configuration that are left stay, new ones take it again."""
@@ -362,10 +371,10 @@ def raise_file_limit() -> None:
 
 def serve(path: Path, *, with_jobs: bool = True) -> int:
     """`dmarc-milter serve`: until SIGTERM. Raises ConfigError; says in one line what else prevents the start (exit code 1)."""
-    from dmarc_milter.edge.assemble import build, jobs, prepare
+    from dmarc_milter.edge.assemble import build, jobs, places, prepare
 
     config = load(path)
-    parts = Parts(build, (lambda config: jobs(path, config)) if with_jobs else no_jobs, ask)
+    parts = Parts(build, (lambda config: jobs(path, config)) if with_jobs else no_jobs, ask, places)
     return supervise(path, config, parts, lambda: prepare(config))
 
 

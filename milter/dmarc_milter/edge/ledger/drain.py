@@ -56,7 +56,9 @@ def keep_draining(spool: SpoolFile, store: Store, stop: Callable[[float], bool],
         started = time.monotonic()
         drained = drain(spool, store)
         if drained.problem and drained.problem != problem:
-            LOG.error("drain: %s; messages wait in the spool", drained.problem)
+            of_spool = drained.problem.startswith(f"{spool.path}: ")  # as every SpoolError names its file
+            waits = "nothing comes out of the spool" if of_spool else "messages wait in the spool"
+            LOG.error("drain: %s; %s", drained.problem, waits)
         elif problem and not drained.problem:
             LOG.warning("drain: works again, %d messages in %.1f s", drained.messages, time.monotonic() - started)
         problem = drained.problem

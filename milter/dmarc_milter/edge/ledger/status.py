@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,8 +54,10 @@ class StoreStatus:
 def spool_status(path: Path) -> SpoolStatus:
     """Never raises, and makes no spool where there is none."""
     aside = tuple(sorted(each for each in path.parent.glob(f"{path.name}.corrupt-*") if not each.name.endswith(("-wal", "-shm"))))
-    if not path.exists():
-        return SpoolStatus(path, problem="there is no spool yet: nothing was recorded", moved_aside=aside)
+    if not is_there(path):
+        reason = obstacle(path)
+        remedy = REMEDIES["refused"] if reason else ""
+        return SpoolStatus(path, problem=reason or "there is no spool yet: nothing was recorded", remedy=remedy, moved_aside=aside)
     file = SpoolFile(path)
     try:
         return SpoolStatus(path, file.waiting(), size(path), moved_aside=aside)
@@ -67,8 +70,10 @@ def spool_status(path: Path) -> SpoolStatus:
 def store_status(database: Database) -> StoreStatus:
     """Never raises."""
     found = 0
-    if database.dialect == "sqlite" and not Path(database.name).exists():
-        return StoreStatus(database.name, problem=f"{database.name}: there is no store yet", remedy="nothing: the first drain makes it")
+    if database.dialect == "sqlite" and not is_there(Path(database.name)):
+        reason = obstacle(Path(database.name))
+        problem = f"{database.name}: there is no store yet" + (f", and {reason}" if reason else "")
+        return StoreStatus(database.name, problem=problem, remedy=REMEDIES["refused"] if reason else "nothing: the first drain makes it")
     try:
         found = version(database)
         check(database)
@@ -84,6 +89,24 @@ def store_status(database: Database) -> StoreStatus:
         )
     except StoreError as error:
         return StoreStatus(database.name, found, problem=str(error), remedy=REMEDIES[error.kind])
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is such a file, as far as this account can see."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def obstacle(path: Path) -> str:
+    """Why this account cannot write, or make, a SQLite file there; "" where it can. Nothing is touched."""
+    folder = path.parent
+    if not folder.is_dir():
+        return f"{folder} is not a directory" if is_there(folder) else f"{folder} is not there"
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return f"{folder} cannot be written by this account"
+    return f"{path} cannot be written by this account" if is_there(path) and not os.access(path, os.R_OK | os.W_OK) else ""
 
 
 def size(path: Path) -> int:
