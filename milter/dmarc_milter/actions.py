@@ -103,8 +103,11 @@ def strip(headers: Headers, marking: Marking, *, keep_results: bool = False) -> 
         return ()
     ids = (marking.authserv_id, *marking.remove_authserv_ids)
     forged = [number for number, value in enumerate(headers.values(RESULTS.lower().encode()), 1) if claims(value, ids)]
-    marks = range(len(headers.positions(MARK.lower().encode())), 0, -1)
-    return (*(DeleteHeader(RESULTS, number) for number in reversed(forged)), *(DeleteHeader(MARK, number) for number in marks))
+    return (*(DeleteHeader(RESULTS, number) for number in reversed(forged)), *_marks(headers))
+
+
+def _marks(headers: Headers) -> Iterator[DeleteHeader]:
+    return (DeleteHeader(MARK, number) for number in range(len(headers.positions(MARK.lower().encode())), 0, -1))
 
 
 def plan(evaluation: Evaluation, headers: Headers, marking: Marking, *, keep_results: bool = False) -> tuple[Action, ...]:
@@ -116,6 +119,8 @@ def plan(evaluation: Evaluation, headers: Headers, marking: Marking, *, keep_res
         return (Reply(550, "5.7.1", _reject_text(evaluation, marking)),)
     actions: list[Action] = list(strip(headers, marking, keep_results=keep_results))
     if verdict.disposition is Disposition.QUARANTINE:
+        if keep_results and marking.quarantine_action != "hold":
+            actions += _marks(headers)  # an earlier mark stays only where there is no new one
         mark = _mark(evaluation.dmarc, verdict)
         # A quarantine that must not become a refusal (disposition.py) is marked where quarantine_action is reject.
         actions.append(Quarantine(f"DMARC: {mark}") if marking.quarantine_action == "hold" else InsertHeader(MARK, f" yes ({mark})"))

@@ -330,6 +330,16 @@ def test_quarantine_by_header() -> None:
     assert "dis=quarantine" in field(actions)
 
 
+def test_a_new_mark_takes_the_place_of_one_handed_back() -> None:
+    """keep_results_from is about Authentication-Results; any copy of the mark goes before ours is written."""
+    ours = headers(
+        (AR, b" mx.example.com; dmarc=fail"), (b"X-DMARC-Quarantine", b" yes (p=none, a.example)"), (b"x-dmarc-quarantine", b" no")
+    )
+    actions = plan(QUARANTINED, ours, MARKING, keep_results=True)
+    assert actions[:2] == (DeleteHeader("X-DMARC-Quarantine", 2), DeleteHeader("X-DMARC-Quarantine", 1))
+    assert [type(each) for each in actions[2:]] == [InsertHeader, InsertHeader]
+
+
 def test_quarantine_by_hold() -> None:
     """SMFIR_QUARANTINE, and the field all the same."""
     actions = plan(QUARANTINED, FORGED, replace(MARKING, quarantine_action="hold"))
