@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from dmarc_milter import domain, readings
-from dmarc_milter.authres import MAX_FIELD, Unreadable, skip, word
-from dmarc_milter.domain import Domain
+from dmarc_milter.authres import MAX_FIELD, Unreadable, parse, skip, word
+from dmarc_milter.domain import Domain, Malformed
 
 HEAD = 1024
 """Characters within which an authserv-id is looked for; RFC 8601 2.5 means a domain name, so a longer head is no id of ours."""
 MAX_PIECES = 32
-# A piece of an authserv-id as others delimit it: also at a job id's slash and at every octet that is no token.
-PIECE = re.compile(r"[!#$%&'*+\-.0-9A-Z^_`a-z{|}~\x80-\U0010ffff/]++")
+# A piece of an authserv-id, with its job id, as a reader cuts it out who expects a domain name.
+PIECE = re.compile(r"[\-.0-9A-Z_a-z\x80-\U0010ffff/]++")
 # What some reader takes for the end of a line or of a string; only CRLF or LF before white space is a fold.
 BREAK = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x85\u2028\u2029]|\r(?!\n)|\n(?![ \t])")
-# Full stops that IDNA2003 and UTS 46 map, and what they drop.
+# Full stops that IDNA2003 and UTS 46 map, and what is dropped by them or by whoever shows the text.
 STOPS = {0x3002: ".", 0xFF0E: ".", 0xFF61: ".", 0xFE52: "."}
-DROPPED = {*range(0x20), 0x7F, 0xAD, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070), 0xFEFF, 0xFFFD}
+DROPPED = {*range(0x20), 0x7F, 0xFFFD, *readings.IGNORABLE}
 
 
 class _Fold(dict[int, str]):
@@ -42,7 +42,8 @@ def claims(value: bytes, ids: Sequence[str]) -> bool:
     """Whether some reader of this Authentication-Results field could take its authserv-id for one of `ids` (RFC 8601 5).
 
     Any case, folding, comment, quotation, job id, version, A- or U-label and compatibility character counts as ours; a field
-    whose beginning cannot be understood, or that is over MAX_FIELD octets, is ours when one of `ids` stands anywhere in it.
+    whose beginning cannot be understood, that has a comment or quotation without an end, or that is over MAX_FIELD octets is
+    ours when one of `ids` stands anywhere in it.
     """
     text = value.decode("utf-8", "replace")
     ours = _spellings(tuple(ids))
@@ -53,9 +54,14 @@ def _claimed(text: str, ours: frozenset[str]) -> bool:
     head = _head(text[:HEAD])
     if any(_folded_id(name) in ours for name in head.names()):
         return True
-    if len(text) <= MAX_FIELD and head.understood and not BREAK.search(text):
+    if not any(name in loose for loose in _loose(text) for name in ours):
         return False
-    return any(name in loose for loose in _loose(text) for name in ours)
+    return (
+        len(text) > MAX_FIELD
+        or not head.understood
+        or bool(BREAK.search(text))
+        or isinstance(parse(text.encode("utf-8", "replace")), Malformed)
+    )
 
 
 @lru_cache(maxsize=16)
@@ -91,7 +97,8 @@ def _loose(text: str) -> Iterator[str]:
 class _Head:
     """The beginning of a field, up to what ends an authserv-id. `pieces` are what white space and comments separate.
 
-    `understood`: CFWS authserv-id [CFWS version] [CFWS] (";" / end), as RFC 8601 2.2 has it, or a method where the id is missing.
+    `understood`: CFWS authserv-id [CFWS version] [CFWS] (";" / end), as RFC 8601 2.2 has it, or a method where the id is missing;
+    an instance (RFC 8617 4.1.1) is none.
     """
 
     pieces: tuple[str, ...]
@@ -113,8 +120,10 @@ def _head(text: str) -> _Head:
         try:
             _, position = skip(text, position)
             if text[position : position + 1] in ("", ";", "=") and position < HEAD:
-                versioned = len(pieces) == 2 and not pieces[1].strip(domain.DIGITS) and text[position : position + 1] != "="
-                return _Head(tuple(pieces), (len(pieces) == 1 or versioned) and "\ufffd" not in pieces[0])
+                valued = text[position : position + 1] == "="
+                versioned = len(pieces) == 2 and not pieces[1].strip(domain.DIGITS) and not valued
+                alone = len(pieces) == 1 and not (valued and pieces[0] in ("i", "I"))
+                return _Head(tuple(pieces), (alone or versioned) and "\ufffd" not in pieces[0])
             piece, end = word(text, position, PIECE)
         except Unreadable:
             break

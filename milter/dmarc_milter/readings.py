@@ -23,8 +23,11 @@ AFTER_AT = re.compile(rf'@(?:{SKIP}|["<\[])*+({NAME}++)')
 DOT_NEXT = re.compile(rf"{SKIP}++(\.{NAME}*+)")
 AFTER_DOT = re.compile(rf"{SKIP}++({NAME}++)")
 
-# What some readers drop without a word: controls, the backslash of a quoted-pair, soft hyphen and zero-width characters.
-DROPPED = {*range(0x20), 0x7F, 0x5C, 0xAD, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070), 0xFEFF} - {9, 10, 13}
+# Characters without a shape of their own (Unicode, Default_Ignorable_Code_Point): soft hyphen, zero width, direction, variation, tags.
+IGNORABLE = {0xAD, 0x34F, 0x61C, 0x115F, 0x1160, 0x17B4, 0x17B5, *range(0x180B, 0x1810), *range(0x200B, 0x2010), *range(0x202A, 0x202F)}
+IGNORABLE |= {*range(0x2060, 0x2070), 0x3164, *range(0xFE00, 0xFE10), 0xFEFF, 0xFFA0, *range(0xFFF0, 0xFFF9), *range(0xE0000, 0xE01F0)}
+# What some readers drop without a word: those, controls, and the backslash of a quoted-pair.
+DROPPED = {*range(0x20), 0x7F, 0x5C, *IGNORABLE} - {9, 10, 13}
 DROP = dict.fromkeys(DROPPED)
 # What compatibility mapping (UTS 46, NFKC) makes of at signs and full stops.
 MAPPED = {0xFF20: "@", 0xFE6B: "@", 0x3002: ".", 0xFF0E: ".", 0xFF61: ".", 0xFE52: "."}
@@ -64,10 +67,13 @@ def hides_an_at(value: bytes) -> bool:
 
 def _texts(value: bytes, decoded: bool) -> Iterator[str]:
     """The field as different readers see it: as it stands, encoded words decoded, oddities dropped, comments removed."""
+    broken = False
     try:
         text = value.decode("utf-8")
     except UnicodeDecodeError:
-        text = value.replace(b"\xc0\xae", b".").decode("latin-1")
+        broken = True
+        value = value.replace(b"\xc0\xae", b".")
+        text = value.decode("latin-1")
     text = text.translate(MAPPED)
     yield text
     if decoded and "=?" in text:
@@ -78,6 +84,9 @@ def _texts(value: bytes, decoded: bool) -> Iterator[str]:
         yield cleaned
     if "(" in text:
         yield _without_comments(text)
+    if broken:  # cut at the first octet that is no text, or read without these
+        yield value.decode("ascii", "replace")
+        yield value.decode("ascii", "ignore")
 
 
 def _runs(text: str) -> Iterator[str]:
