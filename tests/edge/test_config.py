@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from dmarc_milter.edge.config import Config, ConfigError, load, parse
+from dmarc_milter.edge.config.compile import options
 from dmarc_milter.edge.config.sample import sample, show
 from dmarc_milter.edge.config.values import SocketAddress, host_and_port, socket_address
 
@@ -131,3 +132,10 @@ def test_ops_03_a_password_in_the_file_itself_closes_the_file(tmp_path: Path) ->
     assert "hidden" not in str(caught.value)
     file.chmod(0o600)
     load(file)
+
+
+@pytest.mark.parametrize(("budget", "spf"), [(25.0, 20.0), (120.0, 20.0), (10.0, 8.0), (5.0, 4.0)])
+def test_spf_leaves_time_for_the_policy_and_the_keys(budget: float, spf: float) -> None:
+    """DESIGN.md, Decisions: the sender's SPF record may be slow, but the policy walk and aligned keys keep a part of the budget."""
+    compiled = options(parse(f"[dns]\nbudget = {budget}\n"), None)
+    assert (compiled.seconds, compiled.spf.seconds) == (budget, spf)

@@ -14,6 +14,10 @@ from dmarc_milter.edge.config.schema import Config, PolicyRule
 from dmarc_milter.edge.config.values import authserv_id, name, networks
 from dmarc_milter.spf import SpfOptions
 
+SPF_SECONDS = 20.0
+SPF_SHARE = 0.8
+"""Of the message's budget at most: the rest is the policy walk's and the keys' (DESIGN.md, Decisions)."""
+
 
 def options(config: Config, suffixes: PublicSuffixes | None) -> Options:
     """What `authenticate` needs from the configuration."""
@@ -30,7 +34,7 @@ def options(config: Config, suffixes: PublicSuffixes | None) -> Options:
     )
     return Options(
         spf=SpfOptions(
-            seconds=min(20.0, config.dns.budget),
+            seconds=min(20.0, 0.8 * config.dns.budget),  # the rest is for the policy and the keys
             max_record=limits.spf_record_bytes,
             permissive_counts=trust.spf_permissive_counts,
             upgrade_counts=trust.spf_upgrade_counts,
