@@ -118,6 +118,13 @@ def test_a_record_without_valid_p_was_evaluated_as_none() -> None:
     )
 
 
+@pytest.mark.parametrize(("form", "sp", "np"), [("rfc9990", None, None), ("rfc7489", "none", None)])
+def test_a_record_evaluated_as_none_has_no_policy_for_subdomains(form: Format, sp: str | None, np: str | None) -> None:
+    """RFC 9989 4.10.1: as if a record with p=none alone had been found; rows for subdomains have the disposition none."""
+    made = tree(feedback(ROW, published=Published("a.example", p="", sp="reject", np="reject", invalid_policy=True)), form)
+    assert [made.findtext(f"policy_published/{tag}") for tag in ("p", "sp", "np")] == ["none", sp, np]
+
+
 @given(text=st.text(max_size=50), form=st.sampled_from(FORMS))
 def test_rpt_01_no_stored_text_can_break_the_xml(text: str, form: Format) -> None:
     """RPT-01: markup, NUL, surrogates and U+FFFE in any stored text still give a valid report."""

@@ -81,19 +81,19 @@ def _errors(feedback: Feedback) -> Iterator[str]:
 
 
 def _published(published: Published, form: Format) -> list[Node]:
-    """The record as it was evaluated; a missing p was taken as none (RFC 9990 3.1.1, RFC 9989 4.10.1)."""
-    p = published.p if published.p and not published.invalid_policy else "none"
+    """The record as it was evaluated; where p is missing, or p, sp or np is not valid, as p=none alone (RFC 9990 3.1.1, RFC 9989 4.10.1)."""
+    p, sp, np = ("none", "", "") if published.invalid_policy or not published.p else (published.p, published.sp, published.np)
     nodes: list[Node] = [("domain", published.policy_domain)]
     if form == "rfc7489":
         tail: list[Node] = [
             ("p", p),
-            ("sp", published.sp or p),
+            ("sp", sp or p),
             ("pct", str(100 if published.pct is None else published.pct)),
             ("fo", published.fo),
         ]
         return [*nodes, ("adkim", published.adkim), ("aspf", published.aspf), *tail]
     nodes.append(("p", p))
-    nodes.extend((tag, value) for tag, value in (("sp", published.sp), ("np", published.np)) if value)
+    nodes.extend((tag, value) for tag, value in (("sp", sp), ("np", np)) if value)
     nodes += [("adkim", published.adkim), ("aspf", published.aspf), ("discovery_method", published.discovery_method), ("fo", published.fo)]
     if published.testing is not None:
         nodes.append(("testing", "y" if published.testing else "n"))
