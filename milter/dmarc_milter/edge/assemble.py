@@ -36,6 +36,8 @@ FULL_SAMPLES = 100
 """Messages a minute of which failure reports quote the whole header; a flood must not fill the spool."""
 REPORT_EVERY = 900.0
 """Seconds between looks for reports that are due."""
+TROUBLE = ("full", "locked", "io")
+"""What a spool recovers from by itself."""
 
 
 def build(config: Config, slot: Slot, board: Board, log: Log) -> Service:
@@ -132,16 +134,22 @@ def _reports(config: Config) -> str:
 
 
 def places(config: Config) -> tuple[str, ...]:
-    """Makes or upgrades the spool, without which nothing is recorded; says what is wrong with the store's place, which delays no mail."""
+    """Makes or upgrades the spool, without which nothing is recorded; says what is wrong with the store's place, which delays no mail.
+
+    A disk that is full or ill is no reason either to stop mail: it is said, and the spool works again when the disk does.
+    """
+    said: list[str] = []
     try:
         prepare_spool(spool_path(config))
     except SpoolError as error:
-        where = "; [store] must lie where this account may write"
-        raise CannotBuild(f"spool: {error}" + where * (error.kind == "refused" and where not in str(error))) from None
-    if not config.store.url.startswith("sqlite:///"):
-        return ()
-    reason = obstacle(Path(config.store.url.removeprefix("sqlite:///")))
-    return (f"{reason}: messages wait in the spool until that is mended",) if reason else ()
+        if error.kind not in TROUBLE:
+            where = "; [store] must lie where this account may write"
+            raise CannotBuild(f"spool: {error}" + where * (error.kind == "refused" and where not in str(error))) from None
+        said.append(f"spool: {error}: mail is counted as unrecorded until that is mended")
+    if config.store.url.startswith("sqlite:///"):
+        reason = obstacle(Path(config.store.url.removeprefix("sqlite:///")))
+        said += [f"{reason}: messages wait in the spool until that is mended"] if reason else []
+    return tuple(said)
 
 
 def prepare(config: Config) -> tuple[str, ...]:

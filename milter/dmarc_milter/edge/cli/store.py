@@ -114,7 +114,7 @@ def _follow(config: Config, parent: int) -> int:
 def _status(config: Config, arguments: argparse.Namespace) -> int:
     """0 when all is well, 1 when something needs the administrator."""
     with closing(database_of(config)) as database:
-        spool, store = spool_status(spool_path(config)), store_status(database)
+        spool, store = spool_status(spool_path(config), config.store.spool_max_bytes), store_status(database)
     if arguments.json:
         print(msgspec.json.encode({"spool": _plain(spool), "store": _plain(store)}).decode())
     else:
@@ -130,7 +130,8 @@ def _plain(status: SpoolStatus | StoreStatus) -> dict[str, object]:
 
 
 def _spool_lines(spool: SpoolStatus) -> list[str]:
-    lines = [f"spool  {spool.path}: {spool.problem or f'{spool.waiting} messages waiting, {spool.octets:,} octets'}"]
+    kept = f"{spool.waiting} messages waiting, {spool.octets:,} octets" if spool.octets or not spool.problem else ""
+    lines = [f"spool  {spool.path}: {'; '.join(each for each in (spool.problem, kept) if each)}"]
     if spool.remedy:
         lines.append(f"       what to do: {spool.remedy}")
     lines += [f"       kept from an earlier damage: {each}; remove it when it is no longer needed" for each in spool.moved_aside]
@@ -138,12 +139,14 @@ def _spool_lines(spool: SpoolStatus) -> list[str]:
 
 
 def _store_lines(store: StoreStatus) -> list[str]:
-    if store.problem:
+    if store.problem and store.rows is None:
         return [f"store  {store.problem}", f"       what to do: {store.remedy}"]
     drained = datetime.fromtimestamp(store.last_drained, UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if store.last_drained else "never"
     lines = [f"store  {store.name}: schema {store.schema}, last drained {drained}" + (f", {store.octets:,} octets" if store.octets else "")]
     lines += [f"       {number:>10,} {table.replace('_', ' ')}" for table, number in (store.rows or {}).items()]
     lines += [f"       {number:>10,} reports {state}" for state, number in (store.reports or {}).items()]
+    if store.problem:
+        lines[1:1] = [f"       {store.problem}", f"       what to do: {store.remedy}"]
     if store.folded:
         lines.append(f"       {store.folded:>10,} messages of this week counted without a row of their own (caps reached)")
     return lines

@@ -131,6 +131,17 @@ class SpoolFile:
         except sqlite3.Error as error:
             raise self._failed(error) from None
 
+    def room(self) -> int:
+        """Octets that the file still takes within its bound."""
+        try:
+            execute = self._open().execute
+            most, pages, unused = (
+                int(execute(f"PRAGMA {name}").fetchone()[0]) for name in ("max_page_count", "page_count", "freelist_count")
+            )
+        except sqlite3.Error as error:
+            raise self._failed(error) from None
+        return (most - pages + unused) * PAGE
+
     def batch(self, limit: int) -> list[tuple[int, SpoolRow]]:
         """The oldest rows, in order."""
         try:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from dmarc_milter.edge.ledger.database import Database, StoreError, fetch
 from dmarc_milter.edge.ledger.schema import STEPS, check, version
-from dmarc_milter.edge.ledger.spoolfile import SpoolError, SpoolFile
+from dmarc_milter.edge.ledger.spoolfile import SpoolError, SpoolFile, SpoolOptions
 
+LITTLE = 1 << 18
+"""Octets of room that are as good as none: a group of messages, or a batch, takes more."""
 REMEDIES = {
     "unreachable": "check that the database runs and that the address, the user and the password are right; the spool holds until then",
     "locked": "another program holds the file; messages wait in the spool",
@@ -51,16 +54,19 @@ class StoreStatus:
     remedy: str = ""
 
 
-def spool_status(path: Path) -> SpoolStatus:
-    """Never raises, and makes no spool where there is none."""
+def spool_status(path: Path, max_bytes: int = 0) -> SpoolStatus:
+    """Never raises, and makes no spool where there is none. `max_bytes` is the spool's bound, where it is known."""
     aside = tuple(sorted(each for each in path.parent.glob(f"{path.name}.corrupt-*") if not each.name.endswith(("-wal", "-shm"))))
     if not is_there(path):
         reason = obstacle(path)
         remedy = REMEDIES["refused"] if reason else ""
         return SpoolStatus(path, problem=reason or "there is no spool yet: nothing was recorded", remedy=remedy, moved_aside=aside)
-    file = SpoolFile(path)
+    file = SpoolFile(path, SpoolOptions(max_bytes=max_bytes) if max_bytes else SpoolOptions())
     try:
-        return SpoolStatus(path, file.waiting(), size(path), moved_aside=aside)
+        waiting, octets, full = file.waiting(), size(path), shortage(path)
+        if not full and max_bytes and file.room() < LITTLE:
+            full = f"the spool is full, at its bound of {max_bytes:,} octets"
+        return SpoolStatus(path, waiting, octets, full, REMEDIES["full"] if full else "", aside)
     except SpoolError as error:
         return SpoolStatus(path, octets=size(path), problem=str(error), remedy=REMEDIES[error.kind], moved_aside=aside)
     finally:
@@ -77,6 +83,7 @@ def store_status(database: Database) -> StoreStatus:
     try:
         found = version(database)
         check(database)
+        full = shortage(Path(database.name)) if database.dialect == "sqlite" else ""
         tables = ("decision", "report", "report_row", "delivery", "failure", "parked", "known_domain")
         return StoreStatus(
             database.name,
@@ -86,6 +93,8 @@ def store_status(database: Database) -> StoreStatus:
             folded=int(fetch(database, "SELECT coalesce(sum(folded), 0) FROM quota")[0][0]),
             octets=size(Path(database.name)) if database.dialect == "sqlite" else 0,
             last_drained=int(fetch(database, "SELECT coalesce(max(drained_at), 0) FROM origin")[0][0]),
+            problem=full,
+            remedy=REMEDIES["full"] if full else "",
         )
     except StoreError as error:
         return StoreStatus(database.name, found, problem=str(error), remedy=REMEDIES[error.kind])
@@ -107,6 +116,15 @@ def obstacle(path: Path) -> str:
     if not os.access(folder, os.W_OK | os.X_OK):
         return f"{folder} cannot be written by this account"
     return f"{path} cannot be written by this account" if is_there(path) and not os.access(path, os.R_OK | os.W_OK) else ""
+
+
+def shortage(path: Path) -> str:
+    """That the disk under a file has no room left, or "": reading it still works then, so nothing else would say so."""
+    try:
+        free = shutil.disk_usage(path.parent).free
+    except OSError:
+        return ""
+    return f"the disk under {path.parent} is full, {free:,} octets are free" if free < LITTLE else ""
 
 
 def size(path: Path) -> int:
