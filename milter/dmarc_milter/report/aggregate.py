@@ -81,7 +81,7 @@ def _errors(feedback: Feedback) -> Iterator[str]:
 
 
 def _published(published: Published, form: Format) -> list[Node]:
-    """The record as it was evaluated; where p is missing, or p, sp or np is not valid, as p=none alone (RFC 9990 3.1.1, RFC 9989 4.10.1)."""
+    """The record as it was evaluated; p missing, or p, sp or np not valid, is p=none alone (RFC 9990 3.1.1, RFC 9989 4.10.1)."""
     p, sp, np = ("none", "", "") if published.invalid_policy or not published.p else (published.p, published.sp, published.np)
     nodes: list[Node] = [("domain", published.policy_domain)]
     if form == "rfc7489":
