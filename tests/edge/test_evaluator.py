@@ -286,3 +286,14 @@ def test_the_same_message_again_has_the_same_fingerprint() -> None:
     assert fingerprint(replace(envelope("192.0.2.9"), queue_id="5R", helo="other.example"), fields(*FORGED)) == first
     assert fingerprint(envelope(sender=b"<other@legit.example>"), fields(*FORGED)) != first
     assert fingerprint(envelope(), fields(*FORGED[:3])) != first
+
+
+def test_ids_stand_in_the_order_of_time_whichever_worker_gave_them(bench: Bench) -> None:
+    """Decisions of one second are listed by id: the latest first, as all others."""
+    workers = [replace(bench.tools, new_id=Tools.__dataclass_fields__["new_id"].default_factory()) for _ in range(5)]  # type: ignore[operator,misc]
+    given = []
+    for number in range(20):
+        given.append(workers[number % 5].new_id())
+        time.sleep(0.002)
+    assert given == sorted(given)
+    assert {len(each) for each in given} == {32}

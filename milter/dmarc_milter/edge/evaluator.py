@@ -82,7 +82,7 @@ class Tools:
     """What is kept for a failure report, redacted; None where none is asked for, or failure reports are off."""
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     sample: Callable[[], float] = field(default_factory=lambda: partial(random.Random(secrets.randbits(128)).uniform, 0.0, 99.999999))  # noqa: S311 - pct is no secret
-    new_id: Callable[[], str] = field(default_factory=lambda: partial(_next_id, secrets.token_hex(12), itertools.count()))
+    new_id: Callable[[], str] = field(default_factory=lambda: partial(_next_id, secrets.token_hex(6), itertools.count()))
     executor: Threads = field(default_factory=lambda: Threads(THREADS, "evaluate"))
 
 
@@ -261,8 +261,8 @@ class _Prepared:
 
 
 def _next_id(prefix: str, numbers: Iterator[int]) -> str:
-    """Unique to a delivery attempt: the process's random part and a number."""
-    return f"{prefix}{next(numbers):08x}"
+    """Unique to a delivery attempt, and in the order of time: milliseconds since 1970, the process's random part, a number."""
+    return f"{time.time_ns() // 1_000_000:012x}{prefix}{next(numbers):08x}"
 
 
 def remove_unread(headers: Headers) -> tuple[Action, ...]:
