@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
+import pty
+import re
 import shlex
 
 import pytest
@@ -129,3 +131,14 @@ def test_standard_logging_is_taken_over(capfd: pytest.CaptureFixture[str]) -> No
     finally:
         root.handlers[:], root.level = before, level
     assert capfd.readouterr().err == 'event=ledger level=error text="full\\x0astop"\n'
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_lines_on_a_terminal_have_the_time(terminal: bool) -> None:
+    """Elsewhere whoever takes them notes it: the journal, syslog, a supervisor."""
+    reading, writing = pty.openpty() if terminal else os.pipe()
+    Log(writing).info("ready", workers=2)
+    line = os.read(reading, 1000).decode()
+    os.close(reading)
+    os.close(writing)
+    assert bool(re.match(r"event=ready level=info time=\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00 workers=2", line)) is terminal

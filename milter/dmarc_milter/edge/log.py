@@ -96,6 +96,7 @@ class Log:
         self._fd = fd
         self._journal = journal.connect(fd)
         self._render = json_line if form == "json" else text_line
+        self._timed = form == "json" or os.isatty(fd)  # elsewhere whoever takes the lines notes the time
         self._least = LEVELS.index(level)
         self._queue: SimpleQueue[Entry | None] | None = None
         self._thread: threading.Thread | None = None
@@ -147,7 +148,7 @@ class Log:
 
     def _line(self, level: str, event: str, fields: Mapping[str, Value], at: float) -> bytes:
         head: dict[str, Value] = {"id": fields.get("id"), "event": event, "level": level}
-        if self._render is json_line:
+        if self._timed:
             head["time"] = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
         return self._render({**head, **{key: value for key, value in fields.items() if key != "id"}}).encode("ascii", "replace") + b"\n"
 
