@@ -413,7 +413,7 @@ def test_an_address_in_use_is_one_line(tmp_path: Path) -> None:
         port = other.getsockname()[1]
         code, lines = refused_start(scripted(tmp_path, {"milter": {"socket": f"inet:{port}@127.0.0.1"}}))
     assert code == 1
-    assert lines == [f"dmarc-milter: cannot listen on inet:{port}@127.0.0.1: Address already in use"]
+    assert lines == [f"dmarc-milter: cannot listen on inet:{port}@127.0.0.1: Address already in use; `ss -ltnp sport = :{port}` shows who"]
 
 
 @pytest.mark.parametrize(

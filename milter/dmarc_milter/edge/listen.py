@@ -31,10 +31,17 @@ def listen(address: SocketAddress, *, mode: int = 0o660, group: str = "") -> soc
                 sock = _inet(address)
     except (OSError, KeyError) as error:
         reason = f"no group named {group}" if isinstance(error, KeyError) else error.strerror or str(error)
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            reason += f"; `{who_listens(address)}` shows who"
         raise CannotListen(f"cannot listen on {describe(address)}: {reason}") from None
     # Workers share it: a blocking accept would hold libmilter's lock in every worker that loses the race.
     sock.setblocking(False)
     return sock
+
+
+def who_listens(address: SocketAddress) -> str:
+    """A command that shows whose socket it is."""
+    return f"ss -lxp src {address.path}" if address.family == "unix" else f"ss -ltnp sport = :{address.port}"
 
 
 def describe(address: SocketAddress) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import ipaddress
 import sys
 from pathlib import Path
@@ -43,7 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
             max_request_body_size=4096,
         )
     except OSError as error:
-        print(f"dmarc-milter: web: {host}:{port}: {error.strerror}", file=sys.stderr)
+        who = f"; `ss -ltnp sport = :{port}` shows who" if error.errno == errno.EADDRINUSE else ""
+        print(f"dmarc-milter: web: {host}:{port}: {error.strerror}{who}", file=sys.stderr)
         return USAGE
     print(f"dmarc-milter: dashboard at http://{f'[{host}]' if ':' in host else host}:{server.effective_port}/", flush=True)
     try:
