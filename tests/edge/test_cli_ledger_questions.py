@@ -227,6 +227,7 @@ def test_a_narrow_terminal_breaks_no_queue_id(ask: Ask, record: Callable[..., No
     assert max(map(len, lines[:-2])) <= narrow
     assert any("4QNARROW00001" in line.split() for line in lines)
     assert any("2001:db8:1111:2222:3333:4444:5555:6666" in line.split() for line in lines)
+    assert lines[0] == "time (UTC), queue id, From, client, dmarc, done, because:"
 
 
 def test_a_narrow_terminal_gets_numbers_with_their_headings(ask: Ask, record: Callable[..., None], narrow: int) -> None:

@@ -198,3 +198,17 @@ def test_other_mail_to_the_bounce_address_is_taken_quietly(report: Command, pipe
 )
 def test_the_daemon_says_at_its_start_whether_it_reports(tmp_path: Path, settings: str, said: str) -> None:
     assert said in prepare_service(parse(f'[store]\nurl = "sqlite:///{tmp_path}/reports.db"\n{settings}'))
+
+
+@pytest.mark.parametrize("what", ["resend", "drop"])
+def test_an_unknown_id_is_said_with_the_way_to_the_known_ones(report: Command, what: str) -> None:
+    code, out, _ = report(what, "NOPE")
+    assert (code, out.count("\n")) == (1, 1)
+    assert "no report in the store has this id" in out
+    assert "`dmarc-milter report list`" in out
+
+
+def test_what_is_neither_file_nor_id_is_said_so(report: Command) -> None:
+    code, _, said = report("show", "NOPE")
+    assert (code, said.count("\n")) == (2, 1)
+    assert "NOPE: No such file or directory, and no id of a report; `dmarc-milter report list`" in said

@@ -159,3 +159,9 @@ def test_the_command_prints_or_writes(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(["import", str(old), "--output", str(new)]) == 2
     assert main(["import", str(tmp_path / "nowhere")]) == 2
     assert "File exists" in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_read_is_said_with_the_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path, reason in ((tmp_path / "missing", "No such file or directory"), (tmp_path, "Is a directory")):
+        assert main(["import", str(path)]) == 2
+        assert capsys.readouterr().err == f"dmarc-milter: {path}: cannot be read: {reason}\n"

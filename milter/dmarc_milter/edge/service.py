@@ -389,6 +389,7 @@ def supervise(path: Path, config: Config, parts: Parts, prepare: worker.Prepare 
     except (account.CannotBecome, listen.CannotListen, libmilter.CannotServe, worker.CannotBuild) as error:
         print(f"dmarc-milter: {error}", file=sys.stderr)
         return 1
-    for line in lines:
-        print(line, flush=True)
+    with contextlib.suppress(OSError):  # whoever started us may not listen any more
+        for line in lines:
+            print(line, flush=True)
     return supervisor.run()

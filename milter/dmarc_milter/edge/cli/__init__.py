@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import importlib
 import importlib.util
+import os
 import sys
 from pathlib import Path
+from typing import TextIO
 
 from dmarc_milter import __version__
 from dmarc_milter.edge.config import DEFAULT_PATH, ConfigError
 from dmarc_milter.report.facts import UnreadableFacts
 
 FINE, NO, USAGE, LATER = 0, 1, 2, 75
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What writing to an output meets that takes nothing."""
 
 COMMANDS = {
     "serve": "run the milter in the foreground",
@@ -32,7 +38,47 @@ COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The console script. Never a traceback for what the user or the world did."""
+    """The console script. Never a traceback for what the user or the world did, nor for an output that takes nothing."""
+    _open_streams()
+    code = FINE
+    try:
+        try:
+            code = _command(argv)
+        finally:
+            sys.stdout.flush()  # argparse ends by SystemExit
+    except BrokenPipeError:
+        _silence(sys.stdout)  # whoever reads has seen enough
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        _silence(sys.stdout)
+        with contextlib.suppress(OSError):
+            print(f"dmarc-milter: the output cannot be written: {error.strerror}", file=sys.stderr, flush=True)
+        _silence(sys.stderr)
+        code = LATER
+    return code
+
+
+def _open_streams() -> None:
+    """A stream that was closed for us (`>&-`) is a sink."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - for as long as the process lives
+
+
+def _silence(stream: TextIO) -> None:
+    """What it still holds goes nowhere where it cannot be written, so that the interpreter's end does not try again."""
+    try:
+        stream.flush()
+    except OSError:
+        with contextlib.suppress(OSError, ValueError):
+            sink = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(sink, stream.fileno())
+            os.close(sink)
+
+
+def _command(argv: list[str] | None) -> int:
+    """Parse and run; the exit code. Raises SystemExit for a usage error, and what the streams raise."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(prog="dmarc-milter", description="Verify, enforce and report DMARC for inbound mail.")
     parser.add_argument("--version", action="version", version=f"dmarc-milter {__version__}")
@@ -56,9 +102,6 @@ def main(argv: list[str] | None = None) -> int:
     except UnreadableFacts as error:
         print(f"dmarc-milter: the store holds decisions of a newer program ({error}): upgrade this one", file=sys.stderr)
         return NO
-    except BrokenPipeError:
-        sys.stderr.close()
-        return FINE
     except KeyboardInterrupt:
         return 130
 

@@ -20,9 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    text = _text(arguments.file)
-    if text is None:
-        print(f"dmarc-milter: {arguments.file}: cannot be read", file=sys.stderr)
+    try:
+        text = _read(arguments.file)
+    except (OSError, ValueError) as error:
+        print(f"dmarc-milter: {arguments.file}: cannot be read: {getattr(error, 'strerror', error)}", file=sys.stderr)
         return USAGE
     base = next((each.value for each in opendmarc.options(text) if each.key == "basedirectory"), ".")
 
@@ -44,9 +45,13 @@ def run(arguments: argparse.Namespace) -> int:
     return FINE
 
 
+def _read(path: Path) -> str:
+    with path.open("rb") as file:
+        return file.read(MAX_BYTES).decode("utf-8", "replace")
+
+
 def _text(path: Path) -> str | None:
     try:
-        with path.open("rb") as file:
-            return file.read(MAX_BYTES).decode("utf-8", "replace")
+        return _read(path)
     except (OSError, ValueError):
         return None

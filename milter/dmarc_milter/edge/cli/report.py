@@ -37,6 +37,9 @@ from dmarc_milter.report.facts import printable
 from dmarc_milter.report.mail import REPORT_ID
 from dmarc_milter.report.read import MAX_FILE, Unreadable, read
 
+UNKNOWN = "no report in the store has this id (32 hexadecimal digits)"
+LISTED = "`dmarc-milter report list` shows the ids"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_subparsers(dest="what", required=True)
@@ -159,7 +162,8 @@ def _show(config: Config, arguments: argparse.Namespace) -> int:
         data, became = _content(config, arguments.file)
         reports = read(data)
     except OSError as error:
-        print(f"dmarc-milter: {arguments.file}: {error.strerror}", file=sys.stderr)
+        hint = f", and no id of a report; {LISTED}" if isinstance(error, FileNotFoundError) else ""
+        print(f"dmarc-milter: {printable(arguments.file, 300)}: {error.strerror}{hint}", file=sys.stderr)
         return USAGE
     except Unreadable as error:
         print(f"dmarc-milter: {arguments.file}: {error}", file=sys.stderr)
@@ -193,12 +197,13 @@ def _resend(config: Config, arguments: argparse.Namespace) -> int:
 
 
 def _drop(config: Config, arguments: argparse.Namespace) -> int:
-    return _change(config, arguments, Reports.drop, "will not be sent", "there is no such report, or it was sent")
+    return _change(config, arguments, Reports.drop, "will not be sent", "it was sent already")
 
 
 def _change(config: Config, arguments: argparse.Namespace, change: Callable[[Reports, str], bool], yes: str, no: str) -> int:
     with closing(drained_store(config)) as store:
         done = change(store.reports, arguments.id)
+        no = no if done or store.reports.get(arguments.id) else f"{UNKNOWN}; {LISTED}"
     if arguments.json:
         print_json({"report_id": arguments.id, "done": done})
     else:

@@ -57,7 +57,9 @@ def table(columns: Mapping[str, str], rows: Iterable[Sequence[object]], *, title
     rows = list(rows)
     screen = console()
     if on_terminal() and _least_width(columns, rows) > screen.width:
-        return Text("\n".join([title] * bool(title) + _lines(columns, rows, screen.width)), overflow="fold")
+        words = [heading for heading, justify in columns.items() if justify == "left"]
+        head = [title] * bool(title) + [", ".join(words) + ":"] * (len(words) > 1)
+        return Text("\n".join([*head, *_lines(columns, rows, screen.width)]), overflow="fold")
     made = Table(box=SIMPLE_HEAD, title=Text(title, "bold") if title else None, title_justify="left", pad_edge=False)
     for heading, justify in columns.items():
         made.add_column(Text(heading), justify="right" if justify == "right" else "left", overflow="fold")

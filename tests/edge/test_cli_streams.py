@@ -1,0 +1,50 @@
+"""Whatever becomes of the command's output: one line or none, never a traceback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = {
+    "config sample": "",
+    "--help": "",
+    "report list": "--config",
+    "check tests/vectors/hello.eml --ip 192.0.2.1": "--config",
+}
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "c.toml"
+    path.write_text(f'[store]\nurl = "sqlite:///{tmp_path}/reports.db"\n[dns]\nnameservers = ["127.0.0.1:1"]\ntimeout = 0.5\n')
+    return path
+
+
+def run(config: Path, command: str, redirection: str) -> tuple[int, str]:
+    """Exit code and standard error of the command in a shell."""
+    words = [sys.executable, "-m", "dmarc_milter", *command.split(), *((COMMANDS[command], str(config)) if COMMANDS[command] else ())]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"} | {"PYTHONPATH": str(ROOT / "milter")}
+    shell = ["bash", "-c", f'"$@" {redirection}; exit "${{PIPESTATUS[0]}}"', "-", *words]
+    done = subprocess.run(shell, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_full_disk_is_one_line(config: Path, command: str) -> None:
+    code, said = run(config, command, ">/dev/full")
+    assert (code, said) == (75, "dmarc-milter: the output cannot be written: No space left on device\n")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_reader_that_has_gone_is_no_mistake(config: Path, command: str) -> None:
+    assert run(config, command, "| sleep 0") == (0, "")
+
+
+@pytest.mark.parametrize("redirection", [">&-", ">&- 2>&-", ">/dev/null 2>/dev/full"])
+def test_closed_streams_are_sinks(config: Path, redirection: str) -> None:
+    assert run(config, "report list", redirection) == (0, "")
