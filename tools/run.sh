@@ -20,4 +20,4 @@ if [ -e "$run/pid" ] && grep -qs dmarc-milter "/proc/$(cat "$run/pid")/cmdline";
     exit 1
 fi
 echo $$ > "$run/pid"      # exec keeps the number
-exec "${VENV:-.venv}/bin/dmarc-milter" serve --config "$run/dmarc-milter.toml"
+exec "${VENV:-.venv}/bin/dmarc-milter" serve --config "$run/dmarc-milter.toml" --pid-file "$run/pid"

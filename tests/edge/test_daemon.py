@@ -366,3 +366,17 @@ def test_a_store_that_cannot_be_made_is_said_at_the_start_and_delays_no_mail(sta
     assert wait_for(lambda: daemon.events("reload_failed"))
     assert "spool: " in daemon.events("reload_failed")[0]
     assert "dmarc=pass" in results(good(opened(daemon)))
+
+
+def test_the_pid_file_is_there_as_long_as_the_daemon(tmp_path: Path, dns: DnsServer) -> None:
+    pid = tmp_path / "pid"
+    command = ("-m", "dmarc_milter", "serve", "--no-jobs", "--pid-file", str(pid), "--config")
+    with Daemon(tmp_path, {"dns": {"nameservers": [dns.nameserver]}}, command=command) as daemon:
+        assert daemon.process is not None
+        assert pid.read_text() == f"{daemon.process.pid}\n"
+        os.kill(daemon.workers()[0], signal.SIGKILL)
+        assert wait_for(lambda: len(daemon.workers()) == 2)
+        assert pid.exists()
+        daemon.signal(signal.SIGTERM)
+        assert daemon.process.wait(20) == 0
+    assert not pid.exists()

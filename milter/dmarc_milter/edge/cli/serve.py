@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
 
 from dmarc_milter.edge.cli import add_config
+from dmarc_milter.edge.config import ConfigError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
+    parser.add_argument("--pid-file", type=Path, metavar="FILE", help="hold the process id there while the daemon runs")
     parser.add_argument("--no-jobs", action="store_true", help="leave draining the spool and sending reports to timers")
 
 
@@ -16,4 +22,22 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs until SIGTERM; the exit code is the supervisor's."""
     from dmarc_milter.edge.service import serve
 
-    return serve(arguments.config, with_jobs=not arguments.no_jobs)
+    with _noted(arguments.pid_file):
+        return serve(arguments.config, with_jobs=not arguments.no_jobs)
+
+
+@contextlib.contextmanager
+def _noted(path: Path | None) -> Iterator[None]:
+    """The file is there as long as the daemon. Raises ConfigError where it cannot be written."""
+    if path is None:
+        yield
+        return
+    try:
+        path.write_text(f"{os.getpid()}\n", encoding="ascii")
+    except OSError as error:
+        raise ConfigError(f"--pid-file {path}: cannot be written: {error.strerror}") from None
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # the daemon's account may not be allowed to
+            path.unlink()
