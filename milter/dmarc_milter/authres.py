@@ -106,18 +106,34 @@ class AuthResults:
 def format(authserv_id: str, infos: Sequence[ResInfo], *, smtputf8: bool = False) -> str:
     """The field's value: a leading space, one result per line, folds as LF TAB, at most MAX_FIELD octets.
 
-    When that is too little, whole results are left out: DKIM's from the end first, dmarc never. Without `smtputf8` the text is
-    ASCII: a non-ASCII authserv-id becomes A-labels (RFC 8616 5), a non-ASCII property is left out.
+    When that is too little, whole results are left out: DKIM's first, from the end, and of these what passed last; dmarc never.
+    Without `smtputf8` the text is ASCII: a non-ASCII authserv-id becomes A-labels (RFC 8616 5), a non-ASCII property is left out.
     """
     head = " " + _value(_written_id(authserv_id, smtputf8=smtputf8))
-    kept = [(info.method, _folded(_words(info, smtputf8=smtputf8))) for info in infos]
-    roomy = 4 * (len(head) + sum(len(text) + 3 for _, text in kept)) <= MAX_FIELD  # whatever its characters
-    while kept and not roomy and len(head.encode()) + sum(len(text.encode()) + 3 for _, text in kept) > MAX_FIELD:
-        expendable = [n for n, (method, _) in enumerate(kept) if method == "dkim"] or [
-            n for n, (method, _) in enumerate(kept) if method != "dmarc"
-        ]
-        del kept[expendable[-1] if expendable else -1]
-    return head + "".join(f";\n\t{text}" for _, text in kept) if kept else f"{head}; none"
+    kept = [_folded(_words(info, smtputf8=smtputf8)) for info in infos]
+    if 4 * (len(head) + sum(len(text) + 3 for text in kept)) > MAX_FIELD:  # else it fits whatever its characters
+        kept = _fitting(MAX_FIELD - len(head.encode()), kept, infos)
+    return head + "".join(f";\n\t{text}" for text in kept) if kept else f"{head}; none"
+
+
+def _fitting(room: int, texts: list[str], infos: Sequence[ResInfo]) -> list[str]:
+    """The texts without as many as `room` octets have no place for, the least wanted first."""
+    sizes = [len(text.encode()) + 3 for text in texts]
+    excess = sum(sizes) - room
+    gone: set[int] = set()
+    for number in sorted(range(len(texts)), key=lambda number: (_wanted(infos[number]), -number)):
+        if excess <= 0:
+            break
+        gone.add(number)
+        excess -= sizes[number]
+    return [text for number, text in enumerate(texts) if number not in gone]
+
+
+def _wanted(info: ResInfo) -> int:
+    """DKIM's own limits and reservations, its other failures, its passes, other methods, dmarc."""
+    if info.method == "dkim":
+        return {"policy": 0, "pass": 2}.get(info.result, 1)
+    return 4 if info.method == "dmarc" else 3
 
 
 def _written_id(authserv_id: str, *, smtputf8: bool) -> str:

@@ -1,5 +1,7 @@
 """Authentication-Results written and read (RFC 8601; SPEC D; SECURITY-CASES 8, ARI rows)."""
 
+from dataclasses import replace
+
 import authres as independent
 import pytest
 from hypothesis import given
@@ -117,6 +119,20 @@ def test_too_many_results_leave_out_whole_dkim_results() -> None:
     kept = len(read.of("dkim"))
     assert 5 < kept < 40
     assert read.infos == (SPF, *(dkim(number) for number in range(kept)), DMARC)
+
+
+def test_the_signature_that_passed_is_left_out_last() -> None:
+    """Junk above it, examined or beyond the limit of signatures, does not push it out of the field; the order stays."""
+    many = [replace(dkim(number), result="policy" if number >= 10 else "fail") for number in range(1000)]
+    good = replace(dkim(1000), result="pass")
+    read = parse(format(OURS, [SPF, *many, good, DMARC]).encode())
+    assert isinstance(read, AuthResults)
+    assert read.infos == (SPF, *many[: len(read.infos) - 3], good, DMARC)
+    assert len(read.infos) > 10
+    long = [replace(good, comment="x" * 255), *[replace(each, comment="y" * 255) for each in many[:20]]]
+    read = parse(format(OURS, [SPF, *long, good, DMARC]).encode())
+    assert isinstance(read, AuthResults)
+    assert [each.result for each in read.infos].count("pass") == 3
 
 
 def test_without_smtputf8_everything_is_ascii() -> None:
