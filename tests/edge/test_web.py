@@ -16,6 +16,7 @@ from dmarc_milter.edge.ledger.store import Store
 from dmarc_milter.edge.web import WebOptions, create_app
 from dmarc_milter.edge.web.access import is_loopback
 from dmarc_milter.edge.web.queries import PAGE
+from dmarc_milter.edge.web.standing import read
 from fakes.evaluations import NOON, evaluation
 from fakes.stored import fill, week
 
@@ -204,6 +205,31 @@ def test_an_open_address_needs_a_token(
     config.write_text(text)
     assert main(["web", "--config", str(config)]) == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "overview", "reports"),
+    [
+        ("", ("<strong>enforce</strong>", "p=reject is refused"), ("Reporting is off: [reporting] org_name and email not set.",)),
+        ('[policy]\nreject_action = "quarantine"', ("<strong>enforce</strong>", "is quarantined"), ("Reporting is off",)),
+        ("[policy]\nenforce = false", ("<strong>monitor</strong>", "nothing is refused"), ("Reporting is off",)),
+        ('[reporting]\norg_name = "R"', ("enforce",), ("Reporting is off: [reporting] email not set.",)),
+        ('[reporting]\norg_name = "R"\nemail = "d@mx.example"', ("enforce",), ()),
+        ("[policy]\nenforce = <1>", ("cannot be used", "c.toml: is not valid TOML"), ()),
+    ],
+)
+def test_mode_and_reporting_are_said_as_the_file_has_them_now(
+    folder: Path, tmp_path: Path, text: str, overview: tuple[str, ...], reports: tuple[str, ...]
+) -> None:
+    config = tmp_path / "c.toml"
+    options = WebOptions(lambda: opened(folder), folder / "spool.db", clock=lambda: LATER, standing=lambda: read(config))
+    with create_app(options).test_client() as browser:
+        config.write_text(text)
+        for path, words in (("/", overview), ("/reports", reports)):
+            said = browser.get(path).text
+            assert ("Reporting is off" in said) is (path == "/reports" and bool(reports))
+            for word in words:
+                assert word in said
 
 
 def test_a_subdomain_is_found_by_its_parent(pages: FlaskClient) -> None:

@@ -6,6 +6,7 @@ import argparse
 import errno
 import ipaddress
 import sys
+from functools import partial
 from pathlib import Path
 
 from dmarc_milter.edge.cli import FINE, USAGE, add_config
@@ -28,10 +29,12 @@ def run(arguments: argparse.Namespace) -> int:
     import waitress
 
     from dmarc_milter.edge.web import WebOptions, create_app
+    from dmarc_milter.edge.web.standing import read
 
     config = load(arguments.config)
     host, port = _address(arguments.listen or config.web.listen)
-    app = create_app(WebOptions(lambda: store_of(config), spool_path(config), _token(config, host)))
+    standing = partial(read, arguments.config)
+    app = create_app(WebOptions(lambda: store_of(config), spool_path(config), _token(config, host), standing=standing))
     try:
         server = waitress.create_server(
             app,

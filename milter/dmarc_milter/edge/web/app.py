@@ -12,12 +12,14 @@ from pathlib import Path
 from flask import Flask, abort, g, render_template, request
 
 from dmarc_milter import __version__
+from dmarc_milter.edge.config import Config
 from dmarc_milter.edge.ledger.database import StoreError
 from dmarc_milter.edge.ledger.decisions import Filter
 from dmarc_milter.edge.ledger.status import spool_status, store_status
 from dmarc_milter.edge.ledger.store import Store
 from dmarc_milter.edge.web import charts, queries
 from dmarc_milter.edge.web.access import Door
+from dmarc_milter.edge.web.standing import Standing, standing
 from dmarc_milter.explain import explain, sentence
 
 DAY = 86400
@@ -29,12 +31,14 @@ MAX_ROWS = 200
 
 @dataclass(frozen=True, slots=True)
 class WebOptions:
-    """`open_store` makes a store for the thread that calls it; `token` is "" where only this machine may look."""
+    """`open_store` makes a store for the thread that calls it; `token` is "" where only this machine may look; `standing` is asked
+    for each page that shows it."""
 
     open_store: Callable[[], Store]
     spool: Path
     token: str = ""
     clock: Callable[[], float] = time.time
+    standing: Callable[[], Standing] = lambda: standing(Config())
 
 
 def create_app(options: WebOptions) -> Flask:
@@ -115,6 +119,7 @@ class Pages:
         totals = self._store.decisions.totals(g.since)
         return render_template(
             "overview.html",
+            standing=self._options.standing(),
             tiles=charts.tiles(totals),
             verdicts=charts.verdicts(totals),
             actions=charts.actions(totals),
@@ -149,7 +154,8 @@ class Pages:
         found = self._store.reports.find(limit=queries.PAGE + 1, offset=(_page() - 1) * queries.PAGE)
         suppressed = self._store.destinations.suppressions(100)
         more = len(found) > queries.PAGE
-        return render_template("reports.html", rows=found[: queries.PAGE], more=more, page=_page(), suppressed=suppressed)
+        off = self._options.standing().reports_off
+        return render_template("reports.html", rows=found[: queries.PAGE], more=more, page=_page(), suppressed=suppressed, off=off)
 
     def report(self, identity: str) -> str:
         found = self._store.reports.get(identity)
