@@ -24,7 +24,7 @@ STOPS = {0x3002: ".", 0xFF0E: ".", 0xFF61: ".", 0xFE52: "."}
 DROPPED = {*range(0x20), 0x7F, 0xFFFD, *readings.IGNORABLE}
 
 
-class _Fold(dict[int, str]):
+class _Fold(dict[int, str | None]):
     """Compatibility form and case of one character at a time, so that any length folds in linear time."""
 
     def __missing__(self, code: int) -> str:
@@ -34,7 +34,7 @@ class _Fold(dict[int, str]):
         return folded
 
 
-FOLD = _Fold(STOPS | dict.fromkeys(DROPPED, ""))
+FOLD = _Fold(STOPS | dict.fromkeys(DROPPED))  # None, unlike "", keeps ASCII on the fast path of str.translate
 LOOSE = dict.fromkeys(map(ord, ' \t\r\n"\\'))
 
 
