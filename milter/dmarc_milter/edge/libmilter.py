@@ -140,8 +140,8 @@ def _macros(ctx: Any) -> Callable[[str], str]:
     def value(name: str) -> str:
         try:
             return ctx.getsymval(name) or ""
-        except UnicodeDecodeError:
-            return ""
+        except UnicodeDecodeError as error:  # a login of the submission service, say: it is one all the same
+            return error.object.decode("utf-8", "surrogateescape")
 
     return value
 

@@ -210,6 +210,7 @@ def test_unsigned_fields_can_be_required(stage: Stage) -> None:
     ("macros", "tables"),
     [
         ({"{auth_authen}": "bob"}, {}),
+        ({"{auth_authen}": "j\udcfcrgen"}, {}),
         ({}, {"authentication": {"trusted_networks": ["192.0.2.0/24"]}}),
         ({"{daemon_name}": "ORIGINATING"}, {}),
     ],
