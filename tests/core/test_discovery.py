@@ -115,6 +115,7 @@ def test_the_names_of_a_walk(start: str, names: str) -> None:
         ("a.example.com", {"example.com": [U, "v=spf1 -all"]}, "example.com"),
         # psd_guard: a public suffix without psd counts as psd=y, but psd=n stays
         ("a.example.com", {"com": U}, "example.com"),
+        ("a.example.com", {"com": "v=DMARC1; p=none; psd=u"}, "example.com"),
         ("a.example.co.uk", {"co.uk": U}, "example.co.uk"),
         ("a.b.kobe.jp", {"kobe.jp": U, "jp": U}, "b.kobe.jp"),
         ("a.legit.example", {"example": U}, "legit.example"),

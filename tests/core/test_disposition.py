@@ -105,6 +105,7 @@ def test_test_mode(record: str, disposition: Disposition, reason: tuple[str, str
         (f"{P_REJECT}; pct=1", 0.99, REJECT),
         (f"{P_REJECT}; pct=bad", 99.0, REJECT),
         (f"{P_REJECT}; pct=500", 99.0, REJECT),
+        (f"{P_REJECT}; pct=0; t=bad", 99.0, QUARANTINE),
         (f"{P_QUARANTINE}; pct=50", 49.0, QUARANTINE),
         (f"{P_QUARANTINE}; pct=50", 51.0, NONE),
         (f"{P_NONE}; pct=50", 51.0, NONE),
