@@ -118,7 +118,7 @@ class PolicyRule(Section, frozen=True):
     arc: Annotated[list[str], _doc("a valid ARC chain sealed by this domain")] = msgspec.field(default_factory=list)
     recipient_domains: Annotated[list[str], _doc("all recipients are in these domains")] = msgspec.field(default_factory=list)
     expires: Annotated[
-        str, Meta(pattern=r"^(\d{4}-\d{2}-\d{2})?$", description="last day the rule holds, YYYY-MM-DD; empty = for ever")
+        str, Meta(pattern=r"^(\d{4}-\d{2}-\d{2})?$", description='last day the rule holds (UTC), "YYYY-MM-DD" in quotes; empty = for ever')
     ] = ""
     reason: Annotated[
         Literal["local_policy", "mailing_list", "trusted_forwarder", "other"], _doc("override reason in Authentication-Results and reports")
