@@ -14,6 +14,8 @@ from dmarc_milter.domain import Domain, Malformed
 MAX_MAILBOXES = 100
 """More authors than this are no From field."""
 MAX_COMMENT_DEPTH = 50
+MAX_TOKENS = 10_000
+"""Words, white space, comments and specials of one field: with MAX_MAILBOXES nobody needs a tenth of it."""
 
 
 class Tolerated(IntEnum):
@@ -96,8 +98,11 @@ def _tokens(value: bytes) -> list[_Token]:
     """The value as tokens; raises _NotStrict at the first octet that starts none."""
     if FORBIDDEN.search(value):
         raise _NotStrict("control character")
-    tokens, position = [], 0
+    tokens: list[_Token] = []
+    position = 0
     while position < len(value):
+        if len(tokens) >= MAX_TOKENS:
+            raise _NotStrict("too many words")
         if value[position] == 0x28:  # "("
             end = _comment_end(value, position)
             tokens.append(_Token(_Kind.COMMENT, value[position:end]))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from dmarc_milter.address import MAX_CANDIDATES, Author, ReversePath, author, path_domain, reverse_path
 from dmarc_milter.domain import Domain, Malformed, parse
+from dmarc_milter.mailbox_list import MAX_MAILBOXES, MAX_TOKENS
 from fakes.growth import is_linear, seconds
 
 LEGIT, ATTACK = "legit.example", "attack.example"
@@ -203,7 +204,18 @@ def test_four_candidates_and_more() -> None:
     assert not author([five.rpartition(b",")[0]]).more
 
 
+def test_so_many_words_and_no_more() -> None:
+    """Lists and names are bounded at their limit; beyond it nothing is read any further."""
+    assert author([b", ".join([b"a@legit.example"] * MAX_MAILBOXES)]).domain == Domain(LEGIT)
+    assert author([b", ".join([b"a@legit.example"] * (MAX_MAILBOXES + 1))]) == Author(None, "too many mailboxes", (Domain(LEGIT),))
+    longest = b"a " * ((MAX_TOKENS - 5) // 2) + b" <a@legit.example>"
+    assert author([longest]).domain == Domain(LEGIT)
+    assert author([b"a b " + longest]) == Author(None, "too many words", (Domain(LEGIT),))
+
+
 HUGE = [
+    b"@" * 100_000,
+    b"a@b.(x)" * 20_000,
     b", ".join(b"a@d%d.example" % number for number in range(10_000)),
     b"a@b.c," * 17_000,
     b'"a" ' * 25_000,
