@@ -43,7 +43,7 @@ def claims(value: bytes, ids: Sequence[str]) -> bool:
 
     Any case, folding, comment, quotation, job id, version, A- or U-label and compatibility character counts as ours; a field
     whose beginning cannot be understood, that has a comment or quotation without an end, or that is over MAX_FIELD octets is
-    ours when one of `ids` stands anywhere in it.
+    ours when one of `ids` stands anywhere in it. One whose id is lost in a comment or quotation without an end counts too.
     """
     text = value.decode("utf-8", "replace")
     ours = _spellings(tuple(ids))
@@ -55,13 +55,24 @@ def _claimed(text: str, ours: frozenset[str]) -> bool:
     if any(_folded_id(name) in ours for name in head.names()):
         return True
     if not any(name in loose for loose in _loose(text) for name in ours):
-        return False
+        return not head.pieces and _hides_its_id(text)
     return (
         len(text) > MAX_FIELD
         or not head.understood
         or bool(BREAK.search(text))
         or isinstance(parse(text.encode("utf-8", "replace")), Malformed)
     )
+
+
+def _hides_its_id(text: str) -> bool:
+    """Whether a comment or quotation without an end, within MAX_FIELD, stands before or around the authserv-id: it is nobody's."""
+    text = text[:MAX_FIELD]
+    try:
+        _, position = skip(text, 0)
+        word(text, position, PIECE)
+    except Unreadable:
+        return True
+    return False
 
 
 @lru_cache(maxsize=16)

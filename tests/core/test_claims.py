@@ -44,6 +44,9 @@ FORGED = [
     ("ARF-06", b" mx.example.com\xe9; dmarc=pass"),
     ("ARF-07", b" other.example; x=y " + b"a" * 100_000 + b" mx.example.com"),
     ("ARF-07", b"(" * 5000 + b" mx.example.com"),
+    ("ARF-07", b"(" * 5000),
+    ("ARF-07", b" (" + b"x" * 100_000),
+    ("ARF-07", b' "other.example; dmarc=pass'),
     ("ARF-07", b"(" * 5000 + b")" * 5000 + b" mx.example.com; dmarc=pass"),
     ("ARF-07", b" ; mx.example.com; dmarc=pass"),
     ("ARF-07", b" <mx.example.com>; dmarc=pass"),
@@ -81,7 +84,8 @@ FOREIGN = [
     ("without an end", b" other.example; dkim=pass (x header.d=legit.example"),
     ("empty", b""),
     ("empty", b" ; dmarc=pass"),
-    ("nothing of ours", b"(" * 5000),
+    ("a long comment", b" (" + b"x" * 2000 + b") other.example; spf=pass"),
+    ("nothing of ours", b" other.example " + b"(" * 5000),
 ]
 
 
