@@ -139,3 +139,9 @@ def test_spf_leaves_time_for_the_policy_and_the_keys(budget: float, spf: float) 
     """DESIGN.md, Decisions: the sender's SPF record may be slow, but the policy walk and aligned keys keep a part of the budget."""
     compiled = options(parse(f"[dns]\nbudget = {budget}\n"), None)
     assert (compiled.seconds, compiled.spf.seconds) == (budget, spf)
+
+
+@pytest.mark.parametrize(("queries", "spf"), [(160, 112), (1000, 112), (100, 70), (40, 28)])
+def test_spf_leaves_queries_for_the_policy_and_the_keys(queries: int, spf: int) -> None:
+    """DESIGN.md, Decisions: at least twelve are left, which a policy walk, np and the nearest keys need."""
+    assert options(parse(f"[limits]\ndns_queries = {queries}\n"), None).spf.queries == spf

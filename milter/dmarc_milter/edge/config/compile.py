@@ -14,9 +14,10 @@ from dmarc_milter.edge.config.schema import Config, PolicyRule
 from dmarc_milter.edge.config.values import authserv_id, name, networks
 from dmarc_milter.spf import SpfOptions
 
-SPF_SECONDS = 20.0
-SPF_SHARE = 0.8
-"""Of the message's budget at most: the rest is the policy walk's and the keys' (DESIGN.md, Decisions)."""
+SPF_SECONDS, SPF_TIME = 20.0, 0.8
+"""SPF gets so many seconds, and at most this part of the message's: the rest is for the policy walk and the keys."""
+SPF_ADDRESSES, SPF_QUERIES = 100, 0.7
+"""So many addresses of mx and ptr, and with its other look-ups at most this part of the message's queries."""
 
 
 def options(config: Config, suffixes: PublicSuffixes | None) -> Options:
@@ -34,7 +35,8 @@ def options(config: Config, suffixes: PublicSuffixes | None) -> Options:
     )
     return Options(
         spf=SpfOptions(
-            seconds=min(20.0, 0.8 * config.dns.budget),  # the rest is for the policy and the keys
+            seconds=min(SPF_SECONDS, SPF_TIME * config.dns.budget),
+            max_address_lookups=min(SPF_ADDRESSES, int(SPF_QUERIES * limits.dns_queries) - SpfOptions(max_address_lookups=0).queries),
             max_record=limits.spf_record_bytes,
             permissive_counts=trust.spf_permissive_counts,
             upgrade_counts=trust.spf_upgrade_counts,
