@@ -510,14 +510,15 @@ def test_a_share_has_a_limit_of_its_own_and_counts_for_the_whole(dns: DnsServer,
 
 
 def test_a_message_waits_no_longer_than_its_seconds(dns: DnsServer) -> None:
-    """All its waiting together; afterwards only what is known at once."""
+    """All its waiting together; afterwards only what is known at once. The answer that took all of it is the DNS's failure."""
     source = DnsResolver([dns.nameserver], timeout=10)
     dns.replace({"slow.example": {"behaviour": "silent"}, "known.example": {"TXT": ["text"]}})
     source.for_message().txt("known.example")
     resolver, began = source.for_message(seconds=0.2), time.monotonic()
-    for name in ("slow.example", "slow.example", "other.example"):
-        with pytest.raises(LimitExceeded):
+    for name, kind in (("slow.example", LookupFailed), ("slow.example", LookupFailed), ("other.example", LimitExceeded)):
+        with pytest.raises(LookupFailed) as raised:
             resolver.txt(name)
+        assert type(raised.value) is kind, name
     assert time.monotonic() - began < 3
     assert resolver.txt("known.example") == (b"text",)
     source.close()
@@ -543,6 +544,23 @@ def test_a_look_up_fails_after_its_own_time_out(dns: DnsServer, source: DnsResol
     assert not isinstance(raised.value, LimitExceeded)
     assert SHORT * 0.9 < time.monotonic() - began < 5
     assert dns.count() == 3  # at once, and at each retry
+
+
+def test_only_a_look_up_that_had_its_time_is_the_failure_of_the_dns(dns: DnsServer) -> None:
+    """Where the message's seconds are over before a look-up's own: one in flight for a fifth of them has failed, a later one is over
+    the limit, and whoever used up the time with other names gains nothing."""
+    source = DnsResolver([dns.nameserver], timeout=10)
+    dns.behaviour = "silent"
+    resolver = source.for_message(seconds=0.5)
+    resolver.prefetch([Question("early.example", "TXT")])
+    for name in ("first.example", "early.example"):
+        with pytest.raises(LookupFailed) as raised:
+            resolver.txt(name)
+        assert not isinstance(raised.value, LimitExceeded), name
+    resolver.prefetch([Question("late.example", "TXT")])
+    with pytest.raises(LimitExceeded):
+        resolver.txt("late.example")
+    source.close()
 
 
 def test_a_tarpit_of_every_name_ends_in_time(dns: DnsServer, source: DnsResolver) -> None:

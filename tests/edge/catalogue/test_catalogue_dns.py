@@ -251,6 +251,18 @@ def test_a_tarpit_holds_nobody_else(stage: Stage) -> None:
     stage.check(Case("DNS-01", tarpit(), T(), zone, QUICK, seconds=4.5, variants=False, note="policy too"))
 
 
+@pytest.mark.parametrize("timeout", [0.8, 5.0])
+@pytest.mark.parametrize("row", [each for each in ALIGNED if "walk" not in each[0]], ids=lambda row: row[0])
+def test_a_budget_shorter_than_a_look_up_is_no_verdict(stage: Stage, row: tuple[str, Mail, str, dict[str, Spec]], timeout: float) -> None:
+    """DNS-01, DKM-23: a name that is never answered is temperror too where the message's seconds end before the look-up's own."""
+    _, letter, name, zone = row
+    stage.script({**zone, name: {**zone.get(name, {}), "behaviour": "silent"}})
+    tables = {"dns": {"timeout": timeout, "budget": 0.8}}
+    heard = stage.place("enforce", tables).send(letter)
+    assert (heard.answer.code, heard.dmarc.result) == (250, "temperror"), heard.show()
+    assert stage.place("tempfail", tables).send(letter).answer.code == 451
+
+
 def test_many_tarpits_hold_nobody_else(stage: Stage) -> None:
     """DNS-01, I3: with 60 sessions in the tarpit at once a new one is answered within 2 s."""
     place = stage.place("enforce", QUICK)

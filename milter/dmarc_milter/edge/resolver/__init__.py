@@ -97,7 +97,7 @@ class DnsResolver:
 
     def start(self, key: Key, question: bytes, stay: float) -> Pending | Answer:
         """Put the question in flight, unless it is: then join it. Waits up to `stay` seconds if that is quicker."""
-        pending = Pending(key, question, time.monotonic() + self._timeout)
+        pending = Pending(key, question, time.monotonic(), self._timeout)
         current = self._in_flight.setdefault(key, pending)
         if current is not pending:
             self.counters.joined += 1

@@ -24,13 +24,13 @@ class Broken(Exception):
 class Pending:
     """A question in flight. Whoever asks the same meanwhile waits for the same answer.
 
-    `give_up` is the moment (seconds, monotonic) at which the client will settle it in any case.
+    `give_up` is the moment (seconds, monotonic) at which the client will settle it in any case, `begun` that of its making.
     """
 
-    __slots__ = ("_gate", "answer", "attempts", "give_up", "key", "question", "servers", "tried")
+    __slots__ = ("_gate", "answer", "attempts", "begun", "give_up", "key", "question", "servers", "tried")
 
-    def __init__(self, key: Key, question: bytes, give_up: float) -> None:
-        self.key, self.question, self.give_up = key, question, give_up
+    def __init__(self, key: Key, question: bytes, begun: float, timeout: float) -> None:
+        self.key, self.question, self.begun, self.give_up = key, question, begun, begun + timeout
         self.servers: tuple[Server, ...] = ()
         self.tried = 0
         self.attempts: list[Attempt] = []

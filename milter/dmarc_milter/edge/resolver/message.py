@@ -17,6 +17,8 @@ from dmarc_milter.edge.resolver.wire import HOP_LIMIT
 from dmarc_milter.lookup import LimitExceeded, Question, Remembers, Work
 
 GRACE = 1.0  # seconds past a look-up's own end before its thread is given up
+FAIR = 0.2  # of a message's seconds: an answer that has not come within them is the DNS's failure, whatever else the message asked
+MOST = 0.8  # of them: no longer is one answer waited for, so that something is left for what depends on its failure
 
 
 class Source(Protocol):
@@ -44,12 +46,13 @@ class Source(Protocol):
 
 
 class Progress:
-    """What a message has asked and got; shared by its shares. `patience`: seconds it may still spend waiting."""
+    """What a message has asked and got; shared by its shares. `patience`: seconds it may still spend waiting; `fair`: seconds
+    that every look-up should have, `most`: those that none may exceed."""
 
-    __slots__ = ("concluded", "given", "lock", "patience", "started")
+    __slots__ = ("concluded", "fair", "given", "lock", "most", "patience", "started")
 
     def __init__(self, patience: float) -> None:
-        self.patience = patience
+        self.patience, self.fair, self.most = patience, patience * FAIR, patience * MOST
         self.given: dict[Key, Answer] = {}
         self.started: dict[Key, Pending | Answer] = {}
         self.concluded: dict[Hashable, Derived] = {}
@@ -189,14 +192,14 @@ class MessageResolver(Remembers):
         if pending.answer is not None:
             return pending.answer
         now = time.monotonic()
-        left, own = self._seconds_left(), pending.give_up + GRACE - now
+        left, own = self._seconds_left(), min(pending.give_up + GRACE - now, self._progress.most)
         answer = pending.wait(min(left, own))
         self._progress.patience -= time.monotonic() - now
         if answer is not None:
             return answer
-        if left <= own:
+        if left <= own and time.monotonic() - pending.begun < self._progress.fair:
             raise LimitExceeded(f"{key[1]} {key[0]}: no time left")
-        return failed("no answer from the resolver thread")
+        return failed("no answer in time")
 
     def _seconds_left(self) -> float:
         return min(self._progress.patience, self._deadline - time.monotonic())
