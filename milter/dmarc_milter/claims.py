@@ -35,6 +35,7 @@ class _Fold(dict[int, str | None]):
 
 
 FOLD = _Fold(STOPS | dict.fromkeys(DROPPED))  # None, unlike "", keeps ASCII on the fast path of str.translate
+UNSEEN = dict.fromkeys(DROPPED - {9, 10, 13, 0xFFFD})
 LOOSE = dict.fromkeys(map(ord, ' \t\r\n"\\'))
 
 
@@ -51,17 +52,16 @@ def claims(value: bytes, ids: Sequence[str]) -> bool:
 
 
 def _claimed(text: str, ours: frozenset[str]) -> bool:
-    head = _head(text[:HEAD])
+    head = _head(text[:HEAD].translate(UNSEEN))
     if any(_folded_id(name) in ours for name in head.names()):
         return True
-    if not any(name in loose for loose in _loose(text) for name in ours):
-        return not head.pieces and _hides_its_id(text)
-    return (
-        len(text) > MAX_FIELD
-        or not head.understood
-        or bool(BREAK.search(text))
-        or isinstance(parse(text.encode("utf-8", "replace")), Malformed)
-    )
+    folded = text.translate(FOLD)
+    named = any(name in folded for name in ours)
+    if len(text) <= MAX_FIELD and head.understood and not BREAK.search(text):
+        return named and isinstance(parse(text.encode("utf-8", "replace")), Malformed)
+    if named or any(name in loose for loose in _loose(folded) for name in ours):
+        return True
+    return not head.pieces and _hides_its_id(text)
 
 
 def _hides_its_id(text: str) -> bool:
@@ -83,7 +83,8 @@ def _spellings(ids: tuple[str, ...]) -> frozenset[str]:
         name = domain.parse(each)
         if isinstance(name, Domain):
             names |= {name.name, domain.unicode_form(name)}
-    return frozenset(filter(None, map(_folded_id, names)))
+    folded = {*map(_folded_id, names), *(name.translate(FOLD) for name in names)}
+    return frozenset(name for name in folded if name.strip("."))
 
 
 def _folded_id(name: str) -> str:
@@ -95,13 +96,12 @@ def _folded_id(name: str) -> str:
     return found.name if isinstance(found, Domain) else folded
 
 
-def _loose(text: str) -> Iterator[str]:
-    """The whole text as careless readers see it: folded; without white space, quotes and backslashes; without comments too."""
-    folded = text.translate(FOLD)
-    yield folded
+def _loose(folded: str) -> Iterator[str]:
+    """The whole text as careless readers see it: without white space, quotes and backslashes; without comments too."""
     yield folded.translate(LOOSE)
-    if len(text) <= MAX_FIELD:
+    if len(folded) <= MAX_FIELD and "(" in folded:
         yield re.sub(r"\([^()]*+\)", "", folded).translate(LOOSE)
+        yield readings.without_comments(folded).translate(LOOSE)
 
 
 @dataclass(frozen=True, slots=True)

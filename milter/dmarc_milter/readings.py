@@ -83,7 +83,7 @@ def _texts(value: bytes, decoded: bool) -> Iterator[str]:
     if cleaned != text:
         yield cleaned
     if "(" in text:
-        yield _without_comments(text)
+        yield without_comments(text)
     if broken:  # cut at the first octet that is no text, or read without these
         yield value.decode("ascii", "replace")
         yield value.decode("ascii", "ignore")
@@ -139,7 +139,7 @@ def _decoded(match: re.Match[str]) -> str:
     return octets.decode(charset if charset in CHARSETS else "latin-1", "replace")
 
 
-def _without_comments(text: str) -> str:
+def without_comments(text: str) -> str:
     """The text outside comments; one that never ends takes the rest with it."""
     kept, depth = [], 0
     for match in COMMENT_PIECE.finditer(text):

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dmarc_milter.authres import ResInfo, format, properties
 from dmarc_milter.claims import claims
 from fakes.growth import is_linear, seconds
 
@@ -144,6 +145,30 @@ def test_claims_are_found_in_linear_time(piece: bytes) -> None:
     assert is_linear(lambda value: claims(value, [OURS]), lambda size: (b"other.example; " + piece * size)[:size])
     field = (piece * 102_400)[:102_400]
     assert min(seconds(lambda: claims(field, [OURS])) for _ in range(5)) < 0.05
+
+
+FILLERS = st.sampled_from(["", "", "", "(c)", " ", "\r\n\t", "(a(b\\)))", "\x00", "\x7f", "\u200b", "\u00ad", "\u034f"])
+IDS = ["mx.example.com", "stra\u00dfe.example", "xn--bcher-kva.example"]
+FORMS = ["mx.example.com", "stra\u00dfe.example", "xn--strae-oqa.example", "xn--bcher-kva.example", "b\u00fccher.example"]
+
+
+@given(
+    st.sampled_from(FORMS).flatmap(lambda name: st.tuples(*(st.tuples(st.sampled_from([c, c.upper()]), FILLERS) for c in name))),
+    st.sampled_from([";", " 1;", "/7 ;", ".;", "(v)1 (x); dmarc=pass", "", " dmarc=pass"]),
+)
+def test_fillers_anywhere_in_our_id_hide_nothing(letters: tuple[tuple[str, str], ...], rest: str) -> None:
+    """ARF-02 to ARF-06 combined: folds, comments, controls and shapeless characters between any letters of either label form."""
+    text = "".join(map("".join, letters)) + rest
+    assert claims(f" {text}".encode(), IDS)
+    assert claims(f"(c)\r\n {text} spf=pass".encode(), IDS)
+
+
+@given(st.text('ab(). ;="\\', max_size=20), st.sampled_from(["other.example", "mx.example.com.other.example", "xmx.example.com", "x"]))
+def test_what_others_write_about_us_is_theirs(text: str, authserv_id: str) -> None:
+    """ARF-08: a well-formed field of another id stays, our id in its values, reasons and comments."""
+    named = properties(("smtp", "mailfrom", "mx.example.com"), ("smtp", "helo", text + " mx.example.com; mx.example.com"))
+    info = ResInfo("spf", "pass", named, comment=text + " mx.example.com", reason="mx.example.com; " + text)
+    assert not claims(format(authserv_id, [info]).encode(), IDS)
 
 
 @given(st.binary(max_size=200), st.binary(max_size=20))
