@@ -26,7 +26,7 @@ ZONE = {
 def ask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Ask]:
     with DnsServer(ZONE) as dns:
         config = tmp_path / "c.toml"
-        config.write_text(f'[dns]\nnameservers = ["{dns.nameserver}"]\ntimeout = 2.0\n')
+        config.write_text(f'[dns]\nnameservers = ["{dns.nameserver}"]\ntimeout = 10.0\n')
 
         def run(*words: str) -> tuple[int, str]:
             code = main(["domain", *words, "--config", str(config)])
