@@ -118,7 +118,7 @@ class TagReader:
         value = self.values.get(b"i")
         if value is None:
             return signing_domain
-        _, at, host = value.rpartition(b"@")
+        _, at, host = tags.unquoted(value).rpartition(b"@")
         parsed = domain.parse(host)
         if not at or isinstance(parsed, Malformed) or host.endswith(b"."):
             self.refuse("i= is not an identifier")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from typing import NamedTuple
 
 from dmarc_milter.domain import Malformed
@@ -19,6 +20,7 @@ USUAL_NAMES = frozenset(
 BASE64_OCTETS = LETTERS + DIGITS + b"+/"
 VISIBLE = bytes(range(0x21, 0x7F))
 UTF8_OCTETS = bytes(range(0x80, 0x100))
+QUOTED_OCTET = re.compile(rb"=([0-9A-F]{2})")
 
 
 class TagList(NamedTuple):
@@ -61,6 +63,12 @@ def parse(text: bytes, *, utf8: bool = True) -> TagList | Malformed:
 def compact(value: bytes) -> bytes:
     """The value without any folding white space."""
     return value.translate(None, FWS)
+
+
+def unquoted(value: bytes) -> bytes:
+    """dkim-quoted-printable (RFC 6376 2.11): white space is nothing, "=" with two upper-case hexadecimal digits an octet. An "=" that
+    begins nothing of the kind stays, as signers write it in local parts."""
+    return QUOTED_OCTET.sub(lambda found: bytes.fromhex(found[1].decode("ascii")), compact(value))
 
 
 def items(value: bytes) -> tuple[bytes, ...]:
