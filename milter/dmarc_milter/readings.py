@@ -67,26 +67,28 @@ def hides_an_at(value: bytes) -> bool:
 
 def _texts(value: bytes, decoded: bool) -> Iterator[str]:
     """The field as different readers see it: as it stands, encoded words decoded, oddities dropped, comments removed."""
-    broken = False
+    for read in _decodings(value):
+        text = read.translate(MAPPED)
+        yield text
+        if decoded and "=?" in text:
+            yield decode_words(text).translate(MAPPED)
+            yield ENCODED_WORD.sub(_decoded, text).translate(MAPPED)
+        cleaned = text.translate(DROP)
+        if cleaned != text:
+            yield cleaned
+        if "(" in text:
+            yield without_comments(text)
+        if "(" in text and cleaned != text:
+            yield without_comments(cleaned)
+
+
+def _decodings(value: bytes) -> tuple[str, ...]:
+    """UTF-8, or as Latin-1, cut at the first octet that is no text, and read without such octets."""
     try:
-        text = value.decode("utf-8")
+        return (value.decode("utf-8"),)
     except UnicodeDecodeError:
-        broken = True
         value = value.replace(b"\xc0\xae", b".")
-        text = value.decode("latin-1")
-    text = text.translate(MAPPED)
-    yield text
-    if decoded and "=?" in text:
-        yield decode_words(text).translate(MAPPED)
-        yield ENCODED_WORD.sub(_decoded, text).translate(MAPPED)
-    cleaned = text.translate(DROP)
-    if cleaned != text:
-        yield cleaned
-    if "(" in text:
-        yield without_comments(text)
-    if broken:  # cut at the first octet that is no text, or read without these
-        yield value.decode("ascii", "replace")
-        yield value.decode("ascii", "ignore")
+        return value.decode("latin-1"), value.decode("utf-8", "replace"), value.decode("utf-8", "ignore")
 
 
 def _runs(text: str) -> Iterator[str]:

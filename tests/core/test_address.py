@@ -204,6 +204,20 @@ def test_four_candidates_and_more() -> None:
     assert not author([five.rpartition(b",")[0]]).more
 
 
+SPOILED = st.sampled_from(["", "", "", "(c)", "(a(b))", "\u200b", "\u034f", "\x00", "\x7f", "\\", "\udcff"])
+STOPPED = st.sampled_from([".", "\u3002", "\uff0e", "(c).", ". ", ".\r\n "])
+LETTERS = st.tuples(
+    *(STOPPED if c == "." else st.tuples(st.sampled_from([c, c.upper(), chr(ord(c) + 0xFEE0)]), SPOILED).map("".join) for c in LEGIT)
+)
+
+
+@given(LETTERS.map("".join), st.sampled_from(["a@%s", "<a@%s>", "a@%s x", '"x" <a@%s', "a@attack.example, <b@%s>"]))
+def test_a_spoiled_name_is_still_seen(name: str, frame: str) -> None:
+    """FRM-19 to FRM-23, WL-04 combined: whatever spoils a name, what it was made of is among the candidates, or too many are."""
+    found = author([(frame % name).encode("utf-8", "surrogateescape")])
+    assert Domain(LEGIT) in {found.domain, *found.candidates} or found.more
+
+
 def test_so_many_words_and_no_more() -> None:
     """Lists and names are bounded at their limit; beyond it nothing is read any further."""
     assert author([b", ".join([b"a@legit.example"] * MAX_MAILBOXES)]).domain == Domain(LEGIT)
