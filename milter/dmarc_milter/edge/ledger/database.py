@@ -33,6 +33,8 @@ ATTEMPTS = 8
 """Tries of a transaction that met another one (deadlock, serialization failure)."""
 BUSY_WAIT = 30.0
 """Seconds that a job waits for another writer of the SQLite store."""
+CHECKPOINT = 16_000
+"""Pages of the SQLite store's journal (64 MB): a batch touches thousands all over, many of them again with the next one."""
 CHUNK = 300
 """Values in one IN list."""
 CONNECT_WAIT = 10
@@ -188,6 +190,8 @@ class SqliteDatabase:
             self._connection = sqlite3.connect(self.path, timeout=BUSY_WAIT, isolation_level=None, check_same_thread=False)
             self._connection.execute("PRAGMA journal_mode=WAL")
             self._connection.execute("PRAGMA cache_size=-32768")  # KiB: ids and keys are random, their indexes are touched all over
+            self._connection.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT}")
+            self._connection.execute("PRAGMA journal_size_limit=67108864")
             self._connection.execute("PRAGMA synchronous=FULL")  # the spool forgets what the store has said it holds
         return self._connection
 
