@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import pty
 import re
+import select
 import shlex
+import socket
 
 import pytest
 from hypothesis import given
@@ -97,6 +100,29 @@ def test_a_stuck_reader_stops_nobody() -> None:
     os.close(reading)
     threaded.stop(0.1)
     os.close(writing)
+
+
+def test_lines_in_quick_succession_are_written_together_whole_and_in_order() -> None:
+    """Pieces that a pipe takes in one go (PIPE_BUF), so that lines of several workers never mix; stopping writes all that waits."""
+    reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    log = Log(writer.fileno())
+    log.start()
+    log.info("first")
+    assert reader.recv(9000) == b"event=first level=info\n"
+    for number in range(40):
+        log.info("x", number=number, text="y" * 200)
+    log.stop()
+    reader.setblocking(False)
+    pieces = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            pieces.append(reader.recv(9000))
+    assert len(pieces) < 20
+    assert all(len(piece) <= select.PIPE_BUF and piece.endswith(b"\n") for piece in pieces)
+    lines = b"".join(pieces).splitlines()
+    assert [line.split(b"number=")[1].split()[0] for line in lines] == [b"%d" % number for number in range(40)]
+    reader.close()
+    writer.close()
 
 
 def test_a_closed_descriptor_stops_nobody() -> None:

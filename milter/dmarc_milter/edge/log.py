@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -12,7 +13,7 @@ import threading
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 
 from dmarc_milter.edge import journal
 
@@ -23,6 +24,8 @@ MAX_LINE = 1024
 """Octets, final newline included: a pipe takes that in one piece, so that lines of several workers never mix."""
 MAX_VALUE = 300
 QUEUE = 4096
+PAUSE = 0.05
+"""Seconds between two times of writing."""
 BARE = re.compile(r"[A-Za-z0-9_.:@/+,<>()*;!?%&\[\]-]+")
 UNSAFE = re.compile(r"[^ !#-\[\]-~]")
 
@@ -176,12 +179,42 @@ class Log:
         return True
 
     def _run(self, entries: SimpleQueue[Entry | None]) -> None:
-        while (entry := entries.get()) is not None:
+        """A line is written at once, those that follow it within PAUSE together: a change of thread for each would cost more than it."""
+        ended = False
+        quiet_since = 0.0
+        while not ended:
+            waiting = [entries.get()]
+            time.sleep(max(0.0, quiet_since + PAUSE - time.monotonic()))
+            with contextlib.suppress(Empty):
+                while len(waiting) < QUEUE:
+                    waiting.append(entries.get_nowait())
+            ended = None in waiting
+            self._write_all([entry for entry in waiting if entry is not None])
+            quiet_since = time.monotonic()
+
+    def _write_all(self, entries: list[Entry]) -> None:
+        """To the journal one by one, to the descriptor in pieces that a pipe takes whole."""
+        piece: list[bytes] = []
+        for entry in entries:
             try:
-                if not self._to_journal(entry):
-                    os.write(self._fd, self._line(*entry))
-            except Exception:  # a full disk, a gone reader, or a field of ours that cannot be shown: the next line is tried
+                if self._to_journal(entry):
+                    continue
+                line = self._line(*entry)
+            except Exception:  # a field of ours that cannot be shown: the next line is tried
                 self.dropped += 1
+                continue
+            if sum(map(len, piece)) + len(line) > select.PIPE_BUF:
+                self._write_piece(piece)
+                piece = []
+            piece.append(line)
+        if piece:
+            self._write_piece(piece)
+
+    def _write_piece(self, lines: list[bytes]) -> None:
+        try:
+            os.write(self._fd, b"".join(lines))
+        except OSError:  # a full disk or a gone reader
+            self.dropped += len(lines)
 
 
 class _ToLog(logging.Handler):
