@@ -11,8 +11,10 @@ die() { printf '%s\n' "dmarc-milter set-up: $*" >&2; exit 1; }
 
 fits() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; }
 
+# The distribution's Python first: it gets its security updates, the package runs on it, and it is built with optimisations that
+# one compiled by hand mostly lacks (a tenth of the processor time of a message).
 find_python() {
-    for candidate in ${PYTHON:-} python3 /usr/bin/python3 python3.13 python3.12 python3.11; do
+    for candidate in ${PYTHON:-} /usr/bin/python3 python3 python3.13 python3.12 python3.11; do
         if command -v "$candidate" >/dev/null 2>&1 && fits "$candidate"; then
             "$candidate" -c 'import sys; print(sys.executable)'
             return 0
