@@ -10,9 +10,11 @@ from collections.abc import Iterator, Sequence
 from dmarc_milter import domain
 from dmarc_milter.domain import Domain
 
-MAX_RUNS = 200
+MAX_RUNS = 100
 """Distinct texts after an @ that are looked at; a field with more of them has more domains than anyone answers for."""
 MAX_RUN = 512
+MAX_BROKEN = 16 * 1024
+"""Octets of a field that is no text up to which it is read in every way."""
 
 # A name as a reader would cut it out: letters, digits, hyphen, underscore, dot and anything that is not ASCII.
 NAME = r"[A-Za-z0-9._\-\x80-\U0010ffff]"
@@ -88,7 +90,9 @@ def _decodings(value: bytes) -> tuple[str, ...]:
         return (value.decode("utf-8"),)
     except UnicodeDecodeError:
         value = value.replace(b"\xc0\xae", b".")
-        return value.decode("latin-1"), value.decode("utf-8", "replace"), value.decode("utf-8", "ignore")
+    if len(value) > MAX_BROKEN:
+        return (value.decode("latin-1"),)
+    return value.decode("latin-1"), value.decode("utf-8", "replace"), value.decode("utf-8", "ignore")
 
 
 def _runs(text: str) -> Iterator[str]:
