@@ -234,9 +234,21 @@ def test_a_postfix_is_looked_at_too(check: Check, tmp_path: Path) -> None:
     assert (code, levels(found, "postfix")) == (1, {"error"})
 
 
-def test_expired_rules_and_monitor_mode_are_said(check: Check) -> None:
+def test_monitor_mode_is_said(check: Check) -> None:
     code, found = check({"policy": {"enforce": False}})
     assert (code, levels(found, "policy")) == (0, {"note"})
+
+
+def test_rules_that_match_nothing_any_more_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "c.toml"
+    rules = ('dkim = ["a.example"]\nexpires = "2026-01-31"', 'arc = ["a.example"]', 'dkim = ["a.example"]')
+    text = "[authentication]\narc = false\n" + "".join(f'[[policy.rules]]\naction = "accept"\n{each}\n' for each in rules)
+    config.write_text(text)
+    assert main(["config", "check", "--offline", "--config", str(config)]) == 0
+    said = [line for line in capsys.readouterr().out.split("\n") if line.startswith("warning  policy")]
+    assert len(said) == 2
+    assert "rule 1 expired on 2026-01-31" in said[0]
+    assert "rule 2 never matches" in said[1]
 
 
 def test_the_lines_are_for_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -55,6 +55,8 @@ def mode(config: Config) -> Iterator[Finding]:
     for number, rule in enumerate(config.policy.rules, 1):
         if rule.expires and date.fromisoformat(rule.expires) < today:
             yield Finding("warning", "policy", f"rule {number} expired on {rule.expires}")
+        if rule.arc and not config.authentication.arc:
+            yield Finding("warning", "policy", f"rule {number} never matches: [authentication] arc is off")
 
 
 def milter_socket(config: Config) -> Iterator[Finding]:

@@ -154,7 +154,10 @@ class Store(Section, frozen=True):
     """Where evaluations wait until they have been reported."""
 
     url: Annotated[str, _doc('"sqlite:////PATH" or "postgresql://USER@HOST/DATABASE"')] = "sqlite:////var/lib/dmarc-milter/reports.db"
-    spool: Annotated[str, _doc("local spool file; empty = beside the SQLite store, or /var/lib/dmarc-milter/spool.db")] = ""
+    spool: Annotated[
+        str,
+        _doc("local spool file; empty = beside the SQLite store, or in /var/lib/dmarc-milter; `store drain` it before another is named"),
+    ] = ""
     spool_max_bytes: Annotated[
         int, Meta(ge=1_000_000, description="octets of the spool file; its journal (-wal, 80 MB and rarely more) comes on top")
     ] = 2_000_000_000
