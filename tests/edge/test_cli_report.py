@@ -37,12 +37,12 @@ class Command:
 
     def __init__(self, folder: Path, dns: DnsServer, sink: Sink, capture: pytest.CaptureFixture[str]) -> None:
         self.folder, self.dns, self.sink, self._capture = folder, dns, sink, capture
+        self.store = f"sqlite:///{folder}/reports.db"
         self.settings: dict[str, Any] = {"org_name": "Receiver", "email": "dmarc@mx.example", "smtp": f"127.0.0.1:{sink.port}"}
 
     def __call__(self, *words: str) -> tuple[int, str, str]:
         config = self.folder / "c.toml"
-        store = {"url": f"sqlite:///{self.folder}/reports.db"}
-        config.write_text(toml({"store": store, "dns": {"nameservers": [self.dns.nameserver]}, "reporting": self.settings}))
+        config.write_text(toml({"store": {"url": self.store}, "dns": {"nameservers": [self.dns.nameserver]}, "reporting": self.settings}))
         code = main(["report", *words, "--config", str(config)])
         captured = self._capture.readouterr()
         return code, captured.out, captured.err
@@ -187,6 +187,15 @@ def test_other_mail_to_the_bounce_address_is_taken_quietly(report: Command, pipe
     """An exit code would make the MTA bounce a bounce."""
     pipe(data)
     assert report("bounce")[0] == 0
+
+
+@pytest.mark.parametrize("url", ["sqlite:///{}/nowhere/reports.db", "postgresql://x@127.0.0.1:1/x", "nonsense"])
+def test_a_bounce_that_cannot_be_noted_now_comes_again(report: Command, pipe: Callable[[bytes], None], url: str) -> None:
+    """75: the mail system keeps it while somebody mends the store, its permissions or the file."""
+    report.store = url.format(report.folder)
+    pipe(DSN.format(f"dmarc+{'a' * 32}-0@mx.example").encode())
+    code, _, said = report("bounce")
+    assert (code, said.count("\n")) == (75, 1)
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ new=$(mktemp "@FOLDER@/mail/.new.XXXXXX") && cat > "$new" && mv "$new" "@FOLDER@
 class Sendmail:
     """A running Sendmail. Mail for anybody at test.example lands in `mail/NAME.TIME`."""
 
-    def __init__(self, folder: Path, *, filters: str) -> None:
+    def __init__(self, folder: Path, *, filters: str, more: str = "") -> None:
         self.folder = folder
         self.port = free_port()
         self.in_namespace = namespace.allowed()
@@ -80,9 +80,9 @@ class Sendmail:
         self._environment = os.environ | library_path()
         self._program = self._root / "usr/libexec/sendmail/sendmail"
         self._process: subprocess.Popen[bytes] | None = None
-        self._write_configuration(filters)
+        self._write_configuration(filters, more)
 
-    def _write_configuration(self, filters: str) -> None:
+    def _write_configuration(self, filters: str, more: str) -> None:
         folder = self.folder
         (folder / "queue").mkdir(mode=0o700)
         (folder / "mail").mkdir()
@@ -112,7 +112,7 @@ class Sendmail:
         text = CONFIGURATION
         for name, value in values.items():
             text = text.replace(name, value)
-        (folder / "t.mc").write_text(text)
+        (folder / "t.mc").write_text(text + more)
         m4 = shutil.which("m4") or str(self._root / "usr/bin/m4")
         made = subprocess.run(
             [m4, f"-D_CF_DIR_={self._root}/usr/share/sendmail/cf/", folder / "t.mc"], capture_output=True, check=True, env=self._environment
@@ -204,11 +204,11 @@ class Sendmail:
 
 
 @contextmanager
-def private_sendmail(*, filters: str = "") -> Iterator[Sendmail]:
-    """A Sendmail that runs as long as the block. `filters` are INPUT_MAIL_FILTER lines."""
+def private_sendmail(*, filters: str = "", more: str = "") -> Iterator[Sendmail]:
+    """A Sendmail that runs as long as the block. `filters` are INPUT_MAIL_FILTER lines, `more` what stands at the end of its .mc."""
     require_live()
     with private_folder("sendmail") as folder:
-        sendmail = Sendmail(folder, filters=filters)
+        sendmail = Sendmail(folder, filters=filters, more=more)
         try:
             sendmail.start()
             yield sendmail

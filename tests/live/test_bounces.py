@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -24,14 +25,16 @@ from fakes.dns_server import DnsServer
 from fakes.evaluations import RECORD, evaluation
 from fakes.smtp_sink import smtp_sink
 from fakes.stores import spool_row
-from live.place import NOBODY, REPOSITORY, eventually, give_up, private_folder, require_live
+from live.place import REPOSITORY, eventually, give_up, private_folder, require_live
 from live.postfix import Postfix, private_postfix
-from live.sendmail import Sendmail, private_sendmail
+from live.sendmail import private_sendmail
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(240)]
 
 PAGE = (REPOSITORY / "docs/how-to/bounces.md").read_text()
 RECIPIENT = "agg@legit.example"
+ACCOUNT = "man"
+"""Stands for dmarc-milter: an account that every Debian has, and that is not the one that mail systems run commands as."""
 ZONE: dict[str, dict[str, Any]] = {"legit.example": {"MX": [(10, "mx.legit.example")]}}
 
 
@@ -44,7 +47,7 @@ def shown(start: str) -> str:
 
 def interpreter() -> str:
     """A Python with the project's libraries that an unprivileged account may run."""
-    account: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
+    account: dict[str, Any] = {"user": ACCOUNT, "extra_groups": []}
     for each in (sys.executable, f"/usr/bin/python3.{sys.version_info.minor}"):
         try:
             if subprocess.run([each, "-c", ""], check=False, capture_output=True, cwd="/", **account).returncode == 0:
@@ -57,7 +60,7 @@ def interpreter() -> str:
 
 @dataclass
 class Host:
-    """A host with a report to send. `program` stands for /usr/bin/dmarc-milter, and may be run by nobody."""
+    """A host with a report to send. `program` stands for /usr/bin/dmarc-milter."""
 
     folder: Path
     dns: DnsServer
@@ -69,7 +72,8 @@ class Host:
 
     def configure(self, port: int) -> None:
         """Reports go to this submission port; the store belongs to the account that the bounces are taken by."""
-        os.chown(self.folder, NOBODY, NOBODY)
+        shutil.chown(self.folder, ACCOUNT)
+        self.folder.chmod(0o750)  # as systemd makes it: nobody but the service's account writes there
         reporting = {
             "org_name": "Receiver",
             "email": "dmarc@mx.test.example",
@@ -160,20 +164,21 @@ Diagnostic-Code: smtp; 550 5.1.1 no such user over there
 
 
 def by_alias(postfix: Postfix, host: Host) -> None:
-    """The first form of the page."""
+    """Aliases of the service's own."""
     etc = postfix.folder / "etc"
-    (etc / "aliases").write_text(shown("dmarc-bounces:").replace("/usr/bin/dmarc-milter", str(host.program)))
-    tool(postfix, "postalias", f"hash:{etc}/aliases")
-    line = shown("recipient_delimiter =").partition("=")
-    postfix.set(**{line[0].strip(): line[2].strip()})
+    (etc / "own").write_text(shown("dmarc-bounces:").replace("/usr/bin/dmarc-milter", str(host.program)))
+    tool(postfix, "postalias", f"hash:{etc}/own")
+    for each in etc.glob("own*"):
+        shutil.chown(each, ACCOUNT)
+    maps = shown("alias_maps =").partition("=")[2].strip()
+    maps = maps.replace("/etc/aliases", f"{etc}/aliases").replace("/etc/dmarc-milter/aliases", f"{etc}/own")
+    postfix.set(alias_maps=maps, recipient_delimiter=shown("recipient_delimiter =").partition("=")[2].strip())
 
 
 def by_transport(postfix: Postfix, host: Host) -> None:
     """The second form, which runs as an account of its own."""
     etc = postfix.folder / "etc"
-    (etc / "aliases").write_text("")
-    tool(postfix, "postalias", f"hash:{etc}/aliases")
-    service = shown("dmarc-bounce unix").replace("/usr/bin/dmarc-milter", str(host.program)).replace("user=dmarc-milter", "user=nobody")
+    service = shown("dmarc-bounce unix").replace("/usr/bin/dmarc-milter", str(host.program)).replace("user=dmarc-milter", f"user={ACCOUNT}")
     with (etc / "master.cf").open("a") as file:
         file.write(service)
     table = shown("dmarc-bounces@mx.example.com").replace("mx.example.com", "mx.test.example")
@@ -202,6 +207,8 @@ def receiving(host: Host, attach: Callable[[Postfix, Host], None], next_hop: int
     }
     with private_postfix(extra=extra) as postfix:
         etc = postfix.folder / "etc"
+        (etc / "aliases").write_text("")
+        tool(postfix, "postalias", f"hash:{etc}/aliases")
         (etc / "transport").write_text(f"legit.example smtp:[127.0.0.1]:{next_hop}\n")
         tool(postfix, "postmap", f"hash:{etc}/transport")
         postfix.set(alias_maps=f"hash:{etc}/aliases", transport_maps=f"hash:{etc}/transport")
@@ -247,23 +254,24 @@ def test_a_bounce_from_another_host_is_taken_by_postfix(host: Host, attach: Call
 
 
 def test_a_bounce_is_taken_by_sendmail(host: Host) -> None:
-    """The alias of the page: Sendmail finds it for user+detail by itself."""
-    with smtp_sink() as far, private_sendmail() as sendmail:
+    """By the mailer of the page: the account and the recipient are right."""
+    lines = shown("LOCAL_RULE_0") + shown("R dmarc-bounces") + shown("MAILER_DEFINITIONS") + shown("Mdmarcbounce")
+    for real, here in (
+        ("/usr/bin/dmarc-milter", str(host.program)),
+        ("U=dmarc-milter:dmarc-milter", f"U={ACCOUNT}:{ACCOUNT}"),
+        ("mx.example.com", "mx.test.example"),
+    ):
+        assert real in lines
+        lines = lines.replace(real, here)
+    with smtp_sink() as far, private_sendmail(more=lines) as sendmail:
         host.configure(far.port)
         host.sent()
-        sender = far.mails[0].sender
-        alias(sendmail, host)
-        local, _, domain = sender.partition("@")
+        local, _, domain = far.mails[0].sender.partition("@")
         assert domain == "mx.test.example"
         with sendmail.connect("203.0.113.7") as smtp:
             smtp.command("EHLO mx.legit.example")
-            reply = smtp.transaction(notification(sender), mail_from="", recipients=(f"{local}@{domain}",))
+            # The notification's own To says nothing: the recipient of the pipe is enough.
+            reply = smtp.transaction(notification("postmaster@mx.test.example"), mail_from="", recipients=(f"{local}@{domain}",))
         assert reply.code == 250, reply
         listed = host.left_alone(lambda: (sendmail.folder / "traffic").read_text(errors="replace"))
         assert "no such user over there" in listed
-
-
-def alias(sendmail: Sendmail, host: Host) -> None:
-    """/etc/mail/aliases and newaliases."""
-    (sendmail.folder / "aliases").write_text(shown("dmarc-bounces:").replace("/usr/bin/dmarc-milter", str(host.program)))
-    sendmail.run("-bi")

@@ -27,7 +27,7 @@ from dmarc_milter.edge.cli.report_views import (
     row_of,
 )
 from dmarc_milter.edge.cli.terminal import plain, print_json, unavailable
-from dmarc_milter.edge.config import Config, load
+from dmarc_milter.edge.config import Config, ConfigError, load
 from dmarc_milter.edge.config.values import in_a_labels
 from dmarc_milter.edge.ledger.database import StoreError
 from dmarc_milter.edge.ledger.reports import Reports, ReportState
@@ -92,10 +92,11 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         return actions[arguments.what](load(arguments.config), arguments)
     except StoreError as error:
-        return unavailable(error)
-    except SuffixListError as error:
+        code = unavailable(error)
+    except (SuffixListError, ConfigError) as error:
         print(f"dmarc-milter: {error}", file=sys.stderr)
-        return USAGE
+        code = USAGE
+    return LATER if arguments.what == "bounce" else code  # an MTA loses the notification for any other code
 
 
 def _list(config: Config, arguments: argparse.Namespace) -> int:
