@@ -10,14 +10,17 @@ SECOND_BLOCK = 256 * 1024
 SECOND_COUNT = 1000
 """Beyond the limits, so much of the removable fields is kept word for word; after that only their places are."""
 MAX_PLACES = 100_000
+SIGNATURE = b"dkim-signature"
+COUNTED = 10
+"""Signatures that count as fields; more have a limit of their own as large, so that a heap of them cannot make the good one unread."""
 
 
 class Collector:
     """The header fields of one message.
 
-    Within `max_bytes` and `max_fields` every field is kept. Beyond, only removable ones: word for word up to a second,
-    fixed limit, then as `stand_ins` (lower-case name -> value), so that their indexes are right and whoever removes fields
-    takes them for forged. `overflow` is true when not even the places could be kept.
+    Within `max_bytes` and `max_fields` every field is kept (of signatures see COUNTED). Beyond, only removable ones: word for
+    word up to a second, fixed limit, then as `stand_ins` (lower-case name -> value), so that their indexes are right and whoever
+    removes fields takes them for forged. `overflow` is true when not even the places could be kept.
     """
 
     def __init__(self, max_bytes: int, max_fields: int, stand_ins: dict[bytes, bytes]) -> None:
@@ -26,6 +29,7 @@ class Collector:
         self._fields: list[HeaderField] = []
         self._bytes = 0
         self._second = 0
+        self._signatures = 0
         self.truncated = False
         self.overflow = False
 
@@ -33,13 +37,21 @@ class Collector:
         """One field: the name as the MTA gives it; the value with its leading space, folds as LF or CRLF."""
         name = name.rstrip(b" \t")  # RFC 5322 4.5: obsolete syntax allows space before the colon
         size = len(name) + len(value) + 3
-        if not self.truncated and self._bytes + size <= self._max_bytes and len(self._fields) < self._max_fields:
+        if not self.truncated and self._bytes + size <= self._max_bytes and self._has_room(name):
             self._bytes += size
             self._fields.append(HeaderField(name, with_crlf(value) if b"\n" in value else value))
             return
         self.truncated = True
         if (lower := name.lower()) in REMOVABLE:
             self._add_beyond(name, lower, value, size)
+
+    def _has_room(self, name: bytes) -> bool:
+        """Whether one more field of this name is within the number of fields; counts signatures."""
+        if name[:1] in b"Dd" and name.lower() == SIGNATURE:
+            self._signatures += 1
+            if self._signatures > COUNTED:
+                return self._signatures <= self._max_fields
+        return len(self._fields) - max(0, self._signatures - COUNTED) < self._max_fields
 
     def _add_beyond(self, name: bytes, lower: bytes, value: bytes, size: int) -> None:
         if len(self._fields) >= self._max_fields + MAX_PLACES:

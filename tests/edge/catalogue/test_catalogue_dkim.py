@@ -81,6 +81,11 @@ def stack(*signers: tuple[Signer, dict[str, Any]]) -> Mail:
     return letter.top(*(signer.field(base, **how) for signer, how in reversed(signers)))
 
 
+def heap(letter: Mail, count: int) -> Mail:
+    """So many signatures in all: unreadable ones, each of its own, above the message's."""
+    return letter.top(*((b"DKIM-Signature", b" junk%d" % number) for number in range(count - 1)))
+
+
 JUNK = (b"DKIM-Signature", b" junk")
 OTHERS = [Signer(f"o{n}.example") for n in range(12)]
 for other in OTHERS:
@@ -167,6 +172,18 @@ DKM: list[Case] = [
     *(tags("DKM-14", "pass", **changed) for changed in ({"unknown": "x"}, {"q": "dns/txt:x"}, {"D": "x"})),
     Case("DKM-14", spoof().signed(L, c="relaxed"), PASSES, note="c=relaxed"),
     Case("DKM-16", spoof().signed(L).top(*[JUNK] * 900), PASSES, note="900 junk above", seconds=3, variants=False),
+    *(
+        Case("DKM-16", heap(spoof().signed(L), count), PASSES, note=f"{count} different ones, the good one last", seconds=3, variants=False)
+        for count in (10, 11, 1000)
+    ),
+    Case(
+        "DKM-16",
+        heap(spoof().signed(L), 1001),
+        R("legit.example", "dkim=permerror (header too large)"),
+        note="1001",
+        seconds=3,
+        variants=False,
+    ),
     Case(
         "DKM-16",
         SIGNED_LAST,
