@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 
 import pytest
@@ -21,7 +21,7 @@ from dmarc_milter.spf import check as check_spf
 from fakes.dns_zone import Zone
 from fakes.received import NOW, digests
 from fakes.sealer import seal
-from fakes.signer import Signer, header_fields
+from fakes.signer import SIGNED_AT, Signer, header_fields
 
 LEGIT, FORWARDER = Signer("legit.example"), Signer("forwarder.example")
 RECORDS = {
@@ -67,6 +67,24 @@ def test_a_spoof_under_reject_is_refused() -> None:
     evaluation = judged(PLAIN, Zone(RECORDS))
     assert (evaluation.dmarc.status, evaluation.verdict.disposition) == (DmarcStatus.FAIL, Disposition.REJECT)
     assert evaluation.spf.status is SpfStatus.PASS
+
+
+@pytest.mark.parametrize(
+    ("when", "unlimited", "expiring"),
+    [
+        (datetime(1970, 1, 1, tzinfo=UTC), DmarcStatus.FAIL, DmarcStatus.FAIL),
+        (NOW - timedelta(hours=1), DmarcStatus.FAIL, DmarcStatus.FAIL),
+        (NOW + timedelta(hours=1), DmarcStatus.PASS, DmarcStatus.PASS),
+        (datetime(2038, 1, 19, 3, 14, 8, tzinfo=UTC), DmarcStatus.PASS, DmarcStatus.FAIL),
+        (datetime(9999, 12, 31, tzinfo=UTC), DmarcStatus.PASS, DmarcStatus.FAIL),
+    ],
+    ids=lambda value: str(value)[:19],
+)
+def test_a_clock_that_jumps_changes_only_what_t_and_x_say(when: datetime, unlimited: DmarcStatus, expiring: DmarcStatus) -> None:
+    """FLT-07: an hour back and forth, 1970, beyond 2038: t= and x= go by the wall clock (RFC 6376 3.5), nothing raises."""
+    assert judged(LEGIT.sign(PLAIN), Zone(RECORDS), now=when).dmarc.status is unlimited
+    assert judged(LEGIT.sign(PLAIN, tags={"x": str(SIGNED_AT + 86400)}), Zone(RECORDS), now=when).dmarc.status is expiring
+    assert judged(seal(PLAIN, FORWARDER), Zone(RECORDS), now=when).arc is not None
 
 
 def test_the_policy_is_asked_for_first() -> None:
