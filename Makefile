@@ -68,7 +68,7 @@ demo: $(VENV)/.ready-test .test/.ready
 soak: $(VENV)/.ready-test .test/.ready
 	DMARC_MILTER_SOAK=1 $(PYTEST) -s -m soak --timeout=14400 tests
 
-## make bench   cost, rate, latency and memory beside an empty pymilter, and beside OpenDKIM and OpenDMARC after make bench-peers
+## make bench   cost, rate, latency and memory beside an empty pymilter, and beside rspamd, OpenDKIM and OpenDMARC after make bench-peers
 .PHONY: bench bench-peers profile
 bench: $(VENV)/.ready-test
 	@cd tests && PYTHONPATH=../milter:. ../$(VENV)/bin/python -m bench

@@ -39,14 +39,16 @@ class Table:
         self.lines[line][who].append(value)
 
     def show(self, names: list[str]) -> None:
-        """One line each, then our ratio to the last contender."""
-        print(f"{'':<46}" + "".join(f"{name:>22}" for name in names) + f"{'ratio':>8}")
+        """One line each, then our ratio to each of the peers, which come last."""
+        peers = names[3:]
+        print(f"{'':<46}" + "".join(f"{name:>22}" for name in (*names, *(f"x {peer}" for peer in peers))))
         for line, values in self.lines.items():
             best = min if line.startswith("CPU") else max if line.startswith("messages/s") else statistics.median
             middles = [best(values[name]) if name in values else None for name in names]
             cells = "".join(f"{'-' if each is None else f'{each:.2f}':>22}" for each in middles)
-            first, last = middles[0], middles[-1]
-            print(f"{line:<46}{cells}" + (f"{first / last:>8.2f}" if first is not None and last and len(names) > 3 else ""))
+            ours = middles[0]
+            ratios = (ours / theirs if ours is not None and theirs else None for theirs in middles[3:])
+            print(f"{line:<46}{cells}" + "".join(f"{'-' if ratio is None else f'{ratio:.2f}':>22}" for ratio in ratios))
 
 
 class Bench:
@@ -213,16 +215,18 @@ def main() -> None:
         return
     private = place.enter()
     starts: list[Start] = [contenders.ours, contenders.floor]
-    if private and (contenders.PEERS / "usr/sbin/opendkim").exists():
-        starts.append(contenders.chain)
-    else:
-        print("without OpenDKIM and OpenDMARC: `make bench-peers` unpacks them, and a network of our own must be allowed")
+    peers = {"usr/bin/rspamd": contenders.rspamd, "usr/sbin/opendkim": contenders.chain}
+    found = [start for program, start in peers.items() if private and (contenders.PEERS / program).exists()]
+    if len(found) < len(peers):
+        print("without all of rspamd, OpenDKIM and OpenDMARC: `make bench-peers` unpacks them, and a network of our own must be allowed")
+    starts += found
     with tempfile.TemporaryDirectory(prefix="dmarc-bench-") as folder:
         Path(folder).chmod(0o755)
         bench = Bench(load_or_make(arguments.folder), Path(folder), starts, scale=0.25 if arguments.quick else 1.0, private=private)
         for name in arguments.only or STEPS:
             getattr(bench, name)()
-    bench.table.show(["dmarc-milter", "no milter", "empty pymilter", *(["OpenDKIM + OpenDMARC"] if len(starts) > 2 else [])])
+    names = {contenders.rspamd: "rspamd", contenders.chain: "OpenDKIM + OpenDMARC"}
+    bench.table.show(["dmarc-milter", "no milter", "empty pymilter", *(names[start] for start in found)])
     if not arguments.only:
         restart.show()
 

@@ -1,4 +1,4 @@
-"""What is compared, each as processes on sockets of their own: the daemon, an empty pymilter, OpenDKIM then OpenDMARC."""
+"""What is compared, each as processes on sockets of their own: the daemon, an empty pymilter, rspamd, OpenDKIM then OpenDMARC."""
 
 from __future__ import annotations
 
@@ -21,6 +21,25 @@ PEERS = ROOT / ".test/peers"
 AUTHSERV_ID = "mx.bench.example"
 SUFFIX_LIST = "/usr/share/publicsuffix/public_suffix_list.dat"
 ACCOUNT = "nobody"
+RSPAMD = """
+options {
+    pidfile = "$RUNDIR/pid"; control_socket = "$RUNDIR/control"; hs_cache_dir = "$RUNDIR"; url_tld = "$RUNDIR/tlds";
+    filters = "dkim"; local_addrs = "192.0.2.255"; disable_monitoring = true; history_file = "";
+    dns { nameserver = ["%(nameserver)s"]; timeout = 5s; retransmits = 2; }
+}
+logging { type = "file"; filename = "$RUNDIR/log"; level = "warning"; }
+actions { reject = null; }
+modules {
+    path = "$PLUGINSDIR/spf.lua"; path = "$PLUGINSDIR/dmarc.lua"; path = "$PLUGINSDIR/arc.lua"; path = "$PLUGINSDIR/milter_headers.lua";
+}
+lua = "$RUNDIR/none.lua";
+spf { } dkim { } dmarc { } arc { }
+milter_headers { use = ["authentication-results"]; }
+worker "rspamd_proxy" {
+    bind_socket = "$RUNDIR/socket mode=0666"; milter = true; timeout = 120s; count = 2;
+    upstream "local" { default = yes; self_scan = yes; }
+}
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +74,24 @@ def floor(folder: Path, _nameserver: str) -> Iterator[Contender]:
     command = [sys.executable, "-m", "bench.empty", path, "2"]
     with process(command, path, cwd=ROOT / "tests", env=os.environ | {"PYTHONPATH": str(ROOT / "tests")}) as pid:
         yield Contender("empty pymilter", (path,), Cost([pid]))
+
+
+@contextmanager
+def rspamd(folder: Path, nameserver: str) -> Iterator[Contender]:
+    """Only what is compared: SPF, DKIM, ARC, DMARC and the field, in two processes of its proxy worker; no rules, no Redis."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "rspamd.conf").write_text(RSPAMD % {"nameserver": nameserver})
+    (folder / "tlds").write_text("com\nexample\nnet\norg\ntest\n")
+    (folder / "none.lua").touch()
+    shutil.chown(folder, ACCOUNT)
+    share = PEERS / "usr/share/rspamd"
+    places = {name: folder for name in ("RUNDIR", "CONFDIR", "LOCAL_CONFDIR", "DBDIR", "LOGDIR")}
+    places |= {"SHAREDIR": share, "PLUGINSDIR": share / "plugins", "LUALIBDIR": share / "lualib", "RULESDIR": share / "rules"}
+    command = [str(PEERS / "usr/bin/rspamd"), "-f", "-u", ACCOUNT, "-g", "nogroup", "-c", f"{folder}/rspamd.conf"]
+    command += [word for name, place in places.items() for word in ("--var", f"{name}={place}")]
+    libraries = f"{PEERS}/usr/lib/{os.uname().machine}-linux-gnu:{PEERS}/usr/lib/rspamd"
+    with process(command, f"{folder}/socket", env=os.environ | {"LD_LIBRARY_PATH": libraries}) as pid:
+        yield Contender("rspamd", (f"{folder}/socket",), Cost([pid]))
 
 
 @contextmanager
