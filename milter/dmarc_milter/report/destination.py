@@ -75,6 +75,8 @@ def _granted(records: list[Record], host: Domain, kind: Literal["rua", "ruf"]) -
     override = tuple(uri for record in records for uri in (record.rua if kind == "rua" else record.ruf))
     if any(host_of(uri.address) != host for uri in override):
         return Answer(Permission.REFUSED, "the authorisation record names another host")
+    if not override and any(f"{kind}: scheme not supported" in record.errors for record in records):
+        return Answer(Permission.REFUSED, "the authorisation record wants them by other means than mail")
     return Answer(Permission.GRANTED, "authorised by the host", override)
 
 
