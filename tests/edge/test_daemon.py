@@ -68,6 +68,15 @@ def results(answer: Answer) -> str:
     return " ".join(answer.values("Authentication-Results"))
 
 
+def test_workers_are_scheduled_as_batch(start: Callable[..., Daemon]) -> None:
+    """A woken thread displaces no running one; the supervisor, which must act at once, stays as it was started."""
+    daemon = start({"milter": {"workers": 2}})
+    assert wait_for(lambda: len(daemon.workers()) == 2)
+    assert wait_for(lambda: {os.sched_getscheduler(pid) for pid in daemon.workers()} == {os.SCHED_BATCH})
+    assert daemon.process
+    assert os.sched_getscheduler(daemon.process.pid) == os.sched_getscheduler(0)
+
+
 # -- what a message gets ---------------------------------------------------------------------------------------------
 
 
