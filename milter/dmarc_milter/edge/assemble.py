@@ -44,7 +44,7 @@ def build(config: Config, slot: Slot, board: Board, log: Log) -> Service:
     """The worker's Service. Raises for what makes serving impossible."""
     dns = DnsResolver(
         config.dns.nameservers,
-        timeout=config.dns.timeout,
+        timeout=compiled.look_up_seconds(config),
         cache_entries=config.dns.cache_entries,
         cache_octets=config.dns.cache_bytes,
     )

@@ -62,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     except SuffixListError as error:
         print(f"dmarc-milter: {error}", file=sys.stderr)
         return USAGE
-    dns = DnsResolver(config.dns.nameservers, timeout=config.dns.timeout)
+    dns = DnsResolver(config.dns.nameservers, timeout=compiled.look_up_seconds(config))
     try:
         envelope = _envelope(arguments)
         evaluation, headers = evaluate_file(raw, envelope, dns.for_message(config.dns.budget, config.limits.dns_queries), options)

@@ -16,8 +16,16 @@ from dmarc_milter.spf import SpfOptions
 
 SPF_SECONDS, SPF_TIME = 20.0, 0.8
 """SPF gets so many seconds, and at most this part of the message's: the rest is for the policy walk and the keys."""
+LOOK_UP_TIME = 0.8
+"""A look-up gets at most this part of the message's seconds: something is left for what depends on its failure, and the next
+message finds nothing still waiting that has failed already."""
 SPF_ADDRESSES, SPF_QUERIES = 100, 0.7
 """So many addresses of mx and ptr, and with its other look-ups at most this part of the message's queries."""
+
+
+def look_up_seconds(config: Config) -> float:
+    """The time-out of one look-up for a message."""
+    return min(config.dns.timeout, LOOK_UP_TIME * config.dns.budget)
 
 
 def options(config: Config, suffixes: PublicSuffixes | None) -> Options:

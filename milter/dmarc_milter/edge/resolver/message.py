@@ -18,7 +18,6 @@ from dmarc_milter.lookup import LimitExceeded, Question, Remembers, Work
 
 GRACE = 1.0  # seconds past a look-up's own end before its thread is given up
 FAIR = 0.2  # of a message's seconds: an answer that has not come within them is the DNS's failure, whatever else the message asked
-MOST = 0.8  # of them: no longer is one answer waited for, so that something is left for what depends on its failure
 
 
 class Source(Protocol):
@@ -47,12 +46,12 @@ class Source(Protocol):
 
 class Progress:
     """What a message has asked and got; shared by its shares. `patience`: seconds it may still spend waiting; `fair`: seconds
-    that every look-up should have, `most`: those that none may exceed."""
+    that every look-up should have."""
 
-    __slots__ = ("concluded", "fair", "given", "lock", "most", "patience", "started")
+    __slots__ = ("concluded", "fair", "given", "lock", "patience", "started")
 
     def __init__(self, patience: float) -> None:
-        self.patience, self.fair, self.most = patience, patience * FAIR, patience * MOST
+        self.patience, self.fair = patience, patience * FAIR
         self.given: dict[Key, Answer] = {}
         self.started: dict[Key, Pending | Answer] = {}
         self.concluded: dict[Hashable, Derived] = {}
@@ -192,7 +191,7 @@ class MessageResolver(Remembers):
         if pending.answer is not None:
             return pending.answer
         now = time.monotonic()
-        left, own = self._seconds_left(), min(pending.give_up + GRACE - now, self._progress.most)
+        left, own = self._seconds_left(), pending.give_up + GRACE - now
         answer = pending.wait(min(left, own))
         self._progress.patience -= time.monotonic() - now
         if answer is not None:
