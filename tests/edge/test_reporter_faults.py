@@ -197,3 +197,5 @@ def test_rpt_09_two_installations_that_report_to_each_other_fall_silent(tmp_path
         one.job.run()
         [last] = [mail for mail in sink.mails if mail.recipient == "agg@other.example"]
         assert read(last.message)[0].messages == 1, "a person's mail is reported again"
+    for site in (one, other):
+        site.job.store.close()
