@@ -12,7 +12,7 @@ import pytest
 
 from dmarc_milter.edge.board import Board
 from dmarc_milter.edge.config import Config
-from dmarc_milter.edge.dns_watch import EVERY, PROBE, DnsWatch, servers
+from dmarc_milter.edge.dns_watch import EVERY, FIRST, PROBE, DnsWatch, servers
 from dmarc_milter.edge.log import Log
 from dmarc_milter.edge.metrics import INDEX, Meter
 from fakes.daemon import Daemon, free_port, wait_for
@@ -67,15 +67,30 @@ def test_no_answer_is_said_once_and_asked_once_a_minute(dns: Dns) -> None:
     board, log = Board(2), Lines()
     watch = DnsWatch(dns, board)
     watch.look(Config())
-    tended(watch, log, 1000, 5 * EVERY)
+    tended(watch, log, 1000, FIRST - 1)
+    assert dns.asked == 0
+    tended(watch, log, 1000 + FIRST, 5 * EVERY - 1)
     assert dns.asked == 5
     assert [(level, event) for level, event, _ in log.seen] == [("warning", "dns")]
     assert board.own.counters[INDEX["dns_down"]] == 1
     dns.problem = ""
-    tended(watch, log, 1000 + 5 * EVERY, 3 * EVERY)
+    tended(watch, log, 1000 + FIRST + 5 * EVERY, 3 * EVERY)
     assert dns.asked == 6, "a DNS that answers is left alone"
     assert [level for level, _, _ in log.seen] == ["warning", "info"]
     assert board.own.counters[INDEX["dns_down"]] == 0
+
+
+@pytest.mark.parametrize(("failures", "asked"), [(0, 0), (3, 1), (4, 1)])
+def test_nothing_is_asked_where_mail_has_had_answers(dns: Dns, failures: int, asked: int) -> None:
+    """Look-ups of messages say it as well; those without an answer say nothing good."""
+    board, log = Board(2), Lines()
+    watch = DnsWatch(dns, board)
+    watch.look(Config())
+    tended(watch, log, 1000, 1)
+    Meter(board.slot(0)).count("dns_queries", 4)
+    Meter(board.slot(1)).count("dns_failures", failures)
+    tended(watch, log, 1001, FIRST)
+    assert dns.asked == asked
 
 
 def test_failing_look_ups_of_workers_are_a_reason_to_ask_again(dns: Dns) -> None:
@@ -84,10 +99,10 @@ def test_failing_look_ups_of_workers_are_a_reason_to_ask_again(dns: Dns) -> None
     watch = DnsWatch(dns, board)
     dns.problem = ""
     watch.look(Config())
-    tended(watch, log, 1000, EVERY)
+    tended(watch, log, 1000, FIRST + EVERY)
     Meter(board.slot(1)).count("dns_failures", 30)
     dns.problem = "timed out"
-    tended(watch, log, 1000 + EVERY, 1)
+    tended(watch, log, 1000 + FIRST + EVERY, 1)
     assert dns.asked == 2
     assert [level for level, _, _ in log.seen] == ["warning"]
 
@@ -103,16 +118,16 @@ def test_a_slow_question_is_waited_for_and_given_up_by_a_reload(dns: Dns) -> Non
     assert (dns.asked, dns.stopped, log.seen) == (1, 0, [])
     watch.look(Config())
     assert dns.stopped == 1
-    tended(watch, log, 1000 + 3 * EVERY, 1)
+    tended(watch, log, 1000 + 3 * EVERY, FIRST + 1)
     assert dns.asked == 2
 
 
 def test_a_reload_says_again_what_is_still_wrong(dns: Dns) -> None:
     log = Lines()
     watch = DnsWatch(dns, Board(2))
-    for start in (1000, 2000):
+    for start, seconds in ((1000, FIRST + 1), (2000, 1)):  # at once the second time
         watch.look(Config())
-        tended(watch, log, start, 1)
+        tended(watch, log, start, seconds)
     assert [level for level, _, _ in log.seen] == ["warning", "warning"]
 
 
@@ -145,7 +160,7 @@ def test_a_silent_dns_is_said_and_shown_until_it_answers(tmp_path: Path, silent:
         "metrics": {"listen": f"127.0.0.1:{port}"},
     }
     with Daemon(tmp_path, tables) as daemon, DnsServer({}) as dns:
-        assert wait_for(lambda: daemon.events("dns"))
+        assert wait_for(lambda: daemon.events("dns"), FIRST + 15)
         line = daemon.events("dns")[0]
         for words in ("level=warning", f"servers={silent}", "temperror", "[dns] nameservers"):
             assert words in line

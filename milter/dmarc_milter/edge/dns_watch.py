@@ -1,4 +1,7 @@
-"""Whether name servers answer at all: asked once at the start and after a reload, and again where look-ups fail; never in mail's way."""
+"""Whether name servers answer at all: asked where no mail has shown it soon after the start, and again where look-ups fail.
+
+Never in mail's way: the question is a process of its own, and a daemon whose mail gets answers asks nothing beside it.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,8 @@ from dmarc_milter.lookup import LookupFailed, NoAnswer
 
 PROBE = "example.org"
 """A name that is there for such uses (RFC 2606); any answer will do, "there is no such name" too."""
+FIRST = 10.0
+"""Seconds after the start or a reload before the question is asked, unless look-ups of messages have been answered by then."""
 EVERY = 60.0
 """Seconds between questions while there is no answer, and between looks at how the workers' own look-ups fare."""
 SLACK = 5.0
@@ -54,17 +59,19 @@ class DnsWatch:
         self._config: Config | None = None
         self._asking: Asking | None = None
         self._next = 0.0
-        self._at_once = False
-        self._failures = 0
+        self._new = False
+        """A configuration that has been served with for less than FIRST seconds."""
+        self._failures = self._answers = 0
         self._down = False
         self._told = False
 
     def look(self, config: Config) -> None:
-        """The daemon serves with this configuration from now on: ask at once, and say again what is still wrong."""
+        """The daemon serves with this configuration from now on; what is still wrong with it will be said again."""
         if config is self._config:
             return
         self.stop()
-        self._config, self._at_once, self._told = config, True, False
+        self._config, self._new, self._told = config, True, False
+        self._next = 0.0
 
     def tend(self, now: float, log: Log) -> None:
         """Ask when it is time, hear the answer when it is there."""
@@ -75,10 +82,13 @@ class DnsWatch:
             if problem is not None:
                 self._asking = None
                 self._heard(problem, self._config, log)
-        elif self._at_once or now >= self._next:
-            failures = self._failed_look_ups()
-            wanted = self._at_once or self._down or failures > self._failures
-            self._next, self._at_once, self._failures = now + EVERY, False, failures
+        elif self._next == 0.0 and not self._down:
+            self._next, (self._failures, self._answers) = now + FIRST, self._counts()
+        elif now >= self._next:
+            failures, answers = self._counts()
+            unknown = self._new and answers == self._answers
+            wanted = self._down or unknown or failures > self._failures
+            self._next, self._new, self._failures = now + EVERY, False, failures
             if wanted:
                 with contextlib.suppress(OSError):  # no process to be had: the next time
                     self._asking = self._start(self._config)
@@ -93,9 +103,11 @@ class DnsWatch:
         if self._asking is not None:
             self._asking.disown()
 
-    def _failed_look_ups(self) -> int:
-        """Of all workers that ever lived."""
-        return sum(self._board.slot(number).counters[INDEX["dns_failures"]] for number in range(self._board.slots))
+    def _counts(self) -> tuple[int, int]:
+        """Questions without and with an answer, of all workers that ever lived."""
+        slots = [self._board.slot(number).counters for number in range(self._board.slots)]
+        asked, failed = (sum(counters[INDEX[name]] for counters in slots) for name in ("dns_queries", "dns_failures"))
+        return failed, max(0, asked - failed)
 
     def _heard(self, problem: str, config: Config, log: Log) -> None:
         if problem and not self._told:
