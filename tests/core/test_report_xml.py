@@ -1,5 +1,8 @@
 """Aggregate reports satisfy RFC 9990's and RFC 7489's schemas, and ours, whatever was stored (SPEC B.8, C.5, C.7)."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -147,3 +150,37 @@ def test_an_invalid_report_is_not_written() -> None:
 def test_the_same_report_is_the_same_octets() -> None:
     """RFC 9990 3.5.2: a report sent again is the same report."""
     assert compressed(render(feedback(ROW), "rfc9990")) == compressed(render(feedback(ROW), "rfc9990"))
+
+
+PACKAGE = str(Path(__file__).parents[2] / "milter")
+FIRST_USE = """
+import threading
+from lxml import etree
+from dmarc_milter.report import xml
+
+begin, wrong = threading.Barrier(8), []
+
+def first(form):
+    begin.wait()
+    try:
+        xml.check(etree.Element("feedback"), form)
+    except xml.InvalidReport:
+        return
+    except Exception as error:
+        wrong.append(error)
+
+threads = [threading.Thread(target=first, args=(form,)) for form in ("rfc9990", "rfc7489") * 4]
+for each in threads:
+    each.start()
+for each in threads:
+    each.join()
+assert not wrong, wrong
+"""
+
+
+def test_the_first_reports_of_a_process_may_be_written_by_several_threads() -> None:
+    """Of two threads that read their first schema at once libxml2 leaves a process that can read none any more."""
+    for _ in range(8):
+        command, environment = [sys.executable, "-c", FIRST_USE], os.environ | {"PYTHONPATH": PACKAGE}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr

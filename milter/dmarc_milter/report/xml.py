@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import gzip
-from functools import cache
 from importlib.resources import files
+from typing import get_args
 
 from lxml import etree
 
@@ -13,6 +13,16 @@ from dmarc_milter.report.aggregate import Feedback, Format, Node, document
 NAMESPACE = "urn:ietf:params:xml:ns:dmarc-2.0"
 MAX_TEXT = 1000
 """Characters of one element's text; all of ours are shorter, stored facts are bounded too."""
+
+
+def _schema(form: Format) -> etree.XMLSchema:
+    text = files("dmarc_milter.report").joinpath("schema", f"{form}.xsd").read_bytes()
+    return etree.XMLSchema(etree.fromstring(text))
+
+
+_SCHEMAS: dict[Format, etree.XMLSchema] = {form: _schema(form) for form in get_args(Format)}
+"""Read while the module is imported, which only one thread does: of two that read their first schema at once libxml2 leaves a process
+that can read none."""
 
 
 class InvalidReport(Exception):
@@ -33,7 +43,7 @@ def compressed(xml: bytes) -> bytes:
 
 def check(root: etree._Element, form: Format) -> None:
     """Raises InvalidReport."""
-    schema = _schema(form)
+    schema = _SCHEMAS[form]
     if not schema.validate(root):
         raise InvalidReport(str(schema.error_log))
 
@@ -63,9 +73,3 @@ def _fill(parent: etree._Element, nodes: list[Node], prefix: str) -> None:
             child.text = legal(content) if content else None
         else:
             _fill(child, content, prefix)
-
-
-@cache
-def _schema(form: Format) -> etree.XMLSchema:
-    text = files("dmarc_milter.report").joinpath("schema", f"{form}.xsd").read_bytes()
-    return etree.XMLSchema(etree.fromstring(text))
