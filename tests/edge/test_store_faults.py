@@ -18,7 +18,7 @@ from dmarc_milter.edge.ledger.database import SqliteDatabase, StoreError, attemp
 from dmarc_milter.edge.ledger.drain import drain, keep_draining
 from dmarc_milter.edge.ledger.schema import STEPS
 from dmarc_milter.edge.ledger.spool import Spool
-from dmarc_milter.edge.ledger.spoolfile import SpoolFile, prepare
+from dmarc_milter.edge.ledger.spoolfile import SpoolFile, SpoolRow, prepare
 from dmarc_milter.edge.ledger.status import spool_status, store_status
 from dmarc_milter.edge.ledger.store import Store
 from fakes.evaluations import evaluation
@@ -159,24 +159,53 @@ def test_flt_08_postgresql_stopped_under_load_loses_and_doubles_nothing(postgres
 
 
 def test_the_drain_says_once_that_the_store_is_away_and_once_that_it_is_back(
-    spool: SpoolFile, store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    spool: SpoolFile, store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One log line, not one every few seconds."""
+    """One log line, not one every few seconds; tried again after 10 s, 20 s, and then at most every 20 s."""
     other = sqlite3.connect(tmp_path / "reports.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     waits: list[float] = []
+    tried: set[float] = set()
+    look = SpoolFile.batch
+
+    def seen(self: SpoolFile, limit: int) -> list[tuple[int, SpoolRow]]:
+        tried.add(sum(waits))
+        return look(self, limit)
 
     def wait(seconds: float) -> bool:
         waits.append(seconds)
-        if len(waits) == 4:
+        if sum(waits) == 55:
             other.execute("ROLLBACK")
-        return len(waits) == 6
+        return sum(waits) == 80
 
+    monkeypatch.setattr(SpoolFile, "batch", seen)
     keep_draining(spool, store, wait, interval=5.0, longest=20.0)
     other.close()
-    assert waits == [10.0, 20.0, 20.0, 20.0, 5.0, 5.0]
+    assert sorted(tried) == [0, 10, 30, 50, 70, 75]
+    assert max(waits) == 5
     assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
     assert "10 messages" in caplog.text
+
+
+def test_while_the_store_is_away_the_drain_empties_the_journal(store: Store, tmp_path: Path) -> None:
+    """FLT-08: else a message would do it, and wait for the disk."""
+    other = sqlite3.connect(tmp_path / "reports.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    path = tmp_path / "spool.db"
+    mail, file = Spool(path), SpoolFile(path)
+    rounds = 0
+
+    def wait(_seconds: float) -> bool:
+        nonlocal rounds
+        rounds += 1
+        return rounds == 6 or not all(mail.put(spool_row(evaluation())._replace(sample=b"x" * 50_000)) for _ in range(40))
+
+    keep_draining(file, store, wait)
+    assert rounds == 6
+    assert path.stat().st_size > 4 * 40 * 50_000, "in the journal still"
+    assert path.with_name("spool.db-wal").stat().st_size < 3 * 40 * 52_000, "the journal grows on"
+    for each in (mail, file, other):
+        each.close()
 
 
 def test_the_drain_does_not_say_that_messages_wait_in_a_spool_that_fails(

@@ -50,7 +50,10 @@ def _identity(spool: SpoolFile, store: Store) -> str:
 
 
 def keep_draining(spool: SpoolFile, store: Store, stop: Callable[[float], bool], *, interval: float = 5.0, longest: float = 60.0) -> None:
-    """`drain` every `interval` seconds until `stop(seconds)`, which waits, returns true; while it fails less often."""
+    """`drain` every `interval` seconds until `stop(seconds)`, which waits, returns true; while it fails less often.
+
+    The spool's journal is moved into its file meanwhile, so that the mail path never has to, which would wait for the disk.
+    """
     wait, problem = interval, ""
     while True:
         started = time.monotonic()
@@ -63,5 +66,10 @@ def keep_draining(spool: SpoolFile, store: Store, stop: Callable[[float], bool],
             LOG.warning("drain: works again, %d messages in %.1f s", drained.messages, time.monotonic() - started)
         problem = drained.problem
         wait = min(wait * 2, longest) if problem else interval
-        if stop(wait):
-            return
+        waited = 0.0
+        while waited < wait:
+            if stop(min(interval, wait - waited)):
+                return
+            waited += interval
+            if problem:
+                spool.checkpoint()

@@ -66,7 +66,7 @@ class SpoolRow(NamedTuple):
 
 
 class SpoolFile:
-    """One connection, used by one thread. Every method raises SpoolError and nothing else."""
+    """One connection, used by one thread. A method that fails raises SpoolError and nothing else."""
 
     def __init__(self, path: Path, options: SpoolOptions = SpoolOptions()) -> None:
         self.path = path
@@ -156,6 +156,11 @@ class SpoolFile:
             self._open().execute("DELETE FROM spool WHERE seq <= ?", (through,))
         except sqlite3.Error as error:
             raise self._failed(error) from None
+
+    def checkpoint(self) -> None:
+        """Move the journal into the file as far as nobody is in the way. Never raises: where it fails others will say so."""
+        with suppress(SpoolError, sqlite3.Error):
+            self._open().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
     def _open(self) -> sqlite3.Connection:
         """The connection; made, with its file and schema, when there is none."""
