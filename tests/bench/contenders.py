@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,6 +136,8 @@ def process(command: Sequence[str], path: str, **more: Any) -> Iterator[int]:
         except subprocess.TimeoutExpired:
             running.kill()
             running.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGKILL)  # what it forked and left behind
 
 
 def listens(path: str) -> bool:
