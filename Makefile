@@ -70,7 +70,7 @@ soak: $(VENV)/.ready-test .test/.ready
 
 ## make bench   cost, rate, latency and memory beside an empty pymilter, and beside rspamd, OpenDKIM and OpenDMARC after make bench-peers
 .PHONY: bench bench-peers profile
-bench: $(VENV)/.ready-test
+bench: $(VENV)/.ready-test .test/.ready
 	@cd tests && PYTHONPATH=../milter:. ../$(VENV)/bin/python -m bench
 
 bench-peers:
