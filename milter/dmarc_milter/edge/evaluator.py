@@ -63,6 +63,16 @@ class MessageResolvers(Protocol):
         ...
 
 
+def attempt_ids() -> Callable[[], str]:
+    """Gives one process's ids of delivery attempts, 32 hexadecimal digits each."""
+    return partial(_next_id, secrets.token_hex(6), itertools.count())
+
+
+def _next_id(prefix: str, numbers: Iterator[int]) -> str:
+    """Unique to a delivery attempt, and in the order of time: milliseconds since 1970, the process's random part, a number."""
+    return f"{time.time_ns() // 1_000_000:012x}{prefix}{next(numbers):08x}"
+
+
 @dataclass(frozen=True, slots=True)
 class Tools:
     """What a worker has once, for all messages."""
@@ -82,7 +92,7 @@ class Tools:
     """What is kept for a failure report, redacted; None where none is asked for, or failure reports are off."""
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     sample: Callable[[], float] = field(default_factory=lambda: partial(random.Random(secrets.randbits(128)).uniform, 0.0, 99.999999))  # noqa: S311 - pct is no secret
-    new_id: Callable[[], str] = field(default_factory=lambda: partial(_next_id, secrets.token_hex(6), itertools.count()))
+    new_id: Callable[[], str] = field(default_factory=attempt_ids)
     executor: Threads = field(default_factory=lambda: Threads(THREADS, "evaluate"))
 
 
@@ -258,11 +268,6 @@ class _Prepared:
         self.plan = planned
         self.wants_body = bool(wanted)
         self.hasher = BodyHasher(wanted)
-
-
-def _next_id(prefix: str, numbers: Iterator[int]) -> str:
-    """Unique to a delivery attempt, and in the order of time: milliseconds since 1970, the process's random part, a number."""
-    return f"{time.time_ns() // 1_000_000:012x}{prefix}{next(numbers):08x}"
 
 
 def remove_unread(headers: Headers) -> tuple[Action, ...]:
