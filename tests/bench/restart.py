@@ -7,11 +7,17 @@ import signal
 import statistics
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 from fakes.daemon import Daemon, wait_for
 
 KILLS = 10
+
+
+def replaced(daemon: Daemon, old: int) -> bool:
+    """Whether another worker runs in the place of this one."""
+    return daemon.workers() not in ([], [old])
 
 
 def measure(kills: int = KILLS) -> tuple[list[float], list[float]]:
@@ -22,7 +28,7 @@ def measure(kills: int = KILLS) -> tuple[list[float], list[float]]:
             (old,) = daemon.workers()
             began = time.monotonic()
             os.kill(old, signal.SIGKILL)
-            wait_for(lambda old=old: daemon.workers() not in ([], [old]))  # type: ignore[misc]
+            wait_for(partial(replaced, daemon, old))
             forked.append(time.monotonic() - began)
             daemon.client().close()  # waits in the shared socket until somebody takes it
             served.append(time.monotonic() - began)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from bench.corpus import Sample, load_or_make
 from bench.place import dns_server
@@ -86,9 +87,9 @@ def main() -> None:
     arguments = parser.parse_args()
     corpus = load_or_make(arguments.folder)
     at_once = AtOnce()
-    evaluator.Threads = lambda *_: at_once  # type: ignore[assignment,misc]
     ttl = 0 if arguments.cold else 3600
     with (
+        patch.object(evaluator, "Threads", lambda *_: at_once),
         tempfile.TemporaryDirectory() as folder,
         dns_server(corpus.zone, ttl=ttl, private=False) as dns,
         sessions(Path(folder), dns.nameserver) as make,

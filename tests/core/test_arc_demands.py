@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from dmarc_milter.arc import ArcStatus
 from fakes.dns_zone import Zone
 from fakes.received import chain
 from fakes.sealer import seal, seal_all
-from fakes.signer import SIGNED_AT, Signer, Style, header_fields
+from fakes.signer import SIGNED_AT, Field, Signer, Style, header_fields
 
 
 def public_key(modulus: int) -> str:
@@ -70,9 +71,9 @@ def doubled(raw: bytes, name: str, instance: int = 1, *, below: bool = False) ->
     return b"".join(title + b":" + value + b"\r\n" for title, value in both) + b"\r\n" + body
 
 
-def message(tag: str, value: str | None, **how: object) -> bytes:
+def message(tag: str, value: str | None) -> bytes:
     """Sealed with this tag in the message signature, truly over it."""
-    return seal(NOTE, NEAR, message_tags={tag: value}, **how)  # type: ignore[arg-type]
+    return seal(NOTE, NEAR, message_tags={tag: value})
 
 
 def own(tag: str, value: str | None) -> bytes:
@@ -279,8 +280,8 @@ def differing() -> bytes:
 class Mixed(Signer):
     """Signs messages as FAR, seals as itself."""
 
-    def field(self, raw: bytes, **how: object) -> tuple[bytes, bytes]:  # type: ignore[override]
-        return FAR.field(raw, **how)  # type: ignore[arg-type]
+    def field(self, raw: bytes, **how: Any) -> Field:
+        return FAR.field(raw, **how)
 
 
 ALL = {

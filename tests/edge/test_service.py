@@ -265,7 +265,7 @@ def test_reload_replaces_the_workers_and_drops_nothing(daemon: Daemon) -> None:
     for number in range(3):
         daemon.configure({"authentication": {"authserv_id": f"new{number}.example.com"}})
         daemon.signal(signal.SIGHUP)
-        assert wait_for(lambda number=number: len(daemon.events("ready")) == number + 2)  # type: ignore[misc]
+        assert daemon.logged("ready", number + 2)
     stop.set()
     for each in threads:
         each.join()
@@ -335,7 +335,7 @@ def test_a_reload_names_the_keys_that_need_a_restart(daemon: Daemon) -> None:
     for number, changed in enumerate(files):
         daemon.configure({"milter": tables["milter"] | {"workers": 2} | changed})
         daemon.signal(signal.SIGHUP)
-        assert wait_for(lambda number=number: len(daemon.events("reload")) == number + 1)  # type: ignore[misc]
+        assert daemon.logged("reload", number + 1)
     assert wait_for(lambda: len(daemon.events("reload")) == 3)
     (line,) = daemon.events("restart_needed")
     assert "level=warning" in line
@@ -359,7 +359,7 @@ def test_a_replaced_unix_socket_leaves_no_path(daemon: Daemon) -> None:
     for number, path in enumerate(paths):
         daemon.configure({"milter": {"socket": f"unix:{path}"}})
         daemon.signal(signal.SIGHUP)
-        assert wait_for(lambda number=number: len(daemon.events("ready")) == number + 2)  # type: ignore[misc]
+        assert daemon.logged("ready", number + 2)
         assert ask(opened(daemon)).code == 250
     assert wait_for(lambda: not paths[0].exists())
     assert paths[1].exists()

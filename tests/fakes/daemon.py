@@ -132,6 +132,10 @@ class Daemon:
                 os.kill(pid, signal.SIGKILL)
         return code
 
+    def logged(self, event: str, count: int) -> bool:
+        """Whether the log comes to hold exactly so many of these events in time."""
+        return wait_for(lambda: len(self.events(event)) == count)
+
     def signal(self, number: signal.Signals) -> None:
         assert self.process is not None
         self.process.send_signal(number)

@@ -53,8 +53,8 @@ def test_every_command_of_the_readme_works() -> None:
             eventually(lambda: answers(port), what=f"make run serves\n{shell.output()}")
             words = ["mode: enforce", f"socket: inet:{port}@127.0.0.1", f"store: sqlite:///{folder}/.run/reports.db"]
             words += [line(socket_address(f"inet:{port}@127.0.0.1")) for line in (setup_lines.postfix_main_cf, setup_lines.sendmail_mc)]
-            for word in words:  # the port answers before all of them are printed
-                eventually(lambda word=word: word in shell.output(), what=f"serve prints {word}")  # type: ignore[misc]
+            # The port answers before all of them are printed.
+            eventually(lambda: all(word in shell.output() for word in words), what=f"serve prints {words}\n{shell.output()}")
             assert "runs already" in shell.run(run, allowed={2})
             shell.run(attach.replace("8893", str(port)))
             eventually(lambda: arrives(postfix) and marked(postfix), what=f"a message is marked\n{shell.output()}")

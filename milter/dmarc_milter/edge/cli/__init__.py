@@ -63,7 +63,7 @@ def _open_streams() -> None:
     """A stream that was closed for us (`>&-`) is a sink."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - for as long as the process lives
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
 
 
 def _silence(stream: TextIO) -> None:
