@@ -93,6 +93,21 @@ def test_sequence_numbers_are_never_used_again(path: Path) -> None:
     file.close()
 
 
+def test_workers_that_open_a_new_spool_at_once_wait_for_each_other(tmp_path: Path) -> None:
+    def opened(path: Path, together: threading.Barrier, name: str) -> None:
+        file = SpoolFile(path)
+        together.wait()
+        file.write([SpoolRow(name, b"{}")])
+        file.close()
+
+    with ThreadPoolExecutor(4) as executor:
+        for number in range(40):
+            path, together = tmp_path / f"{number}.db", threading.Barrier(4)
+            for waiting in [executor.submit(opened, path, together, str(each)) for each in range(4)]:
+                waiting.result()
+            assert SpoolFile(path).waiting() == 4
+
+
 def test_a_lock_held_for_long_costs_one_wait_and_no_message(spool: Spool, path: Path) -> None:
     """STO-02, DB locked: one message waits, the next ones do not, and all are written when the lock is gone."""
     prepare(path)

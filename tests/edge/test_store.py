@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -90,6 +91,20 @@ def test_hosts_that_upgrade_at_once_apply_each_step_once(store_url: str) -> None
     assert sorted(applied) == sorted(name for name, _ in schema.STEPS)
     for each in databases:
         each.close()
+
+
+def test_processes_that_open_a_new_file_at_once_wait_for_each_other(tmp_path: Path) -> None:
+    """The first start: serve, web and the report timer open the same file, which one of them makes."""
+
+    def opened(path: Path, together: Barrier) -> None:
+        together.wait()
+        Store.open(f"sqlite:///{path}").close()
+
+    with ThreadPoolExecutor(4) as executor:
+        for number in range(40):
+            path, together = tmp_path / f"{number}.db", Barrier(4)
+            for waiting in [executor.submit(opened, path, together) for _ in range(4)]:
+                waiting.result()
 
 
 def test_a_newer_store_is_refused(store_url: str) -> None:  # noqa: F811

@@ -152,6 +152,20 @@ class _SqliteTransaction:
         return found
 
 
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=BUSY_WAIT, isolation_level=None, check_same_thread=False)
+    try:
+        spoolfile.write_ahead(connection, BUSY_WAIT)
+        connection.execute("PRAGMA cache_size=-32768")  # KiB: ids and keys are random, their indexes are touched all over
+        connection.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT}")
+        connection.execute("PRAGMA journal_size_limit=67108864")
+        connection.execute("PRAGMA synchronous=FULL")  # the spool forgets what the store has said it holds
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
 class SqliteDatabase:
     """The store on one machine. A damaged file is moved aside, never overwritten, and a new one is made."""
 
@@ -187,12 +201,7 @@ class SqliteDatabase:
             except OSError as error:
                 raise StoreError("refused", f"{self.path}: {error.strerror}") from None
             self._inode = spoolfile.inode(self.path)
-            self._connection = sqlite3.connect(self.path, timeout=BUSY_WAIT, isolation_level=None, check_same_thread=False)
-            self._connection.execute("PRAGMA journal_mode=WAL")
-            self._connection.execute("PRAGMA cache_size=-32768")  # KiB: ids and keys are random, their indexes are touched all over
-            self._connection.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT}")
-            self._connection.execute("PRAGMA journal_size_limit=67108864")
-            self._connection.execute("PRAGMA synchronous=FULL")  # the spool forgets what the store has said it holds
+            self._connection = _connect(self.path)
         return self._connection
 
     def _failed(self, error: sqlite3.Error) -> StoreError:

@@ -238,7 +238,7 @@ def inode(path: Path) -> tuple[int, int] | None:
 def _connect(path: Path, options: SpoolOptions) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=options.wait, isolation_level=None, check_same_thread=False)
     try:
-        connection.execute("PRAGMA journal_mode=WAL")
+        write_ahead(connection, options.wait)
         connection.execute(f"PRAGMA synchronous={options.synchronous}")
         connection.execute(f"PRAGMA max_page_count={max(options.max_bytes // PAGE, 64)}")
         connection.execute(f"PRAGMA wal_autocheckpoint={options.checkpoint}")
@@ -248,6 +248,23 @@ def _connect(path: Path, options: SpoolOptions) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def write_ahead(connection: sqlite3.Connection, wait: float) -> None:
+    """Switch the file to a write-ahead log, which it stays at; `wait` in seconds. Raises sqlite3.Error.
+
+    SQLite's own time-out does not cover this step: of several processes that open a new file at once, some are refused at once.
+    """
+    latest = time.monotonic() + wait
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= latest:
+                raise
+            time.sleep(0.005)
+        else:
+            return
 
 
 def _upgrade(connection: sqlite3.Connection) -> None:
