@@ -22,11 +22,11 @@ JOBS: Final = 512
 COUNTERS: Final = 256
 """Counters of each worker: edge/metrics.py names them."""
 POISON: Final = 1024
-_JOB = struct.Struct("=d16s")
-_NO_JOBS: Final = bytes(JOBS * 24)
+_IDLE: Final = bytes(8 * JOBS)
 _HEAD: Final = 4  # words: heartbeat, sessions, reserved, reserved
-_SLOT: Final = 8 * (_HEAD + COUNTERS) + JOBS * 24
-_POISON_ENTRY: Final = 24  # fingerprint, expiry
+_SLOT: Final = 8 * (_HEAD + COUNTERS) + JOBS * (8 + FINGERPRINT)  # begins of jobs, then their fingerprints
+_POISON: Final = struct.Struct("=d16s")  # expiry, fingerprint
+_POISON_ENTRY: Final = _POISON.size
 
 
 class Job(NamedTuple):
@@ -68,7 +68,7 @@ class Board:
         if not used:
             return False
         for index in range(min(used, POISON)):
-            expiry, found = _JOB.unpack_from(self._memory, 8 + index * _POISON_ENTRY)
+            expiry, found = _POISON.unpack_from(self._memory, 8 + index * _POISON_ENTRY)
             if found == fingerprint and expiry > now:
                 return True
         return False
@@ -77,7 +77,7 @@ class Board:
         """Replace the list: fingerprint -> expiry, at most POISON of them. The supervisor's alone."""
         entries = list(poison.items())[-POISON:]
         for index, (fingerprint, expiry) in enumerate(entries):
-            _JOB.pack_into(self._memory, 8 + index * _POISON_ENTRY, expiry, fingerprint)
+            _POISON.pack_into(self._memory, 8 + index * _POISON_ENTRY, expiry, fingerprint)
         self._count[0] = len(entries)
 
 
@@ -89,6 +89,9 @@ class Slot:
         self._words = view[: 8 * _HEAD].cast("Q")
         self.counters = view[8 * _HEAD : 8 * (_HEAD + COUNTERS)].cast("Q")
         self._jobs = view[8 * (_HEAD + COUNTERS) :]
+        # Not by struct, which writes octet by octet: half a moment looks like an evaluation that takes for ever.
+        self._since = self._jobs[: 8 * JOBS].cast("d")
+        self._fingerprints = self._jobs[8 * JOBS :]
         self._free = list(range(JOBS - 1, -1, -1))
         self._lock = threading.Lock()
 
@@ -127,18 +130,19 @@ class Slot:
         with self._lock:
             index = self._free.pop() if self._free else -1
         if index >= 0:
-            _JOB.pack_into(self._jobs, index * 24, time.monotonic(), fingerprint)
+            self._fingerprints[index * FINGERPRINT : (index + 1) * FINGERPRINT] = fingerprint
+            self._since[index] = time.monotonic()
         try:
             yield
         finally:
             if index >= 0:
-                _JOB.pack_into(self._jobs, index * 24, 0.0, bytes(FINGERPRINT))
+                self._since[index] = 0.0
                 with self._lock:
                     self._free.append(index)
 
     def jobs(self) -> tuple[Job, ...]:
         """What is in evaluation."""
-        if bytes(self._jobs) == _NO_JOBS:
+        if bytes(self._since) == _IDLE:
             return ()
-        found = (Job(*_JOB.unpack_from(self._jobs, index * 24)) for index in range(JOBS))
-        return tuple(job for job in found if job.since)
+        begun = [(index * FINGERPRINT, since) for index, since in enumerate(self._since.tolist()) if since]
+        return tuple(Job(since, bytes(self._fingerprints[start : start + FINGERPRINT])) for start, since in begun)
