@@ -98,7 +98,10 @@ class Crew:
         number = self._free_slot()
         slot = self.board.slot(number)
         slot.reset()
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            raise NoProcess(error.strerror or str(error)) from None
         try:
             pid = os.fork()
         except OSError as error:
@@ -146,7 +149,7 @@ class Crew:
                 yield one, os.waitstatus_to_exitcode(status)
 
     def check_life(self, now: float, deadline: float) -> None:
-        """Kill what shows no sign of life or has passed the deadline of an evaluation."""
+        """Kill what shows no sign of life, has passed the deadline of an evaluation, or does not become ready."""
         hung = max(MIN_HUNG, min(HUNG, deadline))
         for one in self:
             if one.killed_for:
@@ -155,7 +158,7 @@ class Crew:
             if overdue:
                 one.guilty = overdue
                 one.kill(f"an evaluation took more than {deadline:g} s")
-            elif now - one.slot.heartbeat > hung:
+            elif one.ready and now - one.slot.heartbeat > hung:
                 one.kill(f"no sign of life for {hung:g} s")
             elif not one.ready and now - one.started > STARTING:
                 one.kill(f"not ready after {STARTING:g} s")

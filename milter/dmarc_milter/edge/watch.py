@@ -70,7 +70,12 @@ class Watch:
             self._pid = 0
             self._start_after = now + PAUSE
         if self._sock is not None and self._config is not None and not self._pid and now >= self._start_after:
-            self._pid = os.fork()
+            try:
+                self._pid = os.fork()
+            except OSError as error:
+                log.error("no_process", failure=error.strerror or str(error))
+                self._start_after = now + PAUSE
+                return
             if self._pid == 0:
                 _become(self._sock, self._board, self._config)
 

@@ -74,6 +74,7 @@ def run(config: Config, build: Build, sock: socket.socket, control: socket.socke
         except Exception as error:
             control.sendall(FAILED + f"{error or type(error).__name__}".replace("\n", " ").encode("utf-8", "replace")[:500])
             raise
+        slot.beat()
         control.sendall(READY)
         pulse = _Pulse(slot, service, log)
         _obey(slot, control, pulse.beat, lambda: _replace(listening, family))
