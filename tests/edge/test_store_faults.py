@@ -108,6 +108,21 @@ def test_sto_02_a_store_that_disappears_is_made_anew(store: Store, tmp_path: Pat
     spool.close()
 
 
+@pytest.mark.parametrize("waiting", [0, 3])
+def test_sto_02_the_drain_follows_when_the_spool_was_moved_aside(store: Store, spool: SpoolFile, tmp_path: Path, waiting: int) -> None:
+    """A worker met damage that the drain does not meet: what comes after it is in another file."""
+    assert drain(spool, store) == (10, "")
+    worker = SpoolFile(spool.path)
+    worker.write([spool_row(evaluation()) for _ in range(waiting)])
+    aside = spool.path.with_name("aside")
+    for tail in ("-wal", "-shm", ""):
+        Path(f"{spool.path}{tail}").rename(f"{aside}{tail}")
+    worker.write([spool_row(evaluation()) for _ in range(2)])
+    assert drain(spool, store) == (2, "")
+    assert (worker.waiting(), total(store)) == (0, 12)
+    worker.close()
+
+
 def test_sto_02_a_newer_store_is_left_alone(spool: SpoolFile, tmp_path: Path) -> None:
     """STO-02, wrong schema."""
     url = upgraded(f"sqlite:///{tmp_path}/reports.db")

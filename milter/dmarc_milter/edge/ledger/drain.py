@@ -30,6 +30,7 @@ def drain(spool: SpoolFile, store: Store, *, batch: int = BATCH, stop: Callable[
     """Until the spool is empty, `stop` says so, or spool or store fail. Never raises for either; what is not applied stays."""
     messages = 0
     identity = ""
+    spool.follow()  # only here: rows, identity and what is deleted belong to one file
     try:
         while not stop() and (rows := spool.batch(batch)):
             identity = identity or _identity(spool, store)

@@ -162,6 +162,11 @@ class SpoolFile:
         with suppress(SpoolError, sqlite3.Error):
             self._open().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
+    def follow(self) -> None:
+        """Let go of a file that the path no longer names: somebody moved it aside, and messages go to another one."""
+        if self._connection is not None and self._inode != inode(self.path):
+            self.close()
+
     def _open(self) -> sqlite3.Connection:
         """The connection; made, with its file and schema, when there is none."""
         if self._connection is None:
