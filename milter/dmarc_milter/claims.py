@@ -37,6 +37,8 @@ class _Fold(dict[int, str | None]):
 FOLD = _Fold(STOPS | dict.fromkeys(DROPPED))  # None, unlike "", keeps ASCII on the fast path of str.translate
 UNSEEN = dict.fromkeys(DROPPED - {9, 10, 13, 0xFFFD})
 LOOSE = dict.fromkeys(map(ord, ' \t\r\n"\\'))
+# Octets that are no UTF-8, as surrogate escapes: of these 0x85 ends a line for who reads Latin-1 (NEL).
+OCTETS = dict.fromkeys(range(0xDC80, 0xDD00), "\ufffd") | {0xDC85: "\x85"}
 
 
 def claims(value: bytes, ids: Sequence[str]) -> bool:
@@ -46,7 +48,9 @@ def claims(value: bytes, ids: Sequence[str]) -> bool:
     whose beginning cannot be understood, that has a comment or quotation without an end, or that is over MAX_FIELD octets is
     ours when one of `ids` stands anywhere in it. One whose id is lost in a comment or quotation without an end counts too.
     """
-    text = value.decode("utf-8", "replace")
+    text = value.decode("utf-8", "surrogateescape")
+    if not text.isascii():
+        text = text.translate(OCTETS)
     ours = _spellings(tuple(ids))
     return _claimed(text, ours) or ("=?" in text and _claimed(readings.decode_words(text[:MAX_FIELD]), ours))
 
@@ -109,7 +113,7 @@ class _Head:
     """The beginning of a field, up to what ends an authserv-id. `pieces` are what white space and comments separate.
 
     `understood`: CFWS authserv-id [CFWS version] [CFWS] (";" / end), as RFC 8601 2.2 has it, or a method where the id is missing;
-    an instance (RFC 8617 4.1.1) is none.
+    an instance (RFC 8617 4.1.1) is none, nor is a quotation or a compatibility character that stands for more than a name.
     """
 
     pieces: tuple[str, ...]
@@ -124,6 +128,11 @@ class _Head:
             yield joined.partition("/")[0]
 
 
+def _is_plain(piece: str) -> bool:
+    """Whether nothing in the piece ends an authserv-id for a reader who takes quotes off or maps characters first."""
+    return "\ufffd" not in piece and PIECE.fullmatch(piece.translate(FOLD)) is not None
+
+
 def _head(text: str) -> _Head:
     pieces: list[str] = []
     position = 0
@@ -134,7 +143,7 @@ def _head(text: str) -> _Head:
                 valued = text[position : position + 1] == "="
                 versioned = len(pieces) == 2 and not pieces[1].strip(domain.DIGITS) and not valued
                 alone = len(pieces) == 1 and not (valued and pieces[0] in ("i", "I"))
-                return _Head(tuple(pieces), (alone or versioned) and "\ufffd" not in pieces[0])
+                return _Head(tuple(pieces), (alone or versioned) and _is_plain(pieces[0]))
             piece, end = word(text, position, PIECE)
         except Unreadable:
             break
