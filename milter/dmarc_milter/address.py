@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from dmarc_milter import mailbox_list, readings
@@ -15,6 +15,8 @@ MAX_CANDIDATES = 4
 """Domains looked at under malformed_from = "strictest" (DESIGN.md, Decisions)."""
 MAX_REMEMBERED = 400
 """Octets of a From value that is worth remembering."""
+UNREAD = b"\0"
+"""Stands for the value of a From field that was counted but not kept; no MTA hands over a NUL."""
 MAX_PATH = 4096
 """Octets of a path that are looked at; RFC 5321 4.5.3.1.3 gives it 256."""
 
@@ -25,7 +27,7 @@ class Author:
 
     Well-formed: `domain` set, `malformed` empty: every reading of the one From field gives this domain.
     Otherwise `domain` is None, `malformed` says why (fixed vocabulary), and `candidates` are the domains that any lenient
-    reader could see, in order of appearance, at most MAX_CANDIDATES; `more` is true when there were more than that.
+    reader could see, in order of appearance, at most MAX_CANDIDATES; `more` is true when there were, or may be, more than that.
     """
 
     domain: Domain | None
@@ -67,6 +69,8 @@ def _usual(value: bytes) -> Author:
 def _author(from_fields: Sequence[bytes]) -> Author:
     if not from_fields:
         return Author(None, "no From field")
+    if UNREAD in from_fields:  # what it names is unknown, which must not be to the sender's advantage
+        return replace(_malformed("From field beyond the limits", [each for each in from_fields if each != UNREAD]), more=True)
     if len(from_fields) > 1:
         return _malformed("several From fields", from_fields)
     value = from_fields[0]

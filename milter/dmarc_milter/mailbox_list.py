@@ -92,6 +92,9 @@ CFWS = (_Kind.SPACE, _Kind.COMMENT)
 AT, OPEN, CLOSE = _Token(_Kind.SPECIAL, b"@"), _Token(_Kind.SPECIAL, b"<"), _Token(_Kind.SPECIAL, b">")
 # A commercial at that compatibility mapping turns into "@": full width and small.
 OTHER_ATS = ("\uff20", "\ufe6b")
+# Marks, embeddings, overrides and isolates of the bidirectional algorithm (UAX 9 2): with one of them in it, an address is shown
+# with its end before its beginning, so that the local part is read as the domain.
+DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def _tokens(value: bytes) -> list[_Token]:
@@ -275,6 +278,8 @@ def _addr_spec_domain(tokens: list[_Token]) -> Domain:
         raise _NotStrict("white space in an address")
     if len(kept) != 3 or kept[1] != AT:
         raise _NotStrict("not an address")
+    if not DIRECTIONS.isdisjoint(b"".join(token.text for token in tokens[start:end]).decode("utf-8", "replace")):
+        raise _NotStrict("direction mark in an address")
     local, host = kept[0], kept[2]
     if local.kind not in (_Kind.ATOM, _Kind.QUOTED):
         raise _NotStrict("not an address")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dmarc_milter.address import MAX_CANDIDATES, Author, ReversePath, author, path_domain, reverse_path
+from dmarc_milter.address import MAX_CANDIDATES, UNREAD, Author, ReversePath, author, path_domain, reverse_path
 from dmarc_milter.domain import Domain, Malformed, parse
 from dmarc_milter.mailbox_list import MAX_MAILBOXES, MAX_TOKENS
 from fakes.growth import is_linear, seconds
@@ -48,6 +48,8 @@ WELL_FORMED = [
     ("WL-05", b"=?utf-8?Q?admin=40legit.example?= <a@attack.example>", ATTACK),
     ("WL-09", b"<a@xn--lgit-csa.example>", "xn--lgit-csa.example"),
     ("WL-09", "\u202enimda <a@attack.example>".encode(), ATTACK),
+    ("WL-09", "admin@legit.example (\u05d0\u05d1\u200f)".encode(), LEGIT),
+    ("FRM-34", "<\u05d0\u05d1\u05d2@legit.example>".encode(), LEGIT),
     ("DESIGN dots", b"J. R. Doe <john@legit.example>", LEGIT),
     ("DESIGN 8-bit", b"J\xf6hn D\xc3\xb6e <john@legit.example>", LEGIT),
     ("DESIGN same @", b"admin@legit.example <admin@legit.example>", LEGIT),
@@ -106,6 +108,9 @@ MALFORMED = [
     ("FRM-22", "<admin@\u202elegit.example>".encode(), [LEGIT]),
     ("FRM-22", "<admin@legit.ex\u034fample>".encode(), ["legit.ex", LEGIT]),
     ("FRM-22", "<admin@legit.ex\ufe0fample>".encode(), ["legit.ex", LEGIT]),
+    ("FRM-22", "<\u202emoc.tigel@attack.example>".encode(), [ATTACK]),
+    ("FRM-22", '"\u2067moc.tigel"@attack.example'.encode(), [ATTACK]),
+    ("FRM-22", "<a(\u202e)@attack.example>".encode(), [ATTACK]),
     ("FRM-23", b"<admin@legit.\xe9xample>", ["legit.xn--xample-9ua", "legit"]),
     ("FRM-23", b"<admin@legit.example\xff>", [LEGIT]),
     ("FRM-23", b"<admin@legit\xff.example>", [LEGIT, "legit"]),
@@ -195,6 +200,15 @@ def test_identical_from_fields_are_malformed() -> None:
 def test_no_from_field_is_malformed() -> None:
     """ESP-09, -11, -12, -13, FRM-01: Sender and Resent-From are never the author (RFC 9989 4.2)."""
     assert author([]) == Author(None, "no From field")
+
+
+@pytest.mark.parametrize(
+    "fields", [[b"<a@attack.example>", UNREAD], [UNREAD, b"<a@attack.example>"], [UNREAD, b"<a@attack.example>", UNREAD]]
+)
+def test_a_field_that_was_not_kept_may_name_anyone(fields: list[bytes]) -> None:
+    """HDR-05: a From field pushed out of the limits counts like domains too many, so that none is hidden there."""
+    assert author(fields) == Author(None, "From field beyond the limits", (Domain(ATTACK),), more=True)
+    assert author([UNREAD]) == Author(None, "From field beyond the limits", more=True)
 
 
 def test_four_candidates_and_more() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from dmarc_milter.address import UNREAD
 from dmarc_milter.edge.background import Job
 from dmarc_milter.edge.board import Board, Slot
 from dmarc_milter.edge.config import Config
@@ -121,7 +122,7 @@ def session_options(config: Config) -> SessionOptions:
         on_error=config.milter.on_error,
         header_bytes=config.limits.header_bytes,
         header_fields=config.limits.header_fields,
-        stand_ins={b"authentication-results": b" " + authserv_id(config).encode() + b"; none"},
+        stand_ins={b"from": UNREAD, b"authentication-results": b" " + authserv_id(config).encode() + b"; none"},
         own_addresses=frozenset(in_a_labels(each).lower().encode() for each in own if each),
     )
 

@@ -9,10 +9,11 @@ from dataclasses import replace
 
 import pytest
 
-from fakes.attack import OK, Case, L, Mail, R, Stage, X, good, ids, mail, spoof
+from fakes.attack import OK, Case, Field, L, Mail, R, Stage, X, good, ids, mail, spoof
 from fakes.milter_client import Answer, Gone, MilterClient
 
 ADMIN = b"<admin@legit.example>"
+FIRST = b"<first@attack.example>"
 PASSES = OK("header.from=legit.example")
 FAILS = OK("dkim=fail", result="fail")
 NOBODY = X("", quarantined=True)
@@ -30,6 +31,11 @@ BODIES = {
 
 def with_body(body: bytes, c: str = "relaxed/simple") -> Mail:
     return replace(mail(ADMIN, ip="203.0.113.9"), body=body).signed(L, c=c)
+
+
+def beyond(letter: Mail, *fields: Field) -> Mail:
+    """The letter, a header as large as the limit, and these fields below."""
+    return replace(letter, fields=(*letter.fields, *[(b"X-A", b" " + b"b" * 60_000)] * 5, *fields))
 
 
 HDR = [
@@ -63,6 +69,9 @@ HDR = [
     Case("HDR-05", good().top(*[(b"X-A", b" b")] * 2_000), R(), variants=False, note="signature below the limit"),
     Case("HDR-05", spoof().top((b"X-A", b" a" + b"\r\n b" * 30_000)), R(), note="30000 folds"),
     Case("HDR-05", mail(*[ADMIN] * 1_001), X(), note="1001 From", seconds=3),
+    Case("HDR-05", beyond(Mail(()), (b"From", b" " + ADMIN)), R(), variants=False, note="From beyond the limit"),
+    Case("HDR-05", beyond(mail(FIRST), (b"From", b" " + ADMIN)), X(), variants=False, note="another From beyond the limit"),
+    Case("HDR-05", mail(*[FIRST] * 2_100, ADMIN), X("", code=550), variants=False, note="a From where none is kept", seconds=4),
     Case("HDR-06", Mail(()), NOBODY, variants=False, note="no header"),
     Case("HDR-06", Mail((), body=b""), NOBODY, variants=False, note="nothing"),
     Case("HDR-06", Mail((), body=b"\r\n"), NOBODY, variants=False, note="CRLF"),
