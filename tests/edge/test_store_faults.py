@@ -173,6 +173,31 @@ def test_flt_08_postgresql_stopped_under_load_loses_and_doubles_nothing(postgres
     store.close()
 
 
+def test_flt_08_a_connection_that_the_server_closed_while_idle_is_nobodys_failure(postgres_server: Postgres) -> None:  # noqa: F811
+    """idle_session_timeout, a restart, or a firewall: noticed at the begin of a transaction, when nothing can be lost."""
+    url = fresh_schema(postgres_server)
+    store, other = Store.open(upgraded(url)), connect(url)
+    assert store.apply(batch(evaluation())) == 1
+    with other.transaction() as transaction:
+        ours = "application_name = 'dmarc-milter' AND pid <> pg_backend_pid()"
+        assert transaction.all(f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE {ours}")
+    assert store.apply(batch(evaluation(), first=2)) == 1
+    assert total(store) == 2
+    for each in (store, other):
+        each.close()
+
+
+def test_flt_08_a_server_that_has_become_a_standby_is_left(postgres_server: Postgres) -> None:  # noqa: F811
+    """After a failover the same connection would be read-only for ever, while a new one finds the new primary."""
+    store = Store.open(upgraded(fresh_schema(postgres_server)))
+    with store.database.transaction() as transaction:
+        transaction.run("SET default_transaction_read_only = on")
+    with pytest.raises(StoreError, match="read-only"):
+        store.apply(batch(evaluation()))
+    assert store.apply(batch(evaluation())) == 1
+    store.close()
+
+
 def test_the_drain_says_once_that_the_store_is_away_and_once_that_it_is_back(
     spool: SpoolFile, store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -259,21 +259,34 @@ class PostgresDatabase:
             text = f"{self.name}: PostgreSQL needs the Python library psycopg ({error}): pip install 'psycopg[binary]'"
             raise StoreError("absent", text) from None
         try:
-            connection = self._open()
-            with connection.transaction(), connection.cursor() as cursor:
-                yield _PostgresTransaction(cursor)
+            with ExitStack() as stack:
+                yield _PostgresTransaction(self._begin(stack))
         except psycopg.Error as error:
             if error.sqlstate in ("40001", "40P01", "23505", "55P03"):
                 # serialization failure, deadlock, somebody else inserted the same key first, lock not available
                 raise Conflict from None
             raise self._failed(error) from None
 
+    def _begin(self, stack: ExitStack) -> psycopg.Cursor[tuple[Any, ...]]:
+        """A transaction; on a new connection where the server has closed the one that was idle."""
+        import psycopg
+
+        used = self._connection
+        try:
+            stack.enter_context(self._open().transaction())
+        except psycopg.OperationalError:
+            if used is None or used is not self._connection:
+                raise
+            self.close()
+            stack.enter_context(self._open().transaction())
+        return stack.enter_context(self._open().cursor())
+
     def _open(self) -> psycopg.Connection[tuple[Any, ...]]:
         import psycopg
 
         if self._connection is None or self._connection.closed:
             secret: dict[str, Any] = {"password": self._password} if self._password else {}
-            self._connection = psycopg.connect(
+            connection = psycopg.connect(
                 self._url,
                 autocommit=True,
                 connect_timeout=CONNECT_WAIT,
@@ -282,8 +295,13 @@ class PostgresDatabase:
                 tcp_user_timeout=30_000,
                 **secret,
             )
-            self._connection.prepare_threshold = None  # a connection pooler may stand between
-            self._connection.execute(f"SET statement_timeout = {STATEMENT_LIMIT}")
+            connection.prepare_threshold = None  # a connection pooler may stand between
+            try:
+                connection.execute(f"SET statement_timeout = {STATEMENT_LIMIT}")
+            except BaseException:
+                connection.close()
+                raise
+            self._connection = connection
         return self._connection
 
     def _failed(self, error: psycopg.Error) -> StoreError:
@@ -292,6 +310,8 @@ class PostgresDatabase:
         if error.sqlstate is None or self._connection is None or self._connection.broken:
             self.close()
             return StoreError("unreachable", text)
+        if error.sqlstate == "25006":  # read-only: a standby since a failover; a new connection finds the primary
+            self.close()
         return StoreError(kinds.get(error.sqlstate[:2], "io"), text)
 
     def close(self) -> None:
