@@ -176,7 +176,7 @@ class Session:
         self._daemon = self._daemon or macros("{daemon_name}")
         message.envelope = Envelope(source_ip=self._source, helo=self._helo, mail_from=sender, smtputf8=eai)
         message.own = Own(sender=bool(own) and _bare(argument) in own)
-        message.relayed = _within(self._source, self._options.trusted_relays)
+        message.relayed = within(self._source, self._options.trusted_relays)
         message.exempt = self._exemption(macros, relayed=message.relayed)
         if not message.exempt and not message.relayed:
             message.work = self._evaluator.begin(message.envelope)
@@ -217,7 +217,7 @@ class Session:
         if message.exempt:
             return
         if message.relayed:
-            message.envelope = self._seen_through(message.envelope, message.headers)
+            message.envelope = seen_through(message.envelope, message.headers, self._options)
         if message.work is None:
             message.work = self._evaluator.begin(message.envelope)
         message.work.headers(message.headers)
@@ -276,7 +276,7 @@ class Session:
             return (TOO_MANY_FIELDS,)
         message.queue_id = queue_id(macros("i")) or message.queue_id
         envelope = replace(message.envelope, queue_id=message.queue_id, rcpt_domains=tuple(message.recipients))
-        keep = _within(self._source, self._options.keep_results_from)
+        keep = within(self._source, self._options.keep_results_from)
         if message.exempt or message.work is None:
             self._evaluator.exempted(envelope.queue_id or self._name, envelope, message.exempt)
             return self._evaluator.pass_through(message.headers, keep_results=keep)
@@ -289,7 +289,7 @@ class Session:
             return (TRY_LATER,)
         try:
             headers = message.headers or message.collector.headers() if message else Headers(())
-            return self._evaluator.pass_through(headers, keep_results=_within(self._source, self._options.keep_results_from))
+            return self._evaluator.pass_through(headers, keep_results=within(self._source, self._options.keep_results_from))
         except Exception as error:
             self.failed("pass_through", error)
             return (TRY_LATER,)
@@ -312,17 +312,18 @@ class Session:
             return "authenticated"
         if self._daemon and self._daemon in self._options.trusted_daemons:
             return "trusted daemon"
-        if not relayed and _within(self._source, self._options.trusted_networks):
+        if not relayed and within(self._source, self._options.trusted_networks):
             return "trusted network"
         return ""
 
-    def _seen_through(self, envelope: Envelope, headers: Headers) -> Envelope:
-        """The client that gave the message to our relay, from the topmost Received field that names a host outside."""
-        inside = self._options.trusted_relays + self._options.trusted_networks
-        hop = original_client(headers.values(b"received"), inside)
-        if hop is None:
-            return replace(envelope, source_ip=None, source_known=False)
-        return replace(envelope, source_ip=hop.address, helo=hop.helo)
+
+def seen_through(envelope: Envelope, headers: Headers, options: SessionOptions) -> Envelope:
+    """The client that gave the message to our relay, from the topmost Received field that names a host outside."""
+    inside = options.trusted_relays + options.trusted_networks
+    hop = original_client(headers.values(b"received"), inside)
+    if hop is None:
+        return replace(envelope, source_ip=None, source_known=False)
+    return replace(envelope, source_ip=hop.address, helo=hop.helo)
 
 
 def parse_address(text: str) -> IPAddress | None:
@@ -356,7 +357,8 @@ def _place(error: BaseException) -> str:
     return f" ({trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno})" if trace else ""
 
 
-def _within(address: IPAddress | None, networks: Networks) -> bool:
+def within(address: IPAddress | None, networks: Networks) -> bool:
+    """Whether the address is in one of the networks."""
     return address is not None and any(address in network for network in networks)
 
 

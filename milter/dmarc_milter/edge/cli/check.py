@@ -17,12 +17,16 @@ from dmarc_milter.actions import plan as plan_actions
 from dmarc_milter.authenticate import Options, Request, authenticate, plan
 from dmarc_milter.disposition import Disposition
 from dmarc_milter.dkim import BodyHasher
+from dmarc_milter.dmarc.result import DmarcStatus
 from dmarc_milter.domain import Domain
-from dmarc_milter.edge.cli import FINE, NO, USAGE, add_config
+from dmarc_milter.edge.assemble import session_options
+from dmarc_milter.edge.cli import FINE, LATER, NO, USAGE, add_config
 from dmarc_milter.edge.cli.terminal import print_json
+from dmarc_milter.edge.collect import Collector
 from dmarc_milter.edge.config import DEFAULT_PATH, Config, load
 from dmarc_milter.edge.config import compile as compiled
 from dmarc_milter.edge.resolver import DnsResolver
+from dmarc_milter.edge.session import SessionOptions, seen_through, within
 from dmarc_milter.edge.suffixes import SuffixListError, load_suffixes
 from dmarc_milter.evaluation import Evaluation, message_facts
 from dmarc_milter.explain import explain
@@ -37,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("message", type=Path, metavar="MESSAGE", help="a message file (RFC 5322, one message; - is standard input)")
     parser.add_argument("--ip", required=True, type=_ip, help="the SMTP client's address")
     parser.add_argument("--helo", default="", help="what it said in EHLO")
-    parser.add_argument("--mail-from", default="", metavar="ADDRESS", help='the envelope sender; "" or <> is the null sender')
+    parser.add_argument("--mail-from", default="", metavar="ADDRESS", help='the envelope sender; "" or <> (the default) is the null sender')
     parser.add_argument("--rcpt-to", action="append", default=[], metavar="ADDRESS", help="a recipient (may be repeated)")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of sentences")
 
@@ -51,7 +55,7 @@ def _ip(text: str) -> message.IPAddress:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """0 when the message would be accepted unmarked, 1 when it would be refused, quarantined or deferred."""
+    """0 when the message would be accepted unmarked, 1 when it would be refused or quarantined, 75 when the DNS left it open."""
     config = load(arguments.config) if arguments.config.exists() or arguments.config != DEFAULT_PATH else Config()
     try:
         raw = sys.stdin.buffer.read() if str(arguments.message) == "-" else arguments.message.read_bytes()
@@ -62,27 +66,50 @@ def run(arguments: argparse.Namespace) -> int:
     except SuffixListError as error:
         print(f"dmarc-milter: {error}", file=sys.stderr)
         return USAGE
+    session = session_options(config)
+    headers, body = _collected(raw, session)
+    envelope, exempt = _envelope(arguments), ""
+    if within(arguments.ip, session.trusted_relays):
+        envelope = seen_through(envelope, headers, session)
+    elif within(arguments.ip, session.trusted_networks):
+        exempt = "trusted network"
     dns = DnsResolver(config.dns.nameservers, timeout=compiled.look_up_seconds(config))
     try:
-        envelope = _envelope(arguments)
-        evaluation, headers = evaluate_file(raw, envelope, dns.for_message(config.dns.budget, config.limits.dns_queries), options)
+        resolver = dns.for_message(config.dns.budget, config.limits.dns_queries)
+        evaluation = _evaluate(headers, body, envelope, resolver, options)
     finally:
         dns.close()
-    actions = plan_actions(evaluation, headers, compiled.marking(config))
+    keep = within(arguments.ip, session.keep_results_from)
+    actions = plan_actions(evaluation, headers, compiled.marking(config), keep_results=keep)
     facts = from_evaluation(evaluation)
     if arguments.json:
-        print_json({"facts": facts, "actions": [_named(each) for each in actions]})
+        print_json({"exempt": exempt, "facts": facts, "actions": [_named(each) for each in actions]})
     else:
+        if exempt:
+            print(f"{arguments.ip} is in trusted_networks: the milter passes its mail through unevaluated. From outside it would be:")
         print("\n".join(explain(facts)))
         print(_outcome(actions))
-    refused = evaluation.verdict.tempfail or evaluation.verdict.disposition in (Disposition.REJECT, Disposition.QUARANTINE)
-    return NO if refused else FINE
+    return _code(evaluation)
 
 
-def evaluate_file(raw: bytes, envelope: Envelope, resolver: Resolver, options: Options) -> tuple[Evaluation, Headers]:
-    """The evaluation of a message held in memory, as the session does it while the message arrives."""
+def _code(evaluation: Evaluation) -> int:
+    verdict = evaluation.verdict
+    if not verdict.tempfail and verdict.disposition in (Disposition.REJECT, Disposition.QUARANTINE):
+        return NO
+    return LATER if verdict.tempfail or evaluation.dmarc.status is DmarcStatus.TEMPERROR else FINE
+
+
+def _collected(raw: bytes, options: SessionOptions) -> tuple[Headers, bytes]:
+    """The header fields within the limits, as a session takes them, and the body."""
     fields, body = message.parse(raw)
-    headers = Headers(fields)
+    collector = Collector(options.header_bytes, options.header_fields, options.stand_ins)
+    for name, value in fields:
+        collector.add(name, value)
+    return collector.headers(), body
+
+
+def _evaluate(headers: Headers, body: bytes, envelope: Envelope, resolver: Resolver, options: Options) -> Evaluation:
+    """The evaluation of a message held in memory, as the session does it while the message arrives."""
     author = address.author(headers.values(b"from"))
     wanted = plan(headers, author, options)
     resolver.prefetch(wanted.questions)
@@ -96,7 +123,7 @@ def evaluate_file(raw: bytes, envelope: Envelope, resolver: Resolver, options: O
         plan=wanted,
         spf=lambda: check_spf(envelope, resolver, options.spf),
     )
-    return authenticate(request, resolver, options, now=datetime.now(UTC), sample=0.0), headers
+    return authenticate(request, resolver, options, now=datetime.now(UTC), sample=0.0)
 
 
 def _envelope(arguments: argparse.Namespace) -> Envelope:
