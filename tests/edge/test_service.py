@@ -323,6 +323,38 @@ def test_a_reload_keeps_a_socket_that_is_only_spelled_differently(daemon: Daemon
     assert ask(opened(daemon)).code == 250
 
 
+@pytest.mark.parametrize("kind", ["inet", "unix"])
+def test_a_reload_may_go_back_to_the_socket_that_it_has_just_left(tmp_path: Path, kind: str) -> None:
+    """The administrator sees the mistake at once; the old socket is still ours for some seconds and would count as in use."""
+    paths = {"milter": {"socket": f"unix:{tmp_path}/one"}} if kind == "unix" else {}
+    with scripted(tmp_path, paths) as daemon:
+        right = daemon.address
+        daemon.configure({"milter": {"socket": f"unix:{tmp_path}/mistake"}})
+        daemon.signal(signal.SIGHUP)
+        assert daemon.logged("ready", 2)
+        daemon.configure(paths)
+        daemon.signal(signal.SIGHUP)
+        assert daemon.logged("ready", 3), daemon.text()
+        daemon.address = right
+        assert ask(opened(daemon)).code == 250
+        assert wait_for(lambda: not (tmp_path / "mistake").exists())
+        assert ask(opened(daemon)).code == 250
+
+
+@pytest.mark.parametrize("first", ["slow.example.com", "slow.unbuildable.example.com"])
+def test_a_second_reload_that_fails_returns_to_what_served_before_the_first(daemon: Daemon, first: str) -> None:
+    """FLT-03: the workers of the first had not even started, and whether they ever would nobody knows."""
+    before = daemon.workers()
+    for number, name in enumerate((first, "unbuildable.example.com")):
+        daemon.configure({"authentication": {"authserv_id": name}})
+        daemon.signal(signal.SIGHUP)
+        assert daemon.logged("reload", number + 1)
+    assert wait_for(lambda: bool(daemon.events("reload_failed")))
+    os.kill(before[0], signal.SIGKILL)
+    assert wait_for(lambda: len(set(daemon.workers()) - set(before)) == 1 and len(daemon.workers()) == 2)
+    assert {marks(ask(mta)) for mta in sessions_on_both(daemon)[::2]} == {"mx.example.com"}  # type: ignore[arg-type]
+
+
 def test_a_reload_names_the_keys_that_need_a_restart(daemon: Daemon) -> None:
     """user, and mode and group of a socket that stays open, are taken at the start; more workers than were made room for, then too."""
     path = daemon.folder / "s"

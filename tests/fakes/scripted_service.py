@@ -5,7 +5,7 @@
 A message's X-Script field: `pid` (the default: the answer names the worker), `slow SECONDS`, `hang` (for ever, other
 messages go on), `freeze` (for ever, holding the interpreter), `crash`, `raise`, `skip` (the body).
 Poisonous messages are answered `poison`. The answer is the value of an inserted X-Answer field. With the authserv-id
-unbuildable.example.com no worker starts.
+unbuildable.example.com no worker starts, with one that begins with "slow" none at once.
 """
 
 from __future__ import annotations
@@ -98,7 +98,9 @@ class ScriptedWork:
 
 
 def build(config: Config, slot: Slot, board: Board, log: Log) -> Service:
-    if config.authentication.authserv_id == "unbuildable.example.com":
+    if config.authentication.authserv_id.startswith("slow"):
+        time.sleep(1.5)
+    if config.authentication.authserv_id.endswith("unbuildable.example.com"):
         raise CannotBuild("as the configuration wanted")
     evaluator = ScriptedEvaluator(config, slot, board, log)
     return Service(evaluator, SessionOptions(on_error=config.milter.on_error))

@@ -96,8 +96,8 @@ class Supervisor:
         self._signals: list[int] = []
         self._failed_starts = 0
         self._start_after = 0.0
-        self._fallback: tuple[Config, Listening] | None = None
-        """What to return to when the workers of a reload do not start."""
+        self._fallback: tuple[Config, Listening, int] | None = None
+        """What to return to when the workers of a reload do not start, and its generation: the last one that served."""
         self._retired: list[tuple[float, Listening]] = []
         """Sockets that were replaced, and since when."""
         self._looked = time.monotonic()
@@ -264,7 +264,7 @@ class Supervisor:
             self._on_ready()
         if outdated:
             self._retired = [(now, each) for _, each in self._retired]
-        elif self._retired:
+        elif self._retired and self._fallback is None:
             gone = [each for since, each in self._retired if now - since > RETIRED]
             self._retired = [(since, each) for since, each in self._retired if now - since <= RETIRED]
             for each in gone:
@@ -279,14 +279,13 @@ class Supervisor:
             config = load(self._path)
             warnings = self._places(config) if config.store != self._config.store else ()
             watch = self._watch.prepare(config)
-            same = socket_address(config.milter.socket) == self._listening.address  # however it is spelled
-            listening = self._listening if same else open_socket(config)
+            listening = self._socket_of(config)
         except (ConfigError, listen.CannotListen, worker.CannotBuild) as error:
             self._meter.count("reloads_failed")
             self._log.error("reload_failed", failure=str(error), text="the running configuration is kept")
             self._notify.ready(f"reload failed: {error}")
             return
-        self._fallback = self._config, self._listening
+        self._fallback = self._fallback or (self._config, self._listening, self._generation)
         self._adopt(config, listening)
         watch(self._log)
         self._warn(warnings)
@@ -296,15 +295,20 @@ class Supervisor:
         if keys := left_out(config, started=self._started, opened=self._listening.config, enough_workers=enough):
             self._log.warning("restart_needed", keys=", ".join(keys), text="changed in the file, in force only after a restart")
 
+    def _socket_of(self, config: Config) -> Listening:
+        """The one in use, however it is spelled, one that a reload has just left, or a new one. Raises CannotListen."""
+        address = socket_address(config.milter.socket)
+        ours = (self._listening, *(each for _, each in self._retired))
+        return next((each for each in ours if each.address == address), None) or open_socket(config)
+
     def _warn(self, about_store: tuple[str, ...]) -> None:
         for each in about_store:
             self._log.warning("store", text=each)
 
-    def _return_to(self, config: Config, listening: Listening) -> None:
+    def _return_to(self, config: Config, listening: Listening, generation: int) -> None:
         """Give a reload up: the workers of the old configuration that are left stay, new ones take it again."""
         self._fallback = None
-        abandoned = self._crew.of(self._generation)
-        self._retired = [(since, each) for since, each in self._retired if each is not listening]
+        abandoned = [each for each in self._crew if each.generation > generation and not each.draining]
         self._adopt(config, listening)
         with contextlib.suppress(listen.CannotListen):
             self._watch.prepare(config)(self._log)
@@ -316,6 +320,7 @@ class Supervisor:
         self._notify.ready("reload failed; serving with the configuration as it was")
 
     def _adopt(self, config: Config, listening: Listening) -> None:
+        self._retired = [(since, each) for since, each in self._retired if each is not listening]
         if listening is not self._listening:
             self._retired.append((time.monotonic(), self._listening))
             self._listening = listening
