@@ -34,6 +34,13 @@ def test_show_prints_what_parse_reads() -> None:
     assert parse(show(config)) == config
 
 
+def test_show_prints_control_characters_as_toml_spells_them() -> None:
+    """Nothing that acts on a terminal, and still what parse reads."""
+    config = parse('[reporting]\norg_name = "a\\tb\\nc\\u001b[31m\\u007f\\u009b\u00e9"\n')
+    assert parse(show(config)) == config
+    assert all(char.isprintable() for line in show(config).split("\n") for char in line)
+
+
 @pytest.mark.parametrize(
     ("text", "line", "words"),
     [
@@ -59,6 +66,13 @@ def test_show_prints_what_parse_reads() -> None:
         ("[store]\nurl = 'mysql://x'\n", 2, ("postgresql://",)),
         ("[reporting]\nemail = 'no address'\n", 2, ("is not a mail address",)),
         ("[milter\n", 1, ("not valid TOML", "line 1")),
+        ("milter = 3\n", 1, ("milter: Expected `object`", "a table, [milter]")),
+        ("[[milter]]\nworkers = 3\n", 1, ("milter: Expected `object`", "a table, [milter]")),
+        ('[milter]\n"wor\\n\\u001b[1mkers" = 1\n', 1, ("wor\\n\\x1b[1mkers: unknown key",)),
+        ("[dns]\ntimeout = 0\n", 2, ("> 0", "(more than 0, at most 60)")),
+        ("[dns]\nnameservers = ['192.0.2.1:0']\n", 2, ("nameservers", "port 0")),
+        ("[metrics]\nlisten = '9893'\n", 2, ("[metrics] listen", "'9893'", "ADDRESS:PORT")),
+        ("[web]\nlisten = '8894'\n", 2, ("[web] listen", "'8894'", "ADDRESS:PORT")),
     ],
 )
 def test_a_mistake_is_one_line_with_file_line_and_key(text: str, line: int, words: tuple[str, ...]) -> None:

@@ -13,7 +13,7 @@ from dmarc_milter.edge.cli import FINE, USAGE, add_config
 from dmarc_milter.edge.cli.ledger import store_of
 from dmarc_milter.edge.config import Config, ConfigError, load
 from dmarc_milter.edge.config.places import spool_path
-from dmarc_milter.edge.config.values import host_and_port
+from dmarc_milter.edge.config.values import web_address
 
 THREADS = 4
 MIN_TOKEN = 16
@@ -60,10 +60,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _address(text: str) -> tuple[str, int]:
     try:
-        host, port = host_and_port(text, 8894)
-        return str(ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)), port
-    except ValueError:
-        raise ConfigError(f"[web] listen: {text!r} is not ADDRESS:PORT") from None
+        return web_address(text)
+    except ValueError as error:
+        raise ConfigError(f"[web] listen: {error}") from None
 
 
 def _token(config: Config, host: str) -> str:

@@ -45,7 +45,7 @@ def parse(text: str, name: str = "configuration") -> Config:
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{name}: is not valid TOML: {error}") from None
+        raise ConfigError(_printable(f"{name}: is not valid TOML: {error}")) from None
     unknown = next(_unknown(document, Config, ()), None)
     if unknown is not None:
         path, known = unknown
@@ -55,7 +55,8 @@ def parse(text: str, name: str = "configuration") -> Config:
     except msgspec.ValidationError as error:
         problem, _, where = str(error).partition(" - at `")
         path = _path(where.rstrip("`"))
-        raise ConfigError(_message(text, name, path, f"{problem}; it is: {_described(path)}")) from None
+        described = _described(path) or f"a table, [{'.'.join(path)}]"
+        raise ConfigError(_message(text, name, path, f"{problem}; it is: {described}")) from None
     for path, problem in values.problems(config):
         raise ConfigError(_message(text, name, path, problem))
     return config
@@ -110,7 +111,12 @@ def _message(text: str, name: str, path: tuple[str, ...], problem: str) -> str:
     keys = [step for step in path if not step.isdecimal()]
     section = ".".join(keys[:-1])
     line = _line(text, path)
-    return f"{name}:{line}: {f'[{section}] ' if section else ''}{keys[-1] if keys else ''}: {problem}"
+    return _printable(f"{name}:{line}: {f'[{section}] ' if section else ''}{keys[-1] if keys else ''}: {problem}")
+
+
+def _printable(text: str) -> str:
+    """One line that does nothing to a terminal, whatever a key is called."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _line(text: str, path: tuple[str, ...]) -> int:

@@ -55,8 +55,10 @@ def describe(hint: Any) -> str:
     if get_origin(kind) is Literal:
         words.append("(" + " | ".join(get_args(kind)) + ")")
     if meta and (meta.ge is not None or meta.le is not None):
-        low, high = meta.ge if meta.ge is not None else meta.gt, meta.le
-        words.append(f"(from {low})" if high is None else f"({low} to {high})" if low is not None else f"(up to {high})")
+        low, high = meta.ge, meta.le
+        words.append(
+            f"(from {low})" if high is None else f"({low} to {high})" if low is not None else f"(more than {meta.gt}, at most {high})"
+        )
     return " ".join(words)
 
 
@@ -84,8 +86,14 @@ def toml(value: object) -> str:
         case bool():
             return "true" if value else "false"
         case str():
-            return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+            return '"' + "".join(_toml_char(char) for char in value) + '"'
         case list():
             return "[" + ", ".join(toml(each) for each in value) + "]"
         case _:
             return str(value)
+
+
+def _toml_char(char: str) -> str:
+    if char in '"\\':
+        return "\\" + char
+    return char if char.isprintable() else f"\\U{ord(char):08x}"

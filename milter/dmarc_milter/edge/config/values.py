@@ -67,6 +67,8 @@ def nameserver(text: str) -> tuple[str, int]:
     """(address, port). Raises ValueError."""
     host, port = host_and_port(text, 53)
     ipaddress.ip_address(host)
+    if not port:
+        raise ValueError(f"{text!r}: nothing answers at port 0")
     return host, port
 
 
@@ -124,8 +126,18 @@ def _optional(check: Callable[[str], object]) -> Callable[[str], object]:
 
 
 def _listen(text: str) -> None:
-    if not text.startswith("unix:/"):
-        host_and_port(text, 0)
+    """What would be a host without a port, such as "9893", is most likely a port without a host."""
+    if not text.startswith("unix:/") and host_and_port(text, 0) != host_and_port(text, 1):
+        raise ValueError(f'{text!r} is not "ADDRESS:PORT" or "unix:/PATH"')
+
+
+def web_address(text: str) -> tuple[str, int]:
+    """(IP address, port) of the dashboard. Raises ValueError."""
+    host, port = host_and_port(text, 8894)
+    try:
+        return str(ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)), port
+    except ValueError:
+        raise ValueError(f'{text!r} is not "ADDRESS:PORT"') from None
 
 
 CHECKS: dict[str, dict[str, Callable[[str], object]]] = {
@@ -148,7 +160,7 @@ CHECKS: dict[str, dict[str, Callable[[str], object]]] = {
         "rfc7489_destinations": name,
     },
     "metrics": {"listen": _optional(_listen)},
-    "web": {"listen": _optional(_listen)},
+    "web": {"listen": _optional(web_address)},
 }
 RULE_CHECKS: dict[str, Callable[[str], object]] = {
     "author_domains": name,
