@@ -20,7 +20,7 @@ MAX_OPTIONS = 1000
 DEFAULT_REJECT = "rejected by DMARC policy for %s"
 SUPERVISED = "the supervisor and systemd see to it"
 OWN_SPF = "SPF is always evaluated here, never taken from a header field"
-JOURNAL = "one line per message goes to standard output, which systemd's journal keeps; see [log]"
+JOURNAL = "one line per message goes to standard error, which systemd's journal keeps; see [log]"
 NOTES = {
     "authservidwithjobid": "no id is written into the field; forged fields are removed with one or without",
     "autorestart": SUPERVISED,
