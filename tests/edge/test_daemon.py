@@ -379,6 +379,26 @@ def test_a_store_that_cannot_be_made_is_said_at_the_start_and_delays_no_mail(sta
     assert "dmarc=pass" in results(good(opened(daemon)))
 
 
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_a_signal_during_the_start_is_taken_when_it_is_done(tmp_path: Path, dns: DnsServer, number: signal.Signals) -> None:
+    """FLT-02, FLT-03: from the moment that the pid file tells whom to signal; nothing is left behind either."""
+    pid = tmp_path / "pid"
+    command = ("-m", "dmarc_milter", "serve", "--no-jobs", "--pid-file", str(pid), "--config")
+    daemon = Daemon(tmp_path, {"dns": {"nameservers": [dns.nameserver]}, "milter": {"socket": f"unix:{tmp_path}/s"}}, command=command)
+    try:
+        process = daemon.spawn()
+        assert wait_for(lambda: pid.exists() and pid.stat().st_size)
+        daemon.signal(number)
+        if number == signal.SIGHUP:
+            assert wait_for(lambda: daemon.events("ready") and daemon.events("reload"), 30)
+            daemon.signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        assert not pid.exists()
+        assert not (tmp_path / "s").exists()
+    finally:
+        daemon.stop()
+
+
 def test_the_pid_file_is_there_as_long_as_the_daemon(tmp_path: Path, dns: DnsServer) -> None:
     pid = tmp_path / "pid"
     command = ("-m", "dmarc_milter", "serve", "--no-jobs", "--pid-file", str(pid), "--config")

@@ -116,8 +116,7 @@ class Supervisor:
         try:
             while True:
                 self._supervise()
-                stop = self._handle_signals()
-                if stop:
+                if self._handle_signals():
                     return self._stop()
                 self._wait(TICK)
         except CannotStart as error:
@@ -141,8 +140,10 @@ class Supervisor:
         def note(number: int, _frame: FrameType | None) -> None:
             self._signals.append(number)
 
-        for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+        ours = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+        for each in ours:
             signal.signal(each, note)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ours)
 
     def _handle_signals(self) -> bool:
         """True when it is time to stop."""
@@ -297,9 +298,8 @@ class Supervisor:
 
     def _socket_of(self, config: Config) -> Listening:
         """The one in use, however it is spelled, one that a reload has just left, or a new one. Raises CannotListen."""
-        address = socket_address(config.milter.socket)
-        ours = (self._listening, *(each for _, each in self._retired))
-        return next((each for each in ours if each.address == address), None) or open_socket(config)
+        ours = {each.address: each for each in (*(each for _, each in self._retired), self._listening)}
+        return ours.get(socket_address(config.milter.socket)) or open_socket(config)
 
     def _warn(self, about_store: tuple[str, ...]) -> None:
         for each in about_store:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,10 +21,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs until SIGTERM; the exit code is the supervisor's."""
-    from dmarc_milter.edge.service import serve
+    with _held_back(), _noted(arguments.pid_file):
+        from dmarc_milter.edge.service import serve
 
-    with _noted(arguments.pid_file):
         return serve(arguments.config, with_jobs=not arguments.no_jobs)
+
+
+@contextlib.contextmanager
+def _held_back() -> Iterator[None]:
+    """A reload or the end that is asked for during the start waits until the supervisor takes signals; they would kill us before."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager
