@@ -25,7 +25,7 @@ class Tolerated(IntEnum):
     ENCODED_WORD = 1
     """Specials inside an encoded-word: readers who do not decode it first."""
     NAME = 2
-    """An unquoted comma or @ in a display name: every reader."""
+    """An unquoted comma or @ in a display name, or a backslash that may be half a character: every reader."""
 
 
 class Reading(NamedTuple):
@@ -85,6 +85,8 @@ TOKEN = re.compile(
     |(?P<ATOM>[^ \t\r\n"\[\]<>@,;:()\\]++)""",
     re.VERBOSE,
 )
+# In Shift_JIS, Big5 and GBK a backslash may be the second half of a character, and quotes nothing then.
+HALF_A_CHARACTER = re.compile(rb'[\x81-\xfe]\\["()\\]')
 SPECIALS = re.compile(rb'[<>@,;:()\[\]"\\]')
 COMMENT_PIECE = re.compile(rb"[()]|\\[^\r\n]|[^()\\]++")
 KINDS = {kind.name: kind for kind in _Kind} | {"ENCODED": _Kind.ATOM}
@@ -117,6 +119,17 @@ def _tokens(value: bytes) -> list[_Token]:
         tokens.append(_Token(KINDS[found.lastgroup], found.group()))
         position = found.end()
     return tokens
+
+
+def _quotes_in_doubt(value: bytes) -> bool:
+    """Whether a quotation or comment ends elsewhere for a reader with an Asian character set."""
+    if not HALF_A_CHARACTER.search(value):
+        return False
+    try:
+        value.decode("utf-8")
+    except UnicodeDecodeError:
+        return True
+    return False
 
 
 def _comment_end(value: bytes, position: int) -> int:
@@ -207,7 +220,7 @@ class _AddressList:
 
 def _one_domain(value: bytes) -> Reading:
     """Raises _NotStrict."""
-    reading = _AddressList()
+    reading = _AddressList(tolerated=Tolerated.NAME if _quotes_in_doubt(value) else Tolerated.NOTHING)
     tokens = iter(_tokens(value.rstrip(b" \t\r\n")))
     for token in tokens:
         if token.kind in CFWS:
