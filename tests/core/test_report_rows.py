@@ -9,7 +9,7 @@ import pytest
 from dmarc_milter.dmarc.record import Policy, ReportUri
 from dmarc_milter.dmarc.result import DmarcResult, DmarcStatus
 from dmarc_milter.domain import Domain
-from dmarc_milter.report.facts import Facts, Reason, from_evaluation
+from dmarc_milter.report.facts import Facts, Reason, SpfFact, from_evaluation
 from dmarc_milter.report.rows import configuration, decode_row, encode_row, is_quiet, period, published_of, row_of
 from fakes.evaluations import RECORD, evaluation
 
@@ -105,6 +105,8 @@ def test_rows_differ_by_what_a_report_shows_and_by_nothing_else() -> None:
 
     base = stored(id="a", at=1.0)
     assert base == stored(id="b", at=2.0, queue_id="other", message_id="other", helo="other", decided_by="other", tags=("t",), iprev="fail")
+    unnamed = [SpfFact("none"), SpfFact("none", scope="helo", reason="HELO is no domain name")]
+    assert stored(spf=unnamed[0]) == stored(spf=unnamed[1]) != base, "no form tells more of a check without a name"
     assert base != stored(source_ip="192.0.2.1")
     assert base != stored(disposition="none")
     assert base != stored(reasons=(Reason("local_policy", "x"),))

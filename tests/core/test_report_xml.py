@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -105,6 +106,13 @@ def test_a_reason_is_never_missing_where_it_is_mandatory(form: Format) -> None:
     """RFC 9990 3.1.1.7: alignment failed, and what was done is not what was published."""
     row = Row(source_ip="192.0.2.1", header_from="a.example", disposition="none", policy="reject")
     assert tree(feedback(row), form).findtext("record/row/policy_evaluated/reason/type") == "local_policy"
+
+
+@pytest.mark.parametrize(("form", "counts"), [("rfc9990", ["6"]), ("rfc7489", ["3", "3"])])
+def test_rows_that_a_form_shows_alike_are_one_record(form: Format, counts: list[str]) -> None:
+    """RFC 9990 Appendix A: one record for each tuple. A signature without a selector stands in the old form only."""
+    root = tree(feedback(ROW, msgspec.structs.replace(ROW, auth_dkim=ROW.auth_dkim[:1])), form)
+    assert [each.text for each in root.iterfind("record/row/count")] == counts
 
 
 @pytest.mark.parametrize(("form", "word"), [("rfc9990", "pass"), ("rfc7489", "none")])

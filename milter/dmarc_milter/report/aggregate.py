@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
+
 from dmarc_milter import __version__
 from dmarc_milter.report.facts import DkimFact, Published, Reason, SpfFact
 from dmarc_milter.report.rows import Period, Row
@@ -52,8 +54,18 @@ def document(feedback: Feedback, form: Format) -> Node:
     """The report's element tree in the schema's order."""
     nodes: list[Node] = [("version", "1.0"), ("report_metadata", _metadata(feedback, form))]
     nodes.append(("policy_published", _published(feedback.published, form)))
-    nodes.extend(("record", _record(row, count, form)) for row, count in feedback.rows)
+    nodes.extend(("record", each) for each in _records(feedback, form))
     return "feedback", nodes
+
+
+def _records(feedback: Feedback, form: Format) -> Iterator[list[Node]]:
+    """One record for each tuple of address, results and identifiers (RFC 9990 Appendix A): rows that this form shows alike are one."""
+    alike: dict[bytes, tuple[Row, int]] = {}
+    for row, count in feedback.rows:
+        shown = msgspec.msgpack.encode(_record(row, 0, form))
+        first, before = alike.get(shown, (row, 0))
+        alike[shown] = first, before + count
+    return (_record(row, count, form) for row, count in alike.values())
 
 
 def _metadata(feedback: Feedback, form: Format) -> list[Node]:

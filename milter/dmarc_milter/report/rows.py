@@ -82,7 +82,7 @@ def row_of(facts: Facts, outcome: Outcome) -> Row:
         envelope_from=facts.envelope_from,
         envelope_to=facts.envelope_to[0] if len(facts.envelope_to) == 1 else None,
         auth_dkim=tuple(DkimFact(each.result, each.domain, each.selector, each.reason, each.aligned) for each in facts.dkim if each.domain),
-        auth_spf=SpfFact(facts.spf.result, facts.spf.domain, facts.spf.scope, facts.spf.reason) if facts.spf else None,
+        auth_spf=SpfFact(facts.spf.result, facts.spf.domain, reason=facts.spf.reason if facts.spf.domain else "") if facts.spf else None,
     )
 
 
