@@ -286,6 +286,16 @@ def test_a_bad_address_leaves_the_others() -> None:
     assert record.errors == ("rua: address not valid", "rua: URI not valid", "rua: scheme not supported")
 
 
+@pytest.mark.parametrize(
+    "bad", ["mailto:j\u00fcrgen@b.example", "mailto:x@b\u00fccher.example", "mailto:x\x07@b.example", "mailto:x@b.example!1\xb2"]
+)
+def test_an_address_that_is_not_ascii_leaves_the_others(bad: str) -> None:
+    """RFC 8616 6: conventional addresses only; RFC 9989 4.8: the rest counts."""
+    record = read(f"v=DMARC1; p=none; rua={bad},mailto:a@b.example; ruf={bad}")
+    assert (record.rua, record.ruf) == ((ReportUri("a@b.example"),), ())
+    assert record.errors == ("rua: URI not valid", "ruf: URI not valid")
+
+
 def test_errors_are_a_fixed_vocabulary() -> None:
     """What the domain published is never repeated in an error, which reports print."""
     record = read("v=DMARC1; p=<b>; sp=reject; sp=none; pct=<x>; evil=<y>; t\x07=y; fo=\x07; lone")

@@ -139,6 +139,8 @@ def parse(text: bytes) -> Record | None:
 
 
 KNOWN = frozenset({"p", "sp", "np", "adkim", "aspf", "t", "psd", "pct", "fo", "rua", "ruf", "ri", "rf", "v"})
+LISTS = frozenset({"rua", "ruf"})
+"""Tags whose items are judged one by one: octets that no URI has spoil theirs alone (RFC 9989 4.8)."""
 
 
 def _tags(items: list[bytes]) -> list[tuple[str, bytes | None]]:
@@ -168,11 +170,11 @@ class _Reading:
             elif name in self.tags or name == "v":
                 self.errors.append(f"{name}: repeated")
                 self.tags[name] = None
-            elif not all(0x20 <= octet < 0x7F or octet == 0x09 for octet in value):
+            elif name not in LISTS and not all(0x20 <= octet < 0x7F or octet == 0x09 for octet in value):
                 self.errors.append(f"{name}: not printable ASCII")
                 self.tags[name] = None
             else:
-                self.tags[name] = value.decode("ascii")
+                self.tags[name] = value.decode("latin-1")
 
     def value(self, name: str, read: Callable[[str], Value]) -> Value | None:
         """The tag's value in lower case through `read`, which raises ValueError; None when absent or not valid."""
