@@ -31,7 +31,7 @@ from dmarc_milter.edge.config import Config, ConfigError, load
 from dmarc_milter.edge.config.values import in_a_labels
 from dmarc_milter.edge.ledger.database import StoreError
 from dmarc_milter.edge.ledger.reports import Reports, ReportState
-from dmarc_milter.edge.reporter import is_on
+from dmarc_milter.edge.reporter import Run, is_on
 from dmarc_milter.edge.suffixes import SuffixListError
 from dmarc_milter.report.facts import printable
 from dmarc_milter.report.mail import REPORT_ID
@@ -149,6 +149,8 @@ def _send(config: Config, arguments: argparse.Namespace) -> int:
     with closing(drained_store(config)) as store:
         if not is_on(config.reporting):
             print(f"dmarc-milter: {OFF}", file=sys.stderr)
+            if arguments.json:
+                print_run(Run(problem=OFF), as_json=True)
             return FINE
         done = sending(config, store, now=arguments.now)
     print_run(done, as_json=arguments.json)
