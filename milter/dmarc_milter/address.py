@@ -40,8 +40,8 @@ class Author:
 class ReversePath:
     """MAIL FROM (RFC 5321 4.1.2). Null: both parts empty/None and `malformed` empty.
 
-    `local_part` is the text as given (unquoted form kept as is; undecodable octets as surrogate escapes), `domain` None when
-    null, missing, an address literal or not a domain name; `malformed` then says why.
+    `local_part` is the text as given (unquoted form kept as is; undecodable octets as surrogate escapes), "" when missing.
+    `domain` is None when null, missing, an address literal or not a domain name; `malformed` then says why.
     """
 
     local_part: str = ""
@@ -124,7 +124,10 @@ PATH_PIECE = re.compile(rb'"(?:[^"\\]|\\.)*+"|[^"]', re.DOTALL)
 
 
 def _split_path(argument: bytes) -> tuple[bytes, bytes]:
-    """Local part and domain around the last unquoted @; both empty for the null path. Raises _NotStrict."""
+    """Local part, which may be missing (RFC 7208 4.3), and domain around the last unquoted @; both empty for the null path.
+
+    Raises _NotStrict.
+    """
     if len(argument) > MAX_PATH:
         raise _NotStrict("path too long")
     path = argument.strip(b" \t\r\n")
@@ -138,14 +141,13 @@ def _split_path(argument: bytes) -> tuple[bytes, bytes]:
         raise _NotStrict("control character")
     if path.startswith(b"@"):
         # A-d-l ":" : the route is accepted and ignored (RFC 5321 4.1.1.3, appendix C)
-        _, colon, path = path.partition(b":")
-        if not colon:
-            raise _NotStrict("no mailbox")
+        _, colon, mailbox = path.partition(b":")
+        path = mailbox if colon else path
     at = _last_unquoted_at(path)
     if at < 0:
         raise _NotStrict("no domain")
-    if at == 0:
-        raise _NotStrict("no local part")
+    if path == b"@" or (at > 0 and path.startswith(b"@")):
+        raise _NotStrict("no mailbox")
     return path[:at], path[at + 1 :]
 
 

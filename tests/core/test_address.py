@@ -444,8 +444,14 @@ PATHS = [
     (b"<\xff@legit.example>", ReversePath("\udcff", Domain(LEGIT))),
     (b"<root>", ReversePath("", None, "no domain")),
     (b"<@>", ReversePath("", None, "no mailbox")),
-    (b"<@legit.example>", ReversePath("", None, "no mailbox")),
-    (b"<@a.example:@b.example>", ReversePath("", None, "no local part")),
+    (b"<@legit.example>", ReversePath("", Domain(LEGIT))),  # RFC 7208 4.3: postmaster stands in for the local part
+    (b"@legit.example", ReversePath("", Domain(LEGIT))),
+    (b"<@a.example:@b.example>", ReversePath("", Domain("b.example"))),
+    (b"<@a.example:>", ReversePath("", None, "no domain")),
+    (b"<@a.example:@>", ReversePath("", None, "no mailbox")),
+    (b"<@a.example,@b.example>", ReversePath("", None, "no mailbox")),
+    (b"<@@legit.example>", ReversePath("", None, "no mailbox")),
+    (b"<@[192.0.2.1]>", ReversePath("", None, "address literal")),
     (b'<"a@legit.example>', ReversePath("", None, "open quotation")),
     (b"<a@legit.example", ReversePath("", None, "unbalanced angle brackets")),
     (b"<a\x00b@legit.example>", ReversePath("", None, "control character")),
@@ -467,6 +473,7 @@ def test_only_the_null_path_is_null() -> None:
     """RFC 5321 4.5.5: a malformed sender is not the null sender."""
     assert reverse_path(b"<>").is_null
     assert not reverse_path(b"<root>").is_null
+    assert not reverse_path(b"<@legit.example>").is_null
     assert not reverse_path(b"<a@legit.example>").is_null
 
 

@@ -10,8 +10,7 @@ from typing import Any
 
 import yaml
 
-from dmarc_milter.address import ReversePath
-from dmarc_milter.domain import Domain, parse
+from dmarc_milter.address import reverse_path
 from dmarc_milter.message import Envelope, plain_address
 from fakes.dns_zone import Zone
 
@@ -65,10 +64,8 @@ def add(found: Zone, name: str, rdtype: str, value: Any) -> None:
 
 
 def envelope(case: dict[str, Any]) -> Envelope:
-    """A sender without local part or with a bad domain is made directly, past what the SMTP grammar would refuse."""
-    local_part, _, domain = (case["mailfrom"] or "").rpartition("@")
-    found = parse(domain)
-    sender = ReversePath(local_part, found) if isinstance(found, Domain) else ReversePath("", None, found.reason if domain else "")
+    """The sender as the argument of MAIL FROM, so that it goes the way of every sender."""
+    sender = reverse_path(f"<{case['mailfrom'] or ''}>".encode("utf-8", "surrogateescape"))
     return Envelope(plain_address(ip_address(case["host"])), case["helo"], sender)
 
 
