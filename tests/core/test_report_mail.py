@@ -78,9 +78,10 @@ def test_rpt_03_no_recipient_can_inject(address: str) -> None:
 
 
 def test_a_bounce_tells_its_delivery() -> None:
-    address = verp("bounces@mx.example", ID, 3)
-    assert address == f"bounces+{ID}-3@mx.example"
-    assert from_verp(address) == (ID, 3)
+    address = verp("bounces@mx.example", ID, "0badcafe")
+    assert address == f"bounces+{ID}-0badcafe@mx.example"
+    assert from_verp(address) == (ID, "0badcafe")
+    assert from_verp(verp("bounces@mx.example", ID, "")) == (ID, "00000000"), "queued by a version without tags"
     assert from_verp("bounces@mx.example") is None
 
 

@@ -193,7 +193,7 @@ def test_other_mail_to_the_bounce_address_is_taken_quietly(report: Command, pipe
 def test_a_bounce_that_cannot_be_noted_now_comes_again(report: Command, pipe: Callable[[bytes], None], url: str) -> None:
     """75: the mail system keeps it while somebody mends the store, its permissions or the file."""
     report.store = url.format(report.folder)
-    pipe(DSN.format(f"dmarc+{'a' * 32}-0@mx.example").encode())
+    pipe(DSN.format(f"dmarc+{'a' * 32}-00000000@mx.example").encode())
     code, _, said = report("bounce")
     assert (code, said.count("\n")) == (75, 1)
 

@@ -106,7 +106,8 @@ def test_a_day_that_is_over_is_reported_once(job: Job, sink: Sink) -> None:
         ("192.0.2.1", 1, "pass"),
     }
     assert (report.state, list(job.store.reports.rows(report.id))) == (ReportState.SENT, [])
-    assert (mail.sender, mail.recipient) == (f"dmarc+{report.id}-0@mx.example", "agg@legit.example")
+    [delivery] = job.store.deliveries.of(report.id)
+    assert (mail.sender, mail.recipient) == (f"dmarc+{report.id}-{delivery.tag}@mx.example", "agg@legit.example")
     job.run()
     assert len(sink.mails) == 1
 

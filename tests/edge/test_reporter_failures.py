@@ -86,7 +86,8 @@ def test_a_failure_is_reported_with_its_incidents_and_then_forgotten(job: Job, s
     [failure] = failures(job)
     assert (failure.state, failure.sample) == ("sent", b"")
     assert job.store.reports.document(failure.id, "rfc9991") is None
-    assert mail.sender == f"dmarc+{failure.id}-0@mx.example"
+    [delivery] = job.store.deliveries.of(failure.id)
+    assert mail.sender == f"dmarc+{failure.id}-{delivery.tag}@mx.example"
     assert mail.message.count(b"invalid") == 0
 
 
@@ -231,7 +232,8 @@ def test_a_hard_bounce_suppresses(job: Job, sink: Sink) -> None:
     """Found by VERP; the address is left alone for suppress_days, and the reason is shown without the sender's control characters."""
     identity, sender = sent(job)
     found = bounce.read(DSN.format(to=sender, action="failed", status="5.1.1").encode(), "dmarc@mx.example")
-    assert found == bounce.Bounce(identity, 0, True, r"failed 5.1.1 smtp; 550 5.1.1 \x1b[31mno such user")
+    [delivery] = job.store.deliveries.of(identity)
+    assert found == bounce.Bounce(identity, delivery.tag, True, r"failed 5.1.1 smtp; 550 5.1.1 \x1b[31mno such user")
     assert "left alone for 30 days" in bounce.note(found, job.store, 30.0)
     suppression = job.store.destinations.suppression("agg@legit.example")
     assert suppression is not None
@@ -260,7 +262,7 @@ def test_what_is_not_permanent_is_ignored(job: Job, action: str, status: str) ->
         b"",
         b"From: x\r\n\r\nhello",
         DSN.format(to="dmarc@mx.example", action="failed", status="5.1.1").encode(),
-        DSN.format(to="dmarc+" + "0" * 32 + "-0@other.example", action="failed", status="5.1.1").encode(),
+        DSN.format(to="dmarc+" + "0" * 32 + "-00000000@other.example", action="failed", status="5.1.1").encode(),
         b"\xff" * 1000,
     ],
 )
@@ -269,7 +271,7 @@ def test_mail_that_is_no_bounce_of_ours_changes_nothing(data: bytes) -> None:
         bounce.read(data, "dmarc@mx.example")
 
 
-@given(st.binary(max_size=400), st.sampled_from([b"", b"To: dmarc+%b-0@mx.example\r\n" % (b"a" * 32)]))
+@given(st.binary(max_size=400), st.sampled_from([b"", b"To: dmarc+%b-00000000@mx.example\r\n" % (b"a" * 32)]))
 def test_any_octets_are_a_bounce_or_none(data: bytes, start: bytes) -> None:
     """A pipe takes whatever anybody sends to that address."""
     with contextlib.suppress(bounce.NotOurs):
@@ -280,13 +282,45 @@ def test_any_octets_are_a_bounce_or_none(data: bytes, start: bytes) -> None:
 
 
 def test_a_bounce_of_an_unknown_report_changes_nothing(job: Job) -> None:
-    said = bounce.note(bounce.Bounce("0" * 32, 7, True, "x"), job.store, 30.0)
+    said = bounce.note(bounce.Bounce("0" * 32, "7" * 8, True, "x"), job.store, 30.0)
     assert "not known" in said
     assert job.store.destinations.suppressions() == []
 
 
 def test_the_recipient_of_the_pipe_is_enough() -> None:
     """Postfix gives it to a command in ORIGINAL_RECIPIENT; nothing in the mail needs to name it."""
-    sender = f"dmarc+{'a' * 32}-3@mx.example"
+    sender = f"dmarc+{'a' * 32}-0badcafe@mx.example"
     data = DSN.format(to="somebody@else.example", action="failed", status="5.1.1").encode()
-    assert bounce.read(data, "dmarc@mx.example", sender)[:3] == ("a" * 32, 3, True)
+    assert bounce.read(data, "dmarc@mx.example", sender)[:3] == ("a" * 32, "0badcafe", True)
+    assert bounce.read(data, "dmarc@mx.example", sender.upper())[:3] == ("a" * 32, "0badcafe", True), "some systems change the case"
+
+
+def test_no_destination_can_let_anothers_address_bounce(job: Job, sink: Sink) -> None:
+    """Each of a report's addresses knows its id; whose bounce it is, the tag says, which the others are not told."""
+    job.see(evaluation(at=NOON, record=replace(RECORD, rua=(ReportUri("agg@legit.example"), ReportUri("collector@legit.example")))))
+    job.run(now=True)
+    senders = {mail.recipient: mail.sender for mail in sink.mails}
+    identity, tags = senders["agg@legit.example"].partition("-")[0], {each.partition("-")[2] for each in senders.values()}
+    assert len(tags) == 2
+    for guess in ("0", "1", "00000000", "00000001"):
+        forged = DSN.format(to=f"{identity}-{guess}@mx.example", action="failed", status="5.1.1").encode()
+        with contextlib.suppress(bounce.NotOurs):
+            assert "not known" in bounce.note(bounce.read(forged, "dmarc@mx.example"), job.store, 30.0)
+    assert job.store.destinations.suppressions() == []
+    honest = DSN.format(to=senders["collector@legit.example"], action="failed", status="5.1.1").encode()
+    bounce.note(bounce.read(honest, "dmarc@mx.example"), job.store, 30.0)
+    assert [each.address for each in job.store.destinations.suppressions()] == ["collector@legit.example"]
+
+
+def test_a_delivery_from_before_there_were_tags_still_goes(job: Job, sink: Sink) -> None:
+    """Queued by the version before; a bounce of it, which anybody could forge, is nobody's."""
+    sink.answer = lambda stage, _: "451 4.7.1 later" if stage == "rcpt" else ""
+    job.see(evaluation(at=NOON))
+    job.run(now=True)
+    with job.store.database.transaction() as transaction:
+        transaction.run("UPDATE delivery SET tag = ''")
+    sink.answer = lambda *_: ""
+    job.run(now=True)
+    [mail] = sink.mails
+    forged = DSN.format(to=mail.sender, action="failed", status="5.1.1").encode()
+    assert "not known" in bounce.note(bounce.read(forged, "dmarc@mx.example"), job.store, 30.0)

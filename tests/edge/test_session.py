@@ -297,7 +297,7 @@ def test_our_own_addresses_are_noticed() -> None:
     one.mail(b"<>", (), macros())
     one.rcpt(b"<Dmarc@MX.example.com>")
     one.end_of_message(macros())
-    tag = b"+0123456789abcdef0123456789abcdef-12"  # the envelope sender of each report is its own
+    tag = b"+0123456789abcdef0123456789abcdef-0badcafe"  # the envelope sender of each report is its own
     one.mail(b"<dmarc" + tag + b"@mx.example.com>", (), macros())
     one.rcpt(b"<v@example.com>")
     one.end_of_message(macros())

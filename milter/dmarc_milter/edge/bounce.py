@@ -23,7 +23,7 @@ class Bounce(NamedTuple):
     """What a notification says about one of our mails. `hard`: permanently failed (action failed, status 5.x.x)."""
 
     report_id: str
-    number: int
+    tag: str
     hard: bool
     reason: str
 
@@ -52,11 +52,12 @@ def read(data: bytes, bounces: str, recipient: str = "") -> Bounce:
     return Bounce(*tagged, bool(failed), printable(" ".join(f"{action} {status} {diagnostic}".split()), 300))
 
 
-def _tag(mail: Message, bounces: str, recipient: str) -> tuple[str, int]:
-    """Report and delivery, from the address that the notification was sent to."""
+def _tag(mail: Message, bounces: str, recipient: str) -> tuple[str, str]:
+    """Report and tag of the delivery, from the address that the notification was sent to."""
     for text in (recipient, *(str(value) for name in ADDRESS_FIELDS for value in mail.get_all(name, [])[:10])):
-        found = from_verp(text[:1000])
-        if found and verp(bounces, *found).lower() in text[:1000].lower():
+        address = text[:1000].lower()
+        found = from_verp(address)
+        if found and verp(bounces, *found).lower() in address:
             return found
     raise NotOurs("not sent to the envelope sender of one of our reports")
 
@@ -75,10 +76,9 @@ def _recipients(mail: Message) -> Iterator[tuple[str, str, str]]:
 
 def note(bounce: Bounce, store: Store, suppress_days: float) -> str:
     """Suppress the address of a hard bounce; what was done, as a sentence. Raises StoreError."""
-    deliveries = store.deliveries.of(bounce.report_id)
-    if bounce.number >= len(deliveries):
+    address = next((each.address for each in store.deliveries.of(bounce.report_id) if each.tag == bounce.tag), "")
+    if not address:
         return f"report {bounce.report_id} is not known, or has no such destination"
-    address = deliveries[bounce.number].address
     if not bounce.hard:
         return f"{address}: not permanent, ignored: {bounce.reason}"
     store.deliveries.bounced(bounce.report_id, address, f"bounced: {bounce.reason}")

@@ -23,7 +23,7 @@ Macros = Callable[[str], str]
 MAX_RECIPIENT_DOMAINS = 1000
 MAX_ADDRESS = 100
 """Characters of an address that are looked at: more than any has."""
-REPORT_TAG = re.compile(rb"\+[0-9a-f]{32}-[0-9]{1,4}@")
+REPORT_TAG = re.compile(rb"\+[0-9a-f]{32}-[0-9a-f]{1,8}@")
 """What makes the envelope sender of each report mail its own (report/mail.py, verp)."""
 
 TRY_LATER = Reply(451, "4.7.1", "Temporary failure while authenticating the message, please try again later")

@@ -69,16 +69,20 @@ def letter(feedback: Feedback, attachment: bytes) -> Letter:
     return Letter(feedback.report_id, policy_domain, sender, filename(feedback), summary(feedback), attachment)
 
 
-def verp(bounce_address: str, report_id: str, number: int) -> str:
-    """The envelope sender that tells which delivery of which report bounced: local+ID-NUMBER@domain."""
+def verp(bounce_address: str, report_id: str, tag: str) -> str:
+    """The envelope sender that tells which delivery of which report bounced: local+ID-TAG@domain.
+
+    Every address that gets the report knows its id; the tag, eight hexadecimal digits by chance, only the one that it was made for. Nobody
+    can therefore let another's address bounce.
+    """
     local, _, domain = bounce_address.rpartition("@")
-    return f"{local}+{report_id}-{number}@{domain}"
+    return f"{local}+{report_id}-{tag:0>8}@{domain}"
 
 
-def from_verp(address: str) -> tuple[str, int] | None:
-    """(report id, number of the delivery) of such an address, or None."""
-    match = re.search(r"\+([0-9a-f]{32})-([0-9]{1,4})@", address)
-    return (match[1], int(match[2])) if match else None
+def from_verp(address: str) -> tuple[str, str] | None:
+    """(report id, tag of the delivery) of such an address, or None."""
+    match = re.search(r"\+([0-9a-f]{32})-([0-9a-f]{8})@", address)
+    return (match[1], match[2]) if match else None
 
 
 def compose(feedback: Feedback, attachment: bytes, recipient: str, *, now: datetime) -> EmailMessage:

@@ -36,13 +36,15 @@ class Delivery(NamedTuple):
     next_at: int
     last_reply: str
     last_at: int
+    tag: str = ""
+    """Eight hexadecimal digits that its bounces come back with; "" when it was queued by a version that had none."""
 
 
-_COLUMNS = "report_id, address, format, max_size, state, attempts, next_at, last_reply, last_at"
+_COLUMNS = "report_id, address, format, max_size, state, attempts, next_at, last_reply, last_at, tag"
 
 
 def _delivery(row: tuple[Any, ...]) -> Delivery:
-    return Delivery._make((*row[:4], DeliveryState(row[4]), int(row[5]), int(row[6]), row[7], int(row[8])))
+    return Delivery._make((*row[:4], DeliveryState(row[4]), int(row[5]), int(row[6]), row[7], int(row[8]), row[9]))
 
 
 class Deliveries:

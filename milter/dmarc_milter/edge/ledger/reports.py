@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
+from secrets import token_hex
 from typing import Any, NamedTuple
 
 from dmarc_milter.edge.ledger.database import Database, Transaction, attempt, fetch, with_list
@@ -115,11 +116,11 @@ def _report(row: tuple[Any, ...]) -> Report:
 
 
 def insert_deliveries(transaction: Transaction, identity: str, deliveries: Sequence[NewDelivery]) -> None:
-    """A delivery for each address; one that is there already stays as it is."""
+    """A delivery for each address, with a tag of its own; one that is there already stays as it is."""
     transaction.many(
-        "INSERT INTO delivery (report_id, address, format, next_at, max_size, state, last_reply, attempts, last_at, lease_owner,"
-        " lease_until) VALUES (?, ?, ?, ?, ?, ?, ?, 0, 0, '', 0) ON CONFLICT (report_id, address) DO NOTHING",
-        [(identity, *each) for each in deliveries],
+        "INSERT INTO delivery (report_id, address, format, next_at, max_size, state, last_reply, tag, attempts, last_at, lease_owner,"
+        " lease_until) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, 0, '', 0) ON CONFLICT (report_id, address) DO NOTHING",
+        [(identity, *each, token_hex(4)) for each in deliveries],
     )
 
 

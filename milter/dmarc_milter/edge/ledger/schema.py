@@ -68,7 +68,11 @@ IMPACT = (
     # What monitor mode would have done, for `impact`; nothing at all where policy is enforced.
     "CREATE INDEX decision_would_be ON decision (would_be, at) WHERE would_be IN ('reject', 'quarantine')",
 )
-STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (("counting", COUNTING), ("reports", REPORTS), ("impact", IMPACT))
+BOUNCES = (
+    # What a delivery's envelope sender has that no other address of its report knows.
+    "ALTER TABLE delivery ADD COLUMN tag TEXT NOT NULL DEFAULT ''",
+)
+STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (("counting", COUNTING), ("reports", REPORTS), ("impact", IMPACT), ("bounces", BOUNCES))
 """(name, statements). Steps are only ever added; what a released version has applied is never changed."""
 
 

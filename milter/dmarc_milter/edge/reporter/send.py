@@ -73,7 +73,7 @@ def envelope_of(delivery: Delivery, tools: Tools) -> Envelope | None:
     if document is None:
         return None
     message = addressed(document.content, delivery.address) if delivery.format == FORMAT else _aggregate(delivery, document, tools)
-    return Envelope(verp(tools.bounces, delivery.report_id, number_of(delivery, tools)), delivery.address, message)
+    return Envelope(verp(tools.bounces, delivery.report_id, delivery.tag), delivery.address, message)
 
 
 def _aggregate(delivery: Delivery, document: Document, tools: Tools) -> bytes:
@@ -83,11 +83,6 @@ def _aggregate(delivery: Delivery, document: Document, tools: Tools) -> bytes:
     policy_domain = report.policy_domain if report is not None else ""
     letter = Letter(delivery.report_id, policy_domain, tools.reporter.email, document.filename, words, document.content)
     return write(letter, delivery.address, now=datetime.fromtimestamp(tools.now, UTC)).as_bytes()
-
-
-def number_of(delivery: Delivery, tools: Tools) -> int:
-    """The delivery's place among its report's, in the order of their addresses: what a bounce is told apart by."""
-    return [each.address for each in tools.store.deliveries.of(delivery.report_id)].index(delivery.address)
 
 
 def _limits(delivery: Delivery, tools: Tools) -> list[Limit]:
