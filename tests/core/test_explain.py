@@ -97,6 +97,13 @@ def test_mail_that_was_delivered_needs_no_advice() -> None:
     assert "What would change it" in "\n".join(explain(facts(disposition="none", would_be="reject")))
 
 
+def test_what_a_passing_signature_leaves_uncovered_is_told() -> None:
+    """ESP-20, RFC 6376 8.15: a field added on top passes, and whoever asks is told which; of a failing one it says nothing."""
+    signed = DkimFact("pass", "legit.example", unsigned=("subject", "content-type"))
+    assert "  not covered by it: subject, content-type" in explain(facts(dkim=(signed,)))
+    assert "not covered" not in "\n".join(explain(facts(dkim=(msgspec.structs.replace(signed, result="fail"),))))
+
+
 def test_a_rule_is_named_that_rests_on_what_was_proven() -> None:
     said = advice(facts(spf=SpfFact("fail", "x.example"), dkim=(DkimFact("pass", "lists.example"),)))
     assert 'if you know lists.example: a [[policy.rules]] entry with action = "accept" and dkim = ["lists.example"]' in said

@@ -57,6 +57,13 @@ def test_whatever_the_sender_wrote_is_stored_printable_and_comes_back(
     assert is_clean(msgspec.msgpack.decode(stored))
 
 
+def test_what_a_signature_does_not_cover_is_kept() -> None:
+    """ESP-20: for `why`, days later."""
+    result = DkimResult(DkimStatus.PASS, Domain("a.example"), unsigned_headers=("subject",))
+    (fact,) = decode(encode(from_evaluation(replace(evaluation(), dkim=(result,))))).dkim
+    assert fact.unsigned == ("subject",)
+
+
 @given(st.binary(max_size=200))
 def test_damaged_facts_are_unreadable_and_nothing_worse(data: bytes) -> None:
     """A damaged row of a spool must not stop the drain."""

@@ -68,7 +68,7 @@ class SignedHeaders:
 
     def unsigned(self, names: Sequence[bytes], wanted: Sequence[bytes]) -> tuple[bytes, ...]:
         """Those of `wanted` of which `names` leaves at least one field unsigned."""
-        return tuple(name for name in wanted if (found := self._headers.positions(name)) and len(found) > names.count(name))
+        return tuple(name for name in wanted if self.uncovered(names, name))
 
     def uncovered(self, names: Sequence[bytes], name: bytes) -> int:
         """How many fields called `name` the list `names` leaves unsigned."""

@@ -41,7 +41,7 @@ class DkimResult:
     """No key was found or could be asked for (temperror), and none could have made it count, for what it leaves unsigned."""
     key_bits: int = 0
     unsigned_headers: tuple[str, ...] = ()
-    """Of Subject, Date, To, Content-Type...: present in the message and not covered; for `check`."""
+    """Of Subject, Date, To, Content-Type...: present in the message and not covered (RFC 6376 8.15); for `check` and `why`."""
 
     @property
     def usable(self) -> bool:

@@ -54,6 +54,8 @@ def _dkim(facts: Facts) -> Iterator[str]:
         yield "DKIM: not signed"
     for each in facts.dkim:
         yield f"DKIM: {each.result} for {_signer(each)}" + (f": {each.reason}" if each.reason else "")
+        if each.result == "pass" and each.unsigned:
+            yield f"{PAD}not covered by it: {', '.join(each.unsigned)}"
 
 
 def _signer(fact: DkimFact) -> str:

@@ -44,7 +44,10 @@ class SpfFact(Fact, frozen=True, omit_defaults=True):
 
 
 class DkimFact(Fact, frozen=True, omit_defaults=True):
-    """auth_results/dkim: one signature. `aligned` is "" where it does not align or did not pass."""
+    """auth_results/dkim: one signature. `aligned` is "" where it does not align or did not pass.
+
+    `unsigned`: header fields that a reader sees, lower case, of which the signature leaves at least one uncovered (RFC 6376 8.15).
+    """
 
     result: str
     domain: str = ""
@@ -53,6 +56,7 @@ class DkimFact(Fact, frozen=True, omit_defaults=True):
     aligned: Literal["", "strict", "relaxed"] = ""
     algorithm: str = ""
     key_bits: int = 0
+    unsigned: tuple[str, ...] = ()
 
 
 class Reason(Fact, frozen=True, omit_defaults=True):
@@ -272,6 +276,7 @@ def _signature(result: DkimResult, author: Domain | None, aligned: set[Domain]) 
         how,
         printable(result.algorithm, 40),
         result.key_bits,
+        result.unsigned_headers,
     )
 
 
