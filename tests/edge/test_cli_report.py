@@ -32,6 +32,9 @@ ZONE: dict[str, dict[str, Any]] = {
 }
 
 
+PROMISED = {"report_id", "policy_domain", "begin", "end", "rows", "messages", "destinations", "state"}
+
+
 class Command:
     """`dmarc-milter report ...` with a configuration of its own."""
 
@@ -76,10 +79,29 @@ def test_the_way_of_a_report(report: Command) -> None:
     assert (code, out) == (0, "reports: 1 queued; deliveries: 1 sent\n")
     [sent] = report.lines("list")
     assert (sent["report_id"], sent["state"], sent["destinations"][0]["state"]) == (due["report_id"], "sent", "sent")
+    [shown] = report.lines("show", due["report_id"])
+    assert {key: shown[key] for key in PROMISED} == {key: sent[key] for key in PROMISED}
     assert read(report.sink.mails[0].message)[0].report_id == due["report_id"]
     _, table, _ = report("list")
     assert due["report_id"] in table
     assert "agg@legit.example" in table
+
+
+def test_every_command_about_a_report_prints_the_same_object(report: Command) -> None:
+    """One object for each report, with the keys that `list` has; of a run, for those that it built or tried."""
+    report.saw(evaluation(), evaluation("other.example"))
+    report.sink.answer = lambda stage, _: "451 4.7.1 later" if stage == "rcpt" else ""
+    done = {each["policy_domain"]: each for each in report.lines("send", "--now")}
+    assert {name: each["state"] for name, each in done.items()} == {"legit.example": "queued", "other.example": "suppressed"}
+    assert all(set(each) >= PROMISED for each in done.values())
+    report.sink.answer = lambda *_: ""
+    [sent] = report.lines("send", "--now")
+    assert (sent["report_id"], sent["state"], sent["destinations"][0]["attempts"]) == (done["legit.example"]["report_id"], "sent", 2)
+    assert report.lines("send", "--now") == []
+    [again] = report.lines("resend", sent["report_id"])
+    assert (again["done"], again["state"], set(again) >= PROMISED) == (True, "queued", True)
+    code, out, _ = report("drop", "0" * 32, "--json")
+    assert (code, json.loads(out)) == (1, {"report_id": "0" * 32, "done": False})
 
 
 def test_off_until_somebody_says_in_whose_name(report: Command) -> None:

@@ -16,8 +16,6 @@ from dmarc_milter.edge.cli.ledger import drained_store, store_of
 from dmarc_milter.edge.cli.moments import count, moment
 from dmarc_milter.edge.cli.report_job import OFF, Previewed, preview, sending
 from dmarc_milter.edge.cli.report_views import (
-    destination_of,
-    destinations_of,
     print_destinations,
     print_lines,
     print_reports,
@@ -25,13 +23,15 @@ from dmarc_milter.edge.cli.report_views import (
     print_show,
     print_suppressions,
     row_of,
+    rows_of,
+    shown_of,
 )
-from dmarc_milter.edge.cli.terminal import plain, print_json, unavailable
+from dmarc_milter.edge.cli.terminal import print_json, unavailable
 from dmarc_milter.edge.config import Config, ConfigError, load
 from dmarc_milter.edge.config.values import in_a_labels
 from dmarc_milter.edge.ledger.database import StoreError
 from dmarc_milter.edge.ledger.reports import Reports, ReportState
-from dmarc_milter.edge.reporter import Run, is_on
+from dmarc_milter.edge.reporter import is_on
 from dmarc_milter.edge.suffixes import SuffixListError
 from dmarc_milter.report.facts import printable
 from dmarc_milter.report.mail import REPORT_ID
@@ -103,7 +103,7 @@ def _list(config: Config, arguments: argparse.Namespace) -> int:
     with closing(drained_store(config)) as store:
         states = [ReportState(each) for each in arguments.state or []]
         found = store.reports.find(states, policy_domain=arguments.domain.lower(), since=arguments.since, limit=arguments.limit)
-        rows = [row_of(each, destinations_of(each, store.deliveries.of(each.id))) for each in found]
+        rows = rows_of(found, store)
         suppressions = store.destinations.suppressions()
     if arguments.json:
         print_lines(rows)
@@ -149,11 +149,12 @@ def _send(config: Config, arguments: argparse.Namespace) -> int:
     with closing(drained_store(config)) as store:
         if not is_on(config.reporting):
             print(f"dmarc-milter: {OFF}", file=sys.stderr)
-            if arguments.json:
-                print_run(Run(problem=OFF), as_json=True)
             return FINE
         done = sending(config, store, now=arguments.now)
-    print_run(done, as_json=arguments.json)
+        if arguments.json:
+            print_lines(rows_of(filter(None, map(store.reports.get, done.reports)), store))
+        else:
+            print_run(done)
     if done.problem:
         print(f"dmarc-milter: {config.reporting.smtp} takes no mail now: {done.problem}", file=sys.stderr)
         return LATER
@@ -172,27 +173,28 @@ def _show(config: Config, arguments: argparse.Namespace) -> int:
         print(f"dmarc-milter: {arguments.file}: {error}", file=sys.stderr)
         return NO
     if arguments.json:
-        print_lines({"messages": each.messages, **plain(each), **({"destinations": became} if became else {})} for each in reports)
+        print_lines(shown_of(each) | became for each in reports)
     else:
         print_show(reports)
-        print_destinations(became)
+        print_destinations(became.get("destinations", []))
     return FINE
 
 
-def _content(config: Config, name: str) -> tuple[bytes, list[dict[str, Any]]]:
+def _content(config: Config, name: str) -> tuple[bytes, dict[str, Any]]:
     """A file, standard input, or a report of ours as it was built and what became of it. Raises OSError, StoreError, Unreadable."""
     if REPORT_ID.fullmatch(name) and not Path(name).exists():
         with closing(store_of(config)) as store:
             store.ready()
             document = store.reports.document(name, "rfc9990") or store.reports.document(name, "rfc7489")
-            became = [destination_of(each) for each in store.deliveries.of(name)]
+            report = store.reports.get(name)
+            became = {each: rows[each] for rows in rows_of([report] if report else [], store) for each in ("destinations", "state")}
         if document is None:
             raise Unreadable("no report of this id has been built")
         return document.content, became
     if name == "-":
-        return sys.stdin.buffer.read(MAX_FILE + 1), []
+        return sys.stdin.buffer.read(MAX_FILE + 1), {}
     with Path(name).open("rb") as file:
-        return file.read(MAX_FILE + 1), []
+        return file.read(MAX_FILE + 1), {}
 
 
 def _resend(config: Config, arguments: argparse.Namespace) -> int:
@@ -206,10 +208,12 @@ def _drop(config: Config, arguments: argparse.Namespace) -> int:
 def _change(config: Config, arguments: argparse.Namespace, change: Callable[[Reports, str], bool], yes: str, no: str) -> int:
     with closing(drained_store(config)) as store:
         done = change(store.reports, arguments.id)
-        no = no if done or store.reports.get(arguments.id) else f"{UNKNOWN}; {LISTED}"
+        report = store.reports.get(arguments.id)
+        rows = rows_of([report] if report else [], store)
     if arguments.json:
-        print_json({"report_id": arguments.id, "done": done})
+        print_lines([{"report_id": arguments.id, "done": done, **(rows[0] if rows else {})}])
     else:
+        no = no if rows else f"{UNKNOWN}; {LISTED}"
         print(f"report {printable(arguments.id, 64)} {yes}" if done else f"report {printable(arguments.id, 64)}: {no}")
     return FINE if done else NO
 

@@ -9,10 +9,11 @@ from typing import Any
 import msgspec
 
 from dmarc_milter.edge.cli.moments import shown
-from dmarc_milter.edge.cli.terminal import console, plain, print_json, styled, table
+from dmarc_milter.edge.cli.terminal import console, plain, styled, table
 from dmarc_milter.edge.ledger.deliveries import Delivery
 from dmarc_milter.edge.ledger.destinations import Suppression
 from dmarc_milter.edge.ledger.reports import Report
+from dmarc_milter.edge.ledger.store import Store
 from dmarc_milter.edge.reporter import Run
 from dmarc_milter.report.facts import printable
 from dmarc_milter.report.read import ReadRecord, ReadReport
@@ -36,6 +37,11 @@ def row_of(report: Report, destinations: Sequence[dict[str, Any]], state: str = 
         "part": report.part,
         "note": note or report.note,
     }
+
+
+def rows_of(reports: Iterable[Report], store: Store) -> list[dict[str, Any]]:
+    """Reports as `--json` has them, with what became of each address. Raises StoreError."""
+    return [row_of(each, destinations_of(each, store.deliveries.of(each.id))) for each in reports]
 
 
 def destinations_of(report: Report, deliveries: Sequence[Delivery]) -> list[dict[str, Any]]:
@@ -114,18 +120,21 @@ def print_suppressions(suppressions: Sequence[Suppression]) -> None:
         console().print(table({"left alone": "left", "until (UTC)": "left", "why": "left"}, rows))
 
 
-def print_run(done: Run, *, as_json: bool) -> None:
-    """What a run of the job did."""
+def print_run(done: Run) -> None:
+    """What a run of the job did, in a sentence."""
     built = {state.value: number for state, number in sorted(done.built.items())}
     sent = {state.value: number for state, number in sorted(done.sent.items()) if number}
     failures: dict[str, int] = {state: number for state, number in sorted(done.failures.items())}
-    if as_json:
-        print_json({"built": built, "failures": failures, "deliveries": sent, "held": done.held, "problem": done.problem})
-        return
     held = {"held by a limit of the day": done.held} if done.held else {}
     kinds: dict[str, dict[str, int]] = {"reports": built, "failure reports": failures, "deliveries": sent | held}
     words = [f"{kind}: {', '.join(f'{number} {state}' for state, number in found.items())}" for kind, found in kinds.items() if found]
     print("; ".join(words) or "nothing was due")
+
+
+def shown_of(report: ReadReport) -> dict[str, Any]:
+    """A report file as `--json` has it."""
+    found: dict[str, Any] = msgspec.to_builtins(report)
+    return found | {"messages": report.messages, "policy_domain": report.policy.get("domain", ""), "rows": len(report.records)}
 
 
 def print_show(reports: Sequence[ReadReport]) -> None:

@@ -34,6 +34,8 @@ class Run:
     sent: Counter[DeliveryState] = field(default_factory=Counter)
     held: int = 0
     problem: str = ""
+    reports: dict[str, None] = field(default_factory=dict)
+    """The ids of the aggregate and failure reports that were built or tried, in that order."""
 
 
 def run(tools: Tools, *, now: bool = False, seconds: float = 3000.0, progress: Progress = lambda _what, _number: None) -> Run:
@@ -69,6 +71,7 @@ def _build_one(report: Report, claimed_at: int, tools: Tools, done: Run) -> None
         return
     state = build_report(report, tools)
     done.built[state] += 1
+    done.reports[report.id] = None
     LOG.info("report %s of %s: %s", report.id, report.policy_domain, state)
 
 
@@ -108,6 +111,7 @@ def _send_all(tools: Tools, done: Run, end: float, progress: Progress, *, now: b
                 tools.store.deliveries.release(delivery, tools.owner, delivery.next_at)
             else:
                 seen.add((delivery.report_id, delivery.address))
+                done.reports[delivery.report_id] = None
                 _note(_deliver(delivery, tools), done)
                 progress("send", 1)
     for delivery in again:
