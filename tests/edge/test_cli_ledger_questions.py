@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
@@ -24,7 +28,7 @@ from dmarc_milter.domain import Domain
 from dmarc_milter.edge.cli import main, terminal
 from dmarc_milter.edge.cli.moments import moment
 from dmarc_milter.edge.config import parse
-from dmarc_milter.edge.ledger.spoolfile import SpoolFile, prepare
+from dmarc_milter.edge.ledger.spoolfile import SpoolFile, SpoolRow, prepare
 from dmarc_milter.evaluation import Evaluation, MessageFacts
 from dmarc_milter.report.facts import decode, encode
 from fakes.evaluations import evaluation
@@ -55,11 +59,14 @@ def record(tmp_path: Path) -> Callable[..., None]:
 
     def write(*evaluations: Evaluation) -> None:
         prepare(tmp_path / "spool.db")
-        spool = SpoolFile(tmp_path / "spool.db")
-        spool.write([spool_row(replace(each, at=NOW)) for each in evaluations])
-        spool.close()
+        written(tmp_path / "spool.db", [spool_row(replace(each, at=NOW)) for each in evaluations])
 
     return write
+
+
+def written(path: Path, rows: list[SpoolRow]) -> None:
+    with contextlib.closing(SpoolFile(path)) as spool:
+        spool.write(rows)
 
 
 def monitored(author: str = "legit.example", **changes: Any) -> Evaluation:
@@ -290,6 +297,66 @@ def test_a_store_that_cannot_be_reached_is_tried_again_later(tmp_path: Path, cap
         assert main([*words, "--config", str(config)]) == 75
         assert capsys.readouterr().err.startswith("dmarc-milter: ")
         assert time.monotonic() - started < 20
+
+
+def test_a_store_under_repair_still_answers(tmp_path: Path, ask: Ask, record: Callable[..., None]) -> None:
+    """Questions write nothing where nothing waits in the spool, so that no writer keeps them waiting."""
+    record(evaluation(queue_id="4QLOCKED"))
+    assert ask("why", "4QLOCKED")[0] == 0
+    with contextlib.closing(sqlite3.connect(tmp_path / "reports.db", isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        for words in (("why", "4QLOCKED"), ("impact",), ("stats",), ("report", "list")):
+            assert ask(*words)[::2] == (0, "")
+
+
+@contextlib.contextmanager
+def held_open(*paths: Path) -> Iterator[None]:
+    """These databases are in use by another process, as the drain's are."""
+    script = (
+        "import sqlite3, sys; held = [sqlite3.connect(each) for each in sys.argv[1:]];"
+        "[each.execute('SELECT * FROM sqlite_master').fetchall() for each in held]; print(flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", script, *map(str, paths)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"\n"
+        try:
+            yield
+        finally:
+            process.communicate()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_who_may_only_read_the_store_gets_answers(capsys: pytest.CaptureFixture[str]) -> None:
+    """DESIGN.md, The ledger: the decision log is readable by the service's group, whose members write nothing."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as name, contextlib.ExitStack() as stack:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "c.toml").write_text(f'[store]\nurl = "sqlite:///{folder}/reports.db"\n')
+        prepare(folder / "spool.db")
+        config = ("--config", str(folder / "c.toml"))
+        rows = [spool_row(replace(evaluation(queue_id=each), at=NOW)) for each in ("4QREAD", "4QLATE")]
+        written(folder / "spool.db", rows[:1])
+        questions = (("why", "4QREAD"), ("impact",), ("stats",), ("report", "list"))
+        for words in questions:
+            assert main([*words, *config]) == 0
+        written(folder / "spool.db", rows[1:])
+        stack.enter_context(held_open(folder / "spool.db", folder / "reports.db"))
+        for each in folder.iterdir():
+            each.chmod(0o644)
+        capsys.readouterr()
+        stack.callback(os.seteuid, 0)
+        os.seteuid(65534)
+        for words in questions:
+            assert main([*words, *config]) == 0
+            out, err = capsys.readouterr()
+            assert out
+            assert err.startswith("dmarc-milter: the latest messages are not in this answer: ")
+        os.seteuid(0)
+        (folder / "reports.db").chmod(0o600)
+        os.seteuid(65534)
+        assert main(["why", *config]) == 1
+        assert capsys.readouterr().err.endswith("; run this as the service's account\n")
 
 
 def test_decisions_of_a_newer_program_are_one_sentence(tmp_path: Path, ask: Ask, record: Callable[..., None]) -> None:

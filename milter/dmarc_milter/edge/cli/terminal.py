@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,6 +22,8 @@ PIPE_WIDTH = 200
 """Columns where standard output is no terminal, so that nothing is cut."""
 PROSE = 24
 """Columns that a sentence needs at least to be read."""
+OTHERS = "; run this as the service's account"
+"""What to do where an account may not open the store."""
 GLUE = "\N{NO-BREAK SPACE}"
 STYLES = {
     "reject": "bold red",
@@ -111,5 +114,6 @@ def print_json(document: object) -> None:
 
 def unavailable(error: StoreError) -> int:
     """Say why the store cannot be asked; the exit code."""
-    print(f"dmarc-milter: {error}", file=sys.stderr)
+    stranger = error.kind == "refused" and os.geteuid() != 0
+    print(f"dmarc-milter: {error}{OTHERS * stranger}", file=sys.stderr)
     return NO if error.kind in ("older", "newer", "refused", "absent") else LATER

@@ -106,7 +106,8 @@ def check(database: Database) -> None:
 def upgrade(database: Database) -> list[str]:
     """Apply the steps that are missing; their names. Several hosts may try at once. Raises StoreError, also for a newer schema."""
     applied: list[str] = []
-    attempt(database, _make_list)
+    if version(database) == 0:  # whoever only asks must not wait for a writer
+        attempt(database, _make_list)
     while (found := version(database)) < len(STEPS):
         if attempt(database, lambda transaction, number=found: _step(transaction, number)):  # type: ignore[misc]
             applied.append(STEPS[found][0])
