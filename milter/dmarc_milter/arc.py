@@ -1,4 +1,4 @@
-"""ARC chains (RFC 8617) by dkimpy's primitives. Detachable: nothing but authenticate.py and the cli imports this.
+"""ARC chains (RFC 8617), judged with the keys, tags and canonicalization of `dkim`.
 
 dkimpy's own ARC class is not used: it raises IndexError unless i= is spelled ` i=1;`, verifies every signature and canonicalizes
 the body anew for each, has no limit on instances, and asks DNS before the structure is known to be sound.

@@ -75,7 +75,7 @@ class Step(NamedTuple):
     records: int = 0
     """How many DMARC records were there; more than one are all discarded."""
     guarded: bool = False
-    """psd_guard made this record count as psd=y."""
+    """psl_guard made this record count as psd=y."""
 
 
 @dataclass(frozen=True, slots=True)
