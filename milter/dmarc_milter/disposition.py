@@ -106,7 +106,6 @@ class Verdict:
     reasons: tuple[OverrideReason, ...] = ()
     tempfail: bool = False
     tags: tuple[str, ...] = ()
-    sampled_out: bool = False
     decided_by: str = ""
     """One sentence for the log, `check` and `why`: which rule decided."""
     would_be: Disposition | None = None
@@ -205,7 +204,7 @@ def _published(outcome: DomainOutcome, policy: LocalPolicy, sample: float) -> Ve
     if record.testing is None and record.pct is not None and policy.honor_pct and sample >= record.pct:
         comment = f"pct={record.pct}"
         reasons = (OverrideReason(OverrideType.SAMPLED_OUT, comment),)
-        return replace(lowered, reasons=reasons, sampled_out=True, decided_by=f", which left this message out ({comment})")
+        return replace(lowered, reasons=reasons, decided_by=f", which left this message out ({comment})")
     return verdict
 
 

@@ -128,5 +128,3 @@ class Message:
     headers: Headers
     author: Author
     body: BodyDigests = field(default_factory=dict)
-    size: int = 0
-    """Octets of the body as received."""

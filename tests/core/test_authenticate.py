@@ -52,7 +52,7 @@ def judged(
     author = address.author(headers.values(b"from"))
     envelope = Envelope(ip_address(ip), "mx.attack.example", address.reverse_path(sender))
     wanted = plan(headers, author, options)
-    message = Message(headers, author, digests(body, wanted.dkim.body_hashes | wanted.arc.body_hashes), len(body))
+    message = Message(headers, author, digests(body, wanted.dkim.body_hashes | wanted.arc.body_hashes))
     facts = message_facts(headers, envelope)
     request = Request("id", envelope, message, facts, wanted, lambda: check_spf(envelope, zone, options.spf))
     return authenticate(request, zone, options, now=now, sample=0.0)

@@ -38,7 +38,7 @@ def checked(
     fields, body = header_fields(raw)
     headers = Headers(fields, truncated=truncated)
     plan = dkim.plan(headers, [Domain(name) for name in authors], options)
-    message = Message(headers, Author(Domain(authors[0])), digests(body, plan.body_hashes), len(body))
+    message = Message(headers, Author(Domain(authors[0])), digests(body, plan.body_hashes))
     return dkim.verify(message, plan, resolver, options, now=now)
 
 
@@ -47,5 +47,5 @@ def chain(raw: bytes, resolver: Resolver, *, options: ArcOptions = ArcOptions(),
     fields, body = header_fields(raw)
     headers = Headers(fields, truncated=truncated)
     plan = arc.plan(headers, options)
-    message = Message(headers, Author(Domain("legit.example")), digests(body, plan.body_hashes), len(body))
+    message = Message(headers, Author(Domain("legit.example")), digests(body, plan.body_hashes))
     return arc.validate(message, plan, resolver, options, now=now)

@@ -66,7 +66,7 @@ class CoreWork:
         planned = plan(self.fields, author, options)
         hasher = BodyHasher({*planned.dkim.body_hashes, *planned.arc.body_hashes})
         hasher.update(bytes(self.octets))
-        message = Message(self.fields, author, hasher.finish(), len(self.octets))
+        message = Message(self.fields, author, hasher.finish())
         facts = message_facts(self.fields, envelope, to_reporting=own.recipient, from_reporting=own.sender)
         request = Request("1", envelope, message, facts, planned, lambda: check_spf(envelope, zone, options.spf))
         evaluation = authenticate(request, zone, options, now=NOW, sample=50.0)

@@ -26,9 +26,8 @@ class BodyHasher:
     """Hashes a body for all signatures at once: one canonicalization and one hash for each canonicalization asked for."""
 
     def __init__(self, requests: Iterable[BodyHash]) -> None:
-        self._requests = frozenset(requests)
         by_mode: dict[Literal["simple", "relaxed"], list[BodyHash]] = {}
-        for request in self._requests:
+        for request in frozenset(requests):
             by_mode.setdefault(request.canonicalization, []).append(request)
         self._canonicalizers = tuple(
             (RelaxedBody if mode == "relaxed" else SimpleBody)(PrefixHash(wanted)) for mode, wanted in by_mode.items()

@@ -138,7 +138,6 @@ class CoreWork:
         self._keep = False
         self._pieces: list[bytes] = []
         self._waiting = 0
-        self._size = 0
         self._given_up = False
 
     def headers(self, headers: Headers) -> None:
@@ -149,7 +148,6 @@ class CoreWork:
             self._prepared = self._prepare()
 
     def body(self, chunk: bytes) -> bool:
-        self._size += len(chunk)
         if self._prepared is None:
             return False
         self._pieces.append(chunk)
@@ -221,7 +219,7 @@ class CoreWork:
     def _evaluate(self, ready: _Prepared) -> Evaluation:
         if self._pieces:
             self._hash(ready)
-        message = Message(self._headers, ready.author, ready.hasher.finish(), self._size)
+        message = Message(self._headers, ready.author, ready.hasher.finish())
         own = self._own
         facts = message_facts(self._headers, self._envelope, to_reporting=own.recipient, from_reporting=own.sender)
         request = Request(self._tools.new_id(), self._envelope, message, facts, ready.plan, self._spf_result)

@@ -14,7 +14,7 @@ import msgspec
 
 from dmarc_milter.arc import ArcResult
 from dmarc_milter.dkim.result import DkimResult
-from dmarc_milter.dmarc.record import ReportUri
+from dmarc_milter.dmarc.record import MAX_URIS, ReportUri
 from dmarc_milter.dmarc.result import DmarcResult, DmarcStatus, DomainOutcome, PolicyPublished
 from dmarc_milter.domain import Domain
 from dmarc_milter.evaluation import Evaluation
@@ -25,8 +25,6 @@ VERSION = 1
 MAX_SIGNATURES = 100
 """RFC 9990 3.1.3: signatures of one row."""
 MAX_TRACE = 40
-MAX_URIS = 10
-"""Report addresses of one record that are looked at (SECURITY-CASES 13)."""
 
 
 class Fact(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -118,7 +118,7 @@ def _evaluate(headers: Headers, body: bytes, envelope: Envelope, resolver: Resol
     request = Request(
         id=uuid.uuid4().hex,
         envelope=envelope,
-        message=Message(headers, author, hasher.finish(), len(body)),
+        message=Message(headers, author, hasher.finish()),
         facts=message_facts(headers, envelope),
         plan=wanted,
         spf=lambda: check_spf(envelope, resolver, options.spf),
