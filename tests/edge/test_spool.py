@@ -350,7 +350,7 @@ spool.close()
 def test_nothing_is_opened_before_the_first_record(path: Path) -> None:
     """The supervisor makes the Spool, the workers use it: no thread and no descriptor may be older than the fork."""
     before = threading.active_count(), len(os.listdir("/proc/self/fd"))
-    spool = Spool.open(path)
+    spool = Spool(path)
     assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before
     spool.close()
 

@@ -52,7 +52,7 @@ def build(config: Config, slot: Slot, board: Board, log: Log) -> Service:
     suffixes, warning = latest_suffixes(config.dmarc.suffix_list, datetime.now(UTC).date())
     if warning:
         log.warning("suffix_list", text=warning)
-    spool = Spool.open(spool_path(config), SpoolOptions(max_bytes=config.store.spool_max_bytes))
+    spool = Spool(spool_path(config), SpoolOptions(max_bytes=config.store.spool_max_bytes))
     meter = Meter(slot)
     tools = Tools(
         options=compiled.options(config, suffixes),

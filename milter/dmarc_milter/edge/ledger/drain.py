@@ -26,13 +26,13 @@ class Drained(NamedTuple):
     problem: str = ""
 
 
-def drain(spool: SpoolFile, store: Store, *, batch: int = BATCH, stop: Callable[[], bool] = lambda: False) -> Drained:
-    """Until the spool is empty, `stop` says so, or spool or store fail. Never raises for either; what is not applied stays."""
+def drain(spool: SpoolFile, store: Store, *, batch: int = BATCH) -> Drained:
+    """Until the spool is empty, or spool or store fail. Never raises for either; what is not applied stays."""
     messages = 0
     identity = ""
     spool.follow()  # only here: rows, identity and what is deleted belong to one file
     try:
-        while not stop() and (rows := spool.batch(batch)):
+        while rows := spool.batch(batch):
             identity = identity or _identity(spool, store)
             messages += store.apply(Batch(identity, socket.gethostname(), rows))
             spool.delete(rows[-1][0])

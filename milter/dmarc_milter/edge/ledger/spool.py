@@ -68,10 +68,6 @@ class Spool:
         self._mutex = threading.Lock()
         self._reset()
 
-    @classmethod
-    def open(cls, path: Path, options: SpoolOptions = SpoolOptions()) -> Spool:
-        return cls(path, options)
-
     def _reset(self) -> None:
         self._process = os.getpid()
         self._queue: SimpleQueue[_Entry | None] = SimpleQueue()

@@ -1,7 +1,7 @@
 """The spool's SQLite file: opening, upgrading, writing in batches, and moving a damaged one aside.
 
 WAL with synchronous=NORMAL: a commit has reached the kernel when it returns, so no process that dies, however it dies, takes an
-answered message with it. A power cut can take the last moments; synchronous=FULL closes that gap for one fsync per group of messages.
+answered message with it. A power cut can take the last moments: FULL, which would save them, waits for the disk with every group.
 """
 
 from __future__ import annotations
@@ -52,7 +52,6 @@ class SpoolOptions:
     """
 
     max_bytes: int = 2_000_000_000
-    synchronous: Literal["NORMAL", "FULL"] = "NORMAL"
     wait: float = 0.9
     checkpoint: int = 1000
 
@@ -244,7 +243,7 @@ def _connect(path: Path, options: SpoolOptions) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=options.wait, isolation_level=None, check_same_thread=False)
     try:
         write_ahead(connection, options.wait)
-        connection.execute(f"PRAGMA synchronous={options.synchronous}")
+        connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute(f"PRAGMA max_page_count={max(options.max_bytes // PAGE, 64)}")
         connection.execute(f"PRAGMA wal_autocheckpoint={options.checkpoint}")
         connection.execute("PRAGMA journal_size_limit=67108864")
@@ -335,9 +334,9 @@ class _Lock:
         os.close(self._descriptor)
 
 
-def prepare(path: Path, options: SpoolOptions = SpoolOptions()) -> str:
+def prepare(path: Path) -> str:
     """Make or upgrade the spool before the workers start. Returns the spool's identity; raises SpoolError with one clear line."""
-    file = SpoolFile(path, options)
+    file = SpoolFile(path)
     try:
         path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
         try:
