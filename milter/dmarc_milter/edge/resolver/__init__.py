@@ -15,11 +15,11 @@ from dmarc_milter.edge.resolver.cache import Cache, Derived, Store
 from dmarc_milter.edge.resolver.client import Client, Counters
 from dmarc_milter.edge.resolver.exchange import Pending
 from dmarc_milter.edge.resolver.message import MessageResolver, Progress, canonical
-from dmarc_milter.edge.resolver.servers import Nameservers, parse_nameserver
+from dmarc_milter.edge.resolver.servers import Nameservers
 from dmarc_milter.edge.resolver.wire import encode_question
 from dmarc_milter.lookup import Question
 
-__all__ = ["DnsResolver", "MessageResolver", "parse_nameserver"]
+__all__ = ["DnsResolver", "MessageResolver"]
 
 RESOLV_CONF = Path("/etc/resolv.conf")
 
@@ -69,11 +69,6 @@ class DnsResolver:
         """Whether the answer is at hand, so that asking early would gain nothing."""
         return self.cache.get(canonical(question.name, question.rdtype), self._clock()) is not None
 
-    def statistics(self) -> dict[str, int]:
-        """Numbers since the start of the process, for metrics: see Counters; and what is remembered and in flight now."""
-        numbers = {name: int(getattr(self.counters, name)) for name in Counters.__slots__}
-        return numbers | {"cache_entries": len(self.cache), "cache_octets": self.cache.size, "in_flight": len(self._in_flight)}
-
     # What a message's resolver uses (message.Source).
 
     def cached(self, key: Key) -> Answer | None:
@@ -100,7 +95,6 @@ class DnsResolver:
         pending = Pending(key, question, time.monotonic(), self._timeout)
         current = self._in_flight.setdefault(key, pending)
         if current is not pending:
-            self.counters.joined += 1
             return current
         # Another thread's answer may have come between the look into the cache and the line above.
         answer = self.cache.get(key, self._clock())

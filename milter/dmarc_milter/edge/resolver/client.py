@@ -29,12 +29,10 @@ log = logging.getLogger(__name__)
 class Counters:
     """What the client did since the process started; approximate where several threads count."""
 
-    __slots__ = ("failures", "hits", "ignored", "in_flight_full", "joined", "queries", "retries", "tcp", "timeouts")
+    __slots__ = ("failures", "hits", "ignored", "queries", "retries", "tcp", "timeouts")
 
     def __init__(self) -> None:
-        self.queries = self.retries = self.tcp = self.failures = self.timeouts = self.ignored = self.in_flight_full = self.hits = (
-            self.joined
-        ) = 0
+        self.queries = self.retries = self.tcp = self.failures = self.timeouts = self.ignored = self.hits = 0
 
 
 def in_flight_limit() -> int:
@@ -73,7 +71,6 @@ class Client:
         if not pending.servers or self._closing:
             return failed("closed" if self._closing else "no name server is known")
         if len(self._attempts) >= self._limit:
-            self._counters.in_flight_full += 1
             return failed("too many questions in flight")
         attempt = self._ask_next(pending)
         if attempt is not None and stay > 0:
