@@ -184,13 +184,13 @@ class Callbacks:
         return answer
 
     def _of(self, ctx: Any) -> Connection:
-        connection = ctx.getpriv()
+        connection: Connection | None = ctx.getpriv()
         if connection is None:
             connection = Connection(self._make_session, self._negotiated)
             ctx.setpriv(connection)
             self._local.connection = connection
             self._change(+1)
-        return connection  # type: ignore[no-any-return]
+        return connection
 
     def _change(self, by: int) -> None:
         with self._lock:

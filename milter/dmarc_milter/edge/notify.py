@@ -27,9 +27,6 @@ class Notifier:
     def stopping(self) -> None:
         self._send("STOPPING=1")
 
-    def status(self, status: str) -> None:
-        self._send(f"STATUS={_line(status)}")
-
     def alive(self) -> None:
         """The watchdog's sign of life."""
         if self.watchdog_seconds:

@@ -74,9 +74,6 @@ class Postfix:
         """A setting with its references replaced; the service's own -o comes first. "" when nobody set it and the default is empty."""
         return self._expanded(self._written(name, service), service, 0)[:MAX_VALUE]
 
-    def is_set(self, name: str) -> bool:
-        return name in self.settings
-
     def milters(self, name: str = "smtpd_milters", service: Service | None = None) -> tuple[Milter, ...]:
         """The milters in their order, for a service or for main.cf alone."""
         return tuple(milter(each) for each in elements(self.value(name, service)))

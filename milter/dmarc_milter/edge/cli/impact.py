@@ -16,8 +16,8 @@ from dmarc_milter.edge.config import Config, load
 from dmarc_milter.edge.ledger.database import StoreError
 from dmarc_milter.edge.ledger.decisions import Decisions, Filter, Impact
 from dmarc_milter.explain.evidence import Sample, Source, sources
+from dmarc_milter.report.rows import DAY
 
-DAY = 86400
 GROUPS = 5000
 """Pairs of author domain and source that are looked at; the ones with most messages."""
 SAMPLED = 300

@@ -26,6 +26,7 @@ from dmarc_milter.edge.listen import describe
 from dmarc_milter.edge.postfix import PostfixError, read
 from dmarc_milter.edge.postfix_review import review
 from dmarc_milter.edge.resolver import DnsResolver
+from dmarc_milter.edge.setup_lines import reachable
 from dmarc_milter.edge.suffixes import Suffixes, SuffixListError, load_suffixes
 from dmarc_milter.edge.watch import metrics_address
 from dmarc_milter.lookup import LookupFailed, NoAnswer, Resolver
@@ -101,11 +102,10 @@ def _inet_place(address: SocketAddress) -> Iterator[Finding]:
 def _speaks(address: SocketAddress) -> str:
     """nobody, milter, or a clause that says what is wrong."""
     family = {"unix": socket.AF_UNIX, "inet6": socket.AF_INET6}.get(address.family, socket.AF_INET)
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)  # noqa: S104 - compared, not bound
     with socket.socket(family, socket.SOCK_STREAM) as sock:
         sock.settimeout(SECONDS)
         try:
-            sock.connect(address.path if address.family == "unix" else (host, address.port))
+            sock.connect(address.path if address.family == "unix" else (reachable(address), address.port))
         except FileNotFoundError:
             return "nobody"
         except ConnectionRefusedError:

@@ -22,8 +22,8 @@ from dmarc_milter.edge.config import load
 from dmarc_milter.edge.ledger.database import StoreError
 from dmarc_milter.edge.ledger.decisions import Total
 from dmarc_milter.edge.ledger.status import store_status
+from dmarc_milter.report.rows import DAY
 
-DAY = 86400
 RESULTS = tuple(each.value for each in DmarcStatus)
 DONE: dict[str, tuple[str, ...]] = {
     "delivered": (Disposition.NONE, Disposition.PASS),

@@ -16,9 +16,6 @@ def _doc(text: str) -> Meta:
     return Meta(description=text)
 
 
-PositiveSeconds = Annotated[float, Meta(gt=0, le=86400)]
-
-
 class Milter(Section, frozen=True):
     """The daemon: where the MTA finds it and what happens when it fails."""
 

@@ -21,8 +21,8 @@ from dmarc_milter.edge.web import charts, queries
 from dmarc_milter.edge.web.access import Door
 from dmarc_milter.edge.web.standing import Standing, standing
 from dmarc_milter.explain import explain, sentence
+from dmarc_milter.report.rows import DAY
 
-DAY = 86400
 PERIODS = (1, 7, 14, 30, 90)
 SEARCH = ("key", "author_domain", "source_ip", "status", "disposition", "days")
 MAX_ROWS = 200
