@@ -176,6 +176,19 @@ def test_a_silent_dns_keeps_it_for_later(job: Job, sink: Sink) -> None:
     assert len(sink.mails) == 1
 
 
+def test_one_silent_host_is_waited_for_and_does_not_hold_the_others_for_ever(job: Job, sink: Sink) -> None:
+    """RFC 9991 5: every address is tried; DESIGN.md, Reports: a DNS failure keeps the report for later."""
+    job.zone.fail("victim.example", "MX")
+    job.zone.fail("legit.example._report._dmarc.victim.example")
+    fail(job, "legit.example", "a@legit.example", "b@victim.example")
+    job.run()
+    assert (failures(job)[0].state, sink.mails) == ("due", [])
+    for _ in range(8):
+        job.clock.now += 4 * 3600
+        job.run()
+    assert [each.recipient for each in sink.mails] == ["a@legit.example"]
+
+
 def test_retention_leaves_nothing_of_failure_reports(job: Job) -> None:
     fail(job)
     job.run()

@@ -277,8 +277,9 @@ def compose(report: FailureReport, boundary: str, *, recipient: str, now: dateti
 def _words(report: FailureReport) -> bytes:
     """The part for people."""
     facts = report.facts
+    failing = "did not authenticate as such" if facts.status == "fail" else "failed a check that you want to know of"
     lines = [
-        f"A message from {facts.source_ip} that names {facts.author_domain} as its author did not authenticate as such.",
+        f"A message from {facts.source_ip} that names {facts.author_domain} as its author {failing}.",
         f"It arrived {_date(facts.at)}; dmarc={facts.status}, disposition {facts.disposition}.",
         f"{report.incidents} such messages are represented by this report." if report.incidents > 1 else "",
         "Local parts of addresses, display names and the subject have been removed.",

@@ -10,7 +10,7 @@ from dmarc_milter.domain import Domain
 from dmarc_milter.edge.ledger.database import StoreError
 from dmarc_milter.edge.ledger.reports import Document, NewDelivery, Report, ReportState
 from dmarc_milter.edge.reporter.places import Place, Places, Skipped, choose
-from dmarc_milter.edge.reporter.tools import LOG, STALE, Tools
+from dmarc_milter.edge.reporter.tools import LOG, PATIENT_TRIES, STALE, Tools
 from dmarc_milter.report.aggregate import Feedback, Format
 from dmarc_milter.report.mail import filename, summary
 from dmarc_milter.report.rows import Period, Row
@@ -18,8 +18,6 @@ from dmarc_milter.report.xml import compressed, render
 
 MAX_WEIGHT = 100_000
 """Of one document's rows, a row weighing five and each of its signatures one: 10,000 rows with five signatures each."""
-PATIENT_TRIES = 4
-"""How often a report that could go to some addresses waits for the DNS to say something about the others."""
 QUIET = "only reports, bounces and automatic mail, all passing: reporting on them would be a loop"
 
 

@@ -13,7 +13,7 @@ from dmarc_milter.edge.ledger.destinations import Limit
 from dmarc_milter.edge.ledger.failures import Failure, FailureState
 from dmarc_milter.edge.ledger.reports import Document, NewDelivery
 from dmarc_milter.edge.reporter.places import Place, choose
-from dmarc_milter.edge.reporter.tools import LOG, Tools
+from dmarc_milter.edge.reporter.tools import LOG, PATIENT_TRIES, Tools
 from dmarc_milter.report.destination import host_of
 from dmarc_milter.report.facts import Published
 from dmarc_milter.report.failure import FailureReport, compose, read_sample
@@ -47,7 +47,7 @@ def _build(failure: Failure, tools: Tools) -> FailureState:
 
 def _offer(failure: Failure, published: Published, policy_domain: Domain, tools: Tools) -> FailureState:
     places = choose(policy_domain, published.ruf, "ruf", tools)
-    if places.undecided and not places.allowed:
+    if places.undecided and not (places.allowed and failure.attempts >= PATIENT_TRIES):
         return _settle(failure, tools, "due", places.why, next_at=tools.now + tools.pause(failure.attempts))
     if not places.allowed:
         return _settle(failure, tools, "suppressed", places.why)
