@@ -70,6 +70,8 @@ def test_notifications_are_known_by_sender_or_type() -> None:
     [
         ((b"Subject", b" Report Domain: a.example Submitter: b.example Report-ID: 1"), True),
         ((b"Subject", b" Report Domain: a.example\r\n\tSubmitter: b.example\r\n\tReport-ID: <1>"), True),
+        ((b"Subject", b" Report  Domain: a.example\r\n Submitter: b.example"), True),
+        ((b"Subject", b" Report Domain: a.example"), False),
         ((b"Subject", b" Re: Report Domain: a.example Submitter: b.example Report-ID: 1"), False),
         ((b"Subject", b" Report Domain of the month"), False),
         ((b"Content-Type", b' multipart/report; report-type="feedback-report"'), True),
