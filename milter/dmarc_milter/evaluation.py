@@ -92,7 +92,7 @@ def _keyword(value: bytes) -> bytes:
 
 
 def _is_report(subject: bytes, content_type: bytes) -> bool:
-    """An aggregate report's Subject (RFC 9990 3.5.3, where Report-ID is optional; RFC 7489 7.2.1.1), or a failure report's type (RFC 5965 2)."""
+    """An aggregate report's Subject (RFC 7489 7.2.1.1; RFC 9990 3.5.3: Report-ID is optional), or a failure report's type (RFC 5965 2)."""
     words = b" ".join(subject.lower().split())
     if words.startswith(b"report domain:") and b" submitter:" in words:
         return True
