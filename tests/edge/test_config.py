@@ -9,7 +9,7 @@ import pytest
 from dmarc_milter.edge.config import Config, ConfigError, load, parse
 from dmarc_milter.edge.config.compile import options
 from dmarc_milter.edge.config.sample import sample, show
-from dmarc_milter.edge.config.values import SocketAddress, host_and_port, socket_address
+from dmarc_milter.edge.config.values import SocketAddress, authserv_id, host_and_port, socket_address
 
 ROOT = Path(__file__).parents[2]
 
@@ -159,3 +159,20 @@ def test_spf_leaves_time_for_the_policy_and_the_keys(budget: float, spf: float) 
 def test_spf_leaves_queries_for_the_policy_and_the_keys(queries: int, spf: int) -> None:
     """DESIGN.md, Decisions: at least twelve are left, which a policy walk, np and the nearest keys need."""
     assert options(parse(f"[limits]\ndns_queries = {queries}\n"), None).spf.queries == spf
+
+
+@pytest.mark.parametrize(
+    ("full", "host", "name"),
+    [
+        ("MX.example.com.", "mx", "mx.example.com"),
+        ("mx", "mx", "mx"),
+        ("localhost", "mx", "mx"),
+        ("localhost.localdomain", "MX", "mx"),
+        ("localhost", "localhost", "localhost"),
+    ],
+)
+def test_an_empty_authserv_id_is_the_host_name(monkeypatch: pytest.MonkeyPatch, full: str, host: str, name: str) -> None:
+    """DESIGN.md, Configuration. The name that the loopback address has first in /etc/hosts is not the host's."""
+    monkeypatch.setattr("socket.getfqdn", lambda: full)
+    monkeypatch.setattr("socket.gethostname", lambda: host)
+    assert authserv_id(parse("")) == name

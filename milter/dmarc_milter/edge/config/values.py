@@ -98,8 +98,11 @@ def in_a_labels(address: str) -> str:
 
 
 def authserv_id(config: Config) -> str:
-    """Ours, or the host's name."""
-    return config.authentication.authserv_id or socket.getfqdn().rstrip(".").lower()
+    """Ours, or the host's name: its full one, where that is not just what the loopback address is called first."""
+    if config.authentication.authserv_id:
+        return config.authentication.authserv_id
+    full = socket.getfqdn().rstrip(".").lower()
+    return socket.gethostname().lower() if full.partition(".")[0] == "localhost" else full
 
 
 def _authserv_id(text: str) -> None:
