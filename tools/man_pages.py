@@ -86,11 +86,16 @@ def options(parser: argparse.ArgumentParser, prefix: str) -> str:
             helps = {choice.dest: choice.help for choice in action._choices_actions}
             for name, child in action.choices.items():
                 text += item(f"{prefix}{name}", str(helps.get(name, ""))) + f".RS\n{options(child, '')}.RE\n"
-        elif not isinstance(action, argparse._HelpAction):
+        elif not isinstance(action, argparse._HelpAction) and action.help != argparse.SUPPRESS:
             head = ", ".join(action.option_strings) or str(action.metavar or action.dest)
-            shown = f" {action.metavar or action.dest.upper()}" if action.option_strings and action.nargs != 0 else ""
+            shown = f" {_value(action)}" if action.option_strings and action.nargs != 0 else ""
             text += item(head + shown, str(action.help or "").replace("%(default)s", str(action.default)))
     return text
+
+
+def _value(action: argparse.Action) -> str:
+    """What stands behind the option: the words that it takes, where they are few."""
+    return str(action.metavar or ("|".join(map(str, action.choices)) if action.choices else action.dest.upper()))
 
 
 def page_5() -> str:

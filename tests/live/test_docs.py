@@ -65,6 +65,14 @@ def test_the_manual_pages_are_what_the_code_says(tmp_path: Path) -> None:
         assert (tmp_path / page).read_text() == (DOCS / "man" / page).read_text()
 
 
+@pytest.mark.parametrize("page", MAN)
+def test_everything_named_in_a_manual_page_is_explained(page: str) -> None:
+    """No option without a sentence, and none that is hidden from `--help`."""
+    text = (DOCS / "man" / page).read_text()
+    assert "SUPPRESS" not in text
+    assert "\n\n" not in text
+
+
 @dataclass
 class World:
     """A shell in which `dmarc-milter`, `systemctl`, `postfix` and `postconf` mean the private ones."""

@@ -69,11 +69,11 @@ def _more_arguments(name: str, command: argparse.ArgumentParser) -> None:
     elif name == "send":
         command.add_argument("--now", action="store_true", help="close the period still open too, and wait for nothing")
     elif name == "show":
-        command.add_argument("file", metavar="FILE|ID")
+        command.add_argument("file", metavar="FILE|ID", help="a file, -, or an id as `report list` shows it")
     elif name in ("resend", "drop"):
         command.add_argument("id", metavar="ID", help="the report's id, as `report list` shows it")
     elif name == "allow":
-        command.add_argument("address", metavar="ADDRESS")
+        command.add_argument("address", metavar="ADDRESS", help="as `report list` shows it below the reports")
     elif name == "bounce":
         command.add_argument("--recipient", default=os.environ.get("ORIGINAL_RECIPIENT", ""), help="the address that it came to")
 

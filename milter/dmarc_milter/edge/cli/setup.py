@@ -28,13 +28,15 @@ class CannotSetUp(Exception):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
-    parser.add_argument("--mta", required=True, choices=("postfix", "sendmail"))
+    parser.add_argument("--mta", required=True, choices=("postfix", "sendmail"), help="the mail server to attach")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--apply", action="store_true", help=f"write the lines; the file as it was is kept beside it as *{BACKUP}")
     what.add_argument("--remove", action="store_true", help="take out what --apply wrote")
     parser.add_argument("--socket", default="", help="the MTA's way to the milter, where the configuration says fd:3")
     parser.add_argument("--main-cf", type=Path, metavar="FILE", help=f"Postfix's main.cf; master.cf lies beside it (default {MAIN_CF})")
-    parser.add_argument("--sendmail-mc", type=Path, default=SENDMAIL_MC, metavar="FILE", help=f"default {SENDMAIL_MC}")
+    parser.add_argument(
+        "--sendmail-mc", type=Path, default=SENDMAIL_MC, metavar="FILE", help=f"Sendmail's sendmail.mc (default {SENDMAIL_MC})"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
