@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import os
 import socket
 from collections.abc import Sequence
@@ -12,6 +11,8 @@ from typing import Any
 
 import dns.exception
 import dns.resolver
+
+from dmarc_milter.edge.config.values import nameserver
 
 RECHECK = 1.0  # seconds between two looks at the file
 SUSPICION = 30.0  # seconds for which a silent server is asked last
@@ -30,27 +31,11 @@ class Server:
         self.suspect_until = 0.0
 
 
-def parse_nameserver(text: str) -> tuple[str, int]:
-    """(address, port) of "ADDRESS", "ADDRESS:PORT", "[ADDRESS]:PORT"; ValueError says what is wrong. Host names are not accepted."""
-    host, port = text, "53"
-    if text.startswith("["):
-        host, bracket, tail = text[1:].partition("]")
-        if not bracket or (tail and not tail.startswith(":")):
-            raise ValueError(f"not an address: {text!r}")
-        port = tail[1:] or "53"
-    elif text.count(":") == 1:
-        host, _, port = text.partition(":")
-    ipaddress.ip_address(host)
-    if not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536):
-        raise ValueError(f"not a port: {port!r}")
-    return host, int(port)
-
-
 class Nameservers:
     """The servers in the order in which they are to be asked."""
 
     def __init__(self, configured: Sequence[str], resolv_conf: Path) -> None:
-        self._servers = tuple(Server(*parse_nameserver(text)) for text in configured)
+        self._servers = tuple(Server(*nameserver(text)) for text in configured)
         self._file = None if configured else resolv_conf
         self._seen: tuple[int, ...] = ()
         self._look_again = 0.0
