@@ -309,6 +309,19 @@ def test_a_store_under_repair_still_answers(tmp_path: Path, ask: Ask, record: Ca
             assert ask(*words)[::2] == (0, "")
 
 
+@pytest.mark.parametrize(
+    ("account", "hint"), [(0, "`dmarc-milter store status` says what to do"), (1000, "run this as the service's account")]
+)
+def test_a_store_that_cannot_be_opened_says_what_next(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, account: int, hint: str
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: account)
+    (tmp_path / "c.toml").write_text(f'[store]\nurl = "sqlite:///{tmp_path}/absent/reports.db"\n')
+    for words in (("why", "x"), ("impact",), ("stats",), ("report", "list")):
+        assert main([*words, "--config", str(tmp_path / "c.toml")]) == 1
+        assert capsys.readouterr().err == f"dmarc-milter: {tmp_path}/absent/reports.db: No such file or directory; {hint}\n"
+
+
 @contextlib.contextmanager
 def held_open(*paths: Path) -> Iterator[None]:
     """These databases are in use by another process, as the drain's are."""

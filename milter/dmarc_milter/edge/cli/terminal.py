@@ -23,7 +23,8 @@ PIPE_WIDTH = 200
 PROSE = 24
 """Columns that a sentence needs at least to be read."""
 OTHERS = "; run this as the service's account"
-"""What to do where an account may not open the store."""
+STATUS = "; `dmarc-milter store status` says what to do"
+"""Where the store cannot be opened: for an account that may not, and for root."""
 GLUE = "\N{NO-BREAK SPACE}"
 STYLES = {
     "reject": "bold red",
@@ -114,6 +115,6 @@ def print_json(document: object) -> None:
 
 def unavailable(error: StoreError) -> int:
     """Say why the store cannot be asked; the exit code."""
-    stranger = error.kind == "refused" and os.geteuid() != 0
-    print(f"dmarc-milter: {error}{OTHERS * stranger}", file=sys.stderr)
+    hint = "" if error.kind != "refused" else OTHERS if os.geteuid() else STATUS
+    print(f"dmarc-milter: {error}{hint}", file=sys.stderr)
     return NO if error.kind in ("older", "newer", "refused", "absent") else LATER
