@@ -217,4 +217,17 @@ def test_a_key_that_cannot_sign_is_found_at_the_start(tmp_path: Path) -> None:
     text = f'[reporting]\ndkim_domain = "mx.example"\ndkim_selector = "s"\ndkim_key_file = "{tmp_path}/k"'
     with pytest.raises(ConfigError, match="dkim_key_file"):
         signing_key(parse(text))
+    with pytest.raises(ConfigError, match="needs dkim_selector"):
+        signing_key(parse(text.replace('"s"', '""')))
     assert signing_key(parse("")) is None
+
+
+def test_the_signing_domain_may_be_written_in_any_form(tmp_path: Path) -> None:
+    """As the reporting address may: d= is in A-labels (RFC 8616 5)."""
+    pem = rsa.generate_private_key(65537, 2048).private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+    )
+    (tmp_path / "k").write_bytes(pem)
+    key = signing_key(parse(f'[reporting]\ndkim_domain = "BÜCHER.example"\ndkim_selector = "s"\ndkim_key_file = "{tmp_path}/k"'))
+    assert key is not None
+    assert key.domain == "xn--bcher-kva.example"

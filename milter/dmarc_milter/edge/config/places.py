@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dmarc_milter.edge.config.load import ConfigError
 from dmarc_milter.edge.config.schema import Config
+from dmarc_milter.edge.config.values import name
 from dmarc_milter.report.mail import SigningKey, sign
 
 STATE = Path("/var/lib/dmarc-milter")
@@ -36,8 +37,10 @@ def signing_key(config: Config) -> SigningKey | None:
     options = config.reporting
     if not options.dkim_domain:
         return None
+    if not options.dkim_selector:
+        raise ConfigError("[reporting] dkim_domain needs dkim_selector, where its key is published")
     try:
-        key = SigningKey(options.dkim_domain, options.dkim_selector, Path(options.dkim_key_file).read_bytes())
+        key = SigningKey(name(options.dkim_domain).name, name(options.dkim_selector).name, Path(options.dkim_key_file).read_bytes())
         sign(b"From: a@b.example\r\n\r\n", key)
     except (OSError, ValueError) as error:
         raise ConfigError(f"[reporting] dkim_key_file {options.dkim_key_file!r}: {error}") from None

@@ -111,10 +111,12 @@ def _authserv_id(text: str) -> None:
 
 
 def _address(text: str) -> None:
+    """What a report's From can be: a dot-atom at a domain of two labels or more (RFC 9990 3.5.2 has the domain in the file name)."""
     local, _, host = text.rpartition("@")
-    if not re.fullmatch(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}", local):
+    if len(local) > 64 or not all(re.fullmatch(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+", atom) for atom in local.split(".")):
         raise ValueError(f"{text!r} is not a mail address")
-    name(host)
+    if "." not in name(host).name:
+        raise ValueError(f"{text!r} is not a mail address: {host} is not a full domain name")
 
 
 def _url(text: str) -> None:
@@ -160,6 +162,7 @@ CHECKS: dict[str, dict[str, Callable[[str], object]]] = {
         "bounce_address": _optional(_address),
         "smtp": lambda text: host_and_port(text, 25),
         "dkim_domain": _optional(name),
+        "dkim_selector": _optional(name),
         "rfc7489_destinations": name,
     },
     "metrics": {"listen": _optional(_listen)},
