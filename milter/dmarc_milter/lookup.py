@@ -28,6 +28,10 @@ class LimitExceeded(LookupFailed):
     """The message asked for more than its share of look-ups or time. The message's own doing, not the DNS's."""
 
 
+class TimeExceeded(LimitExceeded):
+    """It was the time that ran out, not the number of look-ups."""
+
+
 class Question(NamedTuple):
     """What is asked: `name` is absolute, ASCII, without trailing dot; labels are LDH, underscore or a wildcard-free macro result."""
 

@@ -16,7 +16,7 @@ import spf as pyspf
 
 from dmarc_milter import spf_record
 from dmarc_milter.domain import Malformed
-from dmarc_milter.lookup import LimitExceeded, LookupFailed, NoAnswer, Question, RdataType, Resolver, arrived
+from dmarc_milter.lookup import LimitExceeded, LookupFailed, NoAnswer, Question, RdataType, Resolver, TimeExceeded, arrived
 from dmarc_milter.spf_record import Directive, Macro, SpfRecord
 
 MAX_LOOKUPS = 10
@@ -70,6 +70,10 @@ class Sender:
 
 class Refused(pyspf.PermError):  # type: ignore[misc]
     """A permerror of ours; its text is from a fixed vocabulary."""
+
+
+class Exhausted(Refused):
+    """The message has no question left. Its own doing, so nothing that could pass for trouble in the DNS."""
 
 
 class NothingToAsk(Exception):
@@ -244,14 +248,14 @@ class Query(pyspf.query):  # type: ignore[misc]
     def _proven_names(self) -> Iterator[str]:
         try:
             names = [name.lower() for name in self.dns_ptr(self.i)[:MAX_NAMES]]
-        except pyspf.TempError:
+        except (pyspf.TempError, Exhausted):
             return
         self._hint_addresses(names)
         for name in names:
             try:
                 if self.cidrmatch(self._address(name), self.cidrmax):
                     yield name
-            except pyspf.TempError:
+            except (pyspf.TempError, Exhausted):
                 continue
 
     # Look-ups
@@ -296,8 +300,10 @@ class Query(pyspf.query):  # type: ignore[misc]
         except NoAnswer:
             self._count_void()
             return []
-        except LimitExceeded:
+        except TimeExceeded:
             raise pyspf.TempError("time limit") from None
+        except LimitExceeded:
+            raise Exhausted("too many DNS queries") from None
         except LookupFailed:
             raise pyspf.TempError("DNS look-up failed") from None
 
@@ -341,9 +347,7 @@ class Query(pyspf.query):  # type: ignore[misc]
         else:
             if record.redirect and "%" not in record.redirect and len(questions) < room:
                 questions.append(Question(record.redirect.removesuffix(".").lower(), "TXT"))
-        for question in questions:
-            if question.rdtype == "TXT":
-                self._ahead[question.name] = None
+        self._ahead |= {question.name: None for question in questions if question.rdtype == "TXT"}
         questions.extend(self._beyond(room - len(questions)))
         self._hints_left -= self._hint(questions)
 

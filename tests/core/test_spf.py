@@ -273,6 +273,20 @@ def test_a_tarpit_ends_in_time() -> None:
     assert (result.status, result.reason, zone.now < 25) == ("temperror", "time limit", True)
 
 
+def test_a_message_that_used_up_its_questions_gains_no_temperror() -> None:
+    """What else is in the message must not buy a sender that would fail a second chance: permerror, where no time ran out."""
+    zone = zone_of_exchanges(f"v=spf1 {TEN_TIMES_TEN} -all")
+    result = check(envelope(), zone.share(queries=90, seconds=25.0))
+    assert (result.status, result.reason, len(zone.calls) <= 90) == ("permerror", "too many DNS queries", True)
+
+
+def test_names_of_the_client_beyond_the_questions_left_do_not_match() -> None:
+    """RFC 7208 5.5: as with any other trouble there."""
+    zone = records(f"v=spf1 ptr ip4:{CLIENT} -all")
+    zone.add("66.2.0.192.in-addr.arpa", "PTR", *(f"n{n}.attack.example" for n in range(10)))
+    assert check(envelope(), zone.share(queries=4, seconds=25.0)).status == "pass"
+
+
 def test_a_client_cannot_stall_the_check_with_its_own_names() -> None:
     """RFC 7208 5.5: trouble with PTR means no match. Reverse names are the client's own, so slow ones must not buy a temperror."""
     zone = records("v=spf1 ptr a:a.example -all", **{"a_example": {"A": [NOTHING]}})

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from dmarc_milter.edge.resolver import DnsResolver, MessageResolver
-from dmarc_milter.lookup import LimitExceeded, LookupFailed, NoAnswer, NoData, NoSuchName, Question, Resolver
+from dmarc_milter.lookup import LimitExceeded, LookupFailed, NoAnswer, NoData, NoSuchName, Question, Resolver, TimeExceeded
 from fakes.dns_server import DnsServer
 
 SHORT = 0.4  # seconds; the look-up time-out where a test waits for it
@@ -515,7 +515,7 @@ def test_a_message_waits_no_longer_than_its_seconds(dns: DnsServer) -> None:
     dns.replace({"slow.example": {"behaviour": "silent"}, "known.example": {"TXT": ["text"]}})
     source.for_message().txt("known.example")
     resolver, began = source.for_message(seconds=0.2), time.monotonic()
-    for name, kind in (("slow.example", LookupFailed), ("slow.example", LookupFailed), ("other.example", LimitExceeded)):
+    for name, kind in (("slow.example", LookupFailed), ("slow.example", LookupFailed), ("other.example", TimeExceeded)):
         with pytest.raises(LookupFailed) as raised:
             resolver.txt(name)
         assert type(raised.value) is kind, name

@@ -20,7 +20,7 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from dmarc_milter.lookup import LimitExceeded, LookupFailed, NoData, NoSuchName, Question, RdataType, Resolver
+from dmarc_milter.lookup import LimitExceeded, LookupFailed, NoData, NoSuchName, Question, RdataType, Resolver, TimeExceeded
 
 Records = Mapping[str, Mapping[str, Sequence[Any]]]
 
@@ -181,7 +181,7 @@ class Share:
         question = Question(canonical(name), rdtype)
         if askable(question.name) and question not in self.answered:
             if self.zone.now >= self.deadline:
-                raise LimitExceeded(f"{name}/{rdtype}")
+                raise TimeExceeded(f"{name}/{rdtype}")
             self.spend(question)
             self.answered.add(question)
         return name

@@ -14,7 +14,7 @@ from dmarc_milter.edge.resolver.answer import UNASKABLE, Answer, Key, failed
 from dmarc_milter.edge.resolver.cache import Derived
 from dmarc_milter.edge.resolver.exchange import Pending
 from dmarc_milter.edge.resolver.wire import HOP_LIMIT
-from dmarc_milter.lookup import LimitExceeded, Question, Remembers, Work
+from dmarc_milter.lookup import LimitExceeded, Question, Remembers, TimeExceeded, Work
 
 GRACE = 1.0  # seconds past a look-up's own end before its thread is given up
 FAIR = 0.2  # of a message's seconds: an answer that has not come within them is the DNS's failure, whatever else the message asked
@@ -182,7 +182,7 @@ class MessageResolver(Remembers):
         if found is None:
             now, left = time.monotonic(), self._seconds_left()
             if left <= 0:
-                raise LimitExceeded(f"{key[1]} {key[0]}: no time left")
+                raise TimeExceeded(f"{key[1]} {key[0]}: no time left")
             found = self._source.start(key, question, left)
             self._progress.patience -= time.monotonic() - now
         return found if isinstance(found, Answer) else self._wait(key, found)
@@ -197,7 +197,7 @@ class MessageResolver(Remembers):
         if answer is not None:
             return answer
         if left <= own and time.monotonic() - pending.begun < self._progress.fair:
-            raise LimitExceeded(f"{key[1]} {key[0]}: no time left")
+            raise TimeExceeded(f"{key[1]} {key[0]}: no time left")
         return failed("no answer in time")
 
     def _seconds_left(self) -> float:
