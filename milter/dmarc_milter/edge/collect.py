@@ -8,7 +8,7 @@ REMOVABLE = frozenset((b"from", b"authentication-results", b"x-dmarc-quarantine"
 """Fields that are counted and kept beyond the limits (DESIGN.md, What a message gets)."""
 SECOND_BLOCK = 256 * 1024
 SECOND_COUNT = 1000
-"""Beyond the limits, so much of the removable fields is kept word for word; after that only their places are."""
+"""Beyond the limits, so much of the removable fields of each name is kept word for word; after that only their places are."""
 MAX_PLACES = 100_000
 SIGNATURE = b"dkim-signature"
 COUNTED = 10
@@ -19,8 +19,9 @@ class Collector:
     """The header fields of one message.
 
     Within `max_bytes` and `max_fields` every field is kept (of signatures see COUNTED). Beyond, only removable ones: word for
-    word up to a second, fixed limit, then as `stand_ins` (lower-case name -> value), so that their indexes are right and whoever
-    removes fields takes them for forged. `overflow` is true when not even the places could be kept.
+    word up to a second, fixed limit for each name, so that no heap of others hides From; then as `stand_ins` (lower-case name ->
+    value), so that their indexes are right and whoever removes fields takes them for forged. `overflow` is true when not even the
+    places could be kept.
     """
 
     def __init__(self, max_bytes: int, max_fields: int, stand_ins: dict[bytes, bytes]) -> None:
@@ -28,7 +29,8 @@ class Collector:
         self._stand_ins = {name: HeaderField(name, value) for name, value in stand_ins.items()}
         self._fields: list[HeaderField] = []
         self._bytes = 0
-        self._second = 0
+        self._second: dict[bytes, tuple[int, int]] = {}
+        """Fields and octets kept beyond the limits, by lower-case name."""
         self._signatures = 0
         self.truncated = False
         self.overflow = False
@@ -54,13 +56,14 @@ class Collector:
         return len(self._fields) - max(0, self._signatures - COUNTED) < self._max_fields
 
     def _add_beyond(self, name: bytes, lower: bytes, value: bytes, size: int) -> None:
+        count, octets = self._second.get(lower, (0, 0))
         if len(self._fields) >= self._max_fields + MAX_PLACES:
             self.overflow = True
-        elif self._second + size <= SECOND_BLOCK and len(self._fields) < self._max_fields + SECOND_COUNT:
-            self._second += size
+        elif octets + size <= SECOND_BLOCK and count < SECOND_COUNT:
+            self._second[lower] = (count + 1, octets + size)
             self._fields.append(HeaderField(name, with_crlf(value)))
         else:
-            self._second = SECOND_BLOCK
+            self._second[lower] = (count, SECOND_BLOCK)
             self._fields.append(self._stand_ins.get(lower) or HeaderField(lower, b""))
 
     def lost(self) -> None:

@@ -88,6 +88,19 @@ ARF = [
     Case(
         "ARF-10", spoof().top(*[(b"Authentication-Results", b" " + CLAIM)] * 1000), R(), kept=(), seconds=3, note="beyond the header limit"
     ),
+    *(
+        Case(
+            "ARF-10",
+            letter.top(*[(name, b" " + CLAIM)] * 5000),
+            verdict,
+            kept=(),
+            seconds=3,
+            variants=False,
+            note=f"From below {name.decode()}",
+        )
+        for name in (b"Authentication-Results", b"X-DMARC-Quarantine")
+        for letter, verdict in ((spoof(), R()), (mail(b"<a@attack.example>"), OK("header.from=attack.example")))
+    ),
     Case("ARF-10", replace(spoof(), body=b"Authentication-Results: " + CLAIM + b"\r\n\r\nx\r\n"), R(), note="body"),
     *(
         Case("ARF-11", good().top((name, b" " + CLAIM)), PASSES, note=name.decode())
