@@ -12,6 +12,7 @@ from flask.testing import FlaskClient
 
 from dmarc_milter.domain import Domain
 from dmarc_milter.edge.cli import main
+from dmarc_milter.edge.ledger.decisions import bare_key
 from dmarc_milter.edge.ledger.store import Store
 from dmarc_milter.edge.web import WebOptions, create_app
 from dmarc_milter.edge.web.access import is_loopback
@@ -87,6 +88,11 @@ def test_a_page_says_what_it_should(pages: FlaskClient, path: str, words: tuple[
     assert answer.status_code == 200
     for word in words:
         assert word in answer.text
+
+
+def test_a_key_is_looked_for_as_it_is_stored() -> None:
+    """NUL, which PostgreSQL takes in no text, and other scripts stand escaped in the store."""
+    assert bare_key(" <id\u00e9\0@x.example> ") == "id\\xe9\\x00@x.example"
 
 
 @pytest.mark.parametrize("path", ["/decisions/nothing", "/domains/nothing.example", "/reports/nothing", "/nowhere", "/static/../app.py"])

@@ -59,6 +59,11 @@ def _like(text: str) -> str:
     return text.replace("!", "!!").replace("%", "!%").replace("_", "!_")
 
 
+def bare_key(text: str) -> str:
+    """A queue id or Message-ID as it is stored: without angle brackets, printable ASCII."""
+    return printable(text.strip().removeprefix("<").removesuffix(">"), MAX_KEY)
+
+
 class Impact(NamedTuple):
     """What happened, or would have happened, to the mail of one author domain from one source."""
 
@@ -89,7 +94,7 @@ class Decisions:
 
     def find(self, key: str, *, limit: int = 20) -> list[Decision]:
         """Decisions about a queue id or a Message-ID (with or without angle brackets), newest first."""
-        bare = printable(key.strip().removeprefix("<").removesuffix(">"), MAX_KEY)
+        bare = bare_key(key)
         sql = "SELECT facts, host FROM decision WHERE queue_id = ? OR message_id = ? ORDER BY at DESC, id DESC LIMIT ?"
         return [Decision(decode(bytes(facts)), host) for facts, host in fetch(self._database, sql, (bare, bare, limit))]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from dmarc_milter.edge.ledger.database import Database, fetch
-from dmarc_milter.edge.ledger.decisions import Decision, Filter
+from dmarc_milter.edge.ledger.decisions import Decision, Filter, bare_key
 from dmarc_milter.report.facts import decode
 
 PAGE = 50
@@ -61,8 +61,7 @@ def decisions(database: Database, wanted: Filter, *, key: str = "", after: Place
     """Decisions, newest first; `key` is a queue id or Message-ID. Pages follow (at, id): the last costs no more than the first."""
     where, values = wanted.where()
     if key:
-        bare = key.strip().removeprefix("<").removesuffix(">")
-        where, values = f"{where} AND (queue_id = ? OR message_id = ?)", [*values, bare, bare]
+        where, values = f"{where} AND (queue_id = ? OR message_id = ?)", [*values, *[bare_key(key)] * 2]
     if after is not None:
         where, values = f"{where} AND (at < ? OR (at = ? AND id < ?))", [*values, after.at, after.at, after.id]
     sql = f"SELECT facts, host, at, id FROM decision WHERE {where} ORDER BY at DESC, id DESC LIMIT ?"  # noqa: S608 - fixed words
