@@ -83,7 +83,7 @@ def jobs(path: Path, config: Config) -> tuple[Job, ...]:
     """What runs beside the workers: the drain of the spool, and the reports where they are sent at all."""
     named = ("--config", str(path))
     drain = Job("drain", ("store", "drain", "--follow", "--parent", str(os.getpid()), *named), 5.0)
-    if not (config.reporting.org_name and config.reporting.email):
+    if not config.reporting.is_on:
         return (drain,)
     return drain, Job("report", ("report", "send", *named), REPORT_EVERY)
 
@@ -91,7 +91,7 @@ def jobs(path: Path, config: Config) -> tuple[Job, ...]:
 def failure_samples(config: Config) -> Callable[[Evaluation, Headers], bytes | None]:
     """What is kept for failure reports: nothing unless they are switched on. Replacements of local parts are this process's own."""
     options = config.reporting
-    if not (options.failure_reports and options.org_name and options.email):
+    if not (options.failure_reports and options.is_on):
         return lambda _evaluation, _headers: None
     key = secrets.token_bytes(32)
     minute, full = 0, 0
@@ -129,7 +129,7 @@ def session_options(config: Config) -> SessionOptions:
 
 def _reports(config: Config) -> str:
     options = config.reporting
-    if not (options.org_name and options.email):
+    if not options.is_on:
         return "OFF until [reporting] org_name and email are set"
     return f"aggregate{' and failure' if options.failure_reports else ''}, from {options.email} through {options.smtp}"
 

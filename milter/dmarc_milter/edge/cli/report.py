@@ -31,7 +31,6 @@ from dmarc_milter.edge.config import Config, ConfigError, load
 from dmarc_milter.edge.config.values import in_a_labels
 from dmarc_milter.edge.ledger.database import StoreError
 from dmarc_milter.edge.ledger.reports import Reports, ReportState
-from dmarc_milter.edge.reporter import is_on
 from dmarc_milter.edge.suffixes import SuffixListError
 from dmarc_milter.report.facts import printable
 from dmarc_milter.report.mail import REPORT_ID
@@ -126,7 +125,7 @@ def _preview(config: Config, arguments: argparse.Namespace) -> int:
         print_reports(rows)
     else:
         print("nothing is due")
-    if not is_on(config.reporting):
+    if not config.reporting.is_on:
         print(f"dmarc-milter: nothing of this will be sent: {OFF}", file=sys.stderr)
     return FINE
 
@@ -147,7 +146,7 @@ def _send(config: Config, arguments: argparse.Namespace) -> int:
     Never 1: that is what a defect of ours ends with, and whoever watches the timer's unit must see it.
     """
     with closing(drained_store(config)) as store:
-        if not is_on(config.reporting):
+        if not config.reporting.is_on:
             print(f"dmarc-milter: {OFF}", file=sys.stderr)
             return FINE
         done = sending(config, store, now=arguments.now)

@@ -26,7 +26,7 @@ WHAT = "reports"
 def report_sender(config: Config, resolver: Resolver, suffixes: PublicSuffixes | None) -> Iterator[Finding]:
     """Everything about the sender of reports, or that none are sent."""
     options = config.reporting
-    if not (options.org_name and options.email):
+    if not options.is_on:
         half = bool(options.org_name) != bool(options.email)
         text = (
             "[reporting] org_name and email are both needed" if half else "no reports are sent: [reporting] org_name and email are not set"

@@ -200,6 +200,11 @@ class Reporting(Section, frozen=True):
     failure_per_destination: Annotated[int, Meta(ge=0, description="failure reports a day to one destination domain")] = 10
     failure_per_day: Annotated[int, Meta(ge=0, description="failure reports a day in all")] = 200
 
+    @property
+    def is_on(self) -> bool:
+        """Reports are sent once somebody has said in whose name."""
+        return bool(self.org_name and self.email)
+
 
 class Limits(Section, frozen=True):
     """What one message may cost. Beyond a limit the message is judged without what exceeded it, never better."""

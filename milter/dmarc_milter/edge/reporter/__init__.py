@@ -14,9 +14,9 @@ from dmarc_milter.edge.ledger.reports import LEASE, Report, ReportState
 from dmarc_milter.edge.reporter.build import build_report
 from dmarc_milter.edge.reporter.failures import build_failure
 from dmarc_milter.edge.reporter.send import Delivered, deliver
-from dmarc_milter.edge.reporter.tools import GRACE, LOG, Asked, Tools, is_on
+from dmarc_milter.edge.reporter.tools import GRACE, LOG, Asked, Tools
 
-__all__ = ["FOR_EVER", "Asked", "Progress", "Run", "Tools", "is_on", "run"]
+__all__ = ["FOR_EVER", "Asked", "Progress", "Run", "Tools", "run"]
 
 FOR_EVER = 2**60
 BATCH = 10

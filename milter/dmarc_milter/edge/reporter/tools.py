@@ -77,8 +77,3 @@ class Tools:
     def spread(self) -> int:
         """A moment within spread_minutes."""
         return int(self.dice.uniform(0, self.options.spread_minutes * 60))
-
-
-def is_on(options: Reporting) -> bool:
-    """Reports are sent once somebody has said in whose name."""
-    return bool(options.org_name and options.email)
