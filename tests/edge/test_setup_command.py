@@ -148,6 +148,32 @@ def test_sendmail_gets_its_line_and_is_told_to_rebuild(place: Place) -> None:
     assert "warning: InputMailFilters=" in place.run("--apply", mta="sendmail")[1]
 
 
+FILTER = "INPUT_MAIL_FILTER(`%s', `%s')dnl\nMAILER(`smtp')dnl\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "equates", "words"),
+    [
+        ("opendmarc", "S=inet:8893@localhost, F=T", "the filter opendmarc has this milter's socket too"),
+        ("dmarc-milter", "S=inet:8893@localhost, T=S:4m", "has no F=T"),
+        ("dmarc-milter", "S=inet:1@127.0.0.1, F=T", "has S=inet:1@127.0.0.1 there"),
+    ],
+)
+def test_a_sendmail_line_that_undoes_the_milter_is_warned_about(place: Place, name: str, equates: str, words: str) -> None:
+    """A filter without F= is passed by while it is down; one beside it at the same socket sees and counts every message twice."""
+    place.mc.write_text(FILTER % (name, equates))
+    said = place.run("--apply", mta="sendmail")[1]
+    assert said.count("warning: ") == 1
+    assert words in said
+
+
+@pytest.mark.parametrize("line", [FILTER % ("opendkim", "S=inet:8891@localhost"), "dnl " + FILTER % ("opendmarc", "S=inet:8893@localhost")])
+def test_other_sendmail_filters_are_nobodys_business(place: Place, line: str) -> None:
+    place.mc.write_text(line)
+    assert "warning" not in place.run("--apply", mta="sendmail")[1]
+    assert "warning" not in place.run("--apply", mta="sendmail")[1]
+
+
 SMTP = "smtp inet n - n - - smtpd\n"
 
 

@@ -11,7 +11,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from dmarc_milter.edge import attachment, postfix, setup_lines
+from dmarc_milter.edge import attachment, postfix, sendmail_review, setup_lines
 from dmarc_milter.edge.cli import FINE, NO, add_config
 from dmarc_milter.edge.config import Config, load
 from dmarc_milter.edge.config.values import SocketAddress, socket_address
@@ -106,13 +106,21 @@ def _sendmail(arguments: argparse.Namespace, socket: SocketAddress) -> int:
         _print_lines("sendmail.mc, before other filters", (line,), REBUILD + "; --apply writes it")
         return FINE
     before = _read(path)
-    if not attachment.is_attached(before, "dnl") and "\nINPUT_MAIL_FILTER(`dmarc-milter'" in f"\n{before}":
+    if not attachment.is_attached(before, "dnl") and sendmail_review.has_filter(before):
         print(f"{path}: has a filter named dmarc-milter already, written by somebody else; left as it is")
+        _print_warnings(before, socket)
         return FINE
-    _apply(path, before, attachment.attach_sendmail(before, line), REBUILD)
+    after = attachment.attach_sendmail(before, line)
+    _apply(path, before, after, REBUILD)
+    _print_warnings(after, socket)
     if "InputMailFilters=" in before or "confINPUT_MAIL_FILTERS" in before:
         print("warning: InputMailFilters= or confINPUT_MAIL_FILTERS there lists the filters: add dmarc-milter as the first of them")
     return FINE
+
+
+def _print_warnings(text: str, socket: SocketAddress) -> None:
+    for warning in sendmail_review.warnings(text, socket):
+        print(f"warning: {warning}")
 
 
 def _remove(arguments: argparse.Namespace) -> int:
