@@ -30,14 +30,14 @@ from dmarc_milter.edge.ledger.spoolfile import SpoolError, SpoolFile, SpoolRow
 from dmarc_milter.edge.ledger.store import Store, StoreOptions
 from dmarc_milter.evaluation import Evaluation, MessageFacts
 from fakes.evaluations import NOON, RECORD, evaluation, outcome
-from fakes.stores import batch, postgres_server, spool_row, store_url, upgraded  # noqa: F401 - fixtures
+from fakes.stores import batch, spool_row, upgraded
 
 NOW = int(NOON.timestamp())
 TOMORROW = NOW // 86400 * 86400 + 86400
 
 
 @pytest.fixture
-def opened(store_url: str) -> Iterator[Callable[..., Store]]:  # noqa: F811
+def opened(store_url: str) -> Iterator[Callable[..., Store]]:
     """Makes Stores on the same database, as several hosts have them."""
     upgraded(store_url)
     stores: list[Store] = []
@@ -74,7 +74,7 @@ def only(store: Store) -> Report:
 # --- schema ---------------------------------------------------------------------------------------------------------------------------
 
 
-def test_upgrading_twice_applies_each_step_once(store_url: str) -> None:  # noqa: F811
+def test_upgrading_twice_applies_each_step_once(store_url: str) -> None:
     """STYLE 14: a schema step and the note of it share a transaction."""
     database = connect(store_url)
     assert schema.version(database) == 0
@@ -84,7 +84,7 @@ def test_upgrading_twice_applies_each_step_once(store_url: str) -> None:  # noqa
     database.close()
 
 
-def test_hosts_that_upgrade_at_once_apply_each_step_once(store_url: str) -> None:  # noqa: F811
+def test_hosts_that_upgrade_at_once_apply_each_step_once(store_url: str) -> None:
     databases = [connect(store_url) for _ in range(4)]
     with ThreadPoolExecutor(4) as executor:
         applied = [name for names in executor.map(schema.upgrade, databases) for name in names]
@@ -107,7 +107,7 @@ def test_processes_that_open_a_new_file_at_once_wait_for_each_other(tmp_path: Pa
                 waiting.result()
 
 
-def test_a_newer_store_is_refused(store_url: str) -> None:  # noqa: F811
+def test_a_newer_store_is_refused(store_url: str) -> None:
     """DESIGN.md, The ledger: rows stay in the spool, and it says so."""
     database = connect(upgraded(store_url))
     attempt(database, lambda transaction: transaction.run("INSERT INTO schema_step VALUES (99, 'of the future', 0)"))
@@ -119,7 +119,7 @@ def test_a_newer_store_is_refused(store_url: str) -> None:  # noqa: F811
     database.close()
 
 
-def test_only_the_file_of_one_machine_is_upgraded_by_itself(store_url: str) -> None:  # noqa: F811
+def test_only_the_file_of_one_machine_is_upgraded_by_itself(store_url: str) -> None:
     """A shared store is upgraded by an explicit command."""
     if store_url.startswith("sqlite"):
         Store.open(store_url).close()
@@ -222,7 +222,7 @@ def test_a_row_that_cannot_be_read_is_parked_and_the_rest_counted(store: Store) 
         assert [(row[0], bytes(row[1])) for row in transaction.all("SELECT id, facts FROM parked")] == [("bad", b"\xc1damaged")]
 
 
-def test_a_store_that_fails_leaves_the_rows_in_the_spool(store_url: str, tmp_path: Path) -> None:  # noqa: F811
+def test_a_store_that_fails_leaves_the_rows_in_the_spool(store_url: str, tmp_path: Path) -> None:
     """A shared store of another schema; a path that is none."""
     spool = SpoolFile(tmp_path / "spool.db")
     spool.write([spool_row(evaluation())])
@@ -316,6 +316,25 @@ def test_a_report_is_one_policy_domain_one_configuration_and_one_day(store: Stor
         ("legit.example", "reject", tomorrow): 1,
     }
     assert all(len(each.id) == 32 and set(each.id) <= set("0123456789abcdef") for each in store.reports.find())
+
+
+def test_what_was_wrong_below_a_policy_domain_is_told_in_its_one_report(store: Store) -> None:
+    """RFC 9990 3.1.1: errors met on the walk from one subdomain do not make another configuration; each is told once, a few in all."""
+
+    def below(*authors: str) -> list[Evaluation]:
+        found = []
+        for author in authors:
+            one = outcome(author, policy_domain="legit.example")
+            assert one.published is not None
+            one = replace(one, published=replace(one.published, errors=(f"multiple records at _dmarc.{author}",)))
+            found.append(evaluation(author, dmarc=DmarcResult(DmarcStatus.FAIL, one.author_domain, one)))
+        return found
+
+    store.apply(batch(evaluation(), *below("a.legit.example", "b.legit.example")))
+    store.apply(batch(*below("b.legit.example", "c.legit.example"), first=4))
+    assert only(store).published.errors == tuple(f"multiple records at _dmarc.{each}.legit.example" for each in "abc")
+    store.apply(batch(*below(*(f"n{number}.legit.example" for number in range(30))), first=6))
+    assert (only(store).messages, len(only(store).published.errors)) == (35, 10)
 
 
 def test_ri_shortens_the_period_where_it_is_honoured(opened: Callable[..., Store]) -> None:

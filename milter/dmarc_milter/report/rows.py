@@ -15,6 +15,8 @@ from dmarc_milter.report.facts import DkimFact, Fact, Facts, Outcome, Published,
 
 DAY = 86400
 HOUR = 3600
+MAX_ERRORS = 10
+"""Different errors that are remembered of one policy."""
 
 
 class Row(Fact, frozen=True, omit_defaults=True, kw_only=True):
@@ -54,8 +56,17 @@ def period(at: float, ri: int | None = None, *, honor_ri: bool = False) -> Perio
 
 
 def configuration(published: Published) -> str:
-    """The name of a policy configuration: two records that say the same, however they are spelled, are one (32 hex digits)."""
-    return sha256(msgspec.msgpack.encode(msgspec.structs.replace(published, text=""))).hexdigest()[:32]
+    """The name of a policy configuration: two records that say the same, however they are spelled, are one (32 hex digits).
+
+    What was wrong on the way to the record is no part of it: that differs from one author domain to the next (RFC 9990 3.1.1).
+    """
+    return sha256(msgspec.msgpack.encode(msgspec.structs.replace(published, text="", errors=()))).hexdigest()[:32]
+
+
+def with_errors(published: Published, errors: tuple[str, ...]) -> Published:
+    """The policy with further errors told, each once and at most MAX_ERRORS; itself when it tells them all."""
+    told = tuple(dict.fromkeys((*published.errors, *errors)))[:MAX_ERRORS]
+    return published if told == published.errors else msgspec.structs.replace(published, errors=told)
 
 
 def published_of(facts: Facts) -> Published | None:

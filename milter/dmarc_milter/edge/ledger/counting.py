@@ -17,7 +17,19 @@ from dmarc_milter.edge.ledger.database import CHUNK, Transaction, chunks, with_l
 from dmarc_milter.edge.ledger.quota import Caps, Quota, Scope
 from dmarc_milter.edge.ledger.spoolfile import SpoolRow
 from dmarc_milter.report.facts import Facts, Published, UnreadableFacts, decode, encode, is_pass
-from dmarc_milter.report.rows import DAY, Period, configuration, encode_published, encode_row, is_quiet, period, published_of, row_of
+from dmarc_milter.report.rows import (
+    DAY,
+    Period,
+    configuration,
+    decode_published,
+    encode_published,
+    encode_row,
+    is_quiet,
+    period,
+    published_of,
+    row_of,
+    with_errors,
+)
 
 
 class Batch(NamedTuple):
@@ -135,6 +147,7 @@ def _count(transaction: Transaction, facts: Sequence[Facts], caps: Caps, *, hono
     if not shares:
         return
     open_reports, parts = _reports(transaction, shares)
+    _tell(transaction, {open_reports[key]: share.published.errors for key, share in shares.items() if key in open_reports})
     quota = Quota(transaction)
     missing = [key for key in sorted(shares) if key not in open_reports]
     quota.look([(_org(shares[key]), key.begin) for key in missing])
@@ -156,6 +169,18 @@ def _count(transaction: Transaction, facts: Sequence[Facts], caps: Caps, *, hono
     quota.write()
 
 
+def _tell(transaction: Transaction, errors: dict[str, tuple[str, ...]]) -> None:
+    """Errors that the open reports of these ids do not tell yet."""
+    for chunk in chunks(sorted(identity for identity, each in errors.items() if each)):
+        rows = transaction.all(with_list("SELECT id, published FROM report WHERE id IN []", chunk), chunk)
+        found = [(identity, decode_published(bytes(data))) for identity, data in rows]
+        more = [(identity, before, with_errors(before, errors[identity])) for identity, before in found]
+        transaction.many(
+            "UPDATE report SET published = ? WHERE id = ?",
+            [(encode_published(after), identity) for identity, before, after in more if after is not before],
+        )
+
+
 def _org(share: _Share) -> str:
     return f"org:{share.organizational_domain}"
 
@@ -171,6 +196,7 @@ def _shares(facts: Sequence[Facts], *, honor_ri: bool) -> dict[ReportKey, _Share
         share = shares.get(key)
         if share is None:
             share = shares[key] = _Share(published, each.outcome.organizational_domain or published.policy_domain)
+        share.published = with_errors(share.published, published.errors)
         share.rows[encode_row(row_of(each, each.outcome))] += 1
         share.loud += not is_quiet(each)
     return shares
