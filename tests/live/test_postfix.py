@@ -184,6 +184,30 @@ def test_a_field_in_our_name_never_arrives(mx: AttachedPostfix, forged: str) -> 
     assert AUTHSERV_ID.upper().encode() not in message
 
 
+@pytest.mark.parametrize(
+    ("name", "above"),
+    [
+        ("esp-09", b" From: alice@sender.example\nFrom: boss@reject.example\n"),
+        ("esp-11", b"From\n : alice@sender.example\nFrom: boss@reject.example\n"),
+        ("hdr-07", b"From: alice@sender.example\nFrom boss@reject.example Thu Oct  1 10:00:00 2026\nFrom: boss@reject.example\n"),
+        ("frm-35", b"From: alice@sender.example\nFrom\xa0: boss@reject.example\n"),
+        ("nul", b"From: <alice@sender.example>\0, <boss@reject.example>\n"),
+        ("bare CR", b"From: alice@sender.example\nX-A: a\rFrom: boss@reject.example\n"),
+    ],
+)
+def test_what_the_milter_reads_is_what_is_delivered(mx: AttachedPostfix, name: str, above: bytes) -> None:
+    """ESP-09, ESP-11, HDR-03, HDR-07, FRM-35 through the MTA: the delivered header names no author but the one that was judged."""
+    user = name.replace(" ", "-").lower()
+    rest = b"Date: Thu, 1 Oct 2026 10:00:00 +0000\nMessage-ID: <1@sender.example>\nSubject: x\n\nbody\n"
+    reply = mx.mta.send(above + rest, user, client=SENDER)
+    assert reply.code == 250, reply
+    message = mx.mta.delivered(user)
+    assert [dmarc_word(field) for field in our_fields(message)] in (["pass"], ["permerror"])
+    header = message.partition(b"\n\n")[0]
+    authors = [line for line in header.split(b"\n") if line.lower().startswith(b"from:")]
+    assert all(b"alice@sender.example" in each and b"reject.example" not in each for each in authors), authors
+
+
 def test_many_messages_on_one_connection_do_not_mix(mx: AttachedPostfix) -> None:
     """A spoof between two good ones, with an aborted transaction before each, changes nothing for the others."""
     with Smtp(mx.mta.port) as smtp:
