@@ -87,6 +87,14 @@ def test_the_way_of_a_report(report: Command) -> None:
     assert "agg@legit.example" in table
 
 
+@pytest.mark.parametrize("name", ["bücher.example", "XN--BCHER-KVA.example."])
+def test_a_domain_may_be_written_in_any_form(report: Command, name: str) -> None:
+    """The limit counts what is asked for, not what stands before it."""
+    report.saw(evaluation("legit.example"), evaluation("xn--bcher-kva.example"))
+    for what in ("list", "preview"):
+        assert [each["policy_domain"] for each in report.lines(what, "--domain", name, "--limit", "1")] == ["xn--bcher-kva.example"]
+
+
 def test_every_command_about_a_report_prints_the_same_object(report: Command) -> None:
     """One object for each report, with the keys that `list` has; of a run, for those that it built or tried."""
     report.saw(evaluation(), evaluation("other.example"))

@@ -10,6 +10,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from dmarc_milter import domain
+from dmarc_milter.domain import Domain
 from dmarc_milter.edge import bounce
 from dmarc_milter.edge.cli import FINE, LATER, NO, USAGE, add_config
 from dmarc_milter.edge.cli.ledger import drained_store, store_of
@@ -101,7 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _list(config: Config, arguments: argparse.Namespace) -> int:
     with closing(drained_store(config)) as store:
         states = [ReportState(each) for each in arguments.state or []]
-        found = store.reports.find(states, policy_domain=arguments.domain.lower(), since=arguments.since, limit=arguments.limit)
+        found = store.reports.find(states, policy_domain=_policy_domain(arguments), since=arguments.since, limit=arguments.limit)
         rows = rows_of(found, store)
         suppressions = store.destinations.suppressions()
     if arguments.json:
@@ -115,10 +117,15 @@ def _list(config: Config, arguments: argparse.Namespace) -> int:
     return FINE
 
 
+def _policy_domain(arguments: argparse.Namespace) -> str:
+    """--domain as the store spells it: A-labels, lower case."""
+    found = domain.parse(arguments.domain)
+    return found.name if isinstance(found, Domain) else arguments.domain.lower()
+
+
 def _preview(config: Config, arguments: argparse.Namespace) -> int:
     with closing(drained_store(config)) as store:
-        found = preview(config, store, arguments.limit)
-        rows = [_previewed(each) for each in found if arguments.domain.lower() in ("", each.report.policy_domain)]
+        rows = [_previewed(each) for each in preview(config, store, _policy_domain(arguments), arguments.limit)]
     if arguments.json:
         print_lines(rows)
     elif rows:

@@ -94,10 +94,10 @@ def sending(config: Config, store: Store, *, now: bool) -> Run:
         return run(tools, now=now, progress=progress)
 
 
-def preview(config: Config, store: Store, limit: int) -> Iterator[Previewed]:
+def preview(config: Config, store: Store, policy_domain: str, limit: int) -> Iterator[Previewed]:
     """What the next run, or the end of the period, would do; nothing is changed. Raises StoreError."""
     with tools_of(config, store) as tools:
-        for report in store.reports.find([ReportState.DUE], limit=limit):
+        for report in store.reports.find([ReportState.DUE], policy_domain=policy_domain, limit=limit):
             nothing = why_nothing(report, tools)
             yield Previewed(report, nothing, Places((), (), ()) if nothing else places_of(report, tools))
 
