@@ -25,7 +25,7 @@ from dmarc_milter.edge.ledger.store import Store
 from fakes.evaluations import evaluation
 from fakes.ledger_jobs import ADDRESSES
 from fakes.soak import LONG, chance, kills
-from fakes.stores import batch, postgres_server, store_url, upgraded  # noqa: F401 - fixtures
+from fakes.stores import batch, upgraded
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800 if LONG else 120)]
 ROOT = Path(__file__).parents[2]
@@ -73,7 +73,7 @@ def lines(log: Path) -> list[str]:
     return log.read_text().splitlines() if log.exists() else []
 
 
-def test_killed_workers_and_drains_count_every_answered_message_once(store_url: str, tmp_path: Path) -> None:  # noqa: F811
+def test_killed_workers_and_drains_count_every_answered_message_once(store_url: str, tmp_path: Path) -> None:
     """DESIGN.md, The ledger: three workers, two drains of one spool, and every one of them dies again and again."""
     dice = chance("workers and drains")
     spool, log = tmp_path / "spool.db", tmp_path / "answered"
@@ -105,7 +105,7 @@ def test_killed_workers_and_drains_count_every_answered_message_once(store_url: 
     store.close()
 
 
-def test_killed_senders_lose_no_report_and_change_no_identity(store_url: str, tmp_path: Path) -> None:  # noqa: F811
+def test_killed_senders_lose_no_report_and_change_no_identity(store_url: str, tmp_path: Path) -> None:
     """DESIGN.md, Reports: delivered at least once, always under one identity with the same content, by whichever host."""
     dice = chance("senders")
     log = tmp_path / "delivered"

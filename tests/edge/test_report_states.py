@@ -18,7 +18,7 @@ from dmarc_milter.edge.ledger.retention import Retention, expire
 from dmarc_milter.edge.ledger.status import store_status
 from dmarc_milter.edge.ledger.store import Store
 from fakes.evaluations import NOON, evaluation
-from fakes.stores import batch, postgres_server, spool_row, store_url, upgraded  # noqa: F401 - fixtures
+from fakes.stores import batch, spool_row, upgraded
 
 NOW = int(NOON.timestamp())
 TOMORROW = NOW // 86400 * 86400 + 86400
@@ -42,7 +42,7 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def opened(store_url: str, clock: Clock) -> Iterator[Callable[[], Store]]:  # noqa: F811
+def opened(store_url: str, clock: Clock) -> Iterator[Callable[[], Store]]:
     upgraded(store_url)
     stores: list[Store] = []
 

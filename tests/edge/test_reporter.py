@@ -22,7 +22,7 @@ from fakes.dns_zone import Zone
 from fakes.evaluations import NOON, RECORD, evaluation
 from fakes.report_job import DAY, TOMORROW, Clock, Job
 from fakes.smtp_sink import Mail, Sink, smtp_sink
-from fakes.stores import postgres_server, store_url, upgraded  # noqa: F401 - fixtures
+from fakes.stores import upgraded
 
 GRACE = 601
 VECTORS = Path(__file__).parents[1] / "vectors" / "xsd"
@@ -35,7 +35,7 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def opened(store_url: str, clock: Clock) -> Iterator[Callable[[], Store]]:  # noqa: F811
+def opened(store_url: str, clock: Clock) -> Iterator[Callable[[], Store]]:
     upgraded(store_url)
     stores: list[Store] = []
 

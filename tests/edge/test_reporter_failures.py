@@ -27,14 +27,14 @@ from fakes.dns_zone import Zone
 from fakes.evaluations import NOON, RECORD, evaluation
 from fakes.report_job import DAY, Clock, Job
 from fakes.smtp_sink import Sink, smtp_sink
-from fakes.stores import postgres_server, spool_row, store_url, upgraded  # noqa: F401 - fixtures
+from fakes.stores import spool_row, upgraded
 
 MX = {"MX": [(10, "mx.example")]}
 HEADERS = Headers((HeaderField(b"From", b" Vera <vera@legit.example>"), HeaderField(b"Subject", b" private")))
 
 
 @pytest.fixture
-def job(store_url: str) -> Iterator[Job]:  # noqa: F811
+def job(store_url: str) -> Iterator[Job]:
     upgraded(store_url)
     clock = Clock()
     store = Store.open(store_url, clock=clock)

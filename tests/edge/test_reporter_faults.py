@@ -35,7 +35,7 @@ from fakes.report_job import DAY, TOMORROW, Clock, Job, reporting
 from fakes.report_process import ADDRESSES, ZONE
 from fakes.smtp_sink import Mail, Sink, smtp_sink
 from fakes.soak import LONG, chance, kills
-from fakes.stores import batch, fresh_schema, postgres_server, store_url, upgraded  # noqa: F401 - fixtures
+from fakes.stores import batch, fresh_schema, upgraded
 from live.postgres import Postgres
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600 if LONG else 180)]
@@ -91,7 +91,7 @@ def identity(mail: Mail) -> tuple[str, str, str]:
     return mail.recipient, report.report_id, attachment.get_content().hex()
 
 
-def test_killed_jobs_lose_no_report_and_change_no_identity(store_url: str) -> None:  # noqa: F811
+def test_killed_jobs_lose_no_report_and_change_no_identity(store_url: str) -> None:
     """DESIGN, Reports: every report delivered at least once with one identity, whichever job dies when, whatever the MTA says."""
     dice = chance("report jobs")
     upgraded(store_url)
@@ -130,7 +130,7 @@ def test_killed_jobs_lose_no_report_and_change_no_identity(store_url: str) -> No
     store.close()
 
 
-def test_rpt_11_three_hosts_on_one_store_send_each_report_once(postgres_server: Postgres) -> None:  # noqa: F811
+def test_rpt_11_three_hosts_on_one_store_send_each_report_once(postgres_server: Postgres) -> None:
     """Any host may run the timer; clocks differ by a minute; each report leaves once."""
     url = upgraded(fresh_schema(postgres_server))
     with smtp_sink() as sink:

@@ -21,7 +21,7 @@ from fakes.daemon import Daemon, wait_for
 from fakes.dns_server import DnsServer
 from fakes.milter_client import MilterClient
 from fakes.soak import LONG
-from fakes.stores import fresh_schema, postgres_server, upgraded  # noqa: F401 - fixture
+from fakes.stores import fresh_schema, upgraded
 from live.postgres import Postgres
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(900 if LONG else 120)]
@@ -94,7 +94,7 @@ def shown(name: str, took: list[float]) -> str:
 
 
 def test_flt_08_postgresql_away_for_minutes_under_load_is_not_noticed(
-    postgres_server: Postgres,  # noqa: F811
+    postgres_server: Postgres,
     dns: DnsServer,
     tmp_path: Path,
 ) -> None:

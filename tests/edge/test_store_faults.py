@@ -22,7 +22,7 @@ from dmarc_milter.edge.ledger.spoolfile import SpoolFile, SpoolRow, prepare
 from dmarc_milter.edge.ledger.status import spool_status, store_status
 from dmarc_milter.edge.ledger.store import Store
 from fakes.evaluations import evaluation
-from fakes.stores import batch, fresh_schema, postgres_server, spool_row, store_url, upgraded  # noqa: F401 - fixtures
+from fakes.stores import batch, fresh_schema, spool_row, upgraded
 from live.postgres import Postgres
 
 
@@ -135,7 +135,7 @@ def test_sto_02_a_newer_store_is_left_alone(spool: SpoolFile, tmp_path: Path) ->
     database.close()
 
 
-def test_flt_08_postgresql_stopped_under_load_loses_and_doubles_nothing(postgres_server: Postgres, tmp_path: Path) -> None:  # noqa: F811
+def test_flt_08_postgresql_stopped_under_load_loses_and_doubles_nothing(postgres_server: Postgres, tmp_path: Path) -> None:
     """FLT-08, DB restart: recording does not notice, the drain comes back by itself; stopped hard, with a batch in flight."""
     url = upgraded(fresh_schema(postgres_server))
     path = tmp_path / "spool.db"
@@ -173,7 +173,7 @@ def test_flt_08_postgresql_stopped_under_load_loses_and_doubles_nothing(postgres
     store.close()
 
 
-def test_flt_08_a_connection_that_the_server_closed_while_idle_is_nobodys_failure(postgres_server: Postgres) -> None:  # noqa: F811
+def test_flt_08_a_connection_that_the_server_closed_while_idle_is_nobodys_failure(postgres_server: Postgres) -> None:
     """idle_session_timeout, a restart, or a firewall: noticed at the begin of a transaction, when nothing can be lost."""
     url = fresh_schema(postgres_server)
     store, other = Store.open(upgraded(url)), connect(url)
@@ -187,7 +187,7 @@ def test_flt_08_a_connection_that_the_server_closed_while_idle_is_nobodys_failur
         each.close()
 
 
-def test_flt_08_a_server_that_has_become_a_standby_is_left(postgres_server: Postgres) -> None:  # noqa: F811
+def test_flt_08_a_server_that_has_become_a_standby_is_left(postgres_server: Postgres) -> None:
     """After a failover the same connection would be read-only for ever, while a new one finds the new primary."""
     store = Store.open(upgraded(fresh_schema(postgres_server)))
     with store.database.transaction() as transaction:
@@ -300,7 +300,7 @@ Command = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def command(store_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Command:  # noqa: F811
+def command(store_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Command:
     """`dmarc-milter store ...` with a configuration for each kind of store."""
     config = tmp_path / "dmarc-milter.toml"
     config.write_text(f'[store]\nurl = "{store_url}"\nspool = "{tmp_path}/spool.db"\n')
@@ -313,7 +313,7 @@ def command(store_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     return run
 
 
-def test_store_upgrade_drain_expire_and_status(command: Command, spool: SpoolFile, store_url: str) -> None:  # noqa: F811
+def test_store_upgrade_drain_expire_and_status(command: Command, spool: SpoolFile, store_url: str) -> None:
     """The life of a store by the command line; exit codes 0 fine, 1 no, 75 later."""
     code, text = command("drain")
     if store_url.startswith("postgresql"):
@@ -338,7 +338,7 @@ def test_store_upgrade_drain_expire_and_status(command: Command, spool: SpoolFil
     assert spool.waiting() == 0
 
 
-def test_status_names_what_is_wrong_and_what_to_do(command: Command, tmp_path: Path, store_url: str) -> None:  # noqa: F811
+def test_status_names_what_is_wrong_and_what_to_do(command: Command, tmp_path: Path, store_url: str) -> None:
     """A damaged spool: moved aside, named until somebody has looked at it."""
     upgraded(store_url)
     (tmp_path / "spool.db").write_bytes(b"garbage" * 1000)

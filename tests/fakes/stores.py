@@ -1,4 +1,4 @@
-"""A store of each kind for tests: import the fixtures `postgres_server` and `store_url` into a test module.
+"""A store of each kind for tests: the fixtures `postgres_server` and `store_url`, which a conftest.py imports.
 
 PostgreSQL runs once for the session; every test has a schema of its own in it. Without its programs those tests are skipped.
 """
