@@ -96,6 +96,12 @@ def test_a_trusted_network_is_said(check: Check) -> None:
     assert outcome(check(SPOOF, "--json"))[1]["exempt"] == ""
 
 
+@pytest.mark.parametrize(("ip", "source"), [("::ffff:198.51.100.10", "198.51.100.10"), ("fe80::1%eth0", "fe80::1")])
+def test_the_client_is_the_address_that_a_session_would_have(check: Check, ip: str, source: str) -> None:
+    """DESIGN.md: IPv4-mapped clients are IPv4; a scope says nothing to anybody else."""
+    assert outcome(check(SPOOF, "--mail-from", "a@legit.example", "--json", ip=ip))[1]["facts"]["source_ip"] == source
+
+
 def test_our_own_relays_are_seen_through(check: Check) -> None:
     """DESIGN.md, trusted_relays: the client is who the topmost Received field outside the list names."""
     relays = '[authentication]\ntrusted_relays = ["10.0.0.0/8"]\n'

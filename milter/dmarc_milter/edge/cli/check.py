@@ -48,10 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _ip(text: str) -> message.IPAddress:
     try:
-        found = ipaddress.ip_address(text)
+        return message.plain_address(ipaddress.ip_address(text))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not an address") from None
-    return getattr(found, "ipv4_mapped", None) or found
 
 
 def run(arguments: argparse.Namespace) -> int:
