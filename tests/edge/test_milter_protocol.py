@@ -275,10 +275,11 @@ ODD = {
 @pytest.mark.parametrize("name", ODD)
 def test_odd_orders_and_packets_end_in_an_answer_or_a_closed_connection(daemon: Daemon, name: str) -> None:
     """FLT-10: a reply by the protocol or a clean close; never a hang, a crash or a disturbed neighbour."""
-    with daemon.client(timeout=1) as mta, daemon.client() as neighbour:
+    with daemon.client() as mta, daemon.client() as neighbour:
         neighbour.connect("n.example", "192.0.2.2")
         mta.connect("client.example", "192.0.2.1")
         mta.helo("client.example")
+        mta.sock.settimeout(1)
         try:
             ODD[name](mta)
             mta.eom()

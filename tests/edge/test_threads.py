@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
 
 from dmarc_milter.edge.threads import Threads
+from fakes.daemon import wait_for
 
 
 def test_results_and_errors_come_back() -> None:
@@ -24,11 +24,10 @@ def test_threads_are_started_as_needed_and_no_more() -> None:
     threads = Threads(4, "needed")
     for _ in range(20):
         threads.submit(int).result(5)
-        time.sleep(0.002)
-    assert running("needed") <= 2
+        assert wait_for(lambda: threads._free > 0), "what has ended is free again"
+    assert running("needed") == 1
     gate = threading.Event()
     tasks = [threads.submit(gate.wait, 10) for _ in range(10)]
-    time.sleep(0.05)
     assert running("needed") == 4
     gate.set()
     assert all(task.result(5) for task in tasks)
