@@ -91,6 +91,7 @@ def test_sto_02_a_damaged_store_is_moved_aside_and_the_spool_drained(spool: Spoo
     [aside] = tmp_path.glob("reports.db.corrupt-*")
     assert aside.read_bytes() == garbage
     assert total(store) == 10
+    assert store_status(store.database).moved_aside == (aside,)
     store.close()
 
 

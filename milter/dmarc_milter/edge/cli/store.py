@@ -118,15 +118,13 @@ def _status(config: Config, arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(msgspec.json.encode({"spool": _plain(spool), "store": _plain(store)}).decode())
     else:
-        print("\n".join((*_spool_lines(spool), *_store_lines(store))))
-    return NO if store.problem or spool.remedy or spool.moved_aside else FINE
+        print("\n".join((*_spool_lines(spool), *_kept(spool), *_store_lines(store), *_kept(store))))
+    return NO if store.problem or store.moved_aside or spool.remedy or spool.moved_aside else FINE
 
 
 def _plain(status: SpoolStatus | StoreStatus) -> dict[str, object]:
-    document = dataclasses.asdict(status)
-    if isinstance(status, SpoolStatus):
-        document |= {"path": str(status.path), "moved_aside": [str(each) for each in status.moved_aside]}
-    return document
+    document = dataclasses.asdict(status) | {"moved_aside": [str(each) for each in status.moved_aside]}
+    return document | {"path": str(status.path)} if isinstance(status, SpoolStatus) else document
 
 
 def _spool_lines(spool: SpoolStatus) -> list[str]:
@@ -134,8 +132,11 @@ def _spool_lines(spool: SpoolStatus) -> list[str]:
     lines = [f"spool  {spool.path}: {'; '.join(each for each in (spool.problem, kept) if each)}"]
     if spool.remedy:
         lines.append(f"       what to do: {spool.remedy}")
-    lines += [f"       kept from an earlier damage: {each}; remove it when it is no longer needed" for each in spool.moved_aside]
     return lines
+
+
+def _kept(status: SpoolStatus | StoreStatus) -> list[str]:
+    return [f"       kept from an earlier damage: {each}; remove it when it is no longer needed" for each in status.moved_aside]
 
 
 def _store_lines(store: StoreStatus) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dmarc_milter.edge.ledger.database import Database, StoreError, fetch
@@ -40,7 +40,10 @@ class SpoolStatus:
 
 @dataclass(frozen=True, slots=True)
 class StoreStatus:
-    """`rows` by table and `reports` by state; `folded` messages had no room for a row of their own this week."""
+    """`rows` by table and `reports` by state; `folded` messages had no room for a row of their own this week.
+
+    `moved_aside` are damaged files that were kept.
+    """
 
     name: str
     schema: int = 0
@@ -52,11 +55,12 @@ class StoreStatus:
     last_drained: int = 0
     problem: str = ""
     remedy: str = ""
+    moved_aside: tuple[Path, ...] = ()
 
 
 def spool_status(path: Path, max_bytes: int = 0) -> SpoolStatus:
     """Never raises, and makes no spool where there is none. `max_bytes` is the spool's bound, where it is known."""
-    aside = tuple(sorted(each for each in path.parent.glob(f"{path.name}.corrupt-*") if not each.name.endswith(("-wal", "-shm"))))
+    aside = moved_aside(path)
     if not is_there(path):
         reason = obstacle(path)
         remedy = REMEDIES["refused"] if reason else ""
@@ -73,8 +77,18 @@ def spool_status(path: Path, max_bytes: int = 0) -> SpoolStatus:
         file.close()
 
 
+def moved_aside(path: Path) -> tuple[Path, ...]:
+    """What is left of earlier damage to a SQLite file."""
+    return tuple(sorted(each for each in path.parent.glob(f"{path.name}.corrupt-*") if not each.name.endswith(("-wal", "-shm"))))
+
+
 def store_status(database: Database) -> StoreStatus:
     """Never raises."""
+    found = _store_status(database)
+    return replace(found, moved_aside=moved_aside(Path(database.name))) if database.dialect == "sqlite" else found
+
+
+def _store_status(database: Database) -> StoreStatus:
     found = 0
     if database.dialect == "sqlite" and not is_there(Path(database.name)):
         reason = obstacle(Path(database.name))
