@@ -359,7 +359,10 @@ def test_who_may_only_read_the_store_gets_answers(capsys: pytest.CaptureFixture[
             each.chmod(0o644)
         capsys.readouterr()
         stack.callback(os.seteuid, 0)
-        os.seteuid(65534)
+        try:
+            os.seteuid(65534)
+        except OSError:
+            pytest.skip("this root may not become others")
         for words in questions:
             assert main([*words, *config]) == 0
             out, err = capsys.readouterr()
