@@ -15,7 +15,7 @@ from dmarc_milter.domain import Malformed
 from dmarc_milter.domain import parse as parse_domain
 from dmarc_milter.report.aggregate import Feedback, Reporter
 from dmarc_milter.report.facts import Published
-from dmarc_milter.report.mail import SigningKey, compose, filename, from_verp, sign, subject, verp
+from dmarc_milter.report.mail import Letter, SigningKey, filename, from_verp, sign, summary, verp, write
 from dmarc_milter.report.rows import Period, Row
 from dmarc_milter.report.xml import compressed, render
 
@@ -31,11 +31,17 @@ def report(domain: str = "legit.example") -> Feedback:
     return Feedback(reporter, ID, Period(1779148800, 1779235200), Published(domain, p="reject"), ((PASSING, 40), (FAILING, 2)), folded=1)
 
 
+def letter(feedback: Feedback, attachment: bytes = b"x") -> Letter:
+    """As the report job has it, from what it stored."""
+    policy_domain, sender = feedback.published.policy_domain, feedback.reporter.email
+    return Letter(feedback.report_id, policy_domain, sender, filename(feedback), summary(feedback), attachment)
+
+
 def test_file_name_subject_and_ids_are_one_identity() -> None:
     """RFC 9990 3.1.4, 3.5.2, 3.5.3."""
     assert filename(report()) == f"mx.example!legit.example!1779148800!1779235199!{ID}.xml.gz"
     assert re.fullmatch(r"[a-z0-9.-]+![a-z0-9.-]+!\d+!\d+![A-Za-z0-9]+\.xml\.gz", filename(report()))
-    assert subject(report()) == f"Report Domain: legit.example Submitter: mx.example Report-ID: {ID}"
+    assert letter(report()).subject == f"Report Domain: legit.example Submitter: mx.example Report-ID: {ID}"
 
 
 @pytest.mark.parametrize("domain", ["legit.example", LONG])
@@ -43,9 +49,9 @@ def test_the_mail_reads_back_as_it_was_meant(domain: str) -> None:
     """One text part, one application/gzip attachment whose name is not split or encoded, however long."""
     feedback = report(domain)
     document = compressed(render(feedback, "rfc9990"))
-    raw = compose(feedback, document, "agg@legit.example", now=NOW).as_bytes()
+    raw = write(letter(feedback, document), "agg@legit.example", now=NOW).as_bytes()
     message = email.message_from_bytes(raw, policy=email.policy.SMTP)
-    assert message["Subject"] == subject(feedback)
+    assert message["Subject"] == letter(feedback).subject
     assert message["Message-ID"] == f"<{ID}@mx.example>"
     assert message["Auto-Submitted"] == "auto-generated"
     assert f'filename="{filename(feedback)}"'.encode() in raw
@@ -59,8 +65,8 @@ def test_the_mail_reads_back_as_it_was_meant(domain: str) -> None:
 
 def test_a_retry_is_the_same_mail() -> None:
     feedback = report()
-    first = compose(feedback, b"x", "agg@legit.example", now=NOW).as_bytes()
-    assert first == compose(feedback, b"x", "agg@legit.example", now=NOW).as_bytes()
+    first = write(letter(feedback), "agg@legit.example", now=NOW).as_bytes()
+    assert first == write(letter(feedback), "agg@legit.example", now=NOW).as_bytes()
 
 
 @pytest.mark.parametrize("name", ["../../etc/x", "a/b", "-rf", ".hidden", "a!b.example", "x" * 64 + ".example", "a b", "a\nb", ""])
@@ -74,7 +80,7 @@ def test_rpt_02_no_such_name_reaches_a_file_name(name: str) -> None:
 )
 def test_rpt_03_no_recipient_can_inject(address: str) -> None:
     with pytest.raises(ValueError, match="plain form"):
-        compose(report(), b"x", address, now=NOW)
+        write(letter(report()), address, now=NOW)
 
 
 def test_a_bounce_tells_its_delivery() -> None:
@@ -91,7 +97,7 @@ def test_a_signed_report_verifies() -> None:
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption())
     spki = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     record = b"v=DKIM1; p=" + b"".join(spki.split(b"\n")[1:-2])
-    raw = compose(report(), b"x" * 100, "agg@legit.example", now=NOW).as_bytes()
+    raw = write(letter(report(), b"x" * 100), "agg@legit.example", now=NOW).as_bytes()
     signed = sign(raw, SigningKey("mx.example", "sel", pem))
     assert dkim.verify(signed, dnsfunc=lambda name, timeout=5: record)
     assert not dkim.verify(signed.replace(b"Subject: Report", b"Subject: Xeport"), dnsfunc=lambda name, timeout=5: record)

@@ -58,17 +58,6 @@ def filename(feedback: Feedback) -> str:
     return f"{feedback.reporter.domain}!{feedback.published.policy_domain}!{period.begin}!{period.end - 1}!{feedback.report_id}.xml.gz"
 
 
-def subject(feedback: Feedback) -> str:
-    """RFC 9990 3.5.3."""
-    return letter(feedback, b"").subject
-
-
-def letter(feedback: Feedback, attachment: bytes) -> Letter:
-    """The letter of a report just built; `attachment` is the compressed document."""
-    policy_domain, sender = feedback.published.policy_domain, feedback.reporter.email
-    return Letter(feedback.report_id, policy_domain, sender, filename(feedback), summary(feedback), attachment)
-
-
 def verp(bounce_address: str, report_id: str, tag: str) -> str:
     """The envelope sender that tells which delivery of which report bounced: local+ID-TAG@domain.
 
@@ -83,11 +72,6 @@ def from_verp(address: str) -> tuple[str, str] | None:
     """(report id, tag of the delivery) of such an address, or None."""
     match = re.search(r"\+([0-9a-f]{32})-([0-9a-f]{8})@", address)
     return (match[1], match[2]) if match else None
-
-
-def compose(feedback: Feedback, attachment: bytes, recipient: str, *, now: datetime) -> EmailMessage:
-    """`write` for a report just built."""
-    return write(letter(feedback, attachment), recipient, now=now)
 
 
 def write(letter: Letter, recipient: str, *, now: datetime) -> EmailMessage:
