@@ -6,6 +6,7 @@ All times are whole seconds since 1970 (UTC). Only what PostgreSQL, the distribu
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from dmarc_milter.edge.ledger.database import Database, StoreError, Transaction, attempt
 
@@ -109,7 +110,7 @@ def upgrade(database: Database) -> list[str]:
     if version(database) == 0:  # whoever only asks must not wait for a writer
         attempt(database, _make_list)
     while (found := version(database)) < len(STEPS):
-        if attempt(database, lambda transaction, number=found: _step(transaction, number)):  # type: ignore[misc]
+        if attempt(database, partial(_step, number=found)):
             applied.append(STEPS[found][0])
     check(database)
     return applied
