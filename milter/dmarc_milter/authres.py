@@ -89,11 +89,10 @@ class ResInfo:
 
 @dataclass(frozen=True, slots=True)
 class AuthResults:
-    """A field as it was read. `instance` is the leading i= of ARC-Authentication-Results (RFC 8617 4.1.1)."""
+    """A field as it was read."""
 
     authserv_id: str
     infos: tuple[ResInfo, ...] = ()
-    instance: int | None = None
 
     def of(self, method: str) -> tuple[ResInfo, ...]:
         """All results of one method, in order."""
@@ -191,7 +190,8 @@ VALUE = re.compile(r'[^ \t\r\n;"()]++')
 def parse(value: bytes) -> AuthResults | Malformed:
     """What a field says, read tolerantly: what cannot be understood is skipped. At most MAX_FIELD octets. Never raises.
 
-    Reads Authentication-Results and, with its leading i=, ARC-Authentication-Results. A missing authserv-id is "".
+    Reads Authentication-Results and ARC-Authentication-Results, whose leading i= (RFC 8617 4.1.1) is stepped over. A missing
+    authserv-id is "".
     """
     if len(value) > MAX_FIELD:
         return Malformed("too long")
@@ -199,13 +199,11 @@ def parse(value: bytes) -> AuthResults | Malformed:
         segments = _segments(value.decode("utf-8", "replace"))
     except Unreadable:
         return Malformed("open quotation or comment")
-    instance = None
     if segments[0].pairs and segments[0].pairs[0][0] == "i":
-        digits = segments.pop(0).pairs[0][1]
-        instance = int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 4 else None
+        del segments[0]
     authserv_id = segments[0].leading if segments else ""
     infos = [info for segment in segments[:MAX_RESULTS] if (info := _info(segment))]
-    return AuthResults(authserv_id, tuple(infos), instance)
+    return AuthResults(authserv_id, tuple(infos))
 
 
 class Unreadable(Exception):
