@@ -196,6 +196,7 @@ def test_a_report_sender_that_others_would_believe(check: Check, tmp_path: Path)
         ({"email": "dmarc@nothing.example"}, "warning", "no SPF record"),
         ({"email": "dmarc@nothing.example"}, "error", "cannot get bounces"),
         ({"email": ""}, "warning", "both needed"),
+        ({"bounce_address": "b" * 23 + "@reports.example"}, "warning", "at most 22"),
         ({"dkim_domain": "reports.example", "dkim_selector": "sel", "dkim_key_file": "/nowhere"}, "error", "dkim_key_file"),
         ({"dkim_domain": "reports.example", "dkim_selector": "missing"}, "error", "no key"),
         ({"dkim_domain": "else.example", "dkim_selector": "sel"}, "error", "does not align"),

@@ -18,9 +18,12 @@ from dmarc_milter.edge.config.values import name
 from dmarc_milter.lint import Level, Survey, survey
 from dmarc_milter.lookup import Resolver
 from dmarc_milter.report.destination import Permission, takes_mail
+from dmarc_milter.report.mail import verp
 from dmarc_milter.spf import SpfStatus
 
 WHAT = "reports"
+LONGEST = 64 - len(verp("@", "0" * 32, "0" * 8).partition("@")[0])
+"""Octets of the bounce address's local part that leave room for what makes it each report's own (RFC 5321 4.5.3.1.1)."""
 
 
 def report_sender(config: Config, resolver: Resolver, suffixes: PublicSuffixes | None) -> Iterator[Finding]:
@@ -67,6 +70,10 @@ def _envelope(config: Config, sender: Domain, found: Survey, resolver: Resolver)
         yield Finding("error", WHAT, f"SPF of {host}: {spf.reason}")
     else:
         yield Finding("ok", WHAT, f"{host} has an SPF record; it must list the host that sends to the world")
+    if len(bounces.rpartition("@")[0]) > LONGEST:
+        yield Finding(
+            "warning", WHAT, f"{bounces}: with each report's tag its local part has more than 64 octets; at most {LONGEST} are safe"
+        )
     mail = takes_mail(host, resolver)
     if mail.permission is not Permission.GRANTED:
         yield Finding("error", WHAT, f"{bounces} cannot get bounces: {mail.reason}")
