@@ -36,7 +36,9 @@ class Milter(Section, frozen=True):
         ),
     ] = ""
     workers: Annotated[int, Meta(ge=0, le=256, description="processes; 0 = one per CPU")] = 0
-    on_error: Annotated[Literal["tempfail", "accept"], _doc("our own failure on one message")] = "tempfail"
+    on_error: Annotated[
+        Literal["tempfail", "accept"], _doc("what a message gets on which the milter itself fails: 451, or delivery unjudged")
+    ] = "tempfail"
     deadline: Annotated[
         float, Meta(ge=1, le=600, description="seconds after which a worker stuck in one evaluation is killed (the message gets 451)")
     ] = 40.0
@@ -130,12 +132,14 @@ class Policy(Section, frozen=True):
 
     enforce: Annotated[bool, _doc("false = monitor: nothing refused or quarantined, everything marked and recorded")] = True
     quarantine_action: Annotated[
-        Literal["header", "hold", "reject"], _doc("header: add X-DMARC-Quarantine; hold: the MTA's hold queue")
+        Literal["header", "hold", "reject"], _doc("header: add X-DMARC-Quarantine; hold: the MTA's hold queue; reject: refuse it")
     ] = "header"
-    reject_action: Annotated[Literal["reject", "quarantine"], _doc("quarantine: the caution of RFC 9989 7.4")] = "reject"
+    reject_action: Annotated[Literal["reject", "quarantine"], _doc("what p=reject leads to; quarantine is the caution of RFC 9989 7.4")] = (
+        "reject"
+    )
     malformed_from: Annotated[
         Literal["strictest", "reject", "quarantine", "accept"],
-        _doc("a From field that is missing, repeated, malformed or names several domains"),
+        _doc("a From field that is missing, repeated, malformed or names several domains; strictest: what the strictest policy in it asks"),
     ] = "strictest"
     testing_key_action: Annotated[
         Literal["quarantine", "reject"],
