@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
-from dmarc_milter.dmarc.record import ReportUri
+from dmarc_milter.dmarc.record import MAX_URIS, ReportUri
 from dmarc_milter.domain import Domain
 from dmarc_milter.edge.config.values import name
 from dmarc_milter.edge.ledger.destinations import Authorisation
@@ -16,8 +16,6 @@ from dmarc_milter.report.aggregate import Format
 from dmarc_milter.report.destination import Answer, Permission, host_of, takes_mail, verify
 from dmarc_milter.report.facts import Uri
 
-MAX_ADDRESSES = 10
-"""Addresses of one report (SECURITY-CASES 13)."""
 LONGEST_MEMORY = 86400
 
 
@@ -56,7 +54,7 @@ def choose(policy_domain: Domain, uris: Sequence[Uri], kind: Literal["rua", "ruf
     allowed: dict[str, Place] = {}
     skipped: list[Skipped] = []
     undecided: list[Skipped] = []
-    for uri in uris[:MAX_ADDRESSES]:
+    for uri in uris[:MAX_URIS]:
         answer = _permission(policy_domain, uri.address, kind, tools, asked)
         if answer.permission is Permission.LATER:
             undecided.append(Skipped(uri.address, answer.reason))
@@ -64,7 +62,7 @@ def choose(policy_domain: Domain, uris: Sequence[Uri], kind: Literal["rua", "ruf
             skipped.append(Skipped(uri.address, answer.reason))
         else:
             _take(uri, answer, allowed, skipped, tools)
-    return Places(tuple(allowed.values())[:MAX_ADDRESSES], tuple(skipped), tuple(undecided))
+    return Places(tuple(allowed.values())[:MAX_URIS], tuple(skipped), tuple(undecided))
 
 
 def _take(uri: Uri, answer: Answer, allowed: dict[str, Place], skipped: list[Skipped], tools: Tools) -> None:

@@ -7,7 +7,7 @@ import secrets
 from collections import OrderedDict
 
 from flask import Flask, Response, abort, redirect, render_template, request, url_for
-from werkzeug.wrappers import Response as BaseResponse
+from flask.typing import ResponseReturnValue
 
 COOKIE = "dmarc-milter-session"
 MAX_SESSIONS = 200
@@ -49,7 +49,7 @@ class Door:
     def _is_token(self, given: str) -> bool:
         return bool(self._token) and secrets.compare_digest(given.encode("utf-8", "surrogateescape"), self._token.encode())
 
-    def _let_in(self) -> BaseResponse | None:
+    def _let_in(self) -> ResponseReturnValue | None:
         """None lets the request go on."""
         if request.method not in ("GET", "HEAD") and request.endpoint != "login":
             abort(405)
@@ -60,7 +60,7 @@ class Door:
             return None
         return redirect(url_for("login"))
 
-    def _login(self) -> BaseResponse | tuple[str, int] | str:
+    def _login(self) -> ResponseReturnValue:
         if request.method == "GET":
             return render_template("login.html", wrong=False)
         if not self._is_token(request.form.get("token", "")):
