@@ -51,8 +51,9 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         return actions[arguments.what](config, arguments)
     except StoreError as error:
-        print(f"dmarc-milter: {error}", file=sys.stderr)
-        return NO if error.kind in ("older", "newer", "refused", "absent") else LATER
+        from dmarc_milter.edge.cli.terminal import unavailable  # tables are nothing for the drain, which stays in memory
+
+        return unavailable(error)
 
 
 def _print(document: object, sentence: str, *, as_json: bool) -> None:
