@@ -148,6 +148,27 @@ def test_rpt_08_nothing_personal_is_left() -> None:
     assert max(map(len, block.split(b"\r\n"))) < 998
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "left"),
+    [
+        ("DKIM-Signature", "v=1; d=a.example; z=From:vera|Subject:vera=20diagnose; b=A", "v=1; d=a.example; b=A"),
+        ("ARC-Message-Signature", "i=1;\r\n\tZ = Subject:vera; b=A", "i=1; b=A"),
+        ("List-Id", '"vera list" <l.example>', "<l.example>"),
+        ("List-Id", "vera", "[redacted]"),
+        ("Received", "from pc (Authenticated\r\n sender: vera) by mx", "from pc (Authenticated sender:[redacted]) by mx"),
+        (
+            "Authentication-Results",
+            "mx; auth=pass smtp.auth=vera; auth=pass smtp.auth=vera",
+            "mx; " + "auth=pass smtp.auth=[redacted]; " * 2,
+        ),
+    ],
+)
+def test_rpt_08_what_names_somebody_without_an_address_goes_too(name: str, value: str, left: str) -> None:
+    """Copies of other fields in a signature (RFC 6376 3.5, z=), phrases, login names."""
+    block = redacted(Headers((HeaderField(name.encode(), b" " + value.encode()),)), KEY)
+    assert block.decode().replace("\r\n", "") == f"{name}: {left.removesuffix('; ')}"
+
+
 def test_an_identifier_is_not_torn() -> None:
     """The owner finds the message by it: a fold in its midst would leave a space there."""
     name = b"x" * 150 + b"@legit.example"

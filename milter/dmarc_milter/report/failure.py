@@ -84,9 +84,12 @@ KEPT = frozenset(
         "x-mailer",
     ]
 )
-"""Fields that stay, the local parts in them replaced."""
+"""Fields that stay, the local parts in them replaced; signatures without z=, which copies the other fields (RFC 6376 3.5)."""
 AS_THEY_ARE = frozenset({"message-id", "resent-message-id"})
 """Identifiers, which the domain's owner finds the message by."""
+SIGNATURES = frozenset({"dkim-signature", "arc-message-signature"})
+LOGINS = ((b"authenticated sender:", b")"), (b"smtp.auth=", b";)"))
+"""What a login name follows in Received and Authentication-Results fields, and what ends it: it needs no @."""
 LOCAL = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+/=?^_`{|}~.-") | frozenset(range(0x80, 0x100))
 TAGS = frozenset({b"i", b"smtp.mailfrom", b"smtp.mail", b"smtp.rcptto", b"header.i", b"header.from", b"envelope-from"})
 """What stands before an address with no space between."""
@@ -189,7 +192,23 @@ def _value(name: str, raw: bytes, key: bytes) -> str:
         return _ascii(value.partition(b";")[0])
     if name in AS_THEY_ARE:
         return _ascii(value)
-    return _ascii(without_local_parts(value, key)) if name in KEPT else REDACTED
+    if name == "list-id":  # behind a phrase that may name anybody (RFC 2919 3)
+        return _ascii(value[value.rfind(b"<") :]) if b"<" in value else REDACTED
+    if name in SIGNATURES:
+        value = b";".join(each for each in value.split(b";") if each.partition(b"=")[0].strip().lower() != b"z")
+    return _ascii(without_local_parts(_without_logins(value), key)) if name in KEPT else REDACTED
+
+
+def _without_logins(value: bytes) -> bytes:
+    """`value` without login names."""
+    for mark, ends in LOGINS:
+        out, at, lower = bytearray(), 0, value.lower()
+        while (start := lower.find(mark, at)) >= 0:
+            start += len(mark)
+            out += value[at:start] + REDACTED.encode()
+            at = next((place for place in range(start, len(value)) if value[place] in ends), len(value))
+        value = bytes(out + value[at:])
+    return value
 
 
 def _ascii(value: bytes) -> str:
