@@ -407,7 +407,10 @@ def test_the_pid_file_is_there_as_long_as_the_daemon(tmp_path: Path, dns: DnsSer
         assert pid.read_text() == f"{daemon.process.pid}\n"
         os.kill(daemon.workers()[0], signal.SIGKILL)
         assert wait_for(lambda: len(daemon.workers()) == 2)
-        assert pid.exists()
+        second = Daemon(tmp_path, {"dns": {"nameservers": [dns.nameserver]}}, command=command)
+        assert second.spawn().wait(20) == 2
+        assert second.lines()[-1] == f"dmarc-milter: --pid-file {pid}: another daemon has it"
+        assert pid.read_text() == f"{daemon.process.pid}\n"
         daemon.signal(signal.SIGTERM)
         assert daemon.process.wait(20) == 0
     assert not pid.exists()

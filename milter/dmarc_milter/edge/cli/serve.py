@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import os
 import signal
 from collections.abc import Iterator
@@ -39,12 +40,17 @@ def _held_back() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _noted(path: Path | None) -> Iterator[None]:
-    """The file is there as long as the daemon. Raises ConfigError where it cannot be written."""
+    """The file is there as long as the daemon. Raises ConfigError where it cannot be written, or another daemon has it."""
     if path is None:
         yield
         return
     try:
-        path.write_text(f"{os.getpid()}\n", encoding="ascii")
+        file = path.open("a", encoding="ascii")
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # this process's alone: it ends with it, whatever its workers do
+        file.truncate(0)
+        print(os.getpid(), file=file, flush=True)
+    except BlockingIOError:
+        raise ConfigError(f"--pid-file {path}: another daemon has it") from None
     except OSError as error:
         raise ConfigError(f"--pid-file {path}: cannot be written: {error.strerror}") from None
     try:
@@ -52,3 +58,4 @@ def _noted(path: Path | None) -> Iterator[None]:
     finally:
         with contextlib.suppress(OSError):  # the daemon's account may not be allowed to
             path.unlink()
+        file.close()
