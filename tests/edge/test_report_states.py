@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -18,22 +18,10 @@ from dmarc_milter.edge.ledger.retention import Retention, expire
 from dmarc_milter.edge.ledger.status import store_status
 from dmarc_milter.edge.ledger.store import Store
 from fakes.evaluations import NOON, evaluation
+from fakes.report_job import DAY, NOW, TOMORROW, Clock
 from fakes.stores import batch, spool_row, upgraded
 
-NOW = int(NOON.timestamp())
-TOMORROW = NOW // 86400 * 86400 + 86400
-DAY = 86400
 DOCUMENT = Document("rfc9990", "mx!legit.example!1!2.xml.gz", b"\x1f\x8b\0report")
-
-
-@dataclass
-class Clock:
-    """Seconds since 1970, moved by the test."""
-
-    now: float = NOW
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
