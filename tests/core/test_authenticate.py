@@ -15,6 +15,7 @@ from dmarc_milter.dmarc.result import DmarcStatus
 from dmarc_milter.domain import Domain
 from dmarc_milter.evaluation import Evaluation, message_facts
 from dmarc_milter.iprev import IprevStatus
+from dmarc_milter.lookup import Question, Resolver
 from dmarc_milter.message import Envelope, Headers, Message
 from dmarc_milter.spf import SpfOptions, SpfStatus
 from dmarc_milter.spf import check as check_spf
@@ -39,7 +40,7 @@ PLAIN = b"From: a@legit.example\r\nTo: v@example.com\r\nSubject: s\r\nDate: d\r\
 
 def judged(
     raw: bytes,
-    zone: Zone,
+    zone: Resolver,
     *,
     ip: str = "192.0.2.66",
     sender: bytes = b"<a@attack.example>",
@@ -92,6 +93,24 @@ def test_the_policy_is_asked_for_first() -> None:
     zone = Zone(RECORDS)
     judged(LEGIT.sign(PLAIN), zone)
     assert zone.calls[0][0].startswith("_dmarc.")
+
+
+def test_slow_keys_of_the_senders_own_leave_time_for_spf() -> None:
+    """DESIGN, Decisions: what the message used up itself never improves its verdict, here a fail to temperror."""
+    zone = Zone(RECORDS)
+    raw = PLAIN
+    for number in range(10):
+        stranger = Signer(f"slow{number}.example", algorithm="ed25519-sha256")
+        zone.add(stranger.key_name, "TXT", stranger.record())
+        raw = stranger.sign(raw)
+
+    def stall(question: Question) -> None:
+        zone.now += 3.0 * ("slow" in question.name)
+
+    zone.on_query = stall
+    evaluation = judged(raw, zone.share(queries=160, seconds=25.0), sender=b"<a@legit.example>")
+    assert (evaluation.spf.status, evaluation.dmarc.status) == (SpfStatus.FAIL, DmarcStatus.FAIL)
+    assert {each.reason for each in evaluation.dkim} == {"", "too many look-ups"}
 
 
 def upgraded_mail() -> bytes:
