@@ -18,6 +18,8 @@ from fakes.daemon import Daemon, wait_for
 from fakes.milter_client import Answer, Gone, MilterClient
 
 SCRIPTED = ("-m", "fakes.scripted_service")
+IPV6 = Path("/proc/net/if_inet6")
+with_ipv6 = pytest.mark.skipif(not IPV6.exists() or not IPV6.read_text(), reason="this machine has no IPv6, not even ::1")
 
 
 def scripted(folder: Path, tables: dict[str, dict[str, object]] | None = None) -> Daemon:
@@ -513,6 +515,7 @@ def test_a_passed_socket_is_served(tmp_path: Path) -> None:
             assert ask(opened(daemon)).code == 250
 
 
+@with_ipv6
 def test_inet6_is_served(tmp_path: Path) -> None:
     daemon = scripted(tmp_path)
     daemon.configure({"milter": {"socket": f"inet6:{daemon.port}@::1"}})
@@ -609,7 +612,7 @@ runpy.run_module("fakes.scripted_service", run_name="__main__")
 """
 
 
-@pytest.mark.parametrize("family", ["inet", "inet6", "unix"])
+@pytest.mark.parametrize("family", ["inet", pytest.param("inet6", marks=with_ipv6), "unix"])
 def test_a_libmilter_without_fd_serves_our_socket_too(tmp_path: Path, family: str) -> None:
     """Only Debian's and Fedora's know `fd:`: elsewhere ours is put in the place of one that libmilter opened; drain works alike."""
     daemon = Daemon(tmp_path, command=("-c", WITHOUT_FD))
