@@ -102,6 +102,16 @@ def test_what_is_not_there_is_said_without_a_traceback(pages: FlaskClient, path:
     assert "Traceback" not in answer.text
 
 
+@pytest.mark.parametrize("path", ["/decisions/%00", "/domains/a%00b", "/reports/%00"])
+def test_a_name_with_nul_in_it_is_not_looked_for(folder: Path, path: str) -> None:
+    """PostgreSQL takes none in a text; it would look as if the store did not answer."""
+
+    def unasked() -> Store:
+        raise AssertionError("the store was asked")
+
+    assert create_app(WebOptions(unasked, folder / "spool.db")).test_client().get(path).status_code == 404
+
+
 def test_a_decision_is_explained_like_why_does(pages: FlaskClient) -> None:
     listing = pages.get("/decisions?key=4Q60000").text
     link = re.search(r"/decisions/[0-9a-f]{32}", listing)

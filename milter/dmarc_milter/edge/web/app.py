@@ -48,6 +48,7 @@ def create_app(options: WebOptions) -> Flask:
     Door(app, options.token)
     _words(app)
     pages = Pages(options)
+    app.before_request(_refuse_nul)
     app.before_request(pages.choose_period)
     for endpoint, rule in RULES.items():
         app.add_url_rule(rule, endpoint, getattr(pages, endpoint))
@@ -62,6 +63,12 @@ def _words(app: Flask) -> None:
     app.jinja_env.filters["number"] = lambda value: f"{value:,}"
     app.jinja_env.filters["sentence"] = sentence
     app.jinja_env.globals.update(version=__version__, periods=PERIODS)
+
+
+def _refuse_nul() -> None:
+    """Nothing is named with NUL, which PostgreSQL takes in no text."""
+    if "\0" in request.path:
+        abort(404)
 
 
 def _days() -> int:
