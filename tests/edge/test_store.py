@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from itertools import count
@@ -30,7 +31,8 @@ from dmarc_milter.edge.ledger.spoolfile import SpoolError, SpoolFile, SpoolRow
 from dmarc_milter.edge.ledger.store import Store, StoreOptions
 from dmarc_milter.evaluation import Evaluation, MessageFacts
 from fakes.evaluations import NOON, RECORD, evaluation, outcome
-from fakes.stores import batch, spool_row, upgraded
+from fakes.stores import batch, fresh_schema, spool_row, upgraded
+from live.postgres import Postgres
 
 NOW = int(NOON.timestamp())
 TOMORROW = NOW // 86400 * 86400 + 86400
@@ -85,12 +87,28 @@ def test_upgrading_twice_applies_each_step_once(store_url: str) -> None:
 
 
 def test_hosts_that_upgrade_at_once_apply_each_step_once(store_url: str) -> None:
-    databases = [connect(store_url) for _ in range(4)]
-    with ThreadPoolExecutor(4) as executor:
-        applied = [name for names in executor.map(schema.upgrade, databases) for name in names]
+    applied = [name for names in upgraded_at_once(store_url) for name in names]
     assert sorted(applied) == sorted(name for name, _ in schema.STEPS)
-    for each in databases:
-        each.close()
+
+
+def test_hosts_that_upgrade_an_empty_store_at_once_do_not_meet_over_its_list(postgres_server: Postgres) -> None:
+    """IF NOT EXISTS is no promise: PostgreSQL may tell the second of two that the table exists."""
+    for _ in range(10):
+        upgraded_at_once(fresh_schema(postgres_server))
+
+
+def upgraded_at_once(store_url: str, hosts: int = 4) -> list[list[str]]:
+    """What each of so many hosts applied; all are connected before the first one begins."""
+    together = Barrier(hosts)
+
+    def host() -> list[str]:
+        with closing(connect(store_url)) as database:
+            schema.version(database)
+            together.wait()
+            return schema.upgrade(database)
+
+    with ThreadPoolExecutor(hosts) as executor:
+        return [each.result() for each in [executor.submit(host) for _ in range(hosts)]]
 
 
 def test_processes_that_open_a_new_file_at_once_wait_for_each_other(tmp_path: Path) -> None:

@@ -83,13 +83,17 @@ def version(database: Database) -> int:
         return _applied(transaction, database.dialect)
 
 
-def _applied(transaction: Transaction, dialect: str) -> int:
+def _has_list(transaction: Transaction, dialect: str) -> bool:
     catalogue = (
         "SELECT count(*) FROM sqlite_master WHERE name = 'schema_step'"
         if dialect == "sqlite"
         else "SELECT count(*) FROM information_schema.tables WHERE table_name = 'schema_step' AND table_schema = current_schema()"
     )
-    if transaction.one(catalogue) == (0,):
+    return transaction.one(catalogue) != (0,)
+
+
+def _applied(transaction: Transaction, dialect: str) -> int:
+    if not _has_list(transaction, dialect):
         return 0
     row = transaction.one("SELECT coalesce(max(number), 0) FROM schema_step")
     return int(row[0]) if row else 0
@@ -108,7 +112,7 @@ def upgrade(database: Database) -> list[str]:
     """Apply the steps that are missing; their names. Several hosts may try at once. Raises StoreError, also for a newer schema."""
     applied: list[str] = []
     if version(database) == 0:  # whoever only asks must not wait for a writer
-        attempt(database, _make_list)
+        _make_list(database)
     while (found := version(database)) < len(STEPS):
         if attempt(database, partial(_step, number=found)):
             applied.append(STEPS[found][0])
@@ -116,8 +120,15 @@ def upgrade(database: Database) -> list[str]:
     return applied
 
 
-def _make_list(transaction: Transaction) -> None:
-    transaction.run("CREATE TABLE IF NOT EXISTS schema_step (number BIGINT PRIMARY KEY, name TEXT NOT NULL, applied_at BIGINT NOT NULL)")
+def _make_list(database: Database) -> None:
+    """The list of steps. Of two hosts at once PostgreSQL may tell the second that it exists, `IF NOT EXISTS` or not."""
+    sql = "CREATE TABLE IF NOT EXISTS schema_step (number BIGINT PRIMARY KEY, name TEXT NOT NULL, applied_at BIGINT NOT NULL)"
+    try:
+        attempt(database, lambda transaction: transaction.run(sql))
+    except StoreError:
+        with database.transaction(write=False) as transaction:
+            if not _has_list(transaction, database.dialect):
+                raise
 
 
 def _step(transaction: Transaction, number: int) -> bool:
