@@ -76,6 +76,13 @@ def test_show_prints_control_characters_as_toml_spells_them() -> None:
         ("[dns]\nnameservers = ['192.0.2.1:0']\n", 2, ("nameservers", "port 0")),
         ("[metrics]\nlisten = '9893'\n", 2, ("[metrics] listen", "'9893'", "ADDRESS:PORT")),
         ("[web]\nlisten = '8894'\n", 2, ("[web] listen", "'8894'", "ADDRESS:PORT")),
+        ('[dmarc]\nsuffix_list = "/a\\u0000b"\n', 2, ("[dmarc] suffix_list", "NUL")),
+        ('[authentication]\ntrusted_daemons = ["MSA", "\\u0000"]\n', 2, ("[authentication] trusted_daemons", "NUL")),
+        ('[[policy.rules]]\naction = "none"\ndkim = ["a.example"]\ncomment = "\\u0000"\n', 4, ("[policy.rules] comment", "NUL")),
+        ("[store]\ndecision_max_rows = 9223372036854775808\n", 2, ("[store] decision_max_rows", "64 bits")),
+        ("[limits]\nrsa_min_bits = 4096\nrsa_max_bits = 2048\n", 2, ("[limits] rsa_min_bits", "4096", "rsa_max_bits", "2048")),
+        ("a = " + "[" * 5000 + "]" * 5000, 1, ("not valid TOML", "nested")),
+        ("[milter]\nworkers = " + "1" * 5000 + "\n", 1, ("not valid TOML", "digits")),
     ],
 )
 def test_a_mistake_is_one_line_with_file_line_and_key(text: str, line: int, words: tuple[str, ...]) -> None:

@@ -44,8 +44,10 @@ def parse(text: str, name: str = "configuration") -> Config:
     """The configuration in `text`; `name` stands for the file in messages. Raises ConfigError."""
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # TOMLDecodeError, or int()'s own for a number of thousands of digits
         raise ConfigError(_printable(f"{name}: is not valid TOML: {error}")) from None
+    except RecursionError:
+        raise ConfigError(f"{name}: is not valid TOML for us: nested too deeply") from None
     unknown = next(_unknown(document, Config, ()), None)
     if unknown is not None:
         path, known = unknown

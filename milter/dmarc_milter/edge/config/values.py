@@ -13,6 +13,8 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Literal
 from urllib.parse import urlsplit
 
+import msgspec
+
 from dmarc_milter import domain
 from dmarc_milter.domain import Domain, Malformed
 from dmarc_milter.edge.config.schema import Config, PolicyRule
@@ -180,8 +182,13 @@ RULE_CHECKS: dict[str, Callable[[str], object]] = {
 }
 
 
+MAX_INTEGER = 2**63 - 1
+"""What TOML has integers up to, and SQLite and PostgreSQL."""
+
+
 def problems(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
     """(path, what is wrong) for every value that its type alone does not refuse."""
+    yield from _unfit((), config)
     for section, checks in CHECKS.items():
         table = getattr(config, section)
         for key, check in checks.items():
@@ -189,8 +196,24 @@ def problems(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
     ids = [each.lower() for each in config.authentication.remove_authserv_ids]
     if len(ids) != len(set(ids)):
         yield ("authentication", "remove_authserv_ids"), "the same id stands twice"
+    limits = config.limits
+    if limits.rsa_min_bits > limits.rsa_max_bits:
+        yield ("limits", "rsa_min_bits"), f"{limits.rsa_min_bits} is more than rsa_max_bits, {limits.rsa_max_bits}: no RSA key would do"
     for index, rule in enumerate(config.policy.rules):
         yield from _rule_problems(("policy", "rules", str(index)), rule)
+
+
+def _unfit(path: tuple[str, ...], section: msgspec.Struct) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Text that no path and no name server takes, numbers that no database holds, wherever they stand."""
+    for key in section.__struct_fields__:
+        value = getattr(section, key)
+        for index, each in enumerate(value if isinstance(value, list) else [value]):
+            if isinstance(each, msgspec.Struct):
+                yield from _unfit((*path, key, str(index)) if isinstance(value, list) else (*path, key), each)
+            elif isinstance(each, str) and "\0" in each:
+                yield (*path, key), "holds the character NUL; allowed: any text without it"
+            elif isinstance(each, int) and each > MAX_INTEGER:
+                yield (*path, key), f"{each} does not fit into 64 bits; allowed: at most {MAX_INTEGER}"
 
 
 def _rule_problems(path: tuple[str, ...], rule: PolicyRule) -> Iterator[tuple[tuple[str, ...], str]]:
