@@ -9,6 +9,8 @@ from datetime import timedelta
 
 import pytest
 
+from dmarc_milter.edge.cli.ledger import retention_of
+from dmarc_milter.edge.config import parse
 from dmarc_milter.edge.ledger import retention
 from dmarc_milter.edge.ledger.counting import Batch
 from dmarc_milter.edge.ledger.deliveries import DeliveryState
@@ -336,6 +338,38 @@ def test_retention_forgets_by_age_and_by_number(store: Store, clock: Clock) -> N
     assert store.deliveries.of(report.id) == []
     assert store.reports.document(report.id, "rfc9990") is None
     assert list(store.reports.rows(report.id)) == []
+
+
+def test_a_report_on_its_way_is_not_forgotten(store: Store, clock: Clock) -> None:
+    """DESIGN.md, Reports: a row leaves only after 250. report_days is for what is done; what may still go stays as long as it is tried."""
+    sent, tried = queued(store, "a@x.example"), queued(store, "b@x.example")
+    [delivery] = [each for each in store.deliveries.claim("me") if each.report_id == sent.id]
+    assert store.deliveries.settle(delivery, "me", DeliveryState.SENT, "250 ok")
+    short = Retention(report_days=1, unsent_days=8)
+    clock.now += 2 * DAY
+    assert expire(store.database, short, now=int(clock.now))["report"] == 1
+    assert {each.state for each in store.reports.find()} == {ReportState.QUEUED, ReportState.DUE}
+    assert store.reports.resend(tried.id)
+    clock.now += 7 * DAY
+    assert expire(store.database, short, now=int(clock.now))["report"] == 1, "the due one; the other was told to go once more"
+    clock.now += 2 * DAY
+    assert expire(store.database, short, now=int(clock.now))["report"] == 1
+    assert store.reports.find() == []
+
+
+def test_a_failure_report_on_its_way_is_not_forgotten(store: Store, clock: Clock) -> None:
+    store.apply(Batch("spool-b", "mx1.example.com", [(1, spool_row(evaluation("d9.example"), b"sample"))]))
+    short = Retention(report_days=1, unsent_days=8)
+    expire(store.database, short, now=NOW + 2 * DAY)
+    assert [each.state for each in store.failures.find()] == ["due"]
+    expire(store.database, short, now=NOW + 9 * DAY)
+    assert store.failures.find() == []
+
+
+def test_what_is_on_its_way_is_kept_for_the_retry_window() -> None:
+    short = parse("[store]\nreport_days = 1\n")
+    assert (retention_of(short).report_days, retention_of(short).unsent_days) == (1, 8)
+    assert retention_of(parse("[reporting]\nretry_hours = 720\n")).unsent_days == 31
 
 
 def test_old_decisions_go_and_totals_stay(store: Store, clock: Clock) -> None:

@@ -12,6 +12,8 @@ from dmarc_milter.edge.ledger.quota import Caps
 from dmarc_milter.edge.ledger.retention import Retention
 from dmarc_milter.edge.ledger.spoolfile import SpoolFile, SpoolOptions
 from dmarc_milter.edge.ledger.store import Store, StoreOptions
+from dmarc_milter.edge.reporter.tools import STALE
+from dmarc_milter.report.rows import DAY
 
 
 def database_of(config: Config) -> Database:
@@ -30,7 +32,9 @@ def spool_of(config: Config) -> SpoolFile:
 
 
 def retention_of(config: Config) -> Retention:
-    return Retention(config.store.decision_days, config.store.decision_max_rows, config.store.report_days)
+    """What is kept; a report at least until it is too old to begin with, and for its retry window after that."""
+    store, retry_days = config.store, config.reporting.retry_hours / 24
+    return Retention(store.decision_days, store.decision_max_rows, store.report_days, max(STALE / DAY, retry_days) + 1)
 
 
 def drained_store(config: Config) -> Store:

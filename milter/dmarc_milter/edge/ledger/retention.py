@@ -17,20 +17,23 @@ YEAR = 400 * DAY
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """The [store] section's numbers."""
+    """The [store] section's numbers. `report_days` are for what is done; what is not stays for `unsent_days` too."""
 
     decision_days: int = 14
     decision_rows: int = 2_000_000
     report_days: int = 30
+    unsent_days: float = 8.0
+    """As long as a report is waited for and tried."""
 
 
 def expire(database: Database, retention: Retention, *, now: int) -> dict[str, int]:
     """Forget what is due; how many rows of which table went. Raises StoreError; what went before that stays gone."""
     keep = now - retention.report_days * DAY
-    gone = {"decision": _decisions(database, retention, now), "report": _reports(database, keep)}
+    unsent = min(keep, now - int(retention.unsent_days * DAY))
+    gone = {"decision": _decisions(database, retention, now), "report": _reports(database, keep, unsent)}
     for table, column, before in (
         ("parked", "at", keep),
-        ("failure", "at", keep),
+        ("failure", "at", unsent),
         ("quota", "begin_at", now - WEEK),
         ("spent", "day", now - WEEK),
         ("authorisation", "expires_at", now),
@@ -42,6 +45,7 @@ def expire(database: Database, retention: Retention, *, now: int) -> dict[str, i
     known = fetch(database, "SELECT last_at FROM known_domain ORDER BY last_at DESC, domain LIMIT 1 OFFSET ?", (KNOWN,))
     if known:
         gone["known_domain"] += _older(database, "DELETE FROM known_domain WHERE last_at <= ?", int(known[0][0]))
+    gone["failure"] += _older(database, "DELETE FROM failure WHERE state NOT IN ('due', 'building', 'queued') AND at < ?", keep)
     sql = "DELETE FROM delivery WHERE format = 'rfc9991' AND state <> 'queued' AND last_at < ?"
     gone["delivery"] = _older(database, sql, keep)
     return {table: number for table, number in gone.items() if number}
@@ -64,16 +68,20 @@ def _decisions(database: Database, retention: Retention, now: int) -> int:
     return total
 
 
-def _reports(database: Database, before: int) -> int:
-    """Reports that are done go whole; one that nobody ever sent (reporting is off, or nobody took it) is done after that time."""
+def _reports(database: Database, before: int, unsent: int) -> int:
+    """Reports that are done go whole; one that nobody ever sent (reporting is off, or nobody took it) is done after its own time."""
     total = 0
-    while number := attempt(database, lambda transaction: _report_chunk(transaction, before)):
+    while number := attempt(database, lambda transaction: _report_chunk(transaction, before, unsent)):
         total += number
     return total
 
 
-def _report_chunk(transaction: Transaction, before: int) -> int:
-    found = transaction.all("SELECT id FROM report WHERE end_at < ? AND lease_until < ? ORDER BY end_at, id LIMIT 20", (before, before))
+def _report_chunk(transaction: Transaction, before: int, unsent: int) -> int:
+    found = transaction.all(
+        "SELECT id FROM report WHERE end_at < ? AND lease_until < ? AND (state NOT IN ('due', 'building', 'queued')"
+        " OR (end_at < ? AND closed_at < ?)) ORDER BY end_at, id LIMIT 20",
+        (before, before, unsent, unsent),
+    )
     ids = [row[0] for row in found]
     if not ids:
         return 0
