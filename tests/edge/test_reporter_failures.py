@@ -260,6 +260,15 @@ def test_a_hard_bounce_suppresses(job: Job, sink: Sink) -> None:
     assert any("suppressed until" in each.note for each in job.store.reports.find())
 
 
+@pytest.mark.parametrize(
+    ("action", "status"), [("Failed", "5.0.0"), ("failed (given up)", "5.1.10"), ("failed(x)", "5.1.1 (bad mailbox)"), ("failed", "5.7.1")]
+)
+def test_words_may_have_comments(action: str, status: str) -> None:
+    """RFC 3464 2.1: DSN fields are RFC 822 fields, so that comments may stand behind their words."""
+    data = DSN.format(to=f"dmarc+{'a' * 32}-0badcafe@mx.example", action=action, status=status).encode()
+    assert bounce.read(data, "dmarc@mx.example").hard
+
+
 @pytest.mark.parametrize(("action", "status"), [("delayed", "4.4.1"), ("failed", "4.4.7"), ("relayed", "2.0.0"), ("delivered", "5.0.0")])
 def test_what_is_not_permanent_is_ignored(job: Job, action: str, status: str) -> None:
     _, sender = sent(job)

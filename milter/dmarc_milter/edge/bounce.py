@@ -70,7 +70,7 @@ def _recipients(mail: Message) -> Iterator[tuple[str, str, str]]:
             continue
         for block in payload[:MAX_PARTS]:
             if isinstance(block, Message) and block["Action"]:
-                action = str(block["Action"]).strip().lower()
+                action = str(block["Action"]).partition("(")[0].strip().lower()
                 yield action[:20], str(block["Status"] or "").strip()[:20], str(block["Diagnostic-Code"] or "")[:1000]
 
 
