@@ -466,6 +466,20 @@ def test_a_bad_configuration_stops_the_start(tmp_path: Path, text: str, hint: st
     assert hint in lines[0]
 
 
+@pytest.mark.parametrize(
+    ("table", "key", "value"),
+    [("milter", "user", "nobody-of-that-name"), ("milter", "socket_group", "no-group-of-that-name"), ("dmarc", "suffix_list", "/nowhere")],
+)
+def test_a_name_in_the_configuration_that_means_nothing_here_stops_the_start(tmp_path: Path, table: str, key: str, value: str) -> None:
+    """It is the configuration that is wrong: exit code 2, and one line with key and name."""
+    code, lines = refused_start(
+        Daemon(tmp_path, {table: {"socket": f"unix:{tmp_path}/s", key: value} if table == "milter" else {key: value}})
+    )
+    assert (code, len(lines)) == (2, 1)
+    assert f"[{table}] {key}" in lines[0]
+    assert value in lines[0]
+
+
 @pytest.mark.parametrize("place", ["file", "link", "live"])
 def test_a_path_that_is_not_a_dead_socket_is_left_alone(tmp_path: Path, place: str) -> None:
     """OPS-02: a file, a symbolic link or a socket with somebody behind it is never removed."""

@@ -5,22 +5,22 @@ from __future__ import annotations
 import os
 import pwd
 
-from dmarc_milter.edge.config import Config
+from dmarc_milter.edge.config import Config, ConfigError
 from dmarc_milter.edge.config.values import socket_address
 
 
 class CannotBecome(Exception):
-    """The account is not there, or we may not become it. `str()` is one line."""
+    """We may not become that account. `str()` is one line."""
 
 
 def become(name: str) -> None:
-    """Give up root for that account and its groups, for good; nothing where it is "" or ours already. Raises CannotBecome."""
+    """Give up root for that account and its groups, for good; nothing where it is "" or ours already. Raises ConfigError, CannotBecome."""
     if not name:
         return
     try:
         entry = pwd.getpwnam(name)
     except KeyError:
-        raise CannotBecome(f"[milter] user: there is no account {name}") from None
+        raise ConfigError(f"[milter] user: there is no account {name}") from None
     if os.geteuid() == entry.pw_uid:
         return
     try:

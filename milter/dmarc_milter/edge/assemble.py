@@ -13,7 +13,7 @@ from pathlib import Path
 from dmarc_milter.address import UNREAD
 from dmarc_milter.edge.background import Job
 from dmarc_milter.edge.board import Board, Slot
-from dmarc_milter.edge.config import Config
+from dmarc_milter.edge.config import Config, ConfigError
 from dmarc_milter.edge.config import compile as compiled
 from dmarc_milter.edge.config.places import spool_path
 from dmarc_milter.edge.config.values import authserv_id, in_a_labels, networks, socket_address
@@ -158,7 +158,7 @@ def prepare(config: Config) -> tuple[str, ...]:
     try:
         _, stale = latest_suffixes(config.dmarc.suffix_list, datetime.now(UTC).date())
     except SuffixListError as error:
-        raise CannotBuild(str(error)) from None
+        raise ConfigError(f"[dmarc] suffix_list: {error}") from None
     mode = "enforce" if config.policy.enforce else "MONITOR: nothing is refused or quarantined; see [policy] enforce"
     return (
         f"mode: {mode}",

@@ -10,6 +10,7 @@ import socket
 import stat
 from pathlib import Path
 
+from dmarc_milter.edge.config import ConfigError
 from dmarc_milter.edge.config.values import SocketAddress
 
 BACKLOG = 4096
@@ -20,7 +21,7 @@ class CannotListen(Exception):
 
 
 def listen(address: SocketAddress, *, mode: int = 0o660, group: str = "") -> socket.socket:
-    """A listening socket, non-blocking, without Nagle's delay. Raises CannotListen."""
+    """A listening socket, non-blocking, without Nagle's delay. Raises CannotListen; ConfigError where there is no such group."""
     try:
         match address.family:
             case "unix":
@@ -29,9 +30,11 @@ def listen(address: SocketAddress, *, mode: int = 0o660, group: str = "") -> soc
                 sock = _inherited(address.number)
             case _:
                 sock = _inet(address)
-    except (OSError, KeyError) as error:
-        reason = f"no group named {group}" if isinstance(error, KeyError) else error.strerror or str(error)
-        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+    except KeyError:
+        raise ConfigError(f"[milter] socket_group: there is no group {group}") from None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if error.errno == errno.EADDRINUSE:
             reason += f"; `{who_listens(address)}` shows who"
         raise CannotListen(f"cannot listen on {describe(address)}: {reason}") from None
     # Workers share it: a blocking accept would hold libmilter's lock in every worker that loses the race.

@@ -359,7 +359,7 @@ def worker_count(config: Config) -> int:
 
 
 def open_socket(config: Config) -> Listening:
-    """Raises CannotListen."""
+    """Raises CannotListen, ConfigError."""
     address = socket_address(config.milter.socket)
     sock = listen.listen(address, mode=int(config.milter.socket_mode, 8), group=config.milter.socket_group)
     return Listening(sock, listen.describe(address), address, config)
@@ -384,7 +384,7 @@ def serve(path: Path, *, with_jobs: bool = True) -> int:
 
 
 def supervise(path: Path, config: Config, parts: Parts, prepare: worker.Prepare = lambda: ()) -> int:
-    """Run the daemon with these parts; `prepare` is tried first and gives lines to print."""
+    """Run the daemon with these parts; `prepare` is tried first and gives lines to print. Raises ConfigError."""
     try:
         libmilter.check_platform()
         account.become(config.milter.user)

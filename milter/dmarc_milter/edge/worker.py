@@ -48,7 +48,7 @@ class Service:
 Build = Callable[[Config, Slot, Board, Log], Service]
 """Makes the Service; raises for what makes serving impossible, `str()` of the exception being one line."""
 Prepare = Callable[[], tuple[str, ...]]
-"""Tries what can be tried before the first fork and gives lines to print; raises CannotBuild."""
+"""Tries what can be tried before the first fork and gives lines to print; raises ConfigError, CannotBuild."""
 
 
 class CannotBuild(Exception):
