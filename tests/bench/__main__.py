@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import platform
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -225,6 +227,7 @@ def main() -> None:
         bench = Bench(load_or_make(arguments.folder), Path(folder), starts, scale=0.25 if arguments.quick else 1.0, private=private)
         for name in arguments.only or STEPS:
             getattr(bench, name)()
+    print(f"Python {platform.python_version()} at {Path(sys.executable).resolve()}")
     names = {contenders.rspamd: "rspamd", contenders.chain: "OpenDKIM + OpenDMARC"}
     bench.table.show(["dmarc-milter", "no milter", "empty pymilter", *(names[start] for start in found)])
     if not arguments.only:
