@@ -235,6 +235,25 @@ def test_a_postfix_is_looked_at_too(check: Check, tmp_path: Path) -> None:
     assert (code, levels(found, "postfix")) == (1, {"error"})
 
 
+@pytest.mark.parametrize(("content", "words"), [(None, "cannot be read"), ("short", "fewer than 16")])
+def test_a_token_that_the_dashboard_would_not_start_with_is_said(check: Check, tmp_path: Path, content: str | None, words: str) -> None:
+    file = tmp_path / "token"
+    if content is not None:
+        file.write_text(content)
+        file.chmod(0o600)
+    code, found = check({"web": {"token_file": str(file)}}, "--offline")
+    assert code == 1
+    [text] = [text for level, what, text in found if (level, what) == ("error", "web")]
+    assert words in text
+
+
+@pytest.mark.parametrize(("deadline", "budget", "warned"), [(40.0, 25.0, False), (40.0, 60.0, True), (20.0, 25.0, True)])
+def test_a_deadline_within_the_dns_budget_is_warned_about(check: Check, deadline: float, budget: float, warned: bool) -> None:
+    """Name servers that are only slow would have workers killed, and with each the sessions that it has."""
+    found = check({"milter": {"deadline": deadline}, "dns": {"budget": budget}}, "--offline")[1]
+    assert any(level == "warning" and "deadline" in text and "budget" in text for level, _, text in found) is warned
+
+
 def test_monitor_mode_is_said(check: Check) -> None:
     code, found = check({"policy": {"enforce": False}})
     assert (code, levels(found, "policy")) == (0, {"note"})

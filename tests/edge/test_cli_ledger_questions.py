@@ -201,6 +201,22 @@ def test_impact_tells_did_from_would(ask: Ask, record: Callable[..., None]) -> N
     assert "enforcing" in out
 
 
+@pytest.mark.parametrize("name", ["bücher.example", "XN--BCHER-KVA.example.", "Example"])
+def test_impact_takes_a_domain_in_any_form(ask: Ask, record: Callable[..., None], name: str) -> None:
+    """Also one that is above the author's; "nothing was stopped" would be taken for an answer."""
+    record(evaluation("xn--bcher-kva.example"), evaluation("a.test"))
+    assert [each["author_domain"] for each in json.loads(ask("impact", "--json", "--domain", name)[1])["domains"]] == [
+        "xn--bcher-kva.example"
+    ]
+
+
+def test_impact_refuses_what_is_no_domain(ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        ask("impact", "--domain", "alice@a.example")
+    assert ended.value.code == 2
+    assert "not a domain name" in capsys.readouterr().err
+
+
 def test_impact_of_nothing_says_so(ask: Ask, record: Callable[..., None]) -> None:
     record(evaluation(passed=True))
     assert "Policy stopped and marked nothing" in ask("impact")[1]

@@ -153,6 +153,16 @@ def test_drop_and_resend(report: Command) -> None:
     assert report("resend", "0" * 32)[0] == 1
 
 
+@pytest.mark.parametrize("words", [("list", "--domain"), ("preview", "--domain"), ("resend",), ("drop",), ("allow",)])
+def test_octets_that_are_no_text_are_nothing_that_is_there(report: Command, words: tuple[str, ...]) -> None:
+    """As the shell hands them over; neither a traceback nor the octets themselves on the terminal."""
+    report.saw(evaluation())
+    code, out, err = report(*words, "\udcff\x1b[31m")
+    assert code == (0 if words[0] in ("list", "preview") else 1)
+    assert (out + err).isascii()
+    assert "\x1b" not in out + err
+
+
 HOSTILE = b"""<feedback><report_metadata><org_name>\xc2\x9b31mred [bold]x[/bold]</org_name><report_id>../../x</report_id>
 <email>a&#10;b</email><date_range><begin>99999999999999999999</begin><end>5</end></date_range></report_metadata>
 <policy_published><domain>x</domain></policy_published><record><row><source_ip>\xe2\x80\xae1</source_ip><count>3</count></row></record></feedback>"""

@@ -12,6 +12,7 @@ from dmarc_milter.edge.cli import FINE, add_config
 from dmarc_milter.edge.cli.ledger import drained_store
 from dmarc_milter.edge.cli.moments import count, shown
 from dmarc_milter.edge.cli.terminal import console, print_json, table, unavailable
+from dmarc_milter.edge.cli.why import domain_name
 from dmarc_milter.edge.config import Config, load
 from dmarc_milter.edge.ledger.database import StoreError
 from dmarc_milter.edge.ledger.decisions import Decisions, Filter, Impact
@@ -44,7 +45,7 @@ class Domain(NamedTuple):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
     parser.add_argument("--days", type=count, default=14, metavar="N", help="the last N days (default 14; decisions are kept so long)")
-    parser.add_argument("--domain", default="", help="only this From domain and what is below it")
+    parser.add_argument("--domain", type=domain_name, help="only this From domain and what is below it")
     parser.add_argument("--limit", type=count, default=25, metavar="N", help="lines of each table (default 25)")
     parser.add_argument("--json", action="store_true", help="one JSON object, nothing left out")
 
@@ -52,11 +53,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """0, or 75 when the store cannot be asked."""
     config = load(arguments.config)
-    since = int(time.time()) - arguments.days * DAY
+    since, author = int(time.time()) - arguments.days * DAY, arguments.domain or ""
     try:
         with closing(drained_store(config)) as store:
-            messages = store.decisions.count(Filter(since=since, author_domain=arguments.domain))
-            groups = store.decisions.impact(Filter(since=since, author_domain=arguments.domain, affected=True), limit=GROUPS)
+            messages = store.decisions.count(Filter(since=since, author_domain=author))
+            groups = store.decisions.impact(Filter(since=since, author_domain=author, affected=True), limit=GROUPS)
             found = sources(_samples(store.decisions, groups, since))
     except StoreError as error:
         return unavailable(error)

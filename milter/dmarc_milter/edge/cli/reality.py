@@ -18,6 +18,7 @@ from dmarc_milter import domain as domains
 from dmarc_milter.dmarc.discovery import PublicSuffixes
 from dmarc_milter.domain import Domain
 from dmarc_milter.edge.cli.ledger import database_of
+from dmarc_milter.edge.cli.web import token
 from dmarc_milter.edge.config import Config, ConfigError
 from dmarc_milter.edge.config.places import STATE, spool_path
 from dmarc_milter.edge.config.values import SocketAddress, authserv_id, socket_address
@@ -52,6 +53,13 @@ def mode(config: Config) -> Iterator[Finding]:
         yield Finding("ok", "policy", f"enforcing: p=reject is answered by {config.policy.reject_action}")
     else:
         yield Finding("note", "policy", "monitor mode: nothing is refused or quarantined; `dmarc-milter impact` tells what would be")
+    if config.milter.deadline <= config.dns.budget:
+        yield Finding(
+            "warning",
+            "limits",
+            f"[milter] deadline, {config.milter.deadline:g} s, is not above [dns] budget, {config.dns.budget:g} s: "
+            "where the DNS is only slow, workers are killed and their sessions get 451",
+        )
     today = datetime.now(UTC).date()
     for number, rule in enumerate(config.policy.rules, 1):
         if rule.expires and date.fromisoformat(rule.expires) < today:
@@ -211,7 +219,12 @@ def doors(config: Config) -> Iterator[Finding]:
     if address is not None and address.family != "unix" and not _loopback(address.host):
         yield Finding("warning", "metrics", f"{config.metrics.listen} can be reached from the network; there is no password")
     host = config.web.listen.rpartition(":")[0].strip("[]")
-    if config.web.listen and not config.web.listen.startswith("unix:") and not _loopback(host) and not config.web.token_file:
+    if config.web.token_file:
+        try:
+            token(config, host)
+        except ConfigError as error:
+            yield Finding("error", "web", str(error))
+    elif config.web.listen and not config.web.listen.startswith("unix:") and not _loopback(host):
         yield Finding("error", "web", f"{config.web.listen} can be reached from the network: set [web] token_file")
 
 

@@ -120,7 +120,7 @@ def _list(config: Config, arguments: argparse.Namespace) -> int:
 def _policy_domain(arguments: argparse.Namespace) -> str:
     """--domain as the store spells it: A-labels, lower case."""
     found = domain.parse(arguments.domain)
-    return found.name if isinstance(found, Domain) else arguments.domain.lower()
+    return found.name if isinstance(found, Domain) else printable(arguments.domain.lower(), 300)
 
 
 def _preview(config: Config, arguments: argparse.Namespace) -> int:
@@ -213,25 +213,27 @@ def _drop(config: Config, arguments: argparse.Namespace) -> int:
 
 def _change(config: Config, arguments: argparse.Namespace, change: Callable[[Reports, str], bool], yes: str, no: str) -> int:
     with closing(drained_store(config)) as store:
-        done = change(store.reports, arguments.id)
-        report = store.reports.get(arguments.id)
+        identity = printable(arguments.id, 64)
+        done = change(store.reports, identity)
+        report = store.reports.get(identity)
         rows = rows_of([report] if report else [], store)
     if arguments.json:
-        print_lines([{"report_id": arguments.id, "done": done, **(rows[0] if rows else {})}])
+        print_lines([{"report_id": identity, "done": done, **(rows[0] if rows else {})}])
     else:
         no = no if rows else f"{UNKNOWN}; {LISTED}"
-        print(f"report {printable(arguments.id, 64)} {yes}" if done else f"report {printable(arguments.id, 64)}: {no}")
+        print(f"report {identity} {yes}" if done else f"report {identity}: {no}")
     return FINE if done else NO
 
 
 def _allow(config: Config, arguments: argparse.Namespace) -> int:
+    address = printable(arguments.address, 320)
     with closing(store_of(config)) as store:
         store.ready()
-        done = store.destinations.allow(arguments.address)
+        done = store.destinations.allow(address)
     if arguments.json:
-        print_json({"address": arguments.address, "done": done})
+        print_json({"address": address, "done": done})
     else:
-        print(f"{printable(arguments.address, 320)}: {'gets reports again' if done else 'was not suppressed'}")
+        print(f"{address}: {'gets reports again' if done else 'was not suppressed'}")
     return FINE if done else NO
 
 

@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = load(arguments.config)
     host, port = _address(arguments.listen or config.web.listen)
     standing = partial(read, arguments.config)
-    app = create_app(WebOptions(lambda: store_of(config), spool_path(config), _token(config, host), standing=standing))
+    app = create_app(WebOptions(lambda: store_of(config), spool_path(config), token(config, host), standing=standing))
     try:
         server = waitress.create_server(
             app,
@@ -65,8 +65,8 @@ def _address(text: str) -> tuple[str, int]:
         raise ConfigError(f"[web] listen: {error}") from None
 
 
-def _token(config: Config, host: str) -> str:
-    """The token, "" when only this machine can reach the address."""
+def token(config: Config, host: str) -> str:
+    """What browsers must give; "" when only this machine can reach the address. Raises ConfigError."""
     path = config.web.token_file
     if not path:
         if ipaddress.ip_address(host).is_loopback:
@@ -75,9 +75,9 @@ def _token(config: Config, host: str) -> str:
             f"[web] listen: {host} can be reached from elsewhere: set [web] token_file, or put a reverse proxy before 127.0.0.1"
         )
     try:
-        token = Path(path).read_text(encoding="utf-8").strip()
+        found = Path(path).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"[web] token_file: {path} cannot be read: {getattr(error, 'strerror', error)}") from None
-    if len(token) < MIN_TOKEN:
+    if len(found) < MIN_TOKEN:
         raise ConfigError(f"[web] token_file: {path} holds fewer than {MIN_TOKEN} characters; `openssl rand -hex 16` makes a token")
-    return token
+    return found

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--since", type=moment, metavar="WHEN", help="not before: a date, a date and time (UTC), or an age such as 2h or 7d"
     )
     parser.add_argument("--until", type=moment, metavar="WHEN", help="before this moment")
-    parser.add_argument("--domain", type=_name, help="the From domain, or any name below it")
+    parser.add_argument("--domain", type=domain_name, help="the From domain, or any name below it")
     parser.add_argument("--ip", type=_ip, help="the SMTP client's address")
     parser.add_argument("--disposition", choices=DISPOSITIONS, help="what was done")
     parser.add_argument("--would-be", choices=DISPOSITIONS[:4], help="monitor mode: what enforcement would have done")
@@ -39,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object")
 
 
-def _name(text: str) -> str:
+def domain_name(text: str) -> str:
+    """As it is stored: A-labels, lower case. Raises argparse.ArgumentTypeError."""
     found = domain.parse(text)
     if not isinstance(found, Domain):
         raise argparse.ArgumentTypeError(f"{text!r} is not a domain name: {found.reason}")
