@@ -136,16 +136,26 @@ def _mark(dmarc: DmarcResult, verdict: Verdict) -> str:
     return f"p={outcome.policy}, {_short(outcome.author_domain)}"
 
 
-def _decisive(dmarc: DmarcResult) -> DomainOutcome | None:
-    """The outcome that the verdict is about; of a malformed author's candidates the strictest failing one, or the first."""
+def _decisive(dmarc: DmarcResult, status: DmarcStatus = DmarcStatus.FAIL) -> DomainOutcome | None:
+    """The outcome that the verdict is about; of a malformed author's candidates with this status the strictest, or the first of all."""
     if dmarc.outcome is not None:
         return dmarc.outcome
-    failing = [each for each in dmarc.candidates if each.status is DmarcStatus.FAIL]
-    return max(failing, key=lambda each: each.policy.strictness, default=next(iter(dmarc.candidates), None))
+    meant = [each for each in dmarc.candidates if each.status is status]
+    return max(meant, key=_strictness, default=next(iter(dmarc.candidates), None))
+
+
+def _strictness(outcome: DomainOutcome) -> tuple[int, bool]:
+    """What the policy asks for, one level lower in test mode; then whether nothing else may have lowered it. A policy that could not
+    be looked up may be the strictest."""
+    if outcome.published is None:
+        return Policy.REJECT.strictness, True
+    record = outcome.published.record
+    sampled = record.testing is None and record.pct not in (None, 100)
+    return outcome.policy.strictness - bool(record.testing), not (sampled or outcome.testing_key_only)
 
 
 def _defer_text(dmarc: DmarcResult) -> str:
-    outcome = _decisive(dmarc)
+    outcome = _decisive(dmarc, DmarcStatus.TEMPERROR)
     whose = f" of {_short(outcome.author_domain)}" if outcome else ""
     return f"DMARC{whose} could not be evaluated because of a DNS failure, please try again later"
 

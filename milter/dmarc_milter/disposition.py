@@ -242,7 +242,9 @@ def _strictest(dmarc: DmarcResult, policy: LocalPolicy, sample: float) -> _Draft
     drafts = [_failed(each, policy, sample) for each in dmarc.candidates if each.status is DmarcStatus.FAIL]
     undecided = [_temperror(each, policy, sample) for each in dmarc.candidates if each.status is DmarcStatus.TEMPERROR]
     because = f"the From field is malformed ({dmarc.reason})"
-    draft = max(drafts, key=lambda each: STRICTNESS.index(each.verdict.disposition), default=_Draft(Verdict(Disposition.NONE)))
+    draft = max(
+        drafts, key=lambda each: (STRICTNESS.index(each.verdict.disposition), not each.firm), default=_Draft(Verdict(Disposition.NONE))
+    )
     if draft.verdict.disposition is not Disposition.REJECT and any(each.tempfail for each in undecided):
         return _Draft(Verdict(Disposition.NONE, tempfail=True, decided_by=f"{because} and a policy in it could not be judged"))
     strictest = draft.verdict.decided_by or "no domain in it fails DMARC"

@@ -409,6 +409,34 @@ def test_what_a_refusal_says(dmarc: Any, parts: list[str]) -> None:
         assert part in reply.text
 
 
+TESTED, SAMPLED = (outcome(f"v=DMARC1; p=reject; {tag}", author="soft.example") for tag in ("t=y", "pct=0"))
+
+
+@pytest.mark.parametrize(
+    ("verdict", "candidates", "named"),
+    [
+        (Verdict(REJECT), (TESTED, outcome()), "policy of example.com (p=reject)"),
+        (Verdict(REJECT), (SAMPLED, outcome()), "policy of example.com (p=reject)"),
+        (Verdict(REJECT), (SAMPLED, outcome("v=DMARC1; p=none")), "policy of soft.example (p=reject)"),
+        (
+            Verdict(NONE, tempfail=True),
+            (outcome("v=DMARC1; p=none"), outcome("", "temperror", "silent.example")),
+            "DMARC of silent.example",
+        ),
+        (Verdict(NONE, tempfail=True), (TESTED, outcome(status="temperror")), "DMARC of example.com"),
+        (
+            Verdict(NONE, tempfail=True),
+            (outcome("v=DMARC1; p=none", "temperror"), outcome("", "temperror", "silent.example")),
+            "DMARC of silent.example",
+        ),
+    ],
+)
+def test_of_several_authors_the_one_that_decided_is_named(verdict: Verdict, candidates: tuple[DomainOutcome, ...], named: str) -> None:
+    """A domain in test mode, or one that was judged, is not what the message was refused or deferred for."""
+    reply = refusal(evaluation(verdict, DmarcResult(DmarcStatus.PERMERROR, None, None, candidates, reason="several domains")))
+    assert named in reply.text
+
+
 def test_long_names_and_many_signatures_stay_in_one_line() -> None:
     """ARI-09: 512 octets; the end of a long name and the reference stay."""
     long = ".".join(["x" * 60] * 3) + ".tail.example"

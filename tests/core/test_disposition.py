@@ -267,6 +267,14 @@ def test_an_unreadable_source_is_at_most_quarantined() -> None:
     assert judge(result(P_NONE), context=hidden).disposition is NONE
 
 
+def test_a_testing_key_of_one_author_does_not_cap_another() -> None:
+    """malformed_from = "strictest": with quarantine_action = "reject" the other domain's quarantine is a refusal, in either order."""
+    capped, policy = outcome(P_REJECT, testing_key_only=True), LocalPolicy(quarantine_action="reject")
+    for candidates in ((capped, B_QUARANTINE), (B_QUARANTINE, capped)):
+        assert judge(malformed(*candidates), policy).disposition is REJECT
+    assert judge(malformed(capped), policy).disposition is QUARANTINE
+
+
 def test_a_testing_key_caps_the_disposition() -> None:
     """DESIGN.md, testing_key_action: quarantine with local_policy, unless reject is chosen."""
     dmarc = result(P_REJECT, testing_key_only=True)
