@@ -4,6 +4,7 @@ import email
 import email.policy
 import gzip
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import dkim
@@ -15,7 +16,7 @@ from dmarc_milter.domain import Malformed
 from dmarc_milter.domain import parse as parse_domain
 from dmarc_milter.report.aggregate import Feedback, Reporter
 from dmarc_milter.report.facts import Published
-from dmarc_milter.report.mail import Letter, SigningKey, filename, from_verp, sign, summary, verp, write
+from dmarc_milter.report.mail import Letter, SigningKey, encoded_size, filename, from_verp, sign, summary, verp, write
 from dmarc_milter.report.rows import Period, Row
 from dmarc_milter.report.xml import compressed, render
 
@@ -61,6 +62,26 @@ def test_the_mail_reads_back_as_it_was_meant(domain: str) -> None:
     assert "43 messages claimed to be from this domain; 2 of them failed" in text.get_content()
     assert "192.0.2.2" in text.get_content()
     assert max(map(len, raw.split(b"\r\n"))) <= 998
+
+
+def test_encoded_lines_are_no_longer_than_mail_allows() -> None:
+    """RFC 2045 6.7 (5), 6.8: 76 characters, in the attachment and in a text with an organization's name of any length."""
+    feedback = replace(report(), reporter=Reporter("Ünï " * 50, "dmarc@mx.example", "mx.example"))
+    raw = write(letter(feedback, bytes(range(256)) * 20), "agg@legit.example", now=NOW).as_bytes()
+    _, text, attachment, _ = raw.split(f"--=_{ID}".encode())
+    for part in (text, attachment):
+        assert max(map(len, part.partition(b"\r\n\r\n")[2].split(b"\r\n"))) <= 76
+    first, second = email.message_from_bytes(raw, policy=email.policy.SMTP).iter_parts()
+    assert first.get_content().replace("\r\n", "\n") == summary(feedback)
+    assert second.get_content() == bytes(range(256)) * 20
+
+
+@pytest.mark.parametrize("octets", [1, 3, 56, 57, 58, 114, 115, 10_000])
+def test_rpt_03_the_size_of_a_report_is_what_is_sent(octets: int) -> None:
+    """SPEC B.5: after compression and transport encoding, line ends included."""
+    raw = write(letter(report(), b"x" * octets), "agg@legit.example", now=NOW).as_bytes()
+    encoded = raw.split(f"\r\n--=_{ID}".encode())[2].partition(b"\r\n\r\n")[2]
+    assert encoded_size(b"x" * octets) == len(encoded)
 
 
 def test_a_retry_is_the_same_mail() -> None:

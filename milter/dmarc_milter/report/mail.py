@@ -16,6 +16,8 @@ from dmarc_milter.report.rows import Row
 
 WIDE = SMTP.clone(max_line_length=998)
 """No folding inside tokens: subjects and file names stay literal (RFC 9990 3.5.3 forbids encoded-words)."""
+NARROW = SMTP.clone(max_line_length=76)
+"""For bodies: base64 and quoted-printable have no longer lines (RFC 2045 6.7, 6.8)."""
 ADDRESS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*@[a-z0-9_-]+(?:\.[a-z0-9_-]+)+")
 REPORT_ID = re.compile(r"[0-9a-f]{32}")
 TOP_SOURCES = 10
@@ -58,6 +60,11 @@ def filename(feedback: Feedback) -> str:
     return f"{feedback.reporter.domain}!{feedback.published.policy_domain}!{period.begin}!{period.end - 1}!{feedback.report_id}.xml.gz"
 
 
+def encoded_size(attachment: bytes) -> int:
+    """Octets of the attachment as it is sent: base64 in lines of 57 octets, each with its end (RFC 7489 7.2.1.1 counts them so)."""
+    return (len(attachment) + 2) // 3 * 4 + 2 * ((len(attachment) + 56) // 57)
+
+
 def verp(bounce_address: str, report_id: str, tag: str) -> str:
     """The envelope sender that tells which delivery of which report bounced: local+ID-TAG@domain.
 
@@ -78,7 +85,7 @@ def write(letter: Letter, recipient: str, *, now: datetime) -> EmailMessage:
     """The mail for one recipient, ASCII throughout. Raises ValueError for an address that is none."""
     if not (ADDRESS.fullmatch(letter.sender) and ADDRESS.fullmatch(recipient) and REPORT_ID.fullmatch(letter.report_id)):
         raise ValueError("not an address in plain form")
-    message = EmailMessage(WIDE)
+    message = EmailMessage(NARROW)
     message["Date"] = format_datetime(now)
     message["From"] = letter.sender
     message["To"] = recipient
@@ -88,6 +95,7 @@ def write(letter: Letter, recipient: str, *, now: datetime) -> EmailMessage:
     message.set_content(letter.text, charset="utf-8", cte="7bit" if letter.text.isascii() else "quoted-printable")
     message.add_attachment(letter.attachment, maintype="application", subtype="gzip", filename=letter.filename)
     message.set_boundary(f"=_{letter.report_id}")
+    message.policy = WIDE
     return message
 
 

@@ -12,7 +12,7 @@ from dmarc_milter.edge.ledger.reports import Document, NewDelivery, Report, Repo
 from dmarc_milter.edge.reporter.places import Place, Places, Skipped, choose
 from dmarc_milter.edge.reporter.tools import LOG, PATIENT_TRIES, STALE, Tools
 from dmarc_milter.report.aggregate import Feedback, Format
-from dmarc_milter.report.mail import filename, summary
+from dmarc_milter.report.mail import encoded_size, filename, summary
 from dmarc_milter.report.rows import Period, Row
 from dmarc_milter.report.xml import compressed, render
 
@@ -100,8 +100,8 @@ def _queue(report: Report, places: Places, tools: Tools) -> ReportState:
 
 
 def _delivery(place: Place, document: Document, next_at: int) -> NewDelivery:
-    """RFC 7489 6.4: an address must not be used beyond its !size, which is meant after base64."""
-    size = (len(document.content) + 2) // 3 * 4
+    """RFC 7489 6.4: an address must not be used beyond its !size, which is meant after transport encoding."""
+    size = encoded_size(document.content)
     if place.format == "rfc7489" and place.max_size is not None and size > place.max_size:
         reason = f"the report has {size} octets and the address takes {place.max_size}"
         return NewDelivery(place.address, place.format, next_at, place.max_size, "skipped", reason)
