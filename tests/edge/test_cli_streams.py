@@ -52,6 +52,16 @@ def test_a_reader_that_has_gone_is_no_mistake(config: Path, command: str) -> Non
         os.close(writer)
 
 
+def test_a_terminal_that_lacks_a_letter_shows_it_escaped(config: Path) -> None:
+    """A Latin-1 locale has no euro sign; the shell may hand over octets that are no text in any."""
+    config.write_text(f"{config.read_text()}[reporting]\norg_name = '20 €'\n", encoding="utf-8")
+    words = [sys.executable, "-m", "dmarc_milter", "config", "show", "--config", str(config)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "milter"), "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run(words, env=environment, capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b'org_name = "20 \\u20ac"' in done.stdout
+
+
 @pytest.mark.parametrize("redirection", [">&-", ">&- 2>&-", ">/dev/null 2>/dev/full"])
 def test_closed_streams_are_sinks(config: Path, redirection: str) -> None:
     assert run(config, "report list", redirection) == (0, "")

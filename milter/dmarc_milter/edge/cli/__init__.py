@@ -7,6 +7,7 @@ import contextlib
 import errno
 import importlib
 import importlib.util
+import io
 import os
 import sys
 from pathlib import Path
@@ -60,10 +61,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _open_streams() -> None:
-    """A stream that was closed for us (`>&-`) is a sink."""
+    """A stream that was closed for us (`>&-`) is a sink; a letter that the locale lacks, or no text at all, is shown escaped."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _silence(stream: TextIO) -> None:
