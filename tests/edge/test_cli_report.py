@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from dmarc_milter.edge import bounce
 from dmarc_milter.edge.assemble import prepare as prepare_service
 from dmarc_milter.edge.cli import main
 from dmarc_milter.edge.config import parse
@@ -227,6 +229,13 @@ def test_other_mail_to_the_bounce_address_is_taken_quietly(report: Command, pipe
     """An exit code would make the MTA bounce a bounce."""
     pipe(data)
     assert report("bounce")[0] == 0
+
+
+def test_a_notification_of_any_size_is_read_to_its_end(report: Command, pipe: Callable[[bytes], None]) -> None:
+    """It may bring back the whole report; an MTA whose pipe breaks takes that for a failure and comes again."""
+    pipe(DSN.format("somebody@else.example").encode() + b"x" * (bounce.MAX_OCTETS * 2))
+    assert report("bounce")[0] == 0
+    assert sys.stdin.buffer.read() == b""
 
 
 @pytest.mark.parametrize("url", ["sqlite:///{}/nowhere/reports.db", "postgresql://x@127.0.0.1:1/x", "nonsense"])

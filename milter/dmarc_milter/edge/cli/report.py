@@ -240,6 +240,8 @@ def _allow(config: Config, arguments: argparse.Namespace) -> int:
 def _bounce(config: Config, arguments: argparse.Namespace) -> int:
     """For an alias or transport: 0 for whatever was read, since nobody is to be told; 75 lets the MTA try again."""
     data = sys.stdin.buffer.read(bounce.MAX_OCTETS)
+    while sys.stdin.buffer.read(1 << 20):
+        pass  # an MTA takes a pipe that breaks for a failure
     bounces = in_a_labels(config.reporting.bounce_address or config.reporting.email)
     try:
         found = bounce.read(data, bounces, arguments.recipient)
