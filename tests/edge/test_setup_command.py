@@ -77,6 +77,29 @@ def test_apply_keeps_a_backup_and_remove_gives_the_file_back(place: Place) -> No
     assert "nothing there" in place.run("--remove")[1]
 
 
+@pytest.mark.parametrize(("mta", "name"), [("postfix", "main.cf"), ("sendmail", "sendmail.mc")])
+def test_the_backup_stays_the_file_without_our_lines(place: Place, mta: str, name: str) -> None:
+    """A second --apply, after the socket has changed, finds our own lines in the file."""
+    path = place.main.with_name(name)
+    before = path.read_bytes()
+    place.run("--apply", mta=mta)
+    place.config.write_text('[milter]\nsocket = "inet:8999@127.0.0.1"\n')
+    code, said = place.run("--apply", mta=mta)
+    assert (code, "127.0.0.1" in path.read_text(errors="replace"), "8999" in path.read_text(errors="replace")) == (0, True, True)
+    kept = path.with_name(f"{name}.before-dmarc-milter")
+    assert str(kept) in said
+    assert kept.read_bytes() == before
+
+
+def test_a_backup_that_cannot_be_written_is_one_line(place: Place) -> None:
+    before = place.main.read_bytes()
+    kept = place.main.with_name("main.cf.before-dmarc-milter")
+    kept.symlink_to(place.main.parent / "none" / "x")
+    code, said = place.run("--apply")
+    assert (code, said) == (1, f"dmarc-milter: {kept}: cannot be written: No such file or directory\n")
+    assert place.main.read_bytes() == before
+
+
 def test_a_link_stays_a_link(place: Place, tmp_path: Path) -> None:
     """main.cf may be kept elsewhere."""
     real = tmp_path / "real.cf"

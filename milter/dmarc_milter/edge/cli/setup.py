@@ -141,9 +141,13 @@ def _apply(path: Path, before: str, after: str, what_next: str) -> None:
         print(f"{path}: the lines are there already")
         return
     kept = path.with_name(path.name + BACKUP)
-    shutil.copy2(path, kept)
+    if not (kept.exists() and any(attachment.is_attached(before, comment) for comment in ("#", "dnl"))):
+        try:
+            shutil.copy2(path, kept)
+        except OSError as error:
+            raise CannotSetUp(f"{kept}: cannot be written: {error.strerror}") from None
     _write(path, after)
-    print(f"{path}: written; the file as it was is {kept}\n{what_next}")
+    print(f"{path}: written; the file without the lines is {kept}\n{what_next}")
 
 
 def _print_lines(where: str, lines: tuple[str, ...], what_next: str) -> None:
