@@ -63,10 +63,15 @@ dist: $(VENV)/.ready-test
 demo: $(VENV)/.ready-test .test/.ready
 	@$(VENV)/bin/python tools/demo.py
 
-## make soak    the long forms of the fault, fuzz and load tests, for an hour or so
-.PHONY: soak
-soak: $(VENV)/.ready-test .test/.ready
-	DMARC_MILTER_SOAK=1 $(PYTEST) -s -m soak --timeout=14400 tests
+## make soak    the long forms of the fault, load and fuzz tests, for an hour and a half; soak-faults and soak-fuzz are its parts
+.PHONY: soak soak-faults soak-fuzz
+soak: soak-faults soak-fuzz
+
+soak-faults: $(VENV)/.ready-test .test/.ready
+	DMARC_MILTER_SOAK=1 $(PYTEST) -s -m soak --timeout=14400 --ignore=tests/fuzz tests
+
+soak-fuzz: $(VENV)/.ready-test
+	DMARC_MILTER_SOAK=1 $(PYTEST) -s -m soak --timeout=14400 tests/fuzz
 
 ## make bench   cost, rate, latency and memory beside an empty pymilter, and beside rspamd, OpenDKIM and OpenDMARC after make bench-peers
 .PHONY: bench bench-peers profile
