@@ -176,6 +176,22 @@ def test_a_silent_dns_keeps_it_for_later(job: Job, sink: Sink) -> None:
     assert len(sink.mails) == 1
 
 
+def test_now_waits_for_nothing(job: Job, sink: Sink) -> None:
+    """`report send --now` asks the DNS again at once, each report once a run; what has to wait goes on waiting as it did."""
+    job.set(failure_reports=True, failure_per_destination=20)
+    job.zone.fail("legit.example", "MX")
+    for number in range(12):
+        fail(job, f"d{number}.legit.example", "ruf@legit.example")
+    job.run()
+    done = job.run(now=True)
+    assert (done.failures["due"], {(each.state, each.attempts) for each in failures(job)}) == (12, {("due", 2)})
+    job.zone.failing.clear()
+    job.run()
+    assert sink.mails == []
+    job.run(now=True)
+    assert {each.state for each in failures(job)} == {"sent"}
+
+
 def test_one_silent_host_is_waited_for_and_does_not_hold_the_others_for_ever(job: Job, sink: Sink) -> None:
     """RFC 9991 5: every address is tried; DESIGN.md, Reports: a DNS failure keeps the report for later."""
     job.zone.fail("victim.example", "MX")

@@ -39,15 +39,15 @@ class Failures:
     def __init__(self, database: Database, clock: Callable[[], float]) -> None:
         self._database, self._clock = database, clock
 
-    def claim(self, owner: str, *, lease: int = LEASE, limit: int = 20) -> list[Failure]:
-        """Take failure reports whose time has come; those claimed gather no further incidents."""
+    def claim(self, owner: str, *, at_once: bool = False, lease: int = LEASE, limit: int = 20) -> list[Failure]:
+        """Take failure reports whose time has come, `at_once` others too; those claimed gather no further incidents."""
 
         def work(transaction: Transaction) -> list[Failure]:
             now = int(self._clock())
             found = transaction.all(
                 f"SELECT {_COLUMNS} FROM failure WHERE (state = 'due' AND next_at <= ?) OR (state = 'building' AND lease_until < ?)"  # noqa: S608
                 " ORDER BY next_at, id LIMIT ? {skip_locked}",
-                (now, now - SKEW, limit),
+                (2**62 if at_once else now, now - SKEW, limit),
             )
             transaction.many(
                 "UPDATE failure SET state = 'building', lease_owner = ?, lease_until = ? WHERE id = ?",
@@ -66,6 +66,11 @@ class Failures:
         )
         values = (state, next_at, reply[:500], sample, failure.id, owner)
         return attempt(self._database, lambda transaction: transaction.run(sql, values) == 1)
+
+    def release(self, failure: Failure, owner: str) -> bool:
+        """Give a claim back untried."""
+        sql = "UPDATE failure SET state = 'due', lease_owner = '', lease_until = 0 WHERE id = ? AND state = 'building' AND lease_owner = ?"
+        return attempt(self._database, lambda transaction: transaction.run(sql, (failure.id, owner)) == 1)
 
     def queue(self, failure: Failure, owner: str, document: Document, deliveries: Sequence[NewDelivery]) -> bool:
         """Built: the document takes the sample's place, and each address gets a delivery; all at once. False: the lease was lost."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from dmarc_milter.edge.ledger.database import StoreError
 from dmarc_milter.edge.ledger.deliveries import Delivery, DeliveryState
-from dmarc_milter.edge.ledger.failures import FailureState
+from dmarc_milter.edge.ledger.failures import Failure, FailureState
 from dmarc_milter.edge.ledger.reports import LEASE, Report, ReportState
 from dmarc_milter.edge.reporter.build import build_report
 from dmarc_milter.edge.reporter.failures import build_failure
@@ -43,7 +43,7 @@ def run(tools: Tools, *, now: bool = False, seconds: float = 3000.0, progress: P
     done, end = Run(), time.monotonic() + seconds
     _build_all(tools, done, end, progress, now=now)
     if tools.options.failure_reports:
-        _build_failures(tools, done, end)
+        _build_failures(tools, done, end, now=now)
     _send_all(tools, done, end, progress, now=now)
     return done
 
@@ -75,10 +75,17 @@ def _build_one(report: Report, claimed_at: int, tools: Tools, done: Run) -> None
     LOG.info("report %s of %s: %s", report.id, report.policy_domain, state)
 
 
-def _build_failures(tools: Tools, done: Run, end: float) -> None:
-    while time.monotonic() < end and (claimed := tools.store.failures.claim(tools.owner, limit=BATCH)):
+def _build_failures(tools: Tools, done: Run, end: float, *, now: bool) -> None:
+    seen: set[str] = set()
+    again: list[Failure] = []
+    while time.monotonic() < end and (claimed := tools.store.failures.claim(tools.owner, at_once=now, limit=BATCH)):
+        again += [failure for failure in claimed if failure.id in seen]
         for failure in claimed:
-            done.failures[build_failure(failure, tools)] += 1
+            if failure.id not in seen:
+                seen.add(failure.id)
+                done.failures[build_failure(failure, tools)] += 1
+    for failure in again:
+        tools.store.failures.release(failure, tools.owner)
 
 
 def _deliver(delivery: Delivery, tools: Tools) -> Delivered:
