@@ -78,6 +78,8 @@ def pages(folder: Path) -> Iterator[FlaskClient]:
         ("/decisions?key=4Q60001", ("4Q60001",)),
         ("/decisions?key=nonsense", ("Nothing found",)),
         ("/decisions?author_domain=list.example&status=pass", ("list.example",)),
+        ("/decisions?author_domain=+List.Example.", ("4Q", "list.example")),
+        ("/decisions?source_ip=::FFFF:198.51.100.1", ("4Q", "legit.example")),
         ("/decisions?after=nonsense&status=%27%3B--", ("Nothing found",)),
         ("/reports", ("legit.example", "due")),
         ("/health", ("messages waiting", "schema")),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ipaddress
 import threading
 import time
 from collections.abc import Callable
@@ -11,7 +13,8 @@ from pathlib import Path
 
 from flask import Flask, abort, g, render_template, request
 
-from dmarc_milter import __version__
+from dmarc_milter import __version__, domain
+from dmarc_milter.domain import Domain
 from dmarc_milter.edge.config import Config
 from dmarc_milter.edge.ledger.database import StoreError
 from dmarc_milter.edge.ledger.decisions import Filter
@@ -21,6 +24,7 @@ from dmarc_milter.edge.web import charts, queries
 from dmarc_milter.edge.web.access import Door
 from dmarc_milter.edge.web.standing import Standing, standing
 from dmarc_milter.explain import explain, sentence
+from dmarc_milter.message import plain_address
 from dmarc_milter.report.rows import DAY
 
 PERIODS = (1, 7, 14, 30, 90)
@@ -85,7 +89,16 @@ def _page() -> int:
 def _filter(since: int) -> Filter:
     """What the search form asks for; odd values find nothing rather than failing."""
     asked = {name: request.args.get(name, "")[:255].strip().lower() for name in ("author_domain", "source_ip", "status", "disposition")}
+    asked["author_domain"] = _as_stored(asked["author_domain"])
+    with contextlib.suppress(ValueError):
+        asked["source_ip"] = str(plain_address(ipaddress.ip_address(asked["source_ip"])))
     return replace(Filter(since=since), **asked)  # type: ignore[arg-type]
+
+
+def _as_stored(name: str) -> str:
+    """A domain in A-labels without a dot at its end; what is none as it is."""
+    found = domain.parse(name)
+    return found.name if isinstance(found, Domain) else name
 
 
 RULES = {
