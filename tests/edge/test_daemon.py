@@ -90,6 +90,16 @@ def test_good_mail_is_marked_and_spoofed_mail_refused(start: Callable[..., Daemo
     assert wait_for(lambda: daemon.spool_rows() == 2)
     assert wait_for(lambda: len(daemon.events("message")) == 2)
     assert [line.split(" ")[0] for line in daemon.events("message")] == ["id=4GOOD", "id=4SPOOF"]
+    assert not daemon.events("step")
+
+
+def test_at_the_level_debug_each_decision_is_told_as_why_would(start: Callable[..., Daemon]) -> None:
+    daemon = start({"log": {"level": "debug"}})
+    good(opened(daemon))
+    assert wait_for(lambda: any("DMARC for legit.example: pass" in line for line in daemon.events("step")))
+    told = daemon.events("step")
+    assert all(line.startswith("id=4GOOD event=step level=debug text=") for line in told)
+    assert any("SPF: pass for legit.example" in line for line in told)
 
 
 def test_a_signed_body_is_hashed_as_it_streams(start: Callable[..., Daemon]) -> None:

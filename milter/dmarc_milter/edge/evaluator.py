@@ -28,7 +28,7 @@ from dmarc_milter.edge.board import FINGERPRINT, Board, Slot
 from dmarc_milter.edge.log import Log
 from dmarc_milter.edge.metrics import Meter
 from dmarc_milter.edge.session import Own
-from dmarc_milter.edge.story import fields_of
+from dmarc_milter.edge.story import fields_of, steps
 from dmarc_milter.edge.threads import Task, Threads
 from dmarc_milter.evaluation import Evaluation, message_facts
 from dmarc_milter.lookup import Question, Resolver
@@ -214,7 +214,17 @@ class CoreWork:
         tools.meter.message(evaluation, seconds, recorded=recorded, stages=stages)
         story = fields_of(evaluation, actions) | {"seconds": round(seconds, 3)}
         tools.log.info("message", **story, **({} if recorded else {"unrecorded": True}))
+        if tools.log.writes("debug"):
+            self._explain(evaluation, str(story["id"]))
         return actions
+
+    def _explain(self, evaluation: Evaluation, name: str) -> None:
+        """To the log; a defect in the telling is no reason to refuse mail."""
+        try:
+            for sentence in steps(evaluation):
+                self._tools.log.debug("step", id=name, text=sentence)
+        except Exception as error:
+            self._tools.log.error("failure", id=name, where="explain", error=repr(error))
 
     def _evaluate(self, ready: _Prepared) -> Evaluation:
         if self._pieces:

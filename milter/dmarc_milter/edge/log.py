@@ -125,6 +125,10 @@ class Log:
             self._journal.close()
             self._journal = None
 
+    def writes(self, level: str) -> bool:
+        """Whether lines of this level are written; for what costs something to find."""
+        return LEVELS.index(level) >= self._least
+
     def debug(self, event: str, /, **fields: Value) -> None:
         self.write("debug", event, fields)
 
@@ -139,7 +143,7 @@ class Log:
 
     def write(self, level: str, event: str, fields: Mapping[str, Value]) -> None:
         """Never blocks, never raises for what the fields hold. A field named `id` comes first."""
-        if LEVELS.index(level) < self._least:
+        if not self.writes(level):
             return
         entry = (level, event, fields, time.time())
         if self._queue is None:

@@ -1,4 +1,4 @@
-"""The log line of one message: stable names (docs: reference, log), nothing of the sender's unvalidated."""
+"""The log lines of one message: stable names (docs: reference, log), nothing of the sender's unvalidated."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dmarc_milter.actions import Action, Reply
 from dmarc_milter.edge.log import Value
 from dmarc_milter.evaluation import Evaluation
+from dmarc_milter.explain import explain
+from dmarc_milter.report.facts import from_evaluation
 
 MAX_SIGNERS = 4
 
@@ -41,3 +43,8 @@ def fields_of(evaluation: Evaluation, actions: Sequence[Action]) -> dict[str, Va
         "reason": dmarc.reason,
         "decided_by": verdict.decided_by,
     }
+
+
+def steps(evaluation: Evaluation) -> list[str]:
+    """What `why` tells of it, sentence by sentence."""
+    return [each.strip() for each in explain(from_evaluation(evaluation))]

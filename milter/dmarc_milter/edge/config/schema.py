@@ -232,7 +232,9 @@ class Log(Section, frozen=True):
     """One line per message."""
 
     format: Annotated[Literal["text", "json"], _doc("key=value or one JSON object a line")] = "text"
-    level: Annotated[Literal["debug", "info", "warning", "error"], _doc("least important level that is written")] = "info"
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"], _doc("least important level that is written; debug: each message explained too")
+    ] = "info"
 
 
 class Metrics(Section, frozen=True):
