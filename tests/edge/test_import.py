@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
+from typing import IO
 
 import pytest
 from hypothesis import given
@@ -159,6 +161,22 @@ def test_the_command_prints_or_writes(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(["import", str(old), "--output", str(new)]) == 2
     assert main(["import", str(tmp_path / "nowhere")]) == 2
     assert "File exists" in capsys.readouterr().err
+
+
+def test_a_full_disk_leaves_no_half_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next try would be told that it exists."""
+    old, new = tmp_path / "opendmarc.conf", tmp_path / "dmarc-milter.toml"
+    old.write_text("Socket inet:8893@127.0.0.1\n")
+
+    def full(number: int, mode: str, *, encoding: str) -> IO[str]:
+        os.close(number)
+        assert mode == "w"
+        return Path("/dev/full").open("w", encoding=encoding)
+
+    monkeypatch.setattr("os.fdopen", full)
+    code = main(["import", str(old), "--output", str(new)])
+    assert (code, capsys.readouterr().err) == (2, f"dmarc-milter: {new}: cannot be written: No space left on device\n")
+    assert not new.exists()
 
 
 def test_a_file_that_cannot_be_read_is_said_with_the_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

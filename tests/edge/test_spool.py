@@ -18,7 +18,7 @@ import pytest
 
 from dmarc_milter.edge.ledger import spool as spool_module
 from dmarc_milter.edge.ledger.spool import Spool
-from dmarc_milter.edge.ledger.spoolfile import SpoolError, SpoolFile, SpoolOptions, SpoolRow, prepare
+from dmarc_milter.edge.ledger.spoolfile import SpoolError, SpoolFile, SpoolOptions, SpoolRow, classify, prepare
 from dmarc_milter.report.facts import decode, from_evaluation
 from fakes.evaluations import evaluation
 from fakes.stores import spool_row
@@ -173,6 +173,16 @@ def test_a_full_disk_records_again_when_there_is_room(path: Path) -> None:
     assert spool.record(evaluation())
     spool.close()
     file.close()
+
+
+def test_a_disk_so_full_that_the_file_cannot_be_opened_is_not_called_failing(path: Path) -> None:
+    """Where -shm cannot be made SQLite says "disk I/O error", and the administrator would look for a new disk."""
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_SHMSIZE
+    failure = classify(path, error)
+    assert (failure.kind, str(failure)) == ("full", f"{path}: no room for its -shm file: the disk is full")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_READ
+    assert classify(path, error).kind == "io"
 
 
 @pytest.mark.parametrize("damage", ["garbage", "header", "pages"])

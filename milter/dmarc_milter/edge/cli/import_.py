@@ -36,8 +36,12 @@ def run(arguments: argparse.Namespace) -> int:
         return FINE
     try:
         number = os.open(arguments.output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
-        with os.fdopen(number, "w", encoding="utf-8") as file:
-            file.write(made)
+        try:
+            with os.fdopen(number, "w", encoding="utf-8") as file:
+                file.write(made)
+        except OSError:
+            arguments.output.unlink(missing_ok=True)  # half a file would stand in the way of the next try
+            raise
     except OSError as error:
         print(f"dmarc-milter: {arguments.output}: cannot be written: {error.strerror}", file=sys.stderr)
         return USAGE

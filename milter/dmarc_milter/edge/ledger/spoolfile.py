@@ -199,7 +199,10 @@ def classify(path: Path, error: sqlite3.Error) -> SpoolError:
     text = f"{path}: {error}"
     if isinstance(error, _Newer):
         return SpoolError("newer", text)
-    match getattr(error, "sqlite_errorcode", 0) & 0xFF:
+    code = getattr(error, "sqlite_errorcode", 0)
+    if code == sqlite3.SQLITE_IOERR_SHMSIZE:  # SQLite's word for a full disk where only -shm has to grow: "disk I/O error"
+        return SpoolError("full", f"{path}: no room for its -shm file: the disk is full")
+    match code & 0xFF:
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             return SpoolError("corrupt", text)
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
