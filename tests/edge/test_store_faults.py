@@ -348,3 +348,14 @@ def test_status_names_what_is_wrong_and_what_to_do(command: Command, tmp_path: P
     code, text = command("status")
     assert code == 1
     assert "spool.db.corrupt-" in text
+
+
+def test_status_counts_nothing_in_a_spool_that_cannot_be_read(command: Command, tmp_path: Path, store_url: str) -> None:
+    """Nobody is to take "0 messages waiting" for an answer; and the file is named once."""
+    upgraded(store_url)
+    (tmp_path / "spool.db").mkdir()
+    code, text = command("status")
+    assert code == 1
+    [line] = [each for each in text.split("\n") if each.startswith("spool ")]
+    assert line.count(str(tmp_path / "spool.db")) == 1
+    assert "waiting" not in line

@@ -129,8 +129,10 @@ def _plain(status: SpoolStatus | StoreStatus) -> dict[str, object]:
 
 
 def _spool_lines(spool: SpoolStatus) -> list[str]:
-    kept = f"{spool.waiting} messages waiting, {spool.octets:,} octets" if spool.octets or not spool.problem else ""
-    lines = [f"spool  {spool.path}: {'; '.join(each for each in (spool.problem, kept) if each)}"]
+    waiting = f"{spool.waiting} messages waiting, " if spool.waiting or not spool.remedy else ""  # else it may not have let us count
+    kept = f"{waiting}{spool.octets:,} octets" if spool.octets or not spool.problem else ""
+    problem = spool.problem.removeprefix(f"{spool.path}: ")
+    lines = [f"spool  {spool.path}: {'; '.join(each for each in (problem, kept) if each)}"]
     if spool.remedy:
         lines.append(f"       what to do: {spool.remedy}")
     return lines
