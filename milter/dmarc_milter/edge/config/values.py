@@ -47,7 +47,7 @@ def socket_address(text: str) -> SocketAddress:
         port, _, host = rest.partition("@")
         if re.fullmatch(r"[0-9]{1,5}", port) and int(port) <= 65535:
             kind: Literal["inet", "inet6"] = "inet6" if family == "inet6" else "inet"
-            return SocketAddress(kind, host.strip("[]") or ("::1" if kind == "inet6" else "127.0.0.1"), int(port))
+            return SocketAddress(kind, _host(host.strip("[]")) or ("::1" if kind == "inet6" else "127.0.0.1"), int(port))
     raise ValueError(f"{text!r} is not a socket; {allowed}")
 
 
@@ -62,7 +62,16 @@ def host_and_port(text: str, default_port: int) -> tuple[str, int]:
     port = int(match[2] or match[5] or default_port)
     if not 0 <= port <= 65535:
         raise ValueError(f"port {port} is not between 0 and 65535")
-    return host, port
+    return _host(host), port
+
+
+def _host(text: str) -> str:
+    """Raises ValueError for what the system's resolver cannot even be asked."""
+    try:
+        text.encode("idna")
+    except UnicodeError:
+        raise ValueError(f"{text!r} is not a host: a label of its name is empty, too long or no IDN") from None
+    return text
 
 
 def nameserver(text: str) -> tuple[str, int]:
