@@ -267,6 +267,12 @@ def test_status_does_not_promise_a_file_where_none_can_be_made(tmp_path: Path, p
         assert "must be writable for the service's account" in found.remedy
 
 
+@pytest.mark.parametrize("hosts", ["a.example:5432,b.example:5433", "[::1]:5432", "a.example:99999", ""])
+def test_a_store_of_several_hosts_has_a_name(hosts: str) -> None:
+    """As libpq takes them; a port that is none is for it to refuse."""
+    assert connect(f"postgresql://u:p@{hosts}/x?target_session_attrs=read-write").name == f"postgresql://{hosts}/x"
+
+
 def test_a_password_is_never_shown() -> None:
     """Error texts and `store status` name the store without its secrets."""
     database = connect("postgresql://user:hunter2@127.0.0.1:1/mail?password=hunter3", "hunter4")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import date
 from functools import cache
 from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -131,7 +132,7 @@ def _address(text: str) -> None:
 
 
 def _url(text: str) -> None:
-    if text.startswith("sqlite:////"):
+    if text.startswith("sqlite:////") and Path(text.removeprefix("sqlite:///")).name:
         return
     if urlsplit(text).scheme not in ("postgresql", "postgres"):
         raise ValueError(f'{text!r} is not a store; allowed: "sqlite:////PATH", "postgresql://USER@HOST/DATABASE"')

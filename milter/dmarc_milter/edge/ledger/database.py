@@ -248,7 +248,7 @@ class PostgresDatabase:
     def __init__(self, url: str, password: str = "") -> None:
         parts = urlsplit(url)
         self._url, self._password = url, password
-        self.name = f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
+        self.name = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"  # libpq takes several hosts, each with its port
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
 
     @contextmanager
