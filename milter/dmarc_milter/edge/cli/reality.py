@@ -22,7 +22,7 @@ from dmarc_milter.edge.cli.web import token
 from dmarc_milter.edge.config import Config, ConfigError
 from dmarc_milter.edge.config.places import STATE, spool_path
 from dmarc_milter.edge.config.values import SocketAddress, authserv_id, socket_address
-from dmarc_milter.edge.ledger.status import spool_status, store_status
+from dmarc_milter.edge.ledger.status import is_there, spool_status, store_status
 from dmarc_milter.edge.listen import describe
 from dmarc_milter.edge.postfix import PostfixError, read
 from dmarc_milter.edge.postfix_review import review
@@ -169,7 +169,7 @@ def suffix_list(config: Config) -> tuple[Suffixes | None, list[Finding]]:
 def ledger(config: Config) -> Iterator[Finding]:
     """Spool and store: reachable, of the right schema, writable."""
     path = spool_path(config)
-    spool = spool_status(path) if path.exists() else None
+    spool = spool_status(path) if is_there(path) else None
     if spool is not None and spool.remedy:
         yield Finding("error", "spool", f"{spool.problem}: {spool.remedy}")
     elif spool is not None:
@@ -179,7 +179,7 @@ def ledger(config: Config) -> Iterator[Finding]:
     try:
         with closing(database_of(config)) as database:
             store = store_status(database)
-            if database.dialect == "sqlite" and store.problem and not Path(database.name).exists():
+            if database.dialect == "sqlite" and store.problem and not is_there(Path(database.name)):
                 yield _will_be_made("store", Path(database.name))
             elif store.problem:
                 yield Finding("error", "store", f"{store.problem}: {store.remedy}")
