@@ -82,6 +82,7 @@ def test_show_prints_control_characters_as_toml_spells_them() -> None:
         ("[store]\ndecision_max_rows = 9223372036854775808\n", 2, ("[store] decision_max_rows", "64 bits")),
         ("[limits]\nrsa_min_bits = 4096\nrsa_max_bits = 2048\n", 2, ("[limits] rsa_min_bits", "4096", "rsa_max_bits", "2048")),
         ("[store]\nurl = 'sqlite:////'\n", 2, ("[store] url", "is not a store")),
+        (f"[store]\nurl = 'sqlite:////{'a' * 300}/x'\n", 2, ("[store] url", "too long")),
         ("[reporting]\nsmtp = 'mail..example:25'\n", 2, ("[reporting] smtp", "'mail..example' is not a host")),
         ("[milter]\nsocket = 'inet:8893@m\u00fcx..example'\n", 2, ("[milter] socket", "is not a host")),
         ("[metrics]\nlisten = 'mx..example:9893'\n", 2, ("[metrics] listen", "is not a host")),

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,8 @@ def spool(path: Path) -> Iterator[Spool]:
 
 
 def ids(path: Path) -> list[str]:
-    with sqlite3.connect(path) as connection:
-        found = [row[0] for row in connection.execute("SELECT id FROM spool ORDER BY seq")]
-    connection.close()
-    return found
+    with closing(sqlite3.connect(path)) as connection:
+        return [row[0] for row in connection.execute("SELECT id FROM spool ORDER BY seq")]
 
 
 def eventually(found: Any, seconds: float = 10.0) -> None:
@@ -105,7 +104,8 @@ def test_workers_that_open_a_new_spool_at_once_wait_for_each_other(tmp_path: Pat
             path, together = tmp_path / f"{number}.db", threading.Barrier(4)
             for waiting in [executor.submit(opened, path, together, str(each)) for each in range(4)]:
                 waiting.result()
-            assert SpoolFile(path).waiting() == 4
+            with closing(SpoolFile(path)) as file:
+                assert file.waiting() == 4
 
 
 def test_a_lock_held_for_long_costs_one_wait_and_no_message(spool: Spool, path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import socket
 from collections.abc import Callable, Iterator
@@ -21,6 +22,8 @@ from dmarc_milter.domain import Domain, Malformed
 from dmarc_milter.edge.config.schema import Config, PolicyRule
 
 IPNetwork = IPv4Network | IPv6Network
+LONGEST_NAME, LONGEST_PATH = 200, 4000
+"""Octets of a file's name and path that leave room for what SQLite and a copy put aside add (Linux: 255 and 4095)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +135,10 @@ def _address(text: str) -> None:
 
 
 def _url(text: str) -> None:
-    if text.startswith("sqlite:////") and Path(text.removeprefix("sqlite:///")).name:
+    path = Path(text.removeprefix("sqlite:///"))
+    if text.startswith("sqlite:////") and path.name:
+        if len(os.fsencode(path)) > LONGEST_PATH or any(len(os.fsencode(part)) > LONGEST_NAME for part in path.parts):
+            raise ValueError(f"the path is too long; allowed: {LONGEST_NAME} octets in each name, {LONGEST_PATH} in all")
         return
     if urlsplit(text).scheme not in ("postgresql", "postgres"):
         raise ValueError(f'{text!r} is not a store; allowed: "sqlite:////PATH", "postgresql://USER@HOST/DATABASE"')
