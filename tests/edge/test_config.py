@@ -152,9 +152,10 @@ def test_ops_03_a_secret_that_everybody_can_read_is_refused(tmp_path: Path, sect
     load(file)
 
 
-def test_ops_03_a_password_in_the_file_itself_closes_the_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("url", ["postgresql://dmarc:hidden@db.example/dmarc", "postgresql://dmarc@db.example/dmarc?password=hidden"])
+def test_ops_03_a_password_in_the_file_itself_closes_the_file(tmp_path: Path, url: str) -> None:
     file = tmp_path / "dm.toml"
-    file.write_text('[store]\nurl = "postgresql://dmarc:hidden@db.example/dmarc"\n')
+    file.write_text(f'[store]\nurl = "{url}"\n')
     file.chmod(0o644)
     with pytest.raises(ConfigError, match="password_file") as caught:
         load(file)

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from dmarc_milter.edge import cli
+from dmarc_milter.edge.assemble import prepare as prepare_service
+from dmarc_milter.edge.config import parse
 from dmarc_milter.edge.ledger import database as database_module
 from dmarc_milter.edge.ledger.database import SqliteDatabase, StoreError, attempt, connect
 from dmarc_milter.edge.ledger.drain import drain, keep_draining
@@ -274,7 +276,7 @@ def test_a_store_of_several_hosts_has_a_name(hosts: str) -> None:
 
 
 def test_a_password_is_never_shown() -> None:
-    """Error texts and `store status` name the store without its secrets."""
+    """Error texts, `store status` and the daemon's first lines name the store without its secrets."""
     database = connect("postgresql://user:hunter2@127.0.0.1:1/mail?password=hunter3", "hunter4")
     found = store_status(database)
     assert found.problem
@@ -282,6 +284,8 @@ def test_a_password_is_never_shown() -> None:
     for text in (found.name, found.problem):
         assert "hunter" not in text
     assert found.name == "postgresql://127.0.0.1:1/mail"
+    greeting = prepare_service(parse('[store]\nurl = "postgresql://user:hun@ter2@127.0.0.1:1/mail?password=hunter3"\n'))
+    assert "store: postgresql://127.0.0.1:1/mail" in greeting
 
 
 def test_a_store_without_its_library_is_one_line_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from dmarc_milter.edge.config import compile as compiled
 from dmarc_milter.edge.config.places import spool_path
 from dmarc_milter.edge.config.values import authserv_id, in_a_labels, networks, socket_address
 from dmarc_milter.edge.evaluator import CoreEvaluator, Tools
+from dmarc_milter.edge.ledger.database import connect
 from dmarc_milter.edge.ledger.spool import Spool
 from dmarc_milter.edge.ledger.spoolfile import SpoolError, SpoolOptions
 from dmarc_milter.edge.ledger.spoolfile import prepare as prepare_spool
@@ -159,11 +160,12 @@ def prepare(config: Config) -> tuple[str, ...]:
         _, stale = latest_suffixes(config.dmarc.suffix_list, datetime.now(UTC).date())
     except SuffixListError as error:
         raise ConfigError(f"[dmarc] suffix_list: {error}") from None
+    url = config.store.url
     mode = "enforce" if config.policy.enforce else "MONITOR: nothing is refused or quarantined; see [policy] enforce"
     return (
         f"mode: {mode}",
         f"socket: {config.milter.socket}",
-        f"store: {config.store.url.partition('@')[2] or config.store.url}",
+        f"store: {url if url.startswith('sqlite:') else connect(url).name}",  # without what is secret in it
         f"reports: {_reports(config)}",
         *((f"warning: {stale}",) if stale else ()),
         *attach(socket_address(config.milter.socket)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from dmarc_milter.edge.config.schema import Config
 
@@ -33,7 +33,8 @@ def exposed(config: Config, file: Path) -> Iterator[tuple[tuple[str, str], str]]
         if name and is_open_to_all(Path(name)):
             yield (section, key), f"{name} can be read by everybody: chmod 640 {name}, its group being the daemon's"
     try:
-        password = urlsplit(config.store.url).password
+        url = urlsplit(config.store.url)
+        password = url.password or "password" in parse_qs(url.query)
     except ValueError:
         return
     if password and is_open_to_all(file):
