@@ -1,6 +1,7 @@
 """A throwaway copy of this machine with systemd as its first process: an overlay over /, processes and control groups of its own.
 
 Nothing that happens in it reaches the machine's own files, services or control groups; the network is shared, for the tests' own servers.
+What a daemon has left on the machine is not in it.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ mount --rbind /dev dev
 mount -t cgroup2 cgroup2 sys/fs/cgroup
 mount -t tmpfs -o mode=755 tmpfs run
 mount -t tmpfs -o mode=1777 tmpfs tmp
+rm -rf etc/dmarc-milter var/lib/dmarc-milter
 mkdir -p run/lock run/systemd/system
 cp "$2"/*.deb run/
 mkdir -p old
