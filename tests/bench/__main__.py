@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import platform
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
@@ -15,7 +16,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench import contenders, mta, place, restart
+from bench import aims, contenders, mta, place, restart
 from bench.contenders import Contender
 from bench.corpus import Corpus, Sample, load_or_make
 from bench.growth import growth
@@ -40,13 +41,18 @@ class Table:
     def add(self, line: str, who: str, value: float) -> None:
         self.lines[line][who].append(value)
 
+    def value(self, line: str, who: str) -> float | None:
+        """What is shown there; None where nothing was measured."""
+        best = min if line.startswith("CPU") else max if line.startswith("messages/s") else statistics.median
+        found = self.lines[line][who] if line in self.lines and who in self.lines[line] else None
+        return best(found) if found else None
+
     def show(self, names: list[str]) -> None:
         """One line each, then our ratio to each of the peers, which come last."""
         peers = names[3:]
         print(f"{'':<46}" + "".join(f"{name:>22}" for name in (*names, *(f"x {peer}" for peer in peers))))
-        for line, values in self.lines.items():
-            best = min if line.startswith("CPU") else max if line.startswith("messages/s") else statistics.median
-            middles = [best(values[name]) if name in values else None for name in names]
+        for line in self.lines:
+            middles = [self.value(line, name) for name in names]
             cells = "".join(f"{'-' if each is None else f'{each:.2f}':>22}" for each in middles)
             ours = middles[0]
             ratios = (ours / theirs if ours is not None and theirs else None for theirs in middles[3:])
@@ -228,10 +234,13 @@ def main() -> None:
         for name in arguments.only or STEPS:
             getattr(bench, name)()
     print(f"Python {platform.python_version()} at {Path(sys.executable).resolve()}")
-    names = {contenders.rspamd: "rspamd", contenders.chain: "OpenDKIM + OpenDMARC"}
-    bench.table.show(["dmarc-milter", "no milter", "empty pymilter", *(names[start] for start in found)])
+    names = {contenders.rspamd: aims.RSPAMD, contenders.chain: aims.CHAIN}
+    bench.table.show([aims.OURS, "no milter", aims.FLOOR, *(names[start] for start in found)])
+    aims.show(bench.table.value)
     if not arguments.only:
         restart.show()
+        print("\nWhere the time of one message goes in one undisturbed thread; `make profile` shows more:", flush=True)
+        subprocess.run([sys.executable, "-m", "bench.stages", "--lines", "15"], check=True)
 
 
 if __name__ == "__main__":
