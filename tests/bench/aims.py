@@ -9,8 +9,8 @@ OURS, FLOOR, RSPAMD, CHAIN = "dmarc-milter", "empty pymilter", "rspamd", "OpenDK
 Value = Callable[[str, str], float | None]
 """The figure of a line for a contender, None where it was not measured."""
 LOCK = (
-    "the interpreter lock: a message's own Python takes a third to a half of it (`make profile`), the rest are changes of thread, each a wait "
-    "for the lock in a callback or behind one, and two interpreters in the caches of as many processors as all contenders share"
+    "the interpreter lock: a message's own Python takes a third to a half of it (`make profile`), the rest are changes of thread, "
+    "each a wait for the lock in a callback or behind one, and two interpreters in the caches of as many processors as all share"
 )
 ASKING = "a sender nobody knows yet costs two to three queries, SPF by pyspf and the policy walk in Python, and four changes of thread each"
 DEPTH = "records that need three answers one after the other wait 90 ms for them"
