@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from dmarc_milter import authres, results
 from dmarc_milter.claims import claims
-from dmarc_milter.disposition import Disposition, Verdict
+from dmarc_milter.disposition import Deferral, Disposition, Verdict
 from dmarc_milter.dkim.result import DkimStatus
 from dmarc_milter.dmarc.record import Policy
 from dmarc_milter.dmarc.result import DmarcResult, DmarcStatus, DomainOutcome
@@ -23,6 +23,8 @@ MAX_TEXT = 480
 """Octets of a reply's text: with the codes and CR LF under the 512 of RFC 5321 4.5.3.1.5."""
 MAX_NAMED = 100
 """Octets of a domain name that a reply spells out; the middle of a longer one is left out."""
+DNS_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
+"""What a DNS name consists of where a reply spells it out; others may have been made up by the sender (SPF macros)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,34 @@ class Reply:
         _refuse_unless_plain(self.text)
 
 
+class _Excuse(NamedTuple):
+    """The enhanced code (RFC 3463 3.4, 3.5) and the end of the sentence that says why the message must wait."""
+
+    enhanced: str
+    because: str
+
+
+DEFERRALS = {
+    "dns": _Excuse("4.4.3", "the DNS of {name} did not answer"),
+    "overloaded": _Excuse("4.3.2", "this mail server is overloaded"),
+    "failure": _Excuse("4.3.0", "the mail filter failed on this message"),
+}
+"""Three reasons to wait, three codes: the same words in reply, README, log, `why` and stats."""
+
+
+def deferral_reply(deferral: Deferral, whose: str = "") -> Reply:
+    """The 451 for this reason. `whose` is an author domain, fit to be shown."""
+    enhanced, because = DEFERRALS[deferral.reason]
+    of = f" of {whose}" if whose else ""
+    text = f"DMARC{of} could not be evaluated: {because.format(name=_dns_name(deferral.name))}, please try again later"
+    return Reply(451, enhanced, text)
+
+
+def _dns_name(name: str) -> str:
+    """A name that was asked, fit to be shown."""
+    return shortened(name) if name and DNS_NAME.issuperset(name) else "a domain in it"
+
+
 Action = DeleteHeader | InsertHeader | Quarantine | Reply
 
 
@@ -113,8 +143,8 @@ def _marks(headers: Headers) -> Iterator[DeleteHeader]:
 def plan(evaluation: Evaluation, headers: Headers, marking: Marking, *, keep_results: bool = False) -> tuple[Action, ...]:
     """What is done with an evaluated message, in the order in which it must be played. The last insertion ends up on top."""
     verdict = evaluation.verdict
-    if verdict.tempfail:
-        return (Reply(451, "4.7.1", _defer_text(evaluation.dmarc)),)
+    if verdict.deferral:
+        return (deferral_reply(verdict.deferral, _waits_for(evaluation.dmarc)),)
     if verdict.disposition is Disposition.REJECT:
         return (Reply(550, "5.7.1", _reject_text(evaluation, marking)),)
     actions: list[Action] = list(strip(headers, marking, keep_results=keep_results))
@@ -154,10 +184,10 @@ def _strictness(outcome: DomainOutcome) -> tuple[int, bool]:
     return outcome.policy.strictness - bool(record.testing), not (sampled or outcome.testing_key_only)
 
 
-def _defer_text(dmarc: DmarcResult) -> str:
+def _waits_for(dmarc: DmarcResult) -> str:
+    """The author domain whose evaluation the message waits for, or ""."""
     outcome = _decisive(dmarc, DmarcStatus.TEMPERROR)
-    whose = f" of {_short(outcome.author_domain)}" if outcome else ""
-    return f"DMARC{whose} could not be evaluated because of a DNS failure, please try again later"
+    return _short(outcome.author_domain) if outcome else ""
 
 
 def _reject_text(evaluation: Evaluation, marking: Marking) -> str:
@@ -201,7 +231,11 @@ def _checks(evaluation: Evaluation) -> Iterator[str]:
 
 
 def _short(domain: Domain) -> str:
-    name = domain.name
+    return shortened(domain.name)
+
+
+def shortened(name: str) -> str:
+    """A name as replies spell it out: the middle of a long one is left out."""
     return name if len(name) <= MAX_NAMED else f"{name[:30]}...{name[-(MAX_NAMED - 33) :]}"
 
 

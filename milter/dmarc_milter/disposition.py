@@ -96,20 +96,33 @@ class Context:
     """The comment of RFC 8617 7.2.2 when trusted sealers saw a DMARC pass of the same author domain."""
 
 
+class Deferral(NamedTuple):
+    """Why a message is answered 451: the DNS of `name` did not answer, others took what we have, or we failed on this message."""
+
+    reason: Literal["dns", "overloaded", "failure"]
+    name: str = ""
+    """The DNS name that failed, without trailing dot; "" where there is none. The sender may have chosen it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is done with the message. `tempfail` excludes everything else: 451, and not counted for reports."""
+    """What is done with the message. `deferral` excludes everything else: 451, and not counted for reports."""
 
     disposition: Disposition
     policy: Policy = Policy.NONE
     """The evaluated policy after t, pct and reject_action: policy.dmarc (RFC 9989 9.1)."""
     reasons: tuple[OverrideReason, ...] = ()
-    tempfail: bool = False
+    deferral: Deferral | None = None
     tags: tuple[str, ...] = ()
     decided_by: str = ""
     """One sentence for the log, `check` and `why`: which rule decided."""
     would_be: Disposition | None = None
     """In monitor mode: what enforcement would have done."""
+
+    @property
+    def tempfail(self) -> bool:
+        """Whether the message is answered 451."""
+        return self.deferral is not None
 
 
 ENFORCING = (Disposition.QUARANTINE, Disposition.REJECT)
@@ -143,7 +156,7 @@ def _monitored(verdict: Verdict) -> Verdict:
     would_be = verdict.disposition
     if would_be in ENFORCING:
         verdict = _change(verdict, Disposition.NONE, "monitor")
-    return replace(verdict, tempfail=False, would_be=would_be)
+    return replace(verdict, deferral=None, would_be=would_be)
 
 
 def _change(verdict: Verdict, disposition: Disposition, comment: str, why: str = "") -> Verdict:
@@ -220,7 +233,12 @@ def _temperror(outcome: DomainOutcome, policy: LocalPolicy, sample: float) -> Ve
     wanted = _published(outcome, policy, sample).policy
     enforcing = outcome.published is None or wanted is not Policy.NONE
     if outcome.limit_reached or (policy.on_temperror == "tempfail" and enforcing):
-        return Verdict(Disposition.NONE, wanted, tempfail=True, decided_by=f"DMARC could not be judged: {outcome.reason}")
+        return Verdict(
+            Disposition.NONE,
+            wanted,
+            deferral=Deferral("failure" if outcome.limit_reached else "dns"),
+            decided_by=f"DMARC could not be judged: {outcome.reason}",
+        )
     reasons = (OverrideReason(OverrideType.OTHER, "dns error"),)
     return Verdict(Disposition.NONE, wanted, reasons, decided_by=f"DMARC could not be judged: {outcome.reason}")
 
@@ -246,7 +264,7 @@ def _strictest(dmarc: DmarcResult, policy: LocalPolicy, sample: float) -> _Draft
         drafts, key=lambda each: (STRICTNESS.index(each.verdict.disposition), not each.firm), default=_Draft(Verdict(Disposition.NONE))
     )
     if draft.verdict.disposition is not Disposition.REJECT and any(each.tempfail for each in undecided):
-        return _Draft(Verdict(Disposition.NONE, tempfail=True, decided_by=f"{because} and a policy in it could not be judged"))
+        return _Draft(Verdict(Disposition.NONE, deferral=Deferral("dns"), decided_by=f"{because} and a policy in it could not be judged"))
     strictest = draft.verdict.decided_by or "no domain in it fails DMARC"
     verdict = replace(draft.verdict, decided_by=f"{because}; strictest: {strictest}")
     return _Draft(_explained(verdict, "malformed From (strictest)"), draft.firm)
@@ -276,14 +294,14 @@ def _apply(verdict: Verdict, rule: Rule, number: int) -> Verdict:
     """`accept` delivers even what would be deferred; `none` acts like p=none."""
     lenient = rule.action in LENIENT_RULES
     done = Disposition.NONE if lenient else Disposition(rule.action)
-    tempfail = verdict.tempfail and rule.action == "none"
-    if done is verdict.disposition and tempfail == verdict.tempfail:
+    deferral = verdict.deferral if rule.action == "none" else None
+    if done is verdict.disposition and deferral == verdict.deferral:
         return verdict
     comment = rule.comment or f"rule {number}"
     return replace(
         verdict,
         disposition=done,
-        tempfail=tempfail,
+        deferral=deferral,
         reasons=(*verdict.reasons, OverrideReason(rule.reason, comment)),
         decided_by=f"local rule {number} says {rule.action}" + (f" ({rule.comment})" if rule.comment else ""),
     )

@@ -21,7 +21,18 @@ class NoData(NoAnswer):
 
 
 class LookupFailed(Exception):
-    """The DNS did not answer (SERVFAIL, REFUSED, time-out, garbage, CNAME loop): nothing is known; later it may."""
+    """The DNS did not answer (SERVFAIL, REFUSED, time-out, garbage, CNAME loop): nothing is known; later it may.
+
+    `name` is the name that was asked (absolute, without trailing dot), "" where it is not known. The sender may have chosen it.
+    """
+
+    def __init__(self, text: str = "", *, name: str = "") -> None:
+        super().__init__(text)
+        self.name = name
+
+
+class Shortage(LookupFailed):
+    """Our own saturation: the question was still unsent when the message's time ended. Never a DNS answer, never remembered."""
 
 
 class LimitExceeded(LookupFailed):

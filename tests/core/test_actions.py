@@ -12,7 +12,7 @@ import pytest
 from dmarc_milter.actions import MAX_TEXT, Action, DeleteHeader, InsertHeader, Marking, Quarantine, Reply, plan, strip
 from dmarc_milter.address import Author, ReversePath
 from dmarc_milter.arc import ArcResult, ArcStatus
-from dmarc_milter.disposition import Disposition, OverrideReason, OverrideType, Verdict
+from dmarc_milter.disposition import Deferral, Disposition, OverrideReason, OverrideType, Verdict
 from dmarc_milter.dkim.result import DkimResult, DkimStatus
 from dmarc_milter.dmarc.record import Policy, parse
 from dmarc_milter.dmarc.result import DmarcResult, DmarcStatus, DomainOutcome, PolicyPublished
@@ -419,13 +419,13 @@ TESTED, SAMPLED = (outcome(f"v=DMARC1; p=reject; {tag}", author="soft.example") 
         (Verdict(REJECT), (SAMPLED, outcome()), "policy of example.com (p=reject)"),
         (Verdict(REJECT), (SAMPLED, outcome("v=DMARC1; p=none")), "policy of soft.example (p=reject)"),
         (
-            Verdict(NONE, tempfail=True),
+            Verdict(NONE, deferral=Deferral("dns")),
             (outcome("v=DMARC1; p=none"), outcome("", "temperror", "silent.example")),
             "DMARC of silent.example",
         ),
-        (Verdict(NONE, tempfail=True), (TESTED, outcome(status="temperror")), "DMARC of example.com"),
+        (Verdict(NONE, deferral=Deferral("dns")), (TESTED, outcome(status="temperror")), "DMARC of example.com"),
         (
-            Verdict(NONE, tempfail=True),
+            Verdict(NONE, deferral=Deferral("dns")),
             (outcome("v=DMARC1; p=none", "temperror"), outcome("", "temperror", "silent.example")),
             "DMARC of silent.example",
         ),
@@ -457,10 +457,28 @@ def test_the_administrators_text_replaces_the_reference() -> None:
 
 
 @pytest.mark.parametrize("dmarc", [outcome("", "temperror"), outcome(status="temperror"), DmarcResult(DmarcStatus.PERMERROR, None)])
-def test_deferral(dmarc: Any) -> None:
-    """451 4.7.1 and nothing else."""
-    reply = refusal(evaluation(Verdict(NONE, tempfail=True), dmarc))
-    assert (reply.code, reply.enhanced) == (451, "4.7.1")
+@pytest.mark.parametrize(
+    ("deferral", "enhanced", "says"),
+    [
+        (Deferral("dns", "_dmarc.example.com"), "4.4.3", "the DNS of _dmarc.example.com did not answer"),
+        (Deferral("overloaded"), "4.3.2", "overloaded"),
+        (Deferral("failure"), "4.3.0", "the mail filter failed on this message"),
+    ],
+)
+def test_three_reasons_to_wait_have_three_codes(dmarc: Any, deferral: Deferral, enhanced: str, says: str) -> None:
+    """docs/design.md, Decisions: 451, the code of RFC 3463, the reason in words, and nothing else."""
+    reply = refusal(evaluation(Verdict(NONE, deferral=deferral), dmarc))
+    assert (reply.code, reply.enhanced) == (451, enhanced)
+    assert says in reply.text
+
+
+@pytest.mark.parametrize("name", ["", "100%n.example", "a b.example", "ü.example", "a\r\nb.example", "x" * 253, ".".join(["y" * 60] * 4)])
+def test_a_failing_name_is_shown_only_where_a_reply_can_hold_it(name: str) -> None:
+    """SPF macros let the sender make up names: nothing that is no DNS name is repeated, and a long one is shortened."""
+    text = refusal(evaluation(Verdict(NONE, deferral=Deferral("dns", name)), outcome(status="temperror"))).text
+    assert len(text) < 300
+    assert "did not answer" in text
+    assert not name or name not in text
 
 
 # --- effects refuse nonsense

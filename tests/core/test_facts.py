@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dmarc_milter.address import Author, ReversePath
 from dmarc_milter.arc import ArcHop, ArcResult, ArcStatus
-from dmarc_milter.disposition import Disposition, OverrideReason, OverrideType, Verdict
+from dmarc_milter.disposition import Deferral, Disposition, OverrideReason, OverrideType, Verdict
 from dmarc_milter.dkim.result import DkimResult, DkimStatus
 from dmarc_milter.dmarc.record import AlignmentMode, Policy, ReportUri
 from dmarc_milter.dmarc.result import DmarcResult, DmarcStatus, Identifier
@@ -147,7 +147,7 @@ def test_signatures_stand_in_the_priority_of_rfc_9990() -> None:
 
 def test_a_message_answered_4xx_is_not_counted() -> None:
     """DESIGN.md, The ledger: logged, but not counted for reports."""
-    assert not from_evaluation(evaluation(verdict=Verdict(Disposition.NONE, tempfail=True))).counted
+    assert not from_evaluation(evaluation(verdict=Verdict(Disposition.NONE, deferral=Deferral("dns")))).counted
     assert from_evaluation(evaluation()).counted
 
 

@@ -368,5 +368,5 @@ def test_a_failure_of_ours_is_a_451_for_one_message(mta: MilterClient) -> None:
     """I4: the reply is ours and says nothing of the inside."""
     answer = mta.message([("X-Script", " raise")])
     assert answer.code == 451
-    assert answer.text == "451 4.7.1 Temporary failure while authenticating the message, please try again later"
+    assert answer.text == "451 4.3.0 DMARC could not be evaluated: the mail filter failed on this message, please try again later"
     assert mta.message([("From", " a@b.example")]).code == 250

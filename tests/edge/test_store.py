@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from dmarc_milter.address import Author
-from dmarc_milter.disposition import Disposition, Verdict
+from dmarc_milter.disposition import Deferral, Disposition, Verdict
 from dmarc_milter.dmarc.record import Policy
 from dmarc_milter.dmarc.result import DmarcResult, DmarcStatus
 from dmarc_milter.domain import Domain
@@ -363,7 +363,7 @@ def test_ri_shortens_the_period_where_it_is_honoured(opened: Callable[..., Store
 
 def test_what_was_answered_4xx_is_logged_and_not_counted(store: Store) -> None:
     """DESIGN.md, The ledger."""
-    store.apply(batch(evaluation(verdict=Verdict(Disposition.NONE, tempfail=True))))
+    store.apply(batch(evaluation(verdict=Verdict(Disposition.NONE, deferral=Deferral("dns")))))
     assert store.reports.find() == []
     assert store.decisions.count(Filter(disposition="tempfail")) == 1
     assert [(each.disposition, each.messages) for each in store.decisions.totals()] == [("tempfail", 1)]

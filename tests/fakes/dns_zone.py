@@ -127,9 +127,9 @@ class Zone:
 
     def _answer(self, name: str, rdtype: RdataType, hops: int) -> list[Any]:
         if name in self.failing or (name, rdtype) in self.failing:
-            raise LookupFailed(f"{name}/{rdtype}")
+            raise LookupFailed(f"{name}/{rdtype}", name=name)
         if hops > 8:
-            raise LookupFailed("CNAME loop")
+            raise LookupFailed("CNAME loop", name=name)
         types = self._node(name)
         if values := types.get(rdtype):
             return values
@@ -172,7 +172,7 @@ class Share:
         """Count a question once, here and above; LimitExceeded when there is no room."""
         if question not in self.seen:
             if len(self.seen) >= self.queries:
-                raise LimitExceeded(f"{question.name}/{question.rdtype}")
+                raise LimitExceeded(f"{question.name}/{question.rdtype}", name=question.name)
             if isinstance(self.parent, Share):
                 self.parent.spend(question)
             self.seen.add(question)
@@ -181,7 +181,7 @@ class Share:
         question = Question(canonical(name), rdtype)
         if askable(question.name) and question not in self.answered:
             if self.zone.now >= self.deadline:
-                raise TimeExceeded(f"{name}/{rdtype}")
+                raise TimeExceeded(f"{name}/{rdtype}", name=question.name)
             self.spend(question)
             self.answered.add(question)
         return name

@@ -21,7 +21,7 @@ from dmarc_milter import address
 from dmarc_milter.actions import Action, DeleteHeader, Marking, Reply, strip
 from dmarc_milter.actions import plan as plan_actions
 from dmarc_milter.authenticate import Options, Plan, Request, authenticate, plan
-from dmarc_milter.disposition import Disposition, Verdict
+from dmarc_milter.disposition import Deferral, Disposition, Verdict
 from dmarc_milter.dkim import BodyHasher
 from dmarc_milter.dmarc.result import DmarcResult, DmarcStatus
 from dmarc_milter.edge.board import FINGERPRINT, Board, Slot
@@ -245,7 +245,7 @@ class CoreWork:
         """For a message that has killed two workers: nothing of it is read again (on_temperror applies)."""
         tools = self._tools
         nobody = address.Author(None, "not evaluated again: it stopped two worker processes")
-        tempfail = tools.options.policy.on_temperror == "tempfail"
+        deferral = Deferral("failure") if tools.options.policy.on_temperror == "tempfail" else None
         evaluation = Evaluation(
             id=tools.new_id(),
             at=tools.now(),
@@ -257,7 +257,7 @@ class CoreWork:
             arc=None,
             iprev=None,
             dmarc=DmarcResult(DmarcStatus.TEMPERROR, None, reason="not evaluated"),
-            verdict=Verdict(Disposition.NONE, tempfail=tempfail, decided_by="This message stopped two worker processes."),
+            verdict=Verdict(Disposition.NONE, deferral=deferral, decided_by="This message stopped two worker processes."),
         )
         planned = plan_actions(evaluation, Headers(()), tools.marking)
         if any(isinstance(each, Reply) for each in planned):

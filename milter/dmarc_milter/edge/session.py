@@ -10,8 +10,9 @@ from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Concatenate, Literal, ParamSpec, Protocol, TypeVar
 
-from dmarc_milter.actions import Action, Reply
+from dmarc_milter.actions import Action, Reply, deferral_reply
 from dmarc_milter.address import ReversePath, path_domain, reverse_path
+from dmarc_milter.disposition import Deferral
 from dmarc_milter.domain import Domain, Malformed
 from dmarc_milter.edge.collect import Collector
 from dmarc_milter.message import Envelope, Headers, IPAddress
@@ -26,7 +27,7 @@ MAX_ADDRESS = 100
 REPORT_TAG = re.compile(rb"\+[0-9a-f]{32}-[0-9a-f]{1,8}@")
 """What makes the envelope sender of each report mail its own (report/mail.py, verp)."""
 
-TRY_LATER = Reply(451, "4.7.1", "Temporary failure while authenticating the message, please try again later")
+TRY_LATER = deferral_reply(Deferral("failure"))
 TOO_MANY_FIELDS = Reply(550, "5.6.0", "Too many header fields")
 
 

@@ -54,7 +54,8 @@ class Answer:
     def error(self, key: Key) -> Exception:
         """A fresh exception that says what was asked, unless the name was not fit to be."""
         failure = self.failure or LookupFailed
-        return failure(self.reason if self is UNASKABLE else f"{key[1]} {key[0]}: {self.reason}")
+        text = self.reason if self is UNASKABLE else f"{key[1]} {key[0]}: {self.reason}"
+        return failure(text, name=key[0]) if issubclass(failure, LookupFailed) else failure(text)
 
 
 def failed(reason: str) -> Answer:

@@ -178,11 +178,11 @@ class MessageResolver(Remembers):
                 return UNASKABLE
             question = encoded
         if not self._charge(key):
-            raise LimitExceeded(f"{key[1]} {key[0]}: too many questions")
+            raise LimitExceeded(f"{key[1]} {key[0]}: too many questions", name=key[0])
         if found is None:
             now, left = time.monotonic(), self._seconds_left()
             if left <= 0:
-                raise TimeExceeded(f"{key[1]} {key[0]}: no time left")
+                raise TimeExceeded(f"{key[1]} {key[0]}: no time left", name=key[0])
             found = self._source.start(key, question, left)
             self._progress.patience -= time.monotonic() - now
         return found if isinstance(found, Answer) else self._wait(key, found)
@@ -197,7 +197,7 @@ class MessageResolver(Remembers):
         if answer is not None:
             return answer
         if left <= own and time.monotonic() - pending.begun < self._progress.fair:
-            raise TimeExceeded(f"{key[1]} {key[0]}: no time left")
+            raise TimeExceeded(f"{key[1]} {key[0]}: no time left", name=key[0])
         return failed("no answer in time")
 
     def _seconds_left(self) -> float:
