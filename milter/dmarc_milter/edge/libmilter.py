@@ -25,7 +25,7 @@ from Milter import milter  # the C module: by its own name mypy would find the s
 
 from dmarc_milter.actions import Action, DeleteHeader, InsertHeader, Quarantine, Reply
 from dmarc_milter.edge.board import Slot
-from dmarc_milter.edge.session import TRY_LATER, Session
+from dmarc_milter.edge.session import TRY_LATER, Session, parse_address
 
 MAX_DATA = 1 << 20
 """Octets of one packet from the MTA. libmilter's own 64 KiB would drop the connection at a larger header field."""
@@ -57,9 +57,13 @@ class Connection:
         self.session = make_session("c" + secrets.token_hex(6))
         self.protocol = protocol
         self._connected = False
+        self._negotiated = False
+        self._stale: dict[str, str] = {}
+        """Macros of an earlier client, which libmilter keeps over QUIT_NC until the MTA gives new ones."""
 
     def negotiate(self, ctx: Any, options: list[int]) -> int:
         """Ask for no more than is used: fewer callbacks, no replies where the MTA can do without."""
+        self._negotiated = True
         actions, self.protocol = options[0] & ACTIONS, options[1] & PROTOCOL
         options[:] = [actions, self.protocol, 0, 0]
         if actions != ACTIONS:
@@ -72,15 +76,19 @@ class Connection:
     def connect(self, ctx: Any, address: object) -> int:
         self._connected = True
         text = address[0] if isinstance(address, tuple) and address and isinstance(address[0], str) else None
-        self.session.connect(text, _macros(ctx))
+        self._stale = {} if self._negotiated else _left_over(_macros(ctx), text)
+        self.session.connect(text, self._macros(ctx))
         return self._continue(milter.P_NR_CONN)
 
-    def helo(self, name: str) -> int:
-        self.session.helo(name)
+    def helo(self, name: str, ctx: Any = None) -> int:
+        if ctx is None:
+            self.session.helo(name)
+        else:
+            self.session.helo(name, self._macros(ctx))
         return self._continue(milter.P_NR_HELO)
 
     def mail(self, ctx: Any, argument: bytes, parameters: Sequence[bytes]) -> int:
-        self.session.mail(argument, parameters, _macros(ctx))
+        self.session.mail(argument, parameters, self._macros(ctx))
         return self._continue(milter.P_NR_MAIL)
 
     def rcpt(self, argument: bytes) -> int:
@@ -116,6 +124,11 @@ class Connection:
         else:
             self.session.helo(octets.decode("utf-8", "surrogateescape"))
 
+    def _macros(self, ctx: Any) -> Callable[[str], str]:
+        """What the MTA says of this client."""
+        value = _macros(ctx)
+        return value if not self._stale else lambda name: "" if (found := value(name)) == self._stale.get(name) else found
+
     def _continue(self, no_reply: int) -> int:
         return int(milter.NOREPLY if self.protocol & no_reply else milter.CONTINUE)
 
@@ -146,6 +159,14 @@ def _macros(ctx: Any) -> Callable[[str], str]:
     return value
 
 
+def _left_over(macros: Callable[[str], str], address: str | None) -> dict[str, str]:
+    """At the CONNECT that follows QUIT_NC: the macros, unless `{client_addr}` shows that they came with this client."""
+    given = macros("{client_addr}")
+    if address is not None and given and parse_address(given) == parse_address(address):
+        return {}
+    return {name: value for name in ("{client_addr}", "{daemon_name}", "{auth_authen}") if (value := macros(name))}
+
+
 class Callbacks:
     """What libmilter calls; makes, finds and ends the Connection of each context."""
 
@@ -162,7 +183,7 @@ class Callbacks:
     def register(self, name: str) -> None:
         """Hand the callbacks to pymilter."""
         milter.set_connect_callback(self._guard(lambda ctx, _host, _family, address: self._of(ctx).connect(ctx, address)))
-        milter.set_helo_callback(self._guard(lambda ctx, name: self._of(ctx).helo(name)))
+        milter.set_helo_callback(self._guard(lambda ctx, name: self._of(ctx).helo(name, ctx)))
         milter.set_envfrom_callback(self._guard(lambda ctx, argument, *parameters: self._of(ctx).mail(ctx, argument, parameters)))
         milter.set_envrcpt_callback(self._guard(lambda ctx, argument, *_: self._of(ctx).rcpt(argument)))
         milter.set_header_callback(self._header)

@@ -155,26 +155,30 @@ class Session:
 
     @_remembered(None)
     def connect(self, address: str | None, macros: Macros) -> None:
-        """A client connected to the MTA; `address` is None where there is none."""
+        """A client connected to the MTA, possibly after another one; `address` is None where there is none."""
+        self.abort()
+        self._helo = self._daemon = self._broken = ""
+        self._source = None  # should anything below fail, nothing of an earlier client is left
         self._source = parse_address(address or macros("{client_addr}"))
         self._daemon = macros("{daemon_name}")
 
     @_remembered(None)
-    def helo(self, name: str) -> None:
+    def helo(self, name: str, macros: Macros = lambda _: "") -> None:
         """HELO or EHLO, possibly again; it ends a message like RSET does (RFC 5321 4.1.4)."""
         self.abort()
+        self._same_client(macros)
         self._helo = name
 
     @_remembered(None)
     def mail(self, argument: bytes, parameters: Sequence[bytes], macros: Macros) -> None:
-        """MAIL FROM: a new message."""
+        """MAIL FROM: a new message. What the MTA says of the client here is newer than what it said at CONNECT."""
         self.abort()
+        self._same_client(macros)
+        self._daemon = macros("{daemon_name}") or self._daemon
         message = self._message = self._new_message()
         sender = reverse_path(argument)
         eai = any(each.upper() == b"SMTPUTF8" for each in parameters)
         own = self._options.own_addresses
-        self._source = self._source or parse_address(macros("{client_addr}"))
-        self._daemon = self._daemon or macros("{daemon_name}")
         message.envelope = Envelope(source_ip=self._source, helo=self._helo, mail_from=sender, smtputf8=eai)
         message.own = Own(sender=bool(own) and _bare(argument) in own)
         message.relayed = within(self._source, self._options.trusted_relays)
@@ -294,6 +298,13 @@ class Session:
         except Exception as error:
             self.failed("pass_through", error)
             return (TRY_LATER,)
+
+    def _same_client(self, macros: Macros) -> None:
+        """Forget the client where the MTA now names another: libmilter hides a CONNECT that comes when it expects none."""
+        named = macros("{client_addr}")
+        client = parse_address(named)  # Postfix says `unknown` where it knows none
+        if named and client != self._source:
+            self._source, self._helo, self._daemon = client, "", ""
 
     def _current(self) -> _Message:
         """The message in progress; events that come without MAIL belong to one with an empty envelope."""
