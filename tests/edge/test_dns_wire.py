@@ -16,9 +16,11 @@ from dmarc_milter.edge.resolver.answer import TYPES, Answer
 from dmarc_milter.edge.resolver.wire import (
     Malformed,
     Refused,
+    denies_opt,
     encode_query,
     encode_question,
     is_answer_to,
+    opt_flags,
     read_answer,
     read_name,
 )
@@ -52,6 +54,53 @@ def test_a_query_is_read_by_another_implementation(rdtype: str) -> None:
     message = dns.message.from_wire(encode_query(b"\x12\x34", question))
     assert (message.id, message.payload, message.edns) == (0x1234, 1232, 0)
     assert dns.message.make_query("_dmarc.john+x=y.example.org", rdtype).question == message.question
+
+
+def test_a_plain_query_has_no_opt() -> None:
+    """For servers that do not know it (RFC 6891 6.2.2)."""
+    message = dns.message.from_wire(encode_query(b"\x12\x34", QUESTION, edns=False))
+    assert (message.edns, message.additional, message.question[0].name.to_text()) == (-1, [], "www.example.org.")
+
+
+OPT_RECORD = b"\0\0\x29\x04\xd0\0\0\0\0\0\0"
+BADVERS_RECORD = b"\0\0\x29\x04\xd0\1\0\0\0\0\0"
+
+
+@pytest.mark.parametrize(
+    ("flags", "body", "known", "denied"),
+    [
+        (0x8181, b"", False, True),
+        (0x8181, b"", True, True),
+        (0x8181, OPT_RECORD, False, True),  # it copied the query
+        (0x8184, b"", False, True),
+        (0x8182, b"", False, True),
+        (0x8182, b"", True, False),
+        (0x8182, OPT_RECORD, False, False),
+        (0x8185, b"", False, False),
+        (0x8180, BADVERS_RECORD, True, True),
+        (0x8180, OPT_RECORD, False, False),
+        (0x8180, b"", False, False),
+    ],
+)
+def test_which_errors_may_be_about_edns(flags: int, body: bytes, known: bool, denied: bool) -> None:
+    """FORMERR, NOTIMP, BADVERS; SERVFAIL only without OPT, from a server that has shown none (RFC 6891 6.1.3, 6.2.2, 7)."""
+    assert denies_opt(packet(body, counts=(0, 0, 1 if body else 0), flags=flags), known=known) is denied
+
+
+@pytest.mark.parametrize("end", [b"", OPT_RECORD, BADVERS_RECORD])
+def test_a_bare_error_needs_the_identifier_alone(end: bytes) -> None:
+    """Servers that cannot read a query send its header back, some with their own OPT."""
+    bare = struct.pack("!HHHHHH", 7, 0x8181, 0, 0, 0, 1 if end else 0) + end
+    assert is_answer_to(bare, b"\0\7", QUESTION)
+    assert not is_answer_to(bare, b"\0\x08", QUESTION)
+    assert is_answer_to(packet(counts=(0, 0, 1), flags=0x8181)[:12], b"\0\7", QUESTION)
+    assert not is_answer_to(packet(counts=(0, 0, 1), flags=0x8183)[:12], b"\0\7", QUESTION)  # no NXDOMAIN without its question
+
+
+@given(st.binary(max_size=600))
+def test_looking_for_opt_never_fails(body: bytes) -> None:
+    """Whatever stands behind the header."""
+    assert opt_flags(body.ljust(12, b"\xff")) is None or b"\0\x29" in body
 
 
 @given(st.text(max_size=300))

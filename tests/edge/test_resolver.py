@@ -163,6 +163,79 @@ def test_what_does_not_answer_the_question_is_ignored_until_the_time_out(dns: Dn
     assert source.counters.timeouts == 1
 
 
+# Servers that do not know EDNS
+
+
+NO_EDNS = ["formerr", "notimp", "servfail", "badvers", "header", "cut", "opt"]
+
+
+@pytest.mark.parametrize("word", [*NO_EDNS, "ignored", "silent"])
+def test_a_server_that_does_not_know_edns_is_asked_without_it(dns: DnsServer, source: DnsResolver, word: str) -> None:
+    """RFC 6891 6.2.2: whatever it makes of OPT, the plain question gets its answer, a long one over TCP (RFC 1035 4.2.1)."""
+    dns.replace({"short.example": {"TXT": ["text"]}, "long.example": {"TXT": [b"x" * 700]}})
+    dns.behaviour = f"no_edns_{word}"
+    assert source.for_message().txt("short.example") == (b"text",)
+    assert source.for_message().txt("long.example") == (b"x" * 700,)
+    assert (source.counters.failures, source.counters.timeouts) == (0, 0)
+    assert [query.transport for query in dns.log if query.name == "long.example"] == ["udp", "tcp"]
+    if word != "ignored":
+        assert [query.edns for query in dns.log] == [True, False, False, False], "remembered after the first"
+
+
+def test_what_a_server_does_not_know_is_remembered_for_a_while(
+    dns: DnsServer, source: DnsResolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that was replaced by a better one is found out: after that it is asked with OPT again."""
+    monkeypatch.setattr("dmarc_milter.edge.resolver.servers.PLAIN", 0.2)
+    dns.behaviour = "no_edns_formerr"
+    dns.put("*.example", {"TXT": ["text"]})
+    source.for_message().txt("a.example")
+    source.for_message().txt("b.example")
+    time.sleep(0.25)
+    dns.behaviour = ""
+    source.for_message().txt("c.example")
+    assert [query.edns for query in dns.log] == [True, False, False, True]
+
+
+@pytest.mark.parametrize("word", NO_EDNS)
+def test_one_odd_name_takes_edns_from_no_other(dns: DnsServer, source: DnsResolver, word: str) -> None:
+    """The reply is about one question, perhaps forged, where the server has shown that it knows OPT."""
+    dns.replace({"good.example": {"TXT": ["text"]}, "odd.example": {"TXT": ["text"], "behaviour": f"no_edns_{word}"}})
+    source.for_message().txt("good.example")
+    if word == "servfail":  # a server that knows OPT means what it says
+        with pytest.raises(LookupFailed):
+            source.for_message().txt("odd.example")
+        return
+    assert source.for_message().txt("odd.example") == (b"text",)
+    dns.put("later.example", {"TXT": ["text"]})
+    source.for_message().txt("later.example")
+    assert [query.edns for query in dns.log] == [True, True, False, True]
+
+
+@pytest.mark.parametrize("behaviour", ["formerr", "notimp", "no_question"])
+def test_an_error_that_stays_without_edns_proves_nothing(dns: DnsServer, source: DnsResolver, behaviour: str) -> None:
+    """Only a good answer to the plain question does: two packets, a failed look-up, and OPT for the next name."""
+    dns.replace({"bad.example": {"TXT": ["text"], "behaviour": behaviour}, "good.example": {"TXT": ["text"]}})
+    with pytest.raises(LookupFailed):
+        source.for_message().txt("bad.example")
+    assert source.for_message().txt("good.example") == (b"text",)
+    assert [query.edns for query in dns.log] == [True, False, True]
+
+
+def test_a_forged_error_neither_answers_nor_ends_the_look_up(dns: DnsServer, source: DnsResolver) -> None:
+    """Whoever guesses port and identifier gains one more question; with another identifier nothing at all (RFC 5452)."""
+    dns.put("spoofed.example", {"TXT": ["true"], "behaviour": "forged_formerr"})
+    assert source.for_message().txt("spoofed.example") == (b"true",)
+    assert [query.edns for query in dns.log] == [True]
+
+
+def test_a_server_without_edns_is_asked_so_over_tcp_too(dns: DnsServer, source: DnsResolver) -> None:
+    """A forwarder that passes truncated answers on and then reads its own TCP queries strictly."""
+    dns.put("big.example", {"TXT": [b"x" * 2000], "behaviour": "truncated_formerr"})
+    assert source.for_message().txt("big.example") == (b"x" * 2000,)
+    assert [(query.transport, query.edns) for query in dns.log] == [("udp", True), ("tcp", True), ("tcp", False)]
+
+
 def test_the_right_answer_counts_after_forged_ones(dns: DnsServer, source: DnsResolver) -> None:
     """The same, with the true answer last."""
     dns.put("spoofed.example", {"TXT": ["true"], "behaviour": "spoofed_first"})

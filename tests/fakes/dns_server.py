@@ -8,7 +8,11 @@
 Behaviours (a spec's `behaviour`, or `dns.behaviour` for every name): silent, servfail, refused, notimp, formerr, yxdomain,
 nxdomain, nodata, garbage, empty, header_only, wrong_id, wrong_question, not_a_response, no_question, compression_loop,
 huge_count, short_rdata, spoofed_first (three wrong packets, then the right one), truncated (TCP then answers),
-truncated_reset, truncated_dribble (one byte a second), truncated_silent, truncated_garbage.
+truncated_reset, truncated_dribble (one byte a second), truncated_silent, truncated_garbage,
+truncated_formerr (over TCP where the query has OPT), forged_formerr (with another identifier, then the right answer).
+A server that does not know OPT, and what it does with it: no_edns_formerr, no_edns_notimp, no_edns_servfail, no_edns_badvers,
+no_edns_silent, no_edns_ignored, no_edns_header (FORMERR in a header alone), no_edns_cut (the same, counting as the query did),
+no_edns_opt (BADVERS without the question).
 As a process: `python -m fakes.dns_server zone.json --port 5353 --delay 0.03`; SIGHUP reads the file again, and the TXT
 record of `count.dns-server.invalid` tells how many queries were answered.
 """
@@ -32,7 +36,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple, Self
 
-from fakes.dns_server_zone import Answer, BadQuery, Question, Spec, Zone, pack_response, parse_query
+from fakes.dns_server_zone import BAD_VERSION, Answer, BadQuery, Question, Spec, Zone, pack_response, parse_query
 
 COUNTER = "count.dns-server.invalid"
 CACHE_LIMIT = 50_000
@@ -46,6 +50,7 @@ class Query(NamedTuple):
     port: int
     id: int
     transport: str
+    edns: bool = True
 
 
 class DnsServer:
@@ -234,7 +239,7 @@ class DnsServer:
         return question.name != COUNTER and "times" not in spec and "CNAME" not in spec
 
     def _note(self, packet: bytes, name: str, rdtype: str, port: int, transport: str = "udp") -> None:
-        self.log.append(Query(name, rdtype, port, int.from_bytes(packet[:2], "big"), transport))
+        self.log.append(Query(name, rdtype, port, int.from_bytes(packet[:2], "big"), transport, packet[10:12] != b"\0\0"))
 
     def _later(self, response: bytes, client: tuple[str, int], delay: float) -> None:
         if delay <= 0:
@@ -272,6 +277,8 @@ class DnsServer:
                     self._note(packet, question.name, question.rdtype, client[1], "tcp")
                 answer = self._find(question)
                 self._stopping.wait(answer.delay + self._delay)
+                if answer.behaviour == "truncated_formerr" and question.edns:
+                    answer = Answer("", 1, (), b"", 0.0, b"")
                 self._send_tcp(connection, answer.behaviour, pack_response(packet, question, answer, limit=65535))
 
     def _send_tcp(self, connection: socket.socket, behaviour: str, response: bytes) -> None:
@@ -327,6 +334,10 @@ def packets(packet: bytes, question: Question, answer: Answer) -> tuple[bytes, .
         "compression_loop": (one_record + struct.pack("!HHHIH", 0xC000 | after, 16, 1, 60, 4) + b"\3abc",),
         "huge_count": (right[:6] + b"\xff\xff" + right[8:],),
         "short_rdata": (one_record + b"\xc0\x0c" + struct.pack("!HHIH", 1, 1, 60, 3) + b"abc",),
+        "header": (echo + b"\x81\x81" + bytes(8),),
+        "cut": (echo + b"\x81\x81" + packet[4:12],),
+        "opt": (echo + b"\x81\x80\0\0\0\0\0\0\0\1" + BAD_VERSION,),
+        "forged_formerr": (wrong_id[:2] + b"\x81\x81" + bytes(8), wrong_id[:2] + b"\x81\x81" + packet[4:], right),
         "spoofed_first": (wrong_id, b"\xa5" * 5, wrong_question, right),
     }
     return odd.get(answer.behaviour, (truncated,))

@@ -10,6 +10,11 @@ from typing import Any, NamedTuple
 TYPES = {"A": 1, "NS": 2, "CNAME": 5, "SOA": 6, "PTR": 12, "MX": 15, "TXT": 16, "AAAA": 28, "DNAME": 39, "ANY": 255}
 NAMES = {number: name for name, number in TYPES.items()}
 RCODES = {"formerr": 1, "servfail": 2, "nxdomain": 3, "notimp": 4, "refused": 5, "yxdomain": 6}
+WITHOUT_EDNS = "no_edns_"
+"""A server that does not know OPT: what such a behaviour's second half says happens to queries with it, others are answered."""
+GOOD_OPT = b"\0\0\x29\x04\xd0\0\0\0\0\0\0"
+BAD_VERSION = b"\0\0\x29\x04\xd0\1\0\0\0\0\0"
+"""Response code 16 (RFC 6891 6.1.3)."""
 CHAIN_LIMIT = 24
 
 Spec = Mapping[str, Any]
@@ -22,6 +27,7 @@ class Question(NamedTuple):
     rdtype: str
     raw: bytes
     size: int
+    edns: bool = False
 
 
 class Answer(NamedTuple):
@@ -32,6 +38,8 @@ class Answer(NamedTuple):
     records: tuple[bytes, ...]
     authority: bytes
     delay: float
+    opt: bytes | None = None
+    """The OPT record in the answer; None: a good one where the query had one."""
 
 
 class BadQuery(ValueError):
@@ -94,11 +102,11 @@ def parse_query(packet: bytes) -> Question:
         labels.append(packet[at + 1 : at + 1 + length])
         at += 1 + length
     number = struct.unpack_from("!H", packet, at + 1)[0]
-    size = 512
+    size, edns = 512, False
     if packet[10:12] != b"\0\0" and packet[at + 5 : at + 8] == b"\0\0\x29":
-        size = max(512, struct.unpack_from("!H", packet, at + 8)[0])
+        size, edns = max(512, struct.unpack_from("!H", packet, at + 8)[0]), True
     name = b".".join(labels).decode("utf-8", "surrogateescape").lower()
-    return Question(name, NAMES.get(number, f"TYPE{number}"), packet[12 : at + 5], size)
+    return Question(name, NAMES.get(number, f"TYPE{number}"), packet[12 : at + 5], size, edns)
 
 
 class Zone:
@@ -156,7 +164,9 @@ class Zone:
             if spec is None:
                 return Answer("", 3, tuple(records), self.soa(name, {}), delay)
             delay += float(spec.get("delay", 0))
-            behaviour = self._behaviour(spec, question.rdtype)
+            behaviour = self._behaviour(spec, question)
+            if behaviour == WITHOUT_EDNS + "ignored":
+                return self.answer(question._replace(edns=False, size=512))._replace(opt=b"")
             if behaviour:
                 return self._misbehave(behaviour, name, spec, (records, delay))
             ttl = int(spec.get("ttl", self.ttl))
@@ -182,9 +192,11 @@ class Zone:
         return pack_record(owner, "SOA", ttl, data)
 
     @staticmethod
-    def _behaviour(spec: Spec, rdtype: str) -> str:
+    def _behaviour(spec: Spec, question: Question) -> str:
         behaviour = spec.get("behaviour", "")
-        word = str(behaviour.get(rdtype, "") if isinstance(behaviour, Mapping) else behaviour)
+        word = str(behaviour.get(question.rdtype, "") if isinstance(behaviour, Mapping) else behaviour)
+        if word.startswith(WITHOUT_EDNS) and not question.edns:
+            return ""
         if word and "times" in spec and isinstance(spec, dict):
             if spec["times"] <= 0:
                 return ""
@@ -193,6 +205,10 @@ class Zone:
 
     def _misbehave(self, behaviour: str, name: str, spec: Spec, so_far: tuple[list[bytes], float]) -> Answer:
         records, delay = so_far
+        if behaviour.startswith(WITHOUT_EDNS):
+            word = behaviour.removeprefix(WITHOUT_EDNS)
+            opt = BAD_VERSION if word == "badvers" else b""
+            return Answer("" if word in RCODES or opt else word, RCODES.get(word, 0), (), b"", delay, opt)
         if behaviour in RCODES:
             authority = self.soa(name, spec) if behaviour == "nxdomain" else b""
             return Answer("", RCODES[behaviour], tuple(records), authority, delay)
@@ -216,7 +232,9 @@ def ancestors(name: str) -> Iterator[str]:
 
 def pack_response(packet: bytes, question: Question, answer: Answer, *, limit: int) -> bytes:
     """The response packet; beyond `limit` octets only the question with TC set."""
-    edns = b"\0\0\x29\x04\xd0\0\0\0\0\0\0" if packet[10:12] != b"\0\0" else b""
+    edns = (GOOD_OPT if packet[10:12] != b"\0\0" else b"") if answer.opt is None else answer.opt
+    if answer.opt == b"":
+        limit = 512 if limit < 65535 else limit
     body = question.raw + b"".join(answer.records) + answer.authority + edns
     counts = (1, len(answer.records), 1 if answer.authority else 0, 1 if edns else 0)
     flags = 0x8180 | answer.rcode

@@ -12,12 +12,12 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from dmarc_milter.edge.resolver.answer import Answer, Key, failed
 from dmarc_milter.edge.resolver.exchange import Attempt, Broken, Pending, TcpAttempt, UdpAttempt
 from dmarc_milter.edge.resolver.servers import SUSPICION, Nameservers
-from dmarc_milter.edge.resolver.wire import Malformed, Refused, is_truncated, read_answer
+from dmarc_milter.edge.resolver.wire import Malformed, Refused, denies_opt, is_truncated, read_answer
 from dmarc_milter.lookup import LookupFailed
 
 FIRST_RETRY = 2.0  # seconds; sooner when the time-out is short
@@ -103,7 +103,7 @@ class Client:
             server = pending.servers[pending.tried]
             pending.tried += 1
             with contextlib.suppress(OSError):
-                attempt = UdpAttempt(pending, server)
+                attempt = UdpAttempt(pending, server, edns=not server.is_asked_plainly(time.monotonic()))
                 self._counters.queries += 1
                 return attempt
         return None
@@ -118,7 +118,7 @@ class Client:
             answer = read_answer(packet, pending.question, pending.key[1])
         except Exception:  # the client's thread will read it again, and knows what to do then
             return None
-        attempt.server.suspect_until = 0.0
+        attempt.server.answered(packet, time.monotonic(), edns=attempt.edns, instead=False)
         self._forget(attempt)
         self._done(pending.key, answer)
         return answer
@@ -179,7 +179,7 @@ class Client:
             self._settle(attempt.pending, failed("internal error"))
 
     def _receive(self, attempt: Attempt) -> None:
-        pending = attempt.pending
+        pending, packet = attempt.pending, None
         try:
             packet = attempt.receive()
             if packet is None:
@@ -192,9 +192,30 @@ class Client:
             if is_truncated(packet):
                 self._fall_back(attempt)
                 return
-            self._settle(pending, read_answer(packet, pending.question, pending.key[1]))
+            answer = read_answer(packet, pending.question, pending.key[1])
+            attempt.server.answered(packet, time.monotonic(), edns=attempt.edns, instead=attempt.instead)
+            self._settle(pending, answer)
         except (OSError, Broken, Malformed, Refused) as error:
+            if packet is not None and isinstance(error, Refused) and self._ask_plainly(attempt, packet):
+                return
             self._abandon(attempt, str(error) if isinstance(error, Malformed | Refused) else "connection failed")
+
+    def _ask_plainly(self, attempt: Attempt, packet: bytes) -> bool:
+        """Ask this server again without OPT where its error may mean that it does not know it; whether that was done."""
+        if not attempt.edns or not denies_opt(packet, known=attempt.server.knows_opt(time.monotonic())):
+            return False
+        asked = attempt.pending.is_asked_plainly(attempt.server) or self._send_plain(attempt)
+        if asked:
+            self._forget(attempt)
+        return asked
+
+    def _send_plain(self, attempt: Attempt) -> bool:
+        """The same question without OPT, to the same server in the same way."""
+        with contextlib.suppress(OSError):
+            plain = type(attempt)(attempt.pending, attempt.server, edns=False, instead=True)
+            self._counters.queries += 1
+            return self._watch(plain)
+        return False
 
     def _fall_back(self, attempt: Attempt) -> None:
         """Ask again over TCP (RFC 7766)."""
@@ -203,7 +224,7 @@ class Client:
         self._counters.tcp += 1
         self._counters.queries += 1
         self._forget(attempt)
-        if not self._watch(TcpAttempt(attempt.pending, attempt.server)):
+        if not self._watch(TcpAttempt(attempt.pending, attempt.server, edns=attempt.edns, instead=attempt.instead)):
             self._go_on(attempt.pending, "connection failed")
 
     def _abandon(self, attempt: Attempt, reason: str) -> None:
@@ -238,15 +259,26 @@ class Client:
             self._counters.timeouts += 1
             self._settle(pending, failed("timed out"))
             return
-        for attempt in pending.attempts:
+        silent = tuple(pending.attempts)
+        for attempt in silent:
             attempt.server.suspect_until = now + SUSPICION
         self._counters.retries += 1
-        if not self._send_next(pending):
-            if not pending.attempts:
-                self._settle(pending, failed("nothing could be sent"))
-                return
-            self._counters.queries += sum(attempt.send_again() for attempt in pending.attempts)
+        several = pending.tried > 1
+        if self._send_next(pending):
+            silent = silent if several else ()
+        elif not pending.attempts:
+            self._settle(pending, failed("nothing could be sent"))
+            return
+        self._repeat(silent, now)
         heapq.heappush(self._timers, (min(pending.give_up, now + self._retry), next(self._order), pending))
+
+    def _repeat(self, silent: Iterable[Attempt], now: float) -> None:
+        """Ask silent servers again: without OPT those that may not know it, for some things drop a query that has it."""
+        for attempt in silent:
+            if not attempt.edns or attempt.server.knows_opt(now):
+                self._counters.queries += attempt.send_again()
+            elif isinstance(attempt, UdpAttempt) and not attempt.pending.is_asked_plainly(attempt.server):
+                self._send_plain(attempt)
 
     def _settle(self, pending: Pending, answer: Answer) -> None:
         if pending.answer is not None:

@@ -45,6 +45,10 @@ class Pending:
             with contextlib.suppress(RuntimeError):
                 self._gate.release()
 
+    def is_asked_plainly(self, server: Server) -> bool:
+        """Whether a query without OPT is on its way to this server."""
+        return any(attempt.server is server and not attempt.edns for attempt in self.attempts)
+
     def wait(self, seconds: float) -> Answer | None:
         """The answer, or None when it has not come in time. One waiter wakes the next."""
         if self.answer is None and self._gate.acquire(timeout=max(0.0, seconds)):
@@ -54,15 +58,29 @@ class Pending:
 
 class Attempt:
     """A socket with one query on it. `events` is what epoll is to watch, `ignored` counts packets
-    that answer something else, `kept` is a packet or an error that is there already."""
+    that answer something else, `kept` is a packet or an error that is there already. `edns`: the query has an OPT record;
+    `instead`: it has none because one with OPT came to nothing."""
 
-    __slots__ = ("_identifier", "_query", "_socket", "events", "events_changed", "handle", "ignored", "kept", "pending", "server")
+    __slots__ = (
+        "_identifier",
+        "_query",
+        "_socket",
+        "edns",
+        "events",
+        "events_changed",
+        "handle",
+        "ignored",
+        "instead",
+        "kept",
+        "pending",
+        "server",
+    )
     kind = socket.SOCK_DGRAM
 
-    def __init__(self, pending: Pending, server: Server) -> None:
-        self.pending, self.server = pending, server
+    def __init__(self, pending: Pending, server: Server, *, edns: bool, instead: bool = False) -> None:
+        self.pending, self.server, self.edns, self.instead = pending, server, edns, instead
         self._identifier = os.urandom(2)
-        self._query = encode_query(self._identifier, pending.question)
+        self._query = encode_query(self._identifier, pending.question, edns=edns)
         self.events, self.events_changed, self.ignored = select.EPOLLIN, False, 0
         self.kept: bytes | OSError | None = None
         self._socket = socket.socket(server.family, self.kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)

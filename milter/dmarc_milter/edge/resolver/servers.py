@@ -13,15 +13,19 @@ import dns.exception
 import dns.resolver
 
 from dmarc_milter.edge.config.values import nameserver
+from dmarc_milter.edge.resolver.wire import opt_flags
 
 RECHECK = 1.0  # seconds between two looks at the file
 SUSPICION = 30.0  # seconds for which a silent server is asked last
+PLAIN = 900.0  # seconds for which a server that understood only queries without OPT is sent no other (RFC 6891 6.2.2)
+SURE = 3600.0  # seconds for which one answer with OPT proves that a server understands it
+LOOK_AGAIN = 60.0  # seconds between two looks for that proof
 
 
 class Server:
     """One name server. Until `suspect_until` (seconds, monotonic) others are asked first."""
 
-    __slots__ = ("address", "family", "suspect_until", "text")
+    __slots__ = ("_opt_seen", "_plain_until", "address", "family", "suspect_until", "text")
 
     def __init__(self, host: str, port: int) -> None:
         info = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV)[0]
@@ -29,6 +33,27 @@ class Server:
         self.address: Any = info[4]
         self.text = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self.suspect_until = 0.0
+        self._plain_until = 0.0
+        self._opt_seen = -SURE
+
+    def is_asked_plainly(self, now: float) -> bool:
+        """Whether queries to it go without OPT for the time being."""
+        return now < self._plain_until
+
+    def knows_opt(self, now: float) -> bool:
+        """Whether it has answered with OPT lately: what looks otherwise is then about one question, not about the server."""
+        return now - self._opt_seen < SURE
+
+    def answered(self, packet: bytes, now: float, *, edns: bool, instead: bool) -> None:
+        """A good answer came, to a query with OPT or without, the latter perhaps `instead` of one with it.
+
+        Only that proves what the server understands: an error alone may be forged, or be the doing of one name.
+        """
+        self.suspect_until = 0.0
+        if edns and now - self._opt_seen >= LOOK_AGAIN and opt_flags(packet) is not None:
+            self._opt_seen = now
+        elif instead and not self.knows_opt(now):
+            self._plain_until = now + PLAIN
 
 
 class Nameservers:

@@ -23,9 +23,14 @@ FIXED = Struct("!HHIH")  # type, class, TTL, length of the data
 SOA_MINIMUM = Struct("!I")
 PREFERENCE = Struct("!H")
 
+FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED = 1, 2, 3, 4, 5
+ERRORS = (FORMERR, SERVFAIL, NOTIMP, REFUSED)
+BADVERS = 1  # the upper eight bits of response code 16, in the OPT record (RFC 6891 6.1.3)
+
 # Version 0, no flags, 1232 octets: fits every path without fragments (RFC 6891, RFC 9715).
 EDNS = b"\0\0\x29\x04\xd0\0\0\0\0\0\0"
 QUERY_HEADER = b"\x01\0\0\1\0\0\0\0\0\1"  # recursion desired, one question, one additional record
+PLAIN_HEADER = b"\x01\0\0\1\0\0\0\0\0\0"  # the same without OPT: at most 512 octets come back over UDP
 
 # Printable ASCII but for the wildcard and the backslash, which every text form of a name reads differently.
 ASKABLE = bytes(set(range(0x21, 0x7F)) - set(b".*\\"))
@@ -62,9 +67,9 @@ def encode_question(key: Key) -> bytes | None:
     return b"%b\0\0%c\0\1" % (bytes(wire), TYPES[rdtype])
 
 
-def encode_query(identifier: bytes, question: bytes) -> bytes:
+def encode_query(identifier: bytes, question: bytes, *, edns: bool = True) -> bytes:
     """The query packet; `identifier` is two octets."""
-    return b"%b%b%b%b" % (identifier, QUERY_HEADER, question, EDNS)
+    return b"%b%b%b%b" % (identifier, QUERY_HEADER, question, EDNS) if edns else b"%b%b%b" % (identifier, PLAIN_HEADER, question)
 
 
 def is_answer_to(packet: bytes, identifier: bytes, question: bytes) -> bool:
@@ -74,10 +79,47 @@ def is_answer_to(packet: bytes, identifier: bytes, question: bytes) -> bool:
     """
     if len(packet) < 12 or packet[:2] != identifier or packet[2] & 0xF8 != 0x80:
         return False
-    count = packet[4:6]
-    if count == b"\0\1":
-        return packet.startswith(question, 12) or packet[12 : 12 + len(question)].lower() == question
-    return count == b"\0\0" and len(packet) == 12 and packet[3] & 0x0F in (1, 2, 4, 5)
+    if packet[4:6] == b"\0\1" and (packet.startswith(question, 12) or packet[12 : 12 + len(question)].lower() == question):
+        return True
+    return _is_bare_error(packet)
+
+
+def _is_bare_error(packet: bytes) -> bool:
+    """A header alone, whatever it counts, or with nothing behind it but OPT."""
+    rcode = packet[3] & 0x0F
+    if len(packet) == 12:
+        return rcode in ERRORS
+    only_opt = packet[4:12] == b"\0\0\0\0\0\0\0\1" and packet[12:15] == b"\0\0\x29"
+    return only_opt and (rcode in ERRORS or packet[17:18] == b"\1")
+
+
+def opt_flags(packet: bytes) -> int | None:
+    """The 32 bits of the OPT record where others have their TTL (RFC 6891 6.1.3); None without a readable one."""
+    _, questions, *counts = HEADER.unpack_from(packet)[1:]
+    try:
+        at = 12
+        for _ in range(min(questions, 2)):
+            at = read_name(packet, at)[1] + 4
+        for _ in range(min(sum(counts), 2 * RECORD_LIMIT)):
+            at = read_name(packet, at)[1]
+            number, _, ttl, length = FIXED.unpack_from(packet, at)
+            if number == OPT:
+                return int(ttl)
+            at += 10 + length
+    except (IndexError, Malformed, struct.error):
+        pass
+    return None
+
+
+def denies_opt(packet: bytes, *, known: bool) -> bool:
+    """Whether an error may mean that the server does not understand our OPT (RFC 6891 6.1.3, 6.2.2, 7).
+
+    `known`: it has answered with OPT lately. Then a SERVFAIL without OPT is no such sign; some of the old servers give one.
+    """
+    rcode = packet[3] & 0x0F
+    if rcode == SERVFAIL:
+        return not known and opt_flags(packet) is None
+    return rcode in (FORMERR, NOTIMP) or (opt_flags(packet) or 0) >> 24 == BADVERS
 
 
 def is_truncated(packet: bytes) -> bool:
@@ -88,7 +130,7 @@ def is_truncated(packet: bytes) -> bool:
 def read_answer(packet: bytes, question: bytes, rdtype: str) -> Answer:
     """What the packet, known to answer the question, says about it. Raises Malformed or Refused."""
     rcode = packet[3] & 0x0F
-    if rcode not in (0, 3) or packet[4:6] != b"\0\1":
+    if rcode not in (0, NXDOMAIN) or packet[4:6] != b"\0\1":
         raise Refused(f"response code {rcode}")
     try:
         return _read(packet, question, rdtype, rcode)
@@ -148,7 +190,7 @@ def _conclude(
         return Answer(failure=NoData, reason="no usable record", ttl=life, hops=hops)
     soa, referral = _read_rest(packet, rest)
     absence = min(life, soa or 0)  # without SOA not to be kept (RFC 2308 5)
-    if rcode == 3:
+    if rcode == NXDOMAIN:
         return Answer(failure=NoSuchName, reason="no such name", ttl=absence, hops=hops)
     if hops and soa is None:
         return Answer(alias=to_text(name), ttl=life, hops=hops)
