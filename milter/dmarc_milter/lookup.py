@@ -16,6 +16,10 @@ class NoSuchName(NoAnswer):
     """NXDOMAIN: the name does not exist, nor anything below it (RFC 8020)."""
 
 
+class NoSuchTarget(NoSuchName):
+    """NXDOMAIN behind an alias: the name asked for exists, being one; what its CNAMEs lead to does not (RFC 2308 2.1, RFC 6604 3)."""
+
+
 class NoData(NoAnswer):
     """The name exists (or is an empty non-terminal) and has no record of this type."""
 

@@ -197,6 +197,8 @@ NP = "v=DMARC1; p=quarantine; sp=none; np=reject"
         ("sub.legit.example", NP, {}, "reject", "np"),
         ("sub.legit.example", NP, UNDER, "none", "sp"),
         ("sub.legit.example", NP, {"sub.legit.example": {"TXT": ["x"]}}, "none", "sp"),
+        ("sub.legit.example", NP, {"sub.legit.example": {"CNAME": ["gone.example"]}}, "none", "sp"),
+        ("sub.legit.example", "v=DMARC1; p=reject; np=none", {"sub.legit.example": {"CNAME": ["gone.example"]}}, "reject", "p"),
         ("sub.legit.example", "v=DMARC1; p=reject; np=none", {}, "none", "np"),
         ("sub.legit.example", "v=DMARC1; p=reject; np=none", EXISTS, "reject", "p"),
         ("sub.legit.example", "v=DMARC1; sp=reject; rua=mailto:a@legit.example", {}, "none", "p"),
@@ -206,7 +208,10 @@ NP = "v=DMARC1; p=quarantine; sp=none; np=reject"
     ],
 )
 def test_which_policy_applies(options: DmarcOptions, author: str, record: str, others: Others, policy: str, tag: str) -> None:
-    """RFC 9989 4.7, 4.10.1: p at the name itself; below it np if it does not exist (NXDOMAIN only: G.6, DMR-10), else sp, else p."""
+    """RFC 9989 4.7, 4.10.1: p at the name itself; below it np if it does not exist (NXDOMAIN only: G.6, DMR-10), else sp, else p.
+
+    An alias exists whatever becomes of its target (RFC 6604 3, RFC 8020 2).
+    """
     outcome = judge(author, zone({"legit.example": record}, others=others), options=options)
     assert (outcome.policy, outcome.policy_tag) == (Policy(policy), tag)
     assert outcome.status is FAIL

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from dmarc_milter.edge.resolver import DnsResolver, MessageResolver
-from dmarc_milter.lookup import LimitExceeded, LookupFailed, NoAnswer, NoData, NoSuchName, Question, Resolver, TimeExceeded
+from dmarc_milter.lookup import LimitExceeded, LookupFailed, NoAnswer, NoData, NoSuchName, NoSuchTarget, Question, Resolver, TimeExceeded
 from fakes.dns_server import DnsServer
 
 SHORT = 0.4  # seconds; the look-up time-out where a test waits for it
@@ -92,6 +92,11 @@ RECORDS = {
     "below.ent.example": {"A": ["192.0.2.9"]},
     "*.wild.example": {"TXT": ["any"]},
     "to-nothing.example": {"CNAME": "nothing.invalid"},
+    "alone-to-nothing.example": {"CNAME": "nothing.invalid", "follow": False},
+    "twice-to-nothing.example": {"CNAME": "alone-to-nothing.example", "follow": False},
+    "tree.example": {"DNAME": "other.example"},
+    "old-tree.example": {"DNAME": "other.example", "synthesise": False},
+    "leaf.other.example": {"TXT": ["leaf"]},
 }
 
 
@@ -109,6 +114,8 @@ RECORDS = {
         ("odd-mx.example", "MX", ((20, "good.example.org"),)),
         ("alias.example", "A", ("192.0.2.1", "192.0.2.2")),
         ("alone.example", "TXT", (b"v=spf1 -all", b"v=DKIM1; k=rsa")),
+        ("leaf.tree.example", "TXT", (b"leaf",)),
+        ("leaf.old-tree.example", "TXT", (b"leaf",)),
         ("x.y.wild.example", "TXT", (b"any",)),
     ],
 )
@@ -127,17 +134,33 @@ def test_records_come_in_the_form_that_the_core_reads(
         ("example.org", "PTR", NoData),
         ("ent.example", "A", NoData),
         ("x.ent.example", "A", NoSuchName),
-        ("to-nothing.example", "TXT", NoSuchName),
+        ("to-nothing.example", "TXT", NoSuchTarget),
+        ("alone-to-nothing.example", "A", NoSuchTarget),
+        ("twice-to-nothing.example", "A", NoSuchTarget),
+        ("nothing.tree.example", "A", NoSuchTarget),
+        ("nothing.old-tree.example", "A", NoSuchTarget),
         ("alias.example", "PTR", NoData),
         ("alone.example", "PTR", NoData),
         ("only-odd-mx.example", "MX", NoData),
     ],
 )
 def test_absence_says_whether_the_name_exists(dns: DnsServer, source: DnsResolver, name: str, rdtype: str, failure: type[NoAnswer]) -> None:
-    """np= depends on it (RFC 9989 4.7); an empty non-terminal exists (RFC 8020)."""
+    """np= depends on it (RFC 9989 4.7); an empty non-terminal exists (RFC 8020), an alias too (RFC 6604), DNAME's ones included."""
     dns.replace(RECORDS)
-    with pytest.raises(failure):
-        ask_any(source.for_message(), name, rdtype)
+    for _ in ("asked", "remembered"):
+        with pytest.raises(NoAnswer) as raised:
+            ask_any(source.for_message(), name, rdtype)
+        assert type(raised.value) is failure
+
+
+def test_the_target_of_an_alias_does_not_exist_by_itself(dns: DnsServer, source: DnsResolver) -> None:
+    """One answer serves both names of a message; each is told apart."""
+    dns.replace(RECORDS)
+    resolver = source.for_message()
+    for name, failure in (("alone-to-nothing.example", NoSuchTarget), ("nothing.invalid", NoSuchName)):
+        with pytest.raises(NoSuchName) as raised:
+            resolver.addresses(name, "A")
+        assert type(raised.value) is failure, name
 
 
 @pytest.mark.parametrize(

@@ -161,6 +161,10 @@ class Zone:
         name, delay = question.name, 0.0
         for _ in range(CHAIN_LIMIT):
             spec = self.find(name)
+            if spec is None and (below := self._renamed(name)) is not None:
+                found, name = below
+                records += found
+                continue
             if spec is None:
                 return Answer("", 3, tuple(records), self.soa(name, {}), delay)
             delay += float(spec.get("delay", 0))
@@ -181,6 +185,17 @@ class Zone:
             found = [pack_record(name, question.rdtype, ttl, pack_data(question.rdtype, value)) for value in values]
             return Answer("", 0, (*records, *found), b"" if found else self.soa(name, spec), delay)
         return Answer("", 0, tuple(records), b"", delay)
+
+    def _renamed(self, name: str) -> tuple[list[bytes], str] | None:
+        """The DNAME above a name with the CNAME that it makes, unless its spec says `"synthesise": False` (RFC 6672 3.1)."""
+        for parent in ancestors(name):
+            if "DNAME" in (spec := self.names.get(parent, {})):
+                target = name.removesuffix(parent) + str(spec["DNAME"])
+                found = [pack_record(parent, "DNAME", self.ttl, pack_name(str(spec["DNAME"])))]
+                if spec.get("synthesise", True):
+                    found.append(pack_record(name, "CNAME", self.ttl, pack_name(target)))
+                return found, target
+        return None
 
     def soa(self, name: str, spec: Spec) -> bytes:
         """The SOA record for the authority section of a negative answer (RFC 2308)."""

@@ -20,7 +20,7 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from dmarc_milter.lookup import LimitExceeded, LookupFailed, NoData, NoSuchName, Question, RdataType, Resolver, TimeExceeded
+from dmarc_milter.lookup import LimitExceeded, LookupFailed, NoData, NoSuchName, NoSuchTarget, Question, RdataType, Resolver, TimeExceeded
 
 Records = Mapping[str, Mapping[str, Sequence[Any]]]
 
@@ -130,7 +130,10 @@ class Zone:
             raise LookupFailed(f"{name}/{rdtype}", name=name)
         if hops > 8:
             raise LookupFailed("CNAME loop", name=name)
-        types = self._node(name)
+        try:
+            types = self._node(name)
+        except NoSuchName:
+            raise NoSuchTarget(name) if hops else NoSuchName(name) from None
         if values := types.get(rdtype):
             return values
         if targets := types.get("CNAME"):

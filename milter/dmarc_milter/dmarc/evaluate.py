@@ -13,7 +13,7 @@ from dmarc_milter.dmarc.discovery import Discovery, DmarcOptions, PublicSuffixes
 from dmarc_milter.dmarc.record import AlignmentMode, Policy, Record
 from dmarc_milter.dmarc.result import DmarcResult, DmarcStatus, DomainOutcome, Identifier, PolicyPublished
 from dmarc_milter.domain import Domain
-from dmarc_milter.lookup import Kept, LimitExceeded, LookupFailed, NoData, NoSuchName, Resolver, derive
+from dmarc_milter.lookup import Kept, LimitExceeded, LookupFailed, NoData, NoSuchName, NoSuchTarget, Resolver, derive
 from dmarc_milter.spf import SpfResult, SpfStatus
 
 __all__ = ["DmarcOptions", "PublicSuffixes", "evaluate", "published"]
@@ -144,6 +144,8 @@ def _policy(published: PolicyPublished, author_domain: Domain, resolver: Resolve
         return below, tag, why
     try:
         resolver.addresses(author_domain.name, "A")
+    except NoSuchTarget:  # the author domain is an alias and so exists; the response code is its target's (RFC 6604 3, RFC 8020 2)
+        return below, tag, why
     except NoSuchName:  # RFC 9989 3.2.13: non-existent is NXDOMAIN, not the mere lack of addresses
         return record.np, "np", "the author domain does not exist"
     except NoData:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from dmarc_milter.lookup import LookupFailed, NoData, NoSuchName
+from dmarc_milter.lookup import LookupFailed, NoData, NoSuchName, NoSuchTarget
 
 TYPES: Mapping[str, int] = {"A": 1, "PTR": 12, "MX": 15, "TXT": 16, "AAAA": 28}
 Key = tuple[str, str]
@@ -45,9 +45,10 @@ class Answer:
         self.size = OVERHEAD + len(alias) + sum(64 + (len(record) if isinstance(record, bytes | str) else 128) for record in records)
         self.used = False
 
-    def until(self, expires: float) -> Answer:
-        """The same answer with another expiry, as one of several that make up a whole."""
-        copy = Answer(self.records, failure=self.failure, reason=self.reason, ttl=self.ttl, alias=self.alias, hops=self.hops)
+    def until(self, expires: float, hops: int) -> Answer:
+        """The same answer with another expiry, as the last of several that make up a whole; `hops` CNAMEs led here."""
+        failure = NoSuchTarget if hops and self.failure is NoSuchName else self.failure
+        copy = Answer(self.records, failure=failure, reason=self.reason, ttl=self.ttl, alias=self.alias, hops=hops)
         copy.expires = expires
         return copy
 

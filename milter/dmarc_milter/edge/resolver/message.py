@@ -164,8 +164,8 @@ class MessageResolver(Remembers):
             hops, expires = hops + answer.hops, min(expires, answer.expires)
         if hops > HOP_LIMIT:
             answer = failed("too many aliases")
-        if answer.expires != expires:
-            answer = answer.until(expires)
+        if (answer.hops, answer.expires) != (hops, expires):
+            answer = answer.until(expires, hops)
         return self._progress.given.setdefault(key, answer)
 
     def _fetch(self, key: Key) -> Answer:

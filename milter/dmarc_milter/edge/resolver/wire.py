@@ -9,12 +9,12 @@ import struct
 from collections.abc import Callable, Mapping
 from socket import AF_INET, AF_INET6, inet_ntop
 from struct import Struct
-from typing import Any
+from typing import Any, NamedTuple
 
 from dmarc_milter.edge.resolver.answer import TYPES, Answer, Key
-from dmarc_milter.lookup import NoData, NoSuchName
+from dmarc_milter.lookup import NoData, NoSuchName, NoSuchTarget
 
-CNAME, NS, SOA, OPT = 5, 2, 6, 41
+CNAME, NS, SOA, OPT, DNAME = 5, 2, 6, 41, 39
 HOP_LIMIT = 16  # CNAMEs followed for one question, as most resolvers do
 RECORD_LIMIT = 512  # records of one answer; a resolver hands on thousands over TCP, and no honest name has them
 POINTER_LIMIT = 16  # compression pointers in one name; servers use one, rarely two
@@ -146,6 +146,7 @@ def _read(packet: bytes, question: bytes, rdtype: str, rcode: int) -> Answer:
     read_data = READERS[wanted]
     owned: dict[bytes, list[tuple[int, Any]]] = {}
     aliases: dict[bytes, tuple[int, bytes]] = {}
+    subtrees: dict[bytes, tuple[int, bytes]] = {}
     at = 12 + len(question)
     own = question[:-4]
     for _ in range(answers):
@@ -161,20 +162,43 @@ def _read(packet: bytes, question: bytes, rdtype: str, rcode: int) -> Answer:
             owned.setdefault(owner, []).append((ttl, read_data(packet, at, length)))
         elif rdclass == 1 and number == CNAME:
             aliases.setdefault(owner, (ttl, read_name(packet, at)[0]))
+        elif rdclass == 1 and number == DNAME:
+            subtrees.setdefault(owner, (ttl, read_name(packet, at)[0]))
         at += length
-    return _conclude(packet, (at, authorities, additional), rcode, (own, owned, aliases))
+    return _conclude(packet, (at, authorities, additional), rcode, (own, owned, _Aliases(aliases, subtrees)))
+
+
+class _Aliases(NamedTuple):
+    """CNAMEs and DNAMEs of an answer: owner -> TTL and target, wire names."""
+
+    names: dict[bytes, tuple[int, bytes]]
+    subtrees: dict[bytes, tuple[int, bytes]]
+
+    def of(self, name: bytes) -> tuple[int, bytes] | None:
+        """What a name is an alias of. A DNAME makes the CNAME that some servers leave to the asker (RFC 6672 3.1)."""
+        found = self.names.get(name)
+        if found is not None or not self.subtrees:
+            return found
+        at = 0
+        while length := name[at]:
+            at += 1 + length
+            if (subtree := self.subtrees.get(name[at:])) is not None:
+                if at + len(subtree[1]) > 255:
+                    raise Malformed("a name over 255 octets")
+                return subtree[0], name[:at] + subtree[1]
+        return None
 
 
 def _conclude(
     packet: bytes,
     rest: tuple[int, int, int],
     rcode: int,
-    found: tuple[bytes, dict[bytes, list[tuple[int, Any]]], dict[bytes, tuple[int, bytes]]],
+    found: tuple[bytes, dict[bytes, list[tuple[int, Any]]], _Aliases],
 ) -> Answer:
     name, owned, aliases = found
     hops, life = 0, 0x7FFFFFFF
-    while name not in owned and name in aliases:
-        ttl, name = aliases[name]
+    while name not in owned and (alias := aliases.of(name)) is not None:
+        ttl, name = alias
         life, hops = min(life, lifetime(ttl)), hops + 1
         if hops > HOP_LIMIT:
             raise Malformed("too many aliases")
@@ -190,8 +214,9 @@ def _conclude(
         return Answer(failure=NoData, reason="no usable record", ttl=life, hops=hops)
     soa, referral = _read_rest(packet, rest)
     absence = min(life, soa or 0)  # without SOA not to be kept (RFC 2308 5)
-    if rcode == NXDOMAIN:
-        return Answer(failure=NoSuchName, reason="no such name", ttl=absence, hops=hops)
+    if rcode == NXDOMAIN:  # it is the last name of a chain that does not exist (RFC 6604 3)
+        reason = "an alias of a name that does not exist" if hops else "no such name"
+        return Answer(failure=NoSuchTarget if hops else NoSuchName, reason=reason, ttl=absence, hops=hops)
     if hops and soa is None:
         return Answer(alias=to_text(name), ttl=life, hops=hops)
     if referral and soa is None:
