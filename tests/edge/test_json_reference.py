@@ -25,7 +25,7 @@ from fakes.evaluations import evaluation
 from fakes.stores import spool_row
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "json.md").read_text()
-COUNTS = {"dmarc", "disposition", "would_be", "reports", "removed", "rows", "policy"}
+COUNTS = {"dmarc", "disposition", "would_be", "reports", "removed", "rows", "policy", "skipped"}
 """Objects whose keys are words of their own: states, tables, tags."""
 ZONE: dict[str, dict[str, Any]] = {"_dmarc.legit.example": {"TXT": ["v=DMARC1; p=reject; rua=mailto:agg@legit.example"]}}
 Ask = Callable[..., list[Any]]
@@ -97,6 +97,11 @@ def test_every_key_of_check_is_documented(ask: Ask, tmp_path: Path) -> None:
     for letter in ("From: <a@legit.example>\n\nHello\n", "Authentication-Results: x.example; none\nFrom: <a@none.example>\n\nHello\n"):
         (tmp_path / "letter").write_text(letter)
         assert keys(ask("check", str(tmp_path / "letter"), "--ip", "192.0.2.66")) - named("check") == set()
+
+
+def test_every_key_of_check_from_is_documented(ask: Ask, tmp_path: Path) -> None:
+    (tmp_path / "1.eml").write_text("Subject: no author\n\nHello\n")
+    assert keys(ask("check", "--from", str(tmp_path))) - named("check --from") == set()
 
 
 @pytest.mark.parametrize("struct", [Facts, Outcome, Published, SpfFact, DkimFact, ArcFact, Reason, Uri])

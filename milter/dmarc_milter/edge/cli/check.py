@@ -1,4 +1,7 @@
-"""`dmarc-milter check MESSAGE --ip IP`: the same evaluation as at SMTP time, for a message in a file, each step explained."""
+"""`dmarc-milter check MESSAGE --ip IP`: the same evaluation as at SMTP time, for a message in a file, each step explained.
+
+`check --from FOLDER|MBOX` is the other half: what is wrong with the From fields of stored mail, without DNS.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from dmarc_milter.dkim import BodyHasher
 from dmarc_milter.dmarc.result import DmarcStatus
 from dmarc_milter.domain import Domain
 from dmarc_milter.edge.assemble import session_options
-from dmarc_milter.edge.cli import FINE, LATER, NO, USAGE, add_config
+from dmarc_milter.edge.cli import FINE, LATER, NO, USAGE, add_config, from_survey
 from dmarc_milter.edge.cli.terminal import print_json
 from dmarc_milter.edge.collect import Collector
 from dmarc_milter.edge.config import DEFAULT_PATH, Config, load
@@ -38,11 +41,20 @@ from dmarc_milter.spf import check as check_spf
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
-    parser.add_argument("message", type=Path, metavar="MESSAGE", help="a message file (RFC 5322, one message; - is standard input)")
-    parser.add_argument("--ip", required=True, type=_ip, help="the SMTP client's address")
+    parser.add_argument(
+        "message", type=Path, nargs="?", metavar="MESSAGE", help="a message file (RFC 5322, one message; - is standard input)"
+    )
+    parser.add_argument("--ip", type=_ip, help="the SMTP client's address")
     parser.add_argument("--helo", default="", help="what it said in EHLO")
     parser.add_argument("--mail-from", default="", metavar="ADDRESS", help='the envelope sender; "" or <> (the default) is the null sender')
     parser.add_argument("--rcpt-to", action="append", default=[], metavar="ADDRESS", help="a recipient (may be repeated)")
+    parser.add_argument(
+        "--from",
+        type=Path,
+        dest="stored",
+        metavar="FOLDER|MBOX",
+        help="instead of one message: how many From fields of this maildir, folder of .eml files or mbox are malformed, and how",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object instead of sentences")
 
 
@@ -55,6 +67,15 @@ def _ip(text: str) -> message.IPAddress:
 
 def run(arguments: argparse.Namespace) -> int:
     """0 when the message would be accepted unmarked, 1 when it would be refused or quarantined, 75 when the DNS left it open."""
+    if arguments.stored is not None and arguments.message is None:
+        return from_survey.run(arguments.stored, as_json=arguments.json)
+    if arguments.stored is not None or arguments.message is None or arguments.ip is None:
+        print("dmarc-milter: check takes MESSAGE and --ip IP, or --from FOLDER|MBOX alone", file=sys.stderr)
+        return USAGE
+    return _evaluated(arguments)
+
+
+def _evaluated(arguments: argparse.Namespace) -> int:
     config = load(arguments.config) if arguments.config.exists() or arguments.config != DEFAULT_PATH else Config()
     try:
         raw = sys.stdin.buffer.read() if str(arguments.message) == "-" else arguments.message.read_bytes()
