@@ -104,6 +104,30 @@ def test_a_resolver_that_does_not_answer_is_an_error(check: Check) -> None:
     assert levels(found, "dns") == {"error"}
 
 
+def test_a_resolver_that_denies_everything_is_not_usable(check: Check, dns: DnsServer) -> None:
+    """It answers, and what it says is of no use."""
+    dns.behaviour = "nxdomain"
+    try:
+        code, found = check()
+    finally:
+        dns.behaviour = ""
+    assert code == 1
+    (text,) = (text for _, what, text in found if what == "dns")
+    assert "not usable" in text
+    assert "answering" not in text
+
+
+def test_a_resolver_that_makes_names_up_is_warned_about(check: Check, dns: DnsServer) -> None:
+    """Address pages in the place of NXDOMAIN."""
+    dns.put("*.com", {"A": ["198.51.100.1"]})
+    try:
+        code, found = check()
+    finally:
+        dns.remove("*.com")
+    assert code == 0
+    assert levels(found, "dns") == {"warning", "ok"}
+
+
 def test_a_socket_of_another_program_is_an_error_and_our_own_is_not(check: Check, tmp_path: Path, dns: DnsServer) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         other.settimeout(20)

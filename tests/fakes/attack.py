@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
+from dmarc_milter.edge.dns_probe import NOBODY, TLD
 from fakes import strict_authres
 from fakes.daemon import Daemon
 from fakes.dns_server import DnsServer, Spec
@@ -360,8 +361,9 @@ class Stage:
         self.script(case.zone, case.behaviour)
         with Prober(place) as prober:
             heard = place.send(case.mail)
-        own = ("_dmarc.test", "example.org")  # the probing messages', and the daemon's question at its start
-        asked = [name for name, _ in self.dns.queries if name not in own and not name.endswith("probe.test")]
+        own = ("_dmarc.test", TLD)  # the probing messages', and the daemon's questions at its start
+        theirs = (name for name, _ in self.dns.queries if not name.startswith(NOBODY[:12]))
+        asked = [name for name in theirs if name not in own and not name.endswith("probe.test")]
         heard.queries = len(asked)
         return heard, prober.longest
 

@@ -36,7 +36,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple, Self
 
-from fakes.dns_server_zone import BAD_VERSION, Answer, BadQuery, Question, Spec, Zone, pack_response, parse_query
+from fakes.dns_server_zone import BAD_VERSION, IGNORED, WITHOUT_EDNS, Answer, BadQuery, Question, Spec, Zone, pack_response, parse_query
 
 COUNTER = "count.dns-server.invalid"
 CACHE_LIMIT = 50_000
@@ -229,6 +229,9 @@ class DnsServer:
     def _find(self, question: Question) -> Answer:
         if question.name == COUNTER:
             return Zone({COUNTER: {"TXT": [str(self.answered)], "ttl": 0}}).answer(question)
+        if self._behaviour.startswith(WITHOUT_EDNS) and (not question.edns or self._behaviour == IGNORED):
+            found = self.zone.answer(question._replace(edns=False, size=512))
+            return found._replace(opt=b"") if question.edns else found
         if self._behaviour:
             spec = {**(self.zone.find(question.name) or {}), "behaviour": self._behaviour}
             return Zone({question.name: spec}).answer(question)

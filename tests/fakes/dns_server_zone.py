@@ -12,6 +12,7 @@ NAMES = {number: name for name, number in TYPES.items()}
 RCODES = {"formerr": 1, "servfail": 2, "nxdomain": 3, "notimp": 4, "refused": 5, "yxdomain": 6}
 WITHOUT_EDNS = "no_edns_"
 """A server that does not know OPT: what such a behaviour's second half says happens to queries with it, others are answered."""
+IGNORED = WITHOUT_EDNS + "ignored"
 GOOD_OPT = b"\0\0\x29\x04\xd0\0\0\0\0\0\0"
 BAD_VERSION = b"\0\0\x29\x04\xd0\1\0\0\0\0\0"
 """Response code 16 (RFC 6891 6.1.3)."""
@@ -121,6 +122,8 @@ class Zone:
         self.soa_minimum = 60
         self.soa_ttl = 60
         self.ttl = 300
+        self.knows_tlds = True
+        """Every top-level domain that is not scripted has name servers, as in the world."""
         self.names: dict[str, dict[str, Any]] = {}
         self._parents: dict[str, int] = {}
         for name, spec in (names or {}).items():
@@ -161,6 +164,9 @@ class Zone:
         name, delay = question.name, 0.0
         for _ in range(CHAIN_LIMIT):
             spec = self.find(name)
+            if question.rdtype == "NS" and "." not in name and self.knows_tlds and not {"NS", "behaviour"} & set(spec or ()):
+                records.append(pack_record(name, "NS", self.ttl, pack_name(f"a.nic.{name}")))
+                return Answer("", 0, tuple(records), b"", delay)
             if spec is None and (below := self._renamed(name)) is not None:
                 found, name = below
                 records += found
@@ -169,7 +175,7 @@ class Zone:
                 return Answer("", 3, tuple(records), self.soa(name, {}), delay)
             delay += float(spec.get("delay", 0))
             behaviour = self._behaviour(spec, question)
-            if behaviour == WITHOUT_EDNS + "ignored":
+            if behaviour == IGNORED:
                 return self.answer(question._replace(edns=False, size=512))._replace(opt=b"")
             if behaviour:
                 return self._misbehave(behaviour, name, spec, (records, delay))

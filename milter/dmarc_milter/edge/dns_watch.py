@@ -1,6 +1,6 @@
-"""Whether name servers answer at all: asked where no mail has shown it soon after the start, and again where look-ups fail.
+"""Whether name servers can be used: asked soon after the start, again where look-ups fail, and once an hour.
 
-Never in mail's way: the question is a process of its own, and a daemon whose mail gets answers asks nothing beside it.
+Never in mail's way: the question is a process of its own. Mail does not answer it: a resolver that denies everything fails nothing.
 """
 
 from __future__ import annotations
@@ -14,30 +14,32 @@ from typing import Protocol
 
 from dmarc_milter.edge.board import Board
 from dmarc_milter.edge.config import Config
+from dmarc_milter.edge.dns_probe import Health, probe
+from dmarc_milter.edge.dns_probe import servers as servers_of
 from dmarc_milter.edge.log import Log
 from dmarc_milter.edge.metrics import INDEX, Meter
 from dmarc_milter.edge.offshoot import leave_supervisor
-from dmarc_milter.edge.resolver import RESOLV_CONF, DnsResolver
-from dmarc_milter.edge.resolver.servers import read_resolv_conf
-from dmarc_milter.lookup import LookupFailed, NoAnswer
+from dmarc_milter.edge.resolver import RESOLV_CONF
 
-PROBE = "example.org"
-"""A name that is there for such uses (RFC 2606); any answer will do, "there is no such name" too."""
-FIRST = 10.0
-"""Seconds after the start or a reload before the question is asked, unless look-ups of messages have been answered by then."""
+FIRST = 5.0
+"""Seconds after the start before the question is asked: a host that starts may have no network yet."""
 EVERY = 60.0
-"""Seconds between questions while there is no answer, and between looks at how the workers' own look-ups fare."""
+"""Seconds between questions while they find fault, and between looks at how the workers' own look-ups fare."""
+CALM = 3600.0
+"""Seconds between questions where all is well."""
+PIPE = 2000
+"""Octets that an asking process may say."""
 SLACK = 5.0
 """Seconds beyond [dns] timeout after which the asking process is given up."""
 
-Ask = Callable[[Config], str]
-"""Asks once: why no name server answers, one line, or "". May take [dns] timeout seconds."""
+Ask = Callable[[Config], Health]
+"""Asks once. May take [dns] timeout seconds and one more."""
 
 
 class Asking(Protocol):
     """A question under way in a process of its own: the supervisor never waits, and has no threads."""
 
-    def poll(self, now: float) -> str | None:
+    def poll(self, now: float) -> Health | None:
         """What `Ask` found out; None while it has not ended. `now` is time.monotonic()."""
         ...
 
@@ -58,19 +60,19 @@ class DnsWatch:
         self._meter = Meter(board.own)
         self._config: Config | None = None
         self._asking: Asking | None = None
-        self._next = 0.0
+        self._next = self._asked = 0.0
         self._new = False
-        """A configuration that has been served with for less than FIRST seconds."""
-        self._failures = self._answers = 0
+        """A configuration for which the question was not asked yet."""
+        self._failures = 0
         self._down = False
-        self._told = False
+        self._told = Health()
 
     def look(self, config: Config) -> None:
         """The daemon serves with this configuration from now on; what is still wrong with it will be said again."""
         if config is self._config:
             return
         self.stop()
-        self._config, self._new, self._told = config, True, False
+        self._config, self._new, self._told = config, True, Health()
         self._next = 0.0
 
     def tend(self, now: float, log: Log) -> None:
@@ -78,18 +80,18 @@ class DnsWatch:
         if self._config is None:
             return
         if self._asking is not None:
-            problem = self._asking.poll(now)
-            if problem is not None:
+            health = self._asking.poll(now)
+            if health is not None:
                 self._asking = None
-                self._heard(problem, self._config, log)
+                self._heard(health, self._config, log)
         elif self._next == 0.0 and not self._down:
-            self._next, (self._failures, self._answers) = now + FIRST, self._counts()
+            self._next, self._failures = now + FIRST, self._failed()
         elif now >= self._next:
-            failures, answers = self._counts()
-            unknown = self._new and answers == self._answers
-            wanted = self._down or unknown or failures > self._failures
+            failures = self._failed()
+            wanted = self._down or self._new or failures > self._failures or now >= self._asked + CALM
             self._next, self._new, self._failures = now + EVERY, False, failures
             if wanted:
+                self._asked = now
                 with contextlib.suppress(OSError):  # no process to be had: the next time
                     self._asking = self._start(self._config)
 
@@ -103,20 +105,19 @@ class DnsWatch:
         if self._asking is not None:
             self._asking.disown()
 
-    def _counts(self) -> tuple[int, int]:
-        """Questions without and with an answer, of all workers that ever lived."""
-        slots = [self._board.slot(number).counters for number in range(self._board.slots)]
-        asked, failed = (sum(counters[INDEX[name]] for counters in slots) for name in ("dns_queries", "dns_failures"))
-        return failed, max(0, asked - failed)
+    def _failed(self) -> int:
+        """Questions without an answer, of all workers that ever lived."""
+        return sum(self._board.slot(number).counters[INDEX["dns_failures"]] for number in range(self._board.slots))
 
-    def _heard(self, problem: str, config: Config, log: Log) -> None:
-        if problem and not self._told:
-            log.warning("dns", servers=servers(config), failure=problem, text=_advice(config))
-            self._told = True
-        elif not problem and self._down:
-            log.info("dns", servers=servers(config), text="name servers answer again")
-            self._told = False
-        self._down = bool(problem)
+    def _heard(self, health: Health, config: Config, log: Log) -> None:
+        if health.problem and not self._told.problem:
+            log.warning("dns", servers=servers(config), failure=health.problem, text=_advice(config))
+        elif not health.problem and self._down:
+            log.info("dns", servers=servers(config), text="name servers can be used again")
+        if health.doubt and not self._told.doubt:
+            log.warning("dns", servers=servers(config), failure=health.doubt, text=_doubts(config))
+        self._told = Health(health.problem, health.doubt or self._told.doubt)
+        self._down = bool(health.problem)
         self._meter.set("dns_down", self._down)
 
 
@@ -124,30 +125,27 @@ def servers(config: Config) -> str:
     """The name servers that are asked, for people."""
     if config.dns.nameservers:
         return ", ".join(config.dns.nameservers)
-    found = ", ".join(each.text for each in read_resolv_conf(RESOLV_CONF))
-    return f"{found or 'none'} ({RESOLV_CONF})"
+    return f"{', '.join(servers_of(config)) or 'none'} ({RESOLV_CONF})"
 
 
 def _advice(config: Config) -> str:
     meanwhile = (
         "delivered with dmarc=temperror, unchecked" if config.dmarc.on_temperror == "accept" else "answered 451 where a policy may apply"
     )
-    where = "[dns] nameservers" if config.dns.nameservers else f"{RESOLV_CONF} (or set [dns] nameservers)"
-    return f"no name server answers; meanwhile mail is {meanwhile}. Check {where} and the firewall; asked again every {EVERY:g} s"
+    return (
+        f"no name server can be used; meanwhile mail is {meanwhile}. Check {_where(config)} and the firewall; asked again every {EVERY:g} s"
+    )
 
 
-def ask(config: Config) -> str:
-    """One small question to the configured name servers, as messages ask theirs."""
-    dns = DnsResolver(config.dns.nameservers, timeout=config.dns.timeout)
-    try:
-        dns.for_message(config.dns.timeout + 1).addresses(PROBE, "A")
-    except NoAnswer:
-        return ""
-    except LookupFailed as error:
-        return str(error) or "no answer"
-    finally:
-        dns.close()
-    return ""
+def _doubts(config: Config) -> str:
+    return f"[dmarc] np and SPF's limit of void look-ups are misjudged by such answers. Put an honest resolver into {_where(config)}"
+
+
+def _where(config: Config) -> str:
+    return "[dns] nameservers" if config.dns.nameservers else f"{RESOLV_CONF} (or set [dns] nameservers)"
+
+
+ask: Ask = probe
 
 
 class AskingProcess:
@@ -166,20 +164,21 @@ class AskingProcess:
         os.close(writing)
         self._give_up = time.monotonic() + config.dns.timeout + SLACK
 
-    def poll(self, now: float) -> str | None:
+    def poll(self, now: float) -> Health | None:
         if not os.waitpid(self._pid, os.WNOHANG)[0]:
             if now < self._give_up:
                 return None
             self.stop()
-            return "timed out"
+            return Health("timed out")
         os.set_blocking(self._reading, False)
         try:
-            said = os.read(self._reading, 1000)
+            said = os.read(self._reading, PIPE)
         except OSError:
             said = b""
         os.close(self._reading)
-        # A first octet even where there is nothing to complain of: a child that died has said nothing.
-        return said[1:].decode("utf-8", "replace") if said else "the question could not be asked"
+        # A line end even where there is nothing to complain of: a child that died has said nothing.
+        problem, end, doubt = said.decode("utf-8", "replace").partition("\n")
+        return Health(problem, doubt) if end else Health("the question could not be asked")
 
     def stop(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -195,6 +194,7 @@ def _become(ask: Ask, config: Config, writing: int) -> None:
     """In the child."""
     try:
         leave_supervisor("dmarc-dns", writing)
-        os.write(writing, b"." + ask(config).encode("utf-8", "replace")[:900])
+        said = (line.replace("\n", " ").encode("utf-8", "replace")[: PIPE // 2 - 1] for line in ask(config))
+        os.write(writing, b"\n".join(said))
     finally:
         os._exit(0)

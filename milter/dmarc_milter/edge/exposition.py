@@ -118,7 +118,7 @@ def _gauges(counts: Mapping[str, int], reading: Reading) -> Iterator[Metric]:
     yield GaugeMetricFamily(PREFIX + "workers_wanted", "Worker processes that should.", value=counts["workers_wanted"])
     yield GaugeMetricFamily(PREFIX + "sessions", "MTA connections open now.", value=reading.sessions)
     yield GaugeMetricFamily(PREFIX + "enforcing", "1 while policy is enforced, 0 in monitor mode.", value=int(reading.enforce))
-    yield GaugeMetricFamily(PREFIX + "dns_up", "0 while no name server answers.", value=1 - counts["dns_down"])
+    yield GaugeMetricFamily(PREFIX + "dns_up", "0 while no name server can be used.", value=1 - counts["dns_down"])
     info = GaugeMetricFamily(PREFIX + "build_info", "Always 1; the version is a label.", labels=("version",))
     info.add_metric((__version__,), 1)
     yield info

@@ -22,6 +22,7 @@ from dmarc_milter.edge.board import Board
 from dmarc_milter.edge.config import Config, ConfigError, load
 from dmarc_milter.edge.config.values import SocketAddress, socket_address
 from dmarc_milter.edge.crew import MIN_HUNG, Crew, NoProcess, Worker
+from dmarc_milter.edge.dns_probe import Health
 from dmarc_milter.edge.dns_watch import Ask, AskingProcess, DnsWatch, ask
 from dmarc_milter.edge.log import Log
 from dmarc_milter.edge.metrics import Meter
@@ -69,7 +70,7 @@ class Parts:
 
     build: worker.Build
     jobs: Jobs = no_jobs
-    ask: Ask = lambda _config: ""
+    ask: Ask = lambda _config: Health()
     places: Callable[[Config], tuple[str, ...]] = lambda _config: ()
     """Makes the spool; warnings about the store. Raises CannotBuild."""
 

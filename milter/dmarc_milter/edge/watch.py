@@ -162,7 +162,7 @@ class _Process:
         counters = self._board.own.counters
         if not counters[INDEX["workers_ready"]] or self._health().status != 200:
             return Page(503, b"no worker serves\n")
-        return Page(503, b"no name server answers\n") if counters[INDEX["dns_down"]] else Page(200, b"ready\n")
+        return Page(503, b"no name server can be used\n") if counters[INDEX["dns_down"]] else Page(200, b"ready\n")
 
 
 class Look:

@@ -75,7 +75,7 @@ def _findings(config: Config, arguments: argparse.Namespace) -> Iterator[Finding
         yield from (*reality.milter_socket(config), *reality.ledger(config))
         with closing(reality.resolver_of(config)) as dns:
             resolver = dns.for_message(60.0, 1000)
-            answering = list(reality.dns(config, resolver))
+            answering = list(reality.dns(config))
             yield from answering
             if answering[-1].level == "ok":
                 yield from report_sender(config, resolver, suffixes)

@@ -22,6 +22,7 @@ from dmarc_milter.edge.cli.web import token
 from dmarc_milter.edge.config import Config, ConfigError
 from dmarc_milter.edge.config.places import STATE, spool_path
 from dmarc_milter.edge.config.values import SocketAddress, authserv_id, socket_address
+from dmarc_milter.edge.dns_probe import probe
 from dmarc_milter.edge.ledger.status import is_there, spool_status, store_status
 from dmarc_milter.edge.listen import describe
 from dmarc_milter.edge.postfix import PostfixError, read
@@ -30,11 +31,8 @@ from dmarc_milter.edge.resolver import DnsResolver
 from dmarc_milter.edge.setup_lines import reachable
 from dmarc_milter.edge.suffixes import Suffixes, SuffixListError, load_suffixes
 from dmarc_milter.edge.watch import metrics_address
-from dmarc_milter.lookup import LookupFailed, NoAnswer, Resolver
 
 Level = Literal["ok", "note", "warning", "error"]
-PROBE = "example.com"
-"""A name that is there for such uses (RFC 2606)."""
 SECONDS = 3.0
 NOT_NAMES = ("localhost", "localhost.localdomain", "localhost.localdomain.localdomain")
 
@@ -200,17 +198,16 @@ def _will_be_made(what: str, path: Path) -> Finding:
     return Finding("ok", what, f"{path} will be made")
 
 
-def dns(config: Config, resolver: Resolver) -> Iterator[Finding]:
-    """Whether the name servers answer at all."""
-    servers = ", ".join(config.dns.nameservers) or "the system's resolvers"
-    try:
-        resolver.addresses(PROBE, "A")
-    except NoAnswer:
-        pass
-    except LookupFailed as error:
-        yield Finding("error", "dns", f"{servers}: no answer ({error}); without DNS nothing can be judged")
+def dns(config: Config) -> Iterator[Finding]:
+    """Whether the name servers can be used, each of them asked by itself."""
+    health = probe(config, min(config.dns.timeout, 2 * SECONDS))
+    where = ", ".join(config.dns.nameservers) or "the system's resolvers"
+    if health.problem:
+        yield Finding("error", "dns", f"{where}: not usable ({health.problem}); without DNS nothing can be judged")
         return
-    yield Finding("ok", "dns", f"{servers}: answering")
+    if health.doubt:
+        yield Finding("warning", "dns", f"{health.doubt}: np and SPF's limit of void look-ups are misjudged; use an honest resolver")
+    yield Finding("ok", "dns", f"{where}: answering")
 
 
 def doors(config: Config) -> Iterator[Finding]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from dmarc_milter.lookup import LookupFailed, NoData, NoSuchName, NoSuchTarget
 
-TYPES: Mapping[str, int] = {"A": 1, "PTR": 12, "MX": 15, "TXT": 16, "AAAA": 28}
+TYPES: Mapping[str, int] = {"A": 1, "NS": 2, "PTR": 12, "MX": 15, "TXT": 16, "AAAA": 28}
 Key = tuple[str, str]
 Failure = type[NoSuchName] | type[NoData] | type[LookupFailed]
 

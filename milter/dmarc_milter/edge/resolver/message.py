@@ -97,6 +97,10 @@ class MessageResolver(Remembers):
         """See lookup.Resolver."""
         return self._ask(name, "PTR")
 
+    def ns(self, name: str) -> tuple[str, ...]:
+        """Name servers of a zone, without trailing dot. Not for messages: whether a resolver knows what exists (dns_probe.py)."""
+        return self._ask(name, "NS")
+
     def prefetch(self, questions: Iterable[Question]) -> None:
         """See lookup.Resolver. Questions beyond a limit are left out."""
         with contextlib.suppress(Exception):

@@ -331,4 +331,4 @@ def read_mx(packet: bytes, at: int, length: int) -> tuple[int, str] | None:
     return None if host is None else (PREFERENCE.unpack_from(packet, at)[0], host)
 
 
-READERS: Mapping[int, Callable[[bytes, int, int], Any]] = {1: read_a, 12: read_host, 15: read_mx, 16: read_txt, 28: read_aaaa}
+READERS: Mapping[int, Callable[[bytes, int, int], Any]] = {1: read_a, 2: read_host, 12: read_host, 15: read_mx, 16: read_txt, 28: read_aaaa}
