@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal, NamedTuple
 
 from dmarc_milter import authres, results
-from dmarc_milter.claims import claims
+from dmarc_milter.claims import forged
 from dmarc_milter.disposition import Deferral, Disposition, Verdict
 from dmarc_milter.dkim.result import DkimStatus
 from dmarc_milter.dmarc.record import Policy
@@ -21,6 +22,8 @@ MARK = "X-DMARC-Quarantine"
 READ_MORE = "https://www.rfc-editor.org/rfc/rfc9989"
 MAX_TEXT = 480
 """Octets of a reply's text: with the codes and CR LF under the 512 of RFC 5321 4.5.3.1.5."""
+MAX_FIELDS_PASSED = 10_000
+"""Fields of a message among which as many as the limit may be taken out."""
 MAX_NAMED = 100
 """Octets of a domain name that a reply spells out; the middle of a longer one is left out."""
 DNS_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
@@ -34,6 +37,8 @@ class Marking:
     authserv_id: str
     remove_authserv_ids: tuple[str, ...] = ()
     quarantine_action: Literal["header", "hold", "reject"] = "header"
+    removable_fields: int = 200
+    """[limits]: the most fields that are taken out of one message. An MTA's time for that grows with their number squared."""
     reject_text: str = ""
     """Added to a refusal instead of READ_MORE: printable ASCII without %, at most 200 octets."""
 
@@ -124,33 +129,64 @@ def _refuse_unless_plain(text: str) -> None:
         raise ValueError("not one line of plain ASCII")
 
 
-def strip(headers: Headers, marking: Marking, *, keep_results: bool = False) -> tuple[DeleteHeader, ...]:
+def strip(headers: Headers, marking: Marking, *, keep_results: bool = False) -> tuple[DeleteHeader, ...] | tuple[Reply]:
     """The fields that only we may write and the sender did, highest index first (RFC 8601 5): for exempt mail this is all.
 
-    `keep_results`: the client hands back what we marked before (keep_results_from), so it stays.
+    More than [limits] removable_fields of them are refused, and nothing is taken out. `keep_results`: the client hands back what
+    we marked before (keep_results_from), so it stays.
     """
     if keep_results:
         return ()
+    marks = tuple(_marks(headers))
     ids = (marking.authserv_id, *marking.remove_authserv_ids)
-    forged = [number for number, value in enumerate(headers.values(RESULTS.lower().encode()), 1) if claims(value, ids)]
-    return (*(DeleteHeader(RESULTS, number) for number in reversed(forged)), *_marks(headers))
+    found = forged(headers.values(RESULTS.lower().encode()), ids)
+    numbers = tuple(islice(found, max(0, marking.removable_fields + 1 - len(marks))))
+    return within_limit((*(DeleteHeader(RESULTS, number) for number in reversed(numbers)), *marks), headers, marking)
+
+
+def within_limit(removals: tuple[DeleteHeader, ...], headers: Headers, marking: Marking) -> tuple[DeleteHeader, ...] | tuple[Reply]:
+    """These, or the refusal where they are too many. Postfix looks for each from the top of the message, through every field."""
+    limit = marking.removable_fields
+    if len(removals) <= limit and len(removals) * headers.total <= max(1, limit) * MAX_FIELDS_PASSED:
+        return removals
+    text = f"More than {limit} Authentication-Results or {MARK} fields would have to be removed ([limits] removable_fields)"
+    return (Reply(550, "5.6.0", text),)
+
+
+def is_refusal(actions: tuple[Action, ...]) -> bool:
+    """Whether they are a reply instead of edits."""
+    return any(isinstance(each, Reply) for each in actions)
 
 
 def _marks(headers: Headers) -> Iterator[DeleteHeader]:
     return (DeleteHeader(MARK, number) for number in range(len(headers.positions(MARK.lower().encode())), 0, -1))
 
 
-def plan(evaluation: Evaluation, headers: Headers, marking: Marking, *, keep_results: bool = False) -> tuple[Action, ...]:
-    """What is done with an evaluated message, in the order in which it must be played. The last insertion ends up on top."""
+def plan(
+    evaluation: Evaluation,
+    headers: Headers,
+    marking: Marking,
+    *,
+    keep_results: bool = False,
+    removals: tuple[DeleteHeader, ...] | tuple[Reply] | None = None,
+) -> tuple[Action, ...]:
+    """What is done with an evaluated message, in the order in which it must be played. The last insertion ends up on top.
+
+    `removals`: what `strip` gave for these fields, where that is known already.
+    """
     verdict = evaluation.verdict
     if verdict.deferral:
         return (deferral_reply(verdict.deferral, _waits_for(evaluation.dmarc)),)
     if verdict.disposition is Disposition.REJECT:
         return (Reply(550, "5.7.1", _reject_text(evaluation, marking)),)
-    actions: list[Action] = list(strip(headers, marking, keep_results=keep_results))
+    if removals is None:
+        removals = strip(headers, marking, keep_results=keep_results)
+    if keep_results and verdict.disposition is Disposition.QUARANTINE and marking.quarantine_action != "hold":
+        removals = within_limit(tuple(_marks(headers)), headers, marking)  # an earlier mark stays only where there is no new one
+    if is_refusal(removals):
+        return removals
+    actions: list[Action] = list(removals)
     if verdict.disposition is Disposition.QUARANTINE:
-        if keep_results and marking.quarantine_action != "hold":
-            actions += _marks(headers)  # an earlier mark stays only where there is no new one
         mark = _mark(evaluation.dmarc, verdict)
         # A quarantine that must not become a refusal (disposition.py) is marked where quarantine_action is reject.
         actions.append(Quarantine(f"DMARC: {mark}") if marking.quarantine_action == "hold" else InsertHeader(MARK, f" yes ({mark})"))

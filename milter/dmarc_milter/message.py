@@ -21,14 +21,16 @@ class HeaderField(NamedTuple):
 class Headers:
     """The header fields in order of appearance; look-up by name is ASCII case-insensitive. Immutable.
 
-    `truncated` says that fields beyond the limits were counted but not kept (DKIM and ARC cannot be judged then).
+    `truncated` says that fields beyond the limits were counted but not kept (DKIM and ARC cannot be judged then); `total` counts
+    them too.
     """
 
-    __slots__ = ("_by_name", "fields", "truncated")
+    __slots__ = ("_by_name", "fields", "total", "truncated")
 
-    def __init__(self, fields: Iterable[HeaderField], *, truncated: bool = False) -> None:
+    def __init__(self, fields: Iterable[HeaderField], *, truncated: bool = False, total: int = 0) -> None:
         self.fields: tuple[HeaderField, ...] = tuple(fields)
         self.truncated = truncated
+        self.total = max(total, len(self.fields))
         by_name: dict[bytes, list[int]] = {}
         for position, each in enumerate(self.fields):
             by_name.setdefault(each.name.lower(), []).append(position)

@@ -161,7 +161,8 @@ def prepare(config: Config) -> tuple[str, ...]:
     except SuffixListError as error:
         raise ConfigError(f"[dmarc] suffix_list: {error}") from None
     url = config.store.url
-    mode = "enforce" if config.policy.enforce else "MONITOR: nothing is refused or quarantined; see [policy] enforce"
+    excepted = f"(but 550 for more than {config.limits.removable_fields} forged fields, [limits] removable_fields)"
+    mode = "enforce" if config.policy.enforce else f"MONITOR: nothing is refused or quarantined {excepted}; see [policy] enforce"
     return (
         f"mode: {mode}",
         f"socket: {config.milter.socket}",

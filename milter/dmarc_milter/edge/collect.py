@@ -32,6 +32,7 @@ class Collector:
         self._second: dict[bytes, tuple[int, int]] = {}
         """Fields and octets kept beyond the limits, by lower-case name."""
         self._signatures = 0
+        self._left_out = 0
         self.truncated = False
         self.overflow = False
 
@@ -46,6 +47,8 @@ class Collector:
         self.truncated = True
         if (lower := name.lower()) in REMOVABLE:
             self._add_beyond(name, lower, value, size)
+        else:
+            self._left_out += 1
 
     def _has_room(self, name: bytes) -> bool:
         """Whether one more field of this name is within the number of fields; counts signatures."""
@@ -72,7 +75,7 @@ class Collector:
 
     def headers(self) -> Headers:
         """All that was kept."""
-        return Headers(self._fields, truncated=self.truncated)
+        return Headers(self._fields, truncated=self.truncated, total=len(self._fields) + self._left_out)
 
 
 def with_crlf(value: bytes) -> bytes:

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Protocol
 
 from dmarc_milter import address
-from dmarc_milter.actions import Action, DeleteHeader, Marking, Reply, strip
+from dmarc_milter.actions import Action, DeleteHeader, Marking, Reply, is_refusal, strip, within_limit
 from dmarc_milter.actions import plan as plan_actions
 from dmarc_milter.authenticate import Options, Plan, Request, authenticate, plan
 from dmarc_milter.disposition import Deferral, Disposition, Verdict
@@ -106,7 +106,10 @@ class CoreEvaluator:
         return CoreWork(self._tools, envelope)
 
     def pass_through(self, headers: Headers, *, keep_results: bool) -> tuple[Action, ...]:
-        return strip(headers, self._tools.marking, keep_results=keep_results)
+        removals = strip(headers, self._tools.marking, keep_results=keep_results)
+        if is_refusal(removals):
+            _refused(self._tools, headers)
+        return removals
 
     def exempted(self, name: str, envelope: Envelope, why: str) -> None:
         self._tools.meter.count("messages_exempt")
@@ -136,6 +139,7 @@ class CoreWork:
         self._headers = NO_HEADERS
         self._own = Own()
         self._keep = False
+        self._removals: tuple[DeleteHeader, ...] | tuple[Reply] = ()
         self._pieces: list[bytes] = []
         self._waiting = 0
         self._given_up = False
@@ -160,6 +164,13 @@ class CoreWork:
         self._envelope = envelope
         self._own = own
         self._keep = keep_results
+        if self._prepared is not None:
+            with self._tools.slot.working(self._fingerprint):
+                self._removals = strip(self._headers, self._tools.marking, keep_results=keep_results)
+            if is_refusal(self._removals):
+                self.cancel()
+                _refused(self._tools, self._headers, envelope)
+                return self._removals
         self._ended = time.monotonic()
         answer = self._tools.executor.submit(self._judge)
         try:
@@ -202,7 +213,7 @@ class CoreWork:
         else:
             with tools.slot.working(self._fingerprint):
                 evaluation = self._evaluate(self._prepared)
-                actions = plan_actions(evaluation, self._headers, tools.marking, keep_results=self._keep)
+                actions = plan_actions(evaluation, self._headers, tools.marking, keep_results=self._keep, removals=self._removals)
         if self._given_up:  # answered already, as our own failure
             return actions
         judged = time.monotonic()
@@ -262,7 +273,8 @@ class CoreWork:
         planned = plan_actions(evaluation, Headers(()), tools.marking)
         if any(isinstance(each, Reply) for each in planned):
             return evaluation, planned
-        return evaluation, (*remove_unread(self._headers), *planned)
+        removals = within_limit(remove_unread(self._headers), self._headers, tools.marking)
+        return evaluation, removals if is_refusal(removals) else (*removals, *planned)
 
 
 class _Prepared:
@@ -278,7 +290,14 @@ class _Prepared:
         self.hasher = BodyHasher(wanted)
 
 
-def remove_unread(headers: Headers) -> tuple[Action, ...]:
+def _refused(tools: Tools, headers: Headers, envelope: Envelope | None = None) -> None:
+    """Note a message that is refused because its edits would cost the MTA too much."""
+    tools.meter.count("messages_over_limit")
+    name, source = (envelope.queue_id, envelope.source_ip or "") if envelope else ("", "")
+    tools.log.warning("over_limit", id=name, limit="removable_fields", fields=headers.total, source=str(source))
+
+
+def remove_unread(headers: Headers) -> tuple[DeleteHeader, ...]:
     """Every field that could be forged goes, whoever it names, because its value is not to be looked at."""
     names = (("Authentication-Results", b"authentication-results"), ("X-DMARC-Quarantine", b"x-dmarc-quarantine"))
     return tuple(DeleteHeader(shown, index) for shown, name in names for index in range(len(headers.positions(name)), 0, -1))

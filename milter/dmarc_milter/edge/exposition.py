@@ -27,6 +27,7 @@ SINGLE = {
     "exempt_messages": ("messages_exempt", "messages passed through unevaluated: authenticated clients, trusted networks and daemons"),
     "unrecorded_messages": ("messages_unrecorded", "messages answered before the spool had committed them"),
     "poisoned_messages": ("messages_poisoned", "messages not evaluated again because they stopped two workers"),
+    "over_limit_messages": ("messages_over_limit", "messages refused for more forged fields than [limits] removable_fields"),
     "lost_records": ("spool_lost", "messages whose record was given up for good"),
     "failures": ("failures", "messages that met a failure of our own (on_error applied)"),
     "log_lines_dropped": ("log_lines_dropped", "log lines that nobody read fast enough"),

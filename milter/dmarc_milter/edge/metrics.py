@@ -28,6 +28,7 @@ NAMES: tuple[str, ...] = (
     "messages_tempfailed",
     "messages_unrecorded",
     "messages_poisoned",
+    "messages_over_limit",
     "failures",
     "log_lines_dropped",
     *(f"dmarc_{status}" for status in DmarcStatus),

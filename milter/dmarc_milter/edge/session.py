@@ -28,7 +28,7 @@ REPORT_TAG = re.compile(rb"\+[0-9a-f]{32}-[0-9a-f]{1,8}@")
 """What makes the envelope sender of each report mail its own (report/mail.py, verp)."""
 
 TRY_LATER = deferral_reply(Deferral("failure"))
-TOO_MANY_FIELDS = Reply(550, "5.6.0", "Too many header fields")
+TOO_MANY_FIELDS = Reply(550, "5.6.0", "Too many From, Authentication-Results or X-DMARC-Quarantine header fields")
 
 
 @dataclass(frozen=True, slots=True)

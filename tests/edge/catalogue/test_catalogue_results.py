@@ -28,6 +28,9 @@ EIGHT = [b" mx%d.other.example; spf=pass" % n for n in range(1, 9)]
 for ours in (2, 3, 5):
     EIGHT[ours - 1] = b" mx.example.com; dmarc=pass"
 
+MANY = {"limits": {"removable_fields": 5000}}
+"""Removed all the same: how many may be is another row's affair (ARF-14)."""
+
 ARF = [
     *forged("ARF-01", b" " + CLAIM),
     *forged(
@@ -84,15 +87,22 @@ ARF = [
         PASSES,
         kept=tuple(value for value in EIGHT if b"other" in value),
     ),
-    Case("ARF-10", good().top(*[(b"Authentication-Results", b" " + CLAIM)] * 900), PASSES, kept=(), seconds=3),
+    Case("ARF-10", good().top(*[(b"Authentication-Results", b" " + CLAIM)] * 900), PASSES, tables=MANY, kept=(), seconds=3),
     Case(
-        "ARF-10", spoof().top(*[(b"Authentication-Results", b" " + CLAIM)] * 1000), R(), kept=(), seconds=3, note="beyond the header limit"
+        "ARF-10",
+        spoof().top(*[(b"Authentication-Results", b" " + CLAIM)] * 1000),
+        R(),
+        tables=MANY,
+        kept=(),
+        seconds=3,
+        note="beyond the header limit",
     ),
     *(
         Case(
             "ARF-10",
-            letter.top(*[(name, b" " + CLAIM)] * 5000),
+            letter.top(*[(name, b" " + CLAIM)] * 2200),
             verdict,
+            tables=MANY,
             kept=(),
             seconds=3,
             variants=False,
@@ -120,15 +130,15 @@ def test_a_field_below_the_limit_of_fields_goes_too(stage: Stage) -> None:
     """ARF-10 in monitor mode: beyond the header limits forged fields are still counted and removed, and nothing passes."""
     case = next(each for each in ARF if "beyond" in each.note)
     stage.script({})
-    heard = stage.place("monitor").send(case.mail)
+    heard = stage.place("monitor", MANY).send(case.mail)
     assert heard.dmarc.result == "fail"
     assert len(heard.answer.values("Authentication-Results")) == 1
     with_signature = replace(case.mail, fields=(*case.mail.fields[:995], *good().fields, *case.mail.fields[995:1000]))
-    heard = stage.place("monitor").send(with_signature)
+    heard = stage.place("monitor", MANY).send(with_signature)
     assert heard.ours is not None
     assert {each.result for each in heard.ours.of("dkim")} == {"permerror"}
     assert len(heard.answer.values("Authentication-Results")) == 1
-    stage.place("monitor").new_lines()
+    stage.place("monitor", MANY).new_lines()
 
 
 def test_results_stay_where_the_client_may_hand_them_back(stage: Stage) -> None:

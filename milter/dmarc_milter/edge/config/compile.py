@@ -62,7 +62,13 @@ def options(config: Config, suffixes: PublicSuffixes | None) -> Options:
 def marking(config: Config) -> Marking:
     """How messages are marked and refused."""
     trust = config.authentication
-    return Marking(authserv_id(config), tuple(trust.remove_authserv_ids), config.policy.quarantine_action, config.policy.reject_text)
+    return Marking(
+        authserv_id=authserv_id(config),
+        remove_authserv_ids=tuple(trust.remove_authserv_ids),
+        quarantine_action=config.policy.quarantine_action,
+        removable_fields=config.limits.removable_fields,
+        reject_text=config.policy.reject_text,
+    )
 
 
 def local_policy(config: Config) -> LocalPolicy:
