@@ -224,6 +224,58 @@ def test_a_hard_bounce_is_shown_and_can_be_forgiven(report: Command, pipe: Calla
     assert len(report.sink.mails) == 2
 
 
+WORDS = "Return-Path: <>\nTo: {0}\n\n<agg@legit.example>:\nRemote host said: 550 5.1.1 nobody\n"
+
+
+def test_rpt_28_a_bounce_in_words_alone_counts_for_a_week(report: Command, pipe: Callable[[bytes], None]) -> None:
+    """qmail, Exim and others write no delivery status; what only their text says is believed for a shorter time."""
+    report.saw(evaluation())
+    report("send", "--now")
+    pipe(WORDS.format(report.sink.mails[0].sender).encode())
+    code, out, _ = report("bounce")
+    assert (code, "left alone for 7 days: Remote host said: 550 5.1.1 nobody" in out) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("recipient", "sender", "left"),
+    [("{}", "", True), ("{}", "a@x.example", False), ("dmarc@mx.example", "", True), ("{}x", "", True), ("", "MAILER-DAEMON", True)],
+)
+def test_what_the_mail_system_says_comes_first(
+    report: Command, pipe: Callable[[bytes], None], recipient: str, sender: str, left: bool
+) -> None:
+    """Recipient and envelope sender on the command line; the mail's own fields only where these say nothing."""
+    report.saw(evaluation())
+    report("send", "--now")
+    tagged = report.sink.mails[0].sender
+    pipe(WORDS.format(tagged).encode())
+    _, out, _ = report("bounce", "--recipient", recipient.format(tagged), "--sender", sender)
+    assert ("left alone" in out) == left
+
+
+def test_rpt_20_without_a_tag_no_store_is_opened(report: Command, pipe: Callable[[bytes], None]) -> None:
+    """A bounce without a valid tag changes nothing and costs nothing: not even a store that is away is missed."""
+    report.store = "postgresql://x@127.0.0.1:1/x"
+    for to in (
+        "dmarc@mx.example",
+        "dmarc+x@mx.example",
+        f"dmarc+{'a' * 32}-0badcafe@else.example",
+        f"dmarc+{'a' * 31}-0badcafe@mx.example",
+    ):
+        pipe(DSN.format(to).encode())
+        assert report("bounce")[:2] == (0, "not sent to the envelope sender of one of our reports\n"), to
+
+
+def test_rpt_22_a_guessed_tag_changes_nothing(report: Command, pipe: Callable[[bytes], None]) -> None:
+    """Each of a report's addresses knows its id, none the other's tag."""
+    report.saw(evaluation())
+    report("send", "--now")
+    tagged = report.sink.mails[0].sender
+    pipe(DSN.format(tagged.replace(tagged.partition("-")[2][:8], "01234567")).encode())
+    code, out, _ = report("bounce")
+    assert (code, "not known" in out) == (0, True)
+    assert "left alone" not in report("list")[1]
+
+
 @pytest.mark.parametrize("data", [b"", b"From: spam@x\r\n\r\nBuy", b"\xff\xfe" * 5000])
 def test_other_mail_to_the_bounce_address_is_taken_quietly(report: Command, pipe: Callable[[bytes], None], data: bytes) -> None:
     """An exit code would make the MTA bounce a bounce."""

@@ -10,6 +10,7 @@ import threading
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from dmarc_milter.report.diagnosis import NO_SUCH_ADDRESS, status
 from dmarc_milter.report.facts import printable
 from dmarc_milter.report.mail import SigningKey, sign
 
@@ -17,8 +18,6 @@ MAX_REPLY = 400
 """Characters of a reply that are kept."""
 PER_CONNECTION = 100
 """Mails over one connection."""
-NO_SUCH_ADDRESS = ("5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10", "5.2.1")
-"""Enhanced codes that speak of the recipient and of nothing else (RFC 3463): as good as a hard bounce."""
 
 
 class Sent(NamedTuple):
@@ -170,7 +169,7 @@ def _transaction(connection: smtplib.SMTP, sender: str, recipient: str, message:
 def _judged(code: int, text: bytes | str) -> Outcome:
     reply = _reply(code, text)
     if 500 <= code <= 599:
-        return Refused(reply, address=reply.split(" ")[1:2] != [] and reply.split(" ")[1] in NO_SUCH_ADDRESS)
+        return Refused(reply, address=status(reply) in NO_SUCH_ADDRESS)
     return Later(reply, server=code == 421)
 
 

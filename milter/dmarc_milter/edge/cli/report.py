@@ -77,6 +77,7 @@ def _more_arguments(name: str, command: argparse.ArgumentParser) -> None:
         command.add_argument("address", metavar="ADDRESS", help="as `report list` shows it below the reports")
     elif name == "bounce":
         command.add_argument("--recipient", default=os.environ.get("ORIGINAL_RECIPIENT", ""), help="the address that it came to")
+        command.add_argument("--sender", default=os.environ.get("SENDER"), help="its envelope sender (default: what its fields say)")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -242,17 +243,25 @@ def _bounce(config: Config, arguments: argparse.Namespace) -> int:
     data = sys.stdin.buffer.read(bounce.MAX_OCTETS)
     while sys.stdin.buffer.read(1 << 20):
         pass  # an MTA takes a pipe that breaks for a failure
-    bounces = in_a_labels(config.reporting.bounce_address or config.reporting.email)
-    try:
-        found = bounce.read(data, bounces, arguments.recipient)
-    except bounce.NotOurs as reason:
-        said, bounced = str(reason), None
-    else:
-        with closing(store_of(config)) as store:
-            store.ready()
-            said, bounced = bounce.note(found, store, config.reporting.suppress_days), found
+    found, said = _noted(config, data, arguments)
     if arguments.json:
-        print_json({"report_id": bounced.report_id if bounced else "", "hard": bool(bounced and bounced.hard), "text": said})
+        print_json({"report_id": found.report_id if found else "", "hard": bool(found and found.hard), "text": said})
     else:
         print(said)
     return FINE
+
+
+def _noted(config: Config, data: bytes, arguments: argparse.Namespace) -> tuple[bounce.Bounce | None, str]:
+    """The bounce, and what was done about it. The tag comes first: without a good one nothing is read and no store is opened."""
+    bounces = in_a_labels(config.reporting.bounce_address or config.reporting.email)
+    try:
+        tag = bounce.tag_of(data, bounces, arguments.recipient)
+    except bounce.NotOurs as reason:
+        return None, str(reason)
+    with closing(store_of(config)) as store:
+        store.ready()
+        address = bounce.address_of(tag, store)
+        if not address:
+            return None, bounce.unknown(tag.report_id)
+        found = bounce.read(data, bounces, arguments.recipient, address=address, sender=arguments.sender)
+        return found, bounce.note(found, store, config.reporting.suppress_days)

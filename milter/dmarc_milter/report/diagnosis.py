@@ -1,0 +1,316 @@
+"""What other mail systems say about a delivery: one reading for SMTP replies, fields of delivery reports (RFC 3464) and plain text.
+
+A reply code (RFC 5321 4.2) or an enhanced status code (RFC 3463) counts, and nothing else: words are in every language.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Literal, NamedTuple
+
+Verdict = Literal["permanent", "temporary", "none"]
+
+REACH = 3
+"""Lines below the one that names the recipient where its code may stand; empty ones are not counted."""
+MAX_LINE = 2000
+"""Characters of a line that are looked at."""
+MAX_NUMBERS = 20
+"""Numbers of a line that are looked at."""
+MAX_NAMED = 300
+"""Lines that name the recipient."""
+SPAN = 12
+"""Lines, empty ones too, of which a code is looked for below a recipient."""
+NO_SUCH_ADDRESS = frozenset(("5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10", "5.2.1"))
+"""Enhanced codes that speak of the recipient and of nothing else (RFC 3463, RFC 7505): as good as a hard bounce."""
+
+REPLY = re.compile(r"(?<![\w.,@+-])([45][0-9][0-9])(?![\w@%/]|[.,:]\d)")
+ENHANCED = re.compile(r"(?:(?<![\w.,:/@+-])|(?<=[45]\d\d-)|(?<=[A-Za-z]:))([245]\.[0-7]\.\d{1,3})(?![\w/@%]|[.,:]\d|-[\w.])")
+CODE = re.compile(f"{REPLY.pattern}|{ENHANCED.pattern}")
+BEGINS = re.compile(
+    r"(?:^|[:;()\[\]<>\"'#|=]|\.\.\.|\S@\S+ {1,8}-?|\b(?:error|code|status|smtp|esmtp|reply|response|said|returned|with))"
+    r"[\s<>*|(\[\"'#=-]{0,20}$",
+    re.IGNORECASE,
+)
+"""What stands before a reply code that begins a reply."""
+ALONE = re.compile(
+    r"(?:^|\b(?:error|codes?|status|e?smtp|reply|replied|response|responded|said|says|returned|reason|diagnostics?|was|result|answer(?:ed)?)"
+    r"|\S@\S+)[\s<>*|(\[\"'#=:;-]{0,20}$",
+    re.IGNORECASE,
+)
+"""The same for a reply code with nothing behind it."""
+NUMBERED = re.compile(
+    r"\b(?:size|lines?|bytes|octets|messages|port|count|total|number|limit|quota|tel|telephone|phone|mobile|fax|room|ext|id|nr|ticket|case|ref)"
+    r"\.?\s*[:=#]?\s*$",
+    re.IGNORECASE,
+)
+"""What says that a number is no reply code."""
+MEASURED = re.compile(
+    r"\s*(?:[kmgt]i?b|bytes|octets|messages|mails|e-?mails|items|days|hours|minutes|seconds|percent|pages)\b|\s*[\u20ac$\u00a3%]"
+    r"|\s+(?:[\w'.-]+\s+){1,3}(?:street|st|avenue|ave|road|rd|boulevard|blvd|lane|ln|drive|dr|square|suite|floor|way|place|plaza)\b"
+    r"|\s*,?\s*(?:rue|via|calle|avenida|avenue|boulevard)\s",
+    re.IGNORECASE,
+)
+RELEASE = re.compile(
+    r"(?:\b(?:version|vers?|v|release|rel|build|revision|patch|sendmail|exim|postfix|qmail|domino|notes|lotus|imail|mdaemon|mailenable|exchange"
+    r"|exchange server|perl|python|php|apache|openssl|tls|kernel|linux|software|spamassassin|amavisd?|clamav|zimbra|dovecot|courier"
+    r"|communigate|pro|esmtp server|smtp server v)|\bv)[\s:=.(]{0,3}$",
+    re.IGNORECASE,
+)
+"""What says that three numbers are a program's version."""
+DATED = re.compile(
+    r"\b(?:on|am|vom|bis|until|till|since|seit|from|to|by|ab|le|du|au|el|del|al|den|dem|dated?|datum|zum|der|und|and|through|before|after|back"
+    r"|(?:mon|tues?|wed(?:nes)?|thu(?:rs)?|fri|sat(?:ur)?|sun)(?:day)?|montag|dienstag|mittwoch|donnerstag|freitag|samstag|sonntag|mo|di|mi|do|fr|sa|so)"
+    r"[.,:]?\s{0,3}$",
+    re.IGNORECASE,
+)
+DATES_ON = re.compile(r"\s*(?:[-\u2013]|bis|to|until|and|und)\s*\d{1,2}\.\d|,?\s+(?:at\s+|um\s+)?\d{1,2}[:.]\d{2}\b")
+HEADING = re.compile(r"[\s>*\u2022-]*(?:\[?(?:smtp|rfc822)[:;]\s*)?[<\"']*[^\s<>@\"']{1,64}@[^\s<>@\"']{1,255}[>\"':;.,\]]*\s*")
+"""A line that is an address and nothing else: what follows is about that one."""
+RETURNED_FIELDS = re.compile(r"(?:x-)?(?:received|return-path|dkim-signature|mime-version|content-type|arc-seal)\s?:", re.IGNORECASE)
+RETURNED = (
+    "below this line", "this is a copy", "a copy of", "returned message", "original message", "message header", "header of", "headers of",
+    "unsent message", "start of", "beginning of", "undelivered message", "forwarded message", "included is a copy", "message text",
+    "the header of", "the headers of", "the header and", "the body of",
+)  # fmt: skip
+FOLLOWS = ("undelivered message follows", "original message follows", "returned message follows", "unsent message follows")
+"""Where the message that comes back begins: its fields, or a ruled line with such words."""
+DELAYS = (
+    "delayed", "delay reason", "delivery status notification (delay)", "warning message only", "do not need to resend",
+    "don't need to resend",
+    "will be retried", "will be tried again", "will be reattempted", "will be re-attempted", "still trying", "still being tried",
+    "still being retried", "still undelivered", "still queued", "still in the queue", "will try again", "will retry again",
+    "not yet been delivered", "has not been delivered yet", "could not be delivered yet", "could not yet be delivered",
+    "message will continue", "no action is required", "transient non-fatal", "will be attempted again", "temporary failure",
+    "verz\u00f6ger", "noch nicht zugestellt", "retard\u00e9", "retrasad", "ritardat", "\u0437\u0430\u0434\u0435\u0440\u0436",
+    "\u9045\u5ef6", "\u5ef6\u8fdf",
+)  # fmt: skip
+"""A notice of a delay: nothing is decided yet."""
+GOES_ON = re.compile(r"will (?:continue|keep) (?:to )?(?:be )?(?:try|tried|attempt|retry|deliver)")
+DELAYED = re.compile(r"^[ \t>]{0,8}action[ \t]{0,4}:[ \t]{0,8}(?:delayed|relayed|delivered|expanded)", re.MULTILINE)
+
+
+class Code(NamedTuple):
+    """A code in a line: its text, e.g. "5.1.1", where it stands, and whether it says that trying again may help."""
+
+    text: str
+    start: int
+    temporary: bool
+
+
+class Judgement(NamedTuple):
+    """`reason` is what it rests on, as it was written; unsafe to show as it is."""
+
+    verdict: Verdict
+    reason: str = ""
+
+
+def codes(line: str) -> Iterator[Code]:
+    """The codes of one line, in order. Numbers of versions, addresses, dates, sizes and telephones are none."""
+    line = line[:MAX_LINE]
+    for found in islice(CODE.finditer(line), MAX_NUMBERS):
+        before, after = line[max(0, found.start() - 40) : found.start()], line[found.end() : found.end() + 60]
+        if _is_reply(found[1], before, after) if found[1] else _is_status(before, after):
+            yield Code(found[0], found.start(), found[0].startswith("4"))
+
+
+def _is_reply(code: str, before: str, after: str) -> bool:
+    """Whether three digits begin a reply: nothing but marks or such a word before them, text or another code behind them."""
+    if not BEGINS.search(before) or NUMBERED.search(before) or MEASURED.match(after):
+        return False
+    rest = after.lstrip(" \t-#(")
+    if not rest.strip("\"')]>.,;: "):
+        return ALONE.search(before) is not None
+    if code.endswith("00") and not rest[:1].isdecimal():
+        return False  # as often a round number, and never said of a recipient
+    return not rest[:1].isdecimal() or rest.startswith(code) or re.match(r"[245]\.\d{1,3}\.\d{1,3}\b", rest) is not None
+
+
+def _is_status(before: str, after: str) -> bool:
+    return not (RELEASE.search(before) or DATED.search(before) or DATES_ON.match(after))
+
+
+def judged(line: str) -> Code | None:
+    """What a line says: its first code that fails; of a reply code and a status beside it that differ, the temporary one."""
+    failing = (each for each in codes(line) if not each.text.startswith("2"))
+    code = next(failing, None)
+    beside = next(failing, None) if code is not None and not code.temporary else None
+    if code is not None and beside is not None and beside.temporary and beside.start - code.start - len(code.text) <= 3:
+        return beside
+    return code
+
+
+def status(text: str) -> str:
+    """The first enhanced status code in a reply, or ""."""
+    return next((each.text for each in codes(text) if "." in each.text), "")
+
+
+# --- addresses ------------------------------------------------------------------------------------------------------------------------
+
+
+def plain_address(text: str) -> str:
+    """An address out of a field of a delivery report, comparable: without type, brackets, comments, xtext (RFC 3461 4) or %XX."""
+    text = re.sub(r"\([^()]*\)", "", text[:1000].lower())
+    text = text.rpartition(";")[2].strip()
+    if found := re.search(r"<([^<>]+)>", text):
+        text = found[1]
+    text = text.strip("<>\"' \t").removeprefix("mailto:")
+    return re.sub(r"[+%]([0-9A-Fa-f]{2})", _octet, text).strip("<>\"' \t").rstrip(".")
+
+
+def _octet(found: re.Match[str]) -> str:
+    character = chr(int(found[1], 16))
+    return character if character in "+=%<>@ " else found[0]
+
+
+class Name:
+    """An address as it is looked for in text: in any case, in xtext, with %XX."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address.strip().lower()
+        hexed = {"+": "2b", "=": "3d", "%": "25"}
+        ways = {self.address, *("".join(mark + hexed[c] if c in hexed else c for c in self.address) for mark in "+%")}
+        words = "|".join(re.escape(each) for each in sorted(ways, key=len, reverse=True))
+        self._pattern = re.compile(rf"(?<![\w.+/-])(?:{words})(?![\w-]|\.\w)", re.IGNORECASE)
+
+    def is_in(self, line: str) -> bool:
+        return self.address.count("@") == 1 and self._pattern.search(line[:MAX_LINE]) is not None
+
+    def is_also(self, text: str) -> bool:
+        """Whether a field names it; "a+2Bb" is both an xtext and an address of its own."""
+        bare = text[:1000].rpartition(";")[2].strip().strip("<>").lower()
+        return bool(self.address) and self.address in (plain_address(text), bare)
+
+
+# --- fields ---------------------------------------------------------------------------------------------------------------------------
+
+FIELD = re.compile(r"([A-Za-z][A-Za-z0-9-]{0,60})\s{0,4}:\s*(.*)")
+KNOWN = {
+    "reporting-mta", "dsn-gateway", "received-from-mta", "original-envelope-id", "arrival-date", "original-recipient", "final-recipient",
+    "action", "status", "remote-mta", "diagnostic-code", "last-attempt-date", "final-log-id", "will-retry-until",
+}  # fmt: skip
+WHOM = ("final-recipient", "original-recipient")
+SYSTEM_FAILURE = re.compile(r"x-unix\s*;\s*75\b", re.IGNORECASE)
+"""EX_TEMPFAIL of a program."""
+
+
+def recipients(text: str) -> list[dict[str, str]]:
+    """The recipients of a delivery report, each with its fields by lower-case name.
+
+    Some systems do not indent continuation lines, leave out the empty line between recipients, or put one between all fields.
+    """
+    found: list[dict[str, str]] = [{}]
+    name, parted = "", False
+    for line in text.splitlines():
+        if not line.strip():
+            parted, name = True, ""
+            continue
+        match = FIELD.match(line[:MAX_LINE])
+        key = match[1].lower() if match else ""
+        if match is None or not (key in KNOWN or key.startswith("x-")):
+            if name and len(found[-1][name]) < MAX_LINE:
+                found[-1][name] = f"{found[-1][name]} {line.strip()[:MAX_LINE]}"[:MAX_LINE]
+            continue
+        if _begins(key, found[-1], parted=parted) and len(found) < 100:
+            found.append({})
+        parted, name = False, key if key not in found[-1] else ""
+        found[-1].setdefault(key, match[2].strip())
+    return [each for each in found if "action" in each or "status" in each]
+
+
+def _begins(key: str, fields: dict[str, str], *, parted: bool) -> bool:
+    """Whether this field is another recipient's."""
+    if key in fields and key in (*WHOM, "action"):
+        return True
+    return parted and key in WHOM and any(each in fields for each in (*WHOM, "action"))
+
+
+def of_recipients(found: Sequence[dict[str, str]], name: Name) -> Judgement:
+    """What a delivery report says of an address. Where it names others only, mail was passed on to them: they speak for it, together."""
+    ours = [each for each in found if any(name.is_also(each.get(field, "")) for field in WHOM)]
+    said = [of_fields(each) for each in ours or found]
+    for verdict in ("temporary", "permanent"):
+        if hit := next((each for each in said if each.verdict == verdict), None):
+            return hit
+    return said[0] if said else Judgement("none")
+
+
+def of_fields(fields: dict[str, str]) -> Judgement:
+    """One recipient. Permanent is what failed, or has no action, with a code that says so, and no temporary one."""
+    action = fields.get("action", "").partition("(")[0].strip().lower()[:20]
+    state, diagnostic = fields.get("status", "").strip()[:20], fields.get("diagnostic-code", "")[:1000]
+    reason = " ".join(f"{action} {state} {diagnostic}".split())
+    if action and not action.startswith("fail"):
+        return Judgement("temporary", reason)
+    said = _said(state), _said(diagnostic)
+    if any(each is not None and (each.temporary or each.text.startswith("2")) for each in said) or SYSTEM_FAILURE.match(diagnostic):
+        return Judgement("temporary", reason)
+    return Judgement("permanent" if any(said) else "none", reason)
+
+
+def _said(text: str) -> Code | None:
+    """A status or a diagnostic: `smtp; 550 5.1.1 ...`, or the reply that it quotes."""
+    if found := re.match(r"\s*([245]\.\d{1,3}(?:\.\d{1,3})?)\b", text):
+        return Code(found[1], 0, found[1].startswith("4"))
+    return judged(text)
+
+
+# --- text -----------------------------------------------------------------------------------------------------------------------------
+
+
+def of_text(text: str, name: Name) -> Judgement:
+    """What a notification without fields says of an address: the code on the line that names it, or on one of the next three.
+
+    The nearest one decides, at the same distance the temporary one. A notice of a delay decides nothing.
+    """
+    lines = list(_before_the_message(text))
+    if hit := delay("\n".join(lines)):
+        return Judgement("temporary", f"a notice of a delay: {hit}")
+    named = islice((number for number, line in enumerate(lines) if name.is_in(line)), MAX_NAMED)
+    near = [each for number in named if (each := _near(lines, number, name))]
+    if not near:
+        return Judgement("none")
+    _, permanent, line = min(near, key=lambda each: each[:2])
+    return Judgement("permanent" if permanent else "temporary", " ".join(line.split()))
+
+
+def delay(text: str) -> str:
+    """The words by which a text, or a subject, tells of a delay, or ""."""
+    text = text.lower()
+    if hit := next((each for each in DELAYS if each in text), ""):
+        return hit
+    found = GOES_ON.search(text) or DELAYED.search(text)
+    return found[0].strip() if found else ""
+
+
+def _before_the_message(text: str) -> Iterable[str]:
+    for line in text.splitlines():
+        if not line:
+            yield ""
+            continue
+        bare = line[:200].strip("> \t")
+        ruled = bare.startswith(("--", "==", "__", "**"))
+        words = bare.lstrip("-=_* \t").lower()
+        if RETURNED_FIELDS.match(bare) or (ruled and words.startswith(RETURNED)) or words.startswith(FOLLOWS):
+            return
+        yield line[:MAX_LINE]
+
+
+def _near(lines: list[str], number: int, name: Name) -> tuple[int, bool, str] | None:
+    """(distance, whether permanent, the line) of the nearest code. A line that ends with a colon goes with the next one."""
+    distance, introduced = 0, False
+    for offset, line in enumerate(lines[number : number + SPAN]):
+        if not line.strip():
+            continue
+        if offset:
+            if HEADING.fullmatch(line) and not name.is_in(line):
+                return None
+            distance += not introduced
+            introduced = line.rstrip().endswith(":")
+        if distance > REACH:
+            return None
+        code = judged(line)
+        if code is not None:
+            return distance, not code.temporary, line
+    return None
