@@ -18,7 +18,7 @@ from dmarc_milter.dmarc.evaluate import DmarcOptions, PublicSuffixes, evaluate, 
 from dmarc_milter.dmarc.result import DmarcResult
 from dmarc_milter.evaluation import Evaluation, MessageFacts
 from dmarc_milter.iprev import IprevResult, iprev
-from dmarc_milter.lookup import Question, Resolver
+from dmarc_milter.lookup import Question, Resolver, stale_answers
 from dmarc_milter.message import Envelope, Headers, Message
 from dmarc_milter.spf import EarlierSpf, SpfOptions, SpfResult, upgraded
 
@@ -120,6 +120,7 @@ def authenticate(request: Request, resolver: Resolver, options: Options, *, now:
         iprev=reverse if options.iprev else None,
         dmarc=dmarc,
         verdict=verdict,
+        stale=stale_answers(resolver),
     )
 
 

@@ -13,6 +13,7 @@ from dmarc_milter.dkim.result import DkimResult
 from dmarc_milter.dmarc.result import DmarcResult
 from dmarc_milter.domain import Domain
 from dmarc_milter.iprev import IprevResult
+from dmarc_milter.lookup import StaleAnswer
 from dmarc_milter.message import Envelope, Headers
 from dmarc_milter.spf import SpfResult
 
@@ -52,6 +53,8 @@ class Evaluation:
     iprev: IprevResult | None
     dmarc: DmarcResult
     verdict: Verdict
+    stale: tuple[StaleAnswer, ...] = ()
+    """Answers of the DNS that were used past their time."""
 
 
 IN_MESSAGE_ID = bytes(octet for octet in range(0x21, 0x7F) if octet not in b"<>")

@@ -91,6 +91,13 @@ class Resolver(Protocol):
         ...
 
 
+class StaleAnswer(NamedTuple):
+    """An answer used past its time because the DNS of its name failed (RFC 8767). `seconds` since the DNS gave it."""
+
+    name: str
+    seconds: float
+
+
 class Kept(NamedTuple):
     """What was derived from DNS answers. `keep` says whether it may serve other messages too; `size` is about its octets."""
 
@@ -119,6 +126,10 @@ class Remembers:
         """The TXT records of a name that was prefetched, if they are there by now. For further hints, never for a verdict."""
         raise NotImplementedError
 
+    def stale_answers(self) -> tuple[StaleAnswer, ...]:
+        """What this message was told past its time."""
+        raise NotImplementedError
+
 
 def derive(resolver: Resolver, key: Hashable, work: Work) -> Any:
     """The value of `work`, which must depend on nothing but `key` and the answers to what it asks the resolver it is given.
@@ -136,3 +147,8 @@ def recall(resolver: Resolver, key: Hashable) -> Any:
 def arrived(resolver: Resolver, name: str) -> tuple[bytes, ...]:
     """TXT records that a hint has brought already; nothing where that cannot be told without waiting."""
     return resolver.arrived(name) if isinstance(resolver, Remembers) else ()
+
+
+def stale_answers(resolver: Resolver) -> tuple[StaleAnswer, ...]:
+    """Answers that the message was given although their time was over; none where the resolver keeps none."""
+    return resolver.stale_answers() if isinstance(resolver, Remembers) else ()

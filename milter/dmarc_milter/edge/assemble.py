@@ -25,7 +25,7 @@ from dmarc_milter.edge.ledger.spoolfile import prepare as prepare_spool
 from dmarc_milter.edge.ledger.status import obstacle
 from dmarc_milter.edge.log import Log
 from dmarc_milter.edge.metrics import Meter
-from dmarc_milter.edge.resolver import DnsResolver
+from dmarc_milter.edge.resolver import DnsResolver, Memory
 from dmarc_milter.edge.session import SessionOptions
 from dmarc_milter.edge.setup_lines import attach
 from dmarc_milter.edge.suffixes import SuffixListError, latest_suffixes
@@ -44,15 +44,14 @@ TROUBLE = ("full", "locked", "io")
 
 def build(config: Config, slot: Slot, board: Board, log: Log) -> Service:
     """The worker's Service. Raises for what makes serving impossible."""
-    dns = DnsResolver(
-        config.dns.nameservers,
-        timeout=compiled.look_up_seconds(config),
-        cache_entries=config.dns.cache_entries,
-        cache_octets=config.dns.cache_bytes,
-    )
     suffixes, warning = latest_suffixes(config.dmarc.suffix_list, datetime.now(UTC).date())
     if warning:
         log.warning("suffix_list", text=warning)
+    dns = DnsResolver(
+        config.dns.nameservers,
+        timeout=compiled.look_up_seconds(config),
+        memory=Memory(config.dns.cache_entries, config.dns.cache_bytes, config.dns.stale_hours * 3600, suffixes.organization_of),
+    )
     spool = Spool(spool_path(config), SpoolOptions(max_bytes=config.store.spool_max_bytes))
     meter = Meter(slot)
     tools = Tools(
@@ -73,6 +72,7 @@ def build(config: Config, slot: Slot, board: Board, log: Log) -> Service:
         for name in ("queries", "retries", "tcp", "failures", "timeouts"):
             meter.follow(f"dns_{name}", getattr(dns.counters, name))
         meter.follow("dns_cache_hits", dns.counters.hits)
+        meter.follow("dns_stale_answers", dns.counters.stale)
         counts = spool.counts()
         for name in ("recorded", "unrecorded", "late", "lost"):
             meter.follow(f"spool_{name}", getattr(counts, name))

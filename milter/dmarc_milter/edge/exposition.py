@@ -39,6 +39,7 @@ SINGLE = {
     "dns_failures": ("dns_failures", "DNS look-ups without a usable answer"),
     "dns_timeouts": ("dns_timeouts", "DNS look-ups that ran out of time"),
     "dns_cache_hits": ("dns_cache_hits", "DNS look-ups answered from memory"),
+    "dns_stale_answers": ("dns_stale_answers", "Answers used past their time because the DNS failed"),
 }
 """Metric -> (counter, what it counts)."""
 LABELLED = {

@@ -46,6 +46,7 @@ NAMES: tuple[str, ...] = (
     "dns_failures",
     "dns_timeouts",
     "dns_cache_hits",
+    "dns_stale_answers",
     "spool_recorded",
     "spool_unrecorded",
     "spool_late",

@@ -11,6 +11,7 @@ from dmarc_milter.explain import explain
 from dmarc_milter.report.facts import from_evaluation
 
 MAX_SIGNERS = 4
+MAX_STALE = 4
 
 
 def fields_of(evaluation: Evaluation, actions: Sequence[Action]) -> dict[str, Value]:
@@ -35,6 +36,7 @@ def fields_of(evaluation: Evaluation, actions: Sequence[Action]) -> dict[str, Va
         "reasons": ",".join(each.type for each in verdict.reasons),
         "reply": reply.code if reply else 250,
         "would_be": verdict.would_be or "",
+        "stale": ",".join(f"{each.name}({int(each.seconds)}s)" for each in evaluation.stale[:MAX_STALE]),
         "attempt": evaluation.id,
         "helo": envelope.helo,
         "message_id": evaluation.facts.message_id,

@@ -43,6 +43,11 @@ class Suffixes:
         found = self._all.privatesuffix(domain.name)
         return Domain(found) if isinstance(found, str) else None
 
+    def organization_of(self, name: str) -> str:
+        """The organizational domain of any name in the DNS, underscores included; the name itself where it has none."""
+        found = self._all.privatesuffix(name)
+        return found if isinstance(found, str) else name
+
     def stale(self, today: date) -> str:
         """A warning when the list is older than half a year, else ""."""
         if today - self.published <= STALE_AFTER:

@@ -14,7 +14,7 @@ PAD = "  "
 
 def explain(facts: Facts) -> list[str]:
     """Lines of printable ASCII, at most some dozens; nothing in them is the sender's unvalidated text."""
-    return [*_envelope(facts), *_spf(facts), *_dkim(facts), *_arc(facts), *_dmarc(facts), *_verdict(facts), *_advice(facts)]
+    return [*_envelope(facts), *_spf(facts), *_dkim(facts), *_arc(facts), *_dmarc(facts), *_stale(facts), *_verdict(facts), *_advice(facts)]
 
 
 def sentence(facts: Facts) -> str:
@@ -83,6 +83,20 @@ def _dmarc(facts: Facts) -> Iterator[str]:
             )
     if facts.outcome is None:
         yield f"DMARC: {facts.status}" + (f": {facts.reason}" if facts.reason else "")
+
+
+def _stale(facts: Facts) -> Iterator[str]:
+    for each in facts.stale:
+        yield f"DNS: {each.name} did not answer; used an answer of {ago(each.seconds)} ago"
+
+
+def ago(seconds: float) -> str:
+    """A time span in the one unit that suits it."""
+    for unit, length in (("hour", 3600), ("minute", 60), ("second", 1)):
+        if seconds >= length or length == 1:
+            number = int(seconds // length)
+            return f"{number} {unit}" + ("" if number == 1 else "s")
+    return ""
 
 
 def _policy(outcome: Outcome, published: Published) -> str:

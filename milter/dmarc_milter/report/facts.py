@@ -25,6 +25,7 @@ VERSION = 1
 MAX_SIGNATURES = 100
 """RFC 9990 3.1.3: signatures of one row."""
 MAX_TRACE = 40
+MAX_STALE = 20
 
 
 class Fact(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -118,6 +119,13 @@ class ArcFact(Fact, frozen=True, omit_defaults=True):
     reason: str = ""
 
 
+class StaleFact(Fact, frozen=True, omit_defaults=True):
+    """An answer of the DNS that was used past its time, `seconds` after it was given (RFC 8767)."""
+
+    name: str
+    seconds: int = 0
+
+
 class Facts(Fact, frozen=True, omit_defaults=True, kw_only=True):
     """One delivery attempt. `at` is in seconds since 1970 (UTC)."""
 
@@ -162,6 +170,8 @@ class Facts(Fact, frozen=True, omit_defaults=True, kw_only=True):
     to_reporting: bool = False
     from_reporting: bool = False
     list_id: str = ""
+    stale: tuple[StaleFact, ...] = ()
+    """Answers of the DNS used past their time because the DNS failed."""
 
     @property
     def author_domain(self) -> str:
@@ -224,6 +234,7 @@ def from_evaluation(evaluation: Evaluation) -> Facts:
         to_reporting=message.to_reporting,
         from_reporting=message.from_reporting,
         list_id=printable(message.list_id, 253),
+        stale=tuple(StaleFact(printable(each.name, 253), int(each.seconds)) for each in evaluation.stale[:MAX_STALE]),
     )
 
 

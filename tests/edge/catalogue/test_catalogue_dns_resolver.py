@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
-from fakes.attack import OK, Case, L, R, Stage, good, ids, mail, spoof
+from fakes.attack import OK, Case, L, Place, R, Stage, good, ids, mail, spoof
 from fakes.dns_server import Spec
 
 POLICY = "_dmarc.legit.example"
@@ -53,3 +55,94 @@ CASES = [
 def test_what_the_name_server_says(stage: Stage, case: Case) -> None:
     """RFC 6891 6.2.2: OPT is left out where it is not understood. RFC 6604 3, RFC 8020 2: an alias exists, so np is not for it."""
     stage.check(case)
+
+
+# Answers past their time
+
+
+def brief(**more: Spec) -> dict[str, Spec]:
+    """The victim's policy and key with a second to live."""
+    names: dict[str, Spec] = {POLICY: {"TXT": ["v=DMARC1; p=reject"], "ttl": 1}, L.key_name: {"TXT": [L.record()], "ttl": 1}}
+    return {**names, **more}
+
+
+def failing() -> dict[str, Spec]:
+    return {name: {"behaviour": "servfail"} for name in (POLICY, L.key_name)}
+
+
+def logged(place: Place, number: int) -> list[bytes]:
+    """So many lines about messages; the log is written beside the answers."""
+    lines: list[bytes] = []
+    for _ in range(200):
+        lines += [line for line in place.new_lines() if b"event=message" in line]
+        if len(lines) >= number:
+            break
+        time.sleep(0.01)
+    assert len(lines) == number, lines
+    return lines
+
+
+def remembering(stage: Stage, hours: float = 24.0) -> Place:
+    """A daemon that has seen the victim's mail and whose answers have run out since."""
+    place = stage.place("enforce", {"dns": {"cache_entries": 1000, "stale_hours": hours}})
+    stage.script(brief())
+    assert place.send(good()).dmarc.result == "pass"
+    time.sleep(1.1)
+    place.new_lines()
+    return place
+
+
+def test_a_policy_outlives_the_failure_of_its_dns(stage: Stage) -> None:
+    """DNS-56: whoever silences the victim's DNS and then forges meets the policy that was known; the log says how old it is."""
+    place = remembering(stage)
+    stage.script(failing())
+    heard = place.send(spoof())
+    assert heard.answer.code == 550, heard.show()
+    (line,) = logged(place, 1)
+    assert b"stale=_dmarc.legit.example(" in line
+
+
+def test_a_key_outlives_the_failure_of_its_dns(stage: Stage) -> None:
+    """DNS-57: nobody attacks, the victim's DNS is lame for a day: its signed mail passes."""
+    place = remembering(stage)
+    stage.script(failing())
+    heard = place.send(good())
+    assert (heard.answer.code, heard.dmarc.result) == (250, "pass"), heard.show()
+    stage.script(brief())
+    assert place.send(good()).dmarc.result == "pass"
+    assert [b"stale=" in line for line in logged(place, 2)] == [True, False]
+
+
+def test_a_revoked_key_is_not_revived(stage: Stage) -> None:
+    """DNS-58: the key was withdrawn, we have seen that, and then the DNS fails: the old signature gives nothing."""
+    place = remembering(stage)
+    stage.script(brief(**{L.key_name: {"TXT": [], "no_soa": True}}))
+    assert place.send(good()).answer.code == 550
+    time.sleep(1.1)
+    stage.script({**brief(), L.key_name: {"behaviour": "servfail"}})
+    heard = place.send(good())
+    assert heard.answer.code != 250 or heard.dmarc.result == "temperror", heard.show()
+    place.new_lines()
+
+
+def test_nothing_outlives_its_time_where_that_is_off(stage: Stage) -> None:
+    """DNS-59: `stale_hours = 0`: a key that cannot be looked up verifies nothing."""
+    place = remembering(stage, hours=0)
+    stage.script({**brief(), L.key_name: {"behaviour": "servfail"}})
+    heard = place.send(good())
+    assert heard.answer.code != 250 or heard.dmarc.result == "temperror", heard.show()
+    place.new_lines()
+
+
+def test_mail_of_a_thousand_names_flushes_no_policy(stage: Stage) -> None:
+    """DNS-60: an attacker fills the memory with policies of his own before he silences the victim's DNS."""
+    place = stage.place("enforce", {"dns": {"cache_entries": 60}})
+    names: dict[str, Spec] = {"*.attack.example": {"TXT": ["v=DMARC1; p=none"], "ttl": 60}}
+    stage.script({**brief(), **names})
+    assert place.send(good()).dmarc.result == "pass"
+    for number in range(100):
+        place.send(mail(b"<a@a%d.attack.example>" % number))
+    place.new_lines()
+    stage.script({**failing(), **names})
+    assert place.send(spoof()).answer.code == 550
+    place.new_lines()

@@ -89,6 +89,10 @@ class Dns(Section, frozen=True):
     budget: Annotated[float, Meta(gt=0, le=120, description="seconds for one message; SPF at most 20 of them")] = 25.0
     cache_entries: Annotated[int, Meta(ge=0, le=10_000_000, description="answers kept for each worker")] = 10_000
     cache_bytes: Annotated[int, Meta(ge=0, description="octets of answers kept for each worker")] = 16 * 1024 * 1024
+    stale_hours: Annotated[
+        float,
+        Meta(ge=0, le=168, description="a policy or DKIM key is used so long past its time while its DNS fails (RFC 8767); 0 = never"),
+    ] = 24.0
 
 
 class Dmarc(Section, frozen=True):

@@ -15,11 +15,12 @@ from dmarc_milter.edge.resolver.cache import Cache, Derived, Store
 from dmarc_milter.edge.resolver.client import Client, Counters
 from dmarc_milter.edge.resolver.exchange import Pending
 from dmarc_milter.edge.resolver.message import MessageResolver, Progress, canonical
+from dmarc_milter.edge.resolver.reserve import Memory, Reserve, Stale
 from dmarc_milter.edge.resolver.servers import Nameservers
 from dmarc_milter.edge.resolver.wire import encode_question
 from dmarc_milter.lookup import Question
 
-__all__ = ["DnsResolver", "MessageResolver"]
+__all__ = ["DnsResolver", "Memory", "MessageResolver"]
 
 RESOLV_CONF = Path("/etc/resolv.conf")
 
@@ -37,14 +38,14 @@ class DnsResolver:
         nameservers: Sequence[str] = (),
         *,
         timeout: float = 5.0,
-        cache_entries: int = 10_000,
-        cache_octets: int = 16 << 20,
+        memory: Memory = Memory(),
         resolv_conf: Path = RESOLV_CONF,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.counters = Counters()
-        self.cache = Cache(entries=cache_entries, octets=cache_octets)
-        self.conclusions: Store[Hashable, Derived] = Store(entries=cache_entries, octets=cache_octets // 2)
+        self.cache = Cache(entries=memory.entries, octets=memory.octets)
+        self.conclusions: Store[Hashable, Derived] = Store(entries=memory.entries, octets=memory.octets // 2)
+        self.reserve = Reserve(memory)
         self._servers = Nameservers(nameservers, resolv_conf)
         self._timeout, self._clock = timeout, clock
         self._client: Client | None = None
@@ -85,6 +86,17 @@ class DnsResolver:
     def conclude(self, key: Hashable, derived: Derived) -> None:
         """Let other messages have it, as long as its answers are good."""
         self.conclusions.keep(key, derived, self._clock())
+
+    def hold(self, key: Key, answer: Answer) -> None:
+        """Let the reserve learn what the DNS said, aliases followed."""
+        self.reserve.hold(key, answer, self._clock())
+
+    def stale(self, key: Key) -> Stale | None:
+        """What may be used instead, now that the DNS has failed."""
+        found = self.reserve.find(key, self._clock())
+        if found is not None:
+            self.counters.stale += 1
+        return found
 
     def encode(self, key: Key) -> bytes | None:
         """The question section, None for a name that cannot be asked."""
@@ -134,6 +146,7 @@ class DnsResolver:
         self._in_flight = {}
         self.cache.unlock()
         self.conclusions.unlock()
+        self.reserve.unlock()
         if client is not None:
             client.disown()
 

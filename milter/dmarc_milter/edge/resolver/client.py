@@ -29,10 +29,10 @@ log = logging.getLogger(__name__)
 class Counters:
     """What the client did since the process started; approximate where several threads count."""
 
-    __slots__ = ("failures", "hits", "ignored", "queries", "retries", "tcp", "timeouts")
+    __slots__ = ("failures", "hits", "ignored", "queries", "retries", "stale", "tcp", "timeouts")
 
     def __init__(self) -> None:
-        self.queries = self.retries = self.tcp = self.failures = self.timeouts = self.ignored = self.hits = 0
+        self.queries = self.retries = self.tcp = self.failures = self.timeouts = self.ignored = self.hits = self.stale = 0
 
 
 def in_flight_limit() -> int:

@@ -13,8 +13,9 @@ from typing import Any, Literal, Protocol
 from dmarc_milter.edge.resolver.answer import UNASKABLE, Answer, Key, failed
 from dmarc_milter.edge.resolver.cache import Derived
 from dmarc_milter.edge.resolver.exchange import Pending
+from dmarc_milter.edge.resolver.reserve import Stale
 from dmarc_milter.edge.resolver.wire import HOP_LIMIT
-from dmarc_milter.lookup import LimitExceeded, Question, Remembers, TimeExceeded, Work
+from dmarc_milter.lookup import LimitExceeded, LookupFailed, NoAnswer, Question, Remembers, StaleAnswer, TimeExceeded, Work
 
 GRACE = 1.0  # seconds past a look-up's own end before its thread is given up
 FAIR = 0.2  # of a message's seconds: an answer that has not come within them is the DNS's failure, whatever else the message asked
@@ -39,6 +40,14 @@ class Source(Protocol):
         """The question section, None for a name that cannot be asked."""
         ...
 
+    def hold(self, key: Key, answer: Answer) -> None:
+        """Learn what the DNS said, aliases followed."""
+        ...
+
+    def stale(self, key: Key) -> Stale | None:
+        """An older answer that may be used because the DNS has failed."""
+        ...
+
     def start(self, key: Key, question: bytes, stay: float) -> Pending | Answer:
         """Put the question in flight, or join the one that is; wait up to `stay` seconds if that is quicker."""
         ...
@@ -48,13 +57,14 @@ class Progress:
     """What a message has asked and got; shared by its shares. `patience`: seconds it may still spend waiting; `fair`: seconds
     that every look-up should have."""
 
-    __slots__ = ("concluded", "fair", "given", "lock", "patience", "started")
+    __slots__ = ("concluded", "fair", "given", "lock", "patience", "stale", "started")
 
     def __init__(self, patience: float) -> None:
         self.patience, self.fair = patience, patience * FAIR
         self.given: dict[Key, Answer] = {}
         self.started: dict[Key, Pending | Answer] = {}
         self.concluded: dict[Hashable, Derived] = {}
+        self.stale: dict[str, float] = {}
         self.lock = threading.Lock()
 
 
@@ -139,6 +149,10 @@ class MessageResolver(Remembers):
         answer = found.answer if isinstance(found, Pending) else found
         return answer.records if answer is not None else ()
 
+    def stale_answers(self) -> tuple[StaleAnswer, ...]:
+        """See lookup.Remembers."""
+        return tuple(StaleAnswer(name, seconds) for name, seconds in self._progress.stale.copy().items())
+
     def _rests_on(self, expires: float) -> None:
         """Note in every scope around that something good until then was used."""
         scope: MessageResolver | None = self
@@ -170,7 +184,20 @@ class MessageResolver(Remembers):
             answer = failed("too many aliases")
         if (answer.hops, answer.expires) != (hops, expires):
             answer = answer.until(expires, hops)
+        if answer.failure is LookupFailed:
+            answer = self._instead(key) or answer
+        elif answer.failure is None or issubclass(answer.failure, NoAnswer):
+            self._source.hold(key, answer)
         return self._progress.given.setdefault(key, answer)
+
+    def _instead(self, key: Key) -> Answer | None:
+        """What the name said before its DNS failed (RFC 8767 4). It serves this message alone: the next one asks again."""
+        found = self._source.stale(key)
+        if found is None:
+            return None
+        if found.past > 0:
+            self._progress.stale[key[0]] = found.seconds
+        return found.answer.until(-math.inf, found.answer.hops)
 
     def _fetch(self, key: Key) -> Answer:
         started = self._progress.started.get(key)
