@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Literal, NamedTuple
 
 from dmarc_milter import authres, results
+from dmarc_milter.address import MAX_CANDIDATES
 from dmarc_milter.claims import forged
 from dmarc_milter.disposition import Deferral, Disposition, Verdict
 from dmarc_milter.dkim.result import DkimStatus
@@ -199,7 +200,19 @@ def _mark(dmarc: DmarcResult, verdict: Verdict) -> str:
     outcome = _decisive(dmarc)
     if outcome is None:
         return f"p={verdict.policy}, no author domain"
+    if dmarc.outcome is None and not _asks(outcome):
+        return _flaw(dmarc)
     return f"p={outcome.policy}, {_short(outcome.author_domain)}"
+
+
+def _asks(outcome: DomainOutcome) -> bool:
+    """Whether the domain's own policy is a reason to refuse or quarantine."""
+    return outcome.status is DmarcStatus.FAIL and outcome.policy is not Policy.NONE
+
+
+def _flaw(dmarc: DmarcResult) -> str:
+    """What is wrong with the From field, where that alone is the reason."""
+    return f"From names more than {MAX_CANDIDATES} domains" if dmarc.more_candidates else "malformed From"
 
 
 def _decisive(dmarc: DmarcResult, status: DmarcStatus = DmarcStatus.FAIL) -> DomainOutcome | None:
@@ -242,10 +255,13 @@ def _refusal(dmarc: DmarcResult) -> str:
     if outcome is None:
         return f"Refused by DMARC policy: the From header field has no usable author domain ({_plain(dmarc.reason)})"
     published = outcome.published
-    if dmarc.outcome is None:
-        of = f" of {_short(published.policy_domain)} (p={outcome.policy})" if published else ""
+    if dmarc.outcome is None and (published is None or not _asks(outcome)):
+        names = f"names more than {MAX_CANDIDATES} domains" if dmarc.more_candidates else "is malformed"
+        return f"Refused by local policy for DMARC: the From header field {names} ({_plain(dmarc.reason)})"
+    if dmarc.outcome is None and published is not None:
+        of = f" of {_short(published.policy_domain)} (p={outcome.policy})"
         return f"Refused by DMARC policy{of}: the From header field is malformed ({_plain(dmarc.reason)})"
-    if published is None or outcome.policy is Policy.NONE or outcome.status is not DmarcStatus.FAIL:
+    if published is None or not _asks(outcome):
         return f"Refused by local policy: mail from {_short(outcome.author_domain)} without a DMARC pass (dmarc={outcome.status})"
     return (
         f"Refused by the DMARC policy of {_short(published.policy_domain)} ({outcome.policy_tag}={outcome.policy}): "

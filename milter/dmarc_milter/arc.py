@@ -20,7 +20,7 @@ from dmarc_milter.dkim.keyring import KeyRing
 from dmarc_milter.dkim.signature import Signature, TagReader
 from dmarc_milter.dkim.verification import Candidate, Judge
 from dmarc_milter.domain import Domain, Malformed
-from dmarc_milter.lookup import Question, Resolver
+from dmarc_milter.lookup import Missing, Question, Resolver
 from dmarc_milter.message import BodyHash, Headers, Message
 
 RESULTS = b"arc-authentication-results"
@@ -66,6 +66,8 @@ class ArcResult:
     oldest_pass: int | None = None
     """RFC 8617 5.2 (5): 0 if every ARC-Message-Signature verifies; None when not determined."""
     reason: str = ""
+    missing: Missing | None = None
+    """With fail: an answer that could not be had, if that was among the reasons."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,7 @@ def validate(message: Message, plan: ArcPlan, resolver: Resolver, options: ArcOp
     judge = Judge(message, keys, replace(options.dkim, require_signed=()), now)
     flaw = _message_flaw(judge, plan.sets[-1]) or _seals_flaw(judge, keys, plan.sets)
     if flaw:
-        return ArcResult(ArcStatus.FAIL, reason=flaw)
+        return ArcResult(ArcStatus.FAIL, reason=flaw, missing=keys.missing)
     return ArcResult(
         ArcStatus.PASS,
         tuple(_hop(each, message.headers.fields[each.results].value) for each in plan.sets),

@@ -18,7 +18,7 @@ from dmarc_milter.dmarc.evaluate import DmarcOptions, PublicSuffixes, evaluate, 
 from dmarc_milter.dmarc.result import DmarcResult
 from dmarc_milter.evaluation import Evaluation, MessageFacts
 from dmarc_milter.iprev import IprevResult, iprev
-from dmarc_milter.lookup import Question, Resolver, stale_answers
+from dmarc_milter.lookup import Missing, Question, Resolver, stale_answers
 from dmarc_milter.message import Envelope, Headers, Message
 from dmarc_milter.spf import EarlierSpf, SpfOptions, SpfResult, upgraded
 
@@ -144,4 +144,16 @@ def _context(request: Request, found: Found, options: Options) -> Context:
         names=found.iprev.names if found.iprev and found.iprev.status == "pass" else (),
         arc_sealers=tuple(hop.sealer for hop in found.arc.hops) if found.arc.status is ArcStatus.PASS else (),
         arc_override=trusted_override(found.arc, author, sealers) if author else None,
+        relayed=request.envelope.relayed,
+        shortage=_shortage(found, options.policy),
     )
+
+
+def _shortage(found: Found, policy: LocalPolicy) -> Missing | None:
+    """What we were too busy to look up, where somebody is let through by what he proves: what he could not prove for that reason
+    is not held against him."""
+    by_proof = any(rule.dkim or rule.spf or rule.ptr or rule.arc for rule in policy.rules if rule.action in ("accept", "none"))
+    asked = [found.arc.missing] if policy.trusted_arc_sealers or by_proof else []
+    if by_proof:
+        asked += [found.spf.missing, *(each.missing for each in found.dkim), found.iprev.missing if found.iprev else None]
+    return next((each for each in asked if each is not None and each.kind == "shortage"), None)

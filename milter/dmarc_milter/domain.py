@@ -50,6 +50,16 @@ class Domain:
         return Domain(".".join(self.labels[-count:]))
 
 
+SPECIAL_USE = ("localhost", "local", "localdomain", "invalid", "test", "onion", "home.arpa", "internal")
+"""Names that the DNS of the Internet does not hold (RFC 6761, 6762, 7686, 8375; ICANN keeps `internal` for private use)."""
+SPECIAL_ENDINGS = tuple(f".{name}" for name in SPECIAL_USE)
+
+
+def is_special_use(name: str) -> bool:
+    """Whether a name (lower case, without trailing dot) is, or is below, one that must not be asked for in the DNS."""
+    return name in SPECIAL_USE or name.endswith(SPECIAL_ENDINGS)
+
+
 def parse(text: str | bytes) -> Domain | Malformed:
     """The name that `text` spells, in lower-case A-labels; one root dot at the end is dropped. Never raises.
 

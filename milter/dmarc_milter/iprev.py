@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from typing import Literal
 
 from dmarc_milter.domain import Domain, parse
-from dmarc_milter.lookup import LookupFailed, NoAnswer, Question, Resolver
+from dmarc_milter.lookup import LookupFailed, Missing, NoAnswer, Question, Resolver, gravest, missing
 from dmarc_milter.message import IPAddress, plain_address
 
 MAX_NAMES = 10
@@ -34,6 +34,8 @@ class IprevResult:
     """Lower-case A-labels, only with a pass: those whose addresses include the client's."""
     reason: str = ""
     """Fixed vocabulary."""
+    missing: Missing | None = None
+    """With temperror: an answer that could not be had."""
 
 
 def iprev(source_ip: IPAddress, resolver: Resolver) -> IprevResult:
@@ -44,8 +46,8 @@ def iprev(source_ip: IPAddress, resolver: Resolver) -> IprevResult:
         found = resolver.ptr(client.reverse_pointer)
     except NoAnswer:
         return IprevResult(IprevStatus.PERMERROR, reason="no PTR record")
-    except LookupFailed:
-        return IprevResult(IprevStatus.TEMPERROR, reason="PTR look-up failed")
+    except LookupFailed as failure:
+        return IprevResult(IprevStatus.TEMPERROR, reason="PTR look-up failed", missing=missing(failure))
     names = [name for name in map(parse, found[:MAX_NAMES]) if isinstance(name, Domain)]
     return _forward(client, names, resolver)
 
@@ -54,19 +56,20 @@ def _forward(client: IPAddress, names: list[Domain], resolver: Resolver) -> Ipre
     """Whether the names' addresses include the client's; only its own family can (RFC 8601 3)."""
     rdtype: Literal["A", "AAAA"] = "A" if client.version == 4 else "AAAA"
     resolver.prefetch(Question(name.name, rdtype) for name in names)
-    proven, failed = [], False
+    proven: list[str] = []
+    failed: Missing | None = None
     for name in names:
         try:
             addresses = resolver.addresses(name.name, rdtype)
         except NoAnswer:
             continue
-        except LookupFailed:
-            failed = True
+        except LookupFailed as failure:
+            failed = gravest((failed, missing(failure)))
             continue
         if client in map(ip_address, addresses):
             proven.append(name.name)
     if proven:
         return IprevResult(IprevStatus.PASS, tuple(proven))
     if failed:
-        return IprevResult(IprevStatus.TEMPERROR, reason="address look-up failed")
+        return IprevResult(IprevStatus.TEMPERROR, reason="address look-up failed", missing=failed)
     return IprevResult(IprevStatus.FAIL, reason="no name resolves back")

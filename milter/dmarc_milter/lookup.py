@@ -47,6 +47,36 @@ class TimeExceeded(LimitExceeded):
     """It was the time that ran out, not the number of look-ups."""
 
 
+class Missing(NamedTuple):
+    """An answer that could not be had, and whose fault that is.
+
+    dns: the DNS did not answer. limit: the message asked for more than its share. shortage: other messages had taken what it takes
+    to ask. failure: this program did not look.
+    """
+
+    kind: Literal["dns", "limit", "shortage", "failure"]
+    name: str = ""
+    """The DNS name that was asked for, "" where it is not known. The sender may have chosen it."""
+
+
+GRAVEST_FIRST = ("limit", "shortage", "failure", "dns")
+
+
+def missing(error: LookupFailed) -> Missing:
+    """The value for this exception."""
+    kind: Literal["dns", "limit", "shortage"] = "dns"
+    if isinstance(error, LimitExceeded):
+        kind = "limit"
+    elif isinstance(error, Shortage):
+        kind = "shortage"
+    return Missing(kind, error.name)
+
+
+def gravest(found: Iterable[Missing | None]) -> Missing | None:
+    """The one that decides what is done about several: what is the message's or our own doing before trouble in the DNS."""
+    return min(filter(None, found), key=lambda each: GRAVEST_FIRST.index(each.kind), default=None)
+
+
 class Question(NamedTuple):
     """What is asked: `name` is absolute, ASCII, without trailing dot; labels are LDH, underscore or a wildcard-free macro result."""
 

@@ -121,6 +121,8 @@ class Envelope:
     smtputf8: bool = False
     source_known: bool = True
     """False: relayed by one of our trusted relays and the real client could not be read (DESIGN.md, trusted_relays)."""
+    relayed: bool = False
+    """It came through one of our trusted relays."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,10 @@ from typing import Literal, NamedTuple
 
 from dmarc_milter import domain as domains
 from dmarc_milter.domain import Domain
-from dmarc_milter.lookup import Kept, Question, Resolver, derive, recall
+from dmarc_milter.lookup import Kept, Missing, Question, Resolver, derive, recall
 from dmarc_milter.message import Envelope, plain_address
-from dmarc_milter.spf_query import Query, Refused, Sender, SpfOptions, is_multi_label
+from dmarc_milter.spf_query import Query, Refused, Sender, SpfOptions
+from dmarc_milter.spf_record import is_multi_label
 
 __all__ = ["EarlierSpf", "SpfOptions", "SpfResult", "SpfStatus", "check", "questions", "recalled", "upgraded"]
 
@@ -61,6 +62,8 @@ class SpfResult:
     """The pass came from +all or an enormous range (SECURITY-CASES BSP-01)."""
     upgrade: bool = False
     """The pass came about on the way: an earlier hop had seen something else (`upgraded`)."""
+    missing: Missing | None = None
+    """With temperror: the answer that could not be had."""
 
     @property
     def usable(self) -> bool:
@@ -119,6 +122,9 @@ def _look_up(envelope: Envelope, identity: _Identity, resolver: Resolver, option
     sender = Sender(plain_address(envelope.source_ip), local_part or "postmaster", identity.domain.name, envelope.helo)
     query = Query(sender, resolver, options)
     status, reason = _evaluate(query)
+    short = query.missing is not None and query.missing.kind == "shortage"
+    if short and status is not SpfStatus.PASS:  # where it is ours, "no match" (RFC 7208 5.5) must not become a failure
+        status, reason = SpfStatus.TEMPERROR, "too busy to look it up"
     result = SpfResult(
         status,
         identity.domain,
@@ -128,17 +134,20 @@ def _look_up(envelope: Envelope, identity: _Identity, resolver: Resolver, option
         record=_printable(query.record or b"", options.max_record),
         lookups=query.lookups,
         permissive=status is SpfStatus.PASS and query.permissive,
+        missing=query.missing if status is SpfStatus.TEMPERROR else None,
     )
     if result.permissive and not options.permissive_counts:
         result = replace(result, status=SpfStatus.POLICY, reason="permissive record")
-    return Kept(result, keep=not query.personal and status is not SpfStatus.TEMPERROR, size=800 + len(result.record))
+    return Kept(result, keep=not (query.personal or short or status is SpfStatus.TEMPERROR), size=800 + len(result.record))
 
 
 def not_evaluated(envelope: Envelope, reason: str) -> SpfResult:
     """What stands for `check` where its work is refused: temperror for the identity that it would have checked."""
     identity = _identity(envelope)
     unknown = identity.domain is None or identity.refused or envelope.source_ip is None or not envelope.source_known
-    return SpfResult(SpfStatus.NONE if unknown else SpfStatus.TEMPERROR, identity.domain, identity.name, reason)
+    if unknown:
+        return SpfResult(SpfStatus.NONE, identity.domain, identity.name, reason)
+    return SpfResult(SpfStatus.TEMPERROR, identity.domain, identity.name, reason, missing=Missing("failure"))
 
 
 def questions(envelope: Envelope) -> tuple[Question, ...]:

@@ -16,15 +16,24 @@ import spf as pyspf
 
 from dmarc_milter import spf_record
 from dmarc_milter.domain import Malformed
-from dmarc_milter.lookup import LimitExceeded, LookupFailed, NoAnswer, Question, RdataType, Resolver, TimeExceeded, arrived
-from dmarc_milter.spf_record import Directive, Macro, SpfRecord
+from dmarc_milter.lookup import (
+    LimitExceeded,
+    LookupFailed,
+    Missing,
+    NoAnswer,
+    Question,
+    RdataType,
+    Resolver,
+    TimeExceeded,
+    arrived,
+    missing,
+)
+from dmarc_milter.spf_record import MAX_EXPANDED, Directive, Macro, SpfRecord, is_askable
 
 MAX_LOOKUPS = 10
 """Terms that look something up (RFC 7208 4.6.4)."""
 MAX_NAMES = 10
 """Exchanges of one mx, names of one ptr (RFC 7208 4.6.4)."""
-MAX_EXPANDED = 253
-"""Octets of an expanded domain-spec; labels are dropped from the left beyond (RFC 7208 7.3)."""
 FIRST_QUESTIONS: dict[str, RdataType] = {"include": "TXT", "mx": "MX", "exists": "A"}
 
 
@@ -97,6 +106,8 @@ class Query(pyspf.query):  # type: ignore[misc]
         self.permissive = False
         self.personal = False
         """A macro asked for the local part or HELO: the result is no other sender's."""
+        self.missing: Missing | None = None
+        """The answer that could not be had, if any."""
         self._asked: set[Question] = set()
         self._addresses: set[str] = set()
         self._hints_left = MAX_LOOKUPS
@@ -112,7 +123,7 @@ class Query(pyspf.query):  # type: ignore[misc]
 
         Instead of pyspf's: its pattern takes a final line feed for the end, its text is of any size, single labels are asked.
         """
-        if not is_multi_label(domain):
+        if not spf_record.is_multi_label(domain):
             return None
         self._ahead.pop(domain.lower(), None)
         found = spf_record.select(self.dns_txt(domain))
@@ -300,12 +311,18 @@ class Query(pyspf.query):  # type: ignore[misc]
         except NoAnswer:
             self._count_void()
             return []
-        except TimeExceeded:
-            raise pyspf.TempError("time limit") from None
-        except LimitExceeded:
-            raise Exhausted("too many DNS queries") from None
-        except LookupFailed:
-            raise pyspf.TempError("DNS look-up failed") from None
+        except LookupFailed as failure:
+            raise self._unanswered(failure) from None
+
+    def _unanswered(self, failure: LookupFailed) -> Exception:
+        """What ends the check. A shortage is kept in mind even where the answer would only have been no match (ptr)."""
+        late = isinstance(failure, TimeExceeded)
+        if isinstance(failure, LimitExceeded) and not late:
+            return Exhausted("too many DNS queries")
+        if self.missing is None or self.missing.kind != "shortage":
+            self.missing = Missing("dns", failure.name) if late else missing(failure)
+        error: Exception = pyspf.TempError("time limit" if late else "DNS look-up failed")
+        return error
 
     def _ask(self, question: Question) -> list[Any]:
         name, rdtype = question
@@ -388,13 +405,3 @@ class Query(pyspf.query):  # type: ignore[misc]
         self._asked.update(fresh)
         self.resolver.prefetch(fresh)
         return len(fresh)
-
-
-def is_askable(name: str) -> bool:
-    """Printable ASCII (RFC 7208 7.1 allows %_, a space), labels of 1 to 63 octets, 253 in all."""
-    return len(name) <= MAX_EXPANDED and name.isascii() and name.isprintable() and all(0 < len(label) <= 63 for label in name.split("."))
-
-
-def is_multi_label(name: str) -> bool:
-    """RFC 7208 4.3: a name of at least two labels, well formed."""
-    return "." in name and is_askable(name)

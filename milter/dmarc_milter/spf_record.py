@@ -57,6 +57,9 @@ class Macro(NamedTuple):
 
 Token = str | Macro
 
+MAX_EXPANDED = 253
+"""Octets of an expanded domain-spec; labels are dropped from the left beyond (RFC 7208 7.3)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Directive:
@@ -236,3 +239,13 @@ def _domain_spec(spec: str) -> str:
     if not dot or not TOPLABEL.fullmatch(toplabel) or toplabel[-1] == "-" or DIGITS.issuperset(toplabel):
         raise BadRecord("domain does not end in a top-level label")
     return spec
+
+
+def is_askable(name: str) -> bool:
+    """Printable ASCII (RFC 7208 7.1 allows %_, a space), labels of 1 to 63 octets, 253 in all."""
+    return len(name) <= MAX_EXPANDED and name.isascii() and name.isprintable() and all(0 < len(label) <= 63 for label in name.split("."))
+
+
+def is_multi_label(name: str) -> bool:
+    """RFC 7208 4.3: a name of at least two labels, well formed."""
+    return "." in name and is_askable(name)

@@ -404,6 +404,13 @@ def test_rejection() -> None:
         ),
         (DmarcResult(DmarcStatus.PERMERROR, None, None, (outcome("", "none", "a.example"),), reason="50% \n"), ["malformed"]),
         (outcome("v=DMARC1; p=none"), ["local policy", "example.com", "dmarc=fail"]),
+        (
+            DmarcResult(DmarcStatus.PERMERROR, None, None, (outcome("v=DMARC1; p=none"),) * 4, True, "several domains"),
+            ["local policy", "names more than 4 domains", "several domains"],
+        ),
+        (DmarcResult(DmarcStatus.PERMERROR, None, None, (outcome("v=DMARC1; p=none"),), reason="no From"), ["local policy", "malformed"]),
+        (DmarcResult(DmarcStatus.PERMERROR, None, None, (outcome(status="pass"),), reason="no From"), ["local policy", "malformed"]),
+        (DmarcResult(DmarcStatus.PERMERROR, None, None, (outcome(),) * 4, True, "several domains"), ["policy of example.com (p=reject)"]),
         (outcome("", "none"), ["local policy", "dmarc=none"]),
     ],
 )
@@ -412,6 +419,24 @@ def test_what_a_refusal_says(dmarc: Any, parts: list[str]) -> None:
     reply = refusal(evaluation(Verdict(REJECT), dmarc))
     for part in parts:
         assert part in reply.text
+
+
+@pytest.mark.parametrize(
+    ("candidates", "more", "mark"),
+    [
+        ((outcome(),), False, "p=reject, example.com"),
+        ((outcome("v=DMARC1; p=none"),), False, "malformed From"),
+        ((outcome("v=DMARC1; p=none"),) * 4, True, "From names more than 4 domains"),
+        ((outcome(), *(outcome("v=DMARC1; p=none"),) * 3), True, "p=reject, example.com"),
+        ((outcome(status="pass"),), False, "malformed From"),
+        ((outcome("", "none"),), False, "malformed From"),
+    ],
+)
+def test_the_mark_of_a_malformed_author_says_what_is_true(candidates: tuple[DomainOutcome, ...], more: bool, mark: str) -> None:
+    """No policy is named that asked for nothing, or that the message passed."""
+    dmarc = DmarcResult(DmarcStatus.PERMERROR, None, None, candidates, more, "several domains")
+    assert plan(evaluation(Verdict(QUARANTINE), dmarc), EMPTY, MARKING)[0] == InsertHeader("X-DMARC-Quarantine", f" yes ({mark})")
+    assert "(p=none)" not in refusal(evaluation(Verdict(REJECT), dmarc)).text
 
 
 TESTED, SAMPLED = (outcome(f"v=DMARC1; p=reject; {tag}", author="soft.example") for tag in ("t=y", "pct=0"))

@@ -235,7 +235,6 @@ def test_a_failed_policy_look_up_is_not_absence(
     ("author", "records", "failing", "policy_domain"),
     [
         ("a.b.example.com", {"example.com": U}, ["b.example.com"], None),
-        ("a.b.example.com", {"example.com": U}, ["com"], None),
         ("a.b.example.com", {"example.com": N}, ["com"], "example.com"),
         ("a.b.example.com", {"b.example.com": N}, ["example.com"], "b.example.com"),
         ("a.b.example.com", {"b.example.com": Y}, ["example.com", "com"], "b.example.com"),
@@ -247,6 +246,79 @@ def test_a_failed_step_of_the_walk(author: str, records: Mapping[str, str], fail
     finder, dns = discovery(records, failing)
     assert found(finder.policy(Domain(author))) == policy_domain
     assert (policy_domain is None) == any(call.name.removeprefix("_dmarc.") in failing for call in dns.calls)
+
+
+@pytest.mark.parametrize(
+    ("author", "records", "failing", "policy_domain"),
+    [
+        # either way the organization is the same: there is no record, as far as this author is concerned
+        ("example.com", {}, ["com"], ""),
+        ("example.com", {"example.com": U}, ["com"], "example.com"),
+        ("a.b.example.com", {"example.com": U}, ["com"], "example.com"),
+        ("a.b.example.com", {"example.com": U, "b.example.com": NONE}, ["com"], "example.com"),
+        ("a.example.co.uk", {"example.co.uk": U}, ["co.uk"], "example.co.uk"),
+        ("a.example.co.uk", {"example.co.uk": U}, ["uk"], "example.co.uk"),
+        ("a.example.co.uk", {"example.co.uk": U}, ["co.uk", "uk"], "example.co.uk"),
+        ("example.co.uk", {}, ["co.uk", "uk"], ""),
+        ("example.co.uk", {}, ["co.uk"], ""),
+        ("a.b.kobe.jp", {"b.kobe.jp": NONE}, ["kobe.jp", "jp"], "b.kobe.jp"),
+        (DEEP, {"example.com": U}, ["com"], "example.com"),
+        # not the same
+        ("a.example.com", {}, ["com"], None),
+        ("a.example.com", {"a.example.com": [U, U]}, ["com"], None),
+        ("a.example.co.uk", {}, ["co.uk"], None),
+        ("a.b.github.io", {"b.github.io": U}, ["github.io"], None),
+        # the author's own record, and one below a public suffix, may say anything
+        ("com", {}, ["com"], None),
+        ("co.uk", {"uk": Y}, ["co.uk"], None),
+        ("a.example.com", {}, ["example.com", "com"], None),
+    ],
+)
+@pytest.mark.parametrize("options", [TREEWALK, UNGUARDED], ids=["guard", "no guard"])
+def test_a_failing_public_suffix_is_no_record_where_that_makes_no_difference(
+    options: DmarcOptions, author: str, records: Mapping[str, str], failing: list[str], policy_domain: str | None
+) -> None:
+    """docs/design.md, Decisions: a broken country-code domain must not leave open what everybody below it asks for."""
+    finder, _ = discovery(records, failing, options)
+    assert found(finder.policy(Domain(author))) == policy_domain
+
+
+@pytest.mark.parametrize(
+    ("author", "records", "failing", "options", "supposed"),
+    [
+        ("a.example.com", {"example.com": U}, ["a.example.com"], TREEWALK, "example.com"),
+        ("a.b.example.com", {"example.com": U}, ["b.example.com"], TREEWALK, "example.com"),
+        ("a.b.example.com", {"b.example.com": U}, ["example.com"], TREEWALK, "b.example.com"),
+        ("a.b.example.com", {"example.com": U, "b.example.com": NONE}, ["a.b.example.com"], TREEWALK, "example.com"),
+        ("a.b.example.com", {"b.example.com": N}, ["a.b.example.com"], TREEWALK, "b.example.com"),
+        ("a.example.com", {"com": Y}, ["a.example.com"], TREEWALK, "com"),
+        ("a.example.com", {"com": Y}, ["example.com"], TREEWALK, "com"),
+        ("a.b.example.com", {"example.com": U}, ["a.b.example.com", "b.example.com"], TREEWALK, "example.com"),
+        (DEEP, {"example.com": U}, [DEEP, "mail.example.com", "j.mail.example.com", "i.j.mail.example.com"], TREEWALK, "example.com"),
+        ("co.uk", {"uk": Y}, ["co.uk"], TREEWALK, "uk"),
+        ("a.b.github.io", {"b.github.io": U}, ["github.io"], TREEWALK, "b.github.io"),
+        ("example.com", {}, ["example.com"], TREEWALK, None),
+        ("a.example.com", {}, ["a.example.com"], TREEWALK, None),
+        ("a.example.com", {"a.example.com": U}, ["a.example.com"], TREEWALK, None),
+        ("a.example.com", {"example.com": [U, U]}, ["a.example.com"], TREEWALK, None),
+        ("a.b.example.com", {"example.com": U}, ["a.b.example.com"], PSL, "example.com"),
+        ("a.b.example.co.uk", {"example.co.uk": U}, ["a.b.example.co.uk"], PSL, "example.co.uk"),
+        ("a.example.com", {"example.com": [U, U]}, ["a.example.com"], PSL, None),
+        ("a.example.com", {}, ["example.com"], PSL, None),
+        ("example.com", {}, ["example.com"], PSL, None),
+    ],
+)
+def test_what_is_known_of_a_policy_where_an_answer_is_missing(
+    author: str, records: Mapping[str, str], failing: list[str], options: DmarcOptions, supposed: str | None
+) -> None:
+    """on_temperror: the record that answered and would decide if there were none where the DNS failed; and the name that failed."""
+    finder, _ = discovery(records, failing, options)
+    search = finder.policy(Domain(author))
+    assert search.published is None
+    assert search.failed is not None
+    assert search.failed.kind == "dns"
+    assert search.failed.name.removeprefix("_dmarc.") in failing
+    assert (str(search.supposed.policy_domain) if search.supposed else None) == supposed
 
 
 @pytest.mark.parametrize(
@@ -302,11 +374,21 @@ def test_all_questions_of_a_walk_are_known_before_the_first_answer() -> None:
 
 
 def test_questions_by_public_suffix_list() -> None:
-    """RFC 7489 6.6.3: two names; nothing for a single label."""
+    """RFC 7489 6.6.3: two names."""
     asked = questions(Domain("a.b.example.co.uk"), PSL, SUFFIXES)
     assert asked == (Question("_dmarc.a.b.example.co.uk", "TXT"), Question("_dmarc.example.co.uk", "TXT"))
     assert questions(Domain("example.com"), PSL, SUFFIXES) == (Question("_dmarc.example.com", "TXT"),)
-    assert questions(Domain("localhost")) == questions(Domain("localhost"), PSL, SUFFIXES) == ()
+    assert questions(Domain("com")) == questions(Domain("com"), PSL, SUFFIXES) == (Question("_dmarc.com", "TXT"),)
+
+
+@pytest.mark.parametrize("top", ["localhost", "local", "localdomain", "invalid", "test", "onion", "home.arpa", "internal"])
+@pytest.mark.parametrize("options", [TREEWALK, PSL], ids=["treewalk", "psl"])
+def test_special_use_names_are_never_asked(top: str, options: DmarcOptions) -> None:
+    """RFC 6761, 6762, 7686, 8375: they are not in the DNS, at or below."""
+    for name in (top, f"a.{top}", f"a.b.c.{top}"):
+        assert questions(Domain(name), options, SUFFIXES) == ()
+    for name in (f"x{top}", f"{top}.example", "arpa"):
+        assert questions(Domain(name), options, SUFFIXES) != ()
 
 
 def test_a_name_is_asked_once_for_a_message() -> None:

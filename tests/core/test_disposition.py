@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from dmarc_milter.disposition import Context, Disposition, LocalPolicy, OverrideReason, OverrideType, Rule, Verdict, decide
+from dmarc_milter.disposition import Context, Deferral, Disposition, LocalPolicy, OverrideReason, OverrideType, Rule, Verdict, decide
 from dmarc_milter.dmarc.record import Policy, parse
 from dmarc_milter.dmarc.result import DmarcResult, DmarcStatus, DomainOutcome, PolicyPublished
 from dmarc_milter.domain import Domain
+from dmarc_milter.lookup import Missing
 
 TODAY = date(2026, 11, 22)
 LEGIT = Domain("legit.example")
@@ -150,29 +151,170 @@ def test_local_actions(record: str, policy: LocalPolicy, disposition: Dispositio
 # --- DNS failures
 
 
+ACCEPT, TEMPFAIL = LocalPolicy(on_temperror="accept"), LocalPolicy(on_temperror="tempfail")
+
+
 @pytest.mark.parametrize(
-    ("record", "accept", "tempfail"),
+    ("record", "enforced", "tempfail"),
     [
         ("", False, True),
-        (P_REJECT, False, True),
-        (P_QUARANTINE, False, True),
+        (P_REJECT, True, True),
+        (P_QUARANTINE, True, True),
         (P_NONE, False, False),
         (f"{P_QUARANTINE}; t=y", False, False),
+        (f"{P_REJECT}; t=y", True, True),
+        (f"{P_QUARANTINE}; pct=0", False, False),
+        (f"{P_REJECT}; pct=0", True, True),
+        ("v=DMARC1; p=xx; rua=mailto:a@b.example", False, False),
     ],
 )
-def test_temperror(record: str, accept: bool, tempfail: bool) -> None:
-    """DESIGN.md: delivered, or 451 while an enforcing policy is known or could not be looked up; never a 550."""
+def test_temperror(record: str, enforced: bool, tempfail: bool) -> None:
+    """docs/design.md, on_temperror: 451 while an enforcing policy is known, never, or also while none could be looked up; never a 550.
+
+    The policy is what is left of it after t and pct.
+    """
     dmarc = result(record, "temperror")
-    delivered = judge(dmarc)
-    assert (delivered.disposition, delivered.tempfail) == (NONE, accept)
-    deferred = judge(dmarc, LocalPolicy(on_temperror="tempfail"))
-    assert (deferred.disposition, deferred.tempfail) == (NONE, tempfail)
+    for policy, deferred in ((LocalPolicy(), enforced), (ACCEPT, False), (TEMPFAIL, tempfail)):
+        verdict = judge(dmarc, policy)
+        assert (verdict.disposition, verdict.tempfail) == (NONE, deferred), policy
+
+
+def supposed(record: str, missing: Missing = Missing("dns", "_dmarc.sub.legit.example"), **more: Any) -> DmarcResult:
+    """The search for the policy was left open; read as "no record", this one asks."""
+    each = outcome(record, "temperror", **more)
+    each = replace(each, published=None, supposed=each.published, missing=missing)
+    return DmarcResult(each.status, each.author_domain, each)
+
+
+@pytest.mark.parametrize(
+    ("record", "enforced"),
+    [
+        (P_REJECT, True),
+        (P_QUARANTINE, True),
+        (P_NONE, False),
+        (f"{P_QUARANTINE}; t=y", False),
+        (f"{P_REJECT}; t=y", True),
+        (f"{P_QUARANTINE}; pct=0", False),
+    ],
+)
+def test_a_policy_that_is_known_but_for_the_failing_steps_is_enforced(record: str, enforced: bool) -> None:
+    """docs/design.md, on_temperror: whoever chooses which of the victim's names is asked is not delivered; the name is told."""
+    verdict = judge(supposed(record))
+    assert verdict.deferral == (Deferral("dns", "_dmarc.sub.legit.example") if enforced else None)
+    assert judge(supposed(record), ACCEPT).deferral is None
+    assert judge(supposed(record), TEMPFAIL).tempfail
+
+
+def test_a_name_that_may_not_exist_waits_for_the_stricter_np() -> None:
+    """RFC 9989 4.7: np asks for more than sp, and whether the author domain exists was not found out."""
+    unknown = result(P_NONE, "temperror", unsure=Policy.REJECT, missing=Missing("dns", "x.legit.example"))
+    assert judge(unknown).deferral == Deferral("dns", "x.legit.example")
+    assert judge(result(f"{P_NONE}; t=y", "temperror", unsure=Policy.QUARANTINE)).deferral is None
+    assert judge(unknown, ACCEPT).disposition is NONE
+
+
+@pytest.mark.parametrize("policy", [LocalPolicy(), ACCEPT, TEMPFAIL])
+@pytest.mark.parametrize(
+    ("dmarc", "deferral"),
+    [
+        (result(P_REJECT, "temperror", missing=Missing("shortage", "a.example")), Deferral("overloaded", "a.example")),
+        (result("", "temperror", missing=Missing("shortage", "a.example")), Deferral("overloaded", "a.example")),
+        (supposed(P_NONE, Missing("shortage", "a.example")), Deferral("overloaded", "a.example")),
+        (result(P_NONE, "temperror", missing=Missing("shortage", "a.example")), None),
+        (result("", "temperror", limit_reached=True, missing=Missing("limit", "a.example")), Deferral("failure", "a.example")),
+        (result(P_REJECT, "temperror", missing=Missing("failure")), Deferral("failure")),
+    ],
+)
+def test_what_others_or_the_message_used_up_is_never_delivered(policy: LocalPolicy, dmarc: DmarcResult, deferral: Deferral | None) -> None:
+    """docs/design.md, Decisions: 451 whatever on_temperror says; but a policy of none has nothing to wait for."""
+    assert judge(dmarc, policy).deferral == deferral
+
+
+def test_what_was_not_evaluated_follows_on_error() -> None:
+    """docs/design.md, Configuration, on_error."""
+    dmarc = result(P_REJECT, "temperror", missing=Missing("failure"))
+    assert judge(dmarc, LocalPolicy(on_error="accept")).deferral is None
+
+
+def test_a_trusted_chain_ends_the_waiting() -> None:
+    """RFC 8617 7.2.2: pass or fail, the message would be delivered."""
+    for dmarc in (result(P_REJECT, "temperror"), supposed(P_REJECT)):
+        verdict = judge(dmarc, context=replace(OPEN, arc_override="arc=pass"))
+        assert (verdict.disposition, verdict.deferral) == (NONE, None)
+
+
+RELAYED = replace(OPEN, relayed=True)
+
+
+@pytest.mark.parametrize(
+    ("dmarc", "policy", "disposition", "reason"),
+    [
+        (result(P_REJECT, "temperror"), LocalPolicy(), QUARANTINE, "dns"),
+        (supposed(P_QUARANTINE), LocalPolicy(), QUARANTINE, "dns"),
+        (result(P_REJECT, "temperror"), LocalPolicy(quarantine_action="reject"), QUARANTINE, "dns"),
+        (result("", "temperror"), LocalPolicy(), NONE, None),
+        (result("", "temperror"), TEMPFAIL, NONE, "dns"),
+        (result(P_NONE, "temperror"), LocalPolicy(), NONE, None),
+        (result(P_REJECT, "temperror"), ACCEPT, NONE, None),
+        (result("", "temperror", missing=Missing("shortage")), LocalPolicy(), NONE, "overloaded"),
+        (result(P_REJECT, "temperror", missing=Missing("shortage")), LocalPolicy(), QUARANTINE, "overloaded"),
+    ],
+)
+def test_mail_from_trusted_relays_does_not_wait(
+    dmarc: DmarcResult, policy: LocalPolicy, disposition: Disposition, reason: str | None
+) -> None:
+    """docs/design.md, Decisions: their queues must not fill and bounce: delivered, or quarantined where the policy is known."""
+    verdict = judge(dmarc, policy, RELAYED)
+    assert (verdict.disposition, verdict.deferral) == (disposition, None)
+    assert (verdict.would_wait.reason if verdict.would_wait else None) == reason
+    assert verdict.would_have == ("tempfail" if reason else "")
+
+
+@pytest.mark.parametrize("dmarc", [result(P_REJECT, "temperror"), supposed(P_REJECT), result("", "temperror", limit_reached=True)])
+def test_monitor_mode_tells_what_would_have_waited(dmarc: DmarcResult) -> None:
+    """docs/design.md, enforce = false: delivered, and the deferral that was not made is kept with its name."""
+    verdict = judge(dmarc, LocalPolicy(enforce=False))
+    assert (verdict.disposition, verdict.deferral, verdict.would_be) == (NONE, None, NONE)
+    assert verdict.would_wait == judge(dmarc).deferral
+    assert verdict.would_have == "tempfail"
+    if dmarc.outcome and dmarc.outcome.published:
+        assert reasons(verdict) == [("other", "dns error")]
+
+
+@pytest.mark.parametrize("action", ["quarantine", "reject"])
+@pytest.mark.parametrize("dmarc", [result(P_NONE, "temperror"), result("", "temperror"), supposed(P_NONE), result(P_REJECT, "temperror")])
+def test_a_strict_rule_is_a_policy_that_is_known(dmarc: DmarcResult, action: str) -> None:
+    """The administrator's own refusal of a domain cannot be escaped by a name of it whose DNS fails; nor does it hit unjudged mail."""
+    rules = (rule(action, **ANY), rule("accept", **ANY))
+    assert judge(dmarc, LocalPolicy(rules=rules), RULE_CONTEXT).tempfail
+    assert not judge(dmarc, replace(ACCEPT, rules=rules), RULE_CONTEXT).tempfail
+    relayed = judge(dmarc, LocalPolicy(rules=rules), replace(RULE_CONTEXT, relayed=True))
+    assert (relayed.disposition, relayed.tempfail) == (QUARANTINE, False)
+
+
+@pytest.mark.parametrize("action", ["accept", "none"])
+@pytest.mark.parametrize(
+    "dmarc", [result(P_REJECT, "temperror"), supposed(P_REJECT), result("", "temperror", missing=Missing("shortage", "a.example"))]
+)
+def test_a_lenient_rule_ends_the_waiting(dmarc: DmarcResult, action: str) -> None:
+    """docs/design.md, Decisions: an effective policy of none, after rules, is never deferred."""
+    verdict = judge(dmarc, LocalPolicy(rules=(rule(action, **ANY),)), RULE_CONTEXT)
+    assert (verdict.disposition, verdict.deferral) == (NONE, None)
+
+
+def test_what_we_were_too_busy_to_prove_is_not_held_against_a_sender() -> None:
+    """A rule or a trusted sealer may have let the message through by an identity that was not looked up: 451 instead of 550."""
+    short = replace(OPEN, shortage=Missing("shortage", "sel._domainkey.list.example"))
+    assert judge(result(P_REJECT), context=short).deferral == Deferral("overloaded", "sel._domainkey.list.example")
+    assert judge(result(P_NONE), context=short).deferral is None
+    assert judge(result(P_REJECT, "pass"), context=short).disposition is PASS
+    assert judge(result(P_REJECT), LocalPolicy(enforce=False), short).would_have == "tempfail"
 
 
 def test_temperror_under_a_policy_says_why_it_was_not_applied() -> None:
     """SPEC C.8: none + other "dns error"."""
-    assert reasons(judge(result(P_REJECT, "temperror"))) == [("other", "dns error")]
-    assert reasons(judge(result(P_NONE, "temperror"))) == []
+    assert reasons(judge(result(P_REJECT, "temperror"), ACCEPT)) == [("other", "dns error")]
+    assert reasons(judge(result(P_NONE, "temperror"), ACCEPT)) == []
 
 
 def test_an_exhausted_limit_is_never_delivered() -> None:
@@ -206,8 +348,13 @@ F_TEMPERROR, G_UNKNOWN = outcome(P_REJECT, "temperror", "f.example"), outcome(""
         (malformed(D_PASS, A_REJECT), REJECT),
         (malformed(A_REJECT, B_QUARANTINE, C_NONE, D_PASS), REJECT),
         (malformed(E_NONE, B_QUARANTINE, C_NONE), QUARANTINE),
-        (malformed(F_TEMPERROR, B_QUARANTINE), QUARANTINE),
-        (malformed(F_TEMPERROR), NONE),
+        (malformed(outcome(P_QUARANTINE, "temperror", "f.example"), B_QUARANTINE), QUARANTINE),
+        (malformed(G_UNKNOWN), NONE),
+        (malformed(G_UNKNOWN, B_QUARANTINE), QUARANTINE),
+        (malformed(outcome("", "none", "localhost"), outcome("", "none", "bank")), QUARANTINE),
+        (malformed(outcome("", "none", "localhost"), outcome(P_REJECT, author="bank")), REJECT),
+        (malformed(outcome("", "none", "localhost"), E_NONE), NONE),
+        (malformed(outcome("", "none", "localhost"), outcome(P_NONE, author="bank")), NONE),
         (malformed(C_NONE, D_PASS, E_NONE, C_NONE, more=True), REJECT),
         (malformed(outcome(f"{P_REJECT}; t=y")), QUARANTINE),
         (malformed(outcome(f"{P_REJECT}; pct=0")), QUARANTINE),
@@ -238,18 +385,45 @@ def test_malformed_from_and_caution() -> None:
     assert (monitored.disposition, monitored.would_be) == (NONE, REJECT)
 
 
+def open_one(record: str, name: str, **more: Any) -> DomainOutcome:
+    """A candidate whose policy is known but for a failing step."""
+    found = supposed(record, Missing("dns", f"_dmarc.x.{name}"), author=name, **more).outcome
+    assert found is not None
+    return found
+
+
 @pytest.mark.parametrize(
-    ("dmarc", "tempfail"),
+    ("dmarc", "enforced", "tempfail"),
     [
-        (malformed(F_TEMPERROR), True),
-        (malformed(G_UNKNOWN, C_NONE), True),
-        (malformed(F_TEMPERROR, A_REJECT), False),
-        (malformed(outcome(P_NONE, "temperror")), False),
+        (malformed(F_TEMPERROR), True, True),
+        (malformed(F_TEMPERROR, B_QUARANTINE), True, True),
+        (malformed(outcome(P_QUARANTINE, "temperror"), B_QUARANTINE), False, False),
+        (malformed(G_UNKNOWN, C_NONE), False, True),
+        (malformed(G_UNKNOWN, B_QUARANTINE), False, True),
+        (malformed(F_TEMPERROR, A_REJECT), False, False),
+        (malformed(outcome(P_NONE, "temperror")), False, False),
+        (malformed(open_one(P_REJECT, "f.example"), D_PASS), True, True),
+        (malformed(open_one(P_NONE, "f.example"), D_PASS), False, True),
+        (malformed(outcome("", "none", "localhost"), outcome(P_REJECT, "temperror", "bank")), True, True),
     ],
 )
-def test_malformed_from_with_dns_failures(dmarc: DmarcResult, tempfail: bool) -> None:
+def test_malformed_from_with_dns_failures(dmarc: DmarcResult, enforced: bool, tempfail: bool) -> None:
     """Deferred only where a policy that could not be judged might be stricter than what is certain."""
-    assert judge(dmarc, LocalPolicy(on_temperror="tempfail")).tempfail is tempfail
+    assert judge(dmarc).tempfail is enforced
+    assert judge(dmarc, TEMPFAIL).tempfail is tempfail
+    assert not judge(dmarc, ACCEPT).tempfail
+    relayed = judge(dmarc, TEMPFAIL, RELAYED)
+    assert not relayed.tempfail
+    if enforced or judge(dmarc).disposition is QUARANTINE:
+        assert relayed.disposition is QUARANTINE
+
+
+def test_of_several_domains_the_one_that_is_waited_for_is_named() -> None:
+    """The name that failed, of a candidate that makes the message wait; a shortage is told before trouble in the DNS."""
+    waits = malformed(C_NONE, open_one(P_REJECT, "f.example"), E_NONE)
+    assert judge(waits).deferral == Deferral("dns", "_dmarc.x.f.example")
+    short = replace(F_TEMPERROR, missing=Missing("shortage", "_dmarc.g.example"))
+    assert judge(malformed(open_one(P_REJECT, "f.example"), short)).deferral == Deferral("overloaded", "_dmarc.g.example")
 
 
 # --- caps

@@ -132,9 +132,14 @@ BANK = {"bank.example": "v=DMARC1; p=none; psd=y", "giant.bank.example": REJECT}
         # the deep end: an identifier and an author of many labels
         ("legit.example", LEGIT, "none", "pass a.b.c.d.e.f.g.h.i.legit.example", PASS),
         ("a.b.c.d.e.f.g.h.i.legit.example", LEGIT, "none", "pass legit.example", PASS),
-        # a single label is nobody's
+        # a single label has a policy of its own (RFC 9989 4.10.1); special-use names are in no DNS (RFC 6761)
         ("localhost", {"localhost": REJECT}, "pass localhost", "pass localhost", NONE),
-        ("example", {"example": REJECT}, "none", "", NONE),
+        ("a.internal", {"internal": REJECT, "a.internal": REJECT}, "none", "", NONE),
+        ("example", {"example": REJECT}, "none", "", FAIL),
+        ("example", {"example": f"{REJECT}; psd=y"}, "none", "pass legit.example", FAIL),
+        ("example", {"example": "v=DMARC1; p=reject; psd=n"}, "none", "pass legit.example", PASS),
+        ("example", {"example": REJECT}, "none", "pass example", PASS),
+        ("example", {}, "none", "", NONE),
     ],
 )
 def test_pass_or_fail(author: str, records: Mapping[str, str], spf_words: str, dkim_words: str, status: DmarcStatus) -> None:
@@ -269,7 +274,14 @@ SUB = {**LEGIT, "a.legit.example": "v=DMARC1; p=quarantine"}
         ("a.legit.example", {}, ["legit.example"], "pass attack.example", "", TEMPERROR),
         ("a.legit.example", LEGIT, ["a.legit.example"], "none", "", TEMPERROR),
         ("a.b.legit.example", LEGIT, ["b.legit.example"], "none", "", TEMPERROR),
-        ("a.legit.example", LEGIT, ["example"], "none", "", TEMPERROR),
+        ("a.legit.example", LEGIT, ["example"], "none", "", FAIL),
+        ("a.legit.example", LEGIT, ["example"], "none", "pass legit.example", PASS),
+        ("legit.example", {}, ["example"], "none", "", NONE),
+        # the author domain itself is aligned by whichever record
+        ("a.legit.example", LEGIT, ["a.legit.example"], "pass a.legit.example", "", PASS),
+        ("a.b.legit.example", LEGIT, ["b.legit.example"], "none", "pass a.b.legit.example", PASS),
+        ("a.legit.example", LEGIT, ["a.legit.example"], "none", "pass legit.example", TEMPERROR),
+        ("a.legit.example", LEGIT, ["a.legit.example"], "none", "temperror a.legit.example", TEMPERROR),
         # the policy is known: the rest of the walk matters only where it decides
         ("legit.example", LEGIT, ["example"], "none", "", FAIL),
         ("legit.example", LEGIT, ["example"], "pass legit.example", "", PASS),

@@ -105,15 +105,39 @@ def expected(author: str, tree: Tree, identifiers: list[tuple[str, str, str]], *
 
 def with_missing(author: str, tree: Tree, missing: list[str], identifiers: list[tuple[str, str, str]], *, exists: bool) -> str:
     """dmarc= where names have no answer: what all answers agree on; temperror where they do not, or the policy is not known."""
+    tree = {name: tags for name, tags in tree.items() if name not in missing}
+    suffixes = [name for name in missing if name != author and SUFFIXES.is_icann_suffix(Domain(name))]
+    if suffixes and settled(author, tree, missing, suffixes):
+        missing = [name for name in missing if name not in suffixes]
     words = set()
     found = set()
     for answers in product(OPEN, repeat=len(missing)):
         completed = {**tree, **dict(zip(missing, answers, strict=True))}
         words.add(expected(author, completed, identifiers, exists=exists)[0])
         found |= {name for name in missing if name in queried(author, completed)}
-    if found and (not tree.get(author) or author in missing):
-        return "temperror"
+    if found and not tree.get(author):
+        itself = any((domain, status) == (author, "pass") for _, domain, status in identifiers)
+        return "pass" if itself and expected(author, tree, identifiers, exists=exists) != ("none",) else "temperror"
     return words.pop() if len(words) == 1 else "temperror"
+
+
+def settled(author: str, tree: Tree, missing: list[str], suffixes: list[str]) -> bool:
+    """Whether the organization is the same with and without a record at the failing public suffixes (docs/design.md, Decisions)."""
+    others = [name for name in missing if name not in suffixes]
+    for answers in product(OPEN, repeat=len(others)):
+        known = {**tree, **dict(zip(others, answers, strict=True))}
+        ends = set()
+        for chosen in product((False, True), repeat=len(suffixes)):
+            there = {name: {"psd": "y"} for name, yes in zip(suffixes, chosen, strict=True) if yes}
+            end = organization(author, {**known, **there})
+            found = walk(author, {**known, **there})
+            if found and found[-1][0] in there and end != author and SUFFIXES.is_icann_suffix(Domain(end)):
+                longest = max(name.count(".") + 1 for name in ancestors(author)[1:] if SUFFIXES.is_icann_suffix(Domain(name)))
+                end = ".".join(author.split(".")[-longest - 1 :])  # `co.uk` is no organization for what `uk` might say
+            ends.add(end)
+        if len(ends) > 1:
+            return False
+    return True
 
 
 def queried(author: str, tree: Tree) -> list[str]:

@@ -79,7 +79,7 @@ def test_a_message_may_come_on_standard_input(check: Check, tmp_path: Path, monk
     assert main(["check", "-", "--config", str(tmp_path / "c.toml"), "--ip", "192.0.2.66"]) == 1
 
 
-@pytest.mark.parametrize("policy", ["accept", "tempfail"])
+@pytest.mark.parametrize("policy", ["enforced", "accept", "tempfail"])
 def test_a_silent_dns_exits_75(check: Check, policy: str) -> None:
     """DESIGN.md: 75 is to try again later, whatever is done with such mail meanwhile."""
     assert check(SLOW, extra=f'[dmarc]\non_temperror = "{policy}"\n')[0] == 75

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 
@@ -235,6 +236,7 @@ FORGED = (
 
 def test_a_poisonous_message_is_marked_temperror_unread(bench: Bench) -> None:
     """Every field that could be forged goes, whoever it names, because none is read; nothing is looked up for it."""
+    bench.tools = replace(bench.tools, options=Options(policy=LocalPolicy(on_error="accept")))
     poisoned(bench, fields(*FORGED), envelope())
     actions = run(bench, fields(*FORGED))
     deleted = [each for each in actions if isinstance(each, DeleteHeader)]
@@ -249,13 +251,18 @@ def test_a_poisonous_message_is_marked_temperror_unread(bench: Bench) -> None:
     assert bench.counts()["messages_poisoned"] == 1
 
 
-def test_a_poisonous_message_is_deferred_where_temporary_errors_are(bench: Bench) -> None:
-    """on_temperror applies."""
-    bench.tools = replace(bench.tools, options=Options(policy=LocalPolicy(on_temperror="tempfail")))
+@pytest.mark.parametrize("on_temperror", ["enforced", "accept", "tempfail"])
+def test_a_poisonous_message_is_our_own_failure(bench: Bench, on_temperror: Any) -> None:
+    """docs/design.md, Decisions: on_error applies, not on_temperror; monitor mode defers nothing and says so."""
+    policy = LocalPolicy(on_temperror=on_temperror)
+    bench.tools = replace(bench.tools, options=Options(policy=policy))
     poisoned(bench, fields(*FORGED), envelope())
     (reply,) = run(bench, fields(*FORGED))
     assert isinstance(reply, Reply)
-    assert reply.code == 451
+    assert (reply.code, reply.enhanced) == (451, "4.3.0")
+    bench.tools = replace(bench.tools, options=Options(policy=replace(policy, enforce=False)))
+    assert "dmarc=temperror" in own_field(run(bench, fields(*FORGED)))
+    assert bench.shelf.rows[-1].verdict.would_have == "tempfail"
 
 
 def test_other_messages_of_the_sender_are_not_poisonous(bench: Bench) -> None:
@@ -265,6 +272,7 @@ def test_other_messages_of_the_sender_are_not_poisonous(bench: Bench) -> None:
 
 def test_a_sender_whose_spf_kills_is_not_checked_again(bench: Bench) -> None:
     """Before the header fields are there the sender and HELO are what a message is known by."""
+    bench.tools = replace(bench.tools, options=Options(policy=LocalPolicy(on_error="accept")))
     poison = Poison(bench.board)
     for _ in range(2):
         poison.killed_by((fingerprint(envelope()),), now=time.monotonic())

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from ipaddress import ip_address
+from typing import Literal
 
 import pytest
 
@@ -14,6 +15,7 @@ from dmarc_milter.address import reverse_path
 from dmarc_milter.edge.board import Board
 from dmarc_milter.edge.config import Config
 from dmarc_milter.edge.config import compile as compiled
+from dmarc_milter.edge.config.schema import Milter
 from dmarc_milter.edge.evaluator import CoreEvaluator, Tools, fingerprint
 from dmarc_milter.edge.log import Log
 from dmarc_milter.edge.metrics import Meter
@@ -38,11 +40,14 @@ class Bench:
     def __init__(self) -> None:
         self.board = Board(1)
         self.rows: list[Evaluation] = []
-        slot = self.board.slot(0)
-        options = compiled.options(Config(), load_suffixes(""))
         self._null = os.open(os.devnull, os.O_WRONLY)
-        log = Log(self._null)
-        self._evaluator = CoreEvaluator(Tools(options, compiled.marking(Config()), self, self, log, Meter(slot), slot, self.board))
+        self.config()
+
+    def config(self, on_error: Literal["tempfail", "accept"] = "tempfail") -> None:
+        """Start anew with this [milter] on_error."""
+        config, slot, log = Config(milter=Milter(on_error=on_error)), self.board.slot(0), Log(self._null)
+        options = compiled.options(config, load_suffixes(""))
+        self._evaluator = CoreEvaluator(Tools(options, compiled.marking(config), self, self, log, Meter(slot), slot, self.board))
 
     def close(self) -> None:
         os.close(self._null)
@@ -83,10 +88,18 @@ def field(actions: tuple[Action, ...]) -> str:
 
 
 def test_a_message_that_stopped_two_workers_is_marked_temperror(bench: Bench) -> None:
-    """Not one octet of it is parsed again; on_temperror = "accept" lets it through, marked."""
+    """Not one octet of it is parsed again; on_error = "accept" lets it through, marked."""
+    bench.config(on_error="accept")
     headers = letter("reject.example")
     bench.poison(fingerprint(ENVELOPE, headers))
     assert "dmarc=temperror" in field(bench.answer(headers))
+
+
+def test_a_message_that_stopped_two_workers_is_deferred(bench: Bench) -> None:
+    """on_error, by default tempfail: our own failure."""
+    headers = letter("reject.example")
+    bench.poison(fingerprint(ENVELOPE, headers))
+    assert [(each.code, each.enhanced) for each in bench.answer(headers) if isinstance(each, Reply)] == [(451, "4.3.0")]
 
 
 def test_another_message_of_the_same_sender_is_judged_all_the_same(bench: Bench) -> None:
@@ -98,8 +111,10 @@ def test_another_message_of_the_same_sender_is_judged_all_the_same(bench: Bench)
 
 
 def test_skipped_spf_that_would_align_prevents_a_verdict(bench: Bench) -> None:
-    """It could have been an aligned pass: neither pass nor fail."""
+    """It could have been an aligned pass: neither pass nor fail. Our own failure too."""
     bench.poison(fingerprint(ENVELOPE))
+    assert [(each.code, each.enhanced) for each in bench.answer(letter("aligned.example")) if isinstance(each, Reply)] == [(451, "4.3.0")]
+    bench.config(on_error="accept")
     assert "dmarc=temperror" in field(bench.answer(letter("aligned.example")))
 
 

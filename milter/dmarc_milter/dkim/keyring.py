@@ -9,7 +9,7 @@ from dmarc_milter.dkim.key import Key
 from dmarc_milter.dkim.options import DkimOptions
 from dmarc_milter.dkim.result import DkimStatus
 from dmarc_milter.domain import Malformed
-from dmarc_milter.lookup import LimitExceeded, LookupFailed, NoAnswer, Resolver
+from dmarc_milter.lookup import LimitExceeded, LookupFailed, Missing, NoAnswer, Resolver, gravest, missing
 
 
 class KeyAnswer(NamedTuple):
@@ -18,6 +18,8 @@ class KeyAnswer(NamedTuple):
     keys: tuple[Key, ...]
     status: DkimStatus = DkimStatus.PERMERROR
     reason: str = ""
+    missing: Missing | None = None
+    """With temperror: the answer that could not be had."""
 
 
 class KeyRing:
@@ -34,6 +36,11 @@ class KeyRing:
             self._known[name] = self._ask(name)
         return self._known[name]
 
+    @property
+    def missing(self) -> Missing | None:
+        """The gravest of the answers that could not be had."""
+        return gravest(answer.missing for answer in self._known.values())
+
     def _ask(self, name: str) -> KeyAnswer:
         try:
             records = self._resolver.txt(name)
@@ -41,8 +48,8 @@ class KeyRing:
             return KeyAnswer((), reason="no key")
         except LimitExceeded:  # the message's own doing must not look like trouble in the DNS
             return KeyAnswer((), DkimStatus.POLICY, "too many look-ups")
-        except LookupFailed:
-            return KeyAnswer((), DkimStatus.TEMPERROR, "key look-up failed")
+        except LookupFailed as failure:
+            return KeyAnswer((), DkimStatus.TEMPERROR, "key look-up failed", missing(failure))
         return self._read(records)
 
     def _read(self, records: tuple[bytes, ...]) -> KeyAnswer:

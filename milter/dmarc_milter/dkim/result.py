@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from dmarc_milter.domain import Domain
+from dmarc_milter.lookup import Missing
 
 
 class DkimStatus(StrEnum):
@@ -39,6 +40,8 @@ class DkimResult:
     """t=y on the key and the signature verified: a pass but for that."""
     hopeless: bool = False
     """No key was found or could be asked for (temperror), and none could have made it count, for what it leaves unsigned."""
+    missing: Missing | None = None
+    """With temperror: the answer that could not be had."""
     key_bits: int = 0
     unsigned_headers: tuple[str, ...] = ()
     """Of Subject, Date, To, Content-Type...: present in the message and not covered (RFC 6376 8.15); for `check` and `why`."""

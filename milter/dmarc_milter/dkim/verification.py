@@ -14,7 +14,7 @@ from dmarc_milter.dkim.options import DkimOptions
 from dmarc_milter.dkim.result import DkimResult, DkimStatus
 from dmarc_milter.dkim.signature import Signature
 from dmarc_milter.domain import Domain
-from dmarc_milter.lookup import Question, Resolver
+from dmarc_milter.lookup import Missing, Question, Resolver
 from dmarc_milter.message import BodyHash, Headers, Message
 
 FIELD = b"dkim-signature"
@@ -90,10 +90,12 @@ class Judge:
         signature = candidate.signature
         flaw = self._flaw(signature)
         if flaw:
-            return _result(signature, *flaw)
+            unread = Missing("failure") if flaw[0] is DkimStatus.TEMPERROR else None
+            return replace(_result(signature, *flaw), missing=unread)
         answer = self._keys.find(signature.key_name)
         if not answer.keys:
-            return replace(_result(signature, answer.status, answer.reason), hopeless=bool(self._lack(signature)))
+            result = _result(signature, answer.status, answer.reason)
+            return replace(result, hopeless=bool(self._lack(signature)), missing=answer.missing)
         digest = self.headers.digest(signature.names, signature.header_mode, candidate.position, signature.unsigned)
         results = [self._with_key(signature, key, digest) for key in answer.keys]
         best = results[0] if len(results) == 1 else min(results, key=lambda each: BEST_FIRST.index(each.status))

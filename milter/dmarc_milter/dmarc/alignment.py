@@ -5,12 +5,10 @@ from __future__ import annotations
 from itertools import product
 from typing import NamedTuple
 
-from dmarc_milter.dmarc.discovery import Discovery, Step, Walk
+from dmarc_milter.dmarc.discovery import MAX_OPEN_STEPS, Discovery, Step, Walk
 from dmarc_milter.dmarc.record import AlignmentMode
 from dmarc_milter.domain import Domain
-
-MAX_OPEN_STEPS = 3
-"""Up to here every combination of missing answers is tried (64 at most); beyond it the possible ends of both walks are compared."""
+from dmarc_milter.lookup import Missing, gravest
 
 
 class Alignment(NamedTuple):
@@ -19,6 +17,8 @@ class Alignment(NamedTuple):
     organizational_domain: Domain | None = None
     """The identifier's, where it was looked for and is known."""
     note: str = ""
+    missing: Missing | None = None
+    """With None: the answer that could not be had."""
 
 
 def align(author_domain: Domain, identifier: Domain, mode: AlignmentMode, discovery: Discovery) -> Alignment:
@@ -35,12 +35,12 @@ def align(author_domain: Domain, identifier: Domain, mode: AlignmentMode, discov
     # an attacker whose own DNS fails on purpose gains nothing.
     if not could_align(author_domain, identifier, discovery):
         return Alignment(False, note="not under the author's organizational domain")
-    return _by_walks(discovery.walk(author_domain), discovery.walk(identifier))
+    return _by_walks(discovery.reading(author_domain), discovery.reading(identifier))
 
 
 def could_align(author_domain: Domain, identifier: Domain, discovery: Discovery) -> bool:
     """Whether a walk from the identifier could end where the author's does (relaxed alignment by tree walk)."""
-    ends = discovery.walk(author_domain).possible_organizational_domains()
+    ends = discovery.reading(author_domain).possible_organizational_domains()
     return any(identifier.is_at_or_below(end) for end in ends)
 
 
@@ -51,14 +51,15 @@ def _by_walks(author: Walk, identifier: Walk) -> Alignment:
     theirs = identifier.organizational_domain()
     if same is not None:
         return Alignment(same, theirs, "same organizational domain" if same else "another organizational domain")
-    if any(step.failed == "limit" for step in missing.values()):
+    if any(step.failed.kind == "limit" for step in missing.values() if step.failed):
         # The message used up its own look-ups: that never improves its verdict.
         return Alignment(False, theirs, "not decided within the look-up limit of the message")
-    return Alignment(None, theirs, "a failed look-up leaves the organizational domain open")
+    why = gravest(step.failed for step in missing.values())
+    return Alignment(None, theirs, "a failed look-up leaves the organizational domain open", why)
 
 
 def _in_every_case(author: Walk, identifier: Walk, missing: tuple[Step, ...]) -> bool | None:
-    """True or False if all answers to the missing steps agree on it, else None."""
+    """True or False if all answers to the missing steps agree on it, else None. Of many the possible ends of both walks are compared."""
     if len(missing) > MAX_OPEN_STEPS:
         common = author.possible_organizational_domains() & identifier.possible_organizational_domains()
         return None if common else False

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal, NamedTuple, Protocol
+from itertools import product
+from typing import NamedTuple, Protocol
 
 from dmarc_milter.dmarc.record import MAX_RECORD, Record, parse
 from dmarc_milter.dmarc.result import DiscoveryMethod, PolicyPublished
-from dmarc_milter.domain import Domain
-from dmarc_milter.lookup import Kept, LimitExceeded, LookupFailed, NoAnswer, Question, Resolver, derive
+from dmarc_milter.domain import Domain, is_special_use
+from dmarc_milter.lookup import Kept, LookupFailed, Missing, NoAnswer, Question, Resolver, derive, gravest, missing
 
 MAX_LABELS = 7
 """A longer name is looked at itself, then from its 7 right-most labels up: 8 queries at most (RFC 9989 4.10 step 4)."""
 
-Failure = Literal["", "dns", "limit"]
-"""Why a step has no answer: the DNS did not give one, or the message had used up its own share of look-ups."""
+MAX_OPEN_STEPS = 3
+"""Up to here every combination of missing answers is tried (64 at most)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,14 @@ class PublicSuffixes(Protocol):
         ...
 
 
+UNANSWERED = {
+    "dns": "the DNS did not answer",
+    "limit": "look-up limit of the message reached",
+    "shortage": "too busy to ask",
+    "failure": "not asked",
+}
+
+
 def targets(domain: Domain) -> Iterator[Domain]:
     """The names whose `_dmarc` a walk from `domain` asks for, in order, if no psd stops it (RFC 9989 4.10)."""
     yield domain
@@ -57,7 +66,7 @@ def questions(
 ) -> tuple[Question, ...]:
     """What policy discovery for this author domain may ask: at most 8 questions, all known before the first answer."""
     names: Iterable[Domain] = targets(author_domain)
-    if len(author_domain.labels) == 1:
+    if is_special_use(author_domain.name):
         names = ()
     elif options.discovery == "psl":
         names = dict.fromkeys((author_domain, _listed_organization(author_domain, suffixes)))
@@ -71,7 +80,10 @@ class Step(NamedTuple):
     record: Record | None = None
     possible: tuple[str, ...] = ("",)
     """What psd may be here: "y", "n", "u", or "" for no record. One value, or several where the answer is missing."""
-    failed: Failure = ""
+    failed: Missing | None = None
+    """There was no answer."""
+    settled: bool = False
+    """There was no answer, and the step is read as "no record", because it is all the same (`_settled`)."""
     records: int = 0
     """How many DMARC records were there; more than one are all discarded."""
     guarded: bool = False
@@ -84,22 +96,29 @@ class Walk:
 
     start: Domain
     steps: tuple[Step, ...]
+    suffix_labels: int = 0
+    """In a reading (`Discovery.reading`): how many labels the longest public suffix above the start has."""
 
     @property
     def open_steps(self) -> tuple[Step, ...]:
-        return tuple(step for step in self.steps if step.failed)
+        return tuple(step for step in self.steps if step.failed and not step.settled)
+
+    @property
+    def unread(self) -> dict[Domain, str]:
+        """What `organizational_domain` takes to read each open step as "no record"."""
+        return {step.name: "" for step in self.open_steps}
 
     def organizational_domain(self, assumed: Mapping[Domain, str] | None = None) -> Domain | None:
         """RFC 9989 4.10.2. `assumed` gives psd for the open steps; None if one of them is left open."""
         fewest_labels = self.start
         for step in self.steps:
-            psd = assumed.get(step.name) if assumed and step.failed else None if step.failed else step.possible[0]
+            psd = step.possible[0] if not step.failed or step.settled else (assumed or {}).get(step.name)
             if psd is None:
                 return None
             if psd == "n" or (psd == "y" and step.name == self.start):
                 return step.name
             if psd == "y":
-                return self._one_below(step.name)
+                return self._one_below(step)
             if psd == "u":
                 fewest_labels = step.name
         return fewest_labels
@@ -112,23 +131,29 @@ class Walk:
             if "n" in step.possible or ("y" in step.possible and step.name == self.start):
                 found.add(step.name)
             if "y" in step.possible and step.name != self.start:
-                found.add(self._one_below(step.name))
+                found.add(self._one_below(step))
             if "u" in step.possible:
                 fewest_labels = fewest_labels | {step.name} if "" in step.possible else {step.name}
-            elif "" not in step.possible and not step.failed:
+            elif "" not in step.possible:
                 return frozenset(found)
         return frozenset(found | fewest_labels)
 
-    def _one_below(self, name: Domain) -> Domain:
-        """One label below `name` on the path to the start, whether or not it was asked for."""
-        return self.start.right_most(len(name.labels) + 1)
+    def _one_below(self, step: Step) -> Domain:
+        """One label below the step on the path to the start, whether or not it was asked for. No public suffix becomes an
+        organization by a psd=y that is only supposed: `co.uk` is none, whatever `uk` might say."""
+        labels = len(step.name.labels)
+        if step.failed:
+            labels = max(labels, self.suffix_labels)
+        return self.start.right_most(labels + 1)
 
 
 class PolicySearch(NamedTuple):
     """What policy discovery found: a policy, none, or that it cannot be known."""
 
     published: PolicyPublished | None = None
-    failed: Failure = ""
+    failed: Missing | None = None
+    supposed: PolicyPublished | None = None
+    """Where an answer is missing: the policy with "no record" in its place."""
     trace: tuple[str, ...] = ()
 
 
@@ -157,6 +182,16 @@ class Discovery:
             self._walks[start] = derive(self.resolver, key, lambda scope: _walked(self.within(scope), start))
         return self._walks[start]
 
+    def reading(self, start: Domain) -> Walk:
+        """The walk, its failing steps at public suffixes read as "no record" where a record there would give the same
+        organization: a broken country-code domain must not leave everything below it open.
+
+        The name that the walk starts from is no part of this: its record would be its own policy.
+        """
+        walk = self.walk(start)
+        suffixes = {step.name for step in walk.steps[1:] if step.failed and self._is_public_suffix(step.name)}
+        return _settled(replace(walk, suffix_labels=self.suffix_labels(start)), suffixes) if suffixes else walk
+
     def within(self, scope: Resolver) -> Discovery:
         """Discovery that asks this resolver alone, so that it is known what its conclusions rest on."""
         return self if scope is self.resolver else Discovery(scope, self.options, self.suffixes)
@@ -178,53 +213,70 @@ class Discovery:
         return _listed_organization(domain, self.suffixes)
 
     def _ask(self, name: Domain) -> Step:
-        guarded = self.options.psl_guard and self._is_public_suffix(name)
         try:
             found = _dmarc_records(self.resolver.txt(f"_dmarc.{name}"))
         except NoAnswer:
             return Step(name)
         except LookupFailed as failure:
+            guarded = self.options.psl_guard and self._is_public_suffix(name)
             possible = ("", "y", "n") if guarded else ("", "u", "y", "n")
-            return Step(name, possible=possible, failed="limit" if isinstance(failure, LimitExceeded) else "dns")
+            return Step(name, possible=possible, failed=missing(failure)._replace(name=failure.name or f"_dmarc.{name}"))
         if len(found) != 1:
             return Step(name, records=len(found))
         (record,) = found
-        guarded = guarded and record.psd == "u"
+        guarded = self.options.psl_guard and record.psd == "u" and self._is_public_suffix(name)
         return Step(name, record, ("y" if guarded else record.psd,), records=1, guarded=guarded)
+
+    def suffix_labels(self, domain: Domain) -> int:
+        """How many labels the longest public suffix above the name has."""
+        counts = range(min(len(domain.labels) - 1, MAX_LABELS), 0, -1)
+        return next((count for count in counts if self._is_public_suffix(domain.right_most(count))), 0)
 
     def _is_public_suffix(self, name: Domain) -> bool:
         return "." not in name.name or (self.suffixes is not None and self.suffixes.is_icann_suffix(name))
 
     def _policy_by_walk(self, author_domain: Domain) -> PolicySearch:
         """The author domain's record, else the organizational domain's, else the public suffix's (RFC 9989 4.10.1)."""
-        walk = self.walk(author_domain)
+        walk = self.reading(author_domain)
         trace = tuple(map(_sentence, walk.steps))
         first = walk.steps[0]
         # Only the author's own record is independent of the rest of the walk: any other step could have been a psd=n or psd=y.
-        open_steps = () if first.record else walk.open_steps
-        if open_steps:
-            return PolicySearch(failed="dns" if any(step.failed == "dns" for step in open_steps) else "limit", trace=trace)
-        organization = walk.organizational_domain()
-        preferred = (author_domain, organization, walk.steps[-1].name if walk.steps[-1].possible == ("y",) else None)
-        records = {step.name: step.record for step in walk.steps if step.record}
-        for name in preferred:
-            if name and (record := records.get(name)):
-                return PolicySearch(PolicyPublished(name, record, "treewalk", _repeated(walk.steps, name)), trace=trace)
-        return PolicySearch(trace=trace)
+        found = _preferred(walk, author_domain)
+        failed = None if first.record else gravest(step.failed for step in walk.open_steps)
+        if found is None and failed is None:
+            # What the DNS hides at a public suffix is read as "no record"; what we did not ask is no answer.
+            failed = gravest(step.failed for step in walk.steps if step.failed and step.failed.kind != "dns")
+        if failed:
+            return PolicySearch(failed=failed, supposed=found, trace=trace)
+        return PolicySearch(found, trace=trace)
 
     def _policy_by_list(self, author_domain: Domain) -> PolicySearch:
         """Two queries at most; several records at a name end discovery (RFC 7489 6.6.3)."""
         trace: list[str] = []
+        failed: Missing | None = None
+        found: PolicyPublished | None = None
         for name in dict.fromkeys((author_domain, self.listed_organization(author_domain))):
             step = self.step(name)
             trace.append(_sentence(step))
-            if step.failed:
-                return PolicySearch(failed=step.failed, trace=tuple(trace))
+            failed = gravest((failed, step.failed))
             if step.record:
-                return PolicySearch(PolicyPublished(name, step.record, "psl"), trace=tuple(trace))
-            if step.records > 1:
+                found = PolicyPublished(name, step.record, "psl")
+            if step.records:
                 break
-        return PolicySearch(trace=tuple(trace))
+        if failed:
+            return PolicySearch(failed=failed, supposed=found, trace=tuple(trace))
+        return PolicySearch(found, trace=tuple(trace))
+
+
+def _preferred(walk: Walk, author_domain: Domain) -> PolicyPublished | None:
+    """RFC 9989 4.10.1, steps without answer read as "no record"."""
+    organization = walk.organizational_domain(walk.unread)
+    preferred = (author_domain, organization, walk.steps[-1].name if walk.steps[-1].possible == ("y",) else None)
+    records = {step.name: step.record for step in walk.steps if step.record}
+    for name in preferred:
+        if name and (record := records.get(name)):
+            return PolicyPublished(name, record, "treewalk", _repeated(walk.steps, name))
+    return None
 
 
 def _walked(discovery: Discovery, start: Domain) -> Kept:
@@ -236,6 +288,21 @@ def _walked(discovery: Discovery, start: Domain) -> Kept:
             break
     walk = Walk(start, tuple(steps))
     return Kept(walk, keep=not walk.open_steps, size=500 + sum(300 + len(step.record.text) for step in steps if step.record))
+
+
+def _settled(walk: Walk, suffixes: set[Domain]) -> Walk:
+    """With these steps read as "no record", if by every combination of the other answers a record there changes nothing."""
+    others = [step for step in walk.open_steps if step.name not in suffixes]
+    if len(others) > MAX_OPEN_STEPS:
+        return walk
+    for answers in product(*(step.possible for step in others)):
+        assumed = {step.name: psd for step, psd in zip(others, answers, strict=True)}
+        cases = product(("", "y"), repeat=len(suffixes))
+        ends = {walk.organizational_domain(assumed | dict(zip(suffixes, case, strict=True))) for case in cases}
+        if len(ends) > 1:
+            return walk
+    steps = (step._replace(possible=("",), settled=True) if step.name in suffixes else step for step in walk.steps)
+    return replace(walk, steps=tuple(steps))
 
 
 def _listed_organization(domain: Domain, suffixes: PublicSuffixes | None) -> Domain:
@@ -257,7 +324,8 @@ def _sentence(step: Step) -> str:
     """One step of discovery for `check`, `why` and `domain`."""
     where = f"_dmarc.{step.name}"
     if step.failed:
-        return f"{where}: " + ("look-up limit of the message reached" if step.failed == "limit" else "the DNS did not answer")
+        read = ', read as "no record": the organization is the same either way' if step.settled else ""
+        return f"{where}: {UNANSWERED[step.failed.kind]}{read}"
     if step.records > 1:
         return f"{where}: {step.records} DMARC records, all discarded"
     if step.record is None:

@@ -9,11 +9,23 @@ from typing import Literal, NamedTuple
 from dmarc_milter.address import MAX_CANDIDATES, Author
 from dmarc_milter.dkim.result import DkimResult, DkimStatus
 from dmarc_milter.dmarc.alignment import align, could_align
-from dmarc_milter.dmarc.discovery import Discovery, DmarcOptions, PublicSuffixes
+from dmarc_milter.dmarc.discovery import Discovery, DmarcOptions, PolicySearch, PublicSuffixes
 from dmarc_milter.dmarc.record import AlignmentMode, Policy, Record
 from dmarc_milter.dmarc.result import DmarcResult, DmarcStatus, DomainOutcome, Identifier, PolicyPublished
-from dmarc_milter.domain import Domain
-from dmarc_milter.lookup import Kept, LimitExceeded, LookupFailed, NoData, NoSuchName, NoSuchTarget, Resolver, derive
+from dmarc_milter.domain import Domain, is_special_use
+from dmarc_milter.lookup import (
+    Kept,
+    LimitExceeded,
+    LookupFailed,
+    Missing,
+    NoData,
+    NoSuchName,
+    NoSuchTarget,
+    Resolver,
+    derive,
+    gravest,
+    missing,
+)
 from dmarc_milter.spf import SpfResult, SpfStatus
 
 __all__ = ["DmarcOptions", "PublicSuffixes", "evaluate", "published"]
@@ -27,6 +39,7 @@ class _Candidate(NamedTuple):
     status: str
     kind: Literal["passed", "unanswered", "testing"]
     selector: str = ""
+    missing: Missing | None = None
 
 
 def evaluate(
@@ -54,12 +67,12 @@ def _candidates(spf: SpfResult, dkim: Iterable[DkimResult]) -> Iterable[_Candida
     if spf.domain and spf.usable:
         yield _Candidate("spf", spf.domain, spf.status, "passed")
     elif spf.domain and spf.status is SpfStatus.TEMPERROR:
-        yield _Candidate("spf", spf.domain, spf.status, "unanswered")
+        yield _Candidate("spf", spf.domain, spf.status, "unanswered", missing=spf.missing)
     for each in dkim:
         if each.domain and each.usable:
             yield _Candidate("dkim", each.domain, each.status, "passed", each.selector)
         elif each.domain and each.status is DkimStatus.TEMPERROR and not each.hopeless:
-            yield _Candidate("dkim", each.domain, each.status, "unanswered", each.selector)
+            yield _Candidate("dkim", each.domain, each.status, "unanswered", each.selector, each.missing)
         elif each.domain and each.testing:
             yield _Candidate("dkim", each.domain, each.status, "testing", each.selector)
 
@@ -81,26 +94,36 @@ def _found(author_domain: Domain, discovery: Discovery) -> DomainOutcome:
 
 
 def _published(author_domain: Domain, discovery: Discovery) -> Kept:
-    if len(author_domain.labels) == 1:
-        return Kept(DomainOutcome(DmarcStatus.NONE, author_domain, reason="single-label domain"), keep=True)
+    if is_special_use(author_domain.name):
+        return Kept(DomainOutcome(DmarcStatus.NONE, author_domain, reason="special-use domain name, not in the DNS"), keep=True)
     search = discovery.policy(author_domain)
     outcome = _organization(DomainOutcome(DmarcStatus.NONE, author_domain, trace=search.trace), discovery)
+    outcome = _with_policy(outcome, search, discovery)
     if search.failed:
-        reason = "policy look-up failed" if search.failed == "dns" else "look-up limit reached before the policy was found"
-        outcome = replace(outcome, status=DmarcStatus.TEMPERROR, reason=reason, limit_reached=search.failed == "limit")
-    elif search.published is None:
-        outcome = replace(outcome, reason="no policy record")
-    elif not search.published.record.applies:
-        note = f"the record of {search.published.policy_domain} has no valid policy and no valid rua: DMARC does not apply"
-        outcome = replace(outcome, reason="record without a valid policy", trace=(*outcome.trace, note))
-    else:
-        outcome = _with_policy(outcome, search.published, discovery)
-    return Kept(outcome, keep=not search.failed, size=2000 + sum(map(len, outcome.trace)))
+        outcome = _open(outcome, search.failed, POLICY_OPEN[search.failed.kind])
+    return Kept(outcome, keep=outcome.missing is None, size=2000 + sum(map(len, outcome.trace)))
+
+
+POLICY_OPEN = {
+    "dns": "policy look-up failed",
+    "limit": "look-up limit reached before the policy was found",
+    "shortage": "too busy to look up the policy",
+    "failure": "policy not looked up",
+}
+
+
+def _open(outcome: DomainOutcome, missing: Missing | None, reason: str) -> DomainOutcome:
+    """Neither pass nor fail, for want of this answer."""
+    limit = missing is not None and missing.kind == "limit"
+    return replace(outcome, status=DmarcStatus.TEMPERROR, missing=missing, reason=reason, limit_reached=limit)
 
 
 def _outcome(author_domain: Domain, candidates: tuple[_Candidate, ...], discovery: Discovery) -> DomainOutcome:
     """DMARC for one author domain."""
     outcome = _found(author_domain, discovery)
+    if outcome.supposed is not None and any(each.kind == "passed" and each.domain == author_domain for each in candidates):
+        # The author domain itself is aligned by any record, whichever the missing answers would have given: there is one.
+        outcome = replace(outcome, published=outcome.supposed, supposed=None, missing=None, limit_reached=False)
     return outcome if outcome.published is None else _judge(outcome, candidates, discovery)
 
 
@@ -109,7 +132,7 @@ def _organization(outcome: DomainOutcome, discovery: Discovery) -> DomainOutcome
     listed = discovery.listed_organization(outcome.author_domain)
     if discovery.method == "psl":
         return replace(outcome, organizational_domain=listed)
-    walk = discovery.walk(outcome.author_domain)
+    walk = discovery.reading(outcome.author_domain)
     organization = walk.organizational_domain()
     differs = discovery.suffixes is not None and organization is not None and organization != listed
     trace = outcome.trace
@@ -126,43 +149,74 @@ def _organization(outcome: DomainOutcome, discovery: Discovery) -> DomainOutcome
     )
 
 
-def _with_policy(outcome: DomainOutcome, published: PolicyPublished, discovery: Discovery) -> DomainOutcome:
-    policy, tag, why = _policy(published, outcome.author_domain, discovery.resolver)
-    sentence = f"the policy for {outcome.author_domain} is {tag}={policy} of {published.policy_domain}: {why}"
-    return replace(outcome, published=published, policy=policy, policy_tag=tag, trace=(*outcome.trace, sentence))
+def _with_policy(outcome: DomainOutcome, search: PolicySearch, discovery: Discovery) -> DomainOutcome:
+    """What the record that was found asks for; where the search was left open, what it asks for as far as is known."""
+    found = search.published or search.supposed
+    if found is None:
+        return replace(outcome, reason="no policy record")
+    if not found.record.applies:
+        note = f"the record of {found.policy_domain} has no valid policy and no valid rua: DMARC does not apply"
+        return replace(outcome, reason="record without a valid policy", trace=(*outcome.trace, note))
+    asks = _policy(found, outcome.author_domain, discovery.resolver)
+    supposed = ", unless a missing answer says otherwise" if search.failed else ""
+    sentence = f"the policy for {outcome.author_domain} is {asks.tag}={asks.policy} of {found.policy_domain}: {asks.why}{supposed}"
+    return replace(
+        outcome,
+        published=search.published,
+        supposed=search.supposed,
+        policy=asks.policy,
+        policy_tag=asks.tag,
+        unsure=asks.unsure,
+        missing=asks.missing,
+        trace=(*outcome.trace, sentence),
+    )
 
 
-def _policy(published: PolicyPublished, author_domain: Domain, resolver: Resolver) -> tuple[Policy, Literal["p", "sp", "np"], str]:
-    """The policy that a record asks for an author domain, its tag, and why that one (RFC 9989 4.7, 4.10.1)."""
+class _Asked(NamedTuple):
+    """The policy that a record asks for an author domain, its tag, and why that one."""
+
+    policy: Policy
+    tag: Literal["p", "sp", "np"]
+    why: str
+    unsure: Policy | None = None
+    missing: Missing | None = None
+    """The answer for want of which the policy may be `unsure` instead."""
+
+
+def _policy(published: PolicyPublished, author_domain: Domain, resolver: Resolver) -> _Asked:
+    """RFC 9989 4.7, 4.10.1."""
     record = published.record
     if record.p is None or record.invalid_policy:
-        return Policy.NONE, "p", "the record has no valid policy but a valid rua"
+        return _Asked(Policy.NONE, "p", "the record has no valid policy but a valid rua")
     if published.policy_domain == author_domain:
-        return record.p, "p", "the record is the author domain's own"
-    below, tag, why = _policy_below(record, record.p)
-    if record.np is None:
-        return below, tag, why
+        return _Asked(record.p, "p", "the record is the author domain's own")
+    below = _policy_below(record, record.p)
+    return below if record.np is None else _policy_of_name(record.np, below, author_domain, resolver)
+
+
+def _policy_of_name(np: Policy, below: _Asked, author_domain: Domain, resolver: Resolver) -> _Asked:
+    """np for a name that does not exist."""
     try:
         resolver.addresses(author_domain.name, "A")
     except NoSuchTarget:  # the author domain is an alias and so exists; the response code is its target's (RFC 6604 3, RFC 8020 2)
-        return below, tag, why
+        return below
     except NoSuchName:  # RFC 9989 3.2.13: non-existent is NXDOMAIN, not the mere lack of addresses
-        return record.np, "np", "the author domain does not exist"
+        return _Asked(np, "np", "the author domain does not exist")
     except NoData:
-        return below, tag, why
-    except LimitExceeded:  # the message's own doing: never to its advantage
-        if record.np.strictness > below.strictness:
-            return record.np, "np", "whether the author domain exists was not found out within the look-up limit"
-        return below, tag, why
-    except LookupFailed:
-        return below, tag, f"{why}; whether it exists is unknown"
-    return below, tag, why
+        return below
+    except LookupFailed as failure:
+        if np.strictness <= below.policy.strictness:
+            return below._replace(why=f"{below.why}; whether it exists is unknown")
+        if isinstance(failure, LimitExceeded):  # the message's own doing: never to its advantage
+            return _Asked(np, "np", "whether the author domain exists was not found out within the look-up limit")
+        return below._replace(why=f"{below.why}; np={np} if it does not exist, which is unknown", unsure=np, missing=missing(failure))
+    return below
 
 
-def _policy_below(record: Record, p: Policy) -> tuple[Policy, Literal["p", "sp"], str]:
+def _policy_below(record: Record, p: Policy) -> _Asked:
     if record.sp is not None:
-        return record.sp, "sp", "the author domain is below the record's"
-    return p, "p", "the author domain is below the record's, which has no sp"
+        return _Asked(record.sp, "sp", "the author domain is below the record's")
+    return _Asked(p, "p", "the author domain is below the record's, which has no sp")
 
 
 def _judge(outcome: DomainOutcome, candidates: tuple[_Candidate, ...], discovery: Discovery) -> DomainOutcome:
@@ -171,26 +225,24 @@ def _judge(outcome: DomainOutcome, candidates: tuple[_Candidate, ...], discovery
     modes = {"spf": record.aspf, "dkim": record.adkim} if record else {}
     _prefetch(outcome.author_domain, candidates, modes, discovery)
 
-    def judged(kind: str) -> dict[_Candidate, Identifier]:
+    def judged(kind: str) -> dict[_Candidate, _Judged]:
         return {each: _identifier(each, outcome.author_domain, modes[each.method], discovery) for each in candidates if each.kind == kind}
 
     found = judged("passed")
-    aligned = {identifier.method for identifier in found.values() if identifier.aligned}
+    aligned = {each.method for each, judged_so in found.items() if judged_so.identifier.aligned}
     if not aligned:
         found |= judged("unanswered") | judged("testing")
-    status, reason = _status(found, bool(aligned))
-    identifiers = tuple(dict.fromkeys(found[each] for each in candidates if each in found))
-    testing = any(each.kind == "testing" and identifier.aligned for each, identifier in found.items())
-    return replace(
+    identifiers = tuple(dict.fromkeys(found[each].identifier for each in candidates if each in found))
+    outcome = replace(
         outcome,
-        status=status,
-        reason=reason,
         identifiers=identifiers,
         spf_aligned="spf" in aligned,
         dkim_aligned="dkim" in aligned,
-        testing_key_only=status is DmarcStatus.FAIL and testing,
         trace=(*outcome.trace, *map(_sentence, identifiers)),
     )
+    if aligned:
+        return replace(outcome, status=DmarcStatus.PASS, reason="an aligned identifier passed", missing=None)
+    return _without_pass(outcome, found)
 
 
 def _prefetch(author_domain: Domain, candidates: Iterable[_Candidate], modes: dict[str, AlignmentMode], discovery: Discovery) -> None:
@@ -206,9 +258,16 @@ def _prefetch(author_domain: Domain, candidates: Iterable[_Candidate], modes: di
         )
 
 
-def _identifier(candidate: _Candidate, author_domain: Domain, mode: AlignmentMode, discovery: Discovery) -> Identifier:
+class _Judged(NamedTuple):
+    """An identifier, and the answer without which it is not certain that it gives no aligned pass."""
+
+    identifier: Identifier
+    missing: Missing | None
+
+
+def _identifier(candidate: _Candidate, author_domain: Domain, mode: AlignmentMode, discovery: Discovery) -> _Judged:
     alignment = align(author_domain, candidate.domain, mode, discovery)
-    return Identifier(
+    identifier = Identifier(
         method=candidate.method,
         domain=candidate.domain,
         status=candidate.status,
@@ -218,18 +277,30 @@ def _identifier(candidate: _Candidate, author_domain: Domain, mode: AlignmentMod
         selector=candidate.selector,
         note=alignment.note,
     )
+    lost: Missing | None = None
+    if alignment.aligned is None and candidate.kind != "testing":
+        lost = alignment.missing or NOT_TOLD
+    if alignment.aligned is not False and candidate.kind == "unanswered":
+        lost = gravest((candidate.missing or NOT_TOLD, lost))
+    return _Judged(identifier, lost)
 
 
-def _status(found: dict[_Candidate, Identifier], aligned: bool) -> tuple[DmarcStatus, str]:
-    """Aligned pass > DNS failure that could have given one > fail (SPEC C.4, C.8)."""
-    if aligned:
-        return DmarcStatus.PASS, "an aligned identifier passed"
-    for candidate, identifier in found.items():
-        if candidate.kind == "passed" and identifier.aligned is None:
-            return DmarcStatus.TEMPERROR, "a DNS failure left open whether an identifier that passed is aligned"
-        if candidate.kind == "unanswered" and identifier.aligned is not False:
-            return DmarcStatus.TEMPERROR, "a DNS failure prevented an identifier that could be aligned"
-    return DmarcStatus.FAIL, "no identifier that passed is aligned" if found else "no identifier passed"
+NOT_TOLD = Missing("dns")
+
+
+def _without_pass(outcome: DomainOutcome, found: dict[_Candidate, _Judged]) -> DomainOutcome:
+    """DNS failure that could have given an aligned pass > policy left open > fail (SPEC C.4, C.8)."""
+    lost = gravest(each.missing for each in found.values())
+    if lost is not None:
+        open_ones = (each.kind for each, judged_so in found.items() if judged_so.missing)
+        if next(open_ones) == "passed":
+            return _open(outcome, lost, "a DNS failure left open whether an identifier that passed is aligned")
+        return _open(outcome, lost, "a DNS failure prevented an identifier that could be aligned")
+    if outcome.missing is not None:
+        return _open(outcome, outcome.missing, "a DNS failure left open whether the author domain exists, and so its policy")
+    testing = any(each.kind == "testing" and judged_so.identifier.aligned for each, judged_so in found.items())
+    reason = "no identifier that passed is aligned" if found else "no identifier passed"
+    return replace(outcome, status=DmarcStatus.FAIL, reason=reason, testing_key_only=testing)
 
 
 def _sentence(identifier: Identifier) -> str:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from dmarc_milter.dmarc.record import AlignmentMode, Policy, Record
 from dmarc_milter.domain import Domain
+from dmarc_milter.lookup import Missing
 
 
 class DmarcStatus(StrEnum):
@@ -61,6 +62,8 @@ class DomainOutcome:
     published: PolicyPublished | None = None
     policy: Policy = Policy.NONE
     """The policy that the record asks for this author domain (p, sp or np chosen; before t and pct)."""
+    unsure: Policy | None = None
+    """np, where it is stricter and whether the author domain exists was not found out: the policy may be this one."""
     policy_tag: Literal["", "p", "sp", "np"] = ""
     identifiers: tuple[Identifier, ...] = ()
     spf_aligned: bool = False
@@ -72,11 +75,21 @@ class DomainOutcome:
     """The only aligned pass came from a key in testing (t=y): it does not count (DESIGN.md, testing_key_action)."""
     limit_reached: bool = False
     """temperror only because the message used up its own look-ups: that never improves its verdict."""
+    missing: Missing | None = None
+    """With temperror: the answer that left the verdict open, the gravest of several."""
+    supposed: PolicyPublished | None = None
+    """Where the search for the policy was left open: the policy with "no record" in place of each missing answer. `policy` and
+    `policy_tag` are then what it asks for. For decisions; reports are about what is published."""
     guarded: tuple[Domain, ...] = ()
     """Public suffixes on the walk whose record without psd was taken as psd=y (psl_guard); for the log."""
     reason: str = ""
     trace: tuple[str, ...] = ()
     """Each step of discovery in order, one sentence each, for `check`, `why` and `domain`."""
+
+    @property
+    def known(self) -> PolicyPublished | None:
+        """The record that answered and asks something of this author, as far as is known."""
+        return self.published or self.supposed
 
 
 @dataclass(frozen=True, slots=True)

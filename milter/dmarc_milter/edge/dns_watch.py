@@ -129,9 +129,11 @@ def servers(config: Config) -> str:
 
 
 def _advice(config: Config) -> str:
-    meanwhile = (
-        "delivered with dmarc=temperror, unchecked" if config.dmarc.on_temperror == "accept" else "answered 451 where a policy may apply"
-    )
+    meanwhile = {
+        "accept": "delivered with dmarc=temperror, unchecked",
+        "enforced": "delivered with dmarc=temperror, unchecked, and answered 451 where an enforcing policy is known",
+        "tempfail": "answered 451 where a policy may apply",
+    }[config.dmarc.on_temperror]
     return (
         f"no name server can be used; meanwhile mail is {meanwhile}. Check {_where(config)} and the firewall; asked again every {EVERY:g} s"
     )

@@ -253,10 +253,12 @@ class CoreWork:
         return self._check_spf() if self._spf is None or self._spf.cancel() else self._spf.result()
 
     def _temperror(self) -> tuple[Evaluation, tuple[Action, ...]]:
-        """For a message that has killed two workers: nothing of it is read again (on_temperror applies)."""
+        """For a message that has killed two workers: nothing of it is read again (on_error applies)."""
         tools = self._tools
         nobody = address.Author(None, "not evaluated again: it stopped two worker processes")
-        deferral = Deferral("failure") if tools.options.policy.on_temperror == "tempfail" else None
+        policy = tools.options.policy
+        deferral = Deferral("failure") if policy.on_error == "tempfail" else None
+        would_wait, deferral = (None, deferral) if policy.enforce else (deferral, None)
         evaluation = Evaluation(
             id=tools.new_id(),
             at=tools.now(),
@@ -268,7 +270,9 @@ class CoreWork:
             arc=None,
             iprev=None,
             dmarc=DmarcResult(DmarcStatus.TEMPERROR, None, reason="not evaluated"),
-            verdict=Verdict(Disposition.NONE, deferral=deferral, decided_by="This message stopped two worker processes."),
+            verdict=Verdict(
+                Disposition.NONE, deferral=deferral, would_wait=would_wait, decided_by="This message stopped two worker processes."
+            ),
         )
         planned = plan_actions(evaluation, Headers(()), tools.marking)
         if any(isinstance(each, Reply) for each in planned):

@@ -334,8 +334,8 @@ def seen_through(envelope: Envelope, headers: Headers, options: SessionOptions) 
     inside = options.trusted_relays + options.trusted_networks
     hop = original_client(headers.values(b"received"), inside)
     if hop is None:
-        return replace(envelope, source_ip=None, source_known=False)
-    return replace(envelope, source_ip=hop.address, helo=hop.helo)
+        return replace(envelope, source_ip=None, source_known=False, relayed=True)
+    return replace(envelope, source_ip=hop.address, helo=hop.helo, relayed=True)
 
 
 def parse_address(text: str) -> IPAddress | None:

@@ -35,7 +35,7 @@ def fields_of(evaluation: Evaluation, actions: Sequence[Action]) -> dict[str, Va
         "arc": evaluation.arc.status if evaluation.arc else "",
         "reasons": ",".join(each.type for each in verdict.reasons),
         "reply": reply.code if reply else 250,
-        "would_be": verdict.would_be or "",
+        "would_be": verdict.would_have,
         "stale": ",".join(f"{each.name}({int(each.seconds)}s)" for each in evaluation.stale[:MAX_STALE]),
         "attempt": evaluation.id,
         "helo": envelope.helo,

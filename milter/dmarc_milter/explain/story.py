@@ -119,7 +119,9 @@ def _verdict(facts: Facts) -> Iterator[str]:
     yield f"Decision: {_done(facts)}" + (f", because {facts.decided_by}" if facts.decided_by else "")
     for reason in facts.reasons:
         yield f"{PAD}the published policy was overridden: {reason.type}" + (f" ({reason.comment})" if reason.comment else "")
-    if facts.would_be and facts.would_be != facts.disposition:
+    if facts.would_be == "tempfail":
+        yield f"{PAD}it would have been deferred (451), but nothing is in monitor mode or from a trusted relay"
+    elif facts.would_be and facts.would_be != facts.disposition:
         yield f"{PAD}monitor mode: with enforcement it would have been {facts.would_be}"
 
 

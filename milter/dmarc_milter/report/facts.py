@@ -219,7 +219,7 @@ def from_evaluation(evaluation: Evaluation) -> Facts:
         candidates=tuple(_outcome(each) for each in dmarc.candidates[:4]),
         disposition=verdict.disposition.value,
         policy=verdict.policy.value,
-        would_be=verdict.would_be.value if verdict.would_be is not None else "",
+        would_be=verdict.would_have,
         reasons=tuple(Reason(each.type.value, printable(each.comment, 200)) for each in verdict.reasons[:10]),
         decided_by=printable(verdict.decided_by, 300),
         tags=tuple(printable(each, 40) for each in verdict.tags[:20]),

@@ -82,6 +82,7 @@ def local_policy(config: Config) -> LocalPolicy:
         testing_key_action=policy.testing_key_action,
         honor_pct=config.dmarc.honor_pct,
         on_temperror=config.dmarc.on_temperror,
+        on_error=config.milter.on_error,
         trusted_arc_sealers=tuple(name(each) for each in config.authentication.trusted_arc_sealers),
         rules=tuple(_rule(each) for each in policy.rules),
     )

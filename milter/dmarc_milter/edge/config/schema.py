@@ -103,7 +103,10 @@ class Dmarc(Section, frozen=True):
     )
     psl_guard: Annotated[bool, _doc("treewalk: a record without psd at an ICANN public suffix counts as psd=y")] = True
     honor_pct: Annotated[bool, _doc("sample as RFC 7489 6.6.4 where the record says pct and not t")] = True
-    on_temperror: Annotated[Literal["accept", "tempfail"], _doc("what to do when the DNS did not let us judge")] = "accept"
+    on_temperror: Annotated[
+        Literal["enforced", "accept", "tempfail"],
+        _doc("the DNS did not let us judge: 451 where a policy of quarantine or reject is known, never, or also where none answered"),
+    ] = "enforced"
     suffix_list: Annotated[str, _doc("public suffix list file; empty = the one that comes with the package")] = ""
 
 
