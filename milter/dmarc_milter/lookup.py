@@ -39,6 +39,10 @@ class Shortage(LookupFailed):
     """Our own saturation: the question was still unsent when the message's time ended. Never a DNS answer, never remembered."""
 
 
+class Abandoned(BaseException):
+    """Nobody waits for this message any more: its evaluation is to end. No answer and no failure, so nothing on the way may catch it."""
+
+
 class LimitExceeded(LookupFailed):
     """The message asked for more than its share of look-ups or time. The message's own doing, not the DNS's."""
 
@@ -148,6 +152,10 @@ class Remembers:
         """What `derive` of this key would give without any work, or None. Its questions then count as asked."""
         raise NotImplementedError
 
+    def policy(self) -> Resolver:
+        """The same for look-ups of the author's policy: what they ask never waits behind anything else."""
+        raise NotImplementedError
+
     def derive(self, key: Hashable, work: Work) -> Any:
         """What `work` gave with this key before, or gives now."""
         raise NotImplementedError
@@ -159,6 +167,11 @@ class Remembers:
     def stale_answers(self) -> tuple[StaleAnswer, ...]:
         """What this message was told past its time."""
         raise NotImplementedError
+
+
+def for_policy(resolver: Resolver) -> Resolver:
+    """The resolver for what leads to the author's policy (RFC 9989 4.10.1), which has places of its own among what is asked."""
+    return resolver.policy() if isinstance(resolver, Remembers) else resolver
 
 
 def derive(resolver: Resolver, key: Hashable, work: Work) -> Any:

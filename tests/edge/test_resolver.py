@@ -490,7 +490,7 @@ def test_a_fetched_answer_serves_its_message_whatever_its_ttl(dns: DnsServer, so
     dns.put("x.example", {"TXT": ["text"], "ttl": 0})
     resolver = source.for_message()
     resolver.prefetch([Question("X.example", "TXT")])
-    wait_until(lambda: not source._in_flight)
+    wait_until(lambda: not source._admission.in_flight)
     assert resolver.txt("x.example") == (b"text",)
     assert dns.count() == 1
 

@@ -9,7 +9,7 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterator
 from enum import Enum, auto
 from ipaddress import IPv4Address, IPv6Address
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 PREFIX: Final = {4: 24, 6: 64}
 """Bits of an address that make up a client network: whoever has one address of it commonly has all."""
@@ -43,7 +43,7 @@ class Ticket:
 
     __slots__ = ("asker", "askers", "item", "since", "state")
 
-    def __init__(self, item: Hashable) -> None:
+    def __init__(self, item: Any) -> None:
         self.item = item
         self.askers: dict[Asker, None] = {}
         self.asker: Asker | None = None

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from dmarc_milter.lookup import LookupFailed, NoData, NoSuchName, NoSuchTarget
+from dmarc_milter.lookup import LookupFailed, NoData, NoSuchName, NoSuchTarget, Shortage
 
 TYPES: Mapping[str, int] = {"A": 1, "NS": 2, "PTR": 12, "MX": 15, "TXT": 16, "AAAA": 28}
 Key = tuple[str, str]
@@ -62,6 +62,11 @@ class Answer:
 def failed(reason: str) -> Answer:
     """The DNS did not answer; `reason` is of this program's own words."""
     return Answer(failure=LookupFailed, reason=reason)
+
+
+def short(reason: str) -> Answer:
+    """It could not be asked for want of what others have taken; `reason` is of this program's own words."""
+    return Answer(failure=Shortage, reason=reason)
 
 
 def unaskable() -> Answer:

@@ -113,6 +113,6 @@ def life(answer: Answer) -> float:
     suffer from it. Messages that ask while a question is in flight share its failure, which spares a struggling server a stampede."""
     if answer.failure is None:
         return min(answer.ttl, POSITIVE_LIMIT)
-    if answer.failure is LookupFailed:
+    if issubclass(answer.failure, LookupFailed):
         return 0
     return min(answer.ttl, NEGATIVE_LIMIT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import heapq
 import itertools
 import logging
@@ -12,16 +13,22 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from typing import Protocol
 
-from dmarc_milter.edge.resolver.answer import Answer, Key, failed
+from dmarc_milter.edge.resolver.alarm import Stay
+from dmarc_milter.edge.resolver.answer import Answer, failed, short
 from dmarc_milter.edge.resolver.exchange import Attempt, Broken, Pending, TcpAttempt, UdpAttempt
-from dmarc_milter.edge.resolver.servers import SUSPICION, Nameservers
+from dmarc_milter.edge.resolver.servers import Nameservers
 from dmarc_milter.edge.resolver.wire import Malformed, Refused, denies_opt, is_truncated, read_answer
 from dmarc_milter.lookup import LookupFailed
 
 FIRST_RETRY = 2.0  # seconds; sooner when the time-out is short
-IN_FLIGHT_LIMIT = 1000  # questions; each holds a descriptor
+IN_FLIGHT_LIMIT = 1000  # questions
+SOCKETS = 4  # that a question may hold while nobody answers: the time-out leaves room for two retries, some of them without OPT
+SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC})
+NOT_SENT = "nothing could be sent"
+ABANDONED = failed("abandoned")
 
 log = logging.getLogger(__name__)
 
@@ -29,30 +36,46 @@ log = logging.getLogger(__name__)
 class Counters:
     """What the client did since the process started; approximate where several threads count."""
 
-    __slots__ = ("failures", "hits", "ignored", "queries", "retries", "stale", "tcp", "timeouts")
+    __slots__ = ("failures", "hits", "ignored", "queries", "retries", "shortages", "stale", "tcp", "timeouts", "waits")
 
     def __init__(self) -> None:
         self.queries = self.retries = self.tcp = self.failures = self.timeouts = self.ignored = self.hits = self.stale = 0
+        self.waits = self.shortages = 0
 
 
 def in_flight_limit() -> int:
-    """How many questions may be in flight: a quarter of the process's descriptors, at most IN_FLIGHT_LIMIT."""
+    """How many questions may be in flight, at most IN_FLIGHT_LIMIT: their sockets take a third of the process's descriptors."""
     descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return IN_FLIGHT_LIMIT if descriptors == resource.RLIM_INFINITY else min(IN_FLIGHT_LIMIT, max(16, descriptors // 4))
+    return IN_FLIGHT_LIMIT if descriptors == resource.RLIM_INFINITY else min(IN_FLIGHT_LIMIT, max(16, descriptors // (3 * SOCKETS)))
+
+
+class Report(Protocol):
+    """Whom the client tells, on its own thread."""
+
+    def done(self, pending: Pending, answer: Answer) -> None:
+        """The question is settled."""
+        ...
+
+    def tend(self, now: float) -> float | None:
+        """After each turn; within how many seconds there should be another (None: whenever)."""
+        ...
 
 
 class Client:
     """Sends questions and settles them within `timeout` seconds. Belongs to the process that made it."""
 
-    def __init__(self, servers: Nameservers, timeout: float, done: Callable[[Key, Answer], None], counters: Counters) -> None:
-        self._servers, self._timeout, self._done, self._counters = servers, timeout, done, counters
+    def __init__(self, servers: Nameservers, timeout: float, report: Report, counters: Counters) -> None:
+        self._servers, self._timeout, self._report, self._counters = servers, timeout, report, counters
         self._retry = min(FIRST_RETRY, timeout * 0.4)
-        self._limit = in_flight_limit()
         self._poll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poll.register(self._wake, select.EPOLLIN)
         self._attempts: dict[int, Attempt] = {}
         self._new: deque[tuple[float, Pending]] = deque()
+        self._given_up: deque[Pending] = deque()
+        self._wish: float | None = None
+        self._handing_over = threading.Lock()
+        """Held while a socket passes from the thread that asked to the client's, or is closed because nobody waits any more."""
         self._timers: list[tuple[float, int, Pending]] = []
         self._order = itertools.count()
         self._asleep = False
@@ -61,8 +84,8 @@ class Client:
         self._thread = threading.Thread(target=self._run, name="dns", daemon=True)
         self._thread.start()
 
-    def start(self, pending: Pending, stay: float) -> Answer | None:
-        """Send the question. With `stay`, wait here up to so many seconds for the first packet: two changes of thread less.
+    def start(self, pending: Pending, stay: Stay | None = None) -> Answer | None:
+        """Send the question. With `stay`, wait here for the first packet: two changes of thread less.
 
         An Answer where there is one at once; None: the client's thread will settle it.
         """
@@ -70,24 +93,36 @@ class Client:
         pending.servers = self._servers.current(now)
         if not pending.servers or self._closing:
             return failed("closed" if self._closing else "no name server is known")
-        if len(self._attempts) >= self._limit:
-            return failed("too many questions in flight")
+        if pending.is_over():
+            return None  # abandoned already
+        pending.staying = True
         attempt = self._ask_next(pending)
-        if attempt is not None and stay > 0:
-            answer = self._stay(attempt, min(stay, self._retry))
+        if attempt is not None and stay is not None:
+            answer = self._stay(attempt, stay)
             if answer is not None:
                 return answer
         watched = attempt is not None and self._watch(attempt)
-        self._new.append((now + self._retry if watched else now, pending))
+        pending.staying = False
+        if pending.is_over():
+            self._given_up.append(pending)
+        else:
+            self._new.append((now + self._retry if watched else now, pending))
         # The thread sleeps no longer than a first retry takes, so a question sent just now need not wake it.
-        if self._asleep or stay > 0 or not watched:
-            self._rouse()
+        if self._asleep or stay is not None or not watched:
+            self.rouse()
         return failed("closed") if self._closing else None
+
+    def abandon(self, pending: Pending) -> None:
+        """Nobody waits for it, or it must wait again: its sockets are closed soon, and what they still bring is not waited for."""
+        if pending.answer is None:
+            pending.answer = ABANDONED
+            self._given_up.append(pending)
+            self.rouse()
 
     def close(self) -> None:
         """Settle everything in flight as failed and end the thread."""
         self._closing = True
-        self._rouse()
+        self.rouse()
         self._thread.join()
 
     def disown(self) -> None:
@@ -102,15 +137,18 @@ class Client:
         while pending.tried < len(pending.servers):
             server = pending.servers[pending.tried]
             pending.tried += 1
-            with contextlib.suppress(OSError):
+            try:
                 attempt = UdpAttempt(pending, server, edns=not server.is_asked_plainly(time.monotonic()))
-                self._counters.queries += 1
-                return attempt
+            except OSError as error:
+                pending.short |= error.errno in SCARCE
+                continue
+            self._counters.queries += 1
+            return attempt
         return None
 
-    def _stay(self, attempt: UdpAttempt, seconds: float) -> Answer | None:
+    def _stay(self, attempt: UdpAttempt, stay: Stay) -> Answer | None:
         """The answer, if the first packet is all there is to it; everything else is left to the client's thread."""
-        attempt.await_packet(seconds)
+        attempt.await_packet(stay.alarm, min(stay.seconds, self._retry))
         packet, pending = attempt.kept, attempt.pending
         if not isinstance(packet, bytes) or not attempt.is_answered_by(packet) or is_truncated(packet):
             return None
@@ -120,20 +158,25 @@ class Client:
             return None
         attempt.server.answered(packet, time.monotonic(), edns=attempt.edns, instead=False)
         self._forget(attempt)
-        self._done(pending.key, answer)
         return answer
 
     def _watch(self, attempt: Attempt) -> bool:
         """Let the client's thread receive what comes; False when that is impossible."""
-        self._attempts[attempt.handle] = attempt
-        try:
-            self._poll.register(attempt.handle, attempt.events)
-        except (OSError, ValueError):  # no room in the kernel, or closed meanwhile
-            self._forget(attempt)
-            return False
+        with self._handing_over:
+            if attempt.pending.answer is not None:
+                self._forget(attempt)
+                return False
+            self._attempts[attempt.handle] = attempt
+            try:
+                self._poll.register(attempt.handle, attempt.events)
+            except (OSError, ValueError) as error:  # no room in the kernel, or closed meanwhile
+                attempt.pending.short |= isinstance(error, OSError) and error.errno in SCARCE
+                self._forget(attempt)
+                return False
         return True
 
-    def _rouse(self) -> None:
+    def rouse(self) -> None:
+        """Let the client's thread have a turn."""
         with contextlib.suppress(OSError):  # closed meanwhile
             os.eventfd_write(self._wake, 1)
 
@@ -157,20 +200,27 @@ class Client:
                 os.eventfd_read(handle)
             elif (attempt := self._attempts.get(handle)) is not None:
                 self._guarded(attempt)
-        self._expire(time.monotonic())
+        now = time.monotonic()
+        self._close_given_up()
+        self._expire(now)
+        self._wish = self._report.tend(now)
 
     def _patience(self) -> float | None:
         """Seconds to sleep. A new question needs no waking up as long as its first retry lies behind the end of the sleep."""
         if self._timers:
-            return min(self._retry, max(0.0, self._timers[0][0] - time.monotonic()))
+            longest = self._retry if self._wish is None else min(self._retry, self._wish)
+            return min(longest, max(0.0, self._timers[0][0] - time.monotonic()))
         if not self._lingered:
             return self._retry
         self._asleep = True
-        if self._new:
+        if self._new or self._given_up:
             return 0.0
         return None
 
     def _guarded(self, attempt: Attempt) -> None:
+        if attempt.pending.answer is not None:  # abandoned a moment ago
+            self._forget(attempt)
+            return
         try:
             self._receive(attempt)
         except Exception:
@@ -188,7 +238,7 @@ class Client:
                 if attempt.events_changed:
                     self._poll.modify(attempt.handle, attempt.events)
                 return
-            attempt.server.suspect_until = 0.0
+            attempt.server.heard(time.monotonic())
             if is_truncated(packet):
                 self._fall_back(attempt)
                 return
@@ -198,7 +248,8 @@ class Client:
         except (OSError, Broken, Malformed, Refused) as error:
             if packet is not None and isinstance(error, Refused) and self._ask_plainly(attempt, packet):
                 return
-            self._abandon(attempt, str(error) if isinstance(error, Malformed | Refused) else "connection failed")
+            pending.short |= isinstance(error, OSError) and error.errno in SCARCE
+            self._fail(attempt, str(error) if isinstance(error, Malformed | Refused) else "connection failed")
 
     def _ask_plainly(self, attempt: Attempt, packet: bytes) -> bool:
         """Ask this server again without OPT where its error may mean that it does not know it; whether that was done."""
@@ -227,14 +278,14 @@ class Client:
         if not self._watch(TcpAttempt(attempt.pending, attempt.server, edns=attempt.edns, instead=attempt.instead)):
             self._go_on(attempt.pending, "connection failed")
 
-    def _abandon(self, attempt: Attempt, reason: str) -> None:
+    def _fail(self, attempt: Attempt, reason: str) -> None:
         self._forget(attempt)
         self._go_on(attempt.pending, reason)
 
     def _go_on(self, pending: Pending, reason: str) -> None:
         """One server has failed: the next one; or whatever is still under way; or nothing."""
         if not self._send_next(pending) and not pending.attempts:
-            self._settle(pending, failed(reason))
+            self._settle(pending, short(NOT_SENT) if pending.short else failed(reason))
 
     def _send_next(self, pending: Pending) -> bool:
         attempt = self._ask_next(pending)
@@ -261,13 +312,13 @@ class Client:
             return
         silent = tuple(pending.attempts)
         for attempt in silent:
-            attempt.server.suspect_until = now + SUSPICION
+            attempt.server.missed(attempt.begun, now)
         self._counters.retries += 1
         several = pending.tried > 1
         if self._send_next(pending):
             silent = silent if several else ()
         elif not pending.attempts:
-            self._settle(pending, failed("nothing could be sent"))
+            self._settle(pending, short(NOT_SENT) if pending.short else failed(NOT_SENT))
             return
         self._repeat(silent, now)
         heapq.heappush(self._timers, (min(pending.give_up, now + self._retry), next(self._order), pending))
@@ -287,8 +338,15 @@ class Client:
             self._forget(attempt)
         if answer.failure is LookupFailed:
             self._counters.failures += 1
-        self._done(pending.key, answer)
-        pending.settle(answer)
+        pending.answer = answer
+        self._report.done(pending, answer)
+
+    def _close_given_up(self) -> None:
+        while self._given_up:
+            pending = self._given_up.popleft()
+            with self._handing_over:  # a thread that stays on the socket comes back here when it has handed it over
+                for attempt in () if pending.staying else tuple(pending.attempts):
+                    self._forget(attempt)
 
     def _forget(self, attempt: Attempt) -> None:
         # Out of the table first: once closed, another thread may be given the same number.
@@ -298,6 +356,7 @@ class Client:
         attempt.close()
 
     def _shut_down(self) -> None:
+        self._close_given_up()
         self._expire(time.monotonic())
         waiting = {id(attempt.pending): attempt.pending for attempt in tuple(self._attempts.values())}
         waiting.update((id(pending), pending) for _, _, pending in self._timers)

@@ -7,8 +7,10 @@ import errno
 import os
 import select
 import socket
-import threading
+import time
+from typing import Any
 
+from dmarc_milter.edge.resolver.alarm import Alarm
 from dmarc_milter.edge.resolver.answer import Answer, Key
 from dmarc_milter.edge.resolver.servers import Server
 from dmarc_milter.edge.resolver.wire import encode_query, is_answer_to
@@ -22,38 +24,31 @@ class Broken(Exception):
 
 
 class Pending:
-    """A question in flight. Whoever asks the same meanwhile waits for the same answer.
+    """A question in flight: everything about sending it, until it has an answer or nobody wants one.
 
-    `give_up` is the moment (seconds, monotonic) at which the client will settle it in any case, `begun` that of its making.
+    `begun` is the moment (seconds, monotonic) of its sending, `give_up` that at which the client will settle it in any case.
+    `short`: something was not sent for want of descriptors or memory. `staying`: the thread that asks waits on the socket.
     """
 
-    __slots__ = ("_gate", "answer", "attempts", "begun", "give_up", "key", "question", "servers", "tried")
+    __slots__ = ("answer", "attempts", "begun", "give_up", "inquiry", "key", "question", "servers", "short", "staying", "tried")
 
-    def __init__(self, key: Key, question: bytes, begun: float, timeout: float) -> None:
+    def __init__(self, key: Key, question: bytes, begun: float, timeout: float, inquiry: Any = None) -> None:
         self.key, self.question, self.begun, self.give_up = key, question, begun, begun + timeout
+        self.inquiry = inquiry
+        """The resolver's own."""
         self.servers: tuple[Server, ...] = ()
         self.tried = 0
         self.attempts: list[Attempt] = []
         self.answer: Answer | None = None
-        self._gate = threading.Lock()
-        self._gate.acquire()
+        self.short = self.staying = False
 
-    def settle(self, answer: Answer) -> None:
-        """Publish the answer and wake who waits. The first answer counts; only at the end of the client can there be two."""
-        if self.answer is None:
-            self.answer = answer
-            with contextlib.suppress(RuntimeError):
-                self._gate.release()
+    def is_over(self) -> bool:
+        """Whether it is settled, or was abandoned."""
+        return self.answer is not None
 
     def is_asked_plainly(self, server: Server) -> bool:
         """Whether a query without OPT is on its way to this server."""
         return any(attempt.server is server and not attempt.edns for attempt in self.attempts)
-
-    def wait(self, seconds: float) -> Answer | None:
-        """The answer, or None when it has not come in time. One waiter wakes the next."""
-        if self.answer is None and self._gate.acquire(timeout=max(0.0, seconds)):
-            self._gate.release()
-        return self.answer
 
 
 class Attempt:
@@ -65,6 +60,7 @@ class Attempt:
         "_identifier",
         "_query",
         "_socket",
+        "begun",
         "edns",
         "events",
         "events_changed",
@@ -79,6 +75,7 @@ class Attempt:
 
     def __init__(self, pending: Pending, server: Server, *, edns: bool, instead: bool = False) -> None:
         self.pending, self.server, self.edns, self.instead = pending, server, edns, instead
+        self.begun = time.monotonic()
         self._identifier = os.urandom(2)
         self._query = encode_query(self._identifier, pending.question, edns=edns)
         self.events, self.events_changed, self.ignored = select.EPOLLIN, False, 0
@@ -121,17 +118,16 @@ class UdpAttempt(Attempt):
         self._socket.connect(self.server.address)
         self._socket.send(self._query)
 
-    def await_packet(self, seconds: float) -> None:
-        """Wait here for the first packet, whatever it is; `kept` is what came."""
-        self._socket.settimeout(seconds)
+    def await_packet(self, alarm: Alarm, seconds: float) -> None:
+        """Wait here for the first packet, whatever it is; `kept` is what came. The alarm ends the wait."""
+        if not alarm.wait(seconds, self.handle):
+            return
         try:
             self.kept = self._socket.recv(UDP_SIZE)
-        except TimeoutError:
+        except BlockingIOError:
             pass
         except OSError as error:
             self.kept = error
-        finally:
-            self._socket.settimeout(0)
 
     def receive(self) -> bytes | None:
         kept, self.kept = self.kept, None

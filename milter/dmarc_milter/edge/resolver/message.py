@@ -10,12 +10,24 @@ import time
 from collections.abc import Hashable, Iterable
 from typing import Any, Literal, Protocol
 
+from dmarc_milter.edge.resolver.alarm import Alarm, Stay, alarm
 from dmarc_milter.edge.resolver.answer import UNASKABLE, Answer, Key, failed
 from dmarc_milter.edge.resolver.cache import Derived
-from dmarc_milter.edge.resolver.exchange import Pending
+from dmarc_milter.edge.resolver.inquiry import Caller, Inquiry
 from dmarc_milter.edge.resolver.reserve import Stale
 from dmarc_milter.edge.resolver.wire import HOP_LIMIT
-from dmarc_milter.lookup import LimitExceeded, LookupFailed, NoAnswer, Question, Remembers, StaleAnswer, TimeExceeded, Work
+from dmarc_milter.lookup import (
+    Abandoned,
+    LimitExceeded,
+    LookupFailed,
+    NoAnswer,
+    Question,
+    Remembers,
+    Shortage,
+    StaleAnswer,
+    TimeExceeded,
+    Work,
+)
 
 GRACE = 1.0  # seconds past a look-up's own end before its thread is given up
 FAIR = 0.2  # of a message's seconds: an answer that has not come within them is the DNS's failure, whatever else the message asked
@@ -48,21 +60,30 @@ class Source(Protocol):
         """An older answer that may be used because the DNS has failed."""
         ...
 
-    def start(self, key: Key, question: bytes, stay: float) -> Pending | Answer:
-        """Put the question in flight, or join the one that is; wait up to `stay` seconds if that is quicker."""
+    def start(self, key: Key, question: bytes, caller: Caller, *, policy: bool, stay: Stay | None = None) -> Inquiry | Answer:
+        """Have the question asked as soon as there is a place for it, or join those who ask it; stay for the answer if that is quicker."""
+        ...
+
+    def leave(self, caller: Caller) -> None:
+        """The message has ended."""
+        ...
+
+    def count_shortage(self) -> None:
+        """A question was unsent when its message's time ended."""
         ...
 
 
 class Progress:
     """What a message has asked and got; shared by its shares. `patience`: seconds it may still spend waiting; `fair`: seconds
-    that every look-up should have."""
+    that every look-up should have; `delayed`: seconds that it has waited for room, which are our doing."""
 
-    __slots__ = ("concluded", "fair", "given", "lock", "patience", "stale", "started")
+    __slots__ = ("caller", "concluded", "delayed", "fair", "given", "lock", "patience", "stale", "started")
 
-    def __init__(self, patience: float) -> None:
-        self.patience, self.fair = patience, patience * FAIR
+    def __init__(self, patience: float, caller: Caller) -> None:
+        self.patience, self.fair, self.delayed = patience, patience * FAIR, 0.0
+        self.caller = caller
         self.given: dict[Key, Answer] = {}
-        self.started: dict[Key, Pending | Answer] = {}
+        self.started: dict[Key, Inquiry | Answer] = {}
         self.concluded: dict[Hashable, Derived] = {}
         self.stale: dict[str, float] = {}
         self.lock = threading.Lock()
@@ -76,13 +97,14 @@ class MessageResolver(Remembers):
     derived from them may be kept that long. It is infinite before the first answer and past after one with TTL 0.
     """
 
-    __slots__ = ("_asked", "_deadline", "_limit", "_outer", "_progress", "_source", "expires")
+    __slots__ = ("_asked", "_deadline", "_limit", "_outer", "_policy", "_progress", "_source", "expires")
 
     def __init__(
         self, source: Source, progress: Progress, *, queries: int, deadline: float = math.inf, outer: MessageResolver | None = None
     ) -> None:
         self._source, self._progress = source, progress
         self._limit, self._deadline, self._outer = queries, deadline, outer
+        self._policy: bool = outer is not None and outer._policy
         self._asked: set[Key] = set()
         self.expires = math.inf
 
@@ -122,6 +144,21 @@ class MessageResolver(Remembers):
         deadline = min(self._deadline, time.monotonic() + seconds)
         return MessageResolver(self._source, self._progress, queries=queries, deadline=deadline, outer=self)
 
+    def policy(self) -> MessageResolver:
+        """See lookup.Remembers."""
+        scope = MessageResolver(self._source, self._progress, queries=sys.maxsize, deadline=self._deadline, outer=self)
+        scope._policy = True
+        return scope
+
+    def abandon(self) -> None:
+        """The message has ended, or nobody waits for it: what only it has asked is given up, and its threads get Abandoned."""
+        self._source.leave(self._progress.caller)
+
+    def delay(self, seconds: float) -> None:
+        """So much of its time has gone by waiting for room before it could ask anything."""
+        self._progress.patience -= seconds
+        self._progress.delayed += seconds
+
     def recall(self, key: Hashable) -> Any:
         """See lookup.Remembers."""
         known = self._progress.concluded.get(key) or self._source.concluded(key)
@@ -146,7 +183,7 @@ class MessageResolver(Remembers):
     def arrived(self, name: str) -> tuple[bytes, ...]:
         """See lookup.Remembers."""
         found = self._progress.started.get(canonical(name, "TXT"))
-        answer = found.answer if isinstance(found, Pending) else found
+        answer = found.answer if isinstance(found, Inquiry) else found
         return answer.records if answer is not None else ()
 
     def stale_answers(self) -> tuple[StaleAnswer, ...]:
@@ -164,7 +201,7 @@ class MessageResolver(Remembers):
         key = canonical(name, rdtype)
         try:
             answer = self._progress.given.get(key) or self._resolve(key)
-        except LimitExceeded:
+        except (LimitExceeded, Shortage):
             self._rests_on(-math.inf)  # what comes of it is this message's own affair
             raise
         self._rests_on(answer.expires)
@@ -174,6 +211,7 @@ class MessageResolver(Remembers):
 
     def _resolve(self, key: Key) -> Answer:
         """The answer with its aliases followed, remembered for this message."""
+        self._check()
         answer = self._fetch(key)
         hops, expires = answer.hops, answer.expires
         while answer.alias and hops <= HOP_LIMIT:
@@ -211,25 +249,74 @@ class MessageResolver(Remembers):
         if not self._charge(key):
             raise LimitExceeded(f"{key[1]} {key[0]}: too many questions", name=key[0])
         if found is None:
-            now, left = time.monotonic(), self._seconds_left()
-            if left <= 0:
-                raise TimeExceeded(f"{key[1]} {key[0]}: no time left", name=key[0])
-            found = self._source.start(key, question, left)
-            self._progress.patience -= time.monotonic() - now
+            found = self._start(key, question)
         return found if isinstance(found, Answer) else self._wait(key, found)
 
-    def _wait(self, key: Key, pending: Pending) -> Answer:
-        if pending.answer is not None:
-            return pending.answer
-        now = time.monotonic()
-        left, own = self._seconds_left(), pending.give_up + GRACE - now
-        answer = pending.wait(min(left, own))
-        self._progress.patience -= time.monotonic() - now
-        if answer is not None:
-            return answer
-        if left <= own and time.monotonic() - pending.begun < self._progress.fair:
-            raise TimeExceeded(f"{key[1]} {key[0]}: no time left", name=key[0])
+    def _start(self, key: Key, question: bytes) -> Inquiry | Answer:
+        """Ask now, and stay for the answer where that is quicker."""
+        progress, own = self._progress, self._alarm(key)
+        now, left = time.monotonic(), self._seconds_left()
+        if left <= 0:
+            raise self._out_of_time(key, left)
+        progress.caller.attend(own)
+        try:
+            found = self._source.start(key, question, progress.caller, policy=self._policy, stay=Stay(own, left))
+        finally:
+            progress.caller.turn_away(own)
+            progress.patience -= time.monotonic() - now
+        self._check()
+        return found
+
+    def _wait(self, key: Key, inquiry: Inquiry) -> Answer:
+        """For an answer, or for a place and then an answer."""
+        if inquiry.answer is not None:
+            return inquiry.answer
+        progress, own = self._progress, self._alarm(key)
+        progress.caller.attend(own)
+        try:
+            while inquiry.answer is None:
+                self._check()
+                now, flight = time.monotonic(), inquiry.flight
+                left, its = self._seconds_left(), math.inf if flight is None else flight.give_up + GRACE - now
+                if left <= 0 or its <= 0:
+                    break
+                inquiry.wait(own, min(left, its))
+                spent = time.monotonic() - now
+                progress.patience -= spent
+                progress.delayed += spent if flight is None else 0.0
+        finally:
+            progress.caller.turn_away(own)
+        self._check()
+        return inquiry.answer or self._unanswered(key, inquiry)
+
+    def _unanswered(self, key: Key, inquiry: Inquiry) -> Answer:
+        """Unsent: a shortage. Sent too late for an answer: the message's own doing, or ours. Else it is the DNS's failure."""
+        left, flight = self._seconds_left(), inquiry.flight
+        if flight is None:
+            raise self._shortage(key, "could not be sent")
+        if left <= 0 and time.monotonic() - flight.begun < self._progress.fair:
+            raise self._out_of_time(key, left)
         return failed("no answer in time")
+
+    def _out_of_time(self, key: Key, left: float) -> Exception:
+        """Whose doing that is: without our delays there might be time left."""
+        if left + self._progress.delayed > 0:
+            return self._shortage(key, "no time left after waiting for room")
+        return TimeExceeded(f"{key[1]} {key[0]}: no time left", name=key[0])
+
+    def _alarm(self, key: Key) -> Alarm:
+        try:
+            return alarm()
+        except OSError:
+            raise self._shortage(key, "no descriptor to wait with") from None
+
+    def _shortage(self, key: Key, reason: str) -> Shortage:
+        self._source.count_shortage()
+        return Shortage(f"{key[1]} {key[0]}: {reason}", name=key[0])
+
+    def _check(self) -> None:
+        if self._progress.caller.gone:
+            raise Abandoned
 
     def _seconds_left(self) -> float:
         return min(self._progress.patience, self._deadline - time.monotonic())
@@ -267,11 +354,11 @@ class MessageResolver(Remembers):
         progress = self._progress
         if key in progress.given or key in progress.started:
             return
-        found: Pending | Answer | None = self._source.cached(key)
+        found: Inquiry | Answer | None = self._source.cached(key)
         question = self._source.encode(key) if found is None else b""
         if question is None or not self._charge(key):
             return
-        progress.started[key] = found or self._source.start(key, question, 0.0)
+        progress.started[key] = found or self._source.start(key, question, progress.caller, policy=self._policy)
 
 
 def canonical(name: str, rdtype: str) -> Key:

@@ -23,18 +23,28 @@ LOOK_AGAIN = 60.0  # seconds between two looks for that proof
 
 
 class Server:
-    """One name server. Until `suspect_until` (seconds, monotonic) others are asked first."""
+    """One name server. Until `suspect_until` (seconds, monotonic) others are asked first; `heard_at` is when it last answered."""
 
-    __slots__ = ("_opt_seen", "_plain_until", "address", "family", "suspect_until", "text")
+    __slots__ = ("_opt_seen", "_plain_until", "address", "family", "heard_at", "suspect_until", "text")
 
     def __init__(self, host: str, port: int) -> None:
         info = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV)[0]
         self.family: socket.AddressFamily = info[0]
         self.address: Any = info[4]
         self.text = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        self.suspect_until = 0.0
+        self.suspect_until = self.heard_at = 0.0
         self._plain_until = 0.0
         self._opt_seen = -SURE
+
+    def heard(self, now: float) -> None:
+        """It has answered something."""
+        self.heard_at, self.suspect_until = now, 0.0
+
+    def missed(self, begun: float, now: float) -> None:
+        """It has not answered what it was asked at `begun`. That makes it suspect only if it has answered nothing at all since then:
+        any sender can have a name for which nobody answers, and it says nothing about the server."""
+        if self.heard_at < begun:
+            self.suspect_until = now + SUSPICION
 
     def is_asked_plainly(self, now: float) -> bool:
         """Whether queries to it go without OPT for the time being."""
@@ -49,7 +59,7 @@ class Server:
 
         Only that proves what the server understands: an error alone may be forged, or be the doing of one name.
         """
-        self.suspect_until = 0.0
+        self.heard(now)
         if edns and now - self._opt_seen >= LOOK_AGAIN and opt_flags(packet) is not None:
             self._opt_seen = now
         elif instead and not self.knows_opt(now):
@@ -66,13 +76,13 @@ class Nameservers:
         self._look_again = 0.0
 
     def current(self, now: float) -> tuple[Server, ...]:
-        """Healthy ones first, otherwise as written; empty when there is none. `now` in seconds, monotonic."""
+        """Healthy ones first, as written; of suspects first who answered last. Empty when there is none. `now`: seconds, monotonic."""
         if self._file is not None and now >= self._look_again:
             self._look_again = now + RECHECK
             self._read(self._file)
         servers = self._servers
         if len(servers) > 1 and any(server.suspect_until > now for server in servers):
-            return tuple(sorted(servers, key=lambda server: server.suspect_until > now))
+            return tuple(sorted(servers, key=lambda server: (server.suspect_until > now) * (1 + now - server.heard_at)))
         return servers
 
     def _read(self, path: Path) -> None:
