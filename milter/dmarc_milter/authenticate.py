@@ -18,7 +18,7 @@ from dmarc_milter.dmarc.evaluate import DmarcOptions, PublicSuffixes, evaluate, 
 from dmarc_milter.dmarc.result import DmarcResult
 from dmarc_milter.evaluation import Evaluation, MessageFacts
 from dmarc_milter.iprev import IprevResult, iprev
-from dmarc_milter.lookup import Missing, Question, Resolver, stale_answers
+from dmarc_milter.lookup import Missing, Question, Resolver, for_policy, stale_answers
 from dmarc_milter.message import Envelope, Headers, Message
 from dmarc_milter.spf import EarlierSpf, SpfOptions, SpfResult, upgraded
 
@@ -61,7 +61,10 @@ class Plan:
 
     dkim: DkimPlan
     arc: ArcPlan
+    walks: tuple[Question, ...]
+    """What leads to the author's policy; to be asked first (lookup.for_policy)."""
     questions: tuple[Question, ...]
+    """The rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,19 +85,19 @@ def plan(headers: Headers, author: Author, options: Options) -> Plan:
     dkim = dkim_module.plan(headers, authors, options.dkim)
     arc = arc_module.plan(headers, options.arc)
     walks = tuple(question for domain in authors for question in policy_questions(domain, options.dmarc, options.suffixes))
-    return Plan(dkim, arc, (*walks, *dkim.questions, *arc.questions))
+    return Plan(dkim, arc, walks, (*dkim.questions, *arc.questions))
 
 
 def authenticate(request: Request, resolver: Resolver, options: Options, *, now: datetime, sample: float) -> Evaluation:
     """Evaluate one message. Never raises for anything the sender or the DNS did.
 
     `now` is aware UTC; `sample` is uniform in [0, 100), for pct (RFC 7489 6.6.4).
-    `request.plan.questions` should have been prefetched by now. The policy walk is asked first, then keys, so that nothing else
+    `request.plan.walks` and `questions` should have been prefetched by now. The policy walk is asked first, then keys, so that nothing else
     in the message can exhaust their share of the budget.
     """
     message = request.message
     for domain in (message.author.domain,) if message.author.domain else message.author.candidates:
-        published(domain, resolver, options.dmarc, options.suffixes)  # before anything that the sender could make slow
+        published(domain, for_policy(resolver), options.dmarc, options.suffixes)  # before anything that the sender could make slow
     seconds = options.seconds
     keys = resolver.share(queries=2 * options.dkim.max_signatures + ALIASES, seconds=KEYS_SHARE * seconds)
     dkim = dkim_module.verify(message, request.plan.dkim, keys, options.dkim, now=now)

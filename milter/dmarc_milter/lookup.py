@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any, Literal, NamedTuple, Protocol
 
 RdataType = Literal["TXT", "A", "AAAA", "MX", "PTR"]
+
+
+SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC})
+"""Of an OSError: something is used up. That is our shortage, not the DNS's failure."""
 
 
 class NoAnswer(Exception):
@@ -156,6 +161,14 @@ class Remembers:
         """The same for look-ups of the author's policy: what they ask never waits behind anything else."""
         raise NotImplementedError
 
+    def delay(self, seconds: float) -> None:
+        """So much of the message's time went by before it could ask anything, for want of room: what it lacks then is a Shortage."""
+        raise NotImplementedError
+
+    def abandon(self) -> None:
+        """The message has ended, or nobody waits for it: what it asks is given up, and whoever asks for it gets Abandoned."""
+        raise NotImplementedError
+
     def derive(self, key: Hashable, work: Work) -> Any:
         """What `work` gave with this key before, or gives now."""
         raise NotImplementedError
@@ -172,6 +185,18 @@ class Remembers:
 def for_policy(resolver: Resolver) -> Resolver:
     """The resolver for what leads to the author's policy (RFC 9989 4.10.1), which has places of its own among what is asked."""
     return resolver.policy() if isinstance(resolver, Remembers) else resolver
+
+
+def delay(resolver: Resolver, seconds: float) -> None:
+    """Take from the message's time what it spent waiting for its turn."""
+    if isinstance(resolver, Remembers):
+        resolver.delay(seconds)
+
+
+def abandon(resolver: Resolver) -> None:
+    """Let go of everything that is asked for this message."""
+    if isinstance(resolver, Remembers):
+        resolver.abandon()
 
 
 def derive(resolver: Resolver, key: Hashable, work: Work) -> Any:

@@ -32,7 +32,9 @@ from fakes.daemon import ROOT, toml
 class AtOnce:
     """An executor that does everything before `submit` returns."""
 
-    def submit(self, work: Callable[..., Any], *arguments: Any) -> Task[Any]:
+    busy = False
+
+    def submit(self, work: Callable[..., Any], *arguments: Any, asker: object = None) -> Task[Any]:
         task = Task(work, arguments)
         task.run()
         return task

@@ -26,7 +26,7 @@ from dmarc_milter.edge.poison import Poison
 from dmarc_milter.edge.session import Own
 from dmarc_milter.edge.threads import Threads
 from dmarc_milter.evaluation import Evaluation
-from dmarc_milter.lookup import Question, Resolver
+from dmarc_milter.lookup import Question, Remembers, Resolver, Shortage, Work
 from dmarc_milter.message import Envelope, HeaderField, Headers
 from fakes.daemon import wait_for
 from fakes.dns_zone import Zone
@@ -59,7 +59,7 @@ class ZoneDns:
         self.zone = zone
         self.warm = False
 
-    def for_message(self, seconds: float, max_queries: int) -> Resolver:
+    def for_message(self, seconds: float, max_queries: int, network: object = None) -> Resolver:
         return self.zone
 
     def remembers(self, question: Question) -> bool:
@@ -190,6 +190,85 @@ def test_spf_is_checked_even_without_a_free_thread(bench: Bench) -> None:
         work.headers(fields())
     for work in works:
         assert "spf=pass" in own_field(work.finish(envelope(), Own(), keep_results=False))
+
+
+def held(bench: Bench, seconds: float) -> threading.Event:
+    """All threads are taken until the event is set; a message has so many seconds."""
+    gate, single = threading.Event(), Threads(1, "single")
+    bench.tools = replace(bench.tools, executor=single, options=Options(seconds=seconds))
+    single.submit(gate.wait)
+    return gate
+
+
+def test_a_message_that_gets_no_thread_in_its_time_is_a_shortage(bench: Bench) -> None:
+    """Not our failure: on_error does not apply, and nothing of it runs later."""
+    gate = held(bench, 0.3)
+    work = bench.evaluator.begin(envelope())
+    work.headers(fields())
+    with pytest.raises(Shortage):
+        work.finish(envelope(), Own(), keep_results=False)
+    gate.set()
+    assert bench.tools.executor.submit(int).result(5) == 0
+    assert bench.shelf.rows == []
+
+
+def test_without_any_thread_at_all_it_is_a_shortage_too(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process or the machine has no more threads to give."""
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(Shortage):
+        run(bench, fields())
+
+
+def test_waiting_for_a_thread_takes_from_the_time_of_the_message(bench: Bench) -> None:
+    """Else an attacker's messages would each wait twice."""
+    gate = held(bench, 20.0)
+    delays: list[float] = []
+    bench.tools = replace(bench.tools, dns=DelayedDns(bench.zone, delays))
+    work = bench.evaluator.begin(envelope())
+    work.headers(fields())
+    threading.Timer(0.3, gate.set).start()
+    work.finish(envelope(), Own(), keep_results=False)
+    assert [delay >= 0.25 for delay in delays] == [True]
+
+
+class DelayedDns(ZoneDns):
+    """Notes what each message was delayed."""
+
+    def __init__(self, zone: Zone, delays: list[float]) -> None:
+        super().__init__(zone)
+        self.delays = delays
+
+    def for_message(self, seconds: float, max_queries: int, network: object = None) -> Resolver:
+        return OneMessage(self)
+
+
+class OneMessage(Remembers):
+    """The zone, and a memory for delays."""
+
+    def __init__(self, dns: DelayedDns) -> None:
+        self._dns = dns
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._dns.zone, name)
+
+    def delay(self, seconds: float) -> None:
+        self._dns.delays.append(seconds)
+
+    def abandon(self) -> None:
+        pass
+
+    def policy(self) -> Resolver:
+        return self._dns.zone
+
+    def recall(self, key: object) -> None:
+        pass
+
+    def derive(self, key: object, work: Work) -> object:
+        return work(self._dns.zone).value
 
 
 @pytest.mark.parametrize("warm", [True, False])

@@ -671,16 +671,6 @@ def test_a_tarpit_of_every_name_ends_in_time(dns: DnsServer, source: DnsResolver
     assert time.monotonic() - began < 10 * SHORT
 
 
-def test_too_many_questions_in_flight_fail_at_once(dns: DnsServer, source: DnsResolver, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A tarpit must not eat the process's descriptors."""
-    monkeypatch.setattr("dmarc_milter.edge.resolver.client.IN_FLIGHT_LIMIT", 5)
-    dns.behaviour = "silent"
-    source.for_message().prefetch(Question(f"n{n}.example", "TXT") for n in range(20))
-    with pytest.raises(LookupFailed, match="too many questions in flight"):
-        source.for_message().txt("x.example")
-    assert dns.count() <= 5
-
-
 # Life and death
 
 

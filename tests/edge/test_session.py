@@ -64,6 +64,7 @@ class RecordingEvaluator:
     passed: list[tuple[Headers, bool]] = field(default_factory=list)
     exempt: list[tuple[str, str]] = field(default_factory=list)
     failures: list[tuple[str, str, str]] = field(default_factory=list)
+    shortages: list[tuple[str, str]] = field(default_factory=list)
     breaks: str = ""
     wants_body: bool = True
 
@@ -81,6 +82,9 @@ class RecordingEvaluator:
 
     def exempted(self, name: str, envelope: Envelope, why: str) -> None:
         self.exempt.append((name, why))
+
+    def overloaded(self, name: str, envelope: Envelope | None, reason: str) -> None:
+        self.shortages.append((name, reason))
 
     def failed(self, name: str, where: str, error: str) -> None:
         self.failures.append((name, where, error))

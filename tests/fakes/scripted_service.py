@@ -45,6 +45,9 @@ class ScriptedEvaluator:
     def exempted(self, name: str, envelope: Envelope, why: str) -> None:
         self.log.info("exempt", id=name, reason=why)
 
+    def overloaded(self, name: str, envelope: Envelope | None, reason: str) -> None:
+        self.log.warning("overloaded", id=name, reason=reason)
+
     def failed(self, name: str, where: str, error: str) -> None:
         self.log.error("failure", id=name, where=where, error=error)
 

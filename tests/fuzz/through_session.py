@@ -86,6 +86,9 @@ class CoreEvaluator:
     def exempted(self, name: str, envelope: Envelope, why: str) -> None:
         pass
 
+    def overloaded(self, name: str, envelope: Envelope | None, reason: str) -> None:
+        raise AssertionError(f"a shortage: {reason}")
+
     def failed(self, name: str, where: str, error: str) -> None:
         raise AssertionError(f"our own failure in {where}: {error}")
 

@@ -69,7 +69,7 @@ def build(config: Config, slot: Slot, board: Board, log: Log) -> Service:
     )
 
     def follow() -> None:
-        for name in ("queries", "retries", "tcp", "failures", "timeouts"):
+        for name in ("queries", "retries", "tcp", "failures", "timeouts", "waits", "shortages"):
             meter.follow(f"dns_{name}", getattr(dns.counters, name))
         meter.follow("dns_cache_hits", dns.counters.hits)
         meter.follow("dns_stale_answers", dns.counters.stale)
@@ -121,6 +121,7 @@ def session_options(config: Config) -> SessionOptions:
         trusted_daemons=frozenset(trust.trusted_daemons),
         keep_results_from=networks(trust.keep_results_from),
         on_error=config.milter.on_error,
+        enforce=config.policy.enforce,
         header_bytes=config.limits.header_bytes,
         header_fields=config.limits.header_fields,
         stand_ins={b"from": UNREAD, b"authentication-results": b" " + authserv_id(config).encode() + b"; none"},

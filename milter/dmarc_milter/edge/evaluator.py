@@ -6,12 +6,13 @@ the next, and extension modules that ask for the interpreter by PyGILState would
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import random
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -25,20 +26,24 @@ from dmarc_milter.disposition import Deferral, Disposition, Verdict
 from dmarc_milter.dkim import BodyHasher
 from dmarc_milter.dmarc.result import DmarcResult, DmarcStatus
 from dmarc_milter.edge.board import FINGERPRINT, Board, Slot
+from dmarc_milter.edge.fair import Asker, client_network
 from dmarc_milter.edge.log import Log
 from dmarc_milter.edge.metrics import Meter
 from dmarc_milter.edge.session import Own
 from dmarc_milter.edge.story import fields_of, steps
 from dmarc_milter.edge.threads import Task, Threads
 from dmarc_milter.evaluation import Evaluation, message_facts
-from dmarc_milter.lookup import Question, Resolver
+from dmarc_milter.lookup import Question, Resolver, Shortage, abandon, delay, for_policy
 from dmarc_milter.message import Envelope, Headers, Message
 from dmarc_milter.spf import SpfResult, SpfStatus, not_evaluated
 from dmarc_milter.spf import check as check_spf
+from dmarc_milter.spf import questions as spf_questions
 
 NO_HEADERS = Headers(())
-THREADS = 64
-"""Messages evaluated at once by one worker; they mostly wait for DNS."""
+THREADS, NETWORK_THREADS = 128, 32
+"""Messages evaluated at once by one worker, and of one client network; they mostly wait for DNS."""
+NOTICED = 0.05
+"""Seconds of waiting for a thread that are taken from the message's time."""
 BATCH = 16 * 1024
 """Small pieces of a body are put together before they are hashed."""
 
@@ -54,8 +59,8 @@ class Recorder(Protocol):
 class MessageResolvers(Protocol):
     """The process's DNS."""
 
-    def for_message(self, seconds: float, max_queries: int) -> Resolver:
-        """For one message."""
+    def for_message(self, seconds: float, max_queries: int, network: Hashable) -> Resolver:
+        """For one message from that client network."""
         ...
 
     def remembers(self, question: Question) -> bool:
@@ -93,7 +98,7 @@ class Tools:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     sample: Callable[[], float] = field(default_factory=lambda: partial(random.Random(secrets.randbits(128)).uniform, 0.0, 99.999999))  # noqa: S311 - pct is no secret
     new_id: Callable[[], str] = field(default_factory=attempt_ids)
-    executor: Threads = field(default_factory=lambda: Threads(THREADS, "evaluate"))
+    executor: Threads = field(default_factory=lambda: Threads(THREADS, "evaluate", NETWORK_THREADS))
 
 
 class CoreEvaluator:
@@ -115,6 +120,11 @@ class CoreEvaluator:
         self._tools.meter.count("messages_exempt")
         self._tools.log.info("exempt", id=name, reason=why, source=str(envelope.source_ip or ""))
 
+    def overloaded(self, name: str, envelope: Envelope | None, reason: str) -> None:
+        self._tools.meter.count("messages_overloaded")
+        source = str((envelope.source_ip if envelope else None) or "")
+        self._tools.log.warning("overloaded", id=name, source=source, reason=reason)
+
     def failed(self, name: str, where: str, error: str) -> None:
         self._tools.meter.count("failures")
         self._tools.log.error("failure", id=name, where=where, error=error)
@@ -126,7 +136,8 @@ class CoreWork:
     def __init__(self, tools: Tools, envelope: Envelope) -> None:
         self._tools = tools
         self._began = time.monotonic()
-        self._resolver = tools.dns.for_message(tools.options.seconds, tools.max_queries)
+        self._asker = Asker(client_network(envelope.source_ip), self)
+        self._resolver = tools.dns.for_message(tools.options.seconds, tools.max_queries, self._asker.network)
         self._envelope = envelope
         self._fingerprint = fingerprint(envelope)
         self._spf: Task[SpfResult] | None = None
@@ -134,7 +145,7 @@ class CoreWork:
         name = envelope.mail_from.domain
         # Where the record is at hand a thread of its own would cost more than the check does with all the rest.
         if self._spf_allowed and name is not None and not tools.dns.remembers(Question(name.name, "TXT")):
-            self._spf = tools.executor.submit(self._check_spf)
+            self._begin_spf()
         self._prepared: _Prepared | None = None
         self._headers = NO_HEADERS
         self._own = Own()
@@ -143,6 +154,14 @@ class CoreWork:
         self._pieces: list[bytes] = []
         self._waiting = 0
         self._given_up = False
+
+    def _begin_spf(self) -> None:
+        """On a thread of its own as long as most are free; its first question can be asked in any case."""
+        if self._tools.executor.busy:
+            self._resolver.prefetch(spf_questions(self._envelope))
+            return
+        with contextlib.suppress(RuntimeError):  # no thread to be had: it is done at the end
+            self._spf = self._tools.executor.submit(self._check_spf, asker=self._asker)
 
     def headers(self, headers: Headers) -> None:
         self._headers = headers
@@ -172,16 +191,34 @@ class CoreWork:
                 _refused(self._tools, self._headers, envelope)
                 return self._removals
         self._ended = time.monotonic()
-        answer = self._tools.executor.submit(self._judge)
         try:
-            return answer.result(self._tools.patience)
+            return self._answer(self._submit())
+        finally:
+            abandon(self._resolver)
+
+    def _submit(self) -> Task[tuple[Action, ...]]:
+        try:
+            return self._tools.executor.submit(self._judge, asker=self._asker)
+        except RuntimeError as error:
+            raise Shortage(f"no thread: {error}") from None
+
+    def _answer(self, task: Task[tuple[Action, ...]]) -> tuple[Action, ...]:
+        """As long as the message has time it waits its turn; then it gets an answer even if that takes longer."""
+        with contextlib.suppress(TimeoutError):
+            return task.result(min(self._tools.options.seconds, self._tools.patience))
+        if task.cancel():
+            raise Shortage("no thread became free in time")
+        try:
+            return task.result(max(0.0, self._tools.patience - self._tools.options.seconds))
         except TimeoutError:
             self._given_up = True
             raise
 
     def cancel(self) -> None:
+        """Look-ups and SPF end too; what other messages wait for as well goes on for them."""
         if self._spf is not None:
             self._spf.cancel()
+        abandon(self._resolver)
         self._pieces.clear()
 
     def _check_spf(self) -> SpfResult:
@@ -201,12 +238,15 @@ class CoreWork:
         with self._tools.slot.working(self._fingerprint):
             author = address.author(self._headers.values(b"from"))
             planned = plan(self._headers, author, self._tools.options)
+            for_policy(self._resolver).prefetch(planned.walks)
             self._resolver.prefetch(planned.questions)
             return _Prepared(author, planned)
 
     def _judge(self) -> tuple[Action, ...]:
         """Evaluate, record, log: in this order, all before the MTA gets its answer."""
         tools, started = self._tools, time.monotonic()
+        if started - self._ended > NOTICED:
+            delay(self._resolver, started - self._ended)
         if self._prepared is None:
             evaluation, actions = self._temperror()
             tools.meter.count("messages_poisoned")

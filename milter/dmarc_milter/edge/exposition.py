@@ -28,6 +28,10 @@ SINGLE = {
     "unrecorded_messages": ("messages_unrecorded", "messages answered before the spool had committed them"),
     "poisoned_messages": ("messages_poisoned", "messages not evaluated again because they stopped two workers"),
     "over_limit_messages": ("messages_over_limit", "messages refused for more forged fields than [limits] removable_fields"),
+    "overloaded_messages": (
+        "messages_overloaded",
+        "messages that others left no room for: 451 4.3.2, or delivered unjudged in monitor mode",
+    ),
     "lost_records": ("spool_lost", "messages whose record was given up for good"),
     "failures": ("failures", "messages that met a failure of our own (on_error applied)"),
     "log_lines_dropped": ("log_lines_dropped", "log lines that nobody read fast enough"),
@@ -38,6 +42,8 @@ SINGLE = {
     "dns_tcp": ("dns_tcp", "DNS queries over TCP"),
     "dns_failures": ("dns_failures", "DNS look-ups without a usable answer"),
     "dns_timeouts": ("dns_timeouts", "DNS look-ups that ran out of time"),
+    "dns_waits": ("dns_waits", "DNS questions that waited for a place among those in flight"),
+    "dns_shortages": ("dns_shortages", "DNS questions still unsent when their message's time ended"),
     "dns_cache_hits": ("dns_cache_hits", "DNS look-ups answered from memory"),
     "dns_stale_answers": ("dns_stale_answers", "Answers used past their time because the DNS failed"),
 }

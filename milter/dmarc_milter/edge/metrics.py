@@ -29,6 +29,7 @@ NAMES: tuple[str, ...] = (
     "messages_unrecorded",
     "messages_poisoned",
     "messages_over_limit",
+    "messages_overloaded",
     "failures",
     "log_lines_dropped",
     *(f"dmarc_{status}" for status in DmarcStatus),
@@ -45,6 +46,8 @@ NAMES: tuple[str, ...] = (
     "dns_tcp",
     "dns_failures",
     "dns_timeouts",
+    "dns_waits",
+    "dns_shortages",
     "dns_cache_hits",
     "dns_stale_answers",
     "spool_recorded",
@@ -92,6 +95,8 @@ class Meter:
         names = ["messages", f"dmarc_{evaluation.dmarc.status}", f"spf_{evaluation.spf.status}"]
         names += [f"dkim_{each.status}" for each in evaluation.dkim] or ["dkim_none"]
         names.append("messages_tempfailed" if verdict.tempfail else f"disposition_{verdict.disposition}")
+        if verdict.deferral and verdict.deferral.reason == "overloaded":
+            names.append("messages_overloaded")
         if not recorded:
             names.append("messages_unrecorded")
         if (outcome := evaluation.dmarc.outcome) is not None:

@@ -15,6 +15,7 @@ from dmarc_milter.address import ReversePath, path_domain, reverse_path
 from dmarc_milter.disposition import Deferral
 from dmarc_milter.domain import Domain, Malformed
 from dmarc_milter.edge.collect import Collector
+from dmarc_milter.lookup import SCARCE, Shortage
 from dmarc_milter.message import Envelope, Headers, IPAddress
 from dmarc_milter.received import original_client
 
@@ -28,6 +29,7 @@ REPORT_TAG = re.compile(rb"\+[0-9a-f]{32}-[0-9a-f]{1,8}@")
 """What makes the envelope sender of each report mail its own (report/mail.py, verp)."""
 
 TRY_LATER = deferral_reply(Deferral("failure"))
+OVERLOADED = deferral_reply(Deferral("overloaded"))
 TOO_MANY_FIELDS = Reply(550, "5.6.0", "Too many From, Authentication-Results or X-DMARC-Quarantine header fields")
 
 
@@ -40,6 +42,8 @@ class SessionOptions:
     trusted_daemons: frozenset[str] = frozenset()
     keep_results_from: Networks = ()
     on_error: Literal["tempfail", "accept"] = "tempfail"
+    enforce: bool = True
+    """False: monitor mode, in which nothing waits because others took what we have."""
     header_bytes: int = 256 * 1024
     header_fields: int = 1000
     stand_ins: dict[bytes, bytes] = field(default_factory=dict)
@@ -91,6 +95,10 @@ class Evaluator(Protocol):
         """A message passed unevaluated; `name` is its queue id or the connection's."""
         ...
 
+    def overloaded(self, name: str, envelope: Envelope | None, reason: str) -> None:
+        """A message could not be judged because others had taken what that takes."""
+        ...
+
     def failed(self, name: str, where: str, error: str) -> None:
         """Our own failure on a message."""
         ...
@@ -109,6 +117,8 @@ class _Message:
     headers: Headers | None = None
     own: Own = Own()
     broken: str = ""
+    short: bool = False
+    """It is broken because of others: for want of threads, memory or descriptors."""
     queue_id: str = ""
     recipients: dict[Domain, None] = field(default_factory=dict)
 
@@ -264,12 +274,20 @@ class Session:
         self.abort()
 
     def failed(self, where: str, error: BaseException) -> None:
-        """Something of ours went wrong: the message in progress, if any, will be answered as on_error says."""
+        """Something of ours went wrong: the message in progress, if any, will be answered as on_error says.
+
+        A shortage is none of that message's or this program's doing: 451, whatever on_error says.
+        """
         text = f"{type(error).__name__}: {error}{_place(error)}"
         name = self._name
         if self._message is not None:
-            self._message.broken = text
-            name = self._message.queue_id or name
+            message = self._message
+            message.short = is_shortage(error) and (message.short or not message.broken)
+            message.broken = text
+            name = message.queue_id or name
+            if message.short:
+                self._evaluator.overloaded(name, message.envelope, str(error) or text)
+                return
         elif where in ("connect", "helo"):
             self._broken = text
         self._evaluator.failed(name, where, text)
@@ -290,7 +308,9 @@ class Session:
     def _on_error(self) -> tuple[Action, ...]:
         """As configured. Accepting still removes what is forged, as far as the fields are known."""
         message = self._message
-        if self._options.on_error == "tempfail":
+        if message and message.short and self._options.enforce:
+            return (OVERLOADED,)
+        if self._options.on_error == "tempfail" and not (message and message.short):
             return (TRY_LATER,)
         try:
             headers = message.headers or message.collector.headers() if message else Headers(())
@@ -359,6 +379,11 @@ def queue_id(text: str) -> str:
     """A queue id fit to print: ASCII letters, digits, - and _, at most 64; "" otherwise."""
     bare = text.replace("-", "").replace("_", "")
     return text if len(text) <= 64 and text.isascii() and (bare.isalnum() or not bare) else ""
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Whether it was raised for want of what others have taken: places, threads, memory, descriptors."""
+    return isinstance(error, Shortage | MemoryError) or (isinstance(error, OSError) and error.errno in SCARCE)
 
 
 def _place(error: BaseException) -> str:

@@ -33,7 +33,7 @@ from dmarc_milter.lookup import Abandoned, Question
 
 __all__ = ["DnsResolver", "Memory", "MessageResolver"]
 
-log = logging.getLogger(__name__)
+log = logging.getLogger(f"{__name__}.client")  # both are the same to whoever reads the log
 RESOLV_CONF = Path("/etc/resolv.conf")
 RELIEF = 0.1  # seconds between two looks for somebody who should give way while questions wait
 

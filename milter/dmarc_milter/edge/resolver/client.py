@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import heapq
 import itertools
 import logging
@@ -21,12 +20,11 @@ from dmarc_milter.edge.resolver.answer import Answer, failed, short
 from dmarc_milter.edge.resolver.exchange import Attempt, Broken, Pending, TcpAttempt, UdpAttempt
 from dmarc_milter.edge.resolver.servers import Nameservers
 from dmarc_milter.edge.resolver.wire import Malformed, Refused, denies_opt, is_truncated, read_answer
-from dmarc_milter.lookup import LookupFailed
+from dmarc_milter.lookup import SCARCE, LookupFailed
 
 FIRST_RETRY = 2.0  # seconds; sooner when the time-out is short
 IN_FLIGHT_LIMIT = 1000  # questions
 SOCKETS = 4  # that a question may hold while nobody answers: the time-out leaves room for two retries, some of them without OPT
-SCARCE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENOSPC})
 NOT_SENT = "nothing could be sent"
 ABANDONED = failed("abandoned")
 

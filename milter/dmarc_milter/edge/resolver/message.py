@@ -151,11 +151,11 @@ class MessageResolver(Remembers):
         return scope
 
     def abandon(self) -> None:
-        """The message has ended, or nobody waits for it: what only it has asked is given up, and its threads get Abandoned."""
+        """See lookup.Remembers."""
         self._source.leave(self._progress.caller)
 
     def delay(self, seconds: float) -> None:
-        """So much of its time has gone by waiting for room before it could ask anything."""
+        """See lookup.Remembers."""
         self._progress.patience -= seconds
         self._progress.delayed += seconds
 
