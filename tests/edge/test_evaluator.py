@@ -267,6 +267,9 @@ class OneMessage(Remembers):
     def recall(self, key: object) -> None:
         pass
 
+    def stale_answers(self) -> tuple[()]:
+        return ()
+
     def derive(self, key: object, work: Work) -> object:
         return work(self._dns.zone).value
 
