@@ -10,6 +10,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+from dmarc_milter.edge import guarded
 from dmarc_milter.edge.cli import add_config
 from dmarc_milter.edge.config import ConfigError
 
@@ -40,12 +41,15 @@ def _held_back() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _noted(path: Path | None) -> Iterator[None]:
-    """The file is there as long as the daemon. Raises ConfigError where it cannot be written, or another daemon has it."""
+    """The file is there as long as the daemon. Raises ConfigError where it cannot be written, or another daemon has it.
+
+    Root opens it before it becomes the daemon's account, which may own the directory: so never through a link.
+    """
     if path is None:
         yield
         return
     try:
-        file = path.open("a", encoding="ascii")
+        file = os.fdopen(guarded.make(path), "r+", encoding="ascii")
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # this process's alone: it ends with it, whatever its workers do
         file.truncate(0)
         print(os.getpid(), file=file, flush=True)
@@ -57,5 +61,6 @@ def _noted(path: Path | None) -> Iterator[None]:
         yield
     finally:
         with contextlib.suppress(OSError):  # the daemon's account may not be allowed to
-            path.unlink()
+            if os.path.samestat(os.lstat(path), os.fstat(file.fileno())):
+                path.unlink()
         file.close()

@@ -9,6 +9,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+from dmarc_milter.edge import guarded
 from dmarc_milter.edge.cli import FINE, USAGE, add_config
 from dmarc_milter.edge.cli.ledger import store_of
 from dmarc_milter.edge.config import Config, ConfigError, load
@@ -75,7 +76,7 @@ def token(config: Config, host: str) -> str:
             f"[web] listen: {host} can be reached from elsewhere: set [web] token_file, or put a reverse proxy before 127.0.0.1"
         )
     try:
-        found = Path(path).read_text(encoding="utf-8").strip()
+        found = guarded.read_bytes(Path(path)).decode("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"[web] token_file: {path} cannot be read: {getattr(error, 'strerror', error)}") from None
     if len(found) < MIN_TOKEN:

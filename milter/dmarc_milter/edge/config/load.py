@@ -12,6 +12,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from dmarc_milter.edge import guarded
 from dmarc_milter.edge.config import values
 from dmarc_milter.edge.config.sample import describe
 from dmarc_milter.edge.config.schema import Config
@@ -27,7 +28,7 @@ class ConfigError(Exception):
 def load(path: Path) -> Config:
     """Read and check the file. Raises ConfigError."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = guarded.read_bytes(path).decode("utf-8")
     except FileNotFoundError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}; `dmarc-milter config sample` prints one to start from") from None
     except OSError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from dmarc_milter.edge import guarded
 from dmarc_milter.edge.config.load import ConfigError
 from dmarc_milter.edge.config.schema import Config
 from dmarc_milter.edge.config.values import name
@@ -40,7 +41,7 @@ def signing_key(config: Config) -> SigningKey | None:
     if not options.dkim_selector:
         raise ConfigError("[reporting] dkim_domain needs dkim_selector, where its key is published")
     try:
-        key = SigningKey(name(options.dkim_domain).name, name(options.dkim_selector).name, Path(options.dkim_key_file).read_bytes())
+        key = SigningKey(name(options.dkim_domain).name, name(options.dkim_selector).name, guarded.read_bytes(Path(options.dkim_key_file)))
         sign(b"From: a@b.example\r\n\r\n", key)
     except (OSError, ValueError) as error:
         raise ConfigError(f"[reporting] dkim_key_file {options.dkim_key_file!r}: {error}") from None
@@ -57,6 +58,6 @@ def _secret(file: str, credential: str, what: str) -> str:
     else:
         return ""
     try:
-        return path.read_text(encoding="utf-8").strip()
+        return guarded.read_bytes(path).decode("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {what} cannot be read: {error}") from None

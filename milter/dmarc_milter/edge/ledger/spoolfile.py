@@ -19,6 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from dmarc_milter.edge import guarded
+
 LOG = logging.getLogger("dmarc_milter.ledger")
 
 SCHEMA = 1
@@ -220,6 +222,7 @@ class _Newer(sqlite3.DatabaseError):
 
 def create(path: Path) -> None:
     """Make the file, unless it is there. SQLite would use the umask's mode; its -wal and -shm get owner and mode of the file."""
+    guarded.refuse_foreign_link(path)
     if not path.exists():
         os.close(_open_file(path))
 
