@@ -98,12 +98,19 @@ def reverse_path(argument: bytes) -> ReversePath:
     return ReversePath(text, None, found.reason) if isinstance(found, Malformed) else ReversePath(text, found)
 
 
-def path_domain(argument: bytes) -> Domain | Malformed:
-    """The domain of a RCPT TO argument: only that is ever kept."""
+ROUTING = frozenset(b"%!@")
+"""In an unquoted or quoted local part these may send the mail on to another domain (sendmail's and Postfix's old habits)."""
+
+
+def recipient_domain(argument: bytes) -> Domain | Malformed:
+    """The domain that a RCPT TO argument's mail surely goes to. Malformed too for a source route and for `user%other@domain`."""
+    if argument.lstrip(b" \t<").startswith(b"@"):
+        return Malformed("source route")
     try:
-        return parse(_split_path(argument)[1])
+        local, domain = _split_path(argument)
     except _NotStrict as error:
         return Malformed(error.reason)
+    return Malformed("routing in the local part") if ROUTING.intersection(local) else parse(domain)
 
 
 class _NotStrict(Exception):

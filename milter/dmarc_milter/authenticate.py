@@ -142,6 +142,7 @@ def _context(request: Request, found: Found, options: Options) -> Context:
         source_ip=request.envelope.source_ip,
         source_known=request.envelope.source_known,
         recipient_domains=request.envelope.rcpt_domains,
+        recipients_known=request.envelope.rcpt_known,
         dkim_domains=tuple(each.domain for each in found.dkim if each.usable and each.domain),
         spf_domain=found.spf.domain if found.spf.usable else None,
         names=found.iprev.names if found.iprev and found.iprev.status == "pass" else (),

@@ -117,6 +117,8 @@ class Envelope:
     mail_from: ReversePath
     rcpt_domains: tuple[Domain, ...] = ()
     """Distinct recipient domains in order; local parts are never kept."""
+    rcpt_known: bool = True
+    """False: there is a recipient whose domain is not among these."""
     queue_id: str = ""
     smtputf8: bool = False
     source_known: bool = True

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dmarc_milter.address import MAX_CANDIDATES, UNREAD, Author, ReversePath, author, path_domain, reverse_path
+from dmarc_milter.address import MAX_CANDIDATES, UNREAD, Author, ReversePath, author, recipient_domain, reverse_path
 from dmarc_milter.domain import Domain, Malformed, parse
 from dmarc_milter.mailbox_list import MAX_MAILBOXES, MAX_TOKENS
 from fakes.growth import is_linear, seconds
@@ -466,7 +466,38 @@ def test_a_path_splits_at_its_last_unquoted_at(argument: bytes, path: ReversePat
     """RFC 5321 4.1.2, appendix C; a domain is whole or malformed, never cut off."""
     assert reverse_path(argument) == path
     expected: Domain | Malformed | None = path.domain or (Malformed(path.malformed) if path.malformed else None)
-    assert path_domain(argument) == (expected or Malformed("empty label"))
+    routed = {Malformed("source route"), Malformed("routing in the local part")}
+    assert recipient_domain(argument) in {expected or Malformed("empty label"), *routed}
+
+
+@pytest.mark.parametrize(
+    ("argument", "domain"),
+    [
+        (b"<ceo@example.com>", "example.com"),
+        (b"ceo@Example.COM", "example.com"),
+        (b'<"a b"@example.com>', "example.com"),
+        ("<ceo@müller.example>".encode(), "xn--mller-kva.example"),
+        (b"<ceo>", None),
+        (b"<postmaster>", None),
+        (b"<ceo@[192.0.2.25]>", None),
+        (b"<ceo@[IPv6:2001:db8::25]>", None),
+        (b"<@example.com:ceo@other.example>", None),
+        (b"<@other.example,@b.example:ceo@example.com>", None),
+        (b"<ceo%other.example@example.com>", None),
+        (b"<other.example!ceo@example.com>", None),
+        (b'<"ceo@other.example"@example.com>', None),
+        (b"<ceo@exam ple.com>", None),
+        (b"<ceo@example..com>", None),
+        (b"<ceo@\xff.example>", None),
+        (b"<ceo@-example.com>", None),
+        (b"<>", None),
+        (b"<" + b"a" * 5000 + b"@example.com>", None),
+    ],
+)
+def test_the_domain_that_a_recipient_surely_has(argument: bytes, domain: str | None) -> None:
+    """FWD-25: what an MTA may deliver elsewhere, or completes by itself, has none (RFC 5321 4.1.1.3, appendix C; RFC 1123 5.2.16)."""
+    found = recipient_domain(argument)
+    assert (found.name if isinstance(found, Domain) else None) == domain
 
 
 def test_only_the_null_path_is_null() -> None:
@@ -482,7 +513,7 @@ def test_any_octets_are_a_path(argument: bytes) -> None:
     """Null, a domain, or malformed: exactly one of them."""
     path = reverse_path(argument)
     assert path.is_null + bool(path.domain) + bool(path.malformed) == 1
-    assert path.is_null or path_domain(argument) == (path.domain or Malformed(path.malformed))
+    assert not isinstance(recipient_domain(argument), Domain) or recipient_domain(argument) == path.domain
 
 
 @pytest.mark.parametrize("piece", [b'"', b'"\\', b"@", b"@a,", b"a", b"\\"])

@@ -624,6 +624,8 @@ def test_all_recipients_must_be_in_the_rule() -> None:
     both = replace(RULE_CONTEXT, recipient_domains=(Domain("example.com"), Domain("example.org")))
     rules = (rule("accept", recipient_domains=["example.com"]),)
     assert judge(result(P_REJECT), LocalPolicy(rules=rules), both).disposition is REJECT
+    unknown = replace(RULE_CONTEXT, recipients_known=False)
+    assert judge(result(P_REJECT), LocalPolicy(rules=rules), unknown).disposition is REJECT
     nobody = replace(RULE_CONTEXT, recipient_domains=())
     assert judge(result(P_REJECT), LocalPolicy(rules=rules), nobody).disposition is REJECT
 

@@ -291,6 +291,73 @@ def test_kept_results_are_by_the_client_alone() -> None:
         assert [each.keep for each in evaluator.works] + [each[1] for each in evaluator.passed] == [keep]
 
 
+@pytest.mark.parametrize("ours_first", [True, False])
+def test_a_message_to_others_too_is_not_to_us_alone(ours_first: bool) -> None:
+    """RPT-60: a second recipient must not keep a forgery out of the reports."""
+    evaluator = RecordingEvaluator()
+    one = session(evaluator, SessionOptions(own_addresses=frozenset({b"dmarc@mx.example.com"})))
+    one.mail(b"<a@b.example>", (), macros())
+    both = [b"<dmarc@mx.example.com>", b"<v@example.com>"]
+    for each in both if ours_first else reversed(both):
+        one.rcpt(each)
+    one.end_of_message(macros())
+    assert evaluator.works[0].own == Own()
+
+
+@pytest.mark.parametrize("odd", [b"<ceo>", b"<ceo@[192.0.2.25]>", b"<postmaster>", b"<@a.example:ceo@example.com>", b"<ceo@\xff.example>"])
+def test_a_recipient_without_a_domain_is_not_forgotten(odd: bytes) -> None:
+    """FWD-25: what holds for all recipients holds for none then."""
+    evaluator = RecordingEvaluator()
+    one = session(evaluator)
+    for paths, known in (([b"<a@example.com>", b"<b@example.com>"], True), ([b"<a@example.com>", odd], False), ([odd], False)):
+        one.mail(b"<a@b.example>", (), macros())
+        for each in paths:
+            one.rcpt(each)
+        one.end_of_message(macros())
+        finished = evaluator.works[-1].finished
+        assert finished is not None
+        assert finished.rcpt_known == known
+
+
+def test_the_thousand_and_first_recipient_domain_counts_too() -> None:
+    """FWD-26: more of the same thousand domains do no harm."""
+    evaluator = RecordingEvaluator()
+    one = session(evaluator)
+    for more, known in ((b"<x@d7.example>", True), (b"<x@other.example>", False)):
+        one.mail(b"<a@b.example>", (), macros())
+        for number in range(1000):
+            one.rcpt(b"<x@d%d.example>" % number)
+        one.rcpt(more)
+        one.end_of_message(macros())
+        finished = evaluator.works[-1].finished
+        assert finished is not None
+        assert (len(finished.rcpt_domains), finished.rcpt_known) == (1000, known)
+
+
+@pytest.mark.parametrize(
+    ("macro", "value"),
+    [("{auth_type}", "PLAIN"), ("{auth_authen}", " "), ("{auth_author}", "alice"), ("{verify}", "OK"), ("{cert_subject}", "/CN=alice")],
+)
+def test_what_looks_like_a_login_is_none(macro: str, value: str) -> None:
+    """FWD-23: only `{auth_authen}` names a user; a certificate, a mechanism or AUTH= of MAIL (RFC 4954 5) does not."""
+    evaluator = RecordingEvaluator()
+    one = session(evaluator, SessionOptions(trusted_daemons=frozenset({"MSA"})))
+    assert send(one, mail={macro: value}) == MARKED
+    assert evaluator.exempt == []
+
+
+@pytest.mark.parametrize(
+    ("version", "of_sendmail", "exempt"), [("Postfix 3.7.11", True, False), ("8.17.1", True, True), ("Postfix 3", False, True)]
+)
+def test_a_file_of_sendmail_says_nothing_of_postfix(version: str, of_sendmail: bool, exempt: bool) -> None:
+    """FWD-22: a sendmail.cf left behind on a machine with Postfix."""
+    evaluator = RecordingEvaluator()
+    one = Session(evaluator, SessionOptions(trusted_daemons=frozenset({"MSA"}), daemons_of_sendmail=of_sendmail), name="c0")
+    one.connect("192.0.2.66", macros({"{daemon_name}": "MSA", "v": version}))
+    send(one, mail={"v": version})
+    assert bool(evaluator.exempt) == exempt
+
+
 def test_our_own_addresses_are_noticed() -> None:
     """DESIGN.md, Reports: mail to or from our reporting address is told apart; only that is kept of the local parts."""
     evaluator = RecordingEvaluator()

@@ -213,7 +213,6 @@ SMTP = "smtp inet n - n - - smtpd\n"
         (f"smtpd_milters = {OURS}", SMTP + "  -o smtpd_milters=\n", "warning", "smtp: -o smtpd_milters"),
         (f"smtpd_milters = {OURS}", SMTP + "127.0.0.1:10025 inet n - n - - smtpd\n", "warning", "loses the Authentication-Results"),
         (f"smtpd_milters = {OURS}", SMTP + "submission inet n - n - - smtpd\n", "note", "submission: authenticated clients"),
-        (f"smtpd_milters = {OURS}\nmilter_macro_daemon_name = ORIGINATING", SMTP, "error", "in trusted_daemons"),
         (f"smtpd_milters = {OURS}\nmynetworks = 127.0.0.1 10.0.0.0/8", SMTP, "note", "10.0.0.0/8, not in trusted_networks"),
         (f"smtpd_milters = {OURS}\nmynetworks = 10.0.0.0/8", SMTP, "warning", "127.0.0.0/8, ::1/128, not in mynetworks"),
         (f"smtpd_milters = {OURS}\nmynetworks = cidr:/etc/x", SMTP, "note", "cidr:/etc/x, which is not looked into"),
@@ -226,13 +225,32 @@ def test_what_is_worth_knowing_is_said(main: str, master: str, level: str, words
     assert any(each.level == level and words in each.text for each in found), found
 
 
+@pytest.mark.parametrize(
+    ("main", "master", "level", "words"),
+    [
+        ("milter_macro_daemon_name = ORIGINATING", SMTP, "error", "in trusted_daemons"),
+        ("", SMTP + "submission inet n - n - - smtpd -o milter_macro_daemon_name=ORIGINATING\n", "warning", "offers no login"),
+    ],
+)
+def test_a_name_that_exempts_outsiders_is_said(main: str, master: str, level: str, words: str) -> None:
+    """FWD-20: only where the administrator says that each of trusted_daemons demands a login; else the name exempts nobody."""
+    files = postfix.Postfix(postfix.parse_main(f"smtpd_milters = {OURS}\n{main}"), postfix.parse_master(master))
+    for says, expected in (("yes", True), ("auto", False), ("no", False)):
+        found = review(files, socket_address("inet:8893@127.0.0.1"), Authentication(sendmail_daemons_authenticate=says))
+        assert any(each.level == level and words in each.text for each in found) == expected, found
+
+
 def test_a_good_set_up_has_nothing_to_say() -> None:
     """As setup makes it, with mynetworks as trusted_networks."""
     main = f"compatibility_level = 3.6\nsmtpd_milters = {OURS}\nmynetworks = 127.0.0.0/8 [::1]/128 [::ffff:127.0.0.0]/104\n"
-    master = SMTP + "submission inet n - n - - smtpd\n  -o milter_macro_daemon_name=ORIGINATING\npickup unix n - y 60 1 pickup\n"
-    master += "2525 inet n - n - - smtpd -o milter_macro_daemon_name=ORIGINATING\n127.0.0.1:10025 inet n - n - - smtpd -o smtpd_milters=\n"
+    master = SMTP + "submission inet n - n - - smtpd\n  -o milter_macro_daemon_name=ORIGINATING\n  -o smtpd_sasl_auth_enable=yes\n"
+    master += "pickup unix n - y 60 1 pickup\n"
+    master += "2525 inet n - n - - smtpd -o milter_macro_daemon_name=ORIGINATING -o smtpd_sasl_auth_enable=yes\n"
+    master += "127.0.0.1:10025 inet n - n - - smtpd -o smtpd_milters=\n"
     files = postfix.Postfix(postfix.parse_main(main), postfix.parse_master(master))
-    assert review(files, socket_address("inet:8893@127.0.0.1"), Authentication()) == ()
+    assert review(files, socket_address("inet:8893@127.0.0.1"), Authentication(sendmail_daemons_authenticate="yes")) == ()
+    (note,) = review(files, socket_address("inet:8893@127.0.0.1"), Authentication())
+    assert "submission: authenticated clients and trusted_networks are not evaluated, others are" in note.text
 
 
 def test_a_chroot_that_cannot_reach_the_socket_comes_first() -> None:

@@ -51,10 +51,14 @@ def wait_for(what: Callable[[], object], seconds: float = 15.0) -> bool:
 
 
 def toml(tables: Tables) -> str:
-    """A configuration file. JSON's strings, numbers, booleans and lists are TOML's too."""
-    return "".join(
-        f"[{name}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items()) for name, table in tables.items()
-    )
+    """A configuration file. JSON's strings, numbers, booleans and lists are TOML's too; a list of tables becomes `[[name.key]]`."""
+    lines = []
+    for name, table in tables.items():
+        several = {key: value for key, value in table.items() if isinstance(value, list) and value and isinstance(value[0], dict)}
+        lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items() if key not in several)]
+        for key, entries in several.items():
+            lines += [line for each in entries for line in (f"[[{name}.{key}]]", *(f"{k} = {json.dumps(v)}" for k, v in each.items()))]
+    return "".join(f"{line}\n" for line in lines)
 
 
 class Daemon:

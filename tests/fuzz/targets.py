@@ -44,10 +44,10 @@ def from_field(octets: bytes) -> None:
 
 
 def path(octets: bytes) -> None:
-    """Null, a domain or malformed; RCPT TO is read alike."""
+    """Null, a domain or malformed; RCPT TO has the same domain, or none that is sure."""
     found = address.reverse_path(octets)
     assert found.is_null + bool(found.domain) + bool(found.malformed) == 1
-    assert found.is_null or address.path_domain(octets) == (found.domain or Malformed(found.malformed))
+    assert address.recipient_domain(octets) == found.domain or isinstance(address.recipient_domain(octets), Malformed)
 
 
 def name(octets: bytes) -> None:

@@ -100,14 +100,15 @@ def test_an_authenticated_client_is_not_evaluated_but_cleaned(mx: AttachedPostfi
     assert our_fields(mx.mta.delivered("submitted")) == []
 
 
-def test_mail_by_the_submission_service_is_not_evaluated_but_cleaned(mx: AttachedPostfix) -> None:
-    """{daemon_name} is in trusted_daemons: the same message by the other port is refused."""
+@pytest.mark.parametrize(("login", "code"), [("alice", 250), ("", 550)])
+def test_the_submission_service_exempts_those_who_logged_in(mx: AttachedPostfix, login: str, code: int) -> None:
+    """FWD-20: {daemon_name} ORIGINATING is in trusted_daemons, and a name is no login."""
     message = letter("Boss <boss@reject.example>", above=f"Authentication-Results: {AUTHSERV_ID}; dmarc=pass\n", subject="Daemon")
     with Smtp(mx.mta.submission_port) as smtp:
-        smtp.become(STRANGER)
-        assert smtp.transaction(message, mail_from="boss@reject.example", recipients=(f"daemon@{DOMAIN}",)).code == 250
-    assert our_fields(mx.mta.delivered("daemon")) == []
-    assert mx.mta.send(message, "daemon", client=STRANGER).code == 550
+        smtp.become(Client(STRANGER.address, "laptop.home.example", login=login))
+        assert smtp.transaction(message, mail_from="boss@reject.example", recipients=(f"daemon@{DOMAIN}",)).code == code
+    if login:
+        assert our_fields(mx.mta.delivered("daemon")) == []
 
 
 @pytest.mark.parametrize("helo", [b"\xff\xfe.example", b"[203.0.113.7]", b"no-dots", b"a" * 500, b"%s%s%n", "m\u00e4il.example".encode()])

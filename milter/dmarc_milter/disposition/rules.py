@@ -69,7 +69,7 @@ def _matches(rule: Rule, dmarc: DmarcResult, context: Context, today: date) -> b
         (rule.ptr, _any_at_or_below(map(Domain, context.names), rule.ptr)),
         # Only the newest seal proves who sent this message here: older ones may have been copied from another message.
         (rule.arc, _any_at_or_below(context.arc_sealers[-1:], rule.arc)),
-        (rule.recipient_domains, bool(recipients) and all(each in rule.recipient_domains for each in recipients)),
+        (rule.recipient_domains, bool(recipients) and context.recipients_known and set(recipients) <= set(rule.recipient_domains)),
     )
     given = [holds for condition, holds in conditions if condition]
     return bool(given) and all(given)

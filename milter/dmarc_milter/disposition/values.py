@@ -90,6 +90,8 @@ class Context:
     """What the overload of this host kept from being looked up, although a rule or a trusted sealer might have let the message
     through by it."""
     recipient_domains: tuple[Domain, ...] = ()
+    recipients_known: bool = True
+    """False: some recipient has no domain that is known, so that nothing holds for all recipients."""
     dkim_domains: tuple[Domain, ...] = ()
     """d= of signatures that passed."""
     spf_domain: Domain | None = None

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from dmarc_milter.address import UNREAD
+from dmarc_milter.edge import sendmail_cf
 from dmarc_milter.edge.background import Job
 from dmarc_milter.edge.board import Board, Slot
 from dmarc_milter.edge.config import Config, ConfigError
@@ -112,13 +113,25 @@ def failure_samples(config: Config) -> Callable[[Evaluation, Headers], bytes | N
     return sample
 
 
+def authenticating_daemons(config: Config) -> frozenset[str]:
+    """Those of trusted_daemons whose name stands for a login: a port of that name may ask for none, as Sendmail's own MSA does."""
+    trust = config.authentication
+    match trust.sendmail_daemons_authenticate:
+        case "yes":
+            return frozenset(trust.trusted_daemons)
+        case "no":
+            return frozenset()
+    return sendmail_cf.demanding(sendmail_cf.read()).intersection(trust.trusted_daemons)
+
+
 def session_options(config: Config) -> SessionOptions:
     """What sessions need of the configuration."""
     trust, own = config.authentication, (config.reporting.email, config.reporting.bounce_address)
     return SessionOptions(
         trusted_networks=networks(trust.trusted_networks),
         trusted_relays=networks(trust.trusted_relays),
-        trusted_daemons=frozenset(trust.trusted_daemons),
+        trusted_daemons=authenticating_daemons(config),
+        daemons_of_sendmail=trust.sendmail_daemons_authenticate == "auto",
         keep_results_from=networks(trust.keep_results_from),
         on_error=config.milter.on_error,
         enforce=config.policy.enforce,

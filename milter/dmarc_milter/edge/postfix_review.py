@@ -102,15 +102,14 @@ def _service(files: Postfix, service: Service, socket: SocketAddress, trust: Aut
     daemon = files.value("milter_macro_daemon_name", service) or files.value("myhostname")
     trusted = daemon in trust.trusted_daemons
     own = trusted and "milter_macro_daemon_name" in service.options  # said for this service alone: one for our own users
+    exempt = trusted and trust.sendmail_daemons_authenticate == "yes"
     if service.is_submission or own:
-        if passes and not trusted:
-            yield Remark(
-                "note",
-                f"{service.name}: authenticated clients are not evaluated, others are; "
-                "-o milter_macro_daemon_name=ORIGINATING in master.cf exempts the whole service",
-            )
+        if passes and exempt and files.value("smtpd_sasl_auth_enable", service) != "yes":
+            yield Remark("warning", f"{service.name}: {daemon} exempts all its mail, and it offers no login (smtpd_sasl_auth_enable)")
+        elif passes and not exempt and service.is_submission:
+            yield Remark("note", f"{service.name}: authenticated clients and trusted_networks are not evaluated, others are")
         return
-    if trusted and passes:
+    if exempt and passes:
         yield Remark("error", f"{service.name}: milter_macro_daemon_name {daemon} is in trusted_daemons, so that its mail is not evaluated")
     back = service.name.startswith(("127.", "[::1]", "localhost:")) and service.port not in ("25", "smtp") and service.type == "inet"
     if back and passes and inherits and not trust.keep_results_from:

@@ -11,7 +11,7 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Concatenate, Literal, ParamSpec, Protocol, TypeVar
 
 from dmarc_milter.actions import Action, Reply, deferral_reply
-from dmarc_milter.address import ReversePath, path_domain, reverse_path
+from dmarc_milter.address import ReversePath, recipient_domain, reverse_path
 from dmarc_milter.disposition import Deferral
 from dmarc_milter.domain import Domain, Malformed
 from dmarc_milter.edge.collect import Collector
@@ -40,6 +40,9 @@ class SessionOptions:
     trusted_networks: Networks = ()
     trusted_relays: Networks = ()
     trusted_daemons: frozenset[str] = frozenset()
+    """Those that take mail from authenticated clients alone."""
+    daemons_of_sendmail: bool = False
+    """Whether these names were read from Sendmail's own file: then they say nothing of a Postfix."""
     keep_results_from: Networks = ()
     on_error: Literal["tempfail", "accept"] = "tempfail"
     enforce: bool = True
@@ -54,7 +57,7 @@ class SessionOptions:
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """Whether the envelope names our own reporting or bounce address."""
+    """Whether the sender is our own reporting or bounce address, and whether all recipients are."""
 
     recipient: bool = False
     sender: bool = False
@@ -121,6 +124,9 @@ class _Message:
     """It is broken because of others: for want of threads, memory or descriptors."""
     queue_id: str = ""
     recipients: dict[Domain, None] = field(default_factory=dict)
+    some_unknown: bool = False
+    """Whether a recipient is none of these: no domain of it can be told, or there were too many."""
+    any_recipient: bool = False
 
 
 P = ParamSpec("P")
@@ -200,12 +206,14 @@ class Session:
     def rcpt(self, argument: bytes) -> None:
         """A recipient that the MTA accepts. Only its domain is kept."""
         message = self._current()
-        domain = path_domain(argument)
-        if not isinstance(domain, Malformed) and len(message.recipients) < MAX_RECIPIENT_DOMAINS:
+        domain = recipient_domain(argument)
+        if isinstance(domain, Malformed) or (domain not in message.recipients and len(message.recipients) >= MAX_RECIPIENT_DOMAINS):
+            message.some_unknown = True
+        else:
             message.recipients[domain] = None
-        own = self._options.own_addresses
-        if own and _bare(argument) in own:
-            message.own = replace(message.own, recipient=True)
+        ours = _bare(argument) in self._options.own_addresses
+        message.own = replace(message.own, recipient=ours and (message.own.recipient or not message.any_recipient))
+        message.any_recipient = True
 
     def header(self, name: bytes, value: bytes) -> None:
         """One header field. `value` keeps its leading space; folds are LF or CRLF. (The most frequent event: no wrapper.)"""
@@ -298,7 +306,8 @@ class Session:
         if message.collector.overflow:
             return (TOO_MANY_FIELDS,)
         message.queue_id = queue_id(macros("i")) or message.queue_id
-        envelope = replace(message.envelope, queue_id=message.queue_id, rcpt_domains=tuple(message.recipients))
+        domains = tuple(message.recipients)
+        envelope = replace(message.envelope, queue_id=message.queue_id, rcpt_domains=domains, rcpt_known=not message.some_unknown)
         keep = within(self._source, self._options.keep_results_from)
         if message.exempt or message.work is None:
             self._evaluator.exempted(envelope.queue_id or self._name, envelope, message.exempt)
@@ -340,9 +349,10 @@ class Session:
 
     def _exemption(self, macros: Macros, *, relayed: bool) -> str:
         """Why the message is not evaluated, or "". Only what the MTA itself says counts, never the message."""
-        if macros("{auth_authen}"):
+        if macros("{auth_authen}").strip():
             return "authenticated"
-        if self._daemon and self._daemon in self._options.trusted_daemons:
+        of_other = self._options.daemons_of_sendmail and macros("v").startswith("Postfix")
+        if self._daemon and self._daemon in self._options.trusted_daemons and not of_other:
             return "trusted daemon"
         if not relayed and within(self._source, self._options.trusted_networks):
             return "trusted network"

@@ -212,7 +212,7 @@ def test_unsigned_fields_can_be_required(stage: Stage) -> None:
         ({"{auth_authen}": "bob"}, {}),
         ({"{auth_authen}": "j\udcfcrgen"}, {}),
         ({}, {"authentication": {"trusted_networks": ["192.0.2.0/24"]}}),
-        ({"{daemon_name}": "ORIGINATING"}, {}),
+        ({"{daemon_name}": "ORIGINATING"}, {"authentication": {"sendmail_daemons_authenticate": "yes"}}),
     ],
 )
 def test_only_the_mta_says_who_is_exempt(stage: Stage, macros: dict[str, str], tables: dict[str, dict[str, list[str]]]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fakes.attack import OK, Case, R, Stage, Verdict, ids, mail
+from fakes.attack import OK, Case, R, Stage, Verdict, ids, mail, spoof
 
 ADMIN = b"<admin@legit.example>"
 RELAY, VICTIM, ATTACKER = "192.0.2.25", "198.51.100.10", "192.0.2.66"
@@ -54,7 +54,35 @@ RECEIVED = [
 ]
 
 
-@pytest.mark.parametrize("case", RECEIVED, ids=ids)
+TO_EXAMPLE = {"policy": {"rules": [{"action": "accept", "recipient_domains": ["example.com"]}]}}
+DELIVERED = Verdict(250, "fail", "legit.example")
+ODD = (
+    b"<ceo>",
+    b"<ceo@[192.0.2.25]>",
+    b"<postmaster>",
+    b"<@example.com:ceo@other.example>",
+    b"<ceo%other.example@example.com>",
+    b"<c@\xff.e>",
+)
+TRUST = [
+    *(
+        Case("FWD-20", spoof(macros={"{daemon_name}": name}, mail_macros={"{daemon_name}": name}), R(), note=name, variants=False)
+        for name in ("MSA", "ORIGINATING")
+    ),
+    Case("FWD-23", spoof(mail_macros={"{auth_type}": "EXTERNAL", "{verify}": "OK", "{cert_subject}": "/CN=a"}), R(), variants=False),
+    Case("FWD-25", spoof(rcpt=(b"<a@example.com>", b"<b@Example.COM>")), DELIVERED, tables=TO_EXAMPLE, variants=False, note="all there"),
+    *(Case("FWD-25", spoof(rcpt=(b"<a@example.com>", odd)), R(), tables=TO_EXAMPLE, variants=False, note=repr(odd)) for odd in ODD),
+    Case(
+        "FWD-26",
+        spoof(rcpt=(*(b"<a@d%d.example.com>" % number for number in range(1000)), b"<a@other.example>")),
+        R(),
+        tables={"policy": {"rules": [{"action": "accept", "recipient_domains": [f"d{number}.example.com" for number in range(1000)]}]}},
+        variants=False,
+    ),
+]
+
+
+@pytest.mark.parametrize("case", RECEIVED + TRUST, ids=ids)
 def test_each_row_gets_its_verdict(stage: Stage, case: Case) -> None:
     """The row's expectation, in every mode and after every invariant (docs/attacks.md, Whom we trust)."""
     stage.check(case)

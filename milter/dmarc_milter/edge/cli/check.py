@@ -147,12 +147,13 @@ def _evaluate(headers: Headers, body: bytes, envelope: Envelope, resolver: Resol
 
 
 def _envelope(arguments: argparse.Namespace) -> Envelope:
-    domains = (address.path_domain(each.encode("utf-8", "surrogateescape")) for each in arguments.rcpt_to)
+    domains = [address.recipient_domain(each.encode("utf-8", "surrogateescape")) for each in arguments.rcpt_to]
     return Envelope(
         source_ip=arguments.ip,
         helo=arguments.helo,
         mail_from=address.reverse_path(arguments.mail_from.encode("utf-8", "surrogateescape")),
         rcpt_domains=tuple(dict.fromkeys(each for each in domains if isinstance(each, Domain))),
+        rcpt_known=all(isinstance(each, Domain) for each in domains),
     )
 
 

@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple
 from dmarc_milter import domain as domains
 from dmarc_milter.dmarc.discovery import PublicSuffixes
 from dmarc_milter.domain import Domain
+from dmarc_milter.edge import sendmail_cf as cf
 from dmarc_milter.edge.cli.ledger import database_of
 from dmarc_milter.edge.cli.web import token
 from dmarc_milter.edge.config import Config, ConfigError
@@ -223,6 +224,15 @@ def doors(config: Config) -> Iterator[Finding]:
             yield Finding("error", "web", str(error))
     elif config.web.listen and not config.web.listen.startswith("unix:") and not _loopback(host):
         yield Finding("error", "web", f"{config.web.listen} can be reached from the network: set [web] token_file")
+
+
+def sendmail(config: Config, sendmail_cf: Path) -> Iterator[Finding]:
+    """Daemons of a Sendmail whose name is taken for a login, and is none."""
+    trust = config.authentication
+    level: Level = "error" if trust.sendmail_daemons_authenticate == "yes" else "warning"
+    for remark in cf.remarks(cf.read(sendmail_cf), trust.trusted_daemons):
+        outsiders = '; sendmail_daemons_authenticate = "yes" exempts every outsider there' if level == "error" else ""
+        yield Finding(level, "sendmail", f"{sendmail_cf}: {remark}{outsiders}")
 
 
 def _loopback(host: str) -> bool:

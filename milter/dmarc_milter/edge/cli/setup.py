@@ -11,7 +11,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from dmarc_milter.edge import attachment, postfix, sendmail_review, setup_lines
+from dmarc_milter.edge import attachment, postfix, sendmail_cf, sendmail_review, setup_lines
 from dmarc_milter.edge.cli import FINE, NO, add_config
 from dmarc_milter.edge.config import Config, load
 from dmarc_milter.edge.config.values import SocketAddress, socket_address
@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
             return _remove(arguments)
         config = load(arguments.config)
         socket = _socket(config, arguments.socket)
-        return _postfix(arguments, config, socket) if arguments.mta == "postfix" else _sendmail(arguments, socket)
+        return _postfix(arguments, config, socket) if arguments.mta == "postfix" else _sendmail(arguments, config, socket)
     except (CannotSetUp, attachment.AttachmentError, postfix.PostfixError) as error:
         print(f"dmarc-milter: {error}", file=sys.stderr)
         return NO
@@ -100,7 +100,9 @@ def _below_queue(files: postfix.Postfix, socket: SocketAddress) -> SocketAddress
     return socket
 
 
-def _sendmail(arguments: argparse.Namespace, socket: SocketAddress) -> int:
+def _sendmail(arguments: argparse.Namespace, config: Config, socket: SocketAddress) -> int:
+    for remark in sendmail_cf.remarks(sendmail_cf.read(arguments.sendmail_mc.with_suffix(".cf")), config.authentication.trusted_daemons):
+        print(f"warning: {remark}")
     path, line = arguments.sendmail_mc, setup_lines.sendmail_mc(socket)
     if not arguments.apply:
         _print_lines("sendmail.mc, before other filters", (line,), REBUILD + "; --apply writes it")

@@ -58,9 +58,14 @@ class Authentication(Section, frozen=True):
         list[str],
         _doc("own front relays and backup MX: client address and HELO come from the topmost Received field naming a host outside"),
     ] = msgspec.field(default_factory=list)
-    trusted_daemons: Annotated[list[str], _doc("{daemon_name} of submission services: not evaluated")] = msgspec.field(
-        default_factory=lambda: ["ORIGINATING", "MSA"]
-    )
+    trusted_daemons: Annotated[
+        list[str],
+        _doc("{daemon_name} of submission services: not evaluated where sendmail_daemons_authenticate says that they demand a login"),
+    ] = msgspec.field(default_factory=lambda: ["ORIGINATING", "MSA"])
+    sendmail_daemons_authenticate: Annotated[
+        Literal["auto", "yes", "no"],
+        _doc("whether trusted_daemons take mail from authenticated clients alone; auto: those with M=a in /etc/mail/sendmail.cf"),
+    ] = "auto"
     keep_results_from: Annotated[list[str], _doc("networks whose Authentication-Results under our id stay (re-injection)")] = msgspec.field(
         default_factory=list
     )
