@@ -197,7 +197,7 @@ def plan(
 
 def _mark(dmarc: DmarcResult, verdict: Verdict) -> str:
     """`p=..., DOMAIN`: the published policy that led to quarantine."""
-    outcome = _decisive(dmarc)
+    outcome = max(dmarc.written, key=_strictness, default=_decisive(dmarc))
     if outcome is None:
         return f"p={verdict.policy}, no author domain"
     if dmarc.outcome is None and not _asks(outcome):

@@ -13,9 +13,11 @@ from dmarc_milter.address import Author
 from dmarc_milter.arc import ArcOptions, ArcPlan, ArcResult, ArcStatus, trusted_override
 from dmarc_milter.disposition import Context, LocalPolicy, decide
 from dmarc_milter.dkim import DkimOptions, DkimPlan, DkimResult
+from dmarc_milter.dmarc import written
 from dmarc_milter.dmarc.discovery import questions as policy_questions
 from dmarc_milter.dmarc.evaluate import DmarcOptions, PublicSuffixes, evaluate, published
 from dmarc_milter.dmarc.result import DmarcResult
+from dmarc_milter.dmarc.written import Canonify
 from dmarc_milter.evaluation import Evaluation, MessageFacts
 from dmarc_milter.iprev import IprevResult, iprev
 from dmarc_milter.lookup import Missing, Question, Resolver, for_policy, stale_answers
@@ -77,6 +79,8 @@ class Request:
     facts: MessageFacts
     plan: Plan
     spf: Callable[[], SpfResult] = field(compare=False)
+    canonify: Canonify | None = None
+    """How the MTA changes From after us; None where it does not."""
 
 
 def plan(headers: Headers, author: Author, options: Options) -> Plan:
@@ -98,6 +102,7 @@ def authenticate(request: Request, resolver: Resolver, options: Options, *, now:
     message = request.message
     for domain in (message.author.domain,) if message.author.domain else message.author.candidates:
         published(domain, for_policy(resolver), options.dmarc, options.suffixes)  # before anything that the sender could make slow
+    names = _written(request, resolver, options)
     seconds = options.seconds
     keys = resolver.share(queries=2 * options.dkim.max_signatures + ALIASES, seconds=KEYS_SHARE * seconds)
     dkim = dkim_module.verify(message, request.plan.dkim, keys, options.dkim, now=now)
@@ -108,6 +113,7 @@ def authenticate(request: Request, resolver: Resolver, options: Options, *, now:
     noticed = upgraded(spf, (EarlierSpf(hop.aar_spf, hop.aar_mail_from) for hop in arc.hops if hop.aar_spf), options.spf)
     if noticed.usable != spf.usable:
         dmarc = evaluate(message.author, noticed, dkim, resolver, options.dmarc, options.suffixes)
+    dmarc = written.judged(dmarc, names, (noticed, dkim), resolver, options.dmarc, options.suffixes)
     reverse = _iprev(request.envelope, resolver, options)
     found = Found(noticed, dkim, arc, reverse, dmarc)
     verdict = decide(dmarc, _context(request, found, options), options.policy, sample=sample, today=now.date())
@@ -125,6 +131,16 @@ def authenticate(request: Request, resolver: Resolver, options: Options, *, now:
         verdict=verdict,
         stale=stale_answers(resolver),
     )
+
+
+def _written(request: Request, resolver: Resolver, options: Options) -> written.Names:
+    """What the MTA may write in the place of the author's domain, asked for before anything that the sender could make slow."""
+    if request.canonify is None:
+        return written.Names()
+    author = request.message.author
+    found = written.names((author.domain,) if author.domain else author.candidates, resolver, request.canonify)
+    written.prepare(found, resolver, options.dmarc, options.suffixes)
+    return found
 
 
 def _iprev(envelope: Envelope, resolver: Resolver, options: Options) -> IprevResult | None:

@@ -117,6 +117,13 @@ class Resolver(Protocol):
         """Names, without trailing dot, for an in-addr.arpa or ip6.arpa name."""
         ...
 
+    def aliases(self, name: str, rdtype: Literal["A", "AAAA", "MX"]) -> tuple[str, ...]:
+        """The names that a question of this type is led to by CNAMEs, in their order, whether or not the last has such records.
+
+        Empty where the name is no alias or does not exist; "" stands for a target that could not be asked for. Raises LookupFailed.
+        """
+        ...
+
     def prefetch(self, questions: Iterable[Question]) -> None:
         """A hint: these will be asked soon. Returns at once, never raises."""
         ...

@@ -16,11 +16,23 @@ names answer as RFC 4592 says. `zone.calls` lists every question that got this f
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from dmarc_milter.lookup import LimitExceeded, LookupFailed, NoData, NoSuchName, NoSuchTarget, Question, RdataType, Resolver, TimeExceeded
+from dmarc_milter.lookup import (
+    LimitExceeded,
+    LookupFailed,
+    NoAnswer,
+    NoData,
+    NoSuchName,
+    NoSuchTarget,
+    Question,
+    RdataType,
+    Resolver,
+    TimeExceeded,
+)
 
 Records = Mapping[str, Mapping[str, Sequence[Any]]]
 
@@ -106,6 +118,22 @@ class Zone:
 
     def ptr(self, name: str) -> tuple[str, ...]:
         return tuple(target.removesuffix(".") for target in self.resolve(Question(canonical(name), "PTR")))
+
+    def aliases(self, name: str, rdtype: Literal["A", "AAAA", "MX"]) -> tuple[str, ...]:
+        with contextlib.suppress(NoAnswer):
+            self.resolve(Question(canonical(name), rdtype))
+        found: list[str] = []
+        node = self._node_or_nothing(canonical(name))
+        while (targets := node.get("CNAME")) and not node.get(rdtype):
+            found.append(canonical(targets[0]))
+            node = self._node_or_nothing(found[-1])
+        return tuple(found)
+
+    def _node_or_nothing(self, name: str) -> dict[str, list[Any]]:
+        try:
+            return self._node(name)
+        except NoSuchName:
+            return {}
 
     def prefetch(self, questions: Iterable[Question]) -> None:
         self.prefetched.extend(Question(canonical(name), rdtype) for name, rdtype in questions)
@@ -200,6 +228,9 @@ class Share:
 
     def ptr(self, name: str) -> tuple[str, ...]:
         return self.zone.ptr(self._allowed(name, "PTR"))
+
+    def aliases(self, name: str, rdtype: Literal["A", "AAAA", "MX"]) -> tuple[str, ...]:
+        return self.zone.aliases(self._allowed(name, rdtype), rdtype)
 
     def prefetch(self, questions: Iterable[Question]) -> None:
         for question in questions:

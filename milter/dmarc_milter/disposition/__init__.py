@@ -34,9 +34,9 @@ def decide(dmarc: DmarcResult, context: Context, policy: LocalPolicy, *, sample:
     `sample` is uniform in [0, 100): a record's pct applies to samples below it (RFC 7489 6.6.4). Never raises.
     """
     published = dmarc.outcome.policy if dmarc.outcome and dmarc.status is not DmarcStatus.NONE else Policy.NONE
-    draft = _by_dmarc(dmarc, policy, sample)
+    draft = _written(_by_dmarc(dmarc, policy, sample), dmarc, policy)
     verdict, firm = draft.verdict, draft.firm
-    if context.arc_override:
+    if context.arc_override and not (dmarc.written or dmarc.written_unknown):
         verdict = _by_arc(verdict, context.arc_override, dmarc.status)
     ruled = by_rules(verdict, dmarc, context, policy, today)
     firm = firm and ruled.disposition is verdict.disposition
@@ -49,7 +49,7 @@ def decide(dmarc: DmarcResult, context: Context, policy: LocalPolicy, *, sample:
         verdict = _change(verdict, Disposition.REJECT, "quarantine_action=reject")
     if verdict.disposition is Disposition.REJECT and not context.source_known:
         verdict = _change(verdict, Disposition.QUARANTINE, "source behind a trusted relay not readable")
-    if verdict.disposition == published.value:
+    if verdict.disposition == published.value and not draft.firm:
         verdict = replace(verdict, reasons=())
     return verdict if policy.enforce else _monitored(verdict)
 
@@ -117,6 +117,25 @@ def _by_dmarc(dmarc: DmarcResult, policy: LocalPolicy, sample: float) -> _Draft:
             return _Draft(_temperror(outcome, policy, sample))
         case _:
             return _Draft(Verdict(Disposition.NONE, decided_by=f"DMARC does not apply: {outcome.reason}"))
+
+
+def _written(draft: _Draft, dmarc: DmarcResult, policy: LocalPolicy) -> _Draft:
+    """Quarantine, firmly, where the MTA writes an author into From who is not authenticated: after a pass any, else one whose policy
+    asks for more than is done."""
+    if draft.verdict.deferral or _rank(draft.verdict) >= STRICTNESS.index(Disposition.QUARANTINE):
+        return draft
+    passed = dmarc.outcome is not None and dmarc.outcome.status is DmarcStatus.PASS
+    asks = any(each.policy is not Policy.NONE or each.status is DmarcStatus.TEMPERROR for each in dmarc.written)
+    if not ((passed and (dmarc.written or dmarc.written_unknown)) or asks):
+        return draft
+    if policy.malformed_from == "accept" and not dmarc.outcome:
+        return draft
+    return _Draft(_change(draft.verdict, Disposition.QUARANTINE, "alias written into From by the MTA", _other_author(dmarc)), firm=True)
+
+
+def _other_author(dmarc: DmarcResult) -> str:
+    names = ", ".join(each.author_domain.name for each in dmarc.written[:2])
+    return f"the MTA writes {names} into From, which is not authenticated" if names else "what the MTA writes into From is unknown"
 
 
 def _failed(outcome: DomainOutcome, policy: LocalPolicy, sample: float) -> _Draft:

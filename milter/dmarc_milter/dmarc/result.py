@@ -103,3 +103,7 @@ class DmarcResult:
     more_candidates: bool = False
     """More domains than were looked at: treated as p=reject (DESIGN.md)."""
     reason: str = ""
+    written: tuple[DomainOutcome, ...] = ()
+    """Names of other organizations, without a pass, that the MTA writes into From in the place of the author's (dmarc/written.py)."""
+    written_unknown: bool = False
+    """What it writes there could not be found out."""

@@ -19,11 +19,12 @@ class Answer:
     """One answer, shared by every message that asks; not changed once it is published.
 
     `records` is never empty unless `failure` (the exception class) or `alias` says otherwise. `alias` is the last CNAME
-    target of an answer that stopped short of it, `hops` the number of CNAMEs passed. `ttl` is in seconds as the DNS said,
+    target of an answer that stopped short of it, `via` the targets of the CNAMEs passed ("" for one that could not be asked for),
+    `hops` their number. `ttl` is in seconds as the DNS said,
     `expires` in seconds of the monotonic clock, `size` in octets. `used` belongs to the cache.
     """
 
-    __slots__ = ("alias", "expires", "failure", "hops", "reason", "records", "size", "ttl", "used")
+    __slots__ = ("alias", "expires", "failure", "reason", "records", "size", "ttl", "used", "via")
 
     def __init__(
         self,
@@ -33,22 +34,26 @@ class Answer:
         reason: str = "",
         ttl: int = 0,
         alias: str = "",
-        hops: int = 0,
+        via: tuple[str, ...] = (),
     ) -> None:
         self.records = records
         self.failure = failure
         self.reason = reason
         self.ttl = ttl
         self.alias = alias
-        self.hops = hops
+        self.via = via
         self.expires = -math.inf
         self.size = OVERHEAD + len(alias) + sum(64 + (len(record) if isinstance(record, bytes | str) else 128) for record in records)
         self.used = False
 
-    def until(self, expires: float, hops: int) -> Answer:
-        """The same answer with another expiry, as the last of several that make up a whole; `hops` CNAMEs led here."""
-        failure = NoSuchTarget if hops and self.failure is NoSuchName else self.failure
-        copy = Answer(self.records, failure=failure, reason=self.reason, ttl=self.ttl, alias=self.alias, hops=hops)
+    @property
+    def hops(self) -> int:
+        return len(self.via)
+
+    def until(self, expires: float, via: tuple[str, ...]) -> Answer:
+        """The same answer with another expiry, as the last of several that make up a whole; CNAMEs led here by way of `via`."""
+        failure = NoSuchTarget if via and self.failure is NoSuchName else self.failure
+        copy = Answer(self.records, failure=failure, reason=self.reason, ttl=self.ttl, alias=self.alias, via=via)
         copy.expires = expires
         return copy
 

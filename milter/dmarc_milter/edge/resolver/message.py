@@ -133,6 +133,13 @@ class MessageResolver(Remembers):
         """Name servers of a zone, without trailing dot. Not for messages: whether a resolver knows what exists (dns_probe.py)."""
         return self._ask(name, "NS")
 
+    def aliases(self, name: str, rdtype: Literal["A", "AAAA", "MX"]) -> tuple[str, ...]:
+        """See lookup.Resolver."""
+        with contextlib.suppress(NoAnswer):
+            self._ask(name, rdtype)
+        answer = self._progress.given.get(canonical(name, rdtype))
+        return answer.via if answer is not None else ()
+
     def prefetch(self, questions: Iterable[Question]) -> None:
         """See lookup.Resolver. Questions beyond a limit are left out."""
         with contextlib.suppress(Exception):
@@ -213,15 +220,15 @@ class MessageResolver(Remembers):
         """The answer with its aliases followed, remembered for this message."""
         self._check()
         answer = self._fetch(key)
-        hops, expires = answer.hops, answer.expires
-        while answer.alias and hops <= HOP_LIMIT:
+        via, expires = answer.via, answer.expires
+        while answer.alias and len(via) <= HOP_LIMIT:
             target = (answer.alias, key[1])
             answer = self._progress.given.get(target) or self._fetch(target)
-            hops, expires = hops + answer.hops, min(expires, answer.expires)
-        if hops > HOP_LIMIT:
+            via, expires = via + answer.via, min(expires, answer.expires)
+        if len(via) > HOP_LIMIT:
             answer = failed("too many aliases")
-        if (answer.hops, answer.expires) != (hops, expires):
-            answer = answer.until(expires, hops)
+        if (answer.via, answer.expires) != (via, expires):
+            answer = answer.until(expires, via)
         if answer.failure is LookupFailed:
             answer = self._instead(key) or answer
         elif answer.failure is None or issubclass(answer.failure, NoAnswer):
@@ -235,7 +242,7 @@ class MessageResolver(Remembers):
             return None
         if found.past > 0:
             self._progress.stale[key[0]] = found.seconds
-        return found.answer.until(-math.inf, found.answer.hops)
+        return found.answer.until(-math.inf, found.answer.via)
 
     def _fetch(self, key: Key) -> Answer:
         started = self._progress.started.get(key)

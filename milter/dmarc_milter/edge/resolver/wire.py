@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
+from functools import partial
 from socket import AF_INET, AF_INET6, inet_ntop
 from struct import Struct
 from typing import Any, NamedTuple
@@ -196,12 +197,15 @@ def _conclude(
     found: tuple[bytes, dict[bytes, list[tuple[int, Any]]], _Aliases],
 ) -> Answer:
     name, owned, aliases = found
-    hops, life = 0, 0x7FFFFFFF
+    life = 0x7FFFFFFF
+    via: list[str] = []
     while name not in owned and (alias := aliases.of(name)) is not None:
         ttl, name = alias
-        life, hops = min(life, lifetime(ttl)), hops + 1
-        if hops > HOP_LIMIT:
+        life = min(life, lifetime(ttl))
+        if len(via) == HOP_LIMIT:
             raise Malformed("too many aliases")
+        via.append(_shown(name))
+    answer = partial(Answer, via=tuple(via))
     records = owned.get(name, ())
     if records and rcode == 0:
         # A record sent twice is one record (RFC 2181 5); None is a host name that nobody could ask for.
@@ -210,18 +214,26 @@ def _conclude(
             raise Malformed("too many records")
         life = min(life, *(lifetime(ttl) for ttl, _ in records))
         if values:
-            return Answer(values, ttl=life, hops=hops)
-        return Answer(failure=NoData, reason="no usable record", ttl=life, hops=hops)
+            return answer(values, ttl=life)
+        return answer(failure=NoData, reason="no usable record", ttl=life)
     soa, referral = _read_rest(packet, rest)
     absence = min(life, soa or 0)  # without SOA not to be kept (RFC 2308 5)
     if rcode == NXDOMAIN:  # it is the last name of a chain that does not exist (RFC 6604 3)
-        reason = "an alias of a name that does not exist" if hops else "no such name"
-        return Answer(failure=NoSuchTarget if hops else NoSuchName, reason=reason, ttl=absence, hops=hops)
-    if hops and soa is None:
-        return Answer(alias=to_text(name), ttl=life, hops=hops)
+        reason = "an alias of a name that does not exist" if via else "no such name"
+        return answer(failure=NoSuchTarget if via else NoSuchName, reason=reason, ttl=absence)
+    if via and soa is None:
+        return answer(alias=to_text(name), ttl=life)
     if referral and soa is None:
         raise Refused("a referral")
-    return Answer(failure=NoData, reason="no such record", ttl=absence, hops=hops)
+    return answer(failure=NoData, reason="no such record", ttl=absence)
+
+
+def _shown(name: bytes) -> str:
+    """A wire name as text, "" for one that could not be asked for."""
+    try:
+        return to_text(name)
+    except Malformed:
+        return ""
 
 
 def _read_rest(packet: bytes, rest: tuple[int, int, int]) -> tuple[int | None, bool]:
