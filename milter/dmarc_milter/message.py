@@ -121,6 +121,8 @@ class Envelope:
     """False: there is a recipient whose domain is not among these."""
     queue_id: str = ""
     smtputf8: bool = False
+    mta: Literal["", "sendmail", "postfix"] = ""
+    """What the MTA says that it is; "" where it says nothing."""
     source_known: bool = True
     """False: relayed by one of our trusted relays and the real client could not be read (DESIGN.md, trusted_relays)."""
     relayed: bool = False

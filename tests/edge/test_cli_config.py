@@ -309,3 +309,19 @@ def test_the_reference_page_is_printed_from_the_schema(capsys: pytest.CaptureFix
     assert (ROOT / "docs" / "reference" / "configuration.md").read_text() == reference()
     assert main(["config", "reference"]) == 0
     assert capsys.readouterr().out == reference()
+
+
+def test_a_sendmail_that_rewrites_from_is_an_error(check: Check, tmp_path: Path) -> None:
+    """MTA-08: --sendmail SENDMAIL.CF, or the configured one: loud where this milter is attached to it, a warning elsewhere."""
+    cf = tmp_path / "sendmail.cf"
+    rewriting = "Scanonify=3\nSCanonify2=96\nR$* $| $* < @ $* > $*\t\t$: $2 < @ $[ $3 $] > $4\n"
+    cf.write_text(rewriting)
+    code, found = check({}, "--sendmail", str(cf))
+    assert (code, levels(found, "rewriting")) == (1, {"error"})
+    configured = {"authentication": {"sendmail_cf": str(cf)}}
+    assert levels(check(configured)[1], "rewriting") == {"warning"}
+    cf.write_text("Xdmarc-milter, S=inet:8893@127.0.0.1\n" + rewriting)
+    assert levels(check(configured)[1], "rewriting") == {"error"}
+    cf.write_text("O DontExpandCnames=True\nScanonify=3\nSCanonify2=96\n")
+    assert levels(check(configured)[1], "rewriting") == {"ok"}
+    assert levels(check({}, "--sendmail", str(tmp_path / "none"))[1], "rewriting") == {"error"}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dmarc_milter.edge import postfix
+from dmarc_milter.edge import postfix, setup_lines
 from dmarc_milter.edge.cli import main
 from dmarc_milter.edge.config.schema import Authentication
 from dmarc_milter.edge.config.values import socket_address
@@ -259,3 +259,36 @@ def test_a_chroot_that_cannot_reach_the_socket_comes_first() -> None:
     first, *_ = review(files, socket_address("unix:/run/x.sock"), Authentication())
     assert isinstance(first, Remark)
     assert (first.level, "cannot reach /run/x.sock" in first.text) == ("error", True)
+
+
+REWRITING_CF = "Xdmarc-milter, S=inet:8893@127.0.0.1, F=T\nScanonify=3\nSCanonify2=96\nR$* $| $* < @ $* > $*\t\t$: $2 < @ $[ $3 $] > $4\n"
+
+
+def test_sendmail_gets_what_keeps_it_from_rewriting_from(place: Place) -> None:
+    """MTA-08: --apply writes both lines before MAILER(); shown without it, and not missed afterwards."""
+    shown = place.run(mta="sendmail")[1]
+    assert all(line in shown for line in setup_lines.SENDMAIL_STRICT)
+    place.run("--apply", mta="sendmail")
+    text = place.mc.read_text()
+    assert all(text.index(line) < text.index("MAILER(`smtp')") for line in setup_lines.SENDMAIL_STRICT)
+
+
+@pytest.mark.parametrize("arguments", [(), ("--apply",)])
+def test_a_sendmail_cf_that_rewrites_from_is_warned_about_loudly(place: Place, arguments: tuple[str, ...]) -> None:
+    """MTA-08: the sendmail.cf in force lies beside the .mc."""
+    place.mc.with_name("sendmail.cf").write_text(REWRITING_CF)
+    assert "WARNING: " in (said := place.run(*arguments, mta="sendmail")[1])
+    assert "REWRITES From BY THE DNS" in said
+    place.mc.with_name("sendmail.cf").write_text("O DontExpandCnames=True\n")
+    assert "WARNING: " not in place.run(*arguments, mta="sendmail")[1]
+
+
+@pytest.mark.parametrize(
+    "line", ["", "FEATURE(`nocanonify', `canonify_hosts')dnl\n", "FEATURE(`nocanonify')dnl\nCANONIFY_DOMAIN(`a.example')dnl\n"]
+)
+def test_lines_by_somebody_else_that_let_it_rewrite_are_warned_about(place: Place, line: str) -> None:
+    """MTA-08: the filter is there already, but From is not safe; nothing is changed."""
+    place.mc.write_text(line + FILTER % ("dmarc-milter", "S=inet:8893@127.0.0.1, F=T"))
+    before = place.mc.read_bytes()
+    assert "WARNING: " in place.run("--apply", mta="sendmail")[1]
+    assert place.mc.read_bytes() == before

@@ -31,4 +31,5 @@ def test_the_text_at_start_holds_both_lines() -> None:
     text = setup_lines.attach(address)
     assert f"  {setup_lines.postfix_main_cf(address)}" in text
     assert f"  {setup_lines.sendmail_mc(address)}" in text
+    assert all(f"  {line}" in text for line in setup_lines.SENDMAIL_STRICT)
     assert setup_lines.attach(socket_address("fd:3")) == ()

@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from dmarc_milter.address import UNREAD
-from dmarc_milter.edge import sendmail_cf
+from dmarc_milter.dmarc.written import Canonify
+from dmarc_milter.edge import sendmail_cf, sendmail_review, sendmail_rewriting
 from dmarc_milter.edge.background import Job
 from dmarc_milter.edge.board import Board, Slot
 from dmarc_milter.edge.config import Config, ConfigError
@@ -67,6 +68,7 @@ def build(config: Config, slot: Slot, board: Board, log: Log) -> Service:
         max_queries=config.limits.dns_queries,
         patience=config.milter.deadline * 3,
         failure_sample=failure_samples(config),
+        canonify=canonify(config),
     )
 
     def follow() -> None:
@@ -88,6 +90,20 @@ def jobs(path: Path, config: Config) -> tuple[Job, ...]:
     if not config.reporting.is_on:
         return (drain,)
     return drain, Job("report", ("report", "send", *named), REPORT_EVERY)
+
+
+def canonify(config: Config) -> Callable[[str], Canonify | None]:
+    """How the MTA of a message, named as in Envelope.mta, changes From after us ([authentication] sendmail_expands_aliases)."""
+    trust = config.authentication
+    watched = sendmail_rewriting.Watched(Path(trust.sendmail_cf))
+    match trust.sendmail_expands_aliases:
+        case "no":
+            return lambda _mta: None
+        case "yes":
+            how = sendmail_rewriting.how(None)
+            return lambda mta: None if mta == "postfix" else how
+        case _:
+            return lambda mta: watched.canonify() if mta == "sendmail" else None
 
 
 def failure_samples(config: Config) -> Callable[[Evaluation, Headers], bytes | None]:
@@ -168,6 +184,13 @@ def places(config: Config) -> tuple[str, ...]:
     return tuple(said)
 
 
+def about_sendmail(config: Config) -> tuple[tuple[str, str], ...]:
+    """What a Sendmail that this milter is attached to does to From after us; nothing where there is none."""
+    path = Path(config.authentication.sendmail_cf)
+    cf = sendmail_rewriting.read(path)
+    return tuple(sendmail_rewriting.remarks(cf, str(path))) if cf is not None and cf.has_filter(sendmail_review.NAME) else ()
+
+
 def prepare(config: Config) -> tuple[str, ...]:
     """What else can be known to prevent serving, found before the first worker is forked; then the lines to greet with."""
     try:
@@ -183,5 +206,6 @@ def prepare(config: Config) -> tuple[str, ...]:
         f"store: {url if url.startswith('sqlite:') else connect(url).name}",  # without what is secret in it
         f"reports: {_reports(config)}",
         *((f"warning: {stale}",) if stale else ()),
+        *(f"WARNING: {text}" for level, text in about_sendmail(config) if level == "error"),
         *attach(socket_address(config.milter.socket)),
     )

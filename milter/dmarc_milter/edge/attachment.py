@@ -42,13 +42,14 @@ def detach_postfix(text: str) -> str:
     return rest
 
 
-def attach_sendmail(text: str, line: str) -> str:
-    """sendmail.mc with the filter before other filters, or else before the mailers."""
+def attach_sendmail(text: str, lines: str | Sequence[str]) -> str:
+    """sendmail.mc with this line or these before other filters, or else before the mailers."""
+    lines = [lines] if isinstance(lines, str) else lines
     text = detach_sendmail(text)
     place = re.search(r"^INPUT_MAIL_FILTER\(", text, re.MULTILINE) or re.search(r"^MAILER\(", text, re.MULTILINE)
     if place is None:
-        return _appended(text, "dnl", [line])
-    return text[: place.start()] + _block("dnl", [line]) + text[place.start() :]
+        return _appended(text, "dnl", lines)
+    return text[: place.start()] + _block("dnl", lines) + text[place.start() :]
 
 
 def detach_sendmail(text: str) -> str:

@@ -25,6 +25,7 @@ from dmarc_milter.authenticate import Options, Plan, Request, authenticate, plan
 from dmarc_milter.disposition import Deferral, Disposition, Verdict
 from dmarc_milter.dkim import BodyHasher
 from dmarc_milter.dmarc.result import DmarcResult, DmarcStatus
+from dmarc_milter.dmarc.written import Canonify
 from dmarc_milter.edge.board import FINGERPRINT, Board, Slot
 from dmarc_milter.edge.fair import Asker, client_network
 from dmarc_milter.edge.log import Log
@@ -97,6 +98,8 @@ class Tools:
     """What is kept for a failure report, redacted; None where none is asked for, or failure reports are off."""
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     sample: Callable[[], float] = field(default_factory=lambda: partial(random.Random(secrets.randbits(128)).uniform, 0.0, 99.999999))  # noqa: S311 - pct is no secret
+    canonify: Callable[[str], Canonify | None] = lambda _mta: None
+    """How an MTA (Envelope.mta) changes From after us."""
     new_id: Callable[[], str] = field(default_factory=attempt_ids)
     executor: Threads = field(default_factory=lambda: Threads(THREADS, "evaluate", NETWORK_THREADS))
 
@@ -283,7 +286,8 @@ class CoreWork:
         message = Message(self._headers, ready.author, ready.hasher.finish())
         own = self._own
         facts = message_facts(self._headers, self._envelope, to_reporting=own.recipient, from_reporting=own.sender)
-        request = Request(self._tools.new_id(), self._envelope, message, facts, ready.plan, self._spf_result)
+        canonify = self._tools.canonify(self._envelope.mta)
+        request = Request(self._tools.new_id(), self._envelope, message, facts, ready.plan, self._spf_result, canonify)
         return authenticate(request, self._resolver, self._tools.options, now=self._tools.now(), sample=self._tools.sample())
 
     def _spf_result(self) -> SpfResult:

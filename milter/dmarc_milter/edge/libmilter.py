@@ -35,7 +35,7 @@ ACTIONS = milter.ADDHDRS | milter.CHGHDRS | milter.QUARANTINE
 NO_REPLY = milter.P_NR_CONN | milter.P_NR_HELO | milter.P_NR_MAIL | milter.P_NR_RCPT | milter.P_NR_HDR | milter.P_NR_EOH
 PROTOCOL = NO_REPLY | milter.P_NODATA | milter.P_NOUNKNOWN | milter.P_HDR_LEADSPC | milter.P_SKIP
 MACROS = (
-    (milter.M_CONNECT, "j {daemon_name} {client_addr}"),
+    (milter.M_CONNECT, "j v {daemon_name} {client_addr}"),
     (milter.M_ENVFROM, "i {auth_authen} {daemon_name} {client_addr}"),
     (milter.M_EOH, "i"),
     (milter.M_EOM, "i"),

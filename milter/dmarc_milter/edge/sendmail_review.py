@@ -11,6 +11,8 @@ from dmarc_milter.edge.setup_lines import reachable
 NAME = "dmarc-milter"
 # Both patterns are anchored and their repetitions bounded, so linear.
 FILTER = re.compile(r"^[ \t]{0,80}(?:INPUT_)?MAIL_FILTER\([ \t]{0,80}`([^`'\n]{1,100})',[ \t]{0,80}`([^`'\n]{0,1000})'", re.MULTILINE)
+NOCANONIFY = re.compile(r"^[ \t]{0,80}FEATURE\(`?nocanonify'?[ \t]{0,80}[,)]", re.MULTILINE)
+CANONIFY_SOME = re.compile(r"^[ \t]{0,80}(?:FEATURE\(`?nocanonify'?[^)\n]{0,80}canonify_hosts|CANONIFY_DOMAIN)", re.MULTILINE)
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -30,6 +32,14 @@ def warnings(text: str, socket: SocketAddress) -> Iterator[str]:
             yield f"{NAME} has S={equates.get('S', '')} there, which is not the socket of the configuration"
         if match[1] == NAME and equates.get("F", "") not in ("T", "R", "4"):
             yield f"{NAME} has no F=T there: while the milter is down mail passes unchecked; F=T lets it wait"
+
+
+def looks_names_up(text: str) -> Iterator[str]:
+    """One sentence where the lines let Sendmail write what the DNS says into From (cf/README, FEATURE(`nocanonify'))."""
+    if not NOCANONIFY.search(text):
+        yield "FEATURE(`nocanonify') is not there: Sendmail writes the target of an alias into From after the milter has judged it"
+    elif CANONIFY_SOME.search(text):
+        yield "canonify_hosts or CANONIFY_DOMAIN there lets Sendmail write other names into From after the milter has judged it"
 
 
 def _is(endpoint: str, socket: SocketAddress) -> bool:

@@ -195,7 +195,7 @@ class Session:
         sender = reverse_path(argument)
         eai = any(each.upper() == b"SMTPUTF8" for each in parameters)
         own = self._options.own_addresses
-        message.envelope = Envelope(source_ip=self._source, helo=self._helo, mail_from=sender, smtputf8=eai)
+        message.envelope = Envelope(self._source, self._helo, sender, smtputf8=eai, mta=mta_named(macros("v")))
         message.own = Own(sender=bool(own) and _bare(argument) in own)
         message.relayed = within(self._source, self._options.trusted_relays)
         message.exempt = self._exemption(macros, relayed=message.relayed)
@@ -383,6 +383,13 @@ def _parsed_address(bare: str) -> IPAddress | None:
         return None
     mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
     return mapped or found
+
+
+def mta_named(version: str) -> Literal["", "sendmail", "postfix"]:
+    """From the macro v: Postfix writes its name and version, Sendmail its version alone."""
+    if not version:
+        return ""
+    return "postfix" if version.lower().startswith("postfix") else "sendmail"
 
 
 def queue_id(text: str) -> str:

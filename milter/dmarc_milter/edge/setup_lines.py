@@ -11,6 +11,10 @@ POSTFIX_STRICT = ("smtpd_forbid_bare_newline = yes", "smtpd_forbid_bare_newline_
 """Ends of lines that differ between servers let one message carry another past every check (CVE-2023-51764)."""
 
 
+SENDMAIL_STRICT = ("define(`confDONT_EXPAND_CNAMES', `True')dnl", "FEATURE(`nocanonify')dnl")
+"""Without these Sendmail writes the names to which the sender's DNS leads into From, after the milter has judged it."""
+
+
 def postfix_main_cf(address: SocketAddress) -> str:
     """The main.cf line for Postfix 3.0 or later, in the form that leaves other milters their own settings."""
     return f"smtpd_milters = {postfix_milter(address)}"
@@ -26,6 +30,11 @@ def sendmail_mc(address: SocketAddress) -> str:
     return f"INPUT_MAIL_FILTER(`dmarc-milter', `S={_sendmail_endpoint(address)}, F=T, T=S:4m;R:4m;E:5m')dnl"
 
 
+def sendmail_lines(address: SocketAddress) -> tuple[str, ...]:
+    """All that goes into sendmail.mc."""
+    return (*SENDMAIL_STRICT, sendmail_mc(address))
+
+
 def attach(address: SocketAddress) -> tuple[str, ...]:
     """Both, as `serve` prints them; () for a socket that was handed over, whose name we do not know."""
     if address.family == "fd":
@@ -33,8 +42,8 @@ def attach(address: SocketAddress) -> tuple[str, ...]:
     return (
         "attach Postfix by this line in main.cf (before other milters in the list), then `postfix reload`:",
         f"  {postfix_main_cf(address)}",
-        "or Sendmail by this line in sendmail.mc, then rebuild sendmail.cf and restart it:",
-        f"  {sendmail_mc(address)}",
+        "or Sendmail by these lines in sendmail.mc, before MAILER(), then rebuild sendmail.cf and restart it:",
+        *(f"  {line}" for line in sendmail_lines(address)),
     )
 
 

@@ -12,7 +12,6 @@ from dmarc_milter.edge.cli import FINE, NO, add_config
 from dmarc_milter.edge.config import Config, load
 from dmarc_milter.edge.config.reference import reference
 from dmarc_milter.edge.config.sample import sample, show
-from dmarc_milter.edge.sendmail_cf import SENDMAIL_CF
 
 if TYPE_CHECKING:
     from dmarc_milter.edge.cli.reality import Finding
@@ -32,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if name == "check":
             command.add_argument("--offline", action="store_true", help="only the file itself: no socket, DNS or store is touched")
             command.add_argument("--postfix", type=Path, metavar="MAIN.CF", help="look at this Postfix too (its master.cf lies beside it)")
-            command.add_argument("--sendmail", type=Path, metavar="SENDMAIL.CF", help=f"instead of {SENDMAIL_CF}, where that is there")
+            command.add_argument("--sendmail", type=Path, metavar="SENDMAIL.CF", help="instead of the configured one, where that is there")
             command.add_argument("--json", action="store_true", help="one JSON object")
 
 
@@ -81,6 +80,8 @@ def _findings(config: Config, arguments: argparse.Namespace) -> Iterator[Finding
             yield from answering
             if answering[-1].level == "ok":
                 yield from report_sender(config, resolver, suffixes)
-        yield from reality.sendmail(config, arguments.sendmail or SENDMAIL_CF)
     if arguments.postfix:
         yield from reality.postfix(config, arguments.postfix)
+    if arguments.sendmail or not arguments.offline:
+        path = arguments.sendmail or Path(config.authentication.sendmail_cf)
+        yield from (*reality.sendmail(config, path), *reality.rewriting(path, given=arguments.sendmail is not None))

@@ -18,6 +18,7 @@ from dmarc_milter import domain as domains
 from dmarc_milter.dmarc.discovery import PublicSuffixes
 from dmarc_milter.domain import Domain
 from dmarc_milter.edge import sendmail_cf as cf
+from dmarc_milter.edge import sendmail_review, sendmail_rewriting
 from dmarc_milter.edge.cli.ledger import database_of
 from dmarc_milter.edge.cli.web import token
 from dmarc_milter.edge.config import Config, ConfigError
@@ -253,6 +254,21 @@ def postfix(config: Config, main_cf: Path) -> Iterator[Finding]:
         yield Finding(remark.level, "postfix", remark.text)
     if not any(remark.level == "error" for remark in remarks):
         yield Finding("ok", "postfix", f"{main_cf}: mail reaches this milter")
+
+
+def rewriting(path: Path, *, given: bool) -> Iterator[Finding]:
+    """Whether a Sendmail changes From after us: the one given, or the configured one where it is there."""
+    found = sendmail_rewriting.read(path)
+    if found is None:
+        if given:
+            yield Finding("error", "rewriting", f"{path}: cannot be read")
+        return
+    attached = given or found.has_filter(sendmail_review.NAME)
+    remarks = list(sendmail_rewriting.remarks(found, str(path)))
+    for level, text in remarks:
+        yield Finding(level if attached or level != "error" else "warning", "rewriting", text)
+    if not any(level == "error" for level, _ in remarks):
+        yield Finding("ok", "rewriting", f"{path}: From reaches readers as it was judged")
 
 
 def resolver_of(config: Config) -> DnsResolver:

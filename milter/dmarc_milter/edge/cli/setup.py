@@ -11,7 +11,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from dmarc_milter.edge import attachment, postfix, sendmail_cf, sendmail_review, setup_lines
+from dmarc_milter.edge import attachment, postfix, sendmail_cf, sendmail_review, sendmail_rewriting, setup_lines
 from dmarc_milter.edge.cli import FINE, NO, add_config
 from dmarc_milter.edge.config import Config, load
 from dmarc_milter.edge.config.values import SocketAddress, socket_address
@@ -103,18 +103,21 @@ def _below_queue(files: postfix.Postfix, socket: SocketAddress) -> SocketAddress
 def _sendmail(arguments: argparse.Namespace, config: Config, socket: SocketAddress) -> int:
     for remark in sendmail_cf.remarks(sendmail_cf.read(arguments.sendmail_mc.with_suffix(".cf")), config.authentication.trusted_daemons):
         print(f"warning: {remark}")
-    path, line = arguments.sendmail_mc, setup_lines.sendmail_mc(socket)
+    path, lines = arguments.sendmail_mc, setup_lines.sendmail_lines(socket)
     if not arguments.apply:
-        _print_lines("sendmail.mc, before other filters", (line,), REBUILD + "; --apply writes it")
+        _print_lines("sendmail.mc, before other filters and MAILER()", lines, REBUILD + "; --apply writes them")
+        _print_rewriting(path)
         return FINE
     before = _read(path)
     if not attachment.is_attached(before, "dnl") and sendmail_review.has_filter(before):
         print(f"{path}: has a filter named dmarc-milter already, written by somebody else; left as it is")
         _print_warnings(before, socket)
+        _print_rewriting(path)
         return FINE
-    after = attachment.attach_sendmail(before, line)
+    after = attachment.attach_sendmail(before, lines)
     _apply(path, before, after, REBUILD)
     _print_warnings(after, socket)
+    _print_rewriting(path)
     if "InputMailFilters=" in before or "confINPUT_MAIL_FILTERS" in before:
         print("warning: InputMailFilters= or confINPUT_MAIL_FILTERS there lists the filters: add dmarc-milter as the first of them")
     return FINE
@@ -123,6 +126,16 @@ def _sendmail(arguments: argparse.Namespace, config: Config, socket: SocketAddre
 def _print_warnings(text: str, socket: SocketAddress) -> None:
     for warning in sendmail_review.warnings(text, socket):
         print(f"warning: {warning}")
+    for warning in sendmail_review.looks_names_up(text):
+        print(f"WARNING: {warning}")
+
+
+def _print_rewriting(sendmail_mc: Path) -> None:
+    """What the sendmail.cf in force, beside the .mc, does to From."""
+    path = sendmail_mc.with_name("sendmail.cf")
+    found = sendmail_rewriting.read(path)
+    for level, text in sendmail_rewriting.remarks(found, str(path)) if found is not None else ():
+        print(f"{'WARNING' if level == 'error' else level}: {text}")
 
 
 def _remove(arguments: argparse.Namespace) -> int:

@@ -75,6 +75,14 @@ class Authentication(Section, frozen=True):
     trusted_arc_sealers: Annotated[list[str], _doc("domains whose ARC seal may override reject and quarantine")] = msgspec.field(
         default_factory=list
     )
+    sendmail_expands_aliases: Annotated[
+        Literal["auto", "yes", "no"],
+        _doc(
+            "whether Sendmail writes the target of a DNS alias into From after us; then mail from an alias of another organization's "
+            "name gets no pass and is quarantined; auto: as sendmail_cf says, where the MTA says that it is Sendmail"
+        ),
+    ] = "auto"
+    sendmail_cf: Annotated[str, _doc("Sendmail's configuration, looked at by auto and by config check")] = "/etc/mail/sendmail.cf"
     arc: Annotated[bool, _doc("validate ARC chains (RFC 8617)")] = True
     iprev: Annotated[bool, _doc("check that the client's reverse name resolves back (RFC 8601 3)")] = False
     require_signed: Annotated[list[str], _doc("header fields that a DKIM signature must cover to count, e.g. subject; From always")] = (
