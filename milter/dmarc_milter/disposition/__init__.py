@@ -36,7 +36,7 @@ def decide(dmarc: DmarcResult, context: Context, policy: LocalPolicy, *, sample:
     published = dmarc.outcome.policy if dmarc.outcome and dmarc.status is not DmarcStatus.NONE else Policy.NONE
     draft = _written(_by_dmarc(dmarc, policy, sample), dmarc, policy)
     verdict, firm = draft.verdict, draft.firm
-    if context.arc_override and not (dmarc.written or dmarc.written_unknown):
+    if context.arc_override and not dmarc.is_rewritten:
         verdict = _by_arc(verdict, context.arc_override, dmarc.status)
     ruled = by_rules(verdict, dmarc, context, policy, today)
     firm = firm and ruled.disposition is verdict.disposition
@@ -49,7 +49,7 @@ def decide(dmarc: DmarcResult, context: Context, policy: LocalPolicy, *, sample:
         verdict = _change(verdict, Disposition.REJECT, "quarantine_action=reject")
     if verdict.disposition is Disposition.REJECT and not context.source_known:
         verdict = _change(verdict, Disposition.QUARANTINE, "source behind a trusted relay not readable")
-    if verdict.disposition == published.value and not draft.firm:
+    if verdict.disposition == published.value and not dmarc.is_rewritten:
         verdict = replace(verdict, reasons=())
     return verdict if policy.enforce else _monitored(verdict)
 
@@ -126,7 +126,7 @@ def _written(draft: _Draft, dmarc: DmarcResult, policy: LocalPolicy) -> _Draft:
         return draft
     passed = dmarc.outcome is not None and dmarc.outcome.status is DmarcStatus.PASS
     asks = any(each.policy is not Policy.NONE or each.status is DmarcStatus.TEMPERROR for each in dmarc.written)
-    if not ((passed and (dmarc.written or dmarc.written_unknown)) or asks):
+    if not ((passed and dmarc.is_rewritten) or asks):
         return draft
     if policy.malformed_from == "accept" and not dmarc.outcome:
         return draft

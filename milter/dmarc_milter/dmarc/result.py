@@ -107,3 +107,8 @@ class DmarcResult:
     """Names of other organizations, without a pass, that the MTA writes into From in the place of the author's (dmarc/written.py)."""
     written_unknown: bool = False
     """What it writes there could not be found out."""
+
+    @property
+    def is_rewritten(self) -> bool:
+        """Whether the MTA writes, or may write, an author into From who is not authenticated."""
+        return bool(self.written) or self.written_unknown

@@ -136,7 +136,7 @@ def judged(
         and outcome.organizational_domain not in ours
     )
     dmarc = replace(dmarc, written=written, written_unknown=found.unknown)
-    if dmarc.status is not DmarcStatus.PASS or not (written or found.unknown):
+    if dmarc.status is not DmarcStatus.PASS or not dmarc.is_rewritten:
         return dmarc
     if written:
         return replace(dmarc, status=DmarcStatus.FAIL, reason=f"the MTA writes another author: {_shown(written)}")
