@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from dmarc_milter import mailbox_list, readings
+from dmarc_milter import lenient_lists, mailbox_list, readings
 from dmarc_milter.domain import Domain, Malformed, parse
 from dmarc_milter.mailbox_list import Tolerated
 
-MAX_CANDIDATES = 4
-"""Domains looked at under malformed_from = "strictest" (DESIGN.md, Decisions)."""
+MAX_CANDIDATES = 16
+"""Names looked at under malformed_from = "strictest"; of how many organizations is the evaluation's to say."""
 MAX_REMEMBERED = 400
 """Octets of a From value that is worth remembering."""
 UNREAD = b"\0"
@@ -25,7 +25,8 @@ MAX_PATH = 4096
 class Author:
     """What the From fields of a message say about its author (RFC 5322 3.6.2, RFC 9989 5.3.1, 11.5).
 
-    Well-formed: `domain` set, `malformed` empty: every reading of the one From field gives this domain.
+    Well-formed: `domain` set, `malformed` empty: every reading of the one From field gives this domain, though a display name or a
+    comment beside the address may hold others.
     Otherwise `domain` is None, `malformed` says why (fixed vocabulary), and `candidates` are the domains that any lenient
     reader could see, in order of appearance, at most MAX_CANDIDATES; `more` is true when there were, or may be, more than that.
     """
@@ -82,6 +83,8 @@ def _author(from_fields: Sequence[bytes]) -> Author:
         others = readings.domains(from_fields, 1, decoded=decoded)
         if others != ((found.domain,), False) or (decoded and readings.hides_an_at(value)):
             return _malformed("readable in several ways", from_fields)
+    if lenient_lists.in_doubt(value, found.domain):
+        return _malformed("readable in several ways", from_fields)
     return Author(found.domain)
 
 

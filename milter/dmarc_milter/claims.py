@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from dmarc_milter import domain, readings
+from dmarc_milter import domain, encoded_words, readings
 from dmarc_milter.authres import MAX_FIELD, Unreadable, parse, skip, word
 from dmarc_milter.domain import Domain, Malformed
 
@@ -73,7 +73,7 @@ def claims(value: bytes, ids: Sequence[str]) -> bool:
     if not text.isascii():
         text = text.translate(OCTETS)
     ours = _spellings(tuple(ids))
-    return _claimed(text, ours) or ("=?" in text and _claimed(readings.decode_words(text[:MAX_FIELD]), ours))
+    return _claimed(text, ours) or ("=?" in text and _claimed(encoded_words.decode_words(text[:MAX_FIELD]), ours))
 
 
 def _claimed(text: str, ours: frozenset[str]) -> bool:

@@ -25,7 +25,8 @@ class Tolerated(IntEnum):
     ENCODED_WORD = 1
     """Specials inside an encoded-word: readers who do not decode it first."""
     NAME = 2
-    """An unquoted comma or @ in a display name, or a backslash that may be half a character: every reader."""
+    """A comma, colon, semicolon, @ or bracket that is not quoted in a display name, an address in parentheses after a name, or a
+    backslash that may be half a character: every reader."""
 
 
 class Reading(NamedTuple):
@@ -44,6 +45,17 @@ def parse(value: bytes) -> Reading | Malformed:
     """
     try:
         return _one_domain(value)
+    except _NotStrict as error:
+        name, parenthesis, address = value.rstrip(b" \t\r\n").rpartition(b"(<")
+        if not (parenthesis and address.endswith(b">)") and name.strip(b" \t\r\n,")) or NOT_IN_A_PLAIN_NAME.search(name):
+            return Malformed(error.reason)
+        return _in_parentheses(name + b"<" + address[:-1])
+
+
+def _in_parentheses(value: bytes) -> Reading | Malformed:
+    """The reading of a name and the address that stood in parentheses after it, which every reader looks for there."""
+    try:
+        return Reading(_one_domain(value).domain, Tolerated.NAME)
     except _NotStrict as error:
         return Malformed(error.reason)
 
@@ -82,6 +94,7 @@ TOKEN = re.compile(
     |(?P<LITERAL>\[[^\[\]\\]*+\])
     |(?P<ENCODED>=\?[!#-'*+\-0-9A-Z^-~]{1,60}+\?[BbQq]\?[!->@-~]*+\?=)
     |(?P<SPECIAL>[<>@,;:])
+    |(?P<BRACKET>[\[\]])
     |(?P<ATOM>[^ \t\r\n"\[\]<>@,;:()\\]++)""",
     re.VERBOSE,
 )
@@ -89,7 +102,10 @@ TOKEN = re.compile(
 HALF_A_CHARACTER = re.compile(rb'[\x81-\xfe]\\["()\\]')
 SPECIALS = re.compile(rb'[<>@,;:()\[\]"\\]')
 COMMENT_PIECE = re.compile(rb"[()]|\\[^\r\n]|[^()\\]++")
-KINDS = {kind.name: kind for kind in _Kind} | {"ENCODED": _Kind.ATOM}
+# A whole one, wherever it stands: `=?` alone is plain atext.
+ENCODED_WORD = re.compile(r"=\?[^?\s]+\?[BbQq]\?[^?]*+\?=")
+NOT_IN_A_PLAIN_NAME = re.compile(rb'[<>()@"\\]')
+KINDS = {kind.name: kind for kind in _Kind} | {"ENCODED": _Kind.ATOM, "BRACKET": _Kind.LITERAL}
 CFWS = (_Kind.SPACE, _Kind.COMMENT)
 AT, OPEN, CLOSE = _Token(_Kind.SPECIAL, b"@"), _Token(_Kind.SPECIAL, b"<"), _Token(_Kind.SPECIAL, b">")
 # A commercial at that compatibility mapping turns into "@": full width and small.
@@ -155,7 +171,8 @@ class _AddressList:
     """Where a From field's reading stands (RFC 5322 3.4, obs-mbox-list of 4.4; groups by RFC 6854).
 
     `phrase`: tokens since the last separator. `dangling`: a name stood before a comma and its address is still to come.
-    `closed`: an address or group just ended, so only CFWS may come before the next separator.
+    `closed`: an address or group just ended, so only CFWS may come before the next separator. `bare`: an address without angle
+    brackets stood since the last colon.
     """
 
     phrase: list[_Token] = field(default_factory=list)
@@ -164,6 +181,7 @@ class _AddressList:
     in_group: bool = False
     dangling: bool = False
     closed: bool = False
+    bare: bool = False
     tolerated: Tolerated = Tolerated.NOTHING
 
     def add(self, mailbox: list[_Token]) -> None:
@@ -179,8 +197,9 @@ class _AddressList:
             if self.dangling:
                 raise _NotStrict("name without an address")
             self.add(self.phrase)
+            self.bare = True
         elif words:
-            _check_phrase(words)
+            self.name(words)
             self.dangling = True
             self.tolerated = Tolerated.NAME
         self.phrase = []
@@ -196,26 +215,52 @@ class _AddressList:
             self.domains[_host(words.pop())] = None
             self.tolerated = Tolerated.NAME
             words.pop()
-        _check_phrase(words)
+        self.name(words)
         self.phrase = []
         self.dangling = False
 
+    def name(self, words: list[_Token]) -> None:
+        """A phrase (RFC 5322 3.2.5) with its obsolete dots; 8-bit is an atom's already. Brackets are often written in one."""
+        if any(word.kind is _Kind.SPECIAL for word in words):
+            raise _NotStrict("special character in a name")
+        if any(word.kind is _Kind.LITERAL for word in words):
+            self.tolerated = Tolerated.NAME
+
     def start_group(self) -> None:
+        """A colon: a group's, or where there cannot be one part of a name, which an angle bracket must follow."""
         words = [token for token in self.phrase if token.kind not in CFWS]
-        if self.in_group or self.dangling or not words or AT in words:
+        if AT in words or self.bare:
             raise _NotStrict("colon out of place")
-        _check_phrase(words)
+        self.name(words)
+        if self.in_group or self.dangling or not words:
+            self.tolerated = Tolerated.NAME
         self.phrase = []
         self.in_group = True
 
     def end_group(self) -> None:
+        """A semicolon: a group's end, or part of a name."""
         if not self.in_group:
-            raise _NotStrict("semicolon out of place")
+            words = [token for token in self.phrase if token.kind not in CFWS]
+            if self.closed or not words or AT in words:
+                raise _NotStrict("semicolon out of place")
+            self.end_element()
+            return
         self.end_element()
         if self.dangling:
             raise _NotStrict("name without an address")
-        self.in_group = False
+        self.in_group = self.bare = False
         self.closed = True
+
+    def end(self) -> None:
+        self.end_element()
+        if self.in_group:  # so it was a name with a colon
+            if self.bare:
+                raise _NotStrict("open group")
+            self.tolerated = Tolerated.NAME
+        if self.dangling:
+            raise _NotStrict("name without an address")
+        if len(self.domains) != 1:
+            raise _NotStrict("several domains" if self.domains else "no address")
 
 
 def _one_domain(value: bytes) -> Reading:
@@ -235,13 +280,7 @@ def _one_domain(value: bytes) -> Reading:
             reading.closed = True
         else:
             _one_more(reading, token)
-    reading.end_element()
-    if reading.in_group:
-        raise _NotStrict("open group")
-    if reading.dangling:
-        raise _NotStrict("name without an address")
-    if len(reading.domains) != 1:
-        raise _NotStrict("several domains" if reading.domains else "no address")
+    reading.end()
     return Reading(next(iter(reading.domains)), reading.tolerated)
 
 
@@ -267,12 +306,6 @@ def _inside_angle(tokens: Iterator[_Token]) -> list[_Token]:
             return inside
         inside.append(token)
     raise _NotStrict("unbalanced angle brackets")
-
-
-def _check_phrase(words: list[_Token]) -> None:
-    """RFC 5322 3.2.5, and its obsolete dots; 8-bit is an atom's already."""
-    if any(word.kind not in (_Kind.ATOM, _Kind.QUOTED) for word in words):
-        raise _NotStrict("special character in a name")
 
 
 def _addr_spec_domain(tokens: list[_Token]) -> Domain:
@@ -307,6 +340,8 @@ def _host(token: _Token) -> Domain:
     found = domain.parse(token.text)
     if isinstance(found, Malformed):
         raise _NotStrict(found.reason)
+    if found.labels[-1].isdigit():
+        raise _NotStrict("number for a top-level domain")  # RFC 3696 2
     return found
 
 
@@ -316,7 +351,7 @@ def _check_local_part(text: bytes) -> None:
         decoded = text.decode("utf-8")
     except UnicodeDecodeError:
         raise _NotStrict("local part not UTF-8") from None
-    if "=?" in decoded:
+    if ENCODED_WORD.search(decoded):
         raise _NotStrict("encoded word in an address")
     if any(at in decoded for at in OTHER_ATS):
         raise _NotStrict("two at signs")

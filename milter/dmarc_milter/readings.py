@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import binascii
+import html
 import re
-import unicodedata
-from collections.abc import Iterator, Sequence
+import urllib.parse
+from collections.abc import Iterable, Iterator, Sequence
 
-from dmarc_milter import domain
 from dmarc_milter.domain import Domain
+from dmarc_milter.encoded_words import decode_each, decode_open_words, decode_words
+from dmarc_milter.odd_names import Names, TooMany
 
-MAX_RUNS = 100
+MAX_READINGS = 100
 """Distinct texts after an @ that are looked at; a field with more of them has more domains than anyone answers for."""
-MAX_RUN = 512
+MAX_WORDS = 100
+"""Words after one @."""
 MAX_BROKEN = 16 * 1024
-"""Octets of a field that is no text up to which it is read in every way."""
+"""Octets of a field up to which it is read in every way."""
 
-# A name as a reader would cut it out: letters, digits, hyphen, underscore, dot and anything that is not ASCII.
-NAME = r"[A-Za-z0-9._\-\x80-\U0010ffff]"
-SKIP = r"(?:[ \t\r\n]|\([^()@]*+\))"
-# After the @: what some readers step over, and the name. Neither part crosses the next @, so all matches together are linear.
-AFTER_AT = re.compile(rf'@(?:{SKIP}|["<\[])*+({NAME}++)')
-# obs-domain: white space and comments around a dot (RFC 5322 4.4).
-DOT_NEXT = re.compile(rf"{SKIP}++(\.{NAME}*+)")
-AFTER_DOT = re.compile(rf"{SKIP}++({NAME}++)")
+AFTER_AT = re.compile(r"@([^@]*+)")
+# Where the address ends for whoever looks for its end: a bracket or separator at the end of a word, the next angle bracket, a comment.
+# In the middle of a name, or before a dot, they are odd characters. Every repetition is bounded or ends at what it starts with.
+BEFORE_A_WORD = r"(?:$|\s(?!\s*+\.))"
+END = re.compile(
+    rf"""[>][,;)\]>]{{0,8}}+{BEFORE_A_WORD} | [,;]{{1,8}}+{BEFORE_A_WORD}
+    | (?P<ANGLE>\s<(?!\.) | <(?=[^<@.][^<@]*+@)) | \s\((?=[^()]*+\))""",
+    re.VERBOSE,
+)
+SEPARATOR = re.compile(r'[,;:<>()\[\]"\s]')
 
 # Characters without a shape of their own (Unicode, Default_Ignorable_Code_Point): soft hyphen, zero width, direction, variation, tags.
 IGNORABLE = {0xAD, 0x34F, 0x61C, 0x115F, 0x1160, 0x17B4, 0x17B5, *range(0x180B, 0x1810), *range(0x200B, 0x2010), *range(0x202A, 0x202F)}
@@ -31,14 +35,14 @@ IGNORABLE |= {*range(0x2060, 0x2070), 0x3164, *range(0xFE00, 0xFE10), 0xFEFF, 0x
 # What some readers drop without a word: those, controls, and the backslash of a quoted-pair.
 DROPPED = {*range(0x20), 0x7F, 0x5C, *IGNORABLE} - {9, 10, 13}
 DROP = dict.fromkeys(DROPPED)
-# What compatibility mapping (UTS 46, NFKC) makes of at signs and full stops.
-MAPPED = {0xFF20: "@", 0xFE6B: "@", 0x3002: ".", 0xFF0E: ".", 0xFF61: ".", 0xFE52: "."}
+# What compatibility mapping (UTS 46, NFKC) makes of at signs, full stops and the other specials of an address.
+LOOK_ALIKE = dict(zip("＠﹫。．｡﹒＜﹤＞﹥，﹐；﹔：﹕＂（﹙）﹚＼﹨", '@@....<<>>,,;;::"(())\\\\', strict=True))
+MAPPED = str.maketrans(LOOK_ALIKE)
 
-# encoded-word = "=?" charset ["*" language] "?" encoding "?" encoded-text "?="     RFC 2047 2, RFC 2231 5
-ENCODED_WORD = re.compile(r"=\?([^?*\s]{1,40}+)(?:\*[^?\s]{0,40}+)?\?([BbQq])\?([^?]*+)\?=")
-BETWEEN_WORDS = re.compile(r"(?<=\?=)[ \t\r\n]++(?==\?)")
-# Charsets worth decoding, all of them linear in Python; any other is read as the superset of ASCII that it most likely is.
-CHARSETS = ("utf-8", "utf-7", "utf-16", "utf-16be", "utf-16le", "gb2312", "gbk", "gb18030", "big5", "shift_jis", "iso-2022-jp")
+# A character reference, with or without its semicolon as browsers read it, and an octet in a URL.
+REFERENCE = re.compile(r"&(?:#0*+[0-9]{1,7}|#[xX]0*+[0-9A-Fa-f]{1,6}|[A-Za-z]{2,31}[0-9]{0,2});?")
+LEADING_ZEROS = re.compile(r"(?<=#)([xX]?)0++(?=[0-9A-Fa-f])")
+PERCENT = re.compile(r"%[0-9A-Fa-f]{2}")
 COMMENT_PIECE = re.compile(r"[()]|\\.?|[^()\\]++", re.DOTALL)
 
 
@@ -47,44 +51,44 @@ def domains(values: Sequence[bytes], limit: int, *, decoded: bool = True) -> tup
 
     `decoded`: with those that show only once encoded words are decoded.
     """
+    return _domains((text for value in values for text in _texts(value, decoded)), limit)
+
+
+def domains_of_text(texts: Iterable[str], limit: int) -> tuple[tuple[Domain, ...], bool]:
+    """The same of addresses, or what some reader takes for one, that are text already."""
+    return _domains((tidied for text in texts for tidied in _tidied(text.translate(MAPPED), decoded=True)), limit)
+
+
+def _domains(texts: Iterable[str], limit: int) -> tuple[tuple[Domain, ...], bool]:
     found: dict[Domain, None] = {}
-    runs: set[str] = set()
-    for value in values:
-        for text in _texts(value, decoded):
-            for run in _runs(text):
-                if run in runs:
+    read: set[tuple[str, ...]] = set()
+    names = Names()
+    try:
+        for text in texts:
+            for reading, joined in _readings(text):
+                if reading in read:
                     continue
-                runs.add(run)
-                found.update(dict.fromkeys(_spelled(run)))
-                if len(found) > limit or len(runs) > MAX_RUNS:
-                    return tuple(found)[:limit], True
-    return tuple(found), False
+                read.add(reading)
+                found.update(dict.fromkeys(names.of(reading, joined=joined)))
+                if len(found) > limit or len(read) > MAX_READINGS:
+                    raise TooMany
+    except TooMany:
+        return _dotted_first(found)[:limit], True
+    return _dotted_first(found), False
+
+
+def _dotted_first(found: Iterable[Domain]) -> tuple[Domain, ...]:
+    """A single label says the least, so it is what is left out."""
+    return tuple(sorted(found, key=lambda name: "." not in name.name))
 
 
 def hides_an_at(value: bytes) -> bool:
     """Whether decoding the encoded words shows an @ that was not to be seen, before whatever name."""
     text = value.decode("latin-1")
-    return "=?" in text and decode_words(text).count("@") != text.count("@")
+    return "=?" in text and any(decode(text).count("@") != text.count("@") for decode in (decode_words, decode_open_words))
 
 
-def _texts(value: bytes, decoded: bool) -> Iterator[str]:
-    """The field as different readers see it: as it stands, encoded words decoded, oddities dropped, comments removed."""
-    for read in _decodings(value):
-        text = read.translate(MAPPED)
-        yield text
-        if decoded and "=?" in text:
-            yield decode_words(text).translate(MAPPED)
-            yield ENCODED_WORD.sub(_decoded, text).translate(MAPPED)
-        cleaned = text.translate(DROP)
-        if cleaned != text:
-            yield cleaned
-        if "(" in text:
-            yield without_comments(text)
-        if "(" in text and cleaned != text:
-            yield without_comments(cleaned)
-
-
-def _decodings(value: bytes) -> tuple[str, ...]:
+def decodings(value: bytes) -> tuple[str, ...]:
     """UTF-8, or as Latin-1, cut at the first octet that is no text, and read without such octets."""
     try:
         return (value.decode("utf-8"),)
@@ -95,54 +99,74 @@ def _decodings(value: bytes) -> tuple[str, ...]:
     return value.decode("latin-1"), value.decode("utf-8", "replace"), value.decode("utf-8", "ignore")
 
 
-def _runs(text: str) -> Iterator[str]:
-    """What stands after each @, also continued across white space and comments beside a dot."""
+def unreferenced(text: str) -> str:
+    """The text as a browser shows it that was not told to show it as it is."""
+    return REFERENCE.sub(lambda match: html.unescape(LEADING_ZEROS.sub(r"\1", match[0])), text) if "&" in text else text
+
+
+def _texts(value: bytes, decoded: bool) -> Iterator[str]:
+    """The field as different readers see it."""
+    for read in decodings(value):
+        yield from _tidied(read.translate(MAPPED), decoded)
+
+
+def _tidied(text: str, decoded: bool) -> Iterator[str]:
+    """As it stands, encoded words decoded, oddities dropped, comments removed; and a short one all that at once."""
+    yield text
+    if decoded and "=?" in text:
+        for decode in (decode_words, decode_each, decode_open_words):
+            yield decode(text).translate(MAPPED)
+    cleaned = text.translate(DROP)
+    if cleaned != text:
+        yield cleaned
+    for each in dict.fromkeys((text, cleaned)):
+        if "(" in each:
+            yield without_comments(each)
+    if len(text) <= MAX_BROKEN:
+        yield from _unescaped(text, decoded)
+
+
+def _unescaped(text: str, decoded: bool) -> Iterator[str]:
+    """For a reader of HTML, and one of URLs, before or after all else."""
+    shown = unreferenced(text)
+    if shown != text:
+        yield shown.translate(MAPPED)
+    if PERCENT.search(shown):
+        shown = urllib.parse.unquote(shown)
+        yield shown.translate(MAPPED)
+    if decoded and "=?" in shown:
+        shown = decode_open_words(decode_open_words(shown))
+        yield shown.translate(MAPPED)
+    if shown != text:
+        yield without_comments(shown.translate(MAPPED).translate(DROP))
+
+
+def _readings(text: str) -> Iterator[tuple[tuple[str, ...], bool]]:
+    """What stands after each @, as the parts that may be the name, and whether odd characters in them may be left out.
+
+    The parts are the words up to the end of the address, and all of these together, since readers skip white space.
+    """
     for match in AFTER_AT.finditer(text):
-        run, position = match[1], match.end()
-        if "." not in run and "[" in match[0] and text.startswith(":", position):
-            continue  # the tag of an address literal, as in [IPv6:...] (RFC 5321 4.1.3)
-        continued = run
-        while len(continued) <= MAX_RUN:
-            more = (AFTER_DOT if continued.endswith(".") else DOT_NEXT).match(text, position)
-            if more is None:
-                break
-            continued += more[1]
-            position = more.end()
-        if "." in run or continued == run:
-            yield run[:MAX_RUN]
-        if continued != run:
-            yield continued[:MAX_RUN]
+        after, before_at = match[1], match.end() < len(text)
+        end = END.search(after)
+        rest = after[: end.start()] if end else after
+        words = rest.split()
+        if end and end["ANGLE"]:
+            words = _beside_dots(words)  # what else stands there is a name for the next address
+        elif before_at and not end and len(words) > 1 and "." not in words[-1] and not rest[-1:].isspace():
+            words.pop()  # the next local part
+        if len(words) > MAX_WORDS:
+            raise TooMany
+        together = ["".join(words)] if len(words) > 1 else []
+        yield (*words, *together), bool(end) or not (before_at and SEPARATOR.search(rest))
 
 
-def _spelled(run: str) -> Iterator[Domain]:
-    """The domains that a run may stand for: itself, or else what mapping makes of it and what stands before the first oddity."""
-    spellings = [run]
-    if not run.isascii():
-        spellings.append(unicodedata.normalize("NFKC", run).translate(MAPPED))
-        spellings.append(run[: next(index for index, character in enumerate(run) if not character.isascii())])
-    for number, spelling in enumerate(spellings):
-        # Dots and hyphens too many are what a tidy reader takes away.
-        name = domain.parse(".".join(label for label in spelling.strip(".-").split(".") if label))
-        if isinstance(name, Domain):
-            yield name
-            if number == 0:
-                return
-
-
-def decode_words(text: str) -> str:
-    """The text with its encoded words (RFC 2047) decoded as leniently as anyone does, wherever they stand."""
-    return ENCODED_WORD.sub(_decoded, BETWEEN_WORDS.sub("", text))
-
-
-def _decoded(match: re.Match[str]) -> str:
-    """The text of one encoded word; of an undecodable one, nothing."""
-    charset, encoding, text = match[1].lower(), match[2], match[3]
-    octets = text.encode("utf-8")
-    try:
-        octets = binascii.a2b_qp(octets, header=True) if encoding in "qQ" else binascii.a2b_base64(octets.rstrip(b"=") + b"==")
-    except binascii.Error:
-        return ""
-    return octets.decode(charset if charset in CHARSETS else "latin-1", "replace")
+def _beside_dots(words: list[str]) -> list[str]:
+    """The first word, continued over white space beside a dot (obs-domain, RFC 5322 4.4)."""
+    for count in range(1, len(words)):
+        if not (words[count].startswith(".") or words[count - 1].endswith(".")):
+            return words[:count]
+    return words
 
 
 def without_comments(text: str) -> str:

@@ -1,0 +1,61 @@
+"""Encoded words (RFC 2047) decoded as leniently as anyone does, wherever they stand."""
+
+from __future__ import annotations
+
+import binascii
+import re
+from encodings.aliases import aliases
+
+# encoded-word = "=?" charset ["*" language] "?" encoding "?" encoded-text "?="     RFC 2047 2, RFC 2231 5
+ENCODED_WORD = re.compile(r"=\?([^?*\s]{1,40}+)(?:\*[^?\s]{0,40}+)?\?([BbQq])\?([^?]*+)\?=")
+BETWEEN_WORDS = re.compile(r"(?<=\?=)[ \t\r\n]++(?==\?)")
+START = re.compile(r"=\?([^?*\s]{1,40}+)(?:\*[^?\s]{0,40}+)?\?([BbQq])\?")
+SPACE = re.compile(r"\s")
+# Charsets in which ASCII octets may mean something else, all of them linear in Python; any other is read as the superset of ASCII
+# that it most likely is.
+CODECS = frozenset(("utf_8", "utf_7", "utf_16", "utf_16_be", "utf_16_le", "utf_32", "utf_32_be", "utf_32_le"))
+CODECS |= {"gb2312", "gbk", "gb18030", "hz", "big5", "big5hkscs", "cp950", "cp949", "euc_kr", "johab", "euc_jp", "shift_jis", "cp932"}
+CODECS |= {"iso2022_jp", "iso2022_jp_1", "iso2022_jp_2", "iso2022_jp_3", "iso2022_jp_ext", "iso2022_kr"}
+CODECS |= {"cp037", "cp273", "cp424", "cp500", "cp875", "cp1026", "cp1140"}
+
+
+def decode_words(text: str) -> str:
+    """The text with its encoded words decoded, adjacent ones joined (RFC 2047 6.2)."""
+    return decode_each(BETWEEN_WORDS.sub("", text))
+
+
+def decode_each(text: str) -> str:
+    """The text with its encoded words decoded, and the white space between them kept."""
+    return ENCODED_WORD.sub(lambda match: _decoded(*match.groups()), text)
+
+
+def decode_open_words(text: str) -> str:
+    """The same for a reader who bears question marks in an encoded word, and one that never ends: it ends at the next white space."""
+    text = BETWEEN_WORDS.sub("", text)
+    kept: list[str] = []
+    position, ended = 0, True
+    for match in START.finditer(text):
+        if match.start() < position:
+            continue  # inside the last one
+        end = text.find("?=", match.end()) if ended else -1
+        ended = end >= 0
+        if ended:
+            after = end + 2
+        else:
+            space = SPACE.search(text, match.end())
+            end = after = space.start() if space else len(text)
+        kept += [text[position : match.start()], _decoded(match[1], match[2], text[match.end() : end])]
+        position = after
+    return "".join([*kept, text[position:]])
+
+
+def _decoded(charset: str, encoding: str, text: str) -> str:
+    """The text of one encoded word; of an undecodable one, nothing."""
+    octets = text.encode("utf-8")
+    try:
+        octets = binascii.a2b_qp(octets, header=True) if encoding in "qQ" else binascii.a2b_base64(octets.rstrip(b"=") + b"==")
+    except binascii.Error:
+        return ""
+    name = charset.lower().replace("-", "_")
+    codec = aliases.get(name, name)
+    return octets.decode(codec if codec in CODECS else "latin-1", "replace")
