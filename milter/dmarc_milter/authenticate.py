@@ -15,7 +15,7 @@ from dmarc_milter.disposition import Context, LocalPolicy, decide
 from dmarc_milter.dkim import DkimOptions, DkimPlan, DkimResult
 from dmarc_milter.dmarc import written
 from dmarc_milter.dmarc.discovery import questions as policy_questions
-from dmarc_milter.dmarc.evaluate import DmarcOptions, PublicSuffixes, evaluate, published
+from dmarc_milter.dmarc.evaluate import DmarcOptions, PublicSuffixes, author_names, evaluate, published
 from dmarc_milter.dmarc.result import DmarcResult
 from dmarc_milter.dmarc.written import Canonify
 from dmarc_milter.evaluation import Evaluation, MessageFacts
@@ -85,7 +85,7 @@ class Request:
 
 def plan(headers: Headers, author: Author, options: Options) -> Plan:
     """What must be hashed and looked up for these header fields: the signatures chosen, the chain, the policy walk."""
-    authors = (author.domain,) if author.domain else author.candidates
+    authors, _ = author_names(author, options.suffixes)
     dkim = dkim_module.plan(headers, authors, options.dkim)
     arc = arc_module.plan(headers, options.arc)
     walks = tuple(question for domain in authors for question in policy_questions(domain, options.dmarc, options.suffixes))
@@ -100,7 +100,7 @@ def authenticate(request: Request, resolver: Resolver, options: Options, *, now:
     in the message can exhaust their share of the budget.
     """
     message = request.message
-    for domain in (message.author.domain,) if message.author.domain else message.author.candidates:
+    for domain in author_names(message.author, options.suffixes)[0]:
         published(domain, for_policy(resolver), options.dmarc, options.suffixes)  # before anything that the sender could make slow
     names = _written(request, resolver, options)
     seconds = options.seconds

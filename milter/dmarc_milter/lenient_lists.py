@@ -32,6 +32,8 @@ COMMENT_ESCAPED = r"\((?:[^)\\]|\\.)*+\)?"
 COMMENT_LINE = r"\((?:[^)\\\r\n]|\\.)*+[\r\n)]?"
 ANGLE = r"<[^>]*+>?"
 ANGLE_QUOTED = r'<(?:[^>"]|"(?:[^"\\]|\\.)*+"?)*+>?'
+TEXT = r"[^\"(<:,;]++"
+TEXT_ESCAPED = r"[^\"(<:,;\\]++|\\.?"
 GROUP_TO_THE_SEMICOLON = r":(?P<INSIDE>[^;]*+);?"
 
 
@@ -46,11 +48,11 @@ class Style(NamedTuple):
     falls_back: bool
 
 
-def _style(quoted: str, comment: str, angle: str, group: str = ":", *, falls_back: bool = True) -> Style:
+def _style(quoted: str, comment: str, angle: str, group: str = ":", *, text: str = TEXT, falls_back: bool = True) -> Style:
     return Style(
         re.compile(
             rf"(?P<QUOTED>{quoted})|(?P<COMMENT>{comment or '[(]'})|(?P<ANGLE>{angle})|(?P<GROUP>{group})|(?P<END>[,;])"
-            r"|(?P<TEXT>[^\"(<:,;\\]++|\\.?)",
+            rf"|(?P<TEXT>{text})",
             re.DOTALL,
         ),
         nested=not comment,
@@ -63,7 +65,7 @@ STYLES = (
     _style(QUOTED, "", ANGLE_QUOTED),
     # Brackets end at the first closing one, groups at the first semicolon: nodemailer, mailparser, postal-mime.
     _style(QUOTED, COMMENT_FLAT, ANGLE, GROUP_TO_THE_SEMICOLON),
-    _style(QUOTED, COMMENT_ESCAPED, ANGLE, GROUP_TO_THE_SEMICOLON),
+    _style(QUOTED, COMMENT_ESCAPED, ANGLE, GROUP_TO_THE_SEMICOLON, text=TEXT_ESCAPED),
     # A line's end ends them: Python's email.utils. Its fallback would be met by long names that are folded in the middle.
     _style(QUOTED_LINE, COMMENT_LINE, ANGLE_QUOTED, falls_back=False),
     # Without quoted-pairs: regular expressions.

@@ -212,7 +212,8 @@ class _AddressList:
             # readers who skip white space would see another domain.
             if words[-2:-1] != [AT]:
                 raise _NotStrict("@ in a name")
-            self.domains[_host(words.pop())] = None
+            host = words.pop()
+            self.domains[_host(host._replace(text=host.text.rstrip(b"'")))] = None  # 'a@b', as some clients quote
             self.tolerated = Tolerated.NAME
             words.pop()
         self.name(words)

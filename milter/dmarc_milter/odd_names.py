@@ -46,12 +46,14 @@ class Names:
         for text in texts:
             if len(text) > MAX_TEXT:
                 raise TooMany
-            for name in self._spelled(IPV6_LITERAL.sub("", text), joined):
+            for name in self._spelled(IPV6_LITERAL.sub("", text)):
                 (found if "." in name.name else single)[name] = None
+            left = self._joined(text) if joined and not _tidy(text) else ()
+            found.update((name, None) for name in left if "." in name.name and not any(name.is_at_or_below(each) for each in found))
             found.update(dict.fromkeys(_before_not_ascii(text)))
         return _lowest(list(found)) if found else list(single)
 
-    def _spelled(self, text: str, joined: bool) -> Iterator[Domain]:
+    def _spelled(self, text: str) -> Iterator[Domain]:
         whole = _tidy(text)
         if whole:
             yield whole
@@ -63,8 +65,6 @@ class Names:
                 yield whole
                 return
             yield from self._pieces(spelling)
-            if joined:
-                yield from self._joined(spelling)
 
     def _pieces(self, text: str) -> Iterator[Domain]:
         """Each longest run of labels that are valid, between odd characters."""
@@ -86,7 +86,7 @@ class Names:
 
     def _joined(self, text: str) -> Iterator[Domain]:
         """What is left without the odd characters, and without those that are not ASCII; hyphens at the end of a label go too."""
-        rest = ODD.sub("", A_COMMENT.sub("", text))
+        rest = ODD.sub("", A_COMMENT.sub("", unicodedata.normalize("NFKC", text)))
         labels = [label if label.lower().startswith("xn--") else label.strip("-") for label in rest.split(".")]
         self.labels -= len(labels)
         if self.labels < 0:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from dmarc_milter.domain import Domain
 from dmarc_milter.encoded_words import decode_each, decode_open_words, decode_words
-from dmarc_milter.odd_names import Names, TooMany
+from dmarc_milter.odd_names import A_COMMENT, Names, TooMany
 
 MAX_READINGS = 100
 """Distinct texts after an @ that are looked at; a field with more of them has more domains than anyone answers for."""
@@ -18,14 +18,11 @@ MAX_WORDS = 100
 MAX_BROKEN = 16 * 1024
 """Octets of a field up to which it is read in every way."""
 
-AFTER_AT = re.compile(r"@([^@]*+)")
-# Where the address ends for whoever looks for its end: a bracket or separator at the end of a word, the next angle bracket, a comment.
+# Where the address ends for whoever looks for its end: a bracket or separator at the end of a word, the next angle bracket.
 # In the middle of a name, or before a dot, they are odd characters. Every repetition is bounded or ends at what it starts with.
 BEFORE_A_WORD = r"(?:$|\s(?!\s*+\.))"
 END = re.compile(
-    rf"""[>][,;)\]>]{{0,8}}+{BEFORE_A_WORD} | [,;]{{1,8}}+{BEFORE_A_WORD}
-    | (?P<ANGLE>\s<(?!\.) | <(?=[^<@.][^<@]*+@)) | \s\((?=[^()]*+\))""",
-    re.VERBOSE,
+    rf"[>][,;)\]>]{{0,8}}+{BEFORE_A_WORD}|[,;]{{1,8}}+{BEFORE_A_WORD}|(?P<ANGLE>\s<(?!\.)|<(?=[^<@.][^<@]*+@))",
 )
 SEPARATOR = re.compile(r'[,;:<>()\[\]"\s]')
 
@@ -146,13 +143,19 @@ def _readings(text: str) -> Iterator[tuple[tuple[str, ...], bool]]:
 
     The parts are the words up to the end of the address, and all of these together, since readers skip white space.
     """
-    for match in AFTER_AT.finditer(text):
-        after, before_at = match[1], match.end() < len(text)
+    known: set[str] = set()
+    pieces = text.split("@")
+    for number, piece in enumerate(pieces[1:], 2):
+        before_at = number < len(pieces)
+        if not piece or (before_at and piece in known):
+            continue
+        known.add(piece)
+        after = A_COMMENT.sub("", piece)
         end = END.search(after)
         rest = after[: end.start()] if end else after
-        words = rest.split()
+        words = _beside_dots(rest.split())
         if end and end["ANGLE"]:
-            words = _beside_dots(words)  # what else stands there is a name for the next address
+            words = words[:1]  # what else stands there is a name for the next address
         elif before_at and not end and len(words) > 1 and "." not in words[-1] and not rest[-1:].isspace():
             words.pop()  # the next local part
         if len(words) > MAX_WORDS:
@@ -162,11 +165,14 @@ def _readings(text: str) -> Iterator[tuple[tuple[str, ...], bool]]:
 
 
 def _beside_dots(words: list[str]) -> list[str]:
-    """The first word, continued over white space beside a dot (obs-domain, RFC 5322 4.4)."""
-    for count in range(1, len(words)):
-        if not (words[count].startswith(".") or words[count - 1].endswith(".")):
-            return words[:count]
-    return words
+    """The words, those with a dot between them as one (obs-domain, RFC 5322 4.4)."""
+    joined: list[list[str]] = []
+    for word in words:
+        if joined and (word.startswith(".") or joined[-1][-1].endswith(".")):
+            joined[-1].append(word)
+        else:
+            joined.append([word])
+    return ["".join(each) for each in joined]
 
 
 def without_comments(text: str) -> str:

@@ -24,9 +24,9 @@ WELL_FORMED = [
     ("FRM-06", b"(<x@attack.example>) admin@legit.example (a@attack.example)", LEGIT),
     ("FRM-10", b'"a@attack.example" <admin@legit.example>', LEGIT),
     ("FRM-10", b'"admin@legit.example" <a@attack.example>', ATTACK),
-    ("FRM-12", b'"admin@attack.example"@legit.example', LEGIT),
     ("FRM-12", b'"a\\"b"@legit.example', LEGIT),
     ("FRM-12", b'"a>b"@legit.example', LEGIT),
+    ("FRM-12", b'"admin@legit.example"@legit.example', LEGIT),
     ("FRM-13", b'"\\"Medtronic, Inc.\\"" <user@legit.example>', LEGIT),
     ("FRM-15", b"Doe, John <john@legit.example>", LEGIT),
     ("FRM-15", b"Doe, John, Jr. <john@legit.example>", LEGIT),
@@ -84,6 +84,7 @@ MALFORMED = [
     ("FRM-09", b"a@attack.example@legit.example", [ATTACK, LEGIT]),
     ("FRM-09", b"a@legit.example@attack.example", [LEGIT, ATTACK]),
     ("FRM-11", b"admin@legit.example <a@attack.example>", [LEGIT, ATTACK]),
+    ("FRM-12", b'"admin@attack.example"@legit.example', [ATTACK, LEGIT]),
     ("FRM-14", b"user@legit.example>", [LEGIT]),
     ("FRM-14", b"<user@legit.example", [LEGIT]),
     ("FRM-14", b"<<user@legit.example>>", [LEGIT]),
@@ -93,13 +94,13 @@ MALFORMED = [
     ("FRM-17", b"<admin@.legit.example>", [LEGIT]),
     ("FRM-17", b"<admin@legit..example>", [LEGIT]),
     ("FRM-17", b"<admin@->", []),
-    ("FRM-17", b"<admin@" + b"a" * 64 + b".example>", []),
-    ("FRM-17", b"<admin@" + b"abcde." * 43 + b"example>", []),
-    ("FRM-17", b"<admin@" + b"a." * 127 + b"a>", []),
+    ("FRM-17", b"<admin@" + b"a" * 64 + b".example>", ["example"]),
+    ("FRM-17", b"<admin@" + b"abcde." * 43 + b"example>", ["abcde." * 41 + "example"]),
+    ("FRM-17", b"<admin@" + b"a." * 127 + b"a>", ["a." * 126 + "a"]),
     ("FRM-18", b"<admin@[192.0.2.1]>", []),
     ("FRM-18", b"<admin@[IPv6:2001:db8::1]>", []),
     ("FRM-18", b"<admin@192.0.2.1>", []),
-    ("FRM-19", b"<admin@legit.example attack.example>", [LEGIT]),
+    ("FRM-19", b"<admin@legit.example attack.example>", [LEGIT, ATTACK]),
     ("FRM-19", b"<admin @ legit . example>", [LEGIT]),
     ("FRM-19", b"<admin@legit\r\n .example>", [LEGIT]),
     ("FRM-21", "<admin@legit。example>".encode(), [LEGIT]),
@@ -131,7 +132,7 @@ MALFORMED = [
     ("FRM-28", b"a@attack.example; admin@legit.example", [ATTACK, LEGIT]),
     ("FRM-28", b"a@attack.example\tadmin@legit.example", [ATTACK, LEGIT]),
     ("FRM-28", b"a@attack.example\r\n admin@legit.example", [ATTACK, LEGIT]),
-    ("FRM-30", b"<admin@${run{/bin/true}}.legit.example>", []),
+    ("FRM-30", b"<admin@${run{/bin/true}}.legit.example>", [LEGIT]),
     ("FRM-30", b"<\\N{x}@legit.example>", [LEGIT]),
     ("FRM-31", b"<a@legit.example\\>", [LEGIT]),
     ("FRM-31", b"<a@legit.example\\.attack.example>", [LEGIT, "legit.example.attack.example"]),
@@ -154,7 +155,7 @@ MALFORMED = [
     ("HDR-03", b"John\rFrom: <admin@legit.example>, <a@attack.example>", [LEGIT, ATTACK]),
     ("HDR-03", b'"x\nFrom: admin@legit.example" <a@attack.example>', [LEGIT, ATTACK]),
     ("other ats", "<admin＠legit.example@attack.example>".encode(), [LEGIT, ATTACK]),
-    ("@ in a charset, found by fuzzing", b"=?utf-8@?Q?admin=40legit.example?= , John <john@legit.example>", [LEGIT]),
+    ("@ in a charset, found by fuzzing", b"=?utf-8@?Q?admin=40legit.example?= , John <john@legit.example>", [LEGIT, "40legit.example"]),
     ("glued by some readers", b"a@legit.example via B <b@legit.example>", [LEGIT]),
     ("@ that names nothing", b"Bob @ <b@legit.example>", [LEGIT]),
     ("@ that names another", b"Bob @ Acme <b@legit.example>", ["acme", LEGIT]),
@@ -217,11 +218,11 @@ def test_a_field_that_was_not_kept_may_name_anyone(fields: list[bytes]) -> None:
     assert author([UNREAD]) == Author(None, "From field beyond the limits", more=True)
 
 
-def test_four_candidates_and_more() -> None:
-    """FRM-32: the fifth domain is counted, not named."""
-    five = b", ".join(b"a@d%d.example" % number for number in range(5))
-    assert author([five]) == Author(None, "several domains", tuple(Domain(f"d{n}.example") for n in range(4)), more=True)
-    assert not author([five.rpartition(b",")[0]]).more
+def test_sixteen_candidates_and_more() -> None:
+    """FRM-32: the seventeenth name is counted, not named; of how many organizations they are the evaluation says."""
+    many = b", ".join(b"a@d%d.example" % number for number in range(MAX_CANDIDATES + 1))
+    assert author([many]) == Author(None, "several domains", tuple(Domain(f"d{n}.example") for n in range(MAX_CANDIDATES)), more=True)
+    assert not author([many.rpartition(b",")[0]]).more
 
 
 SPOILED = st.sampled_from(["", "", "", "(c)", "(a(b))", "\u200b", "\u034f", "\x00", "\x7f", "\\", "\udcff"])
@@ -262,7 +263,7 @@ HUGE = [
 
 @pytest.mark.parametrize("value", HUGE, ids=lambda value: repr(value[:12]))
 def test_a_huge_field_is_malformed_in_no_time(value: bytes) -> None:
-    """FRM-32: under 0.5 s, at most four domains to look up."""
+    """FRM-32: under 0.5 s, at most so many names to look up."""
     found = author([value])
     assert found.malformed
     assert len(found.candidates) <= MAX_CANDIDATES

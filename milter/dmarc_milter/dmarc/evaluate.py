@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
-from dmarc_milter.address import MAX_CANDIDATES, Author
+from dmarc_milter.address import Author
 from dmarc_milter.dkim.result import DkimResult, DkimStatus
 from dmarc_milter.dmarc.alignment import align, could_align
 from dmarc_milter.dmarc.discovery import Discovery, DmarcOptions, PolicySearch, PublicSuffixes
@@ -28,7 +28,10 @@ from dmarc_milter.lookup import (
 )
 from dmarc_milter.spf import SpfResult, SpfStatus
 
-__all__ = ["DmarcOptions", "PublicSuffixes", "evaluate", "published"]
+__all__ = ["DmarcOptions", "PublicSuffixes", "author_names", "evaluate", "published"]
+
+MAX_ORGANIZATIONS = 4
+"""Organizational domains that one From field may name; with more the strictest policy is not looked for (DESIGN.md, Decisions)."""
 
 
 class _Candidate(NamedTuple):
@@ -57,10 +60,52 @@ def evaluate(
     discovery = Discovery(resolver, options, suffixes)
     identifiers = tuple(_candidates(spf, dkim))
     if author.domain is None:
-        candidates = tuple(_outcome(domain, identifiers, discovery) for domain in author.candidates[:MAX_CANDIDATES])
-        return DmarcResult(DmarcStatus.PERMERROR, None, None, candidates, author.more, author.malformed or "malformed From")
+        outcomes, more = _outcomes(author, identifiers, discovery)
+        return DmarcResult(DmarcStatus.PERMERROR, None, None, outcomes, more, author.malformed or "malformed From")
     outcome = _outcome(author.domain, identifiers, discovery)
     return DmarcResult(outcome.status, author.domain, outcome, reason=outcome.reason)
+
+
+def author_names(author: Author, suffixes: PublicSuffixes | None) -> tuple[tuple[Domain, ...], bool]:
+    """The names whose policy is asked for, those of four organizations at most, and whether there are more.
+
+    Several names of one organization count once; which is whose says the public suffix list, before anything is asked.
+    """
+    if author.domain is not None:
+        return (author.domain,), False
+    if suffixes is None:
+        return author.candidates, author.more
+    names: dict[Domain, Domain] = {}
+    more = author.more
+    for name in author.candidates:
+        organization = suffixes.organizational_domain(name) or name
+        known = organization in names.values() or "." not in name.name
+        if known or len({each for each in names.values() if "." in each.name}) < MAX_ORGANIZATIONS:
+            names[name] = organization
+        else:
+            more = True
+    return tuple(names), more
+
+
+def _outcomes(author: Author, candidates: tuple[_Candidate, ...], discovery: Discovery) -> tuple[tuple[DomainOutcome, ...], bool]:
+    """DMARC for each domain that a malformed author may have, and whether there are too many; none where nobody's policy can apply."""
+    names, more = author_names(author, discovery.suffixes)
+    outcomes: list[DomainOutcome] = []
+    organizations: set[Domain] = set()
+    for name in names:
+        outcome = _outcome(name, candidates, discovery)
+        if discovery.suffixes is None and "." in name.name:  # so the walk says whose it is
+            organizations.add(outcome.organizational_domain or name)
+            if len(organizations) > MAX_ORGANIZATIONS:
+                more = True
+                break
+        outcomes.append(outcome)
+    return (tuple(outcomes) if any(map(_counts, outcomes)) else ()), more
+
+
+def _counts(outcome: DomainOutcome) -> bool:
+    """A single label without a policy counts like no domain at all: nobody takes it for a sender's."""
+    return "." in outcome.author_domain.name or outcome.status is not DmarcStatus.NONE or outcome.published is not None
 
 
 def _candidates(spf: SpfResult, dkim: Iterable[DkimResult]) -> Iterable[_Candidate]:

@@ -216,7 +216,7 @@ def from_evaluation(evaluation: Evaluation) -> Facts:
         reason=printable(dmarc.reason, 200),
         malformed_from=printable(evaluation.author.malformed, 200),
         outcome=_outcome(dmarc.outcome) if dmarc.outcome else None,
-        candidates=tuple(_outcome(each) for each in dmarc.candidates[:4]),
+        candidates=tuple(_outcome(each) for each in dmarc.candidates[:16]),
         disposition=verdict.disposition.value,
         policy=verdict.policy.value,
         would_be=verdict.would_have,
