@@ -8,10 +8,10 @@ from itertools import islice
 from typing import Literal, NamedTuple
 
 from dmarc_milter import authres, results
-from dmarc_milter.address import MAX_CANDIDATES
 from dmarc_milter.claims import forged
 from dmarc_milter.disposition import Deferral, Disposition, Verdict
 from dmarc_milter.dkim.result import DkimStatus
+from dmarc_milter.dmarc.evaluate import MAX_ORGANIZATIONS
 from dmarc_milter.dmarc.record import Policy
 from dmarc_milter.dmarc.result import DmarcResult, DmarcStatus, DomainOutcome
 from dmarc_milter.domain import Domain
@@ -212,7 +212,7 @@ def _asks(outcome: DomainOutcome) -> bool:
 
 def _flaw(dmarc: DmarcResult) -> str:
     """What is wrong with the From field, where that alone is the reason."""
-    return f"From names more than {MAX_CANDIDATES} domains" if dmarc.more_candidates else "malformed From"
+    return f"From names more than {MAX_ORGANIZATIONS} domains" if dmarc.more_candidates else "malformed From"
 
 
 def _decisive(dmarc: DmarcResult, status: DmarcStatus = DmarcStatus.FAIL) -> DomainOutcome | None:
@@ -256,7 +256,7 @@ def _refusal(dmarc: DmarcResult) -> str:
         return f"Refused by DMARC policy: the From header field has no usable author domain ({_plain(dmarc.reason)})"
     published = outcome.published
     if dmarc.outcome is None and (published is None or not _asks(outcome)):
-        names = f"names more than {MAX_CANDIDATES} domains" if dmarc.more_candidates else "is malformed"
+        names = f"names more than {MAX_ORGANIZATIONS} domains" if dmarc.more_candidates else "is malformed"
         return f"Refused by local policy for DMARC: the From header field {names} ({_plain(dmarc.reason)})"
     if dmarc.outcome is None and published is not None:
         of = f" of {_short(published.policy_domain)} (p={outcome.policy})"

@@ -137,8 +137,8 @@ def _written(request: Request, resolver: Resolver, options: Options) -> written.
     """What the MTA may write in the place of the author's domain, asked for before anything that the sender could make slow."""
     if request.canonify is None:
         return written.Names()
-    author = request.message.author
-    found = written.names((author.domain,) if author.domain else author.candidates, resolver, request.canonify)
+    authors, _ = author_names(request.message.author, options.suffixes)
+    found = written.names(authors, resolver, request.canonify)
     written.prepare(found, resolver, options.dmarc, options.suffixes)
     return found
 

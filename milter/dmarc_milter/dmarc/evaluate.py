@@ -88,7 +88,7 @@ def author_names(author: Author, suffixes: PublicSuffixes | None) -> tuple[tuple
 
 
 def _outcomes(author: Author, candidates: tuple[_Candidate, ...], discovery: Discovery) -> tuple[tuple[DomainOutcome, ...], bool]:
-    """DMARC for each domain that a malformed author may have, and whether there are too many; none where nobody's policy can apply."""
+    """DMARC for each domain that a malformed author may have, and whether there are too many."""
     names, more = author_names(author, discovery.suffixes)
     outcomes: list[DomainOutcome] = []
     organizations: set[Domain] = set()
@@ -100,12 +100,7 @@ def _outcomes(author: Author, candidates: tuple[_Candidate, ...], discovery: Dis
                 more = True
                 break
         outcomes.append(outcome)
-    return (tuple(outcomes) if any(map(_counts, outcomes)) else ()), more
-
-
-def _counts(outcome: DomainOutcome) -> bool:
-    """A single label without a policy counts like no domain at all: nobody takes it for a sender's."""
-    return "." in outcome.author_domain.name or outcome.status is not DmarcStatus.NONE or outcome.published is not None
+    return tuple(outcomes), more
 
 
 def _candidates(spf: SpfResult, dkim: Iterable[DkimResult]) -> Iterable[_Candidate]:
