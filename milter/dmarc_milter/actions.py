@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from dmarc_milter import authres, results
 from dmarc_milter.claims import forged
+from dmarc_milter.deferrals import DEFERRALS
 from dmarc_milter.disposition import Deferral, Disposition, Verdict
 from dmarc_milter.dkim.result import DkimStatus
 from dmarc_milter.dmarc.evaluate import MAX_ORGANIZATIONS
@@ -93,27 +94,12 @@ class Reply:
         _refuse_unless_plain(self.text)
 
 
-class _Excuse(NamedTuple):
-    """The enhanced code (RFC 3463 3.4, 3.5) and the end of the sentence that says why the message must wait."""
-
-    enhanced: str
-    because: str
-
-
-DEFERRALS = {
-    "dns": _Excuse("4.4.3", "the DNS of {name} did not answer"),
-    "overloaded": _Excuse("4.3.2", "this mail server is overloaded"),
-    "failure": _Excuse("4.3.0", "the mail filter failed on this message"),
-}
-"""Three reasons to wait, three codes: the same words in reply, README, log, `why` and stats."""
-
-
 def deferral_reply(deferral: Deferral, whose: str = "") -> Reply:
     """The 451 for this reason. `whose` is an author domain, fit to be shown."""
-    enhanced, because = DEFERRALS[deferral.reason]
+    excuse = DEFERRALS[deferral.reason]
     of = f" of {whose}" if whose else ""
-    text = f"DMARC{of} could not be evaluated: {because.format(name=_dns_name(deferral.name))}, please try again later"
-    return Reply(451, enhanced, text)
+    text = f"DMARC{of} could not be evaluated: {excuse.says(_dns_name(deferral.name))}, please try again later"
+    return Reply(451, excuse.enhanced, text)
 
 
 def _dns_name(name: str) -> str:

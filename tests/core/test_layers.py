@@ -17,6 +17,7 @@ RANK = {
     "lenient_lists": 0,
     "encoded_words": 0,
     "lookup": 0,
+    "deferrals": 0,
     "spf_record": 0,
     "message": 1,
     "authres": 1,

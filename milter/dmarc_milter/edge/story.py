@@ -17,6 +17,7 @@ MAX_STALE = 4
 def fields_of(evaluation: Evaluation, actions: Sequence[Action]) -> dict[str, Value]:
     """What is logged, most important first: the line is cut at its end."""
     envelope, dmarc, verdict = evaluation.envelope, evaluation.dmarc, evaluation.verdict
+    waits = verdict.deferral or verdict.would_wait
     outcome = dmarc.outcome
     published = outcome.published if outcome else None
     reply = next((each for each in actions if isinstance(each, Reply)), None)
@@ -35,6 +36,8 @@ def fields_of(evaluation: Evaluation, actions: Sequence[Action]) -> dict[str, Va
         "arc": evaluation.arc.status if evaluation.arc else "",
         "reasons": ",".join(each.type for each in verdict.reasons),
         "reply": reply.code if reply else 250,
+        "deferral": waits.reason if waits else "",
+        "failing_name": waits.name if waits else "",
         "would_be": verdict.would_have,
         "stale": ",".join(f"{each.name}({int(each.seconds)}s)" for each in evaluation.stale[:MAX_STALE]),
         "attempt": evaluation.id,

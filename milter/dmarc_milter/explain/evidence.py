@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, NamedTuple
 
+from dmarc_milter.explain.toml import quoted
 from dmarc_milter.report.facts import Facts
 
 Method = Literal["dkim", "arc", "spf", "ptr"]
@@ -155,12 +156,7 @@ def _rule(kind: Kind, identity: Identity, list_id: str, authors: Sequence[str]) 
     """The narrowest rule that delivers this mail. A shared signer signs for strangers too, so From domains are named where they are few."""
     reason = "mailing_list" if kind is Kind.MAILING_LIST else "trusted_forwarder"
     comment = f"list {list_id}" if kind is Kind.MAILING_LIST else f"{kind} {identity.domain}"
-    lines = ["[[policy.rules]]", 'action = "accept"', f"{identity.method} = [{_quoted(identity.domain)}]"]
+    lines = ["[[policy.rules]]", 'action = "accept"', f"{identity.method} = [{quoted(identity.domain)}]"]
     if kind is not Kind.MAILING_LIST and len(authors) <= MAX_AUTHORS:
-        lines.append(f"author_domains = [{', '.join(map(_quoted, authors))}]")
-    return "\n".join((*lines, f"reason = {_quoted(reason)}", f"comment = {_quoted(comment[:200])}"))
-
-
-def _quoted(text: str) -> str:
-    """A TOML string; what is quoted is printable ASCII already."""
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        lines.append(f"author_domains = [{', '.join(map(quoted, authors))}]")
+    return "\n".join((*lines, f"reason = {quoted(reason)}", f"comment = {quoted(comment[:200])}"))

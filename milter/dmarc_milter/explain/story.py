@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Literal
 
+from dmarc_milter.deferrals import told
 from dmarc_milter.explain.evidence import identities
+from dmarc_milter.explain.waiting import CAUTION, rule
 from dmarc_milter.report.facts import DkimFact, Facts, Outcome, Published
 
 PAD = "  "
@@ -117,6 +119,8 @@ def _done(facts: Facts) -> str:
 
 def _verdict(facts: Facts) -> Iterator[str]:
     yield f"Decision: {_done(facts)}" + (f", because {facts.decided_by}" if facts.decided_by else "")
+    if facts.deferral:
+        yield f"{PAD}{told(facts.deferral, facts.failing_name)}"
     for reason in facts.reasons:
         yield f"{PAD}the published policy was overridden: {reason.type}" + (f" ({reason.comment})" if reason.comment else "")
     if facts.would_be == "tempfail":
@@ -131,12 +135,21 @@ def _advice(facts: Facts) -> Iterator[str]:
         return
     yield "What would change it:"
     if not facts.counted or facts.status == "temperror":
-        yield f"{PAD}the DNS answering: the sender's server will try again"
+        yield PAD + _ends_waiting(facts)
     elif facts.malformed_from:
         yield f"{PAD}one From field with one address in standard form"
     else:
         yield from (PAD + each for each in (*_by_spf(facts), *_by_dkim(facts)))
     yield PAD + _by_rule(facts)
+
+
+def _ends_waiting(facts: Facts) -> str:
+    """What a message that was not judged waits for."""
+    if facts.deferral in ("overloaded", "failure"):
+        return "nothing that the sender does: his server will try again" + (
+            "; the log of this host says what went wrong" if facts.deferral == "failure" else ""
+        )
+    return f"the DNS{f' of {facts.failing_name}' if facts.failing_name else ''} answering: the sender's server will try again"
 
 
 def _by_spf(facts: Facts) -> Iterator[str]:
@@ -184,5 +197,7 @@ def _by_rule(facts: Facts) -> str:
     """The administrator's own way, resting on what this message proved where it proved something."""
     proven = next((each for each in identities(facts) if each.method in ("dkim", "arc")), None)
     if proven is None or not facts.counted or facts.malformed_from:
+        if not facts.counted and (wanted := rule(facts.author_domain, facts.deferral, facts.failing_name, facts.at)):
+            return f"or this rule of yours, for a week. {CAUTION}\n" + "\n".join(f"{PAD}{PAD}{line}" for line in wanted.split("\n"))
         return "a [[policy.rules]] entry that matches this sender by network, DKIM, SPF, client name or ARC sealer"
     return f'if you know {proven.domain}: a [[policy.rules]] entry with action = "accept" and {proven.method} = ["{proven.domain}"]'

@@ -155,6 +155,10 @@ class Facts(Fact, frozen=True, omit_defaults=True, kw_only=True):
     """After t, pct and reject_action (policy.dmarc)."""
     would_be: str = ""
     """Monitor mode: what enforcement would have done; otherwise ""."""
+    deferral: str = ""
+    """Why it was answered 451, or would have been: dns, overloaded or failure (deferrals.DEFERRALS); "" otherwise."""
+    failing_name: str = ""
+    """The DNS name that it waits for, or ""."""
     reasons: tuple[Reason, ...] = ()
     decided_by: str = ""
     tags: tuple[str, ...] = ()
@@ -201,6 +205,7 @@ def _escaped(character: str) -> str:
 def from_evaluation(evaluation: Evaluation) -> Facts:
     """Everything worth keeping of an evaluation. Linear in its size, which is bounded."""
     envelope, verdict, message, dmarc = evaluation.envelope, evaluation.verdict, evaluation.facts, evaluation.dmarc
+    waits = verdict.deferral or verdict.would_wait
     return Facts(
         id=evaluation.id,
         at=evaluation.at.timestamp(),
@@ -220,6 +225,8 @@ def from_evaluation(evaluation: Evaluation) -> Facts:
         disposition=verdict.disposition.value,
         policy=verdict.policy.value,
         would_be=verdict.would_have,
+        deferral=waits.reason if waits else "",
+        failing_name=printable(waits.name, 253) if waits else "",
         reasons=tuple(Reason(each.type.value, printable(each.comment, 200)) for each in verdict.reasons[:10]),
         decided_by=printable(verdict.decided_by, 300),
         tags=tuple(printable(each, 40) for each in verdict.tags[:20]),

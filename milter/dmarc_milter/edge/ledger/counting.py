@@ -105,11 +105,12 @@ def _unknown(transaction: Transaction, rows: Sequence[SpoolRow], now: int) -> tu
 def _log(transaction: Transaction, facts: Sequence[Facts], host: str) -> None:
     transaction.many(
         "INSERT INTO decision (id, at, host, queue_id, message_id, author_domain, policy_domain, source_ip, status, disposition, would_be,"
-        " facts) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+        " deferral, failing_name, facts) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
         [
             (
                 each.id, int(each.at), host, each.queue_id, each.message_id, each.author_domain, each.policy_domain, each.source_ip,
-                each.status, each.disposition if each.counted else "tempfail", each.would_be, encode(each),
+                each.status, each.disposition if each.counted else "tempfail", each.would_be, each.deferral,
+                each.failing_name, encode(each),
             )
             for each in facts
         ],

@@ -51,7 +51,7 @@ class Filter:
                 conditions.append(f"{column} = ?")
                 values.append(printable(value, MAX_KEY))
         if self.affected:
-            conditions.append("(disposition IN ('reject', 'quarantine', 'tempfail') OR would_be IN ('reject', 'quarantine'))")
+            conditions.append("(disposition IN ('reject', 'quarantine', 'tempfail') OR would_be IN ('reject', 'quarantine', 'tempfail'))")
         return " AND ".join(conditions), values
 
 
@@ -73,6 +73,24 @@ class Impact(NamedTuple):
     disposition: str
     would_be: str
     messages: int
+    last_at: int
+
+
+class Waiting(NamedTuple):
+    """Mail of one author domain that waits, or would, for one reason. `first_at` and `last_at` in seconds since 1970."""
+
+    author_domain: str
+    reason: str
+    """dns, overloaded or failure."""
+    failing_name: str
+    """The DNS name that did not answer, or ""."""
+    attempts: int
+    """Deliveries tried: a message that waits is tried again and again."""
+    deferred: int
+    """Of these, answered 451; the others would have been, in monitor mode or from a relay of ours."""
+    messages: int
+    """Different Message-IDs."""
+    first_at: int
     last_at: int
 
 
@@ -117,6 +135,17 @@ class Decisions:
             f" WHERE {where} GROUP BY author_domain, source_ip, status, disposition, would_be ORDER BY messages DESC, author_domain LIMIT ?"
         )
         return [Impact._make((*row[:5], int(row[5]), int(row[6]))) for row in fetch(self._database, sql, (*values, limit))]
+
+    def waiting(self, since: int = 0, *, author_domain: str = "", limit: int = 1000) -> list[Waiting]:
+        """What was deferred, or would have been, by author domain, reason and failing name; most attempts first."""
+        where, values = Filter(since=since, author_domain=author_domain).where()
+        sql = (
+            "SELECT author_domain, deferral, failing_name, count(*) AS attempts,"  # noqa: S608 - fixed words
+            " sum(CASE WHEN disposition = 'tempfail' THEN 1 ELSE 0 END), count(DISTINCT message_id), min(at), max(at) FROM decision"
+            f" WHERE deferral IN ('dns', 'overloaded', 'failure') AND {where}"
+            " GROUP BY author_domain, deferral, failing_name ORDER BY attempts DESC, author_domain, failing_name LIMIT ?"
+        )
+        return [Waiting._make((*row[:3], *map(int, row[3:]))) for row in fetch(self._database, sql, (*values, limit))]
 
     def totals(self, since: int = 0, until: int | None = None) -> list[Total]:
         """Messages by day and outcome, oldest day first. They outlive the log; `since` is rounded down to its day."""

@@ -73,7 +73,21 @@ BOUNCES = (
     # What a delivery's envelope sender has that no other address of its report knows.
     "ALTER TABLE delivery ADD COLUMN tag TEXT NOT NULL DEFAULT ''",
 )
-STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (("counting", COUNTING), ("reports", REPORTS), ("impact", IMPACT), ("bounces", BOUNCES))
+DEFERRALS = (
+    # Why a message waits and for which DNS name, and what monitor mode would have let wait; "" in rows of older versions.
+    "ALTER TABLE decision ADD COLUMN deferral TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE decision ADD COLUMN failing_name TEXT NOT NULL DEFAULT ''",
+    "CREATE INDEX decision_deferral ON decision (deferral, at) WHERE deferral IN ('dns', 'overloaded', 'failure')",
+    "DROP INDEX decision_would_be",
+    "CREATE INDEX decision_would_be ON decision (would_be, at) WHERE would_be IN ('reject', 'quarantine', 'tempfail')",
+)
+STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("counting", COUNTING),
+    ("reports", REPORTS),
+    ("impact", IMPACT),
+    ("bounces", BOUNCES),
+    ("deferrals", DEFERRALS),
+)
 """(name, statements). Steps are only ever added; what a released version has applied is never changed."""
 
 
