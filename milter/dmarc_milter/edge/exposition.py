@@ -14,6 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from dmarc_milter import __version__
+from dmarc_milter.deferrals import DEFERRALS
 from dmarc_milter.disposition import Disposition
 from dmarc_milter.dkim import DkimStatus
 from dmarc_milter.dmarc.result import DmarcStatus
@@ -53,6 +54,7 @@ LABELLED = {
     "dmarc_results": ("result", "messages by dmarc= word", {f"dmarc_{each}": each.value for each in DmarcStatus}),
     "spf_results": ("result", "messages by spf= word", {f"spf_{each}": each.value for each in SpfStatus}),
     "dkim_results": ("result", "signatures by dkim= word; none: unsigned messages", {f"dkim_{each}": each.value for each in DkimStatus}),
+    "deferrals": ("reason", "messages answered 451", {f"deferred_{each}": each for each in DEFERRALS}),
     "worker_restarts": ("reason", "workers replaced outside a reload", {"workers_died": "died", "workers_killed": "hung"}),
     "reloads": ("result", "SIGHUPs taken", {"reloads": "applied", "reloads_failed": "refused"}),
 }

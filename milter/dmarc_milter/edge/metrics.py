@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 
+from dmarc_milter.deferrals import DEFERRALS
 from dmarc_milter.disposition import Disposition
 from dmarc_milter.dkim import DkimStatus
 from dmarc_milter.dmarc.result import DmarcStatus
@@ -26,6 +27,7 @@ NAMES: tuple[str, ...] = (
     "messages",
     "messages_exempt",
     "messages_tempfailed",
+    *(f"deferred_{reason}" for reason in DEFERRALS),
     "messages_unrecorded",
     "messages_poisoned",
     "messages_over_limit",
@@ -97,6 +99,8 @@ class Meter:
         names.append("messages_tempfailed" if verdict.tempfail else f"disposition_{verdict.disposition}")
         if verdict.deferral and verdict.deferral.reason == "overloaded":
             names.append("messages_overloaded")
+        if verdict.deferral:
+            names.append(f"deferred_{verdict.deferral.reason}")
         if not recorded:
             names.append("messages_unrecorded")
         if (outcome := evaluation.dmarc.outcome) is not None:

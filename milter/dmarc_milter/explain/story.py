@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Literal
 
-from dmarc_milter.deferrals import told
+from dmarc_milter.deferrals import DEFERRALS, told
 from dmarc_milter.explain.evidence import identities
 from dmarc_milter.explain.waiting import CAUTION, rule
 from dmarc_milter.report.facts import DkimFact, Facts, Outcome, Published
@@ -108,7 +108,8 @@ def _policy(outcome: Outcome, published: Published) -> str:
 
 def _done(facts: Facts) -> str:
     if not facts.counted:
-        return "deferred (451)"
+        excuse = DEFERRALS.get(facts.deferral)
+        return f"deferred ({excuse.code})" if excuse else "deferred (451)"
     return {
         "none": "delivered",
         "pass": "delivered",
@@ -140,7 +141,7 @@ def _advice(facts: Facts) -> Iterator[str]:
         yield f"{PAD}one From field with one address in standard form"
     else:
         yield from (PAD + each for each in (*_by_spf(facts), *_by_dkim(facts)))
-    yield PAD + _by_rule(facts)
+    yield from (PAD + each for each in _by_rule(facts))
 
 
 def _ends_waiting(facts: Facts) -> str:
@@ -193,11 +194,15 @@ def _would_align(facts: Facts, name: str, mode: Literal["adkim", "aspf"]) -> boo
     return bool(organization) and (name == organization or name.endswith("." + organization))
 
 
-def _by_rule(facts: Facts) -> str:
+def _by_rule(facts: Facts) -> Iterator[str]:
     """The administrator's own way, resting on what this message proved where it proved something."""
+    wanted = rule(facts.author_domain, facts.deferral, facts.failing_name, facts.at)
+    if wanted:
+        yield f"or, for a domain that you know, a rule. {CAUTION}"
+        yield from (PAD + line for line in wanted.split("\n"))
+        return
     proven = next((each for each in identities(facts) if each.method in ("dkim", "arc")), None)
     if proven is None or not facts.counted or facts.malformed_from:
-        if not facts.counted and (wanted := rule(facts.author_domain, facts.deferral, facts.failing_name, facts.at)):
-            return f"or this rule of yours, for a week. {CAUTION}\n" + "\n".join(f"{PAD}{PAD}{line}" for line in wanted.split("\n"))
-        return "a [[policy.rules]] entry that matches this sender by network, DKIM, SPF, client name or ARC sealer"
-    return f'if you know {proven.domain}: a [[policy.rules]] entry with action = "accept" and {proven.method} = ["{proven.domain}"]'
+        yield "a [[policy.rules]] entry that matches this sender by network, DKIM, SPF, client name or ARC sealer"
+    else:
+        yield f'if you know {proven.domain}: a [[policy.rules]] entry with action = "accept" and {proven.method} = ["{proven.domain}"]'

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from typing import NamedTuple
 
-from dmarc_milter.edge.cli import FINE, add_config
+from dmarc_milter.edge.cli import FINE, add_config, waiting
 from dmarc_milter.edge.cli.ledger import drained_store
 from dmarc_milter.edge.cli.moments import count, shown
 from dmarc_milter.edge.cli.terminal import console, print_json, table, unavailable
@@ -35,11 +35,12 @@ class Domain(NamedTuple):
     deferred: int
     would_refuse: int
     would_quarantine: int
+    would_defer: int
     sources: int
 
     @property
     def messages(self) -> int:
-        return self.refused + self.quarantined + self.deferred + self.would_refuse + self.would_quarantine
+        return self.refused + self.quarantined + self.deferred + self.would_refuse + self.would_quarantine + self.would_defer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,12 +54,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """0, or 75 when the store cannot be asked."""
     config = load(arguments.config)
-    since, author = int(time.time()) - arguments.days * DAY, arguments.domain or ""
+    now = int(time.time())
+    since, author = now - arguments.days * DAY, arguments.domain or ""
     try:
         with closing(drained_store(config)) as store:
             messages = store.decisions.count(Filter(since=since, author_domain=author))
             groups = store.decisions.impact(Filter(since=since, author_domain=author, affected=True), limit=GROUPS)
             found = sources(_samples(store.decisions, groups, since))
+            waits = store.decisions.waiting(since, author_domain=author)
     except StoreError as error:
         return unavailable(error)
     domains = by_domain(groups)
@@ -66,10 +69,11 @@ def run(arguments: argparse.Namespace) -> int:
         print_json(
             {"since": since, "days": arguments.days, "enforce": config.policy.enforce, "messages": messages}
             | {"domains": [each._asdict() | {"messages": each.messages} for each in domains]}
-            | {"sources": [_document(each) for each in found]}
+            | {"sources": [_document(each) for each in found], "deferrals": waiting.document(waits, now)}
         )
         return FINE
     _print(config, domains, found, f"{messages:,} messages evaluated since {shown(since)} UTC", arguments.limit)
+    waiting.print_waiting(waits, now, arguments.limit)
     return FINE
 
 
@@ -78,11 +82,11 @@ def by_domain(groups: Iterable[Impact]) -> list[Domain]:
     counts: dict[str, list[int]] = {}
     addresses: dict[str, set[str]] = {}
     for group in groups:
-        numbers = counts.setdefault(group.author_domain, [0] * 5)
+        numbers = counts.setdefault(group.author_domain, [0] * 6)
         if group.disposition in ("reject", "quarantine", "tempfail"):
             numbers[("reject", "quarantine", "tempfail").index(group.disposition)] += group.messages
         else:
-            numbers[3 + ("reject", "quarantine").index(group.would_be)] += group.messages
+            numbers[3 + ("reject", "quarantine", "tempfail").index(group.would_be)] += group.messages
         addresses.setdefault(group.author_domain, set()).add(group.source_ip)
     found = [Domain._make((name, *numbers, len(addresses[name]))) for name, numbers in counts.items()]
     return sorted(found, key=lambda each: (-each.messages, each.author_domain))
@@ -115,7 +119,7 @@ def _print(config: Config, domains: Sequence[Domain], found: Sequence[Source], h
         return
     print(_totals(domains))
     columns = {"From domain": "left"} | dict.fromkeys(("refused", "quarantined", "deferred"), "right")
-    columns |= dict.fromkeys(("would refuse", "would quarantine", "clients"), "right")
+    columns |= dict.fromkeys(("would refuse", "would quarantine", "would defer", "clients"), "right")
     screen = console()
     screen.print(table(columns, [(each.author_domain or "(unreadable)", *map(_number, each[1:])) for each in domains[:limit]]))
     _rest(len(domains), limit)
@@ -126,9 +130,9 @@ def _print(config: Config, domains: Sequence[Domain], found: Sequence[Source], h
 
 
 def _totals(domains: Sequence[Domain]) -> str:
-    fields = ("refused", "quarantined", "deferred", "would_refuse", "would_quarantine")
+    fields = ("refused", "quarantined", "deferred", "would_refuse", "would_quarantine", "would_defer")
     sums = [sum(getattr(each, field) for each in domains) for field in fields]
-    words = ("refused", "quarantined", "deferred", "would have been refused", "would have been quarantined")
+    words = ("refused", "quarantined", "deferred", *(f"would have been {word}" for word in ("refused", "quarantined", "deferred")))
     return ", ".join(f"{number:,} {word}" for number, word in zip(sums, words, strict=True) if number) + "."
 
 

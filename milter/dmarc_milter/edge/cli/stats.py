@@ -14,13 +14,13 @@ from jinja2 import Environment
 from dmarc_milter import __version__
 from dmarc_milter.disposition import Disposition
 from dmarc_milter.dmarc.result import DmarcStatus
-from dmarc_milter.edge.cli import FINE, add_config
+from dmarc_milter.edge.cli import FINE, add_config, waiting
 from dmarc_milter.edge.cli.ledger import drained_store
 from dmarc_milter.edge.cli.moments import count, shown
 from dmarc_milter.edge.cli.terminal import console, print_json, table, unavailable
 from dmarc_milter.edge.config import load
 from dmarc_milter.edge.ledger.database import StoreError
-from dmarc_milter.edge.ledger.decisions import Total
+from dmarc_milter.edge.ledger.decisions import Total, Waiting
 from dmarc_milter.edge.ledger.status import store_status
 from dmarc_milter.report.rows import DAY
 
@@ -32,6 +32,9 @@ DONE: dict[str, tuple[str, ...]] = {
     "deferred": ("tempfail",),
 }
 """Column -> the dispositions that it counts."""
+WOULD = {"reject": "refused", "quarantine": "quarantined", "tempfail": "deferred"}
+WAITING = 20
+"""Lines of the table of mail that waits; --json has them all."""
 PAGE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>dmarc-milter: totals</title>
 <style>
@@ -68,16 +71,23 @@ def run(arguments: argparse.Namespace) -> int:
         with closing(drained_store(config)) as store:
             totals = store.decisions.totals(since)
             reports = store_status(store.database).reports or {}
+            waits = store.decisions.waiting(since)
     except StoreError as error:
         return unavailable(error)
     if arguments.json:
         days = [{"day": day, **part._asdict()} for day, part in _by_day(totals).items()]
-        print_json({"since": since, "days": days, "sum": sums(totals), "reports": reports})
+        print_json({"since": since, "days": days, "sum": sums(totals), "reports": reports} | _waiting(waits, now))
     elif arguments.html:
-        print(page(totals, reports, since=since, now=now))
+        print(page(totals, reports, waits, since=since, now=now))
     else:
         _print(totals, reports, since)
+        waiting.print_waiting(waits, now, WAITING)
     return FINE
+
+
+def _waiting(found: Sequence[Waiting], now: float) -> dict[str, object]:
+    """Why mail was deferred, in all and one by one."""
+    return {"deferred": waiting.by_reason(found), "deferrals": waiting.document(found, now)}
 
 
 class Sums(NamedTuple):
@@ -118,7 +128,7 @@ def _rows(totals: Sequence[Total]) -> list[tuple[str, ...]]:
 HEAD = ("day (UTC)", "messages", *(f"dmarc={each}" for each in RESULTS), *DONE)
 
 
-def page(totals: Sequence[Total], reports: dict[str, int], *, since: int, now: int) -> str:
+def page(totals: Sequence[Total], reports: dict[str, int], waits: Sequence[Waiting] = (), *, since: int, now: int) -> str:
     """One HTML page without scripts or anything to fetch; every value is escaped."""
     template = Environment(autoescape=True).from_string(PAGE)
     tables = [{"title": "Messages", "head": HEAD, "rows": _rows(totals)}]
@@ -126,6 +136,8 @@ def page(totals: Sequence[Total], reports: dict[str, int], *, since: int, now: i
         tables.append(
             {"title": "Reports", "head": ("state", "reports"), "rows": [(state, f"{n:,}") for state, n in sorted(reports.items())]}
         )
+    if waits:
+        tables.append({"title": "Mail that waits", "head": waiting.HEAD, "rows": waiting.rows(waits)})
     messages = sum(each.messages for each in totals)
     return template.render(tables=tables, messages=f"{messages:,}", since=shown(since), now=shown(now), version=__version__)
 
@@ -137,8 +149,9 @@ def _print(totals: Sequence[Total], reports: dict[str, int], since: int) -> None
         screen = console()
         screen.print(table({"day (UTC)": "left"} | dict.fromkeys(HEAD[1:], "right"), _rows(totals)))
         would = sums(totals).would_be
-        if would.get("reject") or would.get("quarantine"):
-            refused, quarantined = would.get("reject", 0), would.get("quarantine", 0)
-            print(f"Delivered in monitor mode: {refused:,} that would have been refused, {quarantined:,} that would have been quarantined")
+        if any(would.get(each) for each in WOULD):
+            kinds = [each for each in WOULD if each != "tempfail" or would.get(each)]
+            counts = [f"{would.get(each, 0):,} that would have been {WOULD[each]}" for each in kinds]
+            print(f"Delivered in monitor mode: {', '.join(counts)}")
     if reports:
         print("Reports: " + ", ".join(f"{number:,} {state}" for state, number in sorted(reports.items())))

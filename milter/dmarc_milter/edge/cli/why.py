@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--domain", type=domain_name, help="the From domain, or any name below it")
     parser.add_argument("--ip", type=_ip, help="the SMTP client's address")
     parser.add_argument("--disposition", choices=DISPOSITIONS, help="what was done")
-    parser.add_argument("--would-be", choices=DISPOSITIONS[:4], help="monitor mode: what enforcement would have done")
+    parser.add_argument("--would-be", choices=DISPOSITIONS, help="monitor mode: what enforcement would have done")
     parser.add_argument("--result", choices=RESULTS, help="the dmarc= word")
     parser.add_argument("--limit", type=count, default=20, metavar="N", help="at most so many decisions, newest first (default 20)")
     parser.add_argument("--full", action="store_true", help="explain each one instead of listing them")

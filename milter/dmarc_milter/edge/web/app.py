@@ -14,6 +14,7 @@ from pathlib import Path
 from flask import Flask, abort, g, render_template, request
 
 from dmarc_milter import __version__, domain
+from dmarc_milter.deferrals import told
 from dmarc_milter.domain import Domain
 from dmarc_milter.edge.config import Config
 from dmarc_milter.edge.ledger.database import StoreError
@@ -24,11 +25,14 @@ from dmarc_milter.edge.web import charts, queries
 from dmarc_milter.edge.web.access import Door
 from dmarc_milter.edge.web.standing import Standing, standing
 from dmarc_milter.explain import explain, sentence
+from dmarc_milter.explain.waiting import rule
 from dmarc_milter.message import plain_address
 from dmarc_milter.report.rows import DAY
 
 PERIODS = (1, 7, 14, 30, 90)
 SEARCH = ("key", "author_domain", "source_ip", "status", "disposition", "days")
+MAX_WAITING = 20
+"""Lines about mail that waits."""
 MAX_ROWS = 200
 """Rows of one report that a page shows."""
 
@@ -50,22 +54,24 @@ def create_app(options: WebOptions) -> Flask:
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = 4096
     Door(app, options.token)
-    _words(app)
+    _words(app, options.clock)
     pages = Pages(options)
     app.before_request(_refuse_nul)
     app.before_request(pages.choose_period)
-    for endpoint, rule in RULES.items():
-        app.add_url_rule(rule, endpoint, getattr(pages, endpoint))
+    for endpoint, where in RULES.items():
+        app.add_url_rule(where, endpoint, getattr(pages, endpoint))
     _failures(app)
     return app
 
 
-def _words(app: Flask) -> None:
+def _words(app: Flask, clock: Callable[[], float]) -> None:
     """How values are written on every page."""
     app.jinja_env.filters["moment"] = lambda at: datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S") if at else "never"
     app.jinja_env.filters["day"] = lambda at: datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d")
     app.jinja_env.filters["number"] = lambda value: f"{value:,}"
     app.jinja_env.filters["sentence"] = sentence
+    app.jinja_env.filters["told"] = lambda waits: told(waits.reason, waits.failing_name)
+    app.jinja_env.filters["rule"] = lambda waits: rule(waits.author_domain, waits.reason, waits.failing_name, clock())
     app.jinja_env.globals.update(version=__version__, periods=PERIODS)
 
 
@@ -144,6 +150,7 @@ class Pages:
             verdicts=charts.verdicts(totals),
             actions=charts.actions(totals),
             failing=queries.authors(self._store.database, g.since, failing=True)[:10],
+            waiting=self._store.decisions.waiting(g.since, limit=MAX_WAITING),
         )
 
     def domains(self) -> str:

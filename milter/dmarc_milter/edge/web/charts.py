@@ -9,9 +9,9 @@ from typing import NamedTuple
 from dmarc_milter.edge.ledger.decisions import Total
 
 VERDICTS = ("pass", "fail", "none", "temperror", "permerror")
-ACTIONS = ("delivered", "quarantined", "refused", "deferred", "would be quarantined", "would be refused")
+ACTIONS = ("delivered", "quarantined", "refused", "deferred", "would be quarantined", "would be refused", "would be deferred")
 _DONE = {"none": "delivered", "pass": "delivered", "quarantine": "quarantined", "reject": "refused", "tempfail": "deferred"}
-_WOULD = {"quarantine": "would be quarantined", "reject": "would be refused"}
+_WOULD = {"quarantine": "would be quarantined", "reject": "would be refused", "tempfail": "would be deferred"}
 
 
 class Chart(NamedTuple):
