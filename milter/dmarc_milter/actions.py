@@ -104,7 +104,7 @@ def deferral_reply(deferral: Deferral, whose: str = "") -> Reply:
 
 def _dns_name(name: str) -> str:
     """A name that was asked, fit to be shown."""
-    return shortened(name) if name and DNS_NAME.issuperset(name) else "a domain in it"
+    return shortened(name) if name and DNS_NAME.issuperset(name) else "a name in it"
 
 
 Action = DeleteHeader | InsertHeader | Quarantine | Reply

@@ -18,7 +18,7 @@ from dmarc_milter.dkim import DkimOptions, DkimStatus, tags
 from dmarc_milter.dkim import signature as signature_field
 from dmarc_milter.dkim.keyring import KeyRing
 from dmarc_milter.dkim.signature import Signature, TagReader
-from dmarc_milter.dkim.verification import Candidate, Judge
+from dmarc_milter.dkim.verification import Candidate, Judge, key_questions
 from dmarc_milter.domain import Domain, Malformed
 from dmarc_milter.lookup import Missing, Question, Resolver
 from dmarc_milter.message import BodyHash, Headers, Message
@@ -128,7 +128,7 @@ def plan(headers: Headers, options: ArcOptions = ArcOptions()) -> ArcPlan:
     return ArcPlan(
         sets,
         body_hashes=frozenset(each.body for each in hashed if not each.error),
-        questions=tuple(Question(name, "TXT") for name in (every if all_messages else needed)),
+        questions=key_questions(every if all_messages else needed),
         all_messages=all_messages,
     )
 

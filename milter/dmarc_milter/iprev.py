@@ -7,7 +7,7 @@ from enum import StrEnum
 from ipaddress import ip_address
 from typing import Literal
 
-from dmarc_milter.domain import Domain, parse
+from dmarc_milter.domain import Domain, is_special_use, parse
 from dmarc_milter.lookup import LookupFailed, Missing, NoAnswer, Question, Resolver, gravest, missing
 from dmarc_milter.message import IPAddress, plain_address
 
@@ -48,7 +48,7 @@ def iprev(source_ip: IPAddress, resolver: Resolver) -> IprevResult:
         return IprevResult(IprevStatus.PERMERROR, reason="no PTR record")
     except LookupFailed as failure:
         return IprevResult(IprevStatus.TEMPERROR, reason="PTR look-up failed", missing=missing(failure))
-    names = [name for name in map(parse, found[:MAX_NAMES]) if isinstance(name, Domain)]
+    names = [name for name in map(parse, found[:MAX_NAMES]) if isinstance(name, Domain) and not is_special_use(name.name)]
     return _forward(client, names, resolver)
 
 

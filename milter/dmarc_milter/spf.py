@@ -193,7 +193,7 @@ def _identity(envelope: Envelope) -> _Identity:
 
 def _refuse_single_label(identity: _Identity) -> _Identity:
     if identity.domain is not None and not is_multi_label(identity.domain.name):
-        return identity._replace(refused="single label")
+        return identity._replace(refused="special-use name" if domains.is_special_use(identity.domain.name) else "single label")
     return identity
 
 

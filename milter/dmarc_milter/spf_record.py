@@ -13,7 +13,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Literal, NamedTuple
 
-from dmarc_milter.domain import Malformed
+from dmarc_milter.domain import Malformed, is_special_use
 
 VERSION = b"v=spf1"
 RECORDS_KEPT = 512
@@ -242,8 +242,9 @@ def _domain_spec(spec: str) -> str:
 
 
 def is_askable(name: str) -> bool:
-    """Printable ASCII (RFC 7208 7.1 allows %_, a space), labels of 1 to 63 octets, 253 in all."""
-    return len(name) <= MAX_EXPANDED and name.isascii() and name.isprintable() and all(0 < len(label) <= 63 for label in name.split("."))
+    """Printable ASCII (RFC 7208 7.1 allows %_, a space), labels of 1 to 63 octets, 253 in all; none of the special-use names."""
+    fits = len(name) <= MAX_EXPANDED and name.isascii() and name.isprintable() and all(0 < len(label) <= 63 for label in name.split("."))
+    return fits and not is_special_use(name.lower())
 
 
 def is_multi_label(name: str) -> bool:

@@ -8,7 +8,7 @@ from dmarc_milter.dkim import key
 from dmarc_milter.dkim.key import Key
 from dmarc_milter.dkim.options import DkimOptions
 from dmarc_milter.dkim.result import DkimStatus
-from dmarc_milter.domain import Malformed
+from dmarc_milter.domain import Malformed, is_special_use
 from dmarc_milter.lookup import LimitExceeded, LookupFailed, Missing, NoAnswer, Resolver, gravest, missing
 
 
@@ -42,6 +42,8 @@ class KeyRing:
         return gravest(answer.missing for answer in self._known.values())
 
     def _ask(self, name: str) -> KeyAnswer:
+        if is_special_use(name):
+            return KeyAnswer((), reason="no key")
         try:
             records = self._resolver.txt(name)
         except NoAnswer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -13,7 +13,7 @@ from dmarc_milter.dkim.keyring import KeyRing
 from dmarc_milter.dkim.options import DkimOptions
 from dmarc_milter.dkim.result import DkimResult, DkimStatus
 from dmarc_milter.dkim.signature import Signature
-from dmarc_milter.domain import Domain
+from dmarc_milter.domain import Domain, is_special_use
 from dmarc_milter.lookup import Missing, Question, Resolver
 from dmarc_milter.message import BodyHash, Headers, Message
 
@@ -55,8 +55,13 @@ def plan(headers: Headers, author_domains: Sequence[Domain], options: DkimOption
         examined,
         tuple(candidates[options.max_signatures :]),
         frozenset(each.body for each in usable),
-        tuple(dict.fromkeys(Question(each.key_name, "TXT") for each in usable)),
+        key_questions(each.key_name for each in usable),
     )
+
+
+def key_questions(names: Iterable[str]) -> tuple[Question, ...]:
+    """What is asked for these keys, each once."""
+    return tuple(Question(name, "TXT") for name in dict.fromkeys(names) if not is_special_use(name))
 
 
 def verify(

@@ -198,7 +198,8 @@ class Discovery:
 
     def prefetch(self, starts: Iterable[Domain]) -> None:
         """Let all walks from these names be asked side by side."""
-        names = dict.fromkeys(name for start in starts for name in targets(start) if name not in self._steps)
+        wanted = (start for start in starts if not is_special_use(start.name))
+        names = dict.fromkeys(name for start in wanted for name in targets(start) if name not in self._steps)
         if len(names) > 1:
             self.resolver.prefetch(Question(f"_dmarc.{name}", "TXT") for name in names)
 
@@ -213,6 +214,8 @@ class Discovery:
         return _listed_organization(domain, self.suffixes)
 
     def _ask(self, name: Domain) -> Step:
+        if is_special_use(name.name):
+            return Step(name)
         try:
             found = _dmarc_records(self.resolver.txt(f"_dmarc.{name}"))
         except NoAnswer:

@@ -46,6 +46,8 @@ def verify(
 
     The question is asked for the name where the policy record stands and the full host of the address.
     """
+    if domain.is_special_use(host.name):
+        return Answer(Permission.REFUSED, "a special-use domain name: no host of the Internet has it")
     ours, theirs = organization(policy_domain), organization(host)
     if policy_domain == host or (ours is not None and ours == theirs):
         return Answer(Permission.GRANTED, "same organization")
