@@ -32,6 +32,7 @@ CATEGORIES = {
     "LTAG": "unsigned rest of a body",
     "RPL": "replay",
     "FRM": "From field corpus",
+    "MTA": "what the MTA does after us",
     "HDR": "header block, message structure",
     "SPF": "SPF records",
     "DKM": "DKIM signatures and keys",

@@ -16,6 +16,7 @@ import struct
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -59,22 +60,28 @@ def allowed() -> bool:
 
 def connect(pid: int, source: str, target: str, port: int) -> socket.socket:
     """A TCP connection from `source` inside the network of process `pid`; the socket works from here."""
-    made: list[socket.socket | OSError] = []
+    made: list[socket.socket] = []
+    run(pid, lambda: made.append(socket.create_connection((target, port), timeout=60, source_address=(source, 0))))
+    return made[0]
 
-    def work() -> None:
+
+def run(pid: int, work: Callable[[], object]) -> None:
+    """Do this inside the network of process `pid`. Raises OSError."""
+    failed: list[OSError] = []
+
+    def inside() -> None:
         try:
             with Path(f"/proc/{pid}/ns/net").open("rb") as network:
                 _checked(_libc.setns(network.fileno(), CLONE_NEWNET), "setns")
-            made.append(socket.create_connection((target, port), timeout=60, source_address=(source, 0)))
+            work()
         except OSError as error:
-            made.append(error)
+            failed.append(error)
 
-    thread = threading.Thread(target=work)  # setns changes the calling thread alone, and the thread ends here
+    thread = threading.Thread(target=inside)  # setns changes the calling thread alone, and the thread ends here
     thread.start()
     thread.join()
-    if isinstance(made[0], OSError):
-        raise made[0]
-    return made[0]
+    if failed:
+        raise failed[0]
 
 
 def _bring_up(addresses: list[str]) -> None:

@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,11 +39,9 @@ define(`confSERVICE_SWITCH_FILE', `@FOLDER@/service.switch')dnl
 define(`confCONNECTION_RATE_THROTTLE', `0')dnl
 define(`confQUEUE_LA', `1000')dnl
 define(`confREFUSE_LA', `1000')dnl
-FEATURE(`nocanonify')dnl
 FEATURE(`accept_unresolvable_domains')dnl
 FEATURE(`no_default_msa')dnl
-DAEMON_OPTIONS(`Family=inet, Name=MTA, Port=@PORT@, Addr=127.0.0.1')dnl
-@SIX@
+@DAEMONS@
 @FILTERS@
 define(`LOCAL_MAILER_PATH', `@FOLDER@/deliver.sh')dnl
 define(`LOCAL_MAILER_ARGS', `deliver.sh $u')dnl
@@ -52,6 +50,11 @@ LOCAL_DOMAIN(`@DOMAIN@')dnl
 MAILER(`local')dnl
 MAILER(`smtp')dnl
 """
+DAEMONS = """\
+DAEMON_OPTIONS(`Family=inet, Name=MTA, Port=@PORT@, Addr=127.0.0.1')dnl
+@SIX@
+"""
+CF = "/usr/share/sendmail/cf/"
 
 UNSAFE = "AssumeSafeChown,GroupWritableDirPathSafe,RunProgramInUnsafeDirPath,RunWritableProgram,MapInUnsafeDirPath"
 
@@ -72,8 +75,10 @@ new=$(mktemp "@FOLDER@/mail/.new.XXXXXX") && cat > "$new" && mv "$new" "@FOLDER@
 class Sendmail:
     """A running Sendmail. Mail for anybody at test.example lands in `mail/NAME.TIME`."""
 
-    def __init__(self, folder: Path, *, filters: str, more: str = "") -> None:
+    def __init__(self, folder: Path, *, filters: str, more: str = "", debian: bool = False, resolver: str = "") -> None:
+        """`debian`: by Debian's own sendmail.mc. `resolver`: resolv.conf of a Sendmail that asks the DNS, in a network of its own."""
         self.folder = folder
+        self._debian, self._resolver = debian, resolver
         self.port = free_port()
         self.in_namespace = namespace.allowed()
         self._root = UNPACKED.resolve()
@@ -91,9 +96,9 @@ class Sendmail:
             "aliases": "",
             "helpfile": "",
             "statistics": "",
-            "service.switch": "hosts\tfiles\naliases\tfiles\n",
+            "service.switch": f"hosts\tfiles{' dns' if self._resolver else ''}\naliases\tfiles\n",
             "hosts": f"127.0.0.1 {HOST} mx localhost\n::1 localhost\n",
-            "resolv.conf": "nameserver 127.0.0.1\n",
+            "resolv.conf": self._resolver or "nameserver 127.0.0.1\n",
             "deliver.sh": DELIVER.replace("@FOLDER@", str(folder)),
         }
         for name, text in files.items():
@@ -105,22 +110,44 @@ class Sendmail:
             "@HOST@": HOST,
             "@DOMAIN@": DOMAIN,
             "@UNSAFE@": UNSAFE,
+            "@DAEMONS@": DAEMONS,
             "@PORT@": str(self.port),
             "@SIX@": f"DAEMON_OPTIONS(`Family=inet6, Name=MTA6, Port={self.port}, Addr=::1')dnl" if self.in_namespace else "dnl",
             "@FILTERS@": filters or "dnl",
         }
-        text = CONFIGURATION
+        text = self._of_debian() if self._debian else CONFIGURATION
         for name, value in values.items():
             text = text.replace(name, value)
         (folder / "t.mc").write_text(text + more)
         m4 = shutil.which("m4") or str(self._root / "usr/bin/m4")
         made = subprocess.run(
-            [m4, f"-D_CF_DIR_={self._root}/usr/share/sendmail/cf/", folder / "t.mc"], capture_output=True, check=True, env=self._environment
+            [m4, f"-D_CF_DIR_={self._cf_folder()}", folder / "t.mc"], capture_output=True, check=True, env=self._environment
         )
+        assert not made.stderr, made.stderr
         (folder / "sendmail.cf").write_bytes(made.stdout)
         if not self.in_namespace:
             (folder / "hostname.c").write_text(HOST_NAME.replace("@HOST@", HOST))
             subprocess.run(["cc", "-shared", "-fPIC", "-o", folder / "hostname.so", folder / "hostname.c"], check=True)
+
+    def _cf_folder(self) -> str:
+        return f"{self.folder}{CF}" if self._debian else f"{self._root}{CF}"
+
+    def _of_debian(self) -> str:
+        """Debian's sendmail.mc with the places, ports and users of this test, and nothing else, put in; its m4 files are copied, since
+        they name each other by absolute paths."""
+        copied = Path(self._cf_folder())
+        shutil.copytree(f"{self._root}{CF}", copied)
+        for path in (*copied.glob("ostype/debian*"), *copied.glob("domain/debian*"), copied / "debian/sendmail.mc"):
+            path.write_text(path.read_text().replace(CF, str(copied) + "/"))
+        text = (copied / "debian/sendmail.mc").read_text()
+        text = re.sub(r"^(?:DAEMON_OPTIONS|include\(`/etc/mail).*\n", "", text, flags=re.MULTILINE)
+        text = text.replace("FEATURE(`access_db', ,", "FEATURE(`access_db', `hash -o -T<TMPF> @FOLDER@/access',").replace(
+            "1000')dnl 1", "10')dnl 1"
+        )
+        ours = CONFIGURATION[CONFIGURATION.index("define(`confDOMAIN_NAME'") : CONFIGURATION.index("MAILER(`local')")]
+        ours = re.sub(r"^FEATURE\(`no_default_msa'\)dnl\n", "", ours, flags=re.MULTILINE) + "define(`confTRUSTED_USER', `root')dnl\n"
+        assert "MAILER_DEFINITIONS" in text
+        return text.replace("MAILER_DEFINITIONS", ours + "define(`confCW_FILE', `-o @FOLDER@/names')dnl\nMAILER_DEFINITIONS")
 
     def _command(self, *arguments: str) -> list[str]:
         command = [str(self._program), "-C", f"{self.folder}/sendmail.cf", *arguments]
@@ -167,6 +194,11 @@ class Sendmail:
                 self._process.kill()
                 self._process.wait()
 
+    def inside(self, work: Callable[[], object]) -> None:
+        """Do this in the network of its own: sockets made then belong to it."""
+        assert self._process is not None
+        namespace.run(self._process.pid, work)
+
     def connect(self, address: str) -> Smtp:
         """A connection from that client address, or from the one that stands for it."""
         assert self._process is not None
@@ -204,11 +236,11 @@ class Sendmail:
 
 
 @contextmanager
-def private_sendmail(*, filters: str = "", more: str = "") -> Iterator[Sendmail]:
+def private_sendmail(*, filters: str = "", more: str = "", debian: bool = False, resolver: str = "") -> Iterator[Sendmail]:
     """A Sendmail that runs as long as the block. `filters` are INPUT_MAIL_FILTER lines, `more` what stands at the end of its .mc."""
     require_live()
     with private_folder("sendmail") as folder:
-        sendmail = Sendmail(folder, filters=filters, more=more)
+        sendmail = Sendmail(folder, filters=filters, more=more, debian=debian, resolver=resolver)
         try:
             sendmail.start()
             yield sendmail

@@ -154,7 +154,7 @@ def remarks(cf: SendmailCf, where: str) -> Iterator[tuple[Level, str]]:
 
 
 def search_list(resolv_conf: Path = RESOLV_CONF, host: str = "") -> tuple[tuple[str, ...], int]:
-    """(search domains, ndots) of resolv.conf(5): the last `search` or `domain` counts, without either the host's own domain."""
+    """(search domains, ndots) of resolv.conf(5): LOCALDOMAIN, or the last `search` or `domain`, or else the host's own domain."""
     search: tuple[str, ...] = tuple(filter(None, [(host or socket.gethostname()).partition(".")[2]]))
     ndots = 1
     try:
@@ -167,6 +167,7 @@ def search_list(resolv_conf: Path = RESOLV_CONF, host: str = "") -> tuple[tuple[
             search = tuple(words[1:2] if words[0] == "domain" else words[1:])
         elif words[:1] == ["options"]:
             ndots = max([ndots, *(int(each[6:8]) for each in words if re.fullmatch(r"ndots:[0-9]{1,2}", each))])
+    search = tuple(os.environ.get("LOCALDOMAIN", "").split()) or search
     return tuple(each.rstrip(".").lower() for each in search if each.rstrip(".")), ndots
 
 
