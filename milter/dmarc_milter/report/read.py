@@ -1,32 +1,43 @@
-"""Reading aggregate reports, ours and other people's: XML, gzip, zip or a whole mail, of either RFC, bounded against bombs."""
+"""Reading aggregate reports, ours and other people's: XML, gzip, zip or a whole mail, of either RFC, bounded against bombs.
+
+A report that is not as the schema wants it is read as far as it can be, and says what was wrong.
+"""
 
 from __future__ import annotations
 
-import email
-import email.policy
-import io
-import zipfile
-import zlib
-from collections.abc import Iterator
-from email.message import Message
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import msgspec
-from lxml import etree
 
-MAX_FILE = 50 << 20
+from dmarc_milter.report.budget import Budget, Spent, Unreadable, Words
+from dmarc_milter.report.lenient_xml import MAX_TEXT, Event, events
+from dmarc_milter.report.numbers import count, moment
+from dmarc_milter.report.packed import Unpacker
+
+__all__ = ["MAX_FILE", "ReadRecord", "ReadReport", "Unreadable", "read"]
+
+MAX_FILE = 32 << 20
 """Octets of a file as it comes."""
 MAX_XML = 64 << 20
-"""Octets of one document unpacked."""
+"""Octets of all documents of a file unpacked, with the packages they lie in."""
+MAX_ELEMENTS = 1_000_000
+MAX_KEPT = 28 << 20
+"""Octets of memory for the records of a file, as they are estimated."""
+MAX_SECONDS = 3.0
+"""Of a processor."""
 MAX_DOCUMENTS = 20
 """Documents of one file."""
-MAX_RECORDS = 200_000
-BLANK = b"\xef\xbb\xbf \t\r\n"
-"""What some put before the document."""
-SIGNS = (b"PK\x03\x04", b"\x1f\x8b")
+MAX_DEPTH = 40
+MAX_PARTS = 100
+"""Signatures, reasons, errors or policy tags of one record or report."""
+RECORD, RESULT, WORD = 250, 230, 60
+"""Octets of memory that a record, each result or reason of it, and each text take beside their characters."""
 
-
-class Unreadable(ValueError):
-    """Not a report, or too large. `str()` is one line."""
+METADATA = ("report_id", "org_name", "email", "extra_contact_info", "generator")
+SECTIONS = ("report_metadata", "policy_published", "record")
+INSIDE = {"row": "record", "identifiers": "record", "auth_results": "record"}
+"""Elements that can stand in one place only, so that what is not closed before them is closed by them."""
 
 
 class ReadRecord(msgspec.Struct, frozen=True):
@@ -46,7 +57,7 @@ class ReadRecord(msgspec.Struct, frozen=True):
 
 
 class ReadReport(msgspec.Struct, frozen=True):
-    """One report. `begin` and `end` are seconds since 1970; `policy` is policy_published, tag by tag."""
+    """One report. `begin` and `end` are seconds since 1970; `policy` is policy_published, tag by tag; `warnings` what was wrong with it."""
 
     report_id: str
     org_name: str
@@ -58,145 +69,271 @@ class ReadReport(msgspec.Struct, frozen=True):
     errors: tuple[str, ...] = ()
     generator: str = ""
     extra_contact_info: str = ""
+    warnings: tuple[str, ...] = ()
 
     @property
     def messages(self) -> int:
         return sum(each.count for each in self.records)
 
 
-def read(data: bytes) -> list[ReadReport]:
-    """Every report in a file. Raises Unreadable, also when there is none."""
+def read(data: bytes, *, clock: Callable[[], float] = lambda: 0.0) -> list[ReadReport]:
+    """Every report in a file. Raises Unreadable where there is none that can be read.
+
+    All parts together have one budget; where it ends, the reports read so far are the answer. `clock` counts seconds.
+    """
     if len(data) > MAX_FILE:
         raise Unreadable(f"more than {MAX_FILE >> 20} MiB")
-    found = [parse(each) for _, each in zip(range(MAX_DOCUMENTS), documents(data), strict=False)]
+    file = Words()
+    budget = Budget(MAX_XML, MAX_ELEMENTS, MAX_KEPT, MAX_SECONDS, clock)
+    unpacker = Unpacker(budget, file)
+    found: list[ReadReport] = []
+    problem = ""
+    for pieces in unpacker.documents(data):
+        try:
+            for report in _document(pieces, budget):
+                if len(found) == MAX_DOCUMENTS:
+                    raise Spent(f"more than {MAX_DOCUMENTS} reports")
+                found.append(report)
+        except Unreadable as error:
+            problem = problem or str(error)
+            if isinstance(error, Spent):
+                file.say(f"{error}: the rest is not read")
+                break
+            file.say(str(error))
     if not found:
-        raise Unreadable("no aggregate report in it")
+        raise Unreadable(problem or unpacker.problem or "no aggregate report in it")
+    if said := file.all():
+        found[-1] = msgspec.structs.replace(found[-1], warnings=(*found[-1].warnings, *said))
     return found
 
 
-def documents(data: bytes, depth: int = 0) -> Iterator[bytes]:
-    """The XML documents inside, unpacked. Raises Unreadable."""
-    if data.startswith(b"PK\x03\x04"):
-        yield from _from_zip(data)
-    elif data.startswith(b"\x1f\x8b"):
-        yield _from_gzip(data)
-    elif data.lstrip(BLANK).startswith(b"<"):
-        yield data
-    elif depth == 0:
-        for part in _attachments(data):
-            yield from documents(part, 1)
-
-
-def _from_gzip(data: bytes) -> bytes:
-    unpacker = zlib.decompressobj(wbits=31)
+def _document(pieces: Iterator[bytes], budget: Budget) -> Iterator[ReadReport]:
+    """The reports of one document. Raises Unreadable for one that has none, Spent after what was read in time."""
+    words = Words()
+    builder = _Builder(budget, words)
+    failure: Unreadable | None = None
     try:
-        text = unpacker.decompress(data, MAX_XML)
-    except zlib.error as error:
-        raise Unreadable(f"damaged gzip: {error}") from None
-    if unpacker.unconsumed_tail:
-        raise Unreadable(f"more than {MAX_XML >> 20} MiB unpacked")
-    return text
+        for event in events(pieces, budget, words):
+            builder.take(event)
+            yield from builder.made()
+    except Unreadable as error:
+        failure = error
+        if not isinstance(error, Spent) and str(error).startswith("damaged"):
+            raise  # half a package is not taken for a whole one
+    builder.end()
+    yield from builder.made()
+    if failure is not None or not builder.any:
+        raise failure or Unreadable(builder.why())
 
 
-def _from_zip(data: bytes) -> Iterator[bytes]:
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            for info in archive.infolist()[:MAX_DOCUMENTS]:
-                if info.is_dir() or info.flag_bits & 1:
-                    continue
-                with archive.open(info) as member:
-                    text = member.read(MAX_XML + 1)
-                if len(text) > MAX_XML:
-                    raise Unreadable(f"more than {MAX_XML >> 20} MiB unpacked")
-                yield text
-    except (zipfile.BadZipFile, NotImplementedError, zlib.error, EOFError, OSError, ValueError, RuntimeError) as error:
-        if isinstance(error, Unreadable):
-            raise
-        raise Unreadable(f"damaged zip: {error}") from None
+class _Builder:
+    """Makes reports of elements. The path of open elements is bounded; what stands deeper is passed over."""
+
+    def __init__(self, budget: Budget, words: Words) -> None:
+        self._budget, self._words = budget, words
+        self._path: list[str] = []
+        self._deeper = 0
+        self._texts: list[str] = []
+        self._report: _Report | None = None
+        self._made: list[ReadReport] = []
+        self._root = ""
+        self.any = False
+
+    def made(self) -> list[ReadReport]:
+        """Reports that are complete since the last call."""
+        found, self._made = self._made, []
+        return found
+
+    def why(self) -> str:
+        """Why there is no report."""
+        if self._root and self._root != "feedback":
+            return f"an XML document of another kind: {self._root[:60]}"
+        return "not well-formed XML: it ends before it says anything"
+
+    def take(self, event: Event) -> None:
+        kind, name, text = event
+        if kind == "leaf":
+            if self._deeper == 0 and self._report is not None and name not in SECTIONS and name not in INSIDE:
+                self._report.leaf(self._path, name, text)
+                return
+            self._start(name)
+            self._texts = [text]
+            self._end(name)
+        elif kind == "text":
+            if sum(map(len, self._texts)) < MAX_TEXT:
+                self._texts.append(text)
+        elif kind == "start":
+            self._start(name)
+        else:
+            self._end(name)
+
+    def _start(self, name: str) -> None:
+        self._root = self._root or name
+        if self._report is not None and (name in SECTIONS or name in INSIDE):
+            self._close_to(INSIDE.get(name, "feedback"))
+        if len(self._path) >= MAX_DEPTH:
+            self._deeper += 1
+            self._words.say("elements nested too deep are passed over")
+            return
+        if self._report is None and name in ("feedback", *SECTIONS):
+            if name != "feedback":
+                self._words.say("there is no feedback element around it")
+                self._path.append("feedback")
+            self._report = _Report(self._budget, self._words)
+        self._path.append(name)
+        self._texts = []
+        if self._report is not None:
+            self._report.start(self._path)
+
+    def _close_to(self, parent: str) -> None:
+        """Close what stands open inside `parent`."""
+        if parent in self._path and self._path[-1] != parent:
+            self._words.say(f"{self._path[-1][:40]} is not closed")
+            self._deeper = 0
+            while self._path[-1] != parent:
+                self._pop()
+
+    def _end(self, name: str) -> None:
+        if self._deeper:
+            self._deeper -= 1
+            return
+        if name not in self._path:
+            self._words.say("an element is closed that was not open")
+            return
+        while self._path[-1] != name:
+            self._words.say(f"{self._path[-1][:40]} is not closed")
+            self._pop()
+        self._pop()
+
+    def _pop(self) -> None:
+        name = self._path.pop()
+        text, self._texts = "".join(self._texts).strip()[:MAX_TEXT], []
+        if self._report is None:
+            return
+        if text:
+            self._report.leaf(self._path, name, text)
+        self._report.end(self._path, name)
+        if name == "feedback":
+            self._finish()
+
+    def _finish(self) -> None:
+        if self._report is not None:
+            self.any = True
+            self._made.append(self._report.built())
+        self._report = None
+
+    def end(self) -> None:
+        """The document is over. A report that is not closed counts if it says anything."""
+        if self._report is None:
+            return
+        self._words.say("the document ends early")
+        while len(self._path) > 1:
+            with suppress(Spent):  # what is too much is left out
+                self._pop()
+        if self._report is not None and self._report.says_something:
+            self._finish()
 
 
-def _attachments(data: bytes) -> Iterator[bytes]:
-    """The decoded parts of a mail that look like a report."""
-    try:
-        mail: Message = email.message_from_bytes(data, policy=email.policy.compat32)
-        parts = [part for _, part in zip(range(100), mail.walk(), strict=False)]
-        payloads = [part.get_payload(decode=True) for part in parts if not part.is_multipart()]
-    except Exception as error:  # the library has raised many kinds for damaged mail
-        raise Unreadable(f"not a mail that can be read: {type(error).__name__}") from None
-    for payload in payloads:
-        if isinstance(payload, bytes) and (payload.startswith(SIGNS) or payload.lstrip().startswith(b"<?xml")):
-            yield payload
+class _Report:
+    """A report on its way, record by record."""
 
+    def __init__(self, budget: Budget, words: Words) -> None:
+        self._budget, self._words = budget, words
+        self._metadata: dict[str, str] = {}
+        self._policy: dict[str, str] = {}
+        self._errors: list[str] = []
+        self._records: list[ReadRecord] = []
+        self._record: dict[str, str] = {}
+        self._parts: dict[str, list[dict[str, str]]] = {}
+        self._shared: dict[str, str] = {}
 
-def parse(xml: bytes) -> ReadReport:
-    """One document; entities and external things are never followed. Raises Unreadable."""
-    parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, remove_comments=True, remove_pis=True)
-    try:
-        root = etree.fromstring(xml.lstrip(BLANK), parser)
-    except (etree.XMLSyntaxError, ValueError) as error:
-        raise Unreadable(f"not well-formed XML: {str(error)[:200]}") from None
-    if _name(root) != "feedback":
-        raise Unreadable(f"an XML document of another kind: {_name(root)[:60]}")
-    metadata = _child(root, "report_metadata")
-    dates = _child(metadata, "date_range")
-    records = [each for each in root if _name(each) == "record"]
-    if len(records) > MAX_RECORDS:
-        raise Unreadable(f"more than {MAX_RECORDS} records")
-    return ReadReport(
-        report_id=_text(metadata, "report_id"),
-        org_name=_text(metadata, "org_name"),
-        email=_text(metadata, "email"),
-        begin=_number(_text(dates, "begin")),
-        end=_number(_text(dates, "end")),
-        policy=_plain(_child(root, "policy_published")),
-        records=tuple(map(_record, records)),
-        errors=tuple((each.text or "").strip() for each in _all(metadata, "error")),
-        generator=_text(metadata, "generator"),
-        extra_contact_info=_text(metadata, "extra_contact_info"),
-    )
+    @property
+    def says_something(self) -> bool:
+        return bool(self._metadata or self._policy or self._records)
 
+    def start(self, path: list[str]) -> None:
+        name, parent = path[-1], path[-2] if len(path) > 1 else ""
+        if name == "record":
+            self._record, self._parts = {}, {}
+        elif (parent == "auth_results" and name in ("dkim", "spf")) or (parent == "policy_evaluated" and name == "reason"):
+            self._part(name).append({})
 
-def _record(record: etree._Element) -> ReadRecord:
-    row, names, results = (_child(record, each) for each in ("row", "identifiers", "auth_results"))
-    evaluated = _child(row, "policy_evaluated")
-    return ReadRecord(
-        source_ip=_text(row, "source_ip"),
-        count=_number(_text(row, "count")),
-        disposition=_text(evaluated, "disposition"),
-        dkim=_text(evaluated, "dkim"),
-        spf=_text(evaluated, "spf"),
-        reasons=tuple(map(_plain, _all(evaluated, "reason"))),
-        header_from=_text(names, "header_from"),
-        envelope_from=_text(names, "envelope_from"),
-        envelope_to=_text(names, "envelope_to"),
-        auth_dkim=tuple(map(_plain, _all(results, "dkim"))),
-        auth_spf=tuple(map(_plain, _all(results, "spf"))),
-    )
+    def _part(self, name: str) -> list[dict[str, str]]:
+        """The results or reasons of this name; of too many the last is written over."""
+        found = self._parts.setdefault(name, [])
+        if len(found) >= MAX_PARTS:
+            self._words.say(f"a record with more than {MAX_PARTS} of {name}")
+            found.pop()
+        return found
 
+    def leaf(self, path: list[str], name: str, text: str) -> None:
+        """A text, by where it stands."""
+        parent = path[-1] if path else ""
+        above = path[-2] if len(path) > 1 else ""
+        if parent in ("dkim", "spf") and above == "auth_results":
+            self._into(self._parts.get(parent, [{}])[-1], name, text)
+        elif parent == "reason":
+            self._into(self._parts.get("reason", [{}])[-1], name, text)
+        elif parent in ("row", "identifiers", "policy_evaluated"):
+            self._into(self._record, name, text)
+        elif parent == "policy_published":
+            self._into(self._policy, name, text)
+        elif parent == "report_metadata" and name == "error" and len(self._errors) < MAX_PARTS:
+            self._errors.append(text)
+        elif parent in ("report_metadata", "date_range") and (name in METADATA or parent == "date_range"):
+            self._into(self._metadata, name, text)
 
-def _name(element: etree._Element) -> str:
-    """Without namespace; "" for what is no element."""
-    return element.tag.rpartition("}")[2] if isinstance(element.tag, str) else ""
+    def _into(self, place: dict[str, str], name: str, text: str) -> None:
+        """The first of a name counts; equal texts are kept once."""
+        if name not in place and len(place) < MAX_PARTS:
+            place[self._once(name)] = self._once(text)
 
+    def _once(self, text: str) -> str:
+        found = self._shared.get(text)
+        if found is None:
+            self._budget.keep(len(text) + WORD)
+            if len(self._shared) < 20_000:
+                self._shared[text] = text
+            return text
+        return found
 
-def _all(parent: etree._Element | None, name: str) -> list[etree._Element]:
-    return [each for each in parent if _name(each) == name] if parent is not None else []
+    def end(self, path: list[str], name: str) -> None:
+        if name != "record" or not path or not (self._record or self._parts):
+            return
+        self._budget.keep(RECORD + RESULT * sum(map(len, self._parts.values())))
+        row, parts = self._record, {name: tuple(found) for name, found in self._parts.items()}
+        self._records.append(
+            ReadRecord(
+                source_ip=row.get("source_ip", ""),
+                count=count(row.get("count", ""), self._words),
+                disposition=row.get("disposition", ""),
+                dkim=row.get("dkim", ""),
+                spf=row.get("spf", ""),
+                reasons=parts.get("reason", ()),
+                header_from=row.get("header_from", ""),
+                envelope_from=row.get("envelope_from", ""),
+                envelope_to=row.get("envelope_to", ""),
+                auth_dkim=parts.get("dkim", ()),
+                auth_spf=parts.get("spf", ()),
+            )
+        )
+        self._record, self._parts = {}, {}
 
-
-def _child(parent: etree._Element | None, name: str) -> etree._Element | None:
-    return next(iter(_all(parent, name)), None)
-
-
-def _text(parent: etree._Element | None, name: str) -> str:
-    child = _child(parent, name)
-    return (child.text or "").strip() if child is not None else ""
-
-
-def _plain(element: etree._Element | None) -> dict[str, str]:
-    """The texts of the children by name."""
-    return {name: (each.text or "").strip() for each in element if (name := _name(each))} if element is not None else {}
-
-
-def _number(text: str) -> int:
-    """0 for what is no number of at most 15 digits."""
-    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 15 else 0
+    def built(self) -> ReadReport:
+        begin, end = (moment(self._metadata.get(name, ""), name, self._words) for name in ("begin", "end"))
+        if end < begin:
+            self._words.say("it ends before it begins")
+        said = self._metadata.get
+        return ReadReport(
+            report_id=said("report_id", ""),
+            org_name=said("org_name", ""),
+            email=said("email", ""),
+            begin=begin,
+            end=end,
+            policy=self._policy,
+            records=tuple(self._records),
+            errors=tuple(self._errors),
+            generator=said("generator", ""),
+            extra_contact_info=said("extra_contact_info", ""),
+            warnings=self._words.all(),
+        )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -23,10 +24,10 @@ from dmarc_milter.edge.cli.report_views import (
     print_reports,
     print_run,
     print_show,
+    print_shown,
     print_suppressions,
     row_of,
     rows_of,
-    shown_of,
 )
 from dmarc_milter.edge.cli.terminal import print_json, unavailable
 from dmarc_milter.edge.config import Config, ConfigError, load
@@ -171,7 +172,7 @@ def _send(config: Config, arguments: argparse.Namespace) -> int:
 def _show(config: Config, arguments: argparse.Namespace) -> int:
     try:
         data, became = _content(config, arguments.file)
-        reports = read(data)
+        reports = read(data, clock=time.process_time)
     except OSError as error:
         hint = f", and no id of a report; {LISTED}" if isinstance(error, FileNotFoundError) else ""
         print(f"dmarc-milter: {printable(arguments.file, 300)}: {error.strerror}{hint}", file=sys.stderr)
@@ -180,7 +181,8 @@ def _show(config: Config, arguments: argparse.Namespace) -> int:
         print(f"dmarc-milter: {arguments.file}: {error}", file=sys.stderr)
         return NO
     if arguments.json:
-        print_lines(shown_of(each) | became for each in reports)
+        for each in reports:
+            print_shown(each, became)
     else:
         print_show(reports)
         print_destinations(became.get("destinations", []))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from heapq import nlargest
 from typing import Any
 
 import msgspec
+from rich.text import Text
 
 from dmarc_milter.edge.cli.moments import shown
 from dmarc_milter.edge.cli.terminal import console, plain, styled, table
@@ -131,10 +134,16 @@ def print_run(done: Run) -> None:
     print("; ".join(words) or "nothing was due")
 
 
-def shown_of(report: ReadReport) -> dict[str, Any]:
-    """A report file as `--json` has it."""
-    found: dict[str, Any] = msgspec.to_builtins(report)
-    return found | {"messages": report.messages, "policy_domain": report.policy.get("domain", ""), "rows": len(report.records)}
+def print_shown(report: ReadReport, became: dict[str, Any]) -> None:
+    """A report file as `--json` has it, on one line. Its records are written one by one: there may be tens of thousands."""
+    found: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(report, records=()))
+    found |= {"messages": report.messages, "policy_domain": report.policy.get("domain", ""), "rows": len(report.records)} | became
+    del found["records"]
+    out = sys.stdout
+    out.write(msgspec.json.encode(found).decode()[:-1] + ',"records":[')
+    for number, each in enumerate(report.records):
+        out.write("," * (number > 0) + msgspec.json.encode(each).decode())
+    out.write("]}\n")
 
 
 def print_show(reports: Sequence[ReadReport]) -> None:
@@ -142,11 +151,13 @@ def print_show(reports: Sequence[ReadReport]) -> None:
     for report in reports:
         out = console()
         out.print(f"Report {_safe(report.report_id)} by {_safe(report.org_name)} <{_safe(report.email)}>")
-        out.print(f"{shown(min(report.begin, 1 << 40))} to {shown(min(report.end, 1 << 40))} UTC, {report.messages:,} messages")
+        out.print(f"{shown(report.begin)} to {shown(report.end)} UTC, {report.messages:,} messages")
+        for warning in report.warnings:
+            out.print(Text(f"warning: {_safe(warning)}", "yellow"))
         for error in report.errors[:10]:
             out.print(f"error: {_safe(error)}")
         out.print("policy: " + " ".join(f"{_safe(tag)}={_safe(value)}" for tag, value in list(report.policy.items())[:20]))
-        rows = sorted(report.records, key=lambda each: -each.count)
+        rows = nlargest(MAX_LINES, report.records, key=lambda each: each.count)
         columns = {
             "messages": "right",
             "source": "left",
@@ -156,9 +167,9 @@ def print_show(reports: Sequence[ReadReport]) -> None:
             "spf": "left",
             "authenticated": "left",
         }
-        out.print(table(columns, (_record(each) for each in rows[:MAX_LINES])))
-        if len(rows) > MAX_LINES:
-            out.print(f"and {len(rows) - MAX_LINES} more rows; --json prints all")
+        out.print(table(columns, (_record(each) for each in rows)))
+        if len(report.records) > MAX_LINES:
+            out.print(f"and {len(report.records) - MAX_LINES} more rows; --json prints all")
 
 
 def _record(each: ReadRecord) -> list[object]:
