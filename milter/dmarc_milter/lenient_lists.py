@@ -81,7 +81,7 @@ def in_doubt(value: bytes, domain: Domain) -> bool:
         return False  # there is no other domain in it
     if len(value) > MAX_VALUE:
         return True
-    taken = {address for text in dict.fromkeys(_texts(value)) for style in STYLES for address in _addresses(text, style)}
+    taken = {address for text in dict.fromkeys(_texts(value)) for style in STYLES for address in addresses(text, style)}
     return readings.domains_of_text(taken, 1) != ((domain,), False)
 
 
@@ -123,7 +123,7 @@ class _Element:
             yield "".join((*self.quoted, *self.plain))
 
 
-def _addresses(text: str, style: Style, groups: int = 0) -> Iterator[str]:
+def addresses(text: str, style: Style, groups: int = 0) -> Iterator[str]:
     """What a reader of this style takes for an address."""
     element = _Element()
     position = 0
@@ -135,7 +135,7 @@ def _addresses(text: str, style: Style, groups: int = 0) -> Iterator[str]:
         kind, piece = match.lastgroup, match[0]
         if kind == "COMMENT" and style.nested:
             position = _comment_end(text, match.start())
-            element.comments.append(text[match.start() : position])
+            _add(element, kind, text[match.start() : position])
         elif kind == "END":
             yield from element.addresses(style)
             element = _Element()
@@ -145,7 +145,7 @@ def _addresses(text: str, style: Style, groups: int = 0) -> Iterator[str]:
             element.plain, element.quoted, element.comments = [], [], []
             if kind == "INSIDE" or "INSIDE" in match.groupdict():
                 inside = match["INSIDE"] or ""
-                yield from _addresses(inside, style, groups + 1) if groups < MAX_GROUPS else (inside,)
+                yield from addresses(inside, style, groups + 1) if groups < MAX_GROUPS else (inside,)
         else:
             _add(element, kind, piece)
     yield from element.addresses(style)
@@ -159,6 +159,7 @@ def _add(element: _Element, kind: str | None, piece: str) -> None:
         element.plain.append(" ")
     elif kind == "COMMENT":
         element.comments.append(piece)
+        element.plain.append(" ")
     else:
         element.plain.append(piece)
 

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from dmarc_milter import address, arc, authres, claims, domain, readings, received, spf_record
+from dmarc_milter import address, arc, authres, claims, domain, encoded_words, readings, received, spf_record
 from dmarc_milter.actions import Marking, strip
 from dmarc_milter.dkim import DkimOptions, key, plan, signature, tags
 from dmarc_milter.dkim.header import canonicalize
 from dmarc_milter.dmarc import record
 from dmarc_milter.edge.collect import Collector
 from dmarc_milter.edge.resolver import wire
+from dmarc_milter.lenient_lists import STYLES, addresses
 from dmarc_milter.message import HeaderField, Headers
 from dmarc_milter.message import parse as parse_message
 from fakes.growth import is_linear, seconds
@@ -34,6 +35,8 @@ def dns_answer(octets: bytes) -> object:
 PARSERS: dict[str, Callable[[bytes], object]] = {
     "From": lambda value: address.author([value]),
     "lenient From": lambda value: readings.domains([value], 4),
+    "lenient lists": lambda value: [list(addresses(value[: len(value) // 16].decode("latin-1"), style)) for style in STYLES],
+    "encoded words": lambda value: encoded_words.decode_open_words(encoded_words.decode_words(value.decode("latin-1"))),
     "path": address.reverse_path,
     "domain": domain.parse,
     "DKIM tags": tags.parse,
@@ -66,6 +69,15 @@ PIECES += [
     b"from x by y ",
     b"/",
     b"!",
+    b"@a+",
+    b"@a+b.c ",
+    b"@ a",
+    b"a>,",
+    b"(a@b",
+    b"&#64;",
+    b"%40",
+    b"=?a?q?",
+    b"a:b;",
 ]
 
 
@@ -112,6 +124,8 @@ def blocks() -> Iterator[tuple[str, list[HeaderField]]]:
     yield "results of others", numbered(b"Authentication-Results", b" mx%d.example.org; " + b"dkim=pass (a(b)) header.d=x; " * 7)
     yield "From", many(b"From", b" " + b"a@b.c, " * 17_000)
     yield "many From", numbered(b"From", b" a@d%d.example")
+    yield "From of odd labels", numbered(b"From", b' "a@b.c" <x@%d+' + b"a+b." * 50 + b"c>")
+    yield "From of second addresses", [HeaderField(b"From", b' "a@b.c, \\" <d@e.f> (g@h.i" (\r\n j@k.l)' * 40 + b" <x@y.z>")]
     yield "From of comments", many(b"From", b" " + b"(" * 100_000)
     yield (
         "Received",

@@ -512,3 +512,18 @@ def test_a_failing_resolver_never_raises() -> None:
             raise LookupFailed(name)
 
     assert judge("legit.example", Down({}), "pass legit.example", "temperror legit.example").status is TEMPERROR
+
+
+SEVERAL = ("a.one.co.uk", "b.one.co.uk", "c.one.co.uk", "two.com", "x.three.com", "y.three.com", "four.org")
+
+
+@pytest.mark.parametrize("suffixes", [None, ListedSuffixes()])
+def test_names_of_one_organization_count_once(suffixes: ListedSuffixes | None) -> None:
+    """RFC 9989 4.10.2, or the list where there is one: four organizations are looked at, whatever the number of their names."""
+    published = zone({name: REJECT for name in ("one.co.uk", "two.com", "three.com", "four.org", "five.jp")})
+    four = evaluate(Author(None, "x", tuple(map(Domain, (*SEVERAL, "localhost")))), spf("none"), (), published, suffixes=suffixes)
+    assert not four.more_candidates
+    assert [str(each.author_domain) for each in four.candidates] == [*SEVERAL, "localhost"]
+    five = evaluate(Author(None, "x", tuple(map(Domain, (*SEVERAL, "five.jp")))), spf("none"), (), published, suffixes=suffixes)
+    assert five.more_candidates
+    assert [str(each.author_domain) for each in five.candidates] == [*SEVERAL]
