@@ -7,6 +7,7 @@ the body anew for each, has no limit on instances, and asks DNS before the struc
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -28,6 +29,7 @@ MESSAGE_SIGNATURE = b"arc-message-signature"
 SEAL = b"arc-seal"
 MAX_OLDER_NAMES = 2000
 """Names in h= of all older message signatures together, beyond which oldest-pass is not determined: it is optional."""
+MAILBOX = re.compile(r"""<(?:[^<>@\s"]*@)?([^<>@\s"]+)>|(?:[^<>@\s"]*@)?([^<>@\s"]+)""")
 MAX_COMMENT = 1000
 """Characters of an override's comment."""
 
@@ -338,10 +340,13 @@ def _hop(each: ArcSet, results: bytes) -> ArcHop:
         return ArcHop(each.instance, signature.domain, signature.selector)
     dmarc = read.of("dmarc")
     words = {info.result.lower() for info in dmarc}
-    authors = {domain.parse(info.value("header", "from")) for info in dmarc}
+    # The same in every dmarc result, and no other beside it: what contradicts itself proves nothing.
+    authors = {_mailbox_domain(each) for info in dmarc for each in info.values("header", "from") or ("",)}
+    authors |= {_mailbox_domain(each) for info in read.infos for each in info.values("header", "from")}
     author = authors.pop() if len(authors) == 1 else None
     spf = read.of("spf")
-    sender = domain.parse(spf[0].value("smtp", "mailfrom").rpartition("@")[2]) if len(spf) == 1 else None
+    senders = {domain.parse(each.strip("<>").rpartition("@")[2]) for each in spf[0].values("smtp", "mailfrom")} if len(spf) == 1 else set()
+    sender = senders.pop() if len(senders) == 1 else None
     return ArcHop(
         each.instance,
         signature.domain,
@@ -352,6 +357,12 @@ def _hop(each: ArcSet, results: bytes) -> ArcHop:
         aar_spf=spf[0].result.lower() if len(spf) == 1 else "",
         aar_mail_from=sender if isinstance(sender, Domain) else None,
     )
+
+
+def _mailbox_domain(text: str) -> Domain | Malformed:
+    """The domain of a header.from: a domain (RFC 8601 2.7.3), or the whole mailbox as a large sealer writes it, with or without <>."""
+    found = MAILBOX.fullmatch(text)
+    return domain.parse(found[1] or found[2]) if found else Malformed("no domain")
 
 
 def _address(text: str) -> str:

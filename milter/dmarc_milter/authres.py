@@ -84,7 +84,11 @@ class ResInfo:
 
     def value(self, ptype: str, name: str) -> str:
         """The first value of that property, or ""."""
-        return next((each.value for each in self.properties if (each.ptype, each.name) == (ptype, name)), "")
+        return next(iter(self.values(ptype, name)), "")
+
+    def values(self, ptype: str, name: str) -> tuple[str, ...]:
+        """All values of that property, in order."""
+        return tuple(each.value for each in self.properties if (each.ptype, each.name) == (ptype, name))
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,18 @@ PIECE = re.compile(r"[\-.0-9A-Z_a-z\x80-\U0010ffff/]++")
 BREAK = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x85\u2028\u2029]|\r(?!\n)|\n(?![ \t])")
 # Full stops that IDNA2003 and UTS 46 map, and what is dropped by them or by whoever shows the text.
 STOPS = {0x3002: ".", 0xFF0E: ".", 0xFF61: ".", 0xFE52: "."}
+# What a reader who compares in upper or lower case takes for i, and two characters that look like a space.
+ALIKE = {0x130: "i", 0x131: "i", 0x2800: " ", 0xFFFC: " "}
+# Controls, format characters, private and unassigned ones show nothing, or nothing known; separators are white space to somebody.
+NO_SHAPE = frozenset(("Cc", "Cf", "Cs", "Co", "Cn"))
+SEPARATORS = frozenset(("Zs", "Zl", "Zp"))
+# Charsets of which mail without a charset may be; those that can spell an id of ours are read too.
+CHARSETS = (
+    "latin-1", "cp1252", "iso8859-2", "cp1250", "iso8859-3", "iso8859-4", "cp1257", "iso8859-5", "cp1251", "koi8-r", "koi8-u", "cp866",
+    "iso8859-7", "cp1253", "iso8859-9", "cp1254", "iso8859-6", "cp1256", "iso8859-8", "cp1255", "cp437", "cp850", "mac-roman", "cp1258",
+    "tis-620", "shift_jis", "euc-jp", "gb18030", "big5", "euc-kr",
+)  # fmt: skip
 DROPPED = {*range(0x20), 0x7F, 0xFFFD, *readings.IGNORABLE}
-
 
 WORK = 64 * 1024
 """How much telling forged fields apart may cost for one message: a field that is not PLAIN costs its octets and COST."""
@@ -36,13 +46,14 @@ class _Fold(dict[int, str | None]):
     """Compatibility form and case of one character at a time, so that any length folds in linear time."""
 
     def __missing__(self, code: int) -> str:
-        folded = unicodedata.normalize("NFKC", chr(code)).casefold()
+        category = unicodedata.category(chr(code))
+        folded = " " if category in SEPARATORS else "" if category in NO_SHAPE else unicodedata.normalize("NFKC", chr(code)).casefold()
         if len(self) < 4096:
             self[code] = folded
         return folded
 
 
-FOLD = _Fold(STOPS | dict.fromkeys(DROPPED))  # None, unlike "", keeps ASCII on the fast path of str.translate
+FOLD = _Fold(STOPS | ALIKE | dict.fromkeys(DROPPED))  # None, unlike "", keeps ASCII on the fast path of str.translate
 UNSEEN = dict.fromkeys(DROPPED - {9, 10, 13, 0xFFFD})
 LOOSE = dict.fromkeys(map(ord, ' \t\r\n"\\'))
 # Octets that are no UTF-8, as surrogate escapes: of these 0x85 ends a line for who reads Latin-1 (NEL).
@@ -65,15 +76,40 @@ def forged(values: Iterable[bytes], ids: Sequence[str], work: int = WORK) -> Ite
 def claims(value: bytes, ids: Sequence[str]) -> bool:
     """Whether some reader of this Authentication-Results field could take its authserv-id for one of `ids` (RFC 8601 5).
 
-    Any case, folding, comment, quotation, job id, version, A- or U-label and compatibility character counts as ours; a field
+    Any case, folding, white space, invisible or compatibility character, comment, quotation, job id, version, A- or U-label counts as
+    ours, the last also in octets of any charset that has its letters; a field
     whose beginning cannot be understood, that has a comment or quotation without an end, or that is over MAX_FIELD octets is
     ours when one of `ids` stands anywhere in it. One whose id is lost in a comment or quotation without an end counts too.
     """
-    text = value.decode("utf-8", "surrogateescape")
-    if not text.isascii():
-        text = text.translate(OCTETS)
     ours = _spellings(tuple(ids))
-    return _claimed(text, ours) or ("=?" in text and _claimed(encoded_words.decode_words(text[:MAX_FIELD]), ours))
+    return any(
+        _claimed(text, ours) or ("=?" in text and _claimed(encoded_words.decode_words(text[:MAX_FIELD]), ours)) for text in _texts(value, ours)
+    )
+
+
+def _texts(value: bytes, ours: frozenset[str]) -> Iterator[str]:
+    """The value as text; where it is no UTF-8, in each charset that could spell one of our ids too."""
+    try:
+        yield value.decode("utf-8")
+        return
+    except UnicodeDecodeError:
+        yield value.decode("utf-8", "surrogateescape").translate(OCTETS)
+    for charset in _charsets(ours):
+        yield value[:HEAD].decode(charset, "replace")
+
+
+@lru_cache(maxsize=16)
+def _charsets(ours: frozenset[str]) -> tuple[str, ...]:
+    """Charsets that have the letters of one of these names; none where all are ASCII."""
+    return tuple(each for each in CHARSETS if any(_encodes(name, each) for name in ours if not name.isascii()))
+
+
+def _encodes(name: str, charset: str) -> bool:
+    try:
+        name.encode(charset)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _claimed(text: str, ours: frozenset[str]) -> bool:
@@ -82,11 +118,16 @@ def _claimed(text: str, ours: frozenset[str]) -> bool:
         return True
     folded = text.translate(FOLD)
     named = any(name in folded for name in ours)
-    if len(text) <= MAX_FIELD and head.understood and not BREAK.search(text):
+    if len(text) <= MAX_FIELD and head.understood and not BREAK.search(text) and not _has_gaps(text[:HEAD].partition(";")[0]):
         return named and isinstance(parse(text.encode("utf-8", "replace")), Malformed)
     if named or any(name in loose for loose in _loose(folded) for name in ours):
         return True
     return not head.pieces and _hides_its_id(text)
+
+
+def _has_gaps(text: str) -> bool:
+    """Whether a character that nobody sees, or that is white space to somebody, stands in the text: there a reader may cut it."""
+    return not text.isascii() and any(not char.isascii() and FOLD[ord(char)] in (None, "", " ") for char in text)
 
 
 def _hides_its_id(text: str) -> bool:

@@ -28,7 +28,8 @@ SEPARATOR = re.compile(r'[,;:<>()\[\]"\s]')
 
 # Characters without a shape of their own (Unicode, Default_Ignorable_Code_Point): soft hyphen, zero width, direction, variation, tags.
 IGNORABLE = {0xAD, 0x34F, 0x61C, 0x115F, 0x1160, 0x17B4, 0x17B5, *range(0x180B, 0x1810), *range(0x200B, 0x2010), *range(0x202A, 0x202F)}
-IGNORABLE |= {*range(0x2060, 0x2070), 0x3164, *range(0xFE00, 0xFE10), 0xFEFF, 0xFFA0, *range(0xFFF0, 0xFFF9), *range(0xE0000, 0xE01F0)}
+IGNORABLE |= {*range(0x2060, 0x2070), 0x3164, *range(0xFE00, 0xFE10), 0xFEFF, 0xFFA0, *range(0xFFF0, 0xFFF9), *range(0xE0000, 0xE1000)}
+IGNORABLE |= {*range(0x1BCA0, 0x1BCA4), *range(0x1D173, 0x1D17B)}
 # What some readers drop without a word: those, controls, and the backslash of a quoted-pair.
 DROPPED = {*range(0x20), 0x7F, 0x5C, *IGNORABLE} - {9, 10, 13}
 DROP = dict.fromkeys(DROPPED)

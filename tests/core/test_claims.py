@@ -1,11 +1,16 @@
 """Whose an Authentication-Results field is (RFC 8601 5; SPEC D.3; SECURITY-CASES 8, ARF rows)."""
 
+import quopri
+import sys
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dmarc_milter import domain
 from dmarc_milter.authres import ResInfo, format, properties
-from dmarc_milter.claims import claims
+from dmarc_milter.claims import BREAK, claims
 from fakes.growth import is_linear, seconds
 
 OURS = "mx.example.com"
@@ -118,6 +123,50 @@ def test_fields_with_our_id_in_either_label_form_are_claimed() -> None:
             assert claims(f" {text}; dmarc=pass".encode(), [ours])
     assert claims(" mx.bu\u0308cher.example; dmarc=pass".encode(), ["mx.bücher.example"])
     assert not claims(b" mx.bucher.example; dmarc=pass", ["mx.bücher.example"])
+
+
+UNASSIGNED = (0x2065, 0xFFF0, 0xE0080, 0xE0FFF)
+GAPS = [
+    chr(code)
+    for code in range(0x80, sys.maxunicode + 1)
+    if chr(code).isspace()
+    or unicodedata.category(chr(code)) in ("Cc", "Cf", "Zs", "Zl", "Zp")
+    or code in (0x34F, 0x115F, 0x17B4, 0x180B, 0x2800, 0x3164, 0xFE0F, 0xFFA0, 0xE0100, *UNASSIGNED)
+]
+
+
+def test_no_white_space_or_invisible_character_hides_our_id() -> None:
+    """ARF-30: all of Unicode's White_Space, Default_Ignorable_Code_Point and format characters, beside the id, in it, and to cut it off."""
+    for gap in GAPS:
+        for text in ("mx.example.com{}", "{}mx.example.com", "mx.exa{}mple.com", "mx.example.com{}other", "other.example{}mx.example.com"):
+            value = f" {text.format(gap)}; dmarc=pass"
+            assert claims(value.encode(), [OURS]), value
+            assert claims(b" =?utf-8?q?" + quopri.encodestring(value.strip().encode(), header=True) + b"?=", [OURS]), value
+        assert not claims(f" other.example; dkim=pass (a{gap}b) header.d=mx.example.com".encode(), [OURS]) or BREAK.match(gap), gap
+
+
+@pytest.mark.parametrize(
+    "text", ["k\u0131ss.example", "K\u0130SS.example", "\u212aiss.example", "ki\u017f\u017f.example", "ki\u00df.example"]
+)
+def test_letters_that_case_turns_into_ours_are_ours(text: str) -> None:
+    """ARF-31: a dotless and a dotted i, the Kelvin sign, the long and the sharp s, for a reader who compares in upper or lower case."""
+    assert claims(f" {text}; dmarc=pass".encode(), ["kiss.example"])
+
+
+@pytest.mark.parametrize(
+    ("ours", "charsets"),
+    [
+        ("mx.b\u00fccher.example", ("latin-1", "cp1252", "iso8859-15", "iso8859-2", "cp850", "mac-roman")),
+        ("mx.\u043f\u043e\u0447\u0442\u0430.example", ("koi8-r", "cp1251", "iso8859-5", "cp866")),
+        ("mx.\u4f8b\u5b50.example", ("gbk", "gb18030", "big5", "shift_jis", "euc-jp")),
+    ],
+)
+def test_octets_of_an_older_charset_spell_our_id_too(ours: str, charsets: tuple[str, ...]) -> None:
+    """ARF-32: a reader that takes 8-bit text for Latin-1, or for what its users write, sees our name. In any case, and as A-label."""
+    for charset in charsets:
+        for text in (ours, ours.upper(), f'"{ours}"', f"(c) {ours}/1 1", f"other.example {ours}"):
+            assert claims(f" {text}; dmarc=pass".encode(charset), [domain.parse(ours).name]), (charset, text)  # type: ignore[union-attr]
+    assert not claims(" other.example; dkim=pass (b\u00fccher)".encode("latin-1"), [ours])
 
 
 def test_every_id_of_ours_counts() -> None:

@@ -68,7 +68,7 @@ def _matches(rule: Rule, dmarc: DmarcResult, context: Context, today: date) -> b
         (rule.spf, _any_at_or_below(spf, rule.spf)),
         (rule.ptr, _any_at_or_below(map(Domain, context.names), rule.ptr)),
         # Only the newest seal proves who sent this message here: older ones may have been copied from another message.
-        (rule.arc, _any_at_or_below(context.arc_sealers[-1:], rule.arc)),
+        (rule.arc, any(sealer in rule.arc for sealer in context.arc_sealers[-1:])),
         (rule.recipient_domains, bool(recipients) and context.recipients_known and set(recipients) <= set(rule.recipient_domains)),
     )
     given = [holds for condition, holds in conditions if condition]

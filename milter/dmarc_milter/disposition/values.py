@@ -42,7 +42,7 @@ class OverrideReason(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One [[policy.rules]] entry: every condition that is given must hold (any of its values). At least one condition;
-    names in `dkim`, `spf`, `ptr`, `arc` are proven identities (at or below the given name)."""
+    names in `dkim`, `spf`, `ptr` are proven identities (at or below the given name), and so is that in `arc` (the given name itself)."""
 
     action: Literal["accept", "none", "quarantine", "reject", "tag"]
     comment: str = ""

@@ -134,7 +134,7 @@ class PolicyRule(Section, frozen=True):
     dkim: Annotated[list[str], _doc("a passing DKIM signature by this domain or below")] = msgspec.field(default_factory=list)
     spf: Annotated[list[str], _doc("an SPF pass for this domain or below")] = msgspec.field(default_factory=list)
     ptr: Annotated[list[str], _doc("a client name, proven forth and back, at or below this domain")] = msgspec.field(default_factory=list)
-    arc: Annotated[list[str], _doc("a valid ARC chain sealed by this domain")] = msgspec.field(default_factory=list)
+    arc: Annotated[list[str], _doc("a valid ARC chain whose newest seal is by this domain itself")] = msgspec.field(default_factory=list)
     recipient_domains: Annotated[list[str], _doc("all recipients are in these domains")] = msgspec.field(default_factory=list)
     expires: Annotated[
         str, Meta(pattern=r"^(\d{4}-\d{2}-\d{2})?$", description='last day the rule holds (UTC), "YYYY-MM-DD" in quotes; empty = for ever')
