@@ -6,14 +6,10 @@ is not known to be harmless left out.
 
 from __future__ import annotations
 
-import hmac
-import itertools
-from base64 import b32encode
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from hashlib import sha256
 from typing import Literal
 
 import msgspec
@@ -26,74 +22,12 @@ from dmarc_milter.message import Headers
 from dmarc_milter.report.aggregate import Reporter
 from dmarc_milter.report.facts import DkimFact, Facts, printable
 from dmarc_milter.report.mail import ADDRESS, REPORT_ID
+from dmarc_milter.report.redaction import MAX_HEADERS, folded, redacted, token
 from dmarc_milter.spf import SpfStatus
 
 Kind = Literal["dmarc", "dkim", "spf"]
-MAX_FIELDS = 200
-MAX_FIELD = 2000
-"""Octets of one field's value that are looked at."""
-MAX_HEADERS = 32 * 1024
 MAX_BRIEF = 1024
 """Octets of the header fields where many messages fail at once: most of them only become incidents of a report that is there already."""
-LINE, WORD = 70, 900
-TOKEN = 12
-REDACTED = "[redacted]"
-
-ADDRESSES = frozenset(
-    [
-        "from",
-        "to",
-        "cc",
-        "bcc",
-        "reply-to",
-        "sender",
-        "return-path",
-        "errors-to",
-        "delivered-to",
-        "x-original-to",
-        "envelope-to",
-        "disposition-notification-to",
-        "resent-from",
-        "resent-to",
-        "resent-cc",
-        "resent-bcc",
-        "resent-sender",
-        "resent-reply-to",
-    ]
-)
-"""Fields of which only the addresses stay, their local parts replaced."""
-KEPT = frozenset(
-    [
-        "received",
-        "received-spf",
-        "date",
-        "message-id",
-        "resent-date",
-        "resent-message-id",
-        "mime-version",
-        "content-transfer-encoding",
-        "dkim-signature",
-        "authentication-results",
-        "arc-seal",
-        "arc-message-signature",
-        "arc-authentication-results",
-        "auto-submitted",
-        "precedence",
-        "list-id",
-        "user-agent",
-        "x-mailer",
-    ]
-)
-"""Fields that stay, the local parts in them replaced; signatures without z=, which copies the other fields (RFC 6376 3.5)."""
-AS_THEY_ARE = frozenset({"message-id", "resent-message-id"})
-"""Identifiers, which the domain's owner finds the message by."""
-SIGNATURES = frozenset({"dkim-signature", "arc-message-signature"})
-LOGINS = ((b"authenticated sender:", b")"), (b"smtp.auth=", b";)"))
-"""What a login name follows in Received and Authentication-Results fields, and what ends it: it needs no @."""
-LOCAL = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+/=?^_`{|}~.-") | frozenset(range(0x80, 0x100))
-TAGS = frozenset({b"i", b"smtp.mailfrom", b"smtp.mail", b"smtp.rcptto", b"header.i", b"header.from", b"envelope-from"})
-"""What stands before an address with no space between."""
-HOST = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-_")
 
 
 class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -160,7 +94,7 @@ def sample(evaluation: Evaluation, headers: Headers, key: bytes, *, brief: bool 
     found = Sample(
         kind=kind,
         headers=redacted(headers, key, MAX_BRIEF if brief else MAX_HEADERS),
-        mail_from=f"{_token(local, key)}@{sender.domain}" if sender.domain else "",
+        mail_from=f"{token(local, key)}@{sender.domain}" if sender.domain else "",
         spf_record=printable(evaluation.spf.record, 1000),
         identity=failed.identifier if failed else "",
     )
@@ -170,99 +104,6 @@ def sample(evaluation: Evaluation, headers: Headers, key: bytes, *, brief: bool 
 def read_sample(data: bytes) -> Sample:
     """Raises msgspec.DecodeError or ValidationError for anything but a stored sample."""
     return msgspec.msgpack.decode(data, type=Sample)
-
-
-def redacted(headers: Headers, key: bytes, limit: int = MAX_HEADERS) -> bytes:
-    """The header block with every field's name and only harmless content: ASCII, CRLF, short lines, at most `limit` octets. Linear."""
-    block = bytearray()
-    for field in headers.fields[:MAX_FIELDS]:
-        name = printable(field.name.decode("latin-1"), 76)
-        line = _folded(name, _value(name.lower(), field.value[:MAX_FIELD], key))
-        if len(block) + len(line) > limit:
-            break
-        block += line
-    return bytes(block)
-
-
-def _value(name: str, raw: bytes, key: bytes) -> str:
-    value = b" ".join(raw.split())
-    if name in ADDRESSES:
-        return ", ".join(f"<{_token(local, key)}@{host}>" for local, host in addresses(value)) or REDACTED
-    if name == "content-type":
-        return _ascii(value.partition(b";")[0])
-    if name in AS_THEY_ARE:
-        return _ascii(value)
-    if name == "list-id":  # behind a phrase that may name anybody (RFC 2919 3)
-        return _ascii(value[value.rfind(b"<") :]) if b"<" in value else REDACTED
-    if name in SIGNATURES:
-        value = b";".join(each for each in value.split(b";") if each.partition(b"=")[0].strip().lower() != b"z")
-    return _ascii(without_local_parts(_without_logins(value), key)) if name in KEPT else REDACTED
-
-
-def _without_logins(value: bytes) -> bytes:
-    """`value` without login names."""
-    for mark, ends in LOGINS:
-        out, at, lower = bytearray(), 0, value.lower()
-        while (start := lower.find(mark, at)) >= 0:
-            start += len(mark)
-            out += value[at:start] + REDACTED.encode()
-            at = next((place for place in range(start, len(value)) if value[place] in ends), len(value))
-        value = bytes(out + value[at:])
-    return value
-
-
-def _ascii(value: bytes) -> str:
-    return "".join(chr(octet) if 0x20 <= octet < 0x7F else "?" for octet in value)
-
-
-def addresses(value: bytes) -> Iterator[tuple[bytes, str]]:
-    """(local part, domain) around every @ that has both sides."""
-    pieces = value.split(b"@")
-    for before, after in itertools.pairwise(pieces):
-        local = before[_local_start(before) :]
-        end = next((n for n, octet in enumerate(after[:255]) if octet not in HOST), min(len(after), 255))
-        if local and end:
-            yield local, after[:end].decode("ascii").lower()
-
-
-def without_local_parts(value: bytes, key: bytes) -> bytes:
-    """`value` with what stands before each @ replaced."""
-    *heads, last = value.split(b"@")
-    out = bytearray()
-    for head in heads:
-        start = _local_start(head)
-        out += head[:start] + (_token(head[start:], key).encode() if start < len(head) else b"") + b"@"
-    return bytes(out + last)
-
-
-def _local_start(before: bytes) -> int:
-    """Where the local part at the end of `before` begins: a quoted string or a dot-atom."""
-    if before.endswith(b'"'):
-        return max(before.rfind(b'"', 0, len(before) - 1), 0)
-    start = len(before)
-    while start and before[start - 1] in LOCAL:
-        start -= 1
-    tag, equals, _ = before[start : start + 20].partition(b"=")
-    return start + len(tag) + 1 if equals and tag.lower() in TAGS else start
-
-
-def _token(local: bytes, key: bytes) -> str:
-    """The same for the same local part as long as the key stays, and telling nothing of it (RFC 6590 3)."""
-    digest = hmac.digest(key, local.lower(), sha256)
-    return b32encode(digest)[:TOKEN].decode().lower()
-
-
-def _folded(name: str, value: str) -> bytes:
-    """One field: folded at spaces, and where there is none for too long by force. No line has more than 998 octets (RFC 5322 2.1.1)."""
-    lines = [f"{name}:"]
-    for word in value.split(" "):
-        if len(lines[-1]) + 1 + len(word) > LINE and len(lines[-1]) > len(name) + 1:
-            lines.append("")
-        for start in range(0, max(len(word), 1), WORD):
-            if start:
-                lines.append("")
-            lines[-1] += " " + word[start : start + WORD]
-    return "\r\n".join(lines).encode("ascii") + b"\r\n"
 
 
 def compose(report: FailureReport, boundary: str, *, recipient: str, now: datetime) -> bytes:
@@ -310,22 +151,22 @@ def _words(report: FailureReport) -> bytes:
 def _feedback(report: FailureReport) -> Iterator[bytes]:
     """message/feedback-report: RFC 5965 3, RFC 6591 3.1, RFC 9991 3."""
     facts, found = report.facts, report.sample
-    yield _folded("Feedback-Type", "auth-failure")
-    yield _folded("User-Agent", f"dmarc-milter/{__version__}")
-    yield _folded("Version", "1")
-    yield _folded("Auth-Failure", _auth_failure(found.kind, _failed_signature(facts)))
-    yield _folded("Authentication-Results", f"{report.authserv_id}; {_result(report)}")
-    yield _folded("Original-Mail-From", f"<{found.mail_from}>")
-    yield _folded("Arrival-Date", _date(facts.at))
+    yield folded("Feedback-Type", "auth-failure")
+    yield folded("User-Agent", f"dmarc-milter/{__version__}")
+    yield folded("Version", "1")
+    yield folded("Auth-Failure", _auth_failure(found.kind, _failed_signature(facts)))
+    yield folded("Authentication-Results", f"{report.authserv_id}; {_result(report)}")
+    yield folded("Original-Mail-From", f"<{found.mail_from}>")
+    yield folded("Arrival-Date", _date(facts.at))
     if facts.source_ip:
-        yield _folded("Source-IP", facts.source_ip)
-    yield _folded("Reported-Domain", facts.author_domain)
-    yield _folded("Delivery-Result", {"reject": "reject", "quarantine": "spam"}.get(facts.disposition, "delivered"))
-    yield _folded("Incidents", str(report.incidents))
+        yield folded("Source-IP", facts.source_ip)
+    yield folded("Reported-Domain", facts.author_domain)
+    yield folded("Delivery-Result", {"reject": "reject", "quarantine": "spam"}.get(facts.disposition, "delivered"))
+    yield folded("Incidents", str(report.incidents))
     if facts.outcome is not None:
         # RFC 9991 3: the mechanisms that did not authenticate an aligned identity (RFC 7489 listed those that did).
         failed = [name for name, aligned in (("dkim", facts.outcome.dkim_aligned), ("spf", facts.outcome.spf_aligned)) if not aligned]
-        yield _folded("Identity-Alignment", ", ".join(failed) or "none")
+        yield folded("Identity-Alignment", ", ".join(failed) or "none")
     yield from _dkim(report)
     yield from _spf(report)
 
@@ -335,9 +176,9 @@ def _dkim(report: FailureReport) -> Iterator[bytes]:
     signature = _failed_signature(report.facts)
     if signature is None or not (report.sample.kind == "dkim" or _in_organization(signature.domain, report.facts)):
         return
-    yield _folded("DKIM-Domain", signature.domain)
-    yield _folded("DKIM-Identity", f"@{report.sample.identity or signature.domain}")
-    yield _folded("DKIM-Selector", signature.selector or "none")
+    yield folded("DKIM-Domain", signature.domain)
+    yield folded("DKIM-Identity", f"@{report.sample.identity or signature.domain}")
+    yield folded("DKIM-Selector", signature.selector or "none")
 
 
 def _spf(report: FailureReport) -> Iterator[bytes]:
@@ -347,7 +188,7 @@ def _spf(report: FailureReport) -> Iterator[bytes]:
         return
     if report.sample.kind == "spf" or _in_organization(spf.domain, report.facts):
         record = report.sample.spf_record.replace("\\", "").replace('"', "")
-        yield _folded("SPF-DNS", f'txt : {spf.domain} : "{record}"')
+        yield folded("SPF-DNS", f'txt : {spf.domain} : "{record}"')
 
 
 def _failed_signature(facts: Facts) -> DkimFact | None:
