@@ -82,9 +82,11 @@ def claims(value: bytes, ids: Sequence[str]) -> bool:
     ours when one of `ids` stands anywhere in it. One whose id is lost in a comment or quotation without an end counts too.
     """
     ours = _spellings(tuple(ids))
-    return any(
-        _claimed(text, ours) or ("=?" in text and _claimed(encoded_words.decode_words(text[:MAX_FIELD]), ours)) for text in _texts(value, ours)
-    )
+    return any(_claimed(text, ours) or _claimed_once_decoded(text, ours) for text in _texts(value, ours))
+
+
+def _claimed_once_decoded(text: str, ours: frozenset[str]) -> bool:
+    return "=?" in text and _claimed(encoded_words.decode_words(text[:MAX_FIELD]), ours)
 
 
 def _texts(value: bytes, ours: frozenset[str]) -> Iterator[str]:
