@@ -176,4 +176,5 @@ def _shortage(found: Found, policy: LocalPolicy) -> Missing | None:
     asked = [found.arc.missing] if policy.trusted_arc_sealers or by_proof else []
     if by_proof:
         asked += [found.spf.missing, *(each.missing for each in found.dkim), found.iprev.missing if found.iprev else None]
+    asked += [found.dmarc.written_missing, *(each.missing for each in found.dmarc.written)]
     return next((each for each in asked if each is not None and each.kind == "shortage"), None)

@@ -9,6 +9,7 @@ from dmarc_milter.dmarc.evaluate import evaluate
 from dmarc_milter.dmarc.result import DmarcStatus
 from dmarc_milter.dmarc.written import QUERIES, Canonify, Names, judged, names
 from dmarc_milter.domain import Domain
+from dmarc_milter.lookup import Resolver, Shortage
 from dmarc_milter.spf import SpfResult, SpfStatus
 from fakes.dns_zone import Zone
 
@@ -90,3 +91,18 @@ def test_a_pass_is_none_where_another_organization_is_written() -> None:
     assert result(b" a@attack.example", Names((Domain("b.attack.example"),))) == (DmarcStatus.PASS, [])
     assert result(b" a@attack.example, b@attack.example", Names((legit,))) == (DmarcStatus.FAIL, ["legit.example"])
     assert result(b" a@legit.example", Names((Domain("x.example"),)))[0] is DmarcStatus.FAIL
+
+
+def test_our_own_shortage_is_told_from_a_failing_dns() -> None:
+    """MTA-03: a message that only waited for room is deferred (451 4.3.2), not quarantined."""
+
+    class Full(Zone):
+        def aliases(self, name: str, rdtype: str) -> tuple[str, ...]:  # type: ignore[override]
+            raise Shortage(name, name=name)
+
+        def share(self, *, queries: int, seconds: float) -> Resolver:
+            return self
+
+    found = names([Domain("attack.example")], Full(), Canonify())
+    assert found.missing is not None
+    assert found.missing.kind == "shortage"

@@ -107,6 +107,8 @@ class DmarcResult:
     """Names of other organizations, without a pass, that the MTA writes into From in the place of the author's (dmarc/written.py)."""
     written_unknown: bool = False
     """What it writes there could not be found out."""
+    written_missing: Missing | None = None
+    """For want of which answer."""
 
     @property
     def is_rewritten(self) -> bool:

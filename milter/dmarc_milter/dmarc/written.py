@@ -16,7 +16,7 @@ from dmarc_milter.dkim.result import DkimResult
 from dmarc_milter.dmarc.evaluate import DmarcOptions, PublicSuffixes, evaluate, published
 from dmarc_milter.dmarc.result import DmarcResult, DmarcStatus, DomainOutcome
 from dmarc_milter.domain import Domain, Malformed
-from dmarc_milter.lookup import LookupFailed, NoAnswer, Resolver
+from dmarc_milter.lookup import LookupFailed, Missing, NoAnswer, Resolver, gravest, missing
 from dmarc_milter.spf import SpfResult
 
 TYPES: tuple[Literal["AAAA", "A", "MX"], ...] = ("AAAA", "A", "MX")
@@ -42,40 +42,44 @@ class Canonify:
 
 
 class Names(NamedTuple):
-    """What may be written, without the author's own domain. `unknown`: an answer was missing, or there were too many names."""
+    """What may be written, without the author's own domain. `unknown`: an answer was `missing`, or there were too many names."""
 
     names: tuple[Domain, ...] = ()
     unknown: bool = False
+    missing: Missing | None = None
 
 
 class _Seen(NamedTuple):
     exists: bool
     aliases: tuple[str, ...]
-    unknown: bool
+    missing: Missing | None
 
 
 def names(authors: Iterable[Domain], resolver: Resolver, how: Canonify) -> Names:
     """What may be written in the place of these domains. Never raises; what it asks counts for the message."""
     share = resolver.share(queries=QUERIES, seconds=float("inf"))
     found: dict[Domain, None] = {}
-    unknown = False
+    lost: list[Missing] = []
+    odd = False
     own = tuple(authors)
     for author in own:
         for name in _written(author, share, how):
-            parsed = domain.parse(name) if name else Malformed("unknown")
-            if isinstance(parsed, Malformed):
-                unknown = True
+            parsed = name if isinstance(name, Missing) else domain.parse(name)
+            if isinstance(parsed, Missing):
+                lost.append(parsed)
+            elif isinstance(parsed, Malformed):
+                odd = True
             elif parsed not in own:
                 found[parsed] = None
-    return Names(tuple(found)[:MAX_NAMES], unknown or len(found) > MAX_NAMES)
+    return Names(tuple(found)[:MAX_NAMES], bool(lost) or odd or len(found) > MAX_NAMES, gravest(lost))
 
 
-def _written(author: Domain, resolver: Resolver, how: Canonify) -> Iterator[str]:
-    """The names; "" for one that is not known."""
+def _written(author: Domain, resolver: Resolver, how: Canonify) -> Iterator[str | Missing]:
+    """The names, and what could not be found out."""
     seen = _look(author.name, resolver)
     yield from seen.aliases if how.aliases else ()
-    if seen.unknown and how.aliases:
-        yield ""
+    if seen.missing and how.aliases:
+        yield seen.missing
     if seen.exists and author.name.count(".") >= how.ndots:
         return
     for suffix in how.search[:MAX_SEARCH]:
@@ -84,13 +88,14 @@ def _written(author: Domain, resolver: Resolver, how: Canonify) -> Iterator[str]
         if longer.exists or longer.aliases:
             yield completed
             yield from longer.aliases if how.aliases else ()
-        elif longer.unknown:
-            yield ""
+        elif longer.missing:
+            yield longer.missing
 
 
 def _look(name: str, resolver: Resolver) -> _Seen:
-    exists, unknown = False, False
+    exists = False
     aliases: dict[str, None] = {}
+    lost: list[Missing] = []
     for rdtype in TYPES:
         try:
             aliases.update(dict.fromkeys(resolver.aliases(name, rdtype)))
@@ -98,9 +103,9 @@ def _look(name: str, resolver: Resolver) -> _Seen:
             exists = True
         except NoAnswer:
             continue
-        except LookupFailed:
-            unknown = True
-    return _Seen(exists, tuple(aliases), unknown)
+        except LookupFailed as error:
+            lost.append(missing(error))
+    return _Seen(exists, tuple(aliases), gravest(lost))
 
 
 def _ask(name: str, rdtype: Literal["AAAA", "A", "MX"], resolver: Resolver) -> None:
@@ -135,7 +140,7 @@ def judged(
         and outcome.status is not DmarcStatus.PASS
         and outcome.organizational_domain not in ours
     )
-    dmarc = replace(dmarc, written=written, written_unknown=found.unknown)
+    dmarc = replace(dmarc, written=written, written_unknown=found.unknown, written_missing=found.missing)
     if dmarc.status is not DmarcStatus.PASS or not dmarc.is_rewritten:
         return dmarc
     if written:
