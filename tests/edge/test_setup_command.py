@@ -292,3 +292,29 @@ def test_lines_by_somebody_else_that_let_it_rewrite_are_warned_about(place: Plac
     before = place.mc.read_bytes()
     assert "WARNING: " in place.run("--apply", mta="sendmail")[1]
     assert place.mc.read_bytes() == before
+
+
+BACK = "smtp inet n - n - - smtpd\n127.0.0.1:10025 inet n - n - - smtpd\n  -o smtpd_milters=\n"
+
+
+@pytest.mark.parametrize(
+    ("main_cf", "option", "words"),
+    [
+        ("", "", "append_dot_mydomain rewrites From"),
+        ("compatibility_level = 3.6\n", "", ""),
+        ("compatibility_level = 3.6\nappend_dot_mydomain = yes\n", "", "append_dot_mydomain rewrites From"),
+        ("compatibility_level = 3.6\ncanonical_maps = hash:/etc/postfix/canonical\n", "", "canonical_maps rewrites From"),
+        ("compatibility_level = 3.6\nmasquerade_domains = example.com\n", "", "masquerade_domains rewrites From"),
+        ("append_dot_mydomain = yes\n", "  -o local_header_rewrite_clients=\n", ""),
+        ("append_dot_mydomain = yes\nlocal_header_rewrite_clients =\n", "", ""),
+        ("compatibility_level = 3.6\nsmtp_generic_maps = hash:/etc/postfix/generic\n", "", "smtp_generic_maps changes header fields"),
+        ("compatibility_level = 3.6\nlmtp_generic_maps = hash:/etc/postfix/generic\n", "", "lmtp_generic_maps changes header fields"),
+    ],
+)
+def test_what_postfix_rewrites_after_the_verdict_is_said(main_cf: str, option: str, words: str) -> None:
+    """MTA-11: generic maps on the way out; a content filter's mail, which counts as this host's own (postconf(5))."""
+    main = f"smtpd_milters = inet:127.0.0.1:8893\n{main_cf}"
+    files = postfix.Postfix(postfix.parse_main(main), postfix.parse_master(BACK + option))
+    said = [each.text for each in review(files, socket_address("inet:8893@127.0.0.1"), Authentication()) if "From" in each.text]
+    assert len(said) == bool(words), said
+    assert words in "".join(said)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
@@ -24,7 +25,7 @@ class Remark(NamedTuple):
 
 def review(files: Postfix, socket: SocketAddress, trust: Authentication) -> tuple[Remark, ...]:
     """Everything found, the gravest first. A socket that was handed over (fd) cannot be looked for: only the networks are compared."""
-    found = list(_networks(files, trust))
+    found = [*_networks(files, trust), *_rewritten_on_the_way_out(files)]
     if socket.family != "fd":
         found += _attached(files, socket)
         for service in files.smtpd():
@@ -112,6 +113,7 @@ def _service(files: Postfix, service: Service, socket: SocketAddress, trust: Aut
     if exempt and passes:
         yield Remark("error", f"{service.name}: milter_macro_daemon_name {daemon} is in trusted_daemons, so that its mail is not evaluated")
     back = service.name.startswith(("127.", "[::1]", "localhost:")) and service.port not in ("25", "smtp") and service.type == "inet"
+    yield from _rewritten_when_given_back(files, service) if back else ()
     if back and passes and inherits and not trust.keep_results_from:
         yield Remark(
             "warning",
@@ -120,6 +122,35 @@ def _service(files: Postfix, service: Service, socket: SocketAddress, trust: Aut
         )
     if not back and not passes and not inherits:
         yield Remark("warning", f"{service.name}: -o smtpd_milters in master.cf leaves this milter out: mail there does not pass it")
+
+
+def _rewritten_on_the_way_out(files: Postfix) -> Iterator[Remark]:
+    """Postfix's cleanup rewrites header fields before it asks milters; what its delivery agents write nobody has judged."""
+    for name in ("smtp_generic_maps", "lmtp_generic_maps", "smtp_header_checks"):
+        if files.value(name):
+            text = (
+                f"{name} changes header fields after the milter has judged them: see that it puts nobody into From but your own addresses"
+            )
+            yield Remark("note", text)
+
+
+def _rewritten_when_given_back(files: Postfix, service: Service) -> Iterator[Remark]:
+    """What a content filter gives back comes from this host, and so is rewritten like its own mail, after the verdict (postconf(5))."""
+    if files.value("local_header_rewrite_clients", service) != "permit_inet_interfaces" and (
+        "local_header_rewrite_clients" in service.options or "local_header_rewrite_clients" in files.settings
+    ):
+        return
+    level = re.match(r"[0-9]{1,6}", files.value("compatibility_level"))
+    appends = files.value("append_dot_mydomain", service) or ("no" if level and int(level[0]) >= 1 else "yes")
+    names = [name for name in ("canonical_maps", "sender_canonical_maps", "masquerade_domains") if files.value(name, service)]
+    if appends == "yes":
+        names.append("append_dot_mydomain")
+    if names:
+        yield Remark(
+            "warning",
+            f"{service.name}: {', '.join(names)} rewrites From of mail that a content filter gives back here, after the milter has "
+            "judged it; add -o local_header_rewrite_clients= in master.cf",
+        )
 
 
 def _networks(files: Postfix, trust: Authentication) -> Iterator[Remark]:
