@@ -10,7 +10,7 @@ from dmarc_milter.dmarc.evaluate import DmarcOptions, evaluate
 from dmarc_milter.dmarc.record import Policy
 from dmarc_milter.dmarc.result import DmarcResult, DmarcStatus, DomainOutcome
 from dmarc_milter.domain import Domain
-from dmarc_milter.lookup import LimitExceeded, LookupFailed, Resolver
+from dmarc_milter.lookup import LimitExceeded, LookupFailed, Missing, Resolver
 from dmarc_milter.spf import SpfResult, SpfStatus
 from fakes.dns_zone import Zone
 from fakes.suffixes import ListedSuffixes
@@ -246,6 +246,32 @@ def test_existence_that_cannot_be_looked_up_counts_as_existing() -> None:
     dns.fail("nx.legit.example", "A")
     outcome = judge("nx.legit.example", dns)
     assert (outcome.policy, outcome.policy_tag) == (Policy.NONE, "sp")
+    assert (outcome.status, outcome.unsure, outcome.missing) == (TEMPERROR, Policy.REJECT, Missing("dns", "nx.legit.example"))
+    assert judge("nx.legit.example", dns, "pass nx.legit.example").status is PASS
+
+
+@pytest.mark.parametrize("record", ["v=DMARC1; p=reject; np=none", "v=DMARC1; p=quarantine; sp=reject; np=quarantine", REJECT])
+def test_existence_that_could_only_soften_the_policy_leaves_nothing_open(record: str) -> None:
+    """docs/design.md, Decisions: whoever makes up names at a lame delegation gains nothing."""
+    dns = zone({"legit.example": record})
+    dns.fail("nx.legit.example", "A")
+    outcome = judge("nx.legit.example", dns)
+    assert (outcome.status, outcome.policy, outcome.missing) == (FAIL, Policy.REJECT, None)
+
+
+@pytest.mark.parametrize(
+    ("author", "failing", "spf_words", "dkim_words", "name"),
+    [
+        ("legit.example", ["legit.example"], "none", "", "_dmarc.legit.example"),
+        ("a.legit.example", ["a.legit.example"], "none", "", "_dmarc.a.legit.example"),
+        ("a.b.legit.example", ["b.legit.example"], "none", "pass legit.example", "_dmarc.b.legit.example"),
+        ("legit.example", ["mail.legit.example"], "none", "pass mail.legit.example", "_dmarc.mail.legit.example"),
+    ],
+)
+def test_the_name_that_left_the_verdict_open_is_told(author: str, failing: list[str], spf_words: str, dkim_words: str, name: str) -> None:
+    """For the reply, the log and the ledger."""
+    outcome = judge(author, zone(LEGIT, failing), spf_words, dkim_words)
+    assert (outcome.status, outcome.missing) == (TEMPERROR, Missing("dns", name))
 
 
 def test_existence_is_asked_only_where_np_could_decide() -> None:
