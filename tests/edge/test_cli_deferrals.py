@@ -117,7 +117,10 @@ def test_pages_show_them_and_nothing_of_a_name_is_markup(ask: Ask, tmp_path: Pat
     html = ask("stats", "--html")
     store = Store.open(f"sqlite:///{tmp_path}/reports.db")
     options = WebOptions(lambda: store, tmp_path / "spool.db", clock=NOW.timestamp)
-    page = create_app(options).test_client().get("/").get_data(as_text=True)
+    client = create_app(options).test_client()
+    page = client.get("/").get_data(as_text=True)
+    assert "the DNS of inc.bank.example did not answer" in client.get("/domains/bank.example").get_data(as_text=True)
+    assert "Mail that waits" not in client.get("/domains/legit.example").get_data(as_text=True)
     store.close()
     for text in (html, page):
         assert "451 4.4.3: the DNS of inc.bank.example did not answer" in text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -10,7 +12,7 @@ from dmarc_milter.edge.resolver import DnsResolver, Memory
 from dmarc_milter.edge.resolver.answer import Answer, failed
 from dmarc_milter.edge.resolver.reserve import SETTLED, Reserve
 from dmarc_milter.lookup import Kept as Derived
-from dmarc_milter.lookup import LimitExceeded, LookupFailed, NoData, NoSuchName, derive, stale_answers
+from dmarc_milter.lookup import LimitExceeded, LookupFailed, NoData, NoSuchName, Shortage, derive, stale_answers
 from fakes.dns_server import DnsServer
 
 HOUR = 3600.0
@@ -140,6 +142,35 @@ def test_a_messages_own_limit_is_no_failure_of_the_dns(dns: DnsServer, source: D
     resolver.txt("legit.example")
     with pytest.raises(LimitExceeded):
         resolver.txt(POLICY)
+
+
+def test_our_own_shortage_is_no_failure_of_the_dns(source: DnsResolver, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The DNS was not even asked: the message waits (451 4.3.2), and gets no old answer."""
+
+    def refuse(*_: object, **__: object) -> socket.socket:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    source.for_message().txt(POLICY)
+    clock.now += HOUR
+    with monkeypatch.context() as patch:
+        patch.setattr("dmarc_milter.edge.resolver.exchange.socket.socket", refuse)
+        resolver = source.for_message()
+        with pytest.raises(Shortage):
+            resolver.txt(POLICY)
+        assert stale_answers(resolver) == ()
+
+
+def test_a_closed_port_is_a_failure_of_the_dns(dns: DnsServer, clock: Clock) -> None:
+    """The resolver on this host is down."""
+    source = DnsResolver([dns.nameserver], timeout=0.4, memory=Memory(stale_seconds=DAY), clock=clock)
+    said = source.for_message().txt(POLICY)
+    clock.now += HOUR
+    dns.stop()
+    try:
+        assert source.for_message().txt(POLICY) == said
+    finally:
+        source.close()
+        dns.start()
 
 
 @pytest.mark.parametrize("follow", [True, False], ids=["in one answer", "one at a time"])

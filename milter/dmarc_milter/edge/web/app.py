@@ -163,7 +163,10 @@ class Pages:
             abort(404)
         rows = queries.sources(self._store.database, name, g.since)
         reports = self._store.reports.find(policy_domain=newest.facts.policy_domain or name, limit=20)
-        return render_template("domain.html", name=name, newest=newest.facts, rows=rows, reports=reports, most=queries.SOURCES)
+        waiting = self._store.decisions.waiting(g.since, author_domain=name, limit=MAX_WAITING)
+        return render_template(
+            "domain.html", name=name, newest=newest.facts, rows=rows, reports=reports, waiting=waiting, most=queries.SOURCES
+        )
 
     def decisions(self) -> str:
         wanted, key = _filter(g.since), request.args.get("key", "")[:255]
