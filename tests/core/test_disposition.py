@@ -201,6 +201,7 @@ def test_a_policy_that_is_known_but_for_the_failing_steps_is_enforced(record: st
     """docs/design.md, on_temperror: whoever chooses which of the victim's names is asked is not delivered; the name is told."""
     verdict = judge(supposed(record))
     assert verdict.deferral == (Deferral("dns", "_dmarc.sub.legit.example") if enforced else None)
+    assert (f"legit.example asks for p={'reject' if 'reject' in record else 'quarantine'}" in verdict.decided_by) is enforced
     assert judge(supposed(record), ACCEPT).deferral is None
     assert judge(supposed(record), TEMPFAIL).tempfail
 

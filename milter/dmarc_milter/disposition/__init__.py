@@ -140,13 +140,18 @@ def _other_author(dmarc: DmarcResult) -> str:
 
 def _failed(outcome: DomainOutcome, policy: LocalPolicy, sample: float) -> _Draft:
     """A failure: the published policy, one level lower for t=y or where pct left the message out, then our own caution."""
-    asked, verdict = outcome.policy, _published(outcome, policy, sample)
-    where = outcome.known.policy_domain if outcome.known else outcome.author_domain
-    verdict = replace(verdict, decided_by=f"DMARC failed and {where} asks for {outcome.policy_tag}={asked}{verdict.decided_by}")
-    verdict = _cautious(verdict, policy)
+    verdict = _published(outcome, policy, sample)
+    verdict = _cautious(replace(verdict, decided_by=f"DMARC failed and {_wish(outcome)}{verdict.decided_by}"), policy)
     if outcome.testing_key_only and verdict.disposition is Disposition.REJECT and policy.testing_key_action == "quarantine":
         return _Draft(_change(verdict, Disposition.QUARANTINE, "testing key", "the only aligned pass is by a testing key"), firm=True)
     return _Draft(verdict)
+
+
+def _wish(outcome: DomainOutcome) -> str:
+    """Who asks for what, in words."""
+    where = outcome.known.policy_domain if outcome.known else outcome.author_domain
+    tag = "np" if outcome.unsure else outcome.policy_tag
+    return f"{where} asks for {tag}={outcome.unsure or outcome.policy}"
 
 
 def _published(outcome: DomainOutcome, policy: LocalPolicy, sample: float) -> Verdict:
@@ -180,6 +185,8 @@ def _temperror(outcome: DomainOutcome, policy: LocalPolicy, sample: float) -> Ve
     because = f"DMARC could not be judged: {outcome.reason}"
     if is_worth_waiting(outcome, wanted, policy):
         deferral = deferral_of(outcome.missing, limit=outcome.limit_reached)
+        if wanted is not Policy.NONE:
+            because += f", and {_wish(outcome)}"
         return Verdict(Disposition.NONE, wanted, deferral=deferral, decided_by=because)
     return Verdict(Disposition.NONE, wanted, (DNS_ERROR,), decided_by=because)
 

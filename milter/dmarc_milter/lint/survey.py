@@ -12,7 +12,7 @@ from dmarc_milter.dmarc.discovery import Discovery, DmarcOptions, PublicSuffixes
 from dmarc_milter.dmarc.evaluate import evaluate
 from dmarc_milter.dmarc.record import MAX_RECORD, Record, parse
 from dmarc_milter.dmarc.result import DmarcStatus, DomainOutcome, PolicyPublished
-from dmarc_milter.domain import Domain
+from dmarc_milter.domain import Domain, is_special_use
 from dmarc_milter.lint import tags
 from dmarc_milter.lint.finding import Finding, Level
 from dmarc_milter.lookup import LookupFailed, NoAnswer, Resolver
@@ -110,6 +110,8 @@ def _policy(outcome: DomainOutcome, discovery: Discovery) -> Iterator[Finding]:
 
 def _nearly(step: Step, resolver: Resolver) -> Iterator[Finding]:
     """TXT records that were meant as DMARC records and are none."""
+    if is_special_use(step.name.name):
+        return
     try:
         texts = resolver.txt(f"_dmarc.{step.name}")
     except (NoAnswer, LookupFailed):
