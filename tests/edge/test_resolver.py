@@ -192,7 +192,7 @@ def test_what_does_not_answer_the_question_is_ignored_until_the_time_out(dns: Dn
 NO_EDNS = ["formerr", "notimp", "servfail", "badvers", "header", "cut", "opt"]
 
 
-@pytest.mark.parametrize("word", [*NO_EDNS, "ignored", "silent"])
+@pytest.mark.parametrize("word", [*NO_EDNS, "ignored", "silent", "garbage", "compression_loop", "huge_count"])
 def test_a_server_that_does_not_know_edns_is_asked_without_it(dns: DnsServer, source: DnsResolver, word: str) -> None:
     """RFC 6891 6.2.2: whatever it makes of OPT, the plain question gets its answer, a long one over TCP (RFC 1035 4.2.1)."""
     dns.replace({"short.example": {"TXT": ["text"]}, "long.example": {"TXT": [b"x" * 700]}})

@@ -255,7 +255,7 @@ def test_what_waits_for_a_place_leaves_with_its_message(source: DnsResolver) -> 
 @pytest.mark.parametrize("starter", [True, False], ids=["the one who began it leaves", "one who joined leaves"])
 def test_a_question_that_another_message_waits_for_goes_on(source: DnsResolver, dns: DnsServer, starter: bool) -> None:
     """It is asked once, and the one who stays gets the answer."""
-    dns.put("late.example", {"TXT": ["late"], "delay": 0.8})
+    dns.put("late.example", {"TXT": ["late"], "delay": 0.5})
     one, other = source.for_message(network="one"), source.for_message(network="other")
     with asking(one, "late.example") as found_one, asking(other, "late.example") as found_other:
         (one if starter else other).abandon()

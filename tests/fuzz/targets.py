@@ -149,11 +149,12 @@ QUESTION = question_of("TXT")
 
 def dns_wire(octets: bytes) -> None:
     """An answer, or one of two complaints; nothing beyond the packet is read."""
-    for rdtype in ("TXT", "A", "AAAA", "MX", "PTR"):
+    for rdtype in ("TXT", "A", "AAAA", "MX", "PTR", "NS"):
         question = question_of(rdtype)
         for packet in (octets, octets[:12].ljust(12, b"\0") + question + octets[12:]):
             with contextlib.suppress(wire.Malformed, wire.Refused):
                 if wire.is_answer_to(packet, packet[:2], question) and not wire.is_truncated(packet):
+                    wire.denies_opt(packet, known=False)
                     found = wire.read_answer(packet, question, rdtype)
                     assert found.ttl >= 0
 

@@ -244,14 +244,19 @@ class Client:
             attempt.server.answered(packet, time.monotonic(), edns=attempt.edns, instead=attempt.instead)
             self._settle(pending, answer)
         except (OSError, Broken, Malformed, Refused) as error:
-            if packet is not None and isinstance(error, Refused) and self._ask_plainly(attempt, packet):
+            if packet is not None and self._ask_plainly(attempt, packet, error):
                 return
             pending.short |= isinstance(error, OSError) and error.errno in SCARCE
             self._fail(attempt, str(error) if isinstance(error, Malformed | Refused) else "connection failed")
 
-    def _ask_plainly(self, attempt: Attempt, packet: bytes) -> bool:
-        """Ask this server again without OPT where its error may mean that it does not know it; whether that was done."""
-        if not attempt.edns or not denies_opt(packet, known=attempt.server.knows_opt(time.monotonic())):
+    def _ask_plainly(self, attempt: Attempt, packet: bytes, error: Exception) -> bool:
+        """Ask this server again without OPT where its error may mean that it does not know it; whether that was done.
+
+        A garbled answer may mean that too (something on the way cuts what is over 512 octets), unless the server has shown OPT.
+        """
+        known = attempt.server.knows_opt(time.monotonic())
+        garbled = isinstance(error, Malformed) and not known
+        if not attempt.edns or not (garbled or (isinstance(error, Refused) and denies_opt(packet, known=known))):
             return False
         asked = attempt.pending.is_asked_plainly(attempt.server) or self._send_plain(attempt)
         if asked:
