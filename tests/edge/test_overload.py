@@ -6,6 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -73,20 +74,34 @@ def looper(running: Daemon) -> Callable[[str, Callable[[], str]], None]:
     return loop
 
 
-@pytest.mark.parametrize(("servers", "networks"), [(1, 50), (2, 3)])
-def test_honest_mail_passes_while_others_saturate(
-    tmp_path: Path, world: World, zone: dict[str, dict[str, object]], servers: int, networks: int
-) -> None:
-    """DOS-10 to DOS-13: from many client networks and from few, with one name server and with two."""
-    with daemon(tmp_path, zone, servers) as running:
-        send = sender(running)
+# Saturation
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory, world: World, zone: dict[str, dict[str, object]]) -> Iterator[Daemon]:
+    """Two workers and two name servers; half of the honest domains are known."""
+    with daemon(tmp_path_factory.mktemp("pair"), zone, 2) as running:
         for number in range(0, 40, 2):
-            assert send("198.18.0.1", world.honest(number)) == (250, True)
-        load = Load(world, send, looper(running), networks=networks)
-        assert_honest_mail_gets_through(load.run(3.0))
-        assert len(running.workers()) == 2
-        assert not running.events("worker_died")
-        assert not running.events("failure")
+            assert sender(running)("198.18.0.1", world.honest(number)) == (250, True)
+        yield running
+
+
+numbers = count(1)  # new names in each test
+
+
+@pytest.mark.parametrize("how", ["many networks", "few networks", "the honest sender's network", "policy walks", "names of honest mail"])
+def test_honest_mail_passes_while_others_saturate(pair: Daemon, world: World, how: str) -> None:
+    """DOS-10 to DOS-14: whoever the attackers are and whatever it is that they ask for."""
+    message = {"policy walks": world.walking, "names of honest mail": world.in_the_way}.get(how, world.saturating)
+    load = Load(world, sender(pair), looper(pair), message=message, numbers=numbers)
+    if how == "few networks":
+        load.networks = 3
+    elif how == "the honest sender's network":
+        load.client, load.networks = "198.18.{network}.{host}", 20
+    assert_honest_mail_gets_through(load.run(2.0, warm_up=1.0))
+    assert len(pair.workers()) == 2
+    assert not pair.events("worker_died")
+    assert not pair.events("failure")
 
 
 # Abandoned transactions

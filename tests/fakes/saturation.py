@@ -76,7 +76,23 @@ class World:
             fields.append(f"ARC-Seal: i={instance}; a=rsa-sha256; t=1700000000; cv={cv}; {key}; b=Zm9v")
             fields.append(f"ARC-Message-Signature: i={instance}; {JUNK.removeprefix('v=1; ')}; {key}x")
             fields.append(f"ARC-Authentication-Results: i={instance}; mx.attack.example; none")
-        text = "\r\n".join([*fields, f"From: Boss <boss@{author}>", "Subject: Saturation", "", "Hello.", ""])
+        return self._letter(number, author, fields, f"Boss <boss@{author}>")
+
+    def walking(self, number: int, *, forged: bool) -> Letter:
+        """Four authors, of whom three or four have slow policy walks: it is the places kept for policies that it wants."""
+        slow = [f"x@a.b.c.d.e.f.w{each}n{number}.slow.attack.example" for each in range(3)]
+        last = f"boss@{VICTIM}" if forged else f"x@w9n{number}.slow.attack.example"
+        return self._letter(number, VICTIM if forged else "slow.attack.example", [], ", ".join([*slow, last]))
+
+    def in_the_way(self, number: int, *, forged: bool) -> Letter:
+        """The same keys and policies that honest mail will ask for next, each behind many that nobody answers."""
+        ahead = self.saturating(number, forged=forged)
+        fields = [f"DKIM-Signature: {JUNK}; d=new{each % SEVERAL}.example; s=sel" for each in range(number + 1, number + 8)]
+        return Letter(ahead.mail_from, "\r\n".join([*fields, ""]).encode() + ahead.message, ahead.author)
+
+    @staticmethod
+    def _letter(number: int, author: str, fields: list[str], shown: str) -> Letter:
+        text = "\r\n".join([*fields, f"From: {shown}", "Subject: Saturation", "", "Hello.", ""])
         return Letter(f"x@m{number}.attack.example", text.encode(), author)
 
     @staticmethod
@@ -152,6 +168,10 @@ class Load:
     """From how many client networks the attackers come."""
     pause: float = 0.1
     """Seconds between two honest messages of one sender."""
+    client: str = "203.{network}.113.{host}"
+    """An attacker's address; `network` is below `networks`."""
+    message: Callable[..., Letter] | None = None
+    """Makes the messages (number, forged=); World.saturating where it is not given."""
     numbers: Any = field(default_factory=count)
 
     def run(self, seconds: float, *, warm_up: float = 1.5, to_the_end: bool = False) -> Outcome:
@@ -188,16 +208,15 @@ class Load:
         return thread
 
     def _client(self, number: int) -> str:
-        """Of `networks` /24 networks."""
-        return f"203.{number % self.networks}.113.{1 + number}"
+        return self.client.format(network=number % self.networks, host=1 + number)
 
     def _attack(self, outcome: Outcome, number: int, over: threading.Event) -> None:
+        make = self.message or self.world.saturating
         while not over.is_set():
             letter_number = next(self.numbers)
             spoofs = number % 10 == 9
-            letter = (
-                self.world.spoof(letter_number) if spoofs else self.world.saturating(letter_number % SEVERAL, forged=letter_number % 2 == 0)
-            )
+            which = letter_number % SEVERAL
+            letter = self.world.spoof(which) if spoofs else make(which, forged=which % 2 == 0)
             code, _ = self.send(self._client(number), letter)
             outcome.attackers["spoof" if spoofs else "forged" if letter.author == VICTIM else "own", code] += 1
 

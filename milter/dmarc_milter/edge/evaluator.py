@@ -41,7 +41,7 @@ from dmarc_milter.spf import check as check_spf
 from dmarc_milter.spf import questions as spf_questions
 
 NO_HEADERS = Headers(())
-THREADS, NETWORK_THREADS = 128, 32
+THREADS, NETWORK_THREADS = 256, 32
 """Messages evaluated at once by one worker, and of one client network; they mostly wait for DNS."""
 NOTICED = 0.05
 """Seconds of waiting for a thread that are taken from the message's time."""
