@@ -102,13 +102,23 @@ class Pool:
         if ticket.state is State.IN:
             ticket.askers[asker] = None
             return True
-        self.waiting += not ticket.askers
+        first = not ticket.askers
         ticket.askers[asker] = None
-        network = self._networks.setdefault(asker.network, _Network())
-        message = network.messages.setdefault(asker.message, _Message())
-        if self.used < self.shares.size and len(network.places) < self.shares.network and message.places < self.shares.message:
-            self._admit(ticket, asker, now)
+        network, message = self._places_of(asker)
+        shares = self.shares
+        if self.used < shares.size and len(network.places) < shares.network and message.places < shares.message:
+            if not first:
+                self._admit(ticket, asker, now)
+                return True
+            # Nearly always: nobody else wants it, so there is no queue to take it from.
+            self.used += 1
+            ticket.state, ticket.since, ticket.asker = State.IN, now, asker
+            network.places[ticket] = None
+            message.places += 1
+            if network.ready:
+                self._arrange(network, message)
             return True
+        self.waiting += first
         message.waiting[ticket] = None
         self._arrange(network, message)
         return False
@@ -128,6 +138,7 @@ class Pool:
         """It needs no place any more, whether it has one or waits."""
         if ticket.state is State.IN:
             self._free(ticket)
+            ticket.askers.clear()
         for asker in tuple(ticket.askers):
             self.withdraw(ticket, asker)
         ticket.state = State.OVER
@@ -158,13 +169,22 @@ class Pool:
         victim.state = State.WAITING
         self.waiting += bool(victim.askers)
         for asker in victim.askers:
-            network = self._networks.setdefault(asker.network, _Network())
-            message = network.messages.setdefault(asker.message, _Message())
+            network, message = self._places_of(asker)
             message.waiting[victim] = None
             self._arrange(network, message)
         return victim
 
     # What follows keeps the tables in step.
+
+    def _places_of(self, asker: Asker) -> tuple[_Network, _Message]:
+        """The asker's tables, new ones if need be."""
+        network = self._networks.get(asker.network)
+        if network is None:
+            network = self._networks[asker.network] = _Network()
+        message = network.messages.get(asker.message)
+        if message is None:
+            message = network.messages[asker.message] = _Message()
+        return network, message
 
     def _message(self, asker: Asker) -> _Message:
         return self._networks[asker.network].messages[asker.message]
@@ -180,8 +200,7 @@ class Pool:
     def _charge(self, ticket: Ticket, asker: Asker) -> None:
         """Count the place in this asker's share, and in nobody else's."""
         self._discharge(ticket)
-        network = self._networks.setdefault(asker.network, _Network())
-        message = network.messages.setdefault(asker.message, _Message())
+        network, message = self._places_of(asker)
         ticket.asker = asker
         network.places[ticket] = None
         message.places += 1
@@ -196,7 +215,8 @@ class Pool:
         message = network.messages[asker.message]
         del network.places[ticket]
         message.places -= 1
-        self._arrange(network, message)
+        if network.ready or message.waiting:
+            self._arrange(network, message)
         self._forget(asker)
 
     def _free(self, ticket: Ticket) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dmarc_milter.edge.fair import Asker
-from dmarc_milter.edge.resolver.admission import Admission, Moves
+from dmarc_milter.edge.resolver.admission import NOTHING, Admission, Moves
 from dmarc_milter.edge.resolver.alarm import Stay
 from dmarc_milter.edge.resolver.answer import Answer, Key, failed, short
 from dmarc_milter.edge.resolver.cache import Cache, Derived, Store
@@ -43,6 +43,10 @@ class _Orders(NamedTuple):
 
     recall: list[Pending]
     send: list[Pending]
+
+
+NO_ORDERS = _Orders([], [])
+"""Never changed."""
 
 
 class DnsResolver:
@@ -162,6 +166,8 @@ class DnsResolver:
 
     def _orders(self, moves: Moves) -> _Orders:
         """Under the lock, so that a question is in flight exactly when the admission says so: what is then to be done."""
+        if moves is NOTHING:
+            return NO_ORDERS
         recall, send = [], []
         for entry in moves.recall:
             if entry.item.flight is not None:
@@ -175,16 +181,20 @@ class DnsResolver:
 
     def _obey(self, orders: _Orders, own: Inquiry | None = None, stay: Stay | None = None) -> None:
         """Do it, and what follows from that. The thread that asks `own` may stay for its answer, when all others are sent."""
+        if orders is NO_ORDERS:
+            return
         todo = deque([orders])
         while todo:
             orders = todo.popleft()
             for pending in orders.recall:
                 if self._client is not None:
                     self._client.abandon(pending)
-            for pending in sorted(orders.send, key=lambda each: each.inquiry is own):
+            send = orders.send if len(orders.send) == 1 else sorted(orders.send, key=lambda each: each.inquiry is own)
+            for pending in send:
                 answer = self._send(pending, stay if pending.inquiry is own else None)
                 if answer is not None:
-                    todo.append(self._publish(pending.inquiry, answer))
+                    after = self._publish(pending.inquiry, answer)
+                    todo += () if after is NO_ORDERS else (after,)
 
     def _send(self, pending: Pending, stay: Stay | None) -> Answer | None:
         try:
@@ -208,7 +218,7 @@ class DnsResolver:
         with self._lock:
             entry = self._admission.find(inquiry.key)
             held = entry is not None and entry.item is inquiry
-            orders = self._orders(self._admission.done(entry, time.monotonic())) if entry and held else _Orders([], [])
+            orders = self._orders(self._admission.done(entry, time.monotonic())) if entry and held else NO_ORDERS
         inquiry.settle(answer)
         return orders
 

@@ -37,6 +37,10 @@ class Moves(NamedTuple):
     recall: list[Entry]
 
 
+NOTHING = Moves([], [])
+"""Never changed."""
+
+
 def shares(size: int) -> Shares:
     """Of a pool of this size."""
     return Shares(size, max(1, size // NETWORK_PART), max(1, size // MESSAGE_PART))
@@ -69,7 +73,6 @@ class Admission:
 
     def ask(self, key: Key, item: Any, asker: Asker, *, policy: bool, now: float) -> Moves:
         """A question is asked. `item` is what a new one carries; if it may be sent it is among those to send."""
-        moves = Moves([], [])
         entry = self._entries.get(key)
         if entry is None:
             entry = self._entries[key] = Entry(item, key, self._policy if policy else self._others)
@@ -77,24 +80,30 @@ class Admission:
         had = entry.state is State.IN
         if policy and not had and entry.pool is self._others and entry.askers:
             self._promote(entry, now)
-        if not entry.pool.enter(entry, asker, now):
-            self._relieve(entry.pool, now, moves)
-        elif not had:
-            moves.send.append(entry)
+        if entry.pool.enter(entry, asker, now):
+            return NOTHING if had else Moves([entry], [])
+        moves = Moves([], [])
+        self._relieve(entry.pool, now, moves)
         return moves
 
     def done(self, entry: Entry, now: float) -> Moves:
         """It is settled, or given up: whoever waits may have its place."""
+        if self._entries.get(entry.key) is not entry:
+            return NOTHING
+        self._drop(entry)
+        if not entry.pool.waiting:
+            return NOTHING
         moves = Moves([], [])
-        if self._entries.get(entry.key) is entry:
-            self._drop(entry)
-            self._fill(entry.pool, now, moves)
+        self._fill(entry.pool, now, moves)
         return moves
 
     def leave(self, asker: Asker, now: float) -> Moves:
         """The message has ended: what nobody else wants is given up, be it in flight or not."""
+        wanted = self._wanted.pop(asker, None)
+        if not wanted:
+            return NOTHING
         moves = Moves([], [])
-        for entry in self._wanted.pop(asker, ()):
+        for entry in wanted:
             if entry.pool.withdraw(entry, asker):
                 self._drop(entry)
                 moves.recall.append(entry)
