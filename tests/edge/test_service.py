@@ -44,6 +44,16 @@ def opened(daemon: Daemon) -> MilterClient:
     return mta
 
 
+def in_message(daemon: Daemon) -> MilterClient:
+    mta = opened(daemon)
+    mta.mail("<a@client.example>")
+    mta.rcpt("<b@test.example>")
+    mta.data()
+    mta.eoh()
+    mta.body(b"x\r\n")
+    return mta
+
+
 def worker_of(answer: Answer) -> int:
     return int(answer.values("X-Answer")[0].split()[0])
 
@@ -564,9 +574,9 @@ def test_readiness_is_told_to_the_service_manager(tmp_path: Path, monkeypatch: p
 
 
 def test_connections_beyond_the_limit_are_turned_away(tmp_path: Path) -> None:
-    """The MTA then does as its default action says; room comes back when others leave."""
+    """The MTA then does as its default action says; room comes back when others leave. (Silent ones: test_silence.py.)"""
     with scripted(tmp_path, {"milter": {"workers": 1, "max_connections": 3}}) as daemon:
-        held = [opened(daemon) for _ in range(3)]
+        held = [in_message(daemon) for _ in range(3)]
         with pytest.raises(Gone):
             opened(daemon)
         held.pop().close()
@@ -586,7 +596,7 @@ def test_few_descriptors_mean_few_connections(tmp_path: Path) -> None:
         turned_away = 0
         for _ in range(100):
             try:
-                opened(daemon)
+                in_message(daemon)
             except Gone:
                 turned_away += 1
         assert 60 < turned_away < 100

@@ -23,7 +23,7 @@ COUNTERS: Final = 256
 """Counters of each worker: edge/metrics.py names them."""
 POISON: Final = 1024
 _IDLE: Final = bytes(8 * JOBS)
-_HEAD: Final = 4  # words: heartbeat, sessions, reserved, reserved
+_HEAD: Final = 4  # words: heartbeat, sessions, silent connections, reserved
 _SLOT: Final = 8 * (_HEAD + COUNTERS) + JOBS * (8 + FINGERPRINT)  # begins of jobs, then their fingerprints
 _POISON: Final = struct.Struct("=d16s")  # expiry, fingerprint
 _POISON_ENTRY: Final = _POISON.size
@@ -59,8 +59,9 @@ class Board:
         return [sum(column) for column in zip(*slots, strict=True)]
 
     def sessions(self) -> int:
-        """Open MTA connections of all workers."""
-        return sum(self.slot(number).sessions for number in range(self.slots))
+        """Open MTA connections of all workers, silent ones too."""
+        slots = [self.slot(number) for number in range(self.slots)]
+        return sum(each.sessions + each.silent for each in slots)
 
     def is_poison(self, fingerprint: bytes, *, now: float) -> bool:
         """Whether a message has killed too often. `now` is time.monotonic()."""
@@ -98,7 +99,7 @@ class Slot:
     def reset(self) -> None:
         """For a new worker: alive now, nothing in evaluation. Counters stay."""
         self._jobs[:] = bytes(len(self._jobs))
-        self._words[1] = 0
+        self._words[1] = self._words[2] = 0
         self.beat()
 
     def beat(self) -> None:
@@ -117,6 +118,15 @@ class Slot:
     @sessions.setter
     def sessions(self, count: int) -> None:
         self._words[1] = count
+
+    @property
+    def silent(self) -> int:
+        """Connections that have not said a word, not even negotiated: nobody waits for those."""
+        return self._words[2]
+
+    @silent.setter
+    def silent(self, count: int) -> None:
+        self._words[2] = count
 
     def add(self, amounts: Iterable[tuple[int, int]]) -> None:
         """Add to counters: (index, amount). Safe between the threads of this worker."""

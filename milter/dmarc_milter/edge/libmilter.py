@@ -16,6 +16,7 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +27,7 @@ from Milter import milter  # the C module: by its own name mypy would find the s
 from dmarc_milter.actions import Action, DeleteHeader, InsertHeader, Quarantine, Reply
 from dmarc_milter.edge.board import Slot
 from dmarc_milter.edge.session import TRY_LATER, Session, parse_address
+from dmarc_milter.edge.silence import Door, Strangers, hang_up
 
 MAX_DATA = 1 << 20
 """Octets of one packet from the MTA. libmilter's own 64 KiB would drop the connection at a larger header field."""
@@ -53,9 +55,13 @@ class CannotServe(Exception):
 class Connection:
     """One connection of the MTA to libmilter."""
 
-    def __init__(self, make_session: MakeSession, protocol: int) -> None:
+    def __init__(self, make_session: MakeSession, protocol: int, handle: int = -1) -> None:
         self.session = make_session("c" + secrets.token_hex(6))
         self.protocol = protocol
+        self.handle = handle
+        """The descriptor, -1 where it is not known or not ours any more."""
+        self.heard = time.monotonic()
+        """When it last said something outside a message."""
         self._connected = False
         self._negotiated = False
         self._stale: dict[str, str] = {}
@@ -75,12 +81,14 @@ class Connection:
 
     def connect(self, ctx: Any, address: object) -> int:
         self._connected = True
+        self.heard = time.monotonic()
         text = address[0] if isinstance(address, tuple) and address and isinstance(address[0], str) else None
         self._stale = {} if self._negotiated else _left_over(_macros(ctx), text)
         self.session.connect(text, self._macros(ctx))
         return self._continue(milter.P_NR_CONN)
 
     def helo(self, name: str, ctx: Any = None) -> int:
+        self.heard = time.monotonic()
         if ctx is None:
             self.session.helo(name)
         else:
@@ -105,6 +113,7 @@ class Connection:
 
     def end_of_message(self, ctx: Any) -> int:
         actions = self.session.end_of_message(_macros(ctx))
+        self.heard = time.monotonic()
         try:
             return self._play(ctx, actions)
         except Exception as error:
@@ -170,12 +179,15 @@ def _left_over(macros: Callable[[str], str], address: str | None) -> dict[str, s
 class Callbacks:
     """What libmilter calls; makes, finds and ends the Connection of each context."""
 
-    def __init__(self, make_session: MakeSession, slot: Slot, max_connections: int) -> None:
+    def __init__(self, make_session: MakeSession, slot: Slot, max_connections: int, door: Door) -> None:
         self._make_session = make_session
         self._slot = slot
         self._max = max_connections
+        self._door = door
         self._lock = threading.Lock()
-        self._open = 0
+        """Held while the table of connections changes, and while one is hung up: its descriptor is its own as long as it is there."""
+        self._connections: dict[int, Connection] = {}
+        self._strangers = Strangers(door)
         self._negotiated = 0
         """What the MTA agreed to last: holds too for a connection that follows QUIT_NC, which negotiates nothing."""
         self._local = threading.local()  # one for each session: pymilter gives every session an interpreter state of its own
@@ -197,7 +209,7 @@ class Callbacks:
         sys.excepthook = self._excepthook
 
     def _negotiate(self, ctx: Any, options: list[int]) -> int:
-        if self._open >= self._max:
+        if self._total() >= self._max and not self._make_room():
             return int(milter.REJECT)  # the MTA does as its default_action says
         connection = self._of(ctx)
         answer = connection.negotiate(ctx, options)
@@ -207,16 +219,40 @@ class Callbacks:
     def _of(self, ctx: Any) -> Connection:
         connection: Connection | None = ctx.getpriv()
         if connection is None:
-            connection = Connection(self._make_session, self._negotiated)
+            connection = Connection(self._make_session, self._negotiated, self._door.handle_of(ctx))
             ctx.setpriv(connection)
             self._local.connection = connection
-            self._change(+1)
+            with self._lock:
+                self._connections[id(connection)] = connection
+                self._slot.sessions = len(self._connections)
         return connection
 
-    def _change(self, by: int) -> None:
+    def tend(self) -> None:
+        """Several times a second, on the main thread: silent connections are counted, and the limit holds for them too."""
         with self._lock:
-            self._open += by
-            self._slot.sessions = self._open
+            known = {each.handle for each in self._connections.values()}
+        self._strangers.look(known, at_once=self._strangers.count + len(known) > self._max)
+        self._slot.silent = self._strangers.count
+        for _ in range(self._total() - self._max):
+            if not self._make_room():
+                return
+
+    def _total(self) -> int:
+        return len(self._connections) + self._strangers.count
+
+    def _make_room(self) -> bool:
+        """Hang up on the connection that has been silent for longest, among those that are in no message; whether there was one."""
+        with self._lock:
+            idle = {each.handle: each.heard for each in self._connections.values() if each.handle >= 0 and not each.session.in_message}
+            silent = self._strangers.since | idle
+            for handle in sorted(silent, key=lambda each: silent[each]):
+                self._strangers.since.pop(handle, None)
+                for each in self._connections.values():
+                    if each.handle == handle:
+                        each.handle = -1  # never twice
+                if hang_up(handle, self._door):
+                    return True
+        return False
 
     def _header(self, ctx: Any, name: str, value: bytes) -> int:
         """The most frequent callback: as few calls as can be. A Session's `header` raises nothing."""
@@ -230,6 +266,7 @@ class Callbacks:
     def _abort(ctx: Any) -> int:
         connection = ctx.getpriv()
         if connection is not None:
+            connection.heard = time.monotonic()
             connection.session.abort()
         return int(milter.CONTINUE)
 
@@ -238,7 +275,10 @@ class Callbacks:
         if connection is not None:
             ctx.setpriv(None)
             self._local.__dict__.clear()
-            self._change(-1)
+            with self._lock:
+                connection.handle = -1
+                self._connections.pop(id(connection), None)
+                self._slot.sessions = len(self._connections)
             connection.session.close()
         return int(milter.CONTINUE)
 

@@ -21,6 +21,7 @@ from dmarc_milter.edge.listen import never_ready
 from dmarc_milter.edge.log import Log, take_standard_logging
 from dmarc_milter.edge.metrics import Meter
 from dmarc_milter.edge.session import Evaluator, Session, SessionOptions
+from dmarc_milter.edge.silence import Door
 
 BEAT = 0.25
 """Seconds between signs of life."""
@@ -70,13 +71,13 @@ def run(config: Config, build: Build, sock: socket.socket, control: socket.socke
         try:
             service = build(config, slot, board, log)
             family = sock.family
-            listening = _start_libmilter(config, service, slot, sock)
+            listening, callbacks = _start_libmilter(config, service, slot, sock)
         except Exception as error:
             control.sendall(FAILED + f"{error or type(error).__name__}".replace("\n", " ").encode("utf-8", "replace")[:500])
             raise
         slot.beat()
         control.sendall(READY)
-        pulse = _Pulse(slot, service, log)
+        pulse = _Pulse(slot, service, callbacks, log)
         _obey(slot, control, pulse.beat, lambda: _replace(listening, family))
         service.close()
         pulse.beat()
@@ -92,8 +93,8 @@ def run(config: Config, build: Build, sock: socket.socket, control: socket.socke
 class _Pulse:
     """What is done several times a second: the sign of life, and counts that are kept elsewhere."""
 
-    def __init__(self, slot: Slot, service: Service, log: Log) -> None:
-        self._slot, self._service, self._log = slot, service, log
+    def __init__(self, slot: Slot, service: Service, callbacks: libmilter.Callbacks, log: Log) -> None:
+        self._slot, self._service, self._callbacks, self._log = slot, service, callbacks, log
         self._meter = Meter(slot)
         self._complained = False
 
@@ -102,6 +103,7 @@ class _Pulse:
         try:
             self._meter.follow("log_lines_dropped", self._log.dropped)
             self._service.tick()
+            self._callbacks.tend()
         except Exception as error:
             if not self._complained:
                 self._complained = True
@@ -125,16 +127,17 @@ def _own_signals() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
-def _start_libmilter(config: Config, service: Service, slot: Slot, sock: socket.socket) -> int:
-    """Answers the descriptor that libmilter listens on."""
+def _start_libmilter(config: Config, service: Service, slot: Slot, sock: socket.socket) -> tuple[int, libmilter.Callbacks]:
+    """Answers the descriptor that libmilter listens on, and what it calls."""
     meter = Meter(slot)
 
     def make_session(name: str) -> Session:
         meter.count("connections")
         return Session(service.evaluator, service.options, name=name)
 
-    libmilter.Callbacks(make_session, slot, _most_connections(config)).register("dmarc-milter")
-    return libmilter.serve(sock, config.milter.idle_timeout)
+    callbacks = libmilter.Callbacks(make_session, slot, _most_connections(config), Door(sock))
+    callbacks.register("dmarc-milter")
+    return libmilter.serve(sock, config.milter.idle_timeout), callbacks
 
 
 def _most_connections(config: Config) -> int:

@@ -1,0 +1,157 @@
+"""Connections that say nothing: counted, and at the limit the first to go; nobody who is in a message goes for another."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from fakes.daemon import Daemon, free_port, wait_for
+from fakes.milter_client import Gone, MilterClient
+
+LIMIT = 8
+
+
+@pytest.fixture(params=["inet", "unix"])
+def daemon(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Daemon]:
+    """One worker that takes eight connections."""
+    milter: dict[str, object] = {"workers": 1, "max_connections": LIMIT}
+    if request.param == "unix":
+        milter["socket"] = f"unix:{tmp_path}/s"
+    tables = {"milter": milter, "metrics": {"listen": f"127.0.0.1:{free_port()}"}}
+    with Daemon(tmp_path, tables, command=("-m", "fakes.scripted_service")) as running:
+        running.metrics = tables["metrics"]["listen"]  # type: ignore[attr-defined]
+        yield running
+
+
+def silent(daemon: Daemon) -> MilterClient:
+    """It connects and says not a word."""
+    client = MilterClient(daemon.address, timeout=10)
+    daemon.clients.append(client)
+    return client
+
+
+def negotiated(daemon: Daemon) -> MilterClient:
+    return daemon.client()
+
+
+def greeted(daemon: Daemon) -> MilterClient:
+    """As Postfix holds it for an SMTP client that says nothing after EHLO."""
+    mta = daemon.client()
+    mta.connect("client.example", "192.0.2.1")
+    mta.helo("client.example")
+    return mta
+
+
+def after_a_message(daemon: Daemon) -> MilterClient:
+    mta = greeted(daemon)
+    assert delivered(mta)
+    return mta
+
+
+def after_a_reset(daemon: Daemon) -> MilterClient:
+    mta = in_message(daemon)
+    mta.abort()
+    return mta
+
+
+def another_client(daemon: Daemon) -> MilterClient:
+    """Kept over QUIT_NC: no negotiation tells of it."""
+    mta = after_a_message(daemon)
+    mta.quit_nc()
+    mta.connect("client.example", "192.0.2.2")
+    return mta
+
+
+def in_message(daemon: Daemon) -> MilterClient:
+    mta = greeted(daemon)
+    mta.mail("<a@client.example>")
+    mta.rcpt("<b@test.example>")
+    mta.data()
+    mta.header("From", " <a@client.example>")
+    mta.eoh()
+    mta.body(b"Hello.\r\n")  # the first step that has a reply, so all of them have been taken
+    return mta
+
+
+def delivered(mta: MilterClient) -> bool:
+    return mta.message([("From", " <a@client.example>")]).code == 250
+
+
+def is_open(mta: MilterClient) -> bool:
+    """Whether the other side has not closed it."""
+    mta.sock.setblocking(False)
+    try:
+        return mta.sock.recv(1, socket.MSG_PEEK) != b""
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        mta.sock.settimeout(10)
+
+
+def sessions(daemon: Daemon) -> int:
+    with urllib.request.urlopen(f"http://{daemon.metrics}/metrics", timeout=10) as page:  # type: ignore[attr-defined]
+        found = re.search(rb"^dmarc_milter_sessions (\d+)", page.read(), re.MULTILINE)
+    assert found
+    return int(found[1])
+
+
+KINDS: list[Callable[[Daemon], MilterClient]] = [silent, negotiated, greeted, after_a_message, after_a_reset, another_client]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_longest_silent_make_room_for_who_has_something_to_say(daemon: Daemon, kind: Callable[[Daemon], MilterClient]) -> None:
+    """Twice as many as the limit hang about; mail is taken all the same, and the oldest of them are gone."""
+    held = []
+    for _ in range(LIMIT):
+        held.append(kind(daemon))
+        time.sleep(0.01)
+    if kind is silent:
+        assert wait_for(lambda: sessions(daemon) == LIMIT, 5)
+    for _ in range(3):
+        assert delivered(greeted(daemon))
+    assert wait_for(lambda: not any(map(is_open, held[:3])), 3)
+    assert all(map(is_open, held[-2:]))
+
+
+def test_nobody_in_a_message_goes_for_another(daemon: Daemon) -> None:
+    """Then the new one is turned away, as ever; those in a message end it well."""
+    held = [in_message(daemon) for _ in range(LIMIT)]
+    for _ in range(3):
+        with pytest.raises(Gone):
+            greeted(daemon)
+    for mta in held:
+        assert mta.eom().code == 250
+
+
+def test_silent_ones_go_before_those_in_a_message(daemon: Daemon) -> None:
+    held = [in_message(daemon) for _ in range(LIMIT - 2)]
+    quiet = silent(daemon)
+    assert wait_for(lambda: sessions(daemon) == LIMIT - 1, 5)
+    later = greeted(daemon)
+    assert delivered(greeted(daemon))
+    assert wait_for(lambda: not is_open(quiet), 3)
+    assert is_open(later)
+    assert all(map(is_open, held))
+
+
+def test_a_flood_of_silent_connections_is_cut_to_the_limit(daemon: Daemon) -> None:
+    """They tell us nothing, so the kernel is asked; mail goes on."""
+    flood = [silent(daemon) for _ in range(10 * LIMIT)]
+    assert wait_for(lambda: sum(map(is_open, flood)) <= LIMIT, 10)
+    assert delivered(greeted(daemon))
+    (worker,) = daemon.workers()
+    assert wait_for(lambda: sessions(daemon) <= LIMIT + 1, 5)
+    for each in flood:
+        with contextlib.suppress(OSError):
+            each.close()
+    assert daemon.workers() == [worker]
+    assert delivered(greeted(daemon))
