@@ -8,7 +8,6 @@ import socket
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -18,9 +17,10 @@ from fakes.milter_client import Gone, MilterClient
 LIMIT = 8
 
 
-@pytest.fixture(params=["inet", "unix"])
-def daemon(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Daemon]:
+@pytest.fixture(scope="module", params=["inet", "unix"])
+def running(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Daemon]:
     """One worker that takes eight connections."""
+    tmp_path = tmp_path_factory.mktemp("silence")
     milter: dict[str, object] = {"workers": 1, "max_connections": LIMIT}
     if request.param == "unix":
         milter["socket"] = f"unix:{tmp_path}/s"
@@ -28,6 +28,16 @@ def daemon(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Daemon]:
     with Daemon(tmp_path, tables, command=("-m", "fakes.scripted_service")) as running:
         running.metrics = tables["metrics"]["listen"]  # type: ignore[attr-defined]
         yield running
+
+
+@pytest.fixture
+def daemon(running: Daemon) -> Iterator[Daemon]:
+    """All connections of a test end with it."""
+    yield running
+    for each in running.clients:
+        each.close()
+    running.clients.clear()
+    assert wait_for(lambda: sessions(running) == 0, 10)
 
 
 def silent(daemon: Daemon) -> MilterClient:
