@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from dmarc_milter.actions import Action, DeleteHeader, InsertHeader, Reply
 from dmarc_milter.edge.session import TOO_MANY_FIELDS, TRY_LATER, Own, Session, SessionOptions, parse_address, queue_id
+from dmarc_milter.lookup import Shortage
 from dmarc_milter.message import Envelope, Headers
 
 MARKED = (InsertHeader("Authentication-Results", " mx.example.com; dmarc=fail"),)
@@ -31,6 +33,7 @@ class RecordedWork:
     keep: bool = False
     cancelled: bool = False
     breaks: str = ""
+    error: Exception | None = None
     wants_body: bool = True
 
     def headers(self, headers: Headers) -> None:
@@ -53,7 +56,7 @@ class RecordedWork:
 
     def _maybe(self, step: str) -> None:
         if self.breaks == step:
-            raise RuntimeError(step)
+            raise self.error or RuntimeError(step)
 
 
 @dataclass
@@ -66,12 +69,13 @@ class RecordingEvaluator:
     failures: list[tuple[str, str, str]] = field(default_factory=list)
     shortages: list[tuple[str, str]] = field(default_factory=list)
     breaks: str = ""
+    error: Exception | None = None
     wants_body: bool = True
 
     def begin(self, envelope: Envelope) -> RecordedWork:
         if self.breaks == "begin":
-            raise RuntimeError("begin")
-        self.works.append(RecordedWork(envelope, breaks=self.breaks, wants_body=self.wants_body))
+            raise self.error or RuntimeError("begin")
+        self.works.append(RecordedWork(envelope, breaks=self.breaks, error=self.error, wants_body=self.wants_body))
         return self.works[-1]
 
     def pass_through(self, headers: Headers, *, keep_results: bool) -> tuple[Action, ...]:
@@ -390,6 +394,47 @@ def test_our_own_failure_is_answered_as_configured(step: str, on_error: str, exp
         assert evaluator.failures[0][0] == "4QUEUE"
     evaluator.breaks = ""
     assert send(one) == MARKED
+
+
+SHORTAGES = [
+    Shortage("no thread became free in time"),
+    MemoryError(),
+    OSError(errno.EMFILE, "Too many open files"),
+    OSError(errno.ENOMEM, "Cannot allocate memory"),
+]
+
+
+@pytest.mark.parametrize("error", SHORTAGES, ids=repr)
+@pytest.mark.parametrize("on_error", ["tempfail", "accept"])
+@pytest.mark.parametrize("step", ["begin", "finish"])
+def test_a_shortage_is_451_whatever_on_error_says(error: Exception, on_error: str, step: str) -> None:
+    """DOS-30 to DOS-33: others took it, so that a forgery must not get through for it; it has a code of its own."""
+    evaluator = RecordingEvaluator(breaks=step, error=error)
+    one = session(evaluator, replace(SessionOptions(), on_error=on_error))
+    (reply,) = send(one)
+    assert isinstance(reply, Reply)
+    assert (reply.code, reply.enhanced) == (451, "4.3.2")
+    assert evaluator.failures == []
+    assert len(evaluator.shortages) == 1
+    evaluator.breaks = ""
+    assert send(one) == MARKED
+
+
+def test_monitor_mode_delivers_what_found_no_room() -> None:
+    """It never makes anybody wait; forged fields go all the same."""
+    evaluator = RecordingEvaluator(breaks="finish", error=SHORTAGES[0])
+    assert send(session(evaluator, SessionOptions(enforce=False))) == STRIPPED
+    assert len(evaluator.shortages) == 1
+
+
+def test_a_failure_before_a_shortage_is_still_our_failure() -> None:
+    """on_error = "accept" is for those; what came first is what went wrong."""
+    evaluator = RecordingEvaluator()
+    one = session(evaluator)
+    one.mail(b"<a@b.example>", (), macros())
+    one.failed("callback", ValueError("x"))
+    one.failed("callback", SHORTAGES[0])
+    assert one.end_of_message(macros()) == (TRY_LATER,)
 
 
 def test_a_failure_to_strip_is_a_temporary_one() -> None:

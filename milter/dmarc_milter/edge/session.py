@@ -290,11 +290,12 @@ class Session:
         name = self._name
         if self._message is not None:
             message = self._message
-            message.short = is_shortage(error) and (message.short or not message.broken)
+            name, before = message.queue_id or name, message.short
+            message.short = is_shortage(error) and (before or not message.broken)
             message.broken = text
-            name = message.queue_id or name
             if message.short:
-                self._evaluator.overloaded(name, message.envelope, str(error) or text)
+                if not before:
+                    self._evaluator.overloaded(name, message.envelope, str(error) or text)
                 return
         elif where in ("connect", "helo"):
             self._broken = text
