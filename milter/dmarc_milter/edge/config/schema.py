@@ -44,7 +44,14 @@ class Milter(Section, frozen=True):
     ] = 40.0
     drain: Annotated[float, Meta(ge=0, le=600, description="seconds that sessions in flight get to finish when stopping")] = 30.0
     idle_timeout: Annotated[float, Meta(ge=1, le=7200, description="seconds an MTA connection may be silent")] = 300.0
-    max_connections: Annotated[int, Meta(ge=1, le=100000, description="connections for each worker; beyond it mail gets 451")] = 1000
+    max_connections: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=100000,
+            description="connections for each worker; beyond it the longest silent one outside a message is closed, else mail gets 451",
+        ),
+    ] = 1000
 
 
 class Authentication(Section, frozen=True):
