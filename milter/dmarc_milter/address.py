@@ -125,7 +125,9 @@ class _NotStrict(Exception):
 
 
 def _malformed(reason: str, from_fields: Sequence[bytes]) -> Author:
-    return Author(None, reason, *readings.domains(from_fields, MAX_CANDIDATES))
+    found, more = readings.domains(from_fields, MAX_CANDIDATES)
+    candidates = tuple(dict.fromkeys((*found, *readings.old_routes(from_fields))))
+    return Author(None, reason, candidates[:MAX_CANDIDATES], more or len(candidates) > MAX_CANDIDATES)
 
 
 CONTROL = re.compile(rb"[\x00-\x1f\x7f]")

@@ -21,8 +21,9 @@ from dmarc_milter.authenticate import Options, Request, authenticate, plan
 from dmarc_milter.disposition import Disposition
 from dmarc_milter.dkim import BodyHasher
 from dmarc_milter.dmarc.result import DmarcStatus
+from dmarc_milter.dmarc.written import Canonify
 from dmarc_milter.domain import Domain
-from dmarc_milter.edge.assemble import session_options
+from dmarc_milter.edge.assemble import about_sendmail, canonify, session_options
 from dmarc_milter.edge.cli import FINE, LATER, NO, USAGE, add_config, from_survey
 from dmarc_milter.edge.cli.terminal import print_json
 from dmarc_milter.edge.collect import Collector
@@ -96,7 +97,7 @@ def _evaluated(arguments: argparse.Namespace) -> int:
     dns = DnsResolver(config.dns.nameservers, timeout=compiled.look_up_seconds(config))
     try:
         resolver = dns.for_message(config.dns.budget, config.limits.dns_queries)
-        evaluation = _evaluate(headers, body, envelope, resolver, options)
+        evaluation = _evaluate(headers, body, envelope, resolver, options, canonify(config)("sendmail" if about_sendmail(config) else ""))
     finally:
         dns.close()
     keep = within(arguments.ip, session.keep_results_from)
@@ -109,11 +110,13 @@ def _evaluated(arguments: argparse.Namespace) -> int:
             print(f"{arguments.ip} is in trusted_networks: the milter passes its mail through unevaluated. From outside it would be:")
         print("\n".join(explain(facts)))
         print(_outcome(actions))
-    return _code(evaluation)
+    return _code(evaluation, actions)
 
 
-def _code(evaluation: Evaluation) -> int:
+def _code(evaluation: Evaluation, actions: tuple[Action, ...]) -> int:
     verdict = evaluation.verdict
+    if any(isinstance(each, Reply) and each.code >= 500 for each in actions):
+        return NO
     if not verdict.tempfail and verdict.disposition in (Disposition.REJECT, Disposition.QUARANTINE):
         return NO
     return LATER if verdict.tempfail or evaluation.dmarc.status is DmarcStatus.TEMPERROR else FINE
@@ -128,7 +131,7 @@ def _collected(raw: bytes, options: SessionOptions) -> tuple[Headers, bytes]:
     return collector.headers(), body
 
 
-def _evaluate(headers: Headers, body: bytes, envelope: Envelope, resolver: Resolver, options: Options) -> Evaluation:
+def _evaluate(headers: Headers, body: bytes, envelope: Envelope, resolver: Resolver, options: Options, how: Canonify | None) -> Evaluation:
     """The evaluation of a message held in memory, as the session does it while the message arrives."""
     author = address.author(headers.values(b"from"))
     wanted = plan(headers, author, options)
@@ -142,6 +145,7 @@ def _evaluate(headers: Headers, body: bytes, envelope: Envelope, resolver: Resol
         facts=message_facts(headers, envelope),
         plan=wanted,
         spf=lambda: check_spf(envelope, resolver, options.spf),
+        canonify=how,
     )
     return authenticate(request, resolver, options, now=datetime.now(UTC), sample=0.0)
 
