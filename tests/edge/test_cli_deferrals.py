@@ -160,6 +160,7 @@ def test_a_rule_ends_the_waiting_for_a_lame_delegation(tmp_path: Path, capsys: p
         text, line, config = answer_of(tmp_path / "before", dns)
         assert text.startswith("451 4.4.3 ")
         assert "lame.bank.example" in text
+        assert "reply=451 enhanced=4.4.3" in line
         assert "deferral=dns" in line
         assert "failing_name=lame.bank.example" in line
         assert main(["impact", "--json", "--config", str(config)]) == 0

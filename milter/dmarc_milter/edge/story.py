@@ -36,6 +36,7 @@ def fields_of(evaluation: Evaluation, actions: Sequence[Action]) -> dict[str, Va
         "arc": evaluation.arc.status if evaluation.arc else "",
         "reasons": ",".join(each.type for each in verdict.reasons),
         "reply": reply.code if reply else 250,
+        "enhanced": reply.enhanced if reply else "",
         "deferral": waits.reason if waits else "",
         "failing_name": waits.name if waits else "",
         "would_be": verdict.would_have,
