@@ -108,7 +108,13 @@ def test_impact_counts_what_monitor_mode_would_defer(ask: Ask) -> None:
 
 
 def test_why_explains_and_finds_them(ask: Ask) -> None:
-    assert "Decision: deferred (451 4.4.3)" in ask("why", "4QBANK1")
+    text = ask("why", "4QBANK1")
+    assert "Decision: deferred (451 4.4.3)" in text
+    assert "3 such attempts of 3 messages since " in text
+    assert "Mail that waits" in ask("why", "--disposition", "tempfail")
+    (one,) = json.loads(ask("why", "--json", "4QBANK1"))["deferrals"]
+    assert (one["failing_name"], one["attempts"]) == ("inc.bank.example", 3)
+    assert json.loads(ask("why", "--json", "--domain", "legit.example"))["deferrals"] == []
     assert "monitored.example" in ask("why", "--would-be", "tempfail")
 
 

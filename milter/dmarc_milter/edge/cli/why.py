@@ -5,19 +5,23 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import sys
+import time
+from collections.abc import Mapping
 from contextlib import closing
 
 from dmarc_milter import domain
 from dmarc_milter.domain import Domain
-from dmarc_milter.edge.cli import FINE, NO, add_config
+from dmarc_milter.edge.cli import FINE, NO, add_config, waiting
 from dmarc_milter.edge.cli.ledger import drained_store
 from dmarc_milter.edge.cli.moments import count, moment, shown
 from dmarc_milter.edge.cli.terminal import console, print_json, styled, table, unavailable
 from dmarc_milter.edge.config import Config, load
 from dmarc_milter.edge.ledger.database import StoreError
-from dmarc_milter.edge.ledger.decisions import Decision, Decisions, Filter
+from dmarc_milter.edge.ledger.decisions import Decision, Decisions, Filter, Waiting
 from dmarc_milter.explain import explain, sentence
 
+LISTED = 5
+"""Lines about mail that waits, under a list of decisions."""
 DISPOSITIONS = ("none", "pass", "quarantine", "reject", "tempfail")
 RESULTS = ("none", "pass", "fail", "temperror", "permerror")
 
@@ -61,16 +65,18 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         with closing(drained_store(config)) as store:
             found = _find(store.decisions, arguments)
+            waits = _waits(store.decisions, found)
     except StoreError as error:
         return unavailable(error)
     if arguments.json:
-        print_json({"decisions": [_document(each) for each in found]})
+        print_json({"decisions": [_document(each) for each in found], "deferrals": waiting.document(_distinct(waits), time.time())})
     elif not found:
         _hint(config, arguments)
     elif arguments.key or arguments.full or len(found) == 1:
-        print("\n\n".join(_story(each) for each in found))
+        print("\n\n".join(_story(each, waits) for each in found))
     else:
         _list(found, arguments.limit)
+        waiting.print_waiting(_distinct(waits), time.time(), LISTED)
     return FINE if found else NO
 
 
@@ -104,13 +110,29 @@ def _matches(decision: Decision, wanted: Filter) -> bool:
     )
 
 
+def _waits(decisions: Decisions, found: list[Decision]) -> dict[str, Waiting]:
+    """Decision's id -> all mail of its author domain that waits, or would, for the same reason and name."""
+    deferred = [each.facts for each in found if each.facts.deferral]
+    names = dict.fromkeys(each.author_domain for each in deferred)
+    kinds = {each[:3]: each for name in names for each in decisions.waiting(author_domain=name)}
+    keys = {each.id: (each.author_domain, each.deferral, each.failing_name) for each in deferred}
+    return {identity: kinds[key] for identity, key in keys.items() if key in kinds}
+
+
+def _distinct(waits: Mapping[str, Waiting]) -> list[Waiting]:
+    return list(dict.fromkeys(waits.values()))
+
+
 def _document(decision: Decision) -> dict[str, object]:
     facts = decision.facts
     return {"host": decision.host, "sentence": sentence(facts), "explanation": explain(facts), "facts": facts}
 
 
-def _story(decision: Decision) -> str:
+def _story(decision: Decision, waits: Mapping[str, Waiting]) -> str:
     first, *rest = explain(decision.facts)
+    if mine := waits.get(decision.facts.id):
+        number, when = f"{mine.attempts:,} such attempts of {mine.messages:,} messages", f"since {shown(mine.first_at)} UTC"
+        rest.append(f"{number} {when}, the latest {shown(mine.last_at)}")
     return "\n".join((f"{first}, decided on {decision.host}", *rest))
 
 
