@@ -10,7 +10,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-from dmarc_milter.edge import guarded
+from dmarc_milter.edge import guarded, init
 from dmarc_milter.edge.cli import add_config
 from dmarc_milter.edge.config import ConfigError
 
@@ -23,6 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs until SIGTERM; the exit code is the supervisor's."""
+    code = init.stay_behind()
+    if code is not None:
+        return code
     with _held_back(), _noted(arguments.pid_file):
         from dmarc_milter.edge.service import serve
 

@@ -9,7 +9,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from dmarc_milter.edge import guarded
+from dmarc_milter.edge import guarded, init
 from dmarc_milter.edge.cli import FINE, USAGE, add_config
 from dmarc_milter.edge.cli.ledger import store_of
 from dmarc_milter.edge.config import Config, ConfigError, load
@@ -27,6 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serves until it is stopped. Raises ConfigError for an address that needs a token and has none."""
+    code = init.stay_behind()
+    if code is not None:
+        return code
     import waitress
 
     from dmarc_milter.edge.web import WebOptions, create_app
