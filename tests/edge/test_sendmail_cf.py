@@ -49,11 +49,10 @@ def test_which_daemons_demand_a_login(lines: str, demanding: set[str]) -> None:
     assert sendmail_cf.demanding(lines) == demanding
 
 
-def test_a_name_counts_as_the_configuration_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_name_counts_as_the_configuration_says(tmp_path: Path) -> None:
     """FWD-20: auto believes sendmail.cf, and nothing where there is none."""
     file = tmp_path / "sendmail.cf"
-    monkeypatch.setattr(sendmail_cf.read, "__defaults__", (file,))
-    auto = Config()
+    auto = Config(authentication=Authentication(sendmail_cf=str(file)))
     assert authenticating_daemons(auto) == frozenset()
     file.write_text(UPSTREAM)
     assert authenticating_daemons(auto) == frozenset()

@@ -137,7 +137,7 @@ def authenticating_daemons(config: Config) -> frozenset[str]:
             return frozenset(trust.trusted_daemons)
         case "no":
             return frozenset()
-    return sendmail_cf.demanding(sendmail_cf.read()).intersection(trust.trusted_daemons)
+    return sendmail_cf.demanding(sendmail_cf.read(Path(trust.sendmail_cf))).intersection(trust.trusted_daemons)
 
 
 def session_options(config: Config) -> SessionOptions:

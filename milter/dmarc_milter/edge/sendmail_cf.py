@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-SENDMAIL_CF = Path("/etc/mail/sendmail.cf")
 # `O Name=value`, or the old form of one letter, `OOvalue` for DaemonPortOptions.
 OPTION = re.compile(r"O(?: +([A-Za-z]+) *=? *|([A-Za-z]))(.*)", re.DOTALL)
 OLD_LETTERS = {"O": "daemonportoptions"}
@@ -26,7 +25,7 @@ class Daemon(NamedTuple):
         return "a" in self.flags
 
 
-def read(path: Path = SENDMAIL_CF) -> str:
+def read(path: Path) -> str:
     """The text, undecodable octets kept; "" where there is none that we may read."""
     try:
         return path.read_bytes().decode("utf-8", "surrogateescape")

@@ -71,7 +71,7 @@ class Authentication(Section, frozen=True):
     ] = msgspec.field(default_factory=lambda: ["ORIGINATING", "MSA"])
     sendmail_daemons_authenticate: Annotated[
         Literal["auto", "yes", "no"],
-        _doc("whether trusted_daemons take mail from authenticated clients alone; auto: those with M=a in /etc/mail/sendmail.cf"),
+        _doc("whether trusted_daemons take mail from authenticated clients alone; auto: those with M=a in sendmail_cf"),
     ] = "auto"
     keep_results_from: Annotated[list[str], _doc("networks whose Authentication-Results under our id stay (re-injection)")] = msgspec.field(
         default_factory=list
