@@ -7,9 +7,9 @@ import re
 from encodings.aliases import aliases
 
 # encoded-word = "=?" charset ["*" language] "?" encoding "?" encoded-text "?="     RFC 2047 2, RFC 2231 5
-ENCODED_WORD = re.compile(r"=\?([^?*\s]{1,40}+)(?:\*[^?\s]{0,40}+)?\?([BbQq])\?([^?]*+)\?=")
+ENCODED_WORD = re.compile(r"=\?([^?* \t\r\n]{1,40}+)(?:\*[^? \t\r\n]{0,40}+)?\?([BbQq])\?([^?]*+)\?=")
 BETWEEN_WORDS = re.compile(r"(?<=\?=)[ \t\r\n]++(?==\?)")
-START = re.compile(r"=\?([^?*\s]{1,40}+)(?:\*[^?\s]{0,40}+)?\?([BbQq])\?")
+START = re.compile(r"=\?([^?* \t\r\n]{1,40}+)(?:\*[^? \t\r\n]{0,40}+)?\?([BbQq])\?")
 SPACE = re.compile(r"\s")
 # Charsets in which ASCII octets may mean something else, all of them linear in Python; any other is read as the superset of ASCII
 # that it most likely is.
@@ -27,6 +27,16 @@ def decode_words(text: str) -> str:
 def decode_each(text: str) -> str:
     """The text with its encoded words decoded, and the white space between them kept."""
     return ENCODED_WORD.sub(lambda match: _decoded(*match.groups()), text)
+
+
+def decode_whole_words(text: str) -> str:
+    """The same for a reader of base64 who drops an incomplete last group of four."""
+
+    def whole(match: re.Match[str]) -> str:
+        octets = match[3].rstrip("=") if match[2] in "Bb" and len(match[3]) % 4 else ""
+        return _decoded(match[1], match[2], octets[: len(octets) // 4 * 4] if octets else match[3])
+
+    return ENCODED_WORD.sub(whole, BETWEEN_WORDS.sub("", text))
 
 
 def decode_open_words(text: str) -> str:
@@ -58,4 +68,12 @@ def _decoded(charset: str, encoding: str, text: str) -> str:
         return ""
     name = charset.lower().replace("-", "_")
     codec = aliases.get(name, name)
-    return octets.decode(codec if codec in CODECS else "latin-1", "replace")
+    if codec in CODECS:
+        return octets.decode(codec, "replace")
+    try:
+        return octets.decode("utf-8")
+    except UnicodeDecodeError:
+        return octets.decode("latin-1")
+
+
+DECODERS = (decode_words, decode_each, decode_whole_words, decode_open_words)

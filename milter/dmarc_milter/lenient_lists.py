@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from dmarc_milter import readings
 from dmarc_milter.domain import Domain
-from dmarc_milter.encoded_words import decode_each, decode_open_words, decode_words
+from dmarc_milter.encoded_words import DECODERS
 
 MAX_VALUE = 2048
 """Octets of a field with a second domain in it that is still read in every way; none that anyone writes is longer."""
@@ -88,7 +88,7 @@ def in_doubt(value: bytes, domain: Domain) -> bool:
 def _texts(value: bytes) -> Iterator[str]:
     """The field as it stands, and as programs see it that decode before they split."""
     for text in readings.decodings(value):
-        for decode in (str, decode_words, decode_each, decode_open_words):
+        for decode in (str, *DECODERS):
             decoded = decode(text)
             yield decoded
             yield decoded.translate(readings.MAPPED)

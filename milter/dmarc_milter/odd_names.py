@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from dmarc_milter import domain
 from dmarc_milter.domain import MAX_NAME, Domain
@@ -25,6 +25,10 @@ A_COMMENT = re.compile(r"\([^()]*+\)")
 IPV6_LITERAL = re.compile(r"\[IPv6:[0-9A-Fa-f:.]++(?=[\]>\s]|$)", re.IGNORECASE)
 
 
+# What separates addresses.
+SEPARATOR = re.compile(r"[,;:<>()\[\]]")
+
+
 class TooMany(Exception):
     """More text, or more labels, than anyone's address has."""
 
@@ -35,23 +39,31 @@ class Names:
     def __init__(self, labels: int = MAX_LABELS) -> None:
         self.labels = labels
 
-    def of(self, texts: Iterable[str], *, joined: bool = True) -> list[Domain]:
+    def of(self, texts: Iterable[str], *, before_at: bool = False) -> list[Domain]:
         """The names of one reading, given as its parts: the lowest of those at or below each other, in order of appearance.
 
-        A name of one label is among them only where there is none of more labels, or as what stands before an octet that is not
-        ASCII. `joined`: also what is left without the odd characters. Raises TooMany.
+        A name of one label is among them only where there is none of more labels, in the first part or at all, or as what stands
+        before a character that is not ASCII. What is left without odd characters counts too, but `before_at`, where another
+        address may begin, not over what separates addresses. Raises TooMany.
         """
         found: dict[Domain, None] = {}
         single: dict[Domain, None] = {}
-        for text in texts:
-            if len(text) > MAX_TEXT:
+        first: dict[Domain, None] = {}
+        for number, part in enumerate(texts):
+            if len(part) > MAX_TEXT:
                 raise TooMany
-            for name in self._spelled(IPV6_LITERAL.sub("", text)):
+            text = IPV6_LITERAL.sub("", part)
+            for name in self._spelled(text):
                 (found if "." in name.name else single)[name] = None
-            left = self._joined(text) if joined and not _tidy(text) else ()
-            found.update((name, None) for name in left if "." in name.name and not any(name.is_at_or_below(each) for each in found))
-            found.update(dict.fromkeys(_before_not_ascii(text)))
-        return _lowest(list(found)) if found else list(single)
+            if not _tidy(text):
+                above = tuple(found)
+                for name in self._joined(SEPARATOR.split(text, maxsplit=1)[0] if before_at else text):
+                    if not any(map(name.is_at_or_below, above)):
+                        (found if "." in name.name else single)[name] = None
+            first.update(_before_not_ascii(text))
+            if number == 0 and not found:
+                first.update(single)
+        return [*_lowest(list(found)), *first] if found else list(single | first)
 
     def _spelled(self, text: str) -> Iterator[Domain]:
         whole = _tidy(text)
@@ -69,20 +81,24 @@ class Names:
     def _pieces(self, text: str) -> Iterator[Domain]:
         """Each longest run of labels that are valid, between odd characters."""
         for piece in ODD.split(text):
-            run: list[str] = []
-            for label in filter(None, piece.split(".")):
-                self.labels -= 1
-                if self.labels < 0:
-                    raise TooMany
-                valid = _label(label)
-                if valid:
-                    run.append(valid)
-                    continue
-                # What of an odd label belongs to the name before it, and what to the name after it.
-                parts = [_label(part) for part in NOT_ASCII.split(label)] if not label.isascii() else ["", ""]
-                yield from _name([*run, parts[0]])
-                run = [parts[-1]]
-            yield from _name(run)
+            yield from self._runs(piece, _label)
+            if not piece.isascii():
+                yield from self._runs(piece, _any_label)
+
+    def _runs(self, piece: str, valid: Callable[[str], str]) -> Iterator[Domain]:
+        run: list[str] = []
+        for label in filter(None, piece.split(".")):
+            self.labels -= 1
+            if self.labels < 0:
+                raise TooMany
+            if good := valid(label):
+                run.append(good)
+                continue
+            # What of an odd label belongs to the name before it, and what to the name after it.
+            parts = [valid(part) for part in NOT_ASCII.split(label)] if not label.isascii() else ["", ""]
+            yield from _name([*run, parts[0]])
+            run = [parts[-1]]
+        yield from _name(run)
 
     def _joined(self, text: str) -> Iterator[Domain]:
         """What is left without the odd characters, and without those that are not ASCII; hyphens at the end of a label go too."""
@@ -95,6 +111,8 @@ class Names:
             name = _tidy(spelling)
             if name:
                 yield name
+        if not rest.isascii():
+            yield from (name for name in self._runs(rest, _any_label) if "." in name.name)
 
 
 def _tidy(text: str) -> Domain | None:
@@ -121,13 +139,21 @@ def _name(labels: list[str]) -> Iterator[Domain]:
         yield Domain(name)
 
 
-def _before_not_ascii(text: str) -> Iterator[Domain]:
+def _any_label(label: str) -> str:
+    """The label in Punycode whatever its letters are, as IDNA2003 and careless programs have it: there are domains of symbols."""
+    if label.isascii():
+        return _label(label)
+    if any(unicodedata.category(each)[0] in "CZ" or each == "\ufffd" for each in label):
+        return ""
+    mapped = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", label).lower())
+    return _label(mapped) if mapped.isascii() else _label("xn--" + mapped.encode("punycode").decode("ascii"))
+
+
+def _before_not_ascii(text: str) -> dict[Domain, None]:
     """What a reader shows who stops at the first character that is not ASCII, where the text is no name."""
     found = NOT_ASCII.search(text)
-    if found and not _tidy(text):
-        name = _tidy(text[: found.start()])
-        if name:
-            yield name
+    name = _tidy(text[: found.start()]) if found and not _tidy(text) else None
+    return {name: None} if name else {}
 
 
 def _is_number(name: Domain) -> bool:

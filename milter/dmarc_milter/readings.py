@@ -8,7 +8,7 @@ import urllib.parse
 from collections.abc import Iterable, Iterator, Sequence
 
 from dmarc_milter.domain import Domain, parse
-from dmarc_milter.encoded_words import decode_each, decode_open_words, decode_words
+from dmarc_milter.encoded_words import DECODERS, decode_open_words
 from dmarc_milter.odd_names import A_COMMENT, Names, TooMany
 
 MAX_READINGS = 100
@@ -21,10 +21,10 @@ MAX_BROKEN = 16 * 1024
 # Where the address ends for whoever looks for its end: a bracket or separator at the end of a word, the next angle bracket.
 # In the middle of a name, or before a dot, they are odd characters. Every repetition is bounded or ends at what it starts with.
 BEFORE_A_WORD = r"(?:$|\s(?!\s*+\.))"
-END = re.compile(
-    rf"[>][,;)\]>]{{0,8}}+{BEFORE_A_WORD}|[,;]{{1,8}}+{BEFORE_A_WORD}|(?P<ANGLE>\s<(?!\.)|<(?=[^<@.][^<@]*+@))",
-)
-SEPARATOR = re.compile(r'[,;:<>()\[\]"\s]')
+END = re.compile(rf"[>][,;)\]>]{{0,8}}+{BEFORE_A_WORD}|[,;]{{1,8}}+{BEFORE_A_WORD}|(?P<ANGLE>\s<(?!\.))")
+END_BEFORE_AT = re.compile(rf"{END.pattern[:-1]}|<(?=[^<.][^<]*+$))")
+GLUED_COMMENT = re.compile(r"(?<=\S)\(([^()]*+)\)")
+LOCAL_PART = re.compile(r"[^,;:<>\"]*+$")
 
 # Characters without a shape of their own (Unicode, Default_Ignorable_Code_Point): soft hyphen, zero width, direction, variation, tags.
 IGNORABLE = {0xAD, 0x34F, 0x61C, 0x115F, 0x1160, 0x17B4, 0x17B5, *range(0x180B, 0x1810), *range(0x200B, 0x2010), *range(0x202A, 0x202F)}
@@ -63,11 +63,11 @@ def _domains(texts: Iterable[str], limit: int) -> tuple[tuple[Domain, ...], bool
     names = Names()
     try:
         for text in texts:
-            for reading, joined in _readings(text):
+            for reading, before_at in _readings(text):
                 if reading in read:
                     continue
                 read.add(reading)
-                found.update(dict.fromkeys(names.of(reading, joined=joined)))
+                found.update(dict.fromkeys(names.of(reading, before_at=before_at)))
                 if len(found) > limit or len(read) > MAX_READINGS:
                     raise TooMany
     except TooMany:
@@ -83,7 +83,7 @@ def _dotted_first(found: Iterable[Domain]) -> tuple[Domain, ...]:
 def hides_an_at(value: bytes) -> bool:
     """Whether decoding the encoded words shows an @ that was not to be seen, before whatever name."""
     text = value.decode("latin-1")
-    return "=?" in text and any(decode(text).count("@") != text.count("@") for decode in (decode_words, decode_open_words))
+    return "=?" in text and any(decode(text).count("@") != text.count("@") for decode in DECODERS)
 
 
 def decodings(value: bytes) -> tuple[str, ...]:
@@ -112,7 +112,7 @@ def _tidied(text: str, decoded: bool) -> Iterator[str]:
     """As it stands, encoded words decoded, oddities dropped, comments removed; and a short one all that at once."""
     yield text
     if decoded and "=?" in text:
-        for decode in (decode_words, decode_each, decode_open_words):
+        for decode in DECODERS:
             yield decode(text).translate(MAPPED)
     cleaned = text.translate(DROP)
     if cleaned != text:
@@ -140,9 +140,10 @@ def _unescaped(text: str, decoded: bool) -> Iterator[str]:
 
 
 def _readings(text: str) -> Iterator[tuple[tuple[str, ...], bool]]:
-    """What stands after each @, as the parts that may be the name, and whether odd characters in them may be left out.
+    """What stands after each @, as the parts that may be the name, and whether it may be the local part of another address as well.
 
-    The parts are the words up to the end of the address, and all of these together, since readers skip white space.
+    The parts are the words up to the end of the address, those with a dot between them also as one, and all of these together,
+    since readers skip white space.
     """
     known: set[str] = set()
     pieces = text.split("@")
@@ -152,17 +153,32 @@ def _readings(text: str) -> Iterator[tuple[tuple[str, ...], bool]]:
             continue
         known.add(piece)
         after = A_COMMENT.sub("", piece)
-        end = END.search(after)
+        end = (END_BEFORE_AT if before_at else END).search(after)
         rest = after[: end.start()] if end else after
-        words = _beside_dots(rest.split())
-        if end and end["ANGLE"]:
-            words = words[:1]  # what else stands there is a name for the next address
-        elif before_at and not end and len(words) > 1 and "." not in words[-1] and not rest[-1:].isspace():
-            words.pop()  # the next local part
+        words = rest.split()
+        if before_at and not end and len(words) > 1 and "." not in words[-2][-1] + words[-1] and not rest[-1:].isspace():
+            words[-1] = LOCAL_PART.sub("", words[-1])
         if len(words) > MAX_WORDS:
             raise TooMany
-        together = ["".join(words)] if len(words) > 1 else []
-        yield (*words, *together), bool(end) or not (before_at and SEPARATOR.search(rest))
+        beside = _beside_dots(words)
+        parts = [*words[:1], *beside[:1]] if end and end["ANGLE"] else [*words, *beside]  # the rest names the next address
+        beside_comments = _beside_comments(piece, len(rest)) if after != piece else ()
+        yield tuple(dict.fromkeys((*parts, "".join(words), *beside_comments))), before_at and not end
+
+
+def _beside_comments(text: str, end: int) -> Iterator[str]:
+    """What stands before the first comment and inside each up to the end, for a reader who knows of none.
+
+    `end` counts without the comments. One after white space is left alone: nobody takes it for a part of the name.
+    """
+    removed = 0
+    for number, match in enumerate(GLUED_COMMENT.finditer(text)):
+        if match.start() - removed > end:
+            return
+        if number == 0:
+            yield text[: match.start()].rsplit(maxsplit=1)[-1]
+        yield from match[1].split()
+        removed += len(match[0])
 
 
 def _beside_dots(words: list[str]) -> list[str]:

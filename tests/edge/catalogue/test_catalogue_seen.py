@@ -82,6 +82,13 @@ ORGANIZATION = [
     *hosts("FRM-41", NAMED, b"bank.example..", b"bank.example.-", b"a.bank.example.1", b"x--.-y.bank.example"),
     *hosts("FRM-42", NOBODY, b"+", b"a+b", "\u2603", b"[192.0.2.1].", b"192.0.2.1+", b"[IPv6:2001:db8::1]x", b"a b"),
     *hosts("FRM-42", X("corp"), b"a+corp", b"a.+corp", zone={"_dmarc.corp": {"TXT": ["v=DMARC1; p=reject; psd=y"]}}),
+    *hosts(
+        "FRM-56",
+        X("xn--qei.example"),
+        "\u2764.example",
+        "a+b.\u2764.example",
+        zone={"_dmarc.xn--qei.example": {"TXT": ["v=DMARC1; p=reject"]}},
+    ),
     *hosts("FRM-43", R("bank.example"), b"xn--a.bank.example", b"xn--\x61-\x61.bank.example", b"_x.bank.example", b"a--b.bank.example"),
     *hosts("FRM-43", OK("dmarc=pass"), b"my_host.attack.example", b"_.attack.example", b"a--b.attack.example", b"xn--a.attack.example"),
     *rows("FRM-44", NAMED, b", ".join(b"a@d%d.bank.example" % number for number in range(12)), b"a@a.bank.example, b@b.evil.example"),
