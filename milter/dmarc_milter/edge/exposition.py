@@ -26,7 +26,7 @@ PREFIX = "dmarc_milter_"
 SINGLE = {
     "connections": ("connections", "connections that MTAs opened"),
     "exempt_messages": ("messages_exempt", "messages passed through unevaluated: authenticated clients, trusted networks and daemons"),
-    "unrecorded_messages": ("messages_unrecorded", "messages answered before the spool had committed them"),
+    "unrecorded_messages": ("spool_unrecorded", "messages answered before the spool had committed them, or whose spool file was damaged"),
     "poisoned_messages": ("messages_poisoned", "messages not evaluated again because they stopped two workers"),
     "over_limit_messages": ("messages_over_limit", "messages refused for more forged fields than [limits] removable_fields"),
     "overloaded_messages": (

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 from urllib.parse import urlsplit
 
-from dmarc_milter.edge.ledger import spoolfile
+from dmarc_milter.edge.ledger import spoolopen
 
 if TYPE_CHECKING:
     import psycopg
@@ -155,7 +155,7 @@ class _SqliteTransaction:
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=BUSY_WAIT, isolation_level=None, check_same_thread=False)
     try:
-        spoolfile.write_ahead(connection, BUSY_WAIT)
+        spoolopen.write_ahead(connection, BUSY_WAIT)
         connection.execute("PRAGMA cache_size=-32768")  # KiB: ids and keys are random, their indexes are touched all over
         connection.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT}")
         connection.execute("PRAGMA journal_size_limit=67108864")
@@ -193,23 +193,23 @@ class SqliteDatabase:
             raise self._failed(error) from None
 
     def _open(self) -> sqlite3.Connection:
-        if self._connection is not None and self._inode != spoolfile.inode(self.path):
+        if self._connection is not None and self._inode != spoolopen.inode(self.path):
             self.close()  # moved aside by another process
         if self._connection is None:
             try:
-                spoolfile.create(self.path)
+                spoolopen.create(self.path)
             except OSError as error:
                 raise StoreError("refused", f"{self.path}: {error.strerror}") from None
-            self._inode = spoolfile.inode(self.path)
+            self._inode = spoolopen.inode(self.path)
             self._connection = _connect(self.path)
         return self._connection
 
     def _failed(self, error: sqlite3.Error) -> StoreError:
-        failure = spoolfile.classify(self.path, error)
+        failure = spoolopen.classify(self.path, error)
         if failure.kind == "corrupt":
             self.close()
             if self._inode is not None:
-                spoolfile.move_aside(self.path, self._inode)
+                spoolopen.move_aside(self.path, self._inode)
         return StoreError(failure.kind, str(failure))
 
     def close(self) -> None:

@@ -30,7 +30,7 @@ def drain(spool: SpoolFile, store: Store, *, batch: int = BATCH) -> Drained:
     """Until the spool is empty, or spool or store fail. Never raises for either; what is not applied stays."""
     messages = 0
     identity = ""
-    spool.follow()  # only here: rows, identity and what is deleted belong to one file
+    spool.check()  # only here: rows, identity and what is deleted belong to one file
     try:
         while rows := spool.batch(batch):
             identity = identity or _identity(spool, store)

@@ -29,6 +29,8 @@ MAX_HELD = 1000
 """Messages kept in memory while the spool fails, for each worker."""
 RETRY = 2.0
 """Seconds between attempts while the spool fails."""
+LOOK = 1.0
+"""Seconds between looks at the file while no message comes."""
 STOP_WAIT = 5.0
 CHECKPOINT = 20_000
 """Pages of journal (80 MB): the drain, whose commits nobody waits for, normally moves it into the file long before."""
@@ -125,7 +127,7 @@ class Spool:
             if self._process != os.getpid():
                 self._reset()  # forked: threads, queue and connection stayed with the parent
             if self._writer is None:
-                self._writer = _Writer(SpoolFile(self.path, self._options), self._queue, self._settle, self._retry)
+                self._writer = _Writer(SpoolFile(self.path, self._options), self._queue, self._settle, self._doubt, self._retry)
 
     def _give_up(self) -> bool:
         with self._mutex:
@@ -165,6 +167,12 @@ class Spool:
         elif failure is None and was:
             LOG.warning("spool works again")
 
+    def _doubt(self, doubted: int, restored: int) -> None:
+        """Messages whose record stood in a file that was damaged count as unrecorded, and as late once they are written again."""
+        with self._mutex:
+            self._unrecorded += doubted
+            self._late += restored
+
 
 class _Writer:
     """The one thread of this process that touches the spool file."""
@@ -174,9 +182,10 @@ class _Writer:
         file: SpoolFile,
         queue: SimpleQueue[_Entry | None],
         settle: Callable[[list[_Entry], SpoolError | None, list[_Entry]], None],
+        doubt: Callable[[int, int], None],
         retry: float,
     ) -> None:
-        self._file, self._queue, self._settle, self._retry = file, queue, settle, retry
+        self._file, self._queue, self._settle, self._doubt, self._retry = file, queue, settle, doubt, retry
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
         self._thread.start()
@@ -195,7 +204,18 @@ class _Writer:
                     self._lose(held)
                     break
                 self._stopping.wait(self._retry)
+            elif not held:
+                self._look()
+        self._look()
         self._file.close()
+
+    def _look(self) -> None:
+        """Nothing waits: see whether the file is still the one that was opened."""
+        try:
+            self._file.check()
+            self._doubt(*self._file.doubts())
+        except Exception:
+            LOG.exception("spool: a look at the file failed")
 
     def _lose(self, held: list[_Entry]) -> None:
         """Stopping, and the last attempt failed too: what waits goes with the process."""
@@ -209,10 +229,10 @@ class _Writer:
         self._settle(held, SpoolError("io", "stopped while failing"), held)
 
     def _gather(self, held: list[_Entry]) -> bool:
-        """Everything that waits, up to a group; blocks only when nothing is held. True when the end was met."""
+        """Everything that waits, up to a group; waits only when nothing is held, and not for long. True when the end was met."""
         try:
             while len(held) < GROUP:
-                entry = self._queue.get(block=not held)
+                entry = self._queue.get(block=not held, timeout=LOOK)
                 if entry is None:
                     return True
                 held.append(entry)
