@@ -27,6 +27,7 @@ pytestmark = pytest.mark.live
 ATTACK, BRAND = Signer("attack.example"), Signer("brand.example")
 NAMES: dict[str, dict[str, Any]] = {
     **zone(),
+    "_dmarc.test.example": {"TXT": ["v=DMARC1; p=reject"]},
     "_dmarc.attack.example": {"TXT": ["v=DMARC1; p=none"]},
     ATTACK.key_name: {"TXT": [ATTACK.record()]},
     "attack.example": {"A": ["203.0.113.66"]},
@@ -55,6 +56,8 @@ LEFT_AS_THEY_ARE = {
     "bang path": "<reject.example!admin>",
     "route": "<@reject.example:a@attack.example>",
 }
+TAKEN_FOR_ITSELF = ["admin@localhost", "admin@bank.UUCP"]
+"""For these every Sendmail writes its own name."""
 """What Sendmail rewrites whatever its configuration says."""
 
 
@@ -137,6 +140,15 @@ def test_with_our_lines_from_reaches_readers_as_it_was_judged(ours: Attached, au
 def test_old_routes_that_every_sendmail_rewrites_are_refused(ours: Attached, author: str) -> None:
     """MTA-10: a%b, b!a and routes without an address of their own become a@b whatever the lines say: its policy is asked for."""
     assert ours.deliver(author)[0] == 550
+
+
+@pytest.mark.parametrize("author", TAKEN_FOR_ITSELF)
+def test_what_sendmail_takes_for_itself_is_quarantined(ours: Attached, author: str) -> None:
+    """MTA-12: readers see our own host's name, so that our own policy counts."""
+    code, shown, word, marked = ours.deliver(author)
+    assert (code, marked) == (250, True), (shown, word)
+    assert "test.example" in shown or "!" in shown, shown
+    assert word != "pass"
 
 
 def test_genuine_mail_of_a_sender_with_an_alias(ours: Attached, rewriting: Attached) -> None:

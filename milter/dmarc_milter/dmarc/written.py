@@ -39,6 +39,17 @@ class Canonify:
     """It completes names by these domains where they exist."""
     ndots: int = 1
     """A name with fewer dots is completed even where it exists as it stands (resolv.conf(5))."""
+    own: str = ""
+    """The MTA's own name, which every Sendmail writes for localhost and for what ends in .UUCP; "" where that is not known."""
+
+    @property
+    def looks_up(self) -> bool:
+        """Whether the DNS has a say in what is written."""
+        return self.aliases or bool(self.search)
+
+    def is_local(self, name: str) -> bool:
+        """Whether it writes its own name for this one (rulesets 96 and PseudoToReal of Sendmail's proto.m4 and smtp.m4)."""
+        return bool(self.own) and (name in ("localhost", f"localhost.{self.own.partition('.')[2]}") or name.endswith(".uucp"))
 
 
 class Names(NamedTuple):
@@ -76,6 +87,10 @@ def names(authors: Iterable[Domain], resolver: Resolver, how: Canonify) -> Names
 
 def _written(author: Domain, resolver: Resolver, how: Canonify) -> Iterator[str | Missing]:
     """The names, and what could not be found out."""
+    if how.is_local(author.name):
+        yield how.own
+    if not how.looks_up:
+        return
     seen = _look(author.name, resolver)
     yield from seen.aliases if how.aliases else ()
     if seen.missing and how.aliases:

@@ -7,6 +7,7 @@ import os
 import secrets
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -100,10 +101,16 @@ def canonify(config: Config) -> Callable[[str], Canonify | None]:
         case "no":
             return lambda _mta: None
         case "yes":
-            how = sendmail_rewriting.how(None)
+            how = _written_here(config, sendmail_rewriting.how(None))
             return lambda mta: None if mta == "postfix" else how
         case _:
-            return lambda mta: watched.canonify() if mta == "sendmail" else None
+            return lambda mta: _written_here(config, watched.canonify()) if mta == "sendmail" else None
+
+
+def _written_here(config: Config, how: Canonify | None) -> Canonify:
+    """What the DNS has to say, if anything, and what every Sendmail writes for localhost."""
+    own = authserv_id(config)
+    return replace(how or Canonify(aliases=False), own=own if "." in own else "")
 
 
 def failure_samples(config: Config) -> Callable[[Evaluation, Headers], bytes | None]:

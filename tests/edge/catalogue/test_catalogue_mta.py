@@ -160,7 +160,8 @@ def test_it_depends_on_the_mta(cf: Path, way: str, text: str | None, mta: str, c
     if text is not None:
         cf.write_text(text)
     config = Config(authentication=Authentication(sendmail_expands_aliases=way, sendmail_cf=str(cf)))  # type: ignore[arg-type]
-    assert (canonify(config)(mta) is not None) == changes
+    how = canonify(config)(mta)
+    assert (how is not None and how.looks_up) == changes
 
 
 @pytest.mark.parametrize(
@@ -184,6 +185,21 @@ def test_a_changed_sendmail_cf_is_read_again(cf: Path) -> None:
     assert watched.canonify(100.0) is None
     cf.unlink()
     assert watched.canonify(200.0) is not None
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST", "bank.UUCP", "bank.legit.example.uucp"])
+def test_what_every_sendmail_takes_for_itself_is_judged_as_its_own_name(stage: Stage, cf: Path, host: str) -> None:
+    """MTA-12: it writes its own name for localhost and .UUCP whatever its lines say; our own policy counts then."""
+    cf.write_text(PREVENTED)
+    stage.script({**ZONE, "_dmarc.example.com": {"TXT": ["v=DMARC1; p=reject"]}})
+    place = stage.place("enforce", tables("auto", cf))
+    heard = place.send(letter(host))
+    assert heard.answer.code == 250
+    assert heard.dmarc.result != "pass"
+    assert marked(heard)
+    assert not marked(place.send(letter("plain.attack.example")))
+    assert not marked(place.send(letter("localhost", POSTFIX)))
+    place.new_lines()
 
 
 def test_exempt_mail_is_left_alone(stage: Stage) -> None:
