@@ -251,14 +251,17 @@ def _literal_alone(field: _Field) -> Found:
 
 def _behind_helo(field: _Field) -> Found:
     """`NAME (HELO HELO) (ADDRESS)`, and `[ADDRESS] (HELO HELO)`, `[ADDRESS] (account USER HELO HELO)`."""
-    comments = _comments(field.head, field.at)[0]
+    comments, end = _comments(field.head, field.at)
     if not comments or not field.tail:
         return None
     named = HELO.match(comments[0])
     helo = comments[0][5:].strip(" )") if named else ""
     if named and len(comments) > 1:
-        found = BARE.fullmatch(comments[1]) or NAMED.fullmatch(comments[1])
-        return _hop(found[found.lastindex or 1], helo) if found else None
+        shapes = [BARE.fullmatch(each) or NAMED.fullmatch(each) for each in comments[1:]]
+        named_there = {_address(each[each.lastindex or 1]) for each in shapes if each}
+        if not shapes[0] or len(named_there) > 1 or end < len(field.head):
+            return Malformed("several addresses" if len(named_there) > 1 else "no address")
+        return _hop(shapes[0][shapes[0].lastindex or 1], helo)
     if not field.literal or field.program in ("first", "last"):
         return None
     if named:

@@ -199,6 +199,9 @@ TWO_READINGS = [
     "(from root@localhost)\n\tby mx (8.17.1/8.17.1/Submit) id 1; d",
     "(qmail 123 invoked by uid 89); d",
     f"from h [{REAL}] by mx with SMTP; d",
+    f"from unknown (HELO x) ({V}) (y) ([{REAL}]) by esa with ESMTP; d",
+    f"from unknown (HELO x) ({V}) by q; ([{REAL}])\n  by esa with ESMTP; d",
+    f"from h (unknown [{V}]) by q; (r [{REAL}])\n\tby mx with ESMTP; d",
 ]
 
 

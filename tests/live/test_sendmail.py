@@ -142,3 +142,10 @@ def test_a_stopped_milter_defers_mail() -> None:
         assert attached.mta.send(GOOD, "up", client=SENDER).code == 250
         assert dmarc_word(our_fields(attached.mta.delivered("up"))[0]) == "pass"
         assert attached.mta.mailbox("down") == []
+
+
+@pytest.mark.parametrize(("says", "code"), [("auto", 550), ("yes", 250)])
+def test_the_name_of_a_daemon_that_asks_for_no_login_exempts_nobody(says: str, code: int) -> None:
+    """FWD-20: as upstream's MSA; unless the administrator says that every daemon so named demands a login."""
+    with sendmail_with_milter({"authentication": {"trusted_daemons": ["MTA"], "sendmail_daemons_authenticate": says}}) as attached:
+        assert attached.mta.send(SPOOF, "named", client=STRANGER).code == code
