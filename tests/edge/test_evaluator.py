@@ -223,6 +223,21 @@ def test_without_any_thread_at_all_it_is_a_shortage_too(bench: Bench, monkeypatc
         run(bench, fields())
 
 
+def test_a_look_up_that_was_not_sent_is_told_as_overload(bench: Bench) -> None:
+    """Where its answer could have changed the verdict: 451 4.3.2, counted and logged with who sent it."""
+
+    def short(question: Question) -> None:
+        if question == Question("legit.example", "TXT"):
+            raise Shortage("could not be sent", name=question.name)
+
+    bench.zone.on_query = short
+    (reply,) = run(bench, fields())
+    assert isinstance(reply, Reply)
+    assert (reply.code, reply.enhanced) == (451, "4.3.2")
+    assert bench.counts()["messages_overloaded"] == 1
+    assert "event=overloaded level=warning source=198.51.100.10" in "".join(bench.lines())
+
+
 def test_waiting_for_a_thread_takes_from_the_time_of_the_message(bench: Bench) -> None:
     """Else an attacker's messages would each wait twice."""
     gate = held(bench, 20.0)

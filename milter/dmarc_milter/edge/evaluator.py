@@ -41,7 +41,7 @@ from dmarc_milter.spf import check as check_spf
 from dmarc_milter.spf import questions as spf_questions
 
 NO_HEADERS = Headers(())
-THREADS, NETWORK_THREADS = 256, 32
+THREADS, NETWORK_THREADS = 256, 128
 """Messages evaluated at once by one worker, and of one client network; they mostly wait for DNS."""
 NOTICED = 0.05
 """Seconds of waiting for a thread that are taken from the message's time."""
@@ -268,6 +268,11 @@ class CoreWork:
         tools.meter.message(evaluation, seconds, recorded=recorded, stages=stages)
         story = fields_of(evaluation, actions) | {"seconds": round(seconds, 3)}
         tools.log.info("message", **story, **({} if recorded else {"unrecorded": True}))
+        deferral = evaluation.verdict.deferral
+        if deferral and deferral.reason == "overloaded":
+            tools.log.warning(
+                "overloaded", id=str(story["id"]), source=str(self._envelope.source_ip or ""), reason="look-ups not sent in time"
+            )
         if tools.log.writes("debug"):
             self._explain(evaluation, str(story["id"]))
         return actions

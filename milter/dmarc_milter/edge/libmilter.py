@@ -188,6 +188,8 @@ class Callbacks:
         """Held while the table of connections changes, and while one is hung up: its descriptor is its own as long as it is there."""
         self._connections: dict[int, Connection] = {}
         self._strangers = Strangers(door)
+        self._blind = False
+        """A session's descriptor could not be told: nobody is hung up on, for it might be somebody in a message."""
         self._negotiated = 0
         """What the MTA agreed to last: holds too for a connection that follows QUIT_NC, which negotiates nothing."""
         self._local = threading.local()  # one for each session: pymilter gives every session an interpreter state of its own
@@ -222,6 +224,7 @@ class Callbacks:
             connection = Connection(self._make_session, self._negotiated, self._door.handle_of(ctx))
             ctx.setpriv(connection)
             self._local.connection = connection
+            self._blind |= connection.handle < 0
             with self._lock:
                 self._connections[id(connection)] = connection
                 self._slot.sessions = len(self._connections)
@@ -229,6 +232,10 @@ class Callbacks:
 
     def tend(self) -> None:
         """Several times a second, on the main thread: silent connections are counted, and the limit holds for them too."""
+        if self._blind:
+            self._strangers.since.clear()
+            self._slot.silent = 0
+            return
         with self._lock:
             known = {each.handle for each in self._connections.values()}
         self._strangers.look(known, at_once=self._strangers.count + len(known) > self._max)
@@ -242,6 +249,8 @@ class Callbacks:
 
     def _make_room(self) -> bool:
         """Hang up on the connection that has been silent for longest, among those that are in no message; whether there was one."""
+        if self._blind:
+            return False
         with self._lock:
             idle = {each.handle: each.heard for each in self._connections.values() if each.handle >= 0 and not each.session.in_message}
             silent = self._strangers.since | idle
