@@ -21,7 +21,7 @@ run: $(VENV)/.ready
 	@tools/run.sh
 
 ## make test    every test, with a private Postfix, Sendmail and PostgreSQL that are unpacked, not installed
-test: $(VENV)/.ready-test .test/.ready .test/openspf/rfc7208-tests.yml .test/opendmarc/.ready .test/deb/.ready
+test: $(VENV)/.ready-test .test/.ready .test/openspf/rfc7208-tests.yml .test/opendmarc/.ready .test/readers/.ready .test/deb/.ready
 	@$(PYTEST) tests
 
 .test/.ready: tools/setup_tests.sh
@@ -33,6 +33,9 @@ test: $(VENV)/.ready-test .test/.ready .test/openspf/rfc7208-tests.yml .test/ope
 
 .test/opendmarc/.ready: tools/fetch_opendmarc.sh | .test/.ready
 	@tools/fetch_opendmarc.sh
+
+.test/readers/.ready: tools/setup_readers.sh tests/fuzz/readers/package-lock.json | $(VENV)/.ready-test .test/.ready
+	@tools/setup_readers.sh
 
 # The package once, so that the tests find its libraries ready; they build it again with the code as it is then.
 .test/deb/.ready: pyproject.toml tools/deb.sh | $(VENV)/.ready-test .test/.ready
@@ -63,14 +66,14 @@ dist: $(VENV)/.ready-test
 demo: $(VENV)/.ready-test .test/.ready
 	@$(VENV)/bin/python tools/demo.py
 
-## make soak    the long forms of the fault, load and fuzz tests, for an hour and a half; soak-faults and soak-fuzz are its parts
+## make soak    the long forms of the fault, load and fuzz tests, for two hours; soak-faults and soak-fuzz are its parts
 .PHONY: soak soak-faults soak-fuzz
 soak: soak-faults soak-fuzz
 
 soak-faults: $(VENV)/.ready-test .test/.ready
 	DMARC_MILTER_SOAK=1 $(PYTEST) -s -m soak --timeout=14400 --ignore=tests/fuzz tests
 
-soak-fuzz: $(VENV)/.ready-test
+soak-fuzz: $(VENV)/.ready-test .test/readers/.ready
 	DMARC_MILTER_SOAK=1 $(PYTEST) -s -m soak --timeout=14400 tests/fuzz
 
 ## make bench   cost, rate, latency and memory beside an empty pymilter, and beside rspamd, OpenDKIM and OpenDMARC after make bench-peers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -47,12 +48,20 @@ def test_a_stranger_finds_what_a_project_needs(name: str) -> None:
     assert (REPOSITORY / name).stat().st_size > 100
 
 
+def test_no_lock_file_names_a_registry() -> None:
+    """Where packages come from is the machine's business; what they hold is pinned by their hashes."""
+    packages = json.loads((REPOSITORY / "tests/fuzz/readers/package-lock.json").read_text())["packages"]
+    assert not [name for name, package in packages.items() if "resolved" in package]
+    assert all("integrity" in package for name, package in packages.items() if name)
+
+
 def test_every_dependency_is_justified() -> None:
     """CONTRIBUTING.md has a reason for each library that pyproject.toml asks for."""
     import tomllib
 
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     asked = [*project["dependencies"], *(each for extra in project["optional-dependencies"].values() for each in extra)]
+    asked += json.loads((REPOSITORY / "tests/fuzz/readers/package.json").read_text())["dependencies"]
     names = {found[0].lower() for each in asked if (found := re.match(r"[A-Za-z0-9-]+", each))}
     text = (REPOSITORY / "CONTRIBUTING.md").read_text().lower()
     assert not {name for name in names if name not in text and not name.startswith("types-") and not name.endswith("-stubs")}

@@ -1,0 +1,102 @@
+"""The mends that the differential fuzz must miss when they are switched off: its own proof.
+
+Switching off is done to the modules in memory, for one test; the program itself has no such switch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import pytest
+
+from dmarc_milter import address, lenient_lists, odd_names, readings
+from dmarc_milter.domain import Domain
+from dmarc_milter.odd_names import Names
+from fuzz.differential import Finding
+
+Off = Callable[[pytest.MonkeyPatch], None]
+
+
+class Mend(NamedTuple):
+    """`form` tells the forgery that it was made for among all that are found; `example` is one, as somebody would write it."""
+
+    name: str
+    example: bytes
+    off: Off
+    form: re.Pattern[bytes]
+
+    def switch_off(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(address, "_usual", lambda value: address._author((value,)))  # nothing is remembered meanwhile
+        self.off(monkeypatch)
+
+    def explains(self, finding: Finding) -> bool:
+        return bool(self.form.search(finding.value))
+
+
+def other_readings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether other readers of a well-formed field see a second domain."""
+    monkeypatch.setattr(lenient_lists, "in_doubt", lambda value, domain: False)
+
+
+def names_behind_odd_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name that begins after the last odd character, or is left without it, or encodes it."""
+    pieces = Names._pieces
+
+    def first(self: Names, text: str) -> Iterator[Domain]:
+        yield from list(pieces(self, odd_names.ODD.split(text)[0]))[:1]
+
+    monkeypatch.setattr(Names, "_pieces", first)
+    monkeypatch.setattr(Names, "_joined", lambda self, text: iter(()))
+    monkeypatch.setattr(odd_names, "_encoded", lambda text: "")
+
+
+def names_over_white_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name that is left where white space is skipped, and the words after it."""
+    whole = readings._reading
+
+    def first_word(after: str, before_at: bool, loose: bool) -> tuple[tuple[str, ...], bool]:
+        return tuple(after.split()[:1]), whole(after, before_at, loose)[1]
+
+    monkeypatch.setattr(readings, "_reading", first_word)
+
+
+def names_by_idna2003(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An organization whose own label is no IDNA2008."""
+    monkeypatch.setattr(odd_names, "_encoded", lambda text: "")
+
+
+ANY = rb"[^\"(),<>@]*"
+MENDS = (
+    Mend("odd label", b"Bank <service@a+b.bank.example>", names_behind_odd_characters, re.compile(rb"@\w*[+%&!=*{}|~^`?#$/]\w*\.\w")),
+    Mend(
+        "own domain in front",
+        b"Bank <service@attack.example+x.bank.example>",
+        names_behind_odd_characters,
+        re.compile(rb"@attack\.example[^\w.,>@\s]\w*\.\w"),
+    ),
+    Mend(
+        "label that is no IDNA",
+        "Bank <service@a\u2603.bank.example>".encode(),
+        names_behind_odd_characters,
+        re.compile(rb"@[\w.]*[\x80-\xff]+[\w.]*\.(legit|bank)\."),
+    ),
+    Mend("white space in a name", b"Bank <service@ba nk.example>", names_over_white_space, re.compile(rb"@[\w.]+\s+[\w.]+")),
+    Mend("empty group first", b'"admin@legit.example" :;, a@attack.example', other_readings, re.compile(rb'@[^"]*"\s*:\s*;')),
+    Mend("quoted local part", b'"admin@legit.example"@attack.example', other_readings, re.compile(rb'"[^"]*@[^"]*"@')),
+    Mend("comment for an element", b"(admin@legit.example), a@attack.example", other_readings, re.compile(rb"\(" + ANY + rb"@[^()]*\)")),
+    Mend(
+        "escaped quotes before an angle",
+        rb'Admin <"a\" <admin@legit.example> "@attack.example>',
+        other_readings,
+        re.compile(rb'"[^"]*\\"[^"]*@'),
+    ),
+    Mend(
+        "encoded word that never ends",
+        b"=?utf-8?Q?admin=40legit.example?= =?utf-8?Q?=2C <a@attack.example>",
+        other_readings,
+        re.compile(rb"=\?[^?\s]+\?[QqBb]\?(?![^\s]*\?=)"),
+    ),
+    Mend("organization that is no IDNA2008", "a@\u2764.example".encode(), names_by_idna2003, re.compile("\u2764".encode())),
+)
