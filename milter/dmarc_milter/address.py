@@ -125,7 +125,7 @@ class _NotStrict(Exception):
 
 
 def _malformed(reason: str, from_fields: Sequence[bytes]) -> Author:
-    found, more = readings.domains(from_fields, MAX_CANDIDATES)
+    found, more = readings.domains(from_fields, MAX_CANDIDATES, loose=True)
     candidates = tuple(dict.fromkeys((*found, *readings.old_routes(from_fields))))
     return Author(None, reason, candidates[:MAX_CANDIDATES], more or len(candidates) > MAX_CANDIDATES)
 

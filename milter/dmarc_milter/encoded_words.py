@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import binascii
 import re
+from encodings import normalize_encoding
 from encodings.aliases import aliases
 
 # encoded-word = "=?" charset ["*" language] "?" encoding "?" encoded-text "?="     RFC 2047 2, RFC 2231 5
-ENCODED_WORD = re.compile(r"=\?([^?* \t\r\n]{1,40}+)(?:\*[^? \t\r\n]{0,40}+)?\?([BbQq])\?([^?]*+)\?=")
+# The charset may be anything: a reader who knows none of that name still decodes the word.
+ENCODED_WORD = re.compile(r"=\?([^?*]{1,60}+)(?:\*[^?]{0,40}+)?\?([BbQq])\?([^?]*+)\?=")
 BETWEEN_WORDS = re.compile(r"(?<=\?=)[ \t\r\n]++(?==\?)")
-START = re.compile(r"=\?([^?* \t\r\n]{1,40}+)(?:\*[^? \t\r\n]{0,40}+)?\?([BbQq])\?")
+START = re.compile(r"=\?([^?*]{1,60}+)(?:\*[^?]{0,40}+)?\?([BbQq])\?")
 SPACE = re.compile(r"\s")
-# Charsets in which ASCII octets may mean something else, all of them linear in Python; any other is read as the superset of ASCII
-# that it most likely is.
+# Charsets that readers know, all of them linear in Python. Of any other, and of Latin-1, one thinks that it is UTF-8, another Windows'.
 CODECS = frozenset(("utf_8", "utf_7", "utf_16", "utf_16_be", "utf_16_le", "utf_32", "utf_32_be", "utf_32_le"))
 CODECS |= {"gb2312", "gbk", "gb18030", "hz", "big5", "big5hkscs", "cp950", "cp949", "euc_kr", "johab", "euc_jp", "shift_jis", "cp932"}
 CODECS |= {"iso2022_jp", "iso2022_jp_1", "iso2022_jp_2", "iso2022_jp_3", "iso2022_jp_ext", "iso2022_kr"}
-CODECS |= {"cp037", "cp273", "cp424", "cp500", "cp875", "cp1026", "cp1140"}
+CODECS |= {"cp037", "cp273", "cp424", "cp500", "cp875", "cp1026", "cp1140", "koi8_r", "koi8_u", "mac_roman", "mac_cyrillic"}
+CODECS |= {f"iso8859_{number}" for number in (*range(2, 12), *range(13, 17))} | {f"cp125{number}" for number in range(9)} | {"cp874"}
+BIG_ENDIAN = {"utf_16": "utf_16_be", "utf_32": "utf_32_be"}
+"""What some take for them where no mark says the order (RFC 2781 4.3)."""
 
 
 def decode_words(text: str) -> str:
@@ -39,6 +43,11 @@ def decode_whole_words(text: str) -> str:
     return ENCODED_WORD.sub(whole, BETWEEN_WORDS.sub("", text))
 
 
+def decode_otherwise(text: str) -> str:
+    """The same where a word leaves a choice: its charset is unknown, or the order of its octets unsaid."""
+    return ENCODED_WORD.sub(lambda match: _decoded(*match.groups(), otherwise=True), BETWEEN_WORDS.sub("", text))
+
+
 def decode_open_words(text: str) -> str:
     """The same for a reader who bears question marks in an encoded word, and one that never ends: it ends at the next white space."""
     text = BETWEEN_WORDS.sub("", text)
@@ -59,21 +68,23 @@ def decode_open_words(text: str) -> str:
     return "".join([*kept, text[position:]])
 
 
-def _decoded(charset: str, encoding: str, text: str) -> str:
+def _decoded(charset: str, encoding: str, text: str, *, otherwise: bool = False) -> str:
     """The text of one encoded word; of an undecodable one, nothing."""
     octets = text.encode("utf-8")
     try:
         octets = binascii.a2b_qp(octets, header=True) if encoding in "qQ" else binascii.a2b_base64(octets.rstrip(b"=") + b"==")
     except binascii.Error:
         return ""
-    name = charset.lower().replace("-", "_")
+    name = normalize_encoding(charset.strip().lower())
     codec = aliases.get(name, name)
     if codec in CODECS:
-        return octets.decode(codec, "replace")
+        return octets.decode(BIG_ENDIAN.get(codec, codec) if otherwise else codec, "replace")
+    if otherwise:
+        return octets.decode("cp1252", "replace")
     try:
         return octets.decode("utf-8")
     except UnicodeDecodeError:
         return octets.decode("latin-1")
 
 
-DECODERS = (decode_words, decode_each, decode_whole_words, decode_open_words)
+DECODERS = (decode_words, decode_each, decode_whole_words, decode_otherwise, decode_open_words)

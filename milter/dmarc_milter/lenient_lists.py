@@ -19,8 +19,9 @@ MAX_VALUE = 2048
 """Octets of a field with a second domain in it that is still read in every way; none that anyone writes is longer."""
 MAX_GROUPS = 10
 
-# One address and nothing else: every reader takes it, and looks no further.
-PLAIN = re.compile(r"[^\s\"(),:;<>@\\\[\]]+@[^\s\"(),:;<>@\\\[\]]+")
+# One address by the book and nothing else: every reader takes it, and looks no further.
+ATOM = r"[^\s\"(),.:;<>@\\\[\]]+"
+PLAIN = re.compile(rf"{ATOM}(?:\.{ATOM})*+@{ATOM}(?:\.{ATOM})*+")
 # A field with one @ in plain text can be read in one way only.
 SIMPLE = re.compile(rb"[^@=&\x80-\xff]*+@[^@=&\x80-\xff]*+\Z")
 
@@ -40,12 +41,14 @@ GROUP_TO_THE_SEMICOLON = r":(?P<INSIDE>[^;]*+);?"
 class Style(NamedTuple):
     """How one kind of reader splits a list. `nested`: comments hold comments; then `pieces` has only their start.
 
+    `plain_first`: whether plain text with an @ counts also before angle brackets.
     `falls_back`: whether an element without an address is searched for one in its quotations and comments.
     """
 
     pieces: re.Pattern[str]
     nested: bool
     falls_back: bool
+    plain_first: bool = False
 
 
 def _style(quoted: str, comment: str, angle: str, group: str = ":", *, text: str = TEXT, falls_back: bool = True) -> Style:
@@ -72,6 +75,9 @@ STYLES = (
     _style(QUOTED_BLIND, COMMENT_FLAT, ANGLE),
 )
 
+# Of Python's email.utils too: what looks like an address ends there, even where one in angle brackets follows.
+PLAIN_FIRST = _style(QUOTED_LINE, COMMENT_LINE, ANGLE_QUOTED, falls_back=False)._replace(plain_first=True)
+
 
 def in_doubt(value: bytes, domain: Domain) -> bool:
     """Whether some reader takes an address of another domain for the author of a field that is well-formed for `domain`."""
@@ -82,6 +88,7 @@ def in_doubt(value: bytes, domain: Domain) -> bool:
     if len(value) > MAX_VALUE:
         return True
     taken = {address for text in dict.fromkeys(_texts(value)) for style in STYLES for address in addresses(text, style)}
+    taken.update(address for text in readings.decodings(value) for address in addresses(text, PLAIN_FIRST))
     return readings.domains_of_text(taken, 1) != ((domain,), False)
 
 
@@ -112,6 +119,8 @@ class _Element:
         angles = [each for each in self.angles if "@" in each]
         plain = "".join(self.plain).strip()
         yield from angles
+        if style.plain_first and "@" in plain:
+            yield plain
         if len(angles) == 1 and len(self.angles) == 1 and PLAIN.fullmatch(angles[0]):
             return
         if not angles and PLAIN.fullmatch(plain) and not self.quoted:

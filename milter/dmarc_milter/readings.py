@@ -24,14 +24,17 @@ BEFORE_A_WORD = r"(?:$|\s(?!\s*+\.))"
 END = re.compile(rf"[>][,;)\]>]{{0,8}}+{BEFORE_A_WORD}|[,;]{{1,8}}+{BEFORE_A_WORD}|(?P<ANGLE>\s<(?!\.))")
 END_BEFORE_AT = re.compile(rf"{END.pattern[:-1]}|<(?=[^<.][^<]*+$))")
 GLUED_COMMENT = re.compile(r"(?<=\S)\(([^()]*+)\)")
+NOT_ASCII = re.compile(r"[^\x00-\x7f]")
+NOT_ASCII_END = re.compile(r"(?<=[\x00-\x7f])[^\x00-\x7f]++\Z")
 LOCAL_PART = re.compile(r"[^,;:<>\"]*+$")
 
 # Characters without a shape of their own (Unicode, Default_Ignorable_Code_Point): soft hyphen, zero width, direction, variation, tags.
 IGNORABLE = {0xAD, 0x34F, 0x61C, 0x115F, 0x1160, 0x17B4, 0x17B5, *range(0x180B, 0x1810), *range(0x200B, 0x2010), *range(0x202A, 0x202F)}
 IGNORABLE |= {*range(0x2060, 0x2070), 0x3164, *range(0xFE00, 0xFE10), 0xFEFF, 0xFFA0, *range(0xFFF0, 0xFFF9), *range(0xE0000, 0xE1000)}
 IGNORABLE |= {*range(0x1BCA0, 0x1BCA4), *range(0x1D173, 0x1D17B)}
-# What some readers drop without a word: those, controls, and the backslash of a quoted-pair.
-DROPPED = {*range(0x20), 0x7F, 0x5C, *IGNORABLE} - {9, 10, 13}
+# What some readers drop without a word: those, controls, white space that is not ASCII, and the backslash of a quoted-pair.
+WHITE = {0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F, 0x3000}
+DROPPED = {*range(0x20), 0x7F, 0x5C, *WHITE, *IGNORABLE} - {9, 10, 13}
 DROP = dict.fromkeys(DROPPED)
 # What compatibility mapping (UTS 46, NFKC) makes of at signs, full stops and the other specials of an address.
 LOOK_ALIKE = dict(zip("＠﹫。．｡﹒＜﹤＞﹥，﹐；﹔：﹕＂（﹙）﹚＼﹨", '@@....<<>>,,;;::"(())\\\\', strict=True))
@@ -41,15 +44,18 @@ MAPPED = str.maketrans(LOOK_ALIKE)
 REFERENCE = re.compile(r"&(?:#0*+[0-9]{1,7}|#[xX]0*+[0-9A-Fa-f]{1,6}|[A-Za-z]{2,31}[0-9]{0,2});?")
 LEADING_ZEROS = re.compile(r"(?<=#)([xX]?)0++(?=[0-9A-Fa-f])")
 PERCENT = re.compile(r"%[0-9A-Fa-f]{2}")
+# For a reader who knows no comment in a comment, and ends one with the line.
+FLAT_COMMENT = re.compile(r"\([^)\r]*+[)\r]?")
 COMMENT_PIECE = re.compile(r"[()]|\\.?|[^()\\]++", re.DOTALL)
 
 
-def domains(values: Sequence[bytes], limit: int, *, decoded: bool = True) -> tuple[tuple[Domain, ...], bool]:
+def domains(values: Sequence[bytes], limit: int, *, decoded: bool = True, loose: bool = False) -> tuple[tuple[Domain, ...], bool]:
     """At most `limit` distinct domains in the order in which they are found, and whether there are more. Never raises.
 
-    `decoded`: with those that show only once encoded words are decoded.
+    `decoded`: with those that show only once encoded words are decoded. `loose`: with those cut beside a letter that is not ASCII,
+    although it is a name with that letter.
     """
-    return _domains((text for value in values for text in _texts(value, decoded)), limit)
+    return _domains((text for value in values for text in _texts(value, decoded)), limit, loose=loose)
 
 
 def domains_of_text(texts: Iterable[str], limit: int) -> tuple[tuple[Domain, ...], bool]:
@@ -57,13 +63,13 @@ def domains_of_text(texts: Iterable[str], limit: int) -> tuple[tuple[Domain, ...
     return _domains((tidied for text in texts for tidied in _tidied(text.translate(MAPPED), decoded=True)), limit)
 
 
-def _domains(texts: Iterable[str], limit: int) -> tuple[tuple[Domain, ...], bool]:
+def _domains(texts: Iterable[str], limit: int, *, loose: bool = False) -> tuple[tuple[Domain, ...], bool]:
     found: dict[Domain, None] = {}
     read: set[tuple[str, ...]] = set()
     names = Names()
     try:
         for text in texts:
-            for reading, before_at in _readings(text):
+            for reading, before_at in _readings(text, loose):
                 if reading in read:
                     continue
                 read.add(reading)
@@ -109,23 +115,28 @@ def _texts(value: bytes, decoded: bool) -> Iterator[str]:
 
 
 def _tidied(text: str, decoded: bool) -> Iterator[str]:
-    """As it stands, encoded words decoded, oddities dropped, comments removed; and a short one all that at once."""
-    yield text
+    """As it stands, and with its encoded words decoded; for a short one also as a reader of HTML or URLs sees it."""
+    forms = [text]
     if decoded and "=?" in text:
-        for decode in DECODERS:
-            yield decode(text).translate(MAPPED)
-    cleaned = text.translate(DROP)
-    if cleaned != text:
-        yield cleaned
-    for each in dict.fromkeys((text, cleaned)):
-        if "(" in each:
-            yield without_comments(each)
+        forms += (decode(text).translate(MAPPED) for decode in DECODERS)
     if len(text) <= MAX_BROKEN:
-        yield from _unescaped(text, decoded)
+        forms += _unescaped(text, decoded)
+    for form in dict.fromkeys(forms):
+        yield from _stripped(form)
+
+
+def _stripped(text: str) -> Iterator[str]:
+    """As it stands, without oddities, without quotes too; each also without comments, however far these reach."""
+    cleaned = text.translate(DROP)
+    for form in dict.fromkeys((text, cleaned, cleaned.replace('"', ""))):
+        yield form
+        if "(" in form:
+            yield without_comments(form)
+            yield FLAT_COMMENT.sub("", form)
 
 
 def _unescaped(text: str, decoded: bool) -> Iterator[str]:
-    """For a reader of HTML, and one of URLs, before or after all else."""
+    """For a reader of HTML, and one of URLs, before or after encoded words."""
     shown = unreferenced(text)
     if shown != text:
         yield shown.translate(MAPPED)
@@ -133,13 +144,10 @@ def _unescaped(text: str, decoded: bool) -> Iterator[str]:
         shown = urllib.parse.unquote(shown)
         yield shown.translate(MAPPED)
     if decoded and "=?" in shown:
-        shown = decode_open_words(decode_open_words(shown))
-        yield shown.translate(MAPPED)
-    if shown != text:
-        yield without_comments(shown.translate(MAPPED).translate(DROP))
+        yield decode_open_words(decode_open_words(shown)).translate(MAPPED)
 
 
-def _readings(text: str) -> Iterator[tuple[tuple[str, ...], bool]]:
+def _readings(text: str, loose: bool) -> Iterator[tuple[tuple[str, ...], bool]]:
     """What stands after each @, as the parts that may be the name, and whether it may be the local part of another address as well.
 
     The parts are the words up to the end of the address, those with a dot between them also as one, and all of these together,
@@ -162,6 +170,8 @@ def _readings(text: str) -> Iterator[tuple[tuple[str, ...], bool]]:
             raise TooMany
         beside = _beside_dots(words)
         parts = [*words[:1], *beside[:1]] if end and end["ANGLE"] else [*words, *beside]  # the rest names the next address
+        if loose:
+            parts += (cut for word in words if not word.isascii() for cut in (NOT_ASCII.split(word)[0], NOT_ASCII_END.sub("", word)))
         beside_comments = _beside_comments(piece, len(rest)) if after != piece else ()
         yield tuple(dict.fromkeys((*parts, "".join(words), *beside_comments))), before_at and not end
 

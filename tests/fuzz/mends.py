@@ -41,30 +41,30 @@ def other_readings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def names_behind_odd_characters(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The name that begins after the last odd character, or is left without it, or encodes it."""
-    pieces = Names._pieces
+    """The name that begins after the last odd character, or is left without it."""
+    runs = Names._runs
 
     def first(self: Names, text: str) -> Iterator[Domain]:
-        yield from list(pieces(self, odd_names.ODD.split(text)[0]))[:1]
+        yield from list(runs(self, odd_names.ODD.split(text)[0], odd_names._label))[:1]
 
     monkeypatch.setattr(Names, "_pieces", first)
     monkeypatch.setattr(Names, "_joined", lambda self, text: iter(()))
-    monkeypatch.setattr(odd_names, "_encoded", lambda text: "")
 
 
 def names_over_white_space(monkeypatch: pytest.MonkeyPatch) -> None:
     """The name that is left where white space is skipped, and the words after it."""
-    whole = readings._reading
+    whole = readings._readings
 
-    def first_word(after: str, before_at: bool, loose: bool) -> tuple[tuple[str, ...], bool]:
-        return tuple(after.split()[:1]), whole(after, before_at, loose)[1]
+    def first_word(text: str, loose: bool) -> Iterator[tuple[tuple[str, ...], bool]]:
+        for parts, before_at in whole(text, loose):
+            yield parts[:1], before_at
 
-    monkeypatch.setattr(readings, "_reading", first_word)
+    monkeypatch.setattr(readings, "_readings", first_word)
 
 
 def names_by_idna2003(monkeypatch: pytest.MonkeyPatch) -> None:
     """An organization whose own label is no IDNA2008."""
-    monkeypatch.setattr(odd_names, "_encoded", lambda text: "")
+    monkeypatch.setattr(odd_names, "_any_label", odd_names._label)
 
 
 ANY = rb"[^\"(),<>@]*"
