@@ -115,6 +115,15 @@ def test_xtext_and_percent_are_read() -> None:
     assert Name("a+2bc@legit.example").is_also("rfc822;a+2Bc@legit.example")
 
 
+def test_a_domain_may_be_written_in_unicode() -> None:
+    """RFC 6533: `Final-Recipient: utf-8; ...`; the report went to the A-labels."""
+    name = Name("agg@xn--bcher-kva.example")
+    assert name.is_also("utf-8; agg@b\u00fccher.example")
+    assert name.is_in("<agg@B\u00fccher.example>: 550 nobody")
+    assert name.is_in("<agg@xn--bcher-kva.example>: 550 nobody")
+    assert not Name("agg@xn--\u00fc.example").is_in("x")
+
+
 def test_rpt_27_another_address_is_not_ours() -> None:
     """Neither a longer one nor one that begins with ours."""
     for line in ("bigagg@legit.example", "agg@legit.example.org", "agg@legit.example-x.org", "x.agg@legit.example"):

@@ -319,3 +319,19 @@ def test_sto_20_damage_under_the_running_daemon_loses_no_message(tmp_path: Path,
         assert sum(each.messages for each in store.reports.find()) == mail.answered
         file.close()
         store.close()
+
+
+def test_sto_17_a_truncated_index_ends_workers_but_loses_nothing(tmp_path: Path, dns: DnsServer) -> None:
+    """SQLite has the index mapped: the kernel ends whoever touches what is gone. Others take over, and the journal has every row."""
+    tables = {"milter": {"workers": 1}, "dns": {"nameservers": [dns.nameserver]}, "store": {"spool": f"{tmp_path}/spool/spool.db"}}
+    daemon = Daemon(tmp_path, tables)
+    daemon.spool = tmp_path / "spool" / "spool.db"
+    with daemon:
+        Mail(daemon).send(16)
+        truncate(named(daemon.spool, "-shm"))
+        with contextlib.suppress(Exception):
+            Mail(daemon).send(1)
+        assert daemon.logged("worker_died", 1)
+        assert daemon.logged("ready", 2)
+        Mail(daemon).send(16)
+        assert wait_for(lambda: daemon.spool_rows() >= 32)

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Literal, NamedTuple
 
+import idna
+
 Verdict = Literal["permanent", "temporary", "none"]
 
 REACH = 3
@@ -170,7 +172,8 @@ class Name:
     def __init__(self, address: str) -> None:
         self.address = address.strip().lower()
         hexed = {"+": "2b", "=": "3d", "%": "25"}
-        ways = {self.address, *("".join(mark + hexed[c] if c in hexed else c for c in self.address) for mark in "+%")}
+        self._unicode = _unicode(self.address)
+        ways = {self.address, self._unicode, *("".join(mark + hexed[c] if c in hexed else c for c in self.address) for mark in "+%")}
         words = "|".join(re.escape(each) for each in sorted(ways, key=len, reverse=True))
         self._pattern = re.compile(rf"(?<![\w.+/-])(?:{words})(?![\w-]|\.\w)", re.IGNORECASE)
 
@@ -180,7 +183,16 @@ class Name:
     def is_also(self, text: str) -> bool:
         """Whether a field names it; "a+2Bb" is both an xtext and an address of its own."""
         bare = text[:1000].rpartition(";")[2].strip().strip("<>").lower()
-        return bool(self.address) and self.address in (plain_address(text), bare)
+        return bool(self.address) and not {self.address, self._unicode}.isdisjoint((plain_address(text), bare))
+
+
+def _unicode(address: str) -> str:
+    """The address with its domain in Unicode (RFC 5890), as systems that know RFC 6531 write it."""
+    local, at, domain = address.rpartition("@")
+    try:
+        return local + at + idna.decode(domain) if "xn--" in domain else address
+    except UnicodeError:
+        return address
 
 
 # --- fields ---------------------------------------------------------------------------------------------------------------------------

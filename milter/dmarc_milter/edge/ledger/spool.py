@@ -199,7 +199,9 @@ class _Writer:
         ended = False
         while not ended or held:
             ended |= self._gather(held)
-            if held and self._write(held):
+            failed = bool(held) and self._write(held)
+            self._tell()
+            if failed:
                 if self._stopping.is_set():
                     self._lose(held)
                     break
@@ -213,9 +215,14 @@ class _Writer:
         """Nothing waits: see whether the file is still the one that was opened."""
         try:
             self._file.check()
-            self._doubt(*self._file.doubts())
         except Exception:
             LOG.exception("spool: a look at the file failed")
+        self._tell()
+
+    def _tell(self) -> None:
+        found = self._file.doubts()
+        if found != (0, 0):
+            self._doubt(*found)
 
     def _lose(self, held: list[_Entry]) -> None:
         """Stopping, and the last attempt failed too: what waits goes with the process."""
