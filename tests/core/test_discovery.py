@@ -10,12 +10,12 @@ from dmarc_milter.dmarc.discovery import Discovery, DmarcOptions, PolicySearch, 
 from dmarc_milter.domain import Domain
 from dmarc_milter.lookup import Question
 from fakes.dns_zone import Zone
-from fakes.suffixes import ListedSuffixes
+from fakes.suffixes import ICANN, ListedSuffixes
 
 NONE, U, Y, N = "v=DMARC1; p=none", "v=DMARC1; p=reject", "v=DMARC1; p=quarantine; psd=y", "v=DMARC1; p=reject; psd=n"
 TREEWALK, PSL = DmarcOptions(), DmarcOptions(discovery="psl")
 UNGUARDED = DmarcOptions(psl_guard=False)
-SUFFIXES = ListedSuffixes()
+SUFFIXES = ListedSuffixes((*ICANN, "g.city.jp"))
 DEEP = "a.b.c.d.e.f.g.h.i.j.mail.example.com"
 
 
@@ -120,6 +120,20 @@ def test_the_names_of_a_walk(start: str, names: str) -> None:
         ("a.b.kobe.jp", {"kobe.jp": U, "jp": U}, "b.kobe.jp"),
         ("a.legit.example", {"example": U}, "legit.example"),
         ("a.example.com", {"com": N}, "com"),
+        # and nothing above a public suffix makes that one an organization, whether psd=y is written there or counts as such
+        ("a.x.co.uk", {"uk": U}, "x.co.uk"),
+        ("a.x.co.uk", {"uk": Y}, "x.co.uk"),
+        ("x.co.uk", {"uk": Y, "x.co.uk": U}, "x.co.uk"),
+        ("b.a.x.co.uk", {"uk": U, "a.x.co.uk": U}, "x.co.uk"),
+        ("a.x.co.uk", {"uk": U, "co.uk": [U, U]}, "x.co.uk"),
+        ("co.uk", {"uk": U}, "co.uk"),
+        ("x.uk", {"uk": U}, "x.uk"),
+        ("a.b.c.d.e.f.g.h.x.co.uk", {"uk": Y}, "x.co.uk"),
+        # city.jp is no public suffix, but the names below it are (the list's *.city.jp)
+        ("a.x.g.city.jp", {"city.jp": U}, "x.g.city.jp"),
+        ("a.x.g.city.jp", {"city.jp": Y}, "x.g.city.jp"),
+        ("a.x.g.city.jp", {"jp": Y}, "x.g.city.jp"),
+        ("a.city.jp", {"city.jp": U}, "city.jp"),
         ("a.b.github.io", {"github.io": U}, "github.io"),
     ],
 )
@@ -322,6 +336,31 @@ def test_what_is_known_of_a_policy_where_an_answer_is_missing(
 
 
 @pytest.mark.parametrize(
+    ("author", "records", "policy_domain"),
+    [
+        ("a.x.co.uk", {"uk": U}, "uk"),
+        ("a.x.co.uk", {"uk": U, "x.co.uk": NONE}, "x.co.uk"),
+        ("a.x.co.uk", {"uk": U, "co.uk": NONE, "x.co.uk": U}, "x.co.uk"),
+        ("a.x.co.uk", {"uk": U, "co.uk": NONE}, "co.uk"),
+        ("co.uk", {"uk": U}, "uk"),
+        ("a.x.g.city.jp", {"city.jp": U, "jp": NONE}, "city.jp"),
+        ("a.x.g.city.jp", {"city.jp": U, "x.g.city.jp": NONE}, "x.g.city.jp"),
+    ],
+)
+def test_a_policy_above_a_public_suffix_is_the_last_to_be_asked(author: str, records: Mapping[str, str], policy_domain: str) -> None:
+    """RFC 9989 4.10.1 with psl_guard: the organization's own record, which the letter of 4.10.2 would pass over, comes first."""
+    finder, _ = discovery(records)
+    assert found(finder.policy(Domain(author))) == policy_domain
+
+
+def test_without_the_guard_the_letter_counts() -> None:
+    """RFC 9989 4.10.2: one label below psd=y, or the fewest labels, whatever the list says."""
+    for record, organization in ((U, "uk"), (Y, "co.uk")):
+        finder, _ = discovery({"uk": record}, options=UNGUARDED)
+        assert str(finder.walk(Domain("a.x.co.uk")).organizational_domain()) == organization
+
+
+@pytest.mark.parametrize(
     ("start", "records", "failing", "possible"),
     [
         ("a.example.com", {}, ["a.example.com"], "a.example.com"),
@@ -333,6 +372,9 @@ def test_what_is_known_of_a_policy_where_an_answer_is_missing(
         ("a.b.example.com", {"example.com": Y}, ["a.b.example.com"], "a.b.example.com b.example.com"),
         ("a.b.example.com", {"com": Y}, ["b.example.com"], "a.b.example.com b.example.com example.com"),
         ("a.example.com", {"example.com": N}, ["com"], "example.com"),
+        ("a.x.co.uk", {"uk": Y}, ["x.co.uk"], "a.x.co.uk x.co.uk"),
+        ("a.x.co.uk", {"uk": U}, ["a.x.co.uk"], "a.x.co.uk x.co.uk"),
+        ("a.x.g.city.jp", {}, ["city.jp"], "a.x.g.city.jp x.g.city.jp city.jp"),
     ],
 )
 def test_where_a_walk_with_missing_answers_can_end(start: str, records: Mapping[str, str], failing: list[str], possible: str) -> None:

@@ -111,6 +111,10 @@ BANK = {"bank.example": "v=DMARC1; p=none; psd=y", "giant.bank.example": REJECT}
         ("evil.co.uk", {"evil.co.uk": REJECT}, "none", "pass co.uk, pass other.co.uk", FAIL),
         ("x.github.io", {"x.github.io": REJECT}, "none", "pass y.github.io, pass github.io", FAIL),
         ("a.com", {"a.com": REJECT, "com": REJECT}, "none", "pass b.com, pass com", FAIL),
+        ("x.co.uk", {"uk": REJECT}, "pass y.co.uk", "pass co.uk", FAIL),
+        ("x.co.uk", {"uk": f"{REJECT}; psd=y", "x.co.uk": REJECT}, "pass y.co.uk", "pass co.uk", FAIL),
+        ("co.uk", {"uk": REJECT}, "pass y.co.uk", "", FAIL),
+        ("a.x.co.uk", {"uk": REJECT}, "none", "pass b.x.co.uk", PASS),
         # psd (RFC 9989 B.4)
         ("giant.bank.example", BANK, "none", "pass mail.giant.bank.example", PASS),
         ("giant.bank.example", BANK, "none", "pass mail.mega.bank.example, pass bank.example", FAIL),

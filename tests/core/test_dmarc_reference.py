@@ -14,11 +14,12 @@ from dmarc_milter.dmarc.evaluate import DmarcOptions, evaluate
 from dmarc_milter.domain import Domain
 from dmarc_milter.spf import SpfResult, SpfStatus
 from fakes.dns_zone import Zone
-from fakes.suffixes import ListedSuffixes
+from fakes.suffixes import ICANN, ListedSuffixes
 
 Tags = Mapping[str, str]
 Tree = Mapping[str, Tags]
-SUFFIXES = ListedSuffixes()
+SUFFIXES = ListedSuffixes((*ICANN, "g.city.jp"))
+"""As by `*.city.jp`: city.jp itself is no public suffix, but above one."""
 POLICIES = ("none", "quarantine", "reject")
 SPINE = "a.b.c.d.e.f.g.h.i.j"
 OPEN: tuple[Tags, ...] = ({}, {"p": "reject", "psd": "u"}, {"p": "reject", "psd": "y"}, {"p": "reject", "psd": "n"})
@@ -28,7 +29,7 @@ NAMES = st.builds(
     lambda first, length, tail: ".".join([*SPINE.split(".")[first : first + length], tail]),
     st.integers(0, 9),
     st.integers(0, 10),
-    st.sampled_from(["example.com", "co.uk", "x.co.uk", "other.example.com"]),
+    st.sampled_from(["example.com", "co.uk", "x.co.uk", "other.example.com", "x.g.city.jp", "city.jp"]),
 )
 TAGS = st.fixed_dictionaries(
     {"p": st.sampled_from([*POLICIES, "wrong"])},
@@ -56,7 +57,7 @@ def walk(start: str, tree: Tree) -> list[tuple[str, str]]:
         if record := tree.get(name):
             psd = record.get("psd", "u")
             if psd not in ("y", "n"):
-                psd = "y" if SUFFIXES.is_icann_suffix(Domain(name)) else "u"  # psd_guard
+                psd = "y" if is_suffix(name, start) else "u"  # psl_guard
             found.append((name, psd))
             if psd != "u":
                 return found
@@ -66,14 +67,25 @@ def walk(start: str, tree: Tree) -> list[tuple[str, str]]:
         name = ".".join(labels[-7:] if len(labels) >= 8 else labels[1:])
 
 
+def suffix_labels(start: str) -> int:
+    """Of the longest public suffix above the name."""
+    return max((name.count(".") + 1 for name in ancestors(start)[1:] if SUFFIXES.is_icann_suffix(Domain(name))), default=0)
+
+
+def is_suffix(name: str, start: str) -> bool:
+    """Whether it is a public suffix, or above one on the way from the start."""
+    return SUFFIXES.is_icann_suffix(Domain(name)) or (name != start and name.count(".") < suffix_labels(start))
+
+
 def organization(start: str, tree: Tree) -> str:
-    """4.10.2, rule by rule."""
+    """4.10.2, rule by rule; but with psl_guard a registry's psd=y makes no organization of what the list knows as a public suffix,
+    because the names below that are different people's (docs/design.md, Decisions)."""
     found = walk(start, tree)
     for name, psd in found:
         if psd == "n":
             return name
         if psd == "y" and name != start:
-            return ".".join(start.split(".")[-len(name.split(".")) - 1 :])
+            return ".".join(start.split(".")[-max(name.count(".") + 1, suffix_labels(start)) - 1 :])
     return found[-1][0] if found else start
 
 
@@ -106,7 +118,7 @@ def expected(author: str, tree: Tree, identifiers: list[tuple[str, str, str]], *
 def with_missing(author: str, tree: Tree, missing: list[str], identifiers: list[tuple[str, str, str]], *, exists: bool) -> str:
     """dmarc= where names have no answer: what all answers agree on; temperror where they do not, or the policy is not known."""
     tree = {name: tags for name, tags in tree.items() if name not in missing}
-    suffixes = [name for name in missing if name != author and SUFFIXES.is_icann_suffix(Domain(name))]
+    suffixes = [name for name in missing if name != author and name in ancestors(author) and is_suffix(name, author)]
     if suffixes and settled(author, tree, missing, suffixes):
         missing = [name for name in missing if name not in suffixes]
     words = set()
@@ -129,12 +141,7 @@ def settled(author: str, tree: Tree, missing: list[str], suffixes: list[str]) ->
         ends = set()
         for chosen in product((False, True), repeat=len(suffixes)):
             there = {name: {"psd": "y"} for name, yes in zip(suffixes, chosen, strict=True) if yes}
-            end = organization(author, {**known, **there})
-            found = walk(author, {**known, **there})
-            if found and found[-1][0] in there and end != author and SUFFIXES.is_icann_suffix(Domain(end)):
-                longest = max(name.count(".") + 1 for name in ancestors(author)[1:] if SUFFIXES.is_icann_suffix(Domain(name)))
-                end = ".".join(author.split(".")[-longest - 1 :])  # `co.uk` is no organization for what `uk` might say
-            ends.add(end)
+            ends.add(organization(author, {**known, **there}))
         if len(ends) > 1:
             return False
     return True

@@ -26,7 +26,8 @@ class DmarcOptions:
 
     discovery: DiscoveryMethod = "treewalk"
     psl_guard: bool = True
-    """treewalk: a record without psd at an ICANN public suffix counts as psd=y."""
+    """treewalk: a record without psd at an ICANN public suffix, or above one on the way, counts as psd=y; and no psd=y makes an
+    ICANN public suffix the organization of a name below it. A psd=n stays what it is."""
 
 
 class PublicSuffixes(Protocol):
@@ -97,7 +98,9 @@ class Walk:
     start: Domain
     steps: tuple[Step, ...]
     suffix_labels: int = 0
-    """In a reading (`Discovery.reading`): how many labels the longest public suffix above the start has."""
+    """How many labels the longest public suffix above the start has; with psl_guard, and in a reading (`Discovery.reading`)."""
+    guarded: bool = False
+    """psl_guard is on."""
 
     @property
     def open_steps(self) -> tuple[Step, ...]:
@@ -140,9 +143,9 @@ class Walk:
 
     def _one_below(self, step: Step) -> Domain:
         """One label below the step on the path to the start, whether or not it was asked for. No public suffix becomes an
-        organization by a psd=y that is only supposed: `co.uk` is none, whatever `uk` might say."""
+        organization by a psd=y that is only supposed, nor with psl_guard by one that is there: `co.uk` is none, whatever `uk` says."""
         labels = len(step.name.labels)
-        if step.failed:
+        if step.failed or self.guarded:
             labels = max(labels, self.suffix_labels)
         return self.start.right_most(labels + 1)
 
@@ -189,8 +192,11 @@ class Discovery:
         The name that the walk starts from is no part of this: its record would be its own policy.
         """
         walk = self.walk(start)
-        suffixes = {step.name for step in walk.steps[1:] if step.failed and self._is_public_suffix(step.name)}
-        return _settled(replace(walk, suffix_labels=self.suffix_labels(start)), suffixes) if suffixes else walk
+        if not walk.open_steps:
+            return walk
+        labels = self.suffix_labels(start)
+        suffixes = {step.name for step in walk.steps[1:] if step.failed and len(step.name.labels) <= labels}
+        return _settled(replace(walk, suffix_labels=labels), suffixes) if suffixes else walk
 
     def within(self, scope: Resolver) -> Discovery:
         """Discovery that asks this resolver alone, so that it is known what its conclusions rest on."""
@@ -221,21 +227,19 @@ class Discovery:
         except NoAnswer:
             return Step(name)
         except LookupFailed as failure:
-            guarded = self.options.psl_guard and self._is_public_suffix(name)
-            possible = ("", "y", "n") if guarded else ("", "u", "y", "n")
-            return Step(name, possible=possible, failed=missing(failure)._replace(name=failure.name or f"_dmarc.{name}"))
+            return Step(name, possible=("", "u", "y", "n"), failed=missing(failure)._replace(name=failure.name or f"_dmarc.{name}"))
         if len(found) != 1:
             return Step(name, records=len(found))
         (record,) = found
-        guarded = self.options.psl_guard and record.psd == "u" and self._is_public_suffix(name)
-        return Step(name, record, ("y" if guarded else record.psd,), records=1, guarded=guarded)
+        return Step(name, record, (record.psd,), records=1)
 
     def suffix_labels(self, domain: Domain) -> int:
         """How many labels the longest public suffix above the name has."""
         counts = range(min(len(domain.labels) - 1, MAX_LABELS), 0, -1)
-        return next((count for count in counts if self._is_public_suffix(domain.right_most(count))), 0)
+        return next((count for count in counts if self.is_public_suffix(domain.right_most(count))), 0)
 
-    def _is_public_suffix(self, name: Domain) -> bool:
+    def is_public_suffix(self, name: Domain) -> bool:
+        """Whether the name itself is one, by the list's ICANN section or for having one label."""
         return "." not in name.name or (self.suffixes is not None and self.suffixes.is_icann_suffix(name))
 
     def _policy_by_walk(self, author_domain: Domain) -> PolicySearch:
@@ -282,14 +286,26 @@ def _preferred(walk: Walk, author_domain: Domain) -> PolicyPublished | None:
     return None
 
 
+def _guard(step: Step) -> Step:
+    """psl_guard: at a public suffix there is no record without psd."""
+    if step.failed:
+        return step._replace(possible=("", "y", "n"))
+    return step._replace(possible=("y",), guarded=True) if step.possible == ("u",) else step
+
+
 def _walked(discovery: Discovery, start: Domain) -> Kept:
     discovery.prefetch([start])
+    guarded = discovery.options.psl_guard
+    suffix_labels = discovery.suffix_labels(start) if guarded else 0
     steps: list[Step] = []
     for name in targets(start):
-        steps.append(discovery.step(name))
+        step = discovery.step(name)
+        # Above a public suffix too: there a `*.kawasaki.jp` is, whose names are different people's.
+        is_suffix = len(name.labels) <= suffix_labels or (name == start and discovery.is_public_suffix(name))
+        steps.append(_guard(step) if guarded and is_suffix else step)
         if steps[-1].possible in (("y",), ("n",)):
             break
-    walk = Walk(start, tuple(steps))
+    walk = Walk(start, tuple(steps), suffix_labels, guarded)
     return Kept(walk, keep=not walk.open_steps, size=500 + sum(300 + len(step.record.text) for step in steps if step.record))
 
 

@@ -316,6 +316,42 @@ def test_special_use_names_are_never_asked(stage: Stage, name: str) -> None:
     assert not [asked for asked, _ in stage.dns.queries if asked == end or asked.endswith(f".{end}")]
 
 
+STRANGER = Signer("evil.co.uk")
+KAWASAKI = Signer("evil.saiwai.kawasaki.jp")
+STRANGERS: dict[str, Spec] = {
+    **{each.key_name: {"TXT": [each.record()]} for each in (STRANGER, KAWASAKI, SHOP_UK)},
+    "evil.co.uk": {"TXT": ["v=spf1 ip4:192.0.2.66 -all"]},
+}
+BY_STRANGER = mail(b"<a@shop.co.uk>", mail_from=b"<x@evil.co.uk>").signed(STRANGER)
+
+GUARDED = [
+    Case("DMR-21", BY_STRANGER, R("uk"), STRANGERS | published("v=DMARC1; p=reject", "uk"), note="no psd"),
+    Case("DMR-21", BY_STRANGER, R("uk"), STRANGERS | published("v=DMARC1; p=reject; psd=y", "uk"), note="psd=y"),
+    Case("DMR-21", BY_STRANGER, R("shop.co.uk"), STRANGERS | REJECTS | published("v=DMARC1; p=none", "uk"), note="its own policy"),
+    Case("DMR-21", BY_STRANGER, R("shop.co.uk"), STRANGERS | REJECTS | CC | {"_dmarc.uk": SERVFAIL}, note="uk fails"),
+    Case(
+        "DMR-21",
+        mail(b"<a@shop.miyamae.kawasaki.jp>").signed(KAWASAKI),
+        R("kawasaki.jp"),
+        STRANGERS | published("v=DMARC1; p=reject", "kawasaki.jp"),
+        note="by a wildcard of the list",
+    ),
+    Case(
+        "DMR-21",
+        mail(b"<a@news.shop.co.uk>").signed(SHOP_UK),
+        OK("dkim=pass"),
+        STRANGERS | published("v=DMARC1; p=reject; psd=y", "uk"),
+        note="genuine",
+    ),
+]
+
+
+@pytest.mark.parametrize("case", GUARDED, ids=ids)
+def test_what_a_registry_publishes_makes_no_strangers_one_organization(stage: Stage, case: Case) -> None:
+    """docs/design.md, psl_guard: a public suffix is nobody's organization, whatever is published above it."""
+    stage.check_in(replace(case, variants=False), "enforce")
+
+
 FIVE = b", ".join(b"<a@d%d.example>" % number for number in range(5))
 OPEN: dict[str, Spec] = {f"_dmarc.d{number}.example": {"TXT": ["v=DMARC1; p=none"]} for number in range(5)}
 

@@ -121,7 +121,9 @@ class Dmarc(Section, frozen=True):
     discovery: Annotated[Literal["treewalk", "psl"], _doc("treewalk (RFC 9989) or psl (RFC 7489); t and np are honoured in both")] = (
         "treewalk"
     )
-    psl_guard: Annotated[bool, _doc("treewalk: a record without psd at an ICANN public suffix counts as psd=y")] = True
+    psl_guard: Annotated[bool, _doc("treewalk: no ICANN public suffix is an organization; a record without psd there counts as psd=y")] = (
+        True
+    )
     honor_pct: Annotated[bool, _doc("sample as RFC 7489 6.6.4 where the record says pct and not t")] = True
     on_temperror: Annotated[
         Literal["enforced", "accept", "tempfail"],
