@@ -61,8 +61,9 @@ class Names:
                     if not any(map(name.is_at_or_below, above)):
                         (found if "." in name.name else single)[name] = None
             first.update(_before_not_ascii(text))
-            if number == 0 and not found:
-                first.update(single)
+            if number == 0:
+                head = _tidy(SEPARATOR.split(text, maxsplit=1)[0])  # where a reader stops at the next separator
+                first.update(single if not found else {head: None} if head and "." not in head.name else {})
         return [*_lowest(list(found)), *first] if found else list(single | first)
 
     def _spelled(self, text: str) -> Iterator[Domain]:

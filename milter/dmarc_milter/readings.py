@@ -169,11 +169,13 @@ def _readings(text: str, loose: bool) -> Iterator[tuple[tuple[str, ...], bool]]:
         if len(words) > MAX_WORDS:
             raise TooMany
         beside = _beside_dots(words)
-        parts = [*words[:1], *beside[:1]] if end and end["ANGLE"] else [*words, *beside]  # the rest names the next address
+        # Before an angle bracket the rest names the next address.
+        angle = end and end["ANGLE"]
+        parts = [*words[:1], *beside[:1], *after.split(maxsplit=1)[:1]] if angle else [*words, *beside, "".join(words[:2])]
         if loose:
             parts += (cut for word in words if not word.isascii() for cut in (NOT_ASCII.split(word)[0], NOT_ASCII_END.sub("", word)))
         beside_comments = _beside_comments(piece, len(rest)) if after != piece else ()
-        yield tuple(dict.fromkeys((*parts, "".join(words), *beside_comments))), before_at and not end
+        yield tuple(dict.fromkeys((*parts, "".join(words), *beside_comments))), before_at
 
 
 def _beside_comments(text: str, end: int) -> Iterator[str]:

@@ -115,6 +115,15 @@ def test_what_is_borne_has_its_limits(value: bytes, reason: str) -> None:
     assert author([value]) == Author(None, reason, (Domain("own.example"),))
 
 
+@pytest.mark.parametrize(
+    "address", [b"<a@own.example.>", b"<.a@own.example>", b"<a..b@own.example>", b"< a@own.example>", b"<a@own.example(x)>"]
+)
+def test_an_address_that_some_readers_do_not_take_leaves_them_the_name(address: bytes) -> None:
+    """Python's email.policy and Roundcube look for another one then; without a second domain it is as good as any."""
+    assert author([b'"Admin" ' + address]).domain == Domain("own.example")
+    assert author([b'"admin@legit.example" ' + address]).candidates == (Domain("legit.example"), Domain("own.example"))
+
+
 def test_a_long_field_with_a_second_domain_is_not_read_any_further() -> None:
     """A name of two thousand octets with somebody's address in it is nobody's."""
     long = b'"admin@legit.example' + b" x" * 1100 + b'" <a@own.example>'

@@ -92,6 +92,7 @@ ORGANIZATION = [
     *hosts("FRM-43", R("bank.example"), b"xn--a.bank.example", b"xn--\x61-\x61.bank.example", b"_x.bank.example", b"a--b.bank.example"),
     *hosts("FRM-43", OK("dmarc=pass"), b"my_host.attack.example", b"_.attack.example", b"a--b.attack.example", b"xn--a.attack.example"),
     *rows("FRM-44", NAMED, b", ".join(b"a@d%d.bank.example" % number for number in range(12)), b"a@a.bank.example, b@b.evil.example"),
+    *rows("FRM-44", NAMED, b", ".join(b"a@" + b"x." * 9 + b"d%d.bank.example" % number for number in range(16))),
     *rows("FRM-44", HARMLESS, b", ".join(b"a@d%d.evil.example" % number for number in range(12))),
     *rows(
         "FRM-44", X("", code=550), b", ".join(b"a@d%d.d%d.example" % (n, n) for n in range(5)), b"<a@" + b"x.y+" * 300 + b"bank.example>"
