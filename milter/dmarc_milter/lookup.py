@@ -48,6 +48,11 @@ class Abandoned(BaseException):
     """Nobody waits for this message any more: its evaluation is to end. No answer and no failure, so nothing on the way may catch it."""
 
 
+def is_shortage(error: BaseException) -> bool:
+    """Whether it was raised for want of what others have taken: places, threads, memory, descriptors."""
+    return isinstance(error, Shortage | MemoryError) or (isinstance(error, OSError) and error.errno in SCARCE)
+
+
 class LimitExceeded(LookupFailed):
     """The message asked for more than its share of look-ups or time. The message's own doing, not the DNS's."""
 

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dmarc_milter.actions import Action, DeleteHeader, InsertHeader, Reply
-from dmarc_milter.edge.session import TOO_MANY_FIELDS, TRY_LATER, Own, Session, SessionOptions, parse_address, queue_id
+from dmarc_milter.edge.macros import parse_address, queue_id
+from dmarc_milter.edge.session import TOO_MANY_FIELDS, TRY_LATER, Own, Session, SessionOptions
 from dmarc_milter.lookup import Shortage
 from dmarc_milter.message import Envelope, Headers
 

@@ -26,7 +26,8 @@ from Milter import milter  # the C module: by its own name mypy would find the s
 
 from dmarc_milter.actions import Action, DeleteHeader, InsertHeader, Quarantine, Reply
 from dmarc_milter.edge.board import Slot
-from dmarc_milter.edge.session import TRY_LATER, Session, parse_address
+from dmarc_milter.edge.macros import parse_address
+from dmarc_milter.edge.session import TRY_LATER, Session
 from dmarc_milter.edge.silence import Door, Strangers, hang_up
 
 MAX_DATA = 1 << 20

@@ -6,8 +6,7 @@ import functools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Network
 from typing import Concatenate, Literal, ParamSpec, Protocol, TypeVar
 
 from dmarc_milter.actions import Action, Reply, deferral_reply
@@ -15,7 +14,8 @@ from dmarc_milter.address import ReversePath, recipient_domain, reverse_path
 from dmarc_milter.disposition import Deferral
 from dmarc_milter.domain import Domain, Malformed
 from dmarc_milter.edge.collect import Collector
-from dmarc_milter.lookup import SCARCE, Shortage
+from dmarc_milter.edge.macros import mta_named, parse_address, queue_id
+from dmarc_milter.lookup import is_shortage
 from dmarc_milter.message import Envelope, Headers, IPAddress
 from dmarc_milter.received import original_client
 
@@ -23,8 +23,6 @@ Networks = tuple[IPv4Network | IPv6Network, ...]
 Macros = Callable[[str], str]
 """The value of an MTA macro, "" when the MTA did not send it."""
 MAX_RECIPIENT_DOMAINS = 1000
-MAX_ADDRESS = 100
-"""Characters of an address that are looked at: more than any has."""
 REPORT_TAG = re.compile(rb"\+[0-9a-f]{32}-[0-9a-f]{1,8}@")
 """What makes the envelope sender of each report mail its own (report/mail.py, verp)."""
 
@@ -367,41 +365,6 @@ def seen_through(envelope: Envelope, headers: Headers, options: SessionOptions) 
     if hop is None:
         return replace(envelope, source_ip=None, source_known=False, relayed=True)
     return replace(envelope, source_ip=hop.address, helo=hop.helo, relayed=True)
-
-
-def parse_address(text: str) -> IPAddress | None:
-    """An address as MTAs write it: `IPv6:` prefix or scope id may be there; IPv4-mapped is IPv4. None if it is none."""
-    return _parsed_address(text.partition("%")[0][:MAX_ADDRESS])
-
-
-@lru_cache(maxsize=1024)
-def _parsed_address(bare: str) -> IPAddress | None:
-    if bare[:5].lower() == "ipv6:":
-        bare = bare[5:]
-    try:
-        found = ip_address(bare.strip("[]"))
-    except ValueError:
-        return None
-    mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
-    return mapped or found
-
-
-def mta_named(version: str) -> Literal["", "sendmail", "postfix"]:
-    """From the macro v: Postfix writes its name and version, Sendmail its version alone."""
-    if not version:
-        return ""
-    return "postfix" if version.lower().startswith("postfix") else "sendmail"
-
-
-def queue_id(text: str) -> str:
-    """A queue id fit to print: ASCII letters, digits, - and _, at most 64; "" otherwise."""
-    bare = text.replace("-", "").replace("_", "")
-    return text if len(text) <= 64 and text.isascii() and (bare.isalnum() or not bare) else ""
-
-
-def is_shortage(error: BaseException) -> bool:
-    """Whether it was raised for want of what others have taken: places, threads, memory, descriptors."""
-    return isinstance(error, Shortage | MemoryError) or (isinstance(error, OSError) and error.errno in SCARCE)
 
 
 def _place(error: BaseException) -> str:
