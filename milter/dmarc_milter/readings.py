@@ -24,6 +24,9 @@ BEFORE_A_WORD = r"(?:$|\s(?!\s*+\.))"
 END = re.compile(rf"[>][,;)\]>]{{0,8}}+{BEFORE_A_WORD}|[,;]{{1,8}}+{BEFORE_A_WORD}|(?P<ANGLE>\s<(?!\.))")
 END_BEFORE_AT = re.compile(rf"{END.pattern[:-1]}|<(?=[^<.][^<]*+$))")
 GLUED_COMMENT = re.compile(r"(?<=\S)\(([^()]*+)\)")
+# Where a reader stops at the latest, and one who skips white space.
+SEPARATOR = re.compile(r'[,;:<>()\[\]"\s]')
+SPECIAL = re.compile(r'[,;:<>()\[\]"]')
 NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 NOT_ASCII_END = re.compile(r"(?<=[\x00-\x7f])[^\x00-\x7f]++\Z")
 LOCAL_PART = re.compile(r"[^,;:<>\"]*+$")
@@ -126,9 +129,9 @@ def _tidied(text: str, decoded: bool) -> Iterator[str]:
 
 
 def _stripped(text: str) -> Iterator[str]:
-    """As it stands, without oddities, without quotes too; each also without comments, however far these reach."""
+    """As it stands, without oddities, without quotes and empty brackets too; each also without comments, however far these reach."""
     cleaned = text.translate(DROP)
-    for form in dict.fromkeys((text, cleaned, cleaned.replace('"', ""))):
+    for form in dict.fromkeys((text, cleaned, cleaned.replace('"', "").replace("<>", ""))):
         yield form
         if "(" in form:
             yield without_comments(form)
@@ -173,9 +176,19 @@ def _readings(text: str, loose: bool) -> Iterator[tuple[tuple[str, ...], bool]]:
         angle = end and end["ANGLE"]
         parts = [*words[:1], *beside[:1], *after.split(maxsplit=1)[:1]] if angle else [*words, *beside, "".join(words[:2])]
         if loose:
-            parts += (cut for word in words if not word.isascii() for cut in (NOT_ASCII.split(word)[0], NOT_ASCII_END.sub("", word)))
+            parts = [SEPARATOR.split(piece.strip(), maxsplit=1)[0], *parts, *_loose_parts(piece, after, words)]
         beside_comments = _beside_comments(piece, len(rest)) if after != piece else ()
         yield tuple(dict.fromkeys((*parts, "".join(words), *beside_comments))), before_at
+
+
+def _loose_parts(piece: str, after: str, words: list[str]) -> Iterator[str]:
+    """What a reader takes who knows no end but white space, none but a special character, or one at a letter that is not ASCII."""
+    yield from piece.split(maxsplit=1)[:1]
+    yield "".join(SPECIAL.split(after, maxsplit=1)[0].split())
+    for word in words:
+        if not word.isascii():
+            yield NOT_ASCII.split(word)[0]
+            yield NOT_ASCII_END.sub("", word)
 
 
 def _beside_comments(text: str, end: int) -> Iterator[str]:

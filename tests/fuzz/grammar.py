@@ -231,6 +231,7 @@ class Grammar:
                 (2, lambda: self.encoded(self.victim()) + self.random.choice(("", "@")) + OWN),
                 (2, lambda: self.victim() + self.random.choice(("@", ODD[0], " ", "\\@", "%", "!", ",", "<", ">", "(")) + OWN),
                 (2, lambda: self.comment(self.victim()) + self.own()),
+                (2, self.escaped_quotes),
                 (1, lambda: self.local() + self.comment(self.victim()) + "@" + self.comment(self.random.choice(VICTIMS)) + OWN),
                 (1, lambda: self.own() + self.comment("." + self.random.choice(VICTIMS))),
                 (1, lambda: self.local() + "@[" + self.random.choice(("192.0.2.1", self.random.choice(VICTIMS), "IPv6:2001:db8::1")) + "]"),
@@ -244,6 +245,10 @@ class Grammar:
                 ),
             )
         )
+
+    def escaped_quotes(self) -> str:
+        """A quoted local part that some reader leaves at an escaped quote, before an address in angle brackets."""
+        return '"' + self.random.choice(("a", "", "a b")) + '\\"' + self.space() + "<" + self.victim() + ">" + self.space() + '"@' + OWN
 
     def local(self) -> str:
         return self.pick(
