@@ -10,7 +10,7 @@ from typing import Literal
 from dmarc_milter import authres, results
 from dmarc_milter.claims import forged
 from dmarc_milter.deferrals import DEFERRALS
-from dmarc_milter.disposition import Deferral, Disposition, Verdict
+from dmarc_milter.disposition import LIMIT, Deferral, Disposition, Verdict
 from dmarc_milter.dkim.result import DkimStatus
 from dmarc_milter.dmarc.evaluate import MAX_ORGANIZATIONS
 from dmarc_milter.dmarc.record import Policy
@@ -164,6 +164,8 @@ def plan(
     verdict = evaluation.verdict
     if verdict.deferral:
         return (deferral_reply(verdict.deferral, _waits_for(evaluation.dmarc)),)
+    if verdict.over_limit:
+        return (Reply(550, "5.6.0", _limit_text(evaluation.dmarc)),)
     if verdict.disposition is Disposition.REJECT:
         return (Reply(550, "5.7.1", _reject_text(evaluation, marking)),)
     if removals is None:
@@ -223,6 +225,12 @@ def _waits_for(dmarc: DmarcResult) -> str:
     """The author domain whose evaluation the message waits for, or ""."""
     outcome = _decisive(dmarc, DmarcStatus.TEMPERROR)
     return _short(outcome.author_domain) if outcome else ""
+
+
+def _limit_text(dmarc: DmarcResult) -> str:
+    """A message that takes more look-ups than one may have, whosever policy it hides by that."""
+    whose = _waits_for(dmarc)
+    return f"DMARC{f' of {whose}' if whose else ''} cannot be evaluated: that takes more DNS queries than a message may have ({LIMIT})"
 
 
 def _reject_text(evaluation: Evaluation, marking: Marking) -> str:

@@ -64,22 +64,25 @@ class TimeExceeded(LimitExceeded):
 class Missing(NamedTuple):
     """An answer that could not be had, and whose fault that is.
 
-    dns: the DNS did not answer. limit: the message asked for more than its share. shortage: other messages had taken what it takes
-    to ask. failure: this program did not look.
+    dns: the DNS did not answer. limit: the message asked for more names than its share. time: its time was over before this one had
+    its own, and whose doing that is nobody knows. shortage: other messages had taken what it takes to ask. failure: this program did
+    not look.
     """
 
-    kind: Literal["dns", "limit", "shortage", "failure"]
+    kind: Literal["dns", "limit", "time", "shortage", "failure"]
     name: str = ""
     """The DNS name that was asked for, "" where it is not known. The sender may have chosen it."""
 
 
-GRAVEST_FIRST = ("limit", "shortage", "failure", "dns")
+GRAVEST_FIRST = ("limit", "time", "shortage", "failure", "dns")
 
 
 def missing(error: LookupFailed) -> Missing:
     """The value for this exception."""
-    kind: Literal["dns", "limit", "shortage"] = "dns"
-    if isinstance(error, LimitExceeded):
+    kind: Literal["dns", "limit", "time", "shortage"] = "dns"
+    if isinstance(error, TimeExceeded):
+        kind = "time"
+    elif isinstance(error, LimitExceeded):
         kind = "limit"
     elif isinstance(error, Shortage):
         kind = "shortage"

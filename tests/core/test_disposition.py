@@ -222,7 +222,9 @@ def test_a_name_that_may_not_exist_waits_for_the_stricter_np() -> None:
         (result("", "temperror", missing=Missing("shortage", "a.example")), Deferral("overloaded", "a.example")),
         (supposed(P_NONE, Missing("shortage", "a.example")), Deferral("overloaded", "a.example")),
         (result(P_NONE, "temperror", missing=Missing("shortage", "a.example")), None),
-        (result("", "temperror", limit_reached=True, missing=Missing("limit", "a.example")), Deferral("failure", "a.example")),
+        (result("", "temperror", missing=Missing("time", "a.example")), Deferral("dns", "a.example")),
+        (supposed(P_NONE, Missing("time", "a.example")), Deferral("dns", "a.example")),
+        (result(P_NONE, "temperror", missing=Missing("time", "a.example")), None),
         (result(P_REJECT, "temperror", missing=Missing("failure")), Deferral("failure")),
     ],
 )
@@ -271,7 +273,7 @@ def test_mail_from_trusted_relays_does_not_wait(
     assert verdict.would_have == ("tempfail" if reason else "")
 
 
-@pytest.mark.parametrize("dmarc", [result(P_REJECT, "temperror"), supposed(P_REJECT), result("", "temperror", limit_reached=True)])
+@pytest.mark.parametrize("dmarc", [result(P_REJECT, "temperror"), supposed(P_REJECT), result("", "temperror", missing=Missing("time"))])
 def test_monitor_mode_tells_what_would_have_waited(dmarc: DmarcResult) -> None:
     """docs/design.md, enforce = false: delivered, and the deferral that was not made is kept with its name."""
     verdict = judge(dmarc, LocalPolicy(enforce=False))
@@ -318,14 +320,58 @@ def test_temperror_under_a_policy_says_why_it_was_not_applied() -> None:
     assert reasons(judge(result(P_NONE, "temperror"), ACCEPT)) == []
 
 
-def test_an_exhausted_limit_is_never_delivered() -> None:
-    """DESIGN.md: a limit that the message itself exhausted never improves its verdict; monitor mode refuses nothing."""
-    dmarc = result("", "temperror", limit_reached=True)
-    assert judge(dmarc).tempfail
-    assert not judge(dmarc, LocalPolicy(enforce=False)).tempfail
+OVER = Missing("limit", "_dmarc.a.example")
+
+
+@pytest.mark.parametrize("dmarc", [result("", "temperror", missing=OVER), supposed(P_REJECT, OVER), supposed(P_NONE, OVER)])
+def test_a_message_that_exceeds_its_own_limit_is_refused(dmarc: DmarcResult) -> None:
+    """docs/design.md, Decisions: it will be no better when it comes again, and no policy can be known; whatever on_temperror says."""
+    for policy in (LocalPolicy(), ACCEPT, TEMPFAIL, LocalPolicy(reject_action="quarantine"), LocalPolicy(on_error="accept")):
+        verdict = judge(dmarc, policy)
+        assert (verdict.disposition, verdict.deferral, verdict.over_limit) == (REJECT, None, True)
+        assert "[limits] dns_queries" in verdict.decided_by
+        assert reasons(verdict) == [("local_policy", "too many DNS queries")]
+    monitored = judge(dmarc, LocalPolicy(enforce=False))
+    assert (monitored.disposition, monitored.over_limit, monitored.would_have) == (NONE, False, "reject")
+
+
+@pytest.mark.parametrize("dmarc", [result("", "temperror", missing=OVER), supposed(P_REJECT, OVER), supposed(P_NONE, OVER)])
+def test_mail_from_trusted_relays_that_exceeds_a_limit_is_quarantined(dmarc: DmarcResult) -> None:
+    """Not refused, since their bounces would go to strangers; nor delivered, since it is the message's own doing."""
+    for policy in (LocalPolicy(), LocalPolicy(quarantine_action="reject")):
+        verdict = judge(dmarc, policy, RELAYED)
+        assert (verdict.disposition, verdict.over_limit, verdict.would_have) == (QUARANTINE, False, "reject")
+
+
+def test_a_rule_or_a_trusted_chain_lets_through_what_exceeds_a_limit() -> None:
+    """The administrator's word ends it; a strict rule changes nothing, and no later rule softens it."""
+    dmarc = supposed(P_REJECT, OVER)
+    for action in ("accept", "none"):
+        assert judge(dmarc, LocalPolicy(rules=(rule(action, **ANY),)), RULE_CONTEXT).disposition is NONE
+    for action in ("quarantine", "reject"):
+        verdict = judge(dmarc, LocalPolicy(rules=(rule(action, **ANY), rule("accept", **ANY))), RULE_CONTEXT)
+        assert (verdict.disposition, verdict.over_limit) == (REJECT, True)
+    assert judge(dmarc, context=replace(OPEN, arc_override="arc=pass")).disposition is NONE
+
+
+def test_a_policy_of_none_that_is_known_is_never_refused_for_a_limit() -> None:
+    """docs/design.md, Decisions: effective policy none."""
+    for record in (P_NONE, f"{P_QUARANTINE}; t=y", f"{P_QUARANTINE}; pct=0"):
+        assert judge(result(record, "temperror", missing=OVER)).disposition is NONE
 
 
 # --- malformed From
+
+
+@pytest.mark.parametrize("others", [(), ("dns",), ("shortage", "dns")])
+def test_a_candidate_beyond_the_limit_is_refused_before_others_wait(others: tuple[Any, ...]) -> None:
+    """The message's own doing comes first; but a candidate that fails p=reject is refused for that."""
+    waiting = [outcome(P_REJECT, "temperror", f"{each}.example", missing=Missing(each)) for each in others]
+    over = outcome("", "temperror", "over.example", missing=OVER)
+    verdict = judge(malformed(*waiting, over))
+    assert (verdict.disposition, verdict.deferral, verdict.over_limit) == (REJECT, None, True)
+    assert judge(malformed(*waiting, over), context=RELAYED).disposition is QUARANTINE
+    assert not judge(malformed(over, outcome(P_REJECT))).over_limit
 
 
 def malformed(*candidates: DomainOutcome, more: bool = False) -> DmarcResult:

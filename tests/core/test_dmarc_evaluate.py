@@ -424,7 +424,7 @@ def test_an_exhausted_limit_never_improves_the_verdict(
     """DESIGN.md, Decisions: the message's own doing is no DNS failure; a policy that was not reached says so."""
     outcome = judge(author, Exhausted(records, [over]), "none", dkim_words)
     assert outcome.status is status
-    assert outcome.limit_reached is (status is TEMPERROR)
+    assert (outcome.missing == Missing("limit", "_dmarc.legit.example")) is (status is TEMPERROR)
 
 
 @pytest.mark.parametrize(("record", "tag"), [(NP, "np"), ("v=DMARC1; p=reject; np=none", "p")])

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from dmarc_milter.disposition.rules import by_rules
 from dmarc_milter.disposition.values import (
+    LIMIT,
     Context,
     Deferral,
     Disposition,
@@ -21,11 +22,12 @@ from dmarc_milter.disposition.waiting import deferral_of, is_worth_waiting
 from dmarc_milter.dmarc.record import Policy
 from dmarc_milter.dmarc.result import DmarcResult, DmarcStatus, DomainOutcome
 
-__all__ = ["Context", "Deferral", "Disposition", "LocalPolicy", "OverrideReason", "OverrideType", "Rule", "Verdict", "decide"]
+__all__ = ["LIMIT", "Context", "Deferral", "Disposition", "LocalPolicy", "OverrideReason", "OverrideType", "Rule", "Verdict", "decide"]
 
 ENFORCING = (Disposition.QUARANTINE, Disposition.REJECT)
 STRICTNESS = (Disposition.NONE, Disposition.PASS, Disposition.QUARANTINE, Disposition.REJECT)
 DNS_ERROR = OverrideReason(OverrideType.OTHER, "dns error")
+TOO_MANY_LOOKUPS = OverrideReason(OverrideType.LOCAL_POLICY, "too many DNS queries")
 
 
 def decide(dmarc: DmarcResult, context: Context, policy: LocalPolicy, *, sample: float, today: date) -> Verdict:
@@ -43,13 +45,13 @@ def decide(dmarc: DmarcResult, context: Context, policy: LocalPolicy, *, sample:
     verdict = ruled
     if context.shortage and verdict.disposition in ENFORCING:
         verdict = replace(verdict, disposition=Disposition.NONE, deferral=deferral_of(context.shortage), reasons=())
-    if verdict.deferral and context.relayed:
+    if (verdict.deferral or verdict.over_limit) and context.relayed:
         verdict, firm = _not_kept_waiting(verdict), True
     if verdict.disposition is Disposition.QUARANTINE and policy.quarantine_action == "reject" and not firm:
         verdict = _change(verdict, Disposition.REJECT, "quarantine_action=reject")
     if verdict.disposition is Disposition.REJECT and not context.source_known:
         verdict = _change(verdict, Disposition.QUARANTINE, "source behind a trusted relay not readable")
-    if verdict.disposition == published.value and not dmarc.is_rewritten:
+    if verdict.disposition == published.value and not (dmarc.is_rewritten or verdict.over_limit):
         verdict = replace(verdict, reasons=())
     return verdict if policy.enforce else _monitored(verdict)
 
@@ -59,8 +61,9 @@ def _by_arc(verdict: Verdict, comment: str, status: DmarcStatus) -> Verdict:
     because = "a trusted ARC chain says that the message passed before"
     if status is DmarcStatus.FAIL and verdict.disposition in ENFORCING:
         return _change(verdict, Disposition.NONE, comment, because)
-    if status is DmarcStatus.TEMPERROR and verdict.deferral:  # nothing that it waits for could make a difference
-        return replace(verdict, deferral=None, reasons=(DNS_ERROR,), decided_by=f"{verdict.decided_by}; {because}")
+    if status is DmarcStatus.TEMPERROR and (verdict.deferral or verdict.over_limit):  # no answer could make a difference
+        verdict = replace(verdict, disposition=Disposition.NONE, deferral=None, over_limit=False)
+        return replace(verdict, reasons=(DNS_ERROR,), decided_by=f"{verdict.decided_by}; {because}")
     return verdict
 
 
@@ -75,11 +78,12 @@ def _monitored(verdict: Verdict) -> Verdict:
 
 
 def _not_kept_waiting(verdict: Verdict) -> Verdict:
-    """Mail from a trusted relay is not deferred: delivered marked, or quarantined where the policy is known."""
-    would_wait = verdict.deferral
-    if verdict.policy is not Policy.NONE:
+    """Mail from a trusted relay that was not judged is neither deferred nor refused: delivered marked, or quarantined where the policy
+    is known or the message exceeds a limit by itself."""
+    would_wait, would_be = verdict.deferral, verdict.disposition if verdict.over_limit else None
+    if verdict.policy is not Policy.NONE or verdict.over_limit:
         verdict = _change(verdict, Disposition.QUARANTINE, "not judged, and by a trusted relay")
-    return replace(verdict, deferral=None, would_wait=would_wait)
+    return replace(verdict, deferral=None, would_wait=would_wait, would_be=would_be)
 
 
 def _change(verdict: Verdict, disposition: Disposition, comment: str, why: str = "") -> Verdict:
@@ -89,6 +93,7 @@ def _change(verdict: Verdict, disposition: Disposition, comment: str, why: str =
         verdict,
         disposition=disposition,
         deferral=None,
+        over_limit=False,
         reasons=(*verdict.reasons, reason),
         decided_by=f"{verdict.decided_by}; {why or comment}",
     )
@@ -184,10 +189,11 @@ def _temperror(outcome: DomainOutcome, policy: LocalPolicy, sample: float) -> Ve
     wanted = _published(outcome, policy, sample).policy
     because = f"DMARC could not be judged: {outcome.reason}"
     if is_worth_waiting(outcome, wanted, policy):
-        deferral = deferral_of(outcome.missing, limit=outcome.limit_reached)
         if wanted is not Policy.NONE:
             because += f", and {_wish(outcome)}"
-        return Verdict(Disposition.NONE, wanted, deferral=deferral, decided_by=because)
+        if outcome.missing and outcome.missing.kind == "limit":  # it will be no better when it comes again
+            return Verdict(Disposition.REJECT, wanted, (TOO_MANY_LOOKUPS,), decided_by=f"{because} ({LIMIT})", over_limit=True)
+        return Verdict(Disposition.NONE, wanted, deferral=deferral_of(outcome.missing), decided_by=because)
     return Verdict(Disposition.NONE, wanted, (DNS_ERROR,), decided_by=because)
 
 
@@ -215,14 +221,20 @@ def _strictest(dmarc: DmarcResult, policy: LocalPolicy, sample: float) -> _Draft
     draft = max(drafts, key=lambda each: (_rank(each.verdict), not each.firm), default=_Draft(Verdict(Disposition.NONE)))
     undecided = [each for each in dmarc.candidates if each.status is DmarcStatus.TEMPERROR]
     stricter = [each for each in undecided if _rank(_at_worst(each, policy, sample)) > _rank(draft.verdict)]
-    waiting = [each for each in (_temperror(each, policy, sample) for each in stricter) if each.deferral]
+    waiting = [each for each in (_temperror(each, policy, sample) for each in stricter) if each.deferral or each.over_limit]
     if waiting:
-        first = max(waiting, key=lambda each: each.deferral is not None and each.deferral.reason != "dns")
+        first = max(waiting, key=_urgency)
         wanted = max((each.policy for each in (draft.verdict, *waiting)), key=lambda each: each.strictness)
-        return _Draft(replace(first, policy=wanted, decided_by=f"{because} and a policy in it could not be judged"))
+        limit = f" ({LIMIT})" if first.over_limit else ""
+        return _Draft(replace(first, policy=wanted, decided_by=f"{because} and a policy in it could not be judged{limit}"))
     strictest = draft.verdict.decided_by or "no domain in it fails DMARC"
     verdict = replace(draft.verdict, decided_by=f"{because}; strictest: {strictest}")
     return _Draft(_explained(verdict, "malformed From (strictest)"), draft.firm)
+
+
+def _urgency(verdict: Verdict) -> int:
+    """Which of several things is said: what the message does itself, then what is our own fault, then the DNS."""
+    return 2 if verdict.over_limit else int(verdict.deferral is not None and verdict.deferral.reason != "dns")
 
 
 def _at_worst(outcome: DomainOutcome, policy: LocalPolicy, sample: float) -> Verdict:

@@ -25,6 +25,8 @@ def by_rules(verdict: Verdict, dmarc: DmarcResult, context: Context, policy: Loc
         if rule.action == "tag":
             verdict = replace(verdict, tags=(*verdict.tags, rule.tag) if rule.tag not in verdict.tags else verdict.tags)
         elif dmarc.status is DmarcStatus.TEMPERROR and rule.action in ("quarantine", "reject"):
+            if verdict.over_limit:
+                return verdict
             if verdict.deferral or policy.on_temperror != "accept":
                 return _waiting(verdict, rule, number, dmarc)
         elif dmarc.status is not DmarcStatus.PASS:
@@ -50,6 +52,7 @@ def _apply(verdict: Verdict, rule: Rule, number: int, policy: LocalPolicy) -> Ve
         verdict,
         disposition=done,
         deferral=deferral,
+        over_limit=False,
         reasons=(*verdict.reasons, OverrideReason(rule.reason, comment)),
         decided_by=f"local rule {number} says {rule.action}" + (f" ({rule.comment})" if rule.comment else ""),
     )

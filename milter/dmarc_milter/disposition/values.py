@@ -104,6 +104,10 @@ class Context:
     """The comment of RFC 8617 7.2.2 when trusted sealers saw a DMARC pass of the same author domain."""
 
 
+LIMIT = "[limits] dns_queries"
+"""How the limit is told that one message may exceed by itself."""
+
+
 class Deferral(NamedTuple):
     """Why a message is answered 451: the DNS of `name` did not answer, others took what we have, or we failed on this message."""
 
@@ -125,9 +129,11 @@ class Verdict:
     decided_by: str = ""
     """One sentence for the log, `check` and `why`: which rule decided."""
     would_be: Disposition | None = None
-    """In monitor mode: what enforcement would have done."""
+    """In monitor mode, and for mail from trusted relays that exceeds a limit: what would have been done."""
     would_wait: Deferral | None = None
     """In monitor mode, and for mail from trusted relays: why the message would have been deferred."""
+    over_limit: bool = False
+    """Refused because the message takes more look-ups than one may have ([limits] dns_queries), whatever the policy."""
 
     @property
     def tempfail(self) -> bool:

@@ -49,6 +49,7 @@ class PublicSuffixes(Protocol):
 UNANSWERED = {
     "dns": "the DNS did not answer",
     "limit": "look-up limit of the message reached",
+    "time": "no time left for the DNS to answer",
     "shortage": "too busy to ask",
     "failure": "not asked",
 }

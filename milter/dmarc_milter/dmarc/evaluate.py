@@ -15,7 +15,6 @@ from dmarc_milter.dmarc.result import DmarcResult, DmarcStatus, DomainOutcome, I
 from dmarc_milter.domain import Domain, is_special_use
 from dmarc_milter.lookup import (
     Kept,
-    LimitExceeded,
     LookupFailed,
     Missing,
     NoData,
@@ -147,6 +146,7 @@ def _published(author_domain: Domain, discovery: Discovery) -> Kept:
 POLICY_OPEN = {
     "dns": "policy look-up failed",
     "limit": "look-up limit reached before the policy was found",
+    "time": "no time left to look up the policy",
     "shortage": "too busy to look up the policy",
     "failure": "policy not looked up",
 }
@@ -154,8 +154,7 @@ POLICY_OPEN = {
 
 def _open(outcome: DomainOutcome, missing: Missing | None, reason: str) -> DomainOutcome:
     """Neither pass nor fail, for want of this answer."""
-    limit = missing is not None and missing.kind == "limit"
-    return replace(outcome, status=DmarcStatus.TEMPERROR, missing=missing, reason=reason, limit_reached=limit)
+    return replace(outcome, status=DmarcStatus.TEMPERROR, missing=missing, reason=reason)
 
 
 def _outcome(author_domain: Domain, candidates: tuple[_Candidate, ...], discovery: Discovery) -> DomainOutcome:
@@ -163,7 +162,7 @@ def _outcome(author_domain: Domain, candidates: tuple[_Candidate, ...], discover
     outcome = _found(author_domain, discovery)
     if outcome.supposed is not None and any(each.kind == "passed" and each.domain == author_domain for each in candidates):
         # The author domain itself is aligned by any record, whichever the missing answers would have given: there is one.
-        outcome = replace(outcome, published=outcome.supposed, supposed=None, missing=None, limit_reached=False)
+        outcome = replace(outcome, published=outcome.supposed, supposed=None, missing=None)
     return outcome if outcome.published is None else _judge(outcome, candidates, discovery)
 
 
@@ -247,7 +246,7 @@ def _policy_of_name(np: Policy, below: _Asked, author_domain: Domain, resolver: 
     except LookupFailed as failure:
         if np.strictness <= below.policy.strictness:
             return below._replace(why=f"{below.why}; whether it exists is unknown")
-        if isinstance(failure, LimitExceeded):  # the message's own doing: never to its advantage
+        if missing(failure).kind == "limit":  # the message's own doing: never to its advantage
             return _Asked(np, "np", "whether the author domain exists was not found out within the look-up limit")
         return below._replace(why=f"{below.why}; np={np} if it does not exist, which is unknown", unsure=np, missing=missing(failure))
     return below

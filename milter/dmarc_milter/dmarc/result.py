@@ -73,8 +73,6 @@ class DomainOutcome:
     """What the public suffix list would say, for the log where walk and list disagree."""
     testing_key_only: bool = False
     """The only aligned pass came from a key in testing (t=y): it does not count (DESIGN.md, testing_key_action)."""
-    limit_reached: bool = False
-    """temperror only because the message used up its own look-ups: that never improves its verdict."""
     missing: Missing | None = None
     """With temperror: the answer that left the verdict open, the gravest of several."""
     supposed: PolicyPublished | None = None

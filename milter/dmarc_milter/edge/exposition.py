@@ -28,7 +28,10 @@ SINGLE = {
     "exempt_messages": ("messages_exempt", "messages passed through unevaluated: authenticated clients, trusted networks and daemons"),
     "unrecorded_messages": ("spool_unrecorded", "messages answered before the spool had committed them, or whose spool file was damaged"),
     "poisoned_messages": ("messages_poisoned", "messages not evaluated again because they stopped two workers"),
-    "over_limit_messages": ("messages_over_limit", "messages refused for more forged fields than [limits] removable_fields"),
+    "over_limit_messages": (
+        "messages_over_limit",
+        "messages refused for more forged fields than [limits] removable_fields, or more queries than dns_queries",
+    ),
     "overloaded_messages": (
         "messages_overloaded",
         "messages that others left no room for: 451 4.3.2, or delivered unjudged in monitor mode",

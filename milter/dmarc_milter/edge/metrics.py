@@ -101,6 +101,8 @@ class Meter:
             names.append("messages_overloaded")
         if verdict.deferral:
             names.append(f"deferred_{verdict.deferral.reason}")
+        if verdict.over_limit:
+            names.append("messages_over_limit")
         if not recorded:
             names.append("messages_unrecorded")
         if (outcome := evaluation.dmarc.outcome) is not None:

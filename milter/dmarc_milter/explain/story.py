@@ -127,7 +127,8 @@ def _verdict(facts: Facts) -> Iterator[str]:
     if facts.would_be == "tempfail":
         yield f"{PAD}it would have been deferred (451), but nothing is in monitor mode or from a trusted relay"
     elif facts.would_be and facts.would_be != facts.disposition:
-        yield f"{PAD}monitor mode: with enforcement it would have been {facts.would_be}"
+        why = "from a trusted relay: otherwise" if facts.disposition == "quarantine" else "monitor mode: with enforcement"
+        yield f"{PAD}{why} it would have been {facts.would_be}"
 
 
 def _advice(facts: Facts) -> Iterator[str]:
@@ -135,7 +136,9 @@ def _advice(facts: Facts) -> Iterator[str]:
     if facts.counted and facts.disposition in ("none", "pass") and facts.would_be in ("", "none", "pass"):
         return
     yield "What would change it:"
-    if not facts.counted or facts.status == "temperror":
+    if facts.status == "temperror" and facts.counted and facts.disposition == "reject":
+        yield f"{PAD}a message that takes fewer DNS queries, or a higher [limits] dns_queries"
+    elif not facts.counted or facts.status == "temperror":
         yield PAD + _ends_waiting(facts)
     elif facts.malformed_from:
         yield f"{PAD}one From field with one address in standard form"

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from fakes.attack import OK, A, Case, L, Mail, N, Place, R, Stage, T, U, Verdict, ids, mail, spoof
+from fakes.attack import OK, A, Case, L, Mail, N, Place, R, Stage, T, U, Verdict, X, ids, mail, spoof
 from fakes.daemon import wait_for
 from fakes.dns_server import Spec
 from fakes.signer import Signer
@@ -314,6 +314,31 @@ def test_special_use_names_are_never_asked(stage: Stage, name: str) -> None:
     )
     assert stage.dns.queries
     assert not [asked for asked, _ in stage.dns.queries if asked == end or asked.endswith(f".{end}")]
+
+
+MANY = b", ".join(b"<a@a%d.b%d.c%d.d%d.e%d.f%d.attack.example>" % ((number,) * 6) for number in range(14))
+HEAP = mail(MANY + b", <ceo@legit.example>")
+FEW: dict[str, Any] = {"limits": {"dns_queries": 40}}
+
+
+def test_a_message_that_exceeds_its_own_limit_of_look_ups_is_refused(stage: Stage) -> None:
+    """DNS-38: 550 5.6.0 naming the limit; with room for all its names it is judged by them."""
+    stage.script({})
+    heard = stage.place("enforce", FEW).send(HEAP)
+    assert (heard.answer.code, heard.answer.text[:10]) == (550, "550 5.6.0 "), heard.show()
+    assert "[limits] dns_queries" in heard.answer.text
+    stage.check_in(Case("DNS-38", HEAP, X(), variants=False), "enforce")
+
+
+def test_elsewhere_a_message_that_exceeds_its_own_limit_is_told(stage: Stage) -> None:
+    """DNS-39: monitor mode delivers it, a trusted relay's is quarantined; the log has what would have been done."""
+    for mode, tables, marked in (("monitor", FEW, 0), ("enforce", FEW | RELAYS["tables"], 1)):
+        place = stage.place(mode, tables)
+        stage.script({})
+        place.new_lines()
+        heard = place.send(HEAP.top(THROUGH))
+        assert (heard.answer.code, len(heard.answer.values("X-DMARC-Quarantine"))) == (250, marked), heard.show()
+        assert logged(place, b"would_be=reject")
 
 
 STRANGER = Signer("evil.co.uk")
