@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
 from dmarc_milter.edge import sendmail_cf
-from dmarc_milter.edge.assemble import authenticating_daemons, session_options
+from dmarc_milter.edge.assemble import authenticating_daemons, canonify, session_options, watched
 from dmarc_milter.edge.cli import main
 from dmarc_milter.edge.config import Config
 from dmarc_milter.edge.config.schema import Authentication
+from dmarc_milter.edge.sendmail_watch import Demanding, Watched
 from fakes.daemon import toml
 
 UPSTREAM = """\
@@ -53,16 +55,49 @@ def test_a_name_counts_as_the_configuration_says(tmp_path: Path) -> None:
     """FWD-20: auto believes sendmail.cf, and nothing where there is none."""
     file = tmp_path / "sendmail.cf"
     auto = Config(authentication=Authentication(sendmail_cf=str(file)))
-    assert authenticating_daemons(auto) == frozenset()
+    assert set(authenticating_daemons(auto)) == set()
     file.write_text(UPSTREAM)
-    assert authenticating_daemons(auto) == frozenset()
+    assert set(authenticating_daemons(auto)) == set()
     file.write_text(UPSTREAM.replace("M=E", "M=Ea"))
-    assert authenticating_daemons(auto) == {"MSA"}
+    assert set(authenticating_daemons(auto)) == {"MSA"}
     assert session_options(auto).daemons_of_sendmail
     for says, expected in (("no", frozenset()), ("yes", frozenset({"ORIGINATING", "MSA"}))):
         config = Config(authentication=Authentication(sendmail_daemons_authenticate=says))  # type: ignore[arg-type]
         assert session_options(config).trusted_daemons == expected
         assert not session_options(config).daemons_of_sendmail
+
+
+def test_a_running_daemon_reads_a_changed_file_again(tmp_path: Path) -> None:
+    """FWD-20: one look at the file serves trusted_daemons and the aliases alike; a login that is no longer demanded counts no more."""
+    file = tmp_path / "elsewhere.cf"
+    file.write_text(UPSTREAM.replace("M=E", "M=Ea"))
+    held = Watched(file, tmp_path / "resolv.conf")
+    names = Demanding(held, ["MSA", "ORIGINATING"])
+    assert "MSA" in names
+    assert "MTA" not in names
+    assert held.demanding(0.0) == {"MSA"}
+    file.write_text(UPSTREAM)
+    far = time.monotonic() + 100
+    assert held.demanding(far) == frozenset()
+    assert (list(names), len(names)) == ([], 0)
+    file.unlink()
+    assert held.demanding(far + 100) == frozenset()
+
+
+def test_both_options_look_at_the_configured_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FWD-20, MTA-07: whoever asks first, and however many ask."""
+    file = tmp_path / "elsewhere.cf"
+    file.write_text("Scanonify=3\nO DaemonPortOptions=Port=587, Name=MSA, M=Ea\n")
+    config = Config(authentication=Authentication(sendmail_cf=str(file)))
+    read: list[Path] = []
+    known = sendmail_cf.read
+    monkeypatch.setattr(sendmail_cf, "read", lambda path: read.append(path) or known(path))
+    held = watched(config)
+    how, options = canonify(config, held), session_options(config, held)
+    for _ in range(3):
+        assert how("sendmail") is not None
+        assert "MSA" in options.trusted_daemons
+    assert read == [file]
 
 
 @pytest.mark.parametrize(("says", "level", "code"), [("auto", "warning", 0), ("yes", "error", 1)])

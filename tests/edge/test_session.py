@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dmarc_milter.actions import Action, DeleteHeader, InsertHeader, Reply
-from dmarc_milter.edge.macros import parse_address, queue_id
+from dmarc_milter.edge.macros import mta_named, parse_address, queue_id
 from dmarc_milter.edge.session import TOO_MANY_FIELDS, TRY_LATER, Own, Session, SessionOptions
 from dmarc_milter.lookup import Shortage
 from dmarc_milter.message import Envelope, Headers
@@ -352,7 +352,14 @@ def test_what_looks_like_a_login_is_none(macro: str, value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "of_sendmail", "exempt"), [("Postfix 3.7.11", True, False), ("8.17.1", True, True), ("Postfix 3", False, True)]
+    ("version", "of_sendmail", "exempt"),
+    [
+        ("Postfix 3.7.11", True, False),
+        ("Our Mail 3.7.11", True, False),
+        ("8.17.1", True, True),
+        ("", True, True),
+        ("Postfix 3", False, True),
+    ],
 )
 def test_a_file_of_sendmail_says_nothing_of_postfix(version: str, of_sendmail: bool, exempt: bool) -> None:
     """FWD-22: a sendmail.cf left behind on a machine with Postfix."""
@@ -361,6 +368,28 @@ def test_a_file_of_sendmail_says_nothing_of_postfix(version: str, of_sendmail: b
     one.connect("192.0.2.66", macros({"{daemon_name}": "MSA", "v": version}))
     send(one, mail={"v": version})
     assert bool(evaluator.exempt) == exempt
+
+
+@pytest.mark.parametrize(
+    ("version", "named"),
+    [
+        ("8.17.1.9/8.17.1.9/Debian-2+deb12u2", "sendmail"),
+        ("8.14.4+Sun", "sendmail"),
+        ("8.13.3 - Revision 2.007", "sendmail"),
+        ("AIX7.2/8.14.4", "sendmail"),
+        ("Postfix 3.7.11", "postfix"),
+        ("postfix 3.9-20231112", "postfix"),
+        ("Example Mail 3.7.11", ""),
+        ("Mail2U 3.7.11", ""),
+        ("A/B 8.1", ""),
+        ("", ""),
+        ("8", ""),
+        (" 8.17.1", ""),
+    ],
+)
+def test_the_mta_is_known_by_its_version(version: str, named: str) -> None:
+    """MTA-07: postconf(5), mail_name and milter_macro_v: a Postfix of another name is no Sendmail, and pays for none of it."""
+    assert mta_named(version) == named
 
 
 def test_our_own_addresses_are_noticed() -> None:

@@ -10,6 +10,8 @@ from time import process_time
 
 TRIES = 12
 ROUNDS = 3
+REFERENCE = 0.003
+"""Seconds of processor time that the fixed piece of work takes on a machine at rest."""
 LruCache = type(lru_cache(lambda: None))
 """Asked by type: a web framework's proxies refuse to be asked for an attribute outside a request."""
 WORTH_MEASURING = 0.002
@@ -29,6 +31,19 @@ def seconds(work: Callable[[], object]) -> float:
         return process_time() - start
     finally:
         gc.enable()
+
+
+def costs_less(limit: float, work: Callable[[], object]) -> bool:
+    """Whether the best of up to TRIES runs takes less than `limit` seconds of a processor that has its time to itself.
+
+    Beside each run a fixed piece of work shows how slow the processor is meanwhile (its caches and its clock are shared): the limit
+    grows with that, so that another's load passes, and an algorithm that costs more does not.
+    """
+    return any(seconds(work) < limit * max(1.0, seconds(_reference) / REFERENCE) for _ in range(TRIES))
+
+
+def _reference() -> int:
+    return sum(each & 1 for each in range(100_000))
 
 
 def forget() -> None:

@@ -6,14 +6,14 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from dmarc_milter.address import UNREAD
 from dmarc_milter.dmarc.written import Canonify
-from dmarc_milter.edge import sendmail_cf, sendmail_review, sendmail_rewriting
+from dmarc_milter.edge import sendmail_review, sendmail_rewriting
 from dmarc_milter.edge.background import Job
 from dmarc_milter.edge.board import Board, Slot
 from dmarc_milter.edge.config import Config, ConfigError
@@ -29,6 +29,7 @@ from dmarc_milter.edge.ledger.status import obstacle
 from dmarc_milter.edge.log import Log
 from dmarc_milter.edge.metrics import Meter
 from dmarc_milter.edge.resolver import DnsResolver, Memory
+from dmarc_milter.edge.sendmail_watch import Demanding, Watched
 from dmarc_milter.edge.session import SessionOptions
 from dmarc_milter.edge.setup_lines import attach
 from dmarc_milter.edge.suffixes import SuffixListError, latest_suffixes
@@ -55,6 +56,7 @@ def build(config: Config, slot: Slot, board: Board, log: Log) -> Service:
         timeout=compiled.look_up_seconds(config),
         memory=Memory(config.dns.cache_entries, config.dns.cache_bytes, config.dns.stale_hours * 3600, suffixes.organization_of),
     )
+    sendmail = watched(config)
     spool = Spool(spool_path(config), SpoolOptions(max_bytes=config.store.spool_max_bytes))
     meter = Meter(slot)
     tools = Tools(
@@ -69,7 +71,7 @@ def build(config: Config, slot: Slot, board: Board, log: Log) -> Service:
         max_queries=config.limits.dns_queries,
         patience=config.milter.deadline * 3,
         failure_sample=failure_samples(config),
-        canonify=canonify(config),
+        canonify=canonify(config, sendmail),
     )
 
     def follow() -> None:
@@ -81,7 +83,7 @@ def build(config: Config, slot: Slot, board: Board, log: Log) -> Service:
         for name in ("recorded", "unrecorded", "late", "lost"):
             meter.follow(f"spool_{name}", getattr(counts, name))
 
-    return Service(CoreEvaluator(tools), session_options(config), follow, spool.close)
+    return Service(CoreEvaluator(tools), session_options(config, sendmail), follow, spool.close)
 
 
 def jobs(path: Path, config: Config) -> tuple[Job, ...]:
@@ -93,18 +95,22 @@ def jobs(path: Path, config: Config) -> tuple[Job, ...]:
     return drain, Job("report", ("report", "send", *named), REPORT_EVERY)
 
 
-def canonify(config: Config) -> Callable[[str], Canonify | None]:
+def watched(config: Config) -> Watched:
+    """The configured sendmail.cf; one for all that asks."""
+    return Watched(Path(config.authentication.sendmail_cf))
+
+
+def canonify(config: Config, sendmail: Watched | None = None) -> Callable[[str], Canonify | None]:
     """How the MTA of a message, named as in Envelope.mta, changes From after us ([authentication] sendmail_expands_aliases)."""
-    trust = config.authentication
-    watched = sendmail_rewriting.Watched(Path(trust.sendmail_cf))
-    match trust.sendmail_expands_aliases:
+    held = sendmail or watched(config)
+    match config.authentication.sendmail_expands_aliases:
         case "no":
             return lambda _mta: None
         case "yes":
             how = _written_here(config, sendmail_rewriting.how(None))
             return lambda mta: None if mta == "postfix" else how
         case _:
-            return lambda mta: _written_here(config, watched.canonify()) if mta == "sendmail" else None
+            return lambda mta: _written_here(config, held.canonify()) if mta == "sendmail" else None
 
 
 def _written_here(config: Config, how: Canonify | None) -> Canonify:
@@ -136,7 +142,7 @@ def failure_samples(config: Config) -> Callable[[Evaluation, Headers], bytes | N
     return sample
 
 
-def authenticating_daemons(config: Config) -> frozenset[str]:
+def authenticating_daemons(config: Config, sendmail: Watched | None = None) -> Collection[str]:
     """Those of trusted_daemons whose name stands for a login: a port of that name may ask for none, as Sendmail's own MSA does."""
     trust = config.authentication
     match trust.sendmail_daemons_authenticate:
@@ -144,16 +150,16 @@ def authenticating_daemons(config: Config) -> frozenset[str]:
             return frozenset(trust.trusted_daemons)
         case "no":
             return frozenset()
-    return sendmail_cf.demanding(sendmail_cf.read(Path(trust.sendmail_cf))).intersection(trust.trusted_daemons)
+    return Demanding(sendmail or watched(config), trust.trusted_daemons)
 
 
-def session_options(config: Config) -> SessionOptions:
+def session_options(config: Config, sendmail: Watched | None = None) -> SessionOptions:
     """What sessions need of the configuration."""
     trust, own = config.authentication, (config.reporting.email, config.reporting.bounce_address)
     return SessionOptions(
         trusted_networks=networks(trust.trusted_networks),
         trusted_relays=networks(trust.trusted_relays),
-        trusted_daemons=authenticating_daemons(config),
+        trusted_daemons=authenticating_daemons(config, sendmail),
         daemons_of_sendmail=trust.sendmail_daemons_authenticate == "auto",
         keep_results_from=networks(trust.keep_results_from),
         on_error=config.milter.on_error,

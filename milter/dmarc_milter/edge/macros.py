@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from typing import Literal
 
 from dmarc_milter.message import IPAddress
 
+SENDMAIL_VERSION = re.compile(r"(?:[^\s/]+/)?[0-9]+\.[0-9]")
+"""8.17.1.9/8.17.1.9/Debian-2, 8.14.4+Sun, AIX7.2/8.14.4."""
 MAX_ADDRESS = 100
 """Characters of an address that are looked at: more than any has."""
 
@@ -30,10 +33,10 @@ def _parsed_address(bare: str) -> IPAddress | None:
 
 
 def mta_named(version: str) -> Literal["", "sendmail", "postfix"]:
-    """From the macro v: Postfix writes its name and version, Sendmail its version alone."""
-    if not version:
-        return ""
-    return "postfix" if version.lower().startswith("postfix") else "sendmail"
+    """From the macro v: Postfix writes its name, which mail_name may change, and its version, Sendmail its version alone."""
+    if version.lower().startswith("postfix"):
+        return "postfix"
+    return "sendmail" if SENDMAIL_VERSION.match(version[:MAX_ADDRESS]) else ""
 
 
 def queue_id(text: str) -> str:

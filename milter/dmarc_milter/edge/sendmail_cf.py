@@ -10,6 +10,8 @@ from typing import NamedTuple
 # `O Name=value`, or the old form of one letter, `OOvalue` for DaemonPortOptions.
 OPTION = re.compile(r"O(?: +([A-Za-z]+) *=? *|([A-Za-z]))(.*)", re.DOTALL)
 OLD_LETTERS = {"O": "daemonportoptions"}
+MAX_FILE = 4 << 20
+"""Octets that are read."""
 
 
 class Daemon(NamedTuple):
@@ -25,12 +27,13 @@ class Daemon(NamedTuple):
         return "a" in self.flags
 
 
-def read(path: Path) -> str:
-    """The text, undecodable octets kept; "" where there is none that we may read."""
+def read(path: Path) -> str | None:
+    """The text, undecodable octets kept; None where there is none that we may read."""
     try:
-        return path.read_bytes().decode("utf-8", "surrogateescape")
+        with path.open("rb") as file:
+            return file.read(MAX_FILE).decode("utf-8", "surrogateescape")
     except OSError:
-        return ""
+        return None
 
 
 def options(text: str) -> Iterator[tuple[str, str]]:

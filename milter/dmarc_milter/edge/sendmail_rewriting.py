@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import socket
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,6 @@ from typing import Literal, NamedTuple
 from dmarc_milter.dmarc.written import Canonify
 from dmarc_milter.edge import sendmail_cf
 
-LOOK_AGAIN = 5.0
-"""Seconds between two looks whether the file has changed."""
-MAX_FILE = 4 << 20
 RESOLV_CONF = Path("/etc/resolv.conf")
 Level = Literal["error", "warning", "note"]
 # Rulesets through which header addresses go: 3 (canonify) and its half 96, 1 and 2, 4, and what mailers have of their own.
@@ -60,7 +56,6 @@ class _Rule(NamedTuple):
 
 def parse(text: str) -> SendmailCf:
     """Read the file as Sendmail does: logical lines, the last definition of an option counts. Never raises."""
-    text = text[:MAX_FILE]
     options = dict(sendmail_cf.options(text))
     filters: list[str] = []
     classes: set[str] = set()
@@ -171,34 +166,10 @@ def search_list(resolv_conf: Path = RESOLV_CONF, host: str = "") -> tuple[tuple[
     return tuple(each.rstrip(".").lower() for each in search if each.rstrip(".")), ndots
 
 
-class Watched:
-    """A sendmail.cf, read again when it has changed."""
-
-    def __init__(self, path: Path, resolv_conf: Path = RESOLV_CONF) -> None:
-        self._path, self._resolv_conf = path, resolv_conf
-        self._seen: tuple[tuple[int, ...], ...] | None = None
-        self._look_again = 0.0
-        self._how: Canonify | None = None
-
-    def canonify(self, now: float | None = None) -> Canonify | None:
-        """How this Sendmail changes From; None where it does not. A file that cannot be read is taken for Sendmail's default."""
-        now = time.monotonic() if now is None else now
-        if now >= self._look_again:
-            self._look_again = now + LOOK_AGAIN
-            seen = tuple(_stamp(each) for each in (self._path, self._resolv_conf))
-            if seen != self._seen:
-                self._how = how(read(self._path), self._resolv_conf)
-                self._seen = seen
-        return self._how
-
-
 def read(path: Path) -> SendmailCf | None:
     """None where it cannot be read."""
-    try:
-        with path.open(encoding="utf-8", errors="surrogateescape") as file:
-            return parse(file.read(MAX_FILE))
-    except OSError:
-        return None
+    text = sendmail_cf.read(path)
+    return None if text is None else parse(text)
 
 
 def how(cf: SendmailCf | None, resolv_conf: Path = RESOLV_CONF) -> Canonify | None:
@@ -209,11 +180,3 @@ def how(cf: SendmailCf | None, resolv_conf: Path = RESOLV_CONF) -> Canonify | No
     search, ndots = search_list(resolv_conf) if completes else ((), 1)
     expands = cf is None or (cf.expands and cf.looks_up == "all")
     return Canonify(aliases=expands, search=search, ndots=ndots) if expands or search else None
-
-
-def _stamp(path: Path) -> tuple[int, ...]:
-    try:
-        held = os.stat(path)
-    except OSError:
-        return ()
-    return held.st_mtime_ns, held.st_size, held.st_ino

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, IPv6Network
 from typing import Concatenate, Literal, ParamSpec, Protocol, TypeVar
@@ -37,8 +37,8 @@ class SessionOptions:
 
     trusted_networks: Networks = ()
     trusted_relays: Networks = ()
-    trusted_daemons: frozenset[str] = frozenset()
-    """Those that take mail from authenticated clients alone."""
+    trusted_daemons: Collection[str] = frozenset()
+    """Those that take mail from authenticated clients alone, at the moment of asking."""
     daemons_of_sendmail: bool = False
     """Whether these names were read from Sendmail's own file: then they say nothing of a Postfix."""
     keep_results_from: Networks = ()
@@ -350,7 +350,7 @@ class Session:
         """Why the message is not evaluated, or "". Only what the MTA itself says counts, never the message."""
         if macros("{auth_authen}").strip():
             return "authenticated"
-        of_other = self._options.daemons_of_sendmail and macros("v").startswith("Postfix")
+        of_other = self._options.daemons_of_sendmail and mta_named(macros("v") or "8.0") != "sendmail"
         if self._daemon and self._daemon in self._options.trusted_daemons and not of_other:
             return "trusted daemon"
         if not relayed and within(self._source, self._options.trusted_networks):

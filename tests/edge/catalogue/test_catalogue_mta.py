@@ -11,7 +11,7 @@ import pytest
 from dmarc_milter.edge.assemble import canonify
 from dmarc_milter.edge.config import Config
 from dmarc_milter.edge.config.schema import Authentication
-from dmarc_milter.edge.sendmail_rewriting import Watched
+from dmarc_milter.edge.sendmail_watch import Watched
 from fakes.attack import OK, A, Case, Heard, L, Mail, R, Stage, mail
 from fakes.dns_server import Spec
 from fakes.signer import Signer
@@ -185,6 +185,10 @@ def test_a_changed_sendmail_cf_is_read_again(cf: Path) -> None:
     assert watched.canonify(100.0) is None
     cf.unlink()
     assert watched.canonify(200.0) is not None
+    cf.write_text(PREVENTED)
+    assert watched.canonify(300.0) is None
+    cf.write_text("V10/Berkeley\n")
+    assert watched.canonify(400.0) is not None  # just being written
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST", "bank.UUCP", "bank.legit.example.uucp"])

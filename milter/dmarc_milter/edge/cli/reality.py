@@ -231,7 +231,7 @@ def sendmail(config: Config, sendmail_cf: Path) -> Iterator[Finding]:
     """Daemons of a Sendmail whose name is taken for a login, and is none."""
     trust = config.authentication
     level: Level = "error" if trust.sendmail_daemons_authenticate == "yes" else "warning"
-    for remark in cf.remarks(cf.read(sendmail_cf), trust.trusted_daemons):
+    for remark in cf.remarks(cf.read(sendmail_cf) or "", trust.trusted_daemons):
         outsiders = '; sendmail_daemons_authenticate = "yes" exempts every outsider there' if level == "error" else ""
         yield Finding(level, "sendmail", f"{sendmail_cf}: {remark}{outsiders}")
 

@@ -101,7 +101,9 @@ def _below_queue(files: postfix.Postfix, socket: SocketAddress) -> SocketAddress
 
 
 def _sendmail(arguments: argparse.Namespace, config: Config, socket: SocketAddress) -> int:
-    for remark in sendmail_cf.remarks(sendmail_cf.read(arguments.sendmail_mc.with_suffix(".cf")), config.authentication.trusted_daemons):
+    for remark in sendmail_cf.remarks(
+        sendmail_cf.read(arguments.sendmail_mc.with_suffix(".cf")) or "", config.authentication.trusted_daemons
+    ):
         print(f"warning: {remark}")
     path, lines = arguments.sendmail_mc, setup_lines.sendmail_lines(socket)
     if not arguments.apply:
