@@ -13,6 +13,8 @@ ENCODED_WORD = re.compile(r"=\?([^?*]{1,60}+)(?:\*[^?]{0,40}+)?\?([BbQq])\?([^?]
 BETWEEN_WORDS = re.compile(r"(?<=\?=)[ \t\r\n]++(?==\?)")
 START = re.compile(r"=\?([^?*]{1,60}+)(?:\*[^?]{0,40}+)?\?([BbQq])\?")
 SPACE = re.compile(r"\s")
+ESCAPED = re.compile(rb"=([0-9A-Fa-f]{2})")
+NOT_BASE64 = re.compile(rb"[^A-Za-z0-9+/]++")
 # Charsets that readers know, all of them linear in Python. Of any other, and of Latin-1, one thinks that it is UTF-8, another Windows'.
 CODECS = frozenset(("utf_8", "utf_7", "utf_16", "utf_16_be", "utf_16_le", "utf_32", "utf_32_be", "utf_32_le"))
 CODECS |= {"gb2312", "gbk", "gb18030", "hz", "big5", "big5hkscs", "cp950", "cp949", "euc_kr", "johab", "euc_jp", "shift_jis", "cp932"}
@@ -35,12 +37,7 @@ def decode_each(text: str) -> str:
 
 def decode_whole_words(text: str) -> str:
     """The same for a reader of base64 who drops an incomplete last group of four."""
-
-    def whole(match: re.Match[str]) -> str:
-        octets = match[3].rstrip("=") if match[2] in "Bb" and len(match[3]) % 4 else ""
-        return _decoded(match[1], match[2], octets[: len(octets) // 4 * 4] if octets else match[3])
-
-    return ENCODED_WORD.sub(whole, BETWEEN_WORDS.sub("", text))
+    return ENCODED_WORD.sub(lambda match: _decoded(*match.groups(), whole=True), BETWEEN_WORDS.sub("", text))
 
 
 def decode_otherwise(text: str) -> str:
@@ -68,13 +65,10 @@ def decode_open_words(text: str) -> str:
     return "".join([*kept, text[position:]])
 
 
-def _decoded(charset: str, encoding: str, text: str, *, otherwise: bool = False) -> str:
-    """The text of one encoded word; of an undecodable one, nothing."""
+def _decoded(charset: str, encoding: str, text: str, *, otherwise: bool = False, whole: bool = False) -> str:
+    """The text of one encoded word."""
     octets = text.encode("utf-8")
-    try:
-        octets = binascii.a2b_qp(octets, header=True) if encoding in "qQ" else binascii.a2b_base64(octets.rstrip(b"=") + b"==")
-    except binascii.Error:
-        return ""
+    octets = ESCAPED.sub(_octet, octets.replace(b"_", b" ")) if encoding in "qQ" else _base64(octets, whole=whole)
     name = normalize_encoding(charset.strip().lower())
     codec = aliases.get(name, name)
     if codec in CODECS:
@@ -85,6 +79,17 @@ def _decoded(charset: str, encoding: str, text: str, *, otherwise: bool = False)
         return octets.decode("utf-8")
     except UnicodeDecodeError:
         return octets.decode("latin-1")
+
+
+def _octet(match: re.Match[bytes]) -> bytes:
+    return bytes.fromhex(match[1].decode("ascii"))
+
+
+def _base64(octets: bytes, *, whole: bool) -> bytes:
+    """Over whatever else stands in it; the padding ends it. `whole`: without what is no group of four at its end, and over padding."""
+    kept = octets[: len(octets) // 4 * 4] if whole else octets.rstrip(b"=").partition(b"=")[0]
+    kept = NOT_BASE64.sub(b"", kept)
+    return binascii.a2b_base64(kept[: len(kept) - (len(kept) % 4 == 1)] + b"==")
 
 
 DECODERS = (decode_words, decode_each, decode_whole_words, decode_otherwise, decode_open_words)

@@ -47,8 +47,8 @@ MAPPED = str.maketrans(LOOK_ALIKE)
 REFERENCE = re.compile(r"&(?:#0*+[0-9]{1,7}|#[xX]0*+[0-9A-Fa-f]{1,6}|[A-Za-z]{2,31}[0-9]{0,2});?")
 LEADING_ZEROS = re.compile(r"(?<=#)([xX]?)0++(?=[0-9A-Fa-f])")
 PERCENT = re.compile(r"%[0-9A-Fa-f]{2}")
-# For a reader who knows no comment in a comment, and ends one with the line.
-FLAT_COMMENT = re.compile(r"\([^)\r]*+[)\r]?")
+# For readers who know no comment in a comment; one of them ends them with the line.
+FLAT_COMMENTS = (re.compile(r"\([^)]*+\)?"), re.compile(r"\([^)\r]*+[)\r]?"))
 COMMENT_PIECE = re.compile(r"[()]|\\.?|[^()\\]++", re.DOTALL)
 
 
@@ -135,7 +135,7 @@ def _stripped(text: str) -> Iterator[str]:
         yield form
         if "(" in form:
             yield without_comments(form)
-            yield FLAT_COMMENT.sub("", form)
+            yield from dict.fromkeys(comment.sub("", form) for comment in FLAT_COMMENTS)
 
 
 def _unescaped(text: str, decoded: bool) -> Iterator[str]:

@@ -34,6 +34,7 @@ FOUND = [
     *rows("FRM-83", SEEN, b"=?x-unknown?B?YWRtaW5AbGVnaXQuZXhhbXBsZQ==?= <>, a@attack.example"),
     *rows("FRM-83", SEEN, b"=?utf-8?B?YWJjZEBsZWdpdC5leGFtcGxleA?=, a@attack.example"),
     *rows("FRM-83", SEEN, b"=?utf-:7?B?YWRtaW4rQUVBLWxlZ2l0LmV4YW1wbGU=?=, a@attack.example"),
+    *rows("FRM-83", SEEN, b"=?utf-8?Q?admin==40legit.example?=, a@attack.example"),
     *rows("FRM-84", SEEN, b'"admin@leg"it.example"@attack.example', b'a@attack.example, ""admin@leg""it.example ":x <a@attack.example>'),
     *rows("FRM-84", SEEN, b'admin@leg""it.example\t(a@attack.example'),
     *rows("FRM-85", X("brand"), b"service@brand bounce=v=example.com@attack.example", b"<mailto:ceo@brand attack.example>"),
