@@ -139,7 +139,7 @@ def test_exempt_mail_is_stripped_and_not_marked(
     start: Callable[..., Daemon], address: str, connect: dict[str, str], mail: dict[str, str]
 ) -> None:
     """Authenticated clients, submission daemons and trusted networks: nothing evaluated, nothing recorded, forged fields gone."""
-    daemon = start({"authentication": {"trusted_networks": ["127.0.0.0/8"]}})
+    daemon = start({"authentication": {"trusted_networks": ["127.0.0.0/8"], "sendmail_daemons_authenticate": "yes"}})
     fields = [("Authentication-Results", " mx.example.com; dmarc=pass"), ("From", " <a@legit.example>"), ("X-DMARC-Quarantine", " no")]
     answer = opened(daemon, address, **connect).message([*fields, ("Authentication-Results", " other.example; spf=pass")], macros=mail)
     assert answer.code == 250
