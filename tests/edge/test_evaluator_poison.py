@@ -10,7 +10,7 @@ from typing import Literal
 
 import pytest
 
-from dmarc_milter.actions import Action, InsertHeader, Reply
+from dmarc_milter.actions import Action, DeleteHeader, InsertHeader, Reply
 from dmarc_milter.address import reverse_path
 from dmarc_milter.edge.board import Board
 from dmarc_milter.edge.config import Config
@@ -47,7 +47,7 @@ class Bench:
         """Start anew with this [milter] on_error."""
         config, slot, log = Config(milter=Milter(on_error=on_error)), self.board.slot(0), Log(self._null)
         options = compiled.options(config, load_suffixes(""))
-        self._evaluator = CoreEvaluator(Tools(options, compiled.marking(config), self, self, log, Meter(slot), slot, self.board))
+        self.evaluator = CoreEvaluator(Tools(options, compiled.marking(config), self, self, log, Meter(slot), slot, self.board))
 
     def close(self) -> None:
         os.close(self._null)
@@ -66,7 +66,7 @@ class Bench:
         self.board.publish_poison(dict.fromkeys(fingerprints, time.monotonic() + 60))
 
     def answer(self, headers: Headers) -> tuple[Action, ...]:
-        work = self._evaluator.begin(ENVELOPE)
+        work = self.evaluator.begin(ENVELOPE)
         work.headers(headers)
         return work.finish(ENVELOPE, Own(), keep_results=False)
 
@@ -121,3 +121,16 @@ def test_skipped_spf_that_would_align_prevents_a_verdict(bench: Bench) -> None:
 def test_without_poison_the_same_message_is_refused(bench: Bench) -> None:
     """The client is not in the sender's record."""
     assert any(isinstance(each, Reply) and each.code == 550 for each in bench.answer(letter("aligned.example")))
+
+
+def test_what_goes_on_unjudged_loses_what_is_forged_and_says_temperror(bench: Bench) -> None:
+    """DOS-42, DOS-43: the field that monitor mode and trusted relays get when there was no room; nothing of the message is read."""
+    host = compiled.marking(Config()).authserv_id
+    forged = HeaderField(b"Authentication-Results", f" {host}; dmarc=pass".encode())
+    headers = Headers((forged, *letter("reject.example").fields))
+    removed, inserted = bench.evaluator.unjudged(headers, ENVELOPE, keep_results=False)
+    assert removed == DeleteHeader("Authentication-Results", 1)
+    assert isinstance(inserted, InsertHeader)
+    assert "dmarc=temperror" in inserted.value
+    assert "dis=none" in inserted.value
+    assert bench.rows == []

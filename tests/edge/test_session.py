@@ -20,6 +20,7 @@ from dmarc_milter.message import Envelope, Headers
 
 MARKED = (InsertHeader("Authentication-Results", " mx.example.com; dmarc=fail"),)
 STRIPPED = (DeleteHeader("Authentication-Results", 1),)
+UNJUDGED: tuple[Action, ...] = (InsertHeader("Authentication-Results", " mx.example.com; dmarc=temperror"),)
 
 
 @dataclass
@@ -66,6 +67,7 @@ class RecordingEvaluator:
 
     works: list[RecordedWork] = field(default_factory=list)
     passed: list[tuple[Headers, bool]] = field(default_factory=list)
+    marked: list[Envelope] = field(default_factory=list)
     exempt: list[tuple[str, str]] = field(default_factory=list)
     failures: list[tuple[str, str, str]] = field(default_factory=list)
     shortages: list[tuple[str, str]] = field(default_factory=list)
@@ -84,6 +86,11 @@ class RecordingEvaluator:
             raise RuntimeError("pass_through")
         self.passed.append((headers, keep_results))
         return STRIPPED
+
+    def unjudged(self, headers: Headers, envelope: Envelope, *, keep_results: bool) -> tuple[Action, ...]:
+        self.pass_through(headers, keep_results=keep_results)
+        self.marked.append(envelope)
+        return UNJUDGED
 
     def exempted(self, name: str, envelope: Envelope, why: str) -> None:
         self.exempt.append((name, why))
@@ -413,7 +420,7 @@ def test_our_own_addresses_are_noticed() -> None:
 
 
 @pytest.mark.parametrize("step", ["begin", "headers", "body", "finish"])
-@pytest.mark.parametrize(("on_error", "expected"), [("tempfail", (TRY_LATER,)), ("accept", STRIPPED)])
+@pytest.mark.parametrize(("on_error", "expected"), [("tempfail", (TRY_LATER,)), ("accept", UNJUDGED)])
 def test_our_own_failure_is_answered_as_configured(step: str, on_error: str, expected: tuple[Action, ...]) -> None:
     """DESIGN.md: never a refusal; logged with the queue id where there is one; the next message is not touched."""
     evaluator = RecordingEvaluator(breaks=step)
@@ -450,11 +457,37 @@ def test_a_shortage_is_451_whatever_on_error_says(error: Exception, on_error: st
     assert send(one) == MARKED
 
 
-def test_monitor_mode_delivers_what_found_no_room() -> None:
-    """It never makes anybody wait; forged fields go all the same."""
-    evaluator = RecordingEvaluator(breaks="finish", error=SHORTAGES[0])
-    assert send(session(evaluator, SessionOptions(enforce=False))) == STRIPPED
+@pytest.mark.parametrize("error", [*SHORTAGES, ValueError("a defect")], ids=repr)
+@pytest.mark.parametrize("step", ["begin", "headers", "body", "finish"])
+@pytest.mark.parametrize("on_error", ["tempfail", "accept"])
+def test_monitor_mode_delivers_whatever_went_wrong(error: Exception, step: str, on_error: str) -> None:
+    """DOS-42, DOS-43: an administrator who watches expects that nothing is refused or deferred; forged fields go, our field is set."""
+    evaluator = RecordingEvaluator(breaks=step, error=error)
+    options = replace(SessionOptions(), enforce=False, on_error=on_error)
+    assert send(session(evaluator, options)) == UNJUDGED
+    assert len(evaluator.passed) == 1
+    assert (len(evaluator.shortages) == 1) is (error in SHORTAGES)
+    assert bool(evaluator.failures) is (error not in SHORTAGES)
+
+
+@pytest.mark.parametrize("step", ["begin", "headers", "body", "finish"])
+def test_mail_from_a_trusted_relay_does_not_wait_for_room(step: str) -> None:
+    """DOS-42: their queues must not fill; but a failure of ours follows on_error."""
+    options = SessionOptions(trusted_relays=(ip_network("192.0.2.0/24"),))
+    evaluator = RecordingEvaluator(breaks=step, error=SHORTAGES[0])
+    assert send(session(evaluator, options)) == UNJUDGED
     assert len(evaluator.shortages) == 1
+    assert send(session(RecordingEvaluator(breaks=step), options)) == (TRY_LATER,)
+
+
+def test_an_exempt_message_gets_no_field_of_ours_when_something_fails() -> None:
+    """It would not have been judged anyway."""
+    evaluator = RecordingEvaluator()
+    one = session(evaluator, SessionOptions(enforce=False, trusted_networks=(ip_network("192.0.2.0/24"),)))
+    one.mail(b"<a@b.example>", (), macros())
+    one.failed("callback", ValueError("x"))
+    assert one.end_of_message(macros()) == STRIPPED
+    assert evaluator.marked == []
 
 
 def test_a_failure_before_a_shortage_is_still_our_failure() -> None:

@@ -119,6 +119,13 @@ class CoreEvaluator:
             _refused(self._tools, headers)
         return removals
 
+    def unjudged(self, headers: Headers, envelope: Envelope, *, keep_results: bool) -> tuple[Action, ...]:
+        removals = self.pass_through(headers, keep_results=keep_results)
+        if is_refusal(removals):
+            return removals
+        evaluation = _not_evaluated(self._tools, envelope, Verdict(Disposition.NONE), "not evaluated")
+        return (*removals, *plan_actions(evaluation, NO_HEADERS, self._tools.marking))
+
     def exempted(self, name: str, envelope: Envelope, why: str) -> None:
         self._tools.meter.count("messages_exempt")
         self._tools.log.info("exempt", id=name, reason=why, source=str(envelope.source_ip or ""))
@@ -304,30 +311,34 @@ class CoreWork:
     def _temperror(self) -> tuple[Evaluation, tuple[Action, ...]]:
         """For a message that has killed two workers: nothing of it is read again (on_error applies)."""
         tools = self._tools
-        nobody = address.Author(None, "not evaluated again: it stopped two worker processes")
         policy = tools.options.policy
         deferral = Deferral("failure") if policy.on_error == "tempfail" else None
         would_wait, deferral = (None, deferral) if policy.enforce else (deferral, None)
-        evaluation = Evaluation(
-            id=tools.new_id(),
-            at=tools.now(),
-            envelope=self._envelope,
-            author=nobody,
-            facts=message_facts(Headers(()), self._envelope),
-            spf=SpfResult(SpfStatus.TEMPERROR, None, reason="not evaluated"),
-            dkim=(),
-            arc=None,
-            iprev=None,
-            dmarc=DmarcResult(DmarcStatus.TEMPERROR, None, reason="not evaluated"),
-            verdict=Verdict(
-                Disposition.NONE, deferral=deferral, would_wait=would_wait, decided_by="This message stopped two worker processes."
-            ),
-        )
-        planned = plan_actions(evaluation, Headers(()), tools.marking)
+        because = "This message stopped two worker processes."
+        verdict = Verdict(Disposition.NONE, deferral=deferral, would_wait=would_wait, decided_by=because)
+        evaluation = _not_evaluated(tools, self._envelope, verdict, "not evaluated again: it stopped two worker processes")
+        planned = plan_actions(evaluation, NO_HEADERS, tools.marking)
         if any(isinstance(each, Reply) for each in planned):
             return evaluation, planned
         removals = within_limit(remove_unread(self._headers), self._headers, tools.marking)
         return evaluation, removals if is_refusal(removals) else (*removals, *planned)
+
+
+def _not_evaluated(tools: Tools, envelope: Envelope, verdict: Verdict, why: str) -> Evaluation:
+    """What stands for the evaluation of a message of which nothing was read."""
+    return Evaluation(
+        id=tools.new_id(),
+        at=tools.now(),
+        envelope=envelope,
+        author=address.Author(None, why),
+        facts=message_facts(NO_HEADERS, envelope),
+        spf=SpfResult(SpfStatus.TEMPERROR, None, reason="not evaluated"),
+        dkim=(),
+        arc=None,
+        iprev=None,
+        dmarc=DmarcResult(DmarcStatus.TEMPERROR, None, reason="not evaluated"),
+        verdict=verdict,
+    )
 
 
 class _Prepared:

@@ -44,7 +44,7 @@ class SessionOptions:
     keep_results_from: Networks = ()
     on_error: Literal["tempfail", "accept"] = "tempfail"
     enforce: bool = True
-    """False: monitor mode, in which nothing waits because others took what we have."""
+    """False: monitor mode, in which nothing waits, neither for others nor for a failure of ours."""
     header_bytes: int = 256 * 1024
     header_fields: int = 1000
     stand_ins: dict[bytes, bytes] = field(default_factory=dict)
@@ -90,6 +90,10 @@ class Evaluator(Protocol):
 
     def pass_through(self, headers: Headers, *, keep_results: bool) -> tuple[Action, ...]:
         """For a message that is not evaluated: only what is forged goes."""
+        ...
+
+    def unjudged(self, headers: Headers, envelope: Envelope, *, keep_results: bool) -> tuple[Action, ...]:
+        """For a message that goes on although it could not be judged: what is forged goes, and our own field says dmarc=temperror."""
         ...
 
     def exempted(self, name: str, envelope: Envelope, why: str) -> None:
@@ -314,15 +318,22 @@ class Session:
         return message.work.finish(envelope, message.own, keep_results=keep)
 
     def _on_error(self) -> tuple[Action, ...]:
-        """As configured. Accepting still removes what is forged, as far as the fields are known."""
-        message = self._message
-        if message and message.short and self._options.enforce:
+        """As configured, or 451 for a shortage. Monitor mode makes nobody wait, and a shortage no trusted relay. What is accepted still
+        loses what is forged, as far as the fields are known."""
+        options, message = self._options, self._message
+        short, waits = bool(message and message.short), options.enforce
+        if waits and short and not (message and message.relayed):
             return (OVERLOADED,)
-        if self._options.on_error == "tempfail" and not (message and message.short):
+        if waits and not short and options.on_error == "tempfail":
             return (TRY_LATER,)
         try:
-            headers = message.headers or message.collector.headers() if message else Headers(())
-            return self._evaluator.pass_through(headers, keep_results=within(self._source, self._options.keep_results_from))
+            keep = within(self._source, options.keep_results_from)
+            if message is None:
+                return self._evaluator.pass_through(Headers(()), keep_results=keep)
+            headers = message.headers or message.collector.headers()
+            if message.exempt:
+                return self._evaluator.pass_through(headers, keep_results=keep)
+            return self._evaluator.unjudged(headers, message.envelope, keep_results=keep)
         except Exception as error:
             self.failed("pass_through", error)
             return (TRY_LATER,)
