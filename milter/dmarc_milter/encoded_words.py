@@ -68,7 +68,7 @@ def decode_open_words(text: str) -> str:
 def _decoded(charset: str, encoding: str, text: str, *, otherwise: bool = False, whole: bool = False) -> str:
     """The text of one encoded word."""
     octets = text.encode("utf-8")
-    octets = ESCAPED.sub(_octet, octets.replace(b"_", b" ")) if encoding in "qQ" else _base64(octets, whole=whole)
+    octets = ESCAPED.sub(_octet, octets.replace(b"_", b" ")) if encoding in "qQ" else _base64(octets, whole=whole, several=otherwise)
     name = normalize_encoding(charset.strip().lower())
     codec = aliases.get(name, name)
     if codec in CODECS:
@@ -85,10 +85,19 @@ def _octet(match: re.Match[bytes]) -> bytes:
     return bytes.fromhex(match[1].decode("ascii"))
 
 
-def _base64(octets: bytes, *, whole: bool) -> bytes:
-    """Over whatever else stands in it; the padding ends it. `whole`: without what is no group of four at its end, and over padding."""
-    kept = octets[: len(octets) // 4 * 4] if whole else octets.rstrip(b"=").partition(b"=")[0]
-    kept = NOT_BASE64.sub(b"", kept)
+def _base64(octets: bytes, *, whole: bool, several: bool) -> bytes:
+    """Over whatever else stands in it; the padding ends it. `whole`: without what is no group of four at its end, and over padding.
+    `several`: padding ends one text, and the next begins.
+    """
+    if whole:
+        return _bare_base64(octets[: len(octets) // 4 * 4])
+    if several:
+        return b"".join(map(_bare_base64, octets.split(b"=")))
+    return _bare_base64(octets.partition(b"=")[0])
+
+
+def _bare_base64(octets: bytes) -> bytes:
+    kept = NOT_BASE64.sub(b"", octets)
     return binascii.a2b_base64(kept[: len(kept) - (len(kept) % 4 == 1)] + b"==")
 
 
