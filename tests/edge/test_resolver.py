@@ -163,6 +163,20 @@ def test_the_target_of_an_alias_does_not_exist_by_itself(dns: DnsServer, source:
         assert type(raised.value) is failure, name
 
 
+@pytest.mark.parametrize("target", ["key.corp.internal", "localhost", "printer.local", "a.HOME.arpa", "x.onion"])
+@pytest.mark.parametrize("follow", [True, False])
+def test_an_alias_of_a_special_use_name_is_not_followed(dns: DnsServer, source: DnsResolver, target: str, follow: bool) -> None:
+    """DMR-18 (RFC 6761, 6762, 7686, 8375): neither asked for, nor believed of a resolver with names of its own."""
+    dns.put(target.lower(), {"TXT": ["a house's own"]})
+    dns.put("middle.example", {"CNAME": target, "follow": follow})
+    dns.put("alias.example", {"CNAME": "middle.example", "follow": follow})
+    resolver = source.for_message()
+    for _ in range(2):
+        with pytest.raises(NoSuchTarget):
+            resolver.txt("alias.example")
+    assert dns.count(target.lower()) == 0
+
+
 @pytest.mark.parametrize(
     "behaviour",
     ["servfail", "refused", "notimp", "formerr", "yxdomain", "no_question", "compression_loop", "huge_count"],

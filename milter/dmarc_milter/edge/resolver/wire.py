@@ -12,6 +12,7 @@ from socket import AF_INET, AF_INET6, inet_ntop
 from struct import Struct
 from typing import Any, NamedTuple
 
+from dmarc_milter.domain import is_special_use
 from dmarc_milter.edge.resolver.answer import TYPES, Answer, Key
 from dmarc_milter.lookup import NoData, NoSuchName, NoSuchTarget
 
@@ -205,6 +206,8 @@ def _conclude(
         if len(via) == HOP_LIMIT:
             raise Malformed("too many aliases")
         via.append(_shown(name))
+        if is_special_use(via[-1]):  # not in the DNS, whatever a resolver that also serves a house's own names says of it
+            return Answer(failure=NoSuchTarget, reason="an alias of a special-use name", ttl=life, via=tuple(via))
     answer = partial(Answer, via=tuple(via))
     records = owned.get(name, ())
     if records and rcode == 0:
