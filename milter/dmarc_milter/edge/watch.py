@@ -16,7 +16,7 @@ from dmarc_milter.edge import listen
 from dmarc_milter.edge.board import Board
 from dmarc_milter.edge.config import Config, ConfigError
 from dmarc_milter.edge.config.places import spool_path, store_password
-from dmarc_milter.edge.config.values import SocketAddress, host_and_port
+from dmarc_milter.edge.config.values import SocketAddress, metrics_address
 from dmarc_milter.edge.exposition import CONTENT_TYPE, Places, Reading, exposition
 from dmarc_milter.edge.ledger import schema
 from dmarc_milter.edge.ledger.database import Database, StoreError, connect, fetch
@@ -97,16 +97,6 @@ class Watch:
             os.kill(self._pid, signal.SIGKILL)
             os.waitpid(self._pid, 0)
             self._pid = 0
-
-
-def metrics_address(text: str) -> SocketAddress | None:
-    """[metrics] listen; None where it is off."""
-    if not text:
-        return None
-    if text.startswith("unix:"):
-        return SocketAddress("unix", path=text.removeprefix("unix:"))
-    host, port = host_and_port(text, 0)
-    return SocketAddress("inet6" if ":" in host else "inet", host, port)
 
 
 def _is_local(address: SocketAddress) -> bool:

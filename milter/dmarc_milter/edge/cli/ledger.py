@@ -9,10 +9,9 @@ from dmarc_milter.edge.config.places import spool_path, store_password
 from dmarc_milter.edge.ledger.database import Database, connect
 from dmarc_milter.edge.ledger.drain import drain
 from dmarc_milter.edge.ledger.quota import Caps
-from dmarc_milter.edge.ledger.retention import Retention
+from dmarc_milter.edge.ledger.retention import STALE, Retention
 from dmarc_milter.edge.ledger.spoolfile import SpoolFile, SpoolOptions
 from dmarc_milter.edge.ledger.store import Store, StoreOptions
-from dmarc_milter.edge.reporter.tools import STALE
 from dmarc_milter.report.rows import DAY
 
 

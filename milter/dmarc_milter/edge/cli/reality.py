@@ -20,10 +20,9 @@ from dmarc_milter.domain import Domain
 from dmarc_milter.edge import sendmail_cf as cf
 from dmarc_milter.edge import sendmail_review, sendmail_rewriting
 from dmarc_milter.edge.cli.ledger import database_of
-from dmarc_milter.edge.cli.web import token
 from dmarc_milter.edge.config import Config, ConfigError
-from dmarc_milter.edge.config.places import STATE, spool_path
-from dmarc_milter.edge.config.values import SocketAddress, authserv_id, socket_address
+from dmarc_milter.edge.config.places import STATE, spool_path, web_token
+from dmarc_milter.edge.config.values import SocketAddress, authserv_id, metrics_address, socket_address
 from dmarc_milter.edge.dns_probe import probe
 from dmarc_milter.edge.ledger.status import is_there, spool_status, store_status
 from dmarc_milter.edge.listen import describe
@@ -32,7 +31,6 @@ from dmarc_milter.edge.postfix_review import review
 from dmarc_milter.edge.resolver import DnsResolver
 from dmarc_milter.edge.setup_lines import reachable
 from dmarc_milter.edge.suffixes import Suffixes, SuffixListError, load_suffixes
-from dmarc_milter.edge.watch import metrics_address
 
 Level = Literal["ok", "note", "warning", "error"]
 SECONDS = 3.0
@@ -220,7 +218,7 @@ def doors(config: Config) -> Iterator[Finding]:
     host = config.web.listen.rpartition(":")[0].strip("[]")
     if config.web.token_file:
         try:
-            token(config, host)
+            web_token(config, host)
         except ConfigError as error:
             yield Finding("error", "web", str(error))
     elif config.web.listen and not config.web.listen.startswith("unix:") and not _loopback(host):

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import argparse
 import errno
-import ipaddress
 import sys
 from functools import partial
-from pathlib import Path
 
-from dmarc_milter.edge import guarded, init
+from dmarc_milter.edge import init
 from dmarc_milter.edge.cli import FINE, USAGE, add_config
 from dmarc_milter.edge.cli.ledger import store_of
-from dmarc_milter.edge.config import Config, ConfigError, load
-from dmarc_milter.edge.config.places import spool_path
+from dmarc_milter.edge.config import ConfigError, load
+from dmarc_milter.edge.config.places import spool_path, web_token
 from dmarc_milter.edge.config.values import web_address
 
 THREADS = 4
-MIN_TOKEN = 16
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = load(arguments.config)
     host, port = _address(arguments.listen or config.web.listen)
     standing = partial(read, arguments.config)
-    app = create_app(WebOptions(lambda: store_of(config), spool_path(config), token(config, host), standing=standing))
+    app = create_app(WebOptions(lambda: store_of(config), spool_path(config), web_token(config, host), standing=standing))
     try:
         server = waitress.create_server(
             app,
@@ -67,21 +64,3 @@ def _address(text: str) -> tuple[str, int]:
         return web_address(text)
     except ValueError as error:
         raise ConfigError(f"[web] listen: {error}") from None
-
-
-def token(config: Config, host: str) -> str:
-    """What browsers must give; "" when only this machine can reach the address. Raises ConfigError."""
-    path = config.web.token_file
-    if not path:
-        if ipaddress.ip_address(host).is_loopback:
-            return ""
-        raise ConfigError(
-            f"[web] listen: {host} can be reached from elsewhere: set [web] token_file, or put a reverse proxy before 127.0.0.1"
-        )
-    try:
-        found = guarded.read_bytes(Path(path)).decode("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"[web] token_file: {path} cannot be read: {getattr(error, 'strerror', error)}") from None
-    if len(found) < MIN_TOKEN:
-        raise ConfigError(f"[web] token_file: {path} holds fewer than {MIN_TOKEN} characters; `openssl rand -hex 16` makes a token")
-    return found

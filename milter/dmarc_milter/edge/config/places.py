@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from dmarc_milter.edge.config.values import name
 from dmarc_milter.report.mail import SigningKey, sign
 
 STATE = Path("/var/lib/dmarc-milter")
+MIN_TOKEN = 16
+"""Characters of the dashboard's token."""
 
 
 def spool_path(config: Config) -> Path:
@@ -61,3 +64,21 @@ def _secret(file: str, credential: str, what: str) -> str:
         return guarded.read_bytes(path).decode("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {what} cannot be read: {error}") from None
+
+
+def web_token(config: Config, host: str) -> str:
+    """What browsers must give; "" when only this machine can reach the address. Raises ConfigError."""
+    path = config.web.token_file
+    if not path:
+        if ipaddress.ip_address(host).is_loopback:
+            return ""
+        raise ConfigError(
+            f"[web] listen: {host} can be reached from elsewhere: set [web] token_file, or put a reverse proxy before 127.0.0.1"
+        )
+    try:
+        found = guarded.read_bytes(Path(path)).decode("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"[web] token_file: {path} cannot be read: {getattr(error, 'strerror', error)}") from None
+    if len(found) < MIN_TOKEN:
+        raise ConfigError(f"[web] token_file: {path} holds fewer than {MIN_TOKEN} characters; `openssl rand -hex 16` makes a token")
+    return found

@@ -247,3 +247,13 @@ def _failures(path: tuple[str, ...], value: str | list[str], check: Callable[[st
             check(text)
         except ValueError as error:
             yield path, str(error)
+
+
+def metrics_address(text: str) -> SocketAddress | None:
+    """[metrics] listen; None where it is off."""
+    if not text:
+        return None
+    if text.startswith("unix:"):
+        return SocketAddress("unix", path=text.removeprefix("unix:"))
+    host, port = host_and_port(text, 0)
+    return SocketAddress("inet6" if ":" in host else "inet", host, port)

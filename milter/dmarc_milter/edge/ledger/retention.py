@@ -13,6 +13,8 @@ KNOWN = 1_000_000
 """Domains remembered for having passed here; beyond it those not seen for longest go."""
 YEAR = 400 * DAY
 """Totals and known domains: long enough to compare with the same season of the year before."""
+STALE = 7 * DAY
+"""Seconds after which a report that was never tried is too old: reporting had been off."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,9 @@ from dmarc_milter import domain
 from dmarc_milter.domain import Domain
 from dmarc_milter.edge.ledger.database import StoreError
 from dmarc_milter.edge.ledger.reports import Document, NewDelivery, Report, ReportState
+from dmarc_milter.edge.ledger.retention import STALE
 from dmarc_milter.edge.reporter.places import Place, Places, Skipped, choose
-from dmarc_milter.edge.reporter.tools import LOG, PATIENT_TRIES, STALE, Tools
+from dmarc_milter.edge.reporter.tools import LOG, PATIENT_TRIES, Tools
 from dmarc_milter.report.aggregate import Feedback, Format
 from dmarc_milter.report.mail import encoded_size, filename, summary
 from dmarc_milter.report.rows import Period, Row

@@ -20,8 +20,6 @@ LOG = logging.getLogger("dmarc_milter.report")
 
 GRACE = 600
 """Seconds after its end that a period stays open: other hosts' spools drain, and clocks may differ by a minute."""
-STALE = 7 * 86400
-"""Seconds after which a report that was never tried is too old: reporting had been off."""
 PATIENT_TRIES = 4
 """How often a report that could go to some addresses waits for the DNS to say something about the others."""
 FIRST_RETRY, LONGEST_RETRY = 600, 6 * 3600
