@@ -6,6 +6,7 @@ import binascii
 import re
 from encodings import normalize_encoding
 from encodings.aliases import aliases
+from itertools import pairwise
 
 # encoded-word = "=?" charset ["*" language] "?" encoding "?" encoded-text "?="     RFC 2047 2, RFC 2231 5
 # The charset may be anything: a reader who knows none of that name still decodes the word.
@@ -35,17 +36,12 @@ def decode_each(text: str) -> str:
     return ENCODED_WORD.sub(lambda match: _decoded(*match.groups()), text)
 
 
-def decode_whole_words(text: str) -> str:
-    """The same for a reader of base64 who drops an incomplete last group of four."""
-    return ENCODED_WORD.sub(lambda match: _decoded(*match.groups(), whole=True), BETWEEN_WORDS.sub("", text))
-
-
 def decode_otherwise(text: str) -> str:
     """The same where a word leaves a choice: its charset is unknown, or the order of its octets unsaid."""
     return ENCODED_WORD.sub(lambda match: _decoded(*match.groups(), otherwise=True), BETWEEN_WORDS.sub("", text))
 
 
-def decode_open_words(text: str) -> str:
+def decode_open_words(text: str, *, whole: bool = False) -> str:
     """The same for a reader who bears question marks in an encoded word, and one that never ends: it ends at the next white space."""
     text = BETWEEN_WORDS.sub("", text)
     kept: list[str] = []
@@ -60,9 +56,21 @@ def decode_open_words(text: str) -> str:
         else:
             space = SPACE.search(text, match.end())
             end = after = space.start() if space else len(text)
-        kept += [text[position : match.start()], _decoded(match[1], match[2], text[match.end() : end])]
+        kept += [text[position : match.start()], _decoded(match[1], match[2], text[match.end() : end], whole=whole)]
         position = after
     return "".join([*kept, text[position:]])
+
+
+def decode_whole_words(text: str) -> str:
+    """The same for a reader of base64 who drops an incomplete last group of four."""
+    return decode_open_words(text, whole=True)
+
+
+def decode_words_apart(text: str) -> str:
+    """The same where one that never ends does so at the next one's start."""
+    text = BETWEEN_WORDS.sub("", text)
+    starts = [0, *(match.start() for match in START.finditer(text)), len(text)]
+    return "".join(decode_open_words(text[start:end]) for start, end in pairwise(starts))
 
 
 def _decoded(charset: str, encoding: str, text: str, *, otherwise: bool = False, whole: bool = False) -> str:
@@ -101,4 +109,4 @@ def _bare_base64(octets: bytes) -> bytes:
     return binascii.a2b_base64(kept[: len(kept) - (len(kept) % 4 == 1)] + b"==")
 
 
-DECODERS = (decode_words, decode_each, decode_whole_words, decode_otherwise, decode_open_words)
+DECODERS = (decode_words, decode_each, decode_whole_words, decode_otherwise, decode_open_words, decode_words_apart)
