@@ -354,6 +354,13 @@ def test_a_rule_or_a_trusted_chain_lets_through_what_exceeds_a_limit() -> None:
     assert judge(dmarc, context=replace(OPEN, arc_override="arc=pass")).disposition is NONE
 
 
+def test_a_shortage_beside_it_does_not_save_what_exceeds_a_limit() -> None:
+    """It asked for too much, whatever others took."""
+    short = replace(OPEN, shortage=Missing("shortage", "sel._domainkey.list.example"))
+    verdict = judge(supposed(P_REJECT, OVER), context=short)
+    assert (verdict.disposition, verdict.deferral, verdict.over_limit) == (REJECT, None, True)
+
+
 def test_a_policy_of_none_that_is_known_is_never_refused_for_a_limit() -> None:
     """docs/design.md, Decisions: effective policy none."""
     for record in (P_NONE, f"{P_QUARANTINE}; t=y", f"{P_QUARANTINE}; pct=0"):

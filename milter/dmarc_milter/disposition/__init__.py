@@ -43,7 +43,7 @@ def decide(dmarc: DmarcResult, context: Context, policy: LocalPolicy, *, sample:
     ruled = by_rules(verdict, dmarc, context, policy, today)
     firm = firm and ruled.disposition is verdict.disposition
     verdict = ruled
-    if context.shortage and verdict.disposition in ENFORCING:
+    if context.shortage and verdict.disposition in ENFORCING and not verdict.over_limit:
         verdict = replace(verdict, disposition=Disposition.NONE, deferral=deferral_of(context.shortage), reasons=())
     if (verdict.deferral or verdict.over_limit) and context.relayed:
         verdict, firm = _not_kept_waiting(verdict), True
