@@ -30,7 +30,11 @@ def by_rules(verdict: Verdict, dmarc: DmarcResult, context: Context, policy: Loc
             if verdict.deferral or policy.on_temperror != "accept":
                 return _waiting(verdict, rule, number, dmarc)
         elif dmarc.status is not DmarcStatus.PASS:
-            return _apply(verdict, rule, number, policy)
+            of_author = rule.action != "reject" or _matches(rule, replace(dmarc, written=()), context, today)
+            if not of_author and verdict.disposition is Disposition.REJECT:
+                return verdict
+            # What only our own MTA makes of the author is never refused.
+            return _apply(verdict, rule if of_author else replace(rule, action="quarantine"), number, policy)
     return verdict
 
 
@@ -81,8 +85,11 @@ def _matches(rule: Rule, dmarc: DmarcResult, context: Context, today: date) -> b
 def _author_matches(rule: Rule, dmarc: DmarcResult) -> bool:
     """A malformed From has no author: any domain in it is enough for a strict rule, none for a lenient one."""
     authors = [dmarc.author_domain] if dmarc.author_domain else [each.author_domain for each in dmarc.candidates]
-    if not dmarc.author_domain and rule.action in (*LENIENT_RULES, "tag"):
-        return False
+    if rule.action in (*LENIENT_RULES, "tag"):
+        if not dmarc.author_domain:
+            return False
+    else:
+        authors += [each.author_domain for each in dmarc.written]  # what readers will see
     if rule.include_subdomains:
         return _any_at_or_below(authors, rule.author_domains)
     return any(author in rule.author_domains for author in authors)

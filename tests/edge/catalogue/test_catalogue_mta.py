@@ -48,6 +48,22 @@ def letter(host: str, *macros: Mapping[str, str], signer: Signer = A) -> Mail:
     return Mail(made.fields, ip="203.0.113.9", macros=macros[0] if macros else SENDMAIL)
 
 
+@pytest.fixture(scope="module")
+def rewriting(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sendmail.cf that every test of this module may read: the daemon that reads it is shared too."""
+    file = tmp_path_factory.mktemp("rewriting") / "sendmail.cf"
+    file.write_text(REWRITING)
+    return file
+
+
+@pytest.fixture(scope="module")
+def prevented(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with what keeps Sendmail from it."""
+    file = tmp_path_factory.mktemp("prevented") / "sendmail.cf"
+    file.write_text(PREVENTED)
+    return file
+
+
 @pytest.fixture
 def cf(tmp_path: Path) -> Path:
     return tmp_path / "sendmail.cf"
@@ -167,9 +183,9 @@ def test_it_depends_on_the_mta(cf: Path, way: str, text: str | None, mta: str, c
 @pytest.mark.parametrize(
     ("macros", "text", "word"), [(SENDMAIL, REWRITING, "fail"), (SENDMAIL, PREVENTED, "pass"), (POSTFIX, REWRITING, "pass")]
 )
-def test_the_mta_is_told_by_its_macro(stage: Stage, cf: Path, macros: dict[str, str], text: str, word: str) -> None:
+def test_the_mta_is_told_by_its_macro(stage: Stage, rewriting: Path, prevented: Path, macros: dict[str, str], text: str, word: str) -> None:
     """MTA-07: v is a bare version for Sendmail, and has a name for Postfix."""
-    cf.write_text(text)
+    cf = rewriting if text is REWRITING else prevented
     for host, signer in (("x.attack.example", A), ("news.brand.example", B)):
         heard = sent(stage, letter(host, macros, signer=signer), tables("auto", cf))
         assert heard.dmarc.result == word, heard.show()
@@ -192,11 +208,10 @@ def test_a_changed_sendmail_cf_is_read_again(cf: Path) -> None:
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST", "bank.UUCP", "bank.legit.example.uucp"])
-def test_what_every_sendmail_takes_for_itself_is_judged_as_its_own_name(stage: Stage, cf: Path, host: str) -> None:
+def test_what_every_sendmail_takes_for_itself_is_judged_as_its_own_name(stage: Stage, prevented: Path, host: str) -> None:
     """MTA-12: it writes its own name for localhost and .UUCP whatever its lines say; our own policy counts then."""
-    cf.write_text(PREVENTED)
     stage.script({**ZONE, "_dmarc.example.com": {"TXT": ["v=DMARC1; p=reject"]}})
-    place = stage.place("enforce", tables("auto", cf))
+    place = stage.place("enforce", tables("auto", prevented))
     heard = place.send(letter(host))
     assert heard.answer.code == 250
     assert heard.dmarc.result != "pass"
@@ -224,6 +239,68 @@ def test_a_failing_dns_never_improves_the_verdict(stage: Stage, behaviour: str) 
         assert heard.dmarc.result != "pass", heard.show()
         assert heard.answer.code == 451 or marked(heard)
         place.new_lines()
+
+
+RULES = ("reject", "quarantine", "accept", "none", "tag")
+
+
+@pytest.mark.parametrize("action", RULES)
+def test_a_strict_rule_for_what_readers_will_see(stage: Stage, action: str) -> None:
+    """MTA-13: the rule protects a name without a policy; a lenient rule for that name, which nobody has proven, helps nobody."""
+    rules = [{"author_domains": [f"{each}.quiet.example"], "action": each, **({"tag": "t"} if each == "tag" else {})} for each in RULES]
+    host, target = f"{action}.attack.example", f"{action}.quiet.example"
+    stage.script({**ZONE, host: {"CNAME": target}, target: {"A": ["192.0.2.67"]}})
+    place = stage.place("enforce", {**tables(), "policy": {"rules": rules}})
+    heard = place.send(mail(b"<admin@%s>" % host.encode(), macros=SENDMAIL, ip="203.0.113.9"))
+    assert heard.answer.code == 250
+    assert marked(heard) == (action in ("reject", "quarantine")), heard.show()
+    passed = place.send(letter(host))
+    assert passed.dmarc.result != "pass"
+    assert marked(passed)
+    place.new_lines()
+
+
+def test_a_relay_is_not_kept_waiting_and_gets_no_pass_either(stage: Stage) -> None:
+    """MTA-14: where the author's own key fails and the alias leads to a name with a policy, mail of trusted_relays is quarantined."""
+    zone: dict[str, Spec] = {**ZONE, A.key_name: {"behaviour": "servfail"}}
+    stage.script(zone)
+    trust = {**tables()["authentication"], "trusted_relays": ["203.0.113.9"]}
+    place = stage.place("enforce", {"authentication": trust})
+    received = (b"Received", b" from mx.attack.example (mx.attack.example [203.0.113.77]) by relay.example.com (Postfix) with ESMTP id 4X")
+    heard = place.send(letter("x.attack.example").top(received))
+    assert heard.answer.code == 250
+    assert heard.dmarc.result != "pass"
+    assert marked(heard), heard.show()
+    place.new_lines()
+
+
+MALFORMED = (
+    b"<a@attack.example>, <b@x.attack.example>",
+    b'"admin@x.attack.example" : ;, a@attack.example',
+    b"x@x.attack.example@attack.example",
+)
+
+
+@pytest.mark.parametrize("value", MALFORMED)
+@pytest.mark.parametrize("more", [{}, {"dmarc": {"discovery": "psl"}}], ids=["walk", "psl"])
+def test_an_alias_among_several_names(stage: Stage, value: bytes, more: dict[str, Any]) -> None:
+    """MTA-15: each name that a reader could see is followed, by the public suffix list too; all of them are signed for."""
+    heard = sent(stage, mail(value, macros=SENDMAIL, ip="203.0.113.9").signed(A), {**tables(), **more})
+    assert heard.answer.code == 550 or marked(heard), heard.show()
+
+
+@pytest.mark.parametrize("version", ["Postfix 3.7.11", "Our Mail 3.7.11", ""])
+@pytest.mark.parametrize("way", ["auto", "no"])
+def test_nothing_is_asked_for_another_mta(stage: Stage, rewriting: Path, version: str, way: str) -> None:
+    """MTA-07: the same questions as where the option is off, for whatever calls itself Postfix or by a name of its own."""
+    stage.script({**ZONE, f"fresh{len(version)}{way}.attack.example": {"CNAME": "legit.example"}})
+    place = stage.place("enforce", tables(way, rewriting))
+    before = len(stage.dns.queries)
+    heard = place.send(letter(f"fresh{len(version)}{way}.attack.example", {"v": version} if version else {}))
+    asked = stage.dns.queries[before:]
+    assert heard.dmarc.result == "pass"
+    assert not [each for each in asked if each[1] in ("A", "AAAA", "MX") and each[0].startswith("fresh")]
+    place.new_lines()
 
 
 SPOOFS = [
