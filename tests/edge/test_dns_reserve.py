@@ -134,6 +134,22 @@ def test_an_answer_with_no_time_at_all_is_not_kept(dns: DnsServer, source: DnsRe
         source.for_message().txt(POLICY)
 
 
+def test_what_was_replaced_is_not_revived_even_if_its_successor_may_not_be_kept(dns: DnsServer, source: DnsResolver, clock: Clock) -> None:
+    """A key that is revoked with TTL 0 (RFC 6376 3.6.1: an empty p=) stays revoked. The same record in its last second teaches nothing."""
+    for text, revived in (("v=DKIM1; p=AAAA", True), ("v=DKIM1; p=", False)):
+        source.for_message().txt(KEY)
+        clock.now += HOUR
+        dns.put(KEY, {"TXT": [text], "ttl": 0})
+        assert source.for_message().txt(KEY) == (text.encode(),)
+        dns.put(KEY, {"behaviour": "servfail"})
+        if revived:
+            assert source.for_message().txt(KEY) == (text.encode(),)
+        else:
+            with pytest.raises(LookupFailed):
+                source.for_message().txt(KEY)
+        dns.put(KEY, {"TXT": ["v=DKIM1; p=AAAA"], "ttl": 60})
+
+
 def test_a_messages_own_limit_is_no_failure_of_the_dns(dns: DnsServer, source: DnsResolver, clock: Clock) -> None:
     """Whoever uses up his questions gets no old answer for it."""
     source.for_message().txt(POLICY)

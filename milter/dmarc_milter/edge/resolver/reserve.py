@@ -130,15 +130,17 @@ class Reserve:
         return self._settled.size + self._new.size
 
     def hold(self, key: Key, answer: Answer, now: float) -> None:
-        """Learn what the DNS has just said: a good answer takes the place of an older one, a definite absence ends it."""
+        """Learn what the DNS has just said: a good answer takes the place of an older one, a definite absence ends it, and so does
+        another one that must not be kept (TTL 0)."""
         if not self._seconds or not self._entries or not is_worth_keeping(key):
             return
         kept = self._settled.get(key) or self._new.get(key)
-        if answer.failure is not None:
-            if kept is not None:
+        if answer.failure is not None or not answer.ttl:
+            # The same with TTL 0 is in its last second in a resolver's cache.
+            if kept is not None and answer.records != kept.answer.records:
                 with self._lock:
                     self._forget(key)
-        elif answer.ttl and (kept is None or kept.until != answer.expires + self._seconds):
+        elif kept is None or kept.until != answer.expires + self._seconds:
             with self._lock:
                 self._put(key, answer, now)
 
