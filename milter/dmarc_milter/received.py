@@ -39,14 +39,17 @@ PORT = r"(?::[0-9]{1,5})?"
 LITERAL = re.compile(rf"{ADDRESS}{PORT}")
 # What the server wrote at the beginning of the comment behind the client's name.
 OPTION = re.compile(r"\((?:helo|ident|port)=")
-HELO = re.compile(r"\((?:HELO|EHLO)(?= |\))", re.IGNORECASE)
+HELO = re.compile(r"\((?:HELO|EHLO|LHLO)(?= |\))", re.IGNORECASE)
 ACCOUNT = re.compile(r"\(account ")
 ADDRESS_FIRST = re.compile(rf'\( ?{ADDRESS}{PORT}(?: (?:helo|ident|port)=| "[HE][HE]LO | verified\)| RDNS failed\)|\))')
 # The name before the address is the sender's, and so is the ident; neither holds a space or a parenthesis.
-NAMED = re.compile(rf"\((?:[^ \t()]+[ @]|[^ \t()\[\]]+)?{ADDRESS}{PORT}(?: \(may be forged\))?\)(?= |\Z)")
-BARE = re.compile(rf"\((?:[^ \t()\[\]]*@)?(?:([0-9.]{{7,15}}){PORT}|([0-9A-Fa-f:.]{{2,45}})(?:%\w{{1,20}})?)(?: with \w+)?\)(?= |\Z)")
+# Behind it Sendmail says "may be forged", and Stalwart the name and country of the client's network.
+NAMED = re.compile(rf"\((?:[^ \t()]+[ @]|[^ \t()\[\]]+)?{ADDRESS}{PORT}(?: \([^()]*\))?\)(?= |\Z)")
+BARE = re.compile(
+    rf"\((?:[^ \t()\[\]]*@)?(?:([0-9.]{{7,15}}){PORT}|(?:IPv6:)?([0-9A-Fa-f:.]{{2,45}})(?:%\w{{1,20}})?)(?: with \w+)?\)(?= |\Z)"
+)
 VERIFIED = re.compile(rf"\(account [^()]* {ADDRESS} verified\)(?= |\Z)")
-LAST = re.compile(rf"from ([^ \t]+) \((?:.*[ @])?{ADDRESS}(?: \(may be forged\))?\)", re.IGNORECASE)
+LAST = re.compile(rf"from ([^ \t]+) \((?:.*[ @(])?{ADDRESS}(?: \(may be forged\))?\)", re.IGNORECASE)
 HELO_OPTION = re.compile(r"[( ]helo=(.*)", re.DOTALL)
 IDENT_OPTION = re.compile(r" ident=[^ ]*\Z")
 # Comments that say nothing of the client, by their first word.
@@ -57,7 +60,9 @@ EXIM = re.compile(r"by \S+ (?:with \S+ )?(?:tls \S+ |\((?:TLS|SSL|Cipher)[^()]*\
 COMMUNIGATE = re.compile(r"by \S+ \(CommuniGate Pro ")
 SENDMAIL = re.compile(r"by \S+ \([^()\s/]+/[^()\s]+\) ")
 COURIER = re.compile(r"by \S+ with \S+ (?:for \S+ )?id [0-9A-F]{16}\.[0-9A-F]{16}\.[0-9A-F]{8}\b")
-FIRST = re.compile(r"by \S+ (?:\([^()\s]*\) )?(?:\((?:Postfix|OpenSMTPD|MDaemon)\b|with Microsoft SMTP)")
+FIRST = re.compile(r"by \S+ (?:\([^()\s]*\) )?(?:\((?:Postfix|OpenSMTPD|MDaemon|Stalwart SMTP)\b|with Microsoft SMTP)")
+ENVELOPE = re.compile(r"[ \t]+<")
+IPV4_PORT = re.compile(r"([0-9.]{7,15}):[0-9]{1,5}")
 LOCAL = re.compile(r"by \S+ with local\b")
 
 
@@ -196,6 +201,8 @@ def _has_another_clause(rest: str) -> bool:
     for match in REST_PIECE.finditer(rest):
         piece = match[0]
         if depth == 0 and piece.lower() in ("from", "by"):
+            if piece.lower() == "from" and ENVELOPE.match(rest, match.end()):
+                continue  # XMail ends with `for <RECIPIENT> from <SENDER>`
             return True
         if depth == 0 and piece.endswith(";"):
             return False
@@ -244,6 +251,9 @@ def _literal_alone(field: _Field) -> Found:
     if field.program == "exim" and field.at >= len(field.head):
         return _hop(field.literal, field.name)
     if field.program == "communigate":
+        first = ADDRESS_FIRST.match(field.head, field.at)
+        if first:  # HELO was this literal
+            return _hop(first[1], field.name)
         inner = re.match(r"\((?:account \S+ )?HELO ([^()]*)\)", field.head[field.at :])
         return _hop(field.literal, inner[1] if inner else field.name)
     return None
@@ -306,8 +316,9 @@ def _hop(address: str, helo: str) -> Hop | Malformed:
 
 
 def _address(text: str) -> IPv4Address | IPv6Address | None:
-    """An address with or without `IPv6:` and scope; None if it is none."""
-    bare = text.partition("%")[0]
+    """An address with or without `IPv6:` and scope, or of IPv4 with a port (Momentum); None if it is none."""
+    port = IPV4_PORT.fullmatch(text)
+    bare = port[1] if port else text.partition("%")[0]
     if bare[:5].lower() == "ipv6:":
         bare = bare[5:]
     try:

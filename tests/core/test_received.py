@@ -168,6 +168,16 @@ HOSTILE = [
     (f"from h (helo=x. [{REAL}])\n\tby mx (Haraka/3.0.3) with ESMTP id 1; d", "h"),
     (f"from h (r. [{REAL}]) by mx.google.com with ESMTPS id 1; d", "h"),
     (f"from h (r[{REAL}]) by mx (mx) with SMTP id <1>; d", "h"),
+    (f"from [{V}] (r [{REAL}] (AS64496 Net [{V}], US))\n\t(using TLSv1_3)\n\tby mx (Stalwart SMTP) with ESMTPS id 1;\n\td", f"[{V}]"),
+    (f"from h (r [{REAL}] (US))\n\tby mx (Stalwart SMTP) with ESMTPS id 1;\n\td", "h"),
+    (f"from [{V}] ([{REAL}:50462] helo=[{V}])\n\tby mx (envelope-from <a@b>)\n\t(ecelerity 4.2 r(C:4)) with ESMTP\n\tid 1/2; d", f"[{V}]"),
+    (f"from h ([{REAL}:5555]) by mx (10.0.0.1) (MDaemon PRO v20.0.3)\n\twith ESMTPS id 1; d", "h"),
+    (f"from [{REAL}:4444] (HELO [{V}])" + CGP, f"[{V}]"),
+    (f"from [{V}] ([{REAL}] verified)" + CGP, f"[{V}]"),
+    (f"from h ({REAL}:25) by mx ({V}:25) with [XMail 1.27 ESMTP Server]\n\tid <S1> for <a@b> from <([{V}])@d>; d", "h"),
+    (f"from [{V}] (LHLO [{V}]) ({REAL}) by mx with LMTP; d", f"[{V}]"),
+    (f"from unknown (HELO x) (IPv6:::ffff:{REAL})\n  by mx with SMTP; d", "x"),
+    (f"from h ([{V}] [{REAL}])\n  by mx (Oracle Communications Messaging Server 7.0.5) with ESMTP id <1>; d", "h"),
 ]
 
 
@@ -202,6 +212,12 @@ TWO_READINGS = [
     f"from unknown (HELO x) ({V}) (y) ([{REAL}]) by esa with ESMTP; d",
     f"from unknown (HELO x) ({V}) by q; ([{REAL}])\n  by esa with ESMTP; d",
     f"from h (unknown [{V}]) by q; (r [{REAL}])\n\tby mx with ESMTP; d",
+    f"from h (unknown [{V}] (x)) (r [{REAL}]) by mx with ESMTP; d",
+    f"from h (unknown [{V}]) by q for <a> from <x> (r [{REAL}]) by mx with ESMTP; d",
+    f"from h ([{V}]) ([::ffff:{REAL}])" + COURIER,
+    f"from localhost(mailfrom:x@y fp:SMTPD_1) by smtp.example({V}); d",
+    "from h ([unix socket]) by mx (Cyrus 3.0) with LMTPA; d",
+    f"from [{V}:25] by mx id 1; d",
 ]
 
 
