@@ -183,7 +183,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize(("value", "helo"), HOSTILE)
 def test_nothing_that_the_sender_chose_is_read_as_an_address(value: str, helo: str | None) -> None:
-    """FWD-10 to FWD-13: HELO, ident, host name, certificate and login neither become the client nor hide it."""
+    """FWD-10 to FWD-13, FWD-18: HELO, ident, host name, certificate and login neither become the client nor hide it."""
     hop = parse(value.replace("\n", "\r\n").replace("\r\r", "\r").encode())
     assert isinstance(hop, Hop), hop
     assert str(hop.address) in (REAL, "2001:db8::1")
