@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 from dmarc_milter import readings
 from dmarc_milter.domain import Domain
-from dmarc_milter.encoded_words import DECODERS
+from dmarc_milter.encoded_words import DECODERS, START
 
-MAX_VALUE = 2048
+MAX_VALUE = 4096
 """Octets of a field with a second domain in it that is still read in every way; none that anyone writes is longer."""
 MAX_GROUPS = 10
 
@@ -41,17 +41,17 @@ GROUP_TO_THE_SEMICOLON = r":(?P<INSIDE>[^;]*+);?"
 class Style(NamedTuple):
     """How one kind of reader splits a list. `nested`: comments hold comments; then `pieces` has only their start.
 
-    `plain_first`: whether plain text with an @ counts also before angle brackets.
-    `falls_back`: whether an element without an address is searched for one in its quotations and comments.
+    `plain_first`: whether plain text with an @ counts also before angle brackets. `angles_only`: whether nothing else counts than
+    what stands in them; else an element without an address is searched for one in its quotations and comments.
     """
 
     pieces: re.Pattern[str]
     nested: bool
-    falls_back: bool
     plain_first: bool = False
+    angles_only: bool = False
 
 
-def _style(quoted: str, comment: str, angle: str, group: str = ":", *, text: str = TEXT, falls_back: bool = True) -> Style:
+def _style(quoted: str, comment: str, angle: str, group: str = ":", *, text: str = TEXT) -> Style:
     return Style(
         re.compile(
             rf"(?P<QUOTED>{quoted})|(?P<COMMENT>{comment or '[(]'})|(?P<ANGLE>{angle})|(?P<GROUP>{group})|(?P<END>[,;])"
@@ -59,7 +59,6 @@ def _style(quoted: str, comment: str, angle: str, group: str = ":", *, text: str
             re.DOTALL,
         ),
         nested=not comment,
-        falls_back=falls_back,
     )
 
 
@@ -69,14 +68,18 @@ STYLES = (
     # Brackets end at the first closing one, groups at the first semicolon: nodemailer, mailparser, postal-mime.
     _style(QUOTED, COMMENT_FLAT, ANGLE, GROUP_TO_THE_SEMICOLON),
     _style(QUOTED, COMMENT_ESCAPED, ANGLE, GROUP_TO_THE_SEMICOLON, text=TEXT_ESCAPED),
-    # A line's end ends them: Python's email.utils. Its fallback would be met by long names that are folded in the middle.
-    _style(QUOTED_LINE, COMMENT_LINE, ANGLE_QUOTED, falls_back=False),
+    # A line's end ends them: Python's email.utils where lines end in CRLF. Without angle brackets it would be met by the names of
+    # much honest mail that are folded in the middle.
+    _style(QUOTED_LINE, COMMENT_LINE, ANGLE_QUOTED)._replace(angles_only=True),
     # Without quoted-pairs: regular expressions.
     _style(QUOTED_BLIND, COMMENT_FLAT, ANGLE),
 )
 
-# Of Python's email.utils too: what looks like an address ends there, even where one in angle brackets follows.
-PLAIN_FIRST = _style(QUOTED_LINE, COMMENT_LINE, ANGLE_QUOTED, falls_back=False)._replace(plain_first=True)
+# Python's email.utils where lines end in LF: what looks like an address ends there, even where one in angle brackets follows.
+PLAIN_FIRST = STYLES[0]._replace(plain_first=True)
+# An encoded word that ends nowhere, or behind the address: what follows it is swallowed by Python's email.policy, which then takes
+# the words before it for the address.
+OPEN_WORD = re.compile(rf"{START.pattern}(?![^?<]*+\?=)".encode())
 
 
 def in_doubt(value: bytes, domain: Domain) -> bool:
@@ -85,7 +88,7 @@ def in_doubt(value: bytes, domain: Domain) -> bool:
         return False
     if readings.domains((value,), 1) == ((domain,), False):
         return False  # there is no other domain in it
-    if len(value) > MAX_VALUE:
+    if len(value) > MAX_VALUE or OPEN_WORD.search(value):
         return True
     taken = {address for text in dict.fromkeys(_texts(value)) for style in STYLES for address in addresses(text, style)}
     taken.update(address for text in readings.decodings(value) for address in addresses(text, PLAIN_FIRST))
@@ -119,6 +122,8 @@ class _Element:
         angles = [each for each in self.angles if "@" in each]
         plain = "".join(self.plain).strip()
         yield from angles
+        if style.angles_only:
+            return
         if style.plain_first and "@" in plain:
             yield plain
         if len(angles) == 1 and len(self.angles) == 1 and PLAIN.fullmatch(angles[0]):
@@ -126,8 +131,7 @@ class _Element:
         if not angles and PLAIN.fullmatch(plain) and not self.quoted:
             yield plain
             return
-        if "@" in plain or style.falls_back:
-            yield from (each for each in (plain, *self.quoted, *self.comments) if "@" in each)
+        yield from (each for each in (plain, *self.quoted, *self.comments) if "@" in each)
         if "@" in plain and self.quoted:
             yield "".join((*self.quoted, *self.plain))
 

@@ -25,8 +25,8 @@ class Tolerated(IntEnum):
     ENCODED_WORD = 1
     """Specials inside an encoded-word: readers who do not decode it first."""
     NAME = 2
-    """A comma, colon, semicolon, @ or bracket that is not quoted in a display name, an address in parentheses after a name, or a
-    backslash that may be half a character: every reader."""
+    """A comma, colon, semicolon, @, bracket or backslash that is not quoted in a display name, an address in parentheses after a
+    name, a semicolon between addresses, or a backslash that may be half a character: every reader."""
 
 
 class Reading(NamedTuple):
@@ -46,14 +46,16 @@ def parse(value: bytes) -> Reading | Malformed:
     try:
         return _one_domain(value)
     except _NotStrict as error:
+        name, angle, address = value.rpartition(b"<")
+        spelled = BACKSLASH.sub(b"", name) + angle + address
         name, parenthesis, address = value.rstrip(b" \t\r\n").rpartition(b"(<")
-        if not (parenthesis and address.endswith(b">)") and name.strip(b" \t\r\n,")) or NOT_IN_A_PLAIN_NAME.search(name):
-            return Malformed(error.reason)
-        return _in_parentheses(name + b"<" + address[:-1])
+        if parenthesis and address.endswith(b">)") and name.strip(b" \t\r\n,") and not NOT_IN_A_PLAIN_NAME.search(name):
+            spelled = name + b"<" + address[:-1]
+        return _tolerated(spelled) if spelled != value else Malformed(error.reason)
 
 
-def _in_parentheses(value: bytes) -> Reading | Malformed:
-    """The reading of a name and the address that stood in parentheses after it, which every reader looks for there."""
+def _tolerated(value: bytes) -> Reading | Malformed:
+    """The reading of what every reader finds in a field: an address in parentheses after a name, backslashes that quote nothing."""
     try:
         return Reading(_one_domain(value).domain, Tolerated.NAME)
     except _NotStrict as error:
@@ -100,6 +102,8 @@ TOKEN = re.compile(
 )
 # In Shift_JIS, Big5 and GBK a backslash may be the second half of a character, and quotes nothing then.
 HALF_A_CHARACTER = re.compile(rb'[\x81-\xfe]\\["()\\]')
+# One that quotes nothing: half a character, or as in DOMAIN\\user.
+BACKSLASH = re.compile(rb"(?<=[\x81-\xfe])\\|\\(?=[0-9A-Za-z])")
 SPECIALS = re.compile(rb'[<>@,;:()\[\]"\\]')
 COMMENT_PIECE = re.compile(rb"[()]|\\[^\r\n]|[^()\\]++")
 # A whole one, wherever it stands: `=?` alone is plain atext.
@@ -239,11 +243,12 @@ class _AddressList:
         self.in_group = True
 
     def end_group(self) -> None:
-        """A semicolon: a group's end, or part of a name."""
+        """A semicolon: a group's end, else part of a name, or for a comma as in an address book."""
         if not self.in_group:
             words = [token for token in self.phrase if token.kind not in CFWS]
-            if self.closed or not words or AT in words:
+            if not (self.closed or words):
                 raise _NotStrict("semicolon out of place")
+            self.tolerated = Tolerated.NAME
             self.end_element()
             return
         self.end_element()

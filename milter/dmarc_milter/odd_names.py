@@ -20,6 +20,7 @@ MAX_LABELS = 1000
 
 ODD = re.compile(r"[^A-Za-z0-9._\-\x80-\U0010ffff]++")
 NOT_ASCII = re.compile(r"[^\x00-\x7f]++")
+NO_LETTER = re.compile(r"[^\w.\-]++")
 A_COMMENT = re.compile(r"\([^()]*+\)")
 # RFC 5321 4.1.3. Any other tag is no address literal that a reader knows.
 IPV6_LITERAL = re.compile(r"\[IPv6:[0-9A-Fa-f:.]++(?=[\]>\s]|$)", re.IGNORECASE)
@@ -85,6 +86,9 @@ class Names:
             yield from self._runs(piece, _label)
             if not piece.isascii():
                 yield from self._runs(piece, _any_label)
+                parts = NO_LETTER.split(piece)
+                for part in parts if len(parts) > 1 else ():
+                    yield from self._runs(part, _label)
 
     def _runs(self, piece: str, valid: Callable[[str], str]) -> Iterator[Domain]:
         run: list[str] = []
