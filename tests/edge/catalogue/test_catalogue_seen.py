@@ -120,6 +120,7 @@ ELSEWHERE = [
     *rows("FRM-49", SEEN, b'"admin@legit.example" <(c)a@attack.example>', b'g:"a;admin@legit.example" <a@attack.example>;'),
     *rows("FRM-50", SEEN, b"=?utf-8?Q?admin=40legit.example?= =?utf-8?Q?=2C <a@attack.example>"),
     *rows("FRM-50", SEEN, b"=?utf-8?Q?admin=40legit.example?= =?utf-8?B?LA <a@attack.example>"),
+    *rows("FRM-50", SEEN, b"=?utf-8?Q?admin=40legit.example?= =?utf-8?Q?=3E <a@attack.example>"),
     *rows("FRM-50", SEEN, b"=?utf-8?Q?=3Cadmin=40legit.example=3E=2C?= <a@attack.example>"),
     *rows("FRM-50", SEEN, b"=?utf-8?Q?=3Cadmin=40legit?= =?utf-8?Q?.example=3E=2C?= <a@attack.example>"),
     *rows("FRM-50", SEEN, b"=?utf-8*en?Q?=3Cadmin=40legit.example=3E=2C?= <a@attack.example>"),
