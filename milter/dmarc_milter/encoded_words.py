@@ -14,6 +14,8 @@ ENCODED_WORD = re.compile(r"=\?([^?*]{1,60}+)(?:\*[^?]{0,40}+)?\?([BbQq])\?([^?]
 BETWEEN_WORDS = re.compile(r"(?<=\?=)[ \t\r\n]++(?==\?)")
 START = re.compile(r"=\?([^?*]{1,60}+)(?:\*[^?]{0,40}+)?\?([BbQq])\?")
 SPACE = re.compile(r"\s")
+HEX = re.compile(r"[0-9A-Fa-f]{2}")
+OPEN_END = re.compile(r"=\?[^?]{1,60}+\?[BbQq]\Z")
 ESCAPED = re.compile(rb"=([0-9A-Fa-f]{2})")
 NOT_BASE64 = re.compile(rb"[^A-Za-z0-9+/]++")
 # Charsets that readers know, all of them linear in Python. Of any other, and of Latin-1, one thinks that it is UTF-8, another Windows'.
@@ -41,7 +43,7 @@ def decode_otherwise(text: str) -> str:
     return ENCODED_WORD.sub(lambda match: _decoded(*match.groups(), otherwise=True), BETWEEN_WORDS.sub("", text))
 
 
-def decode_open_words(text: str, *, whole: bool = False) -> str:
+def decode_open_words(text: str, *, whole: bool = False, to_the_end: bool = False) -> str:
     """The same for a reader who bears question marks in an encoded word, and one that never ends: it ends at the next white space."""
     text = BETWEEN_WORDS.sub("", text)
     kept: list[str] = []
@@ -54,7 +56,7 @@ def decode_open_words(text: str, *, whole: bool = False) -> str:
         if ended:
             after = end + 2
         else:
-            space = SPACE.search(text, match.end())
+            space = None if to_the_end else SPACE.search(text, match.end())
             end = after = space.start() if space else len(text)
         kept += [text[position : match.start()], _decoded(match[1], match[2], text[match.end() : end], whole=whole)]
         position = after
@@ -64,6 +66,22 @@ def decode_open_words(text: str, *, whole: bool = False) -> str:
 def decode_whole_words(text: str) -> str:
     """The same for a reader of base64 who drops an incomplete last group of four."""
     return decode_open_words(text, whole=True)
+
+
+def decode_to_the_end(text: str) -> str:
+    """The same for a reader to whom one that never ends is all the rest."""
+    return decode_open_words(text, to_the_end=True)
+
+
+def before_what_swallows(text: str) -> str:
+    """What stands before an encoded word that never ends and begins with an escape: to Python's email package that is all the rest,
+    and the mailbox has no address but what stands before. "" where there is none.
+    """
+    end = text.rfind("?=")
+    if end < 0 or not HEX.match(text, end + 2):
+        return ""
+    start = OPEN_END.search(text, max(end - 80, 0), end)
+    return text[: start.start()] if start else ""
 
 
 def decode_words_apart(text: str) -> str:
@@ -109,4 +127,4 @@ def _bare_base64(octets: bytes) -> bytes:
     return binascii.a2b_base64(kept[: len(kept) - (len(kept) % 4 == 1)] + b"==")
 
 
-DECODERS = (decode_words, decode_each, decode_whole_words, decode_otherwise, decode_open_words, decode_words_apart)
+DECODERS = (decode_words, decode_each, decode_whole_words, decode_otherwise, decode_open_words, decode_to_the_end, decode_words_apart)

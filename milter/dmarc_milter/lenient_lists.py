@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from dmarc_milter import readings
 from dmarc_milter.domain import Domain
-from dmarc_milter.encoded_words import DECODERS, START
+from dmarc_milter.encoded_words import DECODERS, START, before_what_swallows, decode_words
 
 MAX_VALUE = 4096
 """Octets of a field with a second domain in it that is still read in every way; none that anyone writes is longer."""
@@ -103,6 +103,9 @@ def _texts(value: bytes) -> Iterator[str]:
             yield decoded
             yield decoded.translate(readings.MAPPED)
             yield readings.unreferenced(decoded)
+        before = before_what_swallows(text)
+        if before:
+            yield decode_words(before)
 
 
 @dataclass(slots=True)

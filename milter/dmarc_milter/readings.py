@@ -176,15 +176,26 @@ def _readings(text: str, loose: bool) -> Iterator[tuple[tuple[str, ...], bool]]:
         angle = end and end["ANGLE"]
         parts = [*words[:1], *beside[:1], *after.split(maxsplit=1)[:1]] if angle else [*words, *beside, "".join(words[:2])]
         if loose:
-            parts = [SEPARATOR.split(piece.strip(), maxsplit=1)[0], *parts, *_loose_parts(piece, after, words)]
+            parts = [SEPARATOR.split(piece.strip(), maxsplit=1)[0], *parts, *_loose_parts(piece, words)]
         beside_comments = _beside_comments(piece, len(rest)) if after != piece else ()
         yield tuple(dict.fromkeys((*parts, "".join(words), *beside_comments))), before_at
+        if loose:
+            yield from _over_white_space(piece, after)
 
 
-def _loose_parts(piece: str, after: str, words: list[str]) -> Iterator[str]:
-    """What a reader takes who knows no end but white space, none but a special character, or one at a letter that is not ASCII."""
+def _over_white_space(piece: str, after: str) -> Iterator[tuple[tuple[str, ...], bool]]:
+    """For a reader who stops at nothing but a special character, a comment's too: each by itself, since among longer names one of a
+    single label counts for nothing.
+    """
+    for text in dict.fromkeys((after, piece)):
+        name = SPECIAL.split(text, maxsplit=1)[0].split()
+        if len(name) > 1:
+            yield ("".join(name),), False
+
+
+def _loose_parts(piece: str, words: list[str]) -> Iterator[str]:
+    """What a reader takes who knows no end but white space, or one at a letter that is not ASCII."""
     yield from piece.split(maxsplit=1)[:1]
-    yield "".join(SPECIAL.split(after, maxsplit=1)[0].split())
     for word in words:
         if not word.isascii():
             yield NOT_ASCII.split(word)[0]

@@ -35,8 +35,8 @@ INTERNATIONAL = ("xn--bcher-kva.example", "xn--qei.example")
 BATCH = 250
 THOROUGH = 25
 """One value in so many is judged by the whole core also where a candidate is the victim."""
-NAME_OCTETS = frozenset(map(chr, range(33, 127))) - {"@"}
-"""What a label in the DNS is seen to hold, taken generously."""
+NAME_OCTETS = frozenset(map(chr, range(33, 127))) - {"@", ","}
+"""What a label in the DNS may be thought to hold, taken generously; over a comma some reader has put together what is no name."""
 ENVELOPE = Envelope(ip_address("192.0.2.66"), "mx.attack.example", address.reverse_path(b"<any@attack.example>"))
 OWN_RECORDS = {OWN: {"TXT": ["v=spf1 ip4:192.0.2.66 -all"]}, f"_dmarc.{OWN}": {"TXT": ["v=DMARC1; p=none"]}}
 
