@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SUITES = ("tests/core", "tests/edge/catalogue", "tests/edge/test_session.py", "tests/edge/test_milter_protocol.py")
-SUITES += ("tests/edge/test_resolver.py", "tests/edge/test_dns_wire.py", "tests/edge/test_spf_over_dns.py", "tests/edge/test_suffixes.py")
+SUITES = ("tests/core", "tests/attacks", "tests/session/test_session.py", "tests/session/test_milter_protocol.py")
+SUITES += ("tests/dns/test_resolver.py", "tests/dns/test_wire.py", "tests/dns/test_spf_over_dns.py", "tests/dns/test_suffix_list.py")
 OPENSPF = 203
 OWN = 400
 CATEGORIES = {

@@ -2,7 +2,7 @@
 
 import sys
 
-from dmarc_milter.edge.cli import main
+from dmarc_milter.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -17,10 +17,10 @@ from bench.corpus import Corpus, Sample
 from bench.load import Driver
 from bench.place import dns_server
 from bench.stages import AtOnce, drive, sessions
-from dmarc_milter.edge import evaluator
-from dmarc_milter.edge.resolver.answer import Answer
-from dmarc_milter.edge.resolver.cache import Cache, Derived, Store
-from dmarc_milter.edge.session import Session
+from dmarc_milter.dns.answer import Answer
+from dmarc_milter.dns.cache import Cache, Derived, Store
+from dmarc_milter.session import transaction
+from dmarc_milter.session.session import Session
 
 KB, MB = 1_000, 1_000_000
 TEXT = b"A line of an attachment, seventy-six octets of it, as base64 would have it.\r\n"
@@ -62,7 +62,7 @@ def with_signatures(sample: Sample, count: int) -> Sample:
 def messages(corpus: Corpus, folder: Path) -> None:
     """What one message costs by its size."""
     at_once = AtOnce()
-    evaluator.Threads = lambda *_: at_once  # type: ignore[assignment,misc]
+    transaction.Threads = lambda *_: at_once  # type: ignore[assignment,misc]
     sample = next(each for each in corpus.samples if each.kind == "direct")
     with dns_server(corpus.zone, private=False) as dns, sessions(folder, dns.nameserver) as make:
         drive(make(), sample, 0)

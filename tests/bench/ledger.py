@@ -19,19 +19,19 @@ from pathlib import Path
 
 import msgspec
 
-from dmarc_milter.edge.ledger import schema
-from dmarc_milter.edge.ledger.database import connect, fetch
-from dmarc_milter.edge.ledger.drain import drain
-from dmarc_milter.edge.ledger.reports import ReportState
-from dmarc_milter.edge.ledger.retention import Retention, expire
-from dmarc_milter.edge.ledger.spool import Spool
-from dmarc_milter.edge.ledger.spoolfile import SpoolFile, SpoolOptions, SpoolRow
-from dmarc_milter.edge.ledger.status import size
-from dmarc_milter.edge.ledger.store import Store
-from dmarc_milter.edge.mailer import Mailer, Submission
-from dmarc_milter.edge.reporter import Asked, Tools
-from dmarc_milter.edge.reporter.build import build_report
-from dmarc_milter.report.facts import encode, from_evaluation
+from dmarc_milter.core.stored import encode, from_evaluation
+from dmarc_milter.ledger.drain import drain
+from dmarc_milter.ledger.spool.file import SpoolFile, SpoolOptions, SpoolRow
+from dmarc_milter.ledger.spool.spool import Spool
+from dmarc_milter.ledger.store import schema
+from dmarc_milter.ledger.store.database import connect, fetch
+from dmarc_milter.ledger.store.reports import ReportState
+from dmarc_milter.ledger.store.retention import Retention, expire
+from dmarc_milter.ledger.store.status import size
+from dmarc_milter.ledger.store.store import Store
+from dmarc_milter.reporting.build import build_report
+from dmarc_milter.reporting.run import Asked, Tools
+from dmarc_milter.reporting.smtp import Mailer, Submission
 from fakes.dns_zone import Zone
 from fakes.evaluations import NOON, evaluation
 from fakes.report_job import organization, reporting

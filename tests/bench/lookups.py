@@ -21,8 +21,8 @@ import dns.resolver
 TESTS = Path(__file__).parents[1]
 sys.path[:0] = [str(TESTS), str(TESTS.parent / "milter")]
 
-from dmarc_milter.edge.resolver import DnsResolver  # noqa: E402
-from dmarc_milter.lookup import Question  # noqa: E402
+from dmarc_milter.core.resolver import Question  # noqa: E402
+from dmarc_milter.dns.resolver import DnsResolver  # noqa: E402
 
 KEY = "v=DKIM1; k=rsa; p=" + "A" * 374
 ZONE = {"*.bench.example": {"TXT": [KEY], "ttl": 3600}, "cached.example": {"TXT": [KEY], "ttl": 3600}}

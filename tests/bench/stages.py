@@ -20,12 +20,13 @@ from unittest.mock import patch
 
 from bench.corpus import Sample, load_or_make
 from bench.place import dns_server
-from dmarc_milter.edge import assemble, evaluator
-from dmarc_milter.edge.board import Board
-from dmarc_milter.edge.config import load
-from dmarc_milter.edge.log import Log
-from dmarc_milter.edge.session import Session
-from dmarc_milter.edge.threads import Task
+from dmarc_milter.config import load
+from dmarc_milter.daemon import wiring
+from dmarc_milter.process.shared_memory import Board
+from dmarc_milter.session import transaction
+from dmarc_milter.session.session import Session
+from dmarc_milter.session.thread_pool import Task
+from dmarc_milter.telemetry.log import Log
 from fakes.daemon import ROOT, toml
 
 
@@ -54,7 +55,7 @@ def sessions(folder: Path, nameserver: str) -> Iterator[Callable[[], Session]]:
     loaded = load(config)
     log = Log(os.open(os.devnull, os.O_WRONLY))
     log.start()
-    service = assemble.build(loaded, board.slot(0), board, log)
+    service = wiring.build(loaded, board.slot(0), board, log)
     yield lambda: Session(service.evaluator, service.options, name="c0")
     service.close()
 
@@ -91,7 +92,7 @@ def main() -> None:
     at_once = AtOnce()
     ttl = 0 if arguments.cold else 3600
     with (
-        patch.object(evaluator, "Threads", lambda *_: at_once),
+        patch.object(transaction, "Threads", lambda *_: at_once),
         tempfile.TemporaryDirectory() as folder,
         dns_server(corpus.zone, ttl=ttl, private=False) as dns,
         sessions(Path(folder), dns.nameserver) as make,

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dmarc_milter import arc
-from dmarc_milter.arc import ArcHop, ArcOptions, ArcResult, ArcStatus, trusted_override
-from dmarc_milter.domain import Domain
-from dmarc_milter.lookup import Question
-from dmarc_milter.message import BodyHash, HeaderField, Headers
+from dmarc_milter.core import arc
+from dmarc_milter.core.arc import ArcHop, ArcOptions, ArcResult, ArcStatus, trusted_override
+from dmarc_milter.core.mail.domain import Domain
+from dmarc_milter.core.mail.message import BodyHash, HeaderField, Headers
+from dmarc_milter.core.resolver import Question
 from fakes.dns_zone import Zone
 from fakes.received import chain
 from fakes.sealer import arc_fields, seal, seal_all

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from dmarc_milter.arc import ArcStatus
+from dmarc_milter.core.arc import ArcStatus
 from fakes.dns_zone import Zone
 from fakes.received import chain
 from fakes.sealer import seal, seal_all

@@ -8,17 +8,17 @@ from ipaddress import ip_address
 
 import pytest
 
-from dmarc_milter import address
-from dmarc_milter.authenticate import Options, Request, authenticate, plan
-from dmarc_milter.disposition import Disposition, LocalPolicy, OverrideType, Rule
-from dmarc_milter.dmarc.result import DmarcStatus
-from dmarc_milter.domain import Domain
-from dmarc_milter.evaluation import Evaluation, message_facts
-from dmarc_milter.iprev import IprevStatus
-from dmarc_milter.lookup import Question, Resolver
-from dmarc_milter.message import Envelope, Headers, Message
-from dmarc_milter.spf import SpfOptions, SpfStatus
-from dmarc_milter.spf import check as check_spf
+from dmarc_milter.core.authenticate import Options, Request, authenticate, plan
+from dmarc_milter.core.dmarc.result import DmarcStatus
+from dmarc_milter.core.evaluation import Evaluation, message_facts
+from dmarc_milter.core.iprev import IprevStatus
+from dmarc_milter.core.mail import author as address
+from dmarc_milter.core.mail.domain import Domain
+from dmarc_milter.core.mail.message import Envelope, Headers, Message
+from dmarc_milter.core.policy.decide import Disposition, LocalPolicy, OverrideType, Rule
+from dmarc_milter.core.resolver import Question, Resolver
+from dmarc_milter.core.spf.check import SpfOptions, SpfStatus
+from dmarc_milter.core.spf.check import check as check_spf
 from fakes.dns_zone import Zone
 from fakes.received import NOW, digests
 from fakes.sealer import seal

@@ -6,16 +6,19 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from dmarc_milter import address, arc, authres, claims, domain, encoded_words, readings, received, spf_record
-from dmarc_milter.actions import Marking, strip
-from dmarc_milter.dkim import DkimOptions, key, plan, signature, tags
-from dmarc_milter.dkim.header import canonicalize
-from dmarc_milter.dmarc import record
-from dmarc_milter.edge.collect import Collector
-from dmarc_milter.edge.resolver import wire
-from dmarc_milter.lenient_lists import STYLES, addresses
-from dmarc_milter.message import HeaderField, Headers
-from dmarc_milter.message import parse as parse_message
+from dmarc_milter.core import arc
+from dmarc_milter.core.actions.plan import Marking, strip
+from dmarc_milter.core.authres import field, forgery
+from dmarc_milter.core.dkim import DkimOptions, key, plan, signature, tags
+from dmarc_milter.core.dkim.header import canonicalize
+from dmarc_milter.core.dmarc import record
+from dmarc_milter.core.mail import author, domain, encoded_words, lenient, received
+from dmarc_milter.core.mail.header_collector import Collector
+from dmarc_milter.core.mail.lenient_lists import STYLES, addresses
+from dmarc_milter.core.mail.message import HeaderField, Headers
+from dmarc_milter.core.mail.message import parse as parse_message
+from dmarc_milter.core.spf import record as spf_record
+from dmarc_milter.dns import wire
 from fakes.growth import costs_less, is_linear
 from fuzz.through_session import NOBODY, CoreWork, session_envelope
 
@@ -33,11 +36,11 @@ def dns_answer(octets: bytes) -> object:
 
 
 PARSERS: dict[str, Callable[[bytes], object]] = {
-    "From": lambda value: address.author([value]),
-    "lenient From": lambda value: readings.domains([value], 4),
+    "From": lambda value: author.author([value]),
+    "lenient From": lambda value: lenient.domains([value], 4),
     "lenient lists": lambda value: [list(addresses(value[: len(value) // 16].decode("latin-1"), style)) for style in STYLES],
     "encoded words": lambda value: encoded_words.decode_open_words(encoded_words.decode_words(value.decode("latin-1"))),
-    "path": address.reverse_path,
+    "path": author.reverse_path,
     "domain": domain.parse,
     "DKIM tags": tags.parse,
     "DKIM field": lambda value: signature.parse(value, WIDE),
@@ -45,8 +48,8 @@ PARSERS: dict[str, Callable[[bytes], object]] = {
     "key record": key.parse,
     "DMARC record": record.parse,
     "report addresses": lambda value: record.parse(b"v=DMARC1; p=none; rua=" + value),
-    "Authentication-Results": authres.parse,
-    "whose Authentication-Results": lambda value: claims.claims(value, OURS),
+    "Authentication-Results": field.parse,
+    "whose Authentication-Results": lambda value: forgery.claims(value, OURS),
     "Received": received.parse,
     "SPF record": lambda value: spf_record.parse(b"v=spf1 " + value, 512),
     "SPF record without a bound": lambda value: spf_record.parse(b"v=spf1 " + value, 1 << 20),

@@ -6,7 +6,7 @@ from ipaddress import IPv6Address, ip_address
 
 import pytest
 
-from dmarc_milter.iprev import iprev
+from dmarc_milter.core.iprev import iprev
 from fakes.dns_zone import Zone
 
 V4 = "192.0.2.66"

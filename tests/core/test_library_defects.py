@@ -1,6 +1,6 @@
 """Defects of authres, dnspython and the standard library, shown on them: each test fails when one is mended, and its fence may go.
 
-dkimpy's are in test_dkim_dkimpy.py, pyspf's in test_spf_pyspf.py, pymilter's in tests/edge/test_pymilter_defects.py.
+dkimpy's are in test_dkim_dkimpy.py, pyspf's in test_spf_pyspf.py, pymilter's in tests/session/test_pymilter_defects.py.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import authres
 import dns.name
 import pytest
 
-from dmarc_milter.address import author
-from dmarc_milter.domain import Domain, parse
+from dmarc_milter.core.mail.author import author
+from dmarc_milter.core.mail.domain import Domain, parse
 
 # Python 3.13 and late patches of 3.11 and 3.12 have a stricter mode; the old one is what other programs still see.
 LENIENT: dict[str, bool] = {"strict": False} if hasattr(email.utils, "supports_strict_parsing") else {}

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from dmarc_milter.authenticate import Options
-from dmarc_milter.disposition import Deferral, Disposition, LocalPolicy, Rule
-from dmarc_milter.dmarc.evaluate import DmarcOptions
-from dmarc_milter.dmarc.result import DmarcStatus
-from dmarc_milter.domain import Domain
-from dmarc_milter.lookup import RdataType, Shortage
-from dmarc_milter.spf import SpfStatus
+from dmarc_milter.core.authenticate import Options
+from dmarc_milter.core.dmarc.evaluate import DmarcOptions
+from dmarc_milter.core.dmarc.result import DmarcStatus
+from dmarc_milter.core.mail.domain import Domain
+from dmarc_milter.core.policy.decide import Deferral, Disposition, LocalPolicy, Rule
+from dmarc_milter.core.resolver import RdataType, Shortage
+from dmarc_milter.core.spf.check import SpfStatus
 from fakes.dns_zone import Records, Zone
 from fakes.sealer import seal
 from fakes.signer import Signer

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
-from dmarc_milter.edge.dns_probe import NOBODY, TLD
+from dmarc_milter.dns.probe import NOBODY, TLD
 from fakes import strict_authres
 from fakes.daemon import Daemon
 from fakes.dns_server import DnsServer, Spec

@@ -21,7 +21,7 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
-from dmarc_milter.lookup import (
+from dmarc_milter.core.resolver import (
     LimitExceeded,
     LookupFailed,
     NoAnswer,

@@ -8,16 +8,16 @@ from ipaddress import ip_address
 from itertools import count
 from typing import Any
 
-from dmarc_milter.address import Author, ReversePath
-from dmarc_milter.arc import ArcResult, ArcStatus
-from dmarc_milter.disposition import Disposition, Verdict
-from dmarc_milter.dkim.result import DkimResult, DkimStatus
-from dmarc_milter.dmarc.record import Policy, Record, ReportUri
-from dmarc_milter.dmarc.result import DmarcResult, DmarcStatus, DomainOutcome, Identifier, PolicyPublished
-from dmarc_milter.domain import Domain
-from dmarc_milter.evaluation import Evaluation, MessageFacts
-from dmarc_milter.message import Envelope
-from dmarc_milter.spf import SpfResult, SpfStatus
+from dmarc_milter.core.arc import ArcResult, ArcStatus
+from dmarc_milter.core.dkim.result import DkimResult, DkimStatus
+from dmarc_milter.core.dmarc.record import Policy, Record, ReportUri
+from dmarc_milter.core.dmarc.result import DmarcResult, DmarcStatus, DomainOutcome, Identifier, PolicyPublished
+from dmarc_milter.core.evaluation import Evaluation, MessageFacts
+from dmarc_milter.core.mail.author import Author, ReversePath
+from dmarc_milter.core.mail.domain import Domain
+from dmarc_milter.core.mail.message import Envelope
+from dmarc_milter.core.policy.decide import Disposition, Verdict
+from dmarc_milter.core.spf.check import SpfResult, SpfStatus
 
 NOON = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 RECORD = Record(

@@ -11,13 +11,13 @@ import time
 import uuid
 from pathlib import Path
 
-from dmarc_milter.edge.ledger.database import connect
-from dmarc_milter.edge.ledger.deliveries import DeliveryState
-from dmarc_milter.edge.ledger.drain import drain
-from dmarc_milter.edge.ledger.reports import Document, NewDelivery
-from dmarc_milter.edge.ledger.spool import Spool
-from dmarc_milter.edge.ledger.spoolfile import SpoolFile
-from dmarc_milter.edge.ledger.store import Store
+from dmarc_milter.ledger.drain import drain
+from dmarc_milter.ledger.spool.file import SpoolFile
+from dmarc_milter.ledger.spool.spool import Spool
+from dmarc_milter.ledger.store.database import connect
+from dmarc_milter.ledger.store.deliveries import DeliveryState
+from dmarc_milter.ledger.store.reports import Document, NewDelivery
+from dmarc_milter.ledger.store.store import Store
 from fakes.evaluations import evaluation
 
 SPEED = 300

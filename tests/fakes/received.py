@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
-from dmarc_milter import arc, dkim
-from dmarc_milter.address import Author
-from dmarc_milter.arc import ArcOptions, ArcResult
-from dmarc_milter.dkim import BodyHasher, DkimOptions, DkimResult
-from dmarc_milter.domain import Domain
-from dmarc_milter.lookup import Resolver
-from dmarc_milter.message import BodyDigests, BodyHash, Headers, Message
+from dmarc_milter.core import arc, dkim
+from dmarc_milter.core.arc import ArcOptions, ArcResult
+from dmarc_milter.core.dkim import BodyHasher, DkimOptions, DkimResult
+from dmarc_milter.core.mail.author import Author
+from dmarc_milter.core.mail.domain import Domain
+from dmarc_milter.core.mail.message import BodyDigests, BodyHash, Headers, Message
+from dmarc_milter.core.resolver import Resolver
 from fakes.signer import SIGNED_AT, header_fields
 
 NOW = datetime.fromtimestamp(SIGNED_AT + 60, UTC)

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dmarc_milter.domain import Domain
-from dmarc_milter.edge.config.schema import Reporting
-from dmarc_milter.edge.ledger.store import Store
-from dmarc_milter.edge.mailer import Mailer, Submission
-from dmarc_milter.edge.reporter import Asked, Run, Tools, run
-from dmarc_milter.evaluation import Evaluation
-from dmarc_milter.lookup import Resolver
+from dmarc_milter.config.schema import Reporting
+from dmarc_milter.core.evaluation import Evaluation
+from dmarc_milter.core.mail.domain import Domain
+from dmarc_milter.core.resolver import Resolver
+from dmarc_milter.ledger.store.store import Store
+from dmarc_milter.reporting.run import Asked, Run, Tools, run
+from dmarc_milter.reporting.smtp import Mailer, Submission
 from fakes.dns_zone import Zone
 from fakes.evaluations import NOON
 from fakes.stores import batch

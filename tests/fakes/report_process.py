@@ -12,9 +12,9 @@ import sys
 import time
 import uuid
 
-from dmarc_milter.edge.ledger.store import Store
-from dmarc_milter.edge.mailer import Mailer, Submission
-from dmarc_milter.edge.reporter import Asked, Tools, run
+from dmarc_milter.ledger.store.store import Store
+from dmarc_milter.reporting.run import Asked, Tools, run
+from dmarc_milter.reporting.smtp import Mailer, Submission
 from fakes.dns_zone import Zone
 from fakes.report_job import TOMORROW, organization, reporting
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from dmarc_milter.edge.resolver import DnsResolver
-from dmarc_milter.edge.resolver.answer import Answer, Key, failed
-from dmarc_milter.edge.resolver.cache import Derived
-from dmarc_milter.edge.resolver.exchange import Pending
-from dmarc_milter.lookup import LookupFailed, NoAnswer, Question
+from dmarc_milter.core.resolver import LookupFailed, NoAnswer, Question
+from dmarc_milter.dns.answer import Answer, Key, failed
+from dmarc_milter.dns.attempt import Pending
+from dmarc_milter.dns.cache import Derived
+from dmarc_milter.dns.resolver import DnsResolver
 from fakes.dns_zone import Zone
 
 

@@ -18,14 +18,14 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from dmarc_milter.actions import Action, InsertHeader
-from dmarc_milter.edge.board import Board, Slot
-from dmarc_milter.edge.config import Config, load
-from dmarc_milter.edge.log import Log
-from dmarc_milter.edge.service import Parts, supervise
-from dmarc_milter.edge.session import Own, SessionOptions
-from dmarc_milter.edge.worker import CannotBuild, Service
-from dmarc_milter.message import Envelope, Headers
+from dmarc_milter.config import Config, load
+from dmarc_milter.core.actions.plan import Action, InsertHeader
+from dmarc_milter.core.mail.message import Envelope, Headers
+from dmarc_milter.daemon.supervisor import Parts, supervise
+from dmarc_milter.daemon.worker import CannotBuild, Service
+from dmarc_milter.process.shared_memory import Board, Slot
+from dmarc_milter.session.session import Own, SessionOptions
+from dmarc_milter.telemetry.log import Log
 
 
 class ScriptedEvaluator:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from dmarc_milter.message import HeaderField
+from dmarc_milter.core.mail.message import HeaderField
 from fakes.signer import SIGNED, SIGNED_AT, Field, Signer, Style, canonical_field, header_fields
 
 NAMES = (b"ARC-Authentication-Results", b"ARC-Message-Signature", b"ARC-Seal")

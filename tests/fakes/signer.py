@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.hashes import SHA1, SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from dmarc_milter.message import HeaderField
+from dmarc_milter.core.mail.message import HeaderField
 
 PrivateKey = rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 Field = tuple[bytes, bytes]

@@ -7,12 +7,12 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
-from dmarc_milter.disposition import Disposition
-from dmarc_milter.edge.ledger.drain import drain
-from dmarc_milter.edge.ledger.spoolfile import SpoolFile, SpoolRow
-from dmarc_milter.edge.ledger.store import Store
-from dmarc_milter.evaluation import Evaluation
-from dmarc_milter.report.facts import encode, from_evaluation
+from dmarc_milter.core.evaluation import Evaluation
+from dmarc_milter.core.policy.decide import Disposition
+from dmarc_milter.core.stored import encode, from_evaluation
+from dmarc_milter.ledger.drain import drain
+from dmarc_milter.ledger.spool.file import SpoolFile, SpoolRow
+from dmarc_milter.ledger.store.store import Store
 from fakes.evaluations import evaluation
 
 

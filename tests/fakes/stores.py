@@ -12,12 +12,12 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from dmarc_milter.edge.ledger import schema
-from dmarc_milter.edge.ledger.counting import Batch
-from dmarc_milter.edge.ledger.database import connect
-from dmarc_milter.edge.ledger.spoolfile import SpoolRow
-from dmarc_milter.evaluation import Evaluation
-from dmarc_milter.report.facts import encode, from_evaluation
+from dmarc_milter.core.evaluation import Evaluation
+from dmarc_milter.core.stored import encode, from_evaluation
+from dmarc_milter.ledger.spool.file import SpoolRow
+from dmarc_milter.ledger.store import schema
+from dmarc_milter.ledger.store.apply_batch import Batch
+from dmarc_milter.ledger.store.database import connect
 from live.postgres import Postgres, private_postgres
 
 _numbers = count(1)

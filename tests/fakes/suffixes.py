@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dmarc_milter.domain import Domain
+from dmarc_milter.core.mail.domain import Domain
 
 ICANN = ("com", "org", "uk", "co.uk", "jp", "kobe.jp")
 PRIVATE = ("github.io", "uk.com")

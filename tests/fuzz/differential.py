@@ -18,14 +18,15 @@ from typing import NamedTuple
 
 import idna
 
-from dmarc_milter import address, domain
-from dmarc_milter.address import Author
-from dmarc_milter.authenticate import Options, Request, authenticate, plan
-from dmarc_milter.disposition import Disposition, Verdict
-from dmarc_milter.domain import Domain
-from dmarc_milter.evaluation import message_facts
-from dmarc_milter.message import Envelope, HeaderField, Headers, Message
-from dmarc_milter.spf import check as check_spf
+from dmarc_milter.core.authenticate import Options, Request, authenticate, plan
+from dmarc_milter.core.evaluation import message_facts
+from dmarc_milter.core.mail import author as address
+from dmarc_milter.core.mail import domain
+from dmarc_milter.core.mail.author import Author
+from dmarc_milter.core.mail.domain import Domain
+from dmarc_milter.core.mail.message import Envelope, HeaderField, Headers, Message
+from dmarc_milter.core.policy.decide import Disposition, Verdict
+from dmarc_milter.core.spf.check import check as check_spf
 from fakes.dns_zone import Zone
 from fuzz.clients import Clients, Shown
 from fuzz.grammar import BRAND, OWN, TOPS, Grammar

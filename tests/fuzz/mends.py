@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import pytest
 
-from dmarc_milter import address, lenient_lists, odd_names, readings
-from dmarc_milter.domain import Domain
-from dmarc_milter.odd_names import Names
+from dmarc_milter.core.mail import author, lenient, lenient_lists, odd_names
+from dmarc_milter.core.mail.domain import Domain
+from dmarc_milter.core.mail.odd_names import Names
 from fuzz.differential import Finding
 
 Off = Callable[[pytest.MonkeyPatch], None]
@@ -30,7 +30,7 @@ class Mend(NamedTuple):
     """Whether the address shows only once encoded words are decoded."""
 
     def switch_off(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(address, "_usual", lambda value: address._author((value,)))  # nothing is remembered meanwhile
+        monkeypatch.setattr(author, "_usual", lambda value: author._author((value,)))  # nothing is remembered meanwhile
         self.off(monkeypatch)
 
     def explains(self, finding: Finding) -> bool:
@@ -56,14 +56,14 @@ def names_behind_odd_characters(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def names_over_white_space(monkeypatch: pytest.MonkeyPatch) -> None:
     """The name that is left where white space is skipped, and the words after it."""
-    whole = readings._readings
+    whole = lenient._readings
 
     def first_word(text: str, loose: bool) -> Iterator[tuple[tuple[str, ...], bool]]:
         for parts, before_at in whole(text, loose):
             yield parts[:1], before_at
 
-    monkeypatch.setattr(readings, "_readings", first_word)
-    monkeypatch.setattr(readings, "_over_white_space", lambda piece, after: iter(()))
+    monkeypatch.setattr(lenient, "_readings", first_word)
+    monkeypatch.setattr(lenient, "_over_white_space", lambda piece, after: iter(()))
 
 
 def names_by_idna2003(monkeypatch: pytest.MonkeyPatch) -> None:

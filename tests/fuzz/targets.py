@@ -7,14 +7,17 @@ import re
 from email.utils import getaddresses
 from ipaddress import ip_network
 
-from dmarc_milter import address, arc, authres, domain, received, spf_record
-from dmarc_milter.claims import claims
-from dmarc_milter.dkim import key, signature, tags
-from dmarc_milter.dmarc import record
-from dmarc_milter.domain import Domain, Malformed
-from dmarc_milter.edge.resolver import wire
-from dmarc_milter.message import parse as parse_message
-from dmarc_milter.spf import check as check_spf
+from dmarc_milter.core import arc
+from dmarc_milter.core.authres import field
+from dmarc_milter.core.authres.forgery import claims
+from dmarc_milter.core.dkim import key, signature, tags
+from dmarc_milter.core.dmarc import record
+from dmarc_milter.core.mail import author, domain, received
+from dmarc_milter.core.mail.domain import Domain, Malformed
+from dmarc_milter.core.mail.message import parse as parse_message
+from dmarc_milter.core.spf import record as spf_record
+from dmarc_milter.core.spf.check import check as check_spf
+from dmarc_milter.dns import wire
 from fakes import strict_authres
 from fakes.dns_zone import Zone
 from fakes.received import chain
@@ -30,12 +33,12 @@ PRINTABLE = re.compile(r"[ -~]*")
 def from_field(octets: bytes) -> None:
     """Either a domain or a complaint; and where nothing is quoted or commented, no other reader sees another domain."""
     for fields in ([octets], [octets, octets]):
-        found = address.author(fields)
+        found = author.author(fields)
         assert bool(found.domain) != bool(found.malformed)
-        assert len(found.candidates) <= address.MAX_CANDIDATES
+        assert len(found.candidates) <= author.MAX_CANDIDATES
         assert not (found.domain and found.candidates)
         assert PRINTABLE.fullmatch(found.malformed)
-    one = address.author([octets]).domain
+    one = author.author([octets]).domain
     if one and octets.isascii() and not set(octets) & set(b'"(\\'):
         text = octets.decode().replace("\r\n", "")
         names = (domain.parse(each.rpartition("@")[2]) for _, each in getaddresses([text]) if "@" in each)
@@ -45,9 +48,9 @@ def from_field(octets: bytes) -> None:
 
 def path(octets: bytes) -> None:
     """Null, a domain or malformed; RCPT TO has the same domain, or none that is sure."""
-    found = address.reverse_path(octets)
+    found = author.reverse_path(octets)
     assert found.is_null + bool(found.domain) + bool(found.malformed) == 1
-    assert address.recipient_domain(octets) == found.domain or isinstance(address.recipient_domain(octets), Malformed)
+    assert author.recipient_domain(octets) == found.domain or isinstance(author.recipient_domain(octets), Malformed)
 
 
 def name(octets: bytes) -> None:
@@ -95,10 +98,10 @@ def dmarc_record(octets: bytes) -> None:
 
 def results_field(octets: bytes) -> None:
     """What is read can be written and reads the same; a field that is strictly ours is always taken for ours."""
-    found = authres.parse(octets)
+    found = field.parse(octets)
     if not isinstance(found, Malformed):
         infos = tuple(each for each in found.infos)
-        written = authres.format("mx.example.com", infos).encode()
+        written = field.format("mx.example.com", infos).encode()
         strict = strict_authres.parse(written)
         assert strict.authserv_id == "mx.example.com"
         assert [(each.method, each.result) for each in strict.results] == [(each.method, each.result) for each in infos][

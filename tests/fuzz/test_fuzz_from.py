@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dmarc_milter import address
+from dmarc_milter.core.mail import author
 from fakes.soak import LONG, chance
 from fuzz import clients
 from fuzz.clients import Client, Clients
@@ -63,7 +63,7 @@ def test_a_mend_that_is_switched_off_is_missed(mend: Mend, readers: Clients) -> 
             if not mend.explains(found):
                 continue
             patch.undo()
-            if not let_in(address.author([found.value]), found.victim):
+            if not let_in(author.author([found.value]), found.victim):
                 print(f"{mend.name}: after {time.monotonic() - started:.1f} s {found}")
                 return
             mend.switch_off(patch)

@@ -8,16 +8,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from ipaddress import ip_address
 
-from dmarc_milter import address
-from dmarc_milter.actions import Action, DeleteHeader, InsertHeader, Marking, Reply, strip
-from dmarc_milter.actions import plan as plan_actions
-from dmarc_milter.authenticate import Options, Request, authenticate, plan
-from dmarc_milter.dkim import BodyHasher
-from dmarc_milter.edge.session import Own, Session, SessionOptions
-from dmarc_milter.evaluation import message_facts
-from dmarc_milter.message import Envelope, Headers, Message
-from dmarc_milter.message import parse as parse_message
-from dmarc_milter.spf import check as check_spf
+from dmarc_milter.core.actions.plan import Action, DeleteHeader, InsertHeader, Marking, Reply, strip
+from dmarc_milter.core.actions.plan import plan as plan_actions
+from dmarc_milter.core.authenticate import Options, Request, authenticate, plan
+from dmarc_milter.core.dkim import BodyHasher
+from dmarc_milter.core.evaluation import message_facts
+from dmarc_milter.core.mail import author as address
+from dmarc_milter.core.mail.message import Envelope, Headers, Message
+from dmarc_milter.core.mail.message import parse as parse_message
+from dmarc_milter.core.spf.check import check as check_spf
+from dmarc_milter.session.session import Own, Session, SessionOptions
 from fakes import strict_authres
 from fakes.dns_zone import Zone
 from fakes.signer import SIGNED_AT, Signer
@@ -47,7 +47,7 @@ def session_envelope() -> Envelope:
 
 @dataclass
 class CoreWork:
-    """edge/evaluator.py without threads, ledger and clock."""
+    """session/transaction.py without threads, ledger and clock."""
 
     envelope: Envelope
     octets: bytearray = field(default_factory=bytearray)

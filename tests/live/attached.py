@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from dmarc_milter.edge import setup_lines
-from dmarc_milter.edge.config.values import socket_address
+from dmarc_milter.config.checks import socket_address
+from dmarc_milter.mta import lines as setup_lines
 from fakes.daemon import Daemon
 from fakes.dns_server import DnsServer
 from live.place import REPOSITORY, free_port, private_folder, require_live

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from dmarc_milter.edge.ledger.spoolfile import SpoolFile, prepare
+from dmarc_milter.ledger.spool.file import SpoolFile, prepare
 from fakes.daemon import toml
 from fakes.dns_server import DnsServer
 from fakes.evaluations import RECORD, evaluation

@@ -13,7 +13,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from dmarc_milter.edge.ledger.store import Store
+from dmarc_milter.ledger.store.store import Store
 from fakes.daemon import free_port, wait_for
 from fakes.evaluations import evaluation
 from fakes.stored import fill, week

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from sievelib.parser import Parser
 
-from dmarc_milter.edge.config import parse
-from dmarc_milter.edge.config.reference import reference
+from dmarc_milter.config import parse
+from dmarc_milter.config.reference import reference
 from fakes.daemon import Daemon
 from fakes.dns_server import DnsServer
 from live.place import REPOSITORY, answers, eventually, private_folder

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from dmarc_milter.report.facts import decode
+from dmarc_milter.core.stored import decode
 from fakes.daemon import Daemon
 from fakes.soak import chance, kills
 from live.attached import AttachedPostfix, postfix_with_milter

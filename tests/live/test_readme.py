@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from dmarc_milter.edge import setup_lines
-from dmarc_milter.edge.config.values import socket_address
+from dmarc_milter.config.checks import socket_address
+from dmarc_milter.mta import lines
 from fakes.dns_server import DnsServer
 from live.place import REPOSITORY, answers, eventually, free_port, private_folder
 from live.postfix import Postfix, private_postfix
@@ -31,14 +31,14 @@ def blocks() -> list[str]:
 
 @pytest.mark.parametrize("text", [README, (REPOSITORY / "conf/postfix-main.cf").read_text()], ids=["README", "conf"])
 def test_the_postfix_line_shown_is_the_one_that_serve_prints(text: str) -> None:
-    """A line to copy exists once, in edge/setup_lines.py."""
-    assert setup_lines.postfix_main_cf(DEFAULT) in text
+    """A line to copy exists once, in mta/lines.py."""
+    assert lines.postfix_main_cf(DEFAULT) in text
 
 
 @pytest.mark.parametrize("text", [README, (REPOSITORY / "conf/sendmail.mc").read_text()], ids=["README", "conf"])
 def test_the_sendmail_line_shown_is_the_one_that_serve_prints(text: str) -> None:
     """The same for Sendmail."""
-    assert setup_lines.sendmail_mc(DEFAULT) in text
+    assert lines.sendmail_mc(DEFAULT) in text
 
 
 @pytest.mark.live
@@ -52,7 +52,7 @@ def test_every_command_of_the_readme_works() -> None:
         with shell.background(run):
             eventually(lambda: answers(port), what=f"make run serves\n{shell.output()}")
             words = ["mode: enforce", f"socket: inet:{port}@127.0.0.1", f"store: sqlite:///{folder}/.run/reports.db"]
-            words += [line(socket_address(f"inet:{port}@127.0.0.1")) for line in (setup_lines.postfix_main_cf, setup_lines.sendmail_mc)]
+            words += [line(socket_address(f"inet:{port}@127.0.0.1")) for line in (lines.postfix_main_cf, lines.sendmail_mc)]
             # The port answers before all of them are printed.
             eventually(lambda: all(word in shell.output() for word in words), what=f"serve prints {words}\n{shell.output()}")
             assert "runs already" in shell.run(run, allowed={2})

@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 from lxml import etree
 
-from dmarc_milter.edge.ledger.reports import ReportState
-from dmarc_milter.edge.ledger.store import Store
+from dmarc_milter.ledger.store.reports import ReportState
+from dmarc_milter.ledger.store.store import Store
 from fakes.daemon import ROOT, Daemon, toml
 from fakes.dns_server import DnsServer
 from live.attached import daemon, postfix_settings

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dmarc_milter.edge.cli import main
+from dmarc_milter.cli.main import main
 from fakes.dns_server import DnsServer
 from live.attached import daemon
 from live.place import UNPACKED, eventually, free_port, library_path, require_live

@@ -1,0 +1,1 @@
+"""Findings about an installation that `config check` and `serve` share."""

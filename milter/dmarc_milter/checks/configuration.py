@@ -1,0 +1,273 @@
+"""What `config check` finds out beyond the file: whether the world is as the configuration takes it to be. Nothing is changed."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import socket
+import stat
+import struct
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from dmarc_milter.config import Config, ConfigError
+from dmarc_milter.config.checks import SocketAddress, authserv_id, metrics_address, socket_address
+from dmarc_milter.config.secrets import STATE, spool_path, web_token
+from dmarc_milter.core.dmarc.discovery import PublicSuffixes
+from dmarc_milter.core.mail import domain as domains
+from dmarc_milter.core.mail.domain import Domain
+from dmarc_milter.dns.probe import probe
+from dmarc_milter.dns.resolver import DnsResolver
+from dmarc_milter.dns.suffix_list import Suffixes, SuffixListError, load_suffixes
+from dmarc_milter.ledger.connect import database_of
+from dmarc_milter.ledger.store.status import is_there, spool_status, store_status
+from dmarc_milter.mta import sendmail_cf as cf
+from dmarc_milter.mta import sendmail_review, sendmail_rewriting
+from dmarc_milter.mta.lines import reachable
+from dmarc_milter.mta.postfix import PostfixError, read
+from dmarc_milter.mta.postfix_review import review
+from dmarc_milter.process.sockets import describe
+
+Level = Literal["ok", "note", "warning", "error"]
+SECONDS = 3.0
+NOT_NAMES = ("localhost", "localhost.localdomain", "localhost.localdomain.localdomain")
+
+
+class Finding(NamedTuple):
+    """One line of the check."""
+
+    level: Level
+    what: str
+    text: str
+
+
+def mode(config: Config) -> Iterator[Finding]:
+    """What the configuration means for mail, said plainly."""
+    if config.policy.enforce:
+        yield Finding("ok", "policy", f"enforcing: p=reject is answered by {config.policy.reject_action}")
+    else:
+        yield Finding("note", "policy", "monitor mode: nothing is refused or quarantined; `dmarc-milter impact` tells what would be")
+    if config.milter.deadline <= config.dns.budget:
+        yield Finding(
+            "warning",
+            "limits",
+            f"[milter] deadline, {config.milter.deadline:g} s, is not above [dns] budget, {config.dns.budget:g} s: "
+            "where the DNS is only slow, workers are killed and their sessions get 451",
+        )
+    today = datetime.now(UTC).date()
+    for number, rule in enumerate(config.policy.rules, 1):
+        if rule.expires and date.fromisoformat(rule.expires) < today:
+            yield Finding("warning", "policy", f"rule {number} expired on {rule.expires}")
+        if rule.arc and not config.authentication.arc:
+            yield Finding("warning", "policy", f"rule {number} never matches: [authentication] arc is off")
+
+
+def milter_socket(config: Config) -> Iterator[Finding]:
+    """Free, or ours already; reachable from no further than meant."""
+    address = socket_address(config.milter.socket)
+    where = describe(address)
+    if address.family == "fd":
+        yield Finding("ok", "socket", f"{where}: handed over by systemd, not looked at")
+        return
+    yield from _unix_place(Path(address.path)) if address.family == "unix" else _inet_place(address)
+    answer = _speaks(address)
+    if answer == "nobody":
+        yield Finding("ok", "socket", f"{where} is free: the daemon is not running")
+    elif answer == "milter":
+        yield Finding("ok", "socket", f"a milter answers on {where}: the daemon is running")
+    else:
+        yield Finding("error", "socket", f"{where} {answer}")
+
+
+def _unix_place(path: Path) -> Iterator[Finding]:
+    if path.is_symlink():
+        yield Finding("error", "socket", f"{path} is a symbolic link, which the daemon refuses")
+    try:
+        found = path.parent.stat()
+    except OSError as error:
+        made = " (systemd makes it when the service starts)" if path.parent == Path("/run/dmarc-milter") else ""
+        yield Finding("warning" if made else "error", "socket", f"{path.parent}: {error.strerror}{made}")
+        return
+    if found.st_mode & stat.S_IWOTH:
+        yield Finding("error", "socket", f"{path.parent} can be written by everybody: anyone could put another socket there")
+
+
+def _inet_place(address: SocketAddress) -> Iterator[Finding]:
+    try:
+        host = ipaddress.ip_address(address.host)
+    except ValueError:
+        return
+    if not host.is_loopback:
+        yield Finding("warning", "socket", f"{describe(address)} can be reached from the network; the milter protocol has no password")
+
+
+def _speaks(address: SocketAddress) -> str:
+    """nobody, milter, or a clause that says what is wrong."""
+    family = {"unix": socket.AF_UNIX, "inet6": socket.AF_INET6}.get(address.family, socket.AF_INET)
+    with socket.socket(family, socket.SOCK_STREAM) as sock:
+        sock.settimeout(SECONDS)
+        try:
+            sock.connect(address.path if address.family == "unix" else (reachable(address), address.port))
+        except FileNotFoundError:
+            return "nobody"
+        except ConnectionRefusedError:
+            return "nobody" if address.family == "unix" else _free(address)
+        except OSError as error:
+            return f"cannot be reached: {error.strerror or error}"
+        try:
+            # SMFIC_OPTNEG: version 6, no actions, no protocol steps; a milter answers with its own.
+            sock.sendall(struct.pack("!LcLLL", 13, b"O", 6, 0x1FF, 0x1FFFFF))
+            return "milter" if sock.recv(5)[4:] == b"O" else "belongs to another program"
+        except OSError:
+            return "belongs to another program"
+
+
+def _free(address: SocketAddress) -> str:
+    """Whether the address is one of this machine."""
+    family = socket.AF_INET6 if address.family == "inet6" else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind((address.host, address.port))
+        except OSError as error:
+            return "nobody" if error.errno == errno.EACCES else f"cannot be opened: {error.strerror or error}"
+    return "nobody"
+
+
+def identity(config: Config, suffixes: PublicSuffixes | None) -> Iterator[Finding]:
+    """The name in Authentication-Results: other programs trust it, so it should be this host's or the organization's own."""
+    name = authserv_id(config)
+    where = "authserv_id" if config.authentication.authserv_id else "authserv_id (the host name)"
+    found = domains.parse(name)
+    if name in NOT_NAMES or not isinstance(found, Domain) or "." not in found.name:
+        text = f"{name} is no name of this host alone: set [authentication] authserv_id to its full name"
+        yield Finding("error" if config.authentication.authserv_id in NOT_NAMES else "warning", where, text)
+    elif suffixes is not None and suffixes.is_icann_suffix(found):
+        yield Finding("error", where, f"{name} is a public suffix")
+    else:
+        yield Finding("ok", where, name)
+
+
+def suffix_list(config: Config) -> tuple[Suffixes | None, list[Finding]]:
+    """The list itself, for the other checks, and what is to be said of it."""
+    try:
+        found = load_suffixes(config.dmarc.suffix_list)
+    except SuffixListError as error:
+        return None, [Finding("error", "suffix list", str(error))]
+    stale = found.stale(datetime.now(UTC).date())
+    return found, [
+        Finding("warning", "suffix list", stale) if stale else Finding("ok", "suffix list", f"{found.path} of {found.published}")
+    ]
+
+
+def ledger(config: Config) -> Iterator[Finding]:
+    """Spool and store: reachable, of the right schema, writable."""
+    path = spool_path(config)
+    spool = spool_status(path) if is_there(path) else None
+    if spool is not None and spool.remedy:
+        yield Finding("error", "spool", f"{spool.problem}: {spool.remedy}")
+    elif spool is not None:
+        yield Finding("ok", "spool", f"{path}: {spool.waiting} messages waiting")
+    else:
+        yield _will_be_made("spool", path)
+    try:
+        with closing(database_of(config)) as database:
+            store = store_status(database)
+            if database.dialect == "sqlite" and store.problem and not is_there(Path(database.name)):
+                yield _will_be_made("store", Path(database.name))
+            elif store.problem:
+                yield Finding("error", "store", f"{store.problem}: {store.remedy}")
+            else:
+                yield Finding("ok", "store", f"{store.name}: schema {store.schema}")
+    except ConfigError as error:
+        yield Finding("error", "store", str(error))
+
+
+def _will_be_made(what: str, path: Path) -> Finding:
+    folder = path.parent
+    if not folder.is_dir() and folder != STATE:
+        return Finding("error", what, f"{folder} is not there: make it, writable by the account of the service")
+    if not folder.is_dir():
+        return Finding("warning", what, f"{folder} is not there yet; systemd makes the state directory when the service starts")
+    if not os.access(folder, os.W_OK):
+        return Finding("warning", what, f"{folder} cannot be written by this account; the service's must be able to")
+    return Finding("ok", what, f"{path} will be made")
+
+
+def dns(config: Config) -> Iterator[Finding]:
+    """Whether the name servers can be used, each of them asked by itself."""
+    health = probe(config, min(config.dns.timeout, 2 * SECONDS))
+    where = ", ".join(config.dns.nameservers) or "the system's resolvers"
+    if health.problem:
+        yield Finding("error", "dns", f"{where}: not usable ({health.problem}); without DNS nothing can be judged")
+        return
+    if health.doubt:
+        yield Finding("warning", "dns", f"{health.doubt}: np and SPF's limit of void look-ups are misjudged; use an honest resolver")
+    yield Finding("ok", "dns", f"{where}: answering")
+
+
+def doors(config: Config) -> Iterator[Finding]:
+    """The pages that are served besides mail."""
+    address = metrics_address(config.metrics.listen)
+    if address is not None and address.family != "unix" and not _loopback(address.host):
+        yield Finding("warning", "metrics", f"{config.metrics.listen} can be reached from the network; there is no password")
+    host = config.web.listen.rpartition(":")[0].strip("[]")
+    if config.web.token_file:
+        try:
+            web_token(config, host)
+        except ConfigError as error:
+            yield Finding("error", "web", str(error))
+    elif config.web.listen and not config.web.listen.startswith("unix:") and not _loopback(host):
+        yield Finding("error", "web", f"{config.web.listen} can be reached from the network: set [web] token_file")
+
+
+def sendmail(config: Config, sendmail_cf: Path) -> Iterator[Finding]:
+    """Daemons of a Sendmail whose name is taken for a login, and is none."""
+    trust = config.authentication
+    level: Level = "error" if trust.sendmail_daemons_authenticate == "yes" else "warning"
+    for remark in cf.remarks(cf.read(sendmail_cf) or "", trust.trusted_daemons):
+        outsiders = '; sendmail_daemons_authenticate = "yes" exempts every outsider there' if level == "error" else ""
+        yield Finding(level, "sendmail", f"{sendmail_cf}: {remark}{outsiders}")
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def postfix(config: Config, main_cf: Path) -> Iterator[Finding]:
+    """Order of milters, chroot, networks of a Postfix."""
+    try:
+        remarks = review(read(main_cf), socket_address(config.milter.socket), config.authentication)
+    except PostfixError as error:
+        yield Finding("error", "postfix", str(error))
+        return
+    for remark in remarks:
+        yield Finding(remark.level, "postfix", remark.text)
+    if not any(remark.level == "error" for remark in remarks):
+        yield Finding("ok", "postfix", f"{main_cf}: mail reaches this milter")
+
+
+def rewriting(path: Path, *, given: bool) -> Iterator[Finding]:
+    """Whether a Sendmail changes From after us: the one given, or the configured one where it is there."""
+    found = sendmail_rewriting.read(path)
+    if found is None:
+        if given:
+            yield Finding("error", "rewriting", f"{path}: cannot be read")
+        return
+    attached = given or found.has_filter(sendmail_review.NAME)
+    remarks = list(sendmail_rewriting.remarks(found, str(path)))
+    for level, text in remarks:
+        yield Finding(level if attached or level != "error" else "warning", "rewriting", text)
+    if not any(level == "error" for level, _ in remarks):
+        yield Finding("ok", "rewriting", f"{path}: From reaches readers as it was judged")
+
+
+def resolver_of(config: Config) -> DnsResolver:
+    return DnsResolver(config.dns.nameservers, timeout=min(config.dns.timeout, 2 * SECONDS))

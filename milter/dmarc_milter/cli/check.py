@@ -1,0 +1,183 @@
+"""`dmarc-milter check MESSAGE --ip IP`: the same evaluation as at SMTP time, for a message in a file, each step explained.
+
+`check --from FOLDER|MBOX` is the other half: what is wrong with the From fields of stored mail, without DNS.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import sys
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from dmarc_milter.cli import from_survey
+from dmarc_milter.cli.main import FINE, LATER, NO, USAGE, add_config
+from dmarc_milter.cli.terminal import print_json
+from dmarc_milter.config import DEFAULT_PATH, Config, load
+from dmarc_milter.config import core_options as compiled
+from dmarc_milter.core.actions.plan import Action, DeleteHeader, InsertHeader, Quarantine, Reply
+from dmarc_milter.core.actions.plan import plan as plan_actions
+from dmarc_milter.core.authenticate import Options, Request, authenticate, plan
+from dmarc_milter.core.dkim import BodyHasher
+from dmarc_milter.core.dmarc.result import DmarcStatus
+from dmarc_milter.core.dmarc.written import Canonify
+from dmarc_milter.core.evaluation import Evaluation, message_facts
+from dmarc_milter.core.explain import explain
+from dmarc_milter.core.mail import author as address
+from dmarc_milter.core.mail import message
+from dmarc_milter.core.mail.domain import Domain
+from dmarc_milter.core.mail.header_collector import Collector
+from dmarc_milter.core.mail.message import Envelope, Headers, Message
+from dmarc_milter.core.policy.decide import Disposition
+from dmarc_milter.core.resolver import Resolver
+from dmarc_milter.core.spf.check import check as check_spf
+from dmarc_milter.core.stored import from_evaluation
+from dmarc_milter.daemon.wiring import about_sendmail, canonify, session_options
+from dmarc_milter.dns.resolver import DnsResolver
+from dmarc_milter.dns.suffix_list import SuffixListError, load_suffixes
+from dmarc_milter.session.session import SessionOptions, seen_through, within
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    parser.add_argument(
+        "message", type=Path, nargs="?", metavar="MESSAGE", help="a message file (RFC 5322, one message; - is standard input)"
+    )
+    parser.add_argument("--ip", type=_ip, help="the SMTP client's address")
+    parser.add_argument("--helo", default="", help="what it said in EHLO")
+    parser.add_argument("--mail-from", default="", metavar="ADDRESS", help='the envelope sender; "" or <> (the default) is the null sender')
+    parser.add_argument("--rcpt-to", action="append", default=[], metavar="ADDRESS", help="a recipient (may be repeated)")
+    parser.add_argument(
+        "--from",
+        type=Path,
+        dest="stored",
+        metavar="FOLDER|MBOX",
+        help="instead of one message: how many From fields of this maildir, folder of .eml files or mbox are malformed, and how",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of sentences")
+
+
+def _ip(text: str) -> message.IPAddress:
+    try:
+        return message.plain_address(ipaddress.ip_address(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an address") from None
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """0 when the message would be accepted unmarked, 1 when it would be refused or quarantined, 75 when the DNS left it open."""
+    if arguments.stored is not None and arguments.message is None:
+        return from_survey.run(arguments.stored, as_json=arguments.json)
+    if arguments.stored is not None or arguments.message is None or arguments.ip is None:
+        print("dmarc-milter: check takes MESSAGE and --ip IP, or --from FOLDER|MBOX alone", file=sys.stderr)
+        return USAGE
+    return _evaluated(arguments)
+
+
+def _evaluated(arguments: argparse.Namespace) -> int:
+    config = load(arguments.config) if arguments.config.exists() or arguments.config != DEFAULT_PATH else Config()
+    try:
+        raw = sys.stdin.buffer.read() if str(arguments.message) == "-" else arguments.message.read_bytes()
+        options = compiled.options(config, load_suffixes(config.dmarc.suffix_list))
+    except OSError as error:
+        print(f"dmarc-milter: {arguments.message}: {error.strerror}", file=sys.stderr)
+        return USAGE
+    except SuffixListError as error:
+        print(f"dmarc-milter: {error}", file=sys.stderr)
+        return USAGE
+    session = session_options(config)
+    headers, body = _collected(raw, session)
+    envelope, exempt = _envelope(arguments), ""
+    if within(arguments.ip, session.trusted_relays):
+        envelope = seen_through(envelope, headers, session)
+    elif within(arguments.ip, session.trusted_networks):
+        exempt = "trusted network"
+    dns = DnsResolver(config.dns.nameservers, timeout=compiled.look_up_seconds(config))
+    try:
+        resolver = dns.for_message(config.dns.budget, config.limits.dns_queries)
+        evaluation = _evaluate(headers, body, envelope, resolver, options, canonify(config)("sendmail" if about_sendmail(config) else ""))
+    finally:
+        dns.close()
+    keep = within(arguments.ip, session.keep_results_from)
+    actions = plan_actions(evaluation, headers, compiled.marking(config), keep_results=keep)
+    facts = from_evaluation(evaluation)
+    if arguments.json:
+        print_json({"exempt": exempt, "facts": facts, "actions": [_named(each) for each in actions]})
+    else:
+        if exempt:
+            print(f"{arguments.ip} is in trusted_networks: the milter passes its mail through unevaluated. From outside it would be:")
+        print("\n".join(explain(facts)))
+        print(_outcome(actions))
+    return _code(evaluation, actions)
+
+
+def _code(evaluation: Evaluation, actions: tuple[Action, ...]) -> int:
+    verdict = evaluation.verdict
+    if any(isinstance(each, Reply) and each.code >= 500 for each in actions):
+        return NO
+    if not verdict.tempfail and verdict.disposition in (Disposition.REJECT, Disposition.QUARANTINE):
+        return NO
+    return LATER if verdict.tempfail or evaluation.dmarc.status is DmarcStatus.TEMPERROR else FINE
+
+
+def _collected(raw: bytes, options: SessionOptions) -> tuple[Headers, bytes]:
+    """The header fields within the limits, as a session takes them, and the body."""
+    fields, body = message.parse(raw)
+    collector = Collector(options.header_bytes, options.header_fields, options.stand_ins)
+    for name, value in fields:
+        collector.add(name, value)
+    return collector.headers(), body
+
+
+def _evaluate(headers: Headers, body: bytes, envelope: Envelope, resolver: Resolver, options: Options, how: Canonify | None) -> Evaluation:
+    """The evaluation of a message held in memory, as the session does it while the message arrives."""
+    author = address.author(headers.values(b"from"))
+    wanted = plan(headers, author, options)
+    resolver.prefetch(wanted.questions)
+    hasher = BodyHasher(wanted.dkim.body_hashes | wanted.arc.body_hashes)
+    hasher.update(body)
+    request = Request(
+        id=uuid.uuid4().hex,
+        envelope=envelope,
+        message=Message(headers, author, hasher.finish()),
+        facts=message_facts(headers, envelope),
+        plan=wanted,
+        spf=lambda: check_spf(envelope, resolver, options.spf),
+        canonify=how,
+    )
+    return authenticate(request, resolver, options, now=datetime.now(UTC), sample=0.0)
+
+
+def _envelope(arguments: argparse.Namespace) -> Envelope:
+    domains = [address.recipient_domain(each.encode("utf-8", "surrogateescape")) for each in arguments.rcpt_to]
+    return Envelope(
+        source_ip=arguments.ip,
+        helo=arguments.helo,
+        mail_from=address.reverse_path(arguments.mail_from.encode("utf-8", "surrogateescape")),
+        rcpt_domains=tuple(dict.fromkeys(each for each in domains if isinstance(each, Domain))),
+        rcpt_known=all(isinstance(each, Domain) for each in domains),
+    )
+
+
+def _named(action: Action) -> dict[str, object]:
+    return {"action": type(action).__name__, **msgspec.to_builtins(action)}
+
+
+def _outcome(actions: tuple[Action, ...]) -> str:
+    """What the MTA would be asked to do, as lines."""
+    lines = ["", "What the MTA is asked to do:"]
+    for action in actions:
+        match action:
+            case Reply(code, enhanced, text):
+                lines.append(f"  reply {code} {enhanced} {text}")
+            case InsertHeader(name, value):
+                lines.append(f"  add {name}:{value}".replace("\n", "\n  "))
+            case DeleteHeader(name, index):
+                lines.append(f"  delete {name}, number {index} of that name")
+            case Quarantine(reason):
+                lines.append(f"  hold the message: {reason}")
+    return "\n".join(lines)

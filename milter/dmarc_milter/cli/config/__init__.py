@@ -1,0 +1,87 @@
+"""`dmarc-milter config check | show | sample | reference`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dmarc_milter.cli.main import FINE, NO, add_config
+from dmarc_milter.config import Config, load
+from dmarc_milter.config.reference import reference
+from dmarc_milter.config.sample import sample, show
+
+if TYPE_CHECKING:
+    from dmarc_milter.checks.configuration import Finding
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    what = parser.add_subparsers(dest="what", required=True)
+    for name, sentence in (
+        ("check", "validate the file and test it against the world: socket, DNS, store, identity, report sender"),
+        ("show", "print the effective configuration"),
+        ("sample", "print a sample file"),
+        ("reference", "print the reference page (Markdown)"),
+    ):
+        command = what.add_parser(name, help=sentence, description=sentence[0].upper() + sentence[1:] + ".")
+        if name in ("check", "show"):
+            add_config(command)
+        if name == "check":
+            command.add_argument("--offline", action="store_true", help="only the file itself: no socket, DNS or store is touched")
+            command.add_argument("--postfix", type=Path, metavar="MAIN.CF", help="look at this Postfix too (its master.cf lies beside it)")
+            command.add_argument("--sendmail", type=Path, metavar="SENDMAIL.CF", help="instead of the configured one, where that is there")
+            command.add_argument("--json", action="store_true", help="one JSON object")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    match arguments.what:
+        case "sample":
+            print(sample(), end="")
+        case "reference":
+            print(reference(), end="")
+        case "show":
+            print(show(load(arguments.config)), end="")
+        case _:
+            return _check(arguments)
+    return FINE
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    """0 when nothing is an error, else 1 (2, from `load`, for the file itself)."""
+    from dmarc_milter.checks.configuration import Finding
+    from dmarc_milter.cli.terminal import console, print_json, styled
+
+    config = load(arguments.config)
+    found = [Finding("ok", "file", str(arguments.config)), *_findings(config, arguments)]
+    if arguments.json:
+        print_json({"findings": found})
+    else:
+        screen = console()
+        for each in found:
+            word = styled(each.level)
+            word.pad_right(8 - len(each.level))
+            screen.print(word, f"{each.what}: {each.text}", soft_wrap=True)
+    return NO if any(each.level == "error" for each in found) else FINE
+
+
+def _findings(config: Config, arguments: argparse.Namespace) -> Iterator[Finding]:
+    from dmarc_milter.checks import configuration
+    from dmarc_milter.checks.report_sender import report_sender
+
+    suffixes, about = configuration.suffix_list(config)
+    yield from (*configuration.mode(config), *about, *configuration.identity(config, suffixes), *configuration.doors(config))
+    if not arguments.offline:
+        yield from (*configuration.milter_socket(config), *configuration.ledger(config))
+        with closing(configuration.resolver_of(config)) as dns:
+            resolver = dns.for_message(60.0, 1000)
+            answering = list(configuration.dns(config))
+            yield from answering
+            if answering[-1].level == "ok":
+                yield from report_sender(config, resolver, suffixes)
+    if arguments.postfix:
+        yield from configuration.postfix(config, arguments.postfix)
+    if arguments.sendmail or not arguments.offline:
+        path = arguments.sendmail or Path(config.authentication.sendmail_cf)
+        yield from (*configuration.sendmail(config, path), *configuration.rewriting(path, given=arguments.sendmail is not None))

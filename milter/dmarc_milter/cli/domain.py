@@ -1,0 +1,104 @@
+"""`dmarc-milter domain NAME`: what a domain publishes, asked for now, and what is wrong with it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from dmarc_milter.cli.main import FINE, LATER, NO, USAGE, add_config
+from dmarc_milter.cli.terminal import console, print_json, styled, table
+from dmarc_milter.config import DEFAULT_PATH, Config, load
+from dmarc_milter.core.dmarc.evaluate import DmarcOptions
+from dmarc_milter.core.lint import Level, Survey, survey
+from dmarc_milter.core.mail import domain as domains
+from dmarc_milter.core.mail.domain import Domain
+from dmarc_milter.core.spf.check import SpfStatus
+from dmarc_milter.dns.resolver import DnsResolver
+from dmarc_milter.dns.suffix_list import SuffixListError, load_suffixes
+
+SECONDS = 60.0
+QUERIES = 1000
+"""Nobody waits for this mail, so more may be asked than a message is allowed."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    parser.add_argument("name", type=_name, metavar="NAME", help="a domain name")
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+
+
+def _name(text: str) -> Domain:
+    found = domains.parse(text)
+    if not isinstance(found, Domain):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a domain name: {found.reason}")
+    return found
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """0 when nothing is wrong, 1 when something is, 75 when the DNS did not let us know."""
+    config = load(arguments.config) if arguments.config.exists() or arguments.config != DEFAULT_PATH else Config()
+    try:
+        suffixes = load_suffixes(config.dmarc.suffix_list)
+    except SuffixListError as error:
+        print(f"dmarc-milter: {error}", file=sys.stderr)
+        return USAGE
+    dns = DnsResolver(config.dns.nameservers, timeout=config.dns.timeout)
+    try:
+        options = DmarcOptions(discovery=config.dmarc.discovery, psl_guard=config.dmarc.psl_guard)
+        found = survey(arguments.name, dns.for_message(SECONDS, QUERIES), options, suffixes)
+    finally:
+        dns.close()
+    if arguments.json:
+        print_json(document(found))
+    else:
+        _print(found)
+    return {Level.ERROR: NO, Level.UNKNOWN: LATER}.get(found.worst, FINE)
+
+
+def document(found: Survey) -> dict[str, object]:
+    """The stable JSON form."""
+    outcome, published = found.outcome, found.published
+    return {
+        "domain": found.domain.name,
+        "sentence": found.sentence,
+        "policy_domain": published.policy_domain.name if published else None,
+        "record": published.record.text if published else None,
+        "policy": outcome.policy.value if published else None,
+        "policy_tag": outcome.policy_tag or None,
+        "discovery_method": published.discovery_method if published else None,
+        "organizational_domain": outcome.organizational_domain.name if outcome.organizational_domain else None,
+        "walk": outcome.trace,
+        "tags": found.tags,
+        "destinations": [
+            {"kind": each.kind, "address": each.address, "permission": each.permission.value, "reason": each.reason}
+            for each in found.destinations
+        ],
+        "spf": {"record": found.spf.record, "lookups": found.spf.lookups, "result_for_strangers": found.spf.status.value},
+        "findings": found.findings,
+        "worst": found.worst.value,
+    }
+
+
+def _print(found: Survey) -> None:
+    screen = console()
+    print(found.sentence)
+    if found.published and found.outcome.policy_tag != "p":
+        print(f"For {found.domain} itself that is {found.outcome.policy_tag}={found.outcome.policy} of {found.published.policy_domain}.")
+    print("\nDiscovery:")
+    for step in found.outcome.trace:
+        print(f"  {step}")
+    if found.tags:
+        rows = [(each.name, each.value or "-", each.meaning) for each in found.tags]
+        screen.print(table({"tag": "left", "value": "left", "meaning": "left"}, rows))
+    if found.destinations:
+        shown = {"granted": "ok", "refused": "error", "later": "warning"}
+        rows2 = [(each.kind, each.address, styled(shown[each.permission.value]), each.reason) for each in found.destinations]
+        screen.print(table({"reports": "left", "address": "left", "": "left", "why": "left"}, rows2))
+    unknown = found.spf.status is SpfStatus.TEMPERROR
+    print(f"SPF: {found.spf.record or ('not known now' if unknown else 'no record')}")
+    if found.spf.record:
+        print(f"  {found.spf.lookups} of 10 look-ups; an unknown client gets {found.spf.status}\n")
+    for finding in sorted(found.findings, key=lambda each: list(Level).index(each.level), reverse=True):
+        screen.print(styled(finding.level.value), f"{finding.where}: {finding.text}")
+    if not found.findings:
+        print("Nothing is wrong with it.")

@@ -1,0 +1,125 @@
+"""The report job as the commands run it: its tools from the configuration, a progress bar on a terminal, and the preview."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from dmarc_milter.config import Config
+from dmarc_milter.config.checks import authserv_id, host_and_port
+from dmarc_milter.config.secrets import signing_key, smtp_password
+from dmarc_milter.core.dmarc.discovery import Discovery, DmarcOptions, PublicSuffixes
+from dmarc_milter.core.mail.domain import Domain
+from dmarc_milter.core.resolver import Resolver
+from dmarc_milter.dns.resolver import DnsResolver
+from dmarc_milter.dns.suffix_list import load_suffixes
+from dmarc_milter.ledger.store.reports import Report, ReportState
+from dmarc_milter.ledger.store.store import Store
+from dmarc_milter.reporting.build import places_of, why_nothing
+from dmarc_milter.reporting.context import GRACE
+from dmarc_milter.reporting.destinations import Places
+from dmarc_milter.reporting.run import FOR_EVER, Asked, Progress, Run, Tools, run
+from dmarc_milter.reporting.smtp import Mailer, Submission
+
+OFF = "reporting is off: set [reporting] org_name and email"
+DNS_SECONDS, DNS_QUERIES = 60.0, 400
+"""For the destinations of one report."""
+
+
+class Previewed(NamedTuple):
+    """What would become of a due report: a reason why nothing is sent, or where it goes."""
+
+    report: Report
+    nothing: str
+    places: Places
+
+
+@contextmanager
+def tools_of(config: Config, store: Store) -> Iterator[Tools]:
+    """Raises ConfigError, SuffixListError."""
+    suffixes = load_suffixes(config.dmarc.suffix_list)
+    mailer = Mailer(submission_of(config))
+    dns = DnsResolver(config.dns.nameservers, timeout=config.dns.timeout)
+    try:
+        yield Tools(
+            store=store,
+            options=config.reporting,
+            ask=lambda: _ask(dns),
+            organization=organizations(config, suffixes),
+            mailer=mailer,
+            owner=f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:12]}",
+            dice=random.SystemRandom(),
+            authserv_id=authserv_id(config),
+        )
+    finally:
+        mailer.close()
+        dns.close()
+
+
+def _ask(dns: DnsResolver) -> Asked:
+    resolver = dns.for_message(DNS_SECONDS, DNS_QUERIES)
+    return Asked(resolver, lambda: resolver.expires - time.monotonic())
+
+
+def organizations(config: Config, suffixes: PublicSuffixes) -> Callable[[Resolver], Callable[[Domain], Domain | None]]:
+    """Organizational domains as messages are judged by: the tree walk, or the public suffix list."""
+    options = DmarcOptions(discovery=config.dmarc.discovery, psl_guard=config.dmarc.psl_guard)
+
+    def make(resolver: Resolver) -> Callable[[Domain], Domain | None]:
+        discovery = Discovery(resolver, options, suffixes)
+        if options.discovery == "psl":
+            return discovery.listed_organization
+        return lambda domain: discovery.walk(domain).organizational_domain()
+
+    return make
+
+
+def submission_of(config: Config) -> Submission:
+    """Raises ConfigError for a password or key that cannot be read."""
+    options = config.reporting
+    host, port = host_and_port(options.smtp, 25)
+    return Submission(host, port, options.smtp_tls, options.smtp_user, smtp_password(config), signing_key(config))
+
+
+def sending(config: Config, store: Store, *, now: bool) -> Run:
+    """`report send`. Raises StoreError, ConfigError, SuffixListError."""
+    with tools_of(config, store) as tools, _progress(tools, now=now) as progress:
+        return run(tools, now=now, progress=progress)
+
+
+def preview(config: Config, store: Store, policy_domain: str, limit: int) -> Iterator[Previewed]:
+    """What the next run, or the end of the period, would do; nothing is changed. Raises StoreError."""
+    with tools_of(config, store) as tools:
+        for report in store.reports.find([ReportState.DUE], policy_domain=policy_domain, limit=limit):
+            nothing = why_nothing(report, tools)
+            yield Previewed(report, nothing, Places((), (), ()) if nothing else places_of(report, tools))
+
+
+@contextmanager
+def _progress(tools: Tools, *, now: bool) -> Iterator[Progress]:
+    """A bar on a terminal, nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda _what, _number: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        due = tools.store.reports.waiting(FOR_EVER if now else tools.now - GRACE)
+        tasks = {"build": bar.add_task("building", total=due), "send": bar.add_task("sending", total=None)}
+
+        def advance(what: str, number: int) -> None:
+            if what == "send" and bar.tasks[tasks["send"]].total is None:
+                bar.update(tasks["send"], total=tools.store.deliveries.waiting() + 1)
+            bar.advance(tasks[what], number)
+
+        yield advance

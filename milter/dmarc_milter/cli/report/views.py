@@ -1,0 +1,184 @@
+"""Reports as people and programs read them: tables of what is on its way, and of a report file, whoever wrote it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from heapq import nlargest
+from typing import Any
+
+import msgspec
+from rich.text import Text
+
+from dmarc_milter.cli.terminal import console, plain, styled, table
+from dmarc_milter.cli.times import shown
+from dmarc_milter.core.report.read import ReadRecord, ReadReport
+from dmarc_milter.core.stored import printable
+from dmarc_milter.ledger.store.deliveries import Delivery
+from dmarc_milter.ledger.store.destinations import Suppression
+from dmarc_milter.ledger.store.reports import Report
+from dmarc_milter.ledger.store.store import Store
+from dmarc_milter.reporting.run import Run
+
+MAX_LINES = 500
+"""Rows of one table."""
+
+
+def row_of(report: Report, destinations: Sequence[dict[str, Any]], state: str = "", note: str = "") -> dict[str, Any]:
+    """A report as `--json` has it: `begin` and `end` are the first and the last second of the period, as in the report itself."""
+    return {
+        "report_id": report.id,
+        "policy_domain": report.policy_domain,
+        "begin": report.begin,
+        "end": report.end - 1,
+        "rows": report.rows,
+        "messages": report.messages + report.folded,
+        "folded": report.folded,
+        "destinations": list(destinations),
+        "state": state or report.state.value,
+        "part": report.part,
+        "note": note or report.note,
+    }
+
+
+def rows_of(reports: Iterable[Report], store: Store) -> list[dict[str, Any]]:
+    """Reports as `--json` has them, with what became of each address. Raises StoreError."""
+    return [row_of(each, destinations_of(each, store.deliveries.of(each.id))) for each in reports]
+
+
+def destinations_of(report: Report, deliveries: Sequence[Delivery]) -> list[dict[str, Any]]:
+    """What became of each address; before the report is built, the published ones."""
+    if not deliveries:
+        return [{"address": each.address, "state": report.state.value} for each in report.published.rua]
+    return [destination_of(each) for each in deliveries]
+
+
+def destination_of(each: Delivery) -> dict[str, Any]:
+    """One address, and what it said last."""
+    return {
+        "address": each.address,
+        "state": each.state.value,
+        "format": each.format,
+        "attempts": each.attempts,
+        "next_at": each.next_at,
+        "last_at": each.last_at,
+        "reply": each.last_reply,
+    }
+
+
+def print_lines(rows: Iterable[dict[str, Any]]) -> None:
+    """One JSON object a line."""
+    for row in rows:
+        print(msgspec.json.encode(plain(row)).decode())
+
+
+def print_reports(rows: Sequence[dict[str, Any]]) -> None:
+    """A line for each report, and one below it for each destination."""
+    columns = {
+        "period (UTC)": "left",
+        "domain": "left",
+        "state": "left",
+        "rows": "right",
+        "messages": "right",
+        "report / destination": "left",
+    }
+    cells: list[list[object]] = []
+    for row in rows[:MAX_LINES]:
+        begin = datetime.fromtimestamp(row["begin"], UTC).strftime("%Y-%m-%d")
+        state = styled(row["state"])
+        where = row["report_id"] + (f"  {row['note']}" if row["note"] else "")
+        cells.append([begin, row["policy_domain"], state, f"{row['rows']:,}", f"{row['messages']:,}", where])
+        cells.extend(["", "", styled(each["state"]), "", "", _destination(each)] for each in row["destinations"])
+    console().print(table(columns, cells))
+    if len(rows) > MAX_LINES:
+        console().print(f"and {len(rows) - MAX_LINES} more; --json prints all")
+
+
+def _destination(each: dict[str, Any]) -> str:
+    words = [each["address"]]
+    if each.get("attempts"):
+        words.append(f"{each['attempts']} tried")
+    if each["state"] == "queued" and each.get("next_at"):
+        words.append(f"next {shown(each['next_at'])}")
+    if each.get("reply"):
+        words.append(each["reply"])
+    return "  ".join(words)
+
+
+def print_destinations(destinations: Sequence[dict[str, Any]]) -> None:
+    """Below a report of ours: where it went."""
+    if destinations:
+        columns = {"destination": "left", "state": "left", "tried": "right", "at (UTC)": "left", "said": "left"}
+        rows = [
+            (each["address"], styled(each["state"]), each["attempts"], shown(each["last_at"]) if each["last_at"] else "", each["reply"])
+            for each in destinations
+        ]
+        console().print(table(columns, rows))
+
+
+def print_suppressions(suppressions: Sequence[Suppression]) -> None:
+    if suppressions:
+        rows = [(each.address, shown(each.until), each.reason) for each in suppressions]
+        console().print(table({"left alone": "left", "until (UTC)": "left", "why": "left"}, rows))
+
+
+def print_run(done: Run) -> None:
+    """What a run of the job did, in a sentence."""
+    built = {state.value: number for state, number in sorted(done.built.items())}
+    sent = {state.value: number for state, number in sorted(done.sent.items()) if number}
+    failures: dict[str, int] = {state: number for state, number in sorted(done.failures.items())}
+    held = {"held by a limit of the day": done.held} if done.held else {}
+    kinds: dict[str, dict[str, int]] = {"reports": built, "failure reports": failures, "deliveries": sent | held}
+    words = [f"{kind}: {', '.join(f'{number} {state}' for state, number in found.items())}" for kind, found in kinds.items() if found]
+    print("; ".join(words) or "nothing was due")
+
+
+def print_shown(report: ReadReport, became: dict[str, Any]) -> None:
+    """A report file as `--json` has it, on one line. Its records are written one by one: there may be tens of thousands."""
+    found: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(report, records=()))
+    found |= {"messages": report.messages, "policy_domain": report.policy.get("domain", ""), "rows": len(report.records)} | became
+    del found["records"]
+    out = sys.stdout
+    out.write(msgspec.json.encode(found).decode()[:-1] + ',"records":[')
+    for number, each in enumerate(report.records):
+        out.write("," * (number > 0) + msgspec.json.encode(each).decode())
+    out.write("]}\n")
+
+
+def print_show(reports: Sequence[ReadReport]) -> None:
+    """A report file as tables. Its texts are somebody else's: printable ASCII of bounded length is all that reaches the terminal."""
+    for report in reports:
+        out = console()
+        out.print(f"Report {_safe(report.report_id)} by {_safe(report.org_name)} <{_safe(report.email)}>")
+        out.print(f"{shown(report.begin)} to {shown(report.end)} UTC, {report.messages:,} messages")
+        for warning in report.warnings:
+            out.print(Text(f"warning: {_safe(warning)}", "yellow"))
+        for error in report.errors[:10]:
+            out.print(f"error: {_safe(error)}")
+        out.print("policy: " + " ".join(f"{_safe(tag)}={_safe(value)}" for tag, value in list(report.policy.items())[:20]))
+        rows = nlargest(MAX_LINES, report.records, key=lambda each: each.count)
+        columns = {
+            "messages": "right",
+            "source": "left",
+            "From": "left",
+            "done": "left",
+            "dkim": "left",
+            "spf": "left",
+            "authenticated": "left",
+        }
+        out.print(table(columns, (_record(each) for each in rows)))
+        if len(report.records) > MAX_LINES:
+            out.print(f"and {len(report.records) - MAX_LINES} more rows; --json prints all")
+
+
+def _record(each: ReadRecord) -> list[object]:
+    names = [f"dkim={_safe(one.get('result', ''))} {_safe(one.get('domain', ''))}" for one in each.auth_dkim[:4]]
+    names += [f"spf={_safe(one.get('result', ''))} {_safe(one.get('domain', ''))}" for one in each.auth_spf[:2]]
+    names += [f"({_safe(one.get('type', ''))} {_safe(one.get('comment', ''))})" for one in each.reasons[:3]]
+    words = [styled(_safe(each.disposition)), styled(_safe(each.dkim)), styled(_safe(each.spf))]
+    return [f"{each.count:,}", _safe(each.source_ip), _safe(each.header_from), *words, ", ".join(names)]
+
+
+def _safe(text: str) -> str:
+    return printable(text, 200)

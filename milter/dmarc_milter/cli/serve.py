@@ -1,0 +1,69 @@
+"""`dmarc-milter serve`."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+from dmarc_milter.cli.main import add_config
+from dmarc_milter.config import ConfigError, guarded
+from dmarc_milter.process import init
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    parser.add_argument("--pid-file", type=Path, metavar="FILE", help="hold the process id there while the daemon runs")
+    parser.add_argument("--no-jobs", action="store_true", help="leave draining the spool and sending reports to timers")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs until SIGTERM; the exit code is the supervisor's."""
+    code = init.stay_behind()
+    if code is not None:
+        return code
+    with _held_back(), _noted(arguments.pid_file):
+        from dmarc_milter.daemon.supervisor import serve
+
+        return serve(arguments.config, with_jobs=not arguments.no_jobs)
+
+
+@contextlib.contextmanager
+def _held_back() -> Iterator[None]:
+    """A reload or the end that is asked for during the start waits until the supervisor takes signals; they would kill us before."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _noted(path: Path | None) -> Iterator[None]:
+    """The file is there as long as the daemon. Raises ConfigError where it cannot be written, or another daemon has it.
+
+    Root opens it before it becomes the daemon's account, which may own the directory: so never through a link.
+    """
+    if path is None:
+        yield
+        return
+    try:
+        file = os.fdopen(guarded.make(path), "r+", encoding="ascii")
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # this process's alone: it ends with it, whatever its workers do
+        file.truncate(0)
+        print(os.getpid(), file=file, flush=True)
+    except BlockingIOError:
+        raise ConfigError(f"--pid-file {path}: another daemon has it") from None
+    except OSError as error:
+        raise ConfigError(f"--pid-file {path}: cannot be written: {error.strerror}") from None
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # the daemon's account may not be allowed to
+            if os.path.samestat(os.lstat(path), os.fstat(file.fileno())):
+                path.unlink()
+        file.close()

@@ -1,0 +1,158 @@
+"""`dmarc-milter stats`: totals by day and outcome, in the terminal, as JSON, or as one HTML page."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
+from typing import NamedTuple
+
+from jinja2 import Environment
+
+from dmarc_milter import __version__
+from dmarc_milter.cli import waiting
+from dmarc_milter.cli.main import FINE, add_config
+from dmarc_milter.cli.terminal import console, print_json, table, unavailable
+from dmarc_milter.cli.times import count, shown
+from dmarc_milter.config import load
+from dmarc_milter.core.dmarc.result import DmarcStatus
+from dmarc_milter.core.policy.decide import Disposition
+from dmarc_milter.core.report.rows import DAY
+from dmarc_milter.ledger.connect import drained_store
+from dmarc_milter.ledger.store.database import StoreError
+from dmarc_milter.ledger.store.decisions import Total, Waiting
+from dmarc_milter.ledger.store.status import store_status
+
+RESULTS = tuple(each.value for each in DmarcStatus)
+DONE: dict[str, tuple[str, ...]] = {
+    "delivered": (Disposition.NONE, Disposition.PASS),
+    "quarantined": (Disposition.QUARANTINE,),
+    "refused": (Disposition.REJECT,),
+    "deferred": ("tempfail",),
+}
+"""Column -> the dispositions that it counts."""
+WOULD = {"reject": "refused", "quarantine": "quarantined", "tempfail": "deferred"}
+WAITING = 20
+"""Lines of the table of mail that waits; --json has them all."""
+PAGE = """<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>dmarc-milter: totals</title>
+<style>
+:root { color-scheme: light dark; font: 100%/1.5 system-ui, sans-serif }
+body { margin: 2rem auto; max-width: 70rem; padding: 0 1rem }
+table { border-collapse: collapse; margin: 1rem 0 2rem; width: 100% }
+caption { font-weight: bold; text-align: left }
+th, td { border-bottom: 1px solid #8886; padding: .25rem .5rem; text-align: right }
+th:first-child, td:first-child { text-align: left }
+</style></head><body>
+<h1>dmarc-milter: totals</h1>
+<p>{{ messages }} messages since {{ since }} UTC. Written {{ now }} UTC by dmarc-milter {{ version }}.</p>
+{% for each in tables %}<table><caption>{{ each.title }}</caption>
+<thead><tr>{% for name in each.head %}<th scope="col">{{ name }}</th>{% endfor %}</tr></thead>
+<tbody>{% for row in each.rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}</tbody></table>
+{% endfor %}</body></html>"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    parser.add_argument("--days", type=count, default=30, metavar="N", help="the last N days, today included (default 30)")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON object")
+    form.add_argument("--html", action="store_true", help="one HTML page that needs nothing else")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """0, or 75 when the store cannot be asked."""
+    config = load(arguments.config)
+    now = int(time.time())
+    since = (now // DAY - arguments.days + 1) * DAY
+    try:
+        with closing(drained_store(config)) as store:
+            totals = store.decisions.totals(since)
+            reports = store_status(store.database).reports or {}
+            waits = store.decisions.waiting(since)
+    except StoreError as error:
+        return unavailable(error)
+    if arguments.json:
+        days = [{"day": day, **part._asdict()} for day, part in _by_day(totals).items()]
+        print_json({"since": since, "days": days, "sum": sums(totals), "reports": reports} | _waiting(waits, now))
+    elif arguments.html:
+        print(page(totals, reports, waits, since=since, now=now))
+    else:
+        _print(totals, reports, since)
+        waiting.print_waiting(waits, now, WAITING)
+    return FINE
+
+
+def _waiting(found: Sequence[Waiting], now: float) -> dict[str, object]:
+    """Why mail was deferred, in all and one by one."""
+    return {"deferred": waiting.by_reason(found), "deferrals": waiting.document(found, now)}
+
+
+class Sums(NamedTuple):
+    """Messages in all, by dmarc= word, by what was done, and by what monitor mode would have done."""
+
+    messages: int
+    dmarc: dict[str, int]
+    disposition: dict[str, int]
+    would_be: dict[str, int]
+
+
+def sums(totals: Sequence[Total]) -> Sums:
+    """Added up over days."""
+    results, done, would = Counter[str](), Counter[str](), Counter[str]()
+    for each in totals:
+        results[each.status] += each.messages
+        done[each.disposition] += each.messages
+        if each.would_be:
+            would[each.would_be] += each.messages
+    return Sums(results.total(), dict(results), dict(done), dict(would))
+
+
+def _by_day(totals: Sequence[Total]) -> dict[str, Sums]:
+    """YYYY-MM-DD -> what came on that day, oldest first."""
+    return {shown(day)[:10]: sums([each for each in totals if each.day == day]) for day in sorted({each.day for each in totals})}
+
+
+def _rows(totals: Sequence[Total]) -> list[tuple[str, ...]]:
+    """A line for each day and one for all: messages, then each dmarc= word, then what was done."""
+    rows = []
+    for label, part in (_by_day(totals) | {"all": sums(totals)}).items():
+        done = (sum(part.disposition.get(each, 0) for each in group) for group in DONE.values())
+        numbers = (part.messages, *(part.dmarc.get(each, 0) for each in RESULTS), *done)
+        rows.append((label, *(f"{number:,}" for number in numbers)))
+    return rows
+
+
+HEAD = ("day (UTC)", "messages", *(f"dmarc={each}" for each in RESULTS), *DONE)
+
+
+def page(totals: Sequence[Total], reports: dict[str, int], waits: Sequence[Waiting] = (), *, since: int, now: int) -> str:
+    """One HTML page without scripts or anything to fetch; every value is escaped."""
+    template = Environment(autoescape=True).from_string(PAGE)
+    tables = [{"title": "Messages", "head": HEAD, "rows": _rows(totals)}]
+    if reports:
+        tables.append(
+            {"title": "Reports", "head": ("state", "reports"), "rows": [(state, f"{n:,}") for state, n in sorted(reports.items())]}
+        )
+    if waits:
+        tables.append({"title": "Mail that waits", "head": waiting.HEAD, "rows": waiting.rows(waits)})
+    messages = sum(each.messages for each in totals)
+    return template.render(tables=tables, messages=f"{messages:,}", since=shown(since), now=shown(now), version=__version__)
+
+
+def _print(totals: Sequence[Total], reports: dict[str, int], since: int) -> None:
+    if not totals:
+        print(f"No message has been recorded since {shown(since)} UTC.")
+    else:
+        screen = console()
+        screen.print(table({"day (UTC)": "left"} | dict.fromkeys(HEAD[1:], "right"), _rows(totals)))
+        would = sums(totals).would_be
+        if any(would.get(each) for each in WOULD):
+            kinds = [each for each in WOULD if each != "tempfail" or would.get(each)]
+            counts = [f"{would.get(each, 0):,} that would have been {WOULD[each]}" for each in kinds]
+            print(f"Delivered in monitor mode: {', '.join(counts)}")
+    if reports:
+        print("Reports: " + ", ".join(f"{number:,} {state}" for state, number in sorted(reports.items())))

@@ -1,0 +1,156 @@
+"""`dmarc-milter store upgrade | expire | drain | status`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from contextlib import closing
+from datetime import UTC, datetime
+
+import msgspec
+
+from dmarc_milter.cli.main import FINE, LATER, NO, add_config
+from dmarc_milter.config import Config, load
+from dmarc_milter.config.secrets import spool_path
+from dmarc_milter.ledger.connect import database_of, retention_of, spool_of, store_of
+from dmarc_milter.ledger.drain import drain, keep_draining
+from dmarc_milter.ledger.store import schema
+from dmarc_milter.ledger.store.database import StoreError
+from dmarc_milter.ledger.store.retention import expire
+from dmarc_milter.ledger.store.status import SpoolStatus, StoreStatus, spool_status, store_status
+
+EXPIRE_EVERY = 3600
+"""Seconds between clean-ups of the following drain."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    what = parser.add_subparsers(dest="what", required=True)
+    for name, sentence in (
+        ("upgrade", "bring the store's schema up to this program"),
+        ("expire", "forget what retention does not keep"),
+        ("drain", "move this host's spool into the store"),
+        ("status", "how spool and store are, and what to do where something is wrong"),
+    ):
+        command = what.add_parser(name, help=sentence, description=sentence[0].upper() + sentence[1:] + ".")
+        add_config(command)
+        command.add_argument("--json", action="store_true", help="one JSON object")
+        if name == "drain":
+            command.add_argument("--follow", action="store_true", help="go on until SIGTERM, every few seconds; expire every hour")
+            command.add_argument("--parent", type=int, default=0, help=argparse.SUPPRESS)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    config = load(arguments.config)
+    actions = {"upgrade": _upgrade, "expire": _expire, "drain": _drain, "status": _status}
+    try:
+        return actions[arguments.what](config, arguments)
+    except StoreError as error:
+        from dmarc_milter.cli.terminal import unavailable
+
+        return unavailable(error)
+
+
+def _print(document: object, sentence: str, *, as_json: bool) -> None:
+    print(msgspec.json.encode(document).decode() if as_json else sentence)
+
+
+def _upgrade(config: Config, arguments: argparse.Namespace) -> int:
+    with closing(database_of(config)) as database:
+        steps = schema.upgrade(database)
+    sentence = f"{database.name}: applied {', '.join(steps)}" if steps else f"{database.name}: is up to date"
+    _print({"store": database.name, "applied": steps, "schema": len(schema.STEPS)}, sentence, as_json=arguments.json)
+    return FINE
+
+
+def _expire(config: Config, arguments: argparse.Namespace) -> int:
+    with closing(store_of(config)) as store:
+        store.ready()
+        gone = expire(store.database, retention_of(config), now=int(time.time()))
+    words = ", ".join(f"{number} of {table}" for table, number in gone.items()) or "nothing was due"
+    _print({"removed": gone}, words, as_json=arguments.json)
+    return FINE
+
+
+def _drain(config: Config, arguments: argparse.Namespace) -> int:
+    if arguments.follow:
+        return _follow(config, arguments.parent)
+    with closing(spool_of(config)) as spool, closing(store_of(config)) as store:
+        drained = drain(spool, store)
+    sentence = f"{drained.messages} messages" + (f"; stopped early: {drained.problem}" if drained.problem else "")
+    _print({"messages": drained.messages, "problem": drained.problem}, sentence, as_json=arguments.json)
+    return LATER if drained.problem else FINE
+
+
+def _follow(config: Config, parent: int) -> int:
+    """The background job: drain every few seconds, expire every hour, until SIGTERM or SIGINT, or until `parent` is gone."""
+    logging.basicConfig(format="dmarc-milter: %(message)s")
+    stopping = threading.Event()
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, lambda *_: stopping.set())
+    spool, store = spool_of(config), store_of(config)
+    last = time.monotonic()
+
+    def wait(seconds: float) -> bool:
+        nonlocal last
+        if time.monotonic() - last > EXPIRE_EVERY:
+            last = time.monotonic()
+            try:
+                expire(store.database, retention_of(config), now=int(time.time()))
+            except StoreError as error:
+                print(f"dmarc-milter: expire: {error}", file=sys.stderr)
+        return stopping.wait(seconds) or (parent > 0 and os.getppid() != parent)
+
+    keep_draining(spool, store, wait)
+    spool.close()
+    store.close()
+    return FINE
+
+
+def _status(config: Config, arguments: argparse.Namespace) -> int:
+    """0 when all is well, 1 when something needs the administrator."""
+    with closing(database_of(config)) as database:
+        spool, store = spool_status(spool_path(config), config.store.spool_max_bytes), store_status(database)
+    if arguments.json:
+        print(msgspec.json.encode({"spool": _plain(spool), "store": _plain(store)}).decode())
+    else:
+        print("\n".join((*_spool_lines(spool), *_kept(spool), *_store_lines(store), *_kept(store))))
+    return NO if store.problem or store.moved_aside or spool.remedy or spool.moved_aside else FINE
+
+
+def _plain(status: SpoolStatus | StoreStatus) -> dict[str, object]:
+    document = dataclasses.asdict(status) | {"moved_aside": [str(each) for each in status.moved_aside]}
+    return document | {"path": str(status.path)} if isinstance(status, SpoolStatus) else document
+
+
+def _spool_lines(spool: SpoolStatus) -> list[str]:
+    waiting = f"{spool.waiting} messages waiting, " if spool.waiting or not spool.remedy else ""  # else it may not have let us count
+    kept = f"{waiting}{spool.octets:,} octets" if spool.octets or not spool.problem else ""
+    problem = spool.problem.removeprefix(f"{spool.path}: ")
+    lines = [f"spool  {spool.path}: {'; '.join(each for each in (problem, kept) if each)}"]
+    if spool.remedy:
+        lines.append(f"       what to do: {spool.remedy}")
+    return lines
+
+
+def _kept(status: SpoolStatus | StoreStatus) -> list[str]:
+    return [f"       kept from an earlier damage: {each}; remove it when it is no longer needed" for each in status.moved_aside]
+
+
+def _store_lines(store: StoreStatus) -> list[str]:
+    if store.problem and store.rows is None:
+        return [f"store  {store.problem}", f"       what to do: {store.remedy}"]
+    drained = datetime.fromtimestamp(store.last_drained, UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if store.last_drained else "never"
+    lines = [f"store  {store.name}: schema {store.schema}, last drained {drained}" + (f", {store.octets:,} octets" if store.octets else "")]
+    lines += [f"       {number:>10,} {table.replace('_', ' ')}" for table, number in (store.rows or {}).items()]
+    lines += [f"       {number:>10,} reports {state}" for state, number in (store.reports or {}).items()]
+    if store.problem:
+        lines[1:1] = [f"       {store.problem}", f"       what to do: {store.remedy}"]
+    if store.folded:
+        lines.append(f"       {store.folded:>10,} messages of this week counted without a row of their own (caps reached)")
+    return lines

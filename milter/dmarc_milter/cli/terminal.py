@@ -1,0 +1,120 @@
+"""What every command shares towards the person or program that reads it: tables, sentences, JSON, and a store that cannot be had."""
+
+from __future__ import annotations
+
+import os
+import sys
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
+from rich.console import Console, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from dmarc_milter.cli.main import LATER, NO
+from dmarc_milter.ledger.store.database import StoreError
+
+PIPE_WIDTH = 200
+"""Columns where standard output is no terminal, so that nothing is cut."""
+PROSE = 24
+"""Columns that a sentence needs at least to be read."""
+OTHERS = "; run this as the service's account"
+STATUS = "; `dmarc-milter store status` says what to do"
+"""Where the store cannot be opened: for an account that may not, and for root."""
+GLUE = "\N{NO-BREAK SPACE}"
+STYLES = {
+    "reject": "bold red",
+    "fail": "red",
+    "permerror": "red",
+    "quarantine": "yellow",
+    "temperror": "yellow",
+    "tempfail": "yellow",
+    "pass": "green",
+    "error": "bold red",
+    "warning": "yellow",
+    "ok": "green",
+}
+
+
+def on_terminal() -> bool:
+    """Whether somebody looks at standard output, and not a program."""
+    return sys.stdout.isatty()
+
+
+def console() -> Console:
+    """Standard output. Markup, emoji and highlighting are off: what is printed may come from a sender."""
+    width = None if on_terminal() else PIPE_WIDTH
+    return Console(markup=False, emoji=False, highlight=False, width=width)
+
+
+def styled(word: str) -> Text:
+    """A status or disposition in its colour."""
+    return Text(word, STYLES.get(word, ""))
+
+
+def table(columns: Mapping[str, str], rows: Iterable[Sequence[object]], *, title: str = "") -> RenderableType:
+    """`columns` are heading -> "left" or "right"; cells are str or Text, never markup. A terminal too narrow for it gets a list."""
+    rows = list(rows)
+    screen = console()
+    if on_terminal() and _least_width(columns, rows) > screen.width:
+        words = [heading for heading, justify in columns.items() if justify == "left"]
+        head = [title] * bool(title) + [", ".join(words) + ":"] * (len(words) > 1)
+        return Text("\n".join([*head, *_lines(columns, rows, screen.width)]), overflow="fold")
+    made = Table(box=SIMPLE_HEAD, title=Text(title, "bold") if title else None, title_justify="left", pad_edge=False)
+    for heading, justify in columns.items():
+        made.add_column(Text(heading), justify="right" if justify == "right" else "left", overflow="fold")
+    for row in rows:
+        made.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
+    return made
+
+
+def _least_width(columns: Mapping[str, str], rows: Sequence[Sequence[object]]) -> int:
+    """In columns: below it a queue id or a number would be broken over lines. Only the last column, when it is prose, may wrap."""
+    widths = [max(cell_len(str(cell)) for cell in cells) for cells in zip(columns, *rows, strict=True)]
+    if [*columns.values()][-1] == "left":
+        widths[-1] = min(widths[-1], PROSE)
+    return sum(widths) + 3 * len(widths)
+
+
+def _lines(columns: Mapping[str, str], rows: Iterable[Sequence[object]], width: int) -> list[str]:
+    """A row as running text, indented from its second line on: text as it is, numbers that are not 0 with their heading."""
+    made = []
+    for row in rows:
+        cells = ((heading, justify, str(cell)) for (heading, justify), cell in zip(columns.items(), row, strict=True))
+        said = (
+            f"{heading} {cell}".replace(" ", GLUE) if justify == "right" else cell
+            for heading, justify, cell in cells
+            if cell not in ("", "0")
+        )
+        text = "  ".join(said)
+        made += textwrap.wrap(text, max(width, 20), subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+    return [line.replace(GLUE, " ") for line in made]
+
+
+def plain(value: object) -> Any:
+    """Structs, tuples and mappings as JSON has them, every field there whatever its value."""
+    if isinstance(value, msgspec.Struct):
+        return {field.name: plain(getattr(value, field.name)) for field in msgspec.structs.fields(value)}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return {name: plain(each) for name, each in value._asdict().items()}
+    if isinstance(value, Mapping):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    return value
+
+
+def print_json(document: object) -> None:
+    """One JSON document on standard output."""
+    print(msgspec.json.format(msgspec.json.encode(plain(document)), indent=2).decode())
+
+
+def unavailable(error: StoreError) -> int:
+    """Say why the store cannot be asked; the exit code."""
+    hint = "" if error.kind != "refused" else OTHERS if os.geteuid() else STATUS
+    print(f"dmarc-milter: {error}{hint}", file=sys.stderr)
+    return NO if error.kind in ("older", "newer", "refused", "absent") else LATER

@@ -1,0 +1,70 @@
+"""Mail that waits (451), as `impact`, `stats` and the dashboard list it: by author domain, reason and DNS name, with what ends it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from dmarc_milter.cli.terminal import console, table
+from dmarc_milter.cli.times import shown
+from dmarc_milter.core.deferrals import DEFERRALS, told
+from dmarc_milter.core.explain.waiting import CAUTION, rule
+from dmarc_milter.ledger.store.decisions import Waiting
+
+HEAD = ("From domain", "why it waits", "attempts", "messages", "since (UTC)", "latest (UTC)")
+RULES = 5
+"""Rules that are printed; each is for one author domain."""
+
+
+def document(found: Iterable[Waiting], now: float) -> list[dict[str, object]]:
+    """As JSON has them. `now` in seconds since 1970."""
+    return [each._asdict() | {"code": code(each.reason), "rule": suggested(each, now)} for each in found]
+
+
+def code(reason: str) -> str:
+    """The reply's, such as 451 4.4.3."""
+    return DEFERRALS[reason].code
+
+
+def suggested(waiting: Waiting, now: float) -> str:
+    """The rule that ends it, as TOML, or ""."""
+    return rule(waiting.author_domain, waiting.reason, waiting.failing_name, now)
+
+
+def by_reason(found: Iterable[Waiting]) -> dict[str, int]:
+    """Attempts that were answered 451, by reason; every reason is there."""
+    numbers = Counter({reason: 0 for reason in DEFERRALS})
+    for each in found:
+        numbers[each.reason] += each.deferred
+    return dict(numbers)
+
+
+def rows(found: Iterable[Waiting]) -> list[tuple[str, ...]]:
+    """Lines under HEAD."""
+    return [
+        (
+            each.author_domain or "(unreadable)",
+            told(each.reason, each.failing_name) + ("" if each.deferred else " (would have waited)"),
+            f"{each.attempts:,}",
+            f"{each.messages:,}",
+            shown(each.first_at),
+            shown(each.last_at),
+        )
+        for each in found
+    ]
+
+
+def print_waiting(found: Sequence[Waiting], now: float, limit: int) -> None:
+    """The table and, for those who wait for their DNS longest, rules to copy. Nothing where nothing waits."""
+    if not found:
+        return
+    columns = dict(zip(HEAD, ("left", "left", "right", "right", "left", "left"), strict=True))
+    console().print(table(columns, rows(found[:limit]), title="Mail that waits"))
+    if len(found) > limit:
+        print(f"... and {len(found) - limit:,} more; --json shows them\n")
+    rules = {each.author_domain: suggested(each, now) for each in found if suggested(each, now)}
+    if rules:
+        print(f"A rule ends the waiting of a domain that you know. {CAUTION}")
+    for text in list(rules.values())[:RULES]:
+        print(f"\n{text}")
+    print()

@@ -1,0 +1,165 @@
+"""`dmarc-milter why QUEUE-ID | MESSAGE-ID`, or a time with filters: decisions already taken, explained."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import closing
+
+from dmarc_milter.cli import waiting
+from dmarc_milter.cli.main import FINE, NO, add_config
+from dmarc_milter.cli.terminal import console, print_json, styled, table, unavailable
+from dmarc_milter.cli.times import count, moment, shown
+from dmarc_milter.config import Config, load
+from dmarc_milter.core.explain import explain, sentence
+from dmarc_milter.core.mail import domain
+from dmarc_milter.core.mail.domain import Domain
+from dmarc_milter.ledger.connect import drained_store
+from dmarc_milter.ledger.store.database import StoreError
+from dmarc_milter.ledger.store.decisions import Decision, Decisions, Filter, Waiting
+
+LISTED = 5
+"""Lines about mail that waits, under a list of decisions."""
+DISPOSITIONS = ("none", "pass", "quarantine", "reject", "tempfail")
+RESULTS = ("none", "pass", "fail", "temperror", "permerror")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    parser.add_argument("key", nargs="?", metavar="QUEUE-ID|MESSAGE-ID", help="as the MTA's log shows it; without it, the latest decisions")
+    parser.add_argument(
+        "--since", type=moment, metavar="WHEN", help="not before: a date, a date and time (UTC), or an age such as 2h or 7d"
+    )
+    parser.add_argument("--until", type=moment, metavar="WHEN", help="before this moment")
+    parser.add_argument("--domain", type=domain_name, help="the From domain, or any name below it")
+    parser.add_argument("--ip", type=_ip, help="the SMTP client's address")
+    parser.add_argument("--disposition", choices=DISPOSITIONS, help="what was done")
+    parser.add_argument("--would-be", choices=DISPOSITIONS, help="monitor mode: what enforcement would have done")
+    parser.add_argument("--result", choices=RESULTS, help="the dmarc= word")
+    parser.add_argument("--limit", type=count, default=20, metavar="N", help="at most so many decisions, newest first (default 20)")
+    parser.add_argument("--full", action="store_true", help="explain each one instead of listing them")
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+
+
+def domain_name(text: str) -> str:
+    """As it is stored: A-labels, lower case. Raises argparse.ArgumentTypeError."""
+    found = domain.parse(text)
+    if not isinstance(found, Domain):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a domain name: {found.reason}")
+    return found.name
+
+
+def _ip(text: str) -> str:
+    try:
+        found = ipaddress.ip_address(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an address") from None
+    return str(getattr(found, "ipv4_mapped", None) or found)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """0 when something was found, 1 when nothing was, 75 when the store cannot be asked."""
+    config = load(arguments.config)
+    try:
+        with closing(drained_store(config)) as store:
+            found = _find(store.decisions, arguments)
+            waits = _waits(store.decisions, found)
+    except StoreError as error:
+        return unavailable(error)
+    if arguments.json:
+        print_json({"decisions": [_document(each) for each in found], "deferrals": waiting.document(_distinct(waits), time.time())})
+    elif not found:
+        _hint(config, arguments)
+    elif arguments.key or arguments.full or len(found) == 1:
+        print("\n\n".join(_story(each, waits) for each in found))
+    else:
+        _list(found, arguments.limit)
+        waiting.print_waiting(_distinct(waits), time.time(), LISTED)
+    return FINE if found else NO
+
+
+def _find(decisions: Decisions, arguments: argparse.Namespace) -> list[Decision]:
+    wanted = Filter(
+        since=arguments.since or 0,
+        until=arguments.until,
+        author_domain=arguments.domain or "",
+        source_ip=arguments.ip or "",
+        status=arguments.result or "",
+        disposition=arguments.disposition or "",
+        would_be=arguments.would_be or "",
+    )
+    if not arguments.key:
+        return decisions.recent(wanted, limit=arguments.limit)
+    return [each for each in decisions.find(arguments.key, limit=arguments.limit) if _matches(each, wanted)]
+
+
+def _matches(decision: Decision, wanted: Filter) -> bool:
+    """The filters beside a key: seldom given, and never many decisions to look through."""
+    facts = decision.facts
+    done = facts.disposition if facts.counted else "tempfail"
+    author, under = facts.author_domain, wanted.author_domain
+    return (
+        wanted.since <= facts.at < (wanted.until if wanted.until is not None else float("inf"))
+        and (not under or author == under or author.endswith("." + under))
+        and wanted.source_ip in ("", facts.source_ip)
+        and wanted.status in ("", facts.status)
+        and wanted.disposition in ("", done)
+        and wanted.would_be in ("", facts.would_be)
+    )
+
+
+def _waits(decisions: Decisions, found: list[Decision]) -> dict[str, Waiting]:
+    """Decision's id -> all mail of its author domain that waits, or would, for the same reason and name."""
+    deferred = [each.facts for each in found if each.facts.deferral]
+    names = dict.fromkeys(each.author_domain for each in deferred)
+    kinds = {each[:3]: each for name in names for each in decisions.waiting(author_domain=name)}
+    keys = {each.id: (each.author_domain, each.deferral, each.failing_name) for each in deferred}
+    return {identity: kinds[key] for identity, key in keys.items() if key in kinds}
+
+
+def _distinct(waits: Mapping[str, Waiting]) -> list[Waiting]:
+    return list(dict.fromkeys(waits.values()))
+
+
+def _document(decision: Decision) -> dict[str, object]:
+    facts = decision.facts
+    return {"host": decision.host, "sentence": sentence(facts), "explanation": explain(facts), "facts": facts}
+
+
+def _story(decision: Decision, waits: Mapping[str, Waiting]) -> str:
+    first, *rest = explain(decision.facts)
+    if mine := waits.get(decision.facts.id):
+        number, when = f"{mine.attempts:,} such attempts of {mine.messages:,} messages", f"since {shown(mine.first_at)} UTC"
+        rest.append(f"{number} {when}, the latest {shown(mine.last_at)}")
+    return "\n".join((f"{first}, decided on {decision.host}", *rest))
+
+
+def _list(found: list[Decision], limit: int) -> None:
+    rows = [
+        (
+            shown(each.facts.at),
+            each.facts.queue_id or each.facts.id,
+            each.facts.author_domain or "(unreadable)",
+            each.facts.source_ip or "(unknown)",
+            styled(each.facts.status),
+            styled(each.facts.disposition if each.facts.counted else "tempfail"),
+            each.facts.decided_by,
+        )
+        for each in found
+    ]
+    columns = dict.fromkeys(("time (UTC)", "queue id", "From", "client", "dmarc", "done", "because"), "left")
+    console().print(table(columns, rows))
+    more = f"the newest {limit}; --limit shows more, " if len(found) == limit else ""
+    print(f"{len(found)} decisions ({more}`dmarc-milter why QUEUE-ID` or --full explains)")
+
+
+def _hint(config: Config, arguments: argparse.Namespace) -> None:
+    what = f"nothing is recorded about {ascii(arguments.key)[1:-1]}" if arguments.key else "no decision matches"
+    print(
+        f"dmarc-milter: {what}. Decisions are kept for {config.store.decision_days} days; mail of authenticated clients, trusted networks "
+        "and trusted daemons is not evaluated (the log says event=exempt), and what another MX host answered is found after its drain.",
+        file=sys.stderr,
+    )

@@ -1,0 +1,99 @@
+"""The sample file and `config show`, printed from the schema so that they cannot drift from the code."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from dmarc_milter.config.schema import Config, PolicyRule
+
+HEAD = """\
+# dmarc-milter.toml: every option at its default. A line that is not there means the default.
+# `dmarc-milter config check` reads this file as the daemon does; SIGHUP (systemctl reload) applies it.
+"""
+
+
+def sample() -> str:
+    """Every option at its default, each with its sentence; local rules as a comment."""
+    return HEAD + _body(Config(), described=True)
+
+
+def show(config: Config) -> str:
+    """The effective configuration as TOML."""
+    return _body(config, described=False)
+
+
+def _body(config: Config, *, described: bool) -> str:
+    parts = []
+    for field in msgspec.structs.fields(Config):
+        section = getattr(config, field.name)
+        lines = [f"\n[{field.name}]"]
+        if described:
+            lines.append(f"# {inspect.getdoc(type(section))}")
+        hints = get_type_hints(type(section), include_extras=True)
+        for name, hint in hints.items():
+            if name != "rules":
+                lines.extend(_line(name, getattr(section, name), hint, described=described))
+        if hasattr(section, "rules"):
+            lines.extend(_rules(section.rules, described=described))
+        parts.append("\n".join(lines) + "\n")
+    return "".join(parts).lstrip("\n") if not described else "".join(parts)
+
+
+def _line(name: str, value: object, hint: Any, *, described: bool) -> list[str]:
+    text = f"{name} = {toml(value)}"
+    return [f"# {describe(hint)}", text] if described else [text]
+
+
+def describe(hint: Any) -> str:
+    """The option's sentence with its choices or bounds."""
+    kind, *metas = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    meta = next((each for each in metas if isinstance(each, msgspec.Meta)), None)
+    words = [meta.description or ""] if meta else []
+    if get_origin(kind) is Literal:
+        words.append("(" + " | ".join(get_args(kind)) + ")")
+    if meta and (meta.ge is not None or meta.le is not None):
+        low, high = meta.ge, meta.le
+        words.append(
+            f"(from {low})" if high is None else f"({low} to {high})" if low is not None else f"(more than {meta.gt}, at most {high})"
+        )
+    return " ".join(words)
+
+
+def _rules(rules: list[PolicyRule], *, described: bool) -> list[str]:
+    lines: list[str] = []
+    if described:
+        lines += ["", "# Ordered local rules; the first that matches decides. Each [[policy.rules]] takes:", "# [[policy.rules]]"]
+        for name, hint in get_type_hints(PolicyRule, include_extras=True).items():
+            lines += [f"# {name} = {_example(name)}  # {describe(hint)}"]
+    for rule in rules:
+        lines += ["", "[[policy.rules]]"]
+        lines += [f"{name} = {toml(getattr(rule, name))}" for name in get_type_hints(PolicyRule)]
+    return lines
+
+
+def _example(name: str) -> str:
+    examples = {"action": '"accept"', "comment": '"members\' list"', "author_domains": '["example.org"]', "dkim": '["lists.example.net"]'}
+    default = next(field.default for field in msgspec.structs.fields(PolicyRule) if field.name == name)
+    return examples.get(name) or toml([] if default is msgspec.NODEFAULT else default)
+
+
+def toml(value: object) -> str:
+    """A TOML value."""
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return '"' + "".join(_toml_char(char) for char in value) + '"'
+        case list():
+            return "[" + ", ".join(toml(each) for each in value) + "]"
+        case _:
+            return str(value)
+
+
+def _toml_char(char: str) -> str:
+    if char in '"\\':
+        return "\\" + char
+    return char if char.isprintable() else f"\\U{ord(char):08x}"

@@ -1,0 +1,1 @@
+"""What this program knows about mail and the RFCs. Pure: DNS, time and randomness are arguments."""

@@ -1,0 +1,1 @@
+"""From an Evaluation to what the MTA is asked to do."""

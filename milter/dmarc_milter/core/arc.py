@@ -1,0 +1,386 @@
+"""ARC chains (RFC 8617), judged with the keys, tags and canonicalization of `dkim`.
+
+dkimpy's own ARC class is not used: it raises IndexError unless i= is spelled ` i=1;`, verifies every signature and canonicalizes
+the body anew for each, has no limit on instances, and asks DNS before the structure is known to be sound.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from ipaddress import ip_address
+
+from dmarc_milter.core.authres import field
+from dmarc_milter.core.dkim import DkimOptions, DkimStatus, tags
+from dmarc_milter.core.dkim import signature as signature_field
+from dmarc_milter.core.dkim.keyring import KeyRing
+from dmarc_milter.core.dkim.signature import Signature, TagReader
+from dmarc_milter.core.dkim.verify import Candidate, Judge, key_questions
+from dmarc_milter.core.mail import domain
+from dmarc_milter.core.mail.domain import Domain, Malformed
+from dmarc_milter.core.mail.message import BodyHash, Headers, Message
+from dmarc_milter.core.resolver import Missing, Question, Resolver
+
+RESULTS = b"arc-authentication-results"
+MESSAGE_SIGNATURE = b"arc-message-signature"
+SEAL = b"arc-seal"
+MAX_OLDER_NAMES = 2000
+"""Names in h= of all older message signatures together, beyond which oldest-pass is not determined: it is optional."""
+MAILBOX = re.compile(r"""<(?:[^<>@\s"]*@)?([^<>@\s"]+)>|(?:[^<>@\s"]*@)?([^<>@\s"]+)""")
+MAX_COMMENT = 1000
+"""Characters of an override's comment."""
+
+
+class ArcStatus(StrEnum):
+    """RFC 8617 4.4."""
+
+    NONE = "none"
+    PASS = "pass"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class ArcHop:
+    """One set of the chain. The results are what its ARC-Authentication-Results says, read tolerantly; evidence, not truth."""
+
+    instance: int
+    sealer: Domain
+    selector: str
+    aar_dmarc: str = ""
+    """The dmarc= word, lower case, or "" """
+    aar_header_from: Domain | None = None
+    aar_remote_ip: str = ""
+    """smtp.remote-ip in canonical text form, or "" """
+    aar_spf: str = ""
+    """The spf= word, lower case, or "" """
+    aar_mail_from: Domain | None = None
+    """The domain of its smtp.mailfrom."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArcResult:
+    status: ArcStatus
+    hops: tuple[ArcHop, ...] = ()
+    """Instance 1 first; only filled when status is pass."""
+    oldest_pass: int | None = None
+    """RFC 8617 5.2 (5): 0 if every ARC-Message-Signature verifies; None when not determined."""
+    reason: str = ""
+    missing: Missing | None = None
+    """With fail: an answer that could not be had, if that was among the reasons."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArcOptions:
+    enabled: bool = True
+    max_instances: int = 50
+    """RFC 8617 4.2.1."""
+    max_lookups: int = 20
+    """Different keys looked up for one message; a chain that needs more is not valid."""
+    dkim: DkimOptions = DkimOptions()
+    """Limits of keys, fields and clocks."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArcSet:
+    """One instance: where its three fields stand among all fields of the message, and what two of them say."""
+
+    instance: int
+    results: int
+    message: Candidate
+    seal: Candidate
+    verdict: str
+    """cv="""
+
+
+@dataclass(frozen=True, slots=True)
+class ArcPlan:
+    """What the header asks for, known before the body arrives."""
+
+    sets: tuple[ArcSet, ...] = ()
+    """Instance 1 first; empty when there is no chain or `failure` says what is wrong with it."""
+    failure: str = ""
+    body_hashes: frozenset[BodyHash] = frozenset()
+    questions: tuple[Question, ...] = ()
+    all_messages: bool = False
+    """Whether every ARC-Message-Signature is worth its look-ups and its time, not only the newest."""
+
+
+def plan(headers: Headers, options: ArcOptions = ArcOptions()) -> ArcPlan:
+    """The structure of the chain, judged before any look-up (RFC 8617 5.2, steps 1 to 3, and the syntax of what 4 and 6 verify)."""
+    positions = [headers.positions(name) for name in (RESULTS, MESSAGE_SIGNATURE, SEAL)]
+    if not options.enabled or not any(positions):
+        return ArcPlan()
+    if headers.truncated:
+        return ArcPlan(failure="header too large")
+    if max(map(len, positions)) > options.max_instances:
+        return ArcPlan(failure="too many instances")
+    sets = _sets(headers, positions, options)
+    if isinstance(sets, Malformed):
+        return ArcPlan(failure=sets.reason)
+    needed = dict.fromkeys([sets[-1].message.signature.key_name, *(each.seal.signature.key_name for each in reversed(sets))])
+    older = [each.message.signature for each in sets[:-1]]
+    every = needed | dict.fromkeys(each.key_name for each in older if not each.error)
+    if len(needed) > options.max_lookups:
+        return ArcPlan(failure="too many keys")
+    all_messages = len(every) <= options.max_lookups and sum(len(each.names) for each in older) <= MAX_OLDER_NAMES
+    hashed = [sets[-1].message.signature, *(older if all_messages else ())]
+    return ArcPlan(
+        sets,
+        body_hashes=frozenset(each.body for each in hashed if not each.error),
+        questions=key_questions(every if all_messages else needed),
+        all_messages=all_messages,
+    )
+
+
+def validate(message: Message, plan: ArcPlan, resolver: Resolver, options: ArcOptions = ArcOptions(), *, now: datetime) -> ArcResult:
+    """RFC 8617 5.2; every failure is final, that of the DNS too. `now` is aware. Never raises."""
+    if plan.failure:
+        return ArcResult(ArcStatus.FAIL, reason=plan.failure)
+    if not plan.sets:
+        return ArcResult(ArcStatus.NONE)
+    keys = KeyRing(resolver, options.dkim)
+    judge = Judge(message, keys, replace(options.dkim, require_signed=()), now)
+    flaw = _message_flaw(judge, plan.sets[-1]) or _seals_flaw(judge, keys, plan.sets)
+    if flaw:
+        return ArcResult(ArcStatus.FAIL, reason=flaw, missing=keys.missing)
+    return ArcResult(
+        ArcStatus.PASS,
+        tuple(_hop(each, message.headers.fields[each.results].value) for each in plan.sets),
+        _oldest_pass(judge, plan.sets) if plan.all_messages else None,
+    )
+
+
+def trusted_override(arc: ArcResult, author_domain: Domain, trusted_sealers: Sequence[Domain]) -> str | None:
+    """The comment of an override (RFC 8617 7.2.2), or None when the chain gives no reason for one.
+
+    The word of the oldest sealer counts from which on every sealer is trusted: it must have seen dmarc=pass for the same
+    author domain. A chain that anyone may have made proves nothing by itself.
+    """
+    if arc.status is not ArcStatus.PASS:
+        return None
+    oldest = None
+    for hop in reversed(arc.hops):
+        if hop.sealer not in trusted_sealers:
+            break
+        oldest = hop
+    if oldest is None or oldest.aar_dmarc != "pass" or oldest.aar_header_from != author_domain:
+        return None
+    return _comment(arc)
+
+
+# The structure
+
+
+def _sets(headers: Headers, positions: Iterable[Sequence[int]], options: ArcOptions) -> tuple[ArcSet, ...] | Malformed:
+    """The sets by instance, 1 first: each complete, none twice, none missing, each cv= as it must be."""
+    found: list[dict[int, int]] = []
+    for each in positions:
+        instances = _by_instance(headers, each, options)
+        if isinstance(instances, Malformed):
+            return instances
+        if sorted(instances) != list(range(1, len(instances) + 1)):
+            return Malformed("instances not continuous")
+        found.append(instances)
+    results, messages, seals = found
+    if not len(results) == len(messages) == len(seals):
+        return Malformed("incomplete set")
+    sets = tuple(_set(headers, number, (results[number], messages[number], seals[number]), options) for number in sorted(seals))
+    flaw = next((each.seal.signature.error for each in reversed(sets) if each.seal.signature.error), "") or _verdict_flaw(sets)
+    newest = sets[-1].message.signature
+    return Malformed(flaw or newest.error) if flaw or newest.error else sets
+
+
+def _by_instance(headers: Headers, positions: Sequence[int], options: ArcOptions) -> dict[int, int] | Malformed:
+    """Where the field of each instance stands."""
+    found: dict[int, int] = {}
+    for position in positions:
+        name, value = headers.fields[position]
+        instance = _results_instance(value) if name.lower() == RESULTS else _tagged_instance(value, options)
+        if instance is None or instance > options.max_instances:
+            return Malformed("instance not valid")
+        if instance in found:
+            return Malformed("instance repeated")
+        found[instance] = position
+    return found
+
+
+def _tagged_instance(value: bytes, options: ArcOptions) -> int | None:
+    """i= of a tag list, wherever it stands (RFC 8617 4.1.2, 4.1.3)."""
+    listed = tags.parse(value) if len(value) <= options.dkim.max_field else Malformed("field too long")
+    return None if isinstance(listed, Malformed) else _position(listed.values.get(b"i", b""))
+
+
+def _results_instance(value: bytes) -> int | None:
+    """The i= with which ARC-Authentication-Results begins, up to its semicolon (RFC 8617 4.1.1)."""
+    # arc-info = [CFWS] "i" [CFWS] "=" [CFWS] position [CFWS] ";" authres-payload
+    head = _without_comments(value[:1024]).partition(b";")
+    name, equals, number = head[0].partition(b"=")
+    if not head[1] or not equals or name.strip(tags.FWS) != b"i":
+        return None
+    return _position(number.strip(tags.FWS))
+
+
+def _without_comments(text: bytes) -> bytes:
+    """The text with each comment, nested or not, as a space (RFC 5322 3.2.2); what follows an open one is lost."""
+    kept = bytearray()
+    depth = escaped = 0
+    for octet in text:
+        if escaped or (depth and octet == 0x5C):
+            escaped = not escaped
+        elif octet == 0x28:
+            depth += 1
+            kept += b" "
+        elif octet == 0x29 and depth:
+            depth -= 1
+        elif not depth:
+            kept.append(octet)
+    return bytes(kept)
+
+
+def _position(text: bytes) -> int | None:
+    """position = 1*2DIGIT, 1 to 50 (RFC 8617 4.2.1), without a leading zero."""
+    if not text or len(text) > 2 or text.translate(None, tags.DIGITS) or text.startswith(b"0"):
+        return None
+    return int(text)
+
+
+def _set(headers: Headers, instance: int, positions: tuple[int, int, int], options: ArcOptions) -> ArcSet:
+    results, message, seal = positions
+    signature = signature_field.parse(headers.fields[message].value, options.dkim, of_arc=True)
+    if SEAL in signature.names:  # RFC 8617 4.1.2. Many sealers do sign ARC-Authentication-Results.
+        signature = replace(signature, error="h= names ARC-Seal")
+    sealed, verdict = _seal(headers.fields[seal].value, options)
+    return ArcSet(instance, results, Candidate(message, signature), Candidate(seal, sealed), verdict)
+
+
+def _seal(value: bytes, options: ArcOptions) -> tuple[Signature, str]:
+    """An ARC-Seal and its cv= (RFC 8617 4.1.3). It has been listed once, so it is short enough and a tag list."""
+    listed = tags.parse(value)
+    if isinstance(listed, Malformed):
+        return Signature(error=listed.reason), ""
+    reader = TagReader(listed, options.dkim)
+    algorithm = reader.algorithm()
+    sealer = reader.domain()
+    selector = reader.selector(sealer)
+    octets = reader.base64(b"b")
+    reader.times()
+    verdict = reader.text(b"cv").decode("ascii", "replace")
+    if b"h" in listed.values:
+        reader.refuse("ARC-Seal has h=")
+    unsigned = signature_field.emptied(value, listed)
+    return Signature(reader.error, sealer, selector, algorithm, octets=octets, unsigned=unsigned), verdict
+
+
+def _verdict_flaw(sets: Sequence[ArcSet]) -> str:
+    """RFC 8617 5.2, steps 2 and 3."""
+    if sets[-1].verdict == "fail":
+        return "sealed as failed"
+    for each in sets:
+        if each.verdict != ("none" if each.instance == 1 else "pass"):
+            return "cv= not valid"
+    return ""
+
+
+# The signatures
+
+
+def _message_flaw(judge: Judge, each: ArcSet) -> str:
+    """What is wrong with an ARC-Message-Signature, judged as a DKIM signature; a key in testing will do."""
+    result = judge.result(each.message)
+    return "" if result.status is DkimStatus.PASS or result.testing else f"message signature: {result.reason}"
+
+
+def _seals_flaw(judge: Judge, keys: KeyRing, sets: Sequence[ArcSet]) -> str:
+    """What is wrong with the newest ARC-Seal that does not verify."""
+    digests = _seal_digests(judge, sets)
+    for each, digest in zip(reversed(sets), reversed(digests), strict=True):
+        signature = each.seal.signature
+        answer = keys.find(signature.key_name)
+        usable = [key for key in answer.keys if key.algorithm == signature.algorithm]
+        if not any(key.verifies(signature.octets, digest) for key in usable):
+            return f"seal: {answer.reason or ('signature differs' if usable else 'key type differs from a=')}"
+    return ""
+
+
+def _seal_digests(judge: Judge, sets: Sequence[ArcSet]) -> list[bytes]:
+    """What each seal signs: all sets up to its own, relaxed, its own b= empty and without CRLF (RFC 8617 5.1.1), in one pass."""
+    digests = []
+    hasher = hashlib.sha256()
+    for each in sets:
+        for position in (each.results, each.message.position):
+            hasher.update(b":".join(judge.headers.canonical(position, "relaxed")))
+        own = hasher.copy()
+        own.update(b":".join(judge.headers.emptied(each.seal.position, each.seal.signature.unsigned, "relaxed")))
+        digests.append(own.digest())
+        hasher.update(b":".join(judge.headers.canonical(each.seal.position, "relaxed")))
+    return digests
+
+
+def _oldest_pass(judge: Judge, sets: Sequence[ArcSet]) -> int:
+    """RFC 8617 5.2, step 5: the lowest instance from which on all message signatures verify; 0 when all do."""
+    oldest = sets[-1].instance
+    for each in reversed(sets[:-1]):
+        if _message_flaw(judge, each):
+            return oldest
+        oldest = each.instance
+    return 0
+
+
+# What the chain tells
+
+
+def _hop(each: ArcSet, results: bytes) -> ArcHop:
+    signature = each.seal.signature
+    assert signature.domain
+    read = field.parse(results)
+    if isinstance(read, Malformed):
+        return ArcHop(each.instance, signature.domain, signature.selector)
+    dmarc = read.of("dmarc")
+    words = {info.result.lower() for info in dmarc}
+    # The same in every dmarc result, and no other beside it: what contradicts itself proves nothing.
+    authors = {_mailbox_domain(each) for info in dmarc for each in info.values("header", "from") or ("",)}
+    authors |= {_mailbox_domain(each) for info in read.infos for each in info.values("header", "from")}
+    author = authors.pop() if len(authors) == 1 else None
+    spf = read.of("spf")
+    senders = {domain.parse(each.strip("<>").rpartition("@")[2]) for each in spf[0].values("smtp", "mailfrom")} if len(spf) == 1 else set()
+    sender = senders.pop() if len(senders) == 1 else None
+    return ArcHop(
+        each.instance,
+        signature.domain,
+        signature.selector,
+        aar_dmarc=words.pop() if len(words) == 1 else "",
+        aar_header_from=author if isinstance(author, Domain) else None,
+        aar_remote_ip=next((address for info in read.infos if (address := _address(info.value("smtp", "remote-ip")))), ""),
+        aar_spf=spf[0].result.lower() if len(spf) == 1 else "",
+        aar_mail_from=sender if isinstance(sender, Domain) else None,
+    )
+
+
+def _mailbox_domain(text: str) -> Domain | Malformed:
+    """The domain of a header.from: a domain (RFC 8601 2.7.3), or the whole mailbox as a large sealer writes it, with or without <>."""
+    found = MAILBOX.fullmatch(text)
+    return domain.parse(found[1] or found[2]) if found else Malformed("no domain")
+
+
+def _address(text: str) -> str:
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        return ""
+
+
+def _comment(arc: ArcResult) -> str:
+    """`arc=pass as[2].d=... as[2].s=... as[1].d=... remote-ip[1]=...` (RFC 8617 7.2.2), newest first; long chains are cut."""
+    address = arc.hops[0].aar_remote_ip
+    origin = f" remote-ip[1]={address}" if address else ""
+    comment = "arc=pass"
+    for hop in reversed(arc.hops):
+        part = f" as[{hop.instance}].d={hop.sealer} as[{hop.instance}].s={hop.selector}"
+        if len(comment) + len(part) + len(origin) > MAX_COMMENT:
+            break
+        comment += part
+    return comment + origin

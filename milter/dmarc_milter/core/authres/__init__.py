@@ -1,0 +1,1 @@
+"""The Authentication-Results field (RFC 8601): read, written, and recognised as forged."""

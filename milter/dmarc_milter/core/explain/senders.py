@@ -1,0 +1,162 @@
+"""Who probably stands behind mail that fails DMARC: lists, forwarders and sending services, named by what they prove, never by a claim.
+
+A List-Id is a claim that anybody can make; a DKIM or SPF pass, an ARC seal or a name that resolves back is a proof.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal, NamedTuple
+
+from dmarc_milter.core.explain.toml import quoted
+from dmarc_milter.core.stored import Facts
+
+Method = Literal["dkim", "arc", "spf", "ptr"]
+METHODS: tuple[Method, ...] = ("dkim", "arc", "spf", "ptr")
+"""The best proof first."""
+MAX_AUTHORS = 5
+"""A suggested rule names the From domains when they are not more."""
+
+
+class Identity(NamedTuple):
+    """A name that the sender proved to be entitled to, though it is not the author's."""
+
+    method: Method
+    domain: str
+
+
+class Kind(StrEnum):
+    """What a source looks like."""
+
+    MAILING_LIST = "mailing list"
+    FORWARDER = "forwarder"
+    OTHER = "another domain"
+    UNPROVEN = "nobody proven"
+
+
+class Sample(NamedTuple):
+    """One source's mail of one author domain: how much there was, and some of it."""
+
+    author_domain: str
+    source_ip: str
+    messages: int
+    facts: tuple[Facts, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One probable sender: the clients that share what they prove, or a single client."""
+
+    kind: Kind
+    identity: Identity | None
+    list_id: str
+    """"" unless the messages claim one."""
+    addresses: tuple[str, ...]
+    author_domains: tuple[str, ...]
+    """Most messages first."""
+    messages: int
+    evidence: str
+    """One sentence."""
+    rule: str
+    """A [[policy.rules]] entry that would deliver this mail, as TOML; "" unless it is a list's or comes in an ARC chain: a forger with
+    a domain of its own proves as much by SPF and DKIM."""
+
+
+def identities(facts: Facts) -> Iterator[Identity]:
+    """What one message proved besides its author domain."""
+    for each in facts.dkim:
+        if each.result == "pass" and not each.aligned and each.domain:
+            yield Identity("dkim", each.domain)
+    if facts.arc is not None and facts.arc.status == "pass" and facts.arc.sealers:
+        yield Identity("arc", facts.arc.sealers[-1])
+    aligned = facts.outcome is not None and facts.outcome.spf_aligned
+    if facts.spf is not None and facts.spf.result == "pass" and facts.spf.domain and not aligned:
+        yield Identity("spf", facts.spf.domain)
+    for name in facts.names[:1]:
+        yield Identity("ptr", name)
+
+
+def sources(samples: Iterable[Sample]) -> tuple[Source, ...]:
+    """Samples put together by what they prove, else by client; most messages first."""
+    groups: dict[tuple[str, str], list[tuple[Sample, Identity | None]]] = {}
+    for sample in samples:
+        proven = _usual_identity(sample.facts)
+        key = proven if proven is not None and proven.method != "ptr" else ("client", sample.source_ip)
+        groups.setdefault(key, []).append((sample, proven))
+    found = [_source([sample for sample, _ in group], next((each for _, each in group if each), None)) for group in groups.values()]
+    return tuple(sorted(found, key=lambda each: (-each.messages, each.addresses)))
+
+
+def _usual_identity(facts: Sequence[Facts]) -> Identity | None:
+    """What at least half of the messages prove, by the best method; of several signers the one with the longest name."""
+    numbers = Counter(identity for each in facts for identity in set(identities(each)))
+    usual = [identity for identity, number in numbers.items() if 2 * number >= len(facts)]
+    return min(usual, key=lambda each: (METHODS.index(each.method), -numbers[each], -len(each.domain), each.domain), default=None)
+
+
+def _source(samples: list[Sample], identity: Identity | None) -> Source:
+    facts = [each for sample in samples for each in sample.facts]
+    lists = Counter(each.list_id for each in facts if each.list_id)
+    list_id = lists.most_common(1)[0][0] if 2 * lists.total() >= len(facts) and lists else ""
+    authors: Counter[str] = Counter()
+    for sample in samples:
+        authors[sample.author_domain] += sample.messages
+    names = tuple(name for name, _ in authors.most_common())
+    kind = _kind(identity, list_id, names)
+    return Source(
+        kind=kind,
+        identity=identity,
+        list_id=list_id,
+        addresses=tuple(dict.fromkeys(sample.source_ip for sample in samples)),
+        author_domains=names,
+        messages=authors.total(),
+        evidence=_sentence(kind, identity, list_id, names),
+        rule=_rule(kind, identity, list_id, names) if identity and (kind is Kind.MAILING_LIST or identity.method == "arc") else "",
+    )
+
+
+def _kind(identity: Identity | None, list_id: str, authors: Sequence[str]) -> Kind:
+    if identity is None:
+        return Kind.UNPROVEN
+    if list_id and identity.method != "ptr":
+        return Kind.MAILING_LIST
+    return Kind.FORWARDER if identity.method == "arc" or len(authors) > 1 else Kind.OTHER
+
+
+def _sentence(kind: Kind, identity: Identity | None, list_id: str, authors: Sequence[str]) -> str:
+    if identity is None:
+        return (
+            f"claims to be the list {list_id} and proves nothing"
+            if list_id
+            else "proves no identity of its own: a forgery, or broken on the way"
+        )
+    proof = {
+        "dkim": f"signed by {identity.domain}",
+        "arc": f"in an ARC chain sealed last by {identity.domain}",
+        "spf": f"SPF passes for {identity.domain}",
+        "ptr": f"its name {identity.domain} resolves back to it",
+    }[identity.method]
+    match kind:
+        case Kind.MAILING_LIST:
+            return f"posts of the list {list_id}, {proof}"
+        case Kind.FORWARDER:
+            return f"mail of {_some(authors)}, {proof}"
+        case _:
+            return f"sends for {_some(authors)}, {proof}, which does not align"
+
+
+def _some(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{len(names)} domains"
+
+
+def _rule(kind: Kind, identity: Identity, list_id: str, authors: Sequence[str]) -> str:
+    """The narrowest rule that delivers this mail. A shared signer signs for strangers too, so From domains are named where they are few."""
+    reason = "mailing_list" if kind is Kind.MAILING_LIST else "trusted_forwarder"
+    comment = f"list {list_id}" if kind is Kind.MAILING_LIST else f"{kind} {identity.domain}"
+    lines = ["[[policy.rules]]", 'action = "accept"', f"{identity.method} = [{quoted(identity.domain)}]"]
+    if kind is not Kind.MAILING_LIST and len(authors) <= MAX_AUTHORS:
+        lines.append(f"author_domains = [{', '.join(map(quoted, authors))}]")
+    return "\n".join((*lines, f"reason = {quoted(reason)}", f"comment = {quoted(comment[:200])}"))

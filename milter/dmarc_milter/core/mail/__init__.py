@@ -1,0 +1,1 @@
+"""Domains, addresses, header fields, messages and envelopes, as an attacker writes them."""

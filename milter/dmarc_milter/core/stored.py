@@ -1,0 +1,375 @@
+"""The facts of one message that outlive it: what reports, `why`, `impact` and the totals are made from, and nothing that they do not need.
+
+Raw facts, not the words of one report format: RFC 9990 and RFC 7489 Appendix C are rendered from them when a report is built.
+No Subject, no display name, no recipient's local part. Every string is printable ASCII and bounded, whatever the sender wrote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from typing import Literal
+
+import msgspec
+
+from dmarc_milter.core.arc import ArcResult
+from dmarc_milter.core.dkim.result import DkimResult
+from dmarc_milter.core.dmarc.record import MAX_URIS, ReportUri
+from dmarc_milter.core.dmarc.result import DmarcResult, DmarcStatus, DomainOutcome, PolicyPublished
+from dmarc_milter.core.evaluation import Evaluation
+from dmarc_milter.core.mail.domain import Domain
+from dmarc_milter.core.spf.check import SpfResult
+
+VERSION = 1
+"""Of the encoding: a reader refuses a greater one, and reads every smaller one."""
+MAX_SIGNATURES = 100
+"""RFC 9990 3.1.3: signatures of one row."""
+MAX_TRACE = 40
+MAX_STALE = 20
+
+
+class Fact(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A part of the facts. Fields may be added with a default, never renamed: stored rows are older than the code."""
+
+
+class SpfFact(Fact, frozen=True, omit_defaults=True):
+    """auth_results/spf. `domain` is "" where there was no name to check."""
+
+    result: str
+    domain: str = ""
+    scope: Literal["mfrom", "helo"] = "mfrom"
+    reason: str = ""
+    mechanism: str = ""
+
+
+class DkimFact(Fact, frozen=True, omit_defaults=True):
+    """auth_results/dkim: one signature. `aligned` is "" where it does not align or did not pass.
+
+    `unsigned`: header fields that a reader sees, lower case, of which the signature leaves at least one uncovered (RFC 6376 8.15).
+    """
+
+    result: str
+    domain: str = ""
+    selector: str = ""
+    reason: str = ""
+    aligned: Literal["", "strict", "relaxed"] = ""
+    algorithm: str = ""
+    key_bits: int = 0
+    unsigned: tuple[str, ...] = ()
+
+
+class Reason(Fact, frozen=True, omit_defaults=True):
+    """Why the disposition is not the published policy: disposition.OverrideType and a comment."""
+
+    type: str
+    comment: str = ""
+
+
+class Uri(Fact, frozen=True, omit_defaults=True):
+    """One rua or ruf address; `max_size` in octets is RFC 7489's !size."""
+
+    address: str
+    max_size: int | None = None
+
+
+class Published(Fact, frozen=True, omit_defaults=True):
+    """The policy configuration: every tag of the record as it was read, and where and how it was found."""
+
+    policy_domain: str
+    p: str = ""
+    sp: str = ""
+    np: str = ""
+    adkim: str = "r"
+    aspf: str = "r"
+    testing: bool | None = None
+    psd: str = "u"
+    pct: int | None = None
+    fo: str = "0"
+    rua: tuple[Uri, ...] = ()
+    ruf: tuple[Uri, ...] = ()
+    ri: int | None = None
+    invalid_policy: bool = False
+    discovery_method: Literal["treewalk", "psl"] = "treewalk"
+    errors: tuple[str, ...] = ()
+    text: str = ""
+
+
+class Outcome(Fact, frozen=True, omit_defaults=True):
+    """DMARC for one author domain: of the message, or of one candidate of a malformed From."""
+
+    author_domain: str
+    status: str
+    policy: str = "none"
+    policy_tag: Literal["", "p", "sp", "np"] = ""
+    organizational_domain: str = ""
+    psl_organizational_domain: str = ""
+    spf_aligned: bool = False
+    dkim_aligned: bool = False
+    testing_key_only: bool = False
+    published: Published | None = None
+    reason: str = ""
+    trace: tuple[str, ...] = ()
+
+
+class ArcFact(Fact, frozen=True, omit_defaults=True):
+    """The ARC chain: its status and who sealed it, oldest first."""
+
+    status: str
+    sealers: tuple[str, ...] = ()
+    reason: str = ""
+
+
+class StaleFact(Fact, frozen=True, omit_defaults=True):
+    """An answer of the DNS that was used past its time, `seconds` after it was given (RFC 8767)."""
+
+    name: str
+    seconds: int = 0
+
+
+class Facts(Fact, frozen=True, omit_defaults=True, kw_only=True):
+    """One delivery attempt. `at` is in seconds since 1970 (UTC)."""
+
+    version: int = VERSION
+    id: str
+    at: float
+    counted: bool = True
+    """False: answered 4xx, so it will come again; in the decision log, never in a report."""
+    queue_id: str = ""
+    message_id: str = ""
+    source_ip: str = ""
+    """"" when there is none to name."""
+    source_known: bool = True
+    helo: str = ""
+    envelope_from: str | None = None
+    """"" for the null sender, None where the path had no domain name."""
+    envelope_to: tuple[str, ...] = ()
+    """The recipients' domains, distinct."""
+    status: str = "none"
+    """The dmarc= word."""
+    reason: str = ""
+    malformed_from: str = ""
+    outcome: Outcome | None = None
+    candidates: tuple[Outcome, ...] = ()
+    disposition: str = "none"
+    policy: str = "none"
+    """After t, pct and reject_action (policy.dmarc)."""
+    would_be: str = ""
+    """Monitor mode: what enforcement would have done; otherwise ""."""
+    deferral: str = ""
+    """Why it was answered 451, or would have been: dns, overloaded or failure (deferrals.DEFERRALS); "" otherwise."""
+    failing_name: str = ""
+    """The DNS name that it waits for, or ""."""
+    reasons: tuple[Reason, ...] = ()
+    decided_by: str = ""
+    tags: tuple[str, ...] = ()
+    spf: SpfFact | None = None
+    dkim: tuple[DkimFact, ...] = ()
+    arc: ArcFact | None = None
+    iprev: str = ""
+    names: tuple[str, ...] = ()
+    """The client's names that resolve back to it (only where they were looked up)."""
+    auto_submitted: bool = False
+    is_dsn: bool = False
+    is_report: bool = False
+    to_reporting: bool = False
+    from_reporting: bool = False
+    list_id: str = ""
+    stale: tuple[StaleFact, ...] = ()
+    """Answers of the DNS used past their time because the DNS failed."""
+
+    @property
+    def author_domain(self) -> str:
+        """The From domain; of a malformed From the first that could be seen; "" when none could."""
+        if self.outcome is not None:
+            return self.outcome.author_domain
+        return self.candidates[0].author_domain if self.candidates else ""
+
+    @property
+    def policy_domain(self) -> str:
+        """Where the policy that applied was found, or ""."""
+        published = self.outcome.published if self.outcome else None
+        return published.policy_domain if published else ""
+
+
+def printable(text: str, limit: int) -> str:
+    """`text` as at most `limit` characters of printable ASCII; anything else is shown escaped."""
+    if text.isascii() and text.isprintable():
+        return text[:limit]
+    return "".join(each if " " <= each <= "~" else _escaped(each) for each in text[:limit])[:limit]
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape", "backslashreplace").decode("ascii")
+
+
+def from_evaluation(evaluation: Evaluation) -> Facts:
+    """Everything worth keeping of an evaluation. Linear in its size, which is bounded."""
+    envelope, verdict, message, dmarc = evaluation.envelope, evaluation.verdict, evaluation.facts, evaluation.dmarc
+    waits = verdict.deferral or verdict.would_wait
+    return Facts(
+        id=evaluation.id,
+        at=evaluation.at.timestamp(),
+        counted=not verdict.tempfail,
+        queue_id=printable(envelope.queue_id, 64),
+        message_id=printable(message.message_id, 250),
+        source_ip=str(envelope.source_ip) if envelope.source_ip is not None else "",
+        source_known=envelope.source_known,
+        helo=printable(envelope.helo, 255),
+        envelope_from="" if envelope.mail_from.is_null else _name(envelope.mail_from.domain) or None,
+        envelope_to=tuple(each.name for each in envelope.rcpt_domains[:100]),
+        status=dmarc.status.value,
+        reason=printable(dmarc.reason, 200),
+        malformed_from=printable(evaluation.author.malformed, 200),
+        outcome=_outcome(dmarc.outcome) if dmarc.outcome else None,
+        candidates=tuple(_outcome(each) for each in dmarc.candidates[:16]),
+        disposition=verdict.disposition.value,
+        policy=verdict.policy.value,
+        would_be=verdict.would_have,
+        deferral=waits.reason if waits else "",
+        failing_name=printable(waits.name, 253) if waits else "",
+        reasons=tuple(Reason(each.type.value, printable(each.comment, 200)) for each in verdict.reasons[:10]),
+        decided_by=printable(verdict.decided_by, 300),
+        tags=tuple(printable(each, 40) for each in verdict.tags[:20]),
+        spf=_spf(evaluation.spf),
+        dkim=_signatures(evaluation.dkim, dmarc),
+        arc=_arc(evaluation.arc) if evaluation.arc else None,
+        iprev=evaluation.iprev.status if evaluation.iprev else "",
+        names=evaluation.iprev.names[:3] if evaluation.iprev else (),
+        auto_submitted=message.auto_submitted,
+        is_dsn=message.is_dsn,
+        is_report=message.is_report,
+        to_reporting=message.to_reporting,
+        from_reporting=message.from_reporting,
+        list_id=printable(message.list_id, 253),
+        stale=tuple(StaleFact(printable(each.name, 253), int(each.seconds)) for each in evaluation.stale[:MAX_STALE]),
+    )
+
+
+def _name(domain: Domain | None) -> str:
+    return domain.name if domain is not None else ""
+
+
+def _texts(texts: Iterable[str], count: int) -> Iterator[str]:
+    for _, text in zip(range(count), texts, strict=False):
+        yield printable(text, 300)
+
+
+def _spf(spf: SpfResult) -> SpfFact:
+    scope: Literal["mfrom", "helo"] = "helo" if spf.identity == "helo" else "mfrom"
+    return SpfFact(spf.status.value, _name(spf.domain), scope, printable(spf.reason, 200), printable(spf.mechanism, 200))
+
+
+def _arc(arc: ArcResult) -> ArcFact:
+    return ArcFact(arc.status.value, tuple(hop.sealer.name for hop in arc.hops[:50]), printable(arc.reason, 200))
+
+
+def _signatures(results: tuple[DkimResult, ...], dmarc: DmarcResult) -> tuple[DkimFact, ...]:
+    """All signatures that were evaluated, in the priority of RFC 9990 3.1.3."""
+    outcome = dmarc.outcome
+    aligned = {each.domain for each in outcome.identifiers if each.method == "dkim" and each.aligned} if outcome else set()
+    author = outcome.author_domain if outcome else None
+    facts = [_signature(each, author, aligned) for each in results]
+    if len(facts) > 1:
+        facts.sort(key=_priority)  # stable: the message's own order within each class
+    return tuple(facts[:MAX_SIGNATURES])
+
+
+def _priority(fact: DkimFact) -> int:
+    if fact.result != "pass":
+        return 3
+    return {"strict": 0, "relaxed": 1, "": 2}[fact.aligned]
+
+
+def _signature(result: DkimResult, author: Domain | None, aligned: set[Domain]) -> DkimFact:
+    how: Literal["", "strict", "relaxed"] = ""
+    if result.usable and result.domain in aligned:
+        how = "strict" if result.domain == author else "relaxed"
+    return DkimFact(
+        result.status.value,
+        _name(result.domain),
+        printable(result.selector, 253),
+        printable(result.reason, 200),
+        how,
+        printable(result.algorithm, 40),
+        result.key_bits,
+        result.unsigned_headers,
+    )
+
+
+def _outcome(outcome: DomainOutcome) -> Outcome:
+    return Outcome(
+        author_domain=outcome.author_domain.name,
+        status=outcome.status.value,
+        policy=outcome.policy.value,
+        policy_tag=outcome.policy_tag,
+        organizational_domain=_name(outcome.organizational_domain),
+        psl_organizational_domain=_name(outcome.psl_organizational_domain),
+        spf_aligned=outcome.spf_aligned,
+        dkim_aligned=outcome.dkim_aligned,
+        testing_key_only=outcome.testing_key_only,
+        published=_published(outcome.published) if outcome.published else None,
+        reason=printable(outcome.reason, 200),
+        trace=tuple(_texts(outcome.trace, MAX_TRACE)),
+    )
+
+
+@lru_cache(maxsize=256)
+def _published(found: PolicyPublished) -> Published:
+    record = found.record
+    return Published(
+        policy_domain=found.policy_domain.name,
+        p=record.p.value if record.p else "",
+        sp=record.sp.value if record.sp else "",
+        np=record.np.value if record.np else "",
+        adkim=record.adkim.value,
+        aspf=record.aspf.value,
+        testing=record.testing,
+        psd=printable(record.psd, 1),
+        pct=_number(record.pct),
+        fo=printable(record.fo, 20),
+        rua=_uris(record.rua),
+        ruf=_uris(record.ruf),
+        ri=_number(record.ri),
+        invalid_policy=record.invalid_policy,
+        discovery_method=found.discovery_method,
+        errors=tuple(dict.fromkeys(_texts((*found.errors, *record.errors), 10))),
+        text=printable(record.text, 4096),
+    )
+
+
+def _uris(uris: tuple[ReportUri, ...]) -> tuple[Uri, ...]:
+    return tuple(Uri(printable(each.address, 320), _number(each.max_size)) for each in uris[:MAX_URIS])
+
+
+def _number(value: int | None) -> int | None:
+    """Published numbers have any length; stored ones fit 64 bits."""
+    return None if value is None else max(0, min(value, 2**63 - 1))
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER = msgspec.msgpack.Decoder(Facts)
+
+
+class UnreadableFacts(ValueError):
+    """Stored facts that this version cannot read: written by a newer one, or damaged."""
+
+
+def encode(facts: Facts) -> bytes:
+    """The stored form (MessagePack, defaults left out)."""
+    return _ENCODER.encode(facts)
+
+
+def decode(data: bytes) -> Facts:
+    """Facts as they were encoded by this or any earlier version. Raises UnreadableFacts."""
+    try:
+        facts = _DECODER.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise UnreadableFacts(str(error)) from None
+    if facts.version > VERSION:
+        raise UnreadableFacts(f"facts of version {facts.version}, this program reads up to {VERSION}")
+    return facts
+
+
+def is_pass(facts: Facts) -> bool:
+    """Whether DMARC passed."""
+    return facts.status == DmarcStatus.PASS

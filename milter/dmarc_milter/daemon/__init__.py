@@ -1,0 +1,1 @@
+"""The running service: supervisor, workers, jobs, metrics."""

@@ -1,0 +1,202 @@
+"""Whether name servers can be used: asked soon after the start, again where look-ups fail, and once an hour.
+
+Never in mail's way: the question is a process of its own. Mail does not answer it: a resolver that denies everything fails nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from dmarc_milter.config import Config
+from dmarc_milter.dns.probe import Health, probe
+from dmarc_milter.dns.probe import servers as servers_of
+from dmarc_milter.dns.resolver import RESOLV_CONF
+from dmarc_milter.process.child import leave_supervisor
+from dmarc_milter.process.shared_memory import Board
+from dmarc_milter.telemetry.counters import INDEX, Meter
+from dmarc_milter.telemetry.log import Log
+
+FIRST = 5.0
+"""Seconds after the start before the question is asked: a host that starts may have no network yet."""
+EVERY = 60.0
+"""Seconds between questions while they find fault, and between looks at how the workers' own look-ups fare."""
+CALM = 3600.0
+"""Seconds between questions where all is well."""
+PIPE = 2000
+"""Octets that an asking process may say."""
+SLACK = 5.0
+"""Seconds beyond [dns] timeout after which the asking process is given up."""
+
+Ask = Callable[[Config], Health]
+"""Asks once. May take [dns] timeout seconds and one more."""
+
+
+class Asking(Protocol):
+    """A question under way in a process of its own: the supervisor never waits, and has no threads."""
+
+    def poll(self, now: float) -> Health | None:
+        """What `Ask` found out; None while it has not ended. `now` is time.monotonic()."""
+        ...
+
+    def stop(self) -> None:
+        """Give it up."""
+        ...
+
+    def disown(self) -> None:
+        """In a forked child: close what is the supervisor's."""
+        ...
+
+
+class DnsWatch:
+    """The supervisor's side; never waits. Says once when there is no answer and once when there is one again."""
+
+    def __init__(self, start: Callable[[Config], Asking], board: Board) -> None:
+        self._start, self._board = start, board
+        self._meter = Meter(board.own)
+        self._config: Config | None = None
+        self._asking: Asking | None = None
+        self._next = self._asked = 0.0
+        self._new = False
+        """A configuration for which the question was not asked yet."""
+        self._failures = 0
+        self._down = False
+        self._told = Health()
+
+    def look(self, config: Config) -> None:
+        """The daemon serves with this configuration from now on; what is still wrong with it will be said again."""
+        if config is self._config:
+            return
+        self.stop()
+        self._config, self._new, self._told = config, True, Health()
+        self._next = 0.0
+
+    def tend(self, now: float, log: Log) -> None:
+        """Ask when it is time, hear the answer when it is there."""
+        if self._config is None:
+            return
+        if self._asking is not None:
+            health = self._asking.poll(now)
+            if health is not None:
+                self._asking = None
+                self._heard(health, self._config, log)
+        elif self._next == 0.0 and not self._down:
+            self._next, self._failures = now + FIRST, self._failed()
+        elif now >= self._next:
+            failures = self._failed()
+            wanted = self._down or self._new or failures > self._failures or now >= self._asked + CALM
+            self._next, self._new, self._failures = now + EVERY, False, failures
+            if wanted:
+                self._asked = now
+                with contextlib.suppress(OSError):  # no process to be had: the next time
+                    self._asking = self._start(self._config)
+
+    def stop(self) -> None:
+        if self._asking is not None:
+            self._asking.stop()
+        self._asking = None
+
+    def disown(self) -> None:
+        """In a forked worker."""
+        if self._asking is not None:
+            self._asking.disown()
+
+    def _failed(self) -> int:
+        """Questions without an answer, of all workers that ever lived."""
+        return sum(self._board.slot(number).counters[INDEX["dns_failures"]] for number in range(self._board.slots))
+
+    def _heard(self, health: Health, config: Config, log: Log) -> None:
+        if health.problem and not self._told.problem:
+            log.warning("dns", servers=servers(config), failure=health.problem, text=_advice(config))
+        elif not health.problem and self._down:
+            log.info("dns", servers=servers(config), text="name servers can be used again")
+        if health.doubt and not self._told.doubt:
+            log.warning("dns", servers=servers(config), failure=health.doubt, text=_doubts(config))
+        self._told = Health(health.problem, health.doubt or self._told.doubt)
+        self._down = bool(health.problem)
+        self._meter.set("dns_down", self._down)
+
+
+def servers(config: Config) -> str:
+    """The name servers that are asked, for people."""
+    if config.dns.nameservers:
+        return ", ".join(config.dns.nameservers)
+    return f"{', '.join(servers_of(config)) or 'none'} ({RESOLV_CONF})"
+
+
+def _advice(config: Config) -> str:
+    meanwhile = {
+        "accept": "delivered with dmarc=temperror, unchecked",
+        "enforced": "delivered with dmarc=temperror, unchecked, and answered 451 where an enforcing policy is known",
+        "tempfail": "answered 451 where a policy may apply",
+    }[config.dmarc.on_temperror]
+    return (
+        f"no name server can be used; meanwhile mail is {meanwhile}. Check {_where(config)} and the firewall; asked again every {EVERY:g} s"
+    )
+
+
+def _doubts(config: Config) -> str:
+    return f"[dmarc] np and SPF's limit of void look-ups are misjudged by such answers. Put an honest resolver into {_where(config)}"
+
+
+def _where(config: Config) -> str:
+    return "[dns] nameservers" if config.dns.nameservers else f"{RESOLV_CONF} (or set [dns] nameservers)"
+
+
+ask: Ask = probe
+
+
+class AskingProcess:
+    """`ask` in a forked child; what it finds out comes through a pipe. Raises OSError where there is no process to be had."""
+
+    def __init__(self, ask: Ask, config: Config) -> None:
+        self._reading, writing = os.pipe()
+        try:
+            self._pid = os.fork()
+        except OSError:
+            os.close(self._reading)
+            os.close(writing)
+            raise
+        if self._pid == 0:
+            _become(ask, config, writing)
+        os.close(writing)
+        self._give_up = time.monotonic() + config.dns.timeout + SLACK
+
+    def poll(self, now: float) -> Health | None:
+        if not os.waitpid(self._pid, os.WNOHANG)[0]:
+            if now < self._give_up:
+                return None
+            self.stop()
+            return Health("timed out")
+        os.set_blocking(self._reading, False)
+        try:
+            said = os.read(self._reading, PIPE)
+        except OSError:
+            said = b""
+        os.close(self._reading)
+        # A line end even where there is nothing to complain of: a child that died has said nothing.
+        problem, end, doubt = said.decode("utf-8", "replace").partition("\n")
+        return Health(problem, doubt) if end else Health("the question could not be asked")
+
+    def stop(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGKILL)
+        os.waitpid(self._pid, 0)
+        os.close(self._reading)
+
+    def disown(self) -> None:
+        os.close(self._reading)
+
+
+def _become(ask: Ask, config: Config, writing: int) -> None:
+    """In the child."""
+    try:
+        leave_supervisor("dmarc-dns", writing)
+        said = (line.replace("\n", " ").encode("utf-8", "replace")[: PIPE // 2 - 1] for line in ask(config))
+        os.write(writing, b"\n".join(said))
+    finally:
+        os._exit(0)

@@ -1,0 +1,199 @@
+"""/metrics, /healthz and /readyz: a process beside the workers, so that nobody who asks can disturb mail or the supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from dmarc_milter.config import Config, ConfigError
+from dmarc_milter.config.checks import SocketAddress, metrics_address
+from dmarc_milter.config.secrets import spool_path, store_password
+from dmarc_milter.daemon.http import Page, SmallServer
+from dmarc_milter.ledger.spool.file import SpoolError, SpoolFile
+from dmarc_milter.ledger.store import schema
+from dmarc_milter.ledger.store.database import Database, StoreError, connect, fetch
+from dmarc_milter.ledger.store.status import size
+from dmarc_milter.process import sockets
+from dmarc_milter.process.child import leave_supervisor
+from dmarc_milter.process.shared_memory import Board
+from dmarc_milter.telemetry.counters import INDEX
+from dmarc_milter.telemetry.log import Log
+from dmarc_milter.telemetry.prometheus import CONTENT_TYPE, Places, Reading, exposition
+
+LOOK = 15.0
+"""Seconds between looks at spool and store."""
+STALLED = 10.0
+"""Seconds without a sign of life after which the supervisor counts as sick."""
+PAUSE = 2.0
+"""Seconds before the process is started again."""
+
+
+class Watch:
+    """The supervisor's side: opens the socket, keeps the process alive. Never waits but in `stop`."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+        self._sock: socket.socket | None = None
+        self._address: SocketAddress | None = None
+        self._config: Config | None = None
+        self._pid = 0
+        self._start_after = 0.0
+
+    def prepare(self, config: Config) -> Callable[[Log], None]:
+        """Open the socket if it is another one than before; the answer makes the change, or never is called. Raises CannotListen."""
+        address = metrics_address(config.metrics.listen)
+        same = address == self._address
+        sock = self._sock if same else None if address is None else sockets.listen(address, mode=0o600)
+
+        def adopt(log: Log) -> None:
+            self._end()
+            if not same and self._sock is not None and self._address is not None:
+                sockets.close(self._sock, self._address)
+            self._config, self._sock, self._address = config, sock, address
+            self._start_after = 0.0
+            if address is not None and not _is_local(address):
+                log.warning("metrics", text=f"{sockets.describe(address)} can be reached from the network: there is no password")
+
+        return adopt
+
+    def tend(self, now: float, log: Log) -> None:
+        """Start the process, or start it again."""
+        if self._pid and os.waitpid(self._pid, os.WNOHANG)[0]:
+            log.error("metrics_died", pid=self._pid)
+            self._pid = 0
+            self._start_after = now + PAUSE
+        if self._sock is not None and self._config is not None and not self._pid and now >= self._start_after:
+            try:
+                self._pid = os.fork()
+            except OSError as error:
+                log.error("no_process", failure=error.strerror or str(error))
+                self._start_after = now + PAUSE
+                return
+            if self._pid == 0:
+                _become(self._sock, self._board, self._config)
+
+    def stop(self) -> None:
+        """End the process and close the socket."""
+        self._end()
+        if self._sock is not None and self._address is not None:
+            sockets.close(self._sock, self._address)
+        self._sock = self._address = self._config = None
+
+    def disown(self) -> None:
+        """In a forked worker: the socket is not its business."""
+        if self._sock is not None:
+            self._sock.close()
+
+    def _end(self) -> None:
+        """The process holds nothing that could be lost."""
+        if self._pid:
+            os.kill(self._pid, signal.SIGKILL)
+            os.waitpid(self._pid, 0)
+            self._pid = 0
+
+
+def _is_local(address: SocketAddress) -> bool:
+    if address.family == "unix" or address.host == "localhost":
+        return True
+    with contextlib.suppress(ValueError):
+        return ipaddress.ip_address(address.host).is_loopback
+    return False
+
+
+def _become(sock: socket.socket, board: Board, config: Config) -> None:
+    """In the child: nothing of the supervisor's stays open but the socket and the board."""
+    try:
+        parent = os.getppid()
+        leave_supervisor("dmarc-metrics", sock.fileno())
+        asyncio.run(_Process(board, config, parent).run(sock))
+    finally:
+        os._exit(1)
+
+
+class _Process:
+    """The child."""
+
+    def __init__(self, board: Board, config: Config, parent: int) -> None:
+        self._board, self._config, self._parent = board, config, parent
+        self._places = Places()
+        self._look = Look(config)
+
+    async def run(self, sock: socket.socket) -> None:
+        pages = {"/metrics": self._metrics, "/healthz": self._health, "/readyz": self._ready}
+        looking = asyncio.create_task(self._keep_looking())
+        serving = asyncio.create_task(SmallServer(pages).serve(sock))
+        while os.getppid() == self._parent and not serving.done():  # noqa: ASYNC110 - nothing tells of a parent's end
+            await asyncio.sleep(0.5)
+        looking.cancel()
+        serving.cancel()
+        os._exit(0)  # a look at the store that is under way is not waited for
+
+    async def _keep_looking(self) -> None:
+        while True:
+            self._places = await asyncio.to_thread(self._look)
+            await asyncio.sleep(LOOK)
+
+    def _metrics(self) -> Page:
+        reading = Reading(self._board.totals(), self._board.sessions(), self._config.policy.enforce, self._places)
+        return Page(200, exposition(reading), CONTENT_TYPE)
+
+    def _health(self) -> Page:
+        age = time.monotonic() - self._board.own.heartbeat
+        return Page(200, b"ok\n") if age < STALLED else Page(503, b"the supervisor shows no sign of life\n")
+
+    def _ready(self) -> Page:
+        counters = self._board.own.counters
+        if not counters[INDEX["workers_ready"]] or self._health().status != 200:
+            return Page(503, b"no worker serves\n")
+        return Page(503, b"no name server can be used\n") if counters[INDEX["dns_down"]] else Page(200, b"ready\n")
+
+
+class Look:
+    """Looks at spool and store; called from one thread at a time. Never raises."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._database: Database | None = None
+
+    def __call__(self) -> Places:
+        try:
+            return self._all()
+        except Exception:
+            return Places(store_up=False)
+
+    def _all(self) -> Places:
+        waiting, octets = self._spool()
+        try:
+            return Places(waiting, octets, True, *self._store())
+        except (StoreError, ConfigError):
+            return Places(waiting, octets, False)
+
+    def _spool(self) -> tuple[int | None, int | None]:
+        path = spool_path(self._config)
+        if not path.exists():
+            return 0, 0
+        file = SpoolFile(path)
+        try:
+            return file.waiting(), size(path)
+        except SpoolError:
+            return None, None
+        finally:
+            file.close()
+
+    def _store(self) -> tuple[int, dict[str, int]]:
+        url = self._config.store.url
+        if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
+            return 0, {}  # the first drain makes it
+        if self._database is None:
+            self._database = connect(url, store_password(self._config))
+        schema.check(self._database)
+        drained = fetch(self._database, "SELECT coalesce(max(drained_at), 0) FROM origin")[0][0]
+        states = fetch(self._database, "SELECT state, count(*) FROM report GROUP BY state")
+        return int(drained), {str(state): int(number) for state, number in states}

@@ -1,0 +1,403 @@
+"""The supervisor: it owns the socket and the signals, and keeps the right number of workers alive, lively and up to date."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from dmarc_milter.config import Config, ConfigError, load
+from dmarc_milter.config.checks import SocketAddress, socket_address
+from dmarc_milter.daemon import worker
+from dmarc_milter.daemon.crash_guard import Poison
+from dmarc_milter.daemon.dns_watch import Ask, AskingProcess, DnsWatch, ask
+from dmarc_milter.daemon.jobs import Background, Job
+from dmarc_milter.daemon.metrics_server import Watch
+from dmarc_milter.daemon.restart_keys import left_out
+from dmarc_milter.daemon.workers import MIN_HUNG, Crew, NoProcess, Worker
+from dmarc_milter.dns.probe import Health
+from dmarc_milter.process import privileges, sockets
+from dmarc_milter.process.sd_notify import Notifier
+from dmarc_milter.process.shared_memory import Board
+from dmarc_milter.session import libmilter
+from dmarc_milter.telemetry.counters import Meter
+from dmarc_milter.telemetry.log import Log
+
+TICK = 0.2
+"""Seconds between looks at the workers when nothing else happens."""
+RELOAD_DRAIN = 600.0
+"""Seconds that sessions of a replaced worker get to end by themselves."""
+RETIRED = 6.0
+"""Seconds after which no worker has a socket any more that was replaced: a poll of libmilter's keeps it for 5."""
+MAX_BACK_OFF = 30.0
+NOFILE = 65536
+
+
+class CannotStart(Exception):
+    """`str()` is one line."""
+
+
+@dataclass(slots=True)
+class Listening:
+    """The socket and what it was opened for."""
+
+    sock: socket.socket
+    text: str
+    address: SocketAddress
+    config: Config
+
+
+Jobs = Callable[[Config], Sequence[Job]]
+"""The jobs that a configuration asks for."""
+
+
+def no_jobs(_config: Config) -> tuple[Job, ...]:
+    """Timers of systemd run the jobs, or nobody does."""
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the supervisor runs: what workers serve with, the jobs beside them, its one question to the DNS, where the ledger lies."""
+
+    build: worker.Build
+    jobs: Jobs = no_jobs
+    ask: Ask = lambda _config: Health()
+    places: Callable[[Config], tuple[str, ...]] = lambda _config: ()
+    """Makes the spool; warnings about the store. Raises CannotBuild."""
+
+
+class Supervisor:
+    """Starts, watches, replaces and stops the workers."""
+
+    def __init__(self, path: Path, config: Config, parts: Parts) -> None:
+        self._path = path
+        self._config = self._started = config
+        self._log = Log(form=config.log.format, level=config.log.level)
+        self._notify = Notifier()
+        self._generation = 1
+        self._count = worker_count(config)
+        self._board = Board(max(32, 4 * self._count))
+        self._most_workers = self._board.slots // 2
+        self._crew = Crew(parts.build, self._board, self._leave)
+        self._poison = Poison(self._board)
+        self._meter = Meter(self._board.own)
+        self._watch = Watch(self._board)
+        self._dns = DnsWatch(lambda config: AskingProcess(parts.ask, config), self._board)
+        self._jobs, self._places = parts.jobs, parts.places
+        self._background = Background(parts.jobs(config), self._log)
+        self._signals: list[int] = []
+        self._failed_starts = 0
+        self._start_after = 0.0
+        self._fallback: tuple[Config, Listening, int] | None = None
+        """What to return to when the workers of a reload do not start, and its generation: the last one that served."""
+        self._retired: list[tuple[float, Listening]] = []
+        """Sockets that were replaced, and since when."""
+        self._looked = time.monotonic()
+        self._patient_until = 0.0
+        self._wake, self._waker = socket.socketpair()
+        self._warn(parts.places(config))
+        self._listening = open_socket(config)
+        self._watch.prepare(config)(self._log)
+        self._was_ready = False
+
+    def run(self) -> int:
+        """Until told to stop; the exit code."""
+        self._take_signals()
+        gc.collect()
+        gc.freeze()
+        try:
+            while True:
+                self._supervise()
+                if self._handle_signals():
+                    return self._stop()
+                self._wait(TICK)
+        except CannotStart as error:
+            print(f"dmarc-milter: {error}", file=sys.stderr)
+            self._crew.end()
+            self._background.stop(1.0)
+            return 1
+        finally:
+            for each in (self._listening, *(each for _, each in self._retired)):
+                sockets.close(each.sock, each.address)
+            self._watch.stop()
+            self._dns.stop()
+
+    # -- signals -----------------------------------------------------------------------------------------------------
+
+    def _take_signals(self) -> None:
+        self._wake.setblocking(False)
+        self._waker.setblocking(False)
+        signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
+
+        def note(number: int, _frame: FrameType | None) -> None:
+            self._signals.append(number)
+
+        ours = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+        for each in ours:
+            signal.signal(each, note)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ours)
+
+    def _handle_signals(self) -> bool:
+        """True when it is time to stop."""
+        numbers, self._signals = self._signals, []
+        if signal.SIGHUP in numbers:
+            self._reload()
+        return signal.SIGTERM in numbers or signal.SIGINT in numbers
+
+    def _wait(self, seconds: float) -> None:
+        """Sleep until a signal, a worker's word, or the time is up."""
+        poll = select.poll()
+        poll.register(self._wake, select.POLLIN)
+        speakers = {each.control.fileno(): each for each in self._crew if not each.ready}
+        for number in speakers:
+            poll.register(number, select.POLLIN)
+        for number, _ in poll.poll(seconds * 1000):
+            if number in speakers:
+                speakers[number].hear()
+                if speakers[number].ready:
+                    self._failed_starts = 0
+                    self._on_ready()
+            else:
+                with contextlib.suppress(BlockingIOError):
+                    self._wake.recv(4096)
+
+    # -- workers -----------------------------------------------------------------------------------------------------
+
+    def _supervise(self) -> None:
+        now = time.monotonic()
+        if now - self._looked > 5 * TICK + 1:
+            self._patient_until = now + MIN_HUNG  # the whole machine paused: workers get a moment to show that they live
+        self._looked = now
+        for one, code in self._crew.reap():
+            self._buried(one, code)
+        if now >= self._patient_until:
+            self._crew.check_life(now, self._config.milter.deadline)
+        self._poison.expire(now)
+        self._fill(now)
+        self._replace_outdated(now)
+        if self._was_ready:
+            self._background.tend(now)
+            self._dns.tend(now, self._log)
+        self._show(now)
+        self._notify.alive()
+
+    def _show(self, now: float) -> None:
+        """Signs of life and numbers for those who watch."""
+        self._board.own.beat()
+        self._meter.set("workers_ready", sum(each.ready and not each.draining for each in self._crew))
+        self._meter.set("workers_wanted", self._count)
+        self._watch.tend(now, self._log)
+
+    def _fill(self, now: float) -> None:
+        """Start workers that are missing: all of them at the start, one at a time while others of an older generation still serve."""
+        current, outdated = self._crew.of(self._generation), self._crew.outdated(self._generation)
+        if now < self._start_after or (outdated and any(not each.ready for each in current)):
+            return
+        missing = self._count - len(current)
+        for _ in range(min(missing, 1) if outdated else missing):
+            try:
+                self._crew.start(self._config, self._listening.sock, self._generation)
+            except NoProcess as error:
+                self._log.error("no_process", failure=str(error))
+                self._start_after = now + 1.0
+                return
+
+    def _leave(self) -> None:
+        """In a child: close what is ours alone."""
+        signal.set_wakeup_fd(-1)
+        for each in (self._wake, self._waker, *(each.sock for _, each in self._retired)):
+            each.close()
+        self._watch.disown()
+        self._dns.disown()
+
+    def _on_ready(self) -> None:
+        ready = [each for each in self._crew.of(self._generation) if each.ready]
+        if len(ready) < self._count or self._crew.outdated(self._generation):
+            return
+        self._fallback = None
+        self._notify.ready(f"serving on {self._listening.text} with {len(ready)} workers")
+        self._log.info("ready", socket=self._listening.text, workers=len(ready), generation=self._generation, pid=os.getpid())
+        self._dns.look(self._config)
+        self._was_ready = True
+
+    def _buried(self, one: Worker, code: int) -> None:
+        """Take note of a worker's end: expected, a failure to start, or a death with messages in its hands."""
+        if one.draining and code == 0:
+            self._log.info("worker_done", pid=one.pid)
+            return
+        self._meter.count("workers_killed" if one.killed_for else "workers_died")
+        fingerprints = one.in_hand
+        poisoned = self._poison.killed_by(fingerprints, time.monotonic())
+        why = one.killed_for or (f"signal {-code}" if code < 0 else f"exit {code}")
+        self._log.error(
+            "worker_died", pid=one.pid, why=why, failure=one.failure, in_evaluation=len(fingerprints), poisoned=poisoned, ready=one.ready
+        )
+        if not one.ready and not one.draining:
+            self._failed_start(one, why)
+
+    def _failed_start(self, one: Worker, why: str) -> None:
+        if not self._was_ready:
+            raise CannotStart(one.failure or f"a worker ended before it was ready ({why})")
+        if self._fallback is not None and one.generation == self._generation:
+            self._meter.count("reloads_failed")
+            self._log.error("reload_failed", failure=one.failure or why, text="the running configuration is kept")
+            self._return_to(*self._fallback)
+            return
+        self._failed_starts += 1
+        self._start_after = time.monotonic() + min(MAX_BACK_OFF, 0.1 * 2**self._failed_starts)
+
+    def _replace_outdated(self, now: float) -> None:
+        """One old worker goes for each new one that serves; the connections that it has are left to it."""
+        outdated = self._crew.outdated(self._generation)
+        ready = [each for each in self._crew.of(self._generation) if each.ready]
+        surplus = max(0, len(outdated) + len(ready) - self._count)
+        for one in outdated[:surplus]:
+            one.drain(RELOAD_DRAIN)
+        if outdated and surplus >= len(outdated):
+            self._on_ready()
+        if outdated:
+            self._retired = [(now, each) for _, each in self._retired]
+        elif self._retired and self._fallback is None:
+            gone = [each for since, each in self._retired if now - since > RETIRED]
+            self._retired = [(since, each) for since, each in self._retired if now - since <= RETIRED]
+            for each in gone:
+                sockets.close(each.sock, each.address)
+
+    # -- reload and stop ---------------------------------------------------------------------------------------------
+
+    def _reload(self) -> None:
+        """Read the file again and replace the workers one by one; on any error everything stays as it is."""
+        self._notify.reloading()
+        try:
+            config = load(self._path)
+            warnings = self._places(config) if config.store != self._config.store else ()
+            watch = self._watch.prepare(config)
+            listening = self._socket_of(config)
+        except (ConfigError, sockets.CannotListen, worker.CannotBuild) as error:
+            self._meter.count("reloads_failed")
+            self._log.error("reload_failed", failure=str(error), text="the running configuration is kept")
+            self._notify.ready(f"reload failed: {error}")
+            return
+        self._fallback = self._fallback or (self._config, self._listening, self._generation)
+        self._adopt(config, listening)
+        watch(self._log)
+        self._warn(warnings)
+        self._meter.count("reloads")
+        self._log.info("reload", generation=self._generation)
+        enough = worker_count(config) <= self._most_workers
+        if keys := left_out(config, started=self._started, opened=self._listening.config, enough_workers=enough):
+            self._log.warning("restart_needed", keys=", ".join(keys), text="changed in the file, in force only after a restart")
+
+    def _socket_of(self, config: Config) -> Listening:
+        """The one in use, however it is spelled, one that a reload has just left, or a new one. Raises CannotListen."""
+        ours = {each.address: each for each in (*(each for _, each in self._retired), self._listening)}
+        return ours.get(socket_address(config.milter.socket)) or open_socket(config)
+
+    def _warn(self, about_store: tuple[str, ...]) -> None:
+        for each in about_store:
+            self._log.warning("store", text=each)
+
+    def _return_to(self, config: Config, listening: Listening, generation: int) -> None:
+        """Give a reload up: the workers of the old configuration that are left stay, new ones take it again."""
+        self._fallback = None
+        abandoned = [each for each in self._crew if each.generation > generation and not each.draining]
+        self._adopt(config, listening)
+        with contextlib.suppress(sockets.CannotListen):
+            self._watch.prepare(config)(self._log)
+        for one in self._crew:
+            if one not in abandoned and not one.draining:
+                one.generation = self._generation
+        for one in abandoned:
+            one.drain(RELOAD_DRAIN)
+        self._notify.ready("reload failed; serving with the configuration as it was")
+
+    def _adopt(self, config: Config, listening: Listening) -> None:
+        self._retired = [(since, each) for since, each in self._retired if each is not listening]
+        if listening is not self._listening:
+            self._retired.append((time.monotonic(), self._listening))
+            self._listening = listening
+        self._config = config
+        self._generation += 1
+        self._count = min(worker_count(config), self._most_workers)
+        self._log = Log(form=config.log.format, level=config.log.level)
+        self._background.restart(self._jobs(config), self._log)
+        self._start_after = 0.0
+
+    def _stop(self) -> int:
+        """Take no more connections, give sessions in flight the configured time; a second signal ends that at once."""
+        self._notify.stopping()
+        self._log.info("stopping", workers=len(self._crew), seconds=self._config.milter.drain)
+        self._meter.set("workers_ready", 0)
+        self._listening.sock.close()
+        deadline = time.monotonic() + self._config.milter.drain + 2
+        self._crew.drain(self._config.milter.drain)
+        while self._crew and time.monotonic() < deadline:
+            self._wait(TICK)
+            self._board.own.beat()
+            for one, code in self._crew.reap():
+                self._buried(one, code)
+            if signal.SIGTERM in self._signals or signal.SIGINT in self._signals:
+                deadline = 0.0
+            self._signals.clear()
+        self._crew.end()
+        self._background.stop(5.0 if deadline else 0.0)
+        self._log.info("stopped")
+        return 0
+
+
+def worker_count(config: Config) -> int:
+    """As configured; 0 is one for each CPU that we may use."""
+    return config.milter.workers or max(1, len(os.sched_getaffinity(0)))
+
+
+def open_socket(config: Config) -> Listening:
+    """Raises CannotListen, ConfigError."""
+    address = socket_address(config.milter.socket)
+    sock = sockets.listen(address, mode=int(config.milter.socket_mode, 8), group=config.milter.socket_group)
+    return Listening(sock, sockets.describe(address), address, config)
+
+
+def raise_file_limit() -> None:
+    """libmilter's listener spins without a pause where descriptors run out."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = NOFILE if hard == resource.RLIM_INFINITY else min(NOFILE, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def serve(path: Path, *, with_jobs: bool = True) -> int:
+    """`dmarc-milter serve`: until SIGTERM. Raises ConfigError; says in one line what else prevents the start (exit code 1)."""
+    from dmarc_milter.daemon.wiring import build, jobs, places, prepare
+
+    config = load(path)
+    parts = Parts(build, (lambda config: jobs(path, config)) if with_jobs else no_jobs, ask, places)
+    return supervise(path, config, parts, lambda: prepare(config))
+
+
+def supervise(path: Path, config: Config, parts: Parts, prepare: worker.Prepare = lambda: ()) -> int:
+    """Run the daemon with these parts; `prepare` is tried first and gives lines to print. Raises ConfigError."""
+    try:
+        libmilter.check_platform()
+        privileges.become(config.milter.user)
+        raise_file_limit()
+        lines = (*prepare(), *privileges.warnings(config))
+        supervisor = Supervisor(path, config, parts)
+    except (privileges.CannotBecome, sockets.CannotListen, libmilter.CannotServe, worker.CannotBuild) as error:
+        print(f"dmarc-milter: {error}", file=sys.stderr)
+        return 1
+    with contextlib.suppress(OSError):  # whoever started us may not listen any more
+        for line in lines:
+            print(line, flush=True)
+    return supervisor.run()

@@ -1,0 +1,224 @@
+"""Where the devices meet: what a worker serves with, made from the configuration."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import time
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from dmarc_milter.config import Config, ConfigError
+from dmarc_milter.config import core_options as compiled
+from dmarc_milter.config.checks import authserv_id, in_a_labels, networks, socket_address
+from dmarc_milter.config.secrets import spool_path
+from dmarc_milter.core.dmarc.written import Canonify
+from dmarc_milter.core.evaluation import Evaluation
+from dmarc_milter.core.mail.author import UNREAD
+from dmarc_milter.core.mail.message import Headers
+from dmarc_milter.core.report import failure
+from dmarc_milter.daemon.jobs import Job
+from dmarc_milter.daemon.worker import CannotBuild, Service
+from dmarc_milter.dns.resolver import DnsResolver, Memory
+from dmarc_milter.dns.suffix_list import SuffixListError, latest_suffixes
+from dmarc_milter.ledger.spool.file import SpoolError, SpoolOptions
+from dmarc_milter.ledger.spool.file import prepare as prepare_spool
+from dmarc_milter.ledger.spool.spool import Spool
+from dmarc_milter.ledger.store.database import connect
+from dmarc_milter.ledger.store.status import obstacle
+from dmarc_milter.mta import sendmail_review, sendmail_rewriting
+from dmarc_milter.mta.lines import attach
+from dmarc_milter.mta.sendmail_watch import Demanding, Watched
+from dmarc_milter.process.shared_memory import Board, Slot
+from dmarc_milter.session.session import SessionOptions
+from dmarc_milter.session.transaction import CoreEvaluator, Tools
+from dmarc_milter.telemetry.counters import Meter
+from dmarc_milter.telemetry.log import Log
+
+FULL_SAMPLES = 100
+"""Messages a minute of which failure reports quote the whole header; a flood must not fill the spool."""
+REPORT_EVERY = 900.0
+"""Seconds between looks for reports that are due."""
+TROUBLE = ("full", "locked", "io")
+"""What a spool recovers from by itself."""
+
+
+def build(config: Config, slot: Slot, board: Board, log: Log) -> Service:
+    """The worker's Service. Raises for what makes serving impossible."""
+    suffixes, warning = latest_suffixes(config.dmarc.suffix_list, datetime.now(UTC).date())
+    if warning:
+        log.warning("suffix_list", text=warning)
+    dns = DnsResolver(
+        config.dns.nameservers,
+        timeout=compiled.look_up_seconds(config),
+        memory=Memory(config.dns.cache_entries, config.dns.cache_bytes, config.dns.stale_hours * 3600, suffixes.organization_of),
+    )
+    sendmail = watched(config)
+    spool = Spool(spool_path(config), SpoolOptions(max_bytes=config.store.spool_max_bytes))
+    meter = Meter(slot)
+    tools = Tools(
+        options=compiled.options(config, suffixes),
+        marking=compiled.marking(config),
+        dns=dns,
+        recorder=spool,
+        log=log,
+        meter=meter,
+        slot=slot,
+        board=board,
+        max_queries=config.limits.dns_queries,
+        patience=config.milter.deadline * 3,
+        failure_sample=failure_samples(config),
+        canonify=canonify(config, sendmail),
+    )
+
+    def follow() -> None:
+        for name in ("queries", "retries", "tcp", "failures", "timeouts", "waits", "shortages"):
+            meter.follow(f"dns_{name}", getattr(dns.counters, name))
+        meter.follow("dns_cache_hits", dns.counters.hits)
+        meter.follow("dns_stale_answers", dns.counters.stale)
+        counts = spool.counts()
+        for name in ("recorded", "unrecorded", "late", "lost"):
+            meter.follow(f"spool_{name}", getattr(counts, name))
+
+    return Service(CoreEvaluator(tools), session_options(config, sendmail), follow, spool.close)
+
+
+def jobs(path: Path, config: Config) -> tuple[Job, ...]:
+    """What runs beside the workers: the drain of the spool, and the reports where they are sent at all."""
+    named = ("--config", str(path))
+    drain = Job("drain", ("store", "drain", "--follow", "--parent", str(os.getpid()), *named), 5.0)
+    if not config.reporting.is_on:
+        return (drain,)
+    return drain, Job("report", ("report", "send", *named), REPORT_EVERY)
+
+
+def watched(config: Config) -> Watched:
+    """The configured sendmail.cf; one for all that asks."""
+    return Watched(Path(config.authentication.sendmail_cf))
+
+
+def canonify(config: Config, sendmail: Watched | None = None) -> Callable[[str], Canonify | None]:
+    """How the MTA of a message, named as in Envelope.mta, changes From after us ([authentication] sendmail_expands_aliases)."""
+    held = sendmail or watched(config)
+    match config.authentication.sendmail_expands_aliases:
+        case "no":
+            return lambda _mta: None
+        case "yes":
+            how = _written_here(config, sendmail_rewriting.how(None))
+            return lambda mta: None if mta == "postfix" else how
+        case _:
+            return lambda mta: _written_here(config, held.canonify()) if mta == "sendmail" else None
+
+
+def _written_here(config: Config, how: Canonify | None) -> Canonify:
+    """What the DNS has to say, if anything, and what every Sendmail writes for localhost."""
+    own = authserv_id(config)
+    return replace(how or Canonify(aliases=False), own=own if "." in own else "")
+
+
+def failure_samples(config: Config) -> Callable[[Evaluation, Headers], bytes | None]:
+    """What is kept for failure reports: nothing unless they are switched on. Replacements of local parts are this process's own."""
+    options = config.reporting
+    if not (options.failure_reports and options.is_on):
+        return lambda _evaluation, _headers: None
+    key = secrets.token_bytes(32)
+    minute, full = 0, 0
+
+    def sample(evaluation: Evaluation, headers: Headers) -> bytes | None:
+        nonlocal minute, full
+        try:
+            now = int(time.monotonic() // 60)
+            minute, full = now, full if now == minute else 0
+            found = failure.sample(evaluation, headers, key, brief=full >= FULL_SAMPLES)
+            full += found is not None
+        except Exception:  # a defect of ours in what is only book-keeping must not refuse mail
+            logging.getLogger("dmarc_milter.report").exception("no failure report for this message")
+            return None
+        return found
+
+    return sample
+
+
+def authenticating_daemons(config: Config, sendmail: Watched | None = None) -> Collection[str]:
+    """Those of trusted_daemons whose name stands for a login: a port of that name may ask for none, as Sendmail's own MSA does."""
+    trust = config.authentication
+    match trust.sendmail_daemons_authenticate:
+        case "yes":
+            return frozenset(trust.trusted_daemons)
+        case "no":
+            return frozenset()
+    return Demanding(sendmail or watched(config), trust.trusted_daemons)
+
+
+def session_options(config: Config, sendmail: Watched | None = None) -> SessionOptions:
+    """What sessions need of the configuration."""
+    trust, own = config.authentication, (config.reporting.email, config.reporting.bounce_address)
+    return SessionOptions(
+        trusted_networks=networks(trust.trusted_networks),
+        trusted_relays=networks(trust.trusted_relays),
+        trusted_daemons=authenticating_daemons(config, sendmail),
+        daemons_of_sendmail=trust.sendmail_daemons_authenticate == "auto",
+        keep_results_from=networks(trust.keep_results_from),
+        on_error=config.milter.on_error,
+        enforce=config.policy.enforce,
+        header_bytes=config.limits.header_bytes,
+        header_fields=config.limits.header_fields,
+        stand_ins={b"from": UNREAD, b"authentication-results": b" " + authserv_id(config).encode() + b"; none"},
+        own_addresses=frozenset(in_a_labels(each).lower().encode() for each in own if each),
+    )
+
+
+def _reports(config: Config) -> str:
+    options = config.reporting
+    if not options.is_on:
+        return "OFF until [reporting] org_name and email are set"
+    return f"aggregate{' and failure' if options.failure_reports else ''}, from {options.email} through {options.smtp}"
+
+
+def places(config: Config) -> tuple[str, ...]:
+    """Makes or upgrades the spool, without which nothing is recorded; says what is wrong with the store's place, which delays no mail.
+
+    A disk that is full or ill is no reason either to stop mail: it is said, and the spool works again when the disk does.
+    """
+    said: list[str] = []
+    try:
+        prepare_spool(spool_path(config))
+    except SpoolError as error:
+        if error.kind not in TROUBLE:
+            where = "; [store] must lie where this account may write"
+            raise CannotBuild(f"spool: {error}" + where * (error.kind == "refused" and where not in str(error))) from None
+        said.append(f"spool: {error}: mail is counted as unrecorded until that is mended")
+    if config.store.url.startswith("sqlite:///"):
+        reason = obstacle(Path(config.store.url.removeprefix("sqlite:///")))
+        said += [f"{reason}: messages wait in the spool until that is mended"] if reason else []
+    return tuple(said)
+
+
+def about_sendmail(config: Config) -> tuple[tuple[str, str], ...]:
+    """What a Sendmail that this milter is attached to does to From after us; nothing where there is none."""
+    path = Path(config.authentication.sendmail_cf)
+    cf = sendmail_rewriting.read(path)
+    return tuple(sendmail_rewriting.remarks(cf, str(path))) if cf is not None and cf.has_filter(sendmail_review.NAME) else ()
+
+
+def prepare(config: Config) -> tuple[str, ...]:
+    """What else can be known to prevent serving, found before the first worker is forked; then the lines to greet with."""
+    try:
+        _, stale = latest_suffixes(config.dmarc.suffix_list, datetime.now(UTC).date())
+    except SuffixListError as error:
+        raise ConfigError(f"[dmarc] suffix_list: {error}") from None
+    url = config.store.url
+    excepted = f"(but 550 for more than {config.limits.removable_fields} forged fields, [limits] removable_fields)"
+    mode = "enforce" if config.policy.enforce else f"MONITOR: nothing is refused or quarantined {excepted}; see [policy] enforce"
+    return (
+        f"mode: {mode}",
+        f"socket: {config.milter.socket}",
+        f"store: {url if url.startswith('sqlite:') else connect(url).name}",  # without what is secret in it
+        f"reports: {_reports(config)}",
+        *((f"warning: {stale}",) if stale else ()),
+        *(f"WARNING: {text}" for level, text in about_sendmail(config) if level == "error"),
+        *attach(socket_address(config.milter.socket)),
+    )

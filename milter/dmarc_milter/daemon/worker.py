@@ -1,0 +1,186 @@
+"""One worker process: orders from the supervisor on the main thread, libmilter on its own, the rest on an executor."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from dmarc_milter.config import Config
+from dmarc_milter.process.shared_memory import Board, Slot
+from dmarc_milter.process.silence import Door
+from dmarc_milter.process.sockets import never_ready
+from dmarc_milter.session import libmilter
+from dmarc_milter.session.session import Evaluator, Session, SessionOptions
+from dmarc_milter.telemetry.counters import Meter
+from dmarc_milter.telemetry.log import Log, take_standard_logging
+
+BEAT = 0.25
+"""Seconds between signs of life."""
+SETTLE = 0.5
+"""Seconds after the last connection was taken before a drained worker believes that it has no more."""
+READY, FAILED = b"R", b"F"
+"""What a worker tells the supervisor, FAILED followed by one line."""
+DRAIN = b"D"
+"""The supervisor's order, followed by seconds in decimal and a line end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What a worker serves with, built in its own process.
+
+    `tick` is called several times a second; `close` flushes what must outlive the process.
+    """
+
+    evaluator: Evaluator
+    options: SessionOptions
+    tick: Callable[[], None] = lambda: None
+    close: Callable[[], None] = lambda: None
+
+
+Build = Callable[[Config, Slot, Board, Log], Service]
+"""Makes the Service; raises for what makes serving impossible, `str()` of the exception being one line."""
+Prepare = Callable[[], tuple[str, ...]]
+"""Tries what can be tried before the first fork and gives lines to print; raises ConfigError, CannotBuild."""
+
+
+class CannotBuild(Exception):
+    """What a worker needs is not to be had. `str()` is one line."""
+
+
+def run(config: Config, build: Build, sock: socket.socket, control: socket.socket, board: Board, number: int) -> NoReturn:
+    """The whole life of the process after fork. Never returns."""
+    code = 1
+    try:
+        _own_signals()
+        _batch()
+        with contextlib.suppress(OSError):
+            Path("/proc/self/comm").write_text("dmarc-worker", encoding="ascii")
+        log = Log(form=config.log.format, level=config.log.level)
+        log.start()
+        take_standard_logging(log)
+        slot = board.slot(number)
+        try:
+            service = build(config, slot, board, log)
+            family = sock.family
+            listening, callbacks = _start_libmilter(config, service, slot, sock)
+        except Exception as error:
+            control.sendall(FAILED + f"{error or type(error).__name__}".replace("\n", " ").encode("utf-8", "replace")[:500])
+            raise
+        slot.beat()
+        control.sendall(READY)
+        pulse = _Pulse(slot, service, callbacks, log)
+        _obey(slot, control, pulse.beat, lambda: _replace(listening, family))
+        service.close()
+        pulse.beat()
+        log.stop()
+        code = 0
+    except Exception as error:
+        os.write(2, f"event=worker level=error error={type(error).__name__}\n".encode())
+    finally:
+        # Never a normal exit: libmilter's threads may be inside Python at this moment.
+        os._exit(code)
+
+
+class _Pulse:
+    """What is done several times a second: the sign of life, and counts that are kept elsewhere."""
+
+    def __init__(self, slot: Slot, service: Service, callbacks: libmilter.Callbacks, log: Log) -> None:
+        self._slot, self._service, self._callbacks, self._log = slot, service, callbacks, log
+        self._meter = Meter(slot)
+        self._complained = False
+
+    def beat(self) -> None:
+        self._slot.beat()
+        try:
+            self._meter.follow("log_lines_dropped", self._log.dropped)
+            self._service.tick()
+            self._callbacks.tend()
+        except Exception as error:
+            if not self._complained:
+                self._complained = True
+                self._log.error("failure", where="tick", error=f"{type(error).__name__}: {error}")
+
+
+def _batch() -> None:
+    """A woken thread does not displace one that runs: with one interpreter lock it would only find that held and sleep again.
+
+    A tenth of the processor time of a message. Where it is not allowed things stay as they are (the unit asks systemd for it).
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
+
+def _own_signals() -> None:
+    """The supervisor owns the signals; a terminal's Ctrl-C reaches workers too and is not for them."""
+    signal.set_wakeup_fd(-1)
+    for each in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(each, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def _start_libmilter(config: Config, service: Service, slot: Slot, sock: socket.socket) -> tuple[int, libmilter.Callbacks]:
+    """Answers the descriptor that libmilter listens on, and what it calls."""
+    meter = Meter(slot)
+
+    def make_session(name: str) -> Session:
+        meter.count("connections")
+        return Session(service.evaluator, service.options, name=name)
+
+    callbacks = libmilter.Callbacks(make_session, slot, _most_connections(config), Door(sock))
+    callbacks.register("dmarc-milter")
+    return libmilter.serve(sock, config.milter.idle_timeout), callbacks
+
+
+def _most_connections(config: Config) -> int:
+    """As configured, and never so many that descriptors run out: libmilter's listener would spin without a pause."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return config.milter.max_connections if soft == resource.RLIM_INFINITY else min(config.milter.max_connections, max(4, soft // 2))
+
+
+def _replace(listening: int, family: int) -> None:
+    """Take no more connections: they wait in the shared queue for another worker.
+
+    A poll of libmilter's that is under way keeps the old socket for up to 5 s; its accept then finds the new one empty.
+    """
+    never = never_ready(family)
+    os.dup2(never.fileno(), listening)
+    never.close()
+
+
+def _obey(slot: Slot, control: socket.socket, beat: Callable[[], None], stop_listening: Callable[[], None]) -> None:
+    """Show signs of life until told to drain, then until the last session has ended or time is up."""
+    poll = select.poll()
+    poll.register(control, select.POLLIN)
+    deadline = float("inf")
+    draining = False
+    quiet_since = 0.0
+    while (now := time.monotonic()) < deadline:
+        beat()
+        if slot.sessions:
+            quiet_since = now
+        elif draining and now - quiet_since > SETTLE:
+            return
+        if not poll.poll(BEAT * 1000):
+            continue
+        order = control.recv(256)
+        if not order:
+            poll.unregister(control)
+        deadline = min(deadline, time.monotonic() + _seconds(order))
+        if not draining:
+            draining = True
+            stop_listening()
+            quiet_since = time.monotonic()
+
+
+def _seconds(order: bytes) -> float:
+    """How long a drain may take. No order at all: the supervisor is gone, so finish and go."""
+    return min((float(each) for each in order.decode().replace("D", "").split()), default=30.0)

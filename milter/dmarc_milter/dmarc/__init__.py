@@ -1,6 +1,0 @@
-"""DMARC (RFC 9989, and RFC 7489's discovery where configured)."""
-
-from dmarc_milter.dmarc.record import Policy, Record
-from dmarc_milter.dmarc.result import DmarcResult, DmarcStatus, DomainOutcome
-
-__all__ = ["DmarcResult", "DmarcStatus", "DomainOutcome", "Policy", "Record"]

@@ -1,0 +1,375 @@
+"""One message's view of the resolver: the same answer each time it asks, and an end to how much it may ask."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+import threading
+import time
+from collections.abc import Hashable, Iterable
+from typing import Any, Literal, Protocol
+
+from dmarc_milter.core.resolver import (
+    Abandoned,
+    LimitExceeded,
+    LookupFailed,
+    NoAnswer,
+    Question,
+    Remembers,
+    Shortage,
+    StaleAnswer,
+    TimeExceeded,
+    Work,
+)
+from dmarc_milter.dns.alarm import Alarm, Stay, alarm
+from dmarc_milter.dns.answer import UNASKABLE, Answer, Key, failed
+from dmarc_milter.dns.cache import Derived
+from dmarc_milter.dns.inquiry import Caller, Inquiry
+from dmarc_milter.dns.reserve import Stale
+from dmarc_milter.dns.wire import HOP_LIMIT
+
+GRACE = 1.0  # seconds past a look-up's own end before its thread is given up
+FAIR = 0.2  # of a message's seconds: an answer that has not come within them is the DNS's failure, whatever else the message asked
+
+
+class Source(Protocol):
+    """What a process-wide resolver offers its messages."""
+
+    def cached(self, key: Key) -> Answer | None:
+        """The remembered answer, if any."""
+        ...
+
+    def concluded(self, key: Hashable) -> Derived | None:
+        """What was derived under this key, if all of its answers are still good."""
+        ...
+
+    def conclude(self, key: Hashable, derived: Derived) -> None:
+        """Let other messages have it."""
+        ...
+
+    def encode(self, key: Key) -> bytes | None:
+        """The question section, None for a name that cannot be asked."""
+        ...
+
+    def hold(self, key: Key, answer: Answer) -> None:
+        """Learn what the DNS said, aliases followed."""
+        ...
+
+    def stale(self, key: Key) -> Stale | None:
+        """An older answer that may be used because the DNS has failed."""
+        ...
+
+    def start(self, key: Key, question: bytes, caller: Caller, *, policy: bool, stay: Stay | None = None) -> Inquiry | Answer:
+        """Have the question asked as soon as there is a place for it, or join those who ask it; stay for the answer if that is quicker."""
+        ...
+
+    def leave(self, caller: Caller) -> None:
+        """The message has ended."""
+        ...
+
+    def count_shortage(self) -> None:
+        """A question was unsent when its message's time ended."""
+        ...
+
+
+class Progress:
+    """What a message has asked and got; shared by its shares. `patience`: seconds it may still spend waiting; `fair`: seconds
+    that every look-up should have; `delayed`: seconds that it has waited for room, which are our doing."""
+
+    __slots__ = ("caller", "concluded", "delayed", "fair", "given", "lock", "patience", "stale", "started")
+
+    def __init__(self, patience: float, caller: Caller) -> None:
+        self.patience, self.fair, self.delayed = patience, patience * FAIR, 0.0
+        self.caller = caller
+        self.given: dict[Key, Answer] = {}
+        self.started: dict[Key, Inquiry | Answer] = {}
+        self.concluded: dict[Hashable, Derived] = {}
+        self.stale: dict[str, float] = {}
+        self.lock = threading.Lock()
+
+
+class MessageResolver(Remembers):
+    """Implements lookup.Resolver for one message, or for a share of it. May be used from several threads.
+
+    `asked` counts different questions, remembered ones too, so that a verdict does not depend on what others asked before.
+    `expires` (seconds, monotonic) is the earliest moment at which one of the answers given here loses its validity: what was
+    derived from them may be kept that long. It is infinite before the first answer and past after one with TTL 0.
+    """
+
+    __slots__ = ("_asked", "_deadline", "_limit", "_outer", "_policy", "_progress", "_source", "expires")
+
+    def __init__(
+        self, source: Source, progress: Progress, *, queries: int, deadline: float = math.inf, outer: MessageResolver | None = None
+    ) -> None:
+        self._source, self._progress = source, progress
+        self._limit, self._deadline, self._outer = queries, deadline, outer
+        self._policy: bool = outer is not None and outer._policy
+        self._asked: set[Key] = set()
+        self.expires = math.inf
+
+    @property
+    def asked(self) -> int:
+        """How many different questions went this way, prefetched ones and followed aliases included."""
+        return len(self._asked)
+
+    def txt(self, name: str) -> tuple[bytes, ...]:
+        """See lookup.Resolver."""
+        return self._ask(name, "TXT")
+
+    def addresses(self, name: str, rdtype: Literal["A", "AAAA"]) -> tuple[str, ...]:
+        """See lookup.Resolver."""
+        return self._ask(name, rdtype)
+
+    def mx(self, name: str) -> tuple[tuple[int, str], ...]:
+        """See lookup.Resolver."""
+        return self._ask(name, "MX")
+
+    def ptr(self, name: str) -> tuple[str, ...]:
+        """See lookup.Resolver."""
+        return self._ask(name, "PTR")
+
+    def ns(self, name: str) -> tuple[str, ...]:
+        """Name servers of a zone, without trailing dot. Not for messages: whether a resolver knows what exists (dns_probe.py)."""
+        return self._ask(name, "NS")
+
+    def aliases(self, name: str, rdtype: Literal["A", "AAAA", "MX"]) -> tuple[str, ...]:
+        """See lookup.Resolver."""
+        with contextlib.suppress(NoAnswer):
+            self._ask(name, rdtype)
+        answer = self._progress.given.get(canonical(name, rdtype))
+        return answer.via if answer is not None else ()
+
+    def prefetch(self, questions: Iterable[Question]) -> None:
+        """See lookup.Resolver. Questions beyond a limit are left out."""
+        with contextlib.suppress(Exception):
+            for question in questions:
+                self._start_early(canonical(question.name, question.rdtype))
+
+    def share(self, *, queries: int, seconds: float) -> MessageResolver:
+        """See lookup.Resolver."""
+        deadline = min(self._deadline, time.monotonic() + seconds)
+        return MessageResolver(self._source, self._progress, queries=queries, deadline=deadline, outer=self)
+
+    def policy(self) -> MessageResolver:
+        """See lookup.Remembers."""
+        scope = MessageResolver(self._source, self._progress, queries=sys.maxsize, deadline=self._deadline, outer=self)
+        scope._policy = True
+        return scope
+
+    def abandon(self) -> None:
+        """See lookup.Remembers."""
+        self._source.leave(self._progress.caller)
+
+    def delay(self, seconds: float) -> None:
+        """See lookup.Remembers."""
+        self._progress.patience -= seconds
+        self._progress.delayed += seconds
+
+    def recall(self, key: Hashable) -> Any:
+        """See lookup.Remembers."""
+        known = self._progress.concluded.get(key) or self._source.concluded(key)
+        if known is None or not self._charge_all(known.asked):
+            return None
+        self._rests_on(known.expires)
+        return known.value
+
+    def derive(self, key: Hashable, work: Work) -> Any:
+        """See lookup.Remembers."""
+        known = self.recall(key)
+        if known is not None:
+            return known
+        scope = MessageResolver(self._source, self._progress, queries=sys.maxsize, deadline=self._deadline, outer=self)
+        found = work(scope)
+        if found.keep and scope.expires > -math.inf:
+            derived = Derived(found.value, frozenset(scope._asked), scope.expires, found.size)
+            self._progress.concluded[key] = derived
+            self._source.conclude(key, derived)
+        return found.value
+
+    def arrived(self, name: str) -> tuple[bytes, ...]:
+        """See lookup.Remembers."""
+        found = self._progress.started.get(canonical(name, "TXT"))
+        answer = found.answer if isinstance(found, Inquiry) else found
+        return answer.records if answer is not None else ()
+
+    def stale_answers(self) -> tuple[StaleAnswer, ...]:
+        """See lookup.Remembers."""
+        return tuple(StaleAnswer(name, seconds) for name, seconds in self._progress.stale.copy().items())
+
+    def _rests_on(self, expires: float) -> None:
+        """Note in every scope around that something good until then was used."""
+        scope: MessageResolver | None = self
+        while scope is not None and expires < scope.expires:
+            scope.expires = expires
+            scope = scope._outer
+
+    def _ask(self, name: str, rdtype: str) -> tuple[Any, ...]:
+        key = canonical(name, rdtype)
+        try:
+            answer = self._progress.given.get(key) or self._resolve(key)
+        except (LimitExceeded, Shortage):
+            self._rests_on(-math.inf)  # what comes of it is this message's own affair
+            raise
+        self._rests_on(answer.expires)
+        if answer.failure is not None:
+            raise answer.error(key)
+        return answer.records
+
+    def _resolve(self, key: Key) -> Answer:
+        """The answer with its aliases followed, remembered for this message."""
+        self._check()
+        answer = self._fetch(key)
+        via, expires = answer.via, answer.expires
+        while answer.alias and len(via) <= HOP_LIMIT:
+            target = (answer.alias, key[1])
+            answer = self._progress.given.get(target) or self._fetch(target)
+            via, expires = via + answer.via, min(expires, answer.expires)
+        if len(via) > HOP_LIMIT:
+            answer = failed("too many aliases")
+        if (answer.via, answer.expires) != (via, expires):
+            answer = answer.until(expires, via)
+        if answer.failure is LookupFailed:
+            answer = self._instead(key) or answer
+        elif answer.failure is None or issubclass(answer.failure, NoAnswer):
+            self._source.hold(key, answer)
+        return self._progress.given.setdefault(key, answer)
+
+    def _instead(self, key: Key) -> Answer | None:
+        """What the name said before its DNS failed (RFC 8767 4). It serves this message alone: the next one asks again."""
+        found = self._source.stale(key)
+        if found is None:
+            return None
+        if found.past > 0:
+            self._progress.stale[key[0]] = found.seconds
+        return found.answer.until(-math.inf, found.answer.via)
+
+    def _fetch(self, key: Key) -> Answer:
+        started = self._progress.started.get(key)
+        found = started or self._source.cached(key)
+        question = b""
+        if found is None:
+            encoded = self._source.encode(key)
+            if encoded is None:
+                return UNASKABLE
+            question = encoded
+        if not self._charge(key):
+            raise LimitExceeded(f"{key[1]} {key[0]}: too many questions", name=key[0])
+        if found is None:
+            found = self._start(key, question)
+        return found if isinstance(found, Answer) else self._wait(key, found)
+
+    def _start(self, key: Key, question: bytes) -> Inquiry | Answer:
+        """Ask now, and stay for the answer where that is quicker."""
+        progress, own = self._progress, self._alarm(key)
+        now, left = time.monotonic(), self._seconds_left()
+        if left <= 0:
+            raise self._out_of_time(key, left)
+        progress.caller.attend(own)
+        try:
+            found = self._source.start(key, question, progress.caller, policy=self._policy, stay=Stay(own, left))
+        finally:
+            progress.caller.turn_away(own)
+            progress.patience -= time.monotonic() - now
+        self._check()
+        return found
+
+    def _wait(self, key: Key, inquiry: Inquiry) -> Answer:
+        """For an answer, or for a place and then an answer."""
+        if inquiry.answer is not None:
+            return inquiry.answer
+        progress, own = self._progress, self._alarm(key)
+        progress.caller.attend(own)
+        try:
+            while inquiry.answer is None:
+                self._check()
+                now, flight = time.monotonic(), inquiry.flight
+                left, its = self._seconds_left(), math.inf if flight is None else flight.give_up + GRACE - now
+                if left <= 0 or its <= 0:
+                    break
+                inquiry.wait(own, min(left, its))
+                spent = time.monotonic() - now
+                progress.patience -= spent
+                progress.delayed += spent if flight is None else 0.0
+        finally:
+            progress.caller.turn_away(own)
+        self._check()
+        return inquiry.answer or self._unanswered(key, inquiry)
+
+    def _unanswered(self, key: Key, inquiry: Inquiry) -> Answer:
+        """Unsent: a shortage. Sent too late for an answer: the message's own doing, or ours. Else it is the DNS's failure."""
+        left, flight = self._seconds_left(), inquiry.flight
+        if flight is None:
+            raise self._shortage(key, "could not be sent")
+        if left <= 0 and time.monotonic() - flight.begun < self._progress.fair:
+            raise self._out_of_time(key, left)
+        return failed("no answer in time")
+
+    def _out_of_time(self, key: Key, left: float) -> Exception:
+        """Whose doing that is: without our delays there might be time left."""
+        if left + self._progress.delayed > 0:
+            return self._shortage(key, "no time left after waiting for room")
+        return TimeExceeded(f"{key[1]} {key[0]}: no time left", name=key[0])
+
+    def _alarm(self, key: Key) -> Alarm:
+        try:
+            return alarm()
+        except OSError:
+            raise self._shortage(key, "no descriptor to wait with") from None
+
+    def _shortage(self, key: Key, reason: str) -> Shortage:
+        self._source.count_shortage()
+        return Shortage(f"{key[1]} {key[0]}: {reason}", name=key[0])
+
+    def _check(self) -> None:
+        if self._progress.caller.gone:
+            raise Abandoned
+
+    def _seconds_left(self) -> float:
+        return min(self._progress.patience, self._deadline - time.monotonic())
+
+    def _charge(self, key: Key) -> bool:
+        """Count the question here and in every scope around; False, and nothing counted, where one has no room."""
+        scopes = []
+        scope: MessageResolver | None = self
+        while scope is not None:
+            scopes.append(scope)
+            scope = scope._outer
+        with self._progress.lock:
+            fresh = [scope for scope in scopes if key not in scope._asked]
+            if any(len(scope._asked) >= scope._limit for scope in fresh):
+                return False
+            for scope in fresh:
+                scope._asked.add(key)
+        return True
+
+    def _charge_all(self, keys: frozenset[Key]) -> bool:
+        """Count questions that were asked for another message; False, and nothing counted, where there is no room for all."""
+        with self._progress.lock:
+            scope: MessageResolver | None = self
+            while scope is not None:
+                if len(scope._asked) + len(keys) > scope._limit and len(scope._asked | keys) > scope._limit:
+                    return False
+                scope = scope._outer
+            scope = self
+            while scope is not None:
+                scope._asked |= keys
+                scope = scope._outer
+        return True
+
+    def _start_early(self, key: Key) -> None:
+        progress = self._progress
+        if key in progress.given or key in progress.started:
+            return
+        found: Inquiry | Answer | None = self._source.cached(key)
+        question = self._source.encode(key) if found is None else b""
+        if question is None or not self._charge(key):
+            return
+        progress.started[key] = found or self._source.start(key, question, progress.caller, policy=self._policy)
+
+
+def canonical(name: str, rdtype: str) -> Key:
+    """The key of a question: lower case, and a final dot makes no difference. (Lower case of other text may turn into ASCII.)"""
+    if name.endswith("."):
+        name = name[:-1]
+    return name.lower() if name.isascii() else name, rdtype

@@ -1,1 +1,0 @@
-"""Where the outside is touched: sockets, files, databases, the clock, the MTA."""

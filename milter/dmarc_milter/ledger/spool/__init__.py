@@ -1,0 +1,1 @@
+"""The host's own spool: durable before the answer."""

@@ -1,0 +1,1 @@
+"""The store that reports are built from, shared between hosts where it is PostgreSQL."""

@@ -1,0 +1,157 @@
+"""The recent-decision log and the totals: what `why`, `impact`, `stats` and the dashboard ask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from dmarc_milter.core.stored import Facts, decode, printable
+from dmarc_milter.ledger.store.database import Database, fetch
+
+MAX_KEY = 300
+"""Characters of what is searched for; what is stored is printable ASCII and shorter."""
+
+
+class Decision(NamedTuple):
+    """One delivery attempt, and the host that decided. `facts` tells everything."""
+
+    facts: Facts
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Conditions that all hold; "" and None do not restrict. `since` (included) and `until` (not) in seconds since 1970."""
+
+    since: int = 0
+    until: int | None = None
+    author_domain: str = ""
+    """This domain or any below it."""
+    policy_domain: str = ""
+    source_ip: str = ""
+    status: str = ""
+    disposition: str = ""
+    """none, pass, quarantine, reject, or "tempfail": answered 4xx."""
+    would_be: str = ""
+    affected: bool = False
+    """Only what policy stopped, deferred or marked, or would have in monitor mode."""
+
+    def where(self) -> tuple[str, list[Any]]:
+        """The SQL condition and its values."""
+        conditions, values = ["at >= ?"], list[Any]([self.since])
+        if self.until is not None:
+            conditions.append("at < ?")
+            values.append(self.until)
+        if self.author_domain:
+            conditions.append("(author_domain = ? OR author_domain LIKE ? ESCAPE '!')")
+            name = printable(self.author_domain, MAX_KEY)
+            values += [name, "%." + _like(name)]
+        for column in ("policy_domain", "source_ip", "status", "disposition", "would_be"):
+            if value := getattr(self, column):
+                conditions.append(f"{column} = ?")
+                values.append(printable(value, MAX_KEY))
+        if self.affected:
+            conditions.append("(disposition IN ('reject', 'quarantine', 'tempfail') OR would_be IN ('reject', 'quarantine', 'tempfail'))")
+        return " AND ".join(conditions), values
+
+
+def _like(text: str) -> str:
+    return text.replace("!", "!!").replace("%", "!%").replace("_", "!_")
+
+
+def bare_key(text: str) -> str:
+    """A queue id or Message-ID as it is stored: without angle brackets, printable ASCII."""
+    return printable(text.strip().removeprefix("<").removesuffix(">"), MAX_KEY)
+
+
+class Impact(NamedTuple):
+    """What happened, or would have happened, to the mail of one author domain from one source."""
+
+    author_domain: str
+    source_ip: str
+    status: str
+    disposition: str
+    would_be: str
+    messages: int
+    last_at: int
+
+
+class Waiting(NamedTuple):
+    """Mail of one author domain that waits, or would, for one reason. `first_at` and `last_at` in seconds since 1970."""
+
+    author_domain: str
+    reason: str
+    """dns, overloaded or failure."""
+    failing_name: str
+    """The DNS name that did not answer, or ""."""
+    attempts: int
+    """Deliveries tried: a message that waits is tried again and again."""
+    deferred: int
+    """Of these, answered 451; the others would have been, in monitor mode or from a relay of ours."""
+    messages: int
+    """Different Message-IDs."""
+    first_at: int
+    last_at: int
+
+
+class Total(NamedTuple):
+    """Messages of one UTC day (its first second) with the same outcome."""
+
+    day: int
+    status: str
+    disposition: str
+    would_be: str
+    messages: int
+
+
+class Decisions:
+    """Reading only. Everything raises StoreError."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def find(self, key: str, *, limit: int = 20) -> list[Decision]:
+        """Decisions about a queue id or a Message-ID (with or without angle brackets), newest first."""
+        bare = bare_key(key)
+        sql = "SELECT facts, host FROM decision WHERE queue_id = ? OR message_id = ? ORDER BY at DESC, id DESC LIMIT ?"
+        return [Decision(decode(bytes(facts)), host) for facts, host in fetch(self._database, sql, (bare, bare, limit))]
+
+    def recent(self, wanted: Filter = Filter(), *, limit: int = 100, offset: int = 0) -> list[Decision]:
+        """Decisions, newest first."""
+        where, values = wanted.where()
+        sql = f"SELECT facts, host FROM decision WHERE {where} ORDER BY at DESC, id DESC LIMIT ? OFFSET ?"  # noqa: S608 - fixed words
+        return [Decision(decode(bytes(facts)), host) for facts, host in fetch(self._database, sql, (*values, limit, offset))]
+
+    def count(self, wanted: Filter = Filter()) -> int:
+        """How many decisions there are."""
+        where, values = wanted.where()
+        return int(fetch(self._database, f"SELECT count(*) FROM decision WHERE {where}", values)[0][0])  # noqa: S608 - fixed words
+
+    def impact(self, wanted: Filter = Filter(), *, limit: int = 1000) -> list[Impact]:
+        """Mail that was, or would have been, treated by policy or that failed, by author domain and source; most messages first."""
+        where, values = wanted.where()
+        sql = (
+            "SELECT author_domain, source_ip, status, disposition, would_be, count(*) AS messages, max(at) FROM decision"  # noqa: S608
+            f" WHERE {where} GROUP BY author_domain, source_ip, status, disposition, would_be ORDER BY messages DESC, author_domain LIMIT ?"
+        )
+        return [Impact._make((*row[:5], int(row[5]), int(row[6]))) for row in fetch(self._database, sql, (*values, limit))]
+
+    def waiting(self, since: int = 0, *, author_domain: str = "", limit: int = 1000) -> list[Waiting]:
+        """What was deferred, or would have been, by author domain, reason and failing name; most attempts first."""
+        where, values = Filter(since=since, author_domain=author_domain).where()
+        sql = (
+            "SELECT author_domain, deferral, failing_name, count(*) AS attempts,"  # noqa: S608 - fixed words
+            " sum(CASE WHEN disposition = 'tempfail' THEN 1 ELSE 0 END), count(DISTINCT message_id), min(at), max(at) FROM decision"
+            f" WHERE deferral IN ('dns', 'overloaded', 'failure') AND {where}"
+            " GROUP BY author_domain, deferral, failing_name ORDER BY attempts DESC, author_domain, failing_name LIMIT ?"
+        )
+        return [Waiting._make((*row[:3], *map(int, row[3:]))) for row in fetch(self._database, sql, (*values, limit))]
+
+    def totals(self, since: int = 0, until: int | None = None) -> list[Total]:
+        """Messages by day and outcome, oldest day first. They outlive the log; `since` is rounded down to its day."""
+        sql = (
+            "SELECT day, status, disposition, would_be, messages FROM daily WHERE day >= ? AND day < ?"
+            " ORDER BY day, status, disposition, would_be"
+        )
+        rows = fetch(self._database, sql, (since // 86400 * 86400, until if until is not None else 2**62))
+        return [Total._make((int(row[0]), *row[1:4], int(row[4]))) for row in rows]

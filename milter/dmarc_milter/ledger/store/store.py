@@ -1,0 +1,90 @@
+"""The store: what all hosts together have counted, decided and reported."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from dmarc_milter.ledger.store import apply_batch, schema
+from dmarc_milter.ledger.store.apply_batch import Batch
+from dmarc_milter.ledger.store.caps import Caps
+from dmarc_milter.ledger.store.database import Database, StoreError, Transaction, attempt, connect
+from dmarc_milter.ledger.store.decisions import Decisions
+from dmarc_milter.ledger.store.deliveries import Deliveries
+from dmarc_milter.ledger.store.destinations import Destinations
+from dmarc_milter.ledger.store.failures import Failures
+from dmarc_milter.ledger.store.reports import Reports
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class StoreOptions:
+    """`caps` bound distinct rows; `honor_ri`: periods shorter than a day where the record asks for them."""
+
+    caps: Caps = Caps()
+    honor_ri: bool = False
+
+
+class Store:
+    """One connection to the store, for one thread. Everything raises StoreError and nothing else.
+
+    `clock` gives seconds since 1970; hosts' clocks may differ by a minute.
+    """
+
+    def __init__(self, database: Database, options: StoreOptions = StoreOptions(), *, clock: Callable[[], float] = time.time) -> None:
+        self.database = database
+        self.options = options
+        self.clock = clock
+        self.decisions = Decisions(database)
+        self.reports = Reports(database, clock)
+        self.deliveries = Deliveries(database, clock)
+        self.destinations = Destinations(database, clock)
+        self.failures = Failures(database, clock)
+        self._checked = False
+
+    @classmethod
+    def open(cls, url: str, options: StoreOptions = StoreOptions(), *, password: str = "", clock: Callable[[], float] = time.time) -> Store:
+        """The store at `store.url`; its schema is seen to. Raises StoreError."""
+        store = cls(connect(url, password), options, clock=clock)
+        try:
+            store.ready()
+        except StoreError:
+            store.close()
+            raise
+        return store
+
+    def ready(self) -> None:
+        """The file of one machine is brought up to date by itself; a shared store of another schema is refused. Raises StoreError."""
+        if self._checked:
+            return
+        if self.database.dialect == "sqlite":
+            schema.upgrade(self.database)
+        schema.check(self.database)
+        self._checked = True
+
+    def apply(self, batch: Batch) -> int:
+        """Count a batch of a spool, exactly once however often it is handed over; how many of its messages were new."""
+        now = int(self.clock())
+        return self._ready(
+            lambda transaction: apply_batch.apply(transaction, batch, caps=self.options.caps, honor_ri=self.options.honor_ri, now=now)
+        )
+
+    def last_sequence(self, identity: str) -> int:
+        """The last sequence number of this spool that is counted; 0 for a spool that is new here."""
+        row = self._ready(lambda transaction: transaction.one("SELECT last_seq FROM origin WHERE identity = ?", (identity,)))
+        return int(row[0]) if row else 0
+
+    def _ready(self, work: Callable[[Transaction], T]) -> T:
+        """`work` in a transaction of a store whose schema is right; looked at again after any failure: the file may be another one."""
+        self.ready()
+        try:
+            return attempt(self.database, work)
+        except StoreError:
+            self._checked = False
+            raise
+
+    def close(self) -> None:
+        self.database.close()

@@ -1,0 +1,1 @@
+"""Postfix's and Sendmail's own configuration: read, reviewed, edited reversibly."""

@@ -1,0 +1,45 @@
+"""What an MTA's macros say, read: a client's address, a queue id, whose MTA it is."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from ipaddress import IPv6Address, ip_address
+from typing import Literal
+
+from dmarc_milter.core.mail.message import IPAddress
+
+SENDMAIL_VERSION = re.compile(r"(?:[^\s/]+/)?[0-9]+\.[0-9]")
+"""8.17.1.9/8.17.1.9/Debian-2, 8.14.4+Sun, AIX7.2/8.14.4."""
+MAX_ADDRESS = 100
+"""Characters of an address that are looked at: more than any has."""
+
+
+def parse_address(text: str) -> IPAddress | None:
+    """An address as MTAs write it: `IPv6:` prefix or scope id may be there; IPv4-mapped is IPv4. None if it is none."""
+    return _parsed_address(text.partition("%")[0][:MAX_ADDRESS])
+
+
+@lru_cache(maxsize=1024)
+def _parsed_address(bare: str) -> IPAddress | None:
+    if bare[:5].lower() == "ipv6:":
+        bare = bare[5:]
+    try:
+        found = ip_address(bare.strip("[]"))
+    except ValueError:
+        return None
+    mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
+    return mapped or found
+
+
+def mta_named(version: str) -> Literal["", "sendmail", "postfix"]:
+    """From the macro v: Postfix writes its name, which mail_name may change, and its version, Sendmail its version alone."""
+    if version.lower().startswith("postfix"):
+        return "postfix"
+    return "sendmail" if SENDMAIL_VERSION.match(version[:MAX_ADDRESS]) else ""
+
+
+def queue_id(text: str) -> str:
+    """A queue id fit to print: ASCII letters, digits, - and _, at most 64; "" otherwise."""
+    bare = text.replace("-", "").replace("_", "")
+    return text if len(text) <= 64 and text.isascii() and (bare.isalnum() or not bare) else ""

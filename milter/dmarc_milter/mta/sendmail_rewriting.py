@@ -1,0 +1,182 @@
+"""What a sendmail.cf says about From: whether its header addresses are looked up in the DNS and written as the DNS leads."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from dmarc_milter.core.dmarc.written import Canonify
+from dmarc_milter.mta import sendmail_cf
+
+RESOLV_CONF = Path("/etc/resolv.conf")
+Level = Literal["error", "warning", "note"]
+# Rulesets through which header addresses go: 3 (canonify) and its half 96, 1 and 2, 4, and what mailers have of their own.
+HEADER_RULESETS = re.compile(r"(?:[12345]|9[0-9]|canonify\w*|Canonify\w*|final|Hdr\w*|Masq\w*|PseudoToReal|AddDomain|Local_\w*)")
+QUALIFIED_FIRST = re.compile(r"\$\*[ ]*\$\|[ ]*\$\*[ ]*<[ ]*@[ ]*\$\+[ ]*\.[ ]*\$\+[ ]*>")
+"""The rule of FEATURE(nocanonify) that takes names with a dot away before the look-up of others."""
+ONE_WORD = re.compile(r"\$\*[ ]*c[ ]+\$\*")
+"""The rule for daemons with M=c."""
+
+
+@dataclass(frozen=True, slots=True)
+class SendmailCf:
+    """`looks_up`: which domains of header addresses are looked up. `names` are the classes and options that a reader may miss."""
+
+    looks_up: Literal["all", "short", "none"]
+    """short: names without a dot only (FEATURE(nocanonify, canonify_hosts))."""
+    expands: bool
+    """The target of an alias is written (no O DontExpandCnames)."""
+    completes: bool
+    """A search list may complete a name (ResolverOptions)."""
+    filters: tuple[str, ...] = ()
+    """Mail filters (X lines) as written."""
+    domain_table: bool = False
+    """FEATURE(domaintable) writes other domains by the administrator's own table."""
+
+    def has_filter(self, name: str) -> bool:
+        """Whether a mail filter of that name is defined."""
+        return any(re.match(rf"{re.escape(name)}\s*,", each) for each in self.filters)
+
+    @property
+    def rewrites(self) -> bool:
+        """Whether the DNS may put another domain into From."""
+        return self.looks_up != "none" and (self.expands or self.completes)
+
+
+class _Rule(NamedTuple):
+    ruleset: tuple[str, ...]
+    left: str
+    right: str
+
+
+def parse(text: str) -> SendmailCf:
+    """Read the file as Sendmail does: logical lines, the last definition of an option counts. Never raises."""
+    options = dict(sendmail_cf.options(text))
+    filters: list[str] = []
+    classes: set[str] = set()
+    rules: list[_Rule] = []
+    ruleset: tuple[str, ...] = ()
+    for line in _lines(text):
+        kind, rest = line[0], line[1:]
+        if kind in "CF":
+            found = re.match(r"\{(\w+)\}|(\w)", rest)
+            classes |= {found[1] or found[2]} if found else set()
+        elif kind == "S":
+            ruleset = tuple(re.split(r"[\s=,]+", rest.strip())[:2])
+        elif kind == "R":
+            left, _, right = rest.partition("\t")
+            rules.append(_Rule(ruleset, left.strip(), right.strip("\t").partition("\t")[0].strip()))
+        elif kind == "X":
+            filters.append(rest)
+    resolver = options.get("resolveroptions", "").upper().split()
+    return SendmailCf(
+        looks_up=_looked_up(rules, classes, [each.flags for each in sendmail_cf.daemons(text)]),
+        expands=not _true(options.get("dontexpandcnames", "False")),
+        completes=not {"-DNSRCH", "-DEFNAMES"} <= set(resolver),
+        filters=tuple(filters),
+        domain_table=any("$(domaintable" in rule.right for rule in rules),
+    )
+
+
+def _lines(text: str) -> Iterator[str]:
+    """Logical lines without comments: one that starts with white space continues the one before."""
+    current = ""
+    for line in text.split("\n"):
+        if line[:1] in (" ", "\t") and current:
+            current += "\n" + line
+            continue
+        if current:
+            yield current
+        current = "" if line.startswith("#") else line.rstrip("\r")
+    if current:
+        yield current
+
+
+def _true(value: str) -> bool:
+    return not value or value[0] in "tTyY1"
+
+
+def _looked_up(rules: list[_Rule], classes: set[str], flags: list[str]) -> Literal["all", "short", "none"]:
+    found: Literal["all", "short", "none"] = "none"
+    dotted_gone: set[tuple[str, ...]] = set()
+    for rule in rules:
+        if not any(HEADER_RULESETS.fullmatch(name) for name in rule.ruleset):
+            continue
+        if "$[" not in rule.right:
+            if QUALIFIED_FIRST.match(rule.left):
+                dotted_gone.add(rule.ruleset)
+        elif "$={Canonify}" in rule.left:
+            found = "all" if "Canonify" in classes else found
+        elif ONE_WORD.match(rule.left):
+            found = "all" if any("c" in each for each in flags) else found
+        elif rule.ruleset in dotted_gone:
+            found = "short" if found == "none" else found
+        else:
+            found = "all"
+    return found
+
+
+def remarks(cf: SendmailCf, where: str) -> Iterator[tuple[Level, str]]:
+    """One sentence for each way in which From is changed after this milter has judged it."""
+    lines = "FEATURE(`nocanonify')dnl and define(`confDONT_EXPAND_CNAMES', `True')dnl"
+    remedy = f"put {lines} into sendmail.mc before MAILER(), rebuild sendmail.cf, restart"
+    if cf.looks_up == "all" and cf.expands:
+        yield (
+            "error",
+            f"{where}: THIS SENDMAIL REWRITES From BY THE DNS after the milter has judged it: admin@x.attack.example, an alias of "
+            f"bank.example, reaches readers as admin@bank.example; {remedy}",
+        )
+    elif cf.looks_up != "none" and cf.completes:
+        yield (
+            "error",
+            f"{where}: this Sendmail completes short names in From by its search list after the milter has judged them: admin@bank may "
+            f"reach readers as admin@bank.example; {remedy} (without canonify_hosts)",
+        )
+    elif cf.looks_up != "none" and cf.expands:
+        yield "error", f"{where}: this Sendmail may write the target of an alias into From; {remedy}"
+    elif cf.expands:
+        yield "note", f"{where}: O DontExpandCnames is not set; FEATURE(`nocanonify') alone keeps From as it was judged: {remedy}"
+    if cf.domain_table:
+        yield (
+            "note",
+            f"{where}: FEATURE(`domaintable') writes other domains into From after the milter has judged it; see that its table is yours",
+        )
+
+
+def search_list(resolv_conf: Path = RESOLV_CONF, host: str = "") -> tuple[tuple[str, ...], int]:
+    """(search domains, ndots) of resolv.conf(5): LOCALDOMAIN, or the last `search` or `domain`, or else the host's own domain."""
+    search: tuple[str, ...] = tuple(filter(None, [(host or socket.gethostname()).partition(".")[2]]))
+    ndots = 1
+    try:
+        lines = resolv_conf.read_text(encoding="utf-8", errors="replace")[:65536].splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        words = line.split()
+        if words[:1] in (["search"], ["domain"]) and len(words) > 1:
+            search = tuple(words[1:2] if words[0] == "domain" else words[1:])
+        elif words[:1] == ["options"]:
+            ndots = max([ndots, *(int(each[6:8]) for each in words if re.fullmatch(r"ndots:[0-9]{1,2}", each))])
+    search = tuple(os.environ.get("LOCALDOMAIN", "").split()) or search
+    return tuple(each.rstrip(".").lower() for each in search if each.rstrip(".")), ndots
+
+
+def read(path: Path) -> SendmailCf | None:
+    """None where it cannot be read."""
+    text = sendmail_cf.read(path)
+    return None if text is None else parse(text)
+
+
+def how(cf: SendmailCf | None, resolv_conf: Path = RESOLV_CONF) -> Canonify | None:
+    """What the DNS may put into From by this configuration."""
+    if cf is not None and not cf.rewrites:
+        return None
+    completes = cf is None or cf.completes
+    search, ndots = search_list(resolv_conf) if completes else ((), 1)
+    expands = cf is None or (cf.expands and cf.looks_up == "all")
+    return Canonify(aliases=expands, search=search, ndots=ndots) if expands or search else None

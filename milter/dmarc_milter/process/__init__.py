@@ -1,0 +1,1 @@
+"""Sockets, privileges, child processes and shared memory of the operating system."""

@@ -1,0 +1,158 @@
+"""Memory that the supervisor shares with its workers: signs of life, what is in evaluation, counters, poison.
+
+It is mapped before the workers are forked, so every process sees the same octets, and it outlives any worker. One slot per
+worker, written by that worker alone; the list of poisonous messages is written by the supervisor alone. Words of eight
+octets, aligned, are written in one piece; no locks between processes.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Final, NamedTuple
+
+FINGERPRINT: Final = 16
+"""Octets of a message's fingerprint."""
+JOBS: Final = 512
+"""Messages in evaluation that one worker can show at once; more are evaluated unseen."""
+COUNTERS: Final = 256
+"""Counters of each worker: telemetry/counters.py names them."""
+POISON: Final = 1024
+_IDLE: Final = bytes(8 * JOBS)
+_HEAD: Final = 4  # words: heartbeat, sessions, silent connections, reserved
+_SLOT: Final = 8 * (_HEAD + COUNTERS) + JOBS * (8 + FINGERPRINT)  # begins of jobs, then their fingerprints
+_POISON: Final = struct.Struct("=d16s")  # expiry, fingerprint
+_POISON_ENTRY: Final = _POISON.size
+
+
+class Job(NamedTuple):
+    """One message in evaluation."""
+
+    since: float
+    """time.monotonic()"""
+    fingerprint: bytes
+
+
+class Board:
+    """The whole mapping; made once by the supervisor."""
+
+    def __init__(self, slots: int) -> None:
+        self.slots = slots
+        self._memory = mmap.mmap(-1, 8 + POISON * _POISON_ENTRY + (slots + 1) * _SLOT)
+        self._view = memoryview(self._memory)
+        self._count = self._view[:8].cast("Q")
+        self.own = self.slot(slots)
+        """The supervisor's."""
+
+    def slot(self, number: int) -> Slot:
+        """The part of worker `number`, for that worker to write and for anyone to read."""
+        start = 8 + POISON * _POISON_ENTRY + number * _SLOT
+        return Slot(self._view[start : start + _SLOT])
+
+    def totals(self) -> list[int]:
+        """Each counter, summed over all workers that ever lived and the supervisor."""
+        slots = [self.slot(number).counters for number in range(self.slots + 1)]
+        return [sum(column) for column in zip(*slots, strict=True)]
+
+    def sessions(self) -> int:
+        """Open MTA connections of all workers, silent ones too."""
+        slots = [self.slot(number) for number in range(self.slots)]
+        return sum(each.sessions + each.silent for each in slots)
+
+    def is_poison(self, fingerprint: bytes, *, now: float) -> bool:
+        """Whether a message has killed too often. `now` is time.monotonic()."""
+        used = self._count[0]
+        if not used:
+            return False
+        for index in range(min(used, POISON)):
+            expiry, found = _POISON.unpack_from(self._memory, 8 + index * _POISON_ENTRY)
+            if found == fingerprint and expiry > now:
+                return True
+        return False
+
+    def publish_poison(self, poison: dict[bytes, float]) -> None:
+        """Replace the list: fingerprint -> expiry, at most POISON of them. The supervisor's alone."""
+        entries = list(poison.items())[-POISON:]
+        for index, (fingerprint, expiry) in enumerate(entries):
+            _POISON.pack_into(self._memory, 8 + index * _POISON_ENTRY, expiry, fingerprint)
+        self._count[0] = len(entries)
+
+
+class Slot:
+    """One worker's part."""
+
+    def __init__(self, view: memoryview) -> None:
+        self._times = view[: 8 * _HEAD].cast("d")
+        self._words = view[: 8 * _HEAD].cast("Q")
+        self.counters = view[8 * _HEAD : 8 * (_HEAD + COUNTERS)].cast("Q")
+        self._jobs = view[8 * (_HEAD + COUNTERS) :]
+        # Not by struct, which writes octet by octet: half a moment looks like an evaluation that takes for ever.
+        self._since = self._jobs[: 8 * JOBS].cast("d")
+        self._fingerprints = self._jobs[8 * JOBS :]
+        self._free = list(range(JOBS - 1, -1, -1))
+        self._lock = threading.Lock()
+
+    def reset(self) -> None:
+        """For a new worker: alive now, nothing in evaluation. Counters stay."""
+        self._jobs[:] = bytes(len(self._jobs))
+        self._words[1] = self._words[2] = 0
+        self.beat()
+
+    def beat(self) -> None:
+        self._times[0] = time.monotonic()
+
+    @property
+    def heartbeat(self) -> float:
+        """When the worker last ran Python code, time.monotonic()."""
+        return self._times[0]
+
+    @property
+    def sessions(self) -> int:
+        """Open MTA connections."""
+        return self._words[1]
+
+    @sessions.setter
+    def sessions(self, count: int) -> None:
+        self._words[1] = count
+
+    @property
+    def silent(self) -> int:
+        """Connections that have not said a word, not even negotiated: nobody waits for those."""
+        return self._words[2]
+
+    @silent.setter
+    def silent(self, count: int) -> None:
+        self._words[2] = count
+
+    def add(self, amounts: Iterable[tuple[int, int]]) -> None:
+        """Add to counters: (index, amount). Safe between the threads of this worker."""
+        with self._lock:
+            for counter, amount in amounts:
+                self.counters[counter] += amount
+
+    @contextmanager
+    def working(self, fingerprint: bytes) -> Iterator[None]:
+        """While inside, the message is shown as being in evaluation."""
+        with self._lock:
+            index = self._free.pop() if self._free else -1
+        if index >= 0:
+            self._fingerprints[index * FINGERPRINT : (index + 1) * FINGERPRINT] = fingerprint
+            self._since[index] = time.monotonic()
+        try:
+            yield
+        finally:
+            if index >= 0:
+                self._since[index] = 0.0
+                with self._lock:
+                    self._free.append(index)
+
+    def jobs(self) -> tuple[Job, ...]:
+        """What is in evaluation."""
+        if bytes(self._since) == _IDLE:
+            return ()
+        begun = [(index * FINGERPRINT, since) for index, since in enumerate(self._since.tolist()) if since]
+        return tuple(Job(since, bytes(self._fingerprints[start : start + FINGERPRINT])) for start, since in begun)

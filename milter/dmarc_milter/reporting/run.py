@@ -1,0 +1,132 @@
+"""The report job: close periods, build what is due, send what is queued. Any host may run it, and be killed, at any moment."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from dmarc_milter.ledger.store.database import StoreError
+from dmarc_milter.ledger.store.deliveries import Delivery, DeliveryState
+from dmarc_milter.ledger.store.failures import Failure, FailureState
+from dmarc_milter.ledger.store.reports import LEASE, Report, ReportState
+from dmarc_milter.reporting.build import build_report
+from dmarc_milter.reporting.context import GRACE, LOG, Asked, Tools
+from dmarc_milter.reporting.failure import build_failure
+from dmarc_milter.reporting.send import Delivered, deliver
+
+__all__ = ["FOR_EVER", "Asked", "Progress", "Run", "Tools", "run"]
+
+FOR_EVER = 2**60
+BATCH = 10
+
+Progress = Callable[[str, int], None]
+"""Told "build" or "send" and how many more are done."""
+
+
+@dataclass(slots=True)
+class Run:
+    """What a run did. `problem` is why it stopped early, or ""."""
+
+    built: Counter[ReportState] = field(default_factory=Counter)
+    failures: Counter[FailureState] = field(default_factory=Counter)
+    sent: Counter[DeliveryState] = field(default_factory=Counter)
+    held: int = 0
+    problem: str = ""
+    reports: dict[str, None] = field(default_factory=dict)
+    """The ids of the aggregate and failure reports that were built or tried, in that order."""
+
+
+def run(tools: Tools, *, now: bool = False, seconds: float = 3000.0, progress: Progress = lambda _what, _number: None) -> Run:
+    """One run of at most about `seconds`. `now`: the period still open too, and nothing waits for its moment. Raises StoreError."""
+    done, end = Run(), time.monotonic() + seconds
+    _build_all(tools, done, end, progress, now=now)
+    if tools.options.failure_reports:
+        _build_failures(tools, done, end, now=now)
+    _send_all(tools, done, end, progress, now=now)
+    return done
+
+
+def _build_all(tools: Tools, done: Run, end: float, progress: Progress, *, now: bool) -> None:
+    seen: set[str] = set()
+    again: list[Report] = []  # postponed a moment ago, and claimed once more because nothing is to wait: kept out of the way
+    while time.monotonic() < end:
+        claimed = tools.store.reports.claim(tools.owner, ended_before=FOR_EVER if now else tools.now - GRACE, at_once=now, limit=BATCH)
+        fresh = [report for report in claimed if report.id not in seen]
+        again += [report for report in claimed if report.id in seen]
+        if not claimed:
+            break
+        claimed_at = tools.now
+        for report in fresh:
+            seen.add(report.id)
+            _build_one(report, claimed_at, tools, done)
+            progress("build", 1)
+    for report in again:
+        tools.store.reports.postpone(report.id, tools.owner, report.next_at, report.note)
+
+
+def _build_one(report: Report, claimed_at: int, tools: Tools, done: Run) -> None:
+    if tools.now - claimed_at > LEASE // 2 and not tools.store.reports.renew(report.id, tools.owner):
+        return
+    state = build_report(report, tools)
+    done.built[state] += 1
+    done.reports[report.id] = None
+    LOG.info("report %s of %s: %s", report.id, report.policy_domain, state)
+
+
+def _build_failures(tools: Tools, done: Run, end: float, *, now: bool) -> None:
+    seen: set[str] = set()
+    again: list[Failure] = []
+    while time.monotonic() < end and (claimed := tools.store.failures.claim(tools.owner, at_once=now, limit=BATCH)):
+        again += [failure for failure in claimed if failure.id in seen]
+        for failure in claimed:
+            if failure.id not in seen:
+                seen.add(failure.id)
+                done.failures[build_failure(failure, tools)] += 1
+    for failure in again:
+        tools.store.failures.release(failure, tools.owner)
+
+
+def _deliver(delivery: Delivery, tools: Tools) -> Delivered:
+    """A defect of ours holds up one delivery and no other."""
+    try:
+        return deliver(delivery, tools)
+    except StoreError:
+        raise
+    except Exception as error:
+        LOG.exception("report %s to %s cannot be sent", delivery.report_id, delivery.address)
+        reason = f"cannot be sent: {type(error).__name__}: {error}"
+        tools.store.deliveries.settle(
+            delivery, tools.owner, DeliveryState.QUEUED, reason, next_at=tools.now + tools.pause(delivery.attempts)
+        )
+        return Delivered(DeliveryState.QUEUED, reason)
+
+
+def _send_all(tools: Tools, done: Run, end: float, progress: Progress, *, now: bool) -> None:
+    seen: set[tuple[str, str]] = set()
+    again: list[Delivery] = []
+    while time.monotonic() < end and not done.problem:
+        claimed = tools.store.deliveries.claim(tools.owner, at_once=now, limit=BATCH)
+        if not claimed:
+            break
+        claimed_at = tools.now
+        for delivery in claimed:
+            if (delivery.report_id, delivery.address) in seen:
+                again.append(delivery)
+            elif done.problem or tools.now - claimed_at > LEASE // 3 or time.monotonic() > end:
+                tools.store.deliveries.release(delivery, tools.owner, delivery.next_at)
+            else:
+                seen.add((delivery.report_id, delivery.address))
+                done.reports[delivery.report_id] = None
+                _note(_deliver(delivery, tools), done)
+                progress("send", 1)
+    for delivery in again:
+        tools.store.deliveries.release(delivery, tools.owner, delivery.next_at)
+
+
+def _note(found: Delivered, done: Run) -> None:
+    done.held += found.held
+    done.sent[found.state] += not found.held
+    if found.server:
+        done.problem = found.reply

@@ -1,0 +1,1 @@
+"""One MTA connection: the milter protocol's events in, actions out."""

@@ -1,0 +1,386 @@
+"""pymilter, adapted: libmilter's callbacks become a Session's events and its actions are played back.
+
+The callbacks use pymilter's C module directly. They collect octets and wait, nothing else: Debian's libmilter moves a session
+between its threads while pymilter keeps one interpreter state for each session, so anything that asks for the interpreter by
+PyGILState (sqlite3, lxml, ctypes callbacks...) would crash on them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import os
+import secrets
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from Milter import milter  # the C module: by its own name mypy would find the source root
+
+from dmarc_milter.core.actions.plan import Action, DeleteHeader, InsertHeader, Quarantine, Reply
+from dmarc_milter.mta.macros import parse_address
+from dmarc_milter.process.shared_memory import Slot
+from dmarc_milter.process.silence import Door, Strangers, hang_up
+from dmarc_milter.session.session import TRY_LATER, Session
+
+MAX_DATA = 1 << 20
+"""Octets of one packet from the MTA. libmilter's own 64 KiB would drop the connection at a larger header field."""
+ACTIONS = milter.ADDHDRS | milter.CHGHDRS | milter.QUARANTINE
+# Not P_NR_BODY: for a last piece of the body within the end-of-message packet libmilter would take NOREPLY as the answer to
+# the message and send none. With replies SKIP works too, for bodies that no signature covers.
+NO_REPLY = milter.P_NR_CONN | milter.P_NR_HELO | milter.P_NR_MAIL | milter.P_NR_RCPT | milter.P_NR_HDR | milter.P_NR_EOH
+PROTOCOL = NO_REPLY | milter.P_NODATA | milter.P_NOUNKNOWN | milter.P_HDR_LEADSPC | milter.P_SKIP
+MACROS = (
+    (milter.M_CONNECT, "j v {daemon_name} {client_addr}"),
+    (milter.M_ENVFROM, "i {auth_authen} {daemon_name} {client_addr}"),
+    (milter.M_EOH, "i"),
+    (milter.M_EOM, "i"),
+)
+_LEADING_SPACE, _SILENT_HEADER = int(milter.P_HDR_LEADSPC), int(milter.P_NR_HDR)
+_NO_REPLY, _CONTINUE = int(milter.NOREPLY), int(milter.CONTINUE)
+MakeSession = Callable[[str], Session]
+"""Makes the session of a new connection from the connection's name."""
+
+
+class CannotServe(Exception):
+    """`str()` is one line: why libmilter cannot be used here."""
+
+
+class Connection:
+    """One connection of the MTA to libmilter."""
+
+    def __init__(self, make_session: MakeSession, protocol: int, handle: int = -1) -> None:
+        self.session = make_session("c" + secrets.token_hex(6))
+        self.protocol = protocol
+        self.handle = handle
+        """The descriptor, -1 where it is not known or not ours any more."""
+        self.heard = time.monotonic()
+        """When it last said something outside a message."""
+        self._connected = False
+        self._negotiated = False
+        self._stale: dict[str, str] = {}
+        """Macros of an earlier client, which libmilter keeps over QUIT_NC until the MTA gives new ones."""
+
+    def negotiate(self, ctx: Any, options: list[int]) -> int:
+        """Ask for no more than is used: fewer callbacks, no replies where the MTA can do without."""
+        self._negotiated = True
+        actions, self.protocol = options[0] & ACTIONS, options[1] & PROTOCOL
+        options[:] = [actions, self.protocol, 0, 0]
+        if actions != ACTIONS:
+            self.session.failed("negotiate", ConnectionError("the MTA does not allow header changes and quarantine"))
+        with contextlib.suppress(milter.error):
+            for stage, names in MACROS:
+                ctx.setsymlist(stage, names)
+        return int(milter.CONTINUE)
+
+    def connect(self, ctx: Any, address: object) -> int:
+        self._connected = True
+        self.heard = time.monotonic()
+        text = address[0] if isinstance(address, tuple) and address and isinstance(address[0], str) else None
+        self._stale = {} if self._negotiated else _left_over(_macros(ctx), text)
+        self.session.connect(text, self._macros(ctx))
+        return self._continue(milter.P_NR_CONN)
+
+    def helo(self, name: str, ctx: Any = None) -> int:
+        self.heard = time.monotonic()
+        if ctx is None:
+            self.session.helo(name)
+        else:
+            self.session.helo(name, self._macros(ctx))
+        return self._continue(milter.P_NR_HELO)
+
+    def mail(self, ctx: Any, argument: bytes, parameters: Sequence[bytes]) -> int:
+        self.session.mail(argument, parameters, self._macros(ctx))
+        return self._continue(milter.P_NR_MAIL)
+
+    def rcpt(self, argument: bytes) -> int:
+        self.session.rcpt(argument)
+        return self._continue(milter.P_NR_RCPT)
+
+    def end_of_headers(self, ctx: Any) -> int:
+        self.session.end_of_headers(_macros(ctx))
+        return self._continue(milter.P_NR_EOH)
+
+    def body(self, chunk: bytes) -> int:
+        wanted = self.session.body(chunk)
+        return int(milter.CONTINUE if wanted or not self.protocol & milter.P_SKIP else milter.SKIP)
+
+    def end_of_message(self, ctx: Any) -> int:
+        actions = self.session.end_of_message(_macros(ctx))
+        self.heard = time.monotonic()
+        try:
+            return self._play(ctx, actions)
+        except Exception as error:
+            # The MTA is gone or refuses a change it had offered: a message half marked must not be accepted.
+            self.session.failed("play", error)
+            with contextlib.suppress(Exception):
+                return self._play(ctx, (TRY_LATER,))
+            return int(milter.TEMPFAIL)
+
+    def undecodable(self, octets: bytes) -> None:
+        """pymilter turned HELO, a header name or a host name into text as strict UTF-8, failed, and called nothing of ours."""
+        if not self._connected:
+            self._connected = True
+            self.session.connect(None, lambda _: "")
+        elif self.session.in_message:
+            self.session.header_lost()
+        else:
+            self.session.helo(octets.decode("utf-8", "surrogateescape"))
+
+    def _macros(self, ctx: Any) -> Callable[[str], str]:
+        """What the MTA says of this client."""
+        value = _macros(ctx)
+        return value if not self._stale else lambda name: "" if (found := value(name)) == self._stale.get(name) else found
+
+    def _continue(self, no_reply: int) -> int:
+        return int(milter.NOREPLY if self.protocol & no_reply else milter.CONTINUE)
+
+    def _play(self, ctx: Any, actions: Sequence[Action]) -> int:
+        answer = milter.CONTINUE
+        for action in actions:
+            match action:
+                case DeleteHeader(name, index):
+                    ctx.chgheader(name, index, None)
+                case InsertHeader(name, value):
+                    # Without LEADSPC the MTA puts the space after the colon itself.
+                    ctx.addheader(name, value if self.protocol & milter.P_HDR_LEADSPC else value.removeprefix(" "), 0)
+                case Quarantine(reason):
+                    ctx.quarantine(reason)
+                case Reply(code, enhanced, text):
+                    ctx.setreply(str(code), enhanced, text.replace("%", "%%"))
+                    answer = milter.TEMPFAIL if code < 500 else milter.REJECT
+        return int(answer)
+
+
+def _macros(ctx: Any) -> Callable[[str], str]:
+    def value(name: str) -> str:
+        try:
+            return ctx.getsymval(name) or ""
+        except UnicodeDecodeError as error:  # a login of the submission service, say: it is one all the same
+            return error.object.decode("utf-8", "surrogateescape")
+
+    return value
+
+
+def _left_over(macros: Callable[[str], str], address: str | None) -> dict[str, str]:
+    """At the CONNECT that follows QUIT_NC: the macros, unless `{client_addr}` shows that they came with this client."""
+    given = macros("{client_addr}")
+    if address is not None and given and parse_address(given) == parse_address(address):
+        return {}
+    return {name: value for name in ("{client_addr}", "{daemon_name}", "{auth_authen}") if (value := macros(name))}
+
+
+class Callbacks:
+    """What libmilter calls; makes, finds and ends the Connection of each context."""
+
+    def __init__(self, make_session: MakeSession, slot: Slot, max_connections: int, door: Door) -> None:
+        self._make_session = make_session
+        self._slot = slot
+        self._max = max_connections
+        self._door = door
+        self._lock = threading.Lock()
+        """Held while the table of connections changes, and while one is hung up: its descriptor is its own as long as it is there."""
+        self._connections: dict[int, Connection] = {}
+        self._strangers = Strangers(door)
+        self._blind = False
+        """A session's descriptor could not be told: nobody is hung up on, for it might be somebody in a message."""
+        self._negotiated = 0
+        """What the MTA agreed to last: holds too for a connection that follows QUIT_NC, which negotiates nothing."""
+        self._local = threading.local()  # one for each session: pymilter gives every session an interpreter state of its own
+
+    def register(self, name: str) -> None:
+        """Hand the callbacks to pymilter."""
+        milter.set_connect_callback(self._guard(lambda ctx, _host, _family, address: self._of(ctx).connect(ctx, address)))
+        milter.set_helo_callback(self._guard(lambda ctx, name: self._of(ctx).helo(name, ctx)))
+        milter.set_envfrom_callback(self._guard(lambda ctx, argument, *parameters: self._of(ctx).mail(ctx, argument, parameters)))
+        milter.set_envrcpt_callback(self._guard(lambda ctx, argument, *_: self._of(ctx).rcpt(argument)))
+        milter.set_header_callback(self._header)
+        milter.set_eoh_callback(self._guard(lambda ctx: self._of(ctx).end_of_headers(ctx)))
+        milter.set_body_callback(self._guard(lambda ctx, chunk: self._of(ctx).body(chunk)))
+        milter.set_eom_callback(self._guard(lambda ctx: self._of(ctx).end_of_message(ctx), failing=milter.TEMPFAIL))
+        milter.set_abort_callback(self._guard(self._abort))
+        milter.set_close_callback(self._guard(self._close))
+        milter.set_exception_policy(milter.CONTINUE)
+        milter.register(name, negotiate=self._guard(self._negotiate, failing=milter.REJECT))
+        sys.excepthook = self._excepthook
+
+    def _negotiate(self, ctx: Any, options: list[int]) -> int:
+        if self._total() >= self._max and not self._make_room():
+            return int(milter.REJECT)  # the MTA does as its default_action says
+        connection = self._of(ctx)
+        answer = connection.negotiate(ctx, options)
+        self._negotiated = connection.protocol
+        return answer
+
+    def _of(self, ctx: Any) -> Connection:
+        connection: Connection | None = ctx.getpriv()
+        if connection is None:
+            connection = Connection(self._make_session, self._negotiated, self._door.handle_of(ctx))
+            ctx.setpriv(connection)
+            self._local.connection = connection
+            self._blind |= connection.handle < 0
+            with self._lock:
+                self._connections[id(connection)] = connection
+                self._slot.sessions = len(self._connections)
+        return connection
+
+    def tend(self) -> None:
+        """Several times a second, on the main thread: silent connections are counted, and the limit holds for them too."""
+        if self._blind:
+            self._strangers.since.clear()
+            self._slot.silent = 0
+            return
+        with self._lock:
+            known = {each.handle for each in self._connections.values()}
+        self._strangers.look(known, at_once=self._strangers.count + len(known) > self._max)
+        self._slot.silent = self._strangers.count
+        for _ in range(self._total() - self._max):
+            if not self._make_room():
+                return
+
+    def _total(self) -> int:
+        return len(self._connections) + self._strangers.count
+
+    def _make_room(self) -> bool:
+        """Hang up on the connection that has been silent for longest, among those that are in no message; whether there was one."""
+        if self._blind:
+            return False
+        with self._lock:
+            idle = {each.handle: each.heard for each in self._connections.values() if each.handle >= 0 and not each.session.in_message}
+            silent = self._strangers.since | idle
+            for handle in sorted(silent, key=lambda each: silent[each]):
+                self._strangers.since.pop(handle, None)
+                for each in self._connections.values():
+                    if each.handle == handle:
+                        each.handle = -1  # never twice
+                if hang_up(handle, self._door):
+                    return True
+        return False
+
+    def _header(self, ctx: Any, name: str, value: bytes) -> int:
+        """The most frequent callback: as few calls as can be. A Session's `header` raises nothing."""
+        connection = ctx.getpriv() or self._of(ctx)
+        protocol = connection.protocol
+        # Without LEADSPC the MTA took one space off.
+        connection.session.header(name.encode(), value if protocol & _LEADING_SPACE else b" " + value)
+        return _NO_REPLY if protocol & _SILENT_HEADER else _CONTINUE
+
+    @staticmethod
+    def _abort(ctx: Any) -> int:
+        connection = ctx.getpriv()
+        if connection is not None:
+            connection.heard = time.monotonic()
+            connection.session.abort()
+        return int(milter.CONTINUE)
+
+    def _close(self, ctx: Any) -> int:
+        connection = ctx.getpriv()
+        if connection is not None:
+            ctx.setpriv(None)
+            self._local.__dict__.clear()
+            with self._lock:
+                connection.handle = -1
+                self._connections.pop(id(connection), None)
+                self._slot.sessions = len(self._connections)
+            connection.session.close()
+        return int(milter.CONTINUE)
+
+    @staticmethod
+    def _guard(callback: Callable[..., int], failing: int = milter.CONTINUE) -> Callable[..., int]:
+        """libmilter ignores an exception in a callback without a reply: it is noted on the session, for its end of message."""
+
+        @functools.wraps(callback)
+        def guarded(ctx: Any, *arguments: Any) -> int:
+            try:
+                return callback(ctx, *arguments)
+            except Exception as error:
+                with contextlib.suppress(Exception):
+                    ctx.getpriv().session.failed("callback", error)
+                return failing
+
+        return guarded
+
+    def _excepthook(self, kind: type[BaseException], error: BaseException, _traceback: TracebackType | None) -> None:
+        """Called by pymilter, within the session's interpreter state, for what it could not even hand to a callback."""
+        connection = getattr(self._local, "connection", None)
+        with contextlib.suppress(Exception):
+            if connection is not None and isinstance(error, UnicodeDecodeError):
+                connection.undecodable(error.object)
+            elif connection is not None:
+                connection.session.failed("pymilter", error)
+            else:
+                os.write(2, f"event=failure level=error error={kind.__name__}\n".encode())
+
+
+def check_platform() -> None:
+    """Raises CannotServe where the process would crash (Python 3.14 or later with a libmilter that pools its threads)."""
+    if sys.version_info >= (3, 14) and hasattr(_library(), "mi_pool_controller_init"):
+        raise CannotServe(
+            f"Python {sys.version_info.major}.{sys.version_info.minor} crashes with this libmilter (built with a thread pool): "
+            "use Python 3.11 to 3.13, or a libmilter without _FFR_WORKERS_POOL"
+        )
+
+
+def serve(sock: socket.socket, timeout: float) -> int:
+    """Start libmilter on a listening socket, in a daemon thread: on the main thread it would take the signals.
+
+    The Callbacks must be registered. The socket is libmilter's afterwards; the answer is the descriptor that it listens on: to
+    drain, put another socket in its place. Raises CannotServe. libmilter's loop is never expected to return.
+    """
+    _library().smfi_setmaxdatasize(ctypes.c_size_t(MAX_DATA))
+    milter.settimeout(max(1, int(timeout)))
+    try:
+        milter.setconn(f"fd:{sock.fileno()}")
+        milter.opensocket(False)
+        number = sock.detach()
+    except milter.error:
+        number = _open_by_replacement(sock)
+    threading.Thread(target=milter.main, name="libmilter", daemon=True).start()
+    return number
+
+
+def _open_by_replacement(sock: socket.socket) -> int:
+    """For a libmilter that does not know `fd:` (only Debian's and Fedora's do): let it open a socket and put ours in its place."""
+    before = _sockets()
+    with tempfile.TemporaryDirectory(prefix="dmarc-milter-") as folder:
+        match sock.family:
+            case socket.AF_UNIX:
+                place = f"unix:{folder}/s"
+            case socket.AF_INET6:
+                place = "inet6:0@[::1]"
+            case _:
+                place = "inet:0@[127.0.0.1]"
+        try:
+            milter.setconn(place)
+            milter.opensocket(False)
+        except milter.error as error:
+            raise CannotServe(f"libmilter cannot open a socket: {error}") from None
+        opened = _sockets() - before
+        if len(opened) != 1:
+            raise CannotServe("cannot tell which socket libmilter opened")
+        number = opened.pop()
+        os.dup2(sock.fileno(), number)
+        sock.close()
+        return number
+
+
+def _sockets() -> set[int]:
+    """The numbers of this process's open sockets."""
+    found = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if os.readlink(entry).startswith("socket:"):
+                found.add(int(entry.name))
+    return found
+
+
+def _library() -> ctypes.CDLL:
+    """libmilter's own symbols, found through pymilter's module, which is linked with it."""
+    return ctypes.CDLL(milter.__file__)

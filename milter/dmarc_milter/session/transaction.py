@@ -1,0 +1,380 @@
+"""From a session's events to the core and back: early look-ups, the evaluation, the record, the log line, the counters.
+
+Everything here that takes time runs on threads that Python made: libmilter's own threads may carry a session from one to
+the next, and extension modules that ask for the interpreter by PyGILState would crash there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import random
+import secrets
+import time
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from typing import Protocol
+
+from dmarc_milter.core.actions.plan import Action, DeleteHeader, Marking, Reply, is_refusal, strip, within_limit
+from dmarc_milter.core.actions.plan import plan as plan_actions
+from dmarc_milter.core.authenticate import Options, Plan, Request, authenticate, plan
+from dmarc_milter.core.dkim import BodyHasher
+from dmarc_milter.core.dmarc.result import DmarcResult, DmarcStatus
+from dmarc_milter.core.dmarc.written import Canonify
+from dmarc_milter.core.evaluation import Evaluation, message_facts
+from dmarc_milter.core.fair import Asker, client_network
+from dmarc_milter.core.mail import author as address
+from dmarc_milter.core.mail.message import Envelope, Headers, Message
+from dmarc_milter.core.policy.decide import Deferral, Disposition, Verdict
+from dmarc_milter.core.resolver import Question, Resolver, Shortage, abandon, delay, for_policy
+from dmarc_milter.core.spf.check import SpfResult, SpfStatus, not_evaluated
+from dmarc_milter.core.spf.check import check as check_spf
+from dmarc_milter.core.spf.check import questions as spf_questions
+from dmarc_milter.process.shared_memory import FINGERPRINT, Board, Slot
+from dmarc_milter.session.session import Own
+from dmarc_milter.session.thread_pool import Task, Threads
+from dmarc_milter.telemetry.counters import Meter
+from dmarc_milter.telemetry.log import Log
+from dmarc_milter.telemetry.message_log import fields_of, steps
+
+NO_HEADERS = Headers(())
+THREADS, NETWORK_THREADS = 256, 128
+"""Messages evaluated at once by one worker, and of one client network; they mostly wait for DNS."""
+NOTICED = 0.05
+"""Seconds of waiting for a thread that are taken from the message's time."""
+BATCH = 16 * 1024
+"""Small pieces of a body are put together before they are hashed."""
+
+
+class Recorder(Protocol):
+    """The ledger's spool."""
+
+    def record(self, evaluation: Evaluation, sample: bytes | None = None) -> bool:
+        """Durable when true; takes at most a second. `sample` is what a failure report will quote."""
+        ...
+
+
+class MessageResolvers(Protocol):
+    """The process's DNS."""
+
+    def for_message(self, seconds: float, max_queries: int, network: Hashable) -> Resolver:
+        """For one message from that client network."""
+        ...
+
+    def remembers(self, question: Question) -> bool:
+        """Whether the answer is at hand."""
+        ...
+
+
+def attempt_ids() -> Callable[[], str]:
+    """Gives one process's ids of delivery attempts, 32 hexadecimal digits each."""
+    return partial(_next_id, secrets.token_hex(6), itertools.count())
+
+
+def _next_id(prefix: str, numbers: Iterator[int]) -> str:
+    """Unique to a delivery attempt, and in the order of time: milliseconds since 1970, the process's random part, a number."""
+    return f"{time.time_ns() // 1_000_000:012x}{prefix}{next(numbers):08x}"
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What a worker has once, for all messages."""
+
+    options: Options
+    marking: Marking
+    dns: MessageResolvers
+    recorder: Recorder
+    log: Log
+    meter: Meter
+    slot: Slot
+    board: Board
+    max_queries: int = 160
+    patience: float = 120.0
+    """Seconds that an answer is waited for, waiting for a free thread included."""
+    failure_sample: Callable[[Evaluation, Headers], bytes | None] = lambda _evaluation, _headers: None
+    """What is kept for a failure report, redacted; None where none is asked for, or failure reports are off."""
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    sample: Callable[[], float] = field(default_factory=lambda: partial(random.Random(secrets.randbits(128)).uniform, 0.0, 99.999999))  # noqa: S311 - pct is no secret
+    canonify: Callable[[str], Canonify | None] = lambda _mta: None
+    """How an MTA (Envelope.mta) changes From after us."""
+    new_id: Callable[[], str] = field(default_factory=attempt_ids)
+    executor: Threads = field(default_factory=lambda: Threads(THREADS, "evaluate", NETWORK_THREADS))
+
+
+class CoreEvaluator:
+    """What stands behind a worker's sessions (session/session.py, Evaluator)."""
+
+    def __init__(self, tools: Tools) -> None:
+        self._tools = tools
+
+    def begin(self, envelope: Envelope) -> CoreWork:
+        return CoreWork(self._tools, envelope)
+
+    def pass_through(self, headers: Headers, *, keep_results: bool) -> tuple[Action, ...]:
+        removals = strip(headers, self._tools.marking, keep_results=keep_results)
+        if is_refusal(removals):
+            _refused(self._tools, headers)
+        return removals
+
+    def unjudged(self, headers: Headers, envelope: Envelope, *, keep_results: bool) -> tuple[Action, ...]:
+        removals = self.pass_through(headers, keep_results=keep_results)
+        if is_refusal(removals):
+            return removals
+        evaluation = _not_evaluated(self._tools, envelope, Verdict(Disposition.NONE), "not evaluated")
+        return (*removals, *plan_actions(evaluation, NO_HEADERS, self._tools.marking))
+
+    def exempted(self, name: str, envelope: Envelope, why: str) -> None:
+        self._tools.meter.count("messages_exempt")
+        self._tools.log.info("exempt", id=name, reason=why, source=str(envelope.source_ip or ""))
+
+    def overloaded(self, name: str, envelope: Envelope | None, reason: str) -> None:
+        self._tools.meter.count("messages_overloaded")
+        source = str((envelope.source_ip if envelope else None) or "")
+        self._tools.log.warning("overloaded", id=name, source=source, reason=reason)
+
+    def failed(self, name: str, where: str, error: str) -> None:
+        self._tools.meter.count("failures")
+        self._tools.log.error("failure", id=name, where=where, error=error)
+
+
+class CoreWork:
+    """One message through the core (session/session.py, Work)."""
+
+    def __init__(self, tools: Tools, envelope: Envelope) -> None:
+        self._tools = tools
+        self._began = time.monotonic()
+        self._asker = Asker(client_network(envelope.source_ip), self)
+        self._resolver = tools.dns.for_message(tools.options.seconds, tools.max_queries, self._asker.network)
+        self._envelope = envelope
+        self._fingerprint = fingerprint(envelope)
+        self._spf: Task[SpfResult] | None = None
+        self._spf_allowed = not tools.board.is_poison(self._fingerprint, now=self._began)
+        name = envelope.mail_from.domain
+        # Where the record is at hand a thread of its own would cost more than the check does with all the rest.
+        if self._spf_allowed and name is not None and not tools.dns.remembers(Question(name.name, "TXT")):
+            self._begin_spf()
+        self._prepared: _Prepared | None = None
+        self._headers = NO_HEADERS
+        self._own = Own()
+        self._keep = False
+        self._removals: tuple[DeleteHeader, ...] | tuple[Reply] = ()
+        self._pieces: list[bytes] = []
+        self._waiting = 0
+        self._given_up = False
+
+    def _begin_spf(self) -> None:
+        """On a thread of its own as long as most are free; its first question can be asked in any case."""
+        if self._tools.executor.busy:
+            self._resolver.prefetch(spf_questions(self._envelope))
+            return
+        with contextlib.suppress(RuntimeError):  # no thread to be had: it is done at the end
+            self._spf = self._tools.executor.submit(self._check_spf, asker=self._asker)
+
+    def headers(self, headers: Headers) -> None:
+        self._headers = headers
+        self._fingerprint = fingerprint(self._envelope, headers)
+        if not self._tools.board.is_poison(self._fingerprint, now=time.monotonic()):
+            # Here and not on a thread of its own: it is text alone, and the look-ups leave a change of thread earlier.
+            self._prepared = self._prepare()
+
+    def body(self, chunk: bytes) -> bool:
+        if self._prepared is None:
+            return False
+        self._pieces.append(chunk)
+        self._waiting += len(chunk)
+        if self._waiting >= BATCH:
+            return self._hash(self._prepared)
+        return True
+
+    def finish(self, envelope: Envelope, own: Own, *, keep_results: bool) -> tuple[Action, ...]:
+        self._envelope = envelope
+        self._own = own
+        self._keep = keep_results
+        if self._prepared is not None:
+            with self._tools.slot.working(self._fingerprint):
+                self._removals = strip(self._headers, self._tools.marking, keep_results=keep_results)
+            if is_refusal(self._removals):
+                self.cancel()
+                _refused(self._tools, self._headers, envelope)
+                return self._removals
+        self._ended = time.monotonic()
+        try:
+            return self._answer(self._submit())
+        finally:
+            abandon(self._resolver)
+
+    def _submit(self) -> Task[tuple[Action, ...]]:
+        try:
+            return self._tools.executor.submit(self._judge, asker=self._asker)
+        except RuntimeError as error:
+            raise Shortage(f"no thread: {error}") from None
+
+    def _answer(self, task: Task[tuple[Action, ...]]) -> tuple[Action, ...]:
+        """As long as the message has time it waits its turn; then it gets an answer even if that takes longer."""
+        with contextlib.suppress(TimeoutError):
+            return task.result(min(self._tools.options.seconds, self._tools.patience))
+        if task.cancel():
+            raise Shortage("no thread became free in time")
+        try:
+            return task.result(max(0.0, self._tools.patience - self._tools.options.seconds))
+        except TimeoutError:
+            self._given_up = True
+            raise
+
+    def cancel(self) -> None:
+        """Look-ups and SPF end too; what other messages wait for as well goes on for them."""
+        if self._spf is not None:
+            self._spf.cancel()
+        abandon(self._resolver)
+        self._pieces.clear()
+
+    def _check_spf(self) -> SpfResult:
+        with self._tools.slot.working(self._fingerprint):
+            return check_spf(self._envelope, self._resolver, self._tools.options.spf)
+
+    def _hash(self, ready: _Prepared) -> bool:
+        """Hash what has come; plain hashlib work, allowed on libmilter's threads."""
+        if ready.wants_body:
+            ready.hasher.update(self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces))
+        self._pieces.clear()
+        self._waiting = 0
+        return ready.wants_body
+
+    def _prepare(self) -> _Prepared:
+        """Read From and the signatures, and start every look-up that they lead to."""
+        with self._tools.slot.working(self._fingerprint):
+            author = address.author(self._headers.values(b"from"))
+            planned = plan(self._headers, author, self._tools.options)
+            for_policy(self._resolver).prefetch(planned.walks)
+            self._resolver.prefetch(planned.questions)
+            return _Prepared(author, planned)
+
+    def _judge(self) -> tuple[Action, ...]:
+        """Evaluate, record, log: in this order, all before the MTA gets its answer."""
+        tools, started = self._tools, time.monotonic()
+        if started - self._ended > NOTICED:
+            delay(self._resolver, started - self._ended)
+        if self._prepared is None:
+            evaluation, actions = self._temperror()
+            tools.meter.count("messages_poisoned")
+        else:
+            with tools.slot.working(self._fingerprint):
+                evaluation = self._evaluate(self._prepared)
+                actions = plan_actions(evaluation, self._headers, tools.marking, keep_results=self._keep, removals=self._removals)
+        if self._given_up:  # answered already, as our own failure
+            return actions
+        judged = time.monotonic()
+        sample = tools.failure_sample(evaluation, self._headers)
+        recorded = tools.recorder.record(evaluation) if sample is None else tools.recorder.record(evaluation, sample)
+        ended = time.monotonic()
+        seconds = ended - self._began
+        stages = {"wait": started - self._ended, "evaluate": judged - started, "record": ended - judged}
+        tools.meter.message(evaluation, seconds, recorded=recorded, stages=stages)
+        story = fields_of(evaluation, actions) | {"seconds": round(seconds, 3)}
+        tools.log.info("message", **story, **({} if recorded else {"unrecorded": True}))
+        deferral = evaluation.verdict.deferral
+        if deferral and deferral.reason == "overloaded":
+            tools.log.warning(
+                "overloaded", id=str(story["id"]), source=str(self._envelope.source_ip or ""), reason="look-ups not sent in time"
+            )
+        if tools.log.writes("debug"):
+            self._explain(evaluation, str(story["id"]))
+        return actions
+
+    def _explain(self, evaluation: Evaluation, name: str) -> None:
+        """To the log; a defect in the telling is no reason to refuse mail."""
+        try:
+            for sentence in steps(evaluation):
+                self._tools.log.debug("step", id=name, text=sentence)
+        except Exception as error:
+            self._tools.log.error("failure", id=name, where="explain", error=repr(error))
+
+    def _evaluate(self, ready: _Prepared) -> Evaluation:
+        if self._pieces:
+            self._hash(ready)
+        message = Message(self._headers, ready.author, ready.hasher.finish())
+        own = self._own
+        facts = message_facts(self._headers, self._envelope, to_reporting=own.recipient, from_reporting=own.sender)
+        canonify = self._tools.canonify(self._envelope.mta)
+        request = Request(self._tools.new_id(), self._envelope, message, facts, ready.plan, self._spf_result, canonify)
+        return authenticate(request, self._resolver, self._tools.options, now=self._tools.now(), sample=self._tools.sample())
+
+    def _spf_result(self) -> SpfResult:
+        """Started at MAIL FROM. If no thread was free for it until now, it is done here: waiting for one might be for ever."""
+        if not self._spf_allowed:  # two workers ended while SPF of this sender was checked; the rest of the message may be harmless
+            return not_evaluated(self._envelope, "not evaluated again: it stopped two worker processes")
+        return self._check_spf() if self._spf is None or self._spf.cancel() else self._spf.result()
+
+    def _temperror(self) -> tuple[Evaluation, tuple[Action, ...]]:
+        """For a message that has killed two workers: nothing of it is read again (on_error applies)."""
+        tools = self._tools
+        policy = tools.options.policy
+        deferral = Deferral("failure") if policy.on_error == "tempfail" else None
+        would_wait, deferral = (None, deferral) if policy.enforce else (deferral, None)
+        because = "This message stopped two worker processes."
+        verdict = Verdict(Disposition.NONE, deferral=deferral, would_wait=would_wait, decided_by=because)
+        evaluation = _not_evaluated(tools, self._envelope, verdict, "not evaluated again: it stopped two worker processes")
+        planned = plan_actions(evaluation, NO_HEADERS, tools.marking)
+        if any(isinstance(each, Reply) for each in planned):
+            return evaluation, planned
+        removals = within_limit(remove_unread(self._headers), self._headers, tools.marking)
+        return evaluation, removals if is_refusal(removals) else (*removals, *planned)
+
+
+def _not_evaluated(tools: Tools, envelope: Envelope, verdict: Verdict, why: str) -> Evaluation:
+    """What stands for the evaluation of a message of which nothing was read."""
+    return Evaluation(
+        id=tools.new_id(),
+        at=tools.now(),
+        envelope=envelope,
+        author=address.Author(None, why),
+        facts=message_facts(NO_HEADERS, envelope),
+        spf=SpfResult(SpfStatus.TEMPERROR, None, reason="not evaluated"),
+        dkim=(),
+        arc=None,
+        iprev=None,
+        dmarc=DmarcResult(DmarcStatus.TEMPERROR, None, reason="not evaluated"),
+        verdict=verdict,
+    )
+
+
+class _Prepared:
+    """What the header fields say, ready for the body."""
+
+    __slots__ = ("author", "hasher", "plan", "wants_body")
+
+    def __init__(self, author: address.Author, planned: Plan) -> None:
+        wanted = {*planned.dkim.body_hashes, *planned.arc.body_hashes}
+        self.author = author
+        self.plan = planned
+        self.wants_body = bool(wanted)
+        self.hasher = BodyHasher(wanted)
+
+
+def _refused(tools: Tools, headers: Headers, envelope: Envelope | None = None) -> None:
+    """Note a message that is refused because its edits would cost the MTA too much."""
+    tools.meter.count("messages_over_limit")
+    name, source = (envelope.queue_id, envelope.source_ip or "") if envelope else ("", "")
+    tools.log.warning("over_limit", id=name, limit="removable_fields", fields=headers.total, source=str(source))
+
+
+def remove_unread(headers: Headers) -> tuple[DeleteHeader, ...]:
+    """Every field that could be forged goes, whoever it names, because its value is not to be looked at."""
+    names = (("Authentication-Results", b"authentication-results"), ("X-DMARC-Quarantine", b"x-dmarc-quarantine"))
+    return tuple(DeleteHeader(shown, index) for shown, name in names for index in range(len(headers.positions(name)), 0, -1))
+
+
+def fingerprint(envelope: Envelope, headers: Headers | tuple[()] = ()) -> bytes:
+    """What a message is known by when it comes again: its sender and header fields, not the queue id or client.
+
+    Before the header fields are there: the sender and HELO, which is what SPF reads.
+    """
+    digest = hashlib.blake2b(digest_size=FINGERPRINT)
+    sender = envelope.mail_from
+    helo = "" if headers else envelope.helo
+    digest.update(f"{sender.local_part}@{sender.domain} {helo}\n".encode("utf-8", "surrogateescape"))
+    digest.update(b"".join(name + b":" + value + b"\n" for name, value in headers))
+    return digest.digest()

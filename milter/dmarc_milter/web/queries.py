@@ -1,0 +1,117 @@
+"""What the pages ask of the store, paged and by index. Times are seconds since 1970; everything raises StoreError."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from dmarc_milter.core.stored import decode
+from dmarc_milter.ledger.store.database import Database, fetch
+from dmarc_milter.ledger.store.decisions import Decision, Filter, bare_key
+
+PAGE = 50
+SOURCES = 100
+
+
+class Place(NamedTuple):
+    """Where a page of decisions ends: the next one begins after it."""
+
+    at: int
+    id: str
+
+    def __str__(self) -> str:
+        return f"{self.at}-{self.id}"
+
+
+class DecisionPage(NamedTuple):
+    decisions: list[Decision]
+    next: Place | None
+
+
+class AuthorRow(NamedTuple):
+    """One author domain in the period."""
+
+    domain: str
+    messages: int
+    passed: int
+    failed: int
+    treated: int
+    """Quarantined or refused, or in monitor mode what would have been."""
+
+
+class SourceRow(NamedTuple):
+    """Mail of one author domain from one client address with one outcome."""
+
+    source_ip: str
+    status: str
+    disposition: str
+    would_be: str
+    messages: int
+    last_at: int
+
+
+def place(text: str) -> Place | None:
+    """A place as `str` wrote it; None for anything else."""
+    at, _, identity = text.partition("-")
+    good = at.isascii() and at.isdecimal() and len(at) <= 12 and identity.isascii() and identity.isalnum() and len(identity) <= 64
+    return Place(int(at), identity) if good else None
+
+
+def decisions(database: Database, wanted: Filter, *, key: str = "", after: Place | None = None) -> DecisionPage:
+    """Decisions, newest first; `key` is a queue id or Message-ID. Pages follow (at, id): the last costs no more than the first."""
+    where, values = wanted.where()
+    if key:
+        where, values = f"{where} AND (queue_id = ? OR message_id = ?)", [*values, *[bare_key(key)] * 2]
+    if after is not None:
+        where, values = f"{where} AND (at < ? OR (at = ? AND id < ?))", [*values, after.at, after.at, after.id]
+    sql = f"SELECT facts, host, at, id FROM decision WHERE {where} ORDER BY at DESC, id DESC LIMIT ?"  # noqa: S608 - fixed words
+    rows = fetch(database, sql, (*values, PAGE + 1))
+    following = Place(int(rows[PAGE - 1][2]), rows[PAGE - 1][3]) if len(rows) > PAGE else None
+    return DecisionPage([Decision(decode(bytes(row[0])), row[1]) for row in rows[:PAGE]], following)
+
+
+def decision(database: Database, identity: str) -> Decision | None:
+    """One decision by its id."""
+    rows = fetch(database, "SELECT facts, host FROM decision WHERE id = ?", (identity,))
+    return Decision(decode(bytes(rows[0][0])), rows[0][1]) if rows else None
+
+
+def authors(database: Database, since: int, *, failing: bool = False, page: int = 1) -> list[AuthorRow]:
+    """Author domains since then, most messages (or failures) first; one more than a page when there is another."""
+    which = "status = 'fail' AND " if failing else ""
+    sql = (
+        f"SELECT author_domain, count(*) AS messages FROM decision WHERE {which}at >= ? AND author_domain <> ''"  # noqa: S608 - fixed words
+        " GROUP BY author_domain ORDER BY messages DESC, author_domain LIMIT ? OFFSET ?"
+    )
+    names = [str(row[0]) for row in fetch(database, sql, (since, PAGE + 1, (page - 1) * PAGE))]
+    found = _outcomes(database, names, since)
+    return [found[name] for name in names if name in found]
+
+
+def _outcomes(database: Database, names: Sequence[str], since: int) -> dict[str, AuthorRow]:
+    if not names:
+        return {}
+    marks = ", ".join("?" for _ in names)
+    sql = (
+        "SELECT author_domain, count(*), sum(CASE WHEN status = 'pass' THEN 1 ELSE 0 END),"  # noqa: S608 - only question marks
+        " sum(CASE WHEN status = 'fail' THEN 1 ELSE 0 END),"
+        " sum(CASE WHEN disposition IN ('quarantine', 'reject') OR would_be IN ('quarantine', 'reject') THEN 1 ELSE 0 END)"
+        f" FROM decision WHERE author_domain IN ({marks}) AND at >= ? GROUP BY author_domain"
+    )
+    return {row[0]: AuthorRow._make((row[0], *map(int, row[1:]))) for row in fetch(database, sql, (*names, since))}
+
+
+def sources(database: Database, author_domain: str, since: int) -> list[SourceRow]:
+    """Where mail of an author domain came from and what became of it, most messages first; at most SOURCES rows."""
+    sql = (
+        "SELECT source_ip, status, disposition, would_be, count(*) AS messages, max(at) FROM decision WHERE author_domain = ? AND at >= ?"
+        " GROUP BY source_ip, status, disposition, would_be ORDER BY messages DESC, source_ip LIMIT ?"
+    )
+    return [SourceRow._make((*row[:4], int(row[4]), int(row[5]))) for row in fetch(database, sql, (author_domain, since, SOURCES))]
+
+
+def latest(database: Database, author_domain: str) -> Decision | None:
+    """The newest decision about an author domain: it knows the policy."""
+    sql = "SELECT facts, host FROM decision WHERE author_domain = ? ORDER BY at DESC LIMIT 1"
+    rows = fetch(database, sql, (author_domain,))
+    return Decision(decode(bytes(rows[0][0])), rows[0][1]) if rows else None

@@ -1,0 +1,35 @@
+"""What this host's configuration file says of policy and reports, read for each page: it may have changed since the dashboard began."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from dmarc_milter.config import Config, ConfigError, load
+
+
+class Standing(NamedTuple):
+    """`mode` is enforce, monitor, or "" where the file cannot be read; `reports_off` is why no reports are sent, or ""."""
+
+    mode: str
+    text: str
+    reports_off: str = ""
+
+
+def standing(config: Config) -> Standing:
+    """What a configuration means."""
+    policy, options = config.policy, config.reporting
+    missing = " and ".join(key for key in ("org_name", "email") if not getattr(options, key))
+    off = f"[reporting] {missing} not set" if missing else ""
+    if not policy.enforce:
+        return Standing("monitor", "nothing is refused or quarantined; what enforcement would have done is recorded", off)
+    done = {"reject": "refused", "quarantine": "quarantined"}[policy.reject_action]
+    return Standing("enforce", f"mail that fails p=reject is {done}", off)
+
+
+def read(path: Path) -> Standing:
+    """Of a file. Never raises."""
+    try:
+        return standing(load(path))
+    except ConfigError as error:
+        return Standing("", str(error))

@@ -1,0 +1,77 @@
+"""`dmarc-milter domain NAME`: live discovery, one exit code for each kind of answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from dmarc_milter.cli.main import main
+from fakes.dns_server import DnsServer
+
+Ask = Callable[..., tuple[int, str]]
+ZONE = {
+    "_dmarc.good.example": {"TXT": ["v=DMARC1; p=reject; rua=mailto:agg@good.example"]},
+    "good.example": {"TXT": ["v=spf1 mx -all"], "MX": [[10, "mx.good.example"]]},
+    "mx.good.example": {"A": ["198.51.100.1"]},
+    "_dmarc.bad.example": {"TXT": ["v=DMARC1; p=rejct; rua=mailto:a\x1b[31m@else.example"]},
+    "_dmarc.slow.example": {"behaviour": "servfail"},
+    "slow.example": {"behaviour": "servfail"},
+}
+
+
+@pytest.fixture
+def ask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Ask]:
+    with DnsServer(ZONE) as dns:
+        config = tmp_path / "c.toml"
+        config.write_text(f'[dns]\nnameservers = ["{dns.nameserver}"]\ntimeout = 10.0\n')
+
+        def run(*words: str) -> tuple[int, str]:
+            code = main(["domain", *words, "--config", str(config)])
+            return code, capsys.readouterr().out
+
+        yield run
+
+
+def test_a_sound_domain_is_told_as_a_sentence(ask: Ask) -> None:
+    code, out = ask("GOOD.example")
+    assert code == 0
+    assert out.startswith("good.example asks that mail failing DMARC be refused.")
+    for words in ("_dmarc.good.example: v=DMARC1; p=reject", "1 of 10 look-ups", "same organization", "Nothing is wrong with it."):
+        assert words in out
+
+
+def test_a_wrong_record_exits_1_and_prints_nothing_raw(ask: Ask) -> None:
+    code, out = ask("bad.example")
+    assert code == 1
+    assert "error" in out
+    assert "\x1b" not in out
+
+
+def test_a_silent_dns_exits_75(ask: Ask) -> None:
+    code, out = ask("slow.example")
+    assert code == 75
+    assert "cannot be known now" in out
+    assert "SPF: not known now" in out, "no answer is not the answer that there is none"
+
+
+def test_the_json_form_is_complete(ask: Ask) -> None:
+    code, out = ask("good.example", "--json")
+    document = json.loads(out)
+    assert code == 0
+    assert document["policy_domain"] == document["organizational_domain"] == "good.example"
+    assert document["spf"] == {"record": "v=spf1 mx -all", "lookups": 1, "result_for_strangers": "fail"}
+    assert document["destinations"] == [
+        {"kind": "rua", "address": "agg@good.example", "permission": "granted", "reason": "same organization"}
+    ]
+    assert {each["name"] for each in document["tags"]} >= {"p", "sp", "np", "t", "psd", "adkim", "aspf", "rua", "ruf", "fo"}
+    assert document["findings"] == []
+    assert document["worst"] == "note"
+
+
+def test_what_is_no_name_is_a_usage_error(ask: Ask) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        ask("not a name")
+    assert stopped.value.code == 2

@@ -1,0 +1,125 @@
+"""What a sendmail.cf says of its daemons, and what follows for trusted_daemons (docs/attacks.md, Whom we trust)."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from dmarc_milter.cli.main import main
+from dmarc_milter.config import Config
+from dmarc_milter.config.schema import Authentication
+from dmarc_milter.daemon.wiring import authenticating_daemons, canonify, session_options, watched
+from dmarc_milter.mta import sendmail_cf
+from dmarc_milter.mta.sendmail_watch import Demanding, Watched
+from fakes.daemon import toml
+
+UPSTREAM = """\
+V10/Berkeley
+Cwlocalhost
+# O DaemonPortOptions=Name=MSA, M=a
+O AliasFile=/etc/mail/aliases
+O DaemonPortOptions=Name=MTA
+O DaemonPortOptions=Port=587, Name=MSA, M=E
+O Milter.macros.connect=j, _, {daemon_name}
+"""
+
+
+@pytest.mark.parametrize(
+    ("lines", "demanding"),
+    [
+        ("O DaemonPortOptions=Port=587, Name=MSA, M=E", set()),
+        ("O DaemonPortOptions=Port=587, Name=MSA", set()),
+        ("O DaemonPortOptions=Port=587, Name=MSA, M=Ea", {"MSA"}),
+        ("O DaemonPortOptions=Port=587,Name=MSA,Modify=aE", {"MSA"}),
+        ("O DaemonPortOptions=Family=inet,  Name=MSA, Port=submission, M=Ea, Addr=127.0.0.1", {"MSA"}),
+        ("OOPort=587, Name=MSA, M=a", {"MSA"}),
+        ("O DaemonPortOptions=Port=587,\n\tName=MSA,\n M=a", {"MSA"}),
+        ("O DaemonPortOptions=Port=587, Name=MSA, M=EA", set()),  # A: authentication switched off
+        ("# O DaemonPortOptions=Name=MSA, M=a", set()),
+        ("O ClientPortOptions=Name=MSA, M=a", set()),
+        ("O DaemonPortOptions=Name=MSA, M=a\nO DaemonPortOptions=Name=MSA, Family=inet6, M=E", set()),  # one port of the name does not
+        ("O DaemonPortOptions=Name=MSA, M=a\nO DaemonPortOptions=Name=MTA", {"MSA"}),
+        ("O DaemonPortOptions=Port=587, M=a", set()),
+        (UPSTREAM, set()),
+        ("", set()),
+    ],
+)
+def test_which_daemons_demand_a_login(lines: str, demanding: set[str]) -> None:
+    """FWD-21: Modifiers with `a` on each port that has the name (Sendmail Installation and Operation Guide, DaemonPortOptions)."""
+    assert sendmail_cf.demanding(lines) == demanding
+
+
+def test_a_name_counts_as_the_configuration_says(tmp_path: Path) -> None:
+    """FWD-20: auto believes sendmail.cf, and nothing where there is none."""
+    file = tmp_path / "sendmail.cf"
+    auto = Config(authentication=Authentication(sendmail_cf=str(file)))
+    assert set(authenticating_daemons(auto)) == set()
+    file.write_text(UPSTREAM)
+    assert set(authenticating_daemons(auto)) == set()
+    file.write_text(UPSTREAM.replace("M=E", "M=Ea"))
+    assert set(authenticating_daemons(auto)) == {"MSA"}
+    assert session_options(auto).daemons_of_sendmail
+    for says, expected in (("no", frozenset()), ("yes", frozenset({"ORIGINATING", "MSA"}))):
+        config = Config(authentication=Authentication(sendmail_daemons_authenticate=says))  # type: ignore[arg-type]
+        assert session_options(config).trusted_daemons == expected
+        assert not session_options(config).daemons_of_sendmail
+
+
+def test_a_running_daemon_reads_a_changed_file_again(tmp_path: Path) -> None:
+    """FWD-20: one look at the file serves trusted_daemons and the aliases alike; a login that is no longer demanded counts no more."""
+    file = tmp_path / "elsewhere.cf"
+    file.write_text(UPSTREAM.replace("M=E", "M=Ea"))
+    held = Watched(file, tmp_path / "resolv.conf")
+    names = Demanding(held, ["MSA", "ORIGINATING"])
+    assert "MSA" in names
+    assert "MTA" not in names
+    assert held.demanding(0.0) == {"MSA"}
+    file.write_text(UPSTREAM)
+    far = time.monotonic() + 100
+    assert held.demanding(far) == frozenset()
+    assert (list(names), len(names)) == ([], 0)
+    file.unlink()
+    assert held.demanding(far + 100) == frozenset()
+
+
+def test_both_options_look_at_the_configured_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FWD-20, MTA-07: whoever asks first, and however many ask."""
+    file = tmp_path / "elsewhere.cf"
+    file.write_text("Scanonify=3\nO DaemonPortOptions=Port=587, Name=MSA, M=Ea\n")
+    config = Config(authentication=Authentication(sendmail_cf=str(file)))
+    read: list[Path] = []
+    known = sendmail_cf.read
+    monkeypatch.setattr(sendmail_cf, "read", lambda path: read.append(path) or known(path))
+    held = watched(config)
+    how, options = canonify(config, held), session_options(config, held)
+    for _ in range(3):
+        assert how("sendmail") is not None
+        assert "MSA" in options.trusted_daemons
+    assert read == [file]
+
+
+@pytest.mark.parametrize(("says", "level", "code"), [("auto", "warning", 0), ("yes", "error", 1)])
+def test_a_port_that_asks_for_no_login_is_said(
+    tmp_path: Path, says: str, level: str, code: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By `config check` and by `setup`."""
+    from dmarc_milter.checks import configuration
+
+    monkeypatch.setattr(configuration, "dns", lambda _config: iter([configuration.Finding("note", "dns", "not asked")]))
+    (tmp_path / "sendmail.cf").write_text(UPSTREAM)
+    (tmp_path / "sendmail.mc").write_text("MAILER(`smtp')dnl\n")
+    tables = {
+        "milter": {"socket": f"unix:{tmp_path}/s"},
+        "store": {"url": f"sqlite:///{tmp_path}/r.db"},
+        "authentication": {"authserv_id": "mx.example.com", "sendmail_daemons_authenticate": says},
+    }
+    config = tmp_path / "c.toml"
+    config.write_text(toml(tables))
+    assert main(["config", "check", "--config", str(config), "--sendmail", str(tmp_path / "sendmail.cf")]) == code
+    (line,) = [each for each in capsys.readouterr().out.splitlines() if "sendmail: " in each]
+    assert line.startswith(level)
+    assert "the daemon MSA (port 587) takes mail without authentication" in line
+    main(["setup", "--mta", "sendmail", "--config", str(config), "--sendmail-mc", str(tmp_path / "sendmail.mc")])
+    assert "warning: the daemon MSA (port 587)" in capsys.readouterr().out

@@ -1,0 +1,137 @@
+"""The adapter's own decisions, without a connection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+from Milter import milter
+
+from dmarc_milter.core.actions.plan import Action, DeleteHeader, InsertHeader, Quarantine, Reply
+from dmarc_milter.session import libmilter
+from dmarc_milter.session.libmilter import CannotServe, Connection, check_platform
+from dmarc_milter.session.session import TRY_LATER, Session, SessionOptions
+
+
+class Answering:
+    """A session whose answer is given."""
+
+    def __init__(self, *actions: Action) -> None:
+        self.actions = actions
+        self.failures: list[str] = []
+
+    def end_of_message(self, _macros: object) -> tuple[Action, ...]:
+        return self.actions
+
+    def failed(self, where: str, error: BaseException) -> None:
+        self.failures.append(f"{where}: {error}")
+
+
+@dataclass
+class Context:
+    """pymilter's context, noting what it is asked; `refuses` names what raises."""
+
+    played: list[tuple[object, ...]] = field(default_factory=list)
+    refuses: str = ""
+
+    def _note(self, *what: object) -> None:
+        if what[0] == self.refuses:
+            raise milter.error(f"cannot {what[0]}")
+        self.played.append(what)
+
+    def chgheader(self, name: str, index: int, value: str | None) -> None:
+        self._note("chgheader", name, index, value)
+
+    def addheader(self, name: str, value: str, index: int) -> None:
+        self._note("addheader", name, value, index)
+
+    def quarantine(self, reason: str) -> None:
+        self._note("quarantine", reason)
+
+    def setreply(self, code: str, enhanced: str, text: str) -> None:
+        self._note("setreply", code, enhanced, text)
+
+    def getsymval(self, name: str) -> str:
+        raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "as an MTA may send")
+
+
+def played(*actions: Action, protocol: int = milter.P_HDR_LEADSPC, refuses: str = "") -> tuple[int, Context, Answering]:
+    session = Answering(*actions)
+    connection = Connection(lambda _name: session, protocol)  # type: ignore[arg-type,return-value]
+    context = Context(refuses=refuses)
+    return connection.end_of_message(context), context, session
+
+
+def test_actions_are_played_in_their_order() -> None:
+    answer, context, _ = played(
+        DeleteHeader("Authentication-Results", 2),
+        DeleteHeader("Authentication-Results", 1),
+        InsertHeader("X", " v\n\tw"),
+        Quarantine("DMARC"),
+    )
+    assert answer == milter.CONTINUE
+    assert context.played == [
+        ("chgheader", "Authentication-Results", 2, None),
+        ("chgheader", "Authentication-Results", 1, None),
+        ("addheader", "X", " v\n\tw", 0),
+        ("quarantine", "DMARC"),
+    ]
+
+
+def test_the_leading_space_is_left_to_mtas_that_write_it() -> None:
+    _, context, _ = played(InsertHeader("X", " v"), protocol=0)
+    assert context.played == [("addheader", "X", "v", 0)]
+
+
+@pytest.mark.parametrize(("code", "expected"), [(451, milter.TEMPFAIL), (550, milter.REJECT)])
+def test_replies_match_their_return_code(code: int, expected: int) -> None:
+    """libmilter ignores a reply whose class differs from the return code."""
+    answer, context, _ = played(Reply(code, f"{code // 100}.7.1", "no"))
+    assert answer == expected
+    assert context.played == [("setreply", str(code), f"{code // 100}.7.1", "no")]
+
+
+@pytest.mark.parametrize("refuses", ["chgheader", "addheader", "quarantine"])
+def test_a_message_half_marked_is_never_accepted(refuses: str) -> None:
+    """The MTA is gone or does not allow a change: 451, noted."""
+    answer, context, session = played(DeleteHeader("X", 1), InsertHeader("X", " v"), Quarantine("DMARC"), refuses=refuses)
+    assert answer == milter.TEMPFAIL
+    assert context.played[-1] == ("setreply", "451", TRY_LATER.enhanced, TRY_LATER.text)
+    assert session.failures == [f"play: cannot {refuses}"]
+
+
+def test_a_reply_that_cannot_be_set_is_still_a_refusal_for_now() -> None:
+    assert played(Reply(550, "5.7.1", "no"), refuses="setreply")[0] == milter.TEMPFAIL
+
+
+def test_a_connection_without_negotiation_expects_nothing() -> None:
+    """Every step is answered then."""
+    session = Session(None, SessionOptions(), name="c0")  # type: ignore[arg-type]
+    connection = Connection(lambda _name: session, 0)
+    assert connection.connect(Context(), ("192.0.2.1", 25)) == milter.CONTINUE
+    assert connection.helo("x.example") == milter.CONTINUE
+
+
+def test_python_and_a_pooled_libmilter_that_crash_together_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One clear line instead of a crash under the first load."""
+
+    class Pooled:
+        mi_pool_controller_init = object()
+
+    monkeypatch.setattr(libmilter, "_library", lambda: Pooled)
+    check_platform()
+    monkeypatch.setattr(libmilter, "sys", type("Later", (), {"version_info": _Version()}))
+    with pytest.raises(CannotServe, match=r"^Python 3\.14 crashes with this libmilter .*: use Python 3\.11 to 3\.13"):
+        check_platform()
+    monkeypatch.setattr(libmilter, "_library", object)
+    check_platform()
+
+
+class _Version(tuple[int, ...]):
+    """As sys.version_info of Python 3.14."""
+
+    __slots__ = ()
+    major, minor = 3, 14
+
+    def __new__(cls) -> _Version:
+        return super().__new__(cls, (3, 14, 0))

@@ -1,0 +1,407 @@
+"""From events to the core and back: what is recorded, logged, counted, and done when something fails."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+
+from dmarc_milter.core.actions.plan import Action, DeleteHeader, InsertHeader, Marking, Reply
+from dmarc_milter.core.authenticate import Options
+from dmarc_milter.core.dmarc.result import DmarcStatus
+from dmarc_milter.core.evaluation import Evaluation
+from dmarc_milter.core.mail.author import reverse_path
+from dmarc_milter.core.mail.message import Envelope, HeaderField, Headers
+from dmarc_milter.core.policy.decide import LocalPolicy
+from dmarc_milter.core.resolver import Question, Remembers, Resolver, Shortage, Work
+from dmarc_milter.daemon.crash_guard import Poison
+from dmarc_milter.process.shared_memory import Board
+from dmarc_milter.session.session import Own
+from dmarc_milter.session.thread_pool import Threads
+from dmarc_milter.session.transaction import CoreEvaluator, Tools, attempt_ids, fingerprint
+from dmarc_milter.telemetry.counters import BOUNDS, STAGES, Meter, named
+from dmarc_milter.telemetry.log import Log
+from fakes.daemon import wait_for
+from fakes.dns_zone import Zone
+from fakes.signer import Signer, header_fields
+
+LEGIT = Signer("legit.example")
+RECORDS = {
+    "legit.example": {"TXT": ["v=spf1 ip4:198.51.100.10 -all"]},
+    "_dmarc.legit.example": {"TXT": ["v=DMARC1; p=reject"]},
+    LEGIT.key_name: {"TXT": [LEGIT.record()]},
+}
+
+
+@dataclass
+class Shelf:
+    """A recorder that keeps what it is given; `works` False: it is never known to be durable."""
+
+    rows: list[Evaluation] = field(default_factory=list)
+    works: bool = True
+
+    def record(self, evaluation: Evaluation) -> bool:
+        self.rows.append(evaluation)
+        return self.works
+
+
+class ZoneDns:
+    """The same zone for every message."""
+
+    def __init__(self, zone: Zone) -> None:
+        self.zone = zone
+        self.warm = False
+
+    def for_message(self, seconds: float, max_queries: int, network: object = None) -> Resolver:
+        return self.zone
+
+    def remembers(self, question: Question) -> bool:
+        return self.warm
+
+
+@dataclass
+class Bench:
+    """An evaluator and all that stands around it."""
+
+    tools: Tools
+    shelf: Shelf
+    board: Board
+    zone: Zone
+    log: int
+
+    @property
+    def evaluator(self) -> CoreEvaluator:
+        return CoreEvaluator(self.tools)
+
+    def lines(self) -> list[str]:
+        os.set_blocking(self.log, False)
+        return os.read(self.log, 100_000).decode().splitlines()
+
+    def counts(self) -> dict[str, int]:
+        return {name: value for name, value in named(self.board.totals()) if value}
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    zone, shelf, board = Zone(RECORDS), Shelf(), Board(1)
+    reading, writing = os.pipe()
+    slot = board.slot(0)
+    tools = Tools(
+        options=Options(),
+        marking=Marking("mx.example.com"),
+        dns=ZoneDns(zone),
+        recorder=shelf,
+        log=Log(writing),
+        meter=Meter(slot),
+        slot=slot,
+        board=board,
+        patience=20.0,
+        now=lambda: datetime(2026, 11, 22, tzinfo=UTC),
+        sample=lambda: 0.0,
+        executor=Threads(4, "test"),
+    )
+    yield Bench(tools, shelf, board, zone, reading)
+    os.close(reading)
+    os.close(writing)
+
+
+def envelope(source: str = "198.51.100.10", sender: bytes = b"<admin@legit.example>") -> Envelope:
+    return Envelope(source_ip=ip_address(source), helo="mx.legit.example", mail_from=reverse_path(sender), queue_id="4Q")
+
+
+def fields(*values: tuple[bytes, bytes]) -> Headers:
+    return Headers(HeaderField(*each) for each in values or ((b"From", b" <admin@legit.example>"),))
+
+
+def run(bench: Bench, headers: Headers, body: bytes = b"x\r\n", sent: Envelope | None = None) -> tuple[Action, ...]:
+    sent = sent or envelope()
+    work = bench.evaluator.begin(sent)
+    work.headers(headers)
+    for start in range(0, len(body), 1000):
+        work.body(body[start : start + 1000])
+    return work.finish(sent, Own(), keep_results=False)
+
+
+def own_field(actions: tuple[Action, ...]) -> str:
+    return next(each.value for each in actions if isinstance(each, InsertHeader) and each.name == "Authentication-Results")
+
+
+def test_a_message_is_recorded_logged_and_counted(bench: Bench) -> None:
+    """Once each, before the answer."""
+    assert "dmarc=pass" in own_field(run(bench, fields()))
+    assert [each.dmarc.status for each in bench.shelf.rows] == [DmarcStatus.PASS]
+    (line,) = bench.lines()
+    assert line.startswith("id=4Q event=message level=info dmarc=pass from=legit.example disposition=")
+    assert "unrecorded" not in line
+    counts = bench.counts()
+    assert counts["messages"] == counts["dmarc_pass"] == counts["spf_pass"] == counts["dkim_none"] == 1
+    assert all(sum(counts.get(f"{stage}_{number}", 0) for number in range(len(BOUNDS) + 1)) == 1 for stage in STAGES)
+    assert "messages_unrecorded" not in counts
+
+
+def test_a_message_answered_4xx_is_recorded_as_such(bench: Bench) -> None:
+    """DESIGN.md, The ledger: in the log of decisions, not counted for reports."""
+    bench.zone.fail("_dmarc.legit.example")
+    bench.tools = replace(bench.tools, options=Options(policy=LocalPolicy(on_temperror="tempfail")))
+    (reply,) = run(bench, fields())
+    assert isinstance(reply, Reply)
+    assert reply.code == 451
+    assert [each.verdict.tempfail for each in bench.shelf.rows] == [True]
+    assert bench.counts()["messages_tempfailed"] == 1
+
+
+def test_a_store_that_fails_is_logged_and_counted(bench: Bench) -> None:
+    bench.shelf.works = False
+    assert "dmarc=pass" in own_field(run(bench, fields()))
+    assert "unrecorded=yes" in bench.lines()[0]
+    assert bench.counts()["messages_unrecorded"] == 1
+
+
+@pytest.mark.parametrize("size", [1, 999, 16 * 1024, 300_000])
+def test_a_body_of_any_size_is_hashed(bench: Bench, size: int) -> None:
+    """Small pieces are put together, whatever is left is hashed at the end."""
+    signed, body = header_fields(LEGIT.sign(b"From: <admin@legit.example>\r\n\r\n" + b"x" * size + b"\r\n"))
+    assert "dkim=pass" in own_field(run(bench, Headers(signed), body, envelope("192.0.2.66")))
+
+
+def test_an_unsigned_body_is_soon_not_wanted(bench: Bench) -> None:
+    work = bench.evaluator.begin(envelope())
+    work.headers(fields())
+    assert not all(work.body(b"x" * 1000) for _ in range(20))
+    work.cancel()
+
+
+def test_spf_is_checked_even_without_a_free_thread(bench: Bench) -> None:
+    """With one thread, waiting for a check that waits for this very thread would be for ever."""
+    single = Threads(1, "single")
+    bench.tools = replace(bench.tools, executor=single)
+    gate = threading.Event()
+    single.submit(gate.wait)
+    works = [bench.evaluator.begin(envelope()) for _ in range(3)]
+    gate.set()
+    for work in works:
+        work.headers(fields())
+    for work in works:
+        assert "spf=pass" in own_field(work.finish(envelope(), Own(), keep_results=False))
+
+
+def held(bench: Bench, seconds: float) -> threading.Event:
+    """All threads are taken until the event is set; a message has so many seconds."""
+    gate, single = threading.Event(), Threads(1, "single")
+    bench.tools = replace(bench.tools, executor=single, options=Options(seconds=seconds))
+    single.submit(gate.wait)
+    return gate
+
+
+def test_a_message_that_gets_no_thread_in_its_time_is_a_shortage(bench: Bench) -> None:
+    """Not our failure: on_error does not apply, and nothing of it runs later."""
+    gate = held(bench, 0.3)
+    work = bench.evaluator.begin(envelope())
+    work.headers(fields())
+    with pytest.raises(Shortage):
+        work.finish(envelope(), Own(), keep_results=False)
+    gate.set()
+    assert bench.tools.executor.submit(int).result(5) == 0
+    assert bench.shelf.rows == []
+
+
+def test_without_any_thread_at_all_it_is_a_shortage_too(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process or the machine has no more threads to give."""
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(Shortage):
+        run(bench, fields())
+
+
+def test_a_look_up_that_was_not_sent_is_told_as_overload(bench: Bench) -> None:
+    """Where its answer could have changed the verdict: 451 4.3.2, counted and logged with who sent it."""
+
+    def short(question: Question) -> None:
+        if question == Question("legit.example", "TXT"):
+            raise Shortage("could not be sent", name=question.name)
+
+    bench.zone.on_query = short
+    (reply,) = run(bench, fields())
+    assert isinstance(reply, Reply)
+    assert (reply.code, reply.enhanced) == (451, "4.3.2")
+    assert bench.counts()["messages_overloaded"] == 1
+    assert "event=overloaded level=warning source=198.51.100.10" in "".join(bench.lines())
+
+
+def test_waiting_for_a_thread_takes_from_the_time_of_the_message(bench: Bench) -> None:
+    """Else an attacker's messages would each wait twice."""
+    gate = held(bench, 20.0)
+    delays: list[float] = []
+    bench.tools = replace(bench.tools, dns=DelayedDns(bench.zone, delays))
+    work = bench.evaluator.begin(envelope())
+    work.headers(fields())
+    threading.Timer(0.3, gate.set).start()
+    work.finish(envelope(), Own(), keep_results=False)
+    assert [delay >= 0.25 for delay in delays] == [True]
+
+
+class DelayedDns(ZoneDns):
+    """Notes what each message was delayed."""
+
+    def __init__(self, zone: Zone, delays: list[float]) -> None:
+        super().__init__(zone)
+        self.delays = delays
+
+    def for_message(self, seconds: float, max_queries: int, network: object = None) -> Resolver:
+        return OneMessage(self)
+
+
+class OneMessage(Remembers):
+    """The zone, and a memory for delays."""
+
+    def __init__(self, dns: DelayedDns) -> None:
+        self._dns = dns
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._dns.zone, name)
+
+    def delay(self, seconds: float) -> None:
+        self._dns.delays.append(seconds)
+
+    def abandon(self) -> None:
+        pass
+
+    def policy(self) -> Resolver:
+        return self._dns.zone
+
+    def recall(self, key: object) -> None:
+        pass
+
+    def stale_answers(self) -> tuple[()]:
+        return ()
+
+    def derive(self, key: object, work: Work) -> object:
+        return work(self._dns.zone).value
+
+
+@pytest.mark.parametrize("warm", [True, False])
+def test_spf_starts_at_mail_from_unless_its_record_is_at_hand(bench: Bench, warm: bool) -> None:
+    """Cold: while the message still arrives. Warm: with all the rest, for the same result."""
+    assert isinstance(bench.tools.dns, ZoneDns)
+    bench.tools.dns.warm = warm
+    work = bench.evaluator.begin(envelope())
+    if warm:
+        time.sleep(0.1)
+        assert not bench.zone.calls
+    else:
+        assert wait_for(lambda: bench.zone.calls)
+    work.headers(fields())
+    assert "spf=pass" in own_field(work.finish(envelope(), Own(), keep_results=False))
+
+
+def test_an_answer_given_up_is_not_recorded_later(bench: Bench) -> None:
+    """It was answered 451 as our own failure: the evaluation that ends later must not count."""
+    gate = threading.Event()
+    bench.zone.on_query = lambda question: gate.wait(10) and None
+    bench.tools = replace(bench.tools, patience=0.1)
+    with pytest.raises(TimeoutError):
+        run(bench, fields())
+    gate.set()
+    assert wait_for(lambda: not bench.tools.slot.jobs())
+    time.sleep(0.1)
+    assert bench.shelf.rows == []
+
+
+def poisoned(bench: Bench, headers: Headers, sent: Envelope) -> None:
+    poison = Poison(bench.board)
+    for _ in range(2):
+        poison.killed_by((fingerprint(sent, headers),), now=time.monotonic())
+
+
+FORGED = (
+    (b"Authentication-Results", b" mx.example.com; dmarc=pass"),
+    (b"From", b" <admin@legit.example>"),
+    (b"authentication-results", b" other.example; spf=pass"),
+    (b"X-DMARC-Quarantine", b" no"),
+)
+
+
+def test_a_poisonous_message_is_marked_temperror_unread(bench: Bench) -> None:
+    """Every field that could be forged goes, whoever it names, because none is read; nothing is looked up for it."""
+    bench.tools = replace(bench.tools, options=Options(policy=LocalPolicy(on_error="accept")))
+    poisoned(bench, fields(*FORGED), envelope())
+    actions = run(bench, fields(*FORGED))
+    deleted = [each for each in actions if isinstance(each, DeleteHeader)]
+    assert deleted == [
+        DeleteHeader("Authentication-Results", 2),
+        DeleteHeader("Authentication-Results", 1),
+        DeleteHeader("X-DMARC-Quarantine", 1),
+    ]
+    assert "dmarc=temperror" in own_field(actions)
+    assert "dkim" not in own_field(actions) or "dkim=none" in own_field(actions)
+    assert [each.dmarc.status for each in bench.shelf.rows] == [DmarcStatus.TEMPERROR]
+    assert bench.counts()["messages_poisoned"] == 1
+
+
+@pytest.mark.parametrize("on_temperror", ["enforced", "accept", "tempfail"])
+def test_a_poisonous_message_is_our_own_failure(bench: Bench, on_temperror: Any) -> None:
+    """docs/design.md, Decisions: on_error applies, not on_temperror; monitor mode defers nothing and says so."""
+    policy = LocalPolicy(on_temperror=on_temperror)
+    bench.tools = replace(bench.tools, options=Options(policy=policy))
+    poisoned(bench, fields(*FORGED), envelope())
+    (reply,) = run(bench, fields(*FORGED))
+    assert isinstance(reply, Reply)
+    assert (reply.code, reply.enhanced) == (451, "4.3.0")
+    bench.tools = replace(bench.tools, options=Options(policy=replace(policy, enforce=False)))
+    assert "dmarc=temperror" in own_field(run(bench, fields(*FORGED)))
+    assert bench.shelf.rows[-1].verdict.would_have == "tempfail"
+
+
+def test_other_messages_of_the_sender_are_not_poisonous(bench: Bench) -> None:
+    poisoned(bench, fields(*FORGED), envelope())
+    assert "dmarc=pass" in own_field(run(bench, fields()))
+
+
+def test_a_sender_whose_spf_kills_is_not_checked_again(bench: Bench) -> None:
+    """Before the header fields are there the sender and HELO are what a message is known by."""
+    bench.tools = replace(bench.tools, options=Options(policy=LocalPolicy(on_error="accept")))
+    poison = Poison(bench.board)
+    for _ in range(2):
+        poison.killed_by((fingerprint(envelope()),), now=time.monotonic())
+    field = own_field(run(bench, fields()))
+    assert "spf=pass" not in field
+    assert "dmarc=pass" not in field
+    assert all(question.name != "legit.example" or question.rdtype != "TXT" for question in bench.zone.calls[:1])
+
+
+def test_work_is_shown_while_it_lasts(bench: Bench) -> None:
+    """The supervisor sees the message in evaluation, and nothing after it."""
+    seen: list[bytes] = []
+    bench.zone.on_query = lambda question: seen.extend(job.fingerprint for job in bench.tools.slot.jobs())
+    run(bench, fields())
+    assert fingerprint(envelope(), fields()) in seen
+    assert bench.tools.slot.jobs() == ()
+
+
+def test_the_same_message_again_has_the_same_fingerprint() -> None:
+    """A retry comes with another queue id and perhaps from another host of the sender's."""
+    first = fingerprint(envelope(), fields(*FORGED))
+    assert fingerprint(replace(envelope("192.0.2.9"), queue_id="5R", helo="other.example"), fields(*FORGED)) == first
+    assert fingerprint(envelope(sender=b"<other@legit.example>"), fields(*FORGED)) != first
+    assert fingerprint(envelope(), fields(*FORGED[:3])) != first
+
+
+def test_ids_stand_in_the_order_of_time_whichever_worker_gave_them() -> None:
+    """Decisions of one second are listed by id: the latest first, as all others."""
+    workers = [attempt_ids() for _ in range(5)]
+    given = []
+    for number in range(20):
+        given.append(workers[number % 5]())
+        time.sleep(0.002)
+    assert given == sorted(given)
+    assert {len(each) for each in given} == {32}

@@ -1,0 +1,254 @@
+"""The dashboard's pages: what they say, to whom, and that nothing a sender wrote comes out as markup."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from flask.testing import FlaskClient
+
+from dmarc_milter.cli.main import main
+from dmarc_milter.core.mail.domain import Domain
+from dmarc_milter.ledger.store.decisions import bare_key
+from dmarc_milter.ledger.store.store import Store
+from dmarc_milter.web import WebOptions, create_app
+from dmarc_milter.web.login import is_loopback
+from dmarc_milter.web.queries import PAGE
+from dmarc_milter.web.status import read
+from fakes.evaluations import NOON, evaluation
+from fakes.stored import fill, week
+
+LATER = NOON.timestamp() + 3600
+HOSTILE = "<script>alert(1)</script>\"'&{{7*7}}"
+Folder = Path
+
+
+def url(folder: Path) -> str:
+    return f"sqlite:///{folder}/reports.db"
+
+
+OPENED: list[Store] = []
+"""The dashboard opens a store for each of its threads and keeps it as long as it runs."""
+
+
+def opened(folder: Path) -> Store:
+    OPENED.append(Store.open(url(folder)))
+    return OPENED[-1]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A store with a week of mail and one message full of markup."""
+    place = tmp_path_factory.mktemp("web")
+    store = Store.open(url(place))
+    odd = evaluation("odd.example", queue_id="HOSTILE", message_id=HOSTILE)
+    odd = replace(odd, verdict=replace(odd.verdict, decided_by=HOSTILE), envelope=replace(odd.envelope, helo=HOSTILE))
+    fill(place / "spool.db", store, [*week(), odd])
+    store.close()
+    yield place
+    while OPENED:
+        OPENED.pop().close()
+
+
+def client(folder: Path, token: str = "") -> FlaskClient:
+    options = WebOptions(lambda: opened(folder), folder / "spool.db", token, clock=lambda: LATER)
+    return create_app(options).test_client()
+
+
+@pytest.fixture(scope="module")
+def pages(folder: Path) -> Iterator[FlaskClient]:
+    with client(folder) as found:
+        yield found
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/", ("211", "refused", "legit.example", "data-chart")),
+        ("/?days=1", ("40", "today")),
+        ("/?days=99999999999999", ("211",)),
+        ("/domains", ("legit.example", "list.example")),
+        ("/domains?failing=1", ("legit.example",)),
+        ("/domains?page=2", ("None in this period",)),
+        ("/domains/legit.example", ("asks for p=reject", "198.51.100.1", "v=DMARC1")),
+        ("/decisions", ("4Q60000", "Older")),
+        ("/decisions?key=4Q60001", ("4Q60001",)),
+        ("/decisions?key=nonsense", ("Nothing found",)),
+        ("/decisions?author_domain=list.example&status=pass", ("list.example",)),
+        ("/decisions?author_domain=+List.Example.", ("4Q", "list.example")),
+        ("/decisions?source_ip=::FFFF:198.51.100.1", ("4Q", "legit.example")),
+        ("/decisions?after=nonsense&status=%27%3B--", ("Nothing found",)),
+        ("/reports", ("legit.example", "due")),
+        ("/health", ("messages waiting", "schema")),
+    ],
+)
+def test_a_page_says_what_it_should(pages: FlaskClient, path: str, words: tuple[str, ...]) -> None:
+    answer = pages.get(path)
+    assert answer.status_code == 200
+    for word in words:
+        assert word in answer.text
+
+
+def test_a_key_is_looked_for_as_it_is_stored() -> None:
+    """NUL, which PostgreSQL takes in no text, and other scripts stand escaped in the store."""
+    assert bare_key(" <id\u00e9\0@x.example> ") == "id\\xe9\\x00@x.example"
+
+
+@pytest.mark.parametrize("path", ["/decisions/nothing", "/domains/nothing.example", "/reports/nothing", "/nowhere", "/static/../app.py"])
+def test_what_is_not_there_is_said_without_a_traceback(pages: FlaskClient, path: str) -> None:
+    answer = pages.get(path)
+    assert answer.status_code == 404
+    assert "Traceback" not in answer.text
+
+
+@pytest.mark.parametrize("path", ["/decisions/%00", "/domains/a%00b", "/reports/%00"])
+def test_a_name_with_nul_in_it_is_not_looked_for(folder: Path, path: str) -> None:
+    """PostgreSQL takes none in a text; it would look as if the store did not answer."""
+
+    def unasked() -> Store:
+        raise AssertionError("the store was asked")
+
+    assert create_app(WebOptions(unasked, folder / "spool.db")).test_client().get(path).status_code == 404
+
+
+def test_a_decision_is_explained_like_why_does(pages: FlaskClient) -> None:
+    listing = pages.get("/decisions?key=4Q60000").text
+    link = re.search(r"/decisions/[0-9a-f]{32}", listing)
+    assert link
+    assert "What would change it" in pages.get(link[0]).text
+
+
+def test_pages_of_decisions_meet_without_gap_or_repetition(pages: FlaskClient) -> None:
+    """Paged by place, so that a million rows cost what fifty do."""
+    seen: list[str] = []
+    path: str | None = "/decisions?days=30"
+    while path:
+        text = pages.get(path).text
+        found = re.findall(r"/decisions/([0-9a-f]{32})", text)
+        assert len(found) <= PAGE
+        seen += found
+        older = re.search(r'rel="next" href="([^"]+)"', text)
+        path = older[1].replace("&amp;", "&") if older else None
+    assert len(seen) == len(set(seen)) == 211
+
+
+def test_nothing_that_a_sender_wrote_is_markup(pages: FlaskClient) -> None:
+    """OPS-01, I2: autoescape everywhere, and no template is evaluated twice."""
+    listing = pages.get("/decisions?key=HOSTILE").text
+    link = re.search(r"/decisions/[0-9a-f]{32}", listing)
+    assert link
+    for text in (listing, pages.get(link[0]).text):
+        assert "<script>alert" not in text
+        assert "&lt;script&gt;" in text
+        assert "{{7*7}}" in text.replace("&#123;", "{")
+
+
+def test_every_answer_forbids_what_the_page_does_not_need(pages: FlaskClient) -> None:
+    for path in ("/", "/nowhere", "/static/style.css"):
+        with pages.get(path) as answer:
+            policy = answer.headers["Content-Security-Policy"]
+            assert "default-src 'none'" in policy
+            assert "unsafe" not in policy
+            assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_no_page_has_inline_script_or_style(pages: FlaskClient) -> None:
+    for path in ("/", "/domains/legit.example", "/decisions", "/health"):
+        text = pages.get(path).text
+        assert not re.search(r"<style|\sstyle=|\son[a-z]+=|<script(?! src=\"/static/)", text)
+
+
+def test_another_host_name_is_refused_without_a_token(folder: Path) -> None:
+    """DNS rebinding: a page elsewhere can make a browser ask us only under its own name."""
+    assert client(folder).get("/", headers={"Host": "evil.example"}).status_code == 403
+    assert client(folder).get("/", headers={"Host": "127.0.0.1.evil.example:8894"}).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("host", "local"),
+    [("localhost", True), ("127.0.0.1:8894", True), ("[::1]:8894", True), ("[::1]", True), ("10.0.0.1", False), ("a", False), ("", False)],
+)
+def test_loopback_names_are_known(host: str, local: bool) -> None:
+    assert is_loopback(host) is local
+
+
+def test_with_a_token_nobody_else_looks(folder: Path) -> None:
+    browser = client(folder, "0123456789abcdef")
+    assert browser.get("/").headers["Location"] == "/login"
+    assert browser.get("/", headers={"Authorization": "Bearer wrong"}).status_code == 302
+    assert browser.post("/login", data={"token": "wrong"}).status_code == 403
+    assert browser.get("/", headers={"Authorization": "Bearer 0123456789abcdef", "Host": "mx.example"}).status_code == 200
+    cookie = browser.post("/login", data={"token": "0123456789abcdef"}).headers["Set-Cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=Strict" in cookie
+    assert browser.get("/").status_code == 200
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
+def test_nothing_can_be_changed(pages: FlaskClient, method: str) -> None:
+    assert pages.open("/decisions", method=method).status_code == 405
+
+
+def test_a_store_that_does_not_answer_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "reports.db").mkdir()
+    answer = client(tmp_path).get("/")
+    assert answer.status_code == 503
+    assert "The store does not answer" in answer.text
+
+
+def test_no_store_yet_is_an_empty_page(tmp_path: Path) -> None:
+    assert "No mail in this period" in client(tmp_path).get("/").text
+
+
+@pytest.mark.parametrize(
+    ("listen", "token", "words"),
+    [
+        ("0.0.0.0:8894", None, "set [web] token_file"),
+        ("192.0.2.1:8894", "short", "fewer than 16 characters"),
+        ("192.0.2.1:8894", "", "fewer than 16 characters"),
+    ],
+)
+def test_an_open_address_needs_a_token(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], listen: str, token: str | None, words: str
+) -> None:
+    config = tmp_path / "c.toml"
+    text = f'[store]\nurl = "{url(tmp_path)}"\n[web]\nlisten = "{listen}"\n'
+    if token is not None:
+        (tmp_path / "token").write_text(token)
+        (tmp_path / "token").chmod(0o600)
+        text += f'token_file = "{tmp_path}/token"\n'
+    config.write_text(text)
+    assert main(["web", "--config", str(config)]) == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "overview", "reports"),
+    [
+        ("", ("<strong>enforce</strong>", "p=reject is refused"), ("Reporting is off: [reporting] org_name and email not set.",)),
+        ('[policy]\nreject_action = "quarantine"', ("<strong>enforce</strong>", "is quarantined"), ("Reporting is off",)),
+        ("[policy]\nenforce = false", ("<strong>monitor</strong>", "nothing is refused"), ("Reporting is off",)),
+        ('[reporting]\norg_name = "R"', ("enforce",), ("Reporting is off: [reporting] email not set.",)),
+        ('[reporting]\norg_name = "R"\nemail = "d@mx.example"', ("enforce",), ()),
+        ("[policy]\nenforce = <1>", ("cannot be used", "c.toml: is not valid TOML"), ()),
+    ],
+)
+def test_mode_and_reporting_are_said_as_the_file_has_them_now(
+    folder: Path, tmp_path: Path, text: str, overview: tuple[str, ...], reports: tuple[str, ...]
+) -> None:
+    config = tmp_path / "c.toml"
+    options = WebOptions(lambda: opened(folder), folder / "spool.db", clock=lambda: LATER, standing=lambda: read(config))
+    with create_app(options).test_client() as browser:
+        config.write_text(text)
+        for path, words in (("/", overview), ("/reports", reports)):
+            said = browser.get(path).text
+            assert ("Reporting is off" in said) is (path == "/reports" and bool(reports))
+            for word in words:
+                assert word in said
+
+
+def test_a_subdomain_is_found_by_its_parent(pages: FlaskClient) -> None:
+    assert Domain("legit.example").name in pages.get("/decisions?author_domain=example").text
