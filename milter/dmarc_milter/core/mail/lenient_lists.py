@@ -80,6 +80,11 @@ PLAIN_FIRST = STYLES[0]._replace(plain_first=True)
 # An encoded word that ends nowhere, or behind the address: what follows it is swallowed by Python's email.policy, which then takes
 # the words before it for the address.
 OPEN_WORD = re.compile(rf"{START.pattern}(?![^?<]*+\?=)".encode())
+# One in which a quotation begins or ends, or a comment inside its charset: who decodes it first sees other quotations and comments
+# than we do.
+WORD_OVER_TOKENS = re.compile(
+    rb'=\?(?:[^?*"()<>\s]{0,60}+["()<>\s][^?*]{0,60}+(?:\*[^?]{0,40}+)?\?[BbQq]\?[^?]*+|[^?]{1,101}+\?[BbQq]\?[^?"]*+"[^?]*+)\?='
+)
 
 
 def in_doubt(value: bytes, domain: Domain) -> bool:
@@ -88,7 +93,7 @@ def in_doubt(value: bytes, domain: Domain) -> bool:
         return False
     if lenient.domains((value,), 1) == ((domain,), False):
         return False  # there is no other domain in it
-    if len(value) > MAX_VALUE or OPEN_WORD.search(value):
+    if len(value) > MAX_VALUE or OPEN_WORD.search(value) or WORD_OVER_TOKENS.search(value):
         return True
     taken = {address for text in dict.fromkeys(_texts(value)) for style in STYLES for address in addresses(text, style)}
     taken.update(address for text in lenient.decodings(value) for address in addresses(text, PLAIN_FIRST))
