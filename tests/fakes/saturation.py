@@ -22,6 +22,10 @@ from fakes.signer import Signer
 
 VICTIM = "legit.example"
 DOMAINS = 20
+ENOUGH = 20
+"""Honest messages without which nothing can be said."""
+PATIENCE = 30.0
+"""Seconds more in which a busy machine may send so many."""
 """Honest author domains at a time: half of them are known to the cache, the others are new each time."""
 SEVERAL = 2000
 """Saturating messages and unknown honest domains that the zone knows."""
@@ -182,6 +186,9 @@ class Load:
         time.sleep(warm_up)
         honest = [self._thread(outcome, self._honest, number, quiet) for number in range(self.senders)]
         time.sleep(seconds)
+        latest = time.monotonic() + PATIENCE
+        while len(outcome.seconds) < ENOUGH and time.monotonic() < latest:
+            time.sleep(0.1)
         quiet.set()
         for thread in honest:
             thread.join(60)
@@ -243,7 +250,7 @@ class Load:
 def assert_honest_mail_gets_through(outcome: Outcome) -> None:
     """At least 95 % accepted with dmarc=pass, median 2 s, p99 10 s, at most 5 % deferred; no forgery accepted."""
     print(outcome)
-    assert outcome.sent >= 20, outcome
+    assert outcome.sent >= ENOUGH, outcome
     assert outcome.passed >= 0.95, outcome
     assert outcome.deferred <= 0.05, outcome
     assert statistics.median(outcome.seconds) <= 2.0, outcome
