@@ -11,8 +11,9 @@ import stat
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 MAX_HEADER = 256 * 1024
 """Octets of a message that are read at most; its header section ends before that."""
@@ -84,7 +85,7 @@ class MailStore:
         except OSError:
             self.skipped["unreadable"] += 1
 
-    def _file(self, file: BinaryIO, place: str) -> Iterator[Letter]:
+    def _file(self, file: BufferedReader, place: str) -> Iterator[Letter]:
         """One message, or those of an mbox."""
         if _begins(file, b"From "):
             yield from self._mbox(file, place)
@@ -93,7 +94,7 @@ class MailStore:
         else:
             yield Letter(place, _header(file))
 
-    def _mbox(self, file: BinaryIO, place: str) -> Iterator[Letter]:
+    def _mbox(self, file: BufferedReader, place: str) -> Iterator[Letter]:
         number, empty = 0, True
         while line := file.readline(MAX_LINE):
             self.octets += len(line)
@@ -107,18 +108,17 @@ class MailStore:
                 empty = line in (b"\n", b"\r\n")
 
 
-def _opened(path: str) -> BinaryIO:
+def _opened(path: str) -> BufferedReader:
     """No link, and no waiting for the other end of a pipe."""
     return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
 
 
-def _begins(file: BinaryIO, *marks: bytes) -> bool:
+def _begins(file: BufferedReader, *marks: bytes) -> bool:
     """Whether the octets to come begin in one of these ways; they stay there to be read."""
-    ahead: bytes = file.peek(16)  # type: ignore[attr-defined]  # a BufferedReader
-    return ahead.startswith(marks)
+    return file.peek(16).startswith(marks)
 
 
-def _header(file: BinaryIO) -> bytes:
+def _header(file: BufferedReader) -> bytes:
     """From here to the empty line, which is read too."""
     lines: list[bytes] = []
     size = 0
