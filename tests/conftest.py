@@ -1,6 +1,8 @@
-"""For every test: how long an example takes is no matter here, since the machine may be busy; tests/bench measures speed.
+"""For every test: how long an example takes is no matter here, since the machine may be busy;
+tests/bench measures speed.
 
-The fixtures are here because several modules share them: imported into each they would be made anew for each.
+The fixtures are here because several modules share them: imported into each they would be made anew
+for each.
 """
 
 from hypothesis import settings

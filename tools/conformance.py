@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """Runs the suites and counts, per RFC section and per attack category, cases and passes.
 
-    tools/conformance.py [--json] [PYTEST ARGUMENTS]        default: tests/core and the daemon's suites
+    tools/conformance.py [--json] [PYTEST ARGUMENTS]        default: tests/core and the daemon's
+    suites
 
-A case counts for every RFC section and every row of the attack catalogue that its id or its docstring names. Exits 1 when a
-case fails, when the openspf suite is not whole, or when there are fewer own cases than promised.
+A case counts for every RFC section and every row of the attack catalogue that its id or its
+docstring names. Exits 1 when a case fails, when the openspf suite is not whole, or when there are
+fewer own cases than promised.
 """
 
 from __future__ import annotations
@@ -19,8 +21,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SUITES = ("tests/core", "tests/attacks", "tests/session/test_session.py", "tests/session/test_milter_protocol.py")
-SUITES += ("tests/dns/test_resolver.py", "tests/dns/test_wire.py", "tests/dns/test_spf_over_dns.py", "tests/dns/test_suffix_list.py")
+SUITES = (
+    "tests/core",
+    "tests/attacks",
+    "tests/session/test_session.py",
+    "tests/session/test_milter_protocol.py",
+)
+SUITES += (
+    "tests/dns/test_resolver.py",
+    "tests/dns/test_wire.py",
+    "tests/dns/test_spf_over_dns.py",
+    "tests/dns/test_suffix_list.py",
+)
 OPENSPF = 203
 OWN = 400
 CATEGORIES = {
@@ -52,7 +64,8 @@ ROW = re.compile(rf"\b({'|'.join(CATEGORIES)})-(\d\d)[a-z]?(?:\.\.(\d\d)|\b)")
 FURTHER = re.compile(r", ?-(\d\d)\b")
 # "RFC 7208 2.4, 4.6.4 and 5.5": the RFC, then sections until something else comes.
 RFC = re.compile(
-    r"\bRFC (\d{4}),? (?:section )?((?:\d{1,2}(?:\.\d{1,2})*|[A-Z]\.\d{1,2})(?:(?:, (?:and )?| and | to )\d{1,2}(?:\.\d{1,2})+)*)"
+    r"\bRFC (\d{4}),? (?:section )?((?:\d{1,2}(?:\.\d{1,2})*|[A-Z]\.\d{1,2})(?:(?:, (?:and )?| and"
+    r" | to )\d{1,2}(?:\.\d{1,2})+)*)"
 )
 SECTION = re.compile(r"\d{1,2}(?:\.\d{1,2})*|[A-Z]\.\d+")
 
@@ -80,7 +93,8 @@ def sections(text: str) -> Iterator[str]:
 
 
 def rows(text: str) -> Iterator[str]:
-    """The rows of the attack catalogue that a text names: ESP-08, DMR-01..13, "ESP-09, -11, -12"."""
+    """The rows of the attack catalogue that a text names: ESP-08, DMR-01..13, "ESP-09, -11,
+    -12"."""
     for found in ROW.finditer(text):
         category, first, last = found[1], int(found[2]), int(found[3] or found[2])
         yield from (f"{category}-{number:02d}" for number in range(first, last + 1))
@@ -105,16 +119,22 @@ class Tally:
         for item in items:
             function = getattr(item, "function", None)
             module = getattr(item, "module", None)
-            self._texts[item.nodeid] = (str(getattr(function, "__doc__", "") or ""), str(getattr(module, "__doc__", "") or ""))
+            self._texts[item.nodeid] = (
+                str(getattr(function, "__doc__", "") or ""),
+                str(getattr(module, "__doc__", "") or ""),
+            )
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
             self.failures.append(f"{report.nodeid} ({report.when})")
         if report.when == "call" or (report.when == "setup" and not report.passed):
-            self.count(report.nodeid, *self._texts.get(report.nodeid, ("", "")), passed=report.passed)
+            self.count(
+                report.nodeid, *self._texts.get(report.nodeid, ("", "")), passed=report.passed
+            )
 
     def count(self, nodeid: str, docstring: str, module: str, *, passed: bool) -> None:
-        """One case under everything that it is about: its own id says most, then its docstring, then its module's."""
+        """One case under everything that it is about: its own id says most, then its docstring,
+        then its module's."""
         if "::test_openspf[" in nodeid:
             self.openspf.add(passed)
             self.sections.setdefault("RFC 7208 (openspf)", Count()).add(passed)
@@ -123,14 +143,19 @@ class Tally:
         named = set(rows(parameters)) or set(rows(docstring))
         for row in named:
             self.categories.setdefault(row.partition("-")[0], Count()).add(passed, row)
-        for section in set(sections(parameters)) | set(sections(docstring)) or set(sections(module)):
+        for section in set(sections(parameters)) | set(sections(docstring)) or set(
+            sections(module)
+        ):
             self.sections.setdefault(section, Count()).add(passed)
         if not named:
             self.own.add(passed)
 
     @property
     def attacks(self) -> Count:
-        return Count(sum(each.cases for each in self.categories.values()), sum(each.passed for each in self.categories.values()))
+        return Count(
+            sum(each.cases for each in self.categories.values()),
+            sum(each.passed for each in self.categories.values()),
+        )
 
     def shortcomings(self) -> list[str]:
         """What keeps the run from being a success."""
@@ -171,14 +196,33 @@ def as_json(tally: Tally) -> str:
         return {name: {"cases": count.cases, "passed": count.passed} for name, count in counts}
 
     totals = plain([("openspf", tally.openspf), ("attacks", tally.attacks), ("own", tally.own)])
-    return json.dumps({"sections": plain(tally.sections.items()), "categories": plain(tally.categories.items()), **totals}, indent=1)
+    return json.dumps(
+        {
+            "sections": plain(tally.sections.items()),
+            "categories": plain(tally.categories.items()),
+            **totals,
+        },
+        indent=1,
+    )
 
 
 def main(arguments: list[str]) -> int:
     tally = Tally()
-    wanted = [each for each in arguments if each != "--json"] or [each for each in SUITES if (ROOT / each).exists()]
+    wanted = [each for each in arguments if each != "--json"] or [
+        each for each in SUITES if (ROOT / each).exists()
+    ]
     pytest.main(
-        ["-q", "--no-header", "-p", "no:cacheprovider", f"--rootdir={ROOT}", "-c", str(ROOT / "pyproject.toml"), *wanted], plugins=[tally]
+        [
+            "-q",
+            "--no-header",
+            "-p",
+            "no:cacheprovider",
+            f"--rootdir={ROOT}",
+            "-c",
+            str(ROOT / "pyproject.toml"),
+            *wanted,
+        ],
+        plugins=[tally],
     )
     print(as_json(tally) if "--json" in arguments else "\n".join(table(tally)))
     for each in tally.shortcomings():

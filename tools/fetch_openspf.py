@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Fetches the openspf suite for RFC 7208 (rfc7208-tests.yml, 203 cases) out of pyspf's source distribution.
+"""Fetches the openspf suite for RFC 7208 (rfc7208-tests.yml, 203 cases) out of pyspf's source
+distribution.
 
-    tools/fetch_openspf.py [FOLDER]          default .test/openspf; prints the suite's path. Does nothing when it is there
+    tools/fetch_openspf.py [FOLDER]          default .test/openspf; prints the suite's path. Does
+    nothing when it is there
 
-The suite has a licence of its own and is not copied into this project. pip finds the source distribution wherever this machine
-is configured to find packages.
+The suite has a licence of its own and is not copied into this project. pip finds the source
+distribution wherever this machine is configured to find packages.
 """
 
 from __future__ import annotations
@@ -21,14 +23,26 @@ FOLDER = Path(__file__).parents[1] / ".test" / "openspf"
 
 
 def fetch(folder: Path = FOLDER) -> Path:
-    """The suite's path, after fetching it if need be. Raises OSError, KeyError or CalledProcessError with pip's message printed."""
+    """The suite's path, after fetching it if need be. Raises OSError, KeyError or
+    CalledProcessError with pip's message printed."""
     suite = folder / Path(MEMBER).name
     if suite.exists():
         return suite
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         source = ["--no-binary", "pyspf", "--no-deps", "--dest", scratch, f"pyspf=={VERSION}"]
-        subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", *source], check=True)  # noqa: S603 - our own words
+        subprocess.run(  # noqa: S603 - our own words
+            [
+                sys.executable,
+                "-m",
+                "pip",
+                "download",
+                "--quiet",
+                "--disable-pip-version-check",
+                *source,
+            ],
+            check=True,
+        )
         with tarfile.open(Path(scratch) / f"pyspf-{VERSION}.tar.gz") as archive:
             member = archive.extractfile(MEMBER)
             if member is None:

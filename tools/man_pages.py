@@ -1,4 +1,5 @@
-"""Print the manual pages from the command line's own parser and the configuration's own schema, so that they cannot drift.
+"""Print the manual pages from the command line's own parser and the configuration's own schema, so
+that they cannot drift.
 
 python tools/man_pages.py docs/man      writes dmarc-milter.8 and dmarc-milter.toml.5
 """
@@ -19,14 +20,24 @@ from dmarc_milter.config.sample import describe, toml
 from dmarc_milter.config.schema import Config, PolicyRule
 
 ABOUT = """\
-dmarc-milter is a mail filter for Postfix and Sendmail. For every message from outside it verifies SPF, DKIM and ARC, evaluates
-DMARC, applies the policy that the author's domain publishes and the administrator's own rules, writes an Authentication-Results
-field, and records what it saw, from which it sends aggregate and failure reports.
+dmarc-milter is a mail filter for Postfix and Sendmail. For every message from outside it verifies
+SPF, DKIM and ARC, evaluates DMARC, applies the policy that the author's domain publishes and the
+administrator's own rules, writes an Authentication-Results field, and records what it saw, from
+which it sends aggregate and failure reports.
 """
-FORMAT = "TOML. A key that is not there has the default shown here. Unknown keys and bad values are errors.\n"
+FORMAT = (
+    "TOML. A key that is not there has the default shown here. Unknown keys and bad values are"
+    " errors.\n"
+)
 STATUS = (
     ("0", "fine"),
-    ("1", "the answer is no: nothing found, something wrong, or a message that would not be delivered plainly"),
+    (
+        "1",
+        (
+            "the answer is no: nothing found, something wrong, or a message that would not be"
+            " delivered plainly"
+        ),
+    ),
     ("2", "usage or configuration error; one line says what to do"),
     ("75", "try again later: the store or the DNS does not answer"),
 )
@@ -56,7 +67,9 @@ def section(name: str, body: str) -> str:
 
 def page_8() -> str:
     """dmarc-milter(8)."""
-    commands = "".join(command(name, sentence) for name, sentence in COMMANDS.items() if module_of(name))
+    commands = "".join(
+        command(name, sentence) for name, sentence in COMMANDS.items() if module_of(name)
+    )
     return (
         '.TH DMARC\\-MILTER 8 "" "dmarc-milter"\n'
         + section("NAME", "dmarc\\-milter \\- verify, enforce and report DMARC for inbound mail\n")
@@ -66,7 +79,10 @@ def page_8() -> str:
         + section("SIGNALS", "".join(item(*each) for each in SIGNALS))
         + section("EXIT STATUS", "".join(item(*each) for each in STATUS))
         + section("FILES", "".join(item(*each) for each in FILES))
-        + section("SEE ALSO", "dmarc\\-milter.toml(5), postconf(5), RFC 9989, RFC 9990, RFC 9991, RFC 8601\n")
+        + section(
+            "SEE ALSO",
+            "dmarc\\-milter.toml(5), postconf(5), RFC 9989, RFC 9990, RFC 9991, RFC 8601\n",
+        )
     )
 
 
@@ -76,7 +92,10 @@ def command(name: str, sentence: str) -> str:
     assert module
     parser = argparse.ArgumentParser(prog=f"dmarc-milter {name}", add_help=False)
     importlib.import_module(module).add_arguments(parser)
-    return f".SS {escaped(f'dmarc-milter {name}')}\n{escaped(sentence[0].upper() + sentence[1:] + '.')}\n" + options(parser, "")
+    return (
+        f".SS {escaped(f'dmarc-milter {name}')}\n"
+        f"{escaped(sentence[0].upper() + sentence[1:] + '.')}\n" + options(parser, "")
+    )
 
 
 def options(parser: argparse.ArgumentParser, prefix: str) -> str:
@@ -85,17 +104,25 @@ def options(parser: argparse.ArgumentParser, prefix: str) -> str:
         if isinstance(action, argparse._SubParsersAction):
             helps = {choice.dest: choice.help for choice in action._choices_actions}
             for name, child in action.choices.items():
-                text += item(f"{prefix}{name}", str(helps.get(name, ""))) + f".RS\n{options(child, '')}.RE\n"
+                text += (
+                    item(f"{prefix}{name}", str(helps.get(name, "")))
+                    + f".RS\n{options(child, '')}.RE\n"
+                )
         elif not isinstance(action, argparse._HelpAction) and action.help != argparse.SUPPRESS:
             head = ", ".join(action.option_strings) or str(action.metavar or action.dest)
             shown = f" {_value(action)}" if action.option_strings and action.nargs != 0 else ""
-            text += item(head + shown, str(action.help or "").replace("%(default)s", str(action.default)))
+            text += item(
+                head + shown, str(action.help or "").replace("%(default)s", str(action.default))
+            )
     return text
 
 
 def _value(action: argparse.Action) -> str:
     """What stands behind the option: the words that it takes, where they are few."""
-    return str(action.metavar or ("|".join(map(str, action.choices)) if action.choices else action.dest.upper()))
+    return str(
+        action.metavar
+        or ("|".join(map(str, action.choices)) if action.choices else action.dest.upper())
+    )
 
 
 def page_5() -> str:
@@ -103,12 +130,17 @@ def page_5() -> str:
     sections = ""
     for field in msgspec.structs.fields(Config):
         defaults = getattr(Config(), field.name)
-        sections += section(escaped(f"[{field.name}]").upper(), escaped(inspect.getdoc(type(defaults)) or "") + "\n")
+        sections += section(
+            escaped(f"[{field.name}]").upper(), escaped(inspect.getdoc(type(defaults)) or "") + "\n"
+        )
         for key, hint in get_type_hints(type(defaults), include_extras=True).items():
             if key != "rules":
                 sections += item(f"{key} = {toml(getattr(defaults, key))}", describe(hint))
     sections += section("[[POLICY.RULES]]", escaped(inspect.getdoc(PolicyRule) or "") + "\n")
-    sections += "".join(item(key, describe(hint)) for key, hint in get_type_hints(PolicyRule, include_extras=True).items())
+    sections += "".join(
+        item(key, describe(hint))
+        for key, hint in get_type_hints(PolicyRule, include_extras=True).items()
+    )
     return (
         '.TH DMARC\\-MILTER.TOML 5 "" "dmarc-milter"\n'
         + section("NAME", "dmarc\\-milter.toml \\- configuration of dmarc\\-milter(8)\n")

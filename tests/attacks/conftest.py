@@ -1,4 +1,5 @@
-"""One stage for all modules of the catalogue: what one case leaves behind in a worker, the next would feel."""
+"""One stage for all modules of the catalogue: what one case leaves behind in a worker, the next
+would feel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""ARC rows of the attack catalogue through the daemon: a chain proves nothing unless its sealers are trusted."""
+"""ARC rows of the attack catalogue through the daemon: a chain proves nothing unless its sealers
+are trusted."""
 
 from __future__ import annotations
 
@@ -16,7 +17,9 @@ LIST, RELAY = Signer("list.example"), Signer("relay.example")
 KEYS: dict[str, Spec] = {each.key_name: {"TXT": [each.record()]} for each in (LIST, RELAY)}
 TRUST = {"authentication": {"trusted_arc_sealers": ["list.example"]}}
 TRUST_BOTH = {"authentication": {"trusted_arc_sealers": ["list.example", "relay.example"]}}
-OVERRIDDEN = Verdict(250, "fail", "legit.example", ("arc=pass", "dis=none", "policy.override=local_policy"))
+OVERRIDDEN = Verdict(
+    250, "fail", "legit.example", ("arc=pass", "dis=none", "policy.override=local_policy")
+)
 FAILED = R("legit.example", "arc=fail")
 PASSED = R("legit.example", "arc=pass")
 
@@ -29,7 +32,9 @@ def sealed(*signers: Signer, **last: Any) -> Mail:
     return spoof().of(raw)
 
 
-def case(row: str, letter: Mail, verdict: Verdict, note: str = "", tables: Any = TRUST, **rest: Any) -> Case:
+def case(
+    row: str, letter: Mail, verdict: Verdict, note: str = "", tables: Any = TRUST, **rest: Any
+) -> Case:
     return Case(row, letter, verdict, KEYS, tables, note=note, variants=False, **rest)
 
 
@@ -42,7 +47,9 @@ def without(letter: Mail, number: int) -> Mail:
 
 
 def swapped(letter: Mail, old: bytes, new: bytes) -> Mail:
-    return replace(letter, fields=tuple((name, value.replace(old, new)) for name, value in letter.fields))
+    return replace(
+        letter, fields=tuple((name, value.replace(old, new)) for name, value in letter.fields)
+    )
 
 
 JUNK_SETS = tuple(
@@ -61,24 +68,62 @@ ODD_RESULTS = (
 
 ARC = [
     case("ARC-01", sealed(A), PASSED, "one set"),
-    case("ARC-01", sealed(A, LIST, results="dmarc=fail header.from=legit.example"), PASSED, "trusted on top of the attacker's"),
+    case(
+        "ARC-01",
+        sealed(A, LIST, results="dmarc=fail header.from=legit.example"),
+        PASSED,
+        "trusted on top of the attacker's",
+    ),
     case("ARC-02", sealed(LIST), OVERRIDDEN),
     case("ARC-02", sealed(LIST, LIST), OVERRIDDEN, "twice"),
     case("ARC-02", sealed(LIST, RELAY), OVERRIDDEN, "both trusted", TRUST_BOTH),
-    case("ARC-02", sealed(LIST, results="dmarc=fail header.from=legit.example"), PASSED, "it saw a failure"),
-    case("ARC-02", sealed(LIST, results="dmarc=pass header.from=legit.example; dmarc=fail header.from=legit.example"), PASSED, "two words"),
-    case("ARC-02", sealed(LIST, results="spf=pass smtp.mailfrom=legit.example"), PASSED, "it saw no dmarc"),
+    case(
+        "ARC-02",
+        sealed(LIST, results="dmarc=fail header.from=legit.example"),
+        PASSED,
+        "it saw a failure",
+    ),
+    case(
+        "ARC-02",
+        sealed(
+            LIST,
+            results="dmarc=pass header.from=legit.example; dmarc=fail header.from=legit.example",
+        ),
+        PASSED,
+        "two words",
+    ),
+    case(
+        "ARC-02",
+        sealed(LIST, results="spf=pass smtp.mailfrom=legit.example"),
+        PASSED,
+        "it saw no dmarc",
+    ),
     case("ARC-03", sealed(LIST, RELAY), PASSED, "an untrusted hop after"),
     case("ARC-03", sealed(LIST, A), PASSED, "the attacker after"),
-    case("ARC-04", swapped(sealed(LIST), b"<admin@legit.example>", b"<other@legit.example>"), FAILED, "From changed"),
+    case(
+        "ARC-04",
+        swapped(sealed(LIST), b"<admin@legit.example>", b"<other@legit.example>"),
+        FAILED,
+        "From changed",
+    ),
     case("ARC-04", replace(sealed(LIST), body=b"Pay.\r\n"), FAILED, "body changed"),
     case("ARC-04", sealed(LIST, headers=("to", "subject")), FAILED, "From not sealed"),
     *(
         case("ARC-05", sealed(LIST, instance=number), FAILED, f"i={number[:12]}")
         for number in ("0", "01", "-1", "2", "51", "9" * 5000, "99999999", "x", "1.0", "+1", "²")
     ),
-    case("ARC-05", added(sealed(LIST), b"ARC-Seal", b" i=1; cv=none; a=rsa-sha256; d=list.example; s=sel; b=AAAA"), FAILED, "a seal more"),
-    *(case("ARC-05", without(sealed(LIST), number), FAILED, f"without field {number}") for number in range(3)),
+    case(
+        "ARC-05",
+        added(
+            sealed(LIST), b"ARC-Seal", b" i=1; cv=none; a=rsa-sha256; d=list.example; s=sel; b=AAAA"
+        ),
+        FAILED,
+        "a seal more",
+    ),
+    *(
+        case("ARC-05", without(sealed(LIST), number), FAILED, f"without field {number}")
+        for number in range(3)
+    ),
     case("ARC-05", sealed(LIST, cv="pass"), FAILED, "cv=pass at 1"),
     case("ARC-05", sealed(LIST, cv="fail"), FAILED, "cv=fail"),
     case("ARC-05", sealed(LIST, LIST, cv="none"), FAILED, "cv=none at 2"),
@@ -89,17 +134,53 @@ ARC = [
         for number, style in enumerate((Style(lead=""), Style(lead="\t"), Style(equals=" = ")))
         for first in (("i",), ("a", "b"))
     ),
-    case("ARC-06", swapped(sealed(LIST, style=Style(lead="")), b"admin@", b"other@"), FAILED, "altered"),
+    case(
+        "ARC-06",
+        swapped(sealed(LIST, style=Style(lead="")), b"admin@", b"other@"),
+        FAILED,
+        "altered",
+    ),
     case("ARC-07", spoof().top(*JUNK_SETS), FAILED, "990 fields", queries=20, seconds=0.5),
     case("ARC-08", added(spoof(), b"ARC-Seal", b" x"), FAILED, "x"),
     case("ARC-08", added(spoof(), b"ARC-Seal", b" i=1; none"), FAILED, "none"),
-    case("ARC-08", added(spoof(), b"ARC-Authentication-Results", b" i=1; " + b"x" * 70_000), FAILED, "70 KB"),
-    case("ARC-08", sealed(LIST, aar=" i=1; mx.list.example; " + "x=y; " * 14_000), PASSED, "70 KB sealed"),
-    *(case("ARC-09", sealed(LIST, results=text), PASSED, text[:30]) for text in ODD_RESULTS[:2] + ODD_RESULTS[3:]),
-    case("ARC-10", sealed(LIST, results="dmarc=pass header.from=other.example"), PASSED, "another From"),
-    case("ARC-10", sealed(LIST, results="dmarc=pass header.from=sub.legit.example"), PASSED, "a subdomain"),
+    case(
+        "ARC-08",
+        added(spoof(), b"ARC-Authentication-Results", b" i=1; " + b"x" * 70_000),
+        FAILED,
+        "70 KB",
+    ),
+    case(
+        "ARC-08",
+        sealed(LIST, aar=" i=1; mx.list.example; " + "x=y; " * 14_000),
+        PASSED,
+        "70 KB sealed",
+    ),
+    *(
+        case("ARC-09", sealed(LIST, results=text), PASSED, text[:30])
+        for text in ODD_RESULTS[:2] + ODD_RESULTS[3:]
+    ),
+    case(
+        "ARC-10",
+        sealed(LIST, results="dmarc=pass header.from=other.example"),
+        PASSED,
+        "another From",
+    ),
+    case(
+        "ARC-10",
+        sealed(LIST, results="dmarc=pass header.from=sub.legit.example"),
+        PASSED,
+        "a subdomain",
+    ),
     case("ARC-10", sealed(LIST, results="dmarc=pass"), PASSED, "no From"),
-    case("ARC-10", sealed(LIST, results='dmarc=pass (header.from=legit.example) reason="header.from=legit.example"'), PASSED, "elsewhere"),
+    case(
+        "ARC-10",
+        sealed(
+            LIST,
+            results='dmarc=pass (header.from=legit.example) reason="header.from=legit.example"',
+        ),
+        PASSED,
+        "elsewhere",
+    ),
 ]
 
 
@@ -110,7 +191,8 @@ def test_a_chain(stage: Stage, case: Case) -> None:
 
 
 def test_a_chain_is_asked_about_no_more_than_allowed(stage: Stage) -> None:
-    """ARC-07: not one key is asked for where the structure is wrong; a sound chain asks once for each key."""
+    """ARC-07: not one key is asked for where the structure is wrong; a sound chain asks once for
+    each key."""
     for note, limit in (("990 fields", 0), ("twice", 1)):
         case = next(each for each in ARC if each.note == note)
         stage.script(case.zone)
@@ -121,7 +203,9 @@ def test_a_chain_is_asked_about_no_more_than_allowed(stage: Stage) -> None:
 def test_without_arc_nothing_is_looked_at(stage: Stage) -> None:
     """Detachable: with arc = false no chain is read, named or trusted."""
     stage.script(KEYS)
-    place = stage.place("monitor", {"authentication": {"arc": False, "trusted_arc_sealers": ["list.example"]}})
+    place = stage.place(
+        "monitor", {"authentication": {"arc": False, "trusted_arc_sealers": ["list.example"]}}
+    )
     heard = place.send(sealed(LIST))
     assert heard.ours is not None
     assert heard.ours.of("arc") == []

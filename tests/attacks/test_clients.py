@@ -1,4 +1,5 @@
-"""One connection of the MTA that goes on with another client: nothing of the first one may speak for the second."""
+"""One connection of the MTA that goes on with another client: nothing of the first one may speak
+for the second."""
 
 from __future__ import annotations
 
@@ -52,7 +53,9 @@ def aborted(mta: MilterClient) -> None:
     mta.abort()
 
 
-def forged(mta: MilterClient, mail_from: str = "<admin@legit.example>", **macros: str) -> strict_authres.Field | None:
+def forged(
+    mta: MilterClient, mail_from: str = "<admin@legit.example>", **macros: str
+) -> strict_authres.Field | None:
     """What our field says of a message in the victim's name; None where it was not evaluated."""
     return own_field(mta.message(spoof().fields, mail_from=mail_from, macros=named(macros)))
 
@@ -82,8 +85,11 @@ FLOWS = {
 
 @pytest.mark.parametrize("greeted", [True, False], ids=["HELO", "no HELO"])
 @pytest.mark.parametrize("flow", FLOWS.values(), ids=FLOWS)
-def test_the_second_client_is_judged_by_its_own_address(place: Place, flow: tuple[Step, ...], greeted: bool) -> None:
-    """HDR-13..15: libmilter drops a CONNECT, and a QUIT_NC, where it expects none; `{client_addr}` still tells."""
+def test_the_second_client_is_judged_by_its_own_address(
+    place: Place, flow: tuple[Step, ...], greeted: bool
+) -> None:
+    """HDR-13..15: libmilter drops a CONNECT, and a QUIT_NC, where it expects none; `{client_addr}`
+    still tells."""
     after = (helo,) if greeted else ()
     assert spf(place, connect(INSIDE), *flow, connect(OUTSIDE), *after) == "fail"
     assert spf(place, connect(OUTSIDE), *flow, connect(INSIDE), *after) == "pass"
@@ -106,7 +112,8 @@ def test_the_second_client_is_judged_by_its_own_address(place: Place, flow: tupl
     ],
 )
 def test_what_the_mta_says_at_mail_counts(place: Place, given: str, word: str) -> None:
-    """HDR-16: `{client_addr}` of MAIL over what CONNECT said; text that is no address is a client without one."""
+    """HDR-16: `{client_addr}` of MAIL over what CONNECT said; text that is no address is a client
+    without one."""
     assert spf(place, connect(INSIDE), helo, client_addr=given) == word
 
 
@@ -126,12 +133,26 @@ def test_a_trusted_client_before_exempts_nobody(place: Place) -> None:
 
 def test_the_daemon_named_at_mail_counts(place: Place) -> None:
     """HDR-17: `{daemon_name}` of MAIL over that of CONNECT, either way."""
-    assert spf(place, connect(OUTSIDE, client_addr=OUTSIDE, daemon_name="MSA"), helo, daemon_name="smtpd") == "fail"
-    assert spf(place, connect(OUTSIDE, client_addr=OUTSIDE, daemon_name="smtpd"), helo, daemon_name="ORIGINATING") in ("exempt", "fail")
+    assert (
+        spf(
+            place,
+            connect(OUTSIDE, client_addr=OUTSIDE, daemon_name="MSA"),
+            helo,
+            daemon_name="smtpd",
+        )
+        == "fail"
+    )
+    assert spf(
+        place,
+        connect(OUTSIDE, client_addr=OUTSIDE, daemon_name="smtpd"),
+        helo,
+        daemon_name="ORIGINATING",
+    ) in ("exempt", "fail")
 
 
 def test_helo_of_the_first_client_is_not_the_second_ones(place: Place) -> None:
-    """HDR-18: with a null sender HELO is what SPF checks (RFC 7208 2.4); without a HELO of its own there is none."""
+    """HDR-18: with a null sender HELO is what SPF checks (RFC 7208 2.4); without a HELO of its own
+    there is none."""
     assert spf(place, connect(OUTSIDE), helo, connect(INSIDE), mail_from="<>") == "none"
     assert spf(place, connect(OUTSIDE), helo, mail_from="<>", client_addr=INSIDE) == "none"
     assert spf(place, connect(OUTSIDE), connect(INSIDE), helo, mail_from="<>") == "pass"
@@ -148,8 +169,11 @@ def test_macros_that_libmilter_kept_over_quit_nc_are_nobodys(place: Place) -> No
 
 
 def test_a_login_ends_with_its_client(place: Place) -> None:
-    """HDR-20: `{auth_authen}` of one message exempts neither the next client nor a message whose macros do not name it."""
+    """HDR-20: `{auth_authen}` of one message exempts neither the next client nor a message whose
+    macros do not name it."""
     authenticated: Step = lambda mta: forged(mta, client_addr=INSIDE, auth_authen="alice")  # noqa: E731
     assert spf(place, connect(INSIDE), helo, authenticated, client_addr=OUTSIDE) == "fail"
-    assert spf(place, connect(INSIDE), helo, authenticated, quit_nc, connect(OUTSIDE), helo) == "fail"
+    assert (
+        spf(place, connect(INSIDE), helo, authenticated, quit_nc, connect(OUTSIDE), helo) == "fail"
+    )
     assert spf(place, connect(INSIDE), helo, client_addr=INSIDE, auth_authen="alice") == "exempt"

@@ -19,7 +19,8 @@ ED = Signer("legit.example", "ed", "ed25519-sha256")
 SMALL = Signer("legit.example", "r1024", bits=1024)
 SHA1 = Signer("legit.example", "sel", "rsa-sha1")
 SHA1.key = L.key
-# Keys that signing cannot be shown with: what matters is that they are refused before any arithmetic.
+# Keys that signing cannot be shown with: what matters is that they are refused before any
+# arithmetic.
 CHANCE = random.Random(18)
 
 
@@ -28,7 +29,8 @@ def der(tag: int, content: bytes) -> bytes:
     length = (
         bytes([size])
         if size < 128
-        else (octets := size.to_bytes((size.bit_length() + 7) // 8, "big")) and bytes([0x80 | len(octets)]) + octets
+        else (octets := size.to_bytes((size.bit_length() + 7) // 8, "big"))
+        and bytes([0x80 | len(octets)]) + octets
     )
     return bytes([tag]) + length + content
 
@@ -48,11 +50,25 @@ def number(bits: int) -> int:
     return CHANCE.getrandbits(bits) | 1 << (bits - 1) | 1
 
 
-def key(row: str, text: str | bytes | list[Any], result: str, note: str = "", signer: Signer = L, **rest: Any) -> Case:
+def key(
+    row: str,
+    text: str | bytes | list[Any],
+    result: str,
+    note: str = "",
+    signer: Signer = L,
+    **rest: Any,
+) -> Case:
     """A rightly signed message whose key record is this."""
     verdict = PASSES if result == "pass" else R("legit.example", f"dkim={result} ")
     texts = text if isinstance(text, list) else [text]
-    return Case(row, spoof().signed(signer), verdict, {signer.key_name: {"TXT": texts}}, note=note or repr(text)[:40], **rest)
+    return Case(
+        row,
+        spoof().signed(signer),
+        verdict,
+        {signer.key_name: {"TXT": texts}},
+        note=note or repr(text)[:40],
+        **rest,
+    )
 
 
 def tags(row: str, result: str, note: str = "", **changed: Any) -> Case:
@@ -71,7 +87,14 @@ def serve(signer: Signer) -> dict[str, Spec]:
 
 def published(row: str, signer: Signer, result: str, **rest: Any) -> Case:
     verdict = PASSES if result == "pass" else R("legit.example", f"dkim={result} ")
-    return Case(row, spoof().signed(signer), verdict, serve(signer), note=f"{signer.selector} {result}", **rest)
+    return Case(
+        row,
+        spoof().signed(signer),
+        verdict,
+        serve(signer),
+        note=f"{signer.selector} {result}",
+        **rest,
+    )
 
 
 def stack(*signers: tuple[Signer, dict[str, Any]]) -> Mail:
@@ -94,10 +117,23 @@ SIGNED_LAST = stack((L, {}), *((other, {}) for other in OTHERS))
 OTHER_KEYS = {other.key_name: {"TXT": [A.record()]} for other in OTHERS}
 
 DKM: list[Case] = [
-    Case("DKM-01", spoof().signed(L, headers=("to", "subject")), R("legit.example", "dkim=permerror"), note="From unsigned"),
-    Case("DKM-01", spoof().signed(L, headers=()), R("legit.example", "dkim=permerror"), note="h= empty"),
+    Case(
+        "DKM-01",
+        spoof().signed(L, headers=("to", "subject")),
+        R("legit.example", "dkim=permerror"),
+        note="From unsigned",
+    ),
+    Case(
+        "DKM-01",
+        spoof().signed(L, headers=()),
+        R("legit.example", "dkim=permerror"),
+        note="h= empty",
+    ),
     Case("DKM-02", spoof().signed(SHA1), R("legit.example", "dkim=permerror")),
-    *(key("DKM-03", rsa_record(number(bits), 65537), "permerror", f"{bits} bits") for bits in (512, 768, 1023, 8193, 16384)),
+    *(
+        key("DKM-03", rsa_record(number(bits), 65537), "permerror", f"{bits} bits")
+        for bits in (512, 768, 1023, 8193, 16384)
+    ),
     published("DKM-03", SMALL, "pass"),
     key("DKM-04", L.record(), "permerror", "rsa key, ed25519", signer=ED),
     key("DKM-04", ED.record(), "permerror", "ed25519 key, rsa"),
@@ -110,7 +146,12 @@ DKM: list[Case] = [
         R("legit.example", "dkim=permerror"),
         {L.key_name: {"TXT": [L.record("t=s; ")]}},
     ),
-    Case("DKM-06", spoof().signed(L, tags={"i": "@sub.legit.example"}), PASSES, note="without the flag"),
+    Case(
+        "DKM-06",
+        spoof().signed(L, tags={"i": "@sub.legit.example"}),
+        PASSES,
+        note="without the flag",
+    ),
     Case(
         "DKM-07",
         spoof().signed(L),
@@ -118,7 +159,9 @@ DKM: list[Case] = [
         {L.key_name: {"TXT": [L.record("t=y; ")]}},
         note="monitor aside",
     ),
-    key("DKM-08", "k=rsa; v=DKIM1; p=" + L.record().partition("p=")[2], "permerror", "v= not first"),
+    key(
+        "DKM-08", "k=rsa; v=DKIM1; p=" + L.record().partition("p=")[2], "permerror", "v= not first"
+    ),
     *(
         key("DKM-08", text, "permerror", text[:30])
         for text in (
@@ -132,7 +175,10 @@ DKM: list[Case] = [
         )
     ),
     key("DKM-08", L.record("g=; "), "pass", "g="),
-    *(key("DKM-08", text, "permerror", repr(text)) for text in (b"v=DKIM1; p=\xff\xfe", b"v=DKIM1; p=AA\x00AA")),
+    *(
+        key("DKM-08", text, "permerror", repr(text))
+        for text in (b"v=DKIM1; p=\xff\xfe", b"v=DKIM1; p=AA\x00AA")
+    ),
     key("DKM-09", ["v=DKIM1; p=", L.record()], "pass", "good one last"),
     key("DKM-09", [L.record(), A.record()], "pass", "good one first"),
     tags("DKM-10", "permerror", i="legit.example"),
@@ -142,16 +188,39 @@ DKM: list[Case] = [
     tags("DKM-10", "permerror", i="@"),
     *(
         tags("DKM-11", "permerror", **changed)
-        for changed in ({"x": "9" * 5000}, {"t": "9" * 5000}, {"x": "1600000000"}, {"x": "abc"}, {"t": "-1"}, {"x": ""})
+        for changed in (
+            {"x": "9" * 5000},
+            {"t": "9" * 5000},
+            {"x": "1600000000"},
+            {"x": "abc"},
+            {"t": "-1"},
+            {"x": ""},
+        )
     ),
     tags("DKM-11", "fail", x="1700000001"),
     *(
         tags("DKM-12", "permerror", **changed)
-        for changed in ({"bh": "abc"}, {"b": "b====="}, {"bh": None}, {"b": "!"}, {"bh": ""}, {"b": "A"})
+        for changed in (
+            {"bh": "abc"},
+            {"b": "b====="},
+            {"bh": None},
+            {"b": "!"},
+            {"bh": ""},
+            {"b": "A"},
+        )
     ),
     *(
         tags("DKM-13", "permerror", d=d)
-        for d in ("", ".", "legit.example.", "x" * 64 + ".example", "legit..example", "*.legit.example", "-", "a b")
+        for d in (
+            "",
+            ".",
+            "legit.example.",
+            "x" * 64 + ".example",
+            "legit..example",
+            "*.legit.example",
+            "-",
+            "a b",
+        )
     ),
     *(tags("DKM-13", "permerror", s=s) for s in ("a..b", "x" * 64, "../x", "*", "", "a b", "sel.")),
     Case("DKM-13", spoof().signed(L, tags={"d": "LEGIT.Example"}), PASSES, note="upper case"),
@@ -167,13 +236,38 @@ DKM: list[Case] = [
     ),
     *(
         tags("DKM-14", "permerror", **changed)
-        for changed in ({"v": "1.0"}, {"c": "bogus"}, {"c": "relaxed/bogus"}, {"q": "http"}, {"v": None}, {"h": None}, {"a": "rsa-sha512"})
+        for changed in (
+            {"v": "1.0"},
+            {"c": "bogus"},
+            {"c": "relaxed/bogus"},
+            {"q": "http"},
+            {"v": None},
+            {"h": None},
+            {"a": "rsa-sha512"},
+        )
     ),
-    *(tags("DKM-14", "pass", **changed) for changed in ({"unknown": "x"}, {"q": "dns/txt:x"}, {"D": "x"})),
-    Case("DKM-14", spoof().signed(L, c="relaxed"), PASSES, note="c=relaxed"),
-    Case("DKM-16", spoof().signed(L).top(*[JUNK] * 900), PASSES, note="900 junk above", seconds=3, variants=False),
     *(
-        Case("DKM-16", heap(spoof().signed(L), count), PASSES, note=f"{count} different ones, the good one last", seconds=3, variants=False)
+        tags("DKM-14", "pass", **changed)
+        for changed in ({"unknown": "x"}, {"q": "dns/txt:x"}, {"D": "x"})
+    ),
+    Case("DKM-14", spoof().signed(L, c="relaxed"), PASSES, note="c=relaxed"),
+    Case(
+        "DKM-16",
+        spoof().signed(L).top(*[JUNK] * 900),
+        PASSES,
+        note="900 junk above",
+        seconds=3,
+        variants=False,
+    ),
+    *(
+        Case(
+            "DKM-16",
+            heap(spoof().signed(L), count),
+            PASSES,
+            note=f"{count} different ones, the good one last",
+            seconds=3,
+            variants=False,
+        )
         for count in (10, 11, 1000)
     ),
     Case(
@@ -192,16 +286,28 @@ DKM: list[Case] = [
         note="aligned one last",
         queries=40,
     ),
-    Case("DKM-17", spoof().top(*[spoof().signed(L).fields[0]] * 10), PASSES, note="ten copies", queries=20),
+    Case(
+        "DKM-17",
+        spoof().top(*[spoof().signed(L).fields[0]] * 10),
+        PASSES,
+        note="ten copies",
+        queries=20,
+    ),
     *(
         key(
-            "DKM-18", rsa_record(number(bits), number(exponent) if exponent > 20 else 65537), "permerror", f"{bits} {exponent}", seconds=0.5
+            "DKM-18",
+            rsa_record(number(bits), number(exponent) if exponent > 20 else 65537),
+            "permerror",
+            f"{bits} {exponent}",
+            seconds=0.5,
         )
         for bits, exponent in ((16384, 17), (8192, 8191), (16384, 16383), (2048, 33), (2048, 2047))
     ),
     key("DKM-18", "v=DKIM1; p=" + "A" * 60_000, "permerror", "60 KB", seconds=0.5),
     *(
-        key("DKM-19", rsa_record(modulus, exponent), "permerror", f"n={modulus % 1000} e={exponent}")
+        key(
+            "DKM-19", rsa_record(modulus, exponent), "permerror", f"n={modulus % 1000} e={exponent}"
+        )
         for modulus, exponent in (
             (0, 3),
             (1, 3),
@@ -214,8 +320,20 @@ DKM: list[Case] = [
         )
     ),
     *(
-        key("DKM-19", "v=DKIM1; p=" + base64.b64encode(octets).decode(), "permerror", octets.hex()[:20])
-        for octets in (b"\x30\x84\xff\xff\xff\xff", b"\x30\xff" + b"\xff" * 127, b"\x30", b"\x30\x80\x02\x01", b"\x00", b"\x03" * 300)
+        key(
+            "DKM-19",
+            "v=DKIM1; p=" + base64.b64encode(octets).decode(),
+            "permerror",
+            octets.hex()[:20],
+        )
+        for octets in (
+            b"\x30\x84\xff\xff\xff\xff",
+            b"\x30\xff" + b"\xff" * 127,
+            b"\x30",
+            b"\x30\x80\x02\x01",
+            b"\x00",
+            b"\x03" * 300,
+        )
     ),
     *(
         Case(
@@ -228,11 +346,23 @@ DKM: list[Case] = [
         for size in (63, 65, 64)
     ),
     *(
-        key("DKM-20", "v=DKIM1; k=ed25519; p=" + base64.b64encode(b"\1" * size).decode(), "permerror", f"key of {size}", signer=ED)
+        key(
+            "DKM-20",
+            "v=DKIM1; k=ed25519; p=" + base64.b64encode(b"\1" * size).decode(),
+            "permerror",
+            f"key of {size}",
+            signer=ED,
+        )
         for size in (31, 33, 0)
     ),
     *(
-        key("DKM-20", "v=DKIM1; k=ed25519; p=" + base64.b64encode(point).decode(), "permerror", point.hex()[:8], signer=ED)
+        key(
+            "DKM-20",
+            "v=DKIM1; k=ed25519; p=" + base64.b64encode(point).decode(),
+            "permerror",
+            point.hex()[:8],
+            signer=ED,
+        )
         for point in (b"\1" + bytes(31), bytes(32), b"\xec" + b"\xff" * 30 + b"\x7f", b"\xff" * 32)
     ),
     tags("DKM-20", "fail", bh=base64.b64encode(b"x" * 65).decode()),
@@ -243,22 +373,43 @@ DKM: list[Case] = [
             PASSES if length <= 8 else T(),
             {
                 L.key_name: {"CNAME": "c0.legit.example"},
-                **{f"c{n}.legit.example": {"CNAME": f"c{n + 1}.legit.example"} for n in range(length - 1)},
+                **{
+                    f"c{n}.legit.example": {"CNAME": f"c{n + 1}.legit.example"}
+                    for n in range(length - 1)
+                },
                 f"c{length - 1}.legit.example": {"TXT": [L.record()]},
             },
             note=f"chain of {length}",
         )
         for length in (1, 4, 8, 17)
     ),
-    Case("DKM-23", spoof().signed(L), R("legit.example", "dkim=permerror"), {L.key_name: {}}, note="NXDOMAIN"),
+    Case(
+        "DKM-23",
+        spoof().signed(L),
+        R("legit.example", "dkim=permerror"),
+        {L.key_name: {}},
+        note="NXDOMAIN",
+    ),
     *(
-        Case("DKM-23", spoof().signed(L), T("dkim=temperror"), {L.key_name: {"behaviour": word}}, note=word)
+        Case(
+            "DKM-23",
+            spoof().signed(L),
+            T("dkim=temperror"),
+            {L.key_name: {"behaviour": word}},
+            note=word,
+        )
         for word in ("servfail", "refused", "truncated_reset")
     ),
     *(
         Case("DKM-24", spoof().signed(L, style=style, name=name), PASSES, note=f"{number} {name!r}")
         for number, style in enumerate(
-            (Style(equals=" = "), Style(separator=" ;\r\n  "), Style(equals="=\r\n\t"), Style(lead="\r\n "), Style(end=";"))
+            (
+                Style(equals=" = "),
+                Style(separator=" ;\r\n  "),
+                Style(equals="=\r\n\t"),
+                Style(lead="\r\n "),
+                Style(end=";"),
+            )
         )
         for name in (b"DKIM-Signature", b"dkim-SIGNATURE", b"DKIM-Signature ")
     ),
@@ -268,19 +419,28 @@ DKM: list[Case] = [
         R("legit.example", "dkim=fail"),
         note="556 octets",
     ),
-    Case("LTAG-02", spoof().signed(L, length=0), R("legit.example", "dkim=policy (l= leaves 8 octets unsigned)"), note="l=0"),
+    Case(
+        "LTAG-02",
+        spoof().signed(L, length=0),
+        R("legit.example", "dkim=policy (l= leaves 8 octets unsigned)"),
+        note="l=0",
+    ),
     Case("SPF+DKIM", mail(ADMIN, ip=None).signed(L), PASSES, note="no address"),
 ]
 
 
-@pytest.mark.parametrize("case", [each for each in DKM if "monitor aside" not in each.note], ids=ids)
+@pytest.mark.parametrize(
+    "case", [each for each in DKM if "monitor aside" not in each.note], ids=ids
+)
 def test_a_signature(stage: Stage, case: Case) -> None:
-    """One word for each way of being wrong; none of them raises, passes or costs more than its share."""
+    """One word for each way of being wrong; none of them raises, passes or costs more than its
+    share."""
     stage.check(case)
 
 
 def test_a_testing_key_caps_the_disposition(stage: Stage) -> None:
-    """DKM-07, DESIGN.md: dkim=policy, the message is quarantined instead of refused; `reject` lifts the cap."""
+    """DKM-07, DESIGN.md: dkim=policy, the message is quarantined instead of refused; `reject` lifts
+    the cap."""
     case = next(each for each in DKM if each.row == "DKM-07")
     stage.script(case.zone)
     heard = stage.place().send(case.mail)
@@ -288,7 +448,12 @@ def test_a_testing_key_caps_the_disposition(stage: Stage) -> None:
     assert heard.answer.values("X-DMARC-Quarantine") == [" yes (p=reject, legit.example)"]
     assert heard.ours is not None
     assert heard.ours.one("dkim").result == "policy"
-    assert stage.place("enforce", {"policy": {"testing_key_action": "reject"}}).send(case.mail).answer.code == 550
+    assert (
+        stage.place("enforce", {"policy": {"testing_key_action": "reject"}})
+        .send(case.mail)
+        .answer.code
+        == 550
+    )
 
 
 @pytest.mark.parametrize("name", [b"From", b"From ", b"from\t", b"FROM"])
@@ -312,7 +477,11 @@ def test_b_as_large_as_the_modulus_fails(stage: Stage) -> None:
     value = letter.signed(L).fields[0][1]
     signature = int.from_bytes(base64.b64decode(value.rpartition(b"b=")[2]), "big")
     larger = signature + numbers.n  # type: ignore[union-attr]
-    forged = value.rpartition(b"b=")[0] + b"b=" + base64.b64encode(larger.to_bytes(257, "big").lstrip(b"\0"))
+    forged = (
+        value.rpartition(b"b=")[0]
+        + b"b="
+        + base64.b64encode(larger.to_bytes(257, "big").lstrip(b"\0"))
+    )
     stage.script({})
     heard = stage.place("monitor").send(letter.top((b"DKIM-Signature", forged)))
     assert heard.ours is not None
@@ -320,7 +489,8 @@ def test_b_as_large_as_the_modulus_fails(stage: Stage) -> None:
 
 
 def test_junk_and_strangers_cost_no_questions(stage: Stage) -> None:
-    """DKM-16, DKM-17: at most ten keys are asked for, unparsable fields ask for none, copies share one."""
+    """DKM-16, DKM-17: at most ten keys are asked for, unparsable fields ask for none, copies share
+    one."""
     for note, limit in (("900 junk above", 1), ("aligned one last", 10), ("ten copies", 1)):
         case = next(each for each in DKM if each.note == note)
         stage.script(case.zone)

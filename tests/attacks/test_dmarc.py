@@ -20,7 +20,15 @@ def serve(*signers: Signer) -> dict[str, Spec]:
     return {each.key_name: {"TXT": [each.record()]} for each in signers}
 
 
-def record(row: str, texts: str | bytes | list[Any], verdict: Verdict, note: str = "", *, letter: Mail | None = None, **rest: Any) -> Case:
+def record(
+    row: str,
+    texts: str | bytes | list[Any],
+    verdict: Verdict,
+    note: str = "",
+    *,
+    letter: Mail | None = None,
+    **rest: Any,
+) -> Case:
     """legit.example publishes these."""
     listed = texts if isinstance(texts, list) else [texts]
     zone = {"_dmarc.legit.example": {"TXT": listed}} | rest.pop("zone", {})
@@ -31,8 +39,20 @@ QUARANTINED = Verdict(250, "fail", "legit.example", quarantined=True)
 LONG = ".".join("a" * 98)
 
 DMR = [
-    Case("DMR-01", mail(b"<a@strict.example>").signed(SUB), R("strict.example", "dkim=pass"), serve(SUB), note="signed below"),
-    Case("DMR-01", mail(b"<a@sub.strict.example>").signed(STRICT), R("strict.example", "dkim=pass"), serve(STRICT), note="signed above"),
+    Case(
+        "DMR-01",
+        mail(b"<a@strict.example>").signed(SUB),
+        R("strict.example", "dkim=pass"),
+        serve(SUB),
+        note="signed below",
+    ),
+    Case(
+        "DMR-01",
+        mail(b"<a@sub.strict.example>").signed(STRICT),
+        R("strict.example", "dkim=pass"),
+        serve(STRICT),
+        note="signed above",
+    ),
     Case(
         "DMR-01",
         mail(b"<a@strict.example>", mail_from=b"<a@sub.strict.example>"),
@@ -40,7 +60,13 @@ DMR = [
         {"sub.strict.example": {"TXT": ["v=spf1 +all"]}},
         note="SPF below",
     ),
-    Case("DMR-01", mail(b"<a@strict.example>").signed(STRICT), OK("dkim=pass"), serve(STRICT), note="exact"),
+    Case(
+        "DMR-01",
+        mail(b"<a@strict.example>").signed(STRICT),
+        OK("dkim=pass"),
+        serve(STRICT),
+        note="exact",
+    ),
     *(
         Case(
             "DMR-02",
@@ -50,11 +76,31 @@ DMR = [
             note=f"{author} {signer.domain}",
         )
         for author, policy, signer, extra in (
-            ("<a@evil.co.uk>", "evil.co.uk", UK, {"_dmarc.co.uk": {"TXT": ["v=DMARC1; p=none; psd=y"]}}),
-            ("<a@evil.co.uk>", "evil.co.uk", OTHER_UK, {"_dmarc.co.uk": {"TXT": ["v=DMARC1; p=none; psd=y"]}}),
-            ("<a@evil.co.uk>", "evil.co.uk", OTHER_UK, {"_dmarc.co.uk": {"TXT": ["v=DMARC1; p=none"]}}),
+            (
+                "<a@evil.co.uk>",
+                "evil.co.uk",
+                UK,
+                {"_dmarc.co.uk": {"TXT": ["v=DMARC1; p=none; psd=y"]}},
+            ),
+            (
+                "<a@evil.co.uk>",
+                "evil.co.uk",
+                OTHER_UK,
+                {"_dmarc.co.uk": {"TXT": ["v=DMARC1; p=none; psd=y"]}},
+            ),
+            (
+                "<a@evil.co.uk>",
+                "evil.co.uk",
+                OTHER_UK,
+                {"_dmarc.co.uk": {"TXT": ["v=DMARC1; p=none"]}},
+            ),
             ("<a@evil.co.uk>", "evil.co.uk", OTHER_UK, {}),
-            ("<a@x.github.io>", "x.github.io", PAGES, {"_dmarc.github.io": {"TXT": ["v=DMARC1; p=none; psd=y"]}}),
+            (
+                "<a@x.github.io>",
+                "x.github.io",
+                PAGES,
+                {"_dmarc.github.io": {"TXT": ["v=DMARC1; p=none; psd=y"]}},
+            ),
         )
     ),
     record("DMR-03", ["v=DMARC1; p=reject", "v=DMARC1; p=none"], N, "two records"),
@@ -66,7 +112,15 @@ DMR = [
         letter=mail(b"<a@two.legit.example>"),
         zone={"_dmarc.two.legit.example": {"TXT": ["v=DMARC1; p=none", "v=DMARC1; p=none; x=y"]}},
     ),
-    *(record("DMR-04", text, N) for text in ("v=dmarc1; p=reject", "v=DMARC1x; p=reject", "p=reject; v=DMARC1", " v=DMARC1; p=reject")),
+    *(
+        record("DMR-04", text, N)
+        for text in (
+            "v=dmarc1; p=reject",
+            "v=DMARC1x; p=reject",
+            "p=reject; v=DMARC1",
+            " v=DMARC1; p=reject",
+        )
+    ),
     record("DMR-04", "v = DMARC1 ; p = reject", R(), "spaces"),
     record("DMR-05", "v=DMARC1; rua=mailto:a@legit.example", NONE, "no p, rua"),
     record("DMR-05", "v=DMARC1; adkim=s", N, "no p, no rua"),
@@ -76,7 +130,13 @@ DMR = [
     record("DMR-05", "v=DMARC1; p=reject; sp=xx; rua=mailto:a@legit.example", NONE, "bad sp, rua"),
     record("DMR-06", "v=DMARC1; p=reject; pct=0", QUARANTINED, "pct=0"),
     record("DMR-06", "v=DMARC1; p=quarantine; pct=0", OK(result="fail"), "quarantine pct=0"),
-    record("DMR-06", "v=DMARC1; p=reject; pct=0", R(), "not honoured", tables={"dmarc": {"honor_pct": False}}),
+    record(
+        "DMR-06",
+        "v=DMARC1; p=reject; pct=0",
+        R(),
+        "not honoured",
+        tables={"dmarc": {"honor_pct": False}},
+    ),
     record("DMR-06", "v=DMARC1; p=reject; pct=0; t=n", R(), "t beside pct"),
     record("DMR-06", "v=DMARC1; p=reject; t=y", QUARANTINED, "t=y"),
     *(
@@ -104,7 +164,13 @@ DMR = [
         Case("DMR-08", spoof(), U(), {"_dmarc.legit.example": {"behaviour": word}}, note=word)
         for word in ("servfail", "refused", "formerr", "notimp", "truncated_reset")
     ),
-    Case("DMR-08", mail(b"<a@sub.legit.example>"), U(), {"_dmarc.legit.example": {"behaviour": "servfail"}}, note="organization"),
+    Case(
+        "DMR-08",
+        mail(b"<a@sub.legit.example>"),
+        U(),
+        {"_dmarc.legit.example": {"behaviour": "servfail"}},
+        note="organization",
+    ),
     Case(
         "DMR-09",
         spoof(mail_from=b"<a@legit.example>"),
@@ -119,10 +185,34 @@ DMR = [
         {"legit.example": {"behaviour": "servfail"}},
         note="SPF and DKIM pass",
     ),
-    Case("DMR-09", spoof().signed(L), T("dkim=temperror"), {L.key_name: {"behaviour": "servfail"}}, note="aligned DKIM"),
-    Case("DMR-09", spoof(), R("legit.example", "spf=temperror"), {"attack.example": {"behaviour": "servfail"}}, note="unaligned SPF"),
-    record("DMR-10", "v=DMARC1; p=none; np=reject", R(), "NXDOMAIN", letter=mail(b"<a@nx.legit.example>")),
-    record("DMR-10", "v=DMARC1; p=none; np=reject", OK(result="fail"), "NODATA", letter=mail(b"<a@_domainkey.legit.example>")),
+    Case(
+        "DMR-09",
+        spoof().signed(L),
+        T("dkim=temperror"),
+        {L.key_name: {"behaviour": "servfail"}},
+        note="aligned DKIM",
+    ),
+    Case(
+        "DMR-09",
+        spoof(),
+        R("legit.example", "spf=temperror"),
+        {"attack.example": {"behaviour": "servfail"}},
+        note="unaligned SPF",
+    ),
+    record(
+        "DMR-10",
+        "v=DMARC1; p=none; np=reject",
+        R(),
+        "NXDOMAIN",
+        letter=mail(b"<a@nx.legit.example>"),
+    ),
+    record(
+        "DMR-10",
+        "v=DMARC1; p=none; np=reject",
+        OK(result="fail"),
+        "NODATA",
+        letter=mail(b"<a@_domainkey.legit.example>"),
+    ),
     record(
         "DMR-11",
         "v=DMARC1; p=reject",
@@ -131,7 +221,13 @@ DMR = [
         letter=mail(b"<a@x.legit.example>"),
         zone={"*.legit.example": {"TXT": ["v=DMARC1; p=none"]}},
     ),
-    Case("DMR-12", spoof(), U(), {"_dmarc.legit.example": {"CNAME": "_dmarc.legit.example"}}, note="loop"),
+    Case(
+        "DMR-12",
+        spoof(),
+        U(),
+        {"_dmarc.legit.example": {"CNAME": "_dmarc.legit.example"}},
+        note="loop",
+    ),
     Case(
         "DMR-12",
         spoof(),
@@ -142,13 +238,38 @@ DMR = [
         },
         note="chain of 20",
     ),
-    Case("DMR-12", spoof(), N, {"_dmarc.legit.example": {"CNAME": "nowhere.example"}}, note="NXDOMAIN target"),
+    Case(
+        "DMR-12",
+        spoof(),
+        N,
+        {"_dmarc.legit.example": {"CNAME": "nowhere.example"}},
+        note="NXDOMAIN target",
+    ),
     record("DMR-13", "v=DMARC1; p=reject; " + "x" * 60_000, N, "64 KB", seconds=0.5),
     record("DMR-13", "v=DMARC1; p=reject; " + "x=y; " * 700, R(), "700 tags", seconds=0.5),
-    record("DMR-13", "v=DMARC1; p=reject; rua=" + ",".join(f"mailto:a@{n}.example" for n in range(150)), R(), "150 URIs", seconds=0.5),
-    record("DMR-13", [[f"v=DMARC1; p=reject; x{n}" if not n else f"x{n}=y; " for n in range(255)]], R(), "255 strings"),
-    *(record("DMR-13", text, R(), repr(text[-10:])) for text in (b"v=DMARC1; p=reject; x=\x00", b"v=DMARC1; p=reject; x=\xff\xfe")),
-    Case("DMR-14", mail(b"<a@nothing.example>"), N, {"_dmarc.nothing.example.corp.example": REJECT, "*.corp.example": REJECT}),
+    record(
+        "DMR-13",
+        "v=DMARC1; p=reject; rua=" + ",".join(f"mailto:a@{n}.example" for n in range(150)),
+        R(),
+        "150 URIs",
+        seconds=0.5,
+    ),
+    record(
+        "DMR-13",
+        [[f"v=DMARC1; p=reject; x{n}" if not n else f"x{n}=y; " for n in range(255)]],
+        R(),
+        "255 strings",
+    ),
+    *(
+        record("DMR-13", text, R(), repr(text[-10:]))
+        for text in (b"v=DMARC1; p=reject; x=\x00", b"v=DMARC1; p=reject; x=\xff\xfe")
+    ),
+    Case(
+        "DMR-14",
+        mail(b"<a@nothing.example>"),
+        N,
+        {"_dmarc.nothing.example.corp.example": REJECT, "*.corp.example": REJECT},
+    ),
 ]
 
 
@@ -159,7 +280,8 @@ def test_a_policy(stage: Stage, case: Case) -> None:
 
 
 def test_each_message_sees_the_policy_of_its_time(stage: Stage) -> None:
-    """DMR-16: with a TTL of 0 the next message is judged by the new record; with a long one the cache answers."""
+    """DMR-16: with a TTL of 0 the next message is judged by the new record; with a long one the
+    cache answers."""
     tables = {"dns": {"cache_entries": 10_000}}
     zone: dict[str, Spec] = {"_dmarc.legit.example": {"TXT": ["v=DMARC1; p=reject"], "ttl": 0}}
     place = stage.place("enforce", tables)

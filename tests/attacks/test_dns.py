@@ -1,7 +1,9 @@
-"""DNS that fails: for every question whose answer could have given an aligned pass, and for every one that could not.
+"""DNS that fails: for every question whose answer could have given an aligned pass, and for every
+one that could not.
 
-The first half is the promise that trouble in the DNS neither refuses nor waves through; the second that an attacker cannot
-make trouble of his own to escape a policy. Then hostile answers and the budgets.
+The first half is the promise that trouble in the DNS neither refuses nor waves through; the second
+that an attacker cannot make trouble of his own to escape a policy. Then hostile answers and the
+budgets.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ LEGIT = b"<a@legit.example>"
 SUB = Signer("other.legit.example")
 SUB_KEY: dict[str, Spec] = {SUB.key_name: {"TXT": [SUB.record()]}}
 INCLUDING: dict[str, Spec] = {"legit.example": {"TXT": ["v=spf1 include:inc.legit.example -all"]}}
-ATTACKER_INCLUDES: dict[str, Spec] = {"attack.example": {"TXT": ["v=spf1 include:inc.attack.example -all"]}}
+ATTACKER_INCLUDES: dict[str, Spec] = {
+    "attack.example": {"TXT": ["v=spf1 include:inc.attack.example -all"]}
+}
 
 ALIGNED: list[tuple[str, Mail, str, dict[str, Spec]]] = [
     ("policy", spoof(), "_dmarc.legit.example", {}),
@@ -31,12 +35,22 @@ ALIGNED: list[tuple[str, Mail, str, dict[str, Spec]]] = [
     ("policy of the organization", mail(b"<a@sub.legit.example>"), "_dmarc.legit.example", {}),
     ("policy walk, first step", mail(b"<a@sub.legit.example>"), "_dmarc.sub.legit.example", {}),
     ("SPF record", spoof(mail_from=LEGIT), "legit.example", {}),
-    ("SPF record of HELO", spoof(mail_from=b"<>", helo=b"mail.legit.example"), "mail.legit.example", {}),
+    (
+        "SPF record of HELO",
+        spoof(mail_from=b"<>", helo=b"mail.legit.example"),
+        "mail.legit.example",
+        {},
+    ),
     ("SPF include", spoof(mail_from=LEGIT), "inc.legit.example", INCLUDING),
     ("DKIM key", spoof().signed(L), L.key_name, {}),
     ("DKIM key below", mail(b"<a@legit.example>").signed(SUB), SUB.key_name, {}),
     ("DKIM key beside", mail(b"<a@sub.legit.example>").signed(SUB), SUB.key_name, {}),
-    ("walk of the signer", mail(b"<a@sub.legit.example>").signed(SUB), "_dmarc.other.legit.example", SUB_KEY),
+    (
+        "walk of the signer",
+        mail(b"<a@sub.legit.example>").signed(SUB),
+        "_dmarc.other.legit.example",
+        SUB_KEY,
+    ),
 ]
 UNALIGNED: list[tuple[str, Mail, str, dict[str, Spec]]] = [
     ("SPF record", spoof(), "attack.example", {}),
@@ -50,7 +64,12 @@ UNALIGNED: list[tuple[str, Mail, str, dict[str, Spec]]] = [
         "_dmarc.x.attack.example",
         {"x.attack.example": {"TXT": ["v=spf1 +all"]}},
     ),
-    ("DKIM key, strict", mail(b"<a@strict.example>").signed(Signer("sub.strict.example")), "sel._domainkey.sub.strict.example", {}),
+    (
+        "DKIM key, strict",
+        mail(b"<a@strict.example>").signed(Signer("sub.strict.example")),
+        "sel._domainkey.sub.strict.example",
+        {},
+    ),
     ("ARC key", spoof().of(seal(spoof().raw, A)), A.key_name, {}),
 ]
 
@@ -74,18 +93,33 @@ def failing(row: tuple[str, Mail, str, dict[str, Spec]], failure: str, aligned: 
     )
 
 
-MATRIX = [failing(row, failure, aligned=True) for row, failure in itertools.product(ALIGNED, FAILURES)]
-MATRIX += [failing(row, failure, aligned=False) for row, failure in itertools.product(UNALIGNED, FAILURES)]
+MATRIX = [
+    failing(row, failure, aligned=True) for row, failure in itertools.product(ALIGNED, FAILURES)
+]
+MATRIX += [
+    failing(row, failure, aligned=False) for row, failure in itertools.product(UNALIGNED, FAILURES)
+]
 
 
 @pytest.mark.parametrize("case", MATRIX, ids=ids)
-def test_a_failure_counts_only_where_the_answer_could_have_given_a_pass(stage: Stage, case: Case) -> None:
-    """SPEC C.4: temperror (451 where so configured), never 550 and never none; for other identifiers fail and the policy."""
+def test_a_failure_counts_only_where_the_answer_could_have_given_a_pass(
+    stage: Stage, case: Case
+) -> None:
+    """SPEC C.4: temperror (451 where so configured), never 550 and never none; for other
+    identifiers fail and the policy."""
     for mode in ("enforce", "tempfail"):
         stage.check_in(case, mode)
 
 
-BEHAVIOURS = ("wrong_id", "wrong_question", "not_a_response", "no_question", "compression_loop", "huge_count", "truncated_silent")
+BEHAVIOURS = (
+    "wrong_id",
+    "wrong_question",
+    "not_a_response",
+    "no_question",
+    "compression_loop",
+    "huge_count",
+    "truncated_silent",
+)
 BEHAVIOURS += (
     "empty",
     "header_only",
@@ -170,7 +204,13 @@ HOSTILE = [
         variants=False,
     ),
     *(
-        Case("DNS-05", spoof().signed(L, tags={"d": d, "s": s}), R("legit.example", "dkim=permerror"), note=repr((d, s)), variants=False)
+        Case(
+            "DNS-05",
+            spoof().signed(L, tags={"d": d, "s": s}),
+            R("legit.example", "dkim=permerror"),
+            note=repr((d, s)),
+            variants=False,
+        )
         for d, s in (
             ("a b.example", "sel"),
             ("a\\046b.example", "sel"),
@@ -202,7 +242,13 @@ HOSTILE = [
         spoof(),
         R(),
         {
-            "attack.example": {"TXT": ["v=spf1 " + " ".join(f"include:i{n}.victim.example" for n in range(10)) + " -all"]},
+            "attack.example": {
+                "TXT": [
+                    "v=spf1 "
+                    + " ".join(f"include:i{n}.victim.example" for n in range(10))
+                    + " -all"
+                ]
+            },
             "*.victim.example": {"TXT": ["v=spf1 mx mx:a mx:b -all"]},
         },
         queries=125,
@@ -245,33 +291,53 @@ def tarpit() -> Mail:
 
 
 def test_a_tarpit_holds_nobody_else(stage: Stage) -> None:
-    """DNS-01: nothing is ever answered: judged within the budget, while another session is served at once."""
-    zone: dict[str, Spec] = {"*.slow.attack.example": {"behaviour": "silent"}, "slow.attack.example": {"behaviour": "silent"}}
+    """DNS-01: nothing is ever answered: judged within the budget, while another session is served
+    at once."""
+    zone: dict[str, Spec] = {
+        "*.slow.attack.example": {"behaviour": "silent"},
+        "slow.attack.example": {"behaviour": "silent"},
+    }
     case = Case("DNS-01", tarpit(), R(), zone, QUICK, seconds=4.5, variants=False)
     stage.check(case)
     zone["_dmarc.legit.example"] = {"behaviour": "silent"}
-    stage.check(Case("DNS-01", tarpit(), U(), zone, QUICK, seconds=4.5, variants=False, note="policy too"))
+    stage.check(
+        Case("DNS-01", tarpit(), U(), zone, QUICK, seconds=4.5, variants=False, note="policy too")
+    )
 
 
 @pytest.mark.parametrize("timeout", [0.8, 5.0])
-@pytest.mark.parametrize("row", [each for each in ALIGNED if "walk" not in each[0]], ids=lambda row: row[0])
-def test_a_budget_shorter_than_a_look_up_is_no_verdict(stage: Stage, row: tuple[str, Mail, str, dict[str, Spec]], timeout: float) -> None:
-    """DNS-01, DKM-23: a name that is never answered is temperror too where the message's seconds end before the look-up's own."""
+@pytest.mark.parametrize(
+    "row", [each for each in ALIGNED if "walk" not in each[0]], ids=lambda row: row[0]
+)
+def test_a_budget_shorter_than_a_look_up_is_no_verdict(
+    stage: Stage, row: tuple[str, Mail, str, dict[str, Spec]], timeout: float
+) -> None:
+    """DNS-01, DKM-23: a name that is never answered is temperror too where the message's seconds
+    end before the look-up's own."""
     _, letter, name, zone = row
     stage.script({**zone, name: {**zone.get(name, {}), "behaviour": "silent"}})
     tables = {"dns": {"timeout": timeout, "budget": 0.8}}
     heard = stage.place("accept", tables).send(letter)
     assert (heard.answer.code, heard.dmarc.result) == (250, "temperror"), heard.show()
-    assert stage.place("enforce", tables).send(letter).answer.code == (250 if name == "_dmarc.legit.example" else 451)
+    assert stage.place("enforce", tables).send(letter).answer.code == (
+        250 if name == "_dmarc.legit.example" else 451
+    )
     assert stage.place("tempfail", tables).send(letter).answer.code == 451
     stage.script(zone)
-    assert stage.place("enforce", tables).send(good()).dmarc.result == "pass", "nothing of it is left for the next message"
+    assert stage.place("enforce", tables).send(good()).dmarc.result == "pass", (
+        "nothing of it is left for the next message"
+    )
 
 
 def test_many_tarpits_hold_nobody_else(stage: Stage) -> None:
     """DNS-01, I3: with 60 sessions in the tarpit at once a new one is answered within 2 s."""
     place = stage.place("enforce", QUICK)
-    stage.script({"*.slow.attack.example": {"behaviour": "silent"}, "slow.attack.example": {"behaviour": "silent"}})
+    stage.script(
+        {
+            "*.slow.attack.example": {"behaviour": "silent"},
+            "slow.attack.example": {"behaviour": "silent"},
+        }
+    )
     letter = tarpit()
     threads = [threading.Thread(target=place.send, args=(letter,)) for _ in range(60)]
     for each in threads:
@@ -287,7 +353,8 @@ def test_many_tarpits_hold_nobody_else(stage: Stage) -> None:
 
 
 def test_random_subdomains_fill_no_memory(stage: Stage) -> None:
-    """DNS-04: the cache is bounded by entries and octets; 400 messages from names of their own leave the worker as it was."""
+    """DNS-04: the cache is bounded by entries and octets; 400 messages from names of their own
+    leave the worker as it was."""
     place = stage.place("enforce", {"dns": {"cache_entries": 50, "cache_bytes": 65536}})
     stage.script({"*.attack.example": {"TXT": ["v=spf1 -all"]}})
     place.send(mail(b"<a@a.attack.example>"))
@@ -299,7 +366,8 @@ def test_random_subdomains_fill_no_memory(stage: Stage) -> None:
 
 
 def test_dns_that_comes_and_goes(stage: Stage) -> None:
-    """DNS-07: with no server at all messages are temperror, and once it answers they pass, without a restart."""
+    """DNS-07: with no server at all messages are temperror, and once it answers they pass, without
+    a restart."""
     place = stage.place("tempfail", QUICK)
     stage.script({}, behaviour="silent")
     assert place.send(spoof().signed(L)).answer.code == 451

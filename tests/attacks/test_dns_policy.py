@@ -1,7 +1,9 @@
-"""What the DNS hides: the attacker chooses which of the victim's names is asked, and one of them fails.
+"""What the DNS hides: the attacker chooses which of the victim's names is asked, and one of them
+fails.
 
-First whatever an attacker can ask for, with the name that the reply must tell. Then what must not wait: policies of none, rules,
-relays, domains that publish nothing that answers, countries whose registry is broken. Last single-label and special-use names.
+First whatever an attacker can ask for, with the name that the reply must tell. Then what must not
+wait: policies of none, rules, relays, domains that publish nothing that answers, countries whose
+registry is broken. Last single-label and special-use names.
 """
 
 from __future__ import annotations
@@ -12,13 +14,34 @@ from typing import Any
 
 import pytest
 
-from fakes.attack import OK, A, Case, L, Mail, N, Place, R, Stage, T, U, Verdict, X, ids, mail, spoof
+from fakes.attack import (
+    OK,
+    A,
+    Case,
+    L,
+    Mail,
+    N,
+    Place,
+    R,
+    Stage,
+    T,
+    U,
+    Verdict,
+    X,
+    ids,
+    mail,
+    spoof,
+)
 from fakes.daemon import wait_for
 from fakes.dns_server import Spec
 from fakes.signer import Signer
 
 SERVFAIL: Spec = {"behaviour": "servfail"}
-LAME: dict[str, Spec] = {"lame.legit.example": SERVFAIL, "*.lame.legit.example": SERVFAIL, "_dmarc.lame.legit.example": SERVFAIL}
+LAME: dict[str, Spec] = {
+    "lame.legit.example": SERVFAIL,
+    "*.lame.legit.example": SERVFAIL,
+    "_dmarc.lame.legit.example": SERVFAIL,
+}
 """A delegation of the victim's that leads nowhere."""
 CEO = b"<ceo@lame.legit.example>"
 LEGIT = b"<x@legit.example>"
@@ -36,30 +59,102 @@ def signed_below(name: str) -> Mail:
     return mail(b"<ceo@sub.legit.example>").signed(Signer(name))
 
 
-def case(row: str, letter: Mail, name: str, zone: Mapping[str, Spec] = LAME, *, note: str = "", **rest: Any) -> tuple[Case, str]:
+def case(
+    row: str,
+    letter: Mail,
+    name: str,
+    zone: Mapping[str, Spec] = LAME,
+    *,
+    note: str = "",
+    **rest: Any,
+) -> tuple[Case, str]:
     """An attack that must be deferred, and the DNS name that the reply tells."""
     return Case(row, letter, T(), zone, note=note, variants=False, **rest), name
 
 
 CHOSEN = [
-    case("DNS-20", spoof(mail_from=b"<x@lame.legit.example>"), "lame.legit.example", note="MAIL FROM"),
-    case("DNS-20", spoof(mail_from=b"<x@a.b.lame.legit.example>"), "a.b.lame.legit.example", note="MAIL FROM, deep"),
-    case("DNS-20", spoof(mail_from=b"<x@lame.legit.example>"), "lame.legit.example", note="MAIL FROM, psl", **PSL),
-    case("DNS-21", spoof(mail_from=b"<>", helo=b"lame.legit.example"), "lame.legit.example", note="HELO of a null sender"),
-    case("DNS-22", spoof().signed(OLD), OLD.key_name, {OLD.key_name: SERVFAIL}, note="an old selector"),
-    case("DNS-22", spoof().signed(OLD), OLD.key_name, {OLD.key_name: SERVFAIL}, note="an old selector, psl", **PSL),
-    case("DNS-22", spoof().signed(OTHER), OTHER.key_name, note="d= below"),
-    case("DNS-22", spoof().signed(A).signed(OLD), OLD.key_name, {OLD.key_name: SERVFAIL}, note="beside a pass of the attacker"),
     case(
-        "DNS-22", spoof().signed(OLD), OLD.key_name, {OLD.key_name: {"CNAME": "k.gone.example"}, "k.gone.example": SERVFAIL}, note="alias"
+        "DNS-20", spoof(mail_from=b"<x@lame.legit.example>"), "lame.legit.example", note="MAIL FROM"
+    ),
+    case(
+        "DNS-20",
+        spoof(mail_from=b"<x@a.b.lame.legit.example>"),
+        "a.b.lame.legit.example",
+        note="MAIL FROM, deep",
+    ),
+    case(
+        "DNS-20",
+        spoof(mail_from=b"<x@lame.legit.example>"),
+        "lame.legit.example",
+        note="MAIL FROM, psl",
+        **PSL,
+    ),
+    case(
+        "DNS-21",
+        spoof(mail_from=b"<>", helo=b"lame.legit.example"),
+        "lame.legit.example",
+        note="HELO of a null sender",
+    ),
+    case(
+        "DNS-22",
+        spoof().signed(OLD),
+        OLD.key_name,
+        {OLD.key_name: SERVFAIL},
+        note="an old selector",
+    ),
+    case(
+        "DNS-22",
+        spoof().signed(OLD),
+        OLD.key_name,
+        {OLD.key_name: SERVFAIL},
+        note="an old selector, psl",
+        **PSL,
+    ),
+    case("DNS-22", spoof().signed(OTHER), OTHER.key_name, note="d= below"),
+    case(
+        "DNS-22",
+        spoof().signed(A).signed(OLD),
+        OLD.key_name,
+        {OLD.key_name: SERVFAIL},
+        note="beside a pass of the attacker",
+    ),
+    case(
+        "DNS-22",
+        spoof().signed(OLD),
+        OLD.key_name,
+        {OLD.key_name: {"CNAME": "k.gone.example"}, "k.gone.example": SERVFAIL},
+        note="alias",
     ),
     case("DNS-23", mail(CEO), "_dmarc.lame.legit.example", note="From"),
-    case("DNS-23", mail(CEO).signed(A), "_dmarc.lame.legit.example", note="From, signed by the attacker"),
+    case(
+        "DNS-23",
+        mail(CEO).signed(A),
+        "_dmarc.lame.legit.example",
+        note="From, signed by the attacker",
+    ),
     case("DNS-23", mail(b"<ceo@a.b.lame.legit.example>"), "_dmarc.", note="From, deep"),
     case("DNS-23", mail(f"<ceo@{DEEP}>".encode()), "_dmarc.", note="From, beyond eight labels"),
-    case("DNS-23", mail(CEO), "_dmarc.lame.legit.example", LAME | published("v=DMARC1; p=none; sp=reject"), note="sp"),
-    case("DNS-23", mail(CEO), "_dmarc.lame.legit.example", LAME | published("v=DMARC1; p=quarantine"), note="quarantine"),
-    case("DNS-23", mail(CEO), "_dmarc.lame.legit.example", LAME | published("v=DMARC1; p=reject; t=y"), note="t=y"),
+    case(
+        "DNS-23",
+        mail(CEO),
+        "_dmarc.lame.legit.example",
+        LAME | published("v=DMARC1; p=none; sp=reject"),
+        note="sp",
+    ),
+    case(
+        "DNS-23",
+        mail(CEO),
+        "_dmarc.lame.legit.example",
+        LAME | published("v=DMARC1; p=quarantine"),
+        note="quarantine",
+    ),
+    case(
+        "DNS-23",
+        mail(CEO),
+        "_dmarc.lame.legit.example",
+        LAME | published("v=DMARC1; p=reject; t=y"),
+        note="t=y",
+    ),
     case("DNS-23", mail(CEO), "_dmarc.lame.legit.example", note="From, psl", **PSL),
     case(
         "DNS-24",
@@ -72,7 +167,10 @@ CHOSEN = [
         "DNS-24",
         mail(b"<ceo@sub.legit.example>"),
         "_dmarc.sub.legit.example",
-        {"_dmarc.sub.legit.example": {"CNAME": "policy.gone.example"}, "policy.gone.example": SERVFAIL},
+        {
+            "_dmarc.sub.legit.example": {"CNAME": "policy.gone.example"},
+            "policy.gone.example": SERVFAIL,
+        },
         note="an alias that leads nowhere",
     ),
     case(
@@ -114,7 +212,10 @@ CHOSEN = [
         "DNS-28",
         spoof(mail_from=LEGIT),
         "inc.legit.example",
-        {"legit.example": {"TXT": ["v=spf1 include:inc.legit.example -all"]}, "inc.legit.example": SERVFAIL},
+        {
+            "legit.example": {"TXT": ["v=spf1 include:inc.legit.example -all"]},
+            "inc.legit.example": SERVFAIL,
+        },
         note="an include",
     ),
     case(
@@ -134,7 +235,9 @@ CHOSEN = [
         "_dmarc.lame.norecord.example",
         {"_dmarc.lame.norecord.example": SERVFAIL},
         note="a rule of the administrator's",
-        tables={"policy": {"rules": [{"action": "reject", "author_domains": ["norecord.example"]}]}},
+        tables={
+            "policy": {"rules": [{"action": "reject", "author_domains": ["norecord.example"]}]}
+        },
     ),
 ]
 
@@ -147,7 +250,8 @@ def accepted(stage: Stage, attack: Case) -> str:
 
 @pytest.mark.parametrize(("attack", "name"), CHOSEN, ids=ids)
 def test_whoever_chooses_a_name_that_fails_waits(stage: Stage, attack: Case, name: str) -> None:
-    """docs/design.md, on_temperror: a record that answered asks for quarantine or reject, so 451, and the reply names what failed."""
+    """docs/design.md, on_temperror: a record that answered asks for quarantine or reject, so 451,
+    and the reply names what failed."""
     heard = stage.check_in(attack, "enforce")
     assert f"the DNS of {name}" in heard.answer.text
     assert accepted(stage, attack) == "temperror"
@@ -180,16 +284,30 @@ BOTH = [
     mail(b"<first@attack.example>, <ceo@lame.legit.example>"),
     mail(b"<first@attack.example>", CEO),
     mail(b"a <ceo@lame.legit.example> <b@attack.example>"),
-    replace(mail(b"<first@attack.example>, <admin@legit.example>"), mail_from=b"<x@lame.legit.example>"),
+    replace(
+        mail(b"<first@attack.example>, <admin@legit.example>"), mail_from=b"<x@lame.legit.example>"
+    ),
     mail(b"<first@attack.example>, <admin@legit.example>").signed(OLD),
 ]
 
 
-@pytest.mark.parametrize("letter", BOTH, ids=["list", "two fields", "two readings", "MAIL FROM", "old selector"])
+@pytest.mark.parametrize(
+    "letter", BOTH, ids=["list", "two fields", "two readings", "MAIL FROM", "old selector"]
+)
 @pytest.mark.parametrize("rest", [{}, PSL], ids=["treewalk", "psl"])
-def test_a_candidate_of_a_malformed_from_waits_too(stage: Stage, letter: Mail, rest: dict[str, Any]) -> None:
-    """DNS-30: the strictest policy of the domains that a reader could see is known, and not judged."""
-    attack = Case("DNS-30", letter, Verdict(451, "permerror"), LAME | {OLD.key_name: SERVFAIL}, variants=False, **rest)
+def test_a_candidate_of_a_malformed_from_waits_too(
+    stage: Stage, letter: Mail, rest: dict[str, Any]
+) -> None:
+    """DNS-30: the strictest policy of the domains that a reader could see is known, and not
+    judged."""
+    attack = Case(
+        "DNS-30",
+        letter,
+        Verdict(451, "permerror"),
+        LAME | {OLD.key_name: SERVFAIL},
+        variants=False,
+        **rest,
+    )
     stage.check_in(attack, "enforce")
     assert accepted(stage, attack) == "permerror"
 
@@ -204,23 +322,79 @@ def rule(**conditions: Any) -> dict[str, Any]:
 
 NOT_KEPT_WAITING = [
     Case("DNS-31", spoof(), U(), {"_dmarc.legit.example": SERVFAIL}, note="no record answered"),
-    Case("DNS-31", mail(CEO), U(), LAME | {"_dmarc.legit.example": SERVFAIL}, note="none at any step"),
+    Case(
+        "DNS-31", mail(CEO), U(), LAME | {"_dmarc.legit.example": SERVFAIL}, note="none at any step"
+    ),
     Case("DNS-32", SPF_LAME, DELIVERED, LAME | published("v=DMARC1; p=none"), note="p=none"),
-    Case("DNS-32", SPF_LAME, DELIVERED, LAME | published("v=DMARC1; p=quarantine; t=y"), note="t=y"),
-    Case("DNS-32", SPF_LAME, DELIVERED, LAME | published("v=DMARC1; p=quarantine; pct=0"), note="pct=0"),
-    Case("DNS-32", mail(CEO), DELIVERED, LAME | published("v=DMARC1; p=reject; sp=none"), note="sp=none"),
-    Case("DNS-33", SPF_LAME, DELIVERED, LAME, note="accept", **rule(action="accept", networks=["192.0.2.66/32"])),
-    Case("DNS-33", SPF_LAME, DELIVERED, LAME, note="none", **rule(action="none", author_domains=["legit.example"])),
-    Case("DNS-33", mail(CEO), DELIVERED, LAME, note="accept below", **rule(action="accept", author_domains=["legit.example"])),
-    Case("DNS-34", mail(CEO).signed(OTHER), OK("dkim=pass"), LAME | {OTHER.key_name: {"TXT": [OTHER.record()]}}, note="same name signed"),
-    Case("DNS-34", spoof(mail_from=b"<x@lame.legit.example>").signed(L), OK("spf=temperror", "dkim=pass"), LAME, note="another pass"),
-    Case("DNS-34", spoof(), R(), {"attack.example": SERVFAIL, A.key_name: SERVFAIL}, note="the attacker's own"),
+    Case(
+        "DNS-32", SPF_LAME, DELIVERED, LAME | published("v=DMARC1; p=quarantine; t=y"), note="t=y"
+    ),
+    Case(
+        "DNS-32",
+        SPF_LAME,
+        DELIVERED,
+        LAME | published("v=DMARC1; p=quarantine; pct=0"),
+        note="pct=0",
+    ),
+    Case(
+        "DNS-32",
+        mail(CEO),
+        DELIVERED,
+        LAME | published("v=DMARC1; p=reject; sp=none"),
+        note="sp=none",
+    ),
+    Case(
+        "DNS-33",
+        SPF_LAME,
+        DELIVERED,
+        LAME,
+        note="accept",
+        **rule(action="accept", networks=["192.0.2.66/32"]),
+    ),
+    Case(
+        "DNS-33",
+        SPF_LAME,
+        DELIVERED,
+        LAME,
+        note="none",
+        **rule(action="none", author_domains=["legit.example"]),
+    ),
+    Case(
+        "DNS-33",
+        mail(CEO),
+        DELIVERED,
+        LAME,
+        note="accept below",
+        **rule(action="accept", author_domains=["legit.example"]),
+    ),
+    Case(
+        "DNS-34",
+        mail(CEO).signed(OTHER),
+        OK("dkim=pass"),
+        LAME | {OTHER.key_name: {"TXT": [OTHER.record()]}},
+        note="same name signed",
+    ),
+    Case(
+        "DNS-34",
+        spoof(mail_from=b"<x@lame.legit.example>").signed(L),
+        OK("spf=temperror", "dkim=pass"),
+        LAME,
+        note="another pass",
+    ),
+    Case(
+        "DNS-34",
+        spoof(),
+        R(),
+        {"attack.example": SERVFAIL, A.key_name: SERVFAIL},
+        note="the attacker's own",
+    ),
 ]
 
 
 @pytest.mark.parametrize("genuine", NOT_KEPT_WAITING, ids=ids)
 def test_waiting_must_not_become_losing(stage: Stage, genuine: Case) -> None:
-    """docs/design.md, Decisions: never deferred where nothing known asks for it, where a rule ends it, or where nothing is open."""
+    """docs/design.md, Decisions: never deferred where nothing known asks for it, where a rule ends
+    it, or where nothing is open."""
     stage.check_in(replace(genuine, variants=False), "enforce")
 
 
@@ -232,11 +406,29 @@ KEYS: dict[str, Spec] = {each.key_name: {"TXT": [each.record()]} for each in (SH
 
 COUNTRY = [
     Case("DNS-35", mail(b"<a@shop.cc>"), N, CC, note="nothing published"),
-    Case("DNS-35", mail(b"<a@news.shop.cc>").signed(SHOP), OK("dkim=pass"), CC | REJECTS | KEYS, note="genuine"),
+    Case(
+        "DNS-35",
+        mail(b"<a@news.shop.cc>").signed(SHOP),
+        OK("dkim=pass"),
+        CC | REJECTS | KEYS,
+        note="genuine",
+    ),
     Case("DNS-35", mail(b"<a@news.shop.cc>"), R("shop.cc"), CC | REJECTS, note="forged"),
     Case("DNS-35", mail(b"<a@shop.co.uk>"), N, UK, note="nothing published, two labels"),
-    Case("DNS-35", mail(b"<a@news.shop.co.uk>").signed(SHOP_UK), OK("dkim=pass"), UK | REJECTS | KEYS, note="genuine, two labels"),
-    Case("DNS-35", mail(b"<a@news.shop.co.uk>"), R("shop.co.uk"), UK | REJECTS, note="forged, two labels"),
+    Case(
+        "DNS-35",
+        mail(b"<a@news.shop.co.uk>").signed(SHOP_UK),
+        OK("dkim=pass"),
+        UK | REJECTS | KEYS,
+        note="genuine, two labels",
+    ),
+    Case(
+        "DNS-35",
+        mail(b"<a@news.shop.co.uk>"),
+        R("shop.co.uk"),
+        UK | REJECTS,
+        note="forged, two labels",
+    ),
     Case("DNS-35", mail(b"<a@cc>"), U(), CC, note="the suffix itself"),
     Case("DNS-35", mail(b"<a@news.shop.cc>"), R("shop.cc"), CC | REJECTS, note="psl", **PSL),
 ]
@@ -244,49 +436,126 @@ COUNTRY = [
 
 @pytest.mark.parametrize("country", COUNTRY, ids=ids)
 def test_a_broken_registry_does_not_hold_up_a_country(stage: Stage, country: Case) -> None:
-    """docs/design.md, Decisions: a failing step at a public suffix is no record where either reading gives the same organization."""
+    """docs/design.md, Decisions: a failing step at a public suffix is no record where either
+    reading gives the same organization."""
     stage.check_in(replace(country, variants=False), "enforce")
 
 
 RELAYS: dict[str, Any] = {"tables": {"authentication": {"trusted_relays": ["192.0.2.66"]}}}
-THROUGH = (b"Received", b" from evil.example (evil.example [203.0.113.66]) by relay.example.com; Thu, 1 Oct 2026 10:00:00 +0000")
+THROUGH = (
+    b"Received",
+    (
+        b" from evil.example (evil.example [203.0.113.66]) by relay.example.com; Thu, 1 Oct 2026"
+        b" 10:00:00 +0000"
+    ),
+)
 HELD = Verdict(250, "temperror", quarantined=True)
 
 RELAYED = [
     Case("DNS-36", SPF_LAME.top(THROUGH), HELD, LAME, note="known", **RELAYS),
     Case("DNS-36", mail(CEO).top(THROUGH), HELD, LAME, note="known, From", **RELAYS),
     Case("DNS-36", mail(CEO), HELD, LAME, note="client not readable", **RELAYS),
-    Case("DNS-36", spoof().top(THROUGH), DELIVERED, {"_dmarc.legit.example": SERVFAIL}, note="not known", **RELAYS),
-    Case("DNS-36", SPF_LAME.top(THROUGH), DELIVERED, LAME | published("v=DMARC1; p=none"), note="p=none", **RELAYS),
+    Case(
+        "DNS-36",
+        spoof().top(THROUGH),
+        DELIVERED,
+        {"_dmarc.legit.example": SERVFAIL},
+        note="not known",
+        **RELAYS,
+    ),
+    Case(
+        "DNS-36",
+        SPF_LAME.top(THROUGH),
+        DELIVERED,
+        LAME | published("v=DMARC1; p=none"),
+        note="p=none",
+        **RELAYS,
+    ),
 ]
 
 
 @pytest.mark.parametrize("relayed", RELAYED, ids=ids)
 def test_our_own_relays_do_not_fill_up(stage: Stage, relayed: Case) -> None:
-    """docs/design.md, Decisions: delivered marked, quarantined where the policy is known; the log has what would have been done."""
+    """docs/design.md, Decisions: delivered marked, quarantined where the policy is known; the log
+    has what would have been done."""
     place = stage.place("enforce", relayed.tables)
     place.new_lines()
     stage.script(relayed.zone)
     heard = place.send(relayed.mail)
     marks = heard.answer.values("X-DMARC-Quarantine")
-    assert (heard.answer.code, heard.dmarc.result, bool(marks)) == (250, "temperror", relayed.verdict.quarantined), heard.show()
-    assert logged(place, b"would_be=tempfail" if relayed.verdict.quarantined else b"dmarc=temperror")
+    assert (heard.answer.code, heard.dmarc.result, bool(marks)) == (
+        250,
+        "temperror",
+        relayed.verdict.quarantined,
+    ), heard.show()
+    assert logged(
+        place, b"would_be=tempfail" if relayed.verdict.quarantined else b"dmarc=temperror"
+    )
 
 
 TOP: dict[str, Spec] = published("v=DMARC1; p=reject", "bank")
-SPECIAL = ("localhost", "printer.local", "localhost.localdomain", "a.invalid", "a.b.test", "x.onion", "nas.home.arpa", "mail.internal")
+SPECIAL = (
+    "localhost",
+    "printer.local",
+    "localhost.localdomain",
+    "a.invalid",
+    "a.b.test",
+    "x.onion",
+    "nas.home.arpa",
+    "mail.internal",
+)
 
 LABELS = [
     Case("DMR-17", mail(b"<a@bank>"), R("bank"), TOP, note="one label"),
-    Case("DMR-17", mail(b"<a@bank>"), R("bank"), published("v=DMARC1; p=reject; psd=y", "bank"), note="psd=y"),
+    Case(
+        "DMR-17",
+        mail(b"<a@bank>"),
+        R("bank"),
+        published("v=DMARC1; p=reject; psd=y", "bank"),
+        note="psd=y",
+    ),
     Case("DMR-17", mail(b"<a@bank>"), R("bank"), TOP, note="psl", **PSL),
     Case("DMR-17", mail(b"<a@bank.>"), R("bank"), TOP, note="a final dot"),
-    Case("DMR-17", mail(b"<a@BANK>").signed(Signer("victim.bank")), R("bank"), TOP, note="signed below"),
-    Case("DMR-17", mail(b"<a@xn--p1ai>"), R("xn--p1ai"), published("v=DMARC1; p=reject", "xn--p1ai"), note="an IDN"),
+    Case(
+        "DMR-17",
+        mail(b"<a@BANK>").signed(Signer("victim.bank")),
+        R("bank"),
+        TOP,
+        note="signed below",
+    ),
+    Case(
+        "DMR-17",
+        mail(b"<a@xn--p1ai>"),
+        R("xn--p1ai"),
+        published("v=DMARC1; p=reject", "xn--p1ai"),
+        note="an IDN",
+    ),
     Case("DMR-17", mail(b"<a@unpublished>"), N, note="nothing published"),
-    Case("DMR-17", mail(b"<a@attack.example>, <b@bank>"), Verdict(550, "permerror", "bank"), TOP, note="in a malformed From"),
-    *(Case("DMR-18", mail(f"<a@{name}>".encode()), N, published("v=DMARC1; p=reject", name), note=name) for name in SPECIAL),
-    Case("DMR-18", mail(b"<a@mail.internal>"), N, published("v=DMARC1; p=reject", "internal"), note="psl", **PSL),
+    Case(
+        "DMR-17",
+        mail(b"<a@attack.example>, <b@bank>"),
+        Verdict(550, "permerror", "bank"),
+        TOP,
+        note="in a malformed From",
+    ),
+    *(
+        Case(
+            "DMR-18",
+            mail(f"<a@{name}>".encode()),
+            N,
+            published("v=DMARC1; p=reject", name),
+            note=name,
+        )
+        for name in SPECIAL
+    ),
+    Case(
+        "DMR-18",
+        mail(b"<a@mail.internal>"),
+        N,
+        published("v=DMARC1; p=reject", "internal"),
+        note="psl",
+        **PSL,
+    ),
 ]
 
 
@@ -298,11 +567,16 @@ def test_single_labels_have_a_policy_and_special_names_none(stage: Stage, case: 
 
 @pytest.mark.parametrize("name", SPECIAL)
 def test_special_use_names_are_never_asked(stage: Stage, name: str) -> None:
-    """DMR-18: wherever the sender puts them: From, MAIL FROM, HELO, d=, an SPF record, the client's PTR."""
+    """DMR-18: wherever the sender puts them: From, MAIL FROM, HELO, d=, an SPF record, the client's
+    PTR."""
     signer = Signer(name)
-    letter = mail(f"<a@{name}>".encode(), mail_from=f"<b@{name}>".encode(), helo=name.encode()).signed(signer)
+    letter = mail(
+        f"<a@{name}>".encode(), mail_from=f"<b@{name}>".encode(), helo=name.encode()
+    ).signed(signer)
     zone: dict[str, Spec] = {
-        "attack.example": {"TXT": [f"v=spf1 a:{name} mx:{name} exists:%{{i}}.{name} include:{name} -all"]},
+        "attack.example": {
+            "TXT": [f"v=spf1 a:{name} mx:{name} exists:%{{i}}.{name} include:{name} -all"]
+        },
         "66.2.0.192.in-addr.arpa": {"PTR": [name]},
     }
     place = stage.place("enforce", {"authentication": {"iprev": True}})
@@ -310,13 +584,28 @@ def test_special_use_names_are_never_asked(stage: Stage, name: str) -> None:
     place.send(letter)
     place.send(replace(letter, mail_from=b"<any@attack.example>"))
     end = next(
-        each for each in ("localhost", "local", "localdomain", "invalid", "test", "onion", "home.arpa", "internal") if name.endswith(each)
+        each
+        for each in (
+            "localhost",
+            "local",
+            "localdomain",
+            "invalid",
+            "test",
+            "onion",
+            "home.arpa",
+            "internal",
+        )
+        if name.endswith(each)
     )
     assert stage.dns.queries
-    assert not [asked for asked, _ in stage.dns.queries if asked == end or asked.endswith(f".{end}")]
+    assert not [
+        asked for asked, _ in stage.dns.queries if asked == end or asked.endswith(f".{end}")
+    ]
 
 
-MANY = b", ".join(b"<a@a%d.b%d.c%d.d%d.e%d.f%d.attack.example>" % ((number,) * 6) for number in range(14))
+MANY = b", ".join(
+    b"<a@a%d.b%d.c%d.d%d.e%d.f%d.attack.example>" % ((number,) * 6) for number in range(14)
+)
 HEAP = mail(MANY + b", <ceo@legit.example>")
 FEW: dict[str, Any] = {"limits": {"dns_queries": 40}}
 
@@ -331,13 +620,17 @@ def test_a_message_that_exceeds_its_own_limit_of_look_ups_is_refused(stage: Stag
 
 
 def test_elsewhere_a_message_that_exceeds_its_own_limit_is_told(stage: Stage) -> None:
-    """DNS-39: monitor mode delivers it, a trusted relay's is quarantined; the log has what would have been done."""
+    """DNS-39: monitor mode delivers it, a trusted relay's is quarantined; the log has what would
+    have been done."""
     for mode, tables, marked in (("monitor", FEW, 0), ("enforce", FEW | RELAYS["tables"], 1)):
         place = stage.place(mode, tables)
         stage.script({})
         place.new_lines()
         heard = place.send(HEAP.top(THROUGH))
-        assert (heard.answer.code, len(heard.answer.values("X-DMARC-Quarantine"))) == (250, marked), heard.show()
+        assert (heard.answer.code, len(heard.answer.values("X-DMARC-Quarantine"))) == (
+            250,
+            marked,
+        ), heard.show()
         assert logged(place, b"would_be=reject")
 
 
@@ -350,10 +643,34 @@ STRANGERS: dict[str, Spec] = {
 BY_STRANGER = mail(b"<a@shop.co.uk>", mail_from=b"<x@evil.co.uk>").signed(STRANGER)
 
 GUARDED = [
-    Case("DMR-21", BY_STRANGER, R("uk"), STRANGERS | published("v=DMARC1; p=reject", "uk"), note="no psd"),
-    Case("DMR-21", BY_STRANGER, R("uk"), STRANGERS | published("v=DMARC1; p=reject; psd=y", "uk"), note="psd=y"),
-    Case("DMR-21", BY_STRANGER, R("shop.co.uk"), STRANGERS | REJECTS | published("v=DMARC1; p=none", "uk"), note="its own policy"),
-    Case("DMR-21", BY_STRANGER, R("shop.co.uk"), STRANGERS | REJECTS | CC | {"_dmarc.uk": SERVFAIL}, note="uk fails"),
+    Case(
+        "DMR-21",
+        BY_STRANGER,
+        R("uk"),
+        STRANGERS | published("v=DMARC1; p=reject", "uk"),
+        note="no psd",
+    ),
+    Case(
+        "DMR-21",
+        BY_STRANGER,
+        R("uk"),
+        STRANGERS | published("v=DMARC1; p=reject; psd=y", "uk"),
+        note="psd=y",
+    ),
+    Case(
+        "DMR-21",
+        BY_STRANGER,
+        R("shop.co.uk"),
+        STRANGERS | REJECTS | published("v=DMARC1; p=none", "uk"),
+        note="its own policy",
+    ),
+    Case(
+        "DMR-21",
+        BY_STRANGER,
+        R("shop.co.uk"),
+        STRANGERS | REJECTS | CC | {"_dmarc.uk": SERVFAIL},
+        note="uk fails",
+    ),
     Case(
         "DMR-21",
         mail(b"<a@shop.miyamae.kawasaki.jp>").signed(KAWASAKI),
@@ -372,13 +689,18 @@ GUARDED = [
 
 
 @pytest.mark.parametrize("case", GUARDED, ids=ids)
-def test_what_a_registry_publishes_makes_no_strangers_one_organization(stage: Stage, case: Case) -> None:
-    """docs/design.md, psl_guard: a public suffix is nobody's organization, whatever is published above it."""
+def test_what_a_registry_publishes_makes_no_strangers_one_organization(
+    stage: Stage, case: Case
+) -> None:
+    """docs/design.md, psl_guard: a public suffix is nobody's organization, whatever is published
+    above it."""
     stage.check_in(replace(case, variants=False), "enforce")
 
 
 FIVE = b", ".join(b"<a@d%d.example>" % number for number in range(5))
-OPEN: dict[str, Spec] = {f"_dmarc.d{number}.example": {"TXT": ["v=DMARC1; p=none"]} for number in range(5)}
+OPEN: dict[str, Spec] = {
+    f"_dmarc.d{number}.example": {"TXT": ["v=DMARC1; p=none"]} for number in range(5)
+}
 
 
 def test_more_than_four_domains_are_refused_for_what_they_are(stage: Stage) -> None:
@@ -397,8 +719,11 @@ def test_more_than_four_domains_are_refused_for_what_they_are(stage: Stage) -> N
 
 @pytest.mark.parametrize("policies", ["p=none", "p=reject"])
 def test_a_malformed_from_refused_by_choice_says_so(stage: Stage, policies: str) -> None:
-    """DMR-20: malformed_from = "reject" is the receiver's own policy, unless a domain in it asks for the same."""
-    zone = published(f"v=DMARC1; {policies}", "d0.example") | published("v=DMARC1; p=none", "d1.example")
+    """DMR-20: malformed_from = "reject" is the receiver's own policy, unless a domain in it asks
+    for the same."""
+    zone = published(f"v=DMARC1; {policies}", "d0.example") | published(
+        "v=DMARC1; p=none", "d1.example"
+    )
     stage.script(zone)
     heard = stage.place("reject").send(mail(b"<a@d0.example>, <b@d1.example>"))
     assert heard.answer.code == 550

@@ -1,4 +1,5 @@
-"""What a name server makes of our questions, and what it says of names that are aliases: nothing of it helps a forger."""
+"""What a name server makes of our questions, and what it says of names that are aliases: nothing of
+it helps a forger."""
 
 from __future__ import annotations
 
@@ -18,13 +19,27 @@ def without_edns(word: str) -> list[Case]:
     behaviour = f"no_edns_{word}"
     return [
         Case("DNS-50", spoof(), R(), behaviour=behaviour, note=f"{word}, forged", variants=False),
-        Case("DNS-50", good(), OK("dkim=pass"), behaviour=behaviour, note=f"{word}, signed", variants=False),
+        Case(
+            "DNS-50",
+            good(),
+            OK("dkim=pass"),
+            behaviour=behaviour,
+            note=f"{word}, signed",
+            variants=False,
+        ),
     ]
 
 
 def alias(row: str, record: str, verdict: object, note: str, zone: dict[str, Spec]) -> Case:
     """A forgery of x.legit.example, whose owner publishes `record`."""
-    return Case(row, mail(b"<a@x.legit.example>"), verdict, {POLICY: {"TXT": [record]}, **zone}, note=note, variants=False)  # type: ignore[arg-type]
+    return Case(
+        row,
+        mail(b"<a@x.legit.example>"),
+        verdict,
+        {POLICY: {"TXT": [record]}, **zone},
+        note=note,
+        variants=False,
+    )  # type: ignore[arg-type]
 
 
 TO_NOTHING: dict[str, Spec] = {"x.legit.example": {"CNAME": "gone.example"}}
@@ -38,7 +53,10 @@ CASES = [
         "DNS-51",
         spoof(),
         R(),
-        {POLICY: {"TXT": ["v=DMARC1; p=reject"], "behaviour": "forged_formerr"}, L.key_name: {"behaviour": "forged_formerr"}},
+        {
+            POLICY: {"TXT": ["v=DMARC1; p=reject"], "behaviour": "forged_formerr"},
+            L.key_name: {"behaviour": "forged_formerr"},
+        },
         note="forged FORMERR first",
         variants=False,
     ),
@@ -46,14 +64,21 @@ CASES = [
     alias("DNS-52", STRICT_WHERE_IT_EXISTS, R(), "alias of nothing, alone in its answer", ALONE),
     alias("DNS-52", STRICT_WHERE_IT_EXISTS, R(), "below a DNAME", TREE),
     alias("DNS-52", STRICT_WHERE_IT_EXISTS, OK(result="fail"), "no alias, no name", {}),
-    alias("DNS-53", "v=DMARC1; p=reject; sp=none; np=reject", OK(result="fail"), "alias of nothing", TO_NOTHING),
+    alias(
+        "DNS-53",
+        "v=DMARC1; p=reject; sp=none; np=reject",
+        OK(result="fail"),
+        "alias of nothing",
+        TO_NOTHING,
+    ),
     alias("DNS-53", "v=DMARC1; p=reject; sp=none; np=reject", R(), "no alias, no name", {}),
 ]
 
 
 @pytest.mark.parametrize("case", CASES, ids=ids)
 def test_what_the_name_server_says(stage: Stage, case: Case) -> None:
-    """RFC 6891 6.2.2: OPT is left out where it is not understood. RFC 6604 3, RFC 8020 2: an alias exists, so np is not for it."""
+    """RFC 6891 6.2.2: OPT is left out where it is not understood. RFC 6604 3, RFC 8020 2: an alias
+    exists, so np is not for it."""
     stage.check(case)
 
 
@@ -62,7 +87,10 @@ def test_what_the_name_server_says(stage: Stage, case: Case) -> None:
 
 def brief(**more: Spec) -> dict[str, Spec]:
     """The victim's policy and key with a second to live."""
-    names: dict[str, Spec] = {POLICY: {"TXT": ["v=DMARC1; p=reject"], "ttl": 1}, L.key_name: {"TXT": [L.record()], "ttl": 1}}
+    names: dict[str, Spec] = {
+        POLICY: {"TXT": ["v=DMARC1; p=reject"], "ttl": 1},
+        L.key_name: {"TXT": [L.record()], "ttl": 1},
+    }
     return {**names, **more}
 
 
@@ -93,7 +121,8 @@ def remembering(stage: Stage, hours: float = 24.0) -> Place:
 
 
 def test_a_policy_outlives_the_failure_of_its_dns(stage: Stage) -> None:
-    """DNS-56: whoever silences the victim's DNS and then forges meets the policy that was known; the log says how old it is."""
+    """DNS-56: whoever silences the victim's DNS and then forges meets the policy that was known;
+    the log says how old it is."""
     place = remembering(stage)
     stage.script(failing())
     heard = place.send(spoof())
@@ -114,7 +143,8 @@ def test_a_key_outlives_the_failure_of_its_dns(stage: Stage) -> None:
 
 
 def test_a_revoked_key_is_not_revived(stage: Stage) -> None:
-    """DNS-58: the key was withdrawn, we have seen that, and then the DNS fails: the old signature gives nothing."""
+    """DNS-58: the key was withdrawn, we have seen that, and then the DNS fails: the old signature
+    gives nothing."""
     place = remembering(stage)
     stage.script(brief(**{L.key_name: {"TXT": [], "no_soa": True}}))
     assert place.send(good()).answer.code == 550
@@ -135,7 +165,8 @@ def test_nothing_outlives_its_time_where_that_is_off(stage: Stage) -> None:
 
 
 def test_mail_of_a_thousand_names_flushes_no_policy(stage: Stage) -> None:
-    """DNS-60: an attacker fills the memory with policies of his own before he silences the victim's DNS."""
+    """DNS-60: an attacker fills the memory with policies of his own before he silences the victim's
+    DNS."""
     place = stage.place("enforce", {"dns": {"cache_entries": 60}})
     names: dict[str, Spec] = {"*.attack.example": {"TXT": ["v=DMARC1; p=none"], "ttl": 60}}
     stage.script({**brief(), **names})

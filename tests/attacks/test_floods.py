@@ -1,4 +1,5 @@
-"""Forged fields by the thousand: what the MTA would have to take out, and what telling them apart costs us (RFC 8601 5)."""
+"""Forged fields by the thousand: what the MTA would have to take out, and what telling them apart
+costs us (RFC 8601 5)."""
 
 from __future__ import annotations
 
@@ -14,7 +15,10 @@ from fakes.milter_client import MilterClient
 
 LIMIT = 200
 FORGED = (b"Authentication-Results", b" " + AID + b"; dmarc=pass header.from=legit.example")
-FOREIGN = (b"Authentication-Results", b" other.example; dmarc=pass (p=reject dis=none) header.from=legit.example")
+FOREIGN = (
+    b"Authentication-Results",
+    b" other.example; dmarc=pass (p=reject dis=none) header.from=legit.example",
+)
 NESTED = (b"Authentication-Results", b" " + b"(" * 60 + b")" * 60 + b" other.example. ; x")
 MARK = (b"X-DMARC-Quarantine", b" no")
 HEAVY = (b"Authentication-Results", b" " + b"()" * 4000 + b" other.example. ; x")
@@ -58,7 +62,11 @@ def sent(stage: Stage, letter: Mail, mode: str = "enforce", tables: Tables = NO_
 def left(heard: Heard) -> list[Field]:
     """Forged fields and marks that would be delivered."""
     names = (b"authentication-results", b"x-dmarc-quarantine")
-    return [each for each in heard.answer.headers[1:] if each[0].strip().lower() in names and AID in each[1].lower()]
+    return [
+        each
+        for each in heard.answer.headers[1:]
+        if each[0].strip().lower() in names and AID in each[1].lower()
+    ]
 
 
 def assert_refused(heard: Heard) -> None:
@@ -69,7 +77,9 @@ def assert_refused(heard: Heard) -> None:
 
 
 @pytest.mark.parametrize("mode", ["enforce", "monitor", "reject"])
-def test_forged_fields_up_to_the_limit_are_removed_and_one_more_is_refused(stage: Stage, mode: str) -> None:
+def test_forged_fields_up_to_the_limit_are_removed_and_one_more_is_refused(
+    stage: Stage, mode: str
+) -> None:
     """ARF-14: 550 5.6.0 names the limit, before any edit, in monitor mode too."""
     heard = sent(stage, many(FORGED, count=LIMIT), mode)
     assert heard.dmarc.result == "pass"
@@ -90,7 +100,8 @@ def test_trusted_clients_are_refused_too(stage: Stage, macros: dict[str, str]) -
 
 
 def test_fields_that_stay_are_not_counted(stage: Stage) -> None:
-    """ARF-14: keep_results_from hands back what we wrote; fields of others are nobody's business."""
+    """ARF-14: keep_results_from hands back what we wrote; fields of others are nobody's
+    business."""
     assert sent(stage, many(FORGED, count=LIMIT + 50), tables=KEEPS).answer.code == 250
     heard = sent(stage, many(FOREIGN, count=LIMIT + 300))
     assert heard.dmarc.result == "pass"
@@ -101,7 +112,9 @@ def test_the_limit_is_the_administrators(stage: Stage) -> None:
     """ARF-14: [limits] removable_fields."""
     tables: Tables = {"limits": {"removable_fields": 3}}
     assert sent(stage, many(FORGED, count=3), tables=tables).dmarc.result == "pass"
-    assert sent(stage, many(FORGED, count=4), tables=tables).answer.text.startswith("550 5.6.0 More than 3 ")
+    assert sent(stage, many(FORGED, count=4), tables=tables).answer.text.startswith(
+        "550 5.6.0 More than 3 "
+    )
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS, ids=lambda each: repr(each[0] + each[1])[:50])
@@ -120,7 +133,9 @@ def test_results_and_marks_count_together(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("count", [999, 1_990, 10_000, 20_000, 120_000])
-@pytest.mark.parametrize("flood", [FORGED, NESTED, MARK], ids=["forged", "nested comments", "marks"])
+@pytest.mark.parametrize(
+    "flood", [FORGED, NESTED, MARK], ids=["forged", "nested comments", "marks"]
+)
 def test_thousands_of_them_are_refused_quickly(stage: Stage, flood: Field, count: int) -> None:
     """ARF-16: also beyond the header limits, where only their places are kept."""
     if count == 120_000 and flood is not FORGED:
@@ -151,7 +166,8 @@ def seconds_to_refuse(stage: Stage, letter: Mail) -> float:
 
 
 def test_what_is_not_told_apart_in_time_counts_as_ours(stage: Stage) -> None:
-    """ARF-17: fields that are dear to read use up the budget; a forged one below them goes all the same, and so do they."""
+    """ARF-17: fields that are dear to read use up the budget; a forged one below them goes all the
+    same, and so do they."""
     heard = sent(stage, many(HEAVY, count=12))
     kept = heard.answer.values("Authentication-Results")[1:]
     assert 0 < len(kept) < 12
@@ -169,7 +185,8 @@ def test_the_usual_fields_of_others_cost_nothing(stage: Stage) -> None:
 
 @pytest.mark.parametrize("place", ["above", "below"])
 def test_forged_fields_among_a_great_many_others(stage: Stage, place: str) -> None:
-    """HDR-21: for each removal the MTA passes every field above it. A few among many are removed, 150 among 20,000 are not."""
+    """HDR-21: for each removal the MTA passes every field above it. A few among many are removed,
+    150 among 20,000 are not."""
     junk = [OTHER] * 20_000
 
     def letter(count: int) -> Mail:

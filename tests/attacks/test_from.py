@@ -1,4 +1,5 @@
-"""The From corpus of the attack catalogue, each value through the whole daemon under every spelling of the field."""
+"""The From corpus of the attack catalogue, each value through the whole daemon under every spelling
+of the field."""
 
 from __future__ import annotations
 
@@ -31,14 +32,29 @@ FRM = [
     *rows("FRM-01", NOBODY, b"", b" ", b"\r\n ", b"<>", b";", b","),
     *rows("FRM-02", NOBODY, b"undisclosed:;", b"g:;", b"a:;" * 5000),
     *rows("FRM-03", R(), b"legit:admin@legit.example;"),
-    *rows("FRM-04", SEEN, b"g:a@attack.example,admin@legit.example;", b"g1:a@attack.example;,g2:b@legit.example;"),
+    *rows(
+        "FRM-04",
+        SEEN,
+        b"g:a@attack.example,admin@legit.example;",
+        b"g1:a@attack.example;,g2:b@legit.example;",
+    ),
     *rows("FRM-05", HARMLESS, b"g<:a@attack.example>;"),
     *rows("FRM-05", ATTACK, b'"x:y" <a@attack.example>'),
-    *rows("FRM-06", R(), b"admin(c)@legit.example", b"admin@legit.example(.attack.example)", b"admin@(a(b)\\))legit.example"),
+    *rows(
+        "FRM-06",
+        R(),
+        b"admin(c)@legit.example",
+        b"admin@legit.example(.attack.example)",
+        b"admin@(a(b)\\))legit.example",
+    ),
     *rows("FRM-07", SEEN, b"admin@legit.example (oops"),
     # A single label without a policy counts like no domain.
     *rows("FRM-07", NOBODY, b"(" * 5000, b"(" * 5000 + b")" * 5000 + b" <a@b>"),
-    *rows("FRM-08", SEEN, *(b"alice@legit.example%cbob@attack.example" % each for each in b')<;(,:"[]')),
+    *rows(
+        "FRM-08",
+        SEEN,
+        *(b"alice@legit.example%cbob@attack.example" % each for each in b')<;(,:"[]'),
+    ),
     *rows("FRM-08", HARMLESS, b"alice@legit.example.bob@attack.example"),
     *rows("FRM-09", SEEN, b"a@attack.example@legit.example", b"a@legit.example@attack.example"),
     *rows("FRM-10", R(), b'"a@attack.example" <admin@legit.example>'),
@@ -60,11 +76,26 @@ FRM = [
     *rows("FRM-16", R(), b"<admin@legit.example.>"),
     *rows("FRM-17", SEEN, b"<admin@.legit.example>", b"<admin@legit..example>"),
     *rows("FRM-17", NOBODY, b"<admin@->", b"<admin@" + b"a" * 64 + b".example>"),
-    # The longest suffix that a name can have counts: somebody's organization may be at its end, nobody's in these.
-    *rows("FRM-17", HARMLESS, b"<admin@" + b"abcde." * 43 + b"example>", b"<a@" + b"a." * 127 + b"a>"),
-    *rows("FRM-18", NOBODY, b"<admin@[192.0.2.1]>", b"<admin@[IPv6:2001:db8::1]>", b"<admin@192.0.2.1>"),
+    # The longest suffix that a name can have counts: somebody's organization may be at its end,
+    # nobody's in these.
+    *rows(
+        "FRM-17", HARMLESS, b"<admin@" + b"abcde." * 43 + b"example>", b"<a@" + b"a." * 127 + b"a>"
+    ),
+    *rows(
+        "FRM-18",
+        NOBODY,
+        b"<admin@[192.0.2.1]>",
+        b"<admin@[IPv6:2001:db8::1]>",
+        b"<admin@192.0.2.1>",
+    ),
     *rows("FRM-18", N, b"<root@localhost>"),
-    *rows("FRM-19", SEEN, b"<admin@legit.example attack.example>", b"<admin @ legit . example>", b"<admin@legit\r\n .example>"),
+    *rows(
+        "FRM-19",
+        SEEN,
+        b"<admin@legit.example attack.example>",
+        b"<admin @ legit . example>",
+        b"<admin@legit\r\n .example>",
+    ),
     *rows("FRM-20", R("xn--strae-oqa.example"), "<admin@straße.example>".encode(), zone=STRASSE),
     *rows(
         "FRM-21",
@@ -85,14 +116,27 @@ FRM = [
     # What stands after the odd character is what a reader may see.
     *rows("FRM-22", SEEN, "<admin@\u0307legit.example>".encode()),
     *rows("FRM-22", HARMLESS, "<admin@lеgit.example>".encode()),
-    *rows("FRM-23", SEEN, b"<admin@legit\xc0\xaeexample>", b"<admin@legit.example\xef\xbb\xbf>", b"<admin@legit.example\xed\xa0\x80>"),
+    *rows(
+        "FRM-23",
+        SEEN,
+        b"<admin@legit\xc0\xaeexample>",
+        b"<admin@legit.example\xef\xbb\xbf>",
+        b"<admin@legit.example\xed\xa0\x80>",
+    ),
     *rows("FRM-23", X(""), b"<admin@legit.\xe9xample>", b"<admin@l\xc3git.example>"),
     *rows("FRM-24", N, b"<a@xn--a>", b"<a@xn--legit.example>"),
     *rows("FRM-24", NOBODY, b"<a@xn--legit-.example>"),
     *rows("FRM-24", R("xn--strae-oqa.example"), b"<a@XN--STRAE-OQA.example>", zone=STRASSE),
     *rows("FRM-25", ATTACK, b"=?utf-8?Q?x=0D=0AFrom:=20admin=40legit.example?= <a@attack.example>"),
-    *rows("FRM-26", SEEN, b"admin@=?utf-8?Q?legit.example?=", b"<=?utf-8?Q?admin=40legit.example?=>"),
-    *rows("FRM-27", ATTACK, b"<admin%legit.example@attack.example>", b"<legit.example!admin@attack.example>"),
+    *rows(
+        "FRM-26", SEEN, b"admin@=?utf-8?Q?legit.example?=", b"<=?utf-8?Q?admin=40legit.example?=>"
+    ),
+    *rows(
+        "FRM-27",
+        ATTACK,
+        b"<admin%legit.example@attack.example>",
+        b"<legit.example!admin@attack.example>",
+    ),
     *rows(
         "FRM-28",
         SEEN,
@@ -102,13 +146,23 @@ FRM = [
         b"a@attack.example\r\n admin@legit.example",
     ),
     *rows("FRM-29", R(), b"ADMIN@LEGIT.EXAMPLE"),
-    *(Case("FRM-29", mail(extra=[(name, b" admin@legit.example")]), R(), note=name.decode()) for name in (b"FROM", b"fRoM")),
+    *(
+        Case("FRM-29", mail(extra=[(name, b" admin@legit.example")]), R(), note=name.decode())
+        for name in (b"FROM", b"fRoM")
+    ),
     *rows(
         "FRM-30",
         R(),
         *(
             b'"%s" <admin@legit.example>' % each
-            for each in (b"%s%n%x", b"{0.__class__}", b"{{7*7}}", b"$(id)", b"`id`", b"${run{/bin/true}}")
+            for each in (
+                b"%s%n%x",
+                b"{0.__class__}",
+                b"{{7*7}}",
+                b"$(id)",
+                b"`id`",
+                b"${run{/bin/true}}",
+            )
         ),
         b"<%s%n{0.__class__}${x}`id`@legit.example>",
     ),
@@ -116,30 +170,72 @@ FRM = [
     *rows("FRM-30", SEEN, b"<admin@${run{/bin/true}}.legit.example>"),
     *rows("FRM-30", HARMLESS, b"<admin@%s%n.example>"),
     *rows("FRM-30", SEEN, b"<\\N{x}@legit.example>"),
-    *rows("FRM-31", SEEN, b"<a@legit.example\\>", b"<a@legit.example\\.attack.example>", b"<a@legit.example/../>", b"<a@legit.example%2f>"),
-    *rows("FRM-32", X("", code=550), b", ".join(b"a@d%d.example" % number for number in range(3000)), seconds=0.5),
-    *rows("FRM-32", NOBODY, b'"a" ' * 25_000, b"=?utf-8?q?a?= " * 7_000, b"a." * 50_000, seconds=0.5),
+    *rows(
+        "FRM-31",
+        SEEN,
+        b"<a@legit.example\\>",
+        b"<a@legit.example\\.attack.example>",
+        b"<a@legit.example/../>",
+        b"<a@legit.example%2f>",
+    ),
+    *rows(
+        "FRM-32",
+        X("", code=550),
+        b", ".join(b"a@d%d.example" % number for number in range(3000)),
+        seconds=0.5,
+    ),
+    *rows(
+        "FRM-32", NOBODY, b'"a" ' * 25_000, b"=?utf-8?q?a?= " * 7_000, b"a." * 50_000, seconds=0.5
+    ),
     *rows("FRM-32", HARMLESS, b"a@b.c," * 16_000, seconds=0.5),
     *rows("FRM-33", NOBODY, b"a\r\n b" * 900, b"x" * 99_000),
-    *rows("FRM-33", R(), b"\r\n\t<admin@legit.example>", b"\tadmin@legit.example", b"A\r\n\tB\r\n  <admin@legit.example>\r\n "),
+    *rows(
+        "FRM-33",
+        R(),
+        b"\r\n\t<admin@legit.example>",
+        b"\tadmin@legit.example",
+        b"A\r\n\tB\r\n  <admin@legit.example>\r\n ",
+    ),
     Case("FRM-34", mail("<用户@legit.example>".encode(), parameters=(b"SMTPUTF8",)), R()),
     Case(
         "FRM-34",
-        mail("<用户@legit.example>".encode(), mail_from="<用户@attack.example>".encode(), parameters=(b"SMTPUTF8",)).signed(L),
+        mail(
+            "<用户@legit.example>".encode(),
+            mail_from="<用户@attack.example>".encode(),
+            parameters=(b"SMTPUTF8",),
+        ).signed(L),
         OK("header.from=legit.example", "spf=pass smtp.mailfrom=attack.example"),
     ),
     *(
         Case("FRM-35", mail(extra=[(name, b" <admin@legit.example>")]), NOBODY, note=repr(name))
-        for name in (b"X-From", b"From-", b"Resent-From", b"Sender", b"Fro", b"Fromm", b"X: a\r\n From")
+        for name in (
+            b"X-From",
+            b"From-",
+            b"Resent-From",
+            b"Sender",
+            b"Fro",
+            b"Fromm",
+            b"X: a\r\n From",
+        )
     ),
     Case("FRM-35", mail(extra=[(b"From\t", b" <admin@legit.example>")]), R(), note="tab"),
-    Case("FRM-35", mail(b"<a@attack.example>", extra=[(b"X-A", b" b\r\n From: <admin@legit.example>")]), ATTACK, note="continuation"),
+    Case(
+        "FRM-35",
+        mail(b"<a@attack.example>", extra=[(b"X-A", b" b\r\n From: <admin@legit.example>")]),
+        ATTACK,
+        note="continuation",
+    ),
     *(
         Case("WL-04", mail(b"<admin@legit.example%b@attack.example>" % odd), SEEN, note=repr(odd))
         for odd in (b"\x01", b"\x7f", b"\x80", b"\x08", b"\x0b", b"\x0c", b"\x1b", b"\r")
     ),
     *rows("ESP-15", SEEN, b"=?utf-8?B?PGFkbWluQGxlZ2l0LmV4YW1wbGU+?=,<second@attack.example>"),
-    *rows("ESP-16", SEEN, b"<@attack.example,@any.example:admin@legit.example>", b"<@legit.example:a@attack.example>"),
+    *rows(
+        "ESP-16",
+        SEEN,
+        b"<@attack.example,@any.example:admin@legit.example>",
+        b"<@legit.example:a@attack.example>",
+    ),
     *rows("ESP-17", SEEN, b"<admin@legit.example>\\,<second@attack.example>"),
     *rows("ESP-18", SEEN, b"admin@legit.example,<second@attack.example>"),
     *rows("ESP-19", SEEN, b"<any@attack.example>admin@legit.example"),
@@ -149,13 +245,17 @@ FRM = [
 
 @pytest.mark.parametrize("case", FRM, ids=ids)
 def test_a_from_field(stage: Stage, case: Case) -> None:
-    """Evaluated for its one domain, or malformed: never a pass, none or no result for what some reader takes for legit.example."""
+    """Evaluated for its one domain, or malformed: never a pass, none or no result for what some
+    reader takes for legit.example."""
     stage.check(case)
 
 
-@pytest.mark.parametrize("case", [each for each in FRM if each.verdict.result == "permerror"], ids=ids)
+@pytest.mark.parametrize(
+    "case", [each for each in FRM if each.verdict.result == "permerror"], ids=ids
+)
 def test_a_signature_does_not_mend_a_from_field(stage: Stage, case: Case) -> None:
-    """RFC 9989 11.5: neither a valid signature of a visible domain nor SPF's pass gives a malformed field a pass."""
+    """RFC 9989 11.5: neither a valid signature of a visible domain nor SPF's pass gives a malformed
+    field a pass."""
     letter = replace(case.mail, mail_from=b"<a@legit.example>", ip="198.51.100.10").signed(L)
     stage.script(case.zone)
     heard = stage.place("monitor").send(letter)
@@ -169,7 +269,14 @@ def test_the_other_settings_of_malformed_from(stage: Stage, setting: str) -> Non
     """DESIGN.md: quarantine and accept do what they say, and neither gives a pass."""
     place = stage.place("enforce", {"policy": {"malformed_from": setting}})
     for case in FRM:
-        if case.verdict.result == "permerror" and case.row in ("FRM-01", "FRM-04", "FRM-09", "FRM-14", "FRM-18", "ESP-16"):
+        if case.verdict.result == "permerror" and case.row in (
+            "FRM-01",
+            "FRM-04",
+            "FRM-09",
+            "FRM-14",
+            "FRM-18",
+            "ESP-16",
+        ):
             stage.script(case.zone)
             heard = place.send(case.mail)
             assert heard.answer.code == 250

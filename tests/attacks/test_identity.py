@@ -1,4 +1,5 @@
-"""Forged senders by row of the attack catalogue: composition of SPF, DKIM and From; weak links; forwarding; replay."""
+"""Forged senders by row of the attack catalogue: composition of SPF, DKIM and From; weak links;
+forwarding; replay."""
 
 from __future__ import annotations
 
@@ -14,27 +15,59 @@ ADMIN, FIRST = b"<admin@legit.example>", b"<first@attack.example>"
 
 def signed_as(d: str, row: str = "ESP-04b") -> Case:
     """The attacker's key, published where `d` leads when it is taken whole."""
-    return Case(row, spoof().signed(A, tags={"d": d}), R(), {f"sel._domainkey.{d}": {"TXT": [A.record()]}}, note=repr(d))
+    return Case(
+        row,
+        spoof().signed(A, tags={"d": d}),
+        R(),
+        {f"sel._domainkey.{d}": {"TXT": [A.record()]}},
+        note=repr(d),
+    )
 
 
 ESP = [
-    Case("ESP-01", spoof(helo=b"helo.attack.example", mail_from=b"<any@mailfrom.notexist.legit.example>"), R()),
+    Case(
+        "ESP-01",
+        spoof(helo=b"helo.attack.example", mail_from=b"<any@mailfrom.notexist.legit.example>"),
+        R(),
+    ),
     Case("ESP-02", spoof(helo=b"attack.example", mail_from=b"<(any@legit.example>"), R()),
     *(
-        Case("ESP-03", spoof().signed(A, tags={"d": "legit.example", "s": f"sel._domainkey.attack.example.{nul}.any"}), R(), note=repr(nul))
+        Case(
+            "ESP-03",
+            spoof().signed(
+                A, tags={"d": "legit.example", "s": f"sel._domainkey.attack.example.{nul}.any"}
+            ),
+            R(),
+            note=repr(nul),
+        )
         for nul in ("\x00", "\\x00", "\\000", "%00")
     ),
     signed_as("legit.example'a.attack.example", "ESP-04"),
-    *(signed_as(f"legit.example{odd}.attack.example") for odd in ("(", '"', ";x", "=", "/", " ", "\t", ",", "\\", "@", "<", ":")),
+    *(
+        signed_as(f"legit.example{odd}.attack.example")
+        for odd in ("(", '"', ";x", "=", "/", " ", "\t", ",", "\\", "@", "<", ":")
+    ),
     Case(
         "ESP-05",
         spoof(mail_from=b"<any@legit.example(a.attack.example>"),
         R(),
         {"legit.example(a.attack.example": {"TXT": ["v=spf1 +all"]}},
     ),
-    Case("ESP-06", spoof(mail_from=b"<any@legit.example'@any.attack.example>"), R(), {"any.attack.example": {"TXT": ["v=spf1 +all"]}}),
+    Case(
+        "ESP-06",
+        spoof(mail_from=b"<any@legit.example'@any.attack.example>"),
+        R(),
+        {"any.attack.example": {"TXT": ["v=spf1 +all"]}},
+    ),
     Case("ESP-07", spoof(mail_from=b"<@legit.example,@any.example:'any@attack.example>"), R()),
-    *cases("ESP-08", X(), mail(FIRST, ADMIN), mail(ADMIN, FIRST), mail(FIRST, ADMIN, ADMIN), mail(ADMIN, ADMIN)),
+    *cases(
+        "ESP-08",
+        X(),
+        mail(FIRST, ADMIN),
+        mail(ADMIN, FIRST),
+        mail(FIRST, ADMIN, ADMIN),
+        mail(ADMIN, ADMIN),
+    ),
     Case("ESP-09", mail(), X("", quarantined=True)),
     *(
         Case("ESP-10", mail(FIRST, extra=[(name, b" <admin@legit.example>")]), X(), note=repr(name))
@@ -42,15 +75,35 @@ ESP = [
     ),
     Case("ESP-12", mail(extra=[(b"Sender", b" " + ADMIN)]), X("", quarantined=True)),
     Case("ESP-13", mail(extra=[(b"Resent-From", b" " + ADMIN)]), X("", quarantined=True)),
-    Case("ESP-14", mail(b"<first@attack.example>, <admin@legit.example>", extra=[(b"Sender", b" <s@sender.legit.example>")]), X()),
+    Case(
+        "ESP-14",
+        mail(
+            b"<first@attack.example>, <admin@legit.example>",
+            extra=[(b"Sender", b" <s@sender.legit.example>")],
+        ),
+        X(),
+    ),
     Case("ESP-14", mail(b"<a@legit.example>, <b@legit.example>"), R(), note="one domain"),
-    Case("ESP-14", mail(b"<a@legit.example>, <b@legit.example>").signed(L), OK("header.from=legit.example"), note="signed"),
+    Case(
+        "ESP-14",
+        mail(b"<a@legit.example>, <b@legit.example>").signed(L),
+        OK("header.from=legit.example"),
+        note="signed",
+    ),
     *(
         Case("ESP-20", good().top((name, b" " + value)), OK("dkim=pass"), note=name.decode())
-        for name, value in ((b"Subject", b"Pay now"), (b"To", b"<x@example.net>"), (b"Content-Type", b"text/html"))
+        for name, value in (
+            (b"Subject", b"Pay now"),
+            (b"To", b"<x@example.net>"),
+            (b"Content-Type", b"text/html"),
+        )
     ),
     Case(
-        "ESP-20", good().top((b"Subject", b" Pay")), R(), tables={"authentication": {"require_signed": ["subject", "to"]}}, note="required"
+        "ESP-20",
+        good().top((b"Subject", b" Pay")),
+        R(),
+        tables={"authentication": {"require_signed": ["subject", "to"]}},
+        note="required",
     ),
     Case("ESP-20", good().top((b"From", b" <x@attack.example>")), X(), note="another From"),
     Case("ESP-21", spoof(helo=b"legit.example"), R()),
@@ -59,7 +112,11 @@ ESP = [
 NULL = {"mail_from": b"<>", "ip": "198.51.100.10"}
 WL = [
     Case("WL-01", spoof(mail_from=b"<>", helo=b"attack.example"), R()),
-    Case("WL-02", spoof(helo=b"mail.legit.example", **NULL), OK("spf=pass", "smtp.helo=mail.legit.example")),
+    Case(
+        "WL-02",
+        spoof(helo=b"mail.legit.example", **NULL),
+        OK("spf=pass", "smtp.helo=mail.legit.example"),
+    ),
     *(
         Case("WL-03", spoof(mail_from=b"<>", helo=helo), R(), note=repr(helo[:20]))
         for helo in (
@@ -74,7 +131,11 @@ WL = [
             b"a b",
         )
     ),
-    Case("WL-05", mail(b"=?utf-8?Q?admin=40legit.example?= <a@attack.example>"), OK("header.from=attack.example")),
+    Case(
+        "WL-05",
+        mail(b"=?utf-8?Q?admin=40legit.example?= <a@attack.example>"),
+        OK("header.from=attack.example"),
+    ),
     Case("WL-06", mail(b"<a@nx.legit.example>"), R()),
     Case(
         "WL-06",
@@ -83,7 +144,13 @@ WL = [
         {"_dmarc.legit.example": {"TXT": ["v=DMARC1; p=reject; np=none"]}},
         note="np",
     ),
-    Case("WL-06", mail(b"<a@nx.legit.example>"), R(), {"_dmarc.legit.example": {"TXT": ["v=DMARC1; p=none; np=reject"]}}, note="np reject"),
+    Case(
+        "WL-06",
+        mail(b"<a@nx.legit.example>"),
+        R(),
+        {"_dmarc.legit.example": {"TXT": ["v=DMARC1; p=none; np=reject"]}},
+        note="np reject",
+    ),
     Case(
         "WL-06",
         mail(b"<a@mail.legit.example>"),
@@ -95,7 +162,12 @@ WL = [
     Case("WL-07", spoof().signed(A).signed(L, tags={"b": "AAAA" * 86}), R(), note="legit on top"),
     Case("WL-08", spoof().of(seal(spoof().raw, A)), R()),
     Case("WL-09", mail(b"<a@xn--lgit-csa.example>"), N),
-    Case("WL-09", mail("\u202enimda <a@attack.example>".encode()), OK("header.from=attack.example"), note="direction"),
+    Case(
+        "WL-09",
+        mail("\u202enimda <a@attack.example>".encode()),
+        OK("header.from=attack.example"),
+        note="direction",
+    ),
 ]
 
 FWD = [
@@ -106,14 +178,25 @@ FWD = [
             (b"X-Authenticated", b" yes"),
             (b"Authentication-Results", b" relay.example; auth=pass smtp.auth=admin"),
             (b"X-Originating-IP", b" [198.51.100.10]"),
-            (b"Received", b" from mail.legit.example ([198.51.100.10]) by mx.example.com (Postfix) with ESMTPSA id 1; Thu, 1 Oct 2026"),
+            (
+                b"Received",
+                (
+                    b" from mail.legit.example ([198.51.100.10]) by mx.example.com (Postfix) with"
+                    b" ESMTPSA id 1; Thu, 1 Oct 2026"
+                ),
+            ),
             (b"Received-SPF", b" pass (mailfrom) identity=mailfrom; envelope-from=a@legit.example"),
             (b"List-Id", b" <list.legit.example>"),
         )
     ),
 ]
 
-PERMISSIVE = ("v=spf1 ip4:192.0.0.0/2 -all", "v=spf1 +all", "v=spf1 ip4:0.0.0.0/0 -all", "v=spf1 ip4:128.0.0.0/1 ?all")
+PERMISSIVE = (
+    "v=spf1 ip4:192.0.0.0/2 -all",
+    "v=spf1 +all",
+    "v=spf1 ip4:0.0.0.0/0 -all",
+    "v=spf1 ip4:128.0.0.0/1 ?all",
+)
 BSP = [
     *(
         Case(
@@ -140,13 +223,19 @@ BSP = [
         "BSP-01",
         spoof(mail_from=b"<a@legit.example>"),
         OK("spf=pass"),
-        {"legit.example": {"TXT": ["v=spf1 exists:%{i}.a.legit.example -all"]}, "*.a.legit.example": {"A": ["127.0.0.2"]}},
+        {
+            "legit.example": {"TXT": ["v=spf1 exists:%{i}.a.legit.example -all"]},
+            "*.a.legit.example": {"A": ["127.0.0.2"]},
+        },
         note="exists",
     ),
 ]
 
 LTAG_HOW = {"c": "relaxed/simple", "headers": ("from", "to", "subject", "date")}
-appended = good().of(mail(ADMIN, mail_from=b"<x@attack.example>").signed(L, length=8, **LTAG_HOW).raw + b"<html>pay</html>\r\n")
+appended = good().of(
+    mail(ADMIN, mail_from=b"<x@attack.example>").signed(L, length=8, **LTAG_HOW).raw
+    + b"<html>pay</html>\r\n"
+)
 LTAG = [
     Case("LTAG-01", appended.top((b"Content-Type", b" multipart/mixed; boundary=x")), R()),
     Case("LTAG-02", spoof().signed(L, length=0), R(), note="l=0"),
@@ -160,7 +249,12 @@ LTAG = [
 octets = int.from_bytes(b"\xff" * 256, "big")
 RPL = [
     *(
-        Case("RPL-01", replace(good(), ip=f"203.0.113.{n}", rcpt=(b"<r%d@example.com>" % n,)), OK("dkim=pass"), note=f"replay {n}")
+        Case(
+            "RPL-01",
+            replace(good(), ip=f"203.0.113.{n}", rcpt=(b"<r%d@example.com>" % n,)),
+            OK("dkim=pass"),
+            note=f"replay {n}",
+        )
         for n in range(3)
     ),
     Case("RPL-01", spoof().signed(L, tags={"x": "1700000001"}), R(), note="expired"),
@@ -170,7 +264,8 @@ RPL = [
 
 @pytest.mark.parametrize("case", ESP + WL + FWD + BSP + LTAG + RPL, ids=ids)
 def test_a_forged_sender(stage: Stage, case: Case) -> None:
-    """No two of our parts read the same bytes differently; nothing that the message says about itself counts."""
+    """No two of our parts read the same bytes differently; nothing that the message says about
+    itself counts."""
     stage.check(case)
 
 
@@ -198,7 +293,8 @@ def test_each_signature_is_named(stage: Stage) -> None:
 
 
 def test_unsigned_fields_can_be_required(stage: Stage) -> None:
-    """ESP-20: what the signature did not cover is dkim=policy where the administrator requires it."""
+    """ESP-20: what the signature did not cover is dkim=policy where the administrator requires
+    it."""
     case = next(each for each in ESP if each.note == "required")
     stage.script({})
     heard = stage.place("monitor", case.tables).send(case.mail)
@@ -212,13 +308,23 @@ def test_unsigned_fields_can_be_required(stage: Stage) -> None:
         ({"{auth_authen}": "bob"}, {}),
         ({"{auth_authen}": "j\udcfcrgen"}, {}),
         ({}, {"authentication": {"trusted_networks": ["192.0.2.0/24"]}}),
-        ({"{daemon_name}": "ORIGINATING"}, {"authentication": {"sendmail_daemons_authenticate": "yes"}}),
+        (
+            {"{daemon_name}": "ORIGINATING"},
+            {"authentication": {"sendmail_daemons_authenticate": "yes"}},
+        ),
     ],
 )
-def test_only_the_mta_says_who_is_exempt(stage: Stage, macros: dict[str, str], tables: dict[str, dict[str, list[str]]]) -> None:
+def test_only_the_mta_says_who_is_exempt(
+    stage: Stage, macros: dict[str, str], tables: dict[str, dict[str, list[str]]]
+) -> None:
     """FWD-02: passed through unevaluated, forged fields removed all the same, no field of ours."""
     forged = mail(
-        ADMIN, extra=[(b"Authentication-Results", b" mx.example.com; dmarc=pass"), (b"X-DMARC-Quarantine", b" no")], mail_macros=macros
+        ADMIN,
+        extra=[
+            (b"Authentication-Results", b" mx.example.com; dmarc=pass"),
+            (b"X-DMARC-Quarantine", b" no"),
+        ],
+        mail_macros=macros,
     )
     stage.script({})
     place = stage.place("enforce", tables)

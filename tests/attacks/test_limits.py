@@ -1,4 +1,5 @@
-"""Every limit at its bound and one past it, by its default and as configured; and what a hundred repeats leave behind."""
+"""Every limit at its bound and one past it, by its default and as configured; and what a hundred
+repeats leave behind."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ def limits(**values: int) -> Mapping[str, Mapping[str, Any]]:
 
 
 def junk_then_good(count: int) -> Mail:
-    """`count` right signatures of other domains that could be examined first, beside one by the author's sibling-less self."""
+    """`count` right signatures of other domains that could be examined first, beside one by the
+    author's sibling-less self."""
     letter = spoof()
     others = [Signer(f"sub{n}.legit.example") for n in range(count)]
     for each in others:
@@ -39,7 +41,8 @@ def sub_keys(count: int) -> dict[str, Spec]:
 
 
 def block(octets: int) -> Mail:
-    """A signed message whose header block has this many octets as the limit counts them: name, colon, value, CRLF."""
+    """A signed message whose header block has this many octets as the limit counts them: name,
+    colon, value, CRLF."""
     letter = spoof().signed(L)
     used = sum(len(name) + len(value) + 3 for name, value in letter.fields)
     filler = octets - used - len(b"X-Fill") - 3
@@ -112,7 +115,13 @@ INSIDE = {"mail_from": b"<a@legit.example>", "ip": "198.51.100.10"}
 
 
 def one(
-    limit: str, letter: Mail, verdict: Any, note: str, zone: Mapping[str, Spec] = NO_TABLES, tables: Tables = NO_TABLES, **rest: Any
+    limit: str,
+    letter: Mail,
+    verdict: Any,
+    note: str,
+    zone: Mapping[str, Spec] = NO_TABLES,
+    tables: Tables = NO_TABLES,
+    **rest: Any,
 ) -> Case:
     return Case(limit, letter, verdict, zone, tables, note=note, variants=False, **rest)
 
@@ -142,7 +151,13 @@ LIMITS = [
     one("h= names", spoof().signed(L, headers=("from", *["x"] * 255)), PASSES, "at 256"),
     one("h= names", spoof().signed(L, headers=("from", *["x"] * 256)), PERMERROR, "past 256"),
     one("arc_instances", chain(50), R("legit.example", "arc=pass"), "at", LIST_KEY),
-    one("arc_instances", spoof().of(seal(chain(50).raw, LIST, instance="51")), R("legit.example", "arc=fail"), "past", LIST_KEY),
+    one(
+        "arc_instances",
+        spoof().of(seal(chain(50).raw, LIST, instance="51")),
+        R("legit.example", "arc=fail"),
+        "past",
+        LIST_KEY,
+    ),
     one("arc_instances", chain(3), R("legit.example", "arc=pass"), "at 3", LIST_KEY, TIGHT),
     one("arc_instances", chain(4), R("legit.example", "arc=fail"), "past 3", LIST_KEY, TIGHT),
     one("arc_lookups", sealers(20), R("legit.example", "arc=pass"), "at", seal_keys(20)),
@@ -151,43 +166,81 @@ LIMITS = [
     one("header_fields", fields(61), PERMERROR, "past 60", tables=TIGHT),
     one("dkim_key_bytes", spoof().signed(L), PASSES, "at 512", key_of(512), TIGHT),
     one("dkim_key_bytes", spoof().signed(L), PERMERROR, "past 512", key_of(513), TIGHT),
-    one("dkim_names", spoof().signed(L, headers=("from", *["x"] * 7)), PASSES, "at 8", tables=TIGHT),
-    one("dkim_names", spoof().signed(L, headers=("from", *["x"] * 8)), PERMERROR, "past 8", tables=TIGHT),
+    one(
+        "dkim_names", spoof().signed(L, headers=("from", *["x"] * 7)), PASSES, "at 8", tables=TIGHT
+    ),
+    one(
+        "dkim_names",
+        spoof().signed(L, headers=("from", *["x"] * 8)),
+        PERMERROR,
+        "past 8",
+        tables=TIGHT,
+    ),
     one("rsa_min_bits", spoof().signed(SMALL), PASSES, "at 1024", SMALL_KEY),
     one("rsa_min_bits", spoof().signed(SMALL), PERMERROR, "below 2048", SMALL_KEY, TIGHT),
     one("arc_lookups", sealers(2), R("legit.example", "arc=pass"), "at 2", seal_keys(2), TIGHT),
     one("arc_lookups", sealers(3), R("legit.example", "arc=fail"), "past 2", seal_keys(3), TIGHT),
     one("spf_record_bytes", spoof(**INSIDE), OK("spf=pass"), "at 512", spf_of(512), TIGHT),
-    one("spf_record_bytes", spoof(**INSIDE), R("legit.example", "spf=permerror"), "past 512", spf_of(513), TIGHT),
+    one(
+        "spf_record_bytes",
+        spoof(**INSIDE),
+        R("legit.example", "spf=permerror"),
+        "past 512",
+        spf_of(513),
+        TIGHT,
+    ),
     one("spf_record_bytes", spoof(**INSIDE), OK("spf=pass"), "at", spf_of(4096)),
-    one("spf_record_bytes", spoof(**INSIDE), R("legit.example", "spf=permerror"), "past", spf_of(4097)),
+    one(
+        "spf_record_bytes",
+        spoof(**INSIDE),
+        R("legit.example", "spf=permerror"),
+        "past",
+        spf_of(4097),
+    ),
     one("DMARC record", spoof(), R(), "at 4096", dmarc_of(4096)),
     one("DMARC record", spoof(), OK("dmarc=none", result="none"), "past 4096", dmarc_of(4097)),
     one("From domains", mail(b", ".join(b"a@d%d.example" % n for n in range(4))), X(""), "4"),
-    one("From domains", mail(b", ".join(b"a@d%d.example" % n for n in range(5))), X("", code=550), "5"),
+    one(
+        "From domains",
+        mail(b", ".join(b"a@d%d.example" % n for n in range(5))),
+        X("", code=550),
+        "5",
+    ),
 ]
 
 
 @pytest.mark.parametrize("case", LIMITS, ids=ids)
 def test_a_limit(stage: Stage, case: Case) -> None:
-    """At the bound nothing changes; one past it the message is judged without what exceeded it, never better."""
+    """At the bound nothing changes; one past it the message is judged without what exceeded it,
+    never better."""
     stage.check(case)
 
 
 @pytest.mark.parametrize(
     ("tag", "seconds", "skew", "result"),
-    [("x", -200, 300, "pass"), ("x", -400, 300, "fail"), ("t", 200, 300, "pass"), ("x", -200, 0, "fail"), ("x", 60, 0, "pass")],
+    [
+        ("x", -200, 300, "pass"),
+        ("x", -400, 300, "fail"),
+        ("t", 200, 300, "pass"),
+        ("x", -200, 0, "fail"),
+        ("x", 60, 0, "pass"),
+    ],
 )
 def test_the_clock_skew(stage: Stage, tag: str, seconds: int, skew: int, result: str) -> None:
     """clock_skew: so long after x= or before t= a signature still counts."""
     letter = spoof().signed(L, tags={"t": None, tag: str(int(time.time()) + seconds)})
     verdict = PASSES if result == "pass" else R("legit.example", "dkim=fail")
-    stage.check(one("clock_skew", letter, verdict, "", tables={} if skew == 300 else limits(clock_skew=skew)))
+    stage.check(
+        one(
+            "clock_skew", letter, verdict, "", tables={} if skew == 300 else limits(clock_skew=skew)
+        )
+    )
 
 
 @pytest.mark.parametrize("bits", [8192, 8200])
 def test_the_largest_key(stage: Stage, bits: int) -> None:
-    """8192 bits are arithmetic worth doing, more are not: told by the word, the signature being wrong in both."""
+    """8192 bits are arithmetic worth doing, more are not: told by the word, the signature being
+    wrong in both."""
     modulus = (1 << (bits - 1)) | 0xDEADBEEF
     whole = _public_key(modulus)
     stage.script({L.key_name: {"TXT": ["v=DKIM1; p=" + base64.b64encode(whole).decode()]}})
@@ -208,17 +261,31 @@ def _public_key(modulus: int) -> bytes:
 
 
 def test_no_message_asks_more_than_the_whole(stage: Stage) -> None:
-    """dns_queries: SPF's hundred, ten keys, twenty seals and two walks together stay below 160, and the policy is still found."""
-    mx = {f"x{n}.attack.example": {"MX": [[10, f"m{n}-{k}.attack.example"] for k in range(10)]} for n in range(10)}
+    """dns_queries: SPF's hundred, ten keys, twenty seals and two walks together stay below 160, and
+    the policy is still found."""
+    mx = {
+        f"x{n}.attack.example": {"MX": [[10, f"m{n}-{k}.attack.example"] for k in range(10)]}
+        for n in range(10)
+    }
     text = "v=spf1 " + " ".join(f"mx:x{n}.attack.example" for n in range(10)) + " -all"
-    zone: dict[str, Spec] = {**mx, "*.attack.example": {"A": ["203.0.113.1"]}, "attack.example": {"TXT": [text]}, **seal_keys(20)}
+    zone: dict[str, Spec] = {
+        **mx,
+        "*.attack.example": {"A": ["203.0.113.1"]},
+        "attack.example": {"TXT": [text]},
+        **seal_keys(20),
+    }
     strangers = [Signer(f"k{n}.attack.example") for n in range(10)]
     for each in strangers:
         each.key = A.key
     letter = sealers(20)
     letter = letter.top(*(each.field(spoof().raw) for each in strangers))
     deep = ".".join("a" * 20) + ".legit.example"
-    letter = replace(letter, fields=tuple((n, b" <admin@" + deep.encode() + b">" if n == b"From" else v) for n, v in letter.fields))
+    letter = replace(
+        letter,
+        fields=tuple(
+            (n, b" <admin@" + deep.encode() + b">" if n == b"From" else v) for n, v in letter.fields
+        ),
+    )
     case = Case("dns_queries", letter, R(), zone, variants=False, seconds=4)
     heard = stage.check_in(case, "enforce")
     assert heard.queries <= 160

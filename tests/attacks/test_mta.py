@@ -1,4 +1,5 @@
-"""What the MTA does after us: Sendmail looks the domain in From up and writes where the sender's DNS leads, unless it is told not to."""
+"""What the MTA does after us: Sendmail looks the domain in From up and writes where the sender's
+DNS leads, unless it is told not to."""
 
 from __future__ import annotations
 
@@ -43,14 +44,16 @@ BECAUSE_OF_THE_DNS = ("x", "chain", "a.w", "apart", "dangling", "lame", "loop", 
 
 
 def letter(host: str, *macros: Mapping[str, str], signer: Signer = A) -> Mail:
-    """A message of that host's, which passes by its own signature, through an MTA that says what it is."""
+    """A message of that host's, which passes by its own signature, through an MTA that says what it
+    is."""
     made = mail(f"<admin@{host}>".encode()).signed(signer)
     return Mail(made.fields, ip="203.0.113.9", macros=macros[0] if macros else SENDMAIL)
 
 
 @pytest.fixture(scope="module")
 def rewriting(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sendmail.cf that every test of this module may read: the daemon that reads it is shared too."""
+    """A sendmail.cf that every test of this module may read: the daemon that reads it is shared
+    too."""
     file = tmp_path_factory.mktemp("rewriting") / "sendmail.cf"
     file.write_text(REWRITING)
     return file
@@ -70,10 +73,17 @@ def cf(tmp_path: Path) -> Path:
 
 
 def tables(way: str = "yes", cf: Path | None = None) -> dict[str, dict[str, Any]]:
-    return {"authentication": {"sendmail_expands_aliases": way, **({"sendmail_cf": str(cf)} if cf else {})}}
+    return {
+        "authentication": {
+            "sendmail_expands_aliases": way,
+            **({"sendmail_cf": str(cf)} if cf else {}),
+        }
+    }
 
 
-def sent(stage: Stage, message: Mail, settings: Mapping[str, Mapping[str, Any]], mode: str = "enforce") -> Heard:
+def sent(
+    stage: Stage, message: Mail, settings: Mapping[str, Mapping[str, Any]], mode: str = "enforce"
+) -> Heard:
     stage.script(ZONE)
     place = stage.place(mode, settings)
     heard = place.send(message)
@@ -87,7 +97,8 @@ def marked(heard: Heard) -> bool:
 
 @pytest.mark.parametrize("host", BECAUSE_OF_THE_DNS)
 def test_an_alias_of_somebody_else_is_no_pass(stage: Stage, host: str) -> None:
-    """MTA-01..03: chains, wildcards, aliases of names that do not exist, loops; what a failing look-up would say is unknown."""
+    """MTA-01..03: chains, wildcards, aliases of names that do not exist, loops; what a failing
+    look-up would say is unknown."""
     heard = sent(stage, letter(f"{host}.attack.example"), tables())
     assert heard.answer.code == 250
     assert heard.dmarc.result in ("fail", "temperror"), heard.show()
@@ -117,7 +128,10 @@ def test_a_message_that_passes_for_the_target_too_passes(stage: Stage) -> None:
 def test_each_question_that_sendmail_asks_is_asked(stage: Stage, types: str) -> None:
     """MTA-02: a server of the sender's own may give the alias to one question only."""
     host = "split.attack.example"
-    answers: dict[str, Spec] = {**ZONE, host: {"A": ["192.0.2.66"], "AAAA": ["2001:db8::66"], "MX": [[10, "mx.attack.example"]]}}
+    answers: dict[str, Spec] = {
+        **ZONE,
+        host: {"A": ["192.0.2.66"], "AAAA": ["2001:db8::66"], "MX": [[10, "mx.attack.example"]]},
+    }
     stage.script(answers)
     place = stage.place("enforce", tables())
     assert place.send(letter(host)).dmarc.result == "pass"
@@ -127,7 +141,8 @@ def test_each_question_that_sendmail_asks_is_asked(stage: Stage, types: str) -> 
 
 
 def test_a_policy_that_the_author_lacks_does_not_help(stage: Stage) -> None:
-    """MTA-05: no pass for the author either; the policy of the name that is written still asks for more than nothing."""
+    """MTA-05: no pass for the author either; the policy of the name that is written still asks for
+    more than nothing."""
     unsigned = mail(b"<admin@x.attack.example>", macros=SENDMAIL, ip="203.0.113.9")
     heard = sent(stage, unsigned, tables())
     assert heard.dmarc.result == "fail"
@@ -141,7 +156,9 @@ def test_a_refusal_stays_a_refusal(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("action", ["header", "reject", "hold"])
-def test_it_is_quarantined_however_that_is_done_and_never_refused(stage: Stage, action: str) -> None:
+def test_it_is_quarantined_however_that_is_done_and_never_refused(
+    stage: Stage, action: str
+) -> None:
     """MTA-06: it may be genuine mail of a sender with an alias; our own MTA would spoil it."""
     settings = {**tables(), "policy": {"quarantine_action": action}}
     heard = sent(stage, letter("news.brand.example", signer=B), settings)
@@ -153,7 +170,10 @@ def test_it_is_quarantined_however_that_is_done_and_never_refused(stage: Stage, 
 
 
 REWRITING = "Scanonify=3\nSCanonify2=96\nR$* $| $* < @ $* > $*\t\t$: $2 < @ $[ $3 $] > $4\n"
-PREVENTED = "O DontExpandCnames=True\nScanonify=3\nSCanonify2=96\nR$* $| $* < @ $+.$+ > $*\t$: $2 < @ $3.$4 . > $5\n"
+PREVENTED = (
+    "O DontExpandCnames=True\nScanonify=3\nSCanonify2=96\nR$* $| $* < @ $+.$+ > $*\t$: $2 < @ $3.$4"
+    " . > $5\n"
+)
 
 
 @pytest.mark.parametrize(
@@ -171,19 +191,27 @@ PREVENTED = "O DontExpandCnames=True\nScanonify=3\nSCanonify2=96\nR$* $| $* < @ 
         ("no", REWRITING, "sendmail", False),
     ],
 )
-def test_it_depends_on_the_mta(cf: Path, way: str, text: str | None, mta: str, changes: bool) -> None:
-    """MTA-07: auto reads sendmail.cf where the MTA says that it is Sendmail; a file that cannot be read is taken for the default."""
+def test_it_depends_on_the_mta(
+    cf: Path, way: str, text: str | None, mta: str, changes: bool
+) -> None:
+    """MTA-07: auto reads sendmail.cf where the MTA says that it is Sendmail; a file that cannot be
+    read is taken for the default."""
     if text is not None:
         cf.write_text(text)
-    config = Config(authentication=Authentication(sendmail_expands_aliases=way, sendmail_cf=str(cf)))  # type: ignore[arg-type]
+    config = Config(
+        authentication=Authentication(sendmail_expands_aliases=way, sendmail_cf=str(cf))
+    )  # type: ignore[arg-type]
     how = canonify(config)(mta)
     assert (how is not None and how.looks_up) == changes
 
 
 @pytest.mark.parametrize(
-    ("macros", "text", "word"), [(SENDMAIL, REWRITING, "fail"), (SENDMAIL, PREVENTED, "pass"), (POSTFIX, REWRITING, "pass")]
+    ("macros", "text", "word"),
+    [(SENDMAIL, REWRITING, "fail"), (SENDMAIL, PREVENTED, "pass"), (POSTFIX, REWRITING, "pass")],
 )
-def test_the_mta_is_told_by_its_macro(stage: Stage, rewriting: Path, prevented: Path, macros: dict[str, str], text: str, word: str) -> None:
+def test_the_mta_is_told_by_its_macro(
+    stage: Stage, rewriting: Path, prevented: Path, macros: dict[str, str], text: str, word: str
+) -> None:
     """MTA-07: v is a bare version for Sendmail, and has a name for Postfix."""
     cf = rewriting if text is REWRITING else prevented
     for host, signer in (("x.attack.example", A), ("news.brand.example", B)):
@@ -208,8 +236,11 @@ def test_a_changed_sendmail_cf_is_read_again(cf: Path) -> None:
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST", "bank.UUCP", "bank.legit.example.uucp"])
-def test_what_every_sendmail_takes_for_itself_is_judged_as_its_own_name(stage: Stage, prevented: Path, host: str) -> None:
-    """MTA-12: it writes its own name for localhost and .UUCP whatever its lines say; our own policy counts then."""
+def test_what_every_sendmail_takes_for_itself_is_judged_as_its_own_name(
+    stage: Stage, prevented: Path, host: str
+) -> None:
+    """MTA-12: it writes its own name for localhost and .UUCP whatever its lines say; our own policy
+    counts then."""
     stage.script({**ZONE, "_dmarc.example.com": {"TXT": ["v=DMARC1; p=reject"]}})
     place = stage.place("enforce", tables("auto", prevented))
     heard = place.send(letter(host))
@@ -223,7 +254,9 @@ def test_what_every_sendmail_takes_for_itself_is_judged_as_its_own_name(stage: S
 
 def test_exempt_mail_is_left_alone(stage: Stage) -> None:
     """MTA-04: whoever is not evaluated gets no field, and so no pass."""
-    settings = {"authentication": {**tables()["authentication"], "trusted_networks": ["203.0.113.0/24"]}}
+    settings = {
+        "authentication": {**tables()["authentication"], "trusted_networks": ["203.0.113.0/24"]}
+    }
     heard = sent(stage, letter("x.attack.example"), settings)
     assert heard.ours is None
 
@@ -232,7 +265,10 @@ def test_exempt_mail_is_left_alone(stage: Stage) -> None:
 def test_a_failing_dns_never_improves_the_verdict(stage: Stage, behaviour: str) -> None:
     """MTA-03: the alias's look-up fails for us and may work for Sendmail a moment later."""
     for types in ("AAAA", "A", "MX") if behaviour == "servfail" else ("AAAA",):
-        zone: dict[str, Spec] = {**ZONE, "lame.attack.example": {"A": ["192.0.2.66"], "behaviour": {types: behaviour}}}
+        zone: dict[str, Spec] = {
+            **ZONE,
+            "lame.attack.example": {"A": ["192.0.2.66"], "behaviour": {types: behaviour}},
+        }
         stage.script(zone)
         place = stage.place("enforce", tables())
         heard = place.send(letter("lame.attack.example"))
@@ -246,8 +282,16 @@ RULES = ("reject", "quarantine", "accept", "none", "tag")
 
 @pytest.mark.parametrize("action", RULES)
 def test_a_strict_rule_for_what_readers_will_see(stage: Stage, action: str) -> None:
-    """MTA-13: the rule protects a name without a policy; a lenient rule for that name, which nobody has proven, helps nobody."""
-    rules = [{"author_domains": [f"{each}.quiet.example"], "action": each, **({"tag": "t"} if each == "tag" else {})} for each in RULES]
+    """MTA-13: the rule protects a name without a policy; a lenient rule for that name, which nobody
+    has proven, helps nobody."""
+    rules = [
+        {
+            "author_domains": [f"{each}.quiet.example"],
+            "action": each,
+            **({"tag": "t"} if each == "tag" else {}),
+        }
+        for each in RULES
+    ]
     host, target = f"{action}.attack.example", f"{action}.quiet.example"
     stage.script({**ZONE, host: {"CNAME": target}, target: {"A": ["192.0.2.67"]}})
     place = stage.place("enforce", {**tables(), "policy": {"rules": rules}})
@@ -261,12 +305,19 @@ def test_a_strict_rule_for_what_readers_will_see(stage: Stage, action: str) -> N
 
 
 def test_a_relay_is_not_kept_waiting_and_gets_no_pass_either(stage: Stage) -> None:
-    """MTA-14: where the author's own key fails and the alias leads to a name with a policy, mail of trusted_relays is quarantined."""
+    """MTA-14: where the author's own key fails and the alias leads to a name with a policy, mail of
+    trusted_relays is quarantined."""
     zone: dict[str, Spec] = {**ZONE, A.key_name: {"behaviour": "servfail"}}
     stage.script(zone)
     trust = {**tables()["authentication"], "trusted_relays": ["203.0.113.9"]}
     place = stage.place("enforce", {"authentication": trust})
-    received = (b"Received", b" from mx.attack.example (mx.attack.example [203.0.113.77]) by relay.example.com (Postfix) with ESMTP id 4X")
+    received = (
+        b"Received",
+        (
+            b" from mx.attack.example (mx.attack.example [203.0.113.77]) by relay.example.com"
+            b" (Postfix) with ESMTP id 4X"
+        ),
+    )
     heard = place.send(letter("x.attack.example").top(received))
     assert heard.answer.code == 250
     assert heard.dmarc.result != "pass"
@@ -284,22 +335,32 @@ MALFORMED = (
 @pytest.mark.parametrize("value", MALFORMED)
 @pytest.mark.parametrize("more", [{}, {"dmarc": {"discovery": "psl"}}], ids=["walk", "psl"])
 def test_an_alias_among_several_names(stage: Stage, value: bytes, more: dict[str, Any]) -> None:
-    """MTA-15: each name that a reader could see is followed, by the public suffix list too; all of them are signed for."""
-    heard = sent(stage, mail(value, macros=SENDMAIL, ip="203.0.113.9").signed(A), {**tables(), **more})
+    """MTA-15: each name that a reader could see is followed, by the public suffix list too; all of
+    them are signed for."""
+    heard = sent(
+        stage, mail(value, macros=SENDMAIL, ip="203.0.113.9").signed(A), {**tables(), **more}
+    )
     assert heard.answer.code == 550 or marked(heard), heard.show()
 
 
 @pytest.mark.parametrize("version", ["Postfix 3.7.11", "Our Mail 3.7.11", ""])
 @pytest.mark.parametrize("way", ["auto", "no"])
-def test_nothing_is_asked_for_another_mta(stage: Stage, rewriting: Path, version: str, way: str) -> None:
-    """MTA-07: the same questions as where the option is off, for whatever calls itself Postfix or by a name of its own."""
+def test_nothing_is_asked_for_another_mta(
+    stage: Stage, rewriting: Path, version: str, way: str
+) -> None:
+    """MTA-07: the same questions as where the option is off, for whatever calls itself Postfix or
+    by a name of its own."""
     stage.script({**ZONE, f"fresh{len(version)}{way}.attack.example": {"CNAME": "legit.example"}})
     place = stage.place("enforce", tables(way, rewriting))
     before = len(stage.dns.queries)
-    heard = place.send(letter(f"fresh{len(version)}{way}.attack.example", {"v": version} if version else {}))
+    heard = place.send(
+        letter(f"fresh{len(version)}{way}.attack.example", {"v": version} if version else {})
+    )
     asked = stage.dns.queries[before:]
     assert heard.dmarc.result == "pass"
-    assert not [each for each in asked if each[1] in ("A", "AAAA", "MX") and each[0].startswith("fresh")]
+    assert not [
+        each for each in asked if each[1] in ("A", "AAAA", "MX") and each[0].startswith("fresh")
+    ]
     place.new_lines()
 
 

@@ -1,4 +1,5 @@
-"""Authentication-Results of the attack catalogue: forged fields that come in, and what must not get into ours."""
+"""Authentication-Results of the attack catalogue: forged fields that come in, and what must not get
+into ours."""
 
 from __future__ import annotations
 
@@ -14,14 +15,27 @@ PASSES = OK("header.from=legit.example")
 
 def forged(row: str, *values: bytes, name: bytes = b"Authentication-Results") -> list[Case]:
     """Fields that must go, above and below a foreign one that must stay byte for byte."""
-    foreign = (b"Authentication-Results", b" mx.other.example;\r\n\tdkim=pass (ok) header.d=legit.example")
+    foreign = (
+        b"Authentication-Results",
+        b" mx.other.example;\r\n\tdkim=pass (ok) header.d=legit.example",
+    )
     return [
-        Case(row, good().top((name, value), foreign, (name, value)), PASSES, kept=(foreign[1],), note=repr(value[:50])) for value in values
+        Case(
+            row,
+            good().top((name, value), foreign, (name, value)),
+            PASSES,
+            kept=(foreign[1],),
+            note=repr(value[:50]),
+        )
+        for value in values
     ]
 
 
 def foreign(row: str, *values: bytes, name: bytes = b"Authentication-Results") -> list[Case]:
-    return [Case(row, good().top((name, value)), PASSES, kept=(value,), note=repr(value[:50])) for value in values]
+    return [
+        Case(row, good().top((name, value)), PASSES, kept=(value,), note=repr(value[:50]))
+        for value in values
+    ]
 
 
 EIGHT = [b" mx%d.other.example; spf=pass" % n for n in range(1, 9)]
@@ -45,9 +59,26 @@ ARF = [
         b" mx.example.com",
         b" mx.example.com; none",
     ),
-    *forged("ARF-03", b" (c) " + CLAIM, b" (a(b\\))) " + CLAIM, b" mx.example.com (c) 1; dmarc=pass", b"(c)" + CLAIM),
-    *forged("ARF-04", b' "mx.example.com"; dmarc=pass', b' "mx.ex\\ample.com"; dmarc=pass', b' "MX.example.com" (x); dmarc=pass'),
-    *forged("ARF-05", b"\r\n\t" + CLAIM, b" mx.\r\n example.com; dmarc=pass", b"\r\n (c)\r\n\t" + CLAIM, b"\t" + CLAIM),
+    *forged(
+        "ARF-03",
+        b" (c) " + CLAIM,
+        b" (a(b\\))) " + CLAIM,
+        b" mx.example.com (c) 1; dmarc=pass",
+        b"(c)" + CLAIM,
+    ),
+    *forged(
+        "ARF-04",
+        b' "mx.example.com"; dmarc=pass',
+        b' "mx.ex\\ample.com"; dmarc=pass',
+        b' "MX.example.com" (x); dmarc=pass',
+    ),
+    *forged(
+        "ARF-05",
+        b"\r\n\t" + CLAIM,
+        b" mx.\r\n example.com; dmarc=pass",
+        b"\r\n (c)\r\n\t" + CLAIM,
+        b"\t" + CLAIM,
+    ),
     *forged("ARF-05", b" " + CLAIM, name=b"AUTHENTICATION-results"),
     *forged("ARF-05", b" " + CLAIM, name=b"Authentication-Results "),
     *forged("ARF-05", b" " + CLAIM, name=b"Authentication-Results\t"),
@@ -65,7 +96,14 @@ ARF = [
         " mx.example\u200b.com; dmarc=pass".encode(),
         b" =?utf-8?q?mx.example.com?=; dmarc=pass",
     ),
-    *forged("ARF-07", b" " + b"x" * 100_000 + b" " + CLAIM, b" " + b"(" * 5000 + CLAIM, b' "' + CLAIM, b" ; " + CLAIM, b" x (" + CLAIM),
+    *forged(
+        "ARF-07",
+        b" " + b"x" * 100_000 + b" " + CLAIM,
+        b" " + b"(" * 5000 + CLAIM,
+        b' "' + CLAIM,
+        b" ; " + CLAIM,
+        b" x (" + CLAIM,
+    ),
     *foreign(
         "ARF-08",
         b" sub.mx.example.com; dmarc=pass",
@@ -87,7 +125,14 @@ ARF = [
         PASSES,
         kept=tuple(value for value in EIGHT if b"other" in value),
     ),
-    Case("ARF-10", good().top(*[(b"Authentication-Results", b" " + CLAIM)] * 900), PASSES, tables=MANY, kept=(), seconds=3),
+    Case(
+        "ARF-10",
+        good().top(*[(b"Authentication-Results", b" " + CLAIM)] * 900),
+        PASSES,
+        tables=MANY,
+        kept=(),
+        seconds=3,
+    ),
     Case(
         "ARF-10",
         spoof().top(*[(b"Authentication-Results", b" " + CLAIM)] * 1000),
@@ -109,31 +154,53 @@ ARF = [
             note=f"From below {name.decode()}",
         )
         for name in (b"Authentication-Results", b"X-DMARC-Quarantine")
-        for letter, verdict in ((spoof(), R()), (mail(b"<a@attack.example>"), OK("header.from=attack.example")))
+        for letter, verdict in (
+            (spoof(), R()),
+            (mail(b"<a@attack.example>"), OK("header.from=attack.example")),
+        )
     ),
-    Case("ARF-10", replace(spoof(), body=b"Authentication-Results: " + CLAIM + b"\r\n\r\nx\r\n"), R(), note="body"),
+    Case(
+        "ARF-10",
+        replace(spoof(), body=b"Authentication-Results: " + CLAIM + b"\r\n\r\nx\r\n"),
+        R(),
+        note="body",
+    ),
     *(
         Case("ARF-11", good().top((name, b" " + CLAIM)), PASSES, note=name.decode())
-        for name in (b"Received-SPF", b"ARC-Authentication-Results", b"X-Authentication-Results", b"DMARC-Filter")
+        for name in (
+            b"Received-SPF",
+            b"ARC-Authentication-Results",
+            b"X-Authentication-Results",
+            b"DMARC-Filter",
+        )
     ),
-    *foreign("ARF-12", b" dkim=none (message not signed) header.d=none;spf=pass", b" spf=pass; dkim=none", b" dmarc=pass"),
+    *foreign(
+        "ARF-12",
+        b" dkim=none (message not signed) header.d=none;spf=pass",
+        b" spf=pass; dkim=none",
+        b" dmarc=pass",
+    ),
 ]
 
 
 @pytest.mark.parametrize("case", ARF, ids=ids)
 def test_a_forged_field(stage: Stage, case: Case) -> None:
-    """RFC 8601 5: what a lenient reader could take for ours is gone, everything else stays as it was."""
+    """RFC 8601 5: what a lenient reader could take for ours is gone, everything else stays as it
+    was."""
     stage.check(case)
 
 
 def test_a_field_below_the_limit_of_fields_goes_too(stage: Stage) -> None:
-    """ARF-10 in monitor mode: beyond the header limits forged fields are still counted and removed, and nothing passes."""
+    """ARF-10 in monitor mode: beyond the header limits forged fields are still counted and removed,
+    and nothing passes."""
     case = next(each for each in ARF if "beyond" in each.note)
     stage.script({})
     heard = stage.place("monitor", MANY).send(case.mail)
     assert heard.dmarc.result == "fail"
     assert len(heard.answer.values("Authentication-Results")) == 1
-    with_signature = replace(case.mail, fields=(*case.mail.fields[:995], *good().fields, *case.mail.fields[995:1000]))
+    with_signature = replace(
+        case.mail, fields=(*case.mail.fields[:995], *good().fields, *case.mail.fields[995:1000])
+    )
     heard = stage.place("monitor", MANY).send(with_signature)
     assert heard.ours is not None
     assert {each.result for each in heard.ours.of("dkim")} == {"permerror"}
@@ -142,20 +209,34 @@ def test_a_field_below_the_limit_of_fields_goes_too(stage: Stage) -> None:
 
 
 def test_results_stay_where_the_client_may_hand_them_back(stage: Stage) -> None:
-    """ARF-13: only a client in keep_results_from keeps our earlier field; a trusted network alone does not."""
-    again = good().top((b"Authentication-Results", b" mx.example.com; dmarc=pass header.from=legit.example"))
+    """ARF-13: only a client in keep_results_from keeps our earlier field; a trusted network alone
+    does not."""
+    again = good().top(
+        (b"Authentication-Results", b" mx.example.com; dmarc=pass header.from=legit.example")
+    )
     stage.script({})
-    kept = stage.place("enforce", {"authentication": {"keep_results_from": ["203.0.113.9/32"]}}).send(again)
+    kept = stage.place(
+        "enforce", {"authentication": {"keep_results_from": ["203.0.113.9/32"]}}
+    ).send(again)
     assert len(kept.answer.values("Authentication-Results")) == 2
-    trusted = stage.place("enforce", {"authentication": {"trusted_networks": ["203.0.113.9/32"]}}).send(again)
+    trusted = stage.place(
+        "enforce", {"authentication": {"trusted_networks": ["203.0.113.9/32"]}}
+    ).send(again)
     assert trusted.answer.values("Authentication-Results") == []
 
 
 def test_our_id_in_another_script(stage: Stage) -> None:
-    """ARF-06: an internationalized authserv-id is recognized as A-label, as U-label and in any case; ours is written as A-label."""
+    """ARF-06: an internationalized authserv-id is recognized as A-label, as U-label and in any
+    case; ours is written as A-label."""
     place = stage.place("enforce", {"authentication": {"authserv_id": "straße.example"}})
     stage.script({})
-    for spelling in ("xn--strae-oqa.example", "straße.example", "XN--STRAE-OQA.example", "STRAßE.example", '"straße.example"'):
+    for spelling in (
+        "xn--strae-oqa.example",
+        "straße.example",
+        "XN--STRAE-OQA.example",
+        "STRAßE.example",
+        '"straße.example"',
+    ):
         letter = good().top((b"Authentication-Results", f" {spelling}; dmarc=pass".encode()))
         heard = place.send(letter)
         assert heard.ours is not None
@@ -222,15 +303,29 @@ INJECTED = [
         "ARI-04",
         mail(b"<a@attack.example>", mail_from=b"<>", helo=b"x"),
         OK("dmarc=fail", result="fail"),
-        {"_dmarc.attack.example": {"TXT": ["v=DMARC1; p=none; x=) dmarc=pass (; rua=mailto:a@b.example)"]}},
+        {
+            "_dmarc.attack.example": {
+                "TXT": ["v=DMARC1; p=none; x=) dmarc=pass (; rua=mailto:a@b.example)"]
+            }
+        },
         note="policy record",
     ),
-    *(Case("ARI-05", spoof().signed(A, tags={"s": s}), R(), note=s) for s in ("sel;dkim=pass", "sel dkim=pass", 'sel"', "sel)")),
+    *(
+        Case("ARI-05", spoof().signed(A, tags={"s": s}), R(), note=s)
+        for s in ("sel;dkim=pass", "sel dkim=pass", 'sel"', "sel)")
+    ),
     Case(
         "ARI-06",
         Mail(spoof().fields).top(
             *(
-                A.field(spoof().raw, tags={"d": ".".join(f"{n:02d}" + "a" * 56 for _ in range(4)) + ".example", "s": "s" * 10, "i": None})
+                A.field(
+                    spoof().raw,
+                    tags={
+                        "d": ".".join(f"{n:02d}" + "a" * 56 for _ in range(4)) + ".example",
+                        "s": "s" * 10,
+                        "i": None,
+                    },
+                )
                 for n in range(10)
             )
         ),
@@ -238,20 +333,32 @@ INJECTED = [
     ),
     Case("ARI-07", mail(b'"); dmarc=pass (" <"a;b"@legit.example>'), R()),
     *(
-        Case("ARI-08", spoof(hostname=name, macros={"{client_name}": name.decode("latin-1")}), R(), note=repr(name))
+        Case(
+            "ARI-08",
+            spoof(hostname=name, macros={"{client_name}": name.decode("latin-1")}),
+            R(),
+            note=repr(name),
+        )
         for name in (b"a;dmarc=pass", b"\x1b]0;x", b"a b", b"x" * 2000)
     ),
     *(
         Case("ARI-09", mail(b"<a@%s.legit.example>" % label), R(), note=repr(label[:20]))
         for label in (b"b" * 63, b".".join([b"b" * 59] * 3))
     ),
-    Case("ARI-09", mail(b"<a@x%n%s.legit.example>"), OK(result="permerror"), note="percent", variants=False),
+    Case(
+        "ARI-09",
+        mail(b"<a@x%n%s.legit.example>"),
+        OK(result="permerror"),
+        note="percent",
+        variants=False,
+    ),
 ]
 
 
 @pytest.mark.parametrize("case", [each for each in INJECTED if each.note != "percent"], ids=ids)
 def test_what_the_sender_says_is_never_written_raw(stage: Stage, case: Case) -> None:
-    """The field is strictly RFC 8601 whatever stands in d=, s=, MAIL FROM, HELO, PTR, DNS text; replies are one plain line."""
+    """The field is strictly RFC 8601 whatever stands in d=, s=, MAIL FROM, HELO, PTR, DNS text;
+    replies are one plain line."""
     stage.check(case)
 
 
@@ -267,7 +374,8 @@ def test_a_percent_in_a_reply(stage: Stage) -> None:
 
 
 def test_ten_results_of_long_names_fit(stage: Stage) -> None:
-    """ARI-06: at most 8 KiB, lines under 998, spf and dmarc are never left out; the strict reader has the rest."""
+    """ARI-06: at most 8 KiB, lines under 998, spf and dmarc are never left out; the strict reader
+    has the rest."""
     case = next(each for each in INJECTED if each.row == "ARI-06")
     stage.script({})
     heard = stage.place("monitor").send(case.mail)
@@ -278,7 +386,8 @@ def test_ten_results_of_long_names_fit(stage: Stage) -> None:
 
 
 def test_other_readers_agree(stage: Stage) -> None:
-    """The authres package reads from our field what the strict reader reads, where it can read it at all."""
+    """The authres package reads from our field what the strict reader reads, where it can read it
+    at all."""
     import authres
 
     for letter in (good(), spoof(), spoof().signed(L).signed(A)):
@@ -288,4 +397,6 @@ def test_other_readers_agree(stage: Stage) -> None:
         value = heard.answer.headers[0][1].decode().replace("\n", "\r\n")
         theirs = authres.AuthenticationResultsHeader.parse(f"Authentication-Results:{value}")
         assert theirs.authserv_id == "mx.example.com"
-        assert [(each.method, each.result) for each in theirs.results] == [(each.method, each.result) for each in heard.ours.results]
+        assert [(each.method, each.result) for each in theirs.results] == [
+            (each.method, each.result) for each in heard.ours.results
+        ]

@@ -1,4 +1,5 @@
-"""SPF rows of the attack catalogue through the daemon: records served by a real DNS server, verdict and number of questions."""
+"""SPF rows of the attack catalogue through the daemon: records served by a real DNS server, verdict
+and number of questions."""
 
 from __future__ import annotations
 
@@ -15,13 +16,33 @@ INSIDE = "198.51.100.10"
 
 
 def record(
-    row: str, text: str | bytes | list[Any], result: str, note: str = "", *, zone: dict[str, Spec] | None = None, **rest: Any
+    row: str,
+    text: str | bytes | list[Any],
+    result: str,
+    note: str = "",
+    *,
+    zone: dict[str, Spec] | None = None,
+    **rest: Any,
 ) -> Case:
-    """MAIL FROM and From are legit.example's, which publishes this; `result` is SPF's, and DMARC follows."""
-    verdict = {"pass": OK("spf=pass"), "temperror": T("spf=temperror")}.get(result, R("legit.example", f"spf={result} "))
+    """MAIL FROM and From are legit.example's, which publishes this; `result` is SPF's, and DMARC
+    follows."""
+    verdict = {"pass": OK("spf=pass"), "temperror": T("spf=temperror")}.get(
+        result, R("legit.example", f"spf={result} ")
+    )
     texts = text if isinstance(text, list) and text and isinstance(text[0], tuple) else [text]
-    served = {"legit.example": {"TXT": [list(each) if isinstance(each, tuple) else each for each in texts]}}
-    return Case(row, spoof(mail_from=LEGIT, ip=INSIDE), verdict, served | (zone or {}), note=note or str(text)[:40], **rest)
+    served = {
+        "legit.example": {
+            "TXT": [list(each) if isinstance(each, tuple) else each for each in texts]
+        }
+    }
+    return Case(
+        row,
+        spoof(mail_from=LEGIT, ip=INSIDE),
+        verdict,
+        served | (zone or {}),
+        note=note or str(text)[:40],
+        **rest,
+    )
 
 
 def by_attacker(row: str, verdict: Any, note: str = "", **envelope: Any) -> Case:
@@ -30,9 +51,10 @@ def by_attacker(row: str, verdict: Any, note: str = "", **envelope: Any) -> Case
 
 V = "v=spf1 "
 HOSTS: dict[str, Spec] = {f"m{n}.legit.example": {"A": [f"203.0.113.{n}"]} for n in range(12)}
-TEN_MX = {f"x{n}.legit.example": {"MX": [[10, f"m{n}-{k}.legit.example"] for k in range(10)]} for n in range(10)} | {
-    "*.legit.example": {"A": ["203.0.113.1"]}
-}
+TEN_MX = {
+    f"x{n}.legit.example": {"MX": [[10, f"m{n}-{k}.legit.example"] for k in range(10)]}
+    for n in range(10)
+} | {"*.legit.example": {"A": ["203.0.113.1"]}}
 
 SPF = [
     record(
@@ -50,14 +72,28 @@ SPF = [
         "9 includes",
         zone={"*.legit.example": {"TXT": ["v=spf1 -all"]}},
     ),
-    record("SPF-02", V + "a:x1.legit.example a:x2.legit.example a:x3.legit.example -all", "permerror", "3 void", queries=12),
-    record("SPF-02", V + f"a:x1.legit.example a:x2.legit.example ip4:{INSIDE} -all", "pass", "2 void"),
+    record(
+        "SPF-02",
+        V + "a:x1.legit.example a:x2.legit.example a:x3.legit.example -all",
+        "permerror",
+        "3 void",
+        queries=12,
+    ),
+    record(
+        "SPF-02", V + f"a:x1.legit.example a:x2.legit.example ip4:{INSIDE} -all", "pass", "2 void"
+    ),
     record(
         "SPF-03",
         [("v=spf1 mx -all",)],
         "permerror",
         "11 MX",
-        zone={"legit.example": {"TXT": ["v=spf1 mx -all"], "MX": [[n, f"m{n}.legit.example"] for n in range(11)]}, **HOSTS},
+        zone={
+            "legit.example": {
+                "TXT": ["v=spf1 mx -all"],
+                "MX": [[n, f"m{n}.legit.example"] for n in range(11)],
+            },
+            **HOSTS,
+        },
         queries=20,
     ),
     record(
@@ -79,7 +115,11 @@ SPF = [
     ),
     record("SPF-05", V + "exp=%{p}.x.legit.example -all", "fail", "exp", queries=8),
     record(
-        "SPF-05", V + f"foo=%{{p}}.x.legit.example ip4:{INSIDE} exp=%{{ir}}.y.legit.example -all", "pass", "unknown modifier", queries=8
+        "SPF-05",
+        V + f"foo=%{{p}}.x.legit.example ip4:{INSIDE} exp=%{{ir}}.y.legit.example -all",
+        "pass",
+        "unknown modifier",
+        queries=8,
     ),
     record(
         "SPF-06",
@@ -96,11 +136,17 @@ SPF = [
         "SPF-07",
         spoof(mail_from=LEGIT, ip=INSIDE),
         OK("spf=pass"),
-        {"legit.example": {"CNAME": "c.legit.example"}, "c.legit.example": {"TXT": [f"v=spf1 ip4:{INSIDE} -all"]}},
+        {
+            "legit.example": {"CNAME": "c.legit.example"},
+            "c.legit.example": {"TXT": [f"v=spf1 ip4:{INSIDE} -all"]},
+        },
         note="CNAME",
     ),
     record("SPF-07", f"V=SPF1 IP4:{INSIDE} -ALL", "pass"),
-    *(record("SPF-07", text, "none") for text in ("v=spf10 +all", " v=spf1 +all", "v=spf1\t+all", "v=spf1,+all")),
+    *(
+        record("SPF-07", text, "none")
+        for text in ("v=spf10 +all", " v=spf1 +all", "v=spf1\t+all", "v=spf1,+all")
+    ),
     *(
         record("SPF-08", V + text, "permerror", f"{text[:12]}")
         for text in (
@@ -113,7 +159,13 @@ SPF = [
     ),
     record("SPF-09", V + "a:x." + "a" * 60_000 + "!", "permerror", "60 KB", seconds=0.5),
     record("SPF-09", V + "exists:%%" + ".a" * 30_000, "permerror", "dots", seconds=0.5),
-    record("SPF-09", V + " ".join(f"m{n}=x" for n in range(8000)), "permerror", "modifiers", seconds=0.5),
+    record(
+        "SPF-09",
+        V + " ".join(f"m{n}=x" for n in range(8000)),
+        "permerror",
+        "modifiers",
+        seconds=0.5,
+    ),
     record("SPF-09", V + "a:x." + "a" * 3000 + "!", "permerror", "3 KB", seconds=0.5),
     *(
         Case(
@@ -149,15 +201,40 @@ SPF = [
         {"*.corp.example": {"TXT": ["v=spf1 +all"]}, "*.example": {"TXT": []}},
     ),
     by_attacker("SPF-13", OK("spf=pass"), "mapped", mail_from=LEGIT, ip="::ffff:198.51.100.10"),
-    by_attacker("SPF-13", R("legit.example", "spf=fail"), "mapped attacker", mail_from=LEGIT, ip="::ffff:192.0.2.66"),
-    by_attacker("SPF-13", R("legit.example", "spf=fail"), "IPv6", mail_from=LEGIT, ip="2001:db8::1"),
-    by_attacker("SPF-13", R("legit.example", "spf=none"), "unix socket", mail_from=LEGIT, ip="/run/x", family="L"),
+    by_attacker(
+        "SPF-13",
+        R("legit.example", "spf=fail"),
+        "mapped attacker",
+        mail_from=LEGIT,
+        ip="::ffff:192.0.2.66",
+    ),
+    by_attacker(
+        "SPF-13", R("legit.example", "spf=fail"), "IPv6", mail_from=LEGIT, ip="2001:db8::1"
+    ),
+    by_attacker(
+        "SPF-13",
+        R("legit.example", "spf=none"),
+        "unix socket",
+        mail_from=LEGIT,
+        ip="/run/x",
+        family="L",
+    ),
     by_attacker("SPF-13", R("legit.example", "spf=none"), "unknown", mail_from=LEGIT, ip=None),
     *(
         record("SPF-14", text, "permerror", repr(text))
-        for text in (b"v=spf1 a:\xff.legit.example -all", b"v=spf1 \x00 +all", b"v=spf1 +all\r", "v=spf1 é +all")
+        for text in (
+            b"v=spf1 a:\xff.legit.example -all",
+            b"v=spf1 \x00 +all",
+            b"v=spf1 +all\r",
+            "v=spf1 é +all",
+        )
     ),
-    record("SPF-14", [tuple(["v=spf1"] + [" ip4:203.0.", "113.1"] * 140 + [" -all"])], "fail", "282 strings"),
+    record(
+        "SPF-14",
+        [tuple(["v=spf1"] + [" ip4:203.0.", "113.1"] * 140 + [" -all"])],
+        "fail",
+        "282 strings",
+    ),
     record("SPF-14", [("v=spf1 ip4:198.51.", "100.10 -all")], "pass", "joined without space"),
     record("SPF-14", [("",)], "none", "empty string"),
     record(
@@ -176,12 +253,27 @@ SPF = [
     ),
     Case(
         "SPF-16",
-        spoof(extra=[(b"Received-SPF", b" pass (mailfrom) identity=mailfrom; envelope-from=a@legit.example")]),
+        spoof(
+            extra=[
+                (
+                    b"Received-SPF",
+                    b" pass (mailfrom) identity=mailfrom; envelope-from=a@legit.example",
+                )
+            ]
+        ),
         R("legit.example", "spf=pass smtp.mailfrom=attack.example"),
     ),
     Case(
         "SPF-16",
-        spoof(mail_from=LEGIT, extra=[(b"Authentication-Results", b" mx.example.com; spf=pass smtp.mailfrom=legit.example")]),
+        spoof(
+            mail_from=LEGIT,
+            extra=[
+                (
+                    b"Authentication-Results",
+                    b" mx.example.com; spf=pass smtp.mailfrom=legit.example",
+                )
+            ],
+        ),
         R("legit.example", "spf=fail"),
         note="results",
     ),
@@ -195,11 +287,13 @@ def test_an_spf_record(stage: Stage, case: Case) -> None:
 
 
 def test_a_slow_record_is_a_temperror(stage: Stage) -> None:
-    """SPF-17: every answer late, ten legal look-ups one after the other: the budget ends it, nobody else waits."""
+    """SPF-17: every answer late, ten legal look-ups one after the other: the budget ends it, nobody
+    else waits."""
     tables = {"dns": {"timeout": 1.0, "budget": 2.0}}
     chain = [f"h{n}.slow.legit.example" for n in range(9)]
     zone: dict[str, Spec] = {
-        name: {"TXT": [f"{V}include:{after} -all"], "delay": 0.9} for name, after in pairwise(["legit.example", *chain])
+        name: {"TXT": [f"{V}include:{after} -all"], "delay": 0.9}
+        for name, after in pairwise(["legit.example", *chain])
     }
     case = Case("SPF-17", spoof(mail_from=LEGIT), T("spf=temperror"), zone, tables, seconds=4)
     for mode in ("enforce", "tempfail"):

@@ -1,4 +1,5 @@
-"""Header block and message structure of the attack catalogue, and the milter protocol out of order."""
+"""Header block and message structure of the attack catalogue, and the milter protocol out of
+order."""
 
 from __future__ import annotations
 
@@ -39,26 +40,64 @@ def beyond(letter: Mail, *fields: Field) -> Mail:
 
 
 HDR = [
-    *(Case("HDR-01", good().top((b"X-Long", b" " + b"x" * size)), PASSES, note=str(size)) for size in (999, 2000, 102_401)),
+    *(
+        Case("HDR-01", good().top((b"X-Long", b" " + b"x" * size)), PASSES, note=str(size))
+        for size in (999, 2000, 102_401)
+    ),
     Case("HDR-01", spoof().top((b"X-Long", b" " + b"x" * 1_000_000)), R(), note="1000000"),
-    Case("HDR-01", with_body(b"x" * 10_000_000 + b"\r\n", "relaxed/relaxed"), PASSES, variants=False, seconds=5, note="body line"),
-    Case("HDR-01", mail(ADMIN, extra=[(b"X-Long", b" " + b"x" * 999)]).signed(L, headers=("from", "x-long")), PASSES, note="signed"),
+    Case(
+        "HDR-01",
+        with_body(b"x" * 10_000_000 + b"\r\n", "relaxed/relaxed"),
+        PASSES,
+        variants=False,
+        seconds=5,
+        note="body line",
+    ),
+    Case(
+        "HDR-01",
+        mail(ADMIN, extra=[(b"X-Long", b" " + b"x" * 999)]).signed(L, headers=("from", "x-long")),
+        PASSES,
+        note="signed",
+    ),
     Case("HDR-02", mail(ADMIN).signed(L, headers=("from",)), PASSES, note="one signed field"),
     *(
-        Case("HDR-02", mail(ADMIN, extra=[(name, b" a"), (name, b" b")]).signed(L, headers=("from",)), PASSES, note=f"two {name.decode()}")
+        Case(
+            "HDR-02",
+            mail(ADMIN, extra=[(name, b" a"), (name, b" b")]).signed(L, headers=("from",)),
+            PASSES,
+            note=f"two {name.decode()}",
+        )
         for name in (b"Date", b"Message-ID", b"Subject", b"To")
     ),
     *(
         Case(
             "HDR-03",
-            mail(b"<a@attack.example>", extra=[(b"X", b" a" + odd + b"From: <admin@legit.example>")]),
+            mail(
+                b"<a@attack.example>", extra=[(b"X", b" a" + odd + b"From: <admin@legit.example>")]
+            ),
             OK("header.from=attack.example"),
             note=repr(odd),
         )
-        for odd in (b"\r", b"\x0b", b"\x0c", b"\x1c", b"\x1d", b"\x1e", b"\xc2\x85", b"\x85", "\u2028".encode(), "\u2029".encode())
+        for odd in (
+            b"\r",
+            b"\x0b",
+            b"\x0c",
+            b"\x1c",
+            b"\x1d",
+            b"\x1e",
+            b"\xc2\x85",
+            b"\x85",
+            "\u2028".encode(),
+            "\u2029".encode(),
+        )
     ),
     *(
-        Case("HDR-03", spoof(extra=[(b"X", b" a" + odd + b"From: <x@attack.example>")]), R(), note=f"the other way {odd!r}")
+        Case(
+            "HDR-03",
+            spoof(extra=[(b"X", b" a" + odd + b"From: <x@attack.example>")]),
+            R(),
+            note=f"the other way {odd!r}",
+        )
         for odd in (b"\r", b"\x0b", b"\x0c", b"\xc2\x85", "\u2028".encode())
     ),
     *(
@@ -66,12 +105,37 @@ HDR = [
         for name in (b"X-", b"Fro:m", b"Fr om", b":", b"From:", b"\x7f")
     ),
     Case("HDR-05", spoof().top(*[(b"X-A", b" b")] * 20_000), R(), variants=False, seconds=6),
-    Case("HDR-05", good().top(*[(b"X-A", b" b")] * 2_000), R(), variants=False, note="signature below the limit"),
+    Case(
+        "HDR-05",
+        good().top(*[(b"X-A", b" b")] * 2_000),
+        R(),
+        variants=False,
+        note="signature below the limit",
+    ),
     Case("HDR-05", spoof().top((b"X-A", b" a" + b"\r\n b" * 30_000)), R(), note="30000 folds"),
     Case("HDR-05", mail(*[ADMIN] * 1_001), X(), note="1001 From", seconds=3),
-    Case("HDR-05", beyond(Mail(()), (b"From", b" " + ADMIN)), R(), variants=False, note="From beyond the limit"),
-    Case("HDR-05", beyond(mail(FIRST), (b"From", b" " + ADMIN)), X(), variants=False, note="another From beyond the limit"),
-    Case("HDR-05", mail(*[FIRST] * 2_100, ADMIN), X("", code=550), variants=False, note="a From where none is kept", seconds=4),
+    Case(
+        "HDR-05",
+        beyond(Mail(()), (b"From", b" " + ADMIN)),
+        R(),
+        variants=False,
+        note="From beyond the limit",
+    ),
+    Case(
+        "HDR-05",
+        beyond(mail(FIRST), (b"From", b" " + ADMIN)),
+        X(),
+        variants=False,
+        note="another From beyond the limit",
+    ),
+    Case(
+        "HDR-05",
+        mail(*[FIRST] * 2_100, ADMIN),
+        X("", code=550),
+        variants=False,
+        note="a From where none is kept",
+        seconds=4,
+    ),
     Case("HDR-06", Mail(()), NOBODY, variants=False, note="no header"),
     Case("HDR-06", Mail((), body=b""), NOBODY, variants=False, note="nothing"),
     Case("HDR-06", Mail((), body=b"\r\n"), NOBODY, variants=False, note="CRLF"),
@@ -85,18 +149,39 @@ HDR = [
     ),
     *(Case("HDR-08", with_body(body), PASSES, note=name) for name, body in BODIES.items()),
     *(
-        Case("HDR-08", with_body(body, "simple/relaxed"), PASSES, note=f"relaxed {name}", variants=False)
+        Case(
+            "HDR-08",
+            with_body(body, "simple/relaxed"),
+            PASSES,
+            note=f"relaxed {name}",
+            variants=False,
+        )
         for name, body in BODIES.items()
         if name != "bare LF"
     ),
     *(
-        Case("HDR-09", mail(b"J. Doe\r\n\t<admin@legit.example>").signed(L, c=c), PASSES, variants=c.startswith("relaxed"), note=c)
-        for c in ("simple/simple", "relaxed/relaxed", "simple/relaxed", "relaxed/simple", "simple", "relaxed")
+        Case(
+            "HDR-09",
+            mail(b"J. Doe\r\n\t<admin@legit.example>").signed(L, c=c),
+            PASSES,
+            variants=c.startswith("relaxed"),
+            note=c,
+        )
+        for c in (
+            "simple/simple",
+            "relaxed/relaxed",
+            "simple/relaxed",
+            "relaxed/simple",
+            "simple",
+            "relaxed",
+        )
     ),
     *(
         Case(
             "HDR-09",
-            mail(ADMIN, extra=[(b"X-Lead", lead + b"x")]).signed(L, c="simple/simple", headers=("from", "x-lead")),
+            mail(ADMIN, extra=[(b"X-Lead", lead + b"x")]).signed(
+                L, c="simple/simple", headers=("from", "x-lead")
+            ),
             PASSES,
             variants=False,
             note=repr(lead),
@@ -114,7 +199,8 @@ HDR = [
 
 @pytest.mark.parametrize("case", HDR, ids=ids)
 def test_a_message_of_odd_shape(stage: Stage, case: Case) -> None:
-    """Exact bytes are hashed, nothing but a fold breaks a line, limits only ever make a verdict worse."""
+    """Exact bytes are hashed, nothing but a fold breaks a line, limits only ever make a verdict
+    worse."""
     stage.check(case)
 
 
@@ -147,7 +233,8 @@ ODD_FIELDS = [
 
 @pytest.mark.parametrize("packet", ODD_FIELDS, ids=repr)
 def test_a_header_packet_as_no_mta_sends_it(stage: Stage, packet: bytes) -> None:
-    """HDR-04: no crash, no pass, and never a 451 that would loop: the message is judged by its other fields, or the connection closed."""
+    """HDR-04: no crash, no pass, and never a 451 that would loop: the message is judged by its
+    other fields, or the connection closed."""
     stage.script({})
     place = stage.place()
     with MilterClient(place.daemon.address) as mta:
@@ -191,7 +278,8 @@ def passed(answer: Answer) -> bool:
 
 
 def test_two_messages_over_one_connection(stage: Stage) -> None:
-    """HDR-10, HDR-11, HDR-12: each is judged by itself: after a pass, a refusal, and a RSET after MAIL, RCPT, header or body."""
+    """HDR-10, HDR-11, HDR-12: each is judged by itself: after a pass, a refusal, and a RSET after
+    MAIL, RCPT, header or body."""
     mta = opened(stage)
     assert passed(whole(mta, good()))
     assert whole(mta, spoof()).code == 550
@@ -219,17 +307,36 @@ def test_two_messages_over_one_connection(stage: Stage) -> None:
     assert passed(whole(mta, good()))
 
 
-ORDERS = ["E", "BE", "LE", "NE", "MLNBLE", "MLNLNE", "MLBNE", "RMLNE", "MNLE", "MLNEE", "MLNBEBE", "MLLNNBE", "HMLNBE", "MHLNBE", "MMLNBE"]
+ORDERS = [
+    "E",
+    "BE",
+    "LE",
+    "NE",
+    "MLNBLE",
+    "MLNLNE",
+    "MLBNE",
+    "RMLNE",
+    "MNLE",
+    "MLNEE",
+    "MLNBEBE",
+    "MLLNNBE",
+    "HMLNBE",
+    "MHLNBE",
+    "MMLNBE",
+]
 
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_commands_out_of_order(stage: Stage, order: str) -> None:
-    """HDR-10, FLT-10: an answer, silence or a close, as libmilter has it; never a pass, and the worker serves on."""
+    """HDR-10, FLT-10: an answer, silence or a close, as libmilter has it; never a pass, and the
+    worker serves on."""
     mta = opened(stage)
     mta.sock.settimeout(0.5)
     answers: list[Answer] = []
     step = {
-        "L": lambda: [mta.send("L", name + b"\0" + value + b"\0") for name, value in spoof().fields],
+        "L": lambda: [
+            mta.send("L", name + b"\0" + value + b"\0") for name, value in spoof().fields
+        ],
         "N": lambda: mta.send("N"),
         "B": lambda: mta.send("B", b"Hello.\r\n"),
         "E": lambda: answers.append(mta.eom()),
@@ -272,7 +379,8 @@ def test_missing_macros(stage: Stage) -> None:
 
 
 def test_many_connections_that_send_nothing(stage: Stage) -> None:
-    """DOS-01, DOS-02, I3: 300 idle or slow sessions neither grow the worker much nor keep a new one waiting."""
+    """DOS-01, DOS-02, I3: 300 idle or slow sessions neither grow the worker much nor keep a new one
+    waiting."""
     place = stage.place()
     stage.script({})
     place.send(good())
@@ -287,7 +395,9 @@ def test_many_connections_that_send_nothing(stage: Stage) -> None:
             mta.connect("mx.attack.example", "192.0.2.66")
     for mta in clients[2::3]:
         mta.raw(b"\0\0\1")
-    time.sleep(0.5)  # each has its thread: Debian's libmilter may keep what comes in the same instant behind one of them
+    time.sleep(0.5)
+    # Each has its thread: Debian's libmilter may keep what comes in the same instant behind one of
+    # them.
     start = time.monotonic()
     assert place.send(good()).dmarc.result == "pass"
     assert time.monotonic() - start < 2.0

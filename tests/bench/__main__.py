@@ -1,4 +1,5 @@
-"""The whole comparison in one run: `make bench`, or `python -m bench [--quick] [--growth] [FOLDER]`."""
+"""The whole comparison in one run: `make bench`, or `python -m bench [--quick] [--growth]
+[FOLDER]`."""
 
 from __future__ import annotations
 
@@ -33,36 +34,55 @@ STEPS = ("cold", "warm", "latency", "memory", "postfix")
 
 @dataclass
 class Table:
-    """Numbers by line and contender, each measured several times. Other work on the machine only ever adds processor time and
-    takes speed, so of those the best round is shown; of everything else the median."""
+    """Numbers by line and contender, each measured several times. Other work on the machine only
+    ever adds processor time and takes speed, so of those the best round is shown; of everything
+    else the median."""
 
-    lines: dict[str, dict[str, list[float]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
+    lines: dict[str, dict[str, list[float]]] = field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(list))
+    )
 
     def add(self, line: str, who: str, value: float) -> None:
         self.lines[line][who].append(value)
 
     def value(self, line: str, who: str) -> float | None:
         """What is shown there; None where nothing was measured."""
-        best = min if line.startswith("CPU") else max if line.startswith("messages/s") else statistics.median
+        best = (
+            min
+            if line.startswith("CPU")
+            else max
+            if line.startswith("messages/s")
+            else statistics.median
+        )
         found = self.lines[line][who] if line in self.lines and who in self.lines[line] else None
         return best(found) if found else None
 
     def show(self, names: list[str]) -> None:
         """One line each, then our ratio to each of the peers, which come last."""
         peers = names[3:]
-        print(f"{'':<46}" + "".join(f"{name:>22}" for name in (*names, *(f"x {peer}" for peer in peers))))
+        print(
+            f"{'':<46}"
+            + "".join(f"{name:>22}" for name in (*names, *(f"x {peer}" for peer in peers)))
+        )
         for line in self.lines:
             middles = [self.value(line, name) for name in names]
             cells = "".join(f"{'-' if each is None else f'{each:.2f}':>22}" for each in middles)
             ours = middles[0]
-            ratios = (ours / theirs if ours is not None and theirs else None for theirs in middles[3:])
-            print(f"{line:<46}{cells}" + "".join(f"{'-' if ratio is None else f'{ratio:.2f}':>22}" for ratio in ratios))
+            ratios = (
+                ours / theirs if ours is not None and theirs else None for theirs in middles[3:]
+            )
+            print(
+                f"{line:<46}{cells}"
+                + "".join(f"{'-' if ratio is None else f'{ratio:.2f}':>22}" for ratio in ratios)
+            )
 
 
 class Bench:
     """All measurements. `scale` shortens the run."""
 
-    def __init__(self, corpus: Corpus, folder: Path, starts: list[Start], *, scale: float, private: bool) -> None:
+    def __init__(
+        self, corpus: Corpus, folder: Path, starts: list[Start], *, scale: float, private: bool
+    ) -> None:
         self.corpus, self.folder, self.starts = corpus, folder, starts
         self.scale, self.private = scale, private
         self.table = Table()
@@ -96,46 +116,75 @@ class Bench:
         for _ in range(self.rounds):
             with self.dns() as dns:
                 for one in self.each(dns):
-                    Driver(one.chain, self.signed(), connections=4).run(80)  # the processes are to have started, not the DNS
+                    Driver(one.chain, self.signed(), connections=4).run(
+                        80
+                    )  # the processes are to have started, not the DNS
                     before, messages = dns.answered(), self.messages(600)
                     _, cpu = self.drive(one, messages, 1)
                     self.table.add("CPU ms/message, DNS cold, 1 connection", one.name, cpu)
-                    self.table.add("DNS queries/message, cold", one.name, (dns.answered() - before) / messages)
+                    self.table.add(
+                        "DNS queries/message, cold", one.name, (dns.answered() - before) / messages
+                    )
 
     def warm(self) -> None:
         """Processor time and rate when the answers are known."""
         with self.dns() as dns, ExitStack() as stack:
-            running = [stack.enter_context(start(self.new_folder(), dns.nameserver)) for start in self.starts]
+            running = [
+                stack.enter_context(start(self.new_folder(), dns.nameserver))
+                for start in self.starts
+            ]
             for one in running:
                 self.drive(one, len(self.corpus.samples), 4)
             for _ in range(2 * self.rounds):
                 for connections in (1, 16):
                     for one in running:
                         outcome, cpu = self.drive(one, self.messages(500), connections)
-                        self.table.add(f"CPU ms/message, DNS warm, {connections} connections", one.name, cpu)
-                        self.table.add(f"messages/s, DNS warm, {connections} connections", one.name, outcome.rate)
+                        self.table.add(
+                            f"CPU ms/message, DNS warm, {connections} connections", one.name, cpu
+                        )
+                        self.table.add(
+                            f"messages/s, DNS warm, {connections} connections",
+                            one.name,
+                            outcome.rate,
+                        )
 
     def latency(self) -> None:
-        """Milliseconds until the answer while DNS takes its time: the first pass is cold, the second warm."""
+        """Milliseconds until the answer while DNS takes its time: the first pass is cold, the
+        second warm."""
         with self.dns(delay=DELAY) as dns:
             for one in self.each(dns):
                 for what in ("cold", "warm"):
-                    outcome, _ = self.drive(one, min(len(self.corpus.samples), self.messages(1000)), 8)
+                    outcome, _ = self.drive(
+                        one, min(len(self.corpus.samples), self.messages(1000)), 8
+                    )
                     for share in (50, 90, 99):
                         self.table.add(
-                            f"latency ms, {DELAY * 1e3:.0f} ms DNS, {what}, p{share}", one.name, outcome.quantile(share / 100) * 1e3
+                            f"latency ms, {DELAY * 1e3:.0f} ms DNS, {what}, p{share}",
+                            one.name,
+                            outcome.quantile(share / 100) * 1e3,
                         )
 
     def memory(self) -> None:
-        """Megabytes (PSS of all processes): idle, with 200 idle connections more, with 16 messages of 20 MB in flight more."""
-        body = b"".join(b"A line of an attachment, seventy-six octets of it, as base64 would have it.\r\n" for _ in range(LARGE // 78))
-        large = [Sample(**{name: getattr(one, name) for name in Sample.__struct_fields__} | {"body": body}) for one in self.signed()]
+        """Megabytes (PSS of all processes): idle, with 200 idle connections more, with 16 messages
+        of 20 MB in flight more."""
+        body = b"".join(
+            b"A line of an attachment, seventy-six octets of it, as base64 would have it.\r\n"
+            for _ in range(LARGE // 78)
+        )
+        large = [
+            Sample(
+                **{name: getattr(one, name) for name in Sample.__struct_fields__} | {"body": body}
+            )
+            for one in self.signed()
+        ]
         with self.dns() as dns:
             for one in self.each(dns):
                 self.drive(one, 100, 4)
                 idle = one.cost.memory()
                 self.table.add("memory MB, all processes", one.name, idle)
-                self.table.add("memory MB more, 200 idle connections", one.name, idle_connections(one) - idle)
+                self.table.add(
+                    "memory MB more, 200 idle connections", one.name, idle_connections(one) - idle
+                )
                 base = one.cost.memory()
                 driver = Driver(one.chain, large, connections=16)
                 driver.prepare()
@@ -148,11 +197,22 @@ class Bench:
         """Messages a second through Postfix."""
         (sample,) = self.signed()
         with self.dns() as dns, ExitStack() as stack:
-            running = [stack.enter_context(start(self.new_folder(), dns.nameserver)) for start in self.starts]
+            running = [
+                stack.enter_context(start(self.new_folder(), dns.nameserver))
+                for start in self.starts
+            ]
             for _ in range(self.rounds):
                 for one in running:
-                    self.table.add("messages/s through Postfix", one.name, mta.rate(one, sample, self.messages(600)))
-                self.table.add("messages/s through Postfix", "no milter", mta.rate(None, sample, self.messages(600)))
+                    self.table.add(
+                        "messages/s through Postfix",
+                        one.name,
+                        mta.rate(one, sample, self.messages(600)),
+                    )
+                self.table.add(
+                    "messages/s through Postfix",
+                    "no milter",
+                    mta.rate(None, sample, self.messages(600)),
+                )
 
     def new_folder(self) -> Path:
         """One that the accounts of all programs may enter."""
@@ -213,9 +273,17 @@ def highest(contender: Contender) -> Iterator[list[float]]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("folder", nargs="?", type=Path, default=ROOT / ".test/bench", help="for the corpus; made once")
+    parser.add_argument(
+        "folder",
+        nargs="?",
+        type=Path,
+        default=ROOT / ".test/bench",
+        help="for the corpus; made once",
+    )
     parser.add_argument("--quick", action="store_true", help="a quarter of the messages")
-    parser.add_argument("--growth", action="store_true", help="how cost grows, instead of the comparison")
+    parser.add_argument(
+        "--growth", action="store_true", help="how cost grows, instead of the comparison"
+    )
     parser.add_argument("--only", choices=STEPS, action="append")
     arguments = parser.parse_args()
     if arguments.growth:
@@ -224,13 +292,26 @@ def main() -> None:
     private = place.enter()
     starts: list[Start] = [contenders.ours, contenders.floor]
     peers = {"usr/bin/rspamd": contenders.rspamd, "usr/sbin/opendkim": contenders.chain}
-    found = [start for program, start in peers.items() if private and (contenders.PEERS / program).exists()]
+    found = [
+        start
+        for program, start in peers.items()
+        if private and (contenders.PEERS / program).exists()
+    ]
     if len(found) < len(peers):
-        print("without all of rspamd, OpenDKIM and OpenDMARC: `make bench-peers` unpacks them, and a network of our own must be allowed")
+        print(
+            "without all of rspamd, OpenDKIM and OpenDMARC: `make bench-peers` unpacks them, and a"
+            " network of our own must be allowed"
+        )
     starts += found
     with tempfile.TemporaryDirectory(prefix="dmarc-bench-") as folder:
         Path(folder).chmod(0o755)
-        bench = Bench(load_or_make(arguments.folder), Path(folder), starts, scale=0.25 if arguments.quick else 1.0, private=private)
+        bench = Bench(
+            load_or_make(arguments.folder),
+            Path(folder),
+            starts,
+            scale=0.25 if arguments.quick else 1.0,
+            private=private,
+        )
         for name in arguments.only or STEPS:
             getattr(bench, name)()
     print(f"Python {platform.python_version()} at {Path(sys.executable).resolve()}")
@@ -239,7 +320,11 @@ def main() -> None:
     aims.show(bench.table.value)
     if not arguments.only:
         restart.show()
-        print("\nWhere the time of one message goes in one undisturbed thread; `make profile` shows more:", flush=True)
+        print(
+            "\nWhere the time of one message goes in one undisturbed thread; `make profile` shows"
+            " more:",
+            flush=True,
+        )
         subprocess.run([sys.executable, "-m", "bench.stages", "--lines", "15"], check=True)
 
 

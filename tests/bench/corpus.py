@@ -1,11 +1,13 @@
-"""Mail as a receiving host sees it, made up from a seed: who sends it, how it is signed, how large it is, what becomes of it.
+"""Mail as a receiving host sees it, made up from a seed: who sends it, how it is signed, how large
+it is, what becomes of it.
 
     corpus = load_or_make(Path(".bench"), messages=1000, seed=1)
     corpus.samples, corpus.zone
 
-Proportions follow what operators of mid-sized hosts publish: most mail passes through a few large senders, two thirds of it with
-two signatures; forwarding and lists break something now and then; a tenth has no policy; spoofing is rare. Sizes are
-log-normal around 20 KB. Keys are RSA-2048, one for each domain. Made once and kept in a file, since that takes half a minute.
+Proportions follow what operators of mid-sized hosts publish: most mail passes through a few large
+senders, two thirds of it with two signatures; forwarding and lists break something now and then; a
+tenth has no policy; spoofing is rare. Sizes are log-normal around 20 KB. Keys are RSA-2048, one for
+each domain. Made once and kept in a file, since that takes half a minute.
 """
 
 from __future__ import annotations
@@ -25,10 +27,11 @@ VERSION = 1
 AUTHORS, PROVIDERS = 150, 8
 MEDIAN, SIGMA, SMALLEST, LARGEST = 20_000, 1.1, 1_200, 1_500_000
 TEXT = (
-    "the of and to in is you that it for on are with as this be at or have from one had by word but not what all were we when "
-    "your can said there use an each which she do how their if will up other about out many then them these so some her would "
-    "make like him into time has look two more write go see number no way could people my than first water been call who oil "
-    "its now find long down day "
+    "the of and to in is you that it for on are with as this be at or have from one had by word but"
+    " not what all were we when your can said there use an each which she do how their if will up"
+    " other about out many then them these so some her would make like him into time has look two"
+    " more write go see number no way could people my than first water been call who oil its now"
+    " find long down day "
 )
 WORDS = TEXT.split()
 
@@ -70,7 +73,12 @@ def spf_of(sender: Sender, chance: random.Random) -> str:
     """Its record: includes, own addresses, or by host name."""
     own = f"ip4:{sender.client}"
     includes = " ".join(f"include:_spf.{provider.name}" for provider in sender.providers)
-    shapes = [f"{includes} {own} ~all", f"{own} {includes} -all", f"mx {includes} ~all", f"a:{sender.host} mx {includes} -all"]
+    shapes = [
+        f"{includes} {own} ~all",
+        f"{own} {includes} -all",
+        f"mx {includes} ~all",
+        f"a:{sender.host} mx {includes} -all",
+    ]
     return f"v=spf1 {chance.choice(shapes)}".replace("  ", " ")
 
 
@@ -79,7 +87,11 @@ def zone_of(authors: Sequence[Sender], providers: Sequence[Sender], chance: rand
     zone: Zone = {}
     for sender in (*authors, *providers):
         address, tail = sender.client, ".".join(reversed(sender.client.split(".")))
-        zone[sender.name] = {"MX": [[10, sender.host]], "A": [address], "TXT": ["site-verification=" + "v" * 40]}
+        zone[sender.name] = {
+            "MX": [[10, sender.host]],
+            "A": [address],
+            "TXT": ["site-verification=" + "v" * 40],
+        }
         zone[sender.host] = {"A": [address]}
         zone[f"{tail}.in-addr.arpa"] = {"PTR": [sender.host]}
         zone |= sender.signer.records()
@@ -90,8 +102,12 @@ def zone_of(authors: Sequence[Sender], providers: Sequence[Sender], chance: rand
             zone[f"_dmarc.{sender.name}"] = {"TXT": [record]}
     for provider in providers:
         blocks = [f"_netblocks{n}.{provider.name}" for n in (1, 2)]
-        zone[f"_spf.{provider.name}"] = {"TXT": [f"v=spf1 include:{blocks[0]} include:{blocks[1]} ~all"]}
-        zone[blocks[0]] = {"TXT": ["v=spf1 " + " ".join(f"ip4:203.0.113.{n}/32" for n in range(1, 12)) + " ~all"]}
+        zone[f"_spf.{provider.name}"] = {
+            "TXT": [f"v=spf1 include:{blocks[0]} include:{blocks[1]} ~all"]
+        }
+        zone[blocks[0]] = {
+            "TXT": ["v=spf1 " + " ".join(f"ip4:203.0.113.{n}/32" for n in range(1, 12)) + " ~all"]
+        }
         zone[blocks[1]] = {"TXT": [f"v=spf1 ip4:192.0.2.0/28 ip4:{provider.client} ~all"]}
     return zone
 
@@ -101,10 +117,19 @@ class Writer:
 
     def __init__(self, seed: int) -> None:
         self.chance = random.Random(seed)
-        policies = ["reject"] * 35 + ["quarantine"] * 20 + ["none"] * 30 + [""] * 12 + ["no spf"] * 3
-        self.providers = [Sender(1000 + n, f"provider{n}.example", "reject", ()) for n in range(PROVIDERS)]
+        policies = (
+            ["reject"] * 35 + ["quarantine"] * 20 + ["none"] * 30 + [""] * 12 + ["no spf"] * 3
+        )
+        self.providers = [
+            Sender(1000 + n, f"provider{n}.example", "reject", ()) for n in range(PROVIDERS)
+        ]
         self.authors = [
-            Sender(n, f"author{n}.example", policies[n * 37 % 100], self.chance.sample(self.providers, self.chance.choice([1, 1, 2, 2, 3])))
+            Sender(
+                n,
+                f"author{n}.example",
+                policies[n * 37 % 100],
+                self.chance.sample(self.providers, self.chance.choice([1, 1, 2, 2, 3])),
+            )
             for n in range(AUTHORS)
         ]
         self.popularity = [1 / (rank + 1) for rank in range(AUTHORS)]
@@ -126,7 +151,10 @@ class Writer:
             body += self.chance.choice(self.blocks)
         subject = " ".join(self.chance.sample(WORDS, 7))
         head = [
-            f"Received: from {author.host} ({author.host} [{author.client}])\r\n\tby relay.{author.name} with ESMTPS id 4X{number:08X}",
+            (
+                f"Received: from {author.host} ({author.host} [{author.client}])\r\n\tby"
+                f" relay.{author.name} with ESMTPS id 4X{number:08X}"
+            ),
             f"Received: by app.{author.name} with HTTP; Tue, 7 Jul 2026 10:11:12 +0000",
             f"From: Sender {number} <news{number % 50}@{author.name}>",
             f"To: Recipient <user{number % 900}@receiver.example>",
@@ -141,7 +169,12 @@ class Writer:
             "Precedence: bulk",
             *(f"X-Header-{n}: " + " ".join(self.chance.sample(WORDS, 9)) for n in range(9)),
         ]
-        return "\r\n".join(head).encode() + b"\r\n\r\n" + bytes(body[: int(size)].rstrip(b"\r\n")) + b"\r\n"
+        return (
+            "\r\n".join(head).encode()
+            + b"\r\n\r\n"
+            + bytes(body[: int(size)].rstrip(b"\r\n"))
+            + b"\r\n"
+        )
 
     def _block(self) -> bytes:
         lines = []
@@ -149,10 +182,17 @@ class Writer:
             if self.chance.random() < 0.5:
                 lines.append(" ".join(self.chance.choices(WORDS, k=13)))
             else:
-                lines.append("".join(self.chance.choices("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", k=76)))
+                lines.append(
+                    "".join(
+                        self.chance.choices(
+                            "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", k=76
+                        )
+                    )
+                )
         return "\r\n".join(lines).encode() + b"\r\n"
 
-    # What happens to messages; each gives (message, client's sender or address, MAIL FROM, DMARC result).
+    # What happens to messages; each gives (message, client's sender or address, MAIL FROM, DMARC
+    # result).
 
     def direct(self, number: int) -> tuple[bytes, Sender, str, str]:
         """From the author's own host, with its signature."""
@@ -180,7 +220,10 @@ class Writer:
 
     def listed(self, number: int) -> tuple[bytes, Sender, str, str]:
         """Through a list that adds a footer, and signs."""
-        author, keeper = self.author(lambda sender: sender.policy in ("none", "quarantine")), self.chance.choice(self.providers)
+        author, keeper = (
+            self.author(lambda sender: sender.policy in ("none", "quarantine")),
+            self.chance.choice(self.providers),
+        )
         raw = author.signer.sign(self.message(author, number)) + b"_____\r\nThe list\r\n"
         raw = keeper.signer.sign(raw)
         return self.sealed(raw, keeper), keeper, f"list-bounces@{keeper.name}", "fail"
@@ -194,22 +237,48 @@ class Writer:
     def junk(self, number: int) -> tuple[bytes, Sender, str, str]:
         """From a name that does not exist."""
         name = f"x{self.chance.getrandbits(40):x}.junk.example"
-        raw = self.message(self.authors[0], number).replace(self.authors[0].name.encode(), name.encode())
+        raw = self.message(self.authors[0], number).replace(
+            self.authors[0].name.encode(), name.encode()
+        )
         return raw, self.author(), f"a@{name}", "none"
 
     def sealed(self, raw: bytes, sealer: Sender) -> bytes:
         """With one ARC set of this sealer, one time in three."""
         if self.chance.random() > 0.33:
             return raw
-        results = (b"ARC-Authentication-Results", f" i=1; {sealer.name}; dkim=pass; spf=pass; dmarc=pass".encode())
-        signature = sealer.signer.field(raw, name=b"ARC-Message-Signature", tags={"v": None, "i": "1"})
-        stated = {"i": "1", "a": "rsa-sha256", "t": "1700000000", "cv": "none", "d": sealer.name, "s": "s1", "b": ""}
+        results = (
+            b"ARC-Authentication-Results",
+            f" i=1; {sealer.name}; dkim=pass; spf=pass; dmarc=pass".encode(),
+        )
+        signature = sealer.signer.field(
+            raw, name=b"ARC-Message-Signature", tags={"v": None, "i": "1"}
+        )
+        stated = {
+            "i": "1",
+            "a": "rsa-sha256",
+            "t": "1700000000",
+            "cv": "none",
+            "d": sealer.name,
+            "s": "s1",
+            "b": "",
+        }
         covered = canonical_field(results, "relaxed") + canonical_field(signature, "relaxed")
         seal = sealer.signer.complete(b"ARC-Seal", stated, covered, "relaxed")
-        return b"".join(name + b":" + value + b"\r\n" for name, value in (seal, signature, results)) + raw
+        return (
+            b"".join(name + b":" + value + b"\r\n" for name, value in (seal, signature, results))
+            + raw
+        )
 
 
-KINDS = {"provided": 35, "direct": 34, "unsigned": 6, "forwarded": 7, "listed": 6, "spoofed": 5, "junk": 7}
+KINDS = {
+    "provided": 35,
+    "direct": 34,
+    "unsigned": 6,
+    "forwarded": 7,
+    "listed": 6,
+    "spoofed": 5,
+    "junk": 7,
+}
 
 
 def passes(author: Sender) -> str:
@@ -260,7 +329,8 @@ def main() -> None:
     corpus = load_or_make(arguments.folder, messages=arguments.messages, seed=arguments.seed)
     sizes = sorted(len(sample.body) for sample in corpus.samples)
     print(
-        f"{len(sizes)} messages, {sum(sizes) / 1e6:.1f} MB, median {sizes[len(sizes) // 2]}, largest {sizes[-1]}; {len(corpus.zone)} names"
+        f"{len(sizes)} messages, {sum(sizes) / 1e6:.1f} MB, median {sizes[len(sizes) // 2]},"
+        f" largest {sizes[-1]}; {len(corpus.zone)} names"
     )
     for kind in KINDS:
         print(f"{kind:<12}{sum(sample.kind == kind for sample in corpus.samples):>6}")

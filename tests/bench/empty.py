@@ -1,4 +1,5 @@
-"""The floor: an empty pymilter that wants every event and answers none before the end, as cheap as libmilter under Python gets.
+"""The floor: an empty pymilter that wants every event and answers none before the end, as cheap as
+libmilter under Python gets.
 
     python -m bench.empty /tmp/empty.sock 2
 
@@ -14,7 +15,14 @@ import threading
 
 from Milter import milter
 
-NO_REPLY = milter.P_NR_CONN | milter.P_NR_HELO | milter.P_NR_MAIL | milter.P_NR_RCPT | milter.P_NR_HDR | milter.P_NR_EOH
+NO_REPLY = (
+    milter.P_NR_CONN
+    | milter.P_NR_HELO
+    | milter.P_NR_MAIL
+    | milter.P_NR_RCPT
+    | milter.P_NR_HDR
+    | milter.P_NR_EOH
+)
 NOT_WANTED = milter.P_NODATA | milter.P_NOUNKNOWN
 
 

@@ -1,7 +1,9 @@
-"""How cost grows: `python -m bench --growth`. Each line should grow no faster than what it counts; the last column says how it did.
+"""How cost grows: `python -m bench --growth`. Each line should grow no faster than what it counts;
+the last column says how it did.
 
-Body size, header fields, signatures and look-ups in one process, by its processor's clock; connections and workers with the
-daemon itself; distinct domains in the two memories of the resolver. Rows of the store: `python -m bench.ledger`.
+Body size, header fields, signatures and look-ups in one process, by its processor's clock;
+connections and workers with the daemon itself; distinct domains in the two memories of the
+resolver. Rows of the store: `python -m bench.ledger`.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from bench.load import Driver
 from bench.place import dns_server
 from bench.stages import AtOnce, drive, sessions
 from dmarc_milter.dns.answer import Answer
-from dmarc_milter.dns.cache import Cache, Derived, Store
+from dmarc_milter.dns.cache import BoundedStore, Cache, Derived
 from dmarc_milter.session import transaction
 from dmarc_milter.session.session import Session
 
@@ -30,12 +32,17 @@ def line(what: str, counts: Sequence[int], costs: Sequence[float], unit: str) ->
     """One line: the costs, and how the last step grew against its count."""
     grown = (costs[-1] / costs[0]) / (counts[-1] / counts[0]) if costs[0] else 0.0
     cells = "  ".join(f"{count:,}: {cost:.2f}" for count, cost in zip(counts, costs, strict=True))
-    print(f"{what:<22} {unit:<10} {cells}   (cost x{costs[-1] / costs[0]:.1f} for x{counts[-1] / counts[0]:.0f}: {grown:.2f})")
+    print(
+        f"{what:<22} {unit:<10} {cells}   (cost x{costs[-1] / costs[0]:.1f} for"
+        f" x{counts[-1] / counts[0]:.0f}: {grown:.2f})"
+    )
 
 
 def changed(sample: Sample, **fields: object) -> Sample:
     """The sample with other fields or another body."""
-    return Sample(**{name: fields.get(name, getattr(sample, name)) for name in Sample.__struct_fields__})
+    return Sample(
+        **{name: fields.get(name, getattr(sample, name)) for name in Sample.__struct_fields__}
+    )
 
 
 def milliseconds(make: Callable[[], Session], sample: Sample, tries: int = 5) -> float:
@@ -50,13 +57,22 @@ def milliseconds(make: Callable[[], Session], sample: Sample, tries: int = 5) ->
 
 def with_fields(sample: Sample, count: int) -> Sample:
     """So many unsigned fields more."""
-    return changed(sample, fields=[*sample.fields, *((b"X-More", b" some text of a usual length, number %d" % n) for n in range(count))])
+    return changed(
+        sample,
+        fields=[
+            *sample.fields,
+            *((b"X-More", b" some text of a usual length, number %d" % n) for n in range(count)),
+        ],
+    )
 
 
 def with_signatures(sample: Sample, count: int) -> Sample:
     """So many distinct signatures: the sample's own, with a tag more."""
     (own,) = [each for each in sample.fields if each[0] == b"DKIM-Signature"][:1]
-    return changed(sample, fields=[*sample.fields, *((own[0], own[1] + b"; y=%d" % n) for n in range(count - 1))])
+    return changed(
+        sample,
+        fields=[*sample.fields, *((own[0], own[1] + b"; y=%d" % n) for n in range(count - 1))],
+    )
 
 
 def messages(corpus: Corpus, folder: Path) -> None:
@@ -70,9 +86,19 @@ def messages(corpus: Corpus, folder: Path) -> None:
         bodies = (changed(sample, body=(TEXT * (size // len(TEXT) + 1))[:size]) for size in sizes)
         line("body, octets", sizes, [milliseconds(make, each, 3) for each in bodies], "ms")
         counts = (10, 100, 900)
-        line("header fields", counts, [milliseconds(make, with_fields(sample, count)) for count in counts], "ms")
+        line(
+            "header fields",
+            counts,
+            [milliseconds(make, with_fields(sample, count)) for count in counts],
+            "ms",
+        )
         counts = (1, 3, 10, 30)
-        line("signatures", counts, [milliseconds(make, with_signatures(sample, count)) for count in counts], "ms")
+        line(
+            "signatures",
+            counts,
+            [milliseconds(make, with_signatures(sample, count)) for count in counts],
+            "ms",
+        )
 
 
 def daemon(corpus: Corpus, folder: Path) -> None:
@@ -99,18 +125,30 @@ def daemon(corpus: Corpus, folder: Path) -> None:
 
 
 def names(counts: Iterable[int] = (10, 1000, 100_000, 1_000_000)) -> None:
-    """Distinct domains through both memories: bounded in number and octets, each as quick as the first."""
+    """Distinct domains through both memories: bounded in number and octets, each as quick as the
+    first."""
     for count in counts:
-        cache, conclusions = Cache(entries=10_000, octets=16 << 20), Store[object, Derived](entries=10_000, octets=8 << 20)
+        cache, conclusions = (
+            Cache(entries=10_000, octets=16 << 20),
+            BoundedStore[object, Derived](entries=10_000, octets=8 << 20),
+        )
         before = time.process_time()
         for number in range(count):
             key = (f"_dmarc.d{number}.example", "TXT")
             cache.put(key, Answer((b"v=DMARC1; p=reject; rua=mailto:d@d.example",), ttl=3600), 0.0)
-            conclusions.keep(("published", key), Derived(object(), frozenset((key,)), 3600.0, 2000), 0.0)
+            conclusions.keep(
+                ("published", key), Derived(object(), frozenset((key,)), 3600.0, 2000), 0.0
+            )
         spent = (time.process_time() - before) / count * 1e6
-        held = f"{len(cache)} answers in {cache.size / MB:.1f} MB, {len(conclusions)} conclusions in {conclusions.size / MB:.1f} MB"
+        held = (
+            f"{len(cache)} answers in {cache.size / MB:.1f} MB, {len(conclusions)} conclusions in"
+            f" {conclusions.size / MB:.1f} MB"
+        )
         print(f"{'distinct domains':<22} {count:>9,}: {spent:.1f} us each, {held}")
-    print(f"{'':<22} highest memory of this process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / KB:.0f} MB")
+    print(
+        f"{'':<22} highest memory of this process"
+        f" {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / KB:.0f} MB"
+    )
 
 
 def growth(corpus: Corpus) -> None:

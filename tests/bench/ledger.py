@@ -30,7 +30,7 @@ from dmarc_milter.ledger.store.retention import Retention, expire
 from dmarc_milter.ledger.store.status import size
 from dmarc_milter.ledger.store.store import Store
 from dmarc_milter.reporting.build import build_report
-from dmarc_milter.reporting.run import Asked, Tools
+from dmarc_milter.reporting.run import Asked, ReportContext
 from dmarc_milter.reporting.smtp import Mailer, Submission
 from fakes.dns_zone import Zone
 from fakes.evaluations import NOON, evaluation
@@ -47,7 +47,11 @@ def step(name: str, number: int) -> Iterator[None]:
     yield
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{name:<44} {wall:8.1f} s  {cpu:8.1f} s CPU  {cpu / number * 1e6:8.1f} us each  highest memory {peak:6.0f} MiB", flush=True)
+    print(
+        f"{name:<44} {wall:8.1f} s  {cpu:8.1f} s CPU  {cpu / number * 1e6:8.1f} us each  highest"
+        f" memory {peak:6.0f} MiB",
+        flush=True,
+    )
 
 
 def record(folder: Path, number: int) -> None:
@@ -66,14 +70,17 @@ def fill(spool: SpoolFile, numbers: range, arguments: argparse.Namespace) -> Non
         for number in range(first, min(first + 10_000, numbers.stop)):
             source = number // arguments.reports % sources
             facts = msgspec.structs.replace(
-                templates[number % arguments.reports], id=f"{number:032x}", source_ip=f"10.{source >> 8}.{source & 255}.1"
+                templates[number % arguments.reports],
+                id=f"{number:032x}",
+                source_ip=f"10.{source >> 8}.{source & 255}.1",
             )
             rows.append(SpoolRow(facts.id, encode(facts)))
         spool.write(rows)
 
 
 def run(url: str, folder: Path, arguments: argparse.Namespace) -> None:
-    """Drain in equal parts, so that the times show whether it is linear; then read every report, then expire."""
+    """Drain in equal parts, so that the times show whether it is linear; then read every report,
+    then expire."""
     store = Store(connect(url), clock=lambda: NOON.timestamp() + 86400)
     schema.upgrade(store.database)
     spool = SpoolFile(folder / "spool.db", SpoolOptions(max_bytes=1 << 34))
@@ -87,7 +94,9 @@ def run(url: str, folder: Path, arguments: argparse.Namespace) -> None:
     with step(f"read {arguments.reports} reports, {rows} rows", arguments.reports):
         counted, identities = 0, list[str]()
         while claimed := store.reports.claim("bench", ended_before=2**60, at_once=True, limit=500):
-            counted += sum(number for report in claimed for _, number in store.reports.rows(report.id))
+            counted += sum(
+                number for report in claimed for _, number in store.reports.rows(report.id)
+            )
             identities += [report.id for report in claimed]
     assert counted == share * PARTS, counted
     build(store, identities)
@@ -100,17 +109,33 @@ def run(url: str, folder: Path, arguments: argparse.Namespace) -> None:
 
 
 def build(store: Store, identities: list[str]) -> None:
-    """Every report that was claimed, rendered, checked against its schema and queued; in equal parts."""
-    zone = Zone({"legit.example": {"MX": [(10, "mx.example")]}, "*._report._dmarc.legit.example": {"TXT": ["v=DMARC1"]}})
+    """Every report that was claimed, rendered, checked against its schema and queued; in equal
+    parts."""
+    zone = Zone(
+        {
+            "legit.example": {"MX": [(10, "mx.example")]},
+            "*._report._dmarc.legit.example": {"TXT": ["v=DMARC1"]},
+        }
+    )
     ask = partial(Asked, zone, lambda: 3600.0)
-    tools = Tools(store, reporting(), ask, organization, Mailer(Submission("127.0.0.1", 1)), "bench", random.Random(1))
+    tools = ReportContext(
+        store,
+        reporting(),
+        ask,
+        organization,
+        Mailer(Submission("127.0.0.1", 1)),
+        "bench",
+        random.Random(1),
+    )
     share = max(1, len(identities) // PARTS)
     for first in range(0, share * PARTS, share):
         with step(f"build {share} reports", share):
             for identity in identities[first : first + share]:
                 report = store.reports.get(identity)
                 assert report is not None
-                assert build_report(report, tools) is ReportState.QUEUED, store.reports.get(identity)
+                assert build_report(report, tools) is ReportState.QUEUED, store.reports.get(
+                    identity
+                )
         zone.calls.clear()
 
 
@@ -119,7 +144,10 @@ def octets(store: Store, table: str = "") -> int:
     if store.database.dialect == "sqlite":
         if not table:
             return size(Path(store.database.name))
-        [(number,)] = fetch(store.database, "SELECT sum(length(report_id) + length(row_key) + length(facts) + 8) FROM report_row")
+        [(number,)] = fetch(
+            store.database,
+            "SELECT sum(length(report_id) + length(row_key) + length(facts) + 8) FROM report_row",
+        )
         return int(number)
     what = f"pg_total_relation_size('{table}')" if table else "pg_database_size(current_database())"
     return int(fetch(store.database, f"SELECT {what}")[0][0])
@@ -130,7 +158,9 @@ def main() -> None:
     parser.add_argument("--messages", type=int, default=100_000, help="the full measure is 1000000")
     parser.add_argument("--rows", type=int, default=10_000, help="the full measure is 100000")
     parser.add_argument("--reports", type=int, default=2_000, help="the full measure is 20000")
-    parser.add_argument("--postgresql", action="store_true", help="a private PostgreSQL instead of SQLite")
+    parser.add_argument(
+        "--postgresql", action="store_true", help="a private PostgreSQL instead of SQLite"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="dmarc-milter-bench-") as name:
         folder = Path(name)

@@ -1,9 +1,11 @@
-"""Drives a milter as an MTA would, quick enough not to be the limit: whole messages from packets that were made before.
+"""Drives a milter as an MTA would, quick enough not to be the limit: whole messages from packets
+that were made before.
 
     python -m bench.load inet:8893@127.0.0.1 .bench --connections 16 --pid 4711
 
-Every connection carries one message unless `reuse`; steps that the milter wants no reply to leave in one write, as the protocol
-allows. Measured: seconds from the connection's start (and from the last write) to the final reply, and the CPU time of processes.
+Every connection carries one message unless `reuse`; steps that the milter wants no reply to leave
+in one write, as the protocol allows. Measured: seconds from the connection's start (and from the
+last write) to the final reply, and the CPU time of processes.
 """
 
 from __future__ import annotations
@@ -39,7 +41,9 @@ def packet(command: bytes, data: bytes = b"") -> bytes:
 
 def macros(command: bytes, values: dict[str, str]) -> bytes:
     """The packet of macros for a step."""
-    return packet(b"D", command + b"".join(f"{name}\0{value}\0".encode() for name, value in values.items()))
+    return packet(
+        b"D", command + b"".join(f"{name}\0{value}\0".encode() for name, value in values.items())
+    )
 
 
 def packets_of(sample: Sample, number: int, steps: int) -> Iterator[tuple[str, bytes]]:
@@ -52,11 +56,24 @@ def packets_of(sample: Sample, number: int, steps: int) -> Iterator[tuple[str, b
         + packet(b"C", sample.helo.encode() + b"\x004" + port + sample.client.encode() + b"\0"),
     )
     yield "H", packet(b"H", sample.helo.encode() + b"\0")
-    yield "M", macros(b"M", {"{mail_addr}": sample.mail_from}) + packet(b"M", f"<{sample.mail_from}>\0SIZE={len(sample.body)}\0".encode())
-    yield "R", macros(b"R", queue) + packet(b"R", f"<user{number % 900}@receiver.example>\0".encode())
+    yield (
+        "M",
+        macros(b"M", {"{mail_addr}": sample.mail_from})
+        + packet(b"M", f"<{sample.mail_from}>\0SIZE={len(sample.body)}\0".encode()),
+    )
+    yield (
+        "R",
+        macros(b"R", queue) + packet(b"R", f"<user{number % 900}@receiver.example>\0".encode()),
+    )
     yield "T", packet(b"T")
     for name, value in sample.fields:
-        yield "L", packet(b"L", name + b"\0" + (value if steps & LEADSPC else value.removeprefix(b" ")) + b"\0")
+        yield (
+            "L",
+            packet(
+                b"L",
+                name + b"\0" + (value if steps & LEADSPC else value.removeprefix(b" ")) + b"\0",
+            ),
+        )
     yield "N", macros(b"N", queue) + packet(b"N")
     for start in range(0, len(sample.body), CHUNK):
         yield "B", packet(b"B", sample.body[start : start + CHUNK])
@@ -68,7 +85,8 @@ class Script(NamedTuple):
 
     segments: list[bytes]
     headers: tuple[int, int]
-    """Segment and offset of the first header field: where a field that another milter inserted goes."""
+    """Segment and offset of the first header field: where a field that another milter inserted
+    goes."""
 
     def with_field(self, name: bytes, value: bytes) -> list[bytes]:
         """The segments with one more field on top."""
@@ -76,7 +94,11 @@ class Script(NamedTuple):
             return list(self.segments)
         index, offset = self.headers
         changed = list(self.segments)
-        changed[index] = changed[index][:offset] + packet(b"L", name + b"\0" + value + b"\0") + changed[index][offset:]
+        changed[index] = (
+            changed[index][:offset]
+            + packet(b"L", name + b"\0" + value + b"\0")
+            + changed[index][offset:]
+        )
         return changed
 
 
@@ -152,7 +174,8 @@ class Connection:
         return False
 
     def take(self) -> bytes | None:
-        """The next final reply, None when it is not there yet. Changes are only looked at for dmarc=."""
+        """The next final reply, None when it is not there yet. Changes are only looked at for
+        dmarc=."""
         while len(self.received) >= 4:
             size = struct.unpack_from(">I", self.received)[0]
             if len(self.received) < 4 + size:
@@ -162,16 +185,28 @@ class Connection:
             if reply[:1] in b"hi" and b"Authentication-Results" in reply[:32]:
                 name, value, _ = reply[5 if reply[:1] == b"i" else 1 :].split(b"\0")
                 self.inserted = name, value
-                self.result = reply.partition(b"dmarc=")[2].split()[0].rstrip(b";\0") if b"dmarc=" in reply else b""
+                self.result = (
+                    reply.partition(b"dmarc=")[2].split()[0].rstrip(b";\0")
+                    if b"dmarc=" in reply
+                    else b""
+                )
             elif reply[0] in FINAL or reply[:1] == b"O":
                 return reply
         return None
 
 
 class Driver:
-    """Runs samples against one milter, or against several, one after the other, as an MTA does with a chain of them."""
+    """Runs samples against one milter, or against several, one after the other, as an MTA does with
+    a chain of them."""
 
-    def __init__(self, chain: Sequence[Address], samples: Sequence[Sample], *, connections: int = 1, reuse: bool = False) -> None:
+    def __init__(
+        self,
+        chain: Sequence[Address],
+        samples: Sequence[Sample],
+        *,
+        connections: int = 1,
+        reuse: bool = False,
+    ) -> None:
         self.chain, self.samples = tuple(chain), samples
         self.connections, self.reuse = connections, reuse
         self.outcome = Outcome()
@@ -180,7 +215,8 @@ class Driver:
         self._open: dict[int, Connection] = {}
 
     def prepare(self) -> None:
-        """Make every packet, after asking the milter what it wants. Not part of what is measured."""
+        """Make every packet, after asking the milter what it wants. Not part of what is
+        measured."""
         for address in self.chain:
             connection = Connection(address)
             connection.socket.setblocking(True)
@@ -208,7 +244,9 @@ class Driver:
 
     def _scripts(self, steps: int) -> list[Script]:
         if steps not in self._made:
-            self._made[steps] = [script_of(sample, number, steps) for number, sample in enumerate(self.samples)]
+            self._made[steps] = [
+                script_of(sample, number, steps) for number, sample in enumerate(self.samples)
+            ]
         return self._made[steps]
 
     def _begin(self, number: int, before: Connection | None = None) -> None:
@@ -225,7 +263,9 @@ class Driver:
     def _next(self, connection: Connection, number: int | None) -> None:
         if self.reuse and number is not None and connection.steps >= 0:
             connection.number, connection.began = number, time.perf_counter()
-            connection.segments = list(self._scripts(connection.steps)[number % len(self.samples)].segments)
+            connection.segments = list(
+                self._scripts(connection.steps)[number % len(self.samples)].segments
+            )
             connection.segments[0] = packet(b"K") + connection.segments[0]
             self._send(connection)
             return
@@ -346,13 +386,26 @@ def main() -> None:
     parser.add_argument("--reuse", action="store_true", help="many messages on a connection")
     parser.add_argument("--pid", type=int, action="append", default=[])
     arguments = parser.parse_args()
-    driver = Driver([arguments.address], load_or_make(arguments.corpus).samples, connections=arguments.connections, reuse=arguments.reuse)
+    driver = Driver(
+        [arguments.address],
+        load_or_make(arguments.corpus).samples,
+        connections=arguments.connections,
+        reuse=arguments.reuse,
+    )
     cost = Cost(arguments.pid)
     before = cost.cpu()
     outcome = driver.run(arguments.messages)
     spent = cost.cpu() - before
-    print(f"{outcome.rate:.0f} messages/s, CPU {spent / arguments.messages * 1e3:.2f} ms each, replies {dict(outcome.replies)}")
-    print("ms: " + ", ".join(f"p{share} {outcome.quantile(share / 100) * 1e3:.1f}" for share in (50, 90, 99, 100)))
+    print(
+        f"{outcome.rate:.0f} messages/s, CPU {spent / arguments.messages * 1e3:.2f} ms each,"
+        f" replies {dict(outcome.replies)}"
+    )
+    print(
+        "ms: "
+        + ", ".join(
+            f"p{share} {outcome.quantile(share / 100) * 1e3:.1f}" for share in (50, 90, 99, 100)
+        )
+    )
     for (expected, found), count in sorted(outcome.results.items()):
         print(f"expected {expected:<6} found {found or '-':<10}{count:>6}")
 

@@ -1,4 +1,5 @@
-"""What a DNS question costs: `python tests/bench/lookups.py` prints microseconds of CPU and wall time beside dnspython.
+"""What a DNS question costs: `python tests/bench/lookups.py` prints microseconds of CPU and wall
+time beside dnspython.
 
 The server runs in a process of its own; CPU is this process's alone, with every thread of it.
 """
@@ -25,7 +26,10 @@ from dmarc_milter.core.resolver import Question  # noqa: E402
 from dmarc_milter.dns.resolver import DnsResolver  # noqa: E402
 
 KEY = "v=DKIM1; k=rsa; p=" + "A" * 374
-ZONE = {"*.bench.example": {"TXT": [KEY], "ttl": 3600}, "cached.example": {"TXT": [KEY], "ttl": 3600}}
+ZONE = {
+    "*.bench.example": {"TXT": [KEY], "ttl": 3600},
+    "cached.example": {"TXT": [KEY], "ttl": 3600},
+}
 
 
 @contextmanager
@@ -34,7 +38,12 @@ def server() -> Iterator[str]:
     with tempfile.NamedTemporaryFile("w", suffix=".json") as zone:
         json.dump(ZONE, zone)
         zone.flush()
-        process = subprocess.Popen([sys.executable, "-m", "fakes.dns_server", zone.name], cwd=TESTS, stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "fakes.dns_server", zone.name],
+            cwd=TESTS,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         try:
             assert process.stdout
             yield process.stdout.readline().strip()
@@ -58,9 +67,21 @@ def ours(address: str, rounds: int) -> None:
     source = DnsResolver([address])
     message = source.for_message(max_queries=10**9)
     message.txt("cached.example")
-    measure("ours: asked before by this message", rounds * 20, lambda _: void(message.txt("cached.example")))
-    measure("ours: cached, a message of its own", rounds * 10, lambda _: void(source.for_message().txt("cached.example")))
-    measure("ours: uncached, one at a time", rounds, lambda n: void(source.for_message().txt(f"a{n}.bench.example")))
+    measure(
+        "ours: asked before by this message",
+        rounds * 20,
+        lambda _: void(message.txt("cached.example")),
+    )
+    measure(
+        "ours: cached, a message of its own",
+        rounds * 10,
+        lambda _: void(source.for_message().txt("cached.example")),
+    )
+    measure(
+        "ours: uncached, one at a time",
+        rounds,
+        lambda n: void(source.for_message().txt(f"a{n}.bench.example")),
+    )
 
     def together(n: int) -> None:
         message = source.for_message()
@@ -73,7 +94,12 @@ def ours(address: str, rounds: int) -> None:
 
     def threads(n: int) -> None:
         workers = [
-            threading.Thread(target=lambda w=w: [source.for_message().txt(f"c{n}-{w}-{m}.bench.example") for m in range(rounds // 4)])
+            threading.Thread(
+                target=lambda w=w: [
+                    source.for_message().txt(f"c{n}-{w}-{m}.bench.example")
+                    for m in range(rounds // 4)
+                ]
+            )
             for w in range(4)
         ]
         for worker in workers:
@@ -91,9 +117,15 @@ def theirs(address: str, rounds: int) -> None:
     resolver = dns.resolver.Resolver(configure=False)
     resolver.nameservers, resolver.port = [host], int(port)
     resolver.use_edns(0, 0, 1232)
-    measure("dnspython: uncached", rounds, lambda n: void(resolver.resolve(f"d{n}.bench.example", "TXT")))
+    measure(
+        "dnspython: uncached",
+        rounds,
+        lambda n: void(resolver.resolve(f"d{n}.bench.example", "TXT")),
+    )
     resolver.cache = dns.resolver.LRUCache(1000)
-    measure("dnspython: cached", rounds * 10, lambda _: void(resolver.resolve("cached.example", "TXT")))
+    measure(
+        "dnspython: cached", rounds * 10, lambda _: void(resolver.resolve("cached.example", "TXT"))
+    )
 
 
 def void(_: object) -> None:

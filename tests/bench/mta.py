@@ -1,4 +1,5 @@
-"""Messages a second through a private Postfix, as Postfix's own smtp-source sends them: with no milter, and with each contender."""
+"""Messages a second through a private Postfix, as Postfix's own smtp-source sends them: with no
+milter, and with each contender."""
 
 from __future__ import annotations
 
@@ -17,11 +18,26 @@ SESSIONS = 16
 
 
 def rate(contender: Contender | None, sample: Sample, messages: int) -> float:
-    """So many copies of one signed message, each in an SMTP session of its own; delivered to nowhere."""
+    """So many copies of one signed message, each in an SMTP session of its own; delivered to
+    nowhere."""
     milters = ",".join(f"unix:{path}" for path in contender.chain) if contender else ""
-    settings = {"local_transport": "discard:", "milter_default_action": "tempfail", "smtpd_client_connection_rate_limit": "0"}
-    with private_postfix(milters=milters, extra=settings) as mta, tempfile.NamedTemporaryFile() as file:
-        file.write(b"".join(name + b":" + value.replace(b"\n", b"\r\n") + b"\r\n" for name, value in sample.fields) + b"\r\n" + sample.body)
+    settings = {
+        "local_transport": "discard:",
+        "milter_default_action": "tempfail",
+        "smtpd_client_connection_rate_limit": "0",
+    }
+    with (
+        private_postfix(milters=milters, extra=settings) as mta,
+        tempfile.NamedTemporaryFile() as file,
+    ):
+        file.write(
+            b"".join(
+                name + b":" + value.replace(b"\n", b"\r\n") + b"\r\n"
+                for name, value in sample.fields
+            )
+            + b"\r\n"
+            + sample.body
+        )
         file.flush()
         send(mta.port, sample, file.name, 50)
         before = time.perf_counter()
@@ -32,5 +48,20 @@ def rate(contender: Contender | None, sample: Sample, messages: int) -> float:
 def send(port: int, sample: Sample, file: str, messages: int) -> None:
     """Until the last one is answered. smtp-source fails where a message is refused."""
     source = Path(UNPACKED) / "usr/sbin/smtp-source"
-    command: Sequence[str] = [str(source), "-s", str(SESSIONS), "-m", str(messages), "-f", sample.mail_from, "-t", f"user@{DOMAIN}"]
-    subprocess.run([*command, "-F", file, f"127.0.0.1:{port}"], check=True, env=library_path(), stdin=subprocess.DEVNULL)
+    command: Sequence[str] = [
+        str(source),
+        "-s",
+        str(SESSIONS),
+        "-m",
+        str(messages),
+        "-f",
+        sample.mail_from,
+        "-t",
+        f"user@{DOMAIN}",
+    ]
+    subprocess.run(
+        [*command, "-F", file, f"127.0.0.1:{port}"],
+        check=True,
+        env=library_path(),
+        stdin=subprocess.DEVNULL,
+    )

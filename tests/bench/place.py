@@ -1,4 +1,5 @@
-"""Where a bench runs: a network of its own, so that the peers' DNS too is the loopback server, and that server as a process."""
+"""Where a bench runs: a network of its own, so that the peers' DNS too is the loopback server, and
+that server as a process."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ INSIDE = "DMARC_MILTER_BENCH_INSIDE"
 
 
 def enter() -> bool:
-    """Run this program again in a network of its own, where allowed; whether this is that run already."""
+    """Run this program again in a network of its own, where allowed; whether this is that run
+    already."""
     if os.environ.get(INSIDE):
         return True
     if not namespace.allowed():
@@ -34,7 +36,14 @@ def enter() -> bool:
     with tempfile.NamedTemporaryFile("w", suffix=".conf", delete=False) as file:
         file.write(f"nameserver {ADDRESS}\noptions timeout:5 attempts:2\n")
     Path(file.name).chmod(0o644)
-    program = [sys.executable, namespace.__file__, "--host-name", "mx.bench.example", "--mount", f"{file.name}:/etc/resolv.conf"]
+    program = [
+        sys.executable,
+        namespace.__file__,
+        "--host-name",
+        "mx.bench.example",
+        "--mount",
+        f"{file.name}:/etc/resolv.conf",
+    ]
     paths = os.pathsep.join((str(ROOT / "milter"), str(ROOT / "tests")))
     command = [*program, "--address", ADDRESS, "--", sys.executable, "-m", "bench", *sys.argv[1:]]
     status = subprocess.call(command, env=os.environ | {INSIDE: "1", "PYTHONPATH": paths})
@@ -51,17 +60,31 @@ class Dns:
     def answered(self) -> int:
         """Queries so far."""
         host, _, port = self.nameserver.rpartition(":")
-        reply = dns.query.udp(dns.message.make_query(COUNTER, "TXT"), host, port=int(port), timeout=10)
+        reply = dns.query.udp(
+            dns.message.make_query(COUNTER, "TXT"), host, port=int(port), timeout=10
+        )
         return int(str(reply.answer[0][0]).strip('"')) - 1
 
 
 @contextmanager
-def dns_server(zone: Zone, *, delay: float = 0.0, ttl: int = 3600, private: bool = True) -> Iterator[Dns]:
-    """The scriptable server in a process of its own; on port 53 of our own network where there is one."""
+def dns_server(
+    zone: Zone, *, delay: float = 0.0, ttl: int = 3600, private: bool = True
+) -> Iterator[Dns]:
+    """The scriptable server in a process of its own; on port 53 of our own network where there is
+    one."""
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(zone, file)
         file.flush()
-        command = [sys.executable, "-m", "fakes.dns_server", file.name, "--delay", str(delay), "--ttl", str(ttl)]
+        command = [
+            sys.executable,
+            "-m",
+            "fakes.dns_server",
+            file.name,
+            "--delay",
+            str(delay),
+            "--ttl",
+            str(ttl),
+        ]
         if private:
             command += ["--address", ADDRESS, "--port", "53"]
         running = subprocess.Popen(command, cwd=ROOT / "tests", stdout=subprocess.PIPE, text=True)

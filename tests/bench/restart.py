@@ -21,9 +21,13 @@ def replaced(daemon: Daemon, old: int) -> bool:
 
 
 def measure(kills: int = KILLS) -> tuple[list[float], list[float]]:
-    """For each kill of the only worker: seconds until its successor runs, and until that answers an MTA."""
+    """For each kill of the only worker: seconds until its successor runs, and until that answers an
+    MTA."""
     forked, served = [], []
-    with tempfile.TemporaryDirectory(prefix="dmarc-restart-") as folder, Daemon(Path(folder), {"milter": {"workers": 1}}) as daemon:
+    with (
+        tempfile.TemporaryDirectory(prefix="dmarc-restart-") as folder,
+        Daemon(Path(folder), {"milter": {"workers": 1}}) as daemon,
+    ):
         for _ in range(kills):
             (old,) = daemon.workers()
             began = time.monotonic()
@@ -39,8 +43,9 @@ def show() -> None:
     """Print one line."""
     forked, served = measure()
     print(
-        f"a killed worker is replaced after {statistics.median(forked) * 1000:.0f} ms, its successor serves after"
-        f" {statistics.median(served) * 1000:.0f} ms (median of {len(served)} kills; highest {max(served) * 1000:.0f} ms)"
+        f"a killed worker is replaced after {statistics.median(forked) * 1000:.0f} ms, its"
+        f" successor serves after {statistics.median(served) * 1000:.0f} ms (median of"
+        f" {len(served)} kills; highest {max(served) * 1000:.0f} ms)"
     )
 
 

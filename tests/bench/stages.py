@@ -1,7 +1,9 @@
-"""Where the time of one message goes: `make profile`, or `python -m bench.stages [--sort tottime] [--cold]`.
+"""Where the time of one message goes: `make profile`, or `python -m bench.stages [--sort tottime]
+[--cold]`.
 
-Sessions are driven in this process, without libmilter, and everything that the executor would do is done at once, so that one
-profile holds it all; the spool's thread is left out. DNS is a server process; by default every answer is known already.
+Sessions are driven in this process, without libmilter, and everything that the executor would do is
+done at once, so that one profile holds it all; the spool's thread is left out. DNS is a server
+process; by default every answer is known already.
 """
 
 from __future__ import annotations
@@ -86,7 +88,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=ROOT / ".test/bench")
     parser.add_argument("--sort", default="tottime")
     parser.add_argument("--lines", type=int, default=45)
-    parser.add_argument("--cold", action="store_true", help="no answer is remembered from message to message")
+    parser.add_argument(
+        "--cold", action="store_true", help="no answer is remembered from message to message"
+    )
     arguments = parser.parse_args()
     corpus = load_or_make(arguments.folder)
     at_once = AtOnce()
@@ -106,7 +110,9 @@ def main() -> None:
 
         run()
         print(f"{min(run() for _ in range(3)):.0f} us of CPU a message in this thread")
-        profile = cProfile.Profile(time.thread_time_ns, 1e-9)  # of this thread alone: waiting costs nothing
+        profile = cProfile.Profile(
+            time.thread_time_ns, 1e-9
+        )  # of this thread alone: waiting costs nothing
         profile.runcall(run)
     pstats.Stats(profile).sort_stats(arguments.sort).print_stats(arguments.lines)
 

@@ -1,4 +1,5 @@
-"""`dmarc-milter check MESSAGE --ip IP`: what the milter would find and do, told for a message file."""
+"""`dmarc-milter check MESSAGE --ip IP`: what the milter would find and do, told for a message
+file."""
 
 from __future__ import annotations
 
@@ -32,7 +33,9 @@ def check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Check]
     """`check` of these octets under this configuration: (exit code, what was printed)."""
     with DnsServer(ZONE) as dns:
 
-        def run(raw: bytes, *words: str, ip: str = "192.0.2.66", extra: str = "") -> tuple[int, str]:
+        def run(
+            raw: bytes, *words: str, ip: str = "192.0.2.66", extra: str = ""
+        ) -> tuple[int, str]:
             config, file = tmp_path / "c.toml", tmp_path / "message"
             config.write_text(f'[dns]\nnameservers = ["{dns.nameserver}"]\n{extra}')
             file.write_bytes(raw)
@@ -47,7 +50,8 @@ def outcome(told: tuple[int, str]) -> tuple[int, Any]:
 
 
 def test_a_spoof_is_told_step_by_step(check: Check) -> None:
-    """From, records found and where, each identifier, which rule decided, what the MTA is asked to do."""
+    """From, records found and where, each identifier, which rule decided, what the MTA is asked to
+    do."""
     code, text = check(SPOOF, "--mail-from", "a@legit.example")
     assert code == 1
     for words in (
@@ -64,7 +68,11 @@ def test_a_spoof_is_told_step_by_step(check: Check) -> None:
 def test_line_ends_and_an_mbox_line_change_nothing(check: Check, ends: bytes, first: bytes) -> None:
     """Files from a mailbox verify like the mail that they were."""
     code, found = outcome(check((first + LEGIT.sign(SPOOF)).replace(b"\r\n", ends), "--json"))
-    assert (code, found["facts"]["dkim"][0]["result"], found["facts"]["disposition"]) == (0, "pass", "pass")
+    assert (code, found["facts"]["dkim"][0]["result"], found["facts"]["disposition"]) == (
+        0,
+        "pass",
+        "pass",
+    )
 
 
 @pytest.mark.parametrize("raw", [b"", b"\r\n", b"no header", bytes(range(256)) * 300, b"\0" * 1000])
@@ -73,7 +81,9 @@ def test_what_is_no_message_has_no_author(check: Check, raw: bytes) -> None:
     assert (code, found["facts"]["malformed_from"]) == (1, "no From field")
 
 
-def test_a_message_may_come_on_standard_input(check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_message_may_come_on_standard_input(
+    check: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     check(SPOOF)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(SPOOF)))
     assert main(["check", "-", "--config", str(tmp_path / "c.toml"), "--ip", "192.0.2.66"]) == 1
@@ -90,43 +100,79 @@ def test_a_trusted_network_is_said(check: Check) -> None:
     code, text = check(SPOOF, ip="127.0.0.1")
     assert (code, text.split("\n")[0]) == (
         1,
-        "127.0.0.1 is in trusted_networks: the milter passes its mail through unevaluated. From outside it would be:",
+        (
+            "127.0.0.1 is in trusted_networks: the milter passes its mail through unevaluated. From"
+            " outside it would be:"
+        ),
     )
     assert outcome(check(SPOOF, "--json", ip="127.0.0.1"))[1]["exempt"] == "trusted network"
     assert outcome(check(SPOOF, "--json"))[1]["exempt"] == ""
 
 
-@pytest.mark.parametrize(("ip", "source"), [("::ffff:198.51.100.10", "198.51.100.10"), ("fe80::1%eth0", "fe80::1")])
-def test_the_client_is_the_address_that_a_session_would_have(check: Check, ip: str, source: str) -> None:
+@pytest.mark.parametrize(
+    ("ip", "source"), [("::ffff:198.51.100.10", "198.51.100.10"), ("fe80::1%eth0", "fe80::1")]
+)
+def test_the_client_is_the_address_that_a_session_would_have(
+    check: Check, ip: str, source: str
+) -> None:
     """DESIGN.md: IPv4-mapped clients are IPv4; a scope says nothing to anybody else."""
-    assert outcome(check(SPOOF, "--mail-from", "a@legit.example", "--json", ip=ip))[1]["facts"]["source_ip"] == source
+    assert (
+        outcome(check(SPOOF, "--mail-from", "a@legit.example", "--json", ip=ip))[1]["facts"][
+            "source_ip"
+        ]
+        == source
+    )
 
 
 def test_our_own_relays_are_seen_through(check: Check) -> None:
-    """DESIGN.md, trusted_relays: the client is who the topmost Received field outside the list names."""
+    """DESIGN.md, trusted_relays: the client is who the topmost Received field outside the list
+    names."""
     relays = '[authentication]\ntrusted_relays = ["10.0.0.0/8"]\n'
-    received = b"Received: from mail.legit.example (mail.legit.example [198.51.100.10]) by relay.example.com; now\r\n"
+    received = (
+        b"Received: from mail.legit.example (mail.legit.example [198.51.100.10]) by"
+        b" relay.example.com; now\r\n"
+    )
     words = ("--mail-from", "a@legit.example", "--json")
     code, found = outcome(check(received + SPOOF, *words, ip="10.0.0.1", extra=relays))
-    assert (code, found["facts"]["source_ip"], found["facts"]["helo"]) == (0, "198.51.100.10", "mail.legit.example")
+    assert (code, found["facts"]["source_ip"], found["facts"]["helo"]) == (
+        0,
+        "198.51.100.10",
+        "mail.legit.example",
+    )
     code, found = outcome(check(SPOOF, *words, ip="10.0.0.1", extra=relays))
-    assert (found["facts"]["source_known"], found["facts"]["spf"]["result"], found["facts"]["disposition"]) == (False, "none", "quarantine")
+    assert (
+        found["facts"]["source_known"],
+        found["facts"]["spf"]["result"],
+        found["facts"]["disposition"],
+    ) == (False, "none", "quarantine")
 
 
 def test_the_header_limits_hold_as_at_smtp_time(check: Check) -> None:
-    """DESIGN.md, What a message gets: beyond the header limits dkim=permerror, and forged fields are still removed."""
+    """DESIGN.md, What a message gets: beyond the header limits dkim=permerror, and forged fields
+    are still removed."""
     forged = b"Authentication-Results: mx.example.com; dmarc=pass\r\n"
-    raw = LEGIT.sign(b"From: <a@legit.example>\r\n" + b"X-Filler: x\r\n" * 20 + forged + b"\r\nHello\r\n")
-    extra = '[authentication]\nauthserv_id = "mx.example.com"\n[policy]\nreject_action = "quarantine"\n'
+    raw = LEGIT.sign(
+        b"From: <a@legit.example>\r\n" + b"X-Filler: x\r\n" * 20 + forged + b"\r\nHello\r\n"
+    )
+    extra = (
+        '[authentication]\nauthserv_id = "mx.example.com"\n[policy]\nreject_action = "quarantine"\n'
+    )
     assert outcome(check(raw, "--json", extra=extra))[1]["facts"]["dkim"][0]["result"] == "pass"
     code, found = outcome(check(raw, "--json", extra=extra + "[limits]\nheader_fields = 10\n"))
     assert (code, [each["result"] for each in found["facts"]["dkim"]]) == (1, ["permerror"])
-    assert found["actions"][0] == {"action": "DeleteHeader", "name": "Authentication-Results", "index": 1}
+    assert found["actions"][0] == {
+        "action": "DeleteHeader",
+        "name": "Authentication-Results",
+        "index": 1,
+    }
 
 
 def test_kept_results_are_kept(check: Check) -> None:
     """DESIGN.md, keep_results_from."""
-    raw = b"Authentication-Results: mx.example.com; dmarc=pass\r\nFrom: <a@none.example>\r\n\r\nHello\r\n"
+    raw = (
+        b"Authentication-Results: mx.example.com; dmarc=pass\r\nFrom:"
+        b" <a@none.example>\r\n\r\nHello\r\n"
+    )
     extra = '[authentication]\nauthserv_id = "mx.example.com"\n'
     assert "delete Authentication-Results, number 1" in check(raw, extra=extra)[1]
     assert "delete" not in check(raw, extra=extra + 'keep_results_from = ["192.0.2.0/24"]\n')[1]

@@ -1,4 +1,5 @@
-"""`dmarc-milter check --from FOLDER|MBOX`: how much of an administrator's own mail has a malformed From, and in which way."""
+"""`dmarc-milter check --from FOLDER|MBOX`: how much of an administrator's own mail has a malformed
+From, and in which way."""
 
 from __future__ import annotations
 
@@ -61,32 +62,54 @@ def test_a_maildir_is_read_with_its_folders(tmp_path: Path, survey: Survey) -> N
 
 def test_a_folder_of_exported_messages_is_read(tmp_path: Path, survey: Survey) -> None:
     """.eml, and numbers as MH and Cyrus write them."""
-    for name, letter in {"a.eml": FINE, "B.EML": TWO, "17": FINE, "18.": NONE, "notes.txt": b"x\n"}.items():
+    for name, letter in {
+        "a.eml": FINE,
+        "B.EML": TWO,
+        "17": FINE,
+        "18.": NONE,
+        "notes.txt": b"x\n",
+    }.items():
         (tmp_path / name).write_bytes(letter)
     code, found = survey(tmp_path)
-    assert (code, found["messages"], found["malformed"], found["skipped"]) == (1, 4, 2, {"no message": 1})
+    assert (code, found["messages"], found["malformed"], found["skipped"]) == (
+        1,
+        4,
+        2,
+        {"no message": 1},
+    )
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
 def test_an_mbox_is_read_message_by_message(tmp_path: Path, survey: Survey, end: bytes) -> None:
-    """RFC 4155: a "From " line after an empty one starts a message; the same words inside a text do not."""
+    """RFC 4155: a "From " line after an empty one starts a message; the same words inside a text do
+    not."""
     line = b"From a@legit.example Thu Oct  1 10:00:00 2026\n"
     text = b"From now on it is 10:00 o'clock\nFrom x at 10:00\n\nFrom here on nothing\n"
     raw = b"\n".join([line + FINE + text, line + TWO, line + NONE, line + TWO])
     (tmp_path / "mbox").write_bytes(raw.replace(b"\n", end))
     code, found = survey(tmp_path / "mbox")
-    assert (code, found["messages"], kinds(found)) == (1, 4, {"several domains": 2, "no From field": 1})
+    assert (code, found["messages"], kinds(found)) == (
+        1,
+        4,
+        {"several domains": 2, "no From field": 1},
+    )
     assert found["kinds"][0]["examples"] == ["mbox, message 2", "mbox, message 4"]
     assert survey(tmp_path)[1]["messages"] == 4  # in a folder of such files too
 
 
 def test_one_message_file_is_read_too(tmp_path: Path, survey: Survey) -> None:
     (tmp_path / "letter").write_bytes(FINE)
-    assert survey(tmp_path / "letter") == (0, {"messages": 1, "malformed": 0, "kinds": [], "skipped": {}})
+    assert survey(tmp_path / "letter") == (
+        0,
+        {"messages": 1, "malformed": 0, "kinds": [], "skipped": {}},
+    )
 
 
-def test_links_pipes_and_unreadable_files_are_counted_and_left(tmp_path: Path, survey: Survey) -> None:
-    """A folder that others can write must lead nowhere, and nothing in it may hold the program up."""
+def test_links_pipes_and_unreadable_files_are_counted_and_left(
+    tmp_path: Path, survey: Survey
+) -> None:
+    """A folder that others can write must lead nowhere, and nothing in it may hold the program
+    up."""
     box = maildir(tmp_path / "box", one=FINE)
     (tmp_path / "secret.eml").write_bytes(TWO)
     (box / "cur" / "link").symlink_to(tmp_path / "secret.eml")
@@ -133,13 +156,29 @@ def test_names_of_files_are_escaped(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_at_most_three_messages_are_named_for_each_kind(tmp_path: Path, survey: Survey) -> None:
     found = survey(maildir(tmp_path / "box", **{f"m{number}": TWO for number in range(9)}))[1]
-    assert found["kinds"] == [{"kind": "several domains", "messages": 9, "examples": [f"cur/m{number}:2,S" for number in range(3)]}]
+    assert found["kinds"] == [
+        {
+            "kind": "several domains",
+            "messages": 9,
+            "examples": [f"cur/m{number}:2,S" for number in range(3)],
+        }
+    ]
 
 
 @pytest.mark.parametrize(
-    "words", [["--from", "/nonexistent/box"], ["--from"], [], ["letter"], ["letter", "--from", "box"], ["--ip", "192.0.2.1"]]
+    "words",
+    [
+        ["--from", "/nonexistent/box"],
+        ["--from"],
+        [],
+        ["letter"],
+        ["letter", "--from", "box"],
+        ["--ip", "192.0.2.1"],
+    ],
 )
-def test_what_cannot_be_meant_is_a_usage_error(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_meant_is_a_usage_error(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     """A message with an address, or a place alone; exit code 2 and a word about it."""
     try:
         code = main(["check", *words])
@@ -154,7 +193,9 @@ def test_no_mail_is_no_good_news(tmp_path: Path, survey: Survey) -> None:
     assert survey(tmp_path) == (1, {"messages": 0, "malformed": 0, "kinds": [], "skipped": {}})
 
 
-def test_a_terminal_sees_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_terminal_sees_how_far_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The bar is on standard error and leaves the output alone."""
     box = maildir(tmp_path / "box", one=FINE)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)

@@ -25,7 +25,10 @@ ROOT = Path(__file__).parents[2]
 SENDER = Signer("reports.example")
 ZONE: dict[str, Any] = {
     "example.com": {"A": ["192.0.2.1"]},
-    "reports.example": {"TXT": ["v=spf1 ip4:198.51.100.1 -all"], "MX": [[10, "mx.reports.example"]]},
+    "reports.example": {
+        "TXT": ["v=spf1 ip4:198.51.100.1 -all"],
+        "MX": [[10, "mx.reports.example"]],
+    },
     "_dmarc.reports.example": {"TXT": ["v=DMARC1; p=reject; rua=mailto:agg@reports.example"]},
     SENDER.key_name: {"TXT": [SENDER.record()]},
 }
@@ -42,7 +45,9 @@ def dns() -> Iterator[DnsServer]:
 def check(tmp_path: Path, dns: DnsServer, capsys: pytest.CaptureFixture[str]) -> Check:
     """`config check` of these tables: (exit code, [(level, what, text)])."""
 
-    def run(tables: dict[str, dict[str, Any]] | None = None, *words: str) -> tuple[int, list[tuple[str, str, str]]]:
+    def run(
+        tables: dict[str, dict[str, Any]] | None = None, *words: str
+    ) -> tuple[int, list[tuple[str, str, str]]]:
         basis: dict[str, dict[str, Any]] = {
             "milter": {"socket": f"inet:{free_port()}@127.0.0.1"},
             "authentication": {"authserv_id": "mx.example.com"},
@@ -54,7 +59,10 @@ def check(tmp_path: Path, dns: DnsServer, capsys: pytest.CaptureFixture[str]) ->
         config = tmp_path / "c.toml"
         config.write_text(toml(basis))
         code = main(["config", "check", "--json", *words, "--config", str(config)])
-        return code, [(each["level"], each["what"], each["text"]) for each in json.loads(capsys.readouterr().out)["findings"]]
+        return code, [
+            (each["level"], each["what"], each["text"])
+            for each in json.loads(capsys.readouterr().out)["findings"]
+        ]
 
     return run
 
@@ -75,18 +83,31 @@ def test_an_unreadable_file_is_one_line_and_the_sample_is_offered_where_there_is
 
 
 def test_a_folder_that_nobody_makes_is_an_error(check: Check, tmp_path: Path) -> None:
-    """Only the state directory of the service is made by systemd; a mistyped path would leave every message unrecorded."""
+    """Only the state directory of the service is made by systemd; a mistyped path would leave every
+    message unrecorded."""
     code, found = check({"store": {"url": f"sqlite:///{tmp_path}/typo/reports.db"}})
     assert code == 1
     assert levels(found, "spool") == levels(found, "store") == {"error"}
-    assert f"{tmp_path}/typo is not there" in next(text for _, where, text in found if where == "spool")
+    assert f"{tmp_path}/typo is not there" in next(
+        text for _, where, text in found if where == "spool"
+    )
 
 
 def test_a_sound_host_has_nothing_to_mend(check: Check, tmp_path: Path) -> None:
     code, found = check()
     assert code == 0
     assert {level for level, _, _ in found} <= {"ok", "note"}
-    assert {what for _, what, _ in found} >= {"file", "policy", "socket", "spool", "store", "dns", "authserv_id", "suffix list", "reports"}
+    assert {what for _, what, _ in found} >= {
+        "file",
+        "policy",
+        "socket",
+        "spool",
+        "store",
+        "dns",
+        "authserv_id",
+        "suffix list",
+        "reports",
+    }
     assert not (tmp_path / "reports.db").exists(), "a check changes nothing"
 
 
@@ -128,7 +149,9 @@ def test_a_resolver_that_makes_names_up_is_warned_about(check: Check, dns: DnsSe
     assert levels(found, "dns") == {"warning", "ok"}
 
 
-def test_a_socket_of_another_program_is_an_error_and_our_own_is_not(check: Check, tmp_path: Path, dns: DnsServer) -> None:
+def test_a_socket_of_another_program_is_an_error_and_our_own_is_not(
+    check: Check, tmp_path: Path, dns: DnsServer
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         other.settimeout(20)
         code, found = check({"milter": {"socket": f"inet:{other.getsockname()[1]}@127.0.0.1"}})
@@ -150,25 +173,35 @@ def test_ops_02_unsafe_places_of_a_unix_socket(check: Check, tmp_path: Path) -> 
 
 
 def test_a_wildcard_address_is_warned_about(check: Check) -> None:
-    code, found = check({"milter": {"socket": f"inet:{free_port()}@0.0.0.0"}, "metrics": {"listen": "0.0.0.0:9893"}})
+    code, found = check(
+        {"milter": {"socket": f"inet:{free_port()}@0.0.0.0"}, "metrics": {"listen": "0.0.0.0:9893"}}
+    )
     assert code == 0
     assert levels(found, "socket") == {"ok", "warning"}
     assert levels(found, "metrics") == {"warning"}
 
 
-@pytest.mark.parametrize(("name", "level"), [("localhost", "error"), ("mail", "warning"), ("co.uk", "error"), ("mx.example.com", "ok")])
+@pytest.mark.parametrize(
+    ("name", "level"),
+    [("localhost", "error"), ("mail", "warning"), ("co.uk", "error"), ("mx.example.com", "ok")],
+)
 def test_the_identity_is_a_name_of_ours(check: Check, name: str, level: str) -> None:
     assert levels(check({"authentication": {"authserv_id": name}})[1], "authserv_id") == {level}
 
 
-def test_a_store_that_is_away_or_of_another_schema_says_what_to_do(check: Check, tmp_path: Path) -> None:
-    code, found = check({"store": {"url": "postgresql://nobody@127.0.0.1:1/none", "spool": f"{tmp_path}/spool.db"}})
+def test_a_store_that_is_away_or_of_another_schema_says_what_to_do(
+    check: Check, tmp_path: Path
+) -> None:
+    code, found = check(
+        {"store": {"url": "postgresql://nobody@127.0.0.1:1/none", "spool": f"{tmp_path}/spool.db"}}
+    )
     assert (code, levels(found, "store")) == (1, {"error"})
 
 
 @contextlib.contextmanager
 def ordinary_account() -> Iterator[None]:
-    """Root counts as nobody where it asks for its permissions: access(2) goes by the real user id."""
+    """Root counts as nobody where it asks for its permissions: access(2) goes by the real user
+    id."""
     if os.geteuid() != 0:
         yield
         return
@@ -180,7 +213,9 @@ def ordinary_account() -> Iterator[None]:
 
 
 @pytest.mark.parametrize(("mode", "level"), [(0o500, "warning"), (0o777, "ok")])
-def test_a_folder_that_cannot_be_written_is_warned_about(check: Check, mode: int, level: str) -> None:
+def test_a_folder_that_cannot_be_written_is_warned_about(
+    check: Check, mode: int, level: str
+) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -206,7 +241,11 @@ def key_file(tmp_path: Path, signer: Signer) -> str:
 
 
 def test_a_report_sender_that_others_would_believe(check: Check, tmp_path: Path) -> None:
-    key = {"dkim_domain": "reports.example", "dkim_selector": SENDER.selector, "dkim_key_file": key_file(tmp_path, SENDER)}
+    key = {
+        "dkim_domain": "reports.example",
+        "dkim_selector": SENDER.selector,
+        "dkim_key_file": key_file(tmp_path, SENDER),
+    }
     code, found = check(reporting(tmp_path, **key))
     assert code == 0, found
     assert levels(found, "reports") == {"ok"}
@@ -221,10 +260,18 @@ def test_a_report_sender_that_others_would_believe(check: Check, tmp_path: Path)
         ({"email": "dmarc@nothing.example"}, "error", "cannot get bounces"),
         ({"email": ""}, "warning", "both needed"),
         ({"bounce_address": "b" * 23 + "@reports.example"}, "warning", "at most 22"),
-        ({"dkim_domain": "reports.example", "dkim_selector": "sel", "dkim_key_file": "/nowhere"}, "error", "dkim_key_file"),
+        (
+            {"dkim_domain": "reports.example", "dkim_selector": "sel", "dkim_key_file": "/nowhere"},
+            "error",
+            "dkim_key_file",
+        ),
         ({"dkim_domain": "reports.example", "dkim_selector": "missing"}, "error", "no key"),
         ({"dkim_domain": "else.example", "dkim_selector": "sel"}, "error", "does not align"),
-        ({"dkim_domain": "reports.example", "dkim_selector": "OTHER"}, "error", "publishes another key"),
+        (
+            {"dkim_domain": "reports.example", "dkim_selector": "OTHER"},
+            "error",
+            "publishes another key",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_report_sender(
@@ -237,7 +284,9 @@ def test_what_is_wrong_with_a_report_sender(
         dns.put(other.key_name, {"TXT": [other.record()]})
         more = more | {"dkim_selector": "other"}
     code, found = check(reporting(tmp_path, **more))
-    assert any(where == "reports" and each == level and words in text for each, where, text in found), found
+    assert any(
+        where == "reports" and each == level and words in text for each, where, text in found
+    ), found
     assert code == (1 if "error" in levels(found, "reports") else 0)
 
 
@@ -250,7 +299,9 @@ def test_a_postfix_is_looked_at_too(check: Check, tmp_path: Path) -> None:
     code, found = check({"milter": {"socket": f"inet:{port}@127.0.0.1"}}, "--postfix", str(main_cf))
     assert (code, "error" in levels(found, "postfix")) == (1, True)
     main_cf.write_text(
-        main_cf.read_text() + f"smtpd_milters = {{ inet:127.0.0.1:{port}, default_action=tempfail, content_timeout=300s }}\n"
+        main_cf.read_text()
+        + f"smtpd_milters = {{ inet:127.0.0.1:{port}, default_action=tempfail, content_timeout=300s"
+        " }\n"
     )
     code, found = check({"milter": {"socket": f"inet:{port}@127.0.0.1"}}, "--postfix", str(main_cf))
     assert "error" not in levels(found, "postfix"), found
@@ -259,8 +310,12 @@ def test_a_postfix_is_looked_at_too(check: Check, tmp_path: Path) -> None:
     assert (code, levels(found, "postfix")) == (1, {"error"})
 
 
-@pytest.mark.parametrize(("content", "words"), [(None, "cannot be read"), ("short", "fewer than 16")])
-def test_a_token_that_the_dashboard_would_not_start_with_is_said(check: Check, tmp_path: Path, content: str | None, words: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "words"), [(None, "cannot be read"), ("short", "fewer than 16")]
+)
+def test_a_token_that_the_dashboard_would_not_start_with_is_said(
+    check: Check, tmp_path: Path, content: str | None, words: str
+) -> None:
     file = tmp_path / "token"
     if content is not None:
         file.write_text(content)
@@ -271,11 +326,22 @@ def test_a_token_that_the_dashboard_would_not_start_with_is_said(check: Check, t
     assert words in text
 
 
-@pytest.mark.parametrize(("deadline", "budget", "warned"), [(40.0, 25.0, False), (40.0, 60.0, True), (20.0, 25.0, True)])
-def test_a_deadline_within_the_dns_budget_is_warned_about(check: Check, deadline: float, budget: float, warned: bool) -> None:
-    """Name servers that are only slow would have workers killed, and with each the sessions that it has."""
+@pytest.mark.parametrize(
+    ("deadline", "budget", "warned"), [(40.0, 25.0, False), (40.0, 60.0, True), (20.0, 25.0, True)]
+)
+def test_a_deadline_within_the_dns_budget_is_warned_about(
+    check: Check, deadline: float, budget: float, warned: bool
+) -> None:
+    """Name servers that are only slow would have workers killed, and with each the sessions that it
+    has."""
     found = check({"milter": {"deadline": deadline}, "dns": {"budget": budget}}, "--offline")[1]
-    assert any(level == "warning" and "deadline" in text and "budget" in text for level, _, text in found) is warned
+    assert (
+        any(
+            level == "warning" and "deadline" in text and "budget" in text
+            for level, _, text in found
+        )
+        is warned
+    )
 
 
 def test_monitor_mode_is_said(check: Check) -> None:
@@ -283,13 +349,23 @@ def test_monitor_mode_is_said(check: Check) -> None:
     assert (code, levels(found, "policy")) == (0, {"note"})
 
 
-def test_rules_that_match_nothing_any_more_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rules_that_match_nothing_any_more_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = tmp_path / "c.toml"
-    rules = ('dkim = ["a.example"]\nexpires = "2026-01-31"', 'arc = ["a.example"]', 'dkim = ["a.example"]')
-    text = "[authentication]\narc = false\n" + "".join(f'[[policy.rules]]\naction = "accept"\n{each}\n' for each in rules)
+    rules = (
+        'dkim = ["a.example"]\nexpires = "2026-01-31"',
+        'arc = ["a.example"]',
+        'dkim = ["a.example"]',
+    )
+    text = "[authentication]\narc = false\n" + "".join(
+        f'[[policy.rules]]\naction = "accept"\n{each}\n' for each in rules
+    )
     config.write_text(text)
     assert main(["config", "check", "--offline", "--config", str(config)]) == 0
-    said = [line for line in capsys.readouterr().out.split("\n") if line.startswith("warning  policy")]
+    said = [
+        line for line in capsys.readouterr().out.split("\n") if line.startswith("warning  policy")
+    ]
     assert len(said) == 2
     assert "rule 1 expired on 2026-01-31" in said[0]
     assert "rule 2 never matches" in said[1]
@@ -312,7 +388,8 @@ def test_the_reference_page_is_printed_from_the_schema(capsys: pytest.CaptureFix
 
 
 def test_a_sendmail_that_rewrites_from_is_an_error(check: Check, tmp_path: Path) -> None:
-    """MTA-08: --sendmail SENDMAIL.CF, or the configured one: loud where this milter is attached to it, a warning elsewhere."""
+    """MTA-08: --sendmail SENDMAIL.CF, or the configured one: loud where this milter is attached to
+    it, a warning elsewhere."""
     cf = tmp_path / "sendmail.cf"
     rewriting = "Scanonify=3\nSCanonify2=96\nR$* $| $* < @ $* > $*\t\t$: $2 < @ $[ $3 $] > $4\n"
     cf.write_text(rewriting)

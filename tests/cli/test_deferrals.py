@@ -1,4 +1,5 @@
-"""`impact`, `stats`, `why` and the dashboard about mail that waits: who, why, since when, and the rule that ends it."""
+"""`impact`, `stats`, `why` and the dashboard about mail that waits: who, why, since when, and the
+rule that ends it."""
 
 from __future__ import annotations
 
@@ -32,17 +33,30 @@ Ask = Callable[..., str]
 
 
 def deferred(author: str, deferral: Deferral, **changes: object) -> Evaluation:
-    return evaluation(author, verdict=Verdict(Disposition.NONE, Policy.REJECT, deferral=deferral), at=NOW, **changes)
+    return evaluation(
+        author,
+        verdict=Verdict(Disposition.NONE, Policy.REJECT, deferral=deferral),
+        at=NOW,
+        **changes,
+    )
 
 
 MAIL = (
-    *(deferred("bank.example", Deferral("dns", "inc.bank.example"), queue_id=f"4QBANK{number}") for number in range(3)),
+    *(
+        deferred("bank.example", Deferral("dns", "inc.bank.example"), queue_id=f"4QBANK{number}")
+        for number in range(3)
+    ),
     deferred("busy.example", Deferral("overloaded")),
     deferred("odd.example", Deferral("failure")),
     deferred("hostile.example", Deferral("dns", HOSTILE)),
     evaluation(
         "monitored.example",
-        verdict=Verdict(Disposition.NONE, Policy.REJECT, would_be=Disposition.NONE, would_wait=Deferral("dns", "_dmarc.monitored.example")),
+        verdict=Verdict(
+            Disposition.NONE,
+            Policy.REJECT,
+            would_be=Disposition.NONE,
+            would_wait=Deferral("dns", "_dmarc.monitored.example"),
+        ),
         at=NOW,
     ),
     replace(evaluation("legit.example"), at=NOW),
@@ -85,9 +99,15 @@ def test_what_waits_is_listed_with_its_rule(ask: Ask, command: str) -> None:
 @pytest.mark.parametrize("command", ["impact", "stats"])
 def test_json_has_the_same(ask: Ask, command: str) -> None:
     """Since when, how many, and a rule that is TOML whatever the name is."""
-    found = {each["author_domain"]: each for each in json.loads(ask(command, "--json"))["deferrals"]}
+    found = {
+        each["author_domain"]: each for each in json.loads(ask(command, "--json"))["deferrals"]
+    }
     bank = found["bank.example"]
-    assert (bank["reason"], bank["code"], bank["failing_name"]) == ("dns", "451 4.4.3", "inc.bank.example")
+    assert (bank["reason"], bank["code"], bank["failing_name"]) == (
+        "dns",
+        "451 4.4.3",
+        "inc.bank.example",
+    )
     assert (bank["attempts"], bank["deferred"], bank["messages"]) == (3, 3, 3)
     assert bank["first_at"] <= bank["last_at"] <= int(NOW.timestamp())
     assert (found["busy.example"]["code"], found["busy.example"]["rule"]) == ("451 4.3.2", "")
@@ -98,11 +118,19 @@ def test_json_has_the_same(ask: Ask, command: str) -> None:
 
 
 def test_the_three_reasons_are_counted(ask: Ask) -> None:
-    assert json.loads(ask("stats", "--json"))["deferred"] == {"dns": 4, "overloaded": 1, "failure": 1}
+    assert json.loads(ask("stats", "--json"))["deferred"] == {
+        "dns": 4,
+        "overloaded": 1,
+        "failure": 1,
+    }
 
 
 def test_impact_counts_what_monitor_mode_would_defer(ask: Ask) -> None:
-    (found,) = (each for each in json.loads(ask("impact", "--json"))["domains"] if each["author_domain"] == "monitored.example")
+    (found,) = (
+        each
+        for each in json.loads(ask("impact", "--json"))["domains"]
+        if each["author_domain"] == "monitored.example"
+    )
     assert (found["deferred"], found["would_defer"], found["messages"]) == (0, 1, 1)
     assert "1 would have been deferred" in ask("impact")
 
@@ -125,7 +153,9 @@ def test_pages_show_them_and_nothing_of_a_name_is_markup(ask: Ask, tmp_path: Pat
     options = WebOptions(lambda: store, tmp_path / "spool.db", clock=NOW.timestamp)
     client = create_app(options).test_client()
     page = client.get("/").get_data(as_text=True)
-    assert "the DNS of inc.bank.example did not answer" in client.get("/domains/bank.example").get_data(as_text=True)
+    assert "the DNS of inc.bank.example did not answer" in client.get(
+        "/domains/bank.example"
+    ).get_data(as_text=True)
     assert "Mail that waits" not in client.get("/domains/legit.example").get_data(as_text=True)
     store.close()
     for text in (html, page):
@@ -143,7 +173,9 @@ BANK: dict[str, Spec] = {
 }
 
 
-def answer_of(folder: Path, dns: DnsServer, extra: str = "", **policy: bool) -> tuple[str, str, Path]:
+def answer_of(
+    folder: Path, dns: DnsServer, extra: str = "", **policy: bool
+) -> tuple[str, str, Path]:
     """What a daemon says to the bank's letter, its log, and its configuration."""
     tables: dict[str, dict[str, object]] = {
         "milter": {"workers": 1},
@@ -160,8 +192,11 @@ def answer_of(folder: Path, dns: DnsServer, extra: str = "", **policy: bool) -> 
         return text, daemon.events("message")[0], daemon.config
 
 
-def test_a_rule_ends_the_waiting_for_a_lame_delegation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """DNS-61: the 451 names the name, `impact` gives a rule, and the daemon that has it delivers."""
+def test_a_rule_ends_the_waiting_for_a_lame_delegation(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """DNS-61: the 451 names the name, `impact` gives a rule, and the daemon that has it
+    delivers."""
     with DnsServer(BANK) as dns:
         text, line, config = answer_of(tmp_path / "before", dns)
         assert text.startswith("451 4.4.3 ")
@@ -171,14 +206,21 @@ def test_a_rule_ends_the_waiting_for_a_lame_delegation(tmp_path: Path, capsys: p
         assert "failing_name=lame.bank.example" in line
         assert main(["impact", "--json", "--config", str(config)]) == 0
         (found,) = json.loads(capsys.readouterr().out)["deferrals"]
-        assert (found["author_domain"], found["failing_name"], found["deferred"]) == ("bank.example", "lame.bank.example", 1)
+        assert (found["author_domain"], found["failing_name"], found["deferred"]) == (
+            "bank.example",
+            "lame.bank.example",
+            1,
+        )
         text, line, _ = answer_of(tmp_path / "after", dns, "\n" + found["rule"] + "\n")
         assert not text.startswith("451")
         assert "disposition=none" in line
 
 
-def test_monitor_mode_lists_what_would_have_waited(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """DNS-62: delivered, and told beforehand: nothing of it comes as a surprise when policy is enforced."""
+def test_monitor_mode_lists_what_would_have_waited(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """DNS-62: delivered, and told beforehand: nothing of it comes as a surprise when policy is
+    enforced."""
     with DnsServer(BANK) as dns:
         text, line, config = answer_of(tmp_path / "monitor", dns, enforce=False)
     assert not text.startswith("451")
@@ -186,5 +228,9 @@ def test_monitor_mode_lists_what_would_have_waited(tmp_path: Path, capsys: pytes
     assert main(["impact", "--json", "--config", str(config)]) == 0
     document = json.loads(capsys.readouterr().out)
     (found,) = document["deferrals"]
-    assert (found["failing_name"], found["attempts"], found["deferred"]) == ("lame.bank.example", 1, 0)
+    assert (found["failing_name"], found["attempts"], found["deferred"]) == (
+        "lame.bank.example",
+        1,
+        0,
+    )
     assert document["domains"][0]["would_defer"] == 1

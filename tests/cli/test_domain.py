@@ -39,7 +39,12 @@ def test_a_sound_domain_is_told_as_a_sentence(ask: Ask) -> None:
     code, out = ask("GOOD.example")
     assert code == 0
     assert out.startswith("good.example asks that mail failing DMARC be refused.")
-    for words in ("_dmarc.good.example: v=DMARC1; p=reject", "1 of 10 look-ups", "same organization", "Nothing is wrong with it."):
+    for words in (
+        "_dmarc.good.example: v=DMARC1; p=reject",
+        "1 of 10 look-ups",
+        "same organization",
+        "Nothing is wrong with it.",
+    ):
         assert words in out
 
 
@@ -62,11 +67,31 @@ def test_the_json_form_is_complete(ask: Ask) -> None:
     document = json.loads(out)
     assert code == 0
     assert document["policy_domain"] == document["organizational_domain"] == "good.example"
-    assert document["spf"] == {"record": "v=spf1 mx -all", "lookups": 1, "result_for_strangers": "fail"}
+    assert document["spf"] == {
+        "record": "v=spf1 mx -all",
+        "lookups": 1,
+        "result_for_strangers": "fail",
+    }
     assert document["destinations"] == [
-        {"kind": "rua", "address": "agg@good.example", "permission": "granted", "reason": "same organization"}
+        {
+            "kind": "rua",
+            "address": "agg@good.example",
+            "permission": "granted",
+            "reason": "same organization",
+        }
     ]
-    assert {each["name"] for each in document["tags"]} >= {"p", "sp", "np", "t", "psd", "adkim", "aspf", "rua", "ruf", "fo"}
+    assert {each["name"] for each in document["tags"]} >= {
+        "p",
+        "sp",
+        "np",
+        "t",
+        "psd",
+        "adkim",
+        "aspf",
+        "rua",
+        "ruf",
+        "fo",
+    }
     assert document["findings"] == []
     assert document["worst"] == "note"
 

@@ -33,7 +33,8 @@ def sample(name: str) -> str:
 
 
 def test_debians_configuration_file_is_translated() -> None:
-    """The socket stays the same; nothing is refused, as OpenDMARC refused nothing; what matters is said."""
+    """The socket stays the same; nothing is refused, as OpenDMARC refused nothing; what matters is
+    said."""
     config, text = translated(sample("debian.conf"))
     assert config.milter.socket == "unix:/run/opendmarc/opendmarc.sock"
     assert config.milter.socket_mode == "0664"
@@ -43,7 +44,8 @@ def test_debians_configuration_file_is_translated() -> None:
 
 
 def test_every_option_of_the_sample_is_known() -> None:
-    """Each is switched on as the sample shows it: translated or answered by a note that is its own."""
+    """Each is switched on as the sample shows it: translated or answered by a note that is its
+    own."""
     shown = re.sub(r"^# ([A-Z])", r"\1", sample("sample.conf"), flags=re.MULTILINE)
     given = opendmarc.options(shown)
     assert len(given) > 40
@@ -63,7 +65,12 @@ def test_every_option_of_the_sample_is_known() -> None:
     [
         ("AuthservID mx.example.org", "authentication", "authserv_id", "mx.example.org"),
         ("AuthservID HOSTNAME", "authentication", "authserv_id", ""),
-        ("TrustedAuthservIDs HOSTNAME,mx2.a.org mx3.a.org", "authentication", "remove_authserv_ids", ["mx2.a.org", "mx3.a.org"]),
+        (
+            "TrustedAuthservIDs HOSTNAME,mx2.a.org mx3.a.org",
+            "authentication",
+            "remove_authserv_ids",
+            ["mx2.a.org", "mx3.a.org"],
+        ),
         ("authservid   mx.example.org   # ours", "authentication", "authserv_id", "mx.example.org"),
         ("Socket local:/run/x/y.sock", "milter", "socket", "unix:/run/x/y.sock"),
         ("Socket unix:/run/x/y.sock", "milter", "socket", "unix:/run/x/y.sock"),
@@ -90,7 +97,12 @@ def test_every_option_of_the_sample_is_known() -> None:
         ("RequiredHeaders true", "policy", "malformed_from", "reject"),
         ("RejectMultiValueFrom true", "policy", "malformed_from", "reject"),
         ("RequiredHeaders false", "policy", "malformed_from", "strictest"),
-        ("RejectString %s says no; see https://mx.example.org/", "policy", "reject_text", "the author's domain says no; see https://mx.example.org/"),
+        (
+            "RejectString %s says no; see https://mx.example.org/",
+            "policy",
+            "reject_text",
+            "the author's domain says no; see https://mx.example.org/",
+        ),
         ("RejectString 100% no", "policy", "reject_text", ""),
         ("RejectString rejected by DMARC policy for %s", "policy", "reject_text", ""),
         ("FailureReports true", "reporting", "failure_reports", True),
@@ -99,16 +111,37 @@ def test_every_option_of_the_sample_is_known() -> None:
         ("FailureReportsSentBy USER@HOSTNAME", "reporting", "email", ""),
         ("PublicSuffixList /psl", "dmarc", "suffix_list", "/psl"),
         ("PublicSuffixList /nowhere", "dmarc", "suffix_list", ""),
-        ("DomainWhitelist a.example, B.example", "authentication", "trusted_arc_sealers", ["a.example", "b.example"]),
-        ("DomainWhitelist a.example\nDomainWhitelistFile /sealers", "authentication", "trusted_arc_sealers", ["a.example", "c.example"]),
-        ("IgnoreHosts /hosts", "authentication", "trusted_networks", [*LOOPBACK, "192.0.2.0/24", "198.51.100.7/32", "2001:db8::/32"]),
+        (
+            "DomainWhitelist a.example, B.example",
+            "authentication",
+            "trusted_arc_sealers",
+            ["a.example", "b.example"],
+        ),
+        (
+            "DomainWhitelist a.example\nDomainWhitelistFile /sealers",
+            "authentication",
+            "trusted_arc_sealers",
+            ["a.example", "c.example"],
+        ),
+        (
+            "IgnoreHosts /hosts",
+            "authentication",
+            "trusted_networks",
+            [*LOOPBACK, "192.0.2.0/24", "198.51.100.7/32", "2001:db8::/32"],
+        ),
         ("IgnoreHosts /nowhere", "authentication", "trusted_networks", LOOPBACK),
     ],
 )  # fmt: skip
-def test_an_option_becomes_its_counterpart(text: str, section: str, key: str, value: object) -> None:
+def test_an_option_becomes_its_counterpart(
+    text: str, section: str, key: str, value: object
+) -> None:
     """opendmarc.conf(5); what cannot be taken over leaves the default and a note."""
     files = {
-        "/hosts": "192.0.2.0/24  # office\n198.51.100.7\n[2001:db8::]/32\n!203.0.113.1\n.relay.example.net\nmx.example.net\n127.0.0.0/8\n",
+        "/hosts": (
+            "192.0.2.0/24  #"
+            " office\n198.51.100.7\n[2001:db8::]/32\n!203.0.113.1\n"
+            ".relay.example.net\nmx.example.net\n127.0.0.0/8\n"
+        ),
         "/sealers": "# lists\nc.example\na.example\n-\n",
         "/psl": "com\n",
     }
@@ -120,8 +153,11 @@ def test_an_option_becomes_its_counterpart(text: str, section: str, key: str, va
 
 
 def test_hosts_that_were_ignored_by_name_become_a_rule() -> None:
-    """A name is believed only if it is proven forth and back; an exclusion has no counterpart and is said."""
-    config, text = translated("IgnoreHosts /hosts", {"/hosts": "!203.0.113.1\n.relay.example.net mx.example.net\n"})
+    """A name is believed only if it is proven forth and back; an exclusion has no counterpart and
+    is said."""
+    config, text = translated(
+        "IgnoreHosts /hosts", {"/hosts": "!203.0.113.1\n.relay.example.net mx.example.net\n"}
+    )
     (rule,) = config.policy.rules
     assert (rule.action, rule.ptr) == ("accept", ["relay.example.net", "mx.example.net"])
     assert "# - IgnoreHosts /hosts: !203.0.113.1\n" in text
@@ -131,7 +167,11 @@ def test_mail_ignored_by_its_author_domain_becomes_a_rule() -> None:
     """Exactly those domains, not below them."""
     config, _ = translated("IgnoreMailFrom example.org,example.net")
     (rule,) = config.policy.rules
-    assert (rule.action, rule.author_domains, rule.include_subdomains) == ("accept", ["example.org", "example.net"], False)
+    assert (rule.action, rule.author_domains, rule.include_subdomains) == (
+        "accept",
+        ["example.org", "example.net"],
+        False,
+    )
 
 
 def test_an_unknown_option_is_said() -> None:
@@ -140,15 +180,27 @@ def test_an_unknown_option_is_said() -> None:
     assert "# - FlyToTheMoon true\n#     is not an option" in text
 
 
-@given(st.lists(st.tuples(st.sampled_from(sorted({*opendmarc.TRANSLATED, *opendmarc.NOTES, "other"})), st.text(max_size=40)), max_size=8))
-def test_whatever_the_file_says_the_result_is_a_valid_configuration(lines: list[tuple[str, str]]) -> None:
-    """Values that our checks refuse become notes; control characters reach neither values nor comments."""
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(sorted({*opendmarc.TRANSLATED, *opendmarc.NOTES, "other"})),
+            st.text(max_size=40),
+        ),
+        max_size=8,
+    )
+)
+def test_whatever_the_file_says_the_result_is_a_valid_configuration(
+    lines: list[tuple[str, str]],
+) -> None:
+    """Values that our checks refuse become notes; control characters reach neither values nor
+    comments."""
     text = "\n".join(f"{name} {value}" for name, value in lines)
     parse(opendmarc.translate(text, "x\ny", lambda _: "".join(value for _, value in lines)))
 
 
 def test_the_command_prints_or_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A file that exists is never overwritten; names in the old file are relative to BaseDirectory."""
+    """A file that exists is never overwritten; names in the old file are relative to
+    BaseDirectory."""
     old, new = tmp_path / "opendmarc.conf", tmp_path / "dmarc-milter.toml"
     (tmp_path / "hosts").write_text("192.0.2.0/24\n")
     old.write_text(f"BaseDirectory {tmp_path}\nIgnoreHosts hosts\nSocket inet:8893@127.0.0.1\n")
@@ -163,7 +215,9 @@ def test_the_command_prints_or_writes(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "File exists" in capsys.readouterr().err
 
 
-def test_a_full_disk_leaves_no_half_file(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_no_half_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The next try would be told that it exists."""
     old, new = tmp_path / "opendmarc.conf", tmp_path / "dmarc-milter.toml"
     old.write_text("Socket inet:8893@127.0.0.1\n")
@@ -175,11 +229,19 @@ def test_a_full_disk_leaves_no_half_file(tmp_path: Path, capsys: pytest.CaptureF
 
     monkeypatch.setattr("os.fdopen", full)
     code = main(["import", str(old), "--output", str(new)])
-    assert (code, capsys.readouterr().err) == (2, f"dmarc-milter: {new}: cannot be written: No space left on device\n")
+    assert (code, capsys.readouterr().err) == (
+        2,
+        f"dmarc-milter: {new}: cannot be written: No space left on device\n",
+    )
     assert not new.exists()
 
 
-def test_a_file_that_cannot_be_read_is_said_with_the_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for path, reason in ((tmp_path / "missing", "No such file or directory"), (tmp_path, "Is a directory")):
+def test_a_file_that_cannot_be_read_is_said_with_the_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path, reason in (
+        (tmp_path / "missing", "No such file or directory"),
+        (tmp_path, "Is a directory"),
+    ):
         assert main(["import", str(path)]) == 2
         assert capsys.readouterr().err == f"dmarc-milter: {path}: cannot be read: {reason}\n"

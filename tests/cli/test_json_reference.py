@@ -1,4 +1,5 @@
-"""docs/reference/json.md names every key that `--json` prints (DESIGN.md: `--json` is stable and documented)."""
+"""docs/reference/json.md names every key that `--json` prints (DESIGN.md: `--json` is stable and
+documented)."""
 
 from __future__ import annotations
 
@@ -17,7 +18,16 @@ import pytest
 
 from dmarc_milter.cli.main import main
 from dmarc_milter.core.report.read import ReadRecord, ReadReport
-from dmarc_milter.core.stored import ArcFact, DkimFact, Facts, Outcome, Published, Reason, SpfFact, Uri
+from dmarc_milter.core.stored import (
+    ArcFact,
+    DkimFact,
+    Facts,
+    Outcome,
+    Published,
+    Reason,
+    SpfFact,
+    Uri,
+)
 from dmarc_milter.ledger.spool.file import SpoolFile, prepare
 from fakes.daemon import toml
 from fakes.dns_server import DnsServer
@@ -27,7 +37,9 @@ from fakes.stores import spool_row
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "json.md").read_text()
 COUNTS = {"dmarc", "disposition", "would_be", "reports", "removed", "rows", "policy", "skipped"}
 """Objects whose keys are words of their own: states, tables, tags."""
-ZONE: dict[str, dict[str, Any]] = {"_dmarc.legit.example": {"TXT": ["v=DMARC1; p=reject; rua=mailto:agg@legit.example"]}}
+ZONE: dict[str, dict[str, Any]] = {
+    "_dmarc.legit.example": {"TXT": ["v=DMARC1; p=reject; rua=mailto:agg@legit.example"]}
+}
 Ask = Callable[..., list[Any]]
 
 
@@ -43,7 +55,11 @@ def keys(value: Any) -> set[str]:
         return set().union(*map(keys, value)) if value else set()
     if not isinstance(value, dict):
         return set()
-    inner = (keys(each) for key, each in value.items() if key != "facts" and not (key in COUNTS and isinstance(each, dict)))
+    inner = (
+        keys(each)
+        for key, each in value.items()
+        if key != "facts" and not (key in COUNTS and isinstance(each, dict))
+    )
     return set(value).union(*inner)
 
 
@@ -52,7 +68,14 @@ def ask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Ask]:
     """The documents that a command prints; a message is on record, for which a report is due."""
     with DnsServer(ZONE) as dns:
         config = tmp_path / "c.toml"
-        config.write_text(toml({"store": {"url": f"sqlite:///{tmp_path}/reports.db"}, "dns": {"nameservers": [dns.nameserver]}}))
+        config.write_text(
+            toml(
+                {
+                    "store": {"url": f"sqlite:///{tmp_path}/reports.db"},
+                    "dns": {"nameservers": [dns.nameserver]},
+                }
+            )
+        )
         prepare(tmp_path / "spool.db")
         spool = SpoolFile(tmp_path / "spool.db")
         spool.write([spool_row(replace(evaluation(), at=datetime.now(UTC)))])
@@ -61,7 +84,11 @@ def ask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Ask]:
         def run(*words: str) -> list[Any]:
             main([*words, "--json", "--config", str(config)])
             text = capsys.readouterr().out
-            return [json.loads(line) for line in text.splitlines()] if text.startswith('{"') else [json.loads(text)]
+            return (
+                [json.loads(line) for line in text.splitlines()]
+                if text.startswith('{"')
+                else [json.loads(text)]
+            )
 
         yield run
 
@@ -86,7 +113,9 @@ def ask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Ask]:
         (("store", "drain"), "store"),
     ],
 )
-def test_every_key_is_documented(ask: Ask, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], heading: str) -> None:
+def test_every_key_is_documented(
+    ask: Ask, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], heading: str
+) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
     documents = ask(*words)
     assert documents
@@ -94,9 +123,15 @@ def test_every_key_is_documented(ask: Ask, monkeypatch: pytest.MonkeyPatch, word
 
 
 def test_every_key_of_check_is_documented(ask: Ask, tmp_path: Path) -> None:
-    for letter in ("From: <a@legit.example>\n\nHello\n", "Authentication-Results: x.example; none\nFrom: <a@none.example>\n\nHello\n"):
+    for letter in (
+        "From: <a@legit.example>\n\nHello\n",
+        "Authentication-Results: x.example; none\nFrom: <a@none.example>\n\nHello\n",
+    ):
         (tmp_path / "letter").write_text(letter)
-        assert keys(ask("check", str(tmp_path / "letter"), "--ip", "192.0.2.66")) - named("check") == set()
+        assert (
+            keys(ask("check", str(tmp_path / "letter"), "--ip", "192.0.2.66")) - named("check")
+            == set()
+        )
 
 
 def test_every_key_of_check_from_is_documented(ask: Ask, tmp_path: Path) -> None:
@@ -104,7 +139,9 @@ def test_every_key_of_check_from_is_documented(ask: Ask, tmp_path: Path) -> None
     assert keys(ask("check", "--from", str(tmp_path))) - named("check --from") == set()
 
 
-@pytest.mark.parametrize("struct", [Facts, Outcome, Published, SpfFact, DkimFact, ArcFact, Reason, Uri])
+@pytest.mark.parametrize(
+    "struct", [Facts, Outcome, Published, SpfFact, DkimFact, ArcFact, Reason, Uri]
+)
 def test_every_fact_is_documented(struct: type[msgspec.Struct]) -> None:
     assert {field.name for field in msgspec.structs.fields(struct)} - named("facts") == set()
 

@@ -1,4 +1,5 @@
-"""`why`, `impact` and `stats`: what the ledger answers an administrator, from the spool's latest message on."""
+"""`why`, `impact` and `stats`: what the ledger answers an administrator, from the spool's latest
+message on."""
 
 from __future__ import annotations
 
@@ -71,32 +72,56 @@ def written(path: Path, rows: list[SpoolRow]) -> None:
 
 
 def monitored(author: str = "legit.example", **changes: Any) -> Evaluation:
-    verdict = Verdict(Disposition.NONE, Policy.REJECT, decided_by="DMARC failed; monitor", would_be=Disposition.REJECT)
+    verdict = Verdict(
+        Disposition.NONE,
+        Policy.REJECT,
+        decided_by="DMARC failed; monitor",
+        would_be=Disposition.REJECT,
+    )
     return evaluation(author, verdict=verdict, **changes)
 
 
 def listed(author: str, address: str = "198.51.100.7") -> Evaluation:
     """A post that a mailing list changed and signed."""
-    broken, own = DkimResult(DkimStatus.FAIL, Domain(author), "s"), DkimResult(DkimStatus.PASS, Domain("lists.example"), "s")
-    return monitored(author, source_ip=address, dkim=(broken, own), facts=MessageFacts(list_id="dev.lists.example"))
+    broken, own = (
+        DkimResult(DkimStatus.FAIL, Domain(author), "s"),
+        DkimResult(DkimStatus.PASS, Domain("lists.example"), "s"),
+    )
+    return monitored(
+        author,
+        source_ip=address,
+        dkim=(broken, own),
+        facts=MessageFacts(list_id="dev.lists.example"),
+    )
 
 
-# --- why ------------------------------------------------------------------------------------------------------------------------------
+# --- why ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("key", ["4QWHY1", "<1@legit.example>", "1@legit.example"])
-def test_why_finds_what_still_waits_in_the_spool(ask: Ask, record: Callable[..., None], key: str) -> None:
+def test_why_finds_what_still_waits_in_the_spool(
+    ask: Ask, record: Callable[..., None], key: str
+) -> None:
     """A decision taken a second ago is found, by queue id or Message-ID."""
-    record(evaluation(queue_id="4QWHY1", message_id="1@legit.example"), evaluation(queue_id="4QOTHER"))
+    record(
+        evaluation(queue_id="4QWHY1", message_id="1@legit.example"), evaluation(queue_id="4QOTHER")
+    )
     code, out, err = ask("why", key)
     assert (code, err) == (0, "")
     assert out.startswith("Message 4QWHY1, ")
-    for words in ("From: names legit.example", "SPF: pass for attack.example", "Decision: refused (550)", "What would change it:"):
+    for words in (
+        "From: names legit.example",
+        "SPF: pass for attack.example",
+        "Decision: refused (550)",
+        "What would change it:",
+    ):
         assert words in out
     assert "4QOTHER" not in out
 
 
-def test_why_without_a_key_lists_the_latest_and_filters(ask: Ask, record: Callable[..., None]) -> None:
+def test_why_without_a_key_lists_the_latest_and_filters(
+    ask: Ask, record: Callable[..., None]
+) -> None:
     record(
         evaluation("a.example", queue_id="Q1"),
         evaluation("sub.a.example", queue_id="Q2"),
@@ -125,7 +150,9 @@ def test_why_says_what_to_think_of_when_nothing_is_found(ask: Ask) -> None:
     assert "14 days" in err
 
 
-def test_the_json_of_why_has_every_field_whatever_its_value(ask: Ask, record: Callable[..., None]) -> None:
+def test_the_json_of_why_has_every_field_whatever_its_value(
+    ask: Ask, record: Callable[..., None]
+) -> None:
     """Stable: a consumer need not know defaults."""
     record(evaluation(queue_id="Q1"))
     document = json.loads(ask("why", "Q1", "--json")[1])
@@ -161,16 +188,29 @@ def test_moments_are_written_as_people_write_them(text: str, expected: datetime 
         assert moment(text, now=now) == int(expected.timestamp())
 
 
-# --- impact ---------------------------------------------------------------------------------------------------------------------------
+# --- impact ---------------------------------------------------------------------------------------
 
 
-def test_impact_names_lists_forwarders_and_the_unproven(ask: Ask, record: Callable[..., None]) -> None:
-    """Evidence is what was proven: the list's own signature, the sealer's chain; an attacker's bare claim stays unproven."""
+def test_impact_names_lists_forwarders_and_the_unproven(
+    ask: Ask, record: Callable[..., None]
+) -> None:
+    """Evidence is what was proven: the list's own signature, the sealer's chain; an attacker's bare
+    claim stays unproven."""
     seal = ArcResult(ArcStatus.PASS, hops=(ArcHop(1, Domain("relay.example"), "s"),))
-    forwarded = [monitored(name, source_ip="203.0.113.5", arc=seal) for name in ("a.example", "b.example")]
-    claimed = monitored("bank.example", source_ip="192.0.2.99", facts=MessageFacts(list_id="fake.lists.example"))
+    forwarded = [
+        monitored(name, source_ip="203.0.113.5", arc=seal) for name in ("a.example", "b.example")
+    ]
+    claimed = monitored(
+        "bank.example", source_ip="192.0.2.99", facts=MessageFacts(list_id="fake.lists.example")
+    )
     claimed = replace(claimed, spf=replace(claimed.spf, status=type(claimed.spf.status)("fail")))
-    record(listed("a.example"), listed("b.example", "198.51.100.8"), claimed, *forwarded, evaluation("ok.example", passed=True))
+    record(
+        listed("a.example"),
+        listed("b.example", "198.51.100.8"),
+        claimed,
+        *forwarded,
+        evaluation("ok.example", passed=True),
+    )
     document = json.loads(ask("impact", "--json")[1])
     assert document["messages"] == 4 + len(forwarded)
     by_kind = {each["kind"]: each for each in document["sources"]}
@@ -182,7 +222,9 @@ def test_impact_names_lists_forwarders_and_the_unproven(ask: Ask, record: Callab
     assert 'author_domains = ["a.example", "b.example"]' in by_kind["forwarder"]["rule"]
     assert by_kind["nobody proven"]["rule"] == ""
     assert "claims to be the list fake.lists.example" in by_kind["nobody proven"]["evidence"]
-    assert {each["author_domain"]: each["would_refuse"] for each in document["domains"]}["bank.example"] == 1
+    assert {each["author_domain"]: each["would_refuse"] for each in document["domains"]}[
+        "bank.example"
+    ] == 1
 
 
 def test_a_suggested_rule_is_a_rule(ask: Ask, record: Callable[..., None]) -> None:
@@ -203,12 +245,15 @@ def test_impact_tells_did_from_would(ask: Ask, record: Callable[..., None]) -> N
 
 
 @pytest.mark.parametrize("name", ["bücher.example", "XN--BCHER-KVA.example.", "Example"])
-def test_impact_takes_a_domain_in_any_form(ask: Ask, record: Callable[..., None], name: str) -> None:
+def test_impact_takes_a_domain_in_any_form(
+    ask: Ask, record: Callable[..., None], name: str
+) -> None:
     """Also one that is above the author's; "nothing was stopped" would be taken for an answer."""
     record(evaluation("xn--bcher-kva.example"), evaluation("a.test"))
-    assert [each["author_domain"] for each in json.loads(ask("impact", "--json", "--domain", name)[1])["domains"]] == [
-        "xn--bcher-kva.example"
-    ]
+    assert [
+        each["author_domain"]
+        for each in json.loads(ask("impact", "--json", "--domain", name)[1])["domains"]
+    ] == ["xn--bcher-kva.example"]
 
 
 def test_impact_refuses_what_is_no_domain(ask: Ask, capsys: pytest.CaptureFixture[str]) -> None:
@@ -223,14 +268,18 @@ def test_impact_of_nothing_says_so(ask: Ask, record: Callable[..., None]) -> Non
     assert "Policy stopped and marked nothing" in ask("impact")[1]
 
 
-@pytest.mark.parametrize("words", [("why", "--ip", "mail.example"), ("check", "-", "--ip", "192.0.2.300")])
-def test_what_is_no_address_is_said_in_words(ask: Ask, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "words", [("why", "--ip", "mail.example"), ("check", "-", "--ip", "192.0.2.300")]
+)
+def test_what_is_no_address_is_said_in_words(
+    ask: Ask, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
     with pytest.raises(SystemExit, match="2"):
         ask(*words)
     assert capsys.readouterr().err.endswith(f"argument --ip: {words[-1]!r} is not an address\n")
 
 
-# --- a terminal ----------------------------------------------------------------------------------------------------------------------
+# --- a terminal -----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -242,9 +291,14 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> int:
     return columns
 
 
-def test_a_narrow_terminal_breaks_no_queue_id(ask: Ask, record: Callable[..., None], narrow: int) -> None:
+def test_a_narrow_terminal_breaks_no_queue_id(
+    ask: Ask, record: Callable[..., None], narrow: int
+) -> None:
     """A queue id is there to be copied; sentences wrap at words."""
-    record(evaluation(queue_id="4QNARROW00001", source_ip="2001:db8:1111:2222:3333:4444:5555:6666"), evaluation())
+    record(
+        evaluation(queue_id="4QNARROW00001", source_ip="2001:db8:1111:2222:3333:4444:5555:6666"),
+        evaluation(),
+    )
     code, out, _ = ask("why")
     lines = out.split("\n")
     assert code == 0
@@ -254,7 +308,9 @@ def test_a_narrow_terminal_breaks_no_queue_id(ask: Ask, record: Callable[..., No
     assert lines[0] == "time (UTC), queue id, From, client, dmarc, done, because:"
 
 
-def test_a_narrow_terminal_gets_numbers_with_their_headings(ask: Ask, record: Callable[..., None], narrow: int) -> None:
+def test_a_narrow_terminal_gets_numbers_with_their_headings(
+    ask: Ask, record: Callable[..., None], narrow: int
+) -> None:
     record(evaluation(), evaluation(passed=True))
     out = ask("stats")[1]
     assert "\nall  messages 2  dmarc=pass 1  dmarc=fail 1  delivered 1\n    refused 1\n" in out
@@ -262,7 +318,7 @@ def test_a_narrow_terminal_gets_numbers_with_their_headings(ask: Ask, record: Ca
     assert max(map(len, out.split("\n"))) <= narrow
 
 
-# --- stats ----------------------------------------------------------------------------------------------------------------------------
+# --- stats ----------------------------------------------------------------------------------------
 
 
 def test_totals_add_up_in_every_form(ask: Ask, record: Callable[..., None]) -> None:
@@ -277,15 +333,25 @@ def test_totals_add_up_in_every_form(ask: Ask, record: Callable[..., None]) -> N
     assert any(line.split()[:2] == ["all", "3"] for line in text.split("\n"))
 
 
-def test_delivered_counts_what_passed_too_and_monitor_mode_is_told_apart(ask: Ask, record: Callable[..., None]) -> None:
-    """As the dashboard counts: every message is in one of delivered, quarantined, refused, deferred."""
+def test_delivered_counts_what_passed_too_and_monitor_mode_is_told_apart(
+    ask: Ask, record: Callable[..., None]
+) -> None:
+    """As the dashboard counts: every message is in one of delivered, quarantined, refused,
+    deferred."""
     record(evaluation(), evaluation(passed=True), monitored())
     text = ask("stats")[1]
-    (head,) = (line.split() for line in text.split("\n") if "delivered" in line and "messages" in line)
+    (head,) = (
+        line.split() for line in text.split("\n") if "delivered" in line and "messages" in line
+    )
     (row,) = (line.split() for line in text.split("\n") if line.split()[:1] == ["all"])
     found = dict(zip(head[2:], row[1:], strict=True))  # "day (UTC)" is two words
-    assert [found[name] for name in ("messages", "delivered", "quarantined", "refused", "deferred")] == ["3", "2", "0", "1", "0"]
-    assert "Delivered in monitor mode: 1 that would have been refused, 0 that would have been quarantined" in text
+    assert [
+        found[name] for name in ("messages", "delivered", "quarantined", "refused", "deferred")
+    ] == ["3", "2", "0", "1", "0"]
+    assert (
+        "Delivered in monitor mode: 1 that would have been refused, 0 that would have been"
+        " quarantined" in text
+    )
 
 
 def test_the_page_of_totals_needs_nothing_else(ask: Ask, record: Callable[..., None]) -> None:
@@ -305,7 +371,9 @@ def test_the_page_of_totals_needs_nothing_else(ask: Ask, record: Callable[..., N
     assert "<td>1</td>" in out
 
 
-def test_a_store_that_cannot_be_reached_is_tried_again_later(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_store_that_cannot_be_reached_is_tried_again_later(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """DESIGN.md: 75 is EX_TEMPFAIL."""
     config = tmp_path / "c.toml"
     config.write_text('[store]\nurl = "postgresql://nobody@127.0.0.1:1/none"\n')
@@ -316,35 +384,52 @@ def test_a_store_that_cannot_be_reached_is_tried_again_later(tmp_path: Path, cap
         assert time.monotonic() - started < 20
 
 
-def test_a_store_under_repair_still_answers(tmp_path: Path, ask: Ask, record: Callable[..., None]) -> None:
-    """Questions write nothing where nothing waits in the spool, so that no writer keeps them waiting."""
+def test_a_store_under_repair_still_answers(
+    tmp_path: Path, ask: Ask, record: Callable[..., None]
+) -> None:
+    """Questions write nothing where nothing waits in the spool, so that no writer keeps them
+    waiting."""
     record(evaluation(queue_id="4QLOCKED"))
     assert ask("why", "4QLOCKED")[0] == 0
-    with contextlib.closing(sqlite3.connect(tmp_path / "reports.db", isolation_level=None)) as writer:
+    with contextlib.closing(
+        sqlite3.connect(tmp_path / "reports.db", isolation_level=None)
+    ) as writer:
         writer.execute("BEGIN IMMEDIATE")
         for words in (("why", "4QLOCKED"), ("impact",), ("stats",), ("report", "list")):
             assert ask(*words)[::2] == (0, "")
 
 
 @pytest.mark.parametrize(
-    ("account", "hint"), [(0, "`dmarc-milter store status` says what to do"), (1000, "run this as the service's account")]
+    ("account", "hint"),
+    [
+        (0, "`dmarc-milter store status` says what to do"),
+        (1000, "run this as the service's account"),
+    ],
 )
 def test_a_store_that_cannot_be_opened_says_what_next(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, account: int, hint: str
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    account: int,
+    hint: str,
 ) -> None:
     monkeypatch.setattr("os.geteuid", lambda: account)
     (tmp_path / "c.toml").write_text(f'[store]\nurl = "sqlite:///{tmp_path}/absent/reports.db"\n')
     for words in (("why", "x"), ("impact",), ("stats",), ("report", "list")):
         assert main([*words, "--config", str(tmp_path / "c.toml")]) == 1
-        assert capsys.readouterr().err == f"dmarc-milter: {tmp_path}/absent/reports.db: No such file or directory; {hint}\n"
+        assert (
+            capsys.readouterr().err
+            == f"dmarc-milter: {tmp_path}/absent/reports.db: No such file or directory; {hint}\n"
+        )
 
 
 @contextlib.contextmanager
 def held_open(*paths: Path) -> Iterator[None]:
     """These databases are in use by another process, as the drain's are."""
     script = (
-        "import sqlite3, sys; held = [sqlite3.connect(each) for each in sys.argv[1:]];"
-        "[each.execute('SELECT * FROM sqlite_master').fetchall() for each in held]; print(flush=True); sys.stdin.read()"
+        "import sqlite3, sys; held = [sqlite3.connect(each) for each in"
+        " sys.argv[1:]];[each.execute('SELECT * FROM sqlite_master').fetchall() for each in held];"
+        " print(flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", script, *map(str, paths)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
@@ -358,14 +443,17 @@ def held_open(*paths: Path) -> Iterator[None]:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_who_may_only_read_the_store_gets_answers(capsys: pytest.CaptureFixture[str]) -> None:
-    """DESIGN.md, The ledger: the decision log is readable by the service's group, whose members write nothing."""
+    """DESIGN.md, The ledger: the decision log is readable by the service's group, whose members
+    write nothing."""
     with tempfile.TemporaryDirectory(dir="/tmp") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         folder.chmod(0o755)
         (folder / "c.toml").write_text(f'[store]\nurl = "sqlite:///{folder}/reports.db"\n')
         prepare(folder / "spool.db")
         config = ("--config", str(folder / "c.toml"))
-        rows = [spool_row(replace(evaluation(queue_id=each), at=NOW)) for each in ("4QREAD", "4QLATE")]
+        rows = [
+            spool_row(replace(evaluation(queue_id=each), at=NOW)) for each in ("4QREAD", "4QLATE")
+        ]
         written(folder / "spool.db", rows[:1])
         questions = (("why", "4QREAD"), ("impact",), ("stats",), ("report", "list"))
         for words in questions:
@@ -392,13 +480,17 @@ def test_who_may_only_read_the_store_gets_answers(capsys: pytest.CaptureFixture[
         assert capsys.readouterr().err.endswith("; run this as the service's account\n")
 
 
-def test_decisions_of_a_newer_program_are_one_sentence(tmp_path: Path, ask: Ask, record: Callable[..., None]) -> None:
+def test_decisions_of_a_newer_program_are_one_sentence(
+    tmp_path: Path, ask: Ask, record: Callable[..., None]
+) -> None:
     """A host that was not upgraded yet shares the store with one that was."""
     record(evaluation(queue_id="4QNEWER"))
     assert ask("why", "4QNEWER")[0] == 0
     with contextlib.closing(sqlite3.connect(tmp_path / "reports.db")) as database, database:
         ((stored,),) = database.execute("SELECT facts FROM decision").fetchall()
-        database.execute("UPDATE decision SET facts = ?", (encode(replace_struct(decode(stored), version=99)),))
+        database.execute(
+            "UPDATE decision SET facts = ?", (encode(replace_struct(decode(stored), version=99)),)
+        )
     code, out, err = ask("why", "4QNEWER")
     assert (code, out) == (1, "")
     assert "newer program" in err

@@ -1,4 +1,5 @@
-"""`dmarc-milter report`: lists, the preview, one run, a stranger's report on the terminal, bounces from a pipe."""
+"""`dmarc-milter report`: lists, the preview, one run, a stranger's report on the terminal, bounces
+from a pipe."""
 
 from __future__ import annotations
 
@@ -34,20 +35,43 @@ ZONE: dict[str, dict[str, Any]] = {
 }
 
 
-PROMISED = {"report_id", "policy_domain", "begin", "end", "rows", "messages", "destinations", "state"}
+PROMISED = {
+    "report_id",
+    "policy_domain",
+    "begin",
+    "end",
+    "rows",
+    "messages",
+    "destinations",
+    "state",
+}
 
 
 class Command:
     """`dmarc-milter report ...` with a configuration of its own."""
 
-    def __init__(self, folder: Path, dns: DnsServer, sink: Sink, capture: pytest.CaptureFixture[str]) -> None:
+    def __init__(
+        self, folder: Path, dns: DnsServer, sink: Sink, capture: pytest.CaptureFixture[str]
+    ) -> None:
         self.folder, self.dns, self.sink, self._capture = folder, dns, sink, capture
         self.store = f"sqlite:///{folder}/reports.db"
-        self.settings: dict[str, Any] = {"org_name": "Receiver", "email": "dmarc@mx.example", "smtp": f"127.0.0.1:{sink.port}"}
+        self.settings: dict[str, Any] = {
+            "org_name": "Receiver",
+            "email": "dmarc@mx.example",
+            "smtp": f"127.0.0.1:{sink.port}",
+        }
 
     def __call__(self, *words: str) -> tuple[int, str, str]:
         config = self.folder / "c.toml"
-        config.write_text(toml({"store": {"url": self.store}, "dns": {"nameservers": [self.dns.nameserver]}, "reporting": self.settings}))
+        config.write_text(
+            toml(
+                {
+                    "store": {"url": self.store},
+                    "dns": {"nameservers": [self.dns.nameserver]},
+                    "reporting": self.settings,
+                }
+            )
+        )
         code = main(["report", *words, "--config", str(config)])
         captured = self._capture.readouterr()
         return code, captured.out, captured.err
@@ -71,16 +95,30 @@ def report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Comma
 
 
 def test_the_way_of_a_report(report: Command) -> None:
-    """Issue of the day: seen, previewed, sent, listed; each as one JSON object with the words that are promised."""
+    """Issue of the day: seen, previewed, sent, listed; each as one JSON object with the words that
+    are promised."""
     report.saw(evaluation(), evaluation(), evaluation(passed=True, source_ip="192.0.2.1"))
     [due] = report.lines("preview")
     day = int(NOW.timestamp()) // 86400 * 86400
-    assert (due["policy_domain"], due["begin"], due["end"], due["rows"], due["messages"]) == ("legit.example", day, day + 86399, 2, 3)
-    assert (due["state"], [each["address"] for each in due["destinations"]]) == ("due", ["agg@legit.example"])
+    assert (due["policy_domain"], due["begin"], due["end"], due["rows"], due["messages"]) == (
+        "legit.example",
+        day,
+        day + 86399,
+        2,
+        3,
+    )
+    assert (due["state"], [each["address"] for each in due["destinations"]]) == (
+        "due",
+        ["agg@legit.example"],
+    )
     code, out, _ = report("send", "--now")
     assert (code, out) == (0, "reports: 1 queued; deliveries: 1 sent\n")
     [sent] = report.lines("list")
-    assert (sent["report_id"], sent["state"], sent["destinations"][0]["state"]) == (due["report_id"], "sent", "sent")
+    assert (sent["report_id"], sent["state"], sent["destinations"][0]["state"]) == (
+        due["report_id"],
+        "sent",
+        "sent",
+    )
     [shown] = report.lines("show", due["report_id"])
     assert {key: shown[key] for key in PROMISED} == {key: sent[key] for key in PROMISED}
     assert read(report.sink.mails[0].message)[0].report_id == due["report_id"]
@@ -94,19 +132,29 @@ def test_a_domain_may_be_written_in_any_form(report: Command, name: str) -> None
     """The limit counts what is asked for, not what stands before it."""
     report.saw(evaluation("legit.example"), evaluation("xn--bcher-kva.example"))
     for what in ("list", "preview"):
-        assert [each["policy_domain"] for each in report.lines(what, "--domain", name, "--limit", "1")] == ["xn--bcher-kva.example"]
+        assert [
+            each["policy_domain"] for each in report.lines(what, "--domain", name, "--limit", "1")
+        ] == ["xn--bcher-kva.example"]
 
 
 def test_every_command_about_a_report_prints_the_same_object(report: Command) -> None:
-    """One object for each report, with the keys that `list` has; of a run, for those that it built or tried."""
+    """One object for each report, with the keys that `list` has; of a run, for those that it built
+    or tried."""
     report.saw(evaluation(), evaluation("other.example"))
     report.sink.answer = lambda stage, _: "451 4.7.1 later" if stage == "rcpt" else ""
     done = {each["policy_domain"]: each for each in report.lines("send", "--now")}
-    assert {name: each["state"] for name, each in done.items()} == {"legit.example": "queued", "other.example": "suppressed"}
+    assert {name: each["state"] for name, each in done.items()} == {
+        "legit.example": "queued",
+        "other.example": "suppressed",
+    }
     assert all(set(each) >= PROMISED for each in done.values())
     report.sink.answer = lambda *_: ""
     [sent] = report.lines("send", "--now")
-    assert (sent["report_id"], sent["state"], sent["destinations"][0]["attempts"]) == (done["legit.example"]["report_id"], "sent", 2)
+    assert (sent["report_id"], sent["state"], sent["destinations"][0]["attempts"]) == (
+        done["legit.example"]["report_id"],
+        "sent",
+        2,
+    )
     assert report.lines("send", "--now") == []
     [again] = report.lines("resend", sent["report_id"])
     assert (again["done"], again["state"], set(again) >= PROMISED) == (True, "queued", True)
@@ -115,7 +163,8 @@ def test_every_command_about_a_report_prints_the_same_object(report: Command) ->
 
 
 def test_off_until_somebody_says_in_whose_name(report: Command) -> None:
-    """It says so, nothing is sent, and what would be can be seen. No failure either: the timer runs from the first day."""
+    """It says so, nothing is sent, and what would be can be seen. No failure either: the timer runs
+    from the first day."""
     report.settings = {}
     report.saw(evaluation())
     code, _, said = report("send", "--now")
@@ -126,7 +175,10 @@ def test_off_until_somebody_says_in_whose_name(report: Command) -> None:
 
 
 def test_the_preview_says_what_is_not_sent_and_why(report: Command) -> None:
-    report.saw(evaluation("quiet.example", passed=True, facts=MessageFacts(is_report=True)), evaluation("other.example"))
+    report.saw(
+        evaluation("quiet.example", passed=True, facts=MessageFacts(is_report=True)),
+        evaluation("other.example"),
+    )
     found = {each["policy_domain"]: each for each in report.lines("preview")}
     assert "loop" in found["quiet.example"]["note"]
     [skipped] = found["other.example"]["destinations"]
@@ -150,14 +202,24 @@ def test_drop_and_resend(report: Command) -> None:
     assert report("drop", sent["report_id"])[0] == 1, "it is with its recipient"
     assert report("resend", sent["report_id"])[0] == 0
     report("send")
-    assert [read(each.message)[0].report_id for each in report.sink.mails] == [sent["report_id"]] * 2
-    assert report.sink.mails[0].message.partition(b"\r\n")[2] == report.sink.mails[1].message.partition(b"\r\n")[2], "but for the date"
+    assert [read(each.message)[0].report_id for each in report.sink.mails] == [
+        sent["report_id"]
+    ] * 2
+    assert (
+        report.sink.mails[0].message.partition(b"\r\n")[2]
+        == report.sink.mails[1].message.partition(b"\r\n")[2]
+    ), "but for the date"
     assert report("resend", "0" * 32)[0] == 1
 
 
-@pytest.mark.parametrize("words", [("list", "--domain"), ("preview", "--domain"), ("resend",), ("drop",), ("allow",)])
-def test_octets_that_are_no_text_are_nothing_that_is_there(report: Command, words: tuple[str, ...]) -> None:
-    """As the shell hands them over; neither a traceback nor the octets themselves on the terminal."""
+@pytest.mark.parametrize(
+    "words", [("list", "--domain"), ("preview", "--domain"), ("resend",), ("drop",), ("allow",)]
+)
+def test_octets_that_are_no_text_are_nothing_that_is_there(
+    report: Command, words: tuple[str, ...]
+) -> None:
+    """As the shell hands them over; neither a traceback nor the octets themselves on the
+    terminal."""
     report.saw(evaluation())
     code, out, err = report(*words, "\udcff\x1b[31m")
     assert code == (0 if words[0] in ("list", "preview") else 1)
@@ -165,12 +227,15 @@ def test_octets_that_are_no_text_are_nothing_that_is_there(report: Command, word
     assert "\x1b" not in out + err
 
 
-HOSTILE = b"""<feedback><report_metadata><org_name>\xc2\x9b31mred [bold]x[/bold]</org_name><report_id>../../x</report_id>
+HOSTILE = b"""<feedback><report_metadata><org_name>\
+\xc2\x9b31mred [bold]x[/bold]</org_name><report_id>../../x</report_id>
 <email>a&#10;b</email><date_range><begin>99999999999999999999</begin><end>5</end></date_range></report_metadata>
 <policy_published><domain>x</domain></policy_published><record><row><source_ip>\xe2\x80\xae1</source_ip><count>3</count></row></record></feedback>"""
 
 
-def test_rpt_01_a_strangers_report_cannot_write_on_the_terminal(report: Command, tmp_path: Path) -> None:
+def test_rpt_01_a_strangers_report_cannot_write_on_the_terminal(
+    report: Command, tmp_path: Path
+) -> None:
     """Control characters, bidirectional overrides and markup are shown, not obeyed."""
     file = tmp_path / "hostile.xml"
     file.write_bytes(HOSTILE)
@@ -183,7 +248,9 @@ def test_rpt_01_a_strangers_report_cannot_write_on_the_terminal(report: Command,
 
 
 @pytest.mark.parametrize(("content", "code"), [(b"nothing", 1), (None, 2)])
-def test_what_cannot_be_shown_is_told_in_one_line(report: Command, tmp_path: Path, content: bytes | None, code: int) -> None:
+def test_what_cannot_be_shown_is_told_in_one_line(
+    report: Command, tmp_path: Path, content: bytes | None, code: int
+) -> None:
     file = tmp_path / "x"
     if content is not None:
         file.write_bytes(content)
@@ -191,8 +258,10 @@ def test_what_cannot_be_shown_is_told_in_one_line(report: Command, tmp_path: Pat
     assert (found, out, err.count("\n")) == (code, "", 1)
 
 
-DSN = """To: {0}\r\nContent-Type: multipart/report; boundary=b\r\n\r\n--b\r\nContent-Type: message/delivery-status\r\n
-Reporting-MTA: dns; x\r\n\r\nFinal-Recipient: rfc822; x@y\r\nAction: failed\r\nStatus: 5.1.1\r\n\r\n--b--\r\n"""
+DSN = """To: {0}\r\nContent-Type: multipart/report; boundary=b\r\n\r\n--b\r\n\
+Content-Type: message/delivery-status\r\n
+Reporting-MTA: dns; x\r\n\r\nFinal-Recipient: rfc822; x@y\r\n\
+Action: failed\r\nStatus: 5.1.1\r\n\r\n--b--\r\n"""
 
 
 @pytest.fixture
@@ -205,7 +274,9 @@ def pipe(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], None]:
     return fill
 
 
-def test_a_hard_bounce_is_shown_and_can_be_forgiven(report: Command, pipe: Callable[[bytes], None]) -> None:
+def test_a_hard_bounce_is_shown_and_can_be_forgiven(
+    report: Command, pipe: Callable[[bytes], None]
+) -> None:
     """docs/how-to/bounces.md: an alias pipes the notification here."""
     report.saw(evaluation())
     report("send", "--now")
@@ -227,8 +298,11 @@ def test_a_hard_bounce_is_shown_and_can_be_forgiven(report: Command, pipe: Calla
 WORDS = "Return-Path: <>\nTo: {0}\n\n<agg@legit.example>:\nRemote host said: 550 5.1.1 nobody\n"
 
 
-def test_rpt_28_a_bounce_in_words_alone_counts_for_a_week(report: Command, pipe: Callable[[bytes], None]) -> None:
-    """qmail, Exim and others write no delivery status; what only their text says is believed for a shorter time."""
+def test_rpt_28_a_bounce_in_words_alone_counts_for_a_week(
+    report: Command, pipe: Callable[[bytes], None]
+) -> None:
+    """qmail, Exim and others write no delivery status; what only their text says is believed for a
+    shorter time."""
     report.saw(evaluation())
     report("send", "--now")
     pipe(WORDS.format(report.sink.mails[0].sender).encode())
@@ -238,12 +312,19 @@ def test_rpt_28_a_bounce_in_words_alone_counts_for_a_week(report: Command, pipe:
 
 @pytest.mark.parametrize(
     ("recipient", "sender", "left"),
-    [("{}", "", True), ("{}", "a@x.example", False), ("dmarc@mx.example", "", True), ("{}x", "", True), ("", "MAILER-DAEMON", True)],
+    [
+        ("{}", "", True),
+        ("{}", "a@x.example", False),
+        ("dmarc@mx.example", "", True),
+        ("{}x", "", True),
+        ("", "MAILER-DAEMON", True),
+    ],
 )
 def test_what_the_mail_system_says_comes_first(
     report: Command, pipe: Callable[[bytes], None], recipient: str, sender: str, left: bool
 ) -> None:
-    """Recipient and envelope sender on the command line; the mail's own fields only where these say nothing."""
+    """Recipient and envelope sender on the command line; the mail's own fields only where these say
+    nothing."""
     report.saw(evaluation())
     report("send", "--now")
     tagged = report.sink.mails[0].sender
@@ -252,8 +333,11 @@ def test_what_the_mail_system_says_comes_first(
     assert ("left alone" in out) == left
 
 
-def test_rpt_20_without_a_tag_no_store_is_opened(report: Command, pipe: Callable[[bytes], None]) -> None:
-    """A bounce without a valid tag changes nothing and costs nothing: not even a store that is away is missed."""
+def test_rpt_20_without_a_tag_no_store_is_opened(
+    report: Command, pipe: Callable[[bytes], None]
+) -> None:
+    """A bounce without a valid tag changes nothing and costs nothing: not even a store that is away
+    is missed."""
     report.store = "postgresql://x@127.0.0.1:1/x"
     for to in (
         "dmarc@mx.example",
@@ -262,10 +346,15 @@ def test_rpt_20_without_a_tag_no_store_is_opened(report: Command, pipe: Callable
         f"dmarc+{'a' * 31}-0badcafe@mx.example",
     ):
         pipe(DSN.format(to).encode())
-        assert report("bounce")[:2] == (0, "not sent to the envelope sender of one of our reports\n"), to
+        assert report("bounce")[:2] == (
+            0,
+            "not sent to the envelope sender of one of our reports\n",
+        ), to
 
 
-def test_rpt_22_a_guessed_tag_changes_nothing(report: Command, pipe: Callable[[bytes], None]) -> None:
+def test_rpt_22_a_guessed_tag_changes_nothing(
+    report: Command, pipe: Callable[[bytes], None]
+) -> None:
     """Each of a report's addresses knows its id, none the other's tag."""
     report.saw(evaluation())
     report("send", "--now")
@@ -277,21 +366,30 @@ def test_rpt_22_a_guessed_tag_changes_nothing(report: Command, pipe: Callable[[b
 
 
 @pytest.mark.parametrize("data", [b"", b"From: spam@x\r\n\r\nBuy", b"\xff\xfe" * 5000])
-def test_other_mail_to_the_bounce_address_is_taken_quietly(report: Command, pipe: Callable[[bytes], None], data: bytes) -> None:
+def test_other_mail_to_the_bounce_address_is_taken_quietly(
+    report: Command, pipe: Callable[[bytes], None], data: bytes
+) -> None:
     """An exit code would make the MTA bounce a bounce."""
     pipe(data)
     assert report("bounce")[0] == 0
 
 
-def test_a_notification_of_any_size_is_read_to_its_end(report: Command, pipe: Callable[[bytes], None]) -> None:
-    """It may bring back the whole report; an MTA whose pipe breaks takes that for a failure and comes again."""
+def test_a_notification_of_any_size_is_read_to_its_end(
+    report: Command, pipe: Callable[[bytes], None]
+) -> None:
+    """It may bring back the whole report; an MTA whose pipe breaks takes that for a failure and
+    comes again."""
     pipe(DSN.format("somebody@else.example").encode() + b"x" * (bounce.MAX_OCTETS * 2))
     assert report("bounce")[0] == 0
     assert sys.stdin.buffer.read() == b""
 
 
-@pytest.mark.parametrize("url", ["sqlite:///{}/nowhere/reports.db", "postgresql://x@127.0.0.1:1/x", "nonsense"])
-def test_a_bounce_that_cannot_be_noted_now_comes_again(report: Command, pipe: Callable[[bytes], None], url: str) -> None:
+@pytest.mark.parametrize(
+    "url", ["sqlite:///{}/nowhere/reports.db", "postgresql://x@127.0.0.1:1/x", "nonsense"]
+)
+def test_a_bounce_that_cannot_be_noted_now_comes_again(
+    report: Command, pipe: Callable[[bytes], None], url: str
+) -> None:
     """75: the mail system keeps it while somebody mends the store, its permissions or the file."""
     report.store = url.format(report.folder)
     pipe(DSN.format(f"dmarc+{'a' * 32}-00000000@mx.example").encode())
@@ -303,11 +401,18 @@ def test_a_bounce_that_cannot_be_noted_now_comes_again(report: Command, pipe: Ca
     ("settings", "said"),
     [
         ("", "reports: OFF until [reporting] org_name and email are set"),
-        ('[reporting]\norg_name = "R"\nemail = "d@mx.example"', "reports: aggregate, from d@mx.example through 127.0.0.1:25"),
+        (
+            '[reporting]\norg_name = "R"\nemail = "d@mx.example"',
+            "reports: aggregate, from d@mx.example through 127.0.0.1:25",
+        ),
     ],
 )
-def test_the_daemon_says_at_its_start_whether_it_reports(tmp_path: Path, settings: str, said: str) -> None:
-    assert said in prepare_service(parse(f'[store]\nurl = "sqlite:///{tmp_path}/reports.db"\n{settings}'))
+def test_the_daemon_says_at_its_start_whether_it_reports(
+    tmp_path: Path, settings: str, said: str
+) -> None:
+    assert said in prepare_service(
+        parse(f'[store]\nurl = "sqlite:///{tmp_path}/reports.db"\n{settings}')
+    )
 
 
 @pytest.mark.parametrize("what", ["resend", "drop"])
@@ -321,4 +426,6 @@ def test_an_unknown_id_is_said_with_the_way_to_the_known_ones(report: Command, w
 def test_what_is_neither_file_nor_id_is_said_so(report: Command) -> None:
     code, _, said = report("show", "NOPE")
     assert (code, said.count("\n")) == (2, 1)
-    assert "NOPE: No such file or directory, and no id of a report; `dmarc-milter report list`" in said
+    assert (
+        "NOPE: No such file or directory, and no id of a report; `dmarc-milter report list`" in said
+    )

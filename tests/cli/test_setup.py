@@ -14,7 +14,10 @@ from dmarc_milter.mta import lines, postfix
 from dmarc_milter.mta.postfix_review import Remark, review
 
 OURS = "{ inet:127.0.0.1:8893, default_action=tempfail, content_timeout=300s }"
-MAIN = "# mine\nmyhostname = mx.example\nmynetworks = 127.0.0.0/8 [::1]/128\nsmtpd_milters = inet:127.0.0.1:8891\n"
+MAIN = (
+    "# mine\nmyhostname = mx.example\nmynetworks = 127.0.0.0/8 [::1]/128\nsmtpd_milters ="
+    " inet:127.0.0.1:8891\n"
+)
 MASTER = """\
 smtp inet n - y - - smtpd
 submission inet n - y - - smtpd
@@ -26,7 +29,11 @@ class Place:
     """A configuration and an MTA's files."""
 
     def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.config, self.main, self.mc = folder / "dmarc-milter.toml", folder / "main.cf", folder / "sendmail.mc"
+        self.config, self.main, self.mc = (
+            folder / "dmarc-milter.toml",
+            folder / "main.cf",
+            folder / "sendmail.mc",
+        )
         self._capsys = capsys
         self.config.write_text("")
         self.main.write_bytes(MAIN.encode() + b"odd = \xff\r\n")
@@ -35,7 +42,14 @@ class Place:
 
     def run(self, *arguments: str, mta: str = "postfix") -> tuple[int, str]:
         """(exit code, everything printed)"""
-        files = ("--config", str(self.config), "--main-cf", str(self.main), "--sendmail-mc", str(self.mc))
+        files = (
+            "--config",
+            str(self.config),
+            "--main-cf",
+            str(self.main),
+            "--sendmail-mc",
+            str(self.mc),
+        )
         code = main(["setup", "--mta", mta, *files, *arguments])
         said = self._capsys.readouterr()
         return code, said.out + said.err
@@ -55,7 +69,12 @@ def test_without_apply_nothing_is_written(place: Place) -> None:
     assert "smtpd_forbid_bare_newline = yes" in said
     assert "inet:127.0.0.1:8891 stands behind this milter" in said
     assert place.main.read_bytes() == before
-    assert sorted(os.listdir(place.main.parent)) == ["dmarc-milter.toml", "main.cf", "master.cf", "sendmail.mc"]
+    assert sorted(os.listdir(place.main.parent)) == [
+        "dmarc-milter.toml",
+        "main.cf",
+        "master.cf",
+        "sendmail.mc",
+    ]
 
 
 def test_apply_keeps_a_backup_and_remove_gives_the_file_back(place: Place) -> None:
@@ -85,7 +104,11 @@ def test_the_backup_stays_the_file_without_our_lines(place: Place, mta: str, nam
     place.run("--apply", mta=mta)
     place.config.write_text('[milter]\nsocket = "inet:8999@127.0.0.1"\n')
     code, said = place.run("--apply", mta=mta)
-    assert (code, "127.0.0.1" in path.read_text(errors="replace"), "8999" in path.read_text(errors="replace")) == (0, True, True)
+    assert (
+        code,
+        "127.0.0.1" in path.read_text(errors="replace"),
+        "8999" in path.read_text(errors="replace"),
+    ) == (0, True, True)
     kept = path.with_name(f"{name}.before-dmarc-milter")
     assert str(kept) in said
     assert kept.read_bytes() == before
@@ -96,7 +119,10 @@ def test_a_backup_that_cannot_be_written_is_one_line(place: Place) -> None:
     kept = place.main.with_name("main.cf.before-dmarc-milter")
     kept.symlink_to(place.main.parent / "none" / "x")
     code, said = place.run("--apply")
-    assert (code, said) == (1, f"dmarc-milter: {kept}: cannot be written: No such file or directory\n")
+    assert (code, said) == (
+        1,
+        f"dmarc-milter: {kept}: cannot be written: No such file or directory\n",
+    )
     assert place.main.read_bytes() == before
 
 
@@ -111,8 +137,11 @@ def test_a_link_stays_a_link(place: Place, tmp_path: Path) -> None:
 
 
 def test_lines_that_somebody_else_wrote_are_left(place: Place) -> None:
-    """The README's postconf command, say: nothing is written twice, and --remove does not take it out."""
-    place.main.write_text(MAIN.replace("= inet:127.0.0.1:8891", "= inet:localhost:8893 inet:127.0.0.1:8891"))
+    """The README's postconf command, say: nothing is written twice, and --remove does not take it
+    out."""
+    place.main.write_text(
+        MAIN.replace("= inet:127.0.0.1:8891", "= inet:localhost:8893 inet:127.0.0.1:8891")
+    )
     before = place.main.read_bytes()
     assert "written by somebody else" in place.run("--apply")[1]
     assert "nothing there" in place.run("--remove")[1]
@@ -120,7 +149,8 @@ def test_lines_that_somebody_else_wrote_are_left(place: Place) -> None:
 
 
 def test_a_chrooted_smtpd_needs_a_socket_below_its_queue(place: Place) -> None:
-    """Said before anything is written; below the queue directory the path is given relative to it."""
+    """Said before anything is written; below the queue directory the path is given relative to
+    it."""
     place.config.write_text('[milter]\nsocket = "unix:/run/dmarc-milter/milter.sock"\n')
     before = place.main.read_bytes()
     code, said = place.run("--apply")
@@ -128,7 +158,9 @@ def test_a_chrooted_smtpd_needs_a_socket_below_its_queue(place: Place) -> None:
     assert "chrooted" in said
     assert 'socket = "unix:/var/spool/postfix/dmarc-milter/milter.sock"' in said
     assert place.main.read_bytes() == before
-    place.config.write_text('[milter]\nsocket = "unix:/var/spool/postfix/dmarc-milter/milter.sock"\n')
+    place.config.write_text(
+        '[milter]\nsocket = "unix:/var/spool/postfix/dmarc-milter/milter.sock"\n'
+    )
     code, said = place.run("--apply")
     assert code == 0
     files = postfix.read(place.main)
@@ -158,14 +190,21 @@ def test_missing_files_are_one_line(place: Place) -> None:
 def test_sendmail_gets_its_line_and_is_told_to_rebuild(place: Place) -> None:
     """The .mc file is edited; making the .cf is the administrator's step."""
     before = place.mc.read_bytes()
-    assert "INPUT_MAIL_FILTER(`dmarc-milter', `S=inet:8893@127.0.0.1, F=T" in place.run(mta="sendmail")[1]
+    assert (
+        "INPUT_MAIL_FILTER(`dmarc-milter', `S=inet:8893@127.0.0.1, F=T"
+        in place.run(mta="sendmail")[1]
+    )
     code, said = place.run("--apply", mta="sendmail")
     assert (code, "make -C /etc/mail" in said) == (0, True)
-    assert place.mc.read_text().index("INPUT_MAIL_FILTER") < place.mc.read_text().index("MAILER(`smtp')")
+    assert place.mc.read_text().index("INPUT_MAIL_FILTER") < place.mc.read_text().index(
+        "MAILER(`smtp')"
+    )
     assert "already" in place.run("--apply", mta="sendmail")[1]
     assert place.run("--remove", mta="sendmail")[0] == 0
     assert place.mc.read_bytes() == before
-    place.mc.write_text(place.mc.read_text() + "INPUT_MAIL_FILTER(`dmarc-milter', `S=inet:1@127.0.0.1')dnl\n")
+    place.mc.write_text(
+        place.mc.read_text() + "INPUT_MAIL_FILTER(`dmarc-milter', `S=inet:1@127.0.0.1')dnl\n"
+    )
     assert "somebody else" in place.run("--apply", mta="sendmail")[1]
     place.mc.write_text("DAEMON_OPTIONS(`Name=MTA, InputMailFilters=other')dnl\n")
     assert "warning: InputMailFilters=" in place.run("--apply", mta="sendmail")[1]
@@ -177,20 +216,33 @@ FILTER = "INPUT_MAIL_FILTER(`%s', `%s')dnl\nMAILER(`smtp')dnl\n"
 @pytest.mark.parametrize(
     ("name", "equates", "words"),
     [
-        ("opendmarc", "S=inet:8893@localhost, F=T", "the filter opendmarc has this milter's socket too"),
+        (
+            "opendmarc",
+            "S=inet:8893@localhost, F=T",
+            "the filter opendmarc has this milter's socket too",
+        ),
         ("dmarc-milter", "S=inet:8893@localhost, T=S:4m", "has no F=T"),
         ("dmarc-milter", "S=inet:1@127.0.0.1, F=T", "has S=inet:1@127.0.0.1 there"),
     ],
 )
-def test_a_sendmail_line_that_undoes_the_milter_is_warned_about(place: Place, name: str, equates: str, words: str) -> None:
-    """A filter without F= is passed by while it is down; one beside it at the same socket sees and counts every message twice."""
+def test_a_sendmail_line_that_undoes_the_milter_is_warned_about(
+    place: Place, name: str, equates: str, words: str
+) -> None:
+    """A filter without F= is passed by while it is down; one beside it at the same socket sees and
+    counts every message twice."""
     place.mc.write_text(FILTER % (name, equates))
     said = place.run("--apply", mta="sendmail")[1]
     assert said.count("warning: ") == 1
     assert words in said
 
 
-@pytest.mark.parametrize("line", [FILTER % ("opendkim", "S=inet:8891@localhost"), "dnl " + FILTER % ("opendmarc", "S=inet:8893@localhost")])
+@pytest.mark.parametrize(
+    "line",
+    [
+        FILTER % ("opendkim", "S=inet:8891@localhost"),
+        "dnl " + FILTER % ("opendmarc", "S=inet:8893@localhost"),
+    ],
+)
 def test_other_sendmail_filters_are_nobodys_business(place: Place, line: str) -> None:
     place.mc.write_text(line)
     assert "warning" not in place.run("--apply", mta="sendmail")[1]
@@ -204,18 +256,78 @@ SMTP = "smtp inet n - n - - smtpd\n"
     ("main", "master", "level", "words"),
     [
         ("", SMTP, "error", "does not name this milter"),
-        (f"smtpd_milters = inet:127.0.0.1:1, {OURS}", SMTP, "warning", "inet:127.0.0.1:1 stands before"),
-        (f"smtpd_milters = {OURS}, inet:127.0.0.1:1", SMTP, "note", "inet:127.0.0.1:1 stands behind"),
-        ("smtpd_milters = { inet:127.0.0.1:8893, default_action=accept }", SMTP, "warning", "passes unchecked"),
-        ("smtpd_milters = inet:127.0.0.1:8893\nmilter_default_action = accept", SMTP, "warning", "passes unchecked"),
-        ("smtpd_milters = inet:127.0.0.1:8893\nmilter_protocol = 2", SMTP, "warning", "milter_protocol"),
-        ("smtpd_milters = inet:127.0.0.1:8893\nnon_smtpd_milters = $smtpd_milters", SMTP, "note", "non_smtpd_milters"),
-        (f"smtpd_milters = {OURS}", SMTP + "  -o smtpd_milters=\n", "warning", "smtp: -o smtpd_milters"),
-        (f"smtpd_milters = {OURS}", SMTP + "127.0.0.1:10025 inet n - n - - smtpd\n", "warning", "loses the Authentication-Results"),
-        (f"smtpd_milters = {OURS}", SMTP + "submission inet n - n - - smtpd\n", "note", "submission: authenticated clients"),
-        (f"smtpd_milters = {OURS}\nmynetworks = 127.0.0.1 10.0.0.0/8", SMTP, "note", "10.0.0.0/8, not in trusted_networks"),
-        (f"smtpd_milters = {OURS}\nmynetworks = 10.0.0.0/8", SMTP, "warning", "127.0.0.0/8, ::1/128, not in mynetworks"),
-        (f"smtpd_milters = {OURS}\nmynetworks = cidr:/etc/x", SMTP, "note", "cidr:/etc/x, which is not looked into"),
+        (
+            f"smtpd_milters = inet:127.0.0.1:1, {OURS}",
+            SMTP,
+            "warning",
+            "inet:127.0.0.1:1 stands before",
+        ),
+        (
+            f"smtpd_milters = {OURS}, inet:127.0.0.1:1",
+            SMTP,
+            "note",
+            "inet:127.0.0.1:1 stands behind",
+        ),
+        (
+            "smtpd_milters = { inet:127.0.0.1:8893, default_action=accept }",
+            SMTP,
+            "warning",
+            "passes unchecked",
+        ),
+        (
+            "smtpd_milters = inet:127.0.0.1:8893\nmilter_default_action = accept",
+            SMTP,
+            "warning",
+            "passes unchecked",
+        ),
+        (
+            "smtpd_milters = inet:127.0.0.1:8893\nmilter_protocol = 2",
+            SMTP,
+            "warning",
+            "milter_protocol",
+        ),
+        (
+            "smtpd_milters = inet:127.0.0.1:8893\nnon_smtpd_milters = $smtpd_milters",
+            SMTP,
+            "note",
+            "non_smtpd_milters",
+        ),
+        (
+            f"smtpd_milters = {OURS}",
+            SMTP + "  -o smtpd_milters=\n",
+            "warning",
+            "smtp: -o smtpd_milters",
+        ),
+        (
+            f"smtpd_milters = {OURS}",
+            SMTP + "127.0.0.1:10025 inet n - n - - smtpd\n",
+            "warning",
+            "loses the Authentication-Results",
+        ),
+        (
+            f"smtpd_milters = {OURS}",
+            SMTP + "submission inet n - n - - smtpd\n",
+            "note",
+            "submission: authenticated clients",
+        ),
+        (
+            f"smtpd_milters = {OURS}\nmynetworks = 127.0.0.1 10.0.0.0/8",
+            SMTP,
+            "note",
+            "10.0.0.0/8, not in trusted_networks",
+        ),
+        (
+            f"smtpd_milters = {OURS}\nmynetworks = 10.0.0.0/8",
+            SMTP,
+            "warning",
+            "127.0.0.0/8, ::1/128, not in mynetworks",
+        ),
+        (
+            f"smtpd_milters = {OURS}\nmynetworks = cidr:/etc/x",
+            SMTP,
+            "note",
+            "cidr:/etc/x, which is not looked into",
+        ),
     ],
 )
 def test_what_is_worth_knowing_is_said(main: str, master: str, level: str, words: str) -> None:
@@ -229,43 +341,83 @@ def test_what_is_worth_knowing_is_said(main: str, master: str, level: str, words
     ("main", "master", "level", "words"),
     [
         ("milter_macro_daemon_name = ORIGINATING", SMTP, "error", "in trusted_daemons"),
-        ("", SMTP + "submission inet n - n - - smtpd -o milter_macro_daemon_name=ORIGINATING\n", "warning", "offers no login"),
+        (
+            "",
+            SMTP + "submission inet n - n - - smtpd -o milter_macro_daemon_name=ORIGINATING\n",
+            "warning",
+            "offers no login",
+        ),
     ],
 )
-def test_a_name_that_exempts_outsiders_is_said(main: str, master: str, level: str, words: str) -> None:
-    """FWD-20: only where the administrator says that each of trusted_daemons demands a login; else the name exempts nobody."""
-    files = postfix.Postfix(postfix.parse_main(f"smtpd_milters = {OURS}\n{main}"), postfix.parse_master(master))
+def test_a_name_that_exempts_outsiders_is_said(
+    main: str, master: str, level: str, words: str
+) -> None:
+    """FWD-20: only where the administrator says that each of trusted_daemons demands a login; else
+    the name exempts nobody."""
+    files = postfix.Postfix(
+        postfix.parse_main(f"smtpd_milters = {OURS}\n{main}"), postfix.parse_master(master)
+    )
     for says, expected in (("yes", True), ("auto", False), ("no", False)):
-        found = review(files, socket_address("inet:8893@127.0.0.1"), Authentication(sendmail_daemons_authenticate=says))
+        found = review(
+            files,
+            socket_address("inet:8893@127.0.0.1"),
+            Authentication(sendmail_daemons_authenticate=says),
+        )
         assert any(each.level == level and words in each.text for each in found) == expected, found
 
 
 def test_a_good_set_up_has_nothing_to_say() -> None:
     """As setup makes it, with mynetworks as trusted_networks."""
-    main = f"compatibility_level = 3.6\nsmtpd_milters = {OURS}\nmynetworks = 127.0.0.0/8 [::1]/128 [::ffff:127.0.0.0]/104\n"
-    master = SMTP + "submission inet n - n - - smtpd\n  -o milter_macro_daemon_name=ORIGINATING\n  -o smtpd_sasl_auth_enable=yes\n"
+    main = (
+        f"compatibility_level = 3.6\nsmtpd_milters = {OURS}\nmynetworks = 127.0.0.0/8 [::1]/128"
+        " [::ffff:127.0.0.0]/104\n"
+    )
+    master = (
+        SMTP + "submission inet n - n - - smtpd\n  -o milter_macro_daemon_name=ORIGINATING\n  -o"
+        " smtpd_sasl_auth_enable=yes\n"
+    )
     master += "pickup unix n - y 60 1 pickup\n"
-    master += "2525 inet n - n - - smtpd -o milter_macro_daemon_name=ORIGINATING -o smtpd_sasl_auth_enable=yes\n"
+    master += (
+        "2525 inet n - n - - smtpd -o milter_macro_daemon_name=ORIGINATING -o"
+        " smtpd_sasl_auth_enable=yes\n"
+    )
     master += "127.0.0.1:10025 inet n - n - - smtpd -o smtpd_milters=\n"
     files = postfix.Postfix(postfix.parse_main(main), postfix.parse_master(master))
-    assert review(files, socket_address("inet:8893@127.0.0.1"), Authentication(sendmail_daemons_authenticate="yes")) == ()
+    assert (
+        review(
+            files,
+            socket_address("inet:8893@127.0.0.1"),
+            Authentication(sendmail_daemons_authenticate="yes"),
+        )
+        == ()
+    )
     (note,) = review(files, socket_address("inet:8893@127.0.0.1"), Authentication())
-    assert "submission: authenticated clients and trusted_networks are not evaluated, others are" in note.text
+    assert (
+        "submission: authenticated clients and trusted_networks are not evaluated, others are"
+        in note.text
+    )
 
 
 def test_a_chroot_that_cannot_reach_the_socket_comes_first() -> None:
     """The gravest remark stands on top."""
-    files = postfix.Postfix({"smtpd_milters": "unix:/run/x.sock, inet:127.0.0.1:1"}, postfix.parse_master("smtp inet n - y - - smtpd\n"))
+    files = postfix.Postfix(
+        {"smtpd_milters": "unix:/run/x.sock, inet:127.0.0.1:1"},
+        postfix.parse_master("smtp inet n - y - - smtpd\n"),
+    )
     first, *_ = review(files, socket_address("unix:/run/x.sock"), Authentication())
     assert isinstance(first, Remark)
     assert (first.level, "cannot reach /run/x.sock" in first.text) == ("error", True)
 
 
-REWRITING_CF = "Xdmarc-milter, S=inet:8893@127.0.0.1, F=T\nScanonify=3\nSCanonify2=96\nR$* $| $* < @ $* > $*\t\t$: $2 < @ $[ $3 $] > $4\n"
+REWRITING_CF = (
+    "Xdmarc-milter, S=inet:8893@127.0.0.1, F=T\nScanonify=3\nSCanonify2=96\nR$* $| $* < @ $* >"
+    " $*\t\t$: $2 < @ $[ $3 $] > $4\n"
+)
 
 
 def test_sendmail_gets_what_keeps_it_from_rewriting_from(place: Place) -> None:
-    """MTA-08: --apply writes both lines before MAILER(); shown without it, and not missed afterwards."""
+    """MTA-08: --apply writes both lines before MAILER(); shown without it, and not missed
+    afterwards."""
     shown = place.run(mta="sendmail")[1]
     assert all(line in shown for line in lines.SENDMAIL_STRICT)
     place.run("--apply", mta="sendmail")
@@ -274,7 +426,9 @@ def test_sendmail_gets_what_keeps_it_from_rewriting_from(place: Place) -> None:
 
 
 @pytest.mark.parametrize("arguments", [(), ("--apply",)])
-def test_a_sendmail_cf_that_rewrites_from_is_warned_about_loudly(place: Place, arguments: tuple[str, ...]) -> None:
+def test_a_sendmail_cf_that_rewrites_from_is_warned_about_loudly(
+    place: Place, arguments: tuple[str, ...]
+) -> None:
     """MTA-08: the sendmail.cf in force lies beside the .mc."""
     place.mc.with_name("sendmail.cf").write_text(REWRITING_CF)
     assert "WARNING: " in (said := place.run(*arguments, mta="sendmail")[1])
@@ -284,9 +438,16 @@ def test_a_sendmail_cf_that_rewrites_from_is_warned_about_loudly(place: Place, a
 
 
 @pytest.mark.parametrize(
-    "line", ["", "FEATURE(`nocanonify', `canonify_hosts')dnl\n", "FEATURE(`nocanonify')dnl\nCANONIFY_DOMAIN(`a.example')dnl\n"]
+    "line",
+    [
+        "",
+        "FEATURE(`nocanonify', `canonify_hosts')dnl\n",
+        "FEATURE(`nocanonify')dnl\nCANONIFY_DOMAIN(`a.example')dnl\n",
+    ],
 )
-def test_lines_by_somebody_else_that_let_it_rewrite_are_warned_about(place: Place, line: str) -> None:
+def test_lines_by_somebody_else_that_let_it_rewrite_are_warned_about(
+    place: Place, line: str
+) -> None:
     """MTA-08: the filter is there already, but From is not safe; nothing is changed."""
     place.mc.write_text(line + FILTER % ("dmarc-milter", "S=inet:8893@127.0.0.1, F=T"))
     before = place.mc.read_bytes()
@@ -302,19 +463,46 @@ BACK = "smtp inet n - n - - smtpd\n127.0.0.1:10025 inet n - n - - smtpd\n  -o sm
     [
         ("", "", "append_dot_mydomain rewrites From"),
         ("compatibility_level = 3.6\n", "", ""),
-        ("compatibility_level = 3.6\nappend_dot_mydomain = yes\n", "", "append_dot_mydomain rewrites From"),
-        ("compatibility_level = 3.6\ncanonical_maps = hash:/etc/postfix/canonical\n", "", "canonical_maps rewrites From"),
-        ("compatibility_level = 3.6\nmasquerade_domains = example.com\n", "", "masquerade_domains rewrites From"),
+        (
+            "compatibility_level = 3.6\nappend_dot_mydomain = yes\n",
+            "",
+            "append_dot_mydomain rewrites From",
+        ),
+        (
+            "compatibility_level = 3.6\ncanonical_maps = hash:/etc/postfix/canonical\n",
+            "",
+            "canonical_maps rewrites From",
+        ),
+        (
+            "compatibility_level = 3.6\nmasquerade_domains = example.com\n",
+            "",
+            "masquerade_domains rewrites From",
+        ),
         ("append_dot_mydomain = yes\n", "  -o local_header_rewrite_clients=\n", ""),
         ("append_dot_mydomain = yes\nlocal_header_rewrite_clients =\n", "", ""),
-        ("compatibility_level = 3.6\nsmtp_generic_maps = hash:/etc/postfix/generic\n", "", "smtp_generic_maps changes header fields"),
-        ("compatibility_level = 3.6\nlmtp_generic_maps = hash:/etc/postfix/generic\n", "", "lmtp_generic_maps changes header fields"),
+        (
+            "compatibility_level = 3.6\nsmtp_generic_maps = hash:/etc/postfix/generic\n",
+            "",
+            "smtp_generic_maps changes header fields",
+        ),
+        (
+            "compatibility_level = 3.6\nlmtp_generic_maps = hash:/etc/postfix/generic\n",
+            "",
+            "lmtp_generic_maps changes header fields",
+        ),
     ],
 )
-def test_what_postfix_rewrites_after_the_verdict_is_said(main_cf: str, option: str, words: str) -> None:
-    """MTA-11: generic maps on the way out; a content filter's mail, which counts as this host's own (postconf(5))."""
+def test_what_postfix_rewrites_after_the_verdict_is_said(
+    main_cf: str, option: str, words: str
+) -> None:
+    """MTA-11: generic maps on the way out; a content filter's mail, which counts as this host's own
+    (postconf(5))."""
     main = f"smtpd_milters = inet:127.0.0.1:8893\n{main_cf}"
     files = postfix.Postfix(postfix.parse_main(main), postfix.parse_master(BACK + option))
-    said = [each.text for each in review(files, socket_address("inet:8893@127.0.0.1"), Authentication()) if "From" in each.text]
+    said = [
+        each.text
+        for each in review(files, socket_address("inet:8893@127.0.0.1"), Authentication())
+        if "From" in each.text
+    ]
     assert len(said) == bool(words), said
     assert words in "".join(said)

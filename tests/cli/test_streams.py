@@ -21,28 +21,55 @@ COMMANDS = {
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     path = tmp_path / "c.toml"
-    path.write_text(f'[store]\nurl = "sqlite:///{tmp_path}/reports.db"\n[dns]\nnameservers = ["127.0.0.1:1"]\ntimeout = 0.5\n')
+    path.write_text(
+        f'[store]\nurl = "sqlite:///{tmp_path}/reports.db"\n[dns]\nnameservers ='
+        ' ["127.0.0.1:1"]\ntimeout = 0.5\n'
+    )
     return path
 
 
-def run(config: Path, command: str, redirection: str, *, passed: tuple[int, ...] = ()) -> tuple[int, str]:
-    """Exit code and standard error of the command in a shell, which has the descriptors in `passed`."""
-    words = [sys.executable, "-m", "dmarc_milter", *command.split(), *((COMMANDS[command], str(config)) if COMMANDS[command] else ())]
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"} | {"PYTHONPATH": str(ROOT / "milter")}
+def run(
+    config: Path, command: str, redirection: str, *, passed: tuple[int, ...] = ()
+) -> tuple[int, str]:
+    """Exit code and standard error of the command in a shell, which has the descriptors in
+    `passed`."""
+    words = [
+        sys.executable,
+        "-m",
+        "dmarc_milter",
+        *command.split(),
+        *((COMMANDS[command], str(config)) if COMMANDS[command] else ()),
+    ]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"} | {
+        "PYTHONPATH": str(ROOT / "milter")
+    }
     shell = ["bash", "-c", f'"$@" {redirection}', "-", *words]
-    done = subprocess.run(shell, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True, timeout=60, check=False, pass_fds=passed)
+    done = subprocess.run(
+        shell,
+        cwd=ROOT,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+        check=False,
+        pass_fds=passed,
+    )
     return done.returncode, done.stderr
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_full_disk_is_one_line(config: Path, command: str) -> None:
     code, said = run(config, command, ">/dev/full")
-    assert (code, said) == (75, "dmarc-milter: the output cannot be written: No space left on device\n")
+    assert (code, said) == (
+        75,
+        "dmarc-milter: the output cannot be written: No space left on device\n",
+    )
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_reader_that_has_gone_is_no_mistake(config: Path, command: str) -> None:
-    """`head` has seen enough. The code is that of the answer: here `check` has no DNS and leaves it open."""
+    """`head` has seen enough. The code is that of the answer: here `check` has no DNS and leaves it
+    open."""
     answer = 75 if command.startswith("check") else 0
     reader, writer = os.pipe()
     os.close(reader)

@@ -1,4 +1,5 @@
-"""Files that root opens before it gives up its rights: nobody else chooses which (docs/attacks.md, Whom we trust)."""
+"""Files that root opens before it gives up its rights: nobody else chooses which (docs/attacks.md,
+Whom we trust)."""
 
 from __future__ import annotations
 
@@ -28,19 +29,32 @@ def link(path: Path, target: Path, owner: int = STRANGER) -> Path:
 def config(tmp_path: Path) -> Path:
     path = tmp_path / "etc" / "c.toml"
     path.parent.mkdir()
-    path.write_text(toml({"milter": {"socket": f"unix:{tmp_path}/s"}, "store": {"url": f"sqlite:///{tmp_path}/r.db"}}))
+    path.write_text(
+        toml(
+            {
+                "milter": {"socket": f"unix:{tmp_path}/s"},
+                "store": {"url": f"sqlite:///{tmp_path}/r.db"},
+            }
+        )
+    )
     return path
 
 
-def test_a_pid_file_that_is_a_symbolic_link_is_refused(tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """OPS-10: whoever owns the directory could have root write over any file; a link to nowhere makes none either."""
+def test_a_pid_file_that_is_a_symbolic_link_is_refused(
+    tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """OPS-10: whoever owns the directory could have root write over any file; a link to nowhere
+    makes none either."""
     precious = tmp_path / "precious"
     precious.write_text("keep me")
     for target in (precious, tmp_path / "none"):
         pid = tmp_path / f"pid-{target.name}"
         pid.symlink_to(target)
         assert main(["serve", "--config", str(config), "--pid-file", str(pid)]) == 2
-        assert f"--pid-file {pid}: cannot be written: is a symbolic link, which is refused" in capsys.readouterr().err
+        assert (
+            f"--pid-file {pid}: cannot be written: is a symbolic link, which is refused"
+            in capsys.readouterr().err
+        )
     assert precious.read_text() == "keep me"
     assert not (tmp_path / "none").exists()
 
@@ -77,8 +91,13 @@ def in_a_circle(folder: Path) -> Path:
 
 
 @needs_root
-@pytest.mark.parametrize("place", [a_hard_link, a_pipe, a_device, below_a_foreign_link, where_everybody_writes, in_a_circle])
-def test_a_file_that_somebody_else_may_have_chosen_is_refused(tmp_path: Path, place: Callable[[Path], Path]) -> None:
+@pytest.mark.parametrize(
+    "place",
+    [a_hard_link, a_pipe, a_device, below_a_foreign_link, where_everybody_writes, in_a_circle],
+)
+def test_a_file_that_somebody_else_may_have_chosen_is_refused(
+    tmp_path: Path, place: Callable[[Path], Path]
+) -> None:
     """OPS-11: and nothing is written, made or waited for."""
     path = place(tmp_path)
     before = sorted(tmp_path.rglob("*"))
@@ -102,10 +121,14 @@ def test_the_links_of_a_system_are_followed(tmp_path: Path) -> None:
 def test_a_configuration_that_others_could_have_put_there_is_refused_by_root(
     tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """OPS-12: it says who the daemon becomes. A link of root's own is fine; the messages name the file and the reason."""
+    """OPS-12: it says who the daemon becomes. A link of root's own is fine; the messages name the
+    file and the reason."""
     assert main(["config", "show", "--config", str(link(tmp_path / "fine", config, 0))]) == 0
     assert main(["config", "show", "--config", str(link(tmp_path / "foreign", config))]) == 2
-    assert "foreign: cannot be read: leads through a symbolic link that another account made" in capsys.readouterr().err
+    assert (
+        "foreign: cannot be read: leads through a symbolic link that another account made"
+        in capsys.readouterr().err
+    )
     config.chmod(0o666)
     assert main(["config", "show", "--config", str(config)]) == 2
     assert "cannot be read: everybody can write it: chmod o-w" in capsys.readouterr().err

@@ -30,7 +30,9 @@ def test_the_spool_is_local_whatever_the_store(text: str, path: str) -> None:
     assert spool_path(config(text)) == Path(path)
 
 
-def test_the_password_comes_from_a_file_or_from_systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_password_comes_from_a_file_or_from_systemd(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """[store] password_file; $CREDENTIALS_DIRECTORY/store-password is tried too."""
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
     assert store_password(config("")) == ""
@@ -43,8 +45,11 @@ def test_the_password_comes_from_a_file_or_from_systemd(tmp_path: Path, monkeypa
         store_password(config(f'password_file = "{tmp_path}/missing"'))
 
 
-def test_commands_see_what_was_answered_a_moment_ago(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`why QUEUE-ID` directly after the message, whether or not a drain runs; and where it cannot drain, it says so."""
+def test_commands_see_what_was_answered_a_moment_ago(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`why QUEUE-ID` directly after the message, whether or not a drain runs; and where it cannot
+    drain, it says so."""
     made = config(f'url = "sqlite:///{tmp_path}/reports.db"')
     store = drained_store(made)
     assert store.decisions.count() == 0

@@ -1,7 +1,9 @@
-"""What the public validation suite for ARC asks of a verifier, demand by demand, shown on messages of our own.
+"""What the public validation suite for ARC asks of a verifier, demand by demand, shown on messages
+of our own.
 
-Each case is a message that is sealed here and then spoiled (or harmlessly rewritten) in one way. Where that suite is older than RFC
-8617 the RFC decides: rsa-sha1 fails (RFC 8301 3.1), and so does an h= that does not name From (RFC 6376 5.4).
+Each case is a message that is sealed here and then spoiled (or harmlessly rewritten) in one way.
+Where that suite is older than RFC 8617 the RFC decides: rsa-sha1 fails (RFC 8301 3.1), and so does
+an h= that does not name From (RFC 6376 5.4).
 """
 
 from __future__ import annotations
@@ -31,8 +33,9 @@ NEAR, FAR = Signer("near.example", "a"), Signer("far.example", "b")
 TINY = "v=DKIM1; p=" + public_key(2**511 + 0xDEADBEEF)
 ZONE = {**NEAR.records(), **FAR.records()}
 NOTE = (
-    b"Received: by mx.near.example; Tue, 14 Nov 2023 22:13:19 +0000\r\nFrom: Ann <ann@author.example>\r\nTo: bob@reader.example\r\n"
-    b"Subject: Two  words\r\nDate: Tue, 14 Nov 2023 22:13:00 +0000\r\nMIME-Version: 1.0\r\n\r\nFirst line\t here.\r\n\r\nLast line.\r\n"
+    b"Received: by mx.near.example; Tue, 14 Nov 2023 22:13:19 +0000\r\nFrom: Ann"
+    b" <ann@author.example>\r\nTo: bob@reader.example\r\nSubject: Two  words\r\nDate: Tue, 14 Nov"
+    b" 2023 22:13:00 +0000\r\nMIME-Version: 1.0\r\n\r\nFirst line\t here.\r\n\r\nLast line.\r\n"
 )
 SEALED = seal(NOTE, NEAR)
 TWICE = seal(SEALED, FAR)
@@ -41,12 +44,17 @@ Change = Callable[[str], str]
 
 
 def rewritten(raw: bytes, name: str, change: Change, instance: int = 1) -> bytes:
-    """The message with the value of that set's field put through `change`; the value is folded text after the colon."""
+    """The message with the value of that set's field put through `change`; the value is folded text
+    after the colon."""
     fields, body = header_fields(raw)
     changed = [
         (
             each.name,
-            change(each.value.decode()).encode() if each.name.decode() == name and _instance(each.value) == instance else each.value,
+            (
+                change(each.value.decode()).encode()
+                if each.name.decode() == name and _instance(each.value) == instance
+                else each.value
+            ),
         )
         for each in fields
     ]
@@ -60,13 +68,19 @@ def _instance(value: bytes) -> int:
 
 def dropped(raw: bytes, name: str, instance: int = 1) -> bytes:
     fields, body = header_fields(raw)
-    kept = [each for each in fields if not (each.name.decode() == name and _instance(each.value) == instance)]
+    kept = [
+        each
+        for each in fields
+        if not (each.name.decode() == name and _instance(each.value) == instance)
+    ]
     return b"".join(title + b":" + value + b"\r\n" for title, value in kept) + b"\r\n" + body
 
 
 def doubled(raw: bytes, name: str, instance: int = 1, *, below: bool = False) -> bytes:
     fields, body = header_fields(raw)
-    (one,) = [each for each in fields if each.name.decode() == name and _instance(each.value) == instance]
+    (one,) = [
+        each for each in fields if each.name.decode() == name and _instance(each.value) == instance
+    ]
     both = [*fields, one] if below else [one, *fields]
     return b"".join(title + b":" + value + b"\r\n" for title, value in both) + b"\r\n" + body
 
@@ -108,9 +122,15 @@ CHAINS: Demands = {
     "header fields without a body": (NOTE.partition(b"\r\n\r\n")[0] + b"\r\n\r\n", NONE),
     "no sets": (NOTE, NONE),
     "no sets, several parts": (NOTE.replace(b"First", b"--x\r\n\r\nFirst"), NONE),
-    **{f"{count} right sets": (seal_all(NOTE, *([NEAR, FAR] * 3)[:count]), PASS) for count in (1, 2, 3, 4, 5)},
+    **{
+        f"{count} right sets": (seal_all(NOTE, *([NEAR, FAR] * 3)[:count]), PASS)
+        for count in (1, 2, 3, 4, 5)
+    },
     "one right set, another message": (seal(NOTE.replace(b"First", b"Other"), FAR), PASS),
-    "an older message signature that no longer verifies": (seal(SEALED.replace(b"Ann <", b"Eve <"), FAR), PASS),
+    "an older message signature that no longer verifies": (
+        seal(SEALED.replace(b"Ann <", b"Eve <"), FAR),
+        PASS,
+    ),
     "one set without its message signature": (dropped(SEALED, AMS), FAIL),
     "one set, the body changed": (SEALED.replace(b"First", b"Third"), FAIL),
     "one set without its seal": (dropped(SEALED, AS), FAIL),
@@ -118,7 +138,10 @@ CHAINS: Demands = {
     "one set, cv=fail": (seal(NOTE, NEAR, cv="fail"), FAIL),
     "one set, its seal broken": (rewritten(SEALED, AS, b_value(flipped)), FAIL),
     "two sets, the second without message signature": (dropped(TWICE, AMS, 2), FAIL),
-    "two sets, the second's message signature broken": (rewritten(TWICE, AMS, b_value(flipped), 2), FAIL),
+    "two sets, the second's message signature broken": (
+        rewritten(TWICE, AMS, b_value(flipped), 2),
+        FAIL,
+    ),
     "two sets, the second without seal": (dropped(TWICE, AS, 2), FAIL),
     "two sets, the second's seal broken": (rewritten(TWICE, AS, b_value(flipped), 2), FAIL),
     "two sets, cv=none in the second": (seal(SEALED, FAR, cv="none"), FAIL),
@@ -147,7 +170,10 @@ STRUCTURE: Demands = {
 }
 STRUCTURE = {
     **STRUCTURE,
-    "i= of the results not first": (rewritten(SEALED, AAR, lambda value: value.replace("i=1; ", "", 1) + "; i=1"), FAIL),
+    "i= of the results not first": (
+        rewritten(SEALED, AAR, lambda value: value.replace("i=1; ", "", 1) + "; i=1"),
+        FAIL,
+    ),
     "i= of the results without semicolon": (rewritten(SEALED, AAR, swap("i=1;", "i=1")), FAIL),
     "a whole set twice": (doubled(doubled(doubled(SEALED, AAR), AMS), AS), FAIL),
 }
@@ -167,7 +193,9 @@ SPELLINGS: Demands = {
             "a tag twice": swap("s=a;", "s=a; s=a;"),
             "a tag name in upper case": swap("s=a;", "S=a;"),
             "a value in another case": swap("d=near.example", "d=Near.example"),
-            "white space inside a value": swap(f"t={SIGNED_AT}", f"t={SIGNED_AT // 100} {SIGNED_AT % 100}"),
+            "white space inside a value": swap(
+                f"t={SIGNED_AT}", f"t={SIGNED_AT // 100} {SIGNED_AT % 100}"
+            ),
             "an empty item": swap("s=a;", "s=a;;"),
         }.items()
     },
@@ -187,12 +215,24 @@ CANONICAL: Demands = {
 }
 CANONICAL = {
     **CANONICAL,
-    "case of a field's name, sealed": (SEALED.replace(b"ARC-Authentication-Results:", b"arc-authentication-RESULTS:"), PASS),
+    "case of a field's name, sealed": (
+        SEALED.replace(b"ARC-Authentication-Results:", b"arc-authentication-RESULTS:"),
+        PASS,
+    ),
     "case of a field's name, signed": (SEALED.replace(b"Subject:", b"SUBJECT:"), PASS),
     "a signed field folded": (SEALED.replace(b"Two  words", b"Two\r\n words"), PASS),
-    "a signed field with white space at its end": (SEALED.replace(b"Two  words", b"Two words \t"), PASS),
-    "white space around a signed field's colon": (SEALED.replace(b"Subject: ", b"Subject : "), PASS),
-    "a message signature whose b= is spaced before it is sealed": (seal(NOTE, NEAR, style=Style(separator="; ")), PASS),
+    "a signed field with white space at its end": (
+        SEALED.replace(b"Two  words", b"Two words \t"),
+        PASS,
+    ),
+    "white space around a signed field's colon": (
+        SEALED.replace(b"Subject: ", b"Subject : "),
+        PASS,
+    ),
+    "a message signature whose b= is spaced before it is sealed": (
+        seal(NOTE, NEAR, style=Style(separator="; ")),
+        PASS,
+    ),
 }
 
 VALUES: Demands = {
@@ -228,16 +268,34 @@ VALUES: Demands = {
     "From changed": (SEALED.replace(b"ann@", b"eve@"), FAIL),
     "Subject changed": (SEALED.replace(b"words", b"verbs"), FAIL),
     "results changed after the seal": (rewritten(SEALED, AAR, swap("pass", "fail")), FAIL),
-    "first results changed after the second seal": (rewritten(TWICE, AAR, swap("pass", "fail")), FAIL),
-    "first message signature changed after the second seal": (rewritten(TWICE, AMS, lambda value: value + "; x=9999999999"), FAIL),
-    "first seal changed after the second seal": (rewritten(TWICE, AS, lambda value: value + "; note=1"), FAIL),
+    "first results changed after the second seal": (
+        rewritten(TWICE, AAR, swap("pass", "fail")),
+        FAIL,
+    ),
+    "first message signature changed after the second seal": (
+        rewritten(TWICE, AMS, lambda value: value + "; x=9999999999"),
+        FAIL,
+    ),
+    "first seal changed after the second seal": (
+        rewritten(TWICE, AS, lambda value: value + "; note=1"),
+        FAIL,
+    ),
 }
 
 BODIES: Demands = {
-    **{f"c={c}": (seal(NOTE, NEAR, c=c), PASS) for c in ("relaxed/relaxed", "relaxed/simple", "simple/relaxed", "simple/simple")},
+    **{
+        f"c={c}": (seal(NOTE, NEAR, c=c), PASS)
+        for c in ("relaxed/relaxed", "relaxed/simple", "simple/relaxed", "simple/simple")
+    },
     "simple: empty lines at the end": (seal(NOTE, NEAR, c="relaxed/simple") + b"\r\n\r\n", PASS),
-    "simple: white space between words": (seal(NOTE, NEAR, c="relaxed/simple").replace(b"First line\t here", b"First line here"), FAIL),
-    "relaxed: white space at the end of a line": (SEALED.replace(b"here.\r\n", b"here. \t\r\n"), PASS),
+    "simple: white space between words": (
+        seal(NOTE, NEAR, c="relaxed/simple").replace(b"First line\t here", b"First line here"),
+        FAIL,
+    ),
+    "relaxed: white space at the end of a line": (
+        SEALED.replace(b"here.\r\n", b"here. \t\r\n"),
+        PASS,
+    ),
     "relaxed: white space between words": (SEALED.replace(b"line\t here", b"line    here"), PASS),
     "relaxed: empty lines at the end": (SEALED + b"\r\n \r\n\r\n", PASS),
     "relaxed: no line end at the end": (SEALED.removesuffix(b"\r\n"), PASS),
@@ -248,25 +306,51 @@ TWO_NOTES = NOTE.replace(b"To: bob", b"X-Note: upper\r\nX-Note: lower\r\nTo: bob
 SWAPPED = b"X-Note: lower\r\nX-Note: upper"
 NAMED: Demands = {
     "h= is empty": (seal(NOTE, NEAR, headers=()), FAIL),
-    "white space around the colons of h=": (message("h", "from : to\r\n\t: subject :date: message-id"), PASS),
+    "white space around the colons of h=": (
+        message("h", "from : to\r\n\t: subject :date: message-id"),
+        PASS,
+    ),
     "names in any case": (seal(NOTE, NEAR, headers=("FROM", "sUBJECT")), PASS),
-    "a field that repeats, from the bottom up": (seal(TWO_NOTES, NEAR, headers=("from", "x-note", "x-note")), PASS),
-    "the lower one of two, the upper one changed": (seal(TWO_NOTES, NEAR, headers=("from", "x-note")).replace(b"upper", b"other"), PASS),
+    "a field that repeats, from the bottom up": (
+        seal(TWO_NOTES, NEAR, headers=("from", "x-note", "x-note")),
+        PASS,
+    ),
+    "the lower one of two, the upper one changed": (
+        seal(TWO_NOTES, NEAR, headers=("from", "x-note")).replace(b"upper", b"other"),
+        PASS,
+    ),
     "the lower one of two, the two exchanged": (
-        seal(TWO_NOTES, NEAR, headers=("from", "x-note")).replace(b"X-Note: upper\r\nX-Note: lower", SWAPPED),
+        seal(TWO_NOTES, NEAR, headers=("from", "x-note")).replace(
+            b"X-Note: upper\r\nX-Note: lower", SWAPPED
+        ),
         FAIL,
     ),
     "a field that is not there": (seal(NOTE, NEAR, headers=("from", "x-absent")), PASS),
-    "a field that is not there, twice": (seal(NOTE, NEAR, headers=("from", "x-absent", "x-absent")), PASS),
-    "a field that was not there is added": (b"X-Absent: now\r\n" + seal(NOTE, NEAR, headers=("from", "x-absent")), FAIL),
+    "a field that is not there, twice": (
+        seal(NOTE, NEAR, headers=("from", "x-absent", "x-absent")),
+        PASS,
+    ),
+    "a field that was not there is added": (
+        b"X-Absent: now\r\n" + seal(NOTE, NEAR, headers=("from", "x-absent")),
+        FAIL,
+    ),
     "a field named once more than it stands is added": (
         b"Subject: more\r\n" + seal(NOTE, NEAR, headers=("from", "subject", "subject")),
         FAIL,
     ),
     "a blank name": (seal(NOTE, NEAR, headers=("from", "", "to")), PASS),
-    "names in another order than was signed": (message("h", "to:from:subject:date:message-id"), FAIL),
-    "earlier message signatures": (seal(SEALED, FAR, headers=("from", "arc-message-signature")), PASS),
-    "results of the own set": (seal(NOTE, NEAR, headers=("from", "arc-authentication-results")), PASS),
+    "names in another order than was signed": (
+        message("h", "to:from:subject:date:message-id"),
+        FAIL,
+    ),
+    "earlier message signatures": (
+        seal(SEALED, FAR, headers=("from", "arc-message-signature")),
+        PASS,
+    ),
+    "results of the own set": (
+        seal(NOTE, NEAR, headers=("from", "arc-authentication-results")),
+        PASS,
+    ),
     "seals": (seal(SEALED, FAR, headers=("from", "arc-seal")), FAIL),
     "the message signature and the seal by different domains": (message("d", "far.example"), FAIL),
 }
@@ -304,7 +388,14 @@ def test_a_demand_on_chains(raw: bytes, word: str) -> None:
 
 @pytest.mark.parametrize(
     ("record", "word"),
-    [(None, FAIL), ("", FAIL), ("no key", FAIL), ("v=DKIM1; p=", FAIL), (TINY, FAIL), (NEAR.record(), PASS)],
+    [
+        (None, FAIL),
+        ("", FAIL),
+        ("no key", FAIL),
+        ("v=DKIM1; p=", FAIL),
+        (TINY, FAIL),
+        (NEAR.record(), PASS),
+    ],
     ids=["none", "empty", "not a key", "revoked", "512 bits", "right"],
 )
 def test_a_demand_on_keys(record: str | None, word: str) -> None:
@@ -328,7 +419,11 @@ def test_white_space_inside_the_hash_of_the_body() -> None:
 
 
 def test_a_seal_does_not_mend_what_it_seals() -> None:
-    """RFC 8617 5.2, step 4: a broken message signature under a right seal, and why the short key is none."""
+    """RFC 8617 5.2, step 4: a broken message signature under a right seal, and why the short key is
+    none."""
     broken = seal(NOTE, NEAR, message_tags={"h": "to:from:subject:date:message-id"})
     assert chain(broken, Zone(ZONE)).reason == "message signature: signature differs"
-    assert chain(SEALED, Zone({NEAR.key_name: {"TXT": [TINY]}})).reason == "message signature: RSA key too short"
+    assert (
+        chain(SEALED, Zone({NEAR.key_name: {"TXT": [TINY]}})).reason
+        == "message signature: RSA key too short"
+    )

@@ -1,4 +1,5 @@
-"""The whole story of one message, without a socket: DESIGN.md, Flow, and the order in which the DNS is asked."""
+"""The whole story of one message, without a socket: DESIGN.md, Flow, and the order in which the DNS
+is asked."""
 
 from __future__ import annotations
 
@@ -35,7 +36,10 @@ RECORDS = {
     **LEGIT.records(),
     **FORWARDER.records(),
 }
-PLAIN = b"From: a@legit.example\r\nTo: v@example.com\r\nSubject: s\r\nDate: d\r\nMessage-ID: <1@legit.example>\r\n\r\nhello\r\n"
+PLAIN = (
+    b"From: a@legit.example\r\nTo: v@example.com\r\nSubject: s\r\nDate: d\r\nMessage-ID:"
+    b" <1@legit.example>\r\n\r\nhello\r\n"
+)
 
 
 def judged(
@@ -53,20 +57,30 @@ def judged(
     author = address.author(headers.values(b"from"))
     envelope = Envelope(ip_address(ip), "mx.attack.example", address.reverse_path(sender))
     wanted = plan(headers, author, options)
-    message = Message(headers, author, digests(body, wanted.dkim.body_hashes | wanted.arc.body_hashes))
+    message = Message(
+        headers, author, digests(body, wanted.dkim.body_hashes | wanted.arc.body_hashes)
+    )
     facts = message_facts(headers, envelope)
-    request = Request("id", envelope, message, facts, wanted, lambda: check_spf(envelope, zone, options.spf))
+    request = Request(
+        "id", envelope, message, facts, wanted, lambda: check_spf(envelope, zone, options.spf)
+    )
     return authenticate(request, zone, options, now=now, sample=0.0)
 
 
 def test_an_aligned_signature_passes() -> None:
     evaluation = judged(LEGIT.sign(PLAIN), Zone(RECORDS))
-    assert (evaluation.dmarc.status, evaluation.verdict.disposition) == (DmarcStatus.PASS, Disposition.PASS)
+    assert (evaluation.dmarc.status, evaluation.verdict.disposition) == (
+        DmarcStatus.PASS,
+        Disposition.PASS,
+    )
 
 
 def test_a_spoof_under_reject_is_refused() -> None:
     evaluation = judged(PLAIN, Zone(RECORDS))
-    assert (evaluation.dmarc.status, evaluation.verdict.disposition) == (DmarcStatus.FAIL, Disposition.REJECT)
+    assert (evaluation.dmarc.status, evaluation.verdict.disposition) == (
+        DmarcStatus.FAIL,
+        Disposition.REJECT,
+    )
     assert evaluation.spf.status is SpfStatus.PASS
 
 
@@ -81,22 +95,32 @@ def test_a_spoof_under_reject_is_refused() -> None:
     ],
     ids=lambda value: str(value)[:19],
 )
-def test_a_clock_that_jumps_changes_only_what_t_and_x_say(when: datetime, unlimited: DmarcStatus, expiring: DmarcStatus) -> None:
-    """FLT-07: an hour back and forth, 1970, beyond 2038: t= and x= go by the wall clock (RFC 6376 3.5), nothing raises."""
+def test_a_clock_that_jumps_changes_only_what_t_and_x_say(
+    when: datetime, unlimited: DmarcStatus, expiring: DmarcStatus
+) -> None:
+    """FLT-07: an hour back and forth, 1970, beyond 2038: t= and x= go by the wall clock (RFC 6376
+    3.5), nothing raises."""
     assert judged(LEGIT.sign(PLAIN), Zone(RECORDS), now=when).dmarc.status is unlimited
-    assert judged(LEGIT.sign(PLAIN, tags={"x": str(SIGNED_AT + 86400)}), Zone(RECORDS), now=when).dmarc.status is expiring
+    assert (
+        judged(
+            LEGIT.sign(PLAIN, tags={"x": str(SIGNED_AT + 86400)}), Zone(RECORDS), now=when
+        ).dmarc.status
+        is expiring
+    )
     assert judged(seal(PLAIN, FORWARDER), Zone(RECORDS), now=when).arc is not None
 
 
 def test_the_policy_is_asked_for_first() -> None:
-    """DESIGN, Decisions: time and queries of the policy walk are reserved; nothing the sender made slow comes before it."""
+    """DESIGN, Decisions: time and queries of the policy walk are reserved; nothing the sender made
+    slow comes before it."""
     zone = Zone(RECORDS)
     judged(LEGIT.sign(PLAIN), zone)
     assert zone.calls[0][0].startswith("_dmarc.")
 
 
 def test_slow_keys_of_the_senders_own_leave_time_for_spf() -> None:
-    """DESIGN, Decisions: what the message used up itself never improves its verdict, here a fail to temperror."""
+    """DESIGN, Decisions: what the message used up itself never improves its verdict, here a fail to
+    temperror."""
     zone = Zone(RECORDS)
     raw = PLAIN
     for number in range(10):
@@ -120,12 +144,21 @@ def upgraded_mail() -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("counts", "dmarc", "spf"), [(True, DmarcStatus.PASS, SpfStatus.PASS), (False, DmarcStatus.FAIL, SpfStatus.POLICY)]
+    ("counts", "dmarc", "spf"),
+    [(True, DmarcStatus.PASS, SpfStatus.PASS), (False, DmarcStatus.FAIL, SpfStatus.POLICY)],
 )
-def test_an_spf_upgrade_is_noticed_and_need_not_count(counts: bool, dmarc: DmarcStatus, spf: SpfStatus) -> None:
+def test_an_spf_upgrade_is_noticed_and_need_not_count(
+    counts: bool, dmarc: DmarcStatus, spf: SpfStatus
+) -> None:
     """The forwarder shares a provider with the sender, so its own hosts turned fail into pass."""
     options = Options(spf=SpfOptions(upgrade_counts=counts))
-    evaluation = judged(upgraded_mail(), Zone(RECORDS), ip="203.0.113.5", sender=b"<a@legit.example>", options=options)
+    evaluation = judged(
+        upgraded_mail(),
+        Zone(RECORDS),
+        ip="203.0.113.5",
+        sender=b"<a@legit.example>",
+        options=options,
+    )
     assert evaluation.spf.upgrade
     assert (evaluation.dmarc.status, evaluation.spf.status) == (dmarc, spf)
 
@@ -144,14 +177,21 @@ def test_a_trusted_seal_overrides_with_the_comment_of_rfc_8617() -> None:
 def test_without_arc_nothing_of_it_is_seen() -> None:
     """ARC is detachable."""
     options = Options(policy=LocalPolicy(trusted_arc_sealers=(Domain("forwarder.example"),)))
-    evaluation = judged(seal(PLAIN, FORWARDER), Zone(RECORDS), options=replace(options, arc=replace(options.arc, enabled=False)))
+    evaluation = judged(
+        seal(PLAIN, FORWARDER),
+        Zone(RECORDS),
+        options=replace(options, arc=replace(options.arc, enabled=False)),
+    )
     assert evaluation.arc is None
     assert evaluation.verdict.disposition is Disposition.REJECT
 
 
 def test_a_proven_client_name_satisfies_a_rule_that_asks_for_it() -> None:
-    """The reverse name is only looked up where it is needed, and only printed where it was asked for."""
-    rule = Rule("accept", "our list host", ptr=(Domain("lists.example"),), reason=OverrideType.MAILING_LIST)
+    """The reverse name is only looked up where it is needed, and only printed where it was asked
+    for."""
+    rule = Rule(
+        "accept", "our list host", ptr=(Domain("lists.example"),), reason=OverrideType.MAILING_LIST
+    )
     zone = Zone(RECORDS)
     evaluation = judged(PLAIN, zone, options=Options(policy=LocalPolicy(rules=(rule,))))
     assert (evaluation.verdict.disposition, evaluation.iprev) == (Disposition.NONE, None)

@@ -49,8 +49,11 @@ ZONE = """
         ("192.0.2.9", "permerror", ()),
     ],
 )
-def test_a_name_is_proven_when_it_resolves_back(address: str, status: str, names: tuple[str, ...]) -> None:
-    """SPEC D.2: fail when both look-ups answered and disagree, permerror without PTR, temperror when the DNS failed."""
+def test_a_name_is_proven_when_it_resolves_back(
+    address: str, status: str, names: tuple[str, ...]
+) -> None:
+    """SPEC D.2: fail when both look-ups answered and disagree, permerror without PTR, temperror
+    when the DNS failed."""
     result = iprev(ip_address(address), Zone.parse(ZONE))
     assert (result.status, result.names) == (status, names)
 
@@ -73,6 +76,8 @@ def test_ten_names_are_looked_at(at: int, status: str) -> None:
 
 def test_a_slow_reverse_zone_ends_in_time() -> None:
     """A temperror, not a wait of fifty seconds."""
-    zone = Zone({"66.2.0.192.in-addr.arpa": {"PTR": [f"n{n}.example" for n in range(10)]}}, latency=4.9)
+    zone = Zone(
+        {"66.2.0.192.in-addr.arpa": {"PTR": [f"n{n}.example" for n in range(10)]}}, latency=4.9
+    )
     assert iprev(ip_address(V4), zone).status == "temperror"
     assert zone.now < 15

@@ -1,4 +1,5 @@
-"""Our own saturation is our own failure: what was never asked for lack of room is 451 4.3.2, never an answer (docs/attacks.md, DNS-37)."""
+"""Our own saturation is our own failure: what was never asked for lack of room is 451 4.3.2, never
+an answer (docs/attacks.md, DNS-37)."""
 
 from __future__ import annotations
 
@@ -59,17 +60,25 @@ NEEDED = [
 
 
 @pytest.mark.parametrize("on_temperror", ["enforced", "accept", "tempfail"])
-@pytest.mark.parametrize(("raw", "name", "more", "how"), [row[1:] for row in NEEDED], ids=[row[0] for row in NEEDED])
+@pytest.mark.parametrize(
+    ("raw", "name", "more", "how"), [row[1:] for row in NEEDED], ids=[row[0] for row in NEEDED]
+)
 def test_what_could_have_given_a_pass_or_the_policy_was_not_asked(
     raw: bytes, name: str, more: dict[str, Any], how: dict[str, Any], on_temperror: Any
 ) -> None:
-    """451 whatever on_temperror says, with the name; monitor mode and trusted relays are the exceptions."""
+    """451 whatever on_temperror says, with the name; monitor mode and trusted relays are the
+    exceptions."""
     zone, policy = {**RECORDS, **more}, LocalPolicy(on_temperror=on_temperror)
     evaluation = judged(raw, Busy(zone, [name]), options=Options(policy=policy), **how)
     assert evaluation.dmarc.status is DmarcStatus.TEMPERROR
     assert evaluation.verdict.deferral == Deferral("overloaded", name)
-    monitored = judged(raw, Busy(zone, [name]), options=Options(policy=replace(policy, enforce=False)), **how)
-    assert (monitored.verdict.deferral, monitored.verdict.would_wait) == (None, Deferral("overloaded", name))
+    monitored = judged(
+        raw, Busy(zone, [name]), options=Options(policy=replace(policy, enforce=False)), **how
+    )
+    assert (monitored.verdict.deferral, monitored.verdict.would_wait) == (
+        None,
+        Deferral("overloaded", name),
+    )
 
 
 @pytest.mark.parametrize("name", ["_dmarc.legit.example", "_dmarc.sub.legit.example"])
@@ -77,21 +86,32 @@ def test_the_same_by_the_public_suffix_list(name: str) -> None:
     """RFC 7489 6.6.3: two names, either of them."""
     options = Options(dmarc=DmarcOptions(discovery="psl"))
     evaluation = judged(
-        BELOW.replace(b"sub.legit", b"legit") if name == "_dmarc.legit.example" else BELOW, Busy(RECORDS, [name]), options=options
+        BELOW.replace(b"sub.legit", b"legit") if name == "_dmarc.legit.example" else BELOW,
+        Busy(RECORDS, [name]),
+        options=options,
     )
     assert evaluation.verdict.deferral == Deferral("overloaded", name)
 
 
-@pytest.mark.parametrize("name", ["_dmarc.example", "attack.example", FORWARDER.key_name, REVERSE, "_dmarc.forwarder.example"])
+@pytest.mark.parametrize(
+    "name",
+    ["_dmarc.example", "attack.example", FORWARDER.key_name, REVERSE, "_dmarc.forwarder.example"],
+)
 def test_what_would_change_nothing_may_go_unasked(name: str) -> None:
-    """A forgery is refused whatever the attacker's own names, or a public suffix above a policy that is known, would have said."""
+    """A forgery is refused whatever the attacker's own names, or a public suffix above a policy
+    that is known, would have said."""
     evaluation = judged(FORWARDER.sign(PLAIN), Busy(RECORDS, [name]))
-    assert (evaluation.dmarc.status, evaluation.verdict.disposition) == (DmarcStatus.FAIL, Disposition.REJECT)
+    assert (evaluation.dmarc.status, evaluation.verdict.disposition) == (
+        DmarcStatus.FAIL,
+        Disposition.REJECT,
+    )
 
 
 def test_an_aligned_pass_needs_nothing_else() -> None:
     """Pass over everything (SPEC C.4)."""
-    evaluation = judged(LEGIT.sign(PLAIN), Busy(RECORDS, ["legit.example", "_dmarc.example"]), **ALIGNED)  # type: ignore[arg-type]
+    evaluation = judged(
+        LEGIT.sign(PLAIN), Busy(RECORDS, ["legit.example", "_dmarc.example"]), **ALIGNED
+    )  # type: ignore[arg-type]
     assert (evaluation.dmarc.status, evaluation.verdict.deferral) == (DmarcStatus.PASS, None)
 
 
@@ -112,17 +132,39 @@ def rule(**conditions: Any) -> LocalPolicy:
 
 
 PROOFS = [
-    ("a DKIM signature", FORWARDER.sign(PLAIN), FORWARDER.key_name, rule(dkim=(Domain("forwarder.example"),))),
+    (
+        "a DKIM signature",
+        FORWARDER.sign(PLAIN),
+        FORWARDER.key_name,
+        rule(dkim=(Domain("forwarder.example"),)),
+    ),
     ("SPF", PLAIN, "attack.example", rule(spf=(Domain("attack.example"),))),
     ("the client's name", PLAIN, REVERSE, rule(ptr=(Domain("lists.example"),))),
     ("the client's name, forth", PLAIN, "mx.lists.example", rule(ptr=(Domain("lists.example"),))),
-    ("a seal", seal(PLAIN, FORWARDER), FORWARDER.key_name, rule(arc=(Domain("forwarder.example"),))),
-    ("a trusted sealer", seal(PLAIN, FORWARDER), FORWARDER.key_name, LocalPolicy(trusted_arc_sealers=(Domain("forwarder.example"),))),
+    (
+        "a seal",
+        seal(PLAIN, FORWARDER),
+        FORWARDER.key_name,
+        rule(arc=(Domain("forwarder.example"),)),
+    ),
+    (
+        "a trusted sealer",
+        seal(PLAIN, FORWARDER),
+        FORWARDER.key_name,
+        LocalPolicy(trusted_arc_sealers=(Domain("forwarder.example"),)),
+    ),
 ]
 
 
-@pytest.mark.parametrize(("raw", "name", "policy"), [row[1:] for row in PROOFS], ids=[row[0] for row in PROOFS])
-def test_what_a_sender_could_not_prove_for_our_own_overload_is_not_held_against_him(raw: bytes, name: str, policy: LocalPolicy) -> None:
-    """A rule or a trusted sealer lets through by proof: 451 instead of 550. Where nobody is let through so, refused as before."""
-    assert judged(raw, Busy(RECORDS, [name]), options=Options(policy=policy)).verdict.deferral == Deferral("overloaded", name)
+@pytest.mark.parametrize(
+    ("raw", "name", "policy"), [row[1:] for row in PROOFS], ids=[row[0] for row in PROOFS]
+)
+def test_what_a_sender_could_not_prove_for_our_own_overload_is_not_held_against_him(
+    raw: bytes, name: str, policy: LocalPolicy
+) -> None:
+    """A rule or a trusted sealer lets through by proof: 451 instead of 550. Where nobody is let
+    through so, refused as before."""
+    assert judged(
+        raw, Busy(RECORDS, [name]), options=Options(policy=policy)
+    ).verdict.deferral == Deferral("overloaded", name)
     assert judged(raw, Busy(RECORDS, [name])).verdict.disposition is Disposition.REJECT

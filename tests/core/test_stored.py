@@ -16,8 +16,23 @@ from dmarc_milter.core.dmarc.result import DmarcResult, DmarcStatus, Identifier
 from dmarc_milter.core.evaluation import MessageFacts
 from dmarc_milter.core.mail.author import Author, ReversePath
 from dmarc_milter.core.mail.domain import Domain
-from dmarc_milter.core.policy.decide import Deferral, Disposition, OverrideReason, OverrideType, Verdict
-from dmarc_milter.core.stored import MAX_SIGNATURES, VERSION, Facts, UnreadableFacts, decode, encode, from_evaluation, printable
+from dmarc_milter.core.policy.decide import (
+    Deferral,
+    Disposition,
+    OverrideReason,
+    OverrideType,
+    Verdict,
+)
+from dmarc_milter.core.stored import (
+    MAX_SIGNATURES,
+    VERSION,
+    Facts,
+    UnreadableFacts,
+    decode,
+    encode,
+    from_evaluation,
+    printable,
+)
 from fakes.evaluations import RECORD, evaluation, outcome
 
 texts = st.text(max_size=400)
@@ -39,8 +54,17 @@ def is_clean(value: Any) -> bool:
 def test_whatever_the_sender_wrote_is_stored_printable_and_comes_back(
     helo: str, comment: str, text: str, address: str, pct: int, size: int | None
 ) -> None:
-    """SECURITY-CASES STO-01, RPT-01: NUL, controls, surrogates, non-ASCII and numbers of any length survive as escaped text."""
-    record = replace(RECORD, text=text, pct=pct, ri=pct, rua=(ReportUri(address, size),), errors=(text,), fo=comment)
+    """SECURITY-CASES STO-01, RPT-01: NUL, controls, surrogates, non-ASCII and numbers of any length
+    survive as escaped text."""
+    record = replace(
+        RECORD,
+        text=text,
+        pct=pct,
+        ri=pct,
+        rua=(ReportUri(address, size),),
+        errors=(text,),
+        fo=comment,
+    )
     base = evaluation(record=record)
     facts = from_evaluation(
         replace(
@@ -49,7 +73,12 @@ def test_whatever_the_sender_wrote_is_stored_printable_and_comes_back(
             author=Author(None, malformed=text),
             facts=MessageFacts(message_id=comment, list_id=address),
             dkim=(DkimResult(DkimStatus.FAIL, Domain("a.example"), selector=text, reason=comment),),
-            verdict=Verdict(Disposition.NONE, reasons=(OverrideReason(OverrideType.OTHER, comment),), decided_by=text, tags=(text,)),
+            verdict=Verdict(
+                Disposition.NONE,
+                reasons=(OverrideReason(OverrideType.OTHER, comment),),
+                decided_by=text,
+                tags=(text,),
+            ),
         )
     )
     stored = encode(facts)
@@ -92,19 +121,30 @@ def test_facts_without_later_fields_are_read_with_their_defaults() -> None:
 
 def test_facts_hold_what_reports_need() -> None:
     """SPEC C.5, C.7: raw facts, both organizational domains, every tag."""
-    facts = from_evaluation(evaluation("sub.legit.example", policy_domain="legit.example", source_ip="2001:db8::1"))
+    facts = from_evaluation(
+        evaluation("sub.legit.example", policy_domain="legit.example", source_ip="2001:db8::1")
+    )
     assert facts.source_ip == "2001:db8::1"
     assert facts.author_domain == "sub.legit.example"
     assert facts.policy_domain == "legit.example"
     assert facts.outcome is not None
     assert facts.outcome.published is not None
     published = facts.outcome.published
-    assert (published.p, published.sp, published.np, published.discovery_method) == ("reject", "quarantine", "", "treewalk")
+    assert (published.p, published.sp, published.np, published.discovery_method) == (
+        "reject",
+        "quarantine",
+        "",
+        "treewalk",
+    )
     assert published.text == RECORD.text
     assert [uri.address for uri in published.rua] == ["agg@legit.example"]
     assert facts.envelope_to == ("example.com",)
     assert facts.spf is not None
-    assert (facts.spf.result, facts.spf.domain, facts.spf.scope) == ("pass", "attack.example", "mfrom")
+    assert (facts.spf.result, facts.spf.domain, facts.spf.scope) == (
+        "pass",
+        "attack.example",
+        "mfrom",
+    )
 
 
 @pytest.mark.parametrize(
@@ -118,15 +158,28 @@ def test_facts_hold_what_reports_need() -> None:
 def test_null_sender_and_unreadable_sender_differ(path: ReversePath, stored: str | None) -> None:
     """SPEC C.5: envelope_from is empty for <>, and absent where there is no domain."""
     base = evaluation()
-    assert from_evaluation(replace(base, envelope=replace(base.envelope, mail_from=path))).envelope_from == stored
+    assert (
+        from_evaluation(
+            replace(base, envelope=replace(base.envelope, mail_from=path))
+        ).envelope_from
+        == stored
+    )
 
 
 def test_signatures_stand_in_the_priority_of_rfc_9990() -> None:
-    """RFC 9990 3.1.3: pass and strictly aligned, pass and relaxed, other passes, the rest; at most 100."""
-    author, below, other = Domain("legit.example"), Domain("mail.legit.example"), Domain("esp.example")
+    """RFC 9990 3.1.3: pass and strictly aligned, pass and relaxed, other passes, the rest; at most
+    100."""
+    author, below, other = (
+        Domain("legit.example"),
+        Domain("mail.legit.example"),
+        Domain("esp.example"),
+    )
     found = replace(
         outcome(passed=True),
-        identifiers=tuple(Identifier("dkim", each, "pass", each != other, AlignmentMode.RELAXED) for each in (author, below, other)),
+        identifiers=tuple(
+            Identifier("dkim", each, "pass", each != other, AlignmentMode.RELAXED)
+            for each in (author, below, other)
+        ),
     )
     dkim = (
         DkimResult(DkimStatus.FAIL, author, "broken"),
@@ -135,7 +188,9 @@ def test_signatures_stand_in_the_priority_of_rfc_9990() -> None:
         DkimResult(DkimStatus.PASS, author, "strict"),
         *(DkimResult(DkimStatus.PERMERROR, None) for _ in range(200)),
     )
-    facts = from_evaluation(replace(evaluation(), dkim=dkim, dmarc=DmarcResult(DmarcStatus.PASS, author, found)))
+    facts = from_evaluation(
+        replace(evaluation(), dkim=dkim, dmarc=DmarcResult(DmarcStatus.PASS, author, found))
+    )
     assert [(each.selector, each.aligned) for each in facts.dkim[:4]] == [
         ("strict", "strict"),
         ("relaxed", "relaxed"),
@@ -147,22 +202,34 @@ def test_signatures_stand_in_the_priority_of_rfc_9990() -> None:
 
 def test_a_message_answered_4xx_is_not_counted() -> None:
     """DESIGN.md, The ledger: logged, but not counted for reports."""
-    assert not from_evaluation(evaluation(verdict=Verdict(Disposition.NONE, deferral=Deferral("dns")))).counted
+    assert not from_evaluation(
+        evaluation(verdict=Verdict(Disposition.NONE, deferral=Deferral("dns")))
+    ).counted
     assert from_evaluation(evaluation()).counted
 
 
 def test_candidates_of_a_malformed_from_are_kept() -> None:
     """`why` must explain them; the first is the author domain of the log."""
-    dmarc = DmarcResult(DmarcStatus.PERMERROR, None, candidates=(outcome("a.example"), outcome("b.example")))
+    dmarc = DmarcResult(
+        DmarcStatus.PERMERROR, None, candidates=(outcome("a.example"), outcome("b.example"))
+    )
     facts = from_evaluation(evaluation(dmarc=dmarc, author=Author(None, "two From fields")))
     assert [each.author_domain for each in facts.candidates] == ["a.example", "b.example"]
-    assert (facts.author_domain, facts.policy_domain, facts.malformed_from) == ("a.example", "", "two From fields")
+    assert (facts.author_domain, facts.policy_domain, facts.malformed_from) == (
+        "a.example",
+        "",
+        "two From fields",
+    )
 
 
 def test_monitor_mode_and_arc_are_kept() -> None:
     """`impact` shows what enforcement would have done."""
     arc = ArcResult(ArcStatus.PASS, (ArcHop(1, Domain("list.example"), "s"),))
-    facts = from_evaluation(evaluation(arc=arc, verdict=Verdict(Disposition.NONE, Policy.REJECT, would_be=Disposition.REJECT)))
+    facts = from_evaluation(
+        evaluation(
+            arc=arc, verdict=Verdict(Disposition.NONE, Policy.REJECT, would_be=Disposition.REJECT)
+        )
+    )
     assert (facts.disposition, facts.would_be, facts.policy) == ("none", "reject", "reject")
     assert facts.arc is not None
     assert facts.arc.sealers == ("list.example",)

@@ -46,7 +46,9 @@ def start(tmp_path: Path, dns: DnsServer) -> Iterator[Callable[..., Daemon]]:
     with contextlib.ExitStack() as stack:
 
         def started(tables: dict[str, dict[str, object]] | None = None) -> Daemon:
-            return stack.enter_context(Daemon(tmp_path, {"dns": {"nameservers": [dns.nameserver]}} | (tables or {})))
+            return stack.enter_context(
+                Daemon(tmp_path, {"dns": {"nameservers": [dns.nameserver]}} | (tables or {}))
+            )
 
         yield started
 
@@ -58,7 +60,9 @@ def opened(daemon: Daemon, address: str = "198.51.100.10", **macros: str) -> Mil
     return mta
 
 
-def good(mta: MilterClient, message_id: str = "m@legit.example", body: bytes = b"Hello\r\n") -> Answer:
+def good(
+    mta: MilterClient, message_id: str = "m@legit.example", body: bytes = b"Hello\r\n"
+) -> Answer:
     """A message that passes by SPF; its Message-ID is unique where it matters."""
     fields = [("From", " <admin@legit.example>"), ("Message-ID", f" <{message_id}>")]
     return mta.message(fields, body, mail_from="<admin@legit.example>", queue_id="4GOOD")
@@ -69,22 +73,28 @@ def results(answer: Answer) -> str:
 
 
 def test_workers_are_scheduled_as_batch(start: Callable[..., Daemon]) -> None:
-    """A woken thread displaces no running one; the supervisor, which must act at once, stays as it was started."""
+    """A woken thread displaces no running one; the supervisor, which must act at once, stays as it
+    was started."""
     daemon = start({"milter": {"workers": 2}})
     assert wait_for(lambda: len(daemon.workers()) == 2)
-    assert wait_for(lambda: {os.sched_getscheduler(pid) for pid in daemon.workers()} == {os.SCHED_BATCH})
+    assert wait_for(
+        lambda: {os.sched_getscheduler(pid) for pid in daemon.workers()} == {os.SCHED_BATCH}
+    )
     assert daemon.process
     assert os.sched_getscheduler(daemon.process.pid) == os.sched_getscheduler(0)
 
 
-# -- what a message gets ---------------------------------------------------------------------------------------------
+# -- what a message gets ---------------------------------------------------------------------------
 
 
 def test_good_mail_is_marked_and_spoofed_mail_refused(start: Callable[..., Daemon]) -> None:
-    """The main job in two messages on one connection, recorded and logged with the queue id first."""
+    """The main job in two messages on one connection, recorded and logged with the queue id
+    first."""
     daemon = start()
     assert "dmarc=pass" in results(good(opened(daemon)))
-    spoof = opened(daemon, "192.0.2.66").message([("From", " <admin@legit.example>")], queue_id="4SPOOF")
+    spoof = opened(daemon, "192.0.2.66").message(
+        [("From", " <admin@legit.example>")], queue_id="4SPOOF"
+    )
     assert spoof.code == 550
     assert spoof.text.startswith("550 5.7.1 ")
     assert wait_for(lambda: daemon.spool_rows() == 2)
@@ -93,10 +103,14 @@ def test_good_mail_is_marked_and_spoofed_mail_refused(start: Callable[..., Daemo
     assert not daemon.events("step")
 
 
-def test_at_the_level_debug_each_decision_is_told_as_why_would(start: Callable[..., Daemon]) -> None:
+def test_at_the_level_debug_each_decision_is_told_as_why_would(
+    start: Callable[..., Daemon],
+) -> None:
     daemon = start({"log": {"level": "debug"}})
     good(opened(daemon))
-    assert wait_for(lambda: any("DMARC for legit.example: pass" in line for line in daemon.events("step")))
+    assert wait_for(
+        lambda: any("DMARC for legit.example: pass" in line for line in daemon.events("step"))
+    )
     told = daemon.events("step")
     assert all(line.startswith("id=4GOOD event=step level=debug text=") for line in told)
     assert any("SPF: pass for legit.example" in line for line in told)
@@ -104,7 +118,9 @@ def test_at_the_level_debug_each_decision_is_told_as_why_would(start: Callable[.
 
 def test_a_signed_body_is_hashed_as_it_streams(start: Callable[..., Daemon]) -> None:
     """DKIM passes whatever the chunks are, a last piece in the end-of-message packet included."""
-    raw = LEGIT.sign(b"From: <admin@legit.example>\r\nSubject: x\r\n\r\n" + b"line of text \t here\r\n" * 5000)
+    raw = LEGIT.sign(
+        b"From: <admin@legit.example>\r\nSubject: x\r\n\r\n" + b"line of text \t here\r\n" * 5000
+    )
     fields, body = header_fields(raw)
     mta = opened(start(), "192.0.2.66")
     for chunk in (100, 4096, 65535):
@@ -119,29 +135,55 @@ def test_a_signed_body_is_hashed_as_it_streams(start: Callable[..., Daemon]) -> 
 
 
 @pytest.mark.parametrize("leading", [True, False])
-def test_simple_canonicalization_survives_the_mta(start: Callable[..., Daemon], leading: bool) -> None:
-    """HDR-09: folds come as LF; without leading spaces negotiated one space stood after the colon."""
-    raw = LEGIT.sign(b"From: <admin@legit.example>\r\nSubject: folded\r\n here\r\n\r\nbody\r\n", c="simple/simple")
+def test_simple_canonicalization_survives_the_mta(
+    start: Callable[..., Daemon], leading: bool
+) -> None:
+    """HDR-09: folds come as LF; without leading spaces negotiated one space stood after the
+    colon."""
+    raw = LEGIT.sign(
+        b"From: <admin@legit.example>\r\nSubject: folded\r\n here\r\n\r\nbody\r\n",
+        c="simple/simple",
+    )
     fields, body = header_fields(raw)
     daemon = start()
     with daemon.client(negotiated=False) as mta:
         mta.negotiate(steps=0x1FFFFF if leading else 0x1FFFFF & ~(1 << 20))
         mta.connect("x.example", "192.0.2.66")
         mta.helo("x.example")
-        assert "dkim=pass" in results(mta.message([(name, value.replace(b"\r\n", b"\n")) for name, value in fields], body))
+        assert "dkim=pass" in results(
+            mta.message([(name, value.replace(b"\r\n", b"\n")) for name, value in fields], body)
+        )
 
 
 @pytest.mark.parametrize(
     ("address", "connect", "mail"),
-    [("127.0.0.1", {}, {}), ("192.0.2.66", {"{daemon_name}": "MSA"}, {}), ("192.0.2.66", {}, {"{auth_authen}": "alice"})],
+    [
+        ("127.0.0.1", {}, {}),
+        ("192.0.2.66", {"{daemon_name}": "MSA"}, {}),
+        ("192.0.2.66", {}, {"{auth_authen}": "alice"}),
+    ],
 )
 def test_exempt_mail_is_stripped_and_not_marked(
     start: Callable[..., Daemon], address: str, connect: dict[str, str], mail: dict[str, str]
 ) -> None:
-    """Authenticated clients, submission daemons and trusted networks: nothing evaluated, nothing recorded, forged fields gone."""
-    daemon = start({"authentication": {"trusted_networks": ["127.0.0.0/8"], "sendmail_daemons_authenticate": "yes"}})
-    fields = [("Authentication-Results", " mx.example.com; dmarc=pass"), ("From", " <a@legit.example>"), ("X-DMARC-Quarantine", " no")]
-    answer = opened(daemon, address, **connect).message([*fields, ("Authentication-Results", " other.example; spf=pass")], macros=mail)
+    """Authenticated clients, submission daemons and trusted networks: nothing evaluated, nothing
+    recorded, forged fields gone."""
+    daemon = start(
+        {
+            "authentication": {
+                "trusted_networks": ["127.0.0.0/8"],
+                "sendmail_daemons_authenticate": "yes",
+            }
+        }
+    )
+    fields = [
+        ("Authentication-Results", " mx.example.com; dmarc=pass"),
+        ("From", " <a@legit.example>"),
+        ("X-DMARC-Quarantine", " no"),
+    ]
+    answer = opened(daemon, address, **connect).message(
+        [*fields, ("Authentication-Results", " other.example; spf=pass")], macros=mail
+    )
     assert answer.code == 250
     assert [name for name, _ in answer.headers] == [b"From", b"Authentication-Results"]
     assert results(answer) == " other.example; spf=pass"
@@ -154,7 +196,14 @@ def test_fields_beyond_the_limits_are_still_removed(start: Callable[..., Daemon]
     fields, body = header_fields(LEGIT.sign(b"From: <admin@legit.example>\r\n\r\nbody\r\n"))
     forged = ("Authentication-Results", " mx.example.com; dmarc=pass")
     answer = opened(start()).message(
-        [forged, *fields, *[("X-Filler", " x")] * 1200, forged, ("Authentication-Results", " other.example; spf=pass"), forged],
+        [
+            forged,
+            *fields,
+            *[("X-Filler", " x")] * 1200,
+            forged,
+            ("Authentication-Results", " other.example; spf=pass"),
+            forged,
+        ],
         body,
         mail_from="<admin@legit.example>",
     )
@@ -169,7 +218,10 @@ def test_hostile_helo_and_sender_stay_in_one_log_line(start: Callable[..., Daemo
     daemon = start()
     mta = opened(daemon)
     mta.helo(b"x\r\nevent=forged \x1b[31m\xff" + b"y" * 2000)
-    answer = mta.message([("From", " <a@legit.example>"), ("Message-ID", " <a\r\nb>")], mail_from=b"<a\xff\x1b@b\x07.example>")
+    answer = mta.message(
+        [("From", " <a@legit.example>"), ("Message-ID", " <a\r\nb>")],
+        mail_from=b"<a\xff\x1b@b\x07.example>",
+    )
     assert answer.code == 550
     assert wait_for(lambda: bool(daemon.events("message")))
     for line in daemon.log.read_bytes().split(b"\n"):
@@ -179,11 +231,12 @@ def test_hostile_helo_and_sender_stay_in_one_log_line(start: Callable[..., Daemo
     assert not any(line.startswith("event=forged") for line in daemon.lines())
 
 
-# -- failures --------------------------------------------------------------------------------------------------------
+# -- failures --------------------------------------------------------------------------------------
 
 
 def test_a_spool_that_fails_delays_no_mail(start: Callable[..., Daemon]) -> None:
-    """DESIGN.md: a message waits at most a second for its record; it is answered, logged and counted as unrecorded."""
+    """DESIGN.md: a message waits at most a second for its record; it is answered, logged and
+    counted as unrecorded."""
     daemon = start({"milter": {"workers": 1}})
     mta = opened(daemon)
     assert good(mta).code == 250
@@ -208,11 +261,14 @@ def test_dns_that_does_not_answer_is_a_temporary_error(start: Callable[..., Daem
 def answered_ids(daemon: Daemon) -> Counter[str]:
     """Message-IDs in the spool."""
     with contextlib.closing(sqlite3.connect(daemon.spool)) as connection:
-        return Counter(decode(facts).message_id for (facts,) in connection.execute("SELECT facts FROM spool"))
+        return Counter(
+            decode(facts).message_id for (facts,) in connection.execute("SELECT facts FROM spool")
+        )
 
 
 class Load:
-    """Clients that send until stopped, and know what was answered and how often each message was tried."""
+    """Clients that send until stopped, and know what was answered and how often each message was
+    tried."""
 
     def __init__(self, daemon: Daemon) -> None:
         self.daemon = daemon
@@ -279,7 +335,8 @@ def kill_workers(daemon: Daemon, count: int, dice: Random) -> None:
 
 @pytest.mark.soak
 def test_kills_under_load_lose_no_answered_message(start: Callable[..., Daemon]) -> None:
-    """FLT-01: every answered message stands in the spool exactly once; a lost answer's attempt may stand there besides."""
+    """FLT-01: every answered message stands in the spool exactly once; a lost answer's attempt may
+    stand there besides."""
     daemon = start()
     dice = chance("kills under load")
     with Load(daemon) as load:
@@ -308,7 +365,7 @@ def test_reloads_under_load_answer_every_message_once(start: Callable[..., Daemo
     assert wait_for(lambda: len(daemon.events("message")) == sum(load.answered.values()))
 
 
-# -- memory ----------------------------------------------------------------------------------------------------------
+# -- memory ----------------------------------------------------------------------------------------
 
 
 def proportional_memory(daemon: Daemon) -> int:
@@ -316,15 +373,20 @@ def proportional_memory(daemon: Daemon) -> int:
     total = 0
     assert daemon.process is not None
     for pid in (daemon.process.pid, *daemon.workers()):
-        found = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+        found = re.search(
+            r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE
+        )
         total += int(found[1]) * 1024 if found else 0
     return total
 
 
 def test_large_messages_at_once_do_not_grow_memory(start: Callable[..., Daemon]) -> None:
-    """16 messages of 20 MB in flight: under 32 MB more, since the body is hashed while it streams and never kept."""
+    """16 messages of 20 MB in flight: under 32 MB more, since the body is hashed while it streams
+    and never kept."""
     daemon = start()
-    fields, _ = header_fields(LEGIT.sign(b"From: <admin@legit.example>\r\nSubject: x\r\n\r\nbody\r\n"))
+    fields, _ = header_fields(
+        LEGIT.sign(b"From: <admin@legit.example>\r\nSubject: x\r\n\r\nbody\r\n")
+    )
     for _ in range(20):
         good(opened(daemon))
     before = proportional_memory(daemon)
@@ -360,7 +422,7 @@ def test_large_messages_at_once_do_not_grow_memory(start: Callable[..., Daemon])
     assert peak - before < 32 * MEGABYTE
 
 
-# -- where the ledger lies -------------------------------------------------------------------------------------------
+# -- where the ledger lies -------------------------------------------------------------------------
 
 
 def test_a_spool_that_cannot_be_made_stops_the_start_in_one_line(tmp_path: Path) -> None:
@@ -373,8 +435,11 @@ def test_a_spool_that_cannot_be_made_stops_the_start_in_one_line(tmp_path: Path)
     assert line.count("[store] must lie where this account may write") == 1
 
 
-def test_a_store_that_cannot_be_made_is_said_at_the_start_and_delays_no_mail(start: Callable[..., Daemon], tmp_path: Path) -> None:
-    """DESIGN.md, What a message gets: a store that is down never delays mail. A reload to a place for the spool that is none is refused."""
+def test_a_store_that_cannot_be_made_is_said_at_the_start_and_delays_no_mail(
+    start: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    """DESIGN.md, What a message gets: a store that is down never delays mail. A reload to a place
+    for the spool that is none is refused."""
     (tmp_path / "file").touch()
     store = {"url": f"sqlite:///{tmp_path}/file/reports.db", "spool": f"{tmp_path}/spool.db"}
     daemon = start({"store": store})
@@ -390,11 +455,18 @@ def test_a_store_that_cannot_be_made_is_said_at_the_start_and_delays_no_mail(sta
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
-def test_a_signal_during_the_start_is_taken_when_it_is_done(tmp_path: Path, dns: DnsServer, number: signal.Signals) -> None:
-    """FLT-02, FLT-03: from the moment that the pid file tells whom to signal; nothing is left behind either."""
+def test_a_signal_during_the_start_is_taken_when_it_is_done(
+    tmp_path: Path, dns: DnsServer, number: signal.Signals
+) -> None:
+    """FLT-02, FLT-03: from the moment that the pid file tells whom to signal; nothing is left
+    behind either."""
     pid = tmp_path / "pid"
     command = ("-m", "dmarc_milter", "serve", "--no-jobs", "--pid-file", str(pid), "--config")
-    daemon = Daemon(tmp_path, {"dns": {"nameservers": [dns.nameserver]}, "milter": {"socket": f"unix:{tmp_path}/s"}}, command=command)
+    daemon = Daemon(
+        tmp_path,
+        {"dns": {"nameservers": [dns.nameserver]}, "milter": {"socket": f"unix:{tmp_path}/s"}},
+        command=command,
+    )
     try:
         process = daemon.spawn()
         assert wait_for(lambda: pid.exists() and pid.stat().st_size)

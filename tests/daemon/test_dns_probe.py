@@ -1,4 +1,5 @@
-"""A DNS that cannot be used is said at the start and after a reload, shown by /readyz, and asked again without a load."""
+"""A DNS that cannot be used is said at the start and after a reload, shown by /readyz, and asked
+again without a load."""
 
 from __future__ import annotations
 
@@ -83,7 +84,8 @@ def test_no_answer_is_said_once_and_asked_once_a_minute(dns: Dns) -> None:
 
 
 def test_answers_to_mail_prove_nothing(dns: Dns) -> None:
-    """A resolver that denies everything answers every look-up of a message; so the question is asked at every start."""
+    """A resolver that denies everything answers every look-up of a message; so the question is
+    asked at every start."""
     board, log = Board(2), Lines()
     watch = DnsWatch(dns, board)
     watch.look(Config())
@@ -179,7 +181,8 @@ def readiness(port: int) -> bytes:
 
 
 def test_a_silent_dns_is_said_and_shown_until_it_answers(tmp_path: Path, silent: str) -> None:
-    """The start is neither delayed nor refused; the line names servers, consequence and remedy; a reload looks again."""
+    """The start is neither delayed nor refused; the line names servers, consequence and remedy; a
+    reload looks again."""
     port = free_port()
     tables: dict[str, dict[str, Any]] = {
         "dns": {"nameservers": [silent], "timeout": 1.0},
@@ -222,10 +225,24 @@ def config(*nameservers: str) -> Config:
         ("", HIJACK, "", "answers with 198.51.100.1"),
         ("", CATCH_ALL, "", "names exist which do not"),
     ],
-    ids=["good", "NXDOMAIN for all", "nothing for all", "address for all", "SERVFAIL", "REFUSED", "silent", "no EDNS", "hijack", "NODATA"],
+    ids=[
+        "good",
+        "NXDOMAIN for all",
+        "nothing for all",
+        "address for all",
+        "SERVFAIL",
+        "REFUSED",
+        "silent",
+        "no EDNS",
+        "hijack",
+        "NODATA",
+    ],
 )
-def test_what_a_name_server_is_worth(behaviour: str, zone: dict[str, Any], problem: str, doubt: str) -> None:
-    """It must know the name servers of a top-level domain, and say NXDOMAIN of a name that nobody has."""
+def test_what_a_name_server_is_worth(
+    behaviour: str, zone: dict[str, Any], problem: str, doubt: str
+) -> None:
+    """It must know the name servers of a top-level domain, and say NXDOMAIN of a name that nobody
+    has."""
     with DnsServer(zone) as dns:
         dns.behaviour = behaviour
         found = probe(config(dns.nameserver))
@@ -234,7 +251,8 @@ def test_what_a_name_server_is_worth(behaviour: str, zone: dict[str, Any], probl
 
 
 def test_every_name_server_is_asked_by_itself(silent: str) -> None:
-    """One that denies everything is used whenever the others are silent; one that is silent is not used."""
+    """One that denies everything is used whenever the others are silent; one that is silent is not
+    used."""
     with DnsServer() as good, DnsServer() as denying:
         denying.behaviour = "nxdomain"
         assert probe(config(silent, good.nameserver)) == Health()
@@ -258,7 +276,10 @@ def test_a_resolver_that_denies_everything_is_not_ready(tmp_path: Path) -> None:
     port = free_port()
     with DnsServer() as dns:
         dns.behaviour = "nxdomain"
-        tables: dict[str, dict[str, Any]] = {"dns": {"nameservers": [dns.nameserver]}, "metrics": {"listen": f"127.0.0.1:{port}"}}
+        tables: dict[str, dict[str, Any]] = {
+            "dns": {"nameservers": [dns.nameserver]},
+            "metrics": {"listen": f"127.0.0.1:{port}"},
+        }
         with Daemon(tmp_path, tables) as daemon:
             assert wait_for(lambda: daemon.events("dns"), FIRST + 15)
             for words in ("level=warning", "denies that the top-level domain"):

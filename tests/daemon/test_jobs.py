@@ -1,4 +1,5 @@
-"""The jobs beside the workers: the spool is drained while the daemon runs, through deaths, reloads and the end."""
+"""The jobs beside the workers: the spool is drained while the daemon runs, through deaths, reloads
+and the end."""
 
 from __future__ import annotations
 
@@ -18,7 +19,9 @@ from fakes.evaluations import evaluation
 
 @pytest.fixture
 def daemon(tmp_path: Path) -> Iterator[Daemon]:
-    with Daemon(tmp_path, {"milter": {"workers": 1}}, command=("-m", "dmarc_milter", "serve", "--config")) as running:
+    with Daemon(
+        tmp_path, {"milter": {"workers": 1}}, command=("-m", "dmarc_milter", "serve", "--config")
+    ) as running:
         yield running
 
 
@@ -36,7 +39,9 @@ def jobs(daemon: Daemon) -> list[int]:
 def decided(daemon: Daemon) -> int:
     """Messages in the store."""
     try:
-        with contextlib.closing(sqlite3.connect(f"file:{daemon.folder}/reports.db?mode=ro", uri=True)) as connection:
+        with contextlib.closing(
+            sqlite3.connect(f"file:{daemon.folder}/reports.db?mode=ro", uri=True)
+        ) as connection:
             return int(connection.execute("SELECT count(*) FROM decision").fetchone()[0])
     except sqlite3.OperationalError:
         return 0
@@ -78,4 +83,7 @@ def test_a_job_whose_daemon_was_killed_ends_by_itself(daemon: Daemon) -> None:
     [job] = jobs(daemon)
     assert wait_for(lambda: Path(f"/proc/{job}/stat").read_text().split()[2] == "S", 60)
     daemon.signal(signal.SIGKILL)
-    assert wait_for(lambda: not Path(f"/proc/{job}").exists() or " Z " in Path(f"/proc/{job}/stat").read_text(), 60)
+    assert wait_for(
+        lambda: not Path(f"/proc/{job}").exists() or " Z " in Path(f"/proc/{job}/stat").read_text(),
+        60,
+    )

@@ -1,4 +1,5 @@
-"""The pages of a running daemon: numbers of all workers, health, and a server that nobody can disturb."""
+"""The pages of a running daemon: numbers of all workers, health, and a server that nobody can
+disturb."""
 
 from __future__ import annotations
 
@@ -31,7 +32,10 @@ class Watched:
 
     def __init__(self, folder: Path, dns: DnsServer) -> None:
         self.port = free_port()
-        self.tables = {"dns": {"nameservers": [dns.nameserver]}, "metrics": {"listen": f"127.0.0.1:{self.port}"}}
+        self.tables = {
+            "dns": {"nameservers": [dns.nameserver]},
+            "metrics": {"listen": f"127.0.0.1:{self.port}"},
+        }
         self.daemon = Daemon(folder, self.tables)
 
     def ask(self, request: bytes, seconds: float = 10.0) -> bytes:
@@ -47,11 +51,18 @@ class Watched:
 
     def numbers(self) -> dict[tuple[str, ...], float]:
         families = text_string_to_metric_families(self.get("/metrics")[1])
-        return {(each.name, *each.labels.values()): each.value for family in families for each in family.samples}
+        return {
+            (each.name, *each.labels.values()): each.value
+            for family in families
+            for each in family.samples
+        }
 
     def server_pid(self) -> int:
-        """The process that serves the pages: the supervisor's only child of that name; -1 while there is none."""
-        return next((pid for pid, name in self.daemon.children().items() if name == "dmarc-metrics"), -1)
+        """The process that serves the pages: the supervisor's only child of that name; -1 while
+        there is none."""
+        return next(
+            (pid for pid, name in self.daemon.children().items() if name == "dmarc-metrics"), -1
+        )
 
 
 def drained(sock: socket.socket) -> bytes:
@@ -96,21 +107,43 @@ def session(daemon: Daemon, address: str) -> MilterClient:
     return mta
 
 
-def load(daemon: Daemon, stop: Callable[[], bool], tally: Counter[str], lock: threading.Lock, *, each: int = 3) -> None:
-    """One MTA thread: connection after connection, a few messages on each; what it saw goes into the tally."""
+def load(
+    daemon: Daemon,
+    stop: Callable[[], bool],
+    tally: Counter[str],
+    lock: threading.Lock,
+    *,
+    each: int = 3,
+) -> None:
+    """One MTA thread: connection after connection, a few messages on each; what it saw goes into
+    the tally."""
     number = 0
     while not stop():
         number += 1
-        author, address = (("legit.example", "198.51.100.10"), ("legit.example", "192.0.2.66"), ("quiet.example", "192.0.2.66"))[number % 3]
+        author, address = (
+            ("legit.example", "198.51.100.10"),
+            ("legit.example", "192.0.2.66"),
+            ("quiet.example", "192.0.2.66"),
+        )[number % 3]
         try:
             mta = session(daemon, address)
             for _ in range(each):
                 answer = mta.message(
-                    [("From", f" <a@{author}>"), ("Message-ID", f" <{number}@x.example>")], b"x\r\n", mail_from=f"<a@{author}>"
+                    [("From", f" <a@{author}>"), ("Message-ID", f" <{number}@x.example>")],
+                    b"x\r\n",
+                    mail_from=f"<a@{author}>",
                 )
                 with lock:
                     tally["messages"] += 1
-                    tally["reject" if answer.code == 550 else "accepted" if answer.code < 400 else "tempfail"] += 1
+                    tally[
+                        (
+                            "reject"
+                            if answer.code == 550
+                            else "accepted"
+                            if answer.code < 400
+                            else "tempfail"
+                        )
+                    ] += 1
             mta.close()
         except (Gone, OSError) as error:
             with lock:
@@ -123,7 +156,10 @@ def drive(daemon: Daemon, during: Callable[[Counter[str]], None], threads: int =
     tally: Counter[str] = Counter()
     lock = threading.Lock()
     ended = threading.Event()
-    running = [threading.Thread(target=load, args=(daemon, ended.is_set, tally, lock)) for _ in range(threads)]
+    running = [
+        threading.Thread(target=load, args=(daemon, ended.is_set, tally, lock))
+        for _ in range(threads)
+    ]
     for each in running:
         each.start()
     try:
@@ -136,7 +172,8 @@ def drive(daemon: Daemon, during: Callable[[Counter[str]], None], threads: int =
 
 
 def test_numbers_of_all_workers_are_the_drivers_own(watched: Watched) -> None:
-    """Every message that was answered is counted once, whichever worker had it; a worker's death takes no number along."""
+    """Every message that was answered is counted once, whichever worker had it; a worker's death
+    takes no number along."""
 
     def during(tally: Counter[str]) -> None:
         assert wait_for(lambda: tally["messages"] >= 60, 30)
@@ -145,8 +182,14 @@ def test_numbers_of_all_workers_are_the_drivers_own(watched: Watched) -> None:
     assert not tally["refused"], tally
     found = watched.numbers()
     assert found[("dmarc_milter_messages_total", "reject")] == tally["reject"] > 0
-    assert sum(value for key, value in found.items() if key[0] == "dmarc_milter_messages_total") == tally["messages"]
-    assert sum(value for key, value in found.items() if key[0] == "dmarc_milter_dmarc_results_total") == tally["messages"]
+    assert (
+        sum(value for key, value in found.items() if key[0] == "dmarc_milter_messages_total")
+        == tally["messages"]
+    )
+    assert (
+        sum(value for key, value in found.items() if key[0] == "dmarc_milter_dmarc_results_total")
+        == tally["messages"]
+    )
     assert found[("dmarc_milter_stage_seconds_count", "evaluate")] == tally["messages"]
     assert wait_for(lambda: watched.numbers()[("dmarc_milter_dns_queries_total",)] > 0)
     os.kill(watched.daemon.workers()[0], signal.SIGKILL)
@@ -156,7 +199,8 @@ def test_numbers_of_all_workers_are_the_drivers_own(watched: Watched) -> None:
 
 
 def test_a_reload_under_load_drops_nothing_and_refuses_no_connection(watched: Watched) -> None:
-    """Workers are replaced one by one; every connection is taken and every message answered; a bad file changes nothing."""
+    """Workers are replaced one by one; every connection is taken and every message answered; a bad
+    file changes nothing."""
     before = set(watched.daemon.workers())
 
     def during(tally: Counter[str]) -> None:
@@ -164,7 +208,10 @@ def test_a_reload_under_load_drops_nothing_and_refuses_no_connection(watched: Wa
             assert wait_for(lambda wanted=20 * generation: tally["messages"] >= wanted, 30)
             watched.daemon.signal(signal.SIGHUP)
             assert wait_for(
-                lambda number=generation: any(f"generation={number} " in line + " " for line in watched.daemon.events("ready")), 30
+                lambda number=generation: any(
+                    f"generation={number} " in line + " " for line in watched.daemon.events("ready")
+                ),
+                30,
             )
         text = watched.daemon.config.read_text()
         watched.daemon.config.write_text("[milter]\nsocet = 1\n")
@@ -179,8 +226,14 @@ def test_a_reload_under_load_drops_nothing_and_refuses_no_connection(watched: Wa
     assert not tally["tempfail"], tally
     assert wait_for(lambda: not before & set(watched.daemon.workers()), 30)
     found = watched.numbers()
-    assert sum(value for key, value in found.items() if key[0] == "dmarc_milter_messages_total") == tally["messages"]
-    assert (found[("dmarc_milter_reloads_total", "applied")], found[("dmarc_milter_reloads_total", "refused")]) == (2, 1)
+    assert (
+        sum(value for key, value in found.items() if key[0] == "dmarc_milter_messages_total")
+        == tally["messages"]
+    )
+    assert (
+        found[("dmarc_milter_reloads_total", "applied")],
+        found[("dmarc_milter_reloads_total", "refused")],
+    ) == (2, 1)
 
 
 def test_health_and_readiness(watched: Watched) -> None:
@@ -211,13 +264,17 @@ def test_health_and_readiness(watched: Watched) -> None:
         (b"GET /metrics?name=%00 HTTP/1.0\r\n\r\n", 200),
     ],
 )
-def test_ops_01_odd_requests_get_one_short_answer(shared: Watched, request_: bytes, status: int) -> None:
+def test_ops_01_odd_requests_get_one_short_answer(
+    shared: Watched, request_: bytes, status: int
+) -> None:
     """Only GET of three paths; nothing is read beyond 8 KiB."""
     with socket.create_connection(("127.0.0.1", shared.port), timeout=20) as sock:
         with contextlib.suppress(ConnectionError):
             sock.sendall(request_)
         answer = drained(sock)
-    if answer or len(request_) < 8192:  # what is sent beyond the limit may make the kernel drop the answer
+    if (
+        answer or len(request_) < 8192
+    ):  # what is sent beyond the limit may make the kernel drop the answer
         assert answer.startswith(f"HTTP/1.1 {status} ".encode())
     assert shared.get("/healthz")[0] == 200
 
@@ -229,7 +286,8 @@ def test_head_has_no_body(shared: Watched) -> None:
 
 
 def test_ops_01_slow_and_many_clients_disturb_nobody(watched: Watched) -> None:
-    """Slowloris: connections that send nothing are ended after seconds; mail goes on; the page comes back."""
+    """Slowloris: connections that send nothing are ended after seconds; mail goes on; the page
+    comes back."""
     idle = []
     for _ in range(200):
         with contextlib.suppress(OSError):
@@ -237,7 +295,10 @@ def test_ops_01_slow_and_many_clients_disturb_nobody(watched: Watched) -> None:
     idle[0].sendall(b"GET /met")
     mta = session(watched.daemon, "192.0.2.66")
     started = time.monotonic()
-    assert mta.message([("From", " <a@legit.example>")], b"x\r\n", mail_from="<a@legit.example>").code == 550
+    assert (
+        mta.message([("From", " <a@legit.example>")], b"x\r\n", mail_from="<a@legit.example>").code
+        == 550
+    )
     assert time.monotonic() - started < 5
 
     def answers() -> bool:
@@ -256,7 +317,12 @@ def test_the_pages_come_back_when_their_process_dies(watched: Watched) -> None:
     assert wait_for(lambda: watched.server_pid() > 1)
     pid = watched.server_pid()
     os.kill(pid, signal.SIGKILL)
-    assert session(watched.daemon, "192.0.2.66").message([("From", " <a@quiet.example>")], b"x\r\n").code == 250
+    assert (
+        session(watched.daemon, "192.0.2.66")
+        .message([("From", " <a@quiet.example>")], b"x\r\n")
+        .code
+        == 250
+    )
     assert wait_for(lambda: watched.server_pid() not in (-1, pid), 10)
     assert wait_for(lambda: watched.get("/healthz")[0] == 200)
 
@@ -279,7 +345,9 @@ def test_a_taken_port_is_said_at_the_start(tmp_path: Path, dns: DnsServer) -> No
 
 def test_a_unix_socket_is_for_its_owner_alone(tmp_path: Path, dns: DnsServer) -> None:
     path = tmp_path / "metrics.sock"
-    with Daemon(tmp_path, {"metrics": {"listen": f"unix:{path}"}, "dns": {"nameservers": [dns.nameserver]}}):
+    with Daemon(
+        tmp_path, {"metrics": {"listen": f"unix:{path}"}, "dns": {"nameservers": [dns.nameserver]}}
+    ):
         assert wait_for(path.exists)
         assert path.stat().st_mode & 0o777 == 0o600
         with socket.socket(socket.AF_UNIX) as sock:

@@ -1,4 +1,5 @@
-"""The supervisor, its workers and libmilter as processes: deaths, hangs, reload, drain, start and its refusals."""
+"""The supervisor, its workers and libmilter as processes: deaths, hangs, reload, drain, start and
+its refusals."""
 
 from __future__ import annotations
 
@@ -19,7 +20,9 @@ from fakes.milter_client import Answer, Gone, MilterClient
 
 SCRIPTED = ("-m", "fakes.scripted_service")
 IPV6 = Path("/proc/net/if_inet6")
-with_ipv6 = pytest.mark.skipif(not IPV6.exists() or not IPV6.read_text(), reason="this machine has no IPv6, not even ::1")
+with_ipv6 = pytest.mark.skipif(
+    not IPV6.exists() or not IPV6.read_text(), reason="this machine has no IPv6, not even ::1"
+)
 
 
 def scripted(folder: Path, tables: dict[str, dict[str, object]] | None = None) -> Daemon:
@@ -33,7 +36,9 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
         yield running
 
 
-def ask(mta: MilterClient, script: str = "pid", message_id: str = "m", *, body: bytes = b"x\r\n") -> Answer:
+def ask(
+    mta: MilterClient, script: str = "pid", message_id: str = "m", *, body: bytes = b"x\r\n"
+) -> Answer:
     return mta.message([("Message-ID", f" <{message_id}>"), ("X-Script", f" {script}")], body)
 
 
@@ -76,11 +81,12 @@ def restarted(daemon: Daemon, dead: int) -> bool:
     return len(workers) == 2 and dead not in workers
 
 
-# -- deaths ----------------------------------------------------------------------------------------------------------
+# -- deaths ----------------------------------------------------------------------------------------
 
 
 def test_a_killed_worker_is_replaced_and_others_are_untouched(daemon: Daemon) -> None:
-    """FLT-01, FLT-09: its sessions are dropped (the MTA answers 4xx), the other worker's go on; a new one is there within a second."""
+    """FLT-01, FLT-09: its sessions are dropped (the MTA answers 4xx), the other worker's go on; a
+    new one is there within a second."""
     first, one, second, _ = sessions_on_both(daemon)
     os.kill(one, signal.SIGKILL)
     assert wait_for(lambda: restarted(daemon, one), 1.0)
@@ -93,7 +99,8 @@ def test_a_killed_worker_is_replaced_and_others_are_untouched(daemon: Daemon) ->
 
 @pytest.mark.parametrize("stage", ["connect", "header", "body", "eom"])
 def test_a_worker_killed_at_any_stage_never_accepts(daemon: Daemon, stage: str) -> None:
-    """FLT-01: at CONNECT, HEADER, BODY and EOM the client loses the connection instead of getting an answer."""
+    """FLT-01: at CONNECT, HEADER, BODY and EOM the client loses the connection instead of getting
+    an answer."""
     mta = opened(daemon)
     worker = worker_of(ask(mta))
     if stage != "connect":
@@ -125,7 +132,9 @@ def test_a_worker_that_passes_the_deadline_is_killed(tmp_path: Path) -> None:
             slow.join()
             assert ask(second).code == 250
             assert wait_for(lambda one=one: restarted(daemon, one), 1.0)  # type: ignore[misc]
-        assert all("an evaluation took more than 1 s" in line for line in daemon.events("worker_died"))
+        assert all(
+            "an evaluation took more than 1 s" in line for line in daemon.events("worker_died")
+        )
 
 
 def test_a_stopped_worker_is_killed(tmp_path: Path) -> None:
@@ -156,7 +165,8 @@ def test_a_pause_of_everything_kills_nobody(tmp_path: Path) -> None:
 
 
 def test_a_message_that_killed_twice_is_not_evaluated_again(daemon: Daemon) -> None:
-    """Its fingerprint is remembered over the deaths and known to every worker, old or new; other messages are not concerned."""
+    """Its fingerprint is remembered over the deaths and known to every worker, old or new; other
+    messages are not concerned."""
     for _ in range(2):
         with pytest.raises(Gone):
             ask(opened(daemon), "crash", message_id="poisonous")
@@ -164,7 +174,11 @@ def test_a_message_that_killed_twice_is_not_evaluated_again(daemon: Daemon) -> N
     assert wait_for(lambda: len(daemon.events("worker_died")) == 2)
     assert wait_for(lambda: len(daemon.workers()) == 2)
     for _ in range(6):
-        assert ask(opened(daemon), "crash", message_id="poisonous").values("X-Answer")[0].startswith(" poison")
+        assert (
+            ask(opened(daemon), "crash", message_id="poisonous")
+            .values("X-Answer")[0]
+            .startswith(" poison")
+        )
     assert worker_of(ask(opened(daemon), message_id="harmless")) in daemon.workers()
 
 
@@ -174,7 +188,9 @@ def test_a_dead_supervisor_leaves_no_workers(daemon: Daemon) -> None:
     assert daemon.process is not None
     daemon.process.kill()
     daemon.process.wait()
-    assert wait_for(lambda: not any(Path(f"/proc/{pid}").exists() and _alive(pid) for pid in workers), 5.0)
+    assert wait_for(
+        lambda: not any(Path(f"/proc/{pid}").exists() and _alive(pid) for pid in workers), 5.0
+    )
 
 
 def _alive(pid: int) -> bool:
@@ -184,11 +200,12 @@ def _alive(pid: int) -> bool:
         return False
 
 
-# -- stopping --------------------------------------------------------------------------------------------------------
+# -- stopping --------------------------------------------------------------------------------------
 
 
 def test_sigterm_lets_a_message_in_flight_finish(daemon: Daemon) -> None:
-    """FLT-02: no new connection is taken, the message in flight gets its answer, the exit code is 0."""
+    """FLT-02: no new connection is taken, the message in flight gets its answer, the exit code is
+    0."""
     assert daemon.process is not None
     mta = opened(daemon)
     answers: list[Answer] = []
@@ -217,9 +234,12 @@ def test_sigterm_waits_no_longer_than_configured(tmp_path: Path) -> None:
             ask(mta)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2]
+)
 def test_signals_to_a_worker_change_nothing(daemon: Daemon, number: signal.Signals) -> None:
-    """systemd and terminals signal the whole group: the supervisor alone decides, and libmilter's own handling never sees them."""
+    """systemd and terminals signal the whole group: the supervisor alone decides, and libmilter's
+    own handling never sees them."""
     mta = opened(daemon)
     before = daemon.workers()
     for _ in range(20):
@@ -245,7 +265,7 @@ def test_a_second_sigterm_stops_at_once(daemon: Daemon) -> None:
     mta.close()
 
 
-# -- reload ----------------------------------------------------------------------------------------------------------
+# -- reload ----------------------------------------------------------------------------------------
 
 
 def marks(answer: Answer) -> str:
@@ -255,7 +275,8 @@ def marks(answer: Answer) -> str:
 
 
 def test_reload_replaces_the_workers_and_drops_nothing(daemon: Daemon) -> None:
-    """FLT-03: under load every message is answered; sessions that were open go on with the worker they have."""
+    """FLT-03: under load every message is answered; sessions that were open go on with the worker
+    they have."""
     before = daemon.workers()
     held = opened(daemon)
     failures: list[BaseException] = []
@@ -336,8 +357,11 @@ def test_a_reload_keeps_a_socket_that_is_only_spelled_differently(daemon: Daemon
 
 
 @pytest.mark.parametrize("kind", ["inet", "unix"])
-def test_a_reload_may_go_back_to_the_socket_that_it_has_just_left(tmp_path: Path, kind: str) -> None:
-    """The administrator sees the mistake at once; the old socket is still ours for some seconds and would count as in use."""
+def test_a_reload_may_go_back_to_the_socket_that_it_has_just_left(
+    tmp_path: Path, kind: str
+) -> None:
+    """The administrator sees the mistake at once; the old socket is still ours for some seconds and
+    would count as in use."""
     paths = {"milter": {"socket": f"unix:{tmp_path}/one"}} if kind == "unix" else {}
     with scripted(tmp_path, paths) as daemon:
         right = daemon.address
@@ -354,8 +378,11 @@ def test_a_reload_may_go_back_to_the_socket_that_it_has_just_left(tmp_path: Path
 
 
 @pytest.mark.parametrize("first", ["slow.example.com", "slow.unbuildable.example.com"])
-def test_a_second_reload_that_fails_returns_to_what_served_before_the_first(daemon: Daemon, first: str) -> None:
-    """FLT-03: the workers of the first had not even started, and whether they ever would nobody knows."""
+def test_a_second_reload_that_fails_returns_to_what_served_before_the_first(
+    daemon: Daemon, first: str
+) -> None:
+    """FLT-03: the workers of the first had not even started, and whether they ever would nobody
+    knows."""
     before = daemon.workers()
     for number, name in enumerate((first, "unbuildable.example.com")):
         daemon.configure({"authentication": {"authserv_id": name}})
@@ -363,18 +390,27 @@ def test_a_second_reload_that_fails_returns_to_what_served_before_the_first(daem
         assert daemon.logged("reload", number + 1)
     assert wait_for(lambda: bool(daemon.events("reload_failed")))
     os.kill(before[0], signal.SIGKILL)
-    assert wait_for(lambda: len(set(daemon.workers()) - set(before)) == 1 and len(daemon.workers()) == 2)
+    assert wait_for(
+        lambda: len(set(daemon.workers()) - set(before)) == 1 and len(daemon.workers()) == 2
+    )
     first, _, second, _ = sessions_on_both(daemon)
     assert {marks(ask(first)), marks(ask(second))} == {"mx.example.com"}
 
 
 def test_a_reload_names_the_keys_that_need_a_restart(daemon: Daemon) -> None:
-    """user, and mode and group of a socket that stays open, are taken at the start; more workers than were made room for, then too."""
+    """user, and mode and group of a socket that stays open, are taken at the start; more workers
+    than were made room for, then too."""
     path = daemon.folder / "s"
     tables = {"milter": {"socket": f"unix:{path}", "socket_mode": "0660"}}
     files: list[dict[str, object]] = [
         {},  # another socket: mode and group are applied
-        {"socket_mode": "0600", "socket_group": "nogroup", "user": "nobody", "workers": 100, "drain": 3.0},
+        {
+            "socket_mode": "0600",
+            "socket_group": "nogroup",
+            "user": "nobody",
+            "workers": 100,
+            "drain": 3.0,
+        },
         {"drain": 3.0},
     ]
     for number, changed in enumerate(files):
@@ -414,7 +450,12 @@ def test_workers_that_do_not_start_end_a_reload(daemon: Daemon) -> None:
     """The running configuration and its socket stay, whatever the new file wanted."""
     before, address = daemon.workers(), daemon.address
     path = daemon.folder / "new"
-    daemon.configure({"milter": {"socket": f"unix:{path}"}, "authentication": {"authserv_id": "unbuildable.example.com"}})
+    daemon.configure(
+        {
+            "milter": {"socket": f"unix:{path}"},
+            "authentication": {"authserv_id": "unbuildable.example.com"},
+        }
+    )
     daemon.address = address
     daemon.signal(signal.SIGHUP)
     assert wait_for(lambda: bool(daemon.events("reload_failed")))
@@ -430,7 +471,9 @@ def test_workers_that_do_not_start_end_a_reload(daemon: Daemon) -> None:
 
 def test_workers_that_cannot_start_stop_the_start(tmp_path: Path) -> None:
     """One line with the worker's own reason, exit code 1."""
-    code, lines = refused_start(scripted(tmp_path, {"authentication": {"authserv_id": "unbuildable.example.com"}}))
+    code, lines = refused_start(
+        scripted(tmp_path, {"authentication": {"authserv_id": "unbuildable.example.com"}})
+    )
     assert code == 1
     assert lines[-1] == "dmarc-milter: as the configuration wanted"
 
@@ -443,7 +486,7 @@ def test_a_socket_that_cannot_be_had_keeps_the_old_one(daemon: Daemon) -> None:
     assert ask(opened(daemon)).code == 250
 
 
-# -- starting --------------------------------------------------------------------------------------------------------
+# -- starting --------------------------------------------------------------------------------------
 
 
 def refused_start(daemon: Daemon) -> tuple[int, list[str]]:
@@ -456,14 +499,23 @@ def test_an_address_in_use_is_one_line(tmp_path: Path) -> None:
     """The start fails with what and why, and an exit code other than 0."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        code, lines = refused_start(scripted(tmp_path, {"milter": {"socket": f"inet:{port}@127.0.0.1"}}))
+        code, lines = refused_start(
+            scripted(tmp_path, {"milter": {"socket": f"inet:{port}@127.0.0.1"}})
+        )
     assert code == 1
-    assert lines == [f"dmarc-milter: cannot listen on inet:{port}@127.0.0.1: Address already in use; `ss -ltnp sport = :{port}` shows who"]
+    assert lines == [
+        f"dmarc-milter: cannot listen on inet:{port}@127.0.0.1: Address already in use; `ss -ltnp"
+        f" sport = :{port}` shows who"
+    ]
 
 
 @pytest.mark.parametrize(
     ("text", "hint"),
-    [("[milter]\nworker = 2\n", "workers"), ("[milter\n", "TOML"), ('[milter]\nsocket = "tcp:1"\n', "allowed")],
+    [
+        ("[milter]\nworker = 2\n", "workers"),
+        ("[milter\n", "TOML"),
+        ('[milter]\nsocket = "tcp:1"\n', "allowed"),
+    ],
 )
 def test_a_bad_configuration_stops_the_start(tmp_path: Path, text: str, hint: str) -> None:
     """Exit code 2 and one line with file, key and what is allowed."""
@@ -478,12 +530,27 @@ def test_a_bad_configuration_stops_the_start(tmp_path: Path, text: str, hint: st
 
 @pytest.mark.parametrize(
     ("table", "key", "value"),
-    [("milter", "user", "nobody-of-that-name"), ("milter", "socket_group", "no-group-of-that-name"), ("dmarc", "suffix_list", "/nowhere")],
+    [
+        ("milter", "user", "nobody-of-that-name"),
+        ("milter", "socket_group", "no-group-of-that-name"),
+        ("dmarc", "suffix_list", "/nowhere"),
+    ],
 )
-def test_a_name_in_the_configuration_that_means_nothing_here_stops_the_start(tmp_path: Path, table: str, key: str, value: str) -> None:
+def test_a_name_in_the_configuration_that_means_nothing_here_stops_the_start(
+    tmp_path: Path, table: str, key: str, value: str
+) -> None:
     """It is the configuration that is wrong: exit code 2, and one line with key and name."""
     code, lines = refused_start(
-        Daemon(tmp_path, {table: {"socket": f"unix:{tmp_path}/s", key: value} if table == "milter" else {key: value}})
+        Daemon(
+            tmp_path,
+            {
+                table: (
+                    {"socket": f"unix:{tmp_path}/s", key: value}
+                    if table == "milter"
+                    else {key: value}
+                )
+            },
+        )
     )
     assert (code, len(lines)) == (2, 1)
     assert f"[{table}] {key}" in lines[0]
@@ -508,11 +575,14 @@ def test_a_path_that_is_not_a_dead_socket_is_left_alone(tmp_path: Path, place: s
 
 
 def test_a_unix_socket_has_its_mode_and_is_cleared_away(tmp_path: Path) -> None:
-    """A stale socket of a killed daemon does not block the start; a clean stop leaves none behind."""
+    """A stale socket of a killed daemon does not block the start; a clean stop leaves none
+    behind."""
     path = tmp_path / "s"
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(path))
-    with scripted(tmp_path, {"milter": {"socket": f"unix:{path}", "socket_mode": "0622"}}) as daemon:
+    with scripted(
+        tmp_path, {"milter": {"socket": f"unix:{path}", "socket_mode": "0622"}}
+    ) as daemon:
         assert daemon.process is not None
         assert stat.S_IMODE(path.stat().st_mode) == 0o622
         with opened(daemon) as mta:
@@ -532,7 +602,10 @@ def test_a_passed_socket_is_served(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         daemon.address = listening.getsockname()
         saved = os.dup(listening.fileno())
-        wrapper = f"import os, sys; os.dup2({saved}, 3); os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+        wrapper = (
+            f"import os, sys; os.dup2({saved}, 3); os.execv(sys.executable, [sys.executable,"
+            " *sys.argv[1:]])"
+        )
         daemon.command = ("-c", wrapper, *SCRIPTED)
         os.set_inheritable(saved, True)
         daemon.pass_fds = (saved,)
@@ -549,8 +622,11 @@ def test_inet6_is_served(tmp_path: Path) -> None:
         assert ask(opened(daemon)).code == 250
 
 
-def test_readiness_is_told_to_the_service_manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """sd_notify: READY after the workers serve, RELOADING and READY on SIGHUP, STOPPING on SIGTERM."""
+def test_readiness_is_told_to_the_service_manager(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """sd_notify: READY after the workers serve, RELOADING and READY on SIGHUP, STOPPING on
+    SIGTERM."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         manager.settimeout(10)
@@ -574,7 +650,8 @@ def test_readiness_is_told_to_the_service_manager(tmp_path: Path, monkeypatch: p
 
 
 def test_connections_beyond_the_limit_are_turned_away(tmp_path: Path) -> None:
-    """The MTA then does as its default action says; room comes back when others leave. (Silent ones: test_silence.py.)"""
+    """The MTA then does as its default action says; room comes back when others leave. (Silent
+    ones: test_silence.py.)"""
     with scripted(tmp_path, {"milter": {"workers": 1, "max_connections": 3}}) as daemon:
         held = [in_message(daemon) for _ in range(3)]
         with pytest.raises(Gone):
@@ -591,7 +668,8 @@ runpy.run_module("fakes.scripted_service", run_name="__main__")
 
 
 def test_few_descriptors_mean_few_connections(tmp_path: Path) -> None:
-    """FLT-06: with 64 descriptors the rest is turned away, no worker dies or spins, and all is well afterwards."""
+    """FLT-06: with 64 descriptors the rest is turned away, no worker dies or spins, and all is well
+    afterwards."""
     with Daemon(tmp_path, {"milter": {"workers": 1}}, command=("-c", FEW_DESCRIPTORS)) as daemon:
         turned_away = 0
         for _ in range(100):
@@ -639,12 +717,19 @@ runpy.run_module("fakes.scripted_service", run_name="__main__")
 
 @pytest.mark.parametrize("family", ["inet", pytest.param("inet6", marks=with_ipv6), "unix"])
 def test_a_libmilter_without_fd_serves_our_socket_too(tmp_path: Path, family: str) -> None:
-    """Only Debian's and Fedora's know `fd:`: elsewhere ours is put in the place of one that libmilter opened; drain works alike."""
+    """Only Debian's and Fedora's know `fd:`: elsewhere ours is put in the place of one that
+    libmilter opened; drain works alike."""
     daemon = Daemon(tmp_path, command=("-c", WITHOUT_FD))
     path = tmp_path / "s"
-    text = {"inet": f"inet:{daemon.port}@127.0.0.1", "inet6": f"inet6:{daemon.port}@::1", "unix": f"unix:{path}"}[family]
+    text = {
+        "inet": f"inet:{daemon.port}@127.0.0.1",
+        "inet6": f"inet6:{daemon.port}@::1",
+        "unix": f"unix:{path}",
+    }[family]
     daemon.configure({"milter": {"socket": text}})
-    daemon.address = {"inet": daemon.address, "inet6": ("::1", daemon.port), "unix": str(path)}[family]
+    daemon.address = {"inet": daemon.address, "inet6": ("::1", daemon.port), "unix": str(path)}[
+        family
+    ]
     with daemon:
         assert daemon.process is not None
         first, one, _, _ = sessions_on_both(daemon)

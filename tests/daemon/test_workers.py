@@ -1,4 +1,5 @@
-"""The supervisor's books about its processes: who is killed for what, and what happens where none can be had."""
+"""The supervisor's books about its processes: who is killed for what, and what happens where none
+can be had."""
 
 from __future__ import annotations
 
@@ -29,10 +30,18 @@ def crew(*members: Worker) -> Crew:
 
 @pytest.mark.parametrize(
     ("ready", "seconds", "why"),
-    [(True, 1.0, ""), (True, 3.0, "no sign of life"), (False, STARTING - 1, ""), (False, STARTING + 1, "not ready")],
+    [
+        (True, 1.0, ""),
+        (True, 3.0, "no sign of life"),
+        (False, STARTING - 1, ""),
+        (False, STARTING + 1, "not ready"),
+    ],
 )
-def test_a_worker_has_its_own_time_to_start(monkeypatch: pytest.MonkeyPatch, ready: bool, seconds: float, why: str) -> None:
-    """FLT-04: on a slow machine building the evaluator takes longer than a short deadline; until it is done nothing beats."""
+def test_a_worker_has_its_own_time_to_start(
+    monkeypatch: pytest.MonkeyPatch, ready: bool, seconds: float, why: str
+) -> None:
+    """FLT-04: on a slow machine building the evaluator takes longer than a short deadline; until it
+    is done nothing beats."""
     killed: list[str] = []
     monkeypatch.setattr(Worker, "kill", lambda _, why: killed.append(why))
     control, far = socket.socketpair()
@@ -40,19 +49,25 @@ def test_a_worker_has_its_own_time_to_start(monkeypatch: pytest.MonkeyPatch, rea
         slot = Board(1).slot(0)
         slot.beat()
         began = slot.heartbeat
-        crew(Worker(1, 0, slot, control, 1, began, ready=ready)).check_life(began + seconds, deadline=1.0)
+        crew(Worker(1, 0, slot, control, 1, began, ready=ready)).check_life(
+            began + seconds, deadline=1.0
+        )
     assert [each.startswith(why) for each in killed] == [True] * bool(why)
 
 
 @pytest.mark.parametrize("name", ["socket.socketpair", "os.fork"])
-def test_without_descriptors_or_processes_no_worker_starts_and_the_supervisor_goes_on(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_without_descriptors_or_processes_no_worker_starts_and_the_supervisor_goes_on(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     """FLT-06: the next attempt is a second later."""
     monkeypatch.setattr(name, refused)
     with socket.socket() as sock, pytest.raises(NoProcess, match=os.strerror(errno.EMFILE)):
         crew().start(Config(), sock, 1)
 
 
-def test_without_processes_the_metrics_are_tried_again(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_without_processes_the_metrics_are_tried_again(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     """FLT-06: mail is served meanwhile."""
     watch, log = Watch(Board(1)), Log()
     watch.prepare(Config(metrics=Metrics(listen="127.0.0.1:0")))(log)

@@ -1,4 +1,5 @@
-"""Who gets the places of questions in flight: shares, turns, policies first, and what a message that ends leaves behind."""
+"""Who gets the places of questions in flight: shares, turns, policies first, and what a message
+that ends leaves behind."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dmarc_milter.core.fair import Asker, Pool, Shares, State, Ticket, client_network
-from dmarc_milter.dns.admission import PATIENCE, Admission, Entry, Moves, shares
+from dmarc_milter.dns.admission import PATIENCE, Admission, AdmittedQuestion, Moves, shares
 
 LIMIT = 480  # 120 places for policies, 360 for others: a network may have 60 of these, a message 30
 
@@ -22,7 +23,7 @@ class World:
 
     def __init__(self, limit: int = LIMIT) -> None:
         self.admission = Admission(limit)
-        self.sent: dict[str, Entry] = {}
+        self.sent: dict[str, AdmittedQuestion] = {}
         self.now = 1000.0
 
     def ask(self, name: str, network: str, message: str = "", *, policy: bool = False) -> bool:
@@ -88,7 +89,8 @@ def test_an_answer_lets_the_next_go_at_once(world: World) -> None:
 
 
 def test_networks_take_turns(world: World) -> None:
-    """Round robin: of the places that become free each network that waits gets as many as any other, whoever came first."""
+    """Round robin: of the places that become free each network that waits gets as many as any
+    other, whoever came first."""
     for number in range(12):
         world.flood(f"early{number}", 52)
     for number in range(6):
@@ -120,11 +122,19 @@ def test_policies_have_places_of_their_own(world: World) -> None:
     for number in range(40):
         world.flood(f"p{number}", 40, f"walks{number}", policy=True)
     assert world.admission.in_flight == 480
-    assert not any("walks" in name for name in [entry.item for entry in world.sent.values() if entry.pool is world.admission._others])
+    assert not any(
+        "walks" in name
+        for name in [
+            entry.item for entry in world.sent.values() if entry.pool is world.admission._others
+        ]
+    )
 
 
-def test_who_waits_for_a_policy_does_not_wait_where_another_asked_the_same_for_less(world: World) -> None:
-    """An include of _dmarc.legit.example in the sender's SPF record, waiting among hundreds, holds up nobody's policy."""
+def test_who_waits_for_a_policy_does_not_wait_where_another_asked_the_same_for_less(
+    world: World,
+) -> None:
+    """An include of _dmarc.legit.example in the sender's SPF record, waiting among hundreds, holds
+    up nobody's policy."""
     for number in range(40):
         world.flood(f"n{number}", 52)
     assert not world.ask("_dmarc.legit.example", "n1")
@@ -132,14 +142,16 @@ def test_who_waits_for_a_policy_does_not_wait_where_another_asked_the_same_for_l
 
 
 def test_who_joins_a_question_that_waits_has_a_turn_of_its_own(world: World) -> None:
-    """Asking for somebody's names in an overfull queue holds up nobody else's questions for them."""
+    """Asking for somebody's names in an overfull queue holds up nobody else's questions for
+    them."""
     world.flood("attacker", 52)
     assert not world.ask("key.legit.example", "attacker")
     assert world.ask("key.legit.example", "honest")
 
 
 def test_a_newcomer_takes_a_place_from_who_has_most_for_long(world: World) -> None:
-    """All places are taken for seconds by names that never answer: who has few is not kept waiting for that."""
+    """All places are taken for seconds by names that never answer: who has few is not kept waiting
+    for that."""
     for number in range(40):
         world.flood(f"n{number}", 52)
     assert not world.ask("key.legit.example", "honest"), "answers get a moment"
@@ -236,12 +248,18 @@ def numbers(limit: int) -> st.SearchStrategy[int]:
     return st.integers(0, limit)
 
 
-STEPS = st.lists(st.tuples(st.sampled_from("aaaaaadddlrt"), numbers(4), numbers(3), numbers(11), st.booleans()), max_size=120)
+STEPS = st.lists(
+    st.tuples(st.sampled_from("aaaaaadddlrt"), numbers(4), numbers(3), numbers(11), st.booleans()),
+    max_size=120,
+)
 
 
 @given(STEPS, st.sampled_from([2, 3, 8, 30]))
-def test_whatever_happens_the_books_are_right(steps: list[tuple[str, int, int, int, bool]], limit: int) -> None:
-    """No share and no limit is exceeded by what is asked, nothing is sent twice, nobody waits where there is room, nothing is left."""
+def test_whatever_happens_the_books_are_right(
+    steps: list[tuple[str, int, int, int, bool]], limit: int
+) -> None:
+    """No share and no limit is exceeded by what is asked, nothing is sent twice, nobody waits where
+    there is room, nothing is left."""
     world, open_messages = World(limit), set()
     for what, network, message, name, policy in steps:
         asker = (f"n{network}", f"n{network}m{message}")
@@ -278,22 +296,36 @@ def _check(world: World) -> None:
     assert all(entry.askers for entry in entries)
 
 
-def _check_turns(pool: Pool, waiting: list[Entry]) -> None:
+def _check_turns(pool: Pool, waiting: list[AdmittedQuestion]) -> None:
     networks = {name: len(each.places) for name, each in pool._networks.items()}
-    messages = {(name, key): m.places for name, each in pool._networks.items() for key, m in each.messages.items()}
+    messages = {
+        (name, key): m.places
+        for name, each in pool._networks.items()
+        for key, m in each.messages.items()
+    }
     assert sum(networks.values()) == sum(messages.values()) == pool.used
     for asker in itertools.chain.from_iterable(entry.askers for entry in waiting):
         room = pool.used < pool.shares.size and networks[asker.network] < pool.shares.network
-        assert not (room and messages[asker] < pool.shares.message), "it waits although there is a place"
+        assert not (room and messages[asker] < pool.shares.message), (
+            "it waits although there is a place"
+        )
 
 
 def test_a_pool_serves_threads_too() -> None:
     """Tickets may be anything: the next one is of the network with the fewest."""
     pool = Pool(Shares(4, 2, 2))
     tickets: Iterator[Ticket] = map(Ticket, itertools.count())
-    assert [pool.enter(next(tickets), Asker("a", number), 0) for number in range(3)] == [True, True, False]
+    assert [pool.enter(next(tickets), Asker("a", number), 0) for number in range(3)] == [
+        True,
+        True,
+        False,
+    ]
     first = next(iter(pool._networks["a"].places))
-    assert [pool.enter(next(tickets), Asker("b", number), 0) for number in range(3)] == [True, True, False]
+    assert [pool.enter(next(tickets), Asker("b", number), 0) for number in range(3)] == [
+        True,
+        True,
+        False,
+    ]
     pool.done(first)
     found = pool.next(0)
     assert found is not None

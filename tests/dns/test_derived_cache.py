@@ -1,4 +1,5 @@
-"""What is derived from DNS answers and kept for other messages: the same verdicts, for no longer than the DNS allows, within bounds."""
+"""What is derived from DNS answers and kept for other messages: the same verdicts, for no longer
+than the DNS allows, within bounds."""
 
 from __future__ import annotations
 
@@ -16,12 +17,15 @@ from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.mail.message import Envelope
 from dmarc_milter.core.resolver import Kept, LookupFailed, Resolver, derive
 from dmarc_milter.core.spf import check
-from dmarc_milter.dns.cache import Derived, Store
+from dmarc_milter.dns.cache import BoundedStore, Derived
 from fakes.dns_zone import Zone
 from fakes.scripted_dns import Scripted
 
 RECORDS = {
-    "plain.example": {"TXT": ["v=spf1 include:inner.example ip4:192.0.2.1 -all"], "A": ["192.0.2.9"]},
+    "plain.example": {
+        "TXT": ["v=spf1 include:inner.example ip4:192.0.2.1 -all"],
+        "A": ["192.0.2.9"],
+    },
     "inner.example": {"TXT": ["v=spf1 mx a:host.example ?all"], "MX": [(10, "host.example")]},
     "host.example": {"A": ["192.0.2.2"]},
     "macro.example": {"TXT": ["v=spf1 exists:%{l}.users.example exists:%{i}.ok.example -all"]},
@@ -44,13 +48,32 @@ OTHERS = {
 
 def envelope(client: str, sender: str, helo: str) -> Envelope:
     local, _, name = sender.partition("@")
-    return Envelope(ip_address(client), helo, ReversePath(local, Domain(name)) if name else ReversePath())
+    return Envelope(
+        ip_address(client), helo, ReversePath(local, Domain(name)) if name else ReversePath()
+    )
 
 
 CLIENTS = st.sampled_from(["192.0.2.1", "192.0.2.2", "2001:db8::1"])
-SENDERS = st.sampled_from(["alice@plain.example", "bob@plain.example", "alice@macro.example", "bob@macro.example", "a@helo.example", ""])
+SENDERS = st.sampled_from(
+    [
+        "alice@plain.example",
+        "bob@plain.example",
+        "alice@macro.example",
+        "bob@macro.example",
+        "a@helo.example",
+        "",
+    ]
+)
 HELOS = st.sampled_from(["mx.helo.example", "other.example", "plain.example"])
-AUTHORS = st.sampled_from(["plain.example", "sub.plain.example", "gone.plain.example", "x.y.z.plain.example", "example.org"])
+AUTHORS = st.sampled_from(
+    [
+        "plain.example",
+        "sub.plain.example",
+        "gone.plain.example",
+        "x.y.z.plain.example",
+        "example.org",
+    ]
+)
 STEPS = st.one_of(
     st.tuples(st.just("spf"), st.builds(envelope, CLIENTS, SENDERS, HELOS)),
     st.tuples(st.just("author"), AUTHORS.map(Domain)),
@@ -62,9 +85,15 @@ STEPS = st.one_of(
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(STEPS, min_size=2, max_size=25), st.dictionaries(st.sampled_from(sorted(RECORDS)), st.sampled_from([0, 1, 30, 300])))
-def test_what_is_kept_changes_no_verdict_and_no_count_of_questions(steps: list[tuple[str, Any]], ttls: dict[str, int]) -> None:
-    """Differential: with and without conclusions, any order of messages, changes of the DNS, failures and time gives the same."""
+@given(
+    st.lists(STEPS, min_size=2, max_size=25),
+    st.dictionaries(st.sampled_from(sorted(RECORDS)), st.sampled_from([0, 1, 30, 300])),
+)
+def test_what_is_kept_changes_no_verdict_and_no_count_of_questions(
+    steps: list[tuple[str, Any]], ttls: dict[str, int]
+) -> None:
+    """Differential: with and without conclusions, any order of messages, changes of the DNS,
+    failures and time gives the same."""
     zone = Zone({name: dict(types) for name, types in RECORDS.items()})
     with_them, without = Scripted(zone, ttls), Scripted(zone, ttls, conclusions=False)
     for what, value in steps:
@@ -79,7 +108,9 @@ def test_what_is_kept_changes_no_verdict_and_no_count_of_questions(steps: list[t
                 zone.failing.clear()
             case _:
                 ask: Callable[[Resolver], Any] = (
-                    (lambda r, v=value: check.check(v, r)) if what == "spf" else (lambda r, v=value: published(v, r))
+                    (lambda r, v=value: check.check(v, r))
+                    if what == "spf"
+                    else (lambda r, v=value: published(v, r))
                 )
                 one, other = with_them.for_message(), without.for_message()
                 assert ask(one) == ask(other)
@@ -88,9 +119,12 @@ def test_what_is_kept_changes_no_verdict_and_no_count_of_questions(steps: list[t
 
 
 def test_a_second_message_costs_no_evaluation() -> None:
-    """The same client and domain: remembered, for any local part, until the first answer expires."""
+    """The same client and domain: remembered, for any local part, until the first answer
+    expires."""
     resolver = Scripted(Zone(RECORDS), {"host.example": 10})
-    first = check.check(envelope("192.0.2.2", "alice@plain.example", "h.example"), resolver.for_message())
+    first = check.check(
+        envelope("192.0.2.2", "alice@plain.example", "h.example"), resolver.for_message()
+    )
     again = envelope("192.0.2.2", "bob@plain.example", "other.example")
     assert check.recalled(again, resolver.for_message()) is first
     resolver.now = 10.5
@@ -159,7 +193,7 @@ def test_an_outer_conclusion_ends_with_the_inner_one_it_used() -> None:
 
 def test_conclusions_are_bounded() -> None:
     """DMR-16: a sender with endless names only makes older ones go, by number and by size."""
-    store: Store[int, Derived] = Store(entries=100, octets=200_000)
+    store: BoundedStore[int, Derived] = BoundedStore(entries=100, octets=200_000)
     for number in range(1000):
         store.keep(number, Derived(None, frozenset(), 1e9, 100), 0.0)
     assert len(store) == 100

@@ -1,4 +1,5 @@
-"""Good answers past their time: used only while the DNS fails (RFC 8767), and not to be flushed by whoever sends much mail."""
+"""Good answers past their time: used only while the DNS fails (RFC 8767), and not to be flushed by
+whoever sends much mail."""
 
 from __future__ import annotations
 
@@ -9,10 +10,18 @@ from collections.abc import Iterator
 import pytest
 
 from dmarc_milter.core.resolver import Kept as Derived
-from dmarc_milter.core.resolver import LimitExceeded, LookupFailed, NoData, NoSuchName, Shortage, derive, stale_answers
+from dmarc_milter.core.resolver import (
+    LimitExceeded,
+    LookupFailed,
+    NoData,
+    NoSuchName,
+    Shortage,
+    derive,
+    stale_answers,
+)
 from dmarc_milter.dns.answer import Answer, failed
 from dmarc_milter.dns.reserve import SETTLED, Reserve
-from dmarc_milter.dns.resolver import DnsResolver, Memory
+from dmarc_milter.dns.resolver import CacheLimits, DnsResolver
 from fakes.dns_server import DnsServer
 
 HOUR = 3600.0
@@ -42,7 +51,13 @@ def running() -> Iterator[DnsServer]:
 
 @pytest.fixture
 def dns(running: DnsServer) -> DnsServer:
-    running.replace({POLICY: {"TXT": [RECORD], "ttl": 60}, KEY: {"TXT": ["v=DKIM1; p=AAAA"], "ttl": 60}, "legit.example": {"TXT": ["x"]}})
+    running.replace(
+        {
+            POLICY: {"TXT": [RECORD], "ttl": 60},
+            KEY: {"TXT": ["v=DKIM1; p=AAAA"], "ttl": 60},
+            "legit.example": {"TXT": ["x"]},
+        }
+    )
     running.behaviour, running.delay = "", 0.0
     running.clear()
     return running
@@ -50,14 +65,20 @@ def dns(running: DnsServer) -> DnsServer:
 
 @pytest.fixture
 def source(dns: DnsServer, clock: Clock) -> Iterator[DnsResolver]:
-    resolver = DnsResolver([dns.nameserver], timeout=0.4, memory=Memory(stale_seconds=DAY), clock=clock)
+    resolver = DnsResolver(
+        [dns.nameserver], timeout=0.4, memory=CacheLimits(stale_seconds=DAY), clock=clock
+    )
     yield resolver
     resolver.close()
 
 
-@pytest.mark.parametrize("behaviour", ["servfail", "refused", "silent", "garbage", "truncated_reset", "formerr"])
+@pytest.mark.parametrize(
+    "behaviour", ["servfail", "refused", "silent", "garbage", "truncated_reset", "formerr"]
+)
 @pytest.mark.parametrize("name", [POLICY, KEY])
-def test_a_failing_name_says_what_it_last_said(dns: DnsServer, source: DnsResolver, clock: Clock, name: str, behaviour: str) -> None:
+def test_a_failing_name_says_what_it_last_said(
+    dns: DnsServer, source: DnsResolver, clock: Clock, name: str, behaviour: str
+) -> None:
     """A policy and a DKIM key, whatever kind of failure; it is told with its age."""
     said = source.for_message().txt(name)
     dns.behaviour = behaviour
@@ -68,7 +89,9 @@ def test_a_failing_name_says_what_it_last_said(dns: DnsServer, source: DnsResolv
     assert source.counters.stale == 1
 
 
-def test_it_is_used_for_the_hours_given_and_no_longer(dns: DnsServer, source: DnsResolver, clock: Clock) -> None:
+def test_it_is_used_for_the_hours_given_and_no_longer(
+    dns: DnsServer, source: DnsResolver, clock: Clock
+) -> None:
     """TTL 60: until a day after that."""
     source.for_message().txt(POLICY)
     dns.behaviour = "servfail"
@@ -79,7 +102,9 @@ def test_it_is_used_for_the_hours_given_and_no_longer(dns: DnsServer, source: Dn
         source.for_message().txt(POLICY)
 
 
-def test_the_dns_is_asked_each_time_and_believed_at_once(dns: DnsServer, source: DnsResolver, clock: Clock) -> None:
+def test_the_dns_is_asked_each_time_and_believed_at_once(
+    dns: DnsServer, source: DnsResolver, clock: Clock
+) -> None:
     """Nothing that rests on an old answer outlives its message."""
     source.for_message().txt(POLICY)
     dns.behaviour = "servfail"
@@ -87,20 +112,32 @@ def test_the_dns_is_asked_each_time_and_believed_at_once(dns: DnsServer, source:
     for _ in range(2):
         dns.clear()
         resolver = source.for_message()
-        assert derive(resolver, "policy", lambda scope: Derived(scope.txt(POLICY), keep=True)) == (RECORD.encode(),)
+        assert derive(resolver, "policy", lambda scope: Derived(scope.txt(POLICY), keep=True)) == (
+            RECORD.encode(),
+        )
         assert dns.count(POLICY) == 1
     dns.behaviour = ""
     dns.put(POLICY, {"TXT": ["v=DMARC1; p=none"], "ttl": 60})
     resolver = source.for_message()
-    assert derive(resolver, "policy", lambda scope: Derived(scope.txt(POLICY), keep=True)) == (b"v=DMARC1; p=none",)
+    assert derive(resolver, "policy", lambda scope: Derived(scope.txt(POLICY), keep=True)) == (
+        b"v=DMARC1; p=none",
+    )
     assert stale_answers(resolver) == ()
 
 
 @pytest.mark.parametrize(
-    ("spec", "failure"), [({"behaviour": "nxdomain", "no_soa": True}, NoSuchName), ({"TXT": [], "no_soa": True}, NoData)]
+    ("spec", "failure"),
+    [
+        ({"behaviour": "nxdomain", "no_soa": True}, NoSuchName),
+        ({"TXT": [], "no_soa": True}, NoData),
+    ],
 )
 def test_a_name_that_said_no_is_not_revived(
-    dns: DnsServer, source: DnsResolver, clock: Clock, spec: dict[str, object], failure: type[Exception]
+    dns: DnsServer,
+    source: DnsResolver,
+    clock: Clock,
+    spec: dict[str, object],
+    failure: type[Exception],
 ) -> None:
     """A record that its owner withdrew stays withdrawn, also when the DNS fails later."""
     source.for_message().txt(POLICY)
@@ -115,7 +152,9 @@ def test_a_name_that_said_no_is_not_revived(
 
 
 @pytest.mark.parametrize("name", ["legit.example", "x._report._dmarc.legit.example"])
-def test_other_records_have_their_time_and_no_more(dns: DnsServer, source: DnsResolver, clock: Clock, name: str) -> None:
+def test_other_records_have_their_time_and_no_more(
+    dns: DnsServer, source: DnsResolver, clock: Clock, name: str
+) -> None:
     """An SPF record that fails is temperror."""
     dns.put(name, {"TXT": ["x"], "ttl": 60})
     source.for_message().txt(name)
@@ -134,8 +173,11 @@ def test_an_answer_with_no_time_at_all_is_not_kept(dns: DnsServer, source: DnsRe
         source.for_message().txt(POLICY)
 
 
-def test_what_was_replaced_is_not_revived_even_if_its_successor_may_not_be_kept(dns: DnsServer, source: DnsResolver, clock: Clock) -> None:
-    """A key that is revoked with TTL 0 (RFC 6376 3.6.1: an empty p=) stays revoked. The same record in its last second teaches nothing."""
+def test_what_was_replaced_is_not_revived_even_if_its_successor_may_not_be_kept(
+    dns: DnsServer, source: DnsResolver, clock: Clock
+) -> None:
+    """A key that is revoked with TTL 0 (RFC 6376 3.6.1: an empty p=) stays revoked. The same record
+    in its last second teaches nothing."""
     for text, revived in (("v=DKIM1; p=AAAA", True), ("v=DKIM1; p=", False)):
         source.for_message().txt(KEY)
         clock.now += HOUR
@@ -150,7 +192,9 @@ def test_what_was_replaced_is_not_revived_even_if_its_successor_may_not_be_kept(
         dns.put(KEY, {"TXT": ["v=DKIM1; p=AAAA"], "ttl": 60})
 
 
-def test_a_messages_own_limit_is_no_failure_of_the_dns(dns: DnsServer, source: DnsResolver, clock: Clock) -> None:
+def test_a_messages_own_limit_is_no_failure_of_the_dns(
+    dns: DnsServer, source: DnsResolver, clock: Clock
+) -> None:
     """Whoever uses up his questions gets no old answer for it."""
     source.for_message().txt(POLICY)
     clock.now += HOUR
@@ -160,7 +204,9 @@ def test_a_messages_own_limit_is_no_failure_of_the_dns(dns: DnsServer, source: D
         resolver.txt(POLICY)
 
 
-def test_our_own_shortage_is_no_failure_of_the_dns(source: DnsResolver, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_our_own_shortage_is_no_failure_of_the_dns(
+    source: DnsResolver, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The DNS was not even asked: the message waits (451 4.3.2), and gets no old answer."""
 
     def refuse(*_: object, **__: object) -> socket.socket:
@@ -178,7 +224,9 @@ def test_our_own_shortage_is_no_failure_of_the_dns(source: DnsResolver, clock: C
 
 def test_a_closed_port_is_a_failure_of_the_dns(dns: DnsServer, clock: Clock) -> None:
     """The resolver on this host is down."""
-    source = DnsResolver([dns.nameserver], timeout=0.4, memory=Memory(stale_seconds=DAY), clock=clock)
+    source = DnsResolver(
+        [dns.nameserver], timeout=0.4, memory=CacheLimits(stale_seconds=DAY), clock=clock
+    )
     said = source.for_message().txt(POLICY)
     clock.now += HOUR
     dns.stop()
@@ -190,9 +238,16 @@ def test_a_closed_port_is_a_failure_of_the_dns(dns: DnsServer, clock: Clock) -> 
 
 
 @pytest.mark.parametrize("follow", [True, False], ids=["in one answer", "one at a time"])
-def test_the_end_of_an_alias_is_kept_under_its_own_name(dns: DnsServer, source: DnsResolver, clock: Clock, follow: bool) -> None:
+def test_the_end_of_an_alias_is_kept_under_its_own_name(
+    dns: DnsServer, source: DnsResolver, clock: Clock, follow: bool
+) -> None:
     """Keys often stand behind a CNAME to the provider's zone."""
-    dns.replace({KEY: {"CNAME": "key.provider.example", "follow": follow}, "key.provider.example": {"TXT": ["v=DKIM1; p=AAAA"]}})
+    dns.replace(
+        {
+            KEY: {"CNAME": "key.provider.example", "follow": follow},
+            "key.provider.example": {"TXT": ["v=DKIM1; p=AAAA"]},
+        }
+    )
     said = source.for_message().txt(KEY)
     dns.put("key.provider.example", {"behaviour": "servfail"})
     clock.now += HOUR
@@ -201,7 +256,11 @@ def test_the_end_of_an_alias_is_kept_under_its_own_name(dns: DnsServer, source: 
 
 def test_nothing_is_kept_where_that_is_off(dns: DnsServer, clock: Clock) -> None:
     """stale_hours = 0, or no cache at all."""
-    for memory in (Memory(stale_seconds=0), Memory(entries=0, stale_seconds=DAY), Memory(octets=0, stale_seconds=DAY)):
+    for memory in (
+        CacheLimits(stale_seconds=0),
+        CacheLimits(entries=0, stale_seconds=DAY),
+        CacheLimits(octets=0, stale_seconds=DAY),
+    ):
         dns.behaviour = ""
         source = DnsResolver([dns.nameserver], timeout=0.4, memory=memory, clock=clock)
         source.for_message().txt(POLICY)
@@ -232,7 +291,7 @@ def hold(reserve: Reserve, name: str, now: float = 0.0) -> None:
 
 def test_an_attackers_names_drive_out_only_each_other() -> None:
     """A hundred thousand names below one domain; the policy that mail brought once stays."""
-    reserve = Reserve(Memory(entries=1000, stale_seconds=DAY))
+    reserve = Reserve(CacheLimits(entries=1000, stale_seconds=DAY))
     hold(reserve, "legit.example")
     for number in range(100_000):
         hold(reserve, f"n{number}.attack.example")
@@ -241,8 +300,9 @@ def test_an_attackers_names_drive_out_only_each_other() -> None:
 
 
 def test_many_domains_of_one_wave_do_not_drive_out_those_that_mail_keeps_coming_from() -> None:
-    """A domain whose record was fetched twice, ten minutes apart, is settled: newcomers make room for it."""
-    reserve = Reserve(Memory(entries=1000, stale_seconds=DAY))
+    """A domain whose record was fetched twice, ten minutes apart, is settled: newcomers make room
+    for it."""
+    reserve = Reserve(CacheLimits(entries=1000, stale_seconds=DAY))
     for now in (0.0, SETTLED):
         for number in range(500):
             hold(reserve, f"settled{number}.example", now)
@@ -254,7 +314,7 @@ def test_many_domains_of_one_wave_do_not_drive_out_those_that_mail_keeps_coming_
 
 def test_memory_is_bounded_in_octets() -> None:
     """Records of 4 KiB, and one that is too large for the whole."""
-    reserve = Reserve(Memory(entries=100_000, octets=1 << 20, stale_seconds=DAY))
+    reserve = Reserve(CacheLimits(entries=100_000, octets=1 << 20, stale_seconds=DAY))
     for number in range(1000):
         reserve.hold((f"_dmarc.n{number}.example", "TXT"), answer(0.0, 4096), 0.0)
     assert 0 < reserve.size <= 1 << 19
@@ -264,7 +324,7 @@ def test_memory_is_bounded_in_octets() -> None:
 
 def test_dropping_everything_leaves_nothing_behind() -> None:
     """Every answer that was held and then denied: no octet and no name is left over."""
-    reserve = Reserve(Memory(entries=50, stale_seconds=DAY))
+    reserve = Reserve(CacheLimits(entries=50, stale_seconds=DAY))
     names = [f"n{number}.d{number % 7}.example" for number in range(200)]
     for name in names:
         hold(reserve, name)
@@ -275,7 +335,7 @@ def test_dropping_everything_leaves_nothing_behind() -> None:
 
 def test_a_failure_teaches_nothing() -> None:
     """It neither ends nor renews what is held."""
-    reserve = Reserve(Memory(stale_seconds=DAY))
+    reserve = Reserve(CacheLimits(stale_seconds=DAY))
     hold(reserve, "legit.example")
     assert failed("x").failure is LookupFailed
     assert held(reserve, "legit.example", DAY)

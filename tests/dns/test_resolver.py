@@ -1,4 +1,5 @@
-"""The DNS at the edge against a scripted server: every kind of answer, and every bound on asking."""
+"""The DNS at the edge against a scripted server: every kind of answer, and every bound on
+asking."""
 
 from __future__ import annotations
 
@@ -132,7 +133,8 @@ RECORDS = {
 def test_records_come_in_the_form_that_the_core_reads(
     dns: DnsServer, source: DnsResolver, name: str, rdtype: str, expected: object
 ) -> None:
-    """lookup.Resolver: strings joined, addresses as text, host names lower-case without final dot, CNAMEs followed."""
+    """lookup.Resolver: strings joined, addresses as text, host names lower-case without final dot,
+    CNAMEs followed."""
     dns.replace(RECORDS)
     assert ask_any(source.for_message(), name, rdtype) == expected
 
@@ -154,8 +156,11 @@ def test_records_come_in_the_form_that_the_core_reads(
         ("only-odd-mx.example", "MX", NoData),
     ],
 )
-def test_absence_says_whether_the_name_exists(dns: DnsServer, source: DnsResolver, name: str, rdtype: str, failure: type[NoAnswer]) -> None:
-    """np= depends on it (RFC 9989 4.7); an empty non-terminal exists (RFC 8020), an alias too (RFC 6604), DNAME's ones included."""
+def test_absence_says_whether_the_name_exists(
+    dns: DnsServer, source: DnsResolver, name: str, rdtype: str, failure: type[NoAnswer]
+) -> None:
+    """np= depends on it (RFC 9989 4.7); an empty non-terminal exists (RFC 8020), an alias too (RFC
+    6604), DNAME's ones included."""
     dns.replace(RECORDS)
     for _ in ("asked", "remembered"):
         with pytest.raises(NoAnswer) as raised:
@@ -163,20 +168,30 @@ def test_absence_says_whether_the_name_exists(dns: DnsServer, source: DnsResolve
         assert type(raised.value) is failure
 
 
-def test_the_target_of_an_alias_does_not_exist_by_itself(dns: DnsServer, source: DnsResolver) -> None:
+def test_the_target_of_an_alias_does_not_exist_by_itself(
+    dns: DnsServer, source: DnsResolver
+) -> None:
     """One answer serves both names of a message; each is told apart."""
     dns.replace(RECORDS)
     resolver = source.for_message()
-    for name, failure in (("alone-to-nothing.example", NoSuchTarget), ("nothing.invalid", NoSuchName)):
+    for name, failure in (
+        ("alone-to-nothing.example", NoSuchTarget),
+        ("nothing.invalid", NoSuchName),
+    ):
         with pytest.raises(NoSuchName) as raised:
             resolver.addresses(name, "A")
         assert type(raised.value) is failure, name
 
 
-@pytest.mark.parametrize("target", ["key.corp.internal", "localhost", "printer.local", "a.HOME.arpa", "x.onion"])
+@pytest.mark.parametrize(
+    "target", ["key.corp.internal", "localhost", "printer.local", "a.HOME.arpa", "x.onion"]
+)
 @pytest.mark.parametrize("follow", [True, False])
-def test_an_alias_of_a_special_use_name_is_not_followed(dns: DnsServer, source: DnsResolver, target: str, follow: bool) -> None:
-    """DMR-18 (RFC 6761, 6762, 7686, 8375): neither asked for, nor believed of a resolver with names of its own."""
+def test_an_alias_of_a_special_use_name_is_not_followed(
+    dns: DnsServer, source: DnsResolver, target: str, follow: bool
+) -> None:
+    """DMR-18 (RFC 6761, 6762, 7686, 8375): neither asked for, nor believed of a resolver with names
+    of its own."""
     dns.put(target.lower(), {"TXT": ["a house's own"]})
     dns.put("middle.example", {"CNAME": target, "follow": follow})
     dns.put("alias.example", {"CNAME": "middle.example", "follow": follow})
@@ -189,9 +204,20 @@ def test_an_alias_of_a_special_use_name_is_not_followed(dns: DnsServer, source: 
 
 @pytest.mark.parametrize(
     "behaviour",
-    ["servfail", "refused", "notimp", "formerr", "yxdomain", "no_question", "compression_loop", "huge_count"],
+    [
+        "servfail",
+        "refused",
+        "notimp",
+        "formerr",
+        "yxdomain",
+        "no_question",
+        "compression_loop",
+        "huge_count",
+    ],
 )
-def test_a_server_that_answers_badly_is_a_failed_look_up_at_once(dns: DnsServer, source: DnsResolver, behaviour: str) -> None:
+def test_a_server_that_answers_badly_is_a_failed_look_up_at_once(
+    dns: DnsServer, source: DnsResolver, behaviour: str
+) -> None:
     """Nothing is known then: temperror, never "no record"."""
     dns.put("bad.example", {"TXT": ["text"], "behaviour": behaviour})
     resolver, began = source.for_message(), time.monotonic()
@@ -201,8 +227,13 @@ def test_a_server_that_answers_badly_is_a_failed_look_up_at_once(dns: DnsServer,
     assert time.monotonic() - began < 5
 
 
-@pytest.mark.parametrize("behaviour", ["silent", "garbage", "empty", "header_only", "wrong_id", "wrong_question", "not_a_response"])
-def test_what_does_not_answer_the_question_is_ignored_until_the_time_out(dns: DnsServer, source: DnsResolver, behaviour: str) -> None:
+@pytest.mark.parametrize(
+    "behaviour",
+    ["silent", "garbage", "empty", "header_only", "wrong_id", "wrong_question", "not_a_response"],
+)
+def test_what_does_not_answer_the_question_is_ignored_until_the_time_out(
+    dns: DnsServer, source: DnsResolver, behaviour: str
+) -> None:
     """A forged packet neither answers nor ends a look-up (CVE-2023-29483)."""
     dns.put("bad.example", {"TXT": ["text"], "behaviour": behaviour})
     with pytest.raises(LookupFailed):
@@ -216,9 +247,14 @@ def test_what_does_not_answer_the_question_is_ignored_until_the_time_out(dns: Dn
 NO_EDNS = ["formerr", "notimp", "servfail", "badvers", "header", "cut", "opt"]
 
 
-@pytest.mark.parametrize("word", [*NO_EDNS, "ignored", "silent", "garbage", "compression_loop", "huge_count"])
-def test_a_server_that_does_not_know_edns_is_asked_without_it(dns: DnsServer, source: DnsResolver, word: str) -> None:
-    """RFC 6891 6.2.2: whatever it makes of OPT, the plain question gets its answer, a long one over TCP (RFC 1035 4.2.1)."""
+@pytest.mark.parametrize(
+    "word", [*NO_EDNS, "ignored", "silent", "garbage", "compression_loop", "huge_count"]
+)
+def test_a_server_that_does_not_know_edns_is_asked_without_it(
+    dns: DnsServer, source: DnsResolver, word: str
+) -> None:
+    """RFC 6891 6.2.2: whatever it makes of OPT, the plain question gets its answer, a long one over
+    TCP (RFC 1035 4.2.1)."""
     dns.replace({"short.example": {"TXT": ["text"]}, "long.example": {"TXT": [b"x" * 700]}})
     dns.behaviour = f"no_edns_{word}"
     assert source.for_message().txt("short.example") == (b"text",)
@@ -226,13 +262,19 @@ def test_a_server_that_does_not_know_edns_is_asked_without_it(dns: DnsServer, so
     assert (source.counters.failures, source.counters.timeouts) == (0, 0)
     assert [query.transport for query in dns.log if query.name == "long.example"] == ["udp", "tcp"]
     if word != "ignored":
-        assert [query.edns for query in dns.log] == [True, False, False, False], "remembered after the first"
+        assert [query.edns for query in dns.log] == [
+            True,
+            False,
+            False,
+            False,
+        ], "remembered after the first"
 
 
 def test_what_a_server_does_not_know_is_remembered_for_a_while(
     dns: DnsServer, source: DnsResolver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A server that was replaced by a better one is found out: after that it is asked with OPT again."""
+    """A server that was replaced by a better one is found out: after that it is asked with OPT
+    again."""
     monkeypatch.setattr("dmarc_milter.dns.nameservers.PLAIN", 0.2)
     dns.behaviour = "no_edns_formerr"
     dns.put("*.example", {"TXT": ["text"]})
@@ -245,9 +287,17 @@ def test_what_a_server_does_not_know_is_remembered_for_a_while(
 
 
 @pytest.mark.parametrize("word", NO_EDNS)
-def test_one_odd_name_takes_edns_from_no_other(dns: DnsServer, source: DnsResolver, word: str) -> None:
-    """The reply is about one question, perhaps forged, where the server has shown that it knows OPT."""
-    dns.replace({"good.example": {"TXT": ["text"]}, "odd.example": {"TXT": ["text"], "behaviour": f"no_edns_{word}"}})
+def test_one_odd_name_takes_edns_from_no_other(
+    dns: DnsServer, source: DnsResolver, word: str
+) -> None:
+    """The reply is about one question, perhaps forged, where the server has shown that it knows
+    OPT."""
+    dns.replace(
+        {
+            "good.example": {"TXT": ["text"]},
+            "odd.example": {"TXT": ["text"], "behaviour": f"no_edns_{word}"},
+        }
+    )
     source.for_message().txt("good.example")
     if word == "servfail":  # a server that knows OPT means what it says
         with pytest.raises(LookupFailed):
@@ -260,27 +310,44 @@ def test_one_odd_name_takes_edns_from_no_other(dns: DnsServer, source: DnsResolv
 
 
 @pytest.mark.parametrize("behaviour", ["formerr", "notimp", "no_question"])
-def test_an_error_that_stays_without_edns_proves_nothing(dns: DnsServer, source: DnsResolver, behaviour: str) -> None:
-    """Only a good answer to the plain question does: two packets, a failed look-up, and OPT for the next name."""
-    dns.replace({"bad.example": {"TXT": ["text"], "behaviour": behaviour}, "good.example": {"TXT": ["text"]}})
+def test_an_error_that_stays_without_edns_proves_nothing(
+    dns: DnsServer, source: DnsResolver, behaviour: str
+) -> None:
+    """Only a good answer to the plain question does: two packets, a failed look-up, and OPT for the
+    next name."""
+    dns.replace(
+        {
+            "bad.example": {"TXT": ["text"], "behaviour": behaviour},
+            "good.example": {"TXT": ["text"]},
+        }
+    )
     with pytest.raises(LookupFailed):
         source.for_message().txt("bad.example")
     assert source.for_message().txt("good.example") == (b"text",)
     assert [query.edns for query in dns.log] == [True, False, True]
 
 
-def test_a_forged_error_neither_answers_nor_ends_the_look_up(dns: DnsServer, source: DnsResolver) -> None:
-    """Whoever guesses port and identifier gains one more question; with another identifier nothing at all (RFC 5452)."""
+def test_a_forged_error_neither_answers_nor_ends_the_look_up(
+    dns: DnsServer, source: DnsResolver
+) -> None:
+    """Whoever guesses port and identifier gains one more question; with another identifier nothing
+    at all (RFC 5452)."""
     dns.put("spoofed.example", {"TXT": ["true"], "behaviour": "forged_formerr"})
     assert source.for_message().txt("spoofed.example") == (b"true",)
     assert [query.edns for query in dns.log] == [True]
 
 
-def test_a_server_without_edns_is_asked_so_over_tcp_too(dns: DnsServer, source: DnsResolver) -> None:
+def test_a_server_without_edns_is_asked_so_over_tcp_too(
+    dns: DnsServer, source: DnsResolver
+) -> None:
     """A forwarder that passes truncated answers on and then reads its own TCP queries strictly."""
     dns.put("big.example", {"TXT": [b"x" * 2000], "behaviour": "truncated_formerr"})
     assert source.for_message().txt("big.example") == (b"x" * 2000,)
-    assert [(query.transport, query.edns) for query in dns.log] == [("udp", True), ("tcp", True), ("tcp", False)]
+    assert [(query.transport, query.edns) for query in dns.log] == [
+        ("udp", True),
+        ("tcp", True),
+        ("tcp", False),
+    ]
 
 
 def test_the_right_answer_counts_after_forged_ones(dns: DnsServer, source: DnsResolver) -> None:
@@ -298,8 +365,12 @@ def test_a_large_answer_comes_over_tcp(dns: DnsServer, source: DnsResolver, size
     assert [query.transport for query in dns.log] == ["udp", "tcp"]
 
 
-@pytest.mark.parametrize("behaviour", ["truncated_reset", "truncated_dribble", "truncated_silent", "truncated_garbage"])
-def test_a_broken_tcp_answer_is_a_failed_look_up_in_time(dns: DnsServer, source: DnsResolver, behaviour: str) -> None:
+@pytest.mark.parametrize(
+    "behaviour", ["truncated_reset", "truncated_dribble", "truncated_silent", "truncated_garbage"]
+)
+def test_a_broken_tcp_answer_is_a_failed_look_up_in_time(
+    dns: DnsServer, source: DnsResolver, behaviour: str
+) -> None:
     """Also one that would take an hour to arrive."""
     dns.put("big.example", {"TXT": ["text"], "behaviour": behaviour})
     began = time.monotonic()
@@ -308,9 +379,16 @@ def test_a_broken_tcp_answer_is_a_failed_look_up_in_time(dns: DnsServer, source:
     assert time.monotonic() - began < 5
 
 
-def test_an_answer_of_more_records_than_anyone_needs_is_a_failure(dns: DnsServer, source: DnsResolver) -> None:
+def test_an_answer_of_more_records_than_anyone_needs_is_a_failure(
+    dns: DnsServer, source: DnsResolver
+) -> None:
     """512 records are read, thousands are an attack on whoever reads on."""
-    dns.replace({"many.example": {"TXT": [str(n) for n in range(512)]}, "flood.example": {"TXT": [str(n) for n in range(1750)]}})
+    dns.replace(
+        {
+            "many.example": {"TXT": [str(n) for n in range(512)]},
+            "flood.example": {"TXT": [str(n) for n in range(1750)]},
+        }
+    )
     assert len(source.for_message().txt("many.example")) == 512
     with pytest.raises(LookupFailed):
         source.for_message().txt("flood.example")
@@ -318,12 +396,16 @@ def test_an_answer_of_more_records_than_anyone_needs_is_a_failure(dns: DnsServer
 
 def chain(length: int, **spec: object) -> dict[str, dict[str, object]]:
     """c0 -> c1 -> ... -> c{length}, the last with a record."""
-    zone: dict[str, dict[str, object]] = {f"c{n}.example": {"CNAME": f"c{n + 1}.example", **spec} for n in range(length)}
+    zone: dict[str, dict[str, object]] = {
+        f"c{n}.example": {"CNAME": f"c{n + 1}.example", **spec} for n in range(length)
+    }
     return zone | {f"c{length}.example": {"TXT": ["end"]}}
 
 
 @pytest.mark.parametrize("follow", [True, False], ids=["in one answer", "one at a time"])
-def test_sixteen_aliases_are_followed_and_seventeen_are_not(dns: DnsServer, source: DnsResolver, follow: bool) -> None:
+def test_sixteen_aliases_are_followed_and_seventeen_are_not(
+    dns: DnsServer, source: DnsResolver, follow: bool
+) -> None:
     """Whether the server hands out the whole chain or each link alone."""
     dns.replace(chain(16, follow=follow))
     assert source.for_message().txt("c0.example") == (b"end",)
@@ -335,9 +417,16 @@ def test_sixteen_aliases_are_followed_and_seventeen_are_not(dns: DnsServer, sour
 
 @pytest.mark.parametrize("follow", [True, False], ids=["in one answer", "one at a time"])
 @pytest.mark.parametrize("target", ["loop.example", "back.example"])
-def test_an_alias_loop_is_a_failure(dns: DnsServer, source: DnsResolver, target: str, follow: bool) -> None:
+def test_an_alias_loop_is_a_failure(
+    dns: DnsServer, source: DnsResolver, target: str, follow: bool
+) -> None:
     """To itself, and in two steps."""
-    dns.replace({"loop.example": {"CNAME": target, "follow": follow}, "back.example": {"CNAME": "loop.example", "follow": follow}})
+    dns.replace(
+        {
+            "loop.example": {"CNAME": target, "follow": follow},
+            "back.example": {"CNAME": "loop.example", "follow": follow},
+        }
+    )
     with pytest.raises(LookupFailed):
         source.for_message().txt("loop.example")
     assert dns.count() <= 9
@@ -362,7 +451,9 @@ def test_an_alias_loop_is_a_failure(dns: DnsServer, source: DnsResolver, target:
         ".".join(["a" * 63] * 4),
     ],
 )
-def test_a_name_that_cannot_be_asked_is_not_asked(dns: DnsServer, source: DnsResolver, name: str) -> None:
+def test_a_name_that_cannot_be_asked_is_not_asked(
+    dns: DnsServer, source: DnsResolver, name: str
+) -> None:
     """It does not exist, and saying so shows none of its octets."""
     resolver = source.for_message()
     resolver.prefetch([Question(name, "TXT")])
@@ -373,10 +464,21 @@ def test_a_name_that_cannot_be_asked_is_not_asked(dns: DnsServer, source: DnsRes
 
 
 @pytest.mark.parametrize(
-    "name", ["_dmarc.example", "john+tag=x/y.example", "a b.example", "xn--strae-oqa.example", "a" * 63 + ".example", "com"]
+    "name",
+    [
+        "_dmarc.example",
+        "john+tag=x/y.example",
+        "a b.example",
+        "xn--strae-oqa.example",
+        "a" * 63 + ".example",
+        "com",
+    ],
 )
-def test_any_other_printable_name_is_asked_as_it_stands(dns: DnsServer, source: DnsResolver, name: str) -> None:
-    """Macros of SPF make such names (RFC 7208 7.1); nothing is ever appended, whatever a search list says."""
+def test_any_other_printable_name_is_asked_as_it_stands(
+    dns: DnsServer, source: DnsResolver, name: str
+) -> None:
+    """Macros of SPF make such names (RFC 7208 7.1); nothing is ever appended, whatever a search
+    list says."""
     with pytest.raises(NoSuchName):
         source.for_message().txt(name)
     assert dns.queries == [(name, "TXT")]
@@ -434,7 +536,8 @@ def test_a_resolver_that_is_down_comes_back_without_a_restart() -> None:
 
 
 def test_the_system_resolvers_are_read_again_when_the_file_changes(tmp_path: Path) -> None:
-    """Missing, empty or senseless: look-ups fail, and go on once there is a server. Search lists are not looked at."""
+    """Missing, empty or senseless: look-ups fail, and go on once there is a server. Search lists
+    are not looked at."""
     path = tmp_path / "resolv.conf"
     source = DnsResolver(resolv_conf=path, timeout=SHORT)
     for text in (None, "", "nameserver not-an-address\n", "\xff\n"):
@@ -449,7 +552,9 @@ def test_the_system_resolvers_are_read_again_when_the_file_changes(tmp_path: Pat
     source.close()
 
 
-def test_each_query_has_a_port_and_an_identifier_of_its_own(dns: DnsServer, source: DnsResolver) -> None:
+def test_each_query_has_a_port_and_an_identifier_of_its_own(
+    dns: DnsServer, source: DnsResolver
+) -> None:
     """What a forger has to guess (RFC 5452)."""
     resolver = source.for_message()
     for n in range(60):
@@ -481,7 +586,8 @@ def test_each_query_has_a_port_and_an_identifier_of_its_own(dns: DnsServer, sour
 def test_an_answer_is_kept_as_long_as_the_dns_says_within_bounds(
     dns: DnsServer, source: DnsResolver, clock: Clock, spec: dict[str, object], kept: int
 ) -> None:
-    """TTL up to an hour (the lowest of a chain), absences by their SOA up to five minutes (RFC 2308 5), failures not at all."""
+    """TTL up to an hour (the lowest of a chain), absences by their SOA up to five minutes (RFC 2308
+    5), failures not at all."""
     dns.replace({"short.example": {"TXT": ["end"], "ttl": 7}, "x.example": spec})
 
     def ask() -> float:
@@ -509,7 +615,9 @@ def test_within_a_message_an_answer_never_changes(dns: DnsServer, source: DnsRes
     assert source.for_message().txt("x.example") == (b"second",)
 
 
-def test_a_fetched_answer_serves_its_message_whatever_its_ttl(dns: DnsServer, source: DnsResolver) -> None:
+def test_a_fetched_answer_serves_its_message_whatever_its_ttl(
+    dns: DnsServer, source: DnsResolver
+) -> None:
     """Otherwise TTL 0 would be asked twice."""
     dns.put("x.example", {"TXT": ["text"], "ttl": 0})
     resolver = source.for_message()
@@ -519,9 +627,13 @@ def test_a_fetched_answer_serves_its_message_whatever_its_ttl(dns: DnsServer, so
     assert dns.count() == 1
 
 
-def test_the_expiry_is_the_earliest_of_all_answers(dns: DnsServer, source: DnsResolver, clock: Clock) -> None:
+def test_the_expiry_is_the_earliest_of_all_answers(
+    dns: DnsServer, source: DnsResolver, clock: Clock
+) -> None:
     """A share knows that of its own answers alone, remembered ones included."""
-    dns.replace({"long.example": {"TXT": ["x"], "ttl": 100}, "short.example": {"TXT": ["x"], "ttl": 10}})
+    dns.replace(
+        {"long.example": {"TXT": ["x"], "ttl": 100}, "short.example": {"TXT": ["x"], "ttl": 10}}
+    )
     resolver = source.for_message()
     assert resolver.expires == math.inf
     share = resolver.share(queries=5, seconds=5)
@@ -539,7 +651,10 @@ def test_the_same_question_in_flight_is_asked_once(dns: DnsServer, source: DnsRe
     """However many messages want to know."""
     dns.put("x.example", {"TXT": ["text"], "delay": 0.1})
     got: list[tuple[bytes, ...]] = []
-    threads = [threading.Thread(target=lambda: got.append(source.for_message().txt("x.example"))) for _ in range(20)]
+    threads = [
+        threading.Thread(target=lambda: got.append(source.for_message().txt("x.example")))
+        for _ in range(20)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -549,7 +664,8 @@ def test_the_same_question_in_flight_is_asked_once(dns: DnsServer, source: DnsRe
 
 
 def test_prefetched_questions_are_in_flight_together(dns: DnsServer) -> None:
-    """Ten answers after half a second each take half a second, not five; asking for them does not wait."""
+    """Ten answers after half a second each take half a second, not five; asking for them does not
+    wait."""
     source = DnsResolver([dns.nameserver])
     dns.put("*.slow.example", {"TXT": ["text"], "delay": 0.5})
     resolver, names = source.for_message(), [f"n{n}.slow.example" for n in range(10)]
@@ -573,7 +689,9 @@ def test_prefetching_nonsense_does_no_harm(source: DnsResolver) -> None:
 # Budgets
 
 
-def test_a_message_asks_no_more_than_its_share_of_questions(dns: DnsServer, source: DnsResolver) -> None:
+def test_a_message_asks_no_more_than_its_share_of_questions(
+    dns: DnsServer, source: DnsResolver
+) -> None:
     """What it has been told stays told; names that cannot be asked are free."""
     dns.put("*.example", {"TXT": ["text"]})
     resolver = source.for_message(max_queries=3)
@@ -588,7 +706,9 @@ def test_a_message_asks_no_more_than_its_share_of_questions(dns: DnsServer, sour
     assert dns.count() == 3
 
 
-def test_the_limit_does_not_depend_on_what_is_remembered(dns: DnsServer, source: DnsResolver) -> None:
+def test_the_limit_does_not_depend_on_what_is_remembered(
+    dns: DnsServer, source: DnsResolver
+) -> None:
     """A verdict must be the same with a warm cache."""
     dns.put("*.example", {"TXT": ["text"]})
     for name in ("a.example", "b.example"):
@@ -611,7 +731,9 @@ def test_aliases_followed_and_prefetched_names_count(dns: DnsServer, source: Dns
     assert dns.count() == 3
 
 
-def test_a_share_has_a_limit_of_its_own_and_counts_for_the_whole(dns: DnsServer, source: DnsResolver) -> None:
+def test_a_share_has_a_limit_of_its_own_and_counts_for_the_whole(
+    dns: DnsServer, source: DnsResolver
+) -> None:
     """Limits nest; beyond one, what was answered to the message is still to be had."""
     dns.put("*.example", {"TXT": ["text"]})
     resolver = source.for_message(max_queries=4)
@@ -622,7 +744,9 @@ def test_a_share_has_a_limit_of_its_own_and_counts_for_the_whole(dns: DnsServer,
         share.txt("d.example")
     assert share.txt("a.example") == (b"text",)
     assert (share.asked, resolver.asked) == (2, 3)
-    assert resolver.share(queries=9, seconds=10).share(queries=9, seconds=10).txt("d.example") == (b"text",)
+    assert resolver.share(queries=9, seconds=10).share(queries=9, seconds=10).txt("d.example") == (
+        b"text",
+    )
     with pytest.raises(LimitExceeded):
         resolver.txt("e.example")
     with pytest.raises(LimitExceeded):
@@ -630,12 +754,17 @@ def test_a_share_has_a_limit_of_its_own_and_counts_for_the_whole(dns: DnsServer,
 
 
 def test_a_message_waits_no_longer_than_its_seconds(dns: DnsServer) -> None:
-    """All its waiting together; afterwards only what is known at once. The answer that took all of it is the DNS's failure."""
+    """All its waiting together; afterwards only what is known at once. The answer that took all of
+    it is the DNS's failure."""
     source = DnsResolver([dns.nameserver], timeout=10)
     dns.replace({"slow.example": {"behaviour": "silent"}, "known.example": {"TXT": ["text"]}})
     source.for_message().txt("known.example")
     resolver, began = source.for_message(seconds=0.2), time.monotonic()
-    for name, kind in (("slow.example", LookupFailed), ("slow.example", LookupFailed), ("other.example", TimeExceeded)):
+    for name, kind in (
+        ("slow.example", LookupFailed),
+        ("slow.example", LookupFailed),
+        ("other.example", TimeExceeded),
+    ):
         with pytest.raises(LookupFailed) as raised:
             resolver.txt(name)
         assert type(raised.value) is kind, name
@@ -644,8 +773,11 @@ def test_a_message_waits_no_longer_than_its_seconds(dns: DnsServer) -> None:
     source.close()
 
 
-def test_time_that_passes_without_waiting_is_not_the_messages(dns: DnsServer, source: DnsResolver) -> None:
-    """A body that takes a minute to arrive takes nothing from the look-ups at its end; a share's seconds run from now."""
+def test_time_that_passes_without_waiting_is_not_the_messages(
+    dns: DnsServer, source: DnsResolver
+) -> None:
+    """A body that takes a minute to arrive takes nothing from the look-ups at its end; a share's
+    seconds run from now."""
     dns.put("*.example", {"TXT": ["text"]})
     resolver = source.for_message(seconds=0.15)
     share = resolver.share(queries=9, seconds=0.15)
@@ -667,8 +799,9 @@ def test_a_look_up_fails_after_its_own_time_out(dns: DnsServer, source: DnsResol
 
 
 def test_only_a_look_up_that_had_its_time_is_the_failure_of_the_dns(dns: DnsServer) -> None:
-    """Where the message's seconds are over before a look-up's own: one in flight for a fifth of them has failed, a later one is over
-    the limit, and whoever used up the time with other names gains nothing."""
+    """Where the message's seconds are over before a look-up's own: one in flight for a fifth of
+    them has failed, a later one is over the limit, and whoever used up the time with other names
+    gains nothing."""
     source = DnsResolver([dns.nameserver], timeout=10)
     dns.behaviour = "silent"
     resolver = source.for_message(seconds=0.5)
@@ -736,15 +869,24 @@ def test_sockets_and_thread_are_gone_after_close(dns: DnsServer) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_forked_child_asks_by_itself(dns: DnsServer, source: DnsResolver) -> None:
-    """It keeps what is remembered, not the thread and the sockets; the parent goes on undisturbed."""
-    dns.replace({"known.example": {"TXT": ["known"]}, "new.example": {"TXT": ["new"]}, "slow.example": {"TXT": ["slow"], "delay": 0.3}})
+    """It keeps what is remembered, not the thread and the sockets; the parent goes on
+    undisturbed."""
+    dns.replace(
+        {
+            "known.example": {"TXT": ["known"]},
+            "new.example": {"TXT": ["new"]},
+            "slow.example": {"TXT": ["slow"], "delay": 0.3},
+        }
+    )
     source.for_message().txt("known.example")
     parent = source.for_message()
     parent.prefetch([Question("slow.example", "TXT")])
     child = os.fork()
     if child == 0:
         resolver = source.for_message()
-        right = resolver.txt("known.example") == (b"known",) and resolver.txt("new.example") == (b"new",)
+        right = resolver.txt("known.example") == (b"known",) and resolver.txt("new.example") == (
+            b"new",
+        )
         os._exit(0 if right else 1)
     assert parent.txt("slow.example") == (b"slow",)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
@@ -752,7 +894,10 @@ def test_a_forked_child_asks_by_itself(dns: DnsServer, source: DnsResolver) -> N
 
 
 def test_a_defect_while_reading_fails_one_look_up_only(
-    dns: DnsServer, source: DnsResolver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    dns: DnsServer,
+    source: DnsResolver,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The thread serves every message of the process."""
     dns.replace({"a.example": {"TXT": ["text"]}, "b.example": {"TXT": ["text"]}})

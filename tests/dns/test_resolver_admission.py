@@ -1,4 +1,5 @@
-"""The DNS at the edge when there is more to ask than can be in flight, and when messages end before their answers come."""
+"""The DNS at the edge when there is more to ask than can be in flight, and when messages end before
+their answers come."""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ def dns(running: DnsServer) -> DnsServer:
 
 @pytest.fixture
 def source(dns: DnsServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[DnsResolver]:
-    """Forty-eight questions in flight at most: 12 for policies, 36 for others, of which a network may have 6 and a message 3."""
+    """Forty-eight questions in flight at most: 12 for policies, 36 for others, of which a network
+    may have 6 and a message 3."""
     monkeypatch.setattr("dmarc_milter.dns.client.IN_FLIGHT_LIMIT", 48)
     resolver = DnsResolver([dns.nameserver], timeout=TIMEOUT)
     yield resolver
@@ -50,7 +52,8 @@ def slow(label: str, count: int) -> list[Question]:
 
 
 def saturate(source: DnsResolver, networks: int = 12) -> list[MessageResolver]:
-    """Messages from so many networks that each ask for fifty names that nobody answers for, and all places are taken."""
+    """Messages from so many networks that each ask for fifty names that nobody answers for, and all
+    places are taken."""
     messages = [source.for_message(network=f"n{number}") for number in range(networks)]
     for number, message in enumerate(messages):
         message.prefetch(slow(f"n{number}", 50))
@@ -62,7 +65,9 @@ def descriptors() -> int:
 
 
 @contextlib.contextmanager
-def asking(message: MessageResolver, name: str) -> Iterator[list[BaseException | tuple[bytes, ...]]]:
+def asking(
+    message: MessageResolver, name: str
+) -> Iterator[list[BaseException | tuple[bytes, ...]]]:
     """A thread that asks; what it got is in the list afterwards."""
     found: list[BaseException | tuple[bytes, ...]] = []
 
@@ -84,7 +89,9 @@ def asking(message: MessageResolver, name: str) -> Iterator[list[BaseException |
 # Admission
 
 
-def test_a_message_of_another_network_is_answered_while_all_places_are_taken(source: DnsResolver) -> None:
+def test_a_message_of_another_network_is_answered_while_all_places_are_taken(
+    source: DnsResolver,
+) -> None:
     """Its questions come before the hundreds that wait; nothing fails."""
     saturate(source)
     assert source._admission.waiting > 400
@@ -131,7 +138,8 @@ def test_what_was_sent_and_got_no_answer_is_the_dns_s_failure(source: DnsResolve
 
 
 def test_time_that_was_lost_by_waiting_is_not_the_messages_doing(source: DnsResolver) -> None:
-    """It waited for a thread, say: then what it has no time for is a shortage; a message that wasted its own time exceeds a limit."""
+    """It waited for a thread, say: then what it has no time for is a shortage; a message that
+    wasted its own time exceeds a limit."""
     delayed, wasteful = source.for_message(seconds=5), source.for_message(seconds=0.2)
     delayed.delay(5)
     with pytest.raises(Shortage):
@@ -149,10 +157,14 @@ def test_equal_questions_are_sent_once(source: DnsResolver, dns: DnsServer) -> N
     assert dns.count("same.slow.example") == 1
 
 
-def test_the_places_bound_the_sockets_with_two_servers_too(dns: DnsServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_places_bound_the_sockets_with_two_servers_too(
+    dns: DnsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A silent name is tried at both: that takes sockets, not places of others."""
     monkeypatch.setattr("dmarc_milter.dns.client.IN_FLIGHT_LIMIT", 48)
-    with DnsServer({"*.slow.example": {"behaviour": "silent"}, "*.example": {"TXT": ["here"]}}) as second:
+    with DnsServer(
+        {"*.slow.example": {"behaviour": "silent"}, "*.example": {"TXT": ["here"]}}
+    ) as second:
         source = DnsResolver([dns.nameserver, second.nameserver], timeout=TIMEOUT)
         before = descriptors()
         saturate(source)
@@ -189,7 +201,9 @@ def test_a_question_that_cannot_be_sent_for_want_of_something_is_a_shortage(
     assert source.for_message().txt("a.example") == (b"here",)
 
 
-def test_a_network_that_is_down_is_a_failure_all_the_same(source: DnsResolver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_that_is_down_is_a_failure_all_the_same(
+    source: DnsResolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object, **__: object) -> socket.socket:
         raise OSError(errno.ENETUNREACH, "unreachable")
 
@@ -199,7 +213,9 @@ def test_a_network_that_is_down_is_a_failure_all_the_same(source: DnsResolver, m
     assert not isinstance(raised.value, Shortage)
 
 
-def test_without_a_thread_to_ask_with_it_is_a_shortage(source: DnsResolver, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_thread_to_ask_with_it_is_a_shortage(
+    source: DnsResolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(_thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
@@ -214,7 +230,9 @@ def test_without_a_thread_to_ask_with_it_is_a_shortage(source: DnsResolver, monk
 
 
 @pytest.mark.parametrize("prefetched", [False, True], ids=["asked", "prefetched"])
-def test_a_thread_that_waits_for_an_abandoned_message_ends_at_once(source: DnsResolver, prefetched: bool) -> None:
+def test_a_thread_that_waits_for_an_abandoned_message_ends_at_once(
+    source: DnsResolver, prefetched: bool
+) -> None:
     """Whichever way it waits; it gets no answer and no failure."""
     source.for_message().txt("first.example")
     before, message = descriptors(), source.for_message()
@@ -225,15 +243,24 @@ def test_a_thread_that_waits_for_an_abandoned_message_ends_at_once(source: DnsRe
         message.abandon()
     assert time.monotonic() - began < 0.5
     assert isinstance(found[0], Abandoned)
-    assert wait_for(lambda: source._admission.in_flight == 0 and descriptors() <= before + 1, 2)  # a thread's own alarm may be left
-    assert (source.counters.failures, source.counters.timeouts, source.counters.shortages) == (0, 0, 0)
+    assert wait_for(
+        lambda: source._admission.in_flight == 0 and descriptors() <= before + 1, 2
+    )  # a thread's own alarm may be left
+    assert (source.counters.failures, source.counters.timeouts, source.counters.shortages) == (
+        0,
+        0,
+        0,
+    )
 
 
 def test_an_abandoned_message_asks_nothing_more(source: DnsResolver, dns: DnsServer) -> None:
     message = source.for_message()
     message.abandon()
     dns.clear()
-    for ask in (lambda: message.txt("a.example"), lambda: message.share(queries=5, seconds=5).txt("b.example")):
+    for ask in (
+        lambda: message.txt("a.example"),
+        lambda: message.share(queries=5, seconds=5).txt("b.example"),
+    ):
         with pytest.raises(Abandoned):
             ask()
     with contextlib.suppress(Abandoned):
@@ -252,8 +279,12 @@ def test_what_waits_for_a_place_leaves_with_its_message(source: DnsResolver) -> 
     assert time.monotonic() - began < 0.5
 
 
-@pytest.mark.parametrize("starter", [True, False], ids=["the one who began it leaves", "one who joined leaves"])
-def test_a_question_that_another_message_waits_for_goes_on(source: DnsResolver, dns: DnsServer, starter: bool) -> None:
+@pytest.mark.parametrize(
+    "starter", [True, False], ids=["the one who began it leaves", "one who joined leaves"]
+)
+def test_a_question_that_another_message_waits_for_goes_on(
+    source: DnsResolver, dns: DnsServer, starter: bool
+) -> None:
     """It is asked once, and the one who stays gets the answer."""
     dns.put("late.example", {"TXT": ["late"], "delay": 0.5})
     one, other = source.for_message(network="one"), source.for_message(network="other")
@@ -278,7 +309,8 @@ def test_many_abandoned_messages_leave_no_descriptor(source: DnsResolver) -> Non
 
 
 def test_messages_that_come_and_go_in_many_threads_leave_nothing(source: DnsResolver) -> None:
-    """Joins, ends and answers at the same moments: no slot, no descriptor and no thread is lost, and the last one is answered."""
+    """Joins, ends and answers at the same moments: no slot, no descriptor and no thread is lost,
+    and the last one is answered."""
     source.for_message().txt("first.example")
     before, over = descriptors(), time.monotonic() + 1.5
 
@@ -287,10 +319,16 @@ def test_messages_that_come_and_go_in_many_threads_leave_nothing(source: DnsReso
         while time.monotonic() < over:
             turn += 1
             message = source.for_message(seconds=3.0, network=f"n{number % 4}")
-            message.prefetch([*slow(str(turn % 7), 3), Question(f"{turn % 5}.quick.example", "TXT")])
+            message.prefetch(
+                [*slow(str(turn % 7), 3), Question(f"{turn % 5}.quick.example", "TXT")]
+            )
             threading.Timer(0.005 * (turn % 4), message.abandon).start()
             with contextlib.suppress(Abandoned, LookupFailed):
-                message.txt(f"{turn % 7}.{turn % 3}.slow.example" if turn % 2 else f"{turn % 5}.quick.example")
+                message.txt(
+                    f"{turn % 7}.{turn % 3}.slow.example"
+                    if turn % 2
+                    else f"{turn % 5}.quick.example"
+                )
             message.abandon()
 
     threads = [threading.Thread(target=come_and_go, args=(number,)) for number in range(8)]
@@ -325,7 +363,8 @@ def test_names_that_nobody_answers_for_do_not_make_a_server_suspect(dns: DnsServ
 
 
 def test_of_two_suspects_the_one_that_answered_last_is_asked_first() -> None:
-    """Where only slow names were asked both look silent; the one that never answered anything is the worse bet."""
+    """Where only slow names were asked both look silent; the one that never answered anything is
+    the worse bet."""
     source = DnsResolver(["127.0.0.1:1", "127.0.0.1:2"])
     dead, alive = source._servers._servers
     for server in (dead, alive):

@@ -1,4 +1,5 @@
-"""The openspf suite once more, over the wire: our resolver asking a real name server, so that names and failures travel as they do."""
+"""The openspf suite once more, over the wire: our resolver asking a real name server, so that names
+and failures travel as they do."""
 
 from __future__ import annotations
 
@@ -15,11 +16,17 @@ def specs(scripted: Zone) -> dict[str, dict[str, Any]]:
     """The zone in memory, as the server takes it."""
     found: dict[str, dict[str, Any]] = {}
     for name, types in scripted.records.items():
-        found[name] = {rdtype: values[0] if rdtype == "CNAME" else values for rdtype, values in types.items() if values}
+        found[name] = {
+            rdtype: values[0] if rdtype == "CNAME" else values
+            for rdtype, values in types.items()
+            if values
+        }
     for failing in scripted.failing:
         name, rdtype = (failing, "") if isinstance(failing, str) else failing
         spec = found.setdefault(name, {})
-        spec["behaviour"] = "servfail" if not rdtype else {**spec.get("behaviour", {}), rdtype: "servfail"}
+        spec["behaviour"] = (
+            "servfail" if not rdtype else {**spec.get("behaviour", {}), rdtype: "servfail"}
+        )
     return found
 
 

@@ -7,7 +7,13 @@ import pytest
 
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.dns import suffix_list
-from dmarc_milter.dns.suffix_list import MAX_FILE, Suffixes, SuffixListError, latest_suffixes, load_suffixes
+from dmarc_milter.dns.suffix_list import (
+    MAX_FILE,
+    Suffixes,
+    SuffixListError,
+    latest_suffixes,
+    load_suffixes,
+)
 
 
 @pytest.fixture(scope="module")
@@ -99,12 +105,17 @@ def test_a_configured_file_is_the_one_that_is_used(tmp_path: Path, text: bytes) 
     assert found.is_icann_suffix(Domain("com"))
 
 
-def test_the_newer_list_is_the_default(tmp_path: Path, text: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_newer_list_is_the_default(
+    tmp_path: Path, text: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The package's or Debian's; one that cannot be used does not count."""
     version = text[text.index(b"// VERSION: ") :][:22]
     debian = tmp_path / "debian.dat"
     monkeypatch.setattr(suffix_list, "DEBIAN_FILE", str(debian))
-    for content, path in ((b"", suffix_list.PSLFILE), (text.replace(version, b"// VERSION: 2001-01-01"), suffix_list.PSLFILE)):
+    for content, path in (
+        (b"", suffix_list.PSLFILE),
+        (text.replace(version, b"// VERSION: 2001-01-01"), suffix_list.PSLFILE),
+    ):
         debian.write_bytes(content)
         assert load_suffixes().path == path
     debian.write_bytes(text.replace(version, b"// VERSION: 2999-01-01"))

@@ -1,4 +1,5 @@
-"""Reading DNS packets: whatever comes, in bounded time, nothing but an answer or the reader's own two errors."""
+"""Reading DNS packets: whatever comes, in bounded time, nothing but an answer or the reader's own
+two errors."""
 
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ from hypothesis import strategies as st
 from dmarc_milter.core.resolver import NoData
 from dmarc_milter.dns.answer import TYPES, Answer
 from dmarc_milter.dns.wire import (
-    Malformed,
-    Refused,
+    MalformedAnswer,
+    ServerRefused,
     denies_opt,
     encode_query,
     encode_question,
@@ -30,11 +31,19 @@ QUESTION = b"\3www\7example\3org\0\0\x10\0\1"
 RDTYPES = sorted(TYPES)
 
 
-def packet(body: bytes = b"", *, counts: tuple[int, int, int] = (1, 0, 0), flags: int = 0x8180, question: bytes = QUESTION) -> bytes:
+def packet(
+    body: bytes = b"",
+    *,
+    counts: tuple[int, int, int] = (1, 0, 0),
+    flags: int = 0x8180,
+    question: bytes = QUESTION,
+) -> bytes:
     return struct.pack("!HHHHHH", 7, flags, 1, *counts) + question + body
 
 
-def record(number: int, data: bytes, owner: bytes = b"\xc0\x0c", ttl: int = 60, rdclass: int = 1) -> bytes:
+def record(
+    number: int, data: bytes, owner: bytes = b"\xc0\x0c", ttl: int = 60, rdclass: int = 1
+) -> bytes:
     return owner + struct.pack("!HHIH", number, rdclass, ttl, len(data)) + data
 
 
@@ -53,13 +62,19 @@ def test_a_query_is_read_by_another_implementation(rdtype: str) -> None:
     assert question
     message = dns.message.from_wire(encode_query(b"\x12\x34", question))
     assert (message.id, message.payload, message.edns) == (0x1234, 1232, 0)
-    assert dns.message.make_query("_dmarc.john+x=y.example.org", rdtype).question == message.question
+    assert (
+        dns.message.make_query("_dmarc.john+x=y.example.org", rdtype).question == message.question
+    )
 
 
 def test_a_plain_query_has_no_opt() -> None:
     """For servers that do not know it (RFC 6891 6.2.2)."""
     message = dns.message.from_wire(encode_query(b"\x12\x34", QUESTION, edns=False))
-    assert (message.edns, message.additional, message.question[0].name.to_text()) == (-1, [], "www.example.org.")
+    assert (message.edns, message.additional, message.question[0].name.to_text()) == (
+        -1,
+        [],
+        "www.example.org.",
+    )
 
 
 OPT_RECORD = b"\0\0\x29\x04\xd0\0\0\0\0\0\0"
@@ -83,8 +98,12 @@ BADVERS_RECORD = b"\0\0\x29\x04\xd0\1\0\0\0\0\0"
     ],
 )
 def test_which_errors_may_be_about_edns(flags: int, body: bytes, known: bool, denied: bool) -> None:
-    """FORMERR, NOTIMP, BADVERS; SERVFAIL only without OPT, from a server that has shown none (RFC 6891 6.1.3, 6.2.2, 7)."""
-    assert denies_opt(packet(body, counts=(0, 0, 1 if body else 0), flags=flags), known=known) is denied
+    """FORMERR, NOTIMP, BADVERS; SERVFAIL only without OPT, from a server that has shown none (RFC
+    6891 6.1.3, 6.2.2, 7)."""
+    assert (
+        denies_opt(packet(body, counts=(0, 0, 1 if body else 0), flags=flags), known=known)
+        is denied
+    )
 
 
 @pytest.mark.parametrize("end", [b"", OPT_RECORD, BADVERS_RECORD])
@@ -94,7 +113,9 @@ def test_a_bare_error_needs_the_identifier_alone(end: bytes) -> None:
     assert is_answer_to(bare, b"\0\7", QUESTION)
     assert not is_answer_to(bare, b"\0\x08", QUESTION)
     assert is_answer_to(packet(counts=(0, 0, 1), flags=0x8181)[:12], b"\0\7", QUESTION)
-    assert not is_answer_to(packet(counts=(0, 0, 1), flags=0x8183)[:12], b"\0\7", QUESTION)  # no NXDOMAIN without its question
+    assert not is_answer_to(
+        packet(counts=(0, 0, 1), flags=0x8183)[:12], b"\0\7", QUESTION
+    )  # no NXDOMAIN without its question
 
 
 @given(st.binary(max_size=600))
@@ -110,7 +131,11 @@ def test_any_text_makes_a_good_question_or_none(name: str) -> None:
     question = encode_question((name.lower(), "A"))
     if question is not None:
         assert len(question) <= 255 + 4
-        assert dns.message.from_wire(encode_query(b"\0\0", question)).question[0].name.to_text(omit_final_dot=True)
+        assert (
+            dns.message.from_wire(encode_query(b"\0\0", question))
+            .question[0]
+            .name.to_text(omit_final_dot=True)
+        )
 
 
 def test_only_the_answer_to_the_very_question_is_one() -> None:
@@ -162,7 +187,7 @@ def test_only_the_answer_to_the_very_question_is_one() -> None:
 )
 def test_a_record_that_does_not_fit_spoils_the_answer(rdtype: str, body: bytes) -> None:
     """Half an answer could leave out the record that matters."""
-    with pytest.raises(Malformed):
+    with pytest.raises(MalformedAnswer):
         read(body, rdtype)
 
 
@@ -195,27 +220,53 @@ def test_the_owner_is_compared_without_case() -> None:
         (0x8180, b"\0" + struct.pack("!HHIH", 41, 1232, 1 << 24, 0), (0, 0, 1)),  # BADVERS
     ],
 )
-def test_a_server_that_does_not_answer_has_refused(flags: int, body: bytes, counts: tuple[int, int, int]) -> None:
+def test_a_server_that_does_not_answer_has_refused(
+    flags: int, body: bytes, counts: tuple[int, int, int]
+) -> None:
     """Neither is evidence that there is no record."""
-    with pytest.raises(Refused):
+    with pytest.raises(ServerRefused):
         read(body, flags=flags, counts=counts)
 
 
-@given(st.binary(max_size=200), st.sampled_from(RDTYPES), st.integers(0, 3), st.integers(0, 3), st.sampled_from([0x8180, 0x8183, 0x8400]))
-def test_any_octets_give_an_answer_or_one_of_two_errors(body: bytes, rdtype: str, answers: int, more: int, flags: int) -> None:
+@given(
+    st.binary(max_size=200),
+    st.sampled_from(RDTYPES),
+    st.integers(0, 3),
+    st.integers(0, 3),
+    st.sampled_from([0x8180, 0x8183, 0x8400]),
+)
+def test_any_octets_give_an_answer_or_one_of_two_errors(
+    body: bytes, rdtype: str, answers: int, more: int, flags: int
+) -> None:
     """Nothing else escapes."""
     try:
         answer = read(body, rdtype, counts=(answers, more, more), flags=flags)
-    except (Malformed, Refused):
+    except (MalformedAnswer, ServerRefused):
         return
     assert bool(answer.records) + bool(answer.failure) + bool(answer.alias) == 1
 
 
-labels = st.lists(st.binary(min_size=1, max_size=20).filter(lambda label: b"." not in label), min_size=1, max_size=4)
+labels = st.lists(
+    st.binary(min_size=1, max_size=20).filter(lambda label: b"." not in label),
+    min_size=1,
+    max_size=4,
+)
 
 
-@given(st.lists(st.tuples(labels, st.sampled_from([1, 5, 12, 15, 16, 28]), st.binary(max_size=40), st.integers(0, 2**32 - 1)), max_size=6))
-def test_any_well_framed_records_give_an_answer_or_one_of_two_errors(records: Sequence[tuple[list[bytes], int, bytes, int]]) -> None:
+@given(
+    st.lists(
+        st.tuples(
+            labels,
+            st.sampled_from([1, 5, 12, 15, 16, 28]),
+            st.binary(max_size=40),
+            st.integers(0, 2**32 - 1),
+        ),
+        max_size=6,
+    )
+)
+def test_any_well_framed_records_give_an_answer_or_one_of_two_errors(
+    records: Sequence[tuple[list[bytes], int, bytes, int]],
+) -> None:
     """The same with data that gets further in."""
     body = b""
     for owner, number, data, ttl in records:
@@ -224,7 +275,7 @@ def test_any_well_framed_records_give_an_answer_or_one_of_two_errors(records: Se
     for rdtype in RDTYPES:
         try:
             read(body, rdtype, counts=(len(records), 0, 0))
-        except (Malformed, Refused):
+        except (MalformedAnswer, ServerRefused):
             continue
 
 
@@ -233,17 +284,24 @@ def test_reading_a_name_always_ends(data: bytes, at: int) -> None:
     """Pointers only go back, and names only to 255 octets."""
     try:
         name, behind = read_name(data, at)
-    except (Malformed, IndexError):
+    except (MalformedAnswer, IndexError):
         return
     assert len(name) <= 255
     assert at < behind <= len(data)
 
 
 def test_a_ladder_of_pointers_is_not_climbed() -> None:
-    """Each names the one before: for every record of a large packet that would be thousands of steps."""
-    ladder = bytes(12) + b"\1x\0" + b"".join(struct.pack("!H", 0xC000 | (15 + 2 * step - 2 if step else 12)) for step in range(17))
+    """Each names the one before: for every record of a large packet that would be thousands of
+    steps."""
+    ladder = (
+        bytes(12)
+        + b"\1x\0"
+        + b"".join(
+            struct.pack("!H", 0xC000 | (15 + 2 * step - 2 if step else 12)) for step in range(17)
+        )
+    )
     assert read_name(ladder, 15 + 2 * 15) == (b"\1x\0", 15 + 2 * 16)
-    with pytest.raises(Malformed):
+    with pytest.raises(MalformedAnswer):
         read_name(ladder, 15 + 2 * 16)
 
 
@@ -255,13 +313,21 @@ def test_the_largest_packet_takes_no_time_worth_mentioning(rdtype: str, data: by
     """64 KiB of the smallest records, and of records whose owner is a long chain of pointers."""
     one = record(TYPES[rdtype], data)
     count = min(1024, 65_000 // len(one))
-    ladder = 12 + len(QUESTION) + 11  # each pointer of it leads to the one before, down to the question
-    pointers = b"".join(struct.pack("!H", 0xC000 | (at - 2 if at > ladder else 12)) for at in range(ladder, ladder + 4000, 2))
-    chained = record(16, pointers, owner=b"\0") + record(TYPES[rdtype], data, owner=struct.pack("!H", 0xC000 | (ladder + 3900))) * count
+    ladder = (
+        12 + len(QUESTION) + 11
+    )  # each pointer of it leads to the one before, down to the question
+    pointers = b"".join(
+        struct.pack("!H", 0xC000 | (at - 2 if at > ladder else 12))
+        for at in range(ladder, ladder + 4000, 2)
+    )
+    chained = (
+        record(16, pointers, owner=b"\0")
+        + record(TYPES[rdtype], data, owner=struct.pack("!H", 0xC000 | (ladder + 3900))) * count
+    )
     began = time.monotonic()
     for body, number in ((one * count, count), (one * 5000, 5000), (chained, count + 1)):
         try:
             read(body, rdtype, counts=(number, 0, 0))
-        except Malformed:
+        except MalformedAnswer:
             continue
     assert time.monotonic() - began < 1

@@ -1,11 +1,12 @@
-"""The attack catalogue's stage: one scripted DNS, daemons by configuration, messages, verdicts, and what must hold after every case.
+"""The attack catalogue's stage: one scripted DNS, daemons by configuration, messages, verdicts, and
+what must hold after every case.
 
     case = Case("FRM-09", mail(b"a@attack.example@legit.example"), X())
     with Stage(folder) as stage:
         stage.check(case)
 
-The names, the default session and the verdict codes are those of a receiver `mx.example.com` under attack by
-`attack.example`, whose mail claims to be from `legit.example` (p=reject).
+The names, the default session and the verdict codes are those of a receiver `mx.example.com` under
+attack by `attack.example`, whose mail claims to be from `legit.example` (p=reject).
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ MAX_STALLS = 2
 ZONE: dict[str, Spec] = {
     "legit.example": {"TXT": ["v=spf1 ip4:198.51.100.10 -all"], "A": ["198.51.100.10"]},
     "mail.legit.example": {"TXT": ["v=spf1 ip4:198.51.100.10 -all"], "A": ["198.51.100.10"]},
-    "_dmarc.legit.example": {"TXT": ["v=DMARC1; p=reject; sp=reject; rua=mailto:agg@legit.example"]},
+    "_dmarc.legit.example": {
+        "TXT": ["v=DMARC1; p=reject; sp=reject; rua=mailto:agg@legit.example"]
+    },
     L.key_name: {"TXT": [L.record()]},
     "attack.example": {"TXT": ["v=spf1 ip4:192.0.2.66 -all"], "A": ["192.0.2.66"]},
     "_dmarc.attack.example": {"TXT": ["v=DMARC1; p=none"]},
@@ -62,7 +65,8 @@ NAMES = re.compile(r"attack|legit|evil|example|test", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Mail:
-    """One message with its envelope. Values keep their leading space; folds are CRLF here and LF on the way to the milter."""
+    """One message with its envelope. Values keep their leading space; folds are CRLF here and LF on
+    the way to the milter."""
 
     fields: tuple[Field, ...]
     body: bytes = b"Hello.\r\n"
@@ -81,7 +85,11 @@ class Mail:
 
     @property
     def raw(self) -> bytes:
-        return b"".join(name + b":" + value + b"\r\n" for name, value in self.fields) + b"\r\n" + self.body
+        return (
+            b"".join(name + b":" + value + b"\r\n" for name, value in self.fields)
+            + b"\r\n"
+            + self.body
+        )
 
     def of(self, raw: bytes) -> Mail:
         """The same envelope with this message."""
@@ -98,9 +106,14 @@ class Mail:
 
 
 def mail(*from_values: bytes, extra: Sequence[Field] = (), **envelope: Any) -> Mail:
-    """A message with these From fields (none: no From at all) above Date, Message-ID, To and Subject; `extra` on top."""
+    """A message with these From fields (none: no From at all) above Date, Message-ID, To and
+    Subject; `extra` on top."""
     authors = [(b"From", b" " + value) for value in from_values]
-    basis = [(b"Date", b" Thu, 1 Oct 2026 10:00:00 +0000"), (b"Message-ID", b" <1@mx.attack.example>"), (b"To", b" <v@example.com>")]
+    basis = [
+        (b"Date", b" Thu, 1 Oct 2026 10:00:00 +0000"),
+        (b"Message-ID", b" <1@mx.attack.example>"),
+        (b"To", b" <v@example.com>"),
+    ]
     return Mail((*extra, *authors, *basis, (b"Subject", b" Hello")), **envelope)
 
 
@@ -111,12 +124,19 @@ def spoof(**envelope: Any) -> Mail:
 
 def good() -> Mail:
     """A message that L signed, from a client that SPF does not know."""
-    return mail(b"<admin@legit.example>", mail_from=b"<bounce@legit.example>", helo=b"mail.legit.example", ip="203.0.113.9").signed(L)
+    return mail(
+        b"<admin@legit.example>",
+        mail_from=b"<bounce@legit.example>",
+        helo=b"mail.legit.example",
+        ip="203.0.113.9",
+    ).signed(L)
 
 
 def probe() -> Mail:
     """Another session's message: its questions are told apart by their names."""
-    return mail(b"<a@probe.tld>", mail_from=b"<a@probe.tld>", helo=b"mx.probe.tld", ip="203.0.113.7").signed(P)
+    return mail(
+        b"<a@probe.tld>", mail_from=b"<a@probe.tld>", helo=b"mx.probe.tld", ip="203.0.113.7"
+    ).signed(P)
 
 
 # --- what must come out
@@ -135,7 +155,8 @@ class Verdict:
     """What the unfolded field holds besides."""
     quarantined: bool = False
     known: bool = True
-    """With temperror: a record that answered asks for quarantine or reject; else it is delivered by default."""
+    """With temperror: a record that answered asks for quarantine or reject; else it is delivered by
+    default."""
 
 
 def R(domain: str = "legit.example", *words: str) -> Verdict:
@@ -143,9 +164,17 @@ def R(domain: str = "legit.example", *words: str) -> Verdict:
     return Verdict(550, "fail", domain, words)
 
 
-def X(domain: str = "legit.example", *, code: int | None = None, quarantined: bool = False) -> Verdict:
-    """Malformed From. `domain`: whose p=reject some reader could see; "" nobody's, so that only a mark is left."""
-    return Verdict((550 if domain else 250) if code is None else code, "permerror", domain, quarantined=quarantined)
+def X(
+    domain: str = "legit.example", *, code: int | None = None, quarantined: bool = False
+) -> Verdict:
+    """Malformed From. `domain`: whose p=reject some reader could see; "" nobody's, so that only a
+    mark is left."""
+    return Verdict(
+        (550 if domain else 250) if code is None else code,
+        "permerror",
+        domain,
+        quarantined=quarantined,
+    )
 
 
 def OK(*words: str, result: str = "pass") -> Verdict:
@@ -154,12 +183,14 @@ def OK(*words: str, result: str = "pass") -> Verdict:
 
 
 def T(*words: str) -> Verdict:
-    """Not to be judged for trouble in the DNS, under a policy that is known: 451, or delivered where so configured."""
+    """Not to be judged for trouble in the DNS, under a policy that is known: 451, or delivered
+    where so configured."""
     return Verdict(451, "temperror", "", words)
 
 
 def U(*words: str) -> Verdict:
-    """The same where no record at all answered: delivered as dmarc=temperror, or 451 where so configured."""
+    """The same where no record at all answered: delivered as dmarc=temperror, or 451 where so
+    configured."""
     return Verdict(451, "temperror", "", words, known=False)
 
 
@@ -178,9 +209,11 @@ class Case:
     tables: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Configuration besides the stage's own."""
     variants: bool = True
-    """Whether other spellings of the header are the same message (not so where simple canonicalization signs them)."""
+    """Whether other spellings of the header are the same message (not so where simple
+    canonicalization signs them)."""
     kept: tuple[bytes, ...] | None = None
-    """The Authentication-Results values that must be left below ours; None: those that do not claim AID."""
+    """The Authentication-Results values that must be left below ours; None: those that do not claim
+    AID."""
     queries: int = MAX_QUERIES
     seconds: float = 2.0
     """How long the answer may take."""
@@ -199,7 +232,9 @@ def ids(case: object) -> str | None:
 
 def cases(row: str, verdict: Verdict, *mails: Mail, **rest: Any) -> list[Case]:
     """The same row and verdict for several messages."""
-    return [Case(row, each, verdict, note=str(number), **rest) for number, each in enumerate(mails, 1)]
+    return [
+        Case(row, each, verdict, note=str(number), **rest) for number, each in enumerate(mails, 1)
+    ]
 
 
 # --- the stage
@@ -221,7 +256,11 @@ class Heard:
         return self.ours.one("dmarc")
 
     def show(self) -> str:
-        top = [value for name, value in self.answer.headers if name.lower() == b"authentication-results"]
+        top = [
+            value
+            for name, value in self.answer.headers
+            if name.lower() == b"authentication-results"
+        ]
         return f"{self.answer.code} {self.answer.text!r} {top[:2]!r}"
 
 
@@ -236,7 +275,8 @@ class Place:
         self.pid = self.daemon.workers()[0]
         self.serial = 0
         self.stalls = 0
-        """How often the disk let the spool wait for a second, which is the machine's doing; a message that can do it does it each time."""
+        """How often the disk let the spool wait for a second, which is the machine's doing; a
+        message that can do it does it each time."""
 
     def send(self, mail: Mail) -> Heard:
         """One message over a connection of its own."""
@@ -275,14 +315,20 @@ def play(mta: MilterClient, mail: Mail, queue_id: str = "4CASE") -> Heard:
     mta.body(mail.body, chunk=mail.chunk)
     answer = mta.eom(macros={"i": queue_id})
     seconds = time.monotonic() - start
-    return Heard(answer, own_field(answer, smtputf8=b"SMTPUTF8" in mail.parameters), seconds, mail=mail)
+    return Heard(
+        answer, own_field(answer, smtputf8=b"SMTPUTF8" in mail.parameters), seconds, mail=mail
+    )
 
 
 def own_field(answer: Answer, *, smtputf8: bool = False) -> strict_authres.Field | None:
     """I2: the field that we inserted, on top, strictly read; None where the message was refused."""
     if answer.code != 250:
         return None
-    inserted = [each for each in answer.modifications if each.command == "i" and b"Authentication-Results\0" in each.data]
+    inserted = [
+        each
+        for each in answer.modifications
+        if each.command == "i" and b"Authentication-Results\0" in each.data
+    ]
     if not inserted:
         return None  # passed through unevaluated
     assert len(inserted) == 1, "more than one field of ours"
@@ -310,7 +356,8 @@ class Stage:
         self.dns.__exit__(None, None, None)
 
     def place(self, mode: str = "enforce", tables: Mapping[str, Mapping[str, Any]] = {}) -> Place:
-        """The daemon of this mode (enforce, monitor, tempfail, accept, reject) and these further tables; started when first needed."""
+        """The daemon of this mode (enforce, monitor, tempfail, accept, reject) and these further
+        tables; started when first needed."""
         key = f"{mode} {tables}"
         if key in self.places:
             self.places[key] = self.places.pop(key)  # the least recently used stands first
@@ -319,8 +366,16 @@ class Stage:
                 self.places.pop(next(iter(self.places))).daemon.stop()
             basis: dict[str, dict[str, Any]] = {
                 "milter": {"workers": 1},
-                "dns": {"nameservers": [self.dns.nameserver], "timeout": 2.0, "budget": 8.0, "cache_entries": 0},
-                "policy": {"enforce": mode != "monitor", "malformed_from": "reject" if mode == "reject" else "strictest"},
+                "dns": {
+                    "nameservers": [self.dns.nameserver],
+                    "timeout": 2.0,
+                    "budget": 8.0,
+                    "cache_entries": 0,
+                },
+                "policy": {
+                    "enforce": mode != "monitor",
+                    "malformed_from": "reject" if mode == "reject" else "strictest",
+                },
                 "dmarc": {"on_temperror": mode if mode in ("tempfail", "accept") else "enforced"},
             }
             for name, table in tables.items():
@@ -329,7 +384,8 @@ class Stage:
         return self.places[key]
 
     def check(self, case: Case) -> None:
-        """The case under enforcement and in monitor mode, its other spellings, and every invariant after each."""
+        """The case under enforcement and in monitor mode, its other spellings, and every invariant
+        after each."""
         modes = ["enforce", "monitor"]
         if case.verdict.result == "temperror":
             modes.append("tempfail")
@@ -339,10 +395,13 @@ class Stage:
             self.check_in(case, mode)
         if case.variants:
             for number, each in enumerate(spellings(case.mail)):
-                self.check_in(replace(case, mail=each, note=f"{case.note} spelling {number}"), "enforce")
+                self.check_in(
+                    replace(case, mail=each, note=f"{case.note} spelling {number}"), "enforce"
+                )
 
     def check_in(self, case: Case, mode: str) -> Heard:
-        """One message in one mode. A machine that was busy elsewhere gets a second and a third try; a frozen worker fails them too."""
+        """One message in one mode. A machine that was busy elsewhere gets a second and a third try;
+        a frozen worker fails them too."""
         place = self.place(mode, case.tables)
         for attempt in (1, 2, 3):
             heard, waited = self._play(place, case)
@@ -358,7 +417,10 @@ class Stage:
         """What the DNS says from now on; a behaviour never touches the probe's names."""
         names: dict[str, Spec] = {**ZONE, **zone}
         if behaviour:
-            names = {name: (spec if name.endswith("probe.tld") else {**spec, "behaviour": behaviour}) for name, spec in names.items()}
+            names = {
+                name: spec if name.endswith("probe.tld") else {**spec, "behaviour": behaviour}
+                for name, spec in names.items()
+            }
             names["*"] = {"behaviour": behaviour}
             names["_dmarc.tld"] = {"TXT": []}
         self.dns.replace({name: spec for name, spec in names.items() if spec or name not in ZONE})
@@ -378,13 +440,20 @@ class Stage:
         answer = heard.answer
         if heard.ours is not None:
             self._our_field(case, heard)
-        left = [value for name, value in answer.headers if name.rstrip(b" \t").lower() == b"authentication-results"]
+        left = [
+            value
+            for name, value in answer.headers
+            if name.rstrip(b" \t").lower() == b"authentication-results"
+        ]
         if answer.code == 250:
             below = tuple(left[1:] if heard.ours else left)
             if case.kept is not None:
                 assert below == tuple(each.replace(b"\r\n", case.mail.fold) for each in case.kept)
             assert case.kept is not None or not any(could_be_ours(each) for each in below), below
-            assert not any(name.rstrip(b" \t").lower() == b"x-dmarc-quarantine" for name, _ in answer.headers[2:])
+            assert not any(
+                name.rstrip(b" \t").lower() == b"x-dmarc-quarantine"
+                for name, _ in answer.headers[2:]
+            )
         assert heard.queries <= case.queries, f"I7: {heard.queries} queries"
         assert "untrapped" not in answer.text, "I4"
         assert answer.text.isascii(), answer.text
@@ -400,7 +469,11 @@ class Stage:
         dmarc = heard.dmarc
         passes = case.verdict.result == "pass"
         author = dmarc.properties.get("header.from", "")
-        assert passes or dmarc.result != "pass" or not (author == "legit.example" or author.endswith(".legit.example")), "I1"
+        assert (
+            passes
+            or dmarc.result != "pass"
+            or not (author == "legit.example" or author.endswith(".legit.example"))
+        ), "I1"
         order = {"spf": 0, "dkim": 1, "arc": 2, "iprev": 3, "dmarc": 4}
         ranks = [order[each.method] for each in heard.ours.results]
         assert ranks == sorted(ranks), "I2: spf, dkim, arc, dmarc"
@@ -445,7 +518,8 @@ class Stage:
 
 
 class Prober:
-    """A second connection to the same worker that keeps sending while a case runs; `longest` is what it waited at most."""
+    """A second connection to the same worker that keeps sending while a case runs; `longest` is
+    what it waited at most."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
@@ -492,19 +566,28 @@ def probe_mail() -> Mail:
 
 
 def spellings(letter: Mail) -> Iterator[Mail]:
-    """I8: the same message with CRLF folds, with other case of its names, and with every From value folded."""
+    """I8: the same message with CRLF folds, with other case of its names, and with every From value
+    folded."""
     if any(b"\r\n" in value for _, value in letter.fields):
         yield replace(letter, fold=b"\r\n")
     yield replace(letter, fields=tuple((swapped(name), value) for name, value in letter.fields))
     yield replace(
-        letter, fields=tuple((name, b"\r\n\t" + value if _from(name) and value.strip() else value) for name, value in letter.fields)
+        letter,
+        fields=tuple(
+            (name, b"\r\n\t" + value if _from(name) and value.strip() else value)
+            for name, value in letter.fields
+        ),
     )
     if not any(name.lower().startswith((b"dkim", b"arc")) for name, _ in letter.fields):
         yield replace(letter, fields=tuple(reversed(letter.fields)))
 
 
 def swapped(name: bytes) -> bytes:
-    return name.swapcase() if name.lower() in (b"from", b"dkim-signature", b"authentication-results", b"subject") else name
+    return (
+        name.swapcase()
+        if name.lower() in (b"from", b"dkim-signature", b"authentication-results", b"subject")
+        else name
+    )
 
 
 def _from(name: bytes) -> bool:
@@ -512,7 +595,8 @@ def _from(name: bytes) -> bool:
 
 
 def could_be_ours(value: bytes) -> bool:
-    """Whether a careless reader finds our id at the start of a field: compatibility forms, quotes, comments and spaces aside."""
+    """Whether a careless reader finds our id at the start of a field: compatibility forms, quotes,
+    comments and spaces aside."""
     text = unicodedata.normalize("NFKC", value.decode("utf-8", "replace")).casefold()
     while (shorter := re.sub(r"\([^()]*\)", "", text)) != text:
         text = shorter
@@ -525,7 +609,9 @@ def expected(case: Case, mode: str, heard: Heard) -> None:
     verdict, answer = case.verdict, heard.answer
     shown = heard.show()
     code = verdict.code
-    if mode == "monitor" or (code == 451 and (mode == "accept" or (mode == "enforce" and not verdict.known))):
+    if mode == "monitor" or (
+        code == 451 and (mode == "accept" or (mode == "enforce" and not verdict.known))
+    ):
         code = 250
     if mode == "reject" and verdict.result == "permerror":
         code = 550
@@ -548,7 +634,9 @@ def _delivered(verdict: Verdict, mode: str, heard: Heard) -> None:
     assert dmarc.result == verdict.result, shown
     if verdict.result == "fail":
         assert dmarc.properties["header.from"].endswith(verdict.domain), shown
-    text = strict_authres.unfold(heard.answer.headers[0][1], b"Authentication-Results", smtputf8=True)
+    text = strict_authres.unfold(
+        heard.answer.headers[0][1], b"Authentication-Results", smtputf8=True
+    )
     for word in verdict.words:
         assert word in re.sub(r"\s+", " ", text), f"{word!r} not in {shown}"
     marks = [value for name, value in heard.answer.headers if name.lower() == b"x-dmarc-quarantine"]

@@ -1,4 +1,5 @@
-"""The whole daemon as a process of its own, on a free port, with everything it writes in one folder.
+"""The whole daemon as a process of its own, on a free port, with everything it writes in one
+folder.
 
 with Daemon(folder, {"dns": {"nameservers": [dns.nameserver]}}) as daemon:
     with daemon.client() as mta: ...
@@ -31,7 +32,8 @@ _given: set[int] = set()
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on at this moment, below those that connections get by themselves; another one each time."""
+    """A TCP port that nobody listens on at this moment, below those that connections get by
+    themselves; another one each time."""
     while True:
         port = 10_000 + secrets.randbelow(22_000)
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
@@ -51,20 +53,42 @@ def wait_for(what: Callable[[], object], seconds: float = 15.0) -> bool:
 
 
 def toml(tables: Tables) -> str:
-    """A configuration file. JSON's strings, numbers, booleans and lists are TOML's too; a list of tables becomes `[[name.key]]`."""
+    """A configuration file. JSON's strings, numbers, booleans and lists are TOML's too; a list of
+    tables becomes `[[name.key]]`."""
     lines = []
     for name, table in tables.items():
-        several = {key: value for key, value in table.items() if isinstance(value, list) and value and isinstance(value[0], dict)}
-        lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in table.items() if key not in several)]
+        several = {
+            key: value
+            for key, value in table.items()
+            if isinstance(value, list) and value and isinstance(value[0], dict)
+        }
+        lines += [
+            f"[{name}]",
+            *(f"{key} = {json.dumps(value)}" for key, value in table.items() if key not in several),
+        ]
         for key, entries in several.items():
-            lines += [line for each in entries for line in (f"[[{name}.{key}]]", *(f"{k} = {json.dumps(v)}" for k, v in each.items()))]
+            lines += [
+                line
+                for each in entries
+                for line in (
+                    f"[[{name}.{key}]]",
+                    *(f"{k} = {json.dumps(v)}" for k, v in each.items()),
+                )
+            ]
     return "".join(f"{line}\n" for line in lines)
 
 
 class Daemon:
     """`dmarc-milter serve`, or another module that takes the configuration's path last."""
 
-    def __init__(self, folder: Path, tables: Tables | None = None, *, command: Iterable[str] = (), extra: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        tables: Tables | None = None,
+        *,
+        command: Iterable[str] = (),
+        extra: str = "",
+    ) -> None:
         self.folder = folder
         self.port = free_port()
         self.address: tuple[str, int] | str = ("127.0.0.1", self.port)
@@ -79,7 +103,8 @@ class Daemon:
         self.configure(tables or {}, extra)
 
     def configure(self, tables: Tables, extra: str = "") -> None:
-        """Write the file: these tables over defaults that suit tests. `extra` is appended as it is."""
+        """Write the file: these tables over defaults that suit tests. `extra` is appended as it
+        is."""
         basis: dict[str, dict[str, Any]] = {
             "milter": {"socket": f"inet:{self.port}@127.0.0.1", "workers": 2},
             "authentication": {"authserv_id": "mx.example.com", "trusted_networks": []},
@@ -117,7 +142,10 @@ class Daemon:
     def start(self, seconds: float = 30.0) -> None:
         """Start and wait until every worker serves."""
         process = self.spawn()
-        if not wait_for(lambda: self.events("ready") or process.poll() is not None, seconds) or process.poll() is not None:
+        if (
+            not wait_for(lambda: self.events("ready") or process.poll() is not None, seconds)
+            or process.poll() is not None
+        ):
             self.stop()
             raise RuntimeError(f"the daemon did not start:\n{self.text()}")
 
@@ -181,5 +209,7 @@ class Daemon:
 
     def spool_rows(self) -> int:
         """Messages that wait in the spool."""
-        with contextlib.closing(sqlite3.connect(f"file:{self.spool}?mode=ro", uri=True)) as connection:
+        with contextlib.closing(
+            sqlite3.connect(f"file:{self.spool}?mode=ro", uri=True)
+        ) as connection:
             return int(connection.execute("SELECT count(*) FROM spool").fetchone()[0])

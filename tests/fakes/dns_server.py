@@ -1,19 +1,22 @@
-"""A scriptable DNS server on the loopback: in a thread for tests, as a process for the demo and the bench.
+"""A scriptable DNS server on the loopback: in a thread for tests, as a process for the demo and the
+bench.
 
-    with DnsServer({"example.org": {"TXT": ["v=spf1 -all"], "A": ["192.0.2.1"], "MX": [[10, "mx.example.org"]]}}) as dns:
+    with DnsServer({"example.org": {"TXT": ["v=spf1 -all"], "A": ["192.0.2.1"], "MX": [[10,
+    "mx.example.org"]]}}) as dns:
         dns.nameserver                    # "127.0.0.1:40053"
         dns.put("slow.example", {"TXT": ["late"], "delay": 0.5})
         dns.queries                       # [("example.org", "TXT"), ...]
 
-Behaviours (a spec's `behaviour`, or `dns.behaviour` for every name): silent, servfail, refused, notimp, formerr, yxdomain,
-nxdomain, nodata, garbage, empty, header_only, wrong_id, wrong_question, not_a_response, no_question, compression_loop,
-huge_count, short_rdata, spoofed_first (three wrong packets, then the right one), truncated (TCP then answers),
-truncated_reset, truncated_dribble (one byte a second), truncated_silent, truncated_garbage,
-truncated_formerr (over TCP where the query has OPT), forged_formerr (with another identifier, then the right answer).
-A server that does not know OPT, and what it does with it: no_edns_formerr, no_edns_notimp, no_edns_servfail, no_edns_badvers,
-no_edns_silent, no_edns_ignored, no_edns_header (FORMERR in a header alone), no_edns_cut (the same, counting as the query did),
-no_edns_opt (BADVERS without the question).
-As a process: `python -m fakes.dns_server zone.json --port 5353 --delay 0.03`; SIGHUP reads the file again, and the TXT
+Behaviours (a spec's `behaviour`, or `dns.behaviour` for every name): silent, servfail, refused,
+notimp, formerr, yxdomain, nxdomain, nodata, garbage, empty, header_only, wrong_id, wrong_question,
+not_a_response, no_question, compression_loop, huge_count, short_rdata, spoofed_first (three wrong
+packets, then the right one), truncated (TCP then answers), truncated_reset, truncated_dribble (one
+byte a second), truncated_silent, truncated_garbage, truncated_formerr (over TCP where the query has
+OPT), forged_formerr (with another identifier, then the right answer). A server that does not know
+OPT, and what it does with it: no_edns_formerr, no_edns_notimp, no_edns_servfail, no_edns_badvers,
+no_edns_silent, no_edns_ignored, no_edns_header (FORMERR in a header alone), no_edns_cut (the same,
+counting as the query did), no_edns_opt (BADVERS without the question). As a process: `python -m
+fakes.dns_server zone.json --port 5353 --delay 0.03`; SIGHUP reads the file again, and the TXT
 record of `count.dns-server.invalid` tells how many queries were answered.
 """
 
@@ -36,7 +39,18 @@ from pathlib import Path
 from types import FrameType
 from typing import NamedTuple, Self
 
-from fakes.dns_server_zone import BAD_VERSION, IGNORED, WITHOUT_EDNS, Answer, BadQuery, Question, Spec, Zone, pack_response, parse_query
+from fakes.dns_server_zone import (
+    BAD_VERSION,
+    IGNORED,
+    WITHOUT_EDNS,
+    Answer,
+    BadQuery,
+    Question,
+    Spec,
+    Zone,
+    pack_response,
+    parse_query,
+)
 
 COUNTER = "count.dns-server.invalid"
 CACHE_LIMIT = 50_000
@@ -54,9 +68,17 @@ class Query(NamedTuple):
 
 
 class DnsServer:
-    """Serves a Zone on one random (or given) port, UDP and TCP, until `stop`; may be started again on the same port."""
+    """Serves a Zone on one random (or given) port, UDP and TCP, until `stop`; may be started again
+    on the same port."""
 
-    def __init__(self, zone: Mapping[str, Spec] | None = None, *, address: str = "127.0.0.1", port: int = 0, record: bool = True) -> None:
+    def __init__(
+        self,
+        zone: Mapping[str, Spec] | None = None,
+        *,
+        address: str = "127.0.0.1",
+        port: int = 0,
+        record: bool = True,
+    ) -> None:
         self.zone = Zone(zone)
         self.address, self.port = address, port
         self.record = record
@@ -73,7 +95,11 @@ class DnsServer:
     @property
     def nameserver(self) -> str:
         """ "ADDRESS:PORT", as the configuration spells it."""
-        return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+        return (
+            f"[{self.address}]:{self.port}"
+            if ":" in self.address
+            else f"{self.address}:{self.port}"
+        )
 
     @property
     def queries(self) -> list[tuple[str, str]]:
@@ -117,7 +143,9 @@ class DnsServer:
 
     def count(self, name: str | None = None, rdtype: str | None = None) -> int:
         """How many queries were recorded, for a name or type if given."""
-        return sum(1 for query in self.log if name in (None, query.name) and rdtype in (None, query.rdtype))
+        return sum(
+            1 for query in self.log if name in (None, query.name) and rdtype in (None, query.rdtype)
+        )
 
     def clear(self) -> None:
         """Forget the recorded queries."""
@@ -130,7 +158,8 @@ class DnsServer:
         self.port = self._udp.getsockname()[1]
         self._wake_read, self._wake_write = os.pipe()
         self._threads = [
-            threading.Thread(target=run, name=f"dns-server-{run.__name__}", daemon=True) for run in (self._serve_udp, self._serve_tcp)
+            threading.Thread(target=run, name=f"dns-server-{run.__name__}", daemon=True)
+            for run in (self._serve_udp, self._serve_tcp)
         ]
         for thread in self._threads:
             thread.start()
@@ -217,7 +246,9 @@ class DnsServer:
         self.answered += 1
         if self.record:
             self._note(packet, question.name, question.rdtype, client[1])
-        cache = self._cache  # a change of the zone puts another in its place, so nothing old gets into that one
+        cache = (
+            self._cache
+        )  # a change of the zone puts another in its place, so nothing old gets into that one
         answer = self._find(question)
         for response in packets(packet, question, answer):
             if not answer.behaviour and not answer.delay and self._cacheable(question):
@@ -229,7 +260,9 @@ class DnsServer:
     def _find(self, question: Question) -> Answer:
         if question.name == COUNTER:
             return Zone({COUNTER: {"TXT": [str(self.answered)], "ttl": 0}}).answer(question)
-        if self._behaviour.startswith(WITHOUT_EDNS) and (not question.edns or self._behaviour == IGNORED):
+        if self._behaviour.startswith(WITHOUT_EDNS) and (
+            not question.edns or self._behaviour == IGNORED
+        ):
             found = self.zone.answer(question._replace(edns=False, size=512))
             return found._replace(opt=b"") if question.edns else found
         if self._behaviour:
@@ -241,8 +274,19 @@ class DnsServer:
         spec = self.zone.find(question.name) or {}
         return question.name != COUNTER and "times" not in spec and "CNAME" not in spec
 
-    def _note(self, packet: bytes, name: str, rdtype: str, port: int, transport: str = "udp") -> None:
-        self.log.append(Query(name, rdtype, port, int.from_bytes(packet[:2], "big"), transport, packet[10:12] != b"\0\0"))
+    def _note(
+        self, packet: bytes, name: str, rdtype: str, port: int, transport: str = "udp"
+    ) -> None:
+        self.log.append(
+            Query(
+                name,
+                rdtype,
+                port,
+                int.from_bytes(packet[:2], "big"),
+                transport,
+                packet[10:12] != b"\0\0",
+            )
+        )
 
     def _later(self, response: bytes, client: tuple[str, int], delay: float) -> None:
         if delay <= 0:
@@ -267,13 +311,17 @@ class DnsServer:
                 connection, client = self._tcp.accept()
             except OSError:
                 continue
-            threading.Thread(target=self._answer_tcp, args=(connection, client), daemon=True).start()
+            threading.Thread(
+                target=self._answer_tcp, args=(connection, client), daemon=True
+            ).start()
 
     def _answer_tcp(self, connection: socket.socket, client: tuple[str, int]) -> None:
         connection.setblocking(True)
         connection.settimeout(30)
         with connection, contextlib.suppress(OSError, BadQuery, IndexError, struct.error):
-            while (head := read_exactly(connection, 2)) and (packet := read_exactly(connection, int.from_bytes(head, "big"))):
+            while (head := read_exactly(connection, 2)) and (
+                packet := read_exactly(connection, int.from_bytes(head, "big"))
+            ):
                 question = parse_query(packet)
                 self.answered += 1
                 if self.record:
@@ -282,7 +330,11 @@ class DnsServer:
                 self._stopping.wait(answer.delay + self._delay)
                 if answer.behaviour == "truncated_formerr" and question.edns:
                     answer = Answer("", 1, (), b"", 0.0, b"")
-                self._send_tcp(connection, answer.behaviour, pack_response(packet, question, answer, limit=65535))
+                self._send_tcp(
+                    connection,
+                    answer.behaviour,
+                    pack_response(packet, question, answer, limit=65535),
+                )
 
     def _send_tcp(self, connection: socket.socket, behaviour: str, response: bytes) -> None:
         framed = len(response).to_bytes(2, "big") + response
@@ -334,29 +386,48 @@ def packets(packet: bytes, question: Question, answer: Answer) -> tuple[bytes, .
         "wrong_question": (wrong_question,),
         "not_a_response": (right[:2] + bytes([right[2] & 0x7F]) + right[3:],),
         "no_question": (echo + b"\x81\x81\0\0\0\0\0\0\0\0",),
-        "compression_loop": (one_record + struct.pack("!HHHIH", 0xC000 | after, 16, 1, 60, 4) + b"\3abc",),
+        "compression_loop": (
+            one_record + struct.pack("!HHHIH", 0xC000 | after, 16, 1, 60, 4) + b"\3abc",
+        ),
         "huge_count": (right[:6] + b"\xff\xff" + right[8:],),
         "short_rdata": (one_record + b"\xc0\x0c" + struct.pack("!HHIH", 1, 1, 60, 3) + b"abc",),
         "header": (echo + b"\x81\x81" + bytes(8),),
         "cut": (echo + b"\x81\x81" + packet[4:12],),
         "opt": (echo + b"\x81\x80\0\0\0\0\0\0\0\1" + BAD_VERSION,),
-        "forged_formerr": (wrong_id[:2] + b"\x81\x81" + bytes(8), wrong_id[:2] + b"\x81\x81" + packet[4:], right),
+        "forged_formerr": (
+            wrong_id[:2] + b"\x81\x81" + bytes(8),
+            wrong_id[:2] + b"\x81\x81" + packet[4:],
+            right,
+        ),
         "spoofed_first": (wrong_id, b"\xa5" * 5, wrong_question, right),
     }
     return odd.get(answer.behaviour, (truncated,))
 
 
 def main() -> None:
-    """Serve a zone file until SIGTERM or SIGINT; prints the nameserver's address once it answers."""
-    parser = argparse.ArgumentParser(prog="python -m fakes.dns_server", description="A scriptable DNS server on the loopback.")
+    """Serve a zone file until SIGTERM or SIGINT; prints the nameserver's address once it
+    answers."""
+    parser = argparse.ArgumentParser(
+        prog="python -m fakes.dns_server", description="A scriptable DNS server on the loopback."
+    )
     parser.add_argument("zone", type=Path, help="JSON: name -> records and behaviour")
     parser.add_argument("--address", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--delay", type=float, default=0.0, help="seconds before every answer")
-    parser.add_argument("--ttl", type=int, default=300, help="seconds, where the zone says nothing; negative answers too")
+    parser.add_argument(
+        "--ttl",
+        type=int,
+        default=300,
+        help="seconds, where the zone says nothing; negative answers too",
+    )
     parser.add_argument("--log", action="store_true", help="print every query to stderr at the end")
     arguments = parser.parse_args()
-    server = DnsServer(json.loads(arguments.zone.read_text()), address=arguments.address, port=arguments.port, record=arguments.log)
+    server = DnsServer(
+        json.loads(arguments.zone.read_text()),
+        address=arguments.address,
+        port=arguments.port,
+        record=arguments.log,
+    )
     server.delay = arguments.delay
     server.zone.ttl = server.zone.soa_ttl = arguments.ttl
     stop = threading.Event()

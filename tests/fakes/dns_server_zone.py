@@ -1,4 +1,5 @@
-"""The zone of the scriptable DNS server: names with records and behaviours, and the wire form of what it answers."""
+"""The zone of the scriptable DNS server: names with records and behaviours, and the wire form of
+what it answers."""
 
 from __future__ import annotations
 
@@ -7,11 +8,23 @@ import struct
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-TYPES = {"A": 1, "NS": 2, "CNAME": 5, "SOA": 6, "PTR": 12, "MX": 15, "TXT": 16, "AAAA": 28, "DNAME": 39, "ANY": 255}
+TYPES = {
+    "A": 1,
+    "NS": 2,
+    "CNAME": 5,
+    "SOA": 6,
+    "PTR": 12,
+    "MX": 15,
+    "TXT": 16,
+    "AAAA": 28,
+    "DNAME": 39,
+    "ANY": 255,
+}
 NAMES = {number: name for name, number in TYPES.items()}
 RCODES = {"formerr": 1, "servfail": 2, "nxdomain": 3, "notimp": 4, "refused": 5, "yxdomain": 6}
 WITHOUT_EDNS = "no_edns_"
-"""A server that does not know OPT: what such a behaviour's second half says happens to queries with it, others are answered."""
+"""A server that does not know OPT: what such a behaviour's second half says happens to queries with
+it, others are answered."""
 IGNORED = WITHOUT_EDNS + "ignored"
 GOOD_OPT = b"\0\0\x29\x04\xd0\0\0\0\0\0\0"
 BAD_VERSION = b"\0\0\x29\x04\xd0\1\0\0\0\0\0"
@@ -48,8 +61,11 @@ class BadQuery(ValueError):
 
 
 def labels_of(name: str) -> list[bytes]:
-    """The labels of a dotted name; `\\.` is not supported, bytes outside ASCII travel as surrogate escapes."""
-    return [label.encode("utf-8", "surrogateescape") for label in name.rstrip(".").split(".") if label]
+    """The labels of a dotted name; `\\.` is not supported, bytes outside ASCII travel as surrogate
+    escapes."""
+    return [
+        label.encode("utf-8", "surrogateescape") for label in name.rstrip(".").split(".") if label
+    ]
 
 
 def pack_name(name: str) -> bytes:
@@ -63,7 +79,8 @@ def pack_record(owner: str, rdtype: str, ttl: int, data: bytes) -> bytes:
 
 
 def pack_data(rdtype: str, value: Any) -> bytes:
-    """The data of one record. TXT: str or bytes (cut at 255), or a list of character-strings as they are to stand."""
+    """The data of one record. TXT: str or bytes (cut at 255), or a list of character-strings as
+    they are to stand."""
     match rdtype:
         case "TXT":
             return b"".join(bytes([len(part)]) + part for part in character_strings(value))
@@ -111,11 +128,12 @@ def parse_query(packet: bytes) -> Question:
 
 
 class Zone:
-    """Names and what they give. Everything not named does not exist; ancestors of names are empty non-terminals.
+    """Names and what they give. Everything not named does not exist; ancestors of names are empty
+    non-terminals.
 
-    A name's spec: record types with their values, and optionally `ttl`, `delay` (seconds), `behaviour` (a word, or words
-    by record type), `times` (the behaviour holds for so many queries only), `follow` (False: a CNAME stands alone),
-    `soa_minimum`, `soa_ttl`, `no_soa`.
+    A name's spec: record types with their values, and optionally `ttl`, `delay` (seconds),
+    `behaviour` (a word, or words by record type), `times` (the behaviour holds for so many queries
+    only), `follow` (False: a CNAME stands alone), `soa_minimum`, `soa_ttl`, `no_soa`.
     """
 
     def __init__(self, names: Mapping[str, Spec] | None = None) -> None:
@@ -145,7 +163,8 @@ class Zone:
                 self._parents[parent] -= 1
 
     def find(self, name: str) -> Spec | None:
-        """The spec of a name, by wildcard if need be; {} for an empty non-terminal, None for NXDOMAIN (RFC 4592)."""
+        """The spec of a name, by wildcard if need be; {} for an empty non-terminal, None for
+        NXDOMAIN (RFC 4592)."""
         if name in self.names:
             return self.names[name]
         if self._parents.get(name):
@@ -164,7 +183,12 @@ class Zone:
         name, delay = question.name, 0.0
         for _ in range(CHAIN_LIMIT):
             spec = self.find(name)
-            if question.rdtype == "NS" and "." not in name and self.knows_tlds and not {"NS", "behaviour"} & set(spec or ()):
+            if (
+                question.rdtype == "NS"
+                and "." not in name
+                and self.knows_tlds
+                and not {"NS", "behaviour"} & set(spec or ())
+            ):
                 records.append(pack_record(name, "NS", self.ttl, pack_name(f"a.nic.{name}")))
                 return Answer("", 0, tuple(records), b"", delay)
             if spec is None and (below := self._renamed(name)) is not None:
@@ -188,12 +212,16 @@ class Zone:
                 continue
             values = spec.get(question.rdtype, ())
             values = [values] if question.rdtype in ("CNAME", "DNAME") and values else values
-            found = [pack_record(name, question.rdtype, ttl, pack_data(question.rdtype, value)) for value in values]
+            found = [
+                pack_record(name, question.rdtype, ttl, pack_data(question.rdtype, value))
+                for value in values
+            ]
             return Answer("", 0, (*records, *found), b"" if found else self.soa(name, spec), delay)
         return Answer("", 0, tuple(records), b"", delay)
 
     def _renamed(self, name: str) -> tuple[list[bytes], str] | None:
-        """The DNAME above a name with the CNAME that it makes, unless its spec says `"synthesise": False` (RFC 6672 3.1)."""
+        """The DNAME above a name with the CNAME that it makes, unless its spec says `"synthesise":
+        False` (RFC 6672 3.1)."""
         for parent in ancestors(name):
             if "DNAME" in (spec := self.names.get(parent, {})):
                 target = name.removesuffix(parent) + str(spec["DNAME"])
@@ -208,14 +236,23 @@ class Zone:
         if spec.get("no_soa"):
             return b""
         owner = name.rpartition(".")[2]
-        minimum, ttl = int(spec.get("soa_minimum", self.soa_minimum)), int(spec.get("soa_ttl", self.soa_ttl))
-        data = pack_name("ns.invalid") + pack_name("root.invalid") + struct.pack("!IIIII", 1, 3600, 600, 86400, minimum)
+        minimum, ttl = (
+            int(spec.get("soa_minimum", self.soa_minimum)),
+            int(spec.get("soa_ttl", self.soa_ttl)),
+        )
+        data = (
+            pack_name("ns.invalid")
+            + pack_name("root.invalid")
+            + struct.pack("!IIIII", 1, 3600, 600, 86400, minimum)
+        )
         return pack_record(owner, "SOA", ttl, data)
 
     @staticmethod
     def _behaviour(spec: Spec, question: Question) -> str:
         behaviour = spec.get("behaviour", "")
-        word = str(behaviour.get(question.rdtype, "") if isinstance(behaviour, Mapping) else behaviour)
+        word = str(
+            behaviour.get(question.rdtype, "") if isinstance(behaviour, Mapping) else behaviour
+        )
         if word.startswith(WITHOUT_EDNS) and not question.edns:
             return ""
         if word and "times" in spec and isinstance(spec, dict):
@@ -224,12 +261,16 @@ class Zone:
             spec["times"] -= 1
         return word
 
-    def _misbehave(self, behaviour: str, name: str, spec: Spec, so_far: tuple[list[bytes], float]) -> Answer:
+    def _misbehave(
+        self, behaviour: str, name: str, spec: Spec, so_far: tuple[list[bytes], float]
+    ) -> Answer:
         records, delay = so_far
         if behaviour.startswith(WITHOUT_EDNS):
             word = behaviour.removeprefix(WITHOUT_EDNS)
             opt = BAD_VERSION if word == "badvers" else b""
-            return Answer("" if word in RCODES or opt else word, RCODES.get(word, 0), (), b"", delay, opt)
+            return Answer(
+                "" if word in RCODES or opt else word, RCODES.get(word, 0), (), b"", delay, opt
+            )
         if behaviour in RCODES:
             authority = self.soa(name, spec) if behaviour == "nxdomain" else b""
             return Answer("", RCODES[behaviour], tuple(records), authority, delay)
@@ -260,5 +301,10 @@ def pack_response(packet: bytes, question: Question, answer: Answer, *, limit: i
     counts = (1, len(answer.records), 1 if answer.authority else 0, 1 if edns else 0)
     flags = 0x8180 | answer.rcode
     if 12 + len(body) > limit:
-        return packet[:2] + struct.pack("!HHHHH", flags | 0x0200, 1, 0, 0, counts[3]) + question.raw + edns
+        return (
+            packet[:2]
+            + struct.pack("!HHHHH", flags | 0x0200, 1, 0, 0, counts[3])
+            + question.raw
+            + edns
+        )
     return packet[:2] + struct.pack("!HHHHH", flags, *counts) + body

@@ -1,6 +1,8 @@
-"""A scripted DNS in memory: what `lookup.Resolver` promises, from a dictionary or a few lines of zone text.
+"""A scripted DNS in memory: what `lookup.Resolver` promises, from a dictionary or a few lines of
+zone text.
 
-    zone = Zone({"example.com": {"TXT": ["v=spf1 mx -all"], "MX": [(10, "mx.example.com")]}}, failing={"x.example"})
+    zone = Zone({"example.com": {"TXT": ["v=spf1 mx -all"], "MX": [(10, "mx.example.com")]}},
+    failing={"x.example"})
     zone = Zone.parse('''
         example.com      TXT   "v=spf1 mx -all"
         example.com      MX    10 mx.example.com
@@ -10,8 +12,9 @@
         slow.example     FAIL  TXT
     ''')
 
-Names are compared without case or trailing dot. A name that only has names below it is an empty non-terminal (NoData). `*.`
-names answer as RFC 4592 says. `zone.calls` lists every question that got this far, in order; `zone.prefetched` the hints.
+Names are compared without case or trailing dot. A name that only has names below it is an empty
+non-terminal (NoData). `*.` names answer as RFC 4592 says. `zone.calls` lists every question that
+got this far, in order; `zone.prefetched` the hints.
 """
 
 from __future__ import annotations
@@ -43,12 +46,18 @@ def canonical(name: str) -> str:
 
 
 def askable(name: str) -> bool:
-    """What a resolver can put into a question: printable ASCII, labels of 1 to 63 octets, 253 in all."""
-    return 0 < len(name) <= 253 and all(" " <= char <= "~" for char in name) and all(0 < len(label) <= 63 for label in name.split("."))
+    """What a resolver can put into a question: printable ASCII, labels of 1 to 63 octets, 253 in
+    all."""
+    return (
+        0 < len(name) <= 253
+        and all(" " <= char <= "~" for char in name)
+        and all(0 < len(label) <= 63 for label in name.split("."))
+    )
 
 
 class Zone:
-    """Implements `Resolver`. TXT values are str, bytes, or a sequence of character-strings; MX are (preference, exchange)."""
+    """Implements `Resolver`. TXT values are str, bytes, or a sequence of character-strings; MX are
+    (preference, exchange)."""
 
     def __init__(
         self,
@@ -58,7 +67,8 @@ class Zone:
         latency: float = 0.0,
         on_query: Callable[[Question], None] | None = None,
     ) -> None:
-        """`failing`: names, or (name, type) pairs, whose look-ups raise LookupFailed. `latency`: pretended seconds a question."""
+        """`failing`: names, or (name, type) pairs, whose look-ups raise LookupFailed. `latency`:
+        pretended seconds a question."""
         self.records: dict[str, dict[str, list[Any]]] = {}
         self.failing: set[str | tuple[str, str]] = set()
         self.latency = latency
@@ -75,7 +85,8 @@ class Zone:
 
     @classmethod
     def parse(cls, text: str, **options: Any) -> Zone:
-        """Lines of NAME TYPE DATA; `;` at the start comments a line out; FAIL [TYPE] makes a name (or a type of it) fail."""
+        """Lines of NAME TYPE DATA; `;` at the start comments a line out; FAIL [TYPE] makes a name
+        (or a type of it) fail."""
         zone = cls(**options)
         for line in text.split("\n"):
             if not line.strip() or line.strip().startswith(";"):
@@ -114,10 +125,15 @@ class Zone:
         return tuple(self.resolve(Question(canonical(name), rdtype)))
 
     def mx(self, name: str) -> tuple[tuple[int, str], ...]:
-        return tuple((preference, exchange.removesuffix(".")) for preference, exchange in self.resolve(Question(canonical(name), "MX")))
+        return tuple(
+            (preference, exchange.removesuffix("."))
+            for preference, exchange in self.resolve(Question(canonical(name), "MX"))
+        )
 
     def ptr(self, name: str) -> tuple[str, ...]:
-        return tuple(target.removesuffix(".") for target in self.resolve(Question(canonical(name), "PTR")))
+        return tuple(
+            target.removesuffix(".") for target in self.resolve(Question(canonical(name), "PTR"))
+        )
 
     def aliases(self, name: str, rdtype: Literal["A", "AAAA", "MX"]) -> tuple[str, ...]:
         with contextlib.suppress(NoAnswer):
@@ -188,9 +204,11 @@ class Zone:
 
 
 class Share:
-    """A part of a message's budget (`Resolver.share`), nestable: different questions are counted here and in every parent.
+    """A part of a message's budget (`Resolver.share`), nestable: different questions are counted
+    here and in every parent.
 
-    A hint counts as a question, and does not bring its answer forward: the pretended clock runs when it is asked.
+    A hint counts as a question, and does not bring its answer forward: the pretended clock runs
+    when it is asked.
     """
 
     def __init__(self, zone: Zone, parent: Zone | Share, queries: int, seconds: float) -> None:
@@ -247,4 +265,6 @@ class Share:
 def joined(value: str | bytes | Sequence[str | bytes]) -> bytes:
     """One TXT record's character-strings put together (RFC 7208 3.3)."""
     parts = [value] if isinstance(value, str | bytes) else value
-    return b"".join(part.encode("utf-8", "surrogateescape") if isinstance(part, str) else part for part in parts)
+    return b"".join(
+        part.encode("utf-8", "surrogateescape") if isinstance(part, str) else part for part in parts
+    )

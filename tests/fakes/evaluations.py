@@ -1,4 +1,5 @@
-"""Evaluations as the core makes them, without making them: for everything that stands behind the verdict."""
+"""Evaluations as the core makes them, without making them: for everything that stands behind the
+verdict."""
 
 from __future__ import annotations
 
@@ -11,7 +12,13 @@ from typing import Any
 from dmarc_milter.core.arc import ArcResult, ArcStatus
 from dmarc_milter.core.dkim.result import DkimResult, DkimStatus
 from dmarc_milter.core.dmarc.record import Policy, Record, ReportUri
-from dmarc_milter.core.dmarc.result import DmarcResult, DmarcStatus, DomainOutcome, Identifier, PolicyPublished
+from dmarc_milter.core.dmarc.result import (
+    DmarcResult,
+    DmarcStatus,
+    DomainOutcome,
+    Identifier,
+    PolicyPublished,
+)
 from dmarc_milter.core.evaluation import Evaluation, MessageFacts
 from dmarc_milter.core.mail.author import Author, ReversePath
 from dmarc_milter.core.mail.domain import Domain
@@ -30,7 +37,11 @@ _numbers = count(1)
 
 
 def outcome(
-    author: str = "legit.example", *, passed: bool = False, record: Record | None = RECORD, policy_domain: str = ""
+    author: str = "legit.example",
+    *,
+    passed: bool = False,
+    record: Record | None = RECORD,
+    policy_domain: str = "",
 ) -> DomainOutcome:
     """DMARC for `author`; a pass is by an aligned signature of the same domain."""
     domain = Domain(author)
@@ -42,17 +53,30 @@ def outcome(
         published=PolicyPublished(found, record, "treewalk") if record else None,
         policy=Policy.REJECT if record else Policy.NONE,
         policy_tag="p" if record else "",
-        identifiers=(Identifier("dkim", domain, "pass", True, RECORD.adkim, found, "sel"),) if passed else (),
+        identifiers=(
+            (Identifier("dkim", domain, "pass", True, RECORD.adkim, found, "sel"),)
+            if passed
+            else ()
+        ),
         dkim_aligned=passed,
-        trace=(f"TXT _dmarc.{author}: {record.text}" if record else f"TXT _dmarc.{author}: no record",),
+        trace=(
+            f"TXT _dmarc.{author}: {record.text}" if record else f"TXT _dmarc.{author}: no record",
+        ),
     )
 
 
-def evaluation(author_domain: str = "legit.example", /, *, passed: bool = False, **changes: Any) -> Evaluation:
-    """A message From `author_domain`, refused unless `passed`. `changes` are Evaluation's fields, or `source_ip`, `queue_id`,
-    `message_id`, `policy_domain`, `record` as shortcuts."""
+def evaluation(
+    author_domain: str = "legit.example", /, *, passed: bool = False, **changes: Any
+) -> Evaluation:
+    """A message From `author_domain`, refused unless `passed`. `changes` are Evaluation's fields,
+    or `source_ip`, `queue_id`, `message_id`, `policy_domain`, `record` as shortcuts."""
     number = next(_numbers)
-    found = outcome(author_domain, passed=passed, record=changes.pop("record", RECORD), policy_domain=changes.pop("policy_domain", ""))
+    found = outcome(
+        author_domain,
+        passed=passed,
+        record=changes.pop("record", RECORD),
+        policy_domain=changes.pop("policy_domain", ""),
+    )
     envelope = Envelope(
         source_ip=ip_address(changes.pop("source_ip", "192.0.2.66")),
         helo="mx.attack.example",
@@ -67,10 +91,21 @@ def evaluation(author_domain: str = "legit.example", /, *, passed: bool = False,
         author=Author(Domain(author_domain)),
         facts=MessageFacts(message_id=changes.pop("message_id", f"{number}@{author_domain}")),
         spf=SpfResult(SpfStatus.PASS, Domain("attack.example")),
-        dkim=(DkimResult(DkimStatus.PASS if passed else DkimStatus.FAIL, Domain(author_domain), "sel", "rsa-sha256"),),
+        dkim=(
+            DkimResult(
+                DkimStatus.PASS if passed else DkimStatus.FAIL,
+                Domain(author_domain),
+                "sel",
+                "rsa-sha256",
+            ),
+        ),
         arc=ArcResult(ArcStatus.NONE),
         iprev=None,
         dmarc=DmarcResult(found.status, found.author_domain, found),
-        verdict=Verdict(Disposition.PASS if passed else Disposition.REJECT, Policy.REJECT, decided_by="p=reject of legit.example"),
+        verdict=Verdict(
+            Disposition.PASS if passed else Disposition.REJECT,
+            Policy.REJECT,
+            decided_by="p=reject of legit.example",
+        ),
     )
     return replace(base, **changes)

@@ -1,4 +1,5 @@
-"""Processes for fault tests, to be killed at any moment: `python -m fakes.ledger_jobs record|drain|send ...`, each without end."""
+"""Processes for fault tests, to be killed at any moment: `python -m fakes.ledger_jobs
+record|drain|send ...`, each without end."""
 
 from __future__ import annotations
 
@@ -33,20 +34,30 @@ def announce(log: int, text: str) -> None:
 def record(spool: Spool, log: int) -> None:
     """A worker: whatever was recorded before `announce` was answered."""
     while True:
-        one = evaluation(f"d{random.randrange(5)}.example", id=uuid.uuid4().hex, source_ip=f"192.0.2.{random.randrange(9)}")
+        one = evaluation(
+            f"d{random.randrange(5)}.example",
+            id=uuid.uuid4().hex,
+            source_ip=f"192.0.2.{random.randrange(9)}",
+        )
         if spool.record(one):
             announce(log, one.id)
         time.sleep(0.001)
 
 
 def send(store: Store, log: int) -> None:
-    """The report job, with a file for an MTA: what stands there was delivered, whatever became of us afterwards."""
+    """The report job, with a file for an MTA: what stands there was delivered, whatever became of
+    us afterwards."""
     owner = uuid.uuid4().hex
     while True:
         for report in store.reports.claim(owner, ended_before=2**60, at_once=True, limit=2):
             total = sum(number for _, number in store.reports.rows(report.id))
             document = Document("rfc9990", f"{report.id}.xml.gz", str(total).encode())
-            store.reports.queue(report.id, owner, [document], [NewDelivery(each, "rfc9990", 0) for each in ADDRESSES])
+            store.reports.queue(
+                report.id,
+                owner,
+                [document],
+                [NewDelivery(each, "rfc9990", 0) for each in ADDRESSES],
+            )
         for delivery in store.deliveries.claim(owner, limit=2):
             built = store.reports.document(delivery.report_id, "rfc9990")
             assert built is not None

@@ -1,14 +1,17 @@
-"""An MTA's side of the milter protocol (version 6, and 2), written from the protocol's description for black-box tests.
+"""An MTA's side of the milter protocol (version 6, and 2), written from the protocol's description
+for black-box tests.
 
     with MilterClient(("127.0.0.1", 8893)) as mta:
         mta.negotiate()
         mta.connect("mx.sender.example", "192.0.2.1")
         mta.helo("mx.sender.example")
-        answer = mta.message([("From", " a@sender.example")], b"Hello\r\n", mail_from="<a@sender.example>", rcpt=["<b@test.example>"])
+        answer = mta.message([("From", " a@sender.example")], b"Hello\r\n",
+        mail_from="<a@sender.example>", rcpt=["<b@test.example>"])
         answer.code, answer.headers
 
-`message` sends a whole message; `mail`, `rcpt`, `header`, `eoh`, `body`, `eom`, `abort`, `quit`, `quit_nc` send its parts in any
-order, and `packet` any octets. Header fields are (name, value) as a milter gets them with leading space: " value".
+`message` sends a whole message; `mail`, `rcpt`, `header`, `eoh`, `body`, `eom`, `abort`, `quit`,
+`quit_nc` send its parts in any order, and `packet` any octets. Header fields are (name, value) as a
+milter gets them with leading space: " value".
 """
 
 from __future__ import annotations
@@ -19,17 +22,31 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
-ADDHDRS, CHGBODY, ADDRCPT, DELRCPT, CHGHDRS, QUARANTINE, CHGFROM, ADDRCPT_PAR, SETSYMLIST = (1 << bit for bit in range(9))
+ADDHDRS, CHGBODY, ADDRCPT, DELRCPT, CHGHDRS, QUARANTINE, CHGFROM, ADDRCPT_PAR, SETSYMLIST = (
+    1 << bit for bit in range(9)
+)
 ALL_ACTIONS = 0x1FF
 NO_CONNECT, NO_HELO, NO_MAIL, NO_RCPT, NO_BODY, NO_HEADERS, NO_EOH = (1 << bit for bit in range(7))
 NR_HEADER, NO_UNKNOWN, NO_DATA, SKIP, RCPT_REJ = (1 << bit for bit in range(7, 12))
-NR_CONNECT, NR_HELO, NR_MAIL, NR_RCPT, NR_DATA, NR_UNKNOWN, NR_EOH, NR_BODY, LEADSPC = (1 << bit for bit in range(12, 21))
+NR_CONNECT, NR_HELO, NR_MAIL, NR_RCPT, NR_DATA, NR_UNKNOWN, NR_EOH, NR_BODY, LEADSPC = (
+    1 << bit for bit in range(12, 21)
+)
 ALL_STEPS = 0x1FFFFF
 OLD_STEPS = 0x7F
 CHUNK = 65535
 
-STEP = {"C": (NO_CONNECT, NR_CONNECT), "H": (NO_HELO, NR_HELO), "M": (NO_MAIL, NR_MAIL), "R": (NO_RCPT, NR_RCPT)}
-STEP |= {"L": (NO_HEADERS, NR_HEADER), "N": (NO_EOH, NR_EOH), "B": (NO_BODY, NR_BODY), "T": (NO_DATA, NR_DATA)}
+STEP = {
+    "C": (NO_CONNECT, NR_CONNECT),
+    "H": (NO_HELO, NR_HELO),
+    "M": (NO_MAIL, NR_MAIL),
+    "R": (NO_RCPT, NR_RCPT),
+}
+STEP |= {
+    "L": (NO_HEADERS, NR_HEADER),
+    "N": (NO_EOH, NR_EOH),
+    "B": (NO_BODY, NR_BODY),
+    "T": (NO_DATA, NR_DATA),
+}
 
 Field = tuple[str | bytes, str | bytes]
 
@@ -67,7 +84,11 @@ class Answer:
 
     def values(self, name: str) -> list[str]:
         """The values of the fields of this name, top first."""
-        return [value.decode("utf-8", "replace") for each, value in self.headers if each.lower() == name.lower().encode()]
+        return [
+            value.decode("utf-8", "replace")
+            for each, value in self.headers
+            if each.lower() == name.lower().encode()
+        ]
 
 
 class MilterClient:
@@ -106,7 +127,7 @@ class MilterClient:
     def close(self) -> None:
         self.sock.close()
 
-    # -- packets -----------------------------------------------------------------------------------------------------
+    # -- packets -----------------------------------------------------------------------------------
 
     def send(self, command: str, data: bytes = b"") -> None:
         """One packet, without waiting for anything."""
@@ -138,7 +159,8 @@ class MilterClient:
         return bytes(parts)
 
     def packet(self, command: str, data: bytes = b"") -> Answer | None:
-        """One packet and its reply, as negotiated: None when the step has no reply or is not wanted."""
+        """One packet and its reply, as negotiated: None when the step has no reply or is not
+        wanted."""
         no_step, no_reply = STEP.get(command, (0, 0))
         if self.steps & no_step:
             return None
@@ -157,12 +179,17 @@ class MilterClient:
             if command in "hmiqbe+-2":
                 modifications.append(Modification(command, data))
                 continue
-            return Answer(command, data.rstrip(b"\0").decode("utf-8", "replace"), tuple(modifications))
+            return Answer(
+                command, data.rstrip(b"\0").decode("utf-8", "replace"), tuple(modifications)
+            )
 
-    # -- steps -------------------------------------------------------------------------------------------------------
+    # -- steps -------------------------------------------------------------------------------------
 
-    def negotiate(self, *, version: int = 6, actions: int = ALL_ACTIONS, steps: int | None = None) -> None:
-        """Offer `actions` and `steps`; what the milter chose is in self.actions, self.steps, self.symlists."""
+    def negotiate(
+        self, *, version: int = 6, actions: int = ALL_ACTIONS, steps: int | None = None
+    ) -> None:
+        """Offer `actions` and `steps`; what the milter chose is in self.actions, self.steps,
+        self.symlists."""
         offered = (ALL_STEPS if version >= 6 else OLD_STEPS) if steps is None else steps
         self.send("O", struct.pack(">III", version, actions, offered))
         command, data = self.receive()
@@ -175,7 +202,9 @@ class MilterClient:
             names, _, rest = rest[4:].partition(b"\0")
             self.symlists[stage] = names.decode()
         if self.steps & ~offered:
-            raise AssertionError(f"the milter took steps that were not offered: {self.steps & ~offered:#x}")
+            raise AssertionError(
+                f"the milter took steps that were not offered: {self.steps & ~offered:#x}"
+            )
 
     def macros(self, command: str, values: Mapping[str, str | bytes]) -> None:
         """Macros for the next step `command`."""
@@ -184,7 +213,13 @@ class MilterClient:
             self.send("D", command.encode() + b"".join(part + b"\0" for part in parts))
 
     def connect(
-        self, hostname: str | bytes, address: str | None, port: int = 25, *, family: str = "", macros: Mapping[str, str] = {}
+        self,
+        hostname: str | bytes,
+        address: str | None,
+        port: int = 25,
+        *,
+        family: str = "",
+        macros: Mapping[str, str] = {},
     ) -> Answer | None:
         """`family`: 4, 6, L (unix, address is the path) or U (unknown); guessed when empty."""
         self.macros("C", macros)
@@ -199,13 +234,17 @@ class MilterClient:
         self.macros("H", macros)
         return self.packet("H", _octets(name) + b"\0")
 
-    def mail(self, argument: str | bytes, *parameters: str | bytes, macros: Mapping[str, str] = {}) -> Answer | None:
+    def mail(
+        self, argument: str | bytes, *parameters: str | bytes, macros: Mapping[str, str] = {}
+    ) -> Answer | None:
         self.macros("M", macros)
         self._headers = []
         self._skipping = False
         return self.packet("M", b"".join(_octets(each) + b"\0" for each in (argument, *parameters)))
 
-    def rcpt(self, argument: str | bytes, *parameters: str | bytes, macros: Mapping[str, str] = {}) -> Answer | None:
+    def rcpt(
+        self, argument: str | bytes, *parameters: str | bytes, macros: Mapping[str, str] = {}
+    ) -> Answer | None:
         self.macros("R", macros)
         return self.packet("R", b"".join(_octets(each) + b"\0" for each in (argument, *parameters)))
 
@@ -278,26 +317,40 @@ class MilterClient:
         self.body(body, chunk=chunk)
         return self.eom(macros=known)
 
-    # -- the MTA's header block --------------------------------------------------------------------------------------
+    # -- the MTA's header block --------------------------------------------------------------------
 
     def _apply(self, change: Modification, answer: Answer) -> None:
-        """As Postfix does: indexes count the fields of the same name, and a removed field is gone at once."""
+        """As Postfix does: indexes count the fields of the same name, and a removed field is gone
+        at once."""
         if change.command == "q":
             answer.quarantined = change.data.rstrip(b"\0")
             self._allowed(QUARANTINE)
         elif change.command in "hi":
             self._allowed(ADDHDRS)
-            index, data = (struct.unpack(">I", change.data[:4])[0], change.data[4:]) if change.command == "i" else (None, change.data)
+            index, data = (
+                (struct.unpack(">I", change.data[:4])[0], change.data[4:])
+                if change.command == "i"
+                else (None, change.data)
+            )
             name, value = data.split(b"\0")[:2]
             shown = value if self.steps & LEADSPC else b" " + value
-            answer.headers.insert(len(answer.headers) if index is None else min(index, len(answer.headers)), (name, shown))
+            answer.headers.insert(
+                len(answer.headers) if index is None else min(index, len(answer.headers)),
+                (name, shown),
+            )
         elif change.command == "m":
             self._allowed(CHGHDRS)
             index = struct.unpack(">I", change.data[:4])[0]
             name, value = change.data[4:].split(b"\0")[:2]
-            places = [place for place, each in enumerate(answer.headers) if each[0].rstrip(b" \t").lower() == name.lower()]
+            places = [
+                place
+                for place, each in enumerate(answer.headers)
+                if each[0].rstrip(b" \t").lower() == name.lower()
+            ]
             if index < 1 or index > len(places):
-                raise AssertionError(f"header change of {name!r} {index}, but there are {len(places)}")
+                raise AssertionError(
+                    f"header change of {name!r} {index}, but there are {len(places)}"
+                )
             if value:
                 answer.headers[places[index - 1]] = (name, value)
             else:

@@ -1,4 +1,5 @@
-"""The openspf suite for RFC 7208 as cases: fetched from pyspf's source distribution, its zone data scripted."""
+"""The openspf suite for RFC 7208 as cases: fetched from pyspf's source distribution, its zone data
+scripted."""
 
 from __future__ import annotations
 
@@ -28,11 +29,16 @@ def suite() -> tuple[tuple[str, dict[str, Any], dict[str, Any]], ...]:
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
     scenarios = yaml.safe_load_all(tool.fetch().read_bytes())
-    return tuple((name, case, scenario["zonedata"]) for scenario in scenarios for name, case in scenario["tests"].items())
+    return tuple(
+        (name, case, scenario["zonedata"])
+        for scenario in scenarios
+        for name, case in scenario["tests"].items()
+    )
 
 
 def zone(data: dict[str, list[Any]]) -> Zone:
-    """The suite's zone data: SPF stands for TXT unless a TXT is given, TIMEOUT fails every type that is not there."""
+    """The suite's zone data: SPF stands for TXT unless a TXT is given, TIMEOUT fails every type
+    that is not there."""
     found = Zone()
     for name, entries in data.items():
         pairs = [pair for entry in entries if isinstance(entry, dict) for pair in entry.items()]
@@ -42,7 +48,11 @@ def zone(data: dict[str, list[Any]]) -> Zone:
                 continue
             add(found, name, "TXT" if rdtype == "SPF" else rdtype, value)
         if "TIMEOUT" in entries:
-            there = {"TXT" if rdtype == "SPF" and not has_txt else rdtype for rdtype, value in pairs if value != "NONE"}
+            there = {
+                "TXT" if rdtype == "SPF" and not has_txt else rdtype
+                for rdtype, value in pairs
+                if value != "NONE"
+            }
             for rdtype in {"TXT", "A", "AAAA", "MX", "PTR"} - there:
                 found.fail(name, rdtype)
         if not pairs:

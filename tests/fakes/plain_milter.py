@@ -1,4 +1,5 @@
-"""A milter on stock pymilter, without any of our fences: python -m fakes.plain_milter PORT. It tells what it saw in X-Seen."""
+"""A milter on stock pymilter, without any of our fences: python -m fakes.plain_milter PORT. It
+tells what it saw in X-Seen."""
 
 from __future__ import annotations
 

@@ -42,7 +42,14 @@ def checked(
     return dkim.verify(message, plan, resolver, options, now=now)
 
 
-def chain(raw: bytes, resolver: Resolver, *, options: ArcOptions = ArcOptions(), now: datetime = NOW, truncated: bool = False) -> ArcResult:
+def chain(
+    raw: bytes,
+    resolver: Resolver,
+    *,
+    options: ArcOptions = ArcOptions(),
+    now: datetime = NOW,
+    truncated: bool = False,
+) -> ArcResult:
     """What ARC says of the message `raw` (CRLF line ends)."""
     fields, body = header_fields(raw)
     headers = Headers(fields, truncated=truncated)

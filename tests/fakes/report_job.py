@@ -1,4 +1,5 @@
-"""The report job over a store, a scripted DNS and an SMTP sink, with a clock that the test moves."""
+"""The report job over a store, a scripted DNS and an SMTP sink, with a clock that the test
+moves."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.resolver import Resolver
 from dmarc_milter.ledger.store.store import Store
-from dmarc_milter.reporting.run import Asked, Run, Tools, run
+from dmarc_milter.reporting.run import Asked, ReportContext, Run, run
 from dmarc_milter.reporting.smtp import Mailer, Submission
 from fakes.dns_zone import Zone
 from fakes.evaluations import NOON
@@ -39,7 +40,11 @@ def organization(_resolver: Resolver) -> Callable[[Domain], Domain | None]:
 
 
 def reporting(**changes: Any) -> Reporting:
-    settings = {"org_name": "Example Receiver", "email": "dmarc@mx.example", "spread_minutes": 0.0} | changes
+    settings = {
+        "org_name": "Example Receiver",
+        "email": "dmarc@mx.example",
+        "spread_minutes": 0.0,
+    } | changes
     return Reporting(**settings)
 
 
@@ -65,7 +70,7 @@ class Job:
 
     def run(self, *, now: bool = False, mailer: Any = None) -> Run:
         real = Mailer(Submission("127.0.0.1", self.port, timeout=5.0, helo="mx.example"))
-        tools = Tools(
+        tools = ReportContext(
             store=self.store,
             options=self.options,
             ask=lambda: Asked(self.zone, lambda: 3600.0),

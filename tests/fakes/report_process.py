@@ -1,4 +1,5 @@
-"""The report job as a process to be killed at any moment: `python -m fakes.report_process STORE_URL SMTP_PORT EPOCH`, without end.
+"""The report job as a process to be killed at any moment: `python -m fakes.report_process STORE_URL
+SMTP_PORT EPOCH`, without end.
 
 Its clock runs SPEED times as fast, so that leases of dead processes end while the test runs.
 """
@@ -13,7 +14,7 @@ import time
 import uuid
 
 from dmarc_milter.ledger.store.store import Store
-from dmarc_milter.reporting.run import Asked, Tools, run
+from dmarc_milter.reporting.run import Asked, ReportContext, run
 from dmarc_milter.reporting.smtp import Mailer, Submission
 from fakes.dns_zone import Zone
 from fakes.report_job import TOMORROW, organization, reporting
@@ -35,7 +36,18 @@ def main(url: str, port: str, epoch: str) -> None:
     owner = f"{os.getpid()}-{uuid.uuid4().hex}"
     zone = Zone(ZONE)
     while True:
-        run(Tools(store, options, lambda: Asked(zone, lambda: 3600.0), organization, mailer, owner, random.Random()), now=True)
+        run(
+            ReportContext(
+                store,
+                options,
+                lambda: Asked(zone, lambda: 3600.0),
+                organization,
+                mailer,
+                owner,
+                random.Random(),
+            ),
+            now=True,
+        )
         time.sleep(0.02)
 
 

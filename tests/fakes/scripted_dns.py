@@ -1,4 +1,5 @@
-"""The process's resolver without a network: answers from a Zone at once, with a TTL for each name, and a clock that is a number."""
+"""The process's resolver without a network: answers from a Zone at once, with a TTL for each name,
+and a clock that is a number."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from fakes.dns_zone import Zone
 
 
 class Scripted(DnsResolver):
-    """The process's resolver, its answers from a Zone with a TTL for each name, its clock a number."""
+    """The process's resolver, its answers from a Zone with a TTL for each name, its clock a
+    number."""
 
     def __init__(self, zone: Zone, ttls: dict[str, int], *, conclusions: bool = True) -> None:
         self.now = 0.0

@@ -1,11 +1,13 @@
-"""The real supervisor, workers and libmilter with an evaluator that does what the message says: for tests of processes.
+"""The real supervisor, workers and libmilter with an evaluator that does what the message says: for
+tests of processes.
 
     python -m fakes.scripted_service CONFIG
 
-A message's X-Script field: `pid` (the default: the answer names the worker), `slow SECONDS`, `hang` (for ever, other
-messages go on), `freeze` (for ever, holding the interpreter), `crash`, `raise`, `skip` (the body).
-Poisonous messages are answered `poison`. The answer is the value of an inserted X-Answer field. With the authserv-id
-unbuildable.example.com no worker starts, with one that begins with "slow" none at once.
+A message's X-Script field: `pid` (the default: the answer names the worker), `slow SECONDS`, `hang`
+(for ever, other messages go on), `freeze` (for ever, holding the interpreter), `crash`, `raise`,
+`skip` (the body). Poisonous messages are answered `poison`. The answer is the value of an inserted
+X-Answer field. With the authserv-id unbuildable.example.com no worker starts, with one that begins
+with "slow" none at once.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from dmarc_milter.config import Config, load
 from dmarc_milter.core.actions.plan import Action, InsertHeader
 from dmarc_milter.core.mail.message import Envelope, Headers
 from dmarc_milter.daemon.supervisor import Parts, supervise
-from dmarc_milter.daemon.worker import CannotBuild, Service
+from dmarc_milter.daemon.worker import CannotBuild, WorkerServices
 from dmarc_milter.process.shared_memory import Board, Slot
 from dmarc_milter.session.session import Own, SessionOptions
 from dmarc_milter.telemetry.log import Log
@@ -96,17 +98,20 @@ class ScriptedWork:
         return self.answer(str(os.getpid()))
 
     def answer(self, text: str) -> tuple[Action, ...]:
-        about = f"helo={self.envelope.helo!a} fields={len(self.fields)} size={self.size} mark={self.evaluator.mark}"
+        about = (
+            f"helo={self.envelope.helo!a} fields={len(self.fields)} size={self.size}"
+            f" mark={self.evaluator.mark}"
+        )
         return (InsertHeader("X-Answer", f" {text} {about}"),)
 
 
-def build(config: Config, slot: Slot, board: Board, log: Log) -> Service:
+def build(config: Config, slot: Slot, board: Board, log: Log) -> WorkerServices:
     if config.authentication.authserv_id.startswith("slow"):
         time.sleep(1.5)
     if config.authentication.authserv_id.endswith("unbuildable.example.com"):
         raise CannotBuild("as the configuration wanted")
     evaluator = ScriptedEvaluator(config, slot, board, log)
-    return Service(evaluator, SessionOptions(on_error=config.milter.on_error))
+    return WorkerServices(evaluator, SessionOptions(on_error=config.milter.on_error))
 
 
 if __name__ == "__main__":

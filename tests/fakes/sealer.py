@@ -48,14 +48,29 @@ def seal(
     first: Sequence[str] = ("i",),
     omit: Sequence[int] = (),
 ) -> bytes:
-    """`raw` with one more set. `aar` replaces the whole value of its first field; `omit` leaves out fields by their rank in NAMES."""
+    """`raw` with one more set. `aar` replaces the whole value of its first field; `omit` leaves out
+    fields by their rank in NAMES."""
     earlier = arc_fields(raw)
     number = instance or str(max((instance_of(field) for field in earlier), default=0) + 1)
     stated_cv = cv if cv is not None else ("none" if number == "1" else "pass")
-    evidence = (NAMES[0], (aar if aar is not None else f" i={number}; mx.{signer.domain}; {results}").encode("utf-8", "surrogateescape"))
+    evidence = (
+        NAMES[0],
+        (aar if aar is not None else f" i={number}; mx.{signer.domain}; {results}").encode(
+            "utf-8", "surrogateescape"
+        ),
+    )
     signed = evidence[0] + b":" + evidence[1] + b"\r\n" + raw
     tags = {"v": None, "i": number, **(message_tags or {})}
-    message = signer.field(signed, headers=headers, c=c, length=length, tags=tags, style=style, name=NAMES[1], first=first)
+    message = signer.field(
+        signed,
+        headers=headers,
+        c=c,
+        length=length,
+        tags=tags,
+        style=style,
+        name=NAMES[1],
+        first=first,
+    )
     stated: dict[str, str | None] = dict.fromkeys(first) | {
         "i": number,
         "a": signer.algorithm,

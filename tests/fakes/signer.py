@@ -1,11 +1,15 @@
-"""Signs messages as a sender would, by the text of RFC 6376, 8463 and 8617 and by nothing that the package under test uses.
+"""Signs messages as a sender would, by the text of RFC 6376, 8463 and 8617 and by nothing that the
+package under test uses.
 
-    legit = Signer("legit.example")                      # one key for each (domain, selector, algorithm, bits), made once
+    legit = Signer("legit.example")                      # one key for each (domain, selector,
+    algorithm, bits), made once
     zone = Zone(legit.records())
-    raw = legit.sign(b"From: a@legit.example\\r\\n\\r\\nhello\\r\\n", tags={"x": "1700000000", "i": None})
+    raw = legit.sign(b"From: a@legit.example\\r\\n\\r\\nhello\\r\\n", tags={"x": "1700000000", "i":
+    None})
     fields, body = header_fields(raw)
 
-Every tag can be replaced (a str), left out (None) or added; nothing is checked, so that wrong signatures can be made too.
+Every tag can be replaced (a str), left out (None) or added; nothing is checked, so that wrong
+signatures can be made too.
 """
 
 from __future__ import annotations
@@ -20,7 +24,12 @@ from typing import NamedTuple
 from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.hashes import SHA1, SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 
 from dmarc_milter.core.mail.message import HeaderField
 
@@ -48,9 +57,12 @@ def private_key(name: str, kind: str = "rsa", bits: int = 2048) -> PrivateKey:
 
 
 def public_text(key: PrivateKey, *, pkcs1: bool = False) -> str:
-    """p= of the key's record: SubjectPublicKeyInfo or RSAPublicKey, or the 32 octets of RFC 8463."""
+    """p= of the key's record: SubjectPublicKeyInfo or RSAPublicKey, or the 32 octets of RFC
+    8463."""
     if isinstance(key, ed25519.Ed25519PrivateKey):
-        return base64.b64encode(key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)).decode()
+        return base64.b64encode(
+            key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        ).decode()
     form = PublicFormat.PKCS1 if pkcs1 else PublicFormat.SubjectPublicKeyInfo
     return base64.b64encode(key.public_key().public_bytes(Encoding.DER, form)).decode()
 
@@ -74,7 +86,12 @@ def canonical_field(field: Field, mode: str) -> bytes:
     if mode == "simple":
         return name + b":" + value + b"\r\n"
     unfolded = value.replace(b"\r\n", b"")
-    return name.rstrip(b" \t").lower() + b":" + re.sub(rb"[ \t]+", b" ", unfolded).strip(b" ") + b"\r\n"
+    return (
+        name.rstrip(b" \t").lower()
+        + b":"
+        + re.sub(rb"[ \t]+", b" ", unfolded).strip(b" ")
+        + b"\r\n"
+    )
 
 
 def canonical_body(body: bytes, mode: str) -> bytes:
@@ -102,9 +119,12 @@ def selected(fields: Sequence[Field], names: Sequence[str]) -> list[Field]:
 
 
 class Signer:
-    """One domain with one key. `bits` below 1024 cannot be made here: publish such a record by hand."""
+    """One domain with one key. `bits` below 1024 cannot be made here: publish such a record by
+    hand."""
 
-    def __init__(self, domain: str, selector: str = "sel", algorithm: str = "rsa-sha256", bits: int = 2048) -> None:
+    def __init__(
+        self, domain: str, selector: str = "sel", algorithm: str = "rsa-sha256", bits: int = 2048
+    ) -> None:
         self.domain = domain
         self.selector = selector
         self.algorithm = algorithm
@@ -142,8 +162,9 @@ class Signer:
     ) -> Field:
         """A DKIM-Signature field for the message `raw` (CRLF line ends).
 
-        `headers` is h=, and what is hashed; `length` signs that many octets of the body and says so. `tags` overrides what the
-        field says, not what is hashed; the tags named in `first` stand before the others.
+        `headers` is h=, and what is hashed; `length` signs that many octets of the body and says
+        so. `tags` overrides what the field says, not what is hashed; the tags named in `first`
+        stand before the others.
         """
         fields, body = header_fields(raw)
         header_mode, _, body_mode = c.partition("/")
@@ -157,19 +178,38 @@ class Signer:
             "t": str(SIGNED_AT),
             "l": None if length is None else str(length),
             "h": ":".join(headers),
-            "bh": base64.b64encode(hashlib.new(self.algorithm.rpartition("-")[2], hashed).digest()).decode(),
+            "bh": (
+                base64.b64encode(
+                    hashlib.new(self.algorithm.rpartition("-")[2], hashed).digest()
+                ).decode()
+            ),
             "b": "",
         }
         stated.update(tags or {})
         return self.complete(
-            name, stated, b"".join(canonical_field(each, header_mode) for each in selected(fields, headers)), header_mode, style
+            name,
+            stated,
+            b"".join(canonical_field(each, header_mode) for each in selected(fields, headers)),
+            header_mode,
+            style,
         )
 
-    def complete(self, name: bytes, stated: Mapping[str, str | None], covered: bytes, mode: str, style: Style = Style()) -> Field:
-        """The field with these tags; b= signs `covered` and the field itself (RFC 6376 3.7). An explicit b= stays."""
+    def complete(
+        self,
+        name: bytes,
+        stated: Mapping[str, str | None],
+        covered: bytes,
+        mode: str,
+        style: Style = Style(),
+    ) -> Field:
+        """The field with these tags; b= signs `covered` and the field itself (RFC 6376 3.7). An
+        explicit b= stays."""
         if stated.get("b") is None:
             return name, self._spell(stated, style, "")
-        octets = self.signature(covered + canonical_field((name, self._spell(stated, style, "")), mode).removesuffix(b"\r\n"))
+        octets = self.signature(
+            covered
+            + canonical_field((name, self._spell(stated, style, "")), mode).removesuffix(b"\r\n")
+        )
         return name, self._spell(stated, style, stated["b"] or base64.b64encode(octets).decode())
 
     def signature(self, data: bytes) -> bytes:
@@ -184,12 +224,20 @@ class Signer:
     def pem(self) -> bytes:
         """The private key as dkimpy wants it."""
         if isinstance(self.key, ed25519.Ed25519PrivateKey):
-            return base64.b64encode(self.key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption()))
-        return self.key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption())
+            return base64.b64encode(
+                self.key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
+            )
+        return self.key.private_bytes(
+            Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()
+        )
 
     @staticmethod
     def _spell(stated: Mapping[str, str | None], style: Style, signature: str) -> bytes:
         # White space around the value of b= is not hashed (RFC 6376 3.5): "\0" marks where it goes.
         shown = {**stated, "b": None if stated.get("b") is None else signature or "\0"}
-        text = style.separator.join(f"{tag}{style.equals}{value}" for tag, value in shown.items() if value is not None)
-        return (style.lead + re.sub("[ \t\r\n]*\0[ \t\r\n]*", "", text + style.end)).encode("utf-8", "surrogateescape")
+        text = style.separator.join(
+            f"{tag}{style.equals}{value}" for tag, value in shown.items() if value is not None
+        )
+        return (style.lead + re.sub("[ \t\r\n]*\0[ \t\r\n]*", "", text + style.end)).encode(
+            "utf-8", "surrogateescape"
+        )

@@ -1,4 +1,5 @@
-"""An SMTP server that keeps what it takes and says what the test tells it to: 4xx, 5xx, or nothing, before or after the mail is safe."""
+"""An SMTP server that keeps what it takes and says what the test tells it to: 4xx, 5xx, or nothing,
+before or after the mail is safe."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from typing import NamedTuple
 
 
 class Mail(NamedTuple):
-    """`sender` and `recipient` without angle brackets; `message` with CRLF and without dot stuffing."""
+    """`sender` and `recipient` without angle brackets; `message` with CRLF and without dot
+    stuffing."""
 
     sender: str
     recipient: str
@@ -27,7 +29,8 @@ class Mail(NamedTuple):
 Answer = Callable[[str, str], str]
 """(stage, argument) -> what to say, "" for the usual; "drop" closes the connection without a word.
 
-Stages: connect, ehlo, auth, mail, rcpt, data (the command), end (the mail has come, and is kept if the answer is "" or "drop after").
+Stages: connect, ehlo, auth, mail, rcpt, data (the command), end (the mail has come, and is kept if
+the answer is "" or "drop after").
 """
 
 
@@ -37,7 +40,8 @@ def usual(_stage: str, _argument: str) -> str:
 
 @dataclass
 class Sink:
-    """What came in. `answer` may be changed at any moment. `file`: keep mails there instead, for a sink that outlives its readers."""
+    """What came in. `answer` may be changed at any moment. `file`: keep mails there instead, for a
+    sink that outlives its readers."""
 
     mails: list[Mail] = field(default_factory=list)
     answer: Answer = usual
@@ -130,7 +134,10 @@ class _Handler(socketserver.StreamRequestHandler):
             return
         said = self.sink.answer("end", recipient)
         if said in ("", "drop after"):
-            self.sink.keep(Mail(sender, recipient, b"".join(lines)), encrypted=isinstance(self.connection, ssl.SSLSocket))
+            self.sink.keep(
+                Mail(sender, recipient, b"".join(lines)),
+                encrypted=isinstance(self.connection, ssl.SSLSocket),
+            )
         if said.startswith("drop"):
             raise _Dropped
         self._write(said or "250 2.0.0 Ok: queued as SINK")
@@ -153,7 +160,9 @@ class _Server(socketserver.ThreadingTCPServer):
 
 
 @contextmanager
-def smtp_sink(answer: Answer = usual, *, log: Path | None = None, tls: ssl.SSLContext | None = None) -> Iterator[Sink]:
+def smtp_sink(
+    answer: Answer = usual, *, log: Path | None = None, tls: ssl.SSLContext | None = None
+) -> Iterator[Sink]:
     """A sink on a free port of 127.0.0.1 as long as the block lasts."""
     sink = Sink(answer=answer, log=log, tls=tls)
     handler = type("Handler", (_Handler,), {"sink": sink})

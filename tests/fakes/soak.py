@@ -1,4 +1,5 @@
-"""How long fault tests run: short in continuous integration, long by `make soak` (DMARC_MILTER_SOAK=1), the same assertions in both.
+"""How long fault tests run: short in continuous integration, long by `make soak`
+(DMARC_MILTER_SOAK=1), the same assertions in both.
 
 DMARC_MILTER_SEED repeats a run; each test prints the seed that it used.
 """

@@ -29,9 +29,19 @@ def week() -> list[Evaluation]:
     found = []
     for day in range(7):
         for number in range(20 + 3 * day):
-            each = evaluation("legit.example", passed=number % 3 != 0, source_ip=f"198.51.100.{number}", queue_id=f"4Q{day}{number:04d}")
+            each = evaluation(
+                "legit.example",
+                passed=number % 3 != 0,
+                source_ip=f"198.51.100.{number}",
+                queue_id=f"4Q{day}{number:04d}",
+            )
             if day == 2 and number % 3 == 0:
-                each = replace(each, verdict=replace(each.verdict, disposition=Disposition.NONE, would_be=Disposition.REJECT))
+                each = replace(
+                    each,
+                    verdict=replace(
+                        each.verdict, disposition=Disposition.NONE, would_be=Disposition.REJECT
+                    ),
+                )
             found.append(replace(each, at=each.at - timedelta(days=6 - day)))
         found.append(replace(evaluation("list.example", passed=True), at=found[-1].at))
     return found

@@ -1,6 +1,8 @@
-"""A store of each kind for tests: the fixtures `postgres_server` and `store_url`, which a conftest.py imports.
+"""A store of each kind for tests: the fixtures `postgres_server` and `store_url`, which a
+conftest.py imports.
 
-PostgreSQL runs once for the session; every test has a schema of its own in it. Without its programs those tests are skipped.
+PostgreSQL runs once for the session; every test has a schema of its own in it. Without its programs
+those tests are skipped.
 """
 
 from __future__ import annotations
@@ -57,6 +59,13 @@ def spool_row(evaluation: Evaluation, sample: bytes | None = None) -> SpoolRow:
     return SpoolRow(evaluation.id, encode(from_evaluation(evaluation)), sample)
 
 
-def batch(*evaluations: Evaluation, first: int = 1, identity: str = "spool-a", host: str = "mx1.example.com") -> Batch:
+def batch(
+    *evaluations: Evaluation,
+    first: int = 1,
+    identity: str = "spool-a",
+    host: str = "mx1.example.com",
+) -> Batch:
     """What a spool hands over, numbered from `first`."""
-    return Batch(identity, host, [(first + n, spool_row(each)) for n, each in enumerate(evaluations)])
+    return Batch(
+        identity, host, [(first + n, spool_row(each)) for n, each in enumerate(evaluations)]
+    )

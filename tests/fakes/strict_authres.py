@@ -1,10 +1,12 @@
-"""A strict reader of Authentication-Results, by the grammar of RFC 8601 2.2 alone and independent of the package under test.
+"""A strict reader of Authentication-Results, by the grammar of RFC 8601 2.2 alone and independent
+of the package under test.
 
-    field = parse(b" mx.example.com; spf=pass smtp.mailfrom=a.example", name=b"Authentication-Results")
+    field = parse(b" mx.example.com; spf=pass smtp.mailfrom=a.example",
+    name=b"Authentication-Results")
     field.authserv_id, field.results[0].method, field.one("dmarc").properties["header.from"]
 
-Anything that the grammar does not allow, any line over 998 octets, and any octet that is neither printable ASCII, a fold nor
-(with `smtputf8`) UTF-8 raises NotStrict.
+Anything that the grammar does not allow, any line over 998 octets, and any octet that is neither
+printable ASCII, a fold nor (with `smtputf8`) UTF-8 raises NotStrict.
 """
 
 from __future__ import annotations
@@ -133,7 +135,9 @@ class _Reader:
         return self.value()
 
 
-def parse(value: bytes, *, name: bytes = b"Authentication-Results", smtputf8: bool = False) -> Field:
+def parse(
+    value: bytes, *, name: bytes = b"Authentication-Results", smtputf8: bool = False
+) -> Field:
     """The field. Raises NotStrict."""
     reader = _Reader(unfold(value, name, smtputf8=smtputf8))
     reader.cfws()
@@ -165,7 +169,9 @@ def _resinfo(reader: _Reader) -> Result:
         reader.cfws()
     reader.expect("=")
     reader.cfws()
-    result = Result(method.lower(), reader.match(KEYWORD, "result").lower(), comments=reader.comments)
+    result = Result(
+        method.lower(), reader.match(KEYWORD, "result").lower(), comments=reader.comments
+    )
     spaced = reader.cfws()
     while reader.next not in ("", ";"):
         if not spaced:

@@ -1,8 +1,16 @@
-"""The scripted DNS keeps `lookup.Resolver`'s promises, or the tests that stand on it prove nothing."""
+"""The scripted DNS keeps `lookup.Resolver`'s promises, or the tests that stand on it prove
+nothing."""
 
 import pytest
 
-from dmarc_milter.core.resolver import LimitExceeded, LookupFailed, NoData, NoSuchName, Question, Resolver
+from dmarc_milter.core.resolver import (
+    LimitExceeded,
+    LookupFailed,
+    NoData,
+    NoSuchName,
+    Question,
+    Resolver,
+)
 from fakes.dns_zone import Zone
 
 ZONE = """
@@ -52,7 +60,8 @@ def test_answers_come_in_the_types_of_the_protocol() -> None:
     ],
 )
 def test_missing_answers_tell_how_they_are_missing(name: str, failure: type[Exception]) -> None:
-    """NXDOMAIN, no data (also an empty non-terminal), failure; a name that cannot be asked does not exist."""
+    """NXDOMAIN, no data (also an empty non-terminal), failure; a name that cannot be asked does not
+    exist."""
     with pytest.raises(failure) as caught:
         Zone.parse(ZONE).txt(name)
     assert caught.type is failure

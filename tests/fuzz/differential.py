@@ -1,7 +1,9 @@
-"""The differential fuzz of the From field: what other readers show as the author's domain, against what we decide.
+"""The differential fuzz of the From field: what other readers show as the author's domain, against
+what we decide.
 
-The attacker owns attack.example, whose mail passes aligned and whose policy is none. For every organization that a reader shows,
-that organization alone publishes p=reject: then the message must be refused, whatever else its From field holds.
+The attacker owns attack.example, whose mail passes aligned and whose policy is none. For every
+organization that a reader shows, that organization alone publishes p=reject: then the message must
+be refused, whatever else its From field holds.
 """
 
 from __future__ import annotations
@@ -37,9 +39,15 @@ BATCH = 250
 THOROUGH = 25
 """One value in so many is judged by the whole core also where a candidate is the victim."""
 NAME_OCTETS = frozenset(map(chr, range(33, 127))) - {"@", ","}
-"""What a label in the DNS may be thought to hold, taken generously; over a comma some reader has put together what is no name."""
-ENVELOPE = Envelope(ip_address("192.0.2.66"), "mx.attack.example", address.reverse_path(b"<any@attack.example>"))
-OWN_RECORDS = {OWN: {"TXT": ["v=spf1 ip4:192.0.2.66 -all"]}, f"_dmarc.{OWN}": {"TXT": ["v=DMARC1; p=none"]}}
+"""What a label in the DNS may be thought to hold, taken generously; over a comma some reader has
+put together what is no name."""
+ENVELOPE = Envelope(
+    ip_address("192.0.2.66"), "mx.attack.example", address.reverse_path(b"<any@attack.example>")
+)
+OWN_RECORDS = {
+    OWN: {"TXT": ["v=spf1 ip4:192.0.2.66 -all"]},
+    f"_dmarc.{OWN}": {"TXT": ["v=DMARC1; p=none"]},
+}
 
 
 class Finding(NamedTuple):
@@ -55,36 +63,52 @@ class Finding(NamedTuple):
     verdict: Verdict
 
     def __str__(self) -> str:
-        says = f"{self.author.domain or self.author.malformed} {[str(each) for each in self.author.candidates]}"
-        return f"{self.value!r}\n  {self.reader} shows {self.shown!r} ({self.victim}); we: {says}, {self.verdict.disposition}"
+        says = (
+            f"{self.author.domain or self.author.malformed}"
+            f" {[str(each) for each in self.author.candidates]}"
+        )
+        return (
+            f"{self.value!r}\n  {self.reader} shows {self.shown!r} ({self.victim}); we: {says},"
+            f" {self.verdict.disposition}"
+        )
 
 
 def in_dns(name: str) -> str:
-    """The name that a program would look up for this text, or "" where it could be none: IDNA, case, a final dot."""
+    """The name that a program would look up for this text, or "" where it could be none: IDNA,
+    case, a final dot."""
     name = name.strip().removesuffix(".")
     if not name.isascii():
         name = _ascii(name)
     labels = name.lower().split(".")
-    fits = len(name) <= domain.MAX_NAME and all(0 < len(label) <= domain.MAX_LABEL for label in labels)
+    fits = len(name) <= domain.MAX_NAME and all(
+        0 < len(label) <= domain.MAX_LABEL for label in labels
+    )
     return ".".join(labels) if fits and NAME_OCTETS.issuperset(name) else ""
 
 
 def _ascii(name: str) -> str:
     """By UTS 46 and IDNA2008, or by IDNA2003, which knows more characters; "" by neither."""
-    for encode in (lambda: idna.encode(name, uts46=True).decode(), lambda: codecs.encode(name, "idna").decode()):
+    for encode in (
+        lambda: idna.encode(name, uts46=True).decode(),
+        lambda: codecs.encode(name, "idna").decode(),
+    ):
         try:
             return encode()
         except (UnicodeError, IndexError):
             continue
-    return unicodedata.normalize("NFKC", name) if unicodedata.normalize("NFKC", name).isascii() else ""
+    return (
+        unicodedata.normalize("NFKC", name) if unicodedata.normalize("NFKC", name).isascii() else ""
+    )
 
 
 @lru_cache(maxsize=100_000)
 def organization(shown: str) -> Domain | None:
-    """The organization that an address shown to somebody names; None for the attacker's own, and for a name that cannot be.
+    """The organization that an address shown to somebody names; None for the attacker's own, and
+    for a name that cannot be.
 
-    All organizations of the stage are of the form x.example, except for the brand that is a top-level domain itself. An
-    internationalized one counts only if it is a victim: else text in the wrong charset would give names without end.
+    All organizations of the stage are of the form x.example, except for the brand that is a
+    top-level domain itself. An internationalized one counts only if it is a victim: else text in
+    the wrong charset would give names without end.
     """
     _, at, host = shown.rpartition("@")
     labels = in_dns(host).split(".") if at else [""]
@@ -98,11 +122,24 @@ def organization(shown: str) -> Domain | None:
 
 @lru_cache(maxsize=20_000)
 def verdict(author: Author, victim: Domain) -> Verdict:
-    """What the whole pure core decides of the attacker's message by this author, where the victim alone asks for p=reject."""
+    """What the whole pure core decides of the attacker's message by this author, where the victim
+    alone asks for p=reject."""
     zone = Zone({**OWN_RECORDS, f"_dmarc.{victim}": {"TXT": ["v=DMARC1; p=reject"]}})
-    options, headers = Options(), Headers([HeaderField(b"From", b" x"), HeaderField(b"Date", b" Thu, 1 Oct 2026 10:00:00 +0000")])
+    options, headers = (
+        Options(),
+        Headers(
+            [HeaderField(b"From", b" x"), HeaderField(b"Date", b" Thu, 1 Oct 2026 10:00:00 +0000")]
+        ),
+    )
     message, facts = Message(headers, author), message_facts(headers, ENVELOPE)
-    request = Request("1", ENVELOPE, message, facts, plan(headers, author, options), lambda: check_spf(ENVELOPE, zone, options.spf))
+    request = Request(
+        "1",
+        ENVELOPE,
+        message,
+        facts,
+        plan(headers, author, options),
+        lambda: check_spf(ENVELOPE, zone, options.spf),
+    )
     return authenticate(request, zone, options, now=NOW, sample=50.0).verdict
 
 
@@ -118,8 +155,13 @@ def let_in(author: Author, victim: Domain) -> bool:
 
 
 def judged(value: bytes, shown: Shown, *, thorough: bool = True) -> Finding | None:
-    """The first forgery among what readers show of this value. `thorough`: the core is asked also where the answer is known."""
-    seen = {(organization(each), each, reader) for reader, addresses in shown.items() for each in addresses}
+    """The first forgery among what readers show of this value. `thorough`: the core is asked also
+    where the answer is known."""
+    seen = {
+        (organization(each), each, reader)
+        for reader, addresses in shown.items()
+        for each in addresses
+    }
     author: Author | None = None
     for victim, text, reader in sorted(seen, key=lambda each: each[1:]):
         if victim is None:
@@ -145,7 +187,8 @@ class Differential:
         return len(self.seen)
 
     def findings(self, more: Callable[[], bool]) -> Iterator[Finding]:
-        """While `more` says so, a batch at a time; the readers work on the next while this one is judged."""
+        """While `more` says so, a batch at a time; the readers work on the next while this one is
+        judged."""
         grammar = Grammar(self.seed)
         asked = self._batch(grammar)
         self.clients.ask(asked)
@@ -158,11 +201,15 @@ class Differential:
                 yield from self._judged(batch, answers)
         finally:
             if asked:
-                self.clients.answer(asked)  # nobody waits for it, but it must not answer the next question
+                self.clients.answer(
+                    asked
+                )  # nobody waits for it, but it must not answer the next question
 
     def _judged(self, batch: Sequence[bytes], answers: Sequence[Shown]) -> Iterator[Finding]:
         for number, (value, shown) in enumerate(zip(batch, answers, strict=True)):
-            self.elsewhere += any(organization(each) for addresses in shown.values() for each in addresses)
+            self.elsewhere += any(
+                organization(each) for addresses in shown.values() for each in addresses
+            )
             if found := judged(value, shown, thorough=number % THOROUGH == 0):
                 yield found
 

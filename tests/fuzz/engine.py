@@ -1,6 +1,8 @@
-"""A small fuzzer: seeds are cut, spliced and flipped; what reaches a new line of the package is kept and mutated further.
+"""A small fuzzer: seeds are cut, spliced and flipped; what reaches a new line of the package is
+kept and mutated further.
 
-A run is repeatable by its seed as long as it is counted in inputs; a run counted in seconds differs only in where it stops.
+A run is repeatable by its seed as long as it is counted in inputs; a run counted in seconds differs
+only in where it stops.
 """
 
 from __future__ import annotations
@@ -57,7 +59,8 @@ INTERESTING += (
 
 
 class Target(NamedTuple):
-    """`check` takes any octets and raises when something is wrong with what the package makes of them."""
+    """`check` takes any octets and raises when something is wrong with what the package makes of
+    them."""
 
     name: str
     check: Callable[[bytes], object]
@@ -123,7 +126,9 @@ class Fuzzer:
         """An input that is like one of the corpus."""
         octets = bytearray(self.chance.choice(self.corpus))
         for _ in range(1 << self.chance.randrange(4)):
-            self.chance.choice((self._flip, self._cut, self._insert, self._insert, self._repeat, self._splice))(octets)
+            self.chance.choice(
+                (self._flip, self._cut, self._insert, self._insert, self._repeat, self._splice)
+            )(octets)
         return bytes(octets[:MAX_INPUT])
 
     def _place(self, octets: bytearray) -> int:

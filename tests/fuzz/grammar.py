@@ -1,7 +1,8 @@
 """From fields as forgers write them: a grammar whose every choice comes from one seed.
 
-A value is a list of mailboxes, groups and odd elements. The attacker's own address stands in most of them, the victim's is hidden
-in comments, quotations, encoded words, groups, routes and odd places; then some octets are moved, lost, doubled or put in.
+A value is a list of mailboxes, groups and odd elements. The attacker's own address stands in most
+of them, the victim's is hidden in comments, quotations, encoded words, groups, routes and odd
+places; then some octets are moved, lost, doubled or put in.
 """
 
 from __future__ import annotations
@@ -27,8 +28,34 @@ BRAND = "brand"
 """A top-level domain that receives mail and has a policy of its own."""
 TOPS = ("example", BRAND)
 """The top-level domains that there are."""
-LOCALS = ("admin", "a", "service", "ceo.office", "x+tag", "_", "0", "o'neil", "=", "no-reply", "\u7528\u6237", "bounce-1=v=example.com")
-NAMES = ("Bank", "Admin", "Doe, John", "J. Doe", "M\xfcller", "x:y", "via List", "Bank [US]", "a@b", "Legit\u00a0Inc.", "\u7528\u6237", "")
+LOCALS = (
+    "admin",
+    "a",
+    "service",
+    "ceo.office",
+    "x+tag",
+    "_",
+    "0",
+    "o'neil",
+    "=",
+    "no-reply",
+    "\u7528\u6237",
+    "bounce-1=v=example.com",
+)
+NAMES = (
+    "Bank",
+    "Admin",
+    "Doe, John",
+    "J. Doe",
+    "M\xfcller",
+    "x:y",
+    "via List",
+    "Bank [US]",
+    "a@b",
+    "Legit\u00a0Inc.",
+    "\u7528\u6237",
+    "",
+)
 ODD = (
     *"+%&!=<>;:,[]\"'()\\/*{}|~^`?#$@. \t-_",
     *"\u2603\u0430\u0301\u200d\u00a0\u3000\u200b\u202e\u00ad\uff20\ufe6b\uff0e\u3002",
@@ -36,9 +63,35 @@ ODD = (
 )
 SPECIAL = (
     *'<>@,;:()"\\[]. \t',
-    *("\r\n ", '\\"', "\\@", "=?", "?=", "&lt;", "&#64;", "&quot;", "%40", "=40", "::", ",,", '""', "()"),
+    *(
+        "\r\n ",
+        '\\"',
+        "\\@",
+        "=?",
+        "?=",
+        "&lt;",
+        "&#64;",
+        "&quot;",
+        "%40",
+        "=40",
+        "::",
+        ",,",
+        '""',
+        "()",
+    ),
 )
-CHARSETS = ("utf-8", "UTF-8", "us-ascii", "iso-8859-1", "utf-7", "utf-16", "utf-8*en", "gb2312", "x-unknown", "iso-2022-jp")
+CHARSETS = (
+    "utf-8",
+    "UTF-8",
+    "us-ascii",
+    "iso-8859-1",
+    "utf-7",
+    "utf-16",
+    "utf-8*en",
+    "gb2312",
+    "x-unknown",
+    "iso-2022-jp",
+)
 
 
 class Grammar:
@@ -72,7 +125,16 @@ class Grammar:
                 (10, lambda: self.mailbox(self.own())),
                 (3, lambda: self.mailbox(self.victim())),
                 (4, lambda: self.mailbox(self.disguised())),
-                (3, lambda: self.phrase() + self.space() + self.comment(self.any_address()) + self.space() + self.mailbox(self.own())),
+                (
+                    3,
+                    lambda: (
+                        self.phrase()
+                        + self.space()
+                        + self.comment(self.any_address())
+                        + self.space()
+                        + self.mailbox(self.own())
+                    ),
+                ),
                 (2, lambda: self.comment(self.any_address())),
                 (3, self.group),
                 (1, self.phrase),
@@ -90,7 +152,12 @@ class Grammar:
         if self.chance(0.4):
             return self.commented(address)
         name = self.phrase()
-        return self.commented(name) + self.random.choice((" ", " ", "", "\r\n ", "\t", " \u00a0")) + self.angle(address) + self.tail()
+        return (
+            self.commented(name)
+            + self.random.choice((" ", " ", "", "\r\n ", "\t", " \u00a0"))
+            + self.angle(address)
+            + self.tail()
+        )
 
     def angle(self, address: str) -> str:
         inner = self.pick(
@@ -127,9 +194,24 @@ class Grammar:
 
     def group(self) -> str:
         """RFC 6854; often empty, and then its name may be an address."""
-        name = self.pick(((3, self.phrase), (3, lambda: self.quoted(self.victim())), (1, self.victim), (1, lambda: "undisclosed")))
-        members = self.separator().join(self.mailbox(self.any_address()) for _ in range(self.random.choice((0, 0, 1, 2))))
-        return name + self.random.choice(("", " ")) + ":" + members + self.random.choice((";", ";", ";", ""))
+        name = self.pick(
+            (
+                (3, self.phrase),
+                (3, lambda: self.quoted(self.victim())),
+                (1, self.victim),
+                (1, lambda: "undisclosed"),
+            )
+        )
+        members = self.separator().join(
+            self.mailbox(self.any_address()) for _ in range(self.random.choice((0, 0, 1, 2)))
+        )
+        return (
+            name
+            + self.random.choice(("", " "))
+            + ":"
+            + members
+            + self.random.choice((";", ";", ";", ""))
+        )
 
     def phrase(self) -> str:
         """A display name."""
@@ -139,8 +221,22 @@ class Grammar:
         return self.pick(
             (
                 (4, lambda: self.random.choice(NAMES)),
-                (3, lambda: self.quoted(self.random.choice((self.victim(), self.random.choice(NAMES), self.nested())))),
-                (3, lambda: self.encoded(self.random.choice((self.victim(), self.random.choice(NAMES), self.nested())))),
+                (
+                    3,
+                    lambda: self.quoted(
+                        self.random.choice(
+                            (self.victim(), self.random.choice(NAMES), self.nested())
+                        )
+                    ),
+                ),
+                (
+                    3,
+                    lambda: self.encoded(
+                        self.random.choice(
+                            (self.victim(), self.random.choice(NAMES), self.nested())
+                        )
+                    ),
+                ),
                 (1, self.victim),
                 (1, lambda: self.random.choice(ODD)),
             )
@@ -149,14 +245,28 @@ class Grammar:
     def nested(self) -> str:
         """An address with what separates addresses around it."""
         left, right = self.random.choice(
-            (("<", ">"), (" <", "> "), ("", ","), (", ", ""), ('"', '"'), (";", ""), ("", " "), (">", "<"), ("x", ":"))
+            (
+                ("<", ">"),
+                (" <", "> "),
+                ("", ","),
+                (", ", ""),
+                ('"', '"'),
+                (";", ""),
+                ("", " "),
+                (">", "<"),
+                ("x", ":"),
+            )
         )
         return self.random.choice(("", "a", 'a\\"', 'a"')) + left + self.victim() + right
 
     def quoted(self, text: str) -> str:
         """A quoted-string; its end sometimes escaped, lost or doubled."""
         escaped = text.replace("\\", "\\\\").replace('"', '\\"') if self.chance(0.7) else text
-        return self.random.choice(('"', '"', '"', "'", '""')) + escaped + self.random.choice(('"', '"', '"', '"', '\\"', '"."', ' "'))
+        return (
+            self.random.choice(('"', '"', '"', "'", '""'))
+            + escaped
+            + self.random.choice(('"', '"', '"', '"', '\\"', '"."', ' "'))
+        )
 
     def comment(self, text: str) -> str:
         return self.pick(
@@ -172,7 +282,8 @@ class Grammar:
         )
 
     def encoded(self, text: str) -> str:
-        """An encoded word (RFC 2047), whole or broken; sometimes the end of it belongs to the next one."""
+        """An encoded word (RFC 2047), whole or broken; sometimes the end of it belongs to the next
+        one."""
         charset, octets = self.random.choice(CHARSETS), text.encode("utf-8")
         if charset.lower() in ("utf-16", "utf-7", "iso-2022-jp"):
             octets = text.encode(charset, "replace")
@@ -182,15 +293,27 @@ class Grammar:
         else:
             sparing = self.chance(0.5)
             letters = (
-                chr(each) if (each < 128 and chr(each).isalnum()) or (sparing and chr(each) in '.,<>@:;"()') else f"={each:02X}"
+                (
+                    chr(each)
+                    if (each < 128 and chr(each).isalnum())
+                    or (sparing and chr(each) in '.,<>@:;"()')
+                    else f"={each:02X}"
+                )
                 for each in octets
             )
             word = f"=?{charset}?{self.random.choice('QQq')}?{''.join(letters)}?="
         if self.chance(0.25):
             lost = self.random.choice(("?=", "=", "=?", "?", "?Q?", "?B?"))
-            word = word.replace(lost, self.random.choice(("", " ", "? =", "=20")), 1) if lost in word else word[:-2]
+            word = (
+                word.replace(lost, self.random.choice(("", " ", "? =", "=20")), 1)
+                if lost in word
+                else word[:-2]
+            )
         if self.chance(0.2):
-            word += self.random.choice((" ", "", "\r\n ")) + f"=?{charset}?Q?{self.random.choice(('=2C', ',', '=22', '<', '=3C', '@'))}"
+            word += (
+                self.random.choice((" ", "", "\r\n "))
+                + f"=?{charset}?Q?{self.random.choice(('=2C', ',', '=22', '<', '=3C', '@'))}"
+            )
         return word
 
     def any_address(self) -> str:
@@ -223,38 +346,133 @@ class Grammar:
         """An address in which another one may be seen."""
         return self.pick(
             (
-                (4, lambda: self.quoted(self.random.choice((self.victim(), self.nested()))) + "@" + OWN),
-                (4, lambda: self.local() + "@" + self.label() + self.random.choice(ODD) + self.label() + "." + self.random.choice(VICTIMS)),
-                (3, lambda: self.local() + "@" + self.label() + self.random.choice(ODD) + "." + self.random.choice(VICTIMS)),
-                (3, lambda: self.local() + "@" + OWN + self.random.choice(ODD) + self.label() + "." + self.random.choice(VICTIMS)),
-                (2, lambda: self.local() + "@" + self.random.choice(VICTIMS) + self.random.choice(ODD) + self.label() + "." + OWN),
+                (
+                    4,
+                    lambda: (
+                        self.quoted(self.random.choice((self.victim(), self.nested()))) + "@" + OWN
+                    ),
+                ),
+                (
+                    4,
+                    lambda: (
+                        self.local()
+                        + "@"
+                        + self.label()
+                        + self.random.choice(ODD)
+                        + self.label()
+                        + "."
+                        + self.random.choice(VICTIMS)
+                    ),
+                ),
+                (
+                    3,
+                    lambda: (
+                        self.local()
+                        + "@"
+                        + self.label()
+                        + self.random.choice(ODD)
+                        + "."
+                        + self.random.choice(VICTIMS)
+                    ),
+                ),
+                (
+                    3,
+                    lambda: (
+                        self.local()
+                        + "@"
+                        + OWN
+                        + self.random.choice(ODD)
+                        + self.label()
+                        + "."
+                        + self.random.choice(VICTIMS)
+                    ),
+                ),
+                (
+                    2,
+                    lambda: (
+                        self.local()
+                        + "@"
+                        + self.random.choice(VICTIMS)
+                        + self.random.choice(ODD)
+                        + self.label()
+                        + "."
+                        + OWN
+                    ),
+                ),
                 (2, lambda: self.encoded(self.victim()) + self.random.choice(("", "@")) + OWN),
-                (2, lambda: self.victim() + self.random.choice(("@", ODD[0], " ", "\\@", "%", "!", ",", "<", ">", "(")) + OWN),
+                (
+                    2,
+                    lambda: (
+                        self.victim()
+                        + self.random.choice(
+                            ("@", ODD[0], " ", "\\@", "%", "!", ",", "<", ">", "(")
+                        )
+                        + OWN
+                    ),
+                ),
                 (2, lambda: self.comment(self.victim()) + self.own()),
                 (2, self.escaped_quotes),
-                (1, lambda: self.local() + self.comment(self.victim()) + "@" + self.comment(self.random.choice(VICTIMS)) + OWN),
+                (
+                    1,
+                    lambda: (
+                        self.local()
+                        + self.comment(self.victim())
+                        + "@"
+                        + self.comment(self.random.choice(VICTIMS))
+                        + OWN
+                    ),
+                ),
                 (1, lambda: self.own() + self.comment("." + self.random.choice(VICTIMS))),
-                (1, lambda: self.local() + "@[" + self.random.choice(("192.0.2.1", self.random.choice(VICTIMS), "IPv6:2001:db8::1")) + "]"),
+                (
+                    1,
+                    lambda: (
+                        self.local()
+                        + "@["
+                        + self.random.choice(
+                            ("192.0.2.1", self.random.choice(VICTIMS), "IPv6:2001:db8::1")
+                        )
+                        + "]"
+                    ),
+                ),
                 (
                     1,
                     lambda: (
                         self.local()
                         + "@"
-                        + self.random.choice(VICTIMS).replace(".", self.random.choice((" . ", ". ", "..", "(x).", "\uff0e")))
+                        + self.random.choice(VICTIMS).replace(
+                            ".", self.random.choice((" . ", ". ", "..", "(x).", "\uff0e"))
+                        )
                     ),
                 ),
             )
         )
 
     def escaped_quotes(self) -> str:
-        """A quoted local part that some reader leaves at an escaped quote, before an address in angle brackets."""
-        return '"' + self.random.choice(("a", "", "a b")) + '\\"' + self.space() + "<" + self.victim() + ">" + self.space() + '"@' + OWN
+        """A quoted local part that some reader leaves at an escaped quote, before an address in
+        angle brackets."""
+        return (
+            '"'
+            + self.random.choice(("a", "", "a b"))
+            + '\\"'
+            + self.space()
+            + "<"
+            + self.victim()
+            + ">"
+            + self.space()
+            + '"@'
+            + OWN
+        )
 
     def local(self) -> str:
         return self.pick(
             (
                 (6, lambda: self.random.choice(LOCALS)),
-                (1, lambda: self.quoted(self.random.choice(("john smith", "x:y", "a@attack.example")))),
+                (
+                    1,
+                    lambda: self.quoted(
+                        self.random.choice(("john smith", "x:y", "a@attack.example"))
+                    ),
+                ),
             )
         )
 

@@ -20,7 +20,8 @@ Off = Callable[[pytest.MonkeyPatch], None]
 
 
 class Mend(NamedTuple):
-    """`form` tells the forgery that it was made for among all that are found; `example` is one, as somebody would write it."""
+    """`form` tells the forgery that it was made for among all that are found; `example` is one, as
+    somebody would write it."""
 
     name: str
     example: bytes
@@ -30,11 +31,15 @@ class Mend(NamedTuple):
     """Whether the address shows only once encoded words are decoded."""
 
     def switch_off(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(author, "_usual", lambda value: author._author((value,)))  # nothing is remembered meanwhile
+        monkeypatch.setattr(
+            author, "_usual", lambda value: author._author((value,))
+        )  # nothing is remembered meanwhile
         self.off(monkeypatch)
 
     def explains(self, finding: Finding) -> bool:
-        hidden = finding.shown.rpartition("@")[2].encode("utf-8", "surrogateescape") not in finding.value
+        hidden = (
+            finding.shown.rpartition("@")[2].encode("utf-8", "surrogateescape") not in finding.value
+        )
         return bool(self.form.search(finding.value)) and (hidden or not self.decoded)
 
 
@@ -73,7 +78,12 @@ def names_by_idna2003(monkeypatch: pytest.MonkeyPatch) -> None:
 
 ANY = rb"[^\"(),<>@]*"
 MENDS = (
-    Mend("odd label", b"Bank <service@a+b.bank.example>", names_behind_odd_characters, re.compile(rb"@\w*[+%&!=*{}|~^`?#$/]\w*\.\w")),
+    Mend(
+        "odd label",
+        b"Bank <service@a+b.bank.example>",
+        names_behind_odd_characters,
+        re.compile(rb"@\w*[+%&!=*{}|~^`?#$/]\w*\.\w"),
+    ),
     Mend(
         "own domain in front",
         b"Bank <service@attack.example+x.bank.example>",
@@ -86,10 +96,30 @@ MENDS = (
         names_behind_odd_characters,
         re.compile(rb"@[\w.]*[\x80-\xff]+[\w.]*\.(legit|bank)\."),
     ),
-    Mend("white space in a name", b"Bank <service@ba nk.example>", names_over_white_space, re.compile(rb"@[\w.]+\s+[\w.]+")),
-    Mend("empty group first", b'"admin@legit.example" :;, a@attack.example', other_readings, re.compile(rb'@[^"]*"\s*:\s*;')),
-    Mend("quoted local part", b'"admin@legit.example"@attack.example', other_readings, re.compile(rb'"[^"]*@[^"]*"@')),
-    Mend("comment for an element", b"(admin@legit.example), a@attack.example", other_readings, re.compile(rb"\(" + ANY + rb"@[^()]*\)")),
+    Mend(
+        "white space in a name",
+        b"Bank <service@ba nk.example>",
+        names_over_white_space,
+        re.compile(rb"@[\w.]+\s+[\w.]+"),
+    ),
+    Mend(
+        "empty group first",
+        b'"admin@legit.example" :;, a@attack.example',
+        other_readings,
+        re.compile(rb'@[^"]*"\s*:\s*;'),
+    ),
+    Mend(
+        "quoted local part",
+        b'"admin@legit.example"@attack.example',
+        other_readings,
+        re.compile(rb'"[^"]*@[^"]*"@'),
+    ),
+    Mend(
+        "comment for an element",
+        b"(admin@legit.example), a@attack.example",
+        other_readings,
+        re.compile(rb"\(" + ANY + rb"@[^()]*\)"),
+    ),
     Mend(
         "escaped quotes before an angle",
         rb'Admin <"a\" <admin@legit.example> "@attack.example>',
@@ -103,5 +133,10 @@ MENDS = (
         re.compile(rb"=\?[^?\s]+\?[QqBb]\?(?![^\s]*\?=)"),
         decoded=True,
     ),
-    Mend("organization that is no IDNA2008", "a@\u2764.example".encode(), names_by_idna2003, re.compile("\u2764".encode())),
+    Mend(
+        "organization that is no IDNA2008",
+        "a@\u2764.example".encode(),
+        names_by_idna2003,
+        re.compile("\u2764".encode()),
+    ),
 )

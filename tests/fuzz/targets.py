@@ -1,4 +1,5 @@
-"""What is fuzzed: each parser with what must be true of its result, and the session with the whole core behind it."""
+"""What is fuzzed: each parser with what must be true of its result, and the session with the whole
+core behind it."""
 
 from __future__ import annotations
 
@@ -25,13 +26,17 @@ from fakes.sealer import seal, seal_all
 from fuzz.engine import Target
 from fuzz.through_session import ATTACK, ED, LEGIT, NOW, ZONE, scene, session, session_envelope
 
-LETTER = b"From: <admin@legit.example>\r\nTo: <v@example.com>\r\nSubject: Hello\r\nDate: x\r\nMessage-ID: <1@x>\r\n\r\nHello.\r\n"
+LETTER = (
+    b"From: <admin@legit.example>\r\nTo: <v@example.com>\r\nSubject: Hello\r\nDate:"
+    b" x\r\nMessage-ID: <1@x>\r\n\r\nHello.\r\n"
+)
 PLAIN_ADDRESS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+@[a-z0-9_.-]+")
 PRINTABLE = re.compile(r"[ -~]*")
 
 
 def from_field(octets: bytes) -> None:
-    """Either a domain or a complaint; and where nothing is quoted or commented, no other reader sees another domain."""
+    """Either a domain or a complaint; and where nothing is quoted or commented, no other reader
+    sees another domain."""
     for fields in ([octets], [octets, octets]):
         found = author.author(fields)
         assert bool(found.domain) != bool(found.malformed)
@@ -41,7 +46,9 @@ def from_field(octets: bytes) -> None:
     one = author.author([octets]).domain
     if one and octets.isascii() and not set(octets) & set(b'"(\\'):
         text = octets.decode().replace("\r\n", "")
-        names = (domain.parse(each.rpartition("@")[2]) for _, each in getaddresses([text]) if "@" in each)
+        names = (
+            domain.parse(each.rpartition("@")[2]) for _, each in getaddresses([text]) if "@" in each
+        )
         seen = {each for each in names if isinstance(each, Domain)}
         assert seen <= {one}, seen
 
@@ -50,7 +57,9 @@ def path(octets: bytes) -> None:
     """Null, a domain or malformed; RCPT TO has the same domain, or none that is sure."""
     found = author.reverse_path(octets)
     assert found.is_null + bool(found.domain) + bool(found.malformed) == 1
-    assert author.recipient_domain(octets) == found.domain or isinstance(author.recipient_domain(octets), Malformed)
+    assert author.recipient_domain(octets) == found.domain or isinstance(
+        author.recipient_domain(octets), Malformed
+    )
 
 
 def name(octets: bytes) -> None:
@@ -69,7 +78,9 @@ def dkim_field(octets: bytes) -> None:
     for of_arc in (False, True):
         found = signature.parse(octets, of_arc=of_arc)
         assert PRINTABLE.fullmatch(found.error + found.selector + found.algorithm + found.text)
-        assert found.error or (found.domain and found.selector and found.octets and b"from" in found.names)
+        assert found.error or (
+            found.domain and found.selector and found.octets and b"from" in found.names
+        )
         if not isinstance(listed, Malformed) and found.unsigned:
             assert len(found.unsigned) <= len(octets)
 
@@ -97,16 +108,17 @@ def dmarc_record(octets: bytes) -> None:
 
 
 def results_field(octets: bytes) -> None:
-    """What is read can be written and reads the same; a field that is strictly ours is always taken for ours."""
+    """What is read can be written and reads the same; a field that is strictly ours is always taken
+    for ours."""
     found = field.parse(octets)
     if not isinstance(found, Malformed):
         infos = tuple(each for each in found.infos)
         written = field.format("mx.example.com", infos).encode()
         strict = strict_authres.parse(written)
         assert strict.authserv_id == "mx.example.com"
-        assert [(each.method, each.result) for each in strict.results] == [(each.method, each.result) for each in infos][
-            : len(strict.results)
-        ]
+        assert [(each.method, each.result) for each in strict.results] == [
+            (each.method, each.result) for each in infos
+        ][: len(strict.results)]
     with contextlib.suppress(strict_authres.NotStrict, UnicodeDecodeError):
         if strict_authres.parse(octets).authserv_id.casefold() == "mx.example.com":
             assert claims(octets, ["mx.example.com"])
@@ -155,8 +167,10 @@ def dns_wire(octets: bytes) -> None:
     for rdtype in ("TXT", "A", "AAAA", "MX", "PTR", "NS"):
         question = question_of(rdtype)
         for packet in (octets, octets[:12].ljust(12, b"\0") + question + octets[12:]):
-            with contextlib.suppress(wire.Malformed, wire.Refused):
-                if wire.is_answer_to(packet, packet[:2], question) and not wire.is_truncated(packet):
+            with contextlib.suppress(wire.MalformedAnswer, wire.ServerRefused):
+                if wire.is_answer_to(packet, packet[:2], question) and not wire.is_truncated(
+                    packet
+                ):
                     wire.denies_opt(packet, known=False)
                     found = wire.read_answer(packet, question, rdtype)
                     assert found.ttl >= 0
@@ -193,64 +207,152 @@ DKIM_WORDS = [
     b"q=dns/txt",
 ]
 RESULT_SEEDS = [
-    b' mx.example.com; spf=pass smtp.mailfrom=a@b.example; dkim=pass (2048) header.d=b.example header.i=@b.example; dmarc=fail reason="x"',
+    (
+        b" mx.example.com; spf=pass smtp.mailfrom=a@b.example; dkim=pass (2048) header.d=b.example"
+        b' header.i=@b.example; dmarc=fail reason="x"'
+    ),
     b' "mx.example.com" 1 (c); none',
     b" i=1; mx.list.example; dmarc=pass (p=reject) header.from=legit.example; arc=none",
     "\u00a0ｍx.example.com; dmarc=pass".encode(),
 ]
 RECORD_SEEDS = [
-    b"v=DMARC1; p=reject; sp=none; np=quarantine; adkim=s; aspf=r; pct=50; t=y; psd=n; fo=1:d:s; ri=3600; rua=mailto:a@b.example!10m,https://x",
-    b"v = DMARC1 ; p = Reject ; rua=mailto:a%2Bb@b.example?subject=x , mailto:c@d.example ; ruf=mailto:e@f.example",
+    (
+        b"v=DMARC1; p=reject; sp=none; np=quarantine; adkim=s; aspf=r; pct=50; t=y; psd=n;"
+        b" fo=1:d:s; ri=3600; rua=mailto:a@b.example!10m,https://x"
+    ),
+    (
+        b"v = DMARC1 ; p = Reject ; rua=mailto:a%2Bb@b.example?subject=x , mailto:c@d.example ;"
+        b" ruf=mailto:e@f.example"
+    ),
 ]
 SPF_SEEDS = [
-    b"v=spf1 include:%{d2}.a.example exists:%{ir}.%{v}._spf.%{d} a:b.example/24//64"
-    b" mx ptr:c.example ip4:192.0.2.0/24 ip6:2001:db8::/32 -all",
+    (
+        b"v=spf1 include:%{d2}.a.example exists:%{ir}.%{v}._spf.%{d} a:b.example/24//64"
+        b" mx ptr:c.example ip4:192.0.2.0/24 ip6:2001:db8::/32 -all"
+    ),
     b"v=spf1 redirect=_spf.%{d} exp=x.%{h} foo=%{s}",
 ]
 RECEIVED_SEEDS = [
-    b" from a.example (b.example [192.0.2.1]) by mx.example.com (Postfix) with ESMTP"
-    b" id 1 for <v@example.com>; Thu, 1 Oct 2026 10:00:00 +0000",
+    (
+        b" from a.example (b.example [192.0.2.1]) by mx.example.com (Postfix) with ESMTP"
+        b" id 1 for <v@example.com>; Thu, 1 Oct 2026 10:00:00 +0000"
+    ),
     b" from [IPv6:2001:db8::1] (HELO x) (192.0.2.9) by y with SMTP; date",
 ]
 DNS_SEEDS = [
-    b"\x12\x34\x81\x80\0\1\0\1\0\0\0\0" + QUESTION + b"\xc0\x0c\0\x10\0\1\0\0\1\x2c\0\x12\x11v=DMARC1; p=none;",
-    b"\x12\x34\x81\x83\0\1\0\0\0\1\0\0" + QUESTION + b"\x07example\0\0\6\0\1\0\0\0\x3c\0\x16\0\0" + b"\0" * 20,
-    b"\x12\x34\x81\x80\0\1\0\2\0\0\0\0" + QUESTION + b"\xc0\x0c\0\5\0\1\0\0\1\x2c\0\2\xc0\x13\xc0\x13\0\x10\0\1\0\0\0\1\0\2\1x",
+    b"\x12\x34\x81\x80\0\1\0\1\0\0\0\0"
+    + QUESTION
+    + b"\xc0\x0c\0\x10\0\1\0\0\1\x2c\0\x12\x11v=DMARC1; p=none;",
+    b"\x12\x34\x81\x83\0\1\0\0\0\1\0\0"
+    + QUESTION
+    + b"\x07example\0\0\6\0\1\0\0\0\x3c\0\x16\0\0"
+    + b"\0" * 20,
+    b"\x12\x34\x81\x80\0\1\0\2\0\0\0\0"
+    + QUESTION
+    + b"\xc0\x0c\0\5\0\1\0\0\1\x2c\0\2\xc0\x13\xc0\x13\0\x10\0\1\0\0\0\1\0\2\1x",
 ]
 
 TARGETS = {
     each.name: each
     for each in (
-        Target("from", from_field, FROM_SEEDS, [b"a@legit.example", b"b@attack.example", b"<a@legit.example>"]),
-        Target("path", path, [b"<a@legit.example>", b"<>", b'<"a b"@[192.0.2.1]>', b"<@a,@b:c@d.example>"]),
-        Target("domain", name, [b"legit.example", "straße.example".encode(), b"xn--strae-oqa.example.", "a。b．c".encode()]),
-        Target("dkim_field", dkim_field, [LEGIT.field(LETTER)[1], ED.field(LETTER, length=3)[1]], DKIM_WORDS),
+        Target(
+            "from",
+            from_field,
+            FROM_SEEDS,
+            [b"a@legit.example", b"b@attack.example", b"<a@legit.example>"],
+        ),
+        Target(
+            "path",
+            path,
+            [b"<a@legit.example>", b"<>", b'<"a b"@[192.0.2.1]>', b"<@a,@b:c@d.example>"],
+        ),
+        Target(
+            "domain",
+            name,
+            [
+                b"legit.example",
+                "straße.example".encode(),
+                b"xn--strae-oqa.example.",
+                "a。b．c".encode(),
+            ],
+        ),
+        Target(
+            "dkim_field",
+            dkim_field,
+            [LEGIT.field(LETTER)[1], ED.field(LETTER, length=3)[1]],
+            DKIM_WORDS,
+        ),
         Target(
             "dkim_key",
             dkim_key,
-            [LEGIT.record().encode(), ED.record("t=y:s; h=sha256; ").encode(), LEGIT.record().encode().replace(b"MIIB", b"")],
+            [
+                LEGIT.record().encode(),
+                ED.record("t=y:s; h=sha256; ").encode(),
+                LEGIT.record().encode().replace(b"MIIB", b""),
+            ],
         ),
-        Target("dmarc_record", dmarc_record, RECORD_SEEDS, [b"p=", b"sp=", b"rua=", b"mailto:", b"%40", b"%0d%0a", b"!", b"psd=y", b"t=y"]),
-        Target("results", results_field, RESULT_SEEDS, [b"dmarc=pass", b"mx.example.com", b"header.from=", b"(", b"/1", b"reason="]),
+        Target(
+            "dmarc_record",
+            dmarc_record,
+            RECORD_SEEDS,
+            [b"p=", b"sp=", b"rua=", b"mailto:", b"%40", b"%0d%0a", b"!", b"psd=y", b"t=y"],
+        ),
+        Target(
+            "results",
+            results_field,
+            RESULT_SEEDS,
+            [b"dmarc=pass", b"mx.example.com", b"header.from=", b"(", b"/1", b"reason="],
+        ),
         Target(
             "arc",
             arc_sets,
             [seal(LETTER, LEGIT), seal_all(LETTER, LEGIT, ATTACK), seal(LETTER, ED)],
             [b"i=1;", b"i=2;", b"cv=pass;", b"cv=none;"],
         ),
-        Target("received", received_field, RECEIVED_SEEDS, [b"from ", b" by ", b"[192.0.2.1]", b"IPv6:", b"HELO", b"unknown"]),
+        Target(
+            "received",
+            received_field,
+            RECEIVED_SEEDS,
+            [b"from ", b" by ", b"[192.0.2.1]", b"IPv6:", b"HELO", b"unknown"],
+        ),
         Target(
             "spf",
             spf_text,
             SPF_SEEDS,
-            [b"%{l}", b"%{d9r.-}", b"%%", b"%_", b"a:", b"mx:", b"ip4:", b"include:", b"redirect=", b"//64", b"/33"],
+            [
+                b"%{l}",
+                b"%{d9r.-}",
+                b"%%",
+                b"%_",
+                b"a:",
+                b"mx:",
+                b"ip4:",
+                b"include:",
+                b"redirect=",
+                b"//64",
+                b"/33",
+            ],
         ),
-        Target("dns", dns_wire, DNS_SEEDS, [b"\xc0\x0c", b"\0\x10\0\1", b"\0\5\0\1", b"\xff\xff", b"\x3f"]),
-        Target("message_file", message_file, [LETTER, LEGIT.sign(LETTER), b"From x Thu\nFrom: a\n b\n\nx"]),
+        Target(
+            "dns",
+            dns_wire,
+            DNS_SEEDS,
+            [b"\xc0\x0c", b"\0\x10\0\1", b"\0\5\0\1", b"\xff\xff", b"\x3f"],
+        ),
+        Target(
+            "message_file",
+            message_file,
+            [LETTER, LEGIT.sign(LETTER), b"From x Thu\nFrom: a\n b\n\nx"],
+        ),
         Target(
             "session",
             session,
-            [scene(LETTER), scene(LEGIT.sign(LETTER)), scene(seal(ATTACK.sign(LETTER), LEGIT)), scene(LETTER, sender=b"<>")],
+            [
+                scene(LETTER),
+                scene(LEGIT.sign(LETTER)),
+                scene(seal(ATTACK.sign(LETTER), LEGIT)),
+                scene(LETTER, sender=b"<>"),
+            ],
         ),
     )
 }

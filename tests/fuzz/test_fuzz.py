@@ -1,4 +1,5 @@
-"""Each target for a while, two at a time: seconds here, twenty in continuous integration, ten minutes by `make soak`.
+"""Each target for a while, two at a time: seconds here, twenty in continuous integration, ten
+minutes by `make soak`.
 
 DMARC_MILTER_FUZZ_SECONDS says how long, DMARC_MILTER_SEED repeats a run; every run prints its seed.
 """
@@ -28,12 +29,19 @@ pytestmark = [pytest.mark.soak, pytest.mark.timeout(SECONDS + 120)]
 def started(name: str, seed: int) -> subprocess.Popen[str]:
     paths = os.pathsep.join((str(ROOT / "milter"), str(ROOT / "tests")))
     command = [sys.executable, "-m", "fuzz", name, "--seconds", str(SECONDS), "--seed", str(seed)]
-    return subprocess.Popen(command, env=os.environ | {"PYTHONPATH": paths}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        command,
+        env=os.environ | {"PYTHONPATH": paths},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 @pytest.mark.parametrize("names", PAIRS, ids="+".join)
 def test_nothing_is_found(names: tuple[str, ...]) -> None:
-    """No exception, no broken promise of the target, nothing slow. What was found once stands as a test of its parser."""
+    """No exception, no broken promise of the target, nothing slow. What was found once stands as a
+    test of its parser."""
     seed = chance("fuzz").randrange(1 << 32)
     runs = [started(name, seed) for name in names]
     outputs = [run.communicate()[0] for run in runs]

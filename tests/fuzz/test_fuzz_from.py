@@ -1,6 +1,8 @@
-"""No reader of From fields shows somebody whom we let in: other people's readers against the whole core, by a grammar of forgeries.
+"""No reader of From fields shows somebody whom we let in: other people's readers against the whole
+core, by a grammar of forgeries.
 
-Seconds here, twenty in continuous integration, a million values by `make soak`. What it found once is tests/vectors/from-found.txt.
+Seconds here, twenty in continuous integration, a million values by `make soak`. What it found once
+is tests/vectors/from-found.txt.
 """
 
 from __future__ import annotations
@@ -34,28 +36,46 @@ pytestmark = pytest.mark.timeout(4 * 3600 if LONG else SECONDS + 240)
 @pytest.fixture(scope="module")
 def readers() -> Iterator[Clients]:
     if not clients.installed():
-        pytest.fail("the readers to compare with are not here: run `make test`, or tools/setup_readers.sh")
+        pytest.fail(
+            "the readers to compare with are not here: run `make test`, or tools/setup_readers.sh"
+        )
     with Clients() as all_of_them:
         yield all_of_them
 
 
 @pytest.mark.soak
 def test_nobody_is_shown_whom_we_let_in(readers: Clients) -> None:
-    """Of a domain that asks for p=reject no reader shows an address unless we refuse the message or it is that domain's own."""
-    seed = chance("fuzz from").randrange(1 << 32) if LONG or "DMARC_MILTER_SEED" in os.environ else USUAL_SEED
+    """Of a domain that asks for p=reject no reader shows an address unless we refuse the message or
+    it is that domain's own."""
+    seed = (
+        chance("fuzz from").randrange(1 << 32)
+        if LONG or "DMARC_MILTER_SEED" in os.environ
+        else USUAL_SEED
+    )
     run = Differential(readers, seed)
     time_is_left = for_seconds(SECONDS)
-    found = [str(each) for each in run.findings(lambda: run.distinct < (VALUES if LONG else USUALLY) and (LONG or time_is_left()))]
-    print(f"{run.distinct} distinct values, of {run.elsewhere} somebody else is shown, {len(found)} found")
+    found = [
+        str(each)
+        for each in run.findings(
+            lambda: run.distinct < (VALUES if LONG else USUALLY) and (LONG or time_is_left())
+        )
+    ]
+    print(
+        f"{run.distinct} distinct values, of {run.elsewhere} somebody else is shown, {len(found)}"
+        " found"
+    )
     assert not found, "\n".join(found[:20])
     assert run.elsewhere > run.distinct / 4, "the grammar has lost its victims"
-    lost = {each.name: each.lost for each in readers.all if len(each.lost) > 1 + run.distinct // 1000}
+    lost = {
+        each.name: each.lost for each in readers.all if len(each.lost) > 1 + run.distinct // 1000
+    }
     assert not lost, "a reader that is always away finds nothing"
 
 
 @pytest.mark.parametrize("mend", MENDS, ids=lambda mend: mend.name)
 def test_a_mend_that_is_switched_off_is_missed(mend: Mend, readers: Clients) -> None:
-    """The fuzz's own proof: it finds again the forgery for which the mend was made, which with the mend is refused."""
+    """The fuzz's own proof: it finds again the forgery for which the mend was made, which with the
+    mend is refused."""
     started = time.monotonic()
     with pytest.MonkeyPatch.context() as patch:
         mend.switch_off(patch)
@@ -71,7 +91,9 @@ def test_a_mend_that_is_switched_off_is_missed(mend: Mend, readers: Clients) -> 
 
 
 @pytest.mark.parametrize("mend", MENDS, ids=lambda mend: mend.name)
-def test_the_example_of_a_mend_is_refused_with_it_alone(mend: Mend, readers: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_of_a_mend_is_refused_with_it_alone(
+    mend: Mend, readers: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A reader shows the victim; with the mend nobody is let in."""
     (shown,) = readers.read([mend.example])
     assert judged(mend.example, shown) is None
@@ -94,7 +116,8 @@ for line in sys.stdin:
     values = [base64.b64decode(each) for each in json.loads(line)]
     if b"crash" in values: sys.exit(1)
     if b"hang" in values: time.sleep(60)
-    print("nonsense" if b"nonsense" in values else json.dumps([{"stub": [each.decode()]} for each in values]), flush=True)
+    shown = json.dumps([{"stub": [each.decode()]} for each in values])
+    print("nonsense" if b"nonsense" in values else shown, flush=True)
 """
 
 

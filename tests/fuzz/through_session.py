@@ -22,7 +22,11 @@ from fakes import strict_authres
 from fakes.dns_zone import Zone
 from fakes.signer import SIGNED_AT, Signer
 
-LEGIT, ATTACK, ED = Signer("legit.example"), Signer("attack.example"), Signer("legit.example", "ed", "ed25519-sha256")
+LEGIT, ATTACK, ED = (
+    Signer("legit.example"),
+    Signer("attack.example"),
+    Signer("legit.example", "ed", "ed25519-sha256"),
+)
 NOW = datetime.fromtimestamp(SIGNED_AT + 60, UTC)
 OPTIONS = SessionOptions(header_bytes=16384, header_fields=50)
 ZONE = {
@@ -42,7 +46,12 @@ NOBODY = Own()
 
 def session_envelope() -> Envelope:
     """What a session knows of the attacker before the header."""
-    return Envelope(ip_address("192.0.2.66"), "mx.attack.example", address.reverse_path(b"<any@attack.example>"), queue_id="4QUEUE")
+    return Envelope(
+        ip_address("192.0.2.66"),
+        "mx.attack.example",
+        address.reverse_path(b"<any@attack.example>"),
+        queue_id="4QUEUE",
+    )
 
 
 @dataclass
@@ -67,8 +76,12 @@ class CoreWork:
         hasher = BodyHasher({*planned.dkim.body_hashes, *planned.arc.body_hashes})
         hasher.update(bytes(self.octets))
         message = Message(self.fields, author, hasher.finish())
-        facts = message_facts(self.fields, envelope, to_reporting=own.recipient, from_reporting=own.sender)
-        request = Request("1", envelope, message, facts, planned, lambda: check_spf(envelope, zone, options.spf))
+        facts = message_facts(
+            self.fields, envelope, to_reporting=own.recipient, from_reporting=own.sender
+        )
+        request = Request(
+            "1", envelope, message, facts, planned, lambda: check_spf(envelope, zone, options.spf)
+        )
         evaluation = authenticate(request, zone, options, now=NOW, sample=50.0)
         return plan_actions(evaluation, self.fields, MARKING, keep_results=keep_results)
 
@@ -103,7 +116,9 @@ def packets(octets: bytes) -> Iterator[tuple[str, list[bytes]]]:
 
 
 def pack(*steps: tuple[str, bytes]) -> bytes:
-    return b"".join(struct.pack(">H", len(data)) + command.encode() + data for command, data in steps)
+    return b"".join(
+        struct.pack(">H", len(data)) + command.encode() + data for command, data in steps
+    )
 
 
 @dataclass
@@ -130,7 +145,8 @@ class Driver:
 
 
 def session(octets: bytes) -> None:
-    """Any events in any order: no failure of ours, and our field is what the strict reader reads."""
+    """Any events in any order: no failure of ours, and our field is what the strict reader
+    reads."""
     driver = Driver()
     for command, arguments in packets(octets):
         driver.step(command, arguments)
@@ -138,25 +154,39 @@ def session(octets: bytes) -> None:
 
 
 def judged(actions: Sequence[Action]) -> None:
-    """At most one field of ours, strictly RFC 8601; deletions from the highest index down; a refusal stands alone."""
+    """At most one field of ours, strictly RFC 8601; deletions from the highest index down; a
+    refusal stands alone."""
     if any(isinstance(each, Reply) for each in actions):
         assert len(actions) == 1
         return
-    deleted = [each.index for each in actions if isinstance(each, DeleteHeader) and each.name == "Authentication-Results"]
+    deleted = [
+        each.index
+        for each in actions
+        if isinstance(each, DeleteHeader) and each.name == "Authentication-Results"
+    ]
     assert deleted == sorted(set(deleted), reverse=True)
-    ours = [each for each in actions if isinstance(each, InsertHeader) and each.name == "Authentication-Results"]
+    ours = [
+        each
+        for each in actions
+        if isinstance(each, InsertHeader) and each.name == "Authentication-Results"
+    ]
     assert len(ours) == 1
     assert actions[-1] is ours[0]
     field = strict_authres.parse(ours[0].value.encode(), smtputf8=True)
     dmarc = field.one("dmarc")
     assert dmarc.properties.get("header.from", "").isascii()
-    assert dmarc.result != "pass" or any(each.result == "pass" and each.method in ("spf", "dkim") for each in field.results), (
-        "a pass without a method that passed"
-    )
+    assert dmarc.result != "pass" or any(
+        each.result == "pass" and each.method in ("spf", "dkim") for each in field.results
+    ), "a pass without a method that passed"
 
 
 def scene(raw: bytes, *, sender: bytes = b"<any@attack.example>") -> bytes:
     fields, body = parse_message(raw)
-    steps = [("C", b"192.0.2.66"), ("H", b"mx.attack.example"), ("M", sender), ("R", b"<v@example.com>")]
+    steps = [
+        ("C", b"192.0.2.66"),
+        ("H", b"mx.attack.example"),
+        ("M", sender),
+        ("R", b"<v@example.com>"),
+    ]
     steps += [("L", each.name + b"\0" + each.value) for each in fields]
     return pack(*steps, ("N", b""), ("B", body), ("E", b""))

@@ -1,6 +1,8 @@
-"""No room left: under the spool, under the store. Mail flows, it is said once and counted, `store status` explains, and nothing is lost.
+"""No room left: under the spool, under the store. Mail flows, it is said once and counted, `store
+status` explains, and nothing is lost.
 
-On a file system of a few megabytes where mounts are allowed; where they are refused the same happens within SQLite's own bound.
+On a file system of a few megabytes where mounts are allowed; where they are refused the same
+happens within SQLite's own bound.
 """
 
 from __future__ import annotations
@@ -67,9 +69,16 @@ class SmallDisk:
 def small_disk(folder: Path) -> Iterator[SmallDisk | None]:
     """None where this machine refuses mounts."""
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={MEGABYTES}m", "tmpfs", folder], check=False, capture_output=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={MEGABYTES}m", "tmpfs", folder],
+        check=False,
+        capture_output=True,
+    )
     if mounted.returncode:
-        print(f"mounts are refused here ({mounted.stderr.decode().strip()}): SQLite's own bound stands for the disk")
+        print(
+            f"mounts are refused here ({mounted.stderr.decode().strip()}): SQLite's own bound"
+            " stands for the disk"
+        )
         yield None
         return
     try:
@@ -94,19 +103,34 @@ class Mail:
             number = f"{self.answered}"
             headers = [("From", "<a@d.example>"), ("Message-ID", f"<{number}@d.example>")]
             answer = self._mta.message(headers, mail_from="<a@d.example>", queue_id=f"Q{number}")
-            assert (answer.code, "dmarc=pass" in answer.values("Authentication-Results")[0]) == (250, True), answer
+            assert (answer.code, "dmarc=pass" in answer.values("Authentication-Results")[0]) == (
+                250,
+                True,
+            ), answer
 
 
 def command(daemon: Daemon, *words: str) -> tuple[int, str]:
     environment = os.environ | {"PYTHONPATH": str(ROOT / "milter")}
-    arguments = [sys.executable, "-m", "dmarc_milter", "store", *words, "--config", str(daemon.config)]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False, env=environment, timeout=60)
+    arguments = [
+        sys.executable,
+        "-m",
+        "dmarc_milter",
+        "store",
+        *words,
+        "--config",
+        str(daemon.config),
+    ]
+    done = subprocess.run(
+        arguments, capture_output=True, text=True, check=False, env=environment, timeout=60
+    )
     return done.returncode, done.stdout + done.stderr
 
 
 def metric(port: int, name: str) -> int:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as reply:
-        found = re.search(rf"^dmarc_milter_{name} ([0-9.e+]+)$", reply.read().decode(), re.MULTILINE)
+        found = re.search(
+            rf"^dmarc_milter_{name} ([0-9.e+]+)$", reply.read().decode(), re.MULTILINE
+        )
     assert found is not None, name
     return int(float(found[1]))
 
@@ -116,7 +140,11 @@ def counted(daemon: Daemon) -> tuple[int, int, int]:
     store = Store.open(f"sqlite:///{stored_in(daemon)}")
     try:
         reports = sum(each.messages + each.folded for each in store.reports.find())
-        return store.decisions.count(), reports, sum(each.messages for each in store.decisions.totals())
+        return (
+            store.decisions.count(),
+            reports,
+            sum(each.messages for each in store.decisions.totals()),
+        )
     finally:
         store.close()
 
@@ -127,8 +155,11 @@ def stored_in(daemon: Daemon) -> str:
     return found[1]
 
 
-def test_sto_02_a_full_disk_under_the_spool_stops_no_mail_and_loses_none(tmp_path: Path, dns: DnsServer) -> None:
-    """STO-02 and FLT-14 through the daemon. What could not be written at once is written when there is room."""
+def test_sto_02_a_full_disk_under_the_spool_stops_no_mail_and_loses_none(
+    tmp_path: Path, dns: DnsServer
+) -> None:
+    """STO-02 and FLT-14 through the daemon. What could not be written at once is written when there
+    is room."""
     with small_disk(tmp_path / "disk") as disk:
         port = free_port()
         daemon = Daemon(
@@ -136,7 +167,10 @@ def test_sto_02_a_full_disk_under_the_spool_stops_no_mail_and_loses_none(tmp_pat
             {
                 "milter": {"workers": 1},
                 "dns": {"nameservers": [dns.nameserver]},
-                "store": {"spool": f"{tmp_path}/disk/spool.db", "spool_max_bytes": 1_000_000 if disk is None else 1_000_000_000},
+                "store": {
+                    "spool": f"{tmp_path}/disk/spool.db",
+                    "spool_max_bytes": 1_000_000 if disk is None else 1_000_000_000,
+                },
                 "metrics": {"listen": f"127.0.0.1:{port}"},
             },
         )
@@ -147,7 +181,9 @@ def test_sto_02_a_full_disk_under_the_spool_stops_no_mail_and_loses_none(tmp_pat
             assert daemon.spool_rows() == 20
             fill(disk, mail, lambda: "counted as unrecorded" in daemon.text())
             mail.send(50)
-            assert wait_for(lambda: "database or disk is full; mail goes on" in daemon.text()), daemon.text()
+            assert wait_for(lambda: "database or disk is full; mail goes on" in daemon.text()), (
+                daemon.text()
+            )
             assert daemon.text().count("counted as unrecorded") == 1, "once, not for every message"
             assert wait_for(lambda: metric(port, "unrecorded_messages_total") > 0)
             code, said = command(daemon, "status")
@@ -160,7 +196,9 @@ def test_sto_02_a_full_disk_under_the_spool_stops_no_mail_and_loses_none(tmp_pat
                 assert command(daemon, "drain")[0] == 0
             assert wait_for(lambda: "spool works again" in daemon.text()), daemon.text()
             mail.send(10)
-            assert wait_for(lambda: daemon.spool_rows() + counted(daemon)[0] == mail.answered), "what was late is there too"
+            assert wait_for(lambda: daemon.spool_rows() + counted(daemon)[0] == mail.answered), (
+                "what was late is there too"
+            )
             assert metric(port, "lost_records_total") == 0
             code, said = command(daemon, "drain")
             assert code == 0, said
@@ -177,14 +215,20 @@ def fill(disk: SmallDisk | None, mail: Mail, full: Callable[[], bool]) -> None:
         mail.send(20)
 
 
-def test_sto_02_a_full_disk_under_the_store_leaves_everything_in_the_spool(tmp_path: Path, dns: DnsServer) -> None:
+def test_sto_02_a_full_disk_under_the_store_leaves_everything_in_the_spool(
+    tmp_path: Path, dns: DnsServer
+) -> None:
     """STO-02 through the daemon's own drain. The store has its room taken between two drains."""
     with small_disk(tmp_path / "disk") as disk:
         if disk is None:
             within_its_bound(tmp_path)
             return
         store = {"url": f"sqlite:///{tmp_path}/disk/reports.db", "spool": f"{tmp_path}/spool.db"}
-        tables = {"milter": {"workers": 1}, "dns": {"nameservers": [dns.nameserver]}, "store": store}
+        tables = {
+            "milter": {"workers": 1},
+            "dns": {"nameservers": [dns.nameserver]},
+            "store": store,
+        }
         daemon = Daemon(tmp_path, tables, command=("-m", "dmarc_milter", "serve", "--config"))
         with daemon:
             mail = Mail(daemon)
@@ -192,7 +236,9 @@ def test_sto_02_a_full_disk_under_the_store_leaves_everything_in_the_spool(tmp_p
             assert wait_for(lambda: daemon.spool_rows() == 0, 30), daemon.text()
             disk.fill()
             mail.send(200)
-            assert wait_for(lambda: "messages wait in the spool" in daemon.text(), 30), daemon.text()
+            assert wait_for(lambda: "messages wait in the spool" in daemon.text(), 30), (
+                daemon.text()
+            )
             mail.send(200)
             kept = daemon.spool_rows()
             assert 0 < kept <= 400
@@ -223,23 +269,36 @@ def within_its_bound(folder: Path) -> None:
     with store.database.transaction() as transaction:
         transaction.run("PRAGMA max_page_count=1000000")
     assert drain(spool, store).messages == 200
-    assert (spool.waiting(), store.decisions.count(), sum(each.messages for each in store.reports.find())) == (0, 200, 200)
+    assert (
+        spool.waiting(),
+        store.decisions.count(),
+        sum(each.messages for each in store.reports.find()),
+    ) == (0, 200, 200)
     spool.close()
     store.close()
 
 
-def test_flt_14_a_daemon_that_finds_its_disk_full_serves_all_the_same(tmp_path: Path, dns: DnsServer) -> None:
-    """FLT-14: a new machine's first start, with no room even for the spool's file. Mail does not wait for somebody to tidy up."""
+def test_flt_14_a_daemon_that_finds_its_disk_full_serves_all_the_same(
+    tmp_path: Path, dns: DnsServer
+) -> None:
+    """FLT-14: a new machine's first start, with no room even for the spool's file. Mail does not
+    wait for somebody to tidy up."""
     spool = tmp_path / "disk/spool.db"
     with small_disk(tmp_path / "disk") as disk:
-        tables = {"milter": {"workers": 1}, "dns": {"nameservers": [dns.nameserver]}, "store": {"spool": str(spool)}}
+        tables = {
+            "milter": {"workers": 1},
+            "dns": {"nameservers": [dns.nameserver]},
+            "store": {"spool": str(spool)},
+        }
         daemon = Daemon(tmp_path, tables)
         daemon.spool = spool
         with ExitStack() as stack:
             other = None
             if disk is not None:
                 disk.fill()
-            else:  # where no disk can be filled, a spool that somebody holds is one that cannot be used either
+            # Where no disk can be filled, a spool that somebody holds is one that cannot be used
+            # either.
+            else:
                 prepare(spool)
                 other = stack.enter_context(closing(sqlite3.connect(spool, isolation_level=None)))
                 other.execute("PRAGMA journal_mode=DELETE")

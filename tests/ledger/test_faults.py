@@ -1,4 +1,5 @@
-"""The store away, damaged, full, locked or of another schema: the spool holds everything, and `store status` says what to do."""
+"""The store away, damaged, full, locked or of another schema: the spool holds everything, and
+`store status` says what to do."""
 
 from __future__ import annotations
 
@@ -50,7 +51,9 @@ def total(store: Store) -> int:
     return sum(each.messages for each in store.reports.find())
 
 
-def test_sto_02_a_locked_store_leaves_everything_in_the_spool(store: Store, spool: SpoolFile, tmp_path: Path) -> None:
+def test_sto_02_a_locked_store_leaves_everything_in_the_spool(
+    store: Store, spool: SpoolFile, tmp_path: Path
+) -> None:
     """STO-02, DB locked: not lost, and counted once when the lock is gone."""
     other = sqlite3.connect(tmp_path / "reports.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -71,7 +74,9 @@ def test_sto_02_a_full_store_leaves_everything_in_the_spool(store: Store, spool:
         drained = drain(spool, store)
         if drained.problem:
             break
-        spool.write([spool_row(evaluation(f"d{n}.example", source_ip=f"192.0.2.{n}")) for n in range(50)])
+        spool.write(
+            [spool_row(evaluation(f"d{n}.example", source_ip=f"192.0.2.{n}")) for n in range(50)]
+        )
     assert "full" in drained.problem
     waiting, there = spool.waiting(), total(store)
     assert waiting > 0
@@ -81,7 +86,9 @@ def test_sto_02_a_full_store_leaves_everything_in_the_spool(store: Store, spool:
     assert total(store) == there + waiting
 
 
-def test_sto_02_a_damaged_store_is_moved_aside_and_the_spool_drained(spool: SpoolFile, tmp_path: Path) -> None:
+def test_sto_02_a_damaged_store_is_moved_aside_and_the_spool_drained(
+    spool: SpoolFile, tmp_path: Path
+) -> None:
     """STO-02: moved aside, not overwritten; what still waited is counted in the new one."""
     path = tmp_path / "reports.db"
     Store.open(f"sqlite:///{path}").close()
@@ -112,7 +119,9 @@ def test_sto_02_a_store_that_disappears_is_made_anew(store: Store, tmp_path: Pat
 
 
 @pytest.mark.parametrize("waiting", [0, 3])
-def test_sto_02_the_drain_follows_when_the_spool_was_moved_aside(store: Store, spool: SpoolFile, tmp_path: Path, waiting: int) -> None:
+def test_sto_02_the_drain_follows_when_the_spool_was_moved_aside(
+    store: Store, spool: SpoolFile, tmp_path: Path, waiting: int
+) -> None:
     """A worker met damage that the drain does not meet: what comes after it is in another file."""
     assert drain(spool, store) == (10, "")
     worker = SpoolFile(spool.path)
@@ -130,16 +139,25 @@ def test_sto_02_a_newer_store_is_left_alone(spool: SpoolFile, tmp_path: Path) ->
     """STO-02, wrong schema."""
     url = upgraded(f"sqlite:///{tmp_path}/reports.db")
     database = connect(url)
-    attempt(database, lambda transaction: transaction.run("INSERT INTO schema_step VALUES (99, 'later', 0)"))
+    attempt(
+        database,
+        lambda transaction: transaction.run("INSERT INTO schema_step VALUES (99, 'later', 0)"),
+    )
     assert "run the newer program" in drain(spool, Store(database)).problem
     assert spool.waiting() == 10
     found = store_status(database)
-    assert (found.schema, found.remedy) == (99, "upgrade this host's program; until then its messages wait in the spool")
+    assert (found.schema, found.remedy) == (
+        99,
+        "upgrade this host's program; until then its messages wait in the spool",
+    )
     database.close()
 
 
-def test_flt_08_postgresql_stopped_under_load_loses_and_doubles_nothing(postgres_server: Postgres, tmp_path: Path) -> None:
-    """FLT-08, DB restart: recording does not notice, the drain comes back by itself; stopped hard, with a batch in flight."""
+def test_flt_08_postgresql_stopped_under_load_loses_and_doubles_nothing(
+    postgres_server: Postgres, tmp_path: Path
+) -> None:
+    """FLT-08, DB restart: recording does not notice, the drain comes back by itself; stopped hard,
+    with a batch in flight."""
     url = upgraded(fresh_schema(postgres_server))
     path = tmp_path / "spool.db"
     prepare(path)
@@ -152,7 +170,11 @@ def test_flt_08_postgresql_stopped_under_load_loses_and_doubles_nothing(postgres
             time.sleep(0.0005)
 
     store, file = Store(connect(url)), SpoolFile(path)
-    drainer = threading.Thread(target=keep_draining, args=(file, store, stop.wait), kwargs={"interval": 0.01, "longest": 0.1})
+    drainer = threading.Thread(
+        target=keep_draining,
+        args=(file, store, stop.wait),
+        kwargs={"interval": 0.01, "longest": 0.1},
+    )
     loader = threading.Thread(target=load)
     for each in (loader, drainer):
         each.start()
@@ -176,14 +198,19 @@ def test_flt_08_postgresql_stopped_under_load_loses_and_doubles_nothing(postgres
     store.close()
 
 
-def test_flt_08_a_connection_that_the_server_closed_while_idle_is_nobodys_failure(postgres_server: Postgres) -> None:
-    """idle_session_timeout, a restart, or a firewall: noticed at the begin of a transaction, when nothing can be lost."""
+def test_flt_08_a_connection_that_the_server_closed_while_idle_is_nobodys_failure(
+    postgres_server: Postgres,
+) -> None:
+    """idle_session_timeout, a restart, or a firewall: noticed at the begin of a transaction, when
+    nothing can be lost."""
     url = fresh_schema(postgres_server)
     store, other = Store.open(upgraded(url)), connect(url)
     assert store.apply(batch(evaluation())) == 1
     with other.transaction() as transaction:
         ours = "application_name = 'dmarc-milter' AND pid <> pg_backend_pid()"
-        assert transaction.all(f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE {ours}")
+        assert transaction.all(
+            f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE {ours}"
+        )
     assert store.apply(batch(evaluation(), first=2)) == 1
     assert total(store) == 2
     for each in (store, other):
@@ -191,7 +218,8 @@ def test_flt_08_a_connection_that_the_server_closed_while_idle_is_nobodys_failur
 
 
 def test_flt_08_a_server_that_has_become_a_standby_is_left(postgres_server: Postgres) -> None:
-    """After a failover the same connection would be read-only for ever, while a new one finds the new primary."""
+    """After a failover the same connection would be read-only for ever, while a new one finds the
+    new primary."""
     store = Store.open(upgraded(fresh_schema(postgres_server)))
     with store.database.transaction() as transaction:
         transaction.run("SET default_transaction_read_only = on")
@@ -202,9 +230,14 @@ def test_flt_08_a_server_that_has_become_a_standby_is_left(postgres_server: Post
 
 
 def test_the_drain_says_once_that_the_store_is_away_and_once_that_it_is_back(
-    spool: SpoolFile, store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    spool: SpoolFile,
+    store: Store,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One log line, not one every few seconds; tried again after 10 s, 20 s, and then at most every 20 s."""
+    """One log line, not one every few seconds; tried again after 10 s, 20 s, and then at most every
+    20 s."""
     other = sqlite3.connect(tmp_path / "reports.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     waits: list[float] = []
@@ -230,7 +263,9 @@ def test_the_drain_says_once_that_the_store_is_away_and_once_that_it_is_back(
     assert "10 messages" in caplog.text
 
 
-def test_while_the_store_is_away_the_drain_empties_the_journal(store: Store, tmp_path: Path) -> None:
+def test_while_the_store_is_away_the_drain_empties_the_journal(
+    store: Store, tmp_path: Path
+) -> None:
     """FLT-08: else a message would do it, and wait for the disk."""
     other = sqlite3.connect(tmp_path / "reports.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -241,7 +276,9 @@ def test_while_the_store_is_away_the_drain_empties_the_journal(store: Store, tmp
     def wait(_seconds: float) -> bool:
         nonlocal rounds
         rounds += 1
-        return rounds == 6 or not all(mail.put(spool_row(evaluation())._replace(sample=b"x" * 50_000)) for _ in range(40))
+        return rounds == 6 or not all(
+            mail.put(spool_row(evaluation())._replace(sample=b"x" * 50_000)) for _ in range(40)
+        )
 
     keep_draining(file, store, wait)
     assert rounds == 6
@@ -260,8 +297,13 @@ def test_the_drain_does_not_say_that_messages_wait_in_a_spool_that_fails(
     assert "messages wait" not in caplog.text
 
 
-@pytest.mark.parametrize(("place", "words"), [("missing/x.db", "missing is not there"), ("file/x.db", "file is not a directory")])
-def test_status_does_not_promise_a_file_where_none_can_be_made(tmp_path: Path, place: str, words: str) -> None:
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [("missing/x.db", "missing is not there"), ("file/x.db", "file is not a directory")],
+)
+def test_status_does_not_promise_a_file_where_none_can_be_made(
+    tmp_path: Path, place: str, words: str
+) -> None:
     (tmp_path / "file").touch()
     spool, store = spool_status(tmp_path / place), store_status(SqliteDatabase(tmp_path / place))
     for found in (spool, store):
@@ -269,14 +311,20 @@ def test_status_does_not_promise_a_file_where_none_can_be_made(tmp_path: Path, p
         assert "must be writable for the service's account" in found.remedy
 
 
-@pytest.mark.parametrize("hosts", ["a.example:5432,b.example:5433", "[::1]:5432", "a.example:99999", ""])
+@pytest.mark.parametrize(
+    "hosts", ["a.example:5432,b.example:5433", "[::1]:5432", "a.example:99999", ""]
+)
 def test_a_store_of_several_hosts_has_a_name(hosts: str) -> None:
     """As libpq takes them; a port that is none is for it to refuse."""
-    assert connect(f"postgresql://u:p@{hosts}/x?target_session_attrs=read-write").name == f"postgresql://{hosts}/x"
+    assert (
+        connect(f"postgresql://u:p@{hosts}/x?target_session_attrs=read-write").name
+        == f"postgresql://{hosts}/x"
+    )
 
 
 def test_a_password_is_never_shown() -> None:
-    """Error texts, `store status` and the daemon's first lines name the store without its secrets."""
+    """Error texts, `store status` and the daemon's first lines name the store without its
+    secrets."""
     database = connect("postgresql://user:hunter2@127.0.0.1:1/mail?password=hunter3", "hunter4")
     found = store_status(database)
     assert found.problem
@@ -284,28 +332,41 @@ def test_a_password_is_never_shown() -> None:
     for text in (found.name, found.problem):
         assert "hunter" not in text
     assert found.name == "postgresql://127.0.0.1:1/mail"
-    greeting = prepare_service(parse('[store]\nurl = "postgresql://user:hun@ter2@127.0.0.1:1/mail?password=hunter3"\n'))
+    greeting = prepare_service(
+        parse('[store]\nurl = "postgresql://user:hun@ter2@127.0.0.1:1/mail?password=hunter3"\n')
+    )
     assert "store: postgresql://127.0.0.1:1/mail" in greeting
 
 
-def test_a_store_without_its_library_is_one_line_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """psycopg is an extra: the store is then unusable like any other that cannot be had, and says what to install."""
+def test_a_store_without_its_library_is_one_line_with_the_remedy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """psycopg is an extra: the store is then unusable like any other that cannot be had, and says
+    what to install."""
     monkeypatch.setitem(sys.modules, "psycopg", None)
     database = connect("postgresql://user@db.example.org/mail", "")
-    with pytest.raises(StoreError, match=r"needs the Python library psycopg .*pip install") as raised, database.transaction():
+    with (
+        pytest.raises(
+            StoreError, match=r"needs the Python library psycopg .*pip install"
+        ) as raised,
+        database.transaction(),
+    ):
         pass
     assert raised.value.kind == "absent"
     assert store_status(database).remedy.startswith("install it")
 
 
 def test_status_makes_nothing(tmp_path: Path) -> None:
-    """Looked at by root before the service ever ran, no file may be left that the service cannot write."""
+    """Looked at by root before the service ever ran, no file may be left that the service cannot
+    write."""
     assert spool_status(tmp_path / "spool.db").problem.startswith("there is no spool")
-    assert store_status(SqliteDatabase(tmp_path / "reports.db")).problem.endswith("there is no store yet")
+    assert store_status(SqliteDatabase(tmp_path / "reports.db")).problem.endswith(
+        "there is no store yet"
+    )
     assert list(tmp_path.iterdir()) == []
 
 
-# --- dmarc-milter store ---------------------------------------------------------------------------------------------------------------
+# --- dmarc-milter store ---------------------------------------------------------------------------
 
 Command = Callable[..., tuple[int, str]]
 
@@ -324,7 +385,9 @@ def command(store_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     return run
 
 
-def test_store_upgrade_drain_expire_and_status(command: Command, spool: SpoolFile, store_url: str) -> None:
+def test_store_upgrade_drain_expire_and_status(
+    command: Command, spool: SpoolFile, store_url: str
+) -> None:
     """The life of a store by the command line; exit codes 0 fine, 1 no, 75 later."""
     code, text = command("drain")
     if store_url.startswith("postgresql"):
@@ -349,7 +412,9 @@ def test_store_upgrade_drain_expire_and_status(command: Command, spool: SpoolFil
     assert spool.waiting() == 0
 
 
-def test_status_names_what_is_wrong_and_what_to_do(command: Command, tmp_path: Path, store_url: str) -> None:
+def test_status_names_what_is_wrong_and_what_to_do(
+    command: Command, tmp_path: Path, store_url: str
+) -> None:
     """A damaged spool: moved aside, named until somebody has looked at it."""
     upgraded(store_url)
     (tmp_path / "spool.db").write_bytes(b"garbage" * 1000)
@@ -360,7 +425,9 @@ def test_status_names_what_is_wrong_and_what_to_do(command: Command, tmp_path: P
     assert "spool.db.corrupt-" in text
 
 
-def test_status_counts_nothing_in_a_spool_that_cannot_be_read(command: Command, tmp_path: Path, store_url: str) -> None:
+def test_status_counts_nothing_in_a_spool_that_cannot_be_read(
+    command: Command, tmp_path: Path, store_url: str
+) -> None:
     """Nobody is to take "0 messages waiting" for an answer; and the file is named once."""
     upgraded(store_url)
     (tmp_path / "spool.db").mkdir()

@@ -40,7 +40,9 @@ class Jobs:
 
     def _start(self, arguments: list[str]) -> subprocess.Popen[bytes]:
         environment = os.environ | {"PYTHONPATH": f"{ROOT / 'milter'}:{ROOT / 'tests'}"}
-        return subprocess.Popen([sys.executable, "-m", "fakes.ledger_jobs", *arguments], env=environment)
+        return subprocess.Popen(
+            [sys.executable, "-m", "fakes.ledger_jobs", *arguments], env=environment
+        )
 
     def kill_one(self) -> None:
         """One of them, after a moment that falls anywhere between its start and its steady work."""
@@ -73,13 +75,18 @@ def lines(log: Path) -> list[str]:
     return log.read_text().splitlines() if log.exists() else []
 
 
-def test_killed_workers_and_drains_count_every_answered_message_once(store_url: str, tmp_path: Path) -> None:
-    """DESIGN.md, The ledger: three workers, two drains of one spool, and every one of them dies again and again."""
+def test_killed_workers_and_drains_count_every_answered_message_once(
+    store_url: str, tmp_path: Path
+) -> None:
+    """DESIGN.md, The ledger: three workers, two drains of one spool, and every one of them dies
+    again and again."""
     dice = chance("workers and drains")
     spool, log = tmp_path / "spool.db", tmp_path / "answered"
     prepare(spool)
     upgraded(store_url)
-    work = [["record", str(spool), str(log)]] * 3 + [["drain", f"{spool}|{store_url}", str(log)]] * 2
+    work = [["record", str(spool), str(log)]] * 3 + [
+        ["drain", f"{spool}|{store_url}", str(log)]
+    ] * 2
     number = kills(10, 400)
     with running(work, dice) as jobs:
         while len(lines(log)) < 50:
@@ -94,10 +101,16 @@ def test_killed_workers_and_drains_count_every_answered_message_once(store_url: 
         decided = {row[0] for row in transaction.all("SELECT id FROM decision")}
     assert len(answered) == len(set(answered)) > 50
     assert set(answered) <= decided, "an answered message was lost"
-    assert len(decided) - len(answered) <= 4 * (number + 3), "only what a killed thread had in hand may stand there unanswered"
+    assert len(decided) - len(answered) <= 4 * (number + 3), (
+        "only what a killed thread had in hand may stand there unanswered"
+    )
     reports = store.reports.find(limit=100_000)
-    assert sum(each.messages for each in reports) == len(decided), "a message was counted twice, or not at all"
-    assert sum(count for each in reports for _, count in store.reports.rows(each.id)) == len(decided)
+    assert sum(each.messages for each in reports) == len(decided), (
+        "a message was counted twice, or not at all"
+    )
+    assert sum(count for each in reports for _, count in store.reports.rows(each.id)) == len(
+        decided
+    )
     assert sum(each.messages for each in store.decisions.totals()) == len(decided)
     assert file.waiting() == 0
     assert not list(tmp_path.glob("*.corrupt-*"))
@@ -105,8 +118,11 @@ def test_killed_workers_and_drains_count_every_answered_message_once(store_url: 
     store.close()
 
 
-def test_killed_senders_lose_no_report_and_change_no_identity(store_url: str, tmp_path: Path) -> None:
-    """DESIGN.md, Reports: delivered at least once, always under one identity with the same content, by whichever host."""
+def test_killed_senders_lose_no_report_and_change_no_identity(
+    store_url: str, tmp_path: Path
+) -> None:
+    """DESIGN.md, Reports: delivered at least once, always under one identity with the same content,
+    by whichever host."""
     dice = chance("senders")
     log = tmp_path / "delivered"
     upgraded(store_url)
@@ -114,7 +130,9 @@ def test_killed_senders_lose_no_report_and_change_no_identity(store_url: str, tm
     number = kills(8)
     total = 40 * number
     for first in range(0, total, 40):
-        store.apply(batch(*(evaluation(f"d{n}.example") for n in range(first, first + 40)), first=first + 1))
+        store.apply(
+            batch(*(evaluation(f"d{n}.example") for n in range(first, first + 40)), first=first + 1)
+        )
     identities = {each.id for each in store.reports.find(limit=total)}
     assert len(identities) == total
     with running([["send", store_url, str(log)]] * 3, dice) as jobs:
@@ -125,8 +143,12 @@ def test_killed_senders_lose_no_report_and_change_no_identity(store_url: str, tm
             assert time.monotonic() < end, "a report is stuck"
             time.sleep(0.2)
     delivered = Counter(tuple(each.split()) for each in lines(log))
-    assert {(report, address) for report, address, _ in delivered} == {(report, address) for report in identities for address in ADDRESSES}
+    assert {(report, address) for report, address, _ in delivered} == {
+        (report, address) for report in identities for address in ADDRESSES
+    }
     assert {content for _, _, content in delivered} == {"1"}
-    assert delivered.total() - len(delivered) <= 2 * number, "a repetition only where a sender died between 250 and the commit"
+    assert delivered.total() - len(delivered) <= 2 * number, (
+        "a repetition only where a sender died between 250 and the commit"
+    )
     assert not any(list(store.reports.rows(each)) for each in identities), "sent rows are gone"
     store.close()

@@ -15,7 +15,14 @@ from dmarc_milter.ledger.store import retention
 from dmarc_milter.ledger.store.apply_batch import Batch
 from dmarc_milter.ledger.store.deliveries import DeliveryState
 from dmarc_milter.ledger.store.destinations import Authorisation, Limit
-from dmarc_milter.ledger.store.reports import LEASE, SKEW, Document, NewDelivery, Report, ReportState
+from dmarc_milter.ledger.store.reports import (
+    LEASE,
+    SKEW,
+    Document,
+    NewDelivery,
+    Report,
+    ReportState,
+)
 from dmarc_milter.ledger.store.retention import Retention, expire
 from dmarc_milter.ledger.store.status import store_status
 from dmarc_milter.ledger.store.store import Store
@@ -61,7 +68,12 @@ def claim(store: Store, owner: str = "me", limit: int = 20) -> list[Report]:
 def queued(store: Store, *addresses: str) -> Report:
     """One report, built, with a delivery for each address."""
     [report] = claim(store, limit=1)
-    assert store.reports.queue(report.id, "me", [DOCUMENT], [NewDelivery(each, "rfc9990", int(store.clock())) for each in addresses])
+    assert store.reports.queue(
+        report.id,
+        "me",
+        [DOCUMENT],
+        [NewDelivery(each, "rfc9990", int(store.clock())) for each in addresses],
+    )
     found = store.reports.get(report.id)
     assert found is not None
     assert found.state is ReportState.QUEUED
@@ -74,36 +86,51 @@ def state(store: Store, report: Report) -> ReportState:
     return found.state
 
 
-# --- due and building -----------------------------------------------------------------------------------------------------------------
+# --- due and building -----------------------------------------------------------------------------
 
 
-def test_an_open_period_is_not_claimed_unless_asked_for(opened: Callable[[], Store], clock: Clock) -> None:
+def test_an_open_period_is_not_claimed_unless_asked_for(
+    opened: Callable[[], Store], clock: Clock
+) -> None:
     """`report send --now` also closes and sends the period still open."""
     store = opened()
     store.apply(batch(evaluation()))
     assert claim(store) == []
     [report] = store.reports.claim("me", ended_before=2**60, at_once=True)
-    assert (report.state, report.closed, report.begin) == (ReportState.BUILDING, True, TOMORROW - DAY)
+    assert (report.state, report.closed, report.begin) == (
+        ReportState.BUILDING,
+        True,
+        TOMORROW - DAY,
+    )
 
 
 def test_each_report_is_claimed_by_one_host(store: Store, opened: Callable[[], Store]) -> None:
     """DESIGN.md, The ledger: several MX hosts run the report timer and each report leaves once."""
     hosts = [opened() for _ in range(4)]
     with ThreadPoolExecutor(4) as executor:
-        claimed = [each.id for found in executor.map(lambda host: claim(host, f"host{id(host)}", 1), hosts) for each in found]
+        claimed = [
+            each.id
+            for found in executor.map(lambda host: claim(host, f"host{id(host)}", 1), hosts)
+            for each in found
+        ]
     claimed += [each.id for each in claim(store)]
     assert sorted(claimed) == sorted(each.id for each in store.reports.find())
     assert claim(store) == []
 
 
-def test_a_host_that_died_is_taken_over_after_the_lease(store: Store, opened: Callable[[], Store], clock: Clock) -> None:
-    """With the same identity, and not a moment earlier than clocks that differ by a minute allow."""
+def test_a_host_that_died_is_taken_over_after_the_lease(
+    store: Store, opened: Callable[[], Store], clock: Clock
+) -> None:
+    """With the same identity, and not a moment earlier than clocks that differ by a minute
+    allow."""
     dead = claim(store, "dead")
     clock.now += LEASE + 60
     assert claim(opened(), "alive") == []
     clock.now += SKEW
     assert sorted(each.id for each in claim(opened(), "alive")) == sorted(each.id for each in dead)
-    assert not store.reports.queue(dead[0].id, "dead", [DOCUMENT], []), "the dead host came back and its lease is gone"
+    assert not store.reports.queue(dead[0].id, "dead", [DOCUMENT], []), (
+        "the dead host came back and its lease is gone"
+    )
     assert not store.reports.finish(dead[0].id, "dead", ReportState.SUPPRESSED, "x")
     assert store.reports.queue(dead[0].id, "alive", [DOCUMENT], [])
 
@@ -120,7 +147,9 @@ def test_a_lease_can_be_renewed(store: Store, opened: Callable[[], Store], clock
 def test_a_postponed_report_waits_and_stays_closed(store: Store, clock: Clock) -> None:
     """SPEC B.9: a DNS failure keeps the report for later."""
     [report, *_] = claim(store, limit=1)
-    assert store.reports.postpone(report.id, "me", int(clock.now) + 900, "dns error for d1.example._report._dmarc.x.example")
+    assert store.reports.postpone(
+        report.id, "me", int(clock.now) + 900, "dns error for d1.example._report._dmarc.x.example"
+    )
     assert report.id not in [each.id for each in claim(store)]
     clock.now += 900
     [again] = claim(store)
@@ -135,12 +164,21 @@ def test_a_finished_report_is_not_claimed_again(store: Store, clock: Clock) -> N
     assert report.id not in [each.id for each in claim(store)]
     found = store.reports.get(report.id)
     assert found is not None
-    assert (found.state, found.note, found.done_at) == (ReportState.SUPPRESSED, "only reports and DSNs", TOMORROW + 100)
+    assert (found.state, found.note, found.done_at) == (
+        ReportState.SUPPRESSED,
+        "only reports and DSNs",
+        TOMORROW + 100,
+    )
 
 
-# --- queued and settled ---------------------------------------------------------------------------------------------------------------
+# --- queued and settled ---------------------------------------------------------------------------
 
-S, R, X, U = DeliveryState.SENT, DeliveryState.REFUSED, DeliveryState.EXPIRED, DeliveryState.SUPPRESSED
+S, R, X, U = (
+    DeliveryState.SENT,
+    DeliveryState.REFUSED,
+    DeliveryState.EXPIRED,
+    DeliveryState.SUPPRESSED,
+)
 
 
 @pytest.mark.parametrize(
@@ -153,24 +191,34 @@ S, R, X, U = DeliveryState.SENT, DeliveryState.REFUSED, DeliveryState.EXPIRED, D
         ((U, X), ReportState.EXPIRED),
     ],
 )
-def test_the_last_delivery_settles_the_report(store: Store, outcomes: tuple[DeliveryState, ...], final: ReportState) -> None:
+def test_the_last_delivery_settles_the_report(
+    store: Store, outcomes: tuple[DeliveryState, ...], final: ReportState
+) -> None:
     report = queued(store, *(f"a{n}@x.example" for n in range(len(outcomes))))
     claimed = store.deliveries.claim("me")
     for delivery, outcome in zip(claimed, outcomes, strict=True):
         assert state(store, report) is ReportState.QUEUED
         assert list(store.reports.rows(report.id)), "a row leaves only after 250"
-        assert store.deliveries.settle(delivery, "me", outcome, "250 2.0.0 Ok" if outcome is S else "550 no")
+        assert store.deliveries.settle(
+            delivery, "me", outcome, "250 2.0.0 Ok" if outcome is S else "550 no"
+        )
     assert state(store, report) is final
     assert bool(list(store.reports.rows(report.id))) is (final is not ReportState.SENT)
 
 
-def test_deliveries_that_are_settled_at_once_by_two_hosts_settle_the_report(store: Store, opened: Callable[[], Store]) -> None:
+def test_deliveries_that_are_settled_at_once_by_two_hosts_settle_the_report(
+    store: Store, opened: Callable[[], Store]
+) -> None:
     """Each must not take the other's delivery for still queued."""
     report = queued(store, *(f"a{n}@x.example" for n in range(8)))
     hosts = [opened() for _ in range(4)]
-    work = [(host, host.deliveries.claim(f"h{n}", limit=2), f"h{n}") for n, host in enumerate(hosts)]
+    work = [
+        (host, host.deliveries.claim(f"h{n}", limit=2), f"h{n}") for n, host in enumerate(hosts)
+    ]
     with ThreadPoolExecutor(4) as executor:
-        settled = executor.map(lambda w: [w[0].deliveries.settle(each, w[2], S, "250") for each in w[1]], work)
+        settled = executor.map(
+            lambda w: [w[0].deliveries.settle(each, w[2], S, "250") for each in w[1]], work
+        )
         assert [all(each) and len(each) for each in settled] == [2, 2, 2, 2]
     assert state(store, report) is ReportState.SENT
 
@@ -179,16 +227,25 @@ def test_a_delivery_is_tried_again_when_its_time_has_come(store: Store, clock: C
     queued(store, "a@x.example")
     [delivery] = store.deliveries.claim("me")
     assert store.deliveries.claim("other") == []
-    assert store.deliveries.settle(delivery, "me", DeliveryState.QUEUED, "451 later", next_at=int(clock.now) + 600)
+    assert store.deliveries.settle(
+        delivery, "me", DeliveryState.QUEUED, "451 later", next_at=int(clock.now) + 600
+    )
     assert store.deliveries.claim("me") == []
     assert len(store.deliveries.claim("me", at_once=True)) == 1
     clock.now += LEASE + SKEW + 600
     [again] = store.deliveries.claim("me")
-    assert (again.attempts, again.last_reply, again.report_id) == (1, "451 later", delivery.report_id)
+    assert (again.attempts, again.last_reply, again.report_id) == (
+        1,
+        "451 later",
+        delivery.report_id,
+    )
 
 
-def test_a_delivery_of_a_dead_host_is_taken_over_and_its_late_word_is_not_heard(store: Store, clock: Clock) -> None:
-    """Crash between 250 and the commit may repeat a report with the same identity, never lose one."""
+def test_a_delivery_of_a_dead_host_is_taken_over_and_its_late_word_is_not_heard(
+    store: Store, clock: Clock
+) -> None:
+    """Crash between 250 and the commit may repeat a report with the same identity, never lose
+    one."""
     queued(store, "a@x.example")
     [delivery] = store.deliveries.claim("dead")
     clock.now += LEASE + SKEW + 1
@@ -203,7 +260,11 @@ def test_a_delivery_may_be_given_back_untried(store: Store, clock: Clock) -> Non
     [delivery] = store.deliveries.claim("me")
     assert store.deliveries.release(delivery, "me", int(clock.now) + 10)
     [found] = store.deliveries.of(delivery.report_id)
-    assert (found.attempts, found.state, found.next_at) == (0, DeliveryState.QUEUED, int(clock.now) + 10)
+    assert (found.attempts, found.state, found.next_at) == (
+        0,
+        DeliveryState.QUEUED,
+        int(clock.now) + 10,
+    )
     assert store.deliveries.waiting() == 1
 
 
@@ -240,7 +301,9 @@ def test_reports_are_listed_by_state_and_domain(store: Store) -> None:
     report = queued(store, "a@x.example")
     assert [each.id for each in store.reports.find([ReportState.QUEUED])] == [report.id]
     assert len(store.reports.find([ReportState.DUE, ReportState.QUEUED])) == 3
-    assert [each.policy_domain for each in store.reports.find(policy_domain="d2.example")] == ["d2.example"]
+    assert [each.policy_domain for each in store.reports.find(policy_domain="d2.example")] == [
+        "d2.example"
+    ]
     assert store.reports.find(since=TOMORROW) == []
     assert len(store.reports.find(limit=1, offset=2)) == 1
 
@@ -252,7 +315,7 @@ def test_rows_come_page_by_page(opened: Callable[[], Store]) -> None:
     assert len({row.source_ip for row, _ in store.reports.rows(report.id)}) == report.rows == 2100
 
 
-# --- destinations ---------------------------------------------------------------------------------------------------------------------
+# --- destinations ---------------------------------------------------------------------------------
 
 
 def test_a_suppressed_address_is_left_alone_until_then(store: Store, clock: Clock) -> None:
@@ -284,7 +347,9 @@ def test_rpt_06_reservations_take_all_or_nothing(store: Store, clock: Clock) -> 
 def test_rpt_06_hosts_together_keep_the_cap(opened: Callable[[], Store]) -> None:
     hosts = [opened() for _ in range(4)]
     with ThreadPoolExecutor(4) as executor:
-        taken = executor.map(lambda host: [host.destinations.reserve([Limit("all", 10)]) for _ in range(5)], hosts)
+        taken = executor.map(
+            lambda host: [host.destinations.reserve([Limit("all", 10)]) for _ in range(5)], hosts
+        )
         assert [each for some in taken for each in some].count("") == 10
 
 
@@ -301,7 +366,9 @@ def test_authorisations_hold_for_their_time(store: Store, clock: Clock) -> None:
     store.destinations.authorise("legit.example", "x.example", "rua", answer)
     assert store.destinations.authorisation("legit.example", "x.example", "rua") == answer
     assert store.destinations.authorisation("legit.example", "x.example", "ruf") is None
-    store.destinations.authorise("legit.example", "x.example", "rua", Authorisation("refused", (), int(clock.now) + 60))
+    store.destinations.authorise(
+        "legit.example", "x.example", "rua", Authorisation("refused", (), int(clock.now) + 60)
+    )
     found = store.destinations.authorisation("legit.example", "x.example", "rua")
     assert found is not None
     assert (found.outcome, found.addresses) == ("refused", ())
@@ -309,7 +376,9 @@ def test_authorisations_hold_for_their_time(store: Store, clock: Clock) -> None:
     assert store.destinations.authorisation("legit.example", "x.example", "rua") is None
 
 
-def test_a_failure_report_is_claimed_settled_and_its_sample_forgotten(store: Store, clock: Clock) -> None:
+def test_a_failure_report_is_claimed_settled_and_its_sample_forgotten(
+    store: Store, clock: Clock
+) -> None:
     """RFC 9991: queued, never on the mail path; what it quoted is not kept longer than needed."""
     store.apply(Batch("spool-f", "mx1", [(1, spool_row(evaluation(), b"From: a\r\n"))]))
     [failure] = store.failures.claim("me")
@@ -324,13 +393,15 @@ def test_a_failure_report_is_claimed_settled_and_its_sample_forgotten(store: Sto
     assert not store.failures.settle(again, "me", "sent", "250")
 
 
-# --- retention and status -------------------------------------------------------------------------------------------------------------
+# --- retention and status -------------------------------------------------------------------------
 
 
 def test_retention_forgets_by_age_and_by_number(store: Store, clock: Clock) -> None:
     """DESIGN.md, The ledger: 14 days by default, size bounded."""
     assert expire(store.database, Retention(), now=int(clock.now)) == {}
-    assert expire(store.database, Retention(decision_rows=3), now=int(clock.now)) == {"decision": 4}, "all of one second go together"
+    assert expire(store.database, Retention(decision_rows=3), now=int(clock.now)) == {
+        "decision": 4
+    }, "all of one second go together"
     report = queued(store, "a@x.example")
     assert expire(store.database, Retention(), now=int(clock.now) + 29 * DAY) == {"quota": 8}
     assert expire(store.database, Retention(), now=int(clock.now) + 31 * DAY) == {"report": 3}
@@ -341,7 +412,8 @@ def test_retention_forgets_by_age_and_by_number(store: Store, clock: Clock) -> N
 
 
 def test_a_report_on_its_way_is_not_forgotten(store: Store, clock: Clock) -> None:
-    """DESIGN.md, Reports: a row leaves only after 250. report_days is for what is done; what may still go stays as long as it is tried."""
+    """DESIGN.md, Reports: a row leaves only after 250. report_days is for what is done; what may
+    still go stays as long as it is tried."""
     sent, tried = queued(store, "a@x.example"), queued(store, "b@x.example")
     [delivery] = [each for each in store.deliveries.claim("me") if each.report_id == sent.id]
     assert store.deliveries.settle(delivery, "me", DeliveryState.SENT, "250 ok")
@@ -351,14 +423,18 @@ def test_a_report_on_its_way_is_not_forgotten(store: Store, clock: Clock) -> Non
     assert {each.state for each in store.reports.find()} == {ReportState.QUEUED, ReportState.DUE}
     assert store.reports.resend(tried.id)
     clock.now += 7 * DAY
-    assert expire(store.database, short, now=int(clock.now))["report"] == 1, "the due one; the other was told to go once more"
+    assert expire(store.database, short, now=int(clock.now))["report"] == 1, (
+        "the due one; the other was told to go once more"
+    )
     clock.now += 2 * DAY
     assert expire(store.database, short, now=int(clock.now))["report"] == 1
     assert store.reports.find() == []
 
 
 def test_a_failure_report_on_its_way_is_not_forgotten(store: Store, clock: Clock) -> None:
-    store.apply(Batch("spool-b", "mx1.example.com", [(1, spool_row(evaluation("d9.example"), b"sample"))]))
+    store.apply(
+        Batch("spool-b", "mx1.example.com", [(1, spool_row(evaluation("d9.example"), b"sample"))])
+    )
     short = Retention(report_days=1, unsent_days=8)
     expire(store.database, short, now=NOW + 2 * DAY)
     assert [each.state for each in store.failures.find()] == ["due"]
@@ -378,14 +454,23 @@ def test_old_decisions_go_and_totals_stay(store: Store, clock: Clock) -> None:
     assert sum(each.messages for each in store.decisions.totals()) == 4
 
 
-def test_known_domains_are_bounded(store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_known_domains_are_bounded(
+    store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Those that passed here longest ago are forgotten first."""
     monkeypatch.setattr(retention, "KNOWN", 2)
     for number in range(4):
         at = NOON + timedelta(hours=number)
-        store.apply(batch(replace(evaluation(f"k{number}.example", passed=True), at=at), first=10 + number))
+        store.apply(
+            batch(replace(evaluation(f"k{number}.example", passed=True), at=at), first=10 + number)
+        )
     assert expire(store.database, Retention(), now=int(clock.now)) == {"known_domain": 2}
-    assert [store.destinations.has_passed(f"k{number}.example") for number in range(4)] == [False, False, True, True]
+    assert [store.destinations.has_passed(f"k{number}.example") for number in range(4)] == [
+        False,
+        False,
+        True,
+        True,
+    ]
 
 
 def test_status_counts_what_is_there(store: Store) -> None:

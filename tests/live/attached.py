@@ -62,7 +62,9 @@ def daemon(dns: DnsServer, socket: str, settings: Settings) -> Iterator[Daemon]:
         "authentication": {"authserv_id": AUTHSERV_ID},
         "dns": {"nameservers": [dns.nameserver]},
     }
-    merged = {section: base.get(section, {}) | settings.get(section, {}) for section in base | settings}
+    merged = {
+        section: base.get(section, {}) | settings.get(section, {}) for section in base | settings
+    }
     with private_folder("daemon") as folder, Daemon(folder, merged) as running:
         yield running
 
@@ -75,7 +77,8 @@ def stop_gently(running: Daemon, *, seconds: float = 40.0) -> None:
 
 
 def start_again(running: Daemon) -> None:
-    """After a stop: a log of its own for the new run, whose readiness is then told from the old one's."""
+    """After a stop: a log of its own for the new run, whose readiness is then told from the old
+    one's."""
     running.log.rename(running.log.with_suffix(".before"))
     running.start()
 
@@ -98,7 +101,9 @@ def postfix_with_milter(settings: Settings | None = None) -> Iterator[AttachedPo
 def sendmail_with_milter(settings: Settings | None = None) -> Iterator[AttachedSendmail]:
     """Sendmail over a unix socket, which is reachable from a network of its own."""
     require_live()
-    with private_folder("socket", parent="/run") as folder:  # Sendmail refuses a socket below a world-writable folder
+    with private_folder(
+        "socket", parent="/run"
+    ) as folder:  # Sendmail refuses a socket below a world-writable folder
         socket = f"unix:{folder}/milter.sock"
         with (
             DnsServer(zone()) as dns,

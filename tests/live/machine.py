@@ -1,7 +1,8 @@
-"""A throwaway copy of this machine with systemd as its first process: an overlay over /, processes and control groups of its own.
+"""A throwaway copy of this machine with systemd as its first process: an overlay over /, processes
+and control groups of its own.
 
-Nothing that happens in it reaches the machine's own files, services or control groups; the network is shared, for the tests' own servers.
-What a daemon has left on the machine is not in it.
+Nothing that happens in it reaches the machine's own files, services or control groups; the network
+is shared, for the tests' own servers. What a daemon has left on the machine is not in it.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ mkdir -p old
 pivot_root . old
 umount -l /old
 rmdir /old
-chroot . dpkg --force-confnew --install /run/*.deb >/run/dpkg.log 2>&1 || { cat /run/dpkg.log >&2; exit 1; }
+chroot . dpkg --force-confnew --install /run/*.deb >/run/dpkg.log 2>&1 ||
+    { cat /run/dpkg.log >&2; exit 1; }
 ln -s /dev/null /etc/systemd/system/network-online.target
 cat > /run/systemd/system/quiet.target <<END
 [Unit]
@@ -55,7 +57,8 @@ DefaultDependencies=no
 StandardOutput=append:/run/dmarc-milter.log
 StandardError=append:/run/dmarc-milter.log
 """
-"""The units as they are, without the rest of a system that would start before them and keep their log."""
+"""The units as they are, without the rest of a system that would start before them and keep their
+log."""
 SERVICES = ("dmarc-milter", "dmarc-milter-drain", "dmarc-milter-report", "dmarc-milter-web")
 UNSHARE = ("unshare", "--pid", "--mount", "--uts", "--ipc", "--cgroup", "--fork", "--kill-child")
 
@@ -65,7 +68,14 @@ class Machine:
 
     def __init__(self, folder: Path, package: Path) -> None:
         self._folder = folder
-        self._groups = Path("/sys/fs/cgroup/unified" if Path("/sys/fs/cgroup/unified").is_dir() else "/sys/fs/cgroup") / folder.name
+        self._groups = (
+            Path(
+                "/sys/fs/cgroup/unified"
+                if Path("/sys/fs/cgroup/unified").is_dir()
+                else "/sys/fs/cgroup"
+            )
+            / folder.name
+        )
         self._process: subprocess.Popen[bytes] | None = None
         self._package = package
         self.pid = 0
@@ -82,7 +92,13 @@ class Machine:
 
         with (self._folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
-                [*UNSHARE, "sh", self._folder / "boot.sh", self._folder / "disk", self._folder / "package"],
+                [
+                    *UNSHARE,
+                    "sh",
+                    self._folder / "boot.sh",
+                    self._folder / "disk",
+                    self._folder / "package",
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -91,20 +107,27 @@ class Machine:
         eventually(self._is_up, seconds=90, what="systemd answers")
         for name in SERVICES:
             self.write(f"/etc/systemd/system/{name}.service.d/test.conf", DROP_IN)
-        self.write("/etc/systemd/system/dmarc-milter.socket.d/test.conf", "[Unit]\nDefaultDependencies=no\n")
+        self.write(
+            "/etc/systemd/system/dmarc-milter.socket.d/test.conf",
+            "[Unit]\nDefaultDependencies=no\n",
+        )
         self.systemctl("daemon-reload")
 
     def _is_up(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, self.text()
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+        children = (
+            Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
+        )
         self.pid = int(children[0]) if children else 0
         return bool(self.pid) and Path(f"/proc/{self.pid}/root/run/systemd/private").exists()
 
     def text(self) -> str:
         """What systemd and the units have said."""
         log = Path(f"/proc/{self.pid}/root/run/dmarc-milter.log")
-        return (self._folder / "log").read_text(errors="replace") + (log.read_text(errors="replace") if log.exists() else "")
+        return (self._folder / "log").read_text(errors="replace") + (
+            log.read_text(errors="replace") if log.exists() else ""
+        )
 
     def path(self, name: str) -> Path:
         """A file of the machine, seen from outside."""
@@ -118,7 +141,16 @@ class Machine:
     def enter(self, *command: str, check: bool = True) -> str:
         """What a command says, all of it."""
         done = subprocess.run(
-            ["nsenter", f"--target={self.pid}", "--pid", "--mount", "--uts", "--ipc", "--cgroup", *command],
+            [
+                "nsenter",
+                f"--target={self.pid}",
+                "--pid",
+                "--mount",
+                "--uts",
+                "--ipc",
+                "--cgroup",
+                *command,
+            ],
             check=False,
             text=True,
             stdout=subprocess.PIPE,
@@ -147,9 +179,17 @@ class Machine:
 def require_machine() -> None:
     """Skip where the kernel does not let us make one: a container within a container, say."""
     script = 'mount --make-rprivate / && mount -t tmpfs tmpfs "$1" && cd "$1" && mkdir u w r && '
-    script += "mount -t overlay overlay -o lowerdir=/,upperdir=u,workdir=w r && mount -t cgroup2 cgroup2 u"
+    script += (
+        "mount -t overlay overlay -o lowerdir=/,upperdir=u,workdir=w r && mount -t cgroup2"
+        " cgroup2 u"
+    )
     with private_folder("probe") as folder:
-        tried = subprocess.run([*UNSHARE, "sh", "-c", script, "sh", folder], check=False, capture_output=True, text=True)
+        tried = subprocess.run(
+            [*UNSHARE, "sh", "-c", script, "sh", folder],
+            check=False,
+            capture_output=True,
+            text=True,
+        )
     if tried.returncode or not Path("/usr/lib/systemd/systemd").exists():
         pytest.skip(f"systemd cannot be run here: {tried.stderr.strip() or 'it is not installed'}")
 

@@ -1,6 +1,8 @@
-"""A network of our own: any client address can be a source address in it. Run as a program it starts a command inside.
+"""A network of our own: any client address can be a source address in it. Run as a program it
+starts a command inside.
 
-    python namespace.py --host-name NAME --mount FILE:OVER --address 203.0.113.7 ... -- COMMAND ARGUMENTS
+    python namespace.py --host-name NAME --mount FILE:OVER --address 203.0.113.7 ... -- COMMAND
+    ARGUMENTS
 
 It needs CAP_SYS_ADMIN; many containers refuse it, and then `allowed()` is false.
 """
@@ -40,7 +42,8 @@ def _checked(result: int, what: str) -> None:
 
 @cache
 def allowed() -> bool:
-    """Whether this machine lets us have a network of our own. DMARC_MILTER_NO_NAMESPACE=1 says no."""
+    """Whether this machine lets us have a network of our own. DMARC_MILTER_NO_NAMESPACE=1 says
+    no."""
     if os.environ.get("DMARC_MILTER_NO_NAMESPACE"):
         return False
     probe = [
@@ -59,9 +62,15 @@ def allowed() -> bool:
 
 
 def connect(pid: int, source: str, target: str, port: int) -> socket.socket:
-    """A TCP connection from `source` inside the network of process `pid`; the socket works from here."""
+    """A TCP connection from `source` inside the network of process `pid`; the socket works from
+    here."""
     made: list[socket.socket] = []
-    run(pid, lambda: made.append(socket.create_connection((target, port), timeout=60, source_address=(source, 0))))
+    run(
+        pid,
+        lambda: made.append(
+            socket.create_connection((target, port), timeout=60, source_address=(source, 0))
+        ),
+    )
     return made[0]
 
 
@@ -77,7 +86,9 @@ def run(pid: int, work: Callable[[], object]) -> None:
         except OSError as error:
             failed.append(error)
 
-    thread = threading.Thread(target=inside)  # setns changes the calling thread alone, and the thread ends here
+    thread = threading.Thread(
+        target=inside
+    )  # setns changes the calling thread alone, and the thread ends here
     thread.start()
     thread.join()
     if failed:
@@ -89,11 +100,17 @@ def _bring_up(addresses: list[str]) -> None:
         fcntl.ioctl(control, SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", IFF_UP))
         for number, address in enumerate(a for a in addresses if ":" not in a):
             name = f"lo:{number + 1}".encode()
-            fcntl.ioctl(control, SIOCSIFADDR, struct.pack("16sHH4s8x", name, socket.AF_INET, 0, socket.inet_aton(address)))
+            fcntl.ioctl(
+                control,
+                SIOCSIFADDR,
+                struct.pack("16sHH4s8x", name, socket.AF_INET, 0, socket.inet_aton(address)),
+            )
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as control:
         for address in (a for a in addresses if ":" in a):
             packed = socket.inet_pton(socket.AF_INET6, address)
-            fcntl.ioctl(control, SIOCSIFADDR, struct.pack("16sIi", packed, 128, socket.if_nametoindex("lo")))
+            fcntl.ioctl(
+                control, SIOCSIFADDR, struct.pack("16sIi", packed, 128, socket.if_nametoindex("lo"))
+            )
 
 
 def main() -> None:

@@ -20,7 +20,13 @@ def build_deb() -> Path:
     out = WORK / "deb/out"
     shutil.rmtree(out, ignore_errors=True)
     environment = os.environ | {"BUILD": str(WORK / "deb"), "DEB_COMPRESSION": "gzip"}
-    done = subprocess.run([REPOSITORY / "tools/deb.sh", out], capture_output=True, check=False, text=True, env=environment)
+    done = subprocess.run(
+        [REPOSITORY / "tools/deb.sh", out],
+        capture_output=True,
+        check=False,
+        text=True,
+        env=environment,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     (built,) = out.glob("*.deb")
     return built

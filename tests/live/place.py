@@ -1,4 +1,5 @@
-"""Where live tests put things: private folders that other accounts can walk into, free ports, and programs unpacked by the set-up."""
+"""Where live tests put things: private folders that other accounts can walk into, free ports, and
+programs unpacked by the set-up."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ def cannot_run() -> str:
 
 
 def require_live() -> None:
-    """Skip where a private MTA cannot run; continuous integration sets DMARC_MILTER_LIVE=required, and then it is a failure."""
+    """Skip where a private MTA cannot run; continuous integration sets DMARC_MILTER_LIVE=required,
+    and then it is a failure."""
     give_up(cannot_run())
 
 
@@ -44,7 +46,11 @@ def give_up(reason: str) -> None:
 def library_path() -> dict[str, str]:
     """The environment in which unpacked programs find the libraries unpacked with them."""
     root = UNPACKED.resolve()
-    folders = [root / "usr/lib/postfix", *root.glob("usr/lib/*-linux-gnu*"), *root.glob("lib/*-linux-gnu*")]
+    folders = [
+        root / "usr/lib/postfix",
+        *root.glob("usr/lib/*-linux-gnu*"),
+        *root.glob("lib/*-linux-gnu*"),
+    ]
     return {"LD_LIBRARY_PATH": ":".join(map(str, folders))}
 
 

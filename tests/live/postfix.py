@@ -1,4 +1,5 @@
-"""A private Postfix from the unpacked package: its own ports, queue, log and mailboxes; the machine's own mail system is left alone."""
+"""A private Postfix from the unpacked package: its own ports, queue, log and mailboxes; the
+machine's own mail system is left alone."""
 
 from __future__ import annotations
 
@@ -10,7 +11,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from live.place import NOBODY, UNPACKED, answers, eventually, free_port, library_path, private_folder, require_live
+from live.place import (
+    NOBODY,
+    UNPACKED,
+    answers,
+    eventually,
+    free_port,
+    library_path,
+    private_folder,
+    require_live,
+)
 from live.smtp import Client, Reply, Smtp
 
 DOMAIN = "test.example"
@@ -50,7 +60,8 @@ class Postfix:
         self.folder = folder
         self.port = free_port()
         self.submission_port = free_port()
-        """As -o milter_macro_daemon_name=ORIGINATING in Debian's master.cf has it for submission."""
+        """As -o milter_macro_daemon_name=ORIGINATING in Debian's master.cf has it for
+        submission."""
         self._programs = UNPACKED.resolve()
         self.environment = library_path()
         self._write_configuration(milters, extra or {})
@@ -64,9 +75,14 @@ class Postfix:
         for name in ("postfix-files", "post-install", "postfix-script"):
             shutil.copy(self._programs / "etc/postfix" / name, etc)
         settings = self._settings() | {"smtpd_milters": milters} | extra
-        (etc / "main.cf").write_text("".join(f"{name} = {value}\n" for name, value in settings.items()))
+        (etc / "main.cf").write_text(
+            "".join(f"{name} = {value}\n" for name, value in settings.items())
+        )
         listeners = f"127.0.0.1:{self.port} inet n - n - - smtpd\n"
-        listeners += f"127.0.0.1:{self.submission_port} inet n - n - - smtpd -o milter_macro_daemon_name=ORIGINATING\n"
+        listeners += (
+            f"127.0.0.1:{self.submission_port} inet n - n - - smtpd -o"
+            " milter_macro_daemon_name=ORIGINATING\n"
+        )
         (etc / "master.cf").write_text(listeners + SERVICES)
 
     def _settings(self) -> dict[str, str]:
@@ -85,7 +101,10 @@ class Postfix:
             "newaliases_path": f"{root}/usr/bin/newaliases",
             "maillog_file": f"{folder}/maillog",
             "maillog_file_prefixes": str(folder),
-            "import_environment": "LD_LIBRARY_PATH MAIL_CONFIG MAIL_DEBUG MAIL_LOGTAG TZ LANG=C POSTLOG_SERVICE POSTLOG_HOSTNAME",
+            "import_environment": (
+                "LD_LIBRARY_PATH MAIL_CONFIG MAIL_DEBUG MAIL_LOGTAG TZ LANG=C POSTLOG_SERVICE"
+                " POSTLOG_HOSTNAME"
+            ),
             "inet_interfaces": "127.0.0.1",
             "inet_protocols": "all",
             "myhostname": f"mx.{DOMAIN}",
@@ -121,10 +140,13 @@ class Postfix:
                 stderr=log,
             )
         if check and run.returncode:
-            raise AssertionError(f"postfix {command}: {(self.folder / 'control.log').read_text()}\n{self.log()}")
+            raise AssertionError(
+                f"postfix {command}: {(self.folder / 'control.log').read_text()}\n{self.log()}"
+            )
 
     def command(self, name: str) -> str:
-        """A program of this Postfix (postconf, postqueue, ...) with its configuration, for a shell; it needs `environment`."""
+        """A program of this Postfix (postconf, postqueue, ...) with its configuration, for a shell;
+        it needs `environment`."""
         return f"{self._programs}/usr/sbin/{name} -c {self.folder}/etc"
 
     def start(self) -> None:
@@ -145,7 +167,13 @@ class Postfix:
         return path.read_text(errors="replace") if path.exists() else ""
 
     def send(
-        self, message: bytes, to: str, *, client: Client | None = None, mail_from: str = "alice@sender.example", domain: str = DOMAIN
+        self,
+        message: bytes,
+        to: str,
+        *,
+        client: Client | None = None,
+        mail_from: str = "alice@sender.example",
+        domain: str = DOMAIN,
     ) -> Reply:
         """One message for TO@test.example in a connection of its own; the reply that decided it."""
         with Smtp(self.port) as smtp:
@@ -154,22 +182,37 @@ class Postfix:
 
     def mailbox(self, user: str) -> list[bytes]:
         """What has been delivered to the user so far, oldest first, with LF line ends."""
-        return [path.read_bytes() for path in sorted((self.folder / "mail").glob("user/new/*")) if delivered_to(path) == user]
+        return [
+            path.read_bytes()
+            for path in sorted((self.folder / "mail").glob("user/new/*"))
+            if delivered_to(path) == user
+        ]
 
     def delivered(self, user: str, *, seconds: float = 20.0) -> bytes:
         """The only message delivered to the user, waited for."""
-        eventually(lambda: self.mailbox(user), seconds=seconds, what=f"mail for {user} delivered\n{self.log()[-2000:]}")
+        eventually(
+            lambda: self.mailbox(user),
+            seconds=seconds,
+            what=f"mail for {user} delivered\n{self.log()[-2000:]}",
+        )
         (message,) = self.mailbox(user)
         return message
 
     def held(self) -> list[str]:
         """Queue ids in the hold queue."""
-        return sorted(path.name for path in (self.folder / "queue/hold").glob("**/*") if path.is_file())
+        return sorted(
+            path.name for path in (self.folder / "queue/hold").glob("**/*") if path.is_file()
+        )
 
     def waiting(self) -> list[str]:
         """Queue ids accepted but not yet delivered."""
         queues = ("incoming", "active", "deferred", "maildrop")
-        return sorted(path.name for queue in queues for path in (self.folder / "queue" / queue).glob("**/*") if path.is_file())
+        return sorted(
+            path.name
+            for queue in queues
+            for path in (self.folder / "queue" / queue).glob("**/*")
+            if path.is_file()
+        )
 
 
 def delivered_to(path: Path) -> str:

@@ -1,4 +1,5 @@
-"""A private PostgreSQL: the installed programs or the unpacked ones, a cluster of its own, TCP on a free port."""
+"""A private PostgreSQL: the installed programs or the unpacked ones, a cluster of its own, TCP on a
+free port."""
 
 from __future__ import annotations
 
@@ -13,12 +14,16 @@ from live.place import NOBODY, UNPACKED, free_port, give_up, library_path, priva
 
 def programs() -> Path | None:
     """The folder of initdb and pg_ctl, or None."""
-    found = [*UNPACKED.glob("usr/lib/postgresql/*/bin/initdb"), *Path("/usr/lib/postgresql").glob("*/bin/initdb")]
+    found = [
+        *UNPACKED.glob("usr/lib/postgresql/*/bin/initdb"),
+        *Path("/usr/lib/postgresql").glob("*/bin/initdb"),
+    ]
     return found[0].resolve().parent if found else None
 
 
 class Postgres:
-    """A cluster with the superuser `t`, no password, on 127.0.0.1. It may be stopped, killed and started again."""
+    """A cluster with the superuser `t`, no password, on 127.0.0.1. It may be stopped, killed and
+    started again."""
 
     def __init__(self, folder: Path) -> None:
         found = programs()
@@ -31,7 +36,9 @@ class Postgres:
         self._environment = os.environ | library_path() | {"LC_ALL": "C.UTF-8"}
         if os.geteuid() == 0:  # initdb refuses root
             os.chown(folder, NOBODY, NOBODY)
-        self._run("initdb", "-D", f"{folder}/data", "-A", "trust", "-U", "t", "--no-sync", "-E", "UTF8")
+        self._run(
+            "initdb", "-D", f"{folder}/data", "-A", "trust", "-U", "t", "--no-sync", "-E", "UTF8"
+        )
 
     @property
     def url(self) -> str:
@@ -54,8 +61,21 @@ class Postgres:
             raise AssertionError(f"{program}: {Path(log.name).read_text()}")
 
     def start(self) -> None:
-        options = f"-c listen_addresses=127.0.0.1 -p {self.port} -k {self.folder} -c fsync=off -c max_connections=200"
-        self._run("pg_ctl", "-D", f"{self.folder}/data", "-w", "-o", options, "-l", f"{self.folder}/log", "start")
+        options = (
+            f"-c listen_addresses=127.0.0.1 -p {self.port} -k {self.folder} -c fsync=off -c"
+            " max_connections=200"
+        )
+        self._run(
+            "pg_ctl",
+            "-D",
+            f"{self.folder}/data",
+            "-w",
+            "-o",
+            options,
+            "-l",
+            f"{self.folder}/log",
+            "start",
+        )
 
     def stop(self, mode: str = "fast") -> None:
         """Modes are pg_ctl's: smart, fast, immediate (as after a crash)."""

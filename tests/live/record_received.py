@@ -1,9 +1,12 @@
-"""Records the Received fields that real mail programs write for hostile clients, into tests/vectors/received-PROGRAM.txt.
+"""Records the Received fields that real mail programs write for hostile clients, into
+tests/vectors/received-PROGRAM.txt.
 
-    cd tests && python -m live.record_received [PROGRAM ...]        as root, on Debian; nothing is installed
+    cd tests && python -m live.record_received [PROGRAM ...]        as root, on Debian; nothing is
+    installed
 
-Exim, Courier and OpenSMTPD are unpacked into .test/received and run in namespaces of their own, with the unpacked files laid
-over /usr and /etc; Postfix and Sendmail are those of the live tests. Each entry is the client's real address and the field.
+Exim, Courier and OpenSMTPD are unpacked into .test/received and run in namespaces of their own,
+with the unpacked files laid over /usr and /etc; Postfix and Sendmail are those of the live tests.
+Each entry is the client's real address and the field.
 """
 
 from __future__ import annotations
@@ -56,7 +59,17 @@ HELOS = [
     "x" * 200,
     "x by " * 60,
 ]
-IDENTS = ["", "user", f"x@{VICTIM}", f"[{VICTIM}]", f"x [{VICTIM}]", f"helo=x@{VICTIM}", "x) by (", '"', "\u00e9"]
+IDENTS = [
+    "",
+    "user",
+    f"x@{VICTIM}",
+    f"[{VICTIM}]",
+    f"x [{VICTIM}]",
+    f"helo=x@{VICTIM}",
+    "x) by (",
+    '"',
+    "\u00e9",
+]
 NAMES = ["ptr.example", f"[{VICTIM}]", f"helo=x@{VICTIM}", "unknown", "helo", "by"]
 COMMON_NAMES = [
     "client.example",
@@ -83,8 +96,16 @@ def unpack(*packages: str) -> None:
     if (UNPACKED / packages[0]).exists():
         return
     (UNPACKED / "deb").mkdir(parents=True, exist_ok=True)
-    plan = subprocess.run(["apt-get", "-s", "--no-install-recommends", "install", *packages], capture_output=True, text=True, check=False)
-    wanted = {*packages, *re.findall(r"^Inst (\S+)", plan.stdout, re.MULTILINE)} - {"postfix", "courier-ssl"}
+    plan = subprocess.run(
+        ["apt-get", "-s", "--no-install-recommends", "install", *packages],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    wanted = {*packages, *re.findall(r"^Inst (\S+)", plan.stdout, re.MULTILINE)} - {
+        "postfix",
+        "courier-ssl",
+    }
     for name in sorted(wanted):
         subprocess.run(["apt-get", "-qq", "download", name], cwd=UNPACKED / "deb", check=True)
     for package in (UNPACKED / "deb").glob("*.deb"):
@@ -96,18 +117,32 @@ ACCOUNTS = {"Debian-exim": 65533, "opensmtpd": 65532, "opensmtpq": 65531, "couri
 
 
 def lay_over() -> None:
-    """In namespaces of our own: the unpacked programs in /usr and /etc, an empty /var, and the accounts they insist on."""
+    """In namespaces of our own: the unpacked programs in /usr and /etc, an empty /var, and the
+    accounts they insist on."""
     mount = ["mount", "-t"]
     subprocess.run([*mount, "tmpfs", "tmpfs", "/run"], check=True)
     for name in ("upper", "work"):
         Path("/run", name).mkdir()
     root = UNPACKED.resolve() / "root"
-    subprocess.run([*mount, "overlay", "-o", f"lowerdir={root}/usr:/usr", "overlay", "/usr"], check=True)
     subprocess.run(
-        [*mount, "overlay", "-o", f"lowerdir={root}/etc:/etc,upperdir=/run/upper,workdir=/run/work", "overlay", "/etc"], check=True
+        [*mount, "overlay", "-o", f"lowerdir={root}/usr:/usr", "overlay", "/usr"], check=True
+    )
+    subprocess.run(
+        [
+            *mount,
+            "overlay",
+            "-o",
+            f"lowerdir={root}/etc:/etc,upperdir=/run/upper,workdir=/run/work",
+            "overlay",
+            "/etc",
+        ],
+        check=True,
     )
     subprocess.run([*mount, "tmpfs", "tmpfs", "/var"], check=True)
-    for file, line in (("passwd", "{0}:x:{1}:{1}::/nonexistent:/bin/false\n"), ("group", "{0}:x:{1}:\n")):
+    for file, line in (
+        ("passwd", "{0}:x:{1}:{1}::/nonexistent:/bin/false\n"),
+        ("group", "{0}:x:{1}:\n"),
+    ):
         with Path("/etc", file).open("a") as out:
             out.writelines(line.format(*each) for each in ACCOUNTS.items())
     Path("/etc/hosts").write_text(f"127.0.0.1 localhost\n{NAMED} ptr.example\n")
@@ -139,7 +174,8 @@ file:
 
 
 def exim() -> Iterator[Entry]:
-    """By `-bs`, where the options name client, host name and ident; helo_accept_junk_hosts lets any HELO in."""
+    """By `-bs`, where the options name client, host name and ident; helo_accept_junk_hosts lets any
+    HELO in."""
     for name in ("out", "log", "input", "db", "msglog"):
         Path("/var/exim", name).mkdir(parents=True)
     Path("/var/exim/conf").write_text(EXIM)
@@ -159,7 +195,9 @@ def exim() -> Iterator[Entry]:
     )
     subprocess.run(["chown", "root:root", "/var/exim/conf"], check=True)
     tries = [(helo, "", "") for helo in HELOS] + [(f"[{VICTIM}]", ident, "") for ident in IDENTS]
-    tries += [(helo, "", "ptr.example") for helo in HELOS] + [("h.example", ident, "ptr.example") for ident in IDENTS]
+    tries += [(helo, "", "ptr.example") for helo in HELOS] + [
+        ("h.example", ident, "ptr.example") for ident in IDENTS
+    ]
     tries += [(f"[{VICTIM}]", "x", name) for name in NAMES]
     for client in (CLIENT, "2001:db8::66"):
         for helo, ident, name in tries:
@@ -188,16 +226,26 @@ def exim() -> Iterator[Entry]:
 
 
 def courier() -> Iterator[Entry]:
-    """courieresmtpd, to which couriertcpd gives the client by the environment; the field is read from the queue."""
+    """courieresmtpd, to which couriertcpd gives the client by the environment; the field is read
+    from the queue."""
     shutil.copytree(UNPACKED / "root/var/lib/courier", "/var/lib/courier")
     Path("/etc/courier/me").write_text("relay.example.com\n")
     for name in ("msgs", "msgq", "tmp", "allfilters", "filters", "track"):
         Path("/var/lib/courier", name).mkdir(exist_ok=True)
-    subprocess.run(["chown", "-R", "courier:courier", "/var/lib/courier", "/etc/courier"], check=True)
+    subprocess.run(
+        ["chown", "-R", "courier:courier", "/var/lib/courier", "/etc/courier"], check=True
+    )
     tries = [(helo, "", "") for helo in HELOS] + [(f"[{VICTIM}]", ident, "") for ident in IDENTS]
-    tries += [(f"[{VICTIM}]", "", name) for name in NAMES] + [("h.example", "", name) for name in NAMES]
+    tries += [(f"[{VICTIM}]", "", name) for name in NAMES] + [
+        ("h.example", "", name) for name in NAMES
+    ]
     for helo, ident, name in tries:
-        variables = {"TCPREMOTEIP": f"::ffff:{CLIENT}", "TCPREMOTEHOST": name, "TCPREMOTEINFO": ident, "TCPLOCALIP": "::ffff:192.0.2.1"}
+        variables = {
+            "TCPREMOTEIP": f"::ffff:{CLIENT}",
+            "TCPREMOTEHOST": name,
+            "TCPREMOTEINFO": ident,
+            "TCPLOCALIP": "::ffff:192.0.2.1",
+        }
         variables |= {
             "TCPLOCALPORT": "25",
             "TCPREMOTEPORT": "4444",
@@ -205,10 +253,22 @@ def courier() -> Iterator[Entry]:
             "PROTOCOL": "ESMTP",
             "RELAYCLIENT": "",
         }
-        with subprocess.Popen(["courieresmtpd"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | variables) as program:
+        with subprocess.Popen(
+            ["courieresmtpd"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=os.environ | variables,
+        ) as program:
             assert program.stdin
             assert program.stdout
-            talk = [b"", f"EHLO {helo}".encode(), b"MAIL FROM:<a@b.example>", b"RCPT TO:<v@other.example>", b"DATA", LETTER + b"."]
+            talk = [
+                b"",
+                f"EHLO {helo}".encode(),
+                b"MAIL FROM:<a@b.example>",
+                b"RCPT TO:<v@other.example>",
+                b"DATA",
+                LETTER + b".",
+            ]
             for line in talk:
                 if line:
                     program.stdin.write(line + b"\r\n")
@@ -220,7 +280,10 @@ def courier() -> Iterator[Entry]:
                     print("courier refused", helo[:60], reply, file=sys.stderr)
                     break
             program.stdin.close()
-        for file in [*Path("/var/lib/courier").glob("tmp/*/D*"), *Path("/var/lib/courier").glob("msgs/**/D*")]:
+        for file in [
+            *Path("/var/lib/courier").glob("tmp/*/D*"),
+            *Path("/var/lib/courier").glob("msgs/**/D*"),
+        ]:
             if file.is_file():
                 yield CLIENT, fields(file.read_bytes())
                 file.unlink()
@@ -232,20 +295,32 @@ def opensmtpd() -> Iterator[Entry]:
         Path("/var", name).mkdir(parents=True)
     os.symlink("/run", "/var/run")
     os.chown("/var/spool/smtpd/offline", 0, ACCOUNTS["opensmtpq"])
-    for name, mode in (("lib/opensmtpd/empty", 0o711), ("spool/smtpd", 0o711), ("spool/smtpd/offline", 0o770)):
+    for name, mode in (
+        ("lib/opensmtpd/empty", 0o711),
+        ("spool/smtpd", 0o711),
+        ("spool/smtpd/offline", 0o770),
+    ):
         Path("/var", name).chmod(mode)
     Path("/run/conf").write_text(
-        'listen on 127.0.0.1 port 2526\naction "on" relay host smtp://127.0.0.1:2527\nmatch from any for any action "on"\n'
+        'listen on 127.0.0.1 port 2526\naction "on" relay host smtp://127.0.0.1:2527\nmatch from'
+        ' any for any action "on"\n'
     )
     received: list[bytes] = []
     server = socket.create_server(("127.0.0.1", 2527))
     threading.Thread(target=_sink, args=(server, received), daemon=True).start()
-    with subprocess.Popen(["smtpd", "-d", "-f", "/run/conf"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as program:
+    with subprocess.Popen(
+        ["smtpd", "-d", "-f", "/run/conf"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as program:
         eventually(lambda: socket.socket().connect_ex(("127.0.0.1", 2526)) == 0, what="smtpd")
         for client in (CLIENT, NAMED):
             for helo in HELOS:
                 received.clear()
-                with Smtp(0, connected=socket.create_connection(("127.0.0.1", 2526), source_address=(client, 0))) as smtp:
+                with Smtp(
+                    0,
+                    connected=socket.create_connection(
+                        ("127.0.0.1", 2526), source_address=(client, 0)
+                    ),
+                ) as smtp:
                     if smtp.command(f"EHLO {helo}").code != 250:
                         continue
                     smtp.transaction(LETTER, mail_from="a@b.example", recipients=("v@example.com",))
@@ -283,7 +358,9 @@ def _asking_sendmail(addresses: dict[str, str]) -> Iterator[sendmail.Sendmail]:
     sendmail.ADDRESSES.clear()
     sendmail.ADDRESSES.update(dict.fromkeys(addresses, ""))
     template = sendmail.CONFIGURATION
-    sendmail.CONFIGURATION = template.replace("`confTO_IDENT', `0'", "`confTO_IDENT', `5s'").replace(
+    sendmail.CONFIGURATION = template.replace(
+        "`confTO_IDENT', `0'", "`confTO_IDENT', `5s'"
+    ).replace(
         "FEATURE(`nocanonify')", "define(`confALLOW_BOGUS_HELO', `True')dnl\nFEATURE(`nocanonify')"
     )
     with private_folder("received") as folder:
@@ -300,13 +377,19 @@ def _asking_sendmail(addresses: dict[str, str]) -> Iterator[sendmail.Sendmail]:
 
 def sendmail_() -> Iterator[Entry]:
     """A real connection from each address, with an ident server there."""
-    names = {CLIENT: ""} | {f"192.0.2.{67 + number}": name for number, name in enumerate([*NAMES, f"{VICTIM}])", "x(y"])}
+    names = {CLIENT: ""} | {
+        f"192.0.2.{67 + number}": name for number, name in enumerate([*NAMES, f"{VICTIM}])", "x(y"])
+    }
     with _asking_sendmail(names) as mta:
         assert mta._process
         answer = [b""]
         for address in names:
-            threading.Thread(target=_identify, args=(mta._process.pid, address, answer), daemon=True).start()
-        tries = [(CLIENT, helo, "x") for helo in HELOS] + [(CLIENT, f"[{VICTIM}]", ident) for ident in IDENTS]
+            threading.Thread(
+                target=_identify, args=(mta._process.pid, address, answer), daemon=True
+            ).start()
+        tries = [(CLIENT, helo, "x") for helo in HELOS] + [
+            (CLIENT, f"[{VICTIM}]", ident) for ident in IDENTS
+        ]
         tries += [(address, f"[{VICTIM}]", ident) for address in names for ident in ("", "helo=x")]
         for number, (address, helo, ident) in enumerate(tries):
             answer[0] = ident.encode()
@@ -314,7 +397,9 @@ def sendmail_() -> Iterator[Entry]:
                 if smtp.command(f"EHLO {helo}").code != 250:
                     print("sendmail refused", helo[:60], file=sys.stderr)
                     continue
-                reply = smtp.transaction(LETTER, mail_from="a@b.example", recipients=(f"v{number}@test.example",))
+                reply = smtp.transaction(
+                    LETTER, mail_from="a@b.example", recipients=(f"v{number}@test.example",)
+                )
                 assert reply.code == 250, reply
             yield address, fields(mta.delivered(f"v{number}"))
 
@@ -323,11 +408,23 @@ def postfix() -> Iterator[Entry]:
     """XCLIENT says who the client is; certificates are real ones, made here."""
     with private_folder("received") as folder:
         certificate(folder / "server", "mx.test.example")
-        extra = {"smtpd_tls_security_level": "may", "smtpd_tls_cert_file": f"{folder}/server", "smtpd_tls_ask_ccert": "yes"}
-        extra |= {"smtpd_tls_received_header": "yes", "smtpd_sasl_authenticated_header": "yes", "smtpd_sasl_auth_enable": "no"}
+        extra = {
+            "smtpd_tls_security_level": "may",
+            "smtpd_tls_cert_file": f"{folder}/server",
+            "smtpd_tls_ask_ccert": "yes",
+        }
+        extra |= {
+            "smtpd_tls_received_header": "yes",
+            "smtpd_sasl_authenticated_header": "yes",
+            "smtpd_sasl_auth_enable": "no",
+        }
         with private_postfix(extra=extra) as mta:
-            tries = [(helo, "[UNAVAILABLE]", "", "") for helo in HELOS] + [(f"[{VICTIM}]", name, "", "") for name in NAMES]
-            tries += [(f"[{VICTIM}]", "ptr.example", "", login) for login in (*IDENTS[1:], "x) by q (")]
+            tries = [(helo, "[UNAVAILABLE]", "", "") for helo in HELOS] + [
+                (f"[{VICTIM}]", name, "", "") for name in NAMES
+            ]
+            tries += [
+                (f"[{VICTIM}]", "ptr.example", "", login) for login in (*IDENTS[1:], "x) by q (")
+            ]
             tries += [("h.example", "[UNAVAILABLE]", name, "") for name in COMMON_NAMES]
             for number, (helo, name, common, login) in enumerate(tries):
                 with Smtp(mta.port) as smtp:
@@ -336,19 +433,34 @@ def postfix() -> Iterator[Entry]:
                         assert smtp.command("STARTTLS").code == 220
                         _encrypt(smtp, folder / "client", common)
                     smtp.command("EHLO x")
-                    given = f" LOGIN={login.encode().hex('+').join(['+', '']) if login else ''}" if login else ""
-                    reply = smtp.command(f"XCLIENT ADDR={CLIENT} NAME={_xtext(name)}{given and ' LOGIN=' + _xtext(login)}")
+                    given = (
+                        f" LOGIN={login.encode().hex('+').join(['+', '']) if login else ''}"
+                        if login
+                        else ""
+                    )
+                    reply = smtp.command(
+                        f"XCLIENT ADDR={CLIENT}"
+                        f" NAME={_xtext(name)}{given and ' LOGIN=' + _xtext(login)}"
+                    )
                     if reply.code != 220 or smtp.command(f"EHLO {helo}").code != 250:
                         print("postfix refused", helo[:60], name, login, reply, file=sys.stderr)
                         continue
-                    sent = smtp.transaction(LETTER, mail_from="a@b.example", recipients=(f"v{number}@test.example",))
+                    sent = smtp.transaction(
+                        LETTER, mail_from="a@b.example", recipients=(f"v{number}@test.example",)
+                    )
                     assert sent.code == 250, sent
                 yield CLIENT, fields(mta.delivered(f"v{number}"))
 
 
 def _xtext(text: str) -> str:
     """RFC 3461 4: what may not stand as it is, in hexadecimal."""
-    return text if text == "[UNAVAILABLE]" else "".join(chr(o) if 33 <= o <= 126 and o not in b"+=" else f"+{o:02X}" for o in text.encode())
+    return (
+        text
+        if text == "[UNAVAILABLE]"
+        else "".join(
+            chr(o) if 33 <= o <= 126 and o not in b"+=" else f"+{o:02X}" for o in text.encode()
+        )
+    )
 
 
 def _encrypt(smtp: Smtp, file: Path, common: str) -> None:
@@ -395,7 +507,10 @@ PROGRAMS: dict[str, tuple[Callable[[], Iterator[Entry]], tuple[str, ...]]] = {
 def record(name: str) -> None:
     """All of one program's fields, in the order of the tries, each once."""
     found = dict.fromkeys(PROGRAMS[name][0]())
-    text = f"# Received fields that {name} wrote (tests/live/record_received.py): the client's real address, then the value.\n".encode()
+    text = (
+        f"# Received fields that {name} wrote (tests/live/record_received.py): the client's real"
+        " address, then the value.\n".encode()
+    )
     text += b"".join(b"\n@ " + address.encode() + b"\n" + value + b"\n" for address, value in found)
     (VECTORS / f"received-{name}.txt").write_bytes(text)
     print(f"{name}: {len(found)} fields")
@@ -413,7 +528,10 @@ def main() -> None:
             continue
         unpack(*packages)
         inside = [sys.executable, "-m", "live.record_received", "--inside", name]
-        subprocess.run(["unshare", "-mnu", "--pid", "--fork", "--kill-child", "--mount-proc", *inside], check=True)
+        subprocess.run(
+            ["unshare", "-mnu", "--pid", "--fork", "--kill-child", "--mount-proc", *inside],
+            check=True,
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""A small world: senders with their DNS, and messages whose right treatment is known. The demo and the live tests share it."""
+"""A small world: senders with their DNS, and messages whose right treatment is known. The demo and
+the live tests share it."""
 
 from __future__ import annotations
 
@@ -43,10 +44,17 @@ def signed(message: bytes, domain: str = "sender.example") -> bytes:
     return Signer(domain).sign(re.sub(rb"\r?\n", b"\r\n", message))
 
 
-def letter(author: str, *, subject: str = "Hello", above: str = "", body: str = "Hello.\n") -> bytes:
+def letter(
+    author: str, *, subject: str = "Hello", above: str = "", body: str = "Hello.\n"
+) -> bytes:
     """A plain message. `above` is put on top of its header block, with its line end."""
-    text = f"{above}From: {author}\nTo: bob@test.example\nSubject: {subject}\nDate: Sun, 1 Nov 2026 12:00:00 +0000\n"
-    return f"{text}Message-ID: <{subject.replace(' ', '.').lower()}@sender.example>\n\n{body}".encode()
+    text = (
+        f"{above}From: {author}\nTo: bob@test.example\nSubject: {subject}\nDate: Sun, 1 Nov 2026"
+        " 12:00:00 +0000\n"
+    )
+    return (
+        f"{text}Message-ID: <{subject.replace(' ', '.').lower()}@sender.example>\n\n{body}".encode()
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,38 +83,57 @@ def scenarios() -> tuple[Scenario, ...]:
     """The eight messages of `make demo`."""
     return (
         Scenario(
-            "aligned pass by SPF", SENDER, "alice@sender.example", letter("Alice <alice@sender.example>", subject="By SPF"),
-            250, "pass", "none", "The client is named by sender.example's SPF record and MAIL FROM is in the author's domain.",
+            "aligned pass by SPF", SENDER, "alice@sender.example",
+            letter("Alice <alice@sender.example>", subject="By SPF"),
+            250, "pass", "none",
+            "The client is named by sender.example's SPF record and MAIL FROM is in the"
+            " author's domain.",
         ),
         Scenario(
-            "aligned pass by DKIM", STRANGER, "", signed(letter("Alice <alice@sender.example>", subject="By DKIM")),
-            250, "pass", "none", "SPF says nothing for the author's domain, but its own DKIM signature verifies.",
+            "aligned pass by DKIM", STRANGER, "", signed(letter("Alice <alice@sender.example>",
+            subject="By DKIM")),
+            250, "pass", "none",
+            "SPF says nothing for the author's domain, but its own DKIM signature verifies.",
         ),
         Scenario(
-            "forwarded", STRANGER, "bounce@forwarder.example", signed(letter("Alice <alice@sender.example>", subject="Forwarded")),
-            250, "pass", "none", "SPF passes for the forwarder, which is not the author; the author's signature survived the way.",
+            "forwarded", STRANGER, "bounce@forwarder.example",
+            signed(letter("Alice <alice@sender.example>", subject="Forwarded")),
+            250, "pass", "none",
+            "SPF passes for the forwarder, which is not the author; the author's"
+            " signature survived the way.",
         ),
         Scenario(
-            "spoofed, p=none", STRANGER, "x@forwarder.example", letter("Boss <boss@none.example>", subject="Spoofed none"),
-            250, "fail", "none", "Nothing speaks for none.example, and its owner only asks for reports.",
+            "spoofed, p=none", STRANGER, "x@forwarder.example", letter("Boss <boss@none.example>",
+            subject="Spoofed none"),
+            250, "fail", "none",
+            "Nothing speaks for none.example, and its owner only asks for reports.",
         ),
         Scenario(
-            "spoofed, p=quarantine", STRANGER, "x@forwarder.example", letter("Boss <boss@quarantine.example>", subject="Quarantine"),
-            250, "fail", "quarantine", "Nothing speaks for quarantine.example: delivered, marked for the Junk folder.",
+            "spoofed, p=quarantine", STRANGER, "x@forwarder.example",
+            letter("Boss <boss@quarantine.example>", subject="Quarantine"),
+            250, "fail", "quarantine",
+            "Nothing speaks for quarantine.example: delivered, marked for the Junk folder.",
         ),
         Scenario(
-            "spoofed, p=reject", STRANGER, "x@forwarder.example", letter("Boss <boss@reject.example>", subject="Spoofed reject"),
-            550, "", "reject", "Nothing speaks for reject.example, and its owner asks that such mail be refused.",
+            "spoofed, p=reject", STRANGER, "x@forwarder.example",
+            letter("Boss <boss@reject.example>", subject="Spoofed reject"),
+            550, "", "reject",
+            "Nothing speaks for reject.example, and its owner asks that such mail be refused.",
         ),
         Scenario(
             "two From fields", SENDER, "alice@sender.example",
-            letter("Alice <alice@sender.example>", above="From: Boss <boss@reject.example>\n", subject="Two From"),
-            550, "", "reject", "A reader may see either author, so neither counts as verified and the stricter policy decides.",
+            letter("Alice <alice@sender.example>", above="From: Boss <boss@reject.example>\n",
+            subject="Two From"),
+            550, "", "reject",
+            "A reader may see either author, so neither counts as verified and the"
+            " stricter policy decides.",
         ),
         Scenario(
             "forged Authentication-Results", SENDER, "alice@sender.example",
             letter("Alice <alice@sender.example>", above=FORGED, subject="Forged result"),
-            250, "pass", "none", "The field that claimed to be ours was taken out; the one on top is ours.", b"header.from=reject.example",
+            250, "pass", "none",
+            "The field that claimed to be ours was taken out; the one on top is ours.",
+            b"header.from=reject.example",
         ),
     )  # fmt: skip
 
@@ -114,7 +141,9 @@ def scenarios() -> tuple[Scenario, ...]:
 def our_fields(message: bytes) -> list[str]:
     """The Authentication-Results fields under our id, unfolded, topmost first."""
     head = re.sub(rb"\r\n", b"\n", message).partition(b"\n\n")[0].decode("utf-8", "replace")
-    fields = re.findall(r"^Authentication-Results:((?:.*)(?:\n[ \t].*)*)", head, re.MULTILINE | re.IGNORECASE)
+    fields = re.findall(
+        r"^Authentication-Results:((?:.*)(?:\n[ \t].*)*)", head, re.MULTILINE | re.IGNORECASE
+    )
     unfolded = (" ".join(field.split()) for field in fields)
     return [field for field in unfolded if field.lower().startswith(AUTHSERV_ID)]
 
@@ -122,7 +151,9 @@ def our_fields(message: bytes) -> list[str]:
 def field_names(message: bytes) -> list[str]:
     """Names of all fields, in order, lower case."""
     head = re.sub(rb"\r\n", b"\n", message).partition(b"\n\n")[0]
-    return [name.decode().lower() for name in re.findall(rb"^([!-9;-~]+)[ \t]*:", head, re.MULTILINE)]
+    return [
+        name.decode().lower() for name in re.findall(rb"^([!-9;-~]+)[ \t]*:", head, re.MULTILINE)
+    ]
 
 
 def dmarc_word(field: str) -> str:

@@ -1,4 +1,5 @@
-"""A private Sendmail from the unpacked package, in a network of its own where that is allowed: there clients have real addresses."""
+"""A private Sendmail from the unpacked package, in a network of its own where that is allowed:
+there clients have real addresses."""
 
 from __future__ import annotations
 
@@ -13,14 +14,23 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from live import namespace
-from live.place import UNPACKED, answers, eventually, free_port, library_path, private_folder, require_live
+from live.place import (
+    UNPACKED,
+    answers,
+    eventually,
+    free_port,
+    library_path,
+    private_folder,
+    require_live,
+)
 from live.smtp import Client, Reply, Smtp
 
 DOMAIN = "test.example"
 HOST = f"mx.{DOMAIN}"
 
 ADDRESSES = {"203.0.113.7": "127.0.0.7", "203.0.113.66": "127.0.0.66"}
-"""Client addresses, and what stands for each where a network of our own is refused. Test zones name both."""
+"""Client addresses, and what stands for each where a network of our own is refused. Test zones name
+both."""
 ADDRESSES_6 = ("2001:db8::5",)
 
 CONFIGURATION = """\
@@ -56,27 +66,42 @@ DAEMON_OPTIONS(`Family=inet, Name=MTA, Port=@PORT@, Addr=127.0.0.1')dnl
 """
 CF = "/usr/share/sendmail/cf/"
 
-UNSAFE = "AssumeSafeChown,GroupWritableDirPathSafe,RunProgramInUnsafeDirPath,RunWritableProgram,MapInUnsafeDirPath"
+UNSAFE = (
+    "AssumeSafeChown,GroupWritableDirPathSafe,RunProgramInUnsafeDirPath,RunWritableProgram,"
+    "MapInUnsafeDirPath"
+)
 
-# Sendmail waits a minute at every start for a host name with a dot. Where the name cannot be set, this is put before libc's.
+# Sendmail waits a minute at every start for a host name with a dot. Where the name cannot be set,
+# this is put before libc's.
 HOST_NAME = """\
 #include <string.h>
 int gethostname(char *name, size_t length) { strncpy(name, "@HOST@", length); return 0; }
 """
 
-# Sendmail may put -f SENDER first; the user is the last argument. A message counts as delivered once it has its final name.
+# Sendmail may put -f SENDER first; the user is the last argument. A message counts as delivered
+# once it has its final name.
 DELIVER = """\
 #!/bin/sh
 for user; do :; done
-new=$(mktemp "@FOLDER@/mail/.new.XXXXXX") && cat > "$new" && mv "$new" "@FOLDER@/mail/$user.$(date +%s%N)"
+new=$(mktemp "@FOLDER@/mail/.new.XXXXXX") && cat > "$new" &&
+    mv "$new" "@FOLDER@/mail/$user.$(date +%s%N)"
 """
 
 
 class Sendmail:
     """A running Sendmail. Mail for anybody at test.example lands in `mail/NAME.TIME`."""
 
-    def __init__(self, folder: Path, *, filters: str, more: str = "", debian: bool = False, resolver: str = "") -> None:
-        """`debian`: by Debian's own sendmail.mc. `resolver`: resolv.conf of a Sendmail that asks the DNS, in a network of its own."""
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        filters: str,
+        more: str = "",
+        debian: bool = False,
+        resolver: str = "",
+    ) -> None:
+        """`debian`: by Debian's own sendmail.mc. `resolver`: resolv.conf of a Sendmail that asks
+        the DNS, in a network of its own."""
         self.folder = folder
         self._debian, self._resolver = debian, resolver
         self.port = free_port()
@@ -112,7 +137,11 @@ class Sendmail:
             "@UNSAFE@": UNSAFE,
             "@DAEMONS@": DAEMONS,
             "@PORT@": str(self.port),
-            "@SIX@": f"DAEMON_OPTIONS(`Family=inet6, Name=MTA6, Port={self.port}, Addr=::1')dnl" if self.in_namespace else "dnl",
+            "@SIX@": (
+                f"DAEMON_OPTIONS(`Family=inet6, Name=MTA6, Port={self.port}, Addr=::1')dnl"
+                if self.in_namespace
+                else "dnl"
+            ),
             "@FILTERS@": filters or "dnl",
         }
         text = self._of_debian() if self._debian else CONFIGURATION
@@ -121,41 +150,70 @@ class Sendmail:
         (folder / "t.mc").write_text(text + more)
         m4 = shutil.which("m4") or str(self._root / "usr/bin/m4")
         made = subprocess.run(
-            [m4, f"-D_CF_DIR_={self._cf_folder()}", folder / "t.mc"], capture_output=True, check=True, env=self._environment
+            [m4, f"-D_CF_DIR_={self._cf_folder()}", folder / "t.mc"],
+            capture_output=True,
+            check=True,
+            env=self._environment,
         )
         assert not made.stderr, made.stderr
         (folder / "sendmail.cf").write_bytes(made.stdout)
         if not self.in_namespace:
             (folder / "hostname.c").write_text(HOST_NAME.replace("@HOST@", HOST))
-            subprocess.run(["cc", "-shared", "-fPIC", "-o", folder / "hostname.so", folder / "hostname.c"], check=True)
+            subprocess.run(
+                ["cc", "-shared", "-fPIC", "-o", folder / "hostname.so", folder / "hostname.c"],
+                check=True,
+            )
 
     def _cf_folder(self) -> str:
         return f"{self.folder}{CF}" if self._debian else f"{self._root}{CF}"
 
     def _of_debian(self) -> str:
-        """Debian's sendmail.mc with the places, ports and users of this test, and nothing else, put in; its m4 files are copied, since
-        they name each other by absolute paths."""
+        """Debian's sendmail.mc with the places, ports and users of this test, and nothing else, put
+        in; its m4 files are copied, since they name each other by absolute paths."""
         copied = Path(self._cf_folder())
         shutil.copytree(f"{self._root}{CF}", copied)
-        for path in (*copied.glob("ostype/debian*"), *copied.glob("domain/debian*"), copied / "debian/sendmail.mc"):
+        for path in (
+            *copied.glob("ostype/debian*"),
+            *copied.glob("domain/debian*"),
+            copied / "debian/sendmail.mc",
+        ):
             path.write_text(path.read_text().replace(CF, str(copied) + "/"))
         text = (copied / "debian/sendmail.mc").read_text()
         text = re.sub(r"^(?:DAEMON_OPTIONS|include\(`/etc/mail).*\n", "", text, flags=re.MULTILINE)
-        text = text.replace("FEATURE(`access_db', ,", "FEATURE(`access_db', `hash -o -T<TMPF> @FOLDER@/access',").replace(
-            "1000')dnl 1", "10')dnl 1"
+        text = text.replace(
+            "FEATURE(`access_db', ,", "FEATURE(`access_db', `hash -o -T<TMPF> @FOLDER@/access',"
+        ).replace("1000')dnl 1", "10')dnl 1")
+        ours = CONFIGURATION[
+            CONFIGURATION.index("define(`confDOMAIN_NAME'") : CONFIGURATION.index("MAILER(`local')")
+        ]
+        ours = (
+            re.sub(r"^FEATURE\(`no_default_msa'\)dnl\n", "", ours, flags=re.MULTILINE)
+            + "define(`confTRUSTED_USER', `root')dnl\n"
         )
-        ours = CONFIGURATION[CONFIGURATION.index("define(`confDOMAIN_NAME'") : CONFIGURATION.index("MAILER(`local')")]
-        ours = re.sub(r"^FEATURE\(`no_default_msa'\)dnl\n", "", ours, flags=re.MULTILINE) + "define(`confTRUSTED_USER', `root')dnl\n"
         assert "MAILER_DEFINITIONS" in text
-        return text.replace("MAILER_DEFINITIONS", ours + "define(`confCW_FILE', `-o @FOLDER@/names')dnl\nMAILER_DEFINITIONS")
+        return text.replace(
+            "MAILER_DEFINITIONS",
+            ours + "define(`confCW_FILE', `-o @FOLDER@/names')dnl\nMAILER_DEFINITIONS",
+        )
 
     def _command(self, *arguments: str) -> list[str]:
         command = [str(self._program), "-C", f"{self.folder}/sendmail.cf", *arguments]
         if not self.in_namespace:
             return ["/usr/bin/env", f"LD_PRELOAD={self.folder}/hostname.so", *command]
         addresses = [f"--address={address}" for address in (*ADDRESSES, *ADDRESSES_6)]
-        mounts = [f"--mount={self.folder}/hosts:/etc/hosts", f"--mount={self.folder}/resolv.conf:/etc/resolv.conf"]
-        return [sys.executable, namespace.__file__, f"--host-name={HOST}", *mounts, *addresses, "--", *command]
+        mounts = [
+            f"--mount={self.folder}/hosts:/etc/hosts",
+            f"--mount={self.folder}/resolv.conf:/etc/resolv.conf",
+        ]
+        return [
+            sys.executable,
+            namespace.__file__,
+            f"--host-name={HOST}",
+            *mounts,
+            *addresses,
+            "--",
+            *command,
+        ]
 
     def start(self) -> None:
         quiet = {"stdin": subprocess.DEVNULL, "env": self._environment}
@@ -172,7 +230,14 @@ class Sendmail:
     def run(self, *arguments: str) -> None:
         """The program with its configuration: -bi is newaliases."""
         with (self.folder / "control.log").open("ab") as log:
-            subprocess.run(self._command(*arguments), check=True, stdin=subprocess.DEVNULL, env=self._environment, stdout=log, stderr=log)
+            subprocess.run(
+                self._command(*arguments),
+                check=True,
+                stdin=subprocess.DEVNULL,
+                env=self._environment,
+                stdout=log,
+                stderr=log,
+            )
 
     def _listens(self) -> bool:
         assert self._process is not None
@@ -204,12 +269,24 @@ class Sendmail:
         assert self._process is not None
         if self.in_namespace:
             return Smtp(
-                self.port, connected=namespace.connect(self._process.pid, address, "::1" if ":" in address else "127.0.0.1", self.port)
+                self.port,
+                connected=namespace.connect(
+                    self._process.pid, address, "::1" if ":" in address else "127.0.0.1", self.port
+                ),
             )
-        made = socket.create_connection(("127.0.0.1", self.port), timeout=60, source_address=(ADDRESSES[address], 0))
+        made = socket.create_connection(
+            ("127.0.0.1", self.port), timeout=60, source_address=(ADDRESSES[address], 0)
+        )
         return Smtp(self.port, connected=made)
 
-    def send(self, message: bytes, to: str, *, client: Client | None = None, mail_from: str = "alice@sender.example") -> Reply:
+    def send(
+        self,
+        message: bytes,
+        to: str,
+        *,
+        client: Client | None = None,
+        mail_from: str = "alice@sender.example",
+    ) -> Reply:
         """One message for TO@test.example in a connection of its own; the reply that decided it."""
         client = client or Client()
         with self.connect(client.address) as smtp:
@@ -227,7 +304,8 @@ class Sendmail:
         return message
 
     def held(self) -> dict[str, str]:
-        """Queue ids that are quarantined, each with the reason a milter gave (queue files hf*, line q)."""
+        """Queue ids that are quarantined, each with the reason a milter gave (queue files hf*, line
+        q)."""
         reasons = {}
         for path in (self.folder / "queue").glob("hf*"):
             reason = re.search(r"^q(.*)$", path.read_text(errors="replace"), re.MULTILINE)
@@ -236,8 +314,11 @@ class Sendmail:
 
 
 @contextmanager
-def private_sendmail(*, filters: str = "", more: str = "", debian: bool = False, resolver: str = "") -> Iterator[Sendmail]:
-    """A Sendmail that runs as long as the block. `filters` are INPUT_MAIL_FILTER lines, `more` what stands at the end of its .mc."""
+def private_sendmail(
+    *, filters: str = "", more: str = "", debian: bool = False, resolver: str = ""
+) -> Iterator[Sendmail]:
+    """A Sendmail that runs as long as the block. `filters` are INPUT_MAIL_FILTER lines, `more` what
+    stands at the end of its .mc."""
     require_live()
     with private_folder("sendmail") as folder:
         sendmail = Sendmail(folder, filters=filters, more=more, debian=debian, resolver=resolver)

@@ -1,4 +1,5 @@
-"""A small SMTP client that sends exactly the octets it is given and keeps every reply, for pretending to be any client."""
+"""A small SMTP client that sends exactly the octets it is given and keeps every reply, for
+pretending to be any client."""
 
 from __future__ import annotations
 
@@ -32,9 +33,12 @@ class Client:
 
 
 class Smtp:
-    """One SMTP connection. The socket may be given, so that it can come from another address or network namespace."""
+    """One SMTP connection. The socket may be given, so that it can come from another address or
+    network namespace."""
 
-    def __init__(self, port: int, *, address: str = "127.0.0.1", connected: socket.socket | None = None) -> None:
+    def __init__(
+        self, port: int, *, address: str = "127.0.0.1", connected: socket.socket | None = None
+    ) -> None:
         self.socket = connected or socket.create_connection((address, port), timeout=60)
         self.socket.settimeout(60)
         self._file = self.socket.makefile("rb")
@@ -43,7 +47,12 @@ class Smtp:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -77,9 +86,16 @@ class Smtp:
         assert reply.code == 220, reply
         self.command(f"EHLO {client.helo}")
 
-    def transaction(self, message: bytes, *, mail_from: str, recipients: tuple[str, ...], parameters: str = "") -> Reply:
-        """One message; the first reply that is not what lets it go on, or the reply to its end of data. `parameters` are MAIL's."""
-        for line in (f"MAIL FROM:<{mail_from}>{parameters}", *(f"RCPT TO:<{name}>" for name in recipients), "DATA"):
+    def transaction(
+        self, message: bytes, *, mail_from: str, recipients: tuple[str, ...], parameters: str = ""
+    ) -> Reply:
+        """One message; the first reply that is not what lets it go on, or the reply to its end of
+        data. `parameters` are MAIL's."""
+        for line in (
+            f"MAIL FROM:<{mail_from}>{parameters}",
+            *(f"RCPT TO:<{name}>" for name in recipients),
+            "DATA",
+        ):
             reply = self.command(line)
             if reply.code not in {250, 354}:
                 self.command("RSET")
@@ -93,4 +109,7 @@ def stuffed(message: bytes) -> bytes:
     lines = message.replace(b"\r\n", b"\n").split(b"\n")
     if lines[-1] == b"":
         lines.pop()
-    return b"".join((b"." if line.startswith(b".") else b"") + line + b"\r\n" for line in lines) + b".\r\n"
+    return (
+        b"".join((b"." if line.startswith(b".") else b"") + line + b"\r\n" for line in lines)
+        + b".\r\n"
+    )

@@ -1,4 +1,5 @@
-"""Report mail that another host refuses, brought back by the lines of docs/how-to/bounces.md: its address is left alone."""
+"""Report mail that another host refuses, brought back by the lines of docs/how-to/bounces.md: its
+address is left alone."""
 
 from __future__ import annotations
 
@@ -34,7 +35,8 @@ pytestmark = [pytest.mark.live, pytest.mark.timeout(240)]
 PAGE = (REPOSITORY / "docs/how-to/bounces.md").read_text()
 RECIPIENT = "agg@legit.example"
 ACCOUNT = "man"
-"""Stands for dmarc-milter: an account that every Debian has, and that is not the one that mail systems run commands as."""
+"""Stands for dmarc-milter: an account that every Debian has, and that is not the one that mail
+systems run commands as."""
 ZONE: dict[str, dict[str, Any]] = {"legit.example": {"MX": [(10, "mx.legit.example")]}}
 
 
@@ -50,7 +52,12 @@ def interpreter() -> str:
     account: dict[str, Any] = {"user": ACCOUNT, "extra_groups": []}
     for each in (sys.executable, f"/usr/bin/python3.{sys.version_info.minor}"):
         try:
-            if subprocess.run([each, "-c", ""], check=False, capture_output=True, cwd="/", **account).returncode == 0:
+            if (
+                subprocess.run(
+                    [each, "-c", ""], check=False, capture_output=True, cwd="/", **account
+                ).returncode
+                == 0
+            ):
                 return each
         except OSError:
             continue
@@ -71,9 +78,12 @@ class Host:
         return self.folder / "dmarc-milter"
 
     def configure(self, port: int) -> None:
-        """Reports go to this submission port; the store belongs to the account that the bounces are taken by."""
+        """Reports go to this submission port; the store belongs to the account that the bounces are
+        taken by."""
         shutil.chown(self.folder, ACCOUNT)
-        self.folder.chmod(0o750)  # as systemd makes it: nobody but the service's account writes there
+        self.folder.chmod(
+            0o750
+        )  # as systemd makes it: nobody but the service's account writes there
         reporting = {
             "org_name": "Receiver",
             "email": "dmarc@mx.test.example",
@@ -81,16 +91,33 @@ class Host:
             "smtp": f"127.0.0.1:{port}",
         }
         store = {"url": f"sqlite:///{self.folder}/reports.db"}
-        tables = {"store": store, "dns": {"nameservers": [self.dns.nameserver]}, "reporting": reporting}
+        tables = {
+            "store": store,
+            "dns": {"nameservers": [self.dns.nameserver]},
+            "reporting": reporting,
+        }
         (self.folder / "c.toml").write_text(toml(tables))
-        paths = f"{REPOSITORY}/milter:{sysconfig.get_path('purelib')}:{sysconfig.get_path('platlib')}"
-        run = f'PYTHONPATH={paths} exec {interpreter()} -B -m dmarc_milter "$@" --config {self.folder}/c.toml'
+        paths = (
+            f"{REPOSITORY}/milter:{sysconfig.get_path('purelib')}:{sysconfig.get_path('platlib')}"
+        )
+        run = (
+            f'PYTHONPATH={paths} exec {interpreter()} -B -m dmarc_milter "$@" --config'
+            f" {self.folder}/c.toml"
+        )
         log = f'[ "$1$2" = reportbounce ] && exec >>{self.folder}/said 2>&1'
-        self.program.write_text(f"#!/bin/sh\ncd /\n{log}\nunset LD_LIBRARY_PATH LD_PRELOAD\n{run}\n")
+        self.program.write_text(
+            f"#!/bin/sh\ncd /\n{log}\nunset LD_LIBRARY_PATH LD_PRELOAD\n{run}\n"
+        )
         self.program.chmod(0o755)
 
     def report(self, *words: str) -> str:
-        done = subprocess.run([self.program, "report", *words], capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(
+            [self.program, "report", *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -112,7 +139,14 @@ class Host:
             return "left alone" in self.report("list")
 
         said = self.folder / "said"
-        eventually(found, seconds=60, what=f"{RECIPIENT} is left alone\n{said.read_text() if said.exists() else ''}\n{log()[-4000:]}")
+        eventually(
+            found,
+            seconds=60,
+            what=(
+                f"{RECIPIENT} is left"
+                f" alone\n{said.read_text() if said.exists() else ''}\n{log()[-4000:]}"
+            ),
+        )
         return self.report("list")
 
     def refuse_next(self) -> None:
@@ -121,7 +155,10 @@ class Host:
         spool.write([spool_row(replace(evaluation(record=RECORD), at=datetime.now(UTC)))])
         spool.close()
         self.report("send", "--now")
-        states = [json.loads(line)["destinations"][0]["state"] for line in self.report("list", "--json").splitlines()]
+        states = [
+            json.loads(line)["destinations"][0]["state"]
+            for line in self.report("list", "--json").splitlines()
+        ]
         assert sorted(states) == ["sent", "suppressed"]
 
 
@@ -161,38 +198,64 @@ Diagnostic-Code: smtp; 550 5.1.1 no such user over there
 
 
 def in_words(recipient: str) -> bytes:
-    """The same as a mail system writes it that knows no RFC 3464: only the null sender of its envelope makes it a bounce."""
-    words = f"<{RECIPIENT}>:\n203.0.113.9 does not like it.\nRemote host said: 550 5.1.1 no such user over there\n"
-    return f"From: postmaster@mx.legit.example\nTo: <{recipient}>\nSubject: failure notice\n\nSorry.\n\n{words}".encode()
+    """The same as a mail system writes it that knows no RFC 3464: only the null sender of its
+    envelope makes it a bounce."""
+    words = (
+        f"<{RECIPIENT}>:\n203.0.113.9 does not like it.\nRemote host said: 550 5.1.1 no such user"
+        " over there\n"
+    )
+    return (
+        f"From: postmaster@mx.legit.example\nTo: <{recipient}>\nSubject: failure"
+        f" notice\n\nSorry.\n\n{words}".encode()
+    )
 
 
-# --- Postfix --------------------------------------------------------------------------------------------------------------------------
+# --- Postfix --------------------------------------------------------------------------------------
 
 
 def by_alias(postfix: Postfix, host: Host) -> None:
     """Aliases of the service's own."""
     etc = postfix.folder / "etc"
-    (etc / "own").write_text(shown("dmarc-bounces:").replace("/usr/bin/dmarc-milter", str(host.program)))
+    (etc / "own").write_text(
+        shown("dmarc-bounces:").replace("/usr/bin/dmarc-milter", str(host.program))
+    )
     tool(postfix, "postalias", f"hash:{etc}/own")
     for each in etc.glob("own*"):
         shutil.chown(each, ACCOUNT)
     maps = shown("alias_maps =").partition("=")[2].strip()
-    maps = maps.replace("/etc/aliases", f"{etc}/aliases").replace("/etc/dmarc-milter/aliases", f"{etc}/own")
-    postfix.set(alias_maps=maps, recipient_delimiter=shown("recipient_delimiter =").partition("=")[2].strip())
+    maps = maps.replace("/etc/aliases", f"{etc}/aliases").replace(
+        "/etc/dmarc-milter/aliases", f"{etc}/own"
+    )
+    postfix.set(
+        alias_maps=maps,
+        recipient_delimiter=shown("recipient_delimiter =").partition("=")[2].strip(),
+    )
 
 
 def by_transport(postfix: Postfix, host: Host) -> None:
     """The second form, which runs as an account of its own."""
     etc = postfix.folder / "etc"
-    service = shown("dmarc-bounce unix").replace("/usr/bin/dmarc-milter", str(host.program)).replace("user=dmarc-milter", f"user={ACCOUNT}")
+    service = (
+        shown("dmarc-bounce unix")
+        .replace("/usr/bin/dmarc-milter", str(host.program))
+        .replace("user=dmarc-milter", f"user={ACCOUNT}")
+    )
     with (etc / "master.cf").open("a") as file:
         file.write(service)
     table = shown("dmarc-bounces@mx.example.com").replace("mx.example.com", "mx.test.example")
     with (etc / "transport").open("a") as file:
         file.write(table)
     tool(postfix, "postmap", f"hash:{etc}/transport")
-    lines = [shown(name).partition("=") for name in ("recipient_delimiter =", "transport_maps =", "local_recipient_maps =")]
-    postfix.set(**{name.strip(): value.strip().replace("/etc/postfix", str(etc)) for name, _, value in lines})
+    lines = [
+        shown(name).partition("=")
+        for name in ("recipient_delimiter =", "transport_maps =", "local_recipient_maps =")
+    ]
+    postfix.set(
+        **{
+            name.strip(): value.strip().replace("/etc/postfix", str(etc))
+            for name, _, value in lines
+        }
+    )
 
 
 def tool(postfix: Postfix, name: str, table: str) -> None:
@@ -201,8 +264,11 @@ def tool(postfix: Postfix, name: str, table: str) -> None:
 
 
 @contextmanager
-def receiving(host: Host, attach: Callable[[Postfix, Host], None], next_hop: int) -> Iterator[Postfix]:
-    """A Postfix with the aliases and local recipients of any host, the page's lines, and the way to legit.example."""
+def receiving(
+    host: Host, attach: Callable[[Postfix, Host], None], next_hop: int
+) -> Iterator[Postfix]:
+    """A Postfix with the aliases and local recipients of any host, the page's lines, and the way to
+    legit.example."""
     extra = {
         "mydestination": "mx.test.example",
         "local_transport": "local:$myhostname",
@@ -224,8 +290,11 @@ def receiving(host: Host, attach: Callable[[Postfix, Host], None], next_hop: int
 
 
 @pytest.mark.parametrize("attach", [by_alias, by_transport])
-def test_a_report_that_bounces_off_postfix_suppresses_its_address(host: Host, attach: Callable[[Postfix, Host], None]) -> None:
-    """Our own MTA took it, the destination's says 550: `report list` and `report show` tell why nothing goes there any more."""
+def test_a_report_that_bounces_off_postfix_suppresses_its_address(
+    host: Host, attach: Callable[[Postfix, Host], None]
+) -> None:
+    """Our own MTA took it, the destination's says 550: `report list` and `report show` tell why
+    nothing goes there any more."""
     refusal = "550 5.1.1 <agg@legit.example>: nobody of that name"
     with (
         smtp_sink(lambda stage, _: refusal if stage == "rcpt" else "") as far,
@@ -245,7 +314,8 @@ def test_a_report_that_bounces_off_postfix_suppresses_its_address(host: Host, at
 def test_a_bounce_from_another_host_is_taken_by_postfix(
     host: Host, attach: Callable[[Postfix, Host], None], write: Callable[[str], bytes]
 ) -> None:
-    """The far host accepted the report and found out later: its notification comes in by SMTP, to an address that must be known here."""
+    """The far host accepted the report and found out later: its notification comes in by SMTP, to
+    an address that must be known here."""
     with smtp_sink() as far, receiving(host, attach, far.port) as postfix:
         host.sent()
         eventually(lambda: far.mails, what=f"the report arrives there\n{postfix.log()[-3000:]}")
@@ -258,12 +328,17 @@ def test_a_bounce_from_another_host_is_taken_by_postfix(
         assert reply.code == 550, "anybody at all is known here, which proves nothing"
 
 
-# --- Sendmail -------------------------------------------------------------------------------------------------------------------------
+# --- Sendmail -------------------------------------------------------------------------------------
 
 
 def test_a_bounce_is_taken_by_sendmail(host: Host) -> None:
     """By the mailer of the page: the account and the recipient are right."""
-    lines = shown("LOCAL_RULE_0") + shown("R dmarc-bounces") + shown("MAILER_DEFINITIONS") + shown("Mdmarcbounce")
+    lines = (
+        shown("LOCAL_RULE_0")
+        + shown("R dmarc-bounces")
+        + shown("MAILER_DEFINITIONS")
+        + shown("Mdmarcbounce")
+    )
     for real, here in (
         ("/usr/bin/dmarc-milter", str(host.program)),
         ("U=dmarc-milter:dmarc-milter", f"U={ACCOUNT}:{ACCOUNT}"),
@@ -279,7 +354,11 @@ def test_a_bounce_is_taken_by_sendmail(host: Host) -> None:
         with sendmail.connect("203.0.113.7") as smtp:
             smtp.command("EHLO mx.legit.example")
             # The notification's own To says nothing: the recipient of the pipe is enough.
-            reply = smtp.transaction(in_words("postmaster@mx.test.example"), mail_from="", recipients=(f"{local}@{domain}",))
+            reply = smtp.transaction(
+                in_words("postmaster@mx.test.example"),
+                mail_from="",
+                recipients=(f"{local}@{domain}",),
+            )
         assert reply.code == 250, reply
         listed = host.left_alone(lambda: (sendmail.folder / "traffic").read_text(errors="replace"))
         assert "no such user over there" in listed

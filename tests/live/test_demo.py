@@ -28,7 +28,13 @@ def demo() -> ModuleType:
 def test_the_demo_shows_eight_right_outcomes() -> None:
     """For each message: the SMTP reply, the field added, one sentence."""
     require_live()
-    done = subprocess.run([sys.executable, REPOSITORY / "tools/demo.py"], capture_output=True, text=True, check=False, timeout=100)
+    done = subprocess.run(
+        [sys.executable, REPOSITORY / "tools/demo.py"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "8 of 8 outcomes are right" in done.stdout
     said = " ".join(done.stdout.split())
@@ -38,7 +44,9 @@ def test_the_demo_shows_eight_right_outcomes() -> None:
     assert said.count("Authentication-Results: mx.test.example;") == 6
 
 
-def test_the_demo_fails_when_an_outcome_is_wrong(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_demo_fails_when_an_outcome_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A demo that cannot fail shows nothing: here the expectations are wrong on purpose."""
     require_live()
     module = demo()

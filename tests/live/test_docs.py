@@ -1,4 +1,5 @@
-"""docs/: every command runs against a private Postfix and the daemon, every configuration is accepted, every link leads somewhere."""
+"""docs/: every command runs against a private Postfix and the daemon, every configuration is
+accepted, every link leads somewhere."""
 
 from __future__ import annotations
 
@@ -75,7 +76,8 @@ def test_everything_named_in_a_manual_page_is_explained(page: str) -> None:
 
 @dataclass
 class World:
-    """A shell in which `dmarc-milter`, `systemctl`, `postfix` and `postconf` mean the private ones."""
+    """A shell in which `dmarc-milter`, `systemctl`, `postfix` and `postconf` mean the private
+    ones."""
 
     folder: Path
     postfix: Postfix
@@ -84,8 +86,12 @@ class World:
 
     def __post_init__(self) -> None:
         python, config = sys.executable, self.daemon.config
-        private = f'case "$1" in setup) set -- "$@" --main-cf {self.postfix.folder}/etc/main.cf;; esac'
-        self._shim("dmarc-milter", f'{private}\nexec {python} -m dmarc_milter "$@" --config {config}')
+        private = (
+            f'case "$1" in setup) set -- "$@" --main-cf {self.postfix.folder}/etc/main.cf;; esac'
+        )
+        self._shim(
+            "dmarc-milter", f'{private}\nexec {python} -m dmarc_milter "$@" --config {config}'
+        )
         self._shim("systemctl", f'echo "$1" >> {self.folder}/systemctl')
         for each in ("postfix", "postconf"):
             self._shim(each, f'exec {self.postfix.command(each)} "$@"')
@@ -99,11 +105,21 @@ class World:
     def run(self, block: str, allowed: tuple[int, ...] = (0,)) -> str:
         """The output of each line of a block; every one must end as allowed."""
         path = f"{self.folder}/bin:{os.environ['PATH']}"
-        environment = os.environ | {"PATH": path, "PYTHONPATH": str(REPOSITORY / "milter"), **self.postfix.environment}
+        environment = os.environ | {
+            "PATH": path,
+            "PYTHONPATH": str(REPOSITORY / "milter"),
+            **self.postfix.environment,
+        }
         output = ""
         for line in block.strip().split("\n"):
             done = subprocess.run(
-                ["sh", "-c", line], check=False, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=90
+                ["sh", "-c", line],
+                check=False,
+                cwd=self.folder,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=90,
             )
             assert done.returncode in allowed, f"{line}\n{done.stdout}{done.stderr}"
             output += done.stdout
@@ -139,13 +155,20 @@ def test_the_tutorial_leads_from_nothing_to_enforcing_and_back(world: World) -> 
     main_cf = world.postfix.folder / "etc/main.cf"
     before = main_cf.read_bytes()
     page = iter(blocks(DOCS / "tutorial.md", "toml", "sh"))
-    monitor, check, attach, ask, why, enforce, reload, report, preview, undo = (text for _, text in page)
+    monitor, check, attach, ask, why, enforce, reload, report, preview, undo = (
+        text for _, text in page
+    )
     world.configure(monitor)
     assert "monitor mode" in world.run(check)
     world.restart()
     assert answers(world.daemon.port)
     assert f"inet:127.0.0.1:{world.daemon.port}" in world.run(attach)
-    eventually(lambda: world.send("Alice <alice@sender.example>", SENDER, sign=True) == 250 and marked(world), what="mail is marked")
+    eventually(
+        lambda: (
+            world.send("Alice <alice@sender.example>", SENDER, sign=True) == 250 and marked(world)
+        ),
+        what="mail is marked",
+    )
     assert world.send("Boss <boss@reject.example>") == 250  # monitor mode
     world.run("dmarc-milter store drain")
     assert "reject.example" in world.run(ask)
@@ -155,7 +178,10 @@ def test_the_tutorial_leads_from_nothing_to_enforcing_and_back(world: World) -> 
     world.restart()
     eventually(lambda: world.send("Boss <boss@reject.example>") == 550, what="a spoof is refused")
     assert world.send("Boss <boss@quarantine.example>") == 250
-    eventually(lambda: any(b"X-DMARC-Quarantine: yes" in each for each in world.postfix.mailbox("reader")), what="quarantined")
+    eventually(
+        lambda: any(b"X-DMARC-Quarantine: yes" in each for each in world.postfix.mailbox("reader")),
+        what="quarantined",
+    )
     world.configure(report)
     world.run(preview)
     assert (world.folder / "systemctl").read_text().split() == ["restart", "reload", "reload"]

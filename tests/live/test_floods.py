@@ -1,4 +1,5 @@
-"""Forged fields by the thousand through a real Postfix, whose time for taking one out grows with the fields above it."""
+"""Forged fields by the thousand through a real Postfix, whose time for taking one out grows with
+the fields above it."""
 
 from __future__ import annotations
 
@@ -28,8 +29,11 @@ def flooded(above: str) -> bytes:
 
 @pytest.mark.parametrize("count", [10_000, 20_000])
 @pytest.mark.parametrize("field", [FORGED, MARK], ids=["results", "marks"])
-def test_thousands_are_refused_before_postfix_edits_anything(mx: AttachedPostfix, field: str, count: int) -> None:
-    """ARF-16: 10,000 removals cost Postfix 3.7 some five seconds, 20,000 end in a panic of its cleanup."""
+def test_thousands_are_refused_before_postfix_edits_anything(
+    mx: AttachedPostfix, field: str, count: int
+) -> None:
+    """ARF-16: 10,000 removals cost Postfix 3.7 some five seconds, 20,000 end in a panic of its
+    cleanup."""
     begin = time.monotonic()
     reply = mx.mta.send(flooded(field * count), "flood", client=SENDER)
     seconds = time.monotonic() - begin

@@ -1,4 +1,5 @@
-"""Postfix under load while workers are killed or replaced: nothing unchecked, nothing recorded twice, nothing refused that was good."""
+"""Postfix under load while workers are killed or replaced: nothing unchecked, nothing recorded
+twice, nothing refused that was good."""
 
 from __future__ import annotations
 
@@ -51,15 +52,21 @@ class Load:
 
     def _send(self) -> None:
         while not self._over.is_set():
-            for client, author, good in ((SENDER, "alice@sender.example", True), (STRANGER, "boss@reject.example", False)):
+            for client, author, good in (
+                (SENDER, "alice@sender.example", True),
+                (STRANGER, "boss@reject.example", False),
+            ):
                 self.replies.append((good, self._one(client, author)))
 
     def _one(self, client: Client, author: str) -> Reply:
         with Smtp(self.mx.mta.port) as smtp:
             smtp.become(client)
-            # Each is another message: one that was there at two deaths of a worker is not evaluated a third time.
+            # Each is another message: one that was there at two deaths of a worker is not evaluated
+            # a third time.
             message = letter(author, subject=f"Load {uuid.uuid4()}")
-            return smtp.transaction(message, mail_from="alice@sender.example", recipients=(f"load@{DOMAIN}",))
+            return smtp.transaction(
+                message, mail_from="alice@sender.example", recipients=(f"load@{DOMAIN}",)
+            )
 
     def wait_for_more(self, count: int = 4) -> None:
         """Until so many more answers have come."""
@@ -72,25 +79,35 @@ class Load:
 
 def recorded(daemon: Daemon) -> Counter[str]:
     """How often each queue id stands in the spool."""
-    with contextlib.closing(sqlite3.connect(f"file:{daemon.spool}?mode=ro", uri=True)) as connection:
-        return Counter(decode(facts).queue_id for (facts,) in connection.execute("SELECT facts FROM spool"))
+    with contextlib.closing(
+        sqlite3.connect(f"file:{daemon.spool}?mode=ro", uri=True)
+    ) as connection:
+        return Counter(
+            decode(facts).queue_id for (facts,) in connection.execute("SELECT facts FROM spool")
+        )
 
 
 def assert_nothing_unchecked(load: Load) -> None:
-    """I: what was accepted is recorded once and carries our field; no spoof was accepted, no good message refused."""
+    """I: what was accepted is recorded once and carries our field; no spoof was accepted, no good
+    message refused."""
     assert load.codes(good=True).keys() <= {250, 451}
     assert load.codes(good=False).keys() <= {550, 451}
     mta, spool = load.mx.mta, recorded(load.mx.daemon)
     accepted = [reply.queue_id for good, reply in load.replies if good and reply.code == 250]
     assert [queue_id for queue_id in accepted if spool[queue_id] != 1] == []
     assert [queue_id for queue_id, count in spool.items() if count > 1] == []
-    eventually(lambda: len(mta.mailbox("load")) == len(accepted), seconds=60, what="all that was accepted is delivered")
+    eventually(
+        lambda: len(mta.mailbox("load")) == len(accepted),
+        seconds=60,
+        what="all that was accepted is delivered",
+    )
     assert all("authentication-results" in field_names(message) for message in mta.mailbox("load"))
 
 
 @pytest.mark.timeout(7200)
 def test_killed_workers_let_nothing_through_unchecked() -> None:
-    """SIGKILL of one worker after another: 451 at worst; each answered message stands in the spool exactly once."""
+    """SIGKILL of one worker after another: 451 at worst; each answered message stands in the spool
+    exactly once."""
     dice = chance("kills through Postfix")
     with postfix_with_milter({"milter": {"workers": 2}}) as mx:
         load = Load(mx)
@@ -108,14 +125,18 @@ def test_killed_workers_let_nothing_through_unchecked() -> None:
 
 @pytest.mark.timeout(7200)
 def test_a_reload_under_load_drops_nothing() -> None:
-    """SIGHUP again and again: workers are replaced one by one and every message gets its final answer at once."""
+    """SIGHUP again and again: workers are replaced one by one and every message gets its final
+    answer at once."""
     with postfix_with_milter({"milter": {"workers": 2}}) as mx:
         load = Load(mx)
         with load.running():
             for number in range(1, kills(3, 50) + 1):
                 load.wait_for_more(8)
                 mx.daemon.signal(signal.SIGHUP)
-                eventually(lambda count=number: len(mx.daemon.events("ready")) > count, what=f"reloaded {number} times")
+                eventually(
+                    lambda count=number: len(mx.daemon.events("ready")) > count,
+                    what=f"reloaded {number} times",
+                )
             load.wait_for_more(8)
         assert set(load.codes(good=True)) == {250}
         assert set(load.codes(good=False)) == {550}

@@ -1,4 +1,5 @@
-"""The private Postfix, Sendmail and PostgreSQL themselves, before anything of ours is attached to them."""
+"""The private Postfix, Sendmail and PostgreSQL themselves, before anything of ours is attached to
+them."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ MESSAGE = b"From: alice@sender.example\nSubject: hello\n\nHello.\n.dot\n"
 
 
 def test_the_private_postfix_delivers_to_a_mailbox() -> None:
-    """Without a milter a message from a pretended client lands in the recipient's mailbox with that client in Received."""
+    """Without a milter a message from a pretended client lands in the recipient's mailbox with that
+    client in Received."""
     with private_postfix() as postfix:
         reply = postfix.send(MESSAGE, "bob", client=Client("2001:db8::5"))
         assert reply.code == 250

@@ -1,4 +1,5 @@
-"""Postfix while others take all they can get: saturating messages, spoofs, and MAIL and EHLO in turns, from fifty connections."""
+"""Postfix while others take all they can get: saturating messages, spoofs, and MAIL and EHLO in
+turns, from fifty connections."""
 
 from __future__ import annotations
 
@@ -34,11 +35,14 @@ class Attacked:
             smtp.socket.settimeout(120)
             smtp.become(Client(client, "host.example"))
             to = "honest" if client.startswith("198.") else "others"
-            reply = smtp.transaction(letter.message, mail_from=letter.mail_from, recipients=(f"{to}@{DOMAIN}",))
+            reply = smtp.transaction(
+                letter.message, mail_from=letter.mail_from, recipients=(f"{to}@{DOMAIN}",)
+            )
         return reply.code, reply.code == 250
 
     def loop(self, client: str, sender: Callable[[], str]) -> None:
-        """MAIL and EHLO in turns, with another connection before Postfix slows it down (smtpd_junk_command_limit)."""
+        """MAIL and EHLO in turns, with another connection before Postfix slows it down
+        (smtpd_junk_command_limit)."""
         while True:
             with Smtp(self.mta.port) as smtp:
                 smtp.become(Client(client, "host.example"))
@@ -68,7 +72,8 @@ def attacked(world: World, servers: int) -> Iterator[Attacked]:
 
 @pytest.mark.parametrize(("servers", "networks"), [(1, (3, 50)), (2, (50, 3))])
 def test_honest_mail_passes_while_others_saturate(servers: int, networks: tuple[int, int]) -> None:
-    """From few client networks and from many (in the short form the last only); what has been delivered is looked at in the end."""
+    """From few client networks and from many (in the short form the last only); what has been
+    delivered is looked at in the end."""
     world = World()
     with attacked(world, servers) as mx:
         for number in range(0, 40, 2):
@@ -79,11 +84,21 @@ def test_honest_mail_passes_while_others_saturate(servers: int, networks: tuple[
             outcome = load.run(SECONDS, to_the_end=LONG)
             assert_honest_mail_gets_through(outcome)
             accepted += outcome.honest[250, True]
-        eventually(lambda: len(mx.mta.mailbox("honest")) >= accepted, seconds=30, what="honest mail delivered")
+        eventually(
+            lambda: len(mx.mta.mailbox("honest")) >= accepted,
+            seconds=30,
+            what="honest mail delivered",
+        )
         delivered = mx.mta.mailbox("honest")
-        assert {dmarc_word(field) for message in delivered for field in our_fields(message)} == {"pass"}
+        assert {dmarc_word(field) for message in delivered for field in our_fields(message)} == {
+            "pass"
+        }
         assert all(len(our_fields(message)) == 1 for message in delivered)
-        forged = [message for message in mx.mta.mailbox("others") if re.search(rf"^From:.*@{VICTIM}".encode(), message, re.MULTILINE)]
+        forged = [
+            message
+            for message in mx.mta.mailbox("others")
+            if re.search(rf"^From:.*@{VICTIM}".encode(), message, re.MULTILINE)
+        ]
         assert forged == []
         assert not mx.daemon.events("failure")
         assert not mx.daemon.events("worker_died")

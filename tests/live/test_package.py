@@ -1,4 +1,5 @@
-"""What an administrator installs: the Debian package in a private root, and the wheel and source archive by pip and pipx."""
+"""What an administrator installs: the Debian package in a private root, and the wheel and source
+archive by pip and pipx."""
 
 from __future__ import annotations
 
@@ -26,29 +27,47 @@ pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]
 SOURCE = REPOSITORY / "milter/dmarc_milter"
 TOOLS = ("pipx", "pip")
 """pipx fetches a pip of its own."""
-EXTRA_DATA = {path.relative_to(SOURCE.parent) for path in SOURCE.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+EXTRA_DATA = {
+    path.relative_to(SOURCE.parent)
+    for path in SOURCE.rglob("*")
+    if path.is_file() and path.suffix not in (".py", ".pyc")
+}
 """Schemas, templates, pages: what a package forgets."""
 
 
-def run(*command: object, environment: dict[str, str] | None = None, cwd: Path | None = None) -> str:
+def run(
+    *command: object, environment: dict[str, str] | None = None, cwd: Path | None = None
+) -> str:
     """Standard output of a command that must end well."""
     done = subprocess.run(
-        [str(each) for each in command], capture_output=True, check=False, text=True, cwd=cwd, env=os.environ | (environment or {})
+        [str(each) for each in command],
+        capture_output=True,
+        check=False,
+        text=True,
+        cwd=cwd,
+        env=os.environ | (environment or {}),
     )
     assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
     return done.stdout
 
 
 def works(program: Path, *, environment: dict[str, str] | None = None) -> None:
-    """What every installation must be able to do: say its version, and print the sample that the sources have."""
-    assert run(program, "--version", environment=environment, cwd=Path("/")) == f"dmarc-milter {__version__}\n"
-    assert run(program, "config", "sample", environment=environment, cwd=Path("/")) == (REPOSITORY / "conf/dmarc-milter.toml").read_text()
+    """What every installation must be able to do: say its version, and print the sample that the
+    sources have."""
+    assert (
+        run(program, "--version", environment=environment, cwd=Path("/"))
+        == f"dmarc-milter {__version__}\n"
+    )
+    assert (
+        run(program, "config", "sample", environment=environment, cwd=Path("/"))
+        == (REPOSITORY / "conf/dmarc-milter.toml").read_text()
+    )
     text = run(program, "--help", environment=environment, cwd=Path("/"))
     for command in ("serve", "setup", "import", "report", "web"):
         assert command in text
 
 
-# -- Debian package --------------------------------------------------------------------------------------------------
+# -- Debian package --------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +76,8 @@ def deb() -> Path:
 
 
 class Root:
-    """A private root into which packages are installed; maintainer scripts run with DPKG_ROOT, outside of it."""
+    """A private root into which packages are installed; maintainer scripts run with DPKG_ROOT,
+    outside of it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -67,7 +87,12 @@ class Root:
         (folder / "var/lib/dpkg/status").touch()
 
     def dpkg(self, *arguments: object) -> str:
-        options = ("--force-depends", "--force-script-chrootless", "--force-confold", f"--log={self.log}")
+        options = (
+            "--force-depends",
+            "--force-script-chrootless",
+            "--force-confold",
+            f"--log={self.log}",
+        )
         return run("dpkg", f"--root={self.folder}", *options, *arguments)
 
     @property
@@ -77,13 +102,27 @@ class Root:
     @property
     def serve(self) -> tuple[str, ...]:
         """For fakes.daemon: the installed daemon, with its jobs beside it."""
-        return "-c", f"import os, sys; os.execv({str(self.program)!r}, ['dmarc-milter', 'serve', '--config', sys.argv[1]])"
+        return (
+            "-c",
+            (
+                f"import os, sys; os.execv({str(self.program)!r}, ['dmarc-milter', 'serve',"
+                " '--config', sys.argv[1]])"
+            ),
+        )
 
     def files(self) -> set[str]:
         """Everything but dpkg's own files and the accounts."""
         kept = ("var/lib/dpkg", "var/lib/systemd")
-        names = (str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if not path.is_dir())
-        accounts = {f"etc/{name}{end}" for name in ("passwd", "group", "shadow", "gshadow") for end in ("", "-")} | {"etc/.pwd.lock"}
+        names = (
+            str(path.relative_to(self.folder))
+            for path in self.folder.rglob("*")
+            if not path.is_dir()
+        )
+        accounts = {
+            f"etc/{name}{end}"
+            for name in ("passwd", "group", "shadow", "gshadow")
+            for end in ("", "-")
+        } | {"etc/.pwd.lock"}
         return {name for name in names if not name.startswith(kept)} - accounts
 
 
@@ -112,7 +151,11 @@ def test_the_package_says_what_it_needs(deb: Path) -> None:
 
 def test_the_installed_package_has_its_account_and_a_private_configuration(root: Root) -> None:
     """The store's address and login may stand in the configuration."""
-    entry = next(line for line in (root.folder / "etc/passwd").read_text().splitlines() if line.startswith("dmarc-milter:"))
+    entry = next(
+        line
+        for line in (root.folder / "etc/passwd").read_text().splitlines()
+        if line.startswith("dmarc-milter:")
+    )
     _, _, uid, gid, *_ = entry.split(":")
     conf = (root.folder / "etc/dmarc-milter/dmarc-milter.toml").stat()
     assert (conf.st_mode & 0o777, conf.st_uid, conf.st_gid) == (0o640, 0, int(gid))
@@ -125,9 +168,15 @@ def test_the_installed_package_has_its_account_and_a_private_configuration(root:
 
 def test_the_installed_launcher_works_whatever_the_caller_s_python_settings(root: Root) -> None:
     """It stands on the package's libraries and on nothing of the caller's."""
-    works(root.program, environment={"PYTHONPATH": "/nowhere", "PYTHONHOME": "/nowhere", "PYTHONWARNINGS": "error"})
+    works(
+        root.program,
+        environment={"PYTHONPATH": "/nowhere", "PYTHONHOME": "/nowhere", "PYTHONWARNINGS": "error"},
+    )
     folder = root.folder / "usr/lib/dmarc-milter"
-    where = "import dkim, lxml, dmarc_milter; print(dkim.__file__, lxml.__file__, dmarc_milter.__file__)"
+    where = (
+        "import dkim, lxml, dmarc_milter; print(dkim.__file__, lxml.__file__,"
+        " dmarc_milter.__file__)"
+    )
     shown = run("/usr/bin/python3", "-c", where, environment={"PYTHONPATH": str(folder)})
     assert [name.startswith(str(folder)) for name in shown.split()] == [True] * 3
 
@@ -135,23 +184,32 @@ def test_the_installed_launcher_works_whatever_the_caller_s_python_settings(root
 def test_the_installed_daemon_serves_a_message(root: Root, tmp_path: Path) -> None:
     """From the private root, with its jobs beside it, every compiled library included."""
     with DnsServer(zone()) as dns:
-        tables: dict[str, dict[str, object]] = {"dns": {"nameservers": [dns.nameserver]}, "authentication": {"authserv_id": AUTHSERV_ID}}
+        tables: dict[str, dict[str, object]] = {
+            "dns": {"nameservers": [dns.nameserver]},
+            "authentication": {"authserv_id": AUTHSERV_ID},
+        }
         daemon = Daemon(tmp_path, {**tables, "milter": {"workers": 1}})
         daemon.command = root.serve
         with daemon, daemon.client() as mta:
             mta.connect("host.forwarder.example", "203.0.113.66")
             mta.helo("host.forwarder.example")
             answer = mta.message(
-                [("From", "Alice <alice@sender.example>"), ("Subject", "x")], b"Hello.\r\n", mail_from="<alice@sender.example>"
+                [("From", "Alice <alice@sender.example>"), ("Subject", "x")],
+                b"Hello.\r\n",
+                mail_from="<alice@sender.example>",
             )
             assert answer.code == 550, daemon.text()
 
 
 def test_started_by_root_the_daemon_becomes_its_account(root: Root) -> None:
-    """OPS-04: supervisor, workers and jobs are the account, with its groups alone; nothing is written as root."""
+    """OPS-04: supervisor, workers and jobs are the account, with its groups alone; nothing is
+    written as root."""
     with private_folder("account") as folder:
         shutil.chown(folder, "nobody", "nogroup")
-        daemon = Daemon(folder, {"milter": {"user": "nobody", "workers": 1, "socket": f"unix:{folder}/milter.sock"}})
+        daemon = Daemon(
+            folder,
+            {"milter": {"user": "nobody", "workers": 1, "socket": f"unix:{folder}/milter.sock"}},
+        )
         daemon.command = root.serve
         with daemon:
             assert daemon.process is not None
@@ -159,19 +217,32 @@ def test_started_by_root_the_daemon_becomes_its_account(root: Root) -> None:
                 status = Path(f"/proc/{pid}/status").read_text()
                 for pattern in (r"^Uid:(\t65534){4}$", r"^Gid:(\t65534){4}$", r"^CapEff:\t0+$"):
                     assert re.search(pattern, status, re.MULTILINE), status
-            assert {path.stat().st_uid for path in folder.iterdir() if path.name in ("milter.sock", "spool.db")} == {65534}
+            assert {
+                path.stat().st_uid
+                for path in folder.iterdir()
+                if path.name in ("milter.sock", "spool.db")
+            } == {65534}
             assert "runs as root" not in daemon.text()
 
 
 def test_systemd_finds_nothing_to_say_about_the_installed_units(root: Root) -> None:
-    """`systemd-analyze verify`, with the paths of the private root; manual pages are looked for where the package has them."""
+    """`systemd-analyze verify`, with the paths of the private root; manual pages are looked for
+    where the package has them."""
     give_up("" if shutil.which("systemd-analyze") else "systemd-analyze is needed")
     manuals = (root.folder / "usr/share/man").is_dir()
     with private_folder("units") as folder:
         for path in (root.folder / "usr/lib/systemd/system").iterdir():
-            (folder / path.name).write_text(path.read_text().replace("/usr/bin/dmarc-milter", str(root.program)))
+            (folder / path.name).write_text(
+                path.read_text().replace("/usr/bin/dmarc-milter", str(root.program))
+            )
         done = subprocess.run(
-            ["systemd-analyze", "verify", "--recursive-errors=no", f"--man={'yes' if manuals else 'no'}", *sorted(folder.iterdir())],
+            [
+                "systemd-analyze",
+                "verify",
+                "--recursive-errors=no",
+                f"--man={'yes' if manuals else 'no'}",
+                *sorted(folder.iterdir()),
+            ],
             capture_output=True,
             check=False,
             text=True,
@@ -193,7 +264,10 @@ def test_removal_keeps_the_configuration_and_purge_leaves_nothing(deb: Path) -> 
         root.dpkg("--install", deb)
         assert conf.read_text() == "[policy]\nenforce = false\n"
         root.dpkg("--remove", "dmarc-milter")
-        assert root.files() - before >= {"etc/dmarc-milter/dmarc-milter.toml", "var/lib/dmarc-milter/reports.db"}
+        assert root.files() - before >= {
+            "etc/dmarc-milter/dmarc-milter.toml",
+            "var/lib/dmarc-milter/reports.db",
+        }
         assert not root.program.exists()
         assert not (root.folder / "usr/lib/dmarc-milter").exists()
         root.dpkg("--purge", "dmarc-milter")
@@ -201,7 +275,7 @@ def test_removal_keeps_the_configuration_and_purge_leaves_nothing(deb: Path) -> 
         assert not conf.parent.exists()
 
 
-# -- pip -------------------------------------------------------------------------------------------------------------
+# -- pip -------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +294,17 @@ def libraries() -> Path:
     text = f"{(REPOSITORY / 'pyproject.toml').read_text()}{sys.version}{TOOLS}"
     if not stamp.exists() or stamp.read_text() != text:
         shutil.rmtree(folder, ignore_errors=True)
-        run(sys.executable, "-m", "pip", "wheel", "--quiet", "--wheel-dir", folder, f"{REPOSITORY}[postgresql]", *TOOLS)
+        run(
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--quiet",
+            "--wheel-dir",
+            folder,
+            f"{REPOSITORY}[postgresql]",
+            *TOOLS,
+        )
         for own in folder.glob("dmarc_milter-*"):
             own.unlink()
         stamp.write_text(text)
@@ -231,23 +315,45 @@ def test_the_archives_hold_the_package_and_its_data_and_no_more(dist: Path) -> N
     """The wheel only dmarc_milter; the archive what is needed to build and test it."""
     (wheel,) = dist.glob("*.whl")
     names = {Path(name) for name in zipfile.ZipFile(wheel).namelist()}
-    assert {name.parts[0] for name in names} == {"dmarc_milter", f"dmarc_milter-{__version__}.dist-info"}
+    assert {name.parts[0] for name in names} == {
+        "dmarc_milter",
+        f"dmarc_milter-{__version__}.dist-info",
+    }
     assert names >= EXTRA_DATA
     assert not any("__pycache__" in name.parts for name in names)
     (archive,) = dist.glob("*.tar.gz")
     with tarfile.open(archive) as tar:
         held = {Path(*Path(name).parts[1:]) for name in tar.getnames()}
     assert held >= {
-        Path(name) for name in ("LICENSE", "README.md", "conf/dmarc-milter.toml", "systemd/dmarc-milter.service", "tools/deb.sh")
+        Path(name)
+        for name in (
+            "LICENSE",
+            "README.md",
+            "conf/dmarc-milter.toml",
+            "systemd/dmarc-milter.service",
+            "tools/deb.sh",
+        )
     }
-    assert not any(name.parts and name.parts[0] in (".venv", ".test", "dist", "build") for name in held)
+    assert not any(
+        name.parts and name.parts[0] in (".venv", ".test", "dist", "build") for name in held
+    )
 
 
-def test_pip_installs_the_wheel_into_a_clean_environment(dist: Path, libraries: Path, tmp_path: Path) -> None:
+def test_pip_installs_the_wheel_into_a_clean_environment(
+    dist: Path, libraries: Path, tmp_path: Path
+) -> None:
     """Nothing but what the wheel asks for."""
     (wheel,) = dist.glob("*.whl")
     run(sys.executable, "-m", "venv", tmp_path / "venv")
-    run(tmp_path / "venv/bin/pip", "install", "--quiet", "--no-index", "--find-links", libraries, wheel)
+    run(
+        tmp_path / "venv/bin/pip",
+        "install",
+        "--quiet",
+        "--no-index",
+        "--find-links",
+        libraries,
+        wheel,
+    )
     works(tmp_path / "venv/bin/dmarc-milter", environment={"PYTHONPATH": ""})
     assert run(tmp_path / "venv/bin/pip", "check") == "No broken requirements found.\n"
 
@@ -256,7 +362,15 @@ def test_pipx_installs_the_wheel(dist: Path, libraries: Path, tmp_path: Path) ->
     """The command is where pipx puts commands; the libraries are nobody else's."""
     (wheel,) = dist.glob("*.whl")
     run(sys.executable, "-m", "venv", tmp_path / "tool")
-    run(tmp_path / "tool/bin/pip", "install", "--quiet", "--no-index", "--find-links", libraries, "pipx")
+    run(
+        tmp_path / "tool/bin/pip",
+        "install",
+        "--quiet",
+        "--no-index",
+        "--find-links",
+        libraries,
+        "pipx",
+    )
     places = {
         "PIPX_HOME": str(tmp_path / "home"),
         "PIPX_BIN_DIR": str(tmp_path / "bin"),
@@ -264,5 +378,14 @@ def test_pipx_installs_the_wheel(dist: Path, libraries: Path, tmp_path: Path) ->
         "PYTHONPATH": "",
     }
     offline = f"--no-index --find-links {libraries}"
-    run(tmp_path / "tool/bin/pipx", "install", "--python", sys.executable, "--pip-args", offline, wheel, environment=places)
+    run(
+        tmp_path / "tool/bin/pipx",
+        "install",
+        "--python",
+        sys.executable,
+        "--pip-args",
+        offline,
+        wheel,
+        environment=places,
+    )
     works(tmp_path / "bin/dmarc-milter", environment=places)

@@ -1,4 +1,5 @@
-"""Where Postfix rewrites From: its cleanup does so before it asks the milter, so that what is judged is what readers see."""
+"""Where Postfix rewrites From: its cleanup does so before it asks the milter, so that what is
+judged is what readers see."""
 
 from __future__ import annotations
 
@@ -42,10 +43,15 @@ def mx() -> Iterator[AttachedPostfix]:
         yield AttachedPostfix(postfix, running, dns, socket)
 
 
-@pytest.mark.parametrize("author", ["boss@reject", "alice@sender.example", "boss@mail.reject.example"])
+@pytest.mark.parametrize(
+    "author", ["boss@reject", "alice@sender.example", "boss@mail.reject.example"]
+)
 def test_what_postfix_writes_is_what_is_judged(mx: AttachedPostfix, author: str) -> None:
-    """MTA-11: append_dot_mydomain, canonical and masqueraded addresses, for an administrator who rewrites outsiders' header fields."""
-    reply = mx.mta.send(letter(author), "rewritten", client=STRANGER, mail_from="x@forwarder.example")
+    """MTA-11: append_dot_mydomain, canonical and masqueraded addresses, for an administrator who
+    rewrites outsiders' header fields."""
+    reply = mx.mta.send(
+        letter(author), "rewritten", client=STRANGER, mail_from="x@forwarder.example"
+    )
     assert (reply.code, "reject.example" in reply.text) == (550, True), reply
 
 
@@ -56,14 +62,19 @@ def test_a_name_without_a_domain_is_judged_as_completed(mx: AttachedPostfix) -> 
 
 
 def test_a_login_ends_with_its_client(mx: AttachedPostfix) -> None:
-    """HDR-20: one connection of Postfix's, first alice's, then a stranger's (XCLIENT): only the first is exempt."""
+    """HDR-20: one connection of Postfix's, first alice's, then a stranger's (XCLIENT): only the
+    first is exempt."""
     spoof = letter("Boss <boss@reject.example>", subject="Login")
     with Smtp(mx.mta.port) as smtp:
         smtp.become(Client(SENDER.address, SENDER.helo, login="alice"))
-        first = smtp.transaction(spoof, mail_from="x@forwarder.example", recipients=("login1@test.example",))
+        first = smtp.transaction(
+            spoof, mail_from="x@forwarder.example", recipients=("login1@test.example",)
+        )
         smtp.command(f"XCLIENT ADDR={STRANGER.address} NAME=[UNAVAILABLE] LOGIN=[UNAVAILABLE]")
         smtp.command(f"EHLO {STRANGER.helo}")
-        second = smtp.transaction(spoof, mail_from="x@forwarder.example", recipients=("login2@test.example",))
+        second = smtp.transaction(
+            spoof, mail_from="x@forwarder.example", recipients=("login2@test.example",)
+        )
     assert (first.code, second.code) == (250, 550)
     assert our_fields(mx.mta.delivered("login1")) == []
 
@@ -73,10 +84,17 @@ def test_a_client_that_changes_its_address_is_judged_by_the_new_one(mx: Attached
     mine = letter("Carol <carol@sender.example>", subject="Address")
     with Smtp(mx.mta.port) as smtp:
         smtp.become(SENDER)
-        assert smtp.transaction(mine, mail_from="carol@sender.example", recipients=("first@test.example",)).code == 250
+        assert (
+            smtp.transaction(
+                mine, mail_from="carol@sender.example", recipients=("first@test.example",)
+            ).code
+            == 250
+        )
         smtp.command(f"XCLIENT ADDR={STRANGER.address} NAME=[UNAVAILABLE]")
         smtp.command(f"EHLO {STRANGER.helo}")
-        reply = smtp.transaction(mine, mail_from="carol@sender.example", recipients=("second@test.example",))
+        reply = smtp.transaction(
+            mine, mail_from="carol@sender.example", recipients=("second@test.example",)
+        )
     assert reply.code == 550, reply
     (ours,) = our_fields(mx.mta.delivered("first"))
     assert dmarc_word(ours) == "pass"

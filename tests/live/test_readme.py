@@ -1,4 +1,5 @@
-"""Every command of the README runs, in a copy of the project, against a private Postfix; every line it shows is the real one."""
+"""Every command of the README runs, in a copy of the project, against a private Postfix; every line
+it shows is the real one."""
 
 from __future__ import annotations
 
@@ -29,13 +30,17 @@ def blocks() -> list[str]:
     return re.findall(r"^```sh\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("text", [README, (REPOSITORY / "conf/postfix-main.cf").read_text()], ids=["README", "conf"])
+@pytest.mark.parametrize(
+    "text", [README, (REPOSITORY / "conf/postfix-main.cf").read_text()], ids=["README", "conf"]
+)
 def test_the_postfix_line_shown_is_the_one_that_serve_prints(text: str) -> None:
     """A line to copy exists once, in mta/lines.py."""
     assert lines.postfix_main_cf(DEFAULT) in text
 
 
-@pytest.mark.parametrize("text", [README, (REPOSITORY / "conf/sendmail.mc").read_text()], ids=["README", "conf"])
+@pytest.mark.parametrize(
+    "text", [README, (REPOSITORY / "conf/sendmail.mc").read_text()], ids=["README", "conf"]
+)
 def test_the_sendmail_line_shown_is_the_one_that_serve_prints(text: str) -> None:
     """The same for Sendmail."""
     assert lines.sendmail_mc(DEFAULT) in text
@@ -43,7 +48,8 @@ def test_the_sendmail_line_shown_is_the_one_that_serve_prints(text: str) -> None
 
 @pytest.mark.live
 def test_every_command_of_the_readme_works() -> None:
-    """In the order of the page: run, attach, see a message marked, check, reload, undo, see mail flow as before."""
+    """In the order of the page: run, attach, see a message marked, check, reload, undo, see mail
+    flow as before."""
     with DnsServer(zone()) as dns, private_postfix() as postfix, private_folder("readme") as folder:
         port = free_port()
         copy_project(folder, port=port, nameserver=dns.nameserver)
@@ -51,15 +57,30 @@ def test_every_command_of_the_readme_works() -> None:
         run, attach, check, why, reload, undo, test = blocks()
         with shell.background(run):
             eventually(lambda: answers(port), what=f"make run serves\n{shell.output()}")
-            words = ["mode: enforce", f"socket: inet:{port}@127.0.0.1", f"store: sqlite:///{folder}/.run/reports.db"]
-            words += [line(socket_address(f"inet:{port}@127.0.0.1")) for line in (lines.postfix_main_cf, lines.sendmail_mc)]
+            words = [
+                "mode: enforce",
+                f"socket: inet:{port}@127.0.0.1",
+                f"store: sqlite:///{folder}/.run/reports.db",
+            ]
+            words += [
+                line(socket_address(f"inet:{port}@127.0.0.1"))
+                for line in (lines.postfix_main_cf, lines.sendmail_mc)
+            ]
             # The port answers before all of them are printed.
-            eventually(lambda: all(word in shell.output() for word in words), what=f"serve prints {words}\n{shell.output()}")
+            eventually(
+                lambda: all(word in shell.output() for word in words),
+                what=f"serve prints {words}\n{shell.output()}",
+            )
             assert "runs already" in shell.run(run, allowed={2})
             shell.run(attach.replace("8893", str(port)))
-            eventually(lambda: arrives(postfix) and marked(postfix), what=f"a message is marked\n{shell.output()}")
+            eventually(
+                lambda: arrives(postfix) and marked(postfix),
+                what=f"a message is marked\n{shell.output()}",
+            )
             assert "dmarc" in shell.run(check, allowed={0, 1})
-            queue_id = postfix.send(letter("Boss <boss@none.example>"), "reader", client=SENDER).queue_id
+            queue_id = postfix.send(
+                letter("Boss <boss@none.example>"), "reader", client=SENDER
+            ).queue_id
             assert "none.example" in shell.run(why.replace("QUEUE-ID", queue_id))
             assert "ok       file" in shell.run(reload)
             shell.run(undo)
@@ -89,8 +110,14 @@ def newest(postfix: Postfix) -> bytes:
 
 
 def copy_project(folder: Path, *, port: int, nameserver: str) -> None:
-    """The project's files as a clone would have them, with this environment's libraries, a free port and a private DNS."""
-    listed = subprocess.run(["git", "ls-files", "-z", "-co", "--exclude-standard"], cwd=REPOSITORY, capture_output=True, check=True)
+    """The project's files as a clone would have them, with this environment's libraries, a free
+    port and a private DNS."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "-co", "--exclude-standard"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        check=True,
+    )
     for name in filter(None, listed.stdout.decode().split("\0")):
         if (REPOSITORY / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -98,7 +125,12 @@ def copy_project(folder: Path, *, port: int, nameserver: str) -> None:
     for name in (".venv", ".test"):
         (folder / name).symlink_to(REPOSITORY / name)
     for name in ("pyproject.toml", "tools/setup.sh", "tools/setup_tests.sh"):
-        os.utime(folder / name, (0, 0))  # older than the environment, which is shared: set-up from here would bind it to this folder
+        os.utime(
+            folder / name,
+            (0, 0),
+            # Older than the environment, which is shared: set-up from here would bind it to this
+            # folder.
+        )
     conf = folder / "conf/dmarc-milter.toml"
     text = conf.read_text().replace("nameservers = []", f'nameservers = ["{nameserver}"]')
     conf.write_text(text.replace("inet:8893@", f"inet:{port}@"))
@@ -116,12 +148,23 @@ class Shell:
             shim.write_text(f'#!/bin/sh\nset -eu\nexec {postfix.command(name)} "$@"\n')
             shim.chmod(0o755)
         path = f"{shims}:{os.environ['PATH']}"
-        self._environment = os.environ | {"PATH": path, "PYTHONPATH": "milter", "VENV": ".venv", **postfix.environment}
+        self._environment = os.environ | {
+            "PATH": path,
+            "PYTHONPATH": "milter",
+            "VENV": ".venv",
+            **postfix.environment,
+        }
 
     def run(self, block: str, *, allowed: set[int] | None = None) -> str:
         """The output of a block that must end well (or with one of the allowed exit codes)."""
         done = subprocess.run(
-            ["sh", "-eu", "-c", block], check=False, cwd=self._folder, env=self._environment, capture_output=True, timeout=90, text=True
+            ["sh", "-eu", "-c", block],
+            check=False,
+            cwd=self._folder,
+            env=self._environment,
+            capture_output=True,
+            timeout=90,
+            text=True,
         )
         assert done.returncode in (allowed or {0}), f"{block}\n{done.stdout}{done.stderr}"
         return done.stdout + done.stderr
@@ -129,7 +172,13 @@ class Shell:
     @contextmanager
     def background(self, block: str) -> Iterator[None]:
         with (self._folder / ".output").open("wb") as output:
-            process = subprocess.Popen(["sh", "-c", block], cwd=self._folder, env=self._environment, stdout=output, stderr=output)
+            process = subprocess.Popen(
+                ["sh", "-c", block],
+                cwd=self._folder,
+                env=self._environment,
+                stdout=output,
+                stderr=output,
+            )
             try:
                 yield
             finally:

@@ -1,4 +1,5 @@
-"""Reports that arrive: real mail through Postfix, reports through Postfix into a mailbox, read by a program that knows nothing of ours."""
+"""Reports that arrive: real mail through Postfix, reports through Postfix into a mailbox, read by a
+program that knows nothing of ours."""
 
 from __future__ import annotations
 
@@ -69,9 +70,19 @@ class Site:
         settings = reporting(self.mta.port) | {"format": form}
         tables = {"store": {"url": self.url}, "dns": {"nameservers": [self.dns.nameserver]}}
         config.write_text(toml(tables | {"reporting": settings}))
-        command = [sys.executable, "-m", "dmarc_milter", "report", *arguments, "--config", str(config)]
+        command = [
+            sys.executable,
+            "-m",
+            "dmarc_milter",
+            "report",
+            *arguments,
+            "--config",
+            str(config),
+        ]
         environment = os.environ | {"PYTHONPATH": str(ROOT / "milter")}
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=60)
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, env=environment, timeout=60
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -113,9 +124,19 @@ def mail(site: Site, rounds: int) -> Figures:
         for author, client, message, disposition in (
             ("sender.example", SENDER, signed(good), "pass"),
             ("sender.example", SENDER, good, "pass"),
-            ("sub.sender.example", STRANGER, letter("x@sub.sender.example", subject="Spoof"), "reject"),
+            (
+                "sub.sender.example",
+                STRANGER,
+                letter("x@sub.sender.example", subject="Spoof"),
+                "reject",
+            ),
             ("none.example", STRANGER, letter("x@none.example", subject="Spoof"), "none"),
-            ("quarantine.example", STRANGER, letter("x@quarantine.example", subject="Spoof"), "quarantine"),
+            (
+                "quarantine.example",
+                STRANGER,
+                letter("x@quarantine.example", subject="Spoof"),
+                "quarantine",
+            ),
             ("reject.example", STRANGER, letter("x@reject.example", subject="Spoof"), "reject"),
         ):
             sender = "alice@sender.example" if client is SENDER else ""
@@ -167,7 +188,12 @@ def figures(reports: list[Any]) -> Figures:
         for record in report["records"]:
             who = record["identifiers"]["header_from"]
             disposition = record["policy_evaluated"]["disposition"]
-            found[report["policy_published"]["domain"], record["source"]["ip_address"], who, disposition] += record["count"]
+            found[
+                report["policy_published"]["domain"],
+                record["source"]["ip_address"],
+                who,
+                disposition,
+            ] += record["count"]
     return found
 
 
@@ -179,12 +205,17 @@ def document(message: bytes) -> bytes:
 
 @pytest.mark.skipif(not PARSEDMARC.exists(), reason="parsedmarc is not installed: make test does")
 @pytest.mark.parametrize("form", ["rfc9990", "rfc7489"])
-def test_reports_agree_with_the_ledger_count_for_count(site: Site, form: str, tmp_path: Path) -> None:
-    """Sent at once, through Postfix, read by somebody else's program; valid by the official schema."""
+def test_reports_agree_with_the_ledger_count_for_count(
+    site: Site, form: str, tmp_path: Path
+) -> None:
+    """Sent at once, through Postfix, read by somebody else's program; valid by the official
+    schema."""
     before = len(arrived(site, "agg", 0))
     expected = mail(site, 3)
     assert ledger(site) == expected
-    previewed = [json.loads(line) for line in site.report("preview", "--json", form=form).splitlines()]
+    previewed = [
+        json.loads(line) for line in site.report("preview", "--json", form=form).splitlines()
+    ]
     assert sum(each["messages"] for each in previewed) == expected.total()
     site.report("send", "--now", form=form)
     found = arrived(site, "agg", before + len(DOMAINS))
@@ -195,9 +226,17 @@ def test_reports_agree_with_the_ledger_count_for_count(site: Site, form: str, tm
         schema.assertValid(etree.fromstring(document(each)))
     read = by_parsedmarc(messages, tmp_path / "mails")["aggregate_reports"]
     if form == "rfc7489":  # which has no word for a pass under an enforcing policy
-        expected = Counter({(*key[:3], "none" if key[3] == "pass" else key[3]): count for key, count in expected.items()})
+        expected = Counter(
+            {
+                (*key[:3], "none" if key[3] == "pass" else key[3]): count
+                for key, count in expected.items()
+            }
+        )
     assert figures(read) == expected
-    listed = {json.loads(line)["report_id"]: json.loads(line) for line in site.report("list", "--json", "--state", "sent").splitlines()}
+    listed = {
+        json.loads(line)["report_id"]: json.loads(line)
+        for line in site.report("list", "--json", "--state", "sent").splitlines()
+    }
     for report in read:
         ours = listed[report["report_metadata"]["report_id"]]
         assert ours["messages"] == sum(each["count"] for each in report["records"])
@@ -208,7 +247,8 @@ def test_reports_agree_with_the_ledger_count_for_count(site: Site, form: str, tm
 
 @pytest.mark.skipif(not PARSEDMARC.exists(), reason="parsedmarc is not installed: make test does")
 def test_failure_reports_arrive_and_tell_nothing_private(site: Site, tmp_path: Path) -> None:
-    """RFC 9991: one for each policy domain, with what was gathered; readable by somebody else's program."""
+    """RFC 9991: one for each policy domain, with what was gathered; readable by somebody else's
+    program."""
     messages = arrived(site, "ruf", 1)
     assert all(b"alice@" not in each and b"Subject: Spoof" not in each for each in messages)
     read = by_parsedmarc(messages, tmp_path / "mails")["failure_reports"]
@@ -224,7 +264,9 @@ def test_report_show_prints_what_the_mail_says(site: Site, tmp_path: Path) -> No
     (tmp_path / "report.xml.gz").write_bytes(gzip.compress(document(mails[0])))
     found = re.search(rb"Report-ID: ([0-9a-f]{32})", mails[0])
     assert found is not None
-    shown = [site.report("show", str(tmp_path / f"report.{end}")) for end in ("eml", "xml", "xml.gz")]
+    shown = [
+        site.report("show", str(tmp_path / f"report.{end}")) for end in ("eml", "xml", "xml.gz")
+    ]
     assert len(set(shown)) == 1
     ours = site.report("show", found[1].decode())
     assert ours.startswith(shown[0])

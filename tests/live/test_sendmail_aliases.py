@@ -1,4 +1,5 @@
-"""Sendmail looks the domain in From up and writes where the sender's DNS leads: with Debian's own sendmail.mc, which does so, and ours."""
+"""Sendmail looks the domain in From up and writes where the sender's DNS leads: with Debian's own
+sendmail.mc, which does so, and ours."""
 
 from __future__ import annotations
 
@@ -70,22 +71,36 @@ class Attached:
         """(reply code, From as delivered, dmarc word, whether it is marked)"""
         self._sent += 1
         user = f"user{self._sent}"
-        reply = self.mta.send(signed(letter(author), signer.domain), user, client=STRANGER, mail_from="x@forwarder.example")
+        reply = self.mta.send(
+            signed(letter(author), signer.domain),
+            user,
+            client=STRANGER,
+            mail_from="x@forwarder.example",
+        )
         if reply.code != 250:
             return reply.code, "", "", False
         message = self.mta.delivered(user)
         shown = re.search(rb"^From:((?:.*)(?:\n[ \t].*)*)", message, re.MULTILINE)
         assert shown, message
         words = [dmarc_word(each) for each in our_fields(message)]
-        return reply.code, shown[1].decode(), words[0], b"\nX-DMARC-Quarantine: yes" in b"\n" + message
+        return (
+            reply.code,
+            shown[1].decode(),
+            words[0],
+            b"\nX-DMARC-Quarantine: yes" in b"\n" + message,
+        )
 
 
 @contextmanager
 def sendmail(lines: Callable[[str], str], **settings: Any) -> Iterator[Attached]:
-    """Debian's Sendmail, which asks a DNS of its own with `search example`, and the daemon, which asks the same zone."""
+    """Debian's Sendmail, which asks a DNS of its own with `search example`, and the daemon, which
+    asks the same zone."""
     require_live()
     if not namespace.allowed():
-        pytest.skip("this machine refuses a network of our own, and Sendmail asks no DNS but that of port 53")
+        pytest.skip(
+            "this machine refuses a network of our own, and Sendmail asks no DNS but that of"
+            " port 53"
+        )
     inner = DnsServer(NAMES, port=53)
     os.environ["LOCALDOMAIN"] = "example"  # for a daemon that reads this machine's resolv.conf
     with private_folder("socket", parent="/run") as folder, DnsServer(NAMES) as dns:
@@ -118,8 +133,11 @@ def ours() -> Iterator[Attached]:
 
 
 @pytest.mark.parametrize("author", FORGERIES.values(), ids=FORGERIES)
-def test_without_our_lines_no_forgery_reaches_readers_with_a_pass(rewriting: Attached, author: str) -> None:
-    """MTA-01, -02, -09: this Sendmail does write the victim's name; then there is no pass, and the message is quarantined."""
+def test_without_our_lines_no_forgery_reaches_readers_with_a_pass(
+    rewriting: Attached, author: str
+) -> None:
+    """MTA-01, -02, -09: this Sendmail does write the victim's name; then there is no pass, and the
+    message is quarantined."""
     code, shown, word, marked = rewriting.deliver(author)
     assert code == 250
     assert "reject.example" in shown, "this Sendmail does not rewrite: the test proves nothing"
@@ -138,7 +156,8 @@ def test_with_our_lines_from_reaches_readers_as_it_was_judged(ours: Attached, au
 
 @pytest.mark.parametrize("author", LEFT_AS_THEY_ARE.values(), ids=LEFT_AS_THEY_ARE)
 def test_old_routes_that_every_sendmail_rewrites_are_refused(ours: Attached, author: str) -> None:
-    """MTA-10: a%b, b!a and routes without an address of their own become a@b whatever the lines say: its policy is asked for."""
+    """MTA-10: a%b, b!a and routes without an address of their own become a@b whatever the lines
+    say: its policy is asked for."""
     assert ours.deliver(author)[0] == 550
 
 
@@ -152,17 +171,28 @@ def test_what_sendmail_takes_for_itself_is_quarantined(ours: Attached, author: s
 
 
 def test_genuine_mail_of_a_sender_with_an_alias(ours: Attached, rewriting: Attached) -> None:
-    """MTA-04: with our lines nothing changes for it; without them this Sendmail spoils its From, and so it is marked."""
-    assert ours.deliver("News <news@news.brand.example>", BRAND) == (250, " News <news@news.brand.example>", "pass", False)
+    """MTA-04: with our lines nothing changes for it; without them this Sendmail spoils its From,
+    and so it is marked."""
+    assert ours.deliver("News <news@news.brand.example>", BRAND) == (
+        250,
+        " News <news@news.brand.example>",
+        "pass",
+        False,
+    )
     code, shown, word, marked = rewriting.deliver("News <news@news.brand.example>", BRAND)
     assert (code, "x.esp.example" in shown, word, marked) == (250, True, "fail", True)
     assert rewriting.deliver("a@attack.example") == (250, " a@attack.example", "pass", False)
 
 
-def test_the_daemon_says_at_its_start_what_this_sendmail_does(rewriting: Attached, ours: Attached) -> None:
+def test_the_daemon_says_at_its_start_what_this_sendmail_does(
+    rewriting: Attached, ours: Attached
+) -> None:
     """MTA-08: loudly where it is attached to a Sendmail that rewrites From."""
     assert "WARNING: " in rewriting.daemon.text()
     assert "REWRITES From BY THE DNS" in rewriting.daemon.text()
     assert "WARNING: " not in ours.daemon.text()
     check = ["config", "check", "--offline", "--config", str(ours.daemon.config), "--sendmail"]
-    assert [main([*check, f"{each.mta.folder}/sendmail.cf"]) for each in (ours, rewriting)] == [0, 1]
+    assert [main([*check, f"{each.mta.folder}/sendmail.cf"]) for each in (ours, rewriting)] == [
+        0,
+        1,
+    ]

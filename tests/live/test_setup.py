@@ -1,4 +1,5 @@
-"""`dmarc-milter setup` with real MTAs: applied, mail is marked; removed, it flows as before and the file is as it was."""
+"""`dmarc-milter setup` with real MTAs: applied, mail is marked; removed, it flows as before and the
+file is as it was."""
 
 from __future__ import annotations
 
@@ -23,29 +24,55 @@ def arrives_marked(postfix: Postfix) -> bool:
     before = len(postfix.mailbox("reader"))
     assert postfix.send(letter("Alice <alice@sender.example>"), "reader", client=SENDER).code == 250
     eventually(lambda: len(postfix.mailbox("reader")) > before, what="delivered")
-    newest = max((postfix.folder / "mail").glob("user/new/*"), key=lambda path: path.stat().st_mtime_ns)
+    newest = max(
+        (postfix.folder / "mail").glob("user/new/*"), key=lambda path: path.stat().st_mtime_ns
+    )
     return "authentication-results" in field_names(newest.read_bytes())
 
 
 @pytest.mark.parametrize("chrooted", [False, True], ids=["inet", "unix below the queue directory"])
-def test_postfix_is_attached_and_detached(chrooted: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    """Over TCP, and for an smtpd that master.cf chroots, where the socket must lie below the queue directory."""
+def test_postfix_is_attached_and_detached(
+    chrooted: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Over TCP, and for an smtpd that master.cf chroots, where the socket must lie below the queue
+    directory."""
     require_live()
     with DnsServer(zone()) as dns, private_postfix(extra={"smtpd_milters": ""}) as postfix:
         master = postfix.folder / "etc/master.cf"
         if chrooted:
-            master.write_text(master.read_text().replace("inet n - n - - smtpd", "inet n - y - - smtpd"))
-            shutil.copytree("/etc", postfix.folder / "queue/etc", ignore=lambda _folder, names: set(names) - {"services", "hosts"})
+            master.write_text(
+                master.read_text().replace("inet n - n - - smtpd", "inet n - y - - smtpd")
+            )
+            shutil.copytree(
+                "/etc",
+                postfix.folder / "queue/etc",
+                ignore=lambda _folder, names: set(names) - {"services", "hosts"},
+            )
             (postfix.folder / "queue/dmarc-milter").mkdir()
-        socket = f"unix:{postfix.folder}/queue/dmarc-milter/milter.sock" if chrooted else f"inet:{free_port()}@127.0.0.1"
+        socket = (
+            f"unix:{postfix.folder}/queue/dmarc-milter/milter.sock"
+            if chrooted
+            else f"inet:{free_port()}@127.0.0.1"
+        )
         with daemon(dns, socket, {"milter": {"socket_mode": "0666"}}) as running:
             main_cf = postfix.folder / "etc/main.cf"
             before = main_cf.read_bytes()
-            command = ["setup", "--mta", "postfix", "--main-cf", str(main_cf), "--config", str(running.config)]
+            command = [
+                "setup",
+                "--mta",
+                "postfix",
+                "--main-cf",
+                str(main_cf),
+                "--config",
+                str(running.config),
+            ]
             assert main([*command, "--apply"]) == 0
             assert "error:" not in capsys.readouterr().out
             postfix.set()
-            eventually(lambda: arrives_marked(postfix), what=f"a message is marked\n{postfix.log()[-2000:]}")
+            eventually(
+                lambda: arrives_marked(postfix),
+                what=f"a message is marked\n{postfix.log()[-2000:]}",
+            )
             assert main([*command, "--remove"]) == 0
             assert main_cf.read_bytes() == before
             postfix.set()
@@ -62,9 +89,14 @@ LOCAL_CONFIG
 """
 
 
-@pytest.mark.parametrize("lines", [MC, MC.replace("INPUT_MAIL_FILTER", "dnl INPUT_MAIL_FILTER")], ids=["beside another", "alone"])
+@pytest.mark.parametrize(
+    "lines",
+    [MC, MC.replace("INPUT_MAIL_FILTER", "dnl INPUT_MAIL_FILTER")],
+    ids=["beside another", "alone"],
+)
 def test_sendmail_cf_names_the_filter_first(tmp_path: Path, lines: str) -> None:
-    """m4 makes the option O InputMailFilters and the definition of the filter from the edited file."""
+    """m4 makes the option O InputMailFilters and the definition of the filter from the edited
+    file."""
     require_live()
     mc, conf = tmp_path / "sendmail.mc", tmp_path / "dmarc-milter.toml"
     mc.write_text(lines.replace("@ROOT@", str(UNPACKED.resolve())))
@@ -75,7 +107,11 @@ def test_sendmail_cf_names_the_filter_first(tmp_path: Path, lines: str) -> None:
     made = _m4(mc).splitlines()
     assert "Xdmarc-milter, S=inet:8893@127.0.0.1, F=T, T=S:4m;R:4m;E:5m" in made
     listed = next(line for line in made if line.startswith("O InputMailFilters="))
-    assert listed == ("O InputMailFilters=dmarc-milter" if "dnl INPUT" in lines else "O InputMailFilters=dmarc-milter, signer")
+    assert listed == (
+        "O InputMailFilters=dmarc-milter"
+        if "dnl INPUT" in lines
+        else "O InputMailFilters=dmarc-milter, signer"
+    )
     assert main([*command, "--remove"]) == 0
     assert mc.read_bytes() == before
 
@@ -83,5 +119,11 @@ def test_sendmail_cf_names_the_filter_first(tmp_path: Path, lines: str) -> None:
 def _m4(path: Path) -> str:
     m4 = shutil.which("m4") or str(UNPACKED.resolve() / "usr/bin/m4")
     command = [m4, f"-D_CF_DIR_={UNPACKED.resolve()}/usr/share/sendmail/cf/", str(path)]
-    done = subprocess.run(command, capture_output=True, check=True, text=True, env=library_path() | {"PATH": "/usr/bin:/bin"})
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        check=True,
+        text=True,
+        env=library_path() | {"PATH": "/usr/bin:/bin"},
+    )
     return done.stdout

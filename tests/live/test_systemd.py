@@ -1,4 +1,5 @@
-"""The units: how exposed they are, and the installed package under a real systemd, hardened as it is, with a message through it."""
+"""The units: how exposed they are, and the installed package under a real systemd, hardened as it
+is, with a message through it."""
 
 from __future__ import annotations
 
@@ -31,7 +32,13 @@ EXPOSURE = 1.5
 def test_a_service_is_exposed_at_most_so_far(unit: Path) -> None:
     """systemd's own measure: 0 is nothing, 10 a service of root's without any restriction."""
     give_up("" if shutil.which("systemd-analyze") else "systemd-analyze is needed")
-    command = ["systemd-analyze", "security", "--offline=true", f"--threshold={EXPOSURE * 10:.0f}", str(unit)]
+    command = [
+        "systemd-analyze",
+        "security",
+        "--offline=true",
+        f"--threshold={EXPOSURE * 10:.0f}",
+        str(unit),
+    ]
     done = subprocess.run(command, capture_output=True, check=False, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", done.stdout)
@@ -42,7 +49,9 @@ def test_a_service_is_exposed_at_most_so_far(unit: Path) -> None:
 def test_the_services_are_hardened_alike() -> None:
     """One that is weaker would be the way in."""
     hard = {
-        path.name: path.read_text().partition("# Nothing of the system but")[2].partition("\n[Install]")[0]
+        path.name: (
+            path.read_text().partition("# Nothing of the system but")[2].partition("\n[Install]")[0]
+        )
         for path in UNITS.glob("*.service")
     }
     assert len(hard) == 4
@@ -50,12 +59,13 @@ def test_the_services_are_hardened_alike() -> None:
 
 
 def test_a_report_job_that_breaks_is_a_failed_unit() -> None:
-    """A defect ends with 1, which must not count as success; 75 is something left for a later run."""
+    """A defect ends with 1, which must not count as success; 75 is something left for a later
+    run."""
     unit = (UNITS / "dmarc-milter-report.service").read_text()
     assert re.findall(r"^SuccessExitStatus=(.*)$", unit, re.MULTILINE) == ["75"]
 
 
-# -- a machine of its own --------------------------------------------------------------------------------------------
+# -- a machine of its own --------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +96,9 @@ def judged(address: tuple[str, int] | str) -> Answer:
         mta.negotiate()
         mta.connect("host.forwarder.example", "203.0.113.66")
         mta.helo("host.forwarder.example")
-        return mta.message([("From", "Alice <alice@sender.example>")], mail_from="<alice@sender.example>")
+        return mta.message(
+            [("From", "Alice <alice@sender.example>")], mail_from="<alice@sender.example>"
+        )
 
 
 def status(pid: str) -> dict[str, str]:
@@ -97,8 +109,12 @@ def status(pid: str) -> dict[str, str]:
 
 def members(machine: Machine, unit: str) -> list[str]:
     """The unit's processes, by their numbers outside."""
-    inside = machine.enter("sh", "-c", f"cat /sys/fs/cgroup/system.slice/{unit}/cgroup.procs").split()
-    return [path.name for path in Path("/proc").glob("[0-9]*") if _number_in(path, machine) in inside]
+    inside = machine.enter(
+        "sh", "-c", f"cat /sys/fs/cgroup/system.slice/{unit}/cgroup.procs"
+    ).split()
+    return [
+        path.name for path in Path("/proc").glob("[0-9]*") if _number_in(path, machine) in inside
+    ]
 
 
 def _number_in(path: Path, machine: Machine) -> str:
@@ -112,14 +128,22 @@ def _number_in(path: Path, machine: Machine) -> str:
 
 
 def test_the_hardened_service_serves_a_message(machine: Machine, dns: DnsServer) -> None:
-    """Installed by dpkg with its dependencies there, started by systemd with READY=1, refused what the policy refuses, recorded it."""
+    """Installed by dpkg with its dependencies there, started by systemd with READY=1, refused what
+    the policy refuses, recorded it."""
     port = free_port()
     configure(machine, dns, f"inet:{port}@127.0.0.1")
     machine.systemctl("start", "dmarc-milter.service")
     assert judged(("127.0.0.1", port)).code == 550, machine.text()
     assert machine.systemctl("is-active", "dmarc-milter-drain.service").strip() == "active"
-    assert "serving on" in machine.systemctl("show", "--property=StatusText", "dmarc-milter.service")
-    assert wait_for(lambda: '"messages":1,' in machine.enter("dmarc-milter", "stats", "--json").replace(" ", ""), 20), machine.text()
+    assert "serving on" in machine.systemctl(
+        "show", "--property=StatusText", "dmarc-milter.service"
+    )
+    assert wait_for(
+        lambda: (
+            '"messages":1,' in machine.enter("dmarc-milter", "stats", "--json").replace(" ", "")
+        ),
+        20,
+    ), machine.text()
 
 
 def test_every_process_of_it_is_shut_in(machine: Machine) -> None:
@@ -128,15 +152,24 @@ def test_every_process_of_it_is_shut_in(machine: Machine) -> None:
     assert len(pids) >= 2
     for pid in pids:
         found = status(pid)
-        assert (found["Seccomp"], found["NoNewPrivs"], int(found["CapBnd"], 16), int(found["CapEff"], 16)) == ("2", "1", 0, 0)
+        assert (
+            found["Seccomp"],
+            found["NoNewPrivs"],
+            int(found["CapBnd"], 16),
+            int(found["CapEff"], 16),
+        ) == ("2", "1", 0, 0)
         assert "0" not in found["Uid"].split()
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    wanted = 65536 if hard == resource.RLIM_INFINITY else min(65536, hard)  # no more than the tests' own machine allows
+    wanted = (
+        65536 if hard == resource.RLIM_INFINITY else min(65536, hard)
+    )  # no more than the tests' own machine allows
     limits = Path(f"/proc/{pids[0]}/limits").read_text()
     assert re.search(rf"^Max open files +{wanted} +{wanted} ", limits, re.MULTILINE), limits
 
 
-def test_a_reload_takes_the_new_configuration_and_keeps_serving(machine: Machine, dns: DnsServer) -> None:
+def test_a_reload_takes_the_new_configuration_and_keeps_serving(
+    machine: Machine, dns: DnsServer
+) -> None:
     """`systemctl reload` is SIGHUP; the drain takes it by a new process."""
     port = free_port()
     configure(machine, dns, f"inet:{port}@127.0.0.1")
@@ -172,7 +205,8 @@ def test_reports_and_the_dashboard_run_under_their_units(machine: Machine, dns: 
 
 
 def test_a_socket_of_systemd_is_the_mta_s_way_in(machine: Machine, dns: DnsServer) -> None:
-    """`socket = "fd:3"`: systemd made it, with the group that it was told; the first connection starts the daemon."""
+    """`socket = "fd:3"`: systemd made it, with the group that it was told; the first connection
+    starts the daemon."""
     machine.systemctl("stop", "dmarc-milter.service")
     configure(machine, dns, "fd:3")
     machine.systemctl("start", "dmarc-milter.socket")
@@ -187,5 +221,10 @@ def test_stopping_is_quick_and_clean(machine: Machine) -> None:
     before = time.monotonic()
     machine.systemctl("stop", "dmarc-milter.socket", "dmarc-milter.service")
     assert time.monotonic() - before < 30
-    assert "Result=success" in machine.systemctl("show", "--property=Result", "dmarc-milter.service")
-    assert machine.systemctl("is-active", "dmarc-milter-drain.service", check=False).strip() == "inactive"
+    assert "Result=success" in machine.systemctl(
+        "show", "--property=Result", "dmarc-milter.service"
+    )
+    assert (
+        machine.systemctl("is-active", "dmarc-milter-drain.service", check=False).strip()
+        == "inactive"
+    )

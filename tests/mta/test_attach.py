@@ -1,4 +1,5 @@
-"""Attaching and detaching edit the MTA's own file: what Postfix then reads is right, and undoing is exact to the octet."""
+"""Attaching and detaching edit the MTA's own file: what Postfix then reads is right, and undoing is
+exact to the octet."""
 
 from __future__ import annotations
 
@@ -21,7 +22,10 @@ MAIN = [
     "smtpd_milters =",
     "smtpd_milters = inet:127.0.0.1:8891\nmyhostname = mx.example\n",
     "smtpd_milters=inet:127.0.0.1:8891 unix:/run/x.sock",
-    "smtpd_milters =\n  # signing\n  inet:127.0.0.1:8891,\n  { unix:/run/x.sock, default_action=accept }\n\nmyhostname = mx.example\n",
+    (
+        "smtpd_milters =\n  # signing\n  inet:127.0.0.1:8891,\n  { unix:/run/x.sock,"
+        " default_action=accept }\n\nmyhostname = mx.example\n"
+    ),
     "smtpd_milters = inet:127.0.0.1:1\nsmtpd_milters = inet:127.0.0.1:2\n",
     "# smtpd_milters = inet:127.0.0.1:1\nnon_smtpd_milters = $smtpd_milters\n",
     "smtpd_forbid_bare_newline = normalize\n",
@@ -32,8 +36,13 @@ MAIN = [
 def test_our_milter_is_first_and_the_others_stay(text: str) -> None:
     """Filters behind it see what it wrote; nobody else's setting changes."""
     before = postfix.Postfix(postfix.parse_main(text))
-    after = postfix.Postfix(postfix.parse_main(attach.attach_postfix(text, OURS, lines.POSTFIX_STRICT)))
-    assert [each.text for each in after.milters()] == [OURS, *(each.text for each in before.milters())]
+    after = postfix.Postfix(
+        postfix.parse_main(attach.attach_postfix(text, OURS, lines.POSTFIX_STRICT))
+    )
+    assert [each.text for each in after.milters()] == [
+        OURS,
+        *(each.text for each in before.milters()),
+    ]
     for name in before.settings:
         if name != "smtpd_milters":
             assert after.settings[name] == before.settings[name]
@@ -55,8 +64,14 @@ def test_attaching_twice_is_attaching_once_and_undoing_is_exact(text: str) -> No
 def test_what_the_administrator_changed_since_then_stays() -> None:
     """Undoing takes out what setup put in, and nothing else."""
     once = attach.attach_postfix("smtpd_milters = inet:127.0.0.1:8891\n", OURS, ())
-    changed = once.replace("inet:127.0.0.1:8891", "inet:127.0.0.1:8891, inet:127.0.0.1:9999") + "myhostname = mx.example\n"
-    assert attach.detach_postfix(changed) == "smtpd_milters = inet:127.0.0.1:8891, inet:127.0.0.1:9999\nmyhostname = mx.example\n"
+    changed = (
+        once.replace("inet:127.0.0.1:8891", "inet:127.0.0.1:8891, inet:127.0.0.1:9999")
+        + "myhostname = mx.example\n"
+    )
+    assert (
+        attach.detach_postfix(changed)
+        == "smtpd_milters = inet:127.0.0.1:8891, inet:127.0.0.1:9999\nmyhostname = mx.example\n"
+    )
     without = once.replace(OURS + ", ", "", 1)
     assert attach.detach_postfix(without) == "smtpd_milters = inet:127.0.0.1:8891\n"
 
@@ -72,8 +87,20 @@ def test_a_broken_block_is_left_to_the_administrator(comment: str) -> None:
 @pytest.mark.parametrize(
     ("text", "next_line"),
     [
-        ("OSTYPE(`linux')dnl\nINPUT_MAIL_FILTER(`x', `S=inet:1@127.0.0.1')dnl\nMAILER(`smtp')dnl\n", "INPUT_MAIL_FILTER(`x'"),
-        ("OSTYPE(`linux')dnl\ndnl INPUT_MAIL_FILTER(`x')\nMAILER(`local')dnl\nMAILER(`smtp')dnl\nLOCAL_CONFIG\n", "MAILER(`local')"),
+        (
+            (
+                "OSTYPE(`linux')dnl\nINPUT_MAIL_FILTER(`x',"
+                " `S=inet:1@127.0.0.1')dnl\nMAILER(`smtp')dnl\n"
+            ),
+            "INPUT_MAIL_FILTER(`x'",
+        ),
+        (
+            (
+                "OSTYPE(`linux')dnl\ndnl"
+                " INPUT_MAIL_FILTER(`x')\nMAILER(`local')dnl\nMAILER(`smtp')dnl\nLOCAL_CONFIG\n"
+            ),
+            "MAILER(`local')",
+        ),
         ("OSTYPE(`linux')dnl\n", ""),
         ("OSTYPE(`linux')dnl", ""),
         ("", ""),
@@ -89,7 +116,10 @@ def test_the_sendmail_filter_is_first_and_undoing_is_exact(text: str, next_line:
     assert attach.detach_sendmail(once) == text
 
 
-@given(st.text(alphabet="smtpd_ilr=#{}, \tab\n", max_size=60), st.text(alphabet="=#{}, \tabi:\n", max_size=60))
+@given(
+    st.text(alphabet="smtpd_ilr=#{}, \tab\n", max_size=60),
+    st.text(alphabet="=#{}, \tabi:\n", max_size=60),
+)
 def test_any_file_comes_back_as_it_was(before: str, value: str) -> None:
     """Whatever stands in it."""
     text = f"{before}\nsmtpd_milters = {value}"

@@ -34,7 +34,8 @@ smtp       inet  n       -       y       -       -       smtpd
 127.0.0.1:10025 inet n   -       n       -       -       smtpd
   -o smtpd_milters=
   -o mynetworks=127.0.0.1
-submission inet  n       -       -       -       -       smtpd -o { smtpd_milters = inet:127.0.0.1:8891 }
+submission inet  n       -       -       -       -       smtpd
+  -o { smtpd_milters = inet:127.0.0.1:8891 }
     -o milter_macro_daemon_name=ORIGINATING
 pickup     unix  n       -       y       60      1       pickup
 broken line
@@ -46,17 +47,23 @@ def example() -> postfix.Postfix:
     return postfix.Postfix(postfix.parse_main(MAIN), postfix.parse_master(MASTER))
 
 
-def test_the_last_definition_counts_and_comments_do_not_end_a_line(example: postfix.Postfix) -> None:
-    """postconf(5): a line that starts with white space continues, whatever comments stand between."""
+def test_the_last_definition_counts_and_comments_do_not_end_a_line(
+    example: postfix.Postfix,
+) -> None:
+    """postconf(5): a line that starts with white space continues, whatever comments stand
+    between."""
     first, second = example.milters()
-    assert first == postfix.Milter("inet:127.0.0.1:8891", {}, "inet:127.0.0.1:8891")
+    assert first == postfix.MilterEntry("inet:127.0.0.1:8891", {}, "inet:127.0.0.1:8891")
     assert second.endpoint == "unix:opendkim/opendkim.sock"
     assert second.settings == {"default_action": "accept"}
 
 
 def test_references_are_replaced_and_a_circle_ends(example: postfix.Postfix) -> None:
     """$name, ${name} and $(name)."""
-    assert [each.endpoint for each in example.milters("non_smtpd_milters")] == ["inet:127.0.0.1:8891", "unix:opendkim/opendkim.sock"]
+    assert [each.endpoint for each in example.milters("non_smtpd_milters")] == [
+        "inet:127.0.0.1:8891",
+        "unix:opendkim/opendkim.sock",
+    ]
     assert example.value("circle") == "$circle"
     assert example.value("queue_directory") == "/var/spool/postfix"
     assert postfix.Postfix({}).value("queue_directory") == "/var/spool/postfix"
@@ -64,11 +71,14 @@ def test_references_are_replaced_and_a_circle_ends(example: postfix.Postfix) -> 
 
 
 def test_services_with_their_overrides_and_chroot(example: postfix.Postfix) -> None:
-    """master(5): `-o` comes before main.cf; `-` in the chroot column follows the compatibility level."""
+    """master(5): `-o` comes before main.cf; `-` in the chroot column follows the compatibility
+    level."""
     smtp, back, submission = example.smtpd()
     assert [example.is_chrooted(each) for each in (smtp, back, submission)] == [True, False, False]
     assert example.milters(service=back) == ()
-    assert [each.endpoint for each in example.milters(service=submission)] == ["inet:127.0.0.1:8891"]
+    assert [each.endpoint for each in example.milters(service=submission)] == [
+        "inet:127.0.0.1:8891"
+    ]
     assert len(example.milters(service=smtp)) == 2
     assert submission.options["milter_macro_daemon_name"] == "ORIGINATING"
     assert [each.is_submission for each in (smtp, back, submission)] == [False, False, True]
@@ -78,7 +88,9 @@ def test_services_with_their_overrides_and_chroot(example: postfix.Postfix) -> N
 def test_networks_are_read_and_tables_are_named(example: postfix.Postfix) -> None:
     """mynetworks holds networks, IPv6 ones in brackets, and tables, which we do not look into."""
     found, other = example.networks()
-    assert found == tuple(map(ipaddress.ip_network, ("127.0.0.0/8", "::ffff:127.0.0.0/104", "::1/128")))
+    assert found == tuple(
+        map(ipaddress.ip_network, ("127.0.0.0/8", "::ffff:127.0.0.0/104", "::1/128"))
+    )
     assert other == ("hash:/etc/postfix/networks",)
     assert postfix.Postfix({}).networks() == ((), ())
 
@@ -96,8 +108,11 @@ def test_networks_are_read_and_tables_are_named(example: postfix.Postfix) -> Non
         ("", False, None),
     ],
 )
-def test_an_endpoint_is_the_socket_that_postfix_opens(endpoint: str, chrooted: bool, expected: SocketAddress | None) -> None:
-    """postconf(5) smtpd_milters: under chroot an absolute path is below the queue directory, a relative one always."""
+def test_an_endpoint_is_the_socket_that_postfix_opens(
+    endpoint: str, chrooted: bool, expected: SocketAddress | None
+) -> None:
+    """postconf(5) smtpd_milters: under chroot an absolute path is below the queue directory, a
+    relative one always."""
     assert postfix.address(endpoint, Path("/queue"), chrooted=chrooted) == expected
 
 
@@ -117,7 +132,12 @@ def test_any_text_is_read_without_an_exception(text: str) -> None:
     """An administrator's slip is no traceback; each logical line is found again at its place."""
     for line in postfix.lines(text):
         written = text[line.start : line.end]
-        assert line.text.split() == [word for row in written.split("\n") if not row.lstrip().startswith("#") for word in row.split()]
+        assert line.text.split() == [
+            word
+            for row in written.split("\n")
+            if not row.lstrip().startswith("#")
+            for word in row.split()
+        ]
     example = postfix.Postfix(postfix.parse_main(text), postfix.parse_master(text))
     for service in example.services:
         example.milters(service=service)

@@ -1,4 +1,5 @@
-"""What a sendmail.cf says of its daemons, and what follows for trusted_daemons (docs/attacks.md, Whom we trust)."""
+"""What a sendmail.cf says of its daemons, and what follows for trusted_daemons (docs/attacks.md,
+Whom we trust)."""
 
 from __future__ import annotations
 
@@ -33,13 +34,19 @@ O Milter.macros.connect=j, _, {daemon_name}
         ("O DaemonPortOptions=Port=587, Name=MSA", set()),
         ("O DaemonPortOptions=Port=587, Name=MSA, M=Ea", {"MSA"}),
         ("O DaemonPortOptions=Port=587,Name=MSA,Modify=aE", {"MSA"}),
-        ("O DaemonPortOptions=Family=inet,  Name=MSA, Port=submission, M=Ea, Addr=127.0.0.1", {"MSA"}),
+        (
+            "O DaemonPortOptions=Family=inet,  Name=MSA, Port=submission, M=Ea, Addr=127.0.0.1",
+            {"MSA"},
+        ),
         ("OOPort=587, Name=MSA, M=a", {"MSA"}),
         ("O DaemonPortOptions=Port=587,\n\tName=MSA,\n M=a", {"MSA"}),
         ("O DaemonPortOptions=Port=587, Name=MSA, M=EA", set()),  # A: authentication switched off
         ("# O DaemonPortOptions=Name=MSA, M=a", set()),
         ("O ClientPortOptions=Name=MSA, M=a", set()),
-        ("O DaemonPortOptions=Name=MSA, M=a\nO DaemonPortOptions=Name=MSA, Family=inet6, M=E", set()),  # one port of the name does not
+        (
+            "O DaemonPortOptions=Name=MSA, M=a\nO DaemonPortOptions=Name=MSA, Family=inet6, M=E",
+            set(),
+        ),  # one port of the name does not
         ("O DaemonPortOptions=Name=MSA, M=a\nO DaemonPortOptions=Name=MTA", {"MSA"}),
         ("O DaemonPortOptions=Port=587, M=a", set()),
         (UPSTREAM, set()),
@@ -47,7 +54,8 @@ O Milter.macros.connect=j, _, {daemon_name}
     ],
 )
 def test_which_daemons_demand_a_login(lines: str, demanding: set[str]) -> None:
-    """FWD-21: Modifiers with `a` on each port that has the name (Sendmail Installation and Operation Guide, DaemonPortOptions)."""
+    """FWD-21: Modifiers with `a` on each port that has the name (Sendmail Installation and
+    Operation Guide, DaemonPortOptions)."""
     assert sendmail_cf.demanding(lines) == demanding
 
 
@@ -68,7 +76,8 @@ def test_a_name_counts_as_the_configuration_says(tmp_path: Path) -> None:
 
 
 def test_a_running_daemon_reads_a_changed_file_again(tmp_path: Path) -> None:
-    """FWD-20: one look at the file serves trusted_daemons and the aliases alike; a login that is no longer demanded counts no more."""
+    """FWD-20: one look at the file serves trusted_daemons and the aliases alike; a login that is no
+    longer demanded counts no more."""
     file = tmp_path / "elsewhere.cf"
     file.write_text(UPSTREAM.replace("M=E", "M=Ea"))
     held = Watched(file, tmp_path / "resolv.conf")
@@ -84,7 +93,9 @@ def test_a_running_daemon_reads_a_changed_file_again(tmp_path: Path) -> None:
     assert held.demanding(far + 100) == frozenset()
 
 
-def test_both_options_look_at_the_configured_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_options_look_at_the_configured_file_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """FWD-20, MTA-07: whoever asks first, and however many ask."""
     file = tmp_path / "elsewhere.cf"
     file.write_text("Scanonify=3\nO DaemonPortOptions=Port=587, Name=MSA, M=Ea\n")
@@ -102,12 +113,21 @@ def test_both_options_look_at_the_configured_file_once(tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize(("says", "level", "code"), [("auto", "warning", 0), ("yes", "error", 1)])
 def test_a_port_that_asks_for_no_login_is_said(
-    tmp_path: Path, says: str, level: str, code: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    says: str,
+    level: str,
+    code: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """By `config check` and by `setup`."""
     from dmarc_milter.checks import configuration
 
-    monkeypatch.setattr(configuration, "dns", lambda _config: iter([configuration.Finding("note", "dns", "not asked")]))
+    monkeypatch.setattr(
+        configuration,
+        "dns",
+        lambda _config: iter([configuration.Finding("note", "dns", "not asked")]),
+    )
     (tmp_path / "sendmail.cf").write_text(UPSTREAM)
     (tmp_path / "sendmail.mc").write_text("MAILER(`smtp')dnl\n")
     tables = {
@@ -117,9 +137,31 @@ def test_a_port_that_asks_for_no_login_is_said(
     }
     config = tmp_path / "c.toml"
     config.write_text(toml(tables))
-    assert main(["config", "check", "--config", str(config), "--sendmail", str(tmp_path / "sendmail.cf")]) == code
+    assert (
+        main(
+            [
+                "config",
+                "check",
+                "--config",
+                str(config),
+                "--sendmail",
+                str(tmp_path / "sendmail.cf"),
+            ]
+        )
+        == code
+    )
     (line,) = [each for each in capsys.readouterr().out.splitlines() if "sendmail: " in each]
     assert line.startswith(level)
     assert "the daemon MSA (port 587) takes mail without authentication" in line
-    main(["setup", "--mta", "sendmail", "--config", str(config), "--sendmail-mc", str(tmp_path / "sendmail.mc")])
+    main(
+        [
+            "setup",
+            "--mta",
+            "sendmail",
+            "--config",
+            str(config),
+            "--sendmail-mc",
+            str(tmp_path / "sendmail.mc"),
+        ]
+    )
     assert "warning: the daemon MSA (port 587)" in capsys.readouterr().out

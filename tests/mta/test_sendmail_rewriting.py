@@ -1,4 +1,5 @@
-"""A sendmail.cf as m4 makes it, and what it does to From (cf/README, FEATURE(`nocanonify'); op.me, DontExpandCnames)."""
+"""A sendmail.cf as m4 makes it, and what it does to From (cf/README, FEATURE(`nocanonify'); op.me,
+DontExpandCnames)."""
 
 from __future__ import annotations
 
@@ -9,7 +10,10 @@ import pytest
 from dmarc_milter.core.dmarc.written import Canonify
 from dmarc_milter.mta.sendmail_rewriting import how, parse, remarks, search_list
 
-HEAD = "Xdmarc-milter, S=inet:8893@127.0.0.1, F=T\n#O DontExpandCnames=True\nScheck_mail\nR<@> $+\t$:<?>  $[ $1 $]\n"
+HEAD = (
+    "Xdmarc-milter, S=inet:8893@127.0.0.1, F=T\n#O DontExpandCnames=True\nScheck_mail\nR<@>"
+    " $+\t$:<?>  $[ $1 $]\n"
+)
 PLAIN = """\
 Scanonify=3
 R$* @ $*\t\t$@ $>Canonify2 $1 < @ $2 >\tInsert < > and finish
@@ -62,8 +66,11 @@ ALL, COMPLETES = (True, ("example",)), (False, ("example",))
         ("\0\xff" * 1000, None),
     ],
 )
-def test_what_reaches_readers(tmp_path: Path, text: str, found: tuple[bool, tuple[str, ...]] | None) -> None:
-    """MTA-07: both lines, one of them, neither; what undoes them: a class, a daemon's flag, a ruleset of one's own."""
+def test_what_reaches_readers(
+    tmp_path: Path, text: str, found: tuple[bool, tuple[str, ...]] | None
+) -> None:
+    """MTA-07: both lines, one of them, neither; what undoes them: a class, a daemon's flag, a
+    ruleset of one's own."""
     resolv_conf = tmp_path / "resolv.conf"
     resolv_conf.write_text("search example\n")
     read = how(parse(HEAD + text), resolv_conf)
@@ -76,11 +83,14 @@ def test_what_reaches_readers(tmp_path: Path, text: str, found: tuple[bool, tupl
 
 def test_what_is_not_known_is_taken_for_the_default(tmp_path: Path) -> None:
     """MTA-07: Sendmail rewrites unless told not to."""
-    assert how(None, tmp_path / "none") == Canonify(aliases=True, search=search_list(tmp_path / "none")[0])
+    assert how(None, tmp_path / "none") == Canonify(
+        aliases=True, search=search_list(tmp_path / "none")[0]
+    )
 
 
 def test_filters_and_tables_are_read() -> None:
-    """Whether this milter is attached there; and what else writes into From (cf/README, FEATURE(`domaintable'))."""
+    """Whether this milter is attached there; and what else writes into From (cf/README,
+    FEATURE(`domaintable'))."""
     cf = parse(HEAD + "R$*\t$: $(domaintable $1 $)\n")
     assert cf.has_filter("dmarc-milter")
     assert not cf.has_filter("dmarc")

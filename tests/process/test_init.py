@@ -17,13 +17,15 @@ from fakes.daemon import ROOT, Daemon, wait_for
 from fakes.dns_server import DnsServer
 
 ORPHANS = 3
-# Processes of a shell that has ended come to whoever reaps orphans, before the daemon takes this process over.
+# Processes of a shell that has ended come to whoever reaps orphans, before the daemon takes this
+# process over.
 BEFORE = f"""
 import ctypes, os, sys
 if sys.argv[1] == "subreaper":
     ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)
 os.system("for n in 1 2 {ORPHANS}; do sleep 1.$n & done")
-os.execv(sys.executable, [sys.executable, "-m", "dmarc_milter", "serve", "--no-jobs", "--config", sys.argv[2]])
+serve = ["-m", "dmarc_milter", "serve", "--no-jobs", "--config", sys.argv[2]]
+os.execv(sys.executable, [sys.executable, *serve])
 """
 
 
@@ -44,7 +46,10 @@ def processes(parent: int) -> dict[int, str]:
 def can_unshare() -> bool:
     return (
         shutil.which("unshare") is not None
-        and subprocess.run(["unshare", "--pid", "--fork", "true"], check=False, capture_output=True).returncode == 0
+        and subprocess.run(
+            ["unshare", "--pid", "--fork", "true"], check=False, capture_output=True
+        ).returncode
+        == 0
     )
 
 
@@ -52,31 +57,48 @@ def can_unshare() -> bool:
 def first(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Daemon, int]]:
     """A daemon that orphans come to, and its process id."""
     with DnsServer({"example.org": {}}) as dns:
-        daemon = Daemon(tmp_path, {"dns": {"nameservers": [dns.nameserver]}, "milter": {"workers": 1}})
+        daemon = Daemon(
+            tmp_path, {"dns": {"nameservers": [dns.nameserver]}, "milter": {"workers": 1}}
+        )
         command = [sys.executable, "-c", textwrap.dedent(BEFORE), request.param, str(daemon.config)]
         if request.param == "first process":
             if not can_unshare():
                 pytest.skip("no process namespace of our own is allowed here")
             command = ["unshare", "--pid", "--fork", "--kill-child", *command]
         paths = os.environ | {"PYTHONPATH": f"{ROOT / 'milter'}"}
-        with daemon.log.open("ab") as log, subprocess.Popen(command, stdout=log, stderr=log, env=paths, start_new_session=True) as process:
+        with (
+            daemon.log.open("ab") as log,
+            subprocess.Popen(
+                command, stdout=log, stderr=log, env=paths, start_new_session=True
+            ) as process,
+        ):
             try:
                 assert wait_for(lambda: daemon.events("ready"), 30), daemon.text()
                 daemon.process = process
-                yield daemon, process.pid if request.param == "subreaper" else next(iter(processes(process.pid)))
+                yield (
+                    daemon,
+                    (
+                        process.pid
+                        if request.param == "subreaper"
+                        else next(iter(processes(process.pid)))
+                    ),
+                )
             finally:
                 process.kill()
 
 
 def test_orphans_are_reaped_and_nothing_else(first: tuple[Daemon, int]) -> None:
-    """The daemon itself and its workers are waited for by their own parents; signals are passed on, the exit code comes back."""
+    """The daemon itself and its workers are waited for by their own parents; signals are passed on,
+    the exit code comes back."""
     daemon, pid = first
     assert daemon.process is not None
     assert wait_for(lambda: len(processes(pid)) == 1, 20), processes(pid)
     (supervisor,) = processes(pid)
     (worker,) = processes(supervisor)
     os.kill(worker, signal.SIGKILL)
-    assert wait_for(lambda: daemon.events("worker_died") and len(processes(supervisor)) == 1), "a worker's death is not noticed"
+    assert wait_for(lambda: daemon.events("worker_died") and len(processes(supervisor)) == 1), (
+        "a worker's death is not noticed"
+    )
     assert "Z" not in processes(pid).values()
     os.kill(pid, signal.SIGHUP)
     assert wait_for(lambda: daemon.events("reload"))

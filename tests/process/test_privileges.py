@@ -1,4 +1,5 @@
-"""Privileges and reach: what the daemon does not need it does not keep, or says (OPS-02, OPS-04)."""
+"""Privileges and reach: what the daemon does not need it does not keep, or says (OPS-02,
+OPS-04)."""
 
 from __future__ import annotations
 
@@ -33,6 +34,11 @@ def test_nothing_to_give_up_is_no_mistake() -> None:
 
 def test_a_socket_for_everybody_is_said() -> None:
     """OPS-02: 0.0.0.0 and :: are served, and warned about."""
-    for socket, expected in (("inet:8893@0.0.0.0", 1), ("inet6:8893@::", 1), ("inet:8893@127.0.0.1", 0), ("unix:/run/x.sock", 0)):
+    for socket, expected in (
+        ("inet:8893@0.0.0.0", 1),
+        ("inet6:8893@::", 1),
+        ("inet:8893@127.0.0.1", 0),
+        ("unix:/run/x.sock", 0),
+    ):
         found = privileges.warnings(parse(f'[milter]\nsocket = "{socket}"\n'))
         assert sum("all addresses" in line for line in found) == expected, socket

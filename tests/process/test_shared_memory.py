@@ -84,7 +84,10 @@ def test_more_jobs_than_fit_are_done_unseen() -> None:
 def test_counts_of_many_threads_add_up() -> None:
     board = Board(1)
     meter = Meter(board.slot(0))
-    threads = [threading.Thread(target=lambda: [meter.count("messages") for _ in range(2000)]) for _ in range(8)]
+    threads = [
+        threading.Thread(target=lambda: [meter.count("messages") for _ in range(2000)])
+        for _ in range(8)
+    ]
     for each in threads:
         each.start()
     for each in threads:
@@ -93,7 +96,8 @@ def test_counts_of_many_threads_add_up() -> None:
 
 
 def test_what_is_counted_elsewhere_is_followed() -> None:
-    """Each growth is added once; a count that starts again adds nothing until it has passed the old one."""
+    """Each growth is added once; a count that starts again adds nothing until it has passed the old
+    one."""
     board = Board(1)
     meter = Meter(board.slot(0))
     for value in (3, 3, 10, 2, 10, 11):

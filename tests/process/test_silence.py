@@ -1,4 +1,5 @@
-"""Connections that say nothing: counted, and at the limit the first to go; nobody who is in a message goes for another."""
+"""Connections that say nothing: counted, and at the limit the first to go; nobody who is in a
+message goes for another."""
 
 from __future__ import annotations
 
@@ -18,7 +19,9 @@ LIMIT = 8
 
 
 @pytest.fixture(scope="module", params=["inet", "unix"])
-def running(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Daemon]:
+def running(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Daemon]:
     """One worker that takes eight connections."""
     tmp_path = tmp_path_factory.mktemp("silence")
     milter: dict[str, object] = {"workers": 1, "max_connections": LIMIT}
@@ -114,12 +117,22 @@ def sessions(daemon: Daemon) -> int:
     return int(found[1])
 
 
-KINDS: list[Callable[[Daemon], MilterClient]] = [silent, negotiated, greeted, after_a_message, after_a_reset, another_client]
+KINDS: list[Callable[[Daemon], MilterClient]] = [
+    silent,
+    negotiated,
+    greeted,
+    after_a_message,
+    after_a_reset,
+    another_client,
+]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_longest_silent_make_room_for_who_has_something_to_say(daemon: Daemon, kind: Callable[[Daemon], MilterClient]) -> None:
-    """Twice as many as the limit hang about; mail is taken all the same, and the oldest of them are gone."""
+def test_the_longest_silent_make_room_for_who_has_something_to_say(
+    daemon: Daemon, kind: Callable[[Daemon], MilterClient]
+) -> None:
+    """Twice as many as the limit hang about; mail is taken all the same, and the oldest of them are
+    gone."""
     held = []
     for _ in range(LIMIT):
         held.append(kind(daemon))

@@ -1,4 +1,5 @@
-"""Failure reports on their way: verified, limited, gathered into incidents, queued like aggregate reports; and bounces."""
+"""Failure reports on their way: verified, limited, gathered into incidents, queued like aggregate
+reports; and bounces."""
 
 from __future__ import annotations
 
@@ -30,7 +31,9 @@ from fakes.smtp_sink import Sink, smtp_sink
 from fakes.stores import spool_row, upgraded
 
 MX = {"MX": [(10, "mx.example")]}
-HEADERS = Headers((HeaderField(b"From", b" Vera <vera@legit.example>"), HeaderField(b"Subject", b" private")))
+HEADERS = Headers(
+    (HeaderField(b"From", b" Vera <vera@legit.example>"), HeaderField(b"Subject", b" private"))
+)
 
 
 @pytest.fixture
@@ -39,7 +42,12 @@ def job(store_url: str) -> Iterator[Job]:
     clock = Clock()
     store = Store.open(store_url, clock=clock)
     with smtp_sink() as sink:
-        made = Job(store, Zone({name: MX for name in ("legit.example", "victim.example")}), clock, sink.port)
+        made = Job(
+            store,
+            Zone({name: MX for name in ("legit.example", "victim.example")}),
+            clock,
+            sink.port,
+        )
         made.set(failure_reports=True)
         made.sink = sink  # type: ignore[attr-defined]
         yield made
@@ -58,7 +66,9 @@ def fail(job: Job, author: str = "legit.example", *ruf: str, **changes: object) 
     record = replace(RECORD, rua=(), ruf=tuple(ReportUri(each) for each in addresses))
     one = evaluation(author, record=record, **changes)
     job.sequence += 1
-    job.store.apply(Batch("spool-f", "mx1", [(job.sequence, spool_row(one, sample(one, HEADERS, b"k" * 32)))]))
+    job.store.apply(
+        Batch("spool-f", "mx1", [(job.sequence, spool_row(one, sample(one, HEADERS, b"k" * 32)))])
+    )
 
 
 def failures(job: Job) -> list[Failure]:
@@ -67,19 +77,26 @@ def failures(job: Job) -> list[Failure]:
 
 def fields(sink: Sink, number: int = -1) -> dict[str, str]:
     mail = email.message_from_bytes(sink.mails[number].message)
-    found = next(part for part in mail.walk() if part.get_content_type() == "message/feedback-report")
+    found = next(
+        part for part in mail.walk() if part.get_content_type() == "message/feedback-report"
+    )
     payload = found.get_payload()
     inner = payload[0] if isinstance(payload, list) else email.message_from_string(str(payload))
     return {name.lower(): str(value) for name, value in inner.items()}
 
 
 def test_a_failure_is_reported_with_its_incidents_and_then_forgotten(job: Job, sink: Sink) -> None:
-    """RFC 9991: queued, never on the mail path; what was gathered until it went is told as Incidents."""
+    """RFC 9991: queued, never on the mail path; what was gathered until it went is told as
+    Incidents."""
     for _ in range(3):
         fail(job)
     job.run()
     [mail] = sink.mails
-    assert (mail.recipient, fields(sink)["incidents"], fields(sink)["reported-domain"]) == ("ruf@legit.example", "3", "legit.example")
+    assert (mail.recipient, fields(sink)["incidents"], fields(sink)["reported-domain"]) == (
+        "ruf@legit.example",
+        "3",
+        "legit.example",
+    )
     assert b"vera" not in mail.message
     assert b"private" not in mail.message
     assert email.message_from_bytes(mail.message)["To"] == "ruf@legit.example"
@@ -99,19 +116,26 @@ def test_off_means_off(job: Job, sink: Sink) -> None:
     assert failures(job)[0].state == "due"
 
 
-def test_rpt_07_external_addresses_must_have_asked_for_failure_reports(job: Job, sink: Sink) -> None:
+def test_rpt_07_external_addresses_must_have_asked_for_failure_reports(
+    job: Job, sink: Sink
+) -> None:
     """RFC 9991 5: with `ruf`; each address of the record is tried."""
     fail(job, "legit.example", "ruf@legit.example", "v@victim.example")
     job.run()
     assert [each.recipient for each in sink.mails] == ["ruf@legit.example"]
-    job.zone.add("d2.example._report._dmarc.victim.example", "TXT", "v=DMARC1; ruf=mailto:other@victim.example")
+    job.zone.add(
+        "d2.example._report._dmarc.victim.example",
+        "TXT",
+        "v=DMARC1; ruf=mailto:other@victim.example",
+    )
     fail(job, "d2.example", "v@victim.example")
     job.run()
     assert sink.mails[-1].recipient == "other@victim.example"
 
 
 def test_rpt_07_a_flood_becomes_a_few_reports(job: Job, sink: Sink) -> None:
-    """Two hundred failing messages: the day's limit of reports, the rest as incidents of tomorrow's."""
+    """Two hundred failing messages: the day's limit of reports, the rest as incidents of
+    tomorrow's."""
     job.set(failure_reports=True, failure_per_destination=2)
     for _ in range(10):
         for _ in range(20):
@@ -135,7 +159,8 @@ def test_rpt_07_the_day_has_a_limit_for_all(job: Job, sink: Sink) -> None:
 
 
 def test_rpt_07_a_flood_does_not_fill_the_spool() -> None:
-    """Beyond some messages a minute samples are small: they only become incidents. Off keeps nothing at all."""
+    """Beyond some messages a minute samples are small: they only become incidents. Off keeps
+    nothing at all."""
     settings = '[reporting]\norg_name = "R"\nemail = "d@mx.example"\n'
     large = Headers(HeaderField(b"DKIM-Signature", b" v=1; b=" + b"z" * 1000) for _ in range(100))
     one = evaluation(record=replace(RECORD, ruf=(ReportUri("ruf@legit.example"),)))
@@ -154,7 +179,9 @@ def test_rpt_07_a_public_suffix_gets_none(job: Job) -> None:
 
 def test_a_4xx_of_one_address_repeats_nothing_at_the_other(job: Job, sink: Sink) -> None:
     fail(job, "legit.example", "a@legit.example", "b@legit.example")
-    sink.answer = lambda stage, who: "450 later" if (stage, who) == ("rcpt", "b@legit.example") else ""
+    sink.answer = lambda stage, who: (
+        "450 later" if (stage, who) == ("rcpt", "b@legit.example") else ""
+    )
     job.run()
     assert failures(job)[0].state == "queued"
     sink.answer = lambda *_: ""
@@ -177,14 +204,18 @@ def test_a_silent_dns_keeps_it_for_later(job: Job, sink: Sink) -> None:
 
 
 def test_now_waits_for_nothing(job: Job, sink: Sink) -> None:
-    """`report send --now` asks the DNS again at once, each report once a run; what has to wait goes on waiting as it did."""
+    """`report send --now` asks the DNS again at once, each report once a run; what has to wait goes
+    on waiting as it did."""
     job.set(failure_reports=True, failure_per_destination=20)
     job.zone.fail("legit.example", "MX")
     for number in range(12):
         fail(job, f"d{number}.legit.example", "ruf@legit.example")
     job.run()
     done = job.run(now=True)
-    assert (done.failures["due"], {(each.state, each.attempts) for each in failures(job)}) == (12, {("due", 2)})
+    assert (done.failures["due"], {(each.state, each.attempts) for each in failures(job)}) == (
+        12,
+        {("due", 2)},
+    )
     job.zone.failing.clear()
     job.run()
     assert sink.mails == []
@@ -192,8 +223,11 @@ def test_now_waits_for_nothing(job: Job, sink: Sink) -> None:
     assert {each.state for each in failures(job)} == {"sent"}
 
 
-def test_one_silent_host_is_waited_for_and_does_not_hold_the_others_for_ever(job: Job, sink: Sink) -> None:
-    """RFC 9991 5: every address is tried; DESIGN.md, Reports: a DNS failure keeps the report for later."""
+def test_one_silent_host_is_waited_for_and_does_not_hold_the_others_for_ever(
+    job: Job, sink: Sink
+) -> None:
+    """RFC 9991 5: every address is tried; DESIGN.md, Reports: a DNS failure keeps the report for
+    later."""
     job.zone.fail("victim.example", "MX")
     job.zone.fail("legit.example._report._dmarc.victim.example")
     fail(job, "legit.example", "a@legit.example", "b@victim.example")
@@ -212,7 +246,7 @@ def test_retention_leaves_nothing_of_failure_reports(job: Job) -> None:
     assert (gone["failure"], gone["delivery"]) == (1, 1)
 
 
-# --- bounces --------------------------------------------------------------------------------------------------------------------------
+# --- bounces --------------------------------------------------------------------------------------
 
 DSN = """\
 Return-Path: <>
@@ -258,11 +292,16 @@ def sent(job: Job) -> tuple[str, str]:
 
 
 def test_a_hard_bounce_suppresses(job: Job, sink: Sink) -> None:
-    """Found by VERP; the address is left alone for suppress_days, and the reason is shown without the sender's control characters."""
+    """Found by VERP; the address is left alone for suppress_days, and the reason is shown without
+    the sender's control characters."""
     identity, sender = sent(job)
-    found = bounce.read(DSN.format(to=sender, action="failed", status="5.1.1").encode(), "dmarc@mx.example")
+    found = bounce.read(
+        DSN.format(to=sender, action="failed", status="5.1.1").encode(), "dmarc@mx.example"
+    )
     [delivery] = job.store.deliveries.of(identity)
-    assert found == bounce.Bounce(identity, delivery.tag, True, r"failed 5.1.1 smtp; 550 5.1.1 \x1b[31mno such user")
+    assert found == bounce.Bounce(
+        identity, delivery.tag, True, r"failed 5.1.1 smtp; 550 5.1.1 \x1b[31mno such user"
+    )
     assert "left alone for 30 days" in bounce.note(found, job.store, 30.0)
     suppression = job.store.destinations.suppression("agg@legit.example")
     assert suppression is not None
@@ -271,24 +310,42 @@ def test_a_hard_bounce_suppresses(job: Job, sink: Sink) -> None:
     job.clock.now += DAY
     job.run(now=True)
     assert len(sink.mails) == 1
-    states = {each.state for report in job.store.reports.find() for each in job.store.deliveries.of(report.id)}
+    states = {
+        each.state
+        for report in job.store.reports.find()
+        for each in job.store.deliveries.of(report.id)
+    }
     assert states == {DeliveryState.SENT}
     assert any("suppressed until" in each.note for each in job.store.reports.find())
 
 
 @pytest.mark.parametrize(
-    ("action", "status"), [("Failed", "5.0.0"), ("failed (given up)", "5.1.10"), ("failed(x)", "5.1.1 (bad mailbox)"), ("failed", "5.7.1")]
+    ("action", "status"),
+    [
+        ("Failed", "5.0.0"),
+        ("failed (given up)", "5.1.10"),
+        ("failed(x)", "5.1.1 (bad mailbox)"),
+        ("failed", "5.7.1"),
+    ],
 )
 def test_words_may_have_comments(action: str, status: str) -> None:
-    """RFC 3464 2.1: DSN fields are RFC 822 fields, so that comments may stand behind their words."""
-    data = DSN.format(to=f"dmarc+{'a' * 32}-0badcafe@mx.example", action=action, status=status).encode()
+    """RFC 3464 2.1: DSN fields are RFC 822 fields, so that comments may stand behind their
+    words."""
+    data = DSN.format(
+        to=f"dmarc+{'a' * 32}-0badcafe@mx.example", action=action, status=status
+    ).encode()
     assert bounce.read(data, "dmarc@mx.example").hard
 
 
-@pytest.mark.parametrize(("action", "status"), [("delayed", "4.4.1"), ("failed", "4.4.7"), ("relayed", "2.0.0"), ("delivered", "5.0.0")])
+@pytest.mark.parametrize(
+    ("action", "status"),
+    [("delayed", "4.4.1"), ("failed", "4.4.7"), ("relayed", "2.0.0"), ("delivered", "5.0.0")],
+)
 def test_what_is_not_permanent_is_ignored(job: Job, action: str, status: str) -> None:
     _, sender = sent(job)
-    found = bounce.read(DSN.format(to=sender, action=action, status=status).encode(), "dmarc@mx.example")
+    found = bounce.read(
+        DSN.format(to=sender, action=action, status=status).encode(), "dmarc@mx.example"
+    )
     assert not found.hard
     assert "ignored" in bounce.note(found, job.store, 30.0)
     assert job.store.destinations.suppressions() == []
@@ -300,7 +357,9 @@ def test_what_is_not_permanent_is_ignored(job: Job, action: str, status: str) ->
         b"",
         b"From: x\r\n\r\nhello",
         DSN.format(to="dmarc@mx.example", action="failed", status="5.1.1").encode(),
-        DSN.format(to="dmarc+" + "0" * 32 + "-00000000@other.example", action="failed", status="5.1.1").encode(),
+        DSN.format(
+            to="dmarc+" + "0" * 32 + "-00000000@other.example", action="failed", status="5.1.1"
+        ).encode(),
         b"\xff" * 1000,
     ],
 )
@@ -309,12 +368,16 @@ def test_mail_that_is_no_bounce_of_ours_changes_nothing(data: bytes) -> None:
         bounce.read(data, "dmarc@mx.example")
 
 
-@given(st.binary(max_size=400), st.sampled_from([b"", b"To: dmarc+%b-00000000@mx.example\r\n" % (b"a" * 32)]))
+@given(
+    st.binary(max_size=400),
+    st.sampled_from([b"", b"To: dmarc+%b-00000000@mx.example\r\n" % (b"a" * 32)]),
+)
 def test_any_octets_are_a_bounce_or_none(data: bytes, start: bytes) -> None:
     """A pipe takes whatever anybody sends to that address."""
     with contextlib.suppress(bounce.NotOurs):
         bounce.read(
-            start + b"Content-Type: multipart/report; boundary=b\r\n\r\n--b\r\nContent-Type: message/delivery-status\r\n\r\n" + data,
+            start + b"Content-Type: multipart/report; boundary=b\r\n\r\n--b\r\nContent-Type:"
+            b" message/delivery-status\r\n\r\n" + data,
             "dmarc@mx.example",
         )
 
@@ -330,24 +393,47 @@ def test_the_recipient_of_the_pipe_is_enough() -> None:
     sender = f"dmarc+{'a' * 32}-0badcafe@mx.example"
     data = DSN.format(to="somebody@else.example", action="failed", status="5.1.1").encode()
     assert bounce.read(data, "dmarc@mx.example", sender)[:3] == ("a" * 32, "0badcafe", True)
-    assert bounce.read(data, "dmarc@mx.example", sender.upper())[:3] == ("a" * 32, "0badcafe", True), "some systems change the case"
+    assert bounce.read(data, "dmarc@mx.example", sender.upper())[:3] == (
+        "a" * 32,
+        "0badcafe",
+        True,
+    ), "some systems change the case"
 
 
 def test_no_destination_can_let_anothers_address_bounce(job: Job, sink: Sink) -> None:
-    """Each of a report's addresses knows its id; whose bounce it is, the tag says, which the others are not told."""
-    job.see(evaluation(at=NOON, record=replace(RECORD, rua=(ReportUri("agg@legit.example"), ReportUri("collector@legit.example")))))
+    """Each of a report's addresses knows its id; whose bounce it is, the tag says, which the others
+    are not told."""
+    job.see(
+        evaluation(
+            at=NOON,
+            record=replace(
+                RECORD, rua=(ReportUri("agg@legit.example"), ReportUri("collector@legit.example"))
+            ),
+        )
+    )
     job.run(now=True)
     senders = {mail.recipient: mail.sender for mail in sink.mails}
-    identity, tags = senders["agg@legit.example"].partition("-")[0], {each.partition("-")[2] for each in senders.values()}
+    identity, tags = (
+        senders["agg@legit.example"].partition("-")[0],
+        {each.partition("-")[2] for each in senders.values()},
+    )
     assert len(tags) == 2
     for guess in ("0", "1", "00000000", "00000001"):
-        forged = DSN.format(to=f"{identity}-{guess}@mx.example", action="failed", status="5.1.1").encode()
+        forged = DSN.format(
+            to=f"{identity}-{guess}@mx.example", action="failed", status="5.1.1"
+        ).encode()
         with contextlib.suppress(bounce.NotOurs):
-            assert "not known" in bounce.note(bounce.read(forged, "dmarc@mx.example"), job.store, 30.0)
+            assert "not known" in bounce.note(
+                bounce.read(forged, "dmarc@mx.example"), job.store, 30.0
+            )
     assert job.store.destinations.suppressions() == []
-    honest = DSN.format(to=senders["collector@legit.example"], action="failed", status="5.1.1").encode()
+    honest = DSN.format(
+        to=senders["collector@legit.example"], action="failed", status="5.1.1"
+    ).encode()
     bounce.note(bounce.read(honest, "dmarc@mx.example"), job.store, 30.0)
-    assert [each.address for each in job.store.destinations.suppressions()] == ["collector@legit.example"]
+    assert [each.address for each in job.store.destinations.suppressions()] == [
+        "collector@legit.example"
+    ]
 
 
 def test_a_delivery_from_before_there_were_tags_still_goes(job: Job, sink: Sink) -> None:

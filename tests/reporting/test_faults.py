@@ -1,4 +1,5 @@
-"""Nothing lost, one identity, whatever dies: kill -9 in the midst of building and sending, several hosts, and two reporters in a loop.
+"""Nothing lost, one identity, whatever dies: kill -9 in the midst of building and sending, several
+hosts, and two reporters in a loop.
 
 Short here; `make soak` kills 200 times. The seed is printed.
 """
@@ -41,7 +42,8 @@ from live.postgres import Postgres
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600 if LONG else 180)]
 ROOT = Path(__file__).parents[2]
 SHARE = 30
-"""Messages, two for each domain, that come before each kill: there is always something to build and to send."""
+"""Messages, two for each domain, that come before each kill: there is always something to build and
+to send."""
 RUA = replace(RECORD, rua=tuple(ReportUri(each) for each in ADDRESSES))
 
 
@@ -49,7 +51,14 @@ class Jobs:
     """Report jobs that are started again whenever they are killed."""
 
     def __init__(self, url: str, port: int, number: int) -> None:
-        self._command = [sys.executable, "-m", "fakes.report_process", url, str(port), str(time.time())]
+        self._command = [
+            sys.executable,
+            "-m",
+            "fakes.report_process",
+            url,
+            str(port),
+            str(time.time()),
+        ]
         self._running = [self._start() for _ in range(number)]
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -92,7 +101,8 @@ def identity(mail: Mail) -> tuple[str, str, str]:
 
 
 def test_killed_jobs_lose_no_report_and_change_no_identity(store_url: str) -> None:
-    """DESIGN, Reports: every report delivered at least once with one identity, whichever job dies when, whatever the MTA says."""
+    """DESIGN, Reports: every report delivered at least once with one identity, whichever job dies
+    when, whatever the MTA says."""
     dice = chance("report jobs")
     upgraded(store_url)
     store = Store.open(store_url)
@@ -110,21 +120,32 @@ def test_killed_jobs_lose_no_report_and_change_no_identity(store_url: str) -> No
 
     with smtp_sink(answer) as sink, jobs_on(store_url, sink.port, 3) as jobs:
         for first in range(0, messages, SHARE):
-            some = (evaluation(f"d{n // 2}.example", record=RUA, source_ip=f"10.0.0.{n % 2}") for n in range(first, first + SHARE))
+            some = (
+                evaluation(f"d{n // 2}.example", record=RUA, source_ip=f"10.0.0.{n % 2}")
+                for n in range(first, first + SHARE)
+            )
             store.apply(batch(*some, first=first + 1))
             jobs.kill_one(dice)
         expected = {each.id for each in store.reports.find(limit=messages)}
         end = time.monotonic() + 120 + 10 * number
-        while any(each.state is not ReportState.SENT for each in store.reports.find(limit=messages)):
-            assert time.monotonic() < end, Counter(each.state for each in store.reports.find(limit=messages))
+        while any(
+            each.state is not ReportState.SENT for each in store.reports.find(limit=messages)
+        ):
+            assert time.monotonic() < end, Counter(
+                each.state for each in store.reports.find(limit=messages)
+            )
             time.sleep(0.3)
     delivered = Counter(identity(each) for each in sink.mails)
-    assert {(who, report) for who, report, _ in delivered} == {(who, report) for report in expected for who in ADDRESSES}
+    assert {(who, report) for who, report, _ in delivered} == {
+        (who, report) for report in expected for who in ADDRESSES
+    }
     assert len(delivered) == len(ADDRESSES) * len(expected), "one report went out with two contents"
     assert delivered.total() - len(delivered) <= 2 * number + said["drop after"], (
         "a repetition only after a death between 250 and the commit"
     )
-    counted = {read(each.message)[0].report_id: read(each.message)[0].messages for each in sink.mails}
+    counted = {
+        read(each.message)[0].report_id: read(each.message)[0].messages for each in sink.mails
+    }
     assert sum(counted.values()) == messages, "a message was reported twice, or not at all"
     assert not any(list(store.reports.rows(each)) for each in expected)
     store.close()
@@ -137,38 +158,64 @@ def test_rpt_11_three_hosts_on_one_store_send_each_report_once(postgres_server: 
         hosts = []
         for number, skew in enumerate((-30, 0, 30)):
             clock = Clock(TOMORROW + 1000 + skew)
-            hosts.append(Job(Store.open(url, clock=clock), Zone(ZONE), clock, sink.port, owner=f"host{number}"))
+            hosts.append(
+                Job(
+                    Store.open(url, clock=clock),
+                    Zone(ZONE),
+                    clock,
+                    sink.port,
+                    owner=f"host{number}",
+                )
+            )
         for number, host in enumerate(hosts):
-            host.see(*(evaluation(f"d{n}.example", record=RUA) for n in range(40)), identity=f"spool-{number}")
+            host.see(
+                *(evaluation(f"d{n}.example", record=RUA) for n in range(40)),
+                identity=f"spool-{number}",
+            )
         with ThreadPoolExecutor(3) as executor:
             done = list(executor.map(Job.run, hosts))
         assert sum(each.built.total() for each in done) == 40
-        assert len(sink.mails) == len({(each.recipient, read(each.message)[0].report_id) for each in sink.mails}) == 80
+        assert (
+            len(sink.mails)
+            == len({(each.recipient, read(each.message)[0].report_id) for each in sink.mails})
+            == 80
+        )
         assert {read(each.message)[0].messages for each in sink.mails} == {3}
         for host in hosts:
             host.store.close()
 
 
-# --- the loop -------------------------------------------------------------------------------------------------------------------------
+# --- the loop -------------------------------------------------------------------------------------
 
 
 class Installation:
-    """A site that receives mail and reports on it; its rua is not its reporting address, so nothing is exempt by configuration."""
+    """A site that receives mail and reports on it; its rua is not its reporting address, so nothing
+    is exempt by configuration."""
 
     def __init__(self, name: str, zone: Zone, folder: Path, sink: Sink) -> None:
         self.name = name
         self.record = replace(RECORD, rua=(ReportUri(f"agg@{name}"),))
         clock = Clock()
         zone.add(name, "MX", (10, f"mx.{name}"))
-        self.job = Job(Store.open(f"sqlite:///{folder}/{name}.db", clock=clock), zone, clock, sink.port, owner=name)
+        self.job = Job(
+            Store.open(f"sqlite:///{folder}/{name}.db", clock=clock),
+            zone,
+            clock,
+            sink.port,
+            owner=name,
+        )
         self.job.options = reporting(email=f"dmarc@{name}", bounce_address=f"bounces@{name}")
 
     def receives(self, sender: Installation, day: int, mail: Mail | None = None) -> None:
         """A person's mail of the other site, or its report, arrives."""
-        one: Evaluation = evaluation(sender.name, passed=True, record=sender.record, at=NOON + timedelta(days=day))
+        one: Evaluation = evaluation(
+            sender.name, passed=True, record=sender.record, at=NOON + timedelta(days=day)
+        )
         if mail is not None:
             parsed = email.message_from_bytes(mail.message)
-            fields = Headers(HeaderField(name.encode(), f" {value}".encode()) for name, value in parsed.items())
+            fields = Headers(
+                HeaderField(name.encode(), f" {value}".encode()) for name, value in parsed.items()
+            )
             one = replace(one, facts=message_facts(fields, one.envelope))
         self.job.see(one)
 
@@ -177,7 +224,9 @@ def test_rpt_09_two_installations_that_report_to_each_other_fall_silent(tmp_path
     """DESIGN, Reports: loop-proof without configuration."""
     zone = Zone()
     with smtp_sink() as sink:
-        one, other = (Installation(name, zone, tmp_path, sink) for name in ("one.example", "other.example"))
+        one, other = (
+            Installation(name, zone, tmp_path, sink) for name in ("one.example", "other.example")
+        )
         sites = {"one.example": (one, other), "other.example": (other, one)}
         one.receives(other, 0)
         other.receives(one, 0)

@@ -1,4 +1,5 @@
-"""The report job: what leaves, what does not and why, and what every answer of the receiving side means; on SQLite and PostgreSQL."""
+"""The report job: what leaves, what does not and why, and what every answer of the receiving side
+means; on SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -56,7 +57,9 @@ def sink() -> Iterator[Sink]:
 
 @pytest.fixture
 def job(opened: Callable[[], Store], clock: Clock, sink: Sink) -> Job:
-    zone = Zone({name: MX for name in ("legit.example", "other.example", "victim.example", "old.example")})
+    zone = Zone(
+        {name: MX for name in ("legit.example", "other.example", "victim.example", "old.example")}
+    )
     return Job(opened(), zone, clock, sink.port)
 
 
@@ -66,7 +69,9 @@ def uris(*addresses: str) -> dict[str, object]:
 
 def to(*addresses: str, author: str = "legit.example", **changes: object) -> Evaluation:
     """A failing message of a domain whose reports go to these addresses."""
-    record = RECORD.__class__(**{name: getattr(RECORD, name) for name in RECORD.__dataclass_fields__} | uris(*addresses))
+    record = RECORD.__class__(
+        **{name: getattr(RECORD, name) for name in RECORD.__dataclass_fields__} | uris(*addresses)
+    )
     return evaluation(author, record=record, **changes)
 
 
@@ -85,7 +90,7 @@ def next_day(job: Job) -> None:
     job.clock.now = TOMORROW + GRACE
 
 
-# --- the ordinary way -----------------------------------------------------------------------------------------------------------------
+# --- the ordinary way -----------------------------------------------------------------------------
 
 
 def test_a_day_that_is_over_is_reported_once(job: Job, sink: Sink) -> None:
@@ -100,22 +105,39 @@ def test_a_day_that_is_over_is_reported_once(job: Job, sink: Sink) -> None:
     [mail] = sink.mails
     report = only(job)
     [found] = read(mail.message)
-    assert (found.report_id, found.messages, found.begin, found.end) == (report.id, 3, TOMORROW - DAY, TOMORROW - 1)
+    assert (found.report_id, found.messages, found.begin, found.end) == (
+        report.id,
+        3,
+        TOMORROW - DAY,
+        TOMORROW - 1,
+    )
     assert {(each.source_ip, each.count, each.disposition) for each in found.records} == {
         ("192.0.2.66", 2, "reject"),
         ("192.0.2.1", 1, "pass"),
     }
     assert (report.state, list(job.store.reports.rows(report.id))) == (ReportState.SENT, [])
     [delivery] = job.store.deliveries.of(report.id)
-    assert (mail.sender, mail.recipient) == (f"dmarc+{report.id}-{delivery.tag}@mx.example", "agg@legit.example")
+    assert (mail.sender, mail.recipient) == (
+        f"dmarc+{report.id}-{delivery.tag}@mx.example",
+        "agg@legit.example",
+    )
     job.run()
     assert len(sink.mails) == 1
 
 
-@pytest.mark.parametrize(("form", "schema"), [("rfc9990", "rfc9990-dmarc-2.0.xsd"), ("rfc7489", "rfc7489-derived-no-namespace.xsd")])
-def test_every_form_satisfies_the_official_schema(job: Job, sink: Sink, form: str, schema: str) -> None:
+@pytest.mark.parametrize(
+    ("form", "schema"),
+    [("rfc9990", "rfc9990-dmarc-2.0.xsd"), ("rfc7489", "rfc7489-derived-no-namespace.xsd")],
+)
+def test_every_form_satisfies_the_official_schema(
+    job: Job, sink: Sink, form: str, schema: str
+) -> None:
     job.set(format=form)
-    job.see(evaluation(), evaluation(passed=True), evaluation("sub.legit.example", policy_domain="legit.example"))
+    job.see(
+        evaluation(),
+        evaluation(passed=True),
+        evaluation("sub.legit.example", policy_domain="legit.example"),
+    )
     next_day(job)
     job.run()
     [mail] = sink.mails
@@ -152,7 +174,9 @@ def test_reports_of_a_period_are_spread(job: Job, sink: Sink) -> None:
     assert first < half < len(sink.mails) == 20
 
 
-def test_now_closes_the_open_period_and_later_mail_makes_a_report_of_its_own(job: Job, sink: Sink) -> None:
+def test_now_closes_the_open_period_and_later_mail_makes_a_report_of_its_own(
+    job: Job, sink: Sink
+) -> None:
     """`report send --now`: nothing waits for its moment, nothing is counted twice or forgotten."""
     job.set(spread_minutes=45.0)
     job.see(evaluation())
@@ -164,7 +188,8 @@ def test_now_closes_the_open_period_and_later_mail_makes_a_report_of_its_own(job
 
 
 def test_now_leaves_nothing_behind_what_has_to_wait(job: Job, sink: Sink) -> None:
-    """More reports and deliveries that cannot go than one claim holds: those behind them still go, and each is tried once."""
+    """More reports and deliveries that cannot go than one claim holds: those behind them still go,
+    and each is tried once."""
     job.set(spread_minutes=45.0, max_per_destination=1000)
     silent = [f"s{n}.example" for n in range(25)]
     for name in silent:
@@ -172,10 +197,30 @@ def test_now_leaves_nothing_behind_what_has_to_wait(job: Job, sink: Sink) -> Non
     job.see(*(to(f"a@{name}", author=name) for name in silent))
     job.run(now=True)
     refused = {f"r{n}@legit.example" for n in range(25)}
-    job.see(*(to(each, author=f"{each[:-14]}.legit.example", policy_domain=f"{each[:-14]}.legit.example") for each in sorted(refused)))
-    job.see(*(to("good@legit.example", author=f"g{n}.legit.example", policy_domain=f"g{n}.legit.example") for n in range(25)))
+    job.see(
+        *(
+            to(
+                each,
+                author=f"{each[:-14]}.legit.example",
+                policy_domain=f"{each[:-14]}.legit.example",
+            )
+            for each in sorted(refused)
+        )
+    )
+    job.see(
+        *(
+            to(
+                "good@legit.example",
+                author=f"g{n}.legit.example",
+                policy_domain=f"g{n}.legit.example",
+            )
+            for n in range(25)
+        )
+    )
     tries: list[str] = []
-    sink.answer = lambda stage, who: (tries.append(who) or "450 later") if stage == "rcpt" and who in refused else ""  # type: ignore[func-returns-value]
+    sink.answer = lambda stage, who: (
+        (tries.append(who) or "450 later") if stage == "rcpt" and who in refused else ""
+    )  # type: ignore[func-returns-value]
     job.run(now=True)
     assert len(sink.mails) == 25
     assert sorted(tries) == sorted(refused)
@@ -183,7 +228,8 @@ def test_now_leaves_nothing_behind_what_has_to_wait(job: Job, sink: Sink) -> Non
 
 
 def test_the_reporting_address_may_be_written_in_any_form(job: Job, sink: Sink) -> None:
-    """Upper case and U-labels in the configuration; mail, file name and XML have the one form that all take."""
+    """Upper case and U-labels in the configuration; mail, file name and XML have the one form that
+    all take."""
     job.set(email="Reports@BÜCHER.Example")
     job.see(evaluation())
     job.run(now=True)
@@ -194,12 +240,18 @@ def test_the_reporting_address_may_be_written_in_any_form(job: Job, sink: Sink) 
     assert b'filename="xn--bcher-kva.example!' in mail.message
 
 
-# --- what is not sent -----------------------------------------------------------------------------------------------------------------
+# --- what is not sent -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("facts", [{"is_report": True}, {"is_dsn": True}, {"auto_submitted": True}, {"from_reporting": True}])
-def test_a_period_of_passing_automatic_mail_sends_nothing(job: Job, sink: Sink, facts: dict[str, bool]) -> None:
-    """DESIGN, Reports: loop-proof without configuration. One ordinary message more and everything is reported."""
+@pytest.mark.parametrize(
+    "facts",
+    [{"is_report": True}, {"is_dsn": True}, {"auto_submitted": True}, {"from_reporting": True}],
+)
+def test_a_period_of_passing_automatic_mail_sends_nothing(
+    job: Job, sink: Sink, facts: dict[str, bool]
+) -> None:
+    """DESIGN, Reports: loop-proof without configuration. One ordinary message more and everything
+    is reported."""
     job.see(evaluation(passed=True, facts=MessageFacts(**facts)))
     next_day(job)
     job.run()
@@ -219,14 +271,17 @@ def test_mail_to_our_reporting_address_is_never_counted(job: Job) -> None:
 
 
 def test_known_domains_only(job: Job, sink: Sink) -> None:
-    """report_domains = "known": FIELD 1.6, reports to domains that only spammers use hurt the sender's reputation."""
+    """report_domains = "known": FIELD 1.6, reports to domains that only spammers use hurt the
+    sender's reputation."""
     job.set(report_domains="known")
     job.see(evaluation(), evaluation("other.example", record=RECORD, passed=True))
     next_day(job)
     job.run()
     assert {each.policy_domain: each.state for each in job.store.reports.find()} == {
         "legit.example": ReportState.SUPPRESSED,
-        "other.example": ReportState.SUPPRESSED,  # passed here, but its rua is at another host that did not ask
+        "other.example": (
+            ReportState.SUPPRESSED
+        ),  # passed here, but its rua is at another host that did not ask
     }
     job.zone.add("other.example._report._dmarc.legit.example", "TXT", "v=DMARC1")
     job.clock.now += DAY
@@ -236,18 +291,32 @@ def test_known_domains_only(job: Job, sink: Sink) -> None:
     assert [read(mail.message)[0].policy["domain"] for mail in sink.mails] == ["other.example"]
 
 
-# --- RPT-05: where it goes ------------------------------------------------------------------------------------------------------------
+# --- RPT-05: where it goes ------------------------------------------------------------------------
 
 
 def test_rpt_05_external_destinations_must_have_asked(job: Job, sink: Sink) -> None:
-    """Without authorisation the address is dropped and shown; with it the report goes there; an override replaces the address."""
-    job.zone.add("legit.example._report._dmarc.other.example", "TXT", "v=DMARC1; rua=mailto:override@other.example")
+    """Without authorisation the address is dropped and shown; with it the report goes there; an
+    override replaces the address."""
+    job.zone.add(
+        "legit.example._report._dmarc.other.example",
+        "TXT",
+        "v=DMARC1; rua=mailto:override@other.example",
+    )
     job.see(to("agg@legit.example", "a@other.example", "v@victim.example"))
     next_day(job)
     job.run()
-    assert sorted(each.recipient for each in sink.mails) == ["agg@legit.example", "override@other.example"]
-    states = {each.address: (each.state, each.last_reply) for each in job.store.deliveries.of(only(job).id)}
-    assert states["v@victim.example"] == (DeliveryState.SKIPPED, "no authorisation record: the host did not ask for these reports")
+    assert sorted(each.recipient for each in sink.mails) == [
+        "agg@legit.example",
+        "override@other.example",
+    ]
+    states = {
+        each.address: (each.state, each.last_reply)
+        for each in job.store.deliveries.of(only(job).id)
+    }
+    assert states["v@victim.example"] == (
+        DeliveryState.SKIPPED,
+        "no authorisation record: the host did not ask for these reports",
+    )
     assert only(job).state is ReportState.SENT
 
 
@@ -286,7 +355,9 @@ def test_a_dns_that_never_answers_expires_the_report(job: Job) -> None:
         job.run()
         job.clock.now += 7 * 3600
     assert only(job).state is ReportState.EXPIRED
-    assert list(job.store.reports.rows(only(job).id)), "kept until retention, so that resend can change its mind"
+    assert list(job.store.reports.rows(only(job).id)), (
+        "kept until retention, so that resend can change its mind"
+    )
 
 
 def test_authorisations_are_remembered(job: Job) -> None:
@@ -301,7 +372,9 @@ def test_authorisations_are_remembered(job: Job) -> None:
 
 
 @pytest.mark.parametrize(("mx", "why"), [([(0, "")], "null MX"), ([], "no MX")])
-def test_hosts_that_take_no_mail_are_skipped_and_shown(job: Job, sink: Sink, mx: list[tuple[int, str]], why: str) -> None:
+def test_hosts_that_take_no_mail_are_skipped_and_shown(
+    job: Job, sink: Sink, mx: list[tuple[int, str]], why: str
+) -> None:
     """DESIGN, Reports: rua hosts with null or no MX."""
     job.zone.records["legit.example"] = {"MX": mx} if mx else {"A": ["192.0.2.1"]}
     job.see(evaluation())
@@ -313,9 +386,11 @@ def test_hosts_that_take_no_mail_are_skipped_and_shown(job: Job, sink: Sink, mx:
 
 
 def test_rpt_03_size_limits_count_in_the_old_form_only(job: Job, sink: Sink) -> None:
-    """SPEC B.5: after compression and base64; exceeding it the address must not be used. RFC 9990 has no size."""
+    """SPEC B.5: after compression and base64; exceeding it the address must not be used. RFC 9990
+    has no size."""
     record = RECORD.__class__(
-        **{name: getattr(RECORD, name) for name in RECORD.__dataclass_fields__} | {"rua": (ReportUri("agg@legit.example", 100),)}
+        **{name: getattr(RECORD, name) for name in RECORD.__dataclass_fields__}
+        | {"rua": (ReportUri("agg@legit.example", 100),)}
     )
     job.see(evaluation(record=record))
     job.set(format="rfc7489")
@@ -337,12 +412,16 @@ def test_rpt_10_a_report_that_is_too_large_is_folded_until_it_fits(job: Job, sin
     job.run()
     [found] = read(sink.mails[0].message)
     assert len(content(sink.mails[0])) > 10_000 > len(gzip.compress(content(sink.mails[0]), 9))
-    assert found.records[0].source_ip == "10.9.9.9" or any(each.source_ip == "10.9.9.9" for each in found.records)
+    assert found.records[0].source_ip == "10.9.9.9" or any(
+        each.source_ip == "10.9.9.9" for each in found.records
+    )
     [error] = found.errors
     assert int(error.split()[0]) + found.messages == 3005
 
 
-def test_rpt_10_no_report_needs_more_than_its_share_of_memory(job: Job, sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rpt_10_no_report_needs_more_than_its_share_of_memory(
+    job: Job, sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Rows beyond the weight are folded before anything is rendered, and counted."""
     monkeypatch.setattr("dmarc_milter.reporting.build.MAX_WEIGHT", 60)
     job.see(*(evaluation(source_ip=f"10.0.0.{n}") for n in range(50)))
@@ -353,11 +432,12 @@ def test_rpt_10_no_report_needs_more_than_its_share_of_memory(job: Job, sink: Si
     assert found.errors[0].startswith("40 further messages")
 
 
-# --- RPT-06: caps ---------------------------------------------------------------------------------------------------------------------
+# --- RPT-06: caps ---------------------------------------------------------------------------------
 
 
 def test_rpt_06_a_victim_gets_no_more_than_its_cap_a_day(job: Job, sink: Sink) -> None:
-    """Fifty domains name one victim that even asked for it (a wildcard): the day's cap holds, the rest waits for tomorrow."""
+    """Fifty domains name one victim that even asked for it (a wildcard): the day's cap holds, the
+    rest waits for tomorrow."""
     job.set(max_per_destination=3, retry_hours=700.0)
     job.zone.add("*._report._dmarc.victim.example", "TXT", "v=DMARC1")
     job.see(*(to("v@victim.example", author=f"d{n}.example") for n in range(8)))
@@ -383,7 +463,12 @@ def test_caps_of_the_day_and_on_first_time_destinations(job: Job, sink: Sink) ->
     job.set(max_per_day=3, max_new_destinations=200)
     job.run(now=True)
     assert len(sink.mails) == 3
-    held = [one for each in job.store.reports.find() for one in job.store.deliveries.of(each.id) if one.state is DeliveryState.QUEUED]
+    held = [
+        one
+        for each in job.store.reports.find()
+        for one in job.store.deliveries.of(each.id)
+        if one.state is DeliveryState.QUEUED
+    ]
     assert {each.last_reply for each in held} == {"the day's limit is reached (all)"}
     job.clock.now += DAY
     job.set()
@@ -394,7 +479,8 @@ def test_caps_of_the_day_and_on_first_time_destinations(job: Job, sink: Sink) ->
 
 def test_rpt_06_ten_addresses_each_once(job: Job, sink: Sink) -> None:
     record = RECORD.__class__(
-        **{name: getattr(RECORD, name) for name in RECORD.__dataclass_fields__} | uris(*(f"a{n % 20}@legit.example" for n in range(40)))
+        **{name: getattr(RECORD, name) for name in RECORD.__dataclass_fields__}
+        | uris(*(f"a{n % 20}@legit.example" for n in range(40)))
     )
     job.see(evaluation(record=record))
     next_day(job)
@@ -402,7 +488,7 @@ def test_rpt_06_ten_addresses_each_once(job: Job, sink: Sink) -> None:
     assert len({each.recipient for each in sink.mails}) == len(sink.mails) <= 10
 
 
-# --- what the receiving side says -----------------------------------------------------------------------------------------------------
+# --- what the receiving side says -----------------------------------------------------------------
 
 
 def test_a_4xx_is_tried_again_with_the_same_identity(job: Job, sink: Sink) -> None:
@@ -433,14 +519,18 @@ def test_a_4xx_is_tried_again_with_the_same_identity(job: Job, sink: Sink) -> No
 def test_a_5xx_is_final_for_that_address_alone(job: Job, sink: Sink) -> None:
     job.see(to("a@legit.example", "b@legit.example"))
     next_day(job)
-    sink.answer = lambda stage, who: "554 5.7.1 we do not want it" if (stage, who) == ("rcpt", "a@legit.example") else ""
+    sink.answer = lambda stage, who: (
+        "554 5.7.1 we do not want it" if (stage, who) == ("rcpt", "a@legit.example") else ""
+    )
     job.run()
     assert {each.address: each.state for each in job.store.deliveries.of(only(job).id)} == {
         "a@legit.example": DeliveryState.REFUSED,
         "b@legit.example": DeliveryState.SENT,
     }
     assert only(job).state is ReportState.SENT
-    assert job.store.destinations.suppression("a@legit.example") is None, "a policy is not a dead mailbox"
+    assert job.store.destinations.suppression("a@legit.example") is None, (
+        "a policy is not a dead mailbox"
+    )
 
 
 def test_a_mailbox_that_is_not_there_is_left_alone_for_a_while(job: Job, sink: Sink) -> None:
@@ -474,9 +564,21 @@ def test_a_mailbox_that_is_not_there_is_left_alone_for_a_while(job: Job, sink: S
     ],
     ids=str,
 )
-def test_a_server_that_takes_nothing_costs_no_report(job: Job, sink: Sink, answers: dict[str, str]) -> None:
-    """A misconfigured or absent submission server is no answer of the destinations': the run ends, everything waits."""
-    job.see(*(to(f"a{n}@legit.example", author=f"{n}.legit.example", policy_domain=f"{n}.legit.example") for n in range(5)))
+def test_a_server_that_takes_nothing_costs_no_report(
+    job: Job, sink: Sink, answers: dict[str, str]
+) -> None:
+    """A misconfigured or absent submission server is no answer of the destinations': the run ends,
+    everything waits."""
+    job.see(
+        *(
+            to(
+                f"a{n}@legit.example",
+                author=f"{n}.legit.example",
+                policy_domain=f"{n}.legit.example",
+            )
+            for n in range(5)
+        )
+    )
     next_day(job)
     sink.answer = lambda stage, _: answers.get(stage, "")
     done = job.run()
@@ -501,7 +603,9 @@ def test_nobody_listening_costs_no_report(job: Job, sink: Sink) -> None:
     assert len(sink.mails) == 1
 
 
-def test_rpt_11_a_connection_lost_before_250_repeats_and_after_it_may_repeat(job: Job, sink: Sink) -> None:
+def test_rpt_11_a_connection_lost_before_250_repeats_and_after_it_may_repeat(
+    job: Job, sink: Sink
+) -> None:
     """RPT-11: the same id and file name on retry; never lost."""
     job.see(to("a@legit.example", "b@legit.example"))
     next_day(job)
@@ -513,7 +617,11 @@ def test_rpt_11_a_connection_lost_before_250_repeats_and_after_it_may_repeat(job
     lost.clear()
     job.clock.now += 1800
     job.run()
-    assert sorted(each.recipient for each in sink.mails) == ["a@legit.example", "b@legit.example", "b@legit.example"]
+    assert sorted(each.recipient for each in sink.mails) == [
+        "a@legit.example",
+        "b@legit.example",
+        "b@legit.example",
+    ]
     assert only(job).state is ReportState.SENT
     names = {email.message_from_bytes(each.message)["Message-ID"] for each in sink.mails}
     files = {each.message.partition(b'filename="')[2].partition(b'"')[0] for each in sink.mails}
@@ -529,7 +637,10 @@ def test_a_report_nobody_takes_expires_after_the_retry_window(job: Job, sink: Si
     for _ in range(8):
         job.run()
         job.clock.now += 7 * 3600
-    assert (only(job).state, only(job).note) == (ReportState.EXPIRED, "no destination took it in time")
+    assert (only(job).state, only(job).note) == (
+        ReportState.EXPIRED,
+        "no destination took it in time",
+    )
     assert job.store.reports.resend(only(job).id)
     sink.answer = lambda *_: ""
     job.run()
@@ -542,10 +653,15 @@ def test_reports_from_before_reporting_was_switched_on_are_not_sent(job: Job, si
     next_day(job)
     job.run()
     assert len(sink.mails) == 1
-    assert sorted(each.state for each in job.store.reports.find()) == [ReportState.EXPIRED, ReportState.SENT]
+    assert sorted(each.state for each in job.store.reports.find()) == [
+        ReportState.EXPIRED,
+        ReportState.SENT,
+    ]
 
 
-def test_a_defect_in_one_report_holds_no_other(job: Job, sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_defect_in_one_report_holds_no_other(
+    job: Job, sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A document that does not satisfy its schema is kept and shown, never sent."""
     from dmarc_milter.core.report.xml import InvalidReport
     from dmarc_milter.reporting import build as module
@@ -571,7 +687,7 @@ def test_a_defect_in_one_report_holds_no_other(job: Job, sink: Sink, monkeypatch
     assert len(sink.mails) == 2
 
 
-# --- several hosts --------------------------------------------------------------------------------------------------------------------
+# --- several hosts --------------------------------------------------------------------------------
 
 
 def test_a_host_that_died_is_taken_over(job: Job, opened: Callable[[], Store], sink: Sink) -> None:

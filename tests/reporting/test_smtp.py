@@ -1,4 +1,5 @@
-"""Submission of report mail: what each answer of the server means, encryption as configured, and the signature."""
+"""Submission of report mail: what each answer of the server means, encryption as configured, and
+the signature."""
 
 from __future__ import annotations
 
@@ -69,8 +70,11 @@ def test_a_mail_arrives_as_it_was_written(sink: Sink) -> None:
         ("end", "drop after", Later("", False)),
     ],
 )
-def test_each_answer_has_one_meaning(sink: Sink, stage: str, said: str, outcome: Later | Refused) -> None:
-    """4xx and 5xx told apart; what concerns us all is the server's state, not the recipient's answer."""
+def test_each_answer_has_one_meaning(
+    sink: Sink, stage: str, said: str, outcome: Later | Refused
+) -> None:
+    """4xx and 5xx told apart; what concerns us all is the server's state, not the recipient's
+    answer."""
     sink.answer = lambda where, _: said if where == stage else ""
     found = send(sink)
     assert type(found) is type(outcome)
@@ -114,7 +118,7 @@ def test_a_server_that_never_ends_is_left(sink: Sink) -> None:
     assert not found.server
 
 
-# --- encryption -----------------------------------------------------------------------------------------------------------------------
+# --- encryption -----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -131,12 +135,17 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
         .serial_number(1)
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
+            critical=False,
+        )
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
     path = tmp_path_factory.mktemp("tls") / "sink.pem"
-    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
     path.write_bytes(made.public_bytes(serialization.Encoding.PEM) + pem)
     return path
 
@@ -149,7 +158,9 @@ def tls_sink(certificate: Path) -> Iterator[Sink]:
         yield found
 
 
-def test_verify_wants_a_certificate_that_is_valid(tls_sink: Sink, certificate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verify_wants_a_certificate_that_is_valid(
+    tls_sink: Sink, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = send(tls_sink, tls="verify")
     assert isinstance(found, Later)
     assert found.server
@@ -191,30 +202,46 @@ def test_a_wrong_password_is_the_servers_no_not_the_destinations(tls_sink: Sink)
 def test_the_mail_is_signed(sink: Sink) -> None:
     """RFC 9990 3.5: the report mail must get an aligned pass itself."""
     key = rsa.generate_private_key(65537, 2048)
-    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption())
-    spki = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.TraditionalOpenSSL,
+        serialization.NoEncryption(),
+    )
+    spki = key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
     assert isinstance(send(sink, key=SigningKey("mx.example", "sel", pem)), Sent)
-    assert dkim.verify(sink.mails[0].message, dnsfunc=lambda name, timeout=5: b"v=DKIM1; p=" + b"".join(spki.split(b"\n")[1:-2]))
+    assert dkim.verify(
+        sink.mails[0].message,
+        dnsfunc=lambda name, timeout=5: b"v=DKIM1; p=" + b"".join(spki.split(b"\n")[1:-2]),
+    )
 
 
-# --- secrets --------------------------------------------------------------------------------------------------------------------------
+# --- secrets --------------------------------------------------------------------------------------
 
 
-def test_secrets_come_from_files_or_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_come_from_files_or_credentials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
     assert smtp_password(parse("")) == ""
     (tmp_path / "smtp-password").write_text("from systemd\n")
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     assert smtp_password(parse("")) == "from systemd"
     (tmp_path / "p").write_text("from a file\n")
-    assert smtp_password(parse(f'[reporting]\nsmtp_password_file = "{tmp_path}/p"')) == "from a file"
+    assert (
+        smtp_password(parse(f'[reporting]\nsmtp_password_file = "{tmp_path}/p"')) == "from a file"
+    )
     with pytest.raises(ConfigError, match="cannot be read"):
         smtp_password(parse(f'[reporting]\nsmtp_password_file = "{tmp_path}/missing"'))
 
 
 def test_a_key_that_cannot_sign_is_found_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "k").write_text("nonsense")
-    text = f'[reporting]\ndkim_domain = "mx.example"\ndkim_selector = "s"\ndkim_key_file = "{tmp_path}/k"'
+    text = (
+        '[reporting]\ndkim_domain = "mx.example"\ndkim_selector = "s"\ndkim_key_file ='
+        f' "{tmp_path}/k"'
+    )
     with pytest.raises(ConfigError, match="dkim_key_file"):
         signing_key(parse(text))
     with pytest.raises(ConfigError, match="needs dkim_selector"):
@@ -225,9 +252,16 @@ def test_a_key_that_cannot_sign_is_found_at_the_start(tmp_path: Path) -> None:
 def test_the_signing_domain_may_be_written_in_any_form(tmp_path: Path) -> None:
     """As the reporting address may: d= is in A-labels (RFC 8616 5)."""
     pem = rsa.generate_private_key(65537, 2048).private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.TraditionalOpenSSL,
+        serialization.NoEncryption(),
     )
     (tmp_path / "k").write_bytes(pem)
-    key = signing_key(parse(f'[reporting]\ndkim_domain = "BÜCHER.example"\ndkim_selector = "s"\ndkim_key_file = "{tmp_path}/k"'))
+    key = signing_key(
+        parse(
+            '[reporting]\ndkim_domain = "BÜCHER.example"\ndkim_selector = "s"\ndkim_key_file ='
+            f' "{tmp_path}/k"'
+        )
+    )
     assert key is not None
     assert key.domain == "xn--bcher-kva.example"

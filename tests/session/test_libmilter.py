@@ -55,7 +55,9 @@ class Context:
         raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "as an MTA may send")
 
 
-def played(*actions: Action, protocol: int = milter.P_HDR_LEADSPC, refuses: str = "") -> tuple[int, Context, Answering]:
+def played(
+    *actions: Action, protocol: int = milter.P_HDR_LEADSPC, refuses: str = ""
+) -> tuple[int, Context, Answering]:
     session = Answering(*actions)
     connection = Connection(lambda _name: session, protocol)  # type: ignore[arg-type,return-value]
     context = Context(refuses=refuses)
@@ -94,7 +96,9 @@ def test_replies_match_their_return_code(code: int, expected: int) -> None:
 @pytest.mark.parametrize("refuses", ["chgheader", "addheader", "quarantine"])
 def test_a_message_half_marked_is_never_accepted(refuses: str) -> None:
     """The MTA is gone or does not allow a change: 451, noted."""
-    answer, context, session = played(DeleteHeader("X", 1), InsertHeader("X", " v"), Quarantine("DMARC"), refuses=refuses)
+    answer, context, session = played(
+        DeleteHeader("X", 1), InsertHeader("X", " v"), Quarantine("DMARC"), refuses=refuses
+    )
     assert answer == milter.TEMPFAIL
     assert context.played[-1] == ("setreply", "451", TRY_LATER.enhanced, TRY_LATER.text)
     assert session.failures == [f"play: cannot {refuses}"]
@@ -112,7 +116,9 @@ def test_a_connection_without_negotiation_expects_nothing() -> None:
     assert connection.helo("x.example") == milter.CONTINUE
 
 
-def test_python_and_a_pooled_libmilter_that_crash_together_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_and_a_pooled_libmilter_that_crash_together_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """One clear line instead of a crash under the first load."""
 
     class Pooled:
@@ -121,7 +127,10 @@ def test_python_and_a_pooled_libmilter_that_crash_together_are_refused(monkeypat
     monkeypatch.setattr(libmilter, "_library", lambda: Pooled)
     check_platform()
     monkeypatch.setattr(libmilter, "sys", type("Later", (), {"version_info": _Version()}))
-    with pytest.raises(CannotServe, match=r"^Python 3\.14 crashes with this libmilter .*: use Python 3\.11 to 3\.13"):
+    with pytest.raises(
+        CannotServe,
+        match=r"^Python 3\.14 crashes with this libmilter .*: use Python 3\.11 to 3\.13",
+    ):
         check_platform()
     monkeypatch.setattr(libmilter, "_library", object)
     check_platform()

@@ -39,7 +39,11 @@ from fakes.milter_client import (
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """One daemon for all: what one test does must not disturb the next."""
-    with Daemon(tmp_path_factory.mktemp("daemon"), {"milter": {"workers": 1}}, command=("-m", "fakes.scripted_service")) as running:
+    with Daemon(
+        tmp_path_factory.mktemp("daemon"),
+        {"milter": {"workers": 1}},
+        command=("-m", "fakes.scripted_service"),
+    ) as running:
         yield running
 
 
@@ -53,7 +57,8 @@ def mta(daemon: Daemon) -> Iterator[MilterClient]:
 
 
 def serves(daemon: Daemon) -> bool:
-    """I3: the same process answers a good message right after, and nothing was printed that is not a log line (I4)."""
+    """I3: the same process answers a good message right after, and nothing was printed that is not
+    a log line (I4)."""
     with daemon.client() as client:
         client.connect("client.example", "192.0.2.1")
         client.helo("client.example")
@@ -69,11 +74,12 @@ def seen(answer: Answer) -> dict[str, str]:
     return dict(re.findall(r"(\w+)=('[^']*'|\S+)", answer.values("X-Answer")[0]))
 
 
-# -- negotiation -----------------------------------------------------------------------------------------------------
+# -- negotiation -----------------------------------------------------------------------------------
 
 
 def test_only_what_is_needed_is_negotiated(mta: MilterClient) -> None:
-    """Header changes and quarantine; no replies before the end of message; values with their leading space; no DATA, no unknown."""
+    """Header changes and quarantine; no replies before the end of message; values with their
+    leading space; no DATA, no unknown."""
     assert mta.actions == ADDHDRS | CHGHDRS | QUARANTINE
     silent = NR_CONNECT | NR_HELO | NR_MAIL | NR_RCPT | NR_HEADER | NR_EOH
     assert mta.steps == silent | LEADSPC | SKIP | NO_DATA | NO_UNKNOWN
@@ -82,7 +88,8 @@ def test_only_what_is_needed_is_negotiated(mta: MilterClient) -> None:
 
 
 def test_a_body_that_nobody_needs_is_skipped(mta: MilterClient) -> None:
-    """SKIP after the first piece: an exempt or unsigned message's body does not cross the socket."""
+    """SKIP after the first piece: an exempt or unsigned message's body does not cross the
+    socket."""
     mta.mail("<a@b.example>")
     mta.rcpt("<v@example.com>")
     mta.header("X-Script", " skip")
@@ -95,7 +102,8 @@ def test_a_body_that_nobody_needs_is_skipped(mta: MilterClient) -> None:
 
 @pytest.mark.parametrize("version", [2, 3, 4, 6, 7])
 def test_any_version_is_served(daemon: Daemon, version: int) -> None:
-    """FLT-10: an old MTA that offers no silence gets a reply to every step, and values keep one space."""
+    """FLT-10: an old MTA that offers no silence gets a reply to every step, and values keep one
+    space."""
     with daemon.client(negotiated=False) as client:
         client.negotiate(version=version, steps=0x7F if version < 6 else None)
         client.connect("client.example", "192.0.2.1")
@@ -116,12 +124,17 @@ def test_an_mta_that_offers_no_header_changes_gets_no_pass(daemon: Daemon) -> No
         assert client.message([("From", " a@b.example")]).code == 451
 
 
-# -- strange octets --------------------------------------------------------------------------------------------------
+# -- strange octets --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("helo", "expected"),
-    [(b"\xff\xfe.example", r"'\udcff\udcfe.example'"), ("bücher.example".encode(), r"'b\xfccher.example'"), (b"", "''"), (b"x" * 300, "")],
+    [
+        (b"\xff\xfe.example", r"'\udcff\udcfe.example'"),
+        ("bücher.example".encode(), r"'b\xfccher.example'"),
+        (b"", "''"),
+        (b"x" * 300, ""),
+    ],
 )
 def test_helo_of_any_octets(mta: MilterClient, helo: bytes, expected: str) -> None:
     """WL-03: Postfix passes HELO raw; pymilter alone would answer 451 to it for ever."""
@@ -161,7 +174,17 @@ def test_header_names_that_end_early(mta: MilterClient, name: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [b"", b" ", b" a\0b", b" \xff\xfe", b" a\r\n b\n\tc", b"\r\n", b" " + b"x" * 70_000, b" " + b"y" * 900_000]
+    "value",
+    [
+        b"",
+        b" ",
+        b" a\0b",
+        b" \xff\xfe",
+        b" a\r\n b\n\tc",
+        b"\r\n",
+        b" " + b"x" * 70_000,
+        b" " + b"y" * 900_000,
+    ],
 )
 def test_header_values_of_any_octets_and_length(mta: MilterClient, value: bytes) -> None:
     """A field over 64 KiB would make libmilter drop the connection unless its limit is raised."""
@@ -171,7 +194,9 @@ def test_header_values_of_any_octets_and_length(mta: MilterClient, value: bytes)
 
 def test_macros_of_any_octets(mta: MilterClient) -> None:
     """pymilter raises on a value that is not UTF-8: it counts as missing."""
-    answer = mta.message([("From", " a@b.example")], macros={"{auth_authen}": "", "i": "x\udcff"}, queue_id="q\udcff")
+    answer = mta.message(
+        [("From", " a@b.example")], macros={"{auth_authen}": "", "i": "x\udcff"}, queue_id="q\udcff"
+    )
     assert answer.code == 250
     assert answer.values("X-Answer") != [" passed"]
 
@@ -197,7 +222,7 @@ def test_a_body_in_pieces_of_any_size(mta: MilterClient) -> None:
     assert seen(mta.eom(b"last"))["size"] == "4"
 
 
-# -- strange orders --------------------------------------------------------------------------------------------------
+# -- strange orders --------------------------------------------------------------------------------
 
 
 def test_many_messages_on_one_connection(mta: MilterClient) -> None:
@@ -249,8 +274,18 @@ def test_helo_again_between_and_within_messages(mta: MilterClient) -> None:
 ODD = {
     "header before mail": lambda mta: mta.header("X", " 1"),
     "body before mail": lambda mta: mta.body(b"x"),
-    "body before header": lambda mta: (mta.mail("<a@b>"), mta.rcpt("<c@d>"), mta.body(b"x"), mta.header("X", " 1")),
-    "header after eoh": lambda mta: (mta.mail("<a@b>"), mta.rcpt("<c@d>"), mta.eoh(), mta.header("X", " 1")),
+    "body before header": lambda mta: (
+        mta.mail("<a@b>"),
+        mta.rcpt("<c@d>"),
+        mta.body(b"x"),
+        mta.header("X", " 1"),
+    ),
+    "header after eoh": lambda mta: (
+        mta.mail("<a@b>"),
+        mta.rcpt("<c@d>"),
+        mta.eoh(),
+        mta.header("X", " 1"),
+    ),
     "rcpt before mail": lambda mta: mta.rcpt("<a@b>"),
     "eoh twice": lambda mta: (mta.mail("<a@b>"), mta.rcpt("<c@d>"), mta.eoh(), mta.eoh()),
     "connect twice": lambda mta: mta.connect("h", "192.0.2.9"),
@@ -260,9 +295,21 @@ ODD = {
     "data": lambda mta: mta.send("T"),
     "negotiation again": lambda mta: mta.send("O", struct.pack(">III", 6, 0x1FF, 0x1FFFFF)),
     "mail without argument": lambda mta: mta.send("M"),
-    "header without value": lambda mta: (mta.mail("<a@b>"), mta.rcpt("<c@d>"), mta.send("L", b"From\0")),
-    "header without end": lambda mta: (mta.mail("<a@b>"), mta.rcpt("<c@d>"), mta.send("L", b"From\0 <a@b>")),
-    "header with more parts": lambda mta: (mta.mail("<a@b>"), mta.rcpt("<c@d>"), mta.send("L", b"From\0 <a@b>\0 <c@d>\0")),
+    "header without value": lambda mta: (
+        mta.mail("<a@b>"),
+        mta.rcpt("<c@d>"),
+        mta.send("L", b"From\0"),
+    ),
+    "header without end": lambda mta: (
+        mta.mail("<a@b>"),
+        mta.rcpt("<c@d>"),
+        mta.send("L", b"From\0 <a@b>"),
+    ),
+    "header with more parts": lambda mta: (
+        mta.mail("<a@b>"),
+        mta.rcpt("<c@d>"),
+        mta.send("L", b"From\0 <a@b>\0 <c@d>\0"),
+    ),
     "connect without address": lambda mta: mta.send("C", b"h\0004"),
     "connect with bad family": lambda mta: mta.send("C", b"h\0X\0\x19junk\0"),
     "macro without value": lambda mta: mta.send("D", b"Mi\0"),
@@ -273,8 +320,11 @@ ODD = {
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_odd_orders_and_packets_end_in_an_answer_or_a_closed_connection(daemon: Daemon, name: str) -> None:
-    """FLT-10: a reply by the protocol or a clean close; never a hang, a crash or a disturbed neighbour."""
+def test_odd_orders_and_packets_end_in_an_answer_or_a_closed_connection(
+    daemon: Daemon, name: str
+) -> None:
+    """FLT-10: a reply by the protocol or a clean close; never a hang, a crash or a disturbed
+    neighbour."""
     with daemon.client() as mta, daemon.client() as neighbour:
         neighbour.connect("n.example", "192.0.2.2")
         mta.connect("client.example", "192.0.2.1")
@@ -315,7 +365,10 @@ def test_broken_first_packets_harm_nobody(daemon: Daemon, octets: bytes) -> None
     assert serves(daemon)
 
 
-@pytest.mark.parametrize("octets", [b"\0\0\0\0", b"\xff\xff\xff\xff", b"\0\0\0\x20L", struct.pack(">I", (1 << 20) + 100) + b"L"])
+@pytest.mark.parametrize(
+    "octets",
+    [b"\0\0\0\0", b"\xff\xff\xff\xff", b"\0\0\0\x20L", struct.pack(">I", (1 << 20) + 100) + b"L"],
+)
 def test_broken_packets_within_a_message_harm_nobody(mta: MilterClient, octets: bytes) -> None:
     mta.mail("<a@b.example>")
     mta.rcpt("<v@example.com>")
@@ -338,7 +391,8 @@ def test_a_packet_dribbled_is_a_packet(mta: MilterClient) -> None:
 
 
 def test_a_vanished_mta_frees_its_session(daemon: Daemon) -> None:
-    """FLT-05: RST in the middle of a message; the next connections are served and nothing stays open."""
+    """FLT-05: RST in the middle of a message; the next connections are served and nothing stays
+    open."""
     for _ in range(50):
         mta = daemon.client()
         mta.connect("client.example", "192.0.2.1")
@@ -351,11 +405,16 @@ def test_a_vanished_mta_frees_its_session(daemon: Daemon) -> None:
 
 
 def open_sockets(pid: int) -> int:
-    return sum("socket:" in str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir() if entry.is_symlink())
+    return sum(
+        "socket:" in str(entry.readlink())
+        for entry in Path(f"/proc/{pid}/fd").iterdir()
+        if entry.is_symlink()
+    )
 
 
 def test_quit_nc_keeps_the_connection_for_another_client(mta: MilterClient) -> None:
-    """SMFIC_QUIT_NC: CONNECT follows without a negotiation; what was agreed holds, nothing else is carried over."""
+    """SMFIC_QUIT_NC: CONNECT follows without a negotiation; what was agreed holds, nothing else is
+    carried over."""
     mta.message([("From", " a@b.example")])
     mta.quit_nc()
     mta.connect("other.example", "192.0.2.9")
@@ -368,5 +427,9 @@ def test_a_failure_of_ours_is_a_451_for_one_message(mta: MilterClient) -> None:
     """I4: the reply is ours and says nothing of the inside."""
     answer = mta.message([("X-Script", " raise")])
     assert answer.code == 451
-    assert answer.text == "451 4.3.0 DMARC could not be evaluated: the mail filter failed on this message, please try again later"
+    assert (
+        answer.text
+        == "451 4.3.0 DMARC could not be evaluated: the mail filter failed on this message, please"
+        " try again later"
+    )
     assert mta.message([("From", " a@b.example")]).code == 250

@@ -1,4 +1,5 @@
-"""Overload through the milter socket: honest mail is judged while others take all they can get, and no forgery profits."""
+"""Overload through the milter socket: honest mail is judged while others take all they can get, and
+no forgery profits."""
 
 from __future__ import annotations
 
@@ -31,13 +32,18 @@ def zone(world: World) -> dict[str, dict[str, object]]:
 
 
 @contextlib.contextmanager
-def daemon(folder: Path, zone: dict[str, dict[str, object]], servers: int, **tables: dict[str, object]) -> Iterator[Daemon]:
+def daemon(
+    folder: Path, zone: dict[str, dict[str, object]], servers: int, **tables: dict[str, object]
+) -> Iterator[Daemon]:
     """With so many name servers, answering after 20 ms each."""
     with contextlib.ExitStack() as stack:
         started = [stack.enter_context(DnsServer(zone, record=False)) for _ in range(servers)]
         for each in started:
             each.delay = 0.02
-        basis: dict[str, dict[str, object]] = {"milter": {"workers": 2}, "dns": {"nameservers": [each.nameserver for each in started]}}
+        basis: dict[str, dict[str, object]] = {
+            "milter": {"workers": 2},
+            "dns": {"nameservers": [each.nameserver for each in started]},
+        }
         for name, table in tables.items():
             basis.setdefault(name, {}).update(table)
         yield stack.enter_context(Daemon(folder, basis))
@@ -52,8 +58,12 @@ def sender(running: Daemon) -> Callable[[str, Letter], tuple[int, bool]]:
             mta.connect("host.example", client)
             mta.helo("host.example")
             fields, body = header_fields(letter.message)
-            answer = mta.message([(name, value) for name, value in fields], body, mail_from=f"<{letter.mail_from}>")
-        return answer.code, any("dmarc=pass" in value for value in answer.values("Authentication-Results"))
+            answer = mta.message(
+                [(name, value) for name, value in fields], body, mail_from=f"<{letter.mail_from}>"
+            )
+        return answer.code, any(
+            "dmarc=pass" in value for value in answer.values("Authentication-Results")
+        )
 
     return send
 
@@ -78,7 +88,9 @@ def looper(running: Daemon) -> Callable[[str, Callable[[], str]], None]:
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory, world: World, zone: dict[str, dict[str, object]]) -> Iterator[Daemon]:
+def pair(
+    tmp_path_factory: pytest.TempPathFactory, world: World, zone: dict[str, dict[str, object]]
+) -> Iterator[Daemon]:
     """Two workers and two name servers; half of the honest domains are known."""
     with daemon(tmp_path_factory.mktemp("pair"), zone, 2) as running:
         for number in range(0, 40, 2):
@@ -89,10 +101,21 @@ def pair(tmp_path_factory: pytest.TempPathFactory, world: World, zone: dict[str,
 numbers = count(1)  # new names in each test
 
 
-@pytest.mark.parametrize("how", ["many networks", "few networks", "the honest sender's network", "policy walks", "names of honest mail"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        "many networks",
+        "few networks",
+        "the honest sender's network",
+        "policy walks",
+        "names of honest mail",
+    ],
+)
 def test_honest_mail_passes_while_others_saturate(pair: Daemon, world: World, how: str) -> None:
     """DOS-10 to DOS-14: whoever the attackers are and whatever it is that they ask for."""
-    message = {"policy walks": world.walking, "names of honest mail": world.in_the_way}.get(how, world.saturating)
+    message = {"policy walks": world.walking, "names of honest mail": world.in_the_way}.get(
+        how, world.saturating
+    )
     load = Load(world, sender(pair), looper(pair), message=message, numbers=numbers)
     if how == "few networks":
         load.networks = 3
@@ -108,7 +131,9 @@ def test_honest_mail_passes_while_others_saturate(pair: Daemon, world: World, ho
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory, zone: dict[str, dict[str, object]]) -> Iterator[Daemon]:
+def alone(
+    tmp_path_factory: pytest.TempPathFactory, zone: dict[str, dict[str, object]]
+) -> Iterator[Daemon]:
     """One worker, whose look-ups take five seconds where nobody answers."""
     with daemon(tmp_path_factory.mktemp("alone"), zone, 1, milter={"workers": 1}) as running:
         yield running
@@ -151,11 +176,20 @@ WAYS: dict[str, Callable[[MilterClient], object]] = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_an_abandoned_transaction_leaves_the_threads_and_the_dns_alone(alone: Daemon, world: World, way: str) -> None:
-    """DOS-20 to DOS-28: far more of them than there are threads, from as many client networks; then honest mail at once."""
+def test_an_abandoned_transaction_leaves_the_threads_and_the_dns_alone(
+    alone: Daemon, world: World, way: str
+) -> None:
+    """DOS-20 to DOS-28: far more of them than there are threads, from as many client networks; then
+    honest mail at once."""
     (worker,) = alone.workers()
     before = sockets(worker)
-    keeps = way in ("EHLO", "RSET", "another MAIL", "HELO without the MTA's abort", "QUIT, another client")
+    keeps = way in (
+        "EHLO",
+        "RSET",
+        "another MAIL",
+        "HELO without the MTA's abort",
+        "QUIT, another client",
+    )
     with contextlib.ExitStack() as stack:
         mta = None
         for number in range(150):
@@ -175,8 +209,11 @@ def test_an_abandoned_transaction_leaves_the_threads_and_the_dns_alone(alone: Da
     assert wait_for(lambda: sockets(worker) <= before + 4, 3), "look-ups that nobody waits for"
 
 
-def test_clients_that_leave_at_the_end_of_their_message_hold_nobody_up(alone: Daemon, world: World) -> None:
-    """DOS-29: the MTA waits for our answer then and tells us nothing; fair threads and places are what is left."""
+def test_clients_that_leave_at_the_end_of_their_message_hold_nobody_up(
+    alone: Daemon, world: World
+) -> None:
+    """DOS-29: the MTA waits for our answer then and tells us nothing; fair threads and places are
+    what is left."""
     with contextlib.ExitStack() as stack:
         for number in range(60):
             mta = stack.enter_context(MilterClient(alone.address, timeout=30))

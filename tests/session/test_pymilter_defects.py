@@ -1,4 +1,5 @@
-"""What stock pymilter 1.0.6 and libmilter do to a milter without fences: each test fails when upstream mends one, and its fence may go."""
+"""What stock pymilter 1.0.6 and libmilter do to a milter without fences: each test fails when
+upstream mends one, and its fence may go."""
 
 from __future__ import annotations
 
@@ -53,25 +54,29 @@ def sent(port: int, name: bytes, value: bytes = b" x") -> Answer:
 
 
 def test_a_header_name_is_decoded_strictly(port: int) -> None:
-    """SECURITY-CASES 9.11, HDR-04: 451 for ever, and no callback is called. Fence: Callbacks' excepthook and `undecodable`."""
+    """SECURITY-CASES 9.11, HDR-04: 451 for ever, and no callback is called. Fence: Callbacks'
+    excepthook and `undecodable`."""
     answer = sent(port, b"X-\xe9")
     assert answer.code == 451
     assert "untrapped exception" in answer.text
 
 
 def test_an_exception_is_told_to_the_sender(port: int) -> None:
-    """SECURITY-CASES 9.4: 451 with pymilter's own text. Fence: `_guard` on every callback, CONTINUE as the exception policy."""
+    """SECURITY-CASES 9.4: 451 with pymilter's own text. Fence: `_guard` on every callback, CONTINUE
+    as the exception policy."""
     answer = sent(port, b"X-Raise")
     assert answer.code == 451
     assert "untrapped exception" in answer.text
 
 
 def test_a_reply_with_a_percent_or_a_line_end_is_an_exception(port: int) -> None:
-    """ARI-09: so a domain in the text could turn a refusal into 451. Fence: actions.Reply takes one plain line only."""
+    """ARI-09: so a domain in the text could turn a refusal into 451. Fence: actions.Reply takes one
+    plain line only."""
     assert sent(port, b"X-A").values("X-Seen") == [" X-A refused refused"]
 
 
 def test_a_large_field_drops_the_connection(port: int) -> None:
-    """HDR-01: Postfix sends up to 102,400 octets; libmilter takes 64 KiB unless told otherwise. Fence: MAX_DATA."""
+    """HDR-01: Postfix sends up to 102,400 octets; libmilter takes 64 KiB unless told otherwise.
+    Fence: MAX_DATA."""
     with pytest.raises(Gone):
         sent(port, b"X-A", b"x" * 70_000)

@@ -20,7 +20,9 @@ from dmarc_milter.session.session import TOO_MANY_FIELDS, TRY_LATER, Own, Sessio
 
 MARKED = (InsertHeader("Authentication-Results", " mx.example.com; dmarc=fail"),)
 STRIPPED = (DeleteHeader("Authentication-Results", 1),)
-UNJUDGED: tuple[Action, ...] = (InsertHeader("Authentication-Results", " mx.example.com; dmarc=temperror"),)
+UNJUDGED: tuple[Action, ...] = (
+    InsertHeader("Authentication-Results", " mx.example.com; dmarc=temperror"),
+)
 
 
 @dataclass
@@ -78,7 +80,9 @@ class RecordingEvaluator:
     def begin(self, envelope: Envelope) -> RecordedWork:
         if self.breaks == "begin":
             raise self.error or RuntimeError("begin")
-        self.works.append(RecordedWork(envelope, breaks=self.breaks, error=self.error, wants_body=self.wants_body))
+        self.works.append(
+            RecordedWork(envelope, breaks=self.breaks, error=self.error, wants_body=self.wants_body)
+        )
         return self.works[-1]
 
     def pass_through(self, headers: Headers, *, keep_results: bool) -> tuple[Action, ...]:
@@ -87,7 +91,9 @@ class RecordingEvaluator:
         self.passed.append((headers, keep_results))
         return STRIPPED
 
-    def unjudged(self, headers: Headers, envelope: Envelope, *, keep_results: bool) -> tuple[Action, ...]:
+    def unjudged(
+        self, headers: Headers, envelope: Envelope, *, keep_results: bool
+    ) -> tuple[Action, ...]:
         self.pass_through(headers, keep_results=keep_results)
         self.marked.append(envelope)
         return UNJUDGED
@@ -106,7 +112,11 @@ def macros(values: Mapping[str, str] = {}) -> Callable[[str], str]:
     return lambda name: values.get(name, "")
 
 
-def session(evaluator: RecordingEvaluator, options: SessionOptions = SessionOptions(), address: str | None = "192.0.2.66") -> Session:
+def session(
+    evaluator: RecordingEvaluator,
+    options: SessionOptions = SessionOptions(),
+    address: str | None = "192.0.2.66",
+) -> Session:
     """A session with a client and a HELO."""
     made = Session(evaluator, options, name="c0")
     made.connect(address, macros({"{daemon_name}": "smtpd"}))
@@ -114,7 +124,12 @@ def session(evaluator: RecordingEvaluator, options: SessionOptions = SessionOpti
     return made
 
 
-def send(one: Session, *fields: tuple[bytes, bytes], body: bytes = b"Hello\r\n", mail: Mapping[str, str] = {}) -> tuple[Action, ...]:
+def send(
+    one: Session,
+    *fields: tuple[bytes, bytes],
+    body: bytes = b"Hello\r\n",
+    mail: Mapping[str, str] = {},
+) -> tuple[Action, ...]:
     """A whole message."""
     one.mail(b"<any@attack.example>", (), macros(mail))
     one.rcpt(b"<v@example.com>")
@@ -129,13 +144,19 @@ def test_a_message_reaches_the_evaluator_whole() -> None:
     """Envelope, header fields byte for byte with CRLF folds, body, queue id."""
     evaluator = RecordingEvaluator()
     one = session(evaluator)
-    assert send(one, (b"From", b" <a@b.example>"), (b"X-Folded \t", b" one\n two\r\n\tthree\rfour")) == MARKED
+    assert (
+        send(one, (b"From", b" <a@b.example>"), (b"X-Folded \t", b" one\n two\r\n\tthree\rfour"))
+        == MARKED
+    )
     (work,) = evaluator.works
     assert work.begun.source_ip == ip_address("192.0.2.66")
     assert work.begun.helo == "mx.attack.example"
     assert str(work.begun.mail_from.domain) == "attack.example"
     assert work.fields is not None
-    assert work.fields.fields == ((b"From", b" <a@b.example>"), (b"X-Folded", b" one\r\n two\r\n\tthree\rfour"))
+    assert work.fields.fields == (
+        (b"From", b" <a@b.example>"),
+        (b"X-Folded", b" one\r\n two\r\n\tthree\rfour"),
+    )
     assert not work.fields.truncated
     assert work.octets == b"Hello\r\n"
     assert work.finished is not None
@@ -144,7 +165,8 @@ def test_a_message_reaches_the_evaluator_whole() -> None:
 
 
 def test_spf_can_start_at_mail_from() -> None:
-    """The evaluator is told at MAIL, before any header field, and the recipients are not yet known to it."""
+    """The evaluator is told at MAIL, before any header field, and the recipients are not yet known
+    to it."""
     evaluator = RecordingEvaluator()
     session(evaluator).mail(b"<any@attack.example>", (), macros())
     assert len(evaluator.works) == 1
@@ -152,7 +174,8 @@ def test_spf_can_start_at_mail_from() -> None:
 
 
 def test_nothing_is_carried_to_the_next_message() -> None:
-    """HDR-10, HDR-11: fields, recipients, body, queue id and failures of one message are gone in the next."""
+    """HDR-10, HDR-11: fields, recipients, body, queue id and failures of one message are gone in
+    the next."""
     evaluator = RecordingEvaluator()
     one = session(evaluator)
     send(one, (b"From", b" <good@legit.example>"), (b"DKIM-Signature", b" v=1"))
@@ -221,10 +244,15 @@ def test_smtputf8_is_taken_from_the_parameters() -> None:
         (None, {"{client_addr}": "10.1.2.3"}, "smtpd", "trusted network"),
     ],
 )
-def test_exempt_clients_are_not_evaluated_but_stripped(address: str | None, mail: Mapping[str, str], daemon: str, why: str) -> None:
-    """DESIGN.md: authenticated clients, trusted daemons and networks pass; forged fields are still removed."""
+def test_exempt_clients_are_not_evaluated_but_stripped(
+    address: str | None, mail: Mapping[str, str], daemon: str, why: str
+) -> None:
+    """DESIGN.md: authenticated clients, trusted daemons and networks pass; forged fields are still
+    removed."""
     evaluator = RecordingEvaluator()
-    options = SessionOptions(trusted_networks=(ip_network("10.0.0.0/8"),), trusted_daemons=frozenset({"MSA"}))
+    options = SessionOptions(
+        trusted_networks=(ip_network("10.0.0.0/8"),), trusted_daemons=frozenset({"MSA"})
+    )
     one = Session(evaluator, options, name="c0")
     one.connect(address, macros({"{daemon_name}": daemon}))
     assert send(one, mail=mail) == STRIPPED
@@ -234,15 +262,33 @@ def test_exempt_clients_are_not_evaluated_but_stripped(address: str | None, mail
 
 @pytest.mark.parametrize(
     ("address", "mail"),
-    [("192.0.2.66", {}), ("192.0.2.66", {"{auth_authen}": ""}), (None, {}), ("junk", {}), ("2001:db8::1", {})],
+    [
+        ("192.0.2.66", {}),
+        ("192.0.2.66", {"{auth_authen}": ""}),
+        (None, {}),
+        ("junk", {}),
+        ("2001:db8::1", {}),
+    ],
 )
-def test_nothing_that_a_message_says_exempts_it(address: str | None, mail: Mapping[str, str]) -> None:
+def test_nothing_that_a_message_says_exempts_it(
+    address: str | None, mail: Mapping[str, str]
+) -> None:
     """FWD-02: only the MTA's macros and the client's address count."""
     evaluator = RecordingEvaluator()
-    options = SessionOptions(trusted_networks=(ip_network("10.0.0.0/8"),), trusted_daemons=frozenset({"MSA"}))
+    options = SessionOptions(
+        trusted_networks=(ip_network("10.0.0.0/8"),), trusted_daemons=frozenset({"MSA"})
+    )
     one = Session(evaluator, options, name="c0")
     one.connect(address, macros())
-    assert send(one, (b"X-Authenticated", b" yes"), (b"Received", b" from x ([10.0.0.1]) by y"), mail=mail) == MARKED
+    assert (
+        send(
+            one,
+            (b"X-Authenticated", b" yes"),
+            (b"Received", b" from x ([10.0.0.1]) by y"),
+            mail=mail,
+        )
+        == MARKED
+    )
 
 
 def test_missing_macros_do_no_harm() -> None:
@@ -259,7 +305,12 @@ def test_the_queue_id_of_the_end_of_message_wins() -> None:
     """Postfix knows it late; where only end of headers had it, that one is used."""
     evaluator = RecordingEvaluator()
     one = session(evaluator)
-    for at_headers, at_end, expected in (("A1", "B2", "B2"), ("A1", "", "A1"), ("", "B2", "B2"), ("A 1\n", "", "")):
+    for at_headers, at_end, expected in (
+        ("A1", "B2", "B2"),
+        ("A1", "", "A1"),
+        ("", "B2", "B2"),
+        ("A 1\n", "", ""),
+    ):
         one.mail(b"<a@b.example>", (), macros())
         one.end_of_headers(macros({"i": at_headers}))
         one.end_of_message(macros({"i": at_end}))
@@ -268,21 +319,37 @@ def test_the_queue_id_of_the_end_of_message_wins() -> None:
         assert finished.queue_id == expected
 
 
-RELAYS = SessionOptions(trusted_relays=(ip_network("198.51.100.0/24"),), trusted_networks=(ip_network("198.51.100.0/24"),))
+RELAYS = SessionOptions(
+    trusted_relays=(ip_network("198.51.100.0/24"),),
+    trusted_networks=(ip_network("198.51.100.0/24"),),
+)
 
 
 def test_a_relay_is_seen_through() -> None:
-    """DESIGN.md, trusted_relays: client and HELO from the topmost Received field naming a host outside; nothing before that."""
+    """DESIGN.md, trusted_relays: client and HELO from the topmost Received field naming a host
+    outside; nothing before that."""
     evaluator = RecordingEvaluator()
     one = session(evaluator, RELAYS, "198.51.100.7")
     one.mail(b"<any@attack.example>", (), macros())
     assert evaluator.works == []
-    one.header(b"Received", b" from inner (inner [198.51.100.8]) by front with ESMTP id 1; Sun, 22 Nov 2026 00:00:00 +0000")
-    one.header(b"Received", b" from real.example (unknown [203.0.113.9]) by front with ESMTP id 2; Sun, 22 Nov 2026 00:00:00 +0000")
+    one.header(
+        b"Received",
+        b" from inner (inner [198.51.100.8]) by front with ESMTP id 1; Sun, 22 Nov 2026 00:00:00"
+        b" +0000",
+    )
+    one.header(
+        b"Received",
+        b" from real.example (unknown [203.0.113.9]) by front with ESMTP id 2; Sun, 22 Nov 2026"
+        b" 00:00:00 +0000",
+    )
     one.end_of_headers(macros())
     assert one.end_of_message(macros()) == MARKED
     begun = evaluator.works[0].begun
-    assert (begun.source_ip, begun.helo, begun.source_known) == (ip_address("203.0.113.9"), "real.example", True)
+    assert (begun.source_ip, begun.helo, begun.source_known) == (
+        ip_address("203.0.113.9"),
+        "real.example",
+        True,
+    )
 
 
 def test_an_unreadable_relay_leaves_the_source_unknown() -> None:
@@ -297,10 +364,15 @@ def test_an_unreadable_relay_leaves_the_source_unknown() -> None:
 def test_kept_results_are_by_the_client_alone() -> None:
     """keep_results_from is never implied by trusted_networks."""
     network = (ip_network("192.0.2.0/24"),)
-    for options, keep in ((SessionOptions(keep_results_from=network), True), (SessionOptions(trusted_networks=network), False)):
+    for options, keep in (
+        (SessionOptions(keep_results_from=network), True),
+        (SessionOptions(trusted_networks=network), False),
+    ):
         evaluator = RecordingEvaluator()
         send(session(evaluator, options))
-        assert [each.keep for each in evaluator.works] + [each[1] for each in evaluator.passed] == [keep]
+        assert [each.keep for each in evaluator.works] + [each[1] for each in evaluator.passed] == [
+            keep
+        ]
 
 
 @pytest.mark.parametrize("ours_first", [True, False])
@@ -316,12 +388,25 @@ def test_a_message_to_others_too_is_not_to_us_alone(ours_first: bool) -> None:
     assert evaluator.works[0].own == Own()
 
 
-@pytest.mark.parametrize("odd", [b"<ceo>", b"<ceo@[192.0.2.25]>", b"<postmaster>", b"<@a.example:ceo@example.com>", b"<ceo@\xff.example>"])
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b"<ceo>",
+        b"<ceo@[192.0.2.25]>",
+        b"<postmaster>",
+        b"<@a.example:ceo@example.com>",
+        b"<ceo@\xff.example>",
+    ],
+)
 def test_a_recipient_without_a_domain_is_not_forgotten(odd: bytes) -> None:
     """FWD-25: what holds for all recipients holds for none then."""
     evaluator = RecordingEvaluator()
     one = session(evaluator)
-    for paths, known in (([b"<a@example.com>", b"<b@example.com>"], True), ([b"<a@example.com>", odd], False), ([odd], False)):
+    for paths, known in (
+        ([b"<a@example.com>", b"<b@example.com>"], True),
+        ([b"<a@example.com>", odd], False),
+        ([odd], False),
+    ):
         one.mail(b"<a@b.example>", (), macros())
         for each in paths:
             one.rcpt(each)
@@ -348,10 +433,17 @@ def test_the_thousand_and_first_recipient_domain_counts_too() -> None:
 
 @pytest.mark.parametrize(
     ("macro", "value"),
-    [("{auth_type}", "PLAIN"), ("{auth_authen}", " "), ("{auth_author}", "alice"), ("{verify}", "OK"), ("{cert_subject}", "/CN=alice")],
+    [
+        ("{auth_type}", "PLAIN"),
+        ("{auth_authen}", " "),
+        ("{auth_author}", "alice"),
+        ("{verify}", "OK"),
+        ("{cert_subject}", "/CN=alice"),
+    ],
 )
 def test_what_looks_like_a_login_is_none(macro: str, value: str) -> None:
-    """FWD-23: only `{auth_authen}` names a user; a certificate, a mechanism or AUTH= of MAIL (RFC 4954 5) does not."""
+    """FWD-23: only `{auth_authen}` names a user; a certificate, a mechanism or AUTH= of MAIL (RFC
+    4954 5) does not."""
     evaluator = RecordingEvaluator()
     one = session(evaluator, SessionOptions(trusted_daemons=frozenset({"MSA"})))
     assert send(one, mail={macro: value}) == MARKED
@@ -368,10 +460,16 @@ def test_what_looks_like_a_login_is_none(macro: str, value: str) -> None:
         ("Postfix 3", False, True),
     ],
 )
-def test_a_file_of_sendmail_says_nothing_of_postfix(version: str, of_sendmail: bool, exempt: bool) -> None:
+def test_a_file_of_sendmail_says_nothing_of_postfix(
+    version: str, of_sendmail: bool, exempt: bool
+) -> None:
     """FWD-22: a sendmail.cf left behind on a machine with Postfix."""
     evaluator = RecordingEvaluator()
-    one = Session(evaluator, SessionOptions(trusted_daemons=frozenset({"MSA"}), daemons_of_sendmail=of_sendmail), name="c0")
+    one = Session(
+        evaluator,
+        SessionOptions(trusted_daemons=frozenset({"MSA"}), daemons_of_sendmail=of_sendmail),
+        name="c0",
+    )
     one.connect("192.0.2.66", macros({"{daemon_name}": "MSA", "v": version}))
     send(one, mail={"v": version})
     assert bool(evaluator.exempt) == exempt
@@ -395,12 +493,14 @@ def test_a_file_of_sendmail_says_nothing_of_postfix(version: str, of_sendmail: b
     ],
 )
 def test_the_mta_is_known_by_its_version(version: str, named: str) -> None:
-    """MTA-07: postconf(5), mail_name and milter_macro_v: a Postfix of another name is no Sendmail, and pays for none of it."""
+    """MTA-07: postconf(5), mail_name and milter_macro_v: a Postfix of another name is no Sendmail,
+    and pays for none of it."""
     assert mta_named(version) == named
 
 
 def test_our_own_addresses_are_noticed() -> None:
-    """DESIGN.md, Reports: mail to or from our reporting address is told apart; only that is kept of the local parts."""
+    """DESIGN.md, Reports: mail to or from our reporting address is told apart; only that is kept of
+    the local parts."""
     evaluator = RecordingEvaluator()
     one = session(evaluator, SessionOptions(own_addresses=frozenset({b"dmarc@mx.example.com"})))
     one.mail(b"<DMARC@mx.example.com>", (), macros())
@@ -409,7 +509,9 @@ def test_our_own_addresses_are_noticed() -> None:
     one.mail(b"<>", (), macros())
     one.rcpt(b"<Dmarc@MX.example.com>")
     one.end_of_message(macros())
-    tag = b"+0123456789abcdef0123456789abcdef-0badcafe"  # the envelope sender of each report is its own
+    tag = (  # the envelope sender of each report is its own
+        b"+0123456789abcdef0123456789abcdef-0badcafe"
+    )
     one.mail(b"<dmarc" + tag + b"@mx.example.com>", (), macros())
     one.rcpt(b"<v@example.com>")
     one.end_of_message(macros())
@@ -420,9 +522,14 @@ def test_our_own_addresses_are_noticed() -> None:
 
 
 @pytest.mark.parametrize("step", ["begin", "headers", "body", "finish"])
-@pytest.mark.parametrize(("on_error", "expected"), [("tempfail", (TRY_LATER,)), ("accept", UNJUDGED)])
-def test_our_own_failure_is_answered_as_configured(step: str, on_error: str, expected: tuple[Action, ...]) -> None:
-    """DESIGN.md: never a refusal; logged with the queue id where there is one; the next message is not touched."""
+@pytest.mark.parametrize(
+    ("on_error", "expected"), [("tempfail", (TRY_LATER,)), ("accept", UNJUDGED)]
+)
+def test_our_own_failure_is_answered_as_configured(
+    step: str, on_error: str, expected: tuple[Action, ...]
+) -> None:
+    """DESIGN.md: never a refusal; logged with the queue id where there is one; the next message is
+    not touched."""
     evaluator = RecordingEvaluator(breaks=step)
     one = session(evaluator, replace(SessionOptions(), on_error=on_error))
     assert send(one) == expected
@@ -444,8 +551,11 @@ SHORTAGES = [
 @pytest.mark.parametrize("error", SHORTAGES, ids=repr)
 @pytest.mark.parametrize("on_error", ["tempfail", "accept"])
 @pytest.mark.parametrize("step", ["begin", "finish"])
-def test_a_shortage_is_451_whatever_on_error_says(error: Exception, on_error: str, step: str) -> None:
-    """DOS-30 to DOS-33: others took it, so that a forgery must not get through for it; it has a code of its own."""
+def test_a_shortage_is_451_whatever_on_error_says(
+    error: Exception, on_error: str, step: str
+) -> None:
+    """DOS-30 to DOS-33: others took it, so that a forgery must not get through for it; it has a
+    code of its own."""
     evaluator = RecordingEvaluator(breaks=step, error=error)
     one = session(evaluator, replace(SessionOptions(), on_error=on_error))
     (reply,) = send(one)
@@ -460,8 +570,11 @@ def test_a_shortage_is_451_whatever_on_error_says(error: Exception, on_error: st
 @pytest.mark.parametrize("error", [*SHORTAGES, ValueError("a defect")], ids=repr)
 @pytest.mark.parametrize("step", ["begin", "headers", "body", "finish"])
 @pytest.mark.parametrize("on_error", ["tempfail", "accept"])
-def test_monitor_mode_delivers_whatever_went_wrong(error: Exception, step: str, on_error: str) -> None:
-    """DOS-42, DOS-43: an administrator who watches expects that nothing is refused or deferred; forged fields go, our field is set."""
+def test_monitor_mode_delivers_whatever_went_wrong(
+    error: Exception, step: str, on_error: str
+) -> None:
+    """DOS-42, DOS-43: an administrator who watches expects that nothing is refused or deferred;
+    forged fields go, our field is set."""
     evaluator = RecordingEvaluator(breaks=step, error=error)
     options = replace(SessionOptions(), enforce=False, on_error=on_error)
     assert send(session(evaluator, options)) == UNJUDGED
@@ -483,7 +596,9 @@ def test_mail_from_a_trusted_relay_does_not_wait_for_room(step: str) -> None:
 def test_an_exempt_message_gets_no_field_of_ours_when_something_fails() -> None:
     """It would not have been judged anyway."""
     evaluator = RecordingEvaluator()
-    one = session(evaluator, SessionOptions(enforce=False, trusted_networks=(ip_network("192.0.2.0/24"),)))
+    one = session(
+        evaluator, SessionOptions(enforce=False, trusted_networks=(ip_network("192.0.2.0/24"),))
+    )
     one.mail(b"<a@b.example>", (), macros())
     one.failed("callback", ValueError("x"))
     assert one.end_of_message(macros()) == STRIPPED
@@ -503,12 +618,15 @@ def test_a_failure_before_a_shortage_is_still_our_failure() -> None:
 def test_a_failure_to_strip_is_a_temporary_one() -> None:
     """Accepting without removing what is forged is not an answer."""
     evaluator = RecordingEvaluator(breaks="pass_through")
-    one = session(evaluator, SessionOptions(on_error="accept", trusted_networks=(ip_network("192.0.2.0/24"),)))
+    one = session(
+        evaluator, SessionOptions(on_error="accept", trusted_networks=(ip_network("192.0.2.0/24"),))
+    )
     assert send(one) == (TRY_LATER,)
 
 
 def test_a_client_that_could_not_be_read_is_not_judged() -> None:
-    """Without its address every message would look unauthenticated: that is our failure, not the sender's."""
+    """Without its address every message would look unauthenticated: that is our failure, not the
+    sender's."""
     evaluator = RecordingEvaluator()
     one = Session(evaluator, SessionOptions(), name="c0")
 
@@ -548,7 +666,8 @@ def test_the_body_is_not_wanted_where_nothing_needs_it() -> None:
 
 
 def test_header_limits_keep_what_must_be_removed() -> None:
-    """DESIGN.md: beyond the limits From, Authentication-Results and X-DMARC-Quarantine are still counted and kept."""
+    """DESIGN.md: beyond the limits From, Authentication-Results and X-DMARC-Quarantine are still
+    counted and kept."""
     evaluator = RecordingEvaluator()
     one = session(evaluator, SessionOptions(header_fields=3))
     send(
@@ -562,13 +681,19 @@ def test_header_limits_keep_what_must_be_removed() -> None:
     fields = evaluator.works[0].fields
     assert fields is not None
     assert fields.truncated
-    assert [name.lower() for name, _ in fields] == [b"x-a"] * 3 + [b"from", b"authentication-results", b"x-dmarc-quarantine"]
+    assert [name.lower() for name, _ in fields] == [b"x-a"] * 3 + [
+        b"from",
+        b"authentication-results",
+        b"x-dmarc-quarantine",
+    ]
 
 
 def test_removable_fields_without_end_are_only_counted() -> None:
     """A hundred thousand forged fields cost places, not octets; all of them stand there as ours."""
     evaluator = RecordingEvaluator()
-    options = SessionOptions(header_bytes=1000, stand_ins={b"authentication-results": b" mx.example.com; none"})
+    options = SessionOptions(
+        header_bytes=1000, stand_ins={b"authentication-results": b" mx.example.com; none"}
+    )
     one = session(evaluator, options)
     one.mail(b"<a@b.example>", (), macros())
     value = b" other.example; spf=pass" + b" x" * 20_000
@@ -584,7 +709,8 @@ def test_removable_fields_without_end_are_only_counted() -> None:
 
 
 def test_more_fields_than_can_be_counted_are_refused() -> None:
-    """Not one of them may stay, and their places no longer fit: the only case in which we refuse without a policy."""
+    """Not one of them may stay, and their places no longer fit: the only case in which we refuse
+    without a policy."""
     evaluator = RecordingEvaluator()
     one = session(evaluator, SessionOptions(header_fields=1))
     one.mail(b"<a@b.example>", (), macros())
@@ -622,7 +748,8 @@ EVENTS: tuple[Callable[[Session], object], ...] = (
 
 @pytest.mark.parametrize("length", [2, 3, 4])
 def test_events_in_any_order_are_answered(length: int) -> None:
-    """HDR-10: whatever comes first, nothing raises, and a message is answered exactly once by MARKED."""
+    """HDR-10: whatever comes first, nothing raises, and a message is answered exactly once by
+    MARKED."""
     for order in itertools.permutations(EVENTS, length):
         evaluator = RecordingEvaluator()
         one = Session(evaluator, SessionOptions(), name="c0")

@@ -1,4 +1,5 @@
-"""From events to the core and back: what is recorded, logged, counted, and done when something fails."""
+"""From events to the core and back: what is recorded, logged, counted, and done when something
+fails."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ from dmarc_milter.daemon.crash_guard import Poison
 from dmarc_milter.process.shared_memory import Board
 from dmarc_milter.session.session import Own
 from dmarc_milter.session.thread_pool import Threads
-from dmarc_milter.session.transaction import CoreEvaluator, Tools, attempt_ids, fingerprint
+from dmarc_milter.session.transaction import CoreEvaluator, WorkerContext, attempt_ids, fingerprint
 from dmarc_milter.telemetry.counters import BOUNDS, STAGES, Meter, named
 from dmarc_milter.telemetry.log import Log
 from fakes.daemon import wait_for
@@ -70,7 +71,7 @@ class ZoneDns:
 class Bench:
     """An evaluator and all that stands around it."""
 
-    tools: Tools
+    tools: WorkerContext
     shelf: Shelf
     board: Board
     zone: Zone
@@ -93,7 +94,7 @@ def bench() -> Iterator[Bench]:
     zone, shelf, board = Zone(RECORDS), Shelf(), Board(1)
     reading, writing = os.pipe()
     slot = board.slot(0)
-    tools = Tools(
+    tools = WorkerContext(
         options=Options(),
         marking=Marking("mx.example.com"),
         dns=ZoneDns(zone),
@@ -113,14 +114,21 @@ def bench() -> Iterator[Bench]:
 
 
 def envelope(source: str = "198.51.100.10", sender: bytes = b"<admin@legit.example>") -> Envelope:
-    return Envelope(source_ip=ip_address(source), helo="mx.legit.example", mail_from=reverse_path(sender), queue_id="4Q")
+    return Envelope(
+        source_ip=ip_address(source),
+        helo="mx.legit.example",
+        mail_from=reverse_path(sender),
+        queue_id="4Q",
+    )
 
 
 def fields(*values: tuple[bytes, bytes]) -> Headers:
     return Headers(HeaderField(*each) for each in values or ((b"From", b" <admin@legit.example>"),))
 
 
-def run(bench: Bench, headers: Headers, body: bytes = b"x\r\n", sent: Envelope | None = None) -> tuple[Action, ...]:
+def run(
+    bench: Bench, headers: Headers, body: bytes = b"x\r\n", sent: Envelope | None = None
+) -> tuple[Action, ...]:
     sent = sent or envelope()
     work = bench.evaluator.begin(sent)
     work.headers(headers)
@@ -130,7 +138,11 @@ def run(bench: Bench, headers: Headers, body: bytes = b"x\r\n", sent: Envelope |
 
 
 def own_field(actions: tuple[Action, ...]) -> str:
-    return next(each.value for each in actions if isinstance(each, InsertHeader) and each.name == "Authentication-Results")
+    return next(
+        each.value
+        for each in actions
+        if isinstance(each, InsertHeader) and each.name == "Authentication-Results"
+    )
 
 
 def test_a_message_is_recorded_logged_and_counted(bench: Bench) -> None:
@@ -138,11 +150,18 @@ def test_a_message_is_recorded_logged_and_counted(bench: Bench) -> None:
     assert "dmarc=pass" in own_field(run(bench, fields()))
     assert [each.dmarc.status for each in bench.shelf.rows] == [DmarcStatus.PASS]
     (line,) = bench.lines()
-    assert line.startswith("id=4Q event=message level=info dmarc=pass from=legit.example disposition=")
+    assert line.startswith(
+        "id=4Q event=message level=info dmarc=pass from=legit.example disposition="
+    )
     assert "unrecorded" not in line
     counts = bench.counts()
-    assert counts["messages"] == counts["dmarc_pass"] == counts["spf_pass"] == counts["dkim_none"] == 1
-    assert all(sum(counts.get(f"{stage}_{number}", 0) for number in range(len(BOUNDS) + 1)) == 1 for stage in STAGES)
+    assert (
+        counts["messages"] == counts["dmarc_pass"] == counts["spf_pass"] == counts["dkim_none"] == 1
+    )
+    assert all(
+        sum(counts.get(f"{stage}_{number}", 0) for number in range(len(BOUNDS) + 1)) == 1
+        for stage in STAGES
+    )
     assert "messages_unrecorded" not in counts
 
 
@@ -167,7 +186,9 @@ def test_a_store_that_fails_is_logged_and_counted(bench: Bench) -> None:
 @pytest.mark.parametrize("size", [1, 999, 16 * 1024, 300_000])
 def test_a_body_of_any_size_is_hashed(bench: Bench, size: int) -> None:
     """Small pieces are put together, whatever is left is hashed at the end."""
-    signed, body = header_fields(LEGIT.sign(b"From: <admin@legit.example>\r\n\r\n" + b"x" * size + b"\r\n"))
+    signed, body = header_fields(
+        LEGIT.sign(b"From: <admin@legit.example>\r\n\r\n" + b"x" * size + b"\r\n")
+    )
     assert "dkim=pass" in own_field(run(bench, Headers(signed), body, envelope("192.0.2.66")))
 
 
@@ -212,7 +233,9 @@ def test_a_message_that_gets_no_thread_in_its_time_is_a_shortage(bench: Bench) -
     assert bench.shelf.rows == []
 
 
-def test_without_any_thread_at_all_it_is_a_shortage_too(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_any_thread_at_all_it_is_a_shortage_too(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The process or the machine has no more threads to give."""
 
     def refuse(_thread: threading.Thread) -> None:
@@ -224,7 +247,8 @@ def test_without_any_thread_at_all_it_is_a_shortage_too(bench: Bench, monkeypatc
 
 
 def test_a_look_up_that_was_not_sent_is_told_as_overload(bench: Bench) -> None:
-    """Where its answer could have changed the verdict: 451 4.3.2, counted and logged with who sent it."""
+    """Where its answer could have changed the verdict: 451 4.3.2, counted and logged with who sent
+    it."""
 
     def short(question: Question) -> None:
         if question == Question("legit.example", "TXT"):
@@ -332,7 +356,8 @@ FORGED = (
 
 
 def test_a_poisonous_message_is_marked_temperror_unread(bench: Bench) -> None:
-    """Every field that could be forged goes, whoever it names, because none is read; nothing is looked up for it."""
+    """Every field that could be forged goes, whoever it names, because none is read; nothing is
+    looked up for it."""
     bench.tools = replace(bench.tools, options=Options(policy=LocalPolicy(on_error="accept")))
     poisoned(bench, fields(*FORGED), envelope())
     actions = run(bench, fields(*FORGED))
@@ -350,7 +375,8 @@ def test_a_poisonous_message_is_marked_temperror_unread(bench: Bench) -> None:
 
 @pytest.mark.parametrize("on_temperror", ["enforced", "accept", "tempfail"])
 def test_a_poisonous_message_is_our_own_failure(bench: Bench, on_temperror: Any) -> None:
-    """docs/design.md, Decisions: on_error applies, not on_temperror; monitor mode defers nothing and says so."""
+    """docs/design.md, Decisions: on_error applies, not on_temperror; monitor mode defers nothing
+    and says so."""
     policy = LocalPolicy(on_temperror=on_temperror)
     bench.tools = replace(bench.tools, options=Options(policy=policy))
     poisoned(bench, fields(*FORGED), envelope())
@@ -376,13 +402,18 @@ def test_a_sender_whose_spf_kills_is_not_checked_again(bench: Bench) -> None:
     field = own_field(run(bench, fields()))
     assert "spf=pass" not in field
     assert "dmarc=pass" not in field
-    assert all(question.name != "legit.example" or question.rdtype != "TXT" for question in bench.zone.calls[:1])
+    assert all(
+        question.name != "legit.example" or question.rdtype != "TXT"
+        for question in bench.zone.calls[:1]
+    )
 
 
 def test_work_is_shown_while_it_lasts(bench: Bench) -> None:
     """The supervisor sees the message in evaluation, and nothing after it."""
     seen: list[bytes] = []
-    bench.zone.on_query = lambda question: seen.extend(job.fingerprint for job in bench.tools.slot.jobs())
+    bench.zone.on_query = lambda question: seen.extend(
+        job.fingerprint for job in bench.tools.slot.jobs()
+    )
     run(bench, fields())
     assert fingerprint(envelope(), fields()) in seen
     assert bench.tools.slot.jobs() == ()
@@ -391,7 +422,12 @@ def test_work_is_shown_while_it_lasts(bench: Bench) -> None:
 def test_the_same_message_again_has_the_same_fingerprint() -> None:
     """A retry comes with another queue id and perhaps from another host of the sender's."""
     first = fingerprint(envelope(), fields(*FORGED))
-    assert fingerprint(replace(envelope("192.0.2.9"), queue_id="5R", helo="other.example"), fields(*FORGED)) == first
+    assert (
+        fingerprint(
+            replace(envelope("192.0.2.9"), queue_id="5R", helo="other.example"), fields(*FORGED)
+        )
+        == first
+    )
     assert fingerprint(envelope(sender=b"<other@legit.example>"), fields(*FORGED)) != first
     assert fingerprint(envelope(), fields(*FORGED[:3])) != first
 

@@ -12,7 +12,7 @@ import pytest
 
 from dmarc_milter.config import Config
 from dmarc_milter.config import core_options as compiled
-from dmarc_milter.config.schema import Milter
+from dmarc_milter.config.schema import MilterSection
 from dmarc_milter.core.actions.plan import Action, DeleteHeader, InsertHeader, Reply
 from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.mail.author import reverse_path
@@ -21,7 +21,7 @@ from dmarc_milter.core.resolver import Question, Resolver
 from dmarc_milter.dns.suffix_list import load_suffixes
 from dmarc_milter.process.shared_memory import Board
 from dmarc_milter.session.session import Own
-from dmarc_milter.session.transaction import CoreEvaluator, Tools, fingerprint
+from dmarc_milter.session.transaction import CoreEvaluator, WorkerContext, fingerprint
 from dmarc_milter.telemetry.counters import Meter
 from dmarc_milter.telemetry.log import Log
 from fakes.dns_zone import Zone
@@ -31,7 +31,9 @@ _dmarc.aligned.example TXT v=DMARC1; p=reject
 aligned.example TXT v=spf1 ip4:203.0.113.7 -all
 _dmarc.reject.example TXT v=DMARC1; p=reject
 """
-ENVELOPE = Envelope(ip_address("203.0.113.66"), "helo.example", reverse_path(b"<a@aligned.example>"), ())
+ENVELOPE = Envelope(
+    ip_address("203.0.113.66"), "helo.example", reverse_path(b"<a@aligned.example>"), ()
+)
 
 
 class Bench:
@@ -45,9 +47,17 @@ class Bench:
 
     def config(self, on_error: Literal["tempfail", "accept"] = "tempfail") -> None:
         """Start anew with this [milter] on_error."""
-        config, slot, log = Config(milter=Milter(on_error=on_error)), self.board.slot(0), Log(self._null)
+        config, slot, log = (
+            Config(milter=MilterSection(on_error=on_error)),
+            self.board.slot(0),
+            Log(self._null),
+        )
         options = compiled.options(config, load_suffixes(""))
-        self.evaluator = CoreEvaluator(Tools(options, compiled.marking(config), self, self, log, Meter(slot), slot, self.board))
+        self.evaluator = CoreEvaluator(
+            WorkerContext(
+                options, compiled.marking(config), self, self, log, Meter(slot), slot, self.board
+            )
+        )
 
     def close(self) -> None:
         os.close(self._null)
@@ -79,11 +89,17 @@ def bench() -> Iterator[Bench]:
 
 
 def letter(domain: str) -> Headers:
-    return Headers((HeaderField(b"From", b" a@" + domain.encode()), HeaderField(b"Subject", b" hello")))
+    return Headers(
+        (HeaderField(b"From", b" a@" + domain.encode()), HeaderField(b"Subject", b" hello"))
+    )
 
 
 def field(actions: tuple[Action, ...]) -> str:
-    (found,) = (each.value for each in actions if isinstance(each, InsertHeader) and each.name == "Authentication-Results")
+    (found,) = (
+        each.value
+        for each in actions
+        if isinstance(each, InsertHeader) and each.name == "Authentication-Results"
+    )
     return found
 
 
@@ -99,11 +115,14 @@ def test_a_message_that_stopped_two_workers_is_deferred(bench: Bench) -> None:
     """on_error, by default tempfail: our own failure."""
     headers = letter("reject.example")
     bench.poison(fingerprint(ENVELOPE, headers))
-    assert [(each.code, each.enhanced) for each in bench.answer(headers) if isinstance(each, Reply)] == [(451, "4.3.0")]
+    assert [
+        (each.code, each.enhanced) for each in bench.answer(headers) if isinstance(each, Reply)
+    ] == [(451, "4.3.0")]
 
 
 def test_another_message_of_the_same_sender_is_judged_all_the_same(bench: Bench) -> None:
-    """SPF of a sender that was checked at two deaths is skipped; a spoof that SPF could not have saved is still refused."""
+    """SPF of a sender that was checked at two deaths is skipped; a spoof that SPF could not have
+    saved is still refused."""
     bench.poison(fingerprint(ENVELOPE))
     (reply,) = (each for each in bench.answer(letter("reject.example")) if isinstance(each, Reply))
     assert reply.code == 550
@@ -113,18 +132,26 @@ def test_another_message_of_the_same_sender_is_judged_all_the_same(bench: Bench)
 def test_skipped_spf_that_would_align_prevents_a_verdict(bench: Bench) -> None:
     """It could have been an aligned pass: neither pass nor fail. Our own failure too."""
     bench.poison(fingerprint(ENVELOPE))
-    assert [(each.code, each.enhanced) for each in bench.answer(letter("aligned.example")) if isinstance(each, Reply)] == [(451, "4.3.0")]
+    assert [
+        (each.code, each.enhanced)
+        for each in bench.answer(letter("aligned.example"))
+        if isinstance(each, Reply)
+    ] == [(451, "4.3.0")]
     bench.config(on_error="accept")
     assert "dmarc=temperror" in field(bench.answer(letter("aligned.example")))
 
 
 def test_without_poison_the_same_message_is_refused(bench: Bench) -> None:
     """The client is not in the sender's record."""
-    assert any(isinstance(each, Reply) and each.code == 550 for each in bench.answer(letter("aligned.example")))
+    assert any(
+        isinstance(each, Reply) and each.code == 550
+        for each in bench.answer(letter("aligned.example"))
+    )
 
 
 def test_what_goes_on_unjudged_loses_what_is_forged_and_says_temperror(bench: Bench) -> None:
-    """DOS-42, DOS-43: the field that monitor mode and trusted relays get when there was no room; nothing of the message is read."""
+    """DOS-42, DOS-43: the field that monitor mode and trusted relays get when there was no room;
+    nothing of the message is read."""
     host = compiled.marking(Config()).authserv_id
     forged = HeaderField(b"Authentication-Results", f" {host}; dmarc=pass".encode())
     headers = Headers((forged, *letter("reject.example").fields))

@@ -1,4 +1,5 @@
-"""Lines to systemd's journal: with fields of their own where standard error is the journal's, and never lost for its sake."""
+"""Lines to systemd's journal: with fields of their own where standard error is the journal's, and
+never lost for its sake."""
 
 from __future__ import annotations
 
@@ -23,7 +24,9 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 
 @pytest.fixture
-def journald(tmp_path: Path, pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+def journald(
+    tmp_path: Path, pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[socket.socket]:
     """A journal whose stream the pipe is."""
     path = str(tmp_path / "journal")
     found = os.fstat(pipe[1])
@@ -36,29 +39,41 @@ def journald(tmp_path: Path, pipe: tuple[int, int], monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("threaded", [False, True])
-def test_a_line_comes_with_its_fields(journald: socket.socket, pipe: tuple[int, int], threaded: bool) -> None:
+def test_a_line_comes_with_its_fields(
+    journald: socket.socket, pipe: tuple[int, int], threaded: bool
+) -> None:
     log = Log(pipe[1])
     if threaded:
         log.start()
     log.warning("message", id="4Q", helo="evil\nPRIORITY=0", seconds=0.25, empty="")
-    fields = dict(line.split("=", 1) for line in journald.recv(65536).decode().removesuffix("\n").split("\n"))
+    fields = dict(
+        line.split("=", 1) for line in journald.recv(65536).decode().removesuffix("\n").split("\n")
+    )
     log.stop()
     log.close()
     assert fields["MESSAGE"].startswith("id=4Q event=message level=warning ")
     assert fields["PRIORITY"] == "4"
-    assert (fields["DMARC_EVENT"], fields["DMARC_ID"], fields["DMARC_SECONDS"]) == ("message", "4Q", "0.25")
+    assert (fields["DMARC_EVENT"], fields["DMARC_ID"], fields["DMARC_SECONDS"]) == (
+        "message",
+        "4Q",
+        "0.25",
+    )
     assert fields["DMARC_HELO"] == "evil\\x0aPRIORITY=0"
     assert "DMARC_EMPTY" not in fields
 
 
-def test_another_stream_gets_plain_lines(journald: socket.socket, monkeypatch: pytest.MonkeyPatch, pipe: tuple[int, int]) -> None:
+def test_another_stream_gets_plain_lines(
+    journald: socket.socket, monkeypatch: pytest.MonkeyPatch, pipe: tuple[int, int]
+) -> None:
     """JOURNAL_STREAM names a stream that was redirected meanwhile."""
     monkeypatch.setenv("JOURNAL_STREAM", "1:1")
     Log(pipe[1]).info("ready")
     assert os.read(pipe[0], 1000) == b"event=ready level=info\n"
 
 
-def test_without_a_journal_the_line_goes_to_the_descriptor(journald: socket.socket, pipe: tuple[int, int]) -> None:
+def test_without_a_journal_the_line_goes_to_the_descriptor(
+    journald: socket.socket, pipe: tuple[int, int]
+) -> None:
     """A journal that stops taking datagrams loses nothing."""
     log = Log(pipe[1])
     journald.close()

@@ -16,7 +16,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmarc_milter.telemetry.log import MAX_LINE, Log, json_line, quoted, take_standard_logging, text_line
+from dmarc_milter.telemetry.log import (
+    MAX_LINE,
+    Log,
+    json_line,
+    quoted,
+    take_standard_logging,
+    text_line,
+)
 
 HOSTILE = [
     "a\r\nevent=forged",
@@ -37,7 +44,10 @@ HOSTILE = [
 @pytest.mark.parametrize("value", HOSTILE)
 def test_hostile_values_stay_one_value_of_one_line(value: str) -> None:
     """LOG-01: CR, LF, ESC, NUL, bidi, surrogates, length."""
-    for line in (text_line({"id": "4Q", "helo": value, "after": 1}), json_line({"id": "4Q", "helo": value, "after": 1})):
+    for line in (
+        text_line({"id": "4Q", "helo": value, "after": 1}),
+        json_line({"id": "4Q", "helo": value, "after": 1}),
+    ):
         assert line.isascii()
         assert line.isprintable()
         assert len(line) < MAX_LINE
@@ -49,7 +59,8 @@ def test_hostile_values_stay_one_value_of_one_line(value: str) -> None:
 
 @given(
     st.dictionaries(
-        st.sampled_from([f"k{n}" for n in range(30)]), st.one_of(st.text(), st.integers(), st.booleans(), st.none(), st.floats())
+        st.sampled_from([f"k{n}" for n in range(30)]),
+        st.one_of(st.text(), st.integers(), st.booleans(), st.none(), st.floats()),
     )
 )
 def test_any_values_make_a_bounded_line(fields: dict[str, str | int | bool | float | None]) -> None:
@@ -103,7 +114,8 @@ def test_a_stuck_reader_stops_nobody() -> None:
 
 
 def test_lines_in_quick_succession_are_written_together_whole_and_in_order() -> None:
-    """Pieces that a pipe takes in one go (PIPE_BUF), so that lines of several workers never mix; stopping writes all that waits."""
+    """Pieces that a pipe takes in one go (PIPE_BUF), so that lines of several workers never mix;
+    stopping writes all that waits."""
     reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     log = Log(writer.fileno())
     log.start()
@@ -120,7 +132,9 @@ def test_lines_in_quick_succession_are_written_together_whole_and_in_order() -> 
     assert len(pieces) < 20
     assert all(len(piece) <= select.PIPE_BUF and piece.endswith(b"\n") for piece in pieces)
     lines = b"".join(pieces).splitlines()
-    assert [line.split(b"number=")[1].split()[0] for line in lines] == [b"%d" % number for number in range(40)]
+    assert [line.split(b"number=")[1].split()[0] for line in lines] == [
+        b"%d" % number for number in range(40)
+    ]
     reader.close()
     writer.close()
 
@@ -167,4 +181,13 @@ def test_lines_on_a_terminal_have_the_time(terminal: bool) -> None:
     line = os.read(reading, 1000).decode()
     os.close(reading)
     os.close(writing)
-    assert bool(re.match(r"event=ready level=info time=\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00 workers=2", line)) is terminal
+    assert (
+        bool(
+            re.match(
+                r"event=ready level=info time=\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00"
+                r" workers=2",
+                line,
+            )
+        )
+        is terminal
+    )

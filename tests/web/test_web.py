@@ -1,4 +1,5 @@
-"""The dashboard's pages: what they say, to whom, and that nothing a sender wrote comes out as markup."""
+"""The dashboard's pages: what they say, to whom, and that nothing a sender wrote comes out as
+markup."""
 
 from __future__ import annotations
 
@@ -45,7 +46,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     place = tmp_path_factory.mktemp("web")
     store = Store.open(url(place))
     odd = evaluation("odd.example", queue_id="HOSTILE", message_id=HOSTILE)
-    odd = replace(odd, verdict=replace(odd.verdict, decided_by=HOSTILE), envelope=replace(odd.envelope, helo=HOSTILE))
+    odd = replace(
+        odd,
+        verdict=replace(odd.verdict, decided_by=HOSTILE),
+        envelope=replace(odd.envelope, helo=HOSTILE),
+    )
     fill(place / "spool.db", store, [*week(), odd])
     store.close()
     yield place
@@ -97,7 +102,16 @@ def test_a_key_is_looked_for_as_it_is_stored() -> None:
     assert bare_key(" <id\u00e9\0@x.example> ") == "id\\xe9\\x00@x.example"
 
 
-@pytest.mark.parametrize("path", ["/decisions/nothing", "/domains/nothing.example", "/reports/nothing", "/nowhere", "/static/../app.py"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/decisions/nothing",
+        "/domains/nothing.example",
+        "/reports/nothing",
+        "/nowhere",
+        "/static/../app.py",
+    ],
+)
 def test_what_is_not_there_is_said_without_a_traceback(pages: FlaskClient, path: str) -> None:
     answer = pages.get(path)
     assert answer.status_code == 404
@@ -111,7 +125,10 @@ def test_a_name_with_nul_in_it_is_not_looked_for(folder: Path, path: str) -> Non
     def unasked() -> Store:
         raise AssertionError("the store was asked")
 
-    assert create_app(WebOptions(unasked, folder / "spool.db")).test_client().get(path).status_code == 404
+    assert (
+        create_app(WebOptions(unasked, folder / "spool.db")).test_client().get(path).status_code
+        == 404
+    )
 
 
 def test_a_decision_is_explained_like_why_does(pages: FlaskClient) -> None:
@@ -164,12 +181,22 @@ def test_no_page_has_inline_script_or_style(pages: FlaskClient) -> None:
 def test_another_host_name_is_refused_without_a_token(folder: Path) -> None:
     """DNS rebinding: a page elsewhere can make a browser ask us only under its own name."""
     assert client(folder).get("/", headers={"Host": "evil.example"}).status_code == 403
-    assert client(folder).get("/", headers={"Host": "127.0.0.1.evil.example:8894"}).status_code == 403
+    assert (
+        client(folder).get("/", headers={"Host": "127.0.0.1.evil.example:8894"}).status_code == 403
+    )
 
 
 @pytest.mark.parametrize(
     ("host", "local"),
-    [("localhost", True), ("127.0.0.1:8894", True), ("[::1]:8894", True), ("[::1]", True), ("10.0.0.1", False), ("a", False), ("", False)],
+    [
+        ("localhost", True),
+        ("127.0.0.1:8894", True),
+        ("[::1]:8894", True),
+        ("[::1]", True),
+        ("10.0.0.1", False),
+        ("a", False),
+        ("", False),
+    ],
 )
 def test_loopback_names_are_known(host: str, local: bool) -> None:
     assert is_loopback(host) is local
@@ -180,7 +207,12 @@ def test_with_a_token_nobody_else_looks(folder: Path) -> None:
     assert browser.get("/").headers["Location"] == "/login"
     assert browser.get("/", headers={"Authorization": "Bearer wrong"}).status_code == 302
     assert browser.post("/login", data={"token": "wrong"}).status_code == 403
-    assert browser.get("/", headers={"Authorization": "Bearer 0123456789abcdef", "Host": "mx.example"}).status_code == 200
+    assert (
+        browser.get(
+            "/", headers={"Authorization": "Bearer 0123456789abcdef", "Host": "mx.example"}
+        ).status_code
+        == 200
+    )
     cookie = browser.post("/login", data={"token": "0123456789abcdef"}).headers["Set-Cookie"]
     assert "HttpOnly" in cookie
     assert "SameSite=Strict" in cookie
@@ -228,10 +260,26 @@ def test_an_open_address_needs_a_token(
 @pytest.mark.parametrize(
     ("text", "overview", "reports"),
     [
-        ("", ("<strong>enforce</strong>", "p=reject is refused"), ("Reporting is off: [reporting] org_name and email not set.",)),
-        ('[policy]\nreject_action = "quarantine"', ("<strong>enforce</strong>", "is quarantined"), ("Reporting is off",)),
-        ("[policy]\nenforce = false", ("<strong>monitor</strong>", "nothing is refused"), ("Reporting is off",)),
-        ('[reporting]\norg_name = "R"', ("enforce",), ("Reporting is off: [reporting] email not set.",)),
+        (
+            "",
+            ("<strong>enforce</strong>", "p=reject is refused"),
+            ("Reporting is off: [reporting] org_name and email not set.",),
+        ),
+        (
+            '[policy]\nreject_action = "quarantine"',
+            ("<strong>enforce</strong>", "is quarantined"),
+            ("Reporting is off",),
+        ),
+        (
+            "[policy]\nenforce = false",
+            ("<strong>monitor</strong>", "nothing is refused"),
+            ("Reporting is off",),
+        ),
+        (
+            '[reporting]\norg_name = "R"',
+            ("enforce",),
+            ("Reporting is off: [reporting] email not set.",),
+        ),
         ('[reporting]\norg_name = "R"\nemail = "d@mx.example"', ("enforce",), ()),
         ("[policy]\nenforce = <1>", ("cannot be used", "c.toml: is not valid TOML"), ()),
     ],
@@ -240,7 +288,12 @@ def test_mode_and_reporting_are_said_as_the_file_has_them_now(
     folder: Path, tmp_path: Path, text: str, overview: tuple[str, ...], reports: tuple[str, ...]
 ) -> None:
     config = tmp_path / "c.toml"
-    options = WebOptions(lambda: opened(folder), folder / "spool.db", clock=lambda: LATER, standing=lambda: read(config))
+    options = WebOptions(
+        lambda: opened(folder),
+        folder / "spool.db",
+        clock=lambda: LATER,
+        standing=lambda: read(config),
+    )
     with create_app(options).test_client() as browser:
         config.write_text(text)
         for path, words in (("/", overview), ("/reports", reports)):

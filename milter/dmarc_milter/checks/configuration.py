@@ -1,4 +1,5 @@
-"""What `config check` finds out beyond the file: whether the world is as the configuration takes it to be. Nothing is changed."""
+"""What `config check` finds out beyond the file: whether the world is as the configuration takes it
+to be. Nothing is changed."""
 
 from __future__ import annotations
 
@@ -48,22 +49,32 @@ class Finding(NamedTuple):
 def mode(config: Config) -> Iterator[Finding]:
     """What the configuration means for mail, said plainly."""
     if config.policy.enforce:
-        yield Finding("ok", "policy", f"enforcing: p=reject is answered by {config.policy.reject_action}")
+        yield Finding(
+            "ok", "policy", f"enforcing: p=reject is answered by {config.policy.reject_action}"
+        )
     else:
-        yield Finding("note", "policy", "monitor mode: nothing is refused or quarantined; `dmarc-milter impact` tells what would be")
+        yield Finding(
+            "note",
+            "policy",
+            "monitor mode: nothing is refused or quarantined; `dmarc-milter impact` tells what"
+            " would be",
+        )
     if config.milter.deadline <= config.dns.budget:
         yield Finding(
             "warning",
             "limits",
-            f"[milter] deadline, {config.milter.deadline:g} s, is not above [dns] budget, {config.dns.budget:g} s: "
-            "where the DNS is only slow, workers are killed and their sessions get 451",
+            f"[milter] deadline, {config.milter.deadline:g} s, is not above [dns] budget,"
+            f" {config.dns.budget:g} s: where the DNS is only slow, workers are killed and their"
+            " sessions get 451",
         )
     today = datetime.now(UTC).date()
     for number, rule in enumerate(config.policy.rules, 1):
         if rule.expires and date.fromisoformat(rule.expires) < today:
             yield Finding("warning", "policy", f"rule {number} expired on {rule.expires}")
         if rule.arc and not config.authentication.arc:
-            yield Finding("warning", "policy", f"rule {number} never matches: [authentication] arc is off")
+            yield Finding(
+                "warning", "policy", f"rule {number} never matches: [authentication] arc is off"
+            )
 
 
 def milter_socket(config: Config) -> Iterator[Finding]:
@@ -89,11 +100,21 @@ def _unix_place(path: Path) -> Iterator[Finding]:
     try:
         found = path.parent.stat()
     except OSError as error:
-        made = " (systemd makes it when the service starts)" if path.parent == Path("/run/dmarc-milter") else ""
-        yield Finding("warning" if made else "error", "socket", f"{path.parent}: {error.strerror}{made}")
+        made = (
+            " (systemd makes it when the service starts)"
+            if path.parent == Path("/run/dmarc-milter")
+            else ""
+        )
+        yield Finding(
+            "warning" if made else "error", "socket", f"{path.parent}: {error.strerror}{made}"
+        )
         return
     if found.st_mode & stat.S_IWOTH:
-        yield Finding("error", "socket", f"{path.parent} can be written by everybody: anyone could put another socket there")
+        yield Finding(
+            "error",
+            "socket",
+            f"{path.parent} can be written by everybody: anyone could put another socket there",
+        )
 
 
 def _inet_place(address: SocketAddress) -> Iterator[Finding]:
@@ -102,7 +123,12 @@ def _inet_place(address: SocketAddress) -> Iterator[Finding]:
     except ValueError:
         return
     if not host.is_loopback:
-        yield Finding("warning", "socket", f"{describe(address)} can be reached from the network; the milter protocol has no password")
+        yield Finding(
+            "warning",
+            "socket",
+            f"{describe(address)} can be reached from the network; the milter protocol has no"
+            " password",
+        )
 
 
 def _speaks(address: SocketAddress) -> str:
@@ -111,7 +137,9 @@ def _speaks(address: SocketAddress) -> str:
     with socket.socket(family, socket.SOCK_STREAM) as sock:
         sock.settimeout(SECONDS)
         try:
-            sock.connect(address.path if address.family == "unix" else (reachable(address), address.port))
+            sock.connect(
+                address.path if address.family == "unix" else (reachable(address), address.port)
+            )
         except FileNotFoundError:
             return "nobody"
         except ConnectionRefusedError:
@@ -134,18 +162,28 @@ def _free(address: SocketAddress) -> str:
         try:
             sock.bind((address.host, address.port))
         except OSError as error:
-            return "nobody" if error.errno == errno.EACCES else f"cannot be opened: {error.strerror or error}"
+            return (
+                "nobody"
+                if error.errno == errno.EACCES
+                else f"cannot be opened: {error.strerror or error}"
+            )
     return "nobody"
 
 
 def identity(config: Config, suffixes: PublicSuffixes | None) -> Iterator[Finding]:
-    """The name in Authentication-Results: other programs trust it, so it should be this host's or the organization's own."""
+    """The name in Authentication-Results: other programs trust it, so it should be this host's or
+    the organization's own."""
     name = authserv_id(config)
     where = "authserv_id" if config.authentication.authserv_id else "authserv_id (the host name)"
     found = domains.parse(name)
     if name in NOT_NAMES or not isinstance(found, Domain) or "." not in found.name:
-        text = f"{name} is no name of this host alone: set [authentication] authserv_id to its full name"
-        yield Finding("error" if config.authentication.authserv_id in NOT_NAMES else "warning", where, text)
+        text = (
+            f"{name} is no name of this host alone: set [authentication] authserv_id to its full"
+            " name"
+        )
+        yield Finding(
+            "error" if config.authentication.authserv_id in NOT_NAMES else "warning", where, text
+        )
     elif suffixes is not None and suffixes.is_icann_suffix(found):
         yield Finding("error", where, f"{name} is a public suffix")
     else:
@@ -160,7 +198,11 @@ def suffix_list(config: Config) -> tuple[Suffixes | None, list[Finding]]:
         return None, [Finding("error", "suffix list", str(error))]
     stale = found.stale(datetime.now(UTC).date())
     return found, [
-        Finding("warning", "suffix list", stale) if stale else Finding("ok", "suffix list", f"{found.path} of {found.published}")
+        (
+            Finding("warning", "suffix list", stale)
+            if stale
+            else Finding("ok", "suffix list", f"{found.path} of {found.published}")
+        )
     ]
 
 
@@ -190,11 +232,21 @@ def ledger(config: Config) -> Iterator[Finding]:
 def _will_be_made(what: str, path: Path) -> Finding:
     folder = path.parent
     if not folder.is_dir() and folder != STATE:
-        return Finding("error", what, f"{folder} is not there: make it, writable by the account of the service")
+        return Finding(
+            "error", what, f"{folder} is not there: make it, writable by the account of the service"
+        )
     if not folder.is_dir():
-        return Finding("warning", what, f"{folder} is not there yet; systemd makes the state directory when the service starts")
+        return Finding(
+            "warning",
+            what,
+            f"{folder} is not there yet; systemd makes the state directory when the service starts",
+        )
     if not os.access(folder, os.W_OK):
-        return Finding("warning", what, f"{folder} cannot be written by this account; the service's must be able to")
+        return Finding(
+            "warning",
+            what,
+            f"{folder} cannot be written by this account; the service's must be able to",
+        )
     return Finding("ok", what, f"{path} will be made")
 
 
@@ -203,10 +255,19 @@ def dns(config: Config) -> Iterator[Finding]:
     health = probe(config, min(config.dns.timeout, 2 * SECONDS))
     where = ", ".join(config.dns.nameservers) or "the system's resolvers"
     if health.problem:
-        yield Finding("error", "dns", f"{where}: not usable ({health.problem}); without DNS nothing can be judged")
+        yield Finding(
+            "error",
+            "dns",
+            f"{where}: not usable ({health.problem}); without DNS nothing can be judged",
+        )
         return
     if health.doubt:
-        yield Finding("warning", "dns", f"{health.doubt}: np and SPF's limit of void look-ups are misjudged; use an honest resolver")
+        yield Finding(
+            "warning",
+            "dns",
+            f"{health.doubt}: np and SPF's limit of void look-ups are misjudged; use an honest"
+            " resolver",
+        )
     yield Finding("ok", "dns", f"{where}: answering")
 
 
@@ -214,7 +275,11 @@ def doors(config: Config) -> Iterator[Finding]:
     """The pages that are served besides mail."""
     address = metrics_address(config.metrics.listen)
     if address is not None and address.family != "unix" and not _loopback(address.host):
-        yield Finding("warning", "metrics", f"{config.metrics.listen} can be reached from the network; there is no password")
+        yield Finding(
+            "warning",
+            "metrics",
+            f"{config.metrics.listen} can be reached from the network; there is no password",
+        )
     host = config.web.listen.rpartition(":")[0].strip("[]")
     if config.web.token_file:
         try:
@@ -222,7 +287,11 @@ def doors(config: Config) -> Iterator[Finding]:
         except ConfigError as error:
             yield Finding("error", "web", str(error))
     elif config.web.listen and not config.web.listen.startswith("unix:") and not _loopback(host):
-        yield Finding("error", "web", f"{config.web.listen} can be reached from the network: set [web] token_file")
+        yield Finding(
+            "error",
+            "web",
+            f"{config.web.listen} can be reached from the network: set [web] token_file",
+        )
 
 
 def sendmail(config: Config, sendmail_cf: Path) -> Iterator[Finding]:
@@ -230,7 +299,11 @@ def sendmail(config: Config, sendmail_cf: Path) -> Iterator[Finding]:
     trust = config.authentication
     level: Level = "error" if trust.sendmail_daemons_authenticate == "yes" else "warning"
     for remark in cf.remarks(cf.read(sendmail_cf) or "", trust.trusted_daemons):
-        outsiders = '; sendmail_daemons_authenticate = "yes" exempts every outsider there' if level == "error" else ""
+        outsiders = (
+            '; sendmail_daemons_authenticate = "yes" exempts every outsider there'
+            if level == "error"
+            else ""
+        )
         yield Finding(level, "sendmail", f"{sendmail_cf}: {remark}{outsiders}")
 
 
@@ -255,7 +328,8 @@ def postfix(config: Config, main_cf: Path) -> Iterator[Finding]:
 
 
 def rewriting(path: Path, *, given: bool) -> Iterator[Finding]:
-    """Whether a Sendmail changes From after us: the one given, or the configured one where it is there."""
+    """Whether a Sendmail changes From after us: the one given, or the configured one where it is
+    there."""
     found = sendmail_rewriting.read(path)
     if found is None:
         if given:

@@ -1,4 +1,5 @@
-"""Whether the reports' own mail would pass elsewhere: SPF, DKIM and DMARC of the sender, as `config check` looks at them."""
+"""Whether the reports' own mail would pass elsewhere: SPF, DKIM and DMARC of the sender, as `config
+check` looks at them."""
 
 from __future__ import annotations
 
@@ -23,16 +24,21 @@ from dmarc_milter.core.spf.check import SpfStatus
 
 WHAT = "reports"
 LONGEST = 64 - len(verp("@", "0" * 32, "0" * 8).partition("@")[0])
-"""Octets of the bounce address's local part that leave room for what makes it each report's own (RFC 5321 4.5.3.1.1)."""
+"""Octets of the bounce address's local part that leave room for what makes it each report's own
+(RFC 5321 4.5.3.1.1)."""
 
 
-def report_sender(config: Config, resolver: Resolver, suffixes: PublicSuffixes | None) -> Iterator[Finding]:
+def report_sender(
+    config: Config, resolver: Resolver, suffixes: PublicSuffixes | None
+) -> Iterator[Finding]:
     """Everything about the sender of reports, or that none are sent."""
     options = config.reporting
     if not options.is_on:
         half = bool(options.org_name) != bool(options.email)
         text = (
-            "[reporting] org_name and email are both needed" if half else "no reports are sent: [reporting] org_name and email are not set"
+            "[reporting] org_name and email are both needed"
+            if half
+            else "no reports are sent: [reporting] org_name and email are not set"
         )
         yield Finding("warning" if half else "note", WHAT, text)
         return
@@ -53,26 +59,42 @@ def _published(found: Survey) -> Iterator[Finding]:
     if found.published is None:
         yield Finding("warning", WHAT, f"{found.domain}: {found.sentence}")
     else:
-        yield Finding("ok", WHAT, f"{found.domain} has a DMARC policy ({found.outcome.policy_tag}={found.outcome.policy})")
+        yield Finding(
+            "ok",
+            WHAT,
+            f"{found.domain} has a DMARC policy"
+            f" ({found.outcome.policy_tag}={found.outcome.policy})",
+        )
     for each in found.findings:
         if each.level is Level.ERROR and found.published is not None:
             yield Finding("warning", WHAT, f"{found.domain}: {each.where}: {each.text}")
 
 
-def _envelope(config: Config, sender: Domain, found: Survey, resolver: Resolver) -> Iterator[Finding]:
+def _envelope(
+    config: Config, sender: Domain, found: Survey, resolver: Resolver
+) -> Iterator[Finding]:
     """SPF is checked for the bounce address's domain; bounces must find their way back."""
     bounces = config.reporting.bounce_address or config.reporting.email
     host = name(bounces.rpartition("@")[2])
     spf = found.spf if host == sender else survey(host, resolver).spf
     if spf.status is SpfStatus.NONE:
-        yield Finding("warning", WHAT, f"{host} has no SPF record: reports must be DKIM-signed to pass anywhere")
+        yield Finding(
+            "warning",
+            WHAT,
+            f"{host} has no SPF record: reports must be DKIM-signed to pass anywhere",
+        )
     elif spf.status in (SpfStatus.PERMERROR, SpfStatus.TEMPERROR):
         yield Finding("error", WHAT, f"SPF of {host}: {spf.reason}")
     else:
-        yield Finding("ok", WHAT, f"{host} has an SPF record; it must list the host that sends to the world")
+        yield Finding(
+            "ok", WHAT, f"{host} has an SPF record; it must list the host that sends to the world"
+        )
     if len(bounces.rpartition("@")[0]) > LONGEST:
         yield Finding(
-            "warning", WHAT, f"{bounces}: with each report's tag its local part has more than 64 octets; at most {LONGEST} are safe"
+            "warning",
+            WHAT,
+            f"{bounces}: with each report's tag its local part has more than 64 octets; at most"
+            f" {LONGEST} are safe",
         )
     mail = takes_mail(host, resolver)
     if mail.permission is not Permission.GRANTED:
@@ -82,19 +104,36 @@ def _envelope(config: Config, sender: Domain, found: Survey, resolver: Resolver)
 def _signature(config: Config, sender: Domain, pem: bytes, resolver: Resolver) -> Iterator[Finding]:
     options = config.reporting
     if not pem:
-        yield Finding("note", WHAT, f"report mail is not signed here (dkim_domain is empty); {options.smtp} should sign it as {sender}")
+        yield Finding(
+            "note",
+            WHAT,
+            f"report mail is not signed here (dkim_domain is empty); {options.smtp} should sign it"
+            f" as {sender}",
+        )
         return
     signer = name(options.dkim_domain)
     if not (sender.is_at_or_below(signer) or signer.is_at_or_below(sender)):
-        yield Finding("error", WHAT, f"dkim_domain {signer} does not align with {options.email}: the signature proves nothing to others")
+        yield Finding(
+            "error",
+            WHAT,
+            f"dkim_domain {signer} does not align with {options.email}: the signature proves"
+            " nothing to others",
+        )
     where = f"{options.dkim_selector}._domainkey.{signer}"
     answer = KeyRing(resolver, DkimOptions()).find(where)
     if not answer.keys:
-        yield Finding("warning" if answer.status is DkimStatus.TEMPERROR else "error", WHAT, f"{where}: {answer.reason}")
+        yield Finding(
+            "warning" if answer.status is DkimStatus.TEMPERROR else "error",
+            WHAT,
+            f"{where}: {answer.reason}",
+        )
         return
     private = load_pem_private_key(pem, None)
     ours = private.public_key().public_numbers() if isinstance(private, RSAPrivateKey) else None
-    if any(ours is not None and getattr(each.public, "public_numbers", lambda: None)() == ours for each in answer.keys):
+    if any(
+        ours is not None and getattr(each.public, "public_numbers", lambda: None)() == ours
+        for each in answer.keys
+    ):
         yield Finding("ok", WHAT, f"{where} publishes the key of dkim_key_file")
     else:
         yield Finding("error", WHAT, f"{where} publishes another key than dkim_key_file holds")

@@ -1,6 +1,8 @@
-"""`dmarc-milter check MESSAGE --ip IP`: the same evaluation as at SMTP time, for a message in a file, each step explained.
+"""`dmarc-milter check MESSAGE --ip IP`: the same evaluation as at SMTP time, for a message in a
+file, each step explained.
 
-`check --from FOLDER|MBOX` is the other half: what is wrong with the From fields of stored mail, without DNS.
+`check --from FOLDER|MBOX` is the other half: what is wrong with the From fields of stored mail,
+without DNS.
 """
 
 from __future__ import annotations
@@ -45,18 +47,36 @@ from dmarc_milter.session.session import SessionOptions, seen_through, within
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
     parser.add_argument(
-        "message", type=Path, nargs="?", metavar="MESSAGE", help="a message file (RFC 5322, one message; - is standard input)"
+        "message",
+        type=Path,
+        nargs="?",
+        metavar="MESSAGE",
+        help="a message file (RFC 5322, one message; - is standard input)",
     )
     parser.add_argument("--ip", type=_ip, help="the SMTP client's address")
     parser.add_argument("--helo", default="", help="what it said in EHLO")
-    parser.add_argument("--mail-from", default="", metavar="ADDRESS", help='the envelope sender; "" or <> (the default) is the null sender')
-    parser.add_argument("--rcpt-to", action="append", default=[], metavar="ADDRESS", help="a recipient (may be repeated)")
+    parser.add_argument(
+        "--mail-from",
+        default="",
+        metavar="ADDRESS",
+        help='the envelope sender; "" or <> (the default) is the null sender',
+    )
+    parser.add_argument(
+        "--rcpt-to",
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="a recipient (may be repeated)",
+    )
     parser.add_argument(
         "--from",
         type=Path,
         dest="stored",
         metavar="FOLDER|MBOX",
-        help="instead of one message: how many From fields of this maildir, folder of .eml files or mbox are malformed, and how",
+        help=(
+            "instead of one message: how many From fields of this maildir, folder of .eml files or"
+            " mbox are malformed, and how"
+        ),
     )
     parser.add_argument("--json", action="store_true", help="one JSON object instead of sentences")
 
@@ -69,19 +89,31 @@ def _ip(text: str) -> message.IPAddress:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """0 when the message would be accepted unmarked, 1 when it would be refused or quarantined, 75 when the DNS left it open."""
+    """0 when the message would be accepted unmarked, 1 when it would be refused or quarantined, 75
+    when the DNS left it open."""
     if arguments.stored is not None and arguments.message is None:
         return from_survey.run(arguments.stored, as_json=arguments.json)
     if arguments.stored is not None or arguments.message is None or arguments.ip is None:
-        print("dmarc-milter: check takes MESSAGE and --ip IP, or --from FOLDER|MBOX alone", file=sys.stderr)
+        print(
+            "dmarc-milter: check takes MESSAGE and --ip IP, or --from FOLDER|MBOX alone",
+            file=sys.stderr,
+        )
         return USAGE
     return _evaluated(arguments)
 
 
 def _evaluated(arguments: argparse.Namespace) -> int:
-    config = load(arguments.config) if arguments.config.exists() or arguments.config != DEFAULT_PATH else Config()
+    config = (
+        load(arguments.config)
+        if arguments.config.exists() or arguments.config != DEFAULT_PATH
+        else Config()
+    )
     try:
-        raw = sys.stdin.buffer.read() if str(arguments.message) == "-" else arguments.message.read_bytes()
+        raw = (
+            sys.stdin.buffer.read()
+            if str(arguments.message) == "-"
+            else arguments.message.read_bytes()
+        )
         options = compiled.options(config, load_suffixes(config.dmarc.suffix_list))
     except OSError as error:
         print(f"dmarc-milter: {arguments.message}: {error.strerror}", file=sys.stderr)
@@ -99,17 +131,29 @@ def _evaluated(arguments: argparse.Namespace) -> int:
     dns = DnsResolver(config.dns.nameservers, timeout=compiled.look_up_seconds(config))
     try:
         resolver = dns.for_message(config.dns.budget, config.limits.dns_queries)
-        evaluation = _evaluate(headers, body, envelope, resolver, options, canonify(config)("sendmail" if about_sendmail(config) else ""))
+        evaluation = _evaluate(
+            headers,
+            body,
+            envelope,
+            resolver,
+            options,
+            canonify(config)("sendmail" if about_sendmail(config) else ""),
+        )
     finally:
         dns.close()
     keep = within(arguments.ip, session.keep_results_from)
     actions = plan_actions(evaluation, headers, compiled.marking(config), keep_results=keep)
     facts = from_evaluation(evaluation)
     if arguments.json:
-        print_json({"exempt": exempt, "facts": facts, "actions": [_named(each) for each in actions]})
+        print_json(
+            {"exempt": exempt, "facts": facts, "actions": [_named(each) for each in actions]}
+        )
     else:
         if exempt:
-            print(f"{arguments.ip} is in trusted_networks: the milter passes its mail through unevaluated. From outside it would be:")
+            print(
+                f"{arguments.ip} is in trusted_networks: the milter passes its mail through"
+                " unevaluated. From outside it would be:"
+            )
         print("\n".join(explain(facts)))
         print(_outcome(actions))
     return _code(evaluation, actions)
@@ -133,8 +177,16 @@ def _collected(raw: bytes, options: SessionOptions) -> tuple[Headers, bytes]:
     return collector.headers(), body
 
 
-def _evaluate(headers: Headers, body: bytes, envelope: Envelope, resolver: Resolver, options: Options, how: Canonify | None) -> Evaluation:
-    """The evaluation of a message held in memory, as the session does it while the message arrives."""
+def _evaluate(
+    headers: Headers,
+    body: bytes,
+    envelope: Envelope,
+    resolver: Resolver,
+    options: Options,
+    how: Canonify | None,
+) -> Evaluation:
+    """The evaluation of a message held in memory, as the session does it while the message
+    arrives."""
     author = address.author(headers.values(b"from"))
     wanted = plan(headers, author, options)
     resolver.prefetch(wanted.questions)
@@ -153,7 +205,10 @@ def _evaluate(headers: Headers, body: bytes, envelope: Envelope, resolver: Resol
 
 
 def _envelope(arguments: argparse.Namespace) -> Envelope:
-    domains = [address.recipient_domain(each.encode("utf-8", "surrogateescape")) for each in arguments.rcpt_to]
+    domains = [
+        address.recipient_domain(each.encode("utf-8", "surrogateescape"))
+        for each in arguments.rcpt_to
+    ]
     return Envelope(
         source_ip=arguments.ip,
         helo=arguments.helo,

@@ -36,7 +36,11 @@ def _name(text: str) -> Domain:
 
 def run(arguments: argparse.Namespace) -> int:
     """0 when nothing is wrong, 1 when something is, 75 when the DNS did not let us know."""
-    config = load(arguments.config) if arguments.config.exists() or arguments.config != DEFAULT_PATH else Config()
+    config = (
+        load(arguments.config)
+        if arguments.config.exists() or arguments.config != DEFAULT_PATH
+        else Config()
+    )
     try:
         suffixes = load_suffixes(config.dmarc.suffix_list)
     except SuffixListError as error:
@@ -66,14 +70,25 @@ def document(found: Survey) -> dict[str, object]:
         "policy": outcome.policy.value if published else None,
         "policy_tag": outcome.policy_tag or None,
         "discovery_method": published.discovery_method if published else None,
-        "organizational_domain": outcome.organizational_domain.name if outcome.organizational_domain else None,
+        "organizational_domain": (
+            outcome.organizational_domain.name if outcome.organizational_domain else None
+        ),
         "walk": outcome.trace,
         "tags": found.tags,
         "destinations": [
-            {"kind": each.kind, "address": each.address, "permission": each.permission.value, "reason": each.reason}
+            {
+                "kind": each.kind,
+                "address": each.address,
+                "permission": each.permission.value,
+                "reason": each.reason,
+            }
             for each in found.destinations
         ],
-        "spf": {"record": found.spf.record, "lookups": found.spf.lookups, "result_for_strangers": found.spf.status.value},
+        "spf": {
+            "record": found.spf.record,
+            "lookups": found.spf.lookups,
+            "result_for_strangers": found.spf.status.value,
+        },
         "findings": found.findings,
         "worst": found.worst.value,
     }
@@ -83,7 +98,10 @@ def _print(found: Survey) -> None:
     screen = console()
     print(found.sentence)
     if found.published and found.outcome.policy_tag != "p":
-        print(f"For {found.domain} itself that is {found.outcome.policy_tag}={found.outcome.policy} of {found.published.policy_domain}.")
+        print(
+            f"For {found.domain} itself that is {found.outcome.policy_tag}={found.outcome.policy}"
+            f" of {found.published.policy_domain}."
+        )
     print("\nDiscovery:")
     for step in found.outcome.trace:
         print(f"  {step}")
@@ -92,13 +110,20 @@ def _print(found: Survey) -> None:
         screen.print(table({"tag": "left", "value": "left", "meaning": "left"}, rows))
     if found.destinations:
         shown = {"granted": "ok", "refused": "error", "later": "warning"}
-        rows2 = [(each.kind, each.address, styled(shown[each.permission.value]), each.reason) for each in found.destinations]
-        screen.print(table({"reports": "left", "address": "left", "": "left", "why": "left"}, rows2))
+        rows2 = [
+            (each.kind, each.address, styled(shown[each.permission.value]), each.reason)
+            for each in found.destinations
+        ]
+        screen.print(
+            table({"reports": "left", "address": "left", "": "left", "why": "left"}, rows2)
+        )
     unknown = found.spf.status is SpfStatus.TEMPERROR
     print(f"SPF: {found.spf.record or ('not known now' if unknown else 'no record')}")
     if found.spf.record:
         print(f"  {found.spf.lookups} of 10 look-ups; an unknown client gets {found.spf.status}\n")
-    for finding in sorted(found.findings, key=lambda each: list(Level).index(each.level), reverse=True):
+    for finding in sorted(
+        found.findings, key=lambda each: list(Level).index(each.level), reverse=True
+    ):
         screen.print(styled(finding.level.value), f"{finding.where}: {finding.text}")
     if not found.findings:
         print("Nothing is wrong with it.")

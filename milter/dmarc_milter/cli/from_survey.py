@@ -1,4 +1,5 @@
-"""`dmarc-milter check --from FOLDER|MBOX`: how many From fields of somebody's own mail are malformed, and in which way."""
+"""`dmarc-milter check --from FOLDER|MBOX`: how many From fields of somebody's own mail are
+malformed, and in which way."""
 
 from __future__ import annotations
 
@@ -24,28 +25,30 @@ MAX_NAME = 120
 
 
 @dataclass
-class Kind:
+class FromKind:
     messages: int = 0
     examples: list[str] = field(default_factory=list)
 
     def add(self, place: str) -> None:
         self.messages += 1
         if len(self.examples) < EXAMPLES:
-            self.examples.append(printable(os.fsencode(place).decode("utf-8", "backslashreplace"), MAX_NAME))
+            self.examples.append(
+                printable(os.fsencode(place).decode("utf-8", "backslashreplace"), MAX_NAME)
+            )
 
 
 @dataclass
-class Survey:
+class FromSurvey:
     """`kinds`: by reason, of the fixed vocabulary of `malformed_from` in facts."""
 
     messages: int = 0
-    kinds: dict[str, Kind] = field(default_factory=dict)
+    kinds: dict[str, FromKind] = field(default_factory=dict)
 
     @property
     def malformed(self) -> int:
         return sum(each.messages for each in self.kinds.values())
 
-    def ordered(self) -> list[tuple[str, Kind]]:
+    def ordered(self) -> list[tuple[str, FromKind]]:
         """The most frequent first."""
         return sorted(self.kinds.items(), key=lambda each: (-each[1].messages, each[0]))
 
@@ -53,12 +56,13 @@ class Survey:
         self.messages += 1
         found = author.author(Headers(message.parse(header)[0]).values(b"from"))
         if found.malformed:
-            self.kinds.setdefault(found.malformed, Kind()).add(place)
+            self.kinds.setdefault(found.malformed, FromKind()).add(place)
 
 
 def run(path: Path, *, as_json: bool) -> int:
-    """0 when every From field is well-formed, 1 when one is not or there was no message, 2 when `path` cannot be read."""
-    store, survey = MailStore(path), Survey()
+    """0 when every From field is well-formed, 1 when one is not or there was no message, 2 when
+    `path` cannot be read."""
+    store, survey = MailStore(path), FromSurvey()
     try:
         with _progress(store) as advance:
             for letter in store.letters():
@@ -74,20 +78,39 @@ def run(path: Path, *, as_json: bool) -> int:
     return FINE if survey.messages and not survey.malformed else NO
 
 
-def _document(survey: Survey, store: MailStore) -> dict[str, object]:
-    kinds = [{"kind": name, "messages": kind.messages, "examples": kind.examples} for name, kind in survey.ordered()]
-    return {"messages": survey.messages, "malformed": survey.malformed, "kinds": kinds, "skipped": dict(store.skipped)}
+def _document(survey: FromSurvey, store: MailStore) -> dict[str, object]:
+    kinds = [
+        {"kind": name, "messages": kind.messages, "examples": kind.examples}
+        for name, kind in survey.ordered()
+    ]
+    return {
+        "messages": survey.messages,
+        "malformed": survey.malformed,
+        "kinds": kinds,
+        "skipped": dict(store.skipped),
+    }
 
 
-def _tell(survey: Survey, store: MailStore) -> None:
+def _tell(survey: FromSurvey, store: MailStore) -> None:
     screen = console()
     share = f" ({100 * survey.malformed / survey.messages:.2f} %)" if survey.messages else ""
-    screen.print(Text(f"{survey.messages} messages, {survey.malformed} with a malformed From field{share}"))
+    screen.print(
+        Text(f"{survey.messages} messages, {survey.malformed} with a malformed From field{share}")
+    )
     if survey.kinds:
-        rows = [(str(kind.messages), name, "; ".join(kind.examples)) for name, kind in survey.ordered()]
+        rows = [
+            (str(kind.messages), name, "; ".join(kind.examples)) for name, kind in survey.ordered()
+        ]
         screen.print(table({"messages": "right", "kind": "left", "for example": "left"}, rows))
-        screen.print(Text("A malformed From never passes DMARC. `[policy] malformed_from` says what is done with it:"))
-        screen.print(Text("by default the strictest policy of the domains in it that any reader could see."))
+        screen.print(
+            Text(
+                "A malformed From never passes DMARC. `[policy] malformed_from` says what is done"
+                " with it:"
+            )
+        )
+        screen.print(
+            Text("by default the strictest policy of the domains in it that any reader could see.")
+        )
     if store.skipped:
         counts = ", ".join(f"{number} {reason}" for reason, number in sorted(store.skipped.items()))
         screen.print(Text(f"not looked at: {counts}"))
@@ -95,7 +118,8 @@ def _tell(survey: Survey, store: MailStore) -> None:
 
 @contextmanager
 def _progress(store: MailStore) -> Iterator[Callable[[], None]]:
-    """A bar on a terminal, nothing elsewhere. Of a folder nobody knows beforehand how much there is."""
+    """A bar on a terminal, nothing elsewhere. Of a folder nobody knows beforehand how much there
+    is."""
     if not sys.stderr.isatty():
         yield lambda: None
         return

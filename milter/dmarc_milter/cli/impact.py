@@ -1,4 +1,5 @@
-"""`dmarc-milter impact`: what enforcement did, or in monitor mode would do, by sender domain and by who stands behind it."""
+"""`dmarc-milter impact`: what enforcement did, or in monitor mode would do, by sender domain and by
+who stands behind it."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from dmarc_milter.cli.terminal import console, print_json, table, unavailable
 from dmarc_milter.cli.times import count, shown
 from dmarc_milter.cli.why import domain_name
 from dmarc_milter.config import Config, load
-from dmarc_milter.core.explain.senders import Sample, Source, sources
+from dmarc_milter.core.explain.senders import SenderGroup, Source, sources
 from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.ledger.connect import drained_store
 from dmarc_milter.ledger.store.database import StoreError
@@ -27,7 +28,7 @@ SAMPLED = 300
 SAMPLE = 10
 
 
-class Domain(NamedTuple):
+class DomainImpact(NamedTuple):
     """What happened to one author domain's mail. `would_` only counts in monitor mode."""
 
     author_domain: str
@@ -41,14 +42,31 @@ class Domain(NamedTuple):
 
     @property
     def messages(self) -> int:
-        return self.refused + self.quarantined + self.deferred + self.would_refuse + self.would_quarantine + self.would_defer
+        return (
+            self.refused
+            + self.quarantined
+            + self.deferred
+            + self.would_refuse
+            + self.would_quarantine
+            + self.would_defer
+        )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
-    parser.add_argument("--days", type=count, default=14, metavar="N", help="the last N days (default 14; decisions are kept so long)")
-    parser.add_argument("--domain", type=domain_name, help="only this From domain and what is below it")
-    parser.add_argument("--limit", type=count, default=25, metavar="N", help="lines of each table (default 25)")
+    parser.add_argument(
+        "--days",
+        type=count,
+        default=14,
+        metavar="N",
+        help="the last N days (default 14; decisions are kept so long)",
+    )
+    parser.add_argument(
+        "--domain", type=domain_name, help="only this From domain and what is below it"
+    )
+    parser.add_argument(
+        "--limit", type=count, default=25, metavar="N", help="lines of each table (default 25)"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object, nothing left out")
 
 
@@ -60,7 +78,9 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         with closing(drained_store(config)) as store:
             messages = store.decisions.count(Filter(since=since, author_domain=author))
-            groups = store.decisions.impact(Filter(since=since, author_domain=author, affected=True), limit=GROUPS)
+            groups = store.decisions.impact(
+                Filter(since=since, author_domain=author, affected=True), limit=GROUPS
+            )
             found = sources(_samples(store.decisions, groups, since))
             waits = store.decisions.waiting(since, author_domain=author)
     except StoreError as error:
@@ -68,17 +88,31 @@ def run(arguments: argparse.Namespace) -> int:
     domains = by_domain(groups)
     if arguments.json:
         print_json(
-            {"since": since, "days": arguments.days, "enforce": config.policy.enforce, "messages": messages}
+            {
+                "since": since,
+                "days": arguments.days,
+                "enforce": config.policy.enforce,
+                "messages": messages,
+            }
             | {"domains": [each._asdict() | {"messages": each.messages} for each in domains]}
-            | {"sources": [_document(each) for each in found], "deferrals": waiting.document(waits, now)}
+            | {
+                "sources": [_document(each) for each in found],
+                "deferrals": waiting.document(waits, now),
+            }
         )
         return FINE
-    _print(config, domains, found, f"{messages:,} messages evaluated since {shown(since)} UTC", arguments.limit)
+    _print(
+        config,
+        domains,
+        found,
+        f"{messages:,} messages evaluated since {shown(since)} UTC",
+        arguments.limit,
+    )
     waiting.print_waiting(waits, now, arguments.limit)
     return FINE
 
 
-def by_domain(groups: Iterable[Impact]) -> list[Domain]:
+def by_domain(groups: Iterable[Impact]) -> list[DomainImpact]:
     """One line for each author domain, most messages first."""
     counts: dict[str, list[int]] = {}
     addresses: dict[str, set[str]] = {}
@@ -87,13 +121,18 @@ def by_domain(groups: Iterable[Impact]) -> list[Domain]:
         if group.disposition in ("reject", "quarantine", "tempfail"):
             numbers[("reject", "quarantine", "tempfail").index(group.disposition)] += group.messages
         else:
-            numbers[3 + ("reject", "quarantine", "tempfail").index(group.would_be)] += group.messages
+            numbers[3 + ("reject", "quarantine", "tempfail").index(group.would_be)] += (
+                group.messages
+            )
         addresses.setdefault(group.author_domain, set()).add(group.source_ip)
-    found = [Domain._make((name, *numbers, len(addresses[name]))) for name, numbers in counts.items()]
+    found = [
+        DomainImpact._make((name, *numbers, len(addresses[name])))
+        for name, numbers in counts.items()
+    ]
     return sorted(found, key=lambda each: (-each.messages, each.author_domain))
 
 
-def _samples(decisions: Decisions, groups: Sequence[Impact], since: int) -> list[Sample]:
+def _samples(decisions: Decisions, groups: Sequence[Impact], since: int) -> list[SenderGroup]:
     """The groups with some of their messages; several outcomes of one pair are one sample."""
     numbers: dict[tuple[str, str], int] = {}
     for group in groups:
@@ -102,39 +141,78 @@ def _samples(decisions: Decisions, groups: Sequence[Impact], since: int) -> list
     found = []
     for place, ((author, address), messages) in enumerate(numbers.items()):
         wanted = Filter(since=since, author_domain=author, source_ip=address, affected=True)
-        looked_into = decisions.recent(wanted, limit=SAMPLE) if place < SAMPLED and author and address else []
+        looked_into = (
+            decisions.recent(wanted, limit=SAMPLE) if place < SAMPLED and author and address else []
+        )
         facts = tuple(each.facts for each in looked_into if each.facts.author_domain == author)
-        found.append(Sample(author, address, messages, facts))
+        found.append(SenderGroup(author, address, messages, facts))
     return found
 
 
 def _document(source: Source) -> dict[str, object]:
-    return {name: getattr(source, name) for name in source.__dataclass_fields__} | {"kind": source.kind.value}
+    return {name: getattr(source, name) for name in source.__dataclass_fields__} | {
+        "kind": source.kind.value
+    }
 
 
-def _print(config: Config, domains: Sequence[Domain], found: Sequence[Source], head: str, limit: int) -> None:
-    mode = "enforcing" if config.policy.enforce else "monitor mode: nothing is refused or quarantined"
+def _print(
+    config: Config, domains: Sequence[DomainImpact], found: Sequence[Source], head: str, limit: int
+) -> None:
+    mode = (
+        "enforcing" if config.policy.enforce else "monitor mode: nothing is refused or quarantined"
+    )
     print(f"{head}; {mode}.")
     if not domains:
         print("Policy stopped and marked nothing, and would not have.")
         return
     print(_totals(domains))
-    columns = {"From domain": "left"} | dict.fromkeys(("refused", "quarantined", "deferred"), "right")
-    columns |= dict.fromkeys(("would refuse", "would quarantine", "would defer", "clients"), "right")
+    columns = {"From domain": "left"} | dict.fromkeys(
+        ("refused", "quarantined", "deferred"), "right"
+    )
+    columns |= dict.fromkeys(
+        ("would refuse", "would quarantine", "would defer", "clients"), "right"
+    )
     screen = console()
-    screen.print(table(columns, [(each.author_domain or "(unreadable)", *map(_number, each[1:])) for each in domains[:limit]]))
+    screen.print(
+        table(
+            columns,
+            [
+                (each.author_domain or "(unreadable)", *map(_number, each[1:]))
+                for each in domains[:limit]
+            ],
+        )
+    )
     _rest(len(domains), limit)
-    rows = [(_who(each), each.kind.value, f"{each.messages:,}", each.evidence) for each in found[:limit]]
-    screen.print(table({"who": "left", "looks like": "left", "messages": "right", "evidence": "left"}, rows))
+    rows = [
+        (_who(each), each.kind.value, f"{each.messages:,}", each.evidence) for each in found[:limit]
+    ]
+    screen.print(
+        table({"who": "left", "looks like": "left", "messages": "right", "evidence": "left"}, rows)
+    )
     _rest(len(found), limit)
     _suggest([each for each in found if each.rule], limit)
 
 
-def _totals(domains: Sequence[Domain]) -> str:
-    fields = ("refused", "quarantined", "deferred", "would_refuse", "would_quarantine", "would_defer")
+def _totals(domains: Sequence[DomainImpact]) -> str:
+    fields = (
+        "refused",
+        "quarantined",
+        "deferred",
+        "would_refuse",
+        "would_quarantine",
+        "would_defer",
+    )
     sums = [sum(getattr(each, field) for each in domains) for field in fields]
-    words = ("refused", "quarantined", "deferred", *(f"would have been {word}" for word in ("refused", "quarantined", "deferred")))
-    return ", ".join(f"{number:,} {word}" for number, word in zip(sums, words, strict=True) if number) + "."
+    words = (
+        "refused",
+        "quarantined",
+        "deferred",
+        *(f"would have been {word}" for word in ("refused", "quarantined", "deferred")),
+    )
+    return (
+        ", ".join(f"{number:,} {word}" for number, word in zip(sums, words, strict=True) if number)
+        + "."
+    )
 
 
 def _number(value: object) -> str:
@@ -148,19 +226,27 @@ def _rest(number: int, limit: int) -> None:
 
 def _who(source: Source) -> str:
     if source.identity is not None:
-        clients = f" ({len(source.addresses)} clients)" if len(source.addresses) > 1 else f" ({source.addresses[0]})"
+        clients = (
+            f" ({len(source.addresses)} clients)"
+            if len(source.addresses) > 1
+            else f" ({source.addresses[0]})"
+        )
         return source.identity.domain + clients
     return source.addresses[0] or "(unknown client)"
 
 
 def _suggest(proven: Sequence[Source], limit: int) -> None:
     if not proven:
-        print("None of this mail comes from a list or in an ARC chain that proves itself, so no rule is suggested.")
+        print(
+            "None of this mail comes from a list or in an ARC chain that proves itself, so no rule"
+            " is suggested."
+        )
         return
     likely = sum(each.messages for each in proven)
     print(
-        f"{likely:,} of these messages look like lists or forwarders. For senders that you know and trust, rules like these, in the "
-        "configuration file, deliver their mail; a signature of a shared service proves only that one of its customers sent the mail."
+        f"{likely:,} of these messages look like lists or forwarders. For senders that you know and"
+        " trust, rules like these, in the configuration file, deliver their mail; a signature of a"
+        " shared service proves only that one of its customers sent the mail."
     )
     for each in proven[:limit]:
         print(f"\n# {each.messages:,} messages: {each.evidence}\n{each.rule}")

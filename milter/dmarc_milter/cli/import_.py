@@ -16,16 +16,26 @@ MAX_BYTES = 20_000_000
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, metavar="FILE", help="e.g. /etc/opendmarc.conf")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write there instead of printing; it must not exist")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="write there instead of printing; it must not exist",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     try:
         text = _read(arguments.file)
     except (OSError, ValueError) as error:
-        print(f"dmarc-milter: {arguments.file}: cannot be read: {getattr(error, 'strerror', error)}", file=sys.stderr)
+        print(
+            f"dmarc-milter: {arguments.file}: cannot be read: {getattr(error, 'strerror', error)}",
+            file=sys.stderr,
+        )
         return USAGE
-    base = next((each.value for each in opendmarc.options(text) if each.key == "basedirectory"), ".")
+    base = next(
+        (each.value for each in opendmarc.options(text) if each.key == "basedirectory"), "."
+    )
 
     def read(name: str) -> str | None:
         return _text(Path(base, name))
@@ -40,12 +50,20 @@ def run(arguments: argparse.Namespace) -> int:
             with os.fdopen(number, "w", encoding="utf-8") as file:
                 file.write(made)
         except OSError:
-            arguments.output.unlink(missing_ok=True)  # half a file would stand in the way of the next try
+            arguments.output.unlink(
+                missing_ok=True
+            )  # half a file would stand in the way of the next try
             raise
     except OSError as error:
-        print(f"dmarc-milter: {arguments.output}: cannot be written: {error.strerror}", file=sys.stderr)
+        print(
+            f"dmarc-milter: {arguments.output}: cannot be written: {error.strerror}",
+            file=sys.stderr,
+        )
         return USAGE
-    print(f"{arguments.output}: written; read the notes at its end, then `dmarc-milter config check --config {arguments.output}`")
+    print(
+        f"{arguments.output}: written; read the notes at its end, then `dmarc-milter config check"
+        f" --config {arguments.output}`"
+    )
     return FINE
 
 

@@ -1,4 +1,5 @@
-"""The command line: `dmarc-milter COMMAND`. Exit codes: 0 fine, 1 the answer is "no", 2 usage or configuration, 75 try later."""
+"""The command line: `dmarc-milter COMMAND`. Exit codes: 0 fine, 1 the answer is "no", 2 usage or
+configuration, 75 try later."""
 
 from __future__ import annotations
 
@@ -27,7 +28,9 @@ COMMANDS = {
     "why": "explain a decision already taken",
     "domain": "what a domain publishes and what is wrong with it",
     "impact": "what enforcement did, or would do, by domain and source",
-    "report": "list, preview, send, show, resend, drop reports; take bounces; allow an address again",
+    "report": (
+        "list, preview, send, show, resend, drop reports; take bounces; allow an address again"
+    ),
     "stats": "totals",
     "config": "check, show, or print a sample of the configuration",
     "store": "upgrade or expire the store, drain the spool into it, show how both are",
@@ -35,11 +38,13 @@ COMMANDS = {
     "setup": "print, apply or remove the MTA's lines",
     "import": "translate an opendmarc.conf",
 }
-"""Each is a module of this package (`import` is `import_`) with add_arguments(parser) and run(arguments) -> exit code."""
+"""Each is a module of this package (`import` is `import_`) with add_arguments(parser) and
+run(arguments) -> exit code."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The console script. Never a traceback for what the user or the world did, nor for an output that takes nothing."""
+    """The console script. Never a traceback for what the user or the world did, nor for an output
+    that takes nothing."""
     _open_streams()
     code = FINE
     try:
@@ -54,14 +59,19 @@ def main(argv: list[str] | None = None) -> int:
             raise
         _silence(sys.stdout)
         with contextlib.suppress(OSError):
-            print(f"dmarc-milter: the output cannot be written: {error.strerror}", file=sys.stderr, flush=True)
+            print(
+                f"dmarc-milter: the output cannot be written: {error.strerror}",
+                file=sys.stderr,
+                flush=True,
+            )
         _silence(sys.stderr)
         code = LATER
     return code
 
 
 def _open_streams() -> None:
-    """A stream that was closed for us (`>&-`) is a sink; a letter that the locale lacks, or no text at all, is shown escaped."""
+    """A stream that was closed for us (`>&-`) is a sink; a letter that the locale lacks, or no text
+    at all, is shown escaped."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
@@ -70,7 +80,8 @@ def _open_streams() -> None:
 
 
 def _silence(stream: TextIO) -> None:
-    """What it still holds goes nowhere where it cannot be written, so that the interpreter's end does not try again."""
+    """What it still holds goes nowhere where it cannot be written, so that the interpreter's end
+    does not try again."""
     try:
         stream.flush()
     except OSError:
@@ -81,9 +92,12 @@ def _silence(stream: TextIO) -> None:
 
 
 def _command(argv: list[str] | None) -> int:
-    """Parse and run; the exit code. Raises SystemExit for a usage error, and what the streams raise."""
+    """Parse and run; the exit code. Raises SystemExit for a usage error, and what the streams
+    raise."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(prog="dmarc-milter", description="Verify, enforce and report DMARC for inbound mail.")
+    parser = argparse.ArgumentParser(
+        prog="dmarc-milter", description="Verify, enforce and report DMARC for inbound mail."
+    )
     parser.add_argument("--version", action="version", version=f"dmarc-milter {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     wanted = next((each for each in arguments if not each.startswith("-")), "")
@@ -91,7 +105,9 @@ def _command(argv: list[str] | None) -> int:
         module = module_of(name)
         if module is None:
             continue
-        command = subparsers.add_parser(name, help=sentence, description=sentence[0].upper() + sentence[1:] + ".")
+        command = subparsers.add_parser(
+            name, help=sentence, description=sentence[0].upper() + sentence[1:] + "."
+        )
         if name == wanted:
             loaded = importlib.import_module(module)
             loaded.add_arguments(command)
@@ -103,7 +119,11 @@ def _command(argv: list[str] | None) -> int:
         print(f"dmarc-milter: {error}", file=sys.stderr)
         return USAGE
     except UnreadableFacts as error:
-        print(f"dmarc-milter: the store holds decisions of a newer program ({error}): upgrade this one", file=sys.stderr)
+        print(
+            f"dmarc-milter: the store holds decisions of a newer program ({error}): upgrade"
+            " this one",
+            file=sys.stderr,
+        )
         return NO
     except KeyboardInterrupt:
         return 130
@@ -117,4 +137,10 @@ def module_of(command: str) -> str | None:
 
 def add_config(parser: argparse.ArgumentParser) -> None:
     """`--config FILE`, as every command takes it."""
-    parser.add_argument("--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help=f"configuration (default {DEFAULT_PATH})")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=DEFAULT_PATH,
+        metavar="FILE",
+        help=f"configuration (default {DEFAULT_PATH})",
+    )

@@ -17,8 +17,17 @@ from dmarc_milter.process import init
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
-    parser.add_argument("--pid-file", type=Path, metavar="FILE", help="hold the process id there while the daemon runs")
-    parser.add_argument("--no-jobs", action="store_true", help="leave draining the spool and sending reports to timers")
+    parser.add_argument(
+        "--pid-file",
+        type=Path,
+        metavar="FILE",
+        help="hold the process id there while the daemon runs",
+    )
+    parser.add_argument(
+        "--no-jobs",
+        action="store_true",
+        help="leave draining the spool and sending reports to timers",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -34,7 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _held_back() -> Iterator[None]:
-    """A reload or the end that is asked for during the start waits until the supervisor takes signals; they would kill us before."""
+    """A reload or the end that is asked for during the start waits until the supervisor takes
+    signals; they would kill us before."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGTERM))
     try:
         yield
@@ -44,16 +54,20 @@ def _held_back() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _noted(path: Path | None) -> Iterator[None]:
-    """The file is there as long as the daemon. Raises ConfigError where it cannot be written, or another daemon has it.
+    """The file is there as long as the daemon. Raises ConfigError where it cannot be written, or
+    another daemon has it.
 
-    Root opens it before it becomes the daemon's account, which may own the directory: so never through a link.
+    Root opens it before it becomes the daemon's account, which may own the directory: so never
+    through a link.
     """
     if path is None:
         yield
         return
     try:
         file = os.fdopen(guarded.make(path), "r+", encoding="ascii")
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # this process's alone: it ends with it, whatever its workers do
+        fcntl.lockf(
+            file, fcntl.LOCK_EX | fcntl.LOCK_NB
+        )  # this process's alone: it ends with it, whatever its workers do
         file.truncate(0)
         print(os.getpid(), file=file, flush=True)
     except BlockingIOError:

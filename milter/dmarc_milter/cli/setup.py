@@ -29,14 +29,33 @@ class CannotSetUp(Exception):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
-    parser.add_argument("--mta", required=True, choices=("postfix", "sendmail"), help="the mail server to attach")
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--apply", action="store_true", help=f"write the lines; the file as it was is kept beside it as *{BACKUP}")
-    what.add_argument("--remove", action="store_true", help="take out what --apply wrote")
-    parser.add_argument("--socket", default="", help="the MTA's way to the milter, where the configuration says fd:3")
-    parser.add_argument("--main-cf", type=Path, metavar="FILE", help=f"Postfix's main.cf; master.cf lies beside it (default {MAIN_CF})")
     parser.add_argument(
-        "--sendmail-mc", type=Path, default=SENDMAIL_MC, metavar="FILE", help=f"Sendmail's sendmail.mc (default {SENDMAIL_MC})"
+        "--mta", required=True, choices=("postfix", "sendmail"), help="the mail server to attach"
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--apply",
+        action="store_true",
+        help=f"write the lines; the file as it was is kept beside it as *{BACKUP}",
+    )
+    what.add_argument("--remove", action="store_true", help="take out what --apply wrote")
+    parser.add_argument(
+        "--socket",
+        default="",
+        help="the MTA's way to the milter, where the configuration says fd:3",
+    )
+    parser.add_argument(
+        "--main-cf",
+        type=Path,
+        metavar="FILE",
+        help=f"Postfix's main.cf; master.cf lies beside it (default {MAIN_CF})",
+    )
+    parser.add_argument(
+        "--sendmail-mc",
+        type=Path,
+        default=SENDMAIL_MC,
+        metavar="FILE",
+        help=f"Sendmail's sendmail.mc (default {SENDMAIL_MC})",
     )
 
 
@@ -46,7 +65,11 @@ def run(arguments: argparse.Namespace) -> int:
             return _remove(arguments)
         config = load(arguments.config)
         socket = _socket(config, arguments.socket)
-        return _postfix(arguments, config, socket) if arguments.mta == "postfix" else _sendmail(arguments, config, socket)
+        return (
+            _postfix(arguments, config, socket)
+            if arguments.mta == "postfix"
+            else _sendmail(arguments, config, socket)
+        )
     except (CannotSetUp, attach.AttachmentError, postfix.PostfixError) as error:
         print(f"dmarc-milter: {error}", file=sys.stderr)
         return NO
@@ -59,7 +82,10 @@ def _socket(config: Config, given: str) -> SocketAddress:
     except ValueError as error:
         raise CannotSetUp(f"--socket: {error}") from None
     if socket.family == "fd":
-        raise CannotSetUp("the configuration leaves the socket to systemd; name it: --socket unix:/run/dmarc-milter.sock")
+        raise CannotSetUp(
+            "the configuration leaves the socket to systemd; name it: --socket"
+            " unix:/run/dmarc-milter.sock"
+        )
     return socket
 
 
@@ -70,7 +96,11 @@ def _main_cf(arguments: argparse.Namespace) -> Path:
 def _postfix(arguments: argparse.Namespace, config: Config, socket: SocketAddress) -> int:
     path = _main_cf(arguments)
     if not arguments.apply and not path.exists():
-        _print_lines("main.cf", (setup_lines.postfix_main_cf(socket), *setup_lines.POSTFIX_STRICT), "then: postfix reload")
+        _print_lines(
+            "main.cf",
+            (setup_lines.postfix_main_cf(socket), *setup_lines.POSTFIX_STRICT),
+            "then: postfix reload",
+        )
         return FINE
     files = postfix.read(path)
     reason = unreachable(files, socket)
@@ -78,23 +108,38 @@ def _postfix(arguments: argparse.Namespace, config: Config, socket: SocketAddres
         raise CannotSetUp(reason)
     element = setup_lines.postfix_milter(_below_queue(files, socket))
     before = _read(path)
-    if not attach.is_attached(before, "#") and any(is_ours(each, files, socket, chrooted=False) for each in files.milters()):
-        print(f"{path}: smtpd_milters names this milter already, written by somebody else; left as it is")
+    if not attach.is_attached(before, "#") and any(
+        is_ours(each, files, socket, chrooted=False) for each in files.milters()
+    ):
+        print(
+            f"{path}: smtpd_milters names this milter already, written by somebody else; left as"
+            " it is"
+        )
         _print_remarks(files, config, socket)
         return FINE
     after = attach.attach_postfix(before, element, setup_lines.POSTFIX_STRICT)
     if arguments.apply:
-        _apply(path, before, after, f"now: postfix -c {path.parent} reload" if arguments.main_cf else "now: postfix reload")
+        _apply(
+            path,
+            before,
+            after,
+            f"now: postfix -c {path.parent} reload" if arguments.main_cf else "now: postfix reload",
+        )
     else:
         milters = postfix.parse_main(after)["smtpd_milters"]
-        _print_lines(str(path), (f"smtpd_milters = {milters}", *setup_lines.POSTFIX_STRICT), "then: postfix reload; --apply writes them")
+        _print_lines(
+            str(path),
+            (f"smtpd_milters = {milters}", *setup_lines.POSTFIX_STRICT),
+            "then: postfix reload; --apply writes them",
+        )
     made = replace(files, settings=postfix.parse_main(after))
     _print_remarks(made, config, socket)
     return FINE
 
 
 def _below_queue(files: postfix.Postfix, socket: SocketAddress) -> SocketAddress:
-    """A path below the queue directory is given relative to it, which is right with chroot and without."""
+    """A path below the queue directory is given relative to it, which is right with chroot and
+    without."""
     if socket.family == "unix":
         with contextlib.suppress(ValueError):
             return replace(socket, path=str(Path(socket.path).relative_to(files.queue_directory)))
@@ -103,17 +148,25 @@ def _below_queue(files: postfix.Postfix, socket: SocketAddress) -> SocketAddress
 
 def _sendmail(arguments: argparse.Namespace, config: Config, socket: SocketAddress) -> int:
     for remark in sendmail_cf.remarks(
-        sendmail_cf.read(arguments.sendmail_mc.with_suffix(".cf")) or "", config.authentication.trusted_daemons
+        sendmail_cf.read(arguments.sendmail_mc.with_suffix(".cf")) or "",
+        config.authentication.trusted_daemons,
     ):
         print(f"warning: {remark}")
     path, lines = arguments.sendmail_mc, setup_lines.sendmail_lines(socket)
     if not arguments.apply:
-        _print_lines("sendmail.mc, before other filters and MAILER()", lines, REBUILD + "; --apply writes them")
+        _print_lines(
+            "sendmail.mc, before other filters and MAILER()",
+            lines,
+            REBUILD + "; --apply writes them",
+        )
         _print_rewriting(path)
         return FINE
     before = _read(path)
     if not attach.is_attached(before, "dnl") and sendmail_review.has_filter(before):
-        print(f"{path}: has a filter named dmarc-milter already, written by somebody else; left as it is")
+        print(
+            f"{path}: has a filter named dmarc-milter already, written by somebody else; left as"
+            " it is"
+        )
         _print_warnings(before, socket)
         _print_rewriting(path)
         return FINE
@@ -122,7 +175,10 @@ def _sendmail(arguments: argparse.Namespace, config: Config, socket: SocketAddre
     _print_warnings(after, socket)
     _print_rewriting(path)
     if "InputMailFilters=" in before or "confINPUT_MAIL_FILTERS" in before:
-        print("warning: InputMailFilters= or confINPUT_MAIL_FILTERS there lists the filters: add dmarc-milter as the first of them")
+        print(
+            "warning: InputMailFilters= or confINPUT_MAIL_FILTERS there lists the filters: add"
+            " dmarc-milter as the first of them"
+        )
     return FINE
 
 
@@ -186,7 +242,8 @@ def _read(path: Path) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """In one step, with the owner and mode that the file has; a link is followed. Raises CannotSetUp."""
+    """In one step, with the owner and mode that the file has; a link is followed. Raises
+    CannotSetUp."""
     target = Path(os.path.realpath(path))
     try:
         held = target.stat()

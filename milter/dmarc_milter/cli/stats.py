@@ -1,4 +1,5 @@
-"""`dmarc-milter stats`: totals by day and outcome, in the terminal, as JSON, or as one HTML page."""
+"""`dmarc-milter stats`: totals by day and outcome, in the terminal, as JSON, or as one HTML
+page."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ WOULD = {"reject": "refused", "quarantine": "quarantined", "tempfail": "deferred
 WAITING = 20
 """Lines of the table of mail that waits; --json has them all."""
 PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>dmarc-milter: totals</title>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>dmarc-milter: totals</title>
 <style>
 :root { color-scheme: light dark; font: 100%/1.5 system-ui, sans-serif }
 body { margin: 2rem auto; max-width: 70rem; padding: 0 1rem }
@@ -47,7 +49,8 @@ th, td { border-bottom: 1px solid #8886; padding: .25rem .5rem; text-align: righ
 th:first-child, td:first-child { text-align: left }
 </style></head><body>
 <h1>dmarc-milter: totals</h1>
-<p>{{ messages }} messages since {{ since }} UTC. Written {{ now }} UTC by dmarc-milter {{ version }}.</p>
+<p>{{ messages }} messages since {{ since }} UTC.
+Written {{ now }} UTC by dmarc-milter {{ version }}.</p>
 {% for each in tables %}<table><caption>{{ each.title }}</caption>
 <thead><tr>{% for name in each.head %}<th scope="col">{{ name }}</th>{% endfor %}</tr></thead>
 <tbody>{% for row in each.rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
@@ -57,7 +60,13 @@ th:first-child, td:first-child { text-align: left }
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
-    parser.add_argument("--days", type=count, default=30, metavar="N", help="the last N days, today included (default 30)")
+    parser.add_argument(
+        "--days",
+        type=count,
+        default=30,
+        metavar="N",
+        help="the last N days, today included (default 30)",
+    )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object")
     form.add_argument("--html", action="store_true", help="one HTML page that needs nothing else")
@@ -77,7 +86,10 @@ def run(arguments: argparse.Namespace) -> int:
         return unavailable(error)
     if arguments.json:
         days = [{"day": day, **part._asdict()} for day, part in _by_day(totals).items()]
-        print_json({"since": since, "days": days, "sum": sums(totals), "reports": reports} | _waiting(waits, now))
+        print_json(
+            {"since": since, "days": days, "sum": sums(totals), "reports": reports}
+            | _waiting(waits, now)
+        )
     elif arguments.html:
         print(page(totals, reports, waits, since=since, now=now))
     else:
@@ -92,7 +104,8 @@ def _waiting(found: Sequence[Waiting], now: float) -> dict[str, object]:
 
 
 class Sums(NamedTuple):
-    """Messages in all, by dmarc= word, by what was done, and by what monitor mode would have done."""
+    """Messages in all, by dmarc= word, by what was done, and by what monitor mode would have
+    done."""
 
     messages: int
     dmarc: dict[str, int]
@@ -113,7 +126,10 @@ def sums(totals: Sequence[Total]) -> Sums:
 
 def _by_day(totals: Sequence[Total]) -> dict[str, Sums]:
     """YYYY-MM-DD -> what came on that day, oldest first."""
-    return {shown(day)[:10]: sums([each for each in totals if each.day == day]) for day in sorted({each.day for each in totals})}
+    return {
+        shown(day)[:10]: sums([each for each in totals if each.day == day])
+        for day in sorted({each.day for each in totals})
+    }
 
 
 def _rows(totals: Sequence[Total]) -> list[tuple[str, ...]]:
@@ -129,18 +145,37 @@ def _rows(totals: Sequence[Total]) -> list[tuple[str, ...]]:
 HEAD = ("day (UTC)", "messages", *(f"dmarc={each}" for each in RESULTS), *DONE)
 
 
-def page(totals: Sequence[Total], reports: dict[str, int], waits: Sequence[Waiting] = (), *, since: int, now: int) -> str:
+def page(
+    totals: Sequence[Total],
+    reports: dict[str, int],
+    waits: Sequence[Waiting] = (),
+    *,
+    since: int,
+    now: int,
+) -> str:
     """One HTML page without scripts or anything to fetch; every value is escaped."""
     template = Environment(autoescape=True).from_string(PAGE)
     tables = [{"title": "Messages", "head": HEAD, "rows": _rows(totals)}]
     if reports:
         tables.append(
-            {"title": "Reports", "head": ("state", "reports"), "rows": [(state, f"{n:,}") for state, n in sorted(reports.items())]}
+            {
+                "title": "Reports",
+                "head": ("state", "reports"),
+                "rows": [(state, f"{n:,}") for state, n in sorted(reports.items())],
+            }
         )
     if waits:
-        tables.append({"title": "Mail that waits", "head": waiting.HEAD, "rows": waiting.rows(waits)})
+        tables.append(
+            {"title": "Mail that waits", "head": waiting.HEAD, "rows": waiting.rows(waits)}
+        )
     messages = sum(each.messages for each in totals)
-    return template.render(tables=tables, messages=f"{messages:,}", since=shown(since), now=shown(now), version=__version__)
+    return template.render(
+        tables=tables,
+        messages=f"{messages:,}",
+        since=shown(since),
+        now=shown(now),
+        version=__version__,
+    )
 
 
 def _print(totals: Sequence[Total], reports: dict[str, int], since: int) -> None:
@@ -152,7 +187,12 @@ def _print(totals: Sequence[Total], reports: dict[str, int], since: int) -> None
         would = sums(totals).would_be
         if any(would.get(each) for each in WOULD):
             kinds = [each for each in WOULD if each != "tempfail" or would.get(each)]
-            counts = [f"{would.get(each, 0):,} that would have been {WOULD[each]}" for each in kinds]
+            counts = [
+                f"{would.get(each, 0):,} that would have been {WOULD[each]}" for each in kinds
+            ]
             print(f"Delivered in monitor mode: {', '.join(counts)}")
     if reports:
-        print("Reports: " + ", ".join(f"{number:,} {state}" for state, number in sorted(reports.items())))
+        print(
+            "Reports: "
+            + ", ".join(f"{number:,} {state}" for state, number in sorted(reports.items()))
+        )

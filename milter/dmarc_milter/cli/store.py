@@ -37,11 +37,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("drain", "move this host's spool into the store"),
         ("status", "how spool and store are, and what to do where something is wrong"),
     ):
-        command = what.add_parser(name, help=sentence, description=sentence[0].upper() + sentence[1:] + ".")
+        command = what.add_parser(
+            name, help=sentence, description=sentence[0].upper() + sentence[1:] + "."
+        )
         add_config(command)
         command.add_argument("--json", action="store_true", help="one JSON object")
         if name == "drain":
-            command.add_argument("--follow", action="store_true", help="go on until SIGTERM, every few seconds; expire every hour")
+            command.add_argument(
+                "--follow",
+                action="store_true",
+                help="go on until SIGTERM, every few seconds; expire every hour",
+            )
             command.add_argument("--parent", type=int, default=0, help=argparse.SUPPRESS)
 
 
@@ -63,8 +69,16 @@ def _print(document: object, sentence: str, *, as_json: bool) -> None:
 def _upgrade(config: Config, arguments: argparse.Namespace) -> int:
     with closing(database_of(config)) as database:
         steps = schema.upgrade(database)
-    sentence = f"{database.name}: applied {', '.join(steps)}" if steps else f"{database.name}: is up to date"
-    _print({"store": database.name, "applied": steps, "schema": len(schema.STEPS)}, sentence, as_json=arguments.json)
+    sentence = (
+        f"{database.name}: applied {', '.join(steps)}"
+        if steps
+        else f"{database.name}: is up to date"
+    )
+    _print(
+        {"store": database.name, "applied": steps, "schema": len(schema.STEPS)},
+        sentence,
+        as_json=arguments.json,
+    )
     return FINE
 
 
@@ -82,13 +96,18 @@ def _drain(config: Config, arguments: argparse.Namespace) -> int:
         return _follow(config, arguments.parent)
     with closing(spool_of(config)) as spool, closing(store_of(config)) as store:
         drained = drain(spool, store)
-    sentence = f"{drained.messages} messages" + (f"; stopped early: {drained.problem}" if drained.problem else "")
-    _print({"messages": drained.messages, "problem": drained.problem}, sentence, as_json=arguments.json)
+    sentence = f"{drained.messages} messages" + (
+        f"; stopped early: {drained.problem}" if drained.problem else ""
+    )
+    _print(
+        {"messages": drained.messages, "problem": drained.problem}, sentence, as_json=arguments.json
+    )
     return LATER if drained.problem else FINE
 
 
 def _follow(config: Config, parent: int) -> int:
-    """The background job: drain every few seconds, expire every hour, until SIGTERM or SIGINT, or until `parent` is gone."""
+    """The background job: drain every few seconds, expire every hour, until SIGTERM or SIGINT, or
+    until `parent` is gone."""
     logging.basicConfig(format="dmarc-milter: %(message)s")
     stopping = threading.Event()
     for each in (signal.SIGTERM, signal.SIGINT):
@@ -115,7 +134,10 @@ def _follow(config: Config, parent: int) -> int:
 def _status(config: Config, arguments: argparse.Namespace) -> int:
     """0 when all is well, 1 when something needs the administrator."""
     with closing(database_of(config)) as database:
-        spool, store = spool_status(spool_path(config), config.store.spool_max_bytes), store_status(database)
+        spool, store = (
+            spool_status(spool_path(config), config.store.spool_max_bytes),
+            store_status(database),
+        )
     if arguments.json:
         print(msgspec.json.encode({"spool": _plain(spool), "store": _plain(store)}).decode())
     else:
@@ -124,12 +146,16 @@ def _status(config: Config, arguments: argparse.Namespace) -> int:
 
 
 def _plain(status: SpoolStatus | StoreStatus) -> dict[str, object]:
-    document = dataclasses.asdict(status) | {"moved_aside": [str(each) for each in status.moved_aside]}
+    document = dataclasses.asdict(status) | {
+        "moved_aside": [str(each) for each in status.moved_aside]
+    }
     return document | {"path": str(status.path)} if isinstance(status, SpoolStatus) else document
 
 
 def _spool_lines(spool: SpoolStatus) -> list[str]:
-    waiting = f"{spool.waiting} messages waiting, " if spool.waiting or not spool.remedy else ""  # else it may not have let us count
+    waiting = (
+        f"{spool.waiting} messages waiting, " if spool.waiting or not spool.remedy else ""
+    )  # else it may not have let us count
     kept = f"{waiting}{spool.octets:,} octets" if spool.octets or not spool.problem else ""
     problem = spool.problem.removeprefix(f"{spool.path}: ")
     lines = [f"spool  {spool.path}: {'; '.join(each for each in (problem, kept) if each)}"]
@@ -139,18 +165,36 @@ def _spool_lines(spool: SpoolStatus) -> list[str]:
 
 
 def _kept(status: SpoolStatus | StoreStatus) -> list[str]:
-    return [f"       kept from an earlier damage: {each}; remove it when it is no longer needed" for each in status.moved_aside]
+    return [
+        f"       kept from an earlier damage: {each}; remove it when it is no longer needed"
+        for each in status.moved_aside
+    ]
 
 
 def _store_lines(store: StoreStatus) -> list[str]:
     if store.problem and store.rows is None:
         return [f"store  {store.problem}", f"       what to do: {store.remedy}"]
-    drained = datetime.fromtimestamp(store.last_drained, UTC).strftime("%Y-%m-%d %H:%M:%S UTC") if store.last_drained else "never"
-    lines = [f"store  {store.name}: schema {store.schema}, last drained {drained}" + (f", {store.octets:,} octets" if store.octets else "")]
-    lines += [f"       {number:>10,} {table.replace('_', ' ')}" for table, number in (store.rows or {}).items()]
-    lines += [f"       {number:>10,} reports {state}" for state, number in (store.reports or {}).items()]
+    drained = (
+        datetime.fromtimestamp(store.last_drained, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+        if store.last_drained
+        else "never"
+    )
+    lines = [
+        f"store  {store.name}: schema {store.schema}, last drained {drained}"
+        + (f", {store.octets:,} octets" if store.octets else "")
+    ]
+    lines += [
+        f"       {number:>10,} {table.replace('_', ' ')}"
+        for table, number in (store.rows or {}).items()
+    ]
+    lines += [
+        f"       {number:>10,} reports {state}" for state, number in (store.reports or {}).items()
+    ]
     if store.problem:
         lines[1:1] = [f"       {store.problem}", f"       what to do: {store.remedy}"]
     if store.folded:
-        lines.append(f"       {store.folded:>10,} messages of this week counted without a row of their own (caps reached)")
+        lines.append(
+            f"       {store.folded:>10,} messages of this week counted without a row of their own"
+            " (caps reached)"
+        )
     return lines

@@ -1,4 +1,5 @@
-"""What every command shares towards the person or program that reads it: tables, sentences, JSON, and a store that cannot be had."""
+"""What every command shares towards the person or program that reads it: tables, sentences, JSON,
+and a store that cannot be had."""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ def on_terminal() -> bool:
 
 
 def console() -> Console:
-    """Standard output. Markup, emoji and highlighting are off: what is printed may come from a sender."""
+    """Standard output. Markup, emoji and highlighting are off: what is printed may come from a
+    sender."""
     width = None if on_terminal() else PIPE_WIDTH
     return Console(markup=False, emoji=False, highlight=False, width=width)
 
@@ -56,49 +58,74 @@ def styled(word: str) -> Text:
     return Text(word, STYLES.get(word, ""))
 
 
-def table(columns: Mapping[str, str], rows: Iterable[Sequence[object]], *, title: str = "") -> RenderableType:
-    """`columns` are heading -> "left" or "right"; cells are str or Text, never markup. A terminal too narrow for it gets a list."""
+def table(
+    columns: Mapping[str, str], rows: Iterable[Sequence[object]], *, title: str = ""
+) -> RenderableType:
+    """`columns` are heading -> "left" or "right"; cells are str or Text, never markup. A terminal
+    too narrow for it gets a list."""
     rows = list(rows)
     screen = console()
     if on_terminal() and _least_width(columns, rows) > screen.width:
         words = [heading for heading, justify in columns.items() if justify == "left"]
         head = [title] * bool(title) + [", ".join(words) + ":"] * (len(words) > 1)
         return Text("\n".join([*head, *_lines(columns, rows, screen.width)]), overflow="fold")
-    made = Table(box=SIMPLE_HEAD, title=Text(title, "bold") if title else None, title_justify="left", pad_edge=False)
+    made = Table(
+        box=SIMPLE_HEAD,
+        title=Text(title, "bold") if title else None,
+        title_justify="left",
+        pad_edge=False,
+    )
     for heading, justify in columns.items():
-        made.add_column(Text(heading), justify="right" if justify == "right" else "left", overflow="fold")
+        made.add_column(
+            Text(heading), justify="right" if justify == "right" else "left", overflow="fold"
+        )
     for row in rows:
         made.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
     return made
 
 
 def _least_width(columns: Mapping[str, str], rows: Sequence[Sequence[object]]) -> int:
-    """In columns: below it a queue id or a number would be broken over lines. Only the last column, when it is prose, may wrap."""
-    widths = [max(cell_len(str(cell)) for cell in cells) for cells in zip(columns, *rows, strict=True)]
+    """In columns: below it a queue id or a number would be broken over lines. Only the last column,
+    when it is prose, may wrap."""
+    widths = [
+        max(cell_len(str(cell)) for cell in cells) for cells in zip(columns, *rows, strict=True)
+    ]
     if [*columns.values()][-1] == "left":
         widths[-1] = min(widths[-1], PROSE)
     return sum(widths) + 3 * len(widths)
 
 
 def _lines(columns: Mapping[str, str], rows: Iterable[Sequence[object]], width: int) -> list[str]:
-    """A row as running text, indented from its second line on: text as it is, numbers that are not 0 with their heading."""
+    """A row as running text, indented from its second line on: text as it is, numbers that are not
+    0 with their heading."""
     made = []
     for row in rows:
-        cells = ((heading, justify, str(cell)) for (heading, justify), cell in zip(columns.items(), row, strict=True))
+        cells = (
+            (heading, justify, str(cell))
+            for (heading, justify), cell in zip(columns.items(), row, strict=True)
+        )
         said = (
             f"{heading} {cell}".replace(" ", GLUE) if justify == "right" else cell
             for heading, justify, cell in cells
             if cell not in ("", "0")
         )
         text = "  ".join(said)
-        made += textwrap.wrap(text, max(width, 20), subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+        made += textwrap.wrap(
+            text,
+            max(width, 20),
+            subsequent_indent="    ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
     return [line.replace(GLUE, " ") for line in made]
 
 
 def plain(value: object) -> Any:
     """Structs, tuples and mappings as JSON has them, every field there whatever its value."""
     if isinstance(value, msgspec.Struct):
-        return {field.name: plain(getattr(value, field.name)) for field in msgspec.structs.fields(value)}
+        return {
+            field.name: plain(getattr(value, field.name)) for field in msgspec.structs.fields(value)
+        }
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return {name: plain(each) for name, each in value._asdict().items()}
     if isinstance(value, Mapping):

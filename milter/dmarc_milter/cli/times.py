@@ -7,7 +7,12 @@ import re
 from datetime import UTC, datetime, timedelta
 
 AGO = re.compile(r"([0-9]{1,6})([mhdw])")
-UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
+UNITS = {
+    "m": timedelta(minutes=1),
+    "h": timedelta(hours=1),
+    "d": timedelta(days=1),
+    "w": timedelta(weeks=1),
+}
 ALLOWED = 'YYYY-MM-DD, "YYYY-MM-DD HH:MM", today, yesterday, or an age such as 30m, 6h, 2d, 1w'
 
 
@@ -16,7 +21,11 @@ def moment(text: str, *, now: datetime | None = None) -> int:
     now = now or datetime.now(UTC)
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
     if text in ("now", "today", "yesterday"):
-        return int({"now": now, "today": midnight, "yesterday": midnight - timedelta(days=1)}[text].timestamp())
+        return int(
+            {"now": now, "today": midnight, "yesterday": midnight - timedelta(days=1)}[
+                text
+            ].timestamp()
+        )
     try:
         if ago := AGO.fullmatch(text):
             found = now - int(ago[1]) * UNITS[ago[2]]

@@ -1,4 +1,5 @@
-"""Mail that waits (451), as `impact`, `stats` and the dashboard list it: by author domain, reason and DNS name, with what ends it."""
+"""Mail that waits (451), as `impact`, `stats` and the dashboard list it: by author domain, reason
+and DNS name, with what ends it."""
 
 from __future__ import annotations
 
@@ -18,7 +19,9 @@ RULES = 5
 
 def document(found: Iterable[Waiting], now: float) -> list[dict[str, object]]:
     """As JSON has them. `now` in seconds since 1970."""
-    return [each._asdict() | {"code": code(each.reason), "rule": suggested(each, now)} for each in found]
+    return [
+        each._asdict() | {"code": code(each.reason), "rule": suggested(each, now)} for each in found
+    ]
 
 
 def code(reason: str) -> str:
@@ -44,7 +47,8 @@ def rows(found: Iterable[Waiting]) -> list[tuple[str, ...]]:
     return [
         (
             each.author_domain or "(unreadable)",
-            told(each.reason, each.failing_name) + ("" if each.deferred else " (would have waited)"),
+            told(each.reason, each.failing_name)
+            + ("" if each.deferred else " (would have waited)"),
             f"{each.attempts:,}",
             f"{each.messages:,}",
             shown(each.first_at),
@@ -55,7 +59,8 @@ def rows(found: Iterable[Waiting]) -> list[tuple[str, ...]]:
 
 
 def print_waiting(found: Sequence[Waiting], now: float, limit: int) -> None:
-    """The table and, for those who wait for their DNS longest, rules to copy. Nothing where nothing waits."""
+    """The table and, for those who wait for their DNS longest, rules to copy. Nothing where nothing
+    waits."""
     if not found:
         return
     columns = dict(zip(HEAD, ("left", "left", "right", "right", "left", "left"), strict=True))

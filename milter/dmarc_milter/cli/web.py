@@ -23,7 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serves until it is stopped. Raises ConfigError for an address that needs a token and has none."""
+    """Serves until it is stopped. Raises ConfigError for an address that needs a token and has
+    none."""
     code = init.stay_behind()
     if code is not None:
         return code
@@ -35,7 +36,11 @@ def run(arguments: argparse.Namespace) -> int:
     config = load(arguments.config)
     host, port = _address(arguments.listen or config.web.listen)
     standing = partial(read, arguments.config)
-    app = create_app(WebOptions(lambda: store_of(config), spool_path(config), web_token(config, host), standing=standing))
+    app = create_app(
+        WebOptions(
+            lambda: store_of(config), spool_path(config), web_token(config, host), standing=standing
+        )
+    )
     try:
         server = waitress.create_server(
             app,
@@ -51,7 +56,11 @@ def run(arguments: argparse.Namespace) -> int:
         who = f"; `ss -ltnp sport = :{port}` shows who" if error.errno == errno.EADDRINUSE else ""
         print(f"dmarc-milter: web: {host}:{port}: {error.strerror}{who}", file=sys.stderr)
         return USAGE
-    print(f"dmarc-milter: dashboard at http://{f'[{host}]' if ':' in host else host}:{server.effective_port}/", flush=True)
+    print(
+        "dmarc-milter: dashboard at"
+        f" http://{f'[{host}]' if ':' in host else host}:{server.effective_port}/",
+        flush=True,
+    )
     try:
         server.run()
     finally:

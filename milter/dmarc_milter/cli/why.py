@@ -1,4 +1,5 @@
-"""`dmarc-milter why QUEUE-ID | MESSAGE-ID`, or a time with filters: decisions already taken, explained."""
+"""`dmarc-milter why QUEUE-ID | MESSAGE-ID`, or a time with filters: decisions already taken,
+explained."""
 
 from __future__ import annotations
 
@@ -29,18 +30,36 @@ RESULTS = ("none", "pass", "fail", "temperror", "permerror")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
-    parser.add_argument("key", nargs="?", metavar="QUEUE-ID|MESSAGE-ID", help="as the MTA's log shows it; without it, the latest decisions")
     parser.add_argument(
-        "--since", type=moment, metavar="WHEN", help="not before: a date, a date and time (UTC), or an age such as 2h or 7d"
+        "key",
+        nargs="?",
+        metavar="QUEUE-ID|MESSAGE-ID",
+        help="as the MTA's log shows it; without it, the latest decisions",
+    )
+    parser.add_argument(
+        "--since",
+        type=moment,
+        metavar="WHEN",
+        help="not before: a date, a date and time (UTC), or an age such as 2h or 7d",
     )
     parser.add_argument("--until", type=moment, metavar="WHEN", help="before this moment")
     parser.add_argument("--domain", type=domain_name, help="the From domain, or any name below it")
     parser.add_argument("--ip", type=_ip, help="the SMTP client's address")
     parser.add_argument("--disposition", choices=DISPOSITIONS, help="what was done")
-    parser.add_argument("--would-be", choices=DISPOSITIONS, help="monitor mode: what enforcement would have done")
+    parser.add_argument(
+        "--would-be", choices=DISPOSITIONS, help="monitor mode: what enforcement would have done"
+    )
     parser.add_argument("--result", choices=RESULTS, help="the dmarc= word")
-    parser.add_argument("--limit", type=count, default=20, metavar="N", help="at most so many decisions, newest first (default 20)")
-    parser.add_argument("--full", action="store_true", help="explain each one instead of listing them")
+    parser.add_argument(
+        "--limit",
+        type=count,
+        default=20,
+        metavar="N",
+        help="at most so many decisions, newest first (default 20)",
+    )
+    parser.add_argument(
+        "--full", action="store_true", help="explain each one instead of listing them"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object")
 
 
@@ -70,7 +89,12 @@ def run(arguments: argparse.Namespace) -> int:
     except StoreError as error:
         return unavailable(error)
     if arguments.json:
-        print_json({"decisions": [_document(each) for each in found], "deferrals": waiting.document(_distinct(waits), time.time())})
+        print_json(
+            {
+                "decisions": [_document(each) for each in found],
+                "deferrals": waiting.document(_distinct(waits), time.time()),
+            }
+        )
     elif not found:
         _hint(config, arguments)
     elif arguments.key or arguments.full or len(found) == 1:
@@ -93,7 +117,11 @@ def _find(decisions: Decisions, arguments: argparse.Namespace) -> list[Decision]
     )
     if not arguments.key:
         return decisions.recent(wanted, limit=arguments.limit)
-    return [each for each in decisions.find(arguments.key, limit=arguments.limit) if _matches(each, wanted)]
+    return [
+        each
+        for each in decisions.find(arguments.key, limit=arguments.limit)
+        if _matches(each, wanted)
+    ]
 
 
 def _matches(decision: Decision, wanted: Filter) -> bool:
@@ -112,7 +140,8 @@ def _matches(decision: Decision, wanted: Filter) -> bool:
 
 
 def _waits(decisions: Decisions, found: list[Decision]) -> dict[str, Waiting]:
-    """Decision's id -> all mail of its author domain that waits, or would, for the same reason and name."""
+    """Decision's id -> all mail of its author domain that waits, or would, for the same reason and
+    name."""
     deferred = [each.facts for each in found if each.facts.deferral]
     names = dict.fromkeys(each.author_domain for each in deferred)
     kinds = {each[:3]: each for name in names for each in decisions.waiting(author_domain=name)}
@@ -126,13 +155,21 @@ def _distinct(waits: Mapping[str, Waiting]) -> list[Waiting]:
 
 def _document(decision: Decision) -> dict[str, object]:
     facts = decision.facts
-    return {"host": decision.host, "sentence": sentence(facts), "explanation": explain(facts), "facts": facts}
+    return {
+        "host": decision.host,
+        "sentence": sentence(facts),
+        "explanation": explain(facts),
+        "facts": facts,
+    }
 
 
 def _story(decision: Decision, waits: Mapping[str, Waiting]) -> str:
     first, *rest = explain(decision.facts)
     if mine := waits.get(decision.facts.id):
-        number, when = f"{mine.attempts:,} such attempts of {mine.messages:,} messages", f"since {shown(mine.first_at)} UTC"
+        number, when = (
+            f"{mine.attempts:,} such attempts of {mine.messages:,} messages",
+            f"since {shown(mine.first_at)} UTC",
+        )
         rest.append(f"{number} {when}, the latest {shown(mine.last_at)}")
     return "\n".join((f"{first}, decided on {decision.host}", *rest))
 
@@ -150,16 +187,23 @@ def _list(found: list[Decision], limit: int) -> None:
         )
         for each in found
     ]
-    columns = dict.fromkeys(("time (UTC)", "queue id", "From", "client", "dmarc", "done", "because"), "left")
+    columns = dict.fromkeys(
+        ("time (UTC)", "queue id", "From", "client", "dmarc", "done", "because"), "left"
+    )
     console().print(table(columns, rows))
     more = f"the newest {limit}; --limit shows more, " if len(found) == limit else ""
     print(f"{len(found)} decisions ({more}`dmarc-milter why QUEUE-ID` or --full explains)")
 
 
 def _hint(config: Config, arguments: argparse.Namespace) -> None:
-    what = f"nothing is recorded about {ascii(arguments.key)[1:-1]}" if arguments.key else "no decision matches"
+    what = (
+        f"nothing is recorded about {ascii(arguments.key)[1:-1]}"
+        if arguments.key
+        else "no decision matches"
+    )
     print(
-        f"dmarc-milter: {what}. Decisions are kept for {config.store.decision_days} days; mail of authenticated clients, trusted networks "
-        "and trusted daemons is not evaluated (the log says event=exempt), and what another MX host answered is found after its drain.",
+        f"dmarc-milter: {what}. Decisions are kept for {config.store.decision_days} days; mail of"
+        " authenticated clients, trusted networks and trusted daemons is not evaluated (the log"
+        " says event=exempt), and what another MX host answered is found after its drain.",
         file=sys.stderr,
     )

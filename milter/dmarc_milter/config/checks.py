@@ -23,7 +23,8 @@ from dmarc_milter.core.mail.domain import Domain, Malformed
 
 IPNetwork = IPv4Network | IPv6Network
 LONGEST_NAME, LONGEST_PATH = 200, 4000
-"""Octets of a file's name and path that leave room for what SQLite and a copy put aside add (Linux: 255 and 4095)."""
+"""Octets of a file's name and path that leave room for what SQLite and a copy put aside add (Linux:
+255 and 4095)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +52,20 @@ def socket_address(text: str) -> SocketAddress:
         port, _, host = rest.partition("@")
         if re.fullmatch(r"[0-9]{1,5}", port) and int(port) <= 65535:
             kind: Literal["inet", "inet6"] = "inet6" if family == "inet6" else "inet"
-            return SocketAddress(kind, _host(host.strip("[]")) or ("::1" if kind == "inet6" else "127.0.0.1"), int(port))
+            return SocketAddress(
+                kind,
+                _host(host.strip("[]")) or ("::1" if kind == "inet6" else "127.0.0.1"),
+                int(port),
+            )
     raise ValueError(f"{text!r} is not a socket; {allowed}")
 
 
 def host_and_port(text: str, default_port: int) -> tuple[str, int]:
-    """("192.0.2.1", 53) from "192.0.2.1", "192.0.2.1:53", "[2001:db8::1]:53", "2001:db8::1" or "name:25". Raises ValueError."""
+    """("192.0.2.1", 53) from "192.0.2.1", "192.0.2.1:53", "[2001:db8::1]:53", "2001:db8::1" or
+    "name:25". Raises ValueError."""
     match = re.fullmatch(
-        r"\[([0-9A-Fa-f:.]+)\](?::([0-9]{1,5}))?|([0-9A-Fa-f:]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)|([^:\s\[\]]+)(?::([0-9]{1,5}))?", text
+        r"\[([0-9A-Fa-f:.]+)\](?::([0-9]{1,5}))?|([0-9A-Fa-f:]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)|([^:\s\[\]]+)(?::([0-9]{1,5}))?",
+        text,
     )
     if match is None:
         raise ValueError(f'{text!r} is not "ADDRESS", "ADDRESS:PORT" or "[ADDRESS]:PORT"')
@@ -74,7 +81,9 @@ def _host(text: str) -> str:
     try:
         text.encode("idna")
     except UnicodeError:
-        raise ValueError(f"{text!r} is not a host: a label of its name is empty, too long or no IDN") from None
+        raise ValueError(
+            f"{text!r} is not a host: a label of its name is empty, too long or no IDN"
+        ) from None
     return text
 
 
@@ -106,14 +115,16 @@ def name(text: str) -> Domain:
 
 
 def in_a_labels(address: str) -> str:
-    """A configured mail address with its domain in the one form that mail and XML take: A-labels, lower case."""
+    """A configured mail address with its domain in the one form that mail and XML take: A-labels,
+    lower case."""
     local, _, host = address.rpartition("@")
     found = domain.parse(host)
     return f"{local}@{found}" if isinstance(found, Domain) else address
 
 
 def authserv_id(config: Config) -> str:
-    """Ours, or the host's name: its full one, where that is not just what the loopback address is called first."""
+    """Ours, or the host's name: its full one, where that is not just what the loopback address is
+    called first."""
     if config.authentication.authserv_id:
         return config.authentication.authserv_id
     full = socket.getfqdn().rstrip(".").lower()
@@ -121,14 +132,19 @@ def authserv_id(config: Config) -> str:
 
 
 def _authserv_id(text: str) -> None:
-    if not re.fullmatch(r"[!#$%&'*+.^_`{|}~0-9A-Za-z-]{1,255}", text) and isinstance(domain.parse(text), Malformed):
+    if not re.fullmatch(r"[!#$%&'*+.^_`{|}~0-9A-Za-z-]{1,255}", text) and isinstance(
+        domain.parse(text), Malformed
+    ):
         raise ValueError(f"{text!r} cannot stand in Authentication-Results; use the host's name")
 
 
 def _address(text: str) -> None:
-    """What a report's From can be: a dot-atom at a domain of two labels or more (RFC 9990 3.5.2 has the domain in the file name)."""
+    """What a report's From can be: a dot-atom at a domain of two labels or more (RFC 9990 3.5.2 has
+    the domain in the file name)."""
     local, _, host = text.rpartition("@")
-    if len(local) > 64 or not all(re.fullmatch(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+", atom) for atom in local.split(".")):
+    if len(local) > 64 or not all(
+        re.fullmatch(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+", atom) for atom in local.split(".")
+    ):
         raise ValueError(f"{text!r} is not a mail address")
     if "." not in name(host).name:
         raise ValueError(f"{text!r} is not a mail address: {host} is not a full domain name")
@@ -137,11 +153,19 @@ def _address(text: str) -> None:
 def _url(text: str) -> None:
     path = Path(text.removeprefix("sqlite:///"))
     if text.startswith("sqlite:////") and path.name:
-        if len(os.fsencode(path)) > LONGEST_PATH or any(len(os.fsencode(part)) > LONGEST_NAME for part in path.parts):
-            raise ValueError(f"the path is too long; allowed: {LONGEST_NAME} octets in each name, {LONGEST_PATH} in all")
+        if len(os.fsencode(path)) > LONGEST_PATH or any(
+            len(os.fsencode(part)) > LONGEST_NAME for part in path.parts
+        ):
+            raise ValueError(
+                f"the path is too long; allowed: {LONGEST_NAME} octets in each name, {LONGEST_PATH}"
+                " in all"
+            )
         return
     if urlsplit(text).scheme not in ("postgresql", "postgres"):
-        raise ValueError(f'{text!r} is not a store; allowed: "sqlite:////PATH", "postgresql://USER@HOST/DATABASE"')
+        raise ValueError(
+            f'{text!r} is not a store; allowed: "sqlite:////PATH",'
+            ' "postgresql://USER@HOST/DATABASE"'
+        )
 
 
 def _optional(check: Callable[[str], object]) -> Callable[[str], object]:
@@ -214,34 +238,59 @@ def problems(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("authentication", "remove_authserv_ids"), "the same id stands twice"
     limits = config.limits
     if limits.rsa_min_bits > limits.rsa_max_bits:
-        yield ("limits", "rsa_min_bits"), f"{limits.rsa_min_bits} is more than rsa_max_bits, {limits.rsa_max_bits}: no RSA key would do"
+        yield (
+            ("limits", "rsa_min_bits"),
+            (
+                f"{limits.rsa_min_bits} is more than rsa_max_bits, {limits.rsa_max_bits}: no RSA"
+                " key would do"
+            ),
+        )
     for index, rule in enumerate(config.policy.rules):
         yield from _rule_problems(("policy", "rules", str(index)), rule)
 
 
 def _unfit(path: tuple[str, ...], section: msgspec.Struct) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Text that no path and no name server takes, numbers that no database holds, wherever they stand."""
+    """Text that no path and no name server takes, numbers that no database holds, wherever they
+    stand."""
     for key in section.__struct_fields__:
         value = getattr(section, key)
         for index, each in enumerate(value if isinstance(value, list) else [value]):
             if isinstance(each, msgspec.Struct):
-                yield from _unfit((*path, key, str(index)) if isinstance(value, list) else (*path, key), each)
+                yield from _unfit(
+                    (*path, key, str(index)) if isinstance(value, list) else (*path, key), each
+                )
             elif isinstance(each, str) and "\0" in each:
                 yield (*path, key), "holds the character NUL; allowed: any text without it"
             elif isinstance(each, int) and each > MAX_INTEGER:
-                yield (*path, key), f"{each} does not fit into 64 bits; allowed: at most {MAX_INTEGER}"
+                yield (
+                    (
+                        *path,
+                        key,
+                    ),
+                    f"{each} does not fit into 64 bits; allowed: at most {MAX_INTEGER}",
+                )
 
 
-def _rule_problems(path: tuple[str, ...], rule: PolicyRule) -> Iterator[tuple[tuple[str, ...], str]]:
+def _rule_problems(
+    path: tuple[str, ...], rule: PolicyRule
+) -> Iterator[tuple[tuple[str, ...], str]]:
     for key, check in RULE_CHECKS.items():
         yield from _failures((*path, key), getattr(rule, key), check)
     if not any(getattr(rule, key) for key in RULE_CHECKS if key != "expires"):
-        yield (*path, "action"), "the rule has no condition and would match all mail; give at least one, e.g. author_domains"
+        yield (
+            (*path, "action"),
+            (
+                "the rule has no condition and would match all mail; give at least one, e.g."
+                " author_domains"
+            ),
+        )
     if rule.action == "tag" and not rule.tag:
         yield (*path, "tag"), 'action = "tag" needs a tag'
 
 
-def _failures(path: tuple[str, ...], value: str | list[str], check: Callable[[str], object]) -> Iterator[tuple[tuple[str, ...], str]]:
+def _failures(
+    path: tuple[str, ...], value: str | list[str], check: Callable[[str], object]
+) -> Iterator[tuple[tuple[str, ...], str]]:
     for text in [value] if isinstance(value, str) else value:
         try:
             check(text)

@@ -15,12 +15,14 @@ from dmarc_milter.core.policy.decide import LocalPolicy, OverrideType, Rule
 from dmarc_milter.core.spf.check import SpfOptions
 
 SPF_SECONDS, SPF_TIME = 20.0, 0.8
-"""SPF gets so many seconds, and at most this part of the message's: the rest is for the policy walk and the keys."""
+"""SPF gets so many seconds, and at most this part of the message's: the rest is for the policy walk
+and the keys."""
 LOOK_UP_TIME = 0.8
-"""A look-up gets at most this part of the message's seconds: something is left for what depends on its failure, and the next
-message finds nothing still waiting that has failed already."""
+"""A look-up gets at most this part of the message's seconds: something is left for what depends on
+its failure, and the next message finds nothing still waiting that has failed already."""
 SPF_ADDRESSES, SPF_QUERIES = 100, 0.7
-"""So many addresses of mx and ptr, and with its other look-ups at most this part of the message's queries."""
+"""So many addresses of mx and ptr, and with its other look-ups at most this part of the message's
+queries."""
 
 
 def look_up_seconds(config: Config) -> float:
@@ -44,13 +46,21 @@ def options(config: Config, suffixes: PublicSuffixes | None) -> Options:
     return Options(
         spf=SpfOptions(
             seconds=min(SPF_SECONDS, SPF_TIME * config.dns.budget),
-            max_address_lookups=min(SPF_ADDRESSES, int(SPF_QUERIES * limits.dns_queries) - SpfOptions(max_address_lookups=0).queries),
+            max_address_lookups=min(
+                SPF_ADDRESSES,
+                int(SPF_QUERIES * limits.dns_queries) - SpfOptions(max_address_lookups=0).queries,
+            ),
             max_record=limits.spf_record_bytes,
             permissive_counts=trust.spf_permissive_counts,
             upgrade_counts=trust.spf_upgrade_counts,
         ),
         dkim=dkim,
-        arc=ArcOptions(enabled=trust.arc, max_instances=limits.arc_instances, max_lookups=limits.arc_lookups, dkim=dkim),
+        arc=ArcOptions(
+            enabled=trust.arc,
+            max_instances=limits.arc_instances,
+            max_lookups=limits.arc_lookups,
+            dkim=dkim,
+        ),
         dmarc=DmarcOptions(discovery=config.dmarc.discovery, psl_guard=config.dmarc.psl_guard),
         policy=local_policy(config),
         suffixes=suffixes,

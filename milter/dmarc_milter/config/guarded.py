@@ -1,6 +1,8 @@
-"""Files that root opens: never through a symbolic link that somebody else made, nor where everybody could put another file.
+"""Files that root opens: never through a symbolic link that somebody else made, nor where everybody
+could put another file.
 
-Between lstat and open nothing can be exchanged: each step of the path is opened relative to the one before (openat(2)).
+Between lstat and open nothing can be exchanged: each step of the path is opened relative to the one
+before (openat(2)).
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a regular file. Raises OSError; for root also where the path leads through what others made."""
+    """The content of a regular file. Raises OSError; for root also where the path leads through
+    what others made."""
     if os.geteuid() != 0:
         return path.read_bytes()
     with os.fdopen(_open(path, os.O_RDONLY, 0, linked=True), "rb") as file:
@@ -27,16 +30,20 @@ def read_bytes(path: Path) -> bytes:
 
 
 def make(path: Path, mode: int = 0o644) -> int:
-    """A descriptor, for reading and writing, of a file that is made where it is missing. Raises OSError: never through a link."""
+    """A descriptor, for reading and writing, of a file that is made where it is missing. Raises
+    OSError: never through a link."""
     number = _open(path, os.O_RDWR | os.O_CREAT, mode, linked=False)
     if os.fstat(number).st_nlink > 1:
         os.close(number)
-        raise OSError(errno.EMLINK, "is a file that has another name too, which is refused", str(path))
+        raise OSError(
+            errno.EMLINK, "is a file that has another name too, which is refused", str(path)
+        )
     return number
 
 
 def refuse_foreign_link(path: Path) -> None:
-    """Raises OSError where the path is a link that neither root nor this account made, for what opens files by itself (SQLite)."""
+    """Raises OSError where the path is a link that neither root nor this account made, for what
+    opens files by itself (SQLite)."""
     if path.is_symlink() and os.lstat(path).st_uid not in (0, os.geteuid()):
         raise OSError(errno.ELOOP, "is a symbolic link that another account made", str(path))
 
@@ -94,7 +101,9 @@ def _target(link: int, found: os.stat_result, path: Path, followed: int) -> str:
     """Where the link leads. Links that root or this account made are followed, as /var/run is."""
     try:
         if found.st_uid not in (0, os.geteuid()):
-            raise OSError(errno.ELOOP, "leads through a symbolic link that another account made", str(path))
+            raise OSError(
+                errno.ELOOP, "leads through a symbolic link that another account made", str(path)
+            )
         if followed > MAX_LINKS:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
         return os.readlink("", dir_fd=link)
@@ -103,6 +112,11 @@ def _target(link: int, found: os.stat_result, path: Path, followed: int) -> str:
 
 
 def _fit(found: os.stat_result, path: Path) -> None:
-    """In a directory that everybody may write to, anybody could have put the next step there, unless it is sticky."""
-    if stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
+    """In a directory that everybody may write to, anybody could have put the next step there,
+    unless it is sticky."""
+    if (
+        stat.S_ISDIR(found.st_mode)
+        and found.st_mode & stat.S_IWOTH
+        and not found.st_mode & stat.S_ISVTX
+    ):
         raise OSError(errno.EPERM, "lies below a directory that everybody can write to", str(path))

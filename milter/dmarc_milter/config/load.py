@@ -1,4 +1,5 @@
-"""Reading the TOML file: every mistake becomes one line that names file, line, key and what is allowed."""
+"""Reading the TOML file: every mistake becomes one line that names file, line, key and what is
+allowed."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ DEFAULT_PATH = Path("/etc/dmarc-milter/dmarc-milter.toml")
 
 
 class ConfigError(Exception):
-    """The file cannot be used. `str()` is one line: FILE:LINE: [section] key: what is wrong and what is allowed."""
+    """The file cannot be used. `str()` is one line: FILE:LINE: [section] key: what is wrong and
+    what is allowed."""
 
 
 def load(path: Path) -> Config:
@@ -29,7 +31,10 @@ def load(path: Path) -> Config:
     try:
         text = guarded.read_bytes(path).decode("utf-8")
     except FileNotFoundError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}; `dmarc-milter config sample` prints one to start from") from None
+        raise ConfigError(
+            f"{path}: cannot be read: {error.strerror}; `dmarc-milter config sample` prints one to"
+            " start from"
+        ) from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -44,7 +49,9 @@ def parse(text: str, name: str = "configuration") -> Config:
     """The configuration in `text`; `name` stands for the file in messages. Raises ConfigError."""
     try:
         document = tomllib.loads(text)
-    except ValueError as error:  # TOMLDecodeError, or int()'s own for a number of thousands of digits
+    except (
+        ValueError
+    ) as error:  # TOMLDecodeError, or int()'s own for a number of thousands of digits
         raise ConfigError(_printable(f"{name}: is not valid TOML: {error}")) from None
     except RecursionError:
         raise ConfigError(f"{name}: is not valid TOML for us: nested too deeply") from None
@@ -64,7 +71,9 @@ def parse(text: str, name: str = "configuration") -> Config:
     return config
 
 
-def _unknown(table: dict[str, Any], schema: type, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], list[str]]]:
+def _unknown(
+    table: dict[str, Any], schema: type, path: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], list[str]]]:
     """Every key that the schema does not know, as (path to it, the known ones beside it)."""
     hints = get_type_hints(schema)
     for key, value in table.items():
@@ -113,16 +122,21 @@ def _message(text: str, name: str, path: tuple[str, ...], problem: str) -> str:
     keys = [step for step in path if not step.isdecimal()]
     section = ".".join(keys[:-1])
     line = _line(text, path)
-    return _printable(f"{name}:{line}: {f'[{section}] ' if section else ''}{keys[-1] if keys else ''}: {problem}")
+    return _printable(
+        f"{name}:{line}: {f'[{section}] ' if section else ''}{keys[-1] if keys else ''}: {problem}"
+    )
 
 
 def _printable(text: str) -> str:
     """One line that does nothing to a terminal, whatever a key is called."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
 
 
 def _line(text: str, path: tuple[str, ...]) -> int:
-    """The line, from 1, where the key at `path` stands; the table's own line, or 1, when it is not found literally."""
+    """The line, from 1, where the key at `path` stands; the table's own line, or 1, when it is not
+    found literally."""
     keys = [step for step in path if not step.isdecimal()]
     wanted = int(next((step for step in path if step.isdecimal()), "0"))
     table, best, seen, depth = ".".join(keys[:-1]), 1, -1, ""
@@ -133,6 +147,11 @@ def _line(text: str, path: tuple[str, ...]) -> int:
             seen += depth == table
             if depth == ".".join(keys) or (depth == table and seen == wanted):
                 best = number
-        elif keys and depth == table and seen >= wanted and re.match(rf"\s*\"?{re.escape(keys[-1])}\"?\s*=", line):
+        elif (
+            keys
+            and depth == table
+            and seen >= wanted
+            and re.match(rf"\s*\"?{re.escape(keys[-1])}\"?\s*=", line)
+        ):
             return number
     return best

@@ -1,4 +1,5 @@
-"""The reference page of the configuration, printed from the schema: docs/reference/configuration.md."""
+"""The reference page of the configuration, printed from the schema:
+docs/reference/configuration.md."""
 
 from __future__ import annotations
 
@@ -13,28 +14,41 @@ from dmarc_milter.config.schema import Config, PolicyRule
 HEAD = """\
 # Configuration
 
-TOML, `/etc/dmarc-milter/dmarc-milter.toml` unless `--config` names another file. A key that is not there has its default. Unknown keys and
-values that are not allowed are errors that name the file, the line, the key and what is allowed (exit code 2). `dmarc-milter config check`
-reads the file as the daemon does and tests it against the world; SIGHUP (`systemctl reload dmarc-milter`) applies it, and a bad file
-changes nothing.
+TOML, `/etc/dmarc-milter/dmarc-milter.toml` unless `--config` names another file. A key that is not
+there has its default. Unknown keys and values that are not allowed are errors that name the file,
+the line, the key and what is allowed (exit code 2). `dmarc-milter config check` reads the file as
+the daemon does and tests it against the world; SIGHUP (`systemctl reload dmarc-milter`) applies it,
+and a bad file changes nothing.
 
-Only a restart changes `user`, `socket_mode` and `socket_group` of a socket that stays open, and makes room for more than twice the workers
-of the start (or 16): the log then has `event=restart_needed` with the keys. `[web]` is read by `dmarc-milter web` when that starts.
+Only a restart changes `user`, `socket_mode` and `socket_group` of a socket that stays open, and
+makes room for more than twice the workers of the start (or 16): the log then has
+`event=restart_needed` with the keys. `[web]` is read by `dmarc-milter web` when that starts.
 
-This page is printed by `dmarc-milter config reference`, the sample file by `dmarc-milter config sample`.
+This page is printed by `dmarc-milter config reference`, the sample file
+by `dmarc-milter config sample`.
 """
 
 
 def reference() -> str:
     """The whole page, Markdown."""
-    sections = [_section(field.name, getattr(Config(), field.name)) for field in msgspec.structs.fields(Config)]
+    sections = [
+        _section(field.name, getattr(Config(), field.name))
+        for field in msgspec.structs.fields(Config)
+    ]
     return HEAD + "".join(sections) + _rules()
 
 
 def _section(name: str, section: msgspec.Struct) -> str:
     hints = get_type_hints(type(section), include_extras=True)
-    rows = "".join(_row(key, hint, toml(getattr(section, key))) for key, hint in hints.items() if key != "rules")
-    return f"\n## [{name}]\n\n{inspect.getdoc(type(section))}\n\n| key | default | meaning |\n|---|---|---|\n{rows}"
+    rows = "".join(
+        _row(key, hint, toml(getattr(section, key)))
+        for key, hint in hints.items()
+        if key != "rules"
+    )
+    return (
+        f"\n## [{name}]\n\n{inspect.getdoc(type(section))}\n\n| key | default | meaning"
+        f" |\n|---|---|---|\n{rows}"
+    )
 
 
 def _row(key: str, hint: Any, default: str) -> str:
@@ -49,10 +63,13 @@ def _rules() -> str:
     rows = ""
     for key, hint in hints.items():
         default = defaults[key]
-        shown = "required" if key == "action" else toml([] if default is msgspec.NODEFAULT else default)
+        shown = (
+            "required" if key == "action" else toml([] if default is msgspec.NODEFAULT else default)
+        )
         rows += _row(key, hint, shown).replace("`required`", "required")
     return (
-        "\n## [[policy.rules]]\n\nOrdered local rules. Every condition given must hold; a list holds when any of its values does; at least "
-        "one condition is needed. The first rule that matches decides; `tag` rules only add their tag. A rule never changes a pass.\n\n"
-        f"| key | default | meaning |\n|---|---|---|\n{rows}"
+        "\n## [[policy.rules]]\n\nOrdered local rules. Every condition given must hold; a list"
+        " holds when any of its values does; at least one condition is needed. The first rule that"
+        " matches decides; `tag` rules only add their tag. A rule never changes a pass.\n\n| key |"
+        f" default | meaning |\n|---|---|---|\n{rows}"
     )

@@ -1,4 +1,5 @@
-"""The sample file and `config show`, printed from the schema so that they cannot drift from the code."""
+"""The sample file and `config show`, printed from the schema so that they cannot drift from the
+code."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from dmarc_milter.config.schema import Config, PolicyRule
 
 HEAD = """\
 # dmarc-milter.toml: every option at its default. A line that is not there means the default.
-# `dmarc-milter config check` reads this file as the daemon does; SIGHUP (systemctl reload) applies it.
+# `dmarc-milter config check` reads this file as the daemon does.
+# SIGHUP (systemctl reload) applies it.
 """
 
 
@@ -31,7 +33,7 @@ def _body(config: Config, *, described: bool) -> str:
         section = getattr(config, field.name)
         lines = [f"\n[{field.name}]"]
         if described:
-            lines.append(f"# {inspect.getdoc(type(section))}")
+            lines += [f"# {line}" for line in (inspect.getdoc(type(section)) or "").splitlines()]
         hints = get_type_hints(type(section), include_extras=True)
         for name, hint in hints.items():
             if name != "rules":
@@ -57,7 +59,13 @@ def describe(hint: Any) -> str:
     if meta and (meta.ge is not None or meta.le is not None):
         low, high = meta.ge, meta.le
         words.append(
-            f"(from {low})" if high is None else f"({low} to {high})" if low is not None else f"(more than {meta.gt}, at most {high})"
+            f"(from {low})"
+            if high is None
+            else (
+                f"({low} to {high})"
+                if low is not None
+                else f"(more than {meta.gt}, at most {high})"
+            )
         )
     return " ".join(words)
 
@@ -65,7 +73,11 @@ def describe(hint: Any) -> str:
 def _rules(rules: list[PolicyRule], *, described: bool) -> list[str]:
     lines: list[str] = []
     if described:
-        lines += ["", "# Ordered local rules; the first that matches decides. Each [[policy.rules]] takes:", "# [[policy.rules]]"]
+        lines += [
+            "",
+            "# Ordered local rules; the first that matches decides. Each [[policy.rules]] takes:",
+            "# [[policy.rules]]",
+        ]
         for name, hint in get_type_hints(PolicyRule, include_extras=True).items():
             lines += [f"# {name} = {_example(name)}  # {describe(hint)}"]
     for rule in rules:
@@ -75,8 +87,15 @@ def _rules(rules: list[PolicyRule], *, described: bool) -> list[str]:
 
 
 def _example(name: str) -> str:
-    examples = {"action": '"accept"', "comment": '"members\' list"', "author_domains": '["example.org"]', "dkim": '["lists.example.net"]'}
-    default = next(field.default for field in msgspec.structs.fields(PolicyRule) if field.name == name)
+    examples = {
+        "action": '"accept"',
+        "comment": '"members\' list"',
+        "author_domains": '["example.org"]',
+        "dkim": '["lists.example.net"]',
+    }
+    default = next(
+        field.default for field in msgspec.structs.fields(PolicyRule) if field.name == name
+    )
     return examples.get(name) or toml([] if default is msgspec.NODEFAULT else default)
 
 

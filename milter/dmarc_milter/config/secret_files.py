@@ -27,15 +27,25 @@ def is_open_to_all(path: Path) -> bool:
 
 
 def exposed(config: Config, file: Path) -> Iterator[tuple[tuple[str, str], str]]:
-    """(option, what is wrong) for each secret that everybody could read; `file` is the configuration itself."""
+    """(option, what is wrong) for each secret that everybody could read; `file` is the
+    configuration itself."""
     for section, key in FILES:
         name = getattr(getattr(config, section), key)
         if name and is_open_to_all(Path(name)):
-            yield (section, key), f"{name} can be read by everybody: chmod 640 {name}, its group being the daemon's"
+            yield (
+                (section, key),
+                f"{name} can be read by everybody: chmod 640 {name}, its group being the daemon's",
+            )
     try:
         url = urlsplit(config.store.url)
         password = url.password or "password" in parse_qs(url.query)
     except ValueError:
         return
     if password and is_open_to_all(file):
-        yield ("store", "url"), f"the URL holds a password and {file} can be read by everybody: chmod 640 {file}, or use password_file"
+        yield (
+            ("store", "url"),
+            (
+                f"the URL holds a password and {file} can be read by everybody: chmod 640 {file},"
+                " or use password_file"
+            ),
+        )

@@ -18,7 +18,8 @@ MIN_TOKEN = 16
 
 
 def spool_path(config: Config) -> Path:
-    """The local spool: as configured, beside the SQLite store, or in the daemon's state directory."""
+    """The local spool: as configured, beside the SQLite store, or in the daemon's state
+    directory."""
     if config.store.spool:
         return Path(config.store.spool)
     if config.store.url.startswith("sqlite:///"):
@@ -27,24 +28,32 @@ def spool_path(config: Config) -> Path:
 
 
 def store_password(config: Config) -> str:
-    """From password_file, or systemd's credential store-password; "" leaves it to the URL and libpq. Raises ConfigError."""
+    """From password_file, or systemd's credential store-password; "" leaves it to the URL and
+    libpq. Raises ConfigError."""
     return _secret(config.store.password_file, "store-password", "the store's password")
 
 
 def smtp_password(config: Config) -> str:
     """From smtp_password_file, or systemd's credential smtp-password. Raises ConfigError."""
-    return _secret(config.reporting.smtp_password_file, "smtp-password", "the password for the SMTP server")
+    return _secret(
+        config.reporting.smtp_password_file, "smtp-password", "the password for the SMTP server"
+    )
 
 
 def signing_key(config: Config) -> SigningKey | None:
-    """The key that report mail is signed with; None: it is signed elsewhere, or not at all. Raises ConfigError for one that cannot sign."""
+    """The key that report mail is signed with; None: it is signed elsewhere, or not at all. Raises
+    ConfigError for one that cannot sign."""
     options = config.reporting
     if not options.dkim_domain:
         return None
     if not options.dkim_selector:
         raise ConfigError("[reporting] dkim_domain needs dkim_selector, where its key is published")
     try:
-        key = SigningKey(name(options.dkim_domain).name, name(options.dkim_selector).name, guarded.read_bytes(Path(options.dkim_key_file)))
+        key = SigningKey(
+            name(options.dkim_domain).name,
+            name(options.dkim_selector).name,
+            guarded.read_bytes(Path(options.dkim_key_file)),
+        )
         sign(b"From: a@b.example\r\n\r\n", key)
     except (OSError, ValueError) as error:
         raise ConfigError(f"[reporting] dkim_key_file {options.dkim_key_file!r}: {error}") from None
@@ -52,7 +61,8 @@ def signing_key(config: Config) -> SigningKey | None:
 
 
 def _secret(file: str, credential: str, what: str) -> str:
-    """The content of `file`, or of systemd's credential where no file is named; "" when there is neither."""
+    """The content of `file`, or of systemd's credential where no file is named; "" when there is
+    neither."""
     folder = os.environ.get("CREDENTIALS_DIRECTORY", "")
     if file:
         path = Path(file)
@@ -67,18 +77,25 @@ def _secret(file: str, credential: str, what: str) -> str:
 
 
 def web_token(config: Config, host: str) -> str:
-    """What browsers must give; "" when only this machine can reach the address. Raises ConfigError."""
+    """What browsers must give; "" when only this machine can reach the address. Raises
+    ConfigError."""
     path = config.web.token_file
     if not path:
         if ipaddress.ip_address(host).is_loopback:
             return ""
         raise ConfigError(
-            f"[web] listen: {host} can be reached from elsewhere: set [web] token_file, or put a reverse proxy before 127.0.0.1"
+            f"[web] listen: {host} can be reached from elsewhere: set [web] token_file, or put a"
+            " reverse proxy before 127.0.0.1"
         )
     try:
         found = guarded.read_bytes(Path(path)).decode("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"[web] token_file: {path} cannot be read: {getattr(error, 'strerror', error)}") from None
+        raise ConfigError(
+            f"[web] token_file: {path} cannot be read: {getattr(error, 'strerror', error)}"
+        ) from None
     if len(found) < MIN_TOKEN:
-        raise ConfigError(f"[web] token_file: {path} holds fewer than {MIN_TOKEN} characters; `openssl rand -hex 16` makes a token")
+        raise ConfigError(
+            f"[web] token_file: {path} holds fewer than {MIN_TOKEN} characters; `openssl rand -hex"
+            " 16` makes a token"
+        )
     return found

@@ -1,7 +1,8 @@
 """ARC chains (RFC 8617), judged with the keys, tags and canonicalization of `dkim`.
 
-dkimpy's own ARC class is not used: it raises IndexError unless i= is spelled ` i=1;`, verifies every signature and canonicalizes
-the body anew for each, has no limit on instances, and asks DNS before the structure is known to be sound.
+dkimpy's own ARC class is not used: it raises IndexError unless i= is spelled ` i=1;`, verifies
+every signature and canonicalizes the body anew for each, has no limit on instances, and asks DNS
+before the structure is known to be sound.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ RESULTS = b"arc-authentication-results"
 MESSAGE_SIGNATURE = b"arc-message-signature"
 SEAL = b"arc-seal"
 MAX_OLDER_NAMES = 2000
-"""Names in h= of all older message signatures together, beyond which oldest-pass is not determined: it is optional."""
+"""Names in h= of all older message signatures together, beyond which oldest-pass is not determined:
+it is optional."""
 MAILBOX = re.compile(r"""<(?:[^<>@\s"]*@)?([^<>@\s"]+)>|(?:[^<>@\s"]*@)?([^<>@\s"]+)""")
 MAX_COMMENT = 1000
 """Characters of an override's comment."""
@@ -45,7 +47,8 @@ class ArcStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ArcHop:
-    """One set of the chain. The results are what its ARC-Authentication-Results says, read tolerantly; evidence, not truth."""
+    """One set of the chain. The results are what its ARC-Authentication-Results says, read
+    tolerantly; evidence, not truth."""
 
     instance: int
     sealer: Domain
@@ -86,7 +89,8 @@ class ArcOptions:
 
 @dataclass(frozen=True, slots=True)
 class ArcSet:
-    """One instance: where its three fields stand among all fields of the message, and what two of them say."""
+    """One instance: where its three fields stand among all fields of the message, and what two of
+    them say."""
 
     instance: int
     results: int
@@ -106,11 +110,13 @@ class ArcPlan:
     body_hashes: frozenset[BodyHash] = frozenset()
     questions: tuple[Question, ...] = ()
     all_messages: bool = False
-    """Whether every ARC-Message-Signature is worth its look-ups and its time, not only the newest."""
+    """Whether every ARC-Message-Signature is worth its look-ups and its time, not only the
+    newest."""
 
 
 def plan(headers: Headers, options: ArcOptions = ArcOptions()) -> ArcPlan:
-    """The structure of the chain, judged before any look-up (RFC 8617 5.2, steps 1 to 3, and the syntax of what 4 and 6 verify)."""
+    """The structure of the chain, judged before any look-up (RFC 8617 5.2, steps 1 to 3, and the
+    syntax of what 4 and 6 verify)."""
     positions = [headers.positions(name) for name in (RESULTS, MESSAGE_SIGNATURE, SEAL)]
     if not options.enabled or not any(positions):
         return ArcPlan()
@@ -121,12 +127,20 @@ def plan(headers: Headers, options: ArcOptions = ArcOptions()) -> ArcPlan:
     sets = _sets(headers, positions, options)
     if isinstance(sets, Malformed):
         return ArcPlan(failure=sets.reason)
-    needed = dict.fromkeys([sets[-1].message.signature.key_name, *(each.seal.signature.key_name for each in reversed(sets))])
+    needed = dict.fromkeys(
+        [
+            sets[-1].message.signature.key_name,
+            *(each.seal.signature.key_name for each in reversed(sets)),
+        ]
+    )
     older = [each.message.signature for each in sets[:-1]]
     every = needed | dict.fromkeys(each.key_name for each in older if not each.error)
     if len(needed) > options.max_lookups:
         return ArcPlan(failure="too many keys")
-    all_messages = len(every) <= options.max_lookups and sum(len(each.names) for each in older) <= MAX_OLDER_NAMES
+    all_messages = (
+        len(every) <= options.max_lookups
+        and sum(len(each.names) for each in older) <= MAX_OLDER_NAMES
+    )
     hashed = [sets[-1].message.signature, *(older if all_messages else ())]
     return ArcPlan(
         sets,
@@ -136,7 +150,14 @@ def plan(headers: Headers, options: ArcOptions = ArcOptions()) -> ArcPlan:
     )
 
 
-def validate(message: Message, plan: ArcPlan, resolver: Resolver, options: ArcOptions = ArcOptions(), *, now: datetime) -> ArcResult:
+def validate(
+    message: Message,
+    plan: ArcPlan,
+    resolver: Resolver,
+    options: ArcOptions = ArcOptions(),
+    *,
+    now: datetime,
+) -> ArcResult:
     """RFC 8617 5.2; every failure is final, that of the DNS too. `now` is aware. Never raises."""
     if plan.failure:
         return ArcResult(ArcStatus.FAIL, reason=plan.failure)
@@ -154,11 +175,14 @@ def validate(message: Message, plan: ArcPlan, resolver: Resolver, options: ArcOp
     )
 
 
-def trusted_override(arc: ArcResult, author_domain: Domain, trusted_sealers: Sequence[Domain]) -> str | None:
+def trusted_override(
+    arc: ArcResult, author_domain: Domain, trusted_sealers: Sequence[Domain]
+) -> str | None:
     """The comment of an override (RFC 8617 7.2.2), or None when the chain gives no reason for one.
 
-    The word of the oldest sealer counts from which on every sealer is trusted: it must have seen dmarc=pass for the same
-    author domain. A chain that anyone may have made proves nothing by itself.
+    The word of the oldest sealer counts from which on every sealer is trusted: it must have seen
+    dmarc=pass for the same author domain. A chain that anyone may have made proves nothing by
+    itself.
     """
     if arc.status is not ArcStatus.PASS:
         return None
@@ -175,8 +199,11 @@ def trusted_override(arc: ArcResult, author_domain: Domain, trusted_sealers: Seq
 # The structure
 
 
-def _sets(headers: Headers, positions: Iterable[Sequence[int]], options: ArcOptions) -> tuple[ArcSet, ...] | Malformed:
-    """The sets by instance, 1 first: each complete, none twice, none missing, each cv= as it must be."""
+def _sets(
+    headers: Headers, positions: Iterable[Sequence[int]], options: ArcOptions
+) -> tuple[ArcSet, ...] | Malformed:
+    """The sets by instance, 1 first: each complete, none twice, none missing, each cv= as it must
+    be."""
     found: list[dict[int, int]] = []
     for each in positions:
         instances = _by_instance(headers, each, options)
@@ -188,18 +215,29 @@ def _sets(headers: Headers, positions: Iterable[Sequence[int]], options: ArcOpti
     results, messages, seals = found
     if not len(results) == len(messages) == len(seals):
         return Malformed("incomplete set")
-    sets = tuple(_set(headers, number, (results[number], messages[number], seals[number]), options) for number in sorted(seals))
-    flaw = next((each.seal.signature.error for each in reversed(sets) if each.seal.signature.error), "") or _verdict_flaw(sets)
+    sets = tuple(
+        _set(headers, number, (results[number], messages[number], seals[number]), options)
+        for number in sorted(seals)
+    )
+    flaw = next(
+        (each.seal.signature.error for each in reversed(sets) if each.seal.signature.error), ""
+    ) or _verdict_flaw(sets)
     newest = sets[-1].message.signature
     return Malformed(flaw or newest.error) if flaw or newest.error else sets
 
 
-def _by_instance(headers: Headers, positions: Sequence[int], options: ArcOptions) -> dict[int, int] | Malformed:
+def _by_instance(
+    headers: Headers, positions: Sequence[int], options: ArcOptions
+) -> dict[int, int] | Malformed:
     """Where the field of each instance stands."""
     found: dict[int, int] = {}
     for position in positions:
         name, value = headers.fields[position]
-        instance = _results_instance(value) if name.lower() == RESULTS else _tagged_instance(value, options)
+        instance = (
+            _results_instance(value)
+            if name.lower() == RESULTS
+            else _tagged_instance(value, options)
+        )
         if instance is None or instance > options.max_instances:
             return Malformed("instance not valid")
         if instance in found:
@@ -210,7 +248,9 @@ def _by_instance(headers: Headers, positions: Sequence[int], options: ArcOptions
 
 def _tagged_instance(value: bytes, options: ArcOptions) -> int | None:
     """i= of a tag list, wherever it stands (RFC 8617 4.1.2, 4.1.3)."""
-    listed = tags.parse(value) if len(value) <= options.dkim.max_field else Malformed("field too long")
+    listed = (
+        tags.parse(value) if len(value) <= options.dkim.max_field else Malformed("field too long")
+    )
     return None if isinstance(listed, Malformed) else _position(listed.values.get(b"i", b""))
 
 
@@ -225,7 +265,8 @@ def _results_instance(value: bytes) -> int | None:
 
 
 def _without_comments(text: bytes) -> bytes:
-    """The text with each comment, nested or not, as a space (RFC 5322 3.2.2); what follows an open one is lost."""
+    """The text with each comment, nested or not, as a space (RFC 5322 3.2.2); what follows an open
+    one is lost."""
     kept = bytearray()
     depth = escaped = 0
     for octet in text:
@@ -248,17 +289,22 @@ def _position(text: bytes) -> int | None:
     return int(text)
 
 
-def _set(headers: Headers, instance: int, positions: tuple[int, int, int], options: ArcOptions) -> ArcSet:
+def _set(
+    headers: Headers, instance: int, positions: tuple[int, int, int], options: ArcOptions
+) -> ArcSet:
     results, message, seal = positions
     signature = signature_field.parse(headers.fields[message].value, options.dkim, of_arc=True)
     if SEAL in signature.names:  # RFC 8617 4.1.2. Many sealers do sign ARC-Authentication-Results.
         signature = replace(signature, error="h= names ARC-Seal")
     sealed, verdict = _seal(headers.fields[seal].value, options)
-    return ArcSet(instance, results, Candidate(message, signature), Candidate(seal, sealed), verdict)
+    return ArcSet(
+        instance, results, Candidate(message, signature), Candidate(seal, sealed), verdict
+    )
 
 
 def _seal(value: bytes, options: ArcOptions) -> tuple[Signature, str]:
-    """An ARC-Seal and its cv= (RFC 8617 4.1.3). It has been listed once, so it is short enough and a tag list."""
+    """An ARC-Seal and its cv= (RFC 8617 4.1.3). It has been listed once, so it is short enough and
+    a tag list."""
     listed = tags.parse(value)
     if isinstance(listed, Malformed):
         return Signature(error=listed.reason), ""
@@ -272,7 +318,10 @@ def _seal(value: bytes, options: ArcOptions) -> tuple[Signature, str]:
     if b"h" in listed.values:
         reader.refuse("ARC-Seal has h=")
     unsigned = signature_field.emptied(value, listed)
-    return Signature(reader.error, sealer, selector, algorithm, octets=octets, unsigned=unsigned), verdict
+    return (
+        Signature(reader.error, sealer, selector, algorithm, octets=octets, unsigned=unsigned),
+        verdict,
+    )
 
 
 def _verdict_flaw(sets: Sequence[ArcSet]) -> str:
@@ -289,9 +338,14 @@ def _verdict_flaw(sets: Sequence[ArcSet]) -> str:
 
 
 def _message_flaw(judge: Judge, each: ArcSet) -> str:
-    """What is wrong with an ARC-Message-Signature, judged as a DKIM signature; a key in testing will do."""
+    """What is wrong with an ARC-Message-Signature, judged as a DKIM signature; a key in testing
+    will do."""
     result = judge.result(each.message)
-    return "" if result.status is DkimStatus.PASS or result.testing else f"message signature: {result.reason}"
+    return (
+        ""
+        if result.status is DkimStatus.PASS or result.testing
+        else f"message signature: {result.reason}"
+    )
 
 
 def _seals_flaw(judge: Judge, keys: KeyRing, sets: Sequence[ArcSet]) -> str:
@@ -302,26 +356,33 @@ def _seals_flaw(judge: Judge, keys: KeyRing, sets: Sequence[ArcSet]) -> str:
         answer = keys.find(signature.key_name)
         usable = [key for key in answer.keys if key.algorithm == signature.algorithm]
         if not any(key.verifies(signature.octets, digest) for key in usable):
-            return f"seal: {answer.reason or ('signature differs' if usable else 'key type differs from a=')}"
+            why = "signature differs" if usable else "key type differs from a="
+            return f"seal: {answer.reason or why}"
     return ""
 
 
 def _seal_digests(judge: Judge, sets: Sequence[ArcSet]) -> list[bytes]:
-    """What each seal signs: all sets up to its own, relaxed, its own b= empty and without CRLF (RFC 8617 5.1.1), in one pass."""
+    """What each seal signs: all sets up to its own, relaxed, its own b= empty and without CRLF (RFC
+    8617 5.1.1), in one pass."""
     digests = []
     hasher = hashlib.sha256()
     for each in sets:
         for position in (each.results, each.message.position):
             hasher.update(b":".join(judge.headers.canonical(position, "relaxed")))
         own = hasher.copy()
-        own.update(b":".join(judge.headers.emptied(each.seal.position, each.seal.signature.unsigned, "relaxed")))
+        own.update(
+            b":".join(
+                judge.headers.emptied(each.seal.position, each.seal.signature.unsigned, "relaxed")
+            )
+        )
         digests.append(own.digest())
         hasher.update(b":".join(judge.headers.canonical(each.seal.position, "relaxed")))
     return digests
 
 
 def _oldest_pass(judge: Judge, sets: Sequence[ArcSet]) -> int:
-    """RFC 8617 5.2, step 5: the lowest instance from which on all message signatures verify; 0 when all do."""
+    """RFC 8617 5.2, step 5: the lowest instance from which on all message signatures verify; 0 when
+    all do."""
     oldest = sets[-1].instance
     for each in reversed(sets[:-1]):
         if _message_flaw(judge, each):
@@ -341,12 +402,24 @@ def _hop(each: ArcSet, results: bytes) -> ArcHop:
         return ArcHop(each.instance, signature.domain, signature.selector)
     dmarc = read.of("dmarc")
     words = {info.result.lower() for info in dmarc}
-    # The same in every dmarc result, and no other beside it: what contradicts itself proves nothing.
-    authors = {_mailbox_domain(each) for info in dmarc for each in info.values("header", "from") or ("",)}
-    authors |= {_mailbox_domain(each) for info in read.infos for each in info.values("header", "from")}
+    # The same in every dmarc result, and no other beside it: what contradicts itself proves
+    # nothing.
+    authors = {
+        _mailbox_domain(each) for info in dmarc for each in info.values("header", "from") or ("",)
+    }
+    authors |= {
+        _mailbox_domain(each) for info in read.infos for each in info.values("header", "from")
+    }
     author = authors.pop() if len(authors) == 1 else None
     spf = read.of("spf")
-    senders = {domain.parse(each.strip("<>").rpartition("@")[2]) for each in spf[0].values("smtp", "mailfrom")} if len(spf) == 1 else set()
+    senders = (
+        {
+            domain.parse(each.strip("<>").rpartition("@")[2])
+            for each in spf[0].values("smtp", "mailfrom")
+        }
+        if len(spf) == 1
+        else set()
+    )
     sender = senders.pop() if len(senders) == 1 else None
     return ArcHop(
         each.instance,
@@ -354,14 +427,22 @@ def _hop(each: ArcSet, results: bytes) -> ArcHop:
         signature.selector,
         aar_dmarc=words.pop() if len(words) == 1 else "",
         aar_header_from=author if isinstance(author, Domain) else None,
-        aar_remote_ip=next((address for info in read.infos if (address := _address(info.value("smtp", "remote-ip")))), ""),
+        aar_remote_ip=next(
+            (
+                address
+                for info in read.infos
+                if (address := _address(info.value("smtp", "remote-ip")))
+            ),
+            "",
+        ),
         aar_spf=spf[0].result.lower() if len(spf) == 1 else "",
         aar_mail_from=sender if isinstance(sender, Domain) else None,
     )
 
 
 def _mailbox_domain(text: str) -> Domain | Malformed:
-    """The domain of a header.from: a domain (RFC 8601 2.7.3), or the whole mailbox as a large sealer writes it, with or without <>."""
+    """The domain of a header.from: a domain (RFC 8601 2.7.3), or the whole mailbox as a large
+    sealer writes it, with or without <>."""
     found = MAILBOX.fullmatch(text)
     return domain.parse(found[1] or found[2]) if found else Malformed("no domain")
 
@@ -374,7 +455,8 @@ def _address(text: str) -> str:
 
 
 def _comment(arc: ArcResult) -> str:
-    """`arc=pass as[2].d=... as[2].s=... as[1].d=... remote-ip[1]=...` (RFC 8617 7.2.2), newest first; long chains are cut."""
+    """`arc=pass as[2].d=... as[2].s=... as[1].d=... remote-ip[1]=...` (RFC 8617 7.2.2), newest
+    first; long chains are cut."""
     address = arc.hops[0].aar_remote_ip
     origin = f" remote-ip[1]={address}" if address else ""
     comment = "arc=pass"

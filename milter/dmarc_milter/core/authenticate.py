@@ -13,7 +13,13 @@ from dmarc_milter.core.arc import ArcOptions, ArcPlan, ArcResult, ArcStatus, tru
 from dmarc_milter.core.dkim import DkimOptions, DkimPlan, DkimResult
 from dmarc_milter.core.dmarc import written
 from dmarc_milter.core.dmarc.discovery import questions as policy_questions
-from dmarc_milter.core.dmarc.evaluate import DmarcOptions, PublicSuffixes, author_names, evaluate, published
+from dmarc_milter.core.dmarc.evaluate import (
+    DmarcOptions,
+    PublicSuffixes,
+    author_names,
+    evaluate,
+    published,
+)
 from dmarc_milter.core.dmarc.result import DmarcResult
 from dmarc_milter.core.dmarc.written import Canonify
 from dmarc_milter.core.evaluation import Evaluation, MessageFacts
@@ -25,11 +31,14 @@ from dmarc_milter.core.resolver import Missing, Question, Resolver, for_policy, 
 from dmarc_milter.core.spf.check import EarlierSpf, SpfOptions, SpfResult, upgraded
 
 ALIASES = 16
-"""Keys often stand behind CNAMEs, which count where the resolver asked does not follow them itself."""
+"""Keys often stand behind CNAMEs, which count where the resolver asked does not follow them
+itself."""
 KEYS_SHARE = 0.6
-"""Of the message's seconds, for the keys of DKIM: SPF may come after them, and senders make keys of their own as slow as they like."""
+"""Of the message's seconds, for the keys of DKIM: SPF may come after them, and senders make keys of
+their own as slow as they like."""
 IPREV_QUERIES = 12
-"""Share of the message's 160 queries (SECURITY-CASES 13); SPF, DKIM and ARC have theirs, the policy walk is first and so always served."""
+"""Share of the message's 160 queries (SECURITY-CASES 13); SPF, DKIM and ARC have theirs, the policy
+walk is first and so always served."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +80,8 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One message to be judged. `spf` gives the result of the SPF check, which may have been started at MAIL FROM."""
+    """One message to be judged. `spf` gives the result of the SPF check, which may have been
+    started at MAIL FROM."""
 
     id: str
     envelope: Envelope
@@ -84,39 +94,57 @@ class Request:
 
 
 def plan(headers: Headers, author: Author, options: Options) -> Plan:
-    """What must be hashed and looked up for these header fields: the signatures chosen, the chain, the policy walk."""
+    """What must be hashed and looked up for these header fields: the signatures chosen, the chain,
+    the policy walk."""
     authors, _ = author_names(author, options.suffixes)
     dkim = dkim_module.plan(headers, authors, options.dkim)
     arc = arc_module.plan(headers, options.arc)
-    walks = tuple(question for domain in authors for question in policy_questions(domain, options.dmarc, options.suffixes))
+    walks = tuple(
+        question
+        for domain in authors
+        for question in policy_questions(domain, options.dmarc, options.suffixes)
+    )
     return Plan(dkim, arc, walks, (*dkim.questions, *arc.questions))
 
 
-def authenticate(request: Request, resolver: Resolver, options: Options, *, now: datetime, sample: float) -> Evaluation:
+def authenticate(
+    request: Request, resolver: Resolver, options: Options, *, now: datetime, sample: float
+) -> Evaluation:
     """Evaluate one message. Never raises for anything the sender or the DNS did.
 
     `now` is aware UTC; `sample` is uniform in [0, 100), for pct (RFC 7489 6.6.4).
-    `request.plan.walks` and `questions` should have been prefetched by now. The policy walk is asked first, then keys, so that nothing else
-    in the message can exhaust their share of the budget.
+    `request.plan.walks` and `questions` should have been prefetched by now. The policy walk is
+    asked first, then keys, so that nothing else in the message can exhaust their share of the
+    budget.
     """
     message = request.message
     for domain in author_names(message.author, options.suffixes)[0]:
-        published(domain, for_policy(resolver), options.dmarc, options.suffixes)  # before anything that the sender could make slow
+        published(
+            domain, for_policy(resolver), options.dmarc, options.suffixes
+        )  # before anything that the sender could make slow
     names = _written(request, resolver, options)
     seconds = options.seconds
-    keys = resolver.share(queries=2 * options.dkim.max_signatures + ALIASES, seconds=KEYS_SHARE * seconds)
+    keys = resolver.share(
+        queries=2 * options.dkim.max_signatures + ALIASES, seconds=KEYS_SHARE * seconds
+    )
     dkim = dkim_module.verify(message, request.plan.dkim, keys, options.dkim, now=now)
     spf = request.spf()
     dmarc = evaluate(message.author, spf, dkim, resolver, options.dmarc, options.suffixes)
     keys = resolver.share(queries=options.arc.max_lookups, seconds=seconds)
     arc = arc_module.validate(message, request.plan.arc, keys, options.arc, now=now)
-    noticed = upgraded(spf, (EarlierSpf(hop.aar_spf, hop.aar_mail_from) for hop in arc.hops if hop.aar_spf), options.spf)
+    noticed = upgraded(
+        spf,
+        (EarlierSpf(hop.aar_spf, hop.aar_mail_from) for hop in arc.hops if hop.aar_spf),
+        options.spf,
+    )
     if noticed.usable != spf.usable:
         dmarc = evaluate(message.author, noticed, dkim, resolver, options.dmarc, options.suffixes)
     dmarc = written.judged(dmarc, names, (noticed, dkim), resolver, options.dmarc, options.suffixes)
     reverse = _iprev(request.envelope, resolver, options)
     found = Found(noticed, dkim, arc, reverse, dmarc)
-    verdict = decide(dmarc, _context(request, found, options), options.policy, sample=sample, today=now.date())
+    verdict = decide(
+        dmarc, _context(request, found, options), options.policy, sample=sample, today=now.date()
+    )
     return Evaluation(
         id=request.id,
         at=now,
@@ -133,10 +161,11 @@ def authenticate(request: Request, resolver: Resolver, options: Options, *, now:
     )
 
 
-def _written(request: Request, resolver: Resolver, options: Options) -> written.Names:
-    """What the MTA may write in the place of the author's domain, asked for before anything that the sender could make slow."""
+def _written(request: Request, resolver: Resolver, options: Options) -> written.WritableNames:
+    """What the MTA may write in the place of the author's domain, asked for before anything that
+    the sender could make slow."""
     if request.canonify is None:
-        return written.Names()
+        return written.WritableNames()
     authors, _ = author_names(request.message.author, options.suffixes)
     found = written.names(authors, resolver, request.canonify)
     written.prepare(found, resolver, options.dmarc, options.suffixes)
@@ -145,13 +174,16 @@ def _written(request: Request, resolver: Resolver, options: Options) -> written.
 
 def _iprev(envelope: Envelope, resolver: Resolver, options: Options) -> IprevResult | None:
     """The client's proven names: when asked for, or when a local rule needs them."""
-    if envelope.source_ip is None or not (options.iprev or any(rule.ptr for rule in options.policy.rules)):
+    if envelope.source_ip is None or not (
+        options.iprev or any(rule.ptr for rule in options.policy.rules)
+    ):
         return None
     return iprev(envelope.source_ip, resolver.share(queries=IPREV_QUERIES, seconds=options.seconds))
 
 
 def _context(request: Request, found: Found, options: Options) -> Context:
-    """What local policy may know: facts of the envelope and identities that were proven, nothing that the sender merely says."""
+    """What local policy may know: facts of the envelope and identities that were proven, nothing
+    that the sender merely says."""
     author = found.dmarc.author_domain
     sealers = options.policy.trusted_arc_sealers
     return Context(
@@ -162,7 +194,11 @@ def _context(request: Request, found: Found, options: Options) -> Context:
         dkim_domains=tuple(each.domain for each in found.dkim if each.usable and each.domain),
         spf_domain=found.spf.domain if found.spf.usable else None,
         names=found.iprev.names if found.iprev and found.iprev.status == "pass" else (),
-        arc_sealers=tuple(hop.sealer for hop in found.arc.hops) if found.arc.status is ArcStatus.PASS else (),
+        arc_sealers=(
+            tuple(hop.sealer for hop in found.arc.hops)
+            if found.arc.status is ArcStatus.PASS
+            else ()
+        ),
         arc_override=trusted_override(found.arc, author, sealers) if author else None,
         relayed=request.envelope.relayed,
         shortage=_shortage(found, options.policy),
@@ -170,11 +206,19 @@ def _context(request: Request, found: Found, options: Options) -> Context:
 
 
 def _shortage(found: Found, policy: LocalPolicy) -> Missing | None:
-    """What we were too busy to look up, where somebody is let through by what he proves: what he could not prove for that reason
-    is not held against him."""
-    by_proof = any(rule.dkim or rule.spf or rule.ptr or rule.arc for rule in policy.rules if rule.action in ("accept", "none"))
+    """What we were too busy to look up, where somebody is let through by what he proves: what he
+    could not prove for that reason is not held against him."""
+    by_proof = any(
+        rule.dkim or rule.spf or rule.ptr or rule.arc
+        for rule in policy.rules
+        if rule.action in ("accept", "none")
+    )
     asked = [found.arc.missing] if policy.trusted_arc_sealers or by_proof else []
     if by_proof:
-        asked += [found.spf.missing, *(each.missing for each in found.dkim), found.iprev.missing if found.iprev else None]
+        asked += [
+            found.spf.missing,
+            *(each.missing for each in found.dkim),
+            found.iprev.missing if found.iprev else None,
+        ]
     asked += [found.dmarc.written_missing, *(each.missing for each in found.dmarc.written)]
     return next((each for each in asked if each is not None and each.kind == "shortage"), None)

@@ -1,4 +1,5 @@
-"""Three reasons why a message waits, three codes: the same words in the reply, `why`, `stats`, the log and the README."""
+"""Three reasons why a message waits, three codes: the same words in the reply, `why`, `stats`, the
+log and the README."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ Reason = Literal["dns", "overloaded", "failure"]
 
 
 class Excuse(NamedTuple):
-    """The enhanced code (RFC 3463 3.4, 3.5) and the end of the sentence that says why the message must wait."""
+    """The enhanced code (RFC 3463 3.4, 3.5) and the end of the sentence that says why the message
+    must wait."""
 
     enhanced: str
     because: str
@@ -32,6 +34,7 @@ DEFERRALS: Mapping[str, Excuse] = {
 
 
 def told(reason: str, name: str) -> str:
-    """Code and clause of a stored deferral, for lists; "" for a reason that this version does not know."""
+    """Code and clause of a stored deferral, for lists; "" for a reason that this version does not
+    know."""
     excuse = DEFERRALS.get(reason)
     return "" if excuse is None else f"{excuse.code}: {excuse.says(name or 'a domain in it')}"

@@ -1,4 +1,5 @@
-"""All that was found and decided about one message, frozen: the input of the reply, the log and the ledger."""
+"""All that was found and decided about one message, frozen: the input of the reply, the log and the
+ledger."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ from dmarc_milter.core.spf.check import SpfResult
 
 @dataclass(frozen=True, slots=True)
 class MessageFacts:
-    """What the message says of itself, kept for loop protection and `why`. Nothing here is printed unvalidated."""
+    """What the message says of itself, kept for loop protection and `why`. Nothing here is printed
+    unvalidated."""
 
     message_id: str = ""
     """Printable ASCII without angle brackets, at most 250 octets; "" when missing or odd."""
@@ -29,9 +31,11 @@ class MessageFacts:
     is_dsn: bool = False
     """Null sender, or multipart/report."""
     is_report: bool = False
-    """Looks like a DMARC aggregate or failure report (Subject of RFC 9990 3.5.3, or feedback-report)."""
+    """Looks like a DMARC aggregate or failure report (Subject of RFC 9990 3.5.3, or
+    feedback-report)."""
     to_reporting: bool = False
-    """A recipient is our own reporting or bounce address: such mail is never counted for reports (DESIGN.md, Reports)."""
+    """A recipient is our own reporting or bounce address: such mail is never counted for reports
+    (DESIGN.md, Reports)."""
     from_reporting: bool = False
     """MAIL FROM is our own reporting or bounce address."""
     list_id: str = ""
@@ -62,8 +66,15 @@ MAX_LOOKED_AT = 4096
 """Octets of a field's value that are read for facts."""
 
 
-def message_facts(headers: Headers, envelope: Envelope, *, to_reporting: bool = False, from_reporting: bool = False) -> MessageFacts:
-    """What the header fields say, bounded and ASCII; whether our own reporting addresses are concerned, the caller knows."""
+def message_facts(
+    headers: Headers,
+    envelope: Envelope,
+    *,
+    to_reporting: bool = False,
+    from_reporting: bool = False,
+) -> MessageFacts:
+    """What the header fields say, bounded and ASCII; whether our own reporting addresses are
+    concerned, the caller knows."""
     content_type = _first(headers, b"content-type").lower()
     return MessageFacts(
         message_id=_message_id(_first(headers, b"message-id")),
@@ -79,11 +90,16 @@ def message_facts(headers: Headers, envelope: Envelope, *, to_reporting: bool = 
 def _first(headers: Headers, name: bytes) -> bytes:
     """The topmost such field on one line, or nothing."""
     values = headers.values(name)
-    return values[0][:MAX_LOOKED_AT].replace(b"\r", b"").replace(b"\n", b"").strip(b" \t") if values else b""
+    return (
+        values[0][:MAX_LOOKED_AT].replace(b"\r", b"").replace(b"\n", b"").strip(b" \t")
+        if values
+        else b""
+    )
 
 
 def _message_id(value: bytes) -> str:
-    """What stands in angle brackets, or the whole value of those who forget them (RFC 5322 3.6.4)."""
+    """What stands in angle brackets, or the whole value of those who forget them (RFC 5322
+    3.6.4)."""
     bare = value[1:-1] if value.startswith(b"<") and value.endswith(b">") else value
     odd = len(bare) > 250 or bare.translate(None, IN_MESSAGE_ID)
     return "" if odd else bare.decode("ascii")
@@ -91,11 +107,19 @@ def _message_id(value: bytes) -> str:
 
 def _keyword(value: bytes) -> bytes:
     """auto-submitted-type without comments and parameters after it (RFC 3834 5)."""
-    return value[:MAX_LOOKED_AT].strip(b" \t\r\n").partition(b";")[0].partition(b"(")[0].strip(b" \t\r\n").lower()
+    return (
+        value[:MAX_LOOKED_AT]
+        .strip(b" \t\r\n")
+        .partition(b";")[0]
+        .partition(b"(")[0]
+        .strip(b" \t\r\n")
+        .lower()
+    )
 
 
 def _is_report(subject: bytes, content_type: bytes) -> bool:
-    """An aggregate report's Subject (RFC 7489 7.2.1.1; RFC 9990 3.5.3: Report-ID is optional), or a failure report's type (RFC 5965 2)."""
+    """An aggregate report's Subject (RFC 7489 7.2.1.1; RFC 9990 3.5.3: Report-ID is optional), or a
+    failure report's type (RFC 5965 2)."""
     words = b" ".join(subject.lower().split())
     if words.startswith(b"report domain:") and b" submitter:" in words:
         return True

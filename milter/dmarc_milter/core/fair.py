@@ -1,6 +1,8 @@
-"""Places that are handed out fairly: round robin over client networks, then over a network's messages.
+"""Places that are handed out fairly: round robin over client networks, then over a network's
+messages.
 
-Policy alone: no clock, no lock, no threads. Whoever owns a Pool calls it under a lock of its own and gives the time.
+Policy alone: no clock, no lock, no threads. Whoever owns a Pool calls it under a lock of its own
+and gives the time.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Final, NamedTuple
 
 PREFIX: Final = {4: 24, 6: 64}
-"""Bits of an address that make up a client network: whoever has one address of it commonly has all."""
+"""Bits of an address that make up a client network: whoever has one address of it commonly has
+all."""
 LOOKED_AT: Final = 64
 """Places that one search for somebody to displace looks at."""
 
@@ -25,8 +28,13 @@ class Asker(NamedTuple):
 
 
 def client_network(address: IPv4Address | IPv6Address | None) -> Hashable:
-    """What an Asker's network is for this client; all clients without a known address are one network."""
-    return None if address is None else (address.version, int(address) >> (address.max_prefixlen - PREFIX[address.version]))
+    """What an Asker's network is for this client; all clients without a known address are one
+    network."""
+    return (
+        None
+        if address is None
+        else (address.version, int(address) >> (address.max_prefixlen - PREFIX[address.version]))
+    )
 
 
 class State(Enum):
@@ -39,7 +47,8 @@ class State(Enum):
 
 
 class Ticket:
-    """One thing that needs a place, wanted by one or more askers. `since`: seconds, when it got its place."""
+    """One thing that needs a place, wanted by one or more askers. `since`: seconds, when it got its
+    place."""
 
     __slots__ = ("asker", "askers", "item", "since", "state")
 
@@ -52,7 +61,7 @@ class Ticket:
         self.since = 0.0
 
 
-class _Message:
+class _MessageShare:
     __slots__ = ("places", "waiting")
 
     def __init__(self) -> None:
@@ -66,15 +75,17 @@ class _Network:
     def __init__(self) -> None:
         self.places: dict[Ticket, None] = {}
         """Tickets that have a place, the oldest first."""
-        self.messages: dict[Hashable, _Message] = {}
-        self.ready: OrderedDict[_Message, None] = OrderedDict()
+        self.messages: dict[Hashable, _MessageShare] = {}
+        self.ready: OrderedDict[_MessageShare, None] = OrderedDict()
         """Messages below their share with something that waits, the next one first."""
         self.level = -1
-        """Its places when it was put into the pool's order; -1: it waits for nothing, or has its share."""
+        """Its places when it was put into the pool's order; -1: it waits for nothing, or has its
+        share."""
 
 
 class Shares(NamedTuple):
-    """How many places there are, and how many of them one client network and one message may have."""
+    """How many places there are, and how many of them one client network and one message may
+    have."""
 
     size: int
     network: int
@@ -84,7 +95,8 @@ class Shares(NamedTuple):
 class Pool:
     """So many places, and everybody who waits for one.
 
-    The next place goes to the network that has the fewest, of equals to the one whose turn it is; within it likewise to a message.
+    The next place goes to the network that has the fewest, of equals to the one whose turn it is;
+    within it likewise to a message.
     """
 
     def __init__(self, shares: Shares) -> None:
@@ -93,12 +105,15 @@ class Pool:
         self.waiting = 0
         """Tickets that wait; one that two askers want counts once."""
         self._networks: dict[Hashable, _Network] = {}
-        self._order: list[OrderedDict[_Network, None]] = [OrderedDict() for _ in range(shares.network)]
+        self._order: list[OrderedDict[_Network, None]] = [
+            OrderedDict() for _ in range(shares.network)
+        ]
         """Networks that could take a place, by how many they have."""
         self._ready = 0
 
     def enter(self, ticket: Ticket, asker: Asker, now: float) -> bool:
-        """Want a place for a ticket. Whether it has one now: it may have had it already, for another asker; else it waits."""
+        """Want a place for a ticket. Whether it has one now: it may have had it already, for
+        another asker; else it waits."""
         if ticket.state is State.IN:
             ticket.askers[asker] = None
             return True
@@ -106,7 +121,11 @@ class Pool:
         ticket.askers[asker] = None
         network, message = self._places_of(asker)
         shares = self.shares
-        if self.used < shares.size and len(network.places) < shares.network and message.places < shares.message:
+        if (
+            self.used < shares.size
+            and len(network.places) < shares.network
+            and message.places < shares.message
+        ):
             if not first:
                 self._admit(ticket, asker, now)
                 return True
@@ -124,7 +143,8 @@ class Pool:
         return False
 
     def next(self, now: float) -> Ticket | None:
-        """Give a free place to whoever's turn it is; None when there is no place, or nobody who may have it."""
+        """Give a free place to whoever's turn it is; None when there is no place, or nobody who may
+        have it."""
         if not self._ready or self.used >= self.shares.size:
             return None
         network = next(next(iter(level)) for level in self._order if level)
@@ -144,7 +164,8 @@ class Pool:
         ticket.state = State.OVER
 
     def withdraw(self, ticket: Ticket, asker: Asker) -> bool:
-        """This asker wants it no more. Whether nobody does: one that waited is over then, one with a place keeps it until `done`."""
+        """This asker wants it no more. Whether nobody does: one that waited is over then, one with
+        a place keeps it until `done`."""
         if asker not in ticket.askers:
             return False
         del ticket.askers[asker]
@@ -157,12 +178,16 @@ class Pool:
         return not ticket.askers
 
     def displace(self, now: float, patience: float) -> Ticket | None:
-        """Take the place of one that has had it for `patience` seconds, if whoever waits then has no more than it leaves the other.
+        """Take the place of one that has had it for `patience` seconds, if whoever waits then has
+        no more than it leaves the other.
 
-        The ticket waits again, last in its message. None where nobody has that much more than one who waits.
+        The ticket waits again, last in its message. None where nobody has that much more than one
+        who waits.
         """
         full = self.used >= self.shares.size
-        victim = (self._unlike_others(now - patience) if full else None) or self._within(now - patience)
+        victim = (self._unlike_others(now - patience) if full else None) or self._within(
+            now - patience
+        )
         if victim is None:
             return None
         self._free(victim)
@@ -176,17 +201,17 @@ class Pool:
 
     # What follows keeps the tables in step.
 
-    def _places_of(self, asker: Asker) -> tuple[_Network, _Message]:
+    def _places_of(self, asker: Asker) -> tuple[_Network, _MessageShare]:
         """The asker's tables, new ones if need be."""
         network = self._networks.get(asker.network)
         if network is None:
             network = self._networks[asker.network] = _Network()
         message = network.messages.get(asker.message)
         if message is None:
-            message = network.messages[asker.message] = _Message()
+            message = network.messages[asker.message] = _MessageShare()
         return network, message
 
-    def _message(self, asker: Asker) -> _Message:
+    def _message(self, asker: Asker) -> _MessageShare:
         return self._networks[asker.network].messages[asker.message]
 
     def _admit(self, ticket: Ticket, asker: Asker, now: float) -> None:
@@ -232,7 +257,7 @@ class Pool:
         self._arrange(network, message)
         self._forget(asker)
 
-    def _arrange(self, network: _Network, message: _Message) -> None:
+    def _arrange(self, network: _Network, message: _MessageShare) -> None:
         """Whether the message, and then its network, could take a place."""
         if message.waiting and message.places < self.shares.message:
             network.ready.setdefault(message, None)
@@ -259,23 +284,36 @@ class Pool:
             del self._networks[asker.network]
 
     def _unlike_others(self, before: float) -> Ticket | None:
-        """All places are taken: the oldest place of a network that has at least two more than one which waits."""
+        """All places are taken: the oldest place of a network that has at least two more than one
+        which waits."""
         level = next((number for number, networks in enumerate(self._order) if networks), None)
         if level is None:
             return None
-        rich = sorted((each for each in self._networks.values() if len(each.places) >= level + 2), key=lambda each: -len(each.places))
+        rich = sorted(
+            (each for each in self._networks.values() if len(each.places) >= level + 2),
+            key=lambda each: -len(each.places),
+        )
         oldest = (next(iter(each.places)) for each in rich[:LOOKED_AT])
         return next((ticket for ticket in oldest if ticket.since <= before), None)
 
     def _within(self, before: float) -> Ticket | None:
-        """There are places, but not for networks that have their share: the same between the messages of one of these."""
+        """There are places, but not for networks that have their share: the same between the
+        messages of one of these."""
         for network in self._blocked():
             fewest = min(message.places for message in network.ready)
             for ticket in list(network.places)[:LOOKED_AT]:
-                if ticket.since <= before and ticket.asker and self._message(ticket.asker).places >= fewest + 2:
+                if (
+                    ticket.since <= before
+                    and ticket.asker
+                    and self._message(ticket.asker).places >= fewest + 2
+                ):
                     return ticket
         return None
 
     def _blocked(self) -> Iterator[_Network]:
-        full = (each for each in self._networks.values() if len(each.places) >= self.shares.network and each.ready)
+        full = (
+            each
+            for each in self._networks.values()
+            if len(each.places) >= self.shares.network and each.ready
+        )
         yield from (network for network, _ in zip(full, range(LOOKED_AT), strict=False))

@@ -9,10 +9,19 @@ from typing import Literal
 
 from dmarc_milter.core.mail.domain import Domain, is_special_use, parse
 from dmarc_milter.core.mail.message import IPAddress, plain_address
-from dmarc_milter.core.resolver import LookupFailed, Missing, NoAnswer, Question, Resolver, gravest, missing
+from dmarc_milter.core.resolver import (
+    LookupFailed,
+    Missing,
+    NoAnswer,
+    Question,
+    Resolver,
+    gravest,
+    missing,
+)
 
 MAX_NAMES = 10
-"""Names looked at, as for SPF's ptr (RFC 7208 4.6.4); a client owns its reverse zone and may put thousands there."""
+"""Names looked at, as for SPF's ptr (RFC 7208 4.6.4); a client owns its reverse zone and may put
+thousands there."""
 SECONDS = 10.0
 
 
@@ -39,7 +48,8 @@ class IprevResult:
 
 
 def iprev(source_ip: IPAddress, resolver: Resolver) -> IprevResult:
-    """The names in the PTR records of `source_ip` that have it among their addresses. At most 11 look-ups. Never raises."""
+    """The names in the PTR records of `source_ip` that have it among their addresses. At most 11
+    look-ups. Never raises."""
     client = plain_address(source_ip)
     resolver = resolver.share(queries=1 + MAX_NAMES, seconds=SECONDS)
     try:
@@ -47,8 +57,14 @@ def iprev(source_ip: IPAddress, resolver: Resolver) -> IprevResult:
     except NoAnswer:
         return IprevResult(IprevStatus.PERMERROR, reason="no PTR record")
     except LookupFailed as failure:
-        return IprevResult(IprevStatus.TEMPERROR, reason="PTR look-up failed", missing=missing(failure))
-    names = [name for name in map(parse, found[:MAX_NAMES]) if isinstance(name, Domain) and not is_special_use(name.name)]
+        return IprevResult(
+            IprevStatus.TEMPERROR, reason="PTR look-up failed", missing=missing(failure)
+        )
+    names = [
+        name
+        for name in map(parse, found[:MAX_NAMES])
+        if isinstance(name, Domain) and not is_special_use(name.name)
+    ]
     return _forward(client, names, resolver)
 
 

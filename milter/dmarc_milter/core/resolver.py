@@ -1,4 +1,5 @@
-"""DNS as the evaluation sees it: a Resolver handed in, and the three ways an answer can be missing."""
+"""DNS as the evaluation sees it: a Resolver handed in, and the three ways an answer can be
+missing."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ class NoSuchName(NoAnswer):
 
 
 class NoSuchTarget(NoSuchName):
-    """NXDOMAIN behind an alias: the name asked for exists, being one; what its CNAMEs lead to does not (RFC 2308 2.1, RFC 6604 3)."""
+    """NXDOMAIN behind an alias: the name asked for exists, being one; what its CNAMEs lead to does
+    not (RFC 2308 2.1, RFC 6604 3)."""
 
 
 class NoData(NoAnswer):
@@ -30,9 +32,11 @@ class NoData(NoAnswer):
 
 
 class LookupFailed(Exception):
-    """The DNS did not answer (SERVFAIL, REFUSED, time-out, garbage, CNAME loop): nothing is known; later it may.
+    """The DNS did not answer (SERVFAIL, REFUSED, time-out, garbage, CNAME loop): nothing is known;
+    later it may.
 
-    `name` is the name that was asked (absolute, without trailing dot), "" where it is not known. The sender may have chosen it.
+    `name` is the name that was asked (absolute, without trailing dot), "" where it is not known.
+    The sender may have chosen it.
     """
 
     def __init__(self, text: str = "", *, name: str = "") -> None:
@@ -41,20 +45,26 @@ class LookupFailed(Exception):
 
 
 class Shortage(LookupFailed):
-    """Our own saturation: the question was still unsent when the message's time ended. Never a DNS answer, never remembered."""
+    """Our own saturation: the question was still unsent when the message's time ended. Never a DNS
+    answer, never remembered."""
 
 
 class Abandoned(BaseException):
-    """Nobody waits for this message any more: its evaluation is to end. No answer and no failure, so nothing on the way may catch it."""
+    """Nobody waits for this message any more: its evaluation is to end. No answer and no failure,
+    so nothing on the way may catch it."""
 
 
 def is_shortage(error: BaseException) -> bool:
-    """Whether it was raised for want of what others have taken: places, threads, memory, descriptors."""
-    return isinstance(error, Shortage | MemoryError) or (isinstance(error, OSError) and error.errno in SCARCE)
+    """Whether it was raised for want of what others have taken: places, threads, memory,
+    descriptors."""
+    return isinstance(error, Shortage | MemoryError) or (
+        isinstance(error, OSError) and error.errno in SCARCE
+    )
 
 
 class LimitExceeded(LookupFailed):
-    """The message asked for more than its share of look-ups or time. The message's own doing, not the DNS's."""
+    """The message asked for more than its share of look-ups or time. The message's own doing, not
+    the DNS's."""
 
 
 class TimeExceeded(LimitExceeded):
@@ -64,9 +74,9 @@ class TimeExceeded(LimitExceeded):
 class Missing(NamedTuple):
     """An answer that could not be had, and whose fault that is.
 
-    dns: the DNS did not answer. limit: the message asked for more names than its share. time: its time was over before this one had
-    its own, and whose doing that is nobody knows. shortage: other messages had taken what it takes to ask. failure: this program did
-    not look.
+    dns: the DNS did not answer. limit: the message asked for more names than its share. time: its
+    time was over before this one had its own, and whose doing that is nobody knows. shortage: other
+    messages had taken what it takes to ask. failure: this program did not look.
     """
 
     kind: Literal["dns", "limit", "time", "shortage", "failure"]
@@ -90,23 +100,25 @@ def missing(error: LookupFailed) -> Missing:
 
 
 def gravest(found: Iterable[Missing | None]) -> Missing | None:
-    """The one that decides what is done about several: what is the message's or our own doing before trouble in the DNS."""
+    """The one that decides what is done about several: what is the message's or our own doing
+    before trouble in the DNS."""
     return min(filter(None, found), key=lambda each: GRAVEST_FIRST.index(each.kind), default=None)
 
 
 class Question(NamedTuple):
-    """What is asked: `name` is absolute, ASCII, without trailing dot; labels are LDH, underscore or a wildcard-free macro result."""
+    """What is asked: `name` is absolute, ASCII, without trailing dot; labels are LDH, underscore or
+    a wildcard-free macro result."""
 
     name: str
     rdtype: RdataType
 
 
 class Resolver(Protocol):
-    """Absolute look-ups, CNAMEs followed. Each method raises NoSuchName, NoData or LookupFailed; never anything else.
+    """Absolute look-ups, CNAMEs followed. Each method raises NoSuchName, NoData or LookupFailed;
+    never anything else.
 
-    A name that cannot be asked (bad length, or characters outside printable ASCII; a space is inside) raises NoSuchName
-    without a query.
-    Answers are never empty.
+    A name that cannot be asked (bad length, or characters outside printable ASCII; a space is
+    inside) raises NoSuchName without a query. Answers are never empty.
     """
 
     def txt(self, name: str) -> tuple[bytes, ...]:
@@ -126,9 +138,11 @@ class Resolver(Protocol):
         ...
 
     def aliases(self, name: str, rdtype: Literal["A", "AAAA", "MX"]) -> tuple[str, ...]:
-        """The names that a question of this type is led to by CNAMEs, in their order, whether or not the last has such records.
+        """The names that a question of this type is led to by CNAMEs, in their order, whether or
+        not the last has such records.
 
-        Empty where the name is no alias or does not exist; "" stands for a target that could not be asked for. Raises LookupFailed.
+        Empty where the name is no alias or does not exist; "" stands for a target that could not be
+        asked for. Raises LookupFailed.
         """
         ...
 
@@ -137,23 +151,27 @@ class Resolver(Protocol):
         ...
 
     def share(self, *, queries: int, seconds: float) -> Resolver:
-        """This message's resolver with a limit of its own: at most `queries` different questions and `seconds` from now.
+        """This message's resolver with a limit of its own: at most `queries` different questions
+        and `seconds` from now.
 
-        Beyond it every question not yet answered raises LimitExceeded. The share is taken from the whole message's budget
-        but never frees anyone else's: queries asked here count for the message too.
+        Beyond it every question not yet answered raises LimitExceeded. The share is taken from the
+        whole message's budget but never frees anyone else's: queries asked here count for the
+        message too.
         """
         ...
 
 
 class StaleAnswer(NamedTuple):
-    """An answer used past its time because the DNS of its name failed (RFC 8767). `seconds` since the DNS gave it."""
+    """An answer used past its time because the DNS of its name failed (RFC 8767). `seconds` since
+    the DNS gave it."""
 
     name: str
     seconds: float
 
 
 class Kept(NamedTuple):
-    """What was derived from DNS answers. `keep` says whether it may serve other messages too; `size` is about its octets."""
+    """What was derived from DNS answers. `keep` says whether it may serve other messages too;
+    `size` is about its octets."""
 
     value: Any
     keep: bool
@@ -164,24 +182,29 @@ Work = Callable[[Resolver], Kept]
 
 
 class Remembers:
-    """A Resolver of one message that knows what was derived for others, for as long as every answer used then is still good."""
+    """A Resolver of one message that knows what was derived for others, for as long as every answer
+    used then is still good."""
 
     __slots__ = ()
 
     def recall(self, key: Hashable) -> Any:
-        """What `derive` of this key would give without any work, or None. Its questions then count as asked."""
+        """What `derive` of this key would give without any work, or None. Its questions then count
+        as asked."""
         raise NotImplementedError
 
     def policy(self) -> Resolver:
-        """The same for look-ups of the author's policy: what they ask never waits behind anything else."""
+        """The same for look-ups of the author's policy: what they ask never waits behind anything
+        else."""
         raise NotImplementedError
 
     def delay(self, seconds: float) -> None:
-        """So much of the message's time went by before it could ask anything, for want of room: what it lacks then is a Shortage."""
+        """So much of the message's time went by before it could ask anything, for want of room:
+        what it lacks then is a Shortage."""
         raise NotImplementedError
 
     def abandon(self) -> None:
-        """The message has ended, or nobody waits for it: what it asks is given up, and whoever asks for it gets Abandoned."""
+        """The message has ended, or nobody waits for it: what it asks is given up, and whoever asks
+        for it gets Abandoned."""
         raise NotImplementedError
 
     def derive(self, key: Hashable, work: Work) -> Any:
@@ -189,7 +212,8 @@ class Remembers:
         raise NotImplementedError
 
     def arrived(self, name: str) -> tuple[bytes, ...]:
-        """The TXT records of a name that was prefetched, if they are there by now. For further hints, never for a verdict."""
+        """The TXT records of a name that was prefetched, if they are there by now. For further
+        hints, never for a verdict."""
         raise NotImplementedError
 
     def stale_answers(self) -> tuple[StaleAnswer, ...]:
@@ -198,7 +222,8 @@ class Remembers:
 
 
 def for_policy(resolver: Resolver) -> Resolver:
-    """The resolver for what leads to the author's policy (RFC 9989 4.10.1), which has places of its own among what is asked."""
+    """The resolver for what leads to the author's policy (RFC 9989 4.10.1), which has places of its
+    own among what is asked."""
     return resolver.policy() if isinstance(resolver, Remembers) else resolver
 
 
@@ -215,9 +240,11 @@ def abandon(resolver: Resolver) -> None:
 
 
 def derive(resolver: Resolver, key: Hashable, work: Work) -> Any:
-    """The value of `work`, which must depend on nothing but `key` and the answers to what it asks the resolver it is given.
+    """The value of `work`, which must depend on nothing but `key` and the answers to what it asks
+    the resolver it is given.
 
-    Remembered from message to message where the resolver can: never longer than the first of those answers.
+    Remembered from message to message where the resolver can: never longer than the first of those
+    answers.
     """
     return resolver.derive(key, work) if isinstance(resolver, Remembers) else work(resolver).value
 
@@ -228,10 +255,12 @@ def recall(resolver: Resolver, key: Hashable) -> Any:
 
 
 def arrived(resolver: Resolver, name: str) -> tuple[bytes, ...]:
-    """TXT records that a hint has brought already; nothing where that cannot be told without waiting."""
+    """TXT records that a hint has brought already; nothing where that cannot be told without
+    waiting."""
     return resolver.arrived(name) if isinstance(resolver, Remembers) else ()
 
 
 def stale_answers(resolver: Resolver) -> tuple[StaleAnswer, ...]:
-    """Answers that the message was given although their time was over; none where the resolver keeps none."""
+    """Answers that the message was given although their time was over; none where the resolver
+    keeps none."""
     return resolver.stale_answers() if isinstance(resolver, Remembers) else ()

@@ -1,7 +1,9 @@
-"""The facts of one message that outlive it: what reports, `why`, `impact` and the totals are made from, and nothing that they do not need.
+"""The facts of one message that outlive it: what reports, `why`, `impact` and the totals are made
+from, and nothing that they do not need.
 
-Raw facts, not the words of one report format: RFC 9990 and RFC 7489 Appendix C are rendered from them when a report is built.
-No Subject, no display name, no recipient's local part. Every string is printable ASCII and bounded, whatever the sender wrote.
+Raw facts, not the words of one report format: RFC 9990 and RFC 7489 Appendix C are rendered from
+them when a report is built. No Subject, no display name, no recipient's local part. Every string is
+printable ASCII and bounded, whatever the sender wrote.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ MAX_STALE = 20
 
 
 class Fact(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A part of the facts. Fields may be added with a default, never renamed: stored rows are older than the code."""
+    """A part of the facts. Fields may be added with a default, never renamed: stored rows are older
+    than the code."""
 
 
 class SpfFact(Fact, frozen=True, omit_defaults=True):
@@ -45,7 +48,8 @@ class SpfFact(Fact, frozen=True, omit_defaults=True):
 class DkimFact(Fact, frozen=True, omit_defaults=True):
     """auth_results/dkim: one signature. `aligned` is "" where it does not align or did not pass.
 
-    `unsigned`: header fields that a reader sees, lower case, of which the signature leaves at least one uncovered (RFC 6376 8.15).
+    `unsigned`: header fields that a reader sees, lower case, of which the signature leaves at least
+    one uncovered (RFC 6376 8.15).
     """
 
     result: str
@@ -73,7 +77,8 @@ class Uri(Fact, frozen=True, omit_defaults=True):
 
 
 class Published(Fact, frozen=True, omit_defaults=True):
-    """The policy configuration: every tag of the record as it was read, and where and how it was found."""
+    """The policy configuration: every tag of the record as it was read, and where and how it was
+    found."""
 
     policy_domain: str
     p: str = ""
@@ -156,7 +161,8 @@ class Facts(Fact, frozen=True, omit_defaults=True, kw_only=True):
     would_be: str = ""
     """Monitor mode: what enforcement would have done; otherwise ""."""
     deferral: str = ""
-    """Why it was answered 451, or would have been: dns, overloaded or failure (deferrals.DEFERRALS); "" otherwise."""
+    """Why it was answered 451, or would have been: dns, overloaded or failure
+    (deferrals.DEFERRALS); "" otherwise."""
     failing_name: str = ""
     """The DNS name that it waits for, or ""."""
     reasons: tuple[Reason, ...] = ()
@@ -204,7 +210,12 @@ def _escaped(character: str) -> str:
 
 def from_evaluation(evaluation: Evaluation) -> Facts:
     """Everything worth keeping of an evaluation. Linear in its size, which is bounded."""
-    envelope, verdict, message, dmarc = evaluation.envelope, evaluation.verdict, evaluation.facts, evaluation.dmarc
+    envelope, verdict, message, dmarc = (
+        evaluation.envelope,
+        evaluation.verdict,
+        evaluation.facts,
+        evaluation.dmarc,
+    )
     waits = verdict.deferral or verdict.would_wait
     return Facts(
         id=evaluation.id,
@@ -215,7 +226,9 @@ def from_evaluation(evaluation: Evaluation) -> Facts:
         source_ip=str(envelope.source_ip) if envelope.source_ip is not None else "",
         source_known=envelope.source_known,
         helo=printable(envelope.helo, 255),
-        envelope_from="" if envelope.mail_from.is_null else _name(envelope.mail_from.domain) or None,
+        envelope_from=(
+            "" if envelope.mail_from.is_null else _name(envelope.mail_from.domain) or None
+        ),
         envelope_to=tuple(each.name for each in envelope.rcpt_domains[:100]),
         status=dmarc.status.value,
         reason=printable(dmarc.reason, 200),
@@ -227,7 +240,9 @@ def from_evaluation(evaluation: Evaluation) -> Facts:
         would_be=verdict.would_have,
         deferral=waits.reason if waits else "",
         failing_name=printable(waits.name, 253) if waits else "",
-        reasons=tuple(Reason(each.type.value, printable(each.comment, 200)) for each in verdict.reasons[:10]),
+        reasons=tuple(
+            Reason(each.type.value, printable(each.comment, 200)) for each in verdict.reasons[:10]
+        ),
         decided_by=printable(verdict.decided_by, 300),
         tags=tuple(printable(each, 40) for each in verdict.tags[:20]),
         spf=_spf(evaluation.spf),
@@ -241,7 +256,10 @@ def from_evaluation(evaluation: Evaluation) -> Facts:
         to_reporting=message.to_reporting,
         from_reporting=message.from_reporting,
         list_id=printable(message.list_id, 253),
-        stale=tuple(StaleFact(printable(each.name, 253), int(each.seconds)) for each in evaluation.stale[:MAX_STALE]),
+        stale=tuple(
+            StaleFact(printable(each.name, 253), int(each.seconds))
+            for each in evaluation.stale[:MAX_STALE]
+        ),
     )
 
 
@@ -256,17 +274,31 @@ def _texts(texts: Iterable[str], count: int) -> Iterator[str]:
 
 def _spf(spf: SpfResult) -> SpfFact:
     scope: Literal["mfrom", "helo"] = "helo" if spf.identity == "helo" else "mfrom"
-    return SpfFact(spf.status.value, _name(spf.domain), scope, printable(spf.reason, 200), printable(spf.mechanism, 200))
+    return SpfFact(
+        spf.status.value,
+        _name(spf.domain),
+        scope,
+        printable(spf.reason, 200),
+        printable(spf.mechanism, 200),
+    )
 
 
 def _arc(arc: ArcResult) -> ArcFact:
-    return ArcFact(arc.status.value, tuple(hop.sealer.name for hop in arc.hops[:50]), printable(arc.reason, 200))
+    return ArcFact(
+        arc.status.value,
+        tuple(hop.sealer.name for hop in arc.hops[:50]),
+        printable(arc.reason, 200),
+    )
 
 
 def _signatures(results: tuple[DkimResult, ...], dmarc: DmarcResult) -> tuple[DkimFact, ...]:
     """All signatures that were evaluated, in the priority of RFC 9990 3.1.3."""
     outcome = dmarc.outcome
-    aligned = {each.domain for each in outcome.identifiers if each.method == "dkim" and each.aligned} if outcome else set()
+    aligned = (
+        {each.domain for each in outcome.identifiers if each.method == "dkim" and each.aligned}
+        if outcome
+        else set()
+    )
     author = outcome.author_domain if outcome else None
     facts = [_signature(each, author, aligned) for each in results]
     if len(facts) > 1:
@@ -338,7 +370,9 @@ def _published(found: PolicyPublished) -> Published:
 
 
 def _uris(uris: tuple[ReportUri, ...]) -> tuple[Uri, ...]:
-    return tuple(Uri(printable(each.address, 320), _number(each.max_size)) for each in uris[:MAX_URIS])
+    return tuple(
+        Uri(printable(each.address, 320), _number(each.max_size)) for each in uris[:MAX_URIS]
+    )
 
 
 def _number(value: int | None) -> int | None:
@@ -366,7 +400,9 @@ def decode(data: bytes) -> Facts:
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise UnreadableFacts(str(error)) from None
     if facts.version > VERSION:
-        raise UnreadableFacts(f"facts of version {facts.version}, this program reads up to {VERSION}")
+        raise UnreadableFacts(
+            f"facts of version {facts.version}, this program reads up to {VERSION}"
+        )
     return facts
 
 

@@ -1,4 +1,5 @@
-"""Messages that killed workers: counted, and after the second time kept from being evaluated again. Bounded, and forgotten in hours."""
+"""Messages that killed workers: counted, and after the second time kept from being evaluated again.
+Bounded, and forgotten in hours."""
 
 from __future__ import annotations
 
@@ -8,12 +9,14 @@ from dmarc_milter.process.shared_memory import POISON, Board
 
 TWICE = 2
 REMEMBERED = 6 * 3600.0
-"""Seconds; senders try again for days, but a fixed daemon should not be suspicious for that long."""
+"""Seconds; senders try again for days, but a fixed daemon should not be suspicious for that
+long."""
 MAX_STRIKES = 4096
 
 
 class Poison:
-    """The supervisor's memory; what is poisonous is published on the Board for all workers, present and future."""
+    """The supervisor's memory; what is poisonous is published on the Board for all workers, present
+    and future."""
 
     def __init__(self, board: Board) -> None:
         self._board = board

@@ -1,6 +1,8 @@
-"""Whether name servers can be used: asked soon after the start, again where look-ups fail, and once an hour.
+"""Whether name servers can be used: asked soon after the start, again where look-ups fail, and once
+an hour.
 
-Never in mail's way: the question is a process of its own. Mail does not answer it: a resolver that denies everything fails nothing.
+Never in mail's way: the question is a process of its own. Mail does not answer it: a resolver that
+denies everything fails nothing.
 """
 
 from __future__ import annotations
@@ -22,9 +24,11 @@ from dmarc_milter.telemetry.counters import INDEX, Meter
 from dmarc_milter.telemetry.log import Log
 
 FIRST = 5.0
-"""Seconds after the start before the question is asked: a host that starts may have no network yet."""
+"""Seconds after the start before the question is asked: a host that starts may have no network
+yet."""
 EVERY = 60.0
-"""Seconds between questions while they find fault, and between looks at how the workers' own look-ups fare."""
+"""Seconds between questions while they find fault, and between looks at how the workers' own
+look-ups fare."""
 CALM = 3600.0
 """Seconds between questions where all is well."""
 PIPE = 2000
@@ -37,7 +41,8 @@ Ask = Callable[[Config], Health]
 
 
 class Asking(Protocol):
-    """A question under way in a process of its own: the supervisor never waits, and has no threads."""
+    """A question under way in a process of its own: the supervisor never waits, and has no
+    threads."""
 
     def poll(self, now: float) -> Health | None:
         """What `Ask` found out; None while it has not ended. `now` is time.monotonic()."""
@@ -53,7 +58,8 @@ class Asking(Protocol):
 
 
 class DnsWatch:
-    """The supervisor's side; never waits. Says once when there is no answer and once when there is one again."""
+    """The supervisor's side; never waits. Says once when there is no answer and once when there is
+    one again."""
 
     def __init__(self, start: Callable[[Config], Asking], board: Board) -> None:
         self._start, self._board = start, board
@@ -68,7 +74,8 @@ class DnsWatch:
         self._told = Health()
 
     def look(self, config: Config) -> None:
-        """The daemon serves with this configuration from now on; what is still wrong with it will be said again."""
+        """The daemon serves with this configuration from now on; what is still wrong with it will
+        be said again."""
         if config is self._config:
             return
         self.stop()
@@ -88,7 +95,9 @@ class DnsWatch:
             self._next, self._failures = now + FIRST, self._failed()
         elif now >= self._next:
             failures = self._failed()
-            wanted = self._down or self._new or failures > self._failures or now >= self._asked + CALM
+            wanted = (
+                self._down or self._new or failures > self._failures or now >= self._asked + CALM
+            )
             self._next, self._new, self._failures = now + EVERY, False, failures
             if wanted:
                 self._asked = now
@@ -107,11 +116,16 @@ class DnsWatch:
 
     def _failed(self) -> int:
         """Questions without an answer, of all workers that ever lived."""
-        return sum(self._board.slot(number).counters[INDEX["dns_failures"]] for number in range(self._board.slots))
+        return sum(
+            self._board.slot(number).counters[INDEX["dns_failures"]]
+            for number in range(self._board.slots)
+        )
 
     def _heard(self, health: Health, config: Config, log: Log) -> None:
         if health.problem and not self._told.problem:
-            log.warning("dns", servers=servers(config), failure=health.problem, text=_advice(config))
+            log.warning(
+                "dns", servers=servers(config), failure=health.problem, text=_advice(config)
+            )
         elif not health.problem and self._down:
             log.info("dns", servers=servers(config), text="name servers can be used again")
         if health.doubt and not self._told.doubt:
@@ -131,27 +145,39 @@ def servers(config: Config) -> str:
 def _advice(config: Config) -> str:
     meanwhile = {
         "accept": "delivered with dmarc=temperror, unchecked",
-        "enforced": "delivered with dmarc=temperror, unchecked, and answered 451 where an enforcing policy is known",
+        "enforced": (
+            "delivered with dmarc=temperror, unchecked, and answered 451 where an enforcing policy"
+            " is known"
+        ),
         "tempfail": "answered 451 where a policy may apply",
     }[config.dmarc.on_temperror]
     return (
-        f"no name server can be used; meanwhile mail is {meanwhile}. Check {_where(config)} and the firewall; asked again every {EVERY:g} s"
+        f"no name server can be used; meanwhile mail is {meanwhile}. Check {_where(config)} and the"
+        f" firewall; asked again every {EVERY:g} s"
     )
 
 
 def _doubts(config: Config) -> str:
-    return f"[dmarc] np and SPF's limit of void look-ups are misjudged by such answers. Put an honest resolver into {_where(config)}"
+    return (
+        "[dmarc] np and SPF's limit of void look-ups are misjudged by such answers. Put an honest"
+        f" resolver into {_where(config)}"
+    )
 
 
 def _where(config: Config) -> str:
-    return "[dns] nameservers" if config.dns.nameservers else f"{RESOLV_CONF} (or set [dns] nameservers)"
+    return (
+        "[dns] nameservers"
+        if config.dns.nameservers
+        else f"{RESOLV_CONF} (or set [dns] nameservers)"
+    )
 
 
 ask: Ask = probe
 
 
 class AskingProcess:
-    """`ask` in a forked child; what it finds out comes through a pipe. Raises OSError where there is no process to be had."""
+    """`ask` in a forked child; what it finds out comes through a pipe. Raises OSError where there
+    is no process to be had."""
 
     def __init__(self, ask: Ask, config: Config) -> None:
         self._reading, writing = os.pipe()
@@ -196,7 +222,10 @@ def _become(ask: Ask, config: Config, writing: int) -> None:
     """In the child."""
     try:
         leave_supervisor("dmarc-dns", writing)
-        said = (line.replace("\n", " ").encode("utf-8", "replace")[: PIPE // 2 - 1] for line in ask(config))
+        said = (
+            line.replace("\n", " ").encode("utf-8", "replace")[: PIPE // 2 - 1]
+            for line in ask(config)
+        )
         os.write(writing, b"\n".join(said))
     finally:
         os._exit(0)

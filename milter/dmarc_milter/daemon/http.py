@@ -1,4 +1,5 @@
-"""A web server for three pages: GET only, everything bounded in size, number and time, one answer for each connection."""
+"""A web server for three pages: GET only, everything bounded in size, number and time, one answer
+for each connection."""
 
 from __future__ import annotations
 
@@ -41,7 +42,9 @@ Pages = Mapping[str, Callable[[], Page]]
 class SmallServer:
     """Serves `pages` on a listening socket until cancelled."""
 
-    def __init__(self, pages: Pages, *, patience: float = PATIENCE, max_connections: int = MAX_CONNECTIONS) -> None:
+    def __init__(
+        self, pages: Pages, *, patience: float = PATIENCE, max_connections: int = MAX_CONNECTIONS
+    ) -> None:
         self._pages, self._patience, self._most = pages, patience, max_connections
         self._open = 0
 
@@ -81,7 +84,8 @@ class SmallServer:
             await _drained(reader)
 
     def _answer(self, head: bytes) -> tuple[bytes, Page]:
-        """request-line = method SP request-target SP HTTP-version (RFC 9112 3); the fields do not matter."""
+        """request-line = method SP request-target SP HTTP-version (RFC 9112 3); the fields do not
+        matter."""
         parts = head.partition(b"\r\n")[0].split(b" ")
         if len(parts) != 3 or not parts[2].startswith(b"HTTP/1."):
             return b"GET", Page(400, b"not understood\n")
@@ -105,12 +109,18 @@ def _head(page: Page) -> bytes:
         "X-Content-Type-Options": "nosniff",
         "Connection": "close",
     } | ({"Allow": "GET, HEAD"} if page.status == 405 else {})
-    lines = [f"HTTP/1.1 {page.status} {PHRASES[page.status]}", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
+    lines = [
+        f"HTTP/1.1 {page.status} {PHRASES[page.status]}",
+        *(f"{name}: {value}" for name, value in fields.items()),
+        "",
+        "",
+    ]
     return "\r\n".join(lines).encode("ascii")
 
 
 async def _drained(reader: asyncio.StreamReader) -> None:
-    """Wait for the other side to close, so that closing first does not take the answer from it; what it still sends is thrown away."""
+    """Wait for the other side to close, so that closing first does not take the answer from it;
+    what it still sends is thrown away."""
     with contextlib.suppress(ConnectionError):
         while await reader.read(4096):
             pass

@@ -1,4 +1,5 @@
-"""Jobs beside the workers, each a process of its own that is started again when it ends: where no timers of systemd do it."""
+"""Jobs beside the workers, each a process of its own that is started again when it ends: where no
+timers of systemd do it."""
 
 from __future__ import annotations
 
@@ -51,7 +52,11 @@ class Background:
 
     def _ended(self, one: _Running, code: int, now: float) -> None:
         if code != one.failed:
-            self._log.write("error" if code else "info", "job_failed" if code else "job_works_again", {"job": one.job.name, "exit": code})
+            self._log.write(
+                "error" if code else "info",
+                "job_failed" if code else "job_works_again",
+                {"job": one.job.name, "exit": code},
+            )
         one.failed = code
         one.process = None
         one.next_start = now + one.job.pause
@@ -59,13 +64,16 @@ class Background:
     def _start(self, one: _Running, now: float) -> None:
         try:
             command = [sys.executable, "-m", "dmarc_milter", *one.job.arguments]
-            one.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)  # noqa: S603 - our own program
+            one.process = subprocess.Popen(  # noqa: S603 - our own program
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+            )
         except OSError as error:
             self._log.error("job_failed", job=one.job.name, failure=str(error))
             one.next_start = now + one.job.pause
 
     def restart(self, jobs: Sequence[Job], log: Log) -> None:
-        """After a reload: these jobs instead, started when the former ones have ended; told in this log."""
+        """After a reload: these jobs instead, started when the former ones have ended; told in this
+        log."""
         self._log = log
         for one in self._jobs:
             if one.process is not None:
@@ -74,7 +82,8 @@ class Background:
         self._jobs = [_Running(each) for each in jobs]
 
     def stop(self, seconds: float) -> None:
-        """End all, by SIGKILL those that take longer than `seconds`: every job may die at any moment without loss."""
+        """End all, by SIGKILL those that take longer than `seconds`: every job may die at any
+        moment without loss."""
         running = [*self._leaving, *(one.process for one in self._jobs if one.process is not None)]
         deadline = time.monotonic() + seconds
         for process in running:

@@ -1,4 +1,5 @@
-"""/metrics, /healthz and /readyz: a process beside the workers, so that nobody who asks can disturb mail or the supervisor."""
+"""/metrics, /healthz and /readyz: a process beside the workers, so that nobody who asks can disturb
+mail or the supervisor."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ from dmarc_milter.process.child import leave_supervisor
 from dmarc_milter.process.shared_memory import Board
 from dmarc_milter.telemetry.counters import INDEX
 from dmarc_milter.telemetry.log import Log
-from dmarc_milter.telemetry.prometheus import CONTENT_TYPE, Places, Reading, exposition
+from dmarc_milter.telemetry.prometheus import CONTENT_TYPE, StorageStatus, WorkerReading, exposition
 
 LOOK = 15.0
 """Seconds between looks at spool and store."""
@@ -36,7 +37,8 @@ PAUSE = 2.0
 
 
 class Watch:
-    """The supervisor's side: opens the socket, keeps the process alive. Never waits but in `stop`."""
+    """The supervisor's side: opens the socket, keeps the process alive. Never waits but in
+    `stop`."""
 
     def __init__(self, board: Board) -> None:
         self._board = board
@@ -47,10 +49,13 @@ class Watch:
         self._start_after = 0.0
 
     def prepare(self, config: Config) -> Callable[[Log], None]:
-        """Open the socket if it is another one than before; the answer makes the change, or never is called. Raises CannotListen."""
+        """Open the socket if it is another one than before; the answer makes the change, or never
+        is called. Raises CannotListen."""
         address = metrics_address(config.metrics.listen)
         same = address == self._address
-        sock = self._sock if same else None if address is None else sockets.listen(address, mode=0o600)
+        sock = (
+            self._sock if same else None if address is None else sockets.listen(address, mode=0o600)
+        )
 
         def adopt(log: Log) -> None:
             self._end()
@@ -59,7 +64,13 @@ class Watch:
             self._config, self._sock, self._address = config, sock, address
             self._start_after = 0.0
             if address is not None and not _is_local(address):
-                log.warning("metrics", text=f"{sockets.describe(address)} can be reached from the network: there is no password")
+                log.warning(
+                    "metrics",
+                    text=(
+                        f"{sockets.describe(address)} can be reached from the network: there is no"
+                        " password"
+                    ),
+                )
 
         return adopt
 
@@ -69,7 +80,12 @@ class Watch:
             log.error("metrics_died", pid=self._pid)
             self._pid = 0
             self._start_after = now + PAUSE
-        if self._sock is not None and self._config is not None and not self._pid and now >= self._start_after:
+        if (
+            self._sock is not None
+            and self._config is not None
+            and not self._pid
+            and now >= self._start_after
+        ):
             try:
                 self._pid = os.fork()
             except OSError as error:
@@ -122,7 +138,7 @@ class _Process:
 
     def __init__(self, board: Board, config: Config, parent: int) -> None:
         self._board, self._config, self._parent = board, config, parent
-        self._places = Places()
+        self._places = StorageStatus()
         self._look = Look(config)
 
     async def run(self, sock: socket.socket) -> None:
@@ -141,18 +157,28 @@ class _Process:
             await asyncio.sleep(LOOK)
 
     def _metrics(self) -> Page:
-        reading = Reading(self._board.totals(), self._board.sessions(), self._config.policy.enforce, self._places)
+        reading = WorkerReading(
+            self._board.totals(), self._board.sessions(), self._config.policy.enforce, self._places
+        )
         return Page(200, exposition(reading), CONTENT_TYPE)
 
     def _health(self) -> Page:
         age = time.monotonic() - self._board.own.heartbeat
-        return Page(200, b"ok\n") if age < STALLED else Page(503, b"the supervisor shows no sign of life\n")
+        return (
+            Page(200, b"ok\n")
+            if age < STALLED
+            else Page(503, b"the supervisor shows no sign of life\n")
+        )
 
     def _ready(self) -> Page:
         counters = self._board.own.counters
         if not counters[INDEX["workers_ready"]] or self._health().status != 200:
             return Page(503, b"no worker serves\n")
-        return Page(503, b"no name server can be used\n") if counters[INDEX["dns_down"]] else Page(200, b"ready\n")
+        return (
+            Page(503, b"no name server can be used\n")
+            if counters[INDEX["dns_down"]]
+            else Page(200, b"ready\n")
+        )
 
 
 class Look:
@@ -162,18 +188,18 @@ class Look:
         self._config = config
         self._database: Database | None = None
 
-    def __call__(self) -> Places:
+    def __call__(self) -> StorageStatus:
         try:
             return self._all()
         except Exception:
-            return Places(store_up=False)
+            return StorageStatus(store_up=False)
 
-    def _all(self) -> Places:
+    def _all(self) -> StorageStatus:
         waiting, octets = self._spool()
         try:
-            return Places(waiting, octets, True, *self._store())
+            return StorageStatus(waiting, octets, True, *self._store())
         except (StoreError, ConfigError):
-            return Places(waiting, octets, False)
+            return StorageStatus(waiting, octets, False)
 
     def _spool(self) -> tuple[int | None, int | None]:
         path = spool_path(self._config)

@@ -8,11 +8,18 @@ from dmarc_milter.config.checks import socket_address
 OF_A_UNIX_SOCKET = ("socket_mode", "socket_group")
 
 
-def left_out(config: Config, *, started: Config, opened: Config, enough_workers: bool) -> tuple[str, ...]:
-    """Keys whose values in `config` are not in force: as they are in `started` and, for the socket's, in `opened`."""
+def left_out(
+    config: Config, *, started: Config, opened: Config, enough_workers: bool
+) -> tuple[str, ...]:
+    """Keys whose values in `config` are not in force: as they are in `started` and, for the
+    socket's, in `opened`."""
     keys = ["user"] if config.milter.user != started.milter.user else []
     if socket_address(config.milter.socket).family == "unix":
-        keys += [key for key in OF_A_UNIX_SOCKET if getattr(config.milter, key) != getattr(opened.milter, key)]
+        keys += [
+            key
+            for key in OF_A_UNIX_SOCKET
+            if getattr(config.milter, key) != getattr(opened.milter, key)
+        ]
     if not enough_workers:
         keys.append("workers")
     return tuple(f"[milter] {key}" for key in keys)

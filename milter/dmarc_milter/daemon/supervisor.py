@@ -1,4 +1,5 @@
-"""The supervisor: it owns the socket and the signals, and keeps the right number of workers alive, lively and up to date."""
+"""The supervisor: it owns the socket and the signals, and keeps the right number of workers alive,
+lively and up to date."""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ TICK = 0.2
 RELOAD_DRAIN = 600.0
 """Seconds that sessions of a replaced worker get to end by themselves."""
 RETIRED = 6.0
-"""Seconds after which no worker has a socket any more that was replaced: a poll of libmilter's keeps it for 5."""
+"""Seconds after which no worker has a socket any more that was replaced: a poll of libmilter's
+keeps it for 5."""
 MAX_BACK_OFF = 30.0
 NOFILE = 65536
 
@@ -68,7 +70,8 @@ def no_jobs(_config: Config) -> tuple[Job, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the supervisor runs: what workers serve with, the jobs beside them, its one question to the DNS, where the ledger lies."""
+    """What the supervisor runs: what workers serve with, the jobs beside them, its one question to
+    the DNS, where the ledger lies."""
 
     build: worker.Build
     jobs: Jobs = no_jobs
@@ -100,7 +103,8 @@ class Supervisor:
         self._failed_starts = 0
         self._start_after = 0.0
         self._fallback: tuple[Config, Listening, int] | None = None
-        """What to return to when the workers of a reload do not start, and its generation: the last one that served."""
+        """What to return to when the workers of a reload do not start, and its generation: the last
+        one that served."""
         self._retired: list[tuple[float, Listening]] = []
         """Sockets that were replaced, and since when."""
         self._looked = time.monotonic()
@@ -133,7 +137,7 @@ class Supervisor:
             self._watch.stop()
             self._dns.stop()
 
-    # -- signals -----------------------------------------------------------------------------------------------------
+    # -- signals -----------------------------------------------------------------------------------
 
     def _take_signals(self) -> None:
         self._wake.setblocking(False)
@@ -172,12 +176,14 @@ class Supervisor:
                 with contextlib.suppress(BlockingIOError):
                     self._wake.recv(4096)
 
-    # -- workers -----------------------------------------------------------------------------------------------------
+    # -- workers -----------------------------------------------------------------------------------
 
     def _supervise(self) -> None:
         now = time.monotonic()
         if now - self._looked > 5 * TICK + 1:
-            self._patient_until = now + MIN_HUNG  # the whole machine paused: workers get a moment to show that they live
+            self._patient_until = (
+                now + MIN_HUNG
+            )  # the whole machine paused: workers get a moment to show that they live
         self._looked = now
         for one, code in self._crew.reap():
             self._buried(one, code)
@@ -195,12 +201,15 @@ class Supervisor:
     def _show(self, now: float) -> None:
         """Signs of life and numbers for those who watch."""
         self._board.own.beat()
-        self._meter.set("workers_ready", sum(each.ready and not each.draining for each in self._crew))
+        self._meter.set(
+            "workers_ready", sum(each.ready and not each.draining for each in self._crew)
+        )
         self._meter.set("workers_wanted", self._count)
         self._watch.tend(now, self._log)
 
     def _fill(self, now: float) -> None:
-        """Start workers that are missing: all of them at the start, one at a time while others of an older generation still serve."""
+        """Start workers that are missing: all of them at the start, one at a time while others of
+        an older generation still serve."""
         current, outdated = self._crew.of(self._generation), self._crew.outdated(self._generation)
         if now < self._start_after or (outdated and any(not each.ready for each in current)):
             return
@@ -227,12 +236,19 @@ class Supervisor:
             return
         self._fallback = None
         self._notify.ready(f"serving on {self._listening.text} with {len(ready)} workers")
-        self._log.info("ready", socket=self._listening.text, workers=len(ready), generation=self._generation, pid=os.getpid())
+        self._log.info(
+            "ready",
+            socket=self._listening.text,
+            workers=len(ready),
+            generation=self._generation,
+            pid=os.getpid(),
+        )
         self._dns.look(self._config)
         self._was_ready = True
 
     def _buried(self, one: Worker, code: int) -> None:
-        """Take note of a worker's end: expected, a failure to start, or a death with messages in its hands."""
+        """Take note of a worker's end: expected, a failure to start, or a death with messages in
+        its hands."""
         if one.draining and code == 0:
             self._log.info("worker_done", pid=one.pid)
             return
@@ -241,7 +257,13 @@ class Supervisor:
         poisoned = self._poison.killed_by(fingerprints, time.monotonic())
         why = one.killed_for or (f"signal {-code}" if code < 0 else f"exit {code}")
         self._log.error(
-            "worker_died", pid=one.pid, why=why, failure=one.failure, in_evaluation=len(fingerprints), poisoned=poisoned, ready=one.ready
+            "worker_died",
+            pid=one.pid,
+            why=why,
+            failure=one.failure,
+            in_evaluation=len(fingerprints),
+            poisoned=poisoned,
+            ready=one.ready,
         )
         if not one.ready and not one.draining:
             self._failed_start(one, why)
@@ -251,14 +273,19 @@ class Supervisor:
             raise CannotStart(one.failure or f"a worker ended before it was ready ({why})")
         if self._fallback is not None and one.generation == self._generation:
             self._meter.count("reloads_failed")
-            self._log.error("reload_failed", failure=one.failure or why, text="the running configuration is kept")
+            self._log.error(
+                "reload_failed",
+                failure=one.failure or why,
+                text="the running configuration is kept",
+            )
             self._return_to(*self._fallback)
             return
         self._failed_starts += 1
         self._start_after = time.monotonic() + min(MAX_BACK_OFF, 0.1 * 2**self._failed_starts)
 
     def _replace_outdated(self, now: float) -> None:
-        """One old worker goes for each new one that serves; the connections that it has are left to it."""
+        """One old worker goes for each new one that serves; the connections that it has are left to
+        it."""
         outdated = self._crew.outdated(self._generation)
         ready = [each for each in self._crew.of(self._generation) if each.ready]
         surplus = max(0, len(outdated) + len(ready) - self._count)
@@ -270,14 +297,17 @@ class Supervisor:
             self._retired = [(now, each) for _, each in self._retired]
         elif self._retired and self._fallback is None:
             gone = [each for since, each in self._retired if now - since > RETIRED]
-            self._retired = [(since, each) for since, each in self._retired if now - since <= RETIRED]
+            self._retired = [
+                (since, each) for since, each in self._retired if now - since <= RETIRED
+            ]
             for each in gone:
                 sockets.close(each.sock, each.address)
 
-    # -- reload and stop ---------------------------------------------------------------------------------------------
+    # -- reload and stop ---------------------------------------------------------------------------
 
     def _reload(self) -> None:
-        """Read the file again and replace the workers one by one; on any error everything stays as it is."""
+        """Read the file again and replace the workers one by one; on any error everything stays as
+        it is."""
         self._notify.reloading()
         try:
             config = load(self._path)
@@ -286,7 +316,9 @@ class Supervisor:
             listening = self._socket_of(config)
         except (ConfigError, sockets.CannotListen, worker.CannotBuild) as error:
             self._meter.count("reloads_failed")
-            self._log.error("reload_failed", failure=str(error), text="the running configuration is kept")
+            self._log.error(
+                "reload_failed", failure=str(error), text="the running configuration is kept"
+            )
             self._notify.ready(f"reload failed: {error}")
             return
         self._fallback = self._fallback or (self._config, self._listening, self._generation)
@@ -296,12 +328,21 @@ class Supervisor:
         self._meter.count("reloads")
         self._log.info("reload", generation=self._generation)
         enough = worker_count(config) <= self._most_workers
-        if keys := left_out(config, started=self._started, opened=self._listening.config, enough_workers=enough):
-            self._log.warning("restart_needed", keys=", ".join(keys), text="changed in the file, in force only after a restart")
+        if keys := left_out(
+            config, started=self._started, opened=self._listening.config, enough_workers=enough
+        ):
+            self._log.warning(
+                "restart_needed",
+                keys=", ".join(keys),
+                text="changed in the file, in force only after a restart",
+            )
 
     def _socket_of(self, config: Config) -> Listening:
-        """The one in use, however it is spelled, one that a reload has just left, or a new one. Raises CannotListen."""
-        ours = {each.address: each for each in (*(each for _, each in self._retired), self._listening)}
+        """The one in use, however it is spelled, one that a reload has just left, or a new one.
+        Raises CannotListen."""
+        ours = {
+            each.address: each for each in (*(each for _, each in self._retired), self._listening)
+        }
         return ours.get(socket_address(config.milter.socket)) or open_socket(config)
 
     def _warn(self, about_store: tuple[str, ...]) -> None:
@@ -309,9 +350,12 @@ class Supervisor:
             self._log.warning("store", text=each)
 
     def _return_to(self, config: Config, listening: Listening, generation: int) -> None:
-        """Give a reload up: the workers of the old configuration that are left stay, new ones take it again."""
+        """Give a reload up: the workers of the old configuration that are left stay, new ones take
+        it again."""
         self._fallback = None
-        abandoned = [each for each in self._crew if each.generation > generation and not each.draining]
+        abandoned = [
+            each for each in self._crew if each.generation > generation and not each.draining
+        ]
         self._adopt(config, listening)
         with contextlib.suppress(sockets.CannotListen):
             self._watch.prepare(config)(self._log)
@@ -335,7 +379,8 @@ class Supervisor:
         self._start_after = 0.0
 
     def _stop(self) -> int:
-        """Take no more connections, give sessions in flight the configured time; a second signal ends that at once."""
+        """Take no more connections, give sessions in flight the configured time; a second signal
+        ends that at once."""
         self._notify.stopping()
         self._log.info("stopping", workers=len(self._crew), seconds=self._config.milter.drain)
         self._meter.set("workers_ready", 0)
@@ -364,7 +409,9 @@ def worker_count(config: Config) -> int:
 def open_socket(config: Config) -> Listening:
     """Raises CannotListen, ConfigError."""
     address = socket_address(config.milter.socket)
-    sock = sockets.listen(address, mode=int(config.milter.socket_mode, 8), group=config.milter.socket_group)
+    sock = sockets.listen(
+        address, mode=int(config.milter.socket_mode, 8), group=config.milter.socket_group
+    )
     return Listening(sock, sockets.describe(address), address, config)
 
 
@@ -378,7 +425,8 @@ def raise_file_limit() -> None:
 
 
 def serve(path: Path, *, with_jobs: bool = True) -> int:
-    """`dmarc-milter serve`: until SIGTERM. Raises ConfigError; says in one line what else prevents the start (exit code 1)."""
+    """`dmarc-milter serve`: until SIGTERM. Raises ConfigError; says in one line what else prevents
+    the start (exit code 1)."""
     from dmarc_milter.daemon.wiring import build, jobs, places, prepare
 
     config = load(path)
@@ -386,15 +434,23 @@ def serve(path: Path, *, with_jobs: bool = True) -> int:
     return supervise(path, config, parts, lambda: prepare(config))
 
 
-def supervise(path: Path, config: Config, parts: Parts, prepare: worker.Prepare = lambda: ()) -> int:
-    """Run the daemon with these parts; `prepare` is tried first and gives lines to print. Raises ConfigError."""
+def supervise(
+    path: Path, config: Config, parts: Parts, prepare: worker.Prepare = lambda: ()
+) -> int:
+    """Run the daemon with these parts; `prepare` is tried first and gives lines to print. Raises
+    ConfigError."""
     try:
         libmilter.check_platform()
         privileges.become(config.milter.user)
         raise_file_limit()
         lines = (*prepare(), *privileges.warnings(config))
         supervisor = Supervisor(path, config, parts)
-    except (privileges.CannotBecome, sockets.CannotListen, libmilter.CannotServe, worker.CannotBuild) as error:
+    except (
+        privileges.CannotBecome,
+        sockets.CannotListen,
+        libmilter.CannotServe,
+        worker.CannotBuild,
+    ) as error:
         print(f"dmarc-milter: {error}", file=sys.stderr)
         return 1
     with contextlib.suppress(OSError):  # whoever started us may not listen any more

@@ -21,8 +21,8 @@ from dmarc_milter.core.mail.author import UNREAD
 from dmarc_milter.core.mail.message import Headers
 from dmarc_milter.core.report import failure
 from dmarc_milter.daemon.jobs import Job
-from dmarc_milter.daemon.worker import CannotBuild, Service
-from dmarc_milter.dns.resolver import DnsResolver, Memory
+from dmarc_milter.daemon.worker import CannotBuild, WorkerServices
+from dmarc_milter.dns.resolver import CacheLimits, DnsResolver
 from dmarc_milter.dns.suffix_list import SuffixListError, latest_suffixes
 from dmarc_milter.ledger.spool.file import SpoolError, SpoolOptions
 from dmarc_milter.ledger.spool.file import prepare as prepare_spool
@@ -34,19 +34,20 @@ from dmarc_milter.mta.lines import attach
 from dmarc_milter.mta.sendmail_watch import Demanding, Watched
 from dmarc_milter.process.shared_memory import Board, Slot
 from dmarc_milter.session.session import SessionOptions
-from dmarc_milter.session.transaction import CoreEvaluator, Tools
+from dmarc_milter.session.transaction import CoreEvaluator, WorkerContext
 from dmarc_milter.telemetry.counters import Meter
 from dmarc_milter.telemetry.log import Log
 
 FULL_SAMPLES = 100
-"""Messages a minute of which failure reports quote the whole header; a flood must not fill the spool."""
+"""Messages a minute of which failure reports quote the whole header; a flood must not fill the
+spool."""
 REPORT_EVERY = 900.0
 """Seconds between looks for reports that are due."""
 TROUBLE = ("full", "locked", "io")
 """What a spool recovers from by itself."""
 
 
-def build(config: Config, slot: Slot, board: Board, log: Log) -> Service:
+def build(config: Config, slot: Slot, board: Board, log: Log) -> WorkerServices:
     """The worker's Service. Raises for what makes serving impossible."""
     suffixes, warning = latest_suffixes(config.dmarc.suffix_list, datetime.now(UTC).date())
     if warning:
@@ -54,12 +55,17 @@ def build(config: Config, slot: Slot, board: Board, log: Log) -> Service:
     dns = DnsResolver(
         config.dns.nameservers,
         timeout=compiled.look_up_seconds(config),
-        memory=Memory(config.dns.cache_entries, config.dns.cache_bytes, config.dns.stale_hours * 3600, suffixes.organization_of),
+        memory=CacheLimits(
+            config.dns.cache_entries,
+            config.dns.cache_bytes,
+            config.dns.stale_hours * 3600,
+            suffixes.organization_of,
+        ),
     )
     sendmail = watched(config)
     spool = Spool(spool_path(config), SpoolOptions(max_bytes=config.store.spool_max_bytes))
     meter = Meter(slot)
-    tools = Tools(
+    tools = WorkerContext(
         options=compiled.options(config, suffixes),
         marking=compiled.marking(config),
         dns=dns,
@@ -83,11 +89,14 @@ def build(config: Config, slot: Slot, board: Board, log: Log) -> Service:
         for name in ("recorded", "unrecorded", "late", "lost"):
             meter.follow(f"spool_{name}", getattr(counts, name))
 
-    return Service(CoreEvaluator(tools), session_options(config, sendmail), follow, spool.close)
+    return WorkerServices(
+        CoreEvaluator(tools), session_options(config, sendmail), follow, spool.close
+    )
 
 
 def jobs(path: Path, config: Config) -> tuple[Job, ...]:
-    """What runs beside the workers: the drain of the spool, and the reports where they are sent at all."""
+    """What runs beside the workers: the drain of the spool, and the reports where they are sent at
+    all."""
     named = ("--config", str(path))
     drain = Job("drain", ("store", "drain", "--follow", "--parent", str(os.getpid()), *named), 5.0)
     if not config.reporting.is_on:
@@ -101,7 +110,8 @@ def watched(config: Config) -> Watched:
 
 
 def canonify(config: Config, sendmail: Watched | None = None) -> Callable[[str], Canonify | None]:
-    """How the MTA of a message, named as in Envelope.mta, changes From after us ([authentication] sendmail_expands_aliases)."""
+    """How the MTA of a message, named as in Envelope.mta, changes From after us ([authentication]
+    sendmail_expands_aliases)."""
     held = sendmail or watched(config)
     match config.authentication.sendmail_expands_aliases:
         case "no":
@@ -120,7 +130,8 @@ def _written_here(config: Config, how: Canonify | None) -> Canonify:
 
 
 def failure_samples(config: Config) -> Callable[[Evaluation, Headers], bytes | None]:
-    """What is kept for failure reports: nothing unless they are switched on. Replacements of local parts are this process's own."""
+    """What is kept for failure reports: nothing unless they are switched on. Replacements of local
+    parts are this process's own."""
     options = config.reporting
     if not (options.failure_reports and options.is_on):
         return lambda _evaluation, _headers: None
@@ -143,7 +154,8 @@ def failure_samples(config: Config) -> Callable[[Evaluation, Headers], bytes | N
 
 
 def authenticating_daemons(config: Config, sendmail: Watched | None = None) -> Collection[str]:
-    """Those of trusted_daemons whose name stands for a login: a port of that name may ask for none, as Sendmail's own MSA does."""
+    """Those of trusted_daemons whose name stands for a login: a port of that name may ask for none,
+    as Sendmail's own MSA does."""
     trust = config.authentication
     match trust.sendmail_daemons_authenticate:
         case "yes":
@@ -166,7 +178,10 @@ def session_options(config: Config, sendmail: Watched | None = None) -> SessionO
         enforce=config.policy.enforce,
         header_bytes=config.limits.header_bytes,
         header_fields=config.limits.header_fields,
-        stand_ins={b"from": UNREAD, b"authentication-results": b" " + authserv_id(config).encode() + b"; none"},
+        stand_ins={
+            b"from": UNREAD,
+            b"authentication-results": b" " + authserv_id(config).encode() + b"; none",
+        },
         own_addresses=frozenset(in_a_labels(each).lower().encode() for each in own if each),
     )
 
@@ -175,13 +190,18 @@ def _reports(config: Config) -> str:
     options = config.reporting
     if not options.is_on:
         return "OFF until [reporting] org_name and email are set"
-    return f"aggregate{' and failure' if options.failure_reports else ''}, from {options.email} through {options.smtp}"
+    return (
+        f"aggregate{' and failure' if options.failure_reports else ''}, from {options.email}"
+        f" through {options.smtp}"
+    )
 
 
 def places(config: Config) -> tuple[str, ...]:
-    """Makes or upgrades the spool, without which nothing is recorded; says what is wrong with the store's place, which delays no mail.
+    """Makes or upgrades the spool, without which nothing is recorded; says what is wrong with the
+    store's place, which delays no mail.
 
-    A disk that is full or ill is no reason either to stop mail: it is said, and the spool works again when the disk does.
+    A disk that is full or ill is no reason either to stop mail: it is said, and the spool works
+    again when the disk does.
     """
     said: list[str] = []
     try:
@@ -189,7 +209,9 @@ def places(config: Config) -> tuple[str, ...]:
     except SpoolError as error:
         if error.kind not in TROUBLE:
             where = "; [store] must lie where this account may write"
-            raise CannotBuild(f"spool: {error}" + where * (error.kind == "refused" and where not in str(error))) from None
+            raise CannotBuild(
+                f"spool: {error}" + where * (error.kind == "refused" and where not in str(error))
+            ) from None
         said.append(f"spool: {error}: mail is counted as unrecorded until that is mended")
     if config.store.url.startswith("sqlite:///"):
         reason = obstacle(Path(config.store.url.removeprefix("sqlite:///")))
@@ -198,25 +220,39 @@ def places(config: Config) -> tuple[str, ...]:
 
 
 def about_sendmail(config: Config) -> tuple[tuple[str, str], ...]:
-    """What a Sendmail that this milter is attached to does to From after us; nothing where there is none."""
+    """What a Sendmail that this milter is attached to does to From after us; nothing where there is
+    none."""
     path = Path(config.authentication.sendmail_cf)
     cf = sendmail_rewriting.read(path)
-    return tuple(sendmail_rewriting.remarks(cf, str(path))) if cf is not None and cf.has_filter(sendmail_review.NAME) else ()
+    return (
+        tuple(sendmail_rewriting.remarks(cf, str(path)))
+        if cf is not None and cf.has_filter(sendmail_review.NAME)
+        else ()
+    )
 
 
 def prepare(config: Config) -> tuple[str, ...]:
-    """What else can be known to prevent serving, found before the first worker is forked; then the lines to greet with."""
+    """What else can be known to prevent serving, found before the first worker is forked; then the
+    lines to greet with."""
     try:
         _, stale = latest_suffixes(config.dmarc.suffix_list, datetime.now(UTC).date())
     except SuffixListError as error:
         raise ConfigError(f"[dmarc] suffix_list: {error}") from None
     url = config.store.url
-    excepted = f"(but 550 for more than {config.limits.removable_fields} forged fields, [limits] removable_fields)"
-    mode = "enforce" if config.policy.enforce else f"MONITOR: nothing is refused or quarantined {excepted}; see [policy] enforce"
+    excepted = (
+        f"(but 550 for more than {config.limits.removable_fields} forged fields, [limits]"
+        " removable_fields)"
+    )
+    mode = (
+        "enforce"
+        if config.policy.enforce
+        else f"MONITOR: nothing is refused or quarantined {excepted}; see [policy] enforce"
+    )
     return (
         f"mode: {mode}",
         f"socket: {config.milter.socket}",
-        f"store: {url if url.startswith('sqlite:') else connect(url).name}",  # without what is secret in it
+        # Without what is secret in it.
+        f"store: {url if url.startswith('sqlite:') else connect(url).name}",
         f"reports: {_reports(config)}",
         *((f"warning: {stale}",) if stale else ()),
         *(f"WARNING: {text}" for level, text in about_sendmail(config) if level == "error"),

@@ -1,4 +1,5 @@
-"""One worker process: orders from the supervisor on the main thread, libmilter on its own, the rest on an executor."""
+"""One worker process: orders from the supervisor on the main thread, libmilter on its own, the rest
+on an executor."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from typing import NoReturn
 
 from dmarc_milter.config import Config
 from dmarc_milter.process.shared_memory import Board, Slot
-from dmarc_milter.process.silence import Door
+from dmarc_milter.process.silence import MilterConnections
 from dmarc_milter.process.sockets import never_ready
 from dmarc_milter.session import libmilter
 from dmarc_milter.session.session import Evaluator, Session, SessionOptions
@@ -26,7 +27,8 @@ from dmarc_milter.telemetry.log import Log, take_standard_logging
 BEAT = 0.25
 """Seconds between signs of life."""
 SETTLE = 0.5
-"""Seconds after the last connection was taken before a drained worker believes that it has no more."""
+"""Seconds after the last connection was taken before a drained worker believes that it has no
+more."""
 READY, FAILED = b"R", b"F"
 """What a worker tells the supervisor, FAILED followed by one line."""
 DRAIN = b"D"
@@ -34,7 +36,7 @@ DRAIN = b"D"
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class WorkerServices:
     """What a worker serves with, built in its own process.
 
     `tick` is called several times a second; `close` flushes what must outlive the process.
@@ -46,17 +48,26 @@ class Service:
     close: Callable[[], None] = lambda: None
 
 
-Build = Callable[[Config, Slot, Board, Log], Service]
-"""Makes the Service; raises for what makes serving impossible, `str()` of the exception being one line."""
+Build = Callable[[Config, Slot, Board, Log], WorkerServices]
+"""Makes the Service; raises for what makes serving impossible, `str()` of the exception being one
+line."""
 Prepare = Callable[[], tuple[str, ...]]
-"""Tries what can be tried before the first fork and gives lines to print; raises ConfigError, CannotBuild."""
+"""Tries what can be tried before the first fork and gives lines to print; raises ConfigError,
+CannotBuild."""
 
 
 class CannotBuild(Exception):
     """What a worker needs is not to be had. `str()` is one line."""
 
 
-def run(config: Config, build: Build, sock: socket.socket, control: socket.socket, board: Board, number: int) -> NoReturn:
+def run(
+    config: Config,
+    build: Build,
+    sock: socket.socket,
+    control: socket.socket,
+    board: Board,
+    number: int,
+) -> NoReturn:
     """The whole life of the process after fork. Never returns."""
     code = 1
     try:
@@ -73,7 +84,12 @@ def run(config: Config, build: Build, sock: socket.socket, control: socket.socke
             family = sock.family
             listening, callbacks = _start_libmilter(config, service, slot, sock)
         except Exception as error:
-            control.sendall(FAILED + f"{error or type(error).__name__}".replace("\n", " ").encode("utf-8", "replace")[:500])
+            control.sendall(
+                FAILED
+                + f"{error or type(error).__name__}".replace("\n", " ").encode("utf-8", "replace")[
+                    :500
+                ]
+            )
             raise
         slot.beat()
         control.sendall(READY)
@@ -93,7 +109,9 @@ def run(config: Config, build: Build, sock: socket.socket, control: socket.socke
 class _Pulse:
     """What is done several times a second: the sign of life, and counts that are kept elsewhere."""
 
-    def __init__(self, slot: Slot, service: Service, callbacks: libmilter.Callbacks, log: Log) -> None:
+    def __init__(
+        self, slot: Slot, service: WorkerServices, callbacks: libmilter.Callbacks, log: Log
+    ) -> None:
         self._slot, self._service, self._callbacks, self._log = slot, service, callbacks, log
         self._meter = Meter(slot)
         self._complained = False
@@ -111,23 +129,28 @@ class _Pulse:
 
 
 def _batch() -> None:
-    """A woken thread does not displace one that runs: with one interpreter lock it would only find that held and sleep again.
+    """A woken thread does not displace one that runs: with one interpreter lock it would only find
+    that held and sleep again.
 
-    A tenth of the processor time of a message. Where it is not allowed things stay as they are (the unit asks systemd for it).
+    A tenth of the processor time of a message. Where it is not allowed things stay as they are (the
+    unit asks systemd for it).
     """
     with contextlib.suppress(OSError, AttributeError):
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def _own_signals() -> None:
-    """The supervisor owns the signals; a terminal's Ctrl-C reaches workers too and is not for them."""
+    """The supervisor owns the signals; a terminal's Ctrl-C reaches workers too and is not for
+    them."""
     signal.set_wakeup_fd(-1)
     for each in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(each, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
-def _start_libmilter(config: Config, service: Service, slot: Slot, sock: socket.socket) -> tuple[int, libmilter.Callbacks]:
+def _start_libmilter(
+    config: Config, service: WorkerServices, slot: Slot, sock: socket.socket
+) -> tuple[int, libmilter.Callbacks]:
     """Answers the descriptor that libmilter listens on, and what it calls."""
     meter = Meter(slot)
 
@@ -135,29 +158,40 @@ def _start_libmilter(config: Config, service: Service, slot: Slot, sock: socket.
         meter.count("connections")
         return Session(service.evaluator, service.options, name=name)
 
-    callbacks = libmilter.Callbacks(make_session, slot, _most_connections(config), Door(sock))
+    callbacks = libmilter.Callbacks(
+        make_session, slot, _most_connections(config), MilterConnections(sock)
+    )
     callbacks.register("dmarc-milter")
     return libmilter.serve(sock, config.milter.idle_timeout), callbacks
 
 
 def _most_connections(config: Config) -> int:
-    """As configured, and never so many that descriptors run out: libmilter's listener would spin without a pause."""
+    """As configured, and never so many that descriptors run out: libmilter's listener would spin
+    without a pause."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return config.milter.max_connections if soft == resource.RLIM_INFINITY else min(config.milter.max_connections, max(4, soft // 2))
+    return (
+        config.milter.max_connections
+        if soft == resource.RLIM_INFINITY
+        else min(config.milter.max_connections, max(4, soft // 2))
+    )
 
 
 def _replace(listening: int, family: int) -> None:
     """Take no more connections: they wait in the shared queue for another worker.
 
-    A poll of libmilter's that is under way keeps the old socket for up to 5 s; its accept then finds the new one empty.
+    A poll of libmilter's that is under way keeps the old socket for up to 5 s; its accept then
+    finds the new one empty.
     """
     never = never_ready(family)
     os.dup2(never.fileno(), listening)
     never.close()
 
 
-def _obey(slot: Slot, control: socket.socket, beat: Callable[[], None], stop_listening: Callable[[], None]) -> None:
-    """Show signs of life until told to drain, then until the last session has ended or time is up."""
+def _obey(
+    slot: Slot, control: socket.socket, beat: Callable[[], None], stop_listening: Callable[[], None]
+) -> None:
+    """Show signs of life until told to drain, then until the last session has ended or time is
+    up."""
     poll = select.poll()
     poll.register(control, select.POLLIN)
     deadline = float("inf")

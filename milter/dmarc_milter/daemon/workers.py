@@ -1,4 +1,5 @@
-"""The workers as the supervisor sees them: forked, heard, watched, drained, buried. What to do with them is service.py's."""
+"""The workers as the supervisor sees them: forked, heard, watched, drained, buried. What to do with
+them is service.py's."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from dmarc_milter.daemon import worker
 from dmarc_milter.process.shared_memory import Board, Slot
 
 HUNG = 15.0
-"""Seconds without a sign of life after which a worker is killed; the deadline of an evaluation where that is shorter."""
+"""Seconds without a sign of life after which a worker is killed; the deadline of an evaluation
+where that is shorter."""
 MIN_HUNG = 2.0
 STARTING = 30.0
 """Seconds that a worker has to become ready."""
@@ -46,7 +48,11 @@ class Worker:
     @property
     def in_hand(self) -> tuple[bytes, ...]:
         """The fingerprints of the messages that its death is blamed on."""
-        return self.guilty if self.guilty is not None else tuple(job.fingerprint for job in self.slot.jobs())
+        return (
+            self.guilty
+            if self.guilty is not None
+            else tuple(job.fingerprint for job in self.slot.jobs())
+        )
 
     def drain(self, seconds: float) -> None:
         """Have it take no more connections and end when it has none, or after this time."""
@@ -71,7 +77,8 @@ class Worker:
 
 @dataclass(slots=True)
 class Crew:
-    """All worker processes, of the current generation and of older ones. `leave` closes in a child what is the supervisor's alone."""
+    """All worker processes, of the current generation and of older ones. `leave` closes in a child
+    what is the supervisor's alone."""
 
     build: worker.Build
     board: Board
@@ -114,7 +121,13 @@ class Crew:
         ours.setblocking(False)
         self._members[pid] = Worker(pid, number, slot, ours, generation, time.monotonic())
 
-    def _become_worker(self, config: Config, sock: socket.socket, pair: tuple[socket.socket, socket.socket], number: int) -> None:
+    def _become_worker(
+        self,
+        config: Config,
+        sock: socket.socket,
+        pair: tuple[socket.socket, socket.socket],
+        number: int,
+    ) -> None:
         """In the child: nothing of the supervisor's stays open, so that its end is seen."""
         try:
             ours, control = pair
@@ -126,11 +139,14 @@ class Crew:
             os._exit(1)
 
     def _free_slot(self) -> int:
-        """Raises NoProcess. Many reloads may leave workers whose connections stay open: the longest-standing make room."""
+        """Raises NoProcess. Many reloads may leave workers whose connections stay open: the
+        longest-standing make room."""
         used = {each.number for each in self}
         free = next((number for number in range(self.board.slots) if number not in used), None)
         if free is None:
-            draining = sorted((each for each in self if each.draining), key=lambda each: each.started)
+            draining = sorted(
+                (each for each in self if each.draining), key=lambda each: each.started
+            )
             for each in draining[:1]:
                 each.drain(0)
             raise NoProcess("too many workers are still draining")
@@ -149,12 +165,15 @@ class Crew:
                 yield one, os.waitstatus_to_exitcode(status)
 
     def check_life(self, now: float, deadline: float) -> None:
-        """Kill what shows no sign of life, has passed the deadline of an evaluation, or does not become ready."""
+        """Kill what shows no sign of life, has passed the deadline of an evaluation, or does not
+        become ready."""
         hung = max(MIN_HUNG, min(HUNG, deadline))
         for one in self:
             if one.killed_for:
                 continue
-            overdue = tuple(job.fingerprint for job in one.slot.jobs() if now - job.since > deadline)
+            overdue = tuple(
+                job.fingerprint for job in one.slot.jobs() if now - job.since > deadline
+            )
             if overdue:
                 one.guilty = overdue
                 one.kill(f"an evaluation took more than {deadline:g} s")

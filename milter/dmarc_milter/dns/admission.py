@@ -1,7 +1,9 @@
-"""Which questions are in flight and which wait: fair to client networks and messages, with places kept for author policies.
+"""Which questions are in flight and which wait: fair to client networks and messages, with places
+kept for author policies.
 
-Policy alone: no I/O, no clock, no lock. The resolver calls it under its lock, gives the time (seconds, monotonic), and does what
-Moves say. A question is sent once for all who ask it. Answers at hand never come here.
+Policy alone: no I/O, no clock, no lock. The resolver calls it under its lock, gives the time
+(seconds, monotonic), and does what Moves say. A question is sent once for all who ask it. Answers
+at hand never come here.
 """
 
 from __future__ import annotations
@@ -17,11 +19,13 @@ NETWORK_PART: Final = 6
 """A client network may have one of so many of a pool's places."""
 MESSAGE_PART: Final = 12
 PATIENCE: Final = 0.5
-"""Seconds that a question stays in flight although another client network has far less and waits: most answers take less."""
+"""Seconds that a question stays in flight although another client network has far less and waits:
+most answers take less."""
 
 
-class Entry(Ticket):
-    """A question that is in flight or waits. `item` is the resolver's own; `key` and `pool` are Admission's."""
+class AdmittedQuestion(Ticket):
+    """A question that is in flight or waits. `item` is the resolver's own; `key` and `pool` are
+    Admission's."""
 
     __slots__ = ("key", "pool")
 
@@ -31,10 +35,11 @@ class Entry(Ticket):
 
 
 class Moves(NamedTuple):
-    """What is to be done now: questions to send, and those to take back, which wait again unless nobody wants them any more."""
+    """What is to be done now: questions to send, and those to take back, which wait again unless
+    nobody wants them any more."""
 
-    send: list[Entry]
-    recall: list[Entry]
+    send: list[AdmittedQuestion]
+    recall: list[AdmittedQuestion]
 
 
 NOTHING = Moves([], [])
@@ -53,8 +58,8 @@ class Admission:
         kept = max(1, limit // POLICY_PART)
         self._policy = Pool(shares(kept))
         self._others = Pool(shares(max(1, limit - kept)))
-        self._entries: dict[Key, Entry] = {}
-        self._wanted: dict[Asker, dict[Entry, None]] = {}
+        self._entries: dict[Key, AdmittedQuestion] = {}
+        self._wanted: dict[Asker, dict[AdmittedQuestion, None]] = {}
         """What each message wants, so that it can leave."""
 
     @property
@@ -67,15 +72,18 @@ class Admission:
         """Questions that have a place."""
         return self._policy.used + self._others.used
 
-    def find(self, key: Key) -> Entry | None:
+    def find(self, key: Key) -> AdmittedQuestion | None:
         """The question, if somebody asks it already."""
         return self._entries.get(key)
 
     def ask(self, key: Key, item: Any, asker: Asker, *, policy: bool, now: float) -> Moves:
-        """A question is asked. `item` is what a new one carries; if it may be sent it is among those to send."""
+        """A question is asked. `item` is what a new one carries; if it may be sent it is among
+        those to send."""
         entry = self._entries.get(key)
         if entry is None:
-            entry = self._entries[key] = Entry(item, key, self._policy if policy else self._others)
+            entry = self._entries[key] = AdmittedQuestion(
+                item, key, self._policy if policy else self._others
+            )
         self._wanted.setdefault(asker, {})[entry] = None
         had = entry.state is State.IN
         if policy and not had and entry.pool is self._others and entry.askers:
@@ -86,7 +94,7 @@ class Admission:
         self._relieve(entry.pool, now, moves)
         return moves
 
-    def done(self, entry: Entry, now: float) -> Moves:
+    def done(self, entry: AdmittedQuestion, now: float) -> Moves:
         """It is settled, or given up: whoever waits may have its place."""
         if self._entries.get(entry.key) is not entry:
             return NOTHING
@@ -113,7 +121,8 @@ class Admission:
         return moves
 
     def relieve(self, now: float) -> Moves:
-        """From time to time while something waits: who has had much for long gives way to who has little."""
+        """From time to time while something waits: who has had much for long gives way to who has
+        little."""
         moves = Moves([], [])
         for pool in (self._policy, self._others):
             if pool.waiting:
@@ -122,18 +131,19 @@ class Admission:
 
     def _relieve(self, pool: Pool, now: float, moves: Moves) -> None:
         while (victim := pool.displace(now, PATIENCE)) is not None:
-            assert isinstance(victim, Entry)
+            assert isinstance(victim, AdmittedQuestion)
             moves.recall.append(victim)
             self._fill(pool, now, moves)
 
     @staticmethod
     def _fill(pool: Pool, now: float, moves: Moves) -> None:
         while (entry := pool.next(now)) is not None:
-            assert isinstance(entry, Entry)
+            assert isinstance(entry, AdmittedQuestion)
             moves.send.append(entry)
 
-    def _promote(self, entry: Entry, now: float) -> None:
-        """Somebody waits for it as a policy now: it gets the places kept for that, and so does whoever asked before."""
+    def _promote(self, entry: AdmittedQuestion, now: float) -> None:
+        """Somebody waits for it as a policy now: it gets the places kept for that, and so does
+        whoever asked before."""
         askers = tuple(entry.askers)
         for asker in askers:
             entry.pool.withdraw(entry, asker)
@@ -141,7 +151,7 @@ class Admission:
         for asker in askers:
             self._policy.enter(entry, asker, now)
 
-    def _drop(self, entry: Entry) -> None:
+    def _drop(self, entry: AdmittedQuestion) -> None:
         for asker in entry.askers:
             wanted = self._wanted[asker]
             del wanted[entry]

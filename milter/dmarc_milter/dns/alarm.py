@@ -27,7 +27,8 @@ class Alarm:
         os.eventfd_write(self._handle, 1)
 
     def wait(self, seconds: float, handle: int = -1) -> bool:
-        """Until it rings, the time is up, or there is something to read from `handle`: whether there is."""
+        """Until it rings, the time is up, or there is something to read from `handle`: whether
+        there is."""
         if handle < 0:
             found = self._poll.poll(max(0.0, seconds) * 1000)
         else:
@@ -43,7 +44,8 @@ class Alarm:
 
 
 class Stay(NamedTuple):
-    """A thread that would wait for an answer itself: woken by its alarm, or after so many seconds."""
+    """A thread that would wait for an answer itself: woken by its alarm, or after so many
+    seconds."""
 
     alarm: Alarm
     seconds: float

@@ -1,4 +1,5 @@
-"""What one question got: records, a definite absence, a failure, or an alias still to be followed."""
+"""What one question got: records, a definite absence, a failure, or an alias still to be
+followed."""
 
 from __future__ import annotations
 
@@ -18,10 +19,11 @@ OVERHEAD = 400  # octets that one cached answer costs beside its records: key, t
 class Answer:
     """One answer, shared by every message that asks; not changed once it is published.
 
-    `records` is never empty unless `failure` (the exception class) or `alias` says otherwise. `alias` is the last CNAME
-    target of an answer that stopped short of it, `via` the targets of the CNAMEs passed ("" for one that could not be asked for),
-    `hops` their number. `ttl` is in seconds as the DNS said,
-    `expires` in seconds of the monotonic clock, `size` in octets. `used` belongs to the cache.
+    `records` is never empty unless `failure` (the exception class) or `alias` says otherwise.
+    `alias` is the last CNAME target of an answer that stopped short of it, `via` the targets of the
+    CNAMEs passed ("" for one that could not be asked for), `hops` their number. `ttl` is in seconds
+    as the DNS said, `expires` in seconds of the monotonic clock, `size` in octets. `used` belongs
+    to the cache.
     """
 
     __slots__ = ("alias", "expires", "failure", "reason", "records", "size", "ttl", "used", "via")
@@ -43,7 +45,13 @@ class Answer:
         self.alias = alias
         self.via = via
         self.expires = -math.inf
-        self.size = OVERHEAD + len(alias) + sum(64 + (len(record) if isinstance(record, bytes | str) else 128) for record in records)
+        self.size = (
+            OVERHEAD
+            + len(alias)
+            + sum(
+                64 + (len(record) if isinstance(record, bytes | str) else 128) for record in records
+            )
+        )
         self.used = False
 
     @property
@@ -51,9 +59,17 @@ class Answer:
         return len(self.via)
 
     def until(self, expires: float, via: tuple[str, ...]) -> Answer:
-        """The same answer with another expiry, as the last of several that make up a whole; CNAMEs led here by way of `via`."""
+        """The same answer with another expiry, as the last of several that make up a whole; CNAMEs
+        led here by way of `via`."""
         failure = NoSuchTarget if via and self.failure is NoSuchName else self.failure
-        copy = Answer(self.records, failure=failure, reason=self.reason, ttl=self.ttl, alias=self.alias, via=via)
+        copy = Answer(
+            self.records,
+            failure=failure,
+            reason=self.reason,
+            ttl=self.ttl,
+            alias=self.alias,
+            via=via,
+        )
         copy.expires = expires
         return copy
 
@@ -70,7 +86,8 @@ def failed(reason: str) -> Answer:
 
 
 def short(reason: str) -> Answer:
-    """It could not be asked for want of what others have taken; `reason` is of this program's own words."""
+    """It could not be asked for want of what others have taken; `reason` is of this program's own
+    words."""
     return Answer(failure=Shortage, reason=reason)
 
 

@@ -1,4 +1,5 @@
-"""One try at one server: a UDP socket of its own with a random port and identifier, or a TCP connection after truncation."""
+"""One try at one server: a UDP socket of its own with a random port and identifier, or a TCP
+connection after truncation."""
 
 from __future__ import annotations
 
@@ -24,15 +25,31 @@ class Broken(Exception):
 
 
 class Pending:
-    """A question in flight: everything about sending it, until it has an answer or nobody wants one.
+    """A question in flight: everything about sending it, until it has an answer or nobody wants
+    one.
 
-    `begun` is the moment (seconds, monotonic) of its sending, `give_up` that at which the client will settle it in any case.
-    `short`: something was not sent for want of descriptors or memory. `staying`: the thread that asks waits on the socket.
+    `begun` is the moment (seconds, monotonic) of its sending, `give_up` that at which the client
+    will settle it in any case. `short`: something was not sent for want of descriptors or memory.
+    `staying`: the thread that asks waits on the socket.
     """
 
-    __slots__ = ("answer", "attempts", "begun", "give_up", "inquiry", "key", "question", "servers", "short", "staying", "tried")
+    __slots__ = (
+        "answer",
+        "attempts",
+        "begun",
+        "give_up",
+        "inquiry",
+        "key",
+        "question",
+        "servers",
+        "short",
+        "staying",
+        "tried",
+    )
 
-    def __init__(self, key: Key, question: bytes, begun: float, timeout: float, inquiry: Any = None) -> None:
+    def __init__(
+        self, key: Key, question: bytes, begun: float, timeout: float, inquiry: Any = None
+    ) -> None:
         self.key, self.question, self.begun, self.give_up = key, question, begun, begun + timeout
         self.inquiry = inquiry
         """The resolver's own."""
@@ -53,8 +70,8 @@ class Pending:
 
 class Attempt:
     """A socket with one query on it. `events` is what epoll is to watch, `ignored` counts packets
-    that answer something else, `kept` is a packet or an error that is there already. `edns`: the query has an OPT record;
-    `instead`: it has none because one with OPT came to nothing."""
+    that answer something else, `kept` is a packet or an error that is there already. `edns`: the
+    query has an OPT record; `instead`: it has none because one with OPT came to nothing."""
 
     __slots__ = (
         "_identifier",
@@ -73,14 +90,18 @@ class Attempt:
     )
     kind = socket.SOCK_DGRAM
 
-    def __init__(self, pending: Pending, server: Server, *, edns: bool, instead: bool = False) -> None:
+    def __init__(
+        self, pending: Pending, server: Server, *, edns: bool, instead: bool = False
+    ) -> None:
         self.pending, self.server, self.edns, self.instead = pending, server, edns, instead
         self.begun = time.monotonic()
         self._identifier = os.urandom(2)
         self._query = encode_query(self._identifier, pending.question, edns=edns)
         self.events, self.events_changed, self.ignored = select.EPOLLIN, False, 0
         self.kept: bytes | OSError | None = None
-        self._socket = socket.socket(server.family, self.kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        self._socket = socket.socket(
+            server.family, self.kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+        )
         self.handle = self._socket.fileno()
         try:
             self._open()
@@ -97,7 +118,8 @@ class Attempt:
         return is_answer_to(packet, self._identifier, self.pending.question)
 
     def receive(self) -> bytes | None:
-        """A packet that answers the query, or None if it is not there yet. Raises OSError or Broken."""
+        """A packet that answers the query, or None if it is not there yet. Raises OSError or
+        Broken."""
         raise NotImplementedError
 
     def send_again(self) -> bool:
@@ -110,7 +132,8 @@ class Attempt:
 
 
 class UdpAttempt(Attempt):
-    """A fresh connected socket: the kernel picks a random port and lets only this server's packets through (RFC 5452)."""
+    """A fresh connected socket: the kernel picks a random port and lets only this server's packets
+    through (RFC 5452)."""
 
     __slots__ = ()
 
@@ -119,7 +142,8 @@ class UdpAttempt(Attempt):
         self._socket.send(self._query)
 
     def await_packet(self, alarm: Alarm, seconds: float) -> None:
-        """Wait here for the first packet, whatever it is; `kept` is what came. The alarm ends the wait."""
+        """Wait here for the first packet, whatever it is; `kept` is what came. The alarm ends the
+        wait."""
         if not alarm.wait(seconds, self.handle):
             return
         try:
@@ -151,7 +175,8 @@ class UdpAttempt(Attempt):
 
 
 class TcpAttempt(Attempt):
-    """A connection for one question: connect, send, then the length and the message, all without waiting."""
+    """A connection for one question: connect, send, then the length and the message, all without
+    waiting."""
 
     __slots__ = ("_connected", "_received", "_unsent")
     kind = socket.SOCK_STREAM
@@ -182,7 +207,9 @@ class TcpAttempt(Attempt):
         if not chunk:
             raise Broken("closed early")
         self._received += chunk
-        if len(self._received) < 2 or len(self._received) < 2 + int.from_bytes(self._received[:2], "big"):
+        if len(self._received) < 2 or len(self._received) < 2 + int.from_bytes(
+            self._received[:2], "big"
+        ):
             return None
         packet = bytes(self._received[2 : 2 + int.from_bytes(self._received[:2], "big")])
         if not self.is_answered_by(packet):

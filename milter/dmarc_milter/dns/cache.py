@@ -1,4 +1,5 @@
-"""The answers that a process remembers: as long as the DNS allows, bounded in number and in memory."""
+"""The answers that a process remembers: as long as the DNS allows, bounded in number and in
+memory."""
 
 from __future__ import annotations
 
@@ -14,8 +15,9 @@ POSITIVE_LIMIT = 3600  # seconds; a longer TTL would outlive a repaired record
 NEGATIVE_LIMIT = 300
 
 
-class Entry(Protocol):
-    """What a Store holds. `expires` in seconds, monotonic; `size` in octets; `used` belongs to the Store."""
+class CacheEntry(Protocol):
+    """What a Store holds. `expires` in seconds, monotonic; `size` in octets; `used` belongs to the
+    Store."""
 
     expires: float
     size: int
@@ -23,7 +25,8 @@ class Entry(Protocol):
 
 
 class Derived:
-    """What was computed from answers: good until the first of them is not. `asked` are the questions that it took."""
+    """What was computed from answers: good until the first of them is not. `asked` are the
+    questions that it took."""
 
     __slots__ = ("asked", "expires", "size", "used", "value")
 
@@ -34,18 +37,21 @@ class Derived:
 
 
 K = TypeVar("K", bound=Hashable)
-E = TypeVar("E", bound=Entry)
+E = TypeVar("E", bound=CacheEntry)
 
 
-class Store(Generic[K, E]):
-    """Key -> entry. Reading takes no lock; what was not read since it was last looked at leaves first.
+class BoundedStore(Generic[K, E]):
+    """Key -> entry. Reading takes no lock; what was not read since it was last looked at leaves
+    first.
 
     That is the clock form of least-recently-used: `get` only marks, `keep` makes room.
     """
 
     def __init__(self, *, entries: int, octets: int) -> None:
         self._entries, self._octets = entries, octets
-        self._answers: OrderedDict[K, E] = OrderedDict()  # a plain dict finds its first key ever more slowly
+        self._answers: OrderedDict[K, E] = (
+            OrderedDict()
+        )  # a plain dict finds its first key ever more slowly
         self._size = 0
         self._lock = threading.Lock()
 
@@ -89,7 +95,8 @@ class Store(Generic[K, E]):
         self._lock = threading.Lock()
 
     def _drop_one(self, now: float) -> None:
-        # Each round either drops an answer or takes its mark away, so a full turn of the dictionary ends it.
+        # Each round either drops an answer or takes its mark away, so a full turn of the dictionary
+        # ends it.
         while True:
             key, answer = self._answers.popitem(last=False)
             if not answer.used or answer.expires <= now:
@@ -99,7 +106,7 @@ class Store(Generic[K, E]):
             self._answers[key] = answer
 
 
-class Cache(Store[Key, Answer]):
+class Cache(BoundedStore[Key, Answer]):
     """(name, type) -> Answer."""
 
     def put(self, key: Key, answer: Answer, now: float) -> None:
@@ -109,8 +116,9 @@ class Cache(Store[Key, Answer]):
 
 
 def life(answer: Answer) -> float:
-    """Seconds for which an answer may be used for other messages: a failure not at all, or mail sent right after a repair would
-    suffer from it. Messages that ask while a question is in flight share its failure, which spares a struggling server a stampede."""
+    """Seconds for which an answer may be used for other messages: a failure not at all, or mail
+    sent right after a repair would suffer from it. Messages that ask while a question is in flight
+    share its failure, which spares a struggling server a stampede."""
     if answer.failure is None:
         return min(answer.ttl, POSITIVE_LIMIT)
     if issubclass(answer.failure, LookupFailed):

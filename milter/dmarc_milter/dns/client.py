@@ -1,4 +1,5 @@
-"""Asking name servers: every question in flight shares one thread, which alone receives, retries and gives up."""
+"""Asking name servers: every question in flight shares one thread, which alone receives, retries
+and gives up."""
 
 from __future__ import annotations
 
@@ -20,11 +21,19 @@ from dmarc_milter.dns.alarm import Stay
 from dmarc_milter.dns.answer import Answer, failed, short
 from dmarc_milter.dns.attempt import Attempt, Broken, Pending, TcpAttempt, UdpAttempt
 from dmarc_milter.dns.nameservers import Nameservers
-from dmarc_milter.dns.wire import Malformed, Refused, denies_opt, is_truncated, read_answer
+from dmarc_milter.dns.wire import (
+    MalformedAnswer,
+    ServerRefused,
+    denies_opt,
+    is_truncated,
+    read_answer,
+)
 
 FIRST_RETRY = 2.0  # seconds; sooner when the time-out is short
 IN_FLIGHT_LIMIT = 1000  # questions
-SOCKETS = 4  # that a question may hold while nobody answers: the time-out leaves room for two retries, some of them without OPT
+# That a question may hold while nobody answers: the time-out leaves room for two retries, some of
+# them without OPT.
+SOCKETS = 4
 NOT_SENT = "nothing could be sent"
 ABANDONED = failed("abandoned")
 
@@ -34,20 +43,38 @@ log = logging.getLogger("dmarc_milter.resolver")
 class Counters:
     """What the client did since the process started; approximate where several threads count."""
 
-    __slots__ = ("failures", "hits", "ignored", "queries", "retries", "shortages", "stale", "tcp", "timeouts", "waits")
+    __slots__ = (
+        "failures",
+        "hits",
+        "ignored",
+        "queries",
+        "retries",
+        "shortages",
+        "stale",
+        "tcp",
+        "timeouts",
+        "waits",
+    )
 
     def __init__(self) -> None:
-        self.queries = self.retries = self.tcp = self.failures = self.timeouts = self.ignored = self.hits = self.stale = 0
+        self.queries = self.retries = self.tcp = self.failures = self.timeouts = self.ignored = (
+            self.hits
+        ) = self.stale = 0
         self.waits = self.shortages = 0
 
 
 def in_flight_limit() -> int:
-    """How many questions may be in flight, at most IN_FLIGHT_LIMIT: their sockets take a third of the process's descriptors."""
+    """How many questions may be in flight, at most IN_FLIGHT_LIMIT: their sockets take a third of
+    the process's descriptors."""
     descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return IN_FLIGHT_LIMIT if descriptors == resource.RLIM_INFINITY else min(IN_FLIGHT_LIMIT, max(16, descriptors // (3 * SOCKETS)))
+    return (
+        IN_FLIGHT_LIMIT
+        if descriptors == resource.RLIM_INFINITY
+        else min(IN_FLIGHT_LIMIT, max(16, descriptors // (3 * SOCKETS)))
+    )
 
 
-class Report(Protocol):
+class ClientObserver(Protocol):
     """Whom the client tells, on its own thread."""
 
     def done(self, pending: Pending, answer: Answer) -> None:
@@ -60,10 +87,18 @@ class Report(Protocol):
 
 
 class Client:
-    """Sends questions and settles them within `timeout` seconds. Belongs to the process that made it."""
+    """Sends questions and settles them within `timeout` seconds. Belongs to the process that made
+    it."""
 
-    def __init__(self, servers: Nameservers, timeout: float, report: Report, counters: Counters) -> None:
-        self._servers, self._timeout, self._report, self._counters = servers, timeout, report, counters
+    def __init__(
+        self, servers: Nameservers, timeout: float, report: ClientObserver, counters: Counters
+    ) -> None:
+        self._servers, self._timeout, self._report, self._counters = (
+            servers,
+            timeout,
+            report,
+            counters,
+        )
         self._retry = min(FIRST_RETRY, timeout * 0.4)
         self._poll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -73,7 +108,8 @@ class Client:
         self._given_up: deque[Pending] = deque()
         self._wish: float | None = None
         self._handing_over = threading.Lock()
-        """Held while a socket passes from the thread that asked to the client's, or is closed because nobody waits any more."""
+        """Held while a socket passes from the thread that asked to the client's, or is closed
+        because nobody waits any more."""
         self._timers: list[tuple[float, int, Pending]] = []
         self._order = itertools.count()
         self._asleep = False
@@ -83,7 +119,8 @@ class Client:
         self._thread.start()
 
     def start(self, pending: Pending, stay: Stay | None = None) -> Answer | None:
-        """Send the question. With `stay`, wait here for the first packet: two changes of thread less.
+        """Send the question. With `stay`, wait here for the first packet: two changes of thread
+        less.
 
         An Answer where there is one at once; None: the client's thread will settle it.
         """
@@ -105,13 +142,15 @@ class Client:
             self._given_up.append(pending)
         else:
             self._new.append((now + self._retry if watched else now, pending))
-        # The thread sleeps no longer than a first retry takes, so a question sent just now need not wake it.
+        # The thread sleeps no longer than a first retry takes, so a question sent just now need not
+        # wake it.
         if self._asleep or stay is not None or not watched:
             self.rouse()
         return failed("closed") if self._closing else None
 
     def abandon(self, pending: Pending) -> None:
-        """Nobody waits for it, or it must wait again: its sockets are closed soon, and what they still bring is not waited for."""
+        """Nobody waits for it, or it must wait again: its sockets are closed soon, and what they
+        still bring is not waited for."""
         if pending.answer is None:
             pending.answer = ABANDONED
             self._given_up.append(pending)
@@ -131,12 +170,15 @@ class Client:
         os.close(self._wake)
 
     def _ask_next(self, pending: Pending) -> UdpAttempt | None:
-        """Ask the next server that was not asked yet; None when there is none or nothing could be sent to it."""
+        """Ask the next server that was not asked yet; None when there is none or nothing could be
+        sent to it."""
         while pending.tried < len(pending.servers):
             server = pending.servers[pending.tried]
             pending.tried += 1
             try:
-                attempt = UdpAttempt(pending, server, edns=not server.is_asked_plainly(time.monotonic()))
+                attempt = UdpAttempt(
+                    pending, server, edns=not server.is_asked_plainly(time.monotonic())
+                )
             except OSError as error:
                 pending.short |= error.errno in SCARCE
                 continue
@@ -145,10 +187,15 @@ class Client:
         return None
 
     def _stay(self, attempt: UdpAttempt, stay: Stay) -> Answer | None:
-        """The answer, if the first packet is all there is to it; everything else is left to the client's thread."""
+        """The answer, if the first packet is all there is to it; everything else is left to the
+        client's thread."""
         attempt.await_packet(stay.alarm, min(stay.seconds, self._retry))
         packet, pending = attempt.kept, attempt.pending
-        if not isinstance(packet, bytes) or not attempt.is_answered_by(packet) or is_truncated(packet):
+        if (
+            not isinstance(packet, bytes)
+            or not attempt.is_answered_by(packet)
+            or is_truncated(packet)
+        ):
             return None
         try:
             answer = read_answer(packet, pending.question, pending.key[1])
@@ -204,7 +251,8 @@ class Client:
         self._wish = self._report.tend(now)
 
     def _patience(self) -> float | None:
-        """Seconds to sleep. A new question needs no waking up as long as its first retry lies behind the end of the sleep."""
+        """Seconds to sleep. A new question needs no waking up as long as its first retry lies
+        behind the end of the sleep."""
         if self._timers:
             longest = self._retry if self._wish is None else min(self._retry, self._wish)
             return min(longest, max(0.0, self._timers[0][0] - time.monotonic()))
@@ -241,22 +289,35 @@ class Client:
                 self._fall_back(attempt)
                 return
             answer = read_answer(packet, pending.question, pending.key[1])
-            attempt.server.answered(packet, time.monotonic(), edns=attempt.edns, instead=attempt.instead)
+            attempt.server.answered(
+                packet, time.monotonic(), edns=attempt.edns, instead=attempt.instead
+            )
             self._settle(pending, answer)
-        except (OSError, Broken, Malformed, Refused) as error:
+        except (OSError, Broken, MalformedAnswer, ServerRefused) as error:
             if packet is not None and self._ask_plainly(attempt, packet, error):
                 return
             pending.short |= isinstance(error, OSError) and error.errno in SCARCE
-            self._fail(attempt, str(error) if isinstance(error, Malformed | Refused) else "connection failed")
+            self._fail(
+                attempt,
+                (
+                    str(error)
+                    if isinstance(error, MalformedAnswer | ServerRefused)
+                    else "connection failed"
+                ),
+            )
 
     def _ask_plainly(self, attempt: Attempt, packet: bytes, error: Exception) -> bool:
-        """Ask this server again without OPT where its error may mean that it does not know it; whether that was done.
+        """Ask this server again without OPT where its error may mean that it does not know it;
+        whether that was done.
 
-        A garbled answer may mean that too (something on the way cuts what is over 512 octets), unless the server has shown OPT.
+        A garbled answer may mean that too (something on the way cuts what is over 512 octets),
+        unless the server has shown OPT.
         """
         known = attempt.server.knows_opt(time.monotonic())
-        garbled = isinstance(error, Malformed) and not known
-        if not attempt.edns or not (garbled or (isinstance(error, Refused) and denies_opt(packet, known=known))):
+        garbled = isinstance(error, MalformedAnswer) and not known
+        if not attempt.edns or not (
+            garbled or (isinstance(error, ServerRefused) and denies_opt(packet, known=known))
+        ):
             return False
         asked = attempt.pending.is_asked_plainly(attempt.server) or self._send_plain(attempt)
         if asked:
@@ -274,11 +335,13 @@ class Client:
     def _fall_back(self, attempt: Attempt) -> None:
         """Ask again over TCP (RFC 7766)."""
         if isinstance(attempt, TcpAttempt):
-            raise Malformed("truncated over TCP")
+            raise MalformedAnswer("truncated over TCP")
         self._counters.tcp += 1
         self._counters.queries += 1
         self._forget(attempt)
-        if not self._watch(TcpAttempt(attempt.pending, attempt.server, edns=attempt.edns, instead=attempt.instead)):
+        if not self._watch(
+            TcpAttempt(attempt.pending, attempt.server, edns=attempt.edns, instead=attempt.instead)
+        ):
             self._go_on(attempt.pending, "connection failed")
 
     def _fail(self, attempt: Attempt, reason: str) -> None:
@@ -324,14 +387,19 @@ class Client:
             self._settle(pending, short(NOT_SENT) if pending.short else failed(NOT_SENT))
             return
         self._repeat(silent, now)
-        heapq.heappush(self._timers, (min(pending.give_up, now + self._retry), next(self._order), pending))
+        heapq.heappush(
+            self._timers, (min(pending.give_up, now + self._retry), next(self._order), pending)
+        )
 
     def _repeat(self, silent: Iterable[Attempt], now: float) -> None:
-        """Ask silent servers again: without OPT those that may not know it, for some things drop a query that has it."""
+        """Ask silent servers again: without OPT those that may not know it, for some things drop a
+        query that has it."""
         for attempt in silent:
             if not attempt.edns or attempt.server.knows_opt(now):
                 self._counters.queries += attempt.send_again()
-            elif isinstance(attempt, UdpAttempt) and not attempt.pending.is_asked_plainly(attempt.server):
+            elif isinstance(attempt, UdpAttempt) and not attempt.pending.is_asked_plainly(
+                attempt.server
+            ):
                 self._send_plain(attempt)
 
     def _settle(self, pending: Pending, answer: Answer) -> None:
@@ -347,7 +415,9 @@ class Client:
     def _close_given_up(self) -> None:
         while self._given_up:
             pending = self._given_up.popleft()
-            with self._handing_over:  # a thread that stays on the socket comes back here when it has handed it over
+            with (
+                self._handing_over
+            ):  # a thread that stays on the socket comes back here when it has handed it over
                 for attempt in () if pending.staying else tuple(pending.attempts):
                     self._forget(attempt)
 
@@ -361,7 +431,9 @@ class Client:
     def _shut_down(self) -> None:
         self._close_given_up()
         self._expire(time.monotonic())
-        waiting = {id(attempt.pending): attempt.pending for attempt in tuple(self._attempts.values())}
+        waiting = {
+            id(attempt.pending): attempt.pending for attempt in tuple(self._attempts.values())
+        }
         waiting.update((id(pending), pending) for _, _, pending in self._timers)
         for pending in waiting.values():
             self._settle(pending, failed("closed"))

@@ -1,4 +1,5 @@
-"""A question that messages wait for, whether or not it is in flight yet; and who a message is to the rest of the resolver."""
+"""A question that messages wait for, whether or not it is in flight yet; and who a message is to
+the rest of the resolver."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ from dmarc_milter.dns.attempt import Pending
 
 
 class Inquiry:
-    """One question; whoever asks the same meanwhile waits for the same answer. `flight` is None as long as it is unsent."""
+    """One question; whoever asks the same meanwhile waits for the same answer. `flight` is None as
+    long as it is unsent."""
 
     __slots__ = ("_waiters", "answer", "flight", "key", "question")
 
@@ -41,7 +43,8 @@ class Inquiry:
 
 
 class Caller:
-    """A message as it asks: who it is, and whether it is still there. Shared by the threads that work on it."""
+    """A message as it asks: who it is, and whether it is still there. Shared by the threads that
+    work on it."""
 
     __slots__ = ("_alarms", "asker", "gone")
 

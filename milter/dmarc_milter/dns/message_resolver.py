@@ -1,4 +1,5 @@
-"""One message's view of the resolver: the same answer each time it asks, and an end to how much it may ask."""
+"""One message's view of the resolver: the same answer each time it asks, and an end to how much it
+may ask."""
 
 from __future__ import annotations
 
@@ -30,10 +31,12 @@ from dmarc_milter.dns.reserve import Stale
 from dmarc_milter.dns.wire import HOP_LIMIT
 
 GRACE = 1.0  # seconds past a look-up's own end before its thread is given up
-FAIR = 0.2  # of a message's seconds: an answer that has not come within them is the DNS's failure, whatever else the message asked
+# Of a message's seconds: an answer that has not come within them is the DNS's failure, whatever
+# else the message asked.
+FAIR = 0.2
 
 
-class Source(Protocol):
+class AnswerSource(Protocol):
     """What a process-wide resolver offers its messages."""
 
     def cached(self, key: Key) -> Answer | None:
@@ -60,8 +63,11 @@ class Source(Protocol):
         """An older answer that may be used because the DNS has failed."""
         ...
 
-    def start(self, key: Key, question: bytes, caller: Caller, *, policy: bool, stay: Stay | None = None) -> Inquiry | Answer:
-        """Have the question asked as soon as there is a place for it, or join those who ask it; stay for the answer if that is quicker."""
+    def start(
+        self, key: Key, question: bytes, caller: Caller, *, policy: bool, stay: Stay | None = None
+    ) -> Inquiry | Answer:
+        """Have the question asked as soon as there is a place for it, or join those who ask it;
+        stay for the answer if that is quicker."""
         ...
 
     def leave(self, caller: Caller) -> None:
@@ -74,10 +80,21 @@ class Source(Protocol):
 
 
 class Progress:
-    """What a message has asked and got; shared by its shares. `patience`: seconds it may still spend waiting; `fair`: seconds
-    that every look-up should have; `delayed`: seconds that it has waited for room, which are our doing."""
+    """What a message has asked and got; shared by its shares. `patience`: seconds it may still
+    spend waiting; `fair`: seconds that every look-up should have; `delayed`: seconds that it has
+    waited for room, which are our doing."""
 
-    __slots__ = ("caller", "concluded", "delayed", "fair", "given", "lock", "patience", "stale", "started")
+    __slots__ = (
+        "caller",
+        "concluded",
+        "delayed",
+        "fair",
+        "given",
+        "lock",
+        "patience",
+        "stale",
+        "started",
+    )
 
     def __init__(self, patience: float, caller: Caller) -> None:
         self.patience, self.fair, self.delayed = patience, patience * FAIR, 0.0
@@ -90,17 +107,34 @@ class Progress:
 
 
 class MessageResolver(Remembers):
-    """Implements lookup.Resolver for one message, or for a share of it. May be used from several threads.
+    """Implements lookup.Resolver for one message, or for a share of it. May be used from several
+    threads.
 
-    `asked` counts different questions, remembered ones too, so that a verdict does not depend on what others asked before.
-    `expires` (seconds, monotonic) is the earliest moment at which one of the answers given here loses its validity: what was
-    derived from them may be kept that long. It is infinite before the first answer and past after one with TTL 0.
+    `asked` counts different questions, remembered ones too, so that a verdict does not depend on
+    what others asked before. `expires` (seconds, monotonic) is the earliest moment at which one of
+    the answers given here loses its validity: what was derived from them may be kept that long. It
+    is infinite before the first answer and past after one with TTL 0.
     """
 
-    __slots__ = ("_asked", "_deadline", "_limit", "_outer", "_policy", "_progress", "_source", "expires")
+    __slots__ = (
+        "_asked",
+        "_deadline",
+        "_limit",
+        "_outer",
+        "_policy",
+        "_progress",
+        "_source",
+        "expires",
+    )
 
     def __init__(
-        self, source: Source, progress: Progress, *, queries: int, deadline: float = math.inf, outer: MessageResolver | None = None
+        self,
+        source: AnswerSource,
+        progress: Progress,
+        *,
+        queries: int,
+        deadline: float = math.inf,
+        outer: MessageResolver | None = None,
     ) -> None:
         self._source, self._progress = source, progress
         self._limit, self._deadline, self._outer = queries, deadline, outer
@@ -110,7 +144,8 @@ class MessageResolver(Remembers):
 
     @property
     def asked(self) -> int:
-        """How many different questions went this way, prefetched ones and followed aliases included."""
+        """How many different questions went this way, prefetched ones and followed aliases
+        included."""
         return len(self._asked)
 
     def txt(self, name: str) -> tuple[bytes, ...]:
@@ -130,7 +165,8 @@ class MessageResolver(Remembers):
         return self._ask(name, "PTR")
 
     def ns(self, name: str) -> tuple[str, ...]:
-        """Name servers of a zone, without trailing dot. Not for messages: whether a resolver knows what exists (dns_probe.py)."""
+        """Name servers of a zone, without trailing dot. Not for messages: whether a resolver knows
+        what exists (dns_probe.py)."""
         return self._ask(name, "NS")
 
     def aliases(self, name: str, rdtype: Literal["A", "AAAA", "MX"]) -> tuple[str, ...]:
@@ -149,11 +185,15 @@ class MessageResolver(Remembers):
     def share(self, *, queries: int, seconds: float) -> MessageResolver:
         """See lookup.Resolver."""
         deadline = min(self._deadline, time.monotonic() + seconds)
-        return MessageResolver(self._source, self._progress, queries=queries, deadline=deadline, outer=self)
+        return MessageResolver(
+            self._source, self._progress, queries=queries, deadline=deadline, outer=self
+        )
 
     def policy(self) -> MessageResolver:
         """See lookup.Remembers."""
-        scope = MessageResolver(self._source, self._progress, queries=sys.maxsize, deadline=self._deadline, outer=self)
+        scope = MessageResolver(
+            self._source, self._progress, queries=sys.maxsize, deadline=self._deadline, outer=self
+        )
         scope._policy = True
         return scope
 
@@ -179,7 +219,9 @@ class MessageResolver(Remembers):
         known = self.recall(key)
         if known is not None:
             return known
-        scope = MessageResolver(self._source, self._progress, queries=sys.maxsize, deadline=self._deadline, outer=self)
+        scope = MessageResolver(
+            self._source, self._progress, queries=sys.maxsize, deadline=self._deadline, outer=self
+        )
         found = work(scope)
         if found.keep and scope.expires > -math.inf:
             derived = Derived(found.value, frozenset(scope._asked), scope.expires, found.size)
@@ -195,7 +237,9 @@ class MessageResolver(Remembers):
 
     def stale_answers(self) -> tuple[StaleAnswer, ...]:
         """See lookup.Remembers."""
-        return tuple(StaleAnswer(name, seconds) for name, seconds in self._progress.stale.copy().items())
+        return tuple(
+            StaleAnswer(name, seconds) for name, seconds in self._progress.stale.copy().items()
+        )
 
     def _rests_on(self, expires: float) -> None:
         """Note in every scope around that something good until then was used."""
@@ -236,7 +280,8 @@ class MessageResolver(Remembers):
         return self._progress.given.setdefault(key, answer)
 
     def _instead(self, key: Key) -> Answer | None:
-        """What the name said before its DNS failed (RFC 8767 4). It serves this message alone: the next one asks again."""
+        """What the name said before its DNS failed (RFC 8767 4). It serves this message alone: the
+        next one asks again."""
         found = self._source.stale(key)
         if found is None:
             return None
@@ -267,7 +312,9 @@ class MessageResolver(Remembers):
             raise self._out_of_time(key, left)
         progress.caller.attend(own)
         try:
-            found = self._source.start(key, question, progress.caller, policy=self._policy, stay=Stay(own, left))
+            found = self._source.start(
+                key, question, progress.caller, policy=self._policy, stay=Stay(own, left)
+            )
         finally:
             progress.caller.turn_away(own)
             progress.patience -= time.monotonic() - now
@@ -284,7 +331,10 @@ class MessageResolver(Remembers):
             while inquiry.answer is None:
                 self._check()
                 now, flight = time.monotonic(), inquiry.flight
-                left, its = self._seconds_left(), math.inf if flight is None else flight.give_up + GRACE - now
+                left, its = (
+                    self._seconds_left(),
+                    (math.inf if flight is None else flight.give_up + GRACE - now),
+                )
                 if left <= 0 or its <= 0:
                     break
                 inquiry.wait(own, min(left, its))
@@ -297,7 +347,8 @@ class MessageResolver(Remembers):
         return inquiry.answer or self._unanswered(key, inquiry)
 
     def _unanswered(self, key: Key, inquiry: Inquiry) -> Answer:
-        """Unsent: a shortage. Sent too late for an answer: the message's own doing, or ours. Else it is the DNS's failure."""
+        """Unsent: a shortage. Sent too late for an answer: the message's own doing, or ours. Else
+        it is the DNS's failure."""
         left, flight = self._seconds_left(), inquiry.flight
         if flight is None:
             raise self._shortage(key, "could not be sent")
@@ -329,7 +380,8 @@ class MessageResolver(Remembers):
         return min(self._progress.patience, self._deadline - time.monotonic())
 
     def _charge(self, key: Key) -> bool:
-        """Count the question here and in every scope around; False, and nothing counted, where one has no room."""
+        """Count the question here and in every scope around; False, and nothing counted, where one
+        has no room."""
         scopes = []
         scope: MessageResolver | None = self
         while scope is not None:
@@ -344,11 +396,15 @@ class MessageResolver(Remembers):
         return True
 
     def _charge_all(self, keys: frozenset[Key]) -> bool:
-        """Count questions that were asked for another message; False, and nothing counted, where there is no room for all."""
+        """Count questions that were asked for another message; False, and nothing counted, where
+        there is no room for all."""
         with self._progress.lock:
             scope: MessageResolver | None = self
             while scope is not None:
-                if len(scope._asked) + len(keys) > scope._limit and len(scope._asked | keys) > scope._limit:
+                if (
+                    len(scope._asked) + len(keys) > scope._limit
+                    and len(scope._asked | keys) > scope._limit
+                ):
                     return False
                 scope = scope._outer
             scope = self
@@ -365,11 +421,14 @@ class MessageResolver(Remembers):
         question = self._source.encode(key) if found is None else b""
         if question is None or not self._charge(key):
             return
-        progress.started[key] = found or self._source.start(key, question, progress.caller, policy=self._policy)
+        progress.started[key] = found or self._source.start(
+            key, question, progress.caller, policy=self._policy
+        )
 
 
 def canonical(name: str, rdtype: str) -> Key:
-    """The key of a question: lower case, and a final dot makes no difference. (Lower case of other text may turn into ASCII.)"""
+    """The key of a question: lower case, and a final dot makes no difference. (Lower case of other
+    text may turn into ASCII.)"""
     if name.endswith("."):
         name = name[:-1]
     return name.lower() if name.isascii() else name, rdtype

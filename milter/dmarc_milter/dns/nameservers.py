@@ -17,18 +17,31 @@ from dmarc_milter.dns.wire import opt_flags
 
 RECHECK = 1.0  # seconds between two looks at the file
 SUSPICION = 30.0  # seconds for which a silent server is asked last
-PLAIN = 900.0  # seconds for which a server that understood only queries without OPT is sent no other (RFC 6891 6.2.2)
+# Seconds for which a server that understood only queries without OPT is sent no other (RFC 6891
+# 6.2.2).
+PLAIN = 900.0
 SURE = 3600.0  # seconds for which one answer with OPT proves that a server understands it
 LOOK_AGAIN = 60.0  # seconds between two looks for that proof
 
 
 class Server:
-    """One name server. Until `suspect_until` (seconds, monotonic) others are asked first; `heard_at` is when it last answered."""
+    """One name server. Until `suspect_until` (seconds, monotonic) others are asked first;
+    `heard_at` is when it last answered."""
 
-    __slots__ = ("_opt_seen", "_plain_until", "address", "family", "heard_at", "suspect_until", "text")
+    __slots__ = (
+        "_opt_seen",
+        "_plain_until",
+        "address",
+        "family",
+        "heard_at",
+        "suspect_until",
+        "text",
+    )
 
     def __init__(self, host: str, port: int) -> None:
-        info = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV)[0]
+        info = socket.getaddrinfo(
+            host, port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+        )[0]
         self.family: socket.AddressFamily = info[0]
         self.address: Any = info[4]
         self.text = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -41,8 +54,9 @@ class Server:
         self.heard_at, self.suspect_until = now, 0.0
 
     def missed(self, begun: float, now: float) -> None:
-        """It has not answered what it was asked at `begun`. That makes it suspect only if it has answered nothing at all since then:
-        any sender can have a name for which nobody answers, and it says nothing about the server."""
+        """It has not answered what it was asked at `begun`. That makes it suspect only if it has
+        answered nothing at all since then: any sender can have a name for which nobody answers, and
+        it says nothing about the server."""
         if self.heard_at < begun:
             self.suspect_until = now + SUSPICION
 
@@ -51,13 +65,16 @@ class Server:
         return now < self._plain_until
 
     def knows_opt(self, now: float) -> bool:
-        """Whether it has answered with OPT lately: what looks otherwise is then about one question, not about the server."""
+        """Whether it has answered with OPT lately: what looks otherwise is then about one question,
+        not about the server."""
         return now - self._opt_seen < SURE
 
     def answered(self, packet: bytes, now: float, *, edns: bool, instead: bool) -> None:
-        """A good answer came, to a query with OPT or without, the latter perhaps `instead` of one with it.
+        """A good answer came, to a query with OPT or without, the latter perhaps `instead` of one
+        with it.
 
-        Only that proves what the server understands: an error alone may be forged, or be the doing of one name.
+        Only that proves what the server understands: an error alone may be forged, or be the doing
+        of one name.
         """
         self.heard(now)
         if edns and now - self._opt_seen >= LOOK_AGAIN and opt_flags(packet) is not None:
@@ -76,13 +93,19 @@ class Nameservers:
         self._look_again = 0.0
 
     def current(self, now: float) -> tuple[Server, ...]:
-        """Healthy ones first, as written; of suspects first who answered last. Empty when there is none. `now`: seconds, monotonic."""
+        """Healthy ones first, as written; of suspects first who answered last. Empty when there is
+        none. `now`: seconds, monotonic."""
         if self._file is not None and now >= self._look_again:
             self._look_again = now + RECHECK
             self._read(self._file)
         servers = self._servers
         if len(servers) > 1 and any(server.suspect_until > now for server in servers):
-            return tuple(sorted(servers, key=lambda server: (server.suspect_until > now) * (1 + now - server.heard_at)))
+            return tuple(
+                sorted(
+                    servers,
+                    key=lambda server: (server.suspect_until > now) * (1 + now - server.heard_at),
+                )
+            )
         return servers
 
     def _read(self, path: Path) -> None:
@@ -99,7 +122,8 @@ class Nameservers:
 
 
 def read_resolv_conf(path: os.PathLike[str]) -> list[Server]:
-    """The servers of a resolv.conf; its search list is never used. Empty when there is none or it cannot be read."""
+    """The servers of a resolv.conf; its search list is never used. Empty when there is none or it
+    cannot be read."""
     reader = dns.resolver.Resolver(configure=False)
     with contextlib.suppress(OSError, UnicodeError, ValueError, dns.exception.DNSException):
         reader.read_resolv_conf(path)

@@ -1,4 +1,5 @@
-"""Whether name servers can be used: they must know a name that exists, and no name that does not."""
+"""Whether name servers can be used: they must know a name that exists, and no name that does
+not."""
 
 from __future__ import annotations
 
@@ -13,7 +14,8 @@ from dmarc_milter.dns.nameservers import read_resolv_conf
 from dmarc_milter.dns.resolver import RESOLV_CONF, DnsResolver, MessageResolver
 
 TLD = "com"
-"""A top-level domain that is there wherever mail of the Internet is judged: its name servers are asked for."""
+"""A top-level domain that is there wherever mail of the Internet is judged: its name servers are
+asked for."""
 NOBODY = "dmarc-milter-probe-{}.com"
 """A name that nobody has, once twenty hexadecimal digits are filled in."""
 MOST = 8
@@ -30,7 +32,8 @@ class Health(NamedTuple):
 
 
 def probe(config: Config, timeout: float | None = None) -> Health:
-    """Ask each name server by itself, all side by side. Takes at most `timeout` seconds ([dns] timeout) and one more."""
+    """Ask each name server by itself, all side by side. Takes at most `timeout` seconds ([dns]
+    timeout) and one more."""
     seconds = timeout or config.dns.timeout
     named = servers(config)
     if not named:

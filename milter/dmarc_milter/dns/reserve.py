@@ -1,4 +1,5 @@
-"""Good answers kept past their time, for when the DNS of their name fails (RFC 8767). Bounded, and not easily flushed."""
+"""Good answers kept past their time, for when the DNS of their name fails (RFC 8767). Bounded, and
+not easily flushed."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from dmarc_milter.dns.answer import OVERHEAD, Answer, Key
 SETTLED = 600.0
 """Seconds after which an answer that is fetched again is of a name that mail keeps coming from."""
 NEWCOMERS = 4
-"""Names not yet settled may hold one part in so many; what is over that leaves before anything else does."""
+"""Names not yet settled may hold one part in so many; what is over that leaves before anything else
+does."""
 
 Organization = Callable[[str], str]
 """The organizational domain of a name, for fairness alone."""
@@ -29,8 +31,9 @@ def is_worth_keeping(key: Key) -> bool:
     return rdtype == "TXT" and (name.startswith("_dmarc.") or "._domainkey." in name)
 
 
-class Memory(NamedTuple):
-    """What a process remembers of the DNS: so many answers, in so many octets; a policy or key for so long past its time."""
+class CacheLimits(NamedTuple):
+    """What a process remembers of the DNS: so many answers, in so many octets; a policy or key for
+    so long past its time."""
 
     entries: int = 10_000
     octets: int = 16 << 20
@@ -39,7 +42,8 @@ class Memory(NamedTuple):
 
 
 class Stale(NamedTuple):
-    """An answer whose time is over. `seconds` since it was fetched; `past` of them beyond its TTL (negative: still good)."""
+    """An answer whose time is over. `seconds` since it was fetched; `past` of them beyond its TTL
+    (negative: still good)."""
 
     answer: Answer
     seconds: float
@@ -47,11 +51,14 @@ class Stale(NamedTuple):
 
 
 class _Kept:
-    """One answer. `fetched` and `until` (of use no longer) in seconds, monotonic; `first`: when the name was met."""
+    """One answer. `fetched` and `until` (of use no longer) in seconds, monotonic; `first`: when the
+    name was met."""
 
     __slots__ = ("answer", "fetched", "first", "organization", "until")
 
-    def __init__(self, answer: Answer, organization: str, *, fetched: float, first: float, until: float) -> None:
+    def __init__(
+        self, answer: Answer, organization: str, *, fetched: float, first: float, until: float
+    ) -> None:
         self.answer, self.organization = answer, organization
         self.fetched, self.first, self.until = fetched, first, until
 
@@ -61,7 +68,8 @@ class _Kept:
 
 
 class _Pool:
-    """Answers by organization. The organization with most of them gives one up first, and of several the one longest unfetched.
+    """Answers by organization. The organization with most of them gives one up first, and of
+    several the one longest unfetched.
 
     So an attacker who makes up names below his own domain drives out nothing but these.
     """
@@ -105,7 +113,8 @@ class _Pool:
         self.remove(next(iter(self._groups[organization])))
 
     def _leave(self, organization: str, number: int) -> None:
-        """There are few different numbers, since those of other organizations bound the greatest."""
+        """There are few different numbers, since those of other organizations bound the
+        greatest."""
         if number:
             del self._by_number[number][organization]
             if not self._by_number[number]:
@@ -113,9 +122,10 @@ class _Pool:
 
 
 class Reserve:
-    """(name, type) -> the last good answer, for `stale_seconds` past its TTL, in half of the octets. 0: nothing is kept."""
+    """(name, type) -> the last good answer, for `stale_seconds` past its TTL, in half of the
+    octets. 0: nothing is kept."""
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self, memory: CacheLimits) -> None:
         self._seconds, self._organization = memory.stale_seconds, memory.organization
         self._entries, self._octets = memory.entries, memory.octets // 2
         self._settled, self._new = _Pool(), _Pool()
@@ -130,8 +140,8 @@ class Reserve:
         return self._settled.size + self._new.size
 
     def hold(self, key: Key, answer: Answer, now: float) -> None:
-        """Learn what the DNS has just said: a good answer takes the place of an older one, a definite absence ends it, and so does
-        another one that must not be kept (TTL 0)."""
+        """Learn what the DNS has just said: a good answer takes the place of an older one, a
+        definite absence ends it, and so does another one that must not be kept (TTL 0)."""
         if not self._seconds or not self._entries or not is_worth_keeping(key):
             return
         kept = self._settled.get(key) or self._new.get(key)
@@ -160,13 +170,22 @@ class Reserve:
         first = now if old is None or now >= old.until else old.first
         organization = self._organization(key[0]) if old is None else old.organization
         self._forget(key)
-        kept = _Kept(answer, organization, fetched=now, first=first, until=answer.expires + self._seconds)
+        kept = _Kept(
+            answer, organization, fetched=now, first=first, until=answer.expires + self._seconds
+        )
         if kept.size > self._octets // NEWCOMERS:
             return
         (self._settled if now - first >= SETTLED else self._new).add(key, kept)
         while len(self) > self._entries or self.size > self._octets:
-            crowded = len(self._new) * NEWCOMERS > self._entries or self._new.size * NEWCOMERS > self._octets
-            (self._new if len(self._new) and (crowded or not len(self._settled)) else self._settled).drop_one()
+            crowded = (
+                len(self._new) * NEWCOMERS > self._entries
+                or self._new.size * NEWCOMERS > self._octets
+            )
+            (
+                self._new
+                if len(self._new) and (crowded or not len(self._settled))
+                else self._settled
+            ).drop_one()
 
     def _forget(self, key: Key) -> None:
         self._settled.remove(key)

@@ -1,4 +1,5 @@
-"""The DNS at the edge: one cache and one asking thread per process, a budget per message (implements lookup.Resolver).
+"""The DNS at the edge: one cache and one asking thread per process, a budget per message
+(implements lookup.Resolver).
 
 What may be asked at once, and who must wait, admission.py says.
 """
@@ -23,15 +24,15 @@ from dmarc_milter.dns.admission import NOTHING, Admission, Moves
 from dmarc_milter.dns.alarm import Stay
 from dmarc_milter.dns.answer import Answer, Key, failed, short
 from dmarc_milter.dns.attempt import Pending
-from dmarc_milter.dns.cache import Cache, Derived, Store
+from dmarc_milter.dns.cache import BoundedStore, Cache, Derived
 from dmarc_milter.dns.client import Client, Counters, in_flight_limit
 from dmarc_milter.dns.inquiry import Caller, Inquiry
 from dmarc_milter.dns.message_resolver import MessageResolver, Progress, canonical
 from dmarc_milter.dns.nameservers import Nameservers
-from dmarc_milter.dns.reserve import Memory, Reserve, Stale
+from dmarc_milter.dns.reserve import CacheLimits, Reserve, Stale
 from dmarc_milter.dns.wire import encode_question
 
-__all__ = ["DnsResolver", "Memory", "MessageResolver"]
+__all__ = ["CacheLimits", "DnsResolver", "MessageResolver"]
 
 log = logging.getLogger("dmarc_milter.resolver")  # as the client: the same to whoever reads the log
 RESOLV_CONF = Path("/etc/resolv.conf")
@@ -50,11 +51,12 @@ NO_ORDERS = _Orders([], [])
 
 
 class DnsResolver:
-    """Asks `nameservers` ("ADDRESS", "ADDRESS:PORT", "[ADDRESS]:PORT"; none: those of resolv.conf, read again when it changes).
+    """Asks `nameservers` ("ADDRESS", "ADDRESS:PORT", "[ADDRESS]:PORT"; none: those of resolv.conf,
+    read again when it changes).
 
-    `timeout` is seconds for one look-up, retries and other servers included. Absolute names only; no search list.
-    Nothing is opened before the first question, so it may be made before a fork; a child inherits what is remembered.
-    Raises ValueError for a name server that is not an address.
+    `timeout` is seconds for one look-up, retries and other servers included. Absolute names only;
+    no search list. Nothing is opened before the first question, so it may be made before a fork; a
+    child inherits what is remembered. Raises ValueError for a name server that is not an address.
     """
 
     def __init__(
@@ -62,13 +64,15 @@ class DnsResolver:
         nameservers: Sequence[str] = (),
         *,
         timeout: float = 5.0,
-        memory: Memory = Memory(),
+        memory: CacheLimits = CacheLimits(),
         resolv_conf: Path = RESOLV_CONF,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.counters = Counters()
         self.cache = Cache(entries=memory.entries, octets=memory.octets)
-        self.conclusions: Store[Hashable, Derived] = Store(entries=memory.entries, octets=memory.octets // 2)
+        self.conclusions: BoundedStore[Hashable, Derived] = BoundedStore(
+            entries=memory.entries, octets=memory.octets // 2
+        )
         self.reserve = Reserve(memory)
         self._servers = Nameservers(nameservers, resolv_conf)
         self._timeout, self._clock = timeout, clock
@@ -80,12 +84,19 @@ class DnsResolver:
         self._closed = False
         os.register_at_fork(after_in_child=partial(_renew, weakref.ref(self)))
 
-    def for_message(self, seconds: float = 25.0, max_queries: int = 160, network: Hashable = None) -> MessageResolver:
-        """A resolver for one message: `seconds` spent waiting for answers in all, at most `max_queries` different questions.
+    def for_message(
+        self, seconds: float = 25.0, max_queries: int = 160, network: Hashable = None
+    ) -> MessageResolver:
+        """A resolver for one message: `seconds` spent waiting for answers in all, at most
+        `max_queries` different questions.
 
         `network`: whose share of the questions in flight it uses (fair.client_network).
         """
-        return MessageResolver(self, Progress(seconds, Caller(Asker(network, next(self._messages)))), queries=max_queries)
+        return MessageResolver(
+            self,
+            Progress(seconds, Caller(Asker(network, next(self._messages)))),
+            queries=max_queries,
+        )
 
     def close(self) -> None:
         """Settle what is in flight as failed, end the thread; later questions fail at once."""
@@ -131,10 +142,14 @@ class DnsResolver:
         """The question section, None for a name that cannot be asked."""
         return encode_question(key)
 
-    def start(self, key: Key, question: bytes, caller: Caller, *, policy: bool, stay: Stay | None = None) -> Inquiry | Answer:
-        """Have it asked, or join those who ask it already. A question without a place waits for one.
+    def start(
+        self, key: Key, question: bytes, caller: Caller, *, policy: bool, stay: Stay | None = None
+    ) -> Inquiry | Answer:
+        """Have it asked, or join those who ask it already. A question without a place waits for
+        one.
 
-        With `stay` this thread waits for the answer where it does the sending itself, which is quicker.
+        With `stay` this thread waits for the answer where it does the sending itself, which is
+        quicker.
         """
         with self._lock:
             if caller.gone:
@@ -145,7 +160,9 @@ class DnsResolver:
                 if answer is not None:
                     return answer
             inquiry: Inquiry = Inquiry(key, question) if entry is None else entry.item
-            orders = self._orders(self._admission.ask(key, inquiry, caller.asker, policy=policy, now=time.monotonic()))
+            orders = self._orders(
+                self._admission.ask(key, inquiry, caller.asker, policy=policy, now=time.monotonic())
+            )
         if inquiry.flight is None and inquiry.answer is None:
             self.counters.waits += 1
             if self._client is not None:
@@ -154,7 +171,8 @@ class DnsResolver:
         return inquiry.answer or inquiry
 
     def leave(self, caller: Caller) -> None:
-        """The message has ended. What only it has asked is given up, sent or not; its threads are woken."""
+        """The message has ended. What only it has asked is given up, sent or not; its threads are
+        woken."""
         caller.leave()
         with self._lock:
             orders = self._orders(self._admission.leave(caller.asker, time.monotonic()))
@@ -165,7 +183,8 @@ class DnsResolver:
         self.counters.shortages += 1
 
     def _orders(self, moves: Moves) -> _Orders:
-        """Under the lock, so that a question is in flight exactly when the admission says so: what is then to be done."""
+        """Under the lock, so that a question is in flight exactly when the admission says so: what
+        is then to be done."""
         if moves is NOTHING:
             return NO_ORDERS
         recall, send = [], []
@@ -175,12 +194,15 @@ class DnsResolver:
                 entry.item.flight = None
         for entry in moves.send:
             inquiry: Inquiry = entry.item
-            inquiry.flight = Pending(inquiry.key, inquiry.question, time.monotonic(), self._timeout, inquiry)
+            inquiry.flight = Pending(
+                inquiry.key, inquiry.question, time.monotonic(), self._timeout, inquiry
+            )
             send.append(inquiry.flight)
         return _Orders(recall, send)
 
     def _obey(self, orders: _Orders, own: Inquiry | None = None, stay: Stay | None = None) -> None:
-        """Do it, and what follows from that. The thread that asks `own` may stay for its answer, when all others are sent."""
+        """Do it, and what follows from that. The thread that asks `own` may stay for its answer,
+        when all others are sent."""
         if orders is NO_ORDERS:
             return
         todo = deque([orders])
@@ -189,7 +211,11 @@ class DnsResolver:
             for pending in orders.recall:
                 if self._client is not None:
                     self._client.abandon(pending)
-            send = orders.send if len(orders.send) == 1 else sorted(orders.send, key=lambda each: each.inquiry is own)
+            send = (
+                orders.send
+                if len(orders.send) == 1
+                else sorted(orders.send, key=lambda each: each.inquiry is own)
+            )
             for pending in send:
                 answer = self._send(pending, stay if pending.inquiry is own else None)
                 if answer is not None:
@@ -200,7 +226,11 @@ class DnsResolver:
         try:
             client = self._client or self._new_client()
             return failed("closed") if client is None else client.start(pending, stay)
-        except (RuntimeError, MemoryError, OSError):  # no thread, memory or descriptor for the client itself
+        except (
+            RuntimeError,
+            MemoryError,
+            OSError,
+        ):  # no thread, memory or descriptor for the client itself
             return short("no room to ask")
         except Exception:
             log.exception("dns: a question could not be sent")
@@ -218,7 +248,11 @@ class DnsResolver:
         with self._lock:
             entry = self._admission.find(inquiry.key)
             held = entry is not None and entry.item is inquiry
-            orders = self._orders(self._admission.done(entry, time.monotonic())) if entry and held else NO_ORDERS
+            orders = (
+                self._orders(self._admission.done(entry, time.monotonic()))
+                if entry and held
+                else NO_ORDERS
+            )
         inquiry.settle(answer)
         return orders
 

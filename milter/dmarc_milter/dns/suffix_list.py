@@ -1,4 +1,5 @@
-"""The public suffix list, loaded whole or not at all: the configured file, or the newer of Debian's and the package's own."""
+"""The public suffix list, loaded whole or not at all: the configured file, or the newer of Debian's
+and the package's own."""
 
 from __future__ import annotations
 
@@ -35,16 +36,19 @@ class Suffixes:
     _all: PublicSuffixList
 
     def is_icann_suffix(self, domain: Domain) -> bool:
-        """Whether the name itself is a public suffix by the ICANN section; a top-level domain that is not listed is (rule `*`)."""
+        """Whether the name itself is a public suffix by the ICANN section; a top-level domain that
+        is not listed is (rule `*`)."""
         return bool(self._icann.is_public(domain.name))
 
     def organizational_domain(self, domain: Domain) -> Domain | None:
-        """The longest public suffix and one label more (RFC 7489 3.2); None for a public suffix itself."""
+        """The longest public suffix and one label more (RFC 7489 3.2); None for a public suffix
+        itself."""
         found = self._all.privatesuffix(domain.name)
         return Domain(found) if isinstance(found, str) else None
 
     def organization_of(self, name: str) -> str:
-        """The organizational domain of any name in the DNS, underscores included; the name itself where it has none."""
+        """The organizational domain of any name in the DNS, underscores included; the name itself
+        where it has none."""
         found = self._all.privatesuffix(name)
         return found if isinstance(found, str) else name
 
@@ -52,20 +56,24 @@ class Suffixes:
         """A warning when the list is older than half a year, else ""."""
         if today - self.published <= STALE_AFTER:
             return ""
-        return f"the public suffix list {self.path} is of {self.published}: more than six months old"
+        return (
+            f"the public suffix list {self.path} is of {self.published}: more than six months old"
+        )
 
 
 def load_suffixes(path: str = "") -> Suffixes:
     """Read the list at `path`, or by default the newest at hand. Raises SuffixListError.
 
-    The file is read in one piece before it is parsed, so that a replacement or a partial write meanwhile is either refused
-    here or not seen: the caller keeps the list that it has.
+    The file is read in one piece before it is parsed, so that a replacement or a partial write
+    meanwhile is either refused here or not seen: the caller keeps the list that it has.
     """
     if path:
         return _remember(path, _load(path))
     candidates = [found for found in map(_readable, (PSLFILE, DEBIAN_FILE)) if found]
     if not candidates:
-        raise SuffixListError(f"no usable public suffix list: neither {PSLFILE} nor {DEBIAN_FILE} can be read")
+        raise SuffixListError(
+            f"no usable public suffix list: neither {PSLFILE} nor {DEBIAN_FILE} can be read"
+        )
     return _remember(path, _load(max(candidates)[1]))
 
 
@@ -78,8 +86,9 @@ def _remember(path: str, found: Suffixes) -> Suffixes:
 
 
 def latest_suffixes(path: str, today: date) -> tuple[Suffixes, str]:
-    """The list, and a warning or "". Where the file cannot be used now, the last one that this process or its parent before
-    the fork could read from it (FLT-12). Raises SuffixListError if there never was one."""
+    """The list, and a warning or "". Where the file cannot be used now, the last one that this
+    process or its parent before the fork could read from it (FLT-12). Raises SuffixListError if
+    there never was one."""
     try:
         found = load_suffixes(path)
     except SuffixListError as error:
@@ -101,7 +110,9 @@ def _load(path: str) -> Suffixes:
     try:
         icann, everything = _parsed(text)
     except (ValueError, LookupError) as error:  # the idna codec raises UnicodeError, a ValueError
-        raise SuffixListError(f"public suffix list {path}: not readable as a list ({type(error).__name__})") from error
+        raise SuffixListError(
+            f"public suffix list {path}: not readable as a list ({type(error).__name__})"
+        ) from error
     return Suffixes(path, _date(text, path), icann, everything)
 
 
@@ -113,17 +124,22 @@ def _parsed(text: bytes) -> tuple[PublicSuffixList, PublicSuffixList]:
 
 
 def _read(path: str) -> bytes:
-    """The file's text, if it can be the list: an empty or cut one would make every name an organization of its own."""
+    """The file's text, if it can be the list: an empty or cut one would make every name an
+    organization of its own."""
     try:
         with Path(path).open("rb") as file:
             text = file.read(MAX_FILE + 1)
     except OSError as error:
-        raise SuffixListError(f"public suffix list {path}: {error.strerror or 'cannot be read'}") from error
+        raise SuffixListError(
+            f"public suffix list {path}: {error.strerror or 'cannot be read'}"
+        ) from error
     if len(text) > MAX_FILE:
         raise SuffixListError(f"public suffix list {path}: over {MAX_FILE} octets")
     _, begin, rest = text.partition(BEGIN)
     section, end, _ = rest.partition(END)
-    rules = [line.strip() for line in section.split(b"\n") if line.strip() and not line.startswith(b"//")]
+    rules = [
+        line.strip() for line in section.split(b"\n") if line.strip() and not line.startswith(b"//")
+    ]
     if not (begin and end and len(rules) >= MIN_RULES and b"com" in rules):
         raise SuffixListError(f"public suffix list {path}: no complete ICANN section")
     return text
@@ -133,7 +149,9 @@ def _date(text: bytes, path: str) -> date:
     """`// VERSION: 2026-10-22_08-36-41_UTC`, else the file's date."""
     _, found, rest = text[:4096].partition(b"// VERSION: ")
     try:
-        return date.fromisoformat(rest[:10].decode("ascii", "replace")) if found else _file_date(path)
+        return (
+            date.fromisoformat(rest[:10].decode("ascii", "replace")) if found else _file_date(path)
+        )
     except ValueError:
         return _file_date(path)
 

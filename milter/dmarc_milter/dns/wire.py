@@ -1,6 +1,8 @@
-"""DNS packets: writing the one kind of query that is needed, reading its answer strictly and in bounded time (RFC 1035 4).
+"""DNS packets: writing the one kind of query that is needed, reading its answer strictly and in
+bounded time (RFC 1035 4).
 
-dnspython could do both; on this path it costs several times as much per question, and its parser keeps whatever it is sent.
+dnspython could do both; on this path it costs several times as much per question, and its parser
+keeps whatever it is sent.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from dmarc_milter.dns.answer import TYPES, Answer, Key
 
 CNAME, NS, SOA, OPT, DNAME = 5, 2, 6, 41, 39
 HOP_LIMIT = 16  # CNAMEs followed for one question, as most resolvers do
-RECORD_LIMIT = 512  # records of one answer; a resolver hands on thousands over TCP, and no honest name has them
+# Records of one answer; a resolver hands on thousands over TCP, and no honest name has them.
+RECORD_LIMIT = 512
 POINTER_LIMIT = 16  # compression pointers in one name; servers use one, rarely two
 HEADER = Struct("!HHHHHH")
 FIXED = Struct("!HHIH")  # type, class, TTL, length of the data
@@ -32,20 +35,25 @@ BADVERS = 1  # the upper eight bits of response code 16, in the OPT record (RFC 
 # Version 0, no flags, 1232 octets: fits every path without fragments (RFC 6891, RFC 9715).
 EDNS = b"\0\0\x29\x04\xd0\0\0\0\0\0\0"
 QUERY_HEADER = b"\x01\0\0\1\0\0\0\0\0\1"  # recursion desired, one question, one additional record
-PLAIN_HEADER = b"\x01\0\0\1\0\0\0\0\0\0"  # the same without OPT: at most 512 octets come back over UDP
+PLAIN_HEADER = (  # the same without OPT: at most 512 octets come back over UDP
+    b"\x01\0\0\1\0\0\0\0\0\0"
+)
 
-# Printable ASCII but for the wildcard and the backslash, which every text form of a name reads differently.
+# Printable ASCII but for the wildcard and the backslash, which every text form of a name reads
+# differently.
 ASKABLE = bytes(set(range(0x21, 0x7F)) - set(b".*\\"))
-# SPF's %_ is a space in a name to be asked (RFC 7208 7.1); the core lets no other space come this far.
+# SPF's %_ is a space in a name to be asked (RFC 7208 7.1); the core lets no other space come this
+# far.
 ASKABLE_OR_SPACE = ASKABLE + b" "
 
 
-class Malformed(Exception):
+class MalformedAnswer(Exception):
     """The packet is not a DNS message that can be read, or holds more than is accepted."""
 
 
-class Refused(Exception):
-    """The server answered, and its answer is that it does not (SERVFAIL, REFUSED, NOTIMP, FORMERR ...)."""
+class ServerRefused(Exception):
+    """The server answered, and its answer is that it does not (SERVFAIL, REFUSED, NOTIMP, FORMERR
+    ...)."""
 
 
 def encode_question(key: Key) -> bytes | None:
@@ -71,17 +79,24 @@ def encode_question(key: Key) -> bytes | None:
 
 def encode_query(identifier: bytes, question: bytes, *, edns: bool = True) -> bytes:
     """The query packet; `identifier` is two octets."""
-    return b"%b%b%b%b" % (identifier, QUERY_HEADER, question, EDNS) if edns else b"%b%b%b" % (identifier, PLAIN_HEADER, question)
+    return (
+        b"%b%b%b%b" % (identifier, QUERY_HEADER, question, EDNS)
+        if edns
+        else b"%b%b%b" % (identifier, PLAIN_HEADER, question)
+    )
 
 
 def is_answer_to(packet: bytes, identifier: bytes, question: bytes) -> bool:
-    """Whether the packet answers this query: everything else is ignored as if it had never come (CVE-2023-29483).
+    """Whether the packet answers this query: everything else is ignored as if it had never come
+    (CVE-2023-29483).
 
     A bare error without the question counts: servers that could not read a query answer so.
     """
     if len(packet) < 12 or packet[:2] != identifier or packet[2] & 0xF8 != 0x80:
         return False
-    if packet[4:6] == b"\0\1" and (packet.startswith(question, 12) or packet[12 : 12 + len(question)].lower() == question):
+    if packet[4:6] == b"\0\1" and (
+        packet.startswith(question, 12) or packet[12 : 12 + len(question)].lower() == question
+    ):
         return True
     return _is_bare_error(packet)
 
@@ -96,7 +111,8 @@ def _is_bare_error(packet: bytes) -> bool:
 
 
 def opt_flags(packet: bytes) -> int | None:
-    """The 32 bits of the OPT record where others have their TTL (RFC 6891 6.1.3); None without a readable one."""
+    """The 32 bits of the OPT record where others have their TTL (RFC 6891 6.1.3); None without a
+    readable one."""
     _, questions, *counts = HEADER.unpack_from(packet)[1:]
     try:
         at = 12
@@ -108,15 +124,17 @@ def opt_flags(packet: bytes) -> int | None:
             if number == OPT:
                 return int(ttl)
             at += 10 + length
-    except (IndexError, Malformed, struct.error):
+    except (IndexError, MalformedAnswer, struct.error):
         pass
     return None
 
 
 def denies_opt(packet: bytes, *, known: bool) -> bool:
-    """Whether an error may mean that the server does not understand our OPT (RFC 6891 6.1.3, 6.2.2, 7).
+    """Whether an error may mean that the server does not understand our OPT (RFC 6891 6.1.3, 6.2.2,
+    7).
 
-    `known`: it has answered with OPT lately. Then a SERVFAIL without OPT is no such sign; some of the old servers give one.
+    `known`: it has answered with OPT lately. Then a SERVFAIL without OPT is no such sign; some of
+    the old servers give one.
     """
     rcode = packet[3] & 0x0F
     if rcode == SERVFAIL:
@@ -130,20 +148,21 @@ def is_truncated(packet: bytes) -> bool:
 
 
 def read_answer(packet: bytes, question: bytes, rdtype: str) -> Answer:
-    """What the packet, known to answer the question, says about it. Raises Malformed or Refused."""
+    """What the packet, known to answer the question, says about it. Raises MalformedAnswer or
+    ServerRefused."""
     rcode = packet[3] & 0x0F
     if rcode not in (0, NXDOMAIN) or packet[4:6] != b"\0\1":
-        raise Refused(f"response code {rcode}")
+        raise ServerRefused(f"response code {rcode}")
     try:
         return _read(packet, question, rdtype, rcode)
     except (IndexError, ValueError, struct.error):
-        raise Malformed("cut short or of a wrong size") from None
+        raise MalformedAnswer("cut short or of a wrong size") from None
 
 
 def _read(packet: bytes, question: bytes, rdtype: str, rcode: int) -> Answer:
     _, _, _, answers, authorities, additional = HEADER.unpack_from(packet)
     if answers > 2 * RECORD_LIMIT:
-        raise Malformed("too many records")
+        raise MalformedAnswer("too many records")
     wanted = TYPES[rdtype]
     read_data = READERS[wanted]
     owned: dict[bytes, list[tuple[int, Any]]] = {}
@@ -159,7 +178,7 @@ def _read(packet: bytes, question: bytes, rdtype: str, rcode: int) -> Answer:
         number, rdclass, ttl, length = FIXED.unpack_from(packet, at)
         at += 10
         if at + length > len(packet):
-            raise Malformed("data beyond the packet")
+            raise MalformedAnswer("data beyond the packet")
         if rdclass == 1 and number == wanted:
             owned.setdefault(owner, []).append((ttl, read_data(packet, at, length)))
         elif rdclass == 1 and number == CNAME:
@@ -167,7 +186,9 @@ def _read(packet: bytes, question: bytes, rdtype: str, rcode: int) -> Answer:
         elif rdclass == 1 and number == DNAME:
             subtrees.setdefault(owner, (ttl, read_name(packet, at)[0]))
         at += length
-    return _conclude(packet, (at, authorities, additional), rcode, (own, owned, _Aliases(aliases, subtrees)))
+    return _conclude(
+        packet, (at, authorities, additional), rcode, (own, owned, _Aliases(aliases, subtrees))
+    )
 
 
 class _Aliases(NamedTuple):
@@ -177,7 +198,8 @@ class _Aliases(NamedTuple):
     subtrees: dict[bytes, tuple[int, bytes]]
 
     def of(self, name: bytes) -> tuple[int, bytes] | None:
-        """What a name is an alias of. A DNAME makes the CNAME that some servers leave to the asker (RFC 6672 3.1)."""
+        """What a name is an alias of. A DNAME makes the CNAME that some servers leave to the asker
+        (RFC 6672 3.1)."""
         found = self.names.get(name)
         if found is not None or not self.subtrees:
             return found
@@ -186,7 +208,7 @@ class _Aliases(NamedTuple):
             at += 1 + length
             if (subtree := self.subtrees.get(name[at:])) is not None:
                 if at + len(subtree[1]) > 255:
-                    raise Malformed("a name over 255 octets")
+                    raise MalformedAnswer("a name over 255 octets")
                 return subtree[0], name[:at] + subtree[1]
         return None
 
@@ -204,17 +226,25 @@ def _conclude(
         ttl, name = alias
         life = min(life, lifetime(ttl))
         if len(via) == HOP_LIMIT:
-            raise Malformed("too many aliases")
+            raise MalformedAnswer("too many aliases")
         via.append(_shown(name))
-        if is_special_use(via[-1]):  # not in the DNS, whatever a resolver that also serves a house's own names says of it
-            return Answer(failure=NoSuchTarget, reason="an alias of a special-use name", ttl=life, via=tuple(via))
+        if is_special_use(
+            via[-1]
+        ):  # not in the DNS, whatever a resolver that also serves a house's own names says of it
+            return Answer(
+                failure=NoSuchTarget,
+                reason="an alias of a special-use name",
+                ttl=life,
+                via=tuple(via),
+            )
     answer = partial(Answer, via=tuple(via))
     records = owned.get(name, ())
     if records and rcode == 0:
-        # A record sent twice is one record (RFC 2181 5); None is a host name that nobody could ask for.
+        # A record sent twice is one record (RFC 2181 5); None is a host name that nobody could ask
+        # for.
         values = tuple(dict.fromkeys(value for _, value in records if value is not None))
         if len(values) > RECORD_LIMIT:
-            raise Malformed("too many records")
+            raise MalformedAnswer("too many records")
         life = min(life, *(lifetime(ttl) for ttl, _ in records))
         if values:
             return answer(values, ttl=life)
@@ -227,7 +257,7 @@ def _conclude(
     if via and soa is None:
         return answer(alias=to_text(name), ttl=life)
     if referral and soa is None:
-        raise Refused("a referral")
+        raise ServerRefused("a referral")
     return answer(failure=NoData, reason="no such record", ttl=absence)
 
 
@@ -235,12 +265,13 @@ def _shown(name: bytes) -> str:
     """A wire name as text, "" for one that could not be asked for."""
     try:
         return to_text(name)
-    except Malformed:
+    except MalformedAnswer:
         return ""
 
 
 def _read_rest(packet: bytes, rest: tuple[int, int, int]) -> tuple[int | None, bool]:
-    """For how long an absence may be believed (None without SOA; RFC 2308 5), and whether this is a mere referral."""
+    """For how long an absence may be believed (None without SOA; RFC 2308 5), and whether this is a
+    mere referral."""
     at, authorities, additional = rest
     soa: int | None = None
     referral = False
@@ -249,13 +280,13 @@ def _read_rest(packet: bytes, rest: tuple[int, int, int]) -> tuple[int | None, b
         number, _, ttl, length = FIXED.unpack_from(packet, at)
         at += 10
         if at + length > len(packet):
-            raise Malformed("data beyond the packet")
+            raise MalformedAnswer("data beyond the packet")
         if number == SOA and index < authorities and length >= 22:
             soa = min(lifetime(ttl), lifetime(SOA_MINIMUM.unpack_from(packet, at + length - 4)[0]))
         elif number == NS and index < authorities:
             referral = not packet[3] & 0x80
         elif number == OPT and ttl >> 24:
-            raise Refused("an extended response code")
+            raise ServerRefused("an extended response code")
         at += length
     return soa, referral
 
@@ -266,10 +297,12 @@ def lifetime(ttl: int) -> int:
 
 
 def read_name(packet: bytes, at: int) -> tuple[bytes, int]:
-    """The name at an offset in lower-case wire form without the final zero octet, and the offset behind it.
+    """The name at an offset in lower-case wire form without the final zero octet, and the offset
+    behind it.
 
-    A pointer must point before the name it stands in, so no packet makes this loop (RFC 1035 4.1.4); and there are few of
-    them, so that a long ladder of pointers is not climbed for every record.
+    A pointer must point before the name it stands in, so no packet makes this loop (RFC 1035
+    4.1.4); and there are few of them, so that a long ladder of pointers is not climbed for every
+    record.
     """
     wire = bytearray()
     behind, floor, jumps = 0, at, 0
@@ -278,15 +311,15 @@ def read_name(packet: bytes, at: int) -> tuple[bytes, int]:
             wire += packet[at : at + 1 + length]
             at += 1 + length
             if len(wire) > 254:
-                raise Malformed("a name over 255 octets")
+                raise MalformedAnswer("a name over 255 octets")
             continue
         if length < 0xC0:
-            raise Malformed("an unknown kind of label")
+            raise MalformedAnswer("an unknown kind of label")
         behind = behind or at + 2
         at = (length & 0x3F) << 8 | packet[at + 1]
         jumps += 1
         if at >= floor or at < 12 or jumps > POINTER_LIMIT:
-            raise Malformed("a pointer that does not point back")
+            raise MalformedAnswer("a pointer that does not point back")
         floor = at
     return bytes(wire).lower() + b"\0", behind or at + 1
 
@@ -298,7 +331,7 @@ def to_text(name: bytes) -> str:
     while length := name[at]:
         label = name[at + 1 : at + 1 + length]
         if label.translate(None, ASKABLE):
-            raise Malformed("a label with odd octets")
+            raise MalformedAnswer("a label with odd octets")
         labels.append(label)
         at += 1 + length
     return b".".join(labels).decode("ascii")
@@ -315,7 +348,7 @@ def read_txt(packet: bytes, at: int, length: int) -> bytes:
         parts.append(packet[at + 1 : at + 1 + size])
         at += 1 + size
     if at != end:
-        raise Malformed("a character-string beyond its record")
+        raise MalformedAnswer("a character-string beyond its record")
     return b"".join(parts)
 
 
@@ -333,10 +366,10 @@ def read_host(packet: bytes, at: int, length: int) -> str | None:
     """A host name; None for one with octets that nothing could ask for."""
     name, behind = read_name(packet, at)
     if behind != at + length:
-        raise Malformed("a name that does not fill its record")
+        raise MalformedAnswer("a name that does not fill its record")
     try:
         return to_text(name)
-    except Malformed:
+    except MalformedAnswer:
         return None
 
 
@@ -346,4 +379,11 @@ def read_mx(packet: bytes, at: int, length: int) -> tuple[int, str] | None:
     return None if host is None else (PREFERENCE.unpack_from(packet, at)[0], host)
 
 
-READERS: Mapping[int, Callable[[bytes, int, int], Any]] = {1: read_a, 2: read_host, 12: read_host, 15: read_mx, 16: read_txt, 28: read_aaaa}
+READERS: Mapping[int, Callable[[bytes, int, int], Any]] = {
+    1: read_a,
+    2: read_host,
+    12: read_host,
+    15: read_mx,
+    16: read_txt,
+    28: read_aaaa,
+}

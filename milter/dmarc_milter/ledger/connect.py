@@ -16,13 +16,17 @@ from dmarc_milter.ledger.store.store import Store, StoreOptions
 
 
 def database_of(config: Config) -> Database:
-    """The store's database, not opened yet. Raises ConfigError for a password file that cannot be read."""
+    """The store's database, not opened yet. Raises ConfigError for a password file that cannot be
+    read."""
     return connect(config.store.url, store_password(config))
 
 
 def store_of(config: Config) -> Store:
     """The store, not opened yet: `ready()` or the first use does."""
-    return Store(database_of(config), StoreOptions(Caps(rows=config.store.max_rows), config.reporting.honor_ri))
+    return Store(
+        database_of(config),
+        StoreOptions(Caps(rows=config.store.max_rows), config.reporting.honor_ri),
+    )
 
 
 def spool_of(config: Config) -> SpoolFile:
@@ -31,13 +35,20 @@ def spool_of(config: Config) -> SpoolFile:
 
 
 def retention_of(config: Config) -> Retention:
-    """What is kept; a report at least until it is too old to begin with, and for its retry window after that."""
+    """What is kept; a report at least until it is too old to begin with, and for its retry window
+    after that."""
     store, retry_days = config.store, config.reporting.retry_hours / 24
-    return Retention(store.decision_days, store.decision_max_rows, store.report_days, max(STALE / DAY, retry_days) + 1)
+    return Retention(
+        store.decision_days,
+        store.decision_max_rows,
+        store.report_days,
+        max(STALE / DAY, retry_days) + 1,
+    )
 
 
 def drained_store(config: Config) -> Store:
-    """The store with everything counted that this host has answered so far. Raises StoreError; says so when the spool cannot be drained."""
+    """The store with everything counted that this host has answered so far. Raises StoreError; says
+    so when the spool cannot be drained."""
     store = store_of(config)
     store.ready()
     if spool_path(config).exists():
@@ -45,5 +56,8 @@ def drained_store(config: Config) -> Store:
         drained = drain(spool, store)
         spool.close()
         if drained.problem:
-            print(f"dmarc-milter: the latest messages are not in this answer: {drained.problem}", file=sys.stderr)
+            print(
+                f"dmarc-milter: the latest messages are not in this answer: {drained.problem}",
+                file=sys.stderr,
+            )
     return store

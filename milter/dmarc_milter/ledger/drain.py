@@ -27,7 +27,8 @@ class Drained(NamedTuple):
 
 
 def drain(spool: SpoolFile, store: Store, *, batch: int = BATCH) -> Drained:
-    """Until the spool is empty, or spool or store fail. Never raises for either; what is not applied stays."""
+    """Until the spool is empty, or spool or store fail. Never raises for either; what is not
+    applied stays."""
     messages = 0
     identity = ""
     spool.check()  # only here: rows, identity and what is deleted belong to one file
@@ -42,29 +43,49 @@ def drain(spool: SpoolFile, store: Store, *, batch: int = BATCH) -> Drained:
 
 
 def _identity(spool: SpoolFile, store: Store) -> str:
-    """The spool's identity; a new one when the store has counted further than this spool has ever been: it is an old copy."""
+    """The spool's identity; a new one when the store has counted further than this spool has ever
+    been: it is an old copy."""
     identity = spool.identity()
     if store.last_sequence(identity) > spool.last():
-        LOG.warning("the spool %s is older than what was drained from it: a restored copy? It gets a new identity", spool.path)
+        LOG.warning(
+            "the spool %s is older than what was drained from it: a restored copy? It gets a new"
+            " identity",
+            spool.path,
+        )
         identity = spool.rename()
     return identity
 
 
-def keep_draining(spool: SpoolFile, store: Store, stop: Callable[[float], bool], *, interval: float = 5.0, longest: float = 60.0) -> None:
-    """`drain` every `interval` seconds until `stop(seconds)`, which waits, returns true; while it fails less often.
+def keep_draining(
+    spool: SpoolFile,
+    store: Store,
+    stop: Callable[[float], bool],
+    *,
+    interval: float = 5.0,
+    longest: float = 60.0,
+) -> None:
+    """`drain` every `interval` seconds until `stop(seconds)`, which waits, returns true; while it
+    fails less often.
 
-    The spool's journal is moved into its file meanwhile, so that the mail path never has to, which would wait for the disk.
+    The spool's journal is moved into its file meanwhile, so that the mail path never has to, which
+    would wait for the disk.
     """
     wait, problem = interval, ""
     while True:
         started = time.monotonic()
         drained = drain(spool, store)
         if drained.problem and drained.problem != problem:
-            of_spool = drained.problem.startswith(f"{spool.path}: ")  # as every SpoolError names its file
+            of_spool = drained.problem.startswith(
+                f"{spool.path}: "
+            )  # as every SpoolError names its file
             waits = "nothing comes out of the spool" if of_spool else "messages wait in the spool"
             LOG.error("drain: %s; %s", drained.problem, waits)
         elif problem and not drained.problem:
-            LOG.warning("drain: works again, %d messages in %.1f s", drained.messages, time.monotonic() - started)
+            LOG.warning(
+                "drain: works again, %d messages in %.1f s",
+                drained.messages,
+                time.monotonic() - started,
+            )
         problem = drained.problem
         wait = min(wait * 2, longest) if problem else interval
         waited = 0.0

@@ -1,4 +1,5 @@
-"""A SQLite file that processes share: made with the right owner and mode, opened with a write-ahead log, moved aside when damaged."""
+"""A SQLite file that processes share: made with the right owner and mode, opened with a write-ahead
+log, moved aside when damaged."""
 
 from __future__ import annotations
 
@@ -17,12 +18,16 @@ from dmarc_milter.config import guarded
 from dmarc_milter.ledger.spool.guard import MODE, Marks
 
 SCHEMA = 1
-"""PRAGMA user_version. A greater one in the file is a newer program's: the file is then left alone."""
+"""PRAGMA user_version. A greater one in the file is a newer program's: the file is then left
+alone."""
 PAGE = 4096
 
 STEPS = (
     (
-        "CREATE TABLE spool (seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, facts BLOB NOT NULL, sample BLOB)",
+        (
+            "CREATE TABLE spool (seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE,"
+            " facts BLOB NOT NULL, sample BLOB)"
+        ),
         "CREATE TABLE origin (only INTEGER PRIMARY KEY CHECK (only = 1), identity TEXT NOT NULL)",
     ),
 )
@@ -32,7 +37,9 @@ STEPS = (
 class SpoolError(Exception):
     """The spool cannot be used now. `str()` is one line; `kind` says which of the ways it is."""
 
-    def __init__(self, kind: Literal["corrupt", "locked", "full", "refused", "newer", "io"], text: str) -> None:
+    def __init__(
+        self, kind: Literal["corrupt", "locked", "full", "refused", "newer", "io"], text: str
+    ) -> None:
         super().__init__(text)
         self.kind = kind
 
@@ -41,7 +48,8 @@ class SpoolError(Exception):
 class SpoolOptions:
     """`max_bytes` bounds the file; `wait` is the time in seconds that one lock is waited for.
 
-    `checkpoint` is the size of the journal, in pages, at which a commit also moves it into the file, which waits for the disk.
+    `checkpoint` is the size of the journal, in pages, at which a commit also moves it into the
+    file, which waits for the disk.
     """
 
     max_bytes: int = 2_000_000_000
@@ -55,7 +63,9 @@ def classify(path: Path, error: sqlite3.Error) -> SpoolError:
     if isinstance(error, _Newer):
         return SpoolError("newer", text)
     code = getattr(error, "sqlite_errorcode", 0)
-    if code == sqlite3.SQLITE_IOERR_SHMSIZE:  # SQLite's word for a full disk where only -shm has to grow: "disk I/O error"
+    if (
+        code == sqlite3.SQLITE_IOERR_SHMSIZE
+    ):  # SQLite's word for a full disk where only -shm has to grow: "disk I/O error"
         return SpoolError("full", f"{path}: no room for its -shm file: the disk is full")
     match code & 0xFF:
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
@@ -64,7 +74,12 @@ def classify(path: Path, error: sqlite3.Error) -> SpoolError:
             return SpoolError("locked", text)
         case sqlite3.SQLITE_FULL:
             return SpoolError("full", text)
-        case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_READONLY | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
+        case (
+            sqlite3.SQLITE_CANTOPEN
+            | sqlite3.SQLITE_READONLY
+            | sqlite3.SQLITE_PERM
+            | sqlite3.SQLITE_AUTH
+        ):
             return SpoolError("refused", text)
     return SpoolError("io", text)
 
@@ -74,14 +89,16 @@ class _Newer(sqlite3.DatabaseError):
 
 
 def create(path: Path) -> None:
-    """Make the file, unless it is there. SQLite would use the umask's mode; its -wal and -shm get owner and mode of the file."""
+    """Make the file, unless it is there. SQLite would use the umask's mode; its -wal and -shm get
+    owner and mode of the file."""
     guarded.refuse_foreign_link(path)
     if not path.exists():
         os.close(_open_file(path))
 
 
 def _open_file(path: Path) -> int:
-    """A descriptor of a file for the service's group; made by root it belongs to whom its directory belongs to: the service."""
+    """A descriptor of a file for the service's group; made by root it belongs to whom its directory
+    belongs to: the service."""
     descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, MODE)
     if os.geteuid() == 0:
         folder = os.stat(path.parent)
@@ -100,7 +117,9 @@ def inode(path: Path) -> tuple[int, int] | None:
 
 def open_spool(path: Path, options: SpoolOptions) -> sqlite3.Connection:
     """A connection to a spool whose schema is right. Raises sqlite3.Error."""
-    connection = sqlite3.connect(path, timeout=options.wait, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(
+        path, timeout=options.wait, isolation_level=None, check_same_thread=False
+    )
     try:
         write_ahead(connection, options.wait)
         connection.execute("PRAGMA synchronous=NORMAL")
@@ -115,9 +134,11 @@ def open_spool(path: Path, options: SpoolOptions) -> sqlite3.Connection:
 
 
 def write_ahead(connection: sqlite3.Connection, wait: float) -> None:
-    """Switch the file to a write-ahead log, which it stays at; `wait` in seconds. Raises sqlite3.Error.
+    """Switch the file to a write-ahead log, which it stays at; `wait` in seconds. Raises
+    sqlite3.Error.
 
-    SQLite's own time-out does not cover this step: of several processes that open a new file at once, some are refused at once.
+    SQLite's own time-out does not cover this step: of several processes that open a new file at
+    once, some are refused at once.
     """
     latest = time.monotonic() + wait
     while True:
@@ -154,12 +175,16 @@ def _upgrade(connection: sqlite3.Connection) -> None:
 def _version(connection: sqlite3.Connection) -> int:
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if version > SCHEMA:
-        raise _Newer(f"the spool has schema {version}, this program knows {SCHEMA}; run the newer program, or name another spool file")
+        raise _Newer(
+            f"the spool has schema {version}, this program knows {SCHEMA}; run the newer program,"
+            " or name another spool file"
+        )
     return version
 
 
 def move_aside(path: Path, damaged: tuple[int, int]) -> Path | None:
-    """Rename a damaged file and its journal, never over anything. None when it is gone already, or somebody else is at it."""
+    """Rename a damaged file and its journal, never over anything. None when it is gone already, or
+    somebody else is at it."""
     try:
         with closing(_Lock(path.with_name(path.name + ".lock"))):
             if inode(path) != damaged:
@@ -170,21 +195,37 @@ def move_aside(path: Path, damaged: tuple[int, int]) -> Path | None:
 
 
 def clear_away(path: Path, marks: Marks) -> Path | None:
-    """The same for a file that changed while it was open: what was open of it, and what could be no spool (a directory, a link)."""
+    """The same for a file that changed while it was open: what was open of it, and what could be no
+    spool (a directory, a link)."""
     try:
         with closing(_Lock(path.with_name(path.name + ".lock"))):
-            whole = not os.path.lexists(path) or marks.is_ours(path) or path.is_symlink() or not path.is_file()
-            tails = [tail for tail in ("-wal", "-shm") if whole or marks.is_ours(Path(f"{path}{tail}"))]
+            whole = (
+                not os.path.lexists(path)
+                or marks.is_ours(path)
+                or path.is_symlink()
+                or not path.is_file()
+            )
+            tails = [
+                tail for tail in ("-wal", "-shm") if whole or marks.is_ours(Path(f"{path}{tail}"))
+            ]
             return _renamed(path, (*tails, *([""] if whole else [])))
     except (OSError, StopIteration):
         return None
 
 
 def _renamed(path: Path, tails: tuple[str, ...]) -> Path | None:
-    """The journal first: a new file must never meet the old one's journal. None when there was nothing."""
+    """The journal first: a new file must never meet the old one's journal. None when there was
+    nothing."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
-    names = (path.with_name(f"{path.name}.corrupt-{stamp}{suffix}") for suffix in ("", *(f"-{n}" for n in range(1, 1000))))
-    target = next(name for name in names if not any(os.path.lexists(f"{name}{tail}") for tail in ("", "-wal", "-shm")))
+    names = (
+        path.with_name(f"{path.name}.corrupt-{stamp}{suffix}")
+        for suffix in ("", *(f"-{n}" for n in range(1, 1000)))
+    )
+    target = next(
+        name
+        for name in names
+        if not any(os.path.lexists(f"{name}{tail}") for tail in ("", "-wal", "-shm"))
+    )
     moved = False
     for tail in tails:
         with suppress(FileNotFoundError):
@@ -194,7 +235,8 @@ def _renamed(path: Path, tails: tuple[str, ...]) -> Path | None:
 
 
 def tidy(aside: Path) -> None:
-    """Beside a file that was moved: its index, which SQLite makes again from the journal, and a journal that is empty, say nothing."""
+    """Beside a file that was moved: its index, which SQLite makes again from the journal, and a
+    journal that is empty, say nothing."""
     with suppress(OSError):
         os.unlink(f"{aside}-shm")
     with suppress(OSError):

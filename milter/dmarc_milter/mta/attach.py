@@ -1,4 +1,5 @@
-"""main.cf and sendmail.mc with this milter attached or detached: edits of their text that can be undone to the octet."""
+"""main.cf and sendmail.mc with this milter attached or detached: edits of their text that can be
+undone to the octet."""
 
 from __future__ import annotations
 
@@ -7,7 +8,10 @@ from collections.abc import Sequence
 
 from dmarc_milter.mta import postfix
 
-BEGIN, END = "dmarc-milter setup: begin (dmarc-milter setup --remove takes it out)", "dmarc-milter setup: end"
+BEGIN, END = (
+    "dmarc-milter setup: begin (dmarc-milter setup --remove takes it out)",
+    "dmarc-milter setup: end",
+)
 INSERTED = "first in smtpd_milters: "
 """Says which element of an existing list is ours."""
 
@@ -17,7 +21,8 @@ class AttachmentError(Exception):
 
 
 def attach_postfix(text: str, element: str, settings: Sequence[str]) -> str:
-    """main.cf with `element` first in smtpd_milters, and with those `settings` ("name = value") whose names it does not set."""
+    """main.cf with `element` first in smtpd_milters, and with those `settings` ("name = value")
+    whose names it does not set."""
     text = detach_postfix(text)
     own = postfix.parse_main(text)
     wanted = [line for line in settings if line.partition(" ")[0] not in own]
@@ -25,17 +30,30 @@ def attach_postfix(text: str, element: str, settings: Sequence[str]) -> str:
         return _appended(text, "#", [f"smtpd_milters = {element}", *wanted])
     at = _start_of_value(text, "smtpd_milters")
     separator = ", " if own["smtpd_milters"] else ""
-    return _appended(text[:at] + element + separator + text[at:], "#", [f"# {INSERTED}{element}", *wanted])
+    return _appended(
+        text[:at] + element + separator + text[at:], "#", [f"# {INSERTED}{element}", *wanted]
+    )
 
 
 def detach_postfix(text: str) -> str:
-    """main.cf as it was before; unchanged where `attach_postfix` did not write. Raises AttachmentError."""
+    """main.cf as it was before; unchanged where `attach_postfix` did not write. Raises
+    AttachmentError."""
     block, rest = _cut(text, "#")
-    element = next((line.removeprefix(f"# {INSERTED}") for line in block if line.startswith(f"# {INSERTED}")), "")
+    element = next(
+        (line.removeprefix(f"# {INSERTED}") for line in block if line.startswith(f"# {INSERTED}")),
+        "",
+    )
     if not element:
         return rest
     for inserted in (element + ", ", element):
-        line = next((each for each in _named(rest, "smtpd_milters") if inserted in rest[each.start : each.end]), None)
+        line = next(
+            (
+                each
+                for each in _named(rest, "smtpd_milters")
+                if inserted in rest[each.start : each.end]
+            ),
+            None,
+        )
         if line is not None:
             at = rest.index(inserted, line.start)
             return rest[:at] + rest[at + len(inserted) :]
@@ -46,7 +64,9 @@ def attach_sendmail(text: str, lines: str | Sequence[str]) -> str:
     """sendmail.mc with this line or these before other filters, or else before the mailers."""
     lines = [lines] if isinstance(lines, str) else lines
     text = detach_sendmail(text)
-    place = re.search(r"^INPUT_MAIL_FILTER\(", text, re.MULTILINE) or re.search(r"^MAILER\(", text, re.MULTILINE)
+    place = re.search(r"^INPUT_MAIL_FILTER\(", text, re.MULTILINE) or re.search(
+        r"^MAILER\(", text, re.MULTILINE
+    )
     if place is None:
         return _appended(text, "dnl", lines)
     return text[: place.start()] + _block("dnl", lines) + text[place.start() :]
@@ -67,7 +87,8 @@ def _named(text: str, name: str) -> list[postfix.Line]:
 
 
 def _start_of_value(text: str, name: str) -> int:
-    """Where the value of the definition that counts, the last one, starts in the text: behind `=` and blanks of its first line."""
+    """Where the value of the definition that counts, the last one, starts in the text: behind `=`
+    and blanks of its first line."""
     at = text.index("=", _named(text, name)[-1].start) + 1
     while text[at : at + 1] in (" ", "\t"):
         at += 1
@@ -79,7 +100,8 @@ def _block(comment: str, lines: Sequence[str]) -> str:
 
 
 def _appended(text: str, comment: str, lines: Sequence[str]) -> str:
-    """The block at the end. A text that does not end its last line does not do so afterwards either: that tells how it was."""
+    """The block at the end. A text that does not end its last line does not do so afterwards
+    either: that tells how it was."""
     block = _block(comment, lines)
     return text + block if text.endswith("\n") or not text else f"{text}\n{block[:-1]}"
 
@@ -92,7 +114,10 @@ def _cut(text: str, comment: str) -> tuple[list[str], str]:
     start = text.index(begin)
     stop = text.find(end, start)
     if stop < 0 or text.find(begin, start + 1) >= 0:
-        raise AttachmentError(f"the lines {begin.strip()!r} and {end!r} do not match; take out what is between them by hand")
+        raise AttachmentError(
+            f"the lines {begin.strip()!r} and {end!r} do not match; take out what is between them"
+            " by hand"
+        )
     inside = text[start + len(begin) : stop].split("\n")[:-1]
     after = stop + len(end)
     if text[after : after + 1] == "\n":

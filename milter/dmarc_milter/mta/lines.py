@@ -1,22 +1,29 @@
-"""The lines that attach an MTA to this milter, for the start of `serve`, for `setup` and for the snippets in conf/."""
+"""The lines that attach an MTA to this milter, for the start of `serve`, for `setup` and for the
+snippets in conf/."""
 
 from __future__ import annotations
 
 from dmarc_milter.config.checks import SocketAddress
 
-# accept would turn a dropped connection into a way around the checks: both MTAs are told to answer 451 instead (F=T).
-# The time limits cover the DNS budget of one message and a busy minute besides.
+# accept would turn a dropped connection into a way around the checks: both MTAs are told to answer
+# 451 instead (F=T). The time limits cover the DNS budget of one message and a busy minute besides.
 
-POSTFIX_STRICT = ("smtpd_forbid_bare_newline = yes", "smtpd_forbid_bare_newline_exclusions = $mynetworks")
-"""Ends of lines that differ between servers let one message carry another past every check (CVE-2023-51764)."""
+POSTFIX_STRICT = (
+    "smtpd_forbid_bare_newline = yes",
+    "smtpd_forbid_bare_newline_exclusions = $mynetworks",
+)
+"""Ends of lines that differ between servers let one message carry another past every check
+(CVE-2023-51764)."""
 
 
 SENDMAIL_STRICT = ("define(`confDONT_EXPAND_CNAMES', `True')dnl", "FEATURE(`nocanonify')dnl")
-"""Without these Sendmail writes the names to which the sender's DNS leads into From, after the milter has judged it."""
+"""Without these Sendmail writes the names to which the sender's DNS leads into From, after the
+milter has judged it."""
 
 
 def postfix_main_cf(address: SocketAddress) -> str:
-    """The main.cf line for Postfix 3.0 or later, in the form that leaves other milters their own settings."""
+    """The main.cf line for Postfix 3.0 or later, in the form that leaves other milters their own
+    settings."""
     return f"smtpd_milters = {postfix_milter(address)}"
 
 
@@ -26,8 +33,12 @@ def postfix_milter(address: SocketAddress) -> str:
 
 
 def sendmail_mc(address: SocketAddress) -> str:
-    """The sendmail.mc line; DAEMON_OPTIONS without InputMailFilters= uses every filter so defined."""
-    return f"INPUT_MAIL_FILTER(`dmarc-milter', `S={_sendmail_endpoint(address)}, F=T, T=S:4m;R:4m;E:5m')dnl"
+    """The sendmail.mc line; DAEMON_OPTIONS without InputMailFilters= uses every filter so
+    defined."""
+    return (
+        f"INPUT_MAIL_FILTER(`dmarc-milter', `S={_sendmail_endpoint(address)}, F=T,"
+        " T=S:4m;R:4m;E:5m')dnl"
+    )
 
 
 def sendmail_lines(address: SocketAddress) -> tuple[str, ...]:
@@ -36,13 +47,20 @@ def sendmail_lines(address: SocketAddress) -> tuple[str, ...]:
 
 
 def attach(address: SocketAddress) -> tuple[str, ...]:
-    """Both, as `serve` prints them; () for a socket that was handed over, whose name we do not know."""
+    """Both, as `serve` prints them; () for a socket that was handed over, whose name we do not
+    know."""
     if address.family == "fd":
         return ()
     return (
-        "attach Postfix by this line in main.cf (before other milters in the list), then `postfix reload`:",
+        (
+            "attach Postfix by this line in main.cf (before other milters in the list), then"
+            " `postfix reload`:"
+        ),
         f"  {postfix_main_cf(address)}",
-        "or Sendmail by these lines in sendmail.mc, before MAILER(), then rebuild sendmail.cf and restart it:",
+        (
+            "or Sendmail by these lines in sendmail.mc, before MAILER(), then rebuild sendmail.cf"
+            " and restart it:"
+        ),
         *(f"  {line}" for line in sendmail_lines(address)),
     )
 
@@ -50,7 +68,9 @@ def attach(address: SocketAddress) -> tuple[str, ...]:
 def _postfix_endpoint(address: SocketAddress) -> str:
     """Postfix's spelling: inet:HOST:PORT, inet:[IPV6]:PORT, unix:PATH."""
     if address.family == "unix":
-        return f"unix:{address.path}"  # a relative path is below Postfix's queue directory, chrooted or not
+        return (  # a relative path is below Postfix's queue directory, chrooted or not
+            f"unix:{address.path}"
+        )
     host = f"[{reachable(address)}]" if address.family == "inet6" else reachable(address)
     return f"inet:{host}:{address.port}"
 
@@ -64,4 +84,5 @@ def _sendmail_endpoint(address: SocketAddress) -> str:
 
 def reachable(address: SocketAddress) -> str:
     """The host an MTA on this machine connects to: a wildcard address means loopback."""
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)  # noqa: S104  # compared, not bound
+    loopback = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
+    return loopback.get(address.host, address.host)

@@ -16,7 +16,8 @@ MAX_ADDRESS = 100
 
 
 def parse_address(text: str) -> IPAddress | None:
-    """An address as MTAs write it: `IPv6:` prefix or scope id may be there; IPv4-mapped is IPv4. None if it is none."""
+    """An address as MTAs write it: `IPv6:` prefix or scope id may be there; IPv4-mapped is IPv4.
+    None if it is none."""
     return _parsed_address(text.partition("%")[0][:MAX_ADDRESS])
 
 
@@ -33,7 +34,8 @@ def _parsed_address(bare: str) -> IPAddress | None:
 
 
 def mta_named(version: str) -> Literal["", "sendmail", "postfix"]:
-    """From the macro v: Postfix writes its name, which mail_name may change, and its version, Sendmail its version alone."""
+    """From the macro v: Postfix writes its name, which mail_name may change, and its version,
+    Sendmail its version alone."""
     if version.lower().startswith("postfix"):
         return "postfix"
     return "sendmail" if SENDMAIL_VERSION.match(version[:MAX_ADDRESS]) else ""

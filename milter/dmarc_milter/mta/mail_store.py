@@ -1,6 +1,8 @@
-"""The header sections of somebody's stored mail: a maildir, a folder of message files, an mbox. Read only, and little of each.
+"""The header sections of somebody's stored mail: a maildir, a folder of message files, an mbox.
+Read only, and little of each.
 
-Symbolic links are never followed and nothing but regular files is opened, so that a folder which others can write leads nowhere.
+Symbolic links are never followed and nothing but regular files is opened, so that a folder which
+others can write leads nowhere.
 """
 
 from __future__ import annotations
@@ -27,8 +29,9 @@ MESSAGE_NAME = re.compile(r".*\.eml|[0-9]+\.?", re.IGNORECASE)
 """A message's file outside cur and new: exported ones, and those of MH and Cyrus."""
 
 
-class Letter(NamedTuple):
-    """`place` is the file's path below the folder, with the number of the message in an mbox; unescaped."""
+class StoredMessage(NamedTuple):
+    """`place` is the file's path below the folder, with the number of the message in an mbox;
+    unescaped."""
 
     place: str
     header: bytes
@@ -36,14 +39,15 @@ class Letter(NamedTuple):
 
 @dataclass
 class MailStore:
-    """What lies at `path`. `skipped` counts, while the letters are read, the files that are none, by reason."""
+    """What lies at `path`. `skipped` counts, while the letters are read, the files that are none,
+    by reason."""
 
     path: Path
     skipped: Counter[str] = field(default_factory=Counter)
     octets: int = 0
     """Read so far of a single file, for whoever shows progress."""
 
-    def letters(self) -> Iterator[Letter]:
+    def letters(self) -> Iterator[StoredMessage]:
         """In order of the names. Raises OSError only for `path` itself."""
         if stat.S_ISDIR(os.stat(self.path).st_mode):  # a link given by name is meant
             yield from self._folder()
@@ -51,7 +55,7 @@ class MailStore:
             with open(self.path, "rb") as file:
                 yield from self._file(file, self.path.name)
 
-    def _folder(self) -> Iterator[Letter]:
+    def _folder(self) -> Iterator[StoredMessage]:
         folders = [str(self.path)]
         os.scandir(self.path).close()  # raises where it may not be read
         while folders:
@@ -62,17 +66,22 @@ class MailStore:
             except OSError:
                 self.skipped["unreadable"] += 1
                 continue
-            folders += [each.path for each in reversed(entries) if each.is_dir(follow_symlinks=False)]
+            folders += [
+                each.path for each in reversed(entries) if each.is_dir(follow_symlinks=False)
+            ]
             for entry in entries:
                 yield from self._entry(entry, os.path.basename(folder))
 
-    def _entry(self, entry: os.DirEntry[str], folder: str) -> Iterator[Letter]:
+    def _entry(self, entry: os.DirEntry[str], folder: str) -> Iterator[StoredMessage]:
         if entry.is_symlink():
             self.skipped["symbolic link"] += 1
         elif not entry.is_dir(follow_symlinks=False):
-            yield from self._entry_file(entry.path, meant=folder in ("cur", "new") or bool(MESSAGE_NAME.fullmatch(entry.name)))
+            yield from self._entry_file(
+                entry.path,
+                meant=folder in ("cur", "new") or bool(MESSAGE_NAME.fullmatch(entry.name)),
+            )
 
-    def _entry_file(self, path: str, *, meant: bool) -> Iterator[Letter]:
+    def _entry_file(self, path: str, *, meant: bool) -> Iterator[StoredMessage]:
         place = os.path.relpath(path, self.path)
         try:
             with _opened(path) as file:
@@ -85,16 +94,16 @@ class MailStore:
         except OSError:
             self.skipped["unreadable"] += 1
 
-    def _file(self, file: BufferedReader, place: str) -> Iterator[Letter]:
+    def _file(self, file: BufferedReader, place: str) -> Iterator[StoredMessage]:
         """One message, or those of an mbox."""
         if _begins(file, b"From "):
             yield from self._mbox(file, place)
         elif _begins(file, *PACKED):
             self.skipped["compressed"] += 1
         else:
-            yield Letter(place, _header(file))
+            yield StoredMessage(place, _header(file))
 
-    def _mbox(self, file: BufferedReader, place: str) -> Iterator[Letter]:
+    def _mbox(self, file: BufferedReader, place: str) -> Iterator[StoredMessage]:
         number, empty = 0, True
         while line := file.readline(MAX_LINE):
             self.octets += len(line)
@@ -102,7 +111,7 @@ class MailStore:
                 number += 1
                 header = _header(file)
                 self.octets += len(header)
-                yield Letter(f"{place}, message {number}", header)
+                yield StoredMessage(f"{place}, message {number}", header)
                 empty = True  # an empty line ended it
             else:
                 empty = line in (b"\n", b"\r\n")
@@ -110,7 +119,9 @@ class MailStore:
 
 def _opened(path: str) -> BufferedReader:
     """No link, and no waiting for the other end of a pipe."""
-    return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    return os.fdopen(
+        os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb"
+    )
 
 
 def _begins(file: BufferedReader, *marks: bytes) -> bool:

@@ -1,4 +1,5 @@
-"""An opendmarc.conf (OpenDMARC 1.3 and 1.4) as our configuration: what has a counterpart is translated, all else gets a note."""
+"""An opendmarc.conf (OpenDMARC 1.3 and 1.4) as our configuration: what has a counterpart is
+translated, all else gets a note."""
 
 from __future__ import annotations
 
@@ -22,19 +23,26 @@ SUPERVISED = "the supervisor and systemd see to it"
 OWN_SPF = "SPF is always evaluated here, never taken from a header field"
 JOURNAL = "one line per message goes to standard error, which systemd's journal keeps; see [log]"
 NOTES = {
-    "authservidwithjobid": "no id is written into the field; forged fields are removed with one or without",
+    "authservidwithjobid": (
+        "no id is written into the field; forged fields are removed with one or without"
+    ),
     "autorestart": SUPERVISED,
     "autorestartcount": SUPERVISED,
     "autorestartrate": SUPERVISED,
     "background": "`dmarc-milter serve` stays in the foreground, as systemd wants it",
     "basedirectory": "relative names of files were read from there by this translation",
     "changerootdirectory": "the systemd unit shuts the daemon in more tightly",
-    "copyfailuresto": 'no recipient is added; `dmarc-milter why` and quarantine_action = "hold" are for looking at failures',
+    "copyfailuresto": (
+        'no recipient is added; `dmarc-milter why` and quarantine_action = "hold" are for looking'
+        " at failures"
+    ),
     "domainwhitelistsize": "there is no such limit",
     "enablecoredumps": "see LimitCORE= of systemd",
     "failurereportsbcc": "no copies are sent; `dmarc-milter report list` shows what was",
     "failurereportsonnone": "failure reports follow the record's ruf and fo, whatever its policy",
-    "ignoremailto": "mail to [reporting] email and bounce_address is never counted; other addresses are",
+    "ignoremailto": (
+        "mail to [reporting] email and bounce_address is never counted; other addresses are"
+    ),
     "milterdebug": "see [log] level",
     "pidfile": "systemd knows the process",
     "recordallmessages": "every message that is evaluated is recorded",
@@ -75,7 +83,8 @@ class Option:
 
 @dataclass(slots=True)
 class Draft:
-    """The configuration while it is put together: values with why they are there, rules, and notes about the rest."""
+    """The configuration while it is put together: values with why they are there, rules, and notes
+    about the rest."""
 
     values: dict[tuple[str, str], tuple[Value, str]] = field(default_factory=dict)
     rules: list[tuple[dict[str, Value], str]] = field(default_factory=list)
@@ -86,7 +95,10 @@ class Draft:
         try:
             parse(f"[{section}]\n{key} = {_toml(value)}\n")
         except ConfigError as error:
-            self.note(why, f"could not be taken over as [{section}] {key}: {str(error).partition(': ')[2]}")
+            self.note(
+                why,
+                f"could not be taken over as [{section}] {key}: {str(error).partition(': ')[2]}",
+            )
         else:
             self.values[section, key] = (value, why)
 
@@ -105,7 +117,8 @@ def options(text: str) -> tuple[Option, ...]:
 
 
 def translate(text: str, name: str, read: Read) -> str:
-    """Our configuration file, complete with comments. `name` is the file's; every value in it passes `config check`."""
+    """Our configuration file, complete with comments. `name` is the file's; every value in it
+    passes `config check`."""
     draft = Draft()
     given = options(text)
     known = {each.key: each for each in given}
@@ -133,7 +146,9 @@ def _trusted_ids(draft: Draft, option: Option, _read: Read) -> None:
     if others:
         draft.set("authentication", "remove_authserv_ids", others, why)
     draft.note(
-        why, "nobody's results are believed here: SPF, DKIM and ARC are evaluated anew, and fields under these names are removed as forged"
+        why,
+        "nobody's results are believed here: SPF, DKIM and ARC are evaluated anew, and fields under"
+        " these names are removed as forged",
     )
 
 
@@ -147,10 +162,16 @@ def _socket(draft: Draft, option: Option, _read: Read) -> None:
     elif "@" not in rest:
         address = "::" if family == "inet6" else "0.0.0.0"  # noqa: S104 - what OpenDMARC does, with a note
         draft.set("milter", "socket", f"{family}:{rest}@{address}", f"{option.name} {value}")
-        draft.note(f"{option.name} {value}", "listens on all addresses, as before; name one (e.g. @127.0.0.1) unless other hosts connect")
+        draft.note(
+            f"{option.name} {value}",
+            "listens on all addresses, as before; name one (e.g. @127.0.0.1) unless other hosts"
+            " connect",
+        )
     else:
         port, _, host = rest.partition("@")
-        draft.set("milter", "socket", f"{family}:{port}@{host.strip('[]')}", f"{option.name} {value}")
+        draft.set(
+            "milter", "socket", f"{family}:{port}@{host.strip('[]')}", f"{option.name} {value}"
+        )
 
 
 def _way_to_the_socket(draft: Draft, path: str) -> None:
@@ -158,19 +179,33 @@ def _way_to_the_socket(draft: Draft, path: str) -> None:
     if folder not in ("/run/dmarc-milter", "/var/run/dmarc-milter"):
         found = re.fullmatch(r"(?:/var)?/run/([A-Za-z0-9_.-]+)", folder)
         how = f"RuntimeDirectory={found[1]}" if found else f"ReadWritePaths={folder}"
-        draft.note(f"Socket {path}", f"the systemd unit lets the daemon write in /run/dmarc-milter only: give it a drop-in with {how}")
-    draft.note(f"Socket {path}", "the MTA's account must be in the socket's group, dmarc-milter; or use dmarc-milter.socket")
+        draft.note(
+            f"Socket {path}",
+            "the systemd unit lets the daemon write in /run/dmarc-milter only: give it a drop-in"
+            f" with {how}",
+        )
+    draft.note(
+        f"Socket {path}",
+        "the MTA's account must be in the socket's group, dmarc-milter; or use dmarc-milter.socket",
+    )
 
 
 def _umask(draft: Draft, option: Option, _read: Read) -> None:
     if re.fullmatch(r"[0-7]{1,4}", option.value):
-        draft.set("milter", "socket_mode", f"0{0o666 & ~int(option.value, 8):03o}", f"{option.name} {option.value}")
+        draft.set(
+            "milter",
+            "socket_mode",
+            f"0{0o666 & ~int(option.value, 8):03o}",
+            f"{option.name} {option.value}",
+        )
     else:
         draft.note(f"{option.name} {option.value}", "is not a mask")
 
 
 def _user(draft: Draft, option: Option, _read: Read) -> None:
-    draft.note(f"{option.name} {option.value}", "the account is the systemd unit's User=, dmarc-milter")
+    draft.note(
+        f"{option.name} {option.value}", "the account is the systemd unit's User=, dmarc-milter"
+    )
 
 
 def _dns_timeout(draft: Draft, option: Option, _read: Read) -> None:
@@ -178,7 +213,9 @@ def _dns_timeout(draft: Draft, option: Option, _read: Read) -> None:
     if seconds:
         draft.set("dns", "timeout", seconds, f"{option.name} {option.value}")
     else:
-        draft.note(f"{option.name} {option.value}", "a lookup always has a limit here: [dns] timeout")
+        draft.note(
+            f"{option.name} {option.value}", "a lookup always has a limit here: [dns] timeout"
+        )
 
 
 def _suffixes(draft: Draft, option: Option, read: Read) -> None:
@@ -188,7 +225,9 @@ def _suffixes(draft: Draft, option: Option, read: Read) -> None:
     else:
         draft.set("dmarc", "suffix_list", option.value, why)
     draft.note(
-        why, 'policies are found by the tree walk of RFC 9989 now; discovery = "psl" in [dmarc] finds them by the list, as OpenDMARC did'
+        why,
+        'policies are found by the tree walk of RFC 9989 now; discovery = "psl" in [dmarc] finds'
+        " them by the list, as OpenDMARC did",
     )
 
 
@@ -207,8 +246,16 @@ def _reports_by(draft: Draft, option: Option, _read: Read) -> None:
 
 def _history(draft: Draft, option: Option, _read: Read) -> None:
     why = f"{option.name} {option.value}"
-    draft.note(why, "every message is recorded in [store] url; aggregate reports are sent once [reporting] org_name and email are set")
-    draft.note(why, "that file is not read: let opendmarc-import and opendmarc-reports send what it holds first")
+    draft.note(
+        why,
+        "every message is recorded in [store] url; aggregate reports are sent once [reporting]"
+        " org_name and email are set",
+    )
+    draft.note(
+        why,
+        "that file is not read: let opendmarc-import and opendmarc-reports send what it holds"
+        " first",
+    )
 
 
 def _ignore_hosts(draft: Draft, option: Option, read: Read) -> None:
@@ -228,16 +275,26 @@ def _ignore_hosts(draft: Draft, option: Option, read: Read) -> None:
             names.append(entry.lstrip("."))
     draft.set("authentication", "trusted_networks", networks, why)
     if names:
-        draft.rules.append(({"action": "accept", "comment": "IgnoreHosts of OpenDMARC", "ptr": names}, why))
+        draft.rules.append(
+            ({"action": "accept", "comment": "IgnoreHosts of OpenDMARC", "ptr": names}, why)
+        )
 
 
 def _ignore_from(draft: Draft, option: Option, _read: Read) -> None:
-    domains = [each for each in _list(option.value) if not isinstance(domain.parse(each), Malformed)]
+    domains = [
+        each for each in _list(option.value) if not isinstance(domain.parse(each), Malformed)
+    ]
     if domains:
-        rule: dict[str, Value] = {"action": "accept", "comment": "IgnoreMailFrom of OpenDMARC", "author_domains": domains}
+        rule: dict[str, Value] = {
+            "action": "accept",
+            "comment": "IgnoreMailFrom of OpenDMARC",
+            "author_domains": domains,
+        }
         draft.rules.append((rule | {"include_subdomains": False}, f"{option.name} {option.value}"))
         draft.note(
-            f"{option.name} {option.value}", "such mail is evaluated and recorded, and never refused; anybody can write that From field"
+            f"{option.name} {option.value}",
+            "such mail is evaluated and recorded, and never refused; anybody can write that From"
+            " field",
         )
 
 
@@ -248,7 +305,9 @@ def _sealers(draft: Draft, option: Option, read: Read) -> None:
     if option.key.endswith("file"):
         text = read(option.value)
         if text is None:
-            draft.note(why, "cannot be read; put its domains into [authentication] trusted_arc_sealers")
+            draft.note(
+                why, "cannot be read; put its domains into [authentication] trusted_arc_sealers"
+            )
             return
     before, said = draft.values.get(("authentication", "trusted_arc_sealers"), ([], ""))
     domains = list(before) if isinstance(before, list) else []
@@ -264,7 +323,9 @@ def _reject_text(draft: Draft, option: Option, _read: Read) -> None:
     why = f"{option.name} {option.value}"
     if option.value != DEFAULT_REJECT:
         draft.set("policy", "reject_text", option.value.replace("%s", "the author's domain"), why)
-    draft.note(why, "the refusal names the domain and what failed by itself; reject_text is added to it")
+    draft.note(
+        why, "the refusal names the domain and what failed by itself; reject_text is added to it"
+    )
 
 
 def _nothing(_draft: Draft, _option: Option, _read: Read) -> None:
@@ -302,7 +363,10 @@ def _policy(draft: Draft, known: dict[str, Option]) -> None:
         return key in known and known[key].is_true
 
     reject, hold = on("rejectfailures"), on("holdquarantinedmessages")
-    why = f"RejectFailures {'true' if reject else 'false'}, HoldQuarantinedMessages {'true' if hold else 'false'}"
+    why = (
+        f"RejectFailures {'true' if reject else 'false'}, HoldQuarantinedMessages"
+        f" {'true' if hold else 'false'}"
+    )
     draft.set("policy", "enforce", reject or hold, why)
     if hold:
         draft.set("policy", "quarantine_action", "hold", why)
@@ -312,17 +376,26 @@ def _policy(draft: Draft, known: dict[str, Option]) -> None:
     if reject:
         draft.set("dmarc", "on_temperror", "tempfail", why)
     if not (reject or hold):
-        draft.note(why, "nothing is refused or quarantined, as before; `dmarc-milter impact` shows what enforce = true would do")
+        draft.note(
+            why,
+            "nothing is refused or quarantined, as before; `dmarc-milter impact` shows what enforce"
+            " = true would do",
+        )
     given = [key for key in ("rejectmultivaluefrom", "requiredheaders") if key in known]
     strict = [known[key].name for key in given if on(key)]
     for key in given:
         if not on(key):
-            draft.note(f"{known[key].name} {known[key].value}", "such a From field never gets a pass here: see [policy] malformed_from")
+            draft.note(
+                f"{known[key].name} {known[key].value}",
+                "such a From field never gets a pass here: see [policy] malformed_from",
+            )
     if strict:
         words = ", ".join(f"{name} true" for name in strict)
         draft.set("policy", "malformed_from", "reject", words)
         draft.note(
-            words, "refuses every From field that is missing, repeated, malformed or names several domains; other fields are not counted"
+            words,
+            "refuses every From field that is missing, repeated, malformed or names several"
+            " domains; other fields are not counted",
         )
 
 
@@ -330,14 +403,24 @@ def _defaults(draft: Draft, known: dict[str, Option]) -> None:
     """Where the defaults differ, so that nothing changes unseen."""
     if "socket" not in known:
         draft.note(
-            "no Socket", "OpenDMARC had it on the command line (-p), on Debian in /etc/default/opendmarc: set [milter] socket to that"
+            "no Socket",
+            "OpenDMARC had it on the command line (-p), on Debian in /etc/default/opendmarc: set"
+            " [milter] socket to that",
         )
     if "ignoreauthenticatedclients" not in known or not known["ignoreauthenticatedclients"].is_true:
-        draft.note("IgnoreAuthenticatedClients false", "authenticated clients are never evaluated here")
+        draft.note(
+            "IgnoreAuthenticatedClients false", "authenticated clients are never evaluated here"
+        )
 
 
 def _written(draft: Draft, name: str) -> str:
-    lines = [f"# Translated from {_printable(name)}. What is not here keeps its default: see `dmarc-milter config sample`.", ""]
+    lines = [
+        (
+            f"# Translated from {_printable(name)}. What is not here keeps its default: see"
+            " `dmarc-milter config sample`."
+        ),
+        "",
+    ]
     for section in dict.fromkeys(section for section, _ in draft.values):
         lines.append(f"[{section}]")
         for (of, key), (value, why) in draft.values.items():
@@ -345,7 +428,12 @@ def _written(draft: Draft, name: str) -> str:
                 lines += [f"# {why}", f"{key} = {_toml(value)}"]
         lines.append("")
     for rule, why in draft.rules:
-        lines += [f"# {why}", "[[policy.rules]]", *(f"{key} = {_toml(value)}" for key, value in rule.items()), ""]
+        lines += [
+            f"# {why}",
+            "[[policy.rules]]",
+            *(f"{key} = {_toml(value)}" for key, value in rule.items()),
+            "",
+        ]
     lines.append("# What was not taken over as it stood, or differs:")
     for what, sentence in draft.notes:
         lines += [f"# - {what}", f"#     {sentence}"]
@@ -353,7 +441,8 @@ def _written(draft: Draft, name: str) -> str:
 
 
 def _toml(value: Value) -> str:
-    """Numbers, truth and strings are the same in JSON and TOML once the DEL character is out of the way."""
+    """Numbers, truth and strings are the same in JSON and TOML once the DEL character is out of the
+    way."""
     return json.dumps(value, ensure_ascii=False)
 
 

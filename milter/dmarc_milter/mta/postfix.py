@@ -1,4 +1,5 @@
-"""Postfix's main.cf and master.cf as values, for `setup` and `config check --postfix`: milters, chroot, mynetworks."""
+"""Postfix's main.cf and master.cf as values, for `setup` and `config check --postfix`: milters,
+chroot, mynetworks."""
 
 from __future__ import annotations
 
@@ -10,14 +11,21 @@ from pathlib import Path
 
 from dmarc_milter.config.checks import IPNetwork, SocketAddress, socket_address
 
-DEFAULTS = {"queue_directory": "/var/spool/postfix", "compatibility_level": "0", "smtpd_milters": "", "non_smtpd_milters": ""}
+DEFAULTS = {
+    "queue_directory": "/var/spool/postfix",
+    "compatibility_level": "0",
+    "smtpd_milters": "",
+    "non_smtpd_milters": "",
+}
 """Postfix's own, where a setting that matters here is not in the file (postconf(5))."""
 SUBMISSION = frozenset({"submission", "submissions", "smtps", "587", "465"})
 """Names of services that take mail of our own users."""
 MAX_DEPTH = 10
 """References within references; beyond that they go round in a circle."""
 MAX_VALUE = 100_000
-REFERENCE = re.compile(r"\$(?:\{([A-Za-z0-9_]{1,100})\}|\(([A-Za-z0-9_]{1,100})\)|([A-Za-z0-9_]{1,100}))")
+REFERENCE = re.compile(
+    r"\$(?:\{([A-Za-z0-9_]{1,100})\}|\(([A-Za-z0-9_]{1,100})\)|([A-Za-z0-9_]{1,100}))"
+)
 
 
 class PostfixError(Exception):
@@ -26,7 +34,8 @@ class PostfixError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A logical line (postconf(5)): `start` and `end` are the octet-free character positions of its text in the file."""
+    """A logical line (postconf(5)): `start` and `end` are the octet-free character positions of its
+    text in the file."""
 
     text: str
     start: int
@@ -34,7 +43,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Service:
+class MasterCfService:
     """A line of master.cf. `chroot` is y, n or - as written; `options` are its -o overrides."""
 
     name: str
@@ -55,8 +64,9 @@ class Service:
 
 
 @dataclass(frozen=True, slots=True)
-class Milter:
-    """One element of smtpd_milters: `endpoint` as Postfix spells it, `settings` from the form in braces, `text` as written."""
+class MilterEntry:
+    """One element of smtpd_milters: `endpoint` as Postfix spells it, `settings` from the form in
+    braces, `text` as written."""
 
     endpoint: str
     settings: Mapping[str, str]
@@ -68,13 +78,16 @@ class Postfix:
     """What the two files say."""
 
     settings: Mapping[str, str]
-    services: tuple[Service, ...] = ()
+    services: tuple[MasterCfService, ...] = ()
 
-    def value(self, name: str, service: Service | None = None) -> str:
-        """A setting with its references replaced; the service's own -o comes first. "" when nobody set it and the default is empty."""
+    def value(self, name: str, service: MasterCfService | None = None) -> str:
+        """A setting with its references replaced; the service's own -o comes first. "" when nobody
+        set it and the default is empty."""
         return self._expanded(self._written(name, service), service, 0)[:MAX_VALUE]
 
-    def milters(self, name: str = "smtpd_milters", service: Service | None = None) -> tuple[Milter, ...]:
+    def milters(
+        self, name: str = "smtpd_milters", service: MasterCfService | None = None
+    ) -> tuple[MilterEntry, ...]:
         """The milters in their order, for a service or for main.cf alone."""
         return tuple(milter(each) for each in elements(self.value(name, service)))
 
@@ -82,37 +95,49 @@ class Postfix:
     def queue_directory(self) -> Path:
         return Path(self.value("queue_directory"))
 
-    def smtpd(self) -> tuple[Service, ...]:
-        """The services that speak SMTP with clients, those of master.cf's postscreen (`smtpd pass`) included."""
-        return tuple(each for each in self.services if each.command == "smtpd" and each.type in ("inet", "pass", "unix"))
+    def smtpd(self) -> tuple[MasterCfService, ...]:
+        """The services that speak SMTP with clients, those of master.cf's postscreen (`smtpd pass`)
+        included."""
+        return tuple(
+            each
+            for each in self.services
+            if each.command == "smtpd" and each.type in ("inet", "pass", "unix")
+        )
 
-    def is_chrooted(self, service: Service) -> bool:
+    def is_chrooted(self, service: MasterCfService) -> bool:
         """`-` meant y before Postfix 3.0's compatibility level 1 (master(5))."""
         level = re.match(r"[0-9]{1,6}", self.value("compatibility_level"))
-        return service.chroot == "y" or (service.chroot == "-" and (level is None or int(level[0]) < 1))
+        return service.chroot == "y" or (
+            service.chroot == "-" and (level is None or int(level[0]) < 1)
+        )
 
     def networks(self) -> tuple[tuple[IPNetwork, ...], tuple[str, ...]]:
-        """`mynetworks` as networks, and the elements that are not (tables, files, exclusions); both empty when it is not set."""
+        """`mynetworks` as networks, and the elements that are not (tables, files, exclusions); both
+        empty when it is not set."""
         found: list[IPNetwork] = []
         other: list[str] = []
         for element in elements(self.value("mynetworks")):
             try:
-                found.append(ipaddress.ip_network(element.replace("[", "").replace("]", ""), strict=False))
+                found.append(
+                    ipaddress.ip_network(element.replace("[", "").replace("]", ""), strict=False)
+                )
             except ValueError:
                 other.append(element)
         return tuple(found), tuple(other)
 
-    def _written(self, name: str, service: Service | None) -> str:
+    def _written(self, name: str, service: MasterCfService | None) -> str:
         if service is not None and name in service.options:
             return service.options[name]
         return self.settings.get(name, DEFAULTS.get(name, ""))
 
-    def _expanded(self, text: str, service: Service | None, depth: int) -> str:
+    def _expanded(self, text: str, service: MasterCfService | None, depth: int) -> str:
         if depth >= MAX_DEPTH or "$" not in text:
             return text
 
         def value(match: re.Match[str]) -> str:
-            return self._expanded(self._written(match[1] or match[2] or match[3], service), service, depth + 1)
+            return self._expanded(
+                self._written(match[1] or match[2] or match[3], service), service, depth + 1
+            )
 
         return REFERENCE.sub(value, text[:MAX_VALUE])
 
@@ -132,7 +157,8 @@ def _text(path: Path) -> str:
 
 
 def lines(text: str) -> Iterator[Line]:
-    """Logical lines: one that starts with white space continues the one before; empty ones and comments do not end it."""
+    """Logical lines: one that starts with white space continues the one before; empty ones and
+    comments do not end it."""
     parts: list[str] = []
     start = end = position = 0
     for raw in text.split("\n"):
@@ -160,14 +186,16 @@ def parse_main(text: str) -> dict[str, str]:
     return settings
 
 
-def parse_master(text: str) -> tuple[Service, ...]:
+def parse_master(text: str) -> tuple[MasterCfService, ...]:
     """Every service that is well enough formed to have a command."""
     services = []
     for line in lines(text):
         fields = line.text.split(None, 7)
         if len(fields) == 8:
             command, *arguments = elements(fields[7], separators=" \t")
-            services.append(Service(fields[0], fields[1], fields[4], command, _options(arguments)))
+            services.append(
+                MasterCfService(fields[0], fields[1], fields[4], command, _options(arguments))
+            )
     return tuple(services)
 
 
@@ -200,18 +228,21 @@ def elements(value: str, separators: str = ", \t\n") -> list[str]:
     return [*found, "".join(current)] if current else found
 
 
-def milter(element: str) -> Milter:
+def milter(element: str) -> MilterEntry:
     """`inet:HOST:PORT`, `unix:PATH` or `{ inet:HOST:PORT, name=value, ... }`."""
     if not element.startswith("{"):
-        return Milter(element, {}, element)
-    inside = "=".join(part.strip() for part in element.removeprefix("{").removesuffix("}").split("="))
+        return MilterEntry(element, {}, element)
+    inside = "=".join(
+        part.strip() for part in element.removeprefix("{").removesuffix("}").split("=")
+    )
     endpoint, *rest = elements(inside) or [""]
     pairs = (each.partition("=") for each in rest)
-    return Milter(endpoint, {name.strip(): value.strip() for name, _, value in pairs}, element)
+    return MilterEntry(endpoint, {name.strip(): value.strip() for name, _, value in pairs}, element)
 
 
 def address(endpoint: str, queue_directory: Path, *, chrooted: bool) -> SocketAddress | None:
-    """Our spelling of Postfix's endpoint; None when it has no such form. A path is below the queue directory if relative, or chrooted."""
+    """Our spelling of Postfix's endpoint; None when it has no such form. A path is below the queue
+    directory if relative, or chrooted."""
     family, _, rest = endpoint.partition(":")
     try:
         if family in ("unix", "local"):

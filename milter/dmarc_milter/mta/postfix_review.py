@@ -1,4 +1,5 @@
-"""What in a Postfix's files concerns this milter and should be known: order, chroot, overrides, networks."""
+"""What in a Postfix's files concerns this milter and should be known: order, chroot, overrides,
+networks."""
 
 from __future__ import annotations
 
@@ -11,20 +12,22 @@ from typing import Literal, NamedTuple
 from dmarc_milter.config.checks import IPNetwork, SocketAddress, networks
 from dmarc_milter.config.schema import Authentication
 from dmarc_milter.mta.lines import reachable
-from dmarc_milter.mta.postfix import Milter, Postfix, Service, address
+from dmarc_milter.mta.postfix import MasterCfService, MilterEntry, Postfix, address
 
 Level = Literal["error", "warning", "note"]
 
 
 class Remark(NamedTuple):
-    """One sentence. error: mail does not reach the milter, or goes past it; warning: probably not meant; note: good to know."""
+    """One sentence. error: mail does not reach the milter, or goes past it; warning: probably not
+    meant; note: good to know."""
 
     level: Level
     text: str
 
 
 def review(files: Postfix, socket: SocketAddress, trust: Authentication) -> tuple[Remark, ...]:
-    """Everything found, the gravest first. A socket that was handed over (fd) cannot be looked for: only the networks are compared."""
+    """Everything found, the gravest first. A socket that was handed over (fd) cannot be looked for:
+    only the networks are compared."""
     found = [*_networks(files, trust), *_rewritten_on_the_way_out(files)]
     if socket.family != "fd":
         found += _attached(files, socket)
@@ -33,7 +36,7 @@ def review(files: Postfix, socket: SocketAddress, trust: Authentication) -> tupl
     return tuple(sorted(found, key=lambda remark: ("error", "warning", "note").index(remark.level)))
 
 
-def is_ours(milter: Milter, files: Postfix, socket: SocketAddress, *, chrooted: bool) -> bool:
+def is_ours(milter: MilterEntry, files: Postfix, socket: SocketAddress, *, chrooted: bool) -> bool:
     """Whether an element of smtpd_milters is this daemon's socket."""
     there = address(milter.endpoint, files.queue_directory, chrooted=chrooted)
     if there is None or socket.family == "unix":
@@ -55,7 +58,8 @@ def unreachable(files: Postfix, socket: SocketAddress) -> str:
         return ""
     return (
         f"smtpd ({', '.join(names)}) is chrooted in master.cf and cannot reach {socket.path}; "
-        f'use an inet socket, or one below the queue directory, e.g. socket = "unix:{files.queue_directory}/dmarc-milter/milter.sock"'
+        "use an inet socket, or one below the queue directory, e.g. socket ="
+        f' "unix:{files.queue_directory}/dmarc-milter/milter.sock"'
     )
 
 
@@ -65,26 +69,59 @@ def _attached(files: Postfix, socket: SocketAddress) -> Iterator[Remark]:
     if reason:
         yield Remark("error", reason)
     everywhere = files.milters()
-    position = next((index for index, each in enumerate(everywhere) if is_ours(each, files, socket, chrooted=False)), None)
+    position = next(
+        (
+            index
+            for index, each in enumerate(everywhere)
+            if is_ours(each, files, socket, chrooted=False)
+        ),
+        None,
+    )
     if position is None:
         if not any(files.is_chrooted(each) for each in files.smtpd()) or not _in_any(files, socket):
-            yield Remark("error", "smtpd_milters in main.cf does not name this milter: mail does not pass it")
+            yield Remark(
+                "error", "smtpd_milters in main.cf does not name this milter: mail does not pass it"
+            )
         return
-    action = everywhere[position].settings.get("default_action") or files.value("milter_default_action") or "tempfail"
+    action = (
+        everywhere[position].settings.get("default_action")
+        or files.value("milter_default_action")
+        or "tempfail"
+    )
     if action == "accept":
-        yield Remark("warning", "default_action=accept: while the milter is down mail passes unchecked; tempfail lets it wait")
+        yield Remark(
+            "warning",
+            "default_action=accept: while the milter is down mail passes unchecked; tempfail lets"
+            " it wait",
+        )
     if position:
         before = ", ".join(each.endpoint for each in everywhere[:position])
-        yield Remark("warning", f"{before} stands before this milter: what it changes can break signatures, and it does not see our result")
+        yield Remark(
+            "warning",
+            f"{before} stands before this milter: what it changes can break signatures, and it does"
+            " not see our result",
+        )
     after = ", ".join(each.endpoint for each in everywhere[position + 1 :])
     if after:
         yield Remark(
-            "note", f"{after} stands behind this milter and sees its Authentication-Results; that is the right order for signing too"
+            "note",
+            f"{after} stands behind this milter and sees its Authentication-Results; that is the"
+            " right order for signing too",
         )
     if files.value("milter_protocol") in ("2", "3", "4", "5"):
-        yield Remark("warning", "milter_protocol is older than 6: header fields arrive altered and signatures fail; take the line out")
-    if any(is_ours(each, files, socket, chrooted=False) for each in files.milters("non_smtpd_milters")):
-        yield Remark("note", "non_smtpd_milters names this milter too: such mail comes from 127.0.0.1 and is not evaluated")
+        yield Remark(
+            "warning",
+            "milter_protocol is older than 6: header fields arrive altered and signatures fail;"
+            " take the line out",
+        )
+    if any(
+        is_ours(each, files, socket, chrooted=False) for each in files.milters("non_smtpd_milters")
+    ):
+        yield Remark(
+            "note",
+            "non_smtpd_milters names this milter too: such mail comes from 127.0.0.1 and is not"
+            " evaluated",
+        )
 
 
 def _in_any(files: Postfix, socket: SocketAddress) -> bool:
@@ -95,61 +132,99 @@ def _in_any(files: Postfix, socket: SocketAddress) -> bool:
     )
 
 
-def _service(files: Postfix, service: Service, socket: SocketAddress, trust: Authentication) -> Iterator[Remark]:
+def _service(
+    files: Postfix, service: MasterCfService, socket: SocketAddress, trust: Authentication
+) -> Iterator[Remark]:
     """What master.cf says for one smtpd."""
     chrooted = files.is_chrooted(service)
-    passes = any(is_ours(each, files, socket, chrooted=chrooted) for each in files.milters(service=service))
+    passes = any(
+        is_ours(each, files, socket, chrooted=chrooted) for each in files.milters(service=service)
+    )
     inherits = "smtpd_milters" not in service.options
     daemon = files.value("milter_macro_daemon_name", service) or files.value("myhostname")
     trusted = daemon in trust.trusted_daemons
-    own = trusted and "milter_macro_daemon_name" in service.options  # said for this service alone: one for our own users
+    own = (
+        trusted and "milter_macro_daemon_name" in service.options
+    )  # said for this service alone: one for our own users
     exempt = trusted and trust.sendmail_daemons_authenticate == "yes"
     if service.is_submission or own:
         if passes and exempt and files.value("smtpd_sasl_auth_enable", service) != "yes":
-            yield Remark("warning", f"{service.name}: {daemon} exempts all its mail, and it offers no login (smtpd_sasl_auth_enable)")
+            yield Remark(
+                "warning",
+                f"{service.name}: {daemon} exempts all its mail, and it offers no login"
+                " (smtpd_sasl_auth_enable)",
+            )
         elif passes and not exempt and service.is_submission:
-            yield Remark("note", f"{service.name}: authenticated clients and trusted_networks are not evaluated, others are")
+            yield Remark(
+                "note",
+                f"{service.name}: authenticated clients and trusted_networks are not evaluated,"
+                " others are",
+            )
         return
     if exempt and passes:
-        yield Remark("error", f"{service.name}: milter_macro_daemon_name {daemon} is in trusted_daemons, so that its mail is not evaluated")
-    back = service.name.startswith(("127.", "[::1]", "localhost:")) and service.port not in ("25", "smtp") and service.type == "inet"
+        yield Remark(
+            "error",
+            f"{service.name}: milter_macro_daemon_name {daemon} is in trusted_daemons, so that its"
+            " mail is not evaluated",
+        )
+    back = (
+        service.name.startswith(("127.", "[::1]", "localhost:"))
+        and service.port not in ("25", "smtp")
+        and service.type == "inet"
+    )
     yield from _rewritten_when_given_back(files, service) if back else ()
     if back and passes and inherits and not trust.keep_results_from:
         yield Remark(
             "warning",
-            f"{service.name}: mail that a content filter gives back here loses the Authentication-Results written before; "
-            "add -o smtpd_milters= in master.cf, or name the filter in keep_results_from",
+            f"{service.name}: mail that a content filter gives back here loses the"
+            " Authentication-Results written before; add -o smtpd_milters= in master.cf, or name"
+            " the filter in keep_results_from",
         )
     if not back and not passes and not inherits:
-        yield Remark("warning", f"{service.name}: -o smtpd_milters in master.cf leaves this milter out: mail there does not pass it")
+        yield Remark(
+            "warning",
+            f"{service.name}: -o smtpd_milters in master.cf leaves this milter out: mail there does"
+            " not pass it",
+        )
 
 
 def _rewritten_on_the_way_out(files: Postfix) -> Iterator[Remark]:
-    """Postfix's cleanup rewrites header fields before it asks milters; what its delivery agents write nobody has judged."""
+    """Postfix's cleanup rewrites header fields before it asks milters; what its delivery agents
+    write nobody has judged."""
     for name in ("smtp_generic_maps", "lmtp_generic_maps", "smtp_header_checks"):
         if files.value(name):
             text = (
-                f"{name} changes header fields after the milter has judged them: see that it puts nobody into From but your own addresses"
+                f"{name} changes header fields after the milter has judged them: see that it puts"
+                " nobody into From but your own addresses"
             )
             yield Remark("note", text)
 
 
-def _rewritten_when_given_back(files: Postfix, service: Service) -> Iterator[Remark]:
-    """What a content filter gives back comes from this host, and so is rewritten like its own mail, after the verdict (postconf(5))."""
+def _rewritten_when_given_back(files: Postfix, service: MasterCfService) -> Iterator[Remark]:
+    """What a content filter gives back comes from this host, and so is rewritten like its own mail,
+    after the verdict (postconf(5))."""
     if files.value("local_header_rewrite_clients", service) != "permit_inet_interfaces" and (
-        "local_header_rewrite_clients" in service.options or "local_header_rewrite_clients" in files.settings
+        "local_header_rewrite_clients" in service.options
+        or "local_header_rewrite_clients" in files.settings
     ):
         return
     level = re.match(r"[0-9]{1,6}", files.value("compatibility_level"))
-    appends = files.value("append_dot_mydomain", service) or ("no" if level and int(level[0]) >= 1 else "yes")
-    names = [name for name in ("canonical_maps", "sender_canonical_maps", "masquerade_domains") if files.value(name, service)]
+    appends = files.value("append_dot_mydomain", service) or (
+        "no" if level and int(level[0]) >= 1 else "yes"
+    )
+    names = [
+        name
+        for name in ("canonical_maps", "sender_canonical_maps", "masquerade_domains")
+        if files.value(name, service)
+    ]
     if appends == "yes":
         names.append("append_dot_mydomain")
     if names:
         yield Remark(
             "warning",
-            f"{service.name}: {', '.join(names)} rewrites From of mail that a content filter gives back here, after the milter has "
-            "judged it; add -o local_header_rewrite_clients= in master.cf",
+            f"{service.name}: {', '.join(names)} rewrites From of mail that a content filter gives"
+            " back here, after the milter has judged it; add -o local_header_rewrite_clients= in"
+            " master.cf",
         )
 
 
@@ -159,12 +234,24 @@ def _networks(files: Postfix, trust: Authentication) -> Iterator[Remark]:
     ours = networks(trust.trusted_networks)
     evaluated = [str(each) for each in mine if not any(_within(each, one) for one in ours)]
     if evaluated:
-        yield Remark("note", f"mynetworks has {', '.join(evaluated)}, not in trusted_networks: mail from there is evaluated like anybody's")
+        yield Remark(
+            "note",
+            f"mynetworks has {', '.join(evaluated)}, not in trusted_networks: mail from there is"
+            " evaluated like anybody's",
+        )
     strangers = [str(each) for each in ours if mine and not any(_within(each, one) for one in mine)]
     if strangers and not unread:
-        yield Remark("warning", f"trusted_networks has {', '.join(strangers)}, not in mynetworks: mail from there is not evaluated")
+        yield Remark(
+            "warning",
+            f"trusted_networks has {', '.join(strangers)}, not in mynetworks: mail from there is"
+            " not evaluated",
+        )
     if unread:
-        yield Remark("note", f"mynetworks has {', '.join(unread)}, which is not looked into; compare it with trusted_networks yourself")
+        yield Remark(
+            "note",
+            f"mynetworks has {', '.join(unread)}, which is not looked into; compare it with"
+            " trusted_networks yourself",
+        )
 
 
 def _within(inner: IPNetwork, outer: IPNetwork) -> bool:
@@ -174,6 +261,10 @@ def _within(inner: IPNetwork, outer: IPNetwork) -> bool:
 
 
 def _plain(network: IPNetwork) -> IPNetwork:
-    if isinstance(network, IPv6Network) and network.prefixlen >= 96 and network.network_address.ipv4_mapped is not None:
+    if (
+        isinstance(network, IPv6Network)
+        and network.prefixlen >= 96
+        and network.network_address.ipv4_mapped is not None
+    ):
         return IPv4Network((network.network_address.ipv4_mapped, network.prefixlen - 96))
     return network

@@ -1,4 +1,5 @@
-"""What a sendmail.cf says (Sendmail Installation and Operation Guide, 5.6): its options, and what its daemons ask of clients."""
+"""What a sendmail.cf says (Sendmail Installation and Operation Guide, 5.6): its options, and what
+its daemons ask of clients."""
 
 from __future__ import annotations
 
@@ -37,25 +38,34 @@ def read(path: Path) -> str | None:
 
 
 def options(text: str) -> Iterator[tuple[str, str]]:
-    """(name in lower case, value) of each option, in order; a line that begins with white space continues the one before."""
+    """(name in lower case, value) of each option, in order; a line that begins with white space
+    continues the one before."""
     for line in re.sub(r"\n[ \t]+", " ", text).split("\n"):
         found = OPTION.match(line)
         if found:
-            yield (found[1].lower() if found[1] else OLD_LETTERS.get(found[2], found[2])), found[3].strip()
+            yield (
+                (found[1].lower() if found[1] else OLD_LETTERS.get(found[2], found[2])),
+                found[3].strip(),
+            )
 
 
 def daemons(text: str) -> tuple[Daemon, ...]:
-    """All daemons that listen. Sendmail tells the keys apart by their first letter; a daemon without a name has none here."""
+    """All daemons that listen. Sendmail tells the keys apart by their first letter; a daemon
+    without a name has none here."""
     found = []
     for name, value in options(text):
         if name == "daemonportoptions":
-            keys = {key.strip()[:1]: given.strip() for key, _, given in (each.partition("=") for each in value.split(","))}
+            keys = {
+                key.strip()[:1]: given.strip()
+                for key, _, given in (each.partition("=") for each in value.split(","))
+            }
             found.append(Daemon(keys.get("N", ""), keys.get("P", "25"), keys.get("M", "")))
     return tuple(found)
 
 
 def demanding(text: str) -> frozenset[str]:
-    """Names of daemons that take mail from nobody but authenticated clients, on every port that has the name."""
+    """Names of daemons that take mail from nobody but authenticated clients, on every port that has
+    the name."""
     listening = daemons(text)
     lax = {each.name for each in listening if not each.demands_login}
     return frozenset(each.name for each in listening) - lax - {""}
@@ -66,7 +76,8 @@ def remarks(text: str, trusted: Iterable[str]) -> Iterator[str]:
     for each in daemons(text):
         if each.name in trusted and not each.demands_login:
             yield (
-                f"the daemon {each.name} (port {each.port}) takes mail without authentication: only its authenticated clients and "
-                "trusted_networks pass unevaluated; M=Ea in its DAEMON_OPTIONS makes it demand a login "
-                "(with FEATURE(`no_default_msa') where it is Sendmail's own)"
+                f"the daemon {each.name} (port {each.port}) takes mail without authentication: only"
+                " its authenticated clients and trusted_networks pass unevaluated; M=Ea in its"
+                " DAEMON_OPTIONS makes it demand a login (with FEATURE(`no_default_msa') where it"
+                " is Sendmail's own)"
             )

@@ -1,4 +1,5 @@
-"""What the filters in a sendmail.mc mean for this milter (Sendmail's cf/README, "Adding Mail Filters")."""
+"""What the filters in a sendmail.mc mean for this milter (Sendmail's cf/README, "Adding Mail
+Filters")."""
 
 from __future__ import annotations
 
@@ -10,9 +11,16 @@ from dmarc_milter.mta.lines import reachable
 
 NAME = "dmarc-milter"
 # Both patterns are anchored and their repetitions bounded, so linear.
-FILTER = re.compile(r"^[ \t]{0,80}(?:INPUT_)?MAIL_FILTER\([ \t]{0,80}`([^`'\n]{1,100})',[ \t]{0,80}`([^`'\n]{0,1000})'", re.MULTILINE)
+FILTER = re.compile(
+    r"^[ \t]{0,80}(?:INPUT_)?MAIL_FILTER\([ \t]{0,80}`([^`'\n]{1,100})',["
+    r" \t]{0,80}`([^`'\n]{0,1000})'",
+    re.MULTILINE,
+)
 NOCANONIFY = re.compile(r"^[ \t]{0,80}FEATURE\(`?nocanonify'?[ \t]{0,80}[,)]", re.MULTILINE)
-CANONIFY_SOME = re.compile(r"^[ \t]{0,80}(?:FEATURE\(`?nocanonify'?[^)\n]{0,80}canonify_hosts|CANONIFY_DOMAIN)", re.MULTILINE)
+CANONIFY_SOME = re.compile(
+    r"^[ \t]{0,80}(?:FEATURE\(`?nocanonify'?[^)\n]{0,80}canonify_hosts|CANONIFY_DOMAIN)",
+    re.MULTILINE,
+)
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -22,28 +30,49 @@ def has_filter(text: str) -> bool:
 
 
 def warnings(text: str, socket: SocketAddress) -> Iterator[str]:
-    """One sentence for each line that undoes what this milter is for. Lines that dnl takes out are nothing."""
+    """One sentence for each line that undoes what this milter is for. Lines that dnl takes out are
+    nothing."""
     for match in FILTER.finditer(text):
-        equates = {key.strip(): value.strip() for key, _, value in (part.partition("=") for part in match[2].split(","))}
+        equates = {
+            key.strip(): value.strip()
+            for key, _, value in (part.partition("=") for part in match[2].split(","))
+        }
         ours = _is(equates.get("S", ""), socket)
         if match[1] != NAME and ours:
-            yield f"the filter {match[1]} has this milter's socket too, so that every message would pass it twice: take that line out"
+            yield (
+                f"the filter {match[1]} has this milter's socket too, so that every message would"
+                " pass it twice: take that line out"
+            )
         elif match[1] == NAME and not ours:
-            yield f"{NAME} has S={equates.get('S', '')} there, which is not the socket of the configuration"
+            yield (
+                f"{NAME} has S={equates.get('S', '')} there, which is not the socket of the"
+                " configuration"
+            )
         if match[1] == NAME and equates.get("F", "") not in ("T", "R", "4"):
-            yield f"{NAME} has no F=T there: while the milter is down mail passes unchecked; F=T lets it wait"
+            yield (
+                f"{NAME} has no F=T there: while the milter is down mail passes unchecked; F=T lets"
+                " it wait"
+            )
 
 
 def looks_names_up(text: str) -> Iterator[str]:
-    """One sentence where the lines let Sendmail write what the DNS says into From (cf/README, FEATURE(`nocanonify'))."""
+    """One sentence where the lines let Sendmail write what the DNS says into From (cf/README,
+    FEATURE(`nocanonify'))."""
     if not NOCANONIFY.search(text):
-        yield "FEATURE(`nocanonify') is not there: Sendmail writes the target of an alias into From after the milter has judged it"
+        yield (
+            "FEATURE(`nocanonify') is not there: Sendmail writes the target of an alias into From"
+            " after the milter has judged it"
+        )
     elif CANONIFY_SOME.search(text):
-        yield "canonify_hosts or CANONIFY_DOMAIN there lets Sendmail write other names into From after the milter has judged it"
+        yield (
+            "canonify_hosts or CANONIFY_DOMAIN there lets Sendmail write other names into From"
+            " after the milter has judged it"
+        )
 
 
 def _is(endpoint: str, socket: SocketAddress) -> bool:
-    """Whether Sendmail's spelling of a socket (PATH, unix:PATH, inet:PORT@HOST, inet6:PORT@HOST) is this one."""
+    """Whether Sendmail's spelling of a socket (PATH, unix:PATH, inet:PORT@HOST, inet6:PORT@HOST) is
+    this one."""
     try:
         there = socket_address(f"unix:{endpoint}" if endpoint.startswith("/") else endpoint)
     except ValueError:
@@ -51,4 +80,6 @@ def _is(endpoint: str, socket: SocketAddress) -> bool:
     if there.family == "unix" or socket.family == "unix":
         return there == socket
     hosts = reachable(there), reachable(socket)
-    return there.port == socket.port and (hosts[0] == hosts[1] or all(each in LOOPBACK for each in hosts))
+    return there.port == socket.port and (
+        hosts[0] == hosts[1] or all(each in LOOPBACK for each in hosts)
+    )

@@ -1,4 +1,5 @@
-"""What a sendmail.cf says about From: whether its header addresses are looked up in the DNS and written as the DNS leads."""
+"""What a sendmail.cf says about From: whether its header addresses are looked up in the DNS and
+written as the DNS leads."""
 
 from __future__ import annotations
 
@@ -15,8 +16,11 @@ from dmarc_milter.mta import sendmail_cf
 
 RESOLV_CONF = Path("/etc/resolv.conf")
 Level = Literal["error", "warning", "note"]
-# Rulesets through which header addresses go: 3 (canonify) and its half 96, 1 and 2, 4, and what mailers have of their own.
-HEADER_RULESETS = re.compile(r"(?:[12345]|9[0-9]|canonify\w*|Canonify\w*|final|Hdr\w*|Masq\w*|PseudoToReal|AddDomain|Local_\w*)")
+# Rulesets through which header addresses go: 3 (canonify) and its half 96, 1 and 2, 4, and what
+# mailers have of their own.
+HEADER_RULESETS = re.compile(
+    r"(?:[12345]|9[0-9]|canonify\w*|Canonify\w*|final|Hdr\w*|Masq\w*|PseudoToReal|AddDomain|Local_\w*)"
+)
 QUALIFIED_FIRST = re.compile(r"\$\*[ ]*\$\|[ ]*\$\*[ ]*<[ ]*@[ ]*\$\+[ ]*\.[ ]*\$\+[ ]*>")
 """The rule of FEATURE(nocanonify) that takes names with a dot away before the look-up of others."""
 ONE_WORD = re.compile(r"\$\*[ ]*c[ ]+\$\*")
@@ -25,7 +29,8 @@ ONE_WORD = re.compile(r"\$\*[ ]*c[ ]+\$\*")
 
 @dataclass(frozen=True, slots=True)
 class SendmailCf:
-    """`looks_up`: which domains of header addresses are looked up. `names` are the classes and options that a reader may miss."""
+    """`looks_up`: which domains of header addresses are looked up. `names` are the classes and
+    options that a reader may miss."""
 
     looks_up: Literal["all", "short", "none"]
     """short: names without a dot only (FEATURE(nocanonify, canonify_hosts))."""
@@ -55,7 +60,8 @@ class _Rule(NamedTuple):
 
 
 def parse(text: str) -> SendmailCf:
-    """Read the file as Sendmail does: logical lines, the last definition of an option counts. Never raises."""
+    """Read the file as Sendmail does: logical lines, the last definition of an option counts. Never
+    raises."""
     options = dict(sendmail_cf.options(text))
     filters: list[str] = []
     classes: set[str] = set()
@@ -101,7 +107,9 @@ def _true(value: str) -> bool:
     return not value or value[0] in "tTyY1"
 
 
-def _looked_up(rules: list[_Rule], classes: set[str], flags: list[str]) -> Literal["all", "short", "none"]:
+def _looked_up(
+    rules: list[_Rule], classes: set[str], flags: list[str]
+) -> Literal["all", "short", "none"]:
     found: Literal["all", "short", "none"] = "none"
     dotted_gone: set[tuple[str, ...]] = set()
     for rule in rules:
@@ -128,29 +136,50 @@ def remarks(cf: SendmailCf, where: str) -> Iterator[tuple[Level, str]]:
     if cf.looks_up == "all" and cf.expands:
         yield (
             "error",
-            f"{where}: THIS SENDMAIL REWRITES From BY THE DNS after the milter has judged it: admin@x.attack.example, an alias of "
-            f"bank.example, reaches readers as admin@bank.example; {remedy}",
+            (
+                f"{where}: THIS SENDMAIL REWRITES From BY THE DNS after the milter has judged it:"
+                " admin@x.attack.example, an alias of bank.example, reaches readers as"
+                f" admin@bank.example; {remedy}"
+            ),
         )
     elif cf.looks_up != "none" and cf.completes:
         yield (
             "error",
-            f"{where}: this Sendmail completes short names in From by its search list after the milter has judged them: admin@bank may "
-            f"reach readers as admin@bank.example; {remedy} (without canonify_hosts)",
+            (
+                f"{where}: this Sendmail completes short names in From by its search list after the"
+                " milter has judged them: admin@bank may reach readers as admin@bank.example;"
+                f" {remedy} (without canonify_hosts)"
+            ),
         )
     elif cf.looks_up != "none" and cf.expands:
-        yield "error", f"{where}: this Sendmail may write the target of an alias into From; {remedy}"
+        yield (
+            "error",
+            f"{where}: this Sendmail may write the target of an alias into From; {remedy}",
+        )
     elif cf.expands:
-        yield "note", f"{where}: O DontExpandCnames is not set; FEATURE(`nocanonify') alone keeps From as it was judged: {remedy}"
+        yield (
+            "note",
+            (
+                f"{where}: O DontExpandCnames is not set; FEATURE(`nocanonify') alone keeps From as"
+                f" it was judged: {remedy}"
+            ),
+        )
     if cf.domain_table:
         yield (
             "note",
-            f"{where}: FEATURE(`domaintable') writes other domains into From after the milter has judged it; see that its table is yours",
+            (
+                f"{where}: FEATURE(`domaintable') writes other domains into From after the milter"
+                " has judged it; see that its table is yours"
+            ),
         )
 
 
 def search_list(resolv_conf: Path = RESOLV_CONF, host: str = "") -> tuple[tuple[str, ...], int]:
-    """(search domains, ndots) of resolv.conf(5): LOCALDOMAIN, or the last `search` or `domain`, or else the host's own domain."""
-    search: tuple[str, ...] = tuple(filter(None, [(host or socket.gethostname()).partition(".")[2]]))
+    """(search domains, ndots) of resolv.conf(5): LOCALDOMAIN, or the last `search` or `domain`, or
+    else the host's own domain."""
+    search: tuple[str, ...] = tuple(
+        filter(None, [(host or socket.gethostname()).partition(".")[2]])
+    )
     ndots = 1
     try:
         lines = resolv_conf.read_text(encoding="utf-8", errors="replace")[:65536].splitlines()
@@ -161,7 +190,12 @@ def search_list(resolv_conf: Path = RESOLV_CONF, host: str = "") -> tuple[tuple[
         if words[:1] in (["search"], ["domain"]) and len(words) > 1:
             search = tuple(words[1:2] if words[0] == "domain" else words[1:])
         elif words[:1] == ["options"]:
-            ndots = max([ndots, *(int(each[6:8]) for each in words if re.fullmatch(r"ndots:[0-9]{1,2}", each))])
+            ndots = max(
+                [
+                    ndots,
+                    *(int(each[6:8]) for each in words if re.fullmatch(r"ndots:[0-9]{1,2}", each)),
+                ]
+            )
     search = tuple(os.environ.get("LOCALDOMAIN", "").split()) or search
     return tuple(each.rstrip(".").lower() for each in search if each.rstrip(".")), ndots
 

@@ -24,7 +24,8 @@ class _Held(NamedTuple):
 
 
 class Watched:
-    """What one sendmail.cf, with its resolv.conf, says; `now` is seconds, monotonic. For several threads."""
+    """What one sendmail.cf, with its resolv.conf, says; `now` is seconds, monotonic. For several
+    threads."""
 
     def __init__(self, path: Path, resolv_conf: Path = sendmail_rewriting.RESOLV_CONF) -> None:
         self._path, self._resolv_conf = path, resolv_conf
@@ -32,11 +33,13 @@ class Watched:
         self._held: _Held | None = None
 
     def canonify(self, now: float | None = None) -> Canonify | None:
-        """How this Sendmail changes From; None where it does not. A file that cannot be read is taken for Sendmail's default."""
+        """How this Sendmail changes From; None where it does not. A file that cannot be read is
+        taken for Sendmail's default."""
         return self._look(now).canonify
 
     def demanding(self, now: float | None = None) -> frozenset[str]:
-        """Names of daemons that take mail from nobody but authenticated clients; none where the file cannot be read."""
+        """Names of daemons that take mail from nobody but authenticated clients; none where the
+        file cannot be read."""
         return self._look(now).demanding
 
     def _look(self, now: float | None) -> _Held:
@@ -52,9 +55,12 @@ class Watched:
 
     def _read(self, stamps: tuple[tuple[int, ...], ...]) -> _Held:
         text = sendmail_cf.read(self._path)
-        # One without any ruleset is none yet: it is just being written, and Sendmail still runs with the one before.
+        # One without any ruleset is none yet: it is just being written, and Sendmail still runs
+        # with the one before.
         cf = sendmail_rewriting.parse(text) if text and RULESET.search(text) else None
-        return _Held(stamps, sendmail_rewriting.how(cf, self._resolv_conf), sendmail_cf.demanding(text or ""))
+        return _Held(
+            stamps, sendmail_rewriting.how(cf, self._resolv_conf), sendmail_cf.demanding(text or "")
+        )
 
 
 class Demanding(Collection[str]):

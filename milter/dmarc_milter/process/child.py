@@ -10,7 +10,8 @@ from pathlib import Path
 
 
 def leave_supervisor(name: str, keep: int) -> None:
-    """In the child: nothing of the supervisor's stays, neither signals nor descriptors but `keep`; `name` is shown by ps."""
+    """In the child: nothing of the supervisor's stays, neither signals nor descriptors but `keep`;
+    `name` is shown by ps."""
     signal.set_wakeup_fd(-1)
     for each in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
         signal.signal(each, signal.SIG_DFL)

@@ -1,6 +1,8 @@
-"""What falls to the first process of a container: it inherits every process whose parent has ended, and must reap it.
+"""What falls to the first process of a container: it inherits every process whose parent has ended,
+and must reap it.
 
-The supervisor waits for its own children one by one, so the duty goes to a process of its own that does nothing else.
+The supervisor waits for its own children one by one, so the duty goes to a process of its own that
+does nothing else.
 """
 
 from __future__ import annotations
@@ -15,8 +17,9 @@ PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
 def stay_behind() -> int | None:
-    """Where orphans come to this process: fork, and return in the child, None. The parent passes signals on, reaps whatever ends,
-    and returns the child's exit code when that has ended. Elsewhere nothing: None. Raises OSError where there is no process to be had."""
+    """Where orphans come to this process: fork, and return in the child, None. The parent passes
+    signals on, reaps whatever ends, and returns the child's exit code when that has ended.
+    Elsewhere nothing: None. Raises OSError where there is no process to be had."""
     if os.getpid() != 1 and not _is_subreaper():
         return None
     waited = {*PASSED_ON, signal.SIGCHLD}
@@ -40,7 +43,8 @@ def stay_behind() -> int | None:
 
 
 def _be_the_daemon(parent: int) -> None:
-    """A group of its own: a terminal's Ctrl-C must not come twice, which would end sessions at once. It ends with its parent."""
+    """A group of its own: a terminal's Ctrl-C must not come twice, which would end sessions at
+    once. It ends with its parent."""
     os.setpgid(0, 0)
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if os.getppid() != parent:  # gone before that was set
@@ -64,4 +68,6 @@ def _reap(child: int) -> int | None:
 def _is_subreaper() -> bool:
     """Whether somebody made us the one that orphans come to (prctl(2))."""
     flag = ctypes.c_int(0)
-    return ctypes.CDLL(None).prctl(PR_GET_CHILD_SUBREAPER, ctypes.byref(flag), 0, 0, 0) == 0 and bool(flag.value)
+    return ctypes.CDLL(None).prctl(
+        PR_GET_CHILD_SUBREAPER, ctypes.byref(flag), 0, 0, 0
+    ) == 0 and bool(flag.value)

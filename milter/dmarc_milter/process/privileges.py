@@ -1,4 +1,5 @@
-"""Who the daemon runs as, and how far its socket reaches: root's privileges given up, or said to be there for nothing."""
+"""Who the daemon runs as, and how far its socket reaches: root's privileges given up, or said to be
+there for nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ class CannotBecome(Exception):
 
 
 def become(name: str) -> None:
-    """Give up root for that account and its groups, for good; nothing where it is "" or ours already. Raises ConfigError, CannotBecome."""
+    """Give up root for that account and its groups, for good; nothing where it is "" or ours
+    already. Raises ConfigError, CannotBecome."""
     if not name:
         return
     try:
@@ -35,8 +37,14 @@ def warnings(config: Config) -> tuple[str, ...]:
     """Lines for the start: what is more than the daemon needs."""
     found = []
     if os.geteuid() == 0:
-        found.append("warning: runs as root, which it has no need of: set [milter] user, or start it by its systemd unit")
+        found.append(
+            "warning: runs as root, which it has no need of: set [milter] user, or start it by its"
+            " systemd unit"
+        )
     address = socket_address(config.milter.socket)
     if address.host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
-        found.append(f"warning: {config.milter.socket} listens on all addresses: whoever reaches that port can speak to the milter")
+        found.append(
+            f"warning: {config.milter.socket} listens on all addresses: whoever reaches that port"
+            " can speak to the milter"
+        )
     return tuple(found)

@@ -1,4 +1,5 @@
-"""systemd's readiness protocol (sd_notify(3)): datagrams to $NOTIFY_SOCKET. Silent where there is no systemd."""
+"""systemd's readiness protocol (sd_notify(3)): datagrams to $NOTIFY_SOCKET. Silent where there is
+no systemd."""
 
 from __future__ import annotations
 
@@ -15,13 +16,16 @@ class Notifier:
         found = os.environ.get("NOTIFY_SOCKET", "") if address is None else address
         self._address = "\0" + found[1:] if found.startswith("@") else found
         usec = os.environ.get("WATCHDOG_USEC", "")
-        self.watchdog_seconds = int(usec) / 1e6 if usec.isascii() and usec.isdigit() and len(usec) < 16 else 0.0
+        self.watchdog_seconds = (
+            int(usec) / 1e6 if usec.isascii() and usec.isdigit() and len(usec) < 16 else 0.0
+        )
 
     def ready(self, status: str) -> None:
         self._send(f"READY=1\nSTATUS={_line(status)}\nMAINPID={os.getpid()}")
 
     def reloading(self) -> None:
-        # Type=notify-reload wants the time of the reload, so that an older READY=1 is not taken for its end.
+        # Type=notify-reload wants the time of the reload, so that an older READY=1 is not taken for
+        # its end.
         self._send(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
@@ -35,7 +39,10 @@ class Notifier:
     def _send(self, text: str) -> None:
         if not self._address:
             return
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        with (
+            contextlib.suppress(OSError),
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock,
+        ):
             sock.setblocking(False)
             sock.sendto(text.encode(), self._address)
 

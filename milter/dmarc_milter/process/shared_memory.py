@@ -1,8 +1,10 @@
-"""Memory that the supervisor shares with its workers: signs of life, what is in evaluation, counters, poison.
+"""Memory that the supervisor shares with its workers: signs of life, what is in evaluation,
+counters, poison.
 
-It is mapped before the workers are forked, so every process sees the same octets, and it outlives any worker. One slot per
-worker, written by that worker alone; the list of poisonous messages is written by the supervisor alone. Words of eight
-octets, aligned, are written in one piece; no locks between processes.
+It is mapped before the workers are forked, so every process sees the same octets, and it outlives
+any worker. One slot per worker, written by that worker alone; the list of poisonous messages is
+written by the supervisor alone. Words of eight octets, aligned, are written in one piece; no locks
+between processes.
 """
 
 from __future__ import annotations
@@ -24,12 +26,14 @@ COUNTERS: Final = 256
 POISON: Final = 1024
 _IDLE: Final = bytes(8 * JOBS)
 _HEAD: Final = 4  # words: heartbeat, sessions, silent connections, reserved
-_SLOT: Final = 8 * (_HEAD + COUNTERS) + JOBS * (8 + FINGERPRINT)  # begins of jobs, then their fingerprints
+_SLOT: Final = 8 * (_HEAD + COUNTERS) + JOBS * (
+    8 + FINGERPRINT
+)  # begins of jobs, then their fingerprints
 _POISON: Final = struct.Struct("=d16s")  # expiry, fingerprint
 _POISON_ENTRY: Final = _POISON.size
 
 
-class Job(NamedTuple):
+class JobSlot(NamedTuple):
     """One message in evaluation."""
 
     since: float
@@ -75,7 +79,8 @@ class Board:
         return False
 
     def publish_poison(self, poison: dict[bytes, float]) -> None:
-        """Replace the list: fingerprint -> expiry, at most POISON of them. The supervisor's alone."""
+        """Replace the list: fingerprint -> expiry, at most POISON of them. The supervisor's
+        alone."""
         entries = list(poison.items())[-POISON:]
         for index, (fingerprint, expiry) in enumerate(entries):
             _POISON.pack_into(self._memory, 8 + index * _POISON_ENTRY, expiry, fingerprint)
@@ -90,7 +95,8 @@ class Slot:
         self._words = view[: 8 * _HEAD].cast("Q")
         self.counters = view[8 * _HEAD : 8 * (_HEAD + COUNTERS)].cast("Q")
         self._jobs = view[8 * (_HEAD + COUNTERS) :]
-        # Not by struct, which writes octet by octet: half a moment looks like an evaluation that takes for ever.
+        # Not by struct, which writes octet by octet: half a moment looks like an evaluation that
+        # takes for ever.
         self._since = self._jobs[: 8 * JOBS].cast("d")
         self._fingerprints = self._jobs[8 * JOBS :]
         self._free = list(range(JOBS - 1, -1, -1))
@@ -150,9 +156,16 @@ class Slot:
                 with self._lock:
                     self._free.append(index)
 
-    def jobs(self) -> tuple[Job, ...]:
+    def jobs(self) -> tuple[JobSlot, ...]:
         """What is in evaluation."""
         if bytes(self._since) == _IDLE:
             return ()
-        begun = [(index * FINGERPRINT, since) for index, since in enumerate(self._since.tolist()) if since]
-        return tuple(Job(since, bytes(self._fingerprints[start : start + FINGERPRINT])) for start, since in begun)
+        begun = [
+            (index * FINGERPRINT, since)
+            for index, since in enumerate(self._since.tolist())
+            if since
+        ]
+        return tuple(
+            JobSlot(since, bytes(self._fingerprints[start : start + FINGERPRINT]))
+            for start, since in begun
+        )

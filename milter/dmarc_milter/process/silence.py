@@ -1,4 +1,5 @@
-"""The MTA's connections as the kernel has them: those that libmilter tells us nothing about too, because they say nothing."""
+"""The MTA's connections as the kernel has them: those that libmilter tells us nothing about too,
+because they say nothing."""
 
 from __future__ import annotations
 
@@ -11,12 +12,17 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-_HEAD = object.__basicsize__  # of a Python object: pymilter's context has libmilter's pointer next (milter_ContextObject)
-_AFTER_ID = ctypes.sizeof(ctypes.c_ulong)  # libmilter's context begins with a thread's id, then comes the socket (struct smfi_str)
+_HEAD = (
+    object.__basicsize__
+)  # of a Python object: pymilter's context has libmilter's pointer next (milter_ContextObject)
+_AFTER_ID = ctypes.sizeof(
+    ctypes.c_ulong
+)  # libmilter's context begins with a thread's id, then comes the socket (struct smfi_str)
 
 
-class Door:
-    """The listening socket, by what is known of the connections that came in through it. Safe in libmilter's threads."""
+class MilterConnections:
+    """The listening socket, by what is known of the connections that came in through it. Safe in
+    libmilter's threads."""
 
     def __init__(self, listening: socket.socket) -> None:
         self._address = listening.getsockname()
@@ -29,16 +35,23 @@ class Door:
                 return False
             with _borrowed(handle) as found:
                 listens = found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-                return found.family == self._family and not listens and self._leads_here(found.getsockname())
+                return (
+                    found.family == self._family
+                    and not listens
+                    and self._leads_here(found.getsockname())
+                )
         except OSError:
             return False
 
     def _leads_here(self, name: Any) -> bool:
         """A listener at a wildcard address gives connections the address that was called."""
-        return bool(name == self._address or (isinstance(name, tuple) and name[1] == self._address[1]))
+        return bool(
+            name == self._address or (isinstance(name, tuple) and name[1] == self._address[1])
+        )
 
     def handle_of(self, context: object) -> int:
-        """The descriptor of a session, which neither library gives away; -1 where it cannot be told for certain."""
+        """The descriptor of a session, which neither library gives away; -1 where it cannot be told
+        for certain."""
         pointer = ctypes.c_void_p.from_address(id(context) + _HEAD).value
         handle = ctypes.c_int.from_address(pointer + _AFTER_ID).value if pointer else -1
         return handle if handle > 2 and self.is_ours(handle) else -1
@@ -57,10 +70,12 @@ def _borrowed(handle: int) -> Iterator[socket.socket]:
         found.detach()
 
 
-def hang_up(handle: int, door: Door) -> bool:
+def hang_up(handle: int, door: MilterConnections) -> bool:
     """End a connection: libmilter reads its end and closes it. Whether it was one."""
     with contextlib.suppress(OSError):
-        mine = os.dup(handle)  # it may be closed and its number given to something else at any moment
+        mine = os.dup(
+            handle
+        )  # it may be closed and its number given to something else at any moment
         try:
             if door.is_ours(mine):
                 with _borrowed(mine) as found:
@@ -72,11 +87,12 @@ def hang_up(handle: int, door: Door) -> bool:
 
 
 class Strangers:
-    """Connections that have not even negotiated, and since when each is known. `count` is that of the last look."""
+    """Connections that have not even negotiated, and since when each is known. `count` is that of
+    the last look."""
 
     PART = 0.02  # of the time at most is spent looking
 
-    def __init__(self, door: Door) -> None:
+    def __init__(self, door: MilterConnections) -> None:
         self._door = door
         self.since: dict[int, float] = {}
         self._next = 0.0
@@ -86,7 +102,8 @@ class Strangers:
         return len(self.since)
 
     def look(self, known: set[int], *, at_once: bool = False) -> None:
-        """Once a second, less often where that takes long: which there are now. `known`: those that have negotiated."""
+        """Once a second, less often where that takes long: which there are now. `known`: those that
+        have negotiated."""
         now = time.monotonic()
         if now < self._next and not at_once:
             return

@@ -1,4 +1,5 @@
-"""The listening socket: ours, so that its mode, backlog and options are right whatever libmilter would do."""
+"""The listening socket: ours, so that its mode, backlog and options are right whatever libmilter
+would do."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ class CannotListen(Exception):
 
 
 def listen(address: SocketAddress, *, mode: int = 0o660, group: str = "") -> socket.socket:
-    """A listening socket, non-blocking, without Nagle's delay. Raises CannotListen; ConfigError where there is no such group."""
+    """A listening socket, non-blocking, without Nagle's delay. Raises CannotListen; ConfigError
+    where there is no such group."""
     try:
         match address.family:
             case "unix":
@@ -37,14 +39,19 @@ def listen(address: SocketAddress, *, mode: int = 0o660, group: str = "") -> soc
         if error.errno == errno.EADDRINUSE:
             reason += f"; `{who_listens(address)}` shows who"
         raise CannotListen(f"cannot listen on {describe(address)}: {reason}") from None
-    # Workers share it: a blocking accept would hold libmilter's lock in every worker that loses the race.
+    # Workers share it: a blocking accept would hold libmilter's lock in every worker that loses the
+    # race.
     sock.setblocking(False)
     return sock
 
 
 def who_listens(address: SocketAddress) -> str:
     """A command that shows whose socket it is."""
-    return f"ss -lxp src {address.path}" if address.family == "unix" else f"ss -ltnp sport = :{address.port}"
+    return (
+        f"ss -lxp src {address.path}"
+        if address.family == "unix"
+        else f"ss -ltnp sport = :{address.port}"
+    )
 
 
 def describe(address: SocketAddress) -> str:
@@ -68,7 +75,8 @@ def close(sock: socket.socket, address: SocketAddress) -> None:
 
 
 def never_ready(family: int) -> socket.socket:
-    """A listening socket of this family that nobody can reach: put in the place of the real one, it ends the taking of connections."""
+    """A listening socket of this family that nobody can reach: put in the place of the real one, it
+    ends the taking of connections."""
     sock = socket.socket(family, socket.SOCK_STREAM)
     if family == socket.AF_UNIX:
         sock.bind(b"")  # autobind: a fresh abstract name
@@ -95,9 +103,11 @@ def _inet(address: SocketAddress) -> socket.socket:
 
 def _tune(sock: socket.socket) -> None:
     """Options that accepted sockets inherit."""
-    # libmilter never sets TCP_NODELAY: with Nagle and delayed acknowledgements each message waits 40 ms.
+    # libmilter never sets TCP_NODELAY: with Nagle and delayed acknowledgements each message waits
+    # 40 ms.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    # A half-open connection of a vanished MTA is noticed: libmilter's pool build looks at idle ones every 10 minutes only.
+    # A half-open connection of a vanished MTA is noticed: libmilter's pool build looks at idle ones
+    # every 10 minutes only.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in (("TCP_KEEPIDLE", 120), ("TCP_KEEPINTVL", 30), ("TCP_KEEPCNT", 4)):
         if hasattr(socket, option):
@@ -141,7 +151,8 @@ def _unix(path: str, mode: int, group: str) -> socket.socket:
 
 
 def _clear_stale(path: str) -> None:
-    """Remove what a dead daemon left behind: only a socket, never through a link, and only if nobody answers there."""
+    """Remove what a dead daemon left behind: only a socket, never through a link, and only if
+    nobody answers there."""
     try:
         kind = os.lstat(path).st_mode
     except FileNotFoundError:

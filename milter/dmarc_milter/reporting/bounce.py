@@ -1,4 +1,5 @@
-"""Bounces of report mail, read from a pipe: whose they are, by the tag of the address they came to, and the address to leave alone."""
+"""Bounces of report mail, read from a pipe: whose they are, by the tag of the address they came to,
+and the address to leave alone."""
 
 from __future__ import annotations
 
@@ -12,16 +13,17 @@ from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.core.stored import printable
 from dmarc_milter.ledger.store.store import Store
 
-__all__ = ["MAX_OCTETS", "Bounce", "NotOurs", "Tag", "address_of", "note", "read", "tag_of"]
+__all__ = ["MAX_OCTETS", "Bounce", "DeliveryTag", "NotOurs", "address_of", "note", "read", "tag_of"]
 
 ADDRESS_FIELDS = ("delivered-to", "x-original-to", "envelope-to", "to")
 MAX_HEAD = 32 << 10
 """Octets of a mail in which the address that it came to is looked for."""
 TEXT_DAYS = 7.0
-"""Days that an address is left alone at most where only the text of a bounce says that it failed."""
+"""Days that an address is left alone at most where only the text of a bounce says that it
+failed."""
 
 
-class Tag(NamedTuple):
+class DeliveryTag(NamedTuple):
     """Which delivery of which report."""
 
     report_id: str
@@ -29,7 +31,8 @@ class Tag(NamedTuple):
 
 
 class Bounce(NamedTuple):
-    """What a notification says about one of our mails. `hard`: permanently failed; `text_only`: no delivery status says so (RFC 3464)."""
+    """What a notification says about one of our mails. `hard`: permanently failed; `text_only`: no
+    delivery status says so (RFC 3464)."""
 
     report_id: str
     tag: str
@@ -42,33 +45,50 @@ class NotOurs(ValueError):
     """Not a bounce of a report; `str()` says why, in one line."""
 
 
-def tag_of(data: bytes, bounces: str, recipient: str = "") -> Tag:
-    """The delivery, from the address that the notification was sent to: `recipient` where the mail system told it, else the mail's fields.
+def tag_of(data: bytes, bounces: str, recipient: str = "") -> DeliveryTag:
+    """The delivery, from the address that the notification was sent to: `recipient` where the mail
+    system told it, else the mail's fields.
 
-    `bounces` is our envelope sender without its tag. Raises NotOurs, before anything else of the mail is looked at.
+    `bounces` is our envelope sender without its tag. Raises NotOurs, before anything else of the
+    mail is looked at.
     """
     fields = header(data[:MAX_HEAD])
-    for text in (recipient, *(value for name in ADDRESS_FIELDS for value in fields.get(name, [])[:10])):
+    for text in (
+        recipient,
+        *(value for name in ADDRESS_FIELDS for value in fields.get(name, [])[:10]),
+    ):
         address = text[:1000].lower()
         found = from_verp(address)
-        if found and re.search(rf"(?<![\w.+-]){re.escape(verp(bounces, *found).lower())}(?![\w-]|\.\w)", address):
-            return Tag(*found)
+        if found and re.search(
+            rf"(?<![\w.+-]){re.escape(verp(bounces, *found).lower())}(?![\w-]|\.\w)", address
+        ):
+            return DeliveryTag(*found)
     raise NotOurs("not sent to the envelope sender of one of our reports")
 
 
-def read(data: bytes, bounces: str, recipient: str = "", *, address: str = "", sender: str | None = None) -> Bounce:
-    """The bounce in `data`. `address` is where that report went, `sender` the bounce's envelope sender, where these are known.
+def read(
+    data: bytes, bounces: str, recipient: str = "", *, address: str = "", sender: str | None = None
+) -> Bounce:
+    """The bounce in `data`. `address` is where that report went, `sender` the bounce's envelope
+    sender, where these are known.
 
     Raises NotOurs.
     """
     tag = tag_of(data, bounces, recipient)
     found = judge(data, address, sender)
-    return Bounce(*tag, found.verdict == "permanent", printable(" ".join(found.reason.split()), 300), found.text_only)
+    return Bounce(
+        *tag,
+        found.verdict == "permanent",
+        printable(" ".join(found.reason.split()), 300),
+        found.text_only,
+    )
 
 
-def address_of(tag: Tag | Bounce, store: Store) -> str:
+def address_of(tag: DeliveryTag | Bounce, store: Store) -> str:
     """The address of that delivery, or "". Raises StoreError."""
-    return next((each.address for each in store.deliveries.of(tag.report_id) if each.tag == tag.tag), "")
+    return next(
+        (each.address for each in store.deliveries.of(tag.report_id) if each.tag == tag.tag), ""
+    )
 
 
 def note(bounce: Bounce, store: Store, suppress_days: float) -> str:
@@ -80,7 +100,9 @@ def note(bounce: Bounce, store: Store, suppress_days: float) -> str:
         return f"{address}: not permanent, ignored: {bounce.reason}"
     days = min(suppress_days, TEXT_DAYS) if bounce.text_only else suppress_days
     store.deliveries.bounced(bounce.report_id, address, f"bounced: {bounce.reason}")
-    store.destinations.suppress(address, int(store.clock() + days * DAY), f"bounced: {bounce.reason}", bounce.report_id)
+    store.destinations.suppress(
+        address, int(store.clock() + days * DAY), f"bounced: {bounce.reason}", bounce.report_id
+    )
     return f"{address}: left alone for {days:g} days: {bounce.reason}"
 
 

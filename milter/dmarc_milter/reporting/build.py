@@ -14,29 +14,35 @@ from dmarc_milter.core.report.xml import compressed, render
 from dmarc_milter.ledger.store.database import StoreError
 from dmarc_milter.ledger.store.reports import Document, NewDelivery, Report, ReportState
 from dmarc_milter.ledger.store.retention import STALE
-from dmarc_milter.reporting.context import LOG, PATIENT_TRIES, Tools
-from dmarc_milter.reporting.destinations import Place, Places, Skipped, choose
+from dmarc_milter.reporting.context import LOG, PATIENT_TRIES, ReportContext
+from dmarc_milter.reporting.destinations import Places, ReportRecipient, Skipped, choose
 
 MAX_WEIGHT = 100_000
-"""Of one document's rows, a row weighing five and each of its signatures one: 10,000 rows with five signatures each."""
+"""Of one document's rows, a row weighing five and each of its signatures one: 10,000 rows with five
+signatures each."""
 QUIET = "only reports, bounces and automatic mail, all passing: reporting on them would be a loop"
 
 
-def why_nothing(report: Report, tools: Tools) -> str:
-    """Why this report is not for sending, whoever asked for it; "" when it is. Raises StoreError."""
+def why_nothing(report: Report, tools: ReportContext) -> str:
+    """Why this report is not for sending, whoever asked for it; "" when it is. Raises
+    StoreError."""
     if report.loud == 0:
         return QUIET
     if report.rows == 0:
         return "no rows: the caps were reached before its first message"
-    if tools.options.report_domains == "known" and not tools.store.destinations.has_passed(report.organizational_domain):
+    if tools.options.report_domains == "known" and not tools.store.destinations.has_passed(
+        report.organizational_domain
+    ):
         return "no mail of this domain ever passed here (report_domains)"
     return ""
 
 
-def build_report(report: Report, tools: Tools) -> ReportState:
-    """What becomes of a claimed report: queued, due (postponed), suppressed or expired. Raises StoreError.
+def build_report(report: Report, tools: ReportContext) -> ReportState:
+    """What becomes of a claimed report: queued, due (postponed), suppressed or expired. Raises
+    StoreError.
 
-    A defect of ours is logged and suppresses this report alone: its rows stay, so that `report resend` can try again.
+    A defect of ours is logged and suppresses this report alone: its rows stay, so that `report
+    resend` can try again.
     """
     try:
         return _build(report, tools)
@@ -44,15 +50,24 @@ def build_report(report: Report, tools: Tools) -> ReportState:
         raise
     except Exception as error:
         LOG.exception("report %s of %s cannot be built", report.id, report.policy_domain)
-        return _finish(report, tools, ReportState.SUPPRESSED, f"cannot be built: {type(error).__name__}: {error}"[:500])
+        return _finish(
+            report,
+            tools,
+            ReportState.SUPPRESSED,
+            f"cannot be built: {type(error).__name__}: {error}"[:500],
+        )
 
 
-def _build(report: Report, tools: Tools) -> ReportState:
+def _build(report: Report, tools: ReportContext) -> ReportState:
     reason = why_nothing(report, tools)
     if reason:
         return _finish(report, tools, ReportState.SUPPRESSED, reason)
-    if report.attempts == 0 and report.end < tools.now - max(STALE, tools.options.retry_hours * 3600):
-        return _finish(report, tools, ReportState.EXPIRED, "its period was over long before reports were sent")
+    if report.attempts == 0 and report.end < tools.now - max(
+        STALE, tools.options.retry_hours * 3600
+    ):
+        return _finish(
+            report, tools, ReportState.EXPIRED, "its period was over long before reports were sent"
+        )
     places = places_of(report, tools)
     if places.undecided and not (places.allowed and report.attempts >= PATIENT_TRIES):
         return _wait(report, places, tools)
@@ -61,7 +76,7 @@ def _build(report: Report, tools: Tools) -> ReportState:
     return _queue(report, places, tools)
 
 
-def places_of(report: Report, tools: Tools) -> Places:
+def places_of(report: Report, tools: ReportContext) -> Places:
     """Where this report goes. Raises StoreError."""
     policy_domain = domain.parse(report.policy_domain)
     if not isinstance(policy_domain, Domain):
@@ -69,21 +84,23 @@ def places_of(report: Report, tools: Tools) -> Places:
     return choose(policy_domain, report.published.rua, "rua", tools)
 
 
-def _finish(report: Report, tools: Tools, state: ReportState, note: str) -> ReportState:
+def _finish(report: Report, tools: ReportContext, state: ReportState, note: str) -> ReportState:
     tools.store.reports.finish(report.id, tools.owner, state, note)
     return state
 
 
-def _wait(report: Report, places: Places, tools: Tools) -> ReportState:
+def _wait(report: Report, places: Places, tools: ReportContext) -> ReportState:
     if tools.now > report.closed_at + tools.options.retry_hours * 3600:
         if places.allowed:
             return _queue(report, places, tools)
         return _finish(report, tools, ReportState.EXPIRED, places.why)
-    tools.store.reports.postpone(report.id, tools.owner, tools.now + tools.pause(report.attempts), places.why[:500])
+    tools.store.reports.postpone(
+        report.id, tools.owner, tools.now + tools.pause(report.attempts), places.why[:500]
+    )
     return ReportState.DUE
 
 
-def _queue(report: Report, places: Places, tools: Tools) -> ReportState:
+def _queue(report: Report, places: Places, tools: ReportContext) -> ReportState:
     """Render each form that is asked for, and queue what is not too large for its address."""
     feedback = feedback_of(report, tools, tools.store.reports.rows(report.id))
     documents: dict[Format, Document] = {}
@@ -94,14 +111,20 @@ def _queue(report: Report, places: Places, tools: Tools) -> ReportState:
     deliveries = [_delivery(place, documents[place.format], start) for place in places.allowed]
     deliveries += [_skipped(each) for each in (*places.skipped, *places.undecided)]
     if all(each.state == "skipped" for each in deliveries):
-        return _finish(report, tools, ReportState.SUPPRESSED, "; ".join(f"{each.address}: {each.note}" for each in deliveries)[:500])
+        return _finish(
+            report,
+            tools,
+            ReportState.SUPPRESSED,
+            "; ".join(f"{each.address}: {each.note}" for each in deliveries)[:500],
+        )
     text = Document("text", "summary.txt", summary(feedback).encode())
     tools.store.reports.queue(report.id, tools.owner, [*documents.values(), text], deliveries)
     return ReportState.QUEUED
 
 
-def _delivery(place: Place, document: Document, next_at: int) -> NewDelivery:
-    """RFC 7489 6.4: an address must not be used beyond its !size, which is meant after transport encoding."""
+def _delivery(place: ReportRecipient, document: Document, next_at: int) -> NewDelivery:
+    """RFC 7489 6.4: an address must not be used beyond its !size, which is meant after transport
+    encoding."""
     size = encoded_size(document.content)
     if place.format == "rfc7489" and place.max_size is not None and size > place.max_size:
         reason = f"the report has {size} octets and the address takes {place.max_size}"
@@ -113,8 +136,9 @@ def _skipped(skipped: Skipped) -> NewDelivery:
     return NewDelivery(skipped.address, "rfc9990", 0, None, "skipped", skipped.reason[:500])
 
 
-def feedback_of(report: Report, tools: Tools, rows: Iterable[tuple[Row, int]]) -> Feedback:
-    """The report as a value. Beyond MAX_WEIGHT rows are folded, so that no report needs more than its share of memory."""
+def feedback_of(report: Report, tools: ReportContext, rows: Iterable[tuple[Row, int]]) -> Feedback:
+    """The report as a value. Beyond MAX_WEIGHT rows are folded, so that no report needs more than
+    its share of memory."""
     kept: list[tuple[Row, int]] = []
     weight, folded = 0, report.folded
     for row, count in rows:
@@ -123,11 +147,19 @@ def feedback_of(report: Report, tools: Tools, rows: Iterable[tuple[Row, int]]) -
             folded += count
         else:
             kept.append((row, count))
-    return Feedback(tools.reporter, report.id, Period(report.begin, report.end), report.published, tuple(kept), folded)
+    return Feedback(
+        tools.reporter,
+        report.id,
+        Period(report.begin, report.end),
+        report.published,
+        tuple(kept),
+        folded,
+    )
 
 
 def fitting(feedback: Feedback, form: Format, max_size: int) -> tuple[bytes, Feedback]:
-    """The compressed document and what is in it: while it is larger than `max_size` octets, the smaller half of its rows is folded."""
+    """The compressed document and what is in it: while it is larger than `max_size` octets, the
+    smaller half of its rows is folded."""
     while True:
         content = compressed(render(feedback, form))
         if len(content) <= max_size or len(feedback.rows) < 2:

@@ -1,4 +1,5 @@
-"""What the report job has at hand: the store, the DNS, the mailer, chance, and the [reporting] options."""
+"""What the report job has at hand: the store, the DNS, the mailer, chance, and the [reporting]
+options."""
 
 from __future__ import annotations
 
@@ -19,9 +20,11 @@ from dmarc_milter.reporting.smtp import Outcome
 LOG = logging.getLogger("dmarc_milter.report")
 
 GRACE = 600
-"""Seconds after its end that a period stays open: other hosts' spools drain, and clocks may differ by a minute."""
+"""Seconds after its end that a period stays open: other hosts' spools drain, and clocks may differ
+by a minute."""
 PATIENT_TRIES = 4
-"""How often a report that could go to some addresses waits for the DNS to say something about the others."""
+"""How often a report that could go to some addresses waits for the DNS to say something about the
+others."""
 FIRST_RETRY, LONGEST_RETRY = 600, 6 * 3600
 
 
@@ -39,8 +42,9 @@ class Submitter(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Tools:
-    """`owner` names this run and no other. `organization` makes, from a resolver, the function that gives organizational domains."""
+class ReportContext:
+    """`owner` names this run and no other. `organization` makes, from a resolver, the function that
+    gives organizational domains."""
 
     store: Store
     options: Reporting
@@ -58,10 +62,13 @@ class Tools:
 
     @property
     def reporter(self) -> Reporter:
-        """The same on all hosts that share a configuration: its domain is that of the reporting address."""
+        """The same on all hosts that share a configuration: its domain is that of the reporting
+        address."""
         options = self.options
         email = in_a_labels(options.email)
-        return Reporter(options.org_name, email, email.rpartition("@")[2], options.extra_contact_info)
+        return Reporter(
+            options.org_name, email, email.rpartition("@")[2], options.extra_contact_info
+        )
 
     @property
     def bounces(self) -> str:
@@ -69,8 +76,11 @@ class Tools:
         return in_a_labels(self.options.bounce_address or self.options.email)
 
     def pause(self, attempts: int) -> int:
-        """Seconds before the next try: doubling from ten minutes to six hours, a quarter more or less by chance."""
-        return int(min(FIRST_RETRY * 2 ** min(attempts, 10), LONGEST_RETRY) * self.dice.uniform(0.75, 1.25))
+        """Seconds before the next try: doubling from ten minutes to six hours, a quarter more or
+        less by chance."""
+        return int(
+            min(FIRST_RETRY * 2 ** min(attempts, 10), LONGEST_RETRY) * self.dice.uniform(0.75, 1.25)
+        )
 
     def spread(self) -> int:
         """A moment within spread_minutes."""

@@ -1,4 +1,5 @@
-"""Where a report goes: each published address allowed, skipped with a reason, or left open until the DNS answers."""
+"""Where a report goes: each published address allowed, skipped with a reason, or left open until
+the DNS answers."""
 
 from __future__ import annotations
 
@@ -11,15 +12,21 @@ from dmarc_milter.config.checks import name
 from dmarc_milter.core.dmarc.record import MAX_URIS, ReportUri
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.report.aggregate import Format
-from dmarc_milter.core.report.destination import Answer, Permission, host_of, takes_mail, verify
+from dmarc_milter.core.report.destination import (
+    Authorization,
+    Permission,
+    host_of,
+    takes_mail,
+    verify,
+)
 from dmarc_milter.core.stored import Uri
 from dmarc_milter.ledger.store.destinations import Authorisation
-from dmarc_milter.reporting.context import Asked, Tools
+from dmarc_milter.reporting.context import Asked, ReportContext
 
 LONGEST_MEMORY = 86400
 
 
-class Place(NamedTuple):
+class ReportRecipient(NamedTuple):
     """An address that gets the report."""
 
     address: str
@@ -38,20 +45,24 @@ class Skipped(NamedTuple):
 class Places:
     """`undecided` are addresses about which the DNS has not said yes or no."""
 
-    allowed: tuple[Place, ...]
+    allowed: tuple[ReportRecipient, ...]
     skipped: tuple[Skipped, ...]
     undecided: tuple[Skipped, ...]
 
     @property
     def why(self) -> str:
         """Everything that speaks against, in one line."""
-        return "; ".join(f"{each.address}: {each.reason}" for each in (*self.skipped, *self.undecided))
+        return "; ".join(
+            f"{each.address}: {each.reason}" for each in (*self.skipped, *self.undecided)
+        )
 
 
-def choose(policy_domain: Domain, uris: Sequence[Uri], kind: Literal["rua", "ruf"], tools: Tools) -> Places:
+def choose(
+    policy_domain: Domain, uris: Sequence[Uri], kind: Literal["rua", "ruf"], tools: ReportContext
+) -> Places:
     """Each address once, in the record's order (RFC 9990 3.5). Raises StoreError."""
     asked = tools.ask()
-    allowed: dict[str, Place] = {}
+    allowed: dict[str, ReportRecipient] = {}
     skipped: list[Skipped] = []
     undecided: list[Skipped] = []
     for uri in uris[:MAX_URIS]:
@@ -65,29 +76,49 @@ def choose(policy_domain: Domain, uris: Sequence[Uri], kind: Literal["rua", "ruf
     return Places(tuple(allowed.values())[:MAX_URIS], tuple(skipped), tuple(undecided))
 
 
-def _take(uri: Uri, answer: Answer, allowed: dict[str, Place], skipped: list[Skipped], tools: Tools) -> None:
+def _take(
+    uri: Uri,
+    answer: Authorization,
+    allowed: dict[str, ReportRecipient],
+    skipped: list[Skipped],
+    tools: ReportContext,
+) -> None:
     """The address, or those that replace it, unless they are suppressed."""
-    sizes = {each.address: each.max_size for each in answer.addresses} or {uri.address: uri.max_size}
+    sizes = {each.address: each.max_size for each in answer.addresses} or {
+        uri.address: uri.max_size
+    }
     for address, max_size in sizes.items():
         suppression = tools.store.destinations.suppression(address)
         if suppression is not None:
             until = datetime.fromtimestamp(suppression.until, UTC).strftime("%Y-%m-%d")
             skipped.append(Skipped(address, f"suppressed until {until}: {suppression.reason}"))
         else:
-            allowed.setdefault(address, Place(address, form_for(address, tools), max_size))
+            allowed.setdefault(
+                address, ReportRecipient(address, form_for(address, tools), max_size)
+            )
 
 
-def form_for(address: str, tools: Tools) -> Format:
+def form_for(address: str, tools: ReportContext) -> Format:
     """The installation's form, or RFC 7489's for destinations that asked for it."""
     host = host_of(address)
     old = (name(each) for each in tools.options.rfc7489_destinations)
-    return "rfc7489" if host is not None and any(host.is_at_or_below(each) for each in old) else tools.options.format
+    return (
+        "rfc7489"
+        if host is not None and any(host.is_at_or_below(each) for each in old)
+        else tools.options.format
+    )
 
 
-def _permission(policy_domain: Domain, address: str, kind: Literal["rua", "ruf"], tools: Tools, asked: Asked) -> Answer:
+def _permission(
+    policy_domain: Domain,
+    address: str,
+    kind: Literal["rua", "ruf"],
+    tools: ReportContext,
+    asked: Asked,
+) -> Authorization:
     host = host_of(address)
     if host is None:
-        return Answer(Permission.REFUSED, "not an address")
+        return Authorization(Permission.REFUSED, "not an address")
     answer = _verified(policy_domain, host, kind, tools, asked)
     if answer.permission is not Permission.GRANTED:
         return answer
@@ -95,17 +126,31 @@ def _permission(policy_domain: Domain, address: str, kind: Literal["rua", "ruf"]
     return answer if mail.permission is Permission.GRANTED else mail
 
 
-def _verified(policy_domain: Domain, host: Domain, kind: Literal["rua", "ruf"], tools: Tools, asked: Asked) -> Answer:
-    """External verification, remembered as long as the DNS allows (SPEC B.9). What the DNS did not answer is never remembered."""
+def _verified(
+    policy_domain: Domain,
+    host: Domain,
+    kind: Literal["rua", "ruf"],
+    tools: ReportContext,
+    asked: Asked,
+) -> Authorization:
+    """External verification, remembered as long as the DNS allows (SPEC B.9). What the DNS did not
+    answer is never remembered."""
     known = tools.store.destinations.authorisation(policy_domain.name, host.name, kind)
     if known is not None:
         outcome, _, reason = known.outcome.partition(" ")
-        return Answer(Permission(outcome), reason, tuple(_uri(each) for each in known.addresses))
+        return Authorization(
+            Permission(outcome), reason, tuple(_uri(each) for each in known.addresses)
+        )
     answer = verify(policy_domain, host, kind, asked.resolver, tools.organization(asked.resolver))
     holds = min(asked.holds(), LONGEST_MEMORY)
     if answer.permission is not Permission.LATER and holds >= 1:
-        spelled = tuple(each.address if each.max_size is None else f"{each.address}!{each.max_size}" for each in answer.addresses)
-        found = Authorisation(f"{answer.permission} {answer.reason}", spelled, tools.now + int(holds))
+        spelled = tuple(
+            each.address if each.max_size is None else f"{each.address}!{each.max_size}"
+            for each in answer.addresses
+        )
+        found = Authorisation(
+            f"{answer.permission} {answer.reason}", spelled, tools.now + int(holds)
+        )
         tools.store.destinations.authorise(policy_domain.name, host.name, kind, found)
     return answer
 

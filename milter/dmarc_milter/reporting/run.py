@@ -1,4 +1,5 @@
-"""The report job: close periods, build what is due, send what is queued. Any host may run it, and be killed, at any moment."""
+"""The report job: close periods, build what is due, send what is queued. Any host may run it, and
+be killed, at any moment."""
 
 from __future__ import annotations
 
@@ -12,11 +13,11 @@ from dmarc_milter.ledger.store.deliveries import Delivery, DeliveryState
 from dmarc_milter.ledger.store.failures import Failure, FailureState
 from dmarc_milter.ledger.store.reports import LEASE, Report, ReportState
 from dmarc_milter.reporting.build import build_report
-from dmarc_milter.reporting.context import GRACE, LOG, Asked, Tools
+from dmarc_milter.reporting.context import GRACE, LOG, Asked, ReportContext
 from dmarc_milter.reporting.failure import build_failure
 from dmarc_milter.reporting.send import Delivered, deliver
 
-__all__ = ["FOR_EVER", "Asked", "Progress", "Run", "Tools", "run"]
+__all__ = ["FOR_EVER", "Asked", "Progress", "ReportContext", "Run", "run"]
 
 FOR_EVER = 2**60
 BATCH = 10
@@ -38,8 +39,15 @@ class Run:
     """The ids of the aggregate and failure reports that were built or tried, in that order."""
 
 
-def run(tools: Tools, *, now: bool = False, seconds: float = 3000.0, progress: Progress = lambda _what, _number: None) -> Run:
-    """One run of at most about `seconds`. `now`: the period still open too, and nothing waits for its moment. Raises StoreError."""
+def run(
+    tools: ReportContext,
+    *,
+    now: bool = False,
+    seconds: float = 3000.0,
+    progress: Progress = lambda _what, _number: None,
+) -> Run:
+    """One run of at most about `seconds`. `now`: the period still open too, and nothing waits for
+    its moment. Raises StoreError."""
     done, end = Run(), time.monotonic() + seconds
     _build_all(tools, done, end, progress, now=now)
     if tools.options.failure_reports:
@@ -48,11 +56,19 @@ def run(tools: Tools, *, now: bool = False, seconds: float = 3000.0, progress: P
     return done
 
 
-def _build_all(tools: Tools, done: Run, end: float, progress: Progress, *, now: bool) -> None:
+def _build_all(
+    tools: ReportContext, done: Run, end: float, progress: Progress, *, now: bool
+) -> None:
     seen: set[str] = set()
-    again: list[Report] = []  # postponed a moment ago, and claimed once more because nothing is to wait: kept out of the way
+    # Postponed a moment ago, and claimed once more because nothing is to wait: kept out of the way.
+    again: list[Report] = []
     while time.monotonic() < end:
-        claimed = tools.store.reports.claim(tools.owner, ended_before=FOR_EVER if now else tools.now - GRACE, at_once=now, limit=BATCH)
+        claimed = tools.store.reports.claim(
+            tools.owner,
+            ended_before=FOR_EVER if now else tools.now - GRACE,
+            at_once=now,
+            limit=BATCH,
+        )
         fresh = [report for report in claimed if report.id not in seen]
         again += [report for report in claimed if report.id in seen]
         if not claimed:
@@ -66,8 +82,10 @@ def _build_all(tools: Tools, done: Run, end: float, progress: Progress, *, now: 
         tools.store.reports.postpone(report.id, tools.owner, report.next_at, report.note)
 
 
-def _build_one(report: Report, claimed_at: int, tools: Tools, done: Run) -> None:
-    if tools.now - claimed_at > LEASE // 2 and not tools.store.reports.renew(report.id, tools.owner):
+def _build_one(report: Report, claimed_at: int, tools: ReportContext, done: Run) -> None:
+    if tools.now - claimed_at > LEASE // 2 and not tools.store.reports.renew(
+        report.id, tools.owner
+    ):
         return
     state = build_report(report, tools)
     done.built[state] += 1
@@ -75,10 +93,12 @@ def _build_one(report: Report, claimed_at: int, tools: Tools, done: Run) -> None
     LOG.info("report %s of %s: %s", report.id, report.policy_domain, state)
 
 
-def _build_failures(tools: Tools, done: Run, end: float, *, now: bool) -> None:
+def _build_failures(tools: ReportContext, done: Run, end: float, *, now: bool) -> None:
     seen: set[str] = set()
     again: list[Failure] = []
-    while time.monotonic() < end and (claimed := tools.store.failures.claim(tools.owner, at_once=now, limit=BATCH)):
+    while time.monotonic() < end and (
+        claimed := tools.store.failures.claim(tools.owner, at_once=now, limit=BATCH)
+    ):
         again += [failure for failure in claimed if failure.id in seen]
         for failure in claimed:
             if failure.id not in seen:
@@ -88,7 +108,7 @@ def _build_failures(tools: Tools, done: Run, end: float, *, now: bool) -> None:
         tools.store.failures.release(failure, tools.owner)
 
 
-def _deliver(delivery: Delivery, tools: Tools) -> Delivered:
+def _deliver(delivery: Delivery, tools: ReportContext) -> Delivered:
     """A defect of ours holds up one delivery and no other."""
     try:
         return deliver(delivery, tools)
@@ -98,12 +118,18 @@ def _deliver(delivery: Delivery, tools: Tools) -> Delivered:
         LOG.exception("report %s to %s cannot be sent", delivery.report_id, delivery.address)
         reason = f"cannot be sent: {type(error).__name__}: {error}"
         tools.store.deliveries.settle(
-            delivery, tools.owner, DeliveryState.QUEUED, reason, next_at=tools.now + tools.pause(delivery.attempts)
+            delivery,
+            tools.owner,
+            DeliveryState.QUEUED,
+            reason,
+            next_at=tools.now + tools.pause(delivery.attempts),
         )
         return Delivered(DeliveryState.QUEUED, reason)
 
 
-def _send_all(tools: Tools, done: Run, end: float, progress: Progress, *, now: bool) -> None:
+def _send_all(
+    tools: ReportContext, done: Run, end: float, progress: Progress, *, now: bool
+) -> None:
     seen: set[tuple[str, str]] = set()
     again: list[Delivery] = []
     while time.monotonic() < end and not done.problem:

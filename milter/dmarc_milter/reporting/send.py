@@ -1,4 +1,5 @@
-"""Deliveries on their way: caps, suppressions, the mail, and what the receiving side's answer means."""
+"""Deliveries on their way: caps, suppressions, the mail, and what the receiving side's answer
+means."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.ledger.store.deliveries import Delivery, DeliveryState
 from dmarc_milter.ledger.store.destinations import Limit
 from dmarc_milter.ledger.store.reports import Document
-from dmarc_milter.reporting.context import FIRST_RETRY, LOG, Tools
+from dmarc_milter.reporting.context import FIRST_RETRY, LOG, ReportContext
 from dmarc_milter.reporting.failure import FORMAT, addressed
 from dmarc_milter.reporting.smtp import Later, Outcome, Refused, Sent
 
@@ -26,7 +27,7 @@ class Delivered(NamedTuple):
     """A cap of the day is reached: not tried."""
 
 
-class Envelope(NamedTuple):
+class ReportEnvelope(NamedTuple):
     """One mail: envelope sender, recipient, octets."""
 
     sender: str
@@ -34,11 +35,14 @@ class Envelope(NamedTuple):
     message: bytes
 
 
-def deliver(delivery: Delivery, tools: Tools) -> Delivered:
-    """One try. The row is settled before this returns, and only a 250 makes it sent. Raises StoreError."""
+def deliver(delivery: Delivery, tools: ReportContext) -> Delivered:
+    """One try. The row is settled before this returns, and only a 250 makes it sent. Raises
+    StoreError."""
     since = _since(delivery, tools)
     if since is None:
-        return _settle(delivery, tools, Delivered(DeliveryState.EXPIRED, "the report is no longer kept"))
+        return _settle(
+            delivery, tools, Delivered(DeliveryState.EXPIRED, "the report is no longer kept")
+        )
     suppression = tools.store.destinations.suppression(delivery.address)
     if suppression is not None:
         return _settle(delivery, tools, Delivered(DeliveryState.SUPPRESSED, suppression.reason))
@@ -51,15 +55,18 @@ def deliver(delivery: Delivery, tools: Tools) -> Delivered:
         return _hold(delivery, tools, full, over=over)
     envelope = envelope_of(delivery, tools)
     if envelope is None:
-        return _settle(delivery, tools, Delivered(DeliveryState.EXPIRED, "its document is no longer kept"))
+        return _settle(
+            delivery, tools, Delivered(DeliveryState.EXPIRED, "its document is no longer kept")
+        )
     outcome = tools.mailer.send(*envelope)
     if isinstance(outcome, Later):
         tools.store.destinations.give_back([each.scope for each in limits])
     return _judge(delivery, outcome, tools, over=over)
 
 
-def _since(delivery: Delivery, tools: Tools) -> int | None:
-    """When the retry window of the delivery's report began; None for a report that is no longer there."""
+def _since(delivery: Delivery, tools: ReportContext) -> int | None:
+    """When the retry window of the delivery's report began; None for a report that is no longer
+    there."""
     if delivery.format == FORMAT:
         failure = tools.store.failures.get(delivery.report_id)
         return failure.at if failure is not None else None
@@ -67,29 +74,45 @@ def _since(delivery: Delivery, tools: Tools) -> int | None:
     return report.closed_at if report is not None else None
 
 
-def envelope_of(delivery: Delivery, tools: Tools) -> Envelope | None:
+def envelope_of(delivery: Delivery, tools: ReportContext) -> ReportEnvelope | None:
     """The mail as it was built, the same identity at every try. None when the document is gone."""
     document = tools.store.reports.document(delivery.report_id, delivery.format)
     if document is None:
         return None
-    message = addressed(document.content, delivery.address) if delivery.format == FORMAT else _aggregate(delivery, document, tools)
-    return Envelope(verp(tools.bounces, delivery.report_id, delivery.tag), delivery.address, message)
+    message = (
+        addressed(document.content, delivery.address)
+        if delivery.format == FORMAT
+        else _aggregate(delivery, document, tools)
+    )
+    return ReportEnvelope(
+        verp(tools.bounces, delivery.report_id, delivery.tag), delivery.address, message
+    )
 
 
-def _aggregate(delivery: Delivery, document: Document, tools: Tools) -> bytes:
+def _aggregate(delivery: Delivery, document: Document, tools: ReportContext) -> bytes:
     report = tools.store.reports.get(delivery.report_id)
     text = tools.store.reports.document(delivery.report_id, "text")
     words = text.content.decode("utf-8", "replace") if text is not None else ""
     policy_domain = report.policy_domain if report is not None else ""
-    letter = Letter(delivery.report_id, policy_domain, tools.reporter.email, document.filename, words, document.content)
+    letter = Letter(
+        delivery.report_id,
+        policy_domain,
+        tools.reporter.email,
+        document.filename,
+        words,
+        document.content,
+    )
     return write(letter, delivery.address, now=datetime.fromtimestamp(tools.now, UTC)).as_bytes()
 
 
-def _limits(delivery: Delivery, tools: Tools) -> list[Limit]:
+def _limits(delivery: Delivery, tools: ReportContext) -> list[Limit]:
     if delivery.format == FORMAT:
         return []  # taken when it was built
     options, host = tools.options, _host(delivery)
-    limits = [Limit("all", options.max_per_day), Limit(f"destination:{host}", options.max_per_destination)]
+    limits = [
+        Limit("all", options.max_per_day),
+        Limit(f"destination:{host}", options.max_per_destination),
+    ]
     if tools.store.destinations.is_first(host):
         limits.append(Limit("new", options.max_new_destinations))
     return limits
@@ -100,16 +123,18 @@ def _host(delivery: Delivery) -> str:
     return host.name if host is not None else ""
 
 
-def _hold(delivery: Delivery, tools: Tools, full: str, *, over: bool) -> Delivered:
+def _hold(delivery: Delivery, tools: ReportContext, full: str, *, over: bool) -> Delivered:
     """Not today: tomorrow, unless its time is over."""
     reason = f"the day's limit is reached ({full})"
     if over:
         return _settle(delivery, tools, Delivered(DeliveryState.EXPIRED, reason))
-    tools.store.deliveries.release(delivery, tools.owner, tools.now // DAY * DAY + DAY + tools.spread(), reason)
+    tools.store.deliveries.release(
+        delivery, tools.owner, tools.now // DAY * DAY + DAY + tools.spread(), reason
+    )
     return Delivered(DeliveryState.QUEUED, reason, held=True)
 
 
-def _judge(delivery: Delivery, outcome: Outcome, tools: Tools, *, over: bool) -> Delivered:
+def _judge(delivery: Delivery, outcome: Outcome, tools: ReportContext, *, over: bool) -> Delivered:
     match outcome:
         case Sent(reply):
             settled = _settle(delivery, tools, Delivered(DeliveryState.SENT, reply))
@@ -118,17 +143,33 @@ def _judge(delivery: Delivery, outcome: Outcome, tools: Tools, *, over: bool) ->
         case Refused(reply, address):
             if address:
                 until = tools.now + int(tools.options.suppress_days * DAY)
-                tools.store.destinations.suppress(delivery.address, until, reply, delivery.report_id)
+                tools.store.destinations.suppress(
+                    delivery.address, until, reply, delivery.report_id
+                )
             return _settle(delivery, tools, Delivered(DeliveryState.REFUSED, reply))
         case Later(reply, server):
             state = DeliveryState.EXPIRED if over else DeliveryState.QUEUED
             pause = FIRST_RETRY if server else tools.pause(delivery.attempts)
-            return _settle(delivery, tools, Delivered(state, reply, server), next_at=tools.now + pause)
+            return _settle(
+                delivery, tools, Delivered(state, reply, server), next_at=tools.now + pause
+            )
 
 
-def _settle(delivery: Delivery, tools: Tools, found: Delivered, *, next_at: int = 0) -> Delivered:
-    if not tools.store.deliveries.settle(delivery, tools.owner, found.state, found.reply, next_at=next_at):
-        LOG.warning("report %s to %s: another host had taken it over", delivery.report_id, delivery.address)
+def _settle(
+    delivery: Delivery, tools: ReportContext, found: Delivered, *, next_at: int = 0
+) -> Delivered:
+    if not tools.store.deliveries.settle(
+        delivery, tools.owner, found.state, found.reply, next_at=next_at
+    ):
+        LOG.warning(
+            "report %s to %s: another host had taken it over", delivery.report_id, delivery.address
+        )
     if found.state in (DeliveryState.REFUSED, DeliveryState.EXPIRED):
-        LOG.warning("report %s to %s: %s: %s", delivery.report_id, delivery.address, found.state, found.reply)
+        LOG.warning(
+            "report %s to %s: %s: %s",
+            delivery.report_id,
+            delivery.address,
+            found.state,
+            found.reply,
+        )
     return found

@@ -1,4 +1,5 @@
-"""Submission of report mail by SMTP: one connection for many mails, and for each of them what the receiving side said."""
+"""Submission of report mail by SMTP: one connection for many mails, and for each of them what the
+receiving side said."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ class Sent(NamedTuple):
 
 
 class Later(NamedTuple):
-    """Nobody has said no. `server`: it is the submission server itself, so the next mail would fare the same."""
+    """Nobody has said no. `server`: it is the submission server itself, so the next mail would fare
+    the same."""
 
     reply: str
     server: bool = False
@@ -45,7 +47,8 @@ Outcome = Sent | Later | Refused
 
 @dataclass(frozen=True, slots=True)
 class Submission:
-    """Where report mail goes and how. `timeout` is seconds for one step, `deadline` for one mail."""
+    """Where report mail goes and how. `timeout` is seconds for one step, `deadline` for one
+    mail."""
 
     host: str
     port: int
@@ -71,15 +74,19 @@ class Mailer:
         self._used = 0
 
     def send(self, sender: str, recipient: str, message: bytes) -> Outcome:
-        """One mail to one recipient, signed if there is a key. Never raises for what the network or the server does.
+        """One mail to one recipient, signed if there is a key. Never raises for what the network or
+        the server does.
 
-        Raises ValueError for a key that cannot sign. A connection lost after the end of data is Later: it may come twice, never not.
+        Raises ValueError for a key that cannot sign. A connection lost after the end of data is
+        Later: it may come twice, never not.
         """
         octets = sign(message, self._to.key) if self._to.key else message
         reused = self._connection is not None
         outcome = self._attempt(sender, recipient, octets)
         if reused and isinstance(outcome, Later) and outcome.server:
-            return self._attempt(sender, recipient, octets)  # it had grown tired of the old connection
+            return self._attempt(
+                sender, recipient, octets
+            )  # it had grown tired of the old connection
         return outcome
 
     def close(self) -> None:
@@ -114,7 +121,9 @@ class Mailer:
     def _connect(self) -> smtplib.SMTP:
         to = self._to
         try:
-            connection = smtplib.SMTP(to.host, to.port, local_hostname=to.helo or None, timeout=to.timeout)
+            connection = smtplib.SMTP(
+                to.host, to.port, local_hostname=to.helo or None, timeout=to.timeout
+            )
         except (OSError, smtplib.SMTPException) as error:
             raise _Unavailable(f"{to.host}:{to.port}: {_said(error)}") from None
         try:
@@ -128,7 +137,8 @@ class Mailer:
         return connection
 
     def _encrypt(self, connection: smtplib.SMTP) -> None:
-        """STARTTLS as configured. A password never goes in the clear unless TLS was switched off by name."""
+        """STARTTLS as configured. A password never goes in the clear unless TLS was switched off by
+        name."""
         if self._to.tls == "none":
             return
         if connection.has_extn("starttls"):
@@ -150,7 +160,8 @@ def _hang_up(connection: smtplib.SMTP) -> None:
 
 
 def _transaction(connection: smtplib.SMTP, sender: str, recipient: str, message: bytes) -> Outcome:
-    """MAIL, RCPT, DATA. What is said about us or our sender is the server's state; what is said after RCPT is about this mail."""
+    """MAIL, RCPT, DATA. What is said about us or our sender is the server's state; what is said
+    after RCPT is about this mail."""
     try:
         code, text = connection.mail(sender)
         if code != 250:

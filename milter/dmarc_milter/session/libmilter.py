@@ -1,8 +1,10 @@
-"""pymilter, adapted: libmilter's callbacks become a Session's events and its actions are played back.
+"""pymilter, adapted: libmilter's callbacks become a Session's events and its actions are played
+back.
 
-The callbacks use pymilter's C module directly. They collect octets and wait, nothing else: Debian's libmilter moves a session
-between its threads while pymilter keeps one interpreter state for each session, so anything that asks for the interpreter by
-PyGILState (sqlite3, lxml, ctypes callbacks...) would crash on them.
+The callbacks use pymilter's C module directly. They collect octets and wait, nothing else: Debian's
+libmilter moves a session between its threads while pymilter keeps one interpreter state for each
+session, so anything that asks for the interpreter by PyGILState (sqlite3, lxml, ctypes
+callbacks...) would crash on them.
 """
 
 from __future__ import annotations
@@ -27,15 +29,24 @@ from Milter import milter  # the C module: by its own name mypy would find the s
 from dmarc_milter.core.actions.plan import Action, DeleteHeader, InsertHeader, Quarantine, Reply
 from dmarc_milter.mta.macros import parse_address
 from dmarc_milter.process.shared_memory import Slot
-from dmarc_milter.process.silence import Door, Strangers, hang_up
+from dmarc_milter.process.silence import MilterConnections, Strangers, hang_up
 from dmarc_milter.session.session import TRY_LATER, Session
 
 MAX_DATA = 1 << 20
-"""Octets of one packet from the MTA. libmilter's own 64 KiB would drop the connection at a larger header field."""
+"""Octets of one packet from the MTA. libmilter's own 64 KiB would drop the connection at a larger
+header field."""
 ACTIONS = milter.ADDHDRS | milter.CHGHDRS | milter.QUARANTINE
-# Not P_NR_BODY: for a last piece of the body within the end-of-message packet libmilter would take NOREPLY as the answer to
-# the message and send none. With replies SKIP works too, for bodies that no signature covers.
-NO_REPLY = milter.P_NR_CONN | milter.P_NR_HELO | milter.P_NR_MAIL | milter.P_NR_RCPT | milter.P_NR_HDR | milter.P_NR_EOH
+# Not P_NR_BODY: for a last piece of the body within the end-of-message packet libmilter would take
+# NOREPLY as the answer to the message and send none. With replies SKIP works too, for bodies that
+# no signature covers.
+NO_REPLY = (
+    milter.P_NR_CONN
+    | milter.P_NR_HELO
+    | milter.P_NR_MAIL
+    | milter.P_NR_RCPT
+    | milter.P_NR_HDR
+    | milter.P_NR_EOH
+)
 PROTOCOL = NO_REPLY | milter.P_NODATA | milter.P_NOUNKNOWN | milter.P_HDR_LEADSPC | milter.P_SKIP
 MACROS = (
     (milter.M_CONNECT, "j v {daemon_name} {client_addr}"),
@@ -66,15 +77,19 @@ class Connection:
         self._connected = False
         self._negotiated = False
         self._stale: dict[str, str] = {}
-        """Macros of an earlier client, which libmilter keeps over QUIT_NC until the MTA gives new ones."""
+        """Macros of an earlier client, which libmilter keeps over QUIT_NC until the MTA gives new
+        ones."""
 
     def negotiate(self, ctx: Any, options: list[int]) -> int:
-        """Ask for no more than is used: fewer callbacks, no replies where the MTA can do without."""
+        """Ask for no more than is used: fewer callbacks, no replies where the MTA can do
+        without."""
         self._negotiated = True
         actions, self.protocol = options[0] & ACTIONS, options[1] & PROTOCOL
         options[:] = [actions, self.protocol, 0, 0]
         if actions != ACTIONS:
-            self.session.failed("negotiate", ConnectionError("the MTA does not allow header changes and quarantine"))
+            self.session.failed(
+                "negotiate", ConnectionError("the MTA does not allow header changes and quarantine")
+            )
         with contextlib.suppress(milter.error):
             for stage, names in MACROS:
                 ctx.setsymlist(stage, names)
@@ -83,7 +98,11 @@ class Connection:
     def connect(self, ctx: Any, address: object) -> int:
         self._connected = True
         self.heard = time.monotonic()
-        text = address[0] if isinstance(address, tuple) and address and isinstance(address[0], str) else None
+        text = (
+            address[0]
+            if isinstance(address, tuple) and address and isinstance(address[0], str)
+            else None
+        )
         self._stale = {} if self._negotiated else _left_over(_macros(ctx), text)
         self.session.connect(text, self._macros(ctx))
         return self._continue(milter.P_NR_CONN)
@@ -118,14 +137,16 @@ class Connection:
         try:
             return self._play(ctx, actions)
         except Exception as error:
-            # The MTA is gone or refuses a change it had offered: a message half marked must not be accepted.
+            # The MTA is gone or refuses a change it had offered: a message half marked must not be
+            # accepted.
             self.session.failed("play", error)
             with contextlib.suppress(Exception):
                 return self._play(ctx, (TRY_LATER,))
             return int(milter.TEMPFAIL)
 
     def undecodable(self, octets: bytes) -> None:
-        """pymilter turned HELO, a header name or a host name into text as strict UTF-8, failed, and called nothing of ours."""
+        """pymilter turned HELO, a header name or a host name into text as strict UTF-8, failed, and
+        called nothing of ours."""
         if not self._connected:
             self._connected = True
             self.session.connect(None, lambda _: "")
@@ -137,7 +158,11 @@ class Connection:
     def _macros(self, ctx: Any) -> Callable[[str], str]:
         """What the MTA says of this client."""
         value = _macros(ctx)
-        return value if not self._stale else lambda name: "" if (found := value(name)) == self._stale.get(name) else found
+        return (
+            value
+            if not self._stale
+            else lambda name: "" if (found := value(name)) == self._stale.get(name) else found
+        )
 
     def _continue(self, no_reply: int) -> int:
         return int(milter.NOREPLY if self.protocol & no_reply else milter.CONTINUE)
@@ -150,7 +175,11 @@ class Connection:
                     ctx.chgheader(name, index, None)
                 case InsertHeader(name, value):
                     # Without LEADSPC the MTA puts the space after the colon itself.
-                    ctx.addheader(name, value if self.protocol & milter.P_HDR_LEADSPC else value.removeprefix(" "), 0)
+                    ctx.addheader(
+                        name,
+                        value if self.protocol & milter.P_HDR_LEADSPC else value.removeprefix(" "),
+                        0,
+                    )
                 case Quarantine(reason):
                     ctx.quarantine(reason)
                 case Reply(code, enhanced, text):
@@ -163,48 +192,72 @@ def _macros(ctx: Any) -> Callable[[str], str]:
     def value(name: str) -> str:
         try:
             return ctx.getsymval(name) or ""
-        except UnicodeDecodeError as error:  # a login of the submission service, say: it is one all the same
+        except (
+            UnicodeDecodeError
+        ) as error:  # a login of the submission service, say: it is one all the same
             return error.object.decode("utf-8", "surrogateescape")
 
     return value
 
 
 def _left_over(macros: Callable[[str], str], address: str | None) -> dict[str, str]:
-    """At the CONNECT that follows QUIT_NC: the macros, unless `{client_addr}` shows that they came with this client."""
+    """At the CONNECT that follows QUIT_NC: the macros, unless `{client_addr}` shows that they came
+    with this client."""
     given = macros("{client_addr}")
     if address is not None and given and parse_address(given) == parse_address(address):
         return {}
-    return {name: value for name in ("{client_addr}", "{daemon_name}", "{auth_authen}") if (value := macros(name))}
+    return {
+        name: value
+        for name in ("{client_addr}", "{daemon_name}", "{auth_authen}")
+        if (value := macros(name))
+    }
 
 
 class Callbacks:
     """What libmilter calls; makes, finds and ends the Connection of each context."""
 
-    def __init__(self, make_session: MakeSession, slot: Slot, max_connections: int, door: Door) -> None:
+    def __init__(
+        self, make_session: MakeSession, slot: Slot, max_connections: int, door: MilterConnections
+    ) -> None:
         self._make_session = make_session
         self._slot = slot
         self._max = max_connections
         self._door = door
         self._lock = threading.Lock()
-        """Held while the table of connections changes, and while one is hung up: its descriptor is its own as long as it is there."""
+        """Held while the table of connections changes, and while one is hung up: its descriptor is
+        its own as long as it is there."""
         self._connections: dict[int, Connection] = {}
         self._strangers = Strangers(door)
         self._blind = False
-        """A session's descriptor could not be told: nobody is hung up on, for it might be somebody in a message."""
+        """A session's descriptor could not be told: nobody is hung up on, for it might be somebody
+        in a message."""
         self._negotiated = 0
-        """What the MTA agreed to last: holds too for a connection that follows QUIT_NC, which negotiates nothing."""
-        self._local = threading.local()  # one for each session: pymilter gives every session an interpreter state of its own
+        """What the MTA agreed to last: holds too for a connection that follows QUIT_NC, which
+        negotiates nothing."""
+        self._local = (
+            threading.local()
+        )  # one for each session: pymilter gives every session an interpreter state of its own
 
     def register(self, name: str) -> None:
         """Hand the callbacks to pymilter."""
-        milter.set_connect_callback(self._guard(lambda ctx, _host, _family, address: self._of(ctx).connect(ctx, address)))
+        milter.set_connect_callback(
+            self._guard(lambda ctx, _host, _family, address: self._of(ctx).connect(ctx, address))
+        )
         milter.set_helo_callback(self._guard(lambda ctx, name: self._of(ctx).helo(name, ctx)))
-        milter.set_envfrom_callback(self._guard(lambda ctx, argument, *parameters: self._of(ctx).mail(ctx, argument, parameters)))
-        milter.set_envrcpt_callback(self._guard(lambda ctx, argument, *_: self._of(ctx).rcpt(argument)))
+        milter.set_envfrom_callback(
+            self._guard(
+                lambda ctx, argument, *parameters: self._of(ctx).mail(ctx, argument, parameters)
+            )
+        )
+        milter.set_envrcpt_callback(
+            self._guard(lambda ctx, argument, *_: self._of(ctx).rcpt(argument))
+        )
         milter.set_header_callback(self._header)
         milter.set_eoh_callback(self._guard(lambda ctx: self._of(ctx).end_of_headers(ctx)))
         milter.set_body_callback(self._guard(lambda ctx, chunk: self._of(ctx).body(chunk)))
-        milter.set_eom_callback(self._guard(lambda ctx: self._of(ctx).end_of_message(ctx), failing=milter.TEMPFAIL))
+        milter.set_eom_callback(
+            self._guard(lambda ctx: self._of(ctx).end_of_message(ctx), failing=milter.TEMPFAIL)
+        )
         milter.set_abort_callback(self._guard(self._abort))
         milter.set_close_callback(self._guard(self._close))
         milter.set_exception_policy(milter.CONTINUE)
@@ -232,7 +285,8 @@ class Callbacks:
         return connection
 
     def tend(self) -> None:
-        """Several times a second, on the main thread: silent connections are counted, and the limit holds for them too."""
+        """Several times a second, on the main thread: silent connections are counted, and the limit
+        holds for them too."""
         if self._blind:
             self._strangers.since.clear()
             self._slot.silent = 0
@@ -249,11 +303,16 @@ class Callbacks:
         return len(self._connections) + self._strangers.count
 
     def _make_room(self) -> bool:
-        """Hang up on the connection that has been silent for longest, among those that are in no message; whether there was one."""
+        """Hang up on the connection that has been silent for longest, among those that are in no
+        message; whether there was one."""
         if self._blind:
             return False
         with self._lock:
-            idle = {each.handle: each.heard for each in self._connections.values() if each.handle >= 0 and not each.session.in_message}
+            idle = {
+                each.handle: each.heard
+                for each in self._connections.values()
+                if each.handle >= 0 and not each.session.in_message
+            }
             silent = self._strangers.since | idle
             for handle in sorted(silent, key=lambda each: silent[each]):
                 self._strangers.since.pop(handle, None)
@@ -265,11 +324,14 @@ class Callbacks:
         return False
 
     def _header(self, ctx: Any, name: str, value: bytes) -> int:
-        """The most frequent callback: as few calls as can be. A Session's `header` raises nothing."""
+        """The most frequent callback: as few calls as can be. A Session's `header` raises
+        nothing."""
         connection = ctx.getpriv() or self._of(ctx)
         protocol = connection.protocol
         # Without LEADSPC the MTA took one space off.
-        connection.session.header(name.encode(), value if protocol & _LEADING_SPACE else b" " + value)
+        connection.session.header(
+            name.encode(), value if protocol & _LEADING_SPACE else b" " + value
+        )
         return _NO_REPLY if protocol & _SILENT_HEADER else _CONTINUE
 
     @staticmethod
@@ -294,7 +356,8 @@ class Callbacks:
 
     @staticmethod
     def _guard(callback: Callable[..., int], failing: int = milter.CONTINUE) -> Callable[..., int]:
-        """libmilter ignores an exception in a callback without a reply: it is noted on the session, for its end of message."""
+        """libmilter ignores an exception in a callback without a reply: it is noted on the session,
+        for its end of message."""
 
         @functools.wraps(callback)
         def guarded(ctx: Any, *arguments: Any) -> int:
@@ -307,8 +370,11 @@ class Callbacks:
 
         return guarded
 
-    def _excepthook(self, kind: type[BaseException], error: BaseException, _traceback: TracebackType | None) -> None:
-        """Called by pymilter, within the session's interpreter state, for what it could not even hand to a callback."""
+    def _excepthook(
+        self, kind: type[BaseException], error: BaseException, _traceback: TracebackType | None
+    ) -> None:
+        """Called by pymilter, within the session's interpreter state, for what it could not even
+        hand to a callback."""
         connection = getattr(self._local, "connection", None)
         with contextlib.suppress(Exception):
             if connection is not None and isinstance(error, UnicodeDecodeError):
@@ -320,19 +386,23 @@ class Callbacks:
 
 
 def check_platform() -> None:
-    """Raises CannotServe where the process would crash (Python 3.14 or later with a libmilter that pools its threads)."""
+    """Raises CannotServe where the process would crash (Python 3.14 or later with a libmilter that
+    pools its threads)."""
     if sys.version_info >= (3, 14) and hasattr(_library(), "mi_pool_controller_init"):
         raise CannotServe(
-            f"Python {sys.version_info.major}.{sys.version_info.minor} crashes with this libmilter (built with a thread pool): "
-            "use Python 3.11 to 3.13, or a libmilter without _FFR_WORKERS_POOL"
+            f"Python {sys.version_info.major}.{sys.version_info.minor} crashes with this libmilter"
+            " (built with a thread pool): use Python 3.11 to 3.13, or a libmilter without"
+            " _FFR_WORKERS_POOL"
         )
 
 
 def serve(sock: socket.socket, timeout: float) -> int:
-    """Start libmilter on a listening socket, in a daemon thread: on the main thread it would take the signals.
+    """Start libmilter on a listening socket, in a daemon thread: on the main thread it would take
+    the signals.
 
-    The Callbacks must be registered. The socket is libmilter's afterwards; the answer is the descriptor that it listens on: to
-    drain, put another socket in its place. Raises CannotServe. libmilter's loop is never expected to return.
+    The Callbacks must be registered. The socket is libmilter's afterwards; the answer is the
+    descriptor that it listens on: to drain, put another socket in its place. Raises CannotServe.
+    libmilter's loop is never expected to return.
     """
     _library().smfi_setmaxdatasize(ctypes.c_size_t(MAX_DATA))
     milter.settimeout(max(1, int(timeout)))
@@ -347,7 +417,8 @@ def serve(sock: socket.socket, timeout: float) -> int:
 
 
 def _open_by_replacement(sock: socket.socket) -> int:
-    """For a libmilter that does not know `fd:` (only Debian's and Fedora's do): let it open a socket and put ours in its place."""
+    """For a libmilter that does not know `fd:` (only Debian's and Fedora's do): let it open a
+    socket and put ours in its place."""
     before = _sockets()
     with tempfile.TemporaryDirectory(prefix="dmarc-milter-") as folder:
         match sock.family:

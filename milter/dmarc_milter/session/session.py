@@ -1,4 +1,5 @@
-"""One MTA connection: events in, actions out. It knows no pymilter and no socket, so tests drive it by hand."""
+"""One MTA connection: events in, actions out. It knows no pymilter and no socket, so tests drive it
+by hand."""
 
 from __future__ import annotations
 
@@ -28,7 +29,9 @@ REPORT_TAG = re.compile(rb"\+[0-9a-f]{32}-[0-9a-f]{1,8}@")
 
 TRY_LATER = deferral_reply(Deferral("failure"))
 OVERLOADED = deferral_reply(Deferral("overloaded"))
-TOO_MANY_FIELDS = Reply(550, "5.6.0", "Too many From, Authentication-Results or X-DMARC-Quarantine header fields")
+TOO_MANY_FIELDS = Reply(
+    550, "5.6.0", "Too many From, Authentication-Results or X-DMARC-Quarantine header fields"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,8 @@ class SessionOptions:
     trusted_daemons: Collection[str] = frozenset()
     """Those that take mail from authenticated clients alone, at the moment of asking."""
     daemons_of_sendmail: bool = False
-    """Whether these names were read from Sendmail's own file: then they say nothing of a Postfix."""
+    """Whether these names were read from Sendmail's own file: then they say nothing of a
+    Postfix."""
     keep_results_from: Networks = ()
     on_error: Literal["tempfail", "accept"] = "tempfail"
     enforce: bool = True
@@ -62,7 +66,8 @@ class Own:
 
 
 class Work(Protocol):
-    """The evaluation of one message, begun before all of it has arrived. Any method may raise: that is our failure."""
+    """The evaluation of one message, begun before all of it has arrived. Any method may raise: that
+    is our failure."""
 
     def headers(self, headers: Headers) -> None:
         """All header fields are there. Returns at once."""
@@ -92,8 +97,11 @@ class Evaluator(Protocol):
         """For a message that is not evaluated: only what is forged goes."""
         ...
 
-    def unjudged(self, headers: Headers, envelope: Envelope, *, keep_results: bool) -> tuple[Action, ...]:
-        """For a message that goes on although it could not be judged: what is forged goes, and our own field says dmarc=temperror."""
+    def unjudged(
+        self, headers: Headers, envelope: Envelope, *, keep_results: bool
+    ) -> tuple[Action, ...]:
+        """For a message that goes on although it could not be judged: what is forged goes, and our
+        own field says dmarc=temperror."""
         ...
 
     def exempted(self, name: str, envelope: Envelope, why: str) -> None:
@@ -135,10 +143,15 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def _remembered(default: R) -> Callable[[Callable[Concatenate[Session, P], R]], Callable[Concatenate[Session, P], R]]:
-    """An exception in an event is not the MTA's to see: it is remembered, and the message is answered as on_error says."""
+def _remembered(
+    default: R,
+) -> Callable[[Callable[Concatenate[Session, P], R]], Callable[Concatenate[Session, P], R]]:
+    """An exception in an event is not the MTA's to see: it is remembered, and the message is
+    answered as on_error says."""
 
-    def decorate(method: Callable[Concatenate[Session, P], R]) -> Callable[Concatenate[Session, P], R]:
+    def decorate(
+        method: Callable[Concatenate[Session, P], R],
+    ) -> Callable[Concatenate[Session, P], R]:
         def event(self: Session, /, *args: P.args, **kwargs: P.kwargs) -> R:
             try:
                 return method(self, *args, **kwargs)
@@ -173,7 +186,8 @@ class Session:
 
     @_remembered(None)
     def connect(self, address: str | None, macros: Macros) -> None:
-        """A client connected to the MTA, possibly after another one; `address` is None where there is none."""
+        """A client connected to the MTA, possibly after another one; `address` is None where there
+        is none."""
         self.abort()
         self._helo = self._daemon = self._broken = ""
         self._source = None  # should anything below fail, nothing of an earlier client is left
@@ -189,7 +203,8 @@ class Session:
 
     @_remembered(None)
     def mail(self, argument: bytes, parameters: Sequence[bytes], macros: Macros) -> None:
-        """MAIL FROM: a new message. What the MTA says of the client here is newer than what it said at CONNECT."""
+        """MAIL FROM: a new message. What the MTA says of the client here is newer than what it said
+        at CONNECT."""
         self.abort()
         self._same_client(macros)
         self._daemon = macros("{daemon_name}") or self._daemon
@@ -197,7 +212,9 @@ class Session:
         sender = reverse_path(argument)
         eai = any(each.upper() == b"SMTPUTF8" for each in parameters)
         own = self._options.own_addresses
-        message.envelope = Envelope(self._source, self._helo, sender, smtputf8=eai, mta=mta_named(macros("v")))
+        message.envelope = Envelope(
+            self._source, self._helo, sender, smtputf8=eai, mta=mta_named(macros("v"))
+        )
         message.own = Own(sender=bool(own) and _bare(argument) in own)
         message.relayed = within(self._source, self._options.trusted_relays)
         message.exempt = self._exemption(macros, relayed=message.relayed)
@@ -209,16 +226,21 @@ class Session:
         """A recipient that the MTA accepts. Only its domain is kept."""
         message = self._current()
         domain = recipient_domain(argument)
-        if isinstance(domain, Malformed) or (domain not in message.recipients and len(message.recipients) >= MAX_RECIPIENT_DOMAINS):
+        if isinstance(domain, Malformed) or (
+            domain not in message.recipients and len(message.recipients) >= MAX_RECIPIENT_DOMAINS
+        ):
             message.some_unknown = True
         else:
             message.recipients[domain] = None
         ours = _bare(argument) in self._options.own_addresses
-        message.own = replace(message.own, recipient=ours and (message.own.recipient or not message.any_recipient))
+        message.own = replace(
+            message.own, recipient=ours and (message.own.recipient or not message.any_recipient)
+        )
         message.any_recipient = True
 
     def header(self, name: bytes, value: bytes) -> None:
-        """One header field. `value` keeps its leading space; folds are LF or CRLF. (The most frequent event: no wrapper.)"""
+        """One header field. `value` keeps its leading space; folds are LF or CRLF. (The most
+        frequent event: no wrapper.)"""
         try:
             message = self._message or self._current()
             if message.headers is None:
@@ -258,7 +280,8 @@ class Session:
         return message.work.body(chunk) if message.work else False
 
     def end_of_message(self, macros: Macros) -> tuple[Action, ...]:
-        """The whole message has arrived: what the MTA is to do with it. Blocks while the verdict is found. Never raises."""
+        """The whole message has arrived: what the MTA is to do with it. Blocks while the verdict is
+        found. Never raises."""
         try:
             message = self._current()
             if message.headers is None:
@@ -284,7 +307,8 @@ class Session:
         self.abort()
 
     def failed(self, where: str, error: BaseException) -> None:
-        """Something of ours went wrong: the message in progress, if any, will be answered as on_error says.
+        """Something of ours went wrong: the message in progress, if any, will be answered as
+        on_error says.
 
         A shortage is none of that message's or this program's doing: 451, whatever on_error says.
         """
@@ -310,7 +334,12 @@ class Session:
             return (TOO_MANY_FIELDS,)
         message.queue_id = queue_id(macros("i")) or message.queue_id
         domains = tuple(message.recipients)
-        envelope = replace(message.envelope, queue_id=message.queue_id, rcpt_domains=domains, rcpt_known=not message.some_unknown)
+        envelope = replace(
+            message.envelope,
+            queue_id=message.queue_id,
+            rcpt_domains=domains,
+            rcpt_known=not message.some_unknown,
+        )
         keep = within(self._source, self._options.keep_results_from)
         if message.exempt or message.work is None:
             self._evaluator.exempted(envelope.queue_id or self._name, envelope, message.exempt)
@@ -318,8 +347,9 @@ class Session:
         return message.work.finish(envelope, message.own, keep_results=keep)
 
     def _on_error(self) -> tuple[Action, ...]:
-        """As configured, or 451 for a shortage. Monitor mode makes nobody wait, and a shortage no trusted relay. What is accepted still
-        loses what is forged, as far as the fields are known."""
+        """As configured, or 451 for a shortage. Monitor mode makes nobody wait, and a shortage no
+        trusted relay. What is accepted still loses what is forged, as far as the fields are
+        known."""
         options, message = self._options, self._message
         short, waits = bool(message and message.short), options.enforce
         if waits and short and not (message and message.relayed):
@@ -339,14 +369,16 @@ class Session:
             return (TRY_LATER,)
 
     def _same_client(self, macros: Macros) -> None:
-        """Forget the client where the MTA now names another: libmilter hides a CONNECT that comes when it expects none."""
+        """Forget the client where the MTA now names another: libmilter hides a CONNECT that comes
+        when it expects none."""
         named = macros("{client_addr}")
         client = parse_address(named)  # Postfix says `unknown` where it knows none
         if named and client != self._source:
             self._source, self._helo, self._daemon = client, "", ""
 
     def _current(self) -> _Message:
-        """The message in progress; events that come without MAIL belong to one with an empty envelope."""
+        """The message in progress; events that come without MAIL belong to one with an empty
+        envelope."""
         if self._message is None:
             self._message = self._new_message()
         return self._message
@@ -358,10 +390,13 @@ class Session:
         return _Message(collector, envelope, broken=self._broken)
 
     def _exemption(self, macros: Macros, *, relayed: bool) -> str:
-        """Why the message is not evaluated, or "". Only what the MTA itself says counts, never the message."""
+        """Why the message is not evaluated, or "". Only what the MTA itself says counts, never the
+        message."""
         if macros("{auth_authen}").strip():
             return "authenticated"
-        of_other = self._options.daemons_of_sendmail and mta_named(macros("v") or "8.0") != "sendmail"
+        of_other = (
+            self._options.daemons_of_sendmail and mta_named(macros("v") or "8.0") != "sendmail"
+        )
         if self._daemon and self._daemon in self._options.trusted_daemons and not of_other:
             return "trusted daemon"
         if not relayed and within(self._source, self._options.trusted_networks):
@@ -370,7 +405,8 @@ class Session:
 
 
 def seen_through(envelope: Envelope, headers: Headers, options: SessionOptions) -> Envelope:
-    """The client that gave the message to our relay, from the topmost Received field that names a host outside."""
+    """The client that gave the message to our relay, from the topmost Received field that names a
+    host outside."""
     inside = options.trusted_relays + options.trusted_networks
     hop = original_client(headers.values(b"received"), inside)
     if hop is None:
@@ -383,7 +419,11 @@ def _place(error: BaseException) -> str:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    return f" ({trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno})" if trace else ""
+    return (
+        f" ({trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno})"
+        if trace
+        else ""
+    )
 
 
 def within(address: IPAddress | None, networks: Networks) -> bool:
@@ -393,4 +433,6 @@ def within(address: IPAddress | None, networks: Networks) -> bool:
 
 def _bare(argument: bytes) -> bytes:
     """A path without its angle brackets and without the tag of our report mail, lower case."""
-    return REPORT_TAG.sub(b"@", argument.strip().removeprefix(b"<").removesuffix(b">").lower(), count=1)
+    return REPORT_TAG.sub(
+        b"@", argument.strip().removeprefix(b"<").removesuffix(b">").lower(), count=1
+    )

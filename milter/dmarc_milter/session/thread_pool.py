@@ -1,4 +1,5 @@
-"""Python's own threads for everything that takes time: a pool that costs half of what concurrent.futures does for each hand-over.
+"""Python's own threads for everything that takes time: a pool that costs half of what
+concurrent.futures does for each hand-over.
 
 Who waits for a thread waits its turn among client networks and messages (fair.py).
 """
@@ -20,9 +21,24 @@ NOBODY: Final = Asker(None, None)
 class Task(Generic[T]):
     """One call on its way; taken either by a thread, which runs it, or by `cancel`."""
 
-    __slots__ = ("_arguments", "_claim", "_done", "_error", "_function", "_ticket", "_value", "_withdraw", "begun")
+    __slots__ = (
+        "_arguments",
+        "_claim",
+        "_done",
+        "_error",
+        "_function",
+        "_ticket",
+        "_value",
+        "_withdraw",
+        "begun",
+    )
 
-    def __init__(self, function: Callable[..., T], arguments: tuple[Any, ...], withdraw: Callable[[Ticket], None] | None = None) -> None:
+    def __init__(
+        self,
+        function: Callable[..., T],
+        arguments: tuple[Any, ...],
+        withdraw: Callable[[Ticket], None] | None = None,
+    ) -> None:
         self._ticket = Ticket(self)
         self._withdraw = withdraw
         self.begun = 0.0
@@ -44,7 +60,8 @@ class Task(Generic[T]):
         return True
 
     def result(self, timeout: float | None = None) -> T:
-        """What the call returned or raised. Raises TimeoutError after `timeout` seconds. Not for a cancelled task."""
+        """What the call returned or raised. Raises TimeoutError after `timeout` seconds. Not for a
+        cancelled task."""
         if not self._done.acquire(timeout=-1 if timeout is None else timeout):
             raise TimeoutError("not done in time")
         self._done.release()
@@ -66,7 +83,8 @@ class Task(Generic[T]):
 
 
 class Threads:
-    """At most `limit` daemon threads, `share` of them for one client network, started when there is work and none is free.
+    """At most `limit` daemon threads, `share` of them for one client network, started when there is
+    work and none is free.
 
     They live as long as the process.
     """
@@ -83,11 +101,13 @@ class Threads:
 
     @property
     def busy(self) -> bool:
-        """Whether more than half of the threads have something to do: what can be done without one should be."""
+        """Whether more than half of the threads have something to do: what can be done without one
+        should be."""
         return self._pool.used * 2 > self._limit
 
     def submit(self, function: Callable[..., T], *arguments: Any, asker: Asker = NOBODY) -> Task[T]:
-        """Have it called by one of the threads, in its turn. Raises RuntimeError when not even one thread can be started."""
+        """Have it called by one of the threads, in its turn. Raises RuntimeError when not even one
+        thread can be started."""
         task = Task(function, arguments, self._withdraw)
         with self._lock:
             if self._pool.enter(task._ticket, asker, 0.0):
@@ -99,7 +119,9 @@ class Threads:
         if self._free <= 0 and self._count < self._limit:
             self._count += 1
             try:
-                threading.Thread(target=self._run, name=f"{self._name}-{self._count}", daemon=True).start()
+                threading.Thread(
+                    target=self._run, name=f"{self._name}-{self._count}", daemon=True
+                ).start()
             except RuntimeError:  # no more threads to be had: those that are there do the work
                 self._count -= 1
                 if not self._count:
@@ -118,7 +140,8 @@ class Threads:
                 task = self._next_after(task)
 
     def _next_after(self, task: Task[Any]) -> Task[Any] | None:
-        """What this thread does now: tasks that were given a thread while none was free come first."""
+        """What this thread does now: tasks that were given a thread while none was free come
+        first."""
         with self._lock:
             self._pool.done(task._ticket)
             found = self._pool.next(0.0)

@@ -1,7 +1,9 @@
-"""From a session's events to the core and back: early look-ups, the evaluation, the record, the log line, the counters.
+"""From a session's events to the core and back: early look-ups, the evaluation, the record, the log
+line, the counters.
 
-Everything here that takes time runs on threads that Python made: libmilter's own threads may carry a session from one to
-the next, and extension modules that ask for the interpreter by PyGILState would crash there.
+Everything here that takes time runs on threads that Python made: libmilter's own threads may carry
+a session from one to the next, and extension modules that ask for the interpreter by PyGILState
+would crash there.
 """
 
 from __future__ import annotations
@@ -18,7 +20,15 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Protocol
 
-from dmarc_milter.core.actions.plan import Action, DeleteHeader, Marking, Reply, is_refusal, strip, within_limit
+from dmarc_milter.core.actions.plan import (
+    Action,
+    DeleteHeader,
+    Marking,
+    Reply,
+    is_refusal,
+    strip,
+    within_limit,
+)
 from dmarc_milter.core.actions.plan import plan as plan_actions
 from dmarc_milter.core.authenticate import Options, Plan, Request, authenticate, plan
 from dmarc_milter.core.dkim import BodyHasher
@@ -53,7 +63,8 @@ class Recorder(Protocol):
     """The ledger's spool."""
 
     def record(self, evaluation: Evaluation, sample: bytes | None = None) -> bool:
-        """Durable when true; takes at most a second. `sample` is what a failure report will quote."""
+        """Durable when true; takes at most a second. `sample` is what a failure report will
+        quote."""
         ...
 
 
@@ -75,12 +86,13 @@ def attempt_ids() -> Callable[[], str]:
 
 
 def _next_id(prefix: str, numbers: Iterator[int]) -> str:
-    """Unique to a delivery attempt, and in the order of time: milliseconds since 1970, the process's random part, a number."""
+    """Unique to a delivery attempt, and in the order of time: milliseconds since 1970, the
+    process's random part, a number."""
     return f"{time.time_ns() // 1_000_000:012x}{prefix}{next(numbers):08x}"
 
 
 @dataclass(frozen=True, slots=True)
-class Tools:
+class WorkerContext:
     """What a worker has once, for all messages."""
 
     options: Options
@@ -94,10 +106,19 @@ class Tools:
     max_queries: int = 160
     patience: float = 120.0
     """Seconds that an answer is waited for, waiting for a free thread included."""
-    failure_sample: Callable[[Evaluation, Headers], bytes | None] = lambda _evaluation, _headers: None
-    """What is kept for a failure report, redacted; None where none is asked for, or failure reports are off."""
+    failure_sample: Callable[[Evaluation, Headers], bytes | None] = lambda _evaluation, _headers: (
+        None
+    )
+    """What is kept for a failure report, redacted; None where none is asked for, or failure reports
+    are off."""
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    sample: Callable[[], float] = field(default_factory=lambda: partial(random.Random(secrets.randbits(128)).uniform, 0.0, 99.999999))  # noqa: S311 - pct is no secret
+    sample: Callable[[], float] = field(
+        default_factory=lambda: partial(
+            random.Random(secrets.randbits(128)).uniform,  # noqa: S311 - pct is no secret
+            0.0,
+            99.999999,
+        )
+    )
     canonify: Callable[[str], Canonify | None] = lambda _mta: None
     """How an MTA (Envelope.mta) changes From after us."""
     new_id: Callable[[], str] = field(default_factory=attempt_ids)
@@ -107,7 +128,7 @@ class Tools:
 class CoreEvaluator:
     """What stands behind a worker's sessions (session/session.py, Evaluator)."""
 
-    def __init__(self, tools: Tools) -> None:
+    def __init__(self, tools: WorkerContext) -> None:
         self._tools = tools
 
     def begin(self, envelope: Envelope) -> CoreWork:
@@ -119,11 +140,15 @@ class CoreEvaluator:
             _refused(self._tools, headers)
         return removals
 
-    def unjudged(self, headers: Headers, envelope: Envelope, *, keep_results: bool) -> tuple[Action, ...]:
+    def unjudged(
+        self, headers: Headers, envelope: Envelope, *, keep_results: bool
+    ) -> tuple[Action, ...]:
         removals = self.pass_through(headers, keep_results=keep_results)
         if is_refusal(removals):
             return removals
-        evaluation = _not_evaluated(self._tools, envelope, Verdict(Disposition.NONE), "not evaluated")
+        evaluation = _not_evaluated(
+            self._tools, envelope, Verdict(Disposition.NONE), "not evaluated"
+        )
         return (*removals, *plan_actions(evaluation, NO_HEADERS, self._tools.marking))
 
     def exempted(self, name: str, envelope: Envelope, why: str) -> None:
@@ -143,18 +168,25 @@ class CoreEvaluator:
 class CoreWork:
     """One message through the core (session/session.py, Work)."""
 
-    def __init__(self, tools: Tools, envelope: Envelope) -> None:
+    def __init__(self, tools: WorkerContext, envelope: Envelope) -> None:
         self._tools = tools
         self._began = time.monotonic()
         self._asker = Asker(client_network(envelope.source_ip), self)
-        self._resolver = tools.dns.for_message(tools.options.seconds, tools.max_queries, self._asker.network)
+        self._resolver = tools.dns.for_message(
+            tools.options.seconds, tools.max_queries, self._asker.network
+        )
         self._envelope = envelope
         self._fingerprint = fingerprint(envelope)
         self._spf: Task[SpfResult] | None = None
         self._spf_allowed = not tools.board.is_poison(self._fingerprint, now=self._began)
         name = envelope.mail_from.domain
-        # Where the record is at hand a thread of its own would cost more than the check does with all the rest.
-        if self._spf_allowed and name is not None and not tools.dns.remembers(Question(name.name, "TXT")):
+        # Where the record is at hand a thread of its own would cost more than the check does with
+        # all the rest.
+        if (
+            self._spf_allowed
+            and name is not None
+            and not tools.dns.remembers(Question(name.name, "TXT"))
+        ):
             self._begin_spf()
         self._prepared: _Prepared | None = None
         self._headers = NO_HEADERS
@@ -166,7 +198,8 @@ class CoreWork:
         self._given_up = False
 
     def _begin_spf(self) -> None:
-        """On a thread of its own as long as most are free; its first question can be asked in any case."""
+        """On a thread of its own as long as most are free; its first question can be asked in any
+        case."""
         if self._tools.executor.busy:
             self._resolver.prefetch(spf_questions(self._envelope))
             return
@@ -177,7 +210,8 @@ class CoreWork:
         self._headers = headers
         self._fingerprint = fingerprint(self._envelope, headers)
         if not self._tools.board.is_poison(self._fingerprint, now=time.monotonic()):
-            # Here and not on a thread of its own: it is text alone, and the look-ups leave a change of thread earlier.
+            # Here and not on a thread of its own: it is text alone, and the look-ups leave a change
+            # of thread earlier.
             self._prepared = self._prepare()
 
     def body(self, chunk: bytes) -> bool:
@@ -195,7 +229,9 @@ class CoreWork:
         self._keep = keep_results
         if self._prepared is not None:
             with self._tools.slot.working(self._fingerprint):
-                self._removals = strip(self._headers, self._tools.marking, keep_results=keep_results)
+                self._removals = strip(
+                    self._headers, self._tools.marking, keep_results=keep_results
+                )
             if is_refusal(self._removals):
                 self.cancel()
                 _refused(self._tools, self._headers, envelope)
@@ -213,7 +249,8 @@ class CoreWork:
             raise Shortage(f"no thread: {error}") from None
 
     def _answer(self, task: Task[tuple[Action, ...]]) -> tuple[Action, ...]:
-        """As long as the message has time it waits its turn; then it gets an answer even if that takes longer."""
+        """As long as the message has time it waits its turn; then it gets an answer even if that
+        takes longer."""
         with contextlib.suppress(TimeoutError):
             return task.result(min(self._tools.options.seconds, self._tools.patience))
         if task.cancel():
@@ -238,7 +275,9 @@ class CoreWork:
     def _hash(self, ready: _Prepared) -> bool:
         """Hash what has come; plain hashlib work, allowed on libmilter's threads."""
         if ready.wants_body:
-            ready.hasher.update(self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces))
+            ready.hasher.update(
+                self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+            )
         self._pieces.clear()
         self._waiting = 0
         return ready.wants_body
@@ -263,22 +302,39 @@ class CoreWork:
         else:
             with tools.slot.working(self._fingerprint):
                 evaluation = self._evaluate(self._prepared)
-                actions = plan_actions(evaluation, self._headers, tools.marking, keep_results=self._keep, removals=self._removals)
+                actions = plan_actions(
+                    evaluation,
+                    self._headers,
+                    tools.marking,
+                    keep_results=self._keep,
+                    removals=self._removals,
+                )
         if self._given_up:  # answered already, as our own failure
             return actions
         judged = time.monotonic()
         sample = tools.failure_sample(evaluation, self._headers)
-        recorded = tools.recorder.record(evaluation) if sample is None else tools.recorder.record(evaluation, sample)
+        recorded = (
+            tools.recorder.record(evaluation)
+            if sample is None
+            else tools.recorder.record(evaluation, sample)
+        )
         ended = time.monotonic()
         seconds = ended - self._began
-        stages = {"wait": started - self._ended, "evaluate": judged - started, "record": ended - judged}
+        stages = {
+            "wait": started - self._ended,
+            "evaluate": judged - started,
+            "record": ended - judged,
+        }
         tools.meter.message(evaluation, seconds, recorded=recorded, stages=stages)
         story = fields_of(evaluation, actions) | {"seconds": round(seconds, 3)}
         tools.log.info("message", **story, **({} if recorded else {"unrecorded": True}))
         deferral = evaluation.verdict.deferral
         if deferral and deferral.reason == "overloaded":
             tools.log.warning(
-                "overloaded", id=str(story["id"]), source=str(self._envelope.source_ip or ""), reason="look-ups not sent in time"
+                "overloaded",
+                id=str(story["id"]),
+                source=str(self._envelope.source_ip or ""),
+                reason="look-ups not sent in time",
             )
         if tools.log.writes("debug"):
             self._explain(evaluation, str(story["id"]))
@@ -297,26 +353,52 @@ class CoreWork:
             self._hash(ready)
         message = Message(self._headers, ready.author, ready.hasher.finish())
         own = self._own
-        facts = message_facts(self._headers, self._envelope, to_reporting=own.recipient, from_reporting=own.sender)
+        facts = message_facts(
+            self._headers, self._envelope, to_reporting=own.recipient, from_reporting=own.sender
+        )
         canonify = self._tools.canonify(self._envelope.mta)
-        request = Request(self._tools.new_id(), self._envelope, message, facts, ready.plan, self._spf_result, canonify)
-        return authenticate(request, self._resolver, self._tools.options, now=self._tools.now(), sample=self._tools.sample())
+        request = Request(
+            self._tools.new_id(),
+            self._envelope,
+            message,
+            facts,
+            ready.plan,
+            self._spf_result,
+            canonify,
+        )
+        return authenticate(
+            request,
+            self._resolver,
+            self._tools.options,
+            now=self._tools.now(),
+            sample=self._tools.sample(),
+        )
 
     def _spf_result(self) -> SpfResult:
-        """Started at MAIL FROM. If no thread was free for it until now, it is done here: waiting for one might be for ever."""
-        if not self._spf_allowed:  # two workers ended while SPF of this sender was checked; the rest of the message may be harmless
-            return not_evaluated(self._envelope, "not evaluated again: it stopped two worker processes")
+        """Started at MAIL FROM. If no thread was free for it until now, it is done here: waiting
+        for one might be for ever."""
+        # Two workers ended while SPF of this sender was checked; the rest of the message may be
+        # harmless.
+        if not self._spf_allowed:
+            return not_evaluated(
+                self._envelope, "not evaluated again: it stopped two worker processes"
+            )
         return self._check_spf() if self._spf is None or self._spf.cancel() else self._spf.result()
 
     def _temperror(self) -> tuple[Evaluation, tuple[Action, ...]]:
-        """For a message that has killed two workers: nothing of it is read again (on_error applies)."""
+        """For a message that has killed two workers: nothing of it is read again (on_error
+        applies)."""
         tools = self._tools
         policy = tools.options.policy
         deferral = Deferral("failure") if policy.on_error == "tempfail" else None
         would_wait, deferral = (None, deferral) if policy.enforce else (deferral, None)
         because = "This message stopped two worker processes."
-        verdict = Verdict(Disposition.NONE, deferral=deferral, would_wait=would_wait, decided_by=because)
-        evaluation = _not_evaluated(tools, self._envelope, verdict, "not evaluated again: it stopped two worker processes")
+        verdict = Verdict(
+            Disposition.NONE, deferral=deferral, would_wait=would_wait, decided_by=because
+        )
+        evaluation = _not_evaluated(
+            tools, self._envelope, verdict, "not evaluated again: it stopped two worker processes"
+        )
         planned = plan_actions(evaluation, NO_HEADERS, tools.marking)
         if any(isinstance(each, Reply) for each in planned):
             return evaluation, planned
@@ -324,7 +406,9 @@ class CoreWork:
         return evaluation, removals if is_refusal(removals) else (*removals, *planned)
 
 
-def _not_evaluated(tools: Tools, envelope: Envelope, verdict: Verdict, why: str) -> Evaluation:
+def _not_evaluated(
+    tools: WorkerContext, envelope: Envelope, verdict: Verdict, why: str
+) -> Evaluation:
     """What stands for the evaluation of a message of which nothing was read."""
     return Evaluation(
         id=tools.new_id(),
@@ -354,27 +438,40 @@ class _Prepared:
         self.hasher = BodyHasher(wanted)
 
 
-def _refused(tools: Tools, headers: Headers, envelope: Envelope | None = None) -> None:
+def _refused(tools: WorkerContext, headers: Headers, envelope: Envelope | None = None) -> None:
     """Note a message that is refused because its edits would cost the MTA too much."""
     tools.meter.count("messages_over_limit")
     name, source = (envelope.queue_id, envelope.source_ip or "") if envelope else ("", "")
-    tools.log.warning("over_limit", id=name, limit="removable_fields", fields=headers.total, source=str(source))
+    tools.log.warning(
+        "over_limit", id=name, limit="removable_fields", fields=headers.total, source=str(source)
+    )
 
 
 def remove_unread(headers: Headers) -> tuple[DeleteHeader, ...]:
-    """Every field that could be forged goes, whoever it names, because its value is not to be looked at."""
-    names = (("Authentication-Results", b"authentication-results"), ("X-DMARC-Quarantine", b"x-dmarc-quarantine"))
-    return tuple(DeleteHeader(shown, index) for shown, name in names for index in range(len(headers.positions(name)), 0, -1))
+    """Every field that could be forged goes, whoever it names, because its value is not to be
+    looked at."""
+    names = (
+        ("Authentication-Results", b"authentication-results"),
+        ("X-DMARC-Quarantine", b"x-dmarc-quarantine"),
+    )
+    return tuple(
+        DeleteHeader(shown, index)
+        for shown, name in names
+        for index in range(len(headers.positions(name)), 0, -1)
+    )
 
 
 def fingerprint(envelope: Envelope, headers: Headers | tuple[()] = ()) -> bytes:
-    """What a message is known by when it comes again: its sender and header fields, not the queue id or client.
+    """What a message is known by when it comes again: its sender and header fields, not the queue
+    id or client.
 
     Before the header fields are there: the sender and HELO, which is what SPF reads.
     """
     digest = hashlib.blake2b(digest_size=FINGERPRINT)
     sender = envelope.mail_from
     helo = "" if headers else envelope.helo
-    digest.update(f"{sender.local_part}@{sender.domain} {helo}\n".encode("utf-8", "surrogateescape"))
+    digest.update(
+        f"{sender.local_part}@{sender.domain} {helo}\n".encode("utf-8", "surrogateescape")
+    )
     digest.update(b"".join(name + b":" + value + b"\n" for name, value in headers))
     return digest.digest()

@@ -1,7 +1,8 @@
-"""Counters of all workers in shared memory, so that they add up and outlive any worker. No attacker-chosen names.
+"""Counters of all workers in shared memory, so that they add up and outlive any worker. No
+attacker-chosen names.
 
-A worker counts into its own slot of the Board; whoever shows them (telemetry/prometheus.py) sums. Histograms are counters too: one for
-each range between two bounds.
+A worker counts into its own slot of the Board; whoever shows them (telemetry/prometheus.py) sums.
+Histograms are counters too: one for each range between two bounds.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from dmarc_milter.process.shared_memory import COUNTERS, Slot
 BOUNDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0)
 """Seconds: upper bounds of the histograms' ranges; one more range is above the last."""
 STAGES = ("message", "wait", "evaluate", "record")
-"""What is timed: MAIL FROM to the answer; and after the end of the message: waiting for a thread, the verdict, the spool's commit."""
+"""What is timed: MAIL FROM to the answer; and after the end of the message: waiting for a thread,
+the verdict, the spool's commit."""
 
 NAMES: tuple[str, ...] = (
     "connections",
@@ -64,7 +66,8 @@ NAMES: tuple[str, ...] = (
     "reloads_failed",
     "dns_down",
 )
-"""In the order of the counters. The last seven are the supervisor's own; workers_ and dns_down go up and down."""
+"""In the order of the counters. The last seven are the supervisor's own; workers_ and dns_down go
+up and down."""
 INDEX = {name: index for index, name in enumerate(NAMES)}
 assert len(NAMES) <= COUNTERS
 
@@ -77,7 +80,8 @@ class Meter:
         self._followed: dict[str, int] = {}
 
     def follow(self, name: str, value: int) -> None:
-        """Add what a count kept elsewhere in this process has grown by since the last time. One thread only."""
+        """Add what a count kept elsewhere in this process has grown by since the last time. One
+        thread only."""
         grown = value - self._followed.get(name, 0)
         if grown > 0:
             self._followed[name] = value
@@ -91,12 +95,22 @@ class Meter:
         """For what goes up and down. The supervisor's alone."""
         self._slot.counters[INDEX[name]] = value
 
-    def message(self, evaluation: Evaluation, seconds: float, *, recorded: bool, stages: Mapping[str, float] = {}) -> None:
-        """Everything that one evaluated message adds: it took `seconds` from MAIL FROM on, and `stages` of STAGES after its end."""
+    def message(
+        self,
+        evaluation: Evaluation,
+        seconds: float,
+        *,
+        recorded: bool,
+        stages: Mapping[str, float] = {},
+    ) -> None:
+        """Everything that one evaluated message adds: it took `seconds` from MAIL FROM on, and
+        `stages` of STAGES after its end."""
         verdict = evaluation.verdict
         names = ["messages", f"dmarc_{evaluation.dmarc.status}", f"spf_{evaluation.spf.status}"]
         names += [f"dkim_{each.status}" for each in evaluation.dkim] or ["dkim_none"]
-        names.append("messages_tempfailed" if verdict.tempfail else f"disposition_{verdict.disposition}")
+        names.append(
+            "messages_tempfailed" if verdict.tempfail else f"disposition_{verdict.disposition}"
+        )
         if verdict.deferral and verdict.deferral.reason == "overloaded":
             names.append("messages_overloaded")
         if verdict.deferral:
@@ -106,10 +120,15 @@ class Meter:
         if not recorded:
             names.append("messages_unrecorded")
         if (outcome := evaluation.dmarc.outcome) is not None:
-            names += ["organization_differs"] * (outcome.psl_organizational_domain is not None) + ["psl_guarded"] * bool(outcome.guarded)
+            names += ["organization_differs"] * (outcome.psl_organizational_domain is not None) + [
+                "psl_guarded"
+            ] * bool(outcome.guarded)
         amounts = [(INDEX[name], 1) for name in names]
         for stage, spent in {"message": seconds, **stages}.items():
-            amounts += [(_FIRST_RANGE[stage] + bisect_left(BOUNDS, spent), 1), (_SUM[stage], int(spent * 1e6))]
+            amounts += [
+                (_FIRST_RANGE[stage] + bisect_left(BOUNDS, spent), 1),
+                (_SUM[stage], int(spent * 1e6)),
+            ]
         self._slot.add(amounts)
 
 

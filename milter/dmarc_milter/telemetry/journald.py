@@ -1,4 +1,5 @@
-"""systemd's journal, spoken to in its own protocol (systemd.io/JOURNAL_NATIVE_PROTOCOL) where standard error leads there."""
+"""systemd's journal, spoken to in its own protocol (systemd.io/JOURNAL_NATIVE_PROTOCOL) where
+standard error leads there."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ PREFIX = "DMARC_"
 
 
 def connect(fd: int, path: str = SOCKET) -> socket.socket | None:
-    """A socket to the journal where `fd` is the stream that it gave us ($JOURNAL_STREAM, systemd.exec(5)); else None."""
+    """A socket to the journal where `fd` is the stream that it gave us ($JOURNAL_STREAM,
+    systemd.exec(5)); else None."""
     device, _, inode = os.environ.get("JOURNAL_STREAM", "").partition(":")
     with contextlib.suppress(OSError):
         found = os.fstat(fd)
@@ -31,10 +33,19 @@ def connect(fd: int, path: str = SOCKET) -> socket.socket | None:
 
 
 def entry(level: str, line: bytes, fields: Mapping[str, str]) -> bytes:
-    """One datagram: the line as it would be printed, and each field by a name of its own, DMARC_EVENT, DMARC_FROM and so on.
+    """One datagram: the line as it would be printed, and each field by a name of its own,
+    DMARC_EVENT, DMARC_FROM and so on.
 
     `line` and the values are printable ASCII, names lower-case ASCII with underscores.
     """
-    parts = [b"MESSAGE=" + line, f"PRIORITY={PRIORITIES[level]}".encode(), b"SYSLOG_IDENTIFIER=dmarc-milter"]
-    parts += [f"{PREFIX}{name.upper()}={value}".encode("ascii", "replace") for name, value in fields.items() if value]
+    parts = [
+        b"MESSAGE=" + line,
+        f"PRIORITY={PRIORITIES[level]}".encode(),
+        b"SYSLOG_IDENTIFIER=dmarc-milter",
+    ]
+    parts += [
+        f"{PREFIX}{name.upper()}={value}".encode("ascii", "replace")
+        for name, value in fields.items()
+        if value
+    ]
     return b"\n".join(parts) + b"\n"

@@ -1,4 +1,5 @@
-"""One line per event: stable names, everything escaped, at most 1 KiB, and never in a verdict's way."""
+"""One line per event: stable names, everything escaped, at most 1 KiB, and never in a verdict's
+way."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ Value = str | int | float | bool | None
 Entry = tuple[str, str, Mapping[str, Value], float]
 LEVELS = ("debug", "info", "warning", "error")
 MAX_LINE = 1024
-"""Octets, final newline included: a pipe takes that in one piece, so that lines of several workers never mix."""
+"""Octets, final newline included: a pipe takes that in one piece, so that lines of several workers
+never mix."""
 MAX_VALUE = 300
 QUEUE = 4096
 PAUSE = 0.05
@@ -31,7 +33,8 @@ UNSAFE = re.compile(r"[^ !#-\[\]-~]")
 
 
 def quoted(value: Value) -> str:
-    """A value as it stands after `key=`: bare when harmless, otherwise in double quotes with escapes; printable ASCII only."""
+    """A value as it stands after `key=`: bare when harmless, otherwise in double quotes with
+    escapes; printable ASCII only."""
     text = _text(value)
     return text if BARE.fullmatch(text) else '"' + UNSAFE.sub(_escape, text) + '"'
 
@@ -58,7 +61,8 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def text_line(fields: Mapping[str, Value]) -> str:
-    """`key=value key=value ...`; the first field is the message's queue id where there is one. Empty values are left out."""
+    """`key=value key=value ...`; the first field is the message's queue id where there is one.
+    Empty values are left out."""
     parts: list[str] = []
     room = MAX_LINE - 1
     for key, value in fields.items():
@@ -91,15 +95,18 @@ def json_line(fields: Mapping[str, Value]) -> str:
 class Log:
     """Writes to a descriptor, standard error by default. `info(event, key=value, ...)`.
 
-    A worker calls `start`: lines then go through a bounded queue to a thread. Before that, and in the supervisor, which may
-    have no threads, they are written at once, or dropped where the reader is not keeping up. `dropped` counts.
+    A worker calls `start`: lines then go through a bounded queue to a thread. Before that, and in
+    the supervisor, which may have no threads, they are written at once, or dropped where the reader
+    is not keeping up. `dropped` counts.
     """
 
     def __init__(self, fd: int = 2, *, form: str = "text", level: str = "info") -> None:
         self._fd = fd
         self._journal = journald.connect(fd)
         self._render = json_line if form == "json" else text_line
-        self._timed = form == "json" or os.isatty(fd)  # elsewhere whoever takes the lines notes the time
+        self._timed = form == "json" or os.isatty(
+            fd
+        )  # elsewhere whoever takes the lines notes the time
         self._least = LEVELS.index(level)
         self._queue: SimpleQueue[Entry | None] | None = None
         self._thread: threading.Thread | None = None
@@ -108,7 +115,9 @@ class Log:
     def start(self) -> None:
         """Render and write in a thread from now on."""
         self._queue = SimpleQueue()
-        self._thread = threading.Thread(target=self._run, args=(self._queue,), name="log", daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, args=(self._queue,), name="log", daemon=True
+        )
         self._thread.start()
 
     def stop(self, seconds: float = 1.0) -> None:
@@ -157,7 +166,12 @@ class Log:
         head: dict[str, Value] = {"id": fields.get("id"), "event": event, "level": level}
         if self._timed:
             head["time"] = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
-        return self._render({**head, **{key: value for key, value in fields.items() if key != "id"}}).encode("ascii", "replace") + b"\n"
+        return (
+            self._render(
+                {**head, **{key: value for key, value in fields.items() if key != "id"}}
+            ).encode("ascii", "replace")
+            + b"\n"
+        )
 
     def _write_now(self, entry: Entry) -> None:
         try:
@@ -171,11 +185,15 @@ class Log:
             self.dropped += 1
 
     def _to_journal(self, entry: Entry, flags: int = 0) -> bool:
-        """Whether the journal has it, with its fields; what it does not take goes to the descriptor."""
+        """Whether the journal has it, with its fields; what it does not take goes to the
+        descriptor."""
         if self._journal is None:
             return False
         level, event, fields, _ = entry
-        shown = {key: UNSAFE.sub(_escape, _text(value)) for key, value in {"event": event, **fields}.items()}
+        shown = {
+            key: UNSAFE.sub(_escape, _text(value))
+            for key, value in {"event": event, **fields}.items()
+        }
         try:
             self._journal.send(journald.entry(level, self._line(*entry)[:-1], shown), flags)
         except OSError:
@@ -183,7 +201,8 @@ class Log:
         return True
 
     def _run(self, entries: SimpleQueue[Entry | None]) -> None:
-        """A line is written at once, those that follow it within PAUSE together: a change of thread for each would cost more than it."""
+        """A line is written at once, those that follow it within PAUSE together: a change of thread
+        for each would cost more than it."""
         ended = False
         quiet_since = 0.0
         while not ended:
@@ -229,8 +248,16 @@ class _ToLog(logging.Handler):
         self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:
-        level = "error" if record.levelno >= logging.ERROR else "warning" if record.levelno >= logging.WARNING else "info"
-        self._log.write(level, record.name.removeprefix("dmarc_milter."), {"text": record.getMessage()})
+        level = (
+            "error"
+            if record.levelno >= logging.ERROR
+            else "warning"
+            if record.levelno >= logging.WARNING
+            else "info"
+        )
+        self._log.write(
+            level, record.name.removeprefix("dmarc_milter."), {"text": record.getMessage()}
+        )
 
 
 def take_standard_logging(log: Log) -> None:

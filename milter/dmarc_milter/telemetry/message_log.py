@@ -1,4 +1,5 @@
-"""The log lines of one message: stable names (docs: reference, log), nothing of the sender's unvalidated."""
+"""The log lines of one message: stable names (docs: reference, log), nothing of the sender's
+unvalidated."""
 
 from __future__ import annotations
 
@@ -21,7 +22,10 @@ def fields_of(evaluation: Evaluation, actions: Sequence[Action]) -> dict[str, Va
     outcome = dmarc.outcome
     published = outcome.published if outcome else None
     reply = next((each for each in actions if isinstance(each, Reply)), None)
-    dkim = [f"{each.status}({each.domain})" if each.domain else f"{each.status}" for each in evaluation.dkim[:MAX_SIGNERS]]
+    dkim = [
+        f"{each.status}({each.domain})" if each.domain else f"{each.status}"
+        for each in evaluation.dkim[:MAX_SIGNERS]
+    ]
     return {
         "id": envelope.queue_id or evaluation.id,
         "dmarc": dmarc.status,
@@ -40,7 +44,9 @@ def fields_of(evaluation: Evaluation, actions: Sequence[Action]) -> dict[str, Va
         "deferral": waits.reason if waits else "",
         "failing_name": waits.name if waits else "",
         "would_be": verdict.would_have,
-        "stale": ",".join(f"{each.name}({int(each.seconds)}s)" for each in evaluation.stale[:MAX_STALE]),
+        "stale": ",".join(
+            f"{each.name}({int(each.seconds)}s)" for each in evaluation.stale[:MAX_STALE]
+        ),
         "attempt": evaluation.id,
         "helo": envelope.helo,
         "message_id": evaluation.facts.message_id,

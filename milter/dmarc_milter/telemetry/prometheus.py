@@ -1,6 +1,7 @@
 """The counters as Prometheus reads them. Label values are words of this program, never of a sender.
 
-docs/reference/metrics.md, the Grafana board and the alert rules in conf/ use these names; a test compares them.
+docs/reference/metrics.md, the Grafana board and the alert rules in conf/ use these names; a test
+compares them.
 """
 
 from __future__ import annotations
@@ -10,7 +11,12 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
 
 from dmarc_milter import __version__
@@ -25,12 +31,24 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 PREFIX = "dmarc_milter_"
 SINGLE = {
     "connections": ("connections", "connections that MTAs opened"),
-    "exempt_messages": ("messages_exempt", "messages passed through unevaluated: authenticated clients, trusted networks and daemons"),
-    "unrecorded_messages": ("spool_unrecorded", "messages answered before the spool had committed them, or whose spool file was damaged"),
-    "poisoned_messages": ("messages_poisoned", "messages not evaluated again because they stopped two workers"),
+    "exempt_messages": (
+        "messages_exempt",
+        "messages passed through unevaluated: authenticated clients, trusted networks and daemons",
+    ),
+    "unrecorded_messages": (
+        "spool_unrecorded",
+        "messages answered before the spool had committed them, or whose spool file was damaged",
+    ),
+    "poisoned_messages": (
+        "messages_poisoned",
+        "messages not evaluated again because they stopped two workers",
+    ),
     "over_limit_messages": (
         "messages_over_limit",
-        "messages refused for more forged fields than [limits] removable_fields, or more queries than dns_queries",
+        (
+            "messages refused for more forged fields than [limits] removable_fields, or more"
+            " queries than dns_queries"
+        ),
     ),
     "overloaded_messages": (
         "messages_overloaded",
@@ -39,7 +57,10 @@ SINGLE = {
     "lost_records": ("spool_lost", "messages whose record was given up for good"),
     "failures": ("failures", "messages that met a failure of our own (on_error applied)"),
     "log_lines_dropped": ("log_lines_dropped", "log lines that nobody read fast enough"),
-    "organization_differs": ("organization_differs", "messages for which tree walk and public suffix list name different organizations"),
+    "organization_differs": (
+        "organization_differs",
+        "messages for which tree walk and public suffix list name different organizations",
+    ),
     "psl_guarded": ("psl_guarded", "messages for which psl_guard took a record as psd=y"),
     "dns_queries": ("dns_queries", "DNS queries sent"),
     "dns_retries": ("dns_retries", "DNS queries sent again or to another server"),
@@ -47,18 +68,48 @@ SINGLE = {
     "dns_failures": ("dns_failures", "DNS look-ups without a usable answer"),
     "dns_timeouts": ("dns_timeouts", "DNS look-ups that ran out of time"),
     "dns_waits": ("dns_waits", "DNS questions that waited for a place among those in flight"),
-    "dns_shortages": ("dns_shortages", "DNS questions still unsent when their message's time ended"),
+    "dns_shortages": (
+        "dns_shortages",
+        "DNS questions still unsent when their message's time ended",
+    ),
     "dns_cache_hits": ("dns_cache_hits", "DNS look-ups answered from memory"),
-    "dns_stale_answers": ("dns_stale_answers", "Answers used past their time because the DNS failed"),
+    "dns_stale_answers": (
+        "dns_stale_answers",
+        "Answers used past their time because the DNS failed",
+    ),
 }
 """Metric -> (counter, what it counts)."""
 LABELLED = {
-    "messages": ("disposition", "messages evaluated, by what was done", {f"disposition_{each}": each.value for each in Disposition}),
-    "dmarc_results": ("result", "messages by dmarc= word", {f"dmarc_{each}": each.value for each in DmarcStatus}),
-    "spf_results": ("result", "messages by spf= word", {f"spf_{each}": each.value for each in SpfStatus}),
-    "dkim_results": ("result", "signatures by dkim= word; none: unsigned messages", {f"dkim_{each}": each.value for each in DkimStatus}),
-    "deferrals": ("reason", "messages answered 451", {f"deferred_{each}": each for each in DEFERRALS}),
-    "worker_restarts": ("reason", "workers replaced outside a reload", {"workers_died": "died", "workers_killed": "hung"}),
+    "messages": (
+        "disposition",
+        "messages evaluated, by what was done",
+        {f"disposition_{each}": each.value for each in Disposition},
+    ),
+    "dmarc_results": (
+        "result",
+        "messages by dmarc= word",
+        {f"dmarc_{each}": each.value for each in DmarcStatus},
+    ),
+    "spf_results": (
+        "result",
+        "messages by spf= word",
+        {f"spf_{each}": each.value for each in SpfStatus},
+    ),
+    "dkim_results": (
+        "result",
+        "signatures by dkim= word; none: unsigned messages",
+        {f"dkim_{each}": each.value for each in DkimStatus},
+    ),
+    "deferrals": (
+        "reason",
+        "messages answered 451",
+        {f"deferred_{each}": each for each in DEFERRALS},
+    ),
+    "worker_restarts": (
+        "reason",
+        "workers replaced outside a reload",
+        {"workers_died": "died", "workers_killed": "hung"},
+    ),
     "reloads": ("result", "SIGHUPs taken", {"reloads": "applied", "reloads_failed": "refused"}),
 }
 """Metric -> (label, what it counts, counter -> label value)."""
@@ -67,8 +118,9 @@ LABELLED["dkim_results"][2]["dkim_none"] = "none"
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
-    """Spool and store as they were when last looked at; None: not looked at yet, or not to be had."""
+class StorageStatus:
+    """Spool and store as they were when last looked at; None: not looked at yet, or not to be
+    had."""
 
     spool_messages: int | None = None
     spool_octets: int | None = None
@@ -79,17 +131,17 @@ class Places:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class WorkerReading:
     """Everything that is shown: Board.totals(), open connections, enforce, and the places."""
 
     totals: Sequence[int]
     sessions: int
     enforce: bool
-    places: Places = Places()
+    places: StorageStatus = StorageStatus()
 
 
 class _Families(Collector):
-    def __init__(self, reading: Reading) -> None:
+    def __init__(self, reading: WorkerReading) -> None:
         self._reading = reading
 
     def collect(self) -> Iterator[Metric]:
@@ -106,7 +158,7 @@ class _Families(Collector):
         yield from _places(self._reading.places)
 
 
-def exposition(reading: Reading) -> bytes:
+def exposition(reading: WorkerReading) -> bytes:
     """The page, in Prometheus' text format 0.0.4."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Families(reading))
@@ -118,38 +170,69 @@ def _sentence(text: str) -> str:
 
 
 def _histogram(counts: Mapping[str, int]) -> Metric:
-    family = HistogramMetricFamily(PREFIX + "stage_seconds", "Seconds spent on a message, by stage.", labels=("stage",))
+    family = HistogramMetricFamily(
+        PREFIX + "stage_seconds", "Seconds spent on a message, by stage.", labels=("stage",)
+    )
     for stage in STAGES:
         ranges = list(accumulate(counts[f"{stage}_{number}"] for number in range(len(BOUNDS) + 1)))
-        buckets = [(str(bound), float(number)) for bound, number in zip(BOUNDS, ranges, strict=False)]
-        family.add_metric((stage,), [*buckets, ("+Inf", float(ranges[-1]))], counts[f"{stage}_microseconds"] / 1e6)
+        buckets = [
+            (str(bound), float(number)) for bound, number in zip(BOUNDS, ranges, strict=False)
+        ]
+        family.add_metric(
+            (stage,), [*buckets, ("+Inf", float(ranges[-1]))], counts[f"{stage}_microseconds"] / 1e6
+        )
     return family
 
 
-def _gauges(counts: Mapping[str, int], reading: Reading) -> Iterator[Metric]:
-    yield GaugeMetricFamily(PREFIX + "workers", "Worker processes that serve.", value=counts["workers_ready"])
-    yield GaugeMetricFamily(PREFIX + "workers_wanted", "Worker processes that should.", value=counts["workers_wanted"])
-    yield GaugeMetricFamily(PREFIX + "sessions", "MTA connections open now.", value=reading.sessions)
-    yield GaugeMetricFamily(PREFIX + "enforcing", "1 while policy is enforced, 0 in monitor mode.", value=int(reading.enforce))
-    yield GaugeMetricFamily(PREFIX + "dns_up", "0 while no name server can be used.", value=1 - counts["dns_down"])
-    info = GaugeMetricFamily(PREFIX + "build_info", "Always 1; the version is a label.", labels=("version",))
+def _gauges(counts: Mapping[str, int], reading: WorkerReading) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        PREFIX + "workers", "Worker processes that serve.", value=counts["workers_ready"]
+    )
+    yield GaugeMetricFamily(
+        PREFIX + "workers_wanted", "Worker processes that should.", value=counts["workers_wanted"]
+    )
+    yield GaugeMetricFamily(
+        PREFIX + "sessions", "MTA connections open now.", value=reading.sessions
+    )
+    yield GaugeMetricFamily(
+        PREFIX + "enforcing",
+        "1 while policy is enforced, 0 in monitor mode.",
+        value=int(reading.enforce),
+    )
+    yield GaugeMetricFamily(
+        PREFIX + "dns_up", "0 while no name server can be used.", value=1 - counts["dns_down"]
+    )
+    info = GaugeMetricFamily(
+        PREFIX + "build_info", "Always 1; the version is a label.", labels=("version",)
+    )
     info.add_metric((__version__,), 1)
     yield info
 
 
-def _places(places: Places) -> Iterator[Metric]:
+def _places(places: StorageStatus) -> Iterator[Metric]:
     """What is not known is left out rather than shown as nothing."""
     numbers = {
-        "spool_messages": ("Messages in the local spool that the store has not counted yet.", places.spool_messages),
+        "spool_messages": (
+            "Messages in the local spool that the store has not counted yet.",
+            places.spool_messages,
+        ),
         "spool_octets": ("Octets of the local spool.", places.spool_octets),
-        "store_up": ("1 while the store answers and has the right schema.", None if places.store_up is None else int(places.store_up)),
-        "last_drained_timestamp_seconds": ("When a spool was last drained into the store.", places.last_drained),
+        "store_up": (
+            "1 while the store answers and has the right schema.",
+            None if places.store_up is None else int(places.store_up),
+        ),
+        "last_drained_timestamp_seconds": (
+            "When a spool was last drained into the store.",
+            places.last_drained,
+        ),
     }
     for name, (text, value) in numbers.items():
         if value is not None:
             yield GaugeMetricFamily(PREFIX + name, text, value=value)
     if places.store_up:
-        reports = GaugeMetricFamily(PREFIX + "reports", "Reports in the store, by state.", labels=("state",))
+        reports = GaugeMetricFamily(
+            PREFIX + "reports", "Reports in the store, by state.", labels=("state",)
+        )
         for state, number in sorted(places.reports.items()):
             reports.add_metric((state,), number)
         yield reports

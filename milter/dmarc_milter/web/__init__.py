@@ -1,4 +1,5 @@
-"""The read-only dashboard: server-rendered pages over the store, on the loopback unless a token protects them."""
+"""The read-only dashboard: server-rendered pages over the store, on the loopback unless a token
+protects them."""
 
 from dmarc_milter.web.app import WebOptions, create_app
 

@@ -1,4 +1,5 @@
-"""The pages. Every one reads; none writes, and nothing of a message is shown but stored facts, escaped."""
+"""The pages. Every one reads; none writes, and nothing of a message is shown but stored facts,
+escaped."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ from dmarc_milter.ledger.store.decisions import Filter
 from dmarc_milter.ledger.store.status import spool_status, store_status
 from dmarc_milter.ledger.store.store import Store
 from dmarc_milter.web import charts, queries
-from dmarc_milter.web.login import Door
+from dmarc_milter.web.login import LoginGuard
 from dmarc_milter.web.status import Standing, standing
 
 PERIODS = (1, 7, 14, 30, 90)
@@ -40,8 +41,8 @@ MAX_ROWS = 200
 
 @dataclass(frozen=True, slots=True)
 class WebOptions:
-    """`open_store` makes a store for the thread that calls it; `token` is "" where only this machine may look; `standing` is asked
-    for each page that shows it."""
+    """`open_store` makes a store for the thread that calls it; `token` is "" where only this
+    machine may look; `standing` is asked for each page that shows it."""
 
     open_store: Callable[[], Store]
     spool: Path
@@ -54,7 +55,7 @@ def create_app(options: WebOptions) -> Flask:
     """The WSGI application."""
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = 4096
-    Door(app, options.token)
+    LoginGuard(app, options.token)
     _words(app, options.clock)
     pages = Pages(options)
     app.before_request(_refuse_nul)
@@ -67,12 +68,16 @@ def create_app(options: WebOptions) -> Flask:
 
 def _words(app: Flask, clock: Callable[[], float]) -> None:
     """How values are written on every page."""
-    app.jinja_env.filters["moment"] = lambda at: datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S") if at else "never"
+    app.jinja_env.filters["moment"] = lambda at: (
+        datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S") if at else "never"
+    )
     app.jinja_env.filters["day"] = lambda at: datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d")
     app.jinja_env.filters["number"] = lambda value: f"{value:,}"
     app.jinja_env.filters["sentence"] = sentence
     app.jinja_env.filters["told"] = lambda waits: told(waits.reason, waits.failing_name)
-    app.jinja_env.filters["rule"] = lambda waits: rule(waits.author_domain, waits.reason, waits.failing_name, clock())
+    app.jinja_env.filters["rule"] = lambda waits: rule(
+        waits.author_domain, waits.reason, waits.failing_name, clock()
+    )
     app.jinja_env.globals.update(version=__version__, periods=PERIODS)
 
 
@@ -90,12 +95,17 @@ def _days() -> int:
 
 def _page() -> int:
     page = request.args.get("page", "1")
-    return int(page) if page.isascii() and page.isdecimal() and 0 < len(page) <= 4 and int(page) else 1
+    return (
+        int(page) if page.isascii() and page.isdecimal() and 0 < len(page) <= 4 and int(page) else 1
+    )
 
 
 def _filter(since: int) -> Filter:
     """What the search form asks for; odd values find nothing rather than failing."""
-    asked = {name: request.args.get(name, "")[:255].strip().lower() for name in ("author_domain", "source_ip", "status", "disposition")}
+    asked = {
+        name: request.args.get(name, "")[:255].strip().lower()
+        for name in ("author_domain", "source_ip", "status", "disposition")
+    }
     asked["author_domain"] = _as_stored(asked["author_domain"])
     with contextlib.suppress(ValueError):
         asked["source_ip"] = str(plain_address(ipaddress.ip_address(asked["source_ip"])))
@@ -155,23 +165,40 @@ class Pages:
         )
 
     def domains(self) -> str:
-        rows = queries.authors(self._store.database, g.since, failing=request.args.get("failing") == "1", page=_page())
-        return render_template("domains.html", rows=rows[: queries.PAGE], more=len(rows) > queries.PAGE, page=_page())
+        rows = queries.authors(
+            self._store.database, g.since, failing=request.args.get("failing") == "1", page=_page()
+        )
+        return render_template(
+            "domains.html", rows=rows[: queries.PAGE], more=len(rows) > queries.PAGE, page=_page()
+        )
 
     def domain(self, name: str) -> str:
         newest = queries.latest(self._store.database, name)
         if newest is None:
             abort(404)
         rows = queries.sources(self._store.database, name, g.since)
-        reports = self._store.reports.find(policy_domain=newest.facts.policy_domain or name, limit=20)
+        reports = self._store.reports.find(
+            policy_domain=newest.facts.policy_domain or name, limit=20
+        )
         waiting = self._store.decisions.waiting(g.since, author_domain=name, limit=MAX_WAITING)
         return render_template(
-            "domain.html", name=name, newest=newest.facts, rows=rows, reports=reports, waiting=waiting, most=queries.SOURCES
+            "domain.html",
+            name=name,
+            newest=newest.facts,
+            rows=rows,
+            reports=reports,
+            waiting=waiting,
+            most=queries.SOURCES,
         )
 
     def decisions(self) -> str:
         wanted, key = _filter(g.since), request.args.get("key", "")[:255]
-        page = queries.decisions(self._store.database, wanted, key=key, after=queries.place(request.args.get("after", "")))
+        page = queries.decisions(
+            self._store.database,
+            wanted,
+            key=key,
+            after=queries.place(request.args.get("after", "")),
+        )
         kept = {name: request.args[name] for name in SEARCH if name in request.args}
         return render_template("decisions.html", page=page, wanted=wanted, key=key, kept=kept)
 
@@ -179,24 +206,48 @@ class Pages:
         found = queries.decision(self._store.database, identity)
         if found is None:
             abort(404)
-        return render_template("decision.html", facts=found.facts, host=found.host, story=explain(found.facts))
+        return render_template(
+            "decision.html", facts=found.facts, host=found.host, story=explain(found.facts)
+        )
 
     def reports(self) -> str:
-        found = self._store.reports.find(limit=queries.PAGE + 1, offset=(_page() - 1) * queries.PAGE)
+        found = self._store.reports.find(
+            limit=queries.PAGE + 1, offset=(_page() - 1) * queries.PAGE
+        )
         suppressed = self._store.destinations.suppressions(100)
         more = len(found) > queries.PAGE
         off = self._options.standing().reports_off
-        return render_template("reports.html", rows=found[: queries.PAGE], more=more, page=_page(), suppressed=suppressed, off=off)
+        return render_template(
+            "reports.html",
+            rows=found[: queries.PAGE],
+            more=more,
+            page=_page(),
+            suppressed=suppressed,
+            off=off,
+        )
 
     def report(self, identity: str) -> str:
         found = self._store.reports.get(identity)
         if found is None:
             abort(404)
-        rows = [each for each, _ in zip(self._store.reports.rows(identity), range(MAX_ROWS), strict=False)]
-        return render_template("report.html", report=found, rows=rows, deliveries=self._store.deliveries.of(identity), most=MAX_ROWS)
+        rows = [
+            each
+            for each, _ in zip(self._store.reports.rows(identity), range(MAX_ROWS), strict=False)
+        ]
+        return render_template(
+            "report.html",
+            report=found,
+            rows=rows,
+            deliveries=self._store.deliveries.of(identity),
+            most=MAX_ROWS,
+        )
 
     def health(self) -> str:
-        return render_template("health.html", spool=spool_status(self._options.spool), store=store_status(self._store.database))
+        return render_template(
+            "health.html",
+            spool=spool_status(self._options.spool),
+            store=store_status(self._store.database),
+        )
 
 
 def _failures(app: Flask) -> None:
@@ -204,14 +255,29 @@ def _failures(app: Flask) -> None:
 
     @app.errorhandler(StoreError)
     def no_store(error: StoreError) -> tuple[str, int]:
-        return render_template("failure.html", title="The store does not answer", text=str(error)), 503
+        return (
+            render_template("failure.html", title="The store does not answer", text=str(error)),
+            503,
+        )
 
     @app.errorhandler(403)
     def refused(_: Exception) -> tuple[str, int]:
-        return render_template("failure.html", title="Not from there", text="Use a loopback name, or set [web] token_file."), 403
+        return (
+            render_template(
+                "failure.html",
+                title="Not from there",
+                text="Use a loopback name, or set [web] token_file.",
+            ),
+            403,
+        )
 
     @app.errorhandler(404)
     def unknown(_: Exception) -> tuple[str, int]:
-        return render_template(
-            "failure.html", title="Nothing there", text="It may have been forgotten: decisions are kept for some days."
-        ), 404
+        return (
+            render_template(
+                "failure.html",
+                title="Nothing there",
+                text="It may have been forgotten: decisions are kept for some days.",
+            ),
+            404,
+        )

@@ -9,9 +9,27 @@ from typing import NamedTuple
 from dmarc_milter.ledger.store.decisions import Total
 
 VERDICTS = ("pass", "fail", "none", "temperror", "permerror")
-ACTIONS = ("delivered", "quarantined", "refused", "deferred", "would be quarantined", "would be refused", "would be deferred")
-_DONE = {"none": "delivered", "pass": "delivered", "quarantine": "quarantined", "reject": "refused", "tempfail": "deferred"}
-_WOULD = {"quarantine": "would be quarantined", "reject": "would be refused", "tempfail": "would be deferred"}
+ACTIONS = (
+    "delivered",
+    "quarantined",
+    "refused",
+    "deferred",
+    "would be quarantined",
+    "would be refused",
+    "would be deferred",
+)
+_DONE = {
+    "none": "delivered",
+    "pass": "delivered",
+    "quarantine": "quarantined",
+    "reject": "refused",
+    "tempfail": "deferred",
+}
+_WOULD = {
+    "quarantine": "would be quarantined",
+    "reject": "would be refused",
+    "tempfail": "would be deferred",
+}
 
 
 class Chart(NamedTuple):
@@ -22,7 +40,10 @@ class Chart(NamedTuple):
 
     def data(self) -> dict[str, object]:
         """As the script in the page takes it."""
-        return {"labels": self.days, "datasets": [{"label": name, "data": values} for name, values in self.series]}
+        return {
+            "labels": self.days,
+            "datasets": [{"label": name, "data": values} for name, values in self.series],
+        }
 
 
 def tiles(totals: Iterable[Total]) -> dict[str, int]:
@@ -60,5 +81,7 @@ def _chart(totals: Sequence[Total], names: Sequence[str], kinds: Sequence[str]) 
     for each, kind in zip(totals, kinds, strict=True):
         if kind in values:
             values[kind][each.day] += each.messages
-    shown = [(name, list(by_day.values())) for name, by_day in values.items() if any(by_day.values())]
+    shown = [
+        (name, list(by_day.values())) for name, by_day in values.items() if any(by_day.values())
+    ]
     return Chart([datetime.fromtimestamp(day, UTC).strftime("%Y-%m-%d") for day in days], shown)

@@ -13,8 +13,8 @@ COOKIE = "dmarc-milter-session"
 MAX_SESSIONS = 200
 HEADERS = {
     "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; form-action 'self';"
-        " base-uri 'none'; frame-ancestors 'none'"
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; form-action"
+        " 'self'; base-uri 'none'; frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -26,7 +26,8 @@ HEADERS = {
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a Host header names this machine only: a page elsewhere cannot make a browser send one that does (DNS rebinding)."""
+    """Whether a Host header names this machine only: a page elsewhere cannot make a browser send
+    one that does (DNS rebinding)."""
     name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
     if name.lower() == "localhost":
         return True
@@ -36,8 +37,9 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-class Door:
-    """Stands before every page, and puts the headers on every answer. Without a token only this machine may look."""
+class LoginGuard:
+    """Stands before every page, and puts the headers on every answer. Without a token only this
+    machine may look."""
 
     def __init__(self, app: Flask, token: str) -> None:
         self._token = token
@@ -47,7 +49,9 @@ class Door:
         app.add_url_rule("/login", "login", self._login, methods=["GET", "POST"])
 
     def _is_token(self, given: str) -> bool:
-        return bool(self._token) and secrets.compare_digest(given.encode("utf-8", "surrogateescape"), self._token.encode())
+        return bool(self._token) and secrets.compare_digest(
+            given.encode("utf-8", "surrogateescape"), self._token.encode()
+        )
 
     def _let_in(self) -> ResponseReturnValue | None:
         """None lets the request go on."""
@@ -56,7 +60,11 @@ class Door:
         if not self._token:
             return None if is_loopback(request.host) else abort(403)
         bearer = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if request.endpoint in ("login", "static") or self._is_token(bearer) or request.cookies.get(COOKIE, "") in self._sessions:
+        if (
+            request.endpoint in ("login", "static")
+            or self._is_token(bearer)
+            or request.cookies.get(COOKIE, "") in self._sessions
+        ):
             return None
         return redirect(url_for("login"))
 
@@ -66,7 +74,9 @@ class Door:
         if not self._is_token(request.form.get("token", "")):
             return render_template("login.html", wrong=True), 403
         answer = redirect(url_for("overview"))
-        answer.set_cookie(COOKIE, self._begin(), httponly=True, samesite="Strict", secure=request.is_secure)
+        answer.set_cookie(
+            COOKIE, self._begin(), httponly=True, samesite="Strict", secure=request.is_secure
+        )
         return answer
 
     def _begin(self) -> str:

@@ -1,4 +1,5 @@
-"""What the pages ask of the store, paged and by index. Times are seconds since 1970; everything raises StoreError."""
+"""What the pages ask of the store, paged and by index. Times are seconds since 1970; everything
+raises StoreError."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ PAGE = 50
 SOURCES = 100
 
 
-class Place(NamedTuple):
+class PagePosition(NamedTuple):
     """Where a page of decisions ends: the next one begins after it."""
 
     at: int
@@ -25,7 +26,7 @@ class Place(NamedTuple):
 
 class DecisionPage(NamedTuple):
     decisions: list[Decision]
-    next: Place | None
+    next: PagePosition | None
 
 
 class AuthorRow(NamedTuple):
@@ -50,23 +51,51 @@ class SourceRow(NamedTuple):
     last_at: int
 
 
-def place(text: str) -> Place | None:
+def place(text: str) -> PagePosition | None:
     """A place as `str` wrote it; None for anything else."""
     at, _, identity = text.partition("-")
-    good = at.isascii() and at.isdecimal() and len(at) <= 12 and identity.isascii() and identity.isalnum() and len(identity) <= 64
-    return Place(int(at), identity) if good else None
+    good = (
+        at.isascii()
+        and at.isdecimal()
+        and len(at) <= 12
+        and identity.isascii()
+        and identity.isalnum()
+        and len(identity) <= 64
+    )
+    return PagePosition(int(at), identity) if good else None
 
 
-def decisions(database: Database, wanted: Filter, *, key: str = "", after: Place | None = None) -> DecisionPage:
-    """Decisions, newest first; `key` is a queue id or Message-ID. Pages follow (at, id): the last costs no more than the first."""
+def decisions(
+    database: Database, wanted: Filter, *, key: str = "", after: PagePosition | None = None
+) -> DecisionPage:
+    """Decisions, newest first; `key` is a queue id or Message-ID. Pages follow (at, id): the last
+    costs no more than the first."""
     where, values = wanted.where()
     if key:
-        where, values = f"{where} AND (queue_id = ? OR message_id = ?)", [*values, *[bare_key(key)] * 2]
+        where, values = (
+            f"{where} AND (queue_id = ? OR message_id = ?)",
+            [
+                *values,
+                *[bare_key(key)] * 2,
+            ],
+        )
     if after is not None:
-        where, values = f"{where} AND (at < ? OR (at = ? AND id < ?))", [*values, after.at, after.at, after.id]
-    sql = f"SELECT facts, host, at, id FROM decision WHERE {where} ORDER BY at DESC, id DESC LIMIT ?"  # noqa: S608 - fixed words
+        where, values = (
+            f"{where} AND (at < ? OR (at = ? AND id < ?))",
+            [
+                *values,
+                after.at,
+                after.at,
+                after.id,
+            ],
+        )
+    sql = (
+        f"SELECT facts, host, at, id FROM decision WHERE {where} ORDER BY at DESC, id DESC LIMIT ?"
+    )
     rows = fetch(database, sql, (*values, PAGE + 1))
-    following = Place(int(rows[PAGE - 1][2]), rows[PAGE - 1][3]) if len(rows) > PAGE else None
+    following = (
+        PagePosition(int(rows[PAGE - 1][2]), rows[PAGE - 1][3]) if len(rows) > PAGE else None
+    )
     return DecisionPage([Decision(decode(bytes(row[0])), row[1]) for row in rows[:PAGE]], following)
 
 
@@ -76,11 +105,15 @@ def decision(database: Database, identity: str) -> Decision | None:
     return Decision(decode(bytes(rows[0][0])), rows[0][1]) if rows else None
 
 
-def authors(database: Database, since: int, *, failing: bool = False, page: int = 1) -> list[AuthorRow]:
-    """Author domains since then, most messages (or failures) first; one more than a page when there is another."""
+def authors(
+    database: Database, since: int, *, failing: bool = False, page: int = 1
+) -> list[AuthorRow]:
+    """Author domains since then, most messages (or failures) first; one more than a page when there
+    is another."""
     which = "status = 'fail' AND " if failing else ""
     sql = (
-        f"SELECT author_domain, count(*) AS messages FROM decision WHERE {which}at >= ? AND author_domain <> ''"  # noqa: S608 - fixed words
+        f"SELECT author_domain, count(*) AS messages FROM decision"
+        f" WHERE {which}at >= ? AND author_domain <> ''"
         " GROUP BY author_domain ORDER BY messages DESC, author_domain LIMIT ? OFFSET ?"
     )
     names = [str(row[0]) for row in fetch(database, sql, (since, PAGE + 1, (page - 1) * PAGE))]
@@ -93,21 +126,30 @@ def _outcomes(database: Database, names: Sequence[str], since: int) -> dict[str,
         return {}
     marks = ", ".join("?" for _ in names)
     sql = (
-        "SELECT author_domain, count(*), sum(CASE WHEN status = 'pass' THEN 1 ELSE 0 END),"  # noqa: S608 - only question marks
+        "SELECT author_domain, count(*), sum(CASE WHEN status = 'pass' THEN 1 ELSE 0 END),"
         " sum(CASE WHEN status = 'fail' THEN 1 ELSE 0 END),"
-        " sum(CASE WHEN disposition IN ('quarantine', 'reject') OR would_be IN ('quarantine', 'reject') THEN 1 ELSE 0 END)"
+        " sum(CASE WHEN disposition IN ('quarantine', 'reject') OR would_be IN ('quarantine',"
+        " 'reject') THEN 1 ELSE 0 END)"
         f" FROM decision WHERE author_domain IN ({marks}) AND at >= ? GROUP BY author_domain"
     )
-    return {row[0]: AuthorRow._make((row[0], *map(int, row[1:]))) for row in fetch(database, sql, (*names, since))}
+    return {
+        row[0]: AuthorRow._make((row[0], *map(int, row[1:])))
+        for row in fetch(database, sql, (*names, since))
+    }
 
 
 def sources(database: Database, author_domain: str, since: int) -> list[SourceRow]:
-    """Where mail of an author domain came from and what became of it, most messages first; at most SOURCES rows."""
+    """Where mail of an author domain came from and what became of it, most messages first; at most
+    SOURCES rows."""
     sql = (
-        "SELECT source_ip, status, disposition, would_be, count(*) AS messages, max(at) FROM decision WHERE author_domain = ? AND at >= ?"
-        " GROUP BY source_ip, status, disposition, would_be ORDER BY messages DESC, source_ip LIMIT ?"
+        "SELECT source_ip, status, disposition, would_be, count(*) AS messages, max(at) FROM"
+        " decision WHERE author_domain = ? AND at >= ? GROUP BY source_ip, status, disposition,"
+        " would_be ORDER BY messages DESC, source_ip LIMIT ?"
     )
-    return [SourceRow._make((*row[:4], int(row[4]), int(row[5]))) for row in fetch(database, sql, (author_domain, since, SOURCES))]
+    return [
+        SourceRow._make((*row[:4], int(row[4]), int(row[5])))
+        for row in fetch(database, sql, (author_domain, since, SOURCES))
+    ]
 
 
 def latest(database: Database, author_domain: str) -> Decision | None:

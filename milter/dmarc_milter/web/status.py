@@ -1,4 +1,5 @@
-"""What this host's configuration file says of policy and reports, read for each page: it may have changed since the dashboard began."""
+"""What this host's configuration file says of policy and reports, read for each page: it may have
+changed since the dashboard began."""
 
 from __future__ import annotations
 
@@ -9,7 +10,8 @@ from dmarc_milter.config import Config, ConfigError, load
 
 
 class Standing(NamedTuple):
-    """`mode` is enforce, monitor, or "" where the file cannot be read; `reports_off` is why no reports are sent, or ""."""
+    """`mode` is enforce, monitor, or "" where the file cannot be read; `reports_off` is why no
+    reports are sent, or ""."""
 
     mode: str
     text: str
@@ -22,7 +24,11 @@ def standing(config: Config) -> Standing:
     missing = " and ".join(key for key in ("org_name", "email") if not getattr(options, key))
     off = f"[reporting] {missing} not set" if missing else ""
     if not policy.enforce:
-        return Standing("monitor", "nothing is refused or quarantined; what enforcement would have done is recorded", off)
+        return Standing(
+            "monitor",
+            "nothing is refused or quarantined; what enforcement would have done is recorded",
+            off,
+        )
     done = {"reject": "refused", "quarantine": "quarantined"}[policy.reject_action]
     return Standing("enforce", f"mail that fails p=reject is {done}", off)
 

@@ -78,7 +78,10 @@ FORGED = [
     ("decoded first", b" =?utf-8?q?mx.example.com?=; dmarc=pass"),
     ("bare CR", b" other.example; x=y\rAuthentication-Results: mx.example.com; dmarc=pass"),
     ("bare LF", b" other.example; x=y\nAuthentication-Results: mx.example.com; dmarc=pass"),
-    ("NEL in Latin-1", b" other.example; x=y\x85Authentication-Results: mx.example.com; dmarc=pass"),
+    (
+        "NEL in Latin-1",
+        b" other.example; x=y\x85Authentication-Results: mx.example.com; dmarc=pass",
+    ),
     ("NEL", " other.example; x=y\u0085Authentication-Results: mx.example.com; dmarc=pass".encode()),
 ]
 FOREIGN = [
@@ -89,12 +92,24 @@ FOREIGN = [
     ("ARF-08", b" mx.example.community; dmarc=pass"),
     ("ARF-08", b" other.example/mx.example.com; dmarc=pass"),
     ("ARF-08", b" other.example; spf=pass smtp.mailfrom=mx.example.com"),
-    ("ARF-08", b" other.example 1 (mx.example.com);\r\n\tdkim=pass (mx.example.com) header.d=mx.example.com"),
+    (
+        "ARF-08",
+        (
+            b" other.example 1 (mx.example.com);\r\n\tdkim=pass (mx.example.com)"
+            b" header.d=mx.example.com"
+        ),
+    ),
     ("ARF-08", b" other.example; dkim=pass (caf\xe9) header.d=mx.example.com"),
     ("ARF-08", b' "other.example"; spf=pass smtp.mailfrom=mx.example.com'),
     ("ARF-08", b' "other.example/5" 1; spf=pass smtp.mailfrom=mx.example.com'),
     ("ARF-08", " other.example; dkim=pass (caf\u00e9\u2026) header.d=mx.example.com".encode()),
-    ("ARF-12", b" dkim=none (message not signed)\r\n header.d=none;dmarc=none action=none\r\n header.from=mx.example.com;"),
+    (
+        "ARF-12",
+        (
+            b" dkim=none (message not signed)\r\n header.d=none;dmarc=none action=none\r\n"
+            b" header.from=mx.example.com;"
+        ),
+    ),
     ("ARF-12", b" spf=pass (sender IP is 192.0.2.1)\r\n smtp.mailfrom=mx.example.com; dkim=none"),
     ("without an end", b" other.example; dkim=pass (x header.d=legit.example"),
     ("empty", b""),
@@ -117,9 +132,15 @@ def test_fields_of_others_are_not_claimed(row: str, value: bytes) -> None:
 
 
 def test_fields_with_our_id_in_either_label_form_are_claimed() -> None:
-    """SPEC D.3, ARF-06: an internationalised authserv-id in A- or U-label form, composed or not, mapped or not."""
+    """SPEC D.3, ARF-06: an internationalised authserv-id in A- or U-label form, composed or not,
+    mapped or not."""
     for ours in ("mx.straße.example", "mx.xn--strae-oqa.example"):
-        for text in ("mx.straße.example", "MX.xn--STRAE-oqa.example/7", '"mx.straße.example"', "mx.STRASSE.example"):
+        for text in (
+            "mx.straße.example",
+            "MX.xn--STRAE-oqa.example/7",
+            '"mx.straße.example"',
+            "mx.STRASSE.example",
+        ):
             assert claims(f" {text}; dmarc=pass".encode(), [ours])
     assert claims(" mx.bu\u0308cher.example; dmarc=pass".encode(), ["mx.bücher.example"])
     assert not claims(b" mx.bucher.example; dmarc=pass", ["mx.bücher.example"])
@@ -136,36 +157,63 @@ GAPS = [
 
 
 def test_no_white_space_or_invisible_character_hides_our_id() -> None:
-    """ARF-30: all of Unicode's White_Space, Default_Ignorable_Code_Point and format characters, beside the id, in it, and to cut it off."""
+    """ARF-30: all of Unicode's White_Space, Default_Ignorable_Code_Point and format characters,
+    beside the id, in it, and to cut it off."""
     for gap in GAPS:
-        for text in ("mx.example.com{}", "{}mx.example.com", "mx.exa{}mple.com", "mx.example.com{}other", "other.example{}mx.example.com"):
+        for text in (
+            "mx.example.com{}",
+            "{}mx.example.com",
+            "mx.exa{}mple.com",
+            "mx.example.com{}other",
+            "other.example{}mx.example.com",
+        ):
             value = f" {text.format(gap)}; dmarc=pass"
             assert claims(value.encode(), [OURS]), value
-            assert claims(b" =?utf-8?q?" + quopri.encodestring(value.strip().encode(), header=True) + b"?=", [OURS]), value
-        assert not claims(f" other.example; dkim=pass (a{gap}b) header.d=mx.example.com".encode(), [OURS]) or BREAK.match(gap), gap
+            assert claims(
+                b" =?utf-8?q?" + quopri.encodestring(value.strip().encode(), header=True) + b"?=",
+                [OURS],
+            ), value
+        assert not claims(
+            f" other.example; dkim=pass (a{gap}b) header.d=mx.example.com".encode(), [OURS]
+        ) or BREAK.match(gap), gap
 
 
 @pytest.mark.parametrize(
-    "text", ["k\u0131ss.example", "K\u0130SS.example", "\u212aiss.example", "ki\u017f\u017f.example", "ki\u00df.example"]
+    "text",
+    [
+        "k\u0131ss.example",
+        "K\u0130SS.example",
+        "\u212aiss.example",
+        "ki\u017f\u017f.example",
+        "ki\u00df.example",
+    ],
 )
 def test_letters_that_case_turns_into_ours_are_ours(text: str) -> None:
-    """ARF-31: a dotless and a dotted i, the Kelvin sign, the long and the sharp s, for a reader who compares in upper or lower case."""
+    """ARF-31: a dotless and a dotted i, the Kelvin sign, the long and the sharp s, for a reader who
+    compares in upper or lower case."""
     assert claims(f" {text}; dmarc=pass".encode(), ["kiss.example"])
 
 
 @pytest.mark.parametrize(
     ("ours", "charsets"),
     [
-        ("mx.b\u00fccher.example", ("latin-1", "cp1252", "iso8859-15", "iso8859-2", "cp850", "mac-roman")),
+        (
+            "mx.b\u00fccher.example",
+            ("latin-1", "cp1252", "iso8859-15", "iso8859-2", "cp850", "mac-roman"),
+        ),
         ("mx.\u043f\u043e\u0447\u0442\u0430.example", ("koi8-r", "cp1251", "iso8859-5", "cp866")),
         ("mx.\u4f8b\u5b50.example", ("gbk", "gb18030", "big5", "shift_jis", "euc-jp")),
     ],
 )
 def test_octets_of_an_older_charset_spell_our_id_too(ours: str, charsets: tuple[str, ...]) -> None:
-    """ARF-32: a reader that takes 8-bit text for Latin-1, or for what its users write, sees our name. In any case, and as A-label."""
+    """ARF-32: a reader that takes 8-bit text for Latin-1, or for what its users write, sees our
+    name. In any case, and as A-label."""
     for charset in charsets:
         for text in (ours, ours.upper(), f'"{ours}"', f"(c) {ours}/1 1", f"other.example {ours}"):
-            assert claims(f" {text}; dmarc=pass".encode(charset), [domain.parse(ours).name]), (charset, text)  # type: ignore[union-attr]
+            assert claims(f" {text}; dmarc=pass".encode(charset), [domain.parse(ours).name]), (
+                charset,
+                text,
+            )  # type: ignore[union-attr]
     assert not claims(" other.example; dkim=pass (b\u00fccher)".encode("latin-1"), [ours])
 
 
@@ -200,32 +248,56 @@ GROWING = [
 def test_claims_are_found_in_linear_time(piece: bytes) -> None:
     """ARF-07, ARF-10: 1000 forged fields of 100 KB must not stop the mail."""
     assert is_linear(lambda value: claims(value, [OURS]), lambda size: (piece * size)[:size])
-    assert is_linear(lambda value: claims(value, [OURS]), lambda size: (b"other.example; " + piece * size)[:size])
+    assert is_linear(
+        lambda value: claims(value, [OURS]), lambda size: (b"other.example; " + piece * size)[:size]
+    )
     field = (piece * 102_400)[:102_400]
     assert costs_less(0.05, lambda: claims(field, [OURS]))
 
 
-FILLERS = st.sampled_from(["", "", "", "(c)", " ", "\r\n\t", "(a(b\\)))", "\x00", "\x7f", "\u200b", "\u00ad", "\u034f"])
+FILLERS = st.sampled_from(
+    ["", "", "", "(c)", " ", "\r\n\t", "(a(b\\)))", "\x00", "\x7f", "\u200b", "\u00ad", "\u034f"]
+)
 IDS = ["mx.example.com", "stra\u00dfe.example", "xn--bcher-kva.example"]
-FORMS = ["mx.example.com", "stra\u00dfe.example", "xn--strae-oqa.example", "xn--bcher-kva.example", "b\u00fccher.example"]
+FORMS = [
+    "mx.example.com",
+    "stra\u00dfe.example",
+    "xn--strae-oqa.example",
+    "xn--bcher-kva.example",
+    "b\u00fccher.example",
+]
 
 
 @given(
-    st.sampled_from(FORMS).flatmap(lambda name: st.tuples(*(st.tuples(st.sampled_from([c, c.upper()]), FILLERS) for c in name))),
+    st.sampled_from(FORMS).flatmap(
+        lambda name: st.tuples(*(st.tuples(st.sampled_from([c, c.upper()]), FILLERS) for c in name))
+    ),
     st.sampled_from([";", " 1;", "/7 ;", ".;", "(v)1 (x); dmarc=pass", "", " dmarc=pass"]),
 )
-def test_fillers_anywhere_in_our_id_hide_nothing(letters: tuple[tuple[str, str], ...], rest: str) -> None:
-    """ARF-02 to ARF-06 combined: folds, comments, controls and shapeless characters between any letters of either label form."""
+def test_fillers_anywhere_in_our_id_hide_nothing(
+    letters: tuple[tuple[str, str], ...], rest: str
+) -> None:
+    """ARF-02 to ARF-06 combined: folds, comments, controls and shapeless characters between any
+    letters of either label form."""
     text = "".join(map("".join, letters)) + rest
     assert claims(f" {text}".encode(), IDS)
     assert claims(f"(c)\r\n {text} spf=pass".encode(), IDS)
 
 
-@given(st.text('ab(). ;="\\', max_size=20), st.sampled_from(["other.example", "mx.example.com.other.example", "xmx.example.com", "x"]))
+@given(
+    st.text('ab(). ;="\\', max_size=20),
+    st.sampled_from(["other.example", "mx.example.com.other.example", "xmx.example.com", "x"]),
+)
 def test_what_others_write_about_us_is_theirs(text: str, authserv_id: str) -> None:
-    """ARF-08: a well-formed field of another id stays, our id in its values, reasons and comments."""
-    named = properties(("smtp", "mailfrom", "mx.example.com"), ("smtp", "helo", text + " mx.example.com; mx.example.com"))
-    info = ResInfo("spf", "pass", named, comment=text + " mx.example.com", reason="mx.example.com; " + text)
+    """ARF-08: a well-formed field of another id stays, our id in its values, reasons and
+    comments."""
+    named = properties(
+        ("smtp", "mailfrom", "mx.example.com"),
+        ("smtp", "helo", text + " mx.example.com; mx.example.com"),
+    )
+    info = ResInfo(
+        "spf", "pass", named, comment=text + " mx.example.com", reason="mx.example.com; " + text
+    )
     assert not claims(format(authserv_id, [info]).encode(), IDS)
 
 

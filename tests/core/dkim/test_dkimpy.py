@@ -1,4 +1,5 @@
-"""dkimpy 1.1.8's defects, shown on dkimpy itself: each test fails when upstream mends one, and its fence may go."""
+"""dkimpy 1.1.8's defects, shown on dkimpy itself: each test fails when upstream mends one, and its
+fence may go."""
 
 import base64
 import re
@@ -21,7 +22,9 @@ LETTER = b"From: a@legit.example\r\nTo: b@c.example\r\nSubject: x\r\n\r\ntext\r\
 
 def dkimpy_says(raw: bytes, record: str | None = None) -> bool:
     """dkimpy's verdict with this key record."""
-    return bool(dkimpy.DKIM(raw).verify(dnsfunc=lambda name, timeout=5: (record or LEGIT.record()).encode()))
+    return bool(
+        dkimpy.DKIM(raw).verify(dnsfunc=lambda name, timeout=5: (record or LEGIT.record()).encode())
+    )
 
 
 def ours(raw: bytes, record: str | None = None) -> str:
@@ -38,16 +41,44 @@ def larger(raw: bytes) -> bytes:
 
 
 ACCEPTED: dict[str, tuple[Callable[[], bytes], str | None, str]] = {
-    "From not signed (RFC 6376 6.1.1)": (lambda: LEGIT.sign(LETTER, headers=("to", "subject")), None, "permerror"),
+    "From not signed (RFC 6376 6.1.1)": (
+        lambda: LEGIT.sign(LETTER, headers=("to", "subject")),
+        None,
+        "permerror",
+    ),
     "rsa-sha1 (RFC 8301 3.1)": (lambda: SHA1.sign(LETTER), None, "permerror"),
-    "key for sha1 only (RFC 6376 3.6.1)": (lambda: LEGIT.sign(LETTER), LEGIT.record("h=sha1; "), "permerror"),
-    "key forbids subdomains": (lambda: LEGIT.sign(LETTER, tags={"i": "@sub.legit.example"}), LEGIT.record("t=s; "), "permerror"),
-    "v= of the key not first": (lambda: LEGIT.sign(LETTER), LEGIT.record().removeprefix("v=DKIM1; ") + "; v=DKIM1", "permerror"),
-    "a= and k= differ": (lambda: LEGIT.sign(LETTER, tags={"a": "ed25519-sha256"}), None, "permerror"),
+    "key for sha1 only (RFC 6376 3.6.1)": (
+        lambda: LEGIT.sign(LETTER),
+        LEGIT.record("h=sha1; "),
+        "permerror",
+    ),
+    "key forbids subdomains": (
+        lambda: LEGIT.sign(LETTER, tags={"i": "@sub.legit.example"}),
+        LEGIT.record("t=s; "),
+        "permerror",
+    ),
+    "v= of the key not first": (
+        lambda: LEGIT.sign(LETTER),
+        LEGIT.record().removeprefix("v=DKIM1; ") + "; v=DKIM1",
+        "permerror",
+    ),
+    "a= and k= differ": (
+        lambda: LEGIT.sign(LETTER, tags={"a": "ed25519-sha256"}),
+        None,
+        "permerror",
+    ),
     "l= over the body": (lambda: LEGIT.sign(LETTER, length=999), None, "permerror"),
     "l= that leaves octets": (lambda: LEGIT.sign(LETTER, length=0) + b"<p>", None, "policy"),
-    "s= with a NUL": (lambda: LEGIT.sign(LETTER, tags={"s": "sel._domainkey.attack.example.\0"}), None, "permerror"),
-    "d= with a quote": (lambda: LEGIT.sign(LETTER, tags={"d": "legit.example'a.attack.example"}), None, "permerror"),
+    "s= with a NUL": (
+        lambda: LEGIT.sign(LETTER, tags={"s": "sel._domainkey.attack.example.\0"}),
+        None,
+        "permerror",
+    ),
+    "d= with a quote": (
+        lambda: LEGIT.sign(LETTER, tags={"d": "legit.example'a.attack.example"}),
+        None,
+        "permerror",
+    ),
     "key in testing, untold": (lambda: LEGIT.sign(LETTER), LEGIT.record("t=y; "), "policy"),
     "signature s + n (RFC 8017 8.2.2)": (lambda: larger(LEGIT.sign(LETTER)), None, "fail"),
     "From with a space before the colon": (
@@ -107,7 +138,9 @@ SLOW: dict[str, Callable[[int], object]] = {
     "relaxed body, one line of spaces": lambda n: Relaxed.canonicalize_body(b" " * n + b"x\r\n"),
     "b= with spaces": lambda n: re.match(rb"[\s0-9A-Za-z+/]+[\s=]*$", b"A" + b" " * n + b"!"),
     "b and folds": lambda n: dkimpy.RE_BTAG.sub(b"", b";b" + b"\r\n " * n),
-    "h= against header fields": lambda n: dkimpy.select_headers([(b"x", b"")] * n, [b"n%d" % k for k in range(n // 10)]),
+    "h= against header fields": lambda n: dkimpy.select_headers(
+        [(b"x", b"")] * n, [b"n%d" % k for k in range(n // 10)]
+    ),
 }
 
 
@@ -139,9 +172,17 @@ def test_dkimpy_asks_before_it_counts() -> None:
     """ARC-07: a chain of a hundred sets is looked up set by set."""
     asked: list[bytes] = []
     raw = LETTER
-    quick = Signer("legit.example", "ed", "ed25519-sha256")  # dkimpy asks for the key before it looks at the signature
+    quick = Signer(
+        "legit.example", "ed", "ed25519-sha256"
+    )  # dkimpy asks for the key before it looks at the signature
     for number in range(1, 101):
-        raw = seal(raw, quick, instance=str(number), seal_tags={"a": "rsa-sha256"}, message_tags={"a": "rsa-sha256"})
+        raw = seal(
+            raw,
+            quick,
+            instance=str(number),
+            seal_tags={"a": "rsa-sha256"},
+            message_tags={"a": "rsa-sha256"},
+        )
     dkimpy.arc_verify(raw, dnsfunc=lambda name, timeout=5: asked.append(name))
     assert len(asked) > 100
     assert len(header_fields(raw)[0]) == 303

@@ -136,7 +136,8 @@ def test_both_encodings_of_an_rsa_key_are_read() -> None:
     ids=lambda value: f"{value.bit_length()} bits" if isinstance(value, int) else value,
 )
 def test_numbers_are_judged_before_they_are_used(n: int, e: int, reason: str) -> None:
-    """DKM-03, DKM-18, DKM-19: 1024 to 8192 bits, an odd exponent of at most 32 bits, and no time spent on others."""
+    """DKM-03, DKM-18, DKM-19: 1024 to 8192 bits, an odd exponent of at most 32 bits, and no time
+    spent on others."""
     begun = time.process_time()
     found = key.parse(rsa_record(n, e))
     assert (found.reason if isinstance(found, Malformed) else "") == reason
@@ -157,7 +158,10 @@ def test_numbers_are_judged_before_they_are_used(n: int, e: int, reason: str) ->
         element(0x30, integer(2**2047 + 1)),
         element(0x30, integer(2**2047 + 1) + integer(65537)) + b"tail",
         element(0x30, element(2, b"") + integer(65537)),
-        element(0x30, element(0x30, bytes.fromhex("06092a864886f70d0101010500")) + element(3, b"\x07\x00")),
+        element(
+            0x30,
+            element(0x30, bytes.fromhex("06092a864886f70d0101010500")) + element(3, b"\x07\x00"),
+        ),
         element(0x30, element(0x30, bytes.fromhex("06092a864886f70d0101010500")) + element(3, b"")),
     ],
     ids=lambda der: der[:12].hex(),
@@ -170,7 +174,11 @@ def test_broken_encodings_are_unusable_keys(der: bytes) -> None:
 
 def test_a_key_of_another_kind_is_refused() -> None:
     """DKM-04: an elliptic-curve key under k=rsa."""
-    der = ec.generate_private_key(ec.SECP256R1()).public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    der = (
+        ec.generate_private_key(ec.SECP256R1())
+        .public_key()
+        .public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    )
     assert key.parse(b"p=" + base64.b64encode(der)) == Malformed("key type differs")
 
 
@@ -197,7 +205,11 @@ def test_small_order_is_what_doubling_three_times_makes_of_it() -> None:
         assert point == (0, 1)
 
 
-@pytest.mark.parametrize("y", [*sorted(key.ED25519_SMALL_ORDER), key.ED25519_PRIME, key.ED25519_PRIME + 1, 2**255 - 1], ids=hex)
+@pytest.mark.parametrize(
+    "y",
+    [*sorted(key.ED25519_SMALL_ORDER), key.ED25519_PRIME, key.ED25519_PRIME + 1, 2**255 - 1],
+    ids=hex,
+)
 @pytest.mark.parametrize("sign", [0, 1])
 def test_points_that_prove_nothing_are_refused(y: int, sign: int) -> None:
     """DKM-20: small order, and encodings beyond the field."""
@@ -219,7 +231,15 @@ def test_only_the_signature_itself_verifies(algorithm: str) -> None:
     assert isinstance(found, Key)
     good, digest = signer.signature(b"text"), hashlib.sha256(b"text").digest()
     assert found.verifies(good, digest)
-    wrong = [b"", good[:-1], b"\x00" + good, good + b"\x00", b"\x00" * 300 + good, bytes(len(good)), b"\xff" * len(good)]
+    wrong = [
+        b"",
+        good[:-1],
+        b"\x00" + good,
+        good + b"\x00",
+        b"\x00" * 300 + good,
+        bytes(len(good)),
+        b"\xff" * len(good),
+    ]
     if algorithm == "rsa-sha256":
         n = found.public.public_numbers().n  # type: ignore[union-attr]
         wrong.append((int.from_bytes(good, "big") + n).to_bytes(257, "big"))
@@ -229,7 +249,9 @@ def test_only_the_signature_itself_verifies(algorithm: str) -> None:
     assert not found.verifies(good, hashlib.sha256(b"text!").digest())
 
 
-@given(st.binary(max_size=80) | st.text(alphabet="vkpthsDKIM1=; yAB/+", max_size=80).map(str.encode))
+@given(
+    st.binary(max_size=80) | st.text(alphabet="vkpthsDKIM1=; yAB/+", max_size=80).map(str.encode)
+)
 def test_any_record_is_a_key_or_a_reason(record: bytes) -> None:
     """Nothing raises, whatever the DNS says."""
     key.parse.__wrapped__(record)

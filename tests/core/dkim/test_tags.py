@@ -49,12 +49,16 @@ def test_a_list_gives_its_tags_in_order(text: bytes) -> None:
     listed = tags.parse(text)
     assert isinstance(listed, TagList)
     assert list(listed.values.items()) == list(GOOD[text].items())
-    assert all(text[start:end].strip(tags.FWS) == listed.values[name] for name, (start, end) in listed.spans.items())
+    assert all(
+        text[start:end].strip(tags.FWS) == listed.values[name]
+        for name, (start, end) in listed.spans.items()
+    )
 
 
 @pytest.mark.parametrize("text", BAD, ids=repr)
 def test_a_list_with_anything_wrong_is_no_list(text: bytes) -> None:
-    """RFC 6376 3.2: a repeated tag invalidates the whole list; only the last semicolon may stand alone."""
+    """RFC 6376 3.2: a repeated tag invalidates the whole list; only the last semicolon may stand
+    alone."""
     assert tags.parse(text) == Malformed(BAD[text])
 
 
@@ -98,11 +102,16 @@ def test_any_octets_give_a_list_or_a_reason(text: bytes) -> None:
     """Nothing raises; what is listed can be found in the text."""
     listed = tags.parse(text)
     if isinstance(listed, TagList):
-        assert all(text[slice(*listed.spans[name])].strip(tags.FWS) == value for name, value in listed.values.items())
+        assert all(
+            text[slice(*listed.spans[name])].strip(tags.FWS) == value
+            for name, value in listed.values.items()
+        )
     tags.decode_base64(text)
 
 
-@pytest.mark.parametrize("unit", [b" ", b"\r\n ", b"a=;", b";", b"=", b"b", b"\t\r\n\t", b"a:", b"\\", b'"'])
+@pytest.mark.parametrize(
+    "unit", [b" ", b"\r\n ", b"a=;", b";", b"=", b"b", b"\t\r\n\t", b"a:", b"\\", b'"']
+)
 def test_a_long_list_costs_linear_time(unit: bytes) -> None:
     """DOS-04: SECURITY-CASES 9.3's inputs at 100 KB each cost far less than 0.2 s."""
     text = b"b=A" + unit * (100_000 // len(unit)) + b"!"

@@ -13,7 +13,8 @@ RSA_1024 = (
     "tdY9tf6mcwGjaNBcWToIMmPSPDdQPNUYckcQ2QIDAQAB"
 )
 TEST_1024 = (
-    "v=DKIM1; k=rsa; p=MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQDkHlOQoBTzWRiGs5V6NpP3idY6Wk08a5qhdR6wy5bd"
+    "v=DKIM1; k=rsa;"
+    " p=MIGfMA0GCSqGSIb3DQEBAQUAA4GNADCBiQKBgQDkHlOQoBTzWRiGs5V6NpP3idY6Wk08a5qhdR6wy5bd"
     "OKb2jLQiY/J16JYi0Qvx/byYzCNb3W91y3FutACDfzwQ/BC/e/8uBsCR+yz1Lxj+PL6lHvqMKrM3rG4hstT5QjvHO9Pz"
     "oxZyVYLzBfO2EeC3Ip3G+2kryOTIKT+l/K4w3QIDAQAB"
 )
@@ -70,7 +71,9 @@ def test_the_example_of_rfc_8463_verifies_twice():
     """RFC 8463 A.3: one Ed25519 and one RSA signature on the same message."""
     zone = Zone(
         {
-            "brisbane._domainkey.football.example.com": {"TXT": ["v=DKIM1; k=ed25519; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="]},
+            "brisbane._domainkey.football.example.com": {
+                "TXT": ["v=DKIM1; k=ed25519; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="]
+            },
             "test._domainkey.football.example.com": {"TXT": [TEST_1024]},
         }
     )
@@ -82,15 +85,21 @@ def test_the_example_of_rfc_8463_verifies_twice():
 
 
 def test_the_example_of_rfc_6376_verifies():
-    """RFC 6376 A.2, A.3: simple/simple, folded, with white space around the colons of h= and an i= below d=."""
+    """RFC 6376 A.2, A.3: simple/simple, folded, with white space around the colons of h= and an i=
+    below d=."""
     zone = Zone({"brisbane._domainkey.example.com": {"TXT": [RSA_1024]}})
     letter = LETTER.replace("game.  Are", "game. Are")  # erratum 3192
     (result,) = checked(octets(RFC_6376 + letter), zone)
-    assert (str(result.status), result.identifier, result.reason) == ("pass", "football.example.com", "")
+    assert (str(result.status), result.identifier, result.reason) == (
+        "pass",
+        "football.example.com",
+        "",
+    )
 
 
 def test_the_canonicalization_examples_of_rfc_6376():
-    """RFC 6376 3.4.5: the body ` C \\r\\nD \\t E\\r\\n\\r\\n\\r\\n` both ways, and the hashes of an empty body (3.4.3, 3.4.4)."""
+    """RFC 6376 3.4.5: the body ` C \\r\\nD \\t E\\r\\n\\r\\n\\r\\n` both ways, and the hashes of an
+    empty body (3.4.3, 3.4.4)."""
     simple, relaxed = BodyHash("simple", "sha256", None), BodyHash("relaxed", "sha256", None)
     found = digests(b" C \r\nD \t E\r\n\r\n\r\n", [simple, relaxed])
     assert found[relaxed].digest == hashlib.sha256(b" C\r\nD E\r\n").digest()

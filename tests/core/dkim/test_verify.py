@@ -21,8 +21,9 @@ ATTACK = Signer("attack.example")
 EDWARDS = Signer("legit.example", "ed", "ed25519-sha256")
 ZONE = {**LEGIT.records(), **ATTACK.records(), **EDWARDS.records()}
 LETTER = (
-    b"From: Admin <admin@legit.example>\r\nTo: v@example.com\r\nSubject: A  folded\r\n\t subject \r\n"
-    b"Date: Tue, 14 Nov 2023 22:13:20 +0000\r\nMessage-ID: <1@legit.example>\r\n\r\nHello,\r\n\r\n  world. \r\n\r\n"
+    b"From: Admin <admin@legit.example>\r\nTo: v@example.com\r\nSubject: A  folded\r\n\t subject"
+    b" \r\nDate: Tue, 14 Nov 2023 22:13:20 +0000\r\nMessage-ID:"
+    b" <1@legit.example>\r\n\r\nHello,\r\n\r\n  world. \r\n\r\n"
 )
 Words = tuple[str, str]
 
@@ -45,14 +46,34 @@ def with_record(record: str | bytes, signer: Signer = LEGIT) -> Zone:
 # What passes
 
 
-@pytest.mark.parametrize("c", ["simple", "relaxed", "simple/simple", "simple/relaxed", "relaxed/simple", "relaxed/relaxed", None])
+@pytest.mark.parametrize(
+    "c",
+    [
+        "simple",
+        "relaxed",
+        "simple/simple",
+        "simple/relaxed",
+        "relaxed/simple",
+        "relaxed/relaxed",
+        None,
+    ],
+)
 @pytest.mark.parametrize("signer", [LEGIT, EDWARDS], ids=lambda signer: signer.algorithm)
 def test_a_right_signature_passes(signer: Signer, c: str | None) -> None:
     """RFC 6376 3.4, 3.5 (c=), RFC 8463."""
     raw = signer.sign(LETTER, c=c or "simple/simple", tags={} if c else {"c": None})
     (result,) = checked(raw, Zone(ZONE))
-    assert (result.status, result.domain, result.selector) == (DkimStatus.PASS, Domain("legit.example"), signer.selector)
-    assert (result.algorithm, result.reason, result.identifier, result.testing) == (signer.algorithm, "", "", False)
+    assert (result.status, result.domain, result.selector) == (
+        DkimStatus.PASS,
+        Domain("legit.example"),
+        signer.selector,
+    )
+    assert (result.algorithm, result.reason, result.identifier, result.testing) == (
+        signer.algorithm,
+        "",
+        "",
+        False,
+    )
     assert result.key_bits == (256 if signer is EDWARDS else 2048)
     assert raw.find(result.signature.encode()) > 0
     assert result.unsigned_headers == ()
@@ -77,7 +98,9 @@ STYLES = [
 ]
 
 
-@pytest.mark.parametrize("name", [b"DKIM-Signature", b"dkim-signature", b"DKIM-SIGNATURE", b"DKIM-Signature "], ids=repr)
+@pytest.mark.parametrize(
+    "name", [b"DKIM-Signature", b"dkim-signature", b"DKIM-SIGNATURE", b"DKIM-Signature "], ids=repr
+)
 @pytest.mark.parametrize("style", STYLES, ids=repr)
 def test_the_spelling_of_the_field_does_not_matter(style: Style, name: bytes) -> None:
     """DKM-24: case of the name, folds and spaces anywhere; simple/simple keeps each of them."""
@@ -87,20 +110,41 @@ def test_the_spelling_of_the_field_does_not_matter(style: Style, name: bytes) ->
 
 
 def test_b_may_stand_first_or_in_the_middle_and_be_folded() -> None:
-    """RFC 6376 3.5, b=: the white space in and around the value is not signed; a b= inside z= is."""
+    """RFC 6376 3.5, b=: the white space in and around the value is not signed; a b= inside z=
+    is."""
     for order in (["b", "v", "a"], ["v", "b", "z"], ["z", "v"]):
         field, value = LEGIT.field(
-            LETTER, c="simple/simple", tags={**dict.fromkeys(order, "1"), "v": "1", "a": "rsa-sha256", "b": "", "z": "Subject: b=x| b=y"}
+            LETTER,
+            c="simple/simple",
+            tags={
+                **dict.fromkeys(order, "1"),
+                "v": "1",
+                "a": "rsa-sha256",
+                "b": "",
+                "z": "Subject: b=x| b=y",
+            },
         )
         parts = dict(each.strip().split(b"=", 1) for each in value.split(b";"))
-        folded = b"\r\n ".join(parts[b"b"][start : start + 60] for start in range(0, len(parts[b"b"]), 60))
+        folded = b"\r\n ".join(
+            parts[b"b"][start : start + 60] for start in range(0, len(parts[b"b"]), 60)
+        )
         assert judged(field + b":" + value + b"\r\n" + LETTER) == ("pass", "")
-        assert judged(field + b":" + value.replace(parts[b"b"], b" \r\n\t" + folded + b"\r\n ") + b"\r\n" + LETTER) == ("pass", "")
-        assert judged(field + b":" + value.replace(b"b=x", b"b=z") + b"\r\n" + LETTER) == ("fail", "signature differs")
+        assert judged(
+            field
+            + b":"
+            + value.replace(parts[b"b"], b" \r\n\t" + folded + b"\r\n ")
+            + b"\r\n"
+            + LETTER
+        ) == ("pass", "")
+        assert judged(field + b":" + value.replace(b"b=x", b"b=z") + b"\r\n" + LETTER) == (
+            "fail",
+            "signature differs",
+        )
 
 
 def test_tags_of_a_right_signature_may_vary() -> None:
-    """RFC 6376 3.5: unknown tags are ignored but signed, q= may list more methods, d= is compared without case."""
+    """RFC 6376 3.5: unknown tags are ignored but signed, q= may list more methods, d= is compared
+    without case."""
     for tags in (
         {"q": "dns/txt"},
         {"q": "dns/txt:x"},
@@ -129,7 +173,13 @@ def test_tags_of_a_right_signature_may_vary() -> None:
 
 
 MALFORMED = {
-    "v": {None: "v= missing", "": "v= is not 1", "2": "v= is not 1", "1.0": "v= is not 1", "01": "v= is not 1"},
+    "v": {
+        None: "v= missing",
+        "": "v= is not 1",
+        "2": "v= is not 1",
+        "1.0": "v= is not 1",
+        "01": "v= is not 1",
+    },
     "a": {
         None: "a= missing",
         "": "a= not known",
@@ -138,7 +188,10 @@ MALFORMED = {
         "rsa-sha1": "rsa-sha1",
         "ed25519-sha256": "key type differs from a=",
     },
-    "c": dict.fromkeys(["", "bogus", "relaxed/", "/relaxed", "relaxed/bogus", "Relaxed", "relaxed/relaxed/x"], "c= not known"),
+    "c": dict.fromkeys(
+        ["", "bogus", "relaxed/", "/relaxed", "relaxed/bogus", "Relaxed", "relaxed/relaxed/x"],
+        "c= not known",
+    ),
     "d": {
         None: "d= missing",
         **dict.fromkeys(
@@ -215,9 +268,18 @@ MALFORMED = {
         "@legit.example=00": "i= is not an identifier",
         "@legit.example=": "i= is not an identifier",
     },
-    "b": {None: "b= missing", **dict.fromkeys(["=", "b=====", "abc", "AAAAA", "!!!!", "AA=A"], "b= is not base64")},
-    "bh": {None: "bh= missing", **dict.fromkeys(["", "abc", "b=====", "AAAAA", "!!!!"], "bh= is not base64")},
-    "l": dict.fromkeys(["", "-1", "1e3", "x", "0x1", "1 2", "+1", "1" * 77, "1" * 5000, "\u0661"], "l= is not a number"),
+    "b": {
+        None: "b= missing",
+        **dict.fromkeys(["=", "b=====", "abc", "AAAAA", "!!!!", "AA=A"], "b= is not base64"),
+    },
+    "bh": {
+        None: "bh= missing",
+        **dict.fromkeys(["", "abc", "b=====", "AAAAA", "!!!!"], "bh= is not base64"),
+    },
+    "l": dict.fromkeys(
+        ["", "-1", "1e3", "x", "0x1", "1 2", "+1", "1" * 77, "1" * 5000, "\u0661"],
+        "l= is not a number",
+    ),
     "t": {**dict.fromkeys(["", "-1", "abc", "1.0", "9" * 77, "9" * 5000], "t= is not a number")},
     "x": {
         **dict.fromkeys(["", "-1", "abc", "9" * 77, "9" * 5000], "x= is not a number"),
@@ -234,8 +296,11 @@ MALFORMED = {
     [(tag, value, reason) for tag, values in MALFORMED.items() for value, reason in values.items()],
     ids=lambda each: ascii(each)[:40],
 )
-def test_a_field_that_breaks_a_rule_is_a_permerror(tag: str, value: str | None, reason: str) -> None:
-    """ESP-03, ESP-04, ESP-04b, DKM-01, 02, 04, 10 to 14, LTAG-02: the reason is ours, never the sender's text."""
+def test_a_field_that_breaks_a_rule_is_a_permerror(
+    tag: str, value: str | None, reason: str
+) -> None:
+    """ESP-03, ESP-04, ESP-04b, DKM-01, 02, 04, 10 to 14, LTAG-02: the reason is ours, never the
+    sender's text."""
     zone = Zone(ZONE)
     assert judged(LEGIT.sign(LETTER, tags={tag: value}), zone) == ("permerror", reason)
     assert zone.asked() == ([LEGIT.key_name] if "key type" in reason else [])
@@ -263,7 +328,11 @@ def test_an_octet_in_the_wrong_place_is_a_syntax_error() -> None:
 def test_a_permerror_still_shows_what_is_valid() -> None:
     """RFC 8601 2.7.1: header.d and header.s of a signature that could not be verified."""
     (result,) = checked(LEGIT.sign(LETTER, tags={"l": "x", "i": "@Sub.legit.example"}), Zone(ZONE))
-    assert (result.domain, result.selector, result.algorithm) == (Domain("legit.example"), "sel", "rsa-sha256")
+    assert (result.domain, result.selector, result.algorithm) == (
+        Domain("legit.example"),
+        "sel",
+        "rsa-sha256",
+    )
     assert result.identifier == "sub.legit.example"
     assert len(result.signature) == 344
 
@@ -272,10 +341,16 @@ def test_limits_of_one_field() -> None:
     """SECURITY-CASES 13: 16 KiB a field and 256 names, at the bound and one past it."""
     names = [*SIGNED, *(f"x{count}" for count in range(256 - len(SIGNED)))]
     assert judged(LEGIT.sign(LETTER, headers=names)) == ("pass", "")
-    assert judged(LEGIT.sign(LETTER, headers=[*names, "y"])) == ("permerror", "too many names in h=")
+    assert judged(LEGIT.sign(LETTER, headers=[*names, "y"])) == (
+        "permerror",
+        "too many names in h=",
+    )
     empty = len(LEGIT.field(LETTER, tags={"y": ""})[1])
     assert judged(LEGIT.sign(LETTER, tags={"y": "y" * (16384 - empty)})) == ("pass", "")
-    assert judged(LEGIT.sign(LETTER, tags={"y": "y" * (16385 - empty)})) == ("permerror", "field too long")
+    assert judged(LEGIT.sign(LETTER, tags={"y": "y" * (16385 - empty)})) == (
+        "permerror",
+        "field too long",
+    )
 
 
 @pytest.mark.parametrize(
@@ -293,10 +368,20 @@ def test_limits_of_one_field() -> None:
     ],
 )
 def test_times_allow_five_minutes(signed: int, expires: int | None, age: int, words: Words) -> None:
-    """DKM-11, RPL-01: clock skew 300 s at the bound and past it; a number over twelve digits is infinite (RFC 6376 3.5)."""
+    """DKM-11, RPL-01: clock skew 300 s at the bound and past it; a number over twelve digits is
+    infinite (RFC 6376 3.5)."""
     zone = Zone(ZONE)
-    raw = LEGIT.sign(LETTER, tags={"t": str(SIGNED_AT + signed), "x": None if expires is None else str(SIGNED_AT + expires)})
-    assert judged(raw, zone, now=datetime.fromtimestamp(SIGNED_AT, UTC) + timedelta(seconds=age)) == words
+    raw = LEGIT.sign(
+        LETTER,
+        tags={
+            "t": str(SIGNED_AT + signed),
+            "x": None if expires is None else str(SIGNED_AT + expires),
+        },
+    )
+    assert (
+        judged(raw, zone, now=datetime.fromtimestamp(SIGNED_AT, UTC) + timedelta(seconds=age))
+        == words
+    )
     assert bool(zone.calls) == (words[0] == "pass")
 
 
@@ -323,33 +408,64 @@ def test_any_change_of_what_is_signed_fails(c: str) -> None:
 
 def test_white_space_matters_as_the_canonicalization_says() -> None:
     """RFC 6376 3.4.1 to 3.4.4; HDR-09: the leading space of a value is part of it."""
-    for before, after in ((b"Subject: A  folded\r\n\t", b"Subject:\tA folded "), (b"  world. ", b" world.\t")):
-        assert judged(LEGIT.sign(LETTER, c="relaxed/relaxed").replace(before, after)) == ("pass", "")
+    for before, after in (
+        (b"Subject: A  folded\r\n\t", b"Subject:\tA folded "),
+        (b"  world. ", b" world.\t"),
+    ):
+        assert judged(LEGIT.sign(LETTER, c="relaxed/relaxed").replace(before, after)) == (
+            "pass",
+            "",
+        )
         assert judged(LEGIT.sign(LETTER, c="simple/simple").replace(before, after))[0] == "fail"
-    assert judged(LEGIT.sign(LETTER, c="simple/simple").replace(b"\r\nTo: v", b"\r\nTo:v")) == ("fail", "signature differs")
+    assert judged(LEGIT.sign(LETTER, c="simple/simple").replace(b"\r\nTo: v", b"\r\nTo:v")) == (
+        "fail",
+        "signature differs",
+    )
     assert judged(LEGIT.sign(LETTER.replace(b"To: v", b"To:v"), c="simple/simple")) == ("pass", "")
-    assert judged(LEGIT.sign(LETTER, c="relaxed/relaxed").replace(b"\r\nTo: v", b"\r\nTO :v")) == ("pass", "")
+    assert judged(LEGIT.sign(LETTER, c="relaxed/relaxed").replace(b"\r\nTo: v", b"\r\nTO :v")) == (
+        "pass",
+        "",
+    )
 
 
-@pytest.mark.parametrize("added", [b"From: x@attack.example", b"FROM:x@attack.example", b"From : x@attack.example", b"From\t:\r\n x@y"])
+@pytest.mark.parametrize(
+    "added",
+    [
+        b"From: x@attack.example",
+        b"FROM:x@attack.example",
+        b"From : x@attack.example",
+        b"From\t:\r\n x@y",
+    ],
+)
 def test_an_added_author_breaks_the_signature(added: bytes) -> None:
     """DKM-15, ESP-08, ESP-10: oversigned or not, above or below, however From is spelled."""
     for headers in (SIGNED, ("from", *SIGNED)):
         raw = LEGIT.sign(LETTER, headers=headers)
-        for spoiled in (added + b"\r\n" + raw, raw.replace(b"\r\n\r\n", b"\r\n" + added + b"\r\n\r\n", 1)):
+        for spoiled in (
+            added + b"\r\n" + raw,
+            raw.replace(b"\r\n\r\n", b"\r\n" + added + b"\r\n\r\n", 1),
+        ):
             assert judged(spoiled)[0] == "fail"
         assert judged(raw) == ("pass", "")
 
 
 def test_oversigning_is_exact() -> None:
-    """RFC 6376 5.4.2: names repeat from the bottom up, an absent field counts as nothing until somebody adds one."""
-    twice = LETTER.replace(b"\r\nTo: v", b"\r\nReceived: one\r\nReceived: two\r\nReceived: three\r\nTo: v")
+    """RFC 6376 5.4.2: names repeat from the bottom up, an absent field counts as nothing until
+    somebody adds one."""
+    twice = LETTER.replace(
+        b"\r\nTo: v", b"\r\nReceived: one\r\nReceived: two\r\nReceived: three\r\nTo: v"
+    )
     raw = LEGIT.sign(twice, headers=("from", "received", "received"))
     assert judged(raw) == ("pass", "")
     assert judged(b"Received: zero\r\n" + raw) == ("pass", "")
     assert judged(raw.replace(b"Received: one", b"Received: ONE")) == ("pass", "")
     assert judged(raw.replace(b"Received: two", b"Received: TWO"))[0] == "fail"
-    assert judged(raw.replace(b"Received: two\r\nReceived: three", b"Received: three\r\nReceived: two"))[0] == "fail"
+    assert (
+        judged(
+            raw.replace(b"Received: two\r\nReceived: three", b"Received: three\r\nReceived: two")
+        )[0]
+        == "fail"
+    )
     raw = LEGIT.sign(LETTER, headers=("from", "subject", "subject", "cc", "x-absent"))
     assert judged(raw) == ("pass", "")
     for added in (b"Subject: other", b"Cc: x@y.example", b"X-Absent:", b"x-absent : 1"):
@@ -361,20 +477,32 @@ def test_other_signatures_may_be_signed_but_not_the_own_field() -> None:
     """RFC 6376 5.4: dkim-signature in h= means signatures that were there before."""
     first = ATTACK.sign(LETTER)
     for headers in (("from", "dkim-signature"), ("from", "dkim-signature", "dkim-signature")):
-        assert words(checked(LEGIT.sign(first, headers=headers), Zone(ZONE))) == [("pass", ""), ("pass", "")]
-    broken = LEGIT.sign(first, headers=("from", "dkim-signature")).replace(b"d=attack.example", b"d=attack.exampl")
+        assert words(checked(LEGIT.sign(first, headers=headers), Zone(ZONE))) == [
+            ("pass", ""),
+            ("pass", ""),
+        ]
+    broken = LEGIT.sign(first, headers=("from", "dkim-signature")).replace(
+        b"d=attack.example", b"d=attack.exampl"
+    )
     assert words(checked(broken, Zone(ZONE)))[0] == ("fail", "signature differs")
 
 
 def test_what_is_not_signed_is_told() -> None:
-    """ESP-20: a second Subject or Content-Type on top leaves the signature right, and is noticed."""
+    """ESP-20: a second Subject or Content-Type on top leaves the signature right, and is
+    noticed."""
     raw = b"Subject: added\r\nContent-Type: text/html\r\n" + LEGIT.sign(LETTER)
     (result,) = checked(raw, Zone(ZONE))
-    assert (result.status, result.unsigned_headers) == (DkimStatus.PASS, ("subject", "content-type"))
+    assert (result.status, result.unsigned_headers) == (
+        DkimStatus.PASS,
+        ("subject", "content-type"),
+    )
     options = DkimOptions(require_signed=("subject", "date", "to"))
     assert judged(raw, options=options) == ("policy", "unsigned subject")
     assert judged(LEGIT.sign(LETTER), options=options) == ("pass", "")
-    assert judged(LEGIT.sign(LETTER, headers=("from", "to", "subject")), options=options) == ("policy", "unsigned date")
+    assert judged(LEGIT.sign(LETTER, headers=("from", "to", "subject")), options=options) == (
+        "policy",
+        "unsigned date",
+    )
 
 
 def test_a_header_that_was_cut_cannot_be_judged() -> None:
@@ -393,7 +521,10 @@ def test_octets_beyond_l_keep_a_signature_from_counting(length: int) -> None:
     """LTAG-01, LTAG-02 (RFC 6376 8.2): policy, with the number; an option lets it pass."""
     raw = LEGIT.sign(LETTER, length=length)
     assert judged(raw) == ("policy", f"l= leaves {19 - length} octets unsigned")
-    assert judged(raw + b"<p>more</p>\r\n", options=DkimOptions(allow_body_length=True)) == ("pass", "")
+    assert judged(raw + b"<p>more</p>\r\n", options=DkimOptions(allow_body_length=True)) == (
+        "pass",
+        "",
+    )
     assert judged(raw.replace(b"Hello", b"Other")) == (
         ("policy", "l= leaves 19 octets unsigned") if not length else ("fail", "body hash differs")
     )
@@ -403,7 +534,10 @@ def test_l_that_covers_the_body_is_harmless_and_l_beyond_it_is_wrong() -> None:
     """RFC 6376 3.5: l= MUST NOT be larger than the canonicalized body."""
     assert judged(LEGIT.sign(LETTER, length=19)) == ("pass", "")
     for length in (20, 10**75):
-        assert judged(LEGIT.sign(LETTER, length=length)) == ("permerror", "l= over the length of the body")
+        assert judged(LEGIT.sign(LETTER, length=length)) == (
+            "permerror",
+            "l= over the length of the body",
+        )
     assert judged(LEGIT.sign(LETTER, length=19) + b"appended\r\n")[0] == "policy"
 
 
@@ -418,7 +552,10 @@ def test_l_that_covers_the_body_is_harmless_and_l_beyond_it_is_wrong() -> None:
         (LEGIT.record("h=sha1; "), ("permerror", "key not for sha256")),
         (LEGIT.record("s=other; "), ("permerror", "key not for email")),
         ("v=DKIM1; p=", ("permerror", "key revoked")),
-        ("v=DKIM1; k=ed25519; p=" + base64.b64encode(b"\x09" * 32).decode(), ("permerror", "key type differs from a=")),
+        (
+            "v=DKIM1; k=ed25519; p=" + base64.b64encode(b"\x09" * 32).decode(),
+            ("permerror", "key type differs from a="),
+        ),
         ("", ("permerror", "key record syntax")),
         ("v=DKIM1; k=rsa; n=" + "n" * 4096 + LEGIT.record(), ("permerror", "key record too long")),
         (ATTACK.record(), ("fail", "signature differs")),
@@ -432,7 +569,8 @@ def test_the_record_decides(record: str | bytes, words: Words) -> None:
 
 
 def test_a_testing_key_is_told_apart() -> None:
-    """DKM-07: t=y verifies, does not count, and is marked; with l= as well it is no pass but for the flag."""
+    """DKM-07: t=y verifies, does not count, and is marked; with l= as well it is no pass but for
+    the flag."""
     zone = with_record(LEGIT.record("t=y; "))
     (result,) = checked(LEGIT.sign(LETTER), zone)
     assert (result.status, result.testing, result.usable) == (DkimStatus.POLICY, True, False)
@@ -443,11 +581,20 @@ def test_a_testing_key_is_told_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    ("identifier", "word"), [(None, "pass"), ("a@legit.example", "pass"), ("@LEGIT.example", "pass"), ("@a.legit.example", "permerror")]
+    ("identifier", "word"),
+    [
+        (None, "pass"),
+        ("a@legit.example", "pass"),
+        ("@LEGIT.example", "pass"),
+        ("@a.legit.example", "permerror"),
+    ],
 )
 def test_a_key_may_forbid_subdomains(identifier: str | None, word: str) -> None:
     """DKM-06: t=s (RFC 6376 3.6.1)."""
-    assert judged(LEGIT.sign(LETTER, tags={"i": identifier}), with_record(LEGIT.record("t=s; ")))[0] == word
+    assert (
+        judged(LEGIT.sign(LETTER, tags={"i": identifier}), with_record(LEGIT.record("t=s; ")))[0]
+        == word
+    )
 
 
 def test_key_and_algorithm_must_agree() -> None:
@@ -455,7 +602,10 @@ def test_key_and_algorithm_must_agree() -> None:
     for signer, record in ((EDWARDS, LEGIT.record()), (LEGIT, EDWARDS.record())):
         zone = with_record(record, signer)
         assert judged(signer.sign(LETTER), zone) == ("permerror", "key type differs from a=")
-    assert judged(LEGIT.sign(LETTER, tags={"a": "ed25519-sha256"})) == ("permerror", "key type differs from a=")
+    assert judged(LEGIT.sign(LETTER, tags={"a": "ed25519-sha256"})) == (
+        "permerror",
+        "key type differs from a=",
+    )
 
 
 def test_short_keys_do_not_count() -> None:
@@ -463,7 +613,10 @@ def test_short_keys_do_not_count() -> None:
     short = Signer("legit.example", "short", bits=1024)
     assert judged(short.sign(LETTER), with_record(short.record(), short)) == ("pass", "")
     options = DkimOptions(min_rsa_bits=2048)
-    assert judged(short.sign(LETTER), with_record(short.record(), short), options=options) == ("permerror", "RSA key too short")
+    assert judged(short.sign(LETTER), with_record(short.record(), short), options=options) == (
+        "permerror",
+        "RSA key too short",
+    )
 
 
 def test_missing_keys_and_silent_dns_are_told_apart() -> None:
@@ -472,13 +625,21 @@ def test_missing_keys_and_silent_dns_are_told_apart() -> None:
     assert judged(raw, Zone({})) == ("permerror", "no key")
     assert judged(raw, Zone({LEGIT.key_name: {"A": ["192.0.2.1"]}})) == ("permerror", "no key")
     assert judged(raw, Zone({}, failing=[LEGIT.key_name])) == ("temperror", "key look-up failed")
-    chain = {LEGIT.key_name: {"CNAME": ["a.example"]}, "a.example": {"CNAME": ["b.example"]}, "b.example": {"TXT": [LEGIT.record()]}}
+    chain = {
+        LEGIT.key_name: {"CNAME": ["a.example"]},
+        "a.example": {"CNAME": ["b.example"]},
+        "b.example": {"TXT": [LEGIT.record()]},
+    }
     assert judged(raw, Zone(chain)) == ("pass", "")
-    assert judged(raw, Zone({LEGIT.key_name: {"CNAME": [LEGIT.key_name]}})) == ("temperror", "key look-up failed")
+    assert judged(raw, Zone({LEGIT.key_name: {"CNAME": [LEGIT.key_name]}})) == (
+        "temperror",
+        "key look-up failed",
+    )
 
 
 def test_without_its_key_a_signature_that_leaves_octets_unsigned_is_hopeless() -> None:
-    """DESIGN.md: a DNS failure prevents a verdict only if its answer could have given an aligned pass; l= and require_signed never do."""
+    """DESIGN.md: a DNS failure prevents a verdict only if its answer could have given an aligned
+    pass; l= and require_signed never do."""
     silent = Zone({}, failing=[LEGIT.key_name])
     demanding = DkimOptions(require_signed=("subject",))
     bare = LEGIT.sign(LETTER, headers=("from",))
@@ -498,7 +659,9 @@ def test_a_budget_that_the_message_used_up_is_not_trouble_in_the_dns() -> None:
     """DESIGN.md: a limit that the message itself exhausted never improves its verdict."""
     fields, body = header_fields(LEGIT.sign(LETTER))
     plan = dkim.plan(Headers(fields), [Domain("legit.example")])
-    message = Message(Headers(fields), Author(Domain("legit.example")), digests(body, plan.body_hashes))
+    message = Message(
+        Headers(fields), Author(Domain("legit.example")), digests(body, plan.body_hashes)
+    )
     resolver = Zone(ZONE).share(queries=0, seconds=1)
     assert words(dkim.verify(message, plan, resolver, now=NOW)) == [("policy", "too many look-ups")]
 
@@ -506,12 +669,22 @@ def test_a_budget_that_the_message_used_up_is_not_trouble_in_the_dns() -> None:
 def test_a_body_that_differs_needs_no_key() -> None:
     """DESIGN.md: a DNS failure counts only if its answer could have given a pass."""
     zone = Zone({}, failing=[LEGIT.key_name])
-    assert judged(LEGIT.sign(LETTER).replace(b"Hello", b"Hallo"), zone) == ("fail", "body hash differs")
+    assert judged(LEGIT.sign(LETTER).replace(b"Hello", b"Hallo"), zone) == (
+        "fail",
+        "body hash differs",
+    )
     assert zone.calls == []
 
 
 @pytest.mark.parametrize(
-    "records", [["junk", "good"], ["good", "junk"], ["testing", "good"], ["other", "good"], ["good", "other", "junk", "v=spf1 -all"]]
+    "records",
+    [
+        ["junk", "good"],
+        ["good", "junk"],
+        ["testing", "good"],
+        ["other", "good"],
+        ["good", "other", "junk", "v=spf1 -all"],
+    ],
 )
 def test_several_records_are_each_tried(records: list[str]) -> None:
     """DKM-09: the order of the answer does not matter; RFC 6376 6.1.2 (4) leaves the choice."""
@@ -523,7 +696,10 @@ def test_several_records_are_each_tried(records: list[str]) -> None:
 
 def test_the_number_of_records_tried_is_bounded() -> None:
     """Section 13's spirit: a name with a hundred keys costs four verifications."""
-    others = [Signer("legit.example", f"k{count}", "ed25519-sha256").record("n=a; ") for count in range(20)]
+    others = [
+        Signer("legit.example", f"k{count}", "ed25519-sha256").record("n=a; ")
+        for count in range(20)
+    ]
     zone = Zone({LEGIT.key_name: {"TXT": [*others, LEGIT.record("z=z; ")]}})
     assert judged(LEGIT.sign(LETTER), zone) == ("permerror", "key type differs from a=")
 
@@ -547,7 +723,10 @@ def test_a_padded_signature_is_another_signature() -> None:
     name, value = LEGIT.field(LETTER)
     head, _, text = value.rpartition(b"b=")
     for octets in (bytes(300) + base64.b64decode(text), base64.b64decode(text) + b"\x00"):
-        assert judged(name + b":" + head + b"b=" + base64.b64encode(octets) + b"\r\n" + LETTER) == ("fail", "signature differs")
+        assert judged(name + b":" + head + b"b=" + base64.b64encode(octets) + b"\r\n" + LETTER) == (
+            "fail",
+            "signature differs",
+        )
 
 
 # Domains
@@ -557,16 +736,31 @@ def test_a_public_suffix_may_sign() -> None:
     """DKM-13: d=co.uk and d=com verify; that they never align is decided elsewhere."""
     for name in ("co.uk", "com"):
         signer = Signer(name)
-        assert judged(signer.sign(LETTER), Zone(signer.records()), authors=["example.co.uk"]) == ("pass", "")
+        assert judged(signer.sign(LETTER), Zone(signer.records()), authors=["example.co.uk"]) == (
+            "pass",
+            "",
+        )
 
 
 def test_internationalized_names_are_looked_up_as_a_labels() -> None:
-    """RFC 8616 5, SPEC D.5: U-labels in d=, s= and i= are converted, the hash uses the octets as they stand."""
+    """RFC 8616 5, SPEC D.5: U-labels in d=, s= and i= are converted, the hash uses the octets as
+    they stand."""
     signer = Signer("xn--strae-oqa.example", "xn--bcher-kva")
-    raw = signer.sign(LETTER, tags={"d": "stra\u00dfe.example", "s": "b\u00fccher", "i": "\u7528\u6237@post.stra\u00dfe.example"})
+    raw = signer.sign(
+        LETTER,
+        tags={
+            "d": "stra\u00dfe.example",
+            "s": "b\u00fccher",
+            "i": "\u7528\u6237@post.stra\u00dfe.example",
+        },
+    )
     zone = Zone(signer.records())
     (result,) = checked(raw, zone)
-    assert (result.status, result.domain, result.selector) == (DkimStatus.PASS, Domain(signer.domain), "xn--bcher-kva")
+    assert (result.status, result.domain, result.selector) == (
+        DkimStatus.PASS,
+        Domain(signer.domain),
+        "xn--bcher-kva",
+    )
     assert result.identifier == "post.xn--strae-oqa.example"
     assert zone.asked() == [signer.key_name]
 
@@ -601,16 +795,31 @@ def many(count: int, last: Signer) -> bytes:
 
 @pytest.mark.parametrize(("count", "beyond"), [(0, 0), (8, 0), (9, 0), (10, 1), (30, 21)])
 def test_the_signature_that_could_align_is_never_displaced(count: int, beyond: int) -> None:
-    """DKM-16: ten are examined, aligned ones first wherever they stand; the rest are policy; results keep the fields' order."""
-    zone = Zone({**ZONE, **{k: v for n in range(count) for k, v in Signer(f"d{n}.example", "s", "ed25519-sha256").records().items()}})
+    """DKM-16: ten are examined, aligned ones first wherever they stand; the rest are policy;
+    results keep the fields' order."""
+    zone = Zone(
+        {
+            **ZONE,
+            **{
+                k: v
+                for n in range(count)
+                for k, v in Signer(f"d{n}.example", "s", "ed25519-sha256").records().items()
+            },
+        }
+    )
     results = checked(many(count, LEGIT), zone)
-    assert [each.domain.name for each in results if each.domain] == [*(f"d{n}.example" for n in reversed(range(count))), "legit.example"]
+    assert [each.domain.name for each in results if each.domain] == [
+        *(f"d{n}.example" for n in reversed(range(count))),
+        "legit.example",
+    ]
     assert words(results)[-1] == ("pass", "")
     assert words(results).count(("policy", "too many signatures")) == beyond
     assert len(zone.calls) == min(count + 1, 10)
 
 
-@pytest.mark.parametrize("domain", ["legit.example", "sub.legit.example", "example", "other.legit.example"])
+@pytest.mark.parametrize(
+    "domain", ["legit.example", "sub.legit.example", "example", "other.legit.example"]
+)
 def test_parents_children_and_siblings_of_the_author_come_first(domain: str) -> None:
     """DKM-16: all of them can align (RFC 9989 4.9.2)."""
     signer = Signer(domain, "s", "ed25519-sha256")
@@ -623,7 +832,9 @@ def test_parents_children_and_siblings_of_the_author_come_first(domain: str) -> 
 
 def test_junk_costs_neither_look_ups_nor_the_place_of_a_good_signature() -> None:
     """DKM-16: 999 unparsable fields above the good one."""
-    raw = b"".join(b"DKIM-Signature: junk %d; d=legit.example\r\n" % number for number in range(999)) + LEGIT.sign(LETTER)
+    raw = b"".join(
+        b"DKIM-Signature: junk %d; d=legit.example\r\n" % number for number in range(999)
+    ) + LEGIT.sign(LETTER)
     zone = Zone(ZONE)
     results = checked(raw, zone)
     assert words(results)[-1] == ("pass", "")
@@ -657,7 +868,9 @@ def test_the_plan_names_bodies_and_keys_before_the_body_comes() -> None:
         BodyHash("relaxed", "sha256", 5),
         BodyHash("relaxed", "sha256", None),
     }
-    assert plan.questions == tuple(Question(each.key_name, "TXT") for each in (LEGIT, EDWARDS, ATTACK))
+    assert plan.questions == tuple(
+        Question(each.key_name, "TXT") for each in (LEGIT, EDWARDS, ATTACK)
+    )
     bad = dkim.plan(Headers(header_fields(LEGIT.sign(LETTER, tags={"v": "2"}))[0]), [])
     assert (bad.body_hashes, bad.questions) == (frozenset(), ())
 
@@ -666,7 +879,10 @@ def test_simple_canonicalization_sees_the_value_as_received() -> None:
     """HDR-09: `Name:` and the value's own leading white space, or none."""
     for value in (b" x", b"x", b"\tx", b"  x ", b"\r\n x", b""):
         letter = LETTER.replace(b"To: v@example.com", b"X-Odd:" + value)
-        assert judged(LEGIT.sign(letter, c="simple/simple", headers=("from", "x-odd"))) == ("pass", "")
+        assert judged(LEGIT.sign(letter, c="simple/simple", headers=("from", "x-odd"))) == (
+            "pass",
+            "",
+        )
     fields, body = header_fields(LEGIT.sign(LETTER, c="simple/simple"))
     stripped = [HeaderField(name, value.lstrip(b" ")) for name, value in fields]
     plan = dkim.plan(Headers(stripped), [])

@@ -1,4 +1,5 @@
-"""Policy discovery and organizational domains: RFC 9989 4.10, RFC 7489 6.6.3 (SPEC B.3, C.2; divergences G.1, G.2)."""
+"""Policy discovery and organizational domains: RFC 9989 4.10, RFC 7489 6.6.3 (SPEC B.3, C.2;
+divergences G.1, G.2)."""
 
 from collections.abc import Iterable, Mapping
 
@@ -6,13 +7,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmarc_milter.core.dmarc.discovery import Discovery, DmarcOptions, PolicySearch, questions, targets
+from dmarc_milter.core.dmarc.discovery import (
+    Discovery,
+    DmarcOptions,
+    PolicySearch,
+    questions,
+    targets,
+)
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.resolver import Question
 from fakes.dns_zone import Zone
 from fakes.suffixes import ICANN, ListedSuffixes
 
-NONE, U, Y, N = "v=DMARC1; p=none", "v=DMARC1; p=reject", "v=DMARC1; p=quarantine; psd=y", "v=DMARC1; p=reject; psd=n"
+NONE, U, Y, N = (
+    "v=DMARC1; p=none",
+    "v=DMARC1; p=reject",
+    "v=DMARC1; p=quarantine; psd=y",
+    "v=DMARC1; p=reject; psd=n",
+)
 TREEWALK, PSL = DmarcOptions(), DmarcOptions(discovery="psl")
 UNGUARDED = DmarcOptions(psl_guard=False)
 SUFFIXES = ListedSuffixes((*ICANN, "g.city.jp"))
@@ -21,12 +33,19 @@ DEEP = "a.b.c.d.e.f.g.h.i.j.mail.example.com"
 
 def zone(records: Mapping[str, str | Iterable[str]], failing: Iterable[str] = ()) -> Zone:
     """A DNS with these DMARC records: names without `_dmarc`."""
-    texts = {name: [text] if isinstance(text, str) else list(text) for name, text in records.items()}
-    return Zone({f"_dmarc.{name}": {"TXT": text} for name, text in texts.items()}, failing=[f"_dmarc.{name}" for name in failing])
+    texts = {
+        name: [text] if isinstance(text, str) else list(text) for name, text in records.items()
+    }
+    return Zone(
+        {f"_dmarc.{name}": {"TXT": text} for name, text in texts.items()},
+        failing=[f"_dmarc.{name}" for name in failing],
+    )
 
 
 def discovery(
-    records: Mapping[str, str | Iterable[str]], failing: Iterable[str] = (), options: DmarcOptions = TREEWALK
+    records: Mapping[str, str | Iterable[str]],
+    failing: Iterable[str] = (),
+    options: DmarcOptions = TREEWALK,
 ) -> tuple[Discovery, Zone]:
     dns = zone(records, failing)
     return Discovery(dns, options, SUFFIXES), dns
@@ -47,27 +66,35 @@ def found(search: PolicySearch) -> str | None:
         ("a.b.example.com", "a.b.example.com b.example.com example.com com"),
         (
             "a.b.c.d.e.example.com",
-            "a.b.c.d.e.example.com b.c.d.e.example.com c.d.e.example.com d.e.example.com e.example.com example.com com",
+            (
+                "a.b.c.d.e.example.com b.c.d.e.example.com c.d.e.example.com d.e.example.com"
+                " e.example.com example.com com"
+            ),
         ),
         (
             "a.b.c.d.e.f.example.com",
-            "a.b.c.d.e.f.example.com b.c.d.e.f.example.com c.d.e.f.example.com d.e.f.example.com e.f.example.com f.example.com "
-            "example.com com",
+            (
+                "a.b.c.d.e.f.example.com b.c.d.e.f.example.com c.d.e.f.example.com"
+                " d.e.f.example.com e.f.example.com f.example.com example.com com"
+            ),
         ),
         (
             DEEP,
-            f"{DEEP} g.h.i.j.mail.example.com h.i.j.mail.example.com i.j.mail.example.com j.mail.example.com mail.example.com "
-            "example.com com",
+            (
+                f"{DEEP} g.h.i.j.mail.example.com h.i.j.mail.example.com i.j.mail.example.com"
+                " j.mail.example.com mail.example.com example.com com"
+            ),
         ),
         (
             "x." * 97 + "mail.example.com",
-            "x." * 97 + "mail.example.com x.x.x.x.mail.example.com x.x.x.mail.example.com x.x.mail.example.com x.mail.example.com "
-            "mail.example.com example.com com",
+            "x." * 97 + "mail.example.com x.x.x.x.mail.example.com x.x.x.mail.example.com"
+            " x.x.mail.example.com x.mail.example.com mail.example.com example.com com",
         ),
     ],
 )
 def test_the_names_of_a_walk(start: str, names: str) -> None:
-    """RFC 9989 4.10 steps 4 and 7: one label less each time, from the 7 right-most on; never more than 8 (DMR-07)."""
+    """RFC 9989 4.10 steps 4 and 7: one label less each time, from the 7 right-most on; never more
+    than 8 (DMR-07)."""
     walked = [domain.name for domain in targets(Domain(start))]
     assert walked == names.split()
     assert len(walked) <= 8
@@ -81,8 +108,16 @@ def test_the_names_of_a_walk(start: str, names: str) -> None:
         ("a.mail.example.com", {"mail.example.com": N, "example.com": U}, "mail.example.com"),
         ("a.mail.example.com", {"com": Y}, "example.com"),
         ("giant.bank.example", {"giant.bank.example": U, "bank.example": Y}, "giant.bank.example"),
-        ("mail.giant.bank.example", {"giant.bank.example": U, "bank.example": Y}, "giant.bank.example"),
-        ("mail.mega.bank.example", {"giant.bank.example": U, "bank.example": Y}, "mega.bank.example"),
+        (
+            "mail.giant.bank.example",
+            {"giant.bank.example": U, "bank.example": Y},
+            "giant.bank.example",
+        ),
+        (
+            "mail.mega.bank.example",
+            {"giant.bank.example": U, "bank.example": Y},
+            "mega.bank.example",
+        ),
         ("bank.example", {"bank.example": Y}, "bank.example"),
         ("bank.example", {"bank.example": Y, "example": Y}, "bank.example"),
         # nothing found: the name itself
@@ -91,24 +126,41 @@ def test_the_names_of_a_walk(start: str, names: str) -> None:
         # the fewest labels
         ("a.b.example.com", {"a.b.example.com": U}, "a.b.example.com"),
         ("a.b.example.com", {"b.example.com": U}, "b.example.com"),
-        ("a.b.example.com", {"a.b.example.com": U, "b.example.com": U, "example.com": NONE}, "example.com"),
+        (
+            "a.b.example.com",
+            {"a.b.example.com": U, "b.example.com": U, "example.com": NONE},
+            "example.com",
+        ),
         ("a.b.example.com", {"example.com": "v=DMARC1; psd=u"}, "example.com"),
         ("a.b.example.com", {"b.example.com": U, "example.com": "v=DMARC1; p=bad"}, "example.com"),
         # psd=n at the start, in the middle, above a record
         ("a.b.example.com", {"a.b.example.com": N, "example.com": U}, "a.b.example.com"),
-        ("a.b.example.com", {"a.b.example.com": U, "b.example.com": N, "example.com": U}, "b.example.com"),
+        (
+            "a.b.example.com",
+            {"a.b.example.com": U, "b.example.com": N, "example.com": U},
+            "b.example.com",
+        ),
         ("a.b.example.com", {"example.com": N}, "example.com"),
         # psd=y: one label below, whether or not there is a record
         ("a.b.example.com", {"example.com": Y}, "b.example.com"),
-        ("a.b.example.com", {"a.b.example.com": U, "b.example.com": U, "example.com": Y}, "b.example.com"),
+        (
+            "a.b.example.com",
+            {"a.b.example.com": U, "b.example.com": U, "example.com": Y},
+            "b.example.com",
+        ),
         ("a.b.example.com", {"a.b.example.com": U, "example.com": Y}, "b.example.com"),
         ("a.b.example.com", {"b.example.com": Y, "example.com": U}, "a.b.example.com"),
         ("b.example.com", {"b.example.com": Y, "example.com": N}, "b.example.com"),
-        # the jump: a record between is never seen, and psd=y above it counts from the start's labels
+        # the jump: a record between is never seen, and psd=y above it counts from the start's
+        # labels
         (DEEP, {"h.i.j.mail.example.com": U}, "h.i.j.mail.example.com"),
         (DEEP, {"f.g.h.i.j.mail.example.com": U}, DEEP),
         (DEEP, {"g.h.i.j.mail.example.com": Y}, "f.g.h.i.j.mail.example.com"),
-        ("mail.a.b.c.d.e.f.g.example.com", {"b.c.d.e.f.g.example.com": U}, "mail.a.b.c.d.e.f.g.example.com"),
+        (
+            "mail.a.b.c.d.e.f.g.example.com",
+            {"b.c.d.e.f.g.example.com": U},
+            "mail.a.b.c.d.e.f.g.example.com",
+        ),
         # several records at a name are none
         ("a.example.com", {"a.example.com": [N, N], "example.com": U}, "example.com"),
         ("a.example.com", {"example.com": [U, U]}, "a.example.com"),
@@ -120,7 +172,8 @@ def test_the_names_of_a_walk(start: str, names: str) -> None:
         ("a.b.kobe.jp", {"kobe.jp": U, "jp": U}, "b.kobe.jp"),
         ("a.legit.example", {"example": U}, "legit.example"),
         ("a.example.com", {"com": N}, "com"),
-        # and nothing above a public suffix makes that one an organization, whether psd=y is written there or counts as such
+        # and nothing above a public suffix makes that one an organization, whether psd=y is written
+        # there or counts as such
         ("a.x.co.uk", {"uk": U}, "x.co.uk"),
         ("a.x.co.uk", {"uk": Y}, "x.co.uk"),
         ("x.co.uk", {"uk": Y, "x.co.uk": U}, "x.co.uk"),
@@ -137,7 +190,9 @@ def test_the_names_of_a_walk(start: str, names: str) -> None:
         ("a.b.github.io", {"github.io": U}, "github.io"),
     ],
 )
-def test_organizational_domain_by_walk(start: str, records: Mapping[str, str], organization: str) -> None:
+def test_organizational_domain_by_walk(
+    start: str, records: Mapping[str, str], organization: str
+) -> None:
     """RFC 9989 4.10.2 in its order: psd=n, below psd=y, the fewest labels, the name itself."""
     finder, _ = discovery(records)
     assert str(finder.walk(Domain(start)).organizational_domain()) == organization
@@ -173,11 +228,19 @@ def test_without_the_guard_a_top_level_record_is_an_organization() -> None:
         ("a.example.com", {"a.example.com": [U, U], "example.com": NONE}, "example.com"),
         ("a.example.com", {"a.example.com": [U, NONE]}, ""),
         ("example.com", {"example.com": [U, NONE], "com": Y}, "com"),
-        ("example.com", {"example.com": [U, "v=dmarc1; p=none", "v=spf1 -all", " v=DMARC1; p=none"]}, "example.com"),
+        (
+            "example.com",
+            {"example.com": [U, "v=dmarc1; p=none", "v=spf1 -all", " v=DMARC1; p=none"]},
+            "example.com",
+        ),
         # G.4: what is no DMARC record is not there
         ("a.example.com", {"a.example.com": "v=dmarc1; p=none", "example.com": U}, "example.com"),
         ("a.example.com", {"a.example.com": "p=none; v=DMARC1", "example.com": U}, "example.com"),
-        ("a.example.com", {"a.example.com": "v=DMARC1; p=none; x=" + "x" * 4096, "example.com": U}, "example.com"),
+        (
+            "a.example.com",
+            {"a.example.com": "v=DMARC1; p=none; x=" + "x" * 4096, "example.com": U},
+            "example.com",
+        ),
         # a record without a policy still ends discovery
         ("a.example.com", {"a.example.com": "v=DMARC1", "example.com": U}, "a.example.com"),
         # the jump hides what lies between
@@ -187,7 +250,8 @@ def test_without_the_guard_a_top_level_record_is_an_organization() -> None:
     ],
 )
 def test_policy_by_walk(author: str, records: Mapping[str, str], policy_domain: str) -> None:
-    """RFC 9989 4.10.1: the author domain's record, else the organizational domain's, else the public suffix's."""
+    """RFC 9989 4.10.1: the author domain's record, else the organizational domain's, else the
+    public suffix's."""
     finder, dns = discovery(records)
     search = finder.policy(Domain(author))
     assert found(search) == policy_domain
@@ -216,8 +280,11 @@ def test_policy_by_walk(author: str, records: Mapping[str, str], policy_domain: 
         ("a.b.example.com", {"b.example.com": N, "example.com": Y}, "example.com"),
     ],
 )
-def test_policy_by_public_suffix_list(author: str, records: Mapping[str, str], policy_domain: str) -> None:
-    """RFC 7489 6.6.3: the author domain, then the organizational domain; more than one record is none."""
+def test_policy_by_public_suffix_list(
+    author: str, records: Mapping[str, str], policy_domain: str
+) -> None:
+    """RFC 7489 6.6.3: the author domain, then the organizational domain; more than one record is
+    none."""
     finder, dns = discovery(records, options=PSL)
     search = finder.policy(Domain(author))
     assert found(search) == policy_domain
@@ -238,9 +305,14 @@ def test_policy_by_public_suffix_list(author: str, records: Mapping[str, str], p
     ],
 )
 def test_a_failed_policy_look_up_is_not_absence(
-    options: DmarcOptions, author: str, records: Mapping[str, str], failing: list[str], policy_domain: str | None
+    options: DmarcOptions,
+    author: str,
+    records: Mapping[str, str],
+    failing: list[str],
+    policy_domain: str | None,
 ) -> None:
-    """SPEC C.4, DMR-08: only a definite absence means no DMARC; a record that is known needs nothing above it."""
+    """SPEC C.4, DMR-08: only a definite absence means no DMARC; a record that is known needs
+    nothing above it."""
     finder, _ = discovery(records, failing, options)
     assert found(finder.policy(Domain(author))) == policy_domain
 
@@ -255,17 +327,23 @@ def test_a_failed_policy_look_up_is_not_absence(
         ("a.b.example.com", {"b.example.com": N}, ["a.b.example.com"], None),
     ],
 )
-def test_a_failed_step_of_the_walk(author: str, records: Mapping[str, str], failing: list[str], policy_domain: str | None) -> None:
-    """A step that might have held psd=n or psd=y leaves the policy unknown; above a certain psd nothing is asked."""
+def test_a_failed_step_of_the_walk(
+    author: str, records: Mapping[str, str], failing: list[str], policy_domain: str | None
+) -> None:
+    """A step that might have held psd=n or psd=y leaves the policy unknown; above a certain psd
+    nothing is asked."""
     finder, dns = discovery(records, failing)
     assert found(finder.policy(Domain(author))) == policy_domain
-    assert (policy_domain is None) == any(call.name.removeprefix("_dmarc.") in failing for call in dns.calls)
+    assert (policy_domain is None) == any(
+        call.name.removeprefix("_dmarc.") in failing for call in dns.calls
+    )
 
 
 @pytest.mark.parametrize(
     ("author", "records", "failing", "policy_domain"),
     [
-        # either way the organization is the same: there is no record, as far as this author is concerned
+        # either way the organization is the same: there is no record, as far as this author is
+        # concerned
         ("example.com", {}, ["com"], ""),
         ("example.com", {"example.com": U}, ["com"], "example.com"),
         ("a.b.example.com", {"example.com": U}, ["com"], "example.com"),
@@ -290,9 +368,14 @@ def test_a_failed_step_of_the_walk(author: str, records: Mapping[str, str], fail
 )
 @pytest.mark.parametrize("options", [TREEWALK, UNGUARDED], ids=["guard", "no guard"])
 def test_a_failing_public_suffix_is_no_record_where_that_makes_no_difference(
-    options: DmarcOptions, author: str, records: Mapping[str, str], failing: list[str], policy_domain: str | None
+    options: DmarcOptions,
+    author: str,
+    records: Mapping[str, str],
+    failing: list[str],
+    policy_domain: str | None,
 ) -> None:
-    """docs/design.md, Decisions: a broken country-code domain must not leave open what everybody below it asks for."""
+    """docs/design.md, Decisions: a broken country-code domain must not leave open what everybody
+    below it asks for."""
     finder, _ = discovery(records, failing, options)
     assert found(finder.policy(Domain(author))) == policy_domain
 
@@ -303,12 +386,30 @@ def test_a_failing_public_suffix_is_no_record_where_that_makes_no_difference(
         ("a.example.com", {"example.com": U}, ["a.example.com"], TREEWALK, "example.com"),
         ("a.b.example.com", {"example.com": U}, ["b.example.com"], TREEWALK, "example.com"),
         ("a.b.example.com", {"b.example.com": U}, ["example.com"], TREEWALK, "b.example.com"),
-        ("a.b.example.com", {"example.com": U, "b.example.com": NONE}, ["a.b.example.com"], TREEWALK, "example.com"),
+        (
+            "a.b.example.com",
+            {"example.com": U, "b.example.com": NONE},
+            ["a.b.example.com"],
+            TREEWALK,
+            "example.com",
+        ),
         ("a.b.example.com", {"b.example.com": N}, ["a.b.example.com"], TREEWALK, "b.example.com"),
         ("a.example.com", {"com": Y}, ["a.example.com"], TREEWALK, "com"),
         ("a.example.com", {"com": Y}, ["example.com"], TREEWALK, "com"),
-        ("a.b.example.com", {"example.com": U}, ["a.b.example.com", "b.example.com"], TREEWALK, "example.com"),
-        (DEEP, {"example.com": U}, [DEEP, "mail.example.com", "j.mail.example.com", "i.j.mail.example.com"], TREEWALK, "example.com"),
+        (
+            "a.b.example.com",
+            {"example.com": U},
+            ["a.b.example.com", "b.example.com"],
+            TREEWALK,
+            "example.com",
+        ),
+        (
+            DEEP,
+            {"example.com": U},
+            [DEEP, "mail.example.com", "j.mail.example.com", "i.j.mail.example.com"],
+            TREEWALK,
+            "example.com",
+        ),
         ("co.uk", {"uk": Y}, ["co.uk"], TREEWALK, "uk"),
         ("a.b.github.io", {"b.github.io": U}, ["github.io"], TREEWALK, "b.github.io"),
         ("example.com", {}, ["example.com"], TREEWALK, None),
@@ -323,9 +424,14 @@ def test_a_failing_public_suffix_is_no_record_where_that_makes_no_difference(
     ],
 )
 def test_what_is_known_of_a_policy_where_an_answer_is_missing(
-    author: str, records: Mapping[str, str], failing: list[str], options: DmarcOptions, supposed: str | None
+    author: str,
+    records: Mapping[str, str],
+    failing: list[str],
+    options: DmarcOptions,
+    supposed: str | None,
 ) -> None:
-    """on_temperror: the record that answered and would decide if there were none where the DNS failed; and the name that failed."""
+    """on_temperror: the record that answered and would decide if there were none where the DNS
+    failed; and the name that failed."""
     finder, _ = discovery(records, failing, options)
     search = finder.policy(Domain(author))
     assert search.published is None
@@ -347,8 +453,11 @@ def test_what_is_known_of_a_policy_where_an_answer_is_missing(
         ("a.x.g.city.jp", {"city.jp": U, "x.g.city.jp": NONE}, "x.g.city.jp"),
     ],
 )
-def test_a_policy_above_a_public_suffix_is_the_last_to_be_asked(author: str, records: Mapping[str, str], policy_domain: str) -> None:
-    """RFC 9989 4.10.1 with psl_guard: the organization's own record, which the letter of 4.10.2 would pass over, comes first."""
+def test_a_policy_above_a_public_suffix_is_the_last_to_be_asked(
+    author: str, records: Mapping[str, str], policy_domain: str
+) -> None:
+    """RFC 9989 4.10.1 with psl_guard: the organization's own record, which the letter of 4.10.2
+    would pass over, comes first."""
     finder, _ = discovery(records)
     assert found(finder.policy(Domain(author))) == policy_domain
 
@@ -368,20 +477,39 @@ def test_without_the_guard_the_letter_counts() -> None:
         ("a.example.com", {}, ["com"], "a.example.com example.com com"),
         ("a.example.com", {"a.example.com": U}, ["example.com"], "a.example.com example.com"),
         ("a.example.com", {"example.com": U}, ["a.example.com"], "a.example.com example.com"),
-        ("a.b.example.com", {"example.com": U}, ["b.example.com"], "a.b.example.com b.example.com example.com"),
-        ("a.b.example.com", {"example.com": Y}, ["a.b.example.com"], "a.b.example.com b.example.com"),
-        ("a.b.example.com", {"com": Y}, ["b.example.com"], "a.b.example.com b.example.com example.com"),
+        (
+            "a.b.example.com",
+            {"example.com": U},
+            ["b.example.com"],
+            "a.b.example.com b.example.com example.com",
+        ),
+        (
+            "a.b.example.com",
+            {"example.com": Y},
+            ["a.b.example.com"],
+            "a.b.example.com b.example.com",
+        ),
+        (
+            "a.b.example.com",
+            {"com": Y},
+            ["b.example.com"],
+            "a.b.example.com b.example.com example.com",
+        ),
         ("a.example.com", {"example.com": N}, ["com"], "example.com"),
         ("a.x.co.uk", {"uk": Y}, ["x.co.uk"], "a.x.co.uk x.co.uk"),
         ("a.x.co.uk", {"uk": U}, ["a.x.co.uk"], "a.x.co.uk x.co.uk"),
         ("a.x.g.city.jp", {}, ["city.jp"], "a.x.g.city.jp x.g.city.jp city.jp"),
     ],
 )
-def test_where_a_walk_with_missing_answers_can_end(start: str, records: Mapping[str, str], failing: list[str], possible: str) -> None:
+def test_where_a_walk_with_missing_answers_can_end(
+    start: str, records: Mapping[str, str], failing: list[str], possible: str
+) -> None:
     """Every organizational domain that some answer would give, and no other."""
     finder, _ = discovery(records, failing)
     walk = finder.walk(Domain(start))
-    assert {domain.name for domain in walk.possible_organizational_domains()} == set(possible.split())
+    assert {domain.name for domain in walk.possible_organizational_domains()} == set(
+        possible.split()
+    )
 
 
 @given(
@@ -389,18 +517,29 @@ def test_where_a_walk_with_missing_answers_can_end(start: str, records: Mapping[
     st.sampled_from(["a.b.example.com", "b.example.com"]),
     st.booleans(),
 )
-def test_possible_ends_are_what_the_possible_answers_give(answers: list[str], start: str, guard: bool) -> None:
+def test_possible_ends_are_what_the_possible_answers_give(
+    answers: list[str], start: str, guard: bool
+) -> None:
     """The set is exactly the organizational domains over all completions of the missing answers."""
     names = ["a.b.example.com", "b.example.com", "example.com", "com"]
-    known = {name: text for name, text in zip(names, answers, strict=True) if text not in ("", "FAIL")}
+    known = {
+        name: text for name, text in zip(names, answers, strict=True) if text not in ("", "FAIL")
+    }
     failing = [name for name, text in zip(names, answers, strict=True) if text == "FAIL"]
     options = DmarcOptions(psl_guard=guard)
 
     def ends(completed: Mapping[str, str], missing: list[str]) -> set[Domain | None]:
         if missing:
             name, *rest = missing
-            return set().union(*(ends({**completed, name: text} if text else completed, rest) for text in ("", U, Y, N)))
-        return {discovery(completed, options=options)[0].walk(Domain(start)).organizational_domain()}
+            return set().union(
+                *(
+                    ends({**completed, name: text} if text else completed, rest)
+                    for text in ("", U, Y, N)
+                )
+            )
+        return {
+            discovery(completed, options=options)[0].walk(Domain(start)).organizational_domain()
+        }
 
     finder, _ = discovery(known, failing, options)
     assert finder.walk(Domain(start)).possible_organizational_domains() == ends(known, failing)
@@ -418,12 +557,24 @@ def test_all_questions_of_a_walk_are_known_before_the_first_answer() -> None:
 def test_questions_by_public_suffix_list() -> None:
     """RFC 7489 6.6.3: two names."""
     asked = questions(Domain("a.b.example.co.uk"), PSL, SUFFIXES)
-    assert asked == (Question("_dmarc.a.b.example.co.uk", "TXT"), Question("_dmarc.example.co.uk", "TXT"))
-    assert questions(Domain("example.com"), PSL, SUFFIXES) == (Question("_dmarc.example.com", "TXT"),)
-    assert questions(Domain("com")) == questions(Domain("com"), PSL, SUFFIXES) == (Question("_dmarc.com", "TXT"),)
+    assert asked == (
+        Question("_dmarc.a.b.example.co.uk", "TXT"),
+        Question("_dmarc.example.co.uk", "TXT"),
+    )
+    assert questions(Domain("example.com"), PSL, SUFFIXES) == (
+        Question("_dmarc.example.com", "TXT"),
+    )
+    assert (
+        questions(Domain("com"))
+        == questions(Domain("com"), PSL, SUFFIXES)
+        == (Question("_dmarc.com", "TXT"),)
+    )
 
 
-@pytest.mark.parametrize("top", ["localhost", "local", "localdomain", "invalid", "test", "onion", "home.arpa", "internal"])
+@pytest.mark.parametrize(
+    "top",
+    ["localhost", "local", "localdomain", "invalid", "test", "onion", "home.arpa", "internal"],
+)
 @pytest.mark.parametrize("options", [TREEWALK, PSL], ids=["treewalk", "psl"])
 def test_special_use_names_are_never_asked(top: str, options: DmarcOptions) -> None:
     """RFC 6761, 6762, 7686, 8375: they are not in the DNS, at or below."""
@@ -438,12 +589,19 @@ def test_a_name_is_asked_once_for_a_message() -> None:
     finder, dns = discovery({"example.com": U})
     for start in ("a.example.com", "b.example.com", "a.example.com", "example.com"):
         finder.walk(Domain(start))
-    assert sorted(dns.asked()) == ["_dmarc.a.example.com", "_dmarc.b.example.com", "_dmarc.com", "_dmarc.example.com"]
+    assert sorted(dns.asked()) == [
+        "_dmarc.a.example.com",
+        "_dmarc.b.example.com",
+        "_dmarc.com",
+        "_dmarc.example.com",
+    ]
 
 
 def test_the_trace_tells_each_step() -> None:
     """For `check`, `why` and `domain`: every query in order, and what was done with its answer."""
-    finder, _ = discovery({"b.example.com": [U, U], "example.com": U, "com": NONE}, ["a.b.example.com"])
+    finder, _ = discovery(
+        {"b.example.com": [U, U], "example.com": U, "com": NONE}, ["a.b.example.com"]
+    )
     assert finder.policy(Domain("a.b.example.com")).trace == (
         "_dmarc.a.b.example.com: the DNS did not answer",
         "_dmarc.b.example.com: 2 DMARC records, all discarded",
@@ -454,10 +612,15 @@ def test_the_trace_tells_each_step() -> None:
 
 def test_repeated_records_are_an_error_of_the_policy_domain() -> None:
     """SPEC C.5: reports say so; what lies above the policy domain is not its concern."""
-    finder, _ = discovery({"a.b.example.com": [U, U], "b.example.com": [U, U], "example.com": U, "com": [Y, Y]})
+    finder, _ = discovery(
+        {"a.b.example.com": [U, U], "b.example.com": [U, U], "example.com": U, "com": [Y, Y]}
+    )
     published = finder.policy(Domain("a.b.example.com")).published
     assert published is not None
-    assert published.errors == ("multiple records at _dmarc.a.b.example.com", "multiple records at _dmarc.b.example.com")
+    assert published.errors == (
+        "multiple records at _dmarc.a.b.example.com",
+        "multiple records at _dmarc.b.example.com",
+    )
 
 
 def test_the_search_list_is_never_consulted_and_long_names_are_asked_by_label() -> None:
@@ -470,7 +633,9 @@ def test_the_search_list_is_never_consulted_and_long_names_are_asked_by_label() 
 
 def test_a_wildcard_answers_as_the_name_itself() -> None:
     """DMR-11: *.legit.example TXT is what _dmarc.x.legit.example says."""
-    finder = Discovery(Zone({"*.legit.example": {"TXT": [NONE]}, "_dmarc.legit.example": {"TXT": [U]}}))
+    finder = Discovery(
+        Zone({"*.legit.example": {"TXT": [NONE]}, "_dmarc.legit.example": {"TXT": [U]}})
+    )
     assert found(finder.policy(Domain("x.legit.example"))) == "x.legit.example"
 
 
@@ -484,4 +649,7 @@ def test_character_strings_are_joined_and_cnames_followed() -> None:
             "_dmarc.c.example": {"CNAME": ["_dmarc.c.example"]},
         }
     )
-    assert [found(Discovery(dns).policy(Domain(name))) for name in ("a.example", "b.example", "c.example")] == ["a.example", "", None]
+    assert [
+        found(Discovery(dns).policy(Domain(name)))
+        for name in ("a.example", "b.example", "c.example")
+    ] == ["a.example", "", None]

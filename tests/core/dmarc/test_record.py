@@ -1,4 +1,5 @@
-"""The DMARC record parser: RFC 9989 4.7, 4.8 and the RFC 7489 tags (SPEC B.4, B.5, C.1; SECURITY-CASES DMR, RPT-03)."""
+"""The DMARC record parser: RFC 9989 4.7, 4.8 and the RFC 7489 tags (SPEC B.4, B.5, C.1;
+SECURITY-CASES DMR, RPT-03)."""
 
 import re
 
@@ -6,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmarc_milter.core.dmarc.record import MAX_RECORD, AlignmentMode, Policy, Record, ReportUri, parse
+from dmarc_milter.core.dmarc.record import (
+    MAX_RECORD,
+    AlignmentMode,
+    Policy,
+    Record,
+    ReportUri,
+    parse,
+)
 from fakes.growth import costs_less
 
 NONE, QUARANTINE, REJECT = Policy.NONE, Policy.QUARANTINE, Policy.REJECT
@@ -39,7 +47,8 @@ def read(text: str | bytes) -> Record:
     ],
 )
 def test_a_record_that_says_reject(text: str) -> None:
-    """RFC 9989 4.8: white space around "=" and ";", tags in any order, values without case, the rest ignored (DMR-04, DMR-05)."""
+    """RFC 9989 4.8: white space around "=" and ";", tags in any order, values without case, the
+    rest ignored (DMR-04, DMR-05)."""
     record = read(text)
     assert record.p is REJECT
     assert not record.invalid_policy
@@ -80,7 +89,8 @@ def test_a_record_that_says_reject(text: str) -> None:
     ],
 )
 def test_what_is_not_a_dmarc_record(text: str) -> None:
-    """RFC 9989 4.7: `v` first, its value exactly DMARC1, nothing before it (DMR-04; divergence G.4)."""
+    """RFC 9989 4.7: `v` first, its value exactly DMARC1, nothing before it (DMR-04; divergence
+    G.4)."""
     assert parse(text.encode("latin-1")) is None
 
 
@@ -115,8 +125,11 @@ def test_what_is_not_a_dmarc_record(text: str) -> None:
         ("p reject", None, None, None, True, False),
     ],
 )
-def test_policy_tags(tags: str, p: Policy, sp: Policy, np: Policy, invalid: bool, applies: bool) -> None:
-    """RFC 9989 4.10.1: no valid p, or a bad sp or np, is p=none with a valid rua and no DMARC without (DMR-05, G.3)."""
+def test_policy_tags(
+    tags: str, p: Policy, sp: Policy, np: Policy, invalid: bool, applies: bool
+) -> None:
+    """RFC 9989 4.10.1: no valid p, or a bad sp or np, is p=none with a valid rua and no DMARC
+    without (DMR-05, G.3)."""
     record = read(f"v=DMARC1; {tags}")
     assert (record.p, record.sp, record.np) == (p, sp, np)
     assert (record.invalid_policy, record.applies) == (invalid, applies)
@@ -182,7 +195,8 @@ def test_policy_tags(tags: str, p: Policy, sp: Policy, np: Policy, invalid: bool
     ],
 )
 def test_other_tags_fall_back_to_their_default(tag: str, field: str, value: object) -> None:
-    """RFC 9989 4.8, SPEC B.4: a bad or repeated tag is its default and never switches the policy off (DMR-06)."""
+    """RFC 9989 4.8, SPEC B.4: a bad or repeated tag is its default and never switches the policy
+    off (DMR-06)."""
     record = read(f"v=DMARC1; p=reject; {tag}")
     assert getattr(record, field) == value
     assert record.p is REJECT
@@ -245,7 +259,8 @@ def test_other_tags_fall_back_to_their_default(tag: str, field: str, value: obje
     ],
 )
 def test_report_addresses(uri: str, address: str | None) -> None:
-    """SPEC B.5, RPT-03, RPT-04: mailto only, percent-decoded, then dot-atom@LDH-domain; header fields are ignored."""
+    """SPEC B.5, RPT-03, RPT-04: mailto only, percent-decoded, then dot-atom@LDH-domain; header
+    fields are ignored."""
     record = read(f"v=DMARC1; p=none; rua={uri}; ruf={uri}")
     assert record.rua == record.ruf == ((ReportUri(address),) if address else ())
     assert record.p is NONE
@@ -268,7 +283,9 @@ def test_report_addresses(uri: str, address: str | None) -> None:
 )
 def test_report_sizes(suffix: str, octets: int | None) -> None:
     """RFC 7489 6.4: an optional size, units are powers of two."""
-    assert read(f"v=DMARC1; p=none; rua=mailto:a@b.example{suffix}").rua == (ReportUri("a@b.example", octets),)
+    assert read(f"v=DMARC1; p=none; rua=mailto:a@b.example{suffix}").rua == (
+        ReportUri("a@b.example", octets),
+    )
 
 
 def test_addresses_are_kept_in_order_once_and_at_most_ten() -> None:
@@ -283,11 +300,21 @@ def test_a_bad_address_leaves_the_others() -> None:
     """RFC 9989 4.8: what is malformed is ignored, the rest counts."""
     record = read("v=DMARC1; p=none; rua=mailto:bad, ,https://x.example,mailto:a@b.example")
     assert record.rua == (ReportUri("a@b.example"),)
-    assert record.errors == ("rua: address not valid", "rua: URI not valid", "rua: scheme not supported")
+    assert record.errors == (
+        "rua: address not valid",
+        "rua: URI not valid",
+        "rua: scheme not supported",
+    )
 
 
 @pytest.mark.parametrize(
-    "bad", ["mailto:j\u00fcrgen@b.example", "mailto:x@b\u00fccher.example", "mailto:x\x07@b.example", "mailto:x@b.example!1\xb2"]
+    "bad",
+    [
+        "mailto:j\u00fcrgen@b.example",
+        "mailto:x@b\u00fccher.example",
+        "mailto:x\x07@b.example",
+        "mailto:x@b.example!1\xb2",
+    ],
 )
 def test_an_address_that_is_not_ascii_leaves_the_others(bad: str) -> None:
     """RFC 8616 6: conventional addresses only; RFC 9989 4.8: the rest counts."""
@@ -347,8 +374,14 @@ def test_hostile_records_are_read_in_linear_time(text: bytes) -> None:
     [
         "v=DMARC1",
         "v=DMARC1; p=reject",
-        "v=DMARC1; p=none; sp=quarantine; np=reject; adkim=s; aspf=s; t=y; psd=n; pct=5; fo=1:d:s; ri=3600",
-        "v=DMARC1; p=none; rua=mailto:a@b.example,mailto:c+d@e.example!10485760; ruf=mailto:x%21y@b.example",
+        (
+            "v=DMARC1; p=none; sp=quarantine; np=reject; adkim=s; aspf=s; t=y; psd=n; pct=5;"
+            " fo=1:d:s; ri=3600"
+        ),
+        (
+            "v=DMARC1; p=none; rua=mailto:a@b.example,mailto:c+d@e.example!10485760;"
+            " ruf=mailto:x%21y@b.example"
+        ),
         "v=DMARC1; p=quarantine; t=n",
     ],
 )
@@ -357,18 +390,57 @@ def test_a_canonical_record_round_trips(text: str) -> None:
     assert str(read(text)) == text
 
 
-TAGS = st.sampled_from(["p", "sp", "np", "adkim", "aspf", "t", "psd", "pct", "fo", "rua", "ruf", "ri", "rf", "v", "x", "P"])
+TAGS = st.sampled_from(
+    [
+        "p",
+        "sp",
+        "np",
+        "adkim",
+        "aspf",
+        "t",
+        "psd",
+        "pct",
+        "fo",
+        "rua",
+        "ruf",
+        "ri",
+        "rf",
+        "v",
+        "x",
+        "P",
+    ]
+)
 VALUES = st.one_of(
     st.sampled_from(
-        ["none", "quarantine", "Reject", "r", "s", "y", "n", "u", "0", "1:d", "50", "mailto:a@b.example", "mailto:%21@b.ex!1k"]
+        [
+            "none",
+            "quarantine",
+            "Reject",
+            "r",
+            "s",
+            "y",
+            "n",
+            "u",
+            "0",
+            "1:d",
+            "50",
+            "mailto:a@b.example",
+            "mailto:%21@b.ex!1k",
+        ]
     ),
     st.text("abc:!%2,@.=?/ \t\x00\xff", max_size=12),
 )
-RECORDS = st.lists(st.tuples(TAGS, VALUES), max_size=8).map(lambda tags: "v=DMARC1" + "".join(f"; {name}={value}" for name, value in tags))
+RECORDS = st.lists(st.tuples(TAGS, VALUES), max_size=8).map(
+    lambda tags: "v=DMARC1" + "".join(f"; {name}={value}" for name, value in tags)
+)
 
 
 @given(
-    st.one_of(RECORDS.map(lambda text: text.encode("latin-1")), st.binary(max_size=200), st.binary(max_size=100).map(b"v=DMARC1;".__add__))
+    st.one_of(
+        RECORDS.map(lambda text: text.encode("latin-1")),
+        st.binary(max_size=200),
+        st.binary(max_size=100).map(b"v=DMARC1;".__add__),
+    )
 )
 def test_any_octets_are_a_record_or_not(text: bytes) -> None:
     """Never raises; whatever comes out is safe to print and reads the same again."""
@@ -383,5 +455,18 @@ def test_any_octets_are_a_record_or_not(text: bytes) -> None:
     assert all(error.isascii() and error.isprintable() for error in record.errors)
     again = read(str(record))
     assert str(again) == str(record)
-    for field in ("p", "sp", "np", "adkim", "aspf", "testing", "psd", "pct", "fo", "rua", "ruf", "ri"):
+    for field in (
+        "p",
+        "sp",
+        "np",
+        "adkim",
+        "aspf",
+        "testing",
+        "psd",
+        "pct",
+        "fo",
+        "rua",
+        "ruf",
+        "ri",
+    ):
         assert getattr(again, field) == getattr(record, field)

@@ -1,4 +1,5 @@
-"""DMARC against a second reading of RFC 9989 4.10: its steps written down as they stand there, on random trees with missing answers."""
+"""DMARC against a second reading of RFC 9989 4.10: its steps written down as they stand there, on
+random trees with missing answers."""
 
 from __future__ import annotations
 
@@ -22,14 +23,21 @@ SUFFIXES = ListedSuffixes((*ICANN, "g.city.jp"))
 """As by `*.city.jp`: city.jp itself is no public suffix, but above one."""
 POLICIES = ("none", "quarantine", "reject")
 SPINE = "a.b.c.d.e.f.g.h.i.j"
-OPEN: tuple[Tags, ...] = ({}, {"p": "reject", "psd": "u"}, {"p": "reject", "psd": "y"}, {"p": "reject", "psd": "n"})
+OPEN: tuple[Tags, ...] = (
+    {},
+    {"p": "reject", "psd": "u"},
+    {"p": "reject", "psd": "y"},
+    {"p": "reject", "psd": "n"},
+)
 """What a missing answer could have been; {} is no record."""
 
 NAMES = st.builds(
     lambda first, length, tail: ".".join([*SPINE.split(".")[first : first + length], tail]),
     st.integers(0, 9),
     st.integers(0, 10),
-    st.sampled_from(["example.com", "co.uk", "x.co.uk", "other.example.com", "x.g.city.jp", "city.jp"]),
+    st.sampled_from(
+        ["example.com", "co.uk", "x.co.uk", "other.example.com", "x.g.city.jp", "city.jp"]
+    ),
 )
 TAGS = st.fixed_dictionaries(
     {"p": st.sampled_from([*POLICIES, "wrong"])},
@@ -69,17 +77,27 @@ def walk(start: str, tree: Tree) -> list[tuple[str, str]]:
 
 def suffix_labels(start: str) -> int:
     """Of the longest public suffix above the name."""
-    return max((name.count(".") + 1 for name in ancestors(start)[1:] if SUFFIXES.is_icann_suffix(Domain(name))), default=0)
+    return max(
+        (
+            name.count(".") + 1
+            for name in ancestors(start)[1:]
+            if SUFFIXES.is_icann_suffix(Domain(name))
+        ),
+        default=0,
+    )
 
 
 def is_suffix(name: str, start: str) -> bool:
     """Whether it is a public suffix, or above one on the way from the start."""
-    return SUFFIXES.is_icann_suffix(Domain(name)) or (name != start and name.count(".") < suffix_labels(start))
+    return SUFFIXES.is_icann_suffix(Domain(name)) or (
+        name != start and name.count(".") < suffix_labels(start)
+    )
 
 
 def organization(start: str, tree: Tree) -> str:
-    """4.10.2, rule by rule; but with psl_guard a registry's psd=y makes no organization of what the list knows as a public suffix,
-    because the names below that are different people's (docs/design.md, Decisions)."""
+    """4.10.2, rule by rule; but with psl_guard a registry's psd=y makes no organization of what the
+    list knows as a public suffix, because the names below that are different people's
+    (docs/design.md, Decisions)."""
     found = walk(start, tree)
     for name, psd in found:
         if psd == "n":
@@ -92,11 +110,16 @@ def organization(start: str, tree: Tree) -> str:
 def policy_record(author: str, tree: Tree) -> str | None:
     """4.10.1: the name whose record is the policy's."""
     suffix = [name for name, psd in walk(author, tree) if psd == "y"]
-    return next((name for name in (author, organization(author, tree), *suffix) if tree.get(name)), None)
+    return next(
+        (name for name in (author, organization(author, tree), *suffix) if tree.get(name)), None
+    )
 
 
-def expected(author: str, tree: Tree, identifiers: list[tuple[str, str, str]], *, exists: bool) -> tuple[str, ...]:
-    """dmarc=, and where a policy applies the policy and where it is from. `identifiers`: mode tag, domain, status."""
+def expected(
+    author: str, tree: Tree, identifiers: list[tuple[str, str, str]], *, exists: bool
+) -> tuple[str, ...]:
+    """dmarc=, and where a policy applies the policy and where it is from. `identifiers`: mode tag,
+    domain, status."""
     name = policy_record(author, tree)
     if name is None:
         return ("none",)
@@ -109,16 +132,29 @@ def expected(author: str, tree: Tree, identifiers: list[tuple[str, str, str]], *
     aligned = {
         status
         for mode, domain, status in identifiers
-        if domain == author or (record.get(mode) != "s" and organization(domain, tree) == organization(author, tree))
+        if domain == author
+        or (record.get(mode) != "s" and organization(domain, tree) == organization(author, tree))
     }
     verdict = next((word for word in ("pass", "temperror") if word in aligned), "fail")
     return verdict, policy if valid else "none", name
 
 
-def with_missing(author: str, tree: Tree, missing: list[str], identifiers: list[tuple[str, str, str]], *, exists: bool) -> str:
-    """dmarc= where names have no answer: what all answers agree on; temperror where they do not, or the policy is not known."""
+def with_missing(
+    author: str,
+    tree: Tree,
+    missing: list[str],
+    identifiers: list[tuple[str, str, str]],
+    *,
+    exists: bool,
+) -> str:
+    """dmarc= where names have no answer: what all answers agree on; temperror where they do not, or
+    the policy is not known."""
     tree = {name: tags for name, tags in tree.items() if name not in missing}
-    suffixes = [name for name in missing if name != author and name in ancestors(author) and is_suffix(name, author)]
+    suffixes = [
+        name
+        for name in missing
+        if name != author and name in ancestors(author) and is_suffix(name, author)
+    ]
     if suffixes and settled(author, tree, missing, suffixes):
         missing = [name for name in missing if name not in suffixes]
     words = set()
@@ -129,12 +165,17 @@ def with_missing(author: str, tree: Tree, missing: list[str], identifiers: list[
         found |= {name for name in missing if name in queried(author, completed)}
     if found and not tree.get(author):
         itself = any((domain, status) == (author, "pass") for _, domain, status in identifiers)
-        return "pass" if itself and expected(author, tree, identifiers, exists=exists) != ("none",) else "temperror"
+        return (
+            "pass"
+            if itself and expected(author, tree, identifiers, exists=exists) != ("none",)
+            else "temperror"
+        )
     return words.pop() if len(words) == 1 else "temperror"
 
 
 def settled(author: str, tree: Tree, missing: list[str], suffixes: list[str]) -> bool:
-    """Whether the organization is the same with and without a record at the failing public suffixes (docs/design.md, Decisions)."""
+    """Whether the organization is the same with and without a record at the failing public suffixes
+    (docs/design.md, Decisions)."""
     others = [name for name in missing if name not in suffixes]
     for answers in product(OPEN, repeat=len(others)):
         known = {**tree, **dict(zip(others, answers, strict=True))}
@@ -156,24 +197,47 @@ def queried(author: str, tree: Tree) -> list[str]:
 
 
 @settings(max_examples=250, deadline=None)
-@given(data=st.data(), author=NAMES, others=st.lists(NAMES, min_size=1, max_size=2), exists=st.booleans())
-def test_walks_policies_and_alignment_are_as_the_text_has_them(data: st.DataObject, author: str, others: list[str], exists: bool) -> None:
+@given(
+    data=st.data(),
+    author=NAMES,
+    others=st.lists(NAMES, min_size=1, max_size=2),
+    exists=st.booleans(),
+)
+def test_walks_policies_and_alignment_are_as_the_text_has_them(
+    data: st.DataObject, author: str, others: list[str], exists: bool
+) -> None:
     """RFC 9989 4.10 to 4.10.2, 4.4, 5.3.5, 5.3.6; DESIGN.md, Decisions, on DNS failures."""
     related = st.sampled_from([*ancestors(author)[:-1], *others, f"z.{author}"])
-    identifiers = [(mode, data.draw(related), data.draw(STATUSES)) for mode in ("aspf", "adkim", "adkim")]
-    names = sorted({each for name in (author, *others, *(domain for _, domain, _ in identifiers)) for each in ancestors(name)})
+    identifiers = [
+        (mode, data.draw(related), data.draw(STATUSES)) for mode in ("aspf", "adkim", "adkim")
+    ]
+    names = sorted(
+        {
+            each
+            for name in (author, *others, *(domain for _, domain, _ in identifiers))
+            for each in ancestors(name)
+        }
+    )
     tree: Tree = data.draw(st.dictionaries(st.sampled_from(names), TAGS, max_size=6))
     missing = data.draw(st.lists(st.sampled_from(names), max_size=2, unique=True))
     zone = Zone(failing=[f"_dmarc.{name}" for name in missing])
     zone.add(author if exists else "somewhere.example", "A", "192.0.2.1")
     for name, tags in tree.items():
-        zone.add(f"_dmarc.{name}", "TXT", "; ".join(["v=DMARC1", *(f"{tag}={value}" for tag, value in tags.items())]))
-    exists = exists or any(name == author or name.endswith(f".{author}") for name in tree)  # an empty non-terminal
+        zone.add(
+            f"_dmarc.{name}",
+            "TXT",
+            "; ".join(["v=DMARC1", *(f"{tag}={value}" for tag, value in tags.items())]),
+        )
+    exists = exists or any(
+        name == author or name.endswith(f".{author}") for name in tree
+    )  # an empty non-terminal
     (_, sender, spf), *signers = identifiers
     found = evaluate(
         Author(Domain(author)),
         SpfResult(SpfStatus(spf), Domain(sender)),
-        tuple(DkimResult(DkimStatus(status), Domain(domain), "sel") for _, domain, status in signers),
+        tuple(
+            DkimResult(DkimStatus(status), Domain(domain), "sel") for _, domain, status in signers
+        ),
         zone,
         DmarcOptions(),
         SUFFIXES,
@@ -183,5 +247,7 @@ def test_walks_policies_and_alignment_are_as_the_text_has_them(data: st.DataObje
         return
     outcome = found.outcome
     assert outcome is not None
-    applied = (outcome.policy.value, outcome.published.policy_domain.name) if outcome.published else ()
+    applied = (
+        (outcome.policy.value, outcome.published.policy_domain.name) if outcome.published else ()
+    )
     assert (found.status.value, *applied) == expected(author, tree, identifiers, exists=exists)

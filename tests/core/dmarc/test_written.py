@@ -1,4 +1,5 @@
-"""The names that Sendmail writes into From, found by what it would ask itself (RFC 9989 5.3.1 judges only what was sent)."""
+"""The names that Sendmail writes into From, found by what it would ask itself (RFC 9989 5.3.1
+judges only what was sent)."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import pytest
 
 from dmarc_milter.core.dmarc.evaluate import evaluate
 from dmarc_milter.core.dmarc.result import DmarcStatus
-from dmarc_milter.core.dmarc.written import QUERIES, Canonify, Names, judged, names
+from dmarc_milter.core.dmarc.written import QUERIES, Canonify, WritableNames, judged, names
 from dmarc_milter.core.mail.author import author
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.resolver import Resolver, Shortage
@@ -43,9 +44,14 @@ CORP = Canonify(search=("example", "corp.example"))
         ("legit.example", Canonify(search=("corp.example",), ndots=2), ()),
     ],
 )
-def test_the_names_that_may_be_written(domain: str, how: Canonify, expected: tuple[str, ...]) -> None:
-    """MTA-01, MTA-09: aliases, each of a chain; completions that exist, of names that do not or have too few dots."""
-    assert names([Domain(domain)], Zone.parse(ZONE), how) == Names(tuple(map(Domain, expected)))
+def test_the_names_that_may_be_written(
+    domain: str, how: Canonify, expected: tuple[str, ...]
+) -> None:
+    """MTA-01, MTA-09: aliases, each of a chain; completions that exist, of names that do not or
+    have too few dots."""
+    assert names([Domain(domain)], Zone.parse(ZONE), how) == WritableNames(
+        tuple(map(Domain, expected))
+    )
 
 
 @pytest.mark.parametrize("rdtype", ["", "A", "AAAA", "MX"])
@@ -57,7 +63,8 @@ def test_a_missing_answer_leaves_it_open(rdtype: str) -> None:
 
 
 def test_what_it_may_cost_is_bounded() -> None:
-    """MTA-03: a long search list, a chain to nowhere, four candidates; past the share it is unknown, never a pass."""
+    """MTA-03: a long search list, a chain to nowhere, four candidates; past the share it is
+    unknown, never a pass."""
     zone = Zone.parse(ZONE)
     domains = [Domain(f"{letter}.attack") for letter in "abcd"]
     names(domains, zone, Canonify(search=tuple(f"s{number}.example" for number in range(100))))
@@ -68,7 +75,12 @@ def test_what_it_may_cost_is_bounded() -> None:
 
 def test_more_names_than_are_judged_are_unknown() -> None:
     """MTA-03."""
-    zone = Zone({f"n{number}.attack.example": {"CNAME": [f"n{number + 1}.attack.example"]} for number in range(8)})
+    zone = Zone(
+        {
+            f"n{number}.attack.example": {"CNAME": [f"n{number + 1}.attack.example"]}
+            for number in range(8)
+        }
+    )
     zone.add("n8.attack.example", "CNAME", "n9.other.example")
     zone.add("n9.other.example", "A", "192.0.2.1")
     assert names([Domain("n0.attack.example")], zone, Canonify()).unknown
@@ -77,7 +89,7 @@ def test_more_names_than_are_judged_are_unknown() -> None:
 PASSED = SpfResult(SpfStatus.PASS, Domain("attack.example"))
 
 
-def result(value: bytes, found: Names) -> tuple[DmarcStatus, list[str]]:
+def result(value: bytes, found: WritableNames) -> tuple[DmarcStatus, list[str]]:
     zone = Zone.parse(ZONE)
     dmarc = judged(evaluate(author([value]), PASSED, (), zone), found, (PASSED, ()), zone)
     return dmarc.status, [each.author_domain.name for each in dmarc.written]
@@ -86,11 +98,23 @@ def result(value: bytes, found: Names) -> tuple[DmarcStatus, list[str]]:
 def test_a_pass_is_none_where_another_organization_is_written() -> None:
     """MTA-01, MTA-03."""
     legit = Domain("legit.example")
-    assert result(b" a@attack.example", Names((legit,))) == (DmarcStatus.FAIL, ["legit.example"])
-    assert result(b" a@attack.example", Names((), unknown=True)) == (DmarcStatus.TEMPERROR, [])
-    assert result(b" a@attack.example", Names((Domain("b.attack.example"),))) == (DmarcStatus.PASS, [])
-    assert result(b" a@attack.example, b@attack.example", Names((legit,))) == (DmarcStatus.FAIL, ["legit.example"])
-    assert result(b" a@legit.example", Names((Domain("x.example"),)))[0] is DmarcStatus.FAIL
+    assert result(b" a@attack.example", WritableNames((legit,))) == (
+        DmarcStatus.FAIL,
+        ["legit.example"],
+    )
+    assert result(b" a@attack.example", WritableNames((), unknown=True)) == (
+        DmarcStatus.TEMPERROR,
+        [],
+    )
+    assert result(b" a@attack.example", WritableNames((Domain("b.attack.example"),))) == (
+        DmarcStatus.PASS,
+        [],
+    )
+    assert result(b" a@attack.example, b@attack.example", WritableNames((legit,))) == (
+        DmarcStatus.FAIL,
+        ["legit.example"],
+    )
+    assert result(b" a@legit.example", WritableNames((Domain("x.example"),)))[0] is DmarcStatus.FAIL
 
 
 def test_our_own_shortage_is_told_from_a_failing_dns() -> None:

@@ -1,4 +1,5 @@
-"""The linter of published policies: each mistake that domains make is named, and nothing is said of a sound one."""
+"""The linter of published policies: each mistake that domains make is named, and nothing is said of
+a sound one."""
 
 from __future__ import annotations
 
@@ -17,7 +18,9 @@ SOUND = "v=DMARC1; p=reject; rua=mailto:agg@example.com"
 AROUND = {"example.com": {"TXT": ["v=spf1 ip4:198.51.100.1 -all"], "MX": [(10, "mx.example.com")]}}
 
 
-def surveyed(record: str | list[str], name: str = "example.com", **more: dict[str, list[object]]) -> Survey:
+def surveyed(
+    record: str | list[str], name: str = "example.com", **more: dict[str, list[object]]
+) -> Survey:
     records = [record] if isinstance(record, str) else record
     zone = Zone(AROUND | {"_dmarc.example.com": {"TXT": records}})
     for each, types in more.items():
@@ -34,7 +37,11 @@ def test_nothing_is_wrong_with_a_sound_domain() -> None:
     found = surveyed(SOUND)
     assert found.findings == ()
     assert found.worst is Level.NOTE
-    assert found.sentence == "example.com asks that mail failing DMARC be refused. It wants aggregate reports at agg@example.com."
+    assert (
+        found.sentence
+        == "example.com asks that mail failing DMARC be refused. It wants aggregate reports at"
+        " agg@example.com."
+    )
 
 
 @pytest.mark.parametrize(
@@ -58,17 +65,31 @@ def test_nothing_is_wrong_with_a_sound_domain() -> None:
         (SOUND + "; ri=3600", Level.NOTE, "ri", "removed"),
         (SOUND + "; rf=afrf", Level.NOTE, "rf", "removed"),
         (SOUND + "; psd=y", Level.WARNING, "psd", "public suffix"),
-        ("v=DMARC1; p=none; rua=mailto:agg@example.com", Level.WARNING, "p", "forged mail of this domain is delivered"),
+        (
+            "v=DMARC1; p=none; rua=mailto:agg@example.com",
+            Level.WARNING,
+            "p",
+            "forged mail of this domain is delivered",
+        ),
         ("v=DMARC1; p=reject", Level.WARNING, "rua", "nobody tells"),
-        ("v=DMARC1; p=reject; rua=agg@example.com", Level.ERROR, "rua", "that address gets nothing"),
+        (
+            "v=DMARC1; p=reject; rua=agg@example.com",
+            Level.ERROR,
+            "rua",
+            "that address gets nothing",
+        ),
         ("v=DMARC1; p=reject; rua=mailto:agg@example.com!10m", Level.NOTE, "rua", "size after !"),
         (" v=DMARC1; p=reject", Level.ERROR, "record", "does not begin with v=DMARC1"),
         ("v=dmarc1; p=reject", Level.ERROR, "record", "does not begin with v=DMARC1"),
     ],
 )
-def test_each_mistake_is_named_where_it_is(record: str, level: Level, where: str, words: str) -> None:
+def test_each_mistake_is_named_where_it_is(
+    record: str, level: Level, where: str, words: str
+) -> None:
     found = surveyed(record)
-    assert any(place == where and words in text for place, text in told(found, level)), found.findings
+    assert any(place == where and words in text for place, text in told(found, level)), (
+        found.findings
+    )
 
 
 def test_a_domain_without_policy_is_an_error() -> None:
@@ -79,11 +100,15 @@ def test_a_domain_without_policy_is_an_error() -> None:
 
 def test_several_records_are_an_error() -> None:
     """DESIGN.md, Decisions: they are all discarded."""
-    assert ("walk", "_dmarc.example.com has 2 DMARC records: receivers discard them all") in told(surveyed([SOUND, SOUND + "; t=y"]))
+    assert ("walk", "_dmarc.example.com has 2 DMARC records: receivers discard them all") in told(
+        surveyed([SOUND, SOUND + "; t=y"])
+    )
 
 
 def test_a_subdomain_is_told_by_the_tag_that_applies() -> None:
-    found = surveyed(SOUND + "; sp=quarantine", "news.example.com", **{"news.example.com": {"A": ["192.0.2.1"]}})
+    found = surveyed(
+        SOUND + "; sp=quarantine", "news.example.com", **{"news.example.com": {"A": ["192.0.2.1"]}}
+    )
     assert (found.outcome.policy_tag, found.outcome.policy) == ("sp", "quarantine")
     assert any(each.name == "sp" and "quarantined" in each.meaning for each in found.tags)
 
@@ -92,24 +117,40 @@ def test_a_subdomain_is_told_by_the_tag_that_applies() -> None:
     ("zone", "level", "words"),
     [
         ({}, Level.ERROR, "did not ask for these reports"),
-        ({"example.com._report._dmarc.reports.example": {"TXT": ["v=DMARC1"]}}, Level.ERROR, "has no MX"),
         (
-            {"example.com._report._dmarc.reports.example": {"TXT": ["v=DMARC1"]}, "reports.example": {"MX": [(0, "")]}},
+            {"example.com._report._dmarc.reports.example": {"TXT": ["v=DMARC1"]}},
+            Level.ERROR,
+            "has no MX",
+        ),
+        (
+            {
+                "example.com._report._dmarc.reports.example": {"TXT": ["v=DMARC1"]},
+                "reports.example": {"MX": [(0, "")]},
+            },
             Level.ERROR,
             "null MX",
         ),
         (
-            {"example.com._report._dmarc.reports.example": {"TXT": ["v=DMARC1"]}, "reports.example": {"MX": [(0, "mx.reports.example")]}},
+            {
+                "example.com._report._dmarc.reports.example": {"TXT": ["v=DMARC1"]},
+                "reports.example": {"MX": [(0, "mx.reports.example")]},
+            },
             None,
             "",
         ),
     ],
 )
-def test_each_external_address_is_asked_about(zone: dict[str, dict[str, list[object]]], level: Level | None, words: str) -> None:
+def test_each_external_address_is_asked_about(
+    zone: dict[str, dict[str, list[object]]], level: Level | None, words: str
+) -> None:
     """RFC 9990 4: without the host's consent the address gets nothing."""
-    found = surveyed("v=DMARC1; p=reject; rua=mailto:agg@example.com,mailto:a@reports.example", **zone)
+    found = surveyed(
+        "v=DMARC1; p=reject; rua=mailto:agg@example.com,mailto:a@reports.example", **zone
+    )
     assert [each.address for each in found.destinations] == ["agg@example.com", "a@reports.example"]
-    assert [text for where, text in told(found) if where == "rua"] == ([text for _, text in told(found) if words in text] if level else [])
+    assert [text for where, text in told(found) if where == "rua"] == (
+        [text for _, text in told(found) if words in text] if level else []
+    )
     assert found.worst is (level or Level.NOTE)
 
 
@@ -121,23 +162,41 @@ def test_each_external_address_is_asked_about(zone: dict[str, dict[str, list[obj
         ("v=spf1 ip4:0.0.0.0/1 ip4:128.0.0.0/1 -all", Level.ERROR, "almost any address"),
         ("v=spf1 ip4:198.51.100.1", Level.WARNING, "does not end in -all"),
         ("v=spf1 ipv4:198.51.100.1 -all", Level.ERROR, "cannot be used"),
-        ("v=spf1 " + " ".join(f"a:h{n}.example.com" for n in range(11)) + " -all", Level.ERROR, "more than 10"),
-        ("v=spf1 " + " ".join(f"a:h{n}.example.com" for n in range(9)) + " -all", Level.WARNING, "9 of the 10"),
+        (
+            "v=spf1 " + " ".join(f"a:h{n}.example.com" for n in range(11)) + " -all",
+            Level.ERROR,
+            "more than 10",
+        ),
+        (
+            "v=spf1 " + " ".join(f"a:h{n}.example.com" for n in range(9)) + " -all",
+            Level.WARNING,
+            "9 of the 10",
+        ),
     ],
 )
 def test_spf_is_read_to_its_end(spf: str | None, level: Level, words: str) -> None:
-    zone = Zone({"_dmarc.example.com": {"TXT": [SOUND]}, "example.com": {"MX": [(10, "mx.example.com")]}})
+    zone = Zone(
+        {"_dmarc.example.com": {"TXT": [SOUND]}, "example.com": {"MX": [(10, "mx.example.com")]}}
+    )
     for number in range(11):
         zone.add(f"h{number}.example.com", "A", "198.51.100.1")
     if spf:
         zone.add("example.com", "TXT", spf)
     found = survey(Domain("example.com"), zone, suffixes=ListedSuffixes())
-    assert any(where == "SPF" and words in text for where, text in told(found, level)), found.findings
+    assert any(where == "SPF" and words in text for where, text in told(found, level)), (
+        found.findings
+    )
 
 
-@pytest.mark.parametrize("failing", ["_dmarc.example.com", "example.com", "example.com._report._dmarc.reports.example"])
+@pytest.mark.parametrize(
+    "failing", ["_dmarc.example.com", "example.com", "example.com._report._dmarc.reports.example"]
+)
 def test_what_the_dns_did_not_say_is_unknown_not_wrong(failing: str) -> None:
-    zone = Zone(AROUND | {"_dmarc.example.com": {"TXT": ["v=DMARC1; p=reject; rua=mailto:a@reports.example"]}}, failing={failing})
+    zone = Zone(
+        AROUND
+        | {"_dmarc.example.com": {"TXT": ["v=DMARC1; p=reject; rua=mailto:a@reports.example"]}},
+        failing={failing},
+    )
     zone.add("reports.example", "MX", (10, "mx.reports.example"))
     if not failing.startswith("example.com._report"):
         zone.add("example.com._report._dmarc.reports.example", "TXT", "v=DMARC1")
@@ -150,5 +209,9 @@ def test_any_record_can_be_told(text: bytes) -> None:
     record = parse(b"v=DMARC1;" + text)
     if record is None:
         return
-    said = [sentence(record, "example.com"), *(each.text for each in findings(record)), *(each.meaning for each in tags(record))]
+    said = [
+        sentence(record, "example.com"),
+        *(each.text for each in findings(record)),
+        *(each.meaning for each in tags(record)),
+    ]
     assert all(each.isascii() and each.isprintable() for each in said)

@@ -1,4 +1,5 @@
-"""The author of a message and SMTP paths: the From corpus (SECURITY-CASES 1 to 3, SPEC B.1, DESIGN.md Decisions)."""
+"""The author of a message and SMTP paths: the From corpus (SECURITY-CASES 1 to 3, SPEC B.1,
+DESIGN.md Decisions)."""
 
 import email.policy
 from email import message_from_bytes
@@ -8,7 +9,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dmarc_milter.core.mail.author import MAX_CANDIDATES, UNREAD, Author, ReversePath, author, recipient_domain, reverse_path
+from dmarc_milter.core.mail.author import (
+    MAX_CANDIDATES,
+    UNREAD,
+    Author,
+    ReversePath,
+    author,
+    recipient_domain,
+    reverse_path,
+)
 from dmarc_milter.core.mail.domain import Domain, Malformed, parse
 from dmarc_milter.core.mail.mailbox_list import MAX_MAILBOXES, MAX_TOKENS
 from fakes.growth import is_linear, seconds
@@ -79,7 +88,10 @@ MALFORMED = [
     ("FRM-07", b"admin@legit.example (oops", [LEGIT]),
     ("FRM-07", b"(" * 5000, []),
     ("FRM-07", b"(" * 5000 + b")" * 5000 + b" <a@b>", ["b"]),
-    *(("FRM-08", b"alice@legit.example%cbob@attack.example" % each, [LEGIT, ATTACK]) for each in b')<;(,:"[]'),
+    *(
+        ("FRM-08", b"alice@legit.example%cbob@attack.example" % each, [LEGIT, ATTACK])
+        for each in b')<;(,:"[]'
+    ),
     ("FRM-08", b"alice@legit.example.bob@attack.example", ["legit.example.bob", ATTACK]),
     ("FRM-09", b"a@attack.example@legit.example", [ATTACK, LEGIT]),
     ("FRM-09", b"a@legit.example@attack.example", [LEGIT, ATTACK]),
@@ -140,22 +152,37 @@ MALFORMED = [
     ("FRM-31", b"<a@legit.example%2f>", [LEGIT]),
     ("FRM-33", b"a\r\n b" * 900, []),
     ("FRM-33", b"x" * 99000, []),
-    ("ESP-15", b"=?utf-8?B?PGFkbWluQGxlZ2l0LmV4YW1wbGU+?=,<second@attack.example>", [ATTACK, LEGIT]),
+    (
+        "ESP-15",
+        b"=?utf-8?B?PGFkbWluQGxlZ2l0LmV4YW1wbGU+?=,<second@attack.example>",
+        [ATTACK, LEGIT],
+    ),
     ("ESP-15", b"=?utf-8?Q?admin=40legit.example?=, <b@legit.example>", [LEGIT]),
-    ("ESP-16", b"<@attack.example,@any.example:admin@legit.example>", [ATTACK, "any.example", LEGIT]),
+    (
+        "ESP-16",
+        b"<@attack.example,@any.example:admin@legit.example>",
+        [ATTACK, "any.example", LEGIT],
+    ),
     ("ESP-16", b"<@legit.example:a@attack.example>", [LEGIT, ATTACK]),
     ("ESP-17", b"<admin@legit.example>\\,<second@attack.example>", [LEGIT, ATTACK]),
     ("ESP-18", b"admin@legit.example,<second@attack.example>", [LEGIT, ATTACK]),
     ("ESP-19", b"<any@attack.example>admin@legit.example", [ATTACK, LEGIT]),
     ("ESP-19", b"<any@attack.example> John", [ATTACK]),
-    *(("WL-04", b"<admin@legit.example%c@attack.example>" % each, [LEGIT, ATTACK]) for each in b"\x00\x01\x7f\x08\x0b\x0c"),
+    *(
+        ("WL-04", b"<admin@legit.example%c@attack.example>" % each, [LEGIT, ATTACK])
+        for each in b"\x00\x01\x7f\x08\x0b\x0c"
+    ),
     ("WL-04", b"<admin@legit.example\x80@attack.example>", [LEGIT, ATTACK]),
     ("WL-04", b'"a\x00" <a@attack.example>', [ATTACK]),
     ("HDR-03", b"a@attack.example\r <x@attack.example>", [ATTACK]),
     ("HDR-03", b"John\rFrom: <admin@legit.example>, <a@attack.example>", [LEGIT, ATTACK]),
     ("HDR-03", b'"x\nFrom: admin@legit.example" <a@attack.example>', [LEGIT, ATTACK]),
     ("other ats", "<admin＠legit.example@attack.example>".encode(), [LEGIT, ATTACK]),
-    ("@ in a charset, found by fuzzing", b"=?utf-8@?Q?admin=40legit.example?= , John <john@legit.example>", [LEGIT, "40legit.example"]),
+    (
+        "@ in a charset, found by fuzzing",
+        b"=?utf-8@?Q?admin=40legit.example?= , John <john@legit.example>",
+        [LEGIT, "40legit.example"],
+    ),
     ("glued by some readers", b"a@legit.example via B <b@legit.example>", [LEGIT]),
     ("@ that names nothing", b"Bob @ <b@legit.example>", [LEGIT]),
     ("@ that names another", b"Bob @ Acme <b@legit.example>", ["acme", LEGIT]),
@@ -173,14 +200,19 @@ def test_a_well_formed_field_has_one_domain(row: str, value: bytes, domain: str)
 
 @pytest.mark.parametrize(("row", "value", "domains"), MALFORMED)
 def test_a_malformed_field_has_candidates(row: str, value: bytes, domains: list[str]) -> None:
-    """RFC 9989 5.3.1: never a domain, but what lenient readers could see, so that the strictest policy can be applied."""
+    """RFC 9989 5.3.1: never a domain, but what lenient readers could see, so that the strictest
+    policy can be applied."""
     found = author([value])
     assert found.domain is None
     assert found.malformed.isascii()
     assert Domain("ipv6") not in found.candidates, "the tag of an address literal"
-    assert set(found.candidates) >= {Domain(name) for name in domains if isinstance(parse(name), Domain)}, row
+    assert set(found.candidates) >= {
+        Domain(name) for name in domains if isinstance(parse(name), Domain)
+    }, row
     assert not found.more
-    assert len(found.candidates) <= len(domains) + 1, "no inventions beyond a cut-off or joined form"
+    assert len(found.candidates) <= len(domains) + 1, (
+        "no inventions beyond a cut-off or joined form"
+    )
 
 
 @pytest.mark.parametrize(
@@ -188,7 +220,10 @@ def test_a_malformed_field_has_candidates(row: str, value: bytes, domains: list[
     [
         ("ESP-08", [b"<first@attack.example>", b"<admin@legit.example>"]),
         ("ESP-08 reversed", [b"<admin@legit.example>", b"<first@attack.example>"]),
-        ("ESP-08 thrice", [b"<first@attack.example>", b"<admin@legit.example>", b"<admin@legit.example>"]),
+        (
+            "ESP-08 thrice",
+            [b"<first@attack.example>", b"<admin@legit.example>", b"<admin@legit.example>"],
+        ),
         ("ESP-10", [b"<first@attack.example>", b" <admin@legit.example>"]),
     ],
 )
@@ -201,7 +236,9 @@ def test_several_from_fields_are_malformed(row: str, fields: list[bytes]) -> Non
 
 def test_identical_from_fields_are_malformed() -> None:
     """ESP-08: even identical twice."""
-    assert author([b"<admin@legit.example>"] * 2) == Author(None, "several From fields", (Domain(LEGIT),))
+    assert author([b"<admin@legit.example>"] * 2) == Author(
+        None, "several From fields", (Domain(LEGIT),)
+    )
 
 
 def test_no_from_field_is_malformed() -> None:
@@ -210,32 +247,61 @@ def test_no_from_field_is_malformed() -> None:
 
 
 @pytest.mark.parametrize(
-    "fields", [[b"<a@attack.example>", UNREAD], [UNREAD, b"<a@attack.example>"], [UNREAD, b"<a@attack.example>", UNREAD]]
+    "fields",
+    [
+        [b"<a@attack.example>", UNREAD],
+        [UNREAD, b"<a@attack.example>"],
+        [UNREAD, b"<a@attack.example>", UNREAD],
+    ],
 )
 def test_a_field_that_was_not_kept_may_name_anyone(fields: list[bytes]) -> None:
-    """HDR-05: a From field pushed out of the limits counts like domains too many, so that none is hidden there."""
-    assert author(fields) == Author(None, "From field beyond the limits", (Domain(ATTACK),), more=True)
+    """HDR-05: a From field pushed out of the limits counts like domains too many, so that none is
+    hidden there."""
+    assert author(fields) == Author(
+        None, "From field beyond the limits", (Domain(ATTACK),), more=True
+    )
     assert author([UNREAD]) == Author(None, "From field beyond the limits", more=True)
 
 
 def test_sixteen_candidates_and_more() -> None:
-    """FRM-32: the seventeenth name is counted, not named; of how many organizations they are the evaluation says."""
+    """FRM-32: the seventeenth name is counted, not named; of how many organizations they are the
+    evaluation says."""
     many = b", ".join(b"a@d%d.example" % number for number in range(MAX_CANDIDATES + 1))
-    assert author([many]) == Author(None, "several domains", tuple(Domain(f"d{n}.example") for n in range(MAX_CANDIDATES)), more=True)
+    assert author([many]) == Author(
+        None,
+        "several domains",
+        tuple(Domain(f"d{n}.example") for n in range(MAX_CANDIDATES)),
+        more=True,
+    )
     assert not author([many.rpartition(b",")[0]]).more
 
 
-SPOILED = st.sampled_from(["", "", "", "(c)", "(a(b))", "\u200b", "\u034f", "\x00", "\x7f", "\\", "\udcff"])
+SPOILED = st.sampled_from(
+    ["", "", "", "(c)", "(a(b))", "\u200b", "\u034f", "\x00", "\x7f", "\\", "\udcff"]
+)
 STOPPED = st.sampled_from([".", "\u3002", "\uff0e", "(c).", ". ", ".\r\n "])
 LETTERS = st.tuples(
-    *(STOPPED if c == "." else st.tuples(st.sampled_from([c, c.upper(), chr(ord(c) + 0xFEE0)]), SPOILED).map("".join) for c in LEGIT)
+    *(
+        (
+            STOPPED
+            if c == "."
+            else st.tuples(st.sampled_from([c, c.upper(), chr(ord(c) + 0xFEE0)]), SPOILED).map(
+                "".join
+            )
+        )
+        for c in LEGIT
+    )
 )
 
 
 @settings(deadline=None)  # the machine may be busy
-@given(LETTERS.map("".join), st.sampled_from(["a@%s", "<a@%s>", "a@%s x", '"x" <a@%s', "a@attack.example, <b@%s>"]))
+@given(
+    LETTERS.map("".join),
+    st.sampled_from(["a@%s", "<a@%s>", "a@%s x", '"x" <a@%s', "a@attack.example, <b@%s>"]),
+)
 def test_a_spoiled_name_is_still_seen(name: str, frame: str) -> None:
-    """FRM-19 to FRM-23, WL-04 combined: whatever spoils a name, what it was made of is among the candidates, or too many are."""
+    """FRM-19 to FRM-23, WL-04 combined: whatever spoils a name, what it was made of is among the
+    candidates, or too many are."""
     found = author([(frame % name).encode("utf-8", "surrogateescape")])
     assert Domain(LEGIT) in {found.domain, *found.candidates} or found.more
 
@@ -243,7 +309,9 @@ def test_a_spoiled_name_is_still_seen(name: str, frame: str) -> None:
 def test_so_many_words_and_no_more() -> None:
     """Lists and names are bounded at their limit; beyond it nothing is read any further."""
     assert author([b", ".join([b"a@legit.example"] * MAX_MAILBOXES)]).domain == Domain(LEGIT)
-    assert author([b", ".join([b"a@legit.example"] * (MAX_MAILBOXES + 1))]) == Author(None, "too many mailboxes", (Domain(LEGIT),))
+    assert author([b", ".join([b"a@legit.example"] * (MAX_MAILBOXES + 1))]) == Author(
+        None, "too many mailboxes", (Domain(LEGIT),)
+    )
     longest = b"a " * ((MAX_TOKENS - 5) // 2) + b" <a@legit.example>"
     assert author([longest]).domain == Domain(LEGIT)
     assert author([b"a b " + longest]) == Author(None, "too many words", (Domain(LEGIT),))
@@ -309,14 +377,17 @@ GROWING = [
 
 @pytest.mark.parametrize("piece", GROWING)
 def test_the_from_parser_is_linear(piece: bytes) -> None:
-    """Twice the octets, at most 2.6 times the time (CVE of the standard library's quadratic parser)."""
+    """Twice the octets, at most 2.6 times the time (CVE of the standard library's quadratic
+    parser)."""
     assert is_linear(lambda value: author([value]), lambda size: (piece * size)[:size])
 
 
 @pytest.mark.parametrize("piece", [b"(", b'"', b"\\", b"@", b"=?a?q?b?=", b" "])
 def test_the_from_parser_is_linear_after_an_address(piece: bytes) -> None:
     """The same, past what already made the field malformed."""
-    assert is_linear(lambda value: author([value]), lambda size: (b"a@legit.example a@b " + piece * size)[:size])
+    assert is_linear(
+        lambda value: author([value]), lambda size: (b"a@legit.example a@b " + piece * size)[:size]
+    )
 
 
 # --- against the standard library's readers
@@ -364,7 +435,9 @@ SPLINTERS = [
 def domains_by_policy(value: bytes) -> set[str]:
     """What email.policy.default sees; nothing when it fails."""
     try:
-        field = message_from_bytes(b"From: " + value + b"\r\n\r\n", policy=email.policy.default)["from"]
+        field = message_from_bytes(b"From: " + value + b"\r\n\r\n", policy=email.policy.default)[
+            "from"
+        ]
         return {each.domain.lower() for each in field.addresses if each.domain}
     except Exception:  # its parser has many ways to fail
         return set()
@@ -383,15 +456,28 @@ def domains_by_utils(value: bytes) -> set[str]:
 def seen_by_others(value: bytes) -> set[str]:
     """The names in our spelling; text that is no name as it is."""
     names = domains_by_policy(value) | domains_by_utils(value)
-    return {found.name if isinstance(found := parse(name.encode("utf-8", "surrogateescape")), Domain) else name for name in names}
+    return {
+        (
+            found.name
+            if isinstance(found := parse(name.encode("utf-8", "surrogateescape")), Domain)
+            else name
+        )
+        for name in names
+    }
 
 
 HARMLESS = (b'"', b"(", b"\\")
-"""Quoted strings and comments hold what they like; some versions of email.utils read quoted-pairs and comments inside addr-specs
-in their own way. Such fields are compared by the tables above and by the next test."""
+"""Quoted strings and comments hold what they like; some versions of email.utils read quoted-pairs
+and comments inside addr-specs in their own way. Such fields are compared by the tables above and by
+the next test."""
 
 
-@given(st.lists(st.sampled_from([each for each in SPLINTERS if not any(odd in each for odd in HARMLESS)]), max_size=9).map(b"".join))
+@given(
+    st.lists(
+        st.sampled_from([each for each in SPLINTERS if not any(odd in each for odd in HARMLESS)]),
+        max_size=9,
+    ).map(b"".join)
+)
 @example(b"a@legit.example,")
 @example(b"Doe, J <a@legit.example>")
 @example(b"a@legit.example <a@legit.example>")
@@ -404,17 +490,23 @@ def test_a_well_formed_domain_is_what_every_other_reader_sees(value: bytes) -> N
 
 @given(st.lists(st.sampled_from(SPLINTERS), max_size=9).map(b"".join))
 def test_what_others_see_is_ours_or_a_candidate(value: bytes) -> None:
-    """No other reader's domain is overlooked, unless it stands in a comment or quotation of a well-formed field."""
+    """No other reader's domain is overlooked, unless it stands in a comment or quotation of a
+    well-formed field."""
     found = author([value])
     mine = {found.domain, *found.candidates}
     for name in seen_by_others(value):
         other = parse(name)
         if isinstance(other, Domain) and not found.more and "." in other.name:
-            assert other in mine or (found.domain and any(odd in value for odd in HARMLESS)) or _reassembled(other.name, value)
+            assert (
+                other in mine
+                or (found.domain and any(odd in value for odd in HARMLESS))
+                or _reassembled(other.name, value)
+            )
 
 
 def _reassembled(name: str, value: bytes) -> bool:
-    """Readers that drop quotes, spaces or brackets glue names together that stand nowhere; nobody can show those."""
+    """Readers that drop quotes, spaces or brackets glue names together that stand nowhere; nobody
+    can show those."""
     return name.encode() not in value.lower()
 
 
@@ -437,16 +529,28 @@ PATHS = [
     (b'<"a@attack.example"@legit.example>', ReversePath('"a@attack.example"', Domain(LEGIT))),
     (b'<"a\\"@b"@legit.example>', ReversePath('"a\\"@b"', Domain(LEGIT))),
     (b"<(any@legit.example>", ReversePath("(any", Domain(LEGIT))),  # ESP-02
-    (b"<any@legit.example(a.attack.example>", ReversePath("any", None, "character not allowed in a domain")),  # ESP-05
-    (b"<any@legit.example'@any.attack.example>", ReversePath("any@legit.example'", Domain("any.attack.example"))),  # ESP-06
-    (b"<@legit.example,@any.example:'any@attack.example>", ReversePath("'any", Domain(ATTACK))),  # ESP-07
+    (
+        b"<any@legit.example(a.attack.example>",
+        ReversePath("any", None, "character not allowed in a domain"),
+    ),  # ESP-05
+    (
+        b"<any@legit.example'@any.attack.example>",
+        ReversePath("any@legit.example'", Domain("any.attack.example")),
+    ),  # ESP-06
+    (
+        b"<@legit.example,@any.example:'any@attack.example>",
+        ReversePath("'any", Domain(ATTACK)),
+    ),  # ESP-07
     (b'<"a b"@attack.example>', ReversePath('"a b"', Domain(ATTACK))),  # ARI-02
     (b"<a;b@attack.example>", ReversePath("a;b", Domain(ATTACK))),
     ("<用户@straße.example>".encode(), ReversePath("用户", Domain("xn--strae-oqa.example"))),
     (b"<\xff@legit.example>", ReversePath("\udcff", Domain(LEGIT))),
     (b"<root>", ReversePath("", None, "no domain")),
     (b"<@>", ReversePath("", None, "no mailbox")),
-    (b"<@legit.example>", ReversePath("", Domain(LEGIT))),  # RFC 7208 4.3: postmaster stands in for the local part
+    (
+        b"<@legit.example>",
+        ReversePath("", Domain(LEGIT)),
+    ),  # RFC 7208 4.3: postmaster stands in for the local part
     (b"@legit.example", ReversePath("", Domain(LEGIT))),
     (b"<@a.example:@b.example>", ReversePath("", Domain("b.example"))),
     (b"<@a.example:>", ReversePath("", None, "no domain")),
@@ -458,7 +562,10 @@ PATHS = [
     (b"<a@legit.example", ReversePath("", None, "unbalanced angle brackets")),
     (b"<a\x00b@legit.example>", ReversePath("", None, "control character")),
     (b"<a@[192.0.2.1]>", ReversePath("a", None, "address literal")),
-    (b"<a@legit.example attack.example>", ReversePath("a", None, "character not allowed in a domain")),
+    (
+        b"<a@legit.example attack.example>",
+        ReversePath("a", None, "character not allowed in a domain"),
+    ),
     (b"<" + b"a" * 5000 + b"@legit.example>", ReversePath("", None, "path too long")),
 ]
 
@@ -467,7 +574,9 @@ PATHS = [
 def test_a_path_splits_at_its_last_unquoted_at(argument: bytes, path: ReversePath) -> None:
     """RFC 5321 4.1.2, appendix C; a domain is whole or malformed, never cut off."""
     assert reverse_path(argument) == path
-    expected: Domain | Malformed | None = path.domain or (Malformed(path.malformed) if path.malformed else None)
+    expected: Domain | Malformed | None = path.domain or (
+        Malformed(path.malformed) if path.malformed else None
+    )
     routed = {Malformed("source route"), Malformed("routing in the local part")}
     assert recipient_domain(argument) in {expected or Malformed("empty label"), *routed}
 
@@ -497,7 +606,8 @@ def test_a_path_splits_at_its_last_unquoted_at(argument: bytes, path: ReversePat
     ],
 )
 def test_the_domain_that_a_recipient_surely_has(argument: bytes, domain: str | None) -> None:
-    """FWD-25: what an MTA may deliver elsewhere, or completes by itself, has none (RFC 5321 4.1.1.3, appendix C; RFC 1123 5.2.16)."""
+    """FWD-25: what an MTA may deliver elsewhere, or completes by itself, has none (RFC 5321
+    4.1.1.3, appendix C; RFC 1123 5.2.16)."""
     found = recipient_domain(argument)
     assert (found.name if isinstance(found, Domain) else None) == domain
 
@@ -515,7 +625,10 @@ def test_any_octets_are_a_path(argument: bytes) -> None:
     """Null, a domain, or malformed: exactly one of them."""
     path = reverse_path(argument)
     assert path.is_null + bool(path.domain) + bool(path.malformed) == 1
-    assert not isinstance(recipient_domain(argument), Domain) or recipient_domain(argument) == path.domain
+    assert (
+        not isinstance(recipient_domain(argument), Domain)
+        or recipient_domain(argument) == path.domain
+    )
 
 
 @pytest.mark.parametrize("piece", [b'"', b'"\\', b"@", b"@a,", b"a", b"\\"])

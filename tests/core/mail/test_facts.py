@@ -1,4 +1,5 @@
-"""What a message says of itself (evaluation.message_facts): evidence for loop protection and `why`, never printed unvalidated."""
+"""What a message says of itself (evaluation.message_facts): evidence for loop protection and `why`,
+never printed unvalidated."""
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,10 @@ SENDER = b"<a@legit.example>"
 
 def facts(*fields: tuple[bytes, bytes], sender: bytes = SENDER) -> MessageFacts:
     """The facts of a message with these fields."""
-    return message_facts(Headers(HeaderField(*field) for field in fields), Envelope(None, "h.example", reverse_path(sender)))
+    return message_facts(
+        Headers(HeaderField(*field) for field in fields),
+        Envelope(None, "h.example", reverse_path(sender)),
+    )
 
 
 def test_a_message_without_fields_says_nothing() -> None:
@@ -69,7 +73,13 @@ def test_notifications_are_known_by_sender_or_type() -> None:
     ("field", "is_report"),
     [
         ((b"Subject", b" Report Domain: a.example Submitter: b.example Report-ID: 1"), True),
-        ((b"Subject", b" Report Domain: a.example\r\n\tSubmitter: b.example\r\n\tReport-ID: <1>"), True),
+        (
+            (
+                b"Subject",
+                b" Report Domain: a.example\r\n\tSubmitter: b.example\r\n\tReport-ID: <1>",
+            ),
+            True,
+        ),
         ((b"Subject", b" Report  Domain: a.example\r\n Submitter: b.example"), True),
         ((b"Subject", b" Report Domain: a.example"), False),
         ((b"Subject", b" Re: Report Domain: a.example Submitter: b.example Report-ID: 1"), False),
@@ -100,14 +110,24 @@ def test_a_list_has_a_domain_name(value: bytes, name: str) -> None:
 
 def test_own_addresses_are_the_callers_knowledge() -> None:
     """DESIGN.md, Reports: mail to or from our reporting address."""
-    found = message_facts(Headers(()), Envelope(None, "h", reverse_path(SENDER)), to_reporting=True, from_reporting=True)
+    found = message_facts(
+        Headers(()),
+        Envelope(None, "h", reverse_path(SENDER)),
+        to_reporting=True,
+        from_reporting=True,
+    )
     assert found.to_reporting
     assert found.from_reporting
 
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from([b"Message-ID", b"Subject", b"Content-Type", b"List-Id", b"Auto-Submitted"]), st.binary(max_size=60)),
+        st.tuples(
+            st.sampled_from(
+                [b"Message-ID", b"Subject", b"Content-Type", b"List-Id", b"Auto-Submitted"]
+            ),
+            st.binary(max_size=60),
+        ),
         max_size=6,
     )
 )

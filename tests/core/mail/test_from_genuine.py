@@ -12,7 +12,10 @@ from dmarc_milter.core.mail.author import Author
 from dmarc_milter.core.mail.domain import Domain
 
 FILE = Path(__file__).parents[2] / "vectors" / "from-genuine.txt"
-HEX = re.compile("\N{MATHEMATICAL LEFT WHITE SQUARE BRACKET}([0-9a-f ]+)\N{MATHEMATICAL RIGHT WHITE SQUARE BRACKET}")
+HEX = re.compile(
+    "\N{MATHEMATICAL LEFT WHITE SQUARE BRACKET}([0-9a-f"
+    " ]+)\N{MATHEMATICAL RIGHT WHITE SQUARE BRACKET}"
+)
 
 
 def octets(text: str) -> bytes:
@@ -25,12 +28,18 @@ def octets(text: str) -> bytes:
 
 def cases() -> list[tuple[str, bytes]]:
     lines = FILE.read_text(encoding="utf-8").split("\n")
-    return [(name, octets(value)) for name, _, value in (line.partition("\t") for line in lines if line and not line.startswith("#"))]
+    return [
+        (name, octets(value))
+        for name, _, value in (
+            line.partition("\t") for line in lines if line and not line.startswith("#")
+        )
+    ]
 
 
 @pytest.mark.parametrize(("name", "value"), cases())
 def test_an_honest_from_field_has_its_one_domain(name: str, value: bytes) -> None:
-    """Neither malformed nor of another domain, with the white space after the colon or without (RFC 5322 3.4, RFC 6854)."""
+    """Neither malformed nor of another domain, with the white space after the colon or without (RFC
+    5322 3.4, RFC 6854)."""
     assert author.author([value]) == Author(Domain(name))
     assert author.author([b" " + value]) == Author(Domain(name))
 

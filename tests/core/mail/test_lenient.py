@@ -1,4 +1,5 @@
-"""What a reader could see in a From field that is malformed, or only seems well-formed (RFC 9989 11.5, docs/design.md Decisions)."""
+"""What a reader could see in a From field that is malformed, or only seems well-formed (RFC 9989
+11.5, docs/design.md Decisions)."""
 
 from __future__ import annotations
 
@@ -10,15 +11,105 @@ from fakes.growth import seconds
 
 BANK = Domain("bank.example")
 
-ASCII = [bytes([octet]) for octet in range(256) if not (chr(octet).isalnum() and octet < 128) and octet not in b"@.-_"]
-SPACES = [" ", "  ", "\t", "\r\n ", "\n\t", "\u00a0", "\u1680", "\u2003", "\u2028", "\u2029", "\u202f", "\u205f", "\u3000", "\u0085"]
-UNSEEN = ["\u200b", "\u200c", "\u200d", "\u200e", "\u202e", "\u2066", "\u180e", "\ufeff", "\u00ad", "\u034f", "\ufe0f", "\U000e0041"]
-SHAPES = ["\u2603", "\U0001f600", "\u0301\u0302", "\uff0b", "\uff1c", "\uff1b", "\uff02", "\u2044", "\u2100", "\ufffd", "\ue000", "\u2260"]
-SPELLED = ["%2B", "%20", "&#43;", "&plus;", "&nbsp;", "&#xA0;", "\\+", "(c)", "()", "[]", "[x]", '"x"', '""', "<>", "><", ">>", ",,", "::"]
-SPELLED += ["=?utf-8?Q?=2B?=", "=?utf-8?B?Kw==?=", "--", "..", "//", "${x}", " (c) ", "+" * 50, "+." * 20, "@", "@@"]
-ODD = [*ASCII, *(each.encode() for each in (*SPACES, *UNSEEN, *SHAPES, *SPELLED)), b"\xc3", b"\xe2\x98", b"\xed\xa0\x80", b"\xff\xfe"]
+ASCII = [
+    bytes([octet])
+    for octet in range(256)
+    if not (chr(octet).isalnum() and octet < 128) and octet not in b"@.-_"
+]
+SPACES = [
+    " ",
+    "  ",
+    "\t",
+    "\r\n ",
+    "\n\t",
+    "\u00a0",
+    "\u1680",
+    "\u2003",
+    "\u2028",
+    "\u2029",
+    "\u202f",
+    "\u205f",
+    "\u3000",
+    "\u0085",
+]
+UNSEEN = [
+    "\u200b",
+    "\u200c",
+    "\u200d",
+    "\u200e",
+    "\u202e",
+    "\u2066",
+    "\u180e",
+    "\ufeff",
+    "\u00ad",
+    "\u034f",
+    "\ufe0f",
+    "\U000e0041",
+]
+SHAPES = [
+    "\u2603",
+    "\U0001f600",
+    "\u0301\u0302",
+    "\uff0b",
+    "\uff1c",
+    "\uff1b",
+    "\uff02",
+    "\u2044",
+    "\u2100",
+    "\ufffd",
+    "\ue000",
+    "\u2260",
+]
+SPELLED = [
+    "%2B",
+    "%20",
+    "&#43;",
+    "&plus;",
+    "&nbsp;",
+    "&#xA0;",
+    "\\+",
+    "(c)",
+    "()",
+    "[]",
+    "[x]",
+    '"x"',
+    '""',
+    "<>",
+    "><",
+    ">>",
+    ",,",
+    "::",
+]
+SPELLED += [
+    "=?utf-8?Q?=2B?=",
+    "=?utf-8?B?Kw==?=",
+    "--",
+    "..",
+    "//",
+    "${x}",
+    " (c) ",
+    "+" * 50,
+    "+." * 20,
+    "@",
+    "@@",
+]
+ODD = [
+    *ASCII,
+    *(each.encode() for each in (*SPACES, *UNSEEN, *SHAPES, *SPELLED)),
+    b"\xc3",
+    b"\xe2\x98",
+    b"\xed\xa0\x80",
+    b"\xff\xfe",
+]
 
-HOSTS = ["a{}b.bank.example", "a{}.bank.example", "{}a.bank.example", "{}.bank.example", "x.a{}b.bank.example", "a{}.x{}y.bank.example"]
+HOSTS = [
+    "a{}b.bank.example",
+    "a{}.bank.example",
+    "{}a.bank.example",
+    "{}.bank.example",
+    "x.a{}b.bank.example",
+    "a{}.x{}y.bank.example",
+]
 HOSTS += ["evil.example{}x.bank.example", "evil.example{}.bank.example"]
 FRAMES = ["Bank <service@{}>", "service@{}", "Bank (x) <service@{}>"]
 
@@ -26,7 +117,8 @@ FRAMES = ["Bank <service@{}>", "service@{}", "Bank (x) <service@{}>"]
 @pytest.mark.parametrize("host", HOSTS)
 @pytest.mark.parametrize("frame", FRAMES)
 def test_no_odd_label_hides_the_organization(frame: str, host: str) -> None:
-    """Whatever stands in whichever label, the walk from one of the candidates reaches bank.example."""
+    """Whatever stands in whichever label, the walk from one of the candidates reaches
+    bank.example."""
     before, _, after = frame.encode().partition(b"{}")
     for odd in ODD:
         found = author([before + host.encode().replace(b"{}", odd) + after])
@@ -40,7 +132,10 @@ ONE_READING = [
     (b"a@a+.b!.bank.example", ["bank.example"]),
     (b"a@evil.example+.bank.example", ["evil.example", "bank.example"]),
     (b"a@ba nk.example", ["nk.example", "bank.example", "ba"]),
-    (b"a@customer support.bank.example", ["support.bank.example", "customersupport.bank.example", "customer"]),
+    (
+        b"a@customer support.bank.example",
+        ["support.bank.example", "customersupport.bank.example", "customer"],
+    ),
     (b"a@x.-a.bank.example", ["bank.example"]),
     (b"a@" + b"x" * 64 + b".bank.example", ["bank.example"]),
     (b"a@bank.example.1", ["bank.example"]),
@@ -52,7 +147,8 @@ ONE_READING = [
 
 @pytest.mark.parametrize(("value", "names"), ONE_READING)
 def test_the_lowest_names_of_a_reading(value: bytes, names: list[str]) -> None:
-    """Cut at what is odd, joined over white space and split at it; names at or below each other are one, the lowest."""
+    """Cut at what is odd, joined over white space and split at it; names at or below each other are
+    one, the lowest."""
     assert [each.name for each in author([value]).candidates] == names
 
 
@@ -93,7 +189,8 @@ LEGAL = [
 
 @pytest.mark.parametrize("value", LEGAL)
 def test_an_oddity_without_a_second_author_is_well_formed(value: bytes) -> None:
-    """Legal or common, and every common reader shows own.example; what a display name says is another matter."""
+    """Legal or common, and every common reader shows own.example; what a display name says is
+    another matter."""
     found = author([value])
     assert found.domain is not None, found
     assert found.domain.is_at_or_below(Domain("own.example"))
@@ -116,12 +213,23 @@ def test_what_is_borne_has_its_limits(value: bytes, reason: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", [b"<a@own.example.>", b"<.a@own.example>", b"<a..b@own.example>", b"< a@own.example>", b"<a@own.example(x)>"]
+    "address",
+    [
+        b"<a@own.example.>",
+        b"<.a@own.example>",
+        b"<a..b@own.example>",
+        b"< a@own.example>",
+        b"<a@own.example(x)>",
+    ],
 )
 def test_an_address_that_some_readers_do_not_take_leaves_them_the_name(address: bytes) -> None:
-    """Python's email.policy and Roundcube look for another one then; without a second domain it is as good as any."""
+    """Python's email.policy and Roundcube look for another one then; without a second domain it is
+    as good as any."""
     assert author([b'"Admin" ' + address]).domain == Domain("own.example")
-    assert author([b'"admin@legit.example" ' + address]).candidates == (Domain("legit.example"), Domain("own.example"))
+    assert author([b'"admin@legit.example" ' + address]).candidates == (
+        Domain("legit.example"),
+        Domain("own.example"),
+    )
 
 
 def test_a_long_field_with_a_second_domain_is_not_read_any_further() -> None:

@@ -1,4 +1,5 @@
-"""a%b and b!a, which Sendmail rewrites to a@b (ruleset 3 of its proto.m4; RFC 1123 5.2.16 for the % hack)."""
+"""a%b and b!a, which Sendmail rewrites to a@b (ruleset 3 of its proto.m4; RFC 1123 5.2.16 for the %
+hack)."""
 
 from __future__ import annotations
 
@@ -37,20 +38,29 @@ LEGIT = ("legit.example",)
     ],
 )
 def test_where_an_old_route_leads(value: bytes, names: tuple[str, ...]) -> None:
-    """MTA-10: one before the first !, else behind the last %; what has an @ of its own is left to the other readings."""
+    """MTA-10: one before the first !, else behind the last %; what has an @ of its own is left to
+    the other readings."""
     assert tuple(old_routes([value])) == tuple(map(Domain, names))
 
 
-@pytest.mark.parametrize("value", [b" <admin%legit.example>", b" <legit.example!admin>", b" Bank <legit.example!a!b>"])
+@pytest.mark.parametrize(
+    "value", [b" <admin%legit.example>", b" <legit.example!admin>", b" Bank <legit.example!a!b>"]
+)
 def test_it_is_a_candidate_of_a_malformed_from(value: bytes) -> None:
-    """MTA-10: so that the policy of the domain which readers will see is asked for (malformed_from = strictest)."""
+    """MTA-10: so that the policy of the domain which readers will see is asked for (malformed_from
+    = strictest)."""
     found = author([value])
     assert found.domain is None
     assert Domain("legit.example") in found.candidates
 
 
 @pytest.mark.parametrize(
-    "value", [b" <user%other.example@own.example>", b" <other.example!user@own.example>", b" 50%off.example! <a@own.example>"]
+    "value",
+    [
+        b" <user%other.example@own.example>",
+        b" <other.example!user@own.example>",
+        b" 50%off.example! <a@own.example>",
+    ],
 )
 def test_a_well_formed_address_stays_what_it_is(value: bytes) -> None:
     """RFC 5322 3.2.3: % and ! are atext; with an @ Sendmail leaves them alone."""
@@ -60,4 +70,8 @@ def test_a_well_formed_address_stays_what_it_is(value: bytes) -> None:
 @pytest.mark.parametrize("piece", [b"a%", b"a!b ", b"%", b'"', b"(", b"a%b.example,"])
 def test_it_takes_linear_time(piece: bytes) -> None:
     """What an attacker repeats."""
-    assert is_linear(lambda value: list(old_routes([value])), lambda size: piece * (size // len(piece)), size=4096)
+    assert is_linear(
+        lambda value: list(old_routes([value])),
+        lambda size: piece * (size // len(piece)),
+        size=4096,
+    )

@@ -1,4 +1,5 @@
-"""Three reasons to wait, three codes, and the rule that ends the waiting of a sender whose DNS is broken."""
+"""Three reasons to wait, three codes, and the rule that ends the waiting of a sender whose DNS is
+broken."""
 
 from __future__ import annotations
 
@@ -24,7 +25,12 @@ REASONS = {"dns": "451 4.4.3", "overloaded": "451 4.3.2", "failure": "451 4.3.0"
 
 def waiting(**changes: object) -> Facts:
     outcome = Outcome("bank.example", "temperror")
-    base: dict[str, object] = {"status": "temperror", "outcome": outcome, "counted": False, "deferral": "dns"}
+    base: dict[str, object] = {
+        "status": "temperror",
+        "outcome": outcome,
+        "counted": False,
+        "deferral": "dns",
+    }
     return Facts(id="1", at=NOON.timestamp(), **(base | changes))  # type: ignore[arg-type]
 
 
@@ -55,7 +61,9 @@ def test_why_names_the_dns_name_and_gives_the_rule() -> None:
 
 def test_why_says_what_would_have_waited_in_monitor_mode() -> None:
     """Delivered, with the same reason and rule."""
-    text = "\n".join(explain(waiting(counted=True, would_be="tempfail", failing_name="_spf.bank.example")))
+    text = "\n".join(
+        explain(waiting(counted=True, would_be="tempfail", failing_name="_spf.bank.example"))
+    )
     assert "Decision: delivered" in text
     assert "would have been deferred" in text
     assert "the DNS of _spf.bank.example did not answer" in text
@@ -63,7 +71,13 @@ def test_why_says_what_would_have_waited_in_monitor_mode() -> None:
 
 
 @pytest.mark.parametrize(
-    ("author", "reason"), [("", "dns"), ("bank.example", "overloaded"), ("bank.example", "failure"), ("bank.example", "")]
+    ("author", "reason"),
+    [
+        ("", "dns"),
+        ("bank.example", "overloaded"),
+        ("bank.example", "failure"),
+        ("bank.example", ""),
+    ],
 )
 def test_no_rule_where_it_would_not_help(author: str, reason: str) -> None:
     """Our own overload is mended here; an author that nobody can read has no name."""
@@ -74,13 +88,18 @@ def test_a_suggested_rule_is_one_that_the_configuration_takes() -> None:
     """It holds for a week, for the domain itself."""
     config = parse(rule("bank.example", "dns", "_dmarc.bank.example", NOON.timestamp()))
     (found,) = config.policy.rules
-    assert (found.action, found.author_domains, found.include_subdomains) == ("accept", ["bank.example"], False)
+    assert (found.action, found.author_domains, found.include_subdomains) == (
+        "accept",
+        ["bank.example"],
+        False,
+    )
     assert date.fromisoformat(found.expires) == NOON.date() + FOR
 
 
 @given(st.text(max_size=300))
 def test_whatever_the_failing_name_is_the_rule_stays_one_rule(name: str) -> None:
-    """A sender makes up names by SPF's macros: quotes, line ends and brackets must not add a line to the file."""
+    """A sender makes up names by SPF's macros: quotes, line ends and brackets must not add a line
+    to the file."""
     text = rule("bank.example", "dns", printable(name, 253), NOON.timestamp())
     (found,) = tomllib.loads(text)["policy"]["rules"]
     assert set(found) == {"action", "author_domains", "include_subdomains", "expires", "comment"}

@@ -1,4 +1,5 @@
-"""External destinations are verified (RFC 9990 4; SPEC B.9); a DNS failure keeps the report, a refusal drops the address."""
+"""External destinations are verified (RFC 9990 4; SPEC B.9); a DNS failure keeps the report, a
+refusal drops the address."""
 
 import pytest
 
@@ -20,38 +21,63 @@ def organization(name: Domain) -> Domain | None:
         (["v=DMARC1"], Permission.GRANTED, ()),
         (["v=DMARC1;"], Permission.GRANTED, ()),
         (["v=DMARC1", "v=DMARC1; p=none"], Permission.GRANTED, ()),
-        (["v=DMARC1; rua=mailto:other@red.example.net"], Permission.GRANTED, ("other@red.example.net",)),
+        (
+            ["v=DMARC1; rua=mailto:other@red.example.net"],
+            Permission.GRANTED,
+            ("other@red.example.net",),
+        ),
         (["v=DMARC1; rua=mailto:other@sub.red.example.net"], Permission.REFUSED, ()),
         (["v=DMARC1; ruf=mailto:other@elsewhere.example"], Permission.GRANTED, ()),
         (["v=DMARC1; rua=https://red.example.net/reports"], Permission.REFUSED, ()),
-        (["v=DMARC1; rua=https://red.example.net/, mailto:other@red.example.net"], Permission.GRANTED, ("other@red.example.net",)),
+        (
+            ["v=DMARC1; rua=https://red.example.net/, mailto:other@red.example.net"],
+            Permission.GRANTED,
+            ("other@red.example.net",),
+        ),
         (["v=DMARC1; rua=nonsense"], Permission.GRANTED, ()),
         (["unrelated"], Permission.REFUSED, ()),
         (["v=dmarc1"], Permission.REFUSED, ()),
         ([], Permission.REFUSED, ()),
     ],
 )
-def test_rpt_05_the_host_must_have_asked(records: list[str], permission: Permission, addresses: tuple[str, ...]) -> None:
+def test_rpt_05_the_host_must_have_asked(
+    records: list[str], permission: Permission, addresses: tuple[str, ...]
+) -> None:
     zone = Zone({NAME: {"TXT": records}} if records else {})
     answer = verify(POLICY, HOST, "rua", zone, organization)
-    assert (answer.permission, tuple(each.address for each in answer.addresses)) == (permission, addresses)
+    assert (answer.permission, tuple(each.address for each in answer.addresses)) == (
+        permission,
+        addresses,
+    )
 
 
 def test_rpt_05_servfail_means_later_never_send() -> None:
-    assert verify(POLICY, HOST, "rua", Zone({}, failing={NAME}), organization).permission is Permission.LATER
+    assert (
+        verify(POLICY, HOST, "rua", Zone({}, failing={NAME}), organization).permission
+        is Permission.LATER
+    )
 
 
 def test_the_same_organization_is_not_asked() -> None:
     """Step 1: by organizational domain, for sisters too."""
     zone = Zone({})
-    assert verify(POLICY, Domain("reports.example.com"), "rua", zone, organization).permission is Permission.GRANTED
+    assert (
+        verify(POLICY, Domain("reports.example.com"), "rua", zone, organization).permission
+        is Permission.GRANTED
+    )
     assert not zone.calls
 
 
 def test_an_unknown_organization_is_not_a_refusal() -> None:
-    assert verify(Domain("unknown.example"), HOST, "rua", Zone({}), organization).permission is Permission.LATER
+    assert (
+        verify(Domain("unknown.example"), HOST, "rua", Zone({}), organization).permission
+        is Permission.LATER
+    )
     zone = Zone({"unknown.example._report._dmarc.red.example.net": {"TXT": ["v=DMARC1"]}})
-    assert verify(Domain("unknown.example"), HOST, "rua", zone, organization).permission is Permission.GRANTED
+    assert (
+        verify(Domain("unknown.example"), HOST, "rua", zone, organization).permission
+        is Permission.GRANTED
+    )
 
 
 def test_rpt_05_a_name_that_the_dns_cannot_hold_is_not_authorised() -> None:
@@ -70,7 +96,9 @@ def test_rpt_05_a_name_that_the_dns_cannot_hold_is_not_authorised() -> None:
         ({"A": ["192.0.2.1"]}, Permission.REFUSED),
     ],
 )
-def test_hosts_that_take_no_mail_are_skipped(records: dict[str, list[object]], permission: Permission) -> None:
+def test_hosts_that_take_no_mail_are_skipped(
+    records: dict[str, list[object]], permission: Permission
+) -> None:
     """DESIGN: rua hosts with null or no MX are skipped and shown."""
     assert takes_mail(HOST, Zone({HOST.name: records})).permission is permission
 

@@ -1,4 +1,5 @@
-"""Bounces of real mailers: one reading of reply codes, status fields and text; what is no failure of our address counts for nothing."""
+"""Bounces of real mailers: one reading of reply codes, status fields and text; what is no failure
+of our address counts for nothing."""
 
 from __future__ import annotations
 
@@ -25,14 +26,16 @@ ADDRESS = "agg@legit.example"
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row["file"])
 def test_rpt_24_the_bounces_of_real_mailers_are_understood(row: dict[str, str]) -> None:
-    """tests/vectors/bounces: suppress by the fields of RFC 3464, suppress-7 by text alone, ignore everything else."""
+    """tests/vectors/bounces: suppress by the fields of RFC 3464, suppress-7 by text alone, ignore
+    everything else."""
     found = read((VECTORS / f"{row['file']}.eml").read_bytes(), OURS, address=ADDRESS)
     verdict = "ignore" if not found.hard else "suppress-7" if found.text_only else "suppress"
     assert verdict == row["verdict"], found.reason
 
 
 def test_the_corpus_is_complete() -> None:
-    """Every file stands in the table, and every family of mailers has more than one kind of verdict among them all."""
+    """Every file stands in the table, and every family of mailers has more than one kind of verdict
+    among them all."""
     assert {each["file"] for each in ROWS} == {each.stem for each in VECTORS.glob("*.eml")}
     assert len(ROWS) >= 60
 
@@ -100,8 +103,10 @@ def test_a_code_is_told_from_other_numbers(line: str, code: str | None) -> None:
 
 @pytest.mark.parametrize(
     "spelling",
-    ["AGG@Legit.Example", "<agg@legit.example>", "rfc822; agg@legit.example", "RFC822;<agg@legit.example>", "mailto:agg@legit.example",
-     "agg@legit.example (Reports)", "Reports <agg@legit.example>", "utf-8;agg@legit.example", "agg@legit.example.", "'agg@legit.example'"],
+    ["AGG@Legit.Example", "<agg@legit.example>", "rfc822; agg@legit.example",
+    "RFC822;<agg@legit.example>", "mailto:agg@legit.example",
+     "agg@legit.example (Reports)", "Reports <agg@legit.example>", "utf-8;agg@legit.example",
+     "agg@legit.example.", "'agg@legit.example'"],
 )  # fmt: skip
 def test_one_address_has_many_spellings(spelling: str) -> None:
     assert Name(ADDRESS).is_also(spelling)
@@ -126,7 +131,12 @@ def test_a_domain_may_be_written_in_unicode() -> None:
 
 def test_rpt_27_another_address_is_not_ours() -> None:
     """Neither a longer one nor one that begins with ours."""
-    for line in ("bigagg@legit.example", "agg@legit.example.org", "agg@legit.example-x.org", "x.agg@legit.example"):
+    for line in (
+        "bigagg@legit.example",
+        "agg@legit.example.org",
+        "agg@legit.example-x.org",
+        "x.agg@legit.example",
+    ):
         assert not Name(ADDRESS).is_in(line), line
 
 
@@ -135,13 +145,19 @@ def test_the_nearest_code_decides() -> None:
     name = Name(ADDRESS)
     assert of_text("agg@legit.example\n\n\na\n\nb\n\n550 5.1.1 no\n", name).verdict == "permanent"
     assert of_text("agg@legit.example\na\nb\nc\n550 5.1.1 no\n", name).verdict == "none"
-    assert of_text("agg@legit.example: 550 no\nx\nagg@legit.example: 451 later\n", name).verdict == "temporary"
+    assert (
+        of_text("agg@legit.example: 550 no\nx\nagg@legit.example: 451 later\n", name).verdict
+        == "temporary"
+    )
     assert of_text("agg@legit.example\n550 no\n451 later\n", name).verdict == "permanent"
-    assert of_text("550 5.1.1 no\nagg@legit.example\n", name).verdict == "none", "a code above belongs to somebody else"
+    assert of_text("550 5.1.1 no\nagg@legit.example\n", name).verdict == "none", (
+        "a code above belongs to somebody else"
+    )
 
 
 def test_fields_of_two_recipients_are_kept_apart() -> None:
-    """RFC 3464 2.1 wants an empty line between them; not all write it, and some write one between all fields."""
+    """RFC 3464 2.1 wants an empty line between them; not all write it, and some write one between
+    all fields."""
     plain = "Final-Recipient: rfc822;a@x.example\nAction: failed\nStatus: 5.1.1\n"
     other = "Final-Recipient: rfc822;b@x.example\nAction: delayed\nStatus: 4.0.0\n"
     for text in (
@@ -167,16 +183,23 @@ def test_fields_of_two_recipients_are_kept_apart() -> None:
         ("admin@legit.example", "Return-Path: <>\n", False),
     ],
 )
-def test_rpt_25_text_counts_only_with_a_null_sender(sender: str | None, first: str, counts: bool) -> None:
-    """RFC 5321 4.5.5. The mail system's word comes first, then its own fields; a mail without either is somebody's letter."""
-    data = f"{first}From: x@legit.example\nTo: {TAGGED}\n\nagg@legit.example\n550 5.1.1 no\n".encode()
+def test_rpt_25_text_counts_only_with_a_null_sender(
+    sender: str | None, first: str, counts: bool
+) -> None:
+    """RFC 5321 4.5.5. The mail system's word comes first, then its own fields; a mail without
+    either is somebody's letter."""
+    data = (
+        f"{first}From: x@legit.example\nTo: {TAGGED}\n\nagg@legit.example\n550 5.1.1 no\n".encode()
+    )
     assert read(data, OURS, address=ADDRESS, sender=sender).hard == counts
 
 
 @pytest.mark.parametrize(
     "fields",
-    ["Auto-Submitted: auto-replied", "auto-submitted: Auto-Replied (away)", "X-Autoreply: yes", "Precedence: auto_reply",
-     "Subject: Automatic reply: x", "Subject: =?utf-8?q?R=C3=A9ponse_automatique?=", "Subject: Re: Out of Office", "Subject: Delayed: x",
+    ["Auto-Submitted: auto-replied", "auto-submitted: Auto-Replied (away)", "X-Autoreply: yes",
+    "Precedence: auto_reply",
+     "Subject: Automatic reply: x", "Subject: =?utf-8?q?R=C3=A9ponse_automatique?=",
+     "Subject: Re: Out of Office", "Subject: Delayed: x",
      "From: Agg <AGG@legit.example>",
      "Content-Type: multipart/report; report-type=feedback-report; boundary=b"],
 )  # fmt: skip
@@ -187,7 +210,16 @@ def test_rpt_26_answers_for_people_and_notices_of_delay_do_not_count(fields: str
 
 
 def test_a_reply_of_smtp_is_read_by_the_same_classifier() -> None:
-    assert [status(each) for each in ("550 5.1.1 x", "550 550 5.1.10 x", "550-5.1.1 x 5.7.1", "550 by 5.1.1.9", "550 nobody")] == [
+    assert [
+        status(each)
+        for each in (
+            "550 5.1.1 x",
+            "550 550 5.1.10 x",
+            "550-5.1.1 x 5.7.1",
+            "550 by 5.1.1.9",
+            "550 nobody",
+        )
+    ] == [
         "5.1.1",
         "5.1.10",
         "5.1.1",
@@ -202,17 +234,33 @@ SIZE = 2 << 20
 
 def nested(levels: int) -> bytes:
     lines = [HEAD, b"Content-Type: multipart/mixed; boundary=b0\n\n"]
-    return b"".join(lines + [b"--b%d\nContent-Type: multipart/mixed; boundary=b%d\n\n" % (n, n + 1) for n in range(levels)]) + b"x" * SIZE
+    return (
+        b"".join(
+            lines
+            + [
+                b"--b%d\nContent-Type: multipart/mixed; boundary=b%d\n\n" % (n, n + 1)
+                for n in range(levels)
+            ]
+        )
+        + b"x" * SIZE
+    )
 
 
-REPORT = HEAD + b"Content-Type: multipart/report; boundary=b\n\n--b\nContent-Type: message/delivery-status\n\n"
+REPORT = (
+    HEAD + b"Content-Type: multipart/report; boundary=b\n\n--b\nContent-Type:"
+    b" message/delivery-status\n\n"
+)
 HOSTILE = {
     "300 nested multiparts": nested(300),
-    "one boundary for ever": HEAD + b"Content-Type: multipart/mixed; boundary=b\n\n" + b"--b\n\n" * (SIZE // 5),
+    "one boundary for ever": (
+        HEAD + b"Content-Type: multipart/mixed; boundary=b\n\n" + b"--b\n\n" * (SIZE // 5)
+    ),
     "fields for ever": HEAD + b"A: b\n" * (SIZE // 5),
     "a field that goes on": HEAD + b"A: b\n" + b" c\n" * (SIZE // 3),
     "the address for ever": HEAD + b"\n" + b"agg@legit.example\n" * (SIZE // 18),
-    "near codes": HEAD + b"\n" + (b"agg@legit.example\n" + b"1 550 1 5.1.1-x " * 60 + b"\n") * (SIZE // 1000),
+    "near codes": (
+        HEAD + b"\n" + (b"agg@legit.example\n" + b"1 550 1 5.1.1-x " * 60 + b"\n") * (SIZE // 1000)
+    ),
     "dashes": HEAD + b"\n" + (b"-" * 199 + b"\n") * (SIZE // 200),
     "open tags": HEAD + b"Content-Type: text/html\n\n" + b"<style" * (SIZE // 6),
     "open breaks": HEAD + b"Content-Type: text/html\n\n" + b"<br" * (SIZE // 3),
@@ -228,7 +276,8 @@ HOSTILE = {
 
 @pytest.mark.parametrize("data", HOSTILE.values(), ids=HOSTILE.keys())
 def test_rpt_21_no_mail_costs_more_than_a_moment(data: bytes) -> None:
-    """At most 128 KiB are read, nested twelve deep, in linear time: a fifth of a second of one processor, whatever was sent."""
+    """At most 128 KiB are read, nested twelve deep, in linear time: a fifth of a second of one
+    processor, whatever was sent."""
 
     def once() -> None:
         with contextlib.suppress(NotOurs):
@@ -238,21 +287,31 @@ def test_rpt_21_no_mail_costs_more_than_a_moment(data: bytes) -> None:
 
 
 def test_parts_are_those_that_the_standard_library_finds() -> None:
-    """RFC 2046 5.1: boundaries, preamble, epilogue, a boundary that begins like another, a part without an end."""
+    """RFC 2046 5.1: boundaries, preamble, epilogue, a boundary that begins like another, a part
+    without an end."""
     import email
 
     data = (
-        b'Content-Type: multipart/mixed; boundary="a"\n\npreamble\n--a\nContent-Type: multipart/alternative; boundary=ab\n\n--ab\n\none\n'
-        b"--ab\nContent-Type: text/html\n\ntwo\n--ab--\nepilogue\n--a\nContent-Type: message/rfc822\n\nSubject: x\n\nthree\n--a--\n"
+        b'Content-Type: multipart/mixed; boundary="a"\n\npreamble\n--a\nContent-Type:'
+        b" multipart/alternative; boundary=ab\n\n--ab\n\none\n--ab\nContent-Type:"
+        b" text/html\n\ntwo\n--ab--\nepilogue\n--a\nContent-Type: message/rfc822\n\nSubject:"
+        b" x\n\nthree\n--a--\n"
     )
-    wanted = [(each.get_content_type(), each.get_payload()) for each in email.message_from_bytes(data).walk() if not each.is_multipart()][
-        :2
-    ]
+    wanted = [
+        (each.get_content_type(), each.get_payload())
+        for each in email.message_from_bytes(data).walk()
+        if not each.is_multipart()
+    ][:2]
     found = [(each.type, data[each.start : each.end].decode().rstrip("\n")) for each in parts(data)]
     assert found[:2] == wanted
     assert found[2] == ("message/rfc822", "Subject: x\n\nthree")
 
 
-@given(st.binary(max_size=600), st.sampled_from([HEAD, HEAD + b"Content-Type: text/html\n\n", REPORT, HEAD + b"\nagg@legit.example\n"]))
+@given(
+    st.binary(max_size=600),
+    st.sampled_from(
+        [HEAD, HEAD + b"Content-Type: text/html\n\n", REPORT, HEAD + b"\nagg@legit.example\n"]
+    ),
+)
 def test_any_octets_are_read(data: bytes, start: bytes) -> None:
     judge(start + data, ADDRESS)

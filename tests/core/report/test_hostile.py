@@ -1,4 +1,5 @@
-"""Reports that are not as the schema wants them are read as far as they can be; bombs end at one budget over all parts of a file."""
+"""Reports that are not as the schema wants them are read as far as they can be; bombs end at one
+budget over all parts of a file."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ from hypothesis import strategies as st
 from dmarc_milter.core.report import read as module
 from dmarc_milter.core.report.budget import Words
 from dmarc_milter.core.report.numbers import count, moment
-from dmarc_milter.core.report.read import ReadReport, Unreadable, read
+from dmarc_milter.core.report.read import ReadReport, UnreadableReport, read
 
 META = (
     b"<feedback><report_metadata><org_name>Sender</org_name><email>a@b.example</email><report_id>x</report_id>"
@@ -59,9 +60,13 @@ def zipped(*entries: bytes, method: int = zipfile.ZIP_DEFLATED) -> bytes:
 
 def mailed(*attachments: bytes) -> bytes:
     parts = (
-        b"--b\nContent-Type: application/gzip\nContent-Transfer-Encoding: base64\n\n" + base64.encodebytes(each) for each in attachments
+        b"--b\nContent-Type: application/gzip\nContent-Transfer-Encoding: base64\n\n"
+        + base64.encodebytes(each)
+        for each in attachments
     )
-    return b"Subject: x\nContent-Type: multipart/mixed; boundary=b\n\n" + b"".join(parts) + b"--b--\n"
+    return (
+        b"Subject: x\nContent-Type: multipart/mixed; boundary=b\n\n" + b"".join(parts) + b"--b--\n"
+    )
 
 
 FORWARD = b"Content-Type: multipart/mixed; boundary=x\n\n--x\nContent-Type: message/rfc822\n\n"
@@ -81,7 +86,7 @@ def test_a_good_report_has_no_warnings() -> None:
     assert (report.warnings, report.messages, len(report.records)) == ((), 3, 2)
 
 
-# --- not as the schema wants it -------------------------------------------------------------------------------------------------------
+# --- not as the schema wants it -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -136,10 +141,19 @@ def test_rpt_31_a_moment_is_read_as_far_as_it_can_be(text: str, number: int, wor
     [
         ("utf-16", GOOD.decode().encode("utf-16"), "utf-16"),
         ("utf-16 big endian without a mark", GOOD.decode().encode("utf-16-be"), "utf-16-be"),
-        ("utf-16 declared", '<?xml version="1.0" encoding="UTF-16"?>'.encode("utf-16-le") + GOOD.decode().encode("utf-16-le"), "utf-16-le"),
+        (
+            "utf-16 declared",
+            '<?xml version="1.0" encoding="UTF-16"?>'.encode("utf-16-le")
+            + GOOD.decode().encode("utf-16-le"),
+            "utf-16-le",
+        ),
         ("utf-8 that says utf-16", b'<?xml version="1.0" encoding="UTF-16"?>' + GOOD, ""),
         ("utf-32", GOOD.decode().encode("utf-32"), "utf-32"),
-        ("latin-1", b'<?xml version="1.0" encoding="ISO-8859-1"?>' + GOOD.replace(b"Sender", b"S\xe9nder"), "iso8859-1"),
+        (
+            "latin-1",
+            b'<?xml version="1.0" encoding="ISO-8859-1"?>' + GOOD.replace(b"Sender", b"S\xe9nder"),
+            "iso8859-1",
+        ),
         ("a codec that is none", b'<?xml version="1.0" encoding="punycode"?>' + GOOD, ""),
         ("unclosed feedback", GOOD.removesuffix(b"</feedback>"), "ends early"),
         ("unclosed metadata", GOOD.replace(b"</report_metadata>", b""), "not closed"),
@@ -149,15 +163,27 @@ def test_rpt_31_a_moment_is_read_as_far_as_it_can_be(text: str, number: int, wor
         ("closed twice", GOOD.replace(b"</row>", b"</row></row>"), "was not open"),
         ("one invalid octet", GOOD.replace(b"Sender", b"Sen\xffder"), "replaced"),
         ("a control character", GOOD.replace(b"Sender", b"Sen\x01der"), ""),
-        ("an address in angles", GOOD.replace(b"a@b.example", b"Reports <a@b.example>"), "read as text"),
-        ("only an address in angles", GOOD.replace(b"a@b.example", b"<a@b.example>"), "read as text"),
+        (
+            "an address in angles",
+            GOOD.replace(b"a@b.example", b"Reports <a@b.example>"),
+            "read as text",
+        ),
+        (
+            "only an address in angles",
+            GOOD.replace(b"a@b.example", b"<a@b.example>"),
+            "read as text",
+        ),
         ("a bare ampersand", GOOD.replace(b"Sender", b"Sender & Sons"), "&"),
         ("less than", GOOD.replace(b"Sender", b"1 < 2"), "read as text"),
         ("an unknown entity", GOOD.replace(b"Sender", b"Sender&nbsp;X"), "entities"),
         ("a document type", b"<!DOCTYPE feedback [<!ENTITY a 'b'>]>" + GOOD, "document type"),
         ("a wrapper around it", b"<reports>" + GOOD + b"</reports>", ""),
         ("an unclosed wrapper around it", b"<reports>" + GOOD, ""),
-        ("no feedback around it", GOOD.removeprefix(b"<feedback>").removesuffix(b"</feedback>"), "no feedback element"),
+        (
+            "no feedback around it",
+            GOOD.removeprefix(b"<feedback>").removesuffix(b"</feedback>"),
+            "no feedback element",
+        ),
         ("a name space", GOOD.replace(b"<feedback>", b'<feedback xmlns="urn:x">'), ""),
         ("a prefix", GOOD.replace(b"<", b"<n:").replace(b"<n:/", b"</n:"), ""),
         ("upper case", GOOD.replace(b"feedback", b"FEEDBACK").replace(b"record", b"Record"), ""),
@@ -168,11 +194,22 @@ def test_rpt_31_a_moment_is_read_as_far_as_it_can_be(text: str, number: int, wor
     ],
     ids=lambda value: value if isinstance(value, str) and " " in value else None,
 )
-def test_rpt_32_a_report_with_faults_is_read_as_far_as_it_can_be(name: str, data: bytes, word: str) -> None:
-    """Both records and everything of the metadata that was not itself spoilt, and a word about what was wrong."""
+def test_rpt_32_a_report_with_faults_is_read_as_far_as_it_can_be(
+    name: str, data: bytes, word: str
+) -> None:
+    """Both records and everything of the metadata that was not itself spoilt, and a word about what
+    was wrong."""
     report = one(data)
-    assert (report.messages, len(report.records), report.report_id, report.policy["domain"]) == (3, 2, "x", "legit.example"), name
-    assert (report.begin, report.email[-12:].strip("<>")) == (1337270400, report.email[-12:].strip("<>"))
+    assert (report.messages, len(report.records), report.report_id, report.policy["domain"]) == (
+        3,
+        2,
+        "x",
+        "legit.example",
+    ), name
+    assert (report.begin, report.email[-12:].strip("<>")) == (
+        1337270400,
+        report.email[-12:].strip("<>"),
+    )
     assert "a@b.example" in report.email
     assert report.records[1].auth_spf == ({"domain": "legit.example", "result": "pass"},)
     assert said(report, word), report.warnings
@@ -187,7 +224,7 @@ def test_rpt_33_a_torn_document_gives_the_records_in_front_of_the_tear(at: float
     assert said(report, "ends early")
 
 
-# --- packages -------------------------------------------------------------------------------------------------------------------------
+# --- packages -------------------------------------------------------------------------------------
 
 
 def renamed(data: bytes, name: bytes) -> bytes:
@@ -200,7 +237,9 @@ def nameless(data: bytes) -> bytes:
     at, end = data.index(b"PK\x01\x02"), data.index(b"PK\x05\x06")
     local = data[:26] + b"\0\0" + data[28:30] + data[36:at]
     entry = data[at : at + 28] + b"\0\0" + data[at + 30 : at + 46] + data[at + 52 : end]
-    return local + entry + data[end : end + 12] + struct.pack("<LL", len(entry), len(local)) + b"\0\0"
+    return (
+        local + entry + data[end : end + 12] + struct.pack("<LL", len(entry), len(local)) + b"\0\0"
+    )
 
 
 def with_flag(data: bytes, flag: int) -> bytes:
@@ -236,19 +275,36 @@ def with_sizes(data: bytes, size: int) -> bytes:
         ("octets behind the gzip", gzip.compress(GOOD) + b"\0\0\0garbage", "behind the end"),
         ("bzip2", bz2.compress(GOOD), ""),
         ("a mail", mailed(gzip.compress(GOOD)), ""),
-        ("a mail of one part", b"Content-Transfer-Encoding: base64\n\n" + base64.encodebytes(zipped(GOOD)), ""),
+        (
+            "a mail of one part",
+            b"Content-Transfer-Encoding: base64\n\n" + base64.encodebytes(zipped(GOOD)),
+            "",
+        ),
         ("a mail in a mail", FORWARD + mailed(gzip.compress(GOOD)), ""),
         ("a bad neighbour in a zip", zipped(b"<html></html>", GOOD), "another kind"),
-        ("a bad neighbour in a mail", mailed(gzip.compress(GOOD), gzip.compress(GOOD)[:50]), "ends early"),
+        (
+            "a bad neighbour in a mail",
+            mailed(gzip.compress(GOOD), gzip.compress(GOOD)[:50]),
+            "ends early",
+        ),
         ("an encrypted neighbour", with_flag(zipped(b"x", GOOD), 1), "encrypted"),
-        ("a wrong checksum", zipped(GOOD).replace(struct.pack("<L", zlib.crc32(GOOD)), b"\1\2\3\4"), "checksum"),
+        (
+            "a wrong checksum",
+            zipped(GOOD).replace(struct.pack("<L", zlib.crc32(GOOD)), b"\1\2\3\4"),
+            "checksum",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) and " " in value else None,
 )  # fmt: skip
 def test_rpt_34_packages_are_opened(name: str, data: bytes, word: str) -> None:
-    """Inside each other, with entries that lie about themselves; a neighbour that cannot be read costs nobody else."""
+    """Inside each other, with entries that lie about themselves; a neighbour that cannot be read
+    costs nobody else."""
     report = one(data)
-    assert (report.messages, said(report, word), bool(report.warnings)) == (3, True, bool(word)), report.warnings
+    assert (report.messages, said(report, word), bool(report.warnings)) == (
+        3,
+        True,
+        bool(word),
+    ), report.warnings
 
 
 @pytest.mark.parametrize(
@@ -264,15 +320,23 @@ def test_rpt_34_packages_are_opened(name: str, data: bytes, word: str) -> None:
         (b"7z\xbc\xaf\x27\x1c" + b"\0" * 50, "7z"),
         (bz2.compress(GOOD)[:150], "ends early"),
         (gzip.compress(GOOD)[:-10], "ends early"),
-        (zipped(GOOD).replace(b"PK\x03\x04", b"PK\x03\x05", 1)[:4] + zipped(GOOD)[4:], "no aggregate report"),
-        (gzip.compress(gzip.compress(gzip.compress(gzip.compress(gzip.compress(gzip.compress(GOOD)))))), "too deep"),
+        (
+            zipped(GOOD).replace(b"PK\x03\x04", b"PK\x03\x05", 1)[:4] + zipped(GOOD)[4:],
+            "no aggregate report",
+        ),
+        (
+            gzip.compress(
+                gzip.compress(gzip.compress(gzip.compress(gzip.compress(gzip.compress(GOOD)))))
+            ),
+            "too deep",
+        ),
         (zipped(), "no aggregate report"),
         (b"PK\x03\x04" + b"PK\x05\x06" + b"\xff" * 18, "directory"),
         (b"PK\x03\x04" + b"PK\x06\x06" + b"\xff" * 52 + b"PK\x05\x06" + b"\xff" * 18, "directory"),
     ],
 )
 def test_rpt_35_what_cannot_be_opened_is_said_in_one_line(data: bytes, why: str) -> None:
-    with pytest.raises(Unreadable, match=why) as found:
+    with pytest.raises(UnreadableReport, match=why) as found:
         read(data)
     assert "\n" not in str(found.value)
 
@@ -288,7 +352,9 @@ def overlapping(number: int) -> bytes:
 
 HOSTILE: dict[str, Callable[[], bytes]] = {
     "61 KB of gzip": lambda: gzip.compress(META + b"<a/>" * (15 << 20)),
-    "a zip of 20 documents": lambda: zipped(*(document(1500, number * 1500) for number in range(20))),
+    "a zip of 20 documents": lambda: zipped(
+        *(document(1500, number * 1500) for number in range(20))
+    ),
     "5,000 entries": lambda: zipped(*[b"<feedback/>"] * 5000),
     "overlapping entries": lambda: overlapping(1000),
     "100 MB of text": lambda: gzip.compress(META.replace(b"Sender", b"x" * (100 << 20)), 1),
@@ -297,34 +363,46 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     ),
     "a million levels": lambda: gzip.compress(META + b"<record>" * 100_000),
     "1,000 parts": lambda: mailed(*[gzip.compress(document(3))] * 1000),
-    "a billion laughs": lambda: gzip.compress(b"<!DOCTYPE a [" + b"<!ENTITY a '&a;&a;&a;'>" * 100_000 + b"]>" + META),
+    "a billion laughs": lambda: gzip.compress(
+        b"<!DOCTYPE a [" + b"<!ENTITY a '&a;&a;&a;'>" * 100_000 + b"]>" + META
+    ),
     "gzip in gzip": lambda: gzip.compress(gzip.compress(META + b" " * (70 << 20), 1)),
     "members": lambda: gzip.compress(b"") * 500_000,
 }
 MEASURE = """
 import sys, time
-from dmarc_milter.core.report.read import Unreadable, read
+from dmarc_milter.core.report.read import UnreadableReport, read
 def grown():
-    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) >> 10
+    for line in open("/proc/self/status"):
+        if line.startswith("VmHWM"):
+            return int(line.split()[1]) >> 10
+    raise AssertionError("no VmHWM")
 before = grown()
 for name in sys.argv[1:]:
     start = time.process_time()
     try:
         with open(name, "rb") as file:
             read(file.read(), clock=time.process_time)
-    except Unreadable:
+    except UnreadableReport:
         pass
     print(f"{time.process_time() - start:.2f} {grown() - before}")
 """
 
 
 def test_rpt_36_no_file_takes_the_machine(tmp_path: Path) -> None:
-    """One budget of octets, elements, memory and seconds over all parts: less than 64 MiB and 5 seconds, whatever is in a file."""
+    """One budget of octets, elements, memory and seconds over all parts: less than 64 MiB and 5
+    seconds, whatever is in a file."""
     for number, make in enumerate(HOSTILE.values()):
         (tmp_path / f"{number:02d}").write_bytes(make())
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[3] / "milter")}
     files = sorted(map(str, tmp_path.iterdir()))
-    done = subprocess.run([sys.executable, "-c", MEASURE, *files], capture_output=True, text=True, check=True, env=environment)
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, *files],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
+    )
     for name, line in zip(HOSTILE, done.stdout.splitlines(), strict=True):
         seconds, megabytes = line.split()
         assert float(seconds) < 5, name
@@ -334,7 +412,11 @@ def test_rpt_36_no_file_takes_the_machine(tmp_path: Path) -> None:
 def test_what_was_read_when_the_budget_ends_is_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of elements, memory, octets, time, reports: each says so."""
     data = document(1000)
-    for limit, value, word in (("MAX_ELEMENTS", 5000, "elements"), ("MAX_KEPT", 100_000, "memory"), ("MAX_XML", 70_000, "unpacked")):
+    for limit, value, word in (
+        ("MAX_ELEMENTS", 5000, "elements"),
+        ("MAX_KEPT", 100_000, "memory"),
+        ("MAX_XML", 70_000, "unpacked"),
+    ):
         with monkeypatch.context() as patch:
             patch.setattr(module, limit, value)
             report = one(data)
@@ -343,16 +425,24 @@ def test_what_was_read_when_the_budget_ends_is_the_answer(monkeypatch: pytest.Mo
     ticks = iter(range(10**6))
     report = one(b"".join((META, *(record(n) for n in range(3000)))))
     assert len(report.records) == 3000
-    report = read(b"".join((META, *(record(n) for n in range(3000)))), clock=lambda: float(next(ticks)))[0]
+    report = read(
+        b"".join((META, *(record(n) for n in range(3000)))), clock=lambda: float(next(ticks))
+    )[0]
     assert 10 < len(report.records) < 3000
     assert said(report, "seconds")
     assert len(read(zipped(*[GOOD] * 30))) == 20
     assert said(read(zipped(*[GOOD] * 30))[-1], "more than 20 reports")
 
 
-@given(st.binary(max_size=300), st.integers(0, len(GOOD)), st.sampled_from([lambda data: data, gzip.compress, zipped, mailed]))
-def test_any_octets_in_a_report_are_read_or_refused(data: bytes, at: int, pack: Callable[[bytes], bytes]) -> None:
-    with contextlib.suppress(Unreadable):
+@given(
+    st.binary(max_size=300),
+    st.integers(0, len(GOOD)),
+    st.sampled_from([lambda data: data, gzip.compress, zipped, mailed]),
+)
+def test_any_octets_in_a_report_are_read_or_refused(
+    data: bytes, at: int, pack: Callable[[bytes], bytes]
+) -> None:
+    with contextlib.suppress(UnreadableReport):
         read(pack(GOOD[:at] + data + GOOD[at:]))
 
 
@@ -360,5 +450,5 @@ def test_any_octets_in_a_report_are_read_or_refused(data: bytes, at: int, pack: 
 def test_any_damage_to_a_zip_is_read_or_refused(at: int, octet: int) -> None:
     data = bytearray(zipped(GOOD, gzip.compress(GOOD)))
     data[-at - 1 if at % 2 else at] = octet
-    with contextlib.suppress(Unreadable):
+    with contextlib.suppress(UnreadableReport):
         read(bytes(data))

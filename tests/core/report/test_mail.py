@@ -15,7 +15,17 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from dmarc_milter.core.mail.domain import Malformed
 from dmarc_milter.core.mail.domain import parse as parse_domain
 from dmarc_milter.core.report.aggregate import Feedback, Reporter
-from dmarc_milter.core.report.mail import Letter, SigningKey, encoded_size, filename, from_verp, sign, summary, verp, write
+from dmarc_milter.core.report.mail import (
+    Letter,
+    SigningKey,
+    encoded_size,
+    filename,
+    from_verp,
+    sign,
+    summary,
+    verp,
+    write,
+)
 from dmarc_milter.core.report.rows import Period, Row
 from dmarc_milter.core.report.xml import compressed, render
 from dmarc_milter.core.stored import Published
@@ -29,25 +39,40 @@ FAILING = Row(source_ip="192.0.2.2", header_from="a.example", disposition="rejec
 
 def report(domain: str = "legit.example") -> Feedback:
     reporter = Reporter("Björn's Mail", "dmarc@mx.example", "mx.example")
-    return Feedback(reporter, ID, Period(1779148800, 1779235200), Published(domain, p="reject"), ((PASSING, 40), (FAILING, 2)), folded=1)
+    return Feedback(
+        reporter,
+        ID,
+        Period(1779148800, 1779235200),
+        Published(domain, p="reject"),
+        ((PASSING, 40), (FAILING, 2)),
+        folded=1,
+    )
 
 
 def letter(feedback: Feedback, attachment: bytes = b"x") -> Letter:
     """As the report job has it, from what it stored."""
     policy_domain, sender = feedback.published.policy_domain, feedback.reporter.email
-    return Letter(feedback.report_id, policy_domain, sender, filename(feedback), summary(feedback), attachment)
+    return Letter(
+        feedback.report_id, policy_domain, sender, filename(feedback), summary(feedback), attachment
+    )
 
 
 def test_file_name_subject_and_ids_are_one_identity() -> None:
     """RFC 9990 3.1.4, 3.5.2, 3.5.3."""
     assert filename(report()) == f"mx.example!legit.example!1779148800!1779235199!{ID}.xml.gz"
-    assert re.fullmatch(r"[a-z0-9.-]+![a-z0-9.-]+!\d+!\d+![A-Za-z0-9]+\.xml\.gz", filename(report()))
-    assert letter(report()).subject == f"Report Domain: legit.example Submitter: mx.example Report-ID: {ID}"
+    assert re.fullmatch(
+        r"[a-z0-9.-]+![a-z0-9.-]+!\d+!\d+![A-Za-z0-9]+\.xml\.gz", filename(report())
+    )
+    assert (
+        letter(report()).subject
+        == f"Report Domain: legit.example Submitter: mx.example Report-ID: {ID}"
+    )
 
 
 @pytest.mark.parametrize("domain", ["legit.example", LONG])
 def test_the_mail_reads_back_as_it_was_meant(domain: str) -> None:
-    """One text part, one application/gzip attachment whose name is not split or encoded, however long."""
+    """One text part, one application/gzip attachment whose name is not split or encoded, however
+    long."""
     feedback = report(domain)
     document = compressed(render(feedback, "rfc9990"))
     raw = write(letter(feedback, document), "agg@legit.example", now=NOW).as_bytes()
@@ -65,7 +90,8 @@ def test_the_mail_reads_back_as_it_was_meant(domain: str) -> None:
 
 
 def test_encoded_lines_are_no_longer_than_mail_allows() -> None:
-    """RFC 2045 6.7 (5), 6.8: 76 characters, in the attachment and in a text with an organization's name of any length."""
+    """RFC 2045 6.7 (5), 6.8: 76 characters, in the attachment and in a text with an organization's
+    name of any length."""
     feedback = replace(report(), reporter=Reporter("Ünï " * 50, "dmarc@mx.example", "mx.example"))
     raw = write(letter(feedback, bytes(range(256)) * 20), "agg@legit.example", now=NOW).as_bytes()
     _, text, attachment, _ = raw.split(f"--=_{ID}".encode())
@@ -90,14 +116,36 @@ def test_a_retry_is_the_same_mail() -> None:
     assert first == write(letter(feedback), "agg@legit.example", now=NOW).as_bytes()
 
 
-@pytest.mark.parametrize("name", ["../../etc/x", "a/b", "-rf", ".hidden", "a!b.example", "x" * 64 + ".example", "a b", "a\nb", ""])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../etc/x",
+        "a/b",
+        "-rf",
+        ".hidden",
+        "a!b.example",
+        "x" * 64 + ".example",
+        "a b",
+        "a\nb",
+        "",
+    ],
+)
 def test_rpt_02_no_such_name_reaches_a_file_name(name: str) -> None:
-    """File names are made of a parsed policy domain and numbers; what could leave a folder or split the name is no domain name."""
+    """File names are made of a parsed policy domain and numbers; what could leave a folder or split
+    the name is no domain name."""
     assert isinstance(parse_domain(name), Malformed)
 
 
 @pytest.mark.parametrize(
-    "address", ["a@b.example\r\nBcc: x@y.example", "a b@c.example", "a@b", "@b.example", "a@[192.0.2.1]", "a,b@c.example"]
+    "address",
+    [
+        "a@b.example\r\nBcc: x@y.example",
+        "a b@c.example",
+        "a@b",
+        "@b.example",
+        "a@[192.0.2.1]",
+        "a,b@c.example",
+    ],
 )
 def test_rpt_03_no_recipient_can_inject(address: str) -> None:
     with pytest.raises(ValueError, match="plain form"):
@@ -108,20 +156,32 @@ def test_a_bounce_tells_its_delivery() -> None:
     address = verp("bounces@mx.example", ID, "0badcafe")
     assert address == f"bounces+{ID}-0badcafe@mx.example"
     assert from_verp(address) == (ID, "0badcafe")
-    assert from_verp(verp("bounces@mx.example", ID, "")) == (ID, "00000000"), "queued by a version without tags"
+    assert from_verp(verp("bounces@mx.example", ID, "")) == (
+        ID,
+        "00000000",
+    ), "queued by a version without tags"
     assert from_verp("bounces@mx.example") is None
 
 
 def test_a_signed_report_verifies() -> None:
     """RFC 9990 3.5: the report mail must itself get an aligned pass."""
     key = rsa.generate_private_key(65537, 2048)
-    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption())
-    spki = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.TraditionalOpenSSL,
+        serialization.NoEncryption(),
+    )
+    spki = key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
     record = b"v=DKIM1; p=" + b"".join(spki.split(b"\n")[1:-2])
     raw = write(letter(report(), b"x" * 100), "agg@legit.example", now=NOW).as_bytes()
     signed = sign(raw, SigningKey("mx.example", "sel", pem))
     assert dkim.verify(signed, dnsfunc=lambda name, timeout=5: record)
-    assert not dkim.verify(signed.replace(b"Subject: Report", b"Subject: Xeport"), dnsfunc=lambda name, timeout=5: record)
+    assert not dkim.verify(
+        signed.replace(b"Subject: Report", b"Subject: Xeport"),
+        dnsfunc=lambda name, timeout=5: record,
+    )
 
 
 def test_an_unusable_key_says_so() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from dmarc_milter.core.report import read as module
 from dmarc_milter.core.report.aggregate import Feedback, Reporter
-from dmarc_milter.core.report.read import MAX_FILE, Unreadable, read
+from dmarc_milter.core.report.read import MAX_FILE, UnreadableReport, read
 from dmarc_milter.core.report.rows import Period, Row
 from dmarc_milter.core.report.xml import render
 from dmarc_milter.core.stored import DkimFact, Published, Reason, SpfFact
@@ -70,7 +70,12 @@ def mailed(content: bytes, subtype: str) -> bytes:
 )
 def test_every_way_a_report_travels_is_read(data: bytes) -> None:
     [report] = read(data)
-    assert (report.report_id, report.org_name, report.begin, report.end) == ("a" * 32, "Björn <&>", 1779148800, 1779235199)
+    assert (report.report_id, report.org_name, report.begin, report.end) == (
+        "a" * 32,
+        "Björn <&>",
+        1779148800,
+        1779235199,
+    )
     assert (report.policy["domain"], report.policy["p"], report.errors, report.messages) == (
         "legit.example",
         "reject",
@@ -78,7 +83,12 @@ def test_every_way_a_report_travels_is_read(data: bytes) -> None:
         7,
     )
     [record] = report.records
-    assert (record.source_ip, record.count, record.disposition, record.header_from) == ("192.0.2.2", 7, "quarantine", "a.legit.example")
+    assert (record.source_ip, record.count, record.disposition, record.header_from) == (
+        "192.0.2.2",
+        7,
+        "quarantine",
+        "a.legit.example",
+    )
     assert record.reasons == ({"type": "local_policy", "comment": "list"},)
     assert record.auth_dkim[0]["selector"] == "sel"
     assert record.auth_spf[0]["result"] == "softfail"
@@ -103,19 +113,26 @@ def test_entities_are_not_followed() -> None:
     try:
         [report] = read(BOMB)
         assert len(report.org_name) < 100
-    except Unreadable:
+    except UnreadableReport:
         pass
     secret = (
-        b"<!DOCTYPE f [<!ENTITY x SYSTEM 'file:///etc/passwd'>]><feedback><report_metadata><email>&x;</email></report_metadata></feedback>"
+        b"<!DOCTYPE f [<!ENTITY x SYSTEM"
+        b" 'file:///etc/passwd'>]><feedback><report_metadata><email>&x;</email></report_metadata></feedback>"
     )
     [report] = read(secret)
     assert report.email == ""
 
 
-@pytest.mark.parametrize("pack", [gzip.compress, zipped, lambda data: mailed(gzip.compress(data), "gzip")], ids=["gz", "zip", "eml"])
-def test_a_bomb_is_refused_before_it_goes_off(monkeypatch: pytest.MonkeyPatch, pack: object) -> None:
+@pytest.mark.parametrize(
+    "pack",
+    [gzip.compress, zipped, lambda data: mailed(gzip.compress(data), "gzip")],
+    ids=["gz", "zip", "eml"],
+)
+def test_a_bomb_is_refused_before_it_goes_off(
+    monkeypatch: pytest.MonkeyPatch, pack: object
+) -> None:
     monkeypatch.setattr(module, "MAX_XML", 100_000)
-    with pytest.raises(Unreadable, match="unpacked"):
+    with pytest.raises(UnreadableReport, match="unpacked"):
         read(pack(b"<feedback>" + b" " * 200_000))  # type: ignore[operator]
 
 
@@ -133,21 +150,29 @@ def test_a_bomb_is_refused_before_it_goes_off(monkeypatch: pytest.MonkeyPatch, p
     ids=["empty", "text", "html", "torn", "gzip", "zip", "large"],
 )
 def test_what_is_no_report_says_so_in_one_line(data: bytes, why: str) -> None:
-    with pytest.raises(Unreadable, match=why) as found:
+    with pytest.raises(UnreadableReport, match=why) as found:
         read(data)
     assert "\n" not in str(found.value)
 
 
 @given(
     st.binary(max_size=300),
-    st.sampled_from([b"", b"<feedback>", b"PK\x03\x04", b"\x1f\x8b\x08", b"Content-Type: application/gzip\r\n\r\n"]),
+    st.sampled_from(
+        [
+            b"",
+            b"<feedback>",
+            b"PK\x03\x04",
+            b"\x1f\x8b\x08",
+            b"Content-Type: application/gzip\r\n\r\n",
+        ]
+    ),
 )
 def test_nothing_else_escapes(data: bytes, start: bytes) -> None:
-    with contextlib.suppress(Unreadable):
+    with contextlib.suppress(UnreadableReport):
         read(start + data)
 
 
 def test_a_torn_gzip_is_refused() -> None:
     """Half a file is not taken for a whole one."""
-    with pytest.raises(Unreadable):
+    with pytest.raises(UnreadableReport):
         read(gzip.compress(XML)[:-40])

@@ -9,7 +9,15 @@ import pytest
 from dmarc_milter.core.dmarc.record import Policy, ReportUri
 from dmarc_milter.core.dmarc.result import DmarcResult, DmarcStatus
 from dmarc_milter.core.mail.domain import Domain
-from dmarc_milter.core.report.rows import configuration, decode_row, encode_row, is_quiet, period, published_of, row_of
+from dmarc_milter.core.report.rows import (
+    configuration,
+    decode_row,
+    encode_row,
+    is_quiet,
+    period,
+    published_of,
+    row_of,
+)
 from dmarc_milter.core.stored import Facts, Reason, SpfFact, from_evaluation
 from fakes.evaluations import RECORD, evaluation
 
@@ -36,13 +44,17 @@ def facts(**changes: Any) -> Facts:
         (-1, None, False, -86400, 24),
     ],
 )
-def test_periods_are_whole_parts_of_the_utc_day(at: float, ri: int | None, honor_ri: bool, begin: int, hours: int) -> None:
-    """SPEC B.8, C.5; RPT-11: UTC days whatever the zone; ri where it is honoured, one hour at least."""
+def test_periods_are_whole_parts_of_the_utc_day(
+    at: float, ri: int | None, honor_ri: bool, begin: int, hours: int
+) -> None:
+    """SPEC B.8, C.5; RPT-11: UTC days whatever the zone; ri where it is honoured, one hour at
+    least."""
     assert period(at, ri, honor_ri=honor_ri) == (begin, begin + hours * 3600)
 
 
 def test_the_same_policy_in_other_words_is_one_configuration() -> None:
-    """RFC 9990: one policy configuration in a report; white space in the record does not make another."""
+    """RFC 9990: one policy configuration in a report; white space in the record does not make
+    another."""
 
     def name(**changes: Any) -> str:
         found = from_evaluation(evaluation(record=replace(RECORD, **changes))).outcome
@@ -51,7 +63,14 @@ def test_the_same_policy_in_other_words_is_one_configuration() -> None:
         return configuration(found.published)
 
     assert name() == name(text="v=DMARC1;p=reject") == name(errors=("unknown tag",))
-    others = {name(), name(p=Policy.NONE), name(np=Policy.NONE), name(testing=True), name(pct=50), name(rua=(ReportUri("b@c.example"),))}
+    others = {
+        name(),
+        name(p=Policy.NONE),
+        name(np=Policy.NONE),
+        name(testing=True),
+        name(pct=50),
+        name(rua=(ReportUri("b@c.example"),)),
+    }
     assert len(others) == 6
 
 
@@ -67,8 +86,11 @@ def test_the_same_policy_in_other_words_is_one_configuration() -> None:
         ({"outcome": None}, False),
     ],
 )
-def test_everything_is_counted_but_what_nobody_can_be_told(changes: dict[str, Any], counted: bool) -> None:
-    """DESIGN.md, Reports; SPEC C.8: no usable From, no policy, 4xx, mail to our own reporting address."""
+def test_everything_is_counted_but_what_nobody_can_be_told(
+    changes: dict[str, Any], counted: bool
+) -> None:
+    """DESIGN.md, Reports; SPEC C.8: no usable From, no policy, 4xx, mail to our own reporting
+    address."""
     assert (published_of(facts(**changes)) is not None) is counted
 
 
@@ -90,8 +112,11 @@ def test_a_policy_without_rua_is_not_counted() -> None:
         ({"auto_submitted": True, "status": "temperror"}, False),
     ],
 )
-def test_reports_about_reports_are_no_reason_to_report(changes: dict[str, Any], quiet: bool) -> None:
-    """RPT-09: two reporters must reach silence; spoofed mail that looks like a report still tells its victim."""
+def test_reports_about_reports_are_no_reason_to_report(
+    changes: dict[str, Any], quiet: bool
+) -> None:
+    """RPT-09: two reporters must reach silence; spoofed mail that looks like a report still tells
+    its victim."""
     assert is_quiet(facts(**changes)) is quiet
 
 
@@ -104,9 +129,20 @@ def test_rows_differ_by_what_a_report_shows_and_by_nothing_else() -> None:
         return encode_row(row_of(changed, changed.outcome))
 
     base = stored(id="a", at=1.0)
-    assert base == stored(id="b", at=2.0, queue_id="other", message_id="other", helo="other", decided_by="other", tags=("t",), iprev="fail")
+    assert base == stored(
+        id="b",
+        at=2.0,
+        queue_id="other",
+        message_id="other",
+        helo="other",
+        decided_by="other",
+        tags=("t",),
+        iprev="fail",
+    )
     unnamed = [SpfFact("none"), SpfFact("none", scope="helo", reason="HELO is no domain name")]
-    assert stored(spf=unnamed[0]) == stored(spf=unnamed[1]) != base, "no form tells more of a check without a name"
+    assert stored(spf=unnamed[0]) == stored(spf=unnamed[1]) != base, (
+        "no form tells more of a check without a name"
+    )
     assert base != stored(source_ip="192.0.2.1")
     assert base != stored(disposition="none")
     assert base != stored(reasons=(Reason("local_policy", "x"),))
@@ -119,7 +155,9 @@ def test_rows_differ_by_what_a_report_shows_and_by_nothing_else() -> None:
     ("recipients", "shown"),
     [((), None), (("example.com",), "example.com"), (("example.com", "example.net"), None)],
 )
-def test_envelope_to_is_told_where_all_recipients_share_one_domain(recipients: tuple[str, ...], shown: str | None) -> None:
+def test_envelope_to_is_told_where_all_recipients_share_one_domain(
+    recipients: tuple[str, ...], shown: str | None
+) -> None:
     """SPEC C.8: a message counts once."""
     changed = facts(envelope_to=recipients)
     assert changed.outcome is not None
@@ -128,7 +166,11 @@ def test_envelope_to_is_told_where_all_recipients_share_one_domain(recipients: t
 
 def test_a_dns_error_is_a_reason() -> None:
     """SPEC C.8: no aligned pass and a DNS error: none, with reason other."""
-    base = evaluation(dmarc=DmarcResult(DmarcStatus.TEMPERROR, Domain("legit.example"), evaluation().dmarc.outcome))
+    base = evaluation(
+        dmarc=DmarcResult(
+            DmarcStatus.TEMPERROR, Domain("legit.example"), evaluation().dmarc.outcome
+        )
+    )
     found = from_evaluation(base)
     assert found.outcome is not None
     assert row_of(found, found.outcome).reasons == (Reason("other", "dns error"),)

@@ -1,4 +1,5 @@
-"""SPF as this milter checks it: RFC 7208 by section, SECURITY-CASES 5 (SPF-nn), BSP-01 and WL-03 by id."""
+"""SPF as this milter checks it: RFC 7208 by section, SECURITY-CASES 5 (SPF-nn), BSP-01 and WL-03 by
+id."""
 
 from __future__ import annotations
 
@@ -16,7 +17,15 @@ from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.mail.message import Envelope
 from dmarc_milter.core.resolver import LookupFailed, NoAnswer, Question
 from dmarc_milter.core.spf import record
-from dmarc_milter.core.spf.check import EarlierSpf, SpfOptions, SpfResult, SpfStatus, check, questions, upgraded
+from dmarc_milter.core.spf.check import (
+    EarlierSpf,
+    SpfOptions,
+    SpfResult,
+    SpfStatus,
+    check,
+    questions,
+    upgraded,
+)
 from fakes.dns_zone import Zone
 
 CLIENT = "192.0.2.66"
@@ -25,7 +34,12 @@ QUERIES = 112
 
 
 def envelope(
-    *, ip: str | None = CLIENT, helo: str = "mx.attack.example", local_part: str = "any", domain: str | None = DOMAIN, **other: Any
+    *,
+    ip: str | None = CLIENT,
+    helo: str = "mx.attack.example",
+    local_part: str = "any",
+    domain: str | None = DOMAIN,
+    **other: Any,
 ) -> Envelope:
     """The default session of SECURITY-CASES 0; domain None is the null sender."""
     sender = ReversePath(local_part, Domain(domain)) if domain else ReversePath()
@@ -60,7 +74,9 @@ def status(zone: Zone, **session: Any) -> str:
         ({"source_known": False}, ("none", "mailfrom", DOMAIN)),
     ],
 )
-def test_the_identity_is_mail_from_or_postmaster_at_helo(session: dict[str, Any], expected: tuple[str, str, str]) -> None:
+def test_the_identity_is_mail_from_or_postmaster_at_helo(
+    session: dict[str, Any], expected: tuple[str, str, str]
+) -> None:
     """RFC 7208 2.4, 4.3; WL-02, SPF-13."""
     result = check(envelope(**session), records(f"v=spf1 ip4:{CLIENT} -all"))
     assert (result.status, result.identity, str(result.domain)) == expected
@@ -68,31 +84,55 @@ def test_the_identity_is_mail_from_or_postmaster_at_helo(session: dict[str, Any]
 
 
 @pytest.mark.parametrize(
-    "helo", ["[192.0.2.66]", "192.0.2.66", "", "-", "x" * 300, "\udcff.example", "bücher.example", "a..b", "[IPv6:::1]"]
+    "helo",
+    [
+        "[192.0.2.66]",
+        "192.0.2.66",
+        "",
+        "-",
+        "x" * 300,
+        "\udcff.example",
+        "bücher.example",
+        "a..b",
+        "[IPv6:::1]",
+    ],
 )
 def test_a_helo_that_is_no_name_gives_none(helo: str) -> None:
     """WL-03: none, nothing asked, nothing raised."""
     zone = Zone()
-    assert check(envelope(domain=None, helo=helo), zone) == SpfResult(SpfStatus.NONE, None, "helo", "HELO is not a domain name")
+    assert check(envelope(domain=None, helo=helo), zone) == SpfResult(
+        SpfStatus.NONE, None, "helo", "HELO is not a domain name"
+    )
     assert zone.calls == []
     assert questions(envelope(domain=None, helo=helo)) == ()
 
 
 def test_a_malformed_sender_gives_none() -> None:
     """SPF-11; the reason is address.py's."""
-    result = check(Envelope(ip_address(CLIENT), "mx.attack.example", ReversePath("", None, "address literal")), Zone())
+    result = check(
+        Envelope(ip_address(CLIENT), "mx.attack.example", ReversePath("", None, "address literal")),
+        Zone(),
+    )
     assert result == SpfResult(SpfStatus.NONE, None, "mailfrom", "address literal")
 
 
 def test_a_zone_id_is_no_part_of_the_address() -> None:
     """SPF-13."""
     zone = records("v=spf1 ip6:fe80::/10 -all", **{"2001:db8::": {}})
-    assert check(Envelope(IPv6Address("fe80::1%eth0"), "h.example", ReversePath("a", Domain(DOMAIN))), zone).status == "pass"
+    assert (
+        check(
+            Envelope(IPv6Address("fe80::1%eth0"), "h.example", ReversePath("a", Domain(DOMAIN))),
+            zone,
+        ).status
+        == "pass"
+    )
 
 
 def test_the_local_part_may_hold_an_at() -> None:
     """RFC 5321 4.1.2: pyspf splits at the first @, and would check another domain."""
-    zone = records("v=spf1 exists:%{o}.x.example -all", **{"attack_example_x_example": {"A": ["127.0.0.2"]}})
+    zone = records(
+        "v=spf1 exists:%{o}.x.example -all", **{"attack_example_x_example": {"A": ["127.0.0.2"]}}
+    )
     assert status(zone, local_part='"a@legit.example"') == "pass"
 
 
@@ -126,7 +166,9 @@ def test_what_is_asked_first_is_known_at_mail_from() -> None:
         ([b"\xff", "v=spf1 +all"], "pass"),
     ],
 )
-def test_the_record_is_the_one_that_begins_with_the_version(texts: list[Any], expected: str) -> None:
+def test_the_record_is_the_one_that_begins_with_the_version(
+    texts: list[Any], expected: str
+) -> None:
     """SPF-07, SPF-14."""
     assert status(records(*texts)) == expected
 
@@ -165,7 +207,9 @@ def address(name: str) -> dict[str, dict[str, list[Any]]]:
 
 def zone_of_includes(count: int) -> Zone:
     zone = Zone({f"i{n}.example": {"TXT": ["v=spf1 -all"]} for n in range(count)})
-    zone.add(DOMAIN, "TXT", "v=spf1 " + " ".join(f"include:i{n}.example" for n in range(count)) + " +all")
+    zone.add(
+        DOMAIN, "TXT", "v=spf1 " + " ".join(f"include:i{n}.example" for n in range(count)) + " +all"
+    )
     return zone
 
 
@@ -179,9 +223,13 @@ def test_ten_terms_may_look_up(count: int, expected: str) -> None:
 
 
 def test_terms_are_counted_when_they_are_evaluated() -> None:
-    """RFC 7208 4.6.4: "during SPF evaluation": a redirect= that is not followed costs nothing, nor does a term after the match."""
+    """RFC 7208 4.6.4: "during SPF evaluation": a redirect= that is not followed costs nothing, nor
+    does a term after the match."""
     zone = records(
-        "v=spf1 " + "a:a.example " * 9 + f"a:b.example redirect=r.example include:{'c' * 9}.example", **{"a_example": {"A": [NOTHING]}}
+        "v=spf1 "
+        + "a:a.example " * 9
+        + f"a:b.example redirect=r.example include:{'c' * 9}.example",
+        **{"a_example": {"A": [NOTHING]}},
     )
     zone.add("b.example", "A", CLIENT)
     assert check(envelope(), zone).status == "pass"
@@ -191,12 +239,16 @@ def test_terms_are_counted_when_they_are_evaluated() -> None:
 @pytest.mark.parametrize("mechanism", ["a", "exists", "mx"])
 def test_two_terms_may_find_nothing(mechanism: str, count: int, expected: str) -> None:
     """SPF-02: NXDOMAIN and no data alike."""
-    zone = records("v=spf1 " + " ".join(f"{mechanism}:n{n}.example" for n in range(count)), **{"n0_example": {"TXT": ["x"]}})
+    zone = records(
+        "v=spf1 " + " ".join(f"{mechanism}:n{n}.example" for n in range(count)),
+        **{"n0_example": {"TXT": ["x"]}},
+    )
     assert status(zone) == expected
 
 
 def test_a_term_that_finds_nothing_counts_once() -> None:
-    """RFC 7208 4.6.4 counts terms: an mx whose three exchanges have no AAAA is one of them, so an IPv6 client is judged by `-all`."""
+    """RFC 7208 4.6.4 counts terms: an mx whose three exchanges have no AAAA is one of them, so an
+    IPv6 client is judged by `-all`."""
     zone = records("v=spf1 a mx -all")
     zone.add(DOMAIN, "A", NOTHING)
     zone.add(DOMAIN, "MX", *((10, f"m{n}.example") for n in range(3)))
@@ -236,7 +288,8 @@ def test_the_most_that_the_rfc_allows_is_asked() -> None:
 
 
 def test_a_hundred_addresses_are_all() -> None:
-    """SPF-03, pinned: one more look-up than the hundred is the record's own doing, a permerror, and is not made."""
+    """SPF-03, pinned: one more look-up than the hundred is the record's own doing, a permerror, and
+    is not made."""
     zone = zone_of_exchanges(f"v=spf1 {TEN_TIMES_TEN.replace('d9', '%{p}.d9')} -all")
     zone.add("66.2.0.192.in-addr.arpa", "PTR", "p.attack.example")
     zone.add("p.attack.example", "A", CLIENT)
@@ -247,7 +300,8 @@ def test_a_hundred_addresses_are_all() -> None:
 
 
 def test_only_ten_names_of_the_client_are_used() -> None:
-    """SPF-04, RFC 7208 4.6.4: the rest is ignored, without an error; the macro and the mechanism share them."""
+    """SPF-04, RFC 7208 4.6.4: the rest is ignored, without an error; the macro and the mechanism
+    share them."""
     zone = records("v=spf1 exists:%{p}.x.example ptr -all")
     zone.add("66.2.0.192.in-addr.arpa", "PTR", *(f"n{n}.attack.example" for n in range(100)))
     for n in range(100):
@@ -257,7 +311,15 @@ def test_only_ten_names_of_the_client_are_used() -> None:
 
 
 @pytest.mark.parametrize("last", ["include:b.example", "redirect=b.example"])
-@pytest.mark.parametrize("back", ["include:attack.example", "redirect=attack.example", "include:b.example", "redirect=b.example"])
+@pytest.mark.parametrize(
+    "back",
+    [
+        "include:attack.example",
+        "redirect=attack.example",
+        "include:b.example",
+        "redirect=b.example",
+    ],
+)
 def test_loops_end_at_ten(last: str, back: str) -> None:
     """SPF-06: a to b to a, and b to itself."""
     zone = records(f"v=spf1 {last}", **{"b_example": {"TXT": [f"v=spf1 {back}"]}})
@@ -274,10 +336,15 @@ def test_a_tarpit_ends_in_time() -> None:
 
 
 def test_a_message_that_used_up_its_questions_gains_no_temperror() -> None:
-    """What else is in the message must not buy a sender that would fail a second chance: permerror, where no time ran out."""
+    """What else is in the message must not buy a sender that would fail a second chance: permerror,
+    where no time ran out."""
     zone = zone_of_exchanges(f"v=spf1 {TEN_TIMES_TEN} -all")
     result = check(envelope(), zone.share(queries=90, seconds=25.0))
-    assert (result.status, result.reason, len(zone.calls) <= 90) == ("permerror", "too many DNS queries", True)
+    assert (result.status, result.reason, len(zone.calls) <= 90) == (
+        "permerror",
+        "too many DNS queries",
+        True,
+    )
 
 
 def test_names_of_the_client_beyond_the_questions_left_do_not_match() -> None:
@@ -288,7 +355,8 @@ def test_names_of_the_client_beyond_the_questions_left_do_not_match() -> None:
 
 
 def test_a_client_cannot_stall_the_check_with_its_own_names() -> None:
-    """RFC 7208 5.5: trouble with PTR means no match. Reverse names are the client's own, so slow ones must not buy a temperror."""
+    """RFC 7208 5.5: trouble with PTR means no match. Reverse names are the client's own, so slow
+    ones must not buy a temperror."""
     zone = records("v=spf1 ptr a:a.example -all", **{"a_example": {"A": [NOTHING]}})
     zone.add("66.2.0.192.in-addr.arpa", "PTR", *(f"n{n}.attack.example" for n in range(10)))
 
@@ -332,7 +400,10 @@ def test_include_asks_whether_the_other_passes(included: list[str] | None, expec
     assert status(zone) == expected
 
 
-@pytest.mark.parametrize("term", ["a", "mx", "exists:x.example", "include:x.example", "redirect=x.example", "a:x.example"])
+@pytest.mark.parametrize(
+    "term",
+    ["a", "mx", "exists:x.example", "include:x.example", "redirect=x.example", "a:x.example"],
+)
 def test_a_failed_look_up_of_a_term_is_a_temperror(term: str) -> None:
     """RFC 7208 5: whatever follows it."""
     zone = records(f"v=spf1 {term} -all" if "=" not in term else f"v=spf1 {term}")
@@ -403,7 +474,8 @@ def test_addresses_match_within_the_prefix(term: str, ip: str, expected: str) ->
     ],
 )
 def test_modifiers(terms: str, expected: str) -> None:
-    """RFC 7208 6; SPF-05: exp is never fetched, and an unknown modifier's macros are not expanded."""
+    """RFC 7208 6; SPF-05: exp is never fetched, and an unknown modifier's macros are not
+    expanded."""
     zone = records(f"v=spf1 {terms}", **{"other_example": {"TXT": ["v=spf1 ~all"]}})
     assert status(zone, helo="[192.0.2.66]", local_part="käse") == expected
     assert zone.asked("PTR") == []
@@ -444,7 +516,12 @@ def test_macros_expand_to_the_name_that_is_asked(spec: str, name: str) -> None:
 
 def test_a_delimiter_is_replaced_by_a_dot() -> None:
     """RFC 7208 7.3: rejoined with dots, "and not the original splitting characters"."""
-    zone = Zone({"a-b.example": {"TXT": ["v=spf1 exists:%{o-}.x -all"]}, "a.b.example.x": {"A": ["127.0.0.2"]}})
+    zone = Zone(
+        {
+            "a-b.example": {"TXT": ["v=spf1 exists:%{o-}.x -all"]},
+            "a.b.example.x": {"A": ["127.0.0.2"]},
+        }
+    )
     assert status(zone, domain="a-b.example") == "pass"
 
 
@@ -458,7 +535,9 @@ def test_a_delimiter_is_replaced_by_a_dot() -> None:
 )
 def test_the_validated_name_depends_on_the_current_domain(names: list[str], chosen: str) -> None:
     """RFC 7208 7.3: a name at or below the domain of the record at hand is preferred."""
-    zone = records("v=spf1 include:B.example -all", **{"b_example": {"TXT": ["v=spf1 exists:%{p}.x -all"]}})
+    zone = records(
+        "v=spf1 include:B.example -all", **{"b_example": {"TXT": ["v=spf1 exists:%{p}.x -all"]}}
+    )
     zone.add("66.2.0.192.in-addr.arpa", "PTR", *names)
     for name in names:
         zone.add(name, "A", CLIENT)
@@ -486,26 +565,49 @@ def test_the_validated_name_depends_on_the_current_domain(names: list[str], chos
     ],
 )
 def test_odd_local_parts_do_not_match(local_part: str, terms: str, expected: str) -> None:
-    """SPEC D.5 (RFC 8616 4), SPF-10, DNS-05: what is no visible ASCII, or reads as an escape or a wildcard, is never asked."""
+    """SPEC D.5 (RFC 8616 4), SPF-10, DNS-05: what is no visible ASCII, or reads as an escape or a
+    wildcard, is never asked."""
     zone = records(f"v=spf1 {terms}")
     assert status(zone, local_part=local_part) == expected
     assert zone.asked("A") == (["a+b=c.x.example"] if local_part == "a+b=c" else [])
 
 
-@pytest.mark.parametrize("helo", ["JUMPIN' JUPITER", "[192.0.2.66]", "", "\udcff.example", "a\\b.example", "x" * 400, "*.example"])
+@pytest.mark.parametrize(
+    "helo",
+    [
+        "JUMPIN' JUPITER",
+        "[192.0.2.66]",
+        "",
+        "\udcff.example",
+        "a\\b.example",
+        "x" * 400,
+        "*.example",
+    ],
+)
 def test_a_helo_that_is_no_name_does_not_match(helo: str) -> None:
     """RFC 7208 7.3: %{h} is what was said, and is asked only if it can be."""
     zone = records("v=spf1 a:%{h} a:%{H} -all")
     assert status(zone, helo=helo) == "fail"
     assert all(
-        name in ("[192.0.2.66]", "%5b192.0.2.66%5d", "jumpin%27%20jupiter", "%ff.example", "a%5cb.example", "%2a.example")
+        name
+        in (
+            "[192.0.2.66]",
+            "%5b192.0.2.66%5d",
+            "jumpin%27%20jupiter",
+            "%ff.example",
+            "a%5cb.example",
+            "%2a.example",
+        )
         for name in zone.asked("A")
     )
 
 
 def test_an_expansion_is_not_expanded_again() -> None:
-    """pyspf expands the current domain of a mechanism without one: a local part could bring its own macros."""
-    zone = records("v=spf1 include:%{l}.x.example -all", **{"%{h}_x_example": {"TXT": ["v=spf1 a -all"]}})
+    """pyspf expands the current domain of a mechanism without one: a local part could bring its own
+    macros."""
+    zone = records(
+        "v=spf1 include:%{l}.x.example -all", **{"%{h}_x_example": {"TXT": ["v=spf1 a -all"]}}
+    )
     zone.add("%{h}.x.example", "A", CLIENT)
     assert status(zone, local_part="%{h}") == "pass"
 
@@ -531,11 +633,18 @@ def test_numbers_are_bounded(term: str) -> None:
 @pytest.mark.parametrize(
     ("zone", "mechanism"),
     [
-        (records(f"v=spf1 a:a.example ip4:{CLIENT}/24 -all", **{"a_example": {"A": [NOTHING]}}), f"ip4:{CLIENT}/24"),
+        (
+            records(f"v=spf1 a:a.example ip4:{CLIENT}/24 -all", **{"a_example": {"A": [NOTHING]}}),
+            f"ip4:{CLIENT}/24",
+        ),
         (records("v=spf1 ip4:10.0.0.1 -ALL"), "-ALL"),
         (
             records(
-                "v=spf1 include:a.example", **{"a_example": {"TXT": ["v=spf1 redirect=b.example"]}, "b_example": {"TXT": ["v=spf1 all"]}}
+                "v=spf1 include:a.example",
+                **{
+                    "a_example": {"TXT": ["v=spf1 redirect=b.example"]},
+                    "b_example": {"TXT": ["v=spf1 all"]},
+                },
             ),
             "include:a.example > redirect=b.example > all",
         ),
@@ -552,7 +661,10 @@ def test_output_is_printable() -> None:
     """Reasons are this program's words, records lose what is not ASCII, and paths have an end."""
     zone = records(b"v=spf1 \xff\x00\r\n <b> +all")
     result = check(envelope(), zone)
-    assert (result.record, result.reason) == ("v=spf1 ???? <b> +all", "character outside printable ASCII")
+    assert (result.record, result.reason) == (
+        "v=spf1 ???? <b> +all",
+        "character outside printable ASCII",
+    )
     result = check(envelope(), records("v=spf1 include:" + "x" * 300 + ".example"))
     assert (result.reason, len(result.mechanism)) == ("include of a domain without SPF record", 200)
 
@@ -582,15 +694,26 @@ def test_output_is_printable() -> None:
 )
 def test_permissive_passes_are_noticed(terms: str, ip: str, permissive: bool) -> None:
     """BSP-01: the result stays RFC 7208's, and is marked; only the option makes it policy."""
-    zone = records(f"v=spf1 {terms}", **{"all_example": {"TXT": ["v=spf1 +all"]}, "*_wild_example": {"A": ["127.0.0.2"]}})
+    zone = records(
+        f"v=spf1 {terms}",
+        **{"all_example": {"TXT": ["v=spf1 +all"]}, "*_wild_example": {"A": ["127.0.0.2"]}},
+    )
     zone.add("a.example", "A", "192.0.2.1")
     zone.add("a.example", "MX", (10, "a.example"))
     zone.add("66.2.0.192.in-addr.arpa", "PTR", "n.attack.example")
     zone.add("n.attack.example", "A", CLIENT)
-    lax, strict = (check(envelope(ip=ip), zone, SpfOptions(permissive_counts=counts)) for counts in (True, False))
+    lax, strict = (
+        check(envelope(ip=ip), zone, SpfOptions(permissive_counts=counts))
+        for counts in (True, False)
+    )
     assert lax.permissive is strict.permissive is permissive
     if permissive:
-        assert (lax.status, lax.usable, strict.status, strict.usable) == ("pass", True, "policy", False)
+        assert (lax.status, lax.usable, strict.status, strict.usable) == (
+            "pass",
+            True,
+            "policy",
+            False,
+        )
     else:
         assert lax == strict
 
@@ -620,8 +743,12 @@ def test_an_upgrade_on_the_way_is_noticed(earlier: list[EarlierSpf], noticed: bo
 
 
 def test_what_will_be_asked_is_asked_in_parallel() -> None:
-    """The first questions of the coming terms, as far as no macro hides them; then the addresses of an mx."""
-    zone = records("v=spf1 ip4:10.0.0.1 include:I1.example a:%{l}.x a mx exists:e.example ptr ip4:10.0.0.2 redirect=r.example.")
+    """The first questions of the coming terms, as far as no macro hides them; then the addresses of
+    an mx."""
+    zone = records(
+        "v=spf1 ip4:10.0.0.1 include:I1.example a:%{l}.x a mx exists:e.example ptr ip4:10.0.0.2"
+        " redirect=r.example."
+    )
     zone.add("i1.example", "TXT", "v=spf1 -all")
     zone.add(DOMAIN, "A", NOTHING)
     zone.add(DOMAIN, "MX", (1, "m1.example"), (2, "m2.example"))
@@ -659,7 +786,9 @@ def test_hints_of_nested_records_stay_within_the_ten() -> None:
     """I7: ten includes with ten includes each: ten hints in all."""
     zone = zone_of_includes(10)
     for n in range(10):
-        zone.records[f"i{n}.example"]["TXT"] = ["v=spf1 " + " ".join(f"include:i{n}{m}.example" for m in range(10))]
+        zone.records[f"i{n}.example"]["TXT"] = [
+            "v=spf1 " + " ".join(f"include:i{n}{m}.example" for m in range(10))
+        ]
         for m in range(10):
             zone.add(f"i{n}{m}.example", "TXT", "v=spf1 -all")
     assert status(zone) == "permerror"
@@ -669,7 +798,13 @@ def test_hints_of_nested_records_stay_within_the_ten() -> None:
 
 def test_checks_share_nothing() -> None:
     """pyspf keeps its DNS function in a module global; ours is each check's own."""
-    zones = [records(f"v=spf1 a:h{n}.example -all", **{f"h{n}_example": {"A": [CLIENT if n % 2 else NOTHING]}}) for n in range(40)]
+    zones = [
+        records(
+            f"v=spf1 a:h{n}.example -all",
+            **{f"h{n}_example": {"A": [CLIENT if n % 2 else NOTHING]}},
+        )
+        for n in range(40)
+    ]
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda zone: check(envelope(), zone).status.value, zones))
     assert found == ["pass" if n % 2 else "fail" for n in range(40)]
@@ -686,7 +821,8 @@ def test_checks_share_nothing() -> None:
     ],
 )
 def test_no_record_is_slow(text: str) -> None:
-    """SPF-09: patterns of quadratic time, long expansions, thousands of addresses; all far below 0.2 s."""
+    """SPF-09: patterns of quadratic time, long expansions, thousands of addresses; all far below
+    0.2 s."""
     zone = records(text)
     for n in range(10):
         zone.add(f"h{n}.example", "A", *([NOTHING] * 4000))
@@ -747,8 +883,11 @@ TEXTS = st.lists(TERMS | st.text("aptrmx:%{}dlsh0/24.-=", max_size=12), max_size
     helo=st.text(st.characters(), max_size=30),
     ip=st.ip_addresses(),
 )
-def test_anything_gives_a_result(texts: list[bytes], names: list[str], local_part: str, helo: str, ip: Any) -> None:
-    """Any record, any names in the DNS, any envelope: a result, printable, within the questions allowed."""
+def test_anything_gives_a_result(
+    texts: list[bytes], names: list[str], local_part: str, helo: str, ip: Any
+) -> None:
+    """Any record, any names in the DNS, any envelope: a result, printable, within the questions
+    allowed."""
     zone = AnyAnswer(texts, names)
     for sender in (ReversePath(local_part, Domain(DOMAIN)), ReversePath()):
         zone.calls.clear()

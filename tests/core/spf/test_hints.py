@@ -1,4 +1,5 @@
-"""SPF's look-ups are started as soon as their names are known, and never more of them than the evaluation itself could ask."""
+"""SPF's look-ups are started as soon as their names are known, and never more of them than the
+evaluation itself could ask."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ def asked(records: dict[str, str]) -> tuple[str, list[str]]:
 
 
 def test_an_include_that_has_come_is_followed_before_its_turn() -> None:
-    """The second provider's own includes go out with the first one's: three round trips for any number of providers, not one more each."""
+    """The second provider's own includes go out with the first one's: three round trips for any
+    number of providers, not one more each."""
     status, names = asked(
         {
             "author.example": "v=spf1 include:one.example include:two.example -all",
@@ -32,14 +34,26 @@ def test_an_include_that_has_come_is_followed_before_its_turn() -> None:
         }
     )
     assert status == "permerror"  # one-a.example has no record; what was asked is what matters here
-    assert names == ["author.example", "one.example", "two.example", "one-a.example", "one-b.example", "two-a.example"]
+    assert names == [
+        "author.example",
+        "one.example",
+        "two.example",
+        "one-a.example",
+        "one-b.example",
+        "two-a.example",
+    ]
 
 
 def test_what_is_followed_early_stays_within_the_ten() -> None:
-    """I7: five providers with five includes each: ten hints in all, so no more than eleven more names than were evaluated."""
-    records = {"author.example": "v=spf1 " + " ".join(f"include:p{n}.example" for n in range(5)) + " -all"}
+    """I7: five providers with five includes each: ten hints in all, so no more than eleven more
+    names than were evaluated."""
+    records = {
+        "author.example": "v=spf1 " + " ".join(f"include:p{n}.example" for n in range(5)) + " -all"
+    }
     for n in range(5):
-        records[f"p{n}.example"] = "v=spf1 " + " ".join(f"include:p{n}-{m}.example" for m in range(5)) + " -all"
+        records[f"p{n}.example"] = (
+            "v=spf1 " + " ".join(f"include:p{n}-{m}.example" for m in range(5)) + " -all"
+        )
         records |= {f"p{n}-{m}.example": "v=spf1 -all" for m in range(5)}
     status, names = asked(records)
     assert status == "permerror"

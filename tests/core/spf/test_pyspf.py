@@ -1,4 +1,5 @@
-"""pyspf's defects, shown on pyspf itself: each fails when upstream mends it, and the fence named here may go (SECURITY-CASES 9.6)."""
+"""pyspf's defects, shown on pyspf itself: each fails when upstream mends it, and the fence named
+here may go (SECURITY-CASES 9.6)."""
 
 from __future__ import annotations
 
@@ -21,7 +22,9 @@ class Counting(pyspf.query):
         super().__init__(i="192.0.2.66", s=f"{local_part}@a-b.example", h="mx.example")
         self.asked: list[tuple[str, str]] = []
 
-    def dns(self, name: str, qtype: str, cnames: Any = None, ignore_void: bool = False) -> list[Any]:
+    def dns(
+        self, name: str, qtype: str, cnames: Any = None, ignore_void: bool = False
+    ) -> list[Any]:
         self.asked.append((name, qtype))
         return ANSWERS.get((name, qtype), [])
 
@@ -72,7 +75,9 @@ def test_it_counts_a_redirect_that_is_not_followed() -> None:
     assert query.lookups == 1
 
 
-@pytest.mark.parametrize("record", ["v=spf1 x=1 x=2 ?all", "v=spf1 ?all Redirect=i.example Redirect=i.example"])
+@pytest.mark.parametrize(
+    "record", ["v=spf1 x=1 x=2 ?all", "v=spf1 ?all Redirect=i.example Redirect=i.example"]
+)
 def test_it_refuses_repeated_unknown_modifiers_and_knows_only_lower_case(record: str) -> None:
     """Fence: spf_record.parse."""
     assert Counting().check(record)[0] == "permerror"
@@ -106,14 +111,17 @@ def test_a_failed_look_up_of_the_clients_names_is_a_temperror_to_it() -> None:
     """Fence: Query.validated_ptrs (RFC 7208 5.5)."""
 
     class Failing(Counting):
-        def dns(self, name: str, qtype: str, cnames: Any = None, ignore_void: bool = False) -> list[Any]:
+        def dns(
+            self, name: str, qtype: str, cnames: Any = None, ignore_void: bool = False
+        ) -> list[Any]:
             raise pyspf.TempError("failed")
 
     assert Failing().check("v=spf1 ptr -all")[0] == "temperror"
 
 
 def test_its_dns_function_is_a_global_with_a_search_list() -> None:
-    """Fence: Query.dns. The stock function calls dns.resolver.query, which searches the domains of resolv.conf (SPF-12)."""
+    """Fence: Query.dns. The stock function calls dns.resolver.query, which searches the domains of
+    resolv.conf (SPF-12)."""
     assert pyspf.DNSLookup is pyspf.DNSLookup_dnspython
     assert "query" in pyspf.DNSLookup_dnspython.__code__.co_names
 

@@ -1,4 +1,5 @@
-"""SPF records as text: RFC 7208 4.5 (selection), 12 (grammar), and the fences of SECURITY-CASES SPF-08, SPF-09, SPF-14."""
+"""SPF records as text: RFC 7208 4.5 (selection), 12 (grammar), and the fences of SECURITY-CASES
+SPF-08, SPF-09, SPF-14."""
 
 from __future__ import annotations
 
@@ -40,22 +41,32 @@ def test_a_record_begins_with_the_version_alone(text: bytes, chosen: bool) -> No
 
 VALID = """
 all +all -all ?all ~all ALL
-a A a:example.com a:example.com. a/24 a//64 a/24//64 a:example.com/0//0 a:foo:bar/baz.example.com a:foo.example.com/24.com a:.com a:%{d}/24
+a A a:example.com a:example.com. a/24 a//64 a/24//64 a:example.com/0//0 a:foo:bar/baz.example.com
+a:foo.example.com/24.com a:.com a:%{d}/24
 a:a-b.c-d a:example.xn--zckzah a:_x.example.1x a:example.a1
 mx mx/32//128 MX:%{d2}.example.com ptr ptr:example.com
-include:example.com include:%{ir}.%{v}._spf.%{d2} exists:%{l1r+-}.%{d} exists:%{S}.example.com exists:%%.example.com exists:a%_
-exists:%{i}.example.com. exists:%{d127} exists:%{d999999999} exists:%{H}.%{p}.x exists:%{o-.+,/_=} exists:%{dR-}
+include:example.com include:%{ir}.%{v}._spf.%{d2} exists:%{l1r+-}.%{d} exists:%{S}.example.com
+exists:%%.example.com exists:a%_
+exists:%{i}.example.com. exists:%{d127} exists:%{d999999999} exists:%{H}.%{p}.x exists:%{o-.+,/_=}
+exists:%{dR-}
 ip4:192.0.2.1 ip4:192.0.2.1/24 ip4:0.0.0.0/0 ip4:255.255.255.255/32
 ip6::: ip6:::1 ip6:2001:db8::/32 ip6:2001:DB8::192.0.2.1/128 ip6:1:2:3:4:5:6:7::
-redirect=example.com redirect=%{d}.example.com REDIRECT=example.com exp=example.com foo=bar foo= a=b foo.bar-baz_1=%{d}%%x
+redirect=example.com redirect=%{d}.example.com REDIRECT=example.com exp=example.com foo=bar foo=
+a=b foo.bar-baz_1=%{d}%%x
 """
 INVALID = """
-al all:x all/24 -+all + - :x =x 1x=y _x=y x a, a: a:/24 a:example a:example.123 a:example.com.. a:example.-x a:example.x- a/33 a/024
-a//129 a/24/64 a/24//064 a//64/24 a/x a:example.com/ a:exam%ple.com a:%{d a:%{} a:%{z}.com a:%{d1x} a:%{d-1} a:%{1d} a:%{d}com
-a:%{d0} a:%{d00} a:%{d9999999999} a:%(d).com a:example.com% a:%{c}.com a:%{r}.x a:%{T}.x a:example.%%_
-include include: include/24 include:example exists exists: exists:%{d}/24 ptr: ptr/24 ptr:example.com/24 mx: mx:1.2.3.4
-ip4 ip4: ip4:192.0.2 ip4:192.0.2.1/ ip4:192.0.2.1/33 ip4:192.0.2.1/01 ip4:192.0.2.01 ip4:192.0.2.256 ip4:192.0.2.1//24 ip4:::1
-ip4:192.0.2.1/99999999999999999999 ip6 ip6: ip6:1 ip6:::1/129 ip6:::1/ ip6:::1//64 ip6:fe80::1%eth0 ip6:192.0.2.1 ip6::::
+al all:x all/24 -+all + - :x =x 1x=y _x=y x a, a: a:/24 a:example a:example.123 a:example.com..
+a:example.-x a:example.x- a/33 a/024
+a//129 a/24/64 a/24//064 a//64/24 a/x a:example.com/ a:exam%ple.com a:%{d a:%{} a:%{z}.com a:%{d1x}
+a:%{d-1} a:%{1d} a:%{d}com
+a:%{d0} a:%{d00} a:%{d9999999999} a:%(d).com a:example.com% a:%{c}.com a:%{r}.x a:%{T}.x
+a:example.%%_
+include include: include/24 include:example exists exists: exists:%{d}/24 ptr: ptr/24
+ptr:example.com/24 mx: mx:1.2.3.4
+ip4 ip4: ip4:192.0.2 ip4:192.0.2.1/ ip4:192.0.2.1/33 ip4:192.0.2.1/01 ip4:192.0.2.01
+ip4:192.0.2.256 ip4:192.0.2.1//24 ip4:::1
+ip4:192.0.2.1/99999999999999999999 ip6 ip6: ip6:1 ip6:::1/129 ip6:::1/ ip6:::1//64 ip6:fe80::1%eth0
+ip6:192.0.2.1 ip6::::
 redirect= redirect=example redirect=%{c}.x exp= exp=example exp=%{x} foo=% foo=%{c} foo=%{d0}
 prt ip:192.0.2.1 ipv4:192.0.2.1 192.0.2.1 a:192.0.2.1
 """
@@ -74,7 +85,14 @@ def test_any_other_term_spoils_the_record(term: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [b"v=spf1 a\x00 -all", b"v=spf1 a\r\n-all", b"v=spf1 \xe4.example", b"v=spf1 a:\x7f.com", b"v=spf1\x20\x09all"]
+    "text",
+    [
+        b"v=spf1 a\x00 -all",
+        b"v=spf1 a\r\n-all",
+        b"v=spf1 \xe4.example",
+        b"v=spf1 a:\x7f.com",
+        b"v=spf1\x20\x09all",
+    ],
 )
 def test_only_printable_ascii_is_a_record(text: bytes) -> None:
     """SPF-14."""
@@ -89,7 +107,10 @@ def test_what_cannot_be_reached_is_gone() -> None:
     assert record.redirect == ""
 
 
-@pytest.mark.parametrize(("extra", "taken"), [("redirect=b.example", False), ("exp=b.example", False), ("foo=b foo=c", True)])
+@pytest.mark.parametrize(
+    ("extra", "taken"),
+    [("redirect=b.example", False), ("exp=b.example", False), ("foo=b foo=c", True)],
+)
 def test_only_known_modifiers_are_single(extra: str, taken: bool) -> None:
     """RFC 7208 6: redirect and exp at most once, unknown modifiers at will."""
     text = f"v=spf1 exp=a.example Redirect=a.example {extra}".encode()
@@ -105,7 +126,16 @@ def test_terms_have_a_bound() -> None:
 
 def test_macros_are_read_as_written() -> None:
     """RFC 7208 7.1."""
-    assert tokens("a%%b%_%-%{Lr+-}.%{d2}") == ("a", "%", "b", " ", "%20", Macro("l", "r+-", True), ".", Macro("d", "2", False))
+    assert tokens("a%%b%_%-%{Lr+-}.%{d2}") == (
+        "a",
+        "%",
+        "b",
+        " ",
+        "%20",
+        Macro("l", "r+-", True),
+        ".",
+        Macro("d", "2", False),
+    )
 
 
 REASONS = {
@@ -125,7 +155,9 @@ REASONS = {
 }
 
 
-@given(st.binary(max_size=300) | st.text("v=spf1 aAmxptr:%{}d0/24.-+_~?", max_size=80).map(str.encode))
+@given(
+    st.binary(max_size=300) | st.text("v=spf1 aAmxptr:%{}d0/24.-+_~?", max_size=80).map(str.encode)
+)
 def test_any_octets_are_judged(text: bytes) -> None:
     """A record or the reason why not, from this program's own words."""
     found = parse(b"v=spf1 " + text, MAX_TERM)

@@ -17,7 +17,9 @@ LENIENT = {"strict": False} if getattr(email.utils, "supports_strict_parsing", F
 
 
 def by_policy(octets: bytes) -> list[str]:
-    return addresses(message_from_bytes(b"From:" + octets + b"\n\n", policy=policy.SMTPUTF8)["from"])
+    return addresses(
+        message_from_bytes(b"From:" + octets + b"\n\n", policy=policy.SMTPUTF8)["from"]
+    )
 
 
 def by_registry(octets: bytes) -> list[str]:
@@ -36,8 +38,8 @@ def addresses(header: Any) -> list[str]:
 def by_getaddresses(octets: bytes) -> list[str]:
     """Lenient: the strict form and parseaddr show some of the same addresses or none.
 
-    Lines end as in a file: a quotation that is folded by CRLF ends there for it, so that it takes the name of much honest mail for
-    its address.
+    Lines end as in a file: a quotation that is folded by CRLF ends there for it, so that it takes
+    the name of much honest mail for its address.
     """
     text = str(message_from_bytes(b"From:" + octets.replace(b"\r\n", b"\n") + b"\n\n")["from"])
     return [address for _, address in email.utils.getaddresses([text], **LENIENT) if address]

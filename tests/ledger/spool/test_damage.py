@@ -1,4 +1,5 @@
-"""Spool files that somebody deletes, truncates or replaces under the running daemon: noticed, said, counted, and nothing is lost."""
+"""Spool files that somebody deletes, truncates or replaces under the running daemon: noticed, said,
+counted, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -15,7 +16,13 @@ import pytest
 
 from dmarc_milter.ledger.drain import drain
 from dmarc_milter.ledger.spool.file import SpoolFile, SpoolOptions, SpoolRow
-from dmarc_milter.ledger.spool.guard import MEMORY_OCTETS, MEMORY_ROWS, MEMORY_SECONDS, Marks, Memory
+from dmarc_milter.ledger.spool.guard import (
+    MEMORY_OCTETS,
+    MEMORY_ROWS,
+    MEMORY_SECONDS,
+    Marks,
+    RecentRows,
+)
 from dmarc_milter.ledger.spool.spool import Spool
 from dmarc_milter.ledger.store.store import Store
 from fakes.daemon import Daemon, free_port, wait_for
@@ -73,10 +80,15 @@ def folder_gone(path: Path) -> None:
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "the journal deleted": lambda path: named(path, "-wal").unlink(),
     "the journal truncated": lambda path: truncate(named(path, "-wal")),
-    "the journal cut in half": lambda path: truncate(named(path, "-wal"), named(path, "-wal").stat().st_size // 2),
+    "the journal cut in half": lambda path: truncate(
+        named(path, "-wal"), named(path, "-wal").stat().st_size // 2
+    ),
     "the journal replaced": lambda path: replace(named(path, "-wal"), b""),
     "the index deleted": lambda path: named(path, "-shm").unlink(),
-    "journal and index deleted": lambda path: (named(path, "-wal").unlink(), named(path, "-shm").unlink()),
+    "journal and index deleted": lambda path: (
+        named(path, "-wal").unlink(),
+        named(path, "-shm").unlink(),
+    ),
     "the file deleted": lambda path: path.unlink(),
     "the file truncated": truncate,
     "the file cut in half": lambda path: truncate(path, path.stat().st_size // 2),
@@ -86,12 +98,19 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "replaced by another spool": another_spool,
     "replaced by a directory": directory,
     "replaced by a link to itself": lambda path: link(path, path.with_name("moved")),
-    "replaced by a link to nowhere": lambda path: (path.unlink(), link(path, path.with_name("nowhere"))),
+    "replaced by a link to nowhere": lambda path: (
+        path.unlink(),
+        link(path, path.with_name("nowhere")),
+    ),
     "everything deleted": all_gone,
     "the folder renamed": folder_gone,
 }
-HARMLESS = {True: ("the journal truncated", "the journal cut in half"), False: ("the file cut in half",)}
-"""Where everything has been moved into the file already, or nothing: SQLite reads it from end to end."""
+HARMLESS = {
+    True: ("the journal truncated", "the journal cut in half"),
+    False: ("the file cut in half",),
+}
+"""Where everything has been moved into the file already, or nothing: SQLite reads it from end to
+end."""
 
 
 @pytest.fixture
@@ -110,7 +129,8 @@ def ids(path: Path) -> list[str]:
 def test_sto_10_a_damaged_spool_is_left_for_a_new_one_with_its_rows(
     path: Path, name: str, checkpointed: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With the next write: rows of this process from its memory, rows of others as far as SQLite still reads them."""
+    """With the next write: rows of this process from its memory, rows of others as far as SQLite
+    still reads them."""
     file = SpoolFile(path, SpoolOptions(wait=0.2))
     rows = [spool_row(evaluation()) for _ in range(40)]
     file.write(rows)
@@ -127,13 +147,17 @@ def test_sto_10_a_damaged_spool_is_left_for_a_new_one_with_its_rows(
     assert {each.id for each in (*rows, later)} <= set(ids(path))
     assert file.doubts() == ((0, 0) if harmless else (40, 40))
     file.close()
-    assert {each.id for each in (*rows, later)} <= set(ids(path)), "closing the damaged file took nothing with it"
+    assert {each.id for each in (*rows, later)} <= set(ids(path)), (
+        "closing the damaged file took nothing with it"
+    )
     with contextlib.closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES.keys())
-def test_sto_11_two_workers_and_a_drain_count_each_message_once(path: Path, damage: Callable[[Path], object], tmp_path: Path) -> None:
+def test_sto_11_two_workers_and_a_drain_count_each_message_once(
+    path: Path, damage: Callable[[Path], object], tmp_path: Path
+) -> None:
     """All of them had the damaged file open; rows that are saved twice are counted once."""
     options = SpoolOptions(wait=0.5)
     first, second, draining = (SpoolFile(path, options) for _ in range(3))
@@ -161,8 +185,11 @@ def test_sto_11_two_workers_and_a_drain_count_each_message_once(path: Path, dama
     store.close()
 
 
-def test_sto_12_a_journal_that_grows_or_is_emptied_by_sqlite_is_no_damage(path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A checkpoint, also one that truncates, and VACUUM: somebody else's sqlite3 does that in an orderly way."""
+def test_sto_12_a_journal_that_grows_or_is_emptied_by_sqlite_is_no_damage(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A checkpoint, also one that truncates, and VACUUM: somebody else's sqlite3 does that in an
+    orderly way."""
     file = SpoolFile(path)
     for _ in range(3):
         file.write([SpoolRow(os.urandom(8).hex(), os.urandom(20_000)) for _ in range(50)])
@@ -178,20 +205,29 @@ def test_sto_12_a_journal_that_grows_or_is_emptied_by_sqlite_is_no_damage(path: 
     file.close()
 
 
-def test_sto_13_a_file_that_its_owner_may_not_read_is_mended(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_sto_13_a_file_that_its_owner_may_not_read_is_mended(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     """chmod 000: the worker would not notice, and no drain could open it."""
     file = SpoolFile(path)
     file.write([spool_row(evaluation())])
     for each in path.parent.iterdir():
         each.chmod(0)
     file.check()
-    assert {each.stat().st_mode & 0o777 for each in path.parent.iterdir() if not each.name.endswith(".lock")} == {0o640}
+    assert {
+        each.stat().st_mode & 0o777
+        for each in path.parent.iterdir()
+        if not each.name.endswith(".lock")
+    } == {0o640}
     assert "could not be read" in caplog.text
     file.close()
 
 
-def test_sto_14_what_cannot_be_begun_anew_yet_is_kept(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The place cannot be written either: the rows wait in memory, and the damaged file stays open, until it can."""
+def test_sto_14_what_cannot_be_begun_anew_yet_is_kept(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The place cannot be written either: the rows wait in memory, and the damaged file stays open,
+    until it can."""
     spool = Spool(path, SpoolOptions(wait=0.1), patience=0.5, retry=0.05)
     before = [evaluation() for _ in range(5)]
     assert all(map(spool.record, before))
@@ -237,16 +273,21 @@ def test_sto_16_a_look_costs_next_to_nothing(path: Path) -> None:
 def test_what_is_remembered_is_bounded() -> None:
     """In time, number and octets."""
     now = [0.0]
-    memory = Memory(lambda: now[0])
+    memory = RecentRows(lambda: now[0])
     memory.add([SpoolRow(f"{number}", b"x") for number in range(MEMORY_ROWS + 10)])
     assert len(memory.rows()) == MEMORY_ROWS
-    memory.add([SpoolRow("large", b"x" * (MEMORY_OCTETS // 2)), SpoolRow("larger", b"x" * (MEMORY_OCTETS // 2))])
+    memory.add(
+        [
+            SpoolRow("large", b"x" * (MEMORY_OCTETS // 2)),
+            SpoolRow("larger", b"x" * (MEMORY_OCTETS // 2)),
+        ]
+    )
     assert [row.id for row in memory.rows()] == ["larger"]
     now[0] = MEMORY_SECONDS + 1
     assert memory.rows() == []
 
 
-# --- through the daemon ---------------------------------------------------------------------------------------------------------------
+# --- through the daemon ---------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -272,19 +313,26 @@ class Mail:
     def send(self, count: int) -> None:
         for number in range(count):
             self.answered += 1
-            answer = self._mtas[number % 8].message([("From", "<a@d.example>")], mail_from="<a@d.example>", queue_id=f"Q{self.answered}")
+            answer = self._mtas[number % 8].message(
+                [("From", "<a@d.example>")], mail_from="<a@d.example>", queue_id=f"Q{self.answered}"
+            )
             assert answer.code == 250, answer
 
 
 def metric(port: int, name: str) -> int:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as reply:
-        found = re.search(rf"^dmarc_milter_{name} ([0-9.e+]+)$", reply.read().decode(), re.MULTILINE)
+        found = re.search(
+            rf"^dmarc_milter_{name} ([0-9.e+]+)$", reply.read().decode(), re.MULTILINE
+        )
     assert found is not None, name
     return int(float(found[1]))
 
 
-def test_sto_20_damage_under_the_running_daemon_loses_no_message(tmp_path: Path, dns: DnsServer) -> None:
-    """One damage after the other while mail comes in: each is said, counted as unrecorded, and every message is counted once."""
+def test_sto_20_damage_under_the_running_daemon_loses_no_message(
+    tmp_path: Path, dns: DnsServer
+) -> None:
+    """One damage after the other while mail comes in: each is said, counted as unrecorded, and
+    every message is counted once."""
     port = free_port()
     tables = {
         "dns": {"nameservers": [dns.nameserver]},
@@ -302,7 +350,9 @@ def test_sto_20_damage_under_the_running_daemon_loses_no_message(tmp_path: Path,
             if number % 3:  # else it is noticed without mail
                 mail.send(8)
             if not any(name in each for each in HARMLESS.values()):
-                assert wait_for(lambda before=before: "was damaged" in daemon.text()[before:], 10), name
+                assert wait_for(
+                    lambda before=before: "was damaged" in daemon.text()[before:], 10
+                ), name
         mail.send(16)
         assert wait_for(lambda: metric(port, "unrecorded_messages_total") > 0)
         assert metric(port, "lost_records_total") == 0
@@ -321,9 +371,16 @@ def test_sto_20_damage_under_the_running_daemon_loses_no_message(tmp_path: Path,
         store.close()
 
 
-def test_sto_17_a_truncated_index_ends_workers_but_loses_nothing(tmp_path: Path, dns: DnsServer) -> None:
-    """SQLite has the index mapped: the kernel ends whoever touches what is gone. Others take over, and the journal has every row."""
-    tables = {"milter": {"workers": 1}, "dns": {"nameservers": [dns.nameserver]}, "store": {"spool": f"{tmp_path}/spool/spool.db"}}
+def test_sto_17_a_truncated_index_ends_workers_but_loses_nothing(
+    tmp_path: Path, dns: DnsServer
+) -> None:
+    """SQLite has the index mapped: the kernel ends whoever touches what is gone. Others take over,
+    and the journal has every row."""
+    tables = {
+        "milter": {"workers": 1},
+        "dns": {"nameservers": [dns.nameserver]},
+        "store": {"spool": f"{tmp_path}/spool/spool.db"},
+    }
     daemon = Daemon(tmp_path, tables)
     daemon.spool = tmp_path / "spool" / "spool.db"
     with daemon:

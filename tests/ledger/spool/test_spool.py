@@ -19,7 +19,14 @@ import pytest
 
 from dmarc_milter.core.stored import decode, from_evaluation
 from dmarc_milter.ledger.spool import spool as spool_module
-from dmarc_milter.ledger.spool.file import SpoolError, SpoolFile, SpoolOptions, SpoolRow, classify, prepare
+from dmarc_milter.ledger.spool.file import (
+    SpoolError,
+    SpoolFile,
+    SpoolOptions,
+    SpoolRow,
+    classify,
+    prepare,
+)
 from dmarc_milter.ledger.spool.spool import Spool
 from fakes.evaluations import evaluation
 from fakes.stores import spool_row
@@ -80,7 +87,8 @@ def test_the_same_attempt_stands_there_once(spool: Spool, path: Path) -> None:
 
 
 def test_sequence_numbers_are_never_used_again(path: Path) -> None:
-    """The store tells a batch that it has by its sequence numbers: they go on after the rows are deleted."""
+    """The store tells a batch that it has by its sequence numbers: they go on after the rows are
+    deleted."""
     file = SpoolFile(path)
     file.write([spool_row(evaluation()) for _ in range(5)])
     file.delete(5)
@@ -102,14 +110,17 @@ def test_workers_that_open_a_new_spool_at_once_wait_for_each_other(tmp_path: Pat
     with ThreadPoolExecutor(4) as executor:
         for number in range(40):
             path, together = tmp_path / f"{number}.db", threading.Barrier(4)
-            for waiting in [executor.submit(opened, path, together, str(each)) for each in range(4)]:
+            for waiting in [
+                executor.submit(opened, path, together, str(each)) for each in range(4)
+            ]:
                 waiting.result()
             with closing(SpoolFile(path)) as file:
                 assert file.waiting() == 4
 
 
 def test_a_lock_held_for_long_costs_one_wait_and_no_message(spool: Spool, path: Path) -> None:
-    """STO-02, DB locked: one message waits, the next ones do not, and all are written when the lock is gone."""
+    """STO-02, DB locked: one message waits, the next ones do not, and all are written when the lock
+    is gone."""
     prepare(path)
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -127,8 +138,11 @@ def test_a_lock_held_for_long_costs_one_wait_and_no_message(spool: Spool, path: 
     assert spool.record(evaluation())
 
 
-def test_a_disk_that_hangs_delays_mail_by_the_patience_only(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """FLT-08: the verdict does not wait for the ledger; what hung is written when the disk comes back."""
+def test_a_disk_that_hangs_delays_mail_by_the_patience_only(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FLT-08: the verdict does not wait for the ledger; what hung is written when the disk comes
+    back."""
     gate = threading.Event()
     write = SpoolFile.write
 
@@ -162,7 +176,11 @@ def test_what_waits_in_memory_is_bounded(path: Path, monkeypatch: pytest.MonkeyP
 def test_a_full_disk_records_again_when_there_is_room(path: Path) -> None:
     """STO-02, disk full; DESIGN.md: a stated bound, nothing undrained dropped."""
     spool = Spool(path, SpoolOptions(max_bytes=64 * 4096, wait=0.1), retry=0.05)
-    recorded = [one.id for one in (evaluation() for _ in range(2000)) if not spool.counts().failing and spool.record(one)]
+    recorded = [
+        one.id
+        for one in (evaluation() for _ in range(2000))
+        if not spool.counts().failing and spool.record(one)
+    ]
     assert spool.counts().failing
     assert 50 < len(recorded) < 2000
     file = SpoolFile(path)
@@ -176,11 +194,15 @@ def test_a_full_disk_records_again_when_there_is_room(path: Path) -> None:
 
 
 def test_a_disk_so_full_that_the_file_cannot_be_opened_is_not_called_failing(path: Path) -> None:
-    """Where -shm cannot be made SQLite says "disk I/O error", and the administrator would look for a new disk."""
+    """Where -shm cannot be made SQLite says "disk I/O error", and the administrator would look for
+    a new disk."""
     error = sqlite3.OperationalError("disk I/O error")
     error.sqlite_errorcode = sqlite3.SQLITE_IOERR_SHMSIZE
     failure = classify(path, error)
-    assert (failure.kind, str(failure)) == ("full", f"{path}: no room for its -shm file: the disk is full")
+    assert (failure.kind, str(failure)) == (
+        "full",
+        f"{path}: no room for its -shm file: the disk is full",
+    )
     error.sqlite_errorcode = sqlite3.SQLITE_IOERR_READ
     assert classify(path, error).kind == "io"
 
@@ -211,7 +233,8 @@ def test_a_damaged_file_is_moved_aside_and_a_new_one_made(path: Path, damage: st
 
 
 def test_a_second_worker_follows_when_the_file_was_moved_aside(path: Path) -> None:
-    """It would go on writing into the damaged file, where nobody drains. What stood there is in the new file, once."""
+    """It would go on writing into the damaged file, where nobody drains. What stood there is in the
+    new file, once."""
     first, second = SpoolFile(path, QUICK), SpoolFile(path, QUICK)
     before = [evaluation(), evaluation()]
     first.write([spool_row(before[0])])
@@ -228,7 +251,8 @@ def test_a_second_worker_follows_when_the_file_was_moved_aside(path: Path) -> No
 
 
 def test_only_the_damaged_file_is_moved(path: Path) -> None:
-    """Two workers see the damage; the second must not move the file that the first has just made."""
+    """Two workers see the damage; the second must not move the file that the first has just
+    made."""
     path.write_bytes(b"this is no database at all, and long enough to be looked at" * 100)
     workers = [Spool(path, QUICK) for _ in range(4)]
     with ThreadPoolExecutor(4) as executor:
@@ -269,9 +293,12 @@ def test_a_newer_schema_is_left_alone(spool: Spool, path: Path) -> None:
     assert not list(path.parent.glob("*.corrupt-*"))
 
 
-@pytest.mark.parametrize("kind", ["missing folder", "file for a folder", "directory for a file", "read-only"])
+@pytest.mark.parametrize(
+    "kind", ["missing folder", "file for a folder", "directory for a file", "read-only"]
+)
 def test_a_place_that_cannot_be_written_is_refused_in_one_line(tmp_path: Path, kind: str) -> None:
-    """STO-02, permission denied, read-only fs; the start says so, and a running worker goes on without."""
+    """STO-02, permission denied, read-only fs; the start says so, and a running worker goes on
+    without."""
     places = {
         "missing folder": Path("/proc/no/such/spool.db"),
         "file for a folder": tmp_path / "file" / "spool.db",
@@ -306,7 +333,9 @@ def test_the_file_is_for_the_service_and_its_group_only(spool: Spool, path: Path
     assert modes == {"spool.db": 0o640, "spool.db-wal": 0o640, "spool.db-shm": 0o640}
 
 
-def test_a_defect_in_the_facts_does_not_refuse_mail(spool: Spool, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_defect_in_the_facts_does_not_refuse_mail(
+    spool: Spool, caplog: pytest.LogCaptureFixture
+) -> None:
     """The ledger is book-keeping: its own defect is logged with the queue id and counted."""
     broken = evaluation(queue_id="4Qbroken", spf=None)
     assert not spool.record(broken)
@@ -352,14 +381,20 @@ assert spool.record(ours) and spool.record(evaluation())
 assert os.waitpid(child, 0)[1] == 0
 spool.close()
 """
-    subprocess.run([sys.executable, "-W", "ignore::DeprecationWarning", "-c", script], check=True, timeout=60)
+    subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", script], check=True, timeout=60
+    )
     with sqlite3.connect(path) as connection:
-        assert connection.execute("SELECT count(*) FROM spool").fetchone()[0] in (3, 4)  # parent and child number alike
+        assert connection.execute("SELECT count(*) FROM spool").fetchone()[0] in (
+            3,
+            4,
+        )  # parent and child number alike
     connection.close()
 
 
 def test_nothing_is_opened_before_the_first_record(path: Path) -> None:
-    """The supervisor makes the Spool, the workers use it: no thread and no descriptor may be older than the fork."""
+    """The supervisor makes the Spool, the workers use it: no thread and no descriptor may be older
+    than the fork."""
     before = threading.active_count(), len(os.listdir("/proc/self/fd"))
     spool = Spool(path)
     assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before

@@ -1,4 +1,5 @@
-"""The store counts every message once, whoever hands it over and however often, and stays within its bounds: on SQLite and PostgreSQL."""
+"""The store counts every message once, whoever hands it over and however often, and stays within
+its bounds: on SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -44,7 +45,9 @@ def opened(store_url: str) -> Iterator[Callable[..., Store]]:
     upgraded(store_url)
     stores: list[Store] = []
 
-    def make(options: StoreOptions = StoreOptions(), now: Callable[[], float] = lambda: NOW) -> Store:
+    def make(
+        options: StoreOptions = StoreOptions(), now: Callable[[], float] = lambda: NOW
+    ) -> Store:
         stores.append(Store.open(store_url, options, clock=now))
         return stores[-1]
 
@@ -73,7 +76,7 @@ def only(store: Store) -> Report:
     return report
 
 
-# --- schema ---------------------------------------------------------------------------------------------------------------------------
+# --- schema ---------------------------------------------------------------------------------------
 
 
 def test_upgrading_twice_applies_each_step_once(store_url: str) -> None:
@@ -91,7 +94,9 @@ def test_hosts_that_upgrade_at_once_apply_each_step_once(store_url: str) -> None
     assert sorted(applied) == sorted(name for name, _ in schema.STEPS)
 
 
-def test_hosts_that_upgrade_an_empty_store_at_once_do_not_meet_over_its_list(postgres_server: Postgres) -> None:
+def test_hosts_that_upgrade_an_empty_store_at_once_do_not_meet_over_its_list(
+    postgres_server: Postgres,
+) -> None:
     """IF NOT EXISTS is no promise: PostgreSQL may tell the second of two that the table exists."""
     for _ in range(10):
         upgraded_at_once(fresh_schema(postgres_server))
@@ -112,7 +117,8 @@ def upgraded_at_once(store_url: str, hosts: int = 4) -> list[list[str]]:
 
 
 def test_processes_that_open_a_new_file_at_once_wait_for_each_other(tmp_path: Path) -> None:
-    """The first start: serve, web and the report timer open the same file, which one of them makes."""
+    """The first start: serve, web and the report timer open the same file, which one of them
+    makes."""
 
     def opened(path: Path, together: Barrier) -> None:
         together.wait()
@@ -128,7 +134,12 @@ def test_processes_that_open_a_new_file_at_once_wait_for_each_other(tmp_path: Pa
 def test_a_newer_store_is_refused(store_url: str) -> None:
     """DESIGN.md, The ledger: rows stay in the spool, and it says so."""
     database = connect(upgraded(store_url))
-    attempt(database, lambda transaction: transaction.run("INSERT INTO schema_step VALUES (99, 'of the future', 0)"))
+    attempt(
+        database,
+        lambda transaction: transaction.run(
+            "INSERT INTO schema_step VALUES (99, 'of the future', 0)"
+        ),
+    )
     with pytest.raises(StoreError, match="schema 99") as raised:
         Store.open(store_url)
     assert raised.value.kind == "newer"
@@ -147,7 +158,7 @@ def test_only_the_file_of_one_machine_is_upgraded_by_itself(store_url: str) -> N
     assert raised.value.kind == "older"
 
 
-# --- exactly once ---------------------------------------------------------------------------------------------------------------------
+# --- exactly once ---------------------------------------------------------------------------------
 
 
 def test_a_batch_handed_over_twice_counts_once(store: Store) -> None:
@@ -171,11 +182,18 @@ def test_an_overlapping_batch_counts_only_what_is_new(store: Store) -> None:
 def test_hosts_that_hand_over_at_once_lose_and_double_nothing(opened: Callable[..., Store]) -> None:
     """Three hosts, one store, the same domains, and one of them runs its drain twice."""
     batches = [
-        batch(*(evaluation(f"d{n % 7}.example", source_ip=f"192.0.2.{n % 5}") for n in range(60)), first=first, identity=name)
+        batch(
+            *(evaluation(f"d{n % 7}.example", source_ip=f"192.0.2.{n % 5}") for n in range(60)),
+            first=first,
+            identity=name,
+        )
         for name in ("spool-a", "spool-b", "spool-c")
         for first in (1, 61)
     ]
-    work = [[each for each in batches if each.identity == name] for name in ("spool-a", "spool-b", "spool-c", "spool-c")]
+    work = [
+        [each for each in batches if each.identity == name]
+        for name in ("spool-a", "spool-b", "spool-c", "spool-c")
+    ]
 
     def host(mine: list[Batch]) -> int:
         store = opened()
@@ -189,12 +207,16 @@ def test_hosts_that_hand_over_at_once_lose_and_double_nothing(opened: Callable[.
     assert all(report.rows == 5 for report in store.reports.find())
 
 
-def test_a_crash_between_apply_and_delete_counts_once(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_between_apply_and_delete_counts_once(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The batch is in the store and still in the spool: the next drain hands it over again."""
     spool = SpoolFile(tmp_path / "spool.db")
     spool.write([spool_row(evaluation()) for _ in range(10)])
     with monkeypatch.context() as patched:
-        patched.setattr(SpoolFile, "delete", lambda *_: (_ for _ in ()).throw(SpoolError("io", "power cut")))
+        patched.setattr(
+            SpoolFile, "delete", lambda *_: (_ for _ in ()).throw(SpoolError("io", "power cut"))
+        )
         assert drain(spool, store).problem == "power cut"
     assert spool.waiting() == 10
     assert drain(spool, store) == (0, "")
@@ -235,9 +257,16 @@ def test_a_drain_in_many_batches_takes_everything(store: Store, tmp_path: Path) 
 def test_a_row_that_cannot_be_read_is_parked_and_the_rest_counted(store: Store) -> None:
     """One damaged row must not stop the drain, nor disappear."""
     good = evaluation()
-    assert store.apply(Batch("spool-a", "mx1", [(1, SpoolRow("bad", b"\xc1damaged")), (2, spool_row(good))])) == 1
+    assert (
+        store.apply(
+            Batch("spool-a", "mx1", [(1, SpoolRow("bad", b"\xc1damaged")), (2, spool_row(good))])
+        )
+        == 1
+    )
     with store.database.transaction() as transaction:
-        assert [(row[0], bytes(row[1])) for row in transaction.all("SELECT id, facts FROM parked")] == [("bad", b"\xc1damaged")]
+        assert [
+            (row[0], bytes(row[1])) for row in transaction.all("SELECT id, facts FROM parked")
+        ] == [("bad", b"\xc1damaged")]
 
 
 def test_a_store_that_fails_leaves_the_rows_in_the_spool(store_url: str, tmp_path: Path) -> None:
@@ -256,7 +285,7 @@ def test_a_store_that_fails_leaves_the_rows_in_the_spool(store_url: str, tmp_pat
     spool.close()
 
 
-# --- what is counted ------------------------------------------------------------------------------------------------------------------
+# --- what is counted ------------------------------------------------------------------------------
 
 
 def at(base: Evaluation, **delta: float) -> Evaluation:
@@ -264,7 +293,8 @@ def at(base: Evaluation, **delta: float) -> Evaluation:
 
 
 def test_a_batch_costs_a_full_store_no_more_than_an_empty_one(tmp_path: Path) -> None:
-    """Statements find rows by index. In steps of SQLite's machine, which are the same on every machine."""
+    """Statements find rows by index. In steps of SQLite's machine, which are the same on every
+    machine."""
     store = Store.open(f"sqlite:///{tmp_path}/reports.db", clock=lambda: NOW)
     assert isinstance(store.database, SqliteDatabase)
     numbers = count(1)
@@ -313,7 +343,8 @@ def test_equal_messages_are_one_row_with_their_number(store: Store) -> None:
 
 
 def test_a_report_is_one_policy_domain_one_configuration_and_one_day(store: Store) -> None:
-    """RFC 9990: subdomains share their policy domain's report, another policy or another day makes another one (RPT-11: UTC)."""
+    """RFC 9990: subdomains share their policy domain's report, another policy or another day makes
+    another one (RPT-11: UTC)."""
     other = replace(RECORD, p=Policy.NONE)
     store.apply(
         batch(
@@ -325,7 +356,10 @@ def test_a_report_is_one_policy_domain_one_configuration_and_one_day(store: Stor
             at(evaluation("legit.example"), hours=12),
         )
     )
-    found = {(each.policy_domain, each.published.p, each.begin): each.messages for each in store.reports.find()}
+    found = {
+        (each.policy_domain, each.published.p, each.begin): each.messages
+        for each in store.reports.find()
+    }
     today, tomorrow = TOMORROW - 86400, TOMORROW
     assert found == {
         ("legit.example", "reject", today): 3,
@@ -333,32 +367,51 @@ def test_a_report_is_one_policy_domain_one_configuration_and_one_day(store: Stor
         ("legit.example", "none", today): 1,
         ("legit.example", "reject", tomorrow): 1,
     }
-    assert all(len(each.id) == 32 and set(each.id) <= set("0123456789abcdef") for each in store.reports.find())
+    assert all(
+        len(each.id) == 32 and set(each.id) <= set("0123456789abcdef")
+        for each in store.reports.find()
+    )
 
 
 def test_what_was_wrong_below_a_policy_domain_is_told_in_its_one_report(store: Store) -> None:
-    """RFC 9990 3.1.1: errors met on the walk from one subdomain do not make another configuration; each is told once, a few in all."""
+    """RFC 9990 3.1.1: errors met on the walk from one subdomain do not make another configuration;
+    each is told once, a few in all."""
 
     def below(*authors: str) -> list[Evaluation]:
         found = []
         for author in authors:
             one = outcome(author, policy_domain="legit.example")
             assert one.published is not None
-            one = replace(one, published=replace(one.published, errors=(f"multiple records at _dmarc.{author}",)))
-            found.append(evaluation(author, dmarc=DmarcResult(DmarcStatus.FAIL, one.author_domain, one)))
+            one = replace(
+                one,
+                published=replace(one.published, errors=(f"multiple records at _dmarc.{author}",)),
+            )
+            found.append(
+                evaluation(author, dmarc=DmarcResult(DmarcStatus.FAIL, one.author_domain, one))
+            )
         return found
 
     store.apply(batch(evaluation(), *below("a.legit.example", "b.legit.example")))
     store.apply(batch(*below("b.legit.example", "c.legit.example"), first=4))
-    assert only(store).published.errors == tuple(f"multiple records at _dmarc.{each}.legit.example" for each in "abc")
+    assert only(store).published.errors == tuple(
+        f"multiple records at _dmarc.{each}.legit.example" for each in "abc"
+    )
     store.apply(batch(*below(*(f"n{number}.legit.example" for number in range(30))), first=6))
     assert (only(store).messages, len(only(store).published.errors)) == (35, 10)
 
 
 def test_ri_shortens_the_period_where_it_is_honoured(opened: Callable[..., Store]) -> None:
     store = opened(StoreOptions(honor_ri=True))
-    store.apply(batch(evaluation(record=replace(RECORD, ri=3600)), at(evaluation(record=replace(RECORD, ri=3600)), hours=1)))
-    assert sorted((each.begin, each.end - each.begin) for each in store.reports.find()) == [(NOW, 3600), (NOW + 3600, 3600)]
+    store.apply(
+        batch(
+            evaluation(record=replace(RECORD, ri=3600)),
+            at(evaluation(record=replace(RECORD, ri=3600)), hours=1),
+        )
+    )
+    assert sorted((each.begin, each.end - each.begin) for each in store.reports.find()) == [
+        (NOW, 3600),
+        (NOW + 3600, 3600),
+    ]
 
 
 def test_what_was_answered_4xx_is_logged_and_not_counted(store: Store) -> None:
@@ -366,11 +419,14 @@ def test_what_was_answered_4xx_is_logged_and_not_counted(store: Store) -> None:
     store.apply(batch(evaluation(verdict=Verdict(Disposition.NONE, deferral=Deferral("dns")))))
     assert store.reports.find() == []
     assert store.decisions.count(Filter(disposition="tempfail")) == 1
-    assert [(each.disposition, each.messages) for each in store.decisions.totals()] == [("tempfail", 1)]
+    assert [(each.disposition, each.messages) for each in store.decisions.totals()] == [
+        ("tempfail", 1)
+    ]
 
 
 def test_quiet_mail_is_counted_and_is_no_reason_to_send(store: Store) -> None:
-    """DESIGN.md, Reports: a period whose only rows are passing reports sends nothing; nothing is left out of a report that is sent."""
+    """DESIGN.md, Reports: a period whose only rows are passing reports sends nothing; nothing is
+    left out of a report that is sent."""
     quiet = MessageFacts(message_id="x", is_report=True)
     store.apply(batch(evaluation(passed=True, facts=quiet), evaluation(passed=True, facts=quiet)))
     assert (only(store).messages, only(store).loud) == (2, 0)
@@ -404,24 +460,35 @@ HOSTILE = [
 @pytest.mark.parametrize("text", HOSTILE)
 def test_sto_01_values_are_never_sql(store: Store, text: str) -> None:
     """STO-01: parameters only, in every stored field."""
-    base = evaluation(message_id=text, queue_id=text, record=replace(RECORD, text=text, errors=(text,)))
-    hostile = replace(base, envelope=replace(base.envelope, helo=text), author=Author(Domain("legit.example"), text))
+    base = evaluation(
+        message_id=text, queue_id=text, record=replace(RECORD, text=text, errors=(text,))
+    )
+    hostile = replace(
+        base,
+        envelope=replace(base.envelope, helo=text),
+        author=Author(Domain("legit.example"), text),
+    )
     assert store.apply(batch(hostile)) == 1
     assert counted(store) == {"legit.example": 1}
-    assert store.decisions.recent(Filter(author_domain=text, source_ip=text, disposition=text)) == []
+    assert (
+        store.decisions.recent(Filter(author_domain=text, source_ip=text, disposition=text)) == []
+    )
     [decision] = store.decisions.find(store.decisions.recent()[0].facts.message_id)
     assert decision.facts.id == base.id
     store.destinations.suppress(text.replace("\0", "").replace("\ud800", ""), NOW + 10, "x")
 
 
-# --- bounds ---------------------------------------------------------------------------------------------------------------------------
+# --- bounds ---------------------------------------------------------------------------------------
 
 
 def test_rpt_12_rows_beyond_the_cap_are_folded_and_counted(opened: Callable[..., Store]) -> None:
-    """RPT-12: random sources cost rows up to the cap; every message beyond is counted, and other domains are not touched."""
+    """RPT-12: random sources cost rows up to the cap; every message beyond is counted, and other
+    domains are not touched."""
     store = opened(StoreOptions(Caps(rows=20)))
     for first in (1, 51):
-        store.apply(batch(*(evaluation(source_ip=f"10.0.{first}.{n}") for n in range(50)), first=first))
+        store.apply(
+            batch(*(evaluation(source_ip=f"10.0.{first}.{n}") for n in range(50)), first=first)
+        )
     store.apply(batch(evaluation(source_ip="10.0.1.0"), evaluation("other.example"), first=101))
     found = {each.policy_domain: each for each in store.reports.find()}
     assert (found["legit.example"].rows, found["legit.example"].folded) == (20, 80)
@@ -430,19 +497,29 @@ def test_rpt_12_rows_beyond_the_cap_are_folded_and_counted(opened: Callable[...,
     assert sum(counted(store).values()) == 22
 
 
-def test_rpt_12_invented_policy_domains_and_configurations_are_bounded(opened: Callable[..., Store]) -> None:
-    """A wildcard below _dmarc gives every invented subdomain a policy of its own: their owner's share is bounded."""
+def test_rpt_12_invented_policy_domains_and_configurations_are_bounded(
+    opened: Callable[..., Store],
+) -> None:
+    """A wildcard below _dmarc gives every invented subdomain a policy of its own: their owner's
+    share is bounded."""
     store = opened(StoreOptions(Caps(reports=5)))
 
     def invented(number: int) -> Evaluation:
-        found = replace(outcome(f"x{number}.attack.example"), organizational_domain=Domain("attack.example"))
-        return evaluation(f"x{number}.attack.example", dmarc=DmarcResult(DmarcStatus.FAIL, found.author_domain, found))
+        found = replace(
+            outcome(f"x{number}.attack.example"), organizational_domain=Domain("attack.example")
+        )
+        return evaluation(
+            f"x{number}.attack.example",
+            dmarc=DmarcResult(DmarcStatus.FAIL, found.author_domain, found),
+        )
 
     store.apply(batch(*(invented(n) for n in range(20)), evaluation("legit.example")))
     assert sum(each.policy_domain.endswith("attack.example") for each in store.reports.find()) == 5
     assert counted(store)["legit.example"] == 1
     with store.database.transaction() as transaction:
-        assert transaction.one("SELECT folded FROM quota WHERE scope = 'org:attack.example'") == (15,)
+        assert transaction.one("SELECT folded FROM quota WHERE scope = 'org:attack.example'") == (
+            15,
+        )
 
 
 def test_rpt_12_invented_organizational_domains_are_bounded(opened: Callable[..., Store]) -> None:
@@ -468,11 +545,12 @@ def test_rpt_07_failure_samples_are_merged_and_bounded(opened: Callable[..., Sto
     assert found[0].sample == b"From: x\r\n"
 
 
-# --- late rows ------------------------------------------------------------------------------------------------------------------------
+# --- late rows ------------------------------------------------------------------------------------
 
 
 def test_rpt_11_rows_that_come_late_make_a_report_of_their_own(store: Store) -> None:
-    """The store was away for a day: what is already on its way is not changed, what came late is still told, once."""
+    """The store was away for a day: what is already on its way is not changed, what came late is
+    still told, once."""
     store.apply(batch(evaluation(), evaluation()))
     [claimed] = store.reports.claim("me", ended_before=TOMORROW, at_once=True)
     store.apply(batch(evaluation(), first=3))
@@ -485,12 +563,17 @@ def test_rpt_11_rows_that_come_late_make_a_report_of_their_own(store: Store) -> 
     assert found[1].id == claimed.id != found[2].id
 
 
-# --- decisions ------------------------------------------------------------------------------------------------------------------------
+# --- decisions ------------------------------------------------------------------------------------
 
 
 def test_a_decision_is_found_by_queue_id_and_message_id(store: Store) -> None:
     """`why QUEUE-ID | MESSAGE-ID`: the newest first, and a queue id that was used again."""
-    store.apply(batch(evaluation(queue_id="4QX", message_id="m1@a"), at(evaluation(queue_id="4QX", message_id="m2@a"), hours=1)))
+    store.apply(
+        batch(
+            evaluation(queue_id="4QX", message_id="m1@a"),
+            at(evaluation(queue_id="4QX", message_id="m2@a"), hours=1),
+        )
+    )
     assert [each.facts.message_id for each in store.decisions.find("4QX")] == ["m2@a", "m1@a"]
     [decision] = store.decisions.find("<m1@a>")
     assert (decision.facts.queue_id, decision.host) == ("4QX", "mx1.example.com")
@@ -518,7 +601,9 @@ def test_decisions_are_filtered(store: Store, wanted: Filter, number: int) -> No
             evaluation("a.example", source_ip="192.0.2.1"),
             evaluation("sub.a.example", passed=True),
             at(evaluation("b.example"), hours=1),
-            evaluation("xa.example", verdict=Verdict(Disposition.NONE, would_be=Disposition.REJECT)),
+            evaluation(
+                "xa.example", verdict=Verdict(Disposition.NONE, would_be=Disposition.REJECT)
+            ),
         )
     )
     assert store.decisions.count(wanted) == number
@@ -527,7 +612,22 @@ def test_decisions_are_filtered(store: Store, wanted: Filter, number: int) -> No
 
 def test_impact_counts_by_domain_and_source(store: Store) -> None:
     """`impact`: what enforcement did, or would do, by sender domain and source."""
-    monitored: dict[str, Any] = {"verdict": Verdict(Disposition.NONE, Policy.REJECT, would_be=Disposition.REJECT)}
-    store.apply(batch(*(evaluation(**monitored) for _ in range(3)), evaluation(source_ip="192.0.2.9"), evaluation(passed=True)))
-    found = {(each.source_ip, each.disposition, each.would_be): each.messages for each in store.decisions.impact()}
-    assert found == {("192.0.2.66", "none", "reject"): 3, ("192.0.2.9", "reject", ""): 1, ("192.0.2.66", "pass", ""): 1}
+    monitored: dict[str, Any] = {
+        "verdict": Verdict(Disposition.NONE, Policy.REJECT, would_be=Disposition.REJECT)
+    }
+    store.apply(
+        batch(
+            *(evaluation(**monitored) for _ in range(3)),
+            evaluation(source_ip="192.0.2.9"),
+            evaluation(passed=True),
+        )
+    )
+    found = {
+        (each.source_ip, each.disposition, each.would_be): each.messages
+        for each in store.decisions.impact()
+    }
+    assert found == {
+        ("192.0.2.66", "none", "reject"): 3,
+        ("192.0.2.9", "reject", ""): 1,
+        ("192.0.2.66", "pass", ""): 1,
+    }

@@ -1,4 +1,5 @@
-"""PostgreSQL is gone for minutes while mail flows through the daemon: nobody notices, the spool grows, and in the end all is counted once.
+"""PostgreSQL is gone for minutes while mail flows through the daemon: nobody notices, the spool
+grows, and in the end all is counted once.
 
 Seconds here; two and a half minutes by `make soak`, with the same assertions.
 """
@@ -41,13 +42,16 @@ def dns() -> Iterator[DnsServer]:
     names: dict[str, dict[str, object]] = {}
     for number in range(DOMAINS):
         names[f"d{number}.example"] = {"TXT": ["v=spf1 ip4:192.0.2.0/24 -all"]}
-        names[f"_dmarc.d{number}.example"] = {"TXT": [f"v=DMARC1; p=reject; rua=mailto:agg@d{number}.example"]}
+        names[f"_dmarc.d{number}.example"] = {
+            "TXT": [f"v=DMARC1; p=reject; rua=mailto:agg@d{number}.example"]
+        }
     with DnsServer(names, record=False) as server:
         yield server
 
 
 class Load:
-    """Senders that go on until told to stop. `took` are seconds from MAIL to the final answer, with the moment of that answer."""
+    """Senders that go on until told to stop. `took` are seconds from MAIL to the final answer, with
+    the moment of that answer."""
 
     def __init__(self, daemon: Daemon) -> None:
         self.daemon = daemon
@@ -55,7 +59,9 @@ class Load:
         self.wrong: list[str] = []
         self.queue_ids: list[str] = []
         self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._send, args=(number,)) for number in range(SENDERS)]
+        self._threads = [
+            threading.Thread(target=self._send, args=(number,)) for number in range(SENDERS)
+        ]
 
     def __enter__(self) -> Self:
         for each in self._threads:
@@ -77,7 +83,11 @@ class Load:
                 domain = f"d{number % DOMAINS}.example"
                 name = uuid.uuid4().hex
                 before = time.monotonic()
-                answer = mta.message([("From", f"<a@{domain}>"), ("Message-ID", f"<{name}@x>")], mail_from=f"<a@{domain}>", queue_id=name)
+                answer = mta.message(
+                    [("From", f"<a@{domain}>"), ("Message-ID", f"<{name}@x>")],
+                    mail_from=f"<a@{domain}>",
+                    queue_id=name,
+                )
                 now = time.monotonic()
                 self.took.append((now, now - before))
                 self.queue_ids.append(name)
@@ -89,8 +99,14 @@ class Load:
 
 
 def shown(name: str, took: list[float]) -> str:
-    p50, p99, most = (seconds * 1e3 for seconds in (statistics.median(took), took[len(took) * 99 // 100], took[-1]))
-    return f"{name} {len(took)} messages, p50 {p50:.1f} ms, p99 {p99:.1f} ms, the slowest {most:.1f} ms"
+    p50, p99, most = (
+        seconds * 1e3
+        for seconds in (statistics.median(took), took[len(took) * 99 // 100], took[-1])
+    )
+    return (
+        f"{name} {len(took)} messages, p50 {p50:.1f} ms, p99 {p99:.1f} ms, the slowest"
+        f" {most:.1f} ms"
+    )
 
 
 def test_flt_08_postgresql_away_for_minutes_under_load_is_not_noticed(
@@ -98,9 +114,13 @@ def test_flt_08_postgresql_away_for_minutes_under_load_is_not_noticed(
     dns: DnsServer,
     tmp_path: Path,
 ) -> None:
-    """FLT-08 through the whole daemon and its drain: answered as quickly as before, kept meanwhile, counted exactly once."""
+    """FLT-08 through the whole daemon and its drain: answered as quickly as before, kept meanwhile,
+    counted exactly once."""
     url = upgraded(fresh_schema(postgres_server))
-    tables = {"store": {"url": url, "spool": f"{tmp_path}/spool.db"}, "dns": {"nameservers": [dns.nameserver]}}
+    tables = {
+        "store": {"url": url, "spool": f"{tmp_path}/spool.db"},
+        "dns": {"nameservers": [dns.nameserver]},
+    }
     daemon = Daemon(tmp_path, tables, command=("-m", "dmarc_milter", "serve", "--config"))
     store = Store.open(url)
     with daemon:
@@ -118,21 +138,32 @@ def test_flt_08_postgresql_away_for_minutes_under_load_is_not_noticed(
         begun = time.monotonic()
         assert wait_for(lambda: daemon.spool_rows() == 0, 120), daemon.text()[-3000:]
         drained = time.monotonic() - begun
-        before, away, after = load.between(0, gone), load.between(stopped, back), load.between(back, begun)
+        before, away, after = (
+            load.between(0, gone),
+            load.between(stopped, back),
+            load.between(back, begun),
+        )
         for line in (shown("before:", before), shown("away:", away), shown("after:", after)):
             print(line)
-        print(f"PostgreSQL away for {back - stopped:.0f} s: {kept} messages in the spool, empty {drained:.1f} s after the last one")
+        print(
+            f"PostgreSQL away for {back - stopped:.0f} s: {kept} messages in the spool, empty"
+            f" {drained:.1f} s after the last one"
+        )
         assert load.wrong == []
         assert kept >= len(away) > 0
         assert away[-1] < BOUND, "a message waited for the store"
         assert statistics.median(away) < 3 * statistics.median(before) + 0.01
         assert daemon.events("worker_died") == []
         assert "messages are counted as unrecorded" not in daemon.text()
-        assert 1 <= daemon.text().count("messages wait in the spool") <= 6, "said when it changes, not all the time"
+        assert 1 <= daemon.text().count("messages wait in the spool") <= 6, (
+            "said when it changes, not all the time"
+        )
         assert "works again" in daemon.text()
     answered = len(load.queue_ids)
     assert store.decisions.count() == answered
-    assert {row[0] for row in fetch(store.database, "SELECT queue_id FROM decision")} == set(load.queue_ids)
+    assert {row[0] for row in fetch(store.database, "SELECT queue_id FROM decision")} == set(
+        load.queue_ids
+    )
     assert sum(each.messages + each.folded for each in store.reports.find(limit=10_000)) == answered
     assert sum(each.messages for each in store.decisions.totals()) == answered
     store.close()

@@ -20,18 +20,40 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_subparsers(dest="what", required=True)
     for name, sentence in (
-        ("check", "validate the file and test it against the world: socket, DNS, store, identity, report sender"),
+        (
+            "check",
+            (
+                "validate the file and test it against the world: socket, DNS, store, identity,"
+                " report sender"
+            ),
+        ),
         ("show", "print the effective configuration"),
         ("sample", "print a sample file"),
         ("reference", "print the reference page (Markdown)"),
     ):
-        command = what.add_parser(name, help=sentence, description=sentence[0].upper() + sentence[1:] + ".")
+        command = what.add_parser(
+            name, help=sentence, description=sentence[0].upper() + sentence[1:] + "."
+        )
         if name in ("check", "show"):
             add_config(command)
         if name == "check":
-            command.add_argument("--offline", action="store_true", help="only the file itself: no socket, DNS or store is touched")
-            command.add_argument("--postfix", type=Path, metavar="MAIN.CF", help="look at this Postfix too (its master.cf lies beside it)")
-            command.add_argument("--sendmail", type=Path, metavar="SENDMAIL.CF", help="instead of the configured one, where that is there")
+            command.add_argument(
+                "--offline",
+                action="store_true",
+                help="only the file itself: no socket, DNS or store is touched",
+            )
+            command.add_argument(
+                "--postfix",
+                type=Path,
+                metavar="MAIN.CF",
+                help="look at this Postfix too (its master.cf lies beside it)",
+            )
+            command.add_argument(
+                "--sendmail",
+                type=Path,
+                metavar="SENDMAIL.CF",
+                help="instead of the configured one, where that is there",
+            )
             command.add_argument("--json", action="store_true", help="one JSON object")
 
 
@@ -71,7 +93,12 @@ def _findings(config: Config, arguments: argparse.Namespace) -> Iterator[Finding
     from dmarc_milter.checks.report_sender import report_sender
 
     suffixes, about = configuration.suffix_list(config)
-    yield from (*configuration.mode(config), *about, *configuration.identity(config, suffixes), *configuration.doors(config))
+    yield from (
+        *configuration.mode(config),
+        *about,
+        *configuration.identity(config, suffixes),
+        *configuration.doors(config),
+    )
     if not arguments.offline:
         yield from (*configuration.milter_socket(config), *configuration.ledger(config))
         with closing(configuration.resolver_of(config)) as dns:
@@ -84,4 +111,7 @@ def _findings(config: Config, arguments: argparse.Namespace) -> Iterator[Finding
         yield from configuration.postfix(config, arguments.postfix)
     if arguments.sendmail or not arguments.offline:
         path = arguments.sendmail or Path(config.authentication.sendmail_cf)
-        yield from (*configuration.sendmail(config, path), *configuration.rewriting(path, given=arguments.sendmail is not None))
+        yield from (
+            *configuration.sendmail(config, path),
+            *configuration.rewriting(path, given=arguments.sendmail is not None),
+        )

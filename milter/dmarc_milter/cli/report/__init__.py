@@ -31,7 +31,7 @@ from dmarc_milter.config.checks import in_a_labels
 from dmarc_milter.core.mail import domain
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.report.mail import REPORT_ID
-from dmarc_milter.core.report.read import MAX_FILE, Unreadable, read
+from dmarc_milter.core.report.read import MAX_FILE, UnreadableReport, read
 from dmarc_milter.core.stored import printable
 from dmarc_milter.dns.suffix_list import SuffixListError
 from dmarc_milter.ledger.connect import drained_store, store_of
@@ -49,36 +49,85 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("list", "the reports in the store, and what became of them"),
         ("preview", "what would be sent for the periods not reported yet, and where it would go"),
         ("send", "build and send what is due; one run"),
-        ("show", "a report as tables: a file (xml, gz, zip, eml; - is standard input), or the id of one of ours"),
+        (
+            "show",
+            (
+                "a report as tables: a file (xml, gz, zip, eml; - is standard input), or the id of"
+                " one of ours"
+            ),
+        ),
         ("resend", "send a report once more, with the same identity"),
         ("drop", "never send a report"),
         ("allow", "end the suppression of an address"),
-        ("bounce", "read a delivery status notification on standard input, and leave its address alone for a while"),
+        (
+            "bounce",
+            (
+                "read a delivery status notification on standard input, and leave its address alone"
+                " for a while"
+            ),
+        ),
     ):
-        command = what.add_parser(name, help=sentence, description=sentence[0].upper() + sentence[1:] + ".")
+        command = what.add_parser(
+            name, help=sentence, description=sentence[0].upper() + sentence[1:] + "."
+        )
         add_config(command)
-        command.add_argument("--json", action="store_true", help="JSON, one object a line for lists")
+        command.add_argument(
+            "--json", action="store_true", help="JSON, one object a line for lists"
+        )
         _more_arguments(name, command)
 
 
 def _more_arguments(name: str, command: argparse.ArgumentParser) -> None:
     if name == "list":
-        command.add_argument("--state", action="append", choices=[each.value for each in ReportState], help="only these (may be repeated)")
-        command.add_argument("--since", type=moment, default=0, metavar="WHEN", help="periods that began then or later, e.g. 7d")
+        command.add_argument(
+            "--state",
+            action="append",
+            choices=[each.value for each in ReportState],
+            help="only these (may be repeated)",
+        )
+        command.add_argument(
+            "--since",
+            type=moment,
+            default=0,
+            metavar="WHEN",
+            help="periods that began then or later, e.g. 7d",
+        )
     if name in ("list", "preview"):
         command.add_argument("--domain", default="", help="only this policy domain")
-        command.add_argument("--limit", type=count, default=1000, metavar="N", help="at most so many, newest first (default 1000)")
+        command.add_argument(
+            "--limit",
+            type=count,
+            default=1000,
+            metavar="N",
+            help="at most so many, newest first (default 1000)",
+        )
     elif name == "send":
-        command.add_argument("--now", action="store_true", help="close the period still open too, and wait for nothing")
+        command.add_argument(
+            "--now",
+            action="store_true",
+            help="close the period still open too, and wait for nothing",
+        )
     elif name == "show":
-        command.add_argument("file", metavar="FILE|ID", help="a file, -, or an id as `report list` shows it")
+        command.add_argument(
+            "file", metavar="FILE|ID", help="a file, -, or an id as `report list` shows it"
+        )
     elif name in ("resend", "drop"):
         command.add_argument("id", metavar="ID", help="the report's id, as `report list` shows it")
     elif name == "allow":
-        command.add_argument("address", metavar="ADDRESS", help="as `report list` shows it below the reports")
+        command.add_argument(
+            "address", metavar="ADDRESS", help="as `report list` shows it below the reports"
+        )
     elif name == "bounce":
-        command.add_argument("--recipient", default=os.environ.get("ORIGINAL_RECIPIENT", ""), help="the address that it came to")
-        command.add_argument("--sender", default=os.environ.get("SENDER"), help="its envelope sender (default: what its fields say)")
+        command.add_argument(
+            "--recipient",
+            default=os.environ.get("ORIGINAL_RECIPIENT", ""),
+            help="the address that it came to",
+        )
+        command.add_argument(
+            "--sender",
+            default=os.environ.get("SENDER"),
+            help="its envelope sender (default: what its fields say)",
+        )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -99,13 +148,20 @@ def run(arguments: argparse.Namespace) -> int:
     except (SuffixListError, ConfigError) as error:
         print(f"dmarc-milter: {error}", file=sys.stderr)
         code = USAGE
-    return LATER if arguments.what == "bounce" else code  # an MTA loses the notification for any other code
+    return (
+        LATER if arguments.what == "bounce" else code
+    )  # an MTA loses the notification for any other code
 
 
 def _list(config: Config, arguments: argparse.Namespace) -> int:
     with closing(drained_store(config)) as store:
         states = [ReportState(each) for each in arguments.state or []]
-        found = store.reports.find(states, policy_domain=_policy_domain(arguments), since=arguments.since, limit=arguments.limit)
+        found = store.reports.find(
+            states,
+            policy_domain=_policy_domain(arguments),
+            since=arguments.since,
+            limit=arguments.limit,
+        )
         rows = rows_of(found, store)
         suppressions = store.destinations.suppressions()
     if arguments.json:
@@ -127,7 +183,10 @@ def _policy_domain(arguments: argparse.Namespace) -> str:
 
 def _preview(config: Config, arguments: argparse.Namespace) -> int:
     with closing(drained_store(config)) as store:
-        rows = [_previewed(each) for each in preview(config, store, _policy_domain(arguments), arguments.limit)]
+        rows = [
+            _previewed(each)
+            for each in preview(config, store, _policy_domain(arguments), arguments.limit)
+        ]
     if arguments.json:
         print_lines(rows)
     elif rows:
@@ -141,18 +200,29 @@ def _preview(config: Config, arguments: argparse.Namespace) -> int:
 
 def _previewed(each: Previewed) -> dict[str, object]:
     destinations: list[dict[str, object]] = [
-        {"address": place.address, "state": "due", "format": place.format, "reply": ""} for place in each.places.allowed
+        {"address": place.address, "state": "due", "format": place.format, "reply": ""}
+        for place in each.places.allowed
     ]
-    destinations += [{"address": one.address, "state": "skipped", "reply": one.reason} for one in each.places.skipped]
-    destinations += [{"address": one.address, "state": "undecided", "reply": one.reason} for one in each.places.undecided]
+    destinations += [
+        {"address": one.address, "state": "skipped", "reply": one.reason}
+        for one in each.places.skipped
+    ]
+    destinations += [
+        {"address": one.address, "state": "undecided", "reply": one.reason}
+        for one in each.places.undecided
+    ]
     nowhere = bool(each.places.skipped) and not (each.places.allowed or each.places.undecided)
-    return row_of(each.report, destinations, "suppressed" if each.nothing or nowhere else "due", each.nothing)
+    return row_of(
+        each.report, destinations, "suppressed" if each.nothing or nowhere else "due", each.nothing
+    )
 
 
 def _send(config: Config, arguments: argparse.Namespace) -> int:
-    """0 when the run went through or reporting is off, which is said; 75 when the submission server or the store takes nothing.
+    """0 when the run went through or reporting is off, which is said; 75 when the submission server
+    or the store takes nothing.
 
-    Never 1: that is what a defect of ours ends with, and whoever watches the timer's unit must see it.
+    Never 1: that is what a defect of ours ends with, and whoever watches the timer's unit must see
+    it.
     """
     with closing(drained_store(config)) as store:
         if not config.reporting.is_on:
@@ -164,7 +234,10 @@ def _send(config: Config, arguments: argparse.Namespace) -> int:
         else:
             print_run(done)
     if done.problem:
-        print(f"dmarc-milter: {config.reporting.smtp} takes no mail now: {done.problem}", file=sys.stderr)
+        print(
+            f"dmarc-milter: {config.reporting.smtp} takes no mail now: {done.problem}",
+            file=sys.stderr,
+        )
         return LATER
     return FINE
 
@@ -175,9 +248,12 @@ def _show(config: Config, arguments: argparse.Namespace) -> int:
         reports = read(data, clock=time.process_time)
     except OSError as error:
         hint = f", and no id of a report; {LISTED}" if isinstance(error, FileNotFoundError) else ""
-        print(f"dmarc-milter: {printable(arguments.file, 300)}: {error.strerror}{hint}", file=sys.stderr)
+        print(
+            f"dmarc-milter: {printable(arguments.file, 300)}: {error.strerror}{hint}",
+            file=sys.stderr,
+        )
         return USAGE
-    except Unreadable as error:
+    except UnreadableReport as error:
         print(f"dmarc-milter: {arguments.file}: {error}", file=sys.stderr)
         return NO
     if arguments.json:
@@ -190,15 +266,22 @@ def _show(config: Config, arguments: argparse.Namespace) -> int:
 
 
 def _content(config: Config, name: str) -> tuple[bytes, dict[str, Any]]:
-    """A file, standard input, or a report of ours as it was built and what became of it. Raises OSError, StoreError, Unreadable."""
+    """A file, standard input, or a report of ours as it was built and what became of it. Raises
+    OSError, StoreError, UnreadableReport."""
     if REPORT_ID.fullmatch(name) and not Path(name).exists():
         with closing(store_of(config)) as store:
             store.ready()
-            document = store.reports.document(name, "rfc9990") or store.reports.document(name, "rfc7489")
+            document = store.reports.document(name, "rfc9990") or store.reports.document(
+                name, "rfc7489"
+            )
             report = store.reports.get(name)
-            became = {each: rows[each] for rows in rows_of([report] if report else [], store) for each in ("destinations", "state")}
+            became = {
+                each: rows[each]
+                for rows in rows_of([report] if report else [], store)
+                for each in ("destinations", "state")
+            }
         if document is None:
-            raise Unreadable("no report of this id has been built")
+            raise UnreadableReport("no report of this id has been built")
         return document.content, became
     if name == "-":
         return sys.stdin.buffer.read(MAX_FILE + 1), {}
@@ -207,14 +290,26 @@ def _content(config: Config, name: str) -> tuple[bytes, dict[str, Any]]:
 
 
 def _resend(config: Config, arguments: argparse.Namespace) -> int:
-    return _change(config, arguments, Reports.resend, "goes out once more with the next run", "there is nothing left to send of it")
+    return _change(
+        config,
+        arguments,
+        Reports.resend,
+        "goes out once more with the next run",
+        "there is nothing left to send of it",
+    )
 
 
 def _drop(config: Config, arguments: argparse.Namespace) -> int:
     return _change(config, arguments, Reports.drop, "will not be sent", "it was sent already")
 
 
-def _change(config: Config, arguments: argparse.Namespace, change: Callable[[Reports, str], bool], yes: str, no: str) -> int:
+def _change(
+    config: Config,
+    arguments: argparse.Namespace,
+    change: Callable[[Reports, str], bool],
+    yes: str,
+    no: str,
+) -> int:
     with closing(drained_store(config)) as store:
         identity = printable(arguments.id, 64)
         done = change(store.reports, identity)
@@ -241,20 +336,30 @@ def _allow(config: Config, arguments: argparse.Namespace) -> int:
 
 
 def _bounce(config: Config, arguments: argparse.Namespace) -> int:
-    """For an alias or transport: 0 for whatever was read, since nobody is to be told; 75 lets the MTA try again."""
+    """For an alias or transport: 0 for whatever was read, since nobody is to be told; 75 lets the
+    MTA try again."""
     data = sys.stdin.buffer.read(bounce.MAX_OCTETS)
     while sys.stdin.buffer.read(1 << 20):
         pass  # an MTA takes a pipe that breaks for a failure
     found, said = _noted(config, data, arguments)
     if arguments.json:
-        print_json({"report_id": found.report_id if found else "", "hard": bool(found and found.hard), "text": said})
+        print_json(
+            {
+                "report_id": found.report_id if found else "",
+                "hard": bool(found and found.hard),
+                "text": said,
+            }
+        )
     else:
         print(said)
     return FINE
 
 
-def _noted(config: Config, data: bytes, arguments: argparse.Namespace) -> tuple[bounce.Bounce | None, str]:
-    """The bounce, and what was done about it. The tag comes first: without a good one nothing is read and no store is opened."""
+def _noted(
+    config: Config, data: bytes, arguments: argparse.Namespace
+) -> tuple[bounce.Bounce | None, str]:
+    """The bounce, and what was done about it. The tag comes first: without a good one nothing is
+    read and no store is opened."""
     bounces = in_a_labels(config.reporting.bounce_address or config.reporting.email)
     try:
         tag = bounce.tag_of(data, bounces, arguments.recipient)
@@ -265,5 +370,7 @@ def _noted(config: Config, data: bytes, arguments: argparse.Namespace) -> tuple[
         address = bounce.address_of(tag, store)
         if not address:
             return None, bounce.unknown(tag.report_id)
-        found = bounce.read(data, bounces, arguments.recipient, address=address, sender=arguments.sender)
+        found = bounce.read(
+            data, bounces, arguments.recipient, address=address, sender=arguments.sender
+        )
         return found, bounce.note(found, store, config.reporting.suppress_days)

@@ -1,4 +1,5 @@
-"""The report job as the commands run it: its tools from the configuration, a progress bar on a terminal, and the preview."""
+"""The report job as the commands run it: its tools from the configuration, a progress bar on a
+terminal, and the preview."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ from dmarc_milter.ledger.store.store import Store
 from dmarc_milter.reporting.build import places_of, why_nothing
 from dmarc_milter.reporting.context import GRACE
 from dmarc_milter.reporting.destinations import Places
-from dmarc_milter.reporting.run import FOR_EVER, Asked, Progress, Run, Tools, run
+from dmarc_milter.reporting.run import FOR_EVER, Asked, Progress, ReportContext, Run, run
 from dmarc_milter.reporting.smtp import Mailer, Submission
 
 OFF = "reporting is off: set [reporting] org_name and email"
@@ -42,13 +43,13 @@ class Previewed(NamedTuple):
 
 
 @contextmanager
-def tools_of(config: Config, store: Store) -> Iterator[Tools]:
+def tools_of(config: Config, store: Store) -> Iterator[ReportContext]:
     """Raises ConfigError, SuffixListError."""
     suffixes = load_suffixes(config.dmarc.suffix_list)
     mailer = Mailer(submission_of(config))
     dns = DnsResolver(config.dns.nameservers, timeout=config.dns.timeout)
     try:
-        yield Tools(
+        yield ReportContext(
             store=store,
             options=config.reporting,
             ask=lambda: _ask(dns),
@@ -68,8 +69,11 @@ def _ask(dns: DnsResolver) -> Asked:
     return Asked(resolver, lambda: resolver.expires - time.monotonic())
 
 
-def organizations(config: Config, suffixes: PublicSuffixes) -> Callable[[Resolver], Callable[[Domain], Domain | None]]:
-    """Organizational domains as messages are judged by: the tree walk, or the public suffix list."""
+def organizations(
+    config: Config, suffixes: PublicSuffixes
+) -> Callable[[Resolver], Callable[[Domain], Domain | None]]:
+    """Organizational domains as messages are judged by: the tree walk, or the public suffix
+    list."""
     options = DmarcOptions(discovery=config.dmarc.discovery, psl_guard=config.dmarc.psl_guard)
 
     def make(resolver: Resolver) -> Callable[[Domain], Domain | None]:
@@ -85,7 +89,9 @@ def submission_of(config: Config) -> Submission:
     """Raises ConfigError for a password or key that cannot be read."""
     options = config.reporting
     host, port = host_and_port(options.smtp, 25)
-    return Submission(host, port, options.smtp_tls, options.smtp_user, smtp_password(config), signing_key(config))
+    return Submission(
+        host, port, options.smtp_tls, options.smtp_user, smtp_password(config), signing_key(config)
+    )
 
 
 def sending(config: Config, store: Store, *, now: bool) -> Run:
@@ -95,15 +101,20 @@ def sending(config: Config, store: Store, *, now: bool) -> Run:
 
 
 def preview(config: Config, store: Store, policy_domain: str, limit: int) -> Iterator[Previewed]:
-    """What the next run, or the end of the period, would do; nothing is changed. Raises StoreError."""
+    """What the next run, or the end of the period, would do; nothing is changed. Raises
+    StoreError."""
     with tools_of(config, store) as tools:
-        for report in store.reports.find([ReportState.DUE], policy_domain=policy_domain, limit=limit):
+        for report in store.reports.find(
+            [ReportState.DUE], policy_domain=policy_domain, limit=limit
+        ):
             nothing = why_nothing(report, tools)
-            yield Previewed(report, nothing, Places((), (), ()) if nothing else places_of(report, tools))
+            yield Previewed(
+                report, nothing, Places((), (), ()) if nothing else places_of(report, tools)
+            )
 
 
 @contextmanager
-def _progress(tools: Tools, *, now: bool) -> Iterator[Progress]:
+def _progress(tools: ReportContext, *, now: bool) -> Iterator[Progress]:
     """A bar on a terminal, nothing elsewhere."""
     if not sys.stderr.isatty():
         yield lambda _what, _number: None
@@ -112,10 +123,18 @@ def _progress(tools: Tools, *, now: bool) -> Iterator[Progress]:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         due = tools.store.reports.waiting(FOR_EVER if now else tools.now - GRACE)
-        tasks = {"build": bar.add_task("building", total=due), "send": bar.add_task("sending", total=None)}
+        tasks = {
+            "build": bar.add_task("building", total=due),
+            "send": bar.add_task("sending", total=None),
+        }
 
         def advance(what: str, number: int) -> None:
             if what == "send" and bar.tasks[tasks["send"]].total is None:

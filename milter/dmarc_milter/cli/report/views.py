@@ -1,4 +1,5 @@
-"""Reports as people and programs read them: tables of what is on its way, and of a report file, whoever wrote it."""
+"""Reports as people and programs read them: tables of what is on its way, and of a report file,
+whoever wrote it."""
 
 from __future__ import annotations
 
@@ -25,8 +26,11 @@ MAX_LINES = 500
 """Rows of one table."""
 
 
-def row_of(report: Report, destinations: Sequence[dict[str, Any]], state: str = "", note: str = "") -> dict[str, Any]:
-    """A report as `--json` has it: `begin` and `end` are the first and the last second of the period, as in the report itself."""
+def row_of(
+    report: Report, destinations: Sequence[dict[str, Any]], state: str = "", note: str = ""
+) -> dict[str, Any]:
+    """A report as `--json` has it: `begin` and `end` are the first and the last second of the
+    period, as in the report itself."""
     return {
         "report_id": report.id,
         "policy_domain": report.policy_domain,
@@ -50,7 +54,9 @@ def rows_of(reports: Iterable[Report], store: Store) -> list[dict[str, Any]]:
 def destinations_of(report: Report, deliveries: Sequence[Delivery]) -> list[dict[str, Any]]:
     """What became of each address; before the report is built, the published ones."""
     if not deliveries:
-        return [{"address": each.address, "state": report.state.value} for each in report.published.rua]
+        return [
+            {"address": each.address, "state": report.state.value} for each in report.published.rua
+        ]
     return [destination_of(each) for each in deliveries]
 
 
@@ -88,8 +94,13 @@ def print_reports(rows: Sequence[dict[str, Any]]) -> None:
         begin = datetime.fromtimestamp(row["begin"], UTC).strftime("%Y-%m-%d")
         state = styled(row["state"])
         where = row["report_id"] + (f"  {row['note']}" if row["note"] else "")
-        cells.append([begin, row["policy_domain"], state, f"{row['rows']:,}", f"{row['messages']:,}", where])
-        cells.extend(["", "", styled(each["state"]), "", "", _destination(each)] for each in row["destinations"])
+        cells.append(
+            [begin, row["policy_domain"], state, f"{row['rows']:,}", f"{row['messages']:,}", where]
+        )
+        cells.extend(
+            ["", "", styled(each["state"]), "", "", _destination(each)]
+            for each in row["destinations"]
+        )
     console().print(table(columns, cells))
     if len(rows) > MAX_LINES:
         console().print(f"and {len(rows) - MAX_LINES} more; --json prints all")
@@ -109,9 +120,21 @@ def _destination(each: dict[str, Any]) -> str:
 def print_destinations(destinations: Sequence[dict[str, Any]]) -> None:
     """Below a report of ours: where it went."""
     if destinations:
-        columns = {"destination": "left", "state": "left", "tried": "right", "at (UTC)": "left", "said": "left"}
+        columns = {
+            "destination": "left",
+            "state": "left",
+            "tried": "right",
+            "at (UTC)": "left",
+            "said": "left",
+        }
         rows = [
-            (each["address"], styled(each["state"]), each["attempts"], shown(each["last_at"]) if each["last_at"] else "", each["reply"])
+            (
+                each["address"],
+                styled(each["state"]),
+                each["attempts"],
+                shown(each["last_at"]) if each["last_at"] else "",
+                each["reply"],
+            )
             for each in destinations
         ]
         console().print(table(columns, rows))
@@ -129,15 +152,28 @@ def print_run(done: Run) -> None:
     sent = {state.value: number for state, number in sorted(done.sent.items()) if number}
     failures: dict[str, int] = {state: number for state, number in sorted(done.failures.items())}
     held = {"held by a limit of the day": done.held} if done.held else {}
-    kinds: dict[str, dict[str, int]] = {"reports": built, "failure reports": failures, "deliveries": sent | held}
-    words = [f"{kind}: {', '.join(f'{number} {state}' for state, number in found.items())}" for kind, found in kinds.items() if found]
+    kinds: dict[str, dict[str, int]] = {
+        "reports": built,
+        "failure reports": failures,
+        "deliveries": sent | held,
+    }
+    words = [
+        f"{kind}: {', '.join(f'{number} {state}' for state, number in found.items())}"
+        for kind, found in kinds.items()
+        if found
+    ]
     print("; ".join(words) or "nothing was due")
 
 
 def print_shown(report: ReadReport, became: dict[str, Any]) -> None:
-    """A report file as `--json` has it, on one line. Its records are written one by one: there may be tens of thousands."""
+    """A report file as `--json` has it, on one line. Its records are written one by one: there may
+    be tens of thousands."""
     found: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(report, records=()))
-    found |= {"messages": report.messages, "policy_domain": report.policy.get("domain", ""), "rows": len(report.records)} | became
+    found |= {
+        "messages": report.messages,
+        "policy_domain": report.policy.get("domain", ""),
+        "rows": len(report.records),
+    } | became
     del found["records"]
     out = sys.stdout
     out.write(msgspec.json.encode(found).decode()[:-1] + ',"records":[')
@@ -147,16 +183,24 @@ def print_shown(report: ReadReport, became: dict[str, Any]) -> None:
 
 
 def print_show(reports: Sequence[ReadReport]) -> None:
-    """A report file as tables. Its texts are somebody else's: printable ASCII of bounded length is all that reaches the terminal."""
+    """A report file as tables. Its texts are somebody else's: printable ASCII of bounded length is
+    all that reaches the terminal."""
     for report in reports:
         out = console()
-        out.print(f"Report {_safe(report.report_id)} by {_safe(report.org_name)} <{_safe(report.email)}>")
+        out.print(
+            f"Report {_safe(report.report_id)} by {_safe(report.org_name)} <{_safe(report.email)}>"
+        )
         out.print(f"{shown(report.begin)} to {shown(report.end)} UTC, {report.messages:,} messages")
         for warning in report.warnings:
             out.print(Text(f"warning: {_safe(warning)}", "yellow"))
         for error in report.errors[:10]:
             out.print(f"error: {_safe(error)}")
-        out.print("policy: " + " ".join(f"{_safe(tag)}={_safe(value)}" for tag, value in list(report.policy.items())[:20]))
+        out.print(
+            "policy: "
+            + " ".join(
+                f"{_safe(tag)}={_safe(value)}" for tag, value in list(report.policy.items())[:20]
+            )
+        )
         rows = nlargest(MAX_LINES, report.records, key=lambda each: each.count)
         columns = {
             "messages": "right",
@@ -173,11 +217,26 @@ def print_show(reports: Sequence[ReadReport]) -> None:
 
 
 def _record(each: ReadRecord) -> list[object]:
-    names = [f"dkim={_safe(one.get('result', ''))} {_safe(one.get('domain', ''))}" for one in each.auth_dkim[:4]]
-    names += [f"spf={_safe(one.get('result', ''))} {_safe(one.get('domain', ''))}" for one in each.auth_spf[:2]]
-    names += [f"({_safe(one.get('type', ''))} {_safe(one.get('comment', ''))})" for one in each.reasons[:3]]
+    names = [
+        f"dkim={_safe(one.get('result', ''))} {_safe(one.get('domain', ''))}"
+        for one in each.auth_dkim[:4]
+    ]
+    names += [
+        f"spf={_safe(one.get('result', ''))} {_safe(one.get('domain', ''))}"
+        for one in each.auth_spf[:2]
+    ]
+    names += [
+        f"({_safe(one.get('type', ''))} {_safe(one.get('comment', ''))})"
+        for one in each.reasons[:3]
+    ]
     words = [styled(_safe(each.disposition)), styled(_safe(each.dkim)), styled(_safe(each.spf))]
-    return [f"{each.count:,}", _safe(each.source_ip), _safe(each.header_from), *words, ", ".join(names)]
+    return [
+        f"{each.count:,}",
+        _safe(each.source_ip),
+        _safe(each.header_from),
+        *words,
+        ", ".join(names),
+    ]
 
 
 def _safe(text: str) -> str:

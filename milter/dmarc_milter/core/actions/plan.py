@@ -1,4 +1,5 @@
-"""From an Evaluation to what the MTA is asked to do. Effects are data that refuse nonsense; session/session.py plays them."""
+"""From an Evaluation to what the MTA is asked to do. Effects are data that refuse nonsense;
+session/session.py plays them."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ MAX_FIELDS_PASSED = 10_000
 MAX_NAMED = 100
 """Octets of a domain name that a reply spells out; the middle of a longer one is left out."""
 DNS_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
-"""What a DNS name consists of where a reply spells it out; others may have been made up by the sender (SPF macros)."""
+"""What a DNS name consists of where a reply spells it out; others may have been made up by the
+sender (SPF macros)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,8 @@ class Marking:
     remove_authserv_ids: tuple[str, ...] = ()
     quarantine_action: Literal["header", "hold", "reject"] = "header"
     removable_fields: int = 200
-    """[limits]: the most fields that are taken out of one message. An MTA's time for that grows with their number squared."""
+    """[limits]: the most fields that are taken out of one message. An MTA's time for that grows
+    with their number squared."""
     reject_text: str = ""
     """Added to a refusal instead of READ_MORE: printable ASCII without %, at most 200 octets."""
 
@@ -59,14 +62,17 @@ class DeleteHeader:
 
 @dataclass(frozen=True, slots=True)
 class InsertHeader:
-    """Inserted above all fields (index 0). `value` starts with a space, folds are LF + white space, lines under 998 octets."""
+    """Inserted above all fields (index 0). `value` starts with a space, folds are LF + white space,
+    lines under 998 octets."""
 
     name: str
     value: str
 
     def __post_init__(self) -> None:
         lines = self.value.split("\n")
-        folded = all(line[:1] in (" ", "\t") and line.strip() and len(line.encode()) < 998 for line in lines)
+        folded = all(
+            line[:1] in (" ", "\t") and line.strip() and len(line.encode()) < 998 for line in lines
+        )
         if not folded or any(char in self.value for char in "\r\0"):
             raise ValueError("not the value of a header field")
 
@@ -83,7 +89,8 @@ class Quarantine:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The final SMTP reply instead of acceptance: a 4xx or 5xx code, its enhanced code, and one line of text."""
+    """The final SMTP reply instead of acceptance: a 4xx or 5xx code, its enhanced code, and one
+    line of text."""
 
     code: int
     enhanced: str
@@ -99,7 +106,10 @@ def deferral_reply(deferral: Deferral, whose: str = "") -> Reply:
     """The 451 for this reason. `whose` is an author domain, fit to be shown."""
     excuse = DEFERRALS[deferral.reason]
     of = f" of {whose}" if whose else ""
-    text = f"DMARC{of} could not be evaluated: {excuse.says(_dns_name(deferral.name))}, please try again later"
+    text = (
+        f"DMARC{of} could not be evaluated: {excuse.says(_dns_name(deferral.name))}, please try"
+        " again later"
+    )
     return Reply(451, excuse.enhanced, text)
 
 
@@ -112,16 +122,22 @@ Action = DeleteHeader | InsertHeader | Quarantine | Reply
 
 
 def _refuse_unless_plain(text: str) -> None:
-    """libmilter and Sendmail treat % as printf does, pymilter raises on it; control characters would end the line."""
-    if not (text and text.isascii() and text.isprintable() and "%" not in text and len(text) <= MAX_TEXT):
+    """libmilter and Sendmail treat % as printf does, pymilter raises on it; control characters
+    would end the line."""
+    if not (
+        text and text.isascii() and text.isprintable() and "%" not in text and len(text) <= MAX_TEXT
+    ):
         raise ValueError("not one line of plain ASCII")
 
 
-def strip(headers: Headers, marking: Marking, *, keep_results: bool = False) -> tuple[DeleteHeader, ...] | tuple[Reply]:
-    """The fields that only we may write and the sender did, highest index first (RFC 8601 5): for exempt mail this is all.
+def strip(
+    headers: Headers, marking: Marking, *, keep_results: bool = False
+) -> tuple[DeleteHeader, ...] | tuple[Reply]:
+    """The fields that only we may write and the sender did, highest index first (RFC 8601 5): for
+    exempt mail this is all.
 
-    More than [limits] removable_fields of them are refused, and nothing is taken out. `keep_results`: the client hands back what
-    we marked before (keep_results_from), so it stays.
+    More than [limits] removable_fields of them are refused, and nothing is taken out.
+    `keep_results`: the client hands back what we marked before (keep_results_from), so it stays.
     """
     if keep_results:
         return ()
@@ -129,15 +145,26 @@ def strip(headers: Headers, marking: Marking, *, keep_results: bool = False) -> 
     ids = (marking.authserv_id, *marking.remove_authserv_ids)
     found = forged(headers.values(RESULTS.lower().encode()), ids)
     numbers = tuple(islice(found, max(0, marking.removable_fields + 1 - len(marks))))
-    return within_limit((*(DeleteHeader(RESULTS, number) for number in reversed(numbers)), *marks), headers, marking)
+    return within_limit(
+        (*(DeleteHeader(RESULTS, number) for number in reversed(numbers)), *marks), headers, marking
+    )
 
 
-def within_limit(removals: tuple[DeleteHeader, ...], headers: Headers, marking: Marking) -> tuple[DeleteHeader, ...] | tuple[Reply]:
-    """These, or the refusal where they are too many. Postfix looks for each from the top of the message, through every field."""
+def within_limit(
+    removals: tuple[DeleteHeader, ...], headers: Headers, marking: Marking
+) -> tuple[DeleteHeader, ...] | tuple[Reply]:
+    """These, or the refusal where they are too many. Postfix looks for each from the top of the
+    message, through every field."""
     limit = marking.removable_fields
-    if len(removals) <= limit and len(removals) * headers.total <= max(1, limit) * MAX_FIELDS_PASSED:
+    if (
+        len(removals) <= limit
+        and len(removals) * headers.total <= max(1, limit) * MAX_FIELDS_PASSED
+    ):
         return removals
-    text = f"More than {limit} Authentication-Results or {MARK} fields would have to be removed ([limits] removable_fields)"
+    text = (
+        f"More than {limit} Authentication-Results or {MARK} fields would have to be removed"
+        " ([limits] removable_fields)"
+    )
     return (Reply(550, "5.6.0", text),)
 
 
@@ -147,7 +174,10 @@ def is_refusal(actions: tuple[Action, ...]) -> bool:
 
 
 def _marks(headers: Headers) -> Iterator[DeleteHeader]:
-    return (DeleteHeader(MARK, number) for number in range(len(headers.positions(MARK.lower().encode())), 0, -1))
+    return (
+        DeleteHeader(MARK, number)
+        for number in range(len(headers.positions(MARK.lower().encode())), 0, -1)
+    )
 
 
 def plan(
@@ -158,7 +188,8 @@ def plan(
     keep_results: bool = False,
     removals: tuple[DeleteHeader, ...] | tuple[Reply] | None = None,
 ) -> tuple[Action, ...]:
-    """What is done with an evaluated message, in the order in which it must be played. The last insertion ends up on top.
+    """What is done with an evaluated message, in the order in which it must be played. The last
+    insertion ends up on top.
 
     `removals`: what `strip` gave for these fields, where that is known already.
     """
@@ -171,16 +202,29 @@ def plan(
         return (Reply(550, "5.7.1", _reject_text(evaluation, marking)),)
     if removals is None:
         removals = strip(headers, marking, keep_results=keep_results)
-    if keep_results and verdict.disposition is Disposition.QUARANTINE and marking.quarantine_action != "hold":
-        removals = within_limit(tuple(_marks(headers)), headers, marking)  # an earlier mark stays only where there is no new one
+    if (
+        keep_results
+        and verdict.disposition is Disposition.QUARANTINE
+        and marking.quarantine_action != "hold"
+    ):
+        removals = within_limit(
+            tuple(_marks(headers)), headers, marking
+        )  # an earlier mark stays only where there is no new one
     if is_refusal(removals):
         return removals
     actions: list[Action] = list(removals)
     if verdict.disposition is Disposition.QUARANTINE:
         mark = _mark(evaluation.dmarc, verdict)
-        # A quarantine that must not become a refusal (disposition.py) is marked where quarantine_action is reject.
-        actions.append(Quarantine(f"DMARC: {mark}") if marking.quarantine_action == "hold" else InsertHeader(MARK, f" yes ({mark})"))
-    value = field.format(marking.authserv_id, results.infos(evaluation), smtputf8=evaluation.envelope.smtputf8)
+        # A quarantine that must not become a refusal (disposition.py) is marked where
+        # quarantine_action is reject.
+        actions.append(
+            Quarantine(f"DMARC: {mark}")
+            if marking.quarantine_action == "hold"
+            else InsertHeader(MARK, f" yes ({mark})")
+        )
+    value = field.format(
+        marking.authserv_id, results.infos(evaluation), smtputf8=evaluation.envelope.smtputf8
+    )
     return (*actions, InsertHeader(RESULTS, value))
 
 
@@ -201,11 +245,16 @@ def _asks(outcome: DomainOutcome) -> bool:
 
 def _flaw(dmarc: DmarcResult) -> str:
     """What is wrong with the From field, where that alone is the reason."""
-    return f"From names more than {MAX_ORGANIZATIONS} domains" if dmarc.more_candidates else "malformed From"
+    return (
+        f"From names more than {MAX_ORGANIZATIONS} domains"
+        if dmarc.more_candidates
+        else "malformed From"
+    )
 
 
 def _decisive(dmarc: DmarcResult, status: DmarcStatus = DmarcStatus.FAIL) -> DomainOutcome | None:
-    """The outcome that the verdict is about; of a malformed author's candidates with this status the strictest, or the first of all."""
+    """The outcome that the verdict is about; of a malformed author's candidates with this status
+    the strictest, or the first of all."""
     if dmarc.outcome is not None:
         return dmarc.outcome
     meant = [each for each in dmarc.candidates if each.status is status]
@@ -213,13 +262,15 @@ def _decisive(dmarc: DmarcResult, status: DmarcStatus = DmarcStatus.FAIL) -> Dom
 
 
 def _strictness(outcome: DomainOutcome) -> tuple[int, bool]:
-    """What the policy asks for, one level lower in test mode; then whether nothing else may have lowered it. A policy that could not
-    be looked up may be the strictest."""
+    """What the policy asks for, one level lower in test mode; then whether nothing else may have
+    lowered it. A policy that could not be looked up may be the strictest."""
     if outcome.published is None:
         return Policy.REJECT.strictness, True
     record = outcome.published.record
     sampled = record.testing is None and record.pct not in (None, 100)
-    return outcome.policy.strictness - bool(record.testing), not (sampled or outcome.testing_key_only)
+    return outcome.policy.strictness - bool(record.testing), not (
+        sampled or outcome.testing_key_only
+    )
 
 
 def _waits_for(dmarc: DmarcResult) -> str:
@@ -231,7 +282,10 @@ def _waits_for(dmarc: DmarcResult) -> str:
 def _limit_text(dmarc: DmarcResult) -> str:
     """A message that takes more look-ups than one may have, whosever policy it hides by that."""
     whose = _waits_for(dmarc)
-    return f"DMARC{f' of {whose}' if whose else ''} cannot be evaluated: that takes more DNS queries than a message may have ({LIMIT})"
+    return (
+        f"DMARC{f' of {whose}' if whose else ''} cannot be evaluated: that takes more DNS queries"
+        f" than a message may have ({LIMIT})"
+    )
 
 
 def _reject_text(evaluation: Evaluation, marking: Marking) -> str:
@@ -248,19 +302,36 @@ def _reject_text(evaluation: Evaluation, marking: Marking) -> str:
 def _refusal(dmarc: DmarcResult) -> str:
     outcome = _decisive(dmarc)
     if outcome is None:
-        return f"Refused by DMARC policy: the From header field has no usable author domain ({_plain(dmarc.reason)})"
+        return (
+            "Refused by DMARC policy: the From header field has no usable author domain"
+            f" ({_plain(dmarc.reason)})"
+        )
     published = outcome.published
     if dmarc.outcome is None and (published is None or not _asks(outcome)):
-        names = f"names more than {MAX_ORGANIZATIONS} domains" if dmarc.more_candidates else "is malformed"
-        return f"Refused by local policy for DMARC: the From header field {names} ({_plain(dmarc.reason)})"
+        names = (
+            f"names more than {MAX_ORGANIZATIONS} domains"
+            if dmarc.more_candidates
+            else "is malformed"
+        )
+        return (
+            f"Refused by local policy for DMARC: the From header field {names}"
+            f" ({_plain(dmarc.reason)})"
+        )
     if dmarc.outcome is None and published is not None:
         of = f" of {_short(published.policy_domain)} (p={outcome.policy})"
-        return f"Refused by DMARC policy{of}: the From header field is malformed ({_plain(dmarc.reason)})"
+        return (
+            f"Refused by DMARC policy{of}: the From header field is malformed"
+            f" ({_plain(dmarc.reason)})"
+        )
     if published is None or not _asks(outcome):
-        return f"Refused by local policy: mail from {_short(outcome.author_domain)} without a DMARC pass (dmarc={outcome.status})"
+        return (
+            f"Refused by local policy: mail from {_short(outcome.author_domain)} without a DMARC"
+            f" pass (dmarc={outcome.status})"
+        )
     return (
-        f"Refused by the DMARC policy of {_short(published.policy_domain)} ({outcome.policy_tag}={outcome.policy}): "
-        f"{_short(outcome.author_domain)} is not authenticated"
+        f"Refused by the DMARC policy of {_short(published.policy_domain)}"
+        f" ({outcome.policy_tag}={outcome.policy}): {_short(outcome.author_domain)} is not"
+        " authenticated"
     )
 
 
@@ -291,4 +362,10 @@ def _plain(reason: str) -> str:
 
 
 def _is_plain(text: str) -> bool:
-    return bool(text) and text.isascii() and text.isprintable() and "%" not in text and len(text) <= 200
+    return (
+        bool(text)
+        and text.isascii()
+        and text.isprintable()
+        and "%" not in text
+        and len(text) <= 200
+    )

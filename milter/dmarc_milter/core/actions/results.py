@@ -1,4 +1,5 @@
-"""What our Authentication-Results field says about one Evaluation: the method results of RFC 8601 2.7, one by one."""
+"""What our Authentication-Results field says about one Evaluation: the method results of RFC 8601
+2.7, one by one."""
 
 from __future__ import annotations
 
@@ -19,9 +20,11 @@ MIN_SIGNATURE_OCTETS = 8
 
 
 def infos(evaluation: Evaluation) -> tuple[ResInfo, ...]:
-    """Every result in the order of the field: spf, each dkim signature, arc if there is a chain, iprev if asked for, dmarc.
+    """Every result in the order of the field: spf, each dkim signature, arc if there is a chain,
+    iprev if asked for, dmarc.
 
-    Domains are A-labels also in internationalized messages, which may use either form (RFC 8616 6, RFC 8601 5).
+    Domains are A-labels also in internationalized messages, which may use either form (RFC 8616 6,
+    RFC 8601 5).
     """
     return (
         _spf(evaluation.spf),
@@ -33,7 +36,8 @@ def infos(evaluation: Evaluation) -> tuple[ResInfo, ...]:
 
 
 def _spf(spf: SpfResult) -> ResInfo:
-    """RFC 8601 2.7.2: the identity that gave the result, without the local part, which no policy needs."""
+    """RFC 8601 2.7.2: the identity that gave the result, without the local part, which no policy
+    needs."""
     checked = ("smtp", "helo" if spf.identity == "helo" else "mailfrom", str(spf.domain or ""))
     permissive = ("policy", "spf-permissive", "yes" if spf.permissive else "")
     upgrade = ("policy", "spf-upgrade", "yes" if spf.upgrade else "")
@@ -52,7 +56,12 @@ def _dkim(results: tuple[DkimResult, ...]) -> Iterator[ResInfo]:
             ("header", "a", each.algorithm),
             ("header", "b", each.signature[:octets]),
         )
-        yield ResInfo("dkim", each.status.value, shown, comment="" if each.status is DkimStatus.PASS else _comment(each.reason))
+        yield ResInfo(
+            "dkim",
+            each.status.value,
+            shown,
+            comment="" if each.status is DkimStatus.PASS else _comment(each.reason),
+        )
 
 
 def _distinct_prefix(signatures: list[str]) -> int:
@@ -68,18 +77,30 @@ def _arc(arc: ArcResult | None, source_ip: IPv4Address | IPv6Address | None) -> 
     """RFC 8617 6, 10.2."""
     if arc is not None and arc.status is not ArcStatus.NONE:
         oldest = "" if arc.oldest_pass is None else str(arc.oldest_pass)
-        shown = properties(("smtp", "remote-ip", str(source_ip or "")), ("header", "oldest-pass", oldest))
-        yield ResInfo("arc", arc.status.value, shown, comment="" if arc.status is ArcStatus.PASS else _comment(arc.reason))
+        shown = properties(
+            ("smtp", "remote-ip", str(source_ip or "")), ("header", "oldest-pass", oldest)
+        )
+        yield ResInfo(
+            "arc",
+            arc.status.value,
+            shown,
+            comment="" if arc.status is ArcStatus.PASS else _comment(arc.reason),
+        )
 
 
 def _iprev(evaluation: Evaluation) -> Iterator[ResInfo]:
     """RFC 8601 3."""
     if evaluation.iprev is not None:
-        yield ResInfo("iprev", str(evaluation.iprev.status), properties(("policy", "iprev", str(evaluation.envelope.source_ip or ""))))
+        yield ResInfo(
+            "iprev",
+            str(evaluation.iprev.status),
+            properties(("policy", "iprev", str(evaluation.envelope.source_ip or ""))),
+        )
 
 
 def _dmarc(dmarc: DmarcResult, verdict: Verdict) -> ResInfo:
-    """RFC 9989 9.1, with the customary comment. policy.dmarc is the evaluated policy, on a failure only (SPEC C.8)."""
+    """RFC 9989 9.1, with the customary comment. policy.dmarc is the evaluated policy, on a failure
+    only (SPEC C.8)."""
     overrides = sorted({reason.type.value for reason in verdict.reasons})
     shown = properties(
         ("header", "from", str(dmarc.author_domain or "")),
@@ -87,11 +108,17 @@ def _dmarc(dmarc: DmarcResult, verdict: Verdict) -> ResInfo:
         *(("policy", "override", each) for each in overrides),
         *(("policy", "tag", tag) for tag in verdict.tags),
     )
-    return ResInfo("dmarc", dmarc.status.value, shown, comment=_comment(_policy_comment(dmarc.outcome, verdict)))
+    return ResInfo(
+        "dmarc",
+        dmarc.status.value,
+        shown,
+        comment=_comment(_policy_comment(dmarc.outcome, verdict)),
+    )
 
 
 def _policy_comment(outcome: DomainOutcome | None, verdict: Verdict) -> str:
-    """`p=reject sp=none dis=quarantine`: what is published, np where it decided, and always what was actually done."""
+    """`p=reject sp=none dis=quarantine`: what is published, np where it decided, and always what
+    was actually done."""
     done = Disposition.NONE if verdict.disposition is Disposition.PASS else verdict.disposition
     words = [f"dis={done}"]
     if outcome is not None and outcome.published is not None:

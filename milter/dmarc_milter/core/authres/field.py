@@ -1,4 +1,5 @@
-"""Authentication-Results (RFC 8601): our own strict writer, and a tolerant reader for others' fields."""
+"""Authentication-Results (RFC 8601): our own strict writer, and a tolerant reader for others'
+fields."""
 
 from __future__ import annotations
 
@@ -39,19 +40,26 @@ def _printable(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Property:
-    """`ptype.name=value` (RFC 8601 2.2, propspec). Making one of anything but printable text is a ValueError: see `properties`."""
+    """`ptype.name=value` (RFC 8601 2.2, propspec). Making one of anything but printable text is a
+    ValueError: see `properties`."""
 
     ptype: str
     name: str
     value: str
 
     def __post_init__(self) -> None:
-        if not (KEYWORD.fullmatch(self.ptype) and KEYWORD.fullmatch(self.name) and self.value and _printable(self.value)):
+        if not (
+            KEYWORD.fullmatch(self.ptype)
+            and KEYWORD.fullmatch(self.name)
+            and self.value
+            and _printable(self.value)
+        ):
             raise ValueError("not a property of Authentication-Results")
 
 
 def properties(*triples: tuple[str, str, str]) -> tuple[Property, ...]:
-    """The properties (ptype, name, value) that can be written; an empty, long or unprintable value leaves its property out."""
+    """The properties (ptype, name, value) that can be written; an empty, long or unprintable value
+    leaves its property out."""
     kept = []
     for ptype, name, value in triples:
         each = _property(ptype, name, value) if len(value) <= MAX_VALUE else None
@@ -70,7 +78,8 @@ def _property(ptype: str, name: str, value: str) -> Property | None:
 
 @dataclass(frozen=True, slots=True)
 class ResInfo:
-    """One method's result (RFC 8601 2.2). `reason` and `comment` come from fixed vocabularies when we write."""
+    """One method's result (RFC 8601 2.2). `reason` and `comment` come from fixed vocabularies when
+    we write."""
 
     method: str
     result: str
@@ -79,7 +88,12 @@ class ResInfo:
     comment: str = ""
 
     def __post_init__(self) -> None:
-        if not (_is_keyword(self.method) and _is_keyword(self.result) and _printable(self.reason) and _printable(self.comment)):
+        if not (
+            _is_keyword(self.method)
+            and _is_keyword(self.result)
+            and _printable(self.reason)
+            and _printable(self.comment)
+        ):
             raise ValueError("not a result of Authentication-Results")
 
     def value(self, ptype: str, name: str) -> str:
@@ -88,7 +102,9 @@ class ResInfo:
 
     def values(self, ptype: str, name: str) -> tuple[str, ...]:
         """All values of that property, in order."""
-        return tuple(each.value for each in self.properties if (each.ptype, each.name) == (ptype, name))
+        return tuple(
+            each.value for each in self.properties if (each.ptype, each.name) == (ptype, name)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,14 +123,18 @@ class AuthResults:
 
 
 def format(authserv_id: str, infos: Sequence[ResInfo], *, smtputf8: bool = False) -> str:
-    """The field's value: a leading space, one result per line, folds as LF TAB, at most MAX_FIELD octets.
+    """The field's value: a leading space, one result per line, folds as LF TAB, at most MAX_FIELD
+    octets.
 
-    When that is too little, whole results are left out: DKIM's first, from the end, and of these what passed last; dmarc never.
-    Without `smtputf8` the text is ASCII: a non-ASCII authserv-id becomes A-labels (RFC 8616 5), a non-ASCII property is left out.
+    When that is too little, whole results are left out: DKIM's first, from the end, and of these
+    what passed last; dmarc never. Without `smtputf8` the text is ASCII: a non-ASCII authserv-id
+    becomes A-labels (RFC 8616 5), a non-ASCII property is left out.
     """
     head = " " + _value(_written_id(authserv_id, smtputf8=smtputf8))
     kept = [_folded(_words(info, smtputf8=smtputf8)) for info in infos]
-    if 4 * (len(head) + sum(len(text) + 3 for text in kept)) > MAX_FIELD:  # else it fits whatever its characters
+    if (
+        4 * (len(head) + sum(len(text) + 3 for text in kept)) > MAX_FIELD
+    ):  # else it fits whatever its characters
         kept = _fitting(MAX_FIELD - len(head.encode()), kept, infos)
     return head + "".join(f";\n\t{text}" for text in kept) if kept else f"{head}; none"
 
@@ -143,7 +163,9 @@ def _written_id(authserv_id: str, *, smtputf8: bool) -> str:
     if smtputf8 or authserv_id.isascii():
         return authserv_id
     name = domain.parse(authserv_id)
-    return name.name if isinstance(name, Domain) else authserv_id.encode("ascii", "replace").decode()
+    return (
+        name.name if isinstance(name, Domain) else authserv_id.encode("ascii", "replace").decode()
+    )
 
 
 def _words(info: ResInfo, *, smtputf8: bool) -> Iterator[str]:
@@ -166,7 +188,11 @@ def _pvalue(text: str) -> str:
 @lru_cache(maxsize=1024)
 def _value(text: str) -> str:
     """value: a token or a quoted-string (RFC 2045 5.1)."""
-    return text if TOKEN.fullmatch(text) else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return (
+        text
+        if TOKEN.fullmatch(text)
+        else '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    )
 
 
 def _folded(words: Iterable[str]) -> str:
@@ -192,16 +218,17 @@ VALUE = re.compile(r'[^ \t\r\n;"()]++')
 
 
 def parse(value: bytes) -> AuthResults | Malformed:
-    """What a field says, read tolerantly: what cannot be understood is skipped. At most MAX_FIELD octets. Never raises.
+    """What a field says, read tolerantly: what cannot be understood is skipped. At most MAX_FIELD
+    octets. Never raises.
 
-    Reads Authentication-Results and ARC-Authentication-Results, whose leading i= (RFC 8617 4.1.1) is stepped over. A missing
-    authserv-id is "".
+    Reads Authentication-Results and ARC-Authentication-Results, whose leading i= (RFC 8617 4.1.1)
+    is stepped over. A missing authserv-id is "".
     """
     if len(value) > MAX_FIELD:
         return Malformed("too long")
     try:
         segments = _segments(value.decode("utf-8", "replace"))
-    except Unreadable:
+    except UnreadableField:
         return Malformed("open quotation or comment")
     if segments[0].pairs and segments[0].pairs[0][0] == "i":
         del segments[0]
@@ -210,12 +237,14 @@ def parse(value: bytes) -> AuthResults | Malformed:
     return AuthResults(authserv_id, tuple(infos))
 
 
-class Unreadable(Exception):
-    """A comment or quoted-string does not end. For those who read piece by piece: `parse` answers Malformed."""
+class UnreadableField(Exception):
+    """A comment or quoted-string does not end. For those who read piece by piece: `parse` answers
+    Malformed."""
 
 
 class _Segment:
-    """What stands between two semicolons: key=value pairs, the word before the first of them, and the first comment."""
+    """What stands between two semicolons: key=value pairs, the word before the first of them, and
+    the first comment."""
 
     __slots__ = ("comment", "leading", "pairs")
 
@@ -226,7 +255,7 @@ class _Segment:
 
 
 def _segments(text: str) -> list[_Segment]:
-    """The field cut at its semicolons. Raises Unreadable."""
+    """The field cut at its semicolons. Raises UnreadableField."""
     segments, position = [_Segment()], 0
     while True:
         position = _skip(text, position, segments[-1])
@@ -258,11 +287,12 @@ def _pair(text: str, position: int, segment: _Segment) -> int:
 
 
 def word(text: str, position: int, pattern: re.Pattern[str]) -> tuple[str, int]:
-    """A quoted-string without its quotes, or what the pattern matches, or one stray character; and where it ends. Raises Unreadable."""
+    """A quoted-string without its quotes, or what the pattern matches, or one stray character; and
+    where it ends. Raises UnreadableField."""
     if text.startswith('"', position):
         quoted = QUOTED.match(text, position)
         if quoted is None:
-            raise Unreadable
+            raise UnreadableField
         return QUOTED_PAIR.sub(r"\1", quoted[1]), quoted.end()
     found = pattern.match(text, position)
     if found is not None:
@@ -272,14 +302,16 @@ def word(text: str, position: int, pattern: re.Pattern[str]) -> tuple[str, int]:
 
 
 def _skip(text: str, position: int, segment: _Segment) -> int:
-    """Past white space and comments; the segment keeps its first comment. Raises Unreadable."""
+    """Past white space and comments; the segment keeps its first comment. Raises
+    UnreadableField."""
     comment, position = skip(text, position)
     segment.comment = segment.comment or comment
     return position
 
 
 def skip(text: str, position: int) -> tuple[str, int]:
-    """The first comment of the white space and comments (CFWS) at `position`, or "", and where they end. Raises Unreadable."""
+    """The first comment of the white space and comments (CFWS) at `position`, or "", and where they
+    end. Raises UnreadableField."""
     first = ""
     while position < len(text):
         space = SPACE.match(text, position)
@@ -294,7 +326,8 @@ def skip(text: str, position: int) -> tuple[str, int]:
 
 
 def _comment(text: str, position: int) -> tuple[str, int]:
-    """The text of the comment that opens at `position`, and where it ends. Any depth, no recursion. Raises Unreadable."""
+    """The text of the comment that opens at `position`, and where it ends. Any depth, no recursion.
+    Raises UnreadableField."""
     depth = 0
     pieces: list[str] = []
     while (piece := COMMENT_PIECE.match(text, position)) is not None:
@@ -303,7 +336,7 @@ def _comment(text: str, position: int) -> tuple[str, int]:
         if depth == 0:
             return "".join(pieces[1:]), position
         pieces.append(piece[0][-1] if piece[0][0] == "\\" else piece[0])
-    raise Unreadable
+    raise UnreadableField
 
 
 def _info(segment: _Segment) -> ResInfo | None:
@@ -317,6 +350,15 @@ def _info(segment: _Segment) -> ResInfo | None:
         info = ResInfo(method.partition("/")[0], result.lower())
     except ValueError:
         return None
-    info = replace(info, properties=properties(*((ptype, name, value) for ptype, _, name, value in named))[:MAX_PROPERTIES])
+    info = replace(
+        info,
+        properties=properties(*((ptype, name, value) for ptype, _, name, value in named))[
+            :MAX_PROPERTIES
+        ],
+    )
     reason = next((value for key, value in rest if key == "reason"), "")
-    return replace(info, reason=reason if _printable(reason) else "", comment=segment.comment if _printable(segment.comment) else "")
+    return replace(
+        info,
+        reason=reason if _printable(reason) else "",
+        comment=segment.comment if _printable(segment.comment) else "",
+    )

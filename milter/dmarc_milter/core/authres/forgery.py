@@ -1,4 +1,5 @@
-"""Whose an Authentication-Results field is: what any reader could take for ours is forged when it comes in (RFC 8601 5)."""
+"""Whose an Authentication-Results field is: what any reader could take for ours is forged when it
+comes in (RFC 8601 5)."""
 
 from __future__ import annotations
 
@@ -8,81 +9,110 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from dmarc_milter.core.authres.field import MAX_FIELD, Unreadable, parse, skip, word
+from dmarc_milter.core.authres.field import MAX_FIELD, UnreadableField, parse, skip, word
 from dmarc_milter.core.mail import domain, encoded_words, lenient
 from dmarc_milter.core.mail.domain import Domain, Malformed
 
 HEAD = 1024
-"""Characters within which an authserv-id is looked for; RFC 8601 2.5 means a domain name, so a longer head is no id of ours."""
+"""Characters within which an authserv-id is looked for; RFC 8601 2.5 means a domain name, so a
+longer head is no id of ours."""
 MAX_PIECES = 32
 # A piece of an authserv-id, with its job id, as a reader cuts it out who expects a domain name.
 PIECE = re.compile(r"[\-.0-9A-Z_a-z\x80-\U0010ffff/]++")
-# What some reader takes for the end of a line or of a string; only CRLF or LF before white space is a fold.
+# What some reader takes for the end of a line or of a string; only CRLF or LF before white space is
+# a fold.
 BREAK = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x85\u2028\u2029]|\r(?!\n)|\n(?![ \t])")
 # Full stops that IDNA2003 and UTS 46 map, and what is dropped by them or by whoever shows the text.
 STOPS = {0x3002: ".", 0xFF0E: ".", 0xFF61: ".", 0xFE52: "."}
-# What a reader who compares in upper or lower case takes for i, and two characters that look like a space.
+# What a reader who compares in upper or lower case takes for i, and two characters that look like a
+# space.
 ALIKE = {0x130: "i", 0x131: "i", 0x2800: " ", 0xFFFC: " "}
-# Controls, format characters, private and unassigned ones show nothing, or nothing known; separators are white space to somebody.
+# Controls, format characters, private and unassigned ones show nothing, or nothing known;
+# separators are white space to somebody.
 NO_SHAPE = frozenset(("Cc", "Cf", "Cs", "Co", "Cn"))
 SEPARATORS = frozenset(("Zs", "Zl", "Zp"))
 # Charsets of which mail without a charset may be; those that can spell an id of ours are read too.
 CHARSETS = (
-    "latin-1", "cp1252", "iso8859-2", "cp1250", "iso8859-3", "iso8859-4", "cp1257", "iso8859-5", "cp1251", "koi8-r", "koi8-u", "cp866",
-    "iso8859-7", "cp1253", "iso8859-9", "cp1254", "iso8859-6", "cp1256", "iso8859-8", "cp1255", "cp437", "cp850", "mac-roman", "cp1258",
+    "latin-1", "cp1252", "iso8859-2", "cp1250", "iso8859-3", "iso8859-4", "cp1257", "iso8859-5",
+    "cp1251", "koi8-r", "koi8-u", "cp866",
+    "iso8859-7", "cp1253", "iso8859-9", "cp1254", "iso8859-6", "cp1256", "iso8859-8", "cp1255",
+    "cp437", "cp850", "mac-roman", "cp1258",
     "tis-620", "shift_jis", "euc-jp", "gb18030", "big5", "euc-kr",
 )  # fmt: skip
 DROPPED = {*range(0x20), 0x7F, 0xFFFD, *lenient.IGNORABLE}
 
 WORK = 64 * 1024
-"""How much telling forged fields apart may cost for one message: a field that is not PLAIN costs its octets and COST."""
+"""How much telling forged fields apart may cost for one message: a field that is not PLAIN costs
+its octets and COST."""
 COST = 64
-# How a field begins that anyone writes in earnest: its authserv-id, or a method where that is missing, perhaps a version. Telling
-# whose it is takes microseconds, so that these cost nothing.
-PLAIN = re.compile(rb"(?:\r?\n)?[ \t]*+(?:\r?\n[ \t]++)?[0-9A-Za-z._-]{1,255}+(?:[ \t]++[0-9]{1,3}+)?[ \t]*+(?:\r?\n[ \t]++)?[;=]")
+# How a field begins that anyone writes in earnest: its authserv-id, or a method where that is
+# missing, perhaps a version. Telling whose it is takes microseconds, so that these cost nothing.
+PLAIN = re.compile(
+    rb"(?:\r?\n)?[ \t]*+(?:\r?\n[ \t]++)?[0-9A-Za-z._-]{1,255}+(?:[ \t]++[0-9]{1,3}+)?["
+    rb" \t]*+(?:\r?\n[ \t]++)?[;=]"
+)
 
 
 class _Fold(dict[int, str | None]):
-    """Compatibility form and case of one character at a time, so that any length folds in linear time."""
+    """Compatibility form and case of one character at a time, so that any length folds in linear
+    time."""
 
     def __missing__(self, code: int) -> str:
         category = unicodedata.category(chr(code))
-        folded = " " if category in SEPARATORS else "" if category in NO_SHAPE else unicodedata.normalize("NFKC", chr(code)).casefold()
+        folded = (
+            " "
+            if category in SEPARATORS
+            else ""
+            if category in NO_SHAPE
+            else unicodedata.normalize("NFKC", chr(code)).casefold()
+        )
         if len(self) < 4096:
             self[code] = folded
         return folded
 
 
-FOLD = _Fold(STOPS | ALIKE | dict.fromkeys(DROPPED))  # None, unlike "", keeps ASCII on the fast path of str.translate
+FOLD = _Fold(
+    STOPS | ALIKE | dict.fromkeys(DROPPED)
+)  # None, unlike "", keeps ASCII on the fast path of str.translate
 UNSEEN = dict.fromkeys(DROPPED - {9, 10, 13, 0xFFFD})
 LOOSE = dict.fromkeys(map(ord, ' \t\r\n"\\'))
-# Octets that are no UTF-8, as surrogate escapes: of these 0x85 ends a line for who reads Latin-1 (NEL).
+# Octets that are no UTF-8, as surrogate escapes: of these 0x85 ends a line for who reads Latin-1
+# (NEL).
 OCTETS = dict.fromkeys(range(0xDC80, 0xDD00), "\ufffd") | {0xDC85: "\x85"}
 
 
 def forged(values: Iterable[bytes], ids: Sequence[str], work: int = WORK) -> Iterator[int]:
-    """Which of these Authentication-Results fields claim one of `ids`, as numbers from 1, in their order.
+    """Which of these Authentication-Results fields claim one of `ids`, as numbers from 1, in their
+    order.
 
     At most `work` is spent: after that a field that is not PLAIN counts as ours, unread.
     """
     named = tuple(each.encode().lower() for each in ids)
     for number, value in enumerate(values, 1):
-        if PLAIN.match(value) is None or (len(value) > COST and any(name in value.lower() for name in named)):
-            work -= min(len(value), MAX_FIELD) + COST  # of a longer one only its beginning is dear to read
+        if PLAIN.match(value) is None or (
+            len(value) > COST and any(name in value.lower() for name in named)
+        ):
+            work -= (
+                min(len(value), MAX_FIELD) + COST
+            )  # of a longer one only its beginning is dear to read
         if work < 0 or claims(value, ids):
             yield number
 
 
 def claims(value: bytes, ids: Sequence[str]) -> bool:
-    """Whether some reader of this Authentication-Results field could take its authserv-id for one of `ids` (RFC 8601 5).
+    """Whether some reader of this Authentication-Results field could take its authserv-id for one
+    of `ids` (RFC 8601 5).
 
-    Any case, folding, white space, invisible or compatibility character, comment, quotation, job id, version, A- or U-label counts as
-    ours, the last also in octets of any charset that has its letters; a field
-    whose beginning cannot be understood, that has a comment or quotation without an end, or that is over MAX_FIELD octets is
-    ours when one of `ids` stands anywhere in it. One whose id is lost in a comment or quotation without an end counts too.
+    Any case, folding, white space, invisible or compatibility character, comment, quotation, job
+    id, version, A- or U-label counts as ours, the last also in octets of any charset that has its
+    letters; a field whose beginning cannot be understood, that has a comment or quotation without
+    an end, or that is over MAX_FIELD octets is ours when one of `ids` stands anywhere in it. One
+    whose id is lost in a comment or quotation without an end counts too.
     """
     ours = _spellings(tuple(ids))
-    return any(_claimed(text, ours) or _claimed_once_decoded(text, ours) for text in _texts(value, ours))
+    return any(
+        _claimed(text, ours) or _claimed_once_decoded(text, ours) for text in _texts(value, ours)
+    )
 
 
 def _claimed_once_decoded(text: str, ours: frozenset[str]) -> bool:
@@ -90,7 +120,8 @@ def _claimed_once_decoded(text: str, ours: frozenset[str]) -> bool:
 
 
 def _texts(value: bytes, ours: frozenset[str]) -> Iterator[str]:
-    """The value as text; where it is no UTF-8, in each charset that could spell one of our ids too."""
+    """The value as text; where it is no UTF-8, in each charset that could spell one of our ids
+    too."""
     try:
         yield value.decode("utf-8")
         return
@@ -103,7 +134,11 @@ def _texts(value: bytes, ours: frozenset[str]) -> Iterator[str]:
 @lru_cache(maxsize=16)
 def _charsets(ours: frozenset[str]) -> tuple[str, ...]:
     """Charsets that have the letters of one of these names; none where all are ASCII."""
-    return tuple(each for each in CHARSETS if any(_encodes(name, each) for name in ours if not name.isascii()))
+    return tuple(
+        each
+        for each in CHARSETS
+        if any(_encodes(name, each) for name in ours if not name.isascii())
+    )
 
 
 def _encodes(name: str, charset: str) -> bool:
@@ -120,7 +155,12 @@ def _claimed(text: str, ours: frozenset[str]) -> bool:
         return True
     folded = text.translate(FOLD)
     named = any(name in folded for name in ours)
-    if len(text) <= MAX_FIELD and head.understood and not BREAK.search(text) and not _has_gaps(text[:HEAD].partition(";")[0]):
+    if (
+        len(text) <= MAX_FIELD
+        and head.understood
+        and not BREAK.search(text)
+        and not _has_gaps(text[:HEAD].partition(";")[0])
+    ):
         return named and isinstance(parse(text.encode("utf-8", "replace")), Malformed)
     if named or any(name in loose for loose in _loose(folded) for name in ours):
         return True
@@ -128,17 +168,21 @@ def _claimed(text: str, ours: frozenset[str]) -> bool:
 
 
 def _has_gaps(text: str) -> bool:
-    """Whether a character that nobody sees, or that is white space to somebody, stands in the text: there a reader may cut it."""
-    return not text.isascii() and any(not char.isascii() and FOLD[ord(char)] in (None, "", " ") for char in text)
+    """Whether a character that nobody sees, or that is white space to somebody, stands in the text:
+    there a reader may cut it."""
+    return not text.isascii() and any(
+        not char.isascii() and FOLD[ord(char)] in (None, "", " ") for char in text
+    )
 
 
 def _hides_its_id(text: str) -> bool:
-    """Whether a comment or quotation without an end, within MAX_FIELD, stands before or around the authserv-id: it is nobody's."""
+    """Whether a comment or quotation without an end, within MAX_FIELD, stands before or around the
+    authserv-id: it is nobody's."""
     text = text[:MAX_FIELD]
     try:
         _, position = skip(text, 0)
         word(text, position, PIECE)
-    except Unreadable:
+    except UnreadableField:
         return True
     return False
 
@@ -157,7 +201,9 @@ def _spellings(ids: tuple[str, ...]) -> frozenset[str]:
 
 def _folded_id(name: str) -> str:
     """How an authserv-id is compared."""
-    folded = unicodedata.normalize("NFKC", name.translate(FOLD)).strip(" .'`")  # other scripts' spaces have become plain ones
+    folded = unicodedata.normalize("NFKC", name.translate(FOLD)).strip(
+        " .'`"
+    )  # other scripts' spaces have become plain ones
     if folded.isascii():
         return folded
     found = domain.parse(folded)
@@ -165,7 +211,8 @@ def _folded_id(name: str) -> str:
 
 
 def _loose(folded: str) -> Iterator[str]:
-    """The whole text as careless readers see it: without white space, quotes and backslashes; without comments too."""
+    """The whole text as careless readers see it: without white space, quotes and backslashes;
+    without comments too."""
     yield folded.translate(LOOSE)
     if len(folded) <= MAX_FIELD and "(" in folded:
         yield re.sub(r"\([^()]*+\)", "", folded).translate(LOOSE)
@@ -174,17 +221,20 @@ def _loose(folded: str) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    """The beginning of a field, up to what ends an authserv-id. `pieces` are what white space and comments separate.
+    """The beginning of a field, up to what ends an authserv-id. `pieces` are what white space and
+    comments separate.
 
-    `understood`: CFWS authserv-id [CFWS version] [CFWS] (";" / end), as RFC 8601 2.2 has it, or a method where the id is missing;
-    an instance (RFC 8617 4.1.1) is none, nor is a quotation or a compatibility character that stands for more than a name.
+    `understood`: CFWS authserv-id [CFWS version] [CFWS] (";" / end), as RFC 8601 2.2 has it, or a
+    method where the id is missing; an instance (RFC 8617 4.1.1) is none, nor is a quotation or a
+    compatibility character that stands for more than a name.
     """
 
     pieces: tuple[str, ...]
     understood: bool
 
     def names(self) -> Iterator[str]:
-        """What may be taken for the authserv-id: the first piece, or that with the next ones; with and without a job id."""
+        """What may be taken for the authserv-id: the first piece, or that with the next ones; with
+        and without a job id."""
         joined = ""
         for piece in self.pieces:
             joined += piece
@@ -193,7 +243,8 @@ class _Head:
 
 
 def _is_plain(piece: str) -> bool:
-    """Whether nothing in the piece ends an authserv-id for a reader who takes quotes off or maps characters first."""
+    """Whether nothing in the piece ends an authserv-id for a reader who takes quotes off or maps
+    characters first."""
     return "\ufffd" not in piece and PIECE.fullmatch(piece.translate(FOLD)) is not None
 
 
@@ -209,7 +260,7 @@ def _head(text: str) -> _Head:
                 alone = len(pieces) == 1 and not (valued and pieces[0] in ("i", "I"))
                 return _Head(tuple(pieces), (alone or versioned) and _is_plain(pieces[0]))
             piece, end = word(text, position, PIECE)
-        except Unreadable:
+        except UnreadableField:
             break
         if end == position or not piece:
             break

@@ -1,4 +1,5 @@
-"""DKIM (RFC 6376, 8301, 8463, 8616) by dkimpy, fed with a streamed body and fenced against its defects."""
+"""DKIM (RFC 6376, 8301, 8463, 8616) by dkimpy, fed with a streamed body and fenced against its
+defects."""
 
 from dmarc_milter.core.dkim.body import BodyHasher
 from dmarc_milter.core.dkim.options import DkimOptions

@@ -1,7 +1,8 @@
 """The body, canonicalized and hashed as it arrives and never kept (RFC 6376 3.4.3, 3.4.4, 3.7).
 
-dkimpy canonicalizes the whole body in memory, once for each signature, with patterns that are quadratic in a run of spaces.
-This one works on any chunking, in linear time, and remembers two octets and a count between chunks.
+dkimpy canonicalizes the whole body in memory, once for each signature, with patterns that are
+quadratic in a run of spaces. This one works on any chunking, in linear time, and remembers two
+octets and a count between chunks.
 """
 
 from __future__ import annotations
@@ -17,20 +18,23 @@ CRLF = b"\r\n"
 PIECE = 1 << 18
 """Octets canonicalized at once: bounds the copies of a chunk of any size."""
 find_odd = re.compile(b" [ \r]").search
-"""A space before another or before the end of a line; in most text there is none, and one pattern is quicker than two `in`."""
+"""A space before another or before the end of a line; in most text there is none, and one pattern
+is quicker than two `in`."""
 collapse = re.compile(b"  +").sub
 """Linear: an octet is looked at once, and what follows a run decides nothing."""
 
 
 class BodyHasher:
-    """Hashes a body for all signatures at once: one canonicalization and one hash for each canonicalization asked for."""
+    """Hashes a body for all signatures at once: one canonicalization and one hash for each
+    canonicalization asked for."""
 
     def __init__(self, requests: Iterable[BodyHash]) -> None:
         by_mode: dict[Literal["simple", "relaxed"], list[BodyHash]] = {}
         for request in frozenset(requests):
             by_mode.setdefault(request.canonicalization, []).append(request)
         self._canonicalizers = tuple(
-            (RelaxedBody if mode == "relaxed" else SimpleBody)(PrefixHash(wanted)) for mode, wanted in by_mode.items()
+            (RelaxedBody if mode == "relaxed" else SimpleBody)(PrefixHash(wanted))
+            for mode, wanted in by_mode.items()
         )
 
     def update(self, chunk: bytes) -> None:
@@ -57,7 +61,9 @@ class PrefixHash:
     def __init__(self, requests: Iterable[BodyHash]) -> None:
         self._requests = tuple(requests)
         self._hash = hashlib.sha256()
-        self._pending = sorted({each.length for each in self._requests if each.length is not None}, reverse=True)
+        self._pending = sorted(
+            {each.length for each in self._requests if each.length is not None}, reverse=True
+        )
         self._prefixes: dict[int | None, bytes] = {}
         self.size = 0
 
@@ -72,9 +78,13 @@ class PrefixHash:
         self.size += len(octets)
 
     def finish(self) -> BodyDigests:
-        """A prefix longer than the stream is the stream; whoever asked for it sees that from the size."""
+        """A prefix longer than the stream is the stream; whoever asked for it sees that from the
+        size."""
         whole = self._hash.digest()
-        return {each: BodyDigest(self._prefixes.get(each.length, whole), self.size) for each in self._requests}
+        return {
+            each: BodyDigest(self._prefixes.get(each.length, whole), self.size)
+            for each in self._requests
+        }
 
 
 class SimpleBody:
@@ -83,7 +93,8 @@ class SimpleBody:
     def __init__(self, sink: PrefixHash) -> None:
         self._sink = sink
         self._held = b""
-        """Octets whose meaning the next chunk decides: nothing or a CR (and in the relaxed form a space before)."""
+        """Octets whose meaning the next chunk decides: nothing or a CR (and in the relaxed form a
+        space before)."""
         self._line_ends = 0
         """CRLFs seen and not yet passed on: if nothing follows they are empty lines at the end."""
 
@@ -116,7 +127,8 @@ class SimpleBody:
 
 
 class RelaxedBody(SimpleBody):
-    """White space before CRLF goes, other white space becomes one space; an empty body stays empty (RFC 6376 3.4.4)."""
+    """White space before CRLF goes, other white space becomes one space; an empty body stays empty
+    (RFC 6376 3.4.4)."""
 
     def update(self, chunk: bytes) -> None:
         octets = self._held + chunk if self._held else chunk

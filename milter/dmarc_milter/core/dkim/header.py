@@ -1,4 +1,5 @@
-"""The header fields that a signature covers, selected and canonicalized by dkimpy, and their hash (RFC 6376 3.7, 5.4.2)."""
+"""The header fields that a signature covers, selected and canonicalized by dkimpy, and their hash
+(RFC 6376 3.7, 5.4.2)."""
 
 from __future__ import annotations
 
@@ -12,7 +13,10 @@ from dkim.canonicalization import CanonicalizationPolicy
 from dmarc_milter.core.mail.message import HeaderField, Headers
 
 Mode = Literal["simple", "relaxed"]
-POLICY = {mode: CanonicalizationPolicy.from_c_value(mode.encode("ascii")) for mode in ("simple", "relaxed")}
+POLICY = {
+    mode: CanonicalizationPolicy.from_c_value(mode.encode("ascii"))
+    for mode in ("simple", "relaxed")
+}
 MAY_CHANGE_MEANING = (
     b"from",
     b"sender",
@@ -30,10 +34,11 @@ MAY_CHANGE_MEANING = (
 
 
 class SignedHeaders:
-    """The header of one message, for any number of signatures: each field is canonicalized at most once each way.
+    """The header of one message, for any number of signatures: each field is canonicalized at most
+    once each way.
 
-    dkimpy is given only the fields that h= selects: left to itself it canonicalizes every field of the message for each
-    signature and compares every name in h= with every field.
+    dkimpy is given only the fields that h= selects: left to itself it canonicalizes every field of
+    the message for each signature and compares every name in h= with every field.
     """
 
     def __init__(self, headers: Headers) -> None:
@@ -41,9 +46,11 @@ class SignedHeaders:
         self._canonical: dict[tuple[Mode, int], tuple[bytes, bytes]] = {}
 
     def digest(self, names: Sequence[bytes], mode: Mode, position: int, unsigned: bytes) -> bytes:
-        """SHA-256 of the fields that `names` (h=, lower case) selects and then of the signature field at `position`.
+        """SHA-256 of the fields that `names` (h=, lower case) selects and then of the signature
+        field at `position`.
 
-        `unsigned` is that field's value with b= emptied. The signature field is never selected by h= (RFC 6376 5.4).
+        `unsigned` is that field's value with b= emptied. The signature field is never selected by
+        h= (RFC 6376 5.4).
         """
         hasher = hashlib.sha256()
         for field in self._select(names, mode, position):
@@ -52,9 +59,11 @@ class SignedHeaders:
         return hasher.digest()
 
     def emptied(self, position: int, unsigned: bytes, mode: Mode) -> tuple[bytes, bytes]:
-        """Name and value of the signature field at `position` with b= emptied, as it is signed: without CRLF.
+        """Name and value of the signature field at `position` with b= emptied, as it is signed:
+        without CRLF.
 
-        Not dkim.hash_headers: its search for b= is quadratic, and it strips white space that "simple" keeps.
+        Not dkim.hash_headers: its search for b= is quadratic, and it strips white space that
+        "simple" keeps.
         """
         name, value = canonicalize(HeaderField(self._headers.fields[position].name, unsigned), mode)
         return name, value.removesuffix(b"\r\n")
@@ -63,7 +72,9 @@ class SignedHeaders:
         """Name and value, with CRLF, of the field at `position`."""
         known = self._canonical.get((mode, position))
         if known is None:
-            known = self._canonical[mode, position] = canonicalize(self._headers.fields[position], mode)
+            known = self._canonical[mode, position] = canonicalize(
+                self._headers.fields[position], mode
+            )
         return known
 
     def unsigned(self, names: Sequence[bytes], wanted: Sequence[bytes]) -> tuple[bytes, ...]:
@@ -74,13 +85,17 @@ class SignedHeaders:
         """How many fields called `name` the list `names` leaves unsigned."""
         return max(0, len(self._headers.positions(name)) - names.count(name))
 
-    def _select(self, names: Sequence[bytes], mode: Mode, position: int) -> list[tuple[bytes, bytes]]:
+    def _select(
+        self, names: Sequence[bytes], mode: Mode, position: int
+    ) -> list[tuple[bytes, bytes]]:
         positions: list[int] = []
         for name in dict.fromkeys(names):
             candidates = [each for each in self._headers.positions(name) if each != position]
             if candidates:
                 positions.extend(candidates[-names.count(name) :])
-        selected: list[tuple[bytes, bytes]] = dkim.select_headers([self.canonical(each, mode) for each in sorted(positions)], names)
+        selected: list[tuple[bytes, bytes]] = dkim.select_headers(
+            [self.canonical(each, mode) for each in sorted(positions)], names
+        )
         return selected
 
 

@@ -1,4 +1,5 @@
-"""Key records (RFC 6376 3.6.1, RFC 8301, RFC 8463): every number is checked before it is computed with."""
+"""Key records (RFC 6376 3.6.1, RFC 8301, RFC 8463): every number is checked before it is computed
+with."""
 
 from __future__ import annotations
 
@@ -19,9 +20,14 @@ from dmarc_milter.core.mail.domain import Malformed
 MAX_EXPONENT = 2**32 - 1
 ED25519_OCTETS = 32
 ED25519_PRIME = 2**255 - 19
-ED25519_ORDER_EIGHT = int.from_bytes(bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"), "little")
-ED25519_SMALL_ORDER = frozenset({0, 1, ED25519_PRIME - 1, ED25519_ORDER_EIGHT, ED25519_PRIME - ED25519_ORDER_EIGHT})
-"""The y coordinates of the eight points under which anyone can sign anything (RFC 8032 5.1.7, cofactor 8)."""
+ED25519_ORDER_EIGHT = int.from_bytes(
+    bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"), "little"
+)
+ED25519_SMALL_ORDER = frozenset(
+    {0, 1, ED25519_PRIME - 1, ED25519_ORDER_EIGHT, ED25519_PRIME - ED25519_ORDER_EIGHT}
+)
+"""The y coordinates of the eight points under which anyone can sign anything (RFC 8032 5.1.7,
+cofactor 8)."""
 SHA256_PKCS1 = (PKCS1v15(), Prehashed(SHA256()))
 
 
@@ -44,8 +50,8 @@ class Key:
     def verifies(self, signature: bytes, digest: bytes) -> bool:
         """Whether `signature` is this key's over the SHA-256 `digest`.
 
-        RSA: RFC 8017 8.2.2, with the length and range checks that dkimpy's own arithmetic leaves out. Ed25519: RFC 8463 3,
-        PureEdDSA over the digest.
+        RSA: RFC 8017 8.2.2, with the length and range checks that dkimpy's own arithmetic leaves
+        out. Ed25519: RFC 8463 3, PureEdDSA over the digest.
         """
         try:
             if isinstance(self.public, RSAPublicKey):
@@ -61,7 +67,8 @@ class Key:
 def parse(record: bytes, min_bits: int = 1024, max_bits: int = 8192) -> Key | Malformed:
     """The key of one TXT record; Malformed with the reason of a permerror when it cannot be used.
 
-    RSA keys outside `min_bits`..`max_bits` are not usable. The caller bounds the size of the record.
+    RSA keys outside `min_bits`..`max_bits` are not usable. The caller bounds the size of the
+    record.
     """
     listed = tags.parse(record, utf8=False)
     if isinstance(listed, Malformed):
@@ -72,7 +79,11 @@ def parse(record: bytes, min_bits: int = 1024, max_bits: int = 8192) -> Key | Ma
     octets = tags.decode_base64(listed.values[b"p"])
     if octets is None:
         return Malformed("key not base64")
-    public = _ed25519(octets) if listed.values.get(b"k") == b"ed25519" else _rsa(octets, min_bits, max_bits)
+    public = (
+        _ed25519(octets)
+        if listed.values.get(b"k") == b"ed25519"
+        else _rsa(octets, min_bits, max_bits)
+    )
     if isinstance(public, Malformed):
         return public
     flags = tags.items(listed.values.get(b"t", b""))
@@ -81,7 +92,8 @@ def parse(record: bytes, min_bits: int = 1024, max_bits: int = 8192) -> Key | Ma
 
 
 def _refusal(values: dict[bytes, bytes]) -> str:
-    """Why a record with these tags gives no key, before the key itself is looked at; "" when nothing speaks against it."""
+    """Why a record with these tags gives no key, before the key itself is looked at; "" when
+    nothing speaks against it."""
     if b"v" in values and (next(iter(values)) != b"v" or values[b"v"] != b"DKIM1"):
         return "key version"
     if values.get(b"k", b"rsa") not in (b"rsa", b"ed25519"):

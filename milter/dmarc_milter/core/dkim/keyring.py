@@ -1,4 +1,5 @@
-"""Keys by name: each is looked up once for a message, and each way of not having it keeps its own word."""
+"""Keys by name: each is looked up once for a message, and each way of not having it keeps its own
+word."""
 
 from __future__ import annotations
 
@@ -9,7 +10,15 @@ from dmarc_milter.core.dkim.key import Key
 from dmarc_milter.core.dkim.options import DkimOptions
 from dmarc_milter.core.dkim.result import DkimStatus
 from dmarc_milter.core.mail.domain import Malformed, is_special_use
-from dmarc_milter.core.resolver import LimitExceeded, LookupFailed, Missing, NoAnswer, Resolver, gravest, missing
+from dmarc_milter.core.resolver import (
+    LimitExceeded,
+    LookupFailed,
+    Missing,
+    NoAnswer,
+    Resolver,
+    gravest,
+    missing,
+)
 
 
 class KeyAnswer(NamedTuple):
@@ -23,7 +32,8 @@ class KeyAnswer(NamedTuple):
 
 
 class KeyRing:
-    """The keys that one message's signatures name. dkimpy cannot tell a key that is not there from DNS that does not answer."""
+    """The keys that one message's signatures name. dkimpy cannot tell a key that is not there from
+    DNS that does not answer."""
 
     def __init__(self, resolver: Resolver, options: DkimOptions) -> None:
         self._resolver = resolver
@@ -55,15 +65,20 @@ class KeyRing:
         return self._read(records)
 
     def _read(self, records: tuple[bytes, ...]) -> KeyAnswer:
-        """RFC 6376 6.1.2 (4) leaves open which of several records counts: each usable one is tried, in an order of its own."""
+        """RFC 6376 6.1.2 (4) leaves open which of several records counts: each usable one is tried,
+        in an order of its own."""
         options = self._options
         read = [
-            key.parse(record, options.min_rsa_bits, options.max_rsa_bits)
-            if len(record) <= options.max_key_record
-            else Malformed("key record too long")
+            (
+                key.parse(record, options.min_rsa_bits, options.max_rsa_bits)
+                if len(record) <= options.max_key_record
+                else Malformed("key record too long")
+            )
             for record in sorted(records)[: 4 * options.max_key_records]
         ]
         keys = tuple(each for each in read if isinstance(each, Key))
         if keys:
             return KeyAnswer(keys[: options.max_key_records])
-        return KeyAnswer((), reason=next((each.reason for each in read if isinstance(each, Malformed)), "no key"))
+        return KeyAnswer(
+            (), reason=next((each.reason for each in read if isinstance(each, Malformed)), "no key")
+        )

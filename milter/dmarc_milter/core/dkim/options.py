@@ -1,4 +1,5 @@
-"""Limits and choices of DKIM verification (DESIGN.md, Decisions; the limits that other verifiers lack)."""
+"""Limits and choices of DKIM verification (DESIGN.md, Decisions; the limits that other verifiers
+lack)."""
 
 from __future__ import annotations
 
@@ -23,6 +24,8 @@ class DkimOptions:
     clock_skew: int = 300
     """Seconds allowed for t= in the future and x= in the past."""
     require_signed: tuple[str, ...] = ()
-    """Names of header fields, lower case: a signature that leaves one of them unsigned gets `policy`."""
+    """Names of header fields, lower case: a signature that leaves one of them unsigned gets
+    `policy`."""
     allow_body_length: bool = False
-    """True: a signature whose l= leaves octets of the body unsigned may pass (RFC 6376 8.2 tells why not)."""
+    """True: a signature whose l= leaves octets of the body unsigned may pass (RFC 6376 8.2 tells
+    why not)."""

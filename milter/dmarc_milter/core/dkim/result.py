@@ -10,7 +10,8 @@ from dmarc_milter.core.resolver import Missing
 
 
 class DkimStatus(StrEnum):
-    """RFC 8601 2.7.1; which is used when: DESIGN.md, Decisions. `none` is an empty tuple of results."""
+    """RFC 8601 2.7.1; which is used when: DESIGN.md, Decisions. `none` is an empty tuple of
+    results."""
 
     PASS = "pass"
     FAIL = "fail"
@@ -21,7 +22,8 @@ class DkimStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DkimResult:
-    """One DKIM-Signature field, judged. Domains and selector are None/"" when the tag is missing or not valid."""
+    """One DKIM-Signature field, judged. Domains and selector are None/"" when the tag is missing or
+    not valid."""
 
     status: DkimStatus
     domain: Domain | None
@@ -35,16 +37,19 @@ class DkimResult:
     signature: str = ""
     """b= without white space, base64 only: header.b takes its first octets (RFC 6008)."""
     reason: str = ""
-    """Fixed vocabulary (never the sender's bytes), e.g. "body hash differs", "l= leaves 120 octets"."""
+    """Fixed vocabulary (never the sender's bytes), e.g. "body hash differs", "l= leaves 120
+    octets"."""
     testing: bool = False
     """t=y on the key and the signature verified: a pass but for that."""
     hopeless: bool = False
-    """No key was found or could be asked for (temperror), and none could have made it count, for what it leaves unsigned."""
+    """No key was found or could be asked for (temperror), and none could have made it count, for
+    what it leaves unsigned."""
     missing: Missing | None = None
     """With temperror: the answer that could not be had."""
     key_bits: int = 0
     unsigned_headers: tuple[str, ...] = ()
-    """Of Subject, Date, To, Content-Type...: present in the message and not covered (RFC 6376 8.15); for `check` and `why`."""
+    """Of Subject, Date, To, Content-Type...: present in the message and not covered (RFC 6376
+    8.15); for `check` and `why`."""
 
     @property
     def usable(self) -> bool:

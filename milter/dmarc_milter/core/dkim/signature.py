@@ -1,4 +1,5 @@
-"""A DKIM-Signature field as a value (RFC 6376 3.5), and the reader of tags that ARC's fields share."""
+"""A DKIM-Signature field as a value (RFC 6376 3.5), and the reader of tags that ARC's fields
+share."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ MAX_DIGITS = 76
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What a signature field says, as far as it could be read; `error` is the reason of its permerror, "" when there is none."""
+    """What a signature field says, as far as it could be read; `error` is the reason of its
+    permerror, "" when there is none."""
 
     error: str = ""
     domain: Domain | None = None
@@ -48,15 +50,21 @@ class Signature:
     @property
     def key_name(self) -> str:
         """Where the key stands (RFC 6376 3.6.2.1); "" when d= or s= is missing or not valid."""
-        return f"{self.selector}._domainkey.{self.domain.name}" if self.domain and self.selector else ""
+        return (
+            f"{self.selector}._domainkey.{self.domain.name}"
+            if self.domain and self.selector
+            else ""
+        )
 
 
 class TagReader:
-    """Reads the tags of one signature field; the first thing that is wrong stands in `error` afterwards.
+    """Reads the tags of one signature field; the first thing that is wrong stands in `error`
+    afterwards.
 
-    Each method gives a harmless value after an error, so that a field with one bad tag still shows its d= and s=.
-    dkimpy's validate_signature_fields is not used: it reads the clock, looks at b= where it means bh=, raises IndexError and
-    ValueError on some input, takes any octets in s= and d=, and is quadratic in the length of a run of spaces.
+    Each method gives a harmless value after an error, so that a field with one bad tag still shows
+    its d= and s=. dkimpy's validate_signature_fields is not used: it reads the clock, looks at b=
+    where it means bh=, raises IndexError and ValueError on some input, takes any octets in s= and
+    d=, and is quadratic in the length of a run of spaces.
     """
 
     def __init__(self, listed: tags.TagList, options: DkimOptions) -> None:
@@ -98,7 +106,8 @@ class TagReader:
         return parsed
 
     def selector(self, signing_domain: Domain | None) -> str:
-        """s=, judged as part of the whole name to be asked: sub-domain *( "." sub-domain ), RFC 6376 3.1."""
+        """s=, judged as part of the whole name to be asked: sub-domain *( "." sub-domain ), RFC
+        6376 3.1."""
         value = self.text(b"s")
         under = f"._domainkey.{signing_domain.name if signing_domain else 'example'}"
         parsed = domain.parse(value + under.encode("ascii"))
@@ -181,7 +190,8 @@ class TagReader:
 def emptied(value: bytes, listed: tags.TagList) -> bytes:
     """The field's value without the value of b= and the white space around it (RFC 6376 3.5, b=).
 
-    dkimpy's RE_BTAG is quadratic in folds, matches a "b=" inside z=, and leaves white space that follows the value.
+    dkimpy's RE_BTAG is quadratic in folds, matches a "b=" inside z=, and leaves white space that
+    follows the value.
     """
     if b"b" not in listed.spans:
         return value
@@ -192,7 +202,8 @@ def emptied(value: bytes, listed: tags.TagList) -> bytes:
 def parse(value: bytes, options: DkimOptions = DkimOptions(), *, of_arc: bool = False) -> Signature:
     """One DKIM-Signature field from its value as received. Never raises.
 
-    `of_arc`: an ARC-Message-Signature, which has no v= and whose i= is not an identifier (RFC 8617 4.1.2).
+    `of_arc`: an ARC-Message-Signature, which has no v= and whose i= is not an identifier (RFC 8617
+    4.1.2).
     """
     if len(value) > options.max_field:
         return Signature(error="field too long")

@@ -14,7 +14,27 @@ LETTERS = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 DIGITS = b"0123456789"
 NAME_OCTETS = LETTERS + DIGITS + b"_"
 USUAL_NAMES = frozenset(
-    (b"v", b"a", b"b", b"bh", b"c", b"d", b"h", b"i", b"l", b"q", b"s", b"t", b"x", b"z", b"k", b"n", b"p", b"g", b"cv")
+    (
+        b"v",
+        b"a",
+        b"b",
+        b"bh",
+        b"c",
+        b"d",
+        b"h",
+        b"i",
+        b"l",
+        b"q",
+        b"s",
+        b"t",
+        b"x",
+        b"z",
+        b"k",
+        b"n",
+        b"p",
+        b"g",
+        b"cv",
+    )
 )
 """Only a short cut."""
 BASE64_OCTETS = LETTERS + DIGITS + b"+/"
@@ -24,7 +44,8 @@ QUOTED_OCTET = re.compile(rb"=([0-9A-F]{2})")
 
 
 class TagList(NamedTuple):
-    """`values` without white space around them; `spans` where each raw value stands in the text, white space included."""
+    """`values` without white space around them; `spans` where each raw value stands in the text,
+    white space included."""
 
     values: dict[bytes, bytes]
     spans: dict[bytes, tuple[int, int]]
@@ -33,8 +54,9 @@ class TagList(NamedTuple):
 def parse(text: bytes, *, utf8: bool = True) -> TagList | Malformed:
     """The tags of `text` in order; the whole list is malformed when any part of it is.
 
-    `text` may be folded (CRLF before white space). `utf8` allows octets from 0x80 in values: message header fields may hold
-    them (RFC 8616 5), key records may not. dkimpy's parse_tag_value takes names such as `a-b` and any octet in a value.
+    `text` may be folded (CRLF before white space). `utf8` allows octets from 0x80 in values:
+    message header fields may hold them (RFC 8616 5), key records may not. dkimpy's parse_tag_value
+    takes names such as `a-b` and any octet in a value.
     """
     if not _is_printable(text, utf8=utf8):
         return Malformed("syntax error")
@@ -66,8 +88,9 @@ def compact(value: bytes) -> bytes:
 
 
 def unquoted(value: bytes) -> bytes:
-    """dkim-quoted-printable (RFC 6376 2.11): white space is nothing, "=" with two upper-case hexadecimal digits an octet. An "=" that
-    begins nothing of the kind stays, as signers write it in local parts."""
+    """dkim-quoted-printable (RFC 6376 2.11): white space is nothing, "=" with two upper-case
+    hexadecimal digits an octet. An "=" that begins nothing of the kind stays, as signers write it
+    in local parts."""
     return QUOTED_OCTET.sub(lambda found: bytes.fromhex(found[1].decode("ascii")), compact(value))
 
 
@@ -77,7 +100,8 @@ def items(value: bytes) -> tuple[bytes, ...]:
 
 
 def decode_base64(value: bytes) -> bytes | None:
-    """base64string of RFC 6376 2.10: white space anywhere, the padding complete, nothing else; None when it is not that."""
+    """base64string of RFC 6376 2.10: white space anywhere, the padding complete, nothing else; None
+    when it is not that."""
     packed = compact(value)
     if not packed or len(packed) % 4 or packed.rstrip(b"=").translate(None, BASE64_OCTETS):
         return None
@@ -95,4 +119,6 @@ def _is_printable(text: bytes, *, utf8: bool) -> bool:
 
 def _is_tag_name(name: bytes) -> bool:
     # tag-name = ALPHA *ALNUMPUNC ; ALNUMPUNC = ALPHA / DIGIT / "_"
-    return name in USUAL_NAMES or (bool(name) and name[:1] in LETTERS and not name.translate(None, NAME_OCTETS))
+    return name in USUAL_NAMES or (
+        bool(name) and name[:1] in LETTERS and not name.translate(None, NAME_OCTETS)
+    )

@@ -1,4 +1,5 @@
-"""Which signatures of a message are examined, and what each is worth (RFC 6376 6.1; DESIGN.md, Decisions, DKIM words)."""
+"""Which signatures of a message are examined, and what each is worth (RFC 6376 6.1; DESIGN.md,
+Decisions, DKIM words)."""
 
 from __future__ import annotations
 
@@ -42,15 +43,23 @@ class DkimPlan:
     """The keys' names, each once."""
 
 
-def plan(headers: Headers, author_domains: Sequence[Domain], options: DkimOptions = DkimOptions()) -> DkimPlan:
-    """The signatures to examine. Identical copies count once (the topmost); junk comes last and cannot displace the others."""
+def plan(
+    headers: Headers, author_domains: Sequence[Domain], options: DkimOptions = DkimOptions()
+) -> DkimPlan:
+    """The signatures to examine. Identical copies count once (the topmost); junk comes last and
+    cannot displace the others."""
     first_of: dict[bytes, int] = {}
     for position in headers.positions(FIELD):
         first_of.setdefault(headers.fields[position].value.strip(), position)
-    candidates = [Candidate(position, signature_field.parse(headers.fields[position].value, options)) for position in first_of.values()]
+    candidates = [
+        Candidate(position, signature_field.parse(headers.fields[position].value, options))
+        for position in first_of.values()
+    ]
     candidates.sort(key=lambda each: _distance(each.signature, author_domains))
     examined = tuple(candidates[: options.max_signatures])
-    usable = [each.signature for each in examined if not each.signature.error and not headers.truncated]
+    usable = [
+        each.signature for each in examined if not each.signature.error and not headers.truncated
+    ]
     return DkimPlan(
         examined,
         tuple(candidates[options.max_signatures :]),
@@ -65,11 +74,18 @@ def key_questions(names: Iterable[str]) -> tuple[Question, ...]:
 
 
 def verify(
-    message: Message, plan: DkimPlan, resolver: Resolver, options: DkimOptions = DkimOptions(), *, now: datetime
+    message: Message,
+    plan: DkimPlan,
+    resolver: Resolver,
+    options: DkimOptions = DkimOptions(),
+    *,
+    now: datetime,
 ) -> tuple[DkimResult, ...]:
-    """A result for each distinct DKIM-Signature field, in the order of the fields. `now` is aware. Never raises.
+    """A result for each distinct DKIM-Signature field, in the order of the fields. `now` is aware.
+    Never raises.
 
-    A header beyond the limits has one result even if no signature was seen: one may stand in what was not kept.
+    A header beyond the limits has one result even if no signature was seen: one may stand in what
+    was not kept.
     """
     if message.headers.truncated and not plan.examined:
         return (DkimResult(DkimStatus.PERMERROR, None, reason="header too large"),)
@@ -83,7 +99,9 @@ def verify(
 class Judge:
     """Judges the signatures of one message."""
 
-    def __init__(self, message: Message, keys: KeyRing, options: DkimOptions, now: datetime) -> None:
+    def __init__(
+        self, message: Message, keys: KeyRing, options: DkimOptions, now: datetime
+    ) -> None:
         self._message = message
         self.headers = SignedHeaders(message.headers)
         self._keys = keys
@@ -101,9 +119,15 @@ class Judge:
         if not answer.keys:
             result = _result(signature, answer.status, answer.reason)
             return replace(result, hopeless=bool(self._lack(signature)), missing=answer.missing)
-        digest = self.headers.digest(signature.names, signature.header_mode, candidate.position, signature.unsigned)
+        digest = self.headers.digest(
+            signature.names, signature.header_mode, candidate.position, signature.unsigned
+        )
         results = [self._with_key(signature, key, digest) for key in answer.keys]
-        best = results[0] if len(results) == 1 else min(results, key=lambda each: BEST_FIRST.index(each.status))
+        best = (
+            results[0]
+            if len(results) == 1
+            else min(results, key=lambda each: BEST_FIRST.index(each.status))
+        )
         unsigned = self._unsigned(signature)
         return replace(best, unsigned_headers=unsigned) if unsigned else best
 
@@ -113,11 +137,18 @@ class Judge:
             return DkimStatus.PERMERROR, "header too large"
         if signature.error:
             return DkimStatus.PERMERROR, signature.error
-        if signature.expires is not None and self._now > signature.expires + self._options.clock_skew:
+        if (
+            signature.expires is not None
+            and self._now > signature.expires + self._options.clock_skew
+        ):
             return DkimStatus.FAIL, "expired"
-        if signature.signed_at is not None and signature.signed_at > self._now + self._options.clock_skew:
+        if (
+            signature.signed_at is not None
+            and signature.signed_at > self._now + self._options.clock_skew
+        ):
             return DkimStatus.FAIL, "signed in the future"
-        # As dkimpy: one From more than the signer listed is hashed too, so that an added author breaks the signature.
+        # As dkimpy: one From more than the signer listed is hashed too, so that an added author
+        # breaks the signature.
         if self.headers.uncovered(signature.names, b"from"):
             return DkimStatus.FAIL, "unsigned From field"
         return self._body_flaw(signature)
@@ -128,7 +159,9 @@ class Judge:
             return DkimStatus.TEMPERROR, "body not hashed"
         if signature.body.length is not None and signature.body.length > body.size:
             return DkimStatus.PERMERROR, "l= over the length of the body"
-        return None if signature.body_hash == body.digest else (DkimStatus.FAIL, "body hash differs")
+        return (
+            None if signature.body_hash == body.digest else (DkimStatus.FAIL, "body hash differs")
+        )
 
     def _with_key(self, signature: Signature, key: Key, digest: bytes) -> DkimResult:
         status, reason, testing = DkimStatus.PASS, "", False
@@ -156,7 +189,10 @@ class Judge:
         return ""
 
     def _unsigned(self, signature: Signature) -> tuple[str, ...]:
-        return tuple(name.decode("ascii") for name in self.headers.unsigned(signature.names, MAY_CHANGE_MEANING))
+        return tuple(
+            name.decode("ascii")
+            for name in self.headers.unsigned(signature.names, MAY_CHANGE_MEANING)
+        )
 
 
 def _distance(signature: Signature, author_domains: Sequence[Domain]) -> tuple[int, int]:
@@ -179,13 +215,22 @@ def _common_labels(one: Domain, other: Domain) -> int:
     return count
 
 
-def _result(signature: Signature, status: DkimStatus, reason: str, *, testing: bool = False, key_bits: int = 0) -> DkimResult:
+def _result(
+    signature: Signature,
+    status: DkimStatus,
+    reason: str,
+    *,
+    testing: bool = False,
+    key_bits: int = 0,
+) -> DkimResult:
     return DkimResult(
         status,
         signature.domain,
         selector=signature.selector,
         algorithm=signature.algorithm,
-        identifier=signature.identifier.name if signature.identifier_given and signature.identifier else "",
+        identifier=(
+            signature.identifier.name if signature.identifier_given and signature.identifier else ""
+        ),
         signature=signature.text,
         reason=reason,
         testing=testing,

@@ -1,4 +1,5 @@
-"""Where a domain's policy is and which its organization is: the DNS Tree Walk (RFC 9989 4.10), or RFC 7489's list and two queries."""
+"""Where a domain's policy is and which its organization is: the DNS Tree Walk (RFC 9989 4.10), or
+RFC 7489's list and two queries."""
 
 from __future__ import annotations
 
@@ -11,10 +12,21 @@ from typing import NamedTuple, Protocol
 from dmarc_milter.core.dmarc.record import MAX_RECORD, Record, parse
 from dmarc_milter.core.dmarc.result import DiscoveryMethod, PolicyPublished
 from dmarc_milter.core.mail.domain import Domain, is_special_use
-from dmarc_milter.core.resolver import Kept, LookupFailed, Missing, NoAnswer, Question, Resolver, derive, gravest, missing
+from dmarc_milter.core.resolver import (
+    Kept,
+    LookupFailed,
+    Missing,
+    NoAnswer,
+    Question,
+    Resolver,
+    derive,
+    gravest,
+    missing,
+)
 
 MAX_LABELS = 7
-"""A longer name is looked at itself, then from its 7 right-most labels up: 8 queries at most (RFC 9989 4.10 step 4)."""
+"""A longer name is looked at itself, then from its 7 right-most labels up: 8 queries at most (RFC
+9989 4.10 step 4)."""
 
 MAX_OPEN_STEPS = 3
 """Up to here every combination of missing answers is tried (64 at most)."""
@@ -26,12 +38,14 @@ class DmarcOptions:
 
     discovery: DiscoveryMethod = "treewalk"
     psl_guard: bool = True
-    """treewalk: a record without psd at an ICANN public suffix, or above one on the way, counts as psd=y; and no psd=y makes an
-    ICANN public suffix the organization of a name below it. A psd=n stays what it is."""
+    """treewalk: a record without psd at an ICANN public suffix, or above one on the way, counts as
+    psd=y; and no psd=y makes an ICANN public suffix the organization of a name below it. A psd=n
+    stays what it is."""
 
 
 class PublicSuffixes(Protocol):
-    """The public suffix list. Names are A-labels; a single label that no rule mentions is a public suffix (rule `*`)."""
+    """The public suffix list. Names are A-labels; a single label that no rule mentions is a public
+    suffix (rule `*`)."""
 
     def __hash__(self) -> int:
         """By identity: what was concluded by one list is no other's."""
@@ -42,7 +56,8 @@ class PublicSuffixes(Protocol):
         ...
 
     def organizational_domain(self, domain: Domain) -> Domain | None:
-        """The longest public suffix and one label more (RFC 7489 3.2), private section included; None for a suffix itself."""
+        """The longest public suffix and one label more (RFC 7489 3.2), private section included;
+        None for a suffix itself."""
         ...
 
 
@@ -56,7 +71,8 @@ UNANSWERED = {
 
 
 def targets(domain: Domain) -> Iterator[Domain]:
-    """The names whose `_dmarc` a walk from `domain` asks for, in order, if no psd stops it (RFC 9989 4.10)."""
+    """The names whose `_dmarc` a walk from `domain` asks for, in order, if no psd stops it (RFC
+    9989 4.10)."""
     yield domain
     for count in range(min(len(domain.labels) - 1, MAX_LABELS), 0, -1):
         yield domain.right_most(count)
@@ -64,9 +80,12 @@ def targets(domain: Domain) -> Iterator[Domain]:
 
 @lru_cache(maxsize=1024)
 def questions(
-    author_domain: Domain, options: DmarcOptions = DmarcOptions(), suffixes: PublicSuffixes | None = None
+    author_domain: Domain,
+    options: DmarcOptions = DmarcOptions(),
+    suffixes: PublicSuffixes | None = None,
 ) -> tuple[Question, ...]:
-    """What policy discovery for this author domain may ask: at most 8 questions, all known before the first answer."""
+    """What policy discovery for this author domain may ask: at most 8 questions, all known before
+    the first answer."""
     names: Iterable[Domain] = targets(author_domain)
     if is_special_use(author_domain.name):
         names = ()
@@ -81,11 +100,13 @@ class Step(NamedTuple):
     name: Domain
     record: Record | None = None
     possible: tuple[str, ...] = ("",)
-    """What psd may be here: "y", "n", "u", or "" for no record. One value, or several where the answer is missing."""
+    """What psd may be here: "y", "n", "u", or "" for no record. One value, or several where the
+    answer is missing."""
     failed: Missing | None = None
     """There was no answer."""
     settled: bool = False
-    """There was no answer, and the step is read as "no record", because it is all the same (`_settled`)."""
+    """There was no answer, and the step is read as "no record", because it is all the same
+    (`_settled`)."""
     records: int = 0
     """How many DMARC records were there; more than one are all discarded."""
     guarded: bool = False
@@ -94,12 +115,14 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """A walk from `start`: ended by a psd=y or psd=n that is certain; steps without answer are passed over and kept as open."""
+    """A walk from `start`: ended by a psd=y or psd=n that is certain; steps without answer are
+    passed over and kept as open."""
 
     start: Domain
     steps: tuple[Step, ...]
     suffix_labels: int = 0
-    """How many labels the longest public suffix above the start has; with psl_guard, and in a reading (`Discovery.reading`)."""
+    """How many labels the longest public suffix above the start has; with psl_guard, and in a
+    reading (`Discovery.reading`)."""
     guarded: bool = False
     """psl_guard is on."""
 
@@ -113,10 +136,15 @@ class Walk:
         return {step.name: "" for step in self.open_steps}
 
     def organizational_domain(self, assumed: Mapping[Domain, str] | None = None) -> Domain | None:
-        """RFC 9989 4.10.2. `assumed` gives psd for the open steps; None if one of them is left open."""
+        """RFC 9989 4.10.2. `assumed` gives psd for the open steps; None if one of them is left
+        open."""
         fewest_labels = self.start
         for step in self.steps:
-            psd = step.possible[0] if not step.failed or step.settled else (assumed or {}).get(step.name)
+            psd = (
+                step.possible[0]
+                if not step.failed or step.settled
+                else (assumed or {}).get(step.name)
+            )
             if psd is None:
                 return None
             if psd == "n" or (psd == "y" and step.name == self.start):
@@ -143,8 +171,9 @@ class Walk:
         return frozenset(found | fewest_labels)
 
     def _one_below(self, step: Step) -> Domain:
-        """One label below the step on the path to the start, whether or not it was asked for. No public suffix becomes an
-        organization by a psd=y that is only supposed, nor with psl_guard by one that is there: `co.uk` is none, whatever `uk` says."""
+        """One label below the step on the path to the start, whether or not it was asked for. No
+        public suffix becomes an organization by a psd=y that is only supposed, nor with psl_guard
+        by one that is there: `co.uk` is none, whatever `uk` says."""
         labels = len(step.name.labels)
         if step.failed or self.guarded:
             labels = max(labels, self.suffix_labels)
@@ -164,7 +193,12 @@ class PolicySearch(NamedTuple):
 class Discovery:
     """All discovery for one message; each name is asked once. Raises nothing."""
 
-    def __init__(self, resolver: Resolver, options: DmarcOptions = DmarcOptions(), suffixes: PublicSuffixes | None = None) -> None:
+    def __init__(
+        self,
+        resolver: Resolver,
+        options: DmarcOptions = DmarcOptions(),
+        suffixes: PublicSuffixes | None = None,
+    ) -> None:
         self.resolver = resolver
         self.options = options
         self.suffixes = suffixes
@@ -177,18 +211,25 @@ class Discovery:
 
     def policy(self, author_domain: Domain) -> PolicySearch:
         """The policy record for an author domain (RFC 9989 4.10.1, RFC 7489 6.6.3)."""
-        return self._policy_by_list(author_domain) if self.method == "psl" else self._policy_by_walk(author_domain)
+        return (
+            self._policy_by_list(author_domain)
+            if self.method == "psl"
+            else self._policy_by_walk(author_domain)
+        )
 
     def walk(self, start: Domain) -> Walk:
         """The tree walk from `start` (RFC 9989 4.10), as far as its answers lead."""
         if start not in self._walks:
             key = ("walk", start, self.options, self.suffixes)
-            self._walks[start] = derive(self.resolver, key, lambda scope: _walked(self.within(scope), start))
+            self._walks[start] = derive(
+                self.resolver, key, lambda scope: _walked(self.within(scope), start)
+            )
         return self._walks[start]
 
     def reading(self, start: Domain) -> Walk:
-        """The walk, its failing steps at public suffixes read as "no record" where a record there would give the same
-        organization: a broken country-code domain must not leave everything below it open.
+        """The walk, its failing steps at public suffixes read as "no record" where a record there
+        would give the same organization: a broken country-code domain must not leave everything
+        below it open.
 
         The name that the walk starts from is no part of this: its record would be its own policy.
         """
@@ -196,17 +237,22 @@ class Discovery:
         if not walk.open_steps:
             return walk
         labels = self.suffix_labels(start)
-        suffixes = {step.name for step in walk.steps[1:] if step.failed and len(step.name.labels) <= labels}
+        suffixes = {
+            step.name for step in walk.steps[1:] if step.failed and len(step.name.labels) <= labels
+        }
         return _settled(replace(walk, suffix_labels=labels), suffixes) if suffixes else walk
 
     def within(self, scope: Resolver) -> Discovery:
-        """Discovery that asks this resolver alone, so that it is known what its conclusions rest on."""
+        """Discovery that asks this resolver alone, so that it is known what its conclusions rest
+        on."""
         return self if scope is self.resolver else Discovery(scope, self.options, self.suffixes)
 
     def prefetch(self, starts: Iterable[Domain]) -> None:
         """Let all walks from these names be asked side by side."""
         wanted = (start for start in starts if not is_special_use(start.name))
-        names = dict.fromkeys(name for start in wanted for name in targets(start) if name not in self._steps)
+        names = dict.fromkeys(
+            name for start in wanted for name in targets(start) if name not in self._steps
+        )
         if len(names) > 1:
             self.resolver.prefetch(Question(f"_dmarc.{name}", "TXT") for name in names)
 
@@ -228,7 +274,11 @@ class Discovery:
         except NoAnswer:
             return Step(name)
         except LookupFailed as failure:
-            return Step(name, possible=("", "u", "y", "n"), failed=missing(failure)._replace(name=failure.name or f"_dmarc.{name}"))
+            return Step(
+                name,
+                possible=("", "u", "y", "n"),
+                failed=missing(failure)._replace(name=failure.name or f"_dmarc.{name}"),
+            )
         if len(found) != 1:
             return Step(name, records=len(found))
         (record,) = found
@@ -237,23 +287,32 @@ class Discovery:
     def suffix_labels(self, domain: Domain) -> int:
         """How many labels the longest public suffix above the name has."""
         counts = range(min(len(domain.labels) - 1, MAX_LABELS), 0, -1)
-        return next((count for count in counts if self.is_public_suffix(domain.right_most(count))), 0)
+        return next(
+            (count for count in counts if self.is_public_suffix(domain.right_most(count))), 0
+        )
 
     def is_public_suffix(self, name: Domain) -> bool:
         """Whether the name itself is one, by the list's ICANN section or for having one label."""
-        return "." not in name.name or (self.suffixes is not None and self.suffixes.is_icann_suffix(name))
+        return "." not in name.name or (
+            self.suffixes is not None and self.suffixes.is_icann_suffix(name)
+        )
 
     def _policy_by_walk(self, author_domain: Domain) -> PolicySearch:
-        """The author domain's record, else the organizational domain's, else the public suffix's (RFC 9989 4.10.1)."""
+        """The author domain's record, else the organizational domain's, else the public suffix's
+        (RFC 9989 4.10.1)."""
         walk = self.reading(author_domain)
         trace = tuple(map(_sentence, walk.steps))
         first = walk.steps[0]
-        # Only the author's own record is independent of the rest of the walk: any other step could have been a psd=n or psd=y.
+        # Only the author's own record is independent of the rest of the walk: any other step could
+        # have been a psd=n or psd=y.
         found = _preferred(walk, author_domain)
         failed = None if first.record else gravest(step.failed for step in walk.open_steps)
         if found is None and failed is None:
-            # What the DNS hides at a public suffix is read as "no record"; what we did not ask is no answer.
-            failed = gravest(step.failed for step in walk.steps if step.failed and step.failed.kind != "dns")
+            # What the DNS hides at a public suffix is read as "no record"; what we did not ask is
+            # no answer.
+            failed = gravest(
+                step.failed for step in walk.steps if step.failed and step.failed.kind != "dns"
+            )
         if failed:
             return PolicySearch(failed=failed, supposed=found, trace=trace)
         return PolicySearch(found, trace=trace)
@@ -279,7 +338,11 @@ class Discovery:
 def _preferred(walk: Walk, author_domain: Domain) -> PolicyPublished | None:
     """RFC 9989 4.10.1, steps without answer read as "no record"."""
     organization = walk.organizational_domain(walk.unread)
-    preferred = (author_domain, organization, walk.steps[-1].name if walk.steps[-1].possible == ("y",) else None)
+    preferred = (
+        author_domain,
+        organization,
+        walk.steps[-1].name if walk.steps[-1].possible == ("y",) else None,
+    )
     records = {step.name: step.record for step in walk.steps if step.record}
     for name in preferred:
         if name and (record := records.get(name)):
@@ -302,26 +365,39 @@ def _walked(discovery: Discovery, start: Domain) -> Kept:
     for name in targets(start):
         step = discovery.step(name)
         # Above a public suffix too: there a `*.kawasaki.jp` is, whose names are different people's.
-        is_suffix = len(name.labels) <= suffix_labels or (name == start and discovery.is_public_suffix(name))
+        is_suffix = len(name.labels) <= suffix_labels or (
+            name == start and discovery.is_public_suffix(name)
+        )
         steps.append(_guard(step) if guarded and is_suffix else step)
         if steps[-1].possible in (("y",), ("n",)):
             break
     walk = Walk(start, tuple(steps), suffix_labels, guarded)
-    return Kept(walk, keep=not walk.open_steps, size=500 + sum(300 + len(step.record.text) for step in steps if step.record))
+    return Kept(
+        walk,
+        keep=not walk.open_steps,
+        size=500 + sum(300 + len(step.record.text) for step in steps if step.record),
+    )
 
 
 def _settled(walk: Walk, suffixes: set[Domain]) -> Walk:
-    """With these steps read as "no record", if by every combination of the other answers a record there changes nothing."""
+    """With these steps read as "no record", if by every combination of the other answers a record
+    there changes nothing."""
     others = [step for step in walk.open_steps if step.name not in suffixes]
     if len(others) > MAX_OPEN_STEPS:
         return walk
     for answers in product(*(step.possible for step in others)):
         assumed = {step.name: psd for step, psd in zip(others, answers, strict=True)}
         cases = product(("", "y"), repeat=len(suffixes))
-        ends = {walk.organizational_domain(assumed | dict(zip(suffixes, case, strict=True))) for case in cases}
+        ends = {
+            walk.organizational_domain(assumed | dict(zip(suffixes, case, strict=True)))
+            for case in cases
+        }
         if len(ends) > 1:
             return walk
-    steps = (step._replace(possible=("",), settled=True) if step.name in suffixes else step for step in walk.steps)
+    steps = (
+        step._replace(possible=("",), settled=True) if step.name in suffixes else step
+        for step in walk.steps
+    )
     return replace(walk, steps=tuple(steps))
 
 
@@ -336,7 +412,9 @@ def _dmarc_records(texts: Iterable[bytes]) -> list[Record]:
 
 
 def _repeated(steps: Iterable[Step], policy_domain: Domain) -> tuple[str, ...]:
-    names = (step.name for step in steps if step.records > 1 and step.name.is_at_or_below(policy_domain))
+    names = (
+        step.name for step in steps if step.records > 1 and step.name.is_at_or_below(policy_domain)
+    )
     return tuple(f"multiple records at _dmarc.{name}" for name in names)
 
 
@@ -344,7 +422,9 @@ def _sentence(step: Step) -> str:
     """One step of discovery for `check`, `why` and `domain`."""
     where = f"_dmarc.{step.name}"
     if step.failed:
-        read = ', read as "no record": the organization is the same either way' if step.settled else ""
+        read = (
+            ', read as "no record": the organization is the same either way' if step.settled else ""
+        )
         return f"{where}: {UNANSWERED[step.failed.kind]}{read}"
     if step.records > 1:
         return f"{where}: {step.records} DMARC records, all discarded"

@@ -1,4 +1,5 @@
-"""DMARC for one message (RFC 9989 5.3): an aligned pass, else a DNS failure that could have given one, else fail."""
+"""DMARC for one message (RFC 9989 5.3): an aligned pass, else a DNS failure that could have given
+one, else fail."""
 
 from __future__ import annotations
 
@@ -10,20 +11,39 @@ from dmarc_milter.core.dkim.result import DkimResult, DkimStatus
 from dmarc_milter.core.dmarc.alignment import align, could_align
 from dmarc_milter.core.dmarc.discovery import Discovery, DmarcOptions, PolicySearch, PublicSuffixes
 from dmarc_milter.core.dmarc.record import AlignmentMode, Policy, Record
-from dmarc_milter.core.dmarc.result import DmarcResult, DmarcStatus, DomainOutcome, Identifier, PolicyPublished
+from dmarc_milter.core.dmarc.result import (
+    DmarcResult,
+    DmarcStatus,
+    DomainOutcome,
+    Identifier,
+    PolicyPublished,
+)
 from dmarc_milter.core.mail.author import Author
 from dmarc_milter.core.mail.domain import Domain, is_special_use
-from dmarc_milter.core.resolver import Kept, LookupFailed, Missing, NoData, NoSuchName, NoSuchTarget, Resolver, derive, gravest, missing
+from dmarc_milter.core.resolver import (
+    Kept,
+    LookupFailed,
+    Missing,
+    NoData,
+    NoSuchName,
+    NoSuchTarget,
+    Resolver,
+    derive,
+    gravest,
+    missing,
+)
 from dmarc_milter.core.spf.check import SpfResult, SpfStatus
 
 __all__ = ["DmarcOptions", "PublicSuffixes", "author_names", "evaluate", "published"]
 
 MAX_ORGANIZATIONS = 4
-"""Organizational domains that one From field may name; with more the strictest policy is not looked for (DESIGN.md, Decisions)."""
+"""Organizational domains that one From field may name; with more the strictest policy is not looked
+for (DESIGN.md, Decisions)."""
 
 
 class _Candidate(NamedTuple):
-    """An identifier that passed, could have passed but for the DNS, or passed with a key in testing."""
+    """An identifier that passed, could have passed but for the DNS, or passed with a key in
+    testing."""
 
     method: Literal["spf", "dkim"]
     domain: Domain
@@ -43,21 +63,28 @@ def evaluate(
 ) -> DmarcResult:
     """DMARC for the author of a message. Never raises.
 
-    A malformed author gets permerror, with the outcome of each domain that a lenient reader could see in `candidates`.
+    A malformed author gets permerror, with the outcome of each domain that a lenient reader could
+    see in `candidates`.
     """
     discovery = Discovery(resolver, options, suffixes)
     identifiers = tuple(_candidates(spf, dkim))
     if author.domain is None:
         outcomes, more = _outcomes(author, identifiers, discovery)
-        return DmarcResult(DmarcStatus.PERMERROR, None, None, outcomes, more, author.malformed or "malformed From")
+        return DmarcResult(
+            DmarcStatus.PERMERROR, None, None, outcomes, more, author.malformed or "malformed From"
+        )
     outcome = _outcome(author.domain, identifiers, discovery)
     return DmarcResult(outcome.status, author.domain, outcome, reason=outcome.reason)
 
 
-def author_names(author: Author, suffixes: PublicSuffixes | None) -> tuple[tuple[Domain, ...], bool]:
-    """The names whose policy is asked for, those of four organizations at most, and whether there are more.
+def author_names(
+    author: Author, suffixes: PublicSuffixes | None
+) -> tuple[tuple[Domain, ...], bool]:
+    """The names whose policy is asked for, those of four organizations at most, and whether there
+    are more.
 
-    Several names of one organization count once; which is whose says the public suffix list, before anything is asked.
+    Several names of one organization count once; which is whose says the public suffix list, before
+    anything is asked.
     """
     if author.domain is not None:
         return (author.domain,), False
@@ -75,7 +102,9 @@ def author_names(author: Author, suffixes: PublicSuffixes | None) -> tuple[tuple
     return tuple(names), more
 
 
-def _outcomes(author: Author, candidates: tuple[_Candidate, ...], discovery: Discovery) -> tuple[tuple[DomainOutcome, ...], bool]:
+def _outcomes(
+    author: Author, candidates: tuple[_Candidate, ...], discovery: Discovery
+) -> tuple[tuple[DomainOutcome, ...], bool]:
     """DMARC for each domain that a malformed author may have, and whether there are too many."""
     names, more = author_names(author, discovery.suffixes)
     outcomes: list[DomainOutcome] = []
@@ -100,32 +129,48 @@ def _candidates(spf: SpfResult, dkim: Iterable[DkimResult]) -> Iterable[_Candida
         if each.domain and each.usable:
             yield _Candidate("dkim", each.domain, each.status, "passed", each.selector)
         elif each.domain and each.status is DkimStatus.TEMPERROR and not each.hopeless:
-            yield _Candidate("dkim", each.domain, each.status, "unanswered", each.selector, each.missing)
+            yield _Candidate(
+                "dkim", each.domain, each.status, "unanswered", each.selector, each.missing
+            )
         elif each.domain and each.testing:
             yield _Candidate("dkim", each.domain, each.status, "testing", each.selector)
 
 
 def published(
-    author_domain: Domain, resolver: Resolver, options: DmarcOptions = DmarcOptions(), suffixes: PublicSuffixes | None = None
+    author_domain: Domain,
+    resolver: Resolver,
+    options: DmarcOptions = DmarcOptions(),
+    suffixes: PublicSuffixes | None = None,
 ) -> DomainOutcome:
-    """What can be said of an author domain before anything of the message but its From: policy and organization.
+    """What can be said of an author domain before anything of the message but its From: policy and
+    organization.
 
-    `status` is NONE as long as a policy applies and nothing has been judged. Remembered for other messages while the DNS allows it.
+    `status` is NONE as long as a policy applies and nothing has been judged. Remembered for other
+    messages while the DNS allows it.
     """
     return _found(author_domain, Discovery(resolver, options, suffixes))
 
 
 def _found(author_domain: Domain, discovery: Discovery) -> DomainOutcome:
     key = ("published", author_domain, discovery.options, discovery.suffixes)
-    found: DomainOutcome = derive(discovery.resolver, key, lambda scope: _published(author_domain, discovery.within(scope)))
+    found: DomainOutcome = derive(
+        discovery.resolver, key, lambda scope: _published(author_domain, discovery.within(scope))
+    )
     return found
 
 
 def _published(author_domain: Domain, discovery: Discovery) -> Kept:
     if is_special_use(author_domain.name):
-        return Kept(DomainOutcome(DmarcStatus.NONE, author_domain, reason="special-use domain name, not in the DNS"), keep=True)
+        return Kept(
+            DomainOutcome(
+                DmarcStatus.NONE, author_domain, reason="special-use domain name, not in the DNS"
+            ),
+            keep=True,
+        )
     search = discovery.policy(author_domain)
-    outcome = _organization(DomainOutcome(DmarcStatus.NONE, author_domain, trace=search.trace), discovery)
+    outcome = _organization(
+        DomainOutcome(DmarcStatus.NONE, author_domain, trace=search.trace), discovery
+    )
     outcome = _with_policy(outcome, search, discovery)
     if search.failed:
         outcome = _open(outcome, search.failed, POLICY_OPEN[search.failed.kind])
@@ -146,17 +191,23 @@ def _open(outcome: DomainOutcome, missing: Missing | None, reason: str) -> Domai
     return replace(outcome, status=DmarcStatus.TEMPERROR, missing=missing, reason=reason)
 
 
-def _outcome(author_domain: Domain, candidates: tuple[_Candidate, ...], discovery: Discovery) -> DomainOutcome:
+def _outcome(
+    author_domain: Domain, candidates: tuple[_Candidate, ...], discovery: Discovery
+) -> DomainOutcome:
     """DMARC for one author domain."""
     outcome = _found(author_domain, discovery)
-    if outcome.supposed is not None and any(each.kind == "passed" and each.domain == author_domain for each in candidates):
-        # The author domain itself is aligned by any record, whichever the missing answers would have given: there is one.
+    if outcome.supposed is not None and any(
+        each.kind == "passed" and each.domain == author_domain for each in candidates
+    ):
+        # The author domain itself is aligned by any record, whichever the missing answers would
+        # have given: there is one.
         outcome = replace(outcome, published=outcome.supposed, supposed=None, missing=None)
     return outcome if outcome.published is None else _judge(outcome, candidates, discovery)
 
 
 def _organization(outcome: DomainOutcome, discovery: Discovery) -> DomainOutcome:
-    """Fill in the author's organizational domain, and what the public suffix list says where it disagrees with the walk."""
+    """Fill in the author's organizational domain, and what the public suffix list says where it
+    disagrees with the walk."""
     listed = discovery.listed_organization(outcome.author_domain)
     if discovery.method == "psl":
         return replace(outcome, organizational_domain=listed)
@@ -177,17 +228,28 @@ def _organization(outcome: DomainOutcome, discovery: Discovery) -> DomainOutcome
     )
 
 
-def _with_policy(outcome: DomainOutcome, search: PolicySearch, discovery: Discovery) -> DomainOutcome:
-    """What the record that was found asks for; where the search was left open, what it asks for as far as is known."""
+def _with_policy(
+    outcome: DomainOutcome, search: PolicySearch, discovery: Discovery
+) -> DomainOutcome:
+    """What the record that was found asks for; where the search was left open, what it asks for as
+    far as is known."""
     found = search.published or search.supposed
     if found is None:
         return replace(outcome, reason="no policy record")
     if not found.record.applies:
-        note = f"the record of {found.policy_domain} has no valid policy and no valid rua: DMARC does not apply"
-        return replace(outcome, reason="record without a valid policy", trace=(*outcome.trace, note))
+        note = (
+            f"the record of {found.policy_domain} has no valid policy and no valid rua: DMARC does"
+            " not apply"
+        )
+        return replace(
+            outcome, reason="record without a valid policy", trace=(*outcome.trace, note)
+        )
     asks = _policy(found, outcome.author_domain, discovery.resolver)
     supposed = ", unless a missing answer says otherwise" if search.failed else ""
-    sentence = f"the policy for {outcome.author_domain} is {asks.tag}={asks.policy} of {found.policy_domain}: {asks.why}{supposed}"
+    sentence = (
+        f"the policy for {outcome.author_domain} is {asks.tag}={asks.policy} of"
+        f" {found.policy_domain}: {asks.why}{supposed}"
+    )
     return replace(
         outcome,
         published=search.published,
@@ -219,14 +281,18 @@ def _policy(published: PolicyPublished, author_domain: Domain, resolver: Resolve
     if published.policy_domain == author_domain:
         return _Asked(record.p, "p", "the record is the author domain's own")
     below = _policy_below(record, record.p)
-    return below if record.np is None else _policy_of_name(record.np, below, author_domain, resolver)
+    return (
+        below if record.np is None else _policy_of_name(record.np, below, author_domain, resolver)
+    )
 
 
 def _policy_of_name(np: Policy, below: _Asked, author_domain: Domain, resolver: Resolver) -> _Asked:
     """np for a name that does not exist."""
     try:
         resolver.addresses(author_domain.name, "A")
-    except NoSuchTarget:  # the author domain is an alias and so exists; the response code is its target's (RFC 6604 3, RFC 8020 2)
+    except NoSuchTarget:
+        # The author domain is an alias and so exists; the response code is its target's
+        # (RFC 6604 3, RFC 8020 2).
         return below
     except NoSuchName:  # RFC 9989 3.2.13: non-existent is NXDOMAIN, not the mere lack of addresses
         return _Asked(np, "np", "the author domain does not exist")
@@ -236,8 +302,16 @@ def _policy_of_name(np: Policy, below: _Asked, author_domain: Domain, resolver: 
         if np.strictness <= below.policy.strictness:
             return below._replace(why=f"{below.why}; whether it exists is unknown")
         if missing(failure).kind == "limit":  # the message's own doing: never to its advantage
-            return _Asked(np, "np", "whether the author domain exists was not found out within the look-up limit")
-        return below._replace(why=f"{below.why}; np={np} if it does not exist, which is unknown", unsure=np, missing=missing(failure))
+            return _Asked(
+                np,
+                "np",
+                "whether the author domain exists was not found out within the look-up limit",
+            )
+        return below._replace(
+            why=f"{below.why}; np={np} if it does not exist, which is unknown",
+            unsure=np,
+            missing=missing(failure),
+        )
     return below
 
 
@@ -247,20 +321,29 @@ def _policy_below(record: Record, p: Policy) -> _Asked:
     return _Asked(p, "p", "the author domain is below the record's, which has no sp")
 
 
-def _judge(outcome: DomainOutcome, candidates: tuple[_Candidate, ...], discovery: Discovery) -> DomainOutcome:
-    """The verdict, given the policy. Identifiers that did not pass are looked at only if none that passed is aligned."""
+def _judge(
+    outcome: DomainOutcome, candidates: tuple[_Candidate, ...], discovery: Discovery
+) -> DomainOutcome:
+    """The verdict, given the policy. Identifiers that did not pass are looked at only if none that
+    passed is aligned."""
     record = outcome.published.record if outcome.published else None
     modes = {"spf": record.aspf, "dkim": record.adkim} if record else {}
     _prefetch(outcome.author_domain, candidates, modes, discovery)
 
     def judged(kind: str) -> dict[_Candidate, _Judged]:
-        return {each: _identifier(each, outcome.author_domain, modes[each.method], discovery) for each in candidates if each.kind == kind}
+        return {
+            each: _identifier(each, outcome.author_domain, modes[each.method], discovery)
+            for each in candidates
+            if each.kind == kind
+        }
 
     found = judged("passed")
     aligned = {each.method for each, judged_so in found.items() if judged_so.identifier.aligned}
     if not aligned:
         found |= judged("unanswered") | judged("testing")
-    identifiers = tuple(dict.fromkeys(found[each].identifier for each in candidates if each in found))
+    identifiers = tuple(
+        dict.fromkeys(found[each].identifier for each in candidates if each in found)
+    )
     outcome = replace(
         outcome,
         identifiers=identifiers,
@@ -269,11 +352,18 @@ def _judge(outcome: DomainOutcome, candidates: tuple[_Candidate, ...], discovery
         trace=(*outcome.trace, *map(_sentence, identifiers)),
     )
     if aligned:
-        return replace(outcome, status=DmarcStatus.PASS, reason="an aligned identifier passed", missing=None)
+        return replace(
+            outcome, status=DmarcStatus.PASS, reason="an aligned identifier passed", missing=None
+        )
     return _without_pass(outcome, found)
 
 
-def _prefetch(author_domain: Domain, candidates: Iterable[_Candidate], modes: dict[str, AlignmentMode], discovery: Discovery) -> None:
+def _prefetch(
+    author_domain: Domain,
+    candidates: Iterable[_Candidate],
+    modes: dict[str, AlignmentMode],
+    discovery: Discovery,
+) -> None:
     """Start all walks of identifiers that passed and that only a walk can decide."""
     if discovery.method == "treewalk":
         discovery.prefetch(
@@ -287,13 +377,16 @@ def _prefetch(author_domain: Domain, candidates: Iterable[_Candidate], modes: di
 
 
 class _Judged(NamedTuple):
-    """An identifier, and the answer without which it is not certain that it gives no aligned pass."""
+    """An identifier, and the answer without which it is not certain that it gives no aligned
+    pass."""
 
     identifier: Identifier
     missing: Missing | None
 
 
-def _identifier(candidate: _Candidate, author_domain: Domain, mode: AlignmentMode, discovery: Discovery) -> _Judged:
+def _identifier(
+    candidate: _Candidate, author_domain: Domain, mode: AlignmentMode, discovery: Discovery
+) -> _Judged:
     alignment = align(author_domain, candidate.domain, mode, discovery)
     identifier = Identifier(
         method=candidate.method,
@@ -317,16 +410,27 @@ NOT_TOLD = Missing("dns")
 
 
 def _without_pass(outcome: DomainOutcome, found: dict[_Candidate, _Judged]) -> DomainOutcome:
-    """DNS failure that could have given an aligned pass > policy left open > fail (SPEC C.4, C.8)."""
+    """DNS failure that could have given an aligned pass > policy left open > fail (SPEC C.4,
+    C.8)."""
     lost = gravest(each.missing for each in found.values())
     if lost is not None:
         open_ones = (each.kind for each, judged_so in found.items() if judged_so.missing)
         if next(open_ones) == "passed":
-            return _open(outcome, lost, "a DNS failure left open whether an identifier that passed is aligned")
+            return _open(
+                outcome,
+                lost,
+                "a DNS failure left open whether an identifier that passed is aligned",
+            )
         return _open(outcome, lost, "a DNS failure prevented an identifier that could be aligned")
     if outcome.missing is not None:
-        return _open(outcome, outcome.missing, "a DNS failure left open whether the author domain exists, and so its policy")
-    testing = any(each.kind == "testing" and judged_so.identifier.aligned for each, judged_so in found.items())
+        return _open(
+            outcome,
+            outcome.missing,
+            "a DNS failure left open whether the author domain exists, and so its policy",
+        )
+    testing = any(
+        each.kind == "testing" and judged_so.identifier.aligned for each, judged_so in found.items()
+    )
     reason = "no identifier that passed is aligned" if found else "no identifier passed"
     return replace(outcome, status=DmarcStatus.FAIL, reason=reason, testing_key_only=testing)
 
@@ -335,4 +439,7 @@ def _sentence(identifier: Identifier) -> str:
     """One identifier for `check` and `why`."""
     name = f"{identifier.method} {identifier.status} for {identifier.domain}"
     verdict = {True: "aligned", False: "not aligned", None: "alignment unknown"}[identifier.aligned]
-    return f"{name}: {verdict} ({'strict' if identifier.mode is AlignmentMode.STRICT else 'relaxed'}): {identifier.note}"
+    return (
+        f"{name}: {verdict} ({'strict' if identifier.mode is AlignmentMode.STRICT else 'relaxed'}):"
+        f" {identifier.note}"
+    )

@@ -1,4 +1,5 @@
-"""The DMARC policy record: RFC 9989 4.7, 4.8, and the RFC 7489 tags that published records still use."""
+"""The DMARC policy record: RFC 9989 4.7, 4.8, and the RFC 7489 tags that published records still
+use."""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ class AlignmentMode(StrEnum):
 
 
 class ReportUri(NamedTuple):
-    """One address of rua= or ruf=: only mailto, percent-decoded, dot-atom@domain (SPEC B.5, SECURITY-CASES RPT-03)."""
+    """One address of rua= or ruf=: only mailto, percent-decoded, dot-atom@domain (SPEC B.5,
+    SECURITY-CASES RPT-03)."""
 
     address: str
     max_size: int | None = None
@@ -48,7 +50,8 @@ class ReportUri(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A record that starts with v=DMARC1. None for p, sp, np: absent or not valid (`errors` tells which)."""
+    """A record that starts with v=DMARC1. None for p, sp, np: absent or not valid (`errors` tells
+    which)."""
 
     text: str
     """The record as published, printable ASCII (other octets as ?), at most 4 KiB."""
@@ -69,17 +72,20 @@ class Record:
     """rua has at least one syntactically valid URI, of whatever scheme (RFC 9989 4.10.1)."""
     ri: int | None = None
     invalid_policy: bool = False
-    """A valid p is missing, or sp or np is there and not valid: RFC 9989 4.10.1 (none if rua has a valid URI, else no DMARC)."""
+    """A valid p is missing, or sp or np is there and not valid: RFC 9989 4.10.1 (none if rua has a
+    valid URI, else no DMARC)."""
     errors: tuple[str, ...] = field(default=())
     """What is wrong with it, in a fixed vocabulary; for reports' error element and `domain`."""
 
     @property
     def applies(self) -> bool:
-        """Whether there is a policy in it at all: without a valid p, or with a bad sp or np, only if rua is (RFC 9989 4.10.1)."""
+        """Whether there is a policy in it at all: without a valid p, or with a bad sp or np, only
+        if rua is (RFC 9989 4.10.1)."""
         return self.rua_valid or not self.invalid_policy
 
     def __str__(self) -> str:
-        """The record in canonical form: known tags that are not at their default. `parse` of it gives this record again."""
+        """The record in canonical form: known tags that are not at their default. `parse` of it
+        gives this record again."""
         tags = {
             "p": self.p,
             "sp": self.sp,
@@ -94,15 +100,19 @@ class Record:
             "ruf": ",".join(map(_uri_text, self.ruf)) or None,
             "ri": self.ri,
         }
-        return "; ".join(["v=DMARC1", *(f"{name}={value}" for name, value in tags.items() if value is not None)])
+        return "; ".join(
+            ["v=DMARC1", *(f"{name}={value}" for name, value in tags.items() if value is not None)]
+        )
 
 
 @lru_cache(maxsize=1024)
 def parse(text: bytes) -> Record | None:
-    """The record in one TXT record's text, or None if it is not a DMARC record (RFC 9989 4.7, 4.8) or longer than MAX_RECORD.
+    """The record in one TXT record's text, or None if it is not a DMARC record (RFC 9989 4.7, 4.8)
+    or longer than MAX_RECORD.
 
-    `v` comes first and is DMARC1 exactly; tag names and all other values are case-insensitive; WSP may surround `=` and `;`.
-    Unknown tags are ignored, bad values of known ones are as if absent: they never switch a policy off (SPEC B.4, C.1). Never raises.
+    `v` comes first and is DMARC1 exactly; tag names and all other values are case-insensitive; WSP
+    may surround `=` and `;`. Unknown tags are ignored, bad values of known ones are as if absent:
+    they never switch a policy off (SPEC B.4, C.1). Never raises.
     """
     if len(text) > MAX_RECORD:
         return None
@@ -133,18 +143,23 @@ def parse(text: bytes) -> Record | None:
         ruf=ruf,
         rua_valid=rua_valid,
         ri=reading.value("ri", _uint32),
-        invalid_policy=p is None or any(tag in reading.tags and value is None for tag, value in (("sp", sp), ("np", np))),
+        invalid_policy=p is None
+        or any(tag in reading.tags and value is None for tag, value in (("sp", sp), ("np", np))),
         errors=tuple(dict.fromkeys(reading.errors)),
     )
 
 
-KNOWN = frozenset({"p", "sp", "np", "adkim", "aspf", "t", "psd", "pct", "fo", "rua", "ruf", "ri", "rf", "v"})
+KNOWN = frozenset(
+    {"p", "sp", "np", "adkim", "aspf", "t", "psd", "pct", "fo", "rua", "ruf", "ri", "rf", "v"}
+)
 LISTS = frozenset({"rua", "ruf"})
-"""Tags whose items are judged one by one: octets that no URI has spoil theirs alone (RFC 9989 4.8)."""
+"""Tags whose items are judged one by one: octets that no URI has spoil theirs alone (RFC 9989
+4.8)."""
 
 
 def _tags(items: list[bytes]) -> list[tuple[str, bytes | None]]:
-    """(name in lower case, value without surrounding WSP) of each item; value None where `=` is missing. Empty items are dropped."""
+    """(name in lower case, value without surrounding WSP) of each item; value None where `=` is
+    missing. Empty items are dropped."""
     found: list[tuple[str, bytes | None]] = []
     for item in items:
         name, equals, value = item.partition(b"=")
@@ -160,7 +175,8 @@ class _Reading:
 
     def __init__(self, tags: list[tuple[str, bytes | None]]) -> None:
         self.tags: dict[str, str | None] = {}
-        """Known tags; None for a value that no tag can have: repeated (DESIGN.md, Decisions), control or non-ASCII octets."""
+        """Known tags; None for a value that no tag can have: repeated (DESIGN.md, Decisions),
+        control or non-ASCII octets."""
         self.errors: list[str] = []
         for name, value in tags:
             if value is None:
@@ -170,14 +186,17 @@ class _Reading:
             elif name in self.tags or name == "v":
                 self.errors.append(f"{name}: repeated")
                 self.tags[name] = None
-            elif name not in LISTS and not all(0x20 <= octet < 0x7F or octet == 0x09 for octet in value):
+            elif name not in LISTS and not all(
+                0x20 <= octet < 0x7F or octet == 0x09 for octet in value
+            ):
                 self.errors.append(f"{name}: not printable ASCII")
                 self.tags[name] = None
             else:
                 self.tags[name] = value.decode("latin-1")
 
     def value(self, name: str, read: Callable[[str], Value]) -> Value | None:
-        """The tag's value in lower case through `read`, which raises ValueError; None when absent or not valid."""
+        """The tag's value in lower case through `read`, which raises ValueError; None when absent
+        or not valid."""
         text = self.tags.get(name)
         if text is None:
             return None
@@ -191,7 +210,8 @@ class _Reading:
         return self.value(name, Policy)
 
     def uris(self, name: str) -> tuple[tuple[ReportUri, ...], bool]:
-        """The addresses of rua or ruf, at most MAX_URIS, each once; and whether any URI was syntactically valid."""
+        """The addresses of rua or ruf, at most MAX_URIS, each once; and whether any URI was
+        syntactically valid."""
         text = self.tags.get(name)
         if text is None:
             return (), False
@@ -224,8 +244,12 @@ def _psd(text: str) -> str:
 
 
 def _number(text: str, digits: int, most: int) -> int:
-    """1*DIGIT with at most `digits` digits and not above `most` (int() alone would take "+1", "1_0" and any script's digits)."""
-    if not (0 < len(text) <= digits and all("0" <= char <= "9" for char in text)) or int(text) > most:
+    """1*DIGIT with at most `digits` digits and not above `most` (int() alone would take "+1", "1_0"
+    and any script's digits)."""
+    if (
+        not (0 < len(text) <= digits and all("0" <= char <= "9" for char in text))
+        or int(text) > most
+    ):
         raise ValueError
     return int(text)
 
@@ -241,13 +265,17 @@ def _uint32(text: str) -> int:
 def _failure_options(text: str) -> str:
     """fo: at most one of 0 and 1, d and s at most once each, in any order (RFC 9989 4.8)."""
     options = [option.strip(" \t") for option in text.split(":")]
-    if len(set(options)) != len(options) or not set(options) <= set("01ds") or {"0", "1"} <= set(options):
+    if (
+        len(set(options)) != len(options)
+        or not set(options) <= set("01ds")
+        or {"0", "1"} <= set(options)
+    ):
         raise ValueError
     return ":".join(options)
 
 
-# dmarc-uri = URI [ "!" 1*DIGIT [ "k" / "m" / "g" / "t" ] ]                                          RFC 7489 6.4
-# A literal "," or "!" inside the URI is percent-encoded.
+# dmarc-uri = URI [ "!" 1*DIGIT [ "k" / "m" / "g" / "t" ] ] RFC 7489 6.4 A literal "," or "!" inside
+# the URI is percent-encoded.
 OTHER_SCHEME = "scheme not supported"
 MALFORMED_URI = "URI not valid"
 MALFORMED_ADDRESS = "address not valid"
@@ -279,15 +307,25 @@ def _uri(text: str) -> ReportUri | str:
 
 
 def _address(encoded: str) -> str | None:
-    """The mailbox of a mailto URI: percent-decoded, then dot-atom@domain and nothing else (SECURITY-CASES RPT-03)."""
+    """The mailbox of a mailto URI: percent-decoded, then dot-atom@domain and nothing else
+    (SECURITY-CASES RPT-03)."""
     if any(char in encoded for char in "/#[]"):  # RFC 6068 2: only percent-encoded there
         return None
     decoded = unquote_to_bytes(encoded).decode("latin-1")
     local_part, at, name = decoded.rpartition("@")
-    if not at or not 0 < len(local_part) <= 64 or not all(ATOM_TEXT.fullmatch(atom) for atom in local_part.split(".")):
+    if (
+        not at
+        or not 0 < len(local_part) <= 64
+        or not all(ATOM_TEXT.fullmatch(atom) for atom in local_part.split("."))
+    ):
         return None
     domain = parse_domain(name) if name.isascii() else None
-    if not isinstance(domain, Domain) or "." not in domain.name or "_" in domain.name or name.endswith("."):
+    if (
+        not isinstance(domain, Domain)
+        or "." not in domain.name
+        or "_" in domain.name
+        or name.endswith(".")
+    ):
         return None
     return f"{local_part}@{domain}"
 
@@ -295,5 +333,7 @@ def _address(encoded: str) -> str | None:
 def _uri_text(uri: ReportUri) -> str:
     """The URI as a record spells it, with every character encoded that means something there."""
     local_part, _, name = uri.address.rpartition("@")
-    encoded = "".join(char if char.isalnum() or char in "._~+-$'*" else f"%{ord(char):02X}" for char in local_part)
+    encoded = "".join(
+        char if char.isalnum() or char in "._~+-$'*" else f"%{ord(char):02X}" for char in local_part
+    )
     return f"mailto:{encoded}@{name}" + ("" if uri.max_size is None else f"!{uri.max_size}")

@@ -37,7 +37,8 @@ class PolicyPublished:
 
 @dataclass(frozen=True, slots=True)
 class Identifier:
-    """An identifier that SPF or DKIM authenticated, or could not for want of DNS, against the author domain."""
+    """An identifier that SPF or DKIM authenticated, or could not for want of DNS, against the
+    author domain."""
 
     method: Literal["spf", "dkim"]
     domain: Domain
@@ -61,9 +62,11 @@ class DomainOutcome:
     organizational_domain: Domain | None = None
     published: PolicyPublished | None = None
     policy: Policy = Policy.NONE
-    """The policy that the record asks for this author domain (p, sp or np chosen; before t and pct)."""
+    """The policy that the record asks for this author domain (p, sp or np chosen; before t and
+    pct)."""
     unsure: Policy | None = None
-    """np, where it is stricter and whether the author domain exists was not found out: the policy may be this one."""
+    """np, where it is stricter and whether the author domain exists was not found out: the policy
+    may be this one."""
     policy_tag: Literal["", "p", "sp", "np"] = ""
     identifiers: tuple[Identifier, ...] = ()
     spf_aligned: bool = False
@@ -72,14 +75,17 @@ class DomainOutcome:
     psl_organizational_domain: Domain | None = None
     """What the public suffix list would say, for the log where walk and list disagree."""
     testing_key_only: bool = False
-    """The only aligned pass came from a key in testing (t=y): it does not count (DESIGN.md, testing_key_action)."""
+    """The only aligned pass came from a key in testing (t=y): it does not count (DESIGN.md,
+    testing_key_action)."""
     missing: Missing | None = None
     """With temperror: the answer that left the verdict open, the gravest of several."""
     supposed: PolicyPublished | None = None
-    """Where the search for the policy was left open: the policy with "no record" in place of each missing answer. `policy` and
-    `policy_tag` are then what it asks for. For decisions; reports are about what is published."""
+    """Where the search for the policy was left open: the policy with "no record" in place of each
+    missing answer. `policy` and `policy_tag` are then what it asks for. For decisions; reports are
+    about what is published."""
     guarded: tuple[Domain, ...] = ()
-    """Public suffixes on the walk whose record without psd was taken as psd=y (psl_guard); for the log."""
+    """Public suffixes on the walk whose record without psd was taken as psd=y (psl_guard); for the
+    log."""
     reason: str = ""
     trace: tuple[str, ...] = ()
     """Each step of discovery in order, one sentence each, for `check`, `why` and `domain`."""
@@ -92,7 +98,8 @@ class DomainOutcome:
 
 @dataclass(frozen=True, slots=True)
 class DmarcResult:
-    """`outcome` for a well-formed author; `candidates` for a malformed one (status is then permerror)."""
+    """`outcome` for a well-formed author; `candidates` for a malformed one (status is then
+    permerror)."""
 
     status: DmarcStatus
     author_domain: Domain | None
@@ -102,7 +109,8 @@ class DmarcResult:
     """More domains than were looked at: treated as p=reject (DESIGN.md)."""
     reason: str = ""
     written: tuple[DomainOutcome, ...] = ()
-    """Names of other organizations, without a pass, that the MTA writes into From in the place of the author's (core/dmarc/written.py)."""
+    """Names of other organizations, without a pass, that the MTA writes into From in the place of
+    the author's (core/dmarc/written.py)."""
     written_unknown: bool = False
     """What it writes there could not be found out."""
     written_missing: Missing | None = None

@@ -1,7 +1,9 @@
-"""What Sendmail writes into From after us: it looks the author's domain up and writes the name that the DNS leads to.
+"""What Sendmail writes into From after us: it looks the author's domain up and writes the name that
+the DNS leads to.
 
-It does so unless its configuration prevents it (FEATURE(nocanonify), O DontExpandCnames). The DNS of a sender can lead to any
-name, and a search list completes short ones, so that the reader sees another author than the one that was judged.
+It does so unless its configuration prevents it (FEATURE(nocanonify), O DontExpandCnames). The DNS
+of a sender can lead to any name, and a search list completes short ones, so that the reader sees
+another author than the one that was judged.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from dmarc_milter.core.resolver import LookupFailed, Missing, NoAnswer, Resolver
 from dmarc_milter.core.spf.check import SpfResult
 
 TYPES: tuple[Literal["AAAA", "A", "MX"], ...] = ("AAAA", "A", "MX")
-"""What Sendmail asks for, in its order, each time following CNAMEs: an attacker's DNS may lead each of them elsewhere."""
+"""What Sendmail asks for, in its order, each time following CNAMEs: an attacker's DNS may lead each
+of them elsewhere."""
 MAX_SEARCH = 6
 """Domains of a search list that are tried, as in resolv.conf(5)."""
 MAX_NAMES = 8
@@ -40,7 +43,8 @@ class Canonify:
     ndots: int = 1
     """A name with fewer dots is completed even where it exists as it stands (resolv.conf(5))."""
     own: str = ""
-    """The MTA's own name, which every Sendmail writes for localhost and for what ends in .UUCP; "" where that is not known."""
+    """The MTA's own name, which every Sendmail writes for localhost and for what ends in .UUCP; ""
+    where that is not known."""
 
     @property
     def looks_up(self) -> bool:
@@ -48,12 +52,17 @@ class Canonify:
         return self.aliases or bool(self.search)
 
     def is_local(self, name: str) -> bool:
-        """Whether it writes its own name for this one (rulesets 96 and PseudoToReal of Sendmail's proto.m4 and smtp.m4)."""
-        return bool(self.own) and (name in ("localhost", f"localhost.{self.own.partition('.')[2]}") or name.endswith(".uucp"))
+        """Whether it writes its own name for this one (rulesets 96 and PseudoToReal of Sendmail's
+        proto.m4 and smtp.m4)."""
+        return bool(self.own) and (
+            name in ("localhost", f"localhost.{self.own.partition('.')[2]}")
+            or name.endswith(".uucp")
+        )
 
 
-class Names(NamedTuple):
-    """What may be written, without the author's own domain. `unknown`: an answer was `missing`, or there were too many names."""
+class WritableNames(NamedTuple):
+    """What may be written, without the author's own domain. `unknown`: an answer was `missing`, or
+    there were too many names."""
 
     names: tuple[Domain, ...] = ()
     unknown: bool = False
@@ -66,8 +75,9 @@ class _Seen(NamedTuple):
     missing: Missing | None
 
 
-def names(authors: Iterable[Domain], resolver: Resolver, how: Canonify) -> Names:
-    """What may be written in the place of these domains. Never raises; what it asks counts for the message."""
+def names(authors: Iterable[Domain], resolver: Resolver, how: Canonify) -> WritableNames:
+    """What may be written in the place of these domains. Never raises; what it asks counts for the
+    message."""
     share = resolver.share(queries=QUERIES, seconds=float("inf"))
     found: dict[Domain, None] = {}
     lost: list[Missing] = []
@@ -82,7 +92,9 @@ def names(authors: Iterable[Domain], resolver: Resolver, how: Canonify) -> Names
                 odd = True
             elif parsed not in own:
                 found[parsed] = None
-    return Names(tuple(found)[:MAX_NAMES], bool(lost) or odd or len(found) > MAX_NAMES, gravest(lost))
+    return WritableNames(
+        tuple(found)[:MAX_NAMES], bool(lost) or odd or len(found) > MAX_NAMES, gravest(lost)
+    )
 
 
 def _written(author: Domain, resolver: Resolver, how: Canonify) -> Iterator[str | Missing]:
@@ -131,7 +143,9 @@ def _ask(name: str, rdtype: Literal["AAAA", "A", "MX"], resolver: Resolver) -> N
         resolver.addresses(name, rdtype)
 
 
-def prepare(found: Names, resolver: Resolver, options: DmarcOptions, suffixes: PublicSuffixes | None) -> None:
+def prepare(
+    found: WritableNames, resolver: Resolver, options: DmarcOptions, suffixes: PublicSuffixes | None
+) -> None:
     """Ask for the policies of these names, before anything that the sender could make slow."""
     for name in found.names:
         published(name, resolver, options, suffixes)
@@ -139,28 +153,40 @@ def prepare(found: Names, resolver: Resolver, options: DmarcOptions, suffixes: P
 
 def judged(
     dmarc: DmarcResult,
-    found: Names,
+    found: WritableNames,
     methods: tuple[SpfResult, tuple[DkimResult, ...]],
     resolver: Resolver,
     options: DmarcOptions = DmarcOptions(),
     suffixes: PublicSuffixes | None = None,
 ) -> DmarcResult:
-    """The result with the names for which the message does not pass. A pass for the author alone is none then. Never raises."""
+    """The result with the names for which the message does not pass. A pass for the author alone is
+    none then. Never raises."""
     authors = (dmarc.outcome,) if dmarc.outcome else dmarc.candidates
     ours = {each.organizational_domain for each in authors} - {None}
     written = tuple(
         outcome
         for name in found.names
-        if (outcome := evaluate(Author(name), *methods, resolver, options, suffixes).outcome) is not None
+        if (outcome := evaluate(Author(name), *methods, resolver, options, suffixes).outcome)
+        is not None
         and outcome.status is not DmarcStatus.PASS
         and outcome.organizational_domain not in ours
     )
-    dmarc = replace(dmarc, written=written, written_unknown=found.unknown, written_missing=found.missing)
+    dmarc = replace(
+        dmarc, written=written, written_unknown=found.unknown, written_missing=found.missing
+    )
     if dmarc.status is not DmarcStatus.PASS or not dmarc.is_rewritten:
         return dmarc
     if written:
-        return replace(dmarc, status=DmarcStatus.FAIL, reason=f"the MTA writes another author: {_shown(written)}")
-    return replace(dmarc, status=DmarcStatus.TEMPERROR, reason="which author the MTA writes could not be found out")
+        return replace(
+            dmarc,
+            status=DmarcStatus.FAIL,
+            reason=f"the MTA writes another author: {_shown(written)}",
+        )
+    return replace(
+        dmarc,
+        status=DmarcStatus.TEMPERROR,
+        reason="which author the MTA writes could not be found out",
+    )
 
 
 def _shown(written: tuple[DomainOutcome, ...]) -> str:

@@ -1,4 +1,5 @@
-"""A decision told as a person would tell it: what the message said, what was found, which rule decided, what would change it."""
+"""A decision told as a person would tell it: what the message said, what was found, which rule
+decided, what would change it."""
 
 from __future__ import annotations
 
@@ -15,29 +16,50 @@ PAD = "  "
 
 
 def explain(facts: Facts) -> list[str]:
-    """Lines of printable ASCII, at most some dozens; nothing in them is the sender's unvalidated text."""
-    return [*_envelope(facts), *_spf(facts), *_dkim(facts), *_arc(facts), *_dmarc(facts), *_stale(facts), *_verdict(facts), *_advice(facts)]
+    """Lines of printable ASCII, at most some dozens; nothing in them is the sender's unvalidated
+    text."""
+    return [
+        *_envelope(facts),
+        *_spf(facts),
+        *_dkim(facts),
+        *_arc(facts),
+        *_dmarc(facts),
+        *_stale(facts),
+        *_verdict(facts),
+        *_advice(facts),
+    ]
 
 
 def sentence(facts: Facts) -> str:
     """The decision in one sentence, for lists and the log."""
     author = facts.author_domain or "no readable author"
     done = _done(facts)
-    return f"Mail from {author} by {facts.source_ip or 'an unknown client'}: dmarc={facts.status}, {done}" + (
-        f" ({facts.decided_by})" if facts.decided_by else ""
+    return (
+        f"Mail from {author} by {facts.source_ip or 'an unknown client'}: dmarc={facts.status},"
+        f" {done}" + (f" ({facts.decided_by})" if facts.decided_by else "")
     )
 
 
 def _envelope(facts: Facts) -> Iterator[str]:
     at = datetime.fromtimestamp(facts.at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    sender = {None: "an address without a usable domain", "": "the null sender <>"}.get(facts.envelope_from, facts.envelope_from)
-    yield f"Message {facts.queue_id or facts.id}, {at}" + (f", Message-ID <{facts.message_id}>" if facts.message_id else "")
-    yield f"{PAD}came from {facts.source_ip or 'an unknown address'}, HELO {facts.helo or '(none)'}, MAIL FROM {sender}"
+    sender = {None: "an address without a usable domain", "": "the null sender <>"}.get(
+        facts.envelope_from, facts.envelope_from
+    )
+    yield f"Message {facts.queue_id or facts.id}, {at}" + (
+        f", Message-ID <{facts.message_id}>" if facts.message_id else ""
+    )
+    yield (
+        f"{PAD}came from {facts.source_ip or 'an unknown address'}, HELO {facts.helo or '(none)'},"
+        f" MAIL FROM {sender}"
+    )
     if not facts.source_known:
         yield f"{PAD}through one of our relays, whose Received field did not tell the real client"
     if facts.malformed_from:
         seen = ", ".join(each.author_domain for each in facts.candidates) or "none"
-        yield f"From: cannot be trusted ({facts.malformed_from}); domains that a reader could see: {seen}"
+        yield (
+            f"From: cannot be trusted ({facts.malformed_from}); domains that a reader could see:"
+            f" {seen}"
+        )
     else:
         yield f"From: names {facts.author_domain}"
 
@@ -55,7 +77,9 @@ def _dkim(facts: Facts) -> Iterator[str]:
     if not facts.dkim:
         yield "DKIM: not signed"
     for each in facts.dkim:
-        yield f"DKIM: {each.result} for {_signer(each)}" + (f": {each.reason}" if each.reason else "")
+        yield f"DKIM: {each.result} for {_signer(each)}" + (
+            f": {each.reason}" if each.reason else ""
+        )
         if each.result == "pass" and each.unsigned:
             yield f"{PAD}not covered by it: {', '.join(each.unsigned)}"
 
@@ -74,14 +98,17 @@ def _arc(facts: Facts) -> Iterator[str]:
 
 def _dmarc(facts: Facts) -> Iterator[str]:
     for outcome in (facts.outcome,) if facts.outcome else facts.candidates:
-        yield f"DMARC for {outcome.author_domain}: {outcome.status}" + (f": {outcome.reason}" if outcome.reason else "")
+        yield f"DMARC for {outcome.author_domain}: {outcome.status}" + (
+            f": {outcome.reason}" if outcome.reason else ""
+        )
         yield from (PAD + step for step in outcome.trace)
         if outcome.published is not None:
             yield PAD + _policy(outcome, outcome.published)
         if outcome.psl_organizational_domain:
             yield (
-                f"{PAD}the public suffix list would give the organizational domain {outcome.psl_organizational_domain}, "
-                f"the tree walk {outcome.organizational_domain}"
+                f"{PAD}the public suffix list would give the organizational domain"
+                f" {outcome.psl_organizational_domain}, the tree walk"
+                f" {outcome.organizational_domain}"
             )
     if facts.outcome is None:
         yield f"DMARC: {facts.status}" + (f": {facts.reason}" if facts.reason else "")
@@ -119,21 +146,36 @@ def _done(facts: Facts) -> str:
 
 
 def _verdict(facts: Facts) -> Iterator[str]:
-    yield f"Decision: {_done(facts)}" + (f", because {facts.decided_by}" if facts.decided_by else "")
+    yield f"Decision: {_done(facts)}" + (
+        f", because {facts.decided_by}" if facts.decided_by else ""
+    )
     if facts.deferral:
         yield f"{PAD}{told(facts.deferral, facts.failing_name)}"
     for reason in facts.reasons:
-        yield f"{PAD}the published policy was overridden: {reason.type}" + (f" ({reason.comment})" if reason.comment else "")
+        yield f"{PAD}the published policy was overridden: {reason.type}" + (
+            f" ({reason.comment})" if reason.comment else ""
+        )
     if facts.would_be == "tempfail":
-        yield f"{PAD}it would have been deferred (451), but nothing is in monitor mode or from a trusted relay"
+        yield (
+            f"{PAD}it would have been deferred (451), but nothing is in monitor mode or from a"
+            " trusted relay"
+        )
     elif facts.would_be and facts.would_be != facts.disposition:
-        why = "from a trusted relay: otherwise" if facts.disposition == "quarantine" else "monitor mode: with enforcement"
+        why = (
+            "from a trusted relay: otherwise"
+            if facts.disposition == "quarantine"
+            else "monitor mode: with enforcement"
+        )
         yield f"{PAD}{why} it would have been {facts.would_be}"
 
 
 def _advice(facts: Facts) -> Iterator[str]:
     """What would change the decision; only where mail was not simply delivered."""
-    if facts.counted and facts.disposition in ("none", "pass") and facts.would_be in ("", "none", "pass"):
+    if (
+        facts.counted
+        and facts.disposition in ("none", "pass")
+        and facts.would_be in ("", "none", "pass")
+    ):
         return
     yield "What would change it:"
     if facts.status == "temperror" and facts.counted and facts.disposition == "reject":
@@ -153,7 +195,10 @@ def _ends_waiting(facts: Facts) -> str:
         return "nothing that the sender does: his server will try again" + (
             "; the log of this host says what went wrong" if facts.deferral == "failure" else ""
         )
-    return f"the DNS{f' of {facts.failing_name}' if facts.failing_name else ''} answering: the sender's server will try again"
+    return (
+        f"the DNS{f' of {facts.failing_name}' if facts.failing_name else ''} answering: the"
+        " sender's server will try again"
+    )
 
 
 def _by_spf(facts: Facts) -> Iterator[str]:
@@ -163,24 +208,45 @@ def _by_spf(facts: Facts) -> Iterator[str]:
     if spf is None:
         return
     if not spf.domain or not _would_align(facts, spf.domain, "aspf"):
-        passed = f"SPF passed for {spf.domain}, which does not align with {author}: " if spf.result == "pass" else ""
-        yield f"{passed}an envelope sender in {author}" + ("" if passed else f", and an SPF record there that lists {client}")
+        passed = (
+            f"SPF passed for {spf.domain}, which does not align with {author}: "
+            if spf.result == "pass"
+            else ""
+        )
+        yield f"{passed}an envelope sender in {author}" + (
+            "" if passed else f", and an SPF record there that lists {client}"
+        )
     elif spf.result == "none":
         yield f"an SPF record at {spf.domain} that lists {client}"
     elif spf.result in ("permerror", "policy"):
-        yield f"a sound SPF record at {spf.domain} that lists {client} (now: {spf.reason or spf.result})"
+        yield (
+            f"a sound SPF record at {spf.domain} that lists {client} (now:"
+            f" {spf.reason or spf.result})"
+        )
     elif spf.result != "pass":
-        yield f"{spf.domain}'s SPF record listing {client}" + (f" (now it matches {spf.mechanism})" if spf.mechanism else "")
+        yield f"{spf.domain}'s SPF record listing {client}" + (
+            f" (now it matches {spf.mechanism})" if spf.mechanism else ""
+        )
 
 
 def _by_dkim(facts: Facts) -> Iterator[str]:
     author = facts.author_domain
     passing = [each.domain for each in facts.dkim if each.result == "pass" and not each.aligned]
-    broken = [each for each in facts.dkim if each.result != "pass" and each.domain and _would_align(facts, each.domain, "adkim")]
+    broken = [
+        each
+        for each in facts.dkim
+        if each.result != "pass" and each.domain and _would_align(facts, each.domain, "adkim")
+    ]
     if passing:
-        yield f"DKIM passed for {', '.join(dict.fromkeys(passing))}, which does not align: a signature with d={author} would"
+        yield (
+            f"DKIM passed for {', '.join(dict.fromkeys(passing))}, which does not align: a"
+            f" signature with d={author} would"
+        )
     for each in broken[:1]:
-        yield f"the signature of {each.domain} verifying (now: {each.result}{f', {each.reason}' if each.reason else ''})"
+        yield (
+            f"the signature of {each.domain} verifying (now:"
+            f" {each.result}{f', {each.reason}' if each.reason else ''})"
+        )
     if not passing and not broken:
         yield f"a DKIM signature with d={author} that survives transport"
 
@@ -198,7 +264,8 @@ def _would_align(facts: Facts, name: str, mode: Literal["adkim", "aspf"]) -> boo
 
 
 def _by_rule(facts: Facts) -> Iterator[str]:
-    """The administrator's own way, resting on what this message proved where it proved something."""
+    """The administrator's own way, resting on what this message proved where it proved
+    something."""
     wanted = rule(facts.author_domain, facts.deferral, facts.failing_name, facts.at)
     if wanted:
         yield f"or, for a domain that you know, a rule. {CAUTION}"
@@ -206,6 +273,12 @@ def _by_rule(facts: Facts) -> Iterator[str]:
         return
     proven = next((each for each in identities(facts) if each.method in ("dkim", "arc")), None)
     if proven is None or not facts.counted or facts.malformed_from:
-        yield "a [[policy.rules]] entry that matches this sender by network, DKIM, SPF, client name or ARC sealer"
+        yield (
+            "a [[policy.rules]] entry that matches this sender by network, DKIM, SPF, client name"
+            " or ARC sealer"
+        )
     else:
-        yield f'if you know {proven.domain}: a [[policy.rules]] entry with action = "accept" and {proven.method} = ["{proven.domain}"]'
+        yield (
+            f'if you know {proven.domain}: a [[policy.rules]] entry with action = "accept" and'
+            f' {proven.method} = ["{proven.domain}"]'
+        )

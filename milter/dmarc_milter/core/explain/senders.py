@@ -1,6 +1,8 @@
-"""Who probably stands behind mail that fails DMARC: lists, forwarders and sending services, named by what they prove, never by a claim.
+"""Who probably stands behind mail that fails DMARC: lists, forwarders and sending services, named
+by what they prove, never by a claim.
 
-A List-Id is a claim that anybody can make; a DKIM or SPF pass, an ARC seal or a name that resolves back is a proof.
+A List-Id is a claim that anybody can make; a DKIM or SPF pass, an ARC seal or a name that resolves
+back is a proof.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ class Kind(StrEnum):
     UNPROVEN = "nobody proven"
 
 
-class Sample(NamedTuple):
+class SenderGroup(NamedTuple):
     """One source's mail of one author domain: how much there was, and some of it."""
 
     author_domain: str
@@ -61,8 +63,8 @@ class Source:
     evidence: str
     """One sentence."""
     rule: str
-    """A [[policy.rules]] entry that would deliver this mail, as TOML; "" unless it is a list's or comes in an ARC chain: a forger with
-    a domain of its own proves as much by SPF and DKIM."""
+    """A [[policy.rules]] entry that would deliver this mail, as TOML; "" unless it is a list's or
+    comes in an ARC chain: a forger with a domain of its own proves as much by SPF and DKIM."""
 
 
 def identities(facts: Facts) -> Iterator[Identity]:
@@ -79,25 +81,42 @@ def identities(facts: Facts) -> Iterator[Identity]:
         yield Identity("ptr", name)
 
 
-def sources(samples: Iterable[Sample]) -> tuple[Source, ...]:
+def sources(samples: Iterable[SenderGroup]) -> tuple[Source, ...]:
     """Samples put together by what they prove, else by client; most messages first."""
-    groups: dict[tuple[str, str], list[tuple[Sample, Identity | None]]] = {}
+    groups: dict[tuple[str, str], list[tuple[SenderGroup, Identity | None]]] = {}
     for sample in samples:
         proven = _usual_identity(sample.facts)
-        key = proven if proven is not None and proven.method != "ptr" else ("client", sample.source_ip)
+        key = (
+            proven
+            if proven is not None and proven.method != "ptr"
+            else ("client", sample.source_ip)
+        )
         groups.setdefault(key, []).append((sample, proven))
-    found = [_source([sample for sample, _ in group], next((each for _, each in group if each), None)) for group in groups.values()]
+    found = [
+        _source([sample for sample, _ in group], next((each for _, each in group if each), None))
+        for group in groups.values()
+    ]
     return tuple(sorted(found, key=lambda each: (-each.messages, each.addresses)))
 
 
 def _usual_identity(facts: Sequence[Facts]) -> Identity | None:
-    """What at least half of the messages prove, by the best method; of several signers the one with the longest name."""
+    """What at least half of the messages prove, by the best method; of several signers the one with
+    the longest name."""
     numbers = Counter(identity for each in facts for identity in set(identities(each)))
     usual = [identity for identity, number in numbers.items() if 2 * number >= len(facts)]
-    return min(usual, key=lambda each: (METHODS.index(each.method), -numbers[each], -len(each.domain), each.domain), default=None)
+    return min(
+        usual,
+        key=lambda each: (
+            METHODS.index(each.method),
+            -numbers[each],
+            -len(each.domain),
+            each.domain,
+        ),
+        default=None,
+    )
 
 
-def _source(samples: list[Sample], identity: Identity | None) -> Source:
+def _source(samples: list[SenderGroup], identity: Identity | None) -> Source:
     facts = [each for sample in samples for each in sample.facts]
     lists = Counter(each.list_id for each in facts if each.list_id)
     list_id = lists.most_common(1)[0][0] if 2 * lists.total() >= len(facts) and lists else ""
@@ -114,7 +133,11 @@ def _source(samples: list[Sample], identity: Identity | None) -> Source:
         author_domains=names,
         messages=authors.total(),
         evidence=_sentence(kind, identity, list_id, names),
-        rule=_rule(kind, identity, list_id, names) if identity and (kind is Kind.MAILING_LIST or identity.method == "arc") else "",
+        rule=(
+            _rule(kind, identity, list_id, names)
+            if identity and (kind is Kind.MAILING_LIST or identity.method == "arc")
+            else ""
+        ),
     )
 
 
@@ -153,10 +176,15 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _rule(kind: Kind, identity: Identity, list_id: str, authors: Sequence[str]) -> str:
-    """The narrowest rule that delivers this mail. A shared signer signs for strangers too, so From domains are named where they are few."""
+    """The narrowest rule that delivers this mail. A shared signer signs for strangers too, so From
+    domains are named where they are few."""
     reason = "mailing_list" if kind is Kind.MAILING_LIST else "trusted_forwarder"
     comment = f"list {list_id}" if kind is Kind.MAILING_LIST else f"{kind} {identity.domain}"
-    lines = ["[[policy.rules]]", 'action = "accept"', f"{identity.method} = [{quoted(identity.domain)}]"]
+    lines = [
+        "[[policy.rules]]",
+        'action = "accept"',
+        f"{identity.method} = [{quoted(identity.domain)}]",
+    ]
     if kind is not Kind.MAILING_LIST and len(authors) <= MAX_AUTHORS:
         lines.append(f"author_domains = [{', '.join(map(quoted, authors))}]")
     return "\n".join((*lines, f"reason = {quoted(reason)}", f"comment = {quoted(comment[:200])}"))

@@ -1,4 +1,5 @@
-"""The whole of what a domain publishes: policy by a walk, its record, the report addresses and their permission, SPF."""
+"""The whole of what a domain publishes: policy by a walk, its record, the report addresses and
+their permission, SPF."""
 
 from __future__ import annotations
 
@@ -21,7 +22,8 @@ from dmarc_milter.core.resolver import LookupFailed, NoAnswer, Resolver
 from dmarc_milter.core.spf.check import SpfResult, SpfStatus, check
 
 PROBE = IPv4Address("192.0.2.255")
-"""Nobody's address (RFC 5737): a record that lets it pass lets anyone pass, and one that does not is read to its end."""
+"""Nobody's address (RFC 5737): a record that lets it pass lets anyone pass, and one that does not
+is read to its end."""
 MANY_LOOKUPS = 8
 """Of the ten that are allowed: one more include at a provider, and the record breaks."""
 
@@ -43,7 +45,7 @@ class Survey:
     domain: Domain
     outcome: DomainOutcome
     sentence: str
-    tags: tuple[tags.Tag, ...]
+    tags: tuple[tags.TagMeaning, ...]
     destinations: tuple[Destination, ...]
     spf: SpfResult
     findings: tuple[Finding, ...]
@@ -59,7 +61,12 @@ class Survey:
         return max((each.level for each in self.findings), key=levels.index, default=Level.NOTE)
 
 
-def survey(domain: Domain, resolver: Resolver, options: DmarcOptions = DmarcOptions(), suffixes: PublicSuffixes | None = None) -> Survey:
+def survey(
+    domain: Domain,
+    resolver: Resolver,
+    options: DmarcOptions = DmarcOptions(),
+    suffixes: PublicSuffixes | None = None,
+) -> Survey:
     """Ask everything that a receiver would ask, and a little more. Never raises."""
     nothing = SpfResult(SpfStatus.NONE, None)
     outcome = evaluate(Author(domain), nothing, (), resolver, options, suffixes).outcome
@@ -73,7 +80,11 @@ def survey(domain: Domain, resolver: Resolver, options: DmarcOptions = DmarcOpti
     return Survey(
         domain=domain,
         outcome=outcome,
-        sentence=tags.sentence(published.record, published.policy_domain.name) if published else _no_policy(outcome),
+        sentence=(
+            tags.sentence(published.record, published.policy_domain.name)
+            if published
+            else _no_policy(outcome)
+        ),
         tags=tags.tags(published.record) if published else (),
         destinations=destinations,
         spf=spf,
@@ -84,7 +95,10 @@ def survey(domain: Domain, resolver: Resolver, options: DmarcOptions = DmarcOpti
 def _no_policy(outcome: DomainOutcome) -> str:
     if outcome.status is DmarcStatus.TEMPERROR:
         return f"What {outcome.author_domain} publishes cannot be known now: {outcome.reason}."
-    return f"{outcome.author_domain} publishes no policy that applies ({outcome.reason}): receivers treat its mail as they like."
+    return (
+        f"{outcome.author_domain} publishes no policy that applies ({outcome.reason}): receivers"
+        " treat its mail as they like."
+    )
 
 
 def _policy(outcome: DomainOutcome, discovery: Discovery) -> Iterator[Finding]:
@@ -92,20 +106,37 @@ def _policy(outcome: DomainOutcome, discovery: Discovery) -> Iterator[Finding]:
     if outcome.status is DmarcStatus.TEMPERROR:
         yield Finding(Level.UNKNOWN, "walk", outcome.reason)
     elif outcome.published is None:
-        yield Finding(Level.ERROR, "record", f"no DMARC policy applies to {outcome.author_domain}: {outcome.reason}")
+        yield Finding(
+            Level.ERROR,
+            "record",
+            f"no DMARC policy applies to {outcome.author_domain}: {outcome.reason}",
+        )
     for step in discovery.walk(outcome.author_domain).steps:
         if step.failed:
             yield Finding(Level.UNKNOWN, "walk", f"the DNS did not answer for _dmarc.{step.name}")
         if step.records > 1:
-            yield Finding(Level.ERROR, "walk", f"_dmarc.{step.name} has {step.records} DMARC records: receivers discard them all")
+            yield Finding(
+                Level.ERROR,
+                "walk",
+                f"_dmarc.{step.name} has {step.records} DMARC records: receivers discard them all",
+            )
         if step.guarded:
-            yield Finding(Level.NOTE, "psd", f"{step.name} is a public suffix whose record does not say psd=y; it is taken as if it did")
+            yield Finding(
+                Level.NOTE,
+                "psd",
+                f"{step.name} is a public suffix whose record does not say psd=y; it is taken as if"
+                " it did",
+            )
         if step.record is not None and outcome.published is None:
             yield from tags.findings(step.record)
         yield from _nearly(step, discovery.resolver)
     if outcome.psl_organizational_domain:
         walk, listed = outcome.organizational_domain, outcome.psl_organizational_domain
-        yield Finding(Level.WARNING, "walk", f"receivers of RFC 7489 take {listed} for the organization, those of RFC 9989 {walk}")
+        yield Finding(
+            Level.WARNING,
+            "walk",
+            f"receivers of RFC 7489 take {listed} for the organization, those of RFC 9989 {walk}",
+        )
 
 
 def _nearly(step: Step, resolver: Resolver) -> Iterator[Finding]:
@@ -118,8 +149,16 @@ def _nearly(step: Step, resolver: Resolver) -> Iterator[Finding]:
         return
     for text in texts:
         if parse(text) is None and b"dmarc1" in text[:MAX_RECORD].lower():
-            problem = "is longer than 4 KiB" if len(text) > MAX_RECORD else "does not begin with v=DMARC1;"
-            yield Finding(Level.ERROR, "record", f"a TXT record of _dmarc.{step.name} {problem}: receivers ignore it")
+            problem = (
+                "is longer than 4 KiB"
+                if len(text) > MAX_RECORD
+                else "does not begin with v=DMARC1;"
+            )
+            yield Finding(
+                Level.ERROR,
+                "record",
+                f"a TXT record of _dmarc.{step.name} {problem}: receivers ignore it",
+            )
 
 
 def _of_record(published: PolicyPublished, discovery: Discovery) -> Iterator[Finding]:
@@ -128,12 +167,16 @@ def _of_record(published: PolicyPublished, discovery: Discovery) -> Iterator[Fin
     suffixes = discovery.suffixes
     is_suffix = suffixes is not None and suffixes.is_icann_suffix(published.policy_domain)
     if record.psd == "y" and suffixes is not None and not is_suffix:
-        text = f"psd=y declares {published.policy_domain} a public suffix: names below it are then organizations of their own"
+        text = (
+            f"psd=y declares {published.policy_domain} a public suffix: names below it are then"
+            " organizations of their own"
+        )
         yield Finding(Level.WARNING, "psd", text)
 
 
 def _destinations(published: PolicyPublished, discovery: Discovery) -> Iterator[Destination]:
-    """Each address with the permission of its host (RFC 9990 4), and whether that host takes mail."""
+    """Each address with the permission of its host (RFC 9990 4), and whether that host takes
+    mail."""
     record: Record = published.record
     both: Iterable[tuple[Literal["rua", "ruf"], str]] = (
         *(("rua", each.address) for each in record.rua),
@@ -143,14 +186,28 @@ def _destinations(published: PolicyPublished, discovery: Discovery) -> Iterator[
         host = host_of(address)
         if host is None:
             continue
-        answer = verify(published.policy_domain, host, kind, discovery.resolver, lambda name: _organization(name, discovery))
+        answer = verify(
+            published.policy_domain,
+            host,
+            kind,
+            discovery.resolver,
+            lambda name: _organization(name, discovery),
+        )
         mail = takes_mail(host, discovery.resolver)
-        worse = mail if answer.permission is Permission.GRANTED and mail.permission is not Permission.GRANTED else answer
+        worse = (
+            mail
+            if answer.permission is Permission.GRANTED and mail.permission is not Permission.GRANTED
+            else answer
+        )
         yield Destination(kind, address, worse.permission, worse.reason)
 
 
 def _organization(name: Domain, discovery: Discovery) -> Domain | None:
-    return discovery.listed_organization(name) if discovery.method == "psl" else discovery.walk(name).organizational_domain()
+    return (
+        discovery.listed_organization(name)
+        if discovery.method == "psl"
+        else discovery.walk(name).organizational_domain()
+    )
 
 
 def _of_destinations(destinations: Iterable[Destination]) -> Iterator[Finding]:
@@ -163,17 +220,29 @@ def _of_destinations(destinations: Iterable[Destination]) -> Iterator[Finding]:
 def _of_spf(spf: SpfResult) -> Iterator[Finding]:
     """The record as read to its end by a stranger's address."""
     if spf.permissive:
-        yield Finding(Level.ERROR, "SPF", f"the record lets almost any address pass ({spf.mechanism})")
+        yield Finding(
+            Level.ERROR, "SPF", f"the record lets almost any address pass ({spf.mechanism})"
+        )
     match spf.status:
         case SpfStatus.NONE:
-            yield Finding(Level.WARNING, "SPF", "there is no SPF record: only DKIM can make mail of this domain pass")
+            yield Finding(
+                Level.WARNING,
+                "SPF",
+                "there is no SPF record: only DKIM can make mail of this domain pass",
+            )
         case SpfStatus.PERMERROR:
             yield Finding(Level.ERROR, "SPF", f"the record cannot be used: {spf.reason}")
         case SpfStatus.TEMPERROR:
             yield Finding(Level.UNKNOWN, "SPF", spf.reason)
         case SpfStatus.NEUTRAL:
-            yield Finding(Level.WARNING, "SPF", "the record does not end in -all or ~all: it says nothing about strangers")
+            yield Finding(
+                Level.WARNING,
+                "SPF",
+                "the record does not end in -all or ~all: it says nothing about strangers",
+            )
         case _:
             pass
     if spf.status is not SpfStatus.PERMERROR and spf.lookups >= MANY_LOOKUPS:
-        yield Finding(Level.WARNING, "SPF", f"{spf.lookups} of the 10 look-ups that are allowed are used")
+        yield Finding(
+            Level.WARNING, "SPF", f"{spf.lookups} of the 10 look-ups that are allowed are used"
+        )

@@ -16,7 +16,8 @@ class Level(StrEnum):
 
 
 class Finding(NamedTuple):
-    """`where` is a tag, "SPF", "record", "walk", or an address; `text` one sentence of printable ASCII."""
+    """`where` is a tag, "SPF", "record", "walk", or an address; `text` one sentence of printable
+    ASCII."""
 
     level: Level
     where: str

@@ -1,4 +1,5 @@
-"""A DMARC record tag by tag: what each one means, and what is wrong or without effect (RFC 9989 4.7; RFC 7489 6.3 for the old ones)."""
+"""A DMARC record tag by tag: what each one means, and what is wrong or without effect (RFC 9989
+4.7; RFC 7489 6.3 for the old ones)."""
 
 from __future__ import annotations
 
@@ -9,7 +10,11 @@ from dmarc_milter.core.dmarc.record import AlignmentMode, Policy, Record
 from dmarc_milter.core.lint.finding import Finding, Level
 
 DONE = {Policy.NONE: "delivered", Policy.QUARANTINE: "quarantined", Policy.REJECT: "refused"}
-LOWERED = {Policy.NONE: Policy.NONE, Policy.QUARANTINE: Policy.NONE, Policy.REJECT: Policy.QUARANTINE}
+LOWERED = {
+    Policy.NONE: Policy.NONE,
+    Policy.QUARANTINE: Policy.NONE,
+    Policy.REJECT: Policy.QUARANTINE,
+}
 OPTIONS = {
     "0": "when no mechanism gives an aligned pass",
     "1": "when any mechanism gives none",
@@ -22,63 +27,99 @@ MILD = ("unknown tag", "scheme not supported")
 """Errors of a record that leave it working as meant: a tag of the future, an https address."""
 
 
-class Tag(NamedTuple):
-    """`value` is "" where the tag is absent or not valid: the meaning is then that of the default."""
+class TagMeaning(NamedTuple):
+    """`value` is "" where the tag is absent or not valid: the meaning is then that of the
+    default."""
 
     name: str
     value: str
     meaning: str
 
 
-def tags(record: Record) -> tuple[Tag, ...]:
+def tags(record: Record) -> tuple[TagMeaning, ...]:
     """Every tag that RFC 9989 knows, and pct, with its meaning here."""
     return tuple(_tag(name, record) for name in SPELLED if name != "pct" or record.pct is not None)
 
 
-def _tag(name: str, record: Record) -> Tag:
+def _tag(name: str, record: Record) -> TagMeaning:
     match name:
         case "p":
-            return Tag(name, record.p or "", _policy("the domain itself", record.p))
+            return TagMeaning(name, record.p or "", _policy("the domain itself", record.p))
         case "sp":
-            return Tag(name, record.sp or "", _policy("its subdomains", record.sp or record.p))
+            return TagMeaning(
+                name, record.sp or "", _policy("its subdomains", record.sp or record.p)
+            )
         case "np":
-            return Tag(name, record.np or "", _policy("subdomains that do not exist", record.np or record.sp or record.p))
+            return TagMeaning(
+                name,
+                record.np or "",
+                _policy("subdomains that do not exist", record.np or record.sp or record.p),
+            )
         case "adkim" | "aspf":
-            return _alignment(name, record.adkim if name == "adkim" else record.aspf, "d=" if name == "adkim" else "MAIL FROM")
+            return _alignment(
+                name,
+                record.adkim if name == "adkim" else record.aspf,
+                "d=" if name == "adkim" else "MAIL FROM",
+            )
         case "rua" | "ruf":
             uris = record.rua if name == "rua" else record.ruf
             kind = "aggregate reports" if name == "rua" else "failure reports"
             addresses = ", ".join(each.address for each in uris)
-            return Tag(name, addresses, f"{kind} go to {addresses}" if uris else f"no {kind} are asked for")
+            return TagMeaning(
+                name, addresses, f"{kind} go to {addresses}" if uris else f"no {kind} are asked for"
+            )
         case _:
             return _switch(name, record)
 
 
 def _policy(whose: str, policy: Policy | None) -> str:
-    return f"failing mail that names {whose} is to be {DONE[policy]}" if policy else f"no valid policy for {whose}"
-
-
-def _alignment(name: str, mode: AlignmentMode, what: str) -> Tag:
-    strict = mode is AlignmentMode.STRICT
-    return Tag(
-        name, mode if strict else "", f"{what} must be the very From domain" if strict else f"{what} of the same organization counts"
+    return (
+        f"failing mail that names {whose} is to be {DONE[policy]}"
+        if policy
+        else f"no valid policy for {whose}"
     )
 
 
-def _switch(name: str, record: Record) -> Tag:
+def _alignment(name: str, mode: AlignmentMode, what: str) -> TagMeaning:
+    strict = mode is AlignmentMode.STRICT
+    return TagMeaning(
+        name,
+        mode if strict else "",
+        (
+            f"{what} must be the very From domain"
+            if strict
+            else f"{what} of the same organization counts"
+        ),
+    )
+
+
+def _switch(name: str, record: Record) -> TagMeaning:
     """t, psd, fo, pct."""
     if name == "t":
-        meaning = "in test: one level less is applied" if record.testing else "in force, not in test"
-        return Tag(name, "" if record.testing is None else "ny"[record.testing], meaning)
+        meaning = (
+            "in test: one level less is applied" if record.testing else "in force, not in test"
+        )
+        return TagMeaning(name, "" if record.testing is None else "ny"[record.testing], meaning)
     if name == "psd":
-        meanings = {"y": "a public suffix: names below it are organizations", "n": "an organization, whatever stands above it"}
-        return Tag(
-            name, record.psd if record.psd != "u" else "", meanings.get(record.psd, "the walk decides which name is the organization")
+        meanings = {
+            "y": "a public suffix: names below it are organizations",
+            "n": "an organization, whatever stands above it",
+        }
+        return TagMeaning(
+            name,
+            record.psd if record.psd != "u" else "",
+            meanings.get(record.psd, "the walk decides which name is the organization"),
         )
     if name == "fo":
         said = "; or ".join(OPTIONS[each] for each in record.fo.split(":"))
-        return Tag(name, record.fo if record.fo != "0" else "", f"a failure report is due {said}")
-    return Tag(name, str(record.pct), f"older receivers apply the policy to {record.pct} of 100 failing messages")
+        return TagMeaning(
+            name, record.fo if record.fo != "0" else "", f"a failure report is due {said}"
+        )
+    return TagMeaning(
+        name,
+        str(record.pct),
+        f"older receivers apply the policy to {record.pct} of 100 failing messages",
+    )
 
 
 def sentence(record: Record, policy_domain: str) -> str:
@@ -87,7 +128,10 @@ def sentence(record: Record, policy_domain: str) -> str:
         effect = "only reports are sent" if record.rua_valid else "DMARC does not apply"
         return f"{policy_domain} publishes no valid policy, so {effect}."
     lowered = record.testing or (record.testing is None and record.pct == 0)
-    policies = [LOWERED[each] if lowered else each for each in (record.p, record.sp or record.p, record.np or record.sp or record.p)]
+    policies = [
+        LOWERED[each] if lowered else each
+        for each in (record.p, record.sp or record.p, record.np or record.sp or record.p)
+    ]
     parts = [f"{policy_domain} asks that mail failing DMARC be {DONE[policies[0]]}"]
     if policies[1] is not policies[0]:
         parts.append(f"from its subdomains {DONE[policies[1]]}")
@@ -96,7 +140,11 @@ def sentence(record: Record, policy_domain: str) -> str:
     if lowered:
         parts.append(f"one level less than {record.p} because it is in test")
     to = ", ".join(each.address for each in record.rua)
-    return "; ".join(parts) + "." + (f" It wants aggregate reports at {to}." if to else " It wants no aggregate reports.")
+    return (
+        "; ".join(parts)
+        + "."
+        + (f" It wants aggregate reports at {to}." if to else " It wants no aggregate reports.")
+    )
 
 
 def findings(record: Record) -> Iterator[Finding]:
@@ -104,7 +152,11 @@ def findings(record: Record) -> Iterator[Finding]:
     for error in record.errors:
         name, _, problem = error.rpartition(": ")
         mild = any(each in error for each in MILD)
-        yield Finding(Level.WARNING if mild else Level.ERROR, name or "record", _problem(name, problem, record))
+        yield Finding(
+            Level.WARNING if mild else Level.ERROR,
+            name or "record",
+            _problem(name, problem, record),
+        )
     yield from _policies(record)
     yield from _sampling(record)
     yield from _reports(record)
@@ -115,7 +167,9 @@ def _problem(name: str, problem: str, record: Record) -> str:
         effect = "the whole policy counts as none" if record.rua_valid else "the record is ignored"
         return f"{name} is {problem}: {effect} (RFC 9989 4.10.1)"
     if not name:
-        return f"{problem}: ignored" + ("; is a semicolon or an equals sign missing?" if problem == "tag without value" else "")
+        return f"{problem}: ignored" + (
+            "; is a semicolon or an equals sign missing?" if problem == "tag without value" else ""
+        )
     effect = "that address gets nothing" if name in ("rua", "ruf") else "its default applies"
     return f"{problem}: {effect}"
 
@@ -124,40 +178,71 @@ def _policies(record: Record) -> Iterator[Finding]:
     if record.p is None:
         return
     if record.p is Policy.NONE:
-        yield Finding(Level.WARNING, "p", "p=none asks for nothing but reports: forged mail of this domain is delivered")
+        yield Finding(
+            Level.WARNING,
+            "p",
+            "p=none asks for nothing but reports: forged mail of this domain is delivered",
+        )
     for name, policy in (("sp", record.sp), ("np", record.np)):
         if policy is not None and policy.strictness < record.p.strictness:
-            yield Finding(Level.WARNING, name, f"{name}={policy} is weaker than p={record.p}: forgers will use names below the domain")
+            yield Finding(
+                Level.WARNING,
+                name,
+                f"{name}={policy} is weaker than p={record.p}: forgers will use names below the"
+                " domain",
+            )
     if record.np is None and (record.sp or record.p) is Policy.NONE:
-        yield Finding(Level.NOTE, "np", "np=reject would stop mail from names that do not exist, at no risk")
+        yield Finding(
+            Level.NOTE, "np", "np=reject would stop mail from names that do not exist, at no risk"
+        )
 
 
 def _sampling(record: Record) -> Iterator[Finding]:
     """pct and t: RFC 9989 replaced the one by the other, and receivers of both kinds are about."""
     lowered = record.p is not None and record.p is not Policy.NONE
     if record.pct is not None and record.testing is not None:
-        yield Finding(Level.NOTE, "pct", "receivers that know t ignore pct; the others ignore t: make both say the same")
+        yield Finding(
+            Level.NOTE,
+            "pct",
+            "receivers that know t ignore pct; the others ignore t: make both say the same",
+        )
     elif record.pct == 0:
         yield Finding(Level.WARNING, "pct", "pct=0 says what t=y says now: publish t=y as well")
     elif record.pct is not None and record.pct < 100:
-        yield Finding(Level.WARNING, "pct", f"receivers of RFC 9989 ignore pct={record.pct} and apply the policy to all mail")
+        yield Finding(
+            Level.WARNING,
+            "pct",
+            f"receivers of RFC 9989 ignore pct={record.pct} and apply the policy to all mail",
+        )
     elif record.pct == 100:
-        yield Finding(Level.NOTE, "pct", "pct=100 is the default and was removed by RFC 9989: it can go")
+        yield Finding(
+            Level.NOTE, "pct", "pct=100 is the default and was removed by RFC 9989: it can go"
+        )
     if record.testing and lowered:
-        yield Finding(Level.NOTE, "t", f"t=y: receivers apply one level less than p={record.p}; remove it to enforce")
+        yield Finding(
+            Level.NOTE,
+            "t",
+            f"t=y: receivers apply one level less than p={record.p}; remove it to enforce",
+        )
     elif record.testing:
         yield Finding(Level.NOTE, "t", "t=y changes nothing below p=quarantine")
 
 
 def _reports(record: Record) -> Iterator[Finding]:
     if not record.rua and not any(each.startswith("rua") for each in record.errors):
-        yield Finding(Level.WARNING, "rua", "without rua nobody tells the domain what is sent in its name")
+        yield Finding(
+            Level.WARNING, "rua", "without rua nobody tells the domain what is sent in its name"
+        )
     if any(each.max_size is not None for each in (*record.rua, *record.ruf)):
-        yield Finding(Level.NOTE, "rua", "the size after ! was removed by RFC 9989: few receivers look at it")
+        yield Finding(
+            Level.NOTE, "rua", "the size after ! was removed by RFC 9989: few receivers look at it"
+        )
     if record.fo != "0" and not record.ruf:
         yield Finding(Level.NOTE, "fo", "fo without ruf has no effect")
     if record.ruf and record.psd == "y":
         yield Finding(Level.WARNING, "ruf", "with psd=y no failure reports are sent (RFC 9991)")
     for name in ("ri", "rf"):
-        if any(item.partition("=")[0].strip(" \t").lower() == name for item in record.text.split(";")):
+        if any(
+            item.partition("=")[0].strip(" \t").lower() == name for item in record.text.split(";")
+        ):
             yield Finding(Level.NOTE, name, f"{name} was removed by RFC 9989: it can go")

@@ -19,7 +19,8 @@ COMBINING_DOT_ABOVE = "\u0307"
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """The sender's mistake, as a value. `reason` is from a fixed vocabulary, never the sender's bytes."""
+    """The sender's mistake, as a value. `reason` is from a fixed vocabulary, never the sender's
+    bytes."""
 
     reason: str
 
@@ -50,24 +51,38 @@ class Domain:
         return Domain(".".join(self.labels[-count:]))
 
 
-SPECIAL_USE = ("localhost", "local", "localdomain", "invalid", "test", "onion", "home.arpa", "internal")
-"""Names that the DNS of the Internet does not hold (RFC 6761, 6762, 7686, 8375; ICANN keeps `internal` for private use)."""
+SPECIAL_USE = (
+    "localhost",
+    "local",
+    "localdomain",
+    "invalid",
+    "test",
+    "onion",
+    "home.arpa",
+    "internal",
+)
+"""Names that the DNS of the Internet does not hold (RFC 6761, 6762, 7686, 8375; ICANN keeps
+`internal` for private use)."""
 SPECIAL_ENDINGS = tuple(f".{name}" for name in SPECIAL_USE)
 
 
 def is_special_use(name: str) -> bool:
-    """Whether a name (lower case, without trailing dot) is, or is below, one that must not be asked for in the DNS."""
+    """Whether a name (lower case, without trailing dot) is, or is below, one that must not be asked
+    for in the DNS."""
     return name in SPECIAL_USE or name.endswith(SPECIAL_ENDINGS)
 
 
 def parse(text: str | bytes) -> Domain | Malformed:
-    """The name that `text` spells, in lower-case A-labels; one root dot at the end is dropped. Never raises.
+    """The name that `text` spells, in lower-case A-labels; one root dot at the end is dropped.
+    Never raises.
 
-    Labels are LDH and underscore, neither beginning nor ending with a hyphen (RFC 1035 2.3.1, RFC 8552); an A-label is taken
-    literally, even one that decodes to nothing. Non-ASCII labels are U-labels of IDNA2008 (RFC 5891 5; no mapping but lower
-    case). Bytes are UTF-8. Address literals and dotted quads are malformed; a single label is a name.
+    Labels are LDH and underscore, neither beginning nor ending with a hyphen (RFC 1035 2.3.1, RFC
+    8552); an A-label is taken literally, even one that decodes to nothing. Non-ASCII labels are
+    U-labels of IDNA2008 (RFC 5891 5; no mapping but lower case). Bytes are UTF-8. Address literals
+    and dotted quads are malformed; a single label is a name.
     """
-    # Every code point costs at least one octet of its A-label, so nothing longer can fit: bounds the work that follows.
+    # Every code point costs at least one octet of its A-label, so nothing longer can fit: bounds
+    # the work that follows.
     if len(text) > 4 * (MAX_NAME + 1):
         return Malformed("domain too long")
     return _parse(text)
@@ -89,7 +104,8 @@ def _parse(text: str | bytes) -> Domain | Malformed:
 
 
 def unicode_form(domain: Domain) -> str:
-    """The name with its genuine A-labels as U-labels (RFC 5891 5.4); any other label as it stands."""
+    """The name with its genuine A-labels as U-labels (RFC 5891 5.4); any other label as it
+    stands."""
     if "xn--" not in domain.name:
         return domain.name
     return ".".join(_u_label(label) for label in domain.labels)
@@ -103,7 +119,11 @@ def _from_ascii(labels: list[str]) -> Domain | Malformed:
         if len(label) > MAX_LABEL:
             return Malformed("label too long")
         if label.strip(LABEL_OCTETS):
-            return Malformed("address literal" if labels[0].startswith("[") else "character not allowed in a domain")
+            return Malformed(
+                "address literal"
+                if labels[0].startswith("[")
+                else "character not allowed in a domain"
+            )
         if label[0] == "-" or label[-1] == "-":
             return Malformed("label begins or ends with a hyphen")
     if len(labels) == 4 and not any(label.strip(DIGITS) for label in labels):
@@ -129,8 +149,8 @@ def _from_u_labels(labels: list[str]) -> Domain | Malformed:
 def _a_label(label: str) -> str:
     """The A-label of one U-label; raises UnicodeError.
 
-    Case is the only mapping, and only of text that is already in NFC: U+212A (Kelvin) must not become `k`. Letter by letter,
-    so that a capital sigma does not depend on its place.
+    Case is the only mapping, and only of text that is already in NFC: U+212A (Kelvin) must not
+    become `k`. Letter by letter, so that a capital sigma does not depend on its place.
     """
     if not unicodedata.is_normalized("NFC", label):
         raise UnicodeError("not in NFC")
@@ -141,12 +161,16 @@ def _a_label(label: str) -> str:
 
 
 def _mixes_alphabets(label: str) -> bool:
-    """Whether a U-label mixes alphabets whose letters look alike, which no registry sells (UTS 39 5.2).
+    """Whether a U-label mixes alphabets whose letters look alike, which no registry sells (UTS 39
+    5.2).
 
     The same label written as an A-label is taken as it is: nobody reads that as Latin.
     """
     names = [unicodedata.name(character, "") for character in label]
-    return sum(any(name.startswith(script) for name in names) for script in SCRIPTS_THAT_LOOK_ALIKE) > 1
+    return (
+        sum(any(name.startswith(script) for name in names) for script in SCRIPTS_THAT_LOOK_ALIKE)
+        > 1
+    )
 
 
 def _u_label(label: str) -> str:

@@ -8,8 +8,8 @@ from encodings import normalize_encoding
 from encodings.aliases import aliases
 from itertools import pairwise
 
-# encoded-word = "=?" charset ["*" language] "?" encoding "?" encoded-text "?="     RFC 2047 2, RFC 2231 5
-# The charset may be anything: a reader who knows none of that name still decodes the word.
+# encoded-word = "=?" charset ["*" language] "?" encoding "?" encoded-text "?=" RFC 2047 2, RFC 2231
+# 5 The charset may be anything: a reader who knows none of that name still decodes the word.
 ENCODED_WORD = re.compile(r"=\?([^?*]{1,60}+)(?:\*[^?]{0,40}+)?\?([BbQq])\?([^?]*+)\?=")
 BETWEEN_WORDS = re.compile(r"(?<=\?=)[ \t\r\n]++(?==\?)")
 START = re.compile(r"=\?([^?*]{1,60}+)(?:\*[^?]{0,40}+)?\?([BbQq])\?")
@@ -18,12 +18,52 @@ HEX = re.compile(r"[0-9A-Fa-f]{2}")
 OPEN_END = re.compile(r"=\?[^?]{1,60}+\?[BbQq]\Z")
 ESCAPED = re.compile(rb"=([0-9A-Fa-f]{2})")
 NOT_BASE64 = re.compile(rb"[^A-Za-z0-9+/]++")
-# Charsets that readers know, all of them linear in Python. Of any other, and of Latin-1, one thinks that it is UTF-8, another Windows'.
-CODECS = frozenset(("utf_8", "utf_7", "utf_16", "utf_16_be", "utf_16_le", "utf_32", "utf_32_be", "utf_32_le"))
-CODECS |= {"gb2312", "gbk", "gb18030", "hz", "big5", "big5hkscs", "cp950", "cp949", "euc_kr", "johab", "euc_jp", "shift_jis", "cp932"}
-CODECS |= {"iso2022_jp", "iso2022_jp_1", "iso2022_jp_2", "iso2022_jp_3", "iso2022_jp_ext", "iso2022_kr"}
-CODECS |= {"cp037", "cp273", "cp424", "cp500", "cp875", "cp1026", "cp1140", "koi8_r", "koi8_u", "mac_roman", "mac_cyrillic"}
-CODECS |= {f"iso8859_{number}" for number in (*range(2, 12), *range(13, 17))} | {f"cp125{number}" for number in range(9)} | {"cp874"}
+# Charsets that readers know, all of them linear in Python. Of any other, and of Latin-1, one thinks
+# that it is UTF-8, another Windows'.
+CODECS = frozenset(
+    ("utf_8", "utf_7", "utf_16", "utf_16_be", "utf_16_le", "utf_32", "utf_32_be", "utf_32_le")
+)
+CODECS |= {
+    "gb2312",
+    "gbk",
+    "gb18030",
+    "hz",
+    "big5",
+    "big5hkscs",
+    "cp950",
+    "cp949",
+    "euc_kr",
+    "johab",
+    "euc_jp",
+    "shift_jis",
+    "cp932",
+}
+CODECS |= {
+    "iso2022_jp",
+    "iso2022_jp_1",
+    "iso2022_jp_2",
+    "iso2022_jp_3",
+    "iso2022_jp_ext",
+    "iso2022_kr",
+}
+CODECS |= {
+    "cp037",
+    "cp273",
+    "cp424",
+    "cp500",
+    "cp875",
+    "cp1026",
+    "cp1140",
+    "koi8_r",
+    "koi8_u",
+    "mac_roman",
+    "mac_cyrillic",
+}
+CODECS |= (
+    {f"iso8859_{number}" for number in (*range(2, 12), *range(13, 17))}
+    | {f"cp125{number}" for number in range(9)}
+    | {"cp874"}
+)
 BIG_ENDIAN = {"utf_16": "utf_16_be", "utf_32": "utf_32_be"}
 """What some take for them where no mark says the order (RFC 2781 4.3)."""
 
@@ -39,12 +79,16 @@ def decode_each(text: str) -> str:
 
 
 def decode_otherwise(text: str) -> str:
-    """The same where a word leaves a choice: its charset is unknown, or the order of its octets unsaid."""
-    return ENCODED_WORD.sub(lambda match: _decoded(*match.groups(), otherwise=True), BETWEEN_WORDS.sub("", text))
+    """The same where a word leaves a choice: its charset is unknown, or the order of its octets
+    unsaid."""
+    return ENCODED_WORD.sub(
+        lambda match: _decoded(*match.groups(), otherwise=True), BETWEEN_WORDS.sub("", text)
+    )
 
 
 def decode_open_words(text: str, *, whole: bool = False, to_the_end: bool = False) -> str:
-    """The same for a reader who bears question marks in an encoded word, and one that never ends: it ends at the next white space."""
+    """The same for a reader who bears question marks in an encoded word, and one that never ends:
+    it ends at the next white space."""
     text = BETWEEN_WORDS.sub("", text)
     kept: list[str] = []
     position, ended = 0, True
@@ -58,7 +102,10 @@ def decode_open_words(text: str, *, whole: bool = False, to_the_end: bool = Fals
         else:
             space = None if to_the_end else SPACE.search(text, match.end())
             end = after = space.start() if space else len(text)
-        kept += [text[position : match.start()], _decoded(match[1], match[2], text[match.end() : end], whole=whole)]
+        kept += [
+            text[position : match.start()],
+            _decoded(match[1], match[2], text[match.end() : end], whole=whole),
+        ]
         position = after
     return "".join([*kept, text[position:]])
 
@@ -74,8 +121,9 @@ def decode_to_the_end(text: str) -> str:
 
 
 def before_what_swallows(text: str) -> str:
-    """What stands before an encoded word that never ends and begins with an escape: to Python's email package that is all the rest,
-    and the mailbox has no address but what stands before. "" where there is none.
+    """What stands before an encoded word that never ends and begins with an escape: to Python's
+    email package that is all the rest, and the mailbox has no address but what stands before. ""
+    where there is none.
     """
     end = text.rfind("?=")
     if end < 0 or not HEX.match(text, end + 2):
@@ -91,10 +139,16 @@ def decode_words_apart(text: str) -> str:
     return "".join(decode_open_words(text[start:end]) for start, end in pairwise(starts))
 
 
-def _decoded(charset: str, encoding: str, text: str, *, otherwise: bool = False, whole: bool = False) -> str:
+def _decoded(
+    charset: str, encoding: str, text: str, *, otherwise: bool = False, whole: bool = False
+) -> str:
     """The text of one encoded word."""
     octets = text.encode("utf-8")
-    octets = ESCAPED.sub(_octet, octets.replace(b"_", b" ")) if encoding in "qQ" else _base64(octets, whole=whole, several=otherwise)
+    octets = (
+        ESCAPED.sub(_octet, octets.replace(b"_", b" "))
+        if encoding in "qQ"
+        else _base64(octets, whole=whole, several=otherwise)
+    )
     name = normalize_encoding(charset.strip().lower())
     codec = aliases.get(name, name)
     if codec in CODECS:
@@ -112,8 +166,8 @@ def _octet(match: re.Match[bytes]) -> bytes:
 
 
 def _base64(octets: bytes, *, whole: bool, several: bool) -> bytes:
-    """Over whatever else stands in it; the padding ends it. `whole`: without what is no group of four at its end, and over padding.
-    `several`: padding ends one text, and the next begins.
+    """Over whatever else stands in it; the padding ends it. `whole`: without what is no group of
+    four at its end, and over padding. `several`: padding ends one text, and the next begins.
     """
     if whole:
         return _bare_base64(octets[: len(octets) // 4 * 4])
@@ -127,4 +181,12 @@ def _bare_base64(octets: bytes) -> bytes:
     return binascii.a2b_base64(kept[: len(kept) - (len(kept) % 4 == 1)] + b"==")
 
 
-DECODERS = (decode_words, decode_each, decode_whole_words, decode_otherwise, decode_open_words, decode_to_the_end, decode_words_apart)
+DECODERS = (
+    decode_words,
+    decode_each,
+    decode_whole_words,
+    decode_otherwise,
+    decode_open_words,
+    decode_to_the_end,
+    decode_words_apart,
+)

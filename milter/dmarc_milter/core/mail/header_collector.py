@@ -1,4 +1,5 @@
-"""Header fields as they come in, within limits: what exceeds them is counted, and only what must be removed is kept."""
+"""Header fields as they come in, within limits: what exceeds them is counted, and only what must be
+removed is kept."""
 
 from __future__ import annotations
 
@@ -8,19 +9,22 @@ REMOVABLE = frozenset((b"from", b"authentication-results", b"x-dmarc-quarantine"
 """Fields that are counted and kept beyond the limits (DESIGN.md, What a message gets)."""
 SECOND_BLOCK = 256 * 1024
 SECOND_COUNT = 1000
-"""Beyond the limits, so much of the removable fields of each name is kept word for word; after that only their places are."""
+"""Beyond the limits, so much of the removable fields of each name is kept word for word; after that
+only their places are."""
 MAX_PLACES = 100_000
 SIGNATURE = b"dkim-signature"
 COUNTED = 10
-"""Signatures that count as fields; more have a limit of their own as large, so that a heap of them cannot make the good one unread."""
+"""Signatures that count as fields; more have a limit of their own as large, so that a heap of them
+cannot make the good one unread."""
 
 
 class Collector:
     """The header fields of one message.
 
-    Within `max_bytes` and `max_fields` every field is kept (of signatures see COUNTED). Beyond, only removable ones: word for
-    word up to a second, fixed limit for each name, so that no heap of others hides From; then as `stand_ins` (lower-case name ->
-    value), so that their indexes are right and whoever removes fields takes them for forged. `overflow` is true when not even the
+    Within `max_bytes` and `max_fields` every field is kept (of signatures see COUNTED). Beyond,
+    only removable ones: word for word up to a second, fixed limit for each name, so that no heap of
+    others hides From; then as `stand_ins` (lower-case name -> value), so that their indexes are
+    right and whoever removes fields takes them for forged. `overflow` is true when not even the
     places could be kept.
     """
 
@@ -37,7 +41,8 @@ class Collector:
         self.overflow = False
 
     def add(self, name: bytes, value: bytes) -> None:
-        """One field: the name as the MTA gives it; the value with its leading space, folds as LF or CRLF."""
+        """One field: the name as the MTA gives it; the value with its leading space, folds as LF or
+        CRLF."""
         name = name.rstrip(b" \t")  # RFC 5322 4.5: obsolete syntax allows space before the colon
         size = len(name) + len(value) + 3
         if not self.truncated and self._bytes + size <= self._max_bytes and self._has_room(name):
@@ -75,7 +80,9 @@ class Collector:
 
     def headers(self) -> Headers:
         """All that was kept."""
-        return Headers(self._fields, truncated=self.truncated, total=len(self._fields) + self._left_out)
+        return Headers(
+            self._fields, truncated=self.truncated, total=len(self._fields) + self._left_out
+        )
 
 
 def with_crlf(value: bytes) -> bytes:

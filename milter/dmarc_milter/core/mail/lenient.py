@@ -12,16 +12,20 @@ from dmarc_milter.core.mail.encoded_words import DECODERS, decode_open_words
 from dmarc_milter.core.mail.odd_names import A_COMMENT, Names, TooMany
 
 MAX_READINGS = 100
-"""Distinct texts after an @ that are looked at; a field with more of them has more domains than anyone answers for."""
+"""Distinct texts after an @ that are looked at; a field with more of them has more domains than
+anyone answers for."""
 MAX_WORDS = 100
 """Words after one @."""
 MAX_BROKEN = 16 * 1024
 """Octets of a field up to which it is read in every way."""
 
-# Where the address ends for whoever looks for its end: a bracket or separator at the end of a word, the next angle bracket.
-# In the middle of a name, or before a dot, they are odd characters. Every repetition is bounded or ends at what it starts with.
+# Where the address ends for whoever looks for its end: a bracket or separator at the end of a word,
+# the next angle bracket. In the middle of a name, or before a dot, they are odd characters. Every
+# repetition is bounded or ends at what it starts with.
 BEFORE_A_WORD = r"(?:$|\s(?!\s*+\.))"
-END = re.compile(rf"[>][,;)\]>]{{0,8}}+{BEFORE_A_WORD}|[,;]{{1,8}}+{BEFORE_A_WORD}|(?P<ANGLE>\s<(?!\.))")
+END = re.compile(
+    rf"[>][,;)\]>]{{0,8}}+{BEFORE_A_WORD}|[,;]{{1,8}}+{BEFORE_A_WORD}|(?P<ANGLE>\s<(?!\.))"
+)
 END_BEFORE_AT = re.compile(rf"{END.pattern[:-1]}|<(?=[^<.][^<]*+$))")
 GLUED_COMMENT = re.compile(r"(?<=\S)\(([^()]*+)\)")
 # Where a reader stops at the latest, and one who skips white space.
@@ -31,16 +35,40 @@ NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 NOT_ASCII_END = re.compile(r"(?<=[\x00-\x7f])[^\x00-\x7f]++\Z")
 LOCAL_PART = re.compile(r"[^,;:<>\"]*+$")
 
-# Characters without a shape of their own (Unicode, Default_Ignorable_Code_Point): soft hyphen, zero width, direction, variation, tags.
-IGNORABLE = {0xAD, 0x34F, 0x61C, 0x115F, 0x1160, 0x17B4, 0x17B5, *range(0x180B, 0x1810), *range(0x200B, 0x2010), *range(0x202A, 0x202F)}
-IGNORABLE |= {*range(0x2060, 0x2070), 0x3164, *range(0xFE00, 0xFE10), 0xFEFF, 0xFFA0, *range(0xFFF0, 0xFFF9), *range(0xE0000, 0xE1000)}
+# Characters without a shape of their own (Unicode, Default_Ignorable_Code_Point): soft hyphen, zero
+# width, direction, variation, tags.
+IGNORABLE = {
+    0xAD,
+    0x34F,
+    0x61C,
+    0x115F,
+    0x1160,
+    0x17B4,
+    0x17B5,
+    *range(0x180B, 0x1810),
+    *range(0x200B, 0x2010),
+    *range(0x202A, 0x202F),
+}
+IGNORABLE |= {
+    *range(0x2060, 0x2070),
+    0x3164,
+    *range(0xFE00, 0xFE10),
+    0xFEFF,
+    0xFFA0,
+    *range(0xFFF0, 0xFFF9),
+    *range(0xE0000, 0xE1000),
+}
 IGNORABLE |= {*range(0x1BCA0, 0x1BCA4), *range(0x1D173, 0x1D17B)}
-# What some readers drop without a word: those, controls, white space that is not ASCII, and the backslash of a quoted-pair.
+# What some readers drop without a word: those, controls, white space that is not ASCII, and the
+# backslash of a quoted-pair.
 WHITE = {0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F, 0x3000}
 DROPPED = {*range(0x20), 0x7F, 0x5C, *WHITE, *IGNORABLE} - {9, 10, 13}
 DROP = dict.fromkeys(DROPPED)
-# What compatibility mapping (UTS 46, NFKC) makes of at signs, full stops and the other specials of an address.
-LOOK_ALIKE = dict(zip("＠﹫。．｡﹒＜﹤＞﹥，﹐；﹔：﹕＂（﹙）﹚＼﹨", '@@....<<>>,,;;::"(())\\\\', strict=True))
+# What compatibility mapping (UTS 46, NFKC) makes of at signs, full stops and the other specials of
+# an address.
+LOOK_ALIKE = dict(
+    zip("＠﹫。．｡﹒＜﹤＞﹥，﹐；﹔：﹕＂（﹙）﹚＼﹨", '@@....<<>>,,;;::"(())\\\\', strict=True)
+)
 MAPPED = str.maketrans(LOOK_ALIKE)
 
 # A character reference, with or without its semicolon as browsers read it, and an octet in a URL.
@@ -52,21 +80,31 @@ FLAT_COMMENTS = (re.compile(r"\([^)]*+\)?"), re.compile(r"\([^)\r]*+[)\r]?"))
 COMMENT_PIECE = re.compile(r"[()]|\\.?|[^()\\]++", re.DOTALL)
 
 
-def domains(values: Sequence[bytes], limit: int, *, decoded: bool = True, loose: bool = False) -> tuple[tuple[Domain, ...], bool]:
-    """At most `limit` distinct domains in the order in which they are found, and whether there are more. Never raises.
+def domains(
+    values: Sequence[bytes], limit: int, *, decoded: bool = True, loose: bool = False
+) -> tuple[tuple[Domain, ...], bool]:
+    """At most `limit` distinct domains in the order in which they are found, and whether there are
+    more. Never raises.
 
-    `decoded`: with those that show only once encoded words are decoded. `loose`: with those cut beside a letter that is not ASCII,
-    although it is a name with that letter.
+    `decoded`: with those that show only once encoded words are decoded. `loose`: with those cut
+    beside a letter that is not ASCII, although it is a name with that letter.
     """
-    return _domains((text for value in values for text in _texts(value, decoded)), limit, loose=loose)
+    return _domains(
+        (text for value in values for text in _texts(value, decoded)), limit, loose=loose
+    )
 
 
 def domains_of_text(texts: Iterable[str], limit: int) -> tuple[tuple[Domain, ...], bool]:
     """The same of addresses, or what some reader takes for one, that are text already."""
-    return _domains((tidied for text in texts for tidied in _tidied(text.translate(MAPPED), decoded=True)), limit)
+    return _domains(
+        (tidied for text in texts for tidied in _tidied(text.translate(MAPPED), decoded=True)),
+        limit,
+    )
 
 
-def _domains(texts: Iterable[str], limit: int, *, loose: bool = False) -> tuple[tuple[Domain, ...], bool]:
+def _domains(
+    texts: Iterable[str], limit: int, *, loose: bool = False
+) -> tuple[tuple[Domain, ...], bool]:
     found: dict[Domain, None] = {}
     read: set[tuple[str, ...]] = set()
     names = Names()
@@ -90,25 +128,35 @@ def _dotted_first(found: Iterable[Domain]) -> tuple[Domain, ...]:
 
 
 def hides_an_at(value: bytes) -> bool:
-    """Whether decoding the encoded words shows an @ that was not to be seen, before whatever name."""
+    """Whether decoding the encoded words shows an @ that was not to be seen, before whatever
+    name."""
     text = value.decode("latin-1")
     return "=?" in text and any(decode(text).count("@") != text.count("@") for decode in DECODERS)
 
 
 def decodings(value: bytes) -> tuple[str, ...]:
-    """UTF-8, or as Latin-1, cut at the first octet that is no text, and read without such octets."""
+    """UTF-8, or as Latin-1, cut at the first octet that is no text, and read without such
+    octets."""
     try:
         return (value.decode("utf-8"),)
     except UnicodeDecodeError:
         value = value.replace(b"\xc0\xae", b".")
     if len(value) > MAX_BROKEN:
         return (value.decode("latin-1"),)
-    return value.decode("latin-1"), value.decode("utf-8", "replace"), value.decode("utf-8", "ignore")
+    return (
+        value.decode("latin-1"),
+        value.decode("utf-8", "replace"),
+        value.decode("utf-8", "ignore"),
+    )
 
 
 def unreferenced(text: str) -> str:
     """The text as a browser shows it that was not told to show it as it is."""
-    return REFERENCE.sub(lambda match: html.unescape(LEADING_ZEROS.sub(r"\1", match[0])), text) if "&" in text else text
+    return (
+        REFERENCE.sub(lambda match: html.unescape(LEADING_ZEROS.sub(r"\1", match[0])), text)
+        if "&" in text
+        else text
+    )
 
 
 def _texts(value: bytes, decoded: bool) -> Iterator[str]:
@@ -118,7 +166,8 @@ def _texts(value: bytes, decoded: bool) -> Iterator[str]:
 
 
 def _tidied(text: str, decoded: bool) -> Iterator[str]:
-    """As it stands, and with its encoded words decoded; for a short one also as a reader of HTML or URLs sees it."""
+    """As it stands, and with its encoded words decoded; for a short one also as a reader of HTML or
+    URLs sees it."""
     forms = [text]
     if decoded and "=?" in text:
         forms += (decode(text).translate(MAPPED) for decode in DECODERS)
@@ -129,7 +178,8 @@ def _tidied(text: str, decoded: bool) -> Iterator[str]:
 
 
 def _stripped(text: str) -> Iterator[str]:
-    """As it stands, without oddities, without quotes and empty brackets too; each also without comments, however far these reach."""
+    """As it stands, without oddities, without quotes and empty brackets too; each also without
+    comments, however far these reach."""
     cleaned = text.translate(DROP)
     for form in dict.fromkeys((text, cleaned, cleaned.replace('"', "").replace("<>", ""))):
         yield form
@@ -151,10 +201,11 @@ def _unescaped(text: str, decoded: bool) -> Iterator[str]:
 
 
 def _readings(text: str, loose: bool) -> Iterator[tuple[tuple[str, ...], bool]]:
-    """What stands after each @, as the parts that may be the name, and whether it may be the local part of another address as well.
+    """What stands after each @, as the parts that may be the name, and whether it may be the local
+    part of another address as well.
 
-    The parts are the words up to the end of the address, those with a dot between them also as one, and all of these together,
-    since readers skip white space.
+    The parts are the words up to the end of the address, those with a dot between them also as one,
+    and all of these together, since readers skip white space.
     """
     known: set[str] = set()
     pieces = text.split("@")
@@ -167,16 +218,30 @@ def _readings(text: str, loose: bool) -> Iterator[tuple[tuple[str, ...], bool]]:
         end = (END_BEFORE_AT if before_at else END).search(after)
         rest = after[: end.start()] if end else after
         words = rest.split()
-        if before_at and not end and len(words) > 1 and "." not in words[-2][-1] + words[-1] and not rest[-1:].isspace():
+        if (
+            before_at
+            and not end
+            and len(words) > 1
+            and "." not in words[-2][-1] + words[-1]
+            and not rest[-1:].isspace()
+        ):
             words[-1] = LOCAL_PART.sub("", words[-1])
         if len(words) > MAX_WORDS:
             raise TooMany
         beside = _beside_dots(words)
         # Before an angle bracket the rest names the next address.
         angle = end and end["ANGLE"]
-        parts = [*words[:1], *beside[:1], *after.split(maxsplit=1)[:1]] if angle else [*words, *beside, "".join(words[:2])]
+        parts = (
+            [*words[:1], *beside[:1], *after.split(maxsplit=1)[:1]]
+            if angle
+            else [*words, *beside, "".join(words[:2])]
+        )
         if loose:
-            parts = [SEPARATOR.split(piece.strip(), maxsplit=1)[0], *parts, *_loose_parts(piece, words)]
+            parts = [
+                SEPARATOR.split(piece.strip(), maxsplit=1)[0],
+                *parts,
+                *_loose_parts(piece, words),
+            ]
         beside_comments = _beside_comments(piece, len(rest)) if after != piece else ()
         yield tuple(dict.fromkeys((*parts, "".join(words), *beside_comments))), before_at
         if loose:
@@ -184,8 +249,8 @@ def _readings(text: str, loose: bool) -> Iterator[tuple[tuple[str, ...], bool]]:
 
 
 def _over_white_space(piece: str, after: str) -> Iterator[tuple[tuple[str, ...], bool]]:
-    """For a reader who stops at nothing but a special character, a comment's too: each by itself, since among longer names one of a
-    single label counts for nothing.
+    """For a reader who stops at nothing but a special character, a comment's too: each by itself,
+    since among longer names one of a single label counts for nothing.
     """
     for text in dict.fromkeys((after, piece)):
         name = SPECIAL.split(text, maxsplit=1)[0].split()
@@ -194,7 +259,8 @@ def _over_white_space(piece: str, after: str) -> Iterator[tuple[tuple[str, ...],
 
 
 def _loose_parts(piece: str, words: list[str]) -> Iterator[str]:
-    """What a reader takes who knows no end but white space, or one at a letter that is not ASCII."""
+    """What a reader takes who knows no end but white space, or one at a letter that is not
+    ASCII."""
     yield from piece.split(maxsplit=1)[:1]
     for word in words:
         if not word.isascii():
@@ -203,9 +269,11 @@ def _loose_parts(piece: str, words: list[str]) -> Iterator[str]:
 
 
 def _beside_comments(text: str, end: int) -> Iterator[str]:
-    """What stands before the first comment and inside each up to the end, for a reader who knows of none.
+    """What stands before the first comment and inside each up to the end, for a reader who knows of
+    none.
 
-    `end` counts without the comments. One after white space is left alone: nobody takes it for a part of the name.
+    `end` counts without the comments. One after white space is left alone: nobody takes it for a
+    part of the name.
     """
     removed = 0
     for number, match in enumerate(GLUED_COMMENT.finditer(text)):
@@ -250,10 +318,11 @@ ROUTE_WORD = re.compile(r"(?<![@\w.%!+-])[^\s,;:<>@]++(?!@)")
 
 
 def old_routes(values: Sequence[bytes]) -> Iterator[Domain]:
-    """The domains of addresses from before the @, in these fields: every Sendmail rewrites `a%b` and `b!a` to `a@b` when it delivers.
+    """The domains of addresses from before the @, in these fields: every Sendmail rewrites `a%b`
+    and `b!a` to `a@b` when it delivers.
 
-    The domain is what stands before the first `!`, or else behind the last `%` (ruleset 3 of its proto.m4). Never raises.
-    A single label is none: `50%off` and `Wow!` are words.
+    The domain is what stands before the first `!`, or else behind the last `%` (ruleset 3 of its
+    proto.m4). Never raises. A single label is none: `50%off` and `Wow!` are words.
     """
     for value in values:
         text = value[:MAX_ROUTES].decode("utf-8", "replace")

@@ -1,7 +1,9 @@
-"""What common mail programs take for an address in a list of mailboxes: each splits it in its own way, and each has its fallbacks.
+"""What common mail programs take for an address in a list of mailboxes: each splits it in its own
+way, and each has its fallbacks.
 
-The strict reading (mailbox_list.py) knows which text is a name, a comment or a group's name, where anyone may write what they like.
-A reader who ends a quotation or a comment elsewhere, or finds no address where one should be, takes such a text for an address.
+The strict reading (mailbox_list.py) knows which text is a name, a comment or a group's name, where
+anyone may write what they like. A reader who ends a quotation or a comment elsewhere, or finds no
+address where one should be, takes such a text for an address.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.mail.encoded_words import DECODERS, START, before_what_swallows, decode_words
 
 MAX_VALUE = 4096
-"""Octets of a field with a second domain in it that is still read in every way; none that anyone writes is longer."""
+"""Octets of a field with a second domain in it that is still read in every way; none that anyone
+writes is longer."""
 MAX_GROUPS = 10
 
 # One address by the book and nothing else: every reader takes it, and looks no further.
@@ -39,10 +42,12 @@ GROUP_TO_THE_SEMICOLON = r":(?P<INSIDE>[^;]*+);?"
 
 
 class Style(NamedTuple):
-    """How one kind of reader splits a list. `nested`: comments hold comments; then `pieces` has only their start.
+    """How one kind of reader splits a list. `nested`: comments hold comments; then `pieces` has
+    only their start.
 
-    `plain_first`: whether plain text with an @ counts also before angle brackets. `angles_only`: whether nothing else counts than
-    what stands in them; else an element without an address is searched for one in its quotations and comments.
+    `plain_first`: whether plain text with an @ counts also before angle brackets. `angles_only`:
+    whether nothing else counts than what stands in them; else an element without an address is
+    searched for one in its quotations and comments.
     """
 
     pieces: re.Pattern[str]
@@ -54,7 +59,8 @@ class Style(NamedTuple):
 def _style(quoted: str, comment: str, angle: str, group: str = ":", *, text: str = TEXT) -> Style:
     return Style(
         re.compile(
-            rf"(?P<QUOTED>{quoted})|(?P<COMMENT>{comment or '[(]'})|(?P<ANGLE>{angle})|(?P<GROUP>{group})|(?P<END>[,;])"
+            rf"(?P<QUOTED>{quoted})|(?P<COMMENT>{comment or '[(]'})|(?P<ANGLE>{angle})"
+            rf"|(?P<GROUP>{group})|(?P<END>[,;])"
             rf"|(?P<TEXT>{text})",
             re.DOTALL,
         ),
@@ -65,38 +71,48 @@ def _style(quoted: str, comment: str, angle: str, group: str = ":", *, text: str
 STYLES = (
     # By the book (RFC 5322 3.2): Roundcube, Python's email.policy.
     _style(QUOTED, "", ANGLE_QUOTED),
-    # Brackets end at the first closing one, groups at the first semicolon: nodemailer, mailparser, postal-mime.
+    # Brackets end at the first closing one, groups at the first semicolon: nodemailer, mailparser,
+    # postal-mime.
     _style(QUOTED, COMMENT_FLAT, ANGLE, GROUP_TO_THE_SEMICOLON),
     _style(QUOTED, COMMENT_ESCAPED, ANGLE, GROUP_TO_THE_SEMICOLON, text=TEXT_ESCAPED),
-    # A line's end ends them: Python's email.utils where lines end in CRLF. Without angle brackets it would be met by the names of
-    # much honest mail that are folded in the middle.
+    # A line's end ends them: Python's email.utils where lines end in CRLF. Without angle brackets
+    # it would be met by the names of much honest mail that are folded in the middle.
     _style(QUOTED_LINE, COMMENT_LINE, ANGLE_QUOTED)._replace(angles_only=True),
     # Without quoted-pairs: regular expressions.
     _style(QUOTED_BLIND, COMMENT_FLAT, ANGLE),
 )
 
-# Python's email.utils where lines end in LF: what looks like an address ends there, even where one in angle brackets follows.
+# Python's email.utils where lines end in LF: what looks like an address ends there, even where one
+# in angle brackets follows.
 PLAIN_FIRST = STYLES[0]._replace(plain_first=True)
-# An encoded word that ends nowhere, or behind the address: what follows it is swallowed by Python's email.policy, which then takes
-# the words before it for the address.
+# An encoded word that ends nowhere, or behind the address: what follows it is swallowed by Python's
+# email.policy, which then takes the words before it for the address.
 OPEN_WORD = re.compile(rf"{START.pattern}(?![^?<]*+\?=)".encode())
-# One in which a quotation begins or ends, or a comment inside its charset: who decodes it first sees other quotations and comments
-# than we do.
+# One in which a quotation begins or ends, or a comment inside its charset: who decodes it first
+# sees other quotations and comments than we do.
 WORD_OVER_TOKENS = re.compile(
     rb'=\?(?:[^?*"()<>\s]{0,60}+["()<>\s][^?*]{0,60}+(?:\*[^?]{0,40}+)?\?[BbQq]\?[^?]*+|[^?]{1,101}+\?[BbQq]\?[^?"]*+"[^?]*+)\?='
 )
 
 
 def in_doubt(value: bytes, domain: Domain) -> bool:
-    """Whether some reader takes an address of another domain for the author of a field that is well-formed for `domain`."""
+    """Whether some reader takes an address of another domain for the author of a field that is
+    well-formed for `domain`."""
     if SIMPLE.match(value):
         return False
     if lenient.domains((value,), 1) == ((domain,), False):
         return False  # there is no other domain in it
     if len(value) > MAX_VALUE or OPEN_WORD.search(value) or WORD_OVER_TOKENS.search(value):
         return True
-    taken = {address for text in dict.fromkeys(_texts(value)) for style in STYLES for address in addresses(text, style)}
-    taken.update(address for text in lenient.decodings(value) for address in addresses(text, PLAIN_FIRST))
+    taken = {
+        address
+        for text in dict.fromkeys(_texts(value))
+        for style in STYLES
+        for address in addresses(text, style)
+    }
+    taken.update(
+        address for text in lenient.decodings(value) for address in addresses(text, PLAIN_FIRST)
+    )
     return lenient.domains_of_text(taken, 1) != ((domain,), False)
 
 
@@ -123,7 +139,8 @@ class _Element:
     comments: list[str] = field(default_factory=list)
 
     def addresses(self, style: Style) -> Iterator[str]:
-        """The addresses in angle brackets, else the one in plain text, else whatever looks like one.
+        """The addresses in angle brackets, else the one in plain text, else whatever looks like
+        one.
 
         Only where there is exactly one, with nothing odd in it, does every reader stop there.
         """
@@ -162,11 +179,15 @@ def addresses(text: str, style: Style, groups: int = 0) -> Iterator[str]:
             element = _Element()
         elif kind in ("GROUP", "INSIDE"):
             # The name of a group is a name to some, and to others the author.
-            yield from (each for each in (*element.plain, *element.quoted, *element.comments) if "@" in each)
+            yield from (
+                each for each in (*element.plain, *element.quoted, *element.comments) if "@" in each
+            )
             element.plain, element.quoted, element.comments = [], [], []
             if kind == "INSIDE" or "INSIDE" in match.groupdict():
                 inside = match["INSIDE"] or ""
-                yield from addresses(inside, style, groups + 1) if groups < MAX_GROUPS else (inside,)
+                yield from (
+                    addresses(inside, style, groups + 1) if groups < MAX_GROUPS else (inside,)
+                )
         else:
             _add(element, kind, piece)
     yield from element.addresses(style)

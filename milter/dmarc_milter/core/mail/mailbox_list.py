@@ -1,4 +1,5 @@
-"""The one domain of a From field: a strict, linear reading of RFC 5322 3.4 and RFC 6854, with few tolerances."""
+"""The one domain of a From field: a strict, linear reading of RFC 5322 3.4 and RFC 6854, with few
+tolerances."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ MAX_MAILBOXES = 100
 """More authors than this are no From field."""
 MAX_COMMENT_DEPTH = 50
 MAX_TOKENS = 10_000
-"""Words, white space, comments and specials of one field: with MAX_MAILBOXES nobody needs a tenth of it."""
+"""Words, white space, comments and specials of one field: with MAX_MAILBOXES nobody needs a tenth
+of it."""
 
 
 class Tolerated(IntEnum):
@@ -25,8 +27,9 @@ class Tolerated(IntEnum):
     ENCODED_WORD = 1
     """Specials inside an encoded-word: readers who do not decode it first."""
     NAME = 2
-    """A comma, colon, semicolon, @, bracket or backslash that is not quoted in a display name, an address in parentheses after a
-    name, a semicolon between addresses, or a backslash that may be half a character: every reader."""
+    """A comma, colon, semicolon, @, bracket or backslash that is not quoted in a display name, an
+    address in parentheses after a name, a semicolon between addresses, or a backslash that may be
+    half a character: every reader."""
 
 
 class Reading(NamedTuple):
@@ -39,9 +42,10 @@ class Reading(NamedTuple):
 def parse(value: bytes) -> Reading | Malformed:
     """The reading of one From field's value. Never raises.
 
-    Dots and 8-bit text in a name, dots anywhere in a local part, empty list elements and comments beside the @ harm no reading.
-    A route, white space inside an addr-spec, an address literal, controls and everything else that the grammar does not allow
-    or `Tolerated` names are malformed (DESIGN.md, Decisions).
+    Dots and 8-bit text in a name, dots anywhere in a local part, empty list elements and comments
+    beside the @ harm no reading. A route, white space inside an addr-spec, an address literal,
+    controls and everything else that the grammar does not allow or `Tolerated` names are malformed
+    (DESIGN.md, Decisions).
     """
     try:
         return _one_domain(value)
@@ -49,13 +53,19 @@ def parse(value: bytes) -> Reading | Malformed:
         name, angle, address = value.rpartition(b"<")
         spelled = BACKSLASH.sub(b"", name) + angle + address
         name, parenthesis, address = value.rstrip(b" \t\r\n").rpartition(b"(<")
-        if parenthesis and address.endswith(b">)") and name.strip(b" \t\r\n,") and not NOT_IN_A_PLAIN_NAME.search(name):
+        if (
+            parenthesis
+            and address.endswith(b">)")
+            and name.strip(b" \t\r\n,")
+            and not NOT_IN_A_PLAIN_NAME.search(name)
+        ):
             spelled = name + b"<" + address[:-1]
         return _tolerated(spelled) if spelled != value else Malformed(error.reason)
 
 
 def _tolerated(value: bytes) -> Reading | Malformed:
-    """The reading of what every reader finds in a field: an address in parentheses after a name, backslashes that quote nothing."""
+    """The reading of what every reader finds in a field: an address in parentheses after a name,
+    backslashes that quote nothing."""
     try:
         return Reading(_one_domain(value).domain, Tolerated.NAME)
     except _NotStrict as error:
@@ -63,7 +73,8 @@ def _tolerated(value: bytes) -> Reading | Malformed:
 
 
 class _NotStrict(Exception):
-    """Inside this module only: the text left the grammar, for this reason of the fixed vocabulary."""
+    """Inside this module only: the text left the grammar, for this reason of the fixed
+    vocabulary."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -84,12 +95,13 @@ class _Token(NamedTuple):
     text: bytes
 
 
-# Nothing but a fold may break a line, and no reader agrees with another about the other controls (RFC 5322 4.1 lets them be).
+# Nothing but a fold may break a line, and no reader agrees with another about the other controls
+# (RFC 5322 4.1 lets them be).
 FORBIDDEN = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|\n(?![ \t])")
-# An encoded-word counts as one atom whatever its text holds (RFC 2047 5 (3) allows less, senders write more); the charset is a
-# token (RFC 2047 2).
-# FWS, quoted-string, domain-literal, specials, and all else: atext, dots and 8-bit (RFC 5322 3.2, RFC 6532 3.2). Every
-# alternative starts with another octet and every repetition is possessive, so matching is linear.
+# An encoded-word counts as one atom whatever its text holds (RFC 2047 5 (3) allows less, senders
+# write more); the charset is a token (RFC 2047 2). FWS, quoted-string, domain-literal, specials,
+# and all else: atext, dots and 8-bit (RFC 5322 3.2, RFC 6532 3.2). Every alternative starts with
+# another octet and every repetition is possessive, so matching is linear.
 TOKEN = re.compile(
     rb"""(?P<SPACE>[ \t\r\n]++)
     |(?P<QUOTED>"(?:[^"\\]|\\[^\r\n])*+")
@@ -100,7 +112,8 @@ TOKEN = re.compile(
     |(?P<ATOM>[^ \t\r\n"\[\]<>@,;:()\\]++)""",
     re.VERBOSE,
 )
-# In Shift_JIS, Big5 and GBK a backslash may be the second half of a character, and quotes nothing then.
+# In Shift_JIS, Big5 and GBK a backslash may be the second half of a character, and quotes nothing
+# then.
 HALF_A_CHARACTER = re.compile(rb'[\x81-\xfe]\\["()\\]')
 # One that quotes nothing: half a character, or as in DOMAIN\\user.
 BACKSLASH = re.compile(rb"(?<=[\x81-\xfe])\\|\\(?=[0-9A-Za-z])")
@@ -111,11 +124,16 @@ ENCODED_WORD = re.compile(r"=\?[^?\s]+\?[BbQq]\?[^?]*+\?=")
 NOT_IN_A_PLAIN_NAME = re.compile(rb'[<>()@"\\]')
 KINDS = {kind.name: kind for kind in _Kind} | {"ENCODED": _Kind.ATOM, "BRACKET": _Kind.LITERAL}
 CFWS = (_Kind.SPACE, _Kind.COMMENT)
-AT, OPEN, CLOSE = _Token(_Kind.SPECIAL, b"@"), _Token(_Kind.SPECIAL, b"<"), _Token(_Kind.SPECIAL, b">")
+AT, OPEN, CLOSE = (
+    _Token(_Kind.SPECIAL, b"@"),
+    _Token(_Kind.SPECIAL, b"<"),
+    _Token(_Kind.SPECIAL, b">"),
+)
 # A commercial at that compatibility mapping turns into "@": full width and small.
 OTHER_ATS = ("\uff20", "\ufe6b")
-# Marks, embeddings, overrides and isolates of the bidirectional algorithm (UAX 9 2): with one of them in it, an address is shown
-# with its end before its beginning, so that the local part is read as the domain.
+# Marks, embeddings, overrides and isolates of the bidirectional algorithm (UAX 9 2): with one of
+# them in it, an address is shown with its end before its beginning, so that the local part is read
+# as the domain.
 DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
@@ -135,7 +153,9 @@ def _tokens(value: bytes) -> list[_Token]:
             continue
         found = TOKEN.match(value, position)
         if found is None or found.lastgroup is None:
-            raise _NotStrict("open quotation" if value[position] == 0x22 else "special character out of place")
+            raise _NotStrict(
+                "open quotation" if value[position] == 0x22 else "special character out of place"
+            )
         tokens.append(_Token(KINDS[found.lastgroup], found.group()))
         position = found.end()
     return tokens
@@ -153,7 +173,8 @@ def _quotes_in_doubt(value: bytes) -> bool:
 
 
 def _comment_end(value: bytes, position: int) -> int:
-    """Where the comment that opens at `position` ends. Raises _NotStrict when it does not, or is nested absurdly deep."""
+    """Where the comment that opens at `position` ends. Raises _NotStrict when it does not, or is
+    nested absurdly deep."""
     depth = 0
     while True:
         piece = COMMENT_PIECE.match(value, position)
@@ -174,9 +195,9 @@ def _comment_end(value: bytes, position: int) -> int:
 class _AddressList:
     """Where a From field's reading stands (RFC 5322 3.4, obs-mbox-list of 4.4; groups by RFC 6854).
 
-    `phrase`: tokens since the last separator. `dangling`: a name stood before a comma and its address is still to come.
-    `closed`: an address or group just ended, so only CFWS may come before the next separator. `bare`: an address without angle
-    brackets stood since the last colon.
+    `phrase`: tokens since the last separator. `dangling`: a name stood before a comma and its
+    address is still to come. `closed`: an address or group just ended, so only CFWS may come before
+    the next separator. `bare`: an address without angle brackets stood since the last colon.
     """
 
     phrase: list[_Token] = field(default_factory=list)
@@ -195,7 +216,8 @@ class _AddressList:
         self.domains[_addr_spec_domain(mailbox)] = None
 
     def end_element(self) -> None:
-        """A comma, the end of a group or of the field: what stands before it is nothing, an addr-spec, or part of a name."""
+        """A comma, the end of a group or of the field: what stands before it is nothing, an
+        addr-spec, or part of a name."""
         words = [token for token in self.phrase if token.kind not in CFWS]
         if AT in words:
             if self.dangling:
@@ -212,12 +234,15 @@ class _AddressList:
     def start_angle(self) -> None:
         words = [token for token in self.phrase if token.kind not in CFWS]
         if AT in words:
-            # A name that is or ends as an address, as some clients write: one more mailbox that must agree. With anything after it,
-            # readers who skip white space would see another domain.
+            # A name that is or ends as an address, as some clients write: one more mailbox that
+            # must agree. With anything after it, readers who skip white space would see another
+            # domain.
             if words[-2:-1] != [AT]:
                 raise _NotStrict("@ in a name")
             host = words.pop()
-            self.domains[_host(host._replace(text=host.text.rstrip(b"'")))] = None  # 'a@b', as some clients quote
+            self.domains[_host(host._replace(text=host.text.rstrip(b"'")))] = (
+                None  # 'a@b', as some clients quote
+            )
             self.tolerated = Tolerated.NAME
             words.pop()
         self.name(words)
@@ -225,14 +250,16 @@ class _AddressList:
         self.dangling = False
 
     def name(self, words: list[_Token]) -> None:
-        """A phrase (RFC 5322 3.2.5) with its obsolete dots; 8-bit is an atom's already. Brackets are often written in one."""
+        """A phrase (RFC 5322 3.2.5) with its obsolete dots; 8-bit is an atom's already. Brackets
+        are often written in one."""
         if any(word.kind is _Kind.SPECIAL for word in words):
             raise _NotStrict("special character in a name")
         if any(word.kind is _Kind.LITERAL for word in words):
             self.tolerated = Tolerated.NAME
 
     def start_group(self) -> None:
-        """A colon: a group's, or where there cannot be one part of a name, which an angle bracket must follow."""
+        """A colon: a group's, or where there cannot be one part of a name, which an angle bracket
+        must follow."""
         words = [token for token in self.phrase if token.kind not in CFWS]
         if AT in words or self.bare:
             raise _NotStrict("colon out of place")
@@ -271,7 +298,9 @@ class _AddressList:
 
 def _one_domain(value: bytes) -> Reading:
     """Raises _NotStrict."""
-    reading = _AddressList(tolerated=Tolerated.NAME if _quotes_in_doubt(value) else Tolerated.NOTHING)
+    reading = _AddressList(
+        tolerated=Tolerated.NAME if _quotes_in_doubt(value) else Tolerated.NOTHING
+    )
     tokens = iter(_tokens(value.rstrip(b" \t\r\n")))
     for token in tokens:
         if token.kind in CFWS:
@@ -315,7 +344,8 @@ def _inside_angle(tokens: Iterator[_Token]) -> list[_Token]:
 
 
 def _addr_spec_domain(tokens: list[_Token]) -> Domain:
-    """addr-spec (RFC 5322 3.4.1) with comments, but no white space, around its @. Raises _NotStrict."""
+    """addr-spec (RFC 5322 3.4.1) with comments, but no white space, around its @. Raises
+    _NotStrict."""
     start, end = 0, len(tokens)
     while start < end and tokens[start].kind in CFWS:
         start += 1
@@ -330,7 +360,9 @@ def _addr_spec_domain(tokens: list[_Token]) -> Domain:
         raise _NotStrict("white space in an address")
     if len(kept) != 3 or kept[1] != AT:
         raise _NotStrict("not an address")
-    if not DIRECTIONS.isdisjoint(b"".join(token.text for token in tokens[start:end]).decode("utf-8", "replace")):
+    if not DIRECTIONS.isdisjoint(
+        b"".join(token.text for token in tokens[start:end]).decode("utf-8", "replace")
+    ):
         raise _NotStrict("direction mark in an address")
     local, host = kept[0], kept[2]
     if local.kind not in (_Kind.ATOM, _Kind.QUOTED):
@@ -352,7 +384,8 @@ def _host(token: _Token) -> Domain:
 
 
 def _check_local_part(text: bytes) -> None:
-    """UTF-8 (RFC 6532 3.2), and nothing that decodes or maps to another @ for a reader who does that first (RFC 2047 5)."""
+    """UTF-8 (RFC 6532 3.2), and nothing that decodes or maps to another @ for a reader who does
+    that first (RFC 2047 5)."""
     try:
         decoded = text.decode("utf-8")
     except UnicodeDecodeError:

@@ -1,4 +1,5 @@
-"""A message as it arrived: the envelope, the header fields byte for byte, and hashes of a body that is never kept."""
+"""A message as it arrived: the envelope, the header fields byte for byte, and hashes of a body that
+is never kept."""
 
 from __future__ import annotations
 
@@ -12,22 +13,26 @@ from dmarc_milter.core.mail.domain import Domain
 
 
 class HeaderField(NamedTuple):
-    """`name` without trailing white space; `value` all after the colon: leading space kept, folds as CRLF, no final CRLF."""
+    """`name` without trailing white space; `value` all after the colon: leading space kept, folds
+    as CRLF, no final CRLF."""
 
     name: bytes
     value: bytes
 
 
 class Headers:
-    """The header fields in order of appearance; look-up by name is ASCII case-insensitive. Immutable.
+    """The header fields in order of appearance; look-up by name is ASCII case-insensitive.
+    Immutable.
 
-    `truncated` says that fields beyond the limits were counted but not kept (DKIM and ARC cannot be judged then); `total` counts
-    them too.
+    `truncated` says that fields beyond the limits were counted but not kept (DKIM and ARC cannot be
+    judged then); `total` counts them too.
     """
 
     __slots__ = ("_by_name", "fields", "total", "truncated")
 
-    def __init__(self, fields: Iterable[HeaderField], *, truncated: bool = False, total: int = 0) -> None:
+    def __init__(
+        self, fields: Iterable[HeaderField], *, truncated: bool = False, total: int = 0
+    ) -> None:
         self.fields: tuple[HeaderField, ...] = tuple(fields)
         self.truncated = truncated
         self.total = max(total, len(self.fields))
@@ -52,9 +57,11 @@ class Headers:
 
 
 def parse(raw: bytes) -> tuple[list[HeaderField], bytes]:
-    """The header fields and the body of a message as a file holds it (RFC 5322 2.1), line ends normalized to CRLF.
+    """The header fields and the body of a message as a file holds it (RFC 5322 2.1), line ends
+    normalized to CRLF.
 
-    A first line of mbox form is dropped; the first line that is neither a field nor a fold ends the header section, as MTAs do.
+    A first line of mbox form is dropped; the first line that is neither a field nor a fold ends the
+    header section, as MTAs do.
     """
     text = raw.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
     if text.startswith(b"From "):
@@ -88,7 +95,8 @@ class BodyHash(NamedTuple):
 
 
 class BodyDigest(NamedTuple):
-    """`digest` over the first `length` octets asked for; `size` of the whole canonicalized body in octets."""
+    """`digest` over the first `length` octets asked for; `size` of the whole canonicalized body in
+    octets."""
 
     digest: bytes
     size: int
@@ -124,7 +132,8 @@ class Envelope:
     mta: Literal["", "sendmail", "postfix"] = ""
     """What the MTA says that it is; "" where it says nothing."""
     source_known: bool = True
-    """False: relayed by one of our trusted relays and the real client could not be read (DESIGN.md, trusted_relays)."""
+    """False: relayed by one of our trusted relays and the real client could not be read (DESIGN.md,
+    trusted_relays)."""
     relayed: bool = False
     """It came through one of our trusted relays."""
 

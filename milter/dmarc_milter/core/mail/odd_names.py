@@ -1,7 +1,9 @@
-"""The names that a piece of text may stand for when it is no plain name: cut at what is odd in it, and with that left out.
+"""The names that a piece of text may stand for when it is no plain name: cut at what is odd in it,
+and with that left out.
 
-`+ % & !` and others are legal in a dot-atom (RFC 5322 3.2.3), and a reader shows a domain with them. No such name has a record of
-its own, but its organization has one, and the walk from the part after the odd character reaches it (RFC 9989 4.10).
+`+ % & !` and others are legal in a dot-atom (RFC 5322 3.2.3), and a reader shows a domain with
+them. No such name has a record of its own, but its organization has one, and the walk from the part
+after the odd character reaches it (RFC 9989 4.10).
 """
 
 from __future__ import annotations
@@ -41,11 +43,13 @@ class Names:
         self.labels = labels
 
     def of(self, texts: Iterable[str], *, before_at: bool = False) -> list[Domain]:
-        """The names of one reading, given as its parts: the lowest of those at or below each other, in order of appearance.
+        """The names of one reading, given as its parts: the lowest of those at or below each other,
+        in order of appearance.
 
-        A name of one label is among them only where there is none of more labels, in the first part or at all, or as what stands
-        before a character that is not ASCII. What is left without odd characters counts too, but `before_at`, where another
-        address may begin, not over what separates addresses. Raises TooMany.
+        A name of one label is among them only where there is none of more labels, in the first part
+        or at all, or as what stands before a character that is not ASCII. What is left without odd
+        characters counts too, but `before_at`, where another address may begin, not over what
+        separates addresses. Raises TooMany.
         """
         found: dict[Domain, None] = {}
         single: dict[Domain, None] = {}
@@ -58,13 +62,19 @@ class Names:
                 (found if "." in name.name else single)[name] = None
             if not _tidy(text):
                 above = tuple(found)
-                for name in self._joined(SEPARATOR.split(text, maxsplit=1)[0] if before_at else text):
+                for name in self._joined(
+                    SEPARATOR.split(text, maxsplit=1)[0] if before_at else text
+                ):
                     if not any(map(name.is_at_or_below, above)):
                         (found if "." in name.name else single)[name] = None
             first.update(_before_not_ascii(text))
             if number == 0:
-                head = _tidy(SEPARATOR.split(text, maxsplit=1)[0])  # where a reader stops at the next separator
-                first.update(single if not found else {head: None} if head and "." not in head.name else {})
+                head = _tidy(
+                    SEPARATOR.split(text, maxsplit=1)[0]
+                )  # where a reader stops at the next separator
+                first.update(
+                    single if not found else {head: None} if head and "." not in head.name else {}
+                )
         return [*_lowest(list(found)), *first] if found else list(single | first)
 
     def _spelled(self, text: str) -> Iterator[Domain]:
@@ -100,15 +110,23 @@ class Names:
                 run.append(good)
                 continue
             # What of an odd label belongs to the name before it, and what to the name after it.
-            parts = [valid(part) for part in NOT_ASCII.split(label)] if not label.isascii() else ["", ""]
+            parts = (
+                [valid(part) for part in NOT_ASCII.split(label)]
+                if not label.isascii()
+                else ["", ""]
+            )
             yield from _name([*run, parts[0]])
             run = [parts[-1]]
         yield from _name(run)
 
     def _joined(self, text: str) -> Iterator[Domain]:
-        """What is left without the odd characters, and without those that are not ASCII; hyphens at the end of a label go too."""
+        """What is left without the odd characters, and without those that are not ASCII; hyphens at
+        the end of a label go too."""
         rest = ODD.sub("", A_COMMENT.sub("", unicodedata.normalize("NFKC", text)))
-        labels = [label if label.lower().startswith("xn--") else label.strip("-") for label in rest.split(".")]
+        labels = [
+            label if label.lower().startswith("xn--") else label.strip("-")
+            for label in rest.split(".")
+        ]
         self.labels -= len(labels)
         if self.labels < 0:
             raise TooMany
@@ -121,7 +139,8 @@ class Names:
 
 
 def _tidy(text: str) -> Domain | None:
-    """The plain name that the text is, without the dots and hyphens too many that a tidy reader takes away."""
+    """The plain name that the text is, without the dots and hyphens too many that a tidy reader
+    takes away."""
     name = domain.parse(".".join(filter(None, text.strip(".-").split("."))))
     return name if isinstance(name, Domain) and not _is_number(name) else None
 
@@ -133,7 +152,8 @@ def _label(label: str) -> str:
 
 
 def _name(labels: list[str]) -> Iterator[Domain]:
-    """The longest valid suffix of these labels, less the numbers at its end; an empty label counts as none."""
+    """The longest valid suffix of these labels, less the numbers at its end; an empty label counts
+    as none."""
     labels = list(filter(None, labels))
     while labels and labels[-1].isdigit():
         labels.pop()
@@ -145,17 +165,23 @@ def _name(labels: list[str]) -> Iterator[Domain]:
 
 
 def _any_label(label: str) -> str:
-    """The label in Punycode whatever its letters are, as IDNA2003 and careless programs have it: there are domains of symbols."""
+    """The label in Punycode whatever its letters are, as IDNA2003 and careless programs have it:
+    there are domains of symbols."""
     if label.isascii():
         return _label(label)
     if any(unicodedata.category(each)[0] in "CZ" or each == "\ufffd" for each in label):
         return ""
     mapped = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", label).lower())
-    return _label(mapped) if mapped.isascii() else _label("xn--" + mapped.encode("punycode").decode("ascii"))
+    return (
+        _label(mapped)
+        if mapped.isascii()
+        else _label("xn--" + mapped.encode("punycode").decode("ascii"))
+    )
 
 
 def _before_not_ascii(text: str) -> dict[Domain, None]:
-    """What a reader shows who stops at the first character that is not ASCII, where the text is no name."""
+    """What a reader shows who stops at the first character that is not ASCII, where the text is no
+    name."""
     found = NOT_ASCII.search(text)
     name = _tidy(text[: found.start()]) if found and not _tidy(text) else None
     return {name: None} if name else {}
@@ -168,5 +194,7 @@ def _is_number(name: Domain) -> bool:
 
 def _lowest(names: list[Domain]) -> list[Domain]:
     """Without those that have another one at or below them."""
-    above = {".".join(each.labels[count:]) for each in names for count in range(1, len(each.labels))}
+    above = {
+        ".".join(each.labels[count:]) for each in names for count in range(1, len(each.labels))
+    }
     return [each for each in names if each.name not in above]

@@ -1,8 +1,10 @@
-"""The client that handed a message to one of our own relays, from the Received fields those relays wrote (RFC 5321 4.4).
+"""The client that handed a message to one of our own relays, from the Received fields those relays
+wrote (RFC 5321 4.4).
 
-Most of a Received field is the sender's own text: HELO, the reverse name, the ident, a certificate's name, a login, a recipient.
-So where the address stands is read from what the server itself wrote: the first word, what opens the comment behind it, the
-folds, and the program's name behind `by`.
+Most of a Received field is the sender's own text: HELO, the reverse name, the ident, a
+certificate's name, a login, a recipient. So where the address stands is read from what the server
+itself wrote: the first word, what opens the comment behind it, the folds, and the program's name
+behind `by`.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ MAX_HELO = 255
 
 Network = IPv4Network | IPv6Network
 Program = Literal["exim", "communigate", "first", "last", ""]
-"""Who wrote the field. `first` and `last` begin with HELO; a program of `last` puts any text before the address, but no space into HELO."""
+"""Who wrote the field. `first` and `last` begin with HELO; a program of `last` puts any text before
+the address, but no space into HELO."""
 
 FOLD = re.compile(r"(?:\r?\n[ \t]+)+")
 FROM = re.compile(r"from[ \t]+([^ \t]+)[ \t]*", re.IGNORECASE)
@@ -41,26 +44,40 @@ LITERAL = re.compile(rf"{ADDRESS}{PORT}")
 OPTION = re.compile(r"\((?:helo|ident|port)=")
 HELO = re.compile(r"\((?:HELO|EHLO|LHLO)(?= |\))", re.IGNORECASE)
 ACCOUNT = re.compile(r"\(account ")
-ADDRESS_FIRST = re.compile(rf'\( ?{ADDRESS}{PORT}(?: (?:helo|ident|port)=| "[HE][HE]LO | verified\)| RDNS failed\)|\))')
-# The name before the address is the sender's, and so is the ident; neither holds a space or a parenthesis.
-# Behind it Sendmail says "may be forged", and Stalwart the name and country of the client's network.
+ADDRESS_FIRST = re.compile(
+    rf'\( ?{ADDRESS}{PORT}(?: (?:helo|ident|port)=| "[HE][HE]LO | verified\)| RDNS failed\)|\))'
+)
+# The name before the address is the sender's, and so is the ident; neither holds a space or a
+# parenthesis. Behind it Sendmail says "may be forged", and Stalwart the name and country of the
+# client's network.
 NAMED = re.compile(rf"\((?:[^ \t()]+[ @]|[^ \t()\[\]]+)?{ADDRESS}{PORT}(?: \([^()]*\))?\)(?= |\Z)")
 BARE = re.compile(
-    rf"\((?:[^ \t()\[\]]*@)?(?:([0-9.]{{7,15}}){PORT}|(?:IPv6:)?([0-9A-Fa-f:.]{{2,45}})(?:%\w{{1,20}})?)(?: with \w+)?\)(?= |\Z)"
+    r"\((?:[^"
+    rf" \t()\[\]]*@)?(?:([0-9.]{{7,15}}){PORT}"
+    rf"|(?:IPv6:)?([0-9A-Fa-f:.]{{2,45}})(?:%\w{{1,20}})?)(?:"
+    r" with \w+)?\)(?= |\Z)"
 )
 VERIFIED = re.compile(rf"\(account [^()]* {ADDRESS} verified\)(?= |\Z)")
-LAST = re.compile(rf"from ([^ \t]+) \((?:.*[ @(])?{ADDRESS}(?: \(may be forged\))?\)", re.IGNORECASE)
+LAST = re.compile(
+    rf"from ([^ \t]+) \((?:.*[ @(])?{ADDRESS}(?: \(may be forged\))?\)", re.IGNORECASE
+)
 HELO_OPTION = re.compile(r"[( ]helo=(.*)", re.DOTALL)
 IDENT_OPTION = re.compile(r" ident=[^ ]*\Z")
 # Comments that say nothing of the client, by their first word.
-ASIDE = re.compile(r"\((?:using |Client |No |no |[Aa]uthenticated|AUTH: |IDENT: |TLS|version=|envelope-|uid |[HE][HE]LO )")
+ASIDE = re.compile(
+    r"\((?:using |Client |No |no |[Aa]uthenticated|AUTH: |IDENT: |TLS|version=|envelope-|uid"
+    r" |[HE][HE]LO )"
+)
 
 # What the program itself writes behind `by`, before anything that the sender may have chosen.
 EXIM = re.compile(r"by \S+ (?:with \S+ )?(?:tls \S+ |\((?:TLS|SSL|Cipher)[^()]*\) )*\( ?Exim\b")
 COMMUNIGATE = re.compile(r"by \S+ \(CommuniGate Pro ")
 SENDMAIL = re.compile(r"by \S+ \([^()\s/]+/[^()\s]+\) ")
 COURIER = re.compile(r"by \S+ with \S+ (?:for \S+ )?id [0-9A-F]{16}\.[0-9A-F]{16}\.[0-9A-F]{8}\b")
-FIRST = re.compile(r"by \S+ (?:\([^()\s]*\) )?(?:\((?:Postfix|OpenSMTPD|MDaemon|Stalwart SMTP)\b|with Microsoft SMTP)")
+FIRST = re.compile(
+    r"by \S+ (?:\([^()\s]*\) )?(?:\((?:Postfix|OpenSMTPD|MDaemon|Stalwart SMTP)\b|with Microsoft"
+    r" SMTP)"
+)
 ENVELOPE = re.compile(r"[ \t]+<")
 IPV4_PORT = re.compile(r"([0-9.]{7,15}):[0-9]{1,5}")
 LOCAL = re.compile(r"by \S+ with local\b")
@@ -68,14 +85,16 @@ LOCAL = re.compile(r"by \S+ with local\b")
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """One client as a server saw it. IPv4-mapped addresses are IPv4. `helo` as given, undecodable octets as surrogate escapes."""
+    """One client as a server saw it. IPv4-mapped addresses are IPv4. `helo` as given, undecodable
+    octets as surrogate escapes."""
 
     address: IPv4Address | IPv6Address
     helo: str
 
 
 def original_client(received: Sequence[bytes], trusted: Sequence[Network]) -> Hop | None:
-    """The client of the topmost Received field that names an address outside `trusted`; None if one above it is unreadable.
+    """The client of the topmost Received field that names an address outside `trusted`; None if one
+    above it is unreadable.
 
     Below that field everything is the sender's own writing, so nothing below it is read.
     """
@@ -93,17 +112,21 @@ def original_client(received: Sequence[bytes], trusted: Sequence[Network]) -> Ho
 def parse(value: bytes) -> Hop | Malformed:
     """The client's address and HELO name in one Received field. Never raises.
 
-        from HELO (NAME [ADDRESS]) by               Postfix, Sendmail, Courier, OpenSMTPD, Haraka and most others
-        from HELO (IDENT@NAME [ADDRESS]) by         Sendmail; (IDENT@[ADDRESS]) where no name was found
+        from HELO (NAME [ADDRESS]) by               Postfix, Sendmail, Courier, OpenSMTPD, Haraka
+        and most others
+        from HELO (IDENT@NAME [ADDRESS]) by         Sendmail; (IDENT@[ADDRESS]) where no name was
+        found
         from NAME ([ADDRESS] helo=HELO ident=I) by  Exim; without helo= when it is NAME
-        from [ADDRESS] (helo=HELO ident=I) by       Exim, no name found; without a comment when HELO is the address
+        from [ADDRESS] (helo=HELO ident=I) by       Exim, no name found; without a comment when HELO
+        is the address
         from [ADDRESS] (HELO HELO) by               CommuniGate; also (account USER HELO HELO)
         from HELO (ADDRESS) by                      Exchange; qmail when HELO is the name
         from HELO ([ADDRESS]) by                    MDaemon
         from NAME (HELO HELO) (ADDRESS) by          qmail; also (IDENT@ADDRESS)
 
-    Nothing behind `helo=`, `ident=` or HELO is ever an address. A field that can be read in two ways is malformed; with the folds
-    and the program's name as the program writes them there is only one way.
+    Nothing behind `helo=`, `ident=` or HELO is ever an address. A field that can be read in two
+    ways is malformed; with the folds and the program's name as the program writes them there is
+    only one way.
     """
     if len(value) > MAX_FIELD:
         return Malformed("too long")
@@ -121,7 +144,8 @@ def parse(value: bytes) -> Hop | Malformed:
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """A field without its folds. `tail` is its `by` clause, "" where Exim's comments that do not match hide where that begins."""
+    """A field without its folds. `tail` is its `by` clause, "" where Exim's comments that do not
+    match hide where that begins."""
 
     name: str
     head: str
@@ -155,14 +179,24 @@ def _field(text: str) -> _Field | None:
     if len(starts) == 1 and starts[0]:
         head = " ".join(lines[: starts[0]]).rstrip()
         begin = FROM.match(head)
-        return _Field(begin[1], head, begin.end(), _by(" ".join(lines[starts[0] :])), lines[0].rstrip()) if begin else None
+        return (
+            _Field(
+                begin[1], head, begin.end(), _by(" ".join(lines[starts[0] :])), lines[0].rstrip()
+            )
+            if begin
+            else None
+        )
     head = " ".join(lines)
     begin = FROM.match(head)
     if not begin:
         return None
     end = _comments(head, begin.end())[1]
     if BY.match(head, end):
-        return None if _has_another_clause(head[end + 2 :]) else _Field(begin[1], head[:end].rstrip(), begin.end(), _by(head[end:]))
+        return (
+            None
+            if _has_another_clause(head[end + 2 :])
+            else _Field(begin[1], head[:end].rstrip(), begin.end(), _by(head[end:]))
+        )
     return _Field(begin[1], head, begin.end(), "") if "(Exim " in head[end:] else None
 
 
@@ -172,9 +206,11 @@ def _by(tail: str) -> str:
 
 
 def _comments(text: str, start: int) -> tuple[list[str], int]:
-    """The comments that follow one another from `start`, with their parentheses, and where they end.
+    """The comments that follow one another from `start`, with their parentheses, and where they
+    end.
 
-    Quotes and backslashes mean nothing in them: servers that pair parentheses (Postfix) do not look at those.
+    Quotes and backslashes mean nothing in them: servers that pair parentheses (Postfix) do not look
+    at those.
     """
     found: list[str] = []
     while text.startswith("(", start):
@@ -193,9 +229,11 @@ def _comments(text: str, start: int) -> tuple[list[str], int]:
 
 
 def _has_another_clause(rest: str) -> bool:
-    """Whether a second `from` or `by` follows, which only a server that copies spaces out of HELO would write.
+    """Whether a second `from` or `by` follows, which only a server that copies spaces out of HELO
+    would write.
 
-    Recipients stand here too, so quoted-strings are skipped and parentheses need not match: they must not make a field unreadable.
+    Recipients stand here too, so quoted-strings are skipped and parentheses need not match: they
+    must not make a field unreadable.
     """
     depth = 0
     for match in REST_PIECE.finditer(rest):
@@ -215,17 +253,21 @@ Found = Hop | Malformed | None
 
 
 def _last_on_line(field: _Field) -> Found:
-    """Sendmail and Courier end the first line with the address; a reverse name or an ident before it may be anything."""
+    """Sendmail and Courier end the first line with the address; a reverse name or an ident before
+    it may be anything."""
     found = LAST.fullmatch(field.line) if field.program == "last" else None
     if not found:
         return None
     first = NAMED.match(field.line, field.at)
-    joined = first and first[1] != found[2] and field.line[first.end() :].lstrip().startswith("(")  # by another relay
+    joined = (
+        first and first[1] != found[2] and field.line[first.end() :].lstrip().startswith("(")
+    )  # by another relay
     return Malformed("two readings") if joined else _hop(found[2], found[1])
 
 
 def _option_behind(field: _Field) -> Found:
-    """`[ADDRESS] (helo=` and `NAME ([ADDRESS] helo=`: whatever the rest is, these addresses are Exim's."""
+    """`[ADDRESS] (helo=` and `NAME ([ADDRESS] helo=`: whatever the rest is, these addresses are
+    Exim's."""
     first = ADDRESS_FIRST.match(field.head, field.at)
     if OPTION.match(field.head, field.at) and field.literal:
         address = field.literal
@@ -239,13 +281,15 @@ def _option_behind(field: _Field) -> Found:
 
 
 def _helo_option(field: _Field) -> str:
-    """HELO as Exim shows it: up to the ident, which it puts last; the name or address itself where it is the same."""
+    """HELO as Exim shows it: up to the ident, which it puts last; the name or address itself where
+    it is the same."""
     found = HELO_OPTION.search(field.head, field.at)
     return IDENT_OPTION.sub("", found[1].removesuffix(")")) if found else field.name
 
 
 def _literal_alone(field: _Field) -> Found:
-    """Exim where HELO is the client's own address; CommuniGate, which begins with nothing else in brackets."""
+    """Exim where HELO is the client's own address; CommuniGate, which begins with nothing else in
+    brackets."""
     if not field.literal:
         return None
     if field.program == "exim" and field.at >= len(field.head):
@@ -260,7 +304,8 @@ def _literal_alone(field: _Field) -> Found:
 
 
 def _behind_helo(field: _Field) -> Found:
-    """`NAME (HELO HELO) (ADDRESS)`, and `[ADDRESS] (HELO HELO)`, `[ADDRESS] (account USER HELO HELO)`."""
+    """`NAME (HELO HELO) (ADDRESS)`, and `[ADDRESS] (HELO HELO)`, `[ADDRESS] (account USER HELO
+    HELO)`."""
     comments, end = _comments(field.head, field.at)
     if not comments or not field.tail:
         return None
@@ -277,8 +322,14 @@ def _behind_helo(field: _Field) -> Found:
     if named:
         beside = LITERAL.fullmatch(helo)
         # A client whose address has the name "helo" looks like that too: nobody can tell.
-        return Malformed("two readings") if beside and beside[1] != field.literal else _hop(field.literal, helo)
-    account = re.fullmatch(r"\(account .* (?:HELO|EHLO) (\S*)\)|\(account .* verified\)", comments[0])
+        return (
+            Malformed("two readings")
+            if beside and beside[1] != field.literal
+            else _hop(field.literal, helo)
+        )
+    account = re.fullmatch(
+        r"\(account .* (?:HELO|EHLO) (\S*)\)|\(account .* verified\)", comments[0]
+    )
     return _hop(field.literal, account[1] or field.name) if account else None
 
 
@@ -287,7 +338,10 @@ def _in_the_comment(field: _Field) -> Found:
     if not field.tail:
         return None
     first = ADDRESS_FIRST.match(field.head, field.at)
-    shapes = (first and not first[0].endswith("=") and first, *(each.match(field.head, field.at) for each in (NAMED, BARE, VERIFIED)))
+    shapes = (
+        first and not first[0].endswith("=") and first,
+        *(each.match(field.head, field.at) for each in (NAMED, BARE, VERIFIED)),
+    )
     found = next((each for each in shapes if each), None)
     if not found:
         return None
@@ -298,16 +352,27 @@ def _in_the_comment(field: _Field) -> Found:
 
 
 def _is_alone(hop: Hop, field: _Field) -> bool:
-    """Whether nothing else before `by` has an address in a server's form: a server may have copied it out of HELO."""
+    """Whether nothing else before `by` has an address in a server's form: a server may have copied
+    it out of HELO."""
     comments, end = _comments(field.head, field.at)
     for comment in comments[1:]:
         found = NAMED.fullmatch(comment) or BARE.fullmatch(comment)
-        if found and not ASIDE.match(comment) and _address(found[found.lastindex or 1]) != hop.address:
+        if (
+            found
+            and not ASIDE.match(comment)
+            and _address(found[found.lastindex or 1]) != hop.address
+        ):
             return False
     return end == len(field.head)
 
 
-READERS: tuple[Callable[[_Field], Found], ...] = (_last_on_line, _option_behind, _literal_alone, _behind_helo, _in_the_comment)
+READERS: tuple[Callable[[_Field], Found], ...] = (
+    _last_on_line,
+    _option_behind,
+    _literal_alone,
+    _behind_helo,
+    _in_the_comment,
+)
 
 
 def _hop(address: str, helo: str) -> Hop | Malformed:
@@ -316,7 +381,8 @@ def _hop(address: str, helo: str) -> Hop | Malformed:
 
 
 def _address(text: str) -> IPv4Address | IPv6Address | None:
-    """An address with or without `IPv6:` and scope, or of IPv4 with a port (Momentum); None if it is none."""
+    """An address with or without `IPv6:` and scope, or of IPv4 with a port (Momentum); None if it
+    is none."""
     port = IPV4_PORT.fullmatch(text)
     bare = port[1] if port else text.partition("%")[0]
     if bare[:5].lower() == "ipv6:":

@@ -1,4 +1,5 @@
-"""Local policy: what is done with a message, given what DMARC, ARC and the administrator's rules say."""
+"""Local policy: what is done with a message, given what DMARC, ARC and the administrator's rules
+say."""
 
 from __future__ import annotations
 
@@ -9,10 +10,31 @@ from typing import NamedTuple
 from dmarc_milter.core.dmarc.record import Policy
 from dmarc_milter.core.dmarc.result import DmarcResult, DmarcStatus, DomainOutcome
 from dmarc_milter.core.policy.rules import by_rules
-from dmarc_milter.core.policy.verdict import LIMIT, Context, Deferral, Disposition, LocalPolicy, OverrideReason, OverrideType, Rule, Verdict
+from dmarc_milter.core.policy.verdict import (
+    LIMIT,
+    Context,
+    Deferral,
+    Disposition,
+    LocalPolicy,
+    OverrideReason,
+    OverrideType,
+    Rule,
+    Verdict,
+)
 from dmarc_milter.core.policy.waiting import deferral_of, is_worth_waiting
 
-__all__ = ["LIMIT", "Context", "Deferral", "Disposition", "LocalPolicy", "OverrideReason", "OverrideType", "Rule", "Verdict", "decide"]
+__all__ = [
+    "LIMIT",
+    "Context",
+    "Deferral",
+    "Disposition",
+    "LocalPolicy",
+    "OverrideReason",
+    "OverrideType",
+    "Rule",
+    "Verdict",
+    "decide",
+]
 
 ENFORCING = (Disposition.QUARANTINE, Disposition.REJECT)
 STRICTNESS = (Disposition.NONE, Disposition.PASS, Disposition.QUARANTINE, Disposition.REJECT)
@@ -20,12 +42,20 @@ DNS_ERROR = OverrideReason(OverrideType.OTHER, "dns error")
 TOO_MANY_LOOKUPS = OverrideReason(OverrideType.LOCAL_POLICY, "too many DNS queries")
 
 
-def decide(dmarc: DmarcResult, context: Context, policy: LocalPolicy, *, sample: float, today: date) -> Verdict:
-    """What is done with a message: the published policy, softened by t, pct and caution; then trusted ARC, local rules, monitor mode.
+def decide(
+    dmarc: DmarcResult, context: Context, policy: LocalPolicy, *, sample: float, today: date
+) -> Verdict:
+    """What is done with a message: the published policy, softened by t, pct and caution; then
+    trusted ARC, local rules, monitor mode.
 
-    `sample` is uniform in [0, 100): a record's pct applies to samples below it (RFC 7489 6.6.4). Never raises.
+    `sample` is uniform in [0, 100): a record's pct applies to samples below it (RFC 7489 6.6.4).
+    Never raises.
     """
-    published = dmarc.outcome.policy if dmarc.outcome and dmarc.status is not DmarcStatus.NONE else Policy.NONE
+    published = (
+        dmarc.outcome.policy
+        if dmarc.outcome and dmarc.status is not DmarcStatus.NONE
+        else Policy.NONE
+    )
     draft = _written(_by_dmarc(dmarc, policy, sample), dmarc, policy)
     verdict, firm = draft.verdict, draft.firm
     if context.arc_override and not dmarc.is_rewritten:
@@ -34,13 +64,24 @@ def decide(dmarc: DmarcResult, context: Context, policy: LocalPolicy, *, sample:
     firm = firm and ruled.disposition is verdict.disposition
     verdict = ruled
     if context.shortage and verdict.disposition in ENFORCING and not verdict.over_limit:
-        verdict = replace(verdict, disposition=Disposition.NONE, deferral=deferral_of(context.shortage), reasons=())
+        verdict = replace(
+            verdict,
+            disposition=Disposition.NONE,
+            deferral=deferral_of(context.shortage),
+            reasons=(),
+        )
     if (verdict.deferral or verdict.over_limit) and context.relayed:
         verdict, firm = _not_kept_waiting(verdict), True
-    if verdict.disposition is Disposition.QUARANTINE and policy.quarantine_action == "reject" and not firm:
+    if (
+        verdict.disposition is Disposition.QUARANTINE
+        and policy.quarantine_action == "reject"
+        and not firm
+    ):
         verdict = _change(verdict, Disposition.REJECT, "quarantine_action=reject")
     if verdict.disposition is Disposition.REJECT and not context.source_known:
-        verdict = _change(verdict, Disposition.QUARANTINE, "source behind a trusted relay not readable")
+        verdict = _change(
+            verdict, Disposition.QUARANTINE, "source behind a trusted relay not readable"
+        )
     if verdict.disposition == published.value and not (dmarc.is_rewritten or verdict.over_limit):
         verdict = replace(verdict, reasons=())
     return verdict if policy.enforce else _monitored(verdict)
@@ -51,14 +92,17 @@ def _by_arc(verdict: Verdict, comment: str, status: DmarcStatus) -> Verdict:
     because = "a trusted ARC chain says that the message passed before"
     if status is DmarcStatus.FAIL and verdict.disposition in ENFORCING:
         return _change(verdict, Disposition.NONE, comment, because)
-    if status is DmarcStatus.TEMPERROR and (verdict.deferral or verdict.over_limit):  # no answer could make a difference
+    if status is DmarcStatus.TEMPERROR and (
+        verdict.deferral or verdict.over_limit
+    ):  # no answer could make a difference
         verdict = replace(verdict, disposition=Disposition.NONE, deferral=None, over_limit=False)
         return replace(verdict, reasons=(DNS_ERROR,), decided_by=f"{verdict.decided_by}; {because}")
     return verdict
 
 
 def _monitored(verdict: Verdict) -> Verdict:
-    """enforce = false: nothing is refused, deferred or quarantined; what would have been is kept."""
+    """enforce = false: nothing is refused, deferred or quarantined; what would have been is
+    kept."""
     would_be, would_wait = verdict.disposition, verdict.would_wait or verdict.deferral
     if would_be in ENFORCING:
         verdict = _change(verdict, Disposition.NONE, "monitor")
@@ -68,8 +112,8 @@ def _monitored(verdict: Verdict) -> Verdict:
 
 
 def _not_kept_waiting(verdict: Verdict) -> Verdict:
-    """Mail from a trusted relay that was not judged is neither deferred nor refused: delivered marked, or quarantined where the policy
-    is known or the message exceeds a limit by itself."""
+    """Mail from a trusted relay that was not judged is neither deferred nor refused: delivered
+    marked, or quarantined where the policy is known or the message exceeds a limit by itself."""
     would_wait, would_be = verdict.deferral, verdict.disposition if verdict.over_limit else None
     if verdict.policy is not Policy.NONE or verdict.over_limit:
         verdict = _change(verdict, Disposition.QUARANTINE, "not judged, and by a trusted relay")
@@ -77,7 +121,8 @@ def _not_kept_waiting(verdict: Verdict) -> Verdict:
 
 
 def _change(verdict: Verdict, disposition: Disposition, comment: str, why: str = "") -> Verdict:
-    """Local policy does something else. The clause in decided_by grows by `why`, or else by the comment."""
+    """Local policy does something else. The clause in decided_by grows by `why`, or else by the
+    comment."""
     reason = OverrideReason(OverrideType.LOCAL_POLICY, comment)
     return replace(
         verdict,
@@ -111,34 +156,67 @@ def _by_dmarc(dmarc: DmarcResult, policy: LocalPolicy, sample: float) -> _Draft:
         case DmarcStatus.TEMPERROR:
             return _Draft(_temperror(outcome, policy, sample))
         case _:
-            return _Draft(Verdict(Disposition.NONE, decided_by=f"DMARC does not apply: {outcome.reason}"))
+            return _Draft(
+                Verdict(Disposition.NONE, decided_by=f"DMARC does not apply: {outcome.reason}")
+            )
 
 
 def _written(draft: _Draft, dmarc: DmarcResult, policy: LocalPolicy) -> _Draft:
-    """Quarantine, firmly, where the MTA writes an author into From who is not authenticated: after a pass any, else one whose policy
-    asks for more than is done."""
+    """Quarantine, firmly, where the MTA writes an author into From who is not authenticated: after
+    a pass any, else one whose policy asks for more than is done."""
     if draft.verdict.deferral or _rank(draft.verdict) >= STRICTNESS.index(Disposition.QUARANTINE):
         return draft
     passed = dmarc.outcome is not None and dmarc.outcome.status is DmarcStatus.PASS
-    asks = any(each.policy is not Policy.NONE or each.status is DmarcStatus.TEMPERROR for each in dmarc.written)
+    asks = any(
+        each.policy is not Policy.NONE or each.status is DmarcStatus.TEMPERROR
+        for each in dmarc.written
+    )
     if not ((passed and dmarc.is_rewritten) or asks):
         return draft
     if policy.malformed_from == "accept" and not dmarc.outcome:
         return draft
-    return _Draft(_change(draft.verdict, Disposition.QUARANTINE, "alias written into From by the MTA", _other_author(dmarc)), firm=True)
+    return _Draft(
+        _change(
+            draft.verdict,
+            Disposition.QUARANTINE,
+            "alias written into From by the MTA",
+            _other_author(dmarc),
+        ),
+        firm=True,
+    )
 
 
 def _other_author(dmarc: DmarcResult) -> str:
     names = ", ".join(each.author_domain.name for each in dmarc.written[:2])
-    return f"the MTA writes {names} into From, which is not authenticated" if names else "what the MTA writes into From is unknown"
+    return (
+        f"the MTA writes {names} into From, which is not authenticated"
+        if names
+        else "what the MTA writes into From is unknown"
+    )
 
 
 def _failed(outcome: DomainOutcome, policy: LocalPolicy, sample: float) -> _Draft:
-    """A failure: the published policy, one level lower for t=y or where pct left the message out, then our own caution."""
+    """A failure: the published policy, one level lower for t=y or where pct left the message out,
+    then our own caution."""
     verdict = _published(outcome, policy, sample)
-    verdict = _cautious(replace(verdict, decided_by=f"DMARC failed and {_wish(outcome)}{verdict.decided_by}"), policy)
-    if outcome.testing_key_only and verdict.disposition is Disposition.REJECT and policy.testing_key_action == "quarantine":
-        return _Draft(_change(verdict, Disposition.QUARANTINE, "testing key", "the only aligned pass is by a testing key"), firm=True)
+    verdict = _cautious(
+        replace(verdict, decided_by=f"DMARC failed and {_wish(outcome)}{verdict.decided_by}"),
+        policy,
+    )
+    if (
+        outcome.testing_key_only
+        and verdict.disposition is Disposition.REJECT
+        and policy.testing_key_action == "quarantine"
+    ):
+        return _Draft(
+            _change(
+                verdict,
+                Disposition.QUARANTINE,
+                "testing key",
+                "the only aligned pass is by a testing key",
+            ),
+            firm=True,
+        )
     return _Draft(verdict)
 
 
@@ -150,7 +228,8 @@ def _wish(outcome: DomainOutcome) -> str:
 
 
 def _published(outcome: DomainOutcome, policy: LocalPolicy, sample: float) -> Verdict:
-    """RFC 9989 4.7 (t) and RFC 7489 6.6.4 (pct: only where the record has no t). decided_by says what lowered the policy."""
+    """RFC 9989 4.7 (t) and RFC 7489 6.6.4 (pct: only where the record has no t). decided_by says
+    what lowered the policy."""
     asked = outcome.unsure or outcome.policy
     verdict = Verdict(Disposition(asked.value), asked)
     record = outcome.known.record if outcome.known else None
@@ -159,44 +238,78 @@ def _published(outcome: DomainOutcome, policy: LocalPolicy, sample: float) -> Ve
     lower = Policy.QUARANTINE if asked is Policy.REJECT else Policy.NONE
     lowered = replace(verdict, disposition=Disposition(lower.value), policy=lower)
     if record.testing:
-        return replace(lowered, reasons=(OverrideReason(OverrideType.POLICY_TEST_MODE, "t=y"),), decided_by=" in test mode (t=y)")
-    if record.testing is None and record.pct is not None and policy.honor_pct and sample >= record.pct:
+        return replace(
+            lowered,
+            reasons=(OverrideReason(OverrideType.POLICY_TEST_MODE, "t=y"),),
+            decided_by=" in test mode (t=y)",
+        )
+    if (
+        record.testing is None
+        and record.pct is not None
+        and policy.honor_pct
+        and sample >= record.pct
+    ):
         comment = f"pct={record.pct}"
         reasons = (OverrideReason(OverrideType.SAMPLED_OUT, comment),)
-        return replace(lowered, reasons=reasons, decided_by=f", which left this message out ({comment})")
+        return replace(
+            lowered, reasons=reasons, decided_by=f", which left this message out ({comment})"
+        )
     return verdict
 
 
 def _cautious(verdict: Verdict, policy: LocalPolicy) -> Verdict:
     """RFC 9989 7.4: p=reject alone need not be reason enough."""
     if verdict.disposition is Disposition.REJECT and policy.reject_action == "quarantine":
-        return replace(_change(verdict, Disposition.QUARANTINE, "reject_action=quarantine"), policy=Policy.QUARANTINE)
+        return replace(
+            _change(verdict, Disposition.QUARANTINE, "reject_action=quarantine"),
+            policy=Policy.QUARANTINE,
+        )
     return verdict
 
 
 def _temperror(outcome: DomainOutcome, policy: LocalPolicy, sample: float) -> Verdict:
-    """Neither pass nor fail: no policy can be applied (RFC 9989 5.3.6). Deferred where one is known, or as configured."""
+    """Neither pass nor fail: no policy can be applied (RFC 9989 5.3.6). Deferred where one is
+    known, or as configured."""
     wanted = _published(outcome, policy, sample).policy
     because = f"DMARC could not be judged: {outcome.reason}"
     if is_worth_waiting(outcome, wanted, policy):
         if wanted is not Policy.NONE:
             because += f", and {_wish(outcome)}"
-        if outcome.missing and outcome.missing.kind == "limit":  # it will be no better when it comes again
-            return Verdict(Disposition.REJECT, wanted, (TOO_MANY_LOOKUPS,), decided_by=f"{because} ({LIMIT})", over_limit=True)
-        return Verdict(Disposition.NONE, wanted, deferral=deferral_of(outcome.missing), decided_by=because)
+        if (
+            outcome.missing and outcome.missing.kind == "limit"
+        ):  # it will be no better when it comes again
+            return Verdict(
+                Disposition.REJECT,
+                wanted,
+                (TOO_MANY_LOOKUPS,),
+                decided_by=f"{because} ({LIMIT})",
+                over_limit=True,
+            )
+        return Verdict(
+            Disposition.NONE, wanted, deferral=deferral_of(outcome.missing), decided_by=because
+        )
     return Verdict(Disposition.NONE, wanted, (DNS_ERROR,), decided_by=because)
 
 
 def _malformed(dmarc: DmarcResult, policy: LocalPolicy, sample: float) -> _Draft:
-    """malformed_from (RFC 9989 11.5): by default the strictest failing policy of the domains that any reader could see."""
+    """malformed_from (RFC 9989 11.5): by default the strictest failing policy of the domains that
+    any reader could see."""
     comment = f"malformed From ({policy.malformed_from})"
     because = f"the From field is malformed ({dmarc.reason})"
-    if policy.malformed_from == "strictest" and not dmarc.more_candidates and any(map(_is_somebody, dmarc.candidates)):
+    if (
+        policy.malformed_from == "strictest"
+        and not dmarc.more_candidates
+        and any(map(_is_somebody, dmarc.candidates))
+    ):
         return _strictest(dmarc, policy, sample)
     if policy.malformed_from == "strictest" and dmarc.more_candidates:
-        draft = Verdict(Disposition.REJECT, Policy.REJECT, decided_by=f"{because} and names too many domains")
+        draft = Verdict(
+            Disposition.REJECT, Policy.REJECT, decided_by=f"{because} and names too many domains"
+        )
         return _Draft(_explained(_cautious(draft, policy), comment))
-    done = {"accept": Disposition.NONE, "reject": Disposition.REJECT}.get(policy.malformed_from, Disposition.QUARANTINE)
+    done = {"accept": Disposition.NONE, "reject": Disposition.REJECT}.get(
+        policy.malformed_from, Disposition.QUARANTINE
+    )
     return _Draft(_explained(Verdict(done, decided_by=because), comment))
 
 
@@ -206,29 +319,57 @@ def _is_somebody(candidate: DomainOutcome) -> bool:
 
 
 def _strictest(dmarc: DmarcResult, policy: LocalPolicy, sample: float) -> _Draft:
-    drafts = [_failed(each, policy, sample) for each in dmarc.candidates if each.status is DmarcStatus.FAIL]
+    drafts = [
+        _failed(each, policy, sample)
+        for each in dmarc.candidates
+        if each.status is DmarcStatus.FAIL
+    ]
     because = f"the From field is malformed ({dmarc.reason})"
-    draft = max(drafts, key=lambda each: (_rank(each.verdict), not each.firm), default=_Draft(Verdict(Disposition.NONE)))
+    draft = max(
+        drafts,
+        key=lambda each: (_rank(each.verdict), not each.firm),
+        default=_Draft(Verdict(Disposition.NONE)),
+    )
     undecided = [each for each in dmarc.candidates if each.status is DmarcStatus.TEMPERROR]
-    stricter = [each for each in undecided if _rank(_at_worst(each, policy, sample)) > _rank(draft.verdict)]
-    waiting = [each for each in (_temperror(each, policy, sample) for each in stricter) if each.deferral or each.over_limit]
+    stricter = [
+        each for each in undecided if _rank(_at_worst(each, policy, sample)) > _rank(draft.verdict)
+    ]
+    waiting = [
+        each
+        for each in (_temperror(each, policy, sample) for each in stricter)
+        if each.deferral or each.over_limit
+    ]
     if waiting:
         first = max(waiting, key=_urgency)
-        wanted = max((each.policy for each in (draft.verdict, *waiting)), key=lambda each: each.strictness)
+        wanted = max(
+            (each.policy for each in (draft.verdict, *waiting)), key=lambda each: each.strictness
+        )
         limit = f" ({LIMIT})" if first.over_limit else ""
-        return _Draft(replace(first, policy=wanted, decided_by=f"{because} and a policy in it could not be judged{limit}"))
+        return _Draft(
+            replace(
+                first,
+                policy=wanted,
+                decided_by=f"{because} and a policy in it could not be judged{limit}",
+            )
+        )
     strictest = draft.verdict.decided_by or "no domain in it fails DMARC"
     verdict = replace(draft.verdict, decided_by=f"{because}; strictest: {strictest}")
     return _Draft(_explained(verdict, "malformed From (strictest)"), draft.firm)
 
 
 def _urgency(verdict: Verdict) -> int:
-    """Which of several things is said: what the message does itself, then what is our own fault, then the DNS."""
-    return 2 if verdict.over_limit else int(verdict.deferral is not None and verdict.deferral.reason != "dns")
+    """Which of several things is said: what the message does itself, then what is our own fault,
+    then the DNS."""
+    return (
+        2
+        if verdict.over_limit
+        else int(verdict.deferral is not None and verdict.deferral.reason != "dns")
+    )
 
 
 def _at_worst(outcome: DomainOutcome, policy: LocalPolicy, sample: float) -> Verdict:
-    """What may come of a domain that was not judged. A policy that could not be looked up may be any."""
+    """What may come of a domain that was not judged. A policy that could not be looked up may be
+    any."""
     if outcome.published is None:
         return _cautious(Verdict(Disposition.REJECT, Policy.REJECT), policy)
     return _failed(outcome, policy, sample).verdict
@@ -239,4 +380,6 @@ def _rank(verdict: Verdict) -> int:
 
 
 def _explained(verdict: Verdict, comment: str) -> Verdict:
-    return replace(verdict, reasons=(*verdict.reasons, OverrideReason(OverrideType.LOCAL_POLICY, comment)))
+    return replace(
+        verdict, reasons=(*verdict.reasons, OverrideReason(OverrideType.LOCAL_POLICY, comment))
+    )

@@ -15,7 +15,8 @@ from dmarc_milter.core.resolver import Missing
 
 
 class Disposition(StrEnum):
-    """What was actually done because of DMARC (RFC 9990: `pass` is a pass under an enforcing policy)."""
+    """What was actually done because of DMARC (RFC 9990: `pass` is a pass under an enforcing
+    policy)."""
 
     NONE = "none"
     PASS = "pass"
@@ -41,8 +42,9 @@ class OverrideReason(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One [[policy.rules]] entry: every condition that is given must hold (any of its values). At least one condition;
-    names in `dkim`, `spf`, `ptr` are proven identities (at or below the given name), and so is that in `arc` (the given name itself)."""
+    """One [[policy.rules]] entry: every condition that is given must hold (any of its values). At
+    least one condition; names in `dkim`, `spf`, `ptr` are proven identities (at or below the given
+    name), and so is that in `arc` (the given name itself)."""
 
     action: Literal["accept", "none", "quarantine", "reject", "tag"]
     comment: str = ""
@@ -72,26 +74,31 @@ class LocalPolicy:
     honor_pct: bool = True
     on_temperror: Literal["enforced", "accept", "tempfail"] = "enforced"
     on_error: Literal["tempfail", "accept"] = "tempfail"
-    """What becomes of a message a part of which this program refuses to evaluate (Missing.kind "failure")."""
+    """What becomes of a message a part of which this program refuses to evaluate (Missing.kind
+    "failure")."""
     trusted_arc_sealers: tuple[Domain, ...] = ()
     rules: tuple[Rule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What local policy may know besides DMARC: facts of the envelope and identities that were proven."""
+    """What local policy may know besides DMARC: facts of the envelope and identities that were
+    proven."""
 
     source_ip: IPAddress | None = None
     source_known: bool = True
-    """False: behind a trusted relay whose Received field could not be read; DMARC then quarantines at most."""
+    """False: behind a trusted relay whose Received field could not be read; DMARC then quarantines
+    at most."""
     relayed: bool = False
-    """From one of trusted_relays: never deferred, or their queues would fill, and bounce in the end."""
+    """From one of trusted_relays: never deferred, or their queues would fill, and bounce in the
+    end."""
     shortage: Missing | None = None
-    """What the overload of this host kept from being looked up, although a rule or a trusted sealer might have let the message
-    through by it."""
+    """What the overload of this host kept from being looked up, although a rule or a trusted sealer
+    might have let the message through by it."""
     recipient_domains: tuple[Domain, ...] = ()
     recipients_known: bool = True
-    """False: some recipient has no domain that is known, so that nothing holds for all recipients."""
+    """False: some recipient has no domain that is known, so that nothing holds for all
+    recipients."""
     dkim_domains: tuple[Domain, ...] = ()
     """d= of signatures that passed."""
     spf_domain: Domain | None = None
@@ -101,7 +108,8 @@ class Context:
     arc_sealers: tuple[Domain, ...] = ()
     """Sealers of a chain that passed, instance 1 first."""
     arc_override: str | None = None
-    """The comment of RFC 8617 7.2.2 when trusted sealers saw a DMARC pass of the same author domain."""
+    """The comment of RFC 8617 7.2.2 when trusted sealers saw a DMARC pass of the same author
+    domain."""
 
 
 LIMIT = "[limits] dns_queries"
@@ -109,16 +117,19 @@ LIMIT = "[limits] dns_queries"
 
 
 class Deferral(NamedTuple):
-    """Why a message is answered 451: the DNS of `name` did not answer, others took what we have, or we failed on this message."""
+    """Why a message is answered 451: the DNS of `name` did not answer, others took what we have, or
+    we failed on this message."""
 
     reason: Literal["dns", "overloaded", "failure"]
     name: str = ""
-    """The DNS name that failed, without trailing dot; "" where there is none. The sender may have chosen it."""
+    """The DNS name that failed, without trailing dot; "" where there is none. The sender may have
+    chosen it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is done with the message. `deferral` excludes everything else: 451, and not counted for reports."""
+    """What is done with the message. `deferral` excludes everything else: 451, and not counted for
+    reports."""
 
     disposition: Disposition
     policy: Policy = Policy.NONE
@@ -129,11 +140,14 @@ class Verdict:
     decided_by: str = ""
     """One sentence for the log, `check` and `why`: which rule decided."""
     would_be: Disposition | None = None
-    """In monitor mode, and for mail from trusted relays that exceeds a limit: what would have been done."""
+    """In monitor mode, and for mail from trusted relays that exceeds a limit: what would have been
+    done."""
     would_wait: Deferral | None = None
-    """In monitor mode, and for mail from trusted relays: why the message would have been deferred."""
+    """In monitor mode, and for mail from trusted relays: why the message would have been
+    deferred."""
     over_limit: bool = False
-    """Refused because the message takes more look-ups than one may have ([limits] dns_queries), whatever the policy."""
+    """Refused because the message takes more look-ups than one may have ([limits] dns_queries),
+    whatever the policy."""
 
     @property
     def tempfail(self) -> bool:
@@ -142,5 +156,6 @@ class Verdict:
 
     @property
     def would_have(self) -> str:
-        """In a word what would have been done: of `would_be`, or "tempfail"; "" where it was done."""
+        """In a word what would have been done: of `would_be`, or "tempfail"; "" where it was
+        done."""
         return "tempfail" if self.would_wait else self.would_be or ""

@@ -1,4 +1,5 @@
-"""An aggregate report as a value, and the two documents that it can become: RFC 9990's and RFC 7489 Appendix C's."""
+"""An aggregate report as a value, and the two documents that it can become: RFC 9990's and RFC 7489
+Appendix C's."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ class Feedback:
 
     reporter: Reporter
     report_id: str
-    """32 hexadecimal digits: the same in XML, subject, file name and Message-ID, and for every try."""
+    """32 hexadecimal digits: the same in XML, subject, file name and Message-ID, and for every
+    try."""
     period: Period
     published: Published
     rows: tuple[tuple[Row, int], ...]
@@ -59,7 +61,8 @@ def document(feedback: Feedback, form: Format) -> Node:
 
 
 def _records(feedback: Feedback, form: Format) -> Iterator[list[Node]]:
-    """One record for each tuple of address, results and identifiers (RFC 9990 Appendix A): rows that this form shows alike are one."""
+    """One record for each tuple of address, results and identifiers (RFC 9990 Appendix A): rows
+    that this form shows alike are one."""
     alike: dict[bytes, tuple[Row, int]] = {}
     for row, count in feedback.rows:
         shown = msgspec.msgpack.encode(_record(row, 0, form))
@@ -89,12 +92,20 @@ def _metadata(feedback: Feedback, form: Format) -> list[Node]:
 def _errors(feedback: Feedback) -> Iterator[str]:
     yield from feedback.published.errors
     if feedback.folded:
-        yield f"{feedback.folded} further messages exceeded the number of distinct rows and are not listed"
+        yield (
+            f"{feedback.folded} further messages exceeded the number of distinct rows and are not"
+            " listed"
+        )
 
 
 def _published(published: Published, form: Format) -> list[Node]:
-    """The record as it was evaluated; p missing, or p, sp or np not valid, is p=none alone (RFC 9990 3.1.1, RFC 9989 4.10.1)."""
-    p, sp, np = ("none", "", "") if published.invalid_policy or not published.p else (published.p, published.sp, published.np)
+    """The record as it was evaluated; p missing, or p, sp or np not valid, is p=none alone (RFC
+    9990 3.1.1, RFC 9989 4.10.1)."""
+    p, sp, np = (
+        ("none", "", "")
+        if published.invalid_policy or not published.p
+        else (published.p, published.sp, published.np)
+    )
     nodes: list[Node] = [("domain", published.policy_domain)]
     if form == "rfc7489":
         tail: list[Node] = [
@@ -106,7 +117,12 @@ def _published(published: Published, form: Format) -> list[Node]:
         return [*nodes, ("adkim", published.adkim), ("aspf", published.aspf), *tail]
     nodes.append(("p", p))
     nodes.extend((tag, value) for tag, value in (("sp", sp), ("np", np)) if value)
-    nodes += [("adkim", published.adkim), ("aspf", published.aspf), ("discovery_method", published.discovery_method), ("fo", published.fo)]
+    nodes += [
+        ("adkim", published.adkim),
+        ("aspf", published.aspf),
+        ("discovery_method", published.discovery_method),
+        ("fo", published.fo),
+    ]
     if published.testing is not None:
         nodes.append(("testing", "y" if published.testing else "n"))
     return nodes
@@ -120,7 +136,10 @@ def _record(row: Row, count: int, form: Format) -> list[Node]:
         *(("reason", _reason(each, form)) for each in _reasons(row)),
     ]
     return [
-        ("row", [("source_ip", row.source_ip), ("count", str(count)), ("policy_evaluated", evaluated)]),
+        (
+            "row",
+            [("source_ip", row.source_ip), ("count", str(count)), ("policy_evaluated", evaluated)],
+        ),
         ("identifiers", _identifiers(row, form)),
         ("auth_results", [*_signatures(row.auth_dkim, form), *_spf(row.auth_spf, form)]),
     ]
@@ -132,7 +151,8 @@ def _disposition(row: Row, form: Format) -> str:
 
 
 def _reasons(row: Row) -> tuple[Reason, ...]:
-    """A reason is mandatory when alignment fails and what was done is not what was published (RFC 9990 3.1.1.7)."""
+    """A reason is mandatory when alignment fails and what was done is not what was published (RFC
+    9990 3.1.1.7)."""
     failed = not (row.dkim_aligned or row.spf_aligned)
     if failed and row.disposition != row.policy and not row.reasons:
         return (Reason("local_policy"),)
@@ -143,7 +163,10 @@ def _reason(reason: Reason, form: Format) -> list[Node]:
     """The override type in the words of the form (SPEC C.5, C.7, C.8)."""
     kind, comment = reason.type, reason.comment
     if form == "rfc9990" and kind in ("sampled_out", "forwarded"):
-        kind, comment = "local_policy", comment if comment.startswith(reason.type) else f"{reason.type} {comment}".rstrip()
+        kind, comment = (
+            "local_policy",
+            (comment if comment.startswith(reason.type) else f"{reason.type} {comment}".rstrip()),
+        )
     elif form == "rfc7489" and kind == "policy_test_mode":
         kind, comment = "other", f"policy_test_mode {comment}".rstrip()
     nodes: list[Node] = [("type", kind)]
@@ -176,11 +199,33 @@ def _signatures(signatures: tuple[DkimFact, ...], form: Format) -> Iterator[Node
 
 
 def _spf(spf: SpfFact | None, form: Format) -> Iterator[Node]:
-    """The identity is MAIL FROM's even for the null sender: postmaster@HELO (RFC 7208 2.4). RFC 7489 demands one spf element."""
+    """The identity is MAIL FROM's even for the null sender: postmaster@HELO (RFC 7208 2.4). RFC
+    7489 demands one spf element."""
     if form == "rfc9990":
         if spf is not None and spf.domain:
             human: list[Node] = [("human_result", spf.reason)] if spf.reason else []
-            yield "spf", [("domain", spf.domain), ("scope", "mfrom"), ("result", spf.result), *human]
+            yield (
+                "spf",
+                [
+                    ("domain", spf.domain),
+                    ("scope", "mfrom"),
+                    ("result", spf.result),
+                    *human,
+                ],
+            )
         return
-    result = spf.result if spf is not None and spf.result != "policy" else "neutral" if spf is not None else "none"
-    yield "spf", [("domain", spf.domain if spf is not None else ""), ("scope", "mfrom"), ("result", result)]
+    result = (
+        spf.result
+        if spf is not None and spf.result != "policy"
+        else "neutral"
+        if spf is not None
+        else "none"
+    )
+    yield (
+        "spf",
+        [
+            ("domain", spf.domain if spf is not None else ""),
+            ("scope", "mfrom"),
+            ("result", result),
+        ],
+    )

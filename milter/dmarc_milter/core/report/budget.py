@@ -1,4 +1,5 @@
-"""What reading a stranger's file may cost, over all its parts together, and the words about what was wrong with it."""
+"""What reading a stranger's file may cost, over all its parts together, and the words about what
+was wrong with it."""
 
 from __future__ import annotations
 
@@ -11,17 +12,18 @@ MAX_WORDS = 30
 """Different things that are said about one report."""
 
 
-class Unreadable(ValueError):
+class UnreadableReport(ValueError):
     """Not a report, or too large. `str()` is one line."""
 
 
-class Spent(Unreadable):
+class Spent(UnreadableReport):
     """The budget is used up: what was read until then stays."""
 
 
 @dataclass(slots=True)
 class Budget:
-    """`octets` unpacked, `elements` of XML, `kept` octets in memory for the answer, and `seconds` by `clock`, which has no origin."""
+    """`octets` unpacked, `elements` of XML, `kept` octets in memory for the answer, and `seconds`
+    by `clock`, which has no origin."""
 
     octets: int
     elements: int
@@ -73,4 +75,7 @@ class Words:
             self._said[text] = self._said.get(text, 0) + 1
 
     def all(self) -> tuple[str, ...]:
-        return tuple(f"{text} ({number} times)" if number > 1 else text for text, number in self._said.items())
+        return tuple(
+            f"{text} ({number} times)" if number > 1 else text
+            for text, number in self._said.items()
+        )

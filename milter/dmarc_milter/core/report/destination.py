@@ -1,4 +1,5 @@
-"""Whether a report may go to an address: external verification (RFC 9990 4, RFC 9991 5), and whether the host takes mail at all."""
+"""Whether a report may go to an address: external verification (RFC 9990 4, RFC 9991 5), and
+whether the host takes mail at all."""
 
 from __future__ import annotations
 
@@ -24,8 +25,9 @@ class Permission(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """`addresses` replace the published one when not empty (an override rua or ruf at the same host)."""
+class Authorization:
+    """`addresses` replace the published one when not empty (an override rua or ruf at the same
+    host)."""
 
     permission: Permission
     reason: str = ""
@@ -40,56 +42,77 @@ def host_of(address: str) -> Domain | None:
 
 
 def verify(
-    policy_domain: Domain, host: Domain, kind: Literal["rua", "ruf"], resolver: Resolver, organization: Callable[[Domain], Domain | None]
-) -> Answer:
-    """RFC 9990 4. `organization` gives a name's organizational domain, None where the DNS did not say. Never raises.
+    policy_domain: Domain,
+    host: Domain,
+    kind: Literal["rua", "ruf"],
+    resolver: Resolver,
+    organization: Callable[[Domain], Domain | None],
+) -> Authorization:
+    """RFC 9990 4. `organization` gives a name's organizational domain, None where the DNS did not
+    say. Never raises.
 
-    The question is asked for the name where the policy record stands and the full host of the address.
+    The question is asked for the name where the policy record stands and the full host of the
+    address.
     """
     if domain.is_special_use(host.name):
-        return Answer(Permission.REFUSED, "a special-use domain name: no host of the Internet has it")
+        return Authorization(
+            Permission.REFUSED, "a special-use domain name: no host of the Internet has it"
+        )
     ours, theirs = organization(policy_domain), organization(host)
     if policy_domain == host or (ours is not None and ours == theirs):
-        return Answer(Permission.GRANTED, "same organization")
+        return Authorization(Permission.GRANTED, "same organization")
     name = f"{policy_domain}._report._dmarc.{host}"
     if len(name) > MAX_NAME:
-        return Answer(Permission.REFUSED, "the name of the authorisation record is too long")
+        return Authorization(Permission.REFUSED, "the name of the authorisation record is too long")
     try:
         records = [record for record in map(parse, resolver.txt(name)) if record is not None]
     except NoAnswer:
         records = []
     except LookupFailed:
-        return Answer(Permission.LATER, "the DNS did not answer for the authorisation record")
+        return Authorization(
+            Permission.LATER, "the DNS did not answer for the authorisation record"
+        )
     if ours is None or theirs is None:
-        # Without an organizational domain only a positive answer is an answer: the two may be one organization.
+        # Without an organizational domain only a positive answer is an answer: the two may be one
+        # organization.
         return (
-            _granted(records, host, kind) if records else Answer(Permission.LATER, "the DNS did not answer for the organizational domain")
+            _granted(records, host, kind)
+            if records
+            else Authorization(
+                Permission.LATER, "the DNS did not answer for the organizational domain"
+            )
         )
     return (
         _granted(records, host, kind)
         if records
-        else Answer(Permission.REFUSED, "no authorisation record: the host did not ask for these reports")
+        else Authorization(
+            Permission.REFUSED, "no authorisation record: the host did not ask for these reports"
+        )
     )
 
 
-def _granted(records: list[Record], host: Domain, kind: Literal["rua", "ruf"]) -> Answer:
+def _granted(records: list[Record], host: Domain, kind: Literal["rua", "ruf"]) -> Authorization:
     """Step 7: an override replaces the address; at another host it forbids both."""
-    override = tuple(uri for record in records for uri in (record.rua if kind == "rua" else record.ruf))
+    override = tuple(
+        uri for record in records for uri in (record.rua if kind == "rua" else record.ruf)
+    )
     if any(host_of(uri.address) != host for uri in override):
-        return Answer(Permission.REFUSED, "the authorisation record names another host")
+        return Authorization(Permission.REFUSED, "the authorisation record names another host")
     if not override and any(f"{kind}: scheme not supported" in record.errors for record in records):
-        return Answer(Permission.REFUSED, "the authorisation record wants them by other means than mail")
-    return Answer(Permission.GRANTED, "authorised by the host", override)
+        return Authorization(
+            Permission.REFUSED, "the authorisation record wants them by other means than mail"
+        )
+    return Authorization(Permission.GRANTED, "authorised by the host", override)
 
 
-def takes_mail(host: Domain, resolver: Resolver) -> Answer:
+def takes_mail(host: Domain, resolver: Resolver) -> Authorization:
     """Whether there is anywhere to send to: an MX that is not null (RFC 7505). Never raises."""
     try:
         exchanges = resolver.mx(host.name)
         if all(not exchange for _, exchange in exchanges):
-            return Answer(Permission.REFUSED, "the host has a null MX: it takes no mail")
-        return Answer(Permission.GRANTED)
+            return Authorization(Permission.REFUSED, "the host has a null MX: it takes no mail")
+        return Authorization(Permission.GRANTED)
     except NoAnswer:
-        return Answer(Permission.REFUSED, "the host has no MX")
+        return Authorization(Permission.REFUSED, "the host has no MX")
     except LookupFailed:
-        return Answer(Permission.LATER, "the DNS did not answer for the host's MX")
+        return Authorization(Permission.LATER, "the DNS did not answer for the host's MX")

@@ -1,6 +1,8 @@
-"""What other mail systems say about a delivery: one reading for SMTP replies, fields of delivery reports (RFC 3464) and plain text.
+"""What other mail systems say about a delivery: one reading for SMTP replies, fields of delivery
+reports (RFC 3464) and plain text.
 
-A reply code (RFC 5321 4.2) or an enhanced status code (RFC 3463) counts, and nothing else: words are in every language.
+A reply code (RFC 5321 4.2) or an enhanced status code (RFC 3463) counts, and nothing else: words
+are in every language.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ import idna
 Verdict = Literal["permanent", "temporary", "none"]
 
 REACH = 3
-"""Lines below the one that names the recipient where its code may stand; empty ones are not counted."""
+"""Lines below the one that names the recipient where its code may stand; empty ones are not
+counted."""
 MAX_LINE = 2000
 """Characters of a line that are looked at."""
 MAX_NUMBERS = 20
@@ -25,13 +28,17 @@ MAX_NAMED = 300
 SPAN = 12
 """Lines, empty ones too, of which a code is looked for below a recipient."""
 NO_SUCH_ADDRESS = frozenset(("5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10", "5.2.1"))
-"""Enhanced codes that speak of the recipient and of nothing else (RFC 3463, RFC 7505): as good as a hard bounce."""
+"""Enhanced codes that speak of the recipient and of nothing else (RFC 3463, RFC 7505): as good as a
+hard bounce."""
 
 REPLY = re.compile(r"(?<![\w.,@+-])([45][0-9][0-9])(?![\w@%/]|[.,:]\d)")
-ENHANCED = re.compile(r"(?:(?<![\w.,:/@+-])|(?<=[45]\d\d-)|(?<=[A-Za-z]:))([245]\.[0-7]\.\d{1,3})(?![\w/@%]|[.,:]\d|-[\w.])")
+ENHANCED = re.compile(
+    r"(?:(?<![\w.,:/@+-])|(?<=[45]\d\d-)|(?<=[A-Za-z]:))([245]\.[0-7]\.\d{1,3})(?![\w/@%]|[.,:]\d|-[\w.])"
+)
 CODE = re.compile(f"{REPLY.pattern}|{ENHANCED.pattern}")
 BEGINS = re.compile(
-    r"(?:^|[:;()\[\]<>\"'#|=]|\.\.\.|\S@\S+ {1,8}-?|\b(?:error|code|status|smtp|esmtp|reply|response|said|returned|with))"
+    r"(?:^|[:;()\[\]<>\"'#|=]|\.\.\.|\S@\S+"
+    r" {1,8}-?|\b(?:error|code|status|smtp|esmtp|reply|response|said|returned|with))"
     r"[\s<>*|(\[\"'#=-]{0,20}$",
     re.IGNORECASE,
 )
@@ -56,7 +63,9 @@ MEASURED = re.compile(
 )
 RELEASE = re.compile(
     r"(?:\b(?:version|vers?|v|release|rel|build|revision|patch|sendmail|exim|postfix|qmail|domino|notes|lotus|imail|mdaemon|mailenable|exchange"
-    r"|exchange server|perl|python|php|apache|openssl|tls|kernel|linux|software|spamassassin|amavisd?|clamav|zimbra|dovecot|courier"
+    r"|exchange"
+    r" server|perl|python|php|apache|openssl|tls|kernel|linux|software"
+    r"|spamassassin|amavisd?|clamav|zimbra|dovecot|courier"
     r"|communigate|pro|esmtp server|smtp server v)|\bv)[\s:=.(]{0,3}$",
     re.IGNORECASE,
 )
@@ -67,34 +76,57 @@ DATED = re.compile(
     r"[.,:]?\s{0,3}$",
     re.IGNORECASE,
 )
-DATES_ON = re.compile(r"\s*(?:[-\u2013]|bis|to|until|and|und)\s*\d{1,2}\.\d|,?\s+(?:at\s+|um\s+)?\d{1,2}[:.]\d{2}\b")
-HEADING = re.compile(r"[\s>*\u2022-]*(?:\[?(?:smtp|rfc822)[:;]\s*)?[<\"']*[^\s<>@\"']{1,64}@[^\s<>@\"']{1,255}[>\"':;.,\]]*\s*")
+DATES_ON = re.compile(
+    r"\s*(?:[-\u2013]|bis|to|until|and|und)\s*\d{1,2}\.\d|,?\s+(?:at\s+|um\s+)?\d{1,2}[:.]\d{2}\b"
+)
+HEADING = re.compile(
+    r"[\s>*\u2022-]*(?:\[?(?:smtp|rfc822)[:;]\s*)?[<\"']*[^\s<>@\"']{1,64}@[^\s<>@\"']{1,255}[>\"':;.,\]]*\s*"
+)
 """A line that is an address and nothing else: what follows is about that one."""
-RETURNED_FIELDS = re.compile(r"(?:x-)?(?:received|return-path|dkim-signature|mime-version|content-type|arc-seal)\s?:", re.IGNORECASE)
+RETURNED_FIELDS = re.compile(
+    r"(?:x-)?(?:received|return-path|dkim-signature|mime-version|content-type|arc-seal)\s?:",
+    re.IGNORECASE,
+)
 RETURNED = (
-    "below this line", "this is a copy", "a copy of", "returned message", "original message", "message header", "header of", "headers of",
-    "unsent message", "start of", "beginning of", "undelivered message", "forwarded message", "included is a copy", "message text",
+    "below this line", "this is a copy", "a copy of", "returned message", "original message",
+    "message header", "header of", "headers of",
+    "unsent message", "start of", "beginning of", "undelivered message", "forwarded message",
+    "included is a copy", "message text",
     "the header of", "the headers of", "the header and", "the body of",
 )  # fmt: skip
-FOLLOWS = ("undelivered message follows", "original message follows", "returned message follows", "unsent message follows")
+FOLLOWS = (
+    "undelivered message follows",
+    "original message follows",
+    "returned message follows",
+    "unsent message follows",
+)
 """Where the message that comes back begins: its fields, or a ruled line with such words."""
 DELAYS = (
-    "delayed", "delay reason", "delivery status notification (delay)", "warning message only", "do not need to resend",
+    "delayed", "delay reason", "delivery status notification (delay)", "warning message only",
+    "do not need to resend",
     "don't need to resend",
-    "will be retried", "will be tried again", "will be reattempted", "will be re-attempted", "still trying", "still being tried",
-    "still being retried", "still undelivered", "still queued", "still in the queue", "will try again", "will retry again",
-    "not yet been delivered", "has not been delivered yet", "could not be delivered yet", "could not yet be delivered",
-    "message will continue", "no action is required", "transient non-fatal", "will be attempted again", "temporary failure",
-    "verz\u00f6ger", "noch nicht zugestellt", "retard\u00e9", "retrasad", "ritardat", "\u0437\u0430\u0434\u0435\u0440\u0436",
+    "will be retried", "will be tried again", "will be reattempted", "will be re-attempted",
+    "still trying", "still being tried",
+    "still being retried", "still undelivered", "still queued", "still in the queue",
+    "will try again", "will retry again",
+    "not yet been delivered", "has not been delivered yet", "could not be delivered yet",
+    "could not yet be delivered",
+    "message will continue", "no action is required", "transient non-fatal",
+    "will be attempted again", "temporary failure",
+    "verz\u00f6ger", "noch nicht zugestellt", "retard\u00e9", "retrasad", "ritardat",
+    "\u0437\u0430\u0434\u0435\u0440\u0436",
     "\u9045\u5ef6", "\u5ef6\u8fdf",
 )  # fmt: skip
 """A notice of a delay: nothing is decided yet."""
 GOES_ON = re.compile(r"will (?:continue|keep) (?:to )?(?:be )?(?:try|tried|attempt|retry|deliver)")
-DELAYED = re.compile(r"^[ \t>]{0,8}action[ \t]{0,4}:[ \t]{0,8}(?:delayed|relayed|delivered|expanded)", re.MULTILINE)
+DELAYED = re.compile(
+    r"^[ \t>]{0,8}action[ \t]{0,4}:[ \t]{0,8}(?:delayed|relayed|delivered|expanded)", re.MULTILINE
+)
 
 
 class Code(NamedTuple):
-    """A code in a line: its text, e.g. "5.1.1", where it stands, and whether it says that trying again may help."""
+    """A code in a line: its text, e.g. "5.1.1", where it stands, and whether it says that trying
+    again may help."""
 
     text: str
     start: int
@@ -109,16 +141,21 @@ class Judgement(NamedTuple):
 
 
 def codes(line: str) -> Iterator[Code]:
-    """The codes of one line, in order. Numbers of versions, addresses, dates, sizes and telephones are none."""
+    """The codes of one line, in order. Numbers of versions, addresses, dates, sizes and telephones
+    are none."""
     line = line[:MAX_LINE]
     for found in islice(CODE.finditer(line), MAX_NUMBERS):
-        before, after = line[max(0, found.start() - 40) : found.start()], line[found.end() : found.end() + 60]
+        before, after = (
+            line[max(0, found.start() - 40) : found.start()],
+            line[found.end() : found.end() + 60],
+        )
         if _is_reply(found[1], before, after) if found[1] else _is_status(before, after):
             yield Code(found[0], found.start(), found[0].startswith("4"))
 
 
 def _is_reply(code: str, before: str, after: str) -> bool:
-    """Whether three digits begin a reply: nothing but marks or such a word before them, text or another code behind them."""
+    """Whether three digits begin a reply: nothing but marks or such a word before them, text or
+    another code behind them."""
     if not BEGINS.search(before) or NUMBERED.search(before) or MEASURED.match(after):
         return False
     rest = after.lstrip(" \t-#(")
@@ -126,7 +163,11 @@ def _is_reply(code: str, before: str, after: str) -> bool:
         return ALONE.search(before) is not None
     if code.endswith("00") and not rest[:1].isdecimal():
         return False  # as often a round number, and never said of a recipient
-    return not rest[:1].isdecimal() or rest.startswith(code) or re.match(r"[245]\.\d{1,3}\.\d{1,3}\b", rest) is not None
+    return (
+        not rest[:1].isdecimal()
+        or rest.startswith(code)
+        or re.match(r"[245]\.\d{1,3}\.\d{1,3}\b", rest) is not None
+    )
 
 
 def _is_status(before: str, after: str) -> bool:
@@ -134,11 +175,17 @@ def _is_status(before: str, after: str) -> bool:
 
 
 def judged(line: str) -> Code | None:
-    """What a line says: its first code that fails; of a reply code and a status beside it that differ, the temporary one."""
+    """What a line says: its first code that fails; of a reply code and a status beside it that
+    differ, the temporary one."""
     failing = (each for each in codes(line) if not each.text.startswith("2"))
     code = next(failing, None)
     beside = next(failing, None) if code is not None and not code.temporary else None
-    if code is not None and beside is not None and beside.temporary and beside.start - code.start - len(code.text) <= 3:
+    if (
+        code is not None
+        and beside is not None
+        and beside.temporary
+        and beside.start - code.start - len(code.text) <= 3
+    ):
         return beside
     return code
 
@@ -148,11 +195,12 @@ def status(text: str) -> str:
     return next((each.text for each in codes(text) if "." in each.text), "")
 
 
-# --- addresses ------------------------------------------------------------------------------------------------------------------------
+# --- addresses ------------------------------------------------------------------------------------
 
 
 def plain_address(text: str) -> str:
-    """An address out of a field of a delivery report, comparable: without type, brackets, comments, xtext (RFC 3461 4) or %XX."""
+    """An address out of a field of a delivery report, comparable: without type, brackets, comments,
+    xtext (RFC 3461 4) or %XX."""
     text = re.sub(r"\([^()]*\)", "", text[:1000].lower())
     text = text.rpartition(";")[2].strip()
     if found := re.search(r"<([^<>]+)>", text):
@@ -173,7 +221,11 @@ class Name:
         self.address = address.strip().lower()
         hexed = {"+": "2b", "=": "3d", "%": "25"}
         self._unicode = _unicode(self.address)
-        ways = {self.address, self._unicode, *("".join(mark + hexed[c] if c in hexed else c for c in self.address) for mark in "+%")}
+        ways = {
+            self.address,
+            self._unicode,
+            *("".join(mark + hexed[c] if c in hexed else c for c in self.address) for mark in "+%"),
+        }
         words = "|".join(re.escape(each) for each in sorted(ways, key=len, reverse=True))
         self._pattern = re.compile(rf"(?<![\w.+/-])(?:{words})(?![\w-]|\.\w)", re.IGNORECASE)
 
@@ -183,7 +235,9 @@ class Name:
     def is_also(self, text: str) -> bool:
         """Whether a field names it; "a+2Bb" is both an xtext and an address of its own."""
         bare = text[:1000].rpartition(";")[2].strip().strip("<>").lower()
-        return bool(self.address) and not {self.address, self._unicode}.isdisjoint((plain_address(text), bare))
+        return bool(self.address) and not {self.address, self._unicode}.isdisjoint(
+            (plain_address(text), bare)
+        )
 
 
 def _unicode(address: str) -> str:
@@ -195,12 +249,14 @@ def _unicode(address: str) -> str:
         return address
 
 
-# --- fields ---------------------------------------------------------------------------------------------------------------------------
+# --- fields ---------------------------------------------------------------------------------------
 
 FIELD = re.compile(r"([A-Za-z][A-Za-z0-9-]{0,60})\s{0,4}:\s*(.*)")
 KNOWN = {
-    "reporting-mta", "dsn-gateway", "received-from-mta", "original-envelope-id", "arrival-date", "original-recipient", "final-recipient",
-    "action", "status", "remote-mta", "diagnostic-code", "last-attempt-date", "final-log-id", "will-retry-until",
+    "reporting-mta", "dsn-gateway", "received-from-mta", "original-envelope-id", "arrival-date",
+    "original-recipient", "final-recipient",
+    "action", "status", "remote-mta", "diagnostic-code", "last-attempt-date", "final-log-id",
+    "will-retry-until",
 }  # fmt: skip
 WHOM = ("final-recipient", "original-recipient")
 SYSTEM_FAILURE = re.compile(r"x-unix\s*;\s*75\b", re.IGNORECASE)
@@ -210,7 +266,8 @@ SYSTEM_FAILURE = re.compile(r"x-unix\s*;\s*75\b", re.IGNORECASE)
 def recipients(text: str) -> list[dict[str, str]]:
     """The recipients of a delivery report, each with its fields by lower-case name.
 
-    Some systems do not indent continuation lines, leave out the empty line between recipients, or put one between all fields.
+    Some systems do not indent continuation lines, leave out the empty line between recipients, or
+    put one between all fields.
     """
     found: list[dict[str, str]] = [{}]
     name, parted = "", False
@@ -239,7 +296,8 @@ def _begins(key: str, fields: dict[str, str], *, parted: bool) -> bool:
 
 
 def of_recipients(found: Sequence[dict[str, str]], name: Name) -> Judgement:
-    """What a delivery report says of an address. Where it names others only, mail was passed on to them: they speak for it, together."""
+    """What a delivery report says of an address. Where it names others only, mail was passed on to
+    them: they speak for it, together."""
     ours = [each for each in found if any(name.is_also(each.get(field, "")) for field in WHOM)]
     said = [of_fields(each) for each in ours or found]
     for verdict in ("temporary", "permanent"):
@@ -249,14 +307,20 @@ def of_recipients(found: Sequence[dict[str, str]], name: Name) -> Judgement:
 
 
 def of_fields(fields: dict[str, str]) -> Judgement:
-    """One recipient. Permanent is what failed, or has no action, with a code that says so, and no temporary one."""
+    """One recipient. Permanent is what failed, or has no action, with a code that says so, and no
+    temporary one."""
     action = fields.get("action", "").partition("(")[0].strip().lower()[:20]
-    state, diagnostic = fields.get("status", "").strip()[:20], fields.get("diagnostic-code", "")[:1000]
+    state, diagnostic = (
+        fields.get("status", "").strip()[:20],
+        fields.get("diagnostic-code", "")[:1000],
+    )
     reason = " ".join(f"{action} {state} {diagnostic}".split())
     if action and not action.startswith("fail"):
         return Judgement("temporary", reason)
     said = _said(state), _said(diagnostic)
-    if any(each is not None and (each.temporary or each.text.startswith("2")) for each in said) or SYSTEM_FAILURE.match(diagnostic):
+    if any(
+        each is not None and (each.temporary or each.text.startswith("2")) for each in said
+    ) or SYSTEM_FAILURE.match(diagnostic):
         return Judgement("temporary", reason)
     return Judgement("permanent" if any(said) else "none", reason)
 
@@ -268,13 +332,15 @@ def _said(text: str) -> Code | None:
     return judged(text)
 
 
-# --- text -----------------------------------------------------------------------------------------------------------------------------
+# --- text -----------------------------------------------------------------------------------------
 
 
 def of_text(text: str, name: Name) -> Judgement:
-    """What a notification without fields says of an address: the code on the line that names it, or on one of the next three.
+    """What a notification without fields says of an address: the code on the line that names it, or
+    on one of the next three.
 
-    The nearest one decides, at the same distance the temporary one. A notice of a delay decides nothing.
+    The nearest one decides, at the same distance the temporary one. A notice of a delay decides
+    nothing.
     """
     lines = list(_before_the_message(text))
     if hit := delay("\n".join(lines)):
@@ -304,13 +370,18 @@ def _before_the_message(text: str) -> Iterable[str]:
         bare = line[:200].strip("> \t")
         ruled = bare.startswith(("--", "==", "__", "**"))
         words = bare.lstrip("-=_* \t").lower()
-        if RETURNED_FIELDS.match(bare) or (ruled and words.startswith(RETURNED)) or words.startswith(FOLLOWS):
+        if (
+            RETURNED_FIELDS.match(bare)
+            or (ruled and words.startswith(RETURNED))
+            or words.startswith(FOLLOWS)
+        ):
             return
         yield line[:MAX_LINE]
 
 
 def _near(lines: list[str], number: int, name: Name) -> tuple[int, bool, str] | None:
-    """(distance, whether permanent, the line) of the nearest code. A line that ends with a colon goes with the next one."""
+    """(distance, whether permanent, the line) of the nearest code. A line that ends with a colon
+    goes with the next one."""
     distance, introduced = 0, False
     for offset, line in enumerate(lines[number : number + SPAN]):
         if not line.strip():

@@ -1,7 +1,8 @@
-"""Failure reports (RFC 9991, RFC 6591): when one is asked for, what of the message goes into it, and the mail itself.
+"""Failure reports (RFC 9991, RFC 6591): when one is asked for, what of the message goes into it,
+and the mail itself.
 
-Redacted before anything is stored (RFC 6590): header fields only, local parts of addresses replaced, display names, Subject and whatever
-is not known to be harmless left out.
+Redacted before anything is stored (RFC 6590): header fields only, local parts of addresses
+replaced, display names, Subject and whatever is not known to be harmless left out.
 """
 
 from __future__ import annotations
@@ -27,10 +28,11 @@ from dmarc_milter.core.stored import DkimFact, Facts, printable
 
 Kind = Literal["dmarc", "dkim", "spf"]
 MAX_BRIEF = 1024
-"""Octets of the header fields where many messages fail at once: most of them only become incidents of a report that is there already."""
+"""Octets of the header fields where many messages fail at once: most of them only become incidents
+of a report that is there already."""
 
 
-class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
+class HeaderSample(msgspec.Struct, frozen=True, omit_defaults=True):
     """What of a message is kept for its failure report, redacted."""
 
     kind: Kind
@@ -44,20 +46,22 @@ class Sample(msgspec.Struct, frozen=True, omit_defaults=True):
 
 @dataclass(frozen=True, slots=True)
 class FailureReport:
-    """One failure report. `incidents` are the messages that it stands for; `authserv_id` names us in Authentication-Results."""
+    """One failure report. `incidents` are the messages that it stands for; `authserv_id` names us
+    in Authentication-Results."""
 
     reporter: Reporter
     authserv_id: str
     report_id: str
     facts: Facts
-    sample: Sample
+    sample: HeaderSample
     incidents: int = 1
 
 
 def wanted(evaluation: Evaluation) -> Kind | None:
     """Which failure report the policy's owner asks for with `fo` (RFC 9989 4.7, SPEC C.8), or None.
 
-    Never for a public suffix's record (RFC 9991 5), and never for what could be an answer to a report of ours or somebody else's.
+    Never for a public suffix's record (RFC 9991 5), and never for what could be an answer to a
+    report of ours or somebody else's.
     """
     outcome, facts = evaluation.dmarc.outcome, evaluation.facts
     published = outcome.published if outcome is not None else None
@@ -65,7 +69,13 @@ def wanted(evaluation: Evaluation) -> Kind | None:
         return None
     if published.record.psd == "y" or published.policy_domain in outcome.guarded:
         return None
-    if facts.is_report or facts.is_dsn or facts.auto_submitted or facts.to_reporting or facts.from_reporting:
+    if (
+        facts.is_report
+        or facts.is_dsn
+        or facts.auto_submitted
+        or facts.to_reporting
+        or facts.from_reporting
+    ):
         return None
     return _asked_for(evaluation, outcome, set(published.record.fo.split(":")))
 
@@ -76,22 +86,30 @@ def _asked_for(evaluation: Evaluation, outcome: DomainOutcome, options: set[str]
         return "dmarc"
     if outcome.status is DmarcStatus.FAIL and "0" in options:
         return "dmarc"
-    if "d" in options and any(each.status in (DkimStatus.FAIL, DkimStatus.PERMERROR) for each in evaluation.dkim):
+    if "d" in options and any(
+        each.status in (DkimStatus.FAIL, DkimStatus.PERMERROR) for each in evaluation.dkim
+    ):
         return "dkim"
     if "s" in options and evaluation.spf.status not in (SpfStatus.PASS, SpfStatus.TEMPERROR):
         return "spf"
     return None
 
 
-def sample(evaluation: Evaluation, headers: Headers, key: bytes, *, brief: bool = False) -> bytes | None:
-    """The stored sample of a message whose policy asks for a failure report; None for all others. `key` makes the replacements ours."""
+def sample(
+    evaluation: Evaluation, headers: Headers, key: bytes, *, brief: bool = False
+) -> bytes | None:
+    """The stored sample of a message whose policy asks for a failure report; None for all others.
+    `key` makes the replacements ours."""
     kind = wanted(evaluation)
     if kind is None:
         return None
     sender = evaluation.envelope.mail_from
     local = sender.local_part.encode("utf-8", "surrogateescape") if sender.local_part else b""
-    failed = next((each for each in evaluation.dkim if each.status is not DkimStatus.PASS and each.domain), None)
-    found = Sample(
+    failed = next(
+        (each for each in evaluation.dkim if each.status is not DkimStatus.PASS and each.domain),
+        None,
+    )
+    found = HeaderSample(
         kind=kind,
         headers=redacted(headers, key, MAX_BRIEF if brief else MAX_HEADERS),
         mail_from=f"{token(local, key)}@{sender.domain}" if sender.domain else "",
@@ -101,15 +119,20 @@ def sample(evaluation: Evaluation, headers: Headers, key: bytes, *, brief: bool 
     return msgspec.msgpack.encode(found)
 
 
-def read_sample(data: bytes) -> Sample:
+def read_sample(data: bytes) -> HeaderSample:
     """Raises msgspec.DecodeError or ValidationError for anything but a stored sample."""
-    return msgspec.msgpack.decode(data, type=Sample)
+    return msgspec.msgpack.decode(data, type=HeaderSample)
 
 
 def compose(report: FailureReport, boundary: str, *, recipient: str, now: datetime) -> bytes:
-    """The whole mail for one recipient, 7-bit. `boundary` is unguessable. Raises ValueError for an address that is none."""
+    """The whole mail for one recipient, 7-bit. `boundary` is unguessable. Raises ValueError for an
+    address that is none."""
     sender = report.reporter.email
-    if not (ADDRESS.fullmatch(sender) and ADDRESS.fullmatch(recipient) and REPORT_ID.fullmatch(report.report_id)):
+    if not (
+        ADDRESS.fullmatch(sender)
+        and ADDRESS.fullmatch(recipient)
+        and REPORT_ID.fullmatch(report.report_id)
+    ):
         raise ValueError("not an address in plain form")
     parts = (
         ("text/plain; charset=us-ascii", _words(report)),
@@ -130,18 +153,32 @@ def compose(report: FailureReport, boundary: str, *, recipient: str, now: dateti
         "",
         "",
     ]
-    body = b"".join(f"--{boundary}\r\nContent-Type: {kind}\r\n\r\n".encode() + content + b"\r\n" for kind, content in parts)
+    body = b"".join(
+        f"--{boundary}\r\nContent-Type: {kind}\r\n\r\n".encode() + content + b"\r\n"
+        for kind, content in parts
+    )
     return "\r\n".join(top).encode("ascii") + body + f"--{boundary}--\r\n".encode()
 
 
 def _words(report: FailureReport) -> bytes:
     """The part for people."""
     facts = report.facts
-    failing = "did not authenticate as such" if facts.status == "fail" else "failed a check that you want to know of"
+    failing = (
+        "did not authenticate as such"
+        if facts.status == "fail"
+        else "failed a check that you want to know of"
+    )
     lines = [
-        f"A message from {facts.source_ip} that names {facts.author_domain} as its author {failing}.",
+        (
+            f"A message from {facts.source_ip} that names {facts.author_domain} as its author"
+            f" {failing}."
+        ),
         f"It arrived {_date(facts.at)}; dmarc={facts.status}, disposition {facts.disposition}.",
-        f"{report.incidents} such messages are represented by this report." if report.incidents > 1 else "",
+        (
+            f"{report.incidents} such messages are represented by this report."
+            if report.incidents > 1
+            else ""
+        ),
         "Local parts of addresses, display names and the subject have been removed.",
         "",
     ]
@@ -161,20 +198,34 @@ def _feedback(report: FailureReport) -> Iterator[bytes]:
     if facts.source_ip:
         yield folded("Source-IP", facts.source_ip)
     yield folded("Reported-Domain", facts.author_domain)
-    yield folded("Delivery-Result", {"reject": "reject", "quarantine": "spam"}.get(facts.disposition, "delivered"))
+    yield folded(
+        "Delivery-Result",
+        {"reject": "reject", "quarantine": "spam"}.get(facts.disposition, "delivered"),
+    )
     yield folded("Incidents", str(report.incidents))
     if facts.outcome is not None:
-        # RFC 9991 3: the mechanisms that did not authenticate an aligned identity (RFC 7489 listed those that did).
-        failed = [name for name, aligned in (("dkim", facts.outcome.dkim_aligned), ("spf", facts.outcome.spf_aligned)) if not aligned]
+        # RFC 9991 3: the mechanisms that did not authenticate an aligned identity (RFC 7489 listed
+        # those that did).
+        failed = [
+            name
+            for name, aligned in (
+                ("dkim", facts.outcome.dkim_aligned),
+                ("spf", facts.outcome.spf_aligned),
+            )
+            if not aligned
+        ]
         yield folded("Identity-Alignment", ", ".join(failed) or "none")
     yield from _dkim(report)
     yield from _spf(report)
 
 
 def _dkim(report: FailureReport) -> Iterator[bytes]:
-    """Required where a signature of an aligned domain failed (RFC 9991 3); also when that is what the report is about."""
+    """Required where a signature of an aligned domain failed (RFC 9991 3); also when that is what
+    the report is about."""
     signature = _failed_signature(report.facts)
-    if signature is None or not (report.sample.kind == "dkim" or _in_organization(signature.domain, report.facts)):
+    if signature is None or not (
+        report.sample.kind == "dkim" or _in_organization(signature.domain, report.facts)
+    ):
         return
     yield folded("DKIM-Domain", signature.domain)
     yield folded("DKIM-Identity", f"@{report.sample.identity or signature.domain}")
@@ -182,7 +233,8 @@ def _dkim(report: FailureReport) -> Iterator[bytes]:
 
 
 def _spf(report: FailureReport) -> Iterator[bytes]:
-    """SPF-DNS (RFC 6591 4): required where SPF failed for an aligned domain; also when that is what the report is about."""
+    """SPF-DNS (RFC 6591 4): required where SPF failed for an aligned domain; also when that is what
+    the report is about."""
     spf = report.facts.spf
     if spf is None or not spf.domain or spf.result == "pass":
         return
@@ -194,12 +246,17 @@ def _spf(report: FailureReport) -> Iterator[bytes]:
 def _failed_signature(facts: Facts) -> DkimFact | None:
     """The failing signature that is told about: of an aligned domain if there is one."""
     failing = [each for each in facts.dkim if each.result != "pass" and each.domain]
-    return next((each for each in failing if _in_organization(each.domain, facts)), failing[0] if failing else None)
+    return next(
+        (each for each in failing if _in_organization(each.domain, facts)),
+        failing[0] if failing else None,
+    )
 
 
 def _in_organization(name: str, facts: Facts) -> bool:
     outcome = facts.outcome
-    organization = (outcome.organizational_domain or outcome.author_domain) if outcome is not None else ""
+    organization = (
+        (outcome.organizational_domain or outcome.author_domain) if outcome is not None else ""
+    )
     return bool(organization) and (name == organization or name.endswith(f".{organization}"))
 
 
@@ -208,7 +265,9 @@ def _auth_failure(kind: Kind, signature: DkimFact | None) -> str:
     if kind != "dkim":
         return kind
     reason = signature.reason if signature is not None else ""
-    return "bodyhash" if "body hash" in reason else "revoked" if "revoked" in reason else "signature"
+    return (
+        "bodyhash" if "body hash" in reason else "revoked" if "revoked" in reason else "signature"
+    )
 
 
 def _result(report: FailureReport) -> str:
@@ -218,9 +277,13 @@ def _result(report: FailureReport) -> str:
         return f"dmarc={facts.status} header.from={facts.author_domain}"
     signature = _failed_signature(facts)
     if report.sample.kind == "dkim" and signature is not None:
-        return f"dkim={signature.result} header.d={signature.domain}" + (f" header.s={signature.selector}" if signature.selector else "")
+        return f"dkim={signature.result} header.d={signature.domain}" + (
+            f" header.s={signature.selector}" if signature.selector else ""
+        )
     identity = "helo" if facts.spf.scope == "helo" else "mailfrom"
-    return f"spf={facts.spf.result}" + (f" smtp.{identity}={facts.spf.domain}" if facts.spf.domain else "")
+    return f"spf={facts.spf.result}" + (
+        f" smtp.{identity}={facts.spf.domain}" if facts.spf.domain else ""
+    )
 
 
 def _date(at: float) -> str:

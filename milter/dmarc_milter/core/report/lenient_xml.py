@@ -1,7 +1,9 @@
-"""Elements and texts of an XML document that may be torn, wrongly coded or not well-formed: as far as they can be read, piece by piece.
+"""Elements and texts of an XML document that may be torn, wrongly coded or not well-formed: as far
+as they can be read, piece by piece.
 
-A stranger's report goes through no library that builds a tree or follows entities: memory is bounded by one tag and one text, whatever
-the document's size, depth and number of attributes. Attributes, comments and processing instructions are passed over.
+A stranger's report goes through no library that builds a tree or follows entities: memory is
+bounded by one tag and one text, whatever the document's size, depth and number of attributes.
+Attributes, comments and processing instructions are passed over.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ DECLARED = re.compile(rb"<\?xml[^>]{0,100}encoding\s{0,10}=\s{0,10}[\"']([\w.:-]
 
 
 class Event(NamedTuple):
-    """An element's start or end, whose name is lower case and without prefix, or a text; `leaf` is all three: its name and its text."""
+    """An element's start or end, whose name is lower case and without prefix, or a text; `leaf` is
+    all three: its name and its text."""
 
     kind: Literal["start", "end", "text", "leaf"]
     name: str
@@ -37,7 +40,8 @@ class Event(NamedTuple):
 
 
 def events(pieces: Iterator[bytes], budget: Budget, words: Words) -> Iterator[Event]:
-    """What stands in a document. Raises Spent where the budget ends, Unreadable where it cannot be unpacked any further."""
+    """What stands in a document. Raises Spent where the budget ends, UnreadableReport where it
+    cannot be unpacked any further."""
     return _Scanner(budget, words).run(_text(pieces, words))
 
 
@@ -63,7 +67,8 @@ def _and_all(head: bytes, pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _encoding(head: bytes) -> str:
-    """By the first octets, else as declared where that is ASCII with something more, else UTF-8 (XML 1.0, appendix F)."""
+    """By the first octets, else as declared where that is ASCII with something more, else UTF-8
+    (XML 1.0, appendix F)."""
     for sign, name in (
         (b"\xef\xbb\xbf", "utf-8-sig"),
         (b"\0\0\xfe\xff", "utf-32"),
@@ -73,7 +78,12 @@ def _encoding(head: bytes) -> str:
     ):
         if head.startswith(sign):
             return name
-    for sign, name in ((b"\0\0\0<", "utf-32-be"), (b"<\0\0\0", "utf-32-le"), (b"\0<", "utf-16-be"), (b"<\0", "utf-16-le")):
+    for sign, name in (
+        (b"\0\0\0<", "utf-32-be"),
+        (b"<\0\0\0", "utf-32-le"),
+        (b"\0<", "utf-16-be"),
+        (b"<\0", "utf-16-le"),
+    ):
         if head.lstrip(b" \r\n\t").startswith(sign):
             return name
     found = DECLARED.search(head[:300])
@@ -111,7 +121,10 @@ class _Scanner:
                     yield Event("text", "", self._resolved(tail))
                 self._at = len(buffer)
                 return
-            if begin > self._at and (text := buffer[self._at : min(begin, self._at + MAX_TEXT)]).strip():
+            if (
+                begin > self._at
+                and (text := buffer[self._at : min(begin, self._at + MAX_TEXT)]).strip()
+            ):
                 yield Event("text", "", self._resolved(text))
             self._at = begin
             if found := leaf(buffer, begin):
@@ -132,7 +145,11 @@ class _Scanner:
             name = local(found[2])
             if found[1]:
                 return (Event("end", name),)
-            return (Event("start", name), Event("end", name)) if found[0].endswith("/>") else (Event("start", name),)
+            return (
+                (Event("start", name), Event("end", name))
+                if found[0].endswith("/>")
+                else (Event("start", name),)
+            )
         self._budget.element()
         if buffer.startswith(("<!", "<?"), begin):
             return self._aside(buffer, begin)
@@ -150,7 +167,8 @@ class _Scanner:
         return stop < 0 and close < 0 and len(buffer) - begin < MAX_TAG
 
     def _aside(self, buffer: str, begin: int) -> tuple[Event, ...] | None:
-        """Comments, instructions, the document type and its entities: passed over. CDATA is text."""
+        """Comments, instructions, the document type and its entities: passed over. CDATA is
+        text."""
         for opening, closing in ASIDES:
             if buffer.startswith(opening, begin):
                 end = buffer.find(closing, begin + len(opening))

@@ -1,6 +1,8 @@
-"""The parts of a mail (RFC 2045, RFC 2046) in one pass over its octets, bounded in number and depth: no tree, no copies.
+"""The parts of a mail (RFC 2045, RFC 2046) in one pass over its octets, bounded in number and
+depth: no tree, no copies.
 
-Made for mail of strangers: the standard library's parser takes time that grows with the square of the nesting.
+Made for mail of strangers: the standard library's parser takes time that grows with the square of
+the nesting.
 """
 
 from __future__ import annotations
@@ -26,12 +28,14 @@ CHARSET = re.compile(r"charset\s*=\s*\"?([\w.:+-]{1,40})", re.IGNORECASE)
 CODECS = re.compile(
     r"(?:utf-?8|us-ascii|ascii|iso-?8859-\d+|latin-?1|windows-\d+|cp\d+|koi8-[ru]|iso-2022-\w+|shift[_-]jis|euc-\w+|gb\w+|big5)"
 )
-"""Character sets that Python decodes in linear time; the others are read as Latin-1, which keeps ASCII."""
+"""Character sets that Python decodes in linear time; the others are read as Latin-1, which keeps
+ASCII."""
 Fields = dict[str, list[str]]
 
 
 class Part(NamedTuple):
-    """A part that is no multipart. `start` and `end` bound its body in the mail; `fields` by lower-case name, unfolded."""
+    """A part that is no multipart. `start` and `end` bound its body in the mail; `fields` by
+    lower-case name, unfolded."""
 
     fields: Fields
     start: int
@@ -82,7 +86,9 @@ def parts(data: bytes, *, max_parts: int = MAX_PARTS) -> Iterator[Part]:
             continue
         if current is not None:
             made += 1
-            yield Part(current.fields, current.start, max(current.start, mark.start()), current.depth)
+            yield Part(
+                current.fields, current.start, max(current.start, mark.start()), current.depth
+            )
         level = active[key]
         for gone in stack[level + (not closes) :]:
             del active[gone]
@@ -95,7 +101,9 @@ def parts(data: bytes, *, max_parts: int = MAX_PARTS) -> Iterator[Part]:
         yield Part(current.fields, current.start, len(data), current.depth)
 
 
-def _entered(fields: Fields, start: int, stack: list[bytes], active: dict[bytes, int]) -> _Open | None:
+def _entered(
+    fields: Fields, start: int, stack: list[bytes], active: dict[bytes, int]
+) -> _Open | None:
     """A leaf; None for a multipart, whose boundary is looked for from now on."""
     kind = first(fields, "content-type")
     found = BOUNDARY.search(kind[:2000]) if media_type(fields).startswith("multipart/") else None
@@ -125,7 +133,8 @@ def _next_line(data: bytes, at: int) -> int:
 
 
 def _header(data: bytes, start: int, end: int, active: dict[bytes, int]) -> tuple[Fields, int]:
-    """Fields, and where the body begins: behind the empty line, or at the first line that is no field."""
+    """Fields, and where the body begins: behind the empty line, or at the first line that is no
+    field."""
     fields: Fields = {}
     last: list[str] | None = None
     at, limit = start, min(end, start + MAX_HEADER)
@@ -165,7 +174,10 @@ def decoded(data: bytes, part: Part) -> bytes:
 def unbase64(text: bytes) -> bytes:
     """Base64 as far as it can be read."""
     clean = re.sub(rb"[^A-Za-z0-9+/]+", b"", text)
-    return binascii.a2b_base64(clean[: len(clean) // 4 * 4] + (clean[len(clean) // 4 * 4 :] + b"==")[:4] * (len(clean) % 4 > 1))
+    return binascii.a2b_base64(
+        clean[: len(clean) // 4 * 4]
+        + (clean[len(clean) // 4 * 4 :] + b"==")[:4] * (len(clean) % 4 > 1)
+    )
 
 
 def text_of(data: bytes, part: Part) -> str:

@@ -1,4 +1,5 @@
-"""Numbers and moments as strangers' reports have them: whole numbers by the schema, and much else in practice."""
+"""Numbers and moments as strangers' reports have them: whole numbers by the schema, and much else
+in practice."""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""What a report travels in: gzip, zip, bzip2, a mail, and these inside each other. Unpacked piece by piece, on one budget.
+"""What a report travels in: gzip, zip, bzip2, a mail, and these inside each other. Unpacked piece
+by piece, on one budget.
 
-The standard library's zipfile and email hold a whole directory, or a whole tree of parts, in memory before the first octet is read.
+The standard library's zipfile and email hold a whole directory, or a whole tree of parts, in memory
+before the first octet is read.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from itertools import chain
 from struct import unpack_from
 from typing import NamedTuple
 
-from dmarc_milter.core.report.budget import PIECE, Budget, Unreadable, Words
+from dmarc_milter.core.report.budget import PIECE, Budget, UnreadableReport, Words
 from dmarc_milter.core.report.mime import Part, first, parts
 
 Pieces = Iterator[bytes]
@@ -23,7 +25,8 @@ BLANK = b" \t\r\n"
 BOMS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", b"<\0", b"\0<", b"\0\0\0<", b"\0\0\xfe\xff")
 """How XML in Unicode's other forms begins."""
 FOREIGN = {
-    b"\xfd7zXZ": "xz", b"7z\xbc\xaf": "7z", b"Rar!": "rar", b"\x28\xb5\x2f\xfd": "zstd", b"%PDF": "PDF",
+    b"\xfd7zXZ": "xz", b"7z\xbc\xaf": "7z", b"Rar!": "rar", b"\x28\xb5\x2f\xfd": "zstd",
+    b"%PDF": "PDF",
     b"\xd0\xcf\x11\xe0": "an Office file",
 }  # fmt: skip
 METHODS = {9: "deflate64", 14: "lzma", 93: "zstd", 95: "xz", 98: "ppmd", 99: "AES"}
@@ -38,7 +41,7 @@ WHOLE = 0xFFFFFFFF
 """In place of a size: it stands in the zip64 extra field."""
 
 
-class _Entry(NamedTuple):
+class _ZipEntry(NamedTuple):
     """An entry of a zip's directory."""
 
     name: bytes
@@ -50,7 +53,8 @@ class _Entry(NamedTuple):
 
 
 class Unpacker:
-    """`documents` of one file, each as pieces. What cannot be read is said in `words`, and the next one is looked at."""
+    """`documents` of one file, each as pieces. What cannot be read is said in `words`, and the next
+    one is looked at."""
 
     def __init__(self, budget: Budget, words: Words) -> None:
         self._budget, self._words = budget, words
@@ -58,15 +62,18 @@ class Unpacker:
         """The first thing that made a part unreadable."""
 
     def documents(self, data: bytes) -> Iterator[Pieces]:
-        """The XML documents inside. A piece that cannot be unpacked raises Unreadable where it is asked for."""
+        """The XML documents inside. A piece that cannot be unpacked raises UnreadableReport where
+        it is asked for."""
         yield from self._opened(_slices(data), data, 0)
 
-    def _opened(self, pieces: Pieces, whole: bytes | None, depth: int, *, mailed: bool = False) -> Iterator[Pieces]:
+    def _opened(
+        self, pieces: Pieces, whole: bytes | None, depth: int, *, mailed: bool = False
+    ) -> Iterator[Pieces]:
         try:
             head = next(pieces, b"")
             while len(head) < 16 and (more := next(pieces, b"")):
                 head += more
-        except Unreadable as error:
+        except UnreadableReport as error:
             self._fail(str(error))
             return
         pieces = chain((head,), pieces)
@@ -102,7 +109,7 @@ class Unpacker:
                 if size > MAX_HELD:
                     self._fail(f"a package of more than {MAX_HELD >> 20} MiB inside another one")
                     return b""
-        except Unreadable as error:
+        except UnreadableReport as error:
             self._fail(str(error))
             return b""
         return b"".join(found)
@@ -118,7 +125,7 @@ class Unpacker:
                 try:
                     yield from _drained(unpacker, piece)
                 except zlib.error as error:
-                    raise Unreadable(f"damaged gzip: {error}") from None
+                    raise UnreadableReport(f"damaged gzip: {error}") from None
                 if not unpacker.eof:
                     break
                 members += 1
@@ -133,7 +140,7 @@ class Unpacker:
             else:
                 begun = True
         if not members or begun:
-            raise Unreadable("damaged gzip: it ends early")
+            raise UnreadableReport("damaged gzip: it ends early")
 
     def _bunzip(self, pieces: Pieces) -> Pieces:
         unpacker = bz2.BZ2Decompressor()
@@ -144,10 +151,10 @@ class Unpacker:
                     yield unpacker.decompress(given, PIECE)
                     given = b""
             except (OSError, ValueError, EOFError) as error:
-                raise Unreadable(f"damaged bzip2: {error}") from None
+                raise UnreadableReport(f"damaged bzip2: {error}") from None
             if unpacker.eof:
                 return
-        raise Unreadable("damaged bzip2: it ends early")
+        raise UnreadableReport("damaged bzip2: it ends early")
 
     # --- zip ---
 
@@ -162,11 +169,16 @@ class Unpacker:
                 self._fail("an encrypted entry in a zip is not read")
                 continue
             if entry.method not in (0, 8, 12):
-                self._fail(f"an entry packed with {METHODS.get(entry.method, f'method {entry.method}')} in a zip is not read")
+                self._fail(
+                    f"an entry packed with {METHODS.get(entry.method, f'method {entry.method}')} in"
+                    " a zip is not read"
+                )
                 continue
-            yield from self._opened(self._budget.charged(self._member(data, entry)), None, depth + 1)
+            yield from self._opened(
+                self._budget.charged(self._member(data, entry)), None, depth + 1
+            )
 
-    def _entries(self, data: bytes) -> Iterator[_Entry]:
+    def _entries(self, data: bytes) -> Iterator[_ZipEntry]:
         """The central directory (APPNOTE 4.3.12), wherever the file says it is."""
         end = data.rfind(b"PK\x05\x06", max(0, len(data) - 65557))
         if end < 0 or end + 22 > len(data):
@@ -176,7 +188,11 @@ class Unpacker:
         locator = data.rfind(b"PK\x06\x06", max(0, end - 200), end)
         if WHOLE in (size, at) and 0 <= locator <= len(data) - 56:
             size, at = unpack_from("<QQ", data, locator + 40)
-        shift = max(0, (locator if locator >= 0 else end) - size - at) if data[at : at + 4] != b"PK\x01\x02" else 0
+        shift = (
+            max(0, (locator if locator >= 0 else end) - size - at)
+            if data[at : at + 4] != b"PK\x01\x02"
+            else 0
+        )
         at += shift
         if data[at : at + 4] != b"PK\x01\x02":
             self._fail("damaged zip: its directory is not where it says")
@@ -187,14 +203,16 @@ class Unpacker:
             more = data[at + 46 + name : at + 46 + name + extra]
             if WHOLE in (packed, offset):
                 packed, offset = _zip64(more, unpack_from("<LLL", data, at + 20)[:2], offset)
-            yield _Entry(data[at + 46 : at + 46 + name], flags, method, crc, packed, offset + shift)
+            yield _ZipEntry(
+                data[at + 46 : at + 46 + name], flags, method, crc, packed, offset + shift
+            )
             at += 46 + name + extra + comment
 
-    def _member(self, data: bytes, entry: _Entry) -> Pieces:
+    def _member(self, data: bytes, entry: _ZipEntry) -> Pieces:
         """The octets of one entry; sizes are not believed, the packed data say where they end."""
         at = entry.offset
         if data[at : at + 4] != b"PK\x03\x04" or at + 30 > len(data):
-            raise Unreadable("damaged zip: an entry is not where the directory says")
+            raise UnreadableReport("damaged zip: an entry is not where the directory says")
         name, extra = unpack_from("<HH", data, at + 26)
         start = at + 30 + name + extra
         crc = 0
@@ -204,7 +222,7 @@ class Unpacker:
         if crc != entry.crc:
             self._words.say("the checksum of a zip's entry is wrong")
 
-    def _raw(self, data: bytes, start: int, entry: _Entry) -> Pieces:
+    def _raw(self, data: bytes, start: int, entry: _ZipEntry) -> Pieces:
         if entry.method == 0:
             yield from _slices(data, start, min(len(data), start + entry.size))
         elif entry.method == 12:
@@ -215,21 +233,25 @@ class Unpacker:
                 try:
                     yield from _drained(unpacker, piece)
                 except zlib.error as error:
-                    raise Unreadable(f"damaged zip: {error}") from None
+                    raise UnreadableReport(f"damaged zip: {error}") from None
                 if unpacker.eof:
                     return
-            raise Unreadable("damaged zip: it ends early")
+            raise UnreadableReport("damaged zip: it ends early")
 
     # --- mail ---
 
     def _from_mail(self, data: bytes, depth: int) -> Iterator[Pieces]:
         """Parts that are, or hold, XML. HTML and text for people are none."""
         for part in parts(data, max_parts=2000):
-            if part.type == "message/rfc822" and first(part.fields, "content-transfer-encoding").lower() in ("", "7bit", "8bit", "binary"):
+            if part.type == "message/rfc822" and first(
+                part.fields, "content-transfer-encoding"
+            ).lower() in ("", "7bit", "8bit", "binary"):
                 if depth < 2 and part.end - part.start <= MAX_HELD:
                     yield from self._from_mail(data[part.start : part.end], depth + 1)
                 continue
-            yield from self._opened(self._budget.charged(_decoded(data, part)), None, depth + 1, mailed=True)
+            yield from self._opened(
+                self._budget.charged(_decoded(data, part)), None, depth + 1, mailed=True
+            )
 
 
 def _is_xml(start: bytes, *, strict: bool) -> bool:
@@ -256,12 +278,18 @@ def _drained(unpacker: zlib._Decompress, piece: bytes) -> Pieces:
 
 
 def _zip64(extra: bytes, sizes: tuple[int, ...], offset: int) -> tuple[int, int]:
-    """Packed size and offset from the zip64 field (APPNOTE 4.5.3), which has only those that did not fit."""
+    """Packed size and offset from the zip64 field (APPNOTE 4.5.3), which has only those that did
+    not fit."""
     at = 0
     while at + 4 <= len(extra):
         kind, length = unpack_from("<HH", extra, at)
         if kind == 1:
-            values = iter([unpack_from("<Q", extra, each)[0] for each in range(at + 4, min(at + 4 + length, len(extra)) - 7, 8)])
+            values = iter(
+                [
+                    unpack_from("<Q", extra, each)[0]
+                    for each in range(at + 4, min(at + 4 + length, len(extra)) - 7, 8)
+                ]
+            )
             packed, unpacked = sizes
             if unpacked == WHOLE:
                 next(values, 0)

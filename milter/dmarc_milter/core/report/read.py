@@ -1,4 +1,5 @@
-"""Reading aggregate reports, ours and other people's: XML, gzip, zip or a whole mail, of either RFC, bounded against bombs.
+"""Reading aggregate reports, ours and other people's: XML, gzip, zip or a whole mail, of either
+RFC, bounded against bombs.
 
 A report that is not as the schema wants it is read as far as it can be, and says what was wrong.
 """
@@ -10,12 +11,12 @@ from contextlib import suppress
 
 import msgspec
 
-from dmarc_milter.core.report.budget import Budget, Spent, Unreadable, Words
+from dmarc_milter.core.report.budget import Budget, Spent, UnreadableReport, Words
 from dmarc_milter.core.report.lenient_xml import MAX_TEXT, Event, events
 from dmarc_milter.core.report.numbers import count, moment
 from dmarc_milter.core.report.packed import Unpacker
 
-__all__ = ["MAX_FILE", "ReadRecord", "ReadReport", "Unreadable", "read"]
+__all__ = ["MAX_FILE", "ReadRecord", "ReadReport", "UnreadableReport", "read"]
 
 MAX_FILE = 32 << 20
 """Octets of a file as it comes."""
@@ -32,12 +33,14 @@ MAX_DEPTH = 40
 MAX_PARTS = 100
 """Signatures, reasons, errors or policy tags of one record or report."""
 RECORD, RESULT, WORD = 250, 230, 60
-"""Octets of memory that a record, each result or reason of it, and each text take beside their characters."""
+"""Octets of memory that a record, each result or reason of it, and each text take beside their
+characters."""
 
 METADATA = ("report_id", "org_name", "email", "extra_contact_info", "generator")
 SECTIONS = ("report_metadata", "policy_published", "record")
 INSIDE = {"row": "record", "identifiers": "record", "auth_results": "record"}
-"""Elements that can stand in one place only, so that what is not closed before them is closed by them."""
+"""Elements that can stand in one place only, so that what is not closed before them is closed by
+them."""
 
 
 class ReadRecord(msgspec.Struct, frozen=True):
@@ -57,7 +60,8 @@ class ReadRecord(msgspec.Struct, frozen=True):
 
 
 class ReadReport(msgspec.Struct, frozen=True):
-    """One report. `begin` and `end` are seconds since 1970; `policy` is policy_published, tag by tag; `warnings` what was wrong with it."""
+    """One report. `begin` and `end` are seconds since 1970; `policy` is policy_published, tag by
+    tag; `warnings` what was wrong with it."""
 
     report_id: str
     org_name: str
@@ -77,12 +81,13 @@ class ReadReport(msgspec.Struct, frozen=True):
 
 
 def read(data: bytes, *, clock: Callable[[], float] = lambda: 0.0) -> list[ReadReport]:
-    """Every report in a file. Raises Unreadable where there is none that can be read.
+    """Every report in a file. Raises UnreadableReport where there is none that can be read.
 
-    All parts together have one budget; where it ends, the reports read so far are the answer. `clock` counts seconds.
+    All parts together have one budget; where it ends, the reports read so far are the answer.
+    `clock` counts seconds.
     """
     if len(data) > MAX_FILE:
-        raise Unreadable(f"more than {MAX_FILE >> 20} MiB")
+        raise UnreadableReport(f"more than {MAX_FILE >> 20} MiB")
     file = Words()
     budget = Budget(MAX_XML, MAX_ELEMENTS, MAX_KEPT, MAX_SECONDS, clock)
     unpacker = Unpacker(budget, file)
@@ -94,40 +99,42 @@ def read(data: bytes, *, clock: Callable[[], float] = lambda: 0.0) -> list[ReadR
                 if len(found) == MAX_DOCUMENTS:
                     raise Spent(f"more than {MAX_DOCUMENTS} reports")
                 found.append(report)
-        except Unreadable as error:
+        except UnreadableReport as error:
             problem = problem or str(error)
             if isinstance(error, Spent):
                 file.say(f"{error}: the rest is not read")
                 break
             file.say(str(error))
     if not found:
-        raise Unreadable(problem or unpacker.problem or "no aggregate report in it")
+        raise UnreadableReport(problem or unpacker.problem or "no aggregate report in it")
     if said := file.all():
         found[-1] = msgspec.structs.replace(found[-1], warnings=(*found[-1].warnings, *said))
     return found
 
 
 def _document(pieces: Iterator[bytes], budget: Budget) -> Iterator[ReadReport]:
-    """The reports of one document. Raises Unreadable for one that has none, Spent after what was read in time."""
+    """The reports of one document. Raises UnreadableReport for one that has none, Spent after what
+    was read in time."""
     words = Words()
     builder = _Builder(budget, words)
-    failure: Unreadable | None = None
+    failure: UnreadableReport | None = None
     try:
         for event in events(pieces, budget, words):
             builder.take(event)
             yield from builder.made()
-    except Unreadable as error:
+    except UnreadableReport as error:
         failure = error
         if not isinstance(error, Spent) and str(error).startswith("damaged"):
             raise  # half a package is not taken for a whole one
     builder.end()
     yield from builder.made()
     if failure is not None or not builder.any:
-        raise failure or Unreadable(builder.why())
+        raise failure or UnreadableReport(builder.why())
 
 
 class _Builder:
-    """Makes reports of elements. The path of open elements is bounded; what stands deeper is passed over."""
+    """Makes reports of elements. The path of open elements is bounded; what stands deeper is passed
+    over."""
 
     def __init__(self, budget: Budget, words: Words) -> None:
         self._budget, self._words = budget, words
@@ -153,7 +160,12 @@ class _Builder:
     def take(self, event: Event) -> None:
         kind, name, text = event
         if kind == "leaf":
-            if self._deeper == 0 and self._report is not None and name not in SECTIONS and name not in INSIDE:
+            if (
+                self._deeper == 0
+                and self._report is not None
+                and name not in SECTIONS
+                and name not in INSIDE
+            ):
                 self._report.leaf(self._path, name, text)
                 return
             self._start(name)
@@ -255,7 +267,9 @@ class _Report:
         name, parent = path[-1], path[-2] if len(path) > 1 else ""
         if name == "record":
             self._record, self._parts = {}, {}
-        elif (parent == "auth_results" and name in ("dkim", "spf")) or (parent == "policy_evaluated" and name == "reason"):
+        elif (parent == "auth_results" and name in ("dkim", "spf")) or (
+            parent == "policy_evaluated" and name == "reason"
+        ):
             self._part(name).append({})
 
     def _part(self, name: str) -> list[dict[str, str]]:
@@ -280,7 +294,9 @@ class _Report:
             self._into(self._policy, name, text)
         elif parent == "report_metadata" and name == "error" and len(self._errors) < MAX_PARTS:
             self._errors.append(text)
-        elif parent in ("report_metadata", "date_range") and (name in METADATA or parent == "date_range"):
+        elif parent in ("report_metadata", "date_range") and (
+            name in METADATA or parent == "date_range"
+        ):
             self._into(self._metadata, name, text)
 
     def _into(self, place: dict[str, str], name: str, text: str) -> None:
@@ -320,7 +336,9 @@ class _Report:
         self._record, self._parts = {}, {}
 
     def built(self) -> ReadReport:
-        begin, end = (moment(self._metadata.get(name, ""), name, self._words) for name in ("begin", "end"))
+        begin, end = (
+            moment(self._metadata.get(name, ""), name, self._words) for name in ("begin", "end")
+        )
         if end < begin:
             self._words.say("it ends before it begins")
         said = self._metadata.get

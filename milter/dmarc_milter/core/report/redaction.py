@@ -1,7 +1,9 @@
-"""The header of a message without what names anybody (RFC 6590): what is not known to be harmless is left out.
+"""The header of a message without what names anybody (RFC 6590): what is not known to be harmless
+is left out.
 
-Recipients, users and logins stand in a header in more forms than anyone lists, so nothing is searched for and taken out. Each field
-is taken apart, and only the parts that are recognised come back: hosts, addresses of hosts, protocols, results, domains.
+Recipients, users and logins stand in a header in more forms than anyone lists, so nothing is
+searched for and taken out. Each field is taken apart, and only the parts that are recognised come
+back: hosts, addresses of hosts, protocols, results, domains.
 """
 
 from __future__ import annotations
@@ -28,8 +30,22 @@ REDACTED = "[redacted]"
 ADDRESSES = frozenset(
     (
         *("from", "to", "cc", "bcc", "reply-to", "sender"),
-        *("return-path", "errors-to", "delivered-to", "x-original-to", "envelope-to", "disposition-notification-to"),
-        *("resent-from", "resent-to", "resent-cc", "resent-bcc", "resent-sender", "resent-reply-to"),
+        *(
+            "return-path",
+            "errors-to",
+            "delivered-to",
+            "x-original-to",
+            "envelope-to",
+            "disposition-notification-to",
+        ),
+        *(
+            "resent-from",
+            "resent-to",
+            "resent-cc",
+            "resent-bcc",
+            "resent-sender",
+            "resent-reply-to",
+        ),
     )
 )
 """Fields of which only the addresses stay, their local parts replaced."""
@@ -39,8 +55,12 @@ ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.\x80-\xff-]++"
 HOST = r"[A-Za-z0-9._-]{1,255}"
 IP = r"(?:[Ii][Pp]v6:)?[0-9A-Fa-f.:]{2,45}(?:%[A-Za-z0-9]{1,16})?"
 LITERAL = rf"\[{IP}\](?::[0-9]{{1,5}})?"
-# A mailbox, or whatever else: quoted-strings and comments are stepped over, since what is inside is no address.
-MAILBOX = re.compile(rf"(?P<local>{QUOTED}|{ATOM})@(?P<host>{HOST})|\((?:[^()\\]|\\.)*+\)|{QUOTED}|{ATOM}|[^\"]", re.DOTALL)
+# A mailbox, or whatever else: quoted-strings and comments are stepped over, since what is inside is
+# no address.
+MAILBOX = re.compile(
+    rf"(?P<local>{QUOTED}|{ATOM})@(?P<host>{HOST})|\((?:[^()\\]|\\.)*+\)|{QUOTED}|{ATOM}|[^\"]",
+    re.DOTALL,
+)
 LAST_MAILBOX = re.compile(rf"<?(?P<local>{QUOTED}|[^\s<>\"@]++)?@(?P<host>{HOST})>?", re.DOTALL)
 
 # Received (RFC 5321 4.4). What may stand in a comment, and how much of it comes back.
@@ -50,15 +70,22 @@ NAMED_HOST = re.compile(rf"(?:(?:\S*@)?({HOST}) ?|\S*@)?({LITERAL})(?: \(may be 
 UNKNOWN_HOST = re.compile(rf"(<unknown>|unknown) ?({LITERAL})")
 BARE_HOST = re.compile(rf"(?:\S*@)?({IP})")
 HELO = re.compile(rf"((?:HELO|EHLO) (?:{HOST}|{LITERAL}))")
-EXIM = re.compile(rf"((?:{LITERAL})?(?: ?port=[0-9]+)?(?: ?helo=(?:{HOST}|{LITERAL}))?)(?: ?ident=.*)?", re.DOTALL)
+EXIM = re.compile(
+    rf"((?:{LITERAL})?(?: ?port=[0-9]+)?(?: ?helo=(?:{HOST}|{LITERAL}))?)(?: ?ident=.*)?", re.DOTALL
+)
 HARMLESS = re.compile(
-    r"""(?: Postfix | OpenSMTPD | may[ ]be[ ]forged | [A-Z]{1,5} | [Nn]o[ ]client[ ]certificate[ ]requested
-      | Exim[ ][0-9._]+ | [0-9][0-9.]*(?:/[0-9A-Za-z.+-]+)+ | CommuniGate[ ]Pro[ ]SMTP[ ][0-9.a-z]+ | MDaemon[ ]PRO[ ]v[0-9.a-z]+
+    r"""(?: Postfix | OpenSMTPD | may[ ]be[ ]forged | [A-Z]{1,5}
+      | [Nn]o[ ]client[ ]certificate[ ]requested
+      | Exim[ ][0-9._]+ | [0-9][0-9.]*(?:/[0-9A-Za-z.+-]+)+
+      | CommuniGate[ ]Pro[ ]SMTP[ ][0-9.a-z]+ | MDaemon[ ]PRO[ ]v[0-9.a-z]+
       | (?:Haraka|qpsmtpd)/[0-9A-Za-z.-]+ | amavisd-new,[ ]port[ ][0-9]+
       | qmail[ ][0-9]+[ ]invoked[ ](?:from[ ]network|by[ ]alias|for[ ]bounce)
-      | authenticated[ ]bits=[0-9]+ | using[ ](?:TLS|SSL)v[0-9.]+[ ]with[ ]cipher[ ][A-Z0-9_-]+[ ]\([0-9]+/[0-9]+[ ]bits\)
-        (?:[ ](?:key-exchange|(?:server|client)-(?:signature|digest))[ ][A-Za-z0-9_-]+(?:[ ]\([A-Za-z0-9 _-]{1,40}\))*)*
-      | (?:(?:version|cipher|bits|verify)=[A-Za-z0-9_./-]+[,;]?[ ]?)+ | TLS[0-9.v]+(?:[: ][A-Z0-9_-]+)* )""",
+      | authenticated[ ]bits=[0-9]+ | using[ ](?:TLS|SSL)v[0-9.]+[ ]with[ ]cipher[ ]
+        [A-Z0-9_-]+[ ]\([0-9]+/[0-9]+[ ]bits\)
+        (?:[ ](?:key-exchange|(?:server|client)-(?:signature|digest))[ ]
+        [A-Za-z0-9_-]+(?:[ ]\([A-Za-z0-9 _-]{1,40}\))*)*
+      | (?:(?:version|cipher|bits|verify)=[A-Za-z0-9_./-]+[,;]?[ ]?)+
+      | TLS[0-9.v]+(?:[: ][A-Z0-9_-]+)* )""",
     re.VERBOSE,
 )
 PROTOCOL = re.compile(
@@ -71,21 +98,37 @@ DATE = re.compile(
     r"(?: [+-][0-9]{4}| [A-Z]{1,5})?(?: \([A-Z]{1,5}\))?"
 )
 
-# Signatures (RFC 6376 3.5, RFC 8617 4.1): the tags that say nothing of a person. z= copies the other fields.
+# Signatures (RFC 6376 3.5, RFC 8617 4.1): the tags that say nothing of a person. z= copies the
+# other fields.
 TAGS = frozenset(("v", "a", "b", "bh", "c", "cv", "d", "h", "i", "l", "q", "s", "t", "x"))
 TAG_VALUE = re.compile(r"[A-Za-z0-9+/=:._ -]*")
 # Authentication-Results (RFC 8601 2.7) and Received-SPF (RFC 7208 9.1).
 PLAIN_VALUE = re.compile(rf"{HOST}|{IP}|[A-Za-z0-9+/=_-]{{1,64}}")
-NAMES_NOBODY = frozenset(("header.d", "header.s", "header.b", "header.a", "header.from", "smtp.helo", "smtp.client-ip", "smtp.remote-ip"))
+NAMES_NOBODY = frozenset(
+    (
+        "header.d",
+        "header.s",
+        "header.b",
+        "header.a",
+        "header.from",
+        "smtp.helo",
+        "smtp.client-ip",
+        "smtp.remote-ip",
+    )
+)
 MAY_NAME = frozenset(("header.i", "header.from", "smtp.mailfrom", "smtp.mail"))
-SPF_PAIRS = re.compile(rf"\b(client-ip|helo|identity|mechanism|envelope-from)=({QUOTED}@{HOST}|{QUOTED}|[^;\s]+)", re.DOTALL)
+SPF_PAIRS = re.compile(
+    rf"\b(client-ip|helo|identity|mechanism|envelope-from)=({QUOTED}@{HOST}|{QUOTED}|[^;\s]+)",
+    re.DOTALL,
+)
 ONE_WORD = re.compile(r"[A-Za-z0-9.-]{1,40}")
 PRODUCT = re.compile(r"[A-Za-z][A-Za-z0-9.-]{0,39}(?:/[0-9][0-9A-Za-z.]{0,19})?")
 IDENTIFIERS = re.compile(r"<[^<>\s]+>|[^<>\s()]+")
 
 
 def redacted(headers: Headers, key: bytes, limit: int = MAX_HEADERS) -> bytes:
-    """The header block with every field's name and only harmless content: ASCII, CRLF, short lines, at most `limit` octets. Linear.
+    """The header block with every field's name and only harmless content: ASCII, CRLF, short lines,
+    at most `limit` octets. Linear.
 
     `key` makes the replacements of local parts ours.
     """
@@ -100,13 +143,15 @@ def redacted(headers: Headers, key: bytes, limit: int = MAX_HEADERS) -> bytes:
 
 
 def token(local: bytes, key: bytes) -> str:
-    """The same for the same local part as long as the key stays, and telling nothing of it (RFC 6590 3)."""
+    """The same for the same local part as long as the key stays, and telling nothing of it (RFC
+    6590 3)."""
     digest = hmac.digest(key, local.lower(), sha256)
     return b32encode(digest)[:TOKEN].decode().lower()
 
 
 def folded(name: str, value: str) -> bytes:
-    """One field: folded at spaces, and where there is none for too long by force. No line has more than 998 octets (RFC 5322 2.1.1)."""
+    """One field: folded at spaces, and where there is none for too long by force. No line has more
+    than 998 octets (RFC 5322 2.1.1)."""
     lines = [f"{name}:"]
     for word in value.split(" "):
         if len(lines[-1]) + 1 + len(word) > LINE and len(lines[-1]) > len(name) + 1:
@@ -143,13 +188,18 @@ def _one_mailbox(text: str, key: bytes) -> str:
     """A path or addr-spec, its local part replaced; a plain domain; else nothing that was there."""
     found = LAST_MAILBOX.fullmatch(text)
     if found:
-        return _named(found["local"], found["host"], key) if found["local"] else f"@{found['host'].lower()}"
+        return (
+            _named(found["local"], found["host"], key)
+            if found["local"]
+            else f"@{found['host'].lower()}"
+        )
     bare = text.strip("<>")
     return bare.lower() if "." in bare and re.fullmatch(HOST, bare) else REDACTED
 
 
 def _received(value: str, key: bytes) -> str:
-    """The hand-over: hosts, protocol, queue id, date; the recipient's domain; no login, ident, certificate or comment of a person."""
+    """The hand-over: hosts, protocol, queue id, date; the recipient's domain; no login, ident,
+    certificate or comment of a person."""
     head, semicolon, date = value.rpartition(";")
     if not semicolon:
         head, date = date, ""
@@ -180,7 +230,8 @@ def _hand_over(head: str, key: bytes) -> Iterator[str]:
 
 
 def _inside(text: str, start: int) -> tuple[int, str]:
-    """Where the comment that begins there ends, and what is in it; one without an end is all that is left."""
+    """Where the comment that begins there ends, and what is in it; one without an end is all that
+    is left."""
     depth = 0
     for found in re.compile(r"[()]").finditer(text, start):
         depth += 1 if found[0] == "(" else -1
@@ -194,9 +245,22 @@ def _word(word: str, clause: str, number: int, behind: str) -> str:
     match clause:
         case "from" | "by":
             # `from root (helo=x)` and `from root by`: a user of the host's own
-            user = clause == "from" and "." not in word and not word.startswith("[") and not behind.lstrip().startswith("(")
-            user = user or (clause == "from" and behind.lstrip().startswith("(helo=") and not word.startswith("["))
-            good = re.fullmatch(rf"{HOST}|{LITERAL}|{IP}", word) is not None and number == 1 and not user
+            user = (
+                clause == "from"
+                and "." not in word
+                and not word.startswith("[")
+                and not behind.lstrip().startswith("(")
+            )
+            user = user or (
+                clause == "from"
+                and behind.lstrip().startswith("(helo=")
+                and not word.startswith("[")
+            )
+            good = (
+                re.fullmatch(rf"{HOST}|{LITERAL}|{IP}", word) is not None
+                and number == 1
+                and not user
+            )
         case "with" | "via":
             good = PROTOCOL.fullmatch(word) is not None
         case "id":
@@ -236,7 +300,10 @@ def _signature(value: str, key: bytes) -> str:
         if tag == "i" and "@" in text:
             local, _, host = text.rpartition("@")
             text = _named(local, host, key) if local else text
-            kept.append(f"{name.strip()}={text if re.fullmatch(rf'(?:[a-z0-9]+)?@{HOST}', text) else REDACTED}")
+            kept.append(
+                f"{name.strip()}="
+                f"{text if re.fullmatch(rf'(?:[a-z0-9]+)?@{HOST}', text) else REDACTED}"
+            )
         elif tag in TAGS and equals:
             plain = TAG_VALUE.fullmatch(text) and (tag != "i" or text.isdigit())
             kept.append(f"{name.strip()}={text if plain else REDACTED}")
@@ -254,7 +321,10 @@ def _results(value: str, key: bytes) -> str:
     kept.append(head)
     for info in read.infos:
         words = [f"{info.method}={info.result}"]
-        words += [f"{each.ptype}.{each.name}={_property(f'{each.ptype}.{each.name}', each.value, key)}" for each in info.properties]
+        words += [
+            f"{each.ptype}.{each.name}={_property(f'{each.ptype}.{each.name}', each.value, key)}"
+            for each in info.properties
+        ]
         kept.append(" ".join(words))
     return "; ".join(kept)
 
@@ -265,7 +335,11 @@ def _property(name: str, value: str, key: bytes) -> str:
     if name in NAMES_NOBODY and PLAIN_VALUE.fullmatch(value):
         return value
     plain = name in MAY_NAME and "." in value and re.fullmatch(HOST, value)
-    return value if plain or (name.startswith("policy.") and PLAIN_VALUE.fullmatch(value)) else REDACTED
+    return (
+        value
+        if plain or (name.startswith("policy.") and PLAIN_VALUE.fullmatch(value))
+        else REDACTED
+    )
 
 
 def _received_spf(value: str, key: bytes) -> str:
@@ -275,8 +349,17 @@ def _received_spf(value: str, key: bytes) -> str:
     for found in SPF_PAIRS.finditer(value):
         name, text = found[1], found[2]
         if name == "envelope-from":
-            text = _one_mailbox(text.strip('"') if text.count("@") == 1 and text.startswith('"') and text.endswith('"') else text, key)
-        pairs.append(f"{name}={text if name == 'envelope-from' or PLAIN_VALUE.fullmatch(text) else REDACTED}")
+            text = _one_mailbox(
+                (
+                    text.strip('"')
+                    if text.count("@") == 1 and text.startswith('"') and text.endswith('"')
+                    else text
+                ),
+                key,
+            )
+        pairs.append(
+            f"{name}={text if name == 'envelope-from' or PLAIN_VALUE.fullmatch(text) else REDACTED}"
+        )
     return " ".join(([result[0]] if result else []) + ["; ".join(pairs)] * bool(pairs))
 
 
@@ -317,4 +400,5 @@ KEPT: dict[str, Callable[[str, bytes], str]] = {
     "user-agent": _first(PRODUCT),
     "x-mailer": _first(PRODUCT),
 }
-"""Fields of which something stays; identifiers whole, since the domain's owner finds the message by them."""
+"""Fields of which something stays; identifiers whole, since the domain's owner finds the message by
+them."""

@@ -1,6 +1,8 @@
-"""What of a message's facts goes into an aggregate report: which report, which row, and whether it is reason enough to send one.
+"""What of a message's facts goes into an aggregate report: which report, which row, and whether it
+is reason enough to send one.
 
-Raw still: RFC 9990 and RFC 7489 differ in words, not in what happened. Rows that encode alike are one row with a greater count.
+Raw still: RFC 9990 and RFC 7489 differ in words, not in what happened. Rows that encode alike are
+one row with a greater count.
 """
 
 from __future__ import annotations
@@ -11,7 +13,16 @@ from typing import NamedTuple
 import msgspec
 
 from dmarc_milter.core.dmarc.result import DmarcStatus
-from dmarc_milter.core.stored import DkimFact, Fact, Facts, Outcome, Published, Reason, SpfFact, is_pass
+from dmarc_milter.core.stored import (
+    DkimFact,
+    Fact,
+    Facts,
+    Outcome,
+    Published,
+    Reason,
+    SpfFact,
+    is_pass,
+)
 
 DAY = 86400
 HOUR = 3600
@@ -20,7 +31,8 @@ MAX_ERRORS = 10
 
 
 class Row(Fact, frozen=True, omit_defaults=True, kw_only=True):
-    """One distinct record of a report: SPEC C.5 and B.8 without the count. `dkim` and `spf` are the DMARC (aligned) results."""
+    """One distinct record of a report: SPEC C.5 and B.8 without the count. `dkim` and `spf` are the
+    DMARC (aligned) results."""
 
     source_ip: str
     header_from: str
@@ -28,14 +40,16 @@ class Row(Fact, frozen=True, omit_defaults=True, kw_only=True):
     dkim_aligned: bool = False
     spf_aligned: bool = False
     policy: str = "none"
-    """p, sp or np as it applied to this author domain, before t and pct: with `disposition` it tells whether a reason is due."""
+    """p, sp or np as it applied to this author domain, before t and pct: with `disposition` it
+    tells whether a reason is due."""
     reasons: tuple[Reason, ...] = ()
     envelope_from: str | None = None
     """"" for the null sender; None when it was not a domain name."""
     envelope_to: str | None = None
     """None unless all recipients shared one domain: a message is counted once (SPEC C.8)."""
     auth_dkim: tuple[DkimFact, ...] = ()
-    """In the priority of RFC 9990 3.1.3; a signature without a readable d= cannot be reported and is not here."""
+    """In the priority of RFC 9990 3.1.3; a signature without a readable d= cannot be reported and
+    is not here."""
     auth_spf: SpfFact | None = None
 
 
@@ -47,30 +61,41 @@ class Period(NamedTuple):
 
 
 def period(at: float, ri: int | None = None, *, honor_ri: bool = False) -> Period:
-    """The reporting period of a moment: its UTC day, or where `ri` is honoured a whole part of the day, one hour at least."""
+    """The reporting period of a moment: its UTC day, or where `ri` is honoured a whole part of the
+    day, one hour at least."""
     length = DAY
     if honor_ri and ri is not None and ri < DAY:
-        length = HOUR * max(hours for hours in (1, 2, 3, 4, 6, 8, 12) if hours == 1 or hours * HOUR <= ri)
+        length = HOUR * max(
+            hours for hours in (1, 2, 3, 4, 6, 8, 12) if hours == 1 or hours * HOUR <= ri
+        )
     begin = int(at // length) * length
     return Period(begin, begin + length)
 
 
 def configuration(published: Published) -> str:
-    """The name of a policy configuration: two records that say the same, however they are spelled, are one (32 hex digits).
+    """The name of a policy configuration: two records that say the same, however they are spelled,
+    are one (32 hex digits).
 
-    What was wrong on the way to the record is no part of it: that differs from one author domain to the next (RFC 9990 3.1.1).
+    What was wrong on the way to the record is no part of it: that differs from one author domain to
+    the next (RFC 9990 3.1.1).
     """
-    return sha256(msgspec.msgpack.encode(msgspec.structs.replace(published, text="", errors=()))).hexdigest()[:32]
+    return sha256(
+        msgspec.msgpack.encode(msgspec.structs.replace(published, text="", errors=()))
+    ).hexdigest()[:32]
 
 
 def with_errors(published: Published, errors: tuple[str, ...]) -> Published:
-    """The policy with further errors told, each once and at most MAX_ERRORS; itself when it tells them all."""
+    """The policy with further errors told, each once and at most MAX_ERRORS; itself when it tells
+    them all."""
     told = tuple(dict.fromkeys((*published.errors, *errors)))[:MAX_ERRORS]
-    return published if told == published.errors else msgspec.structs.replace(published, errors=told)
+    return (
+        published if told == published.errors else msgspec.structs.replace(published, errors=told)
+    )
 
 
 def published_of(facts: Facts) -> Published | None:
-    """The policy whose owner is told about this message; None when nobody is: SPEC C.8, and DESIGN.md, Reports, on loops."""
+    """The policy whose owner is told about this message; None when nobody is: SPEC C.8, and
+    DESIGN.md, Reports, on loops."""
     if not facts.counted or facts.to_reporting or not facts.source_ip or facts.outcome is None:
         return None
     published = facts.outcome.published
@@ -92,14 +117,29 @@ def row_of(facts: Facts, outcome: Outcome) -> Row:
         reasons=reasons,
         envelope_from=facts.envelope_from,
         envelope_to=facts.envelope_to[0] if len(facts.envelope_to) == 1 else None,
-        auth_dkim=tuple(DkimFact(each.result, each.domain, each.selector, each.reason, each.aligned) for each in facts.dkim if each.domain),
-        auth_spf=SpfFact(facts.spf.result, facts.spf.domain, reason=facts.spf.reason if facts.spf.domain else "") if facts.spf else None,
+        auth_dkim=tuple(
+            DkimFact(each.result, each.domain, each.selector, each.reason, each.aligned)
+            for each in facts.dkim
+            if each.domain
+        ),
+        auth_spf=(
+            SpfFact(
+                facts.spf.result,
+                facts.spf.domain,
+                reason=facts.spf.reason if facts.spf.domain else "",
+            )
+            if facts.spf
+            else None
+        ),
     )
 
 
 def is_quiet(facts: Facts) -> bool:
-    """Mail that alone is no reason to send a report, or two reporters would report on each other's reports for ever."""
-    return is_pass(facts) and (facts.is_report or facts.is_dsn or facts.auto_submitted or facts.from_reporting)
+    """Mail that alone is no reason to send a report, or two reporters would report on each other's
+    reports for ever."""
+    return is_pass(facts) and (
+        facts.is_report or facts.is_dsn or facts.auto_submitted or facts.from_reporting
+    )
 
 
 _ENCODER = msgspec.msgpack.Encoder()

@@ -1,4 +1,5 @@
-"""Writing and checking the report's XML: characters that XML cannot hold never reach it, and nothing unchecked leaves."""
+"""Writing and checking the report's XML: characters that XML cannot hold never reach it, and
+nothing unchecked leaves."""
 
 from __future__ import annotations
 
@@ -21,23 +22,26 @@ def _schema(form: Format) -> etree.XMLSchema:
 
 
 _SCHEMAS: dict[Format, etree.XMLSchema] = {form: _schema(form) for form in get_args(Format)}
-"""Read while the module is imported, which only one thread does: of two that read their first schema at once libxml2 leaves a process
-that can read none."""
+"""Read while the module is imported, which only one thread does: of two that read their first
+schema at once libxml2 leaves a process that can read none."""
 
 
 class InvalidReport(Exception):
-    """The document does not satisfy its schema: a bug of ours, so the report is kept and shown, never sent."""
+    """The document does not satisfy its schema: a bug of ours, so the report is kept and shown,
+    never sent."""
 
 
 def render(feedback: Feedback, form: Format) -> bytes:
-    """The checked XML document, UTF-8. RFC 9990's has its namespace, RFC 7489's none (SPEC C.7). Raises InvalidReport."""
+    """The checked XML document, UTF-8. RFC 9990's has its namespace, RFC 7489's none (SPEC C.7).
+    Raises InvalidReport."""
     root = _element(document(feedback, form), f"{{{NAMESPACE}}}" if form == "rfc9990" else "")
     check(root, form)
     return etree.tostring(root, xml_declaration=True, encoding="UTF-8", pretty_print=True)
 
 
 def compressed(xml: bytes) -> bytes:
-    """gzip without time or name inside: the same report is the same octets at every try (RFC 9990 3.5.2)."""
+    """gzip without time or name inside: the same report is the same octets at every try (RFC 9990
+    3.5.2)."""
     return gzip.compress(xml, 9, mtime=0)
 
 
@@ -49,12 +53,20 @@ def check(root: etree._Element, form: Format) -> None:
 
 
 def legal(text: str) -> str:
-    """`text` with every character that XML 1.0 cannot hold (2.2 Char) replaced by U+FFFD, and cut at MAX_TEXT."""
-    return "".join(each if _is_char(ord(each)) else "\N{REPLACEMENT CHARACTER}" for each in text[:MAX_TEXT])
+    """`text` with every character that XML 1.0 cannot hold (2.2 Char) replaced by U+FFFD, and cut
+    at MAX_TEXT."""
+    return "".join(
+        each if _is_char(ord(each)) else "\N{REPLACEMENT CHARACTER}" for each in text[:MAX_TEXT]
+    )
 
 
 def _is_char(point: int) -> bool:
-    return point in (0x9, 0xA, 0xD) or 0x20 <= point <= 0xD7FF or 0xE000 <= point <= 0xFFFD or 0x10000 <= point <= 0x10FFFF
+    return (
+        point in (0x9, 0xA, 0xD)
+        or 0x20 <= point <= 0xD7FF
+        or 0xE000 <= point <= 0xFFFD
+        or 0x10000 <= point <= 0x10FFFF
+    )
 
 
 def _element(node: Node, prefix: str) -> etree._Element:

@@ -14,10 +14,19 @@ from dmarc_milter.core.mail import domain as domains
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.mail.message import Envelope, plain_address
 from dmarc_milter.core.resolver import Kept, Missing, Question, Resolver, derive, recall
-from dmarc_milter.core.spf.query import Query, Refused, Sender, SpfOptions
+from dmarc_milter.core.spf.query import Query, QueryRefused, Sender, SpfOptions
 from dmarc_milter.core.spf.record import is_multi_label
 
-__all__ = ["EarlierSpf", "SpfOptions", "SpfResult", "SpfStatus", "check", "questions", "recalled", "upgraded"]
+__all__ = [
+    "EarlierSpf",
+    "SpfOptions",
+    "SpfResult",
+    "SpfStatus",
+    "check",
+    "questions",
+    "recalled",
+    "upgraded",
+]
 
 MAX_MECHANISM = 200
 """Octets of SpfResult.mechanism."""
@@ -44,7 +53,8 @@ class SpfStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SpfResult:
-    """`domain` is what was checked: MAIL FROM's, or with a null reverse-path HELO's (RFC 7208 2.4); None if neither is a name."""
+    """`domain` is what was checked: MAIL FROM's, or with a null reverse-path HELO's (RFC 7208 2.4);
+    None if neither is a name."""
 
     status: SpfStatus
     domain: Domain | None
@@ -52,8 +62,8 @@ class SpfResult:
     reason: str = ""
     """Fixed vocabulary; for the log and `check`."""
     mechanism: str = ""
-    """The term that decided, e.g. "ip4:192.0.2.0/24", after those that led there: "include:spf.example > ip4:192.0.2.0/24"
-    (printable ASCII, at most 200 octets); for `check`."""
+    """The term that decided, e.g. "ip4:192.0.2.0/24", after those that led there:
+    "include:spf.example > ip4:192.0.2.0/24" (printable ASCII, at most 200 octets); for `check`."""
     record: str = ""
     """The record at `domain` (printable ASCII or ""), for failure reports' SPF-DNS and `check`."""
     lookups: int = 0
@@ -72,7 +82,8 @@ class SpfResult:
 
 
 class EarlierSpf(NamedTuple):
-    """What an earlier hop's Authentication-Results say of SPF: evidence, and only from a chain that verified (RFC 8617)."""
+    """What an earlier hop's Authentication-Results say of SPF: evidence, and only from a chain that
+    verified (RFC 8617)."""
 
     status: str
     """Lower case, as RFC 8601 2.7.2."""
@@ -83,26 +94,37 @@ class EarlierSpf(NamedTuple):
 def check(envelope: Envelope, resolver: Resolver, options: SpfOptions = SpfOptions()) -> SpfResult:
     """SPF of MAIL FROM, or of postmaster@HELO for the null sender. Never raises.
 
-    At most `options.queries` questions (112 with the defaults) and `options.seconds` seconds. A record that asks for more questions is
-    a permerror, running out of time a temperror (RFC 7208 4.6.4).
+    At most `options.queries` questions (112 with the defaults) and `options.seconds` seconds. A
+    record that asks for more questions is a permerror, running out of time a temperror (RFC 7208
+    4.6.4).
     """
     identity = _identity(envelope)
     known = _without_looking(envelope, identity)
     if known is not None:
         return known
-    result: SpfResult = derive(resolver, _key(envelope, identity, options), lambda scope: _look_up(envelope, identity, scope, options))
+    result: SpfResult = derive(
+        resolver,
+        _key(envelope, identity, options),
+        lambda scope: _look_up(envelope, identity, scope, options),
+    )
     return result
 
 
-def recalled(envelope: Envelope, resolver: Resolver, options: SpfOptions = SpfOptions()) -> SpfResult | None:
-    """What `check` would give, where that is known at once: the same client and domain were checked lately."""
+def recalled(
+    envelope: Envelope, resolver: Resolver, options: SpfOptions = SpfOptions()
+) -> SpfResult | None:
+    """What `check` would give, where that is known at once: the same client and domain were checked
+    lately."""
     identity = _identity(envelope)
-    known: SpfResult | None = _without_looking(envelope, identity) or recall(resolver, _key(envelope, identity, options))
+    known: SpfResult | None = _without_looking(envelope, identity) or recall(
+        resolver, _key(envelope, identity, options)
+    )
     return known
 
 
 def _key(envelope: Envelope, identity: _Identity, options: SpfOptions) -> Hashable:
-    """What a result depends on besides the DNS, as long as no macro asks for more (Query.personal)."""
+    """What a result depends on besides the DNS, as long as no macro asks for more
+    (Query.personal)."""
     return ("spf", envelope.source_ip, identity.domain, identity.name, options)
 
 
@@ -115,15 +137,24 @@ def _without_looking(envelope: Envelope, identity: _Identity) -> SpfResult | Non
     return None
 
 
-def _look_up(envelope: Envelope, identity: _Identity, resolver: Resolver, options: SpfOptions) -> Kept:
+def _look_up(
+    envelope: Envelope, identity: _Identity, resolver: Resolver, options: SpfOptions
+) -> Kept:
     assert envelope.source_ip is not None
     assert identity.domain is not None
     local_part = envelope.mail_from.local_part if identity.name == "mailfrom" else ""
-    sender = Sender(plain_address(envelope.source_ip), local_part or "postmaster", identity.domain.name, envelope.helo)
+    sender = Sender(
+        plain_address(envelope.source_ip),
+        local_part or "postmaster",
+        identity.domain.name,
+        envelope.helo,
+    )
     query = Query(sender, resolver, options)
     status, reason = _evaluate(query)
     short = query.missing is not None and query.missing.kind == "shortage"
-    if short and status is not SpfStatus.PASS:  # where it is ours, "no match" (RFC 7208 5.5) must not become a failure
+    if (
+        short and status is not SpfStatus.PASS
+    ):  # where it is ours, "no match" (RFC 7208 5.5) must not become a failure
         status, reason = SpfStatus.TEMPERROR, "too busy to look it up"
     result = SpfResult(
         status,
@@ -138,30 +169,51 @@ def _look_up(envelope: Envelope, identity: _Identity, resolver: Resolver, option
     )
     if result.permissive and not options.permissive_counts:
         result = replace(result, status=SpfStatus.POLICY, reason="permissive record")
-    return Kept(result, keep=not (query.personal or short or status is SpfStatus.TEMPERROR), size=800 + len(result.record))
+    return Kept(
+        result,
+        keep=not (query.personal or short or status is SpfStatus.TEMPERROR),
+        size=800 + len(result.record),
+    )
 
 
 def not_evaluated(envelope: Envelope, reason: str) -> SpfResult:
-    """What stands for `check` where its work is refused: temperror for the identity that it would have checked."""
+    """What stands for `check` where its work is refused: temperror for the identity that it would
+    have checked."""
     identity = _identity(envelope)
-    unknown = identity.domain is None or identity.refused or envelope.source_ip is None or not envelope.source_known
+    unknown = (
+        identity.domain is None
+        or identity.refused
+        or envelope.source_ip is None
+        or not envelope.source_known
+    )
     if unknown:
         return SpfResult(SpfStatus.NONE, identity.domain, identity.name, reason)
-    return SpfResult(SpfStatus.TEMPERROR, identity.domain, identity.name, reason, missing=Missing("failure"))
+    return SpfResult(
+        SpfStatus.TEMPERROR, identity.domain, identity.name, reason, missing=Missing("failure")
+    )
 
 
 def questions(envelope: Envelope) -> tuple[Question, ...]:
     """What `check` asks first, known at MAIL FROM."""
     identity = _identity(envelope)
-    if identity.refused or identity.domain is None or envelope.source_ip is None or not envelope.source_known:
+    if (
+        identity.refused
+        or identity.domain is None
+        or envelope.source_ip is None
+        or not envelope.source_known
+    ):
         return ()
     return (Question(identity.domain.name, "TXT"),)
 
 
-def upgraded(result: SpfResult, earlier: Iterable[EarlierSpf], options: SpfOptions = SpfOptions()) -> SpfResult:
-    """The result, noticed as an upgrade if a hop before us had seen the same MAIL FROM domain without a pass.
+def upgraded(
+    result: SpfResult, earlier: Iterable[EarlierSpf], options: SpfOptions = SpfOptions()
+) -> SpfResult:
+    """The result, noticed as an upgrade if a hop before us had seen the same MAIL FROM domain
+    without a pass.
 
-    Then the forwarder's own hosts gave the pass, as when sender and forwarder share a provider that every customer's record includes.
+    Then the forwarder's own hosts gave the pass, as when sender and forwarder share a provider that
+    every customer's record includes.
     """
     if result.status not in (SpfStatus.PASS, SpfStatus.POLICY) or result.identity != "mailfrom":
         return result
@@ -169,7 +221,9 @@ def upgraded(result: SpfResult, earlier: Iterable[EarlierSpf], options: SpfOptio
         return result
     if options.upgrade_counts:
         return replace(result, upgrade=True)
-    return replace(result, upgrade=True, status=SpfStatus.POLICY, reason="passed only after forwarding")
+    return replace(
+        result, upgrade=True, status=SpfStatus.POLICY, reason="passed only after forwarding"
+    )
 
 
 class _Identity(NamedTuple):
@@ -183,7 +237,9 @@ class _Identity(NamedTuple):
 def _identity(envelope: Envelope) -> _Identity:
     """RFC 7208 2.4: MAIL FROM, or postmaster@HELO when it is null."""
     if not envelope.mail_from.is_null:
-        return _refuse_single_label(_Identity(envelope.mail_from.domain, "mailfrom", envelope.mail_from.malformed))
+        return _refuse_single_label(
+            _Identity(envelope.mail_from.domain, "mailfrom", envelope.mail_from.malformed)
+        )
     # EHLO's argument is in A-labels even in internationalized mail (RFC 6531 3.7.1).
     helo = domains.parse(envelope.helo) if envelope.helo.isascii() else None
     if isinstance(helo, Domain):
@@ -193,13 +249,19 @@ def _identity(envelope: Envelope) -> _Identity:
 
 def _refuse_single_label(identity: _Identity) -> _Identity:
     if identity.domain is not None and not is_multi_label(identity.domain.name):
-        return identity._replace(refused="special-use name" if domains.is_special_use(identity.domain.name) else "single label")
+        return identity._replace(
+            refused=(
+                "special-use name"
+                if domains.is_special_use(identity.domain.name)
+                else "single label"
+            )
+        )
     return identity
 
 
 def _evaluate(query: Query) -> tuple[SpfStatus, str]:
-    """pyspf's result, and why. What it raises besides its own errors is mapped: odd data to permerror, input and output to
-    temperror. With checked records none of it has been seen."""
+    """pyspf's result, and why. What it raises besides its own errors is mapped: odd data to
+    permerror, input and output to temperror. With checked records none of it has been seen."""
     try:
         word, _, _ = query.check()
     except (ValueError, ArithmeticError, AssertionError, LookupError, RecursionError):
@@ -215,10 +277,13 @@ def _evaluate(query: Query) -> tuple[SpfStatus, str]:
 
 
 def _reason(query: Query) -> str:
-    """Ours as it is; pyspf's own by what it begins with, since it goes on with the sender's text."""
-    if query.perm_error is None or isinstance(query.perm_error, Refused):
+    """Ours as it is; pyspf's own by what it begins with, since it goes on with the sender's
+    text."""
+    if query.perm_error is None or isinstance(query.perm_error, QueryRefused):
         return str(query.prob)
-    beginnings = (reason for beginning, reason in PYSPF_REASONS.items() if query.prob.startswith(beginning))
+    beginnings = (
+        reason for beginning, reason in PYSPF_REASONS.items() if query.prob.startswith(beginning)
+    )
     return next(beginnings, "record cannot be evaluated")
 
 
@@ -226,7 +291,11 @@ def _printable(text: bytes, limit: int) -> str:
     """For output: other octets as ?; nothing at all of a text that is too long."""
     if len(text) > limit:
         return ""
-    return shown if (shown := text.decode("latin-1")).isascii() and shown.isprintable() else _escaped(text)
+    return (
+        shown
+        if (shown := text.decode("latin-1")).isascii() and shown.isprintable()
+        else _escaped(text)
+    )
 
 
 def _escaped(text: bytes) -> str:

@@ -1,7 +1,8 @@
 """pyspf's query, asking our resolver and fenced against its defects (SECURITY-CASES 9.6).
 
-pyspf keeps the evaluation of each mechanism, include, redirect, the ten look-ups and the macro transformers. It is fed one
-checked mechanism at a time. What each override works around is said where it stands.
+pyspf keeps the evaluation of each mechanism, include, redirect, the ten look-ups and the macro
+transformers. It is fed one checked mechanism at a time. What each override works around is said
+where it stands.
 """
 
 from __future__ import annotations
@@ -61,7 +62,8 @@ class SpfOptions:
 
     @property
     def queries(self) -> int:
-        """The most questions one check can ask: the record, ten terms, the client's PTR, and the addresses of mx and ptr."""
+        """The most questions one check can ask: the record, ten terms, the client's PTR, and the
+        addresses of mx and ptr."""
         return 1 + MAX_LOOKUPS + 1 + self.max_address_lookups
 
 
@@ -77,20 +79,23 @@ class Sender:
     helo: str
 
 
-class Refused(pyspf.PermError):  # type: ignore[misc]
+class QueryRefused(pyspf.PermError):  # type: ignore[misc]
     """A permerror of ours; its text is from a fixed vocabulary."""
 
 
-class Exhausted(Refused):
-    """The message has no question left. Its own doing, so nothing that could pass for trouble in the DNS."""
+class Exhausted(QueryRefused):
+    """The message has no question left. Its own doing, so nothing that could pass for trouble in
+    the DNS."""
 
 
 class NothingToAsk(Exception):
-    """A macro gave no name that can be asked: the term does not match (RFC 8616 4 for local parts that are not ASCII)."""
+    """A macro gave no name that can be asked: the term does not match (RFC 8616 4 for local parts
+    that are not ASCII)."""
 
 
 class Query(pyspf.query):  # type: ignore[misc]
-    """One check. Nothing of it is global: pyspf reads its DNS function and limits from module globals, so those are not used."""
+    """One check. Nothing of it is global: pyspf reads its DNS function and limits from module
+    globals, so those are not used."""
 
     def __init__(self, sender: Sender, resolver: Resolver, options: SpfOptions) -> None:
         super().__init__(i=str(sender.ip), s=f"{sender.local_part}@{sender.domain}", h=sender.helo)
@@ -119,9 +124,11 @@ class Query(pyspf.query):  # type: ignore[misc]
     # Records
 
     def dns_spf(self, domain: str) -> bytes | None:
-        """The record at a name; None if there is none or the name is not one that can have one (RFC 7208 4.3, 4.5).
+        """The record at a name; None if there is none or the name is not one that can have one (RFC
+        7208 4.3, 4.5).
 
-        Instead of pyspf's: its pattern takes a final line feed for the end, its text is of any size, single labels are asked.
+        Instead of pyspf's: its pattern takes a final line feed for the end, its text is of any
+        size, single labels are asked.
         """
         if not spf_record.is_multi_label(domain):
             return None
@@ -130,27 +137,28 @@ class Query(pyspf.query):  # type: ignore[misc]
         if self.record is None:
             self.record = found[0] if len(found) == 1 else b""
         if len(found) > 1:
-            raise Refused("several SPF records")
+            raise QueryRefused("several SPF records")
         if found and len(found[0]) > self.limits.max_record:
-            raise Refused("record too long")
+            raise QueryRefused("record too long")
         return found[0] if found else None
 
     def check0(self, spf: bytes | None, recursion: int) -> tuple[str, int, str]:
         """One record. pyspf is fed one mechanism at a time.
 
-        Fed a whole record it expands every macro and counts redirect= before anything is evaluated, fetches exp= even for a
-        pass and without counting it, refuses repeated unknown modifiers, compares modifier names with case, and hands the
-        record to two patterns of quadratic time.
+        Fed a whole record it expands every macro and counts redirect= before anything is evaluated,
+        fetches exp= even for a pass and without counting it, refuses repeated unknown modifiers,
+        compares modifier names with case, and hands the record to two patterns of quadratic time.
         """
         if spf is None:
             return "none", 250, ""
         record = spf_record.parse(spf, self.limits.max_term)
         if isinstance(record, Malformed):
-            raise Refused(record.reason)
+            raise QueryRefused(record.reason)
         hinted = False
         for position, directive in enumerate(record.directives):
             if directive.network is not None and self.client not in directive.network:
-                continue  # most terms are these, and pyspf would parse every address again for every message
+                # Most terms are these, and pyspf would parse every address again for every message.
+                continue
             if directive.mechanism in spf_record.LOOKS_UP and not hinted:
                 hinted = True
                 self._hint_terms(record, position)
@@ -162,7 +170,12 @@ class Query(pyspf.query):  # type: ignore[misc]
         depth = len(self.path)
         self.path.append(directive.text)
         try:
-            if self._feed(directive.plain, recursion, looks_up=directive.mechanism in spf_record.LOOKS_UP)[0] == "pass":
+            if (
+                self._feed(
+                    directive.plain, recursion, looks_up=directive.mechanism in spf_record.LOOKS_UP
+                )[0]
+                == "pass"
+            ):
                 if directive.mechanism != "include":
                     self.permissive = self._is_permissive(directive)
                 return True
@@ -176,11 +189,13 @@ class Query(pyspf.query):  # type: ignore[misc]
         try:
             return self._feed(f"redirect={record.redirect}", recursion, looks_up=True)
         except NothingToAsk:
-            raise Refused("redirect to no name") from None  # RFC 7208 6.1: malformed target-name
+            raise QueryRefused(
+                "redirect to no name"
+            ) from None  # RFC 7208 6.1: malformed target-name
 
     def _feed(self, term: str, recursion: int, *, looks_up: bool) -> tuple[str, int, str]:
         if looks_up and self.lookups >= MAX_LOOKUPS:
-            raise Refused("more than 10 terms that look something up")
+            raise QueryRefused("more than 10 terms that look something up")
         self._void_counted = not looks_up
         result: tuple[str, int, str] = super().check0(f"v=spf1 {term}", recursion)
         return result
@@ -196,18 +211,27 @@ class Query(pyspf.query):  # type: ignore[misc]
                 prefix = directive.prefix4 if self.client.version == 4 else directive.prefix6
             case _:
                 return False
-        return prefix < (self.limits.permissive_prefix4 if self.client.version == 4 else self.limits.permissive_prefix6)
+        return prefix < (
+            self.limits.permissive_prefix4
+            if self.client.version == 4
+            else self.limits.permissive_prefix6
+        )
 
     # Macros
 
     def expand_domain(self, arg: str) -> str:
-        """Without pyspf's second look at the syntax: its pattern takes quadratic time, and the record has been checked."""
+        """Without pyspf's second look at the syntax: its pattern takes quadratic time, and the
+        record has been checked."""
         return self.expand(arg)
 
     def expand(self, s: str, stripdot: bool = True) -> str:
-        """RFC 7208 7.3. Instead of pyspf's: that keeps delimiters where a dot belongs, takes no upper-case R, drops one label at
-        most from a long name, keeps %{p} across include, and raises for what is not ASCII."""
-        name = "".join(token if isinstance(token, str) else self._value(token) for token in spf_record.tokens(s))
+        """RFC 7208 7.3. Instead of pyspf's: that keeps delimiters where a dot belongs, takes no
+        upper-case R, drops one label at most from a long name, keeps %{p} across include, and
+        raises for what is not ASCII."""
+        name = "".join(
+            token if isinstance(token, str) else self._value(token)
+            for token in spf_record.tokens(s)
+        )
         if stripdot:
             name = name.removesuffix(".")
         if len(name) > MAX_EXPANDED:
@@ -221,7 +245,7 @@ class Query(pyspf.query):  # type: ignore[misc]
         self.personal = self.personal or letter in "slh"
         if letter in "sl" and not self.l.isascii():
             if any("\ud800" <= char <= "\udfff" for char in self.l):
-                raise Refused("local part is not UTF-8")
+                raise QueryRefused("local part is not UTF-8")
             raise NothingToAsk
         value = self.validated_name() if letter == "p" else str(getattr(self, letter))
         if len(value) > MAX_EXPANDED:
@@ -229,7 +253,8 @@ class Query(pyspf.query):  # type: ignore[misc]
         value = "".join(pyspf.expand_one(value, macro.transformers, "."))
         if macro.escaped:
             value = quote(value, safe="~", errors="surrogateescape")
-        # What the message or the client's own zone may put into a question: visible ASCII, no escape or wildcard of zone files.
+        # What the message or the client's own zone may put into a question: visible ASCII, no
+        # escape or wildcard of zone files.
         if letter in "slhp" and any(not "!" <= char <= "~" or char in "\\*" for char in value):
             raise NothingToAsk
         return value
@@ -245,11 +270,15 @@ class Query(pyspf.query):  # type: ignore[misc]
     def validated_ptrs(self) -> Sequence[str]:
         """The client's names that resolve back to it, of the first ten (RFC 7208 5.5).
 
-        Instead of pyspf's: that asks again for each use, and a failure is a temperror although it only means no match. The client
-        owns these names, so they get half the time at most: whoever stalls them does not stall the rest.
+        Instead of pyspf's: that asks again for each use, and a failure is a temperror although it
+        only means no match. The client owns these names, so they get half the time at most: whoever
+        stalls them does not stall the rest.
         """
         if self._names is None:
-            main, self.resolver = self.resolver, self.resolver.share(queries=1 + MAX_NAMES, seconds=self.limits.seconds / 2)
+            main, self.resolver = (
+                self.resolver,
+                self.resolver.share(queries=1 + MAX_NAMES, seconds=self.limits.seconds / 2),
+            )
             try:
                 self._names = tuple(self._proven_names())
             finally:
@@ -272,10 +301,11 @@ class Query(pyspf.query):  # type: ignore[misc]
     # Look-ups
 
     def dns_mx(self, domainname: str) -> Iterator[str]:
-        """The addresses of all exchanges, fetched while none has matched. pyspf's fetches all of them, one after the other."""
+        """The addresses of all exchanges, fetched while none has matched. pyspf's fetches all of
+        them, one after the other."""
         exchanges = sorted(self.dns(domainname, "MX"))
         if len(exchanges) > MAX_NAMES:
-            raise Refused("more than 10 MX records")
+            raise QueryRefused("more than 10 MX records")
         names = [name for _, name in exchanges if name]
         self._hint_addresses(names)
         for name in names:
@@ -285,22 +315,24 @@ class Query(pyspf.query):  # type: ignore[misc]
         """Of one name of mx or ptr; pyspf does not count these."""
         self._addresses.add(name.lower())
         if len(self._addresses) > self.limits.max_address_lookups:
-            raise Refused("too many address look-ups")
+            raise QueryRefused("too many address look-ups")
         addresses: list[str] = self.dns(name, self.A)
         return addresses
 
     def cidrmatch(self, ipaddrs: Iterable[str], n: int) -> bool:
-        """Whether the client is in the range of `n` bits around one of the addresses. pyspf's builds two networks for each
-        address first: 4 s for what ten mx can answer."""
+        """Whether the client is in the range of `n` bits around one of the addresses. pyspf's
+        builds two networks for each address first: 4 s for what ten mx can answer."""
         shift = self.cidrmax - n
         wanted = int(self.client) >> shift
         return any(int(ip_address(text)) >> shift == wanted for text in ipaddrs)
 
     def dns(self, name: str, qtype: RdataType, **_ignored: Any) -> list[Any]:
-        """One question to our resolver, in the shape that pyspf expects. [] if there is no such data.
+        """One question to our resolver, in the shape that pyspf expects. [] if there is no such
+        data.
 
-        pyspf's own goes through a module global to a resolver with a search list, whose exceptions it does not all know. Here a
-        term that finds nothing counts once, however many exchanges of its mx have no AAAA (RFC 7208 4.6.4: "terms").
+        pyspf's own goes through a module global to a resolver with a search list, whose exceptions
+        it does not all know. Here a term that finds nothing counts once, however many exchanges of
+        its mx have no AAAA (RFC 7208 4.6.4: "terms").
         """
         question = Question(name.removesuffix(".").lower(), qtype)
         if not is_askable(question.name):
@@ -315,7 +347,8 @@ class Query(pyspf.query):  # type: ignore[misc]
             raise self._unanswered(failure) from None
 
     def _unanswered(self, failure: LookupFailed) -> Exception:
-        """What ends the check. A shortage is kept in mind even where the answer would only have been no match (ptr)."""
+        """What ends the check. A shortage is kept in mind even where the answer would only have
+        been no match (ptr)."""
         late = isinstance(failure, TimeExceeded)
         if isinstance(failure, LimitExceeded) and not late:
             return Exhausted("too many DNS queries")
@@ -337,10 +370,11 @@ class Query(pyspf.query):  # type: ignore[misc]
                 return list(self.resolver.ptr(name))
 
     def _count(self, question: Question) -> None:
-        """A limit of counts is the record's own doing: permerror before the share of the message's budget runs out."""
+        """A limit of counts is the record's own doing: permerror before the share of the message's
+        budget runs out."""
         self._asked.add(question)
         if len(self._asked) > self.limits.queries:
-            raise Refused("too many DNS queries")
+            raise QueryRefused("too many DNS queries")
 
     def _count_void(self) -> None:
         if self._void_counted:
@@ -348,16 +382,19 @@ class Query(pyspf.query):  # type: ignore[misc]
         self._void_counted = True
         self.void_lookups += 1
         if self.void_lookups > self.limits.void_lookups:
-            raise Refused("too many terms that find nothing")
+            raise QueryRefused("too many terms that find nothing")
 
     # Hints: what will be asked next, in parallel. Never more than the evaluation itself could ask.
 
     def _hint_terms(self, record: SpfRecord, position: int) -> None:
-        """The first questions of the terms from `position` up to one that certainly matches, where no macro hides them."""
+        """The first questions of the terms from `position` up to one that certainly matches, where
+        no macro hides them."""
         room = min(MAX_LOOKUPS - self.lookups, self._hints_left)
         questions: list[Question] = []
         for directive in record.directives[position:]:
-            if directive.mechanism == "all" or (directive.network is not None and self.client in directive.network):
+            if directive.mechanism == "all" or (
+                directive.network is not None and self.client in directive.network
+            ):
                 break
             if directive.mechanism in spf_record.LOOKS_UP and len(questions) < room:
                 questions.extend(self._first_question(directive))
@@ -369,11 +406,14 @@ class Query(pyspf.query):  # type: ignore[misc]
         self._hints_left -= self._hint(questions)
 
     def _beyond(self, room: int) -> Iterator[Question]:
-        """What the included records that have come meanwhile will ask first: one record's includes need not wait for another's."""
+        """What the included records that have come meanwhile will ask first: one record's includes
+        need not wait for another's."""
         for name in tuple(self._ahead) if room > 0 else ():
             texts = spf_record.select(arrived(self.resolver, name))
             record = (
-                spf_record.parse(texts[0], self.limits.max_term) if len(texts) == 1 and len(texts[0]) <= self.limits.max_record else None
+                spf_record.parse(texts[0], self.limits.max_term)
+                if len(texts) == 1 and len(texts[0]) <= self.limits.max_record
+                else None
             )
             if not isinstance(record, SpfRecord):
                 continue
@@ -394,11 +434,20 @@ class Query(pyspf.query):  # type: ignore[misc]
     def _hint_addresses(self, names: Iterable[str]) -> None:
         wanted = dict.fromkeys(name.lower() for name in names if is_askable(name))
         room = self.limits.max_address_lookups - len(self._addresses)
-        self._hint([Question(name, self.A) for name in wanted if name not in self._addresses][: max(room, 0)])
+        self._hint(
+            [Question(name, self.A) for name in wanted if name not in self._addresses][
+                : max(room, 0)
+            ]
+        )
 
     def _hint(self, questions: Iterable[Question]) -> int:
-        """Pass on what is new, if it is more than the one that is asked at once anyway; how many that were."""
-        fresh = [each for each in dict.fromkeys(questions) if each not in self._asked and is_askable(each.name)]
+        """Pass on what is new, if it is more than the one that is asked at once anyway; how many
+        that were."""
+        fresh = [
+            each
+            for each in dict.fromkeys(questions)
+            if each not in self._asked and is_askable(each.name)
+        ]
         fresh = fresh[: self.limits.queries - len(self._asked)]
         if len(fresh) < 2:
             return 0

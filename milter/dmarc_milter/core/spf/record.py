@@ -1,7 +1,8 @@
-"""An SPF record as text (RFC 7208 4.5, 4.6, 7.1, 12): selected among TXT records and checked whole, in linear time.
+"""An SPF record as text (RFC 7208 4.5, 4.6, 7.1, 12): selected among TXT records and checked whole,
+in linear time.
 
-Nothing is looked up or evaluated here. The check comes before any other code sees the record, so that what follows may trust
-its size, its characters, its numbers and its macros.
+Nothing is looked up or evaluated here. The check comes before any other code sees the record, so
+that what follows may trust its size, its characters, its numbers and its macros.
 """
 
 from __future__ import annotations
@@ -20,9 +21,15 @@ RECORDS_KEPT = 512
 """How many parsed records are kept, for speed; each at most 4 KiB of text."""
 PRINTABLE = bytes(range(0x20, 0x7F))
 MAX_MACRO_DIGITS = 9
-"""RFC 7208 7.3 asks for 0 to 127 at least; nothing has more labels than that, and longer numbers are only an attack."""
+"""RFC 7208 7.3 asks for 0 to 127 at least; nothing has more labels than that, and longer numbers
+are only an attack."""
 
-QUALIFIERS: dict[str, Literal["pass", "fail", "softfail", "neutral"]] = {"+": "pass", "-": "fail", "~": "softfail", "?": "neutral"}
+QUALIFIERS: dict[str, Literal["pass", "fail", "softfail", "neutral"]] = {
+    "+": "pass",
+    "-": "fail",
+    "~": "softfail",
+    "?": "neutral",
+}
 LOOKS_UP = frozenset({"include", "a", "mx", "ptr", "exists"})
 """Mechanisms that count against the ten (RFC 7208 4.6.4)."""
 MACRO_LETTERS = frozenset("slodiphv")
@@ -34,14 +41,16 @@ DIGITS = frozenset("0123456789")
 # name = ALPHA *( ALPHA / DIGIT / "-" / "_" / "." )                                   RFC 7208 12
 MODIFIER = re.compile(r"([A-Za-z][A-Za-z0-9_.-]*)=(.*)", re.DOTALL)
 
-# macro-expand = ( "%{" macro-letter transformers *delimiter "}" ) / "%%" / "%_" / "%-"; transformers = *DIGIT [ "r" ]
-# macro-literal = %x21-24 / %x26-7E            The alternatives differ in their first two characters, the parts in their classes.
+# macro-expand = ( "%{" macro-letter transformers *delimiter "}" ) / "%%" / "%_" / "%-";
+# transformers = *DIGIT [ "r" ] macro-literal = %x21-24 / %x26-7E The alternatives differ in their
+# first two characters, the parts in their classes.
 TOKEN = re.compile(r"%(?:\{([A-Za-z])([0-9]*)([rR]?)([-.+,/_=]*)\}|([%_-]))|[^%]+")
 ESCAPES = {"%": "%", "_": " ", "-": "%20"}
 
 
 class BadRecord(ValueError):
-    """A syntax error on the way through a record; the text is from a fixed vocabulary. Never leaves this module."""
+    """A syntax error on the way through a record; the text is from a fixed vocabulary. Never leaves
+    this module."""
 
 
 class Macro(NamedTuple):
@@ -78,7 +87,8 @@ class Directive:
 
     @property
     def plain(self) -> str:
-        """The mechanism alone, its name in lower case, without qualifier; the implied domain is written out."""
+        """The mechanism alone, its name in lower case, without qualifier; the implied domain is
+        written out."""
         if self.mechanism in ("ip4", "ip6", "all"):
             return self.text.lstrip("+-~?").lower()
         target = f":{self.target or '%{d}'}"
@@ -89,7 +99,8 @@ class Directive:
 
 @dataclass(frozen=True, slots=True)
 class SpfRecord:
-    """A valid record. What cannot be reached is gone: terms after `all`, and redirect= beside it (RFC 7208 5.1, 6.1)."""
+    """A valid record. What cannot be reached is gone: terms after `all`, and redirect= beside it
+    (RFC 7208 5.1, 6.1)."""
 
     directives: tuple[Directive, ...]
     redirect: str = ""
@@ -97,13 +108,15 @@ class SpfRecord:
 
 
 def select(texts: Iterable[bytes]) -> tuple[bytes, ...]:
-    """The TXT records that are SPF records (RFC 7208 4.5): v=spf1 in any case, then a space or the end."""
+    """The TXT records that are SPF records (RFC 7208 4.5): v=spf1 in any case, then a space or the
+    end."""
     return tuple(text for text in texts if text[:6].lower() == VERSION and text[6:7] in (b"", b" "))
 
 
 @lru_cache(maxsize=RECORDS_KEPT)
 def parse(text: bytes, max_term: int) -> SpfRecord | Malformed:
-    """A record that `select` chose, with every term checked before any is evaluated (RFC 7208 4.6); `max_term` in octets."""
+    """A record that `select` chose, with every term checked before any is evaluated (RFC 7208 4.6);
+    `max_term` in octets."""
     try:
         return _record(text, max_term)
     except BadRecord as bad:
@@ -160,7 +173,8 @@ def _record(text: bytes, max_term: int) -> SpfRecord:
 
 
 def _add_modifier(modifiers: dict[str, str], name: str, value: str) -> None:
-    """redirect= and exp= at most once (RFC 7208 6); unknown ones any number of times, with valid macros."""
+    """redirect= and exp= at most once (RFC 7208 6); unknown ones any number of times, with valid
+    macros."""
     if name not in ("redirect", "exp"):
         tokens(value)
         return
@@ -190,7 +204,8 @@ def _directive(term: str) -> Directive:
 
 
 def _dual_cidr(rest: str) -> tuple[str, int, int]:
-    """[ ":" domain-spec ] [ ip4-cidr-length ] [ "/" ip6-cidr-length ]: read from the right, since a domain-spec may hold slashes."""
+    """[ ":" domain-spec ] [ ip4-cidr-length ] [ "/" ip6-cidr-length ]: read from the right, since a
+    domain-spec may hold slashes."""
     prefix4, prefix6 = 32, 128
     head, slashes, digits = rest.rpartition("//")
     if slashes and digits and DIGITS.issuperset(digits):
@@ -207,7 +222,12 @@ def _dual_cidr(rest: str) -> tuple[str, int, int]:
 
 def _prefix(digits: str, most: int) -> int:
     """ "0" / %x31-39 0*2DIGIT, in range."""
-    if not 1 <= len(digits) <= 3 or not DIGITS.issuperset(digits) or (digits[0] == "0" and digits != "0") or int(digits) > most:
+    if (
+        not 1 <= len(digits) <= 3
+        or not DIGITS.issuperset(digits)
+        or (digits[0] == "0" and digits != "0")
+        or int(digits) > most
+    ):
         raise BadRecord("prefix length not valid")
     return int(digits)
 
@@ -236,14 +256,25 @@ def _domain_spec(spec: str) -> str:
         return spec
     _, dot, toplabel = last.group().removesuffix(".").rpartition(".")
     # toplabel = LDH, alphanumeric at both ends, not digits alone
-    if not dot or not TOPLABEL.fullmatch(toplabel) or toplabel[-1] == "-" or DIGITS.issuperset(toplabel):
+    if (
+        not dot
+        or not TOPLABEL.fullmatch(toplabel)
+        or toplabel[-1] == "-"
+        or DIGITS.issuperset(toplabel)
+    ):
         raise BadRecord("domain does not end in a top-level label")
     return spec
 
 
 def is_askable(name: str) -> bool:
-    """Printable ASCII (RFC 7208 7.1 allows %_, a space), labels of 1 to 63 octets, 253 in all; none of the special-use names."""
-    fits = len(name) <= MAX_EXPANDED and name.isascii() and name.isprintable() and all(0 < len(label) <= 63 for label in name.split("."))
+    """Printable ASCII (RFC 7208 7.1 allows %_, a space), labels of 1 to 63 octets, 253 in all; none
+    of the special-use names."""
+    fits = (
+        len(name) <= MAX_EXPANDED
+        and name.isascii()
+        and name.isprintable()
+        and all(0 < len(label) <= 63 for label in name.split("."))
+    )
     return fits and not is_special_use(name.lower())
 
 

@@ -1,7 +1,9 @@
-"""The spool as a process uses it: writing in batches, draining, and going on in a new file when this one is damaged.
+"""The spool as a process uses it: writing in batches, draining, and going on in a new file when
+this one is damaged.
 
-WAL with synchronous=NORMAL: a commit has reached the kernel when it returns, so no process that dies, however it dies, takes an
-answered message with it. A power cut can take the last moments: FULL, which would save them, waits for the disk with every group.
+WAL with synchronous=NORMAL: a commit has reached the kernel when it returns, so no process that
+dies, however it dies, takes an answered message with it. A power cut can take the last moments:
+FULL, which would save them, waits for the disk with every group.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from dmarc_milter.ledger.spool.guard import Marks, Memory, copied, is_whole
+from dmarc_milter.ledger.spool.guard import Marks, RecentRows, copied, is_whole
 from dmarc_milter.ledger.sqlite_file import (
     PAGE,
     SpoolError,
@@ -36,7 +38,8 @@ INSERT = "INSERT OR IGNORE INTO spool (id, facts, sample) VALUES (?, ?, ?)"
 
 
 class SpoolRow(NamedTuple):
-    """`id` is that of the delivery attempt, `sample` the header fields kept for a failure report."""
+    """`id` is that of the delivery attempt, `sample` the header fields kept for a failure
+    report."""
 
     id: str
     facts: bytes
@@ -44,7 +47,8 @@ class SpoolRow(NamedTuple):
 
 
 class SpoolFile:
-    """One connection, used by one thread. A method that fails raises SpoolError and nothing else."""
+    """One connection, used by one thread. A method that fails raises SpoolError and nothing
+    else."""
 
     def __init__(self, path: Path, options: SpoolOptions = SpoolOptions()) -> None:
         self.path = path
@@ -55,13 +59,14 @@ class SpoolFile:
         self._left: list[sqlite3.Connection] = []
         """Damaged files whose rows are not saved yet."""
         self._aside: list[Path] = []
-        self._memory = Memory()
+        self._memory = RecentRows()
         self._owed: list[SpoolRow] = []
         """Rows that were written into a damaged file."""
         self._doubted = self._restored = 0
 
     def write(self, rows: Sequence[SpoolRow]) -> None:
-        """All rows or none, each id at most once. Durable against the death of this process when it returns."""
+        """All rows or none, each id at most once. Durable against the death of this process when it
+        returns."""
         failure = SpoolError("io", f"{self.path}: the file is replaced again and again")
         self.check()
         for _ in range(3):
@@ -80,7 +85,8 @@ class SpoolFile:
         raise failure
 
     def check(self) -> None:
-        """Notice what happened to the file since it was opened, and begin a new one with the rows of the old one. Never raises."""
+        """Notice what happened to the file since it was opened, and begin a new one with the rows
+        of the old one. Never raises."""
         with suppress(SpoolError):
             if self._connection is None:
                 if self._left or self._owed:
@@ -91,7 +97,8 @@ class SpoolFile:
                 self._recover(damage)
 
     def doubts(self) -> tuple[int, int]:
-        """Rows, since the last call, whose file turned out to be damaged after they were written, and how many were written again."""
+        """Rows, since the last call, whose file turned out to be damaged after they were written,
+        and how many were written again."""
         found, self._doubted, self._restored = (self._doubted, self._restored), 0, 0
         return found
 
@@ -107,11 +114,17 @@ class SpoolFile:
         return whole
 
     def _recover(self, damage: str) -> None:
-        """Leave the damaged file, which is moved aside where it still has its name, for a new one. Raises SpoolError."""
+        """Leave the damaged file, which is moved aside where it still has its name, for a new one.
+        Raises SpoolError."""
         aside = clear_away(self.path, self._marks) if self._marks is not None else None
         self._aside += [aside] if aside else []
         where = f"; what is left of it has been moved to {aside}" if aside else ""
-        LOG.error("the spool %s was damaged under the running program: %s%s; a new one takes its place", self.path, damage, where)
+        LOG.error(
+            "the spool %s was damaged under the running program: %s%s; a new one takes its place",
+            self.path,
+            damage,
+            where,
+        )
         self._leave()
         try:
             self._open()
@@ -120,24 +133,27 @@ class SpoolFile:
             self._reopen()
 
     def _reopen(self) -> None:
-        """What had taken the file's place was no spool either, and is out of the way now. Raises SpoolError."""
+        """What had taken the file's place was no spool either, and is out of the way now. Raises
+        SpoolError."""
         try:
             self._open()
         except sqlite3.Error as error:
             raise self._failed(error) from None
 
     def _leave(self) -> None:
-        """The connection to a damaged file stays open until its rows are saved: its journal may have no other way in."""
+        """The connection to a damaged file stays open until its rows are saved: its journal may
+        have no other way in."""
         if self._connection is not None:
             self._left.append(self._connection)
         fresh = [row for row in self._memory.rows() if row not in self._owed]
         self._owed += fresh
         self._doubted += len(fresh)
-        self._memory = Memory()
+        self._memory = RecentRows()
         self._connection = self._marks = None
 
     def _save(self, connection: sqlite3.Connection) -> None:
-        """Into the new file: what the damaged ones can still be asked for, and what is remembered. An id that is there stays once."""
+        """Into the new file: what the damaged ones can still be asked for, and what is remembered.
+        An id that is there stays once."""
         before = connection.total_changes
         for old in self._left:
             for rows in copied(old):
@@ -147,7 +163,9 @@ class SpoolFile:
         with connection:
             connection.execute("BEGIN IMMEDIATE")
             connection.executemany(INSERT, self._owed)
-        LOG.warning("spool: %d messages of the damaged file were saved", connection.total_changes - before)
+        LOG.warning(
+            "spool: %d messages of the damaged file were saved", connection.total_changes - before
+        )
         self._restored += len(self._owed)
         self._memory.add(self._owed)
         self._owed = []
@@ -171,14 +189,16 @@ class SpoolFile:
             raise
 
     def identity(self) -> str:
-        """Who this spool is to the store: a name of its own, so that a spool made anew never repeats another one's sequence."""
+        """Who this spool is to the store: a name of its own, so that a spool made anew never
+        repeats another one's sequence."""
         try:
             return str(self._open().execute("SELECT identity FROM origin").fetchone()[0])
         except sqlite3.Error as error:
             raise self._failed(error) from None
 
     def rename(self) -> str:
-        """A new identity: the file went back in time (a restored copy) and its sequence numbers were used before."""
+        """A new identity: the file went back in time (a restored copy) and its sequence numbers
+        were used before."""
         try:
             self._open().execute("UPDATE origin SET identity = ?", (uuid.uuid4().hex,))
         except sqlite3.Error as error:
@@ -188,7 +208,11 @@ class SpoolFile:
     def last(self) -> int:
         """The greatest sequence number ever given out."""
         try:
-            row = self._open().execute("SELECT seq FROM sqlite_sequence WHERE name = 'spool'").fetchone()
+            row = (
+                self._open()
+                .execute("SELECT seq FROM sqlite_sequence WHERE name = 'spool'")
+                .fetchone()
+            )
         except sqlite3.Error as error:
             raise self._failed(error) from None
         return int(row[0]) if row else 0
@@ -205,7 +229,8 @@ class SpoolFile:
         try:
             execute = self._open().execute
             most, pages, unused = (
-                int(execute(f"PRAGMA {name}").fetchone()[0]) for name in ("max_page_count", "page_count", "freelist_count")
+                int(execute(f"PRAGMA {name}").fetchone()[0])
+                for name in ("max_page_count", "page_count", "freelist_count")
             )
         except sqlite3.Error as error:
             raise self._failed(error) from None
@@ -214,7 +239,11 @@ class SpoolFile:
     def batch(self, limit: int) -> list[tuple[int, SpoolRow]]:
         """The oldest rows, in order."""
         try:
-            rows = self._open().execute("SELECT seq, id, facts, sample FROM spool ORDER BY seq LIMIT ?", (limit,)).fetchall()
+            rows = (
+                self._open()
+                .execute("SELECT seq, id, facts, sample FROM spool ORDER BY seq LIMIT ?", (limit,))
+                .fetchall()
+            )
         except sqlite3.Error as error:
             raise self._failed(error) from None
         return [(seq, SpoolRow(id, facts, sample)) for seq, id, facts, sample in rows]
@@ -227,12 +256,14 @@ class SpoolFile:
             raise self._failed(error) from None
 
     def checkpoint(self) -> None:
-        """Move the journal into the file as far as nobody is in the way. Never raises: where it fails others will say so."""
+        """Move the journal into the file as far as nobody is in the way. Never raises: where it
+        fails others will say so."""
         with suppress(SpoolError, sqlite3.Error):
             self._open().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
     def _open(self) -> sqlite3.Connection:
-        """The connection; made, with its file and schema, when there is none. Raises SpoolError, or sqlite3.Error."""
+        """The connection; made, with its file and schema, when there is none. Raises SpoolError, or
+        sqlite3.Error."""
         if self._connection is None:
             if self._left or self._owed:
                 with suppress(OSError):  # the folder may have gone, too
@@ -257,13 +288,19 @@ class SpoolFile:
         self._left = []
 
     def _failed(self, error: sqlite3.Error) -> SpoolError:
-        """Lets go of the file; a damaged one is moved aside, so that the next attempt makes a new one with the rows that can be read."""
+        """Lets go of the file; a damaged one is moved aside, so that the next attempt makes a new
+        one with the rows that can be read."""
         failure = classify(self.path, error)
         if failure.kind == "corrupt" and self._inode is not None:
             aside = move_aside(self.path, self._inode)
             if aside is not None:
                 self._aside.append(aside)
-                LOG.error("the spool was damaged (%s) and has been moved to %s; a new one takes its place", failure, aside)
+                LOG.error(
+                    "the spool was damaged (%s) and has been moved to %s; a new one takes its"
+                    " place",
+                    failure,
+                    aside,
+                )
             self._leave()
         elif self._connection is not None:
             with suppress(sqlite3.Error):
@@ -273,7 +310,8 @@ class SpoolFile:
 
 
 def prepare(path: Path) -> str:
-    """Make or upgrade the spool before the workers start. Returns the spool's identity; raises SpoolError with one clear line."""
+    """Make or upgrade the spool before the workers start. Returns the spool's identity; raises
+    SpoolError with one clear line."""
     file = SpoolFile(path)
     try:
         path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
@@ -284,6 +322,9 @@ def prepare(path: Path) -> str:
                 raise
             return file.identity()
     except OSError as error:
-        raise SpoolError("refused", f"{path.parent}: {error.strerror}; [store] must lie where this account may write") from None
+        raise SpoolError(
+            "refused",
+            f"{path.parent}: {error.strerror}; [store] must lie where this account may write",
+        ) from None
     finally:
         file.close()

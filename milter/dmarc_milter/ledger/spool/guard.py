@@ -1,7 +1,9 @@
-"""A spool file that somebody deletes, truncates or replaces under the running program: noticing it, and saving what can be saved.
+"""A spool file that somebody deletes, truncates or replaces under the running program: noticing it,
+and saving what can be saved.
 
-SQLite goes on writing into a journal that no name leads to any more, or into a hole, and says nothing: the rows would be gone with the
-process. A file is therefore known by what its names lead to, which costs a few microseconds to look at.
+SQLite goes on writing into a journal that no name leads to any more, or into a hole, and says
+nothing: the rows would be gone with the process. A file is therefore known by what its names lead
+to, which costs a few microseconds to look at.
 """
 
 from __future__ import annotations
@@ -23,13 +25,15 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("dmarc_milter.ledger")
 
 JOURNAL_LIMIT = 64 << 20
-"""Octets that SQLite itself cuts a journal down to; it never makes one shorter while somebody has it open."""
+"""Octets that SQLite itself cuts a journal down to; it never makes one shorter while somebody has
+it open."""
 MODE = 0o640
 """Readable by the service's group only (DESIGN.md, The ledger)."""
 STEP = 500
 """Rows copied at a time."""
 MEMORY_SECONDS, MEMORY_ROWS, MEMORY_OCTETS = 60.0, 1000, 4 << 20
-"""How much of what was written last is remembered: longer than it takes to notice a damage, and normally than a drain."""
+"""How much of what was written last is remembered: longer than it takes to notice a damage, and
+normally than a drain."""
 
 
 class Marks:
@@ -60,7 +64,9 @@ class Marks:
     def is_ours(self, path: Path) -> bool:
         """Whether a name leads to one of the files that are open."""
         now = _look(str(path))
-        return now is not None and any(each is not None and each[:2] == now[:2] for each in self._seen)
+        return now is not None and any(
+            each is not None and each[:2] == now[:2] for each in self._seen
+        )
 
     def accept(self) -> None:
         """It is shorter than before, and whole all the same."""
@@ -68,27 +74,35 @@ class Marks:
 
 
 def _look(name: str) -> tuple[int, int, int] | None:
-    """Device, inode and octets of a name, not of what a link leads to; None where there is nothing."""
+    """Device, inode and octets of a name, not of what a link leads to; None where there is
+    nothing."""
     try:
         found = os.lstat(name)
     except OSError:
         return None
-    if stat.S_ISREG(found.st_mode) and found.st_mode & 0o600 != 0o600 and found.st_uid == os.geteuid():
+    if (
+        stat.S_ISREG(found.st_mode)
+        and found.st_mode & 0o600 != 0o600
+        and found.st_uid == os.geteuid()
+    ):
         with suppress(OSError):  # nobody could open it a second time: no drain, no new worker
             os.chmod(name, MODE)
-            LOG.error("spool: %s could not be read and written by its owner; its mode is 0640 again", name)
+            LOG.error(
+                "spool: %s could not be read and written by its owner; its mode is 0640 again", name
+            )
     return found.st_dev, found.st_ino, found.st_size
 
 
 def is_whole(connection: sqlite3.Connection) -> bool:
-    """Whether the file can be read from end to end, by a connection that has nothing of it in memory."""
+    """Whether the file can be read from end to end, by a connection that has nothing of it in
+    memory."""
     try:
         return str(connection.execute("PRAGMA quick_check(1)").fetchone()[0]) == "ok"
     except sqlite3.Error:
         return False
 
 
-class Memory:
+class RecentRows:
     """The rows written last, for `MEMORY_SECONDS` and within a bound."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -100,7 +114,11 @@ class Memory:
         now = self._clock()
         self._rows.extend((now, row) for row in rows)
         self._octets += sum(map(_octets, rows))
-        while self._rows and (self._rows[0][0] < now - MEMORY_SECONDS or len(self._rows) > MEMORY_ROWS or self._octets > MEMORY_OCTETS):
+        while self._rows and (
+            self._rows[0][0] < now - MEMORY_SECONDS
+            or len(self._rows) > MEMORY_ROWS
+            or self._octets > MEMORY_OCTETS
+        ):
             self._octets -= _octets(self._rows.popleft()[1])
 
     def rows(self) -> list[SpoolRow]:
@@ -114,10 +132,14 @@ def _octets(row: SpoolRow) -> int:
 
 
 def copied(old: sqlite3.Connection) -> Iterator[list[tuple[Any, ...]]]:
-    """The rows of a damaged spool as far as they can be read: from the first on, then from the last back. Never raises."""
+    """The rows of a damaged spool as far as they can be read: from the first on, then from the last
+    back. Never raises."""
     last = 0
     try:
-        while rows := old.execute("SELECT seq, id, facts, sample FROM spool WHERE seq > ? ORDER BY seq LIMIT ?", (last, STEP)).fetchall():
+        while rows := old.execute(
+            "SELECT seq, id, facts, sample FROM spool WHERE seq > ? ORDER BY seq LIMIT ?",
+            (last, STEP),
+        ).fetchall():
             yield [row[1:] for row in rows]
             last = rows[-1][0]
     except sqlite3.Error:
@@ -126,7 +148,10 @@ def copied(old: sqlite3.Connection) -> Iterator[list[tuple[Any, ...]]]:
 
 def _from_the_end(old: sqlite3.Connection, last: int) -> Iterator[list[tuple[Any, ...]]]:
     before = 1 << 62
-    sql = "SELECT seq, id, facts, sample FROM spool WHERE seq > ? AND seq < ? ORDER BY seq DESC LIMIT 1"
+    sql = (
+        "SELECT seq, id, facts, sample FROM spool WHERE seq > ? AND seq < ? ORDER BY seq DESC"
+        " LIMIT 1"
+    )
     with suppress(sqlite3.Error):
         while row := old.execute(sql, (last, before)).fetchone():
             yield [row[1:]]

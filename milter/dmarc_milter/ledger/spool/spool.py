@@ -1,7 +1,9 @@
-"""Recorded before answered: the hand-over of each evaluation to the local spool, from many threads through one writer.
+"""Recorded before answered: the hand-over of each evaluation to the local spool, from many threads
+through one writer.
 
-The mail path waits for a commit for one second at most. While the spool fails it does not wait at all: what could not be written is
-kept in memory, within a bound, and written when the spool works again; the writer tries again every few seconds by itself.
+The mail path waits for a commit for one second at most. While the spool fails it does not wait at
+all: what could not be written is kept in memory, within a bound, and written when the spool works
+again; the writer tries again every few seconds by itself.
 """
 
 from __future__ import annotations
@@ -33,11 +35,13 @@ LOOK = 1.0
 """Seconds between looks at the file while no message comes."""
 STOP_WAIT = 5.0
 CHECKPOINT = 20_000
-"""Pages of journal (80 MB): the drain, whose commits nobody waits for, normally moves it into the file long before."""
+"""Pages of journal (80 MB): the drain, whose commits nobody waits for, normally moves it into the
+file long before."""
 
 
 class SpoolCounts(NamedTuple):
-    """Messages of this process. `late` were answered as unrecorded and written afterwards; `lost` never will be."""
+    """Messages of this process. `late` were answered as unrecorded and written afterwards; `lost`
+    never will be."""
 
     recorded: int
     unrecorded: int
@@ -47,7 +51,8 @@ class SpoolCounts(NamedTuple):
 
 
 class _Entry:
-    """One message on its way. `waiter` is released when its fate is known; the booleans change under the spool's mutex."""
+    """One message on its way. `waiter` is released when its fate is known; the booleans change
+    under the spool's mutex."""
 
     __slots__ = ("abandoned", "row", "waiter", "written")
 
@@ -60,9 +65,17 @@ class _Entry:
 
 
 class Spool:
-    """The ledger as the mail path sees it. Nothing is opened and no thread is started before the first record in this process."""
+    """The ledger as the mail path sees it. Nothing is opened and no thread is started before the
+    first record in this process."""
 
-    def __init__(self, path: Path, options: SpoolOptions = SpoolOptions(), *, patience: float = PATIENCE, retry: float = RETRY) -> None:
+    def __init__(
+        self,
+        path: Path,
+        options: SpoolOptions = SpoolOptions(),
+        *,
+        patience: float = PATIENCE,
+        retry: float = RETRY,
+    ) -> None:
         self.path = path
         self._options = replace(options, checkpoint=CHECKPOINT)
         self._patience = patience
@@ -79,7 +92,8 @@ class Spool:
         self._problem = ""
 
     def record(self, evaluation: Evaluation, sample: bytes | None = None) -> bool:
-        """True once the evaluation will outlive this process. False: not known to within a second; it is counted, and the mail goes on.
+        """True once the evaluation will outlive this process. False: not known to within a second;
+        it is counted, and the mail goes on.
 
         `sample` are header fields for a failure report, redacted. Never raises.
         """
@@ -87,7 +101,10 @@ class Spool:
             row = SpoolRow(evaluation.id, encode(from_evaluation(evaluation)), sample)
         except Exception:
             # A defect of ours in what is only book-keeping: it must not refuse mail.
-            LOG.exception("%s: the evaluation could not be turned into facts", printable(evaluation.envelope.queue_id, 64))
+            LOG.exception(
+                "%s: the evaluation could not be turned into facts",
+                printable(evaluation.envelope.queue_id, 64),
+            )
             return self._give_up()
         return self.put(row)
 
@@ -109,10 +126,13 @@ class Spool:
 
     def counts(self) -> SpoolCounts:
         with self._mutex:
-            return SpoolCounts(self._recorded, self._unrecorded, self._late, self._lost, self._failing)
+            return SpoolCounts(
+                self._recorded, self._unrecorded, self._late, self._lost, self._failing
+            )
 
     def close(self) -> None:
-        """Write what is waiting, for five seconds at most, and stop. Safe to call when nothing was ever recorded."""
+        """Write what is waiting, for five seconds at most, and stop. Safe to call when nothing was
+        ever recorded."""
         writer = self._writer
         if writer is None or self._process != os.getpid():
             return
@@ -127,7 +147,13 @@ class Spool:
             if self._process != os.getpid():
                 self._reset()  # forked: threads, queue and connection stayed with the parent
             if self._writer is None:
-                self._writer = _Writer(SpoolFile(self.path, self._options), self._queue, self._settle, self._doubt, self._retry)
+                self._writer = _Writer(
+                    SpoolFile(self.path, self._options),
+                    self._queue,
+                    self._settle,
+                    self._doubt,
+                    self._retry,
+                )
 
     def _give_up(self) -> bool:
         with self._mutex:
@@ -136,7 +162,8 @@ class Spool:
         return False
 
     def _abandon(self, entry: _Entry) -> bool:
-        """The second is over, or was not given: unless the commit came just now, the message counts as unrecorded."""
+        """The second is over, or was not given: unless the commit came just now, the message counts
+        as unrecorded."""
         with self._mutex:
             if entry.written:
                 return True
@@ -145,11 +172,17 @@ class Spool:
             stalled = not self._failing
             self._failing = True
         if stalled:
-            LOG.error("spool: no commit within %.1f s; mail goes on, messages are counted as unrecorded", self._patience)
+            LOG.error(
+                "spool: no commit within %.1f s; mail goes on, messages are counted as unrecorded",
+                self._patience,
+            )
         return False
 
-    def _settle(self, entries: list[_Entry], failure: SpoolError | None, dropped: list[_Entry]) -> None:
-        """The writer's news about a group: written (`failure` is None) or not; `dropped` are given up for good."""
+    def _settle(
+        self, entries: list[_Entry], failure: SpoolError | None, dropped: list[_Entry]
+    ) -> None:
+        """The writer's news about a group: written (`failure` is None) or not; `dropped` are given
+        up for good."""
         with self._mutex:
             was, self._failing = self._failing, failure is not None
             before, self._problem = self._problem, str(failure or "")
@@ -168,7 +201,8 @@ class Spool:
             LOG.warning("spool works again")
 
     def _doubt(self, doubted: int, restored: int) -> None:
-        """Messages whose record stood in a file that was damaged count as unrecorded, and as late once they are written again."""
+        """Messages whose record stood in a file that was damaged count as unrecorded, and as late
+        once they are written again."""
         with self._mutex:
             self._unrecorded += doubted
             self._late += restored
@@ -185,7 +219,13 @@ class _Writer:
         doubt: Callable[[int, int], None],
         retry: float,
     ) -> None:
-        self._file, self._queue, self._settle, self._doubt, self._retry = file, queue, settle, doubt, retry
+        self._file, self._queue, self._settle, self._doubt, self._retry = (
+            file,
+            queue,
+            settle,
+            doubt,
+            retry,
+        )
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
         self._thread.start()
@@ -236,7 +276,8 @@ class _Writer:
         self._settle(held, SpoolError("io", "stopped while failing"), held)
 
     def _gather(self, held: list[_Entry]) -> bool:
-        """Everything that waits, up to a group; waits only when nothing is held, and not for long. True when the end was met."""
+        """Everything that waits, up to a group; waits only when nothing is held, and not for long.
+        True when the end was met."""
         try:
             while len(held) < GROUP:
                 entry = self._queue.get(block=not held, timeout=LOOK)
@@ -255,7 +296,8 @@ class _Writer:
             self._settle(held, failure, [])
             return True
         except Exception as error:
-            # A defect of ours: this group would fail for ever, and the next ones must not wait behind it.
+            # A defect of ours: this group would fail for ever, and the next ones must not wait
+            # behind it.
             LOG.exception("spool: a group of %d messages could not be written", len(held))
             self._settle(held, SpoolError("io", repr(error)), held)
             held.clear()

@@ -1,4 +1,5 @@
-"""Bounds on what an attacker can make the store keep: distinct things are counted, and beyond the caps folded (RPT-12)."""
+"""Bounds on what an attacker can make the store keep: distinct things are counted, and beyond the
+caps folded (RPT-12)."""
 
 from __future__ import annotations
 
@@ -13,12 +14,14 @@ Scope = tuple[str, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Caps:
-    """How many distinct things one period may hold. What comes after is folded: counted, without a row of its own."""
+    """How many distinct things one period may hold. What comes after is folded: counted, without a
+    row of its own."""
 
     rows: int = 10_000
     """Of one policy domain."""
     reports: int = 1_000
-    """Of one organizational domain: policy domains and configurations, which a wildcard record makes without end."""
+    """Of one organizational domain: policy domains and configurations, which a wildcard record
+    makes without end."""
     all_reports: int = 200_000
     """Of the store: whoever says psd=n at every name makes organizational domains without end."""
     all_rows: int = 2_000_000
@@ -28,22 +31,31 @@ class Caps:
 
 
 class Quota:
-    """The counters of distinct things: locked when looked at, in one order everywhere, and written once."""
+    """The counters of distinct things: locked when looked at, in one order everywhere, and written
+    once."""
 
     def __init__(self, transaction: Transaction) -> None:
         self._transaction = transaction
         self._counters: dict[tuple[str, int], list[int]] = {}
 
     def look(self, scopes: Iterable[tuple[str, int]]) -> None:
-        """Fetch and lock counters; those that `take` and `fold` need and did not find are fetched one by one."""
+        """Fetch and lock counters; those that `take` and `fold` need and did not find are fetched
+        one by one."""
         wanted = sorted(set(scopes) - self._counters.keys())
         self._transaction.many(
-            "INSERT INTO quota (scope, begin_at, used, folded) VALUES (?, ?, 0, 0) ON CONFLICT (scope, begin_at) DO NOTHING", wanted
+            "INSERT INTO quota (scope, begin_at, used, folded) VALUES (?, ?, 0, 0) ON CONFLICT"
+            " (scope, begin_at) DO NOTHING",
+            wanted,
         )
-        sql = "SELECT scope, begin_at, used, folded FROM quota WHERE scope IN [] AND begin_at >= ? ORDER BY scope, begin_at {for_update}"
+        sql = (
+            "SELECT scope, begin_at, used, folded FROM quota WHERE scope IN [] AND begin_at >= ?"
+            " ORDER BY scope, begin_at {for_update}"
+        )
         for chunk in chunks(wanted):
             names = sorted({scope for scope, _ in chunk})
-            for scope, begin, used, folded in self._transaction.all(with_list(sql, names), (*names, min(begin for _, begin in chunk))):
+            for scope, begin, used, folded in self._transaction.all(
+                with_list(sql, names), (*names, min(begin for _, begin in chunk))
+            ):
                 self._counters.setdefault((scope, begin), [int(used), int(folded)])
 
     def _counter(self, scope: str, begin: int) -> list[int]:
@@ -53,7 +65,9 @@ class Quota:
 
     def take(self, scopes: Sequence[Scope], wanted: int) -> int:
         """How many of `wanted` there is room for in all scopes; they are used up."""
-        room = min(wanted, *(max(cap - self._counter(scope, begin)[0], 0) for scope, begin, cap in scopes))
+        room = min(
+            wanted, *(max(cap - self._counter(scope, begin)[0], 0) for scope, begin, cap in scopes)
+        )
         for scope, begin, _ in scopes:
             self._counter(scope, begin)[0] += room
         return room

@@ -1,7 +1,9 @@
-"""One set of SQL statements over two databases: SQLite, and PostgreSQL with the engines that speak its protocol.
+"""One set of SQL statements over two databases: SQLite, and PostgreSQL with the engines that speak
+its protocol.
 
-Statements are written once, with `?` for parameters and a few words in braces where the dialects differ (DIALECTS). Nothing but
-parameters ever carries data. Locks are row locks; the SQLite file, which has one writer at a time, needs none.
+Statements are written once, with `?` for parameters and a few words in braces where the dialects
+differ (DIALECTS). Nothing but parameters ever carries data. Locks are row locks; the SQLite file,
+which has one writer at a time, needs none.
 """
 
 from __future__ import annotations
@@ -23,18 +25,26 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Values = Sequence[Any]
-Kind = Literal["unreachable", "locked", "full", "refused", "corrupt", "older", "newer", "absent", "io"]
+Kind = Literal[
+    "unreachable", "locked", "full", "refused", "corrupt", "older", "newer", "absent", "io"
+]
 
 DIALECTS = {
     "sqlite": {"blob": "BLOB", "compact": "WITHOUT ROWID", "for_update": "", "skip_locked": ""},
-    "postgresql": {"blob": "BYTEA", "compact": "", "for_update": "FOR UPDATE", "skip_locked": "FOR UPDATE SKIP LOCKED"},
+    "postgresql": {
+        "blob": "BYTEA",
+        "compact": "",
+        "for_update": "FOR UPDATE",
+        "skip_locked": "FOR UPDATE SKIP LOCKED",
+    },
 }
 ATTEMPTS = 8
 """Tries of a transaction that met another one (deadlock, serialization failure)."""
 BUSY_WAIT = 30.0
 """Seconds that a job waits for another writer of the SQLite store."""
 CHECKPOINT = 16_000
-"""Pages of the SQLite store's journal (64 MB): a batch touches thousands all over, many of them again with the next one."""
+"""Pages of the SQLite store's journal (64 MB): a batch touches thousands all over, many of them
+again with the next one."""
 CHUNK = 300
 """Values in one IN list."""
 CONNECT_WAIT = 10
@@ -43,7 +53,8 @@ STATEMENT_LIMIT = 300_000
 
 
 class StoreError(Exception):
-    """The store cannot be used now. `str()` is one line without secrets; `kind` says which of the ways it is."""
+    """The store cannot be used now. `str()` is one line without secrets; `kind` says which of the
+    ways it is."""
 
     def __init__(self, kind: Kind, text: str) -> None:
         super().__init__(" ".join(text.split()))
@@ -69,7 +80,8 @@ class Transaction(Protocol):
 
 
 class Database(Protocol):
-    """A connection that is made when needed and again after it was lost; used by one thread at a time."""
+    """A connection that is made when needed and again after it was lost; used by one thread at a
+    time."""
 
     @property
     def dialect(self) -> Literal["sqlite", "postgresql"]: ...
@@ -80,7 +92,8 @@ class Database(Protocol):
         ...
 
     def transaction(self, *, write: bool = True) -> AbstractContextManager[Transaction]:
-        """Commits when the block ends, undoes it when the block raises. Raises StoreError or Conflict.
+        """Commits when the block ends, undoes it when the block raises. Raises StoreError or
+        Conflict.
 
         Without `write` a consistent view that waits for no writer.
         """
@@ -148,18 +161,26 @@ class _SqliteTransaction:
         return self._connection.execute(_translate(sql, "sqlite"), values).fetchall()
 
     def one(self, sql: str, values: Values = ()) -> tuple[Any, ...] | None:
-        found: tuple[Any, ...] | None = self._connection.execute(_translate(sql, "sqlite"), values).fetchone()
+        found: tuple[Any, ...] | None = self._connection.execute(
+            _translate(sql, "sqlite"), values
+        ).fetchone()
         return found
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=BUSY_WAIT, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(
+        path, timeout=BUSY_WAIT, isolation_level=None, check_same_thread=False
+    )
     try:
         sqlite_file.write_ahead(connection, BUSY_WAIT)
-        connection.execute("PRAGMA cache_size=-32768")  # KiB: ids and keys are random, their indexes are touched all over
+        connection.execute(
+            "PRAGMA cache_size=-32768"
+        )  # KiB: ids and keys are random, their indexes are touched all over
         connection.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT}")
         connection.execute("PRAGMA journal_size_limit=67108864")
-        connection.execute("PRAGMA synchronous=FULL")  # the spool forgets what the store has said it holds
+        connection.execute(
+            "PRAGMA synchronous=FULL"
+        )  # the spool forgets what the store has said it holds
     except BaseException:
         connection.close()
         raise
@@ -167,7 +188,8 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 class SqliteDatabase:
-    """The store on one machine. A damaged file is moved aside, never overwritten, and a new one is made."""
+    """The store on one machine. A damaged file is moved aside, never overwritten, and a new one is
+    made."""
 
     dialect: Literal["sqlite"] = "sqlite"
 
@@ -248,7 +270,9 @@ class PostgresDatabase:
     def __init__(self, url: str, password: str = "") -> None:
         parts = urlsplit(url)
         self._url, self._password = url, password
-        self.name = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"  # libpq takes several hosts, each with its port
+        self.name = (  # libpq takes several hosts, each with its port
+            f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        )
         self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
 
     @contextmanager
@@ -256,14 +280,18 @@ class PostgresDatabase:
         try:
             import psycopg
         except ImportError as error:
-            text = f"{self.name}: PostgreSQL needs the Python library psycopg ({error}): pip install 'psycopg[binary]'"
+            text = (
+                f"{self.name}: PostgreSQL needs the Python library psycopg ({error}): pip install"
+                " 'psycopg[binary]'"
+            )
             raise StoreError("absent", text) from None
         try:
             with ExitStack() as stack:
                 yield _PostgresTransaction(self._begin(stack))
         except psycopg.Error as error:
             if error.sqlstate in ("40001", "40P01", "23505", "55P03"):
-                # serialization failure, deadlock, somebody else inserted the same key first, lock not available
+                # serialization failure, deadlock, somebody else inserted the same key first, lock
+                # not available
                 raise Conflict from None
             raise self._failed(error) from None
 
@@ -305,12 +333,24 @@ class PostgresDatabase:
         return self._connection
 
     def _failed(self, error: psycopg.Error) -> StoreError:
-        kinds: dict[str, Kind] = {"53": "full", "28": "refused", "42": "refused", "25": "refused", "57": "unreachable"}
-        text = f"{self.name}: {error}".replace(self._password, "***") if self._password else f"{self.name}: {error}"
+        kinds: dict[str, Kind] = {
+            "53": "full",
+            "28": "refused",
+            "42": "refused",
+            "25": "refused",
+            "57": "unreachable",
+        }
+        text = (
+            f"{self.name}: {error}".replace(self._password, "***")
+            if self._password
+            else f"{self.name}: {error}"
+        )
         if error.sqlstate is None or self._connection is None or self._connection.broken:
             self.close()
             return StoreError("unreachable", text)
-        if error.sqlstate == "25006":  # read-only: a standby since a failover; a new connection finds the primary
+        if (
+            error.sqlstate == "25006"
+        ):  # read-only: a standby since a failover; a new connection finds the primary
             self.close()
         return StoreError(kinds.get(error.sqlstate[:2], "io"), text)
 

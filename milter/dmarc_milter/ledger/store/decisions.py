@@ -21,7 +21,8 @@ class Decision(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Conditions that all hold; "" and None do not restrict. `since` (included) and `until` (not) in seconds since 1970."""
+    """Conditions that all hold; "" and None do not restrict. `since` (included) and `until` (not)
+    in seconds since 1970."""
 
     since: int = 0
     until: int | None = None
@@ -51,7 +52,10 @@ class Filter:
                 conditions.append(f"{column} = ?")
                 values.append(printable(value, MAX_KEY))
         if self.affected:
-            conditions.append("(disposition IN ('reject', 'quarantine', 'tempfail') OR would_be IN ('reject', 'quarantine', 'tempfail'))")
+            conditions.append(
+                "(disposition IN ('reject', 'quarantine', 'tempfail') OR would_be IN ('reject',"
+                " 'quarantine', 'tempfail'))"
+            )
         return " AND ".join(conditions), values
 
 
@@ -77,7 +81,8 @@ class Impact(NamedTuple):
 
 
 class Waiting(NamedTuple):
-    """Mail of one author domain that waits, or would, for one reason. `first_at` and `last_at` in seconds since 1970."""
+    """Mail of one author domain that waits, or would, for one reason. `first_at` and `last_at` in
+    seconds since 1970."""
 
     author_domain: str
     reason: str
@@ -87,7 +92,8 @@ class Waiting(NamedTuple):
     attempts: int
     """Deliveries tried: a message that waits is tried again and again."""
     deferred: int
-    """Of these, answered 451; the others would have been, in monitor mode or from a relay of ours."""
+    """Of these, answered 451; the others would have been, in monitor mode or from a relay of
+    ours."""
     messages: int
     """Different Message-IDs."""
     first_at: int
@@ -111,47 +117,81 @@ class Decisions:
         self._database = database
 
     def find(self, key: str, *, limit: int = 20) -> list[Decision]:
-        """Decisions about a queue id or a Message-ID (with or without angle brackets), newest first."""
+        """Decisions about a queue id or a Message-ID (with or without angle brackets), newest
+        first."""
         bare = bare_key(key)
-        sql = "SELECT facts, host FROM decision WHERE queue_id = ? OR message_id = ? ORDER BY at DESC, id DESC LIMIT ?"
-        return [Decision(decode(bytes(facts)), host) for facts, host in fetch(self._database, sql, (bare, bare, limit))]
+        sql = (
+            "SELECT facts, host FROM decision WHERE queue_id = ? OR message_id = ? ORDER BY at"
+            " DESC, id DESC LIMIT ?"
+        )
+        return [
+            Decision(decode(bytes(facts)), host)
+            for facts, host in fetch(self._database, sql, (bare, bare, limit))
+        ]
 
-    def recent(self, wanted: Filter = Filter(), *, limit: int = 100, offset: int = 0) -> list[Decision]:
+    def recent(
+        self, wanted: Filter = Filter(), *, limit: int = 100, offset: int = 0
+    ) -> list[Decision]:
         """Decisions, newest first."""
         where, values = wanted.where()
-        sql = f"SELECT facts, host FROM decision WHERE {where} ORDER BY at DESC, id DESC LIMIT ? OFFSET ?"  # noqa: S608 - fixed words
-        return [Decision(decode(bytes(facts)), host) for facts, host in fetch(self._database, sql, (*values, limit, offset))]
+        sql = (
+            f"SELECT facts, host FROM decision WHERE {where}"
+            " ORDER BY at DESC, id DESC LIMIT ? OFFSET ?"
+        )
+        return [
+            Decision(decode(bytes(facts)), host)
+            for facts, host in fetch(self._database, sql, (*values, limit, offset))
+        ]
 
     def count(self, wanted: Filter = Filter()) -> int:
         """How many decisions there are."""
         where, values = wanted.where()
-        return int(fetch(self._database, f"SELECT count(*) FROM decision WHERE {where}", values)[0][0])  # noqa: S608 - fixed words
+        return int(
+            fetch(self._database, f"SELECT count(*) FROM decision WHERE {where}", values)[0][0]
+        )
 
     def impact(self, wanted: Filter = Filter(), *, limit: int = 1000) -> list[Impact]:
-        """Mail that was, or would have been, treated by policy or that failed, by author domain and source; most messages first."""
+        """Mail that was, or would have been, treated by policy or that failed, by author domain and
+        source; most messages first."""
         where, values = wanted.where()
         sql = (
-            "SELECT author_domain, source_ip, status, disposition, would_be, count(*) AS messages, max(at) FROM decision"  # noqa: S608
-            f" WHERE {where} GROUP BY author_domain, source_ip, status, disposition, would_be ORDER BY messages DESC, author_domain LIMIT ?"
+            "SELECT author_domain, source_ip, status, disposition, would_be,"
+            " count(*) AS messages, max(at) FROM decision"
+            f" WHERE {where} GROUP BY author_domain, source_ip, status, disposition, would_be ORDER"
+            " BY messages DESC, author_domain LIMIT ?"
         )
-        return [Impact._make((*row[:5], int(row[5]), int(row[6]))) for row in fetch(self._database, sql, (*values, limit))]
+        return [
+            Impact._make((*row[:5], int(row[5]), int(row[6])))
+            for row in fetch(self._database, sql, (*values, limit))
+        ]
 
-    def waiting(self, since: int = 0, *, author_domain: str = "", limit: int = 1000) -> list[Waiting]:
-        """What was deferred, or would have been, by author domain, reason and failing name; most attempts first."""
+    def waiting(
+        self, since: int = 0, *, author_domain: str = "", limit: int = 1000
+    ) -> list[Waiting]:
+        """What was deferred, or would have been, by author domain, reason and failing name; most
+        attempts first."""
         where, values = Filter(since=since, author_domain=author_domain).where()
         sql = (
-            "SELECT author_domain, deferral, failing_name, count(*) AS attempts,"  # noqa: S608 - fixed words
-            " sum(CASE WHEN disposition = 'tempfail' THEN 1 ELSE 0 END), count(DISTINCT message_id), min(at), max(at) FROM decision"
+            "SELECT author_domain, deferral, failing_name, count(*) AS attempts,"
+            " sum(CASE WHEN disposition = 'tempfail' THEN 1 ELSE 0 END), count(DISTINCT"
+            " message_id), min(at), max(at) FROM decision"
             f" WHERE deferral IN ('dns', 'overloaded', 'failure') AND {where}"
-            " GROUP BY author_domain, deferral, failing_name ORDER BY attempts DESC, author_domain, failing_name LIMIT ?"
+            " GROUP BY author_domain, deferral, failing_name ORDER BY attempts DESC, author_domain,"
+            " failing_name LIMIT ?"
         )
-        return [Waiting._make((*row[:3], *map(int, row[3:]))) for row in fetch(self._database, sql, (*values, limit))]
+        return [
+            Waiting._make((*row[:3], *map(int, row[3:])))
+            for row in fetch(self._database, sql, (*values, limit))
+        ]
 
     def totals(self, since: int = 0, until: int | None = None) -> list[Total]:
-        """Messages by day and outcome, oldest day first. They outlive the log; `since` is rounded down to its day."""
+        """Messages by day and outcome, oldest day first. They outlive the log; `since` is rounded
+        down to its day."""
         sql = (
-            "SELECT day, status, disposition, would_be, messages FROM daily WHERE day >= ? AND day < ?"
-            " ORDER BY day, status, disposition, would_be"
+            "SELECT day, status, disposition, would_be, messages FROM daily WHERE day >= ? AND day"
+            " < ? ORDER BY day, status, disposition, would_be"
         )
-        rows = fetch(self._database, sql, (since // 86400 * 86400, until if until is not None else 2**62))
+        rows = fetch(
+            self._database, sql, (since // 86400 * 86400, until if until is not None else 2**62)
+        )
         return [Total._make((int(row[0]), *row[1:4], int(row[4]))) for row in rows]

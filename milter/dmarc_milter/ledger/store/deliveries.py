@@ -1,4 +1,5 @@
-"""Deliveries: one report to one address. What the receiving MTA said decides, and the last one settled settles the report."""
+"""Deliveries: one report to one address. What the receiving MTA said decides, and the last one
+settled settles the report."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from dmarc_milter.ledger.store.reports import LEASE, SKEW, ReportState
 
 
 class DeliveryState(StrEnum):
-    """`refused` is a 5xx, `suppressed` an address that is left alone, `expired` one that was tried for too long.
+    """`refused` is a 5xx, `suppressed` an address that is left alone, `expired` one that was tried
+    for too long.
 
     `skipped` never was for sending: not authorised, no MX, too large for it.
     """
@@ -37,14 +39,19 @@ class Delivery(NamedTuple):
     last_reply: str
     last_at: int
     tag: str = ""
-    """Eight hexadecimal digits that its bounces come back with; "" when it was queued by a version that had none."""
+    """Eight hexadecimal digits that its bounces come back with; "" when it was queued by a version
+    that had none."""
 
 
-_COLUMNS = "report_id, address, format, max_size, state, attempts, next_at, last_reply, last_at, tag"
+_COLUMNS = (
+    "report_id, address, format, max_size, state, attempts, next_at, last_reply, last_at, tag"
+)
 
 
 def _delivery(row: tuple[Any, ...]) -> Delivery:
-    return Delivery._make((*row[:4], DeliveryState(row[4]), int(row[5]), int(row[6]), row[7], int(row[8]), row[9]))
+    return Delivery._make(
+        (*row[:4], DeliveryState(row[4]), int(row[5]), int(row[6]), row[7], int(row[8]), row[9])
+    )
 
 
 class Deliveries:
@@ -53,37 +60,57 @@ class Deliveries:
     def __init__(self, database: Database, clock: Callable[[], float]) -> None:
         self._database, self._clock = database, clock
 
-    def claim(self, owner: str, *, at_once: bool = False, lease: int = LEASE, limit: int = 20) -> list[Delivery]:
-        """Take queued deliveries whose time has come, and those of a host that died. `at_once`: whose time has not come, too."""
+    def claim(
+        self, owner: str, *, at_once: bool = False, lease: int = LEASE, limit: int = 20
+    ) -> list[Delivery]:
+        """Take queued deliveries whose time has come, and those of a host that died. `at_once`:
+        whose time has not come, too."""
 
         def work(transaction: Transaction) -> list[Delivery]:
             now = int(self._clock())
             found = transaction.all(
-                f"SELECT {_COLUMNS} FROM delivery WHERE state = 'queued' AND next_at <= ? AND lease_until < ?"  # noqa: S608
+                f"SELECT {_COLUMNS} FROM delivery"
+                " WHERE state = 'queued' AND next_at <= ? AND lease_until < ?"
                 " ORDER BY next_at, report_id, address LIMIT ? {skip_locked}",
                 (2**62 if at_once else now, now - SKEW, limit),
             )
             transaction.many(
-                "UPDATE delivery SET lease_owner = ?, lease_until = ? WHERE report_id = ? AND address = ?",
+                "UPDATE delivery SET lease_owner = ?, lease_until = ? WHERE report_id = ? AND"
+                " address = ?",
                 [(owner, now + lease, row[0], row[1]) for row in found],
             )
             return [_delivery(row) for row in found]
 
         return attempt(self._database, work)
 
-    def settle(self, delivery: Delivery, owner: str, state: DeliveryState, reply: str, *, next_at: int = 0) -> bool:
-        """What became of a claimed delivery; QUEUED with `next_at` is a try that may be repeated. False: the lease was lost.
+    def settle(
+        self, delivery: Delivery, owner: str, state: DeliveryState, reply: str, *, next_at: int = 0
+    ) -> bool:
+        """What became of a claimed delivery; QUEUED with `next_at` is a try that may be repeated.
+        False: the lease was lost.
 
-        When no delivery of the report is queued any more the report is settled too: sent if any was, and only then its rows go.
+        When no delivery of the report is queued any more the report is settled too: sent if any
+        was, and only then its rows go.
         """
 
         def work(transaction: Transaction) -> bool:
             now = int(self._clock())
-            transaction.one("SELECT id FROM report WHERE id = ? {for_update}", (delivery.report_id,))  # its deliveries one at a time
+            transaction.one(
+                "SELECT id FROM report WHERE id = ? {for_update}", (delivery.report_id,)
+            )  # its deliveries one at a time
             mine = transaction.run(
-                "UPDATE delivery SET state = ?, attempts = attempts + 1, next_at = ?, last_reply = ?, last_at = ?, lease_owner = '',"
-                " lease_until = 0 WHERE report_id = ? AND address = ? AND state = 'queued' AND lease_owner = ?",
-                (state.value, next_at, reply[:500], now, delivery.report_id, delivery.address, owner),
+                "UPDATE delivery SET state = ?, attempts = attempts + 1, next_at = ?, last_reply ="
+                " ?, last_at = ?, lease_owner = '', lease_until = 0 WHERE report_id = ? AND address"
+                " = ? AND state = 'queued' AND lease_owner = ?",
+                (
+                    state.value,
+                    next_at,
+                    reply[:500],
+                    now,
+                    delivery.report_id,
+                    delivery.address,
+                    owner,
+                ),
             )
             if mine and state is not DeliveryState.QUEUED:
                 _settle_report(transaction, delivery.report_id, now)
@@ -92,7 +119,8 @@ class Deliveries:
         return attempt(self._database, work)
 
     def release(self, delivery: Delivery, owner: str, next_at: int, note: str = "") -> bool:
-        """Give a claim back untried, e.g. because a cap of the day is reached; `note` says so in place of the last reply."""
+        """Give a claim back untried, e.g. because a cap of the day is reached; `note` says so in
+        place of the last reply."""
         sql = (
             "UPDATE delivery SET next_at = ?, last_reply = ?, lease_owner = '', lease_until = 0"
             " WHERE report_id = ? AND address = ? AND state = 'queued' AND lease_owner = ?"
@@ -103,20 +131,28 @@ class Deliveries:
     def bounced(self, report_id: str, address: str, text: str) -> None:
         """What came back afterwards, in place of the reply that had accepted it."""
         sql = "UPDATE delivery SET last_reply = ? WHERE report_id = ? AND address = ?"
-        attempt(self._database, lambda transaction: transaction.run(sql, (text[:500], report_id, address)))
+        attempt(
+            self._database,
+            lambda transaction: transaction.run(sql, (text[:500], report_id, address)),
+        )
 
     def of(self, report_id: str) -> list[Delivery]:
         """The deliveries of a report."""
-        sql = f"SELECT {_COLUMNS} FROM delivery WHERE report_id = ? ORDER BY address"  # noqa: S608
+        sql = f"SELECT {_COLUMNS} FROM delivery WHERE report_id = ? ORDER BY address"
         return [_delivery(row) for row in fetch(self._database, sql, (report_id,))]
 
     def waiting(self) -> int:
         """How many are queued."""
-        return int(fetch(self._database, "SELECT count(*) FROM delivery WHERE state = 'queued'")[0][0])
+        return int(
+            fetch(self._database, "SELECT count(*) FROM delivery WHERE state = 'queued'")[0][0]
+        )
 
 
 def _settle_report(transaction: Transaction, report_id: str, now: int) -> None:
-    states = {row[0] for row in transaction.all("SELECT state FROM delivery WHERE report_id = ?", (report_id,))}
+    states = {
+        row[0]
+        for row in transaction.all("SELECT state FROM delivery WHERE report_id = ?", (report_id,))
+    }
     if DeliveryState.QUEUED in states:
         return
     if DeliveryState.SENT in states:
@@ -125,9 +161,17 @@ def _settle_report(transaction: Transaction, report_id: str, now: int) -> None:
         state, note = ReportState.EXPIRED, "no destination took it in time"
     else:
         state, note = ReportState.SUPPRESSED, "every destination refused it or is suppressed"
-    transaction.run("UPDATE report SET state = ?, note = ?, done_at = ? WHERE id = ?", (state.value, note, now, report_id))
+    transaction.run(
+        "UPDATE report SET state = ?, note = ?, done_at = ? WHERE id = ?",
+        (state.value, note, now, report_id),
+    )
     # A failure report's deliveries stand here too; what it quoted is not kept longer than needed.
-    transaction.run("UPDATE failure SET state = ?, last_reply = ? WHERE id = ? AND state = 'queued'", (state.value, note, report_id))
-    transaction.run("DELETE FROM report_document WHERE report_id = ? AND format = 'rfc9991'", (report_id,))
+    transaction.run(
+        "UPDATE failure SET state = ?, last_reply = ? WHERE id = ? AND state = 'queued'",
+        (state.value, note, report_id),
+    )
+    transaction.run(
+        "DELETE FROM report_document WHERE report_id = ? AND format = 'rfc9991'", (report_id,)
+    )
     if state is ReportState.SENT:
         transaction.run("DELETE FROM report_row WHERE report_id = ?", (report_id,))

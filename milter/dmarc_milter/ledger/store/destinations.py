@@ -1,4 +1,5 @@
-"""What is known of the places that reports go to: who is suppressed, how much a day has had, who agreed, who ever passed here."""
+"""What is known of the places that reports go to: who is suppressed, how much a day has had, who
+agreed, who ever passed here."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from dmarc_milter.ledger.store.database import Database, Transaction, attempt, f
 
 
 class Suppression(NamedTuple):
-    """An address that is left alone until `until`, why, and the report that bounced ("" when an administrator decided)."""
+    """An address that is left alone until `until`, why, and the report that bounced ("" when an
+    administrator decided)."""
 
     address: str
     at: int
@@ -20,7 +22,8 @@ class Suppression(NamedTuple):
 
 
 class Authorisation(NamedTuple):
-    """What an external destination answered (RFC 9990 4). `addresses` replace the record's; none: its own."""
+    """What an external destination answered (RFC 9990 4). `addresses` replace the record's; none:
+    its own."""
 
     outcome: str
     addresses: tuple[str, ...]
@@ -47,9 +50,10 @@ class Destinations:
     def suppress(self, address: str, until: int, reason: str, report_id: str = "") -> None:
         """Leave an address alone; a later end replaces an earlier one."""
         self._run(
-            "INSERT INTO suppression (address, at, until_at, reason, report_id) VALUES (?, ?, ?, ?, ?) ON CONFLICT (address)"
-            " DO UPDATE SET at = excluded.at, until_at = excluded.until_at, reason = excluded.reason, report_id = excluded.report_id"
-            " WHERE suppression.until_at <= excluded.until_at",
+            "INSERT INTO suppression (address, at, until_at, reason, report_id) VALUES (?, ?, ?, ?,"
+            " ?) ON CONFLICT (address) DO UPDATE SET at = excluded.at, until_at ="
+            " excluded.until_at, reason = excluded.reason, report_id = excluded.report_id WHERE"
+            " suppression.until_at <= excluded.until_at",
             (address, int(self._clock()), until, reason, report_id),
         )
 
@@ -59,22 +63,35 @@ class Destinations:
 
     def suppression(self, address: str) -> Suppression | None:
         """The suppression in force for an address."""
-        sql = "SELECT address, at, until_at, reason, report_id FROM suppression WHERE address = ? AND until_at > ?"
+        sql = (
+            "SELECT address, at, until_at, reason, report_id FROM suppression WHERE address = ? AND"
+            " until_at > ?"
+        )
         rows = fetch(self._database, sql, (address, int(self._clock())))
         return Suppression(*rows[0]) if rows else None
 
     def suppressions(self, limit: int = 1000) -> list[Suppression]:
         """Those in force, the next to end first."""
-        sql = "SELECT address, at, until_at, reason, report_id FROM suppression WHERE until_at > ? ORDER BY until_at, address LIMIT ?"
-        return [Suppression(*row) for row in fetch(self._database, sql, (int(self._clock()), limit))]
+        sql = (
+            "SELECT address, at, until_at, reason, report_id FROM suppression WHERE until_at > ?"
+            " ORDER BY until_at, address LIMIT ?"
+        )
+        return [
+            Suppression(*row) for row in fetch(self._database, sql, (int(self._clock()), limit))
+        ]
 
     def reserve(self, limits: Sequence[Limit]) -> str:
-        """Take one of each limit for today, all or none. The scope that is used up, or "" when all were taken."""
+        """Take one of each limit for today, all or none. The scope that is used up, or "" when all
+        were taken."""
         day = int(self._clock()) // DAY * DAY
 
         def work(transaction: Transaction) -> None:
             for scope, cap in sorted(limits):
-                transaction.run("INSERT INTO spent (day, scope, used) VALUES (?, ?, 0) ON CONFLICT (day, scope) DO NOTHING", (day, scope))
+                transaction.run(
+                    "INSERT INTO spent (day, scope, used) VALUES (?, ?, 0) ON CONFLICT (day, scope)"
+                    " DO NOTHING",
+                    (day, scope),
+                )
                 sql = "UPDATE spent SET used = used + 1 WHERE day = ? AND scope = ? AND used < ?"
                 if transaction.run(sql, (day, scope, cap)) == 0:
                     raise _Refused(scope)
@@ -89,11 +106,18 @@ class Destinations:
         """Undo a reservation of today that was not needed."""
         day = int(self._clock()) // DAY * DAY
         for scope in scopes:
-            self._run("UPDATE spent SET used = used - 1 WHERE day = ? AND scope = ? AND used > 0", (day, scope))
+            self._run(
+                "UPDATE spent SET used = used - 1 WHERE day = ? AND scope = ? AND used > 0",
+                (day, scope),
+            )
 
     def spent(self, scope: str) -> int:
         """How much of a scope today has had."""
-        rows = fetch(self._database, "SELECT used FROM spent WHERE day = ? AND scope = ?", (int(self._clock()) // DAY * DAY, scope))
+        rows = fetch(
+            self._database,
+            "SELECT used FROM spent WHERE day = ? AND scope = ?",
+            (int(self._clock()) // DAY * DAY, scope),
+        )
         return int(rows[0][0]) if rows else 0
 
     def is_first(self, domain: str) -> bool:
@@ -102,29 +126,57 @@ class Destinations:
 
     def remember(self, domain: str) -> None:
         """This destination domain has been sent a report."""
-        sql = "INSERT INTO destination (domain, first_at) VALUES (?, ?) ON CONFLICT (domain) DO NOTHING"
+        sql = (
+            "INSERT INTO destination (domain, first_at) VALUES (?, ?) ON CONFLICT (domain) DO"
+            " NOTHING"
+        )
         self._run(sql, (domain, int(self._clock())))
 
     def has_passed(self, organizational_domain: str) -> bool:
-        """Whether mail of this organizational domain ever passed DMARC here (report_domains = "known")."""
-        return bool(fetch(self._database, "SELECT 1 FROM known_domain WHERE domain = ?", (organizational_domain,)))
+        """Whether mail of this organizational domain ever passed DMARC here (report_domains =
+        "known")."""
+        return bool(
+            fetch(
+                self._database,
+                "SELECT 1 FROM known_domain WHERE domain = ?",
+                (organizational_domain,),
+            )
+        )
 
-    def authorisation(self, policy_domain: str, destination: str, kind: Literal["rua", "ruf"]) -> Authorisation | None:
+    def authorisation(
+        self, policy_domain: str, destination: str, kind: Literal["rua", "ruf"]
+    ) -> Authorisation | None:
         """A remembered answer that still holds."""
         sql = (
             "SELECT outcome, addresses, expires_at FROM authorisation"
             " WHERE policy_domain = ? AND destination = ? AND kind = ? AND expires_at > ?"
         )
         rows = fetch(self._database, sql, (policy_domain, destination, kind, int(self._clock())))
-        return Authorisation(rows[0][0], tuple(rows[0][1].split()), int(rows[0][2])) if rows else None
+        return (
+            Authorisation(rows[0][0], tuple(rows[0][1].split()), int(rows[0][2])) if rows else None
+        )
 
-    def authorise(self, policy_domain: str, destination: str, kind: Literal["rua", "ruf"], found: Authorisation) -> None:
+    def authorise(
+        self,
+        policy_domain: str,
+        destination: str,
+        kind: Literal["rua", "ruf"],
+        found: Authorisation,
+    ) -> None:
         """Remember an answer. Addresses hold no white space (SPEC B.5)."""
         self._run(
-            "INSERT INTO authorisation (policy_domain, destination, kind, outcome, addresses, expires_at) VALUES (?, ?, ?, ?, ?, ?)"
-            " ON CONFLICT (policy_domain, destination, kind) DO UPDATE SET outcome = excluded.outcome, addresses = excluded.addresses,"
-            " expires_at = excluded.expires_at",
-            (policy_domain, destination, kind, found.outcome, " ".join(found.addresses), found.expires_at),
+            "INSERT INTO authorisation (policy_domain, destination, kind, outcome, addresses,"
+            " expires_at) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (policy_domain, destination, kind)"
+            " DO UPDATE SET outcome = excluded.outcome, addresses = excluded.addresses, expires_at"
+            " = excluded.expires_at",
+            (
+                policy_domain,
+                destination,
+                kind,
+                found.outcome,
+                " ".join(found.addresses),
+                found.expires_at,
+            ),
         )
 
     def _run(self, sql: str, values: Sequence[object]) -> int:

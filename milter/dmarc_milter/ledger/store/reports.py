@@ -1,11 +1,13 @@
 """The aggregate reports on their way: due, building, queued, sent, suppressed, expired.
 
-    due ── claim ──► building ── queue ──► queued ── the last delivery is settled ──► sent | suppressed | expired
+    due ── claim ──► building ── queue ──► queued ── the last delivery is settled ──► sent |
+    suppressed | expired
      ▲                  │  └── finish ──► suppressed | expired
      └──── postpone ────┘
 
-`due` takes rows until it is claimed for the first time; what comes later for the same period makes a report of its own (part 2).
-Whoever claims holds a lease; one that has run out is taken over. The id never changes.
+`due` takes rows until it is claimed for the first time; what comes later for the same period makes
+a report of its own (part 2). Whoever claims holds a lease; one that has run out is taken over. The
+id never changes.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from dmarc_milter.ledger.store.database import Database, Transaction, attempt, f
 LEASE = 900
 """Seconds that a claim holds."""
 SKEW = 120
-"""Seconds that a lease must have been over before another host takes it: clocks may differ by a minute either way."""
+"""Seconds that a lease must have been over before another host takes it: clocks may differ by a
+minute either way."""
 PAGE = 1000
 
 
@@ -38,7 +41,8 @@ class ReportState(StrEnum):
 
 
 class Report(NamedTuple):
-    """One report. Times are seconds since 1970; `id` is 32 hex digits: report_id, subject, file name and Message-ID."""
+    """One report. Times are seconds since 1970; `id` is 32 hex digits: report_id, subject, file
+    name and Message-ID."""
 
     id: str
     policy_domain: str
@@ -51,7 +55,8 @@ class Report(NamedTuple):
     messages: int
     """In its rows."""
     loud: int
-    """Messages that are reason enough to send it; a report without any is not sent (DESIGN.md, Reports)."""
+    """Messages that are reason enough to send it; a report without any is not sent (DESIGN.md,
+    Reports)."""
     rows: int
     folded: int
     """Messages beyond the cap: counted here, in no row."""
@@ -62,11 +67,13 @@ class Report(NamedTuple):
     closed: bool
     done_at: int
     closed_at: int = 0
-    """When it stopped taking rows, or was told to go once more: its retry window begins here; 0 while open."""
+    """When it stopped taking rows, or was told to go once more: its retry window begins here; 0
+    while open."""
 
 
 class Document(NamedTuple):
-    """A report as it is sent: `format` is rfc9990 or rfc7489; `text` is the mail's human part, `rfc9991` a whole failure report."""
+    """A report as it is sent: `format` is rfc9990 or rfc7489; `text` is the mail's human part,
+    `rfc9991` a whole failure report."""
 
     format: str
     filename: str
@@ -74,7 +81,8 @@ class Document(NamedTuple):
 
 
 class NewDelivery(NamedTuple):
-    """One address that a report goes to, not before `next_at`; or (state `skipped`) does not, and why."""
+    """One address that a report goes to, not before `next_at`; or (state `skipped`) does not, and
+    why."""
 
     address: str
     format: str
@@ -85,8 +93,8 @@ class NewDelivery(NamedTuple):
 
 
 _COLUMNS = (
-    "id, policy_domain, organizational_domain, published, begin_at, end_at, part, state, messages, loud, rows_count, folded, note,"
-    " next_at, attempts, closed_at, done_at"
+    "id, policy_domain, organizational_domain, published, begin_at, end_at, part, state, messages,"
+    " loud, rows_count, folded, note, next_at, attempts, closed_at, done_at"
 )
 
 
@@ -115,23 +123,34 @@ def _report(row: tuple[Any, ...]) -> Report:
     )
 
 
-def insert_deliveries(transaction: Transaction, identity: str, deliveries: Sequence[NewDelivery]) -> None:
-    """A delivery for each address, with a tag of its own; one that is there already stays as it is."""
+def insert_deliveries(
+    transaction: Transaction, identity: str, deliveries: Sequence[NewDelivery]
+) -> None:
+    """A delivery for each address, with a tag of its own; one that is there already stays as it
+    is."""
     transaction.many(
-        "INSERT INTO delivery (report_id, address, format, next_at, max_size, state, last_reply, tag, attempts, last_at, lease_owner,"
-        " lease_until) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, 0, '', 0) ON CONFLICT (report_id, address) DO NOTHING",
+        "INSERT INTO delivery (report_id, address, format, next_at, max_size, state, last_reply,"
+        " tag, attempts, last_at, lease_owner, lease_until) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, 0,"
+        " '', 0) ON CONFLICT (report_id, address) DO NOTHING",
         [(identity, *each, token_hex(4)) for each in deliveries],
     )
 
 
 class Reports:
-    """Everything raises StoreError. Methods that change a claimed report return False when the lease was lost to another host."""
+    """Everything raises StoreError. Methods that change a claimed report return False when the
+    lease was lost to another host."""
 
     def __init__(self, database: Database, clock: Callable[[], float]) -> None:
         self._database, self._clock = database, clock
 
     def find(
-        self, states: Sequence[ReportState] = (), *, policy_domain: str = "", since: int = 0, limit: int = PAGE, offset: int = 0
+        self,
+        states: Sequence[ReportState] = (),
+        *,
+        policy_domain: str = "",
+        since: int = 0,
+        limit: int = PAGE,
+        offset: int = 0,
     ) -> list[Report]:
         """Reports whose period began at `since` or later, newest period first."""
         conditions, values = ["begin_at >= ?"], list[Any]([since])
@@ -141,24 +160,35 @@ class Reports:
         if policy_domain:
             conditions.append("policy_domain = ?")
             values.append(policy_domain)
-        sql = f"SELECT {_COLUMNS} FROM report WHERE {' AND '.join(conditions)} ORDER BY begin_at DESC, policy_domain, id LIMIT ? OFFSET ?"  # noqa: S608
+        sql = (
+            f"SELECT {_COLUMNS} FROM report WHERE {' AND '.join(conditions)}"
+            " ORDER BY begin_at DESC, policy_domain, id LIMIT ? OFFSET ?"
+        )
         return [_report(row) for row in fetch(self._database, sql, (*values, limit, offset))]
 
     def waiting(self, ended_before: int) -> int:
         """How many are due whose period ended by then."""
-        return int(fetch(self._database, "SELECT count(*) FROM report WHERE state = 'due' AND end_at <= ?", (ended_before,))[0][0])
+        return int(
+            fetch(
+                self._database,
+                "SELECT count(*) FROM report WHERE state = 'due' AND end_at <= ?",
+                (ended_before,),
+            )[0][0]
+        )
 
     def get(self, identity: str) -> Report | None:
-        rows = fetch(self._database, f"SELECT {_COLUMNS} FROM report WHERE id = ?", (identity,))  # noqa: S608
+        rows = fetch(self._database, f"SELECT {_COLUMNS} FROM report WHERE id = ?", (identity,))
         return _report(rows[0]) if rows else None
 
     def rows(self, identity: str) -> Iterator[tuple[Row, int]]:
-        """The rows of a report and how many messages each counts, in a fixed order, a page at a time."""
+        """The rows of a report and how many messages each counts, in a fixed order, a page at a
+        time."""
         after = b""
         while True:
             page = fetch(
                 self._database,
-                "SELECT row_key, facts, messages FROM report_row WHERE report_id = ? AND row_key > ? ORDER BY row_key LIMIT ?",
+                "SELECT row_key, facts, messages FROM report_row WHERE report_id = ? AND row_key >"
+                " ? ORDER BY row_key LIMIT ?",
                 (identity, after, PAGE),
             )
             for _, facts, messages in page:
@@ -167,47 +197,95 @@ class Reports:
                 return
             after = bytes(page[-1][0])
 
-    def claim(self, owner: str, *, ended_before: int, at_once: bool = False, lease: int = LEASE, limit: int = 20) -> list[Report]:
-        """Close and take reports whose period ended at `ended_before` or earlier, and what a dead host left in building.
+    def claim(
+        self,
+        owner: str,
+        *,
+        ended_before: int,
+        at_once: bool = False,
+        lease: int = LEASE,
+        limit: int = 20,
+    ) -> list[Report]:
+        """Close and take reports whose period ended at `ended_before` or earlier, and what a dead
+        host left in building.
 
-        `owner` names this run of this process and no other. `at_once` takes postponed ones too; with a great `ended_before` even
-        the period still open (`report send --now`).
+        `owner` names this run of this process and no other. `at_once` takes postponed ones too;
+        with a great `ended_before` even the period still open (`report send --now`).
         """
-        return attempt(self._database, lambda transaction: self._claim(transaction, owner, ended_before, at_once, lease, limit))
+        return attempt(
+            self._database,
+            lambda transaction: self._claim(
+                transaction, owner, ended_before, at_once, lease, limit
+            ),
+        )
 
-    def _claim(self, transaction: Transaction, owner: str, ended_before: int, at_once: bool, lease: int, limit: int) -> list[Report]:
+    def _claim(
+        self,
+        transaction: Transaction,
+        owner: str,
+        ended_before: int,
+        at_once: bool,
+        lease: int,
+        limit: int,
+    ) -> list[Report]:
         now = int(self._clock())
         found = transaction.all(
-            f"SELECT {_COLUMNS} FROM report WHERE (state = 'due' AND end_at <= ? AND next_at <= ?)"  # noqa: S608
-            " OR (state = 'building' AND lease_until < ?) ORDER BY next_at, id LIMIT ? {skip_locked}",
+            f"SELECT {_COLUMNS} FROM report WHERE (state = 'due' AND end_at <= ? AND next_at <= ?)"
+            " OR (state = 'building' AND lease_until < ?) ORDER BY next_at, id LIMIT ?"
+            " {skip_locked}",
             (ended_before, 2**62 if at_once else now, now - SKEW, limit),
         )
         transaction.many(
-            "UPDATE report SET state = 'building', attempts = attempts + 1, lease_owner = ?, lease_until = ?,"
-            " closed_at = CASE WHEN closed_at = 0 THEN ? ELSE closed_at END WHERE id = ?",
+            "UPDATE report SET state = 'building', attempts = attempts + 1, lease_owner = ?,"
+            " lease_until = ?, closed_at = CASE WHEN closed_at = 0 THEN ? ELSE closed_at END WHERE"
+            " id = ?",
             [(owner, now + lease, now, row[0]) for row in found],
         )
         reports = [_report(row) for row in found]
-        return [each._replace(state=ReportState.BUILDING, closed=True, closed_at=each.closed_at or now) for each in reports]
+        return [
+            each._replace(state=ReportState.BUILDING, closed=True, closed_at=each.closed_at or now)
+            for each in reports
+        ]
 
     def renew(self, identity: str, owner: str, lease: int = LEASE) -> bool:
         """Hold a claim for longer."""
         return self._change(identity, owner, "lease_until = ?", (int(self._clock()) + lease,))
 
     def postpone(self, identity: str, owner: str, next_at: int, note: str) -> bool:
-        """Back to due, closed, not to be claimed before `next_at`: the DNS did not say whether a destination agrees."""
-        return self._change(identity, owner, "state = 'due', next_at = ?, note = ?, lease_owner = '', lease_until = 0", (next_at, note))
+        """Back to due, closed, not to be claimed before `next_at`: the DNS did not say whether a
+        destination agrees."""
+        return self._change(
+            identity,
+            owner,
+            "state = 'due', next_at = ?, note = ?, lease_owner = '', lease_until = 0",
+            (next_at, note),
+        )
 
     def finish(self, identity: str, owner: str, state: ReportState, note: str) -> bool:
-        """Nothing is sent, and why. The rows stay until retention, so that `report resend` can change its mind."""
+        """Nothing is sent, and why. The rows stay until retention, so that `report resend` can
+        change its mind."""
         values = (state.value, note, int(self._clock()))
-        return self._change(identity, owner, "state = ?, note = ?, done_at = ?, lease_owner = '', lease_until = 0", values)
+        return self._change(
+            identity,
+            owner,
+            "state = ?, note = ?, done_at = ?, lease_owner = '', lease_until = 0",
+            values,
+        )
 
     def _change(self, identity: str, owner: str, what: str, values: tuple[Any, ...]) -> bool:
-        sql = f"UPDATE report SET {what} WHERE id = ? AND state = 'building' AND lease_owner = ?"  # noqa: S608
-        return attempt(self._database, lambda transaction: transaction.run(sql, (*values, identity, owner)) == 1)
+        sql = f"UPDATE report SET {what} WHERE id = ? AND state = 'building' AND lease_owner = ?"
+        return attempt(
+            self._database,
+            lambda transaction: transaction.run(sql, (*values, identity, owner)) == 1,
+        )
 
-    def queue(self, identity: str, owner: str, documents: Sequence[Document], deliveries: Sequence[NewDelivery]) -> bool:
+    def queue(
+        self,
+        identity: str,
+        owner: str,
+        documents: Sequence[Document],
+        deliveries: Sequence[NewDelivery],
+    ) -> bool:
         """Built: the documents are kept and each address gets a delivery, all at once."""
 
         def work(transaction: Transaction) -> bool:
@@ -220,7 +298,8 @@ class Reports:
                 return False
             transaction.run("DELETE FROM report_document WHERE report_id = ?", (identity,))
             transaction.many(
-                "INSERT INTO report_document (report_id, format, filename, content) VALUES (?, ?, ?, ?)",
+                "INSERT INTO report_document (report_id, format, filename, content) VALUES (?, ?,"
+                " ?, ?)",
                 [(identity, *document) for document in documents],
             )
             insert_deliveries(transaction, identity, deliveries)
@@ -230,29 +309,39 @@ class Reports:
 
     def document(self, identity: str, format: str) -> Document | None:
         """The report as it was built."""
-        sql = "SELECT format, filename, content FROM report_document WHERE report_id = ? AND format = ?"
+        sql = (
+            "SELECT format, filename, content FROM report_document WHERE report_id = ? AND"
+            " format = ?"
+        )
         rows = fetch(self._database, sql, (identity, format))
         return Document(rows[0][0], rows[0][1], bytes(rows[0][2])) if rows else None
 
     def resend(self, identity: str) -> bool:
-        """Once more, with the same identity: from the documents, or where none were built, from the rows. False: neither is there."""
+        """Once more, with the same identity: from the documents, or where none were built, from the
+        rows. False: neither is there."""
         now = int(self._clock())
 
         def work(transaction: Transaction) -> bool:
-            if transaction.one("SELECT id FROM report WHERE id = ? {for_update}", (identity,)) is None:
+            if (
+                transaction.one("SELECT id FROM report WHERE id = ? {for_update}", (identity,))
+                is None
+            ):
                 return False
             built = transaction.run(
-                "UPDATE delivery SET state = 'queued', attempts = 0, next_at = ?, lease_owner = '', lease_until = 0"
-                " WHERE report_id = ? AND state <> 'skipped'",
+                "UPDATE delivery SET state = 'queued', attempts = 0, next_at = ?, lease_owner = '',"
+                " lease_until = 0 WHERE report_id = ? AND state <> 'skipped'",
                 (now, identity),
             )
-            has_rows = transaction.one("SELECT 1 FROM report_row WHERE report_id = ? LIMIT 1", (identity,))
+            has_rows = transaction.one(
+                "SELECT 1 FROM report_row WHERE report_id = ? LIMIT 1", (identity,)
+            )
             if not built and has_rows is None:
                 return False
             state = ReportState.QUEUED if built else ReportState.DUE
             sql = (
-                "UPDATE report SET state = ?, note = '', next_at = ?, done_at = 0, lease_owner = '', lease_until = 0,"
-                " closed_at = CASE WHEN closed_at = 0 THEN 0 ELSE ? END WHERE id = ?"
+                "UPDATE report SET state = ?, note = '', next_at = ?, done_at = 0, lease_owner ="
+                " '', lease_until = 0, closed_at = CASE WHEN closed_at = 0 THEN 0 ELSE ? END WHERE"
+                " id = ?"
             )
             return transaction.run(sql, (state.value, now, now, identity)) == 1
 
@@ -264,12 +353,16 @@ class Reports:
         def work(transaction: Transaction) -> bool:
             now = int(self._clock())
             gone = transaction.run(
-                "UPDATE report SET state = 'suppressed', note = ?, done_at = ?, closed_at = ?, lease_owner = '', lease_until = 0"
-                " WHERE id = ? AND state <> 'sent'",
+                "UPDATE report SET state = 'suppressed', note = ?, done_at = ?, closed_at = ?,"
+                " lease_owner = '', lease_until = 0 WHERE id = ? AND state <> 'sent'",
                 (note, now, now, identity),
             )
             if gone:
-                transaction.run("UPDATE delivery SET state = 'suppressed' WHERE report_id = ? AND state = 'queued'", (identity,))
+                transaction.run(
+                    "UPDATE delivery SET state = 'suppressed' WHERE report_id = ? AND state ="
+                    " 'queued'",
+                    (identity,),
+                )
                 transaction.run("DELETE FROM report_row WHERE report_id = ?", (identity,))
             return gone == 1
 

@@ -1,4 +1,5 @@
-"""What the store forgets, and when. Rows go in small transactions, so that nothing else ever waits long."""
+"""What the store forgets, and when. Rows go in small transactions, so that nothing else ever waits
+long."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ STALE = 7 * DAY
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """The [store] section's numbers. `report_days` are for what is done; what is not stays for `unsent_days` too."""
+    """The [store] section's numbers. `report_days` are for what is done; what is not stays for
+    `unsent_days` too."""
 
     decision_days: int = 14
     decision_rows: int = 2_000_000
@@ -29,10 +31,14 @@ class Retention:
 
 
 def expire(database: Database, retention: Retention, *, now: int) -> dict[str, int]:
-    """Forget what is due; how many rows of which table went. Raises StoreError; what went before that stays gone."""
+    """Forget what is due; how many rows of which table went. Raises StoreError; what went before
+    that stays gone."""
     keep = now - retention.report_days * DAY
     unsent = min(keep, now - int(retention.unsent_days * DAY))
-    gone = {"decision": _decisions(database, retention, now), "report": _reports(database, keep, unsent)}
+    gone = {
+        "decision": _decisions(database, retention, now),
+        "report": _reports(database, keep, unsent),
+    }
     for table, column, before in (
         ("parked", "at", keep),
         ("failure", "at", unsent),
@@ -43,11 +49,21 @@ def expire(database: Database, retention: Retention, *, now: int) -> dict[str, i
         ("daily", "day", now - YEAR),
         ("known_domain", "last_at", now - YEAR),
     ):
-        gone[table] = _older(database, f"DELETE FROM {table} WHERE {column} < ?", before)  # noqa: S608 - fixed words
-    known = fetch(database, "SELECT last_at FROM known_domain ORDER BY last_at DESC, domain LIMIT 1 OFFSET ?", (KNOWN,))
+        gone[table] = _older(database, f"DELETE FROM {table} WHERE {column} < ?", before)
+    known = fetch(
+        database,
+        "SELECT last_at FROM known_domain ORDER BY last_at DESC, domain LIMIT 1 OFFSET ?",
+        (KNOWN,),
+    )
     if known:
-        gone["known_domain"] += _older(database, "DELETE FROM known_domain WHERE last_at <= ?", int(known[0][0]))
-    gone["failure"] += _older(database, "DELETE FROM failure WHERE state NOT IN ('due', 'building', 'queued') AND at < ?", keep)
+        gone["known_domain"] += _older(
+            database, "DELETE FROM known_domain WHERE last_at <= ?", int(known[0][0])
+        )
+    gone["failure"] += _older(
+        database,
+        "DELETE FROM failure WHERE state NOT IN ('due', 'building', 'queued') AND at < ?",
+        keep,
+    )
     sql = "DELETE FROM delivery WHERE format = 'rfc9991' AND state <> 'queued' AND last_at < ?"
     gone["delivery"] = _older(database, sql, keep)
     return {table: number for table, number in gone.items() if number}
@@ -60,10 +76,17 @@ def _older(database: Database, sql: str, before: int) -> int:
 def _decisions(database: Database, retention: Retention, now: int) -> int:
     """By age, then by number: the newest `decision_rows` stay."""
     before = now - retention.decision_days * DAY
-    beyond = fetch(database, "SELECT at FROM decision ORDER BY at DESC, id DESC LIMIT 1 OFFSET ?", (retention.decision_rows,))
+    beyond = fetch(
+        database,
+        "SELECT at FROM decision ORDER BY at DESC, id DESC LIMIT 1 OFFSET ?",
+        (retention.decision_rows,),
+    )
     if beyond:
         before = max(before, int(beyond[0][0]) + 1)
-    sql = "DELETE FROM decision WHERE id IN (SELECT id FROM decision WHERE at < ? ORDER BY at LIMIT ?)"
+    sql = (
+        "DELETE FROM decision WHERE id IN (SELECT id FROM decision WHERE at < ? ORDER BY at"
+        " LIMIT ?)"
+    )
     total = 0
     while number := attempt(database, lambda transaction: transaction.run(sql, (before, CHUNK))):
         total += number
@@ -71,17 +94,20 @@ def _decisions(database: Database, retention: Retention, now: int) -> int:
 
 
 def _reports(database: Database, before: int, unsent: int) -> int:
-    """Reports that are done go whole; one that nobody ever sent (reporting is off, or nobody took it) is done after its own time."""
+    """Reports that are done go whole; one that nobody ever sent (reporting is off, or nobody took
+    it) is done after its own time."""
     total = 0
-    while number := attempt(database, lambda transaction: _report_chunk(transaction, before, unsent)):
+    while number := attempt(
+        database, lambda transaction: _report_chunk(transaction, before, unsent)
+    ):
         total += number
     return total
 
 
 def _report_chunk(transaction: Transaction, before: int, unsent: int) -> int:
     found = transaction.all(
-        "SELECT id FROM report WHERE end_at < ? AND lease_until < ? AND (state NOT IN ('due', 'building', 'queued')"
-        " OR (end_at < ? AND closed_at < ?)) ORDER BY end_at, id LIMIT 20",
+        "SELECT id FROM report WHERE end_at < ? AND lease_until < ? AND (state NOT IN ('due',"
+        " 'building', 'queued') OR (end_at < ? AND closed_at < ?)) ORDER BY end_at, id LIMIT 20",
         (before, before, unsent, unsent),
     )
     ids = [row[0] for row in found]

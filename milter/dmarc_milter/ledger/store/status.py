@@ -1,4 +1,5 @@
-"""The state of spool and store, for `store status`: numbers, what is wrong, and what to do about it."""
+"""The state of spool and store, for `store status`: numbers, what is wrong, and what to do about
+it."""
 
 from __future__ import annotations
 
@@ -14,14 +15,23 @@ from dmarc_milter.ledger.store.schema import STEPS, check, version
 LITTLE = 1 << 18
 """Octets of room that are as good as none: a group of messages, or a batch, takes more."""
 REMEDIES = {
-    "unreachable": "check that the database runs and that the address, the user and the password are right; the spool holds until then",
+    "unreachable": (
+        "check that the database runs and that the address, the user and the password are right;"
+        " the spool holds until then"
+    ),
     "locked": "another program holds the file; messages wait in the spool",
     "full": "make room on the disk, or raise [store] spool_max_bytes",
     "refused": "the file or directory must be writable for the service's account",
-    "corrupt": "nothing: the damaged file is moved aside and a new one made; `sqlite3 FILE.corrupt-... .recover` may save rows of it",
+    "corrupt": (
+        "nothing: the damaged file is moved aside and a new one made; `sqlite3 FILE.corrupt-..."
+        " .recover` may save rows of it"
+    ),
     "older": "run `dmarc-milter store upgrade` on one host",
     "newer": "upgrade this host's program; until then its messages wait in the spool",
-    "absent": "install it where this program's own libraries are (.venv/bin/pip in the source folder); the spool holds until then",
+    "absent": (
+        "install it where this program's own libraries are (.venv/bin/pip in the source folder);"
+        " the spool holds until then"
+    ),
     "io": "look at the kernel's log: the disk may be failing",
 }
 
@@ -40,7 +50,8 @@ class SpoolStatus:
 
 @dataclass(frozen=True, slots=True)
 class StoreStatus:
-    """`rows` by table and `reports` by state; `folded` messages had no room for a row of their own this week.
+    """`rows` by table and `reports` by state; `folded` messages had no room for a row of their own
+    this week.
 
     `moved_aside` are damaged files that were kept.
     """
@@ -59,12 +70,18 @@ class StoreStatus:
 
 
 def spool_status(path: Path, max_bytes: int = 0) -> SpoolStatus:
-    """Never raises, and makes no spool where there is none. `max_bytes` is the spool's bound, where it is known."""
+    """Never raises, and makes no spool where there is none. `max_bytes` is the spool's bound, where
+    it is known."""
     aside = moved_aside(path)
     if not is_there(path):
         reason = obstacle(path)
         remedy = REMEDIES["refused"] if reason else ""
-        return SpoolStatus(path, problem=reason or "there is no spool yet: nothing was recorded", remedy=remedy, moved_aside=aside)
+        return SpoolStatus(
+            path,
+            problem=reason or "there is no spool yet: nothing was recorded",
+            remedy=remedy,
+            moved_aside=aside,
+        )
     file = SpoolFile(path, SpoolOptions(max_bytes=max_bytes) if max_bytes else SpoolOptions())
     try:
         waiting, octets, full = file.waiting(), size(path), shortage(path)
@@ -72,20 +89,36 @@ def spool_status(path: Path, max_bytes: int = 0) -> SpoolStatus:
             full = f"the spool is full, at its bound of {max_bytes:,} octets"
         return SpoolStatus(path, waiting, octets, full, REMEDIES["full"] if full else "", aside)
     except SpoolError as error:
-        return SpoolStatus(path, octets=size(path), problem=str(error), remedy=REMEDIES[error.kind], moved_aside=aside)
+        return SpoolStatus(
+            path,
+            octets=size(path),
+            problem=str(error),
+            remedy=REMEDIES[error.kind],
+            moved_aside=aside,
+        )
     finally:
         file.close()
 
 
 def moved_aside(path: Path) -> tuple[Path, ...]:
     """What is left of earlier damage to a SQLite file."""
-    return tuple(sorted(each for each in path.parent.glob(f"{path.name}.corrupt-*") if not each.name.endswith(("-wal", "-shm"))))
+    return tuple(
+        sorted(
+            each
+            for each in path.parent.glob(f"{path.name}.corrupt-*")
+            if not each.name.endswith(("-wal", "-shm"))
+        )
+    )
 
 
 def store_status(database: Database) -> StoreStatus:
     """Never raises."""
     found = _store_status(database)
-    return replace(found, moved_aside=moved_aside(Path(database.name))) if database.dialect == "sqlite" else found
+    return (
+        replace(found, moved_aside=moved_aside(Path(database.name)))
+        if database.dialect == "sqlite"
+        else found
+    )
 
 
 def _store_status(database: Database) -> StoreStatus:
@@ -93,20 +126,41 @@ def _store_status(database: Database) -> StoreStatus:
     if database.dialect == "sqlite" and not is_there(Path(database.name)):
         reason = obstacle(Path(database.name))
         problem = f"{database.name}: there is no store yet" + (f", and {reason}" if reason else "")
-        return StoreStatus(database.name, problem=problem, remedy=REMEDIES["refused"] if reason else "nothing: the first drain makes it")
+        return StoreStatus(
+            database.name,
+            problem=problem,
+            remedy=REMEDIES["refused"] if reason else "nothing: the first drain makes it",
+        )
     try:
         found = version(database)
         check(database)
         full = shortage(Path(database.name)) if database.dialect == "sqlite" else ""
-        tables = ("decision", "report", "report_row", "delivery", "failure", "parked", "known_domain")
+        tables = (
+            "decision",
+            "report",
+            "report_row",
+            "delivery",
+            "failure",
+            "parked",
+            "known_domain",
+        )
         return StoreStatus(
             database.name,
             found,
-            rows={each: int(fetch(database, f"SELECT count(*) FROM {each}")[0][0]) for each in tables},  # noqa: S608 - fixed words
-            reports={state: int(number) for state, number in fetch(database, "SELECT state, count(*) FROM report GROUP BY state")},
+            rows={
+                each: int(fetch(database, f"SELECT count(*) FROM {each}")[0][0]) for each in tables
+            },
+            reports={
+                state: int(number)
+                for state, number in fetch(
+                    database, "SELECT state, count(*) FROM report GROUP BY state"
+                )
+            },
             folded=int(fetch(database, "SELECT coalesce(sum(folded), 0) FROM quota")[0][0]),
             octets=size(Path(database.name)) if database.dialect == "sqlite" else 0,
-            last_drained=int(fetch(database, "SELECT coalesce(max(drained_at), 0) FROM origin")[0][0]),
+            last_drained=int(
+                fetch(database, "SELECT coalesce(max(drained_at), 0) FROM origin")[0][0]
+            ),
             problem=full,
             remedy=REMEDIES["full"] if full else "",
         )
@@ -123,22 +177,30 @@ def is_there(path: Path) -> bool:
 
 
 def obstacle(path: Path) -> str:
-    """Why this account cannot write, or make, a SQLite file there; "" where it can. Nothing is touched."""
+    """Why this account cannot write, or make, a SQLite file there; "" where it can. Nothing is
+    touched."""
     folder = path.parent
     if not folder.is_dir():
         return f"{folder} is not a directory" if is_there(folder) else f"{folder} is not there"
     if not os.access(folder, os.W_OK | os.X_OK):
         return f"{folder} cannot be written by this account"
-    return f"{path} cannot be written by this account" if is_there(path) and not os.access(path, os.R_OK | os.W_OK) else ""
+    return (
+        f"{path} cannot be written by this account"
+        if is_there(path) and not os.access(path, os.R_OK | os.W_OK)
+        else ""
+    )
 
 
 def shortage(path: Path) -> str:
-    """That the disk under a file has no room left, or "": reading it still works then, so nothing else would say so."""
+    """That the disk under a file has no room left, or "": reading it still works then, so nothing
+    else would say so."""
     try:
         free = shutil.disk_usage(path.parent).free
     except OSError:
         return ""
-    return f"the disk under {path.parent} is full, {free:,} octets are free" if free < LITTLE else ""
+    return (
+        f"the disk under {path.parent} is full, {free:,} octets are free" if free < LITTLE else ""
+    )
 
 
 def size(path: Path) -> int:

@@ -22,7 +22,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class StoreOptions:
-    """`caps` bound distinct rows; `honor_ri`: periods shorter than a day where the record asks for them."""
+    """`caps` bound distinct rows; `honor_ri`: periods shorter than a day where the record asks for
+    them."""
 
     caps: Caps = Caps()
     honor_ri: bool = False
@@ -34,7 +35,13 @@ class Store:
     `clock` gives seconds since 1970; hosts' clocks may differ by a minute.
     """
 
-    def __init__(self, database: Database, options: StoreOptions = StoreOptions(), *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        database: Database,
+        options: StoreOptions = StoreOptions(),
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         self.database = database
         self.options = options
         self.clock = clock
@@ -46,7 +53,14 @@ class Store:
         self._checked = False
 
     @classmethod
-    def open(cls, url: str, options: StoreOptions = StoreOptions(), *, password: str = "", clock: Callable[[], float] = time.time) -> Store:
+    def open(
+        cls,
+        url: str,
+        options: StoreOptions = StoreOptions(),
+        *,
+        password: str = "",
+        clock: Callable[[], float] = time.time,
+    ) -> Store:
         """The store at `store.url`; its schema is seen to. Raises StoreError."""
         store = cls(connect(url, password), options, clock=clock)
         try:
@@ -57,7 +71,8 @@ class Store:
         return store
 
     def ready(self) -> None:
-        """The file of one machine is brought up to date by itself; a shared store of another schema is refused. Raises StoreError."""
+        """The file of one machine is brought up to date by itself; a shared store of another schema
+        is refused. Raises StoreError."""
         if self._checked:
             return
         if self.database.dialect == "sqlite":
@@ -66,19 +81,28 @@ class Store:
         self._checked = True
 
     def apply(self, batch: Batch) -> int:
-        """Count a batch of a spool, exactly once however often it is handed over; how many of its messages were new."""
+        """Count a batch of a spool, exactly once however often it is handed over; how many of its
+        messages were new."""
         now = int(self.clock())
         return self._ready(
-            lambda transaction: apply_batch.apply(transaction, batch, caps=self.options.caps, honor_ri=self.options.honor_ri, now=now)
+            lambda transaction: apply_batch.apply(
+                transaction, batch, caps=self.options.caps, honor_ri=self.options.honor_ri, now=now
+            )
         )
 
     def last_sequence(self, identity: str) -> int:
-        """The last sequence number of this spool that is counted; 0 for a spool that is new here."""
-        row = self._ready(lambda transaction: transaction.one("SELECT last_seq FROM origin WHERE identity = ?", (identity,)))
+        """The last sequence number of this spool that is counted; 0 for a spool that is new
+        here."""
+        row = self._ready(
+            lambda transaction: transaction.one(
+                "SELECT last_seq FROM origin WHERE identity = ?", (identity,)
+            )
+        )
         return int(row[0]) if row else 0
 
     def _ready(self, work: Callable[[Transaction], T]) -> T:
-        """`work` in a transaction of a store whose schema is right; looked at again after any failure: the file may be another one."""
+        """`work` in a transaction of a store whose schema is right; looked at again after any
+        failure: the file may be another one."""
         self.ready()
         try:
             return attempt(self.database, work)
