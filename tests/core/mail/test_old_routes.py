@@ -67,11 +67,37 @@ def test_a_well_formed_address_stays_what_it_is(value: bytes) -> None:
     assert author([value]).domain == Domain("own.example")
 
 
-@pytest.mark.parametrize("piece", [b"a%", b"a!b ", b"%", b'"', b"(", b"a%b.example,"])
+@pytest.mark.parametrize("piece", [b"a%", b"a!b ", b"%", b'"', b"(", b"a%b.example,", b'\\"'])
 def test_it_takes_linear_time(piece: bytes) -> None:
     """What an attacker repeats."""
     assert is_linear(
         lambda value: list(old_routes([value])),
-        lambda size: piece * (size // len(piece)),
-        size=4096,
+        lambda size: b'"%' + piece * (size // len(piece)),
+        size=3500,
     )
+
+
+@pytest.mark.parametrize("odd", [b"\xe7", b"$", b"\\", b'a"', "é☃".encode()])
+def test_a_long_word_before_an_at_takes_linear_time(odd: bytes) -> None:
+    """The fuzz found one of 8 KiB that took 0.7 s: a word may have begun at each odd character."""
+    assert is_linear(
+        lambda value: list(old_routes([value])),
+        lambda size: b"% <" + odd * (size // len(odd)) + b"@x.example>",
+        size=3500,
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "names"),
+    [
+        (b"a@b$c%legit.example", LEGIT),
+        (b"a@b.c%legit.example", ()),
+        (b"@$$a%legit.example", LEGIT),
+        (b"@$a%legit.example@x.example", ()),
+    ],
+)
+def test_behind_an_at_a_route_begins_at_the_first_odd_character(
+    value: bytes, names: tuple[str, ...]
+) -> None:
+    """MTA-10: and where another @ follows, the other readings have it."""
+    assert tuple(old_routes([value])) == tuple(map(Domain, names))

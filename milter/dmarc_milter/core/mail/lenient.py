@@ -312,9 +312,13 @@ def without_comments(text: str) -> str:
 
 MAX_ROUTES = 16 * 1024
 """Characters of a field that are looked at; Sendmail takes less for one address."""
-ROUTE_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*+"', re.DOTALL)
-# What stands by itself between the separators of a list, and has no @ beside or within it.
-ROUTE_WORD = re.compile(r"(?<![@\w.%!+-])[^\s,;:<>@]++(?!@)")
+# One that never ends is matched too, and kept: no later one ends where the first does not.
+ROUTE_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*+("|\\?\Z)', re.DOTALL)
+# What stands by itself between separators, or behind the first odd character after an @, and has no
+# @ after it. Begun anywhere else it ends at the same place, so a search at each is quadratic.
+ROUTE_WORD = re.compile(
+    r"(?:(?<![^\s,;:<>])|(?<=@)[\w.%!+-]*+[^\w.%!+\-\s,;:<>@])([^\s,;:<>@]++)(?!@)"
+)
 
 
 def old_routes(values: Sequence[bytes]) -> Iterator[Domain]:
@@ -328,8 +332,9 @@ def old_routes(values: Sequence[bytes]) -> Iterator[Domain]:
         text = value[:MAX_ROUTES].decode("utf-8", "replace")
         if "%" not in text and "!" not in text:
             continue
-        for match in ROUTE_WORD.finditer(without_comments(ROUTE_QUOTED.sub(" ", text))):
-            word = match[0]
+        unquoted = ROUTE_QUOTED.sub(lambda match: " " if match[1] == '"' else match[0], text)
+        for match in ROUTE_WORD.finditer(without_comments(unquoted)):
+            word = match[1]
             name = word.partition("!")[0] if "!" in word else word.rpartition("%")[2]
             found = parse(name) if "." in name.strip(".") and name != word else None
             if isinstance(found, Domain):
