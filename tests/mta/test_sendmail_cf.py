@@ -48,7 +48,7 @@ O Milter.macros.connect=j, _, {daemon_name}
             set(),
         ),  # one port of the name does not
         ("O DaemonPortOptions=Name=MSA, M=a\nO DaemonPortOptions=Name=MTA", {"MSA"}),
-        ("O DaemonPortOptions=Port=587, M=a", set()),
+        ("O DaemonPortOptions=Port=587, M=a", {"Daemon0"}),
         (UPSTREAM, set()),
         ("", set()),
     ],
@@ -57,6 +57,71 @@ def test_which_daemons_demand_a_login(lines: str, demanding: set[str]) -> None:
     """FWD-21: Modifiers with `a` on each port that has the name (Sendmail Installation and
     Operation Guide, DaemonPortOptions)."""
     assert sendmail_cf.demanding(lines) == demanding
+
+
+ODD_LINES = {
+    "O DaemonPortOptions=Port=587, Name=MSA # M=a": ("MSA", False),
+    "O DaemonPortOptions=Port=587, Name=MSA#, M=a": ("MSA", False),
+    "O DaemonPortOptions=Name=MSA, # port 587\n\tM=a": ("MSA", True),
+    "O DaemonPortOptions=Name=MSA,\n# M=E\n\tM=a": ("MSA", False),
+    "O DaemonPortOptions=Name=MSA, M=E \\# a": ("MSA", True),
+    "O DaemonPortOptions=n=MSA,p=587,m=a": ("MSA", True),
+    "O DaemonPortOptions=name=MSA, port=587": ("MSA", False),
+    "O DaemonPortOptions=Name=MSA, M = E a": ("MSA", True),
+    "O DaemonPortOptions=Name=MSA, M=a, M=E": ("MSA", False),
+    "O DaemonPortOptions=Name=MSA, M=a, Name, M": ("MSA", True),
+    "O DaemonPortOptions=Name=MTA, M=a, Name=MSA": ("MSA", True),
+    "O DaemonPortOptions=Name=MSA, M=" + "E" * 84 + "a": ("MSA", False),
+    "O DaemonPortOptions=Name=MSA\tM=a": ("MSA\tM=a", False),
+    "O DaemonPortOptions=Name=MSA M=a": ("MSA M=a", False),
+    "O DaemonPortOptions=Name=MSA; M=a": ("MSA; M=a", False),
+    'O DaemonPortOptions="Name=MSA, M=a"': ("Daemon0", True),
+    'O DaemonPortOptions=Name="MSA", M=a': ('"MSA"', True),
+    "O DaemonPortOptions=M=a": ("Daemon0", True),
+    "O daemonportoptions = Name=MSA, M=a": ("MSA", True),
+    "O DaemonPortOptions =Name=MSA": ("MSA", False),
+    "O Daemon=Name=MSA": ("MSA", False),
+    "O Dae=Name=MSA, M=a": ("MSA", True),
+    "O DaemonPortOptions.x=Name=MSA": ("MSA", False),
+    "OO Name=MSA, M=a": ("MSA", True),
+    "O DaemonPortOptions=Name=MSA, M=a\r": ("MSA", True),
+    "O  DaemonPortOptions=Name=MSA, M=a": None,
+    "O\tDaemonPortOptions=Name=MSA, M=a": None,
+    "O DaemonPortOptions Name=MSA, M=a": None,
+    "O DaemonPortOptions:Name=MSA, M=a": None,
+    "O Da=Name=MSA, M=a": None,
+    "o DaemonPortOptions=Name=MSA, M=a": None,
+    "O ClientPortOptions=Name=MSA, M=a": None,
+    "# O DaemonPortOptions=Name=MTA\n\tName=MSA, M=a": None,
+}
+"""Lines, and the daemon that Sendmail makes of each: its name and whether it demands a login."""
+
+
+@pytest.mark.parametrize("line", ODD_LINES)
+def test_a_line_is_read_as_sendmail_reads_it(line: str) -> None:
+    """MTA-40: comments, continuation lines, small letters, abbreviations, repeated keys. A live
+    test asks Sendmail itself about the same lines."""
+    found = sendmail_cf.daemons(f"V10/Berkeley\n{line}\n")
+    expected = ODD_LINES[line]
+    assert [(each.name, each.demands_login) for each in found] == ([expected] if expected else [])
+
+
+def test_daemons_without_a_name_are_counted() -> None:
+    """MTA-41: as Sendmail counts all of them from 0, so that their names can be in
+    trusted_daemons."""
+    text = "O DaemonPortOptions=Name=A\nO DaemonPortOptions=M=a\nO DaemonPortOptions=M=E\n"
+    assert sendmail_cf.demanding(text) == {"Daemon1"}
+
+
+def test_a_file_that_is_too_long_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MTA-42: behind the part that is read another line may ask for no login."""
+    monkeypatch.setattr(sendmail_cf, "MAX_FILE", 100)
+    file = tmp_path / "sendmail.cf"
+    file.write_text("O DaemonPortOptions=Name=MSA, M=a\n" + "#" * 100 + "\n" + UPSTREAM)
+    assert sendmail_cf.read(file) is None
+    assert Watched(file).demanding() == frozenset()
 
 
 def test_a_name_counts_as_the_configuration_says(tmp_path: Path) -> None:

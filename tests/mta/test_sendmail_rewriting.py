@@ -57,6 +57,17 @@ ALL, COMPLETES = (True, ("example",)), (False, ("example",))
         ("O DaemonPortOptions=Name=MTA, M=CC\n" + NOT, None),
         ("O DaemonPortOptions=Name=MTA, M=CC\n" + PLAIN, ALL),
         ("O DontExpandCnames\n" + PLAIN, COMPLETES),
+        ("O DontExpandCnames=1\n" + PLAIN, ALL),  # no truth to Sendmail
+        ("O DontExpandCnames # no\n" + PLAIN, COMPLETES),
+        ("O DontExpandCnames=False # True\n" + PLAIN, ALL),
+        ("O DontExpand=y\n" + PLAIN, COMPLETES),
+        ("O DontExpandCnames=y\nO DontE=n\n" + PLAIN, ALL),
+        ("O  DontExpandCnames=True\n" + PLAIN, ALL),  # unknown to Sendmail
+        (DONT + NO_SEARCH + "O Resolver=+DNSRCH\n" + PLAIN, COMPLETES),
+        (DONT + "OI-DNSRCH -DEFNAMES\n" + PLAIN, None),
+        (DONT + "O ResolverOptions=-dnsrch\nO ResolverOptions=-defnames\n" + PLAIN, None),
+        (NOT + "# R$* $| $* < @ $* > $*\n\t$: $2 < @ $[ $3 $] > $4\n", None),
+        (NOT + "R$* $| $* < @ $+.$+ > $*\t$: $2 # < @ $[ $3 $] > $4\n", None),
         ("O dontexpandcnames=true\r\n" + PLAIN, COMPLETES),
         ("O DontExpandCnames=True\nO DontExpandCnames=False\n" + PLAIN, ALL),
         ("S3\nR$* < @ $* > $*\t$: $1 < @ $[ $2 $] > $3\n", ALL),

@@ -8,11 +8,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-# `O Name=value`, or the old form of one letter, `OOvalue` for DaemonPortOptions.
-OPTION = re.compile(r"O(?: +([A-Za-z]+) *=? *|([A-Za-z]))(.*)", re.DOTALL)
-OLD_LETTERS = {"O": "daemonportoptions"}
+COMMENT = re.compile(r"(?<![$\\])#")
+# The shortest abbreviation that Sendmail takes for each, and the old form of one letter.
+ABBREVIATIONS = {"daemonportoptions": "dae", "dontexpandcnames": "donte", "resolveroptions": "res"}
+OLD_LETTERS = {"O": "daemonportoptions", "I": "resolveroptions"}
+SPACE = " \t\n\r\f\v"
+MAX_FLAGS = 84
+"""Characters of Modifiers; Sendmail ignores longer ones."""
 MAX_FILE = 4 << 20
-"""Octets that are read."""
+"""Bytes. A longer file is not read at all: what follows could say the opposite."""
 
 
 class Daemon(NamedTuple):
@@ -29,38 +33,84 @@ class Daemon(NamedTuple):
 
 
 def read(path: Path) -> str | None:
-    """The text, undecodable octets kept; None where there is none that we may read."""
+    """The text, undecodable bytes kept; None where we may read none, or it is too long."""
     try:
         with path.open("rb") as file:
-            return file.read(MAX_FILE).decode("utf-8", "surrogateescape")
+            text = file.read(MAX_FILE + 1)
     except OSError:
         return None
+    return text.decode("utf-8", "surrogateescape") if len(text) <= MAX_FILE else None
+
+
+def lines(text: str) -> Iterator[str]:
+    """Logical lines as Sendmail sees them. One that begins with white space continues the one
+    before, with the line's end kept. A `#` in the middle of a line begins a comment too, up to
+    the end of its own line."""
+    current, skipped = "", True
+    for line in text.split("\n"):
+        if line[:1] in (" ", "\t"):
+            current += "" if skipped else "\n" + _uncommented(line)
+            continue
+        if current:
+            yield current.rstrip(SPACE)
+        skipped = not line or line[0] == "#"
+        current = "" if skipped else _uncommented(line)
+    if current:
+        yield current.rstrip(SPACE)
+
+
+def _uncommented(line: str) -> str:
+    """`$#` belongs to a rule, and a backslash makes `#` an ordinary character."""
+    if "#" not in line:
+        return line
+    comment = COMMENT.search(line)
+    kept = line[: comment.start()].rstrip(SPACE) if comment else line
+    return kept.replace("\\#", "#")
 
 
 def options(text: str) -> Iterator[tuple[str, str]]:
-    """(name in lower case, value) of each option, in order; a line that begins with white space
-    continues the one before."""
-    for line in re.sub(r"\n[ \t]+", " ", text).split("\n"):
-        found = OPTION.match(line)
-        if found:
-            yield (
-                (found[1].lower() if found[1] else OLD_LETTERS.get(found[2], found[2])),
-                found[3].strip(),
-            )
+    """(name in lower case, value) of each option, in order: `O Name=value`, where the name may be
+    abbreviated, or `OOvalue`."""
+    for line in lines(text):
+        if line[0] != "O" or len(line) < 2:
+            continue
+        if line[1] != " ":
+            yield OLD_LETTERS.get(line[1], line[1]), line[2:].strip(SPACE)
+            continue
+        name, _, value = line[2:].partition("=")
+        yield _full(name.rstrip(" ").partition(".")[0].lower()), value.strip(SPACE)
+
+
+def _full(name: str) -> str:
+    """The option that Sendmail takes an abbreviation for."""
+    for full, shortest in ABBREVIATIONS.items():
+        if full.startswith(name) and name.startswith(shortest):
+            return full
+    return name
 
 
 def daemons(text: str) -> tuple[Daemon, ...]:
-    """All daemons that listen. Sendmail tells the keys apart by their first letter; a daemon
-    without a name has none here."""
-    found = []
+    """All daemons that listen, each with the name that Sendmail gives it if its line has none."""
+    found: list[Daemon] = []
     for name, value in options(text):
         if name == "daemonportoptions":
-            keys = {
-                key.strip()[:1]: given.strip()
-                for key, _, given in (each.partition("=") for each in value.split(","))
-            }
-            found.append(Daemon(keys.get("N", ""), keys.get("P", "25"), keys.get("M", "")))
+            keys = _keys(value)
+            found.append(
+                Daemon(keys.get("N", f"Daemon{len(found)}"), keys.get("P", "25"), keys.get("M", ""))
+            )
     return tuple(found)
+
+
+def _keys(value: str) -> dict[str, str]:
+    """By the first letter of each key, by which alone Sendmail knows it. A small letter is like a
+    capital, and the last one counts."""
+    found: dict[str, str] = {}
+    for piece in value.split(","):
+        key, equals, given = (part.strip(SPACE) for part in piece.partition("="))
+        letter = key[:1].upper()
+        if equals and (letter != "M" or len(given) <= MAX_FLAGS):
+            found[letter] = given
+    return found
 
 
 def demanding(text: str) -> frozenset[str]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -62,12 +62,12 @@ class _Rule(NamedTuple):
 def parse(text: str) -> SendmailCf:
     """Read the file as Sendmail does: logical lines, the last definition of an option counts. Never
     raises."""
-    options = dict(sendmail_cf.options(text))
+    options = list(sendmail_cf.options(text))
     filters: list[str] = []
     classes: set[str] = set()
     rules: list[_Rule] = []
     ruleset: tuple[str, ...] = ()
-    for line in _lines(text):
+    for line in sendmail_cf.lines(text):
         kind, rest = line[0], line[1:]
         if kind in "CF":
             found = re.match(r"\{(\w+)\}|(\w)", rest)
@@ -79,32 +79,29 @@ def parse(text: str) -> SendmailCf:
             rules.append(_Rule(ruleset, left.strip(), right.strip("\t").partition("\t")[0].strip()))
         elif kind == "X":
             filters.append(rest)
-    resolver = options.get("resolveroptions", "").upper().split()
     return SendmailCf(
         looks_up=_looked_up(rules, classes, [each.flags for each in sendmail_cf.daemons(text)]),
-        expands=not _true(options.get("dontexpandcnames", "False")),
-        completes=not {"-DNSRCH", "-DEFNAMES"} <= set(resolver),
+        expands=not _true(dict(options).get("dontexpandcnames", "False")),
+        completes=_completes(value for name, value in options if name == "resolveroptions"),
         filters=tuple(filters),
         domain_table=any("$(domaintable" in rule.right for rule in rules),
     )
 
 
-def _lines(text: str) -> Iterator[str]:
-    """Logical lines without comments: one that starts with white space continues the one before."""
-    current = ""
-    for line in text.split("\n"):
-        if line[:1] in (" ", "\t") and current:
-            current += "\n" + line
-            continue
-        if current:
-            yield current
-        current = "" if line.startswith("#") else line.rstrip("\r")
-    if current:
-        yield current
-
-
 def _true(value: str) -> bool:
-    return not value or value[0] in "tTyY1"
+    """As Sendmail reads it: an empty value is true, 1 is not."""
+    return not value or value[0] in "tTyY"
+
+
+def _completes(values: Iterable[str]) -> bool:
+    """Whether the resolver may complete a name, after all ResolverOptions in their order."""
+    on = {"DNSRCH", "DEFNAMES"}
+    for word in " ".join(values).upper().split():
+        if word[0] == "-":
+            on.discard(word[1:])
+        elif word.lstrip("+") in ("DNSRCH", "DEFNAMES"):
+            on.add(word.lstrip("+"))
+    return bool(on)
 
 
 def _looked_up(
