@@ -16,8 +16,9 @@ from typing import get_type_hints
 import msgspec
 
 from dmarc_milter.cli.main import COMMANDS, module_of
+from dmarc_milter.config.judging import PolicyRule
 from dmarc_milter.config.sample import describe, toml
-from dmarc_milter.config.schema import Config, PolicyRule
+from dmarc_milter.config.schema import Config
 
 ABOUT = """\
 dmarc-milter is a mail filter for Postfix and Sendmail. For every message from outside it verifies

@@ -10,7 +10,7 @@ import pytest
 
 from dmarc_milter.cli.main import main
 from dmarc_milter.config import Config
-from dmarc_milter.config.schema import Authentication
+from dmarc_milter.config.judging import Authentication
 from dmarc_milter.daemon.wiring import authenticating_daemons, canonify, session_options, watched
 from dmarc_milter.mta import sendmail_cf
 from dmarc_milter.mta.sendmail_watch import Demanding, Watched

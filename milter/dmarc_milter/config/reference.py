@@ -8,8 +8,9 @@ from typing import Any, get_type_hints
 
 import msgspec
 
+from dmarc_milter.config.judging import PolicyRule
 from dmarc_milter.config.sample import describe, toml
-from dmarc_milter.config.schema import Config, PolicyRule
+from dmarc_milter.config.schema import Config
 
 HEAD = """\
 # Configuration

@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from dmarc_milter.config.schema import Config, PolicyRule
+from dmarc_milter.config.judging import PolicyRule
+from dmarc_milter.config.schema import Config
 
 HEAD = """\
 # dmarc-milter.toml: every option at its default. A line that is not there means the default.

@@ -3,22 +3,16 @@ translated, all else gets a note."""
 
 from __future__ import annotations
 
-import ipaddress
-import json
-import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
-
-from dmarc_milter.config.load import ConfigError, parse
-from dmarc_milter.core.mail import domain
-from dmarc_milter.core.mail.domain import Malformed
-
-Read = Callable[[str], str | None]
-"""The text of a file that the configuration names; None when it cannot be read."""
-Value = str | float | bool | list[str]
+from dmarc_milter.mta.opendmarc_options import (
+    TRANSLATED,
+    Draft,
+    Option,
+    Read,
+    toml,
+    without_controls,
+)
 
 MAX_OPTIONS = 1000
-DEFAULT_REJECT = "rejected by DMARC policy for %s"
 SUPERVISED = "the supervisor and systemd see to it"
 OWN_SPF = "SPF is always evaluated here, never taken from a header field"
 JOURNAL = "one line per message goes to standard error, which systemd's journal keeps; see [log]"
@@ -55,62 +49,13 @@ NOTES = {
     "syslogname": JOURNAL,
 }
 """Options without a counterpart, and what there is instead."""
-RENAMED = {
-    "forensicreports": "failurereports",
-    "forensicreportsbcc": "failurereportsbcc",
-    "forensicreportsonnone": "failurereportsonnone",
-    "forensicreportssentby": "failurereportssentby",
-}
-"""Names before OpenDMARC 1.3."""
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """A line of the file: the name as written, and its value without a comment."""
-
-    name: str
-    value: str
-
-    @property
-    def key(self) -> str:
-        return RENAMED.get(self.name.lower(), self.name.lower())
-
-    @property
-    def is_true(self) -> bool:
-        """Only the first octet counts (opendmarc.conf(5))."""
-        return self.value[:1] in ("T", "t", "Y", "y", "1")
-
-
-@dataclass(slots=True)
-class Draft:
-    """The configuration while it is put together: values with why they are there, rules, and notes
-    about the rest."""
-
-    values: dict[tuple[str, str], tuple[Value, str]] = field(default_factory=dict)
-    rules: list[tuple[dict[str, Value], str]] = field(default_factory=list)
-    notes: list[tuple[str, str]] = field(default_factory=list)
-
-    def set(self, section: str, key: str, value: Value, why: str) -> None:
-        """Take the value, unless our own checks refuse it: then a note says why."""
-        try:
-            parse(f"[{section}]\n{key} = {_toml(value)}\n")
-        except ConfigError as error:
-            self.note(
-                why,
-                f"could not be taken over as [{section}] {key}: {str(error).partition(': ')[2]}",
-            )
-        else:
-            self.values[section, key] = (value, why)
-
-    def note(self, what: str, sentence: str) -> None:
-        self.notes.append((what, sentence))
 
 
 def options(text: str) -> tuple[Option, ...]:
     """Lines `NAME VALUE`; a # starts a comment wherever it stands."""
     found = []
     for line in text.split("\n"):
-        words = _printable(line.partition("#")[0]).split(None, 1)
+        words = without_controls(line.partition("#")[0]).split(None, 1)
         if words:
             found.append(Option(words[0], words[1].strip() if len(words) > 1 else ""))
     return tuple(found[:MAX_OPTIONS])
@@ -129,240 +74,18 @@ def translate(text: str, name: str, read: Read) -> str:
             sentence = NOTES.get(option.key, "is not an option of OpenDMARC 1.4 that is known here")
             draft.note(f"{option.name} {option.value}".strip(), sentence)
     _policy(draft, known)
+    _from_fields(draft, known)
     _defaults(draft, known)
     return _written(draft, name)
 
 
-def _authserv_id(draft: Draft, option: Option, _read: Read) -> None:
-    if option.value.upper() == "HOSTNAME":
-        draft.note(f"{option.name} {option.value}", "that is the default: the host's name")
-    else:
-        draft.set("authentication", "authserv_id", option.value, f"{option.name} {option.value}")
-
-
-def _trusted_ids(draft: Draft, option: Option, _read: Read) -> None:
-    others = [each for each in _list(option.value) if each.upper() != "HOSTNAME"]
-    why = f"{option.name} {option.value}"
-    if others:
-        draft.set("authentication", "remove_authserv_ids", others, why)
-    draft.note(
-        why,
-        "nobody's results are believed here: SPF, DKIM and ARC are evaluated anew, and fields under"
-        " these names are removed as forged",
-    )
-
-
-def _socket(draft: Draft, option: Option, _read: Read) -> None:
-    value = option.value
-    family, _, rest = value.partition(":")
-    if value.startswith("/") or family in ("local", "unix"):
-        path = value if value.startswith("/") else rest
-        draft.set("milter", "socket", f"unix:{path}", f"{option.name} {value}")
-        _way_to_the_socket(draft, path)
-    elif "@" not in rest:
-        address = "::" if family == "inet6" else "0.0.0.0"  # noqa: S104 - what OpenDMARC does, with a note
-        draft.set("milter", "socket", f"{family}:{rest}@{address}", f"{option.name} {value}")
-        draft.note(
-            f"{option.name} {value}",
-            "listens on all addresses, as before; name one (e.g. @127.0.0.1) unless other hosts"
-            " connect",
-        )
-    else:
-        port, _, host = rest.partition("@")
-        draft.set(
-            "milter", "socket", f"{family}:{port}@{host.strip('[]')}", f"{option.name} {value}"
-        )
-
-
-def _way_to_the_socket(draft: Draft, path: str) -> None:
-    folder = path.rpartition("/")[0]
-    if folder not in ("/run/dmarc-milter", "/var/run/dmarc-milter"):
-        found = re.fullmatch(r"(?:/var)?/run/([A-Za-z0-9_.-]+)", folder)
-        how = f"RuntimeDirectory={found[1]}" if found else f"ReadWritePaths={folder}"
-        draft.note(
-            f"Socket {path}",
-            "the systemd unit lets the daemon write in /run/dmarc-milter only: give it a drop-in"
-            f" with {how}",
-        )
-    draft.note(
-        f"Socket {path}",
-        "the MTA's account must be in the socket's group, dmarc-milter; or use dmarc-milter.socket",
-    )
-
-
-def _umask(draft: Draft, option: Option, _read: Read) -> None:
-    if re.fullmatch(r"[0-7]{1,4}", option.value):
-        draft.set(
-            "milter",
-            "socket_mode",
-            f"0{0o666 & ~int(option.value, 8):03o}",
-            f"{option.name} {option.value}",
-        )
-    else:
-        draft.note(f"{option.name} {option.value}", "is not a mask")
-
-
-def _user(draft: Draft, option: Option, _read: Read) -> None:
-    draft.note(
-        f"{option.name} {option.value}", "the account is the systemd unit's User=, dmarc-milter"
-    )
-
-
-def _dns_timeout(draft: Draft, option: Option, _read: Read) -> None:
-    seconds = float(option.value) if re.fullmatch(r"[0-9]{1,5}", option.value) else 0.0
-    if seconds:
-        draft.set("dns", "timeout", seconds, f"{option.name} {option.value}")
-    else:
-        draft.note(
-            f"{option.name} {option.value}", "a lookup always has a limit here: [dns] timeout"
-        )
-
-
-def _suffixes(draft: Draft, option: Option, read: Read) -> None:
-    why = f"{option.name} {option.value}"
-    if read(option.value) is None:
-        draft.note(why, "cannot be read; a list comes with the package")
-    else:
-        draft.set("dmarc", "suffix_list", option.value, why)
-    draft.note(
-        why,
-        'policies are found by the tree walk of RFC 9989 now; discovery = "psl" in [dmarc] finds'
-        " them by the list, as OpenDMARC did",
-    )
-
-
-def _failure_reports(draft: Draft, option: Option, _read: Read) -> None:
-    draft.set("reporting", "failure_reports", option.is_true, f"{option.name} {option.value}")
-
-
-def _reports_by(draft: Draft, option: Option, _read: Read) -> None:
-    why = f"{option.name} {option.value}"
-    if option.value == "USER@HOSTNAME":
-        draft.note(why, "set [reporting] email")
-    else:
-        draft.set("reporting", "email", option.value, why)
-        draft.note(why, "reports are sent once [reporting] org_name is set too")
-
-
-def _history(draft: Draft, option: Option, _read: Read) -> None:
-    why = f"{option.name} {option.value}"
-    draft.note(
-        why,
-        "every message is recorded in [store] url; aggregate reports are sent once [reporting]"
-        " org_name and email are set",
-    )
-    draft.note(
-        why,
-        "that file is not read: let opendmarc-import and opendmarc-reports send what it holds"
-        " first",
-    )
-
-
-def _ignore_hosts(draft: Draft, option: Option, read: Read) -> None:
-    why = f"{option.name} {option.value}"
-    text = read(option.value)
-    if text is None:
-        draft.note(why, "cannot be read; put its networks into [authentication] trusted_networks")
-        return
-    networks, names = ["127.0.0.0/8", "::1/128"], []
-    for entry in _entries(text):
-        network = _network(entry)
-        if network:
-            networks += [network] if network not in networks else []
-        elif entry.startswith("!") or isinstance(domain.parse(entry.lstrip(".")), Malformed):
-            draft.note(f"{why}: {entry}", "is neither a network nor a host name; it was left out")
-        else:
-            names.append(entry.lstrip("."))
-    draft.set("authentication", "trusted_networks", networks, why)
-    if names:
-        draft.rules.append(
-            ({"action": "accept", "comment": "IgnoreHosts of OpenDMARC", "ptr": names}, why)
-        )
-
-
-def _ignore_from(draft: Draft, option: Option, _read: Read) -> None:
-    domains = [
-        each for each in _list(option.value) if not isinstance(domain.parse(each), Malformed)
-    ]
-    if domains:
-        rule: dict[str, Value] = {
-            "action": "accept",
-            "comment": "IgnoreMailFrom of OpenDMARC",
-            "author_domains": domains,
-        }
-        draft.rules.append((rule | {"include_subdomains": False}, f"{option.name} {option.value}"))
-        draft.note(
-            f"{option.name} {option.value}",
-            "such mail is evaluated and recorded, and never refused; anybody can write that From"
-            " field",
-        )
-
-
-def _sealers(draft: Draft, option: Option, read: Read) -> None:
-    """DomainWhitelist and DomainWhitelistFile together."""
-    why = f"{option.name} {option.value}"
-    text: str | None = option.value
-    if option.key.endswith("file"):
-        text = read(option.value)
-        if text is None:
-            draft.note(
-                why, "cannot be read; put its domains into [authentication] trusted_arc_sealers"
-            )
-            return
-    before, said = draft.values.get(("authentication", "trusted_arc_sealers"), ([], ""))
-    domains = list(before) if isinstance(before, list) else []
-    for entry in _entries(text or ""):
-        if isinstance(domain.parse(entry), Malformed):
-            draft.note(f"{why}: {entry}", "is not a domain; it was left out")
-        elif entry.lower() not in domains:
-            domains.append(entry.lower())
-    draft.set("authentication", "trusted_arc_sealers", domains, f"{said}; {why}" if said else why)
-
-
-def _reject_text(draft: Draft, option: Option, _read: Read) -> None:
-    why = f"{option.name} {option.value}"
-    if option.value != DEFAULT_REJECT:
-        draft.set("policy", "reject_text", option.value.replace("%s", "the author's domain"), why)
-    draft.note(
-        why, "the refusal names the domain and what failed by itself; reject_text is added to it"
-    )
-
-
-def _nothing(_draft: Draft, _option: Option, _read: Read) -> None:
-    """Said by `_policy`, which looks at several options together."""
-
-
-TRANSLATED: dict[str, Callable[[Draft, Option, Read], None]] = {
-    "authservid": _authserv_id,
-    "dnstimeout": _dns_timeout,
-    "domainwhitelist": _sealers,
-    "domainwhitelistfile": _sealers,
-    "failurereports": _failure_reports,
-    "failurereportssentby": _reports_by,
-    "historyfile": _history,
-    "holdquarantinedmessages": _nothing,
-    "ignoreauthenticatedclients": _nothing,
-    "ignorehosts": _ignore_hosts,
-    "ignoremailfrom": _ignore_from,
-    "publicsuffixlist": _suffixes,
-    "rejectfailures": _nothing,
-    "rejectmultivaluefrom": _nothing,
-    "rejectstring": _reject_text,
-    "requiredheaders": _nothing,
-    "socket": _socket,
-    "trustedauthservids": _trusted_ids,
-    "umask": _umask,
-    "userid": _user,
-}
+def _is_on(known: dict[str, Option], key: str) -> bool:
+    return key in known and known[key].is_true
 
 
 def _policy(draft: Draft, known: dict[str, Option]) -> None:
     """What is done with failures: several options of OpenDMARC make one of ours."""
-
-    def on(key: str) -> bool:
-        return key in known and known[key].is_true
-
-    reject, hold = on("rejectfailures"), on("holdquarantinedmessages")
+    reject, hold = _is_on(known, "rejectfailures"), _is_on(known, "holdquarantinedmessages")
     why = (
         f"RejectFailures {'true' if reject else 'false'}, HoldQuarantinedMessages"
         f" {'true' if hold else 'false'}"
@@ -381,19 +104,24 @@ def _policy(draft: Draft, known: dict[str, Option]) -> None:
             "nothing is refused or quarantined, as before; `dmarc-milter impact` shows what enforce"
             " = true would do",
         )
-    given = [key for key in ("rejectmultivaluefrom", "requiredheaders") if key in known]
-    strict = [known[key].name for key in given if on(key)]
-    for key in given:
-        if not on(key):
+
+
+def _from_fields(draft: Draft, known: dict[str, Option]) -> None:
+    """RejectMultiValueFrom and RequiredHeaders."""
+    strict = []
+    for key in ("rejectmultivaluefrom", "requiredheaders"):
+        if _is_on(known, key):
+            strict.append(f"{known[key].name} true")
+        elif key in known:
             draft.note(
                 f"{known[key].name} {known[key].value}",
                 "such a From field never gets a pass here: see [policy] malformed_from",
             )
     if strict:
-        words = ", ".join(f"{name} true" for name in strict)
-        draft.set("policy", "malformed_from", "reject", words)
+        why = ", ".join(strict)
+        draft.set("policy", "malformed_from", "reject", why)
         draft.note(
-            words,
+            why,
             "refuses every From field that is missing, repeated, malformed or names several"
             " domains; other fields are not counted",
         )
@@ -407,7 +135,7 @@ def _defaults(draft: Draft, known: dict[str, Option]) -> None:
             "OpenDMARC had it on the command line (-p), on Debian in /etc/default/opendmarc: set"
             " [milter] socket to that",
         )
-    if "ignoreauthenticatedclients" not in known or not known["ignoreauthenticatedclients"].is_true:
+    if not _is_on(known, "ignoreauthenticatedclients"):
         draft.note(
             "IgnoreAuthenticatedClients false", "authenticated clients are never evaluated here"
         )
@@ -416,7 +144,7 @@ def _defaults(draft: Draft, known: dict[str, Option]) -> None:
 def _written(draft: Draft, name: str) -> str:
     lines = [
         (
-            f"# Translated from {_printable(name)}. What is not here keeps its default: see"
+            f"# Translated from {without_controls(name)}. What is not here keeps its default: see"
             " `dmarc-milter config sample`."
         ),
         "",
@@ -425,44 +153,16 @@ def _written(draft: Draft, name: str) -> str:
         lines.append(f"[{section}]")
         for (of, key), (value, why) in draft.values.items():
             if of == section:
-                lines += [f"# {why}", f"{key} = {_toml(value)}"]
+                lines += [f"# {why}", f"{key} = {toml(value)}"]
         lines.append("")
     for rule, why in draft.rules:
         lines += [
             f"# {why}",
             "[[policy.rules]]",
-            *(f"{key} = {_toml(value)}" for key, value in rule.items()),
+            *(f"{key} = {toml(value)}" for key, value in rule.items()),
             "",
         ]
     lines.append("# What was not taken over as it stood, or differs:")
     for what, sentence in draft.notes:
         lines += [f"# - {what}", f"#     {sentence}"]
     return "\n".join(lines) + "\n"
-
-
-def _toml(value: Value) -> str:
-    """Numbers, truth and strings are the same in JSON and TOML once the DEL character is out of the
-    way."""
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _printable(text: str) -> str:
-    """Without control characters, which TOML allows nowhere."""
-    return "".join(each if each.isprintable() else " " for each in text)
-
-
-def _list(value: str) -> list[str]:
-    return [each for each in re.split(r"[,\s]", value) if each]
-
-
-def _entries(text: str) -> list[str]:
-    """One or more entries a line, comments out."""
-    return [each for line in text.split("\n") for each in _list(_printable(line.partition("#")[0]))]
-
-
-def _network(entry: str) -> str:
-    """ "" when it is not one."""
-    try:
-        return str(ipaddress.ip_network(entry.replace("[", "").replace("]", ""), strict=False))
-    except ValueError:
-        return ""

@@ -4,13 +4,13 @@ networks."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from dmarc_milter.config.checks import IPNetwork, SocketAddress, networks
-from dmarc_milter.config.schema import Authentication
+from dmarc_milter.config.judging import Authentication
 from dmarc_milter.mta.lines import reachable
 from dmarc_milter.mta.postfix import MasterCfService, MilterEntry, Postfix, address
 
@@ -68,46 +68,51 @@ def _attached(files: Postfix, socket: SocketAddress) -> Iterator[Remark]:
     reason = unreachable(files, socket)
     if reason:
         yield Remark("error", reason)
-    everywhere = files.milters()
-    position = next(
-        (
-            index
-            for index, each in enumerate(everywhere)
-            if is_ours(each, files, socket, chrooted=False)
-        ),
-        None,
-    )
-    if position is None:
-        if not any(files.is_chrooted(each) for each in files.smtpd()) or not _in_any(files, socket):
-            yield Remark(
-                "error", "smtpd_milters in main.cf does not name this milter: mail does not pass it"
-            )
-        return
-    action = (
-        everywhere[position].settings.get("default_action")
-        or files.value("milter_default_action")
-        or "tempfail"
-    )
+    milters = files.milters()
+    ours = [is_ours(milter, files, socket, chrooted=False) for milter in milters]
+    if True in ours:
+        position = ours.index(True)
+        yield from _default_action(files, milters[position])
+        yield from _order(milters[:position], milters[position + 1 :])
+        yield from _other_settings(files, socket)
+    elif not any(map(files.is_chrooted, files.smtpd())) or not _in_any(files, socket):
+        yield Remark(
+            "error", "smtpd_milters in main.cf does not name this milter: mail does not pass it"
+        )
+
+
+def _default_action(files: Postfix, milter: MilterEntry) -> Iterator[Remark]:
+    """What Postfix does with mail while the milter is down."""
+    action = milter.settings.get("default_action") or files.value("milter_default_action")
     if action == "accept":
         yield Remark(
             "warning",
             "default_action=accept: while the milter is down mail passes unchecked; tempfail lets"
             " it wait",
         )
-    if position:
-        before = ", ".join(each.endpoint for each in everywhere[:position])
+
+
+def _order(before: Sequence[MilterEntry], after: Sequence[MilterEntry]) -> Iterator[Remark]:
+    """Which milters see the message before this one, and which after it."""
+    if before:
         yield Remark(
             "warning",
-            f"{before} stands before this milter: what it changes can break signatures, and it does"
-            " not see our result",
+            f"{_endpoints(before)} stands before this milter: what it changes can break"
+            " signatures, and it does not see our result",
         )
-    after = ", ".join(each.endpoint for each in everywhere[position + 1 :])
     if after:
         yield Remark(
             "note",
-            f"{after} stands behind this milter and sees its Authentication-Results; that is the"
-            " right order for signing too",
+            f"{_endpoints(after)} stands behind this milter and sees its Authentication-Results;"
+            " that is the right order for signing too",
         )
+
+
+def _endpoints(milters: Sequence[MilterEntry]) -> str:
+    return ", ".join(milter.endpoint for milter in milters)
+
+
+def _other_settings(files: Postfix, socket: SocketAddress) -> Iterator[Remark]:
     if files.value("milter_protocol") in ("2", "3", "4", "5"):
         yield Remark(
             "warning",
@@ -115,7 +120,8 @@ def _attached(files: Postfix, socket: SocketAddress) -> Iterator[Remark]:
             " take the line out",
         )
     if any(
-        is_ours(each, files, socket, chrooted=False) for each in files.milters("non_smtpd_milters")
+        is_ours(milter, files, socket, chrooted=False)
+        for milter in files.milters("non_smtpd_milters")
     ):
         yield Remark(
             "note",
@@ -138,53 +144,69 @@ def _service(
     """What master.cf says for one smtpd."""
     chrooted = files.is_chrooted(service)
     passes = any(
-        is_ours(each, files, socket, chrooted=chrooted) for each in files.milters(service=service)
+        is_ours(milter, files, socket, chrooted=chrooted)
+        for milter in files.milters(service=service)
     )
-    inherits = "smtpd_milters" not in service.options
     daemon = files.value("milter_macro_daemon_name", service) or files.value("myhostname")
     trusted = daemon in trust.trusted_daemons
-    own = (
-        trusted and "milter_macro_daemon_name" in service.options
-    )  # said for this service alone: one for our own users
-    exempt = trusted and trust.sendmail_daemons_authenticate == "yes"
+    exempts = daemon if trusted and trust.sendmail_daemons_authenticate == "yes" else ""
+    # A trusted name given to this service alone marks a service for our own users.
+    own = trusted and "milter_macro_daemon_name" in service.options
     if service.is_submission or own:
-        if passes and exempt and files.value("smtpd_sasl_auth_enable", service) != "yes":
-            yield Remark(
-                "warning",
-                f"{service.name}: {daemon} exempts all its mail, and it offers no login"
-                " (smtpd_sasl_auth_enable)",
-            )
-        elif passes and not exempt and service.is_submission:
-            yield Remark(
-                "note",
-                f"{service.name}: authenticated clients and trusted_networks are not evaluated,"
-                " others are",
-            )
+        yield from _submission(files, service, exempts) if passes else ()
         return
-    if exempt and passes:
+    if exempts and passes:
         yield Remark(
             "error",
             f"{service.name}: milter_macro_daemon_name {daemon} is in trusted_daemons, so that its"
             " mail is not evaluated",
         )
-    back = (
+    if _is_given_back(service):
+        yield from _given_back(files, service, trust, passes=passes)
+    elif not passes and "smtpd_milters" in service.options:
+        yield Remark(
+            "warning",
+            f"{service.name}: -o smtpd_milters in master.cf leaves this milter out: mail there does"
+            " not pass it",
+        )
+
+
+def _submission(files: Postfix, service: MasterCfService, exempts: str) -> Iterator[Remark]:
+    """A service for our own users, whose mail passes the milter. `exempts`: its name in
+    trusted_daemons, when that exempts all its mail."""
+    if exempts and files.value("smtpd_sasl_auth_enable", service) != "yes":
+        yield Remark(
+            "warning",
+            f"{service.name}: {exempts} exempts all its mail, and it offers no login"
+            " (smtpd_sasl_auth_enable)",
+        )
+    elif not exempts and service.is_submission:
+        yield Remark(
+            "note",
+            f"{service.name}: authenticated clients and trusted_networks are not evaluated,"
+            " others are",
+        )
+
+
+def _is_given_back(service: MasterCfService) -> bool:
+    """Whether a content filter gives mail back here: a port of this host alone, other than 25."""
+    return (
         service.name.startswith(("127.", "[::1]", "localhost:"))
         and service.port not in ("25", "smtp")
         and service.type == "inet"
     )
-    yield from _rewritten_when_given_back(files, service) if back else ()
-    if back and passes and inherits and not trust.keep_results_from:
+
+
+def _given_back(
+    files: Postfix, service: MasterCfService, trust: Authentication, *, passes: bool
+) -> Iterator[Remark]:
+    yield from _rewritten_when_given_back(files, service)
+    if passes and "smtpd_milters" not in service.options and not trust.keep_results_from:
         yield Remark(
             "warning",
             f"{service.name}: mail that a content filter gives back here loses the"
             " Authentication-Results written before; add -o smtpd_milters= in master.cf, or name"
             " the filter in keep_results_from",
-        )
-    if not back and not passes and not inherits:
-        yield Remark(
-            "warning",
-            f"{service.name}: -o smtpd_milters in master.cf leaves this milter out: mail there does"
-            " not pass it",
         )
 
 

@@ -43,30 +43,27 @@ UNKNOWN = "no report in the store has this id (32 hexadecimal digits)"
 LISTED = "`dmarc-milter report list` shows the ids"
 
 
+ACTIONS = {
+    "list": "the reports in the store, and what became of them",
+    "preview": "what would be sent for the periods not reported yet, and where it would go",
+    "send": "build and send what is due; one run",
+    "show": (
+        "a report as tables: a file (xml, gz, zip, eml; - is standard input), or the id of one of"
+        " ours"
+    ),
+    "resend": "send a report once more, with the same identity",
+    "drop": "never send a report",
+    "allow": "end the suppression of an address",
+    "bounce": (
+        "read a delivery status notification on standard input, and leave its address alone for"
+        " a while"
+    ),
+}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_subparsers(dest="what", required=True)
-    for name, sentence in (
-        ("list", "the reports in the store, and what became of them"),
-        ("preview", "what would be sent for the periods not reported yet, and where it would go"),
-        ("send", "build and send what is due; one run"),
-        (
-            "show",
-            (
-                "a report as tables: a file (xml, gz, zip, eml; - is standard input), or the id of"
-                " one of ours"
-            ),
-        ),
-        ("resend", "send a report once more, with the same identity"),
-        ("drop", "never send a report"),
-        ("allow", "end the suppression of an address"),
-        (
-            "bounce",
-            (
-                "read a delivery status notification on standard input, and leave its address alone"
-                " for a while"
-            ),
-        ),
-    ):
+    for name, sentence in ACTIONS.items():
         command = what.add_parser(
             name, help=sentence, description=sentence[0].upper() + sentence[1:] + "."
         )
@@ -74,34 +71,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         command.add_argument(
             "--json", action="store_true", help="JSON, one object a line for lists"
         )
-        _more_arguments(name, command)
+        if name == "list":
+            _list_arguments(command)
+        if name in ("list", "preview"):
+            _selection_arguments(command)
+        elif name == "bounce":
+            _bounce_arguments(command)
+        else:
+            _one_argument(name, command)
 
 
-def _more_arguments(name: str, command: argparse.ArgumentParser) -> None:
-    if name == "list":
-        command.add_argument(
-            "--state",
-            action="append",
-            choices=[each.value for each in ReportState],
-            help="only these (may be repeated)",
-        )
-        command.add_argument(
-            "--since",
-            type=moment,
-            default=0,
-            metavar="WHEN",
-            help="periods that began then or later, e.g. 7d",
-        )
-    if name in ("list", "preview"):
-        command.add_argument("--domain", default="", help="only this policy domain")
-        command.add_argument(
-            "--limit",
-            type=count,
-            default=1000,
-            metavar="N",
-            help="at most so many, newest first (default 1000)",
-        )
-    elif name == "send":
+def _list_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--state",
+        action="append",
+        choices=[state.value for state in ReportState],
+        help="only these (may be repeated)",
+    )
+    command.add_argument(
+        "--since",
+        type=moment,
+        default=0,
+        metavar="WHEN",
+        help="periods that began then or later, e.g. 7d",
+    )
+
+
+def _selection_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--domain", default="", help="only this policy domain")
+    command.add_argument(
+        "--limit",
+        type=count,
+        default=1000,
+        metavar="N",
+        help="at most so many, newest first (default 1000)",
+    )
+
+
+def _one_argument(name: str, command: argparse.ArgumentParser) -> None:
+    if name == "send":
         command.add_argument(
             "--now",
             action="store_true",
@@ -117,17 +125,19 @@ def _more_arguments(name: str, command: argparse.ArgumentParser) -> None:
         command.add_argument(
             "address", metavar="ADDRESS", help="as `report list` shows it below the reports"
         )
-    elif name == "bounce":
-        command.add_argument(
-            "--recipient",
-            default=os.environ.get("ORIGINAL_RECIPIENT", ""),
-            help="the address that it came to",
-        )
-        command.add_argument(
-            "--sender",
-            default=os.environ.get("SENDER"),
-            help="its envelope sender (default: what its fields say)",
-        )
+
+
+def _bounce_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--recipient",
+        default=os.environ.get("ORIGINAL_RECIPIENT", ""),
+        help="the address that it came to",
+    )
+    command.add_argument(
+        "--sender",
+        default=os.environ.get("SENDER"),
+        help="its envelope sender (default: what its fields say)",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -28,7 +28,7 @@ from dmarc_milter.core.report.rows import (
     row_of,
     with_errors,
 )
-from dmarc_milter.core.stored import Facts, Published, UnreadableFacts, decode, encode, is_pass
+from dmarc_milter.core.stored import Facts, Published, UnreadableFacts, decode, is_pass
 from dmarc_milter.ledger.spool.file import SpoolRow
 from dmarc_milter.ledger.store.caps import Caps, Quota, Scope
 from dmarc_milter.ledger.store.database import CHUNK, Transaction, chunks, with_list
@@ -52,14 +52,29 @@ class ReportKey(NamedTuple):
     end: int
 
 
+class _Message(NamedTuple):
+    """A row of the spool that the store does not hold yet. `stored` is the encoded form of the
+    facts, `sample` what a failure report would show, None where there will be none."""
+
+    facts: Facts
+    stored: bytes
+    sample: bytes | None
+
+
 @dataclass(slots=True)
 class _Share:
-    """What a batch adds to one report."""
+    """What a batch adds to one report. `reportable`: messages that alone are a reason to send
+    it."""
 
     published: Published
     organizational_domain: str
     rows: Counter[bytes] = field(default_factory=Counter)
-    loud: int = 0
+    reportable: int = 0
+
+    @property
+    def scope(self) -> str:
+        """What its reports are counted against."""
+        return f"org:{self.organizational_domain}"
 
 
 def apply(transaction: Transaction, batch: Batch, *, caps: Caps, honor_ri: bool, now: int) -> int:
@@ -70,84 +85,78 @@ def apply(transaction: Transaction, batch: Batch, *, caps: Caps, honor_ri: bool,
         " (identity) DO NOTHING",
         (batch.identity, batch.host),
     )
-    found = transaction.one(
+    origin = transaction.one(
         "SELECT last_seq FROM origin WHERE identity = ? {for_update}", (batch.identity,)
     )
-    last = int(found[0]) if found else 0
+    last = int(origin[0]) if origin else 0
     fresh = [row for seq, row in batch.rows if seq > last]
-    facts, samples = _unknown(transaction, fresh, now)
-    _log(transaction, facts, batch.host)
+    messages = _unknown(transaction, fresh, now)
+    facts = [message.facts for message in messages]
+    _log(transaction, messages, batch.host)
     _total(transaction, facts)
     _known(transaction, facts)
     _count(transaction, facts, caps, honor_ri=honor_ri)
-    _failures(transaction, [each for each in facts if each.id in samples], samples, caps)
+    _failures(transaction, messages, caps)
     if fresh:
         transaction.run(
             "UPDATE origin SET last_seq = ?, drained_at = ?, host = ? WHERE identity = ?",
             (batch.rows[-1][0], now, batch.host, batch.identity),
         )
-    return len(facts)
+    return len(messages)
 
 
-def _unknown(
-    transaction: Transaction, rows: Sequence[SpoolRow], now: int
-) -> tuple[list[Facts], dict[str, bytes]]:
-    """The facts of rows whose id the log does not hold, and their samples; rows that cannot be read
-    are parked."""
-    known: set[str] = set()
-    for chunk in chunks(row.id for row in rows):
-        known.update(
-            each[0]
-            for each in transaction.all(
-                with_list("SELECT id FROM decision WHERE id IN []", chunk), chunk
-            )
-        )
-    facts, samples, parked = [], {}, []
+def _unknown(transaction: Transaction, rows: Sequence[SpoolRow], now: int) -> list[_Message]:
+    """The rows whose id the log does not hold; rows that cannot be read are parked."""
+    known = _logged(transaction, [row.id for row in rows])
+    messages, parked = [], []
     for row in rows:
         if row.id in known:
             continue
         try:
-            facts.append(decode(row.facts))
+            messages.append(_Message(decode(row.facts), row.facts, row.sample or None))
         except UnreadableFacts as error:
             parked.append((row.id, now, str(error), row.facts))
-            continue
-        if row.sample:
-            samples[row.id] = row.sample
     transaction.many(
         "INSERT INTO parked (id, at, reason, facts) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO"
         " NOTHING",
         parked,
     )
-    return facts, samples
+    return messages
 
 
-def _log(transaction: Transaction, facts: Sequence[Facts], host: str) -> None:
+def _logged(transaction: Transaction, ids: Sequence[str]) -> set[str]:
+    """Those of the ids that the decision log holds."""
+    known: set[str] = set()
+    for chunk in chunks(ids):
+        sql = with_list("SELECT id FROM decision WHERE id IN []", chunk)
+        known.update(identity for (identity,) in transaction.all(sql, chunk))
+    return known
+
+
+def _log(transaction: Transaction, messages: Sequence[_Message], host: str) -> None:
     transaction.many(
         "INSERT INTO decision (id, at, host, queue_id, message_id, author_domain, policy_domain,"
         " source_ip, status, disposition, would_be, deferral, failing_name, facts) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
         [
             (
-                each.id, int(each.at), host, each.queue_id, each.message_id, each.author_domain,
-                each.policy_domain, each.source_ip,
-                each.status, each.disposition if each.counted else "tempfail", each.would_be,
-                each.deferral,
-                each.failing_name, encode(each),
+                facts.id, int(facts.at), host, facts.queue_id, facts.message_id,
+                facts.author_domain, facts.policy_domain, facts.source_ip, facts.status,
+                _disposition(facts), facts.would_be, facts.deferral, facts.failing_name, stored,
             )
-            for each in facts
+            for facts, stored, _ in messages
         ],
     )  # fmt: skip
 
 
+def _disposition(facts: Facts) -> str:
+    """What became of the message; one that got 451 comes again and counts then."""
+    return facts.disposition if facts.counted else "tempfail"
+
+
 def _total(transaction: Transaction, facts: Sequence[Facts]) -> None:
     totals = Counter(
-        (
-            int(each.at // DAY) * DAY,
-            each.status,
-            each.disposition if each.counted else "tempfail",
-            each.would_be,
-        )
-        for each in facts
+        (int(one.at // DAY) * DAY, one.status, _disposition(one), one.would_be) for one in facts
     )
     transaction.many(
         "INSERT INTO daily (day, status, disposition, would_be, messages) VALUES (?, ?, ?, ?, ?) ON"
@@ -160,10 +169,10 @@ def _total(transaction: Transaction, facts: Sequence[Facts]) -> None:
 def _known(transaction: Transaction, facts: Sequence[Facts]) -> None:
     """Organizational domains that passed; written again once a day at most."""
     passed: dict[str, int] = {}
-    for each in facts:
-        if is_pass(each) and each.outcome is not None:
-            domain = each.outcome.organizational_domain or each.outcome.author_domain
-            passed[domain] = max(int(each.at), passed.get(domain, 0))
+    for one in facts:
+        if is_pass(one) and one.outcome is not None:
+            domain = one.outcome.organizational_domain or one.outcome.author_domain
+            passed[domain] = max(int(one.at), passed.get(domain, 0))
     transaction.many(
         "INSERT INTO known_domain (domain, last_at) VALUES (?, ?) ON CONFLICT (domain)"
         " DO UPDATE SET last_at = excluded.last_at WHERE known_domain.last_at < ?",
@@ -176,97 +185,94 @@ def _count(transaction: Transaction, facts: Sequence[Facts], caps: Caps, *, hono
     shares = _shares(facts, honor_ri=honor_ri)
     if not shares:
         return
-    open_reports, parts = _reports(transaction, shares)
-    _tell(
-        transaction,
-        {
-            open_reports[key]: share.published.errors
-            for key, share in shares.items()
-            if key in open_reports
-        },
-    )
+    reports, parts = _reports(transaction, shares)
+    errors = {
+        reports[key]: share.published.errors for key, share in shares.items() if key in reports
+    }
+    _add_errors(transaction, errors)
     quota = Quota(transaction)
-    missing = [key for key in sorted(shares) if key not in open_reports]
-    quota.look([(_org(shares[key]), key.begin) for key in missing])
-    made: list[tuple[object, ...]] = []
-    for key in missing:
-        share = shares[key]
-        if quota.take(
-            (
-                (_org(share), key.begin, caps.reports),
-                ("reports", key.begin // DAY * DAY, caps.all_reports),
-            ),
-            1,
-        ):
-            open_reports[key] = identity = uuid4().hex
-            made.append(
-                (
-                    identity,
-                    *key,
-                    parts.get(key, 0) + 1,
-                    share.organizational_domain,
-                    encode_published(share.published),
-                    key.end,
-                )
-            )
+    missing = {key: share for key, share in sorted(shares.items()) if key not in reports}
+    reports |= _begin_reports(transaction, missing, parts, quota, caps)
+    additions = [
+        _Addition(reports[key], key, share)
+        for key, share in sorted(shares.items())
+        if key in reports
+    ]
+    _add_rows(transaction, additions, quota, caps)
+    quota.write()
+
+
+def _begin_reports(
+    transaction: Transaction,
+    missing: dict[ReportKey, _Share],
+    parts: dict[ReportKey, int],
+    quota: Quota,
+    caps: Caps,
+) -> dict[ReportKey, str]:
+    """Reports that are not there yet, within the caps, by their key; what has no room is folded.
+    `parts`: the last part that there is of each."""
+    quota.look([(share.scope, key.begin) for key, share in missing.items()])
+    begun: dict[ReportKey, str] = {}
+    for key, share in missing.items():
+        scopes = (
+            (share.scope, key.begin, caps.reports),
+            ("reports", key.begin // DAY * DAY, caps.all_reports),
+        )
+        if quota.take(scopes, 1):
+            begun[key] = uuid4().hex
         else:
-            quota.fold(_org(share), key.begin, share.rows.total())
+            quota.fold(share.scope, key.begin, share.rows.total())
     transaction.many(
         "INSERT INTO report (id, policy_domain, configuration, begin_at, end_at, part,"
         " organizational_domain, published, next_at, state, messages, loud, rows_count, folded,"
         " note, attempts, lease_owner, lease_until, closed_at, done_at) VALUES (?, ?, ?, ?, ?, ?,"
         " ?, ?, ?, 'due', 0, 0, 0, 0, '', 0, '', 0, 0, 0)",
-        made,
+        [
+            (
+                identity,
+                *key,
+                parts.get(key, 0) + 1,
+                missing[key].organizational_domain,
+                encode_published(missing[key].published),
+                key.end,
+            )
+            for key, identity in begun.items()
+        ],
     )
-    _add_rows(
-        transaction,
-        [(open_reports[key], key, shares[key]) for key in sorted(shares) if key in open_reports],
-        quota,
-        caps,
-    )
-    quota.write()
+    return begun
 
 
-def _tell(transaction: Transaction, errors: dict[str, tuple[str, ...]]) -> None:
-    """Errors that the open reports of these ids do not tell yet."""
-    for chunk in chunks(sorted(identity for identity, each in errors.items() if each)):
+def _add_errors(transaction: Transaction, errors: dict[str, tuple[str, ...]]) -> None:
+    """Add to open reports, by their id, the errors in the record that they do not have yet."""
+    for chunk in chunks(sorted(identity for identity, new in errors.items() if new)):
         rows = transaction.all(
             with_list("SELECT id, published FROM report WHERE id IN []", chunk), chunk
         )
-        found = [(identity, decode_published(bytes(data))) for identity, data in rows]
-        more = [
-            (identity, before, with_errors(before, errors[identity])) for identity, before in found
-        ]
-        transaction.many(
-            "UPDATE report SET published = ? WHERE id = ?",
-            [
-                (encode_published(after), identity)
-                for identity, before, after in more
-                if after is not before
-            ],
-        )
-
-
-def _org(share: _Share) -> str:
-    return f"org:{share.organizational_domain}"
+        changed = []
+        for identity, data in rows:
+            before = decode_published(bytes(data))
+            after = with_errors(before, errors[identity])
+            if after is not before:
+                changed.append((encode_published(after), identity))
+        transaction.many("UPDATE report SET published = ? WHERE id = ?", changed)
 
 
 def _shares(facts: Sequence[Facts], *, honor_ri: bool) -> dict[ReportKey, _Share]:
     shares: dict[ReportKey, _Share] = {}
-    for each in facts:
-        published = published_of(each)
-        if published is None or each.outcome is None:
+    for one in facts:
+        published = published_of(one)
+        if published is None or one.outcome is None:
             continue
-        when: Period = period(each.at, published.ri, honor_ri=honor_ri)
+        when: Period = period(one.at, published.ri, honor_ri=honor_ri)
         key = ReportKey(published.policy_domain, configuration(published), when.begin, when.end)
         share = shares.get(key)
         if share is None:
             share = shares[key] = _Share(
-                published, each.outcome.organizational_domain or published.policy_domain
+                published, one.outcome.organizational_domain or published.policy_domain
             )
         share.published = with_errors(share.published, published.errors)
-        share.rows[encode_row(row_of(each, each.outcome))] += 1
-        share.loud += not is_quiet(each)
+        share.rows[encode_row(row_of(one, one.outcome))] += 1
+        share.reportable += not is_quiet(one)
     return shares
 
 
@@ -294,42 +300,49 @@ def _reports(
     return found, parts
 
 
+class _Addition:
+    """What is added to one report: `share`, whose rows have keys of 16 bytes."""
+
+    def __init__(self, identity: str, key: ReportKey, share: _Share) -> None:
+        self.identity = identity
+        self.key = key
+        self.share = share
+        self.rows = {sha256(data).digest()[:16]: data for data in share.rows}
+
+    def messages(self, row_key: bytes) -> int:
+        return self.share.rows[self.rows[row_key]]
+
+
 def _add_rows(
-    transaction: Transaction,
-    reports: Sequence[tuple[str, ReportKey, _Share]],
-    quota: Quota,
-    caps: Caps,
+    transaction: Transaction, additions: Sequence[_Addition], quota: Quota, caps: Caps
 ) -> None:
     """Greater counts for the rows that are there, new rows within the caps; the rest is folded."""
-    keyed = {
-        identity: {sha256(data).digest()[:16]: data for data in share.rows}
-        for identity, _, share in reports
-    }
-    there = _there(
-        transaction, [(identity, key) for identity, rows in keyed.items() for key in rows]
-    )
-    quota.look(
-        [
-            scope[:2]
-            for identity, key, _ in reports
-            if not keyed[identity].keys() <= there[identity]
-            for scope in _scopes(key, caps)
-        ]
-    )
+    there = _there(transaction, [(one.identity, key) for one in additions for key in one.rows])
+    growing = [one for one in additions if not one.rows.keys() <= there[one.identity]]
+    quota.look([scope[:2] for one in growing for scope in _scopes(one.key, caps)])
     upserts: list[tuple[object, ...]] = []
     updates: list[tuple[object, ...]] = []
-    for identity, key, share in reports:
-        rows = keyed[identity]
-        fresh = [each for each in rows if each not in there[identity]]
-        room = quota.take(_scopes(key, caps), len(fresh)) if fresh else 0
-        folded = sum(share.rows[rows[each]] for each in fresh[room:])
-        upserts += [
-            (identity, each, share.rows[rows[each]], rows[each])
-            for each in sorted(there[identity] | set(fresh[:room]))
-        ]
-        updates.append((share.rows.total() - folded, share.loud, room, folded, identity))
+    for one in additions:
+        old = there[one.identity]
+        fresh = [key for key in one.rows if key not in old]
+        room = quota.take(_scopes(one.key, caps), len(fresh)) if fresh else 0
+        folded = sum(one.messages(key) for key in fresh[room:])
         if folded:
-            quota.fold(f"domain:{key.policy_domain}", key.begin, folded)
+            quota.fold(f"domain:{one.key.policy_domain}", one.key.begin, folded)
+        upserts += [
+            (one.identity, key, one.messages(key), one.rows[key])
+            for key in sorted(old | set(fresh[:room]))
+        ]
+        counted = one.share.rows.total() - folded
+        updates.append((counted, one.share.reportable, room, folded, one.identity))
+    _write_rows(transaction, upserts, updates)
+
+
+def _write_rows(
+    transaction: Transaction,
+    upserts: Sequence[tuple[object, ...]],
+    updates: Sequence[tuple[object, ...]],
+) -> None:
     transaction.many(
         "INSERT INTO report_row (report_id, row_key, messages, facts) VALUES (?, ?, ?, ?) ON"
         " CONFLICT (report_id, row_key) DO UPDATE SET messages = report_row.messages +"
@@ -368,36 +381,28 @@ def _scopes(key: ReportKey, caps: Caps) -> tuple[Scope, ...]:
     )
 
 
-def _failures(
-    transaction: Transaction, facts: Sequence[Facts], samples: dict[str, bytes], caps: Caps
-) -> None:
+def _failures(transaction: Transaction, messages: Sequence[_Message], caps: Caps) -> None:
     """Messages kept for a failure report: one waits for each policy domain, further ones add to its
     incidents (RFC 9991)."""
     quota = Quota(transaction)
-    for each in facts:
-        day = int(each.at // DAY) * DAY
+    for facts, stored, sample in messages:
+        if sample is None:
+            continue
+        at, day = int(facts.at), int(facts.at // DAY) * DAY
         waiting = transaction.one(
             "SELECT id FROM failure WHERE policy_domain = ? AND state = 'due' AND at > ? ORDER BY"
             " at LIMIT 1 {for_update}",
-            (each.policy_domain, int(each.at) - DAY),
+            (facts.policy_domain, at - DAY),
         )
         if waiting:
             transaction.run("UPDATE failure SET incidents = incidents + 1 WHERE id = ?", waiting)
-            continue
-        if not quota.take((("failures", day, caps.failures),), 1):
+        elif quota.take((("failures", day, caps.failures),), 1):
+            transaction.run(
+                "INSERT INTO failure (id, at, policy_domain, state, incidents, facts, sample,"
+                " attempts, next_at, last_reply, lease_owner, lease_until) VALUES (?, ?, ?, 'due',"
+                " 1, ?, ?, 0, ?, '', '', 0) ON CONFLICT (id) DO NOTHING",
+                (facts.id, at, facts.policy_domain, stored, sample, at),
+            )
+        else:
             quota.fold("failures", day, 1)
-            continue
-        transaction.run(
-            "INSERT INTO failure (id, at, policy_domain, state, incidents, facts, sample, attempts,"
-            " next_at, last_reply, lease_owner, lease_until) VALUES (?, ?, ?, 'due', 1, ?, ?, 0, ?,"
-            " '', '', 0) ON CONFLICT (id) DO NOTHING",
-            (
-                each.id,
-                int(each.at),
-                each.policy_domain,
-                encode(each),
-                samples[each.id],
-                int(each.at),
-            ),
-        )
     quota.write()

@@ -14,6 +14,16 @@ from dmarc_milter.ledger.store.schema import STEPS, check, version
 
 LITTLE = 1 << 18
 """Octets of room that are as good as none: a group of messages, or a batch, takes more."""
+TABLES = (
+    "decision",
+    "report",
+    "report_row",
+    "delivery",
+    "failure",
+    "parked",
+    "known_domain",
+)
+"""Those whose rows are counted."""
 REMEDIES = {
     "unreachable": (
         "check that the database runs and that the address, the user and the password are right;"
@@ -122,50 +132,42 @@ def store_status(database: Database) -> StoreStatus:
 
 
 def _store_status(database: Database) -> StoreStatus:
-    found = 0
-    if database.dialect == "sqlite" and not is_there(Path(database.name)):
-        reason = obstacle(Path(database.name))
-        problem = f"{database.name}: there is no store yet" + (f", and {reason}" if reason else "")
+    path = Path(database.name) if database.dialect == "sqlite" else None
+    if path is not None and not is_there(path):
+        reason = obstacle(path)
+        problem = f"{path}: there is no store yet" + (f", and {reason}" if reason else "")
         return StoreStatus(
             database.name,
             problem=problem,
             remedy=REMEDIES["refused"] if reason else "nothing: the first drain makes it",
         )
+    schema = 0
     try:
-        found = version(database)
+        schema = version(database)
         check(database)
-        full = shortage(Path(database.name)) if database.dialect == "sqlite" else ""
-        tables = (
-            "decision",
-            "report",
-            "report_row",
-            "delivery",
-            "failure",
-            "parked",
-            "known_domain",
-        )
+        full = shortage(path) if path is not None else ""
         return StoreStatus(
             database.name,
-            found,
-            rows={
-                each: int(fetch(database, f"SELECT count(*) FROM {each}")[0][0]) for each in tables
-            },
+            schema,
+            rows={table: _number(database, f"SELECT count(*) FROM {table}") for table in TABLES},
             reports={
                 state: int(number)
                 for state, number in fetch(
                     database, "SELECT state, count(*) FROM report GROUP BY state"
                 )
             },
-            folded=int(fetch(database, "SELECT coalesce(sum(folded), 0) FROM quota")[0][0]),
-            octets=size(Path(database.name)) if database.dialect == "sqlite" else 0,
-            last_drained=int(
-                fetch(database, "SELECT coalesce(max(drained_at), 0) FROM origin")[0][0]
-            ),
+            folded=_number(database, "SELECT coalesce(sum(folded), 0) FROM quota"),
+            octets=size(path) if path is not None else 0,
+            last_drained=_number(database, "SELECT coalesce(max(drained_at), 0) FROM origin"),
             problem=full,
             remedy=REMEDIES["full"] if full else "",
         )
     except StoreError as error:
-        return StoreStatus(database.name, found, problem=str(error), remedy=REMEDIES[error.kind])
+        return StoreStatus(database.name, schema, problem=str(error), remedy=REMEDIES[error.kind])
+
+
+def _number(database: Database, sql: str) -> int:
+    return int(fetch(database, sql)[0][0])
 
 
 def is_there(path: Path) -> bool:
