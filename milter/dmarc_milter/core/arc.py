@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -394,50 +394,50 @@ def _oldest_pass(judge: Judge, sets: Sequence[ArcSet]) -> int:
 # What the chain tells
 
 
-def _hop(each: ArcSet, results: bytes) -> ArcHop:
-    signature = each.seal.signature
+def _hop(arc_set: ArcSet, value: bytes) -> ArcHop:
+    """A set as evidence: who sealed it, and what its ARC-Authentication-Results say."""
+    signature = arc_set.seal.signature
     assert signature.domain
-    read = field.parse(results)
-    if isinstance(read, Malformed):
-        return ArcHop(each.instance, signature.domain, signature.selector)
-    dmarc = read.of("dmarc")
-    words = {info.result.lower() for info in dmarc}
-    # The same in every dmarc result, and no other beside it: what contradicts itself proves
-    # nothing.
-    authors = {
-        _mailbox_domain(each) for info in dmarc for each in info.values("header", "from") or ("",)
-    }
-    authors |= {
-        _mailbox_domain(each) for info in read.infos for each in info.values("header", "from")
-    }
-    author = authors.pop() if len(authors) == 1 else None
-    spf = read.of("spf")
-    senders = (
-        {
-            domain.parse(each.strip("<>").rpartition("@")[2])
-            for each in spf[0].values("smtp", "mailfrom")
-        }
-        if len(spf) == 1
-        else set()
-    )
-    sender = senders.pop() if len(senders) == 1 else None
+    results = field.parse(value)
+    if isinstance(results, Malformed):
+        return ArcHop(arc_set.instance, signature.domain, signature.selector)
+    words = {info.result.lower() for info in results.of("dmarc")}
+    spf = results.of("spf")
     return ArcHop(
-        each.instance,
+        arc_set.instance,
         signature.domain,
         signature.selector,
         aar_dmarc=words.pop() if len(words) == 1 else "",
-        aar_header_from=author if isinstance(author, Domain) else None,
-        aar_remote_ip=next(
-            (
-                address
-                for info in read.infos
-                if (address := _address(info.value("smtp", "remote-ip")))
-            ),
-            "",
-        ),
+        aar_header_from=_only(_authors(results)),
+        aar_remote_ip=_remote_ip(results),
         aar_spf=spf[0].result.lower() if len(spf) == 1 else "",
-        aar_mail_from=sender if isinstance(sender, Domain) else None,
+        aar_mail_from=_only(_senders(spf[0])) if len(spf) == 1 else None,
     )
+
+
+def _only(names: Iterable[Domain | Malformed]) -> Domain | None:
+    """The one name among them. What contradicts itself proves nothing."""
+    distinct = set(names)
+    name = distinct.pop() if len(distinct) == 1 else None
+    return name if isinstance(name, Domain) else None
+
+
+def _authors(results: field.AuthResults) -> Iterator[Domain | Malformed]:
+    """header.from of every dmarc result, and wherever else it stands."""
+    for info in results.of("dmarc"):
+        yield from map(_mailbox_domain, info.values("header", "from") or ("",))
+    for info in results.infos:
+        yield from map(_mailbox_domain, info.values("header", "from"))
+
+
+def _senders(spf: field.ResInfo) -> Iterator[Domain | Malformed]:
+    for mailbox in spf.values("smtp", "mailfrom"):
+        yield domain.parse(mailbox.strip("<>").rpartition("@")[2])
+
+
+def _remote_ip(results: field.AuthResults) -> str:
+    addresses = (_address(info.value("smtp", "remote-ip")) for info in results.infos)
+    return next(filter(None, addresses), "")
 
 
 def _mailbox_domain(text: str) -> Domain | Malformed:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
@@ -56,7 +56,7 @@ class Options:
     """The message's budget of DNS time."""
 
 
-class Found(NamedTuple):
+class MethodResults(NamedTuple):
     """What the methods said."""
 
     spf: SpfResult
@@ -117,48 +117,71 @@ def authenticate(
     asked first, then keys, so that nothing else in the message can exhaust their share of the
     budget.
     """
-    message = request.message
-    for domain in author_names(message.author, options.suffixes)[0]:
-        published(
-            domain, for_policy(resolver), options.dmarc, options.suffixes
-        )  # before anything that the sender could make slow
-    names = _written(request, resolver, options)
-    seconds = options.seconds
-    keys = resolver.share(
-        queries=2 * options.dkim.max_signatures + ALIASES, seconds=KEYS_SHARE * seconds
-    )
-    dkim = dkim_module.verify(message, request.plan.dkim, keys, options.dkim, now=now)
-    spf = request.spf()
-    dmarc = evaluate(message.author, spf, dkim, resolver, options.dmarc, options.suffixes)
-    keys = resolver.share(queries=options.arc.max_lookups, seconds=seconds)
-    arc = arc_module.validate(message, request.plan.arc, keys, options.arc, now=now)
-    noticed = upgraded(
-        spf,
-        (EarlierSpf(hop.aar_spf, hop.aar_mail_from) for hop in arc.hops if hop.aar_spf),
-        options.spf,
-    )
-    if noticed.usable != spf.usable:
-        dmarc = evaluate(message.author, noticed, dkim, resolver, options.dmarc, options.suffixes)
-    dmarc = written.judged(dmarc, names, (noticed, dkim), resolver, options.dmarc, options.suffixes)
-    reverse = _iprev(request.envelope, resolver, options)
-    found = Found(noticed, dkim, arc, reverse, dmarc)
+    results = _run_methods(request, resolver, options, now)
     verdict = decide(
-        dmarc, _context(request, found, options), options.policy, sample=sample, today=now.date()
+        results.dmarc,
+        _context(request, results, options),
+        options.policy,
+        sample=sample,
+        today=now.date(),
     )
     return Evaluation(
         id=request.id,
         at=now,
         envelope=request.envelope,
-        author=message.author,
+        author=request.message.author,
         facts=request.facts,
-        spf=noticed,
-        dkim=dkim,
-        arc=arc if options.arc.enabled else None,
-        iprev=reverse if options.iprev else None,
-        dmarc=dmarc,
+        spf=results.spf,
+        dkim=results.dkim,
+        arc=results.arc if options.arc.enabled else None,
+        iprev=results.iprev if options.iprev else None,
+        dmarc=results.dmarc,
         verdict=verdict,
         stale=stale_answers(resolver),
     )
+
+
+def _run_methods(
+    request: Request, resolver: Resolver, options: Options, now: datetime
+) -> MethodResults:
+    """All methods, in the order that keeps each one's share of the budget safe from the next."""
+    author = request.message.author
+    _look_up_policies(author, resolver, options)
+    names = _written(request, resolver, options)
+    dkim = _dkim(request, resolver, options, now)
+    spf = request.spf()
+    dmarc = evaluate(author, spf, dkim, resolver, options.dmarc, options.suffixes)
+    arc = _arc(request, resolver, options, now)
+    noticed = upgraded(spf, _earlier_spf(arc), options.spf)
+    if noticed.usable != spf.usable:
+        dmarc = evaluate(author, noticed, dkim, resolver, options.dmarc, options.suffixes)
+    dmarc = written.judged(dmarc, names, (noticed, dkim), resolver, options.dmarc, options.suffixes)
+    return MethodResults(noticed, dkim, arc, _iprev(request.envelope, resolver, options), dmarc)
+
+
+def _look_up_policies(author: Author, resolver: Resolver, options: Options) -> None:
+    """Ask for the author's policy before anything that the sender could make slow."""
+    for domain in author_names(author, options.suffixes)[0]:
+        published(domain, for_policy(resolver), options.dmarc, options.suffixes)
+
+
+def _dkim(
+    request: Request, resolver: Resolver, options: Options, now: datetime
+) -> tuple[DkimResult, ...]:
+    keys = resolver.share(
+        queries=2 * options.dkim.max_signatures + ALIASES, seconds=KEYS_SHARE * options.seconds
+    )
+    return dkim_module.verify(request.message, request.plan.dkim, keys, options.dkim, now=now)
+
+
+def _arc(request: Request, resolver: Resolver, options: Options, now: datetime) -> ArcResult:
+    keys = resolver.share(queries=options.arc.max_lookups, seconds=options.seconds)
+    return arc_module.validate(request.message, request.plan.arc, keys, options.arc, now=now)
+
+
+def _earlier_spf(arc: ArcResult) -> Iterator[EarlierSpf]:
+    """What the hops of a chain that verified saw of SPF."""
+    return (EarlierSpf(hop.aar_spf, hop.aar_mail_from) for hop in arc.hops if hop.aar_spf)
 
 
 def _written(request: Request, resolver: Resolver, options: Options) -> written.WritableNames:
@@ -181,31 +204,33 @@ def _iprev(envelope: Envelope, resolver: Resolver, options: Options) -> IprevRes
     return iprev(envelope.source_ip, resolver.share(queries=IPREV_QUERIES, seconds=options.seconds))
 
 
-def _context(request: Request, found: Found, options: Options) -> Context:
+def _context(request: Request, results: MethodResults, options: Options) -> Context:
     """What local policy may know: facts of the envelope and identities that were proven, nothing
     that the sender merely says."""
-    author = found.dmarc.author_domain
+    author = results.dmarc.author_domain
     sealers = options.policy.trusted_arc_sealers
     return Context(
         source_ip=request.envelope.source_ip,
         source_known=request.envelope.source_known,
         recipient_domains=request.envelope.rcpt_domains,
         recipients_known=request.envelope.rcpt_known,
-        dkim_domains=tuple(each.domain for each in found.dkim if each.usable and each.domain),
-        spf_domain=found.spf.domain if found.spf.usable else None,
-        names=found.iprev.names if found.iprev and found.iprev.status == "pass" else (),
+        dkim_domains=tuple(
+            signature.domain for signature in results.dkim if signature.usable and signature.domain
+        ),
+        spf_domain=results.spf.domain if results.spf.usable else None,
+        names=results.iprev.names if results.iprev and results.iprev.status == "pass" else (),
         arc_sealers=(
-            tuple(hop.sealer for hop in found.arc.hops)
-            if found.arc.status is ArcStatus.PASS
+            tuple(hop.sealer for hop in results.arc.hops)
+            if results.arc.status is ArcStatus.PASS
             else ()
         ),
-        arc_override=trusted_override(found.arc, author, sealers) if author else None,
+        arc_override=trusted_override(results.arc, author, sealers) if author else None,
         relayed=request.envelope.relayed,
-        shortage=_shortage(found, options.policy),
+        shortage=_shortage(results, options.policy),
     )
 
 
-def _shortage(found: Found, policy: LocalPolicy) -> Missing | None:
+def _shortage(results: MethodResults, policy: LocalPolicy) -> Missing | None:
     """What we were too busy to look up, where somebody is let through by what he proves: what he
     could not prove for that reason is not held against him."""
     by_proof = any(
@@ -213,12 +238,17 @@ def _shortage(found: Found, policy: LocalPolicy) -> Missing | None:
         for rule in policy.rules
         if rule.action in ("accept", "none")
     )
-    asked = [found.arc.missing] if policy.trusted_arc_sealers or by_proof else []
+    asked = [results.arc.missing] if policy.trusted_arc_sealers or by_proof else []
     if by_proof:
         asked += [
-            found.spf.missing,
-            *(each.missing for each in found.dkim),
-            found.iprev.missing if found.iprev else None,
+            results.spf.missing,
+            *(signature.missing for signature in results.dkim),
+            results.iprev.missing if results.iprev else None,
         ]
-    asked += [found.dmarc.written_missing, *(each.missing for each in found.dmarc.written)]
-    return next((each for each in asked if each is not None and each.kind == "shortage"), None)
+    asked += [
+        results.dmarc.written_missing,
+        *(outcome.missing for outcome in results.dmarc.written),
+    ]
+    return next(
+        (missing for missing in asked if missing is not None and missing.kind == "shortage"), None
+    )

@@ -19,7 +19,10 @@ from dmarc_milter.core.dkim.result import DkimResult
 from dmarc_milter.core.dmarc.record import MAX_URIS, ReportUri
 from dmarc_milter.core.dmarc.result import DmarcResult, DmarcStatus, DomainOutcome, PolicyPublished
 from dmarc_milter.core.evaluation import Evaluation
+from dmarc_milter.core.mail.author import ReversePath
 from dmarc_milter.core.mail.domain import Domain
+from dmarc_milter.core.policy.verdict import Verdict
+from dmarc_milter.core.resolver import StaleAnswer
 from dmarc_milter.core.spf.check import SpfResult
 
 VERSION = 1
@@ -210,12 +213,8 @@ def _escaped(character: str) -> str:
 
 def from_evaluation(evaluation: Evaluation) -> Facts:
     """Everything worth keeping of an evaluation. Linear in its size, which is bounded."""
-    envelope, verdict, message, dmarc = (
-        evaluation.envelope,
-        evaluation.verdict,
-        evaluation.facts,
-        evaluation.dmarc,
-    )
+    envelope, verdict = evaluation.envelope, evaluation.verdict
+    message, dmarc = evaluation.facts, evaluation.dmarc
     waits = verdict.deferral or verdict.would_wait
     return Facts(
         id=evaluation.id,
@@ -226,9 +225,7 @@ def from_evaluation(evaluation: Evaluation) -> Facts:
         source_ip=str(envelope.source_ip) if envelope.source_ip is not None else "",
         source_known=envelope.source_known,
         helo=printable(envelope.helo, 255),
-        envelope_from=(
-            "" if envelope.mail_from.is_null else _name(envelope.mail_from.domain) or None
-        ),
+        envelope_from=_envelope_from(envelope.mail_from),
         envelope_to=tuple(each.name for each in envelope.rcpt_domains[:100]),
         status=dmarc.status.value,
         reason=printable(dmarc.reason, 200),
@@ -240,9 +237,7 @@ def from_evaluation(evaluation: Evaluation) -> Facts:
         would_be=verdict.would_have,
         deferral=waits.reason if waits else "",
         failing_name=printable(waits.name, 253) if waits else "",
-        reasons=tuple(
-            Reason(each.type.value, printable(each.comment, 200)) for each in verdict.reasons[:10]
-        ),
+        reasons=_reasons(verdict),
         decided_by=printable(verdict.decided_by, 300),
         tags=tuple(printable(each, 40) for each in verdict.tags[:20]),
         spf=_spf(evaluation.spf),
@@ -256,10 +251,24 @@ def from_evaluation(evaluation: Evaluation) -> Facts:
         to_reporting=message.to_reporting,
         from_reporting=message.from_reporting,
         list_id=printable(message.list_id, 253),
-        stale=tuple(
-            StaleFact(printable(each.name, 253), int(each.seconds))
-            for each in evaluation.stale[:MAX_STALE]
-        ),
+        stale=_stale(evaluation.stale),
+    )
+
+
+def _envelope_from(path: ReversePath) -> str | None:
+    return "" if path.is_null else _name(path.domain) or None
+
+
+def _reasons(verdict: Verdict) -> tuple[Reason, ...]:
+    return tuple(
+        Reason(reason.type.value, printable(reason.comment, 200)) for reason in verdict.reasons[:10]
+    )
+
+
+def _stale(answers: tuple[StaleAnswer, ...]) -> tuple[StaleFact, ...]:
+    return tuple(
+        StaleFact(printable(answer.name, 253), int(answer.seconds))
+        for answer in answers[:MAX_STALE]
     )
 
 

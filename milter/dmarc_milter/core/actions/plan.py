@@ -15,7 +15,12 @@ from dmarc_milter.core.deferrals import DEFERRALS
 from dmarc_milter.core.dkim.result import DkimStatus
 from dmarc_milter.core.dmarc.evaluate import MAX_ORGANIZATIONS
 from dmarc_milter.core.dmarc.record import Policy
-from dmarc_milter.core.dmarc.result import DmarcResult, DmarcStatus, DomainOutcome
+from dmarc_milter.core.dmarc.result import (
+    DmarcResult,
+    DmarcStatus,
+    DomainOutcome,
+    PolicyPublished,
+)
 from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.mail.message import Headers
@@ -200,32 +205,43 @@ def plan(
         return (Reply(550, "5.6.0", _limit_text(evaluation.dmarc)),)
     if verdict.disposition is Disposition.REJECT:
         return (Reply(550, "5.7.1", _reject_text(evaluation, marking)),)
-    if removals is None:
-        removals = strip(headers, marking, keep_results=keep_results)
-    if (
-        keep_results
-        and verdict.disposition is Disposition.QUARANTINE
-        and marking.quarantine_action != "hold"
-    ):
-        removals = within_limit(
-            tuple(_marks(headers)), headers, marking
-        )  # an earlier mark stays only where there is no new one
-    if is_refusal(removals):
-        return removals
-    actions: list[Action] = list(removals)
-    if verdict.disposition is Disposition.QUARANTINE:
-        mark = _mark(evaluation.dmarc, verdict)
-        # A quarantine that must not become a refusal (disposition.py) is marked where
-        # quarantine_action is reject.
-        actions.append(
-            Quarantine(f"DMARC: {mark}")
-            if marking.quarantine_action == "hold"
-            else InsertHeader(MARK, f" yes ({mark})")
-        )
+    edits = _removals(evaluation, headers, marking, keep_results, removals)
+    if is_refusal(edits):
+        return edits
     value = field.format(
         marking.authserv_id, results.infos(evaluation), smtputf8=evaluation.envelope.smtputf8
     )
-    return (*actions, InsertHeader(RESULTS, value))
+    return (*edits, *_quarantined(evaluation, marking), InsertHeader(RESULTS, value))
+
+
+def _removals(
+    evaluation: Evaluation,
+    headers: Headers,
+    marking: Marking,
+    keep_results: bool,
+    removals: tuple[DeleteHeader, ...] | tuple[Reply] | None,
+) -> tuple[DeleteHeader, ...] | tuple[Reply]:
+    """Where results are kept, an earlier mark stays only where there is no new one."""
+    marked = (
+        evaluation.verdict.disposition is Disposition.QUARANTINE
+        and marking.quarantine_action != "hold"
+    )
+    if keep_results and marked:
+        return within_limit(tuple(_marks(headers)), headers, marking)
+    if removals is None:
+        return strip(headers, marking, keep_results=keep_results)
+    return removals
+
+
+def _quarantined(evaluation: Evaluation, marking: Marking) -> tuple[Action, ...]:
+    """How the message is quarantined. One that must not be refused (policy/decide.py) is marked
+    where quarantine_action is reject."""
+    if evaluation.verdict.disposition is not Disposition.QUARANTINE:
+        return ()
+    mark = _mark(evaluation.dmarc, evaluation.verdict)
+    if marking.quarantine_action == "hold":
+        return (Quarantine(f"DMARC: {mark}"),)
+    return (InsertHeader(MARK, f" yes ({mark})"),)
 
 
 def _mark(dmarc: DmarcResult, verdict: Verdict) -> str:
@@ -300,14 +316,33 @@ def _reject_text(evaluation: Evaluation, marking: Marking) -> str:
 
 
 def _refusal(dmarc: DmarcResult) -> str:
+    """Whose policy refuses the message, or what is wrong with its From field."""
     outcome = _decisive(dmarc)
     if outcome is None:
         return (
             "Refused by DMARC policy: the From header field has no usable author domain"
             f" ({_plain(dmarc.reason)})"
         )
-    published = outcome.published
-    if dmarc.outcome is None and (published is None or not _asks(outcome)):
+    published = outcome.published if _asks(outcome) else None
+    if dmarc.outcome is None:
+        return _refusal_of_malformed(dmarc, outcome, published)
+    if published is None:
+        return (
+            f"Refused by local policy: mail from {_short(outcome.author_domain)} without a DMARC"
+            f" pass (dmarc={outcome.status})"
+        )
+    return (
+        f"Refused by the DMARC policy of {_short(published.policy_domain)}"
+        f" ({outcome.policy_tag}={outcome.policy}): {_short(outcome.author_domain)} is not"
+        " authenticated"
+    )
+
+
+def _refusal_of_malformed(
+    dmarc: DmarcResult, outcome: DomainOutcome, published: PolicyPublished | None
+) -> str:
+    """For a From field that names no single author; `published`: the policy that asks for it."""
+    if published is None:
         names = (
             f"names more than {MAX_ORGANIZATIONS} domains"
             if dmarc.more_candidates
@@ -317,21 +352,9 @@ def _refusal(dmarc: DmarcResult) -> str:
             f"Refused by local policy for DMARC: the From header field {names}"
             f" ({_plain(dmarc.reason)})"
         )
-    if dmarc.outcome is None and published is not None:
-        of = f" of {_short(published.policy_domain)} (p={outcome.policy})"
-        return (
-            f"Refused by DMARC policy{of}: the From header field is malformed"
-            f" ({_plain(dmarc.reason)})"
-        )
-    if published is None or not _asks(outcome):
-        return (
-            f"Refused by local policy: mail from {_short(outcome.author_domain)} without a DMARC"
-            f" pass (dmarc={outcome.status})"
-        )
     return (
-        f"Refused by the DMARC policy of {_short(published.policy_domain)}"
-        f" ({outcome.policy_tag}={outcome.policy}): {_short(outcome.author_domain)} is not"
-        " authenticated"
+        f"Refused by DMARC policy of {_short(published.policy_domain)} (p={outcome.policy}): the"
+        f" From header field is malformed ({_plain(dmarc.reason)})"
     )
 
 

@@ -61,34 +61,34 @@ def verify(
     ours, theirs = organization(policy_domain), organization(host)
     if policy_domain == host or (ours is not None and ours == theirs):
         return Authorization(Permission.GRANTED, "same organization")
-    name = f"{policy_domain}._report._dmarc.{host}"
+    answer = _asked(f"{policy_domain}._report._dmarc.{host}", resolver)
+    if isinstance(answer, Authorization):
+        return answer
+    if answer:
+        return _granted(answer, host, kind)
+    if ours is None or theirs is None:
+        # Without an organizational domain only a positive answer is an answer: the two may be one
+        # organization.
+        return Authorization(
+            Permission.LATER, "the DNS did not answer for the organizational domain"
+        )
+    return Authorization(
+        Permission.REFUSED, "no authorisation record: the host did not ask for these reports"
+    )
+
+
+def _asked(name: str, resolver: Resolver) -> list[Record] | Authorization:
+    """The authorisation records at that name, or why there can be none yet."""
     if len(name) > MAX_NAME:
         return Authorization(Permission.REFUSED, "the name of the authorisation record is too long")
     try:
-        records = [record for record in map(parse, resolver.txt(name)) if record is not None]
+        return [record for record in map(parse, resolver.txt(name)) if record is not None]
     except NoAnswer:
-        records = []
+        return []
     except LookupFailed:
         return Authorization(
             Permission.LATER, "the DNS did not answer for the authorisation record"
         )
-    if ours is None or theirs is None:
-        # Without an organizational domain only a positive answer is an answer: the two may be one
-        # organization.
-        return (
-            _granted(records, host, kind)
-            if records
-            else Authorization(
-                Permission.LATER, "the DNS did not answer for the organizational domain"
-            )
-        )
-    return (
-        _granted(records, host, kind)
-        if records
-        else Authorization(
-            Permission.REFUSED, "no authorisation record: the host did not ask for these reports"
-        )
-    )
 
 
 def _granted(records: list[Record], host: Domain, kind: Literal["rua", "ruf"]) -> Authorization:
