@@ -104,3 +104,59 @@ def test_every_dependency_is_justified() -> None:
         for name in names
         if name not in text and not name.startswith("types-") and not name.endswith("-stubs")
     }
+
+
+DOCUMENT = re.compile(r"\b(?:(?:docs|tests|tools|conf|systemd)/[\w./-]+\.\w+|[A-Z]+\.md)\b")
+SECTION = re.compile(
+    r"(?P<document>docs/[\w/-]+\.md|SECURITY\.md), (?P<section>[A-Z][a-z]+(?: [a-z]+)*)"
+)
+ROW = re.compile(
+    r"\b(?:ESP|WL|FWD|BSP|SMU|LTAG|RPL|FRM|HDR|SPF|DKM|ARC|ARF|ARI|DMR|DNS|DOS|RPT|STO|LOG|OPS"
+    r"|FLT|[A-Z]{3}(?<!SHA)(?<!UTF)(?<!ISO))-\d{2,3}\b"
+)
+
+
+def texts() -> list[tuple[str, str]]:
+    """Every text of ours: where it is and what it says. Test data and licences are others'."""
+    return [
+        (str(path.relative_to(REPOSITORY)), path.read_text())
+        for path in tracked()
+        if path.suffix in {".py", ".md", ".toml", ".sh", ".cf", ".mc", ".service"}
+        and path != Path(__file__)
+        and "vectors" not in path.parts
+    ]
+
+
+def test_every_document_that_is_cited_exists() -> None:
+    """A reader outside can open what a comment or a document refers to, and finds the section."""
+    missing = []
+    for where, text in texts():
+        near = (REPOSITORY / where).parent
+        for name in set(DOCUMENT.findall(text)):
+            if not any((folder / name).exists() for folder in (REPOSITORY, near)) and "NAME" not in name:
+                missing.append(f"{where}: {name}")
+        words = " ".join(line.strip().lstrip("# ") for line in text.splitlines())
+        for cited in SECTION.finditer(words):
+            document = (REPOSITORY / cited["document"]).read_text()
+            headings = re.findall(r"^#+ (.*)$", document, re.MULTILINE)
+            if not any(
+                heading.startswith(first := cited["section"]) or first.startswith(heading)
+                for heading in headings
+            ):
+                missing.append(f"{where}: {cited[0]}")
+    assert not missing
+
+
+def test_every_row_that_is_cited_is_in_the_catalogue() -> None:
+    """docs/attacks.md has each attack once, with its id and a test that exists."""
+    catalogue = (REPOSITORY / "docs/attacks.md").read_text()
+    rows = re.findall(r"^\| ([A-Z]+-\d+) \|", catalogue, re.MULTILINE)
+    assert len(rows) == len(set(rows)) > 300
+    cited = {(where, row) for where, text in texts() for row in ROW.findall(text)}
+    assert not {(where, row) for where, row in cited if row not in rows}
+
+
+def test_nothing_cites_a_paper_that_nobody_outside_can_open() -> None:
+    """An RFC, a page under docs/ or a row of the catalogue: what a reader can look up."""
+    private = re.compile(r"\bSPEC [A-H]\b|SECURITY-CASES|(?<!docs/)\bDESIGN\b|\bFIELD \d")
+    assert not [where for where, text in texts() if private.search(text)]

@@ -439,8 +439,8 @@ def test_a_signature(stage: Stage, case: Case) -> None:
 
 
 def test_a_testing_key_caps_the_disposition(stage: Stage) -> None:
-    """DKM-07, DESIGN.md: dkim=policy, the message is quarantined instead of refused; `reject` lifts
-    the cap."""
+    """DKM-07, docs/design.md: dkim=policy, the message is quarantined instead of refused; `reject`
+    lifts the cap."""
     case = next(each for each in DKM if each.row == "DKM-07")
     stage.script(case.zone)
     heard = stage.place().send(case.mail)

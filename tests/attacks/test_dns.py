@@ -105,7 +105,7 @@ MATRIX += [
 def test_a_failure_counts_only_where_the_answer_could_have_given_a_pass(
     stage: Stage, case: Case
 ) -> None:
-    """SPEC C.4: temperror (451 where so configured), never 550 and never none; for other
+    """RFC 9989 5.3.6: temperror (451 where so configured), never 550 and never none; for other
     identifiers fail and the policy."""
     for mode in ("enforce", "tempfail"):
         stage.check_in(case, mode)

@@ -266,7 +266,7 @@ def test_a_signature_does_not_mend_a_from_field(stage: Stage, case: Case) -> Non
 
 @pytest.mark.parametrize("setting", ["quarantine", "accept"])
 def test_the_other_settings_of_malformed_from(stage: Stage, setting: str) -> None:
-    """DESIGN.md: quarantine and accept do what they say, and neither gives a pass."""
+    """docs/design.md: quarantine and accept do what they say, and neither gives a pass."""
     place = stage.place("enforce", {"policy": {"malformed_from": setting}})
     for case in FRM:
         if case.verdict.result == "permerror" and case.row in (

@@ -91,7 +91,7 @@ def test_a_message_may_come_on_standard_input(
 
 @pytest.mark.parametrize("policy", ["enforced", "accept", "tempfail"])
 def test_a_silent_dns_exits_75(check: Check, policy: str) -> None:
-    """DESIGN.md: 75 is to try again later, whatever is done with such mail meanwhile."""
+    """docs/design.md: 75 is to try again later, whatever is done with such mail meanwhile."""
     assert check(SLOW, extra=f'[dmarc]\non_temperror = "{policy}"\n')[0] == 75
 
 
@@ -115,7 +115,7 @@ def test_a_trusted_network_is_said(check: Check) -> None:
 def test_the_client_is_the_address_that_a_session_would_have(
     check: Check, ip: str, source: str
 ) -> None:
-    """DESIGN.md: IPv4-mapped clients are IPv4; a scope says nothing to anybody else."""
+    """docs/design.md: IPv4-mapped clients are IPv4; a scope says nothing to anybody else."""
     assert (
         outcome(check(SPOOF, "--mail-from", "a@legit.example", "--json", ip=ip))[1]["facts"][
             "source_ip"
@@ -125,7 +125,7 @@ def test_the_client_is_the_address_that_a_session_would_have(
 
 
 def test_our_own_relays_are_seen_through(check: Check) -> None:
-    """DESIGN.md, trusted_relays: the client is who the topmost Received field outside the list
+    """docs/design.md, trusted_relays: the client is who the topmost Received field outside the list
     names."""
     relays = '[authentication]\ntrusted_relays = ["10.0.0.0/8"]\n'
     received = (
@@ -148,8 +148,8 @@ def test_our_own_relays_are_seen_through(check: Check) -> None:
 
 
 def test_the_header_limits_hold_as_at_smtp_time(check: Check) -> None:
-    """DESIGN.md, What a message gets: beyond the header limits dkim=permerror, and forged fields
-    are still removed."""
+    """docs/design.md, What a message gets: beyond the header limits dkim=permerror, and forged
+    fields are still removed."""
     forged = b"Authentication-Results: mx.example.com; dmarc=pass\r\n"
     raw = LEGIT.sign(
         b"From: <a@legit.example>\r\n" + b"X-Filler: x\r\n" * 20 + forged + b"\r\nHello\r\n"
@@ -168,7 +168,7 @@ def test_the_header_limits_hold_as_at_smtp_time(check: Check) -> None:
 
 
 def test_kept_results_are_kept(check: Check) -> None:
-    """DESIGN.md, keep_results_from."""
+    """docs/design.md, keep_results_from."""
     raw = (
         b"Authentication-Results: mx.example.com; dmarc=pass\r\nFrom:"
         b" <a@none.example>\r\n\r\nHello\r\n"

@@ -1,5 +1,5 @@
-"""docs/reference/json.md names every key that `--json` prints (DESIGN.md: `--json` is stable and
-documented)."""
+"""docs/reference/json.md names every key that `--json` prints (docs/design.md: `--json` is stable
+and documented)."""
 
 from __future__ import annotations
 

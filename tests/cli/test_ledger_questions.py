@@ -374,7 +374,7 @@ def test_the_page_of_totals_needs_nothing_else(ask: Ask, record: Callable[..., N
 def test_a_store_that_cannot_be_reached_is_tried_again_later(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """DESIGN.md: 75 is EX_TEMPFAIL."""
+    """docs/design.md: 75 is EX_TEMPFAIL."""
     config = tmp_path / "c.toml"
     config.write_text('[store]\nurl = "postgresql://nobody@127.0.0.1:1/none"\n')
     for words in (("why", "x"), ("impact",), ("stats",)):
@@ -443,8 +443,8 @@ def held_open(*paths: Path) -> Iterator[None]:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_who_may_only_read_the_store_gets_answers(capsys: pytest.CaptureFixture[str]) -> None:
-    """DESIGN.md, The ledger: the decision log is readable by the service's group, whose members
-    write nothing."""
+    """docs/design.md, The ledger: the decision log is readable by the service's group, whose
+    members write nothing."""
     with tempfile.TemporaryDirectory(dir="/tmp") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         folder.chmod(0o755)

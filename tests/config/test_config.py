@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_sample_is_every_option_at_its_default() -> None:
-    """Habit 13: what the sample says is what the code does."""
+    """What the sample says is what the code does."""
     assert parse(sample()) == Config()
     document = tomllib.loads(sample())
     for section in msgspec.structs.fields(Config):
@@ -235,16 +235,16 @@ def test_ops_03_a_password_in_the_file_itself_closes_the_file(tmp_path: Path, ur
 
 @pytest.mark.parametrize(("budget", "spf"), [(25.0, 20.0), (120.0, 20.0), (10.0, 8.0), (5.0, 4.0)])
 def test_spf_leaves_time_for_the_policy_and_the_keys(budget: float, spf: float) -> None:
-    """DESIGN.md, Decisions: the sender's SPF record may be slow, but the policy walk and aligned
-    keys keep a part of the budget."""
+    """docs/design.md, Decisions: the sender's SPF record may be slow, but the policy walk and
+    aligned keys keep a part of the budget."""
     compiled = options(parse(f"[dns]\nbudget = {budget}\n"), None)
     assert (compiled.seconds, compiled.spf.seconds) == (budget, spf)
 
 
 @pytest.mark.parametrize(("queries", "spf"), [(160, 112), (1000, 112), (100, 70), (40, 28)])
 def test_spf_leaves_queries_for_the_policy_and_the_keys(queries: int, spf: int) -> None:
-    """DESIGN.md, Decisions: at least twelve are left, which a policy walk, np and the nearest keys
-    need."""
+    """docs/design.md, Decisions: at least twelve are left, which a policy walk, np and the nearest
+    keys need."""
     assert options(parse(f"[limits]\ndns_queries = {queries}\n"), None).spf.queries == spf
 
 
@@ -261,8 +261,8 @@ def test_spf_leaves_queries_for_the_policy_and_the_keys(queries: int, spf: int) 
 def test_an_empty_authserv_id_is_the_host_name(
     monkeypatch: pytest.MonkeyPatch, full: str, host: str, name: str
 ) -> None:
-    """DESIGN.md, Configuration. The name that the loopback address has first in /etc/hosts is not
-    the host's."""
+    """docs/design.md, Configuration. The name that the loopback address has first in /etc/hosts is
+    not the host's."""
     monkeypatch.setattr("socket.getfqdn", lambda: full)
     monkeypatch.setattr("socket.gethostname", lambda: host)
     assert authserv_id(parse("")) == name

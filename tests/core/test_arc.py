@@ -1,4 +1,4 @@
-"""ARC chains: RFC 8617 5.2 step by step, SECURITY-CASES 7, the override of RFC 8617 7.2.2."""
+"""ARC chains: RFC 8617 5.2 step by step, docs/attacks.md, the override of RFC 8617 7.2.2."""
 
 import re
 import time
@@ -541,7 +541,7 @@ def test_key_sizes() -> None:
 
 @pytest.mark.parametrize("failing", [ONE, TWO])
 def test_dns_trouble_is_a_failure(failing: Signer) -> None:
-    """SPEC E.3: all failures are permanent; only the key of an older message signature may be
+    """RFC 8617 5.2: all failures are permanent; only the key of an older message signature may be
     missing."""
     zone = Zone(ZONE, failing=[failing.key_name])
     assert judged(seal_all(LETTER, ONE, TWO), zone)[0] == "fail"
@@ -600,7 +600,7 @@ def keys(count: int) -> list[Signer]:
 
 @pytest.mark.parametrize(("count", "word"), [(20, "pass"), (21, "fail")])
 def test_twenty_keys_are_looked_up_and_twenty_one_are_not(count: int, word: str) -> None:
-    """SECURITY-CASES 13: one look-up per (d, s), at most twenty; beyond, arc=fail without any."""
+    """SECURITY.md, Limits: one look-up per (d, s), at most twenty; beyond, arc=fail without any."""
     zone = Zone({name: value for signer in keys(count) for name, value in signer.records().items()})
     assert judged(seal_all(LETTER, *keys(count)), zone)[0] == word
     assert len(zone.calls) == (count if word == "pass" else 0)
@@ -653,7 +653,7 @@ def test_arc_can_be_switched_off() -> None:
 
 
 def test_a_header_that_was_cut_has_no_chain() -> None:
-    """DESIGN.md: beyond the header limits nothing can be judged."""
+    """docs/design.md: beyond the header limits nothing can be judged."""
     assert judged(seal_all(LETTER, ONE), truncated=True) == ("fail", "header too large")
     assert judged(LETTER, truncated=True) == ("none", "")
 
@@ -778,7 +778,7 @@ def test_the_override_of_a_trusted_sealer() -> None:
 
 
 def test_the_oldest_contiguous_trusted_sealer_decides() -> None:
-    """SPEC E.3: hops before an untrusted one do not count, whatever they say."""
+    """RFC 8617 5.2: hops before an untrusted one do not count, whatever they say."""
     for results, expected in (
         (["pass", "fail", "pass"], True),
         (["pass", "pass", "fail"], False),

@@ -1,5 +1,5 @@
-"""The whole story of one message, without a socket: DESIGN.md, Flow, and the order in which the DNS
-is asked."""
+"""The whole story of one message, without a socket: docs/design.md, Flow, and the order in which
+the DNS is asked."""
 
 from __future__ import annotations
 
@@ -111,16 +111,16 @@ def test_a_clock_that_jumps_changes_only_what_t_and_x_say(
 
 
 def test_the_policy_is_asked_for_first() -> None:
-    """DESIGN, Decisions: time and queries of the policy walk are reserved; nothing the sender made
-    slow comes before it."""
+    """docs/design.md, Decisions: time and queries of the policy walk are reserved; nothing the
+    sender made slow comes before it."""
     zone = Zone(RECORDS)
     judged(LEGIT.sign(PLAIN), zone)
     assert zone.calls[0][0].startswith("_dmarc.")
 
 
 def test_slow_keys_of_the_senders_own_leave_time_for_spf() -> None:
-    """DESIGN, Decisions: what the message used up itself never improves its verdict, here a fail to
-    temperror."""
+    """docs/design.md, Decisions: what the message used up itself never improves its verdict, here a
+    fail to temperror."""
     zone = Zone(RECORDS)
     raw = PLAIN
     for number in range(10):

@@ -217,7 +217,7 @@ BLOCKS = dict(blocks())
 
 @pytest.mark.parametrize("name", BLOCKS)
 def test_a_header_block_costs_little(name: str) -> None:
-    """SECURITY-CASES DOS-04: collected, planned, judged and stripped in less than 0.2 s of
+    """docs/attacks.md DOS-04: collected, planned, judged and stripped in less than 0.2 s of
     processor time, verification without keys."""
     fields = [*BLOCKS[name], HeaderField(b"To", b" <v@example.com>")]
     if b"From" not in {each.name for each in fields}:

@@ -52,14 +52,14 @@ ZONE = """
 def test_a_name_is_proven_when_it_resolves_back(
     address: str, status: str, names: tuple[str, ...]
 ) -> None:
-    """SPEC D.2: fail when both look-ups answered and disagree, permerror without PTR, temperror
+    """RFC 8601 2.7: fail when both look-ups answered and disagree, permerror without PTR, temperror
     when the DNS failed."""
     result = iprev(ip_address(address), Zone.parse(ZONE))
     assert (result.status, result.names) == (status, names)
 
 
 def test_a_zone_id_is_no_part_of_the_address() -> None:
-    """SECURITY-CASES SPF-13."""
+    """docs/attacks.md SPF-13."""
     assert iprev(IPv6Address(f"{V6}%eth0"), Zone.parse(ZONE)).status == "pass"
 
 

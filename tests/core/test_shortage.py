@@ -108,7 +108,7 @@ def test_what_would_change_nothing_may_go_unasked(name: str) -> None:
 
 
 def test_an_aligned_pass_needs_nothing_else() -> None:
-    """Pass over everything (SPEC C.4)."""
+    """Pass over everything (RFC 9989 5.3.6)."""
     evaluation = judged(
         LEGIT.sign(PLAIN), Busy(RECORDS, ["legit.example", "_dmarc.example"]), **ALIGNED
     )  # type: ignore[arg-type]

@@ -54,8 +54,8 @@ def is_clean(value: Any) -> bool:
 def test_whatever_the_sender_wrote_is_stored_printable_and_comes_back(
     helo: str, comment: str, text: str, address: str, pct: int, size: int | None
 ) -> None:
-    """SECURITY-CASES STO-01, RPT-01: NUL, controls, surrogates, non-ASCII and numbers of any length
-    survive as escaped text."""
+    """docs/attacks.md STO-01, RPT-01: NUL, controls, surrogates, non-ASCII and numbers of any
+    length survive as escaped text."""
     record = replace(
         RECORD,
         text=text,
@@ -120,7 +120,7 @@ def test_facts_without_later_fields_are_read_with_their_defaults() -> None:
 
 
 def test_facts_hold_what_reports_need() -> None:
-    """SPEC C.5, C.7: raw facts, both organizational domains, every tag."""
+    """RFC 9990 3: raw facts, both organizational domains, every tag."""
     facts = from_evaluation(
         evaluation("sub.legit.example", policy_domain="legit.example", source_ip="2001:db8::1")
     )
@@ -156,7 +156,7 @@ def test_facts_hold_what_reports_need() -> None:
     ],
 )
 def test_null_sender_and_unreadable_sender_differ(path: ReversePath, stored: str | None) -> None:
-    """SPEC C.5: envelope_from is empty for <>, and absent where there is no domain."""
+    """RFC 9990 3: envelope_from is empty for <>, and absent where there is no domain."""
     base = evaluation()
     assert (
         from_evaluation(
@@ -201,7 +201,7 @@ def test_signatures_stand_in_the_priority_of_rfc_9990() -> None:
 
 
 def test_a_message_answered_4xx_is_not_counted() -> None:
-    """DESIGN.md, The ledger: logged, but not counted for reports."""
+    """docs/design.md, The ledger: logged, but not counted for reports."""
     assert not from_evaluation(
         evaluation(verdict=Verdict(Disposition.NONE, deferral=Deferral("dns")))
     ).counted

@@ -192,7 +192,7 @@ def test_exempt_mail_is_stripped_and_not_marked(
 
 
 def test_fields_beyond_the_limits_are_still_removed(start: Callable[..., Daemon]) -> None:
-    """DESIGN.md: counted and removed; DKIM cannot be judged then."""
+    """docs/design.md: counted and removed; DKIM cannot be judged then."""
     fields, body = header_fields(LEGIT.sign(b"From: <admin@legit.example>\r\n\r\nbody\r\n"))
     forged = ("Authentication-Results", " mx.example.com; dmarc=pass")
     answer = opened(start()).message(
@@ -235,7 +235,7 @@ def test_hostile_helo_and_sender_stay_in_one_log_line(start: Callable[..., Daemo
 
 
 def test_a_spool_that_fails_delays_no_mail(start: Callable[..., Daemon]) -> None:
-    """DESIGN.md: a message waits at most a second for its record; it is answered, logged and
+    """docs/design.md: a message waits at most a second for its record; it is answered, logged and
     counted as unrecorded."""
     daemon = start({"milter": {"workers": 1}})
     mta = opened(daemon)
@@ -438,8 +438,8 @@ def test_a_spool_that_cannot_be_made_stops_the_start_in_one_line(tmp_path: Path)
 def test_a_store_that_cannot_be_made_is_said_at_the_start_and_delays_no_mail(
     start: Callable[..., Daemon], tmp_path: Path
 ) -> None:
-    """DESIGN.md, What a message gets: a store that is down never delays mail. A reload to a place
-    for the spool that is none is refused."""
+    """docs/design.md, What a message gets: a store that is down never delays mail. A reload to a
+    place for the spool that is none is refused."""
     (tmp_path / "file").touch()
     store = {"url": f"sqlite:///{tmp_path}/file/reports.db", "spool": f"{tmp_path}/spool.db"}
     daemon = start({"store": store})

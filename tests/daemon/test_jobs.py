@@ -55,7 +55,7 @@ def record(daemon: Daemon) -> None:
 
 
 def test_the_spool_is_drained_while_the_daemon_runs(daemon: Daemon) -> None:
-    """DESIGN.md, Threads and processes: a job of its own; killed, it is started again."""
+    """docs/design.md, Threads and processes: a job of its own; killed, it is started again."""
     record(daemon)
     assert wait_for(lambda: decided(daemon) == 1, 60)
     [job] = jobs(daemon)

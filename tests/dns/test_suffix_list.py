@@ -1,4 +1,4 @@
-"""The public suffix list file: DMR-15, FLT-12; its answers: RFC 7489 3.2, SPEC B.2."""
+"""The public suffix list file: DMR-15, FLT-12; its answers: RFC 7489 3.2, RFC 9989 4.4."""
 
 from datetime import date
 from pathlib import Path

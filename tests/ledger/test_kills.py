@@ -78,8 +78,8 @@ def lines(log: Path) -> list[str]:
 def test_killed_workers_and_drains_count_every_answered_message_once(
     store_url: str, tmp_path: Path
 ) -> None:
-    """DESIGN.md, The ledger: three workers, two drains of one spool, and every one of them dies
-    again and again."""
+    """docs/design.md, The ledger: three workers, two drains of one spool, and every one of them
+    dies again and again."""
     dice = chance("workers and drains")
     spool, log = tmp_path / "spool.db", tmp_path / "answered"
     prepare(spool)
@@ -121,8 +121,8 @@ def test_killed_workers_and_drains_count_every_answered_message_once(
 def test_killed_senders_lose_no_report_and_change_no_identity(
     store_url: str, tmp_path: Path
 ) -> None:
-    """DESIGN.md, Reports: delivered at least once, always under one identity with the same content,
-    by whichever host."""
+    """docs/design.md, Reports: delivered at least once, always under one identity with the same
+    content, by whichever host."""
     dice = chance("senders")
     log = tmp_path / "delivered"
     upgraded(store_url)

@@ -105,7 +105,8 @@ def test_an_open_period_is_not_claimed_unless_asked_for(
 
 
 def test_each_report_is_claimed_by_one_host(store: Store, opened: Callable[[], Store]) -> None:
-    """DESIGN.md, The ledger: several MX hosts run the report timer and each report leaves once."""
+    """docs/design.md, The ledger: several MX hosts run the report timer and each report leaves
+    once."""
     hosts = [opened() for _ in range(4)]
     with ThreadPoolExecutor(4) as executor:
         claimed = [
@@ -145,7 +146,7 @@ def test_a_lease_can_be_renewed(store: Store, opened: Callable[[], Store], clock
 
 
 def test_a_postponed_report_waits_and_stays_closed(store: Store, clock: Clock) -> None:
-    """SPEC B.9: a DNS failure keeps the report for later."""
+    """RFC 9990 4: a DNS failure keeps the report for later."""
     [report, *_] = claim(store, limit=1)
     assert store.reports.postpone(
         report.id, "me", int(clock.now) + 900, "dns error for d1.example._report._dmarc.x.example"
@@ -361,7 +362,7 @@ def test_first_destinations_are_remembered(store: Store) -> None:
 
 
 def test_authorisations_hold_for_their_time(store: Store, clock: Clock) -> None:
-    """SPEC B.9: cached by policy domain and destination, with an override's addresses."""
+    """RFC 9990 4: cached by policy domain and destination, with an override's addresses."""
     answer = Authorisation("accepted", ("b@x.example", "c@x.example"), int(clock.now) + 60)
     store.destinations.authorise("legit.example", "x.example", "rua", answer)
     assert store.destinations.authorisation("legit.example", "x.example", "rua") == answer
@@ -397,7 +398,7 @@ def test_a_failure_report_is_claimed_settled_and_its_sample_forgotten(
 
 
 def test_retention_forgets_by_age_and_by_number(store: Store, clock: Clock) -> None:
-    """DESIGN.md, The ledger: 14 days by default, size bounded."""
+    """docs/design.md, The ledger: 14 days by default, size bounded."""
     assert expire(store.database, Retention(), now=int(clock.now)) == {}
     assert expire(store.database, Retention(decision_rows=3), now=int(clock.now)) == {
         "decision": 4
@@ -412,8 +413,8 @@ def test_retention_forgets_by_age_and_by_number(store: Store, clock: Clock) -> N
 
 
 def test_a_report_on_its_way_is_not_forgotten(store: Store, clock: Clock) -> None:
-    """DESIGN.md, Reports: a row leaves only after 250. report_days is for what is done; what may
-    still go stays as long as it is tried."""
+    """docs/design.md, Reports: a row leaves only after 250. report_days is for what is done; what
+    may still go stays as long as it is tried."""
     sent, tried = queued(store, "a@x.example"), queued(store, "b@x.example")
     [delivery] = [each for each in store.deliveries.claim("me") if each.report_id == sent.id]
     assert store.deliveries.settle(delivery, "me", DeliveryState.SENT, "250 ok")

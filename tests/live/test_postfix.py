@@ -53,8 +53,8 @@ def holding_mx() -> Iterator[AttachedPostfix]:
 def test_each_message_is_treated_as_its_sender_asks(
     mx: AttachedPostfix, scenario: Scenario
 ) -> None:
-    """DESIGN "What a message gets": one field of ours on top of everything, forged ones gone, a
-    spoof of p=reject refused."""
+    """docs/design.md, What a message gets: one field of ours on top of everything, forged ones
+    gone, a spoof of p=reject refused."""
     user = re.sub(r"\W+", "-", scenario.name)
     reply = mx.mta.send(
         scenario.message, user, client=scenario.client, mail_from=scenario.mail_from

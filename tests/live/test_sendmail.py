@@ -50,8 +50,8 @@ def holding_mx() -> Iterator[AttachedSendmail]:
 def test_each_message_is_treated_as_its_sender_asks(
     mx: AttachedSendmail, scenario: Scenario
 ) -> None:
-    """DESIGN "What a message gets": one field of ours on top of everything, forged ones gone, a
-    spoof of p=reject refused."""
+    """docs/design.md, What a message gets: one field of ours on top of everything, forged ones
+    gone, a spoof of p=reject refused."""
     user = re.sub(r"\W+", "-", scenario.name.lower())  # Sendmail's local mailer folds case
     reply = mx.mta.send(
         scenario.message, user, client=scenario.client, mail_from=scenario.mail_from

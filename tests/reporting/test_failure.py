@@ -226,8 +226,8 @@ def test_now_waits_for_nothing(job: Job, sink: Sink) -> None:
 def test_one_silent_host_is_waited_for_and_does_not_hold_the_others_for_ever(
     job: Job, sink: Sink
 ) -> None:
-    """RFC 9991 5: every address is tried; DESIGN.md, Reports: a DNS failure keeps the report for
-    later."""
+    """RFC 9991 5: every address is tried; docs/design.md, Reports: a DNS failure keeps the report
+    for later."""
     job.zone.fail("victim.example", "MX")
     job.zone.fail("legit.example._report._dmarc.victim.example")
     fail(job, "legit.example", "a@legit.example", "b@victim.example")

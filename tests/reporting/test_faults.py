@@ -101,8 +101,8 @@ def identity(mail: Mail) -> tuple[str, str, str]:
 
 
 def test_killed_jobs_lose_no_report_and_change_no_identity(store_url: str) -> None:
-    """DESIGN, Reports: every report delivered at least once with one identity, whichever job dies
-    when, whatever the MTA says."""
+    """docs/design.md, Reports: every report delivered at least once with one identity, whichever
+    job dies when, whatever the MTA says."""
     dice = chance("report jobs")
     upgraded(store_url)
     store = Store.open(store_url)
@@ -221,7 +221,7 @@ class Installation:
 
 
 def test_rpt_09_two_installations_that_report_to_each_other_fall_silent(tmp_path: Path) -> None:
-    """DESIGN, Reports: loop-proof without configuration."""
+    """docs/design.md, Reports: loop-proof without configuration."""
     zone = Zone()
     with smtp_sink() as sink:
         one, other = (

@@ -250,8 +250,8 @@ def test_the_reporting_address_may_be_written_in_any_form(job: Job, sink: Sink) 
 def test_a_period_of_passing_automatic_mail_sends_nothing(
     job: Job, sink: Sink, facts: dict[str, bool]
 ) -> None:
-    """DESIGN, Reports: loop-proof without configuration. One ordinary message more and everything
-    is reported."""
+    """docs/design.md, Reports: loop-proof without configuration. One ordinary message more and
+    everything is reported."""
     job.see(evaluation(passed=True, facts=MessageFacts(**facts)))
     next_day(job)
     job.run()
@@ -271,7 +271,7 @@ def test_mail_to_our_reporting_address_is_never_counted(job: Job) -> None:
 
 
 def test_known_domains_only(job: Job, sink: Sink) -> None:
-    """report_domains = "known": FIELD 1.6, reports to domains that only spammers use hurt the
+    """report_domains = "known": reports to domains that only spammers use hurt the
     sender's reputation."""
     job.set(report_domains="known")
     job.see(evaluation(), evaluation("other.example", record=RECORD, passed=True))
@@ -361,7 +361,7 @@ def test_a_dns_that_never_answers_expires_the_report(job: Job) -> None:
 
 
 def test_authorisations_are_remembered(job: Job) -> None:
-    """SPEC B.9: cached per policy domain and host."""
+    """RFC 9990 4: cached per policy domain and host."""
     name = "legit.example._report._dmarc.other.example"
     job.zone.add(name, "TXT", "v=DMARC1; rua=mailto:override@other.example")
     job.see(to("a@other.example"))
@@ -375,7 +375,7 @@ def test_authorisations_are_remembered(job: Job) -> None:
 def test_hosts_that_take_no_mail_are_skipped_and_shown(
     job: Job, sink: Sink, mx: list[tuple[int, str]], why: str
 ) -> None:
-    """DESIGN, Reports: rua hosts with null or no MX."""
+    """docs/design.md, Reports: rua hosts with null or no MX."""
     job.zone.records["legit.example"] = {"MX": mx} if mx else {"A": ["192.0.2.1"]}
     job.see(evaluation())
     next_day(job)
@@ -386,8 +386,8 @@ def test_hosts_that_take_no_mail_are_skipped_and_shown(
 
 
 def test_rpt_03_size_limits_count_in_the_old_form_only(job: Job, sink: Sink) -> None:
-    """SPEC B.5: after compression and base64; exceeding it the address must not be used. RFC 9990
-    has no size."""
+    """RFC 7489 6.2: after compression and base64; exceeding it the address must not be used. RFC
+    9990 has no size."""
     record = RECORD.__class__(
         **{name: getattr(RECORD, name) for name in RECORD.__dataclass_fields__}
         | {"rua": (ReportUri("agg@legit.example", 100),)}

@@ -84,7 +84,7 @@ def test_each_answer_has_one_meaning(
 
 
 def test_replies_are_made_harmless(sink: Sink) -> None:
-    """SECURITY-CASES LOG-01: they end up in the log, the store and on terminals."""
+    """docs/attacks.md LOG-01: they end up in the log, the store and on terminals."""
     sink.answer = lambda stage, _: "550 \x1b[31m" + "x" * 900 + "\u202e" if stage == "rcpt" else ""
     found = send(sink)
     assert found.reply.isascii()

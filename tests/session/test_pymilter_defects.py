@@ -54,16 +54,16 @@ def sent(port: int, name: bytes, value: bytes = b" x") -> Answer:
 
 
 def test_a_header_name_is_decoded_strictly(port: int) -> None:
-    """SECURITY-CASES 9.11, HDR-04: 451 for ever, and no callback is called. Fence: Callbacks'
-    excepthook and `undecodable`."""
+    """SECURITY.md, Defects of the libraries, HDR-04: 451 for ever, and no callback is called.
+    Fence: Callbacks' excepthook and `undecodable`."""
     answer = sent(port, b"X-\xe9")
     assert answer.code == 451
     assert "untrapped exception" in answer.text
 
 
 def test_an_exception_is_told_to_the_sender(port: int) -> None:
-    """SECURITY-CASES 9.4: 451 with pymilter's own text. Fence: `_guard` on every callback, CONTINUE
-    as the exception policy."""
+    """SECURITY.md, Defects of the libraries: 451 with pymilter's own text. Fence: `_guard` on every
+    callback, CONTINUE as the exception policy."""
     answer = sent(port, b"X-Raise")
     assert answer.code == 451
     assert "untrapped exception" in answer.text

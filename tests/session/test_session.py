@@ -247,8 +247,8 @@ def test_smtputf8_is_taken_from_the_parameters() -> None:
 def test_exempt_clients_are_not_evaluated_but_stripped(
     address: str | None, mail: Mapping[str, str], daemon: str, why: str
 ) -> None:
-    """DESIGN.md: authenticated clients, trusted daemons and networks pass; forged fields are still
-    removed."""
+    """docs/design.md: authenticated clients, trusted daemons and networks pass; forged fields are
+    still removed."""
     evaluator = RecordingEvaluator()
     options = SessionOptions(
         trusted_networks=(ip_network("10.0.0.0/8"),), trusted_daemons=frozenset({"MSA"})
@@ -326,7 +326,7 @@ RELAYS = SessionOptions(
 
 
 def test_a_relay_is_seen_through() -> None:
-    """DESIGN.md, trusted_relays: client and HELO from the topmost Received field naming a host
+    """docs/design.md, trusted_relays: client and HELO from the topmost Received field naming a host
     outside; nothing before that."""
     evaluator = RecordingEvaluator()
     one = session(evaluator, RELAYS, "198.51.100.7")
@@ -353,7 +353,7 @@ def test_a_relay_is_seen_through() -> None:
 
 
 def test_an_unreadable_relay_leaves_the_source_unknown() -> None:
-    """DESIGN.md: SPF is then none and a DMARC failure at most quarantined."""
+    """docs/design.md: SPF is then none and a DMARC failure at most quarantined."""
     evaluator = RecordingEvaluator()
     one = session(evaluator, RELAYS, "198.51.100.7")
     send(one, (b"From", b" <a@b.example>"))
@@ -499,8 +499,8 @@ def test_the_mta_is_known_by_its_version(version: str, named: str) -> None:
 
 
 def test_our_own_addresses_are_noticed() -> None:
-    """DESIGN.md, Reports: mail to or from our reporting address is told apart; only that is kept of
-    the local parts."""
+    """docs/design.md, Reports: mail to or from our reporting address is told apart; only that is
+    kept of the local parts."""
     evaluator = RecordingEvaluator()
     one = session(evaluator, SessionOptions(own_addresses=frozenset({b"dmarc@mx.example.com"})))
     one.mail(b"<DMARC@mx.example.com>", (), macros())
@@ -528,8 +528,8 @@ def test_our_own_addresses_are_noticed() -> None:
 def test_our_own_failure_is_answered_as_configured(
     step: str, on_error: str, expected: tuple[Action, ...]
 ) -> None:
-    """DESIGN.md: never a refusal; logged with the queue id where there is one; the next message is
-    not touched."""
+    """docs/design.md: never a refusal; logged with the queue id where there is one; the next
+    message is not touched."""
     evaluator = RecordingEvaluator(breaks=step)
     one = session(evaluator, replace(SessionOptions(), on_error=on_error))
     assert send(one) == expected
@@ -666,8 +666,8 @@ def test_the_body_is_not_wanted_where_nothing_needs_it() -> None:
 
 
 def test_header_limits_keep_what_must_be_removed() -> None:
-    """DESIGN.md: beyond the limits From, Authentication-Results and X-DMARC-Quarantine are still
-    counted and kept."""
+    """docs/design.md: beyond the limits From, Authentication-Results and X-DMARC-Quarantine are
+    still counted and kept."""
     evaluator = RecordingEvaluator()
     one = session(evaluator, SessionOptions(header_fields=3))
     send(

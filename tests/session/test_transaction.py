@@ -166,7 +166,7 @@ def test_a_message_is_recorded_logged_and_counted(bench: Bench) -> None:
 
 
 def test_a_message_answered_4xx_is_recorded_as_such(bench: Bench) -> None:
-    """DESIGN.md, The ledger: in the log of decisions, not counted for reports."""
+    """docs/design.md, The ledger: in the log of decisions, not counted for reports."""
     bench.zone.fail("_dmarc.legit.example")
     bench.tools = replace(bench.tools, options=Options(policy=LocalPolicy(on_temperror="tempfail")))
     (reply,) = run(bench, fields())

@@ -133,8 +133,8 @@ def _verified(
     tools: ReportContext,
     asked: Asked,
 ) -> Authorization:
-    """External verification, remembered as long as the DNS allows (SPEC B.9). What the DNS did not
-    answer is never remembered."""
+    """External verification, remembered as long as the DNS allows (RFC 9990 4). What the DNS did
+    not answer is never remembered."""
     known = tools.store.destinations.authorisation(policy_domain.name, host.name, kind)
     if known is not None:
         outcome, _, reason = known.outcome.partition(" ")

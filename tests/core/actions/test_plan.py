@@ -1,5 +1,5 @@
-"""What the MTA is asked to do: SPEC D.2 to D.5, SECURITY-CASES ARF and ARI, DESIGN.md "What a
-message gets"."""
+"""What the MTA is asked to do: RFC 8601 2.7, RFC 8616, docs/attacks.md ARF and ARI, docs/design.md
+"What a message gets"."""
 
 import re
 from dataclasses import replace
@@ -126,7 +126,7 @@ def written(each: Evaluation, marking: Marking = MARKING) -> list[str]:
 
 
 def test_the_field_of_the_design() -> None:
-    """DESIGN.md, What a message gets: the example, with what was really done."""
+    """docs/design.md, What a message gets: the example, with what was really done."""
     verdict = Verdict(QUARANTINE, Policy.QUARANTINE)
     assert (
         written(evaluation(verdict))[-1]
@@ -191,8 +191,8 @@ def test_the_field_of_the_design() -> None:
     ],
 )
 def test_dmarc_in_the_field(dmarc: DomainOutcome, verdict: Verdict, text: str) -> None:
-    """RFC 9989 9.1, SPEC D.2: policy.dmarc on a failure only; dis= always says what was actually
-    done."""
+    """RFC 9989 9.1, RFC 8601 2.7: policy.dmarc on a failure only; dis= always says what was
+    actually done."""
     assert written(evaluation(verdict, dmarc))[-1] == text
 
 
@@ -289,7 +289,7 @@ def test_dkim_in_the_field(dkim: tuple[DkimResult, ...], texts: list[str]) -> No
 
 
 def test_arc_and_iprev_in_the_field() -> None:
-    """RFC 8617 10.2, RFC 8601 3: an IPv6 address needs quotes (SPEC D.1); no chain, no result."""
+    """RFC 8617 10.2, RFC 8601 3: an IPv6 address needs quotes (2.2); no chain, no result."""
     arc = ArcResult(ArcStatus.PASS, oldest_pass=0)
     iprev = IprevResult(IprevStatus.PASS, ("mx.example.org",))
     each = evaluation(arc=arc, iprev=iprev, source_ip=ip_address("2001:db8::1"))
@@ -459,7 +459,7 @@ QUARANTINED = evaluation(Verdict(QUARANTINE, Policy.QUARANTINE), outcome("v=DMAR
 
 
 def test_quarantine_by_header() -> None:
-    """DESIGN.md: forged fields go first, then the mark, then the field on top of all."""
+    """docs/design.md: forged fields go first, then the mark, then the field on top of all."""
     actions = plan(QUARANTINED, FORGED, MARKING)
     assert actions[:3] == (
         DeleteHeader("Authentication-Results", 1),

@@ -1,4 +1,4 @@
-"""Authentication-Results written and read (RFC 8601; SPEC D; SECURITY-CASES 8, ARI rows)."""
+"""Authentication-Results written and read (RFC 8601; docs/attacks.md, ARI rows)."""
 
 from dataclasses import replace
 
@@ -45,7 +45,7 @@ def dkim(number: int = 0) -> ResInfo:
 
 
 def test_a_field_reads_as_designed() -> None:
-    """DESIGN.md, What a message gets: the comment says what was done; one result per line."""
+    """docs/design.md, What a message gets: the comment says what was done; one result per line."""
     assert (
         format(OURS, [SPF, DMARC])
         == " mx.example.com;\n\tspf=pass smtp.mailfrom=legit.example;\n\tdmarc=fail (p=reject"
@@ -171,7 +171,7 @@ def test_the_signature_that_passed_is_left_out_last() -> None:
 
 
 def test_without_smtputf8_everything_is_ascii() -> None:
-    """SPEC D.5: A-labels only; with SMTPUTF8 UTF-8 may stand."""
+    """RFC 8616: A-labels only; with SMTPUTF8 UTF-8 may stand."""
     info = ResInfo(
         "spf",
         "pass",
@@ -320,7 +320,7 @@ def test_odd_keys_are_plain_data(odd: bytes) -> None:
 
 
 def test_reading_is_bounded() -> None:
-    """SECURITY-CASES 13: 8 KiB, 32 results, 16 properties each, 256 characters a value; any
+    """SECURITY.md, Limits: 8 KiB, 32 results, 16 properties each, 256 characters a value; any
     nesting, no recursion."""
     assert parse(b"mx.a; " + b"x" * MAX_FIELD) == Malformed("too long")
     assert len(read(b"mx.a" + b"; spf=pass" * 100).infos) <= 32

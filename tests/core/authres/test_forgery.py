@@ -1,4 +1,4 @@
-"""Whose an Authentication-Results field is (RFC 8601 5; SPEC D.3; SECURITY-CASES 8, ARF rows)."""
+"""Whose an Authentication-Results field is (RFC 8601 5; docs/attacks.md, ARF rows)."""
 
 import quopri
 import sys
@@ -132,7 +132,7 @@ def test_fields_of_others_are_not_claimed(row: str, value: bytes) -> None:
 
 
 def test_fields_with_our_id_in_either_label_form_are_claimed() -> None:
-    """SPEC D.3, ARF-06: an internationalised authserv-id in A- or U-label form, composed or not,
+    """RFC 8601 5, ARF-06: an internationalised authserv-id in A- or U-label form, composed or not,
     mapped or not."""
     for ours in ("mx.straße.example", "mx.xn--strae-oqa.example"):
         for text in (

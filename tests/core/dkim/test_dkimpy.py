@@ -91,7 +91,7 @@ ACCEPTED: dict[str, tuple[Callable[[], bytes], str | None, str]] = {
 
 @pytest.mark.parametrize("name", ACCEPTED)
 def test_dkimpy_accepts_what_it_must_not(name: str) -> None:
-    """SECURITY-CASES 6: True there, another word here."""
+    """docs/attacks.md: True there, another word here."""
     make, record, word = ACCEPTED[name]
     assert dkimpy_says(make(), record)
     assert ours(make(), record) == word
@@ -108,7 +108,7 @@ RAISED: dict[str, tuple[Callable[[], bytes], str | None, type[Exception]]] = {
 
 @pytest.mark.parametrize("name", RAISED)
 def test_dkimpy_raises_what_is_no_error_of_its_own(name: str) -> None:
-    """SECURITY-CASES 9.4: none of these is a DKIMException."""
+    """SECURITY.md, Defects of the libraries: none of these is a DKIMException."""
     make, record, error = RAISED[name]
     assert not issubclass(error, dkimpy.DKIMException)
     with pytest.raises(error):
@@ -117,7 +117,8 @@ def test_dkimpy_raises_what_is_no_error_of_its_own(name: str) -> None:
 
 
 def test_dkimpy_cannot_tell_trouble_from_absence() -> None:
-    """SECURITY-CASES 9.5: a key that is not there and a DNS that does not answer are both False."""
+    """SECURITY.md, Defects of the libraries: a key that is not there and a DNS that does not answer
+    are both False."""
 
     def silent(name: bytes, timeout: int = 5) -> bytes:
         raise dkimpy.DnsTimeoutError("no answer")
@@ -146,7 +147,8 @@ SLOW: dict[str, Callable[[int], object]] = {
 
 @pytest.mark.parametrize("name", SLOW)
 def test_dkimpy_is_quadratic(name: str) -> None:
-    """SECURITY-CASES 9.2, 9.3: twice the input costs clearly more than twice the time."""
+    """SECURITY.md, Defects of the libraries: twice the input costs clearly more than twice the
+    time."""
 
     def cost(n: int) -> float:
         begun = time.process_time()

@@ -131,7 +131,8 @@ TAGS = ("v", "a", "b", "bh", "c", "d", "h", "i", "l", "q", "s", "t", "x", "z")
     st.sampled_from([Style(), Style(separator=";", lead=""), Style(equals=" =\r\n ")]),
 )
 def test_no_value_of_any_tag_raises(tags: dict[str, str | None], style: Style) -> None:
-    """SECURITY-CASES 9.4: a value in, a word out; what is printed is valid or empty."""
+    """SECURITY.md, Defects of the libraries: a value in, a word out; what is printed is valid or
+    empty."""
     for each in checked(LEGIT.sign(LETTER, tags=tags, style=style), Zone(LEGIT.records())):
         assert each.status in DkimStatus
         assert all(
@@ -147,7 +148,7 @@ def test_no_field_raises(value: bytes) -> None:
 
 
 def test_a_thousand_mutations_raise_nothing() -> None:
-    """SECURITY-CASES 9.4: octets of a right field flipped at random."""
+    """SECURITY.md, Defects of the libraries: octets of a right field flipped at random."""
     chance = random.Random(6376)
     name, value = LEGIT.field(LETTER)
     for _ in range(1000):
@@ -203,8 +204,8 @@ def signed_with(value: bytes) -> HeaderField:
 )
 @pytest.mark.parametrize("within", [False, True])
 def test_no_field_is_slow(value: bytes, within: bool) -> None:
-    """DOS-04, SECURITY-CASES 9.3: under 0.2 s each, beyond the limit of a field and just within
-    it."""
+    """DOS-04, SECURITY.md, Defects of the libraries: under 0.2 s each, beyond the limit of a field
+    and just within it."""
     assert cost([signed_with(value[:15_000] if within else value)] * 10) < 0.2
 
 

@@ -1,4 +1,4 @@
-"""Each signature and its word: RFC 6376 6.1, DESIGN.md's decisions, SECURITY-CASES 1, 2, 4, 6."""
+"""Each signature and its word: RFC 6376 6.1, the decisions of docs/design.md, docs/attacks.md."""
 
 import base64
 from dataclasses import replace
@@ -338,7 +338,7 @@ def test_a_permerror_still_shows_what_is_valid() -> None:
 
 
 def test_limits_of_one_field() -> None:
-    """SECURITY-CASES 13: 16 KiB a field and 256 names, at the bound and one past it."""
+    """SECURITY.md, Limits: 16 KiB a field and 256 names, at the bound and one past it."""
     names = [*SIGNED, *(f"x{count}" for count in range(256 - len(SIGNED)))]
     assert judged(LEGIT.sign(LETTER, headers=names)) == ("pass", "")
     assert judged(LEGIT.sign(LETTER, headers=[*names, "y"])) == (
@@ -506,7 +506,7 @@ def test_what_is_not_signed_is_told() -> None:
 
 
 def test_a_header_that_was_cut_cannot_be_judged() -> None:
-    """DESIGN.md: beyond the header limits, dkim=permerror, and no question is asked."""
+    """docs/design.md: beyond the header limits, dkim=permerror, and no question is asked."""
     zone = Zone(ZONE)
     assert judged(LEGIT.sign(LETTER), zone, truncated=True) == ("permerror", "header too large")
     assert judged(LETTER, zone, truncated=True) == ("permerror", "header too large")
@@ -638,8 +638,8 @@ def test_missing_keys_and_silent_dns_are_told_apart() -> None:
 
 
 def test_without_its_key_a_signature_that_leaves_octets_unsigned_is_hopeless() -> None:
-    """DESIGN.md: a DNS failure prevents a verdict only if its answer could have given an aligned
-    pass; l= and require_signed never do."""
+    """docs/design.md: a DNS failure prevents a verdict only if its answer could have given an
+    aligned pass; l= and require_signed never do."""
     silent = Zone({}, failing=[LEGIT.key_name])
     demanding = DkimOptions(require_signed=("subject",))
     bare = LEGIT.sign(LETTER, headers=("from",))
@@ -656,7 +656,7 @@ def test_without_its_key_a_signature_that_leaves_octets_unsigned_is_hopeless() -
 
 
 def test_a_budget_that_the_message_used_up_is_not_trouble_in_the_dns() -> None:
-    """DESIGN.md: a limit that the message itself exhausted never improves its verdict."""
+    """docs/design.md: a limit that the message itself exhausted never improves its verdict."""
     fields, body = header_fields(LEGIT.sign(LETTER))
     plan = dkim.plan(Headers(fields), [Domain("legit.example")])
     message = Message(
@@ -667,7 +667,7 @@ def test_a_budget_that_the_message_used_up_is_not_trouble_in_the_dns() -> None:
 
 
 def test_a_body_that_differs_needs_no_key() -> None:
-    """DESIGN.md: a DNS failure counts only if its answer could have given a pass."""
+    """docs/design.md: a DNS failure counts only if its answer could have given a pass."""
     zone = Zone({}, failing=[LEGIT.key_name])
     assert judged(LEGIT.sign(LETTER).replace(b"Hello", b"Hallo"), zone) == (
         "fail",
@@ -743,7 +743,7 @@ def test_a_public_suffix_may_sign() -> None:
 
 
 def test_internationalized_names_are_looked_up_as_a_labels() -> None:
-    """RFC 8616 5, SPEC D.5: U-labels in d=, s= and i= are converted, the hash uses the octets as
+    """RFC 8616 5: U-labels in d=, s= and i= are converted, the hash uses the octets as
     they stand."""
     signer = Signer("xn--strae-oqa.example", "xn--bcher-kva")
     raw = signer.sign(

@@ -1,4 +1,4 @@
-"""Policy discovery and organizational domains: RFC 9989 4.10, RFC 7489 6.6.3 (SPEC B.3, C.2;
+"""Policy discovery and organizational domains: RFC 9989 4.10, RFC 7489 6.6.3 (
 divergences G.1, G.2)."""
 
 from collections.abc import Iterable, Mapping
@@ -311,7 +311,7 @@ def test_a_failed_policy_look_up_is_not_absence(
     failing: list[str],
     policy_domain: str | None,
 ) -> None:
-    """SPEC C.4, DMR-08: only a definite absence means no DMARC; a record that is known needs
+    """RFC 9989 5.3.6, DMR-08: only a definite absence means no DMARC; a record that is known needs
     nothing above it."""
     finder, _ = discovery(records, failing, options)
     assert found(finder.policy(Domain(author))) == policy_domain
@@ -611,7 +611,7 @@ def test_the_trace_tells_each_step() -> None:
 
 
 def test_repeated_records_are_an_error_of_the_policy_domain() -> None:
-    """SPEC C.5: reports say so; what lies above the policy domain is not its concern."""
+    """RFC 9990 3: reports say so; what lies above the policy domain is not its concern."""
     finder, _ = discovery(
         {"a.b.example.com": [U, U], "b.example.com": [U, U], "example.com": U, "com": [Y, Y]}
     )

@@ -1,4 +1,4 @@
-"""DMARC for a message: RFC 9989 4.4, 4.7, 5.3; which DNS failures prevent a verdict (SPEC B.2, C.1,
+"""DMARC for a message: RFC 9989 4.4, 4.7, 5.3; which DNS failures prevent a verdict (
 C.4; DMR-01..13; G.3, G.5, G.6)."""
 
 from collections.abc import Iterable, Mapping
@@ -418,7 +418,7 @@ def test_where_the_policy_comes_from(
 
 
 def test_existence_that_cannot_be_looked_up_counts_as_existing() -> None:
-    """SPEC C.1: SERVFAIL is not NXDOMAIN."""
+    """RFC 9989 4.7: SERVFAIL is not NXDOMAIN."""
     dns = zone({"legit.example": NP})
     dns.fail("nx.legit.example", "A")
     outcome = judge("nx.legit.example", dns)
@@ -485,7 +485,7 @@ def test_existence_is_asked_only_where_np_could_decide() -> None:
     assert dns.asked("AAAA") == dns.asked("MX") == []
 
 
-# --- DNS failures (DESIGN.md, Decisions; SPEC C.4; DMR-08, DMR-09, DMR-12)
+# --- DNS failures (docs/design.md, Decisions; RFC 9989 5.3.6; DMR-08, DMR-09, DMR-12)
 
 SUB = {**LEGIT, "a.legit.example": "v=DMARC1; p=quarantine"}
 
@@ -729,7 +729,7 @@ class Exhausted(Zone):
 def test_an_exhausted_limit_never_improves_the_verdict(
     author: str, records: Mapping[str, str], over: str, dkim_words: str, status: DmarcStatus
 ) -> None:
-    """DESIGN.md, Decisions: the message's own doing is no DNS failure; a policy that was not
+    """docs/design.md, Decisions: the message's own doing is no DNS failure; a policy that was not
     reached says so."""
     outcome = judge(author, Exhausted(records, [over]), "none", dkim_words)
     assert outcome.status is status
@@ -763,7 +763,7 @@ def test_an_exhausted_limit_takes_the_stricter_of_np_and_sp(record: str, tag: st
 def test_a_key_in_testing_is_no_pass_but_noted(
     spf_words: str, dkim_words: str, status: DmarcStatus, testing: bool
 ) -> None:
-    """RFC 6376 3.6.1 t=y; DESIGN.md, testing_key_action."""
+    """RFC 6376 3.6.1 t=y; docs/design.md, testing_key_action."""
     outcome = judge("legit.example", LEGIT, spf_words, dkim_words)
     assert (outcome.status, outcome.testing_key_only) == (status, testing)
 
@@ -779,7 +779,7 @@ def malformed(*candidates: str, more: bool = False) -> DmarcResult:
 
 
 def test_a_malformed_author_never_passes() -> None:
-    """RFC 9989 11.5, SECURITY-CASES X: permerror, each domain in it judged for itself."""
+    """RFC 9989 11.5, docs/attacks.md: permerror, each domain in it judged for itself."""
     result = malformed("attack.example", "legit.example", "unknown.example", "localhost")
     assert (result.status, result.author_domain, result.outcome) == (
         DmarcStatus.PERMERROR,
@@ -796,7 +796,7 @@ def test_a_malformed_author_never_passes() -> None:
 
 
 def test_no_more_than_four_domains_are_looked_at() -> None:
-    """SECURITY-CASES 13: the work is bounded, and that there were more is kept."""
+    """SECURITY.md, Limits: the work is bounded, and that there were more is kept."""
     result = malformed(*(f"d{n}.example" for n in range(9)), more=True)
     assert len(result.candidates) == 4
     assert result.more_candidates
@@ -804,7 +804,7 @@ def test_no_more_than_four_domains_are_looked_at() -> None:
 
 
 def test_where_walk_and_list_disagree_is_noted() -> None:
-    """SPEC C.7: logged, since an organizational domain chosen too high is a security problem (RFC
+    """RFC 9990 3: logged, since an organizational domain chosen too high is a security problem (RFC
     9989 11.8)."""
     outcome = judge("a.b.github.io", {"github.io": REJECT})
     assert (str(outcome.organizational_domain), str(outcome.psl_organizational_domain)) == (
@@ -816,7 +816,7 @@ def test_where_walk_and_list_disagree_is_noted() -> None:
 
 
 def test_the_guard_is_noted() -> None:
-    """DESIGN.md, psl_guard: logged."""
+    """docs/design.md, psl_guard: logged."""
     assert judge("a.b.com", {"com": REJECT}).guarded == (Domain("com"),)
     assert judge("a.b.com", {"com": REJECT + "; psd=y"}).guarded == ()
 
@@ -872,7 +872,7 @@ def test_identifiers_that_did_not_pass_are_not_looked_at_after_a_pass() -> None:
 
 
 def test_ten_signatures_cost_one_walk_each_at_most() -> None:
-    """SECURITY-CASES 13: bounded by the signatures that passed, shared steps asked once."""
+    """SECURITY.md, Limits: bounded by the signatures that passed, shared steps asked once."""
     dns = zone(LEGIT)
     judge("legit.example", dns, "none", ", ".join(f"pass s{n}.legit.example" for n in range(10)))
     assert len(dns.calls) == 12

@@ -1,5 +1,5 @@
-"""The DMARC record parser: RFC 9989 4.7, 4.8 and the RFC 7489 tags (SPEC B.4, B.5, C.1;
-SECURITY-CASES DMR, RPT-03)."""
+"""The DMARC record parser: RFC 9989 4.7, 4.8 and the RFC 7489 tags (docs/attacks.md DMR,
+RPT-03)."""
 
 import re
 
@@ -195,8 +195,8 @@ def test_policy_tags(
     ],
 )
 def test_other_tags_fall_back_to_their_default(tag: str, field: str, value: object) -> None:
-    """RFC 9989 4.8, SPEC B.4: a bad or repeated tag is its default and never switches the policy
-    off (DMR-06)."""
+    """RFC 9989 4.8, RFC 7489 6.4: a bad or repeated tag is its default and never switches the
+    policy off (DMR-06)."""
     record = read(f"v=DMARC1; p=reject; {tag}")
     assert getattr(record, field) == value
     assert record.p is REJECT
@@ -259,7 +259,7 @@ def test_other_tags_fall_back_to_their_default(tag: str, field: str, value: obje
     ],
 )
 def test_report_addresses(uri: str, address: str | None) -> None:
-    """SPEC B.5, RPT-03, RPT-04: mailto only, percent-decoded, then dot-atom@LDH-domain; header
+    """RFC 7489 6.2, RPT-03, RPT-04: mailto only, percent-decoded, then dot-atom@LDH-domain; header
     fields are ignored."""
     record = read(f"v=DMARC1; p=none; rua={uri}; ruf={uri}")
     assert record.rua == record.ruf == ((ReportUri(address),) if address else ())
@@ -289,7 +289,7 @@ def test_report_sizes(suffix: str, octets: int | None) -> None:
 
 
 def test_addresses_are_kept_in_order_once_and_at_most_ten() -> None:
-    """RPT-06, SECURITY-CASES 13: a list cannot multiply reports."""
+    """RPT-06, SECURITY.md, Limits: a list cannot multiply reports."""
     twelve = ",".join(f" mailto:a{n}@b.example , mailto:a{n}@B.example!5m" for n in range(12))
     record = read(f"v=DMARC1; p=none; rua={twelve}")
     assert [uri.address for uri in record.rua] == [f"a{n}@b.example" for n in range(10)]
@@ -343,7 +343,7 @@ def test_text_is_printable() -> None:
 
 @pytest.mark.parametrize(("length", "applies"), [(MAX_RECORD, True), (MAX_RECORD + 1, False)])
 def test_a_record_over_4_kib_is_ignored(length: int, applies: bool) -> None:
-    """DESIGN.md, Decisions; DMR-13."""
+    """docs/design.md, Decisions; DMR-13."""
     text = b"v=DMARC1; p=reject; x="
     assert (parse(text + b"a" * (length - len(text))) is not None) is applies
 

@@ -206,7 +206,7 @@ def queried(author: str, tree: Tree) -> list[str]:
 def test_walks_policies_and_alignment_are_as_the_text_has_them(
     data: st.DataObject, author: str, others: list[str], exists: bool
 ) -> None:
-    """RFC 9989 4.10 to 4.10.2, 4.4, 5.3.5, 5.3.6; DESIGN.md, Decisions, on DNS failures."""
+    """RFC 9989 4.10 to 4.10.2, 4.4, 5.3.5, 5.3.6; docs/design.md, Decisions, on DNS failures."""
     related = st.sampled_from([*ancestors(author)[:-1], *others, f"z.{author}"])
     identifiers = [
         (mode, data.draw(related), data.draw(STATUSES)) for mode in ("aspf", "adkim", "adkim")

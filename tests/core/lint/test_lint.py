@@ -99,7 +99,7 @@ def test_a_domain_without_policy_is_an_error() -> None:
 
 
 def test_several_records_are_an_error() -> None:
-    """DESIGN.md, Decisions: they are all discarded."""
+    """docs/design.md, Decisions: they are all discarded."""
     assert ("walk", "_dmarc.example.com has 2 DMARC records: receivers discard them all") in told(
         surveyed([SOUND, SOUND + "; t=y"])
     )

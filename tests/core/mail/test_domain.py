@@ -1,4 +1,5 @@
-"""Names as mail authentication compares them (SPEC B.1, D.5; SECURITY-CASES FRM-16..24)."""
+"""Names as mail authentication compares them (RFC 7489 6.6.1, RFC 8616; docs/attacks.md
+FRM-16..24)."""
 
 import pytest
 from hypothesis import given

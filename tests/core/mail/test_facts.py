@@ -109,7 +109,7 @@ def test_a_list_has_a_domain_name(value: bytes, name: str) -> None:
 
 
 def test_own_addresses_are_the_callers_knowledge() -> None:
-    """DESIGN.md, Reports: mail to or from our reporting address."""
+    """docs/design.md, Reports: mail to or from our reporting address."""
     found = message_facts(
         Headers(()),
         Envelope(None, "h", reverse_path(SENDER)),

@@ -331,7 +331,7 @@ def test_what_can_be_read_in_two_ways_or_came_from_a_local_program_is_nobodys(va
 
 @pytest.mark.parametrize("value", UNREADABLE)
 def test_what_is_ambiguous_or_no_client_is_malformed(value: str) -> None:
-    """UnreadableField means SPF none, never a guess (DESIGN.md, trusted_relays)."""
+    """UnreadableField means SPF none, never a guess (docs/design.md, trusted_relays)."""
     assert isinstance(parse(value.encode()), Malformed)
 
 

@@ -1,5 +1,5 @@
-"""Local policy: SPEC B.6, B.7, C.3, C.8 row by row; local rules, ARC, caps and monitor mode
-(DESIGN.md)."""
+"""Local policy: RFC 7489 6.6.4 and 6.7, RFC 9989 5.3 and 7.4 row by row; local rules, ARC, caps and
+monitor mode (docs/design.md)."""
 
 from dataclasses import replace
 from datetime import date
@@ -100,7 +100,7 @@ P_NONE, P_QUARANTINE, P_REJECT = (
     ],
 )
 def test_published_policy(record: str, status: str, disposition: Disposition, policy: str) -> None:
-    """SPEC C.8: what each result does without anything else; no reason is needed."""
+    """RFC 9989 5.3: what each result does without anything else; no reason is needed."""
     verdict = judge(result(record, status))
     assert (verdict.disposition, verdict.policy.value, verdict.reasons) == (disposition, policy, ())
     assert not verdict.tempfail
@@ -121,7 +121,7 @@ def test_published_policy(record: str, status: str, disposition: Disposition, po
     ],
 )
 def test_test_mode(record: str, disposition: Disposition, reason: tuple[str, str] | None) -> None:
-    """RFC 9989 4.7: t=y is one level lower; it replaces pct (SPEC C.3, DMR-06)."""
+    """RFC 9989 4.7: t=y is one level lower; it replaces pct (DMR-06)."""
     verdict = judge(result(record), sample=99.0)
     assert verdict.disposition is disposition
     assert verdict.policy.value == disposition.value
@@ -147,8 +147,7 @@ def test_test_mode(record: str, disposition: Disposition, reason: tuple[str, str
     ],
 )
 def test_sampling(record: str, sample: float, disposition: Disposition) -> None:
-    """RFC 7489 6.6.4: those left out are treated one level lower, and the row says so (SPEC
-    B.6)."""
+    """RFC 7489 6.6.4: those left out are treated one level lower, and the row says so."""
     verdict = judge(result(record), sample=sample)
     published = record.split("p=")[1].split(";", maxsplit=1)[0]
     assert verdict.disposition is disposition
@@ -202,8 +201,7 @@ def test_sampling_approximates_the_percentage() -> None:
 def test_local_actions(
     record: str, policy: LocalPolicy, disposition: Disposition, evaluated: str, comments: list[str]
 ) -> None:
-    """RFC 9989 7.4 caution and how quarantine is done; a deviation is a local_policy reason (SPEC
-    C.3, C.8)."""
+    """RFC 9989 7.4 caution and how quarantine is done; a deviation is a local_policy reason."""
     verdict = judge(result(record), policy)
     assert (verdict.disposition, verdict.policy.value) == (disposition, evaluated)
     assert [reason.comment for reason in verdict.reasons] == comments
@@ -431,7 +429,7 @@ def test_what_we_were_too_busy_to_prove_is_not_held_against_a_sender() -> None:
 
 
 def test_temperror_under_a_policy_says_why_it_was_not_applied() -> None:
-    """SPEC C.8: none + other "dns error"."""
+    """RFC 9989 5.3: none + other "dns error"."""
     assert reasons(judge(result(P_REJECT, "temperror"), ACCEPT)) == [("other", "dns error")]
     assert reasons(judge(result(P_NONE, "temperror"), ACCEPT)) == []
 
@@ -572,8 +570,8 @@ F_TEMPERROR, G_UNKNOWN = (
     ],
 )
 def test_malformed_from_strictest(dmarc: DmarcResult, disposition: Disposition) -> None:
-    """RFC 7489 6.6.1, DESIGN.md: the strictest failing policy; more than four domains as p=reject;
-    none at all quarantined."""
+    """RFC 7489 6.6.1, docs/design.md: the strictest failing policy; more than four domains as
+    p=reject; none at all quarantined."""
     assert judge(dmarc).disposition is disposition
 
 
@@ -662,7 +660,7 @@ def test_of_several_domains_the_one_that_is_waited_for_is_named() -> None:
 
 
 def test_an_unreadable_source_is_at_most_quarantined() -> None:
-    """DESIGN.md, trusted_relays: a refusal would bounce from our own relay."""
+    """docs/design.md, trusted_relays: a refusal would bounce from our own relay."""
     hidden = Context(source_ip=None, source_known=False)
     verdict = judge(result(P_REJECT), context=hidden)
     assert (verdict.disposition, verdict.policy.value) == (QUARANTINE, "reject")
@@ -691,7 +689,7 @@ def test_a_testing_key_of_one_author_does_not_cap_another() -> None:
 
 
 def test_a_testing_key_caps_the_disposition() -> None:
-    """DESIGN.md, testing_key_action: quarantine with local_policy, unless reject is chosen."""
+    """docs/design.md, testing_key_action: quarantine with local_policy, unless reject is chosen."""
     dmarc = result(P_REJECT, testing_key_only=True)
     verdict = judge(dmarc)
     assert (verdict.disposition, reasons(verdict)) == (
@@ -724,7 +722,7 @@ TRUSTED = replace(
 def test_a_trusted_chain_overrides_reject_and_quarantine(
     record: str, status: str, disposition: Disposition
 ) -> None:
-    """RFC 8617 7.2.2, SPEC E.3: local_policy with the chain as comment; policy.dmarc stays what the
+    """RFC 8617 7.2.2: local_policy with the chain as comment; policy.dmarc stays what the
     policy asked for."""
     verdict = judge(result(record, status), context=TRUSTED)
     assert verdict.disposition is disposition
@@ -953,8 +951,8 @@ def test_a_rule_quarantines_as_configured() -> None:
 def test_monitor_mode(
     record: str, status: str, would_be: Disposition, disposition: Disposition, comments: list[str]
 ) -> None:
-    """DESIGN.md, enforce = false: nothing refused or quarantined, reason local_policy "monitor",
-    and what would have been."""
+    """docs/design.md, enforce = false: nothing refused or quarantined, reason local_policy
+    "monitor", and what would have been."""
     verdict = judge(result(record, status), LocalPolicy(enforce=False))
     assert (verdict.would_be, verdict.disposition) == (would_be, disposition)
     assert [reason.comment for reason in verdict.reasons] == comments

@@ -1,4 +1,4 @@
-"""External destinations are verified (RFC 9990 4; SPEC B.9); a DNS failure keeps the report, a
+"""External destinations are verified (RFC 9990 4); a DNS failure keeps the report, a
 refusal drops the address."""
 
 import pytest
@@ -99,7 +99,7 @@ def test_rpt_05_a_name_that_the_dns_cannot_hold_is_not_authorised() -> None:
 def test_hosts_that_take_no_mail_are_skipped(
     records: dict[str, list[object]], permission: Permission
 ) -> None:
-    """DESIGN: rua hosts with null or no MX are skipped and shown."""
+    """docs/design.md: rua hosts with null or no MX are skipped and shown."""
     assert takes_mail(HOST, Zone({HOST.name: records})).permission is permission
 
 

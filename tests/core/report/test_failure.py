@@ -107,7 +107,7 @@ def judged(
 def test_fo_says_when(
     fo: str, spf: SpfStatus, dkim: DkimStatus | None, aligned: str, kind: str | None
 ) -> None:
-    """SPEC C.8, RFC 9989 4.7."""
+    """RFC 9989 4.7, 5.3."""
     assert wanted(judged(fo, spf=spf, dkim=dkim, aligned=aligned)) == kind
 
 
@@ -518,7 +518,7 @@ def test_the_mail_has_every_field_that_is_required() -> None:
 def test_identity_alignment_lists_what_failed(
     aligned: str, spf: SpfStatus, dkim: DkimStatus, shown: str
 ) -> None:
-    """RFC 9991 turned RFC 7489's meaning round (SPEC B.10)."""
+    """RFC 9991 turned RFC 7489's meaning round (7.3)."""
     _, words, fields, _ = parts(report(judged("1", spf=spf, dkim=dkim, aligned=aligned)))
     assert "did not authenticate" not in words, "it passed by the other"
     assert fields["Identity-Alignment"] == shown

@@ -104,7 +104,7 @@ def test_encoded_lines_are_no_longer_than_mail_allows() -> None:
 
 @pytest.mark.parametrize("octets", [1, 3, 56, 57, 58, 114, 115, 10_000])
 def test_rpt_03_the_size_of_a_report_is_what_is_sent(octets: int) -> None:
-    """SPEC B.5: after compression and transport encoding, line ends included."""
+    """RFC 7489 6.2: after compression and transport encoding, line ends included."""
     raw = write(letter(report(), b"x" * octets), "agg@legit.example", now=NOW).as_bytes()
     encoded = raw.split(f"\r\n--=_{ID}".encode())[2].partition(b"\r\n\r\n")[2]
     assert encoded_size(b"x" * octets) == len(encoded)

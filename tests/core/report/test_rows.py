@@ -47,8 +47,8 @@ def facts(**changes: Any) -> Facts:
 def test_periods_are_whole_parts_of_the_utc_day(
     at: float, ri: int | None, honor_ri: bool, begin: int, hours: int
 ) -> None:
-    """SPEC B.8, C.5; RPT-11: UTC days whatever the zone; ri where it is honoured, one hour at
-    least."""
+    """RFC 7489 Appendix C, RFC 9990 3; RPT-11: UTC days whatever the zone; ri where it is honoured,
+    one hour at least."""
     assert period(at, ri, honor_ri=honor_ri) == (begin, begin + hours * 3600)
 
 
@@ -89,8 +89,8 @@ def test_the_same_policy_in_other_words_is_one_configuration() -> None:
 def test_everything_is_counted_but_what_nobody_can_be_told(
     changes: dict[str, Any], counted: bool
 ) -> None:
-    """DESIGN.md, Reports; SPEC C.8: no usable From, no policy, 4xx, mail to our own reporting
-    address."""
+    """docs/design.md, Reports; RFC 9989 5.3: no usable From, no policy, 4xx, mail to our own
+    reporting address."""
     assert (published_of(facts(**changes)) is not None) is counted
 
 
@@ -121,7 +121,7 @@ def test_reports_about_reports_are_no_reason_to_report(
 
 
 def test_rows_differ_by_what_a_report_shows_and_by_nothing_else() -> None:
-    """Counts are kept per distinct row (DESIGN.md, The ledger)."""
+    """Counts are kept per distinct row (docs/design.md, The ledger)."""
 
     def stored(**changes: Any) -> bytes:
         changed = facts(**changes)
@@ -158,14 +158,14 @@ def test_rows_differ_by_what_a_report_shows_and_by_nothing_else() -> None:
 def test_envelope_to_is_told_where_all_recipients_share_one_domain(
     recipients: tuple[str, ...], shown: str | None
 ) -> None:
-    """SPEC C.8: a message counts once."""
+    """RFC 9989 5.3: a message counts once."""
     changed = facts(envelope_to=recipients)
     assert changed.outcome is not None
     assert row_of(changed, changed.outcome).envelope_to == shown
 
 
 def test_a_dns_error_is_a_reason() -> None:
-    """SPEC C.8: no aligned pass and a DNS error: none, with reason other."""
+    """RFC 9989 5.3: no aligned pass and a DNS error: none, with reason other."""
     base = evaluation(
         dmarc=DmarcResult(
             DmarcStatus.TEMPERROR, Domain("legit.example"), evaluation().dmarc.outcome

@@ -1,5 +1,5 @@
-"""Aggregate reports satisfy RFC 9990's and RFC 7489's schemas, and ours, whatever was stored (SPEC
-B.8, C.5, C.7)."""
+"""Aggregate reports satisfy RFC 9990's and RFC 7489's schemas, and ours, whatever was stored (RFC
+7489 Appendix C, RFC 9990 3)."""
 
 import os
 import subprocess
@@ -129,7 +129,7 @@ def test_rfc7489_has_pct_and_no_namespace() -> None:
 def test_reasons_are_in_the_words_of_the_form(
     form: Format, stored: Reason, kind: str, comment: str | None
 ) -> None:
-    """SPEC C.7 and C.8."""
+    """RFC 9990 3, RFC 9989 5.3."""
     row = Row(
         source_ip="2001:db8::1",
         header_from="a.example",

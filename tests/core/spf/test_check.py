@@ -1,4 +1,4 @@
-"""SPF as this milter checks it: RFC 7208 by section, SECURITY-CASES 5 (SPF-nn), BSP-01 and WL-03 by
+"""SPF as this milter checks it: RFC 7208 by section, docs/attacks.md (SPF-nn), BSP-01 and WL-03 by
 id."""
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def envelope(
     domain: str | None = DOMAIN,
     **other: Any,
 ) -> Envelope:
-    """The default session of SECURITY-CASES 0; domain None is the null sender."""
+    """The default session of docs/attacks.md; domain None is the null sender."""
     sender = ReversePath(local_part, Domain(domain)) if domain else ReversePath()
     return Envelope(ip_address(ip) if ip else None, helo, sender, **other)
 
@@ -187,7 +187,7 @@ def test_a_failed_look_up_of_the_record_is_a_temperror() -> None:
 
 @pytest.mark.parametrize(("octets", "expected"), [(4096, "pass"), (4097, "permerror")])
 def test_records_have_a_bound(octets: int, expected: str) -> None:
-    """SECURITY-CASES 13: 4 KiB; SPF-09."""
+    """SECURITY.md, Limits: 4 KiB; SPF-09."""
     text = "v=spf1 " + "ip4:10.0.0.0/9 " * 300
     text = text[: octets - 5].rsplit(" ", 1)[0]
     text += " " * (octets - 5 - len(text)) + " +all"
@@ -565,7 +565,7 @@ def test_the_validated_name_depends_on_the_current_domain(names: list[str], chos
     ],
 )
 def test_odd_local_parts_do_not_match(local_part: str, terms: str, expected: str) -> None:
-    """SPEC D.5 (RFC 8616 4), SPF-10, DNS-05: what is no visible ASCII, or reads as an escape or a
+    """RFC 8616 4, SPF-10, DNS-05: what is no visible ASCII, or reads as an escape or a
     wildcard, is never asked."""
     zone = records(f"v=spf1 {terms}")
     assert status(zone, local_part=local_part) == expected

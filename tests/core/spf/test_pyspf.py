@@ -1,5 +1,5 @@
 """pyspf's defects, shown on pyspf itself: each fails when upstream mends it, and the fence named
-here may go (SECURITY-CASES 9.6)."""
+here may go (SECURITY.md, Defects of the libraries)."""
 
 from __future__ import annotations
 

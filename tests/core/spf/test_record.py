@@ -1,4 +1,4 @@
-"""SPF records as text: RFC 7208 4.5 (selection), 12 (grammar), and the fences of SECURITY-CASES
+"""SPF records as text: RFC 7208 4.5 (selection), 12 (grammar), and the fences of docs/attacks.md
 SPF-08, SPF-09, SPF-14."""
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def test_only_known_modifiers_are_single(extra: str, taken: bool) -> None:
 
 
 def test_terms_have_a_bound() -> None:
-    """SECURITY-CASES 13: 512 octets, and one more is too many."""
+    """SECURITY.md, Limits: 512 octets, and one more is too many."""
     fits = b"a:" + b"x" * (MAX_TERM - 6) + b".com"
     assert isinstance(parse(b"v=spf1 " + fits, MAX_TERM), SpfRecord)
     assert parse(b"v=spf1 " + fits.replace(b"x", b"xx", 1), MAX_TERM) == Malformed("term too long")
@@ -183,7 +183,7 @@ GROWING: dict[str, Callable[[int], bytes]] = {
 
 @pytest.mark.parametrize("shape", GROWING)
 def test_time_grows_with_the_size_alone(shape: str) -> None:
-    """SPF-09, SECURITY-CASES 15 (5): without a limit on terms, and 64 KiB in less than 0.2 s."""
+    """SPF-09, without a limit on terms, and 64 KiB in less than 0.2 s."""
 
     def judge(text: bytes) -> None:
         spf_record.parse.cache_clear()

@@ -59,7 +59,7 @@ def eventually(found: Any, seconds: float = 10.0) -> None:
 
 
 def test_a_recorded_evaluation_is_in_the_file_when_record_returns(spool: Spool, path: Path) -> None:
-    """DESIGN.md, The ledger: durably handed over before the reply."""
+    """docs/design.md, The ledger: durably handed over before the reply."""
     one = evaluation()
     assert spool.record(one, b"Subject: [redacted]")
     file = SpoolFile(path)
@@ -174,7 +174,7 @@ def test_what_waits_in_memory_is_bounded(path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_full_disk_records_again_when_there_is_room(path: Path) -> None:
-    """STO-02, disk full; DESIGN.md: a stated bound, nothing undrained dropped."""
+    """STO-02, disk full; docs/design.md: a stated bound, nothing undrained dropped."""
     spool = Spool(path, SpoolOptions(max_bytes=64 * 4096, wait=0.1), retry=0.05)
     recorded = [
         one.id
@@ -327,7 +327,7 @@ def test_a_symbolic_link_to_nowhere_is_not_followed(tmp_path: Path) -> None:
 
 
 def test_the_file_is_for_the_service_and_its_group_only(spool: Spool, path: Path) -> None:
-    """DESIGN.md, The ledger: readable by the service's group only, journal included."""
+    """docs/design.md, The ledger: readable by the service's group only, journal included."""
     assert spool.record(evaluation())
     modes = {each.name: stat.S_IMODE(each.stat().st_mode) for each in path.parent.iterdir()}
     assert modes == {"spool.db": 0o640, "spool.db-wal": 0o640, "spool.db-shm": 0o640}

@@ -132,7 +132,7 @@ def test_processes_that_open_a_new_file_at_once_wait_for_each_other(tmp_path: Pa
 
 
 def test_a_newer_store_is_refused(store_url: str) -> None:
-    """DESIGN.md, The ledger: rows stay in the spool, and it says so."""
+    """docs/design.md, The ledger: rows stay in the spool, and it says so."""
     database = connect(upgraded(store_url))
     attempt(
         database,
@@ -162,7 +162,8 @@ def test_only_the_file_of_one_machine_is_upgraded_by_itself(store_url: str) -> N
 
 
 def test_a_batch_handed_over_twice_counts_once(store: Store) -> None:
-    """DESIGN.md, The ledger: a batch carries host and sequence; the store refuses a second copy."""
+    """docs/design.md, The ledger: a batch carries host and sequence; the store refuses a second
+    copy."""
     once = batch(*(evaluation() for _ in range(10)))
     assert store.apply(once) == 10
     assert store.apply(once) == 0
@@ -415,7 +416,7 @@ def test_ri_shortens_the_period_where_it_is_honoured(opened: Callable[..., Store
 
 
 def test_what_was_answered_4xx_is_logged_and_not_counted(store: Store) -> None:
-    """DESIGN.md, The ledger."""
+    """docs/design.md, The ledger."""
     store.apply(batch(evaluation(verdict=Verdict(Disposition.NONE, deferral=Deferral("dns")))))
     assert store.reports.find() == []
     assert store.decisions.count(Filter(disposition="tempfail")) == 1
@@ -425,8 +426,8 @@ def test_what_was_answered_4xx_is_logged_and_not_counted(store: Store) -> None:
 
 
 def test_quiet_mail_is_counted_and_is_no_reason_to_send(store: Store) -> None:
-    """DESIGN.md, Reports: a period whose only rows are passing reports sends nothing; nothing is
-    left out of a report that is sent."""
+    """docs/design.md, Reports: a period whose only rows are passing reports sends nothing; nothing
+    is left out of a report that is sent."""
     quiet = MessageFacts(message_id="x", is_report=True)
     store.apply(batch(evaluation(passed=True, facts=quiet), evaluation(passed=True, facts=quiet)))
     assert (only(store).messages, only(store).loud) == (2, 0)

@@ -28,7 +28,7 @@ JOURNAL_LIMIT = 64 << 20
 """Octets that SQLite itself cuts a journal down to; it never makes one shorter while somebody has
 it open."""
 MODE = 0o640
-"""Readable by the service's group only (DESIGN.md, The ledger)."""
+"""Readable by the service's group only (docs/design.md, The ledger)."""
 STEP = 500
 """Rows copied at a time."""
 MEMORY_SECONDS, MEMORY_ROWS, MEMORY_OCTETS = 60.0, 1000, 4 << 20

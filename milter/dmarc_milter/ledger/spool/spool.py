@@ -24,7 +24,7 @@ from dmarc_milter.ledger.spool.file import SpoolError, SpoolFile, SpoolOptions, 
 LOG = logging.getLogger("dmarc_milter.ledger")
 
 PATIENCE = 1.0
-"""Seconds that an answer waits for the commit (DESIGN.md, The ledger)."""
+"""Seconds that an answer waits for the commit (docs/design.md, The ledger)."""
 GROUP = 200
 """Messages in one commit at most."""
 MAX_HELD = 1000

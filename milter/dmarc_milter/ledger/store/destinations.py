@@ -163,7 +163,7 @@ class Destinations:
         kind: Literal["rua", "ruf"],
         found: Authorisation,
     ) -> None:
-        """Remember an answer. Addresses hold no white space (SPEC B.5)."""
+        """Remember an answer. Addresses hold no white space (RFC 7489 6.2)."""
         self._run(
             "INSERT INTO authorisation (policy_domain, destination, kind, outcome, addresses,"
             " expires_at) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (policy_domain, destination, kind)"

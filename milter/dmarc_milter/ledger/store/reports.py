@@ -55,7 +55,7 @@ class Report(NamedTuple):
     messages: int
     """In its rows."""
     loud: int
-    """Messages that are reason enough to send it; a report without any is not sent (DESIGN.md,
+    """Messages that are reason enough to send it; a report without any is not sent (docs/design.md,
     Reports)."""
     rows: int
     folded: int
