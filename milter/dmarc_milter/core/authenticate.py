@@ -37,8 +37,8 @@ KEYS_SHARE = 0.6
 """Of the message's seconds, for the keys of DKIM: SPF may come after them, and senders make keys of
 their own as slow as they like."""
 IPREV_QUERIES = 12
-"""Share of the message's 160 queries (SECURITY-CASES 13); SPF, DKIM and ARC have theirs, the policy
-walk is first and so always served."""
+"""Share of the message's 160 queries (SECURITY.md, Limits); SPF, DKIM and ARC have theirs, the
+policy walk is first and so always served."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ class MessageFacts:
     feedback-report)."""
     to_reporting: bool = False
     """A recipient is our own reporting or bounce address: such mail is never counted for reports
-    (DESIGN.md, Reports)."""
+    (docs/design.md, Reports)."""
     from_reporting: bool = False
     """MAIL FROM is our own reporting or bounce address."""
     list_id: str = ""

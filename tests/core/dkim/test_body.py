@@ -146,8 +146,8 @@ UNITS = [
 @pytest.mark.parametrize("unit", UNITS, ids=repr)
 @pytest.mark.parametrize("chunk", [4096, 65_535, 1 << 24])
 def test_no_body_is_slow(unit: bytes, chunk: int) -> None:
-    """DOS-03 and SECURITY.md, Defects of the libraries at 4 MB: one second for ten megabytes is the
-    bound, both ways at once."""
+    """DOS-03 and SECURITY.md, Defects of the libraries, at 4 MB: one second for ten megabytes is
+    the bound, both ways at once."""
     body = unit * ((1 << 22) // len(unit)) + b"x"
     requests = [SIMPLE, RELAXED, *(BodyHash("relaxed", "sha256", length) for length in range(8))]
     begun = time.process_time()

@@ -100,7 +100,7 @@ def _iprev(evaluation: Evaluation) -> Iterator[ResInfo]:
 
 def _dmarc(dmarc: DmarcResult, verdict: Verdict) -> ResInfo:
     """RFC 9989 9.1, with the customary comment. policy.dmarc is the evaluated policy, on a failure
-    only (SPEC C.8)."""
+    only (RFC 9989 5.3)."""
     overrides = sorted({reason.type.value for reason in verdict.reasons})
     shown = properties(
         ("header", "from", str(dmarc.author_domain or "")),

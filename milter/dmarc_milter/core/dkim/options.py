@@ -1,5 +1,5 @@
-"""Limits and choices of DKIM verification (DESIGN.md, Decisions; the limits that other verifiers
-lack)."""
+"""Limits and choices of DKIM verification (docs/design.md, Decisions; the limits that other
+verifiers lack)."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from dmarc_milter.core.resolver import Missing
 
 
 class DkimStatus(StrEnum):
-    """RFC 8601 2.7.1; which is used when: DESIGN.md, Decisions. `none` is an empty tuple of
+    """RFC 8601 2.7.1; which is used when: docs/design.md, Decisions. `none` is an empty tuple of
     results."""
 
     PASS = "pass"

@@ -1,4 +1,4 @@
-"""Which signatures of a message are examined, and what each is worth (RFC 6376 6.1; DESIGN.md,
+"""Which signatures of a message are examined, and what each is worth (RFC 6376 6.1; docs/design.md,
 Decisions, DKIM words)."""
 
 from __future__ import annotations

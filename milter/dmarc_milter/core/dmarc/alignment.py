@@ -52,7 +52,7 @@ def could_align(author_domain: Domain, identifier: Domain, discovery: Discovery)
 
 def _by_walks(author: Walk, identifier: Walk) -> Alignment:
     """Compare organizational domains; where answers are missing, what every possible answer would
-    give (DESIGN.md, Decisions)."""
+    give (docs/design.md, Decisions)."""
     missing = {step.name: step for step in (*author.open_steps, *identifier.open_steps)}
     same = _in_every_case(author, identifier, tuple(missing.values()))
     theirs = identifier.organizational_domain()

@@ -38,7 +38,7 @@ __all__ = ["DmarcOptions", "PublicSuffixes", "author_names", "evaluate", "publis
 
 MAX_ORGANIZATIONS = 4
 """Organizational domains that one From field may name; with more the strictest policy is not looked
-for (DESIGN.md, Decisions)."""
+for (docs/design.md, Decisions)."""
 
 
 class _Candidate(NamedTuple):
@@ -410,8 +410,8 @@ NOT_TOLD = Missing("dns")
 
 
 def _without_pass(outcome: DomainOutcome, found: dict[_Candidate, _Judged]) -> DomainOutcome:
-    """DNS failure that could have given an aligned pass > policy left open > fail (SPEC C.4,
-    C.8)."""
+    """DNS failure that could have given an aligned pass > policy left open > fail (RFC 9989
+    5.3)."""
     lost = gravest(each.missing for each in found.values())
     if lost is not None:
         open_ones = (each.kind for each, judged_so in found.items() if judged_so.missing)

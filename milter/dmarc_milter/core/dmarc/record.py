@@ -15,9 +15,9 @@ from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.mail.domain import parse as parse_domain
 
 MAX_RECORD = 4096
-"""Octets; a longer record is ignored as syntactically bad (DESIGN.md, Decisions)."""
+"""Octets; a longer record is ignored as syntactically bad (docs/design.md, Decisions)."""
 MAX_URIS = 10
-"""Addresses kept of rua and of ruf (SECURITY-CASES 13)."""
+"""Addresses kept of rua and of ruf (SECURITY.md, Limits)."""
 WSP = b" \t"
 Value = TypeVar("Value")
 
@@ -40,8 +40,8 @@ class AlignmentMode(StrEnum):
 
 
 class ReportUri(NamedTuple):
-    """One address of rua= or ruf=: only mailto, percent-decoded, dot-atom@domain (SPEC B.5,
-    SECURITY-CASES RPT-03)."""
+    """One address of rua= or ruf=: only mailto, percent-decoded, dot-atom@domain (RFC 7489 6.2,
+    docs/attacks.md RPT-03)."""
 
     address: str
     max_size: int | None = None
@@ -112,7 +112,7 @@ def parse(text: bytes) -> Record | None:
 
     `v` comes first and is DMARC1 exactly; tag names and all other values are case-insensitive; WSP
     may surround `=` and `;`. Unknown tags are ignored, bad values of known ones are as if absent:
-    they never switch a policy off (SPEC B.4, C.1). Never raises.
+    they never switch a policy off (RFC 7489 6.4, RFC 9989 4.7). Never raises.
     """
     if len(text) > MAX_RECORD:
         return None
@@ -175,7 +175,7 @@ class _Reading:
 
     def __init__(self, tags: list[tuple[str, bytes | None]]) -> None:
         self.tags: dict[str, str | None] = {}
-        """Known tags; None for a value that no tag can have: repeated (DESIGN.md, Decisions),
+        """Known tags; None for a value that no tag can have: repeated (docs/design.md, Decisions),
         control or non-ASCII octets."""
         self.errors: list[str] = []
         for name, value in tags:
@@ -308,7 +308,7 @@ def _uri(text: str) -> ReportUri | str:
 
 def _address(encoded: str) -> str | None:
     """The mailbox of a mailto URI: percent-decoded, then dot-atom@domain and nothing else
-    (SECURITY-CASES RPT-03)."""
+    (docs/attacks.md RPT-03)."""
     if any(char in encoded for char in "/#[]"):  # RFC 6068 2: only percent-encoded there
         return None
     decoded = unquote_to_bytes(encoded).decode("latin-1")

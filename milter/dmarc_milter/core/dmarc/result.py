@@ -75,7 +75,7 @@ class DomainOutcome:
     psl_organizational_domain: Domain | None = None
     """What the public suffix list would say, for the log where walk and list disagree."""
     testing_key_only: bool = False
-    """The only aligned pass came from a key in testing (t=y): it does not count (DESIGN.md,
+    """The only aligned pass came from a key in testing (t=y): it does not count (docs/design.md,
     testing_key_action)."""
     missing: Missing | None = None
     """With temperror: the answer that left the verdict open, the gravest of several."""
@@ -106,7 +106,7 @@ class DmarcResult:
     outcome: DomainOutcome | None = None
     candidates: tuple[DomainOutcome, ...] = ()
     more_candidates: bool = False
-    """More domains than were looked at: treated as p=reject (DESIGN.md)."""
+    """More domains than were looked at: treated as p=reject (docs/design.md)."""
     reason: str = ""
     written: tuple[DomainOutcome, ...] = ()
     """Names of other organizations, without a pass, that the MTA writes into From in the place of

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dmarc_milter.core.mail.message import HeaderField, Headers
 
 REMOVABLE = frozenset((b"from", b"authentication-results", b"x-dmarc-quarantine"))
-"""Fields that are counted and kept beyond the limits (DESIGN.md, What a message gets)."""
+"""Fields that are counted and kept beyond the limits (docs/design.md, What a message gets)."""
 SECOND_BLOCK = 256 * 1024
 SECOND_COUNT = 1000
 """Beyond the limits, so much of the removable fields of each name is kept word for word; after that

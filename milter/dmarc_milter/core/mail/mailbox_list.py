@@ -45,7 +45,7 @@ def parse(value: bytes) -> Reading | Malformed:
     Dots and 8-bit text in a name, dots anywhere in a local part, empty list elements and comments
     beside the @ harm no reading. A route, white space inside an addr-spec, an address literal,
     controls and everything else that the grammar does not allow or `Tolerated` names are malformed
-    (DESIGN.md, Decisions).
+    (docs/design.md, Decisions).
     """
     try:
         return _one_domain(value)

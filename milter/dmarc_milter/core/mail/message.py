@@ -108,7 +108,7 @@ IPAddress = IPv4Address | IPv6Address
 
 
 def plain_address(address: IPAddress) -> IPAddress:
-    """Without a zone id, and an IPv4-mapped address as IPv4 (DESIGN.md, Decisions)."""
+    """Without a zone id, and an IPv4-mapped address as IPv4 (docs/design.md, Decisions)."""
     if isinstance(address, IPv6Address):
         return address.ipv4_mapped or IPv6Address(int(address))
     return address
@@ -132,8 +132,8 @@ class Envelope:
     mta: Literal["", "sendmail", "postfix"] = ""
     """What the MTA says that it is; "" where it says nothing."""
     source_known: bool = True
-    """False: relayed by one of our trusted relays and the real client could not be read (DESIGN.md,
-    trusted_relays)."""
+    """False: relayed by one of our trusted relays and the real client could not be read
+    (docs/design.md, trusted_relays)."""
     relayed: bool = False
     """It came through one of our trusted relays."""
 

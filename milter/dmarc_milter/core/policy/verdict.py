@@ -64,7 +64,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class LocalPolicy:
-    """The [policy] section and its neighbours (DESIGN.md, Configuration)."""
+    """The [policy] section and its neighbours (docs/design.md, Configuration)."""
 
     enforce: bool = True
     quarantine_action: Literal["header", "hold", "reject"] = "header"

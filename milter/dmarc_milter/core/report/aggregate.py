@@ -146,7 +146,7 @@ def _record(row: Row, count: int, form: Format) -> list[Node]:
 
 
 def _disposition(row: Row, form: Format) -> str:
-    """RFC 7489 knows no `pass` (SPEC C.7)."""
+    """RFC 7489 knows no `pass` (RFC 9990 3)."""
     return "none" if form == "rfc7489" and row.disposition == "pass" else row.disposition
 
 
@@ -160,7 +160,7 @@ def _reasons(row: Row) -> tuple[Reason, ...]:
 
 
 def _reason(reason: Reason, form: Format) -> list[Node]:
-    """The override type in the words of the form (SPEC C.5, C.7, C.8)."""
+    """The override type in the words of the form (RFC 9990 3, RFC 9989 5.3)."""
     kind, comment = reason.type, reason.comment
     if form == "rfc9990" and kind in ("sampled_out", "forwarded"):
         kind, comment = (

@@ -58,7 +58,7 @@ class FailureReport:
 
 
 def wanted(evaluation: Evaluation) -> Kind | None:
-    """Which failure report the policy's owner asks for with `fo` (RFC 9989 4.7, SPEC C.8), or None.
+    """Which failure report the policy's owner asks for with `fo` (RFC 9989 4.7, 5.3), or None.
 
     Never for a public suffix's record (RFC 9991 5), and never for what could be an answer to a
     report of ours or somebody else's.

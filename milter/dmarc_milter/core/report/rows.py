@@ -31,8 +31,8 @@ MAX_ERRORS = 10
 
 
 class Row(Fact, frozen=True, omit_defaults=True, kw_only=True):
-    """One distinct record of a report: SPEC C.5 and B.8 without the count. `dkim` and `spf` are the
-    DMARC (aligned) results."""
+    """One distinct record of a report: RFC 9990 3, RFC 7489 Appendix C without the count. `dkim`
+    and `spf` are the DMARC (aligned) results."""
 
     source_ip: str
     header_from: str
@@ -46,7 +46,7 @@ class Row(Fact, frozen=True, omit_defaults=True, kw_only=True):
     envelope_from: str | None = None
     """"" for the null sender; None when it was not a domain name."""
     envelope_to: str | None = None
-    """None unless all recipients shared one domain: a message is counted once (SPEC C.8)."""
+    """None unless all recipients shared one domain: a message is counted once (RFC 9989 5.3)."""
     auth_dkim: tuple[DkimFact, ...] = ()
     """In the priority of RFC 9990 3.1.3; a signature without a readable d= cannot be reported and
     is not here."""
@@ -94,8 +94,8 @@ def with_errors(published: Published, errors: tuple[str, ...]) -> Published:
 
 
 def published_of(facts: Facts) -> Published | None:
-    """The policy whose owner is told about this message; None when nobody is: SPEC C.8, and
-    DESIGN.md, Reports, on loops."""
+    """The policy whose owner is told about this message; None when nobody is: RFC 9989 5.3, and
+    docs/design.md, Reports, on loops."""
     if not facts.counted or facts.to_reporting or not facts.source_ip or facts.outcome is None:
         return None
     published = facts.outcome.published
@@ -106,7 +106,7 @@ def row_of(facts: Facts, outcome: Outcome) -> Row:
     """The row that counts this message."""
     reasons = facts.reasons
     if facts.status == DmarcStatus.TEMPERROR and not reasons:
-        reasons = (Reason("other", "dns error"),)  # SPEC C.8: the policy could not be applied
+        reasons = (Reason("other", "dns error"),)  # no policy
     return Row(
         source_ip=facts.source_ip,
         header_from=outcome.author_domain,

@@ -32,7 +32,7 @@ class InvalidReport(Exception):
 
 
 def render(feedback: Feedback, form: Format) -> bytes:
-    """The checked XML document, UTF-8. RFC 9990's has its namespace, RFC 7489's none (SPEC C.7).
+    """The checked XML document, UTF-8. RFC 9990's has its namespace, RFC 7489's none (RFC 9990 3).
     Raises InvalidReport."""
     root = _element(document(feedback, form), f"{{{NAMESPACE}}}" if form == "rfc9990" else "")
     check(root, form)

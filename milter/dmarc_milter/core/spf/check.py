@@ -69,7 +69,7 @@ class SpfResult:
     lookups: int = 0
     """Terms evaluated that look something up (RFC 7208 4.6.4)."""
     permissive: bool = False
-    """The pass came from +all or an enormous range (SECURITY-CASES BSP-01)."""
+    """The pass came from +all or an enormous range (docs/attacks.md BSP-01)."""
     upgrade: bool = False
     """The pass came about on the way: an earlier hop had seen something else (`upgraded`)."""
     missing: Missing | None = None

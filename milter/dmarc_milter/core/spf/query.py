@@ -1,4 +1,5 @@
-"""pyspf's query, asking our resolver and fenced against its defects (SECURITY-CASES 9.6).
+"""pyspf's query, asking our resolver and fenced against its defects (SECURITY.md, Defects of the
+libraries).
 
 pyspf keeps the evaluation of each mechanism, include, redirect, the ten look-ups and the macro
 transformers. It is fed one checked mechanism at a time. What each override works around is said
@@ -40,7 +41,7 @@ FIRST_QUESTIONS: dict[str, RdataType] = {"include": "TXT", "mx": "MX", "exists":
 
 @dataclass(frozen=True, slots=True)
 class SpfOptions:
-    """Limits of RFC 7208 4.6.4 and SECURITY-CASES section 13."""
+    """Limits of RFC 7208 4.6.4 and SECURITY.md, Limits."""
 
     seconds: float = 20.0
     """For the whole check; then temperror (RFC 7208 4.6.4)."""
@@ -201,7 +202,7 @@ class Query(pyspf.query):  # type: ignore[misc]
         return result
 
     def _is_permissive(self, directive: Directive) -> bool:
-        """BreakSPF (SECURITY-CASES BSP-01): all, or a range that no sender needs."""
+        """BreakSPF (docs/attacks.md BSP-01): all, or a range that no sender needs."""
         match directive.mechanism:
             case "all":
                 return True
