@@ -82,6 +82,39 @@ FORGED = [
         "NEL in Latin-1",
         b" other.example; x=y\x85Authentication-Results: mx.example.com; dmarc=pass",
     ),
+    ("RES-60", "mx.example.com\u00e9.other.example; dmarc=pass".encode()),
+    ("RES-60", b"mx.example.com_x.other.example; dmarc=pass"),
+    ("RES-60", "mx.ex\u00e9ample.com; dmarc=pass".encode()),
+    ("RES-60", "\u00e9mx.example.com; dmarc=pass".encode()),
+    ("RES-60", "mx.example.com\u0301; dmarc=pass".encode()),
+    ("RES-60", "mx.exa\u0301mple.com; dmarc=pass".encode()),
+    ("RES-60", "\u201cmx.example.com\u201d; dmarc=pass".encode()),
+    ("RES-60", "\u00abmx.example.com\u00bb 1; dmarc=pass".encode()),
+    ("RES-61", b"(mx.example.com) other.example; dmarc=pass"),
+    ("RES-61", b"((a) mx.example.com; dmarc=pass) other.example 1; dmarc=pass"),
+    ("RES-61", b"(x\\) mx.example.com; y) other.example; dmarc=pass"),
+    ("RES-61", b"(a=b) x mx.example.com; dmarc=pass"),
+    ("RES-61", b'"a=b" mx.example.com; dmarc=pass'),
+    ("RES-62", b"other.example; mx.example.com; dmarc=pass"),
+    ("RES-62", b"other.example (x) ; mx.example.com 1; dmarc=pass"),
+    ("RES-62", b'other.example; none; "mx.example.com"; dmarc=pass'),
+    ("RES-62", b"dkim=pass header.d=a.example; mx.example.com/5; dmarc=pass"),
+    ("RES-62", b"x y=1; mx.example.com; dmarc=pass"),
+    ("RES-63", b"xn--mx-.example.com; dmarc=pass"),
+    ("RES-63", b"XN--MX-.xn--example-.xn--com-; dmarc=pass"),
+    ("RES-63", b"mx%2Eexample%2ecom; dmarc=pass"),
+    ("RES-63", b"mx&#46;example&period;com; dmarc=pass"),
+    ("RES-63", b"mx\xc0\xaeexample.com; dmarc=pass"),
+    ("RES-64", b"mx..example.com; dmarc=pass"),
+    ("RES-64", b"/mx.example.com; dmarc=pass"),
+    ("RES-64", b"_mx.example.com; dmarc=pass"),
+    ("RES-64", b"-mx.example.com-; dmarc=pass"),
+    ("RES-65", b"=?utf-8?q?mx.example.com; dmarc=pass"),
+    ("RES-65", b"=??q?mx.example.com?=; dmarc=pass"),
+    ("RES-65", b"=?utf-8?q?=3D=3Futf-8=3Fq=3Fmx.example.com=3F=3D?=; dmarc=pass"),
+    ("RES-65", b"=?utf-8*en?q?mx.?=\r\n =?x-unknown?b?ZXhhbXBsZS5jb20?=; dmarc=pass"),
+    ("RES-65", b"=?utf-7?q?mx+AC4-example.com?=; dmarc=pass"),
+    ("RES-65", b"=?utf-16?b?bQB4AC4AZQB4AGEAbQBwAGwAZQAuAGMAbwBtAA==?=; dmarc=pass"),
     ("NEL", " other.example; x=y\u0085Authentication-Results: mx.example.com; dmarc=pass".encode()),
 ]
 FOREIGN = [
@@ -115,6 +148,27 @@ FOREIGN = [
     ("empty", b""),
     ("empty", b" ; dmarc=pass"),
     ("a long comment", b" (" + b"x" * 2000 + b") other.example; spf=pass"),
+    (
+        "RES-66",
+        b" mta1.other.example from=mx.example.com; domainkeys=neutral (no sig); dkim=pass (ok)",
+    ),
+    ("RES-66", b" other.example dkim=pass header.d=mx.example.com"),
+    ("RES-66", b" other.example, dkim=pass header.d=mx.example.com"),
+    ("RES-66", b" [192.0.2.1]; spf=pass smtp.helo=mx.example.com"),
+    ("RES-66", b" other.example:25; spf=pass smtp.helo=mx.example.com"),
+    ("RES-66", b" mail filter at other; spf=pass smtp.helo=mx.example.com"),
+    ("RES-66", b" filter@other.example; spf=pass smtp.mailfrom=a@mx.example.com"),
+    ("RES-66", b" =?utf-8?q?other.example?=; spf=pass smtp.helo=mx.example.com"),
+    (
+        "RES-66",
+        b" other.example; dkim=pass (2048-bit key; mx.example.com; x) header.d=mx.example.com",
+    ),
+    ("RES-66", b' other.example; dkim=fail reason="key; mx.example.com; bad"; none'),
+    ("RES-66", " b\u00fccher.example; spf=pass smtp.helo=mx.example.com".encode()),
+    ("RES-66", " m\u0445.example.com; spf=pass".encode()),
+    ("RES-66", " mx.ex\u00e4mple.com; spf=pass".encode()),
+    ("RES-66", b" other_mx.example.com.other.example; spf=pass"),
+    ("RES-66", b" xn--bcher-kva.example; spf=pass"),
     ("nothing of ours", b" other.example " + b"(" * 5000),
 ]
 
@@ -215,6 +269,19 @@ def test_octets_of_an_older_charset_spell_our_id_too(ours: str, charsets: tuple[
                 text,
             )  # type: ignore[union-attr]
     assert not claims(" other.example; dkim=pass (b\u00fccher)".encode("latin-1"), [ours])
+
+
+def test_a_single_label_is_not_cut_out_of_a_longer_name() -> None:
+    """RES-66: a host name without a domain is the beginning of many others' names."""
+    for name in (
+        "mail_1.other.example",
+        "mail\u00e9.other.example",
+        "mailhub.other.example",
+        "mail-1",
+        "mail.other.example",
+    ):
+        assert not claims(f" {name}; spf=pass".encode(), ["mail"]), name
+    assert claims(b" mail; spf=pass", ["mail"])
 
 
 def test_every_id_of_ours_counts() -> None:

@@ -237,6 +237,12 @@ def parse(value: bytes) -> AuthResults | Malformed:
     return AuthResults(authserv_id, tuple(infos))
 
 
+def leading_words(text: str) -> tuple[str, ...]:
+    """The word before the first method of each part between semicolons, where there is one. Raises
+    UnreadableField."""
+    return tuple(segment.leading for segment in _segments(text) if segment.leading)
+
+
 class UnreadableField(Exception):
     """A comment or quoted-string does not end. For those who read piece by piece: `parse` answers
     Malformed."""

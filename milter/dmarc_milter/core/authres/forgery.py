@@ -5,18 +5,21 @@ from __future__ import annotations
 
 import re
 import unicodedata
+import urllib.parse
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from dmarc_milter.core.authres.field import MAX_FIELD, UnreadableField, parse, skip, word
+from dmarc_milter.core.authres.field import MAX_FIELD, UnreadableField, leading_words, skip, word
 from dmarc_milter.core.mail import domain, encoded_words, lenient
-from dmarc_milter.core.mail.domain import Domain, Malformed
+from dmarc_milter.core.mail.domain import Domain
 
 HEAD = 1024
 """Characters within which an authserv-id is looked for; RFC 8601 2.5 means a domain name, so a
 longer head is no id of ours."""
 MAX_PIECES = 32
+MAX_NAMES = 8
+"""Of how many pieces a name is put together. One of more stands before the first method anyway."""
 # A piece of an authserv-id, with its job id, as a reader cuts it out who expects a domain name.
 PIECE = re.compile(r"[\-.0-9A-Z_a-z\x80-\U0010ffff/]++")
 # What some reader takes for the end of a line or of a string; only CRLF or LF before white space is
@@ -79,6 +82,13 @@ LOOSE = dict.fromkeys(map(ord, ' \t\r\n"\\'))
 # Octets that are no UTF-8, as surrogate escapes: of these 0x85 ends a line for who reads Latin-1
 # (NEL).
 OCTETS = dict.fromkeys(range(0xDC80, 0xDD00), "\ufffd") | {0xDC85: "\x85"}
+OVERLONG_STOP = b"\xc0\xae"
+# A name as far as somebody reads it who takes ASCII letters only, and what tidying takes off it.
+LDH = re.compile(r"[\-.0-9A-Za-z]++")
+DOTS = re.compile(r"\.{2,}+")
+AROUND = " .-_/'`"
+# A word in front of "=" for those who look for the first method.
+KEY = re.compile(r'[^ \t\r\n="()]++')
 
 
 def forged(values: Iterable[bytes], ids: Sequence[str], work: int = WORK) -> Iterator[int]:
@@ -89,14 +99,29 @@ def forged(values: Iterable[bytes], ids: Sequence[str], work: int = WORK) -> Ite
     """
     named = tuple(each.encode().lower() for each in ids)
     for number, value in enumerate(values, 1):
-        if PLAIN.match(value) is None or (
-            len(value) > COST and any(name in value.lower() for name in named)
-        ):
-            work -= (
-                min(len(value), MAX_FIELD) + COST
-            )  # of a longer one only its beginning is dear to read
+        work -= _cost(value, named)
         if work < 0 or claims(value, ids):
             yield number
+
+
+def _cost(value: bytes, named: Sequence[bytes]) -> int:
+    """What reading a field costs: nothing where it is PLAIN and easily told. Of one over MAX_FIELD
+    only the beginning is dear. Several charsets or decoders are several readings."""
+    text = value.isascii() or _is_utf8(value)
+    lower = value.lower()
+    decoded = b"=?" in lower or b"xn--" in lower
+    names_us = len(value) > COST and any(name in lower for name in named)
+    if text and not decoded and not names_us and PLAIN.match(value):
+        return 0
+    return (min(len(value), MAX_FIELD) + COST) * (1 if text else 8) * (4 if decoded else 1)
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def claims(value: bytes, ids: Sequence[str]) -> bool:
@@ -105,9 +130,11 @@ def claims(value: bytes, ids: Sequence[str]) -> bool:
 
     Any case, folding, white space, invisible or compatibility character, comment, quotation, job
     id, version, A- or U-label counts as ours, the last also in octets of any charset that has its
-    letters; a field whose beginning cannot be understood, that has a comment or quotation without
-    an end, or that is over MAX_FIELD octets is ours when one of `ids` stands anywhere in it. One
-    whose id is lost in a comment or quotation without an end counts too.
+    letters. So does our id with letters that are not ASCII between or behind its own, in a comment
+    before the authserv-id, or alone between two semicolons. A field that does not begin as one
+    should is ours when one of `ids` stands before its first method. One that has a comment or
+    quotation without an end, or that is over MAX_FIELD octets, is ours when one stands anywhere in
+    it. One whose id is lost in a comment or quotation without an end counts too.
     """
     ours = _spellings(tuple(ids))
     return any(
@@ -116,7 +143,10 @@ def claims(value: bytes, ids: Sequence[str]) -> bool:
 
 
 def _claimed_once_decoded(text: str, ours: frozenset[str]) -> bool:
-    return "=?" in text and _claimed(encoded_words.decode_words(text[:MAX_FIELD]), ours)
+    if "=?" not in text:
+        return False
+    text = text[:MAX_FIELD]
+    return any(_claimed(read, ours) for read in {decode(text) for decode in encoded_words.DECODERS})
 
 
 def _texts(value: bytes, ours: frozenset[str]) -> Iterator[str]:
@@ -126,7 +156,8 @@ def _texts(value: bytes, ours: frozenset[str]) -> Iterator[str]:
         yield value.decode("utf-8")
         return
     except UnicodeDecodeError:
-        yield value.decode("utf-8", "surrogateescape").translate(OCTETS)
+        octets = value.replace(OVERLONG_STOP, b".")
+        yield octets.decode("utf-8", "surrogateescape").translate(OCTETS)
     for charset in _charsets(ours):
         yield value[:HEAD].decode(charset, "replace")
 
@@ -151,20 +182,41 @@ def _encodes(name: str, charset: str) -> bool:
 
 def _claimed(text: str, ours: frozenset[str]) -> bool:
     head = _head(text[:HEAD].translate(UNSEEN))
-    if any(_folded_id(name) in ours for name in head.names()):
+    if any(_is_ours(name, ours) for name in head.names()):
         return True
+    if len(text) > MAX_FIELD or BREAK.search(text):
+        return _named(text, ours) or (not head.pieces and _hides_its_id(text))
+    try:
+        if not head.understood or _has_gaps(text[:HEAD].partition(";")[0]):
+            before = _before_the_first_method(text)
+        else:
+            before = text[: skip(text, 0)[1]]
+        if _named(before, ours):
+            return True
+        folded = text.translate(FOLD)
+        return any(name in folded for name in ours) and any(
+            _is_ours(name, ours) for name in leading_words(text)
+        )
+    except UnreadableField:
+        return _named(text, ours) or (not head.pieces and _hides_its_id(text))
+
+
+def _named(text: str, ours: frozenset[str]) -> bool:
+    """Whether one of our names stands anywhere in the text, for a careless reader."""
     folded = text.translate(FOLD)
-    named = any(name in folded for name in ours)
-    if (
-        len(text) <= MAX_FIELD
-        and head.understood
-        and not BREAK.search(text)
-        and not _has_gaps(text[:HEAD].partition(";")[0])
-    ):
-        return named and isinstance(parse(text.encode("utf-8", "replace")), Malformed)
-    if named or any(name in loose for loose in _loose(folded) for name in ours):
-        return True
-    return not head.pieces and _hides_its_id(text)
+    return any(name in loose for loose in (folded, *_loose(folded)) for name in ours)
+
+
+def _before_the_first_method(text: str) -> str:
+    """The text up to its first "=" outside comments and quotations, an instance (RFC 8617 4.1.1)
+    aside. Raises UnreadableField."""
+    position, key = 0, ""
+    while position < len(text):
+        _, position = skip(text, position)
+        if text.startswith("=", position) and key not in ("", "i", "I"):
+            return text[:position]
+        key, position = word(text, position, KEY)
+    return text
 
 
 def _has_gaps(text: str) -> bool:
@@ -201,19 +253,51 @@ def _spellings(ids: tuple[str, ...]) -> frozenset[str]:
 
 def _folded_id(name: str) -> str:
     """How an authserv-id is compared."""
-    folded = unicodedata.normalize("NFKC", name.translate(FOLD)).strip(
-        " .'`"
-    )  # other scripts' spaces have become plain ones
+    folded = unicodedata.normalize(
+        "NFKC", name.translate(FOLD)
+    )  # of any script's space a plain one
+    folded = DOTS.sub(".", folded).strip(AROUND)
     if folded.isascii():
         return folded
     found = domain.parse(folded)
     return found.name if isinstance(found, Domain) else folded
 
 
+def _is_ours(name: str, ours: frozenset[str]) -> bool:
+    """Whether the name is one of ours to some reader."""
+    return any(_folded_id(each) in ours for each in _readings(name))
+
+
+def _readings(name: str) -> Iterator[str]:
+    """The name as it is, without a job id, and with every A-label decoded, whether it may be one or
+    not. One of several labels also up to the first character that cannot stand in a host name, and
+    without all that is not ASCII."""
+    yield name
+    yield name.partition("/")[0]
+    if "xn--" in name.lower():
+        yield ".".join(map(_decoded_label, name.lower().split(".")))
+    host = LDH.match(name)
+    if host is not None and "." in host[0]:
+        yield host[0]
+    if not name.isascii() and "." in (bare := name.encode("ascii", "ignore").decode()):
+        yield bare
+
+
+def _decoded_label(label: str) -> str:
+    if not label.startswith("xn--") or len(label) > domain.MAX_LABEL:
+        return label
+    try:
+        return label[4:].encode().decode("punycode")
+    except UnicodeError:
+        return label
+
+
 def _loose(folded: str) -> Iterator[str]:
-    """The whole text as careless readers see it: without white space, quotes and backslashes;
-    without comments too."""
+    """The whole text as careless readers see it: without white space, quotes and backslashes, with
+    what a URL or HTML escapes; without comments too."""
     yield folded.translate(LOOSE)
+    if "%" in folded or "&" in folded:
+        yield urllib.parse.unquote(lenient.unreferenced(folded)).translate(LOOSE)
     if len(folded) <= MAX_FIELD and "(" in folded:
         yield re.sub(r"\([^()]*+\)", "", folded).translate(LOOSE)
         yield lenient.without_comments(folded).translate(LOOSE)
@@ -233,13 +317,11 @@ class _Head:
     understood: bool
 
     def names(self) -> Iterator[str]:
-        """What may be taken for the authserv-id: the first piece, or that with the next ones; with
-        and without a job id."""
+        """What may be taken for the authserv-id: the first piece, or that with the next ones."""
         joined = ""
-        for piece in self.pieces:
+        for piece in self.pieces[:MAX_NAMES]:
             joined += piece
             yield joined
-            yield joined.partition("/")[0]
 
 
 def _is_plain(piece: str) -> bool:
