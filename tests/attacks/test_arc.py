@@ -22,6 +22,7 @@ OVERRIDDEN = Verdict(
 )
 FAILED = R("legit.example", "arc=fail")
 PASSED = R("legit.example", "arc=pass")
+SAW_PASS = "dmarc=pass header.from=legit.example"
 
 
 def sealed(*signers: Signer, **last: Any) -> Mail:
@@ -180,6 +181,23 @@ ARC = [
         ),
         PASSED,
         "elsewhere",
+    ),
+    *(
+        case(row, sealed(LIST, results=SAW_PASS + rest), PASSED, rest[:30])
+        for row, rest in (
+            ("RES-70", f" {'policy.x=1 ' * 20} header.from=attack.example"),
+            ("RES-70", f" header.from={'a' * 300}@attack.example"),
+            ("RES-70", f"; {'dkim=pass; ' * 40}dmarc=fail header.from=legit.example"),
+            ("RES-70", " dmarc=fail header.from=legit.example"),
+            ("RES-71", " <a@attack.example>"),
+            ("RES-71", "(c).attack.example"),
+        )
+    ),
+    case(
+        "RES-72",
+        sealed(LIST, results="dmarc=pass(p=none) action=none header.from=<admin@legit.example>"),
+        OVERRIDDEN,
+        "genuine",
     ),
 ]
 

@@ -667,6 +667,10 @@ def hop(results: str) -> ArcHop:
     return result.hops[0]
 
 
+PASSED = "dmarc=pass header.from=legit.example"
+GENUINE = ("pass", "legit.example", "")
+
+
 @pytest.mark.parametrize(
     ("results", "dmarc", "author", "address"),
     [
@@ -734,6 +738,40 @@ def hop(results: str) -> ArcHop:
         ("dmarc=pass header.from=legit.example; dmarc=pass", "pass", None, ""),
         ('spf=fail smtp.mailfrom="; dmarc=pass header.from=legit.example"', "", None, ""),
         ("x=pass (dmarc=pass header.from=legit.example)", "", None, ""),
+        # RES-70: nor what stands where it is easily overlooked
+        (f"{PASSED} {'policy.x=1 ' * 20} header.from=other.example", "pass", None, ""),
+        (f"{PASSED} header.from={'a' * 300}@other.example", "pass", None, ""),
+        (f"{PASSED} header.from=\x01@other.example", "pass", None, ""),
+        (f'{PASSED} header.from=""', "pass", None, ""),
+        (f"{PASSED} header.from=", "pass", None, ""),
+        (f"{PASSED}; d_m=pass header.from=other.example", "pass", None, ""),
+        (f"{PASSED} header . (c) from = other.example", "pass", None, ""),
+        (f"{PASSED} header.from/1=other.example", "pass", None, ""),
+        (
+            f"{PASSED}; {'dkim=pass; ' * 40}dmarc=fail header.from=legit.example",
+            "",
+            "legit.example",
+            "",
+        ),
+        (f"{PASSED} dmarc=fail header.from=legit.example", "", "legit.example", ""),
+        (f"{PASSED}; dmarc.=fail header.from=legit.example", "", "legit.example", ""),
+        (f"{PASSED}; dmarc=(x) header.from=legit.example", "", None, ""),
+        (f"spf=fail smtp.helo=x {PASSED}", "", "legit.example", ""),
+        (f"x {PASSED}", "", "legit.example", ""),
+        # RES-71: nor a header.from with something beside it
+        (f"{PASSED} other.example", "pass", None, ""),
+        (f"{PASSED} <a@other.example>", "pass", None, ""),
+        (f"{PASSED},other.example", "pass", None, ""),
+        (f"{PASSED}(c).other.example", "pass", None, ""),
+        ("dmarc=pass header.from=Bank <a@legit.example>", "pass", None, ""),
+        ('dmarc=pass header.from="a@legit.example"@other.example', "pass", None, ""),
+        ('dmarc=pass header.from=legit.example"@other.example"', "pass", None, ""),
+        ("dmarc=pass header.from=<@other.example:a@legit.example>", "pass", None, ""),
+        # and what large sealers do write
+        ("dmarc=pass action=none header.from=legit.example;compauth=pass reason=100", *GENUINE),
+        ("dmarc=pass(p=none dis=none)  header.from=<a@legit.example>", *GENUINE),
+        ("dmarc=pass policy.dmarc=none (p=none,d=none) header.from=legit.example (x)", *GENUINE),
+        ("dmarc=pass header.from=legit.example.; dmarc=pass header.from=LEGIT.example", *GENUINE),
     ],
 )
 def test_a_hop_tells_what_its_results_say(

@@ -8,20 +8,17 @@ before the structure is known to be sound.
 from __future__ import annotations
 
 import hashlib
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
-from ipaddress import ip_address
 
-from dmarc_milter.core.authres import field
+from dmarc_milter.core.authres import evidence
 from dmarc_milter.core.dkim import DkimOptions, DkimStatus, tags
 from dmarc_milter.core.dkim import signature as signature_field
 from dmarc_milter.core.dkim.keyring import KeyRing
 from dmarc_milter.core.dkim.signature import Signature, TagReader
 from dmarc_milter.core.dkim.verify import Candidate, Judge, key_questions
-from dmarc_milter.core.mail import domain
 from dmarc_milter.core.mail.domain import Domain, Malformed
 from dmarc_milter.core.mail.message import BodyHash, Headers, Message
 from dmarc_milter.core.resolver import Missing, Question, Resolver
@@ -32,7 +29,6 @@ SEAL = b"arc-seal"
 MAX_OLDER_NAMES = 2000
 """Names in h= of all older message signatures together, beyond which oldest-pass is not determined:
 it is optional."""
-MAILBOX = re.compile(r"""<(?:[^<>@\s"]*@)?([^<>@\s"]+)>|(?:[^<>@\s"]*@)?([^<>@\s"]+)""")
 MAX_COMMENT = 1000
 """Characters of an override's comment."""
 
@@ -398,60 +394,17 @@ def _hop(arc_set: ArcSet, value: bytes) -> ArcHop:
     """A set as evidence: who sealed it, and what its ARC-Authentication-Results say."""
     signature = arc_set.seal.signature
     assert signature.domain
-    results = field.parse(value)
-    if isinstance(results, Malformed):
-        return ArcHop(arc_set.instance, signature.domain, signature.selector)
-    words = {info.result.lower() for info in results.of("dmarc")}
-    spf = results.of("spf")
+    said = evidence.read(value)
     return ArcHop(
         arc_set.instance,
         signature.domain,
         signature.selector,
-        aar_dmarc=words.pop() if len(words) == 1 else "",
-        aar_header_from=_only(_authors(results)),
-        aar_remote_ip=_remote_ip(results),
-        aar_spf=spf[0].result.lower() if len(spf) == 1 else "",
-        aar_mail_from=_only(_senders(spf[0])) if len(spf) == 1 else None,
+        aar_dmarc=said.dmarc,
+        aar_header_from=said.header_from,
+        aar_remote_ip=said.remote_ip,
+        aar_spf=said.spf,
+        aar_mail_from=said.mail_from,
     )
-
-
-def _only(names: Iterable[Domain | Malformed]) -> Domain | None:
-    """The one name among them. What contradicts itself proves nothing."""
-    distinct = set(names)
-    name = distinct.pop() if len(distinct) == 1 else None
-    return name if isinstance(name, Domain) else None
-
-
-def _authors(results: field.AuthResults) -> Iterator[Domain | Malformed]:
-    """header.from of every dmarc result, and wherever else it stands."""
-    for info in results.of("dmarc"):
-        yield from map(_mailbox_domain, info.values("header", "from") or ("",))
-    for info in results.infos:
-        yield from map(_mailbox_domain, info.values("header", "from"))
-
-
-def _senders(spf: field.ResInfo) -> Iterator[Domain | Malformed]:
-    for mailbox in spf.values("smtp", "mailfrom"):
-        yield domain.parse(mailbox.strip("<>").rpartition("@")[2])
-
-
-def _remote_ip(results: field.AuthResults) -> str:
-    addresses = (_address(info.value("smtp", "remote-ip")) for info in results.infos)
-    return next(filter(None, addresses), "")
-
-
-def _mailbox_domain(text: str) -> Domain | Malformed:
-    """The domain of a header.from: a domain (RFC 8601 2.7.3), or the whole mailbox as a large
-    sealer writes it, with or without <>."""
-    found = MAILBOX.fullmatch(text)
-    return domain.parse(found[1] or found[2]) if found else Malformed("no domain")
-
-
-def _address(text: str) -> str:
-    try:
-        return str(ip_address(text))
-    except ValueError:
-        return ""
 
 
 def _comment(arc: ArcResult) -> str:

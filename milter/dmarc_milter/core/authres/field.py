@@ -227,20 +227,20 @@ def parse(value: bytes) -> AuthResults | Malformed:
     if len(value) > MAX_FIELD:
         return Malformed("too long")
     try:
-        segments = _segments(value.decode("utf-8", "replace"))
+        parts = segments(value.decode("utf-8", "replace"))
     except UnreadableField:
         return Malformed("open quotation or comment")
-    if segments[0].pairs and segments[0].pairs[0][0] == "i":
-        del segments[0]
-    authserv_id = segments[0].leading if segments else ""
-    infos = [info for segment in segments[:MAX_RESULTS] if (info := _info(segment))]
+    if parts[0].pairs and parts[0].pairs[0][0] == "i":
+        del parts[0]
+    authserv_id = parts[0].leading if parts else ""
+    infos = [info for segment in parts[:MAX_RESULTS] if (info := _info(segment))]
     return AuthResults(authserv_id, tuple(infos))
 
 
 def leading_words(text: str) -> tuple[str, ...]:
     """The word before the first method of each part between semicolons, where there is one. Raises
     UnreadableField."""
-    return tuple(segment.leading for segment in _segments(text) if segment.leading)
+    return tuple(segment.leading for segment in segments(text) if segment.leading)
 
 
 class UnreadableField(Exception):
@@ -248,33 +248,34 @@ class UnreadableField(Exception):
     Malformed."""
 
 
-class _Segment:
+class Segment:
     """What stands between two semicolons: key=value pairs, the word before the first of them, and
-    the first comment."""
+    the first comment. `stray`: there is more, which belongs to nothing."""
 
-    __slots__ = ("comment", "leading", "pairs")
+    __slots__ = ("comment", "leading", "pairs", "stray")
 
     def __init__(self) -> None:
         self.pairs: list[tuple[str, str]] = []
         self.leading = ""
         self.comment = ""
+        self.stray = False
 
 
-def _segments(text: str) -> list[_Segment]:
+def segments(text: str) -> list[Segment]:
     """The field cut at its semicolons. Raises UnreadableField."""
-    segments, position = [_Segment()], 0
+    parts, position = [Segment()], 0
     while True:
-        position = _skip(text, position, segments[-1])
+        position = _skip(text, position, parts[-1])
         if position >= len(text):
-            return segments
+            return parts
         if text[position] == ";":
-            segments.append(_Segment())
+            parts.append(Segment())
             position += 1
             continue
-        position = _pair(text, position, segments[-1])
+        position = _pair(text, position, parts[-1])
 
 
-def _pair(text: str, position: int, segment: _Segment) -> int:
+def _pair(text: str, position: int, segment: Segment) -> int:
     """Reads `key = value` or a lone word at `position` into the segment; where it ends."""
     key, position = word(text, position, KEY)
     end = _skip(text, position, segment)
@@ -284,8 +285,10 @@ def _pair(text: str, position: int, segment: _Segment) -> int:
         key += more
         end = _skip(text, position, segment)
     if not text.startswith("=", end):
-        if not segment.pairs:
-            segment.leading = segment.leading or key
+        if segment.pairs or segment.leading:
+            segment.stray = True
+        else:
+            segment.leading = key
         return position
     value, position = word(text, _skip(text, end + 1, segment), VALUE)
     segment.pairs.append((key.lower(), value))
@@ -307,7 +310,7 @@ def word(text: str, position: int, pattern: re.Pattern[str]) -> tuple[str, int]:
     return "", position + (text[position : position + 1] in (")", "="))
 
 
-def _skip(text: str, position: int, segment: _Segment) -> int:
+def _skip(text: str, position: int, segment: Segment) -> int:
     """Past white space and comments; the segment keeps its first comment. Raises
     UnreadableField."""
     comment, position = skip(text, position)
@@ -345,7 +348,7 @@ def _comment(text: str, position: int) -> tuple[str, int]:
     raise UnreadableField
 
 
-def _info(segment: _Segment) -> ResInfo | None:
+def _info(segment: Segment) -> ResInfo | None:
     """A segment as a result; None when its first pair is none."""
     if not segment.pairs:
         return None
