@@ -78,7 +78,7 @@ def with_signatures(sample: Sample, count: int) -> Sample:
 def messages(corpus: Corpus, folder: Path) -> None:
     """What one message costs by its size."""
     at_once = AtOnce()
-    transaction.Threads = lambda *_: at_once  # type: ignore[assignment,misc]
+    transaction.ThreadPool = lambda *_: at_once  # type: ignore[assignment,misc]
     sample = next(each for each in corpus.samples if each.kind == "direct")
     with dns_server(corpus.zone, private=False) as dns, sessions(folder, dns.nameserver) as make:
         drive(make(), sample, 0)
@@ -128,7 +128,7 @@ def names(counts: Iterable[int] = (10, 1000, 100_000, 1_000_000)) -> None:
     """Distinct domains through both memories: bounded in number and octets, each as quick as the
     first."""
     for count in counts:
-        cache, conclusions = (
+        cache, derived_cache = (
             Cache(entries=10_000, octets=16 << 20),
             BoundedStore[object, Derived](entries=10_000, octets=8 << 20),
         )
@@ -136,13 +136,13 @@ def names(counts: Iterable[int] = (10, 1000, 100_000, 1_000_000)) -> None:
         for number in range(count):
             key = (f"_dmarc.d{number}.example", "TXT")
             cache.put(key, Answer((b"v=DMARC1; p=reject; rua=mailto:d@d.example",), ttl=3600), 0.0)
-            conclusions.keep(
+            derived_cache.keep(
                 ("published", key), Derived(object(), frozenset((key,)), 3600.0, 2000), 0.0
             )
         spent = (time.process_time() - before) / count * 1e6
         held = (
-            f"{len(cache)} answers in {cache.size / MB:.1f} MB, {len(conclusions)} conclusions in"
-            f" {conclusions.size / MB:.1f} MB"
+            f"{len(cache)} answers in {cache.size / MB:.1f} MB, {len(derived_cache)} derived in"
+            f" {derived_cache.size / MB:.1f} MB"
         )
         print(f"{'distinct domains':<22} {count:>9,}: {spent:.1f} us each, {held}")
     print(

@@ -24,7 +24,7 @@ from bench.corpus import Sample, load_or_make
 from bench.place import dns_server
 from dmarc_milter.config import load
 from dmarc_milter.daemon import wiring
-from dmarc_milter.process.shared_memory import Board
+from dmarc_milter.process.shared_memory import SharedMemory
 from dmarc_milter.session import transaction
 from dmarc_milter.session.session import Session
 from dmarc_milter.session.thread_pool import Task
@@ -53,12 +53,12 @@ def sessions(folder: Path, nameserver: str) -> Iterator[Callable[[], Session]]:
         "store": {"url": f"sqlite:///{folder}/reports.db"},
     }
     config.write_text(toml(tables))
-    board = Board(1)
+    shared_memory = SharedMemory(1)
     loaded = load(config)
     log = Log(os.open(os.devnull, os.O_WRONLY))
     log.start()
-    service = wiring.build(loaded, board.slot(0), board, log)
-    yield lambda: Session(service.evaluator, service.options, name="c0")
+    service = wiring.build(loaded, shared_memory.slot(0), shared_memory, log)
+    yield lambda: Session(service.handler, service.options, name="c0")
     service.close()
 
 

@@ -18,7 +18,7 @@ from dmarc_milter.cli.main import main
 from dmarc_milter.config import parse
 from dmarc_milter.core.evaluation import Evaluation, MessageFacts
 from dmarc_milter.core.report.read import read
-from dmarc_milter.daemon.wiring import prepare as prepare_service
+from dmarc_milter.daemon.startup import startup_lines as prepare_service
 from dmarc_milter.ledger.spool.file import SpoolFile, prepare
 from dmarc_milter.reporting import bounce
 from fakes.daemon import toml

@@ -21,7 +21,7 @@ from dmarc_milter.core.mail.message import parse as parse_message
 from dmarc_milter.core.spf import record as spf_record
 from dmarc_milter.dns import wire
 from fakes.growth import costs_less, is_linear
-from fuzz.through_session import NOBODY, CoreWork, session_envelope
+from fuzz.through_session import NOBODY, FuzzTransaction, session_envelope
 
 OURS = ["mx.example.com"]
 WIDE = DkimOptions(max_field=1 << 20, max_names=1 << 20)
@@ -227,7 +227,7 @@ def test_a_header_block_costs_little(name: str) -> None:
         collector = Collector(256 * 1024, 1000, {})
         for each in fields:
             collector.add(each.name, each.value)
-        work = CoreWork(session_envelope())
+        work = FuzzTransaction(session_envelope())
         work.headers(collector.headers())
         work.body(b"Hello.\r\n")
         work.finish(session_envelope(), NOBODY, keep_results=False)

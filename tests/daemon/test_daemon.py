@@ -325,12 +325,12 @@ class Load:
             mta.close()
 
 
-def kill_workers(daemon: Daemon, count: int, dice: Random) -> None:
+def kill_workers(daemon: Daemon, count: int, rng: Random) -> None:
     for _ in range(count):
-        time.sleep(dice.uniform(0.02, 0.4))
+        time.sleep(rng.uniform(0.02, 0.4))
         if workers := daemon.workers():
             with contextlib.suppress(ProcessLookupError):
-                os.kill(dice.choice(workers), signal.SIGKILL)
+                os.kill(rng.choice(workers), signal.SIGKILL)
 
 
 @pytest.mark.soak
@@ -338,9 +338,9 @@ def test_kills_under_load_lose_no_answered_message(start: Callable[..., Daemon])
     """FLT-01: every answered message stands in the spool exactly once; a lost answer's attempt may
     stand there besides."""
     daemon = start()
-    dice = chance("kills under load")
+    rng = chance("kills under load")
     with Load(daemon) as load:
-        kill_workers(daemon, kills(15), dice)
+        kill_workers(daemon, kills(15), rng)
         time.sleep(0.5)
     assert load.wrong == []
     assert sum(load.answered.values()) > 50

@@ -13,9 +13,15 @@ import pytest
 from msgspec import convert
 
 from dmarc_milter.config import Config
-from dmarc_milter.daemon.dns_watch import CALM, EVERY, FIRST, DnsWatch, servers
+from dmarc_milter.daemon.dns_probe import (
+    FAILING_EVERY,
+    FIRST_AFTER,
+    WORKING_EVERY,
+    DnsProbe,
+    servers,
+)
 from dmarc_milter.dns.probe import NOBODY, TLD, Health, probe
-from dmarc_milter.process.shared_memory import Board
+from dmarc_milter.process.shared_memory import SharedMemory
 from dmarc_milter.telemetry.counters import INDEX, Meter
 from dmarc_milter.telemetry.log import Log
 from fakes.daemon import Daemon, free_port, wait_for
@@ -60,102 +66,102 @@ def dns() -> Dns:
     return Dns()
 
 
-def tended(watch: DnsWatch, log: Lines, start: float, seconds: float) -> None:
+def tended(probe: DnsProbe, log: Lines, start: float, seconds: float) -> None:
     """As the supervisor does it."""
     for number in range(int(seconds * 5)):
-        watch.tend(start + number / 5, log)
+        probe.tend(start + number / 5, log)
 
 
 def test_no_answer_is_said_once_and_asked_once_a_minute(dns: Dns) -> None:
-    board, log = Board(2), Lines()
-    watch = DnsWatch(dns, board)
-    watch.look(Config())
-    tended(watch, log, 1000, FIRST - 1)
+    shared_memory, log = SharedMemory(2), Lines()
+    probe = DnsProbe(dns, shared_memory)
+    probe.configure(Config())
+    tended(probe, log, 1000, FIRST_AFTER - 1)
     assert dns.asked == 0
-    tended(watch, log, 1000 + FIRST, 5 * EVERY - 1)
+    tended(probe, log, 1000 + FIRST_AFTER, 5 * FAILING_EVERY - 1)
     assert dns.asked == 5
     assert [(level, event) for level, event, _ in log.seen] == [("warning", "dns")]
-    assert board.own.counters[INDEX["dns_down"]] == 1
+    assert shared_memory.own.counters[INDEX["dns_down"]] == 1
     dns.health = Health()
-    tended(watch, log, 1000 + FIRST + 5 * EVERY, 3 * EVERY)
+    tended(probe, log, 1000 + FIRST_AFTER + 5 * FAILING_EVERY, 3 * FAILING_EVERY)
     assert dns.asked == 6, "a DNS that answers is left alone"
     assert [level for level, _, _ in log.seen] == ["warning", "info"]
-    assert board.own.counters[INDEX["dns_down"]] == 0
+    assert shared_memory.own.counters[INDEX["dns_down"]] == 0
 
 
 def test_answers_to_mail_prove_nothing(dns: Dns) -> None:
     """A resolver that denies everything answers every look-up of a message; so the question is
     asked at every start."""
-    board, log = Board(2), Lines()
-    watch = DnsWatch(dns, board)
-    watch.look(Config())
-    tended(watch, log, 1000, 1)
-    Meter(board.slot(0)).count("dns_queries", 4)
-    tended(watch, log, 1001, FIRST)
+    shared_memory, log = SharedMemory(2), Lines()
+    probe = DnsProbe(dns, shared_memory)
+    probe.configure(Config())
+    tended(probe, log, 1000, 1)
+    Meter(shared_memory.slot(0)).count("dns_queries", 4)
+    tended(probe, log, 1001, FIRST_AFTER)
     assert dns.asked == 1
 
 
 def test_where_all_is_well_it_is_asked_once_an_hour(dns: Dns) -> None:
     """A resolver may begin to lie, and no look-up fails by that."""
     dns.health = Health()
-    watch = DnsWatch(dns, Board(2))
-    watch.look(Config())
-    tended(watch, Lines(), 1000, FIRST + CALM - EVERY)
+    probe = DnsProbe(dns, SharedMemory(2))
+    probe.configure(Config())
+    tended(probe, Lines(), 1000, FIRST_AFTER + WORKING_EVERY - FAILING_EVERY)
     assert dns.asked == 1
-    tended(watch, Lines(), 1000 + FIRST + CALM - EVERY, 3 * EVERY)
+    tended(probe, Lines(), 1000 + FIRST_AFTER + WORKING_EVERY - FAILING_EVERY, 3 * FAILING_EVERY)
     assert dns.asked == 2
 
 
 def test_what_a_resolver_makes_up_is_said_once_and_is_no_outage(dns: Dns) -> None:
     """Mail is judged, np and void look-ups apart."""
-    board, log = Board(2), Lines()
+    shared_memory, log = SharedMemory(2), Lines()
     dns.health = Health(doubt="192.0.2.1 answers with 198.51.100.1 for names that do not exist")
-    watch = DnsWatch(dns, board)
-    watch.look(Config())
-    tended(watch, log, 1000, FIRST + 1)
-    tended(watch, log, 1000 + CALM, CALM)
+    probe = DnsProbe(dns, shared_memory)
+    probe.configure(Config())
+    tended(probe, log, 1000, FIRST_AFTER + 1)
+    tended(probe, log, 1000 + WORKING_EVERY, WORKING_EVERY)
     assert dns.asked > 1
     (line,) = log.seen
     assert line[:2] == ("warning", "dns")
     assert "void look-ups" in line[2]["text"]
-    assert board.own.counters[INDEX["dns_down"]] == 0
+    assert shared_memory.own.counters[INDEX["dns_down"]] == 0
 
 
 def test_failing_look_ups_of_workers_are_a_reason_to_ask_again(dns: Dns) -> None:
     """A DNS that goes away at night is noticed by the mail that needs it."""
-    board, log = Board(2), Lines()
-    watch = DnsWatch(dns, board)
+    shared_memory, log = SharedMemory(2), Lines()
+    probe = DnsProbe(dns, shared_memory)
     dns.health = Health()
-    watch.look(Config())
-    tended(watch, log, 1000, FIRST + EVERY)
-    Meter(board.slot(1)).count("dns_failures", 30)
+    probe.configure(Config())
+    tended(probe, log, 1000, FIRST_AFTER + FAILING_EVERY)
+    Meter(shared_memory.slot(1)).count("dns_failures", 30)
     dns.health = Health("timed out")
-    tended(watch, log, 1000 + FIRST + EVERY, 1)
+    tended(probe, log, 1000 + FIRST_AFTER + FAILING_EVERY, 1)
     assert dns.asked == 2
     assert [level for level, _, _ in log.seen] == ["warning"]
 
 
 def test_a_slow_question_is_waited_for_and_given_up_by_a_reload(dns: Dns) -> None:
     log = Lines()
-    watch = DnsWatch(dns, Board(2))
+    probe = DnsProbe(dns, SharedMemory(2))
     dns.health = None
     first = Config()
-    watch.look(first)
-    tended(watch, log, 1000, 3 * EVERY)
-    watch.look(first)  # a worker was replaced: the same configuration serves
+    probe.configure(first)
+    tended(probe, log, 1000, 3 * FAILING_EVERY)
+    probe.configure(first)  # a worker was replaced: the same configuration serves
     assert (dns.asked, dns.stopped, log.seen) == (1, 0, [])
-    watch.look(Config())
+    probe.configure(Config())
     assert dns.stopped == 1
-    tended(watch, log, 1000 + 3 * EVERY, FIRST + 1)
+    tended(probe, log, 1000 + 3 * FAILING_EVERY, FIRST_AFTER + 1)
     assert dns.asked == 2
 
 
 def test_a_reload_says_again_what_is_still_wrong(dns: Dns) -> None:
     log = Lines()
-    watch = DnsWatch(dns, Board(2))
-    for start, seconds in ((1000, FIRST + 1), (2000, 1)):  # at once the second time
-        watch.look(Config())
-        tended(watch, log, start, seconds)
+    probe = DnsProbe(dns, SharedMemory(2))
+    for start, seconds in ((1000, FIRST_AFTER + 1), (2000, 1)):  # at once the second time
+        probe.configure(Config())
+        tended(probe, log, start, seconds)
     assert [level for level, _, _ in log.seen] == ["warning", "warning"]
 
 
@@ -189,7 +195,7 @@ def test_a_silent_dns_is_said_and_shown_until_it_answers(tmp_path: Path, silent:
         "metrics": {"listen": f"127.0.0.1:{port}"},
     }
     with Daemon(tmp_path, tables) as daemon, DnsServer({}) as dns:
-        assert wait_for(lambda: daemon.events("dns"), FIRST + 15)
+        assert wait_for(lambda: daemon.events("dns"), FIRST_AFTER + 15)
         line = daemon.events("dns")[0]
         for words in ("level=warning", f"servers={silent}", "temperror", "[dns] nameservers"):
             assert words in line
@@ -281,7 +287,7 @@ def test_a_resolver_that_denies_everything_is_not_ready(tmp_path: Path) -> None:
             "metrics": {"listen": f"127.0.0.1:{port}"},
         }
         with Daemon(tmp_path, tables) as daemon:
-            assert wait_for(lambda: daemon.events("dns"), FIRST + 15)
+            assert wait_for(lambda: daemon.events("dns"), FIRST_AFTER + 15)
             for words in ("level=warning", "denies that the top-level domain"):
                 assert words in daemon.events("dns")[0]
             assert wait_for(lambda: b" 503 " in readiness(port))

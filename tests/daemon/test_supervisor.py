@@ -26,7 +26,7 @@ with_ipv6 = pytest.mark.skipif(
 
 
 def scripted(folder: Path, tables: dict[str, dict[str, object]] | None = None) -> Daemon:
-    """The real processes with an evaluator that obeys X-Script."""
+    """The real processes with an handler that obeys X-Script."""
     return Daemon(folder, tables, command=SCRIPTED)
 
 

@@ -12,9 +12,9 @@ import pytest
 
 from dmarc_milter.config import Config
 from dmarc_milter.config.schema import Metrics
-from dmarc_milter.daemon.metrics_server import PAUSE, Watch
-from dmarc_milter.daemon.workers import STARTING, Crew, NoProcess, Worker
-from dmarc_milter.process.shared_memory import Board
+from dmarc_milter.daemon.metrics_server import RESTART_PAUSE, MetricsServer
+from dmarc_milter.daemon.workers import STARTING, NoProcess, Worker, Workers
+from dmarc_milter.process.shared_memory import SharedMemory
 from dmarc_milter.telemetry.log import Log
 
 
@@ -22,8 +22,8 @@ def refused(*_: object) -> NoReturn:
     raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
-def crew(*members: Worker) -> Crew:
-    found = Crew(refused, Board(2), lambda: None)
+def workers(*members: Worker) -> Workers:
+    found = Workers(refused, SharedMemory(2), lambda: None)
     found._members.update({each.pid: each for each in members})
     return found
 
@@ -40,16 +40,16 @@ def crew(*members: Worker) -> Crew:
 def test_a_worker_has_its_own_time_to_start(
     monkeypatch: pytest.MonkeyPatch, ready: bool, seconds: float, why: str
 ) -> None:
-    """FLT-04: on a slow machine building the evaluator takes longer than a short deadline; until it
+    """FLT-04: on a slow machine building the handler takes longer than a short deadline; until it
     is done nothing beats."""
     killed: list[str] = []
     monkeypatch.setattr(Worker, "kill", lambda _, why: killed.append(why))
     control, far = socket.socketpair()
     with control, far:
-        slot = Board(1).slot(0)
+        slot = SharedMemory(1).slot(0)
         slot.beat()
         began = slot.heartbeat
-        crew(Worker(1, 0, slot, control, 1, began, ready=ready)).check_life(
+        workers(Worker(1, 0, slot, control, 1, began, ready=ready)).check_health(
             began + seconds, deadline=1.0
         )
     assert [each.startswith(why) for each in killed] == [True] * bool(why)
@@ -62,14 +62,14 @@ def test_without_descriptors_or_processes_no_worker_starts_and_the_supervisor_go
     """FLT-06: the next attempt is a second later."""
     monkeypatch.setattr(name, refused)
     with socket.socket() as sock, pytest.raises(NoProcess, match=os.strerror(errno.EMFILE)):
-        crew().start(Config(), sock, 1)
+        workers().start(Config(), sock, 1)
 
 
 def test_without_processes_the_metrics_are_tried_again(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """FLT-06: mail is served meanwhile."""
-    watch, log = Watch(Board(1)), Log()
+    watch, log = MetricsServer(SharedMemory(1)), Log()
     watch.prepare(Config(metrics=Metrics(listen="127.0.0.1:0")))(log)
     tries: list[None] = []
 
@@ -79,7 +79,7 @@ def test_without_processes_the_metrics_are_tried_again(
 
     monkeypatch.setattr(os, "fork", fork)
     try:
-        for now, tried in ((10.0, 1), (10.0 + PAUSE / 2, 1), (10.0 + PAUSE, 2)):
+        for now, tried in ((10.0, 1), (10.0 + RESTART_PAUSE / 2, 1), (10.0 + RESTART_PAUSE, 2)):
             watch.tend(now, log)
             assert len(tries) == tried
     finally:

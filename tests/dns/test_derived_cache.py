@@ -92,10 +92,10 @@ STEPS = st.one_of(
 def test_what_is_kept_changes_no_verdict_and_no_count_of_questions(
     steps: list[tuple[str, Any]], ttls: dict[str, int]
 ) -> None:
-    """Differential: with and without conclusions, any order of messages, changes of the DNS,
+    """Differential: with and without derived_cache, any order of messages, changes of the DNS,
     failures and time gives the same."""
     zone = Zone({name: dict(types) for name, types in RECORDS.items()})
-    with_them, without = Scripted(zone, ttls), Scripted(zone, ttls, conclusions=False)
+    with_them, without = Scripted(zone, ttls), Scripted(zone, ttls, derived_cache=False)
     for what, value in steps:
         match what:
             case "wait":
@@ -171,7 +171,7 @@ def test_what_a_limit_cut_short_is_not_kept() -> None:
         return Kept("found", keep=True)
 
     assert derive(resolver.for_message(), "key", work) == "cut short"
-    assert len(resolver.conclusions) == 0
+    assert len(resolver.derived_cache) == 0
 
 
 def test_an_outer_conclusion_ends_with_the_inner_one_it_used() -> None:
@@ -186,9 +186,9 @@ def test_an_outer_conclusion_ends_with_the_inner_one_it_used() -> None:
 
     derive(resolver.for_message(), "inner", inner)
     derive(resolver.for_message(), "outer", outer)
-    assert resolver.concluded("outer") is not None
+    assert resolver.derived("outer") is not None
     resolver.now = 5.5
-    assert resolver.concluded("outer") is None
+    assert resolver.derived("outer") is None
 
 
 def test_conclusions_are_bounded() -> None:

@@ -17,10 +17,10 @@ class Scripted(DnsResolver):
     """The process's resolver, its answers from a Zone with a TTL for each name, its clock a
     number."""
 
-    def __init__(self, zone: Zone, ttls: dict[str, int], *, conclusions: bool = True) -> None:
+    def __init__(self, zone: Zone, ttls: dict[str, int], *, derived_cache: bool = True) -> None:
         self.now = 0.0
         super().__init__(["192.0.2.53"], clock=lambda: self.now)
-        self.zone, self.ttls, self.keeps = zone, ttls, conclusions
+        self.zone, self.ttls, self.keeps = zone, ttls, derived_cache
         self.sent: list[Key] = []
 
     def _send(self, pending: Pending, stay: float) -> Answer | None:
@@ -38,6 +38,6 @@ class Scripted(DnsResolver):
         self.cache.put(key, answer, self.now)
         return answer
 
-    def conclude(self, key: Any, derived: Derived) -> None:
+    def keep_derived(self, key: Any, derived: Derived) -> None:
         if self.keeps:
-            super().conclude(key, derived)
+            super().keep_derived(key, derived)

@@ -1,4 +1,4 @@
-"""The real supervisor, workers and libmilter with an evaluator that does what the message says: for
+"""The real supervisor, workers and libmilter with an handler that does what the message says: for
 tests of processes.
 
     python -m fakes.scripted_service CONFIG
@@ -25,21 +25,23 @@ from dmarc_milter.core.actions.plan import Action, InsertHeader
 from dmarc_milter.core.mail.message import Envelope, Headers
 from dmarc_milter.daemon.supervisor import Parts, supervise
 from dmarc_milter.daemon.worker import CannotBuild, WorkerServices
-from dmarc_milter.process.shared_memory import Board, Slot
-from dmarc_milter.session.session import Own, SessionOptions
+from dmarc_milter.process.shared_memory import SharedMemory, WorkerSlot
+from dmarc_milter.session.handler import Own, SessionOptions
 from dmarc_milter.telemetry.log import Log
 
 
-class ScriptedEvaluator:
+class ScriptedHandler:
     """Obeys X-Script."""
 
-    def __init__(self, config: Config, slot: Slot, board: Board, log: Log) -> None:
+    def __init__(
+        self, config: Config, slot: WorkerSlot, shared_memory: SharedMemory, log: Log
+    ) -> None:
         self.mark = config.authentication.authserv_id
-        self.slot, self.board, self.log = slot, board, log
+        self.slot, self.shared_memory, self.log = slot, shared_memory, log
         self.executor = ThreadPoolExecutor(64)
 
-    def begin(self, envelope: Envelope) -> ScriptedWork:
-        return ScriptedWork(self, envelope)
+    def begin(self, envelope: Envelope) -> ScriptedTransaction:
+        return ScriptedTransaction(self, envelope)
 
     def pass_through(self, headers: Headers, *, keep_results: bool) -> tuple[Action, ...]:
         return (InsertHeader("X-Answer", " passed"),)
@@ -54,11 +56,11 @@ class ScriptedEvaluator:
         self.log.error("failure", id=name, where=where, error=error)
 
 
-class ScriptedWork:
+class ScriptedTransaction:
     """One message of it."""
 
-    def __init__(self, evaluator: ScriptedEvaluator, envelope: Envelope) -> None:
-        self.evaluator = evaluator
+    def __init__(self, handler: ScriptedHandler, envelope: Envelope) -> None:
+        self.handler = handler
         self.envelope = envelope
         self.size = 0
         self.fields = Headers(())
@@ -72,7 +74,7 @@ class ScriptedWork:
 
     def finish(self, envelope: Envelope, own: Own, *, keep_results: bool) -> tuple[Action, ...]:
         self.envelope = envelope
-        return self.evaluator.executor.submit(self.judge).result()
+        return self.handler.executor.submit(self.judge).result()
 
     def cancel(self) -> None:
         pass
@@ -80,9 +82,9 @@ class ScriptedWork:
     def judge(self) -> tuple[Action, ...]:
         script = b"".join(self.fields.values(b"x-script")).decode().split() or ["pid"]
         fingerprint = (b"".join(self.fields.values(b"message-id")) + bytes(16))[:16]
-        if self.evaluator.board.is_poison(fingerprint, now=time.monotonic()):
+        if self.handler.shared_memory.is_blocked(fingerprint, now=time.monotonic()):
             return self.answer("poison")
-        with self.evaluator.slot.working(fingerprint):
+        with self.handler.slot.evaluating(fingerprint):
             match script[0]:
                 case "slow":
                     time.sleep(float(script[1]))
@@ -100,18 +102,20 @@ class ScriptedWork:
     def answer(self, text: str) -> tuple[Action, ...]:
         about = (
             f"helo={self.envelope.helo!a} fields={len(self.fields)} size={self.size}"
-            f" mark={self.evaluator.mark}"
+            f" mark={self.handler.mark}"
         )
         return (InsertHeader("X-Answer", f" {text} {about}"),)
 
 
-def build(config: Config, slot: Slot, board: Board, log: Log) -> WorkerServices:
+def build(
+    config: Config, slot: WorkerSlot, shared_memory: SharedMemory, log: Log
+) -> WorkerServices:
     if config.authentication.authserv_id.startswith("slow"):
         time.sleep(1.5)
     if config.authentication.authserv_id.endswith("unbuildable.example.com"):
         raise CannotBuild("as the configuration wanted")
-    evaluator = ScriptedEvaluator(config, slot, board, log)
-    return WorkerServices(evaluator, SessionOptions(on_error=config.milter.on_error))
+    handler = ScriptedHandler(config, slot, shared_memory, log)
+    return WorkerServices(handler, SessionOptions(on_error=config.milter.on_error))
 
 
 if __name__ == "__main__":

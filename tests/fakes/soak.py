@@ -19,7 +19,7 @@ def kills(short: int, long: int = 200) -> int:
 
 
 def chance(name: str) -> random.Random:
-    """The test's dice. The seed is printed, so a failure shows it."""
+    """The test's rng. The seed is printed, so a failure shows it."""
     seed = int(os.environ.get("DMARC_MILTER_SEED") or secrets.randbits(32))
     print(f"{name}: DMARC_MILTER_SEED={seed}")
     return random.Random(seed)

@@ -17,7 +17,8 @@ from dmarc_milter.core.mail import author as address
 from dmarc_milter.core.mail.message import Envelope, Headers, Message
 from dmarc_milter.core.mail.message import parse as parse_message
 from dmarc_milter.core.spf.check import check as check_spf
-from dmarc_milter.session.session import Own, Session, SessionOptions
+from dmarc_milter.session.handler import Own, SessionOptions
+from dmarc_milter.session.session import Session
 from fakes import strict_authres
 from fakes.dns_zone import Zone
 from fakes.signer import SIGNED_AT, Signer
@@ -55,7 +56,7 @@ def session_envelope() -> Envelope:
 
 
 @dataclass
-class CoreWork:
+class FuzzTransaction:
     """session/transaction.py without threads, ledger and clock."""
 
     envelope: Envelope
@@ -89,9 +90,9 @@ class CoreWork:
         pass
 
 
-class CoreEvaluator:
-    def begin(self, envelope: Envelope) -> CoreWork:
-        return CoreWork(envelope)
+class FuzzHandler:
+    def begin(self, envelope: Envelope) -> FuzzTransaction:
+        return FuzzTransaction(envelope)
 
     def pass_through(self, headers: Headers, *, keep_results: bool) -> tuple[Action, ...]:
         return strip(headers, MARKING, keep_results=keep_results)
@@ -125,7 +126,7 @@ def pack(*steps: tuple[str, bytes]) -> bytes:
 class Driver:
     """One session and what it is sent."""
 
-    session: Session = field(default_factory=lambda: Session(CoreEvaluator(), OPTIONS, name="c0"))
+    session: Session = field(default_factory=lambda: Session(FuzzHandler(), OPTIONS, name="c0"))
 
     def step(self, command: str, arguments: list[bytes]) -> None:
         one, first = self.session, arguments[0]

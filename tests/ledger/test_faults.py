@@ -15,7 +15,7 @@ import pytest
 
 from dmarc_milter.cli import main
 from dmarc_milter.config import parse
-from dmarc_milter.daemon.wiring import prepare as prepare_service
+from dmarc_milter.daemon.startup import startup_lines as prepare_service
 from dmarc_milter.ledger.drain import drain, keep_draining
 from dmarc_milter.ledger.spool.file import SpoolFile, SpoolRow, prepare
 from dmarc_milter.ledger.spool.spool import Spool

@@ -11,7 +11,12 @@ import pytest
 from dmarc_milter.cli.main import main
 from dmarc_milter.config import Config
 from dmarc_milter.config.judging import Authentication
-from dmarc_milter.daemon.wiring import authenticating_daemons, canonify, session_options, watched
+from dmarc_milter.daemon.wiring import (
+    authenticating_daemons,
+    canonify,
+    session_options,
+    watched_sendmail_cf,
+)
 from dmarc_milter.mta import sendmail_cf
 from dmarc_milter.mta.sendmail_watch import Demanding, Watched
 from fakes.daemon import toml
@@ -168,7 +173,7 @@ def test_both_options_look_at_the_configured_file_once(
     read: list[Path] = []
     known = sendmail_cf.read
     monkeypatch.setattr(sendmail_cf, "read", lambda path: read.append(path) or known(path))
-    held = watched(config)
+    held = watched_sendmail_cf(config)
     how, options = canonify(config, held), session_options(config, held)
     for _ in range(3):
         assert how("sendmail") is not None

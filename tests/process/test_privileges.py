@@ -29,7 +29,7 @@ def test_an_account_that_cannot_be_had_prevents_the_start(tmp_path: Path) -> Non
 
 def test_nothing_to_give_up_is_no_mistake() -> None:
     """Empty, or the account that systemd chose already."""
-    privileges.become("")
+    privileges.drop_privileges("")
 
 
 def test_a_socket_for_everybody_is_said() -> None:

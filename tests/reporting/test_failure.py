@@ -17,7 +17,7 @@ from dmarc_milter.config import parse
 from dmarc_milter.core.dmarc.record import ReportUri
 from dmarc_milter.core.mail.message import HeaderField, Headers
 from dmarc_milter.core.report.failure import sample
-from dmarc_milter.daemon.wiring import FULL_SAMPLES, failure_samples
+from dmarc_milter.daemon.wiring import FULL_HEADERS_A_MINUTE, header_samples
 from dmarc_milter.ledger.store.apply_batch import Batch
 from dmarc_milter.ledger.store.deliveries import DeliveryState
 from dmarc_milter.ledger.store.failures import Failure
@@ -164,12 +164,14 @@ def test_rpt_07_a_flood_does_not_fill_the_spool() -> None:
     settings = '[reporting]\norg_name = "R"\nemail = "d@mx.example"\n'
     large = Headers(HeaderField(b"DKIM-Signature", b" v=1; b=" + b"z" * 1000) for _ in range(100))
     one = evaluation(record=replace(RECORD, ruf=(ReportUri("ruf@legit.example"),)))
-    keep = failure_samples(parse(settings + "failure_reports = true"))
-    sizes = [len(keep(one, large) or b"") for _ in range(3 * FULL_SAMPLES)]
-    assert sum(size > 20_000 for size in sizes) <= 2 * FULL_SAMPLES, "one minute may have ended"
+    keep = header_samples(parse(settings + "failure_reports = true"))
+    sizes = [len(keep(one, large) or b"") for _ in range(3 * FULL_HEADERS_A_MINUTE)]
+    assert sum(size > 20_000 for size in sizes) <= 2 * FULL_HEADERS_A_MINUTE, (
+        "one minute may have ended"
+    )
     assert min(sizes) < 2000
     assert sizes[0] > 20_000
-    assert failure_samples(parse(settings))(one, large) is None
+    assert header_samples(parse(settings))(one, large) is None
 
 
 def test_rpt_07_a_public_suffix_gets_none(job: Job) -> None:

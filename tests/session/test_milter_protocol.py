@@ -70,7 +70,7 @@ def serves(daemon: Daemon) -> bool:
 
 
 def seen(answer: Answer) -> dict[str, str]:
-    """What the evaluator saw: helo, fields, size."""
+    """What the handler saw: helo, fields, size."""
     return dict(re.findall(r"(\w+)=('[^']*'|\S+)", answer.values("X-Answer")[0]))
 
 

@@ -16,7 +16,8 @@ from dmarc_milter.core.actions.plan import Action, DeleteHeader, InsertHeader, R
 from dmarc_milter.core.mail.message import Envelope, Headers
 from dmarc_milter.core.resolver import Shortage
 from dmarc_milter.mta.macros import mta_named, parse_address, queue_id
-from dmarc_milter.session.session import TOO_MANY_FIELDS, TRY_LATER, Own, Session, SessionOptions
+from dmarc_milter.session.handler import TRY_LATER, Own, SessionOptions
+from dmarc_milter.session.session import TOO_MANY_FIELDS, Session
 
 MARKED = (InsertHeader("Authentication-Results", " mx.example.com; dmarc=fail"),)
 STRIPPED = (DeleteHeader("Authentication-Results", 1),)
@@ -26,8 +27,8 @@ UNJUDGED: tuple[Action, ...] = (
 
 
 @dataclass
-class RecordedWork:
-    """One message as the evaluator saw it."""
+class RecordedTransaction:
+    """One message as the handler saw it."""
 
     begun: Envelope
     fields: Headers | None = None
@@ -64,10 +65,10 @@ class RecordedWork:
 
 
 @dataclass
-class RecordingEvaluator:
+class RecordingHandler:
     """Notes everything; `breaks` names the step that fails."""
 
-    works: list[RecordedWork] = field(default_factory=list)
+    transactions: list[RecordedTransaction] = field(default_factory=list)
     passed: list[tuple[Headers, bool]] = field(default_factory=list)
     marked: list[Envelope] = field(default_factory=list)
     exempt: list[tuple[str, str]] = field(default_factory=list)
@@ -77,13 +78,15 @@ class RecordingEvaluator:
     error: Exception | None = None
     wants_body: bool = True
 
-    def begin(self, envelope: Envelope) -> RecordedWork:
+    def begin(self, envelope: Envelope) -> RecordedTransaction:
         if self.breaks == "begin":
             raise self.error or RuntimeError("begin")
-        self.works.append(
-            RecordedWork(envelope, breaks=self.breaks, error=self.error, wants_body=self.wants_body)
+        self.transactions.append(
+            RecordedTransaction(
+                envelope, breaks=self.breaks, error=self.error, wants_body=self.wants_body
+            )
         )
-        return self.works[-1]
+        return self.transactions[-1]
 
     def pass_through(self, headers: Headers, *, keep_results: bool) -> tuple[Action, ...]:
         if self.breaks == "pass_through":
@@ -113,12 +116,12 @@ def macros(values: Mapping[str, str] = {}) -> Callable[[str], str]:
 
 
 def session(
-    evaluator: RecordingEvaluator,
+    handler: RecordingHandler,
     options: SessionOptions = SessionOptions(),
     address: str | None = "192.0.2.66",
 ) -> Session:
     """A session with a client and a HELO."""
-    made = Session(evaluator, options, name="c0")
+    made = Session(handler, options, name="c0")
     made.connect(address, macros({"{daemon_name}": "smtpd"}))
     made.helo("mx.attack.example")
     return made
@@ -142,47 +145,47 @@ def send(
 
 def test_a_message_reaches_the_evaluator_whole() -> None:
     """Envelope, header fields byte for byte with CRLF folds, body, queue id."""
-    evaluator = RecordingEvaluator()
-    one = session(evaluator)
+    handler = RecordingHandler()
+    one = session(handler)
     assert (
         send(one, (b"From", b" <a@b.example>"), (b"X-Folded \t", b" one\n two\r\n\tthree\rfour"))
         == MARKED
     )
-    (work,) = evaluator.works
-    assert work.begun.source_ip == ip_address("192.0.2.66")
-    assert work.begun.helo == "mx.attack.example"
-    assert str(work.begun.mail_from.domain) == "attack.example"
-    assert work.fields is not None
-    assert work.fields.fields == (
+    (transaction,) = handler.transactions
+    assert transaction.begun.source_ip == ip_address("192.0.2.66")
+    assert transaction.begun.helo == "mx.attack.example"
+    assert str(transaction.begun.mail_from.domain) == "attack.example"
+    assert transaction.fields is not None
+    assert transaction.fields.fields == (
         (b"From", b" <a@b.example>"),
         (b"X-Folded", b" one\r\n two\r\n\tthree\rfour"),
     )
-    assert not work.fields.truncated
-    assert work.octets == b"Hello\r\n"
-    assert work.finished is not None
-    assert work.finished.queue_id == "4QUEUE"
-    assert [str(each) for each in work.finished.rcpt_domains] == ["example.com"]
+    assert not transaction.fields.truncated
+    assert transaction.octets == b"Hello\r\n"
+    assert transaction.finished is not None
+    assert transaction.finished.queue_id == "4QUEUE"
+    assert [str(each) for each in transaction.finished.rcpt_domains] == ["example.com"]
 
 
 def test_spf_can_start_at_mail_from() -> None:
-    """The evaluator is told at MAIL, before any header field, and the recipients are not yet known
+    """The handler is told at MAIL, before any header field, and the recipients are not yet known
     to it."""
-    evaluator = RecordingEvaluator()
-    session(evaluator).mail(b"<any@attack.example>", (), macros())
-    assert len(evaluator.works) == 1
-    assert evaluator.works[0].begun.rcpt_domains == ()
+    handler = RecordingHandler()
+    session(handler).mail(b"<any@attack.example>", (), macros())
+    assert len(handler.transactions) == 1
+    assert handler.transactions[0].begun.rcpt_domains == ()
 
 
 def test_nothing_is_carried_to_the_next_message() -> None:
     """HDR-10, HDR-11: fields, recipients, body, queue id and failures of one message are gone in
     the next."""
-    evaluator = RecordingEvaluator()
-    one = session(evaluator)
+    handler = RecordingHandler()
+    one = session(handler)
     send(one, (b"From", b" <good@legit.example>"), (b"DKIM-Signature", b" v=1"))
     one.mail(b"<>", (), macros())
     one.header(b"Subject", b" second")
     one.end_of_message(macros())
-    second = evaluator.works[1]
+    second = handler.transactions[1]
     assert second.fields is not None
     assert second.fields.fields == ((b"Subject", b" second"),)
     assert second.octets == b""
@@ -194,8 +197,8 @@ def test_nothing_is_carried_to_the_next_message() -> None:
 @pytest.mark.parametrize("ending", ["abort", "mail", "helo", "close"])
 def test_a_message_given_up_is_cancelled(ending: str) -> None:
     """RSET, MAIL, HELO again and the end of the connection end a message; the next is clean."""
-    evaluator = RecordingEvaluator()
-    one = session(evaluator)
+    handler = RecordingHandler()
+    one = session(handler)
     one.mail(b"<one@attack.example>", (), macros())
     one.header(b"From", b" <first@legit.example>")
     match ending:
@@ -207,9 +210,9 @@ def test_a_message_given_up_is_cancelled(ending: str) -> None:
             one.helo("other.example")
         case "close":
             one.close()
-    assert evaluator.works[0].cancelled
+    assert handler.transactions[0].cancelled
     send(one)
-    last = evaluator.works[-1]
+    last = handler.transactions[-1]
     assert last.fields is not None
     assert last.fields.values(b"from") == (b" <a@b.example>",)
     if ending == "helo":
@@ -218,19 +221,19 @@ def test_a_message_given_up_is_cancelled(ending: str) -> None:
 
 def test_a_second_helo_counts() -> None:
     """RFC 5321 4.1.4: EHLO may come again (after STARTTLS, say)."""
-    evaluator = RecordingEvaluator()
-    one = session(evaluator)
+    handler = RecordingHandler()
+    one = session(handler)
     one.helo("second.example")
     send(one)
-    assert evaluator.works[0].begun.helo == "second.example"
+    assert handler.transactions[0].begun.helo == "second.example"
 
 
 def test_smtputf8_is_taken_from_the_parameters() -> None:
-    evaluator = RecordingEvaluator()
-    one = session(evaluator)
+    handler = RecordingHandler()
+    one = session(handler)
     one.mail(b"<a@b.example>", (b"SIZE=12", b"smtputf8"), macros())
     one.mail(b"<a@b.example>", (b"SIZE=12",), macros())
-    assert [each.begun.smtputf8 for each in evaluator.works] == [True, False]
+    assert [each.begun.smtputf8 for each in handler.transactions] == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -249,15 +252,15 @@ def test_exempt_clients_are_not_evaluated_but_stripped(
 ) -> None:
     """docs/design.md: authenticated clients, trusted daemons and networks pass; forged fields are
     still removed."""
-    evaluator = RecordingEvaluator()
+    handler = RecordingHandler()
     options = SessionOptions(
         trusted_networks=(ip_network("10.0.0.0/8"),), trusted_daemons=frozenset({"MSA"})
     )
-    one = Session(evaluator, options, name="c0")
+    one = Session(handler, options, name="c0")
     one.connect(address, macros({"{daemon_name}": daemon}))
     assert send(one, mail=mail) == STRIPPED
-    assert evaluator.exempt == [("4QUEUE", why)]
-    assert evaluator.works == []
+    assert handler.exempt == [("4QUEUE", why)]
+    assert handler.transactions == []
 
 
 @pytest.mark.parametrize(
@@ -274,11 +277,11 @@ def test_nothing_that_a_message_says_exempts_it(
     address: str | None, mail: Mapping[str, str]
 ) -> None:
     """FWD-02: only the MTA's macros and the client's address count."""
-    evaluator = RecordingEvaluator()
+    handler = RecordingHandler()
     options = SessionOptions(
         trusted_networks=(ip_network("10.0.0.0/8"),), trusted_daemons=frozenset({"MSA"})
     )
-    one = Session(evaluator, options, name="c0")
+    one = Session(handler, options, name="c0")
     one.connect(address, macros())
     assert (
         send(
@@ -293,8 +296,8 @@ def test_nothing_that_a_message_says_exempts_it(
 
 def test_missing_macros_do_no_harm() -> None:
     """FLT-10: no queue id, no daemon name."""
-    evaluator = RecordingEvaluator()
-    one = Session(evaluator, SessionOptions(), name="c0")
+    handler = RecordingHandler()
+    one = Session(handler, SessionOptions(), name="c0")
     one.connect("192.0.2.66", macros())
     one.mail(b"<any@attack.example>", (), macros())
     one.end_of_headers(macros())
@@ -303,8 +306,8 @@ def test_missing_macros_do_no_harm() -> None:
 
 def test_the_queue_id_of_the_end_of_message_wins() -> None:
     """Postfix knows it late; where only end of headers had it, that one is used."""
-    evaluator = RecordingEvaluator()
-    one = session(evaluator)
+    handler = RecordingHandler()
+    one = session(handler)
     for at_headers, at_end, expected in (
         ("A1", "B2", "B2"),
         ("A1", "", "A1"),
@@ -314,7 +317,7 @@ def test_the_queue_id_of_the_end_of_message_wins() -> None:
         one.mail(b"<a@b.example>", (), macros())
         one.end_of_headers(macros({"i": at_headers}))
         one.end_of_message(macros({"i": at_end}))
-        finished = evaluator.works[-1].finished
+        finished = handler.transactions[-1].finished
         assert finished is not None
         assert finished.queue_id == expected
 
@@ -328,10 +331,10 @@ RELAYS = SessionOptions(
 def test_a_relay_is_seen_through() -> None:
     """docs/design.md, trusted_relays: client and HELO from the topmost Received field naming a host
     outside; nothing before that."""
-    evaluator = RecordingEvaluator()
-    one = session(evaluator, RELAYS, "198.51.100.7")
+    handler = RecordingHandler()
+    one = session(handler, RELAYS, "198.51.100.7")
     one.mail(b"<any@attack.example>", (), macros())
-    assert evaluator.works == []
+    assert handler.transactions == []
     one.header(
         b"Received",
         b" from inner (inner [198.51.100.8]) by front with ESMTP id 1; Sun, 22 Nov 2026 00:00:00"
@@ -344,7 +347,7 @@ def test_a_relay_is_seen_through() -> None:
     )
     one.end_of_headers(macros())
     assert one.end_of_message(macros()) == MARKED
-    begun = evaluator.works[0].begun
+    begun = handler.transactions[0].begun
     assert (begun.source_ip, begun.helo, begun.source_known) == (
         ip_address("203.0.113.9"),
         "real.example",
@@ -354,10 +357,10 @@ def test_a_relay_is_seen_through() -> None:
 
 def test_an_unreadable_relay_leaves_the_source_unknown() -> None:
     """docs/design.md: SPF is then none and a DMARC failure at most quarantined."""
-    evaluator = RecordingEvaluator()
-    one = session(evaluator, RELAYS, "198.51.100.7")
+    handler = RecordingHandler()
+    one = session(handler, RELAYS, "198.51.100.7")
     send(one, (b"From", b" <a@b.example>"))
-    begun = evaluator.works[0].begun
+    begun = handler.transactions[0].begun
     assert (begun.source_ip, begun.source_known) == (None, False)
 
 
@@ -368,24 +371,24 @@ def test_kept_results_are_by_the_client_alone() -> None:
         (SessionOptions(keep_results_from=network), True),
         (SessionOptions(trusted_networks=network), False),
     ):
-        evaluator = RecordingEvaluator()
-        send(session(evaluator, options))
-        assert [each.keep for each in evaluator.works] + [each[1] for each in evaluator.passed] == [
-            keep
-        ]
+        handler = RecordingHandler()
+        send(session(handler, options))
+        assert [each.keep for each in handler.transactions] + [
+            each[1] for each in handler.passed
+        ] == [keep]
 
 
 @pytest.mark.parametrize("ours_first", [True, False])
 def test_a_message_to_others_too_is_not_to_us_alone(ours_first: bool) -> None:
     """RPT-60: a second recipient must not keep a forgery out of the reports."""
-    evaluator = RecordingEvaluator()
-    one = session(evaluator, SessionOptions(own_addresses=frozenset({b"dmarc@mx.example.com"})))
+    handler = RecordingHandler()
+    one = session(handler, SessionOptions(own_addresses=frozenset({b"dmarc@mx.example.com"})))
     one.mail(b"<a@b.example>", (), macros())
     both = [b"<dmarc@mx.example.com>", b"<v@example.com>"]
     for each in both if ours_first else reversed(both):
         one.rcpt(each)
     one.end_of_message(macros())
-    assert evaluator.works[0].own == Own()
+    assert handler.transactions[0].own == Own()
 
 
 @pytest.mark.parametrize(
@@ -400,8 +403,8 @@ def test_a_message_to_others_too_is_not_to_us_alone(ours_first: bool) -> None:
 )
 def test_a_recipient_without_a_domain_is_not_forgotten(odd: bytes) -> None:
     """FWD-25: what holds for all recipients holds for none then."""
-    evaluator = RecordingEvaluator()
-    one = session(evaluator)
+    handler = RecordingHandler()
+    one = session(handler)
     for paths, known in (
         ([b"<a@example.com>", b"<b@example.com>"], True),
         ([b"<a@example.com>", odd], False),
@@ -411,22 +414,22 @@ def test_a_recipient_without_a_domain_is_not_forgotten(odd: bytes) -> None:
         for each in paths:
             one.rcpt(each)
         one.end_of_message(macros())
-        finished = evaluator.works[-1].finished
+        finished = handler.transactions[-1].finished
         assert finished is not None
         assert finished.rcpt_known == known
 
 
 def test_the_thousand_and_first_recipient_domain_counts_too() -> None:
     """FWD-26: more of the same thousand domains do no harm."""
-    evaluator = RecordingEvaluator()
-    one = session(evaluator)
+    handler = RecordingHandler()
+    one = session(handler)
     for more, known in ((b"<x@d7.example>", True), (b"<x@other.example>", False)):
         one.mail(b"<a@b.example>", (), macros())
         for number in range(1000):
             one.rcpt(b"<x@d%d.example>" % number)
         one.rcpt(more)
         one.end_of_message(macros())
-        finished = evaluator.works[-1].finished
+        finished = handler.transactions[-1].finished
         assert finished is not None
         assert (len(finished.rcpt_domains), finished.rcpt_known) == (1000, known)
 
@@ -444,10 +447,10 @@ def test_the_thousand_and_first_recipient_domain_counts_too() -> None:
 def test_what_looks_like_a_login_is_none(macro: str, value: str) -> None:
     """FWD-23: only `{auth_authen}` names a user; a certificate, a mechanism or AUTH= of MAIL (RFC
     4954 5) does not."""
-    evaluator = RecordingEvaluator()
-    one = session(evaluator, SessionOptions(trusted_daemons=frozenset({"MSA"})))
+    handler = RecordingHandler()
+    one = session(handler, SessionOptions(trusted_daemons=frozenset({"MSA"})))
     assert send(one, mail={macro: value}) == MARKED
-    assert evaluator.exempt == []
+    assert handler.exempt == []
 
 
 @pytest.mark.parametrize(
@@ -464,15 +467,15 @@ def test_a_file_of_sendmail_says_nothing_of_postfix(
     version: str, of_sendmail: bool, exempt: bool
 ) -> None:
     """FWD-22: a sendmail.cf left behind on a machine with Postfix."""
-    evaluator = RecordingEvaluator()
+    handler = RecordingHandler()
     one = Session(
-        evaluator,
+        handler,
         SessionOptions(trusted_daemons=frozenset({"MSA"}), daemons_of_sendmail=of_sendmail),
         name="c0",
     )
     one.connect("192.0.2.66", macros({"{daemon_name}": "MSA", "v": version}))
     send(one, mail={"v": version})
-    assert bool(evaluator.exempt) == exempt
+    assert bool(handler.exempt) == exempt
 
 
 @pytest.mark.parametrize(
@@ -501,8 +504,8 @@ def test_the_mta_is_known_by_its_version(version: str, named: str) -> None:
 def test_our_own_addresses_are_noticed() -> None:
     """docs/design.md, Reports: mail to or from our reporting address is told apart; only that is
     kept of the local parts."""
-    evaluator = RecordingEvaluator()
-    one = session(evaluator, SessionOptions(own_addresses=frozenset({b"dmarc@mx.example.com"})))
+    handler = RecordingHandler()
+    one = session(handler, SessionOptions(own_addresses=frozenset({b"dmarc@mx.example.com"})))
     one.mail(b"<DMARC@mx.example.com>", (), macros())
     one.rcpt(b"<v@example.com>")
     one.end_of_message(macros())
@@ -518,7 +521,10 @@ def test_our_own_addresses_are_noticed() -> None:
     one.mail(b"<>", (), macros())
     one.rcpt(b"<dmarc" + tag + b"@mx.example.com>")
     one.end_of_message(macros())
-    assert [each.own for each in evaluator.works] == [Own(sender=True), Own(recipient=True)] * 2
+    assert [made.own for made in handler.transactions] == [
+        Own(sender=True),
+        Own(recipient=True),
+    ] * 2
 
 
 @pytest.mark.parametrize("step", ["begin", "headers", "body", "finish"])
@@ -530,13 +536,13 @@ def test_our_own_failure_is_answered_as_configured(
 ) -> None:
     """docs/design.md: never a refusal; logged with the queue id where there is one; the next
     message is not touched."""
-    evaluator = RecordingEvaluator(breaks=step)
-    one = session(evaluator, replace(SessionOptions(), on_error=on_error))
+    handler = RecordingHandler(breaks=step)
+    one = session(handler, replace(SessionOptions(), on_error=on_error))
     assert send(one) == expected
-    assert evaluator.failures[0][2].startswith(f"RuntimeError: {step}")
+    assert handler.failures[0][2].startswith(f"RuntimeError: {step}")
     if step in ("body", "finish"):
-        assert evaluator.failures[0][0] == "4QUEUE"
-    evaluator.breaks = ""
+        assert handler.failures[0][0] == "4QUEUE"
+    handler.breaks = ""
     assert send(one) == MARKED
 
 
@@ -556,14 +562,14 @@ def test_a_shortage_is_451_whatever_on_error_says(
 ) -> None:
     """DOS-30 to DOS-33: others took it, so that a forgery must not get through for it; it has a
     code of its own."""
-    evaluator = RecordingEvaluator(breaks=step, error=error)
-    one = session(evaluator, replace(SessionOptions(), on_error=on_error))
+    handler = RecordingHandler(breaks=step, error=error)
+    one = session(handler, replace(SessionOptions(), on_error=on_error))
     (reply,) = send(one)
     assert isinstance(reply, Reply)
     assert (reply.code, reply.enhanced) == (451, "4.3.2")
-    assert evaluator.failures == []
-    assert len(evaluator.shortages) == 1
-    evaluator.breaks = ""
+    assert handler.failures == []
+    assert len(handler.shortages) == 1
+    handler.breaks = ""
     assert send(one) == MARKED
 
 
@@ -575,40 +581,40 @@ def test_monitor_mode_delivers_whatever_went_wrong(
 ) -> None:
     """DOS-42, DOS-43: an administrator who watches expects that nothing is refused or deferred;
     forged fields go, our field is set."""
-    evaluator = RecordingEvaluator(breaks=step, error=error)
+    handler = RecordingHandler(breaks=step, error=error)
     options = replace(SessionOptions(), enforce=False, on_error=on_error)
-    assert send(session(evaluator, options)) == UNJUDGED
-    assert len(evaluator.passed) == 1
-    assert (len(evaluator.shortages) == 1) is (error in SHORTAGES)
-    assert bool(evaluator.failures) is (error not in SHORTAGES)
+    assert send(session(handler, options)) == UNJUDGED
+    assert len(handler.passed) == 1
+    assert (len(handler.shortages) == 1) is (error in SHORTAGES)
+    assert bool(handler.failures) is (error not in SHORTAGES)
 
 
 @pytest.mark.parametrize("step", ["begin", "headers", "body", "finish"])
 def test_mail_from_a_trusted_relay_does_not_wait_for_room(step: str) -> None:
     """DOS-42: their queues must not fill; but a failure of ours follows on_error."""
     options = SessionOptions(trusted_relays=(ip_network("192.0.2.0/24"),))
-    evaluator = RecordingEvaluator(breaks=step, error=SHORTAGES[0])
-    assert send(session(evaluator, options)) == UNJUDGED
-    assert len(evaluator.shortages) == 1
-    assert send(session(RecordingEvaluator(breaks=step), options)) == (TRY_LATER,)
+    handler = RecordingHandler(breaks=step, error=SHORTAGES[0])
+    assert send(session(handler, options)) == UNJUDGED
+    assert len(handler.shortages) == 1
+    assert send(session(RecordingHandler(breaks=step), options)) == (TRY_LATER,)
 
 
 def test_an_exempt_message_gets_no_field_of_ours_when_something_fails() -> None:
     """It would not have been judged anyway."""
-    evaluator = RecordingEvaluator()
+    handler = RecordingHandler()
     one = session(
-        evaluator, SessionOptions(enforce=False, trusted_networks=(ip_network("192.0.2.0/24"),))
+        handler, SessionOptions(enforce=False, trusted_networks=(ip_network("192.0.2.0/24"),))
     )
     one.mail(b"<a@b.example>", (), macros())
     one.failed("callback", ValueError("x"))
     assert one.end_of_message(macros()) == STRIPPED
-    assert evaluator.marked == []
+    assert handler.marked == []
 
 
 def test_a_failure_before_a_shortage_is_still_our_failure() -> None:
     """on_error = "accept" is for those; what came first is what went wrong."""
-    evaluator = RecordingEvaluator()
-    one = session(evaluator)
+    handler = RecordingHandler()
+    one = session(handler)
     one.mail(b"<a@b.example>", (), macros())
     one.failed("callback", ValueError("x"))
     one.failed("callback", SHORTAGES[0])
@@ -617,9 +623,9 @@ def test_a_failure_before_a_shortage_is_still_our_failure() -> None:
 
 def test_a_failure_to_strip_is_a_temporary_one() -> None:
     """Accepting without removing what is forged is not an answer."""
-    evaluator = RecordingEvaluator(breaks="pass_through")
+    handler = RecordingHandler(breaks="pass_through")
     one = session(
-        evaluator, SessionOptions(on_error="accept", trusted_networks=(ip_network("192.0.2.0/24"),))
+        handler, SessionOptions(on_error="accept", trusted_networks=(ip_network("192.0.2.0/24"),))
     )
     assert send(one) == (TRY_LATER,)
 
@@ -627,8 +633,8 @@ def test_a_failure_to_strip_is_a_temporary_one() -> None:
 def test_a_client_that_could_not_be_read_is_not_judged() -> None:
     """Without its address every message would look unauthenticated: that is our failure, not the
     sender's."""
-    evaluator = RecordingEvaluator()
-    one = Session(evaluator, SessionOptions(), name="c0")
+    handler = RecordingHandler()
+    one = Session(handler, SessionOptions(), name="c0")
 
     def broken(_name: str) -> str:
         raise RuntimeError("macros")
@@ -636,30 +642,30 @@ def test_a_client_that_could_not_be_read_is_not_judged() -> None:
     one.connect("192.0.2.1", broken)
     for _ in range(2):
         assert send(one) == (TRY_LATER,)
-    assert evaluator.failures[0][:2] == ("c0", "connect")
+    assert handler.failures[0][:2] == ("c0", "connect")
 
 
 def test_a_failing_cancel_does_not_reach_the_mta() -> None:
-    evaluator = RecordingEvaluator(breaks="cancel")
-    one = session(evaluator)
+    handler = RecordingHandler(breaks="cancel")
+    one = session(handler)
     one.mail(b"<a@b.example>", (), macros())
     one.abort()
     one.close()
-    assert evaluator.failures[0][1] == "abort"
+    assert handler.failures[0][1] == "abort"
 
 
 def test_a_failure_noted_by_the_adapter_counts() -> None:
     """What happens in the adapter's own code during a message is answered as on_error says too."""
-    evaluator = RecordingEvaluator()
-    one = session(evaluator)
+    handler = RecordingHandler()
+    one = session(handler)
     one.mail(b"<a@b.example>", (), macros())
     one.failed("callback", ValueError("x"))
     assert one.end_of_message(macros()) == (TRY_LATER,)
 
 
 def test_the_body_is_not_wanted_where_nothing_needs_it() -> None:
-    evaluator = RecordingEvaluator(wants_body=False)
-    one = session(evaluator)
+    handler = RecordingHandler(wants_body=False)
+    one = session(handler)
     one.mail(b"<a@b.example>", (), macros())
     one.end_of_headers(macros())
     assert one.body(b"x") is False
@@ -668,8 +674,8 @@ def test_the_body_is_not_wanted_where_nothing_needs_it() -> None:
 def test_header_limits_keep_what_must_be_removed() -> None:
     """docs/design.md: beyond the limits From, Authentication-Results and X-DMARC-Quarantine are
     still counted and kept."""
-    evaluator = RecordingEvaluator()
-    one = session(evaluator, SessionOptions(header_fields=3))
+    handler = RecordingHandler()
+    one = session(handler, SessionOptions(header_fields=3))
     send(
         one,
         *((b"X-A", b" b"),) * 5,
@@ -678,7 +684,7 @@ def test_header_limits_keep_what_must_be_removed() -> None:
         (b"X-Dmarc-Quarantine", b" no"),
         (b"Subject", b" x"),
     )
-    fields = evaluator.works[0].fields
+    fields = handler.transactions[0].fields
     assert fields is not None
     assert fields.truncated
     assert [name.lower() for name, _ in fields] == [b"x-a"] * 3 + [
@@ -690,17 +696,17 @@ def test_header_limits_keep_what_must_be_removed() -> None:
 
 def test_removable_fields_without_end_are_only_counted() -> None:
     """A hundred thousand forged fields cost places, not octets; all of them stand there as ours."""
-    evaluator = RecordingEvaluator()
+    handler = RecordingHandler()
     options = SessionOptions(
         header_bytes=1000, stand_ins={b"authentication-results": b" mx.example.com; none"}
     )
-    one = session(evaluator, options)
+    one = session(handler, options)
     one.mail(b"<a@b.example>", (), macros())
     value = b" other.example; spf=pass" + b" x" * 20_000
     for _ in range(3000):
         one.header(b"Authentication-Results", value)
     one.end_of_headers(macros())
-    fields = evaluator.works[0].fields
+    fields = handler.transactions[0].fields
     assert fields is not None
     values = fields.values(b"authentication-results")
     assert len(values) == 3000
@@ -711,8 +717,8 @@ def test_removable_fields_without_end_are_only_counted() -> None:
 def test_more_fields_than_can_be_counted_are_refused() -> None:
     """Not one of them may stay, and their places no longer fit: the only case in which we refuse
     without a policy."""
-    evaluator = RecordingEvaluator()
-    one = session(evaluator, SessionOptions(header_fields=1))
+    handler = RecordingHandler()
+    one = session(handler, SessionOptions(header_fields=1))
     one.mail(b"<a@b.example>", (), macros())
     for _ in range(100_003):
         one.header(b"Authentication-Results", b" x")
@@ -721,13 +727,13 @@ def test_more_fields_than_can_be_counted_are_refused() -> None:
 
 def test_a_lost_field_leaves_signatures_unjudged() -> None:
     """HDR-04: a name that pymilter cannot decode never arrives; the header is not whole then."""
-    evaluator = RecordingEvaluator()
-    one = session(evaluator)
+    handler = RecordingHandler()
+    one = session(handler)
     one.mail(b"<a@b.example>", (), macros())
     one.header(b"From", b" <a@b.example>")
     one.header_lost()
     one.end_of_message(macros())
-    fields = evaluator.works[0].fields
+    fields = handler.transactions[0].fields
     assert fields is not None
     assert fields.truncated
 
@@ -751,22 +757,22 @@ def test_events_in_any_order_are_answered(length: int) -> None:
     """HDR-10: whatever comes first, nothing raises, and a message is answered exactly once by
     MARKED."""
     for order in itertools.permutations(EVENTS, length):
-        evaluator = RecordingEvaluator()
-        one = Session(evaluator, SessionOptions(), name="c0")
+        handler = RecordingHandler()
+        one = Session(handler, SessionOptions(), name="c0")
         answers = [answer for event in order if isinstance(answer := event(one), tuple)]
         assert all(answer == MARKED for answer in answers)
-        assert evaluator.failures == []
+        assert handler.failures == []
 
 
 @given(st.lists(st.sampled_from(EVENTS), max_size=30))
 @settings(max_examples=200, deadline=None)
 def test_events_repeated_at_will_are_answered(order: list[Callable[[Session], object]]) -> None:
     """Fields given after the end of headers never reach a message already planned."""
-    evaluator = RecordingEvaluator()
-    one = Session(evaluator, SessionOptions(), name="c0")
+    handler = RecordingHandler()
+    one = Session(handler, SessionOptions(), name="c0")
     for event in order:
         event(one)
-    assert evaluator.failures == []
+    assert handler.failures == []
     assert one.end_of_message(macros()) == MARKED
 
 
@@ -774,15 +780,15 @@ def test_events_repeated_at_will_are_answered(order: list[Callable[[Session], ob
 @settings(max_examples=200, deadline=None)
 def test_any_octets_are_taken(argument: bytes, name: bytes, value: bytes, helo: str) -> None:
     """FRM, HDR: no octets of an attacker raise, in any argument."""
-    evaluator = RecordingEvaluator()
-    one = Session(evaluator, SessionOptions(), name="c0")
+    handler = RecordingHandler()
+    one = Session(handler, SessionOptions(), name="c0")
     one.connect(helo, macros({"{client_addr}": helo}))
     one.helo(helo)
     one.mail(argument, (value,), macros({"i": helo, "{auth_authen}": ""}))
     one.rcpt(argument)
     one.header(name, value)
     assert one.end_of_message(macros({"i": helo})) == MARKED
-    assert evaluator.failures == []
+    assert handler.failures == []
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,12 @@ import threading
 
 import pytest
 
-from dmarc_milter.session.thread_pool import Threads
+from dmarc_milter.session.thread_pool import ThreadPool
 from fakes.daemon import wait_for
 
 
 def test_results_and_errors_come_back() -> None:
-    threads = Threads(2, "test")
+    threads = ThreadPool(2, "test")
     tasks = [threads.submit(divmod, 7, number) for number in (2, 0, 3)]
     assert tasks[0].result(5) == (3, 1)
     with pytest.raises(ZeroDivisionError):
@@ -21,7 +21,7 @@ def test_results_and_errors_come_back() -> None:
 
 def test_threads_are_started_as_needed_and_no_more() -> None:
     """One after another needs one thread; all at once no more than the limit."""
-    threads = Threads(4, "needed")
+    threads = ThreadPool(4, "needed")
     for _ in range(20):
         threads.submit(int).result(5)
         assert wait_for(lambda: threads._free > 0), "what has ended is free again"
@@ -38,7 +38,7 @@ def running(name: str) -> int:
 
 
 def test_a_task_is_run_or_cancelled_and_never_both() -> None:
-    threads = Threads(1, "test")
+    threads = ThreadPool(1, "test")
     gate, begun = threading.Event(), threading.Event()
     ran: list[int] = []
     first = threads.submit(lambda: begun.set() or gate.wait(10))
@@ -55,7 +55,7 @@ def test_a_task_is_run_or_cancelled_and_never_both() -> None:
 
 def test_waiting_may_end_before_the_task() -> None:
     gate = threading.Event()
-    task = Threads(1, "test").submit(gate.wait, 10)
+    task = ThreadPool(1, "test").submit(gate.wait, 10)
     with pytest.raises(TimeoutError):
         task.result(0.05)
     gate.set()
@@ -64,7 +64,7 @@ def test_waiting_may_end_before_the_task() -> None:
 
 def test_many_threads_may_submit() -> None:
     """Nothing is lost or run twice."""
-    threads = Threads(8, "test")
+    threads = ThreadPool(8, "test")
     counts = [0] * 64
 
     def bump(number: int) -> int:
@@ -85,7 +85,7 @@ def test_many_threads_may_submit() -> None:
 
 def test_without_new_threads_the_old_ones_work_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """FLT-06: thread creation fails; the first failure of all is the caller's to know."""
-    threads = Threads(8, "test")
+    threads = ThreadPool(8, "test")
     gate = threading.Event()
     held = threads.submit(gate.wait, 10)
 
@@ -96,7 +96,7 @@ def test_without_new_threads_the_old_ones_work_on(monkeypatch: pytest.MonkeyPatc
         patch.setattr(threading.Thread, "start", refuse)
         waiting = [threads.submit(int, number) for number in range(3)]
         with pytest.raises(RuntimeError):
-            Threads(8, "none").submit(int)
+            ThreadPool(8, "none").submit(int)
     gate.set()
     assert held.result(5)
     assert [task.result(5) for task in waiting] == [0, 1, 2]

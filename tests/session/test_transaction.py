@@ -22,11 +22,11 @@ from dmarc_milter.core.mail.author import reverse_path
 from dmarc_milter.core.mail.message import Envelope, HeaderField, Headers
 from dmarc_milter.core.policy.decide import LocalPolicy
 from dmarc_milter.core.resolver import Question, Remembers, Resolver, Shortage, Work
-from dmarc_milter.daemon.crash_guard import Poison
-from dmarc_milter.process.shared_memory import Board
-from dmarc_milter.session.session import Own
-from dmarc_milter.session.thread_pool import Threads
-from dmarc_milter.session.transaction import CoreEvaluator, WorkerContext, attempt_ids, fingerprint
+from dmarc_milter.daemon.crash_guard import CrashGuard
+from dmarc_milter.process.shared_memory import SharedMemory
+from dmarc_milter.session.handler import Own
+from dmarc_milter.session.thread_pool import ThreadPool
+from dmarc_milter.session.transaction import CoreHandler, WorkerContext, attempt_ids, fingerprint
 from dmarc_milter.telemetry.counters import BOUNDS, STAGES, Meter, named
 from dmarc_milter.telemetry.log import Log
 from fakes.daemon import wait_for
@@ -43,14 +43,14 @@ RECORDS = {
 
 @dataclass
 class Shelf:
-    """A recorder that keeps what it is given; `works` False: it is never known to be durable."""
+    """A recorder that keeps what it is given; `durable` False: it is never known to be durable."""
 
     rows: list[Evaluation] = field(default_factory=list)
-    works: bool = True
+    durable: bool = True
 
     def record(self, evaluation: Evaluation) -> bool:
         self.rows.append(evaluation)
-        return self.works
+        return self.durable
 
 
 class ZoneDns:
@@ -69,32 +69,32 @@ class ZoneDns:
 
 @dataclass
 class Bench:
-    """An evaluator and all that stands around it."""
+    """An handler and all that stands around it."""
 
-    tools: WorkerContext
+    context: WorkerContext
     shelf: Shelf
-    board: Board
+    shared_memory: SharedMemory
     zone: Zone
     log: int
 
     @property
-    def evaluator(self) -> CoreEvaluator:
-        return CoreEvaluator(self.tools)
+    def handler(self) -> CoreHandler:
+        return CoreHandler(self.context)
 
     def lines(self) -> list[str]:
         os.set_blocking(self.log, False)
         return os.read(self.log, 100_000).decode().splitlines()
 
     def counts(self) -> dict[str, int]:
-        return {name: value for name, value in named(self.board.totals()) if value}
+        return {name: value for name, value in named(self.shared_memory.totals()) if value}
 
 
 @pytest.fixture
 def bench() -> Iterator[Bench]:
-    zone, shelf, board = Zone(RECORDS), Shelf(), Board(1)
+    zone, shelf, shared_memory = Zone(RECORDS), Shelf(), SharedMemory(1)
     reading, writing = os.pipe()
-    slot = board.slot(0)
-    tools = WorkerContext(
+    slot = shared_memory.slot(0)
+    context = WorkerContext(
         options=Options(),
         marking=Marking("mx.example.com"),
         dns=ZoneDns(zone),
@@ -102,13 +102,13 @@ def bench() -> Iterator[Bench]:
         log=Log(writing),
         meter=Meter(slot),
         slot=slot,
-        board=board,
+        shared_memory=shared_memory,
         patience=20.0,
         now=lambda: datetime(2026, 11, 22, tzinfo=UTC),
-        sample=lambda: 0.0,
-        executor=Threads(4, "test"),
+        pct_draw=lambda: 0.0,
+        threads=ThreadPool(4, "test"),
     )
-    yield Bench(tools, shelf, board, zone, reading)
+    yield Bench(context, shelf, shared_memory, zone, reading)
     os.close(reading)
     os.close(writing)
 
@@ -130,11 +130,11 @@ def run(
     bench: Bench, headers: Headers, body: bytes = b"x\r\n", sent: Envelope | None = None
 ) -> tuple[Action, ...]:
     sent = sent or envelope()
-    work = bench.evaluator.begin(sent)
-    work.headers(headers)
+    transaction = bench.handler.begin(sent)
+    transaction.headers(headers)
     for start in range(0, len(body), 1000):
-        work.body(body[start : start + 1000])
-    return work.finish(sent, Own(), keep_results=False)
+        transaction.body(body[start : start + 1000])
+    return transaction.finish(sent, Own(), keep_results=False)
 
 
 def own_field(actions: tuple[Action, ...]) -> str:
@@ -168,7 +168,9 @@ def test_a_message_is_recorded_logged_and_counted(bench: Bench) -> None:
 def test_a_message_answered_4xx_is_recorded_as_such(bench: Bench) -> None:
     """docs/design.md, The ledger: in the log of decisions, not counted for reports."""
     bench.zone.fail("_dmarc.legit.example")
-    bench.tools = replace(bench.tools, options=Options(policy=LocalPolicy(on_temperror="tempfail")))
+    bench.context = replace(
+        bench.context, options=Options(policy=LocalPolicy(on_temperror="tempfail"))
+    )
     (reply,) = run(bench, fields())
     assert isinstance(reply, Reply)
     assert reply.code == 451
@@ -177,7 +179,7 @@ def test_a_message_answered_4xx_is_recorded_as_such(bench: Bench) -> None:
 
 
 def test_a_store_that_fails_is_logged_and_counted(bench: Bench) -> None:
-    bench.shelf.works = False
+    bench.shelf.durable = False
     assert "dmarc=pass" in own_field(run(bench, fields()))
     assert "unrecorded=yes" in bench.lines()[0]
     assert bench.counts()["messages_unrecorded"] == 1
@@ -193,30 +195,30 @@ def test_a_body_of_any_size_is_hashed(bench: Bench, size: int) -> None:
 
 
 def test_an_unsigned_body_is_soon_not_wanted(bench: Bench) -> None:
-    work = bench.evaluator.begin(envelope())
-    work.headers(fields())
-    assert not all(work.body(b"x" * 1000) for _ in range(20))
-    work.cancel()
+    transaction = bench.handler.begin(envelope())
+    transaction.headers(fields())
+    assert not all(transaction.body(b"x" * 1000) for _ in range(20))
+    transaction.cancel()
 
 
 def test_spf_is_checked_even_without_a_free_thread(bench: Bench) -> None:
     """With one thread, waiting for a check that waits for this very thread would be for ever."""
-    single = Threads(1, "single")
-    bench.tools = replace(bench.tools, executor=single)
+    single = ThreadPool(1, "single")
+    bench.context = replace(bench.context, threads=single)
     gate = threading.Event()
     single.submit(gate.wait)
-    works = [bench.evaluator.begin(envelope()) for _ in range(3)]
+    transactions = [bench.handler.begin(envelope()) for _ in range(3)]
     gate.set()
-    for work in works:
-        work.headers(fields())
-    for work in works:
-        assert "spf=pass" in own_field(work.finish(envelope(), Own(), keep_results=False))
+    for transaction in transactions:
+        transaction.headers(fields())
+    for transaction in transactions:
+        assert "spf=pass" in own_field(transaction.finish(envelope(), Own(), keep_results=False))
 
 
 def held(bench: Bench, seconds: float) -> threading.Event:
     """All threads are taken until the event is set; a message has so many seconds."""
-    gate, single = threading.Event(), Threads(1, "single")
-    bench.tools = replace(bench.tools, executor=single, options=Options(seconds=seconds))
+    gate, single = threading.Event(), ThreadPool(1, "single")
+    bench.context = replace(bench.context, threads=single, options=Options(seconds=seconds))
     single.submit(gate.wait)
     return gate
 
@@ -224,12 +226,12 @@ def held(bench: Bench, seconds: float) -> threading.Event:
 def test_a_message_that_gets_no_thread_in_its_time_is_a_shortage(bench: Bench) -> None:
     """Not our failure: on_error does not apply, and nothing of it runs later."""
     gate = held(bench, 0.3)
-    work = bench.evaluator.begin(envelope())
-    work.headers(fields())
+    transaction = bench.handler.begin(envelope())
+    transaction.headers(fields())
     with pytest.raises(Shortage):
-        work.finish(envelope(), Own(), keep_results=False)
+        transaction.finish(envelope(), Own(), keep_results=False)
     gate.set()
-    assert bench.tools.executor.submit(int).result(5) == 0
+    assert bench.context.threads.submit(int).result(5) == 0
     assert bench.shelf.rows == []
 
 
@@ -266,11 +268,11 @@ def test_waiting_for_a_thread_takes_from_the_time_of_the_message(bench: Bench) -
     """Else an attacker's messages would each wait twice."""
     gate = held(bench, 20.0)
     delays: list[float] = []
-    bench.tools = replace(bench.tools, dns=DelayedDns(bench.zone, delays))
-    work = bench.evaluator.begin(envelope())
-    work.headers(fields())
+    bench.context = replace(bench.context, dns=DelayedDns(bench.zone, delays))
+    transaction = bench.handler.begin(envelope())
+    transaction.headers(fields())
     threading.Timer(0.3, gate.set).start()
-    work.finish(envelope(), Own(), keep_results=False)
+    transaction.finish(envelope(), Own(), keep_results=False)
     assert [delay >= 0.25 for delay in delays] == [True]
 
 
@@ -316,35 +318,35 @@ class OneMessage(Remembers):
 @pytest.mark.parametrize("warm", [True, False])
 def test_spf_starts_at_mail_from_unless_its_record_is_at_hand(bench: Bench, warm: bool) -> None:
     """Cold: while the message still arrives. Warm: with all the rest, for the same result."""
-    assert isinstance(bench.tools.dns, ZoneDns)
-    bench.tools.dns.warm = warm
-    work = bench.evaluator.begin(envelope())
+    assert isinstance(bench.context.dns, ZoneDns)
+    bench.context.dns.warm = warm
+    transaction = bench.handler.begin(envelope())
     if warm:
         time.sleep(0.1)
         assert not bench.zone.calls
     else:
         assert wait_for(lambda: bench.zone.calls)
-    work.headers(fields())
-    assert "spf=pass" in own_field(work.finish(envelope(), Own(), keep_results=False))
+    transaction.headers(fields())
+    assert "spf=pass" in own_field(transaction.finish(envelope(), Own(), keep_results=False))
 
 
 def test_an_answer_given_up_is_not_recorded_later(bench: Bench) -> None:
     """It was answered 451 as our own failure: the evaluation that ends later must not count."""
     gate = threading.Event()
     bench.zone.on_query = lambda question: gate.wait(10) and None
-    bench.tools = replace(bench.tools, patience=0.1)
+    bench.context = replace(bench.context, patience=0.1)
     with pytest.raises(TimeoutError):
         run(bench, fields())
     gate.set()
-    assert wait_for(lambda: not bench.tools.slot.jobs())
+    assert wait_for(lambda: not bench.context.slot.evaluations())
     time.sleep(0.1)
     assert bench.shelf.rows == []
 
 
 def poisoned(bench: Bench, headers: Headers, sent: Envelope) -> None:
-    poison = Poison(bench.board)
+    poison = CrashGuard(bench.shared_memory)
     for _ in range(2):
-        poison.killed_by((fingerprint(sent, headers),), now=time.monotonic())
+        poison.blame((fingerprint(sent, headers),), now=time.monotonic())
 
 
 FORGED = (
@@ -358,7 +360,7 @@ FORGED = (
 def test_a_poisonous_message_is_marked_temperror_unread(bench: Bench) -> None:
     """Every field that could be forged goes, whoever it names, because none is read; nothing is
     looked up for it."""
-    bench.tools = replace(bench.tools, options=Options(policy=LocalPolicy(on_error="accept")))
+    bench.context = replace(bench.context, options=Options(policy=LocalPolicy(on_error="accept")))
     poisoned(bench, fields(*FORGED), envelope())
     actions = run(bench, fields(*FORGED))
     deleted = [each for each in actions if isinstance(each, DeleteHeader)]
@@ -378,12 +380,12 @@ def test_a_poisonous_message_is_our_own_failure(bench: Bench, on_temperror: Any)
     """docs/design.md, Decisions: on_error applies, not on_temperror; monitor mode defers nothing
     and says so."""
     policy = LocalPolicy(on_temperror=on_temperror)
-    bench.tools = replace(bench.tools, options=Options(policy=policy))
+    bench.context = replace(bench.context, options=Options(policy=policy))
     poisoned(bench, fields(*FORGED), envelope())
     (reply,) = run(bench, fields(*FORGED))
     assert isinstance(reply, Reply)
     assert (reply.code, reply.enhanced) == (451, "4.3.0")
-    bench.tools = replace(bench.tools, options=Options(policy=replace(policy, enforce=False)))
+    bench.context = replace(bench.context, options=Options(policy=replace(policy, enforce=False)))
     assert "dmarc=temperror" in own_field(run(bench, fields(*FORGED)))
     assert bench.shelf.rows[-1].verdict.would_have == "tempfail"
 
@@ -395,10 +397,10 @@ def test_other_messages_of_the_sender_are_not_poisonous(bench: Bench) -> None:
 
 def test_a_sender_whose_spf_kills_is_not_checked_again(bench: Bench) -> None:
     """Before the header fields are there the sender and HELO are what a message is known by."""
-    bench.tools = replace(bench.tools, options=Options(policy=LocalPolicy(on_error="accept")))
-    poison = Poison(bench.board)
+    bench.context = replace(bench.context, options=Options(policy=LocalPolicy(on_error="accept")))
+    poison = CrashGuard(bench.shared_memory)
     for _ in range(2):
-        poison.killed_by((fingerprint(envelope()),), now=time.monotonic())
+        poison.blame((fingerprint(envelope()),), now=time.monotonic())
     field = own_field(run(bench, fields()))
     assert "spf=pass" not in field
     assert "dmarc=pass" not in field
@@ -412,11 +414,11 @@ def test_work_is_shown_while_it_lasts(bench: Bench) -> None:
     """The supervisor sees the message in evaluation, and nothing after it."""
     seen: list[bytes] = []
     bench.zone.on_query = lambda question: seen.extend(
-        job.fingerprint for job in bench.tools.slot.jobs()
+        job.fingerprint for job in bench.context.slot.evaluations()
     )
     run(bench, fields())
     assert fingerprint(envelope(), fields()) in seen
-    assert bench.tools.slot.jobs() == ()
+    assert bench.context.slot.evaluations() == ()
 
 
 def test_the_same_message_again_has_the_same_fingerprint() -> None:

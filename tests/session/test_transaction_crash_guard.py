@@ -19,9 +19,9 @@ from dmarc_milter.core.mail.author import reverse_path
 from dmarc_milter.core.mail.message import Envelope, HeaderField, Headers
 from dmarc_milter.core.resolver import Question, Resolver
 from dmarc_milter.dns.suffix_list import load_suffixes
-from dmarc_milter.process.shared_memory import Board
-from dmarc_milter.session.session import Own
-from dmarc_milter.session.transaction import CoreEvaluator, WorkerContext, fingerprint
+from dmarc_milter.process.shared_memory import SharedMemory
+from dmarc_milter.session.handler import Own
+from dmarc_milter.session.transaction import CoreHandler, WorkerContext, fingerprint
 from dmarc_milter.telemetry.counters import Meter
 from dmarc_milter.telemetry.log import Log
 from fakes.dns_zone import Zone
@@ -37,10 +37,10 @@ ENVELOPE = Envelope(
 
 
 class Bench:
-    """An evaluator with a zone in memory, whose board can be told what is poison."""
+    """A message handler with a zone in memory; what is blocked can be set."""
 
     def __init__(self) -> None:
-        self.board = Board(1)
+        self.shared_memory = SharedMemory(1)
         self.rows: list[Evaluation] = []
         self._null = os.open(os.devnull, os.O_WRONLY)
         self.config()
@@ -49,13 +49,20 @@ class Bench:
         """Start anew with this [milter] on_error."""
         config, slot, log = (
             Config(milter=MilterSection(on_error=on_error)),
-            self.board.slot(0),
+            self.shared_memory.slot(0),
             Log(self._null),
         )
         options = compiled.options(config, load_suffixes(""))
-        self.evaluator = CoreEvaluator(
+        self.handler = CoreHandler(
             WorkerContext(
-                options, compiled.marking(config), self, self, log, Meter(slot), slot, self.board
+                options,
+                compiled.marking(config),
+                self,
+                self,
+                log,
+                Meter(slot),
+                slot,
+                self.shared_memory,
             )
         )
 
@@ -73,12 +80,12 @@ class Bench:
         return True
 
     def poison(self, *fingerprints: bytes) -> None:
-        self.board.publish_poison(dict.fromkeys(fingerprints, time.monotonic() + 60))
+        self.shared_memory.publish_blocked(dict.fromkeys(fingerprints, time.monotonic() + 60))
 
     def answer(self, headers: Headers) -> tuple[Action, ...]:
-        work = self.evaluator.begin(ENVELOPE)
-        work.headers(headers)
-        return work.finish(ENVELOPE, Own(), keep_results=False)
+        transaction = self.handler.begin(ENVELOPE)
+        transaction.headers(headers)
+        return transaction.finish(ENVELOPE, Own(), keep_results=False)
 
 
 @pytest.fixture
@@ -155,7 +162,7 @@ def test_what_goes_on_unjudged_loses_what_is_forged_and_says_temperror(bench: Be
     host = compiled.marking(Config()).authserv_id
     forged = HeaderField(b"Authentication-Results", f" {host}; dmarc=pass".encode())
     headers = Headers((forged, *letter("reject.example").fields))
-    removed, inserted = bench.evaluator.unjudged(headers, ENVELOPE, keep_results=False)
+    removed, inserted = bench.handler.unjudged(headers, ENVELOPE, keep_results=False)
     assert removed == DeleteHeader("Authentication-Results", 1)
     assert isinstance(inserted, InsertHeader)
     assert "dmarc=temperror" in inserted.value

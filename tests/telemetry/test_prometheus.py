@@ -11,9 +11,9 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from dmarc_milter.process.shared_memory import Board
+from dmarc_milter.process.shared_memory import SharedMemory
 from dmarc_milter.telemetry.counters import Meter
-from dmarc_milter.telemetry.prometheus import StorageStatus, WorkerReading, exposition
+from dmarc_milter.telemetry.prometheus import StorageStatus, WorkerReading, metrics_text
 from fakes.evaluations import evaluation
 
 ROOT = Path(__file__).parents[2]
@@ -38,18 +38,22 @@ def samples(page: bytes) -> dict[tuple[str, ...], float]:
     return found
 
 
-def read(board: Board, places: StorageStatus = FULL) -> dict[tuple[str, ...], float]:
-    return samples(exposition(WorkerReading(board.totals(), board.sessions(), True, places)))
+def read(
+    shared_memory: SharedMemory, storage: StorageStatus = FULL
+) -> dict[tuple[str, ...], float]:
+    return samples(
+        metrics_text(WorkerReading(shared_memory.totals(), shared_memory.sessions(), True, storage))
+    )
 
 
 def exposed() -> set[str]:
-    return {key[0] for key in read(Board(1))}
+    return {key[0] for key in read(SharedMemory(1))}
 
 
 def test_counts_of_several_workers_are_added() -> None:
-    board = Board(2)
+    shared_memory = SharedMemory(2)
     for number, times in ((0, 3), (1, 4)):
-        meter = Meter(board.slot(number))
+        meter = Meter(shared_memory.slot(number))
         for _ in range(times):
             meter.message(
                 evaluation(),
@@ -57,7 +61,7 @@ def test_counts_of_several_workers_are_added() -> None:
                 recorded=True,
                 stages={"wait": 0.0, "evaluate": 0.03, "record": 0.002},
             )
-    found = read(board)
+    found = read(shared_memory)
     assert found[("dmarc_milter_messages_total", "reject")] == 7
     assert found[("dmarc_milter_dmarc_results_total", "fail")] == 7
     assert found[("dmarc_milter_stage_seconds_count", "message")] == 7
@@ -65,13 +69,13 @@ def test_counts_of_several_workers_are_added() -> None:
 
 
 def test_histograms_are_cumulative_up_to_infinity() -> None:
-    board = Board(1)
-    meter = Meter(board.slot(0))
+    shared_memory = SharedMemory(1)
+    meter = Meter(shared_memory.slot(0))
     for seconds in (0.0005, 0.005, 0.2, 70.0):
         meter.message(evaluation(), seconds, recorded=True)
     found = {
         key[1]: value
-        for key, value in read(board).items()
+        for key, value in read(shared_memory).items()
         if key[0] == "dmarc_milter_stage_seconds_bucket" and key[2] == "message"
     }
     assert [found[bound] for bound in ("0.001", "0.005", "0.1", "0.25", "60.0", "+Inf")] == [
@@ -88,7 +92,7 @@ def test_histograms_are_cumulative_up_to_infinity() -> None:
 
 def test_what_is_not_known_is_left_out() -> None:
     """No number is better than a wrong one: alerts on absence still work."""
-    names = {key[0] for key in read(Board(1), StorageStatus())}
+    names = {key[0] for key in read(SharedMemory(1), StorageStatus())}
     assert not names & {
         "dmarc_milter_spool_messages",
         "dmarc_milter_store_up",
@@ -98,9 +102,9 @@ def test_what_is_not_known_is_left_out() -> None:
 
 def test_label_values_are_words_of_ours() -> None:
     """OPS-01: nothing that a sender wrote becomes a label."""
-    board = Board(1)
-    Meter(board.slot(0)).message(evaluation("attacker-chosen.example"), 0.1, recorded=True)
-    page = exposition(WorkerReading(board.totals(), 0, True, FULL))
+    shared_memory = SharedMemory(1)
+    Meter(shared_memory.slot(0)).message(evaluation("attacker-chosen.example"), 0.1, recorded=True)
+    page = metrics_text(WorkerReading(shared_memory.totals(), 0, True, FULL))
     assert b"attacker" not in page
     labels = {
         label
@@ -141,7 +145,7 @@ def test_the_reference_names_every_metric_and_no_other() -> None:
     families = {
         family.name
         for family in text_string_to_metric_families(
-            exposition(WorkerReading(Board(1).totals(), 0, True, FULL)).decode()
+            metrics_text(WorkerReading(SharedMemory(1).totals(), 0, True, FULL)).decode()
         )
     }
     text = (ROOT / "docs" / "reference" / "metrics.md").read_text()

@@ -38,10 +38,12 @@ from dmarc_milter.core.policy.decide import Disposition
 from dmarc_milter.core.resolver import Resolver
 from dmarc_milter.core.spf.check import check as check_spf
 from dmarc_milter.core.stored import from_evaluation
-from dmarc_milter.daemon.wiring import about_sendmail, canonify, session_options
+from dmarc_milter.daemon.startup import about_sendmail
+from dmarc_milter.daemon.wiring import canonify, session_options
 from dmarc_milter.dns.resolver import DnsResolver
 from dmarc_milter.dns.suffix_list import SuffixListError, load_suffixes
-from dmarc_milter.session.session import SessionOptions, seen_through, within
+from dmarc_milter.session.handler import SessionOptions
+from dmarc_milter.session.session import client_behind_relay, within
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -125,7 +127,7 @@ def _evaluated(arguments: argparse.Namespace) -> int:
     headers, body = _collected(raw, session)
     envelope, exempt = _envelope(arguments), ""
     if within(arguments.ip, session.trusted_relays):
-        envelope = seen_through(envelope, headers, session)
+        envelope = client_behind_relay(envelope, headers, session)
     elif within(arguments.ip, session.trusted_networks):
         exempt = "trusted network"
     dns = DnsResolver(config.dns.nameservers, timeout=compiled.look_up_seconds(config))

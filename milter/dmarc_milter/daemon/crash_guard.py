@@ -1,48 +1,52 @@
-"""Messages that killed workers: counted, and after the second time kept from being evaluated again.
-Bounded, and forgotten in hours."""
+"""Messages that killed workers: counted, and blocked from evaluation after the second time.
+Bounded, and forgotten after hours."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from dmarc_milter.process.shared_memory import POISON, Board
+from dmarc_milter.process.shared_memory import MAX_BLOCKED, SharedMemory
 
-TWICE = 2
+DEATHS_TO_BLOCK = 2
 REMEMBERED = 6 * 3600.0
-"""Seconds; senders try again for days, but a fixed daemon should not be suspicious for that
-long."""
-MAX_STRIKES = 4096
+"""Seconds. Senders try again for days, but a daemon that was fixed should not stay suspicious for
+that long."""
+MAX_REMEMBERED = 4096
 
 
-class Poison:
-    """The supervisor's memory; what is poisonous is published on the Board for all workers, present
-    and future."""
+class CrashGuard:
+    """The supervisor's memory of deaths. What is blocked is published in the shared memory, for the
+    workers of now and those to come."""
 
-    def __init__(self, board: Board) -> None:
-        self._board = board
-        self._strikes: dict[bytes, tuple[int, float]] = {}
+    def __init__(self, shared_memory: SharedMemory) -> None:
+        self._shared_memory = shared_memory
+        self._deaths: dict[bytes, tuple[int, float]] = {}
 
-    def killed_by(self, fingerprints: Iterable[bytes], now: float) -> int:
-        """A worker died with these in evaluation. How many of them have become poison."""
-        before = len(self._poisonous())
-        for each in dict.fromkeys(each for each in fingerprints if any(each)):
-            count, _ = self._strikes.pop(each, (0, 0.0))
-            self._strikes[each] = (count + 1, now + REMEMBERED)
-        while len(self._strikes) > MAX_STRIKES:
-            del self._strikes[next(iter(self._strikes))]
-        after = self._poisonous()
+    def blame(self, fingerprints: Iterable[bytes], now: float) -> int:
+        """A worker died with these in evaluation. How many of them are blocked from now on."""
+        before = len(self._blocked())
+        for fingerprint in dict.fromkeys(filter(any, fingerprints)):
+            count, _ = self._deaths.pop(fingerprint, (0, 0.0))
+            self._deaths[fingerprint] = (count + 1, now + REMEMBERED)
+        while len(self._deaths) > MAX_REMEMBERED:
+            del self._deaths[next(iter(self._deaths))]
+        after = self._blocked()
         if len(after) != before or after:
-            self._board.publish_poison(after)
+            self._shared_memory.publish_blocked(after)
         return max(0, len(after) - before)
 
     def expire(self, now: float) -> None:
         """Forget what is old."""
-        old = [each for each, (_, until) in self._strikes.items() if until < now]
-        for each in old:
-            del self._strikes[each]
+        old = [fingerprint for fingerprint, (_, until) in self._deaths.items() if until < now]
+        for fingerprint in old:
+            del self._deaths[fingerprint]
         if old:
-            self._board.publish_poison(self._poisonous())
+            self._shared_memory.publish_blocked(self._blocked())
 
-    def _poisonous(self) -> dict[bytes, float]:
-        found = {each: until for each, (count, until) in self._strikes.items() if count >= TWICE}
-        return dict(list(found.items())[-POISON:])
+    def _blocked(self) -> dict[bytes, float]:
+        blocked = {
+            fingerprint: until
+            for fingerprint, (deaths, until) in self._deaths.items()
+            if deaths >= DEATHS_TO_BLOCK
+        }
+        return dict(list(blocked.items())[-MAX_BLOCKED:])

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 MAX_REQUEST = 8192
 """Octets of a request line and its fields; beyond: 431."""
-PATIENCE = 5.0
+REQUEST_TIMEOUT = 5.0
 """Seconds for the request to come, and again for the answer to be taken."""
 MAX_CONNECTIONS = 64
 """At once; one more is closed without a word."""
@@ -39,11 +39,15 @@ Pages = Mapping[str, Callable[[], Page]]
 """Exact path -> the page, made anew for each request; quick, and never waiting for anything."""
 
 
-class SmallServer:
+class HttpServer:
     """Serves `pages` on a listening socket until cancelled."""
 
     def __init__(
-        self, pages: Pages, *, patience: float = PATIENCE, max_connections: int = MAX_CONNECTIONS
+        self,
+        pages: Pages,
+        *,
+        patience: float = REQUEST_TIMEOUT,
+        max_connections: int = MAX_CONNECTIONS,
     ) -> None:
         self._pages, self._patience, self._most = pages, patience, max_connections
         self._open = 0

@@ -31,7 +31,7 @@ class _Running:
     """The exit code that was told last."""
 
 
-class Background:
+class JobRunner:
     """Tended by the supervisor a few times a second; never waits but in `stop`."""
 
     def __init__(self, jobs: Sequence[Job], log: Log) -> None:

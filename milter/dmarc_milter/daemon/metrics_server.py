@@ -16,32 +16,37 @@ from pathlib import Path
 from dmarc_milter.config import Config, ConfigError
 from dmarc_milter.config.checks import SocketAddress, metrics_address
 from dmarc_milter.config.secrets import spool_path, store_password
-from dmarc_milter.daemon.http import Page, SmallServer
+from dmarc_milter.daemon.http import HttpServer, Page
 from dmarc_milter.ledger.spool.file import SpoolError, SpoolFile
 from dmarc_milter.ledger.store import schema
 from dmarc_milter.ledger.store.database import Database, StoreError, connect, fetch
 from dmarc_milter.ledger.store.status import size
 from dmarc_milter.process import sockets
-from dmarc_milter.process.child import leave_supervisor
-from dmarc_milter.process.shared_memory import Board
+from dmarc_milter.process.child import detach_from_supervisor
+from dmarc_milter.process.shared_memory import SharedMemory
 from dmarc_milter.telemetry.counters import INDEX
 from dmarc_milter.telemetry.log import Log
-from dmarc_milter.telemetry.prometheus import CONTENT_TYPE, StorageStatus, WorkerReading, exposition
+from dmarc_milter.telemetry.prometheus import (
+    CONTENT_TYPE,
+    StorageStatus,
+    WorkerReading,
+    metrics_text,
+)
 
-LOOK = 15.0
+STORAGE_EVERY = 15.0
 """Seconds between looks at spool and store."""
 STALLED = 10.0
 """Seconds without a sign of life after which the supervisor counts as sick."""
-PAUSE = 2.0
+RESTART_PAUSE = 2.0
 """Seconds before the process is started again."""
 
 
-class Watch:
+class MetricsServer:
     """The supervisor's side: opens the socket, keeps the process alive. Never waits but in
     `stop`."""
 
-    def __init__(self, board: Board) -> None:
-        self._board = board
+    def __init__(self, shared_memory: SharedMemory) -> None:
+        self._shared_memory = shared_memory
         self._sock: socket.socket | None = None
         self._address: SocketAddress | None = None
         self._config: Config | None = None
@@ -79,7 +84,7 @@ class Watch:
         if self._pid and os.waitpid(self._pid, os.WNOHANG)[0]:
             log.error("metrics_died", pid=self._pid)
             self._pid = 0
-            self._start_after = now + PAUSE
+            self._start_after = now + RESTART_PAUSE
         if (
             self._sock is not None
             and self._config is not None
@@ -90,10 +95,10 @@ class Watch:
                 self._pid = os.fork()
             except OSError as error:
                 log.error("no_process", failure=error.strerror or str(error))
-                self._start_after = now + PAUSE
+                self._start_after = now + RESTART_PAUSE
                 return
             if self._pid == 0:
-                _become(self._sock, self._board, self._config)
+                _run_child(self._sock, self._shared_memory, self._config)
 
     def stop(self) -> None:
         """End the process and close the socket."""
@@ -123,12 +128,12 @@ def _is_local(address: SocketAddress) -> bool:
     return False
 
 
-def _become(sock: socket.socket, board: Board, config: Config) -> None:
-    """In the child: nothing of the supervisor's stays open but the socket and the board."""
+def _run_child(sock: socket.socket, shared_memory: SharedMemory, config: Config) -> None:
+    """In the child: nothing of the supervisor's stays open but the socket and the shared_memory."""
     try:
         parent = os.getppid()
-        leave_supervisor("dmarc-metrics", sock.fileno())
-        asyncio.run(_Process(board, config, parent).run(sock))
+        detach_from_supervisor("dmarc-metrics", sock.fileno())
+        asyncio.run(_Process(shared_memory, config, parent).run(sock))
     finally:
         os._exit(1)
 
@@ -136,34 +141,37 @@ def _become(sock: socket.socket, board: Board, config: Config) -> None:
 class _Process:
     """The child."""
 
-    def __init__(self, board: Board, config: Config, parent: int) -> None:
-        self._board, self._config, self._parent = board, config, parent
-        self._places = StorageStatus()
-        self._look = Look(config)
+    def __init__(self, shared_memory: SharedMemory, config: Config, parent: int) -> None:
+        self._shared_memory, self._config, self._parent = shared_memory, config, parent
+        self._storage = StorageStatus()
+        self._read_storage = StorageReader(config)
 
     async def run(self, sock: socket.socket) -> None:
         pages = {"/metrics": self._metrics, "/healthz": self._health, "/readyz": self._ready}
-        looking = asyncio.create_task(self._keep_looking())
-        serving = asyncio.create_task(SmallServer(pages).serve(sock))
+        reading_storage = asyncio.create_task(self._keep_reading())
+        serving = asyncio.create_task(HttpServer(pages).serve(sock))
         while os.getppid() == self._parent and not serving.done():  # noqa: ASYNC110 - nothing tells of a parent's end
             await asyncio.sleep(0.5)
-        looking.cancel()
+        reading_storage.cancel()
         serving.cancel()
         os._exit(0)  # a look at the store that is under way is not waited for
 
-    async def _keep_looking(self) -> None:
+    async def _keep_reading(self) -> None:
         while True:
-            self._places = await asyncio.to_thread(self._look)
-            await asyncio.sleep(LOOK)
+            self._storage = await asyncio.to_thread(self._read_storage)
+            await asyncio.sleep(STORAGE_EVERY)
 
     def _metrics(self) -> Page:
         reading = WorkerReading(
-            self._board.totals(), self._board.sessions(), self._config.policy.enforce, self._places
+            self._shared_memory.totals(),
+            self._shared_memory.sessions(),
+            self._config.policy.enforce,
+            self._storage,
         )
-        return Page(200, exposition(reading), CONTENT_TYPE)
+        return Page(200, metrics_text(reading), CONTENT_TYPE)
 
     def _health(self) -> Page:
-        age = time.monotonic() - self._board.own.heartbeat
+        age = time.monotonic() - self._shared_memory.own.heartbeat
         return (
             Page(200, b"ok\n")
             if age < STALLED
@@ -171,7 +179,7 @@ class _Process:
         )
 
     def _ready(self) -> Page:
-        counters = self._board.own.counters
+        counters = self._shared_memory.own.counters
         if not counters[INDEX["workers_ready"]] or self._health().status != 200:
             return Page(503, b"no worker serves\n")
         return (
@@ -181,7 +189,7 @@ class _Process:
         )
 
 
-class Look:
+class StorageReader:
     """Looks at spool and store; called from one thread at a time. Never raises."""
 
     def __init__(self, config: Config) -> None:

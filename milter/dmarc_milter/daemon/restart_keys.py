@@ -8,7 +8,7 @@ from dmarc_milter.config.checks import socket_address
 OF_A_UNIX_SOCKET = ("socket_mode", "socket_group")
 
 
-def left_out(
+def restart_only_keys(
     config: Config, *, started: Config, opened: Config, enough_workers: bool
 ) -> tuple[str, ...]:
     """Keys whose values in `config` are not in force: as they are in `started` and, for the

@@ -20,16 +20,16 @@ from types import FrameType
 from dmarc_milter.config import Config, ConfigError, load
 from dmarc_milter.config.checks import SocketAddress, socket_address
 from dmarc_milter.daemon import worker
-from dmarc_milter.daemon.crash_guard import Poison
-from dmarc_milter.daemon.dns_watch import Ask, AskingProcess, DnsWatch, ask
-from dmarc_milter.daemon.jobs import Background, Job
-from dmarc_milter.daemon.metrics_server import Watch
-from dmarc_milter.daemon.restart_keys import left_out
-from dmarc_milter.daemon.workers import MIN_HUNG, Crew, NoProcess, Worker
+from dmarc_milter.daemon.crash_guard import CrashGuard
+from dmarc_milter.daemon.dns_probe import DnsProbe, ProbeFunction, ProbeProcess, ask
+from dmarc_milter.daemon.jobs import Job, JobRunner
+from dmarc_milter.daemon.metrics_server import MetricsServer
+from dmarc_milter.daemon.restart_keys import restart_only_keys
+from dmarc_milter.daemon.workers import MIN_HUNG, NoProcess, Worker, Workers
 from dmarc_milter.dns.probe import Health
 from dmarc_milter.process import privileges, sockets
 from dmarc_milter.process.sd_notify import Notifier
-from dmarc_milter.process.shared_memory import Board
+from dmarc_milter.process.shared_memory import SharedMemory
 from dmarc_milter.session import libmilter
 from dmarc_milter.telemetry.counters import Meter
 from dmarc_milter.telemetry.log import Log
@@ -75,8 +75,8 @@ class Parts:
 
     build: worker.Build
     jobs: Jobs = no_jobs
-    ask: Ask = lambda _config: Health()
-    places: Callable[[Config], tuple[str, ...]] = lambda _config: ()
+    ask: ProbeFunction = lambda _config: Health()
+    prepare_storage: Callable[[Config], tuple[str, ...]] = lambda _config: ()
     """Makes the spool; warnings about the store. Raises CannotBuild."""
 
 
@@ -90,15 +90,15 @@ class Supervisor:
         self._notify = Notifier()
         self._generation = 1
         self._count = worker_count(config)
-        self._board = Board(max(32, 4 * self._count))
-        self._most_workers = self._board.slots // 2
-        self._crew = Crew(parts.build, self._board, self._leave)
-        self._poison = Poison(self._board)
-        self._meter = Meter(self._board.own)
-        self._watch = Watch(self._board)
-        self._dns = DnsWatch(lambda config: AskingProcess(parts.ask, config), self._board)
-        self._jobs, self._places = parts.jobs, parts.places
-        self._background = Background(parts.jobs(config), self._log)
+        self._shared_memory = SharedMemory(max(32, 4 * self._count))
+        self._most_workers = self._shared_memory.slots // 2
+        self._workers = Workers(parts.build, self._shared_memory, self._leave)
+        self._crash_guard = CrashGuard(self._shared_memory)
+        self._meter = Meter(self._shared_memory.own)
+        self._metrics = MetricsServer(self._shared_memory)
+        self._dns = DnsProbe(lambda config: ProbeProcess(parts.ask, config), self._shared_memory)
+        self._jobs, self._prepare_storage = parts.jobs, parts.prepare_storage
+        self._job_runner = JobRunner(parts.jobs(config), self._log)
         self._signals: list[int] = []
         self._failed_starts = 0
         self._start_after = 0.0
@@ -107,12 +107,12 @@ class Supervisor:
         one that served."""
         self._retired: list[tuple[float, Listening]] = []
         """Sockets that were replaced, and since when."""
-        self._looked = time.monotonic()
-        self._patient_until = 0.0
+        self._last_tick = time.monotonic()
+        self._health_checks_after = 0.0
         self._wake, self._waker = socket.socketpair()
-        self._warn(parts.places(config))
+        self._warn(parts.prepare_storage(config))
         self._listening = open_socket(config)
-        self._watch.prepare(config)(self._log)
+        self._metrics.prepare(config)(self._log)
         self._was_ready = False
 
     def run(self) -> int:
@@ -128,13 +128,13 @@ class Supervisor:
                 self._wait(TICK)
         except CannotStart as error:
             print(f"dmarc-milter: {error}", file=sys.stderr)
-            self._crew.end()
-            self._background.stop(1.0)
+            self._workers.end()
+            self._job_runner.stop(1.0)
             return 1
         finally:
             for each in (self._listening, *(each for _, each in self._retired)):
                 sockets.close(each.sock, each.address)
-            self._watch.stop()
+            self._metrics.stop()
             self._dns.stop()
 
     # -- signals -----------------------------------------------------------------------------------
@@ -163,13 +163,13 @@ class Supervisor:
         """Sleep until a signal, a worker's word, or the time is up."""
         poll = select.poll()
         poll.register(self._wake, select.POLLIN)
-        speakers = {each.control.fileno(): each for each in self._crew if not each.ready}
-        for number in speakers:
+        starting = {each.control.fileno(): each for each in self._workers if not each.ready}
+        for number in starting:
             poll.register(number, select.POLLIN)
         for number, _ in poll.poll(seconds * 1000):
-            if number in speakers:
-                speakers[number].hear()
-                if speakers[number].ready:
+            if number in starting:
+                starting[number].read_start_report()
+                if starting[number].ready:
                     self._failed_starts = 0
                     self._on_ready()
             else:
@@ -180,43 +180,46 @@ class Supervisor:
 
     def _supervise(self) -> None:
         now = time.monotonic()
-        if now - self._looked > 5 * TICK + 1:
-            self._patient_until = (
+        if now - self._last_tick > 5 * TICK + 1:
+            self._health_checks_after = (
                 now + MIN_HUNG
             )  # the whole machine paused: workers get a moment to show that they live
-        self._looked = now
-        for one, code in self._crew.reap():
-            self._buried(one, code)
-        if now >= self._patient_until:
-            self._crew.check_life(now, self._config.milter.deadline)
-        self._poison.expire(now)
+        self._last_tick = now
+        for one, code in self._workers.reap():
+            self._reaped(one, code)
+        if now >= self._health_checks_after:
+            self._workers.check_health(now, self._config.milter.deadline)
+        self._crash_guard.expire(now)
         self._fill(now)
         self._replace_outdated(now)
         if self._was_ready:
-            self._background.tend(now)
+            self._job_runner.tend(now)
             self._dns.tend(now, self._log)
-        self._show(now)
+        self._publish_health(now)
         self._notify.alive()
 
-    def _show(self, now: float) -> None:
-        """Signs of life and numbers for those who watch."""
-        self._board.own.beat()
+    def _publish_health(self, now: float) -> None:
+        """Signs of life and numbers for those who apply_metrics."""
+        self._shared_memory.own.beat()
         self._meter.set(
-            "workers_ready", sum(each.ready and not each.draining for each in self._crew)
+            "workers_ready", sum(each.ready and not each.draining for each in self._workers)
         )
         self._meter.set("workers_wanted", self._count)
-        self._watch.tend(now, self._log)
+        self._metrics.tend(now, self._log)
 
     def _fill(self, now: float) -> None:
         """Start workers that are missing: all of them at the start, one at a time while others of
         an older generation still serve."""
-        current, outdated = self._crew.of(self._generation), self._crew.outdated(self._generation)
+        current, outdated = (
+            self._workers.serving(self._generation),
+            self._workers.outdated(self._generation),
+        )
         if now < self._start_after or (outdated and any(not each.ready for each in current)):
             return
         missing = self._count - len(current)
         for _ in range(min(missing, 1) if outdated else missing):
             try:
-                self._crew.start(self._config, self._listening.sock, self._generation)
+                self._workers.start(self._config, self._listening.sock, self._generation)
             except NoProcess as error:
                 self._log.error("no_process", failure=str(error))
                 self._start_after = now + 1.0
@@ -227,12 +230,12 @@ class Supervisor:
         signal.set_wakeup_fd(-1)
         for each in (self._wake, self._waker, *(each.sock for _, each in self._retired)):
             each.close()
-        self._watch.disown()
+        self._metrics.disown()
         self._dns.disown()
 
     def _on_ready(self) -> None:
-        ready = [each for each in self._crew.of(self._generation) if each.ready]
-        if len(ready) < self._count or self._crew.outdated(self._generation):
+        ready = [each for each in self._workers.serving(self._generation) if each.ready]
+        if len(ready) < self._count or self._workers.outdated(self._generation):
             return
         self._fallback = None
         self._notify.ready(f"serving on {self._listening.text} with {len(ready)} workers")
@@ -243,18 +246,18 @@ class Supervisor:
             generation=self._generation,
             pid=os.getpid(),
         )
-        self._dns.look(self._config)
+        self._dns.configure(self._config)
         self._was_ready = True
 
-    def _buried(self, one: Worker, code: int) -> None:
+    def _reaped(self, one: Worker, code: int) -> None:
         """Take note of a worker's end: expected, a failure to start, or a death with messages in
         its hands."""
         if one.draining and code == 0:
             self._log.info("worker_done", pid=one.pid)
             return
         self._meter.count("workers_killed" if one.killed_for else "workers_died")
-        fingerprints = one.in_hand
-        poisoned = self._poison.killed_by(fingerprints, time.monotonic())
+        fingerprints = one.in_progress
+        poisoned = self._crash_guard.blame(fingerprints, time.monotonic())
         why = one.killed_for or (f"signal {-code}" if code < 0 else f"exit {code}")
         self._log.error(
             "worker_died",
@@ -286,8 +289,8 @@ class Supervisor:
     def _replace_outdated(self, now: float) -> None:
         """One old worker goes for each new one that serves; the connections that it has are left to
         it."""
-        outdated = self._crew.outdated(self._generation)
-        ready = [each for each in self._crew.of(self._generation) if each.ready]
+        outdated = self._workers.outdated(self._generation)
+        ready = [each for each in self._workers.serving(self._generation) if each.ready]
         surplus = max(0, len(outdated) + len(ready) - self._count)
         for one in outdated[:surplus]:
             one.drain(RELOAD_DRAIN)
@@ -311,8 +314,8 @@ class Supervisor:
         self._notify.reloading()
         try:
             config = load(self._path)
-            warnings = self._places(config) if config.store != self._config.store else ()
-            watch = self._watch.prepare(config)
+            warnings = self._prepare_storage(config) if config.store != self._config.store else ()
+            apply_metrics = self._metrics.prepare(config)
             listening = self._socket_of(config)
         except (ConfigError, sockets.CannotListen, worker.CannotBuild) as error:
             self._meter.count("reloads_failed")
@@ -323,12 +326,12 @@ class Supervisor:
             return
         self._fallback = self._fallback or (self._config, self._listening, self._generation)
         self._adopt(config, listening)
-        watch(self._log)
+        apply_metrics(self._log)
         self._warn(warnings)
         self._meter.count("reloads")
         self._log.info("reload", generation=self._generation)
         enough = worker_count(config) <= self._most_workers
-        if keys := left_out(
+        if keys := restart_only_keys(
             config, started=self._started, opened=self._listening.config, enough_workers=enough
         ):
             self._log.warning(
@@ -354,12 +357,12 @@ class Supervisor:
         it again."""
         self._fallback = None
         abandoned = [
-            each for each in self._crew if each.generation > generation and not each.draining
+            each for each in self._workers if each.generation > generation and not each.draining
         ]
         self._adopt(config, listening)
         with contextlib.suppress(sockets.CannotListen):
-            self._watch.prepare(config)(self._log)
-        for one in self._crew:
+            self._metrics.prepare(config)(self._log)
+        for one in self._workers:
             if one not in abandoned and not one.draining:
                 one.generation = self._generation
         for one in abandoned:
@@ -375,28 +378,28 @@ class Supervisor:
         self._generation += 1
         self._count = min(worker_count(config), self._most_workers)
         self._log = Log(form=config.log.format, level=config.log.level)
-        self._background.restart(self._jobs(config), self._log)
+        self._job_runner.restart(self._jobs(config), self._log)
         self._start_after = 0.0
 
     def _stop(self) -> int:
         """Take no more connections, give sessions in flight the configured time; a second signal
         ends that at once."""
         self._notify.stopping()
-        self._log.info("stopping", workers=len(self._crew), seconds=self._config.milter.drain)
+        self._log.info("stopping", workers=len(self._workers), seconds=self._config.milter.drain)
         self._meter.set("workers_ready", 0)
         self._listening.sock.close()
         deadline = time.monotonic() + self._config.milter.drain + 2
-        self._crew.drain(self._config.milter.drain)
-        while self._crew and time.monotonic() < deadline:
+        self._workers.drain(self._config.milter.drain)
+        while self._workers and time.monotonic() < deadline:
             self._wait(TICK)
-            self._board.own.beat()
-            for one, code in self._crew.reap():
-                self._buried(one, code)
+            self._shared_memory.own.beat()
+            for one, code in self._workers.reap():
+                self._reaped(one, code)
             if signal.SIGTERM in self._signals or signal.SIGINT in self._signals:
                 deadline = 0.0
             self._signals.clear()
-        self._crew.end()
-        self._background.stop(5.0 if deadline else 0.0)
+        self._workers.end()
+        self._job_runner.stop(5.0 if deadline else 0.0)
         self._log.info("stopped")
         return 0
 
@@ -427,26 +430,29 @@ def raise_file_limit() -> None:
 def serve(path: Path, *, with_jobs: bool = True) -> int:
     """`dmarc-milter serve`: until SIGTERM. Raises ConfigError; says in one line what else prevents
     the start (exit code 1)."""
-    from dmarc_milter.daemon.wiring import build, jobs, places, prepare
+    from dmarc_milter.daemon.startup import prepare_storage, startup_lines
+    from dmarc_milter.daemon.wiring import build, jobs
 
     config = load(path)
-    parts = Parts(build, (lambda config: jobs(path, config)) if with_jobs else no_jobs, ask, places)
-    return supervise(path, config, parts, lambda: prepare(config))
+    parts = Parts(
+        build, (lambda config: jobs(path, config)) if with_jobs else no_jobs, ask, prepare_storage
+    )
+    return supervise(path, config, parts, lambda: startup_lines(config))
 
 
 def supervise(
-    path: Path, config: Config, parts: Parts, prepare: worker.Prepare = lambda: ()
+    path: Path, config: Config, parts: Parts, startup_lines: worker.Prepare = lambda: ()
 ) -> int:
     """Run the daemon with these parts; `prepare` is tried first and gives lines to print. Raises
     ConfigError."""
     try:
         libmilter.check_platform()
-        privileges.become(config.milter.user)
+        privileges.drop_privileges(config.milter.user)
         raise_file_limit()
-        lines = (*prepare(), *privileges.warnings(config))
+        lines = (*startup_lines(), *privileges.warnings(config))
         supervisor = Supervisor(path, config, parts)
     except (
-        privileges.CannotBecome,
+        privileges.CannotDropPrivileges,
         sockets.CannotListen,
         libmilter.CannotServe,
         worker.CannotBuild,

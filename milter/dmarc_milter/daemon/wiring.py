@@ -11,9 +11,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dmarc_milter.config import Config, ConfigError
+from dmarc_milter.config import Config
 from dmarc_milter.config import core_options as compiled
-from dmarc_milter.config.checks import authserv_id, in_a_labels, networks, socket_address
+from dmarc_milter.config.checks import authserv_id, in_a_labels, networks
 from dmarc_milter.config.secrets import spool_path
 from dmarc_milter.core.dmarc.written import Canonify
 from dmarc_milter.core.evaluation import Evaluation
@@ -21,33 +21,29 @@ from dmarc_milter.core.mail.author import UNREAD
 from dmarc_milter.core.mail.message import Headers
 from dmarc_milter.core.report import failure
 from dmarc_milter.daemon.jobs import Job
-from dmarc_milter.daemon.worker import CannotBuild, WorkerServices
+from dmarc_milter.daemon.worker import WorkerServices
 from dmarc_milter.dns.resolver import CacheLimits, DnsResolver
-from dmarc_milter.dns.suffix_list import SuffixListError, latest_suffixes
-from dmarc_milter.ledger.spool.file import SpoolError, SpoolOptions
-from dmarc_milter.ledger.spool.file import prepare as prepare_spool
+from dmarc_milter.dns.suffix_list import latest_suffixes
+from dmarc_milter.ledger.spool.file import SpoolOptions
 from dmarc_milter.ledger.spool.spool import Spool
-from dmarc_milter.ledger.store.database import connect
-from dmarc_milter.ledger.store.status import obstacle
-from dmarc_milter.mta import sendmail_review, sendmail_rewriting
-from dmarc_milter.mta.lines import attach
+from dmarc_milter.mta import sendmail_rewriting
 from dmarc_milter.mta.sendmail_watch import Demanding, Watched
-from dmarc_milter.process.shared_memory import Board, Slot
-from dmarc_milter.session.session import SessionOptions
-from dmarc_milter.session.transaction import CoreEvaluator, WorkerContext
+from dmarc_milter.process.shared_memory import SharedMemory, WorkerSlot
+from dmarc_milter.session.handler import SessionOptions
+from dmarc_milter.session.transaction import CoreHandler, WorkerContext
 from dmarc_milter.telemetry.counters import Meter
 from dmarc_milter.telemetry.log import Log
 
-FULL_SAMPLES = 100
+FULL_HEADERS_A_MINUTE = 100
 """Messages a minute of which failure reports quote the whole header; a flood must not fill the
 spool."""
 REPORT_EVERY = 900.0
 """Seconds between looks for reports that are due."""
-TROUBLE = ("full", "locked", "io")
-"""What a spool recovers from by itself."""
 
 
-def build(config: Config, slot: Slot, board: Board, log: Log) -> WorkerServices:
+def build(
+    config: Config, slot: WorkerSlot, shared_memory: SharedMemory, log: Log
+) -> WorkerServices:
     """The worker's Service. Raises for what makes serving impossible."""
     suffixes, warning = latest_suffixes(config.dmarc.suffix_list, datetime.now(UTC).date())
     if warning:
@@ -62,10 +58,10 @@ def build(config: Config, slot: Slot, board: Board, log: Log) -> WorkerServices:
             suffixes.organization_of,
         ),
     )
-    sendmail = watched(config)
+    sendmail = watched_sendmail_cf(config)
     spool = Spool(spool_path(config), SpoolOptions(max_bytes=config.store.spool_max_bytes))
     meter = Meter(slot)
-    tools = WorkerContext(
+    context = WorkerContext(
         options=compiled.options(config, suffixes),
         marking=compiled.marking(config),
         dns=dns,
@@ -73,10 +69,10 @@ def build(config: Config, slot: Slot, board: Board, log: Log) -> WorkerServices:
         log=log,
         meter=meter,
         slot=slot,
-        board=board,
+        shared_memory=shared_memory,
         max_queries=config.limits.dns_queries,
         patience=config.milter.deadline * 3,
-        failure_sample=failure_samples(config),
+        header_sample=header_samples(config),
         canonify=canonify(config, sendmail),
     )
 
@@ -90,7 +86,7 @@ def build(config: Config, slot: Slot, board: Board, log: Log) -> WorkerServices:
             meter.follow(f"spool_{name}", getattr(counts, name))
 
     return WorkerServices(
-        CoreEvaluator(tools), session_options(config, sendmail), follow, spool.close
+        CoreHandler(context), session_options(config, sendmail), follow, spool.close
     )
 
 
@@ -104,7 +100,7 @@ def jobs(path: Path, config: Config) -> tuple[Job, ...]:
     return drain, Job("report", ("report", "send", *named), REPORT_EVERY)
 
 
-def watched(config: Config) -> Watched:
+def watched_sendmail_cf(config: Config) -> Watched:
     """The configured sendmail.cf; one for all that asks."""
     return Watched(Path(config.authentication.sendmail_cf))
 
@@ -112,7 +108,7 @@ def watched(config: Config) -> Watched:
 def canonify(config: Config, sendmail: Watched | None = None) -> Callable[[str], Canonify | None]:
     """How the MTA of a message, named as in Envelope.mta, changes From after us ([authentication]
     sendmail_expands_aliases)."""
-    held = sendmail or watched(config)
+    held = sendmail or watched_sendmail_cf(config)
     match config.authentication.sendmail_expands_aliases:
         case "no":
             return lambda _mta: None
@@ -129,7 +125,7 @@ def _written_here(config: Config, how: Canonify | None) -> Canonify:
     return replace(how or Canonify(aliases=False), own=own if "." in own else "")
 
 
-def failure_samples(config: Config) -> Callable[[Evaluation, Headers], bytes | None]:
+def header_samples(config: Config) -> Callable[[Evaluation, Headers], bytes | None]:
     """What is kept for failure reports: nothing unless they are switched on. Replacements of local
     parts are this process's own."""
     options = config.reporting
@@ -143,7 +139,7 @@ def failure_samples(config: Config) -> Callable[[Evaluation, Headers], bytes | N
         try:
             now = int(time.monotonic() // 60)
             minute, full = now, full if now == minute else 0
-            found = failure.sample(evaluation, headers, key, brief=full >= FULL_SAMPLES)
+            found = failure.sample(evaluation, headers, key, brief=full >= FULL_HEADERS_A_MINUTE)
             full += found is not None
         except Exception:  # a defect of ours in what is only book-keeping must not refuse mail
             logging.getLogger("dmarc_milter.report").exception("no failure report for this message")
@@ -162,7 +158,7 @@ def authenticating_daemons(config: Config, sendmail: Watched | None = None) -> C
             return frozenset(trust.trusted_daemons)
         case "no":
             return frozenset()
-    return Demanding(sendmail or watched(config), trust.trusted_daemons)
+    return Demanding(sendmail or watched_sendmail_cf(config), trust.trusted_daemons)
 
 
 def session_options(config: Config, sendmail: Watched | None = None) -> SessionOptions:
@@ -183,78 +179,4 @@ def session_options(config: Config, sendmail: Watched | None = None) -> SessionO
             b"authentication-results": b" " + authserv_id(config).encode() + b"; none",
         },
         own_addresses=frozenset(in_a_labels(each).lower().encode() for each in own if each),
-    )
-
-
-def _reports(config: Config) -> str:
-    options = config.reporting
-    if not options.is_on:
-        return "OFF until [reporting] org_name and email are set"
-    return (
-        f"aggregate{' and failure' if options.failure_reports else ''}, from {options.email}"
-        f" through {options.smtp}"
-    )
-
-
-def places(config: Config) -> tuple[str, ...]:
-    """Makes or upgrades the spool, without which nothing is recorded; says what is wrong with the
-    store's place, which delays no mail.
-
-    A disk that is full or ill is no reason either to stop mail: it is said, and the spool works
-    again when the disk does.
-    """
-    said: list[str] = []
-    try:
-        prepare_spool(spool_path(config))
-    except SpoolError as error:
-        if error.kind not in TROUBLE:
-            where = "; [store] must lie where this account may write"
-            raise CannotBuild(
-                f"spool: {error}" + where * (error.kind == "refused" and where not in str(error))
-            ) from None
-        said.append(f"spool: {error}: mail is counted as unrecorded until that is mended")
-    if config.store.url.startswith("sqlite:///"):
-        reason = obstacle(Path(config.store.url.removeprefix("sqlite:///")))
-        said += [f"{reason}: messages wait in the spool until that is mended"] if reason else []
-    return tuple(said)
-
-
-def about_sendmail(config: Config) -> tuple[tuple[str, str], ...]:
-    """What a Sendmail that this milter is attached to does to From after us; nothing where there is
-    none."""
-    path = Path(config.authentication.sendmail_cf)
-    cf = sendmail_rewriting.read(path)
-    return (
-        tuple(sendmail_rewriting.remarks(cf, str(path)))
-        if cf is not None and cf.has_filter(sendmail_review.NAME)
-        else ()
-    )
-
-
-def prepare(config: Config) -> tuple[str, ...]:
-    """What else can be known to prevent serving, found before the first worker is forked; then the
-    lines to greet with."""
-    try:
-        _, stale = latest_suffixes(config.dmarc.suffix_list, datetime.now(UTC).date())
-    except SuffixListError as error:
-        raise ConfigError(f"[dmarc] suffix_list: {error}") from None
-    url = config.store.url
-    excepted = (
-        f"(but 550 for more than {config.limits.removable_fields} forged fields, [limits]"
-        " removable_fields)"
-    )
-    mode = (
-        "enforce"
-        if config.policy.enforce
-        else f"MONITOR: nothing is refused or quarantined {excepted}; see [policy] enforce"
-    )
-    return (
-        f"mode: {mode}",
-        f"socket: {config.milter.socket}",
-        # Without what is secret in it.
-        f"store: {url if url.startswith('sqlite:') else connect(url).name}",
-        f"reports: {_reports(config)}",
-        *((f"warning: {stale}",) if stale else ()),
-        *(f"WARNING: {text}" for level, text in about_sendmail(config) if level == "error"),
-        *attach(socket_address(config.milter.socket)),
     )

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import NoReturn
 
 from dmarc_milter.config import Config
-from dmarc_milter.process.shared_memory import Board, Slot
+from dmarc_milter.process.shared_memory import SharedMemory, WorkerSlot
 from dmarc_milter.process.silence import MilterConnections
 from dmarc_milter.process.sockets import never_ready
 from dmarc_milter.session import libmilter
-from dmarc_milter.session.session import Evaluator, Session, SessionOptions
+from dmarc_milter.session.handler import MessageHandler, SessionOptions
+from dmarc_milter.session.session import Session
 from dmarc_milter.telemetry.counters import Meter
 from dmarc_milter.telemetry.log import Log, take_standard_logging
 
@@ -42,13 +43,13 @@ class WorkerServices:
     `tick` is called several times a second; `close` flushes what must outlive the process.
     """
 
-    evaluator: Evaluator
+    handler: MessageHandler
     options: SessionOptions
     tick: Callable[[], None] = lambda: None
     close: Callable[[], None] = lambda: None
 
 
-Build = Callable[[Config, Slot, Board, Log], WorkerServices]
+Build = Callable[[Config, WorkerSlot, SharedMemory, Log], WorkerServices]
 """Makes the Service; raises for what makes serving impossible, `str()` of the exception being one
 line."""
 Prepare = Callable[[], tuple[str, ...]]
@@ -65,22 +66,22 @@ def run(
     build: Build,
     sock: socket.socket,
     control: socket.socket,
-    board: Board,
+    shared_memory: SharedMemory,
     number: int,
 ) -> NoReturn:
     """The whole life of the process after fork. Never returns."""
     code = 1
     try:
         _own_signals()
-        _batch()
+        _schedule_as_batch()
         with contextlib.suppress(OSError):
             Path("/proc/self/comm").write_text("dmarc-worker", encoding="ascii")
         log = Log(form=config.log.format, level=config.log.level)
         log.start()
         take_standard_logging(log)
-        slot = board.slot(number)
+        slot = shared_memory.slot(number)
         try:
-            service = build(config, slot, board, log)
+            service = build(config, slot, shared_memory, log)
             family = sock.family
             listening, callbacks = _start_libmilter(config, service, slot, sock)
         except Exception as error:
@@ -94,7 +95,7 @@ def run(
         slot.beat()
         control.sendall(READY)
         pulse = _Pulse(slot, service, callbacks, log)
-        _obey(slot, control, pulse.beat, lambda: _replace(listening, family))
+        _follow_orders(slot, control, pulse.beat, lambda: _replace(listening, family))
         service.close()
         pulse.beat()
         log.stop()
@@ -110,7 +111,7 @@ class _Pulse:
     """What is done several times a second: the sign of life, and counts that are kept elsewhere."""
 
     def __init__(
-        self, slot: Slot, service: WorkerServices, callbacks: libmilter.Callbacks, log: Log
+        self, slot: WorkerSlot, service: WorkerServices, callbacks: libmilter.Callbacks, log: Log
     ) -> None:
         self._slot, self._service, self._callbacks, self._log = slot, service, callbacks, log
         self._meter = Meter(slot)
@@ -128,7 +129,7 @@ class _Pulse:
                 self._log.error("failure", where="tick", error=f"{type(error).__name__}: {error}")
 
 
-def _batch() -> None:
+def _schedule_as_batch() -> None:
     """A woken thread does not displace one that runs: with one interpreter lock it would only find
     that held and sleep again.
 
@@ -149,14 +150,14 @@ def _own_signals() -> None:
 
 
 def _start_libmilter(
-    config: Config, service: WorkerServices, slot: Slot, sock: socket.socket
+    config: Config, service: WorkerServices, slot: WorkerSlot, sock: socket.socket
 ) -> tuple[int, libmilter.Callbacks]:
     """Answers the descriptor that libmilter listens on, and what it calls."""
     meter = Meter(slot)
 
     def make_session(name: str) -> Session:
         meter.count("connections")
-        return Session(service.evaluator, service.options, name=name)
+        return Session(service.handler, service.options, name=name)
 
     callbacks = libmilter.Callbacks(
         make_session, slot, _most_connections(config), MilterConnections(sock)
@@ -187,8 +188,11 @@ def _replace(listening: int, family: int) -> None:
     never.close()
 
 
-def _obey(
-    slot: Slot, control: socket.socket, beat: Callable[[], None], stop_listening: Callable[[], None]
+def _follow_orders(
+    slot: WorkerSlot,
+    control: socket.socket,
+    beat: Callable[[], None],
+    stop_listening: Callable[[], None],
 ) -> None:
     """Show signs of life until told to drain, then until the last session has ended or time is
     up."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from dmarc_milter.config import Config
 from dmarc_milter.daemon import worker
-from dmarc_milter.process.shared_memory import Board, Slot
+from dmarc_milter.process.shared_memory import SharedMemory, WorkerSlot
 
 HUNG = 15.0
 """Seconds without a sign of life after which a worker is killed; the deadline of an evaluation
@@ -33,7 +33,7 @@ class Worker:
 
     pid: int
     number: int
-    slot: Slot
+    slot: WorkerSlot
     control: socket.socket
     generation: int
     started: float
@@ -42,16 +42,16 @@ class Worker:
     failure: str = ""
     """Why it could not start, in its own words."""
     killed_for: str = ""
-    guilty: tuple[bytes, ...] | None = None
+    blamed: tuple[bytes, ...] | None = None
     """The messages that it was killed for; None: whatever was in evaluation."""
 
     @property
-    def in_hand(self) -> tuple[bytes, ...]:
+    def in_progress(self) -> tuple[bytes, ...]:
         """The fingerprints of the messages that its death is blamed on."""
         return (
-            self.guilty
-            if self.guilty is not None
-            else tuple(job.fingerprint for job in self.slot.jobs())
+            self.blamed
+            if self.blamed is not None
+            else tuple(job.fingerprint for job in self.slot.evaluations())
         )
 
     def drain(self, seconds: float) -> None:
@@ -65,7 +65,7 @@ class Worker:
         self.killed_for = why
         os.kill(self.pid, signal.SIGKILL)
 
-    def hear(self) -> None:
+    def read_start_report(self) -> None:
         """Take in what it says of its start."""
         with contextlib.suppress(OSError):
             said = self.control.recv(1024)
@@ -76,12 +76,12 @@ class Worker:
 
 
 @dataclass(slots=True)
-class Crew:
+class Workers:
     """All worker processes, of the current generation and of older ones. `leave` closes in a child
     what is the supervisor's alone."""
 
     build: worker.Build
-    board: Board
+    shared_memory: SharedMemory
     leave: Callable[[], None]
     _members: dict[int, Worker] = field(default_factory=dict)
 
@@ -91,7 +91,7 @@ class Crew:
     def __len__(self) -> int:
         return len(self._members)
 
-    def of(self, generation: int) -> list[Worker]:
+    def serving(self, generation: int) -> list[Worker]:
         """Those of this generation that take connections, or will."""
         return [each for each in self if each.generation == generation and not each.draining]
 
@@ -103,7 +103,7 @@ class Crew:
     def start(self, config: Config, sock: socket.socket, generation: int) -> None:
         """Fork one more. Raises NoProcess."""
         number = self._free_slot()
-        slot = self.board.slot(number)
+        slot = self.shared_memory.slot(number)
         slot.reset()
         try:
             ours, theirs = socket.socketpair()
@@ -134,7 +134,7 @@ class Crew:
             for each in (ours, *(each.control for each in self._members.values())):
                 each.close()
             self.leave()
-            worker.run(config, self.build, sock, control, self.board, number)
+            worker.run(config, self.build, sock, control, self.shared_memory, number)
         finally:
             os._exit(1)
 
@@ -142,7 +142,9 @@ class Crew:
         """Raises NoProcess. Many reloads may leave workers whose connections stay open: the
         longest-standing make room."""
         used = {each.number for each in self}
-        free = next((number for number in range(self.board.slots) if number not in used), None)
+        free = next(
+            (number for number in range(self.shared_memory.slots) if number not in used), None
+        )
         if free is None:
             draining = sorted(
                 (each for each in self if each.draining), key=lambda each: each.started
@@ -159,12 +161,12 @@ class Crew:
             if done:
                 del self._members[one.pid]
                 if not one.ready:
-                    one.hear()
+                    one.read_start_report()
                 one.control.close()
                 one.slot.sessions = 0
                 yield one, os.waitstatus_to_exitcode(status)
 
-    def check_life(self, now: float, deadline: float) -> None:
+    def check_health(self, now: float, deadline: float) -> None:
         """Kill what shows no sign of life, has passed the deadline of an evaluation, or does not
         become ready."""
         hung = max(MIN_HUNG, min(HUNG, deadline))
@@ -172,10 +174,10 @@ class Crew:
             if one.killed_for:
                 continue
             overdue = tuple(
-                job.fingerprint for job in one.slot.jobs() if now - job.since > deadline
+                job.fingerprint for job in one.slot.evaluations() if now - job.since > deadline
             )
             if overdue:
-                one.guilty = overdue
+                one.blamed = overdue
                 one.kill(f"an evaluation took more than {deadline:g} s")
             elif one.ready and now - one.slot.heartbeat > hung:
                 one.kill(f"no sign of life for {hung:g} s")

@@ -27,7 +27,7 @@ from dmarc_milter.dns.alarm import Alarm, Stay, alarm
 from dmarc_milter.dns.answer import UNASKABLE, Answer, Key, failed
 from dmarc_milter.dns.cache import Derived
 from dmarc_milter.dns.inquiry import Caller, Inquiry
-from dmarc_milter.dns.reserve import Stale
+from dmarc_milter.dns.stale_cache import Stale
 from dmarc_milter.dns.wire import HOP_LIMIT
 
 GRACE = 1.0  # seconds past a look-up's own end before its thread is given up
@@ -43,11 +43,11 @@ class AnswerSource(Protocol):
         """The remembered answer, if any."""
         ...
 
-    def concluded(self, key: Hashable) -> Derived | None:
+    def derived(self, key: Hashable) -> Derived | None:
         """What was derived under this key, if all of its answers are still good."""
         ...
 
-    def conclude(self, key: Hashable, derived: Derived) -> None:
+    def keep_derived(self, key: Hashable, derived: Derived) -> None:
         """Let other messages have it."""
         ...
 
@@ -86,8 +86,8 @@ class Progress:
 
     __slots__ = (
         "caller",
-        "concluded",
         "delayed",
+        "derived",
         "fair",
         "given",
         "lock",
@@ -101,7 +101,7 @@ class Progress:
         self.caller = caller
         self.given: dict[Key, Answer] = {}
         self.started: dict[Key, Inquiry | Answer] = {}
-        self.concluded: dict[Hashable, Derived] = {}
+        self.derived: dict[Hashable, Derived] = {}
         self.stale: dict[str, float] = {}
         self.lock = threading.Lock()
 
@@ -208,7 +208,7 @@ class MessageResolver(Remembers):
 
     def recall(self, key: Hashable) -> Any:
         """See lookup.Remembers."""
-        known = self._progress.concluded.get(key) or self._source.concluded(key)
+        known = self._progress.derived.get(key) or self._source.derived(key)
         if known is None or not self._charge_all(known.asked):
             return None
         self._rests_on(known.expires)
@@ -225,8 +225,8 @@ class MessageResolver(Remembers):
         found = work(scope)
         if found.keep and scope.expires > -math.inf:
             derived = Derived(found.value, frozenset(scope._asked), scope.expires, found.size)
-            self._progress.concluded[key] = derived
-            self._source.conclude(key, derived)
+            self._progress.derived[key] = derived
+            self._source.keep_derived(key, derived)
         return found.value
 
     def arrived(self, name: str) -> tuple[bytes, ...]:

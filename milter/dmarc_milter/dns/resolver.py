@@ -29,7 +29,7 @@ from dmarc_milter.dns.client import Client, Counters, in_flight_limit
 from dmarc_milter.dns.inquiry import Caller, Inquiry
 from dmarc_milter.dns.message_resolver import MessageResolver, Progress, canonical
 from dmarc_milter.dns.nameservers import Nameservers
-from dmarc_milter.dns.reserve import CacheLimits, Reserve, Stale
+from dmarc_milter.dns.stale_cache import CacheLimits, Stale, StaleCache
 from dmarc_milter.dns.wire import encode_question
 
 __all__ = ["CacheLimits", "DnsResolver", "MessageResolver"]
@@ -70,10 +70,10 @@ class DnsResolver:
     ) -> None:
         self.counters = Counters()
         self.cache = Cache(entries=memory.entries, octets=memory.octets)
-        self.conclusions: BoundedStore[Hashable, Derived] = BoundedStore(
+        self.derived_cache: BoundedStore[Hashable, Derived] = BoundedStore(
             entries=memory.entries, octets=memory.octets // 2
         )
-        self.reserve = Reserve(memory)
+        self.reserve = StaleCache(memory)
         self._servers = Nameservers(nameservers, resolv_conf)
         self._timeout, self._clock = timeout, clock
         self._client: Client | None = None
@@ -119,13 +119,13 @@ class DnsResolver:
             self.counters.hits += 1
         return answer
 
-    def concluded(self, key: Hashable) -> Derived | None:
+    def derived(self, key: Hashable) -> Derived | None:
         """What was derived under this key, if all of its answers are still good."""
-        return self.conclusions.get(key, self._clock())
+        return self.derived_cache.get(key, self._clock())
 
-    def conclude(self, key: Hashable, derived: Derived) -> None:
+    def keep_derived(self, key: Hashable, derived: Derived) -> None:
         """Let other messages have it, as long as its answers are good."""
-        self.conclusions.keep(key, derived, self._clock())
+        self.derived_cache.keep(key, derived, self._clock())
 
     def hold(self, key: Key, answer: Answer) -> None:
         """Let the reserve learn what the DNS said, aliases followed."""
@@ -279,7 +279,7 @@ class DnsResolver:
         self._lock = threading.Lock()
         self._admission = Admission(in_flight_limit())
         self.cache.unlock()
-        self.conclusions.unlock()
+        self.derived_cache.unlock()
         self.reserve.unlock()
         if client is not None:
             client.disown()

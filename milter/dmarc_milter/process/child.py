@@ -9,7 +9,7 @@ import signal
 from pathlib import Path
 
 
-def leave_supervisor(name: str, keep: int) -> None:
+def detach_from_supervisor(name: str, keep: int) -> None:
     """In the child: nothing of the supervisor's stays, neither signals nor descriptors but `keep`;
     `name` is shown by ps."""
     signal.set_wakeup_fd(-1)

@@ -10,11 +10,11 @@ from dmarc_milter.config import Config, ConfigError
 from dmarc_milter.config.checks import socket_address
 
 
-class CannotBecome(Exception):
+class CannotDropPrivileges(Exception):
     """We may not become that account. `str()` is one line."""
 
 
-def become(name: str) -> None:
+def drop_privileges(name: str) -> None:
     """Give up root for that account and its groups, for good; nothing where it is "" or ours
     already. Raises ConfigError, CannotBecome."""
     if not name:
@@ -30,7 +30,9 @@ def become(name: str) -> None:
         os.setresgid(entry.pw_gid, entry.pw_gid, entry.pw_gid)
         os.setresuid(entry.pw_uid, entry.pw_uid, entry.pw_uid)
     except OSError as error:
-        raise CannotBecome(f"[milter] user: cannot become {name}: {error.strerror}") from None
+        raise CannotDropPrivileges(
+            f"[milter] user: cannot become {name}: {error.strerror}"
+        ) from None
 
 
 def warnings(config: Config) -> tuple[str, ...]:

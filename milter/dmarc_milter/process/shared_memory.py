@@ -19,21 +19,21 @@ from typing import Final, NamedTuple
 
 FINGERPRINT: Final = 16
 """Octets of a message's fingerprint."""
-JOBS: Final = 512
+MAX_SHOWN: Final = 512
 """Messages in evaluation that one worker can show at once; more are evaluated unseen."""
 COUNTERS: Final = 256
 """Counters of each worker: telemetry/counters.py names them."""
-POISON: Final = 1024
-_IDLE: Final = bytes(8 * JOBS)
+MAX_BLOCKED: Final = 1024
+_IDLE: Final = bytes(8 * MAX_SHOWN)
 _HEAD: Final = 4  # words: heartbeat, sessions, silent connections, reserved
-_SLOT: Final = 8 * (_HEAD + COUNTERS) + JOBS * (
+_SLOT: Final = 8 * (_HEAD + COUNTERS) + MAX_SHOWN * (
     8 + FINGERPRINT
 )  # begins of jobs, then their fingerprints
-_POISON: Final = struct.Struct("=d16s")  # expiry, fingerprint
-_POISON_ENTRY: Final = _POISON.size
+_BLOCKED: Final = struct.Struct("=d16s")  # expiry, fingerprint
+_BLOCKED_ENTRY: Final = _BLOCKED.size
 
 
-class JobSlot(NamedTuple):
+class RunningEvaluation(NamedTuple):
     """One message in evaluation."""
 
     since: float
@@ -41,21 +41,21 @@ class JobSlot(NamedTuple):
     fingerprint: bytes
 
 
-class Board:
+class SharedMemory:
     """The whole mapping; made once by the supervisor."""
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
-        self._memory = mmap.mmap(-1, 8 + POISON * _POISON_ENTRY + (slots + 1) * _SLOT)
+        self._memory = mmap.mmap(-1, 8 + MAX_BLOCKED * _BLOCKED_ENTRY + (slots + 1) * _SLOT)
         self._view = memoryview(self._memory)
         self._count = self._view[:8].cast("Q")
         self.own = self.slot(slots)
         """The supervisor's."""
 
-    def slot(self, number: int) -> Slot:
+    def slot(self, number: int) -> WorkerSlot:
         """The part of worker `number`, for that worker to write and for anyone to read."""
-        start = 8 + POISON * _POISON_ENTRY + number * _SLOT
-        return Slot(self._view[start : start + _SLOT])
+        start = 8 + MAX_BLOCKED * _BLOCKED_ENTRY + number * _SLOT
+        return WorkerSlot(self._view[start : start + _SLOT])
 
     def totals(self) -> list[int]:
         """Each counter, summed over all workers that ever lived and the supervisor."""
@@ -67,27 +67,27 @@ class Board:
         slots = [self.slot(number) for number in range(self.slots)]
         return sum(each.sessions + each.silent for each in slots)
 
-    def is_poison(self, fingerprint: bytes, *, now: float) -> bool:
+    def is_blocked(self, fingerprint: bytes, *, now: float) -> bool:
         """Whether a message has killed too often. `now` is time.monotonic()."""
         used = self._count[0]
         if not used:
             return False
-        for index in range(min(used, POISON)):
-            expiry, found = _POISON.unpack_from(self._memory, 8 + index * _POISON_ENTRY)
+        for index in range(min(used, MAX_BLOCKED)):
+            expiry, found = _BLOCKED.unpack_from(self._memory, 8 + index * _BLOCKED_ENTRY)
             if found == fingerprint and expiry > now:
                 return True
         return False
 
-    def publish_poison(self, poison: dict[bytes, float]) -> None:
+    def publish_blocked(self, poison: dict[bytes, float]) -> None:
         """Replace the list: fingerprint -> expiry, at most POISON of them. The supervisor's
         alone."""
-        entries = list(poison.items())[-POISON:]
+        entries = list(poison.items())[-MAX_BLOCKED:]
         for index, (fingerprint, expiry) in enumerate(entries):
-            _POISON.pack_into(self._memory, 8 + index * _POISON_ENTRY, expiry, fingerprint)
+            _BLOCKED.pack_into(self._memory, 8 + index * _BLOCKED_ENTRY, expiry, fingerprint)
         self._count[0] = len(entries)
 
 
-class Slot:
+class WorkerSlot:
     """One worker's part."""
 
     def __init__(self, view: memoryview) -> None:
@@ -97,9 +97,9 @@ class Slot:
         self._jobs = view[8 * (_HEAD + COUNTERS) :]
         # Not by struct, which writes octet by octet: half a moment looks like an evaluation that
         # takes for ever.
-        self._since = self._jobs[: 8 * JOBS].cast("d")
-        self._fingerprints = self._jobs[8 * JOBS :]
-        self._free = list(range(JOBS - 1, -1, -1))
+        self._since = self._jobs[: 8 * MAX_SHOWN].cast("d")
+        self._fingerprints = self._jobs[8 * MAX_SHOWN :]
+        self._free = list(range(MAX_SHOWN - 1, -1, -1))
         self._lock = threading.Lock()
 
     def reset(self) -> None:
@@ -141,7 +141,7 @@ class Slot:
                 self.counters[counter] += amount
 
     @contextmanager
-    def working(self, fingerprint: bytes) -> Iterator[None]:
+    def evaluating(self, fingerprint: bytes) -> Iterator[None]:
         """While inside, the message is shown as being in evaluation."""
         with self._lock:
             index = self._free.pop() if self._free else -1
@@ -156,7 +156,7 @@ class Slot:
                 with self._lock:
                     self._free.append(index)
 
-    def jobs(self) -> tuple[JobSlot, ...]:
+    def evaluations(self) -> tuple[RunningEvaluation, ...]:
         """What is in evaluation."""
         if bytes(self._since) == _IDLE:
             return ()
@@ -166,6 +166,6 @@ class Slot:
             if since
         ]
         return tuple(
-            JobSlot(since, bytes(self._fingerprints[start : start + FINGERPRINT]))
+            RunningEvaluation(since, bytes(self._fingerprints[start : start + FINGERPRINT]))
             for start, since in begun
         )

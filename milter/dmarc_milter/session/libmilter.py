@@ -28,9 +28,10 @@ from Milter import milter  # the C module: by its own name mypy would find the s
 
 from dmarc_milter.core.actions.plan import Action, DeleteHeader, InsertHeader, Quarantine, Reply
 from dmarc_milter.mta.macros import parse_address
-from dmarc_milter.process.shared_memory import Slot
+from dmarc_milter.process.shared_memory import WorkerSlot
 from dmarc_milter.process.silence import MilterConnections, Strangers, hang_up
-from dmarc_milter.session.session import TRY_LATER, Session
+from dmarc_milter.session.handler import TRY_LATER
+from dmarc_milter.session.session import Session
 
 MAX_DATA = 1 << 20
 """Octets of one packet from the MTA. libmilter's own 64 KiB would drop the connection at a larger
@@ -103,7 +104,7 @@ class Connection:
             if isinstance(address, tuple) and address and isinstance(address[0], str)
             else None
         )
-        self._stale = {} if self._negotiated else _left_over(_macros(ctx), text)
+        self._stale = {} if self._negotiated else _stale_macros(_macros(ctx), text)
         self.session.connect(text, self._macros(ctx))
         return self._continue(milter.P_NR_CONN)
 
@@ -135,13 +136,13 @@ class Connection:
         actions = self.session.end_of_message(_macros(ctx))
         self.heard = time.monotonic()
         try:
-            return self._play(ctx, actions)
+            return self._apply(ctx, actions)
         except Exception as error:
             # The MTA is gone or refuses a change it had offered: a message half marked must not be
             # accepted.
             self.session.failed("play", error)
             with contextlib.suppress(Exception):
-                return self._play(ctx, (TRY_LATER,))
+                return self._apply(ctx, (TRY_LATER,))
             return int(milter.TEMPFAIL)
 
     def undecodable(self, octets: bytes) -> None:
@@ -167,7 +168,7 @@ class Connection:
     def _continue(self, no_reply: int) -> int:
         return int(milter.NOREPLY if self.protocol & no_reply else milter.CONTINUE)
 
-    def _play(self, ctx: Any, actions: Sequence[Action]) -> int:
+    def _apply(self, ctx: Any, actions: Sequence[Action]) -> int:
         answer = milter.CONTINUE
         for action in actions:
             match action:
@@ -200,7 +201,7 @@ def _macros(ctx: Any) -> Callable[[str], str]:
     return value
 
 
-def _left_over(macros: Callable[[str], str], address: str | None) -> dict[str, str]:
+def _stale_macros(macros: Callable[[str], str], address: str | None) -> dict[str, str]:
     """At the CONNECT that follows QUIT_NC: the macros, unless `{client_addr}` shows that they came
     with this client."""
     given = macros("{client_addr}")
@@ -217,17 +218,21 @@ class Callbacks:
     """What libmilter calls; makes, finds and ends the Connection of each context."""
 
     def __init__(
-        self, make_session: MakeSession, slot: Slot, max_connections: int, door: MilterConnections
+        self,
+        make_session: MakeSession,
+        slot: WorkerSlot,
+        max_connections: int,
+        connections: MilterConnections,
     ) -> None:
         self._make_session = make_session
         self._slot = slot
         self._max = max_connections
-        self._door = door
+        self._kernel = connections
         self._lock = threading.Lock()
         """Held while the table of connections changes, and while one is hung up: its descriptor is
         its own as long as it is there."""
         self._connections: dict[int, Connection] = {}
-        self._strangers = Strangers(door)
+        self._strangers = Strangers(connections)
         self._blind = False
         """A session's descriptor could not be told: nobody is hung up on, for it might be somebody
         in a message."""
@@ -275,7 +280,9 @@ class Callbacks:
     def _of(self, ctx: Any) -> Connection:
         connection: Connection | None = ctx.getpriv()
         if connection is None:
-            connection = Connection(self._make_session, self._negotiated, self._door.handle_of(ctx))
+            connection = Connection(
+                self._make_session, self._negotiated, self._kernel.handle_of(ctx)
+            )
             ctx.setpriv(connection)
             self._local.connection = connection
             self._blind |= connection.handle < 0
@@ -319,7 +326,7 @@ class Callbacks:
                 for each in self._connections.values():
                     if each.handle == handle:
                         each.handle = -1  # never twice
-                if hang_up(handle, self._door):
+                if hang_up(handle, self._kernel):
                     return True
         return False
 

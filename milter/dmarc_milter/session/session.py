@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv4Network, IPv6Network
-from typing import Concatenate, Literal, ParamSpec, Protocol, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from dmarc_milter.core.actions.plan import Action, Reply, deferral_reply
 from dmarc_milter.core.mail.author import ReversePath, recipient_domain, reverse_path
@@ -19,102 +18,25 @@ from dmarc_milter.core.mail.received import original_client
 from dmarc_milter.core.policy.decide import Deferral
 from dmarc_milter.core.resolver import is_shortage
 from dmarc_milter.mta.macros import mta_named, parse_address, queue_id
+from dmarc_milter.session.handler import (
+    TRY_LATER,
+    MailTransaction,
+    MessageHandler,
+    Networks,
+    Own,
+    SessionOptions,
+)
 
-Networks = tuple[IPv4Network | IPv6Network, ...]
 Macros = Callable[[str], str]
 """The value of an MTA macro, "" when the MTA did not send it."""
 MAX_RECIPIENT_DOMAINS = 1000
 REPORT_TAG = re.compile(rb"\+[0-9a-f]{32}-[0-9a-f]{1,8}@")
 """What makes the envelope sender of each report mail its own (core/report/mail.py, verp)."""
 
-TRY_LATER = deferral_reply(Deferral("failure"))
 OVERLOADED = deferral_reply(Deferral("overloaded"))
 TOO_MANY_FIELDS = Reply(
     550, "5.6.0", "Too many From, Authentication-Results or X-DMARC-Quarantine header fields"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class SessionOptions:
-    """What a session needs of the configuration."""
-
-    trusted_networks: Networks = ()
-    trusted_relays: Networks = ()
-    trusted_daemons: Collection[str] = frozenset()
-    """Those that take mail from authenticated clients alone, at the moment of asking."""
-    daemons_of_sendmail: bool = False
-    """Whether these names were read from Sendmail's own file: then they say nothing of a
-    Postfix."""
-    keep_results_from: Networks = ()
-    on_error: Literal["tempfail", "accept"] = "tempfail"
-    enforce: bool = True
-    """False: monitor mode, in which nothing waits, neither for others nor for a failure of ours."""
-    header_bytes: int = 256 * 1024
-    header_fields: int = 1000
-    stand_ins: dict[bytes, bytes] = field(default_factory=dict)
-    """See Collector."""
-    own_addresses: frozenset[bytes] = frozenset()
-    """Our reporting and bounce addresses, lower case, without angle brackets."""
-
-
-@dataclass(frozen=True, slots=True)
-class Own:
-    """Whether the sender is our own reporting or bounce address, and whether all recipients are."""
-
-    recipient: bool = False
-    sender: bool = False
-
-
-class Work(Protocol):
-    """The evaluation of one message, begun before all of it has arrived. Any method may raise: that
-    is our failure."""
-
-    def headers(self, headers: Headers) -> None:
-        """All header fields are there. Returns at once."""
-        ...
-
-    def body(self, chunk: bytes) -> bool:
-        """More of the body; False when no more of it is wanted."""
-        ...
-
-    def finish(self, envelope: Envelope, own: Own, *, keep_results: bool) -> tuple[Action, ...]:
-        """Evaluate, record, log; blocks until the answer is known. The envelope is complete now."""
-        ...
-
-    def cancel(self) -> None:
-        """The message will not be finished."""
-        ...
-
-
-class Evaluator(Protocol):
-    """What stands behind the sessions of a worker."""
-
-    def begin(self, envelope: Envelope) -> Work:
-        """Client, HELO and MAIL FROM are known. Returns at once."""
-        ...
-
-    def pass_through(self, headers: Headers, *, keep_results: bool) -> tuple[Action, ...]:
-        """For a message that is not evaluated: only what is forged goes."""
-        ...
-
-    def unjudged(
-        self, headers: Headers, envelope: Envelope, *, keep_results: bool
-    ) -> tuple[Action, ...]:
-        """For a message that goes on although it could not be judged: what is forged goes, and our
-        own field says dmarc=temperror."""
-        ...
-
-    def exempted(self, name: str, envelope: Envelope, why: str) -> None:
-        """A message passed unevaluated; `name` is its queue id or the connection's."""
-        ...
-
-    def overloaded(self, name: str, envelope: Envelope | None, reason: str) -> None:
-        """A message could not be judged because others had taken what that takes."""
-        ...
-
-    def failed(self, name: str, where: str, error: str) -> None:
-        """Our own failure on a message."""
-        ...
 
 
 @dataclass(slots=True)
@@ -126,7 +48,7 @@ class _Message:
     exempt: str = ""
     """Why it is not evaluated, or "" """
     relayed: bool = False
-    work: Work | None = None
+    transaction: MailTransaction | None = None
     headers: Headers | None = None
     own: Own = Own()
     broken: str = ""
@@ -168,8 +90,8 @@ def _remembered(
 class Session:
     """The events of one connection, in any order that an MTA or an attacker may choose."""
 
-    def __init__(self, evaluator: Evaluator, options: SessionOptions, *, name: str) -> None:
-        self._evaluator = evaluator
+    def __init__(self, handler: MessageHandler, options: SessionOptions, *, name: str) -> None:
+        self._handler = handler
         self._options = options
         self._name = name
         self._source: IPAddress | None = None
@@ -219,7 +141,7 @@ class Session:
         message.relayed = within(self._source, self._options.trusted_relays)
         message.exempt = self._exemption(macros, relayed=message.relayed)
         if not message.exempt and not message.relayed:
-            message.work = self._evaluator.begin(message.envelope)
+            message.transaction = self._handler.begin(message.envelope)
 
     @_remembered(None)
     def rcpt(self, argument: bytes) -> None:
@@ -264,10 +186,10 @@ class Session:
         if message.exempt:
             return
         if message.relayed:
-            message.envelope = seen_through(message.envelope, message.headers, self._options)
-        if message.work is None:
-            message.work = self._evaluator.begin(message.envelope)
-        message.work.headers(message.headers)
+            message.envelope = client_behind_relay(message.envelope, message.headers, self._options)
+        if message.transaction is None:
+            message.transaction = self._handler.begin(message.envelope)
+        message.transaction.headers(message.headers)
 
     @_remembered(False)
     def body(self, chunk: bytes) -> bool:
@@ -277,7 +199,7 @@ class Session:
             return False
         if message.headers is None:
             self.end_of_headers(lambda _: "")
-        return message.work.body(chunk) if message.work else False
+        return message.transaction.body(chunk) if message.transaction else False
 
     def end_of_message(self, macros: Macros) -> tuple[Action, ...]:
         """The whole message has arrived: what the MTA is to do with it. Blocks while the verdict is
@@ -296,9 +218,9 @@ class Session:
     def abort(self) -> None:
         """The message ends here: RSET, a new HELO or MAIL, or the connection is gone."""
         message, self._message = self._message, None
-        if message is not None and message.work is not None:
+        if message is not None and message.transaction is not None:
             try:
-                message.work.cancel()
+                message.transaction.cancel()
             except Exception as error:
                 self.failed("abort", error)
 
@@ -321,11 +243,11 @@ class Session:
             message.broken = text
             if message.short:
                 if not before:
-                    self._evaluator.overloaded(name, message.envelope, str(error) or text)
+                    self._handler.overloaded(name, message.envelope, str(error) or text)
                 return
         elif where in ("connect", "helo"):
             self._broken = text
-        self._evaluator.failed(name, where, text)
+        self._handler.failed(name, where, text)
 
     def _answer(self, message: _Message, macros: Macros) -> tuple[Action, ...]:
         if message.broken or message.headers is None:
@@ -341,10 +263,10 @@ class Session:
             rcpt_known=not message.some_unknown,
         )
         keep = within(self._source, self._options.keep_results_from)
-        if message.exempt or message.work is None:
-            self._evaluator.exempted(envelope.queue_id or self._name, envelope, message.exempt)
-            return self._evaluator.pass_through(message.headers, keep_results=keep)
-        return message.work.finish(envelope, message.own, keep_results=keep)
+        if message.exempt or message.transaction is None:
+            self._handler.exempted(envelope.queue_id or self._name, envelope, message.exempt)
+            return self._handler.pass_through(message.headers, keep_results=keep)
+        return message.transaction.finish(envelope, message.own, keep_results=keep)
 
     def _on_error(self) -> tuple[Action, ...]:
         """As configured, or 451 for a shortage. Monitor mode makes nobody wait, and a shortage no
@@ -359,11 +281,11 @@ class Session:
         try:
             keep = within(self._source, options.keep_results_from)
             if message is None:
-                return self._evaluator.pass_through(Headers(()), keep_results=keep)
+                return self._handler.pass_through(Headers(()), keep_results=keep)
             headers = message.headers or message.collector.headers()
             if message.exempt:
-                return self._evaluator.pass_through(headers, keep_results=keep)
-            return self._evaluator.unjudged(headers, message.envelope, keep_results=keep)
+                return self._handler.pass_through(headers, keep_results=keep)
+            return self._handler.unjudged(headers, message.envelope, keep_results=keep)
         except Exception as error:
             self.failed("pass_through", error)
             return (TRY_LATER,)
@@ -404,7 +326,7 @@ class Session:
         return ""
 
 
-def seen_through(envelope: Envelope, headers: Headers, options: SessionOptions) -> Envelope:
+def client_behind_relay(envelope: Envelope, headers: Headers, options: SessionOptions) -> Envelope:
     """The client that gave the message to our relay, from the topmost Received field that names a
     host outside."""
     inside = options.trusted_relays + options.trusted_networks

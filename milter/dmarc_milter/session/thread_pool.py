@@ -82,7 +82,7 @@ class Task(Generic[T]):
             self._done.release()
 
 
-class Threads:
+class ThreadPool:
     """At most `limit` daemon threads, `share` of them for one client network, started when there is
     work and none is free.
 

@@ -43,9 +43,9 @@ from dmarc_milter.core.resolver import Question, Resolver, Shortage, abandon, de
 from dmarc_milter.core.spf.check import SpfResult, SpfStatus, not_evaluated
 from dmarc_milter.core.spf.check import check as check_spf
 from dmarc_milter.core.spf.check import questions as spf_questions
-from dmarc_milter.process.shared_memory import FINGERPRINT, Board, Slot
-from dmarc_milter.session.session import Own
-from dmarc_milter.session.thread_pool import Task, Threads
+from dmarc_milter.process.shared_memory import FINGERPRINT, SharedMemory, WorkerSlot
+from dmarc_milter.session.handler import Own
+from dmarc_milter.session.thread_pool import Task, ThreadPool
 from dmarc_milter.telemetry.counters import Meter
 from dmarc_milter.telemetry.log import Log
 from dmarc_milter.telemetry.message_log import fields_of, steps
@@ -101,18 +101,18 @@ class WorkerContext:
     recorder: Recorder
     log: Log
     meter: Meter
-    slot: Slot
-    board: Board
+    slot: WorkerSlot
+    shared_memory: SharedMemory
     max_queries: int = 160
     patience: float = 120.0
     """Seconds that an answer is waited for, waiting for a free thread included."""
-    failure_sample: Callable[[Evaluation, Headers], bytes | None] = lambda _evaluation, _headers: (
+    header_sample: Callable[[Evaluation, Headers], bytes | None] = lambda _evaluation, _headers: (
         None
     )
     """What is kept for a failure report, redacted; None where none is asked for, or failure reports
     are off."""
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    sample: Callable[[], float] = field(
+    pct_draw: Callable[[], float] = field(
         default_factory=lambda: partial(
             random.Random(secrets.randbits(128)).uniform,  # noqa: S311 - pct is no secret
             0.0,
@@ -122,22 +122,24 @@ class WorkerContext:
     canonify: Callable[[str], Canonify | None] = lambda _mta: None
     """How an MTA (Envelope.mta) changes From after us."""
     new_id: Callable[[], str] = field(default_factory=attempt_ids)
-    executor: Threads = field(default_factory=lambda: Threads(THREADS, "evaluate", NETWORK_THREADS))
+    threads: ThreadPool = field(
+        default_factory=lambda: ThreadPool(THREADS, "evaluate", NETWORK_THREADS)
+    )
 
 
-class CoreEvaluator:
-    """What stands behind a worker's sessions (session/session.py, Evaluator)."""
+class CoreHandler:
+    """What stands behind a worker's sessions (session/handler.py, MessageHandler)."""
 
-    def __init__(self, tools: WorkerContext) -> None:
-        self._tools = tools
+    def __init__(self, context: WorkerContext) -> None:
+        self._context = context
 
-    def begin(self, envelope: Envelope) -> CoreWork:
-        return CoreWork(self._tools, envelope)
+    def begin(self, envelope: Envelope) -> CoreTransaction:
+        return CoreTransaction(self._context, envelope)
 
     def pass_through(self, headers: Headers, *, keep_results: bool) -> tuple[Action, ...]:
-        removals = strip(headers, self._tools.marking, keep_results=keep_results)
+        removals = strip(headers, self._context.marking, keep_results=keep_results)
         if is_refusal(removals):
-            _refused(self._tools, headers)
+            _refused(self._context, headers)
         return removals
 
     def unjudged(
@@ -147,45 +149,45 @@ class CoreEvaluator:
         if is_refusal(removals):
             return removals
         evaluation = _not_evaluated(
-            self._tools, envelope, Verdict(Disposition.NONE), "not evaluated"
+            self._context, envelope, Verdict(Disposition.NONE), "not evaluated"
         )
-        return (*removals, *plan_actions(evaluation, NO_HEADERS, self._tools.marking))
+        return (*removals, *plan_actions(evaluation, NO_HEADERS, self._context.marking))
 
     def exempted(self, name: str, envelope: Envelope, why: str) -> None:
-        self._tools.meter.count("messages_exempt")
-        self._tools.log.info("exempt", id=name, reason=why, source=str(envelope.source_ip or ""))
+        self._context.meter.count("messages_exempt")
+        self._context.log.info("exempt", id=name, reason=why, source=str(envelope.source_ip or ""))
 
     def overloaded(self, name: str, envelope: Envelope | None, reason: str) -> None:
-        self._tools.meter.count("messages_overloaded")
+        self._context.meter.count("messages_overloaded")
         source = str((envelope.source_ip if envelope else None) or "")
-        self._tools.log.warning("overloaded", id=name, source=source, reason=reason)
+        self._context.log.warning("overloaded", id=name, source=source, reason=reason)
 
     def failed(self, name: str, where: str, error: str) -> None:
-        self._tools.meter.count("failures")
-        self._tools.log.error("failure", id=name, where=where, error=error)
+        self._context.meter.count("failures")
+        self._context.log.error("failure", id=name, where=where, error=error)
 
 
-class CoreWork:
-    """One message through the core (session/session.py, Work)."""
+class CoreTransaction:
+    """One message through the core (session/handler.py, MailTransaction)."""
 
-    def __init__(self, tools: WorkerContext, envelope: Envelope) -> None:
-        self._tools = tools
+    def __init__(self, context: WorkerContext, envelope: Envelope) -> None:
+        self._context = context
         self._began = time.monotonic()
         self._asker = Asker(client_network(envelope.source_ip), self)
-        self._resolver = tools.dns.for_message(
-            tools.options.seconds, tools.max_queries, self._asker.network
+        self._resolver = context.dns.for_message(
+            context.options.seconds, context.max_queries, self._asker.network
         )
         self._envelope = envelope
         self._fingerprint = fingerprint(envelope)
         self._spf: Task[SpfResult] | None = None
-        self._spf_allowed = not tools.board.is_poison(self._fingerprint, now=self._began)
+        self._spf_allowed = not context.shared_memory.is_blocked(self._fingerprint, now=self._began)
         name = envelope.mail_from.domain
         # Where the record is at hand a thread of its own would cost more than the check does with
         # all the rest.
         if (
             self._spf_allowed
             and name is not None
-            and not tools.dns.remembers(Question(name.name, "TXT"))
+            and not context.dns.remembers(Question(name.name, "TXT"))
         ):
             self._begin_spf()
         self._prepared: _Prepared | None = None
@@ -200,16 +202,16 @@ class CoreWork:
     def _begin_spf(self) -> None:
         """On a thread of its own as long as most are free; its first question can be asked in any
         case."""
-        if self._tools.executor.busy:
+        if self._context.threads.busy:
             self._resolver.prefetch(spf_questions(self._envelope))
             return
         with contextlib.suppress(RuntimeError):  # no thread to be had: it is done at the end
-            self._spf = self._tools.executor.submit(self._check_spf, asker=self._asker)
+            self._spf = self._context.threads.submit(self._check_spf, asker=self._asker)
 
     def headers(self, headers: Headers) -> None:
         self._headers = headers
         self._fingerprint = fingerprint(self._envelope, headers)
-        if not self._tools.board.is_poison(self._fingerprint, now=time.monotonic()):
+        if not self._context.shared_memory.is_blocked(self._fingerprint, now=time.monotonic()):
             # Here and not on a thread of its own: it is text alone, and the look-ups leave a change
             # of thread earlier.
             self._prepared = self._prepare()
@@ -228,13 +230,13 @@ class CoreWork:
         self._own = own
         self._keep = keep_results
         if self._prepared is not None:
-            with self._tools.slot.working(self._fingerprint):
+            with self._context.slot.evaluating(self._fingerprint):
                 self._removals = strip(
-                    self._headers, self._tools.marking, keep_results=keep_results
+                    self._headers, self._context.marking, keep_results=keep_results
                 )
             if is_refusal(self._removals):
                 self.cancel()
-                _refused(self._tools, self._headers, envelope)
+                _refused(self._context, self._headers, envelope)
                 return self._removals
         self._ended = time.monotonic()
         try:
@@ -244,7 +246,7 @@ class CoreWork:
 
     def _submit(self) -> Task[tuple[Action, ...]]:
         try:
-            return self._tools.executor.submit(self._judge, asker=self._asker)
+            return self._context.threads.submit(self._judge, asker=self._asker)
         except RuntimeError as error:
             raise Shortage(f"no thread: {error}") from None
 
@@ -252,11 +254,11 @@ class CoreWork:
         """As long as the message has time it waits its turn; then it gets an answer even if that
         takes longer."""
         with contextlib.suppress(TimeoutError):
-            return task.result(min(self._tools.options.seconds, self._tools.patience))
+            return task.result(min(self._context.options.seconds, self._context.patience))
         if task.cancel():
             raise Shortage("no thread became free in time")
         try:
-            return task.result(max(0.0, self._tools.patience - self._tools.options.seconds))
+            return task.result(max(0.0, self._context.patience - self._context.options.seconds))
         except TimeoutError:
             self._given_up = True
             raise
@@ -269,8 +271,8 @@ class CoreWork:
         self._pieces.clear()
 
     def _check_spf(self) -> SpfResult:
-        with self._tools.slot.working(self._fingerprint):
-            return check_spf(self._envelope, self._resolver, self._tools.options.spf)
+        with self._context.slot.evaluating(self._fingerprint):
+            return check_spf(self._envelope, self._resolver, self._context.options.spf)
 
     def _hash(self, ready: _Prepared) -> bool:
         """Hash what has come; plain hashlib work, allowed on libmilter's threads."""
@@ -284,39 +286,39 @@ class CoreWork:
 
     def _prepare(self) -> _Prepared:
         """Read From and the signatures, and start every look-up that they lead to."""
-        with self._tools.slot.working(self._fingerprint):
+        with self._context.slot.evaluating(self._fingerprint):
             author = address.author(self._headers.values(b"from"))
-            planned = plan(self._headers, author, self._tools.options)
+            planned = plan(self._headers, author, self._context.options)
             for_policy(self._resolver).prefetch(planned.walks)
             self._resolver.prefetch(planned.questions)
             return _Prepared(author, planned)
 
     def _judge(self) -> tuple[Action, ...]:
         """Evaluate, record, log: in this order, all before the MTA gets its answer."""
-        tools, started = self._tools, time.monotonic()
+        context, started = self._context, time.monotonic()
         if started - self._ended > NOTICED:
             delay(self._resolver, started - self._ended)
         if self._prepared is None:
             evaluation, actions = self._temperror()
-            tools.meter.count("messages_poisoned")
+            context.meter.count("messages_poisoned")
         else:
-            with tools.slot.working(self._fingerprint):
+            with context.slot.evaluating(self._fingerprint):
                 evaluation = self._evaluate(self._prepared)
                 actions = plan_actions(
                     evaluation,
                     self._headers,
-                    tools.marking,
+                    context.marking,
                     keep_results=self._keep,
                     removals=self._removals,
                 )
         if self._given_up:  # answered already, as our own failure
             return actions
         judged = time.monotonic()
-        sample = tools.failure_sample(evaluation, self._headers)
+        sample = context.header_sample(evaluation, self._headers)
         recorded = (
-            tools.recorder.record(evaluation)
+            context.recorder.record(evaluation)
             if sample is None
-            else tools.recorder.record(evaluation, sample)
+            else context.recorder.record(evaluation, sample)
         )
         ended = time.monotonic()
         seconds = ended - self._began
@@ -325,28 +327,28 @@ class CoreWork:
             "evaluate": judged - started,
             "record": ended - judged,
         }
-        tools.meter.message(evaluation, seconds, recorded=recorded, stages=stages)
-        story = fields_of(evaluation, actions) | {"seconds": round(seconds, 3)}
-        tools.log.info("message", **story, **({} if recorded else {"unrecorded": True}))
+        context.meter.message(evaluation, seconds, recorded=recorded, stages=stages)
+        fields = fields_of(evaluation, actions) | {"seconds": round(seconds, 3)}
+        context.log.info("message", **fields, **({} if recorded else {"unrecorded": True}))
         deferral = evaluation.verdict.deferral
         if deferral and deferral.reason == "overloaded":
-            tools.log.warning(
+            context.log.warning(
                 "overloaded",
-                id=str(story["id"]),
+                id=str(fields["id"]),
                 source=str(self._envelope.source_ip or ""),
                 reason="look-ups not sent in time",
             )
-        if tools.log.writes("debug"):
-            self._explain(evaluation, str(story["id"]))
+        if context.log.writes("debug"):
+            self._explain(evaluation, str(fields["id"]))
         return actions
 
     def _explain(self, evaluation: Evaluation, name: str) -> None:
         """To the log; a defect in the telling is no reason to refuse mail."""
         try:
             for sentence in steps(evaluation):
-                self._tools.log.debug("step", id=name, text=sentence)
+                self._context.log.debug("step", id=name, text=sentence)
         except Exception as error:
-            self._tools.log.error("failure", id=name, where="explain", error=repr(error))
+            self._context.log.error("failure", id=name, where="explain", error=repr(error))
 
     def _evaluate(self, ready: _Prepared) -> Evaluation:
         if self._pieces:
@@ -356,9 +358,9 @@ class CoreWork:
         facts = message_facts(
             self._headers, self._envelope, to_reporting=own.recipient, from_reporting=own.sender
         )
-        canonify = self._tools.canonify(self._envelope.mta)
+        canonify = self._context.canonify(self._envelope.mta)
         request = Request(
-            self._tools.new_id(),
+            self._context.new_id(),
             self._envelope,
             message,
             facts,
@@ -369,9 +371,9 @@ class CoreWork:
         return authenticate(
             request,
             self._resolver,
-            self._tools.options,
-            now=self._tools.now(),
-            sample=self._tools.sample(),
+            self._context.options,
+            now=self._context.now(),
+            sample=self._context.pct_draw(),
         )
 
     def _spf_result(self) -> SpfResult:
@@ -388,8 +390,8 @@ class CoreWork:
     def _temperror(self) -> tuple[Evaluation, tuple[Action, ...]]:
         """For a message that has killed two workers: nothing of it is read again (on_error
         applies)."""
-        tools = self._tools
-        policy = tools.options.policy
+        context = self._context
+        policy = context.options.policy
         deferral = Deferral("failure") if policy.on_error == "tempfail" else None
         would_wait, deferral = (None, deferral) if policy.enforce else (deferral, None)
         because = "This message stopped two worker processes."
@@ -397,22 +399,22 @@ class CoreWork:
             Disposition.NONE, deferral=deferral, would_wait=would_wait, decided_by=because
         )
         evaluation = _not_evaluated(
-            tools, self._envelope, verdict, "not evaluated again: it stopped two worker processes"
+            context, self._envelope, verdict, "not evaluated again: it stopped two worker processes"
         )
-        planned = plan_actions(evaluation, NO_HEADERS, tools.marking)
+        planned = plan_actions(evaluation, NO_HEADERS, context.marking)
         if any(isinstance(each, Reply) for each in planned):
             return evaluation, planned
-        removals = within_limit(remove_unread(self._headers), self._headers, tools.marking)
+        removals = within_limit(remove_unread(self._headers), self._headers, context.marking)
         return evaluation, removals if is_refusal(removals) else (*removals, *planned)
 
 
 def _not_evaluated(
-    tools: WorkerContext, envelope: Envelope, verdict: Verdict, why: str
+    context: WorkerContext, envelope: Envelope, verdict: Verdict, why: str
 ) -> Evaluation:
     """What stands for the evaluation of a message of which nothing was read."""
     return Evaluation(
-        id=tools.new_id(),
-        at=tools.now(),
+        id=context.new_id(),
+        at=context.now(),
         envelope=envelope,
         author=address.Author(None, why),
         facts=message_facts(NO_HEADERS, envelope),
@@ -438,11 +440,11 @@ class _Prepared:
         self.hasher = BodyHasher(wanted)
 
 
-def _refused(tools: WorkerContext, headers: Headers, envelope: Envelope | None = None) -> None:
+def _refused(context: WorkerContext, headers: Headers, envelope: Envelope | None = None) -> None:
     """Note a message that is refused because its edits would cost the MTA too much."""
-    tools.meter.count("messages_over_limit")
+    context.meter.count("messages_over_limit")
     name, source = (envelope.queue_id, envelope.source_ip or "") if envelope else ("", "")
-    tools.log.warning(
+    context.log.warning(
         "over_limit", id=name, limit="removable_fields", fields=headers.total, source=str(source)
     )
 

@@ -1,7 +1,7 @@
 """Counters of all workers in shared memory, so that they add up and outlive any worker. No
 attacker-chosen names.
 
-A worker counts into its own slot of the Board; whoever shows them (telemetry/prometheus.py) sums.
+A worker counts into its own slot of the shared memory; telemetry/prometheus.py shows the sums.
 Histograms are counters too: one for each range between two bounds.
 """
 
@@ -16,7 +16,7 @@ from dmarc_milter.core.dmarc.result import DmarcStatus
 from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.policy.decide import Disposition
 from dmarc_milter.core.spf.check import SpfStatus
-from dmarc_milter.process.shared_memory import COUNTERS, Slot
+from dmarc_milter.process.shared_memory import COUNTERS, WorkerSlot
 
 BOUNDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0)
 """Seconds: upper bounds of the histograms' ranges; one more range is above the last."""
@@ -75,7 +75,7 @@ assert len(NAMES) <= COUNTERS
 class Meter:
     """One worker's counting."""
 
-    def __init__(self, slot: Slot) -> None:
+    def __init__(self, slot: WorkerSlot) -> None:
         self._slot = slot
         self._followed: dict[str, int] = {}
 
@@ -137,5 +137,5 @@ _SUM = {stage: INDEX[f"{stage}_microseconds"] for stage in STAGES}
 
 
 def named(totals: Sequence[int]) -> Iterator[tuple[str, int]]:
-    """(name, value) of every counter, from Board.totals()."""
+    """(name, value) of every counter, from SharedMemory.totals()."""
     yield from zip(NAMES, totals, strict=False)

@@ -132,12 +132,12 @@ class StorageStatus:
 
 @dataclass(frozen=True, slots=True)
 class WorkerReading:
-    """Everything that is shown: Board.totals(), open connections, enforce, and the places."""
+    """Everything that is shown: SharedMemory.totals(), open connections, enforce, and storage."""
 
     totals: Sequence[int]
     sessions: int
     enforce: bool
-    places: StorageStatus = StorageStatus()
+    storage: StorageStatus = StorageStatus()
 
 
 class _Families(Collector):
@@ -155,10 +155,10 @@ class _Families(Collector):
             yield family
         yield _histogram(counts)
         yield from _gauges(counts, self._reading)
-        yield from _places(self._reading.places)
+        yield from _storage(self._reading.storage)
 
 
-def exposition(reading: WorkerReading) -> bytes:
+def metrics_text(reading: WorkerReading) -> bytes:
     """The page, in Prometheus' text format 0.0.4."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Families(reading))
@@ -209,30 +209,30 @@ def _gauges(counts: Mapping[str, int], reading: WorkerReading) -> Iterator[Metri
     yield info
 
 
-def _places(places: StorageStatus) -> Iterator[Metric]:
+def _storage(storage: StorageStatus) -> Iterator[Metric]:
     """What is not known is left out rather than shown as nothing."""
     numbers = {
         "spool_messages": (
             "Messages in the local spool that the store has not counted yet.",
-            places.spool_messages,
+            storage.spool_messages,
         ),
-        "spool_octets": ("Octets of the local spool.", places.spool_octets),
+        "spool_octets": ("Octets of the local spool.", storage.spool_octets),
         "store_up": (
             "1 while the store answers and has the right schema.",
-            None if places.store_up is None else int(places.store_up),
+            None if storage.store_up is None else int(storage.store_up),
         ),
         "last_drained_timestamp_seconds": (
             "When a spool was last drained into the store.",
-            places.last_drained,
+            storage.last_drained,
         ),
     }
     for name, (text, value) in numbers.items():
         if value is not None:
             yield GaugeMetricFamily(PREFIX + name, text, value=value)
-    if places.store_up:
+    if storage.store_up:
         reports = GaugeMetricFamily(
             PREFIX + "reports", "Reports in the store, by state.", labels=("state",)
         )
-        for state, number in sorted(places.reports.items()):
+        for state, number in sorted(storage.reports.items()):
             reports.add_metric((state,), number)
         yield reports

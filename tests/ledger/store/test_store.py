@@ -536,7 +536,7 @@ def test_rpt_12_the_whole_store_is_bounded(opened: Callable[..., Store]) -> None
     assert sum(each.folded for each in store.reports.find()) == 20
 
 
-def test_rpt_07_failure_samples_are_merged_and_bounded(opened: Callable[..., Store]) -> None:
+def test_rpt_07_header_samples_are_merged_and_bounded(opened: Callable[..., Store]) -> None:
     """RFC 9991: a flood of failing messages waits as one report with its number of incidents."""
     store = opened(StoreOptions(Caps(failures=2)))
     rows = [spool_row(evaluation(f"d{n % 4}.example"), b"From: x\r\n") for n in range(40)]

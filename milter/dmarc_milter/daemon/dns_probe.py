@@ -18,29 +18,29 @@ from dmarc_milter.config import Config
 from dmarc_milter.dns.probe import Health, probe
 from dmarc_milter.dns.probe import servers as servers_of
 from dmarc_milter.dns.resolver import RESOLV_CONF
-from dmarc_milter.process.child import leave_supervisor
-from dmarc_milter.process.shared_memory import Board
+from dmarc_milter.process.child import detach_from_supervisor
+from dmarc_milter.process.shared_memory import SharedMemory
 from dmarc_milter.telemetry.counters import INDEX, Meter
 from dmarc_milter.telemetry.log import Log
 
-FIRST = 5.0
+FIRST_AFTER = 5.0
 """Seconds after the start before the question is asked: a host that starts may have no network
 yet."""
-EVERY = 60.0
+FAILING_EVERY = 60.0
 """Seconds between questions while they find fault, and between looks at how the workers' own
 look-ups fare."""
-CALM = 3600.0
+WORKING_EVERY = 3600.0
 """Seconds between questions where all is well."""
 PIPE = 2000
 """Octets that an asking process may say."""
-SLACK = 5.0
+EXTRA = 5.0
 """Seconds beyond [dns] timeout after which the asking process is given up."""
 
-Ask = Callable[[Config], Health]
+ProbeFunction = Callable[[Config], Health]
 """Asks once. May take [dns] timeout seconds and one more."""
 
 
-class Asking(Protocol):
+class RunningProbe(Protocol):
     """A question under way in a process of its own: the supervisor never waits, and has no
     threads."""
 
@@ -57,80 +57,85 @@ class Asking(Protocol):
         ...
 
 
-class DnsWatch:
+class DnsProbe:
     """The supervisor's side; never waits. Says once when there is no answer and once when there is
     one again."""
 
-    def __init__(self, start: Callable[[Config], Asking], board: Board) -> None:
-        self._start, self._board = start, board
-        self._meter = Meter(board.own)
+    def __init__(
+        self, start: Callable[[Config], RunningProbe], shared_memory: SharedMemory
+    ) -> None:
+        self._start, self._shared_memory = start, shared_memory
+        self._meter = Meter(shared_memory.own)
         self._config: Config | None = None
-        self._asking: Asking | None = None
-        self._next = self._asked = 0.0
+        self._running: RunningProbe | None = None
+        self._next = self._started = 0.0
         self._new = False
         """A configuration for which the question was not asked yet."""
         self._failures = 0
         self._down = False
-        self._told = Health()
+        self._reported = Health()
 
-    def look(self, config: Config) -> None:
+    def configure(self, config: Config) -> None:
         """The daemon serves with this configuration from now on; what is still wrong with it will
         be said again."""
         if config is self._config:
             return
         self.stop()
-        self._config, self._new, self._told = config, True, Health()
+        self._config, self._new, self._reported = config, True, Health()
         self._next = 0.0
 
     def tend(self, now: float, log: Log) -> None:
         """Ask when it is time, hear the answer when it is there."""
         if self._config is None:
             return
-        if self._asking is not None:
-            health = self._asking.poll(now)
+        if self._running is not None:
+            health = self._running.poll(now)
             if health is not None:
-                self._asking = None
-                self._heard(health, self._config, log)
+                self._running = None
+                self._report(health, self._config, log)
         elif self._next == 0.0 and not self._down:
-            self._next, self._failures = now + FIRST, self._failed()
+            self._next, self._failures = now + FIRST_AFTER, self._failed()
         elif now >= self._next:
             failures = self._failed()
             wanted = (
-                self._down or self._new or failures > self._failures or now >= self._asked + CALM
+                self._down
+                or self._new
+                or failures > self._failures
+                or now >= self._started + WORKING_EVERY
             )
-            self._next, self._new, self._failures = now + EVERY, False, failures
+            self._next, self._new, self._failures = now + FAILING_EVERY, False, failures
             if wanted:
-                self._asked = now
+                self._started = now
                 with contextlib.suppress(OSError):  # no process to be had: the next time
-                    self._asking = self._start(self._config)
+                    self._running = self._start(self._config)
 
     def stop(self) -> None:
-        if self._asking is not None:
-            self._asking.stop()
-        self._asking = None
+        if self._running is not None:
+            self._running.stop()
+        self._running = None
 
     def disown(self) -> None:
         """In a forked worker."""
-        if self._asking is not None:
-            self._asking.disown()
+        if self._running is not None:
+            self._running.disown()
 
     def _failed(self) -> int:
         """Questions without an answer, of all workers that ever lived."""
         return sum(
-            self._board.slot(number).counters[INDEX["dns_failures"]]
-            for number in range(self._board.slots)
+            self._shared_memory.slot(number).counters[INDEX["dns_failures"]]
+            for number in range(self._shared_memory.slots)
         )
 
-    def _heard(self, health: Health, config: Config, log: Log) -> None:
-        if health.problem and not self._told.problem:
+    def _report(self, health: Health, config: Config, log: Log) -> None:
+        if health.problem and not self._reported.problem:
             log.warning(
                 "dns", servers=servers(config), failure=health.problem, text=_advice(config)
             )
         elif not health.problem and self._down:
             log.info("dns", servers=servers(config), text="name servers can be used again")
-        if health.doubt and not self._told.doubt:
+        if health.doubt and not self._reported.doubt:
             log.warning("dns", servers=servers(config), failure=health.doubt, text=_doubts(config))
-        self._told = Health(health.problem, health.doubt or self._told.doubt)
+        self._reported = Health(health.problem, health.doubt or self._reported.doubt)
         self._down = bool(health.problem)
         self._meter.set("dns_down", self._down)
 
@@ -153,7 +158,7 @@ def _advice(config: Config) -> str:
     }[config.dmarc.on_temperror]
     return (
         f"no name server can be used; meanwhile mail is {meanwhile}. Check {_where(config)} and the"
-        f" firewall; asked again every {EVERY:g} s"
+        f" firewall; asked again every {FAILING_EVERY:g} s"
     )
 
 
@@ -172,14 +177,14 @@ def _where(config: Config) -> str:
     )
 
 
-ask: Ask = probe
+ask: ProbeFunction = probe
 
 
-class AskingProcess:
+class ProbeProcess:
     """`ask` in a forked child; what it finds out comes through a pipe. Raises OSError where there
     is no process to be had."""
 
-    def __init__(self, ask: Ask, config: Config) -> None:
+    def __init__(self, ask: ProbeFunction, config: Config) -> None:
         self._reading, writing = os.pipe()
         try:
             self._pid = os.fork()
@@ -188,9 +193,9 @@ class AskingProcess:
             os.close(writing)
             raise
         if self._pid == 0:
-            _become(ask, config, writing)
+            _run_child(ask, config, writing)
         os.close(writing)
-        self._give_up = time.monotonic() + config.dns.timeout + SLACK
+        self._give_up = time.monotonic() + config.dns.timeout + EXTRA
 
     def poll(self, now: float) -> Health | None:
         if not os.waitpid(self._pid, os.WNOHANG)[0]:
@@ -218,10 +223,10 @@ class AskingProcess:
         os.close(self._reading)
 
 
-def _become(ask: Ask, config: Config, writing: int) -> None:
+def _run_child(ask: ProbeFunction, config: Config, writing: int) -> None:
     """In the child."""
     try:
-        leave_supervisor("dmarc-dns", writing)
+        detach_from_supervisor("dmarc-dns", writing)
         said = (
             line.replace("\n", " ").encode("utf-8", "replace")[: PIPE // 2 - 1]
             for line in ask(config)

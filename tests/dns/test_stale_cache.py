@@ -20,8 +20,8 @@ from dmarc_milter.core.resolver import (
     stale_answers,
 )
 from dmarc_milter.dns.answer import Answer, failed
-from dmarc_milter.dns.reserve import SETTLED, Reserve
 from dmarc_milter.dns.resolver import CacheLimits, DnsResolver
+from dmarc_milter.dns.stale_cache import SETTLED, StaleCache
 from fakes.dns_server import DnsServer
 
 HOUR = 3600.0
@@ -281,17 +281,17 @@ def answer(now: float, size: int = 20) -> Answer:
     return made
 
 
-def held(reserve: Reserve, name: str, now: float = 0.0) -> bool:
+def held(reserve: StaleCache, name: str, now: float = 0.0) -> bool:
     return reserve.find((f"_dmarc.{name}", "TXT"), now) is not None
 
 
-def hold(reserve: Reserve, name: str, now: float = 0.0) -> None:
+def hold(reserve: StaleCache, name: str, now: float = 0.0) -> None:
     reserve.hold((f"_dmarc.{name}", "TXT"), answer(now), now)
 
 
 def test_an_attackers_names_drive_out_only_each_other() -> None:
     """A hundred thousand names below one domain; the policy that mail brought once stays."""
-    reserve = Reserve(CacheLimits(entries=1000, stale_seconds=DAY))
+    reserve = StaleCache(CacheLimits(entries=1000, stale_seconds=DAY))
     hold(reserve, "legit.example")
     for number in range(100_000):
         hold(reserve, f"n{number}.attack.example")
@@ -302,7 +302,7 @@ def test_an_attackers_names_drive_out_only_each_other() -> None:
 def test_many_domains_of_one_wave_do_not_drive_out_those_that_mail_keeps_coming_from() -> None:
     """A domain whose record was fetched twice, ten minutes apart, is settled: newcomers make room
     for it."""
-    reserve = Reserve(CacheLimits(entries=1000, stale_seconds=DAY))
+    reserve = StaleCache(CacheLimits(entries=1000, stale_seconds=DAY))
     for now in (0.0, SETTLED):
         for number in range(500):
             hold(reserve, f"settled{number}.example", now)
@@ -314,7 +314,7 @@ def test_many_domains_of_one_wave_do_not_drive_out_those_that_mail_keeps_coming_
 
 def test_memory_is_bounded_in_octets() -> None:
     """Records of 4 KiB, and one that is too large for the whole."""
-    reserve = Reserve(CacheLimits(entries=100_000, octets=1 << 20, stale_seconds=DAY))
+    reserve = StaleCache(CacheLimits(entries=100_000, octets=1 << 20, stale_seconds=DAY))
     for number in range(1000):
         reserve.hold((f"_dmarc.n{number}.example", "TXT"), answer(0.0, 4096), 0.0)
     assert 0 < reserve.size <= 1 << 19
@@ -324,7 +324,7 @@ def test_memory_is_bounded_in_octets() -> None:
 
 def test_dropping_everything_leaves_nothing_behind() -> None:
     """Every answer that was held and then denied: no octet and no name is left over."""
-    reserve = Reserve(CacheLimits(entries=50, stale_seconds=DAY))
+    reserve = StaleCache(CacheLimits(entries=50, stale_seconds=DAY))
     names = [f"n{number}.d{number % 7}.example" for number in range(200)]
     for name in names:
         hold(reserve, name)
@@ -335,7 +335,7 @@ def test_dropping_everything_leaves_nothing_behind() -> None:
 
 def test_a_failure_teaches_nothing() -> None:
     """It neither ends nor renews what is held."""
-    reserve = Reserve(CacheLimits(stale_seconds=DAY))
+    reserve = StaleCache(CacheLimits(stale_seconds=DAY))
     hold(reserve, "legit.example")
     assert failed("x").failure is LookupFailed
     assert held(reserve, "legit.example", DAY)

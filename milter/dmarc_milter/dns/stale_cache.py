@@ -67,7 +67,7 @@ class _Kept:
         return OVERHEAD + self.answer.size
 
 
-class _Pool:
+class _OrganizationPool:
     """Answers by organization. The organization with most of them gives one up first, and of
     several the one longest unfetched.
 
@@ -121,14 +121,14 @@ class _Pool:
                 del self._by_number[number]
 
 
-class Reserve:
+class StaleCache:
     """(name, type) -> the last good answer, for `stale_seconds` past its TTL, in half of the
     octets. 0: nothing is kept."""
 
     def __init__(self, memory: CacheLimits) -> None:
         self._seconds, self._organization = memory.stale_seconds, memory.organization
         self._entries, self._octets = memory.entries, memory.octets // 2
-        self._settled, self._new = _Pool(), _Pool()
+        self._settled, self._new = _OrganizationPool(), _OrganizationPool()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:

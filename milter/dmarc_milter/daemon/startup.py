@@ -1,0 +1,96 @@
+"""What is prepared and printed before the first worker is forked: the spool, the store's place, and
+the lines that tell an administrator how the daemon runs."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from dmarc_milter.config import Config, ConfigError
+from dmarc_milter.config.checks import socket_address
+from dmarc_milter.config.secrets import spool_path
+from dmarc_milter.daemon.worker import CannotBuild
+from dmarc_milter.dns.suffix_list import SuffixListError, latest_suffixes
+from dmarc_milter.ledger.spool.file import SpoolError
+from dmarc_milter.ledger.spool.file import prepare as prepare_spool
+from dmarc_milter.ledger.store.database import connect
+from dmarc_milter.ledger.store.status import obstacle
+from dmarc_milter.mta import sendmail_review, sendmail_rewriting
+from dmarc_milter.mta.lines import attach
+
+TEMPORARY_SPOOL_ERRORS = ("full", "locked", "io")
+"""What a spool recovers from by itself."""
+
+
+def prepare_storage(config: Config) -> tuple[str, ...]:
+    """Makes or upgrades the spool, without which nothing is recorded; says what is wrong with the
+    store's place, which delays no mail.
+
+    A disk that is full or ill is no reason either to stop mail: it is said, and the spool works
+    again when the disk does.
+    """
+    said: list[str] = []
+    try:
+        prepare_spool(spool_path(config))
+    except SpoolError as error:
+        if error.kind not in TEMPORARY_SPOOL_ERRORS:
+            where = "; [store] must lie where this account may write"
+            raise CannotBuild(
+                f"spool: {error}" + where * (error.kind == "refused" and where not in str(error))
+            ) from None
+        said.append(f"spool: {error}: mail is counted as unrecorded until that is mended")
+    if config.store.url.startswith("sqlite:///"):
+        reason = obstacle(Path(config.store.url.removeprefix("sqlite:///")))
+        said += [f"{reason}: messages wait in the spool until that is mended"] if reason else []
+    return tuple(said)
+
+
+def startup_lines(config: Config) -> tuple[str, ...]:
+    """What else can be known to prevent serving, found before the first worker is forked; then the
+    lines to greet with."""
+    try:
+        _, stale = latest_suffixes(config.dmarc.suffix_list, datetime.now(UTC).date())
+    except SuffixListError as error:
+        raise ConfigError(f"[dmarc] suffix_list: {error}") from None
+    url = config.store.url
+    excepted = (
+        f"(but 550 for more than {config.limits.removable_fields} forged fields, [limits]"
+        " removable_fields)"
+    )
+    mode = (
+        "enforce"
+        if config.policy.enforce
+        else f"MONITOR: nothing is refused or quarantined {excepted}; see [policy] enforce"
+    )
+    return (
+        f"mode: {mode}",
+        f"socket: {config.milter.socket}",
+        # Without what is secret in it.
+        f"store: {url if url.startswith('sqlite:') else connect(url).name}",
+        f"reports: {_reports(config)}",
+        *((f"warning: {stale}",) if stale else ()),
+        *(f"WARNING: {text}" for level, text in about_sendmail(config) if level == "error"),
+        *attach(socket_address(config.milter.socket)),
+    )
+
+
+def _reports(config: Config) -> str:
+    options = config.reporting
+    if not options.is_on:
+        return "OFF until [reporting] org_name and email are set"
+    return (
+        f"aggregate{' and failure' if options.failure_reports else ''}, from {options.email}"
+        f" through {options.smtp}"
+    )
+
+
+def about_sendmail(config: Config) -> tuple[tuple[str, str], ...]:
+    """What a Sendmail that this milter is attached to does to From after us; nothing where there is
+    none."""
+    path = Path(config.authentication.sendmail_cf)
+    cf = sendmail_rewriting.read(path)
+    return (
+        tuple(sendmail_rewriting.remarks(cf, str(path)))
+        if cf is not None and cf.has_filter(sendmail_review.NAME)
+        else ()
+    )
