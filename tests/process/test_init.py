@@ -113,3 +113,20 @@ def test_the_container_ends_with_the_daemon(first: tuple[Daemon, int]) -> None:
     assert daemon.process is not None
     os.kill(next(each for each in processes(pid) if processes(each)), signal.SIGKILL)
     assert daemon.process.wait(20) == 137
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another account")
+def test_a_daemon_that_became_another_account_still_ends_with_its_parent() -> None:
+    """CON-40: the kernel forgets the signal for that when the account changes (prctl(2))."""
+    code = """if True:
+        import os
+        from dmarc_milter.process import init, privileges
+        init._be_the_daemon(os.getppid())
+        privileges.drop_privileges("nobody")
+        print(init.bond()[0], os.geteuid() != 0)
+    """
+    paths = os.environ | {"PYTHONPATH": f"{ROOT / 'milter'}"}
+    said = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, env=paths
+    )
+    assert said.stdout.split() == [str(int(signal.SIGTERM)), "True"]

@@ -77,7 +77,8 @@ def _noted(path: Path | None) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):  # the daemon's account may not be allowed to
+        with contextlib.suppress(OSError):
+            file.truncate(0)  # where it has to stay, nobody ends another process by it
             if os.path.samestat(os.lstat(path), os.fstat(file.fileno())):
-                path.unlink()
+                path.unlink()  # the daemon's account may not be allowed to
         file.close()

@@ -8,8 +8,11 @@ before (openat(2)).
 from __future__ import annotations
 
 import errno
+import grp
 import os
+import pwd
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 MAX_LINKS = 40
@@ -24,8 +27,6 @@ def read_bytes(path: Path) -> bytes:
     if os.geteuid() != 0:
         return path.read_bytes()
     with os.fdopen(_open(path, os.O_RDONLY, 0, linked=True), "rb") as file:
-        if os.fstat(file.fileno()).st_mode & stat.S_IWOTH:
-            raise OSError(errno.EPERM, "everybody can write it: chmod o-w", str(path))
         return file.read()
 
 
@@ -36,7 +37,9 @@ def make(path: Path, mode: int = 0o644) -> int:
     if os.fstat(number).st_nlink > 1:
         os.close(number)
         raise OSError(
-            errno.EMLINK, "is a file that has another name too, which is refused", str(path)
+            errno.EMLINK,
+            "is a file that has another name too (a hard link), which is refused: remove it",
+            str(path),
         )
     return number
 
@@ -48,26 +51,80 @@ def refuse_foreign_link(path: Path) -> None:
         raise OSError(errno.ELOOP, "is a symbolic link that another account made", str(path))
 
 
+def changeable(path: Path) -> Iterator[str]:
+    """One line for the file, and one for its directory, if somebody else may put other settings
+    there. Root asks who may become root at the next start, any other account only for everybody."""
+    for place in (path, path.parent):
+        real = os.path.realpath(place)
+        try:
+            found = os.stat(real)
+        except OSError:
+            continue
+        if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
+            yield f"everybody can write to {real}, where the settings are: chmod o-w {real}"
+        elif os.geteuid() == 0 and found.st_uid != 0:
+            yield _becomes_root(f"the account {_account(found.st_uid)}", real, "chown root")
+        elif os.geteuid() == 0 and found.st_mode & stat.S_IWGRP and found.st_gid != 0:
+            yield _becomes_root(f"the group {_group(found.st_gid)}", real, "chmod g-w")
+
+
+def _becomes_root(who: str, real: str, remedy: str) -> str:
+    return (
+        f"{who} can write to {real} and so say who the daemon becomes when root starts it:"
+        f" {remedy} {real}"
+    )
+
+
+def _account(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)
+
+
+def _group(number: int) -> str:
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)
+
+
 def _open(path: Path, flags: int, mode: int, *, linked: bool) -> int:
     """`linked`: the last step may be a link too, if it is ours."""
     folder, name = _walk(path, linked=linked)
     try:
+        _not_for_all(folder, path)
         number = os.open(name, flags | FILE, mode, dir_fd=folder)
+        try:
+            _ours(os.fstat(number), folder, path)
+            _regular(os.fstat(number), path)
+        except BaseException:
+            os.close(number)
+            raise
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise
-        raise OSError(errno.ELOOP, "is a symbolic link, which is refused", str(path)) from None
+        raise OSError(
+            errno.ELOOP,
+            "is a symbolic link, which is refused: name the file itself",
+            str(path),
+        ) from None
     finally:
         os.close(folder)
-    if not stat.S_ISREG(os.fstat(number).st_mode):
-        os.close(number)
-        raise OSError(errno.EINVAL, "is no regular file", str(path))
     return number
+
+
+def _regular(found: os.stat_result, path: Path) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "is no regular file", str(path))
+    if found.st_mode & stat.S_IWOTH:
+        raise OSError(errno.EPERM, f"everybody can write it: chmod o-w {path}", str(path))
 
 
 def _walk(path: Path, *, linked: bool) -> tuple[int, str]:
     """A descriptor of the directory that the path leads to, and the name in it."""
-    steps = list(Path(os.path.abspath(path)).parts[1:]) or ["."]
+    # No abspath: `link/..` is above what the link leads to, as for the kernel.
+    steps = list(Path(os.getcwd(), path).parts[1:]) or ["."]
     here, followed = os.open("/", STEP), 0
     try:
         while True:
@@ -75,7 +132,7 @@ def _walk(path: Path, *, linked: bool) -> tuple[int, str]:
             if not steps and not linked:
                 return here, name
             try:
-                there = os.open(name, STEP, dir_fd=here)
+                there = _step(name, here)
             except FileNotFoundError:
                 if steps:
                     raise
@@ -89,12 +146,24 @@ def _walk(path: Path, *, linked: bool) -> tuple[int, str]:
             if not steps:
                 os.close(there)
                 return here, name
-            os.close(here)
-            here = there
-            _fit(found, path)
+            here, before = there, here
+            try:
+                _not_for_all(before, path)
+                _ours(found, before, path)
+            finally:
+                os.close(before)
     except BaseException:
         os.close(here)
         raise
+
+
+def _step(name: str, here: int) -> int:
+    """O_DIRECTORY first: without it a directory that is mounted on demand stays the empty one
+    below (open(2), O_PATH)."""
+    try:
+        return os.open(name, STEP | os.O_DIRECTORY, dir_fd=here)
+    except NotADirectoryError:
+        return os.open(name, STEP, dir_fd=here)
 
 
 def _target(link: int, found: os.stat_result, path: Path, followed: int) -> str:
@@ -102,21 +171,37 @@ def _target(link: int, found: os.stat_result, path: Path, followed: int) -> str:
     try:
         if found.st_uid not in (0, os.geteuid()):
             raise OSError(
-                errno.ELOOP, "leads through a symbolic link that another account made", str(path)
+                errno.ELOOP,
+                "leads through a symbolic link that another account made: name the file itself",
+                str(path),
             )
         if followed > MAX_LINKS:
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+            raise OSError(errno.ELOOP, "leads through too many symbolic links", str(path))
         return os.readlink("", dir_fd=link)
     finally:
         os.close(link)
 
 
-def _fit(found: os.stat_result, path: Path) -> None:
-    """In a directory that everybody may write to, anybody could have put the next step there,
-    unless it is sticky."""
-    if (
-        stat.S_ISDIR(found.st_mode)
-        and found.st_mode & stat.S_IWOTH
-        and not found.st_mode & stat.S_ISVTX
-    ):
-        raise OSError(errno.EPERM, "lies below a directory that everybody can write to", str(path))
+def _not_for_all(folder: int, path: Path) -> None:
+    """In a directory that everybody may write to anybody could put the next step there."""
+    mode = os.fstat(folder).st_mode
+    if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+        text = f"lies below a directory that everybody can write to: chmod o-w {_name(folder)}"
+        raise OSError(errno.EPERM, text, str(path))
+
+
+def _ours(found: os.stat_result, folder: int, path: Path) -> None:
+    """Where a directory is for everybody but sticky, as /tmp, the owner tells who put it there."""
+    if os.fstat(folder).st_mode & stat.S_IWOTH and found.st_uid not in (0, os.geteuid()):
+        text = (
+            f"another account put it into {_name(folder)}, to which everybody can write:"
+            " put it elsewhere, or make it this account's (chown)"
+        )
+        raise OSError(errno.EPERM, text, str(path))
+
+
+def _name(folder: int) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{folder}")
+    except OSError:
+        return "it"

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from dmarc_milter.config import Config, ConfigError, load
+from dmarc_milter.config import Config, ConfigError, guarded, load
 from dmarc_milter.config.checks import SocketAddress, socket_address
 from dmarc_milter.daemon import worker
 from dmarc_milter.daemon.crash_guard import CrashGuard
@@ -447,9 +447,10 @@ def supervise(
     ConfigError."""
     try:
         libmilter.check_platform()
+        settings = tuple(f"warning: {each}" for each in guarded.changeable(path))
         privileges.drop_privileges(config.milter.user)
         raise_file_limit()
-        lines = (*startup_lines(), *privileges.warnings(config))
+        lines = (*startup_lines(), *privileges.warnings(config), *settings)
         supervisor = Supervisor(path, config, parts)
     except (
         privileges.CannotDropPrivileges,

@@ -99,7 +99,11 @@ def create(path: Path) -> None:
 def _open_file(path: Path) -> int:
     """A descriptor of a file for the service's group; made by root it belongs to whom its directory
     belongs to: the service."""
-    descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, MODE)
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, MODE)
+    except FileExistsError:
+        return os.open(path, flags)  # somebody else's, perhaps a hard link: never given away
     if os.geteuid() == 0:
         folder = os.stat(path.parent)
         os.fchown(descriptor, folder.st_uid, folder.st_gid)

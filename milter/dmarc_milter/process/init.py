@@ -12,7 +12,7 @@ import ctypes
 import os
 import signal
 
-PR_SET_PDEATHSIG, PR_GET_CHILD_SUBREAPER = 1, 37
+PR_SET_PDEATHSIG, PR_GET_PDEATHSIG, PR_GET_CHILD_SUBREAPER = 1, 2, 37
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
@@ -49,6 +49,22 @@ def _be_the_daemon(parent: int) -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if os.getppid() != parent:  # gone before that was set
         os._exit(1)
+
+
+def bond() -> tuple[int, int]:
+    """The signal that this process gets when its parent ends, 0 for none, and that parent."""
+    number = ctypes.c_int(0)
+    ctypes.CDLL(None).prctl(PR_GET_PDEATHSIG, ctypes.byref(number), 0, 0, 0)
+    return number.value, os.getppid()
+
+
+def bind_again(before: tuple[int, int]) -> None:
+    """The kernel forgets that signal when a process changes its account (prctl(2))."""
+    number, parent = before
+    if number:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)
+        if os.getppid() != parent:  # gone before that was set
+            os.kill(os.getpid(), number)
 
 
 def _reap(child: int) -> int | None:

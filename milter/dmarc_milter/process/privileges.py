@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import os
 import pwd
+import stat
+from pathlib import Path
 
 from dmarc_milter.config import Config, ConfigError
 from dmarc_milter.config.checks import socket_address
+from dmarc_milter.process import init
 
 
 class CannotDropPrivileges(Exception):
@@ -25,6 +28,7 @@ def drop_privileges(name: str) -> None:
         raise ConfigError(f"[milter] user: there is no account {name}") from None
     if os.geteuid() == entry.pw_uid:
         return
+    bond = init.bond()
     try:
         os.initgroups(name, entry.pw_gid)
         os.setresgid(entry.pw_gid, entry.pw_gid, entry.pw_gid)
@@ -33,6 +37,7 @@ def drop_privileges(name: str) -> None:
         raise CannotDropPrivileges(
             f"[milter] user: cannot become {name}: {error.strerror}"
         ) from None
+    init.bind_again(bond)
 
 
 def warnings(config: Config) -> tuple[str, ...]:
@@ -49,4 +54,19 @@ def warnings(config: Config) -> tuple[str, ...]:
             f"warning: {config.milter.socket} listens on all addresses: whoever reaches that port"
             " can speak to the milter"
         )
+    if address.family == "unix":
+        folder = Path(os.path.realpath(Path(address.path).parent))
+        if _is_for_all(folder):
+            found.append(
+                f"warning: everybody can write to {folder} and so put another socket in the place"
+                f" of {config.milter.socket}: chmod o-w {folder}"
+            )
     return tuple(found)
+
+
+def _is_for_all(folder: Path) -> bool:
+    try:
+        mode = folder.stat().st_mode
+    except OSError:
+        return False
+    return bool(mode & stat.S_IWOTH) and not mode & stat.S_ISVTX

@@ -9,7 +9,6 @@ import grp
 import os
 import socket
 import stat
-from pathlib import Path
 
 from dmarc_milter.config import ConfigError
 from dmarc_milter.config.checks import SocketAddress
@@ -139,15 +138,26 @@ def _unix(path: str, mode: int, group: str) -> socket.socket:
     finally:
         os.umask(before)
     try:
-        if gid >= 0:
-            os.chown(path, -1, gid, follow_symlinks=False)
-        Path(path).chmod(mode)
+        _give(path, mode, gid)
         sock.listen(BACKLOG)
     except BaseException:
         sock.close()
         os.unlink(path)
         raise
     return sock
+
+
+def _give(path: str, mode: int, gid: int) -> None:
+    """Group and mode of the socket itself, whatever else gets that name meanwhile."""
+    held = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISSOCK(os.fstat(held).st_mode):
+            raise OSError(errno.EEXIST, "something else was put in the socket's place")
+        if gid >= 0:
+            os.chown(f"/proc/self/fd/{held}", -1, gid)
+        os.chmod(f"/proc/self/fd/{held}", mode)
+    finally:
+        os.close(held)
 
 
 def _clear_stale(path: str) -> None:
