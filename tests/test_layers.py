@@ -24,6 +24,8 @@ ALLOWED["cli"] = ALLOWED["daemon"] | {"daemon"}
 RANK = {
     "mail": 0,
     "resolver": 0,
+    "budget": 0,
+    "text": 0,
     "authres": 1,
     "spf": 1,
     "dkim": 1,

@@ -11,6 +11,7 @@ from dmarc_milter.config import Config, ConfigError, load, parse
 from dmarc_milter.config.checks import SocketAddress, authserv_id, host_and_port, socket_address
 from dmarc_milter.config.core_options import options
 from dmarc_milter.config.sample import sample, show
+from dmarc_milter.core.authenticate import Options
 
 ROOT = Path(__file__).parents[2]
 
@@ -266,3 +267,8 @@ def test_an_empty_authserv_id_is_the_host_name(
     monkeypatch.setattr("socket.getfqdn", lambda: full)
     monkeypatch.setattr("socket.gethostname", lambda: host)
     assert authserv_id(parse("")) == name
+
+
+def test_the_core_by_itself_judges_as_a_file_without_options() -> None:
+    """A limit's default stands once, in core/budget.py: the file's and the core's are the same."""
+    assert options(Config(), None) == Options()

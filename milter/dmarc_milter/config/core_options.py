@@ -7,6 +7,7 @@ from datetime import date
 from dmarc_milter.config.checks import authserv_id, name, networks
 from dmarc_milter.config.judging import PolicyRule
 from dmarc_milter.config.schema import Config
+from dmarc_milter.core import budget
 from dmarc_milter.core.actions.plan import Marking
 from dmarc_milter.core.arc import ArcOptions
 from dmarc_milter.core.authenticate import Options
@@ -15,20 +16,10 @@ from dmarc_milter.core.dmarc.evaluate import DmarcOptions, PublicSuffixes
 from dmarc_milter.core.policy.decide import LocalPolicy, OverrideType, Rule
 from dmarc_milter.core.spf.check import SpfOptions
 
-SPF_SECONDS, SPF_TIME = 20.0, 0.8
-"""SPF gets so many seconds, and at most this part of the message's: the rest is for the policy walk
-and the keys."""
-LOOK_UP_TIME = 0.8
-"""A look-up gets at most this part of the message's seconds: something is left for what depends on
-its failure, and the next message finds nothing still waiting that has failed already."""
-SPF_ADDRESSES, SPF_QUERIES = 100, 0.7
-"""So many addresses of mx and ptr, and with its other look-ups at most this part of the message's
-queries."""
-
 
 def look_up_seconds(config: Config) -> float:
     """The time-out of one look-up for a message."""
-    return min(config.dns.timeout, LOOK_UP_TIME * config.dns.budget)
+    return budget.look_up_seconds(config.dns.timeout, config.dns.budget)
 
 
 def options(config: Config, suffixes: PublicSuffixes | None) -> Options:
@@ -46,11 +37,8 @@ def options(config: Config, suffixes: PublicSuffixes | None) -> Options:
     )
     return Options(
         spf=SpfOptions(
-            seconds=min(SPF_SECONDS, SPF_TIME * config.dns.budget),
-            max_address_lookups=min(
-                SPF_ADDRESSES,
-                int(SPF_QUERIES * limits.dns_queries) - SpfOptions(max_address_lookups=0).queries,
-            ),
+            seconds=budget.spf_seconds(config.dns.budget),
+            max_address_lookups=budget.spf_addresses(limits.dns_queries),
             max_record=limits.spf_record_bytes,
             permissive_counts=trust.spf_permissive_counts,
             upgrade_counts=trust.spf_upgrade_counts,

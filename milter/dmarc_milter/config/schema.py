@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from dmarc_milter.config.judging import Authentication, Dmarc, PolicySection, Section, doc
+from dmarc_milter.core import budget as default
 
 
 class MilterSection(Section, frozen=True):
@@ -86,10 +87,17 @@ class Dns(Section, frozen=True):
     nameservers: Annotated[
         list[str], doc('"ADDRESS", "ADDRESS:PORT" or "[ADDRESS]:PORT"; empty = system resolvers')
     ] = msgspec.field(default_factory=list)
-    timeout: Annotated[float, Meta(gt=0, le=60, description="seconds for one lookup")] = 5.0
+    timeout: Annotated[float, Meta(gt=0, le=60, description="seconds for one lookup")] = (
+        default.LOOK_UP_SECONDS
+    )
     budget: Annotated[
-        float, Meta(gt=0, le=120, description="seconds for one message; SPF at most 20 of them")
-    ] = 25.0
+        float,
+        Meta(
+            gt=0,
+            le=120,
+            description=f"seconds for one message; SPF at most {default.SPF_SECONDS:g} of them",
+        ),
+    ] = default.MESSAGE_SECONDS
     cache_entries: Annotated[
         int, Meta(ge=0, le=10_000_000, description="answers kept for each worker")
     ] = 10_000
@@ -241,10 +249,10 @@ class Limits(Section, frozen=True):
 
     header_bytes: Annotated[
         int, Meta(ge=16384, le=8 << 20, description="octets of header fields that are judged")
-    ] = 256 * 1024
+    ] = default.HEADER_BYTES
     header_fields: Annotated[
         int, Meta(ge=10, le=100_000, description="header fields that are judged")
-    ] = 1000
+    ] = default.HEADER_FIELDS
     removable_fields: Annotated[
         int,
         Meta(
@@ -256,29 +264,37 @@ class Limits(Section, frozen=True):
                 " from trusted clients: Postfix's time for it grows with their square"
             ),
         ),
-    ] = 200
+    ] = default.REMOVABLE_FIELDS
     dkim_signatures: Annotated[
         int, Meta(ge=1, le=100, description="DKIM signatures examined, aligned ones first")
-    ] = 10
+    ] = default.DKIM_SIGNATURES
     dkim_field_bytes: Annotated[
         int, Meta(ge=1024, le=1 << 20, description="octets of one DKIM or ARC field")
-    ] = 16 * 1024
+    ] = default.DKIM_FIELD
     dkim_key_bytes: Annotated[int, Meta(ge=512, le=65535, description="octets of a key record")] = (
-        4096
+        default.DKIM_KEY_RECORD
     )
-    dkim_names: Annotated[int, Meta(ge=8, le=1000, description="names in a signature's h=")] = 256
-    rsa_min_bits: Annotated[int, Meta(ge=1024, le=4096, description="smallest RSA key")] = 1024
-    rsa_max_bits: Annotated[int, Meta(ge=2048, le=16384, description="largest RSA key")] = 8192
+    dkim_names: Annotated[int, Meta(ge=8, le=1000, description="names in a signature's h=")] = (
+        default.DKIM_NAMES
+    )
+    rsa_min_bits: Annotated[int, Meta(ge=1024, le=4096, description="smallest RSA key")] = (
+        default.RSA_MIN_BITS
+    )
+    rsa_max_bits: Annotated[int, Meta(ge=2048, le=16384, description="largest RSA key")] = (
+        default.RSA_MAX_BITS
+    )
     clock_skew: Annotated[
         int, Meta(ge=0, le=86400, description="seconds of tolerance for t= and x=")
-    ] = 300
-    arc_instances: Annotated[int, Meta(ge=1, le=50, description="ARC sets")] = 50
-    arc_lookups: Annotated[int, Meta(ge=1, le=100, description="ARC key look-ups")] = 20
+    ] = default.CLOCK_SKEW
+    arc_instances: Annotated[int, Meta(ge=1, le=50, description="ARC sets")] = default.ARC_INSTANCES
+    arc_lookups: Annotated[int, Meta(ge=1, le=100, description="ARC key look-ups")] = (
+        default.ARC_LOOKUPS
+    )
     spf_record_bytes: Annotated[
         int, Meta(ge=512, le=65535, description="octets of an SPF record")
-    ] = 4096
+    ] = default.SPF_RECORD
     dns_queries: Annotated[int, Meta(ge=40, le=1000, description="DNS queries of one message")] = (
-        160
+        default.MESSAGE_QUERIES
     )
 
 

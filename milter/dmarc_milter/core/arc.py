@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
+from dmarc_milter.core import budget
 from dmarc_milter.core.authres import evidence
 from dmarc_milter.core.dkim import DkimOptions, DkimStatus, tags
 from dmarc_milter.core.dkim import signature as signature_field
@@ -75,9 +76,9 @@ class ArcResult:
 @dataclass(frozen=True, slots=True)
 class ArcOptions:
     enabled: bool = True
-    max_instances: int = 50
+    max_instances: int = budget.ARC_INSTANCES
     """RFC 8617 4.2.1."""
-    max_lookups: int = 20
+    max_lookups: int = budget.ARC_LOOKUPS
     """Different keys looked up for one message; a chain that needs more is not valid."""
     dkim: DkimOptions = DkimOptions()
     """Limits of keys, fields and clocks."""

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from dmarc_milter.core import arc as arc_module
+from dmarc_milter.core import budget
 from dmarc_milter.core import dkim as dkim_module
 from dmarc_milter.core.arc import ArcOptions, ArcPlan, ArcResult, ArcStatus, trusted_override
 from dmarc_milter.core.dkim import DkimOptions, DkimPlan, DkimResult
@@ -30,16 +31,6 @@ from dmarc_milter.core.policy.decide import Context, LocalPolicy, decide
 from dmarc_milter.core.resolver import Missing, Question, Resolver, for_policy, stale_answers
 from dmarc_milter.core.spf.check import EarlierSpf, SpfOptions, SpfResult, upgraded
 
-ALIASES = 16
-"""Keys often stand behind CNAMEs, which count where the resolver asked does not follow them
-itself."""
-KEYS_SHARE = 0.6
-"""Of the message's seconds, for the keys of DKIM: SPF may come after them, and senders make keys of
-their own as slow as they like."""
-IPREV_QUERIES = 12
-"""Share of the message's 160 queries (SECURITY.md, Limits); SPF, DKIM and ARC have theirs, the
-policy walk is first and so always served."""
-
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -52,7 +43,7 @@ class Options:
     policy: LocalPolicy = LocalPolicy()
     suffixes: PublicSuffixes | None = None
     iprev: bool = False
-    seconds: float = 25.0
+    seconds: float = budget.MESSAGE_SECONDS
     """The message's budget of DNS time."""
 
 
@@ -169,7 +160,8 @@ def _dkim(
     request: Request, resolver: Resolver, options: Options, now: datetime
 ) -> tuple[DkimResult, ...]:
     keys = resolver.share(
-        queries=2 * options.dkim.max_signatures + ALIASES, seconds=KEYS_SHARE * options.seconds
+        queries=budget.dkim_queries(options.dkim.max_signatures),
+        seconds=budget.DKIM_KEYS_SHARE * options.seconds,
     )
     return dkim_module.verify(request.message, request.plan.dkim, keys, options.dkim, now=now)
 
@@ -201,7 +193,7 @@ def _iprev(envelope: Envelope, resolver: Resolver, options: Options) -> IprevRes
         options.iprev or any(rule.ptr for rule in options.policy.rules)
     ):
         return None
-    return iprev(envelope.source_ip, resolver.share(queries=IPREV_QUERIES, seconds=options.seconds))
+    return iprev(envelope.source_ip, resolver)
 
 
 def _context(request: Request, results: MethodResults, options: Options) -> Context:

@@ -7,6 +7,7 @@ from enum import StrEnum
 from ipaddress import ip_address
 from typing import Literal
 
+from dmarc_milter.core import budget
 from dmarc_milter.core.mail.domain import Domain, is_special_use, parse
 from dmarc_milter.core.mail.message import IPAddress, plain_address
 from dmarc_milter.core.resolver import (
@@ -18,11 +19,6 @@ from dmarc_milter.core.resolver import (
     gravest,
     missing,
 )
-
-MAX_NAMES = 10
-"""Names looked at, as for SPF's ptr (RFC 7208 4.6.4); a client owns its reverse zone and may put
-thousands there."""
-SECONDS = 10.0
 
 
 class IprevStatus(StrEnum):
@@ -51,7 +47,7 @@ def iprev(source_ip: IPAddress, resolver: Resolver) -> IprevResult:
     """The names in the PTR records of `source_ip` that have it among their addresses. At most 11
     look-ups. Never raises."""
     client = plain_address(source_ip)
-    resolver = resolver.share(queries=1 + MAX_NAMES, seconds=SECONDS)
+    resolver = resolver.share(queries=budget.IPREV_QUERIES, seconds=budget.IPREV_SECONDS)
     try:
         found = resolver.ptr(client.reverse_pointer)
     except NoAnswer:
@@ -62,7 +58,7 @@ def iprev(source_ip: IPAddress, resolver: Resolver) -> IprevResult:
         )
     names = [
         name
-        for name in map(parse, found[:MAX_NAMES])
+        for name in map(parse, found[: budget.IPREV_NAMES])
         if isinstance(name, Domain) and not is_special_use(name.name)
     ]
     return _forward(client, names, resolver)

@@ -18,6 +18,7 @@ from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
+from dmarc_milter.core import budget
 from dmarc_milter.core.fair import Asker
 from dmarc_milter.core.resolver import Abandoned, Question
 from dmarc_milter.dns.admission import NOTHING, Admission, Moves
@@ -85,7 +86,10 @@ class DnsResolver:
         os.register_at_fork(after_in_child=partial(_renew, weakref.ref(self)))
 
     def for_message(
-        self, seconds: float = 25.0, max_queries: int = 160, network: Hashable = None
+        self,
+        seconds: float = budget.MESSAGE_SECONDS,
+        max_queries: int = budget.MESSAGE_QUERIES,
+        network: Hashable = None,
     ) -> MessageResolver:
         """A resolver for one message: `seconds` spent waiting for answers in all, at most
         `max_queries` different questions.

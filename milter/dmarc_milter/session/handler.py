@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from typing import Literal, Protocol
 
+from dmarc_milter.core import budget
 from dmarc_milter.core.actions.plan import Action, deferral_reply
 from dmarc_milter.core.mail.message import Envelope, Headers
 from dmarc_milter.core.policy.decide import Deferral
@@ -35,8 +36,8 @@ class SessionOptions:
     on_error: Literal["tempfail", "accept"] = "tempfail"
     enforce: bool = True
     """False: monitor mode, in which nothing waits, neither for others nor for a failure of ours."""
-    header_bytes: int = 256 * 1024
-    header_fields: int = 1000
+    header_bytes: int = budget.HEADER_BYTES
+    header_fields: int = budget.HEADER_FIELDS
     stand_ins: dict[bytes, bytes] = field(default_factory=dict)
     """See Collector."""
     own_addresses: frozenset[bytes] = frozenset()

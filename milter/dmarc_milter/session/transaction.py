@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Protocol
 
+from dmarc_milter.core import budget
 from dmarc_milter.core.actions.plan import (
     Action,
     DeleteHeader,
@@ -103,7 +104,7 @@ class WorkerContext:
     meter: Meter
     slot: WorkerSlot
     shared_memory: SharedMemory
-    max_queries: int = 160
+    max_queries: int = budget.MESSAGE_QUERIES
     patience: float = 120.0
     """Seconds that an answer is waited for, waiting for a free thread included."""
     header_sample: Callable[[Evaluation, Headers], bytes | None] = lambda _evaluation, _headers: (

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
+from dmarc_milter.core import budget
 from dmarc_milter.core.actions import results
 from dmarc_milter.core.authres import field
 from dmarc_milter.core.authres.forgery import forged
@@ -47,7 +48,7 @@ class Marking:
     authserv_id: str
     remove_authserv_ids: tuple[str, ...] = ()
     quarantine_action: Literal["header", "hold", "reject"] = "header"
-    removable_fields: int = 200
+    removable_fields: int = budget.REMOVABLE_FIELDS
     """[limits]: the most fields that are taken out of one message. An MTA's time for that grows
     with their number squared."""
     reject_text: str = ""

@@ -1,27 +1,28 @@
-"""Limits and choices of DKIM verification (docs/design.md, Decisions; the limits that other
-verifiers lack)."""
+"""Limits and choices of DKIM verification."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dmarc_milter.core import budget
+
 
 @dataclass(frozen=True, slots=True)
 class DkimOptions:
-    max_signatures: int = 10
+    max_signatures: int = budget.DKIM_SIGNATURES
     """Signatures examined in one message, the ones that could align first."""
-    min_rsa_bits: int = 1024
+    min_rsa_bits: int = budget.RSA_MIN_BITS
     """RFC 8301 3.2."""
-    max_rsa_bits: int = 8192
-    max_key_record: int = 4096
+    max_rsa_bits: int = budget.RSA_MAX_BITS
+    max_key_record: int = budget.DKIM_KEY_RECORD
     """Octets of a key record."""
     max_key_records: int = 4
     """Records tried when the name of a key has several (RFC 6376 6.1.2 leaves the choice)."""
-    max_field: int = 16384
+    max_field: int = budget.DKIM_FIELD
     """Octets of a signature field's value."""
-    max_names: int = 256
+    max_names: int = budget.DKIM_NAMES
     """Names in h=."""
-    clock_skew: int = 300
+    clock_skew: int = budget.CLOCK_SKEW
     """Seconds allowed for t= in the future and x= in the past."""
     require_signed: tuple[str, ...] = ()
     """Names of header fields, lower case: a signature that leaves one of them unsigned gets

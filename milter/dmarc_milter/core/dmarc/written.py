@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
+from dmarc_milter.core import budget
 from dmarc_milter.core.dkim.result import DkimResult
 from dmarc_milter.core.dmarc.evaluate import DmarcOptions, PublicSuffixes, evaluate, published
 from dmarc_milter.core.dmarc.result import DmarcResult, DmarcStatus, DomainOutcome
@@ -28,8 +29,6 @@ MAX_SEARCH = 6
 """Domains of a search list that are tried, as in resolv.conf(5)."""
 MAX_NAMES = 8
 """Names that are judged; what leads to more is treated as unknown."""
-QUERIES = 60
-"""Share of the message's queries: three for each name and for each of the search list's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +77,7 @@ class _Seen(NamedTuple):
 def names(authors: Iterable[Domain], resolver: Resolver, how: Canonify) -> WritableNames:
     """What may be written in the place of these domains. Never raises; what it asks counts for the
     message."""
-    share = resolver.share(queries=QUERIES, seconds=float("inf"))
+    share = resolver.share(queries=budget.WRITTEN_QUERIES, seconds=float("inf"))
     found: dict[Domain, None] = {}
     lost: list[Missing] = []
     odd = False

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 import spf as pyspf
 
+from dmarc_milter.core import budget
 from dmarc_milter.core.mail.domain import Malformed
 from dmarc_milter.core.resolver import (
     LimitExceeded,
@@ -32,8 +33,6 @@ from dmarc_milter.core.resolver import (
 from dmarc_milter.core.spf import record as spf_record
 from dmarc_milter.core.spf.record import MAX_EXPANDED, Directive, Macro, SpfRecord, is_askable
 
-MAX_LOOKUPS = 10
-"""Terms that look something up (RFC 7208 4.6.4)."""
 MAX_NAMES = 10
 """Exchanges of one mx, names of one ptr (RFC 7208 4.6.4)."""
 FIRST_QUESTIONS: dict[str, RdataType] = {"include": "TXT", "mx": "MX", "exists": "A"}
@@ -41,17 +40,17 @@ FIRST_QUESTIONS: dict[str, RdataType] = {"include": "TXT", "mx": "MX", "exists":
 
 @dataclass(frozen=True, slots=True)
 class SpfOptions:
-    """Limits of RFC 7208 4.6.4 and SECURITY.md, Limits."""
+    """Limits of RFC 7208 4.6.4, and what local policy makes of a permissive record."""
 
-    seconds: float = 20.0
+    seconds: float = budget.SPF_SECONDS
     """For the whole check; then temperror (RFC 7208 4.6.4)."""
-    max_record: int = 4096
+    max_record: int = budget.SPF_RECORD
     """Octets of a record; beyond: permerror."""
     max_term: int = 512
     """Octets of a term; beyond: permerror."""
-    max_address_lookups: int = 100
+    max_address_lookups: int = budget.SPF_ADDRESSES
     """Different A or AAAA look-ups for the names of mx and ptr; beyond: permerror."""
-    void_lookups: int = 2
+    void_lookups: int = budget.SPF_VOID_LOOKUPS
     """Terms that find nothing; beyond: permerror."""
     permissive_prefix4: int = 8
     """A pass by an IPv4 range with a shorter prefix, or by all, is permissive."""
@@ -65,7 +64,7 @@ class SpfOptions:
     def queries(self) -> int:
         """The most questions one check can ask: the record, ten terms, the client's PTR, and the
         addresses of mx and ptr."""
-        return 1 + MAX_LOOKUPS + 1 + self.max_address_lookups
+        return budget.spf_queries(self.max_address_lookups)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +115,7 @@ class Query(pyspf.query):  # type: ignore[misc]
         """The answer that could not be had, if any."""
         self._asked: set[Question] = set()
         self._addresses: set[str] = set()
-        self._hints_left = MAX_LOOKUPS
+        self._hints_left = budget.SPF_TERMS
         self._ahead: dict[str, None] = {}
         """Included names that were hinted at and not evaluated yet."""
         self._void_counted = True  # the first look-up is none of a term's
@@ -195,7 +194,7 @@ class Query(pyspf.query):  # type: ignore[misc]
             ) from None  # RFC 7208 6.1: malformed target-name
 
     def _feed(self, term: str, recursion: int, *, looks_up: bool) -> tuple[str, int, str]:
-        if looks_up and self.lookups >= MAX_LOOKUPS:
+        if looks_up and self.lookups >= budget.SPF_TERMS:
             raise QueryRefused("more than 10 terms that look something up")
         self._void_counted = not looks_up
         result: tuple[str, int, str] = super().check0(f"v=spf1 {term}", recursion)
@@ -390,7 +389,7 @@ class Query(pyspf.query):  # type: ignore[misc]
     def _hint_terms(self, record: SpfRecord, position: int) -> None:
         """The first questions of the terms from `position` up to one that certainly matches, where
         no macro hides them."""
-        room = min(MAX_LOOKUPS - self.lookups, self._hints_left)
+        room = min(budget.SPF_TERMS - self.lookups, self._hints_left)
         questions: list[Question] = []
         for directive in record.directives[position:]:
             if directive.mechanism == "all" or (
