@@ -28,8 +28,9 @@ from dmarc_milter.config import parse
 from dmarc_milter.core.arc import ArcHop, ArcResult, ArcStatus
 from dmarc_milter.core.dkim.result import DkimResult, DkimStatus
 from dmarc_milter.core.dmarc.record import Policy
-from dmarc_milter.core.evaluation import Evaluation, MessageFacts
+from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.mail.domain import Domain
+from dmarc_milter.core.mail.facts import MessageFacts
 from dmarc_milter.core.policy.decide import Disposition, Verdict
 from dmarc_milter.core.stored import decode, encode
 from dmarc_milter.ledger.spool.file import SpoolFile, SpoolRow, prepare

@@ -16,7 +16,8 @@ import pytest
 
 from dmarc_milter.cli.main import main
 from dmarc_milter.config import parse
-from dmarc_milter.core.evaluation import Evaluation, MessageFacts
+from dmarc_milter.core.evaluation import Evaluation
+from dmarc_milter.core.mail.facts import MessageFacts
 from dmarc_milter.core.report.read import read
 from dmarc_milter.daemon.startup import startup_lines as prepare_service
 from dmarc_milter.ledger.spool.file import SpoolFile, prepare

@@ -11,11 +11,13 @@ import pytest
 
 from dmarc_milter.core.authenticate import Options, Request, authenticate, plan
 from dmarc_milter.core.dmarc.result import DmarcStatus
-from dmarc_milter.core.evaluation import Evaluation, message_facts
+from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.iprev import IprevStatus
 from dmarc_milter.core.mail import author as address
 from dmarc_milter.core.mail.domain import Domain
+from dmarc_milter.core.mail.facts import message_facts
 from dmarc_milter.core.mail.message import Envelope, Headers, Message
+from dmarc_milter.core.mail.path import reverse_path
 from dmarc_milter.core.policy.decide import Disposition, LocalPolicy, OverrideType, Rule
 from dmarc_milter.core.resolver import Question, Resolver
 from dmarc_milter.core.spf.check import SpfOptions, SpfStatus
@@ -55,7 +57,7 @@ def judged(
     fields, body = header_fields(raw)
     headers = Headers(fields)
     author = address.author(headers.values(b"from"))
-    envelope = Envelope(ip_address(ip), "mx.attack.example", address.reverse_path(sender))
+    envelope = Envelope(ip_address(ip), "mx.attack.example", reverse_path(sender))
     wanted = plan(headers, author, options)
     message = Message(
         headers, author, digests(body, wanted.dkim.body_hashes | wanted.arc.body_hashes)

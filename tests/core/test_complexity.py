@@ -18,6 +18,7 @@ from dmarc_milter.core.mail.header_collector import Collector
 from dmarc_milter.core.mail.lenient_lists import STYLES, addresses
 from dmarc_milter.core.mail.message import HeaderField, Headers
 from dmarc_milter.core.mail.message import parse as parse_message
+from dmarc_milter.core.mail.path import reverse_path
 from dmarc_milter.core.spf import record as spf_record
 from dmarc_milter.dns import wire
 from fakes.growth import costs_less, is_linear
@@ -47,7 +48,7 @@ PARSERS: dict[str, Callable[[bytes], object]] = {
     "encoded words": lambda value: encoded_words.decode_open_words(
         encoded_words.decode_words(value.decode("latin-1"))
     ),
-    "path": author.reverse_path,
+    "path": reverse_path,
     "domain": domain.parse,
     "DKIM tags": tags.parse,
     "DKIM field": lambda value: signature.parse(value, WIDE),

@@ -13,9 +13,10 @@ from dmarc_milter.core.arc import ArcHop, ArcResult, ArcStatus
 from dmarc_milter.core.dkim.result import DkimResult, DkimStatus
 from dmarc_milter.core.dmarc.record import AlignmentMode, Policy, ReportUri
 from dmarc_milter.core.dmarc.result import DmarcResult, DmarcStatus, Identifier
-from dmarc_milter.core.evaluation import MessageFacts
-from dmarc_milter.core.mail.author import Author, ReversePath
+from dmarc_milter.core.mail.author import Author
 from dmarc_milter.core.mail.domain import Domain
+from dmarc_milter.core.mail.facts import MessageFacts
+from dmarc_milter.core.mail.path import ReversePath
 from dmarc_milter.core.policy.decide import (
     Deferral,
     Disposition,
@@ -31,8 +32,8 @@ from dmarc_milter.core.stored import (
     decode,
     encode,
     from_evaluation,
-    printable,
 )
+from dmarc_milter.core.text import printable
 from fakes.evaluations import RECORD, evaluation, outcome
 
 texts = st.text(max_size=400)

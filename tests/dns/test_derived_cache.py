@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dmarc_milter.core.dmarc.evaluate import published
-from dmarc_milter.core.mail.author import ReversePath
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.mail.message import Envelope
+from dmarc_milter.core.mail.path import ReversePath
 from dmarc_milter.core.resolver import Kept, LookupFailed, Resolver, derive
 from dmarc_milter.core.spf import check
 from dmarc_milter.dns.cache import BoundedStore, Derived

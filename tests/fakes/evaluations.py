@@ -19,10 +19,12 @@ from dmarc_milter.core.dmarc.result import (
     Identifier,
     PolicyPublished,
 )
-from dmarc_milter.core.evaluation import Evaluation, MessageFacts
-from dmarc_milter.core.mail.author import Author, ReversePath
+from dmarc_milter.core.evaluation import Evaluation
+from dmarc_milter.core.mail.author import Author
 from dmarc_milter.core.mail.domain import Domain
+from dmarc_milter.core.mail.facts import MessageFacts
 from dmarc_milter.core.mail.message import Envelope
+from dmarc_milter.core.mail.path import ReversePath
 from dmarc_milter.core.policy.decide import Disposition, Verdict
 from dmarc_milter.core.spf.check import SpfResult, SpfStatus
 

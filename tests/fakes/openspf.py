@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from dmarc_milter.core.mail.author import reverse_path
 from dmarc_milter.core.mail.message import Envelope, plain_address
+from dmarc_milter.core.mail.path import reverse_path
 from fakes.dns_zone import Zone
 
 TOOL = Path(__file__).parents[2] / "tools" / "fetch_openspf.py"

@@ -21,12 +21,13 @@ from typing import NamedTuple
 import idna
 
 from dmarc_milter.core.authenticate import Options, Request, authenticate, plan
-from dmarc_milter.core.evaluation import message_facts
 from dmarc_milter.core.mail import author as address
 from dmarc_milter.core.mail import domain
 from dmarc_milter.core.mail.author import Author
 from dmarc_milter.core.mail.domain import Domain
+from dmarc_milter.core.mail.facts import message_facts
 from dmarc_milter.core.mail.message import Envelope, HeaderField, Headers, Message
+from dmarc_milter.core.mail.path import reverse_path
 from dmarc_milter.core.policy.decide import Disposition, Verdict
 from dmarc_milter.core.spf.check import check as check_spf
 from fakes.dns_zone import Zone
@@ -42,7 +43,7 @@ NAME_OCTETS = frozenset(map(chr, range(33, 127))) - {"@", ","}
 """What a label in the DNS may be thought to hold, taken generously; over a comma some reader has
 put together what is no name."""
 ENVELOPE = Envelope(
-    ip_address("192.0.2.66"), "mx.attack.example", address.reverse_path(b"<any@attack.example>")
+    ip_address("192.0.2.66"), "mx.attack.example", reverse_path(b"<any@attack.example>")
 )
 OWN_RECORDS = {
     OWN: {"TXT": ["v=spf1 ip4:192.0.2.66 -all"]},

@@ -16,6 +16,7 @@ from dmarc_milter.core.dmarc import record
 from dmarc_milter.core.mail import author, domain, received
 from dmarc_milter.core.mail.domain import Domain, Malformed
 from dmarc_milter.core.mail.message import parse as parse_message
+from dmarc_milter.core.mail.path import recipient_domain, reverse_path
 from dmarc_milter.core.spf import record as spf_record
 from dmarc_milter.core.spf.check import check as check_spf
 from dmarc_milter.dns import wire
@@ -55,10 +56,10 @@ def from_field(octets: bytes) -> None:
 
 def path(octets: bytes) -> None:
     """Null, a domain or malformed; RCPT TO has the same domain, or none that is sure."""
-    found = author.reverse_path(octets)
+    found = reverse_path(octets)
     assert found.is_null + bool(found.domain) + bool(found.malformed) == 1
-    assert author.recipient_domain(octets) == found.domain or isinstance(
-        author.recipient_domain(octets), Malformed
+    assert recipient_domain(octets) == found.domain or isinstance(
+        recipient_domain(octets), Malformed
     )
 
 

@@ -12,10 +12,11 @@ from dmarc_milter.core.actions.plan import Action, DeleteHeader, InsertHeader, M
 from dmarc_milter.core.actions.plan import plan as plan_actions
 from dmarc_milter.core.authenticate import Options, Request, authenticate, plan
 from dmarc_milter.core.dkim import BodyHasher
-from dmarc_milter.core.evaluation import message_facts
 from dmarc_milter.core.mail import author as address
+from dmarc_milter.core.mail.facts import message_facts
 from dmarc_milter.core.mail.message import Envelope, Headers, Message
 from dmarc_milter.core.mail.message import parse as parse_message
+from dmarc_milter.core.mail.path import reverse_path
 from dmarc_milter.core.spf.check import check as check_spf
 from dmarc_milter.session.handler import Own, SessionOptions
 from dmarc_milter.session.session import Session
@@ -50,7 +51,7 @@ def session_envelope() -> Envelope:
     return Envelope(
         ip_address("192.0.2.66"),
         "mx.attack.example",
-        address.reverse_path(b"<any@attack.example>"),
+        reverse_path(b"<any@attack.example>"),
         queue_id="4QUEUE",
     )
 

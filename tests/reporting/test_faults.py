@@ -25,7 +25,8 @@ from random import Random
 import pytest
 
 from dmarc_milter.core.dmarc.record import ReportUri
-from dmarc_milter.core.evaluation import Evaluation, message_facts
+from dmarc_milter.core.evaluation import Evaluation
+from dmarc_milter.core.mail.facts import message_facts
 from dmarc_milter.core.mail.message import HeaderField, Headers
 from dmarc_milter.core.report.read import read
 from dmarc_milter.ledger.store.reports import ReportState

@@ -14,7 +14,8 @@ import pytest
 from lxml import etree
 
 from dmarc_milter.core.dmarc.record import ReportUri
-from dmarc_milter.core.evaluation import Evaluation, MessageFacts
+from dmarc_milter.core.evaluation import Evaluation
+from dmarc_milter.core.mail.facts import MessageFacts
 from dmarc_milter.core.report.read import read
 from dmarc_milter.ledger.store.deliveries import DeliveryState
 from dmarc_milter.ledger.store.reports import LEASE, SKEW, Report, ReportState

@@ -18,8 +18,8 @@ from dmarc_milter.core.actions.plan import Action, DeleteHeader, InsertHeader, M
 from dmarc_milter.core.authenticate import Options
 from dmarc_milter.core.dmarc.result import DmarcStatus
 from dmarc_milter.core.evaluation import Evaluation
-from dmarc_milter.core.mail.author import reverse_path
 from dmarc_milter.core.mail.message import Envelope, HeaderField, Headers
+from dmarc_milter.core.mail.path import reverse_path
 from dmarc_milter.core.policy.decide import LocalPolicy
 from dmarc_milter.core.resolver import Question, Remembers, Resolver, Shortage, Work
 from dmarc_milter.daemon.crash_guard import CrashGuard

@@ -15,8 +15,8 @@ from dmarc_milter.config import core_options as compiled
 from dmarc_milter.config.schema import MilterSection
 from dmarc_milter.core.actions.plan import Action, DeleteHeader, InsertHeader, Reply
 from dmarc_milter.core.evaluation import Evaluation
-from dmarc_milter.core.mail.author import reverse_path
 from dmarc_milter.core.mail.message import Envelope, HeaderField, Headers
+from dmarc_milter.core.mail.path import reverse_path
 from dmarc_milter.core.resolver import Question, Resolver
 from dmarc_milter.dns.suffix_list import load_suffixes
 from dmarc_milter.process.shared_memory import SharedMemory

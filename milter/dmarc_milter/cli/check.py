@@ -27,13 +27,15 @@ from dmarc_milter.core.authenticate import Options, Request, authenticate, plan
 from dmarc_milter.core.dkim import BodyHasher
 from dmarc_milter.core.dmarc.result import DmarcStatus
 from dmarc_milter.core.dmarc.written import Canonify
-from dmarc_milter.core.evaluation import Evaluation, message_facts
+from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.explain import explain
 from dmarc_milter.core.mail import author as address
 from dmarc_milter.core.mail import message
 from dmarc_milter.core.mail.domain import Domain
+from dmarc_milter.core.mail.facts import message_facts
 from dmarc_milter.core.mail.header_collector import Collector
 from dmarc_milter.core.mail.message import Envelope, Headers, Message
+from dmarc_milter.core.mail.path import recipient_domain, reverse_path
 from dmarc_milter.core.policy.decide import Disposition
 from dmarc_milter.core.resolver import Resolver
 from dmarc_milter.core.spf.check import check as check_spf
@@ -208,13 +210,12 @@ def _evaluate(
 
 def _envelope(arguments: argparse.Namespace) -> Envelope:
     domains = [
-        address.recipient_domain(each.encode("utf-8", "surrogateescape"))
-        for each in arguments.rcpt_to
+        recipient_domain(each.encode("utf-8", "surrogateescape")) for each in arguments.rcpt_to
     ]
     return Envelope(
         source_ip=arguments.ip,
         helo=arguments.helo,
-        mail_from=address.reverse_path(arguments.mail_from.encode("utf-8", "surrogateescape")),
+        mail_from=reverse_path(arguments.mail_from.encode("utf-8", "surrogateescape")),
         rcpt_domains=tuple(dict.fromkeys(each for each in domains if isinstance(each, Domain))),
         rcpt_known=all(isinstance(each, Domain) for each in domains),
     )

@@ -16,7 +16,7 @@ from dmarc_milter.cli.main import FINE, NO, USAGE
 from dmarc_milter.cli.terminal import console, print_json, table
 from dmarc_milter.core.mail import author, message
 from dmarc_milter.core.mail.message import Headers
-from dmarc_milter.core.stored import printable
+from dmarc_milter.core.text import printable
 from dmarc_milter.mta.mail_store import MailStore
 
 EXAMPLES = 3

@@ -17,6 +17,7 @@ from dmarc_milter.config import checks, guarded
 from dmarc_milter.config.sample import describe
 from dmarc_milter.config.schema import Config
 from dmarc_milter.config.secret_files import exposed
+from dmarc_milter.core.text import printable
 
 DEFAULT_PATH = Path("/etc/dmarc-milter/dmarc-milter.toml")
 
@@ -52,7 +53,9 @@ def parse(text: str, name: str = "configuration") -> Config:
     except (
         ValueError
     ) as error:  # TOMLDecodeError, or int()'s own for a number of thousands of digits
-        raise ConfigError(_printable(f"{name}: is not valid TOML: {error}")) from None
+        raise ConfigError(
+            printable(f"{name}: is not valid TOML: {error}", ascii_only=False)
+        ) from None
     except RecursionError:
         raise ConfigError(f"{name}: is not valid TOML for us: nested too deeply") from None
     unknown = next(_unknown(document, Config, ()), None)
@@ -122,15 +125,9 @@ def _message(text: str, name: str, path: tuple[str, ...], problem: str) -> str:
     keys = [step for step in path if not step.isdecimal()]
     section = ".".join(keys[:-1])
     line = _line(text, path)
-    return _printable(
-        f"{name}:{line}: {f'[{section}] ' if section else ''}{keys[-1] if keys else ''}: {problem}"
-    )
-
-
-def _printable(text: str) -> str:
-    """One line that does nothing to a terminal, whatever a key is called."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    return printable(
+        f"{name}:{line}: {f'[{section}] ' if section else ''}{keys[-1] if keys else ''}: {problem}",
+        ascii_only=False,
     )
 
 

@@ -23,9 +23,10 @@ from dmarc_milter.core.dmarc.evaluate import (
 )
 from dmarc_milter.core.dmarc.result import DmarcResult
 from dmarc_milter.core.dmarc.written import Canonify
-from dmarc_milter.core.evaluation import Evaluation, MessageFacts
+from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.iprev import IprevResult, iprev
 from dmarc_milter.core.mail.author import Author
+from dmarc_milter.core.mail.facts import MessageFacts
 from dmarc_milter.core.mail.message import Envelope, Headers, Message
 from dmarc_milter.core.policy.decide import Context, LocalPolicy, decide
 from dmarc_milter.core.resolver import Missing, Question, Resolver, for_policy, stale_answers

@@ -19,11 +19,12 @@ from dmarc_milter.core.dkim.result import DkimResult
 from dmarc_milter.core.dmarc.record import MAX_URIS, ReportUri
 from dmarc_milter.core.dmarc.result import DmarcResult, DmarcStatus, DomainOutcome, PolicyPublished
 from dmarc_milter.core.evaluation import Evaluation
-from dmarc_milter.core.mail.author import ReversePath
 from dmarc_milter.core.mail.domain import Domain
+from dmarc_milter.core.mail.path import ReversePath
 from dmarc_milter.core.policy.verdict import Verdict
 from dmarc_milter.core.resolver import StaleAnswer
 from dmarc_milter.core.spf.check import SpfResult
+from dmarc_milter.core.text import printable
 
 VERSION = 1
 """Of the encoding: a reader refuses a greater one, and reads every smaller one."""
@@ -198,17 +199,6 @@ class Facts(Fact, frozen=True, omit_defaults=True, kw_only=True):
         """Where the policy that applied was found, or ""."""
         published = self.outcome.published if self.outcome else None
         return published.policy_domain if published else ""
-
-
-def printable(text: str, limit: int) -> str:
-    """`text` as at most `limit` characters of printable ASCII; anything else is shown escaped."""
-    if text.isascii() and text.isprintable():
-        return text[:limit]
-    return "".join(each if " " <= each <= "~" else _escaped(each) for each in text[:limit])[:limit]
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape", "backslashreplace").decode("ascii")
 
 
 def from_evaluation(evaluation: Evaluation) -> Facts:

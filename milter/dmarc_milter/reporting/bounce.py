@@ -10,7 +10,7 @@ from dmarc_milter.core.report.mail import from_verp, verp
 from dmarc_milter.core.report.mime import header
 from dmarc_milter.core.report.notification import MAX_OCTETS, judge
 from dmarc_milter.core.report.rows import DAY
-from dmarc_milter.core.stored import printable
+from dmarc_milter.core.text import printable
 from dmarc_milter.ledger.store.store import Store
 
 __all__ = ["MAX_OCTETS", "Bounce", "DeliveryTag", "NotOurs", "address_of", "note", "read", "tag_of"]

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 from dmarc_milter.core.report.diagnosis import NO_SUCH_ADDRESS, status
 from dmarc_milter.core.report.mail import SigningKey, sign
-from dmarc_milter.core.stored import printable
+from dmarc_milter.core.text import printable
 
 MAX_REPLY = 400
 """Characters of a reply that are kept."""

@@ -35,9 +35,10 @@ from dmarc_milter.core.authenticate import Options, Plan, Request, authenticate,
 from dmarc_milter.core.dkim import BodyHasher
 from dmarc_milter.core.dmarc.result import DmarcResult, DmarcStatus
 from dmarc_milter.core.dmarc.written import Canonify
-from dmarc_milter.core.evaluation import Evaluation, message_facts
+from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.fair import Asker, client_network
 from dmarc_milter.core.mail import author as address
+from dmarc_milter.core.mail.facts import message_facts
 from dmarc_milter.core.mail.message import Envelope, Headers, Message
 from dmarc_milter.core.policy.decide import Deferral, Disposition, Verdict
 from dmarc_milter.core.resolver import Question, Resolver, Shortage, abandon, delay, for_policy

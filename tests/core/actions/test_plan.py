@@ -25,11 +25,13 @@ from dmarc_milter.core.arc import ArcResult, ArcStatus
 from dmarc_milter.core.dkim.result import DkimResult, DkimStatus
 from dmarc_milter.core.dmarc.record import Policy, parse
 from dmarc_milter.core.dmarc.result import DmarcResult, DmarcStatus, DomainOutcome, PolicyPublished
-from dmarc_milter.core.evaluation import Evaluation, MessageFacts
+from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.iprev import IprevResult, IprevStatus
-from dmarc_milter.core.mail.author import Author, ReversePath
+from dmarc_milter.core.mail.author import Author
 from dmarc_milter.core.mail.domain import Domain
+from dmarc_milter.core.mail.facts import MessageFacts
 from dmarc_milter.core.mail.message import Envelope, HeaderField, Headers
+from dmarc_milter.core.mail.path import ReversePath
 from dmarc_milter.core.policy.decide import (
     Deferral,
     Disposition,

@@ -11,15 +11,8 @@ from hypothesis import strategies as st
 
 from dmarc_milter.core.explain import explain, sentence
 from dmarc_milter.core.explain.senders import Identity, Kind, SenderGroup, identities, sources
-from dmarc_milter.core.stored import (
-    ArcFact,
-    DkimFact,
-    Facts,
-    Outcome,
-    Published,
-    SpfFact,
-    printable,
-)
+from dmarc_milter.core.stored import ArcFact, DkimFact, Facts, Outcome, Published, SpfFact
+from dmarc_milter.core.text import printable
 
 
 def facts(**changes: Any) -> Facts:

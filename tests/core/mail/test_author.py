@@ -9,17 +9,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dmarc_milter.core.mail.author import (
-    MAX_CANDIDATES,
-    UNREAD,
-    Author,
-    ReversePath,
-    author,
-    recipient_domain,
-    reverse_path,
-)
+from dmarc_milter.core.mail.author import MAX_CANDIDATES, UNREAD, Author, author
 from dmarc_milter.core.mail.domain import Domain, Malformed, parse
 from dmarc_milter.core.mail.mailbox_list import MAX_MAILBOXES, MAX_TOKENS
+from dmarc_milter.core.mail.path import ReversePath, recipient_domain, reverse_path
 from fakes.growth import is_linear, seconds
 
 LEGIT, ATTACK = "legit.example", "attack.example"

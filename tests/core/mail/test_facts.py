@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmarc_milter.core.evaluation import MessageFacts, message_facts
-from dmarc_milter.core.mail.author import reverse_path
+from dmarc_milter.core.mail.facts import MessageFacts, message_facts
 from dmarc_milter.core.mail.message import Envelope, HeaderField, Headers
+from dmarc_milter.core.mail.path import reverse_path
 
 SENDER = b"<a@legit.example>"
 

@@ -17,7 +17,8 @@ from dmarc_milter.core.explain import explain
 from dmarc_milter.core.explain.toml import quoted
 from dmarc_milter.core.explain.waiting import FOR, rule
 from dmarc_milter.core.policy.decide import Deferral
-from dmarc_milter.core.stored import Facts, Outcome, printable
+from dmarc_milter.core.stored import Facts, Outcome
+from dmarc_milter.core.text import printable
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 REASONS = {"dns": "451 4.4.3", "overloaded": "451 4.3.2", "failure": "451 4.3.0"}

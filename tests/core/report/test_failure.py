@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from dmarc_milter.core.dkim.result import DkimResult, DkimStatus
 from dmarc_milter.core.dmarc.record import ReportUri
 from dmarc_milter.core.dmarc.result import DmarcResult, DmarcStatus
-from dmarc_milter.core.evaluation import Evaluation, MessageFacts
-from dmarc_milter.core.mail.author import ReversePath
+from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.mail.domain import Domain
+from dmarc_milter.core.mail.facts import MessageFacts
 from dmarc_milter.core.mail.message import HeaderField, Headers
+from dmarc_milter.core.mail.path import ReversePath
 from dmarc_milter.core.report.aggregate import Reporter
 from dmarc_milter.core.report.failure import (
     MAX_HEADERS,

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dmarc_milter.core.mail.author import ReversePath
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.mail.message import Envelope
+from dmarc_milter.core.mail.path import ReversePath
 from dmarc_milter.core.resolver import LookupFailed, NoAnswer, Question
 from dmarc_milter.core.spf import record
 from dmarc_milter.core.spf.check import (

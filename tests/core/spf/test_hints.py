@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
-from dmarc_milter.core.mail.author import ReversePath
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.mail.message import Envelope
+from dmarc_milter.core.mail.path import ReversePath
 from dmarc_milter.core.spf.check import check
 from fakes.dns_zone import Zone
 from fakes.scripted_dns import Scripted

@@ -18,9 +18,10 @@ import pytest
 
 from dmarc_milter.core.dmarc.record import Policy
 from dmarc_milter.core.dmarc.result import DmarcResult, DmarcStatus
-from dmarc_milter.core.evaluation import Evaluation, MessageFacts
+from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.mail.author import Author
 from dmarc_milter.core.mail.domain import Domain
+from dmarc_milter.core.mail.facts import MessageFacts
 from dmarc_milter.core.policy.decide import Deferral, Disposition, Verdict
 from dmarc_milter.ledger.drain import drain
 from dmarc_milter.ledger.spool.file import SpoolError, SpoolFile, SpoolRow

@@ -32,7 +32,7 @@ from dmarc_milter.core.mail import domain
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.report.mail import REPORT_ID
 from dmarc_milter.core.report.read import MAX_FILE, UnreadableReport, read
-from dmarc_milter.core.stored import printable
+from dmarc_milter.core.text import printable
 from dmarc_milter.dns.suffix_list import SuffixListError
 from dmarc_milter.ledger.connect import drained_store, store_of
 from dmarc_milter.ledger.store.database import StoreError

@@ -15,7 +15,7 @@ from rich.text import Text
 from dmarc_milter.cli.terminal import console, plain, styled, table
 from dmarc_milter.cli.times import shown
 from dmarc_milter.core.report.read import ReadRecord, ReadReport
-from dmarc_milter.core.stored import printable
+from dmarc_milter.core.text import printable
 from dmarc_milter.ledger.store.deliveries import Delivery
 from dmarc_milter.ledger.store.destinations import Suppression
 from dmarc_milter.ledger.store.reports import Report

@@ -26,6 +26,7 @@ from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.mail.message import Headers
 from dmarc_milter.core.policy.decide import LIMIT, Deferral, Disposition, Verdict
+from dmarc_milter.core.text import is_printable
 
 RESULTS = "Authentication-Results"
 MARK = "X-DMARC-Quarantine"
@@ -130,9 +131,7 @@ Action = DeleteHeader | InsertHeader | Quarantine | Reply
 def _refuse_unless_plain(text: str) -> None:
     """libmilter and Sendmail treat % as printf does, pymilter raises on it; control characters
     would end the line."""
-    if not (
-        text and text.isascii() and text.isprintable() and "%" not in text and len(text) <= MAX_TEXT
-    ):
+    if not (is_printable(text) and "%" not in text and len(text) <= MAX_TEXT):
         raise ValueError("not one line of plain ASCII")
 
 
@@ -386,10 +385,4 @@ def _plain(reason: str) -> str:
 
 
 def _is_plain(text: str) -> bool:
-    return (
-        bool(text)
-        and text.isascii()
-        and text.isprintable()
-        and "%" not in text
-        and len(text) <= 200
-    )
+    return is_printable(text) and "%" not in text and len(text) <= 200

@@ -14,6 +14,7 @@ from dmarc_milter.core.dmarc.result import DmarcResult, DmarcStatus, DomainOutco
 from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.policy.decide import Disposition, Verdict
 from dmarc_milter.core.spf.check import SpfResult
+from dmarc_milter.core.text import is_printable
 
 MIN_SIGNATURE_OCTETS = 8
 """RFC 6008 4: header.b shows at least so much of b=, and enough to tell the signatures apart."""
@@ -132,4 +133,4 @@ def _policy_comment(outcome: DomainOutcome | None, verdict: Verdict) -> str:
 
 def _comment(text: str) -> str:
     """Our own vocabulary, but a comment that could not be written must not cost the result."""
-    return text if text.isascii() and text.isprintable() and len(text) <= 200 else ""
+    return text if is_printable(text) and len(text) <= 200 else ""

@@ -33,7 +33,7 @@ def _is_keyword(text: str) -> bool:
     return KEYWORD.fullmatch(text) is not None
 
 
-def _printable(text: str) -> bool:
+def _is_one_line(text: str) -> bool:
     """Nothing that could end a line, hide, or stand for octets that were no text."""
     return len(text) <= MAX_VALUE and text.isprintable() and "\ufffd" not in text
 
@@ -52,7 +52,7 @@ class Property:
             KEYWORD.fullmatch(self.ptype)
             and KEYWORD.fullmatch(self.name)
             and self.value
-            and _printable(self.value)
+            and _is_one_line(self.value)
         ):
             raise ValueError("not a property of Authentication-Results")
 
@@ -91,8 +91,8 @@ class ResInfo:
         if not (
             _is_keyword(self.method)
             and _is_keyword(self.result)
-            and _printable(self.reason)
-            and _printable(self.comment)
+            and _is_one_line(self.reason)
+            and _is_one_line(self.comment)
         ):
             raise ValueError("not a result of Authentication-Results")
 
@@ -368,6 +368,6 @@ def _info(segment: Segment) -> ResInfo | None:
     reason = next((value for key, value in rest if key == "reason"), "")
     return replace(
         info,
-        reason=reason if _printable(reason) else "",
-        comment=segment.comment if _printable(segment.comment) else "",
+        reason=reason if _is_one_line(reason) else "",
+        comment=segment.comment if _is_one_line(segment.comment) else "",
     )

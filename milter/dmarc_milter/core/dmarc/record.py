@@ -13,6 +13,7 @@ from urllib.parse import unquote_to_bytes
 
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.mail.domain import parse as parse_domain
+from dmarc_milter.core.text import visible
 
 MAX_RECORD = 4096
 """Octets; a longer record is ignored as syntactically bad (docs/design.md, Decisions)."""
@@ -129,7 +130,7 @@ def parse(text: bytes) -> Record | None:
     rua, rua_valid = reading.uris("rua")
     ruf, _ = reading.uris("ruf")
     return Record(
-        text="".join(chr(octet) if 0x20 <= octet < 0x7F else "?" for octet in text),
+        text=visible(text),
         p=p,
         sp=sp,
         np=np,

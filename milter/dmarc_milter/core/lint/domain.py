@@ -14,9 +14,10 @@ from dmarc_milter.core.dmarc.record import MAX_RECORD, Record, parse
 from dmarc_milter.core.dmarc.result import DmarcStatus, DomainOutcome, PolicyPublished
 from dmarc_milter.core.lint import record as tags
 from dmarc_milter.core.lint.finding import Finding, Level
-from dmarc_milter.core.mail.author import Author, ReversePath
+from dmarc_milter.core.mail.author import Author
 from dmarc_milter.core.mail.domain import Domain, is_special_use
 from dmarc_milter.core.mail.message import Envelope
+from dmarc_milter.core.mail.path import ReversePath
 from dmarc_milter.core.report.destination import Permission, host_of, takes_mail, verify
 from dmarc_milter.core.resolver import LookupFailed, NoAnswer, Resolver
 from dmarc_milter.core.spf.check import SpfResult, SpfStatus, check

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from dmarc_milter.core.mail import domain
 from dmarc_milter.core.mail.domain import Domain, Malformed
+from dmarc_milter.core.mail.path import NotStrict as _NotStrict
 
 MAX_MAILBOXES = 100
 """More authors than this are no From field."""
@@ -70,15 +71,6 @@ def _tolerated(value: bytes) -> Reading | Malformed:
         return Reading(_one_domain(value).domain, Tolerated.NAME)
     except _NotStrict as error:
         return Malformed(error.reason)
-
-
-class _NotStrict(Exception):
-    """Inside this module only: the text left the grammar, for this reason of the fixed
-    vocabulary."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 class _Kind(Enum):

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from typing import Literal, NamedTuple
 
-from dmarc_milter.core.mail.author import Author, ReversePath
+from dmarc_milter.core.mail.author import Author
 from dmarc_milter.core.mail.domain import Domain
+from dmarc_milter.core.mail.path import ReversePath
 
 
 class HeaderField(NamedTuple):

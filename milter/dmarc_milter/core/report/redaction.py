@@ -17,7 +17,7 @@ from hashlib import sha256
 from dmarc_milter.core.authres import field as authres
 from dmarc_milter.core.mail.domain import Malformed
 from dmarc_milter.core.mail.message import Headers
-from dmarc_milter.core.stored import printable
+from dmarc_milter.core.text import printable
 
 MAX_FIELDS = 200
 MAX_FIELD = 2000

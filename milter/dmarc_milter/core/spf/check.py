@@ -16,6 +16,7 @@ from dmarc_milter.core.mail.message import Envelope, plain_address
 from dmarc_milter.core.resolver import Kept, Missing, Question, Resolver, derive, recall
 from dmarc_milter.core.spf.query import Query, QueryRefused, Sender, SpfOptions
 from dmarc_milter.core.spf.record import is_multi_label
+from dmarc_milter.core.text import visible
 
 __all__ = [
     "EarlierSpf",
@@ -162,7 +163,7 @@ def _look_up(
         identity.name,
         reason,
         mechanism=" > ".join(query.path)[:MAX_MECHANISM],
-        record=_printable(query.record or b"", options.max_record),
+        record=_shown(query.record or b"", options.max_record),
         lookups=query.lookups,
         permissive=status is SpfStatus.PASS and query.permissive,
         missing=query.missing if status is SpfStatus.TEMPERROR else None,
@@ -287,16 +288,6 @@ def _reason(query: Query) -> str:
     return next(beginnings, "record cannot be evaluated")
 
 
-def _printable(text: bytes, limit: int) -> str:
-    """For output: other octets as ?; nothing at all of a text that is too long."""
-    if len(text) > limit:
-        return ""
-    return (
-        shown
-        if (shown := text.decode("latin-1")).isascii() and shown.isprintable()
-        else _escaped(text)
-    )
-
-
-def _escaped(text: bytes) -> str:
-    return "".join(chr(octet) if 0x20 <= octet <= 0x7E else "?" for octet in text)
+def _shown(record: bytes, limit: int) -> str:
+    """For output: nothing at all of a record that is too long."""
+    return visible(record) if len(record) <= limit else ""

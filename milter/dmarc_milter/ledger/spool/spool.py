@@ -18,7 +18,8 @@ from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
 from dmarc_milter.core.evaluation import Evaluation
-from dmarc_milter.core.stored import encode, from_evaluation, printable
+from dmarc_milter.core.stored import encode, from_evaluation
+from dmarc_milter.core.text import printable
 from dmarc_milter.ledger.spool.file import SpoolError, SpoolFile, SpoolOptions, SpoolRow
 
 LOG = logging.getLogger("dmarc_milter.ledger")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from dmarc_milter.core.stored import Facts, decode, printable
+from dmarc_milter.core.stored import Facts, decode
+from dmarc_milter.core.text import printable
 from dmarc_milter.ledger.store.database import Database, fetch
 
 MAX_KEY = 300
