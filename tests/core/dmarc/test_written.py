@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import pytest
 
+from dmarc_milter.core.budget import WRITTEN_QUERIES
 from dmarc_milter.core.dmarc.evaluate import evaluate
 from dmarc_milter.core.dmarc.result import DmarcStatus
-from dmarc_milter.core.dmarc.written import QUERIES, Canonify, WritableNames, judged, names
+from dmarc_milter.core.dmarc.written import Canonify, WritableNames, judged, names
 from dmarc_milter.core.mail.author import author
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.resolver import Resolver, Shortage
@@ -68,7 +69,7 @@ def test_what_it_may_cost_is_bounded() -> None:
     zone = Zone.parse(ZONE)
     domains = [Domain(f"{letter}.attack") for letter in "abcd"]
     names(domains, zone, Canonify(search=tuple(f"s{number}.example" for number in range(100))))
-    assert len(set(zone.calls)) <= QUERIES
+    assert len(set(zone.calls)) <= WRITTEN_QUERIES
     exhausted = Zone.parse(ZONE).share(queries=1, seconds=5)
     assert names([Domain("attack.example")], exhausted, Canonify()).unknown
 
