@@ -13,6 +13,8 @@ ZONE: dict[str, Spec] = {
     "_dmarc.xn--qei.example": {"TXT": ["v=DMARC1; p=reject"]},
 }
 SEEN, ATTACK = X(), OK("header.from=attack.example")
+HIDDEN = X("", code=550)
+"""Refused because nobody can say whom a reader shows."""
 
 
 def rows(row: str, verdict: object, *values: bytes | str) -> list[Case]:
@@ -99,6 +101,73 @@ FOUND = [
         "FRM-86",
         SEEN,
         b"a@attack.example,& (a) admin@legit.example. (b)\tJ. Doe <b@attack.example>",
+    ),
+    *rows(
+        "FRM-90",
+        HIDDEN,
+        b"=?utf-1[6?Q?=FF=FEa=00@=00l=00e=00g=00i=00t=00.=00e=00x=00a=00m=00p=00l=00e=00?= <>,"
+        b" a@attack.example",
+        b"=?utf-.7?b?YWRtaW4rQUVBLWxlZ2l0LmV4YW1wbGU=?=;a@attack.example",
+        b'<a@attack.example>; =?ut""f-8?B?YWRtaW5AbGVnaXQuZXhhbXBsZQ==?=;',
+        b"<a@attack.example>; =?ut(x)f-8?Q?admin=40legit=2Eexample?=;",
+        b"=??Q?admin=40legit=2Eexample?= b; a@attack.example",
+        b"<a@attack.example>; =?\xe2\x80\x8butf-8?Q?admin=40legit=2Eexample?=;",
+    ),
+    *rows(
+        "FRM-91",
+        HIDDEN,
+        b"=?x-unknown?B?YWRtaW5AbG=VnaXQuZXhhbXBsZQ?= @ <b@attack.example>",
+        b"=?utf-8?B?YWRtaW5AbGVnaXQu\xef\xb9\xabZXhhbXBsZQ==?=<a@attack.example>>",
+        b"=?utf-8?B?YWRt!aW5AbGVnaXQuZXhhbXBsZQ==?= b; a@attack.example",
+        b"=?utf-8?B?!YWRtaW5A?= =?utf-8?B?bGVnaXQuZXhhbXBsZQ==?= b; a@attack.example",
+    ),
+    *rows(
+        "FRM-92",
+        HIDDEN,
+        b"<a@attack.example>;=?gb2312?Q?se@rvice=40legit=2()Eexample?= a@b",
+        b"<a@attack.example>;<mailto:=?UTF-8?q?ceo= 40legit=2Eexample?=>",
+        b'<a@attack.example>; =?utf-8?Q?admin=4"0legit=2Eexample?=',
+        b"<a@attack.example>; =?utf-8?Q?ad\x01min=40legit=2Eexample?=",
+    ),
+    *rows(
+        "FRM-93",
+        SEEN,
+        b"<mailto:=?iso-2022-jp?B?YWRtaW5AbGVnaXQuZXhhbXBsZQ==?=>, a@attack.example",
+        b"<a@attack.example>; admin@leg=?utf-8?Q?it=2Eexample?=",
+    ),
+    *rows(
+        "FRM-93",
+        HIDDEN,
+        b"<a@attack.example>; admin@le=?utf-8?\x01Q??=git.example",
+        b"<a@attack.example>; <=?iso-2022-jp?q?admin=40leg=()69t.exam?=ple>",
+    ),
+    *rows(
+        "FRM-94",
+        SEEN,
+        rb""" "a\\\", admin@mail.l"egit.example"."ack.example>; <a@attack.example>""",
+        b' "admin@le"git.ex"ample"."attack.example>; a@attack.example ; % ""',
+        b'"x:y"@attack.example <a@attack.example> <c@b;.x>attack.example> "mail.legit.example":;',
+    ),
+    *rows(
+        "FRM-95",
+        SEEN,
+        "(admin@legit.example\u7528\u6237(\r\n <a@attack.example>",
+        '"admin@legit.example\u212a\\")@\t< a@attack.example >',
+        "(admin@legit.example\u7528).\u6237, <a@attack.example>",
+    ),
+    *rows(
+        "FRM-96",
+        ATTACK,
+        b"=?utf-8?Q?Doe, John at Bank?= <a@attack.example>",
+        b"=?utf-8?B?Sm9obiBEb2U?= <a@attack.example>",
+        b"=?x-unknown?Q?M=FCller?= <a@attack.example>",
+        b"=?UTF-8?Q?J=C3=B6rg <a@attack.example>",
+    ),
+    *rows(
+        "FRM-96",
+        X(""),
+        b"=?utf-8?Q?Doe, John= at Bank?= <a@b c@attack.example>",
+        b"=?x-unknown?B?Sm9o bi=BEb2U?= <a@attack.example> x",
     ),
 ]
 

@@ -171,11 +171,6 @@ MALFORMED = [
     ("HDR-03", b"John\rFrom: <admin@legit.example>, <a@attack.example>", [LEGIT, ATTACK]),
     ("HDR-03", b'"x\nFrom: admin@legit.example" <a@attack.example>', [LEGIT, ATTACK]),
     ("other ats", "<admin＠legit.example@attack.example>".encode(), [LEGIT, ATTACK]),
-    (
-        "@ in a charset, found by fuzzing",
-        b"=?utf-8@?Q?admin=40legit.example?= , John <john@legit.example>",
-        [LEGIT, "40legit.example"],
-    ),
     ("glued by some readers", b"a@legit.example via B <b@legit.example>", [LEGIT]),
     ("@ that names nothing", b"Bob @ <b@legit.example>", [LEGIT]),
     ("@ that names another", b"Bob @ Acme <b@legit.example>", ["acme", LEGIT]),

@@ -25,6 +25,7 @@ from dmarc_milter.core.dmarc.result import (
 from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.mail.message import Headers
+from dmarc_milter.core.mail.torn_words import BROKEN_WORD
 from dmarc_milter.core.policy.decide import LIMIT, Deferral, Disposition, Verdict
 from dmarc_milter.core.text import is_printable
 
@@ -261,11 +262,13 @@ def _asks(outcome: DomainOutcome) -> bool:
 
 def _flaw(dmarc: DmarcResult) -> str:
     """What is wrong with the From field, where that alone is the reason."""
-    return (
-        f"From names more than {MAX_ORGANIZATIONS} domains"
-        if dmarc.more_candidates
-        else "malformed From"
-    )
+    return f"From {_names(dmarc)}" if dmarc.more_candidates else "malformed From"
+
+
+def _names(dmarc: DmarcResult) -> str:
+    """Why not all of them are evaluated."""
+    hidden = dmarc.reason == BROKEN_WORD
+    return "hides whom it names" if hidden else f"names more than {MAX_ORGANIZATIONS} domains"
 
 
 def _decisive(dmarc: DmarcResult, status: DmarcStatus = DmarcStatus.FAIL) -> DomainOutcome | None:
@@ -343,11 +346,7 @@ def _refusal_of_malformed(
 ) -> str:
     """For a From field that names no single author; `published`: the policy that asks for it."""
     if published is None:
-        names = (
-            f"names more than {MAX_ORGANIZATIONS} domains"
-            if dmarc.more_candidates
-            else "is malformed"
-        )
+        names = _names(dmarc) if dmarc.more_candidates else "is malformed"
         return (
             f"Refused by local policy for DMARC: the From header field {names}"
             f" ({_plain(dmarc.reason)})"

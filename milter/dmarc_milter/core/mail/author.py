@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from dmarc_milter.core.mail import lenient, lenient_lists, mailbox_list
+from dmarc_milter.core.mail import lenient, lenient_lists, mailbox_list, torn_words
 from dmarc_milter.core.mail.domain import Domain, Malformed
 from dmarc_milter.core.mail.mailbox_list import Tolerated
 
@@ -82,6 +82,8 @@ def _author(from_fields: Sequence[bytes]) -> Author:
 def _malformed(reason: str, from_fields: Sequence[bytes]) -> Author:
     found, more = lenient.domains(from_fields, MAX_CANDIDATES, loose=True)
     candidates = tuple(dict.fromkeys((*found, *lenient.old_routes(from_fields))))
+    if not more and torn_words.hide_somebody(from_fields):
+        more, reason = True, torn_words.BROKEN_WORD
     return Author(
         None, reason, candidates[:MAX_CANDIDATES], more or len(candidates) > MAX_CANDIDATES
     )

@@ -10,14 +10,20 @@ from itertools import pairwise
 
 # encoded-word = "=?" charset ["*" language] "?" encoding "?" encoded-text "?=" RFC 2047 2, RFC 2231
 # 5 The charset may be anything: a reader who knows none of that name still decodes the word.
-ENCODED_WORD = re.compile(r"=\?([^?*]{1,60}+)(?:\*[^?]{0,40}+)?\?([BbQq])\?([^?]*+)\?=")
+ENCODED_WORD = re.compile(r"=\?([^?*]{0,60}+)(?:\*[^?]{0,40}+)?\?([BbQq])\?([^?]*+)\?=")
 BETWEEN_WORDS = re.compile(r"(?<=\?=)[ \t\r\n]++(?==\?)")
-START = re.compile(r"=\?([^?*]{1,60}+)(?:\*[^?]{0,40}+)?\?([BbQq])\?")
+START = re.compile(r"=\?([^?*]{0,60}+)(?:\*[^?]{0,40}+)?\?([BbQq])\?")
 SPACE = re.compile(r"\s")
 HEX = re.compile(r"[0-9A-Fa-f]{2}")
-OPEN_END = re.compile(r"=\?[^?]{1,60}+\?[BbQq]\Z")
+OPEN_END = re.compile(r"=\?[^?]{0,60}+\?[BbQq]\Z")
 ESCAPED = re.compile(rb"=([0-9A-Fa-f]{2})")
+# Some readers heal an escape that was folded.
+ESCAPED_APART = re.compile(rb"=\s*+([0-9A-Fa-f]{2})")
 NOT_BASE64 = re.compile(rb"[^A-Za-z0-9+/]++")
+URL_SAFE = bytes.maketrans(b"-_", b"+/")
+# A Unicode charset within whatever else its name holds, as Roundcube finds it.
+UNICODE = re.compile(r"u[a-z][a-z](7|8|16|32)(be|le)?")
+NOT_ALPHANUMERIC = re.compile(r"[^a-z0-9]++")
 # Charsets that readers know, all of them linear in Python. Of any other, and of Latin-1, one thinks
 # that it is UTF-8, another Windows'.
 CODECS = frozenset(
@@ -64,6 +70,8 @@ CODECS |= (
     | {f"cp125{number}" for number in range(9)}
     | {"cp874"}
 )
+# Of which everyone decodes the ASCII in it alike.
+ASCII_AND_MORE = ("ascii", "latin_1", "iso8859_1")
 BIG_ENDIAN = {"utf_16": "utf_16_be", "utf_32": "utf_32_be"}
 """What some take for them where no mark says the order (RFC 2781 4.3)."""
 
@@ -139,26 +147,48 @@ def decode_words_apart(text: str) -> str:
     return "".join(decode_open_words(text[start:end]) for start, end in pairwise(starts))
 
 
+def codec_of(charset: str) -> str:
+    """Python's name of a charset that readers know; "" for another one."""
+    name = normalize_encoding(charset.strip().lower())
+    codec = aliases.get(name, name)
+    return codec if codec in CODECS or codec in ASCII_AND_MORE else ""
+
+
+def unquoted(octets: bytes, escaped: re.Pattern[bytes] = ESCAPED) -> bytes:
+    """The octets of a Q-encoded text (RFC 2047 4.2)."""
+    return escaped.sub(_octet, octets.replace(b"_", b" "))
+
+
 def _decoded(
     charset: str, encoding: str, text: str, *, otherwise: bool = False, whole: bool = False
 ) -> str:
     """The text of one encoded word."""
-    octets = text.encode("utf-8")
+    octets = text.encode("utf-8", "replace")
     octets = (
-        ESCAPED.sub(_octet, octets.replace(b"_", b" "))
+        unquoted(octets, ESCAPED_APART if otherwise else ESCAPED)
         if encoding in "qQ"
         else _base64(octets, whole=whole, several=otherwise)
     )
-    name = normalize_encoding(charset.strip().lower())
-    codec = aliases.get(name, name)
+    codec = codec_of(charset) or _misspelt(charset)
     if codec in CODECS:
-        return octets.decode(BIG_ENDIAN.get(codec, codec) if otherwise else codec, "replace")
+        if otherwise:
+            return octets.decode(BIG_ENDIAN.get(codec, codec), "ignore")
+        return octets.decode(codec, "replace")
     if otherwise:
         return octets.decode("cp1252", "replace")
     try:
         return octets.decode("utf-8")
     except UnicodeDecodeError:
         return octets.decode("latin-1")
+
+
+def _misspelt(charset: str) -> str:
+    """The Unicode charset that a name may have meant; "" for another one."""
+    found = UNICODE.search(NOT_ALPHANUMERIC.sub("", charset.lower()))
+    if not found:
+        return ""
+    order = f"_{found[2]}" if found[2] and found[1] in ("16", "32") else ""
+    return f"utf_{found[1]}{order}"
 
 
 def _octet(match: re.Match[bytes]) -> bytes:
@@ -172,7 +202,7 @@ def _base64(octets: bytes, *, whole: bool, several: bool) -> bytes:
     if whole:
         return _bare_base64(octets[: len(octets) // 4 * 4])
     if several:
-        return b"".join(map(_bare_base64, octets.split(b"=")))
+        return b"".join(map(_bare_base64, octets.translate(URL_SAFE).split(b"=")))
     return _bare_base64(octets.partition(b"=")[0])
 
 

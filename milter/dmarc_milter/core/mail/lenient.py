@@ -8,7 +8,12 @@ import urllib.parse
 from collections.abc import Iterable, Iterator, Sequence
 
 from dmarc_milter.core.mail.domain import Domain, parse
-from dmarc_milter.core.mail.encoded_words import DECODERS, decode_open_words
+from dmarc_milter.core.mail.encoded_words import (
+    DECODERS,
+    decode_open_words,
+    decode_otherwise,
+    decode_words,
+)
 from dmarc_milter.core.mail.odd_names import A_COMMENT, Names, TooMany
 
 MAX_READINGS = 100
@@ -33,6 +38,10 @@ SEPARATOR = re.compile(r'[,;:<>()\[\]"\s]')
 SPECIAL = re.compile(r'[,;:<>()\[\]"]')
 NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 NOT_ASCII_END = re.compile(r"(?<=[\x00-\x7f])[^\x00-\x7f]++\Z")
+# For a reader whose words end at a letter or digit of ASCII.
+AFTER_THE_LAST_LETTER = re.compile(r"\A[^A-Za-z0-9_]++")
+MAX_QUOTES = 6
+"""Quotes behind an @ at which a name may end."""
 LOCAL_PART = re.compile(r"[^,;:<>\"]*+$")
 
 # Characters without a shape of their own (Unicode, Default_Ignorable_Code_Point): soft hyphen, zero
@@ -171,13 +180,23 @@ def _tidied(text: str, decoded: bool) -> Iterator[str]:
     forms = [text]
     if decoded and "=?" in text:
         forms += (decode(text).translate(MAPPED) for decode in DECODERS)
+        forms += _decoded_last(text)
     if len(text) <= MAX_BROKEN:
         forms += _unescaped(text, decoded)
     for form in dict.fromkeys(forms):
-        yield from _stripped(form)
+        yield from stripped(form)
 
 
-def _stripped(text: str) -> Iterator[str]:
+def _decoded_last(text: str) -> Iterator[str]:
+    """For a reader to whom quotes, comments and controls are gone before it looks for encoded
+    words."""
+    bare = without_comments(text.translate(DROP).replace('"', ""))
+    if bare != text and "=?" in bare:
+        yield decode_words(bare).translate(MAPPED)
+        yield decode_otherwise(bare).translate(MAPPED)
+
+
+def stripped(text: str) -> Iterator[str]:
     """As it stands, without oddities, without quotes and empty brackets too; each also without
     comments, however far these reach."""
     cleaned = text.translate(DROP)
@@ -261,11 +280,28 @@ def _over_white_space(piece: str, after: str) -> Iterator[tuple[tuple[str, ...],
 def _loose_parts(piece: str, words: list[str]) -> Iterator[str]:
     """What a reader takes who knows no end but white space, or one at a letter that is not
     ASCII."""
-    yield from piece.split(maxsplit=1)[:1]
+    for word in piece.split(maxsplit=1)[:1]:
+        yield word
+        if not word.isascii():
+            yield word[: len(AFTER_THE_LAST_LETTER.sub("", word[::-1]))]
+    if '"' in piece:
+        yield from _over_quotes(piece)
     for word in words:
         if not word.isascii():
             yield NOT_ASCII.split(word)[0]
             yield NOT_ASCII_END.sub("", word)
+
+
+def _over_quotes(piece: str) -> Iterator[str]:
+    """What stands before each quote, and the whole, without the quotes and the white space: where a
+    quotation ends a reader's name may end, or go on."""
+    *ended, rest = piece.split('"', MAX_QUOTES)
+    name = ""
+    for part in ended:
+        name += part.strip()
+        yield name
+    if len(ended) > 1:
+        yield "".join((name + rest.replace('"', "")).split())
 
 
 def _beside_comments(text: str, end: int) -> Iterator[str]:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from dmarc_milter.core.dmarc.record import Policy
 from dmarc_milter.core.dmarc.result import DmarcResult, DmarcStatus, DomainOutcome
+from dmarc_milter.core.mail.torn_words import BROKEN_WORD
 from dmarc_milter.core.policy.rules import by_rules
 from dmarc_milter.core.policy.verdict import (
     LIMIT,
@@ -303,9 +304,8 @@ def _malformed(dmarc: DmarcResult, policy: LocalPolicy, sample: float) -> _Draft
     ):
         return _strictest(dmarc, policy, sample)
     if policy.malformed_from == "strictest" and dmarc.more_candidates:
-        draft = Verdict(
-            Disposition.REJECT, Policy.REJECT, decided_by=f"{because} and names too many domains"
-        )
+        names = "hides whom it names" if dmarc.reason == BROKEN_WORD else "names too many domains"
+        draft = Verdict(Disposition.REJECT, Policy.REJECT, decided_by=f"{because} and {names}")
         return _Draft(_explained(_cautious(draft, policy), comment))
     done = {"accept": Disposition.NONE, "reject": Disposition.REJECT}.get(
         policy.malformed_from, Disposition.QUARANTINE
