@@ -23,7 +23,7 @@ from msgspec.structs import replace as replace_struct
 
 from dmarc_milter.cli import terminal
 from dmarc_milter.cli.main import main
-from dmarc_milter.cli.times import moment
+from dmarc_milter.cli.times import parse_time
 from dmarc_milter.config import parse
 from dmarc_milter.core.arc import ArcHop, ArcResult, ArcStatus
 from dmarc_milter.core.dkim.result import DkimResult, DkimStatus
@@ -184,9 +184,9 @@ def test_moments_are_written_as_people_write_them(text: str, expected: datetime 
     now = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
     if expected is None:
         with pytest.raises(argparse.ArgumentTypeError, match="allowed: YYYY"):
-            moment(text, now=now)
+            parse_time(text, now=now)
     else:
-        assert moment(text, now=now) == int(expected.timestamp())
+        assert parse_time(text, now=now) == int(expected.timestamp())
 
 
 # --- impact ---------------------------------------------------------------------------------------

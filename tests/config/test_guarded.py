@@ -16,7 +16,8 @@ from dmarc_milter.cli.main import main
 from dmarc_milter.config import guarded, parse
 from dmarc_milter.config.checks import socket_address
 from dmarc_milter.ledger import sqlite_file
-from dmarc_milter.ledger.spool.file import SpoolError, prepare
+from dmarc_milter.ledger.errors import SpoolError
+from dmarc_milter.ledger.spool.file import prepare
 from dmarc_milter.process import privileges, sockets
 from fakes.daemon import Daemon, toml
 

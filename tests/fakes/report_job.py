@@ -77,7 +77,7 @@ class Job:
             organization=organization,
             mailer=mailer or real,
             owner=self.owner,
-            dice=random.Random(1),
+            rng=random.Random(1),
         )
         try:
             return run(tools, now=now)

@@ -17,10 +17,11 @@ from dmarc_milter.cli import main
 from dmarc_milter.config import parse
 from dmarc_milter.daemon.startup import startup_lines as prepare_service
 from dmarc_milter.ledger.drain import drain, keep_draining
+from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.spool.file import SpoolFile, SpoolRow, prepare
 from dmarc_milter.ledger.spool.spool import Spool
 from dmarc_milter.ledger.store import database as database_module
-from dmarc_milter.ledger.store.database import SqliteDatabase, StoreError, attempt, connect
+from dmarc_milter.ledger.store.database import SqliteDatabase, attempt, connect
 from dmarc_milter.ledger.store.schema import STEPS
 from dmarc_milter.ledger.store.status import spool_status, store_status
 from dmarc_milter.ledger.store.store import Store

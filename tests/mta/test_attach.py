@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from dmarc_milter.config.checks import socket_address
 from dmarc_milter.mta import attach, lines, postfix
+from dmarc_milter.mta.errors import AttachmentError
 
 OURS = lines.postfix_milter(socket_address("inet:8893@127.0.0.1"))
 OTHER = lines.postfix_milter(socket_address("unix:/run/dmarc-milter/milter.sock"))
@@ -80,7 +81,7 @@ def test_what_the_administrator_changed_since_then_stays() -> None:
 def test_a_broken_block_is_left_to_the_administrator(comment: str) -> None:
     """Guessing where it ends could take out somebody else's lines."""
     text = f"{comment} {attach.BEGIN}\nx = y\n"
-    with pytest.raises(attach.AttachmentError, match="by hand"):
+    with pytest.raises(AttachmentError, match="by hand"):
         (attach.detach_postfix if comment == "#" else attach.detach_sendmail)(text)
 
 

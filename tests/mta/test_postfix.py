@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from dmarc_milter.config.checks import SocketAddress
 from dmarc_milter.mta import postfix
+from dmarc_milter.mta.errors import PostfixError
 
 MAIN = """\
 # smtpd_milters = inet:commented:1
@@ -119,7 +120,7 @@ def test_an_endpoint_is_the_socket_that_postfix_opens(
 def test_both_files_are_read_and_a_missing_one_is_said(tmp_path: Path) -> None:
     """master.cf lies beside main.cf; without it there are no services."""
     main = tmp_path / "main.cf"
-    with pytest.raises(postfix.PostfixError, match=r"main\.cf: cannot be read: No such file"):
+    with pytest.raises(PostfixError, match=r"main\.cf: cannot be read: No such file"):
         postfix.read(main)
     main.write_bytes(MAIN.encode() + b"odd = \xff\n")
     assert postfix.read(main).services == ()

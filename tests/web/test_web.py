@@ -292,7 +292,7 @@ def test_mode_and_reporting_are_said_as_the_file_has_them_now(
         lambda: opened(folder),
         folder / "spool.db",
         clock=lambda: LATER,
-        standing=lambda: read(config),
+        status=lambda: read(config),
     )
     with create_app(options).test_client() as browser:
         config.write_text(text)

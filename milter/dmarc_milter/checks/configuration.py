@@ -28,8 +28,9 @@ from dmarc_milter.ledger.connect import database_of
 from dmarc_milter.ledger.store.status import is_there, spool_status, store_status
 from dmarc_milter.mta import sendmail_cf as cf
 from dmarc_milter.mta import sendmail_review, sendmail_rewriting
+from dmarc_milter.mta.errors import PostfixError
 from dmarc_milter.mta.lines import reachable
-from dmarc_milter.mta.postfix import PostfixError, read
+from dmarc_milter.mta.postfix import read
 from dmarc_milter.mta.postfix_review import review
 from dmarc_milter.process.sockets import describe
 
@@ -271,7 +272,7 @@ def dns(config: Config) -> Iterator[Finding]:
     yield Finding("ok", "dns", f"{where}: answering")
 
 
-def doors(config: Config) -> Iterator[Finding]:
+def exposed_listeners(config: Config) -> Iterator[Finding]:
     """The pages that are served besides mail."""
     address = metrics_address(config.metrics.listen)
     if address is not None and address.family != "unix" and not _loopback(address.host):

@@ -4,6 +4,7 @@ check` looks at them."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -65,9 +66,9 @@ def _published(found: Survey) -> Iterator[Finding]:
             f"{found.domain} has a DMARC policy"
             f" ({found.outcome.policy_tag}={found.outcome.policy})",
         )
-    for each in found.findings:
-        if each.level is Level.ERROR and found.published is not None:
-            yield Finding("warning", WHAT, f"{found.domain}: {each.where}: {each.text}")
+    for finding in found.findings:
+        if finding.level is Level.ERROR and found.published is not None:
+            yield Finding("warning", WHAT, f"{found.domain}: {finding.where}: {finding.text}")
 
 
 def _envelope(
@@ -119,21 +120,21 @@ def _signature(config: Config, sender: Domain, pem: bytes, resolver: Resolver) -
             f"dkim_domain {signer} does not align with {options.email}: the signature proves"
             " nothing to others",
         )
-    where = f"{options.dkim_selector}._domainkey.{signer}"
+    yield _published_key(f"{options.dkim_selector}._domainkey.{signer}", pem, resolver)
+
+
+def _published_key(where: str, pem: bytes, resolver: Resolver) -> Finding:
+    """Whether the DNS publishes the public half of the private key."""
     answer = KeyRing(resolver, DkimOptions()).find(where)
     if not answer.keys:
-        yield Finding(
-            "warning" if answer.status is DkimStatus.TEMPERROR else "error",
-            WHAT,
-            f"{where}: {answer.reason}",
+        level: Literal["warning", "error"] = (
+            "warning" if answer.status is DkimStatus.TEMPERROR else "error"
         )
-        return
+        return Finding(level, WHAT, f"{where}: {answer.reason}")
     private = load_pem_private_key(pem, None)
     ours = private.public_key().public_numbers() if isinstance(private, RSAPrivateKey) else None
-    if any(
-        ours is not None and getattr(each.public, "public_numbers", lambda: None)() == ours
-        for each in answer.keys
+    if ours is not None and any(
+        getattr(key.public, "public_numbers", lambda: None)() == ours for key in answer.keys
     ):
-        yield Finding("ok", WHAT, f"{where} publishes the key of dkim_key_file")
-    else:
-        yield Finding("error", WHAT, f"{where} publishes another key than dkim_key_file holds")
+        return Finding("ok", WHAT, f"{where} publishes the key of dkim_key_file")
+    return Finding("error", WHAT, f"{where} publishes another key than dkim_key_file holds")

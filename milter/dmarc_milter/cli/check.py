@@ -11,15 +11,22 @@ import argparse
 import ipaddress
 import sys
 import uuid
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
 from dmarc_milter.cli import from_survey
-from dmarc_milter.cli.main import FINE, LATER, NO, USAGE, add_config
+from dmarc_milter.cli.main import (
+    EXIT_NO,
+    EXIT_OK,
+    EXIT_TEMPFAIL,
+    EXIT_USAGE,
+    add_config,
+    load_or_defaults,
+)
 from dmarc_milter.cli.terminal import print_json
-from dmarc_milter.config import DEFAULT_PATH, Config, load
 from dmarc_milter.config import core_options as compiled
 from dmarc_milter.core.actions.plan import Action, DeleteHeader, InsertHeader, Quarantine, Reply
 from dmarc_milter.core.actions.plan import plan as plan_actions
@@ -39,7 +46,7 @@ from dmarc_milter.core.mail.path import recipient_domain, reverse_path
 from dmarc_milter.core.policy.decide import Disposition
 from dmarc_milter.core.resolver import Resolver
 from dmarc_milter.core.spf.check import check as check_spf
-from dmarc_milter.core.stored import from_evaluation
+from dmarc_milter.core.stored import Facts, from_evaluation
 from dmarc_milter.daemon.startup import about_sendmail
 from dmarc_milter.daemon.wiring import canonify, session_options
 from dmarc_milter.dns.resolver import DnsResolver
@@ -102,29 +109,21 @@ def run(arguments: argparse.Namespace) -> int:
             "dmarc-milter: check takes MESSAGE and --ip IP, or --from FOLDER|MBOX alone",
             file=sys.stderr,
         )
-        return USAGE
+        return EXIT_USAGE
     return _evaluated(arguments)
 
 
 def _evaluated(arguments: argparse.Namespace) -> int:
-    config = (
-        load(arguments.config)
-        if arguments.config.exists() or arguments.config != DEFAULT_PATH
-        else Config()
-    )
+    config = load_or_defaults(arguments.config)
     try:
-        raw = (
-            sys.stdin.buffer.read()
-            if str(arguments.message) == "-"
-            else arguments.message.read_bytes()
-        )
+        raw = _message(arguments.message)
         options = compiled.options(config, load_suffixes(config.dmarc.suffix_list))
     except OSError as error:
         print(f"dmarc-milter: {arguments.message}: {error.strerror}", file=sys.stderr)
-        return USAGE
+        return EXIT_USAGE
     except SuffixListError as error:
         print(f"dmarc-milter: {error}", file=sys.stderr)
-        return USAGE
+        return EXIT_USAGE
     session = session_options(config)
     headers, body = _collected(raw, session)
     envelope, exempt = _envelope(arguments), ""
@@ -132,44 +131,48 @@ def _evaluated(arguments: argparse.Namespace) -> int:
         envelope = client_behind_relay(envelope, headers, session)
     elif within(arguments.ip, session.trusted_networks):
         exempt = "trusted network"
+    how = canonify(config)("sendmail" if about_sendmail(config) else "")
     dns = DnsResolver(config.dns.nameservers, timeout=compiled.look_up_seconds(config))
-    try:
+    with closing(dns):
         resolver = dns.for_message(config.dns.budget, config.limits.dns_queries)
-        evaluation = _evaluate(
-            headers,
-            body,
-            envelope,
-            resolver,
-            options,
-            canonify(config)("sendmail" if about_sendmail(config) else ""),
-        )
-    finally:
-        dns.close()
+        evaluation = _evaluate(headers, body, envelope, resolver, options, how)
     keep = within(arguments.ip, session.keep_results_from)
     actions = plan_actions(evaluation, headers, compiled.marking(config), keep_results=keep)
-    facts = from_evaluation(evaluation)
-    if arguments.json:
-        print_json(
-            {"exempt": exempt, "facts": facts, "actions": [_named(each) for each in actions]}
-        )
-    else:
-        if exempt:
-            print(
-                f"{arguments.ip} is in trusted_networks: the milter passes its mail through"
-                " unevaluated. From outside it would be:"
-            )
-        print("\n".join(explain(facts)))
-        print(_outcome(actions))
+    _print(arguments, exempt, from_evaluation(evaluation), actions)
     return _code(evaluation, actions)
+
+
+def _message(path: Path) -> bytes:
+    return sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+
+
+def _print(
+    arguments: argparse.Namespace, exempt: str, facts: Facts, actions: tuple[Action, ...]
+) -> None:
+    if arguments.json:
+        named = [_named(action) for action in actions]
+        print_json({"exempt": exempt, "facts": facts, "actions": named})
+        return
+    if exempt:
+        print(
+            f"{arguments.ip} is in trusted_networks: the milter passes its mail through"
+            " unevaluated. From outside it would be:"
+        )
+    print("\n".join(explain(facts)))
+    print(_outcome(actions))
 
 
 def _code(evaluation: Evaluation, actions: tuple[Action, ...]) -> int:
     verdict = evaluation.verdict
-    if any(isinstance(each, Reply) and each.code >= 500 for each in actions):
-        return NO
+    if any(isinstance(action, Reply) and action.code >= 500 for action in actions):
+        return EXIT_NO
     if not verdict.tempfail and verdict.disposition in (Disposition.REJECT, Disposition.QUARANTINE):
-        return NO
-    return LATER if verdict.tempfail or evaluation.dmarc.status is DmarcStatus.TEMPERROR else FINE
+        return EXIT_NO
+    return (
+        EXIT_TEMPFAIL
+        if verdict.tempfail or evaluation.dmarc.status is DmarcStatus.TEMPERROR
+        else EXIT_OK
+    )
 
 
 def _collected(raw: bytes, options: SessionOptions) -> tuple[Headers, bytes]:
@@ -210,14 +213,17 @@ def _evaluate(
 
 def _envelope(arguments: argparse.Namespace) -> Envelope:
     domains = [
-        recipient_domain(each.encode("utf-8", "surrogateescape")) for each in arguments.rcpt_to
+        recipient_domain(recipient.encode("utf-8", "surrogateescape"))
+        for recipient in arguments.rcpt_to
     ]
     return Envelope(
         source_ip=arguments.ip,
         helo=arguments.helo,
         mail_from=reverse_path(arguments.mail_from.encode("utf-8", "surrogateescape")),
-        rcpt_domains=tuple(dict.fromkeys(each for each in domains if isinstance(each, Domain))),
-        rcpt_known=all(isinstance(each, Domain) for each in domains),
+        rcpt_domains=tuple(
+            dict.fromkeys(domain for domain in domains if isinstance(domain, Domain))
+        ),
+        rcpt_known=all(isinstance(domain, Domain) for domain in domains),
     )
 
 

@@ -5,9 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 
-from dmarc_milter.cli.main import FINE, LATER, NO, USAGE, add_config
+from dmarc_milter.cli.main import (
+    EXIT_NO,
+    EXIT_OK,
+    EXIT_TEMPFAIL,
+    EXIT_USAGE,
+    add_config,
+    load_or_defaults,
+)
 from dmarc_milter.cli.terminal import console, print_json, styled, table
-from dmarc_milter.config import DEFAULT_PATH, Config, load
 from dmarc_milter.core.dmarc.evaluate import DmarcOptions
 from dmarc_milter.core.lint import Level, Survey, survey
 from dmarc_milter.core.mail import domain as domains
@@ -36,16 +42,12 @@ def _name(text: str) -> Domain:
 
 def run(arguments: argparse.Namespace) -> int:
     """0 when nothing is wrong, 1 when something is, 75 when the DNS did not let us know."""
-    config = (
-        load(arguments.config)
-        if arguments.config.exists() or arguments.config != DEFAULT_PATH
-        else Config()
-    )
+    config = load_or_defaults(arguments.config)
     try:
         suffixes = load_suffixes(config.dmarc.suffix_list)
     except SuffixListError as error:
         print(f"dmarc-milter: {error}", file=sys.stderr)
-        return USAGE
+        return EXIT_USAGE
     dns = DnsResolver(config.dns.nameservers, timeout=config.dns.timeout)
     try:
         options = DmarcOptions(discovery=config.dmarc.discovery, psl_guard=config.dmarc.psl_guard)
@@ -56,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
         print_json(document(found))
     else:
         _print(found)
-    return {Level.ERROR: NO, Level.UNKNOWN: LATER}.get(found.worst, FINE)
+    return {Level.ERROR: EXIT_NO, Level.UNKNOWN: EXIT_TEMPFAIL}.get(found.worst, EXIT_OK)
 
 
 def document(found: Survey) -> dict[str, object]:
@@ -77,12 +79,12 @@ def document(found: Survey) -> dict[str, object]:
         "tags": found.tags,
         "destinations": [
             {
-                "kind": each.kind,
-                "address": each.address,
-                "permission": each.permission.value,
-                "reason": each.reason,
+                "kind": destination.kind,
+                "address": destination.address,
+                "permission": destination.permission.value,
+                "reason": destination.reason,
             }
-            for each in found.destinations
+            for destination in found.destinations
         ],
         "spf": {
             "record": found.spf.record,
@@ -106,13 +108,18 @@ def _print(found: Survey) -> None:
     for step in found.outcome.trace:
         print(f"  {step}")
     if found.tags:
-        rows = [(each.name, each.value or "-", each.meaning) for each in found.tags]
+        rows = [(tag.name, tag.value or "-", tag.meaning) for tag in found.tags]
         screen.print(table({"tag": "left", "value": "left", "meaning": "left"}, rows))
     if found.destinations:
         shown = {"granted": "ok", "refused": "error", "later": "warning"}
         rows2 = [
-            (each.kind, each.address, styled(shown[each.permission.value]), each.reason)
-            for each in found.destinations
+            (
+                destination.kind,
+                destination.address,
+                styled(shown[destination.permission.value]),
+                destination.reason,
+            )
+            for destination in found.destinations
         ]
         screen.print(
             table({"reports": "left", "address": "left", "": "left", "why": "left"}, rows2)
@@ -122,7 +129,7 @@ def _print(found: Survey) -> None:
     if found.spf.record:
         print(f"  {found.spf.lookups} of 10 look-ups; an unknown client gets {found.spf.status}\n")
     for finding in sorted(
-        found.findings, key=lambda each: list(Level).index(each.level), reverse=True
+        found.findings, key=lambda finding: list(Level).index(finding.level), reverse=True
     ):
         screen.print(styled(finding.level.value), f"{finding.where}: {finding.text}")
     if not found.findings:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.text import Text
 
-from dmarc_milter.cli.main import FINE, NO, USAGE
+from dmarc_milter.cli.main import EXIT_NO, EXIT_OK, EXIT_USAGE
 from dmarc_milter.cli.terminal import console, print_json, table
 from dmarc_milter.core.mail import author, message
 from dmarc_milter.core.mail.message import Headers
@@ -46,11 +46,11 @@ class FromSurvey:
 
     @property
     def malformed(self) -> int:
-        return sum(each.messages for each in self.kinds.values())
+        return sum(kind.messages for kind in self.kinds.values())
 
     def ordered(self) -> list[tuple[str, FromKind]]:
         """The most frequent first."""
-        return sorted(self.kinds.items(), key=lambda each: (-each[1].messages, each[0]))
+        return sorted(self.kinds.items(), key=lambda item: (-item[1].messages, item[0]))
 
     def add(self, place: str, header: bytes) -> None:
         self.messages += 1
@@ -70,12 +70,12 @@ def run(path: Path, *, as_json: bool) -> int:
                 advance()
     except OSError as error:
         print(f"dmarc-milter: {path}: {error.strerror}", file=sys.stderr)
-        return USAGE
+        return EXIT_USAGE
     if as_json:
         print_json(_document(survey, store))
     else:
         _tell(survey, store)
-    return FINE if survey.messages and not survey.malformed else NO
+    return EXIT_OK if survey.messages and not survey.malformed else EXIT_NO
 
 
 def _document(survey: FromSurvey, store: MailStore) -> dict[str, object]:

@@ -10,7 +10,7 @@ from contextlib import closing
 from typing import NamedTuple
 
 from dmarc_milter.cli import waiting
-from dmarc_milter.cli.main import FINE, add_config
+from dmarc_milter.cli.main import EXIT_OK, add_config
 from dmarc_milter.cli.terminal import console, print_json, table, unavailable
 from dmarc_milter.cli.times import count, shown
 from dmarc_milter.cli.why import domain_name
@@ -18,7 +18,7 @@ from dmarc_milter.config import Config, load
 from dmarc_milter.core.explain.senders import SenderGroup, Source, sources
 from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.ledger.connect import drained_store
-from dmarc_milter.ledger.store.database import StoreError
+from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.store.decisions import Decisions, Filter, Impact
 
 GROUPS = 5000
@@ -26,6 +26,16 @@ GROUPS = 5000
 SAMPLED = 300
 """Of these, so many are looked into for evidence, each by its latest messages."""
 SAMPLE = 10
+COLUMNS = {
+    "From domain": "left",
+    "refused": "right",
+    "quarantined": "right",
+    "deferred": "right",
+    "would refuse": "right",
+    "would quarantine": "right",
+    "would defer": "right",
+    "clients": "right",
+}
 
 
 class DomainImpact(NamedTuple):
@@ -81,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
             groups = store.decisions.impact(
                 Filter(since=since, author_domain=author, affected=True), limit=GROUPS
             )
-            found = sources(_samples(store.decisions, groups, since))
+            senders = sources(_samples(store.decisions, groups, since))
             waits = store.decisions.waiting(since, author_domain=author)
     except StoreError as error:
         return unavailable(error)
@@ -93,23 +103,16 @@ def run(arguments: argparse.Namespace) -> int:
                 "days": arguments.days,
                 "enforce": config.policy.enforce,
                 "messages": messages,
-            }
-            | {"domains": [each._asdict() | {"messages": each.messages} for each in domains]}
-            | {
-                "sources": [_document(each) for each in found],
+                "domains": [row._asdict() | {"messages": row.messages} for row in domains],
+                "sources": [_document(source) for source in senders],
                 "deferrals": waiting.document(waits, now),
             }
         )
-        return FINE
-    _print(
-        config,
-        domains,
-        found,
-        f"{messages:,} messages evaluated since {shown(since)} UTC",
-        arguments.limit,
-    )
+        return EXIT_OK
+    head = f"{messages:,} messages evaluated since {shown(since)} UTC"
+    _print(config, domains, senders, head, arguments.limit)
     waiting.print_waiting(waits, now, arguments.limit)
-    return FINE
+    return EXIT_OK
 
 
 def by_domain(groups: Iterable[Impact]) -> list[DomainImpact]:
@@ -129,7 +132,7 @@ def by_domain(groups: Iterable[Impact]) -> list[DomainImpact]:
         DomainImpact._make((name, *numbers, len(addresses[name])))
         for name, numbers in counts.items()
     ]
-    return sorted(found, key=lambda each: (-each.messages, each.author_domain))
+    return sorted(found, key=lambda row: (-row.messages, row.author_domain))
 
 
 def _samples(decisions: Decisions, groups: Sequence[Impact], since: int) -> list[SenderGroup]:
@@ -144,7 +147,9 @@ def _samples(decisions: Decisions, groups: Sequence[Impact], since: int) -> list
         looked_into = (
             decisions.recent(wanted, limit=SAMPLE) if place < SAMPLED and author and address else []
         )
-        facts = tuple(each.facts for each in looked_into if each.facts.author_domain == author)
+        facts = tuple(
+            decision.facts for decision in looked_into if decision.facts.author_domain == author
+        )
         found.append(SenderGroup(author, address, messages, facts))
     return found
 
@@ -156,7 +161,11 @@ def _document(source: Source) -> dict[str, object]:
 
 
 def _print(
-    config: Config, domains: Sequence[DomainImpact], found: Sequence[Source], head: str, limit: int
+    config: Config,
+    domains: Sequence[DomainImpact],
+    senders: Sequence[Source],
+    head: str,
+    limit: int,
 ) -> None:
     mode = (
         "enforcing" if config.policy.enforce else "monitor mode: nothing is refused or quarantined"
@@ -166,31 +175,21 @@ def _print(
         print("Policy stopped and marked nothing, and would not have.")
         return
     print(_totals(domains))
-    columns = {"From domain": "left"} | dict.fromkeys(
-        ("refused", "quarantined", "deferred"), "right"
-    )
-    columns |= dict.fromkeys(
-        ("would refuse", "would quarantine", "would defer", "clients"), "right"
-    )
-    screen = console()
-    screen.print(
-        table(
-            columns,
-            [
-                (each.author_domain or "(unreadable)", *map(_number, each[1:]))
-                for each in domains[:limit]
-            ],
-        )
-    )
+    console().print(table(COLUMNS, [_cells(row) for row in domains[:limit]]))
     _rest(len(domains), limit)
     rows = [
-        (_who(each), each.kind.value, f"{each.messages:,}", each.evidence) for each in found[:limit]
+        (_who(source), source.kind.value, f"{source.messages:,}", source.evidence)
+        for source in senders[:limit]
     ]
-    screen.print(
+    console().print(
         table({"who": "left", "looks like": "left", "messages": "right", "evidence": "left"}, rows)
     )
-    _rest(len(found), limit)
-    _suggest([each for each in found if each.rule], limit)
+    _rest(len(senders), limit)
+    _suggest([source for source in senders if source.rule], limit)
+
+
+def _cells(row: DomainImpact) -> tuple[str, ...]:
+    return (row.author_domain or "(unreadable)", *map(_number, row[1:]))
 
 
 def _totals(domains: Sequence[DomainImpact]) -> str:
@@ -202,7 +201,7 @@ def _totals(domains: Sequence[DomainImpact]) -> str:
         "would_quarantine",
         "would_defer",
     )
-    sums = [sum(getattr(each, field) for each in domains) for field in fields]
+    sums = [sum(getattr(row, field) for row in domains) for field in fields]
     words = (
         "refused",
         "quarantined",
@@ -242,11 +241,11 @@ def _suggest(proven: Sequence[Source], limit: int) -> None:
             " is suggested."
         )
         return
-    likely = sum(each.messages for each in proven)
+    likely = sum(source.messages for source in proven)
     print(
         f"{likely:,} of these messages look like lists or forwarders. For senders that you know and"
         " trust, rules like these, in the configuration file, deliver their mail; a signature of a"
         " shared service proves only that one of its customers sent the mail."
     )
-    for each in proven[:limit]:
-        print(f"\n# {each.messages:,} messages: {each.evidence}\n{each.rule}")
+    for source in proven[:limit]:
+        print(f"\n# {source.messages:,} messages: {source.evidence}\n{source.rule}")

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from dmarc_milter.cli.main import FINE, USAGE
+from dmarc_milter.cli.main import EXIT_OK, EXIT_USAGE
 from dmarc_milter.mta import opendmarc
 
 MAX_BYTES = 20_000_000
@@ -32,39 +32,39 @@ def run(arguments: argparse.Namespace) -> int:
             f"dmarc-milter: {arguments.file}: cannot be read: {getattr(error, 'strerror', error)}",
             file=sys.stderr,
         )
-        return USAGE
-    base = next(
-        (each.value for each in opendmarc.options(text) if each.key == "basedirectory"), "."
+        return EXIT_USAGE
+    options = opendmarc.options(text)
+    base = next((option.value for option in options if option.key == "basedirectory"), ".")
+    translated = opendmarc.translate(
+        text, str(arguments.file), lambda name: _text(Path(base, name))
     )
-
-    def read(name: str) -> str | None:
-        return _text(Path(base, name))
-
-    made = opendmarc.translate(text, str(arguments.file), read)
     if arguments.output is None:
-        print(made, end="")
-        return FINE
+        print(translated, end="")
+        return EXIT_OK
     try:
-        number = os.open(arguments.output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
-        try:
-            with os.fdopen(number, "w", encoding="utf-8") as file:
-                file.write(made)
-        except OSError:
-            arguments.output.unlink(
-                missing_ok=True
-            )  # half a file would stand in the way of the next try
-            raise
+        _write(arguments.output, translated)
     except OSError as error:
         print(
             f"dmarc-milter: {arguments.output}: cannot be written: {error.strerror}",
             file=sys.stderr,
         )
-        return USAGE
+        return EXIT_USAGE
     print(
         f"{arguments.output}: written; read the notes at its end, then `dmarc-milter config check"
         f" --config {arguments.output}`"
     )
-    return FINE
+    return EXIT_OK
+
+
+def _write(path: Path, text: str) -> None:
+    """A new file, whole or not at all: half a file would stand in the way of the next try."""
+    number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o640)
+    try:
+        with os.fdopen(number, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _read(path: Path) -> str:

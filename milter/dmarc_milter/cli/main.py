@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import TextIO
 
 from dmarc_milter import __version__
-from dmarc_milter.config import DEFAULT_PATH, ConfigError
+from dmarc_milter.config import DEFAULT_PATH, Config, ConfigError, load
 from dmarc_milter.core.stored import UnreadableFacts
 
-FINE, NO, USAGE, LATER = 0, 1, 2, 75
+EXIT_OK, EXIT_NO, EXIT_USAGE, EXIT_TEMPFAIL = 0, 1, 2, 75
+"""EXIT_TEMPFAIL is EX_TEMPFAIL of sysexits.h: try again later."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """What writing to an output meets that takes nothing."""
 
@@ -46,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     """The console script. Never a traceback for what the user or the world did, nor for an output
     that takes nothing."""
     _open_streams()
-    code = FINE
+    code = EXIT_OK
     try:
         try:
             code = _command(argv)
@@ -65,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
                 flush=True,
             )
         _silence(sys.stderr)
-        code = LATER
+        code = EXIT_TEMPFAIL
     return code
 
 
@@ -95,12 +96,31 @@ def _command(argv: list[str] | None) -> int:
     """Parse and run; the exit code. Raises SystemExit for a usage error, and what the streams
     raise."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    parsed = _parser(arguments).parse_args(arguments)
+    try:
+        return int(parsed.run(parsed))
+    except ConfigError as error:
+        print(f"dmarc-milter: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except UnreadableFacts as error:
+        print(
+            f"dmarc-milter: the store holds decisions of a newer program ({error}): upgrade"
+            " this one",
+            file=sys.stderr,
+        )
+        return EXIT_NO
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser(arguments: list[str]) -> argparse.ArgumentParser:
+    """Every command with its sentence; only the one that is wanted is imported."""
     parser = argparse.ArgumentParser(
         prog="dmarc-milter", description="Verify, enforce and report DMARC for inbound mail."
     )
     parser.add_argument("--version", action="version", version=f"dmarc-milter {__version__}")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    wanted = next((each for each in arguments if not each.startswith("-")), "")
+    wanted = next((word for word in arguments if not word.startswith("-")), "")
     for name, sentence in COMMANDS.items():
         module = module_of(name)
         if module is None:
@@ -112,21 +132,7 @@ def _command(argv: list[str] | None) -> int:
             loaded = importlib.import_module(module)
             loaded.add_arguments(command)
             command.set_defaults(run=loaded.run)
-    parsed = parser.parse_args(arguments)
-    try:
-        return int(parsed.run(parsed))
-    except ConfigError as error:
-        print(f"dmarc-milter: {error}", file=sys.stderr)
-        return USAGE
-    except UnreadableFacts as error:
-        print(
-            f"dmarc-milter: the store holds decisions of a newer program ({error}): upgrade"
-            " this one",
-            file=sys.stderr,
-        )
-        return NO
-    except KeyboardInterrupt:
-        return 130
+    return parser
 
 
 def module_of(command: str) -> str | None:
@@ -144,3 +150,9 @@ def add_config(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help=f"configuration (default {DEFAULT_PATH})",
     )
+
+
+def load_or_defaults(path: Path) -> Config:
+    """The configuration; the defaults where none was named and none is installed. Raises
+    ConfigError."""
+    return load(path) if path.exists() or path != DEFAULT_PATH else Config()

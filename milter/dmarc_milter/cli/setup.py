@@ -11,11 +11,12 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from dmarc_milter.cli.main import FINE, NO, add_config
+from dmarc_milter.cli.main import EXIT_NO, EXIT_OK, add_config
 from dmarc_milter.config import Config, load
 from dmarc_milter.config.checks import SocketAddress, socket_address
 from dmarc_milter.mta import attach, postfix, sendmail_cf, sendmail_review, sendmail_rewriting
 from dmarc_milter.mta import lines as setup_lines
+from dmarc_milter.mta.errors import AttachmentError, PostfixError
 from dmarc_milter.mta.postfix_review import is_ours, review, unreachable
 
 MAIN_CF, SENDMAIL_MC = Path("/etc/postfix/main.cf"), Path("/etc/mail/sendmail.mc")
@@ -70,9 +71,9 @@ def run(arguments: argparse.Namespace) -> int:
             if arguments.mta == "postfix"
             else _sendmail(arguments, config, socket)
         )
-    except (CannotSetUp, attach.AttachmentError, postfix.PostfixError) as error:
+    except (CannotSetUp, AttachmentError, PostfixError) as error:
         print(f"dmarc-milter: {error}", file=sys.stderr)
-        return NO
+        return EXIT_NO
 
 
 def _socket(config: Config, given: str) -> SocketAddress:
@@ -96,45 +97,34 @@ def _main_cf(arguments: argparse.Namespace) -> Path:
 def _postfix(arguments: argparse.Namespace, config: Config, socket: SocketAddress) -> int:
     path = _main_cf(arguments)
     if not arguments.apply and not path.exists():
-        _print_lines(
-            "main.cf",
-            (setup_lines.postfix_main_cf(socket), *setup_lines.POSTFIX_STRICT),
-            "then: postfix reload",
-        )
-        return FINE
+        lines = (setup_lines.postfix_main_cf(socket), *setup_lines.POSTFIX_STRICT)
+        _print_lines("main.cf", lines, "then: postfix reload")
+        return EXIT_OK
     files = postfix.read(path)
     reason = unreachable(files, socket)
     if reason:
         raise CannotSetUp(reason)
-    element = setup_lines.postfix_milter(_below_queue(files, socket))
     before = _read(path)
     if not attach.is_attached(before, "#") and any(
-        is_ours(each, files, socket, chrooted=False) for each in files.milters()
+        is_ours(milter, files, socket, chrooted=False) for milter in files.milters()
     ):
         print(
             f"{path}: smtpd_milters names this milter already, written by somebody else; left as"
             " it is"
         )
         _print_remarks(files, config, socket)
-        return FINE
+        return EXIT_OK
+    element = setup_lines.postfix_milter(_below_queue(files, socket))
     after = attach.attach_postfix(before, element, setup_lines.POSTFIX_STRICT)
+    settings = postfix.parse_main(after)
     if arguments.apply:
-        _apply(
-            path,
-            before,
-            after,
-            f"now: postfix -c {path.parent} reload" if arguments.main_cf else "now: postfix reload",
-        )
+        where = f" -c {path.parent}" if arguments.main_cf else ""
+        _apply(path, before, after, f"now: postfix{where} reload")
     else:
-        milters = postfix.parse_main(after)["smtpd_milters"]
-        _print_lines(
-            str(path),
-            (f"smtpd_milters = {milters}", *setup_lines.POSTFIX_STRICT),
-            "then: postfix reload; --apply writes them",
-        )
-    made = replace(files, settings=postfix.parse_main(after))
-    _print_remarks(made, config, socket)
-    return FINE
+        lines = (f"smtpd_milters = {settings['smtpd_milters']}", *setup_lines.POSTFIX_STRICT)
+        _print_lines(str(path), lines, "then: postfix reload; --apply writes them")
+    _print_remarks(replace(files, settings=settings), config, socket)
+    return EXIT_OK
 
 
 def _below_queue(files: postfix.Postfix, socket: SocketAddress) -> SocketAddress:
@@ -147,20 +137,21 @@ def _below_queue(files: postfix.Postfix, socket: SocketAddress) -> SocketAddress
 
 
 def _sendmail(arguments: argparse.Namespace, config: Config, socket: SocketAddress) -> int:
-    for remark in sendmail_cf.remarks(
-        sendmail_cf.read(arguments.sendmail_mc.with_suffix(".cf")) or "",
-        config.authentication.trusted_daemons,
-    ):
+    path = arguments.sendmail_mc
+    cf = sendmail_cf.read(path.with_suffix(".cf")) or ""
+    for remark in sendmail_cf.remarks(cf, config.authentication.trusted_daemons):
         print(f"warning: {remark}")
-    path, lines = arguments.sendmail_mc, setup_lines.sendmail_lines(socket)
-    if not arguments.apply:
-        _print_lines(
-            "sendmail.mc, before other filters and MAILER()",
-            lines,
-            REBUILD + "; --apply writes them",
-        )
+    lines = setup_lines.sendmail_lines(socket)
+    if arguments.apply:
+        _apply_sendmail(path, lines, socket)
+    else:
+        where = "sendmail.mc, before other filters and MAILER()"
+        _print_lines(where, lines, REBUILD + "; --apply writes them")
         _print_rewriting(path)
-        return FINE
+    return EXIT_OK
+
+
+def _apply_sendmail(path: Path, lines: tuple[str, ...], socket: SocketAddress) -> None:
     before = _read(path)
     if not attach.is_attached(before, "dnl") and sendmail_review.has_filter(before):
         print(
@@ -169,7 +160,7 @@ def _sendmail(arguments: argparse.Namespace, config: Config, socket: SocketAddre
         )
         _print_warnings(before, socket)
         _print_rewriting(path)
-        return FINE
+        return
     after = attach.attach_sendmail(before, lines)
     _apply(path, before, after, REBUILD)
     _print_warnings(after, socket)
@@ -179,7 +170,6 @@ def _sendmail(arguments: argparse.Namespace, config: Config, socket: SocketAddre
             "warning: InputMailFilters= or confINPUT_MAIL_FILTERS there lists the filters: add"
             " dmarc-milter as the first of them"
         )
-    return FINE
 
 
 def _print_warnings(text: str, socket: SocketAddress) -> None:
@@ -204,10 +194,10 @@ def _remove(arguments: argparse.Namespace) -> int:
     after = attach.detach_postfix(before) if is_postfix else attach.detach_sendmail(before)
     if after == before:
         print(f"{path}: setup has written nothing there")
-        return FINE
+        return EXIT_OK
     _write(path, after)
     print(f"{path}: as it was before; {'now: postfix reload' if is_postfix else REBUILD}")
-    return FINE
+    return EXIT_OK
 
 
 def _apply(path: Path, before: str, after: str, what_next: str) -> None:

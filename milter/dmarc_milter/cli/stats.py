@@ -14,7 +14,7 @@ from jinja2 import Environment
 
 from dmarc_milter import __version__
 from dmarc_milter.cli import waiting
-from dmarc_milter.cli.main import FINE, add_config
+from dmarc_milter.cli.main import EXIT_OK, add_config
 from dmarc_milter.cli.terminal import console, print_json, table, unavailable
 from dmarc_milter.cli.times import count, shown
 from dmarc_milter.config import load
@@ -22,11 +22,11 @@ from dmarc_milter.core.dmarc.result import DmarcStatus
 from dmarc_milter.core.policy.decide import Disposition
 from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.ledger.connect import drained_store
-from dmarc_milter.ledger.store.database import StoreError
+from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.store.decisions import Total, Waiting
 from dmarc_milter.ledger.store.status import store_status
 
-RESULTS = tuple(each.value for each in DmarcStatus)
+RESULTS = tuple(status.value for status in DmarcStatus)
 DONE: dict[str, tuple[str, ...]] = {
     "delivered": (Disposition.NONE, Disposition.PASS),
     "quarantined": (Disposition.QUARANTINE,),
@@ -51,9 +51,9 @@ th:first-child, td:first-child { text-align: left }
 <h1>dmarc-milter: totals</h1>
 <p>{{ messages }} messages since {{ since }} UTC.
 Written {{ now }} UTC by dmarc-milter {{ version }}.</p>
-{% for each in tables %}<table><caption>{{ each.title }}</caption>
-<thead><tr>{% for name in each.head %}<th scope="col">{{ name }}</th>{% endfor %}</tr></thead>
-<tbody>{% for row in each.rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% for table in tables %}<table><caption>{{ table.title }}</caption>
+<thead><tr>{% for name in table.head %}<th scope="col">{{ name }}</th>{% endfor %}</tr></thead>
+<tbody>{% for row in table.rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}</tbody></table>
 {% endfor %}</body></html>"""
 
@@ -95,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _print(totals, reports, since)
         waiting.print_waiting(waits, now, WAITING)
-    return FINE
+    return EXIT_OK
 
 
 def _waiting(found: Sequence[Waiting], now: float) -> dict[str, object]:
@@ -116,19 +116,19 @@ class Sums(NamedTuple):
 def sums(totals: Sequence[Total]) -> Sums:
     """Added up over days."""
     results, done, would = Counter[str](), Counter[str](), Counter[str]()
-    for each in totals:
-        results[each.status] += each.messages
-        done[each.disposition] += each.messages
-        if each.would_be:
-            would[each.would_be] += each.messages
+    for total in totals:
+        results[total.status] += total.messages
+        done[total.disposition] += total.messages
+        if total.would_be:
+            would[total.would_be] += total.messages
     return Sums(results.total(), dict(results), dict(done), dict(would))
 
 
 def _by_day(totals: Sequence[Total]) -> dict[str, Sums]:
     """YYYY-MM-DD -> what came on that day, oldest first."""
     return {
-        shown(day)[:10]: sums([each for each in totals if each.day == day])
-        for day in sorted({each.day for each in totals})
+        shown(day)[:10]: sums([total for total in totals if total.day == day])
+        for day in sorted({total.day for total in totals})
     }
 
 
@@ -136,13 +136,16 @@ def _rows(totals: Sequence[Total]) -> list[tuple[str, ...]]:
     """A line for each day and one for all: messages, then each dmarc= word, then what was done."""
     rows = []
     for label, part in (_by_day(totals) | {"all": sums(totals)}).items():
-        done = (sum(part.disposition.get(each, 0) for each in group) for group in DONE.values())
-        numbers = (part.messages, *(part.dmarc.get(each, 0) for each in RESULTS), *done)
+        done = (
+            sum(part.disposition.get(disposition, 0) for disposition in group)
+            for group in DONE.values()
+        )
+        numbers = (part.messages, *(part.dmarc.get(result, 0) for result in RESULTS), *done)
         rows.append((label, *(f"{number:,}" for number in numbers)))
     return rows
 
 
-HEAD = ("day (UTC)", "messages", *(f"dmarc={each}" for each in RESULTS), *DONE)
+HEAD = ("day (UTC)", "messages", *(f"dmarc={result}" for result in RESULTS), *DONE)
 
 
 def page(
@@ -168,7 +171,7 @@ def page(
         tables.append(
             {"title": "Mail that waits", "head": waiting.HEAD, "rows": waiting.rows(waits)}
         )
-    messages = sum(each.messages for each in totals)
+    messages = sum(total.messages for total in totals)
     return template.render(
         tables=tables,
         messages=f"{messages:,}",
@@ -185,10 +188,10 @@ def _print(totals: Sequence[Total], reports: dict[str, int], since: int) -> None
         screen = console()
         screen.print(table({"day (UTC)": "left"} | dict.fromkeys(HEAD[1:], "right"), _rows(totals)))
         would = sums(totals).would_be
-        if any(would.get(each) for each in WOULD):
-            kinds = [each for each in WOULD if each != "tempfail" or would.get(each)]
+        if any(would.get(kind) for kind in WOULD):
+            kinds = [kind for kind in WOULD if kind != "tempfail" or would.get(kind)]
             counts = [
-                f"{would.get(each, 0):,} that would have been {WOULD[each]}" for each in kinds
+                f"{would.get(kind, 0):,} that would have been {WOULD[kind]}" for kind in kinds
             ]
             print(f"Delivered in monitor mode: {', '.join(counts)}")
     if reports:

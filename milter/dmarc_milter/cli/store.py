@@ -15,13 +15,13 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from dmarc_milter.cli.main import FINE, LATER, NO, add_config
+from dmarc_milter.cli.main import EXIT_NO, EXIT_OK, EXIT_TEMPFAIL, add_config
 from dmarc_milter.config import Config, load
 from dmarc_milter.config.secrets import spool_path
 from dmarc_milter.ledger.connect import database_of, retention_of, spool_of, store_of
 from dmarc_milter.ledger.drain import drain, keep_draining
+from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.store import schema
-from dmarc_milter.ledger.store.database import StoreError
 from dmarc_milter.ledger.store.retention import expire
 from dmarc_milter.ledger.store.status import SpoolStatus, StoreStatus, spool_status, store_status
 
@@ -79,7 +79,7 @@ def _upgrade(config: Config, arguments: argparse.Namespace) -> int:
         sentence,
         as_json=arguments.json,
     )
-    return FINE
+    return EXIT_OK
 
 
 def _expire(config: Config, arguments: argparse.Namespace) -> int:
@@ -88,7 +88,7 @@ def _expire(config: Config, arguments: argparse.Namespace) -> int:
         gone = expire(store.database, retention_of(config), now=int(time.time()))
     words = ", ".join(f"{number} of {table}" for table, number in gone.items()) or "nothing was due"
     _print({"removed": gone}, words, as_json=arguments.json)
-    return FINE
+    return EXIT_OK
 
 
 def _drain(config: Config, arguments: argparse.Namespace) -> int:
@@ -102,7 +102,7 @@ def _drain(config: Config, arguments: argparse.Namespace) -> int:
     _print(
         {"messages": drained.messages, "problem": drained.problem}, sentence, as_json=arguments.json
     )
-    return LATER if drained.problem else FINE
+    return EXIT_TEMPFAIL if drained.problem else EXIT_OK
 
 
 def _follow(config: Config, parent: int) -> int:
@@ -110,8 +110,8 @@ def _follow(config: Config, parent: int) -> int:
     until `parent` is gone."""
     logging.basicConfig(format="dmarc-milter: %(message)s")
     stopping = threading.Event()
-    for each in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(each, lambda *_: stopping.set())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
     spool, store = spool_of(config), store_of(config)
     last = time.monotonic()
 
@@ -128,7 +128,7 @@ def _follow(config: Config, parent: int) -> int:
     keep_draining(spool, store, wait)
     spool.close()
     store.close()
-    return FINE
+    return EXIT_OK
 
 
 def _status(config: Config, arguments: argparse.Namespace) -> int:
@@ -142,12 +142,16 @@ def _status(config: Config, arguments: argparse.Namespace) -> int:
         print(msgspec.json.encode({"spool": _plain(spool), "store": _plain(store)}).decode())
     else:
         print("\n".join((*_spool_lines(spool), *_kept(spool), *_store_lines(store), *_kept(store))))
-    return NO if store.problem or store.moved_aside or spool.remedy or spool.moved_aside else FINE
+    return (
+        EXIT_NO
+        if store.problem or store.moved_aside or spool.remedy or spool.moved_aside
+        else EXIT_OK
+    )
 
 
 def _plain(status: SpoolStatus | StoreStatus) -> dict[str, object]:
     document = dataclasses.asdict(status) | {
-        "moved_aside": [str(each) for each in status.moved_aside]
+        "moved_aside": [str(file) for file in status.moved_aside]
     }
     return document | {"path": str(status.path)} if isinstance(status, SpoolStatus) else document
 
@@ -158,7 +162,7 @@ def _spool_lines(spool: SpoolStatus) -> list[str]:
     )  # else it may not have let us count
     kept = f"{waiting}{spool.octets:,} octets" if spool.octets or not spool.problem else ""
     problem = spool.problem.removeprefix(f"{spool.path}: ")
-    lines = [f"spool  {spool.path}: {'; '.join(each for each in (problem, kept) if each)}"]
+    lines = [f"spool  {spool.path}: {'; '.join(line for line in (problem, kept) if line)}"]
     if spool.remedy:
         lines.append(f"       what to do: {spool.remedy}")
     return lines
@@ -166,8 +170,8 @@ def _spool_lines(spool: SpoolStatus) -> list[str]:
 
 def _kept(status: SpoolStatus | StoreStatus) -> list[str]:
     return [
-        f"       kept from an earlier damage: {each}; remove it when it is no longer needed"
-        for each in status.moved_aside
+        f"       kept from an earlier damage: {file}; remove it when it is no longer needed"
+        for file in status.moved_aside
     ]
 
 

@@ -16,8 +16,8 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from dmarc_milter.cli.main import LATER, NO
-from dmarc_milter.ledger.store.database import StoreError
+from dmarc_milter.cli.main import EXIT_NO, EXIT_TEMPFAIL
+from dmarc_milter.ledger.errors import StoreError
 
 PIPE_WIDTH = 200
 """Columns where standard output is no terminal, so that nothing is cut."""
@@ -127,11 +127,11 @@ def plain(value: object) -> Any:
             field.name: plain(getattr(value, field.name)) for field in msgspec.structs.fields(value)
         }
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        return {name: plain(each) for name, each in value._asdict().items()}
+        return {name: plain(item) for name, item in value._asdict().items()}
     if isinstance(value, Mapping):
-        return {str(key): plain(each) for key, each in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(each) for each in value]
+        return [plain(item) for item in value]
     return value
 
 
@@ -144,4 +144,4 @@ def unavailable(error: StoreError) -> int:
     """Say why the store cannot be asked; the exit code."""
     hint = "" if error.kind != "refused" else OTHERS if os.geteuid() else STATUS
     print(f"dmarc-milter: {error}{hint}", file=sys.stderr)
-    return NO if error.kind in ("older", "newer", "refused", "absent") else LATER
+    return EXIT_NO if error.kind in ("older", "newer", "refused", "absent") else EXIT_TEMPFAIL

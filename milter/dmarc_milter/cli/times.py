@@ -16,7 +16,7 @@ UNITS = {
 ALLOWED = 'YYYY-MM-DD, "YYYY-MM-DD HH:MM", today, yesterday, or an age such as 30m, 6h, 2d, 1w'
 
 
-def moment(text: str, *, now: datetime | None = None) -> int:
+def parse_time(text: str, *, now: datetime | None = None) -> int:
     """Seconds since 1970. Raises argparse.ArgumentTypeError, which says what is allowed."""
     now = now or datetime.now(UTC)
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)

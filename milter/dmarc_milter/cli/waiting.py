@@ -20,7 +20,8 @@ RULES = 5
 def document(found: Iterable[Waiting], now: float) -> list[dict[str, object]]:
     """As JSON has them. `now` in seconds since 1970."""
     return [
-        each._asdict() | {"code": code(each.reason), "rule": suggested(each, now)} for each in found
+        sender._asdict() | {"code": code(sender.reason), "rule": suggested(sender, now)}
+        for sender in found
     ]
 
 
@@ -37,8 +38,8 @@ def suggested(waiting: Waiting, now: float) -> str:
 def by_reason(found: Iterable[Waiting]) -> dict[str, int]:
     """Attempts that were answered 451, by reason; every reason is there."""
     numbers = Counter({reason: 0 for reason in DEFERRALS})
-    for each in found:
-        numbers[each.reason] += each.deferred
+    for sender in found:
+        numbers[sender.reason] += sender.deferred
     return dict(numbers)
 
 
@@ -46,15 +47,15 @@ def rows(found: Iterable[Waiting]) -> list[tuple[str, ...]]:
     """Lines under HEAD."""
     return [
         (
-            each.author_domain or "(unreadable)",
-            told(each.reason, each.failing_name)
-            + ("" if each.deferred else " (would have waited)"),
-            f"{each.attempts:,}",
-            f"{each.messages:,}",
-            shown(each.first_at),
-            shown(each.last_at),
+            sender.author_domain or "(unreadable)",
+            told(sender.reason, sender.failing_name)
+            + ("" if sender.deferred else " (would have waited)"),
+            f"{sender.attempts:,}",
+            f"{sender.messages:,}",
+            shown(sender.first_at),
+            shown(sender.last_at),
         )
-        for each in found
+        for sender in found
     ]
 
 
@@ -67,7 +68,9 @@ def print_waiting(found: Sequence[Waiting], now: float, limit: int) -> None:
     console().print(table(columns, rows(found[:limit]), title="Mail that waits"))
     if len(found) > limit:
         print(f"... and {len(found) - limit:,} more; --json shows them\n")
-    rules = {each.author_domain: suggested(each, now) for each in found if suggested(each, now)}
+    rules = {
+        sender.author_domain: suggested(sender, now) for sender in found if suggested(sender, now)
+    }
     if rules:
         print(f"A rule ends the waiting of a domain that you know. {CAUTION}")
     for text in list(rules.values())[:RULES]:

@@ -6,8 +6,9 @@ import argparse
 import errno
 import sys
 from functools import partial
+from typing import Any
 
-from dmarc_milter.cli.main import FINE, USAGE, add_config
+from dmarc_milter.cli.main import EXIT_OK, EXIT_USAGE, add_config
 from dmarc_milter.config import ConfigError, load
 from dmarc_milter.config.checks import web_address
 from dmarc_milter.config.secrets import spool_path, web_token
@@ -28,44 +29,45 @@ def run(arguments: argparse.Namespace) -> int:
     code = init.stay_behind()
     if code is not None:
         return code
-    import waitress
-
     from dmarc_milter.web import WebOptions, create_app
     from dmarc_milter.web.status import read
 
     config = load(arguments.config)
     host, port = _address(arguments.listen or config.web.listen)
-    standing = partial(read, arguments.config)
-    app = create_app(
-        WebOptions(
-            lambda: store_of(config), spool_path(config), web_token(config, host), standing=standing
-        )
+    options = WebOptions(
+        lambda: store_of(config),
+        spool_path(config),
+        web_token(config, host),
+        status=partial(read, arguments.config),
     )
     try:
-        server = waitress.create_server(
-            app,
-            host=host,
-            port=port,
-            threads=THREADS,
-            ident=None,
-            channel_timeout=30,
-            max_request_header_size=16384,
-            max_request_body_size=4096,
-        )
+        server = _server(create_app(options), host, port)
     except OSError as error:
         who = f"; `ss -ltnp sport = :{port}` shows who" if error.errno == errno.EADDRINUSE else ""
         print(f"dmarc-milter: web: {host}:{port}: {error.strerror}{who}", file=sys.stderr)
-        return USAGE
-    print(
-        "dmarc-milter: dashboard at"
-        f" http://{f'[{host}]' if ':' in host else host}:{server.effective_port}/",
-        flush=True,
-    )
+        return EXIT_USAGE
+    shown = f"[{host}]" if ":" in host else host
+    print(f"dmarc-milter: dashboard at http://{shown}:{server.effective_port}/", flush=True)
     try:
         server.run()
     finally:
         server.close()
-    return FINE
+    return EXIT_OK
+
+
+def _server(app: object, host: str, port: int) -> Any:
+    import waitress
+
+    return waitress.create_server(
+        app,
+        host=host,
+        port=port,
+        threads=THREADS,
+        ident=None,
+        channel_timeout=30,
+        max_request_header_size=16384,
+        max_request_body_size=4096,
+    )
 
 
 def _address(text: str) -> tuple[str, int]:

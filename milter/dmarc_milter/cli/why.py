@@ -11,15 +11,15 @@ from collections.abc import Mapping
 from contextlib import closing
 
 from dmarc_milter.cli import waiting
-from dmarc_milter.cli.main import FINE, NO, add_config
+from dmarc_milter.cli.main import EXIT_NO, EXIT_OK, add_config
 from dmarc_milter.cli.terminal import console, print_json, styled, table, unavailable
-from dmarc_milter.cli.times import count, moment, shown
+from dmarc_milter.cli.times import count, parse_time, shown
 from dmarc_milter.config import Config, load
 from dmarc_milter.core.explain import explain, sentence
 from dmarc_milter.core.mail import domain
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.ledger.connect import drained_store
-from dmarc_milter.ledger.store.database import StoreError
+from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.store.decisions import Decision, Decisions, Filter, Waiting
 
 LISTED = 5
@@ -38,11 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--since",
-        type=moment,
+        type=parse_time,
         metavar="WHEN",
         help="not before: a date, a date and time (UTC), or an age such as 2h or 7d",
     )
-    parser.add_argument("--until", type=moment, metavar="WHEN", help="before this moment")
+    parser.add_argument("--until", type=parse_time, metavar="WHEN", help="before this moment")
     parser.add_argument("--domain", type=domain_name, help="the From domain, or any name below it")
     parser.add_argument("--ip", type=_ip, help="the SMTP client's address")
     parser.add_argument("--disposition", choices=DISPOSITIONS, help="what was done")
@@ -91,18 +91,18 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(
             {
-                "decisions": [_document(each) for each in found],
+                "decisions": [_document(decision) for decision in found],
                 "deferrals": waiting.document(_distinct(waits), time.time()),
             }
         )
     elif not found:
         _hint(config, arguments)
     elif arguments.key or arguments.full or len(found) == 1:
-        print("\n\n".join(_story(each, waits) for each in found))
+        print("\n\n".join(_story(decision, waits) for decision in found))
     else:
         _list(found, arguments.limit)
         waiting.print_waiting(_distinct(waits), time.time(), LISTED)
-    return FINE if found else NO
+    return EXIT_OK if found else EXIT_NO
 
 
 def _find(decisions: Decisions, arguments: argparse.Namespace) -> list[Decision]:
@@ -118,9 +118,9 @@ def _find(decisions: Decisions, arguments: argparse.Namespace) -> list[Decision]
     if not arguments.key:
         return decisions.recent(wanted, limit=arguments.limit)
     return [
-        each
-        for each in decisions.find(arguments.key, limit=arguments.limit)
-        if _matches(each, wanted)
+        decision
+        for decision in decisions.find(arguments.key, limit=arguments.limit)
+        if _matches(decision, wanted)
     ]
 
 
@@ -142,10 +142,14 @@ def _matches(decision: Decision, wanted: Filter) -> bool:
 def _waits(decisions: Decisions, found: list[Decision]) -> dict[str, Waiting]:
     """Decision's id -> all mail of its author domain that waits, or would, for the same reason and
     name."""
-    deferred = [each.facts for each in found if each.facts.deferral]
-    names = dict.fromkeys(each.author_domain for each in deferred)
-    kinds = {each[:3]: each for name in names for each in decisions.waiting(author_domain=name)}
-    keys = {each.id: (each.author_domain, each.deferral, each.failing_name) for each in deferred}
+    deferred = [decision.facts for decision in found if decision.facts.deferral]
+    names = dict.fromkeys(facts.author_domain for facts in deferred)
+    kinds = {
+        sender[:3]: sender for name in names for sender in decisions.waiting(author_domain=name)
+    }
+    keys = {
+        facts.id: (facts.author_domain, facts.deferral, facts.failing_name) for facts in deferred
+    }
     return {identity: kinds[key] for identity, key in keys.items() if key in kinds}
 
 
@@ -177,15 +181,15 @@ def _story(decision: Decision, waits: Mapping[str, Waiting]) -> str:
 def _list(found: list[Decision], limit: int) -> None:
     rows = [
         (
-            shown(each.facts.at),
-            each.facts.queue_id or each.facts.id,
-            each.facts.author_domain or "(unreadable)",
-            each.facts.source_ip or "(unknown)",
-            styled(each.facts.status),
-            styled(each.facts.disposition if each.facts.counted else "tempfail"),
-            each.facts.decided_by,
+            shown(decision.facts.at),
+            decision.facts.queue_id or decision.facts.id,
+            decision.facts.author_domain or "(unreadable)",
+            decision.facts.source_ip or "(unknown)",
+            styled(decision.facts.status),
+            styled(decision.facts.disposition if decision.facts.counted else "tempfail"),
+            decision.facts.decided_by,
         )
-        for each in found
+        for decision in found
     ]
     columns = dict.fromkeys(
         ("time (UTC)", "queue id", "From", "client", "dmarc", "done", "because"), "left"

@@ -234,7 +234,7 @@ def problems(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
         table = getattr(config, section)
         for key, check in checks.items():
             yield from _failures((section, key), getattr(table, key), check)
-    ids = [each.lower() for each in config.authentication.remove_authserv_ids]
+    ids = [identity.lower() for identity in config.authentication.remove_authserv_ids]
     if len(ids) != len(set(ids)):
         yield ("authentication", "remove_authserv_ids"), "the same id stands twice"
     limits = config.limits
@@ -255,20 +255,20 @@ def _unfit(path: tuple[str, ...], section: msgspec.Struct) -> Iterator[tuple[tup
     stand."""
     for key in section.__struct_fields__:
         value = getattr(section, key)
-        for index, each in enumerate(value if isinstance(value, list) else [value]):
-            if isinstance(each, msgspec.Struct):
+        for index, item in enumerate(value if isinstance(value, list) else [value]):
+            if isinstance(item, msgspec.Struct):
                 yield from _unfit(
-                    (*path, key, str(index)) if isinstance(value, list) else (*path, key), each
+                    (*path, key, str(index)) if isinstance(value, list) else (*path, key), item
                 )
-            elif isinstance(each, str) and "\0" in each:
+            elif isinstance(item, str) and "\0" in item:
                 yield (*path, key), "holds the character NUL; allowed: any text without it"
-            elif isinstance(each, int) and each > MAX_INTEGER:
+            elif isinstance(item, int) and item > MAX_INTEGER:
                 yield (
                     (
                         *path,
                         key,
                     ),
-                    f"{each} does not fit into 64 bits; allowed: at most {MAX_INTEGER}",
+                    f"{item} does not fit into 64 bits; allowed: at most {MAX_INTEGER}",
                 )
 
 

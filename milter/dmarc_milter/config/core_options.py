@@ -33,7 +33,7 @@ def options(config: Config, suffixes: PublicSuffixes | None) -> Options:
         max_key_record=limits.dkim_key_bytes,
         max_field=limits.dkim_field_bytes,
         clock_skew=limits.clock_skew,
-        require_signed=tuple(each.lower() for each in trust.require_signed),
+        require_signed=tuple(field.lower() for field in trust.require_signed),
     )
     return Options(
         spf=SpfOptions(
@@ -82,8 +82,10 @@ def local_policy(config: Config) -> LocalPolicy:
         honor_pct=config.dmarc.honor_pct,
         on_temperror=config.dmarc.on_temperror,
         on_error=config.milter.on_error,
-        trusted_arc_sealers=tuple(name(each) for each in config.authentication.trusted_arc_sealers),
-        rules=tuple(_rule(each) for each in policy.rules),
+        trusted_arc_sealers=tuple(
+            name(sealer) for sealer in config.authentication.trusted_arc_sealers
+        ),
+        rules=tuple(_rule(rule) for rule in policy.rules),
     )
 
 
@@ -91,14 +93,14 @@ def _rule(rule: PolicyRule) -> Rule:
     return Rule(
         action=rule.action,
         comment=rule.comment,
-        author_domains=tuple(name(each) for each in rule.author_domains),
+        author_domains=tuple(name(domain) for domain in rule.author_domains),
         include_subdomains=rule.include_subdomains,
         networks=networks(rule.networks),
-        dkim=tuple(name(each) for each in rule.dkim),
-        spf=tuple(name(each) for each in rule.spf),
-        ptr=tuple(name(each) for each in rule.ptr),
-        arc=tuple(name(each) for each in rule.arc),
-        recipient_domains=tuple(name(each) for each in rule.recipient_domains),
+        dkim=tuple(name(domain) for domain in rule.dkim),
+        spf=tuple(name(domain) for domain in rule.spf),
+        ptr=tuple(name(domain) for domain in rule.ptr),
+        arc=tuple(name(domain) for domain in rule.arc),
+        recipient_domains=tuple(name(domain) for domain in rule.recipient_domains),
         expires=date.fromisoformat(rule.expires) if rule.expires else None,
         reason=OverrideType(rule.reason),
         tag=rule.tag,

@@ -14,17 +14,13 @@ from typing import Any, get_args, get_origin, get_type_hints
 import msgspec
 
 from dmarc_milter.config import checks, guarded
+from dmarc_milter.config.errors import ConfigError
 from dmarc_milter.config.sample import describe
 from dmarc_milter.config.schema import Config
 from dmarc_milter.config.secret_files import exposed
 from dmarc_milter.core.text import printable
 
 DEFAULT_PATH = Path("/etc/dmarc-milter/dmarc-milter.toml")
-
-
-class ConfigError(Exception):
-    """The file cannot be used. `str()` is one line: FILE:LINE: [section] key: what is wrong and
-    what is allowed."""
 
 
 def load(path: Path) -> Config:

@@ -53,7 +53,7 @@ def _line(name: str, value: object, hint: Any, *, described: bool) -> list[str]:
 def describe(hint: Any) -> str:
     """The option's sentence with its choices or bounds."""
     kind, *metas = get_args(hint) if get_origin(hint) is Annotated else (hint,)
-    meta = next((each for each in metas if isinstance(each, msgspec.Meta)), None)
+    meta = next((meta for meta in metas if isinstance(meta, msgspec.Meta)), None)
     words = [meta.description or ""] if meta else []
     if get_origin(kind) is Literal:
         words.append("(" + " | ".join(get_args(kind)) + ")")
@@ -108,7 +108,7 @@ def toml(value: object) -> str:
         case str():
             return '"' + "".join(_toml_char(char) for char in value) + '"'
         case list():
-            return "[" + ", ".join(toml(each) for each in value) + "]"
+            return "[" + ", ".join(toml(item) for item in value) + "]"
         case _:
             return str(value)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dmarc_milter.config import guarded
 from dmarc_milter.config.checks import name
-from dmarc_milter.config.load import ConfigError
+from dmarc_milter.config.errors import ConfigError
 from dmarc_milter.config.schema import Config
 from dmarc_milter.core.report.mail import SigningKey, sign
 

@@ -17,9 +17,10 @@ from dmarc_milter.config import Config, ConfigError
 from dmarc_milter.config.checks import SocketAddress, metrics_address
 from dmarc_milter.config.secrets import spool_path, store_password
 from dmarc_milter.daemon.http import HttpServer, Page
-from dmarc_milter.ledger.spool.file import SpoolError, SpoolFile
+from dmarc_milter.ledger.errors import SpoolError, StoreError
+from dmarc_milter.ledger.spool.file import SpoolFile
 from dmarc_milter.ledger.store import schema
-from dmarc_milter.ledger.store.database import Database, StoreError, connect, fetch
+from dmarc_milter.ledger.store.database import Database, connect, fetch
 from dmarc_milter.ledger.store.status import size
 from dmarc_milter.process import sockets
 from dmarc_milter.process.child import detach_from_supervisor

@@ -11,7 +11,7 @@ from dmarc_milter.config.checks import socket_address
 from dmarc_milter.config.secrets import spool_path
 from dmarc_milter.daemon.worker import CannotBuild
 from dmarc_milter.dns.suffix_list import SuffixListError, latest_suffixes
-from dmarc_milter.ledger.spool.file import SpoolError
+from dmarc_milter.ledger.errors import SpoolError
 from dmarc_milter.ledger.spool.file import prepare as prepare_spool
 from dmarc_milter.ledger.store.database import connect
 from dmarc_milter.ledger.store.status import obstacle

@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from dmarc_milter.ledger.spool.file import SpoolError, SpoolFile
+from dmarc_milter.ledger.errors import SpoolError, StoreError
+from dmarc_milter.ledger.spool.file import SpoolFile
 from dmarc_milter.ledger.store.apply_batch import Batch
-from dmarc_milter.ledger.store.database import StoreError
 from dmarc_milter.ledger.store.store import Store
 
 LOG = logging.getLogger("dmarc_milter.ledger")
@@ -74,18 +74,7 @@ def keep_draining(
     while True:
         started = time.monotonic()
         drained = drain(spool, store)
-        if drained.problem and drained.problem != problem:
-            of_spool = drained.problem.startswith(
-                f"{spool.path}: "
-            )  # as every SpoolError names its file
-            waits = "nothing comes out of the spool" if of_spool else "messages wait in the spool"
-            LOG.error("drain: %s; %s", drained.problem, waits)
-        elif problem and not drained.problem:
-            LOG.warning(
-                "drain: works again, %d messages in %.1f s",
-                drained.messages,
-                time.monotonic() - started,
-            )
+        _log_change(spool, problem, drained, time.monotonic() - started)
         problem = drained.problem
         wait = min(wait * 2, longest) if problem else interval
         waited = 0.0
@@ -95,3 +84,14 @@ def keep_draining(
             waited += interval
             if problem:
                 spool.checkpoint()
+
+
+def _log_change(spool: SpoolFile, before: str, drained: Drained, seconds: float) -> None:
+    """Log a new problem once, and its end once. `before`: the problem of the last time, or ""."""
+    if drained.problem and drained.problem != before:
+        # Every SpoolError names its file.
+        of_spool = drained.problem.startswith(f"{spool.path}: ")
+        waits = "nothing comes out of the spool" if of_spool else "messages wait in the spool"
+        LOG.error("drain: %s; %s", drained.problem, waits)
+    elif before and not drained.problem:
+        LOG.warning("drain: works again, %d messages in %.1f s", drained.messages, seconds)

@@ -12,9 +12,9 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 from dmarc_milter.config import guarded
+from dmarc_milter.ledger.errors import SpoolError
 from dmarc_milter.ledger.spool.guard import MODE, Marks
 
 SCHEMA = 1
@@ -32,16 +32,6 @@ STEPS = (
     ),
 )
 """Step n brings user_version from n to n + 1."""
-
-
-class SpoolError(Exception):
-    """The spool cannot be used now. `str()` is one line; `kind` says which of the ways it is."""
-
-    def __init__(
-        self, kind: Literal["corrupt", "locked", "full", "refused", "newer", "io"], text: str
-    ) -> None:
-        super().__init__(text)
-        self.kind = kind
 
 
 @dataclass(frozen=True, slots=True)

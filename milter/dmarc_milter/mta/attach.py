@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 
 from dmarc_milter.mta import postfix
+from dmarc_milter.mta.errors import AttachmentError
 
 BEGIN, END = (
     "dmarc-milter setup: begin (dmarc-milter setup --remove takes it out)",
@@ -14,10 +15,6 @@ BEGIN, END = (
 )
 INSERTED = "first in smtpd_milters: "
 """Says which element of an existing list is ours."""
-
-
-class AttachmentError(Exception):
-    """The text cannot be edited safely. `str()` is one line that says what to do by hand."""
 
 
 def attach_postfix(text: str, element: str, settings: Sequence[str]) -> str:
@@ -48,9 +45,9 @@ def detach_postfix(text: str) -> str:
     for inserted in (element + ", ", element):
         line = next(
             (
-                each
-                for each in _named(rest, "smtpd_milters")
-                if inserted in rest[each.start : each.end]
+                parameter
+                for parameter in _named(rest, "smtpd_milters")
+                if inserted in rest[parameter.start : parameter.end]
             ),
             None,
         )

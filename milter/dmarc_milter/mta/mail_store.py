@@ -62,12 +62,12 @@ class MailStore:
             folder = folders.pop()
             try:
                 with os.scandir(folder) as found:
-                    entries = sorted(found, key=lambda each: each.name)
+                    entries = sorted(found, key=lambda entry: entry.name)
             except OSError:
                 self.skipped["unreadable"] += 1
                 continue
             folders += [
-                each.path for each in reversed(entries) if each.is_dir(follow_symlinks=False)
+                entry.path for entry in reversed(entries) if entry.is_dir(follow_symlinks=False)
             ]
             for entry in entries:
                 yield from self._entry(entry, os.path.basename(folder))

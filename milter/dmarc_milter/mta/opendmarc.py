@@ -66,7 +66,7 @@ def translate(text: str, name: str, read: Read) -> str:
     passes `config check`."""
     draft = Draft()
     given = options(text)
-    known = {each.key: each for each in given}
+    known = {option.key: option for option in given}
     for option in known.values():
         if option.key in TRANSLATED:
             TRANSLATED[option.key](draft, option, read)

@@ -8,7 +8,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from dmarc_milter.config.load import ConfigError, parse
+from dmarc_milter.config.errors import ConfigError
+from dmarc_milter.config.load import parse
 from dmarc_milter.core.mail import domain
 from dmarc_milter.core.mail.domain import Malformed
 
@@ -76,7 +77,7 @@ def _authserv_id(draft: Draft, option: Option, _read: Read) -> None:
 
 
 def _trusted_ids(draft: Draft, option: Option, _read: Read) -> None:
-    others = [each for each in _list(option.value) if each.upper() != "HOSTNAME"]
+    others = [identity for identity in _list(option.value) if identity.upper() != "HOSTNAME"]
     why = f"{option.name} {option.value}"
     if others:
         draft.set("authentication", "remove_authserv_ids", others, why)
@@ -217,7 +218,7 @@ def _ignore_hosts(draft: Draft, option: Option, read: Read) -> None:
 
 def _ignore_from(draft: Draft, option: Option, _read: Read) -> None:
     domains = [
-        each for each in _list(option.value) if not isinstance(domain.parse(each), Malformed)
+        word for word in _list(option.value) if not isinstance(domain.parse(word), Malformed)
     ]
     if domains:
         rule: dict[str, Value] = {
@@ -299,19 +300,19 @@ def toml(value: Value) -> str:
 
 def without_controls(text: str) -> str:
     """Without control characters, which TOML allows nowhere."""
-    return "".join(each if each.isprintable() else " " for each in text)
+    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def _list(value: str) -> list[str]:
-    return [each for each in re.split(r"[,\s]", value) if each]
+    return [word for word in re.split(r"[,\s]", value) if word]
 
 
 def _entries(text: str) -> list[str]:
     """One or more entries a line, comments out."""
     return [
-        each
+        entry
         for line in text.split("\n")
-        for each in _list(without_controls(line.partition("#")[0]))
+        for entry in _list(without_controls(line.partition("#")[0]))
     ]
 
 

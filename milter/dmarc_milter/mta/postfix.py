@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dmarc_milter.config.checks import IPNetwork, SocketAddress, socket_address
+from dmarc_milter.mta.errors import PostfixError
 
 DEFAULTS = {
     "queue_directory": "/var/spool/postfix",
@@ -26,10 +27,6 @@ MAX_VALUE = 100_000
 REFERENCE = re.compile(
     r"\$(?:\{([A-Za-z0-9_]{1,100})\}|\(([A-Za-z0-9_]{1,100})\)|([A-Za-z0-9_]{1,100}))"
 )
-
-
-class PostfixError(Exception):
-    """Its files cannot be read. `str()` is one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +86,7 @@ class Postfix:
         self, name: str = "smtpd_milters", service: MasterCfService | None = None
     ) -> tuple[MilterEntry, ...]:
         """The milters in their order, for a service or for main.cf alone."""
-        return tuple(milter(each) for each in elements(self.value(name, service)))
+        return tuple(milter(element) for element in elements(self.value(name, service)))
 
     @property
     def queue_directory(self) -> Path:
@@ -99,9 +96,9 @@ class Postfix:
         """The services that speak SMTP with clients, those of master.cf's postscreen (`smtpd pass`)
         included."""
         return tuple(
-            each
-            for each in self.services
-            if each.command == "smtpd" and each.type in ("inet", "pass", "unix")
+            service
+            for service in self.services
+            if service.command == "smtpd" and service.type in ("inet", "pass", "unix")
         )
 
     def is_chrooted(self, service: MasterCfService) -> bool:
@@ -236,7 +233,7 @@ def milter(element: str) -> MilterEntry:
         part.strip() for part in element.removeprefix("{").removesuffix("}").split("=")
     )
     endpoint, *rest = elements(inside) or [""]
-    pairs = (each.partition("=") for each in rest)
+    pairs = (setting.partition("=") for setting in rest)
     return MilterEntry(endpoint, {name.strip(): value.strip() for name, _, value in pairs}, element)
 
 

@@ -53,7 +53,7 @@ def unreachable(files: Postfix, socket: SocketAddress) -> str:
     """Why a chrooted smtpd cannot reach a unix socket; "" when all can."""
     if socket.family != "unix" or files.queue_directory in Path(socket.path).parents:
         return ""
-    names = [each.name for each in files.smtpd() if files.is_chrooted(each)]
+    names = [service.name for service in files.smtpd() if files.is_chrooted(service)]
     if not names:
         return ""
     return (
@@ -132,9 +132,9 @@ def _other_settings(files: Postfix, socket: SocketAddress) -> Iterator[Remark]:
 
 def _in_any(files: Postfix, socket: SocketAddress) -> bool:
     return any(
-        is_ours(each, files, socket, chrooted=files.is_chrooted(service))
+        is_ours(milter, files, socket, chrooted=files.is_chrooted(service))
         for service in files.smtpd()
-        for each in files.milters(service=service)
+        for milter in files.milters(service=service)
     )
 
 
@@ -254,14 +254,16 @@ def _networks(files: Postfix, trust: Authentication) -> Iterator[Remark]:
     """mynetworks and trusted_networks name the same hosts for the same reason."""
     mine, unread = files.networks()
     ours = networks(trust.trusted_networks)
-    evaluated = [str(each) for each in mine if not any(_within(each, one) for one in ours)]
+    evaluated = [str(network) for network in mine if not any(_within(network, one) for one in ours)]
     if evaluated:
         yield Remark(
             "note",
             f"mynetworks has {', '.join(evaluated)}, not in trusted_networks: mail from there is"
             " evaluated like anybody's",
         )
-    strangers = [str(each) for each in ours if mine and not any(_within(each, one) for one in mine)]
+    strangers = [
+        str(network) for network in ours if mine and not any(_within(network, one) for one in mine)
+    ]
     if strangers and not unread:
         yield Remark(
             "warning",

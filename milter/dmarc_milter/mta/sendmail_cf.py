@@ -117,17 +117,17 @@ def demanding(text: str) -> frozenset[str]:
     """Names of daemons that take mail from nobody but authenticated clients, on every port that has
     the name."""
     listening = daemons(text)
-    lax = {each.name for each in listening if not each.demands_login}
-    return frozenset(each.name for each in listening) - lax - {""}
+    lax = {daemon.name for daemon in listening if not daemon.demands_login}
+    return frozenset(daemon.name for daemon in listening) - lax - {""}
 
 
 def remarks(text: str, trusted: Iterable[str]) -> Iterator[str]:
     """A sentence for each daemon in trusted_daemons that takes mail without a login."""
-    for each in daemons(text):
-        if each.name in trusted and not each.demands_login:
+    for daemon in daemons(text):
+        if daemon.name in trusted and not daemon.demands_login:
             yield (
-                f"the daemon {each.name} (port {each.port}) takes mail without authentication: only"
-                " its authenticated clients and trusted_networks pass unevaluated; M=Ea in its"
+                f"the daemon {daemon.name} (port {daemon.port}) takes mail without authentication:"
+                " only its authenticated clients and trusted_networks pass unevaluated; M=Ea in its"
                 " DAEMON_OPTIONS makes it demand a login (with FEATURE(`no_default_msa') where it"
                 " is Sendmail's own)"
             )

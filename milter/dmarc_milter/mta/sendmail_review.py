@@ -81,5 +81,5 @@ def _is(endpoint: str, socket: SocketAddress) -> bool:
         return there == socket
     hosts = reachable(there), reachable(socket)
     return there.port == socket.port and (
-        hosts[0] == hosts[1] or all(each in LOOPBACK for each in hosts)
+        hosts[0] == hosts[1] or all(host in LOOPBACK for host in hosts)
     )

@@ -45,7 +45,7 @@ class SendmailCf:
 
     def has_filter(self, name: str) -> bool:
         """Whether a mail filter of that name is defined."""
-        return any(re.match(rf"{re.escape(name)}\s*,", each) for each in self.filters)
+        return any(re.match(rf"{re.escape(name)}\s*,", filter) for filter in self.filters)
 
     @property
     def rewrites(self) -> bool:
@@ -80,7 +80,7 @@ def parse(text: str) -> SendmailCf:
         elif kind == "X":
             filters.append(rest)
     return SendmailCf(
-        looks_up=_looked_up(rules, classes, [each.flags for each in sendmail_cf.daemons(text)]),
+        looks_up=_looked_up(rules, classes, [daemon.flags for daemon in sendmail_cf.daemons(text)]),
         expands=not _true(dict(options).get("dontexpandcnames", "False")),
         completes=_completes(value for name, value in options if name == "resolveroptions"),
         filters=tuple(filters),
@@ -118,7 +118,7 @@ def _looked_up(
         elif "$={Canonify}" in rule.left:
             found = "all" if "Canonify" in classes else found
         elif ONE_WORD.match(rule.left):
-            found = "all" if any("c" in each for each in flags) else found
+            found = "all" if any("c" in flag for flag in flags) else found
         elif rule.ruleset in dotted_gone:
             found = "short" if found == "none" else found
         else:
@@ -128,47 +128,45 @@ def _looked_up(
 
 def remarks(cf: SendmailCf, where: str) -> Iterator[tuple[Level, str]]:
     """One sentence for each way in which From is changed after this milter has judged it."""
-    lines = "FEATURE(`nocanonify')dnl and define(`confDONT_EXPAND_CNAMES', `True')dnl"
-    remedy = f"put {lines} into sendmail.mc before MAILER(), rebuild sendmail.cf, restart"
-    if cf.looks_up == "all" and cf.expands:
-        yield (
-            "error",
-            (
-                f"{where}: THIS SENDMAIL REWRITES From BY THE DNS after the milter has judged it:"
-                " admin@x.attack.example, an alias of bank.example, reaches readers as"
-                f" admin@bank.example; {remedy}"
-            ),
-        )
-    elif cf.looks_up != "none" and cf.completes:
-        yield (
-            "error",
-            (
-                f"{where}: this Sendmail completes short names in From by its search list after the"
-                " milter has judged them: admin@bank may reach readers as admin@bank.example;"
-                f" {remedy} (without canonify_hosts)"
-            ),
-        )
-    elif cf.looks_up != "none" and cf.expands:
-        yield (
-            "error",
-            f"{where}: this Sendmail may write the target of an alias into From; {remedy}",
-        )
-    elif cf.expands:
-        yield (
-            "note",
-            (
-                f"{where}: O DontExpandCnames is not set; FEATURE(`nocanonify') alone keeps From as"
-                f" it was judged: {remedy}"
-            ),
-        )
+    remark = _look_ups(cf)
+    if remark is not None:
+        level, text = remark
+        yield level, f"{where}: {text}"
     if cf.domain_table:
         yield (
             "note",
-            (
-                f"{where}: FEATURE(`domaintable') writes other domains into From after the milter"
-                " has judged it; see that its table is yours"
-            ),
+            f"{where}: FEATURE(`domaintable') writes other domains into From after the milter has"
+            " judged it; see that its table is yours",
         )
+
+
+def _look_ups(cf: SendmailCf) -> tuple[Level, str] | None:
+    """What the DNS does to From there: the gravest of it."""
+    lines = "FEATURE(`nocanonify')dnl and define(`confDONT_EXPAND_CNAMES', `True')dnl"
+    remedy = f"put {lines} into sendmail.mc before MAILER(), rebuild sendmail.cf, restart"
+    if cf.looks_up == "all" and cf.expands:
+        return (
+            "error",
+            "THIS SENDMAIL REWRITES From BY THE DNS after the milter has judged it:"
+            " admin@x.attack.example, an alias of bank.example, reaches readers as"
+            f" admin@bank.example; {remedy}",
+        )
+    if cf.looks_up != "none" and cf.completes:
+        return (
+            "error",
+            "this Sendmail completes short names in From by its search list after the milter has"
+            " judged them: admin@bank may reach readers as admin@bank.example;"
+            f" {remedy} (without canonify_hosts)",
+        )
+    if cf.looks_up != "none" and cf.expands:
+        return "error", f"this Sendmail may write the target of an alias into From; {remedy}"
+    if cf.expands:
+        return (
+            "note",
+            "O DontExpandCnames is not set; FEATURE(`nocanonify') alone keeps From as it was"
+            f" judged: {remedy}",
+        )
+    return None
 
 
 def search_list(resolv_conf: Path = RESOLV_CONF, host: str = "") -> tuple[tuple[str, ...], int]:
@@ -190,11 +188,11 @@ def search_list(resolv_conf: Path = RESOLV_CONF, host: str = "") -> tuple[tuple[
             ndots = max(
                 [
                     ndots,
-                    *(int(each[6:8]) for each in words if re.fullmatch(r"ndots:[0-9]{1,2}", each)),
+                    *(int(word[6:8]) for word in words if re.fullmatch(r"ndots:[0-9]{1,2}", word)),
                 ]
             )
     search = tuple(os.environ.get("LOCALDOMAIN", "").split()) or search
-    return tuple(each.rstrip(".").lower() for each in search if each.rstrip(".")), ndots
+    return tuple(domain.rstrip(".").lower() for domain in search if domain.rstrip(".")), ndots
 
 
 def read(path: Path) -> SendmailCf | None:

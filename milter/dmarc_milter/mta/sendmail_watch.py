@@ -48,7 +48,7 @@ class Watched:
         if held is not None and now < self._look_again:
             return held
         self._look_again = now + LOOK_AGAIN
-        stamps = tuple(_stamp(each) for each in (self._path, self._resolv_conf))
+        stamps = tuple(_stamp(path) for path in (self._path, self._resolv_conf))
         if held is None or held.stamps != stamps:
             held = self._held = self._read(stamps)
         return held

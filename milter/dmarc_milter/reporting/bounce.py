@@ -87,7 +87,12 @@ def read(
 def address_of(tag: DeliveryTag | Bounce, store: Store) -> str:
     """The address of that delivery, or "". Raises StoreError."""
     return next(
-        (each.address for each in store.deliveries.of(tag.report_id) if each.tag == tag.tag), ""
+        (
+            delivery.address
+            for delivery in store.deliveries.of(tag.report_id)
+            if delivery.tag == tag.tag
+        ),
+        "",
     )
 
 

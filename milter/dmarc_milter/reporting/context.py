@@ -52,7 +52,7 @@ class ReportContext:
     organization: Callable[[Resolver], Callable[[Domain], Domain | None]]
     mailer: Submitter
     owner: str
-    dice: random.Random
+    rng: random.Random
     authserv_id: str = ""
     """Names us in failure reports; empty: the reporting address's domain."""
 
@@ -79,9 +79,9 @@ class ReportContext:
         """Seconds before the next try: doubling from ten minutes to six hours, a quarter more or
         less by chance."""
         return int(
-            min(FIRST_RETRY * 2 ** min(attempts, 10), LONGEST_RETRY) * self.dice.uniform(0.75, 1.25)
+            min(FIRST_RETRY * 2 ** min(attempts, 10), LONGEST_RETRY) * self.rng.uniform(0.75, 1.25)
         )
 
     def spread(self) -> int:
         """A moment within spread_minutes."""
-        return int(self.dice.uniform(0, self.options.spread_minutes * 60))
+        return int(self.rng.uniform(0, self.options.spread_minutes * 60))

@@ -42,7 +42,7 @@ class Skipped(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class ReportRecipients:
     """`undecided` are addresses about which the DNS has not said yes or no."""
 
     allowed: tuple[ReportRecipient, ...]
@@ -53,27 +53,28 @@ class Places:
     def why(self) -> str:
         """Everything that speaks against, in one line."""
         return "; ".join(
-            f"{each.address}: {each.reason}" for each in (*self.skipped, *self.undecided)
+            f"{recipient.address}: {recipient.reason}"
+            for recipient in (*self.skipped, *self.undecided)
         )
 
 
 def choose(
-    policy_domain: Domain, uris: Sequence[Uri], kind: Literal["rua", "ruf"], tools: ReportContext
-) -> Places:
+    policy_domain: Domain, uris: Sequence[Uri], kind: Literal["rua", "ruf"], context: ReportContext
+) -> ReportRecipients:
     """Each address once, in the record's order (RFC 9990 3.5). Raises StoreError."""
-    asked = tools.ask()
+    asked = context.ask()
     allowed: dict[str, ReportRecipient] = {}
     skipped: list[Skipped] = []
     undecided: list[Skipped] = []
     for uri in uris[:MAX_URIS]:
-        answer = _permission(policy_domain, uri.address, kind, tools, asked)
+        answer = _permission(policy_domain, uri.address, kind, context, asked)
         if answer.permission is Permission.LATER:
             undecided.append(Skipped(uri.address, answer.reason))
         elif answer.permission is Permission.REFUSED:
             skipped.append(Skipped(uri.address, answer.reason))
         else:
-            _take(uri, answer, allowed, skipped, tools)
-    return Places(tuple(allowed.values())[:MAX_URIS], tuple(skipped), tuple(undecided))
+            _take(uri, answer, allowed, skipped, context)
+    return ReportRecipients(tuple(allowed.values())[:MAX_URIS], tuple(skipped), tuple(undecided))
 
 
 def _take(
@@ -81,31 +82,31 @@ def _take(
     answer: Authorization,
     allowed: dict[str, ReportRecipient],
     skipped: list[Skipped],
-    tools: ReportContext,
+    context: ReportContext,
 ) -> None:
     """The address, or those that replace it, unless they are suppressed."""
-    sizes = {each.address: each.max_size for each in answer.addresses} or {
+    sizes = {address.address: address.max_size for address in answer.addresses} or {
         uri.address: uri.max_size
     }
     for address, max_size in sizes.items():
-        suppression = tools.store.destinations.suppression(address)
+        suppression = context.store.destinations.suppression(address)
         if suppression is not None:
             until = datetime.fromtimestamp(suppression.until, UTC).strftime("%Y-%m-%d")
             skipped.append(Skipped(address, f"suppressed until {until}: {suppression.reason}"))
         else:
             allowed.setdefault(
-                address, ReportRecipient(address, form_for(address, tools), max_size)
+                address, ReportRecipient(address, form_for(address, context), max_size)
             )
 
 
-def form_for(address: str, tools: ReportContext) -> Format:
+def form_for(address: str, context: ReportContext) -> Format:
     """The installation's form, or RFC 7489's for destinations that asked for it."""
     host = host_of(address)
-    old = (name(each) for each in tools.options.rfc7489_destinations)
+    old = (name(text) for text in context.options.rfc7489_destinations)
     return (
         "rfc7489"
-        if host is not None and any(host.is_at_or_below(each) for each in old)
-        else tools.options.format
+        if host is not None and any(host.is_at_or_below(domain) for domain in old)
+        else context.options.format
     )
 
 
@@ -113,13 +114,13 @@ def _permission(
     policy_domain: Domain,
     address: str,
     kind: Literal["rua", "ruf"],
-    tools: ReportContext,
+    context: ReportContext,
     asked: Asked,
 ) -> Authorization:
     host = host_of(address)
     if host is None:
         return Authorization(Permission.REFUSED, "not an address")
-    answer = _verified(policy_domain, host, kind, tools, asked)
+    answer = _verified(policy_domain, host, kind, context, asked)
     if answer.permission is not Permission.GRANTED:
         return answer
     mail = takes_mail(host, asked.resolver)
@@ -130,28 +131,28 @@ def _verified(
     policy_domain: Domain,
     host: Domain,
     kind: Literal["rua", "ruf"],
-    tools: ReportContext,
+    context: ReportContext,
     asked: Asked,
 ) -> Authorization:
     """External verification, remembered as long as the DNS allows (RFC 9990 4). What the DNS did
     not answer is never remembered."""
-    known = tools.store.destinations.authorisation(policy_domain.name, host.name, kind)
+    known = context.store.destinations.authorisation(policy_domain.name, host.name, kind)
     if known is not None:
         outcome, _, reason = known.outcome.partition(" ")
         return Authorization(
-            Permission(outcome), reason, tuple(_uri(each) for each in known.addresses)
+            Permission(outcome), reason, tuple(_uri(address) for address in known.addresses)
         )
-    answer = verify(policy_domain, host, kind, asked.resolver, tools.organization(asked.resolver))
+    answer = verify(policy_domain, host, kind, asked.resolver, context.organization(asked.resolver))
     holds = min(asked.holds(), LONGEST_MEMORY)
     if answer.permission is not Permission.LATER and holds >= 1:
         spelled = tuple(
-            each.address if each.max_size is None else f"{each.address}!{each.max_size}"
-            for each in answer.addresses
+            address.address if address.max_size is None else f"{address.address}!{address.max_size}"
+            for address in answer.addresses
         )
         found = Authorisation(
-            f"{answer.permission} {answer.reason}", spelled, tools.now + int(holds)
+            f"{answer.permission} {answer.reason}", spelled, context.now + int(holds)
         )
-        tools.store.destinations.authorise(policy_domain.name, host.name, kind, found)
+        context.store.destinations.authorise(policy_domain.name, host.name, kind, found)
     return answer
 
 

@@ -13,7 +13,7 @@ from dmarc_milter.core.report.destination import host_of
 from dmarc_milter.core.report.failure import FailureReport, compose, read_sample
 from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.core.stored import Published
-from dmarc_milter.ledger.store.database import StoreError
+from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.store.destinations import Limit
 from dmarc_milter.ledger.store.failures import Failure, FailureState
 from dmarc_milter.ledger.store.reports import Document, NewDelivery
@@ -25,86 +25,90 @@ PLACEHOLDER = "to-be-named@recipient.invalid"
 """Stands for the recipient in the stored mail."""
 
 
-def build_failure(failure: Failure, tools: ReportContext) -> FailureState:
+def build_failure(failure: Failure, context: ReportContext) -> FailureState:
     """What becomes of a claimed failure report. Raises StoreError; a defect of ours drops this one,
     with a note."""
     try:
-        return _build(failure, tools)
+        return _build(failure, context)
     except StoreError:
         raise
     except Exception as error:
         LOG.exception("failure report %s cannot be built", failure.id)
         return _settle(
-            failure, tools, "suppressed", f"cannot be built: {type(error).__name__}: {error}"
+            failure, context, "suppressed", f"cannot be built: {type(error).__name__}: {error}"
         )
 
 
-def _build(failure: Failure, tools: ReportContext) -> FailureState:
+def _build(failure: Failure, context: ReportContext) -> FailureState:
     published = failure.facts.outcome.published if failure.facts.outcome else None
     policy_domain = domain.parse(failure.facts.policy_domain)
     if published is None or not isinstance(policy_domain, Domain) or published.psd == "y":
-        return _settle(failure, tools, "suppressed", "nobody to send it to")
-    if tools.now > failure.at + tools.options.retry_hours * 3600:
+        return _settle(failure, context, "suppressed", "nobody to send it to")
+    if context.now > failure.at + context.options.retry_hours * 3600:
         return _settle(
-            failure, tools, "expired", failure.last_reply or "too old when its turn came"
+            failure, context, "expired", failure.last_reply or "too old when its turn came"
         )
-    return _offer(failure, published, policy_domain, tools)
+    return _offer(failure, published, policy_domain, context)
 
 
 def _offer(
-    failure: Failure, published: Published, policy_domain: Domain, tools: ReportContext
+    failure: Failure, published: Published, policy_domain: Domain, context: ReportContext
 ) -> FailureState:
-    places = choose(policy_domain, published.ruf, "ruf", tools)
-    if places.undecided and not (places.allowed and failure.attempts >= PATIENT_TRIES):
+    recipients = choose(policy_domain, published.ruf, "ruf", context)
+    if recipients.undecided and not (recipients.allowed and failure.attempts >= PATIENT_TRIES):
         return _settle(
-            failure, tools, "due", places.why, next_at=tools.now + tools.pause(failure.attempts)
+            failure,
+            context,
+            "due",
+            recipients.why,
+            next_at=context.now + context.pause(failure.attempts),
         )
-    if not places.allowed:
-        return _settle(failure, tools, "suppressed", places.why)
+    if not recipients.allowed:
+        return _settle(failure, context, "suppressed", recipients.why)
     within = [
-        place
-        for place in places.allowed
-        if not tools.store.destinations.reserve(_limits(place, tools))
+        recipient
+        for recipient in recipients.allowed
+        if not context.store.destinations.reserve(_limits(recipient, context))
     ]
     if not within:
         # Until tomorrow it gathers what comes after it: Incidents tells how many.
         return _settle(
             failure,
-            tools,
+            context,
             "due",
             "the day's limit is reached",
-            next_at=tools.now // DAY * DAY + DAY,
+            next_at=context.now // DAY * DAY + DAY,
         )
-    document = Document(FORMAT, "failure.eml", _message(failure, tools))
-    deliveries = [NewDelivery(place.address, FORMAT, tools.now) for place in within]
-    tools.store.failures.queue(failure, tools.owner, document, deliveries)
+    document = Document(FORMAT, "failure.eml", _message(failure, context))
+    deliveries = [NewDelivery(recipient.address, FORMAT, context.now) for recipient in within]
+    context.store.failures.queue(failure, context.owner, document, deliveries)
     return "queued"
 
 
-def _limits(place: ReportRecipient, tools: ReportContext) -> list[Limit]:
-    host = host_of(place.address)
+def _limits(recipient: ReportRecipient, context: ReportContext) -> list[Limit]:
+    host = host_of(recipient.address)
     return [
-        Limit("failures", tools.options.failure_per_day),
-        Limit(f"failures:{host}", tools.options.failure_per_destination),
+        Limit("failures", context.options.failure_per_day),
+        Limit(f"failures:{host}", context.options.failure_per_destination),
     ]
 
 
-def _message(failure: Failure, tools: ReportContext) -> bytes:
+def _message(failure: Failure, context: ReportContext) -> bytes:
     try:
         sample = read_sample(failure.sample)
     except msgspec.MsgspecError as error:
         raise ValueError(f"unreadable sample: {error}") from None
     report = FailureReport(
-        tools.reporter,
-        tools.authserv_id or tools.reporter.domain,
+        context.reporter,
+        context.authserv_id or context.reporter.domain,
         failure.id,
         failure.facts,
         sample,
         failure.incidents,
     )
-    boundary = f"=_{tools.dice.getrandbits(128):032x}"
+    boundary = f"=_{context.rng.getrandbits(128):032x}"
     return compose(
-        report, boundary, recipient=PLACEHOLDER, now=datetime.fromtimestamp(tools.now, UTC)
+        report, boundary, recipient=PLACEHOLDER, now=datetime.fromtimestamp(context.now, UTC)
     )
 
 
@@ -116,7 +120,7 @@ def addressed(stored: bytes, recipient: str) -> bytes:
 
 
 def _settle(
-    failure: Failure, tools: ReportContext, state: FailureState, reply: str, *, next_at: int = 0
+    failure: Failure, context: ReportContext, state: FailureState, reply: str, *, next_at: int = 0
 ) -> FailureState:
-    tools.store.failures.settle(failure, tools.owner, state, reply, next_at=next_at)
+    context.store.failures.settle(failure, context.owner, state, reply, next_at=next_at)
     return state

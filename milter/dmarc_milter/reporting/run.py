@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from dmarc_milter.ledger.store.database import StoreError
+from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.store.deliveries import Delivery, DeliveryState
 from dmarc_milter.ledger.store.failures import Failure, FailureState
 from dmarc_milter.ledger.store.reports import LEASE, Report, ReportState
@@ -40,7 +40,7 @@ class Run:
 
 
 def run(
-    tools: ReportContext,
+    context: ReportContext,
     *,
     now: bool = False,
     seconds: float = 3000.0,
@@ -49,23 +49,23 @@ def run(
     """One run of at most about `seconds`. `now`: the period still open too, and nothing waits for
     its moment. Raises StoreError."""
     done, end = Run(), time.monotonic() + seconds
-    _build_all(tools, done, end, progress, now=now)
-    if tools.options.failure_reports:
-        _build_failures(tools, done, end, now=now)
-    _send_all(tools, done, end, progress, now=now)
+    _build_all(context, done, end, progress, now=now)
+    if context.options.failure_reports:
+        _build_failures(context, done, end, now=now)
+    _send_all(context, done, end, progress, now=now)
     return done
 
 
 def _build_all(
-    tools: ReportContext, done: Run, end: float, progress: Progress, *, now: bool
+    context: ReportContext, done: Run, end: float, progress: Progress, *, now: bool
 ) -> None:
     seen: set[str] = set()
     # Postponed a moment ago, and claimed once more because nothing is to wait: kept out of the way.
     again: list[Report] = []
     while time.monotonic() < end:
-        claimed = tools.store.reports.claim(
-            tools.owner,
-            ended_before=FOR_EVER if now else tools.now - GRACE,
+        claimed = context.store.reports.claim(
+            context.owner,
+            ended_before=FOR_EVER if now else context.now - GRACE,
             at_once=now,
             limit=BATCH,
         )
@@ -73,82 +73,82 @@ def _build_all(
         again += [report for report in claimed if report.id in seen]
         if not claimed:
             break
-        claimed_at = tools.now
+        claimed_at = context.now
         for report in fresh:
             seen.add(report.id)
-            _build_one(report, claimed_at, tools, done)
+            _build_one(report, claimed_at, context, done)
             progress("build", 1)
     for report in again:
-        tools.store.reports.postpone(report.id, tools.owner, report.next_at, report.note)
+        context.store.reports.postpone(report.id, context.owner, report.next_at, report.note)
 
 
-def _build_one(report: Report, claimed_at: int, tools: ReportContext, done: Run) -> None:
-    if tools.now - claimed_at > LEASE // 2 and not tools.store.reports.renew(
-        report.id, tools.owner
+def _build_one(report: Report, claimed_at: int, context: ReportContext, done: Run) -> None:
+    if context.now - claimed_at > LEASE // 2 and not context.store.reports.renew(
+        report.id, context.owner
     ):
         return
-    state = build_report(report, tools)
+    state = build_report(report, context)
     done.built[state] += 1
     done.reports[report.id] = None
     LOG.info("report %s of %s: %s", report.id, report.policy_domain, state)
 
 
-def _build_failures(tools: ReportContext, done: Run, end: float, *, now: bool) -> None:
+def _build_failures(context: ReportContext, done: Run, end: float, *, now: bool) -> None:
     seen: set[str] = set()
     again: list[Failure] = []
     while time.monotonic() < end and (
-        claimed := tools.store.failures.claim(tools.owner, at_once=now, limit=BATCH)
+        claimed := context.store.failures.claim(context.owner, at_once=now, limit=BATCH)
     ):
         again += [failure for failure in claimed if failure.id in seen]
         for failure in claimed:
             if failure.id not in seen:
                 seen.add(failure.id)
-                done.failures[build_failure(failure, tools)] += 1
+                done.failures[build_failure(failure, context)] += 1
     for failure in again:
-        tools.store.failures.release(failure, tools.owner)
+        context.store.failures.release(failure, context.owner)
 
 
-def _deliver(delivery: Delivery, tools: ReportContext) -> Delivered:
+def _deliver(delivery: Delivery, context: ReportContext) -> Delivered:
     """A defect of ours holds up one delivery and no other."""
     try:
-        return deliver(delivery, tools)
+        return deliver(delivery, context)
     except StoreError:
         raise
     except Exception as error:
         LOG.exception("report %s to %s cannot be sent", delivery.report_id, delivery.address)
         reason = f"cannot be sent: {type(error).__name__}: {error}"
-        tools.store.deliveries.settle(
+        context.store.deliveries.settle(
             delivery,
-            tools.owner,
+            context.owner,
             DeliveryState.QUEUED,
             reason,
-            next_at=tools.now + tools.pause(delivery.attempts),
+            next_at=context.now + context.pause(delivery.attempts),
         )
         return Delivered(DeliveryState.QUEUED, reason)
 
 
 def _send_all(
-    tools: ReportContext, done: Run, end: float, progress: Progress, *, now: bool
+    context: ReportContext, done: Run, end: float, progress: Progress, *, now: bool
 ) -> None:
     seen: set[tuple[str, str]] = set()
     again: list[Delivery] = []
     while time.monotonic() < end and not done.problem:
-        claimed = tools.store.deliveries.claim(tools.owner, at_once=now, limit=BATCH)
+        claimed = context.store.deliveries.claim(context.owner, at_once=now, limit=BATCH)
         if not claimed:
             break
-        claimed_at = tools.now
+        claimed_at = context.now
         for delivery in claimed:
             if (delivery.report_id, delivery.address) in seen:
                 again.append(delivery)
-            elif done.problem or tools.now - claimed_at > LEASE // 3 or time.monotonic() > end:
-                tools.store.deliveries.release(delivery, tools.owner, delivery.next_at)
+            elif done.problem or context.now - claimed_at > LEASE // 3 or time.monotonic() > end:
+                context.store.deliveries.release(delivery, context.owner, delivery.next_at)
             else:
                 seen.add((delivery.report_id, delivery.address))
                 done.reports[delivery.report_id] = None
-                _note(_deliver(delivery, tools), done)
+                _note(_deliver(delivery, context), done)
                 progress("send", 1)
     for delivery in again:
-        tools.store.deliveries.release(delivery, tools.owner, delivery.next_at)
+        context.store.deliveries.release(delivery, context.owner, delivery.next_at)
 
 
 def _note(found: Delivered, done: Run) -> None:

@@ -35,85 +35,85 @@ class ReportEnvelope(NamedTuple):
     message: bytes
 
 
-def deliver(delivery: Delivery, tools: ReportContext) -> Delivered:
+def deliver(delivery: Delivery, context: ReportContext) -> Delivered:
     """One try. The row is settled before this returns, and only a 250 makes it sent. Raises
     StoreError."""
-    since = _since(delivery, tools)
+    since = _since(delivery, context)
     if since is None:
         return _settle(
-            delivery, tools, Delivered(DeliveryState.EXPIRED, "the report is no longer kept")
+            delivery, context, Delivered(DeliveryState.EXPIRED, "the report is no longer kept")
         )
-    suppression = tools.store.destinations.suppression(delivery.address)
+    suppression = context.store.destinations.suppression(delivery.address)
     if suppression is not None:
-        return _settle(delivery, tools, Delivered(DeliveryState.SUPPRESSED, suppression.reason))
-    over = tools.now > since + tools.options.retry_hours * 3600
+        return _settle(delivery, context, Delivered(DeliveryState.SUPPRESSED, suppression.reason))
+    over = context.now > since + context.options.retry_hours * 3600
     if over and delivery.attempts > 0:
-        return _settle(delivery, tools, Delivered(DeliveryState.EXPIRED, delivery.last_reply))
-    limits = _limits(delivery, tools)
-    full = tools.store.destinations.reserve(limits)
+        return _settle(delivery, context, Delivered(DeliveryState.EXPIRED, delivery.last_reply))
+    limits = _limits(delivery, context)
+    full = context.store.destinations.reserve(limits)
     if full:
-        return _hold(delivery, tools, full, over=over)
-    envelope = envelope_of(delivery, tools)
+        return _hold(delivery, context, full, over=over)
+    envelope = envelope_of(delivery, context)
     if envelope is None:
         return _settle(
-            delivery, tools, Delivered(DeliveryState.EXPIRED, "its document is no longer kept")
+            delivery, context, Delivered(DeliveryState.EXPIRED, "its document is no longer kept")
         )
-    outcome = tools.mailer.send(*envelope)
+    outcome = context.mailer.send(*envelope)
     if isinstance(outcome, Later):
-        tools.store.destinations.give_back([each.scope for each in limits])
-    return _judge(delivery, outcome, tools, over=over)
+        context.store.destinations.give_back([limit.scope for limit in limits])
+    return _judge(delivery, outcome, context, over=over)
 
 
-def _since(delivery: Delivery, tools: ReportContext) -> int | None:
+def _since(delivery: Delivery, context: ReportContext) -> int | None:
     """When the retry window of the delivery's report began; None for a report that is no longer
     there."""
     if delivery.format == FORMAT:
-        failure = tools.store.failures.get(delivery.report_id)
+        failure = context.store.failures.get(delivery.report_id)
         return failure.at if failure is not None else None
-    report = tools.store.reports.get(delivery.report_id)
+    report = context.store.reports.get(delivery.report_id)
     return report.closed_at if report is not None else None
 
 
-def envelope_of(delivery: Delivery, tools: ReportContext) -> ReportEnvelope | None:
+def envelope_of(delivery: Delivery, context: ReportContext) -> ReportEnvelope | None:
     """The mail as it was built, the same identity at every try. None when the document is gone."""
-    document = tools.store.reports.document(delivery.report_id, delivery.format)
+    document = context.store.reports.document(delivery.report_id, delivery.format)
     if document is None:
         return None
     message = (
         addressed(document.content, delivery.address)
         if delivery.format == FORMAT
-        else _aggregate(delivery, document, tools)
+        else _aggregate(delivery, document, context)
     )
     return ReportEnvelope(
-        verp(tools.bounces, delivery.report_id, delivery.tag), delivery.address, message
+        verp(context.bounces, delivery.report_id, delivery.tag), delivery.address, message
     )
 
 
-def _aggregate(delivery: Delivery, document: Document, tools: ReportContext) -> bytes:
-    report = tools.store.reports.get(delivery.report_id)
-    text = tools.store.reports.document(delivery.report_id, "text")
+def _aggregate(delivery: Delivery, document: Document, context: ReportContext) -> bytes:
+    report = context.store.reports.get(delivery.report_id)
+    text = context.store.reports.document(delivery.report_id, "text")
     words = text.content.decode("utf-8", "replace") if text is not None else ""
     policy_domain = report.policy_domain if report is not None else ""
     letter = Letter(
         delivery.report_id,
         policy_domain,
-        tools.reporter.email,
+        context.reporter.email,
         document.filename,
         words,
         document.content,
     )
-    return write(letter, delivery.address, now=datetime.fromtimestamp(tools.now, UTC)).as_bytes()
+    return write(letter, delivery.address, now=datetime.fromtimestamp(context.now, UTC)).as_bytes()
 
 
-def _limits(delivery: Delivery, tools: ReportContext) -> list[Limit]:
+def _limits(delivery: Delivery, context: ReportContext) -> list[Limit]:
     if delivery.format == FORMAT:
         return []  # taken when it was built
-    options, host = tools.options, _host(delivery)
+    options, host = context.options, _host(delivery)
     limits = [
         Limit("all", options.max_per_day),
         Limit(f"destination:{host}", options.max_per_destination),
     ]
-    if tools.store.destinations.is_first(host):
+    if context.store.destinations.is_first(host):
         limits.append(Limit("new", options.max_new_destinations))
     return limits
 
@@ -123,43 +123,45 @@ def _host(delivery: Delivery) -> str:
     return host.name if host is not None else ""
 
 
-def _hold(delivery: Delivery, tools: ReportContext, full: str, *, over: bool) -> Delivered:
+def _hold(delivery: Delivery, context: ReportContext, full: str, *, over: bool) -> Delivered:
     """Not today: tomorrow, unless its time is over."""
     reason = f"the day's limit is reached ({full})"
     if over:
-        return _settle(delivery, tools, Delivered(DeliveryState.EXPIRED, reason))
-    tools.store.deliveries.release(
-        delivery, tools.owner, tools.now // DAY * DAY + DAY + tools.spread(), reason
+        return _settle(delivery, context, Delivered(DeliveryState.EXPIRED, reason))
+    context.store.deliveries.release(
+        delivery, context.owner, context.now // DAY * DAY + DAY + context.spread(), reason
     )
     return Delivered(DeliveryState.QUEUED, reason, held=True)
 
 
-def _judge(delivery: Delivery, outcome: Outcome, tools: ReportContext, *, over: bool) -> Delivered:
+def _judge(
+    delivery: Delivery, outcome: Outcome, context: ReportContext, *, over: bool
+) -> Delivered:
     match outcome:
         case Sent(reply):
-            settled = _settle(delivery, tools, Delivered(DeliveryState.SENT, reply))
-            tools.store.destinations.remember(_host(delivery))
+            settled = _settle(delivery, context, Delivered(DeliveryState.SENT, reply))
+            context.store.destinations.remember(_host(delivery))
             return settled
         case Refused(reply, address):
             if address:
-                until = tools.now + int(tools.options.suppress_days * DAY)
-                tools.store.destinations.suppress(
+                until = context.now + int(context.options.suppress_days * DAY)
+                context.store.destinations.suppress(
                     delivery.address, until, reply, delivery.report_id
                 )
-            return _settle(delivery, tools, Delivered(DeliveryState.REFUSED, reply))
+            return _settle(delivery, context, Delivered(DeliveryState.REFUSED, reply))
         case Later(reply, server):
             state = DeliveryState.EXPIRED if over else DeliveryState.QUEUED
-            pause = FIRST_RETRY if server else tools.pause(delivery.attempts)
+            pause = FIRST_RETRY if server else context.pause(delivery.attempts)
             return _settle(
-                delivery, tools, Delivered(state, reply, server), next_at=tools.now + pause
+                delivery, context, Delivered(state, reply, server), next_at=context.now + pause
             )
 
 
 def _settle(
-    delivery: Delivery, tools: ReportContext, found: Delivered, *, next_at: int = 0
+    delivery: Delivery, context: ReportContext, found: Delivered, *, next_at: int = 0
 ) -> Delivered:
-    if not tools.store.deliveries.settle(
-        delivery, tools.owner, found.state, found.reply, next_at=next_at
+    if not context.store.deliveries.settle(
+        delivery, context.owner, found.state, found.reply, next_at=next_at
     ):
         LOG.warning(
             "report %s to %s: another host had taken it over", delivery.report_id, delivery.address

@@ -23,13 +23,13 @@ from dmarc_milter.core.mail import domain
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.mail.message import plain_address
 from dmarc_milter.core.report.rows import DAY
-from dmarc_milter.ledger.store.database import StoreError
+from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.store.decisions import Filter
 from dmarc_milter.ledger.store.status import spool_status, store_status
 from dmarc_milter.ledger.store.store import Store
 from dmarc_milter.web import charts, queries
 from dmarc_milter.web.login import LoginGuard
-from dmarc_milter.web.status import Standing, standing
+from dmarc_milter.web.status import HostStatus, host_status
 
 PERIODS = (1, 7, 14, 30, 90)
 SEARCH = ("key", "author_domain", "source_ip", "status", "disposition", "days")
@@ -42,13 +42,13 @@ MAX_ROWS = 200
 @dataclass(frozen=True, slots=True)
 class WebOptions:
     """`open_store` makes a store for the thread that calls it; `token` is "" where only this
-    machine may look; `standing` is asked for each page that shows it."""
+    machine may look; `status` is asked for each page that shows it."""
 
     open_store: Callable[[], Store]
     spool: Path
     token: str = ""
     clock: Callable[[], float] = time.time
-    standing: Callable[[], Standing] = lambda: standing(Config())
+    status: Callable[[], HostStatus] = lambda: host_status(Config())
 
 
 def create_app(options: WebOptions) -> Flask:
@@ -68,13 +68,13 @@ def create_app(options: WebOptions) -> Flask:
 
 def _words(app: Flask, clock: Callable[[], float]) -> None:
     """How values are written on every page."""
-    app.jinja_env.filters["moment"] = lambda at: (
+    app.jinja_env.filters["time"] = lambda at: (
         datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S") if at else "never"
     )
     app.jinja_env.filters["day"] = lambda at: datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d")
     app.jinja_env.filters["number"] = lambda value: f"{value:,}"
     app.jinja_env.filters["sentence"] = sentence
-    app.jinja_env.filters["told"] = lambda waits: told(waits.reason, waits.failing_name)
+    app.jinja_env.filters["explained"] = lambda waits: told(waits.reason, waits.failing_name)
     app.jinja_env.filters["rule"] = lambda waits: rule(
         waits.author_domain, waits.reason, waits.failing_name, clock()
     )
@@ -156,7 +156,7 @@ class Pages:
         totals = self._store.decisions.totals(g.since)
         return render_template(
             "overview.html",
-            standing=self._options.standing(),
+            host=self._options.status(),
             tiles=charts.tiles(totals),
             verdicts=charts.verdicts(totals),
             actions=charts.actions(totals),
@@ -197,7 +197,7 @@ class Pages:
             self._store.database,
             wanted,
             key=key,
-            after=queries.place(request.args.get("after", "")),
+            after=queries.parse_position(request.args.get("after", "")),
         )
         kept = {name: request.args[name] for name in SEARCH if name in request.args}
         return render_template("decisions.html", page=page, wanted=wanted, key=key, kept=kept)
@@ -216,7 +216,7 @@ class Pages:
         )
         suppressed = self._store.destinations.suppressions(100)
         more = len(found) > queries.PAGE
-        off = self._options.standing().reports_off
+        off = self._options.status().reports_off
         return render_template(
             "reports.html",
             rows=found[: queries.PAGE],
@@ -231,8 +231,7 @@ class Pages:
         if found is None:
             abort(404)
         rows = [
-            each
-            for each, _ in zip(self._store.reports.rows(identity), range(MAX_ROWS), strict=False)
+            row for row, _ in zip(self._store.reports.rows(identity), range(MAX_ROWS), strict=False)
         ]
         return render_template(
             "report.html",

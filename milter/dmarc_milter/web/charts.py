@@ -49,24 +49,24 @@ class Chart(NamedTuple):
 def tiles(totals: Iterable[Total]) -> dict[str, int]:
     """Messages in the period: all, and by what matters first."""
     found = dict.fromkeys(("messages", "passed", "failed", "quarantined", "refused", "deferred"), 0)
-    for each in totals:
-        found["messages"] += each.messages
-        found["passed"] += each.messages * (each.status == "pass")
-        found["failed"] += each.messages * (each.status == "fail")
-        done = _action(each)
+    for total in totals:
+        found["messages"] += total.messages
+        found["passed"] += total.messages * (total.status == "pass")
+        found["failed"] += total.messages * (total.status == "fail")
+        done = _action(total)
         if done in found:
-            found[done] += each.messages
+            found[done] += total.messages
     return found
 
 
 def verdicts(totals: Sequence[Total]) -> Chart:
     """Messages by DMARC result."""
-    return _chart(totals, VERDICTS, [each.status for each in totals])
+    return _chart(totals, VERDICTS, [total.status for total in totals])
 
 
 def actions(totals: Sequence[Total]) -> Chart:
     """Messages by what was done; in monitor mode, what would have been."""
-    return _chart(totals, ACTIONS, [_action(each) for each in totals])
+    return _chart(totals, ACTIONS, [_action(total) for total in totals])
 
 
 def _action(total: Total) -> str:
@@ -76,11 +76,11 @@ def _action(total: Total) -> str:
 
 
 def _chart(totals: Sequence[Total], names: Sequence[str], kinds: Sequence[str]) -> Chart:
-    days = sorted({each.day for each in totals})
+    days = sorted({total.day for total in totals})
     values = {name: dict.fromkeys(days, 0) for name in names}
-    for each, kind in zip(totals, kinds, strict=True):
+    for total, kind in zip(totals, kinds, strict=True):
         if kind in values:
-            values[kind][each.day] += each.messages
+            values[kind][total.day] += total.messages
     shown = [
         (name, list(by_day.values())) for name, by_day in values.items() if any(by_day.values())
     ]

@@ -51,7 +51,7 @@ class SourceRow(NamedTuple):
     last_at: int
 
 
-def place(text: str) -> PagePosition | None:
+def parse_position(text: str) -> PagePosition | None:
     """A place as `str` wrote it; None for anything else."""
     at, _, identity = text.partition("-")
     good = (

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from dmarc_milter.config import Config, ConfigError, load
 
 
-class Standing(NamedTuple):
+class HostStatus(NamedTuple):
     """`mode` is enforce, monitor, or "" where the file cannot be read; `reports_off` is why no
     reports are sent, or ""."""
 
@@ -18,24 +18,24 @@ class Standing(NamedTuple):
     reports_off: str = ""
 
 
-def standing(config: Config) -> Standing:
+def host_status(config: Config) -> HostStatus:
     """What a configuration means."""
     policy, options = config.policy, config.reporting
     missing = " and ".join(key for key in ("org_name", "email") if not getattr(options, key))
     off = f"[reporting] {missing} not set" if missing else ""
     if not policy.enforce:
-        return Standing(
+        return HostStatus(
             "monitor",
             "nothing is refused or quarantined; what enforcement would have done is recorded",
             off,
         )
     done = {"reject": "refused", "quarantine": "quarantined"}[policy.reject_action]
-    return Standing("enforce", f"mail that fails p=reject is {done}", off)
+    return HostStatus("enforce", f"mail that fails p=reject is {done}", off)
 
 
-def read(path: Path) -> Standing:
+def read(path: Path) -> HostStatus:
     """Of a file. Never raises."""
     try:
-        return standing(load(path))
+        return host_status(load(path))
     except ConfigError as error:
-        return Standing("", str(error))
+        return HostStatus("", str(error))

@@ -18,15 +18,9 @@ from typing import Any
 import pytest
 
 from dmarc_milter.core.stored import decode, from_evaluation
+from dmarc_milter.ledger.errors import SpoolError
 from dmarc_milter.ledger.spool import spool as spool_module
-from dmarc_milter.ledger.spool.file import (
-    SpoolError,
-    SpoolFile,
-    SpoolOptions,
-    SpoolRow,
-    classify,
-    prepare,
-)
+from dmarc_milter.ledger.spool.file import SpoolFile, SpoolOptions, SpoolRow, classify, prepare
 from dmarc_milter.ledger.spool.spool import Spool
 from fakes.evaluations import evaluation
 from fakes.stores import spool_row

@@ -24,11 +24,12 @@ from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.mail.facts import MessageFacts
 from dmarc_milter.core.policy.decide import Deferral, Disposition, Verdict
 from dmarc_milter.ledger.drain import drain
-from dmarc_milter.ledger.spool.file import SpoolError, SpoolFile, SpoolRow
+from dmarc_milter.ledger.errors import SpoolError, StoreError
+from dmarc_milter.ledger.spool.file import SpoolFile, SpoolRow
 from dmarc_milter.ledger.store import schema
 from dmarc_milter.ledger.store.apply_batch import Batch
 from dmarc_milter.ledger.store.caps import Caps
-from dmarc_milter.ledger.store.database import SqliteDatabase, StoreError, attempt, connect
+from dmarc_milter.ledger.store.database import SqliteDatabase, attempt, connect
 from dmarc_milter.ledger.store.decisions import Filter
 from dmarc_milter.ledger.store.reports import Report, ReportState
 from dmarc_milter.ledger.store.store import Store, StoreOptions
@@ -335,7 +336,7 @@ def test_equal_messages_are_one_row_with_their_number(store: Store) -> None:
     store.apply(batch(*(evaluation(source_ip=f"192.0.2.{n % 3}") for n in range(30))))
     store.apply(batch(*(evaluation(source_ip=f"192.0.2.{n % 4}") for n in range(20)), first=31))
     report = only(store)
-    assert (report.messages, report.rows, report.loud, report.folded) == (50, 4, 50, 0)
+    assert (report.messages, report.rows, report.reportable, report.folded) == (50, 4, 50, 0)
     assert {row.source_ip: number for row, number in store.reports.rows(report.id)} == {
         "192.0.2.0": 15,
         "192.0.2.1": 15,
@@ -431,9 +432,9 @@ def test_quiet_mail_is_counted_and_is_no_reason_to_send(store: Store) -> None:
     is left out of a report that is sent."""
     quiet = MessageFacts(message_id="x", is_report=True)
     store.apply(batch(evaluation(passed=True, facts=quiet), evaluation(passed=True, facts=quiet)))
-    assert (only(store).messages, only(store).loud) == (2, 0)
+    assert (only(store).messages, only(store).reportable) == (2, 0)
     store.apply(batch(evaluation(passed=False, facts=quiet), first=3))
-    assert (only(store).messages, only(store).loud) == (3, 1)
+    assert (only(store).messages, only(store).reportable) == (3, 1)
 
 
 def test_mail_to_our_own_reporting_address_is_not_counted(store: Store) -> None:

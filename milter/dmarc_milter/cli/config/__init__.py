@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dmarc_milter.cli.main import FINE, NO, add_config
+from dmarc_milter.cli.main import EXIT_NO, EXIT_OK, add_config
 from dmarc_milter.config import Config, load
 from dmarc_milter.config.reference import reference
 from dmarc_milter.config.sample import sample, show
@@ -17,44 +17,48 @@ if TYPE_CHECKING:
     from dmarc_milter.checks.configuration import Finding
 
 
+ACTIONS = {
+    "check": (
+        "validate the file and test it against the world: socket, DNS, store, identity, report"
+        " sender"
+    ),
+    "show": "print the effective configuration",
+    "sample": "print a sample file",
+    "reference": "print the reference page (Markdown)",
+}
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_subparsers(dest="what", required=True)
-    for name, sentence in (
-        (
-            "check",
-            (
-                "validate the file and test it against the world: socket, DNS, store, identity,"
-                " report sender"
-            ),
-        ),
-        ("show", "print the effective configuration"),
-        ("sample", "print a sample file"),
-        ("reference", "print the reference page (Markdown)"),
-    ):
+    for name, sentence in ACTIONS.items():
         command = what.add_parser(
             name, help=sentence, description=sentence[0].upper() + sentence[1:] + "."
         )
         if name in ("check", "show"):
             add_config(command)
         if name == "check":
-            command.add_argument(
-                "--offline",
-                action="store_true",
-                help="only the file itself: no socket, DNS or store is touched",
-            )
-            command.add_argument(
-                "--postfix",
-                type=Path,
-                metavar="MAIN.CF",
-                help="look at this Postfix too (its master.cf lies beside it)",
-            )
-            command.add_argument(
-                "--sendmail",
-                type=Path,
-                metavar="SENDMAIL.CF",
-                help="instead of the configured one, where that is there",
-            )
-            command.add_argument("--json", action="store_true", help="one JSON object")
+            _check_arguments(command)
+
+
+def _check_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--offline",
+        action="store_true",
+        help="only the file itself: no socket, DNS or store is touched",
+    )
+    command.add_argument(
+        "--postfix",
+        type=Path,
+        metavar="MAIN.CF",
+        help="look at this Postfix too (its master.cf lies beside it)",
+    )
+    command.add_argument(
+        "--sendmail",
+        type=Path,
+        metavar="SENDMAIL.CF",
+        help="instead of the configured one, where that is there",
+    )
+    command.add_argument("--json", action="store_true", help="one JSON object")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -67,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
             print(show(load(arguments.config)), end="")
         case _:
             return _check(arguments)
-    return FINE
+    return EXIT_OK
 
 
 def _check(arguments: argparse.Namespace) -> int:
@@ -81,11 +85,11 @@ def _check(arguments: argparse.Namespace) -> int:
         print_json({"findings": found})
     else:
         screen = console()
-        for each in found:
-            word = styled(each.level)
-            word.pad_right(8 - len(each.level))
-            screen.print(word, f"{each.what}: {each.text}", soft_wrap=True)
-    return NO if any(each.level == "error" for each in found) else FINE
+        for finding in found:
+            word = styled(finding.level)
+            word.pad_right(8 - len(finding.level))
+            screen.print(word, f"{finding.what}: {finding.text}", soft_wrap=True)
+    return EXIT_NO if any(finding.level == "error" for finding in found) else EXIT_OK
 
 
 def _findings(config: Config, arguments: argparse.Namespace) -> Iterator[Finding]:
@@ -97,7 +101,7 @@ def _findings(config: Config, arguments: argparse.Namespace) -> Iterator[Finding
         *configuration.mode(config),
         *about,
         *configuration.identity(config, suffixes),
-        *configuration.doors(config),
+        *configuration.exposed_listeners(config),
     )
     if not arguments.offline:
         yield from (*configuration.milter_socket(config), *configuration.ledger(config))

@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from dmarc_milter.cli.main import FINE, LATER, NO, USAGE, add_config
+from dmarc_milter.cli.main import EXIT_NO, EXIT_OK, EXIT_TEMPFAIL, EXIT_USAGE, add_config
 from dmarc_milter.cli.report.job import OFF, Previewed, preview, sending
 from dmarc_milter.cli.report.views import (
     print_destinations,
@@ -25,7 +25,7 @@ from dmarc_milter.cli.report.views import (
     rows_of,
 )
 from dmarc_milter.cli.terminal import print_json, unavailable
-from dmarc_milter.cli.times import count, moment
+from dmarc_milter.cli.times import count, parse_time
 from dmarc_milter.config import Config, ConfigError, load
 from dmarc_milter.config.checks import in_a_labels
 from dmarc_milter.core.mail import domain
@@ -35,7 +35,7 @@ from dmarc_milter.core.report.read import MAX_FILE, UnreadableReport, read
 from dmarc_milter.core.text import printable
 from dmarc_milter.dns.suffix_list import SuffixListError
 from dmarc_milter.ledger.connect import drained_store, store_of
-from dmarc_milter.ledger.store.database import StoreError
+from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.store.reports import Reports, ReportState
 from dmarc_milter.reporting import bounce
 
@@ -90,7 +90,7 @@ def _list_arguments(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--since",
-        type=moment,
+        type=parse_time,
         default=0,
         metavar="WHEN",
         help="periods that began then or later, e.g. 7d",
@@ -157,15 +157,15 @@ def run(arguments: argparse.Namespace) -> int:
         code = unavailable(error)
     except (SuffixListError, ConfigError) as error:
         print(f"dmarc-milter: {error}", file=sys.stderr)
-        code = USAGE
+        code = EXIT_USAGE
     return (
-        LATER if arguments.what == "bounce" else code
+        EXIT_TEMPFAIL if arguments.what == "bounce" else code
     )  # an MTA loses the notification for any other code
 
 
 def _list(config: Config, arguments: argparse.Namespace) -> int:
     with closing(drained_store(config)) as store:
-        states = [ReportState(each) for each in arguments.state or []]
+        states = [ReportState(word) for word in arguments.state or []]
         found = store.reports.find(
             states,
             policy_domain=_policy_domain(arguments),
@@ -182,7 +182,7 @@ def _list(config: Config, arguments: argparse.Namespace) -> int:
         print("no reports")
     if not arguments.json:
         print_suppressions(suppressions)
-    return FINE
+    return EXIT_OK
 
 
 def _policy_domain(arguments: argparse.Namespace) -> str:
@@ -194,8 +194,8 @@ def _policy_domain(arguments: argparse.Namespace) -> str:
 def _preview(config: Config, arguments: argparse.Namespace) -> int:
     with closing(drained_store(config)) as store:
         rows = [
-            _previewed(each)
-            for each in preview(config, store, _policy_domain(arguments), arguments.limit)
+            _previewed(previewed)
+            for previewed in preview(config, store, _policy_domain(arguments), arguments.limit)
         ]
     if arguments.json:
         print_lines(rows)
@@ -205,25 +205,30 @@ def _preview(config: Config, arguments: argparse.Namespace) -> int:
         print("nothing is due")
     if not config.reporting.is_on:
         print(f"dmarc-milter: nothing of this will be sent: {OFF}", file=sys.stderr)
-    return FINE
+    return EXIT_OK
 
 
-def _previewed(each: Previewed) -> dict[str, object]:
+def _previewed(previewed: Previewed) -> dict[str, object]:
     destinations: list[dict[str, object]] = [
-        {"address": place.address, "state": "due", "format": place.format, "reply": ""}
-        for place in each.places.allowed
+        {"address": recipient.address, "state": "due", "format": recipient.format, "reply": ""}
+        for recipient in previewed.recipients.allowed
     ]
     destinations += [
         {"address": one.address, "state": "skipped", "reply": one.reason}
-        for one in each.places.skipped
+        for one in previewed.recipients.skipped
     ]
     destinations += [
         {"address": one.address, "state": "undecided", "reply": one.reason}
-        for one in each.places.undecided
+        for one in previewed.recipients.undecided
     ]
-    nowhere = bool(each.places.skipped) and not (each.places.allowed or each.places.undecided)
+    nowhere = bool(previewed.recipients.skipped) and not (
+        previewed.recipients.allowed or previewed.recipients.undecided
+    )
     return row_of(
-        each.report, destinations, "suppressed" if each.nothing or nowhere else "due", each.nothing
+        previewed.report,
+        destinations,
+        "suppressed" if previewed.nothing or nowhere else "due",
+        previewed.nothing,
     )
 
 
@@ -237,7 +242,7 @@ def _send(config: Config, arguments: argparse.Namespace) -> int:
     with closing(drained_store(config)) as store:
         if not config.reporting.is_on:
             print(f"dmarc-milter: {OFF}", file=sys.stderr)
-            return FINE
+            return EXIT_OK
         done = sending(config, store, now=arguments.now)
         if arguments.json:
             print_lines(rows_of(filter(None, map(store.reports.get, done.reports)), store))
@@ -248,8 +253,8 @@ def _send(config: Config, arguments: argparse.Namespace) -> int:
             f"dmarc-milter: {config.reporting.smtp} takes no mail now: {done.problem}",
             file=sys.stderr,
         )
-        return LATER
-    return FINE
+        return EXIT_TEMPFAIL
+    return EXIT_OK
 
 
 def _show(config: Config, arguments: argparse.Namespace) -> int:
@@ -262,17 +267,17 @@ def _show(config: Config, arguments: argparse.Namespace) -> int:
             f"dmarc-milter: {printable(arguments.file, 300)}: {error.strerror}{hint}",
             file=sys.stderr,
         )
-        return USAGE
+        return EXIT_USAGE
     except UnreadableReport as error:
         print(f"dmarc-milter: {arguments.file}: {error}", file=sys.stderr)
-        return NO
+        return EXIT_NO
     if arguments.json:
-        for each in reports:
-            print_shown(each, became)
+        for report in reports:
+            print_shown(report, became)
     else:
         print_show(reports)
         print_destinations(became.get("destinations", []))
-    return FINE
+    return EXIT_OK
 
 
 def _content(config: Config, name: str) -> tuple[bytes, dict[str, Any]]:
@@ -286,9 +291,9 @@ def _content(config: Config, name: str) -> tuple[bytes, dict[str, Any]]:
             )
             report = store.reports.get(name)
             became = {
-                each: rows[each]
+                key: rows[key]
                 for rows in rows_of([report] if report else [], store)
-                for each in ("destinations", "state")
+                for key in ("destinations", "state")
             }
         if document is None:
             raise UnreadableReport("no report of this id has been built")
@@ -330,7 +335,7 @@ def _change(
     else:
         no = no if rows else f"{UNKNOWN}; {LISTED}"
         print(f"report {identity} {yes}" if done else f"report {identity}: {no}")
-    return FINE if done else NO
+    return EXIT_OK if done else EXIT_NO
 
 
 def _allow(config: Config, arguments: argparse.Namespace) -> int:
@@ -342,7 +347,7 @@ def _allow(config: Config, arguments: argparse.Namespace) -> int:
         print_json({"address": address, "done": done})
     else:
         print(f"{address}: {'gets reports again' if done else 'was not suppressed'}")
-    return FINE if done else NO
+    return EXIT_OK if done else EXIT_NO
 
 
 def _bounce(config: Config, arguments: argparse.Namespace) -> int:
@@ -362,7 +367,7 @@ def _bounce(config: Config, arguments: argparse.Namespace) -> int:
         )
     else:
         print(said)
-    return FINE
+    return EXIT_OK
 
 
 def _noted(

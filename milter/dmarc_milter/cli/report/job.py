@@ -1,4 +1,4 @@
-"""The report job as the commands run it: its tools from the configuration, a progress bar on a
+"""The report job as the commands run it: its context from the configuration, a progress bar on a
 terminal, and the preview."""
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from dmarc_milter.dns.resolver import DnsResolver
 from dmarc_milter.dns.suffix_list import load_suffixes
 from dmarc_milter.ledger.store.reports import Report, ReportState
 from dmarc_milter.ledger.store.store import Store
-from dmarc_milter.reporting.build import places_of, why_nothing
+from dmarc_milter.reporting.build import recipients_of, why_nothing
 from dmarc_milter.reporting.context import GRACE
-from dmarc_milter.reporting.destinations import Places
+from dmarc_milter.reporting.destinations import ReportRecipients
 from dmarc_milter.reporting.run import FOR_EVER, Asked, Progress, ReportContext, Run, run
 from dmarc_milter.reporting.smtp import Mailer, Submission
 
@@ -34,16 +34,19 @@ DNS_SECONDS, DNS_QUERIES = 60.0, 400
 """For the destinations of one report."""
 
 
+NOBODY = ReportRecipients((), (), ())
+
+
 class Previewed(NamedTuple):
     """What would become of a due report: a reason why nothing is sent, or where it goes."""
 
     report: Report
     nothing: str
-    places: Places
+    recipients: ReportRecipients
 
 
 @contextmanager
-def tools_of(config: Config, store: Store) -> Iterator[ReportContext]:
+def context_of(config: Config, store: Store) -> Iterator[ReportContext]:
     """Raises ConfigError, SuffixListError."""
     suffixes = load_suffixes(config.dmarc.suffix_list)
     mailer = Mailer(submission_of(config))
@@ -56,7 +59,7 @@ def tools_of(config: Config, store: Store) -> Iterator[ReportContext]:
             organization=organizations(config, suffixes),
             mailer=mailer,
             owner=f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:12]}",
-            dice=random.SystemRandom(),
+            rng=random.SystemRandom(),
             authserv_id=authserv_id(config),
         )
     finally:
@@ -96,25 +99,27 @@ def submission_of(config: Config) -> Submission:
 
 def sending(config: Config, store: Store, *, now: bool) -> Run:
     """`report send`. Raises StoreError, ConfigError, SuffixListError."""
-    with tools_of(config, store) as tools, _progress(tools, now=now) as progress:
-        return run(tools, now=now, progress=progress)
+    with context_of(config, store) as context, _progress(context, now=now) as progress:
+        return run(context, now=now, progress=progress)
 
 
 def preview(config: Config, store: Store, policy_domain: str, limit: int) -> Iterator[Previewed]:
     """What the next run, or the end of the period, would do; nothing is changed. Raises
     StoreError."""
-    with tools_of(config, store) as tools:
+    with context_of(config, store) as context:
         for report in store.reports.find(
             [ReportState.DUE], policy_domain=policy_domain, limit=limit
         ):
-            nothing = why_nothing(report, tools)
+            nothing = why_nothing(report, context)
             yield Previewed(
-                report, nothing, Places((), (), ()) if nothing else places_of(report, tools)
+                report,
+                nothing,
+                NOBODY if nothing else recipients_of(report, context),
             )
 
 
 @contextmanager
-def _progress(tools: ReportContext, *, now: bool) -> Iterator[Progress]:
+def _progress(context: ReportContext, *, now: bool) -> Iterator[Progress]:
     """A bar on a terminal, nothing elsewhere."""
     if not sys.stderr.isatty():
         yield lambda _what, _number: None
@@ -130,7 +135,7 @@ def _progress(tools: ReportContext, *, now: bool) -> Iterator[Progress]:
         TimeRemainingColumn(),
     )
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        due = tools.store.reports.waiting(FOR_EVER if now else tools.now - GRACE)
+        due = context.store.reports.waiting(FOR_EVER if now else context.now - GRACE)
         tasks = {
             "build": bar.add_task("building", total=due),
             "send": bar.add_task("sending", total=None),
@@ -138,7 +143,7 @@ def _progress(tools: ReportContext, *, now: bool) -> Iterator[Progress]:
 
         def advance(what: str, number: int) -> None:
             if what == "send" and bar.tasks[tasks["send"]].total is None:
-                bar.update(tasks["send"], total=tools.store.deliveries.waiting() + 1)
+                bar.update(tasks["send"], total=context.store.deliveries.waiting() + 1)
             bar.advance(tasks[what], number)
 
         yield advance

@@ -48,28 +48,31 @@ def row_of(
 
 def rows_of(reports: Iterable[Report], store: Store) -> list[dict[str, Any]]:
     """Reports as `--json` has them, with what became of each address. Raises StoreError."""
-    return [row_of(each, destinations_of(each, store.deliveries.of(each.id))) for each in reports]
+    return [
+        row_of(report, destinations_of(report, store.deliveries.of(report.id)))
+        for report in reports
+    ]
 
 
 def destinations_of(report: Report, deliveries: Sequence[Delivery]) -> list[dict[str, Any]]:
     """What became of each address; before the report is built, the published ones."""
     if not deliveries:
         return [
-            {"address": each.address, "state": report.state.value} for each in report.published.rua
+            {"address": uri.address, "state": report.state.value} for uri in report.published.rua
         ]
-    return [destination_of(each) for each in deliveries]
+    return [destination_of(delivery) for delivery in deliveries]
 
 
-def destination_of(each: Delivery) -> dict[str, Any]:
+def destination_of(delivery: Delivery) -> dict[str, Any]:
     """One address, and what it said last."""
     return {
-        "address": each.address,
-        "state": each.state.value,
-        "format": each.format,
-        "attempts": each.attempts,
-        "next_at": each.next_at,
-        "last_at": each.last_at,
-        "reply": each.last_reply,
+        "address": delivery.address,
+        "state": delivery.state.value,
+        "format": delivery.format,
+        "attempts": delivery.attempts,
+        "next_at": delivery.next_at,
+        "last_at": delivery.last_at,
+        "reply": delivery.last_reply,
     }
 
 
@@ -98,22 +101,22 @@ def print_reports(rows: Sequence[dict[str, Any]]) -> None:
             [begin, row["policy_domain"], state, f"{row['rows']:,}", f"{row['messages']:,}", where]
         )
         cells.extend(
-            ["", "", styled(each["state"]), "", "", _destination(each)]
-            for each in row["destinations"]
+            ["", "", styled(destination["state"]), "", "", _destination(destination)]
+            for destination in row["destinations"]
         )
     console().print(table(columns, cells))
     if len(rows) > MAX_LINES:
         console().print(f"and {len(rows) - MAX_LINES} more; --json prints all")
 
 
-def _destination(each: dict[str, Any]) -> str:
-    words = [each["address"]]
-    if each.get("attempts"):
-        words.append(f"{each['attempts']} tried")
-    if each["state"] == "queued" and each.get("next_at"):
-        words.append(f"next {shown(each['next_at'])}")
-    if each.get("reply"):
-        words.append(each["reply"])
+def _destination(destination: dict[str, Any]) -> str:
+    words = [destination["address"]]
+    if destination.get("attempts"):
+        words.append(f"{destination['attempts']} tried")
+    if destination["state"] == "queued" and destination.get("next_at"):
+        words.append(f"next {shown(destination['next_at'])}")
+    if destination.get("reply"):
+        words.append(destination["reply"])
     return "  ".join(words)
 
 
@@ -129,20 +132,23 @@ def print_destinations(destinations: Sequence[dict[str, Any]]) -> None:
         }
         rows = [
             (
-                each["address"],
-                styled(each["state"]),
-                each["attempts"],
-                shown(each["last_at"]) if each["last_at"] else "",
-                each["reply"],
+                destination["address"],
+                styled(destination["state"]),
+                destination["attempts"],
+                shown(destination["last_at"]) if destination["last_at"] else "",
+                destination["reply"],
             )
-            for each in destinations
+            for destination in destinations
         ]
         console().print(table(columns, rows))
 
 
 def print_suppressions(suppressions: Sequence[Suppression]) -> None:
     if suppressions:
-        rows = [(each.address, shown(each.until), each.reason) for each in suppressions]
+        rows = [
+            (suppression.address, shown(suppression.until), suppression.reason)
+            for suppression in suppressions
+        ]
         console().print(table({"left alone": "left", "until (UTC)": "left", "why": "left"}, rows))
 
 
@@ -177,8 +183,8 @@ def print_shown(report: ReadReport, became: dict[str, Any]) -> None:
     del found["records"]
     out = sys.stdout
     out.write(msgspec.json.encode(found).decode()[:-1] + ',"records":[')
-    for number, each in enumerate(report.records):
-        out.write("," * (number > 0) + msgspec.json.encode(each).decode())
+    for number, record in enumerate(report.records):
+        out.write("," * (number > 0) + msgspec.json.encode(record).decode())
     out.write("]}\n")
 
 
@@ -201,7 +207,7 @@ def print_show(reports: Sequence[ReadReport]) -> None:
                 f"{_safe(tag)}={_safe(value)}" for tag, value in list(report.policy.items())[:20]
             )
         )
-        rows = nlargest(MAX_LINES, report.records, key=lambda each: each.count)
+        rows = nlargest(MAX_LINES, report.records, key=lambda row: row.count)
         columns = {
             "messages": "right",
             "source": "left",
@@ -211,29 +217,33 @@ def print_show(reports: Sequence[ReadReport]) -> None:
             "spf": "left",
             "authenticated": "left",
         }
-        out.print(table(columns, (_record(each) for each in rows)))
+        out.print(table(columns, (_record(row) for row in rows)))
         if len(report.records) > MAX_LINES:
             out.print(f"and {len(report.records) - MAX_LINES} more rows; --json prints all")
 
 
-def _record(each: ReadRecord) -> list[object]:
+def _record(record: ReadRecord) -> list[object]:
     names = [
         f"dkim={_safe(one.get('result', ''))} {_safe(one.get('domain', ''))}"
-        for one in each.auth_dkim[:4]
+        for one in record.auth_dkim[:4]
     ]
     names += [
         f"spf={_safe(one.get('result', ''))} {_safe(one.get('domain', ''))}"
-        for one in each.auth_spf[:2]
+        for one in record.auth_spf[:2]
     ]
     names += [
         f"({_safe(one.get('type', ''))} {_safe(one.get('comment', ''))})"
-        for one in each.reasons[:3]
+        for one in record.reasons[:3]
     ]
-    words = [styled(_safe(each.disposition)), styled(_safe(each.dkim)), styled(_safe(each.spf))]
+    words = [
+        styled(_safe(record.disposition)),
+        styled(_safe(record.dkim)),
+        styled(_safe(record.spf)),
+    ]
     return [
-        f"{each.count:,}",
-        _safe(each.source_ip),
-        _safe(each.header_from),
+        f"{record.count:,}",
+        _safe(record.source_ip),
+        _safe(record.header_from),
         *words,
         ", ".join(names),
     ]

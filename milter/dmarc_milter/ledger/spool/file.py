@@ -16,10 +16,10 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from dmarc_milter.ledger.errors import SpoolError
 from dmarc_milter.ledger.spool.guard import Marks, RecentRows, copied, is_whole
 from dmarc_milter.ledger.sqlite_file import (
     PAGE,
-    SpoolError,
     SpoolOptions,
     classify,
     clear_away,
@@ -280,10 +280,10 @@ class SpoolFile:
         return self._connection
 
     def close(self) -> None:
-        for each in (self._connection, *self._left):
-            if each is not None:
+        for connection in (self._connection, *self._left):
+            if connection is not None:
                 with suppress(sqlite3.Error):
-                    each.close()
+                    connection.close()
         self._connection = self._marks = None
         self._left = []
 

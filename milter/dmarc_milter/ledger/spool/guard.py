@@ -65,7 +65,7 @@ class Marks:
         """Whether a name leads to one of the files that are open."""
         now = _look(str(path))
         return now is not None and any(
-            each is not None and each[:2] == now[:2] for each in self._seen
+            stamp is not None and stamp[:2] == now[:2] for stamp in self._seen
         )
 
     def accept(self) -> None:

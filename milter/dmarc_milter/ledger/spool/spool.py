@@ -20,7 +20,8 @@ from typing import NamedTuple
 from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.stored import encode, from_evaluation
 from dmarc_milter.core.text import printable
-from dmarc_milter.ledger.spool.file import SpoolError, SpoolFile, SpoolOptions, SpoolRow
+from dmarc_milter.ledger.errors import SpoolError
+from dmarc_milter.ledger.spool.file import SpoolFile, SpoolOptions, SpoolRow
 
 LOG = logging.getLogger("dmarc_milter.ledger")
 

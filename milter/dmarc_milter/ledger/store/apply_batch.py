@@ -52,7 +52,7 @@ class ReportKey(NamedTuple):
     end: int
 
 
-class _Message(NamedTuple):
+class _NewMessage(NamedTuple):
     """A row of the spool that the store does not hold yet. `stored` is the encoded form of the
     facts, `sample` what a failure report would show, None where there will be none."""
 
@@ -105,7 +105,7 @@ def apply(transaction: Transaction, batch: Batch, *, caps: Caps, honor_ri: bool,
     return len(messages)
 
 
-def _unknown(transaction: Transaction, rows: Sequence[SpoolRow], now: int) -> list[_Message]:
+def _unknown(transaction: Transaction, rows: Sequence[SpoolRow], now: int) -> list[_NewMessage]:
     """The rows whose id the log does not hold; rows that cannot be read are parked."""
     known = _logged(transaction, [row.id for row in rows])
     messages, parked = [], []
@@ -113,7 +113,7 @@ def _unknown(transaction: Transaction, rows: Sequence[SpoolRow], now: int) -> li
         if row.id in known:
             continue
         try:
-            messages.append(_Message(decode(row.facts), row.facts, row.sample or None))
+            messages.append(_NewMessage(decode(row.facts), row.facts, row.sample or None))
         except UnreadableFacts as error:
             parked.append((row.id, now, str(error), row.facts))
     transaction.many(
@@ -133,7 +133,7 @@ def _logged(transaction: Transaction, ids: Sequence[str]) -> set[str]:
     return known
 
 
-def _log(transaction: Transaction, messages: Sequence[_Message], host: str) -> None:
+def _log(transaction: Transaction, messages: Sequence[_NewMessage], host: str) -> None:
     transaction.many(
         "INSERT INTO decision (id, at, host, queue_id, message_id, author_domain, policy_domain,"
         " source_ip, status, disposition, would_be, deferral, failing_name, facts) "
@@ -381,7 +381,7 @@ def _scopes(key: ReportKey, caps: Caps) -> tuple[Scope, ...]:
     )
 
 
-def _failures(transaction: Transaction, messages: Sequence[_Message], caps: Caps) -> None:
+def _failures(transaction: Transaction, messages: Sequence[_NewMessage], caps: Caps) -> None:
     """Messages kept for a failure report: one waits for each policy domain, further ones add to its
     incidents (RFC 9991)."""
     quota = Quota(transaction)

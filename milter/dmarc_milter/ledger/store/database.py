@@ -19,15 +19,13 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from dmarc_milter.ledger import sqlite_file
+from dmarc_milter.ledger.errors import Conflict, Kind, StoreError
 
 if TYPE_CHECKING:
     import psycopg
 
 T = TypeVar("T")
 Values = Sequence[Any]
-Kind = Literal[
-    "unreachable", "locked", "full", "refused", "corrupt", "older", "newer", "absent", "io"
-]
 
 DIALECTS = {
     "sqlite": {"blob": "BLOB", "compact": "WITHOUT ROWID", "for_update": "", "skip_locked": ""},
@@ -50,19 +48,6 @@ CHUNK = 300
 CONNECT_WAIT = 10
 STATEMENT_LIMIT = 300_000
 """Milliseconds of one statement in a shared store."""
-
-
-class StoreError(Exception):
-    """The store cannot be used now. `str()` is one line without secrets; `kind` says which of the
-    ways it is."""
-
-    def __init__(self, kind: Kind, text: str) -> None:
-        super().__init__(" ".join(text.split()))
-        self.kind = kind
-
-
-class Conflict(Exception):
-    """Two transactions met and this one was undone: to be run again."""
 
 
 class Transaction(Protocol):

@@ -54,7 +54,7 @@ class Report(NamedTuple):
     state: ReportState
     messages: int
     """In its rows."""
-    loud: int
+    reportable: int
     """Messages that are reason enough to send it; a report without any is not sent (docs/design.md,
     Reports)."""
     rows: int
@@ -99,8 +99,10 @@ _COLUMNS = (
 
 
 def _report(row: tuple[Any, ...]) -> Report:
-    numbers = [int(each) for each in (*row[4:7], *row[8:12], *row[13:17])]
-    begin, end, part, messages, loud, rows, folded, next_at, attempts, closed_at, done_at = numbers
+    numbers = [int(number) for number in (*row[4:7], *row[8:12], *row[13:17])]
+    begin, end, part, messages, reportable, rows, folded, next_at, attempts, closed_at, done_at = (
+        numbers
+    )
     return Report(
         id=row[0],
         policy_domain=row[1],
@@ -111,7 +113,7 @@ def _report(row: tuple[Any, ...]) -> Report:
         part=part,
         state=ReportState(row[7]),
         messages=messages,
-        loud=loud,
+        reportable=reportable,
         rows=rows,
         folded=folded,
         note=row[12],
@@ -132,7 +134,7 @@ def insert_deliveries(
         "INSERT INTO delivery (report_id, address, format, next_at, max_size, state, last_reply,"
         " tag, attempts, last_at, lease_owner, lease_until) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, 0,"
         " '', 0) ON CONFLICT (report_id, address) DO NOTHING",
-        [(identity, *each, token_hex(4)) for each in deliveries],
+        [(identity, *delivery, token_hex(4)) for delivery in deliveries],
     )
 
 
@@ -243,8 +245,10 @@ class Reports:
         )
         reports = [_report(row) for row in found]
         return [
-            each._replace(state=ReportState.BUILDING, closed=True, closed_at=each.closed_at or now)
-            for each in reports
+            report._replace(
+                state=ReportState.BUILDING, closed=True, closed_at=report.closed_at or now
+            )
+            for report in reports
         ]
 
     def renew(self, identity: str, owner: str, lease: int = LEASE) -> bool:

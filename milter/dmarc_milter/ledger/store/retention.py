@@ -50,23 +50,24 @@ def expire(database: Database, retention: Retention, *, now: int) -> dict[str, i
         ("known_domain", "last_at", now - YEAR),
     ):
         gone[table] = _older(database, f"DELETE FROM {table} WHERE {column} < ?", before)
-    known = fetch(
+    gone["known_domain"] += _beyond_known(database)
+    sql = "DELETE FROM failure WHERE state NOT IN ('due', 'building', 'queued') AND at < ?"
+    gone["failure"] += _older(database, sql, keep)
+    sql = "DELETE FROM delivery WHERE format = 'rfc9991' AND state <> 'queued' AND last_at < ?"
+    gone["delivery"] = _older(database, sql, keep)
+    return {table: number for table, number in gone.items() if number}
+
+
+def _beyond_known(database: Database) -> int:
+    """Domains that passed here, beyond the number that is remembered: the oldest go."""
+    first = fetch(
         database,
         "SELECT last_at FROM known_domain ORDER BY last_at DESC, domain LIMIT 1 OFFSET ?",
         (KNOWN,),
     )
-    if known:
-        gone["known_domain"] += _older(
-            database, "DELETE FROM known_domain WHERE last_at <= ?", int(known[0][0])
-        )
-    gone["failure"] += _older(
-        database,
-        "DELETE FROM failure WHERE state NOT IN ('due', 'building', 'queued') AND at < ?",
-        keep,
-    )
-    sql = "DELETE FROM delivery WHERE format = 'rfc9991' AND state <> 'queued' AND last_at < ?"
-    gone["delivery"] = _older(database, sql, keep)
-    return {table: number for table, number in gone.items() if number}
+    if not first:
+        return 0
+    return _older(database, "DELETE FROM known_domain WHERE last_at <= ?", int(first[0][0]))
 
 
 def _older(database: Database, sql: str, before: int) -> int:

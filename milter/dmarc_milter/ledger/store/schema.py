@@ -10,7 +10,8 @@ from __future__ import annotations
 import time
 from functools import partial
 
-from dmarc_milter.ledger.store.database import Database, StoreError, Transaction, attempt
+from dmarc_milter.ledger.errors import StoreError
+from dmarc_milter.ledger.store.database import Database, Transaction, attempt
 
 COUNTING = (
     # Who has handed over what: a spool's identity and the last of its sequence numbers that is

@@ -8,8 +8,9 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dmarc_milter.ledger.spool.file import SpoolError, SpoolFile, SpoolOptions
-from dmarc_milter.ledger.store.database import Database, StoreError, fetch
+from dmarc_milter.ledger.errors import SpoolError, StoreError
+from dmarc_milter.ledger.spool.file import SpoolFile, SpoolOptions
+from dmarc_milter.ledger.store.database import Database, fetch
 from dmarc_milter.ledger.store.schema import STEPS, check, version
 
 LITTLE = 1 << 18
@@ -114,9 +115,9 @@ def moved_aside(path: Path) -> tuple[Path, ...]:
     """What is left of earlier damage to a SQLite file."""
     return tuple(
         sorted(
-            each
-            for each in path.parent.glob(f"{path.name}.corrupt-*")
-            if not each.name.endswith(("-wal", "-shm"))
+            file
+            for file in path.parent.glob(f"{path.name}.corrupt-*")
+            if not file.name.endswith(("-wal", "-shm"))
         )
     )
 
@@ -208,4 +209,4 @@ def shortage(path: Path) -> str:
 def size(path: Path) -> int:
     """Octets of a SQLite file with its journal."""
     files = [path, path.with_name(path.name + "-wal")]
-    return sum(each.stat().st_size for each in files if each.exists())
+    return sum(file.stat().st_size for file in files if file.exists())

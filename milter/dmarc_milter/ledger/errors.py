@@ -1,0 +1,32 @@
+"""What can go wrong with the spool and the store."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Kind = Literal[
+    "unreachable", "locked", "full", "refused", "corrupt", "older", "newer", "absent", "io"
+]
+
+
+class SpoolError(Exception):
+    """The spool cannot be used now. `str()` is one line; `kind` says which of the ways it is."""
+
+    def __init__(
+        self, kind: Literal["corrupt", "locked", "full", "refused", "newer", "io"], text: str
+    ) -> None:
+        super().__init__(text)
+        self.kind = kind
+
+
+class StoreError(Exception):
+    """The store cannot be used now. `str()` is one line without secrets; `kind` says which of the
+    ways it is."""
+
+    def __init__(self, kind: Kind, text: str) -> None:
+        super().__init__(" ".join(text.split()))
+        self.kind = kind
+
+
+class Conflict(Exception):
+    """Two transactions met and this one was undone: to be run again."""
