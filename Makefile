@@ -2,6 +2,9 @@
 VENV ?= .venv
 export VENV
 PYTEST = $(VENV)/bin/python -m pytest -q
+# Side by side: a worker for each processor, a file to one worker. The others run after them, one after the other.
+SIDE_BY_SIDE = -n auto --maxprocesses=4 --dist loadfile
+ALONE = alone or live
 
 .PHONY: help setup run test check lint
 help:
@@ -22,7 +25,10 @@ run: $(VENV)/.ready
 
 ## make test    every test, with a private Postfix, Sendmail and PostgreSQL that are unpacked, not installed
 test: $(VENV)/.ready-test .test/.ready .test/openspf/rfc7208-tests.yml .test/opendmarc/.ready .test/readers/.ready .test/deb/.ready
-	@$(PYTEST) tests
+	@status=0; \
+	$(PYTEST) $(SIDE_BY_SIDE) -m "not ($(ALONE))" tests || status=$$?; \
+	$(PYTEST) -m "$(ALONE)" tests || status=$$?; \
+	exit $$status
 
 .test/.ready: tools/setup_tests.sh
 	@tools/setup_tests.sh

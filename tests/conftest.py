@@ -1,15 +1,60 @@
-"""For every test: how long an example takes is no matter here, since the machine may be busy;
-tests/bench measures speed.
+"""What holds for every test: how long a Hypothesis example takes is no matter, since the machine
+may be busy; and a test that measures time runs when no other does.
 
-The fixtures are here because several modules share them: imported into each they would be made anew
-for each.
+The fixtures are here because several modules share them: imported into each they would be made
+anew for each.
 """
 
-from hypothesis import settings
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import CodeType, FunctionType
+
+import pytest
+from hypothesis import HealthCheck, settings
 
 from fakes.stores import postgres_server, store_url
 
 __all__ = ["postgres_server", "store_url"]
 
-settings.register_profile("any speed", deadline=None)
+settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any speed")
+
+PROCESSOR = {"process_time", "thread_time"}
+WALL = {"monotonic", "perf_counter"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that measure time as `alone`: what runs beside them would be measured too."""
+    for item in items:
+        if isinstance(item, pytest.Function) and measures_time(item.obj):
+            item.add_marker(pytest.mark.alone)
+
+
+def measures_time(test: object) -> bool:
+    """Whether the function reads a clock, itself or through a helper.
+
+    The wall clock counts in the test's own module alone: elsewhere it is read to wait for things.
+    """
+    inner = getattr(test, "hypothesis", None)
+    function = inner.inner_test if inner else getattr(test, "__func__", test)
+    return isinstance(function, FunctionType) and reads_clock(function, function.__module__, set())
+
+
+def reads_clock(function: FunctionType, module: str, seen: set[CodeType]) -> bool:
+    if function.__code__ in seen or function.__module__.startswith("dmarc_milter"):
+        return False
+    seen.add(function.__code__)
+    used = set(names(function.__code__))
+    if used & (PROCESSOR | WALL if function.__module__ == module else PROCESSOR):
+        return True
+    called = (function.__globals__.get(name) for name in used)
+    return any(reads_clock(each, module, seen) for each in called if isinstance(each, FunctionType))
+
+
+def names(code: CodeType) -> Iterator[str]:
+    """Every global and attribute that the code uses, in the functions inside it too."""
+    yield from code.co_names
+    for each in code.co_consts:
+        if isinstance(each, CodeType):
+            yield from names(each)

@@ -30,7 +30,10 @@ USUALLY, USUAL_SEED = 20_000, 20261001
 WITHIN = 60.0
 """Seconds in which a mend that is switched off is missed."""
 
-pytestmark = pytest.mark.timeout(4 * 3600 if LONG else SECONDS + 240)
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.timeout(4 * 3600 if LONG else SECONDS + 240),
+]
 
 
 @pytest.fixture(scope="module")
