@@ -3,9 +3,15 @@ rules, sealers, forged results."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
-from fakes.attack import OK, Case, R, Stage, Verdict, ids, mail, spoof
+from fakes.attack import OK, A, Case, Mail, R, Stage, Verdict, ids, mail, spoof
+from fakes.dns_server import Spec
+from fakes.sealer import seal
+from fakes.signer import Signer
 
 ADMIN = b"<admin@legit.example>"
 RELAY, VICTIM, ATTACKER = "192.0.2.25", "198.51.100.10", "192.0.2.66"
@@ -105,8 +111,6 @@ RECEIVED = [
         f"from h (r [{VICTIM}]){POSTFIX}",
     ),
 ]
-
-
 TO_EXAMPLE = {"policy": {"rules": [{"action": "accept", "recipient_domains": ["example.com"]}]}}
 DELIVERED = Verdict(250, "fail", "legit.example")
 ODD = (
@@ -177,7 +181,79 @@ TRUST = [
 ]
 
 
-@pytest.mark.parametrize("case", RECEIVED + TRUST, ids=ids)
+LIST, BELOW, RELAY_SEAL = map(Signer, ("list.example", "sub.list.example", "relay.example"))
+KEYS: dict[str, Spec] = {
+    each.key_name: {"TXT": [each.record()]} for each in (LIST, BELOW, RELAY_SEAL)
+}
+THREE_RULES = {
+    "policy": {
+        "rules": [
+            {"action": "accept", "recipient_domains": ["b\u00fccher.example", "Example.COM"]},
+            {"action": "accept", "arc": ["List.Example"]},
+            {"action": "accept", "arc": ["relay.example"], "recipient_domains": ["third.example"]},
+        ]
+    }
+}
+
+
+def recipients(row: str, verdict: Verdict, *rcpt: bytes) -> Case:
+    letter = spoof(rcpt=rcpt)
+    return Case(row, letter, verdict, tables=THREE_RULES, variants=False, note=repr(rcpt[-1]))
+
+
+def sealed(
+    *signers: Signer, rcpt: tuple[bytes, ...] = (b"<v@other.example>",), **last: Any
+) -> Mail:
+    """The spoof, sealed by each in turn; `last` is for the newest."""
+    raw = spoof().raw
+    for number, signer in enumerate(signers, 1):
+        raw = seal(raw, signer, **(last if number == len(signers) else {}))
+    return spoof(rcpt=tuple(rcpt)).of(raw)
+
+
+def by_arc(verdict: Verdict, letter: Mail, note: str) -> Case:
+    row = "POL-42" if verdict is DELIVERED else "POL-41"
+    return Case(row, letter, verdict, KEYS, THREE_RULES, variants=False, note=note)
+
+
+RULES = [
+    *(
+        recipients("POL-40", R(), b"<a@example.com>", odd)
+        for odd in (
+            b"<b@other.example>",
+            b"<b@sub.example.com>",
+            b"<list:b;@example.com>",
+            b"<b>x<@example.com>",
+            b"<b,c@example.com>",
+            b'<"b@other.example"@example.com>',
+            b"<b@[example.com]>",
+            "<b@exam\u00adple.com>".encode(),
+            b"<b@example.com..>",
+        )
+    ),
+    *(
+        recipients("POL-42", DELIVERED, b"<a@example.com>", genuine)
+        for genuine in (
+            "<b@B\u00dcCHER.example>".encode(),
+            b"<b@XN--BCHER-KVA.example>",
+            b'<"b c, <d>"@example.com>',
+            b"<b@EXAMPLE.COM.>",
+        )
+    ),
+    by_arc(DELIVERED, sealed(LIST), "the list itself"),
+    by_arc(DELIVERED, sealed(A, LIST), "the list over another"),
+    by_arc(DELIVERED, sealed(RELAY_SEAL, rcpt=(b"<a@third.example>",)), "and recipients"),
+    by_arc(R(), sealed(RELAY_SEAL, rcpt=(b"<a@third.example>", b"<ceo>")), "a recipient more"),
+    by_arc(R(), sealed(LIST, A), "the attacker over the list"),
+    by_arc(R(), sealed(LIST, cv="fail"), "sealed as failed"),
+    by_arc(R(), replace(sealed(LIST), body=b"Pay.\r\n"), "body altered"),
+    by_arc(R(), sealed(LIST, headers=("to", "subject")), "From not sealed"),
+    by_arc(R(), sealed(BELOW), "a name below"),
+    by_arc(R(), replace(spoof(), rcpt=(b"<a@other.example>",)).signed(LIST), "only signed"),
+]
+
+
+@pytest.mark.parametrize("case", RECEIVED + TRUST + RULES, ids=ids)
 def test_each_row_gets_its_verdict(stage: Stage, case: Case) -> None:
     """The row's expectation, in every mode and after every invariant (docs/attacks.md, Whom we
     trust)."""

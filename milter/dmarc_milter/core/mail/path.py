@@ -59,17 +59,24 @@ ROUTING = frozenset(b"%!@")
 """In an unquoted or quoted local part these may send the mail on to another domain (sendmail's and
 Postfix's old habits)."""
 
+QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+SPECIAL = re.compile(rb"[<>()\[\],:;\\\s]")
+"""Outside quotation marks these cannot stand in a local part (RFC 5321 4.1.2), and Sendmail cuts at
+some of them."""
+
 
 def recipient_domain(argument: bytes) -> Domain | Malformed:
-    """The domain that a RCPT TO argument's mail surely goes to. Malformed too for a source route
-    and for `user%other@domain`."""
+    """The domain that a RCPT TO argument's mail surely goes to. Malformed too for a source route,
+    for `user%other@domain`, and where the local part could be cut."""
     if argument.lstrip(b" \t<").startswith(b"@"):
         return Malformed("source route")
     try:
         local, domain = _split_path(argument)
     except NotStrict as error:
         return Malformed(error.reason)
-    return Malformed("routing in the local part") if ROUTING.intersection(local) else parse(domain)
+    if ROUTING.intersection(local) or SPECIAL.search(QUOTED.sub(b"", local)):
+        return Malformed("routing in the local part")
+    return parse(domain)
 
 
 CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
