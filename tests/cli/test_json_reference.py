@@ -22,11 +22,11 @@ from dmarc_milter.core.stored import (
     ArcFact,
     DkimFact,
     Facts,
-    Outcome,
-    Published,
-    Reason,
     SpfFact,
-    Uri,
+    StoredOutcome,
+    StoredPolicy,
+    StoredReason,
+    StoredUri,
 )
 from dmarc_milter.ledger.spool.file import SpoolFile, prepare
 from fakes.daemon import toml
@@ -140,7 +140,8 @@ def test_every_key_of_check_from_is_documented(ask: Ask, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "struct", [Facts, Outcome, Published, SpfFact, DkimFact, ArcFact, Reason, Uri]
+    "struct",
+    [Facts, StoredOutcome, StoredPolicy, SpfFact, DkimFact, ArcFact, StoredReason, StoredUri],
 )
 def test_every_fact_is_documented(struct: type[msgspec.Struct]) -> None:
     assert {field.name for field in msgspec.structs.fields(struct)} - named("facts") == set()

@@ -635,13 +635,13 @@ def test_oldest_pass_is_left_open_when_it_takes_too_long(count: int, oldest: int
 def test_the_plan_names_bodies_and_keys_before_the_body_comes() -> None:
     """The body is hashed once for DKIM and ARC together."""
     raw = seal(seal(LETTER, ONE, c="simple/simple"), TWO, c="relaxed/relaxed")
-    plan = arc.plan(Headers(header_fields(raw)[0]))
+    plan = arc.prepare(Headers(header_fields(raw)[0]))
     assert plan.body_hashes == {
         BodyHash("simple", "sha256", None),
         BodyHash("relaxed", "sha256", None),
     }
     assert plan.questions == (Question(TWO.key_name, "TXT"), Question(ONE.key_name, "TXT"))
-    bad = arc.plan(Headers(header_fields(seal(LETTER, ONE, cv="pass"))[0]))
+    bad = arc.prepare(Headers(header_fields(seal(LETTER, ONE, cv="pass"))[0]))
     assert (bad.body_hashes, bad.questions, bad.failure) == (frozenset(), (), "cv= not valid")
 
 
@@ -911,7 +911,7 @@ NAMES = st.sampled_from(
 @given(st.lists(st.tuples(NAMES, VALUES), max_size=8))
 def test_no_fields_raise(fields: list[tuple[bytes, bytes]]) -> None:
     """Any octets in any ARC fields give a plan or a reason."""
-    arc.plan(Headers([HeaderField(*field) for field in fields]))
+    arc.prepare(Headers([HeaderField(*field) for field in fields]))
 
 
 @settings(max_examples=200, deadline=None)
@@ -945,5 +945,5 @@ def test_no_chain_within_limits_is_slow(filler: bytes) -> None:
             for name in (b"ARC-Seal", b"ARC-Message-Signature", b"ARC-Authentication-Results")
         ]
     begun = time.process_time()
-    arc.plan(Headers(sets))
+    arc.prepare(Headers(sets))
     assert time.process_time() - begun < 0.3

@@ -9,7 +9,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from dmarc_milter.core.authenticate import Options, Request, authenticate, plan
+from dmarc_milter.core.authenticate import Options, Request, authenticate, plan_look_ups
 from dmarc_milter.core.dmarc.result import DmarcStatus
 from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.iprev import IprevStatus
@@ -58,7 +58,7 @@ def judged(
     headers = Headers(fields)
     author = address.author(headers.values(b"from"))
     envelope = Envelope(ip_address(ip), "mx.attack.example", reverse_path(sender))
-    wanted = plan(headers, author, options)
+    wanted = plan_look_ups(headers, author, options)
     message = Message(
         headers, author, digests(body, wanted.dkim.body_hashes | wanted.arc.body_hashes)
     )
@@ -66,7 +66,7 @@ def judged(
     request = Request(
         "id", envelope, message, facts, wanted, lambda: check_spf(envelope, zone, options.spf)
     )
-    return authenticate(request, zone, options, now=now, sample=0.0)
+    return authenticate(request, zone, options, now=now, pct_draw=0.0)
 
 
 def test_an_aligned_signature_passes() -> None:

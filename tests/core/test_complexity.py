@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from dmarc_milter.core import arc
-from dmarc_milter.core.actions.plan import Marking, strip
+from dmarc_milter.core.actions.plan import Marking, remove_forged
 from dmarc_milter.core.authres import field, forgery
-from dmarc_milter.core.dkim import DkimOptions, key, plan, signature, tags
+from dmarc_milter.core.dkim import DkimOptions, key, prepare, signature, tags
 from dmarc_milter.core.dkim.header import canonicalize
 from dmarc_milter.core.dmarc import record
 from dmarc_milter.core.mail import author, domain, encoded_words, lenient, received
@@ -243,8 +243,8 @@ def test_a_header_block_is_planned_in_linear_time(name: str) -> None:
     def work(count: bytes) -> None:
         fields = (BLOCKS[name] * 4)[: len(count)]
         headers = Headers(fields)
-        plan(headers, [])
-        arc.plan(headers)
-        strip(headers, Marking("mx.example.com"))
+        prepare(headers, [])
+        arc.prepare(headers)
+        remove_forged(headers, Marking("mx.example.com"))
 
     assert is_linear(work, lambda size: b"x" * (size * len(BLOCKS[name]) // 65536))

@@ -37,7 +37,7 @@ def checked(
     """What DKIM says of the message `raw` (CRLF line ends)."""
     fields, body = header_fields(raw)
     headers = Headers(fields, truncated=truncated)
-    plan = dkim.plan(headers, [Domain(name) for name in authors], options)
+    plan = dkim.prepare(headers, [Domain(name) for name in authors], options)
     message = Message(headers, Author(Domain(authors[0])), digests(body, plan.body_hashes))
     return dkim.verify(message, plan, resolver, options, now=now)
 
@@ -53,6 +53,6 @@ def chain(
     """What ARC says of the message `raw` (CRLF line ends)."""
     fields, body = header_fields(raw)
     headers = Headers(fields, truncated=truncated)
-    plan = arc.plan(headers, options)
+    plan = arc.prepare(headers, options)
     message = Message(headers, Author(Domain("legit.example")), digests(body, plan.body_hashes))
     return arc.validate(message, plan, resolver, options, now=now)

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import idna
 
-from dmarc_milter.core.authenticate import Options, Request, authenticate, plan
+from dmarc_milter.core.authenticate import Options, Request, authenticate, plan_look_ups
 from dmarc_milter.core.mail import author as address
 from dmarc_milter.core.mail import domain
 from dmarc_milter.core.mail.author import Author
@@ -138,10 +138,10 @@ def verdict(author: Author, victim: Domain) -> Verdict:
         ENVELOPE,
         message,
         facts,
-        plan(headers, author, options),
+        plan_look_ups(headers, author, options),
         lambda: check_spf(ENVELOPE, zone, options.spf),
     )
-    return authenticate(request, zone, options, now=NOW, sample=50.0).verdict
+    return authenticate(request, zone, options, now=NOW, pct_draw=50.0).verdict
 
 
 def known(author: Author, victim: Domain) -> bool:

@@ -8,9 +8,16 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from ipaddress import ip_address
 
-from dmarc_milter.core.actions.plan import Action, DeleteHeader, InsertHeader, Marking, Reply, strip
-from dmarc_milter.core.actions.plan import plan as plan_actions
-from dmarc_milter.core.authenticate import Options, Request, authenticate, plan
+from dmarc_milter.core.actions.plan import (
+    Action,
+    DeleteHeader,
+    InsertHeader,
+    Marking,
+    Reply,
+    remove_forged,
+)
+from dmarc_milter.core.actions.plan import plan_look_ups as plan_actions
+from dmarc_milter.core.authenticate import Options, Request, authenticate, plan_look_ups
 from dmarc_milter.core.dkim import BodyHasher
 from dmarc_milter.core.mail import author as address
 from dmarc_milter.core.mail.facts import message_facts
@@ -74,7 +81,7 @@ class FuzzTransaction:
     def finish(self, envelope: Envelope, own: Own, *, keep_results: bool) -> tuple[Action, ...]:
         zone, options = Zone(ZONE), Options()
         author = address.author(self.fields.values(b"from"))
-        planned = plan(self.fields, author, options)
+        planned = plan_look_ups(self.fields, author, options)
         hasher = BodyHasher({*planned.dkim.body_hashes, *planned.arc.body_hashes})
         hasher.update(bytes(self.octets))
         message = Message(self.fields, author, hasher.finish())
@@ -84,7 +91,7 @@ class FuzzTransaction:
         request = Request(
             "1", envelope, message, facts, planned, lambda: check_spf(envelope, zone, options.spf)
         )
-        evaluation = authenticate(request, zone, options, now=NOW, sample=50.0)
+        evaluation = authenticate(request, zone, options, now=NOW, pct_draw=50.0)
         return plan_actions(evaluation, self.fields, MARKING, keep_results=keep_results)
 
     def cancel(self) -> None:
@@ -96,7 +103,7 @@ class FuzzHandler:
         return FuzzTransaction(envelope)
 
     def pass_through(self, headers: Headers, *, keep_results: bool) -> tuple[Action, ...]:
-        return strip(headers, MARKING, keep_results=keep_results)
+        return remove_forged(headers, MARKING, keep_results=keep_results)
 
     def exempted(self, name: str, envelope: Envelope, why: str) -> None:
         pass

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from dmarc_milter.config import parse
 from dmarc_milter.core.dmarc.record import ReportUri
 from dmarc_milter.core.mail.message import HeaderField, Headers
-from dmarc_milter.core.report.failure import sample
+from dmarc_milter.core.report.failure import header_sample
 from dmarc_milter.daemon.wiring import FULL_HEADERS_A_MINUTE, header_samples
 from dmarc_milter.ledger.store.apply_batch import Batch
 from dmarc_milter.ledger.store.deliveries import DeliveryState
@@ -67,7 +67,11 @@ def fail(job: Job, author: str = "legit.example", *ruf: str, **changes: object) 
     one = evaluation(author, record=record, **changes)
     job.sequence += 1
     job.store.apply(
-        Batch("spool-f", "mx1", [(job.sequence, spool_row(one, sample(one, HEADERS, b"k" * 32)))])
+        Batch(
+            "spool-f",
+            "mx1",
+            [(job.sequence, spool_row(one, header_sample(one, HEADERS, b"k" * 32)))],
+        )
     )
 
 
@@ -176,7 +180,7 @@ def test_rpt_07_a_flood_does_not_fill_the_spool() -> None:
 
 def test_rpt_07_a_public_suffix_gets_none(job: Job) -> None:
     one = evaluation(record=replace(RECORD, ruf=(ReportUri("ruf@legit.example"),), psd="y"))
-    assert sample(one, HEADERS, b"k") is None
+    assert header_sample(one, HEADERS, b"k") is None
 
 
 def test_a_4xx_of_one_address_repeats_nothing_at_the_other(job: Job, sink: Sink) -> None:

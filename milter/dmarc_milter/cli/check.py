@@ -28,20 +28,23 @@ from dmarc_milter.cli.main import (
 )
 from dmarc_milter.cli.terminal import print_json
 from dmarc_milter.config import core_options as compiled
-from dmarc_milter.core.actions.plan import Action, DeleteHeader, InsertHeader, Quarantine, Reply
-from dmarc_milter.core.actions.plan import plan as plan_actions
-from dmarc_milter.core.authenticate import Options, Request, authenticate, plan
-from dmarc_milter.core.dkim import BodyHasher
+from dmarc_milter.core.actions.plan import (
+    Action,
+    DeleteHeader,
+    InsertHeader,
+    Quarantine,
+    Reply,
+    plan_actions,
+)
+from dmarc_milter.core.authenticate import Options, authenticate, prepare
 from dmarc_milter.core.dmarc.result import DmarcStatus
 from dmarc_milter.core.dmarc.written import Canonify
 from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.explain import explain
-from dmarc_milter.core.mail import author as address
 from dmarc_milter.core.mail import message
 from dmarc_milter.core.mail.domain import Domain
-from dmarc_milter.core.mail.facts import message_facts
 from dmarc_milter.core.mail.header_collector import Collector
-from dmarc_milter.core.mail.message import Envelope, Headers, Message
+from dmarc_milter.core.mail.message import Envelope, Headers
 from dmarc_milter.core.mail.path import recipient_domain, reverse_path
 from dmarc_milter.core.policy.decide import Disposition
 from dmarc_milter.core.resolver import Resolver
@@ -194,21 +197,15 @@ def _evaluate(
 ) -> Evaluation:
     """The evaluation of a message held in memory, as the session does it while the message
     arrives."""
-    author = address.author(headers.values(b"from"))
-    wanted = plan(headers, author, options)
-    resolver.prefetch(wanted.questions)
-    hasher = BodyHasher(wanted.dkim.body_hashes | wanted.arc.body_hashes)
-    hasher.update(body)
-    request = Request(
-        id=uuid.uuid4().hex,
-        envelope=envelope,
-        message=Message(headers, author, hasher.finish()),
-        facts=message_facts(headers, envelope),
-        plan=wanted,
-        spf=lambda: check_spf(envelope, resolver, options.spf),
+    prepared = prepare(headers, resolver, options)
+    prepared.hash(body)
+    request = prepared.request(
+        uuid.uuid4().hex,
+        envelope,
+        lambda: check_spf(envelope, resolver, options.spf),
         canonify=how,
     )
-    return authenticate(request, resolver, options, now=datetime.now(UTC), sample=0.0)
+    return authenticate(request, resolver, options, now=datetime.now(UTC), pct_draw=0.0)
 
 
 def _envelope(arguments: argparse.Namespace) -> Envelope:

@@ -13,11 +13,9 @@ from dmarc_milter.cli.main import (
     add_config,
     load_or_defaults,
 )
-from dmarc_milter.cli.terminal import console, print_json, styled, table
+from dmarc_milter.cli.terminal import console, domain_argument, print_json, styled, table
 from dmarc_milter.core.dmarc.evaluate import DmarcOptions
 from dmarc_milter.core.lint import Level, Survey, survey
-from dmarc_milter.core.mail import domain as domains
-from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.spf.check import SpfStatus
 from dmarc_milter.dns.resolver import DnsResolver
 from dmarc_milter.dns.suffix_list import SuffixListError, load_suffixes
@@ -29,15 +27,8 @@ QUERIES = 1000
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
-    parser.add_argument("name", type=_name, metavar="NAME", help="a domain name")
+    parser.add_argument("name", type=domain_argument, metavar="NAME", help="a domain name")
     parser.add_argument("--json", action="store_true", help="one JSON object")
-
-
-def _name(text: str) -> Domain:
-    found = domains.parse(text)
-    if not isinstance(found, Domain):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a domain name: {found.reason}")
-    return found
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@ and a store that cannot be had."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import textwrap
@@ -17,6 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from dmarc_milter.cli.main import EXIT_NO, EXIT_TEMPFAIL
+from dmarc_milter.core.mail import domain
+from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.ledger.errors import StoreError
 
 PIPE_WIDTH = 200
@@ -145,3 +148,11 @@ def unavailable(error: StoreError) -> int:
     hint = "" if error.kind != "refused" else OTHERS if os.geteuid() else STATUS
     print(f"dmarc-milter: {error}{hint}", file=sys.stderr)
     return EXIT_NO if error.kind in ("older", "newer", "refused", "absent") else EXIT_TEMPFAIL
+
+
+def domain_argument(text: str) -> Domain:
+    """The domain that somebody typed. Raises argparse.ArgumentTypeError."""
+    found = domain.parse(text)
+    if not isinstance(found, Domain):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a domain name: {found.reason}")
+    return found

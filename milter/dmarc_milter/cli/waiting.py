@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from dmarc_milter.cli.terminal import console, table
 from dmarc_milter.cli.times import shown
-from dmarc_milter.core.deferrals import DEFERRALS, told
+from dmarc_milter.core.deferrals import DEFERRALS, deferral_text
 from dmarc_milter.core.explain.waiting import CAUTION, rule
 from dmarc_milter.ledger.store.decisions import Waiting
 
@@ -48,7 +48,7 @@ def rows(found: Iterable[Waiting]) -> list[tuple[str, ...]]:
     return [
         (
             sender.author_domain or "(unreadable)",
-            told(sender.reason, sender.failing_name)
+            deferral_text(sender.reason, sender.failing_name)
             + ("" if sender.deferred else " (would have waited)"),
             f"{sender.attempts:,}",
             f"{sender.messages:,}",

@@ -12,12 +12,18 @@ from contextlib import closing
 
 from dmarc_milter.cli import waiting
 from dmarc_milter.cli.main import EXIT_NO, EXIT_OK, add_config
-from dmarc_milter.cli.terminal import console, print_json, styled, table, unavailable
+from dmarc_milter.cli.terminal import (
+    console,
+    domain_argument,
+    print_json,
+    styled,
+    table,
+    unavailable,
+)
 from dmarc_milter.cli.times import count, parse_time, shown
 from dmarc_milter.config import Config, load
 from dmarc_milter.core.explain import explain, sentence
-from dmarc_milter.core.mail import domain
-from dmarc_milter.core.mail.domain import Domain
+from dmarc_milter.core.mail.message import plain_address
 from dmarc_milter.ledger.connect import drained_store
 from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.store.decisions import Decision, Decisions, Filter, Waiting
@@ -65,18 +71,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def domain_name(text: str) -> str:
     """As it is stored: A-labels, lower case. Raises argparse.ArgumentTypeError."""
-    found = domain.parse(text)
-    if not isinstance(found, Domain):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a domain name: {found.reason}")
-    return found.name
+    return domain_argument(text).name
 
 
 def _ip(text: str) -> str:
     try:
-        found = ipaddress.ip_address(text)
+        return str(plain_address(ipaddress.ip_address(text)))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not an address") from None
-    return str(getattr(found, "ipv4_mapped", None) or found)
 
 
 def run(arguments: argparse.Namespace) -> int:

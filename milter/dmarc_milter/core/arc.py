@@ -111,7 +111,7 @@ class ArcPlan:
     newest."""
 
 
-def plan(headers: Headers, options: ArcOptions = ArcOptions()) -> ArcPlan:
+def prepare(headers: Headers, options: ArcOptions = ArcOptions()) -> ArcPlan:
     """The structure of the chain, judged before any look-up (RFC 8617 5.2, steps 1 to 3, and the
     syntax of what 4 and 6 verify)."""
     positions = [headers.positions(name) for name in (RESULTS, MESSAGE_SIGNATURE, SEAL)]
@@ -149,26 +149,26 @@ def plan(headers: Headers, options: ArcOptions = ArcOptions()) -> ArcPlan:
 
 def validate(
     message: Message,
-    plan: ArcPlan,
+    prepare: ArcPlan,
     resolver: Resolver,
     options: ArcOptions = ArcOptions(),
     *,
     now: datetime,
 ) -> ArcResult:
     """RFC 8617 5.2; every failure is final, that of the DNS too. `now` is aware. Never raises."""
-    if plan.failure:
-        return ArcResult(ArcStatus.FAIL, reason=plan.failure)
-    if not plan.sets:
+    if prepare.failure:
+        return ArcResult(ArcStatus.FAIL, reason=prepare.failure)
+    if not prepare.sets:
         return ArcResult(ArcStatus.NONE)
     keys = KeyRing(resolver, options.dkim)
     judge = Judge(message, keys, replace(options.dkim, require_signed=()), now)
-    flaw = _message_flaw(judge, plan.sets[-1]) or _seals_flaw(judge, keys, plan.sets)
+    flaw = _message_flaw(judge, prepare.sets[-1]) or _seals_flaw(judge, keys, prepare.sets)
     if flaw:
         return ArcResult(ArcStatus.FAIL, reason=flaw, missing=keys.missing)
     return ArcResult(
         ArcStatus.PASS,
-        tuple(_hop(each, message.headers.fields[each.results].value) for each in plan.sets),
-        _oldest_pass(judge, plan.sets) if plan.all_messages else None,
+        tuple(_hop(each, message.headers.fields[each.results].value) for each in prepare.sets),
+        _oldest_pass(judge, prepare.sets) if prepare.all_messages else None,
     )
 
 

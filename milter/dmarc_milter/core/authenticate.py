@@ -11,7 +11,7 @@ from dmarc_milter.core import arc as arc_module
 from dmarc_milter.core import budget
 from dmarc_milter.core import dkim as dkim_module
 from dmarc_milter.core.arc import ArcOptions, ArcPlan, ArcResult, ArcStatus, trusted_override
-from dmarc_milter.core.dkim import DkimOptions, DkimPlan, DkimResult
+from dmarc_milter.core.dkim import BodyHasher, DkimOptions, DkimPlan, DkimResult
 from dmarc_milter.core.dmarc import written
 from dmarc_milter.core.dmarc.discovery import questions as policy_questions
 from dmarc_milter.core.dmarc.evaluate import (
@@ -26,7 +26,8 @@ from dmarc_milter.core.dmarc.written import Canonify
 from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.iprev import IprevResult, iprev
 from dmarc_milter.core.mail.author import Author
-from dmarc_milter.core.mail.facts import MessageFacts
+from dmarc_milter.core.mail.author import author as read_author
+from dmarc_milter.core.mail.facts import MessageFacts, message_facts
 from dmarc_milter.core.mail.message import Envelope, Headers, Message
 from dmarc_milter.core.policy.decide import Context, LocalPolicy, decide
 from dmarc_milter.core.resolver import Missing, Question, Resolver, for_policy, stale_answers
@@ -65,7 +66,7 @@ class Plan:
     dkim: DkimPlan
     arc: ArcPlan
     walks: tuple[Question, ...]
-    """What leads to the author's policy; to be asked first (lookup.for_policy)."""
+    """What leads to the author's policy; to be asked first (resolver.for_policy)."""
     questions: tuple[Question, ...]
     """The rest."""
 
@@ -85,12 +86,56 @@ class Request:
     """How the MTA changes From after us; None where it does not."""
 
 
-def plan(headers: Headers, author: Author, options: Options) -> Plan:
+class Prepared:
+    """What the header fields of one message ask for, ready for its body."""
+
+    __slots__ = ("_hasher", "author", "headers", "plan", "wants_body")
+
+    def __init__(self, headers: Headers, author: Author, plan: Plan) -> None:
+        self.headers = headers
+        self.author = author
+        self.plan = plan
+        hashes = plan.dkim.body_hashes | plan.arc.body_hashes
+        self.wants_body = bool(hashes)
+        self._hasher = BodyHasher(hashes)
+
+    def hash(self, piece: bytes) -> None:
+        """More of the body."""
+        self._hasher.update(piece)
+
+    def request(
+        self,
+        name: str,
+        envelope: Envelope,
+        spf: Callable[[], SpfResult],
+        *,
+        to_reporting: bool = False,
+        from_reporting: bool = False,
+        canonify: Canonify | None = None,
+    ) -> Request:
+        """The message to be judged, now that all of it is there. `name`: Evaluation.id."""
+        facts = message_facts(
+            self.headers, envelope, to_reporting=to_reporting, from_reporting=from_reporting
+        )
+        message = Message(self.headers, self.author, self._hasher.finish())
+        return Request(name, envelope, message, facts, self.plan, spf, canonify)
+
+
+def prepare(headers: Headers, resolver: Resolver, options: Options) -> Prepared:
+    """Read From and the signatures, and start every look-up that they lead to."""
+    author = read_author(headers.values(b"from"))
+    plan = plan_look_ups(headers, author, options)
+    for_policy(resolver).prefetch(plan.walks)
+    resolver.prefetch(plan.questions)
+    return Prepared(headers, author, plan)
+
+
+def plan_look_ups(headers: Headers, author: Author, options: Options) -> Plan:
     """What must be hashed and looked up for these header fields: the signatures chosen, the chain,
     the policy walk."""
     authors, _ = author_names(author, options.suffixes)
-    dkim = dkim_module.plan(headers, authors, options.dkim)
-    arc = arc_module.plan(headers, options.arc)
+    dkim = dkim_module.prepare(headers, authors, options.dkim)
+    arc = arc_module.prepare(headers, options.arc)
     walks = tuple(
         question
         for domain in authors
@@ -100,11 +145,11 @@ def plan(headers: Headers, author: Author, options: Options) -> Plan:
 
 
 def authenticate(
-    request: Request, resolver: Resolver, options: Options, *, now: datetime, sample: float
+    request: Request, resolver: Resolver, options: Options, *, now: datetime, pct_draw: float
 ) -> Evaluation:
     """Evaluate one message. Never raises for anything the sender or the DNS did.
 
-    `now` is aware UTC; `sample` is uniform in [0, 100), for pct (RFC 7489 6.6.4).
+    `now` is aware UTC; `pct_draw` is uniform in [0, 100), for pct (RFC 7489 6.6.4).
     `request.plan.walks` and `questions` should have been prefetched by now. The policy walk is
     asked first, then keys, so that nothing else in the message can exhaust their share of the
     budget.
@@ -114,7 +159,7 @@ def authenticate(
         results.dmarc,
         _context(request, results, options),
         options.policy,
-        sample=sample,
+        pct_draw=pct_draw,
         today=now.date(),
     )
     return Evaluation(

@@ -33,7 +33,7 @@ DEFERRALS: Mapping[str, Excuse] = {
 }
 
 
-def told(reason: str, name: str) -> str:
+def deferral_text(reason: str, name: str) -> str:
     """Code and clause of a stored deferral, for lists; "" for a reason that this version does not
     know."""
     excuse = DEFERRALS.get(reason)

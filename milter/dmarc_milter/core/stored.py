@@ -66,21 +66,21 @@ class DkimFact(Fact, frozen=True, omit_defaults=True):
     unsigned: tuple[str, ...] = ()
 
 
-class Reason(Fact, frozen=True, omit_defaults=True):
+class StoredReason(Fact, frozen=True, omit_defaults=True):
     """Why the disposition is not the published policy: disposition.OverrideType and a comment."""
 
     type: str
     comment: str = ""
 
 
-class Uri(Fact, frozen=True, omit_defaults=True):
+class StoredUri(Fact, frozen=True, omit_defaults=True):
     """One rua or ruf address; `max_size` in octets is RFC 7489's !size."""
 
     address: str
     max_size: int | None = None
 
 
-class Published(Fact, frozen=True, omit_defaults=True):
+class StoredPolicy(Fact, frozen=True, omit_defaults=True):
     """The policy configuration: every tag of the record as it was read, and where and how it was
     found."""
 
@@ -94,8 +94,8 @@ class Published(Fact, frozen=True, omit_defaults=True):
     psd: str = "u"
     pct: int | None = None
     fo: str = "0"
-    rua: tuple[Uri, ...] = ()
-    ruf: tuple[Uri, ...] = ()
+    rua: tuple[StoredUri, ...] = ()
+    ruf: tuple[StoredUri, ...] = ()
     ri: int | None = None
     invalid_policy: bool = False
     discovery_method: Literal["treewalk", "psl"] = "treewalk"
@@ -103,7 +103,7 @@ class Published(Fact, frozen=True, omit_defaults=True):
     text: str = ""
 
 
-class Outcome(Fact, frozen=True, omit_defaults=True):
+class StoredOutcome(Fact, frozen=True, omit_defaults=True):
     """DMARC for one author domain: of the message, or of one candidate of a malformed From."""
 
     author_domain: str
@@ -115,7 +115,7 @@ class Outcome(Fact, frozen=True, omit_defaults=True):
     spf_aligned: bool = False
     dkim_aligned: bool = False
     testing_key_only: bool = False
-    published: Published | None = None
+    published: StoredPolicy | None = None
     reason: str = ""
     trace: tuple[str, ...] = ()
 
@@ -157,8 +157,8 @@ class Facts(Fact, frozen=True, omit_defaults=True, kw_only=True):
     """The dmarc= word."""
     reason: str = ""
     malformed_from: str = ""
-    outcome: Outcome | None = None
-    candidates: tuple[Outcome, ...] = ()
+    outcome: StoredOutcome | None = None
+    candidates: tuple[StoredOutcome, ...] = ()
     disposition: str = "none"
     policy: str = "none"
     """After t, pct and reject_action (policy.dmarc)."""
@@ -169,7 +169,7 @@ class Facts(Fact, frozen=True, omit_defaults=True, kw_only=True):
     (deferrals.DEFERRALS); "" otherwise."""
     failing_name: str = ""
     """The DNS name that it waits for, or ""."""
-    reasons: tuple[Reason, ...] = ()
+    reasons: tuple[StoredReason, ...] = ()
     decided_by: str = ""
     tags: tuple[str, ...] = ()
     spf: SpfFact | None = None
@@ -249,9 +249,10 @@ def _envelope_from(path: ReversePath) -> str | None:
     return "" if path.is_null else _name(path.domain) or None
 
 
-def _reasons(verdict: Verdict) -> tuple[Reason, ...]:
+def _reasons(verdict: Verdict) -> tuple[StoredReason, ...]:
     return tuple(
-        Reason(reason.type.value, printable(reason.comment, 200)) for reason in verdict.reasons[:10]
+        StoredReason(reason.type.value, printable(reason.comment, 200))
+        for reason in verdict.reasons[:10]
     )
 
 
@@ -327,8 +328,8 @@ def _signature(result: DkimResult, author: Domain | None, aligned: set[Domain]) 
     )
 
 
-def _outcome(outcome: DomainOutcome) -> Outcome:
-    return Outcome(
+def _outcome(outcome: DomainOutcome) -> StoredOutcome:
+    return StoredOutcome(
         author_domain=outcome.author_domain.name,
         status=outcome.status.value,
         policy=outcome.policy.value,
@@ -345,9 +346,9 @@ def _outcome(outcome: DomainOutcome) -> Outcome:
 
 
 @lru_cache(maxsize=256)
-def _published(found: PolicyPublished) -> Published:
+def _published(found: PolicyPublished) -> StoredPolicy:
     record = found.record
-    return Published(
+    return StoredPolicy(
         policy_domain=found.policy_domain.name,
         p=record.p.value if record.p else "",
         sp=record.sp.value if record.sp else "",
@@ -368,9 +369,9 @@ def _published(found: PolicyPublished) -> Published:
     )
 
 
-def _uris(uris: tuple[ReportUri, ...]) -> tuple[Uri, ...]:
+def _uris(uris: tuple[ReportUri, ...]) -> tuple[StoredUri, ...]:
     return tuple(
-        Uri(printable(each.address, 320), _number(each.max_size)) for each in uris[:MAX_URIS]
+        StoredUri(printable(each.address, 320), _number(each.max_size)) for each in uris[:MAX_URIS]
     )
 
 

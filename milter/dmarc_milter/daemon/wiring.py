@@ -139,7 +139,9 @@ def header_samples(config: Config) -> Callable[[Evaluation, Headers], bytes | No
         try:
             now = int(time.monotonic() // 60)
             minute, full = now, full if now == minute else 0
-            found = failure.sample(evaluation, headers, key, brief=full >= FULL_HEADERS_A_MINUTE)
+            found = failure.header_sample(
+                evaluation, headers, key, brief=full >= FULL_HEADERS_A_MINUTE
+            )
             full += found is not None
         except Exception:  # a defect of ours in what is only book-keeping must not refuse mail
             logging.getLogger("dmarc_milter.report").exception("no failure report for this message")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
-from ipaddress import IPv6Address, ip_address
 from typing import Literal
 
+from dmarc_milter.core.mail import message
 from dmarc_milter.core.mail.message import IPAddress
 
 SENDMAIL_VERSION = re.compile(r"(?:[^\s/]+/)?[0-9]+\.[0-9]")
@@ -15,22 +15,14 @@ MAX_ADDRESS = 100
 """Characters of an address that are looked at: more than any has."""
 
 
-def parse_address(text: str) -> IPAddress | None:
-    """An address as MTAs write it: `IPv6:` prefix or scope id may be there; IPv4-mapped is IPv4.
-    None if it is none."""
-    return _parsed_address(text.partition("%")[0][:MAX_ADDRESS])
-
-
 @lru_cache(maxsize=1024)
-def _parsed_address(bare: str) -> IPAddress | None:
-    if bare[:5].lower() == "ipv6:":
-        bare = bare[5:]
-    try:
-        found = ip_address(bare.strip("[]"))
-    except ValueError:
-        return None
-    mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
-    return mapped or found
+def _parsed(bare: str) -> IPAddress | None:
+    return message.parse_address(bare)
+
+
+def parse_address(text: str) -> IPAddress | None:
+    """An address as an MTA's macro has it (core/mail/message.py). The same clients come again."""
+    return _parsed(text[:MAX_ADDRESS])
 
 
 def mta_named(version: str) -> Literal["", "sendmail", "postfix"]:

@@ -19,7 +19,7 @@ from dmarc_milter.core.report.destination import (
     takes_mail,
     verify,
 )
-from dmarc_milter.core.stored import Uri
+from dmarc_milter.core.stored import StoredUri
 from dmarc_milter.ledger.store.destinations import Authorisation
 from dmarc_milter.reporting.context import Asked, ReportContext
 
@@ -59,7 +59,10 @@ class ReportRecipients:
 
 
 def choose(
-    policy_domain: Domain, uris: Sequence[Uri], kind: Literal["rua", "ruf"], context: ReportContext
+    policy_domain: Domain,
+    uris: Sequence[StoredUri],
+    kind: Literal["rua", "ruf"],
+    context: ReportContext,
 ) -> ReportRecipients:
     """Each address once, in the record's order (RFC 9990 3.5). Raises StoreError."""
     asked = context.ask()
@@ -78,7 +81,7 @@ def choose(
 
 
 def _take(
-    uri: Uri,
+    uri: StoredUri,
     answer: Authorization,
     allowed: dict[str, ReportRecipient],
     skipped: list[Skipped],

@@ -10,9 +10,9 @@ import msgspec
 from dmarc_milter.core.mail import domain
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.report.destination import host_of
-from dmarc_milter.core.report.failure import FailureReport, compose, read_sample
+from dmarc_milter.core.report.failure import FailureReport, compose, read_header_sample
 from dmarc_milter.core.report.rows import DAY
-from dmarc_milter.core.stored import Published
+from dmarc_milter.core.stored import StoredPolicy
 from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.store.destinations import Limit
 from dmarc_milter.ledger.store.failures import Failure, FailureState
@@ -52,7 +52,7 @@ def _build(failure: Failure, context: ReportContext) -> FailureState:
 
 
 def _offer(
-    failure: Failure, published: Published, policy_domain: Domain, context: ReportContext
+    failure: Failure, published: StoredPolicy, policy_domain: Domain, context: ReportContext
 ) -> FailureState:
     recipients = choose(policy_domain, published.ruf, "ruf", context)
     if recipients.undecided and not (recipients.allowed and failure.attempts >= PATIENT_TRIES):
@@ -95,7 +95,7 @@ def _limits(recipient: ReportRecipient, context: ReportContext) -> list[Limit]:
 
 def _message(failure: Failure, context: ReportContext) -> bytes:
     try:
-        sample = read_sample(failure.sample)
+        sample = read_header_sample(failure.sample)
     except msgspec.MsgspecError as error:
         raise ValueError(f"unreadable sample: {error}") from None
     report = FailureReport(

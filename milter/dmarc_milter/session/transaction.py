@@ -27,21 +27,20 @@ from dmarc_milter.core.actions.plan import (
     Marking,
     Reply,
     is_refusal,
-    strip,
+    plan_actions,
+    remove_forged,
     within_limit,
 )
-from dmarc_milter.core.actions.plan import plan as plan_actions
-from dmarc_milter.core.authenticate import Options, Plan, Request, authenticate, plan
-from dmarc_milter.core.dkim import BodyHasher
+from dmarc_milter.core.authenticate import Options, Prepared, authenticate, prepare
 from dmarc_milter.core.dmarc.result import DmarcResult, DmarcStatus
 from dmarc_milter.core.dmarc.written import Canonify
 from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.fair import Asker, client_network
 from dmarc_milter.core.mail import author as address
 from dmarc_milter.core.mail.facts import message_facts
-from dmarc_milter.core.mail.message import Envelope, Headers, Message
+from dmarc_milter.core.mail.message import Envelope, Headers
 from dmarc_milter.core.policy.decide import Deferral, Disposition, Verdict
-from dmarc_milter.core.resolver import Question, Resolver, Shortage, abandon, delay, for_policy
+from dmarc_milter.core.resolver import Question, Resolver, Shortage, abandon, delay
 from dmarc_milter.core.spf.check import SpfResult, SpfStatus, not_evaluated
 from dmarc_milter.core.spf.check import check as check_spf
 from dmarc_milter.core.spf.check import questions as spf_questions
@@ -139,7 +138,7 @@ class CoreHandler:
         return CoreTransaction(self._context, envelope)
 
     def pass_through(self, headers: Headers, *, keep_results: bool) -> tuple[Action, ...]:
-        removals = strip(headers, self._context.marking, keep_results=keep_results)
+        removals = remove_forged(headers, self._context.marking, keep_results=keep_results)
         if is_refusal(removals):
             _refused(self._context, headers)
         return removals
@@ -192,7 +191,7 @@ class CoreTransaction:
             and not context.dns.remembers(Question(name.name, "TXT"))
         ):
             self._begin_spf()
-        self._prepared: _Prepared | None = None
+        self._prepared: Prepared | None = None
         self._headers = NO_HEADERS
         self._own = Own()
         self._keep = False
@@ -233,7 +232,7 @@ class CoreTransaction:
         self._keep = keep_results
         if self._prepared is not None:
             with self._context.slot.evaluating(self._fingerprint):
-                self._removals = strip(
+                self._removals = remove_forged(
                     self._headers, self._context.marking, keep_results=keep_results
                 )
             if is_refusal(self._removals):
@@ -276,24 +275,18 @@ class CoreTransaction:
         with self._context.slot.evaluating(self._fingerprint):
             return check_spf(self._envelope, self._resolver, self._context.options.spf)
 
-    def _hash(self, ready: _Prepared) -> bool:
+    def _hash(self, ready: Prepared) -> bool:
         """Hash what has come; plain hashlib work, allowed on libmilter's threads."""
         if ready.wants_body:
-            ready.hasher.update(
-                self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-            )
+            ready.hash(self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces))
         self._pieces.clear()
         self._waiting = 0
         return ready.wants_body
 
-    def _prepare(self) -> _Prepared:
+    def _prepare(self) -> Prepared:
         """Read From and the signatures, and start every look-up that they lead to."""
         with self._context.slot.evaluating(self._fingerprint):
-            author = address.author(self._headers.values(b"from"))
-            planned = plan(self._headers, author, self._context.options)
-            for_policy(self._resolver).prefetch(planned.walks)
-            self._resolver.prefetch(planned.questions)
-            return _Prepared(author, planned)
+            return prepare(self._headers, self._resolver, self._context.options)
 
     def _judge(self) -> tuple[Action, ...]:
         """Evaluate, record, log: in this order, all before the MTA gets its answer."""
@@ -352,30 +345,24 @@ class CoreTransaction:
         except Exception as error:
             self._context.log.error("failure", id=name, where="explain", error=repr(error))
 
-    def _evaluate(self, ready: _Prepared) -> Evaluation:
+    def _evaluate(self, ready: Prepared) -> Evaluation:
         if self._pieces:
             self._hash(ready)
-        message = Message(self._headers, ready.author, ready.hasher.finish())
         own = self._own
-        facts = message_facts(
-            self._headers, self._envelope, to_reporting=own.recipient, from_reporting=own.sender
-        )
-        canonify = self._context.canonify(self._envelope.mta)
-        request = Request(
+        request = ready.request(
             self._context.new_id(),
             self._envelope,
-            message,
-            facts,
-            ready.plan,
             self._spf_result,
-            canonify,
+            to_reporting=own.recipient,
+            from_reporting=own.sender,
+            canonify=self._context.canonify(self._envelope.mta),
         )
         return authenticate(
             request,
             self._resolver,
             self._context.options,
             now=self._context.now(),
-            sample=self._context.pct_draw(),
+            pct_draw=self._context.pct_draw(),
         )
 
     def _spf_result(self) -> SpfResult:
@@ -427,19 +414,6 @@ def _not_evaluated(
         dmarc=DmarcResult(DmarcStatus.TEMPERROR, None, reason="not evaluated"),
         verdict=verdict,
     )
-
-
-class _Prepared:
-    """What the header fields say, ready for the body."""
-
-    __slots__ = ("author", "hasher", "plan", "wants_body")
-
-    def __init__(self, author: address.Author, planned: Plan) -> None:
-        wanted = {*planned.dkim.body_hashes, *planned.arc.body_hashes}
-        self.author = author
-        self.plan = planned
-        self.wants_body = bool(wanted)
-        self.hasher = BodyHasher(wanted)
 
 
 def _refused(context: WorkerContext, headers: Headers, envelope: Envelope | None = None) -> None:

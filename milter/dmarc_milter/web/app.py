@@ -16,11 +16,10 @@ from flask import Flask, abort, g, render_template, request
 
 from dmarc_milter import __version__
 from dmarc_milter.config import Config
-from dmarc_milter.core.deferrals import told
+from dmarc_milter.core.deferrals import deferral_text
 from dmarc_milter.core.explain import explain, sentence
 from dmarc_milter.core.explain.waiting import rule
 from dmarc_milter.core.mail import domain
-from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.mail.message import plain_address
 from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.ledger.errors import StoreError
@@ -74,7 +73,9 @@ def _words(app: Flask, clock: Callable[[], float]) -> None:
     app.jinja_env.filters["day"] = lambda at: datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d")
     app.jinja_env.filters["number"] = lambda value: f"{value:,}"
     app.jinja_env.filters["sentence"] = sentence
-    app.jinja_env.filters["explained"] = lambda waits: told(waits.reason, waits.failing_name)
+    app.jinja_env.filters["explained"] = lambda waits: deferral_text(
+        waits.reason, waits.failing_name
+    )
     app.jinja_env.filters["rule"] = lambda waits: rule(
         waits.author_domain, waits.reason, waits.failing_name, clock()
     )
@@ -106,16 +107,10 @@ def _filter(since: int) -> Filter:
         name: request.args.get(name, "")[:255].strip().lower()
         for name in ("author_domain", "source_ip", "status", "disposition")
     }
-    asked["author_domain"] = _as_stored(asked["author_domain"])
+    asked["author_domain"] = domain.as_stored(asked["author_domain"])
     with contextlib.suppress(ValueError):
         asked["source_ip"] = str(plain_address(ipaddress.ip_address(asked["source_ip"])))
     return replace(Filter(since=since), **asked)  # type: ignore[arg-type]
-
-
-def _as_stored(name: str) -> str:
-    """A domain in A-labels without a dot at its end; what is none as it is."""
-    found = domain.parse(name)
-    return found.name if isinstance(found, Domain) else name
 
 
 RULES = {

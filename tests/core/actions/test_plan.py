@@ -18,8 +18,8 @@ from dmarc_milter.core.actions.plan import (
     Marking,
     Quarantine,
     Reply,
-    plan,
-    strip,
+    plan_actions,
+    remove_forged,
 )
 from dmarc_milter.core.arc import ArcResult, ArcStatus
 from dmarc_milter.core.dkim.result import DkimResult, DkimStatus
@@ -119,7 +119,7 @@ def field(actions: tuple[Action, ...]) -> str:
 
 def written(each: Evaluation, marking: Marking = MARKING) -> list[str]:
     """The results of the field, one by one."""
-    name, *found = field(plan(each, EMPTY, marking)).split("; ")
+    name, *found = field(plan_actions(each, EMPTY, marking)).split("; ")
     assert name == "mx.example.com"
     return found
 
@@ -312,7 +312,7 @@ def test_many_long_results_stay_under_8_kib() -> None:
         signature(name=long, selector=f"s{n}" + "y" * 60, identifier=long, signature=str(n) * 200)
         for n in range(10)
     )
-    actions = plan(evaluation(dkim=dkim, dmarc=outcome(author=long)), EMPTY, MARKING)
+    actions = plan_actions(evaluation(dkim=dkim, dmarc=outcome(author=long)), EMPTY, MARKING)
     assert field(actions).count("dkim=pass") >= 5
     assert "dmarc=fail" in field(actions)
     last = actions[-1]
@@ -323,8 +323,8 @@ def test_many_long_results_stay_under_8_kib() -> None:
 def test_an_international_authserv_id() -> None:
     """RFC 8616 5, RFC 8601 5: A-labels unless the message is internationalized."""
     marking = Marking("mx.bücher.example")
-    assert field(plan(evaluation(), EMPTY, marking)).startswith("mx.xn--bcher-kva.example;")
-    last = plan(evaluation(smtputf8=True), EMPTY, marking)[-1]
+    assert field(plan_actions(evaluation(), EMPTY, marking)).startswith("mx.xn--bcher-kva.example;")
+    last = plan_actions(evaluation(smtputf8=True), EMPTY, marking)[-1]
     assert isinstance(last, InsertHeader)
     assert last.value.startswith(" mx.bücher.example;")
 
@@ -360,7 +360,9 @@ def headers(*pairs: tuple[bytes, bytes]) -> Headers:
 )
 def test_fields_that_claim_to_be_ours_go(value: bytes) -> None:
     """RFC 8601 5, ARF-01 to -07."""
-    assert strip(headers((AR, value)), MARKING) == (DeleteHeader("Authentication-Results", 1),)
+    assert remove_forged(headers((AR, value)), MARKING) == (
+        DeleteHeader("Authentication-Results", 1),
+    )
 
 
 @pytest.mark.parametrize(
@@ -377,7 +379,7 @@ def test_fields_that_claim_to_be_ours_go(value: bytes) -> None:
 )
 def test_fields_of_others_stay(name: bytes, value: bytes) -> None:
     """ARF-08, -11, -12."""
-    assert strip(headers((name, value)), MARKING) == ()
+    assert remove_forged(headers((name, value)), MARKING) == ()
 
 
 def test_deletion_is_from_the_highest_index_down() -> None:
@@ -406,7 +408,7 @@ def test_deletion_is_from_the_highest_index_down() -> None:
         *fields[4:],
         (b"x-dmarc-QUARANTINE", b" yes"),
     )
-    found = [(each.name, each.index) for each in strip(mixed, MARKING)]
+    found = [(each.name, each.index) for each in remove_forged(mixed, MARKING)]
     assert found == [
         ("Authentication-Results", 5),
         ("Authentication-Results", 3),
@@ -419,10 +421,10 @@ def test_deletion_is_from_the_highest_index_down() -> None:
 def test_a_thousand_forged_fields_go_where_the_limit_allows_it() -> None:
     """ARF-10: highest index first. One more than the limit is a refusal instead."""
     thousand = headers(*[(AR, b" mx.example.com; dmarc=pass")] * 1000)
-    assert strip(thousand, replace(MARKING, removable_fields=1000)) == tuple(
+    assert remove_forged(thousand, replace(MARKING, removable_fields=1000)) == tuple(
         DeleteHeader("Authentication-Results", number) for number in range(1000, 0, -1)
     )
-    (refusal,) = strip(thousand, replace(MARKING, removable_fields=999))
+    (refusal,) = remove_forged(thousand, replace(MARKING, removable_fields=999))
     assert isinstance(refusal, Reply)
     assert (refusal.code, refusal.enhanced) == (550, "5.6.0")
 
@@ -432,7 +434,7 @@ def test_further_ids_of_ours() -> None:
     marking = replace(MARKING, remove_authserv_ids=("mx2.example.com",))
     assert (
         len(
-            strip(
+            remove_forged(
                 headers((AR, b" mx2.example.com; none"), (AR, b" mx3.example.com; none")), marking
             )
         )
@@ -447,10 +449,10 @@ def test_what_comes_back_from_our_own_filter_stays() -> None:
         (AR, b" mx.example.com; dmarc=fail"),
         (b"X-DMARC-Quarantine", b" yes (p=quarantine, a.example)"),
     )
-    assert strip(ours, MARKING, keep_results=True) == ()
-    assert [type(each) for each in plan(evaluation(), ours, MARKING, keep_results=True)] == [
-        InsertHeader
-    ]
+    assert remove_forged(ours, MARKING, keep_results=True) == ()
+    assert [
+        type(each) for each in plan_actions(evaluation(), ours, MARKING, keep_results=True)
+    ] == [InsertHeader]
 
 
 # --- what is done
@@ -462,7 +464,7 @@ QUARANTINED = evaluation(Verdict(QUARANTINE, Policy.QUARANTINE), outcome("v=DMAR
 
 def test_quarantine_by_header() -> None:
     """docs/design.md: forged fields go first, then the mark, then the field on top of all."""
-    actions = plan(QUARANTINED, FORGED, MARKING)
+    actions = plan_actions(QUARANTINED, FORGED, MARKING)
     assert actions[:3] == (
         DeleteHeader("Authentication-Results", 1),
         DeleteHeader("X-DMARC-Quarantine", 1),
@@ -479,7 +481,7 @@ def test_a_new_mark_takes_the_place_of_one_handed_back() -> None:
         (b"X-DMARC-Quarantine", b" yes (p=none, a.example)"),
         (b"x-dmarc-quarantine", b" no"),
     )
-    actions = plan(QUARANTINED, ours, MARKING, keep_results=True)
+    actions = plan_actions(QUARANTINED, ours, MARKING, keep_results=True)
     assert actions[:2] == (
         DeleteHeader("X-DMARC-Quarantine", 2),
         DeleteHeader("X-DMARC-Quarantine", 1),
@@ -489,7 +491,7 @@ def test_a_new_mark_takes_the_place_of_one_handed_back() -> None:
 
 def test_quarantine_by_hold() -> None:
     """SMFIR_QUARANTINE, and the field all the same."""
-    actions = plan(QUARANTINED, FORGED, replace(MARKING, quarantine_action="hold"))
+    actions = plan_actions(QUARANTINED, FORGED, replace(MARKING, quarantine_action="hold"))
     assert actions[2] == Quarantine("DMARC: p=quarantine, example.com")
     assert [type(each) for each in actions] == [
         DeleteHeader,
@@ -501,7 +503,7 @@ def test_quarantine_by_hold() -> None:
 
 def test_a_quarantine_that_must_not_be_refused_is_marked() -> None:
     """A capped disposition under quarantine_action = reject (disposition.py)."""
-    actions = plan(QUARANTINED, EMPTY, replace(MARKING, quarantine_action="reject"))
+    actions = plan_actions(QUARANTINED, EMPTY, replace(MARKING, quarantine_action="reject"))
     assert [each.name for each in actions if isinstance(each, InsertHeader)] == [
         "X-DMARC-Quarantine",
         "Authentication-Results",
@@ -511,20 +513,20 @@ def test_a_quarantine_that_must_not_be_refused_is_marked() -> None:
 @pytest.mark.parametrize("disposition", [NONE, PASS])
 def test_delivery(disposition: Disposition) -> None:
     """Forged fields go, one field is written, nothing else."""
-    actions = plan(evaluation(Verdict(disposition)), FORGED, MARKING)
+    actions = plan_actions(evaluation(Verdict(disposition)), FORGED, MARKING)
     assert [type(each) for each in actions] == [DeleteHeader, DeleteHeader, InsertHeader]
 
 
 def test_quarantine_without_an_author() -> None:
     """A malformed From may hold no domain at all."""
     dmarc = DmarcResult(DmarcStatus.PERMERROR, None, None, reason="no From")
-    actions = plan(evaluation(Verdict(QUARANTINE), dmarc), EMPTY, MARKING)
+    actions = plan_actions(evaluation(Verdict(QUARANTINE), dmarc), EMPTY, MARKING)
     assert actions[0] == InsertHeader("X-DMARC-Quarantine", " yes (p=none, no author domain)")
 
 
 def refusal(each: Evaluation, marking: Marking = MARKING) -> Reply:
     """The only action."""
-    (reply,) = plan(each, FORGED, marking)
+    (reply,) = plan_actions(each, FORGED, marking)
     assert isinstance(reply, Reply)
     assert len(f"{reply.code} {reply.enhanced} {reply.text}\r\n") <= 512
     assert "DMARC" in reply.text
@@ -632,7 +634,7 @@ def test_the_mark_of_a_malformed_author_says_what_is_true(
 ) -> None:
     """No policy is named that asked for nothing, or that the message passed."""
     dmarc = DmarcResult(DmarcStatus.PERMERROR, None, None, candidates, more, "several domains")
-    assert plan(evaluation(Verdict(QUARANTINE), dmarc), EMPTY, MARKING)[0] == InsertHeader(
+    assert plan_actions(evaluation(Verdict(QUARANTINE), dmarc), EMPTY, MARKING)[0] == InsertHeader(
         "X-DMARC-Quarantine", f" yes ({mark})"
     )
     assert "(p=none)" not in refusal(evaluation(Verdict(REJECT), dmarc)).text

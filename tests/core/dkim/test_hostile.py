@@ -158,7 +158,7 @@ def test_a_thousand_mutations_raise_nothing() -> None:
                 b"\x00\t\r\n ;=:@.A0\xff" + bytes([chance.randrange(256)])
             )
         fields = [HeaderField(name, bytes(octets)), *header_fields(LETTER)[0]]
-        plan = dkim.plan(Headers(fields), [Domain("legit.example")])
+        plan = dkim.prepare(Headers(fields), [Domain("legit.example")])
         message = Message(Headers(fields), Author(None), digests(b"text\r\n", plan.body_hashes))
         dkim.verify(message, plan, Zone(LEGIT.records()), now=NOW)
 
@@ -167,7 +167,7 @@ def cost(fields: list[HeaderField]) -> float:
     """CPU seconds of planning and verifying a message with these fields on top."""
     headers = Headers([*fields, *header_fields(LETTER)[0]])
     begun = time.process_time()
-    plan = dkim.plan(headers, [Domain("legit.example")])
+    plan = dkim.prepare(headers, [Domain("legit.example")])
     message = Message(headers, Author(None), digests(b"text\r\n", plan.body_hashes))
     dkim.verify(message, plan, Zone(LEGIT.records()), now=NOW)
     return time.process_time() - begun

@@ -658,7 +658,7 @@ def test_without_its_key_a_signature_that_leaves_octets_unsigned_is_hopeless() -
 def test_a_budget_that_the_message_used_up_is_not_trouble_in_the_dns() -> None:
     """docs/design.md: a limit that the message itself exhausted never improves its verdict."""
     fields, body = header_fields(LEGIT.sign(LETTER))
-    plan = dkim.plan(Headers(fields), [Domain("legit.example")])
+    plan = dkim.prepare(Headers(fields), [Domain("legit.example")])
     message = Message(
         Headers(fields), Author(Domain("legit.example")), digests(body, plan.body_hashes)
     )
@@ -825,7 +825,7 @@ def test_parents_children_and_siblings_of_the_author_come_first(domain: str) -> 
     signer = Signer(domain, "s", "ed25519-sha256")
     fields, _ = header_fields(many(12, signer))
     author = "a.legit.example" if domain.startswith("other") else "legit.example"
-    plan = dkim.plan(Headers(fields), [Domain("zzz.test"), Domain(author)])
+    plan = dkim.prepare(Headers(fields), [Domain("zzz.test"), Domain(author)])
     assert plan.examined[0].signature.domain == Domain(domain)
     assert plan.questions[0] == Question(signer.key_name, "TXT")
 
@@ -862,7 +862,7 @@ def test_one_key_is_asked_for_once() -> None:
 def test_the_plan_names_bodies_and_keys_before_the_body_comes() -> None:
     """What the session hashes and looks up while the message still arrives."""
     raw = LEGIT.sign(ATTACK.sign(EDWARDS.sign(LETTER, c="simple/simple"), length=5))
-    plan = dkim.plan(Headers(header_fields(raw)[0]), [Domain("legit.example")])
+    plan = dkim.prepare(Headers(header_fields(raw)[0]), [Domain("legit.example")])
     assert plan.body_hashes == {
         BodyHash("simple", "sha256", None),
         BodyHash("relaxed", "sha256", 5),
@@ -871,7 +871,7 @@ def test_the_plan_names_bodies_and_keys_before_the_body_comes() -> None:
     assert plan.questions == tuple(
         Question(each.key_name, "TXT") for each in (LEGIT, EDWARDS, ATTACK)
     )
-    bad = dkim.plan(Headers(header_fields(LEGIT.sign(LETTER, tags={"v": "2"}))[0]), [])
+    bad = dkim.prepare(Headers(header_fields(LEGIT.sign(LETTER, tags={"v": "2"}))[0]), [])
     assert (bad.body_hashes, bad.questions) == (frozenset(), ())
 
 
@@ -885,7 +885,7 @@ def test_simple_canonicalization_sees_the_value_as_received() -> None:
         )
     fields, body = header_fields(LEGIT.sign(LETTER, c="simple/simple"))
     stripped = [HeaderField(name, value.lstrip(b" ")) for name, value in fields]
-    plan = dkim.plan(Headers(stripped), [])
+    plan = dkim.prepare(Headers(stripped), [])
     message = Message(Headers(stripped), Author(None), digests(body, plan.body_hashes))
     assert words(dkim.verify(message, plan, Zone(ZONE), now=NOW)) == [("fail", "signature differs")]
 

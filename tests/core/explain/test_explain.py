@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dmarc_milter.core.explain import explain, sentence
 from dmarc_milter.core.explain.senders import Identity, Kind, SenderGroup, identities, sources
-from dmarc_milter.core.stored import ArcFact, DkimFact, Facts, Outcome, Published, SpfFact
+from dmarc_milter.core.stored import ArcFact, DkimFact, Facts, SpfFact, StoredOutcome, StoredPolicy
 from dmarc_milter.core.text import printable
 
 
@@ -19,10 +19,10 @@ def facts(**changes: Any) -> Facts:
     """A refused message From news.brand.example by 192.0.2.66; `strict` asks for strict
     alignment."""
     mode = "s" if changes.pop("strict", False) else "r"
-    published = Published(
+    published = StoredPolicy(
         "brand.example", p="reject", adkim=mode, aspf=mode, text="v=DMARC1; p=reject"
     )
-    outcome = Outcome(
+    outcome = StoredOutcome(
         "news.brand.example", "fail", "reject", "p", "brand.example", published=published
     )
     base = Facts(

@@ -65,9 +65,9 @@ def judge(
     policy: LocalPolicy = LocalPolicy(),
     context: Context = OPEN,
     *,
-    sample: float = 0.0,
+    pct_draw: float = 0.0,
 ) -> Verdict:
-    verdict = decide(dmarc, context, policy, sample=sample, today=TODAY)
+    verdict = decide(dmarc, context, policy, pct_draw=pct_draw, today=TODAY)
     assert verdict.decided_by
     assert verdict.disposition is Disposition.NONE or not verdict.tempfail
     return verdict
@@ -122,14 +122,14 @@ def test_published_policy(record: str, status: str, disposition: Disposition, po
 )
 def test_test_mode(record: str, disposition: Disposition, reason: tuple[str, str] | None) -> None:
     """RFC 9989 4.7: t=y is one level lower; it replaces pct (DMR-06)."""
-    verdict = judge(result(record), sample=99.0)
+    verdict = judge(result(record), pct_draw=99.0)
     assert verdict.disposition is disposition
     assert verdict.policy.value == disposition.value
     assert reasons(verdict) == ([reason] if reason else [])
 
 
 @pytest.mark.parametrize(
-    ("record", "sample", "disposition"),
+    ("record", "pct_draw", "disposition"),
     [
         (f"{P_REJECT}; pct=100", 99.99, REJECT),
         (f"{P_REJECT}; pct=50", 0.0, REJECT),
@@ -146,22 +146,22 @@ def test_test_mode(record: str, disposition: Disposition, reason: tuple[str, str
         (f"{P_NONE}; pct=50", 51.0, NONE),
     ],
 )
-def test_sampling(record: str, sample: float, disposition: Disposition) -> None:
+def test_sampling(record: str, pct_draw: float, disposition: Disposition) -> None:
     """RFC 7489 6.6.4: those left out are treated one level lower, and the row says so."""
-    verdict = judge(result(record), sample=sample)
+    verdict = judge(result(record), pct_draw=pct_draw)
     published = record.split("p=")[1].split(";", maxsplit=1)[0]
     assert verdict.disposition is disposition
     assert [reason.type for reason in verdict.reasons] == (
         [SAMPLED_OUT] if published != disposition.value else []
     )
-    ignored = judge(result(record), LocalPolicy(honor_pct=False), sample=sample)
+    ignored = judge(result(record), LocalPolicy(honor_pct=False), pct_draw=pct_draw)
     assert (ignored.disposition.value, ignored.reasons) == (published, ())
 
 
 def test_sampling_approximates_the_percentage() -> None:
     """RFC 7489 6.6.4: over many messages the share is right, and never more."""
     chosen = sum(
-        judge(result(f"{P_REJECT}; pct=30"), sample=n / 10).disposition is REJECT
+        judge(result(f"{P_REJECT}; pct=30"), pct_draw=n / 10).disposition is REJECT
         for n in range(1000)
     )
     assert chosen == 300
@@ -1016,7 +1016,7 @@ def test_a_deviation_always_has_a_reason() -> None:
     for record, policy, context, testing in product(records, policies, contexts, (False, True)):
         dmarc = result(record, testing_key_only=testing)
         assert dmarc.outcome is not None
-        verdict = judge(dmarc, policy, context, sample=50.0)
+        verdict = judge(dmarc, policy, context, pct_draw=50.0)
         deviates = verdict.disposition.value != dmarc.outcome.policy.value
         assert bool(verdict.reasons) is deviates or (
             not policy.enforce and verdict.would_be in (QUARANTINE, REJECT)

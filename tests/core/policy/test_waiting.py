@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from dmarc_milter.config import parse
 from dmarc_milter.core.actions.plan import deferral_reply
-from dmarc_milter.core.deferrals import DEFERRALS, told
+from dmarc_milter.core.deferrals import DEFERRALS, deferral_text
 from dmarc_milter.core.explain import explain
 from dmarc_milter.core.explain.toml import quoted
 from dmarc_milter.core.explain.waiting import FOR, rule
 from dmarc_milter.core.policy.decide import Deferral
-from dmarc_milter.core.stored import Facts, Outcome
+from dmarc_milter.core.stored import Facts, StoredOutcome
 from dmarc_milter.core.text import printable
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -25,7 +25,7 @@ REASONS = {"dns": "451 4.4.3", "overloaded": "451 4.3.2", "failure": "451 4.3.0"
 
 
 def waiting(**changes: object) -> Facts:
-    outcome = Outcome("bank.example", "temperror")
+    outcome = StoredOutcome("bank.example", "temperror")
     base: dict[str, object] = {
         "status": "temperror",
         "outcome": outcome,
@@ -42,7 +42,7 @@ def test_a_reason_has_one_code_in_reply_and_why(reason: str, code: str) -> None:
     assert f"{reply.code} {reply.enhanced}" == code == DEFERRALS[reason].code
     text = "\n".join(explain(waiting(deferral=reason, failing_name="_dmarc.bank.example")))
     assert f"Decision: deferred ({code})" in text
-    clause = told(reason, "_dmarc.bank.example").partition(": ")[2]
+    clause = deferral_text(reason, "_dmarc.bank.example").partition(": ")[2]
     assert clause in text
     assert clause in reply.text
     assert ("_dmarc.bank.example" in clause) == (reason == "dns")

@@ -28,9 +28,9 @@ from dmarc_milter.core.report.failure import (
     FailureReport,
     HeaderSample,
     compose,
-    read_sample,
+    header_sample,
+    read_header_sample,
     redacted,
-    sample,
     wanted,
 )
 from dmarc_milter.core.spf.check import SpfResult, SpfStatus
@@ -114,7 +114,7 @@ def test_fo_says_when(
 
 def test_nothing_is_asked_for_without_ruf() -> None:
     assert wanted(evaluation()) is None
-    assert sample(evaluation(), Headers(()), KEY) is None
+    assert header_sample(evaluation(), Headers(()), KEY) is None
 
 
 def test_rpt_07_never_for_a_public_suffix() -> None:
@@ -444,10 +444,10 @@ def test_redaction_takes_linear_time(name: str, piece: bytes) -> None:
 
 
 def report(one: Evaluation, incidents: int = 1) -> FailureReport:
-    stored = sample(one, PRIVATE, KEY)
+    stored = header_sample(one, PRIVATE, KEY)
     assert stored is not None
     return FailureReport(
-        REPORTER, "mx.example", ID, from_evaluation(one), read_sample(stored), incidents
+        REPORTER, "mx.example", ID, from_evaluation(one), read_header_sample(stored), incidents
     )
 
 
@@ -572,7 +572,7 @@ def test_the_null_sender_stays_null() -> None:
 
 
 def test_rpt_08_the_boundary_cannot_be_forged() -> None:
-    one = replace(report(judged()), sample=HeaderSample("dmarc", b"X: --=_boundary\r\n"))
+    one = replace(report(judged()), header_sample=HeaderSample("dmarc", b"X: --=_boundary\r\n"))
     with pytest.raises(ValueError, match="boundary"):
         compose(one, "=_boundary", recipient="ruf@legit.example", now=NOW)
 

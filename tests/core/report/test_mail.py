@@ -28,7 +28,7 @@ from dmarc_milter.core.report.mail import (
 )
 from dmarc_milter.core.report.rows import Period, Row
 from dmarc_milter.core.report.xml import compressed, render
-from dmarc_milter.core.stored import Published
+from dmarc_milter.core.stored import StoredPolicy
 
 NOW = datetime(2026, 5, 20, 3, 4, 5, tzinfo=UTC)
 ID = "0123456789abcdef0123456789abcdef"
@@ -43,7 +43,7 @@ def report(domain: str = "legit.example") -> Feedback:
         reporter,
         ID,
         Period(1779148800, 1779235200),
-        Published(domain, p="reject"),
+        StoredPolicy(domain, p="reject"),
         ((PASSING, 40), (FAILING, 2)),
         folded=1,
     )

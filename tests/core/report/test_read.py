@@ -17,14 +17,14 @@ from dmarc_milter.core.report.aggregate import Feedback, Reporter
 from dmarc_milter.core.report.read import MAX_FILE, UnreadableReport, read
 from dmarc_milter.core.report.rows import Period, Row
 from dmarc_milter.core.report.xml import render
-from dmarc_milter.core.stored import DkimFact, Published, Reason, SpfFact
+from dmarc_milter.core.stored import DkimFact, SpfFact, StoredPolicy, StoredReason
 
 ROW = Row(
     source_ip="192.0.2.2",
     header_from="a.legit.example",
     disposition="quarantine",
     policy="reject",
-    reasons=(Reason("local_policy", "list"),),
+    reasons=(StoredReason("local_policy", "list"),),
     envelope_from="",
     envelope_to="mx.example",
     auth_dkim=(DkimFact("fail", "legit.example", "sel", "body hash differs"),),
@@ -34,7 +34,7 @@ FEEDBACK = Feedback(
     Reporter("Björn <&>", "dmarc@mx.example", "mx.example", "https://mx.example/"),
     "a" * 32,
     Period(1779148800, 1779235200),
-    Published("legit.example", p="reject", errors=("sp: not valid",)),
+    StoredPolicy("legit.example", p="reject", errors=("sp: not valid",)),
     ((ROW, 7),),
 )
 XML = render(FEEDBACK, "rfc9990")

@@ -18,7 +18,7 @@ from dmarc_milter.core.report.rows import (
     published_of,
     row_of,
 )
-from dmarc_milter.core.stored import Facts, Reason, SpfFact, from_evaluation
+from dmarc_milter.core.stored import Facts, SpfFact, StoredReason, from_evaluation
 from fakes.evaluations import RECORD, evaluation
 
 MIDNIGHT = 1_700_006_400
@@ -145,7 +145,7 @@ def test_rows_differ_by_what_a_report_shows_and_by_nothing_else() -> None:
     )
     assert base != stored(source_ip="192.0.2.1")
     assert base != stored(disposition="none")
-    assert base != stored(reasons=(Reason("local_policy", "x"),))
+    assert base != stored(reasons=(StoredReason("local_policy", "x"),))
     assert base != stored(envelope_from="other.example")
     assert base != stored(envelope_from="")
     assert decode_row(base).source_ip == "192.0.2.66"
@@ -173,4 +173,4 @@ def test_a_dns_error_is_a_reason() -> None:
     )
     found = from_evaluation(base)
     assert found.outcome is not None
-    assert row_of(found, found.outcome).reasons == (Reason("other", "dns error"),)
+    assert row_of(found, found.outcome).reasons == (StoredReason("other", "dns error"),)

@@ -15,7 +15,7 @@ from lxml import etree
 from dmarc_milter.core.report.aggregate import Feedback, Format, Reporter
 from dmarc_milter.core.report.rows import Period, Row
 from dmarc_milter.core.report.xml import InvalidReport, compressed, legal, render
-from dmarc_milter.core.stored import DkimFact, Published, Reason, SpfFact
+from dmarc_milter.core.stored import DkimFact, SpfFact, StoredPolicy, StoredReason
 
 VECTORS = Path(__file__).parents[2] / "vectors" / "xsd"
 OFFICIAL = {
@@ -24,7 +24,7 @@ OFFICIAL = {
 }
 FORMS: tuple[Format, ...] = ("rfc9990", "rfc7489")
 REPORTER = Reporter("Mail & <Co>", "dmarc@mx.example", "mx.example")
-PUBLISHED = Published(
+PUBLISHED = StoredPolicy(
     "legit.example",
     p="reject",
     sp="quarantine",
@@ -48,7 +48,7 @@ ROW = Row(
 )
 
 
-def feedback(*rows: Row, published: Published = PUBLISHED, folded: int = 0) -> Feedback:
+def feedback(*rows: Row, published: StoredPolicy = PUBLISHED, folded: int = 0) -> Feedback:
     return Feedback(
         REPORTER,
         "0123456789abcdef0123456789abcdef",
@@ -115,19 +115,19 @@ def test_rfc7489_has_pct_and_no_namespace() -> None:
     [
         (
             "rfc9990",
-            Reason("sampled_out", "sampled_out pct=20"),
+            StoredReason("sampled_out", "sampled_out pct=20"),
             "local_policy",
             "sampled_out pct=20",
         ),
-        ("rfc7489", Reason("sampled_out", "pct=20"), "sampled_out", "pct=20"),
-        ("rfc9990", Reason("policy_test_mode"), "policy_test_mode", None),
-        ("rfc7489", Reason("policy_test_mode"), "other", "policy_test_mode"),
-        ("rfc9990", Reason("mailing_list", "list.example"), "mailing_list", "list.example"),
-        ("rfc7489", Reason("trusted_forwarder"), "trusted_forwarder", None),
+        ("rfc7489", StoredReason("sampled_out", "pct=20"), "sampled_out", "pct=20"),
+        ("rfc9990", StoredReason("policy_test_mode"), "policy_test_mode", None),
+        ("rfc7489", StoredReason("policy_test_mode"), "other", "policy_test_mode"),
+        ("rfc9990", StoredReason("mailing_list", "list.example"), "mailing_list", "list.example"),
+        ("rfc7489", StoredReason("trusted_forwarder"), "trusted_forwarder", None),
     ],
 )
 def test_reasons_are_in_the_words_of_the_form(
-    form: Format, stored: Reason, kind: str, comment: str | None
+    form: Format, stored: StoredReason, kind: str, comment: str | None
 ) -> None:
     """RFC 9990 3, RFC 9989 5.3."""
     row = Row(
@@ -176,7 +176,7 @@ def test_a_record_without_valid_p_was_evaluated_as_none() -> None:
     """RFC 9989 4.10.1."""
     assert (
         tree(
-            feedback(ROW, published=Published("a.example", p="reject", invalid_policy=True)),
+            feedback(ROW, published=StoredPolicy("a.example", p="reject", invalid_policy=True)),
             "rfc9990",
         ).findtext("policy_published/p")
         == "none"
@@ -192,7 +192,9 @@ def test_a_record_evaluated_as_none_has_no_policy_for_subdomains(
     made = tree(
         feedback(
             ROW,
-            published=Published("a.example", p="", sp="reject", np="reject", invalid_policy=True),
+            published=StoredPolicy(
+                "a.example", p="", sp="reject", np="reject", invalid_policy=True
+            ),
         ),
         form,
     )
@@ -208,11 +210,11 @@ def test_rpt_01_no_stored_text_can_break_the_xml(text: str, form: Format) -> Non
     """RPT-01: markup, NUL, surrogates and U+FFFE in any stored text still give a valid report."""
     row = Row(
         source_ip="192.0.2.1", header_from="x" + text, policy="none", envelope_from=text,
-        reasons=(Reason("other", text),),
+        reasons=(StoredReason("other", text),),
         auth_dkim=(DkimFact("fail", "d" + text, "s" + text, text),), auth_spf=SpfFact("none",
         "d" + text, reason=text),
     )  # fmt: skip
-    root = tree(feedback(row, published=Published("p.example", p="none", errors=(text,))), form)
+    root = tree(feedback(row, published=StoredPolicy("p.example", p="none", errors=(text,))), form)
     assert (root.findtext("record/identifiers/header_from") or "").replace("\n", "\r") == (
         "x" + legal(text)
     ).replace("\n", "\r")

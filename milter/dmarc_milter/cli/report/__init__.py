@@ -29,7 +29,6 @@ from dmarc_milter.cli.times import count, parse_time
 from dmarc_milter.config import Config, ConfigError, load
 from dmarc_milter.config.checks import in_a_labels
 from dmarc_milter.core.mail import domain
-from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.report.mail import REPORT_ID
 from dmarc_milter.core.report.read import MAX_FILE, UnreadableReport, read
 from dmarc_milter.core.text import printable
@@ -187,8 +186,7 @@ def _list(config: Config, arguments: argparse.Namespace) -> int:
 
 def _policy_domain(arguments: argparse.Namespace) -> str:
     """--domain as the store spells it: A-labels, lower case."""
-    found = domain.parse(arguments.domain)
-    return found.name if isinstance(found, Domain) else printable(arguments.domain.lower(), 300)
+    return printable(domain.as_stored(arguments.domain), 300)
 
 
 def _preview(config: Config, arguments: argparse.Namespace) -> int:

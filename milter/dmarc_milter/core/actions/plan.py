@@ -136,7 +136,7 @@ def _refuse_unless_plain(text: str) -> None:
         raise ValueError("not one line of plain ASCII")
 
 
-def strip(
+def remove_forged(
     headers: Headers, marking: Marking, *, keep_results: bool = False
 ) -> tuple[DeleteHeader, ...] | tuple[Reply]:
     """The fields that only we may write and the sender did, highest index first (RFC 8601 5): for
@@ -186,7 +186,7 @@ def _marks(headers: Headers) -> Iterator[DeleteHeader]:
     )
 
 
-def plan(
+def plan_actions(
     evaluation: Evaluation,
     headers: Headers,
     marking: Marking,
@@ -230,7 +230,7 @@ def _removals(
     if keep_results and marked:
         return within_limit(tuple(_marks(headers)), headers, marking)
     if removals is None:
-        return strip(headers, marking, keep_results=keep_results)
+        return remove_forged(headers, marking, keep_results=keep_results)
     return removals
 
 

@@ -4,6 +4,6 @@ defects."""
 from dmarc_milter.core.dkim.body import BodyHasher
 from dmarc_milter.core.dkim.options import DkimOptions
 from dmarc_milter.core.dkim.result import DkimResult, DkimStatus
-from dmarc_milter.core.dkim.verify import DkimPlan, plan, verify
+from dmarc_milter.core.dkim.verify import DkimPlan, prepare, verify
 
-__all__ = ["BodyHasher", "DkimOptions", "DkimPlan", "DkimResult", "DkimStatus", "plan", "verify"]
+__all__ = ["BodyHasher", "DkimOptions", "DkimPlan", "DkimResult", "DkimStatus", "prepare", "verify"]

@@ -43,7 +43,7 @@ class DkimPlan:
     """The keys' names, each once."""
 
 
-def plan(
+def prepare(
     headers: Headers, author_domains: Sequence[Domain], options: DkimOptions = DkimOptions()
 ) -> DkimPlan:
     """The signatures to examine. Identical copies count once (the topmost); junk comes last and
@@ -75,7 +75,7 @@ def key_questions(names: Iterable[str]) -> tuple[Question, ...]:
 
 def verify(
     message: Message,
-    plan: DkimPlan,
+    prepare: DkimPlan,
     resolver: Resolver,
     options: DkimOptions = DkimOptions(),
     *,
@@ -87,11 +87,11 @@ def verify(
     A header beyond the limits has one result even if no signature was seen: one may stand in what
     was not kept.
     """
-    if message.headers.truncated and not plan.examined:
+    if message.headers.truncated and not prepare.examined:
         return (DkimResult(DkimStatus.PERMERROR, None, reason="header too large"),)
     judge = Judge(message, KeyRing(resolver, options), options, now)
-    results = {each.position: judge.result(each) for each in plan.examined}
-    for each in plan.surplus:
+    results = {each.position: judge.result(each) for each in prepare.examined}
+    for each in prepare.surplus:
         results[each.position] = _result(each.signature, DkimStatus.POLICY, "too many signatures")
     return tuple(results[position] for position in sorted(results))
 

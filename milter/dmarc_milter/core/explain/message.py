@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Literal
 
-from dmarc_milter.core.deferrals import DEFERRALS, told
+from dmarc_milter.core.deferrals import DEFERRALS, deferral_text
 from dmarc_milter.core.explain.senders import identities
 from dmarc_milter.core.explain.waiting import CAUTION, rule
-from dmarc_milter.core.stored import DkimFact, Facts, Outcome, Published
+from dmarc_milter.core.stored import DkimFact, Facts, StoredOutcome, StoredPolicy
 
 PAD = "  "
 
@@ -128,7 +128,7 @@ def ago(seconds: float) -> str:
     return ""
 
 
-def _policy(outcome: Outcome, published: Published) -> str:
+def _policy(outcome: StoredOutcome, published: StoredPolicy) -> str:
     tag = f"{outcome.policy_tag}=" if outcome.policy_tag else ""
     return f"policy of {published.policy_domain} asks for {tag}{outcome.policy}: {published.text}"
 
@@ -150,7 +150,7 @@ def _verdict(facts: Facts) -> Iterator[str]:
         f", because {facts.decided_by}" if facts.decided_by else ""
     )
     if facts.deferral:
-        yield f"{PAD}{told(facts.deferral, facts.failing_name)}"
+        yield f"{PAD}{deferral_text(facts.deferral, facts.failing_name)}"
     for reason in facts.reasons:
         yield f"{PAD}the published policy was overridden: {reason.type}" + (
             f" ({reason.comment})" if reason.comment else ""

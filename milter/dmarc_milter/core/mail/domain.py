@@ -180,3 +180,10 @@ def _u_label(label: str) -> str:
         return idna.ulabel(label)
     except (UnicodeError, ValueError):
         return label
+
+
+def as_stored(text: str) -> str:
+    """A domain that somebody typed, as it is stored (`Domain.name`). What is none only becomes
+    lower case, and so is found nowhere."""
+    found = parse(text)
+    return found.name if isinstance(found, Domain) else text.lower()

@@ -10,8 +10,8 @@ REMOVABLE = frozenset((b"from", b"authentication-results", b"x-dmarc-quarantine"
 SECOND_BLOCK = 256 * 1024
 SECOND_COUNT = 1000
 """Beyond the limits, so much of the removable fields of each name is kept word for word; after that
-only their places are."""
-MAX_PLACES = 100_000
+only their positions are."""
+MAX_POSITIONS = 100_000
 SIGNATURE = b"dkim-signature"
 COUNTED = 10
 """Signatures that count as fields; more have a limit of their own as large, so that a heap of them
@@ -25,7 +25,7 @@ class Collector:
     only removable ones: word for word up to a second, fixed limit for each name, so that no heap of
     others hides From; then as `stand_ins` (lower-case name -> value), so that their indexes are
     right and whoever removes fields takes them for forged. `overflow` is true when not even the
-    places could be kept.
+    positions could be kept.
     """
 
     def __init__(self, max_bytes: int, max_fields: int, stand_ins: dict[bytes, bytes]) -> None:
@@ -65,7 +65,7 @@ class Collector:
 
     def _add_beyond(self, name: bytes, lower: bytes, value: bytes, size: int) -> None:
         count, octets = self._second.get(lower, (0, 0))
-        if len(self._fields) >= self._max_fields + MAX_PLACES:
+        if len(self._fields) >= self._max_fields + MAX_POSITIONS:
             self.overflow = True
         elif octets + size <= SECOND_BLOCK and count < SECOND_COUNT:
             self._second[lower] = (count + 1, octets + size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Literal, NamedTuple
 
 from dmarc_milter.core.mail.author import Author
@@ -113,6 +113,18 @@ def plain_address(address: IPAddress) -> IPAddress:
     if isinstance(address, IPv6Address):
         return address.ipv4_mapped or IPv6Address(int(address))
     return address
+
+
+def parse_address(text: str) -> IPAddress | None:
+    """An address as servers write it: `IPv6:`, brackets or a zone id may be there. IPv4-mapped is
+    IPv4. None if it is none."""
+    bare = text.partition("%")[0]
+    if bare[:5].lower() == "ipv6:":
+        bare = bare[5:]
+    try:
+        return plain_address(ip_address(bare.strip("[]")))
+    except ValueError:
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Literal
 
 from dmarc_milter.core.mail.domain import Malformed
+from dmarc_milter.core.mail.message import parse_address
 
 MAX_FIELD = 65536
 """Octets of a field. Exim takes a HELO of 16 KiB, which must not make the field unreadable."""
@@ -384,12 +385,4 @@ def _address(text: str) -> IPv4Address | IPv6Address | None:
     """An address with or without `IPv6:` and scope, or of IPv4 with a port (Momentum); None if it
     is none."""
     port = IPV4_PORT.fullmatch(text)
-    bare = port[1] if port else text.partition("%")[0]
-    if bare[:5].lower() == "ipv6:":
-        bare = bare[5:]
-    try:
-        found = ip_address(bare)
-    except ValueError:
-        return None
-    mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
-    return mapped or found
+    return parse_address(port[1] if port else text)

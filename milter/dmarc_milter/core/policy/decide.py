@@ -44,12 +44,12 @@ TOO_MANY_LOOKUPS = OverrideReason(OverrideType.LOCAL_POLICY, "too many DNS queri
 
 
 def decide(
-    dmarc: DmarcResult, context: Context, policy: LocalPolicy, *, sample: float, today: date
+    dmarc: DmarcResult, context: Context, policy: LocalPolicy, *, pct_draw: float, today: date
 ) -> Verdict:
     """What is done with a message: the published policy, softened by t, pct and caution; then
     trusted ARC, local rules, monitor mode.
 
-    `sample` is uniform in [0, 100): a record's pct applies to samples below it (RFC 7489 6.6.4).
+    `pct_draw` is uniform in [0, 100): a record's pct applies to samples below it (RFC 7489 6.6.4).
     Never raises.
     """
     published = (
@@ -57,7 +57,7 @@ def decide(
         if dmarc.outcome and dmarc.status is not DmarcStatus.NONE
         else Policy.NONE
     )
-    draft = _written(_by_dmarc(dmarc, policy, sample), dmarc, policy)
+    draft = _written(_by_dmarc(dmarc, policy, pct_draw), dmarc, policy)
     verdict, firm = draft.verdict, draft.firm
     if context.arc_override and not dmarc.is_rewritten:
         verdict = _by_arc(verdict, context.arc_override, dmarc.status)
@@ -142,20 +142,20 @@ class _Draft(NamedTuple):
     firm: bool = False
 
 
-def _by_dmarc(dmarc: DmarcResult, policy: LocalPolicy, sample: float) -> _Draft:
+def _by_dmarc(dmarc: DmarcResult, policy: LocalPolicy, pct_draw: float) -> _Draft:
     """What the DMARC result asks for, before anything that is known only here."""
     outcome = dmarc.outcome
     if outcome is None:
-        return _malformed(dmarc, policy, sample)
+        return _malformed(dmarc, policy, pct_draw)
     match outcome.status:
         case DmarcStatus.PASS:
             # RFC 9990 3.1.1.7: `pass` where the published policy would have done something
             done = Disposition.NONE if outcome.policy is Policy.NONE else Disposition.PASS
             return _Draft(Verdict(done, outcome.policy, decided_by="DMARC passed"))
         case DmarcStatus.FAIL:
-            return _failed(outcome, policy, sample)
+            return _failed(outcome, policy, pct_draw)
         case DmarcStatus.TEMPERROR:
-            return _Draft(_temperror(outcome, policy, sample))
+            return _Draft(_temperror(outcome, policy, pct_draw))
         case _:
             return _Draft(
                 Verdict(Disposition.NONE, decided_by=f"DMARC does not apply: {outcome.reason}")
@@ -196,10 +196,10 @@ def _other_author(dmarc: DmarcResult) -> str:
     )
 
 
-def _failed(outcome: DomainOutcome, policy: LocalPolicy, sample: float) -> _Draft:
+def _failed(outcome: DomainOutcome, policy: LocalPolicy, pct_draw: float) -> _Draft:
     """A failure: the published policy, one level lower for t=y or where pct left the message out,
     then our own caution."""
-    verdict = _published(outcome, policy, sample)
+    verdict = _published(outcome, policy, pct_draw)
     verdict = _cautious(
         replace(verdict, decided_by=f"DMARC failed and {_wish(outcome)}{verdict.decided_by}"),
         policy,
@@ -228,7 +228,7 @@ def _wish(outcome: DomainOutcome) -> str:
     return f"{where} asks for {tag}={outcome.unsure or outcome.policy}"
 
 
-def _published(outcome: DomainOutcome, policy: LocalPolicy, sample: float) -> Verdict:
+def _published(outcome: DomainOutcome, policy: LocalPolicy, pct_draw: float) -> Verdict:
     """RFC 9989 4.7 (t) and RFC 7489 6.6.4 (pct: only where the record has no t). decided_by says
     what lowered the policy."""
     asked = outcome.unsure or outcome.policy
@@ -248,7 +248,7 @@ def _published(outcome: DomainOutcome, policy: LocalPolicy, sample: float) -> Ve
         record.testing is None
         and record.pct is not None
         and policy.honor_pct
-        and sample >= record.pct
+        and pct_draw >= record.pct
     ):
         comment = f"pct={record.pct}"
         reasons = (OverrideReason(OverrideType.SAMPLED_OUT, comment),)
@@ -268,10 +268,10 @@ def _cautious(verdict: Verdict, policy: LocalPolicy) -> Verdict:
     return verdict
 
 
-def _temperror(outcome: DomainOutcome, policy: LocalPolicy, sample: float) -> Verdict:
+def _temperror(outcome: DomainOutcome, policy: LocalPolicy, pct_draw: float) -> Verdict:
     """Neither pass nor fail: no policy can be applied (RFC 9989 5.3.6). Deferred where one is
     known, or as configured."""
-    wanted = _published(outcome, policy, sample).policy
+    wanted = _published(outcome, policy, pct_draw).policy
     because = f"DMARC could not be judged: {outcome.reason}"
     if is_worth_waiting(outcome, wanted, policy):
         if wanted is not Policy.NONE:
@@ -292,7 +292,7 @@ def _temperror(outcome: DomainOutcome, policy: LocalPolicy, sample: float) -> Ve
     return Verdict(Disposition.NONE, wanted, (DNS_ERROR,), decided_by=because)
 
 
-def _malformed(dmarc: DmarcResult, policy: LocalPolicy, sample: float) -> _Draft:
+def _malformed(dmarc: DmarcResult, policy: LocalPolicy, pct_draw: float) -> _Draft:
     """malformed_from (RFC 9989 11.5): by default the strictest failing policy of the domains that
     any reader could see."""
     comment = f"malformed From ({policy.malformed_from})"
@@ -302,7 +302,7 @@ def _malformed(dmarc: DmarcResult, policy: LocalPolicy, sample: float) -> _Draft
         and not dmarc.more_candidates
         and any(map(_is_somebody, dmarc.candidates))
     ):
-        return _strictest(dmarc, policy, sample)
+        return _strictest(dmarc, policy, pct_draw)
     if policy.malformed_from == "strictest" and dmarc.more_candidates:
         names = "hides whom it names" if dmarc.reason == BROKEN_WORD else "names too many domains"
         draft = Verdict(Disposition.REJECT, Policy.REJECT, decided_by=f"{because} and {names}")
@@ -318,9 +318,9 @@ def _is_somebody(candidate: DomainOutcome) -> bool:
     return len(candidate.author_domain.labels) > 1 or candidate.status is not DmarcStatus.NONE
 
 
-def _strictest(dmarc: DmarcResult, policy: LocalPolicy, sample: float) -> _Draft:
+def _strictest(dmarc: DmarcResult, policy: LocalPolicy, pct_draw: float) -> _Draft:
     drafts = [
-        _failed(each, policy, sample)
+        _failed(each, policy, pct_draw)
         for each in dmarc.candidates
         if each.status is DmarcStatus.FAIL
     ]
@@ -332,11 +332,13 @@ def _strictest(dmarc: DmarcResult, policy: LocalPolicy, sample: float) -> _Draft
     )
     undecided = [each for each in dmarc.candidates if each.status is DmarcStatus.TEMPERROR]
     stricter = [
-        each for each in undecided if _rank(_at_worst(each, policy, sample)) > _rank(draft.verdict)
+        each
+        for each in undecided
+        if _rank(_at_worst(each, policy, pct_draw)) > _rank(draft.verdict)
     ]
     waiting = [
         each
-        for each in (_temperror(each, policy, sample) for each in stricter)
+        for each in (_temperror(each, policy, pct_draw) for each in stricter)
         if each.deferral or each.over_limit
     ]
     if waiting:
@@ -367,12 +369,12 @@ def _urgency(verdict: Verdict) -> int:
     )
 
 
-def _at_worst(outcome: DomainOutcome, policy: LocalPolicy, sample: float) -> Verdict:
+def _at_worst(outcome: DomainOutcome, policy: LocalPolicy, pct_draw: float) -> Verdict:
     """What may come of a domain that was not judged. A policy that could not be looked up may be
     any."""
     if outcome.published is None:
         return _cautious(Verdict(Disposition.REJECT, Policy.REJECT), policy)
-    return _failed(outcome, policy, sample).verdict
+    return _failed(outcome, policy, pct_draw).verdict
 
 
 def _rank(verdict: Verdict) -> int:

@@ -11,7 +11,7 @@ import msgspec
 
 from dmarc_milter import __version__
 from dmarc_milter.core.report.rows import Period, Row
-from dmarc_milter.core.stored import DkimFact, Published, Reason, SpfFact
+from dmarc_milter.core.stored import DkimFact, SpfFact, StoredPolicy, StoredReason
 
 Format = Literal["rfc9990", "rfc7489"]
 GENERATOR = f"dmarc-milter {__version__}"
@@ -40,7 +40,7 @@ class Feedback:
     """32 hexadecimal digits: the same in XML, subject, file name and Message-ID, and for every
     try."""
     period: Period
-    published: Published
+    published: StoredPolicy
     rows: tuple[tuple[Row, int], ...]
     """Distinct rows, each with its number of messages."""
     folded: int = 0
@@ -98,7 +98,7 @@ def _errors(feedback: Feedback) -> Iterator[str]:
         )
 
 
-def _published(published: Published, form: Format) -> list[Node]:
+def _published(published: StoredPolicy, form: Format) -> list[Node]:
     """The record as it was evaluated; p missing, or p, sp or np not valid, is p=none alone (RFC
     9990 3.1.1, RFC 9989 4.10.1)."""
     p, sp, np = (
@@ -150,16 +150,16 @@ def _disposition(row: Row, form: Format) -> str:
     return "none" if form == "rfc7489" and row.disposition == "pass" else row.disposition
 
 
-def _reasons(row: Row) -> tuple[Reason, ...]:
+def _reasons(row: Row) -> tuple[StoredReason, ...]:
     """A reason is mandatory when alignment fails and what was done is not what was published (RFC
     9990 3.1.1.7)."""
     failed = not (row.dkim_aligned or row.spf_aligned)
     if failed and row.disposition != row.policy and not row.reasons:
-        return (Reason("local_policy"),)
+        return (StoredReason("local_policy"),)
     return row.reasons
 
 
-def _reason(reason: Reason, form: Format) -> list[Node]:
+def _reason(reason: StoredReason, form: Format) -> list[Node]:
     """The override type in the words of the form (RFC 9990 3, RFC 9989 5.3)."""
     kind, comment = reason.type, reason.comment
     if form == "rfc9990" and kind in ("sampled_out", "forwarded"):

@@ -54,7 +54,7 @@ class FailureReport:
     authserv_id: str
     report_id: str
     facts: Facts
-    sample: HeaderSample
+    header_sample: HeaderSample
     incidents: int = 1
 
 
@@ -96,7 +96,7 @@ def _asked_for(evaluation: Evaluation, outcome: DomainOutcome, options: set[str]
     return None
 
 
-def sample(
+def header_sample(
     evaluation: Evaluation, headers: Headers, key: bytes, *, brief: bool = False
 ) -> bytes | None:
     """The stored sample of a message whose policy asks for a failure report; None for all others.
@@ -120,7 +120,7 @@ def sample(
     return msgspec.msgpack.encode(found)
 
 
-def read_sample(data: bytes) -> HeaderSample:
+def read_header_sample(data: bytes) -> HeaderSample:
     """Raises msgspec.DecodeError or ValidationError for anything but a stored sample."""
     return msgspec.msgpack.decode(data, type=HeaderSample)
 
@@ -138,7 +138,7 @@ def compose(report: FailureReport, boundary: str, *, recipient: str, now: dateti
     parts = (
         ("text/plain; charset=us-ascii", _words(report)),
         ("message/feedback-report", b"".join(_feedback(report))),
-        ("text/rfc822-headers", report.sample.headers),
+        ("text/rfc822-headers", report.header_sample.headers),
     )
     if any(boundary.encode() in content for _, content in parts):
         raise ValueError("the boundary stands in the content")
@@ -188,7 +188,7 @@ def _words(report: FailureReport) -> bytes:
 
 def _feedback(report: FailureReport) -> Iterator[bytes]:
     """message/feedback-report: RFC 5965 3, RFC 6591 3.1, RFC 9991 3."""
-    facts, found = report.facts, report.sample
+    facts, found = report.facts, report.header_sample
     yield folded("Feedback-Type", "auth-failure")
     yield folded("User-Agent", f"dmarc-milter/{__version__}")
     yield folded("Version", "1")
@@ -225,11 +225,11 @@ def _dkim(report: FailureReport) -> Iterator[bytes]:
     the report is about."""
     signature = _failed_signature(report.facts)
     if signature is None or not (
-        report.sample.kind == "dkim" or _in_organization(signature.domain, report.facts)
+        report.header_sample.kind == "dkim" or _in_organization(signature.domain, report.facts)
     ):
         return
     yield folded("DKIM-Domain", signature.domain)
-    yield folded("DKIM-Identity", f"@{report.sample.identity or signature.domain}")
+    yield folded("DKIM-Identity", f"@{report.header_sample.identity or signature.domain}")
     yield folded("DKIM-Selector", signature.selector or "none")
 
 
@@ -239,8 +239,8 @@ def _spf(report: FailureReport) -> Iterator[bytes]:
     spf = report.facts.spf
     if spf is None or not spf.domain or spf.result == "pass":
         return
-    if report.sample.kind == "spf" or _in_organization(spf.domain, report.facts):
-        record = report.sample.spf_record.replace("\\", "").replace('"', "")
+    if report.header_sample.kind == "spf" or _in_organization(spf.domain, report.facts):
+        record = report.header_sample.spf_record.replace("\\", "").replace('"', "")
         yield folded("SPF-DNS", f'txt : {spf.domain} : "{record}"')
 
 
@@ -274,10 +274,10 @@ def _auth_failure(kind: Kind, signature: DkimFact | None) -> str:
 def _result(report: FailureReport) -> str:
     """One method's result as Authentication-Results has it (RFC 6591 3.1: a single method)."""
     facts = report.facts
-    if report.sample.kind == "dmarc" or facts.spf is None:
+    if report.header_sample.kind == "dmarc" or facts.spf is None:
         return f"dmarc={facts.status} header.from={facts.author_domain}"
     signature = _failed_signature(facts)
-    if report.sample.kind == "dkim" and signature is not None:
+    if report.header_sample.kind == "dkim" and signature is not None:
         return f"dkim={signature.result} header.d={signature.domain}" + (
             f" header.s={signature.selector}" if signature.selector else ""
         )

@@ -17,10 +17,10 @@ from dmarc_milter.core.stored import (
     DkimFact,
     Fact,
     Facts,
-    Outcome,
-    Published,
-    Reason,
     SpfFact,
+    StoredOutcome,
+    StoredPolicy,
+    StoredReason,
     is_pass,
 )
 
@@ -42,7 +42,7 @@ class Row(Fact, frozen=True, omit_defaults=True, kw_only=True):
     policy: str = "none"
     """p, sp or np as it applied to this author domain, before t and pct: with `disposition` it
     tells whether a reason is due."""
-    reasons: tuple[Reason, ...] = ()
+    reasons: tuple[StoredReason, ...] = ()
     envelope_from: str | None = None
     """"" for the null sender; None when it was not a domain name."""
     envelope_to: str | None = None
@@ -72,7 +72,7 @@ def period(at: float, ri: int | None = None, *, honor_ri: bool = False) -> Perio
     return Period(begin, begin + length)
 
 
-def configuration(published: Published) -> str:
+def configuration(published: StoredPolicy) -> str:
     """The name of a policy configuration: two records that say the same, however they are spelled,
     are one (32 hex digits).
 
@@ -84,7 +84,7 @@ def configuration(published: Published) -> str:
     ).hexdigest()[:32]
 
 
-def with_errors(published: Published, errors: tuple[str, ...]) -> Published:
+def with_errors(published: StoredPolicy, errors: tuple[str, ...]) -> StoredPolicy:
     """The policy with further errors told, each once and at most MAX_ERRORS; itself when it tells
     them all."""
     told = tuple(dict.fromkeys((*published.errors, *errors)))[:MAX_ERRORS]
@@ -93,7 +93,7 @@ def with_errors(published: Published, errors: tuple[str, ...]) -> Published:
     )
 
 
-def published_of(facts: Facts) -> Published | None:
+def published_of(facts: Facts) -> StoredPolicy | None:
     """The policy whose owner is told about this message; None when nobody is: RFC 9989 5.3, and
     docs/design.md, Reports, on loops."""
     if not facts.counted or facts.to_reporting or not facts.source_ip or facts.outcome is None:
@@ -102,11 +102,11 @@ def published_of(facts: Facts) -> Published | None:
     return published if published is not None and published.rua else None
 
 
-def row_of(facts: Facts, outcome: Outcome) -> Row:
+def row_of(facts: Facts, outcome: StoredOutcome) -> Row:
     """The row that counts this message."""
     reasons = facts.reasons
     if facts.status == DmarcStatus.TEMPERROR and not reasons:
-        reasons = (Reason("other", "dns error"),)  # no policy
+        reasons = (StoredReason("other", "dns error"),)  # no policy
     return Row(
         source_ip=facts.source_ip,
         header_from=outcome.author_domain,
@@ -144,7 +144,7 @@ def is_quiet(facts: Facts) -> bool:
 
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(Row)
-_PUBLISHED = msgspec.msgpack.Decoder(Published)
+_PUBLISHED = msgspec.msgpack.Decoder(StoredPolicy)
 
 
 def encode_row(row: Row) -> bytes:
@@ -157,10 +157,10 @@ def decode_row(data: bytes) -> Row:
     return _DECODER.decode(data)
 
 
-def encode_published(published: Published) -> bytes:
+def encode_published(published: StoredPolicy) -> bytes:
     return _ENCODER.encode(published)
 
 
-def decode_published(data: bytes) -> Published:
+def decode_published(data: bytes) -> StoredPolicy:
     """Raises msgspec.ValidationError or DecodeError for anything but a stored policy."""
     return _PUBLISHED.decode(data)

@@ -28,7 +28,7 @@ from dmarc_milter.core.report.rows import (
     row_of,
     with_errors,
 )
-from dmarc_milter.core.stored import Facts, Published, UnreadableFacts, decode, is_pass
+from dmarc_milter.core.stored import Facts, StoredPolicy, UnreadableFacts, decode, is_pass
 from dmarc_milter.ledger.spool.file import SpoolRow
 from dmarc_milter.ledger.store.caps import Caps, Quota, Scope
 from dmarc_milter.ledger.store.database import CHUNK, Transaction, chunks, with_list
@@ -66,7 +66,7 @@ class _Share:
     """What a batch adds to one report. `reportable`: messages that alone are a reason to send
     it."""
 
-    published: Published
+    published: StoredPolicy
     organizational_domain: str
     rows: Counter[bytes] = field(default_factory=Counter)
     reportable: int = 0

@@ -18,7 +18,7 @@ from secrets import token_hex
 from typing import Any, NamedTuple
 
 from dmarc_milter.core.report.rows import Row, decode_published, decode_row
-from dmarc_milter.core.stored import Published
+from dmarc_milter.core.stored import StoredPolicy
 from dmarc_milter.ledger.store.database import Database, Transaction, attempt, fetch, with_list
 
 LEASE = 900
@@ -47,7 +47,7 @@ class Report(NamedTuple):
     id: str
     policy_domain: str
     organizational_domain: str
-    published: Published
+    published: StoredPolicy
     begin: int
     end: int
     part: int
