@@ -11,6 +11,7 @@ import pytest
 from dmarc_milter.cli.main import main
 from dmarc_milter.config import Config
 from dmarc_milter.config.judging import Authentication
+from dmarc_milter.core.finding import Finding
 from dmarc_milter.daemon.wiring import (
     authenticating_daemons,
     canonify,
@@ -196,7 +197,7 @@ def test_a_port_that_asks_for_no_login_is_said(
     monkeypatch.setattr(
         configuration,
         "dns",
-        lambda _config: iter([configuration.Finding("note", "dns", "not asked")]),
+        lambda _config: iter([Finding("note", "dns", "not asked")]),
     )
     (tmp_path / "sendmail.cf").write_text(UPSTREAM)
     (tmp_path / "sendmail.mc").write_text("MAILER(`smtp')dnl\n")

@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 from dmarc_milter.config import Config, ConfigError
 from dmarc_milter.config.checks import SocketAddress, authserv_id, metrics_address, socket_address
 from dmarc_milter.config.secrets import STATE, spool_path, web_token
 from dmarc_milter.core.dmarc.discovery import PublicSuffixes
+from dmarc_milter.core.finding import Finding, Level
 from dmarc_milter.core.mail import domain as domains
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.dns.probe import probe
@@ -34,17 +34,8 @@ from dmarc_milter.mta.postfix import read
 from dmarc_milter.mta.postfix_review import review
 from dmarc_milter.process.sockets import describe
 
-Level = Literal["ok", "note", "warning", "error"]
 SECONDS = 3.0
 NOT_NAMES = ("localhost", "localhost.localdomain", "localhost.localdomain.localdomain")
-
-
-class Finding(NamedTuple):
-    """One line of the check."""
-
-    level: Level
-    what: str
-    text: str
 
 
 def mode(config: Config) -> Iterator[Finding]:

@@ -9,14 +9,14 @@ from typing import Literal
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from dmarc_milter.checks.configuration import Finding
 from dmarc_milter.config import Config, ConfigError
 from dmarc_milter.config.checks import name
 from dmarc_milter.config.secrets import signing_key, smtp_password
 from dmarc_milter.core.dkim import DkimOptions, DkimStatus
 from dmarc_milter.core.dkim.keyring import KeyRing
 from dmarc_milter.core.dmarc.discovery import PublicSuffixes
-from dmarc_milter.core.lint import Level, Survey, survey
+from dmarc_milter.core.finding import Finding
+from dmarc_milter.core.lint import Survey, survey
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.report.destination import Permission, takes_mail
 from dmarc_milter.core.report.mail import verp
@@ -67,7 +67,7 @@ def _published(found: Survey) -> Iterator[Finding]:
             f" ({found.outcome.policy_tag}={found.outcome.policy})",
         )
     for finding in found.findings:
-        if finding.level is Level.ERROR and found.published is not None:
+        if finding.level == "error" and found.published is not None:
             yield Finding("warning", WHAT, f"{found.domain}: {finding.where}: {finding.text}")
 
 

@@ -15,7 +15,8 @@ from dmarc_milter.cli.main import (
 )
 from dmarc_milter.cli.terminal import console, domain_argument, print_json, styled, table
 from dmarc_milter.core.dmarc.evaluate import DmarcOptions
-from dmarc_milter.core.lint import Level, Survey, survey
+from dmarc_milter.core.finding import LEVELS
+from dmarc_milter.core.lint import Survey, survey
 from dmarc_milter.core.spf.check import SpfStatus
 from dmarc_milter.dns.resolver import DnsResolver
 from dmarc_milter.dns.suffix_list import SuffixListError, load_suffixes
@@ -49,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
         print_json(document(found))
     else:
         _print(found)
-    return {Level.ERROR: EXIT_NO, Level.UNKNOWN: EXIT_TEMPFAIL}.get(found.worst, EXIT_OK)
+    return {"error": EXIT_NO, "unknown": EXIT_TEMPFAIL}.get(found.worst, EXIT_OK)
 
 
 def document(found: Survey) -> dict[str, object]:
@@ -83,7 +84,7 @@ def document(found: Survey) -> dict[str, object]:
             "result_for_strangers": found.spf.status.value,
         },
         "findings": found.findings,
-        "worst": found.worst.value,
+        "worst": found.worst,
     }
 
 
@@ -120,8 +121,8 @@ def _print(found: Survey) -> None:
     if found.spf.record:
         print(f"  {found.spf.lookups} of 10 look-ups; an unknown client gets {found.spf.status}\n")
     for finding in sorted(
-        found.findings, key=lambda finding: list(Level).index(finding.level), reverse=True
+        found.findings, key=lambda finding: LEVELS.index(finding.level), reverse=True
     ):
-        screen.print(styled(finding.level.value), f"{finding.where}: {finding.text}")
+        screen.print(styled(finding.level), f"{finding.where}: {finding.text}")
     if not found.findings:
         print("Nothing is wrong with it.")

@@ -14,7 +14,7 @@ from dmarc_milter.config.reference import reference
 from dmarc_milter.config.sample import sample, show
 
 if TYPE_CHECKING:
-    from dmarc_milter.checks.configuration import Finding
+    from dmarc_milter.core.finding import Finding
 
 
 ACTIONS = {
@@ -76,19 +76,20 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     """0 when nothing is an error, else 1 (2, from `load`, for the file itself)."""
-    from dmarc_milter.checks.configuration import Finding
     from dmarc_milter.cli.terminal import console, print_json, styled
+    from dmarc_milter.core.finding import Finding
 
     config = load(arguments.config)
     found = [Finding("ok", "file", str(arguments.config)), *_findings(config, arguments)]
     if arguments.json:
-        print_json({"findings": found})
+        names = ("level", "what", "text")
+        print_json({"findings": [dict(zip(names, finding, strict=True)) for finding in found]})
     else:
         screen = console()
         for finding in found:
             word = styled(finding.level)
             word.pad_right(8 - len(finding.level))
-            screen.print(word, f"{finding.what}: {finding.text}", soft_wrap=True)
+            screen.print(word, f"{finding.where}: {finding.text}", soft_wrap=True)
     return EXIT_NO if any(finding.level == "error" for finding in found) else EXIT_OK
 
 

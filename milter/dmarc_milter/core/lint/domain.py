@@ -12,8 +12,8 @@ from dmarc_milter.core.dmarc.discovery import Discovery, DmarcOptions, PublicSuf
 from dmarc_milter.core.dmarc.evaluate import evaluate
 from dmarc_milter.core.dmarc.record import MAX_RECORD, Record, parse
 from dmarc_milter.core.dmarc.result import DmarcStatus, DomainOutcome, PolicyPublished
+from dmarc_milter.core.finding import LEVELS, Finding, Level
 from dmarc_milter.core.lint import record as tags
-from dmarc_milter.core.lint.finding import Finding, Level
 from dmarc_milter.core.mail.author import Author
 from dmarc_milter.core.mail.domain import Domain, is_special_use
 from dmarc_milter.core.mail.message import Envelope
@@ -58,8 +58,7 @@ class Survey:
     @property
     def worst(self) -> Level:
         """The most serious finding's level; a note when there is none."""
-        levels = list(Level)
-        return max((each.level for each in self.findings), key=levels.index, default=Level.NOTE)
+        return max((finding.level for finding in self.findings), key=LEVELS.index, default="note")
 
 
 def survey(
@@ -105,25 +104,25 @@ def _no_policy(outcome: DomainOutcome) -> str:
 def _policy(outcome: DomainOutcome, discovery: Discovery) -> Iterator[Finding]:
     """What discovery itself met on its way."""
     if outcome.status is DmarcStatus.TEMPERROR:
-        yield Finding(Level.UNKNOWN, "walk", outcome.reason)
+        yield Finding("unknown", "walk", outcome.reason)
     elif outcome.published is None:
         yield Finding(
-            Level.ERROR,
+            "error",
             "record",
             f"no DMARC policy applies to {outcome.author_domain}: {outcome.reason}",
         )
     for step in discovery.walk(outcome.author_domain).steps:
         if step.failed:
-            yield Finding(Level.UNKNOWN, "walk", f"the DNS did not answer for _dmarc.{step.name}")
+            yield Finding("unknown", "walk", f"the DNS did not answer for _dmarc.{step.name}")
         if step.records > 1:
             yield Finding(
-                Level.ERROR,
+                "error",
                 "walk",
                 f"_dmarc.{step.name} has {step.records} DMARC records: receivers discard them all",
             )
         if step.guarded:
             yield Finding(
-                Level.NOTE,
+                "note",
                 "psd",
                 f"{step.name} is a public suffix whose record does not say psd=y; it is taken as if"
                 " it did",
@@ -134,7 +133,7 @@ def _policy(outcome: DomainOutcome, discovery: Discovery) -> Iterator[Finding]:
     if outcome.psl_organizational_domain:
         walk, listed = outcome.organizational_domain, outcome.psl_organizational_domain
         yield Finding(
-            Level.WARNING,
+            "warning",
             "walk",
             f"receivers of RFC 7489 take {listed} for the organization, those of RFC 9989 {walk}",
         )
@@ -156,7 +155,7 @@ def _nearly(step: Step, resolver: Resolver) -> Iterator[Finding]:
                 else "does not begin with v=DMARC1;"
             )
             yield Finding(
-                Level.ERROR,
+                "error",
                 "record",
                 f"a TXT record of _dmarc.{step.name} {problem}: receivers ignore it",
             )
@@ -172,7 +171,7 @@ def _of_record(published: PolicyPublished, discovery: Discovery) -> Iterator[Fin
             f"psd=y declares {published.policy_domain} a public suffix: names below it are then"
             " organizations of their own"
         )
-        yield Finding(Level.WARNING, "psd", text)
+        yield Finding("warning", "psd", text)
 
 
 def _destinations(published: PolicyPublished, discovery: Discovery) -> Iterator[Destination]:
@@ -212,7 +211,7 @@ def _organization(name: Domain, discovery: Discovery) -> Domain | None:
 
 
 def _of_destinations(destinations: Iterable[Destination]) -> Iterator[Finding]:
-    levels = {Permission.REFUSED: Level.ERROR, Permission.LATER: Level.UNKNOWN}
+    levels: dict[Permission, Level] = {Permission.REFUSED: "error", Permission.LATER: "unknown"}
     for each in destinations:
         if each.permission in levels:
             yield Finding(levels[each.permission], each.kind, f"{each.address}: {each.reason}")
@@ -221,23 +220,21 @@ def _of_destinations(destinations: Iterable[Destination]) -> Iterator[Finding]:
 def _of_spf(spf: SpfResult) -> Iterator[Finding]:
     """The record as read to its end by a stranger's address."""
     if spf.permissive:
-        yield Finding(
-            Level.ERROR, "SPF", f"the record lets almost any address pass ({spf.mechanism})"
-        )
+        yield Finding("error", "SPF", f"the record lets almost any address pass ({spf.mechanism})")
     match spf.status:
         case SpfStatus.NONE:
             yield Finding(
-                Level.WARNING,
+                "warning",
                 "SPF",
                 "there is no SPF record: only DKIM can make mail of this domain pass",
             )
         case SpfStatus.PERMERROR:
-            yield Finding(Level.ERROR, "SPF", f"the record cannot be used: {spf.reason}")
+            yield Finding("error", "SPF", f"the record cannot be used: {spf.reason}")
         case SpfStatus.TEMPERROR:
-            yield Finding(Level.UNKNOWN, "SPF", spf.reason)
+            yield Finding("unknown", "SPF", spf.reason)
         case SpfStatus.NEUTRAL:
             yield Finding(
-                Level.WARNING,
+                "warning",
                 "SPF",
                 "the record does not end in -all or ~all: it says nothing about strangers",
             )
@@ -245,5 +242,5 @@ def _of_spf(spf: SpfResult) -> Iterator[Finding]:
             pass
     if spf.status is not SpfStatus.PERMERROR and spf.lookups >= MANY_LOOKUPS:
         yield Finding(
-            Level.WARNING, "SPF", f"{spf.lookups} of the 10 look-ups that are allowed are used"
+            "warning", "SPF", f"{spf.lookups} of the 10 look-ups that are allowed are used"
         )

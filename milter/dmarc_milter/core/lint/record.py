@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from dmarc_milter.core.dmarc.record import AlignmentMode, Policy, Record
-from dmarc_milter.core.lint.finding import Finding, Level
+from dmarc_milter.core.finding import Finding
 
 DONE = {Policy.NONE: "delivered", Policy.QUARANTINE: "quarantined", Policy.REJECT: "refused"}
 LOWERED = {
@@ -153,7 +153,7 @@ def findings(record: Record) -> Iterator[Finding]:
         name, _, problem = error.rpartition(": ")
         mild = any(each in error for each in MILD)
         yield Finding(
-            Level.WARNING if mild else Level.ERROR,
+            "warning" if mild else "error",
             name or "record",
             _problem(name, problem, record),
         )
@@ -179,21 +179,21 @@ def _policies(record: Record) -> Iterator[Finding]:
         return
     if record.p is Policy.NONE:
         yield Finding(
-            Level.WARNING,
+            "warning",
             "p",
             "p=none asks for nothing but reports: forged mail of this domain is delivered",
         )
     for name, policy in (("sp", record.sp), ("np", record.np)):
         if policy is not None and policy.strictness < record.p.strictness:
             yield Finding(
-                Level.WARNING,
+                "warning",
                 name,
                 f"{name}={policy} is weaker than p={record.p}: forgers will use names below the"
                 " domain",
             )
     if record.np is None and (record.sp or record.p) is Policy.NONE:
         yield Finding(
-            Level.NOTE, "np", "np=reject would stop mail from names that do not exist, at no risk"
+            "note", "np", "np=reject would stop mail from names that do not exist, at no risk"
         )
 
 
@@ -202,47 +202,47 @@ def _sampling(record: Record) -> Iterator[Finding]:
     lowered = record.p is not None and record.p is not Policy.NONE
     if record.pct is not None and record.testing is not None:
         yield Finding(
-            Level.NOTE,
+            "note",
             "pct",
             "receivers that know t ignore pct; the others ignore t: make both say the same",
         )
     elif record.pct == 0:
-        yield Finding(Level.WARNING, "pct", "pct=0 says what t=y says now: publish t=y as well")
+        yield Finding("warning", "pct", "pct=0 says what t=y says now: publish t=y as well")
     elif record.pct is not None and record.pct < 100:
         yield Finding(
-            Level.WARNING,
+            "warning",
             "pct",
             f"receivers of RFC 9989 ignore pct={record.pct} and apply the policy to all mail",
         )
     elif record.pct == 100:
         yield Finding(
-            Level.NOTE, "pct", "pct=100 is the default and was removed by RFC 9989: it can go"
+            "note", "pct", "pct=100 is the default and was removed by RFC 9989: it can go"
         )
     if record.testing and lowered:
         yield Finding(
-            Level.NOTE,
+            "note",
             "t",
             f"t=y: receivers apply one level less than p={record.p}; remove it to enforce",
         )
     elif record.testing:
-        yield Finding(Level.NOTE, "t", "t=y changes nothing below p=quarantine")
+        yield Finding("note", "t", "t=y changes nothing below p=quarantine")
 
 
 def _reports(record: Record) -> Iterator[Finding]:
     if not record.rua and not any(each.startswith("rua") for each in record.errors):
         yield Finding(
-            Level.WARNING, "rua", "without rua nobody tells the domain what is sent in its name"
+            "warning", "rua", "without rua nobody tells the domain what is sent in its name"
         )
     if any(each.max_size is not None for each in (*record.rua, *record.ruf)):
         yield Finding(
-            Level.NOTE, "rua", "the size after ! was removed by RFC 9989: few receivers look at it"
+            "note", "rua", "the size after ! was removed by RFC 9989: few receivers look at it"
         )
     if record.fo != "0" and not record.ruf:
-        yield Finding(Level.NOTE, "fo", "fo without ruf has no effect")
+        yield Finding("note", "fo", "fo without ruf has no effect")
     if record.ruf and record.psd == "y":
-        yield Finding(Level.WARNING, "ruf", "with psd=y no failure reports are sent (RFC 9991)")
+        yield Finding("warning", "ruf", "with psd=y no failure reports are sent (RFC 9991)")
     for name in ("ri", "rf"):
         if any(
             item.partition("=")[0].strip(" \t").lower() == name for item in record.text.split(";")
         ):
-            yield Finding(Level.NOTE, name, f"{name} was removed by RFC 9989: it can go")
+            yield Finding("note", name, f"{name} was removed by RFC 9989: it can go")
