@@ -14,6 +14,7 @@ from dmarc_milter.config import Config
 from dmarc_milter.config.schema import Metrics
 from dmarc_milter.daemon.metrics_server import RESTART_PAUSE, MetricsServer
 from dmarc_milter.daemon.workers import STARTING, NoProcess, Worker, Workers
+from dmarc_milter.process.child import Child
 from dmarc_milter.process.shared_memory import SharedMemory
 from dmarc_milter.telemetry.log import Log
 
@@ -49,7 +50,7 @@ def test_a_worker_has_its_own_time_to_start(
         slot = SharedMemory(1).slot(0)
         slot.beat()
         began = slot.heartbeat
-        workers(Worker(1, 0, slot, control, 1, began, ready=ready)).check_health(
+        workers(Worker(Child(1), 0, slot, control, 1, began, ready=ready)).check_health(
             began + seconds, deadline=1.0
         )
     assert [each.startswith(why) for each in killed] == [True] * bool(why)

@@ -62,8 +62,8 @@ def test_a_header_name_is_decoded_strictly(port: int) -> None:
 
 
 def test_an_exception_is_told_to_the_sender(port: int) -> None:
-    """SECURITY.md, Defects of the libraries: 451 with pymilter's own text. Fence: `_guard` on every
-    callback, CONTINUE as the exception policy."""
+    """SECURITY.md, Defects of the libraries: 451 with pymilter's own text. Fence:
+    session/guard.py around every callback, CONTINUE as the exception policy."""
     answer = sent(port, b"X-Raise")
     assert answer.code == 451
     assert "untrapped exception" in answer.text

@@ -11,6 +11,8 @@ import re
 import select
 import shlex
 import socket
+import warnings
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -161,16 +163,76 @@ def test_levels_are_respected() -> None:
     os.close(writing)
 
 
-def test_standard_logging_is_taken_over(capfd: pytest.CaptureFixture[str]) -> None:
-    """Devices and libraries that use `logging` end up in the same lines, escaped alike."""
+@pytest.fixture
+def taken() -> Iterator[None]:
+    """The standard logging of this process writes to our log."""
     root = logging.getLogger()
     before, level = root.handlers[:], root.level
-    try:
-        take_standard_logging(Log())
-        logging.getLogger("dmarc_milter.ledger").error("full\nstop")
-    finally:
-        root.handlers[:], root.level = before, level
+    take_standard_logging(Log())
+    yield
+    logging.captureWarnings(capture=False)
+    root.handlers[:], root.level = before, level
+
+
+@pytest.mark.usefixtures("taken")
+def test_standard_logging_is_taken_over(capfd: pytest.CaptureFixture[str]) -> None:
+    """Devices and libraries that use `logging` end up in the same lines, escaped alike."""
+    logging.getLogger("dmarc_milter.ledger").error("full\nstop")
     assert capfd.readouterr().err == 'event=ledger level=error text="full\\x0astop"\n'
+
+
+@pytest.mark.usefixtures("taken")
+@pytest.mark.parametrize("name", ["waitress", "waitress.queue", "flask.app", "pymilter"])
+def test_libraries_write_from_warning_on_in_our_bounds(
+    name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """LOG-01: a request, header or host that a library quotes stays one value of one line."""
+    for value in HOSTILE:
+        logging.getLogger(name).warning("odd request %s", value)
+        logging.getLogger(name).info("not written: %s", value)
+    lines = capfd.readouterr().err.split("\n")[:-1]
+    assert len(lines) == len(HOSTILE)
+    for line in lines:
+        assert line.startswith(f'event={name.replace(".", "_")} level=warning text="odd request ')
+        assert len(line) < MAX_LINE
+        assert line.isascii()
+        assert line.isprintable()
+
+
+@pytest.mark.usefixtures("taken")
+def test_an_exception_is_one_line_without_a_traceback(capfd: pytest.CaptureFixture[str]) -> None:
+    """Its text may hold the sender's bytes."""
+    try:
+        raise ValueError("odd\r\nevent=forged")
+    except ValueError:
+        logging.getLogger("flask.app").exception("Exception on / [GET]")
+    assert capfd.readouterr().err == (
+        "event=flask_app level=error"
+        ' text="Exception on / [GET]: ValueError: odd\\x0d\\x0aevent=forged"\n'
+    )
+
+
+@pytest.mark.usefixtures("taken")
+def test_warnings_of_python_are_lines_too(capfd: pytest.CaptureFixture[str]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        logging.captureWarnings(capture=True)
+        warnings.warn("old\nways", DeprecationWarning, stacklevel=1)
+        logging.captureWarnings(capture=False)
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("event=py_warnings level=warning text=")
+    assert "DeprecationWarning: old\\x0aways" in line
+
+
+@pytest.mark.usefixtures("taken")
+def test_a_record_that_cannot_be_shown_disturbs_nobody(capfd: pytest.CaptureFixture[str]) -> None:
+    """A library's wrong format string is counted as a dropped line."""
+    log = Log()
+    take_standard_logging(log)
+    (ours,) = logging.getLogger().handlers
+    ours.handle(logging.makeLogRecord({"name": "waitress", "msg": "%d", "args": ("no number",)}))
+    assert log.dropped == 1
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("terminal", [True, False])

@@ -24,6 +24,7 @@ from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.store import schema
 from dmarc_milter.ledger.store.retention import expire
 from dmarc_milter.ledger.store.status import SpoolStatus, StoreStatus, spool_status, store_status
+from dmarc_milter.telemetry.log import open_log
 
 EXPIRE_EVERY = 3600
 """Seconds between clean-ups of the following drain."""
@@ -108,7 +109,7 @@ def _drain(config: Config, arguments: argparse.Namespace) -> int:
 def _follow(config: Config, parent: int) -> int:
     """The background job: drain every few seconds, expire every hour, until SIGTERM or SIGINT, or
     until `parent` is gone."""
-    logging.basicConfig(format="dmarc-milter: %(message)s")
+    open_log(config, ours=logging.WARNING)
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import logging
 import sys
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ from dmarc_milter.config.checks import web_address
 from dmarc_milter.config.secrets import spool_path, web_token
 from dmarc_milter.ledger.connect import store_of
 from dmarc_milter.process import init
+from dmarc_milter.telemetry.log import open_log
 
 THREADS = 4
 
@@ -33,6 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     from dmarc_milter.web.status import read
 
     config = load(arguments.config)
+    open_log(config, ours=logging.WARNING)
     host, port = _address(arguments.listen or config.web.listen)
     options = WebOptions(
         lambda: store_of(config),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -18,7 +17,7 @@ from dmarc_milter.config import Config
 from dmarc_milter.dns.probe import Health, probe
 from dmarc_milter.dns.probe import servers as servers_of
 from dmarc_milter.dns.resolver import RESOLV_CONF
-from dmarc_milter.process.child import detach_from_supervisor
+from dmarc_milter.process.child import detach_from_supervisor, fork
 from dmarc_milter.process.shared_memory import SharedMemory
 from dmarc_milter.telemetry.counters import INDEX, Meter
 from dmarc_milter.telemetry.log import Log
@@ -31,7 +30,7 @@ FAILING_EVERY = 60.0
 look-ups fare."""
 WORKING_EVERY = 3600.0
 """Seconds between questions where all is well."""
-PIPE = 2000
+MAX_REPORT = 2000
 """Octets that an asking process may say."""
 EXTRA = 5.0
 """Seconds beyond [dns] timeout after which the asking process is given up."""
@@ -187,25 +186,23 @@ class ProbeProcess:
     def __init__(self, ask: ProbeFunction, config: Config) -> None:
         self._reading, writing = os.pipe()
         try:
-            self._pid = os.fork()
+            self._child = fork(lambda: _run_child(ask, config, writing))
         except OSError:
             os.close(self._reading)
-            os.close(writing)
             raise
-        if self._pid == 0:
-            _run_child(ask, config, writing)
-        os.close(writing)
+        finally:
+            os.close(writing)
         self._give_up = time.monotonic() + config.dns.timeout + EXTRA
 
     def poll(self, now: float) -> Health | None:
-        if not os.waitpid(self._pid, os.WNOHANG)[0]:
+        if self._child.poll() is None:
             if now < self._give_up:
                 return None
             self.stop()
             return Health("timed out")
         os.set_blocking(self._reading, False)
         try:
-            said = os.read(self._reading, PIPE)
+            said = os.read(self._reading, MAX_REPORT)
         except OSError:
             said = b""
         os.close(self._reading)
@@ -214,9 +211,7 @@ class ProbeProcess:
         return Health(problem, doubt) if end else Health("the question could not be asked")
 
     def stop(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self._pid, signal.SIGKILL)
-        os.waitpid(self._pid, 0)
+        self._child.end()
         os.close(self._reading)
 
     def disown(self) -> None:
@@ -224,13 +219,10 @@ class ProbeProcess:
 
 
 def _run_child(ask: ProbeFunction, config: Config, writing: int) -> None:
-    """In the child."""
-    try:
-        detach_from_supervisor("dmarc-dns", writing)
-        said = (
-            line.replace("\n", " ").encode("utf-8", "replace")[: PIPE // 2 - 1]
-            for line in ask(config)
-        )
-        os.write(writing, b"\n".join(said))
-    finally:
-        os._exit(0)
+    """In the child. A line end is written even where there is nothing to complain of."""
+    detach_from_supervisor("dmarc-dns", writing)
+    lines = (
+        line.replace("\n", " ").encode("utf-8", "replace")[: MAX_REPORT // 2 - 1]
+        for line in ask(config)
+    )
+    os.write(writing, b"\n".join(lines))

@@ -1,5 +1,11 @@
-"""A web server for three pages: GET only, everything bounded in size, number and time, one answer
-for each connection."""
+"""A web server for three pages: GET only, one answer for each connection, everything bounded in
+size, number and time.
+
+Why not waitress, which serves the dashboard: its time-out counts from the last byte, so whoever
+sends one byte in a while keeps a place for as long as he likes, and this page may be open to the
+network without a password. Here the whole request has REQUEST_TIMEOUT seconds. Nor does it need
+threads in a process that was forked from the supervisor.
+"""
 
 from __future__ import annotations
 

@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import ipaddress
 import os
-import signal
 import socket
 import time
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from dmarc_milter.ledger.store import schema
 from dmarc_milter.ledger.store.database import Database, connect, fetch
 from dmarc_milter.ledger.store.status import size
 from dmarc_milter.process import sockets
-from dmarc_milter.process.child import detach_from_supervisor
+from dmarc_milter.process.child import Child, detach_from_supervisor, fork
 from dmarc_milter.process.shared_memory import SharedMemory
 from dmarc_milter.telemetry.counters import INDEX
 from dmarc_milter.telemetry.log import Log
@@ -51,7 +50,7 @@ class MetricsServer:
         self._sock: socket.socket | None = None
         self._address: SocketAddress | None = None
         self._config: Config | None = None
-        self._pid = 0
+        self._child: Child | None = None
         self._start_after = 0.0
 
     def prepare(self, config: Config) -> Callable[[Log], None]:
@@ -82,24 +81,22 @@ class MetricsServer:
 
     def tend(self, now: float, log: Log) -> None:
         """Start the process, or start it again."""
-        if self._pid and os.waitpid(self._pid, os.WNOHANG)[0]:
-            log.error("metrics_died", pid=self._pid)
-            self._pid = 0
+        if self._child is not None and self._child.poll() is not None:
+            log.error("metrics_died", pid=self._child.pid)
+            self._child = None
             self._start_after = now + RESTART_PAUSE
         if (
             self._sock is not None
             and self._config is not None
-            and not self._pid
+            and self._child is None
             and now >= self._start_after
         ):
+            sock, config = self._sock, self._config
             try:
-                self._pid = os.fork()
+                self._child = fork(lambda: _run_child(sock, self._shared_memory, config))
             except OSError as error:
                 log.error("no_process", failure=error.strerror or str(error))
                 self._start_after = now + RESTART_PAUSE
-                return
-            if self._pid == 0:
-                _run_child(self._sock, self._shared_memory, self._config)
 
     def stop(self) -> None:
         """End the process and close the socket."""
@@ -115,10 +112,9 @@ class MetricsServer:
 
     def _end(self) -> None:
         """The process holds nothing that could be lost."""
-        if self._pid:
-            os.kill(self._pid, signal.SIGKILL)
-            os.waitpid(self._pid, 0)
-            self._pid = 0
+        if self._child is not None:
+            self._child.end()
+            self._child = None
 
 
 def _is_local(address: SocketAddress) -> bool:
@@ -130,13 +126,10 @@ def _is_local(address: SocketAddress) -> bool:
 
 
 def _run_child(sock: socket.socket, shared_memory: SharedMemory, config: Config) -> None:
-    """In the child: nothing of the supervisor's stays open but the socket and the shared_memory."""
-    try:
-        parent = os.getppid()
-        detach_from_supervisor("dmarc-metrics", sock.fileno())
-        asyncio.run(_Process(shared_memory, config, parent).run(sock))
-    finally:
-        os._exit(1)
+    """In the child. Nothing of the supervisor's stays open but the socket and the shared memory."""
+    parent = os.getppid()
+    detach_from_supervisor("dmarc-metrics", sock.fileno())
+    asyncio.run(_Process(shared_memory, config, parent).run(sock))
 
 
 class _Process:

@@ -32,7 +32,7 @@ from dmarc_milter.process.sd_notify import Notifier
 from dmarc_milter.process.shared_memory import SharedMemory
 from dmarc_milter.session import libmilter
 from dmarc_milter.telemetry.counters import Meter
-from dmarc_milter.telemetry.log import Log
+from dmarc_milter.telemetry.log import open_log
 
 TICK = 0.2
 """Seconds between looks at the workers when nothing else happens."""
@@ -86,7 +86,7 @@ class Supervisor:
     def __init__(self, path: Path, config: Config, parts: Parts) -> None:
         self._path = path
         self._config = self._started = config
-        self._log = Log(form=config.log.format, level=config.log.level)
+        self._log = open_log(config)
         self._notify = Notifier()
         self._generation = 1
         self._count = worker_count(config)
@@ -377,7 +377,7 @@ class Supervisor:
         self._config = config
         self._generation += 1
         self._count = min(worker_count(config), self._most_workers)
-        self._log = Log(form=config.log.format, level=config.log.level)
+        self._log = open_log(config)
         self._job_runner.restart(self._jobs(config), self._log)
         self._start_after = 0.0
 

@@ -23,7 +23,7 @@ from dmarc_milter.session import libmilter
 from dmarc_milter.session.handler import MessageHandler, SessionOptions
 from dmarc_milter.session.session import Session
 from dmarc_milter.telemetry.counters import Meter
-from dmarc_milter.telemetry.log import Log, take_standard_logging
+from dmarc_milter.telemetry.log import Log, open_log
 
 BEAT = 0.25
 """Seconds between signs of life."""
@@ -76,9 +76,8 @@ def run(
         _schedule_as_batch()
         with contextlib.suppress(OSError):
             Path("/proc/self/comm").write_text("dmarc-worker", encoding="ascii")
-        log = Log(form=config.log.format, level=config.log.level)
+        log = open_log(config)
         log.start()
-        take_standard_logging(log)
         slot = shared_memory.slot(number)
         try:
             service = build(config, slot, shared_memory, log)

@@ -1,11 +1,11 @@
-"""The workers as the supervisor sees them: forked, heard, watched, drained, buried. What to do with
-them is service.py's."""
+"""The worker processes as the supervisor sees them: fork, readiness, health checks, drain, reap.
+
+supervisor.py decides how many there are and when one is replaced.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from dmarc_milter.config import Config
 from dmarc_milter.daemon import worker
+from dmarc_milter.process.child import Child, fork
 from dmarc_milter.process.shared_memory import SharedMemory, WorkerSlot
 
 HUNG = 15.0
@@ -29,9 +30,9 @@ class NoProcess(Exception):
 
 @dataclass(slots=True)
 class Worker:
-    """A worker process."""
+    """A worker process. `number` is that of its slot, `started` in seconds (monotonic)."""
 
-    pid: int
+    process: Child
     number: int
     slot: WorkerSlot
     control: socket.socket
@@ -44,6 +45,10 @@ class Worker:
     killed_for: str = ""
     blamed: tuple[bytes, ...] | None = None
     """The messages that it was killed for; None: whatever was in evaluation."""
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
 
     @property
     def in_progress(self) -> tuple[bytes, ...]:
@@ -61,18 +66,18 @@ class Worker:
             self.control.send(worker.DRAIN + f"{seconds:g}\n".encode())
 
     def kill(self, why: str) -> None:
-        """It is not reaped yet, so the process id is still its own."""
+        """SIGKILL; `why` will be logged when it is reaped."""
         self.killed_for = why
-        os.kill(self.pid, signal.SIGKILL)
+        self.process.kill()
 
     def read_start_report(self) -> None:
-        """Take in what it says of its start."""
+        """Read from it whether it is ready, or why it cannot start."""
         with contextlib.suppress(OSError):
-            said = self.control.recv(1024)
-            if said.startswith(worker.READY):
+            report = self.control.recv(1024)
+            if report.startswith(worker.READY):
                 self.ready = True
-            elif said.startswith(worker.FAILED):
-                self.failure = said[1:].decode("utf-8", "replace")
+            elif report.startswith(worker.FAILED):
+                self.failure = report[1:].decode("utf-8", "replace")
 
 
 @dataclass(slots=True)
@@ -110,33 +115,28 @@ class Workers:
         except OSError as error:
             raise NoProcess(error.strerror or str(error)) from None
         try:
-            pid = os.fork()
+            child = fork(lambda: self._run_worker(config, sock, (ours, theirs), number))
         except OSError as error:
             ours.close()
-            theirs.close()
             raise NoProcess(error.strerror or str(error)) from None
-        if pid == 0:
-            self._become_worker(config, sock, (ours, theirs), number)
-        theirs.close()
+        finally:
+            theirs.close()
         ours.setblocking(False)
-        self._members[pid] = Worker(pid, number, slot, ours, generation, time.monotonic())
+        self._members[child.pid] = Worker(child, number, slot, ours, generation, time.monotonic())
 
-    def _become_worker(
+    def _run_worker(
         self,
         config: Config,
         sock: socket.socket,
         pair: tuple[socket.socket, socket.socket],
         number: int,
     ) -> None:
-        """In the child: nothing of the supervisor's stays open, so that its end is seen."""
-        try:
-            ours, control = pair
-            for each in (ours, *(each.control for each in self._members.values())):
-                each.close()
-            self.leave()
-            worker.run(config, self.build, sock, control, self.shared_memory, number)
-        finally:
-            os._exit(1)
+        """In the child. Nothing of the supervisor's stays open, so that its end is noticed."""
+        ours, control = pair
+        for sibling in (ours, *(member.control for member in self._members.values())):
+            sibling.close()
+        self.leave()
+        worker.run(config, self.build, sock, control, self.shared_memory, number)
 
     def _free_slot(self) -> int:
         """Raises NoProcess. Many reloads may leave workers whose connections stay open: the
@@ -157,14 +157,14 @@ class Workers:
     def reap(self) -> Iterator[tuple[Worker, int]]:
         """Those that have ended, and their exit code (minus the signal)."""
         for one in self:
-            done, status = os.waitpid(one.pid, os.WNOHANG)
-            if done:
+            code = one.process.poll()
+            if code is not None:
                 del self._members[one.pid]
                 if not one.ready:
                     one.read_start_report()
                 one.control.close()
                 one.slot.sessions = 0
-                yield one, os.waitstatus_to_exitcode(status)
+                yield one, code
 
     def check_health(self, now: float, deadline: float) -> None:
         """Kill what shows no sign of life, has passed the deadline of an evaluation, or does not
@@ -193,5 +193,5 @@ class Workers:
         for one in self:
             one.kill("the end")
         for one in self:
-            os.waitpid(one.pid, 0)
+            one.process.wait()
         self._members.clear()

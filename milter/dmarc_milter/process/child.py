@@ -1,4 +1,9 @@
-"""Small processes that the supervisor forks for work of its own: what they leave behind."""
+"""Child processes that the supervisor forks: fork, reap, kill. The one place that does it.
+
+The supervisor waits for each child by its process id, so a child that somebody else started (jobs
+are programs started by `subprocess`) is never reaped by mistake. process/init.py, which reaps what
+a container leaves behind, is the exception, and a process of its own.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +11,75 @@ import contextlib
 import gc
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 
+class Child:
+    """A forked process. `poll` reaps it; its process id is its own until then."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._code: int | None = None
+
+    def poll(self) -> int | None:
+        """The exit code, or minus the signal; None while it runs."""
+        return self._reap(os.WNOHANG)
+
+    def kill(self) -> None:
+        """SIGKILL. Nothing where it was reaped already."""
+        if self._code is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self) -> int:
+        """Wait for its end; the exit code, or minus the signal."""
+        code = self._reap(0)
+        assert code is not None
+        return code
+
+    def end(self) -> None:
+        """Kill it and wait for its end. For what holds nothing that could be lost."""
+        self.kill()
+        self.wait()
+
+    def _reap(self, options: int) -> int | None:
+        if self._code is None:
+            pid, status = os.waitpid(self.pid, options)
+            if pid:
+                self._code = os.waitstatus_to_exitcode(status)
+        return self._code
+
+
+def fork(run: Callable[[], object]) -> Child:
+    """A child that calls `run` and ends: code 0 when it returns, 1 when it raises.
+
+    Raises OSError in the parent where no process can be had.
+    """
+    pid = os.fork()
+    if pid:
+        return Child(pid)
+    code = 1
+    try:
+        run()
+        code = 0
+    finally:
+        os._exit(code)
+
+
 def detach_from_supervisor(name: str, keep: int) -> None:
-    """In the child: nothing of the supervisor's stays, neither signals nor descriptors but `keep`;
-    `name` is shown by ps."""
+    """In a child that is no worker: drop the supervisor's signals, and its descriptors but `keep`.
+
+    `name` is shown by ps.
+    """
     signal.set_wakeup_fd(-1)
-    for each in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
-        signal.signal(each, signal.SIG_DFL)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-    for number in sorted(int(each) for each in os.listdir("/proc/self/fd")):
-        if number > 2 and number != keep:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    for number in (signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_IGN)
+    for descriptor in sorted(map(int, os.listdir("/proc/self/fd"))):
+        if descriptor > 2 and descriptor != keep:
             with contextlib.suppress(OSError):
-                os.close(number)
+                os.close(descriptor)
     with contextlib.suppress(OSError):
         Path("/proc/self/comm").write_text(name, encoding="ascii")
     gc.unfreeze()

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import functools
 import os
 import secrets
 import socket
@@ -30,6 +29,7 @@ from dmarc_milter.core.actions.plan import Action, DeleteHeader, InsertHeader, Q
 from dmarc_milter.mta.macros import parse_address
 from dmarc_milter.process.shared_memory import WorkerSlot
 from dmarc_milter.process.silence import MilterConnections, Strangers, hang_up
+from dmarc_milter.session.guard import Report, guarded
 from dmarc_milter.session.handler import TRY_LATER
 from dmarc_milter.session.session import Session
 
@@ -214,6 +214,16 @@ def _stale_macros(macros: Callable[[str], str], address: str | None) -> dict[str
     }
 
 
+def _guarded(where: str, event: Callable[..., int], failing: int = milter.CONTINUE) -> Any:
+    """The callback with the guard. Its first argument, pymilter's context, has the Connection."""
+
+    def report(ctx: Any) -> Report:
+        connection: Connection = ctx.getpriv()
+        return connection.session.failed
+
+    return guarded(report, int(failing), where)(event)
+
+
 class Callbacks:
     """What libmilter calls; makes, finds and ends the Connection of each context."""
 
@@ -244,29 +254,37 @@ class Callbacks:
         )  # one for each session: pymilter gives every session an interpreter state of its own
 
     def register(self, name: str) -> None:
-        """Hand the callbacks to pymilter."""
+        """Hand the callbacks to pymilter.
+
+        libmilter ignores an exception in a callback without a reply: the guard reports it to the
+        session, for its end of message.
+        """
         milter.set_connect_callback(
-            self._guard(lambda ctx, _host, _family, address: self._of(ctx).connect(ctx, address))
+            _guarded("connect", lambda ctx, _host, _family, peer: self._of(ctx).connect(ctx, peer))
         )
-        milter.set_helo_callback(self._guard(lambda ctx, name: self._of(ctx).helo(name, ctx)))
+        milter.set_helo_callback(_guarded("helo", lambda ctx, name: self._of(ctx).helo(name, ctx)))
         milter.set_envfrom_callback(
-            self._guard(
-                lambda ctx, argument, *parameters: self._of(ctx).mail(ctx, argument, parameters)
-            )
+            _guarded("mail", lambda ctx, path, *esmtp: self._of(ctx).mail(ctx, path, esmtp))
         )
         milter.set_envrcpt_callback(
-            self._guard(lambda ctx, argument, *_: self._of(ctx).rcpt(argument))
+            _guarded("rcpt", lambda ctx, path, *_: self._of(ctx).rcpt(path))
         )
         milter.set_header_callback(self._header)
-        milter.set_eoh_callback(self._guard(lambda ctx: self._of(ctx).end_of_headers(ctx)))
-        milter.set_body_callback(self._guard(lambda ctx, chunk: self._of(ctx).body(chunk)))
-        milter.set_eom_callback(
-            self._guard(lambda ctx: self._of(ctx).end_of_message(ctx), failing=milter.TEMPFAIL)
+        milter.set_eoh_callback(
+            _guarded("end_of_headers", lambda ctx: self._of(ctx).end_of_headers(ctx))
         )
-        milter.set_abort_callback(self._guard(self._abort))
-        milter.set_close_callback(self._guard(self._close))
+        milter.set_body_callback(_guarded("body", lambda ctx, chunk: self._of(ctx).body(chunk)))
+        milter.set_eom_callback(
+            _guarded(
+                "end_of_message", lambda ctx: self._of(ctx).end_of_message(ctx), milter.TEMPFAIL
+            )
+        )
+        milter.set_abort_callback(_guarded("abort", self._abort))
+        milter.set_close_callback(_guarded("close", self._close))
         milter.set_exception_policy(milter.CONTINUE)
-        milter.register(name, negotiate=self._guard(self._negotiate, failing=milter.REJECT))
+        milter.register(
+            name, negotiate=_guarded("negotiate", self._negotiate, failing=milter.REJECT)
+        )
         sys.excepthook = self._excepthook
 
     def _negotiate(self, ctx: Any, options: list[int]) -> int:
@@ -360,22 +378,6 @@ class Callbacks:
                 self._slot.sessions = len(self._connections)
             connection.session.close()
         return int(milter.CONTINUE)
-
-    @staticmethod
-    def _guard(callback: Callable[..., int], failing: int = milter.CONTINUE) -> Callable[..., int]:
-        """libmilter ignores an exception in a callback without a reply: it is noted on the session,
-        for its end of message."""
-
-        @functools.wraps(callback)
-        def guarded(ctx: Any, *arguments: Any) -> int:
-            try:
-                return callback(ctx, *arguments)
-            except Exception as error:
-                with contextlib.suppress(Exception):
-                    ctx.getpriv().session.failed("callback", error)
-                return failing
-
-        return guarded
 
     def _excepthook(
         self, kind: type[BaseException], error: BaseException, _traceback: TracebackType | None

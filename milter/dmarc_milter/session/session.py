@@ -3,11 +3,9 @@ by hand."""
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Concatenate, ParamSpec, TypeVar
 
 from dmarc_milter.core.actions.plan import Action, Reply, deferral_reply
 from dmarc_milter.core.mail.domain import Domain, Malformed
@@ -18,6 +16,7 @@ from dmarc_milter.core.mail.received import original_client
 from dmarc_milter.core.policy.decide import Deferral
 from dmarc_milter.core.resolver import is_shortage
 from dmarc_milter.mta.macros import mta_named, parse_address, queue_id
+from dmarc_milter.session.guard import Report, guarded
 from dmarc_milter.session.handler import (
     TRY_LATER,
     MailTransaction,
@@ -40,7 +39,7 @@ TOO_MANY_FIELDS = Reply(
 
 
 @dataclass(slots=True)
-class _Message:
+class _CurrentMessage:
     """All that belongs to one message: a new one for each, so that nothing is carried over."""
 
     collector: Collector
@@ -61,30 +60,8 @@ class _Message:
     any_recipient: bool = False
 
 
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def _remembered(
-    default: R,
-) -> Callable[[Callable[Concatenate[Session, P], R]], Callable[Concatenate[Session, P], R]]:
-    """An exception in an event is not the MTA's to see: it is remembered, and the message is
-    answered as on_error says."""
-
-    def decorate(
-        method: Callable[Concatenate[Session, P], R],
-    ) -> Callable[Concatenate[Session, P], R]:
-        def event(self: Session, /, *args: P.args, **kwargs: P.kwargs) -> R:
-            try:
-                return method(self, *args, **kwargs)
-            except Exception as error:
-                self.failed(method.__name__, error)
-                return default
-
-        functools.update_wrapper(event, method)
-        return event
-
-    return decorate
+def _report(session: Session) -> Report:
+    return session.failed
 
 
 class Session:
@@ -99,14 +76,14 @@ class Session:
         self._daemon = ""
         self._broken = ""
         """What went wrong before any message: without client or HELO none can be judged."""
-        self._message: _Message | None = None
+        self._message: _CurrentMessage | None = None
 
     @property
     def in_message(self) -> bool:
         """Whether a MAIL command has been given and its message not yet ended."""
         return self._message is not None
 
-    @_remembered(None)
+    @guarded(_report, None)
     def connect(self, address: str | None, macros: Macros) -> None:
         """A client connected to the MTA, possibly after another one; `address` is None where there
         is none."""
@@ -116,14 +93,14 @@ class Session:
         self._source = parse_address(address or macros("{client_addr}"))
         self._daemon = macros("{daemon_name}")
 
-    @_remembered(None)
+    @guarded(_report, None)
     def helo(self, name: str, macros: Macros = lambda _: "") -> None:
         """HELO or EHLO, possibly again; it ends a message like RSET does (RFC 5321 4.1.4)."""
         self.abort()
         self._same_client(macros)
         self._helo = name
 
-    @_remembered(None)
+    @guarded(_report, None)
     def mail(self, argument: bytes, parameters: Sequence[bytes], macros: Macros) -> None:
         """MAIL FROM: a new message. What the MTA says of the client here is newer than what it said
         at CONNECT."""
@@ -143,7 +120,7 @@ class Session:
         if not message.exempt and not message.relayed:
             message.transaction = self._handler.begin(message.envelope)
 
-    @_remembered(None)
+    @guarded(_report, None)
     def rcpt(self, argument: bytes) -> None:
         """A recipient that the MTA accepts. Only its domain is kept."""
         message = self._current()
@@ -170,12 +147,12 @@ class Session:
         except Exception as error:
             self.failed("header", error)
 
-    @_remembered(None)
+    @guarded(_report, None)
     def header_lost(self) -> None:
         """A header field that the protocol library could not hand over."""
         self._current().collector.lost()
 
-    @_remembered(None)
+    @guarded(_report, None)
     def end_of_headers(self, macros: Macros) -> None:
         """All header fields are there: what they ask for can be planned and looked up."""
         message = self._current()
@@ -191,7 +168,7 @@ class Session:
             message.transaction = self._handler.begin(message.envelope)
         message.transaction.headers(message.headers)
 
-    @_remembered(False)
+    @guarded(_report, False)
     def body(self, chunk: bytes) -> bool:
         """More of the body, in pieces of any size; False when no more of it is wanted."""
         message = self._current()
@@ -249,7 +226,7 @@ class Session:
             self._broken = text
         self._handler.failed(name, where, text)
 
-    def _answer(self, message: _Message, macros: Macros) -> tuple[Action, ...]:
+    def _answer(self, message: _CurrentMessage, macros: Macros) -> tuple[Action, ...]:
         if message.broken or message.headers is None:
             return self._on_error()
         if message.collector.overflow:
@@ -298,18 +275,18 @@ class Session:
         if named and client != self._source:
             self._source, self._helo, self._daemon = client, "", ""
 
-    def _current(self) -> _Message:
+    def _current(self) -> _CurrentMessage:
         """The message in progress; events that come without MAIL belong to one with an empty
         envelope."""
         if self._message is None:
             self._message = self._new_message()
         return self._message
 
-    def _new_message(self) -> _Message:
+    def _new_message(self) -> _CurrentMessage:
         options = self._options
         collector = Collector(options.header_bytes, options.header_fields, options.stand_ins)
         envelope = Envelope(source_ip=self._source, helo=self._helo, mail_from=ReversePath())
-        return _Message(collector, envelope, broken=self._broken)
+        return _CurrentMessage(collector, envelope, broken=self._broken)
 
     def _exemption(self, macros: Macros, *, relayed: bool) -> str:
         """Why the message is not evaluated, or "". Only what the MTA itself says counts, never the

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
 
+from dmarc_milter.config import Config
 from dmarc_milter.telemetry import journald
 
 Value = str | int | float | bool | None
@@ -241,28 +242,48 @@ class Log:
 
 
 class _ToLog(logging.Handler):
-    """Libraries and devices that use the standard logging end up in our log."""
+    """Takes records of the standard logging into our log: with its format and bounds."""
 
     def __init__(self, log: Log) -> None:
         super().__init__()
         self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:
-        level = (
-            "error"
-            if record.levelno >= logging.ERROR
-            else "warning"
-            if record.levelno >= logging.WARNING
-            else "info"
-        )
-        self._log.write(
-            level, record.name.removeprefix("dmarc_milter."), {"text": record.getMessage()}
-        )
+        try:
+            event = record.name.removeprefix("dmarc_milter.").replace(".", "_")
+            self._log.write(_level_of(record.levelno), event, {"text": _shown(record)})
+        except Exception:  # a record with wrong arguments is a library's bug, not this message's
+            self._log.dropped += 1
 
 
-def take_standard_logging(log: Log) -> None:
-    """From now on `logging` writes there: ours from info, libraries' from warning."""
+def _level_of(number: int) -> str:
+    if number >= logging.ERROR:
+        return "error"
+    return "warning" if number >= logging.WARNING else "info"
+
+
+def _shown(record: logging.LogRecord) -> str:
+    """The message and, of an exception, its last line: lines are bounded."""
+    text = record.getMessage()
+    error = record.exc_info[1] if record.exc_info else None
+    return f"{text}: {type(error).__name__}: {error}" if error is not None else text
+
+
+def open_log(config: Config, *, ours: int = logging.INFO) -> Log:
+    """The log as [log] has it, for a process of this program; its standard logging goes there."""
+    log = Log(form=config.log.format, level=config.log.level)
+    take_standard_logging(log, ours=ours)
+    return log
+
+
+def take_standard_logging(log: Log, *, ours: int = logging.INFO) -> None:
+    """From now on the standard logging of this process writes to `log`: our own from level `ours`,
+    libraries' from warning, and Python's warnings too (event `py_warnings`).
+
+    The event is the logger's name, without `dmarc_milter.` and with underscores for dots.
+    """
     root = logging.getLogger()
     root.handlers[:] = [_ToLog(log)]
     root.setLevel(logging.WARNING)
-    logging.getLogger("dmarc_milter").setLevel(logging.INFO)
+    logging.getLogger("dmarc_milter").setLevel(ours)
+    logging.captureWarnings(capture=True)

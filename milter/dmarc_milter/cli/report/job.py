@@ -3,6 +3,7 @@ terminal, and the preview."""
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import socket
@@ -28,6 +29,7 @@ from dmarc_milter.reporting.context import GRACE
 from dmarc_milter.reporting.destinations import ReportRecipients
 from dmarc_milter.reporting.run import FOR_EVER, Asked, Progress, ReportContext, Run, run
 from dmarc_milter.reporting.smtp import Mailer, Submission
+from dmarc_milter.telemetry.log import open_log
 
 OFF = "reporting is off: set [reporting] org_name and email"
 DNS_SECONDS, DNS_QUERIES = 60.0, 400
@@ -99,6 +101,7 @@ def submission_of(config: Config) -> Submission:
 
 def sending(config: Config, store: Store, *, now: bool) -> Run:
     """`report send`. Raises StoreError, ConfigError, SuffixListError."""
+    open_log(config, ours=logging.WARNING)
     with context_of(config, store) as context, _progress(context, now=now) as progress:
         return run(context, now=now, progress=progress)
 
