@@ -27,6 +27,7 @@ RANK = {
     "budget": 0,
     "text": 0,
     "finding": 0,
+    "toml": 0,
     "authres": 1,
     "spf": 1,
     "dkim": 1,

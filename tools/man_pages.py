@@ -17,8 +17,9 @@ import msgspec
 
 from dmarc_milter.cli.main import COMMANDS, module_of
 from dmarc_milter.config.judging import PolicyRule
-from dmarc_milter.config.sample import describe, toml
+from dmarc_milter.config.sample import describe
 from dmarc_milter.config.schema import Config
+from dmarc_milter.core.toml import toml
 
 ABOUT = """\
 dmarc-milter is a mail filter for Postfix and Sendmail. For every message from outside it verifies

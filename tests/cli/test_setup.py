@@ -10,8 +10,9 @@ import pytest
 from dmarc_milter.cli.main import main
 from dmarc_milter.config.checks import socket_address
 from dmarc_milter.config.judging import Authentication
+from dmarc_milter.core.finding import Finding
 from dmarc_milter.mta import lines, postfix
-from dmarc_milter.mta.postfix_review import Remark, review
+from dmarc_milter.mta.postfix_review import review
 
 OURS = "{ inet:127.0.0.1:8893, default_action=tempfail, content_timeout=300s }"
 MAIN = (
@@ -405,7 +406,7 @@ def test_a_chroot_that_cannot_reach_the_socket_comes_first() -> None:
         postfix.parse_master("smtp inet n - y - - smtpd\n"),
     )
     first, *_ = review(files, socket_address("unix:/run/x.sock"), Authentication())
-    assert isinstance(first, Remark)
+    assert isinstance(first, Finding)
     assert (first.level, "cannot reach /run/x.sock" in first.text) == ("error", True)
 
 

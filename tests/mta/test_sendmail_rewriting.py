@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dmarc_milter.core.dmarc.written import Canonify
-from dmarc_milter.mta.sendmail_rewriting import how, parse, remarks, search_list
+from dmarc_milter.mta.sendmail_rewriting import findings, how, parse, search_list
 
 HEAD = (
     "Xdmarc-milter, S=inet:8893@127.0.0.1, F=T\n#O DontExpandCnames=True\nScheck_mail\nR<@>"
@@ -86,10 +86,8 @@ def test_what_reaches_readers(
     resolv_conf.write_text("search example\n")
     read = how(parse(HEAD + text), resolv_conf)
     assert read == (Canonify(*found) if found else None)
-    if found:
-        assert any(level == "error" for level, _ in remarks(parse(HEAD + text), "sendmail.cf"))
-    else:
-        assert not any(level == "error" for level, _ in remarks(parse(HEAD + text), "sendmail.cf"))
+    levels = [finding.level for finding in findings(parse(HEAD + text), "sendmail.cf")]
+    assert ("error" in levels) == bool(found)
 
 
 def test_what_is_not_known_is_taken_for_the_default(tmp_path: Path) -> None:
@@ -105,7 +103,7 @@ def test_filters_and_tables_are_read() -> None:
     cf = parse(HEAD + "R$*\t$: $(domaintable $1 $)\n")
     assert cf.has_filter("dmarc-milter")
     assert not cf.has_filter("dmarc")
-    assert ["domaintable" in text for _, text in remarks(cf, "x")] == [False, True]
+    assert ["domaintable" in text for *_, text in findings(cf, "x")] == [False, True]
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,10 @@ markup."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.ledger.store.decisions import bare_key
 from dmarc_milter.ledger.store.store import Store
 from dmarc_milter.web import WebOptions, create_app
+from dmarc_milter.web.app import RULES
 from dmarc_milter.web.login import is_loopback
 from dmarc_milter.web.queries import PAGE
 from dmarc_milter.web.status import read
@@ -305,3 +308,46 @@ def test_mode_and_reporting_are_said_as_the_file_has_them_now(
 
 def test_a_subdomain_is_found_by_its_parent(pages: FlaskClient) -> None:
     assert Domain("legit.example").name in pages.get("/decisions?author_domain=example").text
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the process asked of the network, which answers nothing."""
+    calls: list[str] = []
+
+    def unanswered(name: str) -> Callable[..., None]:
+        def call(*_arguments: object, **_options: object) -> None:
+            calls.append(name)
+            raise OSError(f"{name} was called")
+
+        return call
+
+    for name in ("connect", "connect_ex", "sendto", "sendmsg"):
+        monkeypatch.setattr(socket.socket, name, unanswered(name))
+    for name in ("getaddrinfo", "gethostbyname", "create_connection"):
+        monkeypatch.setattr(socket, name, unanswered(name))
+    return calls
+
+
+def test_no_page_asks_the_dns_or_a_mail_server(folder: Path, asked: list[str]) -> None:
+    """A page shows what the store and the spool hold: whoever looks must neither wait for a name
+    server nor make this host ask one. Every page that a link leads to is opened."""
+    with pytest.raises(OSError, match="connect was called"), socket.socket() as trial:
+        trial.connect(("127.0.0.1", 25))
+    assert asked == ["connect"]
+    with client(folder) as pages:
+        known, seen = ["/"], set()
+        for path in known:
+            answer = pages.get(path)
+            assert answer.status_code == 200, path
+            seen.add(answer.request.path)
+            links = re.findall(r'href="(/(?!static/)[^"#]*)"', answer.text)
+            known += [link for link in map(unescape, links) if link not in known][:40]
+        opened_rules = {name for name, rule in RULES.items() if any(map(matcher(rule), seen))}
+    assert opened_rules == RULES.keys()
+    assert asked == ["connect"]
+
+
+def matcher(rule: str) -> Callable[[str], object]:
+    """Whether a path is of this rule."""
+    return re.compile(re.sub("<[a-z]+>", "[^/]+", rule)).fullmatch

@@ -26,7 +26,7 @@ from dmarc_milter.dns.resolver import DnsResolver
 from dmarc_milter.dns.suffix_list import Suffixes, SuffixListError, load_suffixes
 from dmarc_milter.ledger.connect import database_of
 from dmarc_milter.ledger.store.status import is_there, spool_status, store_status
-from dmarc_milter.mta import sendmail_cf as cf
+from dmarc_milter.mta import sendmail_cf as daemons
 from dmarc_milter.mta import sendmail_review, sendmail_rewriting
 from dmarc_milter.mta.errors import PostfixError
 from dmarc_milter.mta.lines import reachable
@@ -290,7 +290,7 @@ def sendmail(config: Config, sendmail_cf: Path) -> Iterator[Finding]:
     """Daemons of a Sendmail whose name is taken for a login, and is none."""
     trust = config.authentication
     level: Level = "error" if trust.sendmail_daemons_authenticate == "yes" else "warning"
-    for remark in cf.remarks(cf.read(sendmail_cf) or "", trust.trusted_daemons):
+    for remark in daemons.remarks(daemons.read(sendmail_cf) or "", trust.trusted_daemons):
         outsiders = (
             '; sendmail_daemons_authenticate = "yes" exempts every outsider there'
             if level == "error"
@@ -309,29 +309,30 @@ def _loopback(host: str) -> bool:
 def postfix(config: Config, main_cf: Path) -> Iterator[Finding]:
     """Order of milters, chroot, networks of a Postfix."""
     try:
-        remarks = review(read(main_cf), socket_address(config.milter.socket), config.authentication)
+        files = read(main_cf)
     except PostfixError as error:
         yield Finding("error", "postfix", str(error))
         return
-    for remark in remarks:
-        yield Finding(remark.level, "postfix", remark.text)
-    if not any(remark.level == "error" for remark in remarks):
+    findings = review(files, socket_address(config.milter.socket), config.authentication)
+    yield from findings
+    if not any(finding.level == "error" for finding in findings):
         yield Finding("ok", "postfix", f"{main_cf}: mail reaches this milter")
 
 
 def rewriting(path: Path, *, given: bool) -> Iterator[Finding]:
     """Whether a Sendmail changes From after us: the one given, or the configured one where it is
     there."""
-    found = sendmail_rewriting.read(path)
-    if found is None:
+    cf = sendmail_rewriting.read(path)
+    if cf is None:
         if given:
             yield Finding("error", "rewriting", f"{path}: cannot be read")
         return
-    attached = given or found.has_filter(sendmail_review.NAME)
-    remarks = list(sendmail_rewriting.remarks(found, str(path)))
-    for level, text in remarks:
-        yield Finding(level if attached or level != "error" else "warning", "rewriting", text)
-    if not any(level == "error" for level, _ in remarks):
+    attached = given or cf.has_filter(sendmail_review.NAME)
+    findings = list(sendmail_rewriting.findings(cf, str(path)))
+    for finding in findings:
+        mild = not attached and finding.level == "error"
+        yield finding._replace(level="warning") if mild else finding
+    if not any(finding.level == "error" for finding in findings):
         yield Finding("ok", "rewriting", f"{path}: From reaches readers as it was judged")
 
 

@@ -112,7 +112,7 @@ def _postfix(arguments: argparse.Namespace, config: Config, socket: SocketAddres
             f"{path}: smtpd_milters names this milter already, written by somebody else; left as"
             " it is"
         )
-        _print_remarks(files, config, socket)
+        _print_findings(files, config, socket)
         return EXIT_OK
     element = setup_lines.postfix_milter(_below_queue(files, socket))
     after = attach.attach_postfix(before, element, setup_lines.POSTFIX_STRICT)
@@ -123,7 +123,7 @@ def _postfix(arguments: argparse.Namespace, config: Config, socket: SocketAddres
     else:
         lines = (f"smtpd_milters = {settings['smtpd_milters']}", *setup_lines.POSTFIX_STRICT)
         _print_lines(str(path), lines, "then: postfix reload; --apply writes them")
-    _print_remarks(replace(files, settings=settings), config, socket)
+    _print_findings(replace(files, settings=settings), config, socket)
     return EXIT_OK
 
 
@@ -183,8 +183,9 @@ def _print_rewriting(sendmail_mc: Path) -> None:
     """What the sendmail.cf in force, beside the .mc, does to From."""
     path = sendmail_mc.with_name("sendmail.cf")
     found = sendmail_rewriting.read(path)
-    for level, text in sendmail_rewriting.remarks(found, str(path)) if found is not None else ():
-        print(f"{'WARNING' if level == 'error' else level}: {text}")
+    for finding in sendmail_rewriting.findings(found, str(path)) if found is not None else ():
+        word = "WARNING" if finding.level == "error" else finding.level
+        print(f"{word}: {finding.text}")
 
 
 def _remove(arguments: argparse.Namespace) -> int:
@@ -218,9 +219,9 @@ def _print_lines(where: str, lines: tuple[str, ...], what_next: str) -> None:
     print(f"lines for {where}:", *(f"  {line}" for line in lines), what_next, sep="\n")
 
 
-def _print_remarks(files: postfix.Postfix, config: Config, socket: SocketAddress) -> None:
-    for remark in review(files, socket, config.authentication):
-        print(f"{remark.level}: {remark.text}")
+def _print_findings(files: postfix.Postfix, config: Config, socket: SocketAddress) -> None:
+    for finding in review(files, socket, config.authentication):
+        print(f"{finding.level}: {finding.text}")
 
 
 def _read(path: Path) -> str:

@@ -10,6 +10,7 @@ import msgspec
 
 from dmarc_milter.config.judging import PolicyRule
 from dmarc_milter.config.schema import Config
+from dmarc_milter.core.toml import toml
 
 HEAD = """\
 # dmarc-milter.toml: every option at its default. A line that is not there means the default.
@@ -98,22 +99,3 @@ def _example(name: str) -> str:
         field.default for field in msgspec.structs.fields(PolicyRule) if field.name == name
     )
     return examples.get(name) or toml([] if default is msgspec.NODEFAULT else default)
-
-
-def toml(value: object) -> str:
-    """A TOML value."""
-    match value:
-        case bool():
-            return "true" if value else "false"
-        case str():
-            return '"' + "".join(_toml_char(char) for char in value) + '"'
-        case list():
-            return "[" + ", ".join(toml(item) for item in value) + "]"
-        case _:
-            return str(value)
-
-
-def _toml_char(char: str) -> str:
-    if char in '"\\':
-        return "\\" + char
-    return char if char.isprintable() else f"\\U{ord(char):08x}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from dmarc_milter.config import Config, ConfigError
 from dmarc_milter.config.checks import socket_address
 from dmarc_milter.config.secrets import spool_path
+from dmarc_milter.core.finding import Finding
 from dmarc_milter.daemon.worker import CannotBuild
 from dmarc_milter.dns.suffix_list import SuffixListError, latest_suffixes
 from dmarc_milter.ledger.errors import SpoolError
@@ -69,7 +70,11 @@ def startup_lines(config: Config) -> tuple[str, ...]:
         f"store: {url if url.startswith('sqlite:') else connect(url).name}",
         f"reports: {_reports(config)}",
         *((f"warning: {stale}",) if stale else ()),
-        *(f"WARNING: {text}" for level, text in about_sendmail(config) if level == "error"),
+        *(
+            f"WARNING: {finding.text}"
+            for finding in about_sendmail(config)
+            if finding.level == "error"
+        ),
         *attach(socket_address(config.milter.socket)),
     )
 
@@ -84,13 +89,13 @@ def _reports(config: Config) -> str:
     )
 
 
-def about_sendmail(config: Config) -> tuple[tuple[str, str], ...]:
+def about_sendmail(config: Config) -> tuple[Finding, ...]:
     """What a Sendmail that this milter is attached to does to From after us; nothing where there is
     none."""
     path = Path(config.authentication.sendmail_cf)
     cf = sendmail_rewriting.read(path)
     return (
-        tuple(sendmail_rewriting.remarks(cf, str(path)))
+        tuple(sendmail_rewriting.findings(cf, str(path)))
         if cf is not None and cf.has_filter(sendmail_review.NAME)
         else ()
     )

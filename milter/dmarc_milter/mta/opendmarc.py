@@ -3,14 +3,8 @@ translated, all else gets a note."""
 
 from __future__ import annotations
 
-from dmarc_milter.mta.opendmarc_options import (
-    TRANSLATED,
-    Draft,
-    Option,
-    Read,
-    toml,
-    without_controls,
-)
+from dmarc_milter.core.toml import toml
+from dmarc_milter.mta.opendmarc_options import TRANSLATED, Draft, Option, Read, without_controls
 
 MAX_OPTIONS = 1000
 SUPERVISED = "the supervisor and systemd see to it"

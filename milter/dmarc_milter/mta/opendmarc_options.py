@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from dmarc_milter.config.errors import ConfigError
 from dmarc_milter.config.load import parse
 from dmarc_milter.core.mail import domain
 from dmarc_milter.core.mail.domain import Malformed
+from dmarc_milter.core.toml import toml
 
 Read = Callable[[str], str | None]
 """The text of a file that the configuration names; None when it cannot be read."""
@@ -290,12 +290,6 @@ TRANSLATED: dict[str, Callable[[Draft, Option, Read], None]] = {
     "umask": _umask,
     "userid": _user,
 }
-
-
-def toml(value: Value) -> str:
-    """Numbers, truth and strings are the same in JSON and TOML once the DEL character is out of the
-    way."""
-    return json.dumps(value, ensure_ascii=False)
 
 
 def without_controls(text: str) -> str:

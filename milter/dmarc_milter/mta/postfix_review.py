@@ -7,33 +7,26 @@ import re
 from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 from dmarc_milter.config.checks import IPNetwork, SocketAddress, networks
 from dmarc_milter.config.judging import Authentication
+from dmarc_milter.core.finding import LEVELS, Finding
 from dmarc_milter.mta.lines import reachable
 from dmarc_milter.mta.postfix import MasterCfService, MilterEntry, Postfix, address
 
-Level = Literal["error", "warning", "note"]
+WHERE = "postfix"
 
 
-class Remark(NamedTuple):
-    """One sentence. error: mail does not reach the milter, or goes past it; warning: probably not
-    meant; note: good to know."""
-
-    level: Level
-    text: str
-
-
-def review(files: Postfix, socket: SocketAddress, trust: Authentication) -> tuple[Remark, ...]:
-    """Everything found, the gravest first. A socket that was handed over (fd) cannot be looked for:
-    only the networks are compared."""
+def review(files: Postfix, socket: SocketAddress, trust: Authentication) -> tuple[Finding, ...]:
+    """Everything found, the gravest first. error: mail does not reach the milter, or goes past it;
+    warning: probably not meant; note: good to know. A socket that was handed over (fd) cannot be
+    looked for: only the networks are compared."""
     found = [*_networks(files, trust), *_rewritten_on_the_way_out(files)]
     if socket.family != "fd":
         found += _attached(files, socket)
         for service in files.smtpd():
             found += _service(files, service, socket, trust)
-    return tuple(sorted(found, key=lambda remark: ("error", "warning", "note").index(remark.level)))
+    return tuple(sorted(found, key=lambda finding: -LEVELS.index(finding.level)))
 
 
 def is_ours(milter: MilterEntry, files: Postfix, socket: SocketAddress, *, chrooted: bool) -> bool:
@@ -63,11 +56,11 @@ def unreachable(files: Postfix, socket: SocketAddress) -> str:
     )
 
 
-def _attached(files: Postfix, socket: SocketAddress) -> Iterator[Remark]:
+def _attached(files: Postfix, socket: SocketAddress) -> Iterator[Finding]:
     """What main.cf alone says."""
     reason = unreachable(files, socket)
     if reason:
-        yield Remark("error", reason)
+        yield Finding("error", WHERE, reason)
     milters = files.milters()
     ours = [is_ours(milter, files, socket, chrooted=False) for milter in milters]
     if True in ours:
@@ -76,33 +69,38 @@ def _attached(files: Postfix, socket: SocketAddress) -> Iterator[Remark]:
         yield from _order(milters[:position], milters[position + 1 :])
         yield from _other_settings(files, socket)
     elif not any(map(files.is_chrooted, files.smtpd())) or not _in_any(files, socket):
-        yield Remark(
-            "error", "smtpd_milters in main.cf does not name this milter: mail does not pass it"
+        yield Finding(
+            "error",
+            WHERE,
+            "smtpd_milters in main.cf does not name this milter: mail does not pass it",
         )
 
 
-def _default_action(files: Postfix, milter: MilterEntry) -> Iterator[Remark]:
+def _default_action(files: Postfix, milter: MilterEntry) -> Iterator[Finding]:
     """What Postfix does with mail while the milter is down."""
     action = milter.settings.get("default_action") or files.value("milter_default_action")
     if action == "accept":
-        yield Remark(
+        yield Finding(
             "warning",
+            WHERE,
             "default_action=accept: while the milter is down mail passes unchecked; tempfail lets"
             " it wait",
         )
 
 
-def _order(before: Sequence[MilterEntry], after: Sequence[MilterEntry]) -> Iterator[Remark]:
+def _order(before: Sequence[MilterEntry], after: Sequence[MilterEntry]) -> Iterator[Finding]:
     """Which milters see the message before this one, and which after it."""
     if before:
-        yield Remark(
+        yield Finding(
             "warning",
+            WHERE,
             f"{_endpoints(before)} stands before this milter: what it changes can break"
             " signatures, and it does not see our result",
         )
     if after:
-        yield Remark(
+        yield Finding(
             "note",
+            WHERE,
             f"{_endpoints(after)} stands behind this milter and sees its Authentication-Results;"
             " that is the right order for signing too",
         )
@@ -112,10 +110,11 @@ def _endpoints(milters: Sequence[MilterEntry]) -> str:
     return ", ".join(milter.endpoint for milter in milters)
 
 
-def _other_settings(files: Postfix, socket: SocketAddress) -> Iterator[Remark]:
+def _other_settings(files: Postfix, socket: SocketAddress) -> Iterator[Finding]:
     if files.value("milter_protocol") in ("2", "3", "4", "5"):
-        yield Remark(
+        yield Finding(
             "warning",
+            WHERE,
             "milter_protocol is older than 6: header fields arrive altered and signatures fail;"
             " take the line out",
         )
@@ -123,8 +122,9 @@ def _other_settings(files: Postfix, socket: SocketAddress) -> Iterator[Remark]:
         is_ours(milter, files, socket, chrooted=False)
         for milter in files.milters("non_smtpd_milters")
     ):
-        yield Remark(
+        yield Finding(
             "note",
+            WHERE,
             "non_smtpd_milters names this milter too: such mail comes from 127.0.0.1 and is not"
             " evaluated",
         )
@@ -140,7 +140,7 @@ def _in_any(files: Postfix, socket: SocketAddress) -> bool:
 
 def _service(
     files: Postfix, service: MasterCfService, socket: SocketAddress, trust: Authentication
-) -> Iterator[Remark]:
+) -> Iterator[Finding]:
     """What master.cf says for one smtpd."""
     chrooted = files.is_chrooted(service)
     passes = any(
@@ -156,33 +156,37 @@ def _service(
         yield from _submission(files, service, exempts) if passes else ()
         return
     if exempts and passes:
-        yield Remark(
+        yield Finding(
             "error",
+            WHERE,
             f"{service.name}: milter_macro_daemon_name {daemon} is in trusted_daemons, so that its"
             " mail is not evaluated",
         )
     if _is_given_back(service):
         yield from _given_back(files, service, trust, passes=passes)
     elif not passes and "smtpd_milters" in service.options:
-        yield Remark(
+        yield Finding(
             "warning",
+            WHERE,
             f"{service.name}: -o smtpd_milters in master.cf leaves this milter out: mail there does"
             " not pass it",
         )
 
 
-def _submission(files: Postfix, service: MasterCfService, exempts: str) -> Iterator[Remark]:
+def _submission(files: Postfix, service: MasterCfService, exempts: str) -> Iterator[Finding]:
     """A service for our own users, whose mail passes the milter. `exempts`: its name in
     trusted_daemons, when that exempts all its mail."""
     if exempts and files.value("smtpd_sasl_auth_enable", service) != "yes":
-        yield Remark(
+        yield Finding(
             "warning",
+            WHERE,
             f"{service.name}: {exempts} exempts all its mail, and it offers no login"
             " (smtpd_sasl_auth_enable)",
         )
     elif not exempts and service.is_submission:
-        yield Remark(
+        yield Finding(
             "note",
+            WHERE,
             f"{service.name}: authenticated clients and trusted_networks are not evaluated,"
             " others are",
         )
@@ -199,18 +203,19 @@ def _is_given_back(service: MasterCfService) -> bool:
 
 def _given_back(
     files: Postfix, service: MasterCfService, trust: Authentication, *, passes: bool
-) -> Iterator[Remark]:
+) -> Iterator[Finding]:
     yield from _rewritten_when_given_back(files, service)
     if passes and "smtpd_milters" not in service.options and not trust.keep_results_from:
-        yield Remark(
+        yield Finding(
             "warning",
+            WHERE,
             f"{service.name}: mail that a content filter gives back here loses the"
             " Authentication-Results written before; add -o smtpd_milters= in master.cf, or name"
             " the filter in keep_results_from",
         )
 
 
-def _rewritten_on_the_way_out(files: Postfix) -> Iterator[Remark]:
+def _rewritten_on_the_way_out(files: Postfix) -> Iterator[Finding]:
     """Postfix's cleanup rewrites header fields before it asks milters; what its delivery agents
     write nobody has judged."""
     for name in ("smtp_generic_maps", "lmtp_generic_maps", "smtp_header_checks"):
@@ -219,10 +224,10 @@ def _rewritten_on_the_way_out(files: Postfix) -> Iterator[Remark]:
                 f"{name} changes header fields after the milter has judged them: see that it puts"
                 " nobody into From but your own addresses"
             )
-            yield Remark("note", text)
+            yield Finding("note", WHERE, text)
 
 
-def _rewritten_when_given_back(files: Postfix, service: MasterCfService) -> Iterator[Remark]:
+def _rewritten_when_given_back(files: Postfix, service: MasterCfService) -> Iterator[Finding]:
     """What a content filter gives back comes from this host, and so is rewritten like its own mail,
     after the verdict (postconf(5))."""
     if files.value("local_header_rewrite_clients", service) != "permit_inet_interfaces" and (
@@ -242,22 +247,24 @@ def _rewritten_when_given_back(files: Postfix, service: MasterCfService) -> Iter
     if appends == "yes":
         names.append("append_dot_mydomain")
     if names:
-        yield Remark(
+        yield Finding(
             "warning",
+            WHERE,
             f"{service.name}: {', '.join(names)} rewrites From of mail that a content filter gives"
             " back here, after the milter has judged it; add -o local_header_rewrite_clients= in"
             " master.cf",
         )
 
 
-def _networks(files: Postfix, trust: Authentication) -> Iterator[Remark]:
+def _networks(files: Postfix, trust: Authentication) -> Iterator[Finding]:
     """mynetworks and trusted_networks name the same hosts for the same reason."""
     mine, unread = files.networks()
     ours = networks(trust.trusted_networks)
     evaluated = [str(network) for network in mine if not any(_within(network, one) for one in ours)]
     if evaluated:
-        yield Remark(
+        yield Finding(
             "note",
+            WHERE,
             f"mynetworks has {', '.join(evaluated)}, not in trusted_networks: mail from there is"
             " evaluated like anybody's",
         )
@@ -265,14 +272,16 @@ def _networks(files: Postfix, trust: Authentication) -> Iterator[Remark]:
         str(network) for network in ours if mine and not any(_within(network, one) for one in mine)
     ]
     if strangers and not unread:
-        yield Remark(
+        yield Finding(
             "warning",
+            WHERE,
             f"trusted_networks has {', '.join(strangers)}, not in mynetworks: mail from there is"
             " not evaluated",
         )
     if unread:
-        yield Remark(
+        yield Finding(
             "note",
+            WHERE,
             f"mynetworks has {', '.join(unread)}, which is not looked into; compare it with"
             " trusted_networks yourself",
         )

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from dmarc_milter.core.dmarc.written import Canonify
+from dmarc_milter.core.finding import Finding
 from dmarc_milter.mta import sendmail_cf
 
 RESOLV_CONF = Path("/etc/resolv.conf")
-Level = Literal["error", "warning", "note"]
 # Rulesets through which header addresses go: 3 (canonify) and its half 96, 1 and 2, 4, and what
 # mailers have of their own.
 HEADER_RULESETS = re.compile(
@@ -126,43 +126,53 @@ def _looked_up(
     return found
 
 
-def remarks(cf: SendmailCf, where: str) -> Iterator[tuple[Level, str]]:
+WHERE = "rewriting"
+
+
+def findings(cf: SendmailCf, where: str) -> Iterator[Finding]:
     """One sentence for each way in which From is changed after this milter has judged it."""
-    remark = _look_ups(cf)
-    if remark is not None:
-        level, text = remark
-        yield level, f"{where}: {text}"
+    finding = _look_ups(cf)
+    if finding is not None:
+        yield finding._replace(text=f"{where}: {finding.text}")
     if cf.domain_table:
-        yield (
+        yield Finding(
             "note",
+            WHERE,
             f"{where}: FEATURE(`domaintable') writes other domains into From after the milter has"
             " judged it; see that its table is yours",
         )
 
 
-def _look_ups(cf: SendmailCf) -> tuple[Level, str] | None:
+def _look_ups(cf: SendmailCf) -> Finding | None:
     """What the DNS does to From there: the gravest of it."""
     lines = "FEATURE(`nocanonify')dnl and define(`confDONT_EXPAND_CNAMES', `True')dnl"
     remedy = f"put {lines} into sendmail.mc before MAILER(), rebuild sendmail.cf, restart"
     if cf.looks_up == "all" and cf.expands:
-        return (
+        return Finding(
             "error",
+            WHERE,
             "THIS SENDMAIL REWRITES From BY THE DNS after the milter has judged it:"
             " admin@x.attack.example, an alias of bank.example, reaches readers as"
             f" admin@bank.example; {remedy}",
         )
     if cf.looks_up != "none" and cf.completes:
-        return (
+        return Finding(
             "error",
+            WHERE,
             "this Sendmail completes short names in From by its search list after the milter has"
             " judged them: admin@bank may reach readers as admin@bank.example;"
             f" {remedy} (without canonify_hosts)",
         )
     if cf.looks_up != "none" and cf.expands:
-        return "error", f"this Sendmail may write the target of an alias into From; {remedy}"
+        return Finding(
+            "error",
+            WHERE,
+            f"this Sendmail may write the target of an alias into From; {remedy}",
+        )
     if cf.expands:
-        return (
+        return Finding(
             "note",
+            WHERE,
             "O DontExpandCnames is not set; FEATURE(`nocanonify') alone keeps From as it was"
             f" judged: {remedy}",
         )

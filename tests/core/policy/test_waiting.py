@@ -14,11 +14,11 @@ from dmarc_milter.config import parse
 from dmarc_milter.core.actions.plan import deferral_reply
 from dmarc_milter.core.deferrals import DEFERRALS, deferral_text
 from dmarc_milter.core.explain import explain
-from dmarc_milter.core.explain.toml import quoted
 from dmarc_milter.core.explain.waiting import FOR, rule
 from dmarc_milter.core.policy.decide import Deferral
 from dmarc_milter.core.stored import Facts, StoredOutcome
 from dmarc_milter.core.text import printable
+from dmarc_milter.core.toml import quoted
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 REASONS = {"dns": "451 4.4.3", "overloaded": "451 4.3.2", "failure": "451 4.3.0"}

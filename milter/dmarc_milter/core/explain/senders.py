@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, NamedTuple
 
-from dmarc_milter.core.explain.toml import quoted
 from dmarc_milter.core.stored import Facts
+from dmarc_milter.core.toml import quoted
 
 Method = Literal["dkim", "arc", "spf", "ptr"]
 METHODS: tuple[Method, ...] = ("dkim", "arc", "spf", "ptr")

@@ -6,7 +6,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from dmarc_milter.core.deferrals import DEFERRALS
-from dmarc_milter.core.explain.toml import quoted
+from dmarc_milter.core.toml import quoted
 
 FOR = timedelta(days=7)
 """For how long a suggested rule holds: longer than a queue keeps mail, shorter than it is
