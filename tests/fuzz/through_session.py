@@ -14,14 +14,11 @@ from dmarc_milter.core.actions.plan import (
     InsertHeader,
     Marking,
     Reply,
+    plan_actions,
     remove_forged,
 )
-from dmarc_milter.core.actions.plan import plan_look_ups as plan_actions
-from dmarc_milter.core.authenticate import Options, Request, authenticate, plan_look_ups
-from dmarc_milter.core.dkim import BodyHasher
-from dmarc_milter.core.mail import author as address
-from dmarc_milter.core.mail.facts import message_facts
-from dmarc_milter.core.mail.message import Envelope, Headers, Message
+from dmarc_milter.core.authenticate import Options, authenticate, prepare
+from dmarc_milter.core.mail.message import Envelope, Headers
 from dmarc_milter.core.mail.message import parse as parse_message
 from dmarc_milter.core.mail.path import reverse_path
 from dmarc_milter.core.spf.check import check as check_spf
@@ -80,16 +77,14 @@ class FuzzTransaction:
 
     def finish(self, envelope: Envelope, own: Own, *, keep_results: bool) -> tuple[Action, ...]:
         zone, options = Zone(ZONE), Options()
-        author = address.author(self.fields.values(b"from"))
-        planned = plan_look_ups(self.fields, author, options)
-        hasher = BodyHasher({*planned.dkim.body_hashes, *planned.arc.body_hashes})
-        hasher.update(bytes(self.octets))
-        message = Message(self.fields, author, hasher.finish())
-        facts = message_facts(
-            self.fields, envelope, to_reporting=own.recipient, from_reporting=own.sender
-        )
-        request = Request(
-            "1", envelope, message, facts, planned, lambda: check_spf(envelope, zone, options.spf)
+        prepared = prepare(self.fields, zone, options)
+        prepared.hash(bytes(self.octets))
+        request = prepared.request(
+            "1",
+            envelope,
+            lambda: check_spf(envelope, zone, options.spf),
+            to_reporting=own.recipient,
+            from_reporting=own.sender,
         )
         evaluation = authenticate(request, zone, options, now=NOW, pct_draw=50.0)
         return plan_actions(evaluation, self.fields, MARKING, keep_results=keep_results)
