@@ -6,9 +6,12 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
+import struct
+import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -93,6 +96,35 @@ def in_message(daemon: Daemon) -> MilterClient:
     return mta
 
 
+def half_a_packet(daemon: Daemon) -> MilterClient:
+    """Three bytes of the first length."""
+    mta = silent(daemon)
+    mta.raw(b"\0\0\0")
+    return mta
+
+
+def half_a_later_packet(daemon: Daemon) -> MilterClient:
+    """MAIL whose end does not come."""
+    mta = greeted(daemon)
+    mta.raw(struct.pack("!I", 100) + b"M<a@")
+    return mta
+
+
+def one_byte_after_the_other(daemon: Daemon) -> MilterClient:
+    """A packet that grows for a minute."""
+    mta = greeted(daemon)
+    mta.raw(struct.pack("!I", 60000) + b"M")
+
+    def drip() -> None:
+        with contextlib.suppress(OSError):
+            for _ in range(600):
+                mta.sock.sendall(b"a")
+                time.sleep(0.1)
+
+    threading.Thread(target=drip, daemon=True).start()
+    return mta
+
+
 def delivered(mta: MilterClient) -> bool:
     return mta.message([("From", " <a@client.example>")]).code == 250
 
@@ -124,6 +156,9 @@ KINDS: list[Callable[[Daemon], MilterClient]] = [
     after_a_message,
     after_a_reset,
     another_client,
+    half_a_packet,
+    half_a_later_packet,
+    one_byte_after_the_other,
 ]
 
 
@@ -131,13 +166,13 @@ KINDS: list[Callable[[Daemon], MilterClient]] = [
 def test_the_longest_silent_make_room_for_who_has_something_to_say(
     daemon: Daemon, kind: Callable[[Daemon], MilterClient]
 ) -> None:
-    """Twice as many as the limit hang about; mail is taken all the same, and the oldest of them are
-    gone."""
+    """CON-42: twice as many as the limit hang about; mail is taken all the same, and the oldest of
+    them are gone."""
     held = []
     for _ in range(LIMIT):
         held.append(kind(daemon))
         time.sleep(0.01)
-    if kind is silent:
+    if kind in (silent, half_a_packet):
         assert wait_for(lambda: sessions(daemon) == LIMIT, 5)
     for _ in range(3):
         assert delivered(greeted(daemon))
@@ -178,3 +213,23 @@ def test_a_flood_of_silent_connections_is_cut_to_the_limit(daemon: Daemon) -> No
             each.close()
     assert daemon.workers() == [worker]
     assert delivered(greeted(daemon))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_who_comes_among_halves_of_packets_is_served(tmp_path: Path, workers: int) -> None:
+    """CON-41: each of them keeps a thread of libmilter's, which gave a newcomer to one of those
+    threads and left it there. Three bursts, far below the limit."""
+    with Daemon(
+        tmp_path, {"milter": {"workers": workers}}, command=("-m", "fakes.scripted_service")
+    ) as daemon:
+        for _ in range(3):
+            before = [half_a_packet(daemon) for _ in range(5)]
+            mta = MilterClient(daemon.address, timeout=15)
+            daemon.clients.append(mta)
+            after = [half_a_packet(daemon) for _ in range(5)]
+            mta.negotiate()
+            mta.connect("client.example", "192.0.2.1")
+            mta.helo("client.example")
+            assert delivered(mta)
+            for each in (*before, *after):
+                each.close()

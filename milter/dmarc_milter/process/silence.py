@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import socket
 import stat
+import termios
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -60,6 +62,21 @@ class MilterConnections:
         """The descriptors of all connections, silent ones too."""
         return {number for number in map(int, os.listdir("/proc/self/fd")) if self.is_ours(number)}
 
+    def waits(self, handle: int) -> bool:
+        """Whether something has come in that nobody has read."""
+        count = ctypes.c_int(0)
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(handle, termios.FIONREAD, count)
+        return count.value > 0
+
+    def knock(self, times: int) -> None:
+        """Connect and hang up, so often: where no thread of libmilter is free, each makes it start
+        one more, and that goes on with a connection which waits."""
+        for _ in range(times):
+            with contextlib.suppress(OSError), socket.socket(self._family) as caller:
+                caller.settimeout(0.1)
+                caller.connect(self._address)
+
 
 @contextlib.contextmanager
 def _borrowed(handle: int) -> Iterator[socket.socket]:
@@ -91,10 +108,13 @@ class Strangers:
     the last look."""
 
     PART = 0.02  # of the time at most is spent looking
+    PATIENCE = 0.9  # seconds after which a connection that waits to be read is forgotten
+    MOST = 32  # knocks at one look
 
     def __init__(self, door: MilterConnections) -> None:
         self._door = door
         self.since: dict[int, float] = {}
+        self._waiting: dict[int, float] = {}
         self._next = 0.0
 
     @property
@@ -107,6 +127,16 @@ class Strangers:
         now = time.monotonic()
         if now < self._next and not at_once:
             return
-        there = self._door.all() - known
-        self.since = {handle: self.since.get(handle, now) for handle in there}
+        there = self._door.all()
+        self.since = {handle: self.since.get(handle, now) for handle in there - known}
+        self._serve_forgotten(there, now)
         self._next = now + max(1.0, (time.monotonic() - now) / self.PART)
+
+    def _serve_forgotten(self, there: set[int], now: float) -> None:
+        """libmilter gives several connections at once to one free thread, and starts no other while
+        that one reads half a packet. The others, who have said something, would wait with it."""
+        self._waiting = {
+            handle: self._waiting.get(handle, now) for handle in there if self._door.waits(handle)
+        }
+        forgotten = sum(now - since >= self.PATIENCE for since in self._waiting.values())
+        self._door.knock(min(forgotten, self.MOST))
