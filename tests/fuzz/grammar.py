@@ -80,6 +80,7 @@ SPECIAL = (
         "()",
     ),
 )
+STUCK = ("=", "()", "(x)", '""', " ", "= ", "\x01", "?", "*", "?=")
 CHARSETS = (
     "utf-8",
     "UTF-8",
@@ -314,6 +315,14 @@ class Grammar:
                 self.random.choice((" ", "", "\r\n "))
                 + f"=?{charset}?Q?{self.random.choice(('=2C', ',', '=22', '<', '=3C', '@'))}"
             )
+        return self.torn(word) if self.chance(0.15) else word
+
+    def torn(self, word: str) -> str:
+        """An encoded word with something stuck in its charset or text, or in place of a piece."""
+        for _ in range(self.random.choice((1, 1, 2))):
+            place = self.random.randrange(2, max(3, len(word)))
+            stuck = self.random.choice((*ODD, *SPECIAL, *STUCK))
+            word = word[:place] + stuck + word[place + self.random.choice((0, 0, 1)) :]
         return word
 
     def any_address(self) -> str:

@@ -171,7 +171,10 @@ def unreferenced(text: str) -> str:
 def _texts(value: bytes, decoded: bool) -> Iterator[str]:
     """The field as different readers see it."""
     for read in decodings(value):
-        yield from _tidied(read.translate(MAPPED), decoded)
+        mapped = read.translate(MAPPED)
+        yield from _tidied(mapped, decoded)
+        if decoded and mapped != read and "=?" in read:  # a decoder may drop what others map
+            yield from stripped(decode_otherwise(read).translate(MAPPED))
 
 
 def _tidied(text: str, decoded: bool) -> Iterator[str]:

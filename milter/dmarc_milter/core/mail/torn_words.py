@@ -27,7 +27,8 @@ CLEAN = re.compile(
 )
 # An @ in a charset, which a decoder swallows; a host that goes on in a word, or in its escapes.
 HIDDEN_HOST = re.compile(
-    r"=\?[^?@]{0,60}+@|@\s*+(?!_|=20)[^\s@?]*=\?|\?[^\s@?]*+@(?![\s_]|=20)[^\s@?=]*+=[0-9A-Fa-f]"
+    r"=\?[^?@]{0,60}+@|@\s*+(?!_|=20)[^\s@?]*=\?"
+    r"|\?[^\s@?]*+@(?![\s_]|=20)[!-<>A-~]*+(?:=[0-9A-Fa-f]|[^\s!-~])"
 )
 
 
