@@ -22,7 +22,8 @@ from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.mail.message import Headers
 from dmarc_milter.core.report.aggregate import Reporter
 from dmarc_milter.core.report.mail import ADDRESS, REPORT_ID
-from dmarc_milter.core.report.redaction import MAX_HEADERS, folded, redacted, token
+from dmarc_milter.core.report.redaction import MAX_HEADERS, folded, redacted
+from dmarc_milter.core.report.redaction_words import token
 from dmarc_milter.core.spf.check import SpfStatus
 from dmarc_milter.core.stored import DkimFact, Facts
 from dmarc_milter.core.text import printable

@@ -8,24 +8,33 @@ back: hosts, addresses of hosts, protocols, results, domains.
 
 from __future__ import annotations
 
-import hmac
 import re
-from base64 import b32encode
 from collections.abc import Callable, Iterator
-from hashlib import sha256
 
 from dmarc_milter.core.authres import field as authres
 from dmarc_milter.core.mail.domain import Malformed
 from dmarc_milter.core.mail.message import Headers
-from dmarc_milter.core.text import printable
+from dmarc_milter.core.report.redaction_received import received
+from dmarc_milter.core.report.redaction_words import (
+    DATE,
+    HOST,
+    IP,
+    QUOTED,
+    REDACTED,
+    is_domain,
+    named,
+    one_mailbox,
+)
 
 MAX_FIELDS = 200
 MAX_FIELD = 2000
 """Octets of one field's value that are looked at."""
 MAX_HEADERS = 32 * 1024
 LINE, WORD = 70, 900
-TOKEN = 12
-REDACTED = "[redacted]"
+MAX_NAMES = 500
+"""Local parts for which identifiers are searched."""
+SHORT, LONG = 4, 6
+"""Characters of a local part that is searched for between other characters, and in any of them."""
 
 ADDRESSES = frozenset(
     (
@@ -50,80 +59,81 @@ ADDRESSES = frozenset(
 )
 """Fields of which only the addresses stay, their local parts replaced."""
 
-QUOTED = r'"(?:[^"\\]|\\.)*+"'
 ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.\x80-\xff-]++"
-HOST = r"[A-Za-z0-9._-]{1,255}"
-IP = r"(?:[Ii][Pp]v6:)?[0-9A-Fa-f.:]{2,45}(?:%[A-Za-z0-9]{1,16})?"
-LITERAL = rf"\[{IP}\](?::[0-9]{{1,5}})?"
 # A mailbox, or whatever else: quoted-strings and comments are stepped over, since what is inside is
 # no address.
 MAILBOX = re.compile(
-    rf"(?P<local>{QUOTED}|{ATOM})@(?P<host>{HOST})|\((?:[^()\\]|\\.)*+\)|{QUOTED}|{ATOM}|[^\"]",
+    rf"(?P<local>{QUOTED}|{ATOM})@(?P<host>{HOST}+)(?!@)|\((?:[^()\\]|\\.)*+\)|{QUOTED}|{ATOM}"
+    rf'|[^"]',
     re.DOTALL,
 )
-LAST_MAILBOX = re.compile(rf"<?(?P<local>{QUOTED}|[^\s<>\"@]++)?@(?P<host>{HOST})>?", re.DOTALL)
-
-# Received (RFC 5321 4.4). What may stand in a comment, and how much of it comes back.
-WORDS = re.compile(r"[()]|[^\s()]+")
-CLAUSES = ("from", "by", "via", "with", "id", "for")
-NAMED_HOST = re.compile(rf"(?:(?:\S*@)?({HOST}) ?|\S*@)?({LITERAL})(?: \(may be forged\))?")
-UNKNOWN_HOST = re.compile(rf"(<unknown>|unknown) ?({LITERAL})")
-BARE_HOST = re.compile(rf"(?:\S*@)?({IP})")
-HELO = re.compile(rf"((?:HELO|EHLO) (?:{HOST}|{LITERAL}))")
-EXIM = re.compile(
-    rf"((?:{LITERAL})?(?: ?port=[0-9]+)?(?: ?helo=(?:{HOST}|{LITERAL}))?)(?: ?ident=.*)?", re.DOTALL
-)
-HARMLESS = re.compile(
-    r"""(?: Postfix | OpenSMTPD | may[ ]be[ ]forged | [A-Z]{1,5}
-      | [Nn]o[ ]client[ ]certificate[ ]requested
-      | Exim[ ][0-9._]+ | [0-9][0-9.]*(?:/[0-9A-Za-z.+-]+)+
-      | CommuniGate[ ]Pro[ ]SMTP[ ][0-9.a-z]+ | MDaemon[ ]PRO[ ]v[0-9.a-z]+
-      | (?:Haraka|qpsmtpd)/[0-9A-Za-z.-]+ | amavisd-new,[ ]port[ ][0-9]+
-      | qmail[ ][0-9]+[ ]invoked[ ](?:from[ ]network|by[ ]alias|for[ ]bounce)
-      | authenticated[ ]bits=[0-9]+ | using[ ](?:TLS|SSL)v[0-9.]+[ ]with[ ]cipher[ ]
-        [A-Z0-9_-]+[ ]\([0-9]+/[0-9]+[ ]bits\)
-        (?:[ ](?:key-exchange|(?:server|client)-(?:signature|digest))[ ]
-        [A-Za-z0-9_-]+(?:[ ]\([A-Za-z0-9 _-]{1,40}\))*)*
-      | (?:(?:version|cipher|bits|verify)=[A-Za-z0-9_./-]+[,;]?[ ]?)+
-      | TLS[0-9.v]+(?:[: ][A-Z0-9_-]+)* )""",
-    re.VERBOSE,
-)
-PROTOCOL = re.compile(
-    r"(?i:(?:utf8)?[el]?s?mtps?a?(?:[/-][A-Za-z0-9_/-]{1,60})?|local(?:-e?smtp)?|https?|qmqp|mapi|tls)|TLS_[A-Z0-9_]+|Microsoft|SMTP|Server"
-)
-IDENTIFIER = re.compile(r"[A-Za-z0-9_.+-]{1,128}")
-SENDER = re.compile(r"(envelope-(?:from|sender)) (.*)", re.DOTALL)
-DATE = re.compile(
-    r"[A-Za-z]{0,3},? ?[0-9]{1,2} [A-Za-z]{3} [0-9]{2,4} [0-9]{1,2}:[0-9]{2}(?::[0-9]{2})?"
-    r"(?: [+-][0-9]{4}| [A-Z]{1,5})?(?: \([A-Z]{1,5}\))?"
-)
+NOT_PLAIN = re.compile(r"[^a-z0-9]+")
+FIELD_NAME = re.compile(r"[A-Za-z0-9_-]{1,76}")
 
 # Signatures (RFC 6376 3.5, RFC 8617 4.1): the tags that say nothing of a person. z= copies the
 # other fields.
-TAGS = frozenset(("v", "a", "b", "bh", "c", "cv", "d", "h", "i", "l", "q", "s", "t", "x"))
-TAG_VALUE = re.compile(r"[A-Za-z0-9+/=:._ -]*")
+TAGS = {
+    tag: re.compile(form)
+    for tags, form in (
+        ("v", r"1|DKIM1"),
+        ("a", r"[A-Za-z0-9-]{1,20}"),
+        ("b bh", r"[A-Za-z0-9+/= ]*"),
+        ("c", r"(?i:simple|relaxed|nofws)(?:/(?i:simple|relaxed))?"),
+        ("cv", r"(?i:none|pass|fail)"),
+        ("d s", HOST),
+        ("h", r"[A-Za-z0-9:._ -]*"),
+        ("i l t x", r"[0-9]{1,20}"),
+        ("q", r"dns(?:/txt)?"),
+    )
+    for tag in tags.split()
+}
 # Authentication-Results (RFC 8601 2.7) and Received-SPF (RFC 7208 9.1).
-PLAIN_VALUE = re.compile(rf"{HOST}|{IP}|[A-Za-z0-9+/=_-]{{1,64}}")
-NAMES_NOBODY = frozenset(
+RESULTS = frozenset(
     (
-        "header.d",
-        "header.s",
-        "header.b",
-        "header.a",
-        "header.from",
-        "smtp.helo",
-        "smtp.client-ip",
-        "smtp.remote-ip",
+        *("none", "pass", "fail", "softfail", "hardfail", "neutral", "policy", "temperror"),
+        *("permerror", "bestguesspass", "error", "unknown", "discard", "nxdomain", "skipped"),
+        *("invalid", "declined", "signed"),
     )
 )
+PROPERTIES = {
+    name: re.compile(form)
+    for names, form in (
+        ("header.d header.from smtp.helo", HOST),
+        ("header.s header.a header.b", r"[A-Za-z0-9+/=._-]{1,64}"),
+        ("smtp.client-ip smtp.remote-ip policy.iprev", IP),
+        (
+            "policy.dmarc policy.published-domain-policy policy.applied-disposition"
+            " policy.evaluated-disposition policy.override policy.arc-aware-result",
+            r"none|pass|fail|quarantine|reject|local_policy|trusted_forwarder|mailing_list|other"
+            r"|forwarded|sampled_out|policy_test_mode",
+        ),
+    )
+    for name in names.split()
+}
 MAY_NAME = frozenset(("header.i", "header.from", "smtp.mailfrom", "smtp.mail"))
 SPF_PAIRS = re.compile(
     rf"\b(client-ip|helo|identity|mechanism|envelope-from)=({QUOTED}@{HOST}|{QUOTED}|[^;\s]+)",
     re.DOTALL,
 )
-ONE_WORD = re.compile(r"[A-Za-z0-9.-]{1,40}")
-PRODUCT = re.compile(r"[A-Za-z][A-Za-z0-9.-]{0,39}(?:/[0-9][0-9A-Za-z.]{0,19})?")
-IDENTIFIERS = re.compile(r"<[^<>\s]+>|[^<>\s()]+")
+SPF_VALUES = {
+    "client-ip": re.compile(IP),
+    "helo": re.compile(rf"{HOST}|\[?{IP}\]?"),
+    "identity": re.compile("mailfrom|helo|pra|none"),
+    "mechanism": re.compile(
+        rf"[-+~?]?(?:all|a|mx|ptr|ip4|ip6|include|exists|redirect|default|none)"
+        rf"(?:[:=](?:{HOST}|{IP}))?(?:/[0-9/]{{1,8}})?"
+    ),
+}
+PRODUCT = re.compile(
+    r"(?:[A-Za-z][A-Za-z0-9.-]{0,39}/[0-9][0-9A-Za-z.]{0,19}+"
+    r"|Microsoft|Apple|iPhone|iPad|Android|Mozilla|Thunderbird|Evolution|KMail|Mutt|NeoMutt|Roundcube"
+    r"|SquirrelMail|Zimbra|Sylpheed|Claws|Lotus|Foxmail|PHPMailer|Nodemailer|nodemailer|SOGoMail"
+    r"|git-send-email|sendEmail|swaks|YahooMailWebService|WebService|Outlook)(?![^\s(;,])"
+)
+TYPE = r"text|multipart|message|application|image|audio|video|font|model"
+IDENTIFIER = re.compile(
+    rf"(<)?(?P<left>[^<>\s\"()@]{{0,400}}+)(?:@(?P<host>\[?{HOST}\]?))?(?(1)>)(?!\S)"
+)
 
 
 def redacted(headers: Headers, key: bytes, limit: int = MAX_HEADERS) -> bytes:
@@ -133,20 +143,28 @@ def redacted(headers: Headers, key: bytes, limit: int = MAX_HEADERS) -> bytes:
     `key` makes the replacements of local parts ours.
     """
     block = bytearray()
+    names = {name: NOT_PLAIN.sub(".", f".{name}.") for name in _local_parts(headers)}
     for field in headers.fields[:MAX_FIELDS]:
-        name = printable(field.name.decode("latin-1"), 76)
-        line = folded(name, _value(name.lower(), field.value[:MAX_FIELD], key))
+        name = field.name.decode("latin-1")
+        name = name if FIELD_NAME.fullmatch(name) else "X-Redacted"
+        line = folded(name, _value(name.lower(), field.value[:MAX_FIELD], key, names))
         if len(block) + len(line) > limit:
             break
         block += line
     return bytes(block)
 
 
-def token(local: bytes, key: bytes) -> str:
-    """The same for the same local part as long as the key stays, and telling nothing of it (RFC
-    6590 3)."""
-    digest = hmac.digest(key, local.lower(), sha256)
-    return b32encode(digest)[:TOKEN].decode().lower()
+def _local_parts(headers: Headers) -> Iterator[str]:
+    """Lower-case local parts of the addresses in the header, MAX_NAMES at most."""
+    left = MAX_NAMES
+    for field in headers.fields[:MAX_FIELDS]:
+        if field.name.decode("latin-1").lower() in ADDRESSES:
+            value = _unfolded(field.value[:MAX_FIELD])
+            for local, _ in _addresses(value):
+                if not left:
+                    return
+                left -= 1
+                yield local.strip('"').lower()
 
 
 def folded(name: str, value: str) -> bytes:
@@ -163,150 +181,72 @@ def folded(name: str, value: str) -> bytes:
     return "\r\n".join(lines).encode("ascii") + b"\r\n"
 
 
-def _value(name: str, raw: bytes, key: bytes) -> str:
-    value = " ".join(raw.decode("latin-1").split())
-    keep = _mailboxes if name in ADDRESSES else KEPT.get(name)
-    kept = keep(value, key) if keep else REDACTED
+def _unfolded(raw: bytes) -> str:
+    return " ".join(raw.decode("latin-1").split())
+
+
+def _value(name: str, raw: bytes, key: bytes, names: dict[str, str]) -> str:
+    value = _unfolded(raw)
+    if name in ("message-id", "resent-message-id"):
+        kept = _identifier(value, key, names)
+    else:
+        keep = _mailboxes if name in ADDRESSES else KEPT.get(name)
+        kept = keep(value, key) if keep else REDACTED
     return "".join(char if " " <= char <= "~" else "?" for char in kept) or REDACTED
 
 
-def _mailboxes(value: str, key: bytes) -> str:
-    """Each mailbox, its local part replaced. Nothing behind a quotation without an end."""
-    kept, position = [], 0
+def _addresses(value: str) -> Iterator[tuple[str, str]]:
+    """Local part and host of each mailbox. Nothing behind a quotation without an end."""
+    position = 0
     while found := MAILBOX.match(value, position):
         position = found.end()
         if found["host"]:
-            kept.append(f"<{_named(found['local'], found['host'], key)}>")
-    return ", ".join(kept)
+            yield found["local"], found["host"]
 
 
-def _named(local: str, host: str, key: bytes) -> str:
-    return f"{token(local.encode('latin-1'), key)}@{host.lower()}"
+def _mailboxes(value: str, key: bytes) -> str:
+    """Each mailbox, its local part replaced."""
+    return ", ".join(f"<{named(local, host, key)}>" for local, host in _addresses(value))
 
 
-def _one_mailbox(text: str, key: bytes) -> str:
-    """A path or addr-spec, its local part replaced; a plain domain; else nothing that was there."""
-    found = LAST_MAILBOX.fullmatch(text)
-    if found:
-        return (
-            _named(found["local"], found["host"], key)
-            if found["local"]
-            else f"@{found['host'].lower()}"
-        )
-    bare = text.strip("<>")
-    return bare.lower() if "." in bare and re.fullmatch(HOST, bare) else REDACTED
-
-
-def _received(value: str, key: bytes) -> str:
-    """The hand-over: hosts, protocol, queue id, date; the recipient's domain; no login, ident,
-    certificate or comment of a person."""
-    head, semicolon, date = value.rpartition(";")
-    if not semicolon:
-        head, date = date, ""
-    kept = list(_hand_over(head, key))
-    if semicolon:
-        kept[-1:] = [f"{kept[-1]};"] if kept else [";"]
-        kept.append(date.strip() if DATE.fullmatch(date.strip()) else REDACTED)
-    return " ".join(kept)
-
-
-def _hand_over(head: str, key: bytes) -> Iterator[str]:
-    clause, words, position = "", 0, 0
-    while found := WORDS.search(head, position):
-        word, position = found[0], found.end()
-        if word == "(":
-            position, inner = _inside(head, found.start())
-            yield _comment(inner, clause, key)
-        elif word.lower() == "for":
-            # All of it, to the end: a local part may hold any text.
-            yield f"{word} <{_recipient(head[position:], key)}>"
-            return
-        elif word.lower() in CLAUSES and not (clause == "from" and not words):
-            clause, words = word.lower(), 0
-            yield word
-        else:
-            words += 1
-            yield _word(word, clause, words, head[position : position + 20])
-
-
-def _inside(text: str, start: int) -> tuple[int, str]:
-    """Where the comment that begins there ends, and what is in it; one without an end is all that
-    is left."""
-    depth = 0
-    for found in re.compile(r"[()]").finditer(text, start):
-        depth += 1 if found[0] == "(" else -1
-        if not depth:
-            return found.end(), text[start + 1 : found.start()].strip()
-    return len(text), ""
-
-
-def _word(word: str, clause: str, number: int, behind: str) -> str:
-    """A word outside comments that is no keyword."""
-    match clause:
-        case "from" | "by":
-            # `from root (helo=x)` and `from root by`: a user of the host's own
-            user = (
-                clause == "from"
-                and "." not in word
-                and not word.startswith("[")
-                and not behind.lstrip().startswith("(")
-            )
-            user = user or (
-                clause == "from"
-                and behind.lstrip().startswith("(helo=")
-                and not word.startswith("[")
-            )
-            good = (
-                re.fullmatch(rf"{HOST}|{LITERAL}|{IP}", word) is not None
-                and number == 1
-                and not user
-            )
-        case "with" | "via":
-            good = PROTOCOL.fullmatch(word) is not None
-        case "id":
-            good = IDENTIFIER.fullmatch(word) is not None and number == 1
-        case _:
-            good = False
-    return word if good else REDACTED
-
-
-def _comment(inner: str, clause: str, key: bytes) -> str:
-    if clause in ("", "from"):
-        for form in (NAMED_HOST, UNKNOWN_HOST, BARE_HOST, HELO, EXIM):
-            if inner and (found := form.fullmatch(inner)):
-                return f"({' '.join(filter(None, found.groups())).strip()})"
-    sender = SENDER.fullmatch(inner)
-    if sender:
-        return f"({sender[1]} <{_one_mailbox(sender[2], key)}>)"
-    label = re.match(r"(?i:authenticated sender:|auth:)", inner)
-    if label:
-        return f"({label[0]}{REDACTED})"
-    host = clause == "by" and re.fullmatch(rf"{IP}|{LITERAL}|(?=.*\.){HOST}(?: {LITERAL})?", inner)
-    return f"({inner})" if inner and (host or HARMLESS.fullmatch(inner)) else f"({REDACTED})"
-
-
-def _recipient(text: str, key: bytes) -> str:
-    """The recipient's domain behind a replaced local part, where both can be told."""
-    first = text.strip().partition(" (")[0]
-    return _one_mailbox(first, key)
+def _identifier(value: str, key: bytes, names: dict[str, str]) -> str:
+    """Whole, since the domain's owner finds the message by it, unless it names somebody whose
+    address stands in the header."""
+    found = IDENTIFIER.match(value)
+    if found is None or not (found["host"] or re.search(r"[0-9]", found["left"])):
+        return REDACTED
+    left = found["left"].lower()
+    dotted = NOT_PLAIN.sub(".", f".{left}.")
+    letters = dotted.replace(".", "")
+    for name, pieces in names.items():
+        if name == left or (len(name) >= SHORT and pieces in dotted):
+            break
+        if len(name) >= LONG and pieces.replace(".", "") in letters:
+            break
+    else:
+        return found[0]
+    return f"<{named(left, found['host'], key)}>" if found["host"] else REDACTED
 
 
 def _signature(value: str, key: bytes) -> str:
-    """Known tags with plain values; i= with its local part replaced."""
+    """Known tags with plain values; i= with its local part replaced. Nothing behind a quotation
+    without an end."""
     kept = []
     for each in value.split(";"):
         name, equals, text = each.partition("=")
         tag, text = name.strip().lower(), text.strip()
         if tag == "i" and "@" in text:
             local, _, host = text.rpartition("@")
-            text = _named(local, host, key) if local else text
-            kept.append(
-                f"{name.strip()}="
-                f"{text if re.fullmatch(rf'(?:[a-z0-9]+)?@{HOST}', text) else REDACTED}"
-            )
+            text = named(local, host, key) if local else text
+            plain = re.fullmatch(rf"(?:[a-z0-9]+)?@{HOST}", text) is not None
         elif tag in TAGS and equals:
-            plain = TAG_VALUE.fullmatch(text) and (tag != "i" or text.isdigit())
+            plain = TAGS[tag].fullmatch(text) is not None
+        else:
+            plain = False
+        if tag in TAGS and equals:
             kept.append(f"{name.strip()}={text if plain else REDACTED}")
+        if each.count('"') % 2:
+            break
     return "; ".join(kept)
 
 
@@ -320,7 +260,7 @@ def _results(value: str, key: bytes) -> str:
     kept = [f"i={instance[1]}"] if instance else []
     kept.append(head)
     for info in read.infos:
-        words = [f"{info.method}={info.result}"]
+        words = [f"{info.method}={info.result if info.result in RESULTS else REDACTED}"]
         words += [
             f"{each.ptype}.{each.name}={_property(f'{each.ptype}.{each.name}', each.value, key)}"
             for each in info.properties
@@ -331,15 +271,12 @@ def _results(value: str, key: bytes) -> str:
 
 def _property(name: str, value: str, key: bytes) -> str:
     if name in MAY_NAME and "@" in value:
-        return _one_mailbox(value, key)
-    if name in NAMES_NOBODY and PLAIN_VALUE.fullmatch(value):
-        return value
-    plain = name in MAY_NAME and "." in value and re.fullmatch(HOST, value)
-    return (
-        value
-        if plain or (name.startswith("policy.") and PLAIN_VALUE.fullmatch(value))
-        else REDACTED
-    )
+        return one_mailbox(value, key)
+    if name in ("smtp.mailfrom", "smtp.mail"):
+        return value if is_domain(value) else REDACTED
+    form = PROPERTIES.get(name)
+    plain = form is not None and form.fullmatch(value) is not None
+    return value if plain and (name != "header.from" or "." in value) else REDACTED
 
 
 def _received_spf(value: str, key: bytes) -> str:
@@ -349,18 +286,13 @@ def _received_spf(value: str, key: bytes) -> str:
     for found in SPF_PAIRS.finditer(value):
         name, text = found[1], found[2]
         if name == "envelope-from":
-            text = _one_mailbox(
-                (
-                    text.strip('"')
-                    if text.count("@") == 1 and text.startswith('"') and text.endswith('"')
-                    else text
-                ),
-                key,
-            )
-        pairs.append(
-            f"{name}={text if name == 'envelope-from' or PLAIN_VALUE.fullmatch(text) else REDACTED}"
-        )
-    return " ".join(([result[0]] if result else []) + ["; ".join(pairs)] * bool(pairs))
+            whole = text.count("@") == 1 and text.startswith('"') and text.endswith('"')
+            text = one_mailbox(text.strip('"') if whole else text, key)
+        elif not SPF_VALUES[name].fullmatch(text):
+            text = REDACTED
+        pairs.append(f"{name}={text}")
+    word = result[0] if result is not None and result[0].lower() in RESULTS else ""
+    return " ".join(filter(None, (word, "; ".join(pairs))))
 
 
 def _first(form: re.Pattern[str]) -> Callable[[str, bytes], str]:
@@ -380,22 +312,24 @@ def _list_id(value: str, _key: bytes) -> str:
 
 
 KEPT: dict[str, Callable[[str, bytes], str]] = {
-    "received": _received,
+    "received": received,
     "received-spf": _received_spf,
     "date": _first(DATE),
     "resent-date": _first(DATE),
-    "message-id": _first(IDENTIFIERS),
-    "resent-message-id": _first(IDENTIFIERS),
-    "mime-version": _first(ONE_WORD),
-    "content-transfer-encoding": _first(ONE_WORD),
-    "content-type": _first(re.compile(r"[A-Za-z0-9.+-]{1,60}/[A-Za-z0-9.+-]{1,60}")),
+    "mime-version": _first(re.compile(r"[0-9]\.[0-9]\b")),
+    "content-transfer-encoding": _first(
+        re.compile(r"(?i:7bit|8bit|binary|quoted-printable|base64)\b")
+    ),
+    "content-type": _first(re.compile(rf"(?i:{TYPE})/[A-Za-z0-9.+-]{{1,60}}")),
     "dkim-signature": _signature,
     "arc-seal": _signature,
     "arc-message-signature": _signature,
     "authentication-results": _results,
     "arc-authentication-results": _results,
-    "auto-submitted": _first(ONE_WORD),
-    "precedence": _first(ONE_WORD),
+    "auto-submitted": _first(
+        re.compile(r"(?i:no|auto-generated|auto-replied|auto-notified)(?![^\s;(])")
+    ),
+    "precedence": _first(re.compile(r"(?i:bulk|list|junk|normal|first-class)(?![^\s(])")),
     "list-id": _list_id,
     "user-agent": _first(PRODUCT),
     "x-mailer": _first(PRODUCT),
