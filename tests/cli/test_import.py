@@ -195,7 +195,9 @@ def test_whatever_the_file_says_the_result_is_a_valid_configuration(
     """Values that our checks refuse become notes; control characters reach neither values nor
     comments."""
     text = "\n".join(f"{name} {value}" for name, value in lines)
-    parse(opendmarc.translate(text, "x\ny", lambda _: "".join(value for _, value in lines)))
+    said = opendmarc.translate(text, "x\ny", lambda _: "".join(value for _, value in lines))
+    assert parse(said)
+    assert all(each.isprintable() for each in said.split("\n"))
 
 
 def test_the_command_prints_or_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

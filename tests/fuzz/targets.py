@@ -138,8 +138,14 @@ def arc_sets(octets: bytes) -> None:
 
 def received_field(octets: bytes) -> None:
     """A hop's address is an address; HELO stays text."""
-    received.parse(octets)
-    received.original_client([octets, octets], (ip_network("192.0.2.0/24"),))
+    network = ip_network("192.0.2.0/24")
+    hop = received.parse(octets)
+    client = received.original_client([octets, octets], (network,))
+    if isinstance(hop, Malformed):
+        assert PRINTABLE.fullmatch(hop.reason)
+        assert client is None
+    else:
+        assert client == (None if hop.address in network else hop)
 
 
 def spf_text(octets: bytes) -> None:

@@ -4,6 +4,7 @@ OPS-04)."""
 from __future__ import annotations
 
 import os
+import pwd
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,10 @@ def test_an_account_that_cannot_be_had_prevents_the_start(tmp_path: Path) -> Non
 
 def test_nothing_to_give_up_is_no_mistake() -> None:
     """Empty, or the account that systemd chose already."""
-    privileges.drop_privileges("")
+    before = os.getresuid(), os.getresgid(), os.getgroups()
+    for name in ("", pwd.getpwuid(os.geteuid()).pw_name):
+        privileges.drop_privileges(name)
+        assert (os.getresuid(), os.getresgid(), os.getgroups()) == before
 
 
 def test_a_socket_for_everybody_is_said() -> None:

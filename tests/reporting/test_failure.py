@@ -381,11 +381,13 @@ def test_mail_that_is_no_bounce_of_ours_changes_nothing(data: bytes) -> None:
 def test_any_octets_are_a_bounce_or_none(data: bytes, start: bytes) -> None:
     """A pipe takes whatever anybody sends to that address."""
     with contextlib.suppress(bounce.NotOurs):
-        bounce.read(
+        found = bounce.read(
             start + b"Content-Type: multipart/report; boundary=b\r\n\r\n--b\r\nContent-Type:"
             b" message/delivery-status\r\n\r\n" + data,
             "dmarc@mx.example",
         )
+        assert start
+        assert (found.report_id, found.tag) == ("a" * 32, "0" * 8)
 
 
 def test_a_bounce_of_an_unknown_report_changes_nothing(job: Job) -> None:

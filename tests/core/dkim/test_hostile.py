@@ -144,7 +144,8 @@ def test_no_value_of_any_tag_raises(tags: dict[str, str | None], style: Style) -
 @given(st.binary(max_size=120))
 def test_no_field_raises(value: bytes) -> None:
     """Any octets as the field's value."""
-    signature.parse(value)
+    found = signature.parse(value)
+    assert found.error or (found.domain and found.octets)
 
 
 def test_a_thousand_mutations_raise_nothing() -> None:
@@ -160,7 +161,9 @@ def test_a_thousand_mutations_raise_nothing() -> None:
         fields = [HeaderField(name, bytes(octets)), *header_fields(LETTER)[0]]
         plan = dkim.prepare(Headers(fields), [Domain("legit.example")])
         message = Message(Headers(fields), Author(None), digests(b"text\r\n", plan.body_hashes))
-        dkim.verify(message, plan, Zone(LEGIT.records()), now=NOW)
+        (result,) = dkim.verify(message, plan, Zone(LEGIT.records()), now=NOW)
+        unchanged = bytes(octets).split() == value.split()
+        assert unchanged or result.status is not DkimStatus.PASS, octets
 
 
 def cost(fields: list[HeaderField]) -> float:

@@ -442,13 +442,20 @@ def test_what_was_read_when_the_budget_ends_is_the_answer(monkeypatch: pytest.Mo
 def test_any_octets_in_a_report_are_read_or_refused(
     data: bytes, at: int, pack: Callable[[bytes], bytes]
 ) -> None:
-    with contextlib.suppress(UnreadableReport):
-        read(pack(GOOD[:at] + data + GOOD[at:]))
+    read_or_refused(pack(GOOD[:at] + data + GOOD[at:]))
 
 
 @given(st.integers(0, 400), st.integers(0, 255))
 def test_any_damage_to_a_zip_is_read_or_refused(at: int, octet: int) -> None:
     data = bytearray(zipped(GOOD, gzip.compress(GOOD)))
     data[-at - 1 if at % 2 else at] = octet
+    read_or_refused(bytes(data))
+
+
+def read_or_refused(data: bytes) -> None:
+    """A few reports, and warnings that can be shown."""
     with contextlib.suppress(UnreadableReport):
-        read(bytes(data))
+        reports = read(data)
+        assert 1 <= len(reports) <= 20
+        assert all(each.messages >= 0 for each in reports)
+        assert all(warning.isprintable() for each in reports for warning in each.warnings)

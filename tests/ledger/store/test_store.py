@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from threading import Barrier
 from typing import Any
@@ -101,7 +101,8 @@ def test_hosts_that_upgrade_an_empty_store_at_once_do_not_meet_over_its_list(
 ) -> None:
     """IF NOT EXISTS is no promise: PostgreSQL may tell the second of two that the table exists."""
     for _ in range(10):
-        upgraded_at_once(fresh_schema(postgres_server))
+        applied = upgraded_at_once(fresh_schema(postgres_server))
+        assert sorted(chain.from_iterable(applied)) == sorted(name for name, _ in schema.STEPS)
 
 
 def upgraded_at_once(store_url: str, hosts: int = 4) -> list[list[str]]:
@@ -131,6 +132,8 @@ def test_processes_that_open_a_new_file_at_once_wait_for_each_other(tmp_path: Pa
             path, together = tmp_path / f"{number}.db", Barrier(4)
             for waiting in [executor.submit(opened, path, together) for _ in range(4)]:
                 waiting.result()
+            with closing(connect(f"sqlite:///{path}")) as database:
+                assert schema.version(database) == len(schema.STEPS)
 
 
 def test_a_newer_store_is_refused(store_url: str) -> None:
