@@ -82,7 +82,8 @@ LOOSE = dict.fromkeys(map(ord, ' \t\r\n"\\'))
 # Octets that are no UTF-8, as surrogate escapes: of these 0x85 ends a line for who reads Latin-1
 # (NEL).
 OCTETS = dict.fromkeys(range(0xDC80, 0xDD00), "\ufffd") | {0xDC85: "\x85"}
-OVERLONG_STOP = b"\xc0\xae"
+# ASCII in more octets than it needs, which UTF-8 forbids and some decoders take (RFC 3629 3).
+OVERLONG = re.compile(rb"(?:[\xc0\xc1]|\xe0[\x80\x81]|\xf0\x80[\x80\x81])[\x80-\xbf]")
 # A name as far as somebody reads it who takes ASCII letters only, and what tidying takes off it.
 LDH = re.compile(r"[\-.0-9A-Za-z]++")
 DOTS = re.compile(r"\.{2,}+")
@@ -156,10 +157,15 @@ def _texts(value: bytes, ours: frozenset[str]) -> Iterator[str]:
         yield value.decode("utf-8")
         return
     except UnicodeDecodeError:
-        octets = value.replace(OVERLONG_STOP, b".")
+        octets = OVERLONG.sub(_short, value)
         yield octets.decode("utf-8", "surrogateescape").translate(OCTETS)
     for charset in _charsets(ours):
         yield value[:HEAD].decode(charset, "replace")
+
+
+def _short(match: re.Match[bytes]) -> bytes:
+    lead, last = match[0][-2], match[0][-1]
+    return bytes([(lead & 1) << 6 | last & 0x3F])
 
 
 @lru_cache(maxsize=16)
@@ -263,6 +269,7 @@ def _folded_id(name: str) -> str:
     return found.name if isinstance(found, Domain) else folded
 
 
+@lru_cache(maxsize=1024)
 def _is_ours(name: str, ours: frozenset[str]) -> bool:
     """Whether the name is one of ours to some reader."""
     return any(_folded_id(each) in ours for each in _readings(name))
