@@ -127,21 +127,21 @@ def prepare(headers: Headers, options: ArcOptions = ArcOptions()) -> ArcPlan:
     needed = dict.fromkeys(
         [
             sets[-1].message.signature.key_name,
-            *(each.seal.signature.key_name for each in reversed(sets)),
+            *(arc_set.seal.signature.key_name for arc_set in reversed(sets)),
         ]
     )
-    older = [each.message.signature for each in sets[:-1]]
-    every = needed | dict.fromkeys(each.key_name for each in older if not each.error)
+    older = [arc_set.message.signature for arc_set in sets[:-1]]
+    every = needed | dict.fromkeys(signature.key_name for signature in older if not signature.error)
     if len(needed) > options.max_lookups:
         return ArcPlan(failure="too many keys")
     all_messages = (
         len(every) <= options.max_lookups
-        and sum(len(each.names) for each in older) <= MAX_OLDER_NAMES
+        and sum(len(signature.names) for signature in older) <= MAX_OLDER_NAMES
     )
     hashed = [sets[-1].message.signature, *(older if all_messages else ())]
     return ArcPlan(
         sets,
-        body_hashes=frozenset(each.body for each in hashed if not each.error),
+        body_hashes=frozenset(signature.body for signature in hashed if not signature.error),
         questions=key_questions(every if all_messages else needed),
         all_messages=all_messages,
     )
@@ -149,26 +149,28 @@ def prepare(headers: Headers, options: ArcOptions = ArcOptions()) -> ArcPlan:
 
 def validate(
     message: Message,
-    prepare: ArcPlan,
+    plan: ArcPlan,
     resolver: Resolver,
     options: ArcOptions = ArcOptions(),
     *,
     now: datetime,
 ) -> ArcResult:
     """RFC 8617 5.2; every failure is final, that of the DNS too. `now` is aware. Never raises."""
-    if prepare.failure:
-        return ArcResult(ArcStatus.FAIL, reason=prepare.failure)
-    if not prepare.sets:
+    if plan.failure:
+        return ArcResult(ArcStatus.FAIL, reason=plan.failure)
+    if not plan.sets:
         return ArcResult(ArcStatus.NONE)
     keys = KeyRing(resolver, options.dkim)
     judge = Judge(message, keys, replace(options.dkim, require_signed=()), now)
-    flaw = _message_flaw(judge, prepare.sets[-1]) or _seals_flaw(judge, keys, prepare.sets)
+    flaw = _message_flaw(judge, plan.sets[-1]) or _seals_flaw(judge, keys, plan.sets)
     if flaw:
         return ArcResult(ArcStatus.FAIL, reason=flaw, missing=keys.missing)
     return ArcResult(
         ArcStatus.PASS,
-        tuple(_hop(each, message.headers.fields[each.results].value) for each in prepare.sets),
-        _oldest_pass(judge, prepare.sets) if prepare.all_messages else None,
+        tuple(
+            _hop(arc_set, message.headers.fields[arc_set.results].value) for arc_set in plan.sets
+        ),
+        _oldest_pass(judge, plan.sets) if plan.all_messages else None,
     )
 
 
@@ -202,8 +204,8 @@ def _sets(
     """The sets by instance, 1 first: each complete, none twice, none missing, each cv= as it must
     be."""
     found: list[dict[int, int]] = []
-    for each in positions:
-        instances = _by_instance(headers, each, options)
+    for places in positions:
+        instances = _by_instance(headers, places, options)
         if isinstance(instances, Malformed):
             return instances
         if sorted(instances) != list(range(1, len(instances) + 1)):
@@ -217,7 +219,12 @@ def _sets(
         for number in sorted(seals)
     )
     flaw = next(
-        (each.seal.signature.error for each in reversed(sets) if each.seal.signature.error), ""
+        (
+            arc_set.seal.signature.error
+            for arc_set in reversed(sets)
+            if arc_set.seal.signature.error
+        ),
+        "",
     ) or _verdict_flaw(sets)
     newest = sets[-1].message.signature
     return Malformed(flaw or newest.error) if flaw or newest.error else sets
@@ -325,8 +332,8 @@ def _verdict_flaw(sets: Sequence[ArcSet]) -> str:
     """RFC 8617 5.2, steps 2 and 3."""
     if sets[-1].verdict == "fail":
         return "sealed as failed"
-    for each in sets:
-        if each.verdict != ("none" if each.instance == 1 else "pass"):
+    for arc_set in sets:
+        if arc_set.verdict != ("none" if arc_set.instance == 1 else "pass"):
             return "cv= not valid"
     return ""
 
@@ -334,10 +341,10 @@ def _verdict_flaw(sets: Sequence[ArcSet]) -> str:
 # The signatures
 
 
-def _message_flaw(judge: Judge, each: ArcSet) -> str:
+def _message_flaw(judge: Judge, arc_set: ArcSet) -> str:
     """What is wrong with an ARC-Message-Signature, judged as a DKIM signature; a key in testing
     will do."""
-    result = judge.result(each.message)
+    result = judge.result(arc_set.message)
     return (
         ""
         if result.status is DkimStatus.PASS or result.testing
@@ -348,8 +355,8 @@ def _message_flaw(judge: Judge, each: ArcSet) -> str:
 def _seals_flaw(judge: Judge, keys: KeyRing, sets: Sequence[ArcSet]) -> str:
     """What is wrong with the newest ARC-Seal that does not verify."""
     digests = _seal_digests(judge, sets)
-    for each, digest in zip(reversed(sets), reversed(digests), strict=True):
-        signature = each.seal.signature
+    for arc_set, digest in zip(reversed(sets), reversed(digests), strict=True):
+        signature = arc_set.seal.signature
         answer = keys.find(signature.key_name)
         usable = [key for key in answer.keys if key.algorithm == signature.algorithm]
         if not any(key.verifies(signature.octets, digest) for key in usable):
@@ -363,17 +370,19 @@ def _seal_digests(judge: Judge, sets: Sequence[ArcSet]) -> list[bytes]:
     8617 5.1.1), in one pass."""
     digests = []
     hasher = hashlib.sha256()
-    for each in sets:
-        for position in (each.results, each.message.position):
+    for arc_set in sets:
+        for position in (arc_set.results, arc_set.message.position):
             hasher.update(b":".join(judge.headers.canonical(position, "relaxed")))
         own = hasher.copy()
         own.update(
             b":".join(
-                judge.headers.emptied(each.seal.position, each.seal.signature.unsigned, "relaxed")
+                judge.headers.emptied(
+                    arc_set.seal.position, arc_set.seal.signature.unsigned, "relaxed"
+                )
             )
         )
         digests.append(own.digest())
-        hasher.update(b":".join(judge.headers.canonical(each.seal.position, "relaxed")))
+        hasher.update(b":".join(judge.headers.canonical(arc_set.seal.position, "relaxed")))
     return digests
 
 
@@ -381,10 +390,10 @@ def _oldest_pass(judge: Judge, sets: Sequence[ArcSet]) -> int:
     """RFC 8617 5.2, step 5: the lowest instance from which on all message signatures verify; 0 when
     all do."""
     oldest = sets[-1].instance
-    for each in reversed(sets[:-1]):
-        if _message_flaw(judge, each):
+    for arc_set in reversed(sets[:-1]):
+        if _message_flaw(judge, arc_set):
             return oldest
-        oldest = each.instance
+        oldest = arc_set.instance
     return 0
 
 

@@ -148,9 +148,11 @@ class Pool:
         if not self._ready or self.used >= self.shares.size:
             return None
         network = next(next(iter(level)) for level in self._order if level)
-        message = min(network.ready, key=lambda each: each.places)
+        message = min(network.ready, key=lambda message: message.places)
         ticket = next(iter(message.waiting))
-        asker = next(each for each in ticket.askers if self._message(each) is message)
+        asker = next(
+            candidate for candidate in ticket.askers if self._message(candidate) is message
+        )
         self._admit(ticket, asker, now)
         return ticket
 
@@ -219,8 +221,8 @@ class Pool:
         self.used += 1
         ticket.state, ticket.since = State.IN, now
         self._charge(ticket, asker)
-        for each in ticket.askers:
-            self._unqueue(ticket, each)
+        for candidate in ticket.askers:
+            self._unqueue(ticket, candidate)
 
     def _charge(self, ticket: Ticket, asker: Asker) -> None:
         """Count the place in this asker's share, and in nobody else's."""
@@ -290,10 +292,10 @@ class Pool:
         if level is None:
             return None
         rich = sorted(
-            (each for each in self._networks.values() if len(each.places) >= level + 2),
-            key=lambda each: -len(each.places),
+            (network for network in self._networks.values() if len(network.places) >= level + 2),
+            key=lambda network: -len(network.places),
         )
-        oldest = (next(iter(each.places)) for each in rich[:LOOKED_AT])
+        oldest = (next(iter(network.places)) for network in rich[:LOOKED_AT])
         return next((ticket for ticket in oldest if ticket.since <= before), None)
 
     def _within(self, before: float) -> Ticket | None:
@@ -312,8 +314,8 @@ class Pool:
 
     def _blocked(self) -> Iterator[_Network]:
         full = (
-            each
-            for each in self._networks.values()
-            if len(each.places) >= self.shares.network and each.ready
+            network
+            for network in self._networks.values()
+            if len(network.places) >= self.shares.network and network.ready
         )
         yield from (network for network, _ in zip(full, range(LOOKED_AT), strict=False))

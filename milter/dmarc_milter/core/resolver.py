@@ -102,7 +102,7 @@ def missing(error: LookupFailed) -> Missing:
 def gravest(found: Iterable[Missing | None]) -> Missing | None:
     """The one that decides what is done about several: what is the message's or our own doing
     before trouble in the DNS."""
-    return min(filter(None, found), key=lambda each: GRAVEST_FIRST.index(each.kind), default=None)
+    return min(filter(None, found), key=lambda lost: GRAVEST_FIRST.index(lost.kind), default=None)
 
 
 class Question(NamedTuple):

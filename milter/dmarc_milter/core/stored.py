@@ -216,12 +216,12 @@ def from_evaluation(evaluation: Evaluation) -> Facts:
         source_known=envelope.source_known,
         helo=printable(envelope.helo, 255),
         envelope_from=_envelope_from(envelope.mail_from),
-        envelope_to=tuple(each.name for each in envelope.rcpt_domains[:100]),
+        envelope_to=tuple(domain.name for domain in envelope.rcpt_domains[:100]),
         status=dmarc.status.value,
         reason=printable(dmarc.reason, 200),
         malformed_from=printable(evaluation.author.malformed, 200),
         outcome=_outcome(dmarc.outcome) if dmarc.outcome else None,
-        candidates=tuple(_outcome(each) for each in dmarc.candidates[:16]),
+        candidates=tuple(_outcome(outcome) for outcome in dmarc.candidates[:16]),
         disposition=verdict.disposition.value,
         policy=verdict.policy.value,
         would_be=verdict.would_have,
@@ -229,7 +229,7 @@ def from_evaluation(evaluation: Evaluation) -> Facts:
         failing_name=printable(waits.name, 253) if waits else "",
         reasons=_reasons(verdict),
         decided_by=printable(verdict.decided_by, 300),
-        tags=tuple(printable(each, 40) for each in verdict.tags[:20]),
+        tags=tuple(printable(tag, 40) for tag in verdict.tags[:20]),
         spf=_spf(evaluation.spf),
         dkim=_signatures(evaluation.dkim, dmarc),
         arc=_arc(evaluation.arc) if evaluation.arc else None,
@@ -295,12 +295,16 @@ def _signatures(results: tuple[DkimResult, ...], dmarc: DmarcResult) -> tuple[Dk
     """All signatures that were evaluated, in the priority of RFC 9990 3.1.3."""
     outcome = dmarc.outcome
     aligned = (
-        {each.domain for each in outcome.identifiers if each.method == "dkim" and each.aligned}
+        {
+            identifier.domain
+            for identifier in outcome.identifiers
+            if identifier.method == "dkim" and identifier.aligned
+        }
         if outcome
         else set()
     )
     author = outcome.author_domain if outcome else None
-    facts = [_signature(each, author, aligned) for each in results]
+    facts = [_signature(result, author, aligned) for result in results]
     if len(facts) > 1:
         facts.sort(key=_priority)  # stable: the message's own order within each class
     return tuple(facts[:MAX_SIGNATURES])
@@ -371,7 +375,7 @@ def _published(found: PolicyPublished) -> StoredPolicy:
 
 def _uris(uris: tuple[ReportUri, ...]) -> tuple[StoredUri, ...]:
     return tuple(
-        StoredUri(printable(each.address, 320), _number(each.max_size)) for each in uris[:MAX_URIS]
+        StoredUri(printable(uri.address, 320), _number(uri.max_size)) for uri in uris[:MAX_URIS]
     )
 
 

@@ -176,7 +176,7 @@ def within_limit(
 
 def is_refusal(actions: tuple[Action, ...]) -> bool:
     """Whether they are a reply instead of edits."""
-    return any(isinstance(each, Reply) for each in actions)
+    return any(isinstance(action, Reply) for action in actions)
 
 
 def _marks(headers: Headers) -> Iterator[DeleteHeader]:
@@ -276,7 +276,7 @@ def _decisive(dmarc: DmarcResult, status: DmarcStatus = DmarcStatus.FAIL) -> Dom
     the strictest, or the first of all."""
     if dmarc.outcome is not None:
         return dmarc.outcome
-    meant = [each for each in dmarc.candidates if each.status is status]
+    meant = [outcome for outcome in dmarc.candidates if outcome.status is status]
     return max(meant, key=_strictness, default=next(iter(dmarc.candidates), None))
 
 
@@ -364,7 +364,9 @@ def _checks(evaluation: Evaluation) -> Iterator[str]:
     yield f"SPF {spf.status}{named}" + (" is not aligned" if spf.usable else "")
     if not evaluation.dkim:
         yield "no DKIM signature"
-    signatures = dict.fromkeys((each.status, each.domain) for each in evaluation.dkim)
+    signatures = dict.fromkeys(
+        (signature.status, signature.domain) for signature in evaluation.dkim
+    )
     for status, domain in signatures:
         by = f" for {_short(domain)}" if domain else ""
         yield f"DKIM {status}{by}" + (" is not aligned" if status is DkimStatus.PASS else "")

@@ -48,20 +48,20 @@ def _spf(spf: SpfResult) -> ResInfo:
 def _dkim(results: tuple[DkimResult, ...]) -> Iterator[ResInfo]:
     if not results:
         yield ResInfo("dkim", "none")
-    octets = _distinct_prefix([each.signature for each in results])
-    for each in results:
+    octets = _distinct_prefix([result.signature for result in results])
+    for result in results:
         shown = properties(
-            ("header", "d", str(each.domain or "")),
-            ("header", "i", f"@{each.identifier}" if each.identifier else ""),
-            ("header", "s", each.selector),
-            ("header", "a", each.algorithm),
-            ("header", "b", each.signature[:octets]),
+            ("header", "d", str(result.domain or "")),
+            ("header", "i", f"@{result.identifier}" if result.identifier else ""),
+            ("header", "s", result.selector),
+            ("header", "a", result.algorithm),
+            ("header", "b", result.signature[:octets]),
         )
         yield ResInfo(
             "dkim",
-            each.status.value,
+            result.status.value,
             shown,
-            comment="" if each.status is DkimStatus.PASS else _comment(each.reason),
+            comment="" if result.status is DkimStatus.PASS else _comment(result.reason),
         )
 
 
@@ -69,7 +69,7 @@ def _distinct_prefix(signatures: list[str]) -> int:
     """How many octets of b= tell different signatures apart (RFC 6008 4); at most 200."""
     different = set(signatures)
     for octets in range(MIN_SIGNATURE_OCTETS, 200):
-        if len({each[:octets] for each in different}) == len(different):
+        if len({signature[:octets] for signature in different}) == len(different):
             return octets
     return 200
 
@@ -106,7 +106,7 @@ def _dmarc(dmarc: DmarcResult, verdict: Verdict) -> ResInfo:
     shown = properties(
         ("header", "from", str(dmarc.author_domain or "")),
         ("policy", "dmarc", verdict.policy.value if dmarc.status is DmarcStatus.FAIL else ""),
-        *(("policy", "override", each) for each in overrides),
+        *(("policy", "override", reason) for reason in overrides),
         *(("policy", "tag", tag) for tag in verdict.tags),
     )
     return ResInfo(

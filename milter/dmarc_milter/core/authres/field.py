@@ -103,7 +103,7 @@ class ResInfo:
     def values(self, ptype: str, name: str) -> tuple[str, ...]:
         """All values of that property, in order."""
         return tuple(
-            each.value for each in self.properties if (each.ptype, each.name) == (ptype, name)
+            item.value for item in self.properties if (item.ptype, item.name) == (ptype, name)
         )
 
 
@@ -175,9 +175,9 @@ def _words(info: ResInfo, *, smtputf8: bool) -> Iterator[str]:
         yield "(" + re.sub(r"([()\\])", r"\\\1", info.comment) + ")"
     if info.reason and (smtputf8 or info.reason.isascii()):
         yield f"reason={_value(info.reason)}"
-    for each in info.properties:
-        if smtputf8 or each.value.isascii():
-            yield f"{each.ptype}.{each.name}={_pvalue(each.value)}"
+    for item in info.properties:
+        if smtputf8 or item.value.isascii():
+            yield f"{item.ptype}.{item.name}={_pvalue(item.value)}"
 
 
 def _pvalue(text: str) -> str:

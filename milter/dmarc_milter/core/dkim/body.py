@@ -62,7 +62,8 @@ class PrefixHash:
         self._requests = tuple(requests)
         self._hash = hashlib.sha256()
         self._pending = sorted(
-            {each.length for each in self._requests if each.length is not None}, reverse=True
+            {request.length for request in self._requests if request.length is not None},
+            reverse=True,
         )
         self._prefixes: dict[int | None, bytes] = {}
         self.size = 0
@@ -82,8 +83,8 @@ class PrefixHash:
         size."""
         whole = self._hash.digest()
         return {
-            each: BodyDigest(self._prefixes.get(each.length, whole), self.size)
-            for each in self._requests
+            request: BodyDigest(self._prefixes.get(request.length, whole), self.size)
+            for request in self._requests
         }
 
 

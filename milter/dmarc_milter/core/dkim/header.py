@@ -90,11 +90,11 @@ class SignedHeaders:
     ) -> list[tuple[bytes, bytes]]:
         positions: list[int] = []
         for name in dict.fromkeys(names):
-            candidates = [each for each in self._headers.positions(name) if each != position]
+            candidates = [other for other in self._headers.positions(name) if other != position]
             if candidates:
                 positions.extend(candidates[-names.count(name) :])
         selected: list[tuple[bytes, bytes]] = dkim.select_headers(
-            [self.canonical(each, mode) for each in sorted(positions)], names
+            [self.canonical(position, mode) for position in sorted(positions)], names
         )
         return selected
 

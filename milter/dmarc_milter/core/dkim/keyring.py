@@ -76,9 +76,12 @@ class KeyRing:
             )
             for record in sorted(records)[: 4 * options.max_key_records]
         ]
-        keys = tuple(each for each in read if isinstance(each, Key))
+        keys = tuple(record for record in read if isinstance(record, Key))
         if keys:
             return KeyAnswer(keys[: options.max_key_records])
         return KeyAnswer(
-            (), reason=next((each.reason for each in read if isinstance(each, Malformed)), "no key")
+            (),
+            reason=next(
+                (record.reason for record in read if isinstance(record, Malformed)), "no key"
+            ),
         )

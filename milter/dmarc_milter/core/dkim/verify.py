@@ -55,16 +55,18 @@ def prepare(
         Candidate(position, signature_field.parse(headers.fields[position].value, options))
         for position in first_of.values()
     ]
-    candidates.sort(key=lambda each: _distance(each.signature, author_domains))
+    candidates.sort(key=lambda candidate: _distance(candidate.signature, author_domains))
     examined = tuple(candidates[: options.max_signatures])
     usable = [
-        each.signature for each in examined if not each.signature.error and not headers.truncated
+        candidate.signature
+        for candidate in examined
+        if not candidate.signature.error and not headers.truncated
     ]
     return DkimPlan(
         examined,
         tuple(candidates[options.max_signatures :]),
-        frozenset(each.body for each in usable),
-        key_questions(each.key_name for each in usable),
+        frozenset(signature.body for signature in usable),
+        key_questions(signature.key_name for signature in usable),
     )
 
 
@@ -75,7 +77,7 @@ def key_questions(names: Iterable[str]) -> tuple[Question, ...]:
 
 def verify(
     message: Message,
-    prepare: DkimPlan,
+    plan: DkimPlan,
     resolver: Resolver,
     options: DkimOptions = DkimOptions(),
     *,
@@ -87,12 +89,14 @@ def verify(
     A header beyond the limits has one result even if no signature was seen: one may stand in what
     was not kept.
     """
-    if message.headers.truncated and not prepare.examined:
+    if message.headers.truncated and not plan.examined:
         return (DkimResult(DkimStatus.PERMERROR, None, reason="header too large"),)
     judge = Judge(message, KeyRing(resolver, options), options, now)
-    results = {each.position: judge.result(each) for each in prepare.examined}
-    for each in prepare.surplus:
-        results[each.position] = _result(each.signature, DkimStatus.POLICY, "too many signatures")
+    results = {candidate.position: judge.result(candidate) for candidate in plan.examined}
+    for candidate in plan.surplus:
+        results[candidate.position] = _result(
+            candidate.signature, DkimStatus.POLICY, "too many signatures"
+        )
     return tuple(results[position] for position in sorted(results))
 
 
@@ -126,7 +130,7 @@ class Judge:
         best = (
             results[0]
             if len(results) == 1
-            else min(results, key=lambda each: BEST_FIRST.index(each.status))
+            else min(results, key=lambda result: BEST_FIRST.index(result.status))
         )
         unsigned = self._unsigned(signature)
         return replace(best, unsigned_headers=unsigned) if unsigned else best
@@ -200,9 +204,12 @@ def _distance(signature: Signature, author_domains: Sequence[Domain]) -> tuple[i
     if signature.error or signature.domain is None:
         return 2, 0
     signing = signature.domain
-    if any(signing.is_at_or_below(each) or each.is_at_or_below(signing) for each in author_domains):
+    if any(
+        signing.is_at_or_below(author) or author.is_at_or_below(signing)
+        for author in author_domains
+    ):
         return 0, 0
-    return 1, -max((_common_labels(signing, each) for each in author_domains), default=0)
+    return 1, -max((_common_labels(signing, author) for author in author_domains), default=0)
 
 
 def _common_labels(one: Domain, other: Domain) -> int:

@@ -95,7 +95,11 @@ def author_names(
     for name in author.candidates:
         organization = suffixes.organizational_domain(name) or name
         known = organization in names.values() or "." not in name.name
-        if known or len({each for each in names.values() if "." in each.name}) < MAX_ORGANIZATIONS:
+        if (
+            known
+            or len({organization for organization in names.values() if "." in organization.name})
+            < MAX_ORGANIZATIONS
+        ):
             names[name] = organization
         else:
             more = True
@@ -125,15 +129,26 @@ def _candidates(spf: SpfResult, dkim: Iterable[DkimResult]) -> Iterable[_Candida
         yield _Candidate("spf", spf.domain, spf.status, "passed")
     elif spf.domain and spf.status is SpfStatus.TEMPERROR:
         yield _Candidate("spf", spf.domain, spf.status, "unanswered", missing=spf.missing)
-    for each in dkim:
-        if each.domain and each.usable:
-            yield _Candidate("dkim", each.domain, each.status, "passed", each.selector)
-        elif each.domain and each.status is DkimStatus.TEMPERROR and not each.hopeless:
+    for signature in dkim:
+        if signature.domain and signature.usable:
             yield _Candidate(
-                "dkim", each.domain, each.status, "unanswered", each.selector, each.missing
+                "dkim", signature.domain, signature.status, "passed", signature.selector
             )
-        elif each.domain and each.testing:
-            yield _Candidate("dkim", each.domain, each.status, "testing", each.selector)
+        elif (
+            signature.domain and signature.status is DkimStatus.TEMPERROR and not signature.hopeless
+        ):
+            yield _Candidate(
+                "dkim",
+                signature.domain,
+                signature.status,
+                "unanswered",
+                signature.selector,
+                signature.missing,
+            )
+        elif signature.domain and signature.testing:
+            yield _Candidate(
+                "dkim", signature.domain, signature.status, "testing", signature.selector
+            )
 
 
 def published(
@@ -197,7 +212,7 @@ def _outcome(
     """DMARC for one author domain."""
     outcome = _found(author_domain, discovery)
     if outcome.supposed is not None and any(
-        each.kind == "passed" and each.domain == author_domain for each in candidates
+        candidate.kind == "passed" and candidate.domain == author_domain for candidate in candidates
     ):
         # The author domain itself is aligned by any record, whichever the missing answers would
         # have given: there is one.
@@ -332,17 +347,21 @@ def _judge(
 
     def judged(kind: str) -> dict[_Candidate, _Judged]:
         return {
-            each: _identifier(each, outcome.author_domain, modes[each.method], discovery)
-            for each in candidates
-            if each.kind == kind
+            candidate: _identifier(
+                candidate, outcome.author_domain, modes[candidate.method], discovery
+            )
+            for candidate in candidates
+            if candidate.kind == kind
         }
 
     found = judged("passed")
-    aligned = {each.method for each, judged_so in found.items() if judged_so.identifier.aligned}
+    aligned = {
+        candidate.method for candidate, judged_so in found.items() if judged_so.identifier.aligned
+    }
     if not aligned:
         found |= judged("unanswered") | judged("testing")
     identifiers = tuple(
-        dict.fromkeys(found[each].identifier for each in candidates if each in found)
+        dict.fromkeys(found[candidate].identifier for candidate in candidates if candidate in found)
     )
     outcome = replace(
         outcome,
@@ -367,12 +386,12 @@ def _prefetch(
     """Start all walks of identifiers that passed and that only a walk can decide."""
     if discovery.method == "treewalk":
         discovery.prefetch(
-            each.domain
-            for each in candidates
-            if each.kind == "passed"
-            and each.domain != author_domain
-            and modes[each.method] is AlignmentMode.RELAXED
-            and could_align(author_domain, each.domain, discovery)
+            candidate.domain
+            for candidate in candidates
+            if candidate.kind == "passed"
+            and candidate.domain != author_domain
+            and modes[candidate.method] is AlignmentMode.RELAXED
+            and could_align(author_domain, candidate.domain, discovery)
         )
 
 
@@ -412,9 +431,9 @@ NOT_TOLD = Missing("dns")
 def _without_pass(outcome: DomainOutcome, found: dict[_Candidate, _Judged]) -> DomainOutcome:
     """DNS failure that could have given an aligned pass > policy left open > fail (RFC 9989
     5.3)."""
-    lost = gravest(each.missing for each in found.values())
+    lost = gravest(judgement.missing for judgement in found.values())
     if lost is not None:
-        open_ones = (each.kind for each, judged_so in found.items() if judged_so.missing)
+        open_ones = (candidate.kind for candidate, judged_so in found.items() if judged_so.missing)
         if next(open_ones) == "passed":
             return _open(
                 outcome,
@@ -429,7 +448,8 @@ def _without_pass(outcome: DomainOutcome, found: dict[_Candidate, _Judged]) -> D
             "a DNS failure left open whether the author domain exists, and so its policy",
         )
     testing = any(
-        each.kind == "testing" and judged_so.identifier.aligned for each, judged_so in found.items()
+        candidate.kind == "testing" and judged_so.identifier.aligned
+        for candidate, judged_so in found.items()
     )
     reason = "no identifier that passed is aligned" if found else "no identifier passed"
     return replace(outcome, status=DmarcStatus.FAIL, reason=reason, testing_key_only=testing)

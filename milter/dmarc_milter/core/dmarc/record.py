@@ -124,7 +124,7 @@ def parse(text: bytes) -> Record | None:
     if name.rstrip(WSP).lower() != b"v" or value.strip(WSP) != b"DMARC1":
         return None
     reading = _Reading(_tags(items))
-    p, sp, np = (reading.policy(each) for each in ("p", "sp", "np"))
+    p, sp, np = (reading.policy(tag) for tag in ("p", "sp", "np"))
     if "p" not in reading.tags:
         reading.errors.append("p: missing")
     rua, rua_valid = reading.uris("rua")

@@ -161,7 +161,7 @@ def judged(
     """The result with the names for which the message does not pass. A pass for the author alone is
     none then. Never raises."""
     authors = (dmarc.outcome,) if dmarc.outcome else dmarc.candidates
-    ours = {each.organizational_domain for each in authors} - {None}
+    ours = {author.organizational_domain for author in authors} - {None}
     written = tuple(
         outcome
         for name in found.names

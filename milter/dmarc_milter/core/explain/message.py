@@ -55,7 +55,7 @@ def _envelope(facts: Facts) -> Iterator[str]:
     if not facts.source_known:
         yield f"{PAD}through one of our relays, whose Received field did not tell the real client"
     if facts.malformed_from:
-        seen = ", ".join(each.author_domain for each in facts.candidates) or "none"
+        seen = ", ".join(candidate.author_domain for candidate in facts.candidates) or "none"
         yield (
             f"From: cannot be trusted ({facts.malformed_from}); domains that a reader could see:"
             f" {seen}"
@@ -76,12 +76,12 @@ def _spf(facts: Facts) -> Iterator[str]:
 def _dkim(facts: Facts) -> Iterator[str]:
     if not facts.dkim:
         yield "DKIM: not signed"
-    for each in facts.dkim:
-        yield f"DKIM: {each.result} for {_signer(each)}" + (
-            f": {each.reason}" if each.reason else ""
+    for signature in facts.dkim:
+        yield f"DKIM: {signature.result} for {_signer(signature)}" + (
+            f": {signature.reason}" if signature.reason else ""
         )
-        if each.result == "pass" and each.unsigned:
-            yield f"{PAD}not covered by it: {', '.join(each.unsigned)}"
+        if signature.result == "pass" and signature.unsigned:
+            yield f"{PAD}not covered by it: {', '.join(signature.unsigned)}"
 
 
 def _signer(fact: DkimFact) -> str:
@@ -115,8 +115,8 @@ def _dmarc(facts: Facts) -> Iterator[str]:
 
 
 def _stale(facts: Facts) -> Iterator[str]:
-    for each in facts.stale:
-        yield f"DNS: {each.name} did not answer; used an answer of {ago(each.seconds)} ago"
+    for answer in facts.stale:
+        yield f"DNS: {answer.name} did not answer; used an answer of {ago(answer.seconds)} ago"
 
 
 def ago(seconds: float) -> str:
@@ -185,8 +185,8 @@ def _advice(facts: Facts) -> Iterator[str]:
     elif facts.malformed_from:
         yield f"{PAD}one From field with one address in standard form"
     else:
-        yield from (PAD + each for each in (*_by_spf(facts), *_by_dkim(facts)))
-    yield from (PAD + each for each in _by_rule(facts))
+        yield from (PAD + line for line in (*_by_spf(facts), *_by_dkim(facts)))
+    yield from (PAD + line for line in _by_rule(facts))
 
 
 def _ends_waiting(facts: Facts) -> str:
@@ -231,21 +231,27 @@ def _by_spf(facts: Facts) -> Iterator[str]:
 
 def _by_dkim(facts: Facts) -> Iterator[str]:
     author = facts.author_domain
-    passing = [each.domain for each in facts.dkim if each.result == "pass" and not each.aligned]
+    passing = [
+        signature.domain
+        for signature in facts.dkim
+        if signature.result == "pass" and not signature.aligned
+    ]
     broken = [
-        each
-        for each in facts.dkim
-        if each.result != "pass" and each.domain and _would_align(facts, each.domain, "adkim")
+        signature
+        for signature in facts.dkim
+        if signature.result != "pass"
+        and signature.domain
+        and _would_align(facts, signature.domain, "adkim")
     ]
     if passing:
         yield (
             f"DKIM passed for {', '.join(dict.fromkeys(passing))}, which does not align: a"
             f" signature with d={author} would"
         )
-    for each in broken[:1]:
+    for signature in broken[:1]:
         yield (
-            f"the signature of {each.domain} verifying (now:"
-            f" {each.result}{f', {each.reason}' if each.reason else ''})"
+            f"the signature of {signature.domain} verifying (now:"
+            f" {signature.result}{f', {signature.reason}' if signature.reason else ''})"
         )
     if not passing and not broken:
         yield f"a DKIM signature with d={author} that survives transport"
@@ -271,7 +277,9 @@ def _by_rule(facts: Facts) -> Iterator[str]:
         yield f"or, for a domain that you know, a rule. {CAUTION}"
         yield from (PAD + line for line in wanted.split("\n"))
         return
-    proven = next((each for each in identities(facts) if each.method in ("dkim", "arc")), None)
+    proven = next(
+        (identity for identity in identities(facts) if identity.method in ("dkim", "arc")), None
+    )
     if proven is None or not facts.counted or facts.malformed_from:
         yield (
             "a [[policy.rules]] entry that matches this sender by network, DKIM, SPF, client name"

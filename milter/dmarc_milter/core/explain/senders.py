@@ -69,9 +69,9 @@ class Source:
 
 def identities(facts: Facts) -> Iterator[Identity]:
     """What one message proved besides its author domain."""
-    for each in facts.dkim:
-        if each.result == "pass" and not each.aligned and each.domain:
-            yield Identity("dkim", each.domain)
+    for signature in facts.dkim:
+        if signature.result == "pass" and not signature.aligned and signature.domain:
+            yield Identity("dkim", signature.domain)
     if facts.arc is not None and facts.arc.status == "pass" and facts.arc.sealers:
         yield Identity("arc", facts.arc.sealers[-1])
     aligned = facts.outcome is not None and facts.outcome.spf_aligned
@@ -93,32 +93,35 @@ def sources(samples: Iterable[SenderGroup]) -> tuple[Source, ...]:
         )
         groups.setdefault(key, []).append((sample, proven))
     found = [
-        _source([sample for sample, _ in group], next((each for _, each in group if each), None))
+        _source(
+            [sample for sample, _ in group],
+            next((identity for _, identity in group if identity), None),
+        )
         for group in groups.values()
     ]
-    return tuple(sorted(found, key=lambda each: (-each.messages, each.addresses)))
+    return tuple(sorted(found, key=lambda source: (-source.messages, source.addresses)))
 
 
 def _usual_identity(facts: Sequence[Facts]) -> Identity | None:
     """What at least half of the messages prove, by the best method; of several signers the one with
     the longest name."""
-    numbers = Counter(identity for each in facts for identity in set(identities(each)))
+    numbers = Counter(identity for message in facts for identity in set(identities(message)))
     usual = [identity for identity, number in numbers.items() if 2 * number >= len(facts)]
     return min(
         usual,
-        key=lambda each: (
-            METHODS.index(each.method),
-            -numbers[each],
-            -len(each.domain),
-            each.domain,
+        key=lambda identity: (
+            METHODS.index(identity.method),
+            -numbers[identity],
+            -len(identity.domain),
+            identity.domain,
         ),
         default=None,
     )
 
 
 def _source(samples: list[SenderGroup], identity: Identity | None) -> Source:
-    facts = [each for sample in samples for each in sample.facts]
-    lists = Counter(each.list_id for each in facts if each.list_id)
+    facts = [message for sample in samples for message in sample.facts]
+    lists = Counter(message.list_id for message in facts if message.list_id)
     list_id = lists.most_common(1)[0][0] if 2 * lists.total() >= len(facts) and lists else ""
     authors: Counter[str] = Counter()
     for sample in samples:

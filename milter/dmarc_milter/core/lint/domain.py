@@ -179,8 +179,8 @@ def _destinations(published: PolicyPublished, discovery: Discovery) -> Iterator[
     mail."""
     record: Record = published.record
     both: Iterable[tuple[Literal["rua", "ruf"], str]] = (
-        *(("rua", each.address) for each in record.rua),
-        *(("ruf", each.address) for each in record.ruf),
+        *(("rua", uri.address) for uri in record.rua),
+        *(("ruf", uri.address) for uri in record.ruf),
     )
     for kind, address in both:
         host = host_of(address)
@@ -212,9 +212,13 @@ def _organization(name: Domain, discovery: Discovery) -> Domain | None:
 
 def _of_destinations(destinations: Iterable[Destination]) -> Iterator[Finding]:
     levels: dict[Permission, Level] = {Permission.REFUSED: "error", Permission.LATER: "unknown"}
-    for each in destinations:
-        if each.permission in levels:
-            yield Finding(levels[each.permission], each.kind, f"{each.address}: {each.reason}")
+    for destination in destinations:
+        if destination.permission in levels:
+            yield Finding(
+                levels[destination.permission],
+                destination.kind,
+                f"{destination.address}: {destination.reason}",
+            )
 
 
 def _of_spf(spf: SpfResult) -> Iterator[Finding]:

@@ -64,7 +64,7 @@ def _tag(name: str, record: Record) -> TagMeaning:
         case "rua" | "ruf":
             uris = record.rua if name == "rua" else record.ruf
             kind = "aggregate reports" if name == "rua" else "failure reports"
-            addresses = ", ".join(each.address for each in uris)
+            addresses = ", ".join(uri.address for uri in uris)
             return TagMeaning(
                 name, addresses, f"{kind} go to {addresses}" if uris else f"no {kind} are asked for"
             )
@@ -111,7 +111,7 @@ def _switch(name: str, record: Record) -> TagMeaning:
             meanings.get(record.psd, "the walk decides which name is the organization"),
         )
     if name == "fo":
-        said = "; or ".join(OPTIONS[each] for each in record.fo.split(":"))
+        said = "; or ".join(OPTIONS[option] for option in record.fo.split(":"))
         return TagMeaning(
             name, record.fo if record.fo != "0" else "", f"a failure report is due {said}"
         )
@@ -129,8 +129,8 @@ def sentence(record: Record, policy_domain: str) -> str:
         return f"{policy_domain} publishes no valid policy, so {effect}."
     lowered = record.testing or (record.testing is None and record.pct == 0)
     policies = [
-        LOWERED[each] if lowered else each
-        for each in (record.p, record.sp or record.p, record.np or record.sp or record.p)
+        LOWERED[policy] if lowered else policy
+        for policy in (record.p, record.sp or record.p, record.np or record.sp or record.p)
     ]
     parts = [f"{policy_domain} asks that mail failing DMARC be {DONE[policies[0]]}"]
     if policies[1] is not policies[0]:
@@ -139,7 +139,7 @@ def sentence(record: Record, policy_domain: str) -> str:
         parts.append(f"from names below it that do not exist {DONE[policies[2]]}")
     if lowered:
         parts.append(f"one level less than {record.p} because it is in test")
-    to = ", ".join(each.address for each in record.rua)
+    to = ", ".join(uri.address for uri in record.rua)
     return (
         "; ".join(parts)
         + "."
@@ -151,7 +151,7 @@ def findings(record: Record) -> Iterator[Finding]:
     """What is wrong with the record itself, without looking anything up."""
     for error in record.errors:
         name, _, problem = error.rpartition(": ")
-        mild = any(each in error for each in MILD)
+        mild = any(mild in error for mild in MILD)
         yield Finding(
             "warning" if mild else "error",
             name or "record",
@@ -229,11 +229,11 @@ def _sampling(record: Record) -> Iterator[Finding]:
 
 
 def _reports(record: Record) -> Iterator[Finding]:
-    if not record.rua and not any(each.startswith("rua") for each in record.errors):
+    if not record.rua and not any(error.startswith("rua") for error in record.errors):
         yield Finding(
             "warning", "rua", "without rua nobody tells the domain what is sent in its name"
         )
-    if any(each.max_size is not None for each in (*record.rua, *record.ruf)):
+    if any(uri.max_size is not None for uri in (*record.rua, *record.ruf)):
         yield Finding(
             "note", "rua", "the size after ! was removed by RFC 9989: few receivers look at it"
         )

@@ -38,8 +38,8 @@ class Headers:
         self.truncated = truncated
         self.total = max(total, len(self.fields))
         by_name: dict[bytes, list[int]] = {}
-        for position, each in enumerate(self.fields):
-            by_name.setdefault(each.name.lower(), []).append(position)
+        for position, header_field in enumerate(self.fields):
+            by_name.setdefault(header_field.name.lower(), []).append(position)
         self._by_name = {name: tuple(positions) for name, positions in by_name.items()}
 
     def __iter__(self) -> Iterator[HeaderField]:

@@ -313,8 +313,8 @@ def _behind_helo(field: _Field) -> Found:
     named = HELO.match(comments[0])
     helo = comments[0][5:].strip(" )") if named else ""
     if named and len(comments) > 1:
-        shapes = [BARE.fullmatch(each) or NAMED.fullmatch(each) for each in comments[1:]]
-        named_there = {_address(each[each.lastindex or 1]) for each in shapes if each}
+        shapes = [BARE.fullmatch(comment) or NAMED.fullmatch(comment) for comment in comments[1:]]
+        named_there = {_address(shape[shape.lastindex or 1]) for shape in shapes if shape}
         if not shapes[0] or len(named_there) > 1 or end < len(field.head):
             return Malformed("several addresses" if len(named_there) > 1 else "no address")
         return _hop(shapes[0][shapes[0].lastindex or 1], helo)
@@ -341,9 +341,9 @@ def _in_the_comment(field: _Field) -> Found:
     first = ADDRESS_FIRST.match(field.head, field.at)
     shapes = (
         first and not first[0].endswith("=") and first,
-        *(each.match(field.head, field.at) for each in (NAMED, BARE, VERIFIED)),
+        *(pattern.match(field.head, field.at) for pattern in (NAMED, BARE, VERIFIED)),
     )
-    found = next((each for each in shapes if each), None)
+    found = next((shape for shape in shapes if shape), None)
     if not found:
         return None
     hop = _hop(found[found.lastindex or 1], field.name)

@@ -169,8 +169,8 @@ def _written(draft: _Draft, dmarc: DmarcResult, policy: LocalPolicy) -> _Draft:
         return draft
     passed = dmarc.outcome is not None and dmarc.outcome.status is DmarcStatus.PASS
     asks = any(
-        each.policy is not Policy.NONE or each.status is DmarcStatus.TEMPERROR
-        for each in dmarc.written
+        outcome.policy is not Policy.NONE or outcome.status is DmarcStatus.TEMPERROR
+        for outcome in dmarc.written
     )
     if not ((passed and dmarc.is_rewritten) or asks):
         return draft
@@ -188,7 +188,7 @@ def _written(draft: _Draft, dmarc: DmarcResult, policy: LocalPolicy) -> _Draft:
 
 
 def _other_author(dmarc: DmarcResult) -> str:
-    names = ", ".join(each.author_domain.name for each in dmarc.written[:2])
+    names = ", ".join(outcome.author_domain.name for outcome in dmarc.written[:2])
     return (
         f"the MTA writes {names} into From, which is not authenticated"
         if names
@@ -320,31 +320,32 @@ def _is_somebody(candidate: DomainOutcome) -> bool:
 
 def _strictest(dmarc: DmarcResult, policy: LocalPolicy, pct_draw: float) -> _Draft:
     drafts = [
-        _failed(each, policy, pct_draw)
-        for each in dmarc.candidates
-        if each.status is DmarcStatus.FAIL
+        _failed(outcome, policy, pct_draw)
+        for outcome in dmarc.candidates
+        if outcome.status is DmarcStatus.FAIL
     ]
     because = f"the From field is malformed ({dmarc.reason})"
     draft = max(
         drafts,
-        key=lambda each: (_rank(each.verdict), not each.firm),
+        key=lambda candidate: (_rank(candidate.verdict), not candidate.firm),
         default=_Draft(Verdict(Disposition.NONE)),
     )
-    undecided = [each for each in dmarc.candidates if each.status is DmarcStatus.TEMPERROR]
+    undecided = [outcome for outcome in dmarc.candidates if outcome.status is DmarcStatus.TEMPERROR]
     stricter = [
-        each
-        for each in undecided
-        if _rank(_at_worst(each, policy, pct_draw)) > _rank(draft.verdict)
+        outcome
+        for outcome in undecided
+        if _rank(_at_worst(outcome, policy, pct_draw)) > _rank(draft.verdict)
     ]
     waiting = [
-        each
-        for each in (_temperror(each, policy, pct_draw) for each in stricter)
-        if each.deferral or each.over_limit
+        verdict
+        for verdict in (_temperror(outcome, policy, pct_draw) for outcome in stricter)
+        if verdict.deferral or verdict.over_limit
     ]
     if waiting:
         first = max(waiting, key=_urgency)
         wanted = max(
-            (each.policy for each in (draft.verdict, *waiting)), key=lambda each: each.strictness
+            (verdict.policy for verdict in (draft.verdict, *waiting)),
+            key=lambda asked: asked.strictness,
         )
         limit = f" ({LIMIT})" if first.over_limit else ""
         return _Draft(

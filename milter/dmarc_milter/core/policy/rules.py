@@ -122,13 +122,13 @@ def _author_matches(rule: Rule, dmarc: DmarcResult) -> bool:
     authors = (
         [dmarc.author_domain]
         if dmarc.author_domain
-        else [each.author_domain for each in dmarc.candidates]
+        else [outcome.author_domain for outcome in dmarc.candidates]
     )
     if rule.action in (*LENIENT_RULES, "tag"):
         if not dmarc.author_domain:
             return False
     else:
-        authors += [each.author_domain for each in dmarc.written]  # what readers will see
+        authors += [outcome.author_domain for outcome in dmarc.written]  # what readers will see
     if rule.include_subdomains:
         return _any_at_or_below(authors, rule.author_domains)
     return any(author in rule.author_domains for author in authors)

@@ -56,7 +56,7 @@ def document(feedback: Feedback, form: Format) -> Node:
     """The report's element tree in the schema's order."""
     nodes: list[Node] = [("version", "1.0"), ("report_metadata", _metadata(feedback, form))]
     nodes.append(("policy_published", _published(feedback.published, form)))
-    nodes.extend(("record", each) for each in _records(feedback, form))
+    nodes.extend(("record", record) for record in _records(feedback, form))
     return "feedback", nodes
 
 
@@ -85,7 +85,7 @@ def _metadata(feedback: Feedback, form: Format) -> list[Node]:
             nodes.append(("error", "; ".join(errors)))
         nodes.append(("generator", GENERATOR))
     else:
-        nodes.extend(("error", each) for each in errors)
+        nodes.extend(("error", error) for error in errors)
     return nodes
 
 
@@ -133,7 +133,7 @@ def _record(row: Row, count: int, form: Format) -> list[Node]:
         ("disposition", _disposition(row, form)),
         ("dkim", "pass" if row.dkim_aligned else "fail"),
         ("spf", "pass" if row.spf_aligned else "fail"),
-        *(("reason", _reason(each, form)) for each in _reasons(row)),
+        *(("reason", _reason(reason, form)) for reason in _reasons(row)),
     ]
     return [
         (
@@ -187,14 +187,14 @@ def _identifiers(row: Row, form: Format) -> list[Node]:
 
 def _signatures(signatures: tuple[DkimFact, ...], form: Format) -> Iterator[Node]:
     """RFC 9990 requires a selector."""
-    for each in signatures:
-        if each.selector or form == "rfc7489":
-            nodes: list[Node] = [("domain", each.domain)]
-            if each.selector:
-                nodes.append(("selector", each.selector))
-            nodes.append(("result", each.result))
-            if each.reason:
-                nodes.append(("human_result", each.reason))
+    for signature in signatures:
+        if signature.selector or form == "rfc7489":
+            nodes: list[Node] = [("domain", signature.domain)]
+            if signature.selector:
+                nodes.append(("selector", signature.selector))
+            nodes.append(("result", signature.result))
+            if signature.reason:
+                nodes.append(("human_result", signature.reason))
             yield "dkim", nodes
 
 

@@ -177,7 +177,7 @@ def _is_status(before: str, after: str) -> bool:
 def judged(line: str) -> Code | None:
     """What a line says: its first code that fails; of a reply code and a status beside it that
     differ, the temporary one."""
-    failing = (each for each in codes(line) if not each.text.startswith("2"))
+    failing = (code for code in codes(line) if not code.text.startswith("2"))
     code = next(failing, None)
     beside = next(failing, None) if code is not None and not code.temporary else None
     if (
@@ -192,7 +192,7 @@ def judged(line: str) -> Code | None:
 
 def status(text: str) -> str:
     """The first enhanced status code in a reply, or ""."""
-    return next((each.text for each in codes(text) if "." in each.text), "")
+    return next((code.text for code in codes(text) if "." in code.text), "")
 
 
 # --- addresses ------------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ class Name:
             self._unicode,
             *("".join(mark + hexed[c] if c in hexed else c for c in self.address) for mark in "+%"),
         }
-        words = "|".join(re.escape(each) for each in sorted(ways, key=len, reverse=True))
+        words = "|".join(re.escape(way) for way in sorted(ways, key=len, reverse=True))
         self._pattern = re.compile(rf"(?<![\w.+/-])(?:{words})(?![\w-]|\.\w)", re.IGNORECASE)
 
     def is_in(self, line: str) -> bool:
@@ -285,23 +285,27 @@ def recipients(text: str) -> list[dict[str, str]]:
             found.append({})
         parted, name = False, key if key not in found[-1] else ""
         found[-1].setdefault(key, match[2].strip())
-    return [each for each in found if "action" in each or "status" in each]
+    return [recipient for recipient in found if "action" in recipient or "status" in recipient]
 
 
 def _begins(key: str, fields: dict[str, str], *, parted: bool) -> bool:
     """Whether this field is another recipient's."""
     if key in fields and key in (*WHOM, "action"):
         return True
-    return parted and key in WHOM and any(each in fields for each in (*WHOM, "action"))
+    return parted and key in WHOM and any(field in fields for field in (*WHOM, "action"))
 
 
 def of_recipients(found: Sequence[dict[str, str]], name: Name) -> Judgement:
     """What a delivery report says of an address. Where it names others only, mail was passed on to
     them: they speak for it, together."""
-    ours = [each for each in found if any(name.is_also(each.get(field, "")) for field in WHOM)]
-    said = [of_fields(each) for each in ours or found]
+    ours = [
+        recipient
+        for recipient in found
+        if any(name.is_also(recipient.get(field, "")) for field in WHOM)
+    ]
+    said = [of_fields(recipient) for recipient in ours or found]
     for verdict in ("temporary", "permanent"):
-        if hit := next((each for each in said if each.verdict == verdict), None):
+        if hit := next((judgement for judgement in said if judgement.verdict == verdict), None):
             return hit
     return said[0] if said else Judgement("none")
 
@@ -319,7 +323,8 @@ def of_fields(fields: dict[str, str]) -> Judgement:
         return Judgement("temporary", reason)
     said = _said(state), _said(diagnostic)
     if any(
-        each is not None and (each.temporary or each.text.startswith("2")) for each in said
+        judgement is not None and (judgement.temporary or judgement.text.startswith("2"))
+        for judgement in said
     ) or SYSTEM_FAILURE.match(diagnostic):
         return Judgement("temporary", reason)
     return Judgement("permanent" if any(said) else "none", reason)
@@ -349,14 +354,14 @@ def of_text(text: str, name: Name) -> Judgement:
     near = [each for number in named if (each := _near(lines, number, name))]
     if not near:
         return Judgement("none")
-    _, permanent, line = min(near, key=lambda each: each[:2])
+    _, permanent, line = min(near, key=lambda diagnosis: diagnosis[:2])
     return Judgement("permanent" if permanent else "temporary", " ".join(line.split()))
 
 
 def delay(text: str) -> str:
     """The words by which a text, or a subject, tells of a delay, or ""."""
     text = text.lower()
-    if hit := next((each for each in DELAYS if each in text), ""):
+    if hit := next((words for words in DELAYS if words in text), ""):
         return hit
     found = GOES_ON.search(text) or DELAYED.search(text)
     return found[0].strip() if found else ""

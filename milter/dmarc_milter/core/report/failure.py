@@ -89,7 +89,7 @@ def _asked_for(evaluation: Evaluation, outcome: DomainOutcome, options: set[str]
     if outcome.status is DmarcStatus.FAIL and "0" in options:
         return "dmarc"
     if "d" in options and any(
-        each.status in (DkimStatus.FAIL, DkimStatus.PERMERROR) for each in evaluation.dkim
+        signature.status in (DkimStatus.FAIL, DkimStatus.PERMERROR) for signature in evaluation.dkim
     ):
         return "dkim"
     if "s" in options and evaluation.spf.status not in (SpfStatus.PASS, SpfStatus.TEMPERROR):
@@ -108,7 +108,11 @@ def header_sample(
     sender = evaluation.envelope.mail_from
     local = sender.local_part.encode("utf-8", "surrogateescape") if sender.local_part else b""
     failed = next(
-        (each for each in evaluation.dkim if each.status is not DkimStatus.PASS and each.domain),
+        (
+            signature
+            for signature in evaluation.dkim
+            if signature.status is not DkimStatus.PASS and signature.domain
+        ),
         None,
     )
     found = HeaderSample(
@@ -247,9 +251,11 @@ def _spf(report: FailureReport) -> Iterator[bytes]:
 
 def _failed_signature(facts: Facts) -> DkimFact | None:
     """The failing signature that is told about: of an aligned domain if there is one."""
-    failing = [each for each in facts.dkim if each.result != "pass" and each.domain]
+    failing = [
+        signature for signature in facts.dkim if signature.result != "pass" and signature.domain
+    ]
     return next(
-        (each for each in failing if _in_organization(each.domain, facts)),
+        (signature for signature in failing if _in_organization(signature.domain, facts)),
         failing[0] if failing else None,
     )
 

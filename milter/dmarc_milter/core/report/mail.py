@@ -151,8 +151,8 @@ def summary(feedback: Feedback) -> str:
     """The human part: what the report says, for somebody who opens the mail. ASCII but for the
     organization's name."""
     begin, end = (
-        datetime.fromtimestamp(each, UTC).strftime("%Y-%m-%d %H:%M")
-        for each in (feedback.period.begin, feedback.period.end)
+        datetime.fromtimestamp(end, UTC).strftime("%Y-%m-%d %H:%M")
+        for end in (feedback.period.begin, feedback.period.end)
     )
     failing = _failing(feedback.rows)
     failed = sum(count for _, count in failing)

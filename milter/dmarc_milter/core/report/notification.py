@@ -99,7 +99,7 @@ def _silent(fields: Fields, name: Name, sender: str | None) -> str:
     subject = _subject(fields)
     if not is_null(fields, sender):
         return "no delivery status in it (RFC 3464), and its sender is not the null one"
-    if media_type(fields) == "multipart/report" and any(each in kind for each in OTHER_REPORTS):
+    if media_type(fields) == "multipart/report" and any(other in kind for other in OTHER_REPORTS):
         return "a report of another kind"
     if _answers(fields, name):
         return "an automatic answer (RFC 3834)"
@@ -138,7 +138,9 @@ def is_null(fields: Fields, sender: str | None) -> bool:
 def _answers(fields: Fields, name: Name) -> bool:
     """Whether a program answers for a person. Exim says auto-replied in its bounces too, and names
     the failed address in a field."""
-    if any(each in fields for each in ANSWERING) or first(fields, "precedence").strip().lower() in (
+    if any(field in fields for field in ANSWERING) or first(
+        fields, "precedence"
+    ).strip().lower() in (
         "auto_reply",
         "auto-reply",
     ):
@@ -147,7 +149,7 @@ def _answers(fields: Fields, name: Name) -> bool:
         return True
     automatic = first(fields, "auto-submitted").partition("(")[0].partition(";")[0].strip().lower()
     return automatic == "auto-replied" and not any(
-        name.is_in(each) for each in fields.get("x-failed-recipients", [])
+        name.is_in(recipient) for recipient in fields.get("x-failed-recipients", [])
     )
 
 

@@ -286,8 +286,8 @@ def _zip64(extra: bytes, sizes: tuple[int, ...], offset: int) -> tuple[int, int]
         if kind == 1:
             values = iter(
                 [
-                    unpack_from("<Q", extra, each)[0]
-                    for each in range(at + 4, min(at + 4 + length, len(extra)) - 7, 8)
+                    unpack_from("<Q", extra, position)[0]
+                    for position in range(at + 4, min(at + 4 + length, len(extra)) - 7, 8)
                 ]
             )
             packed, unpacked = sizes

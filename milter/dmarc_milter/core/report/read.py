@@ -77,7 +77,7 @@ class ReadReport(msgspec.Struct, frozen=True):
 
     @property
     def messages(self) -> int:
-        return sum(each.count for each in self.records)
+        return sum(record.count for record in self.records)
 
 
 def read(data: bytes, *, clock: Callable[[], float] = lambda: 0.0) -> list[ReadReport]:

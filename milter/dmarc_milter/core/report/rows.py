@@ -118,9 +118,15 @@ def row_of(facts: Facts, outcome: StoredOutcome) -> Row:
         envelope_from=facts.envelope_from,
         envelope_to=facts.envelope_to[0] if len(facts.envelope_to) == 1 else None,
         auth_dkim=tuple(
-            DkimFact(each.result, each.domain, each.selector, each.reason, each.aligned)
-            for each in facts.dkim
-            if each.domain
+            DkimFact(
+                signature.result,
+                signature.domain,
+                signature.selector,
+                signature.reason,
+                signature.aligned,
+            )
+            for signature in facts.dkim
+            if signature.domain
         ),
         auth_spf=(
             SpfFact(

@@ -56,7 +56,7 @@ def legal(text: str) -> str:
     """`text` with every character that XML 1.0 cannot hold (2.2 Char) replaced by U+FFFD, and cut
     at MAX_TEXT."""
     return "".join(
-        each if _is_char(ord(each)) else "\N{REPLACEMENT CHARACTER}" for each in text[:MAX_TEXT]
+        char if _is_char(ord(char)) else "\N{REPLACEMENT CHARACTER}" for char in text[:MAX_TEXT]
     )
 
 

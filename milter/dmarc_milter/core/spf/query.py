@@ -444,9 +444,9 @@ class Query(pyspf.query):  # type: ignore[misc]
         """Pass on what is new, if it is more than the one that is asked at once anyway; how many
         that were."""
         fresh = [
-            each
-            for each in dict.fromkeys(questions)
-            if each not in self._asked and is_askable(each.name)
+            question
+            for question in dict.fromkeys(questions)
+            if question not in self._asked and is_askable(question.name)
         ]
         fresh = fresh[: self.limits.queries - len(self._asked)]
         if len(fresh) < 2:
