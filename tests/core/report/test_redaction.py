@@ -125,6 +125,10 @@ def test_rpt_40_a_name_in_the_form_of_something_harmless_goes(name: str, value: 
     ("name", "value"),
     [
         ("To", "<ada.geheim@example.com>, <adag@example.com>, a-dag@x.y"),
+        (
+            "Received",
+            "from h (n [192.0.2.1]) by mx for <ada.geheim@x>; d for <adag>, for a-dag@x",
+        ),
         ("Delivered-To", "<ada.geheim@example.com>, <adag@example.com>, a-dag@x.y"),
         ("From", '"x" <ada.geheim@example.com>, <adag@example.com>, a-dag@x.y'),
     ],

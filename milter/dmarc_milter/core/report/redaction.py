@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from itertools import chain, islice
 
 from dmarc_milter.core.authres import field as authres
 from dmarc_milter.core.mail.domain import Malformed
-from dmarc_milter.core.mail.message import Headers
+from dmarc_milter.core.mail.message import HeaderField, Headers
 from dmarc_milter.core.report.redaction_received import received
 from dmarc_milter.core.report.redaction_words import (
     DATE,
@@ -67,6 +68,7 @@ MAILBOX = re.compile(
     rf'|[^"]',
     re.DOTALL,
 )
+FOR = re.compile(r"\bfor (?:<|(?=[^\s<>\"@]++@))([^\s<>\"@]++)")
 NOT_PLAIN = re.compile(r"[^a-z0-9]+")
 FIELD_NAME = re.compile(r"[A-Za-z0-9_-]{1,76}")
 
@@ -156,15 +158,19 @@ def redacted(headers: Headers, key: bytes, limit: int = MAX_HEADERS) -> bytes:
 
 def _local_parts(headers: Headers) -> Iterator[str]:
     """Lower-case local parts of the addresses in the header, MAX_NAMES at most."""
-    left = MAX_NAMES
-    for field in headers.fields[:MAX_FIELDS]:
-        if field.name.decode("latin-1").lower() in ADDRESSES:
-            value = _unfolded(field.value[:MAX_FIELD])
-            for local, _ in _addresses(value):
-                if not left:
-                    return
-                left -= 1
-                yield local.strip('"').lower()
+    return islice(
+        map(str.lower, chain.from_iterable(map(_named_in, headers.fields[:MAX_FIELDS]))), MAX_NAMES
+    )
+
+
+def _named_in(field: HeaderField) -> Iterator[str]:
+    name = field.name.decode("latin-1").lower()
+    if name in ADDRESSES:
+        for local, _ in _addresses(_unfolded(field.value[:MAX_FIELD])):
+            yield local.strip('"')
+    elif name == "received":
+        for found in FOR.finditer(_unfolded(field.value[:MAX_FIELD])):
+            yield found[1]
 
 
 def folded(name: str, value: str) -> bytes:
