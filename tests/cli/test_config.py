@@ -88,7 +88,7 @@ def test_a_folder_that_nobody_makes_is_an_error(check: Check, tmp_path: Path) ->
     code, found = check({"store": {"url": f"sqlite:///{tmp_path}/typo/reports.db"}})
     assert code == 1
     assert levels(found, "spool") == levels(found, "store") == {"error"}
-    assert f"{tmp_path}/typo is not there" in next(
+    assert f"{tmp_path}/typo does not exist" in next(
         text for _, where, text in found if where == "spool"
     )
 

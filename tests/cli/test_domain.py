@@ -43,7 +43,7 @@ def test_a_sound_domain_is_told_as_a_sentence(ask: Ask) -> None:
         "_dmarc.good.example: v=DMARC1; p=reject",
         "1 of 10 look-ups",
         "same organization",
-        "Nothing is wrong with it.",
+        "Nothing wrong was found.",
     ):
         assert words in out
 

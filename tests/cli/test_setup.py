@@ -68,7 +68,7 @@ def test_without_apply_nothing_is_written(place: Place) -> None:
     assert code == 0
     assert f"smtpd_milters = {OURS}, inet:127.0.0.1:8891" in said
     assert "smtpd_forbid_bare_newline = yes" in said
-    assert "inet:127.0.0.1:8891 stands behind this milter" in said
+    assert "inet:127.0.0.1:8891 comes after this milter" in said
     assert place.main.read_bytes() == before
     assert sorted(os.listdir(place.main.parent)) == [
         "dmarc-milter.toml",
@@ -94,7 +94,7 @@ def test_apply_keeps_a_backup_and_remove_gives_the_file_back(place: Place) -> No
     assert place.run("--remove")[0] == 0
     assert place.main.read_bytes() == before
     assert place.main.stat().st_mode & 0o777 == 0o640
-    assert "nothing there" in place.run("--remove")[1]
+    assert "not written anything there" in place.run("--remove")[1]
 
 
 @pytest.mark.parametrize(("mta", "name"), [("postfix", "main.cf"), ("sendmail", "sendmail.mc")])
@@ -145,7 +145,7 @@ def test_lines_that_somebody_else_wrote_are_left(place: Place) -> None:
     )
     before = place.main.read_bytes()
     assert "written by somebody else" in place.run("--apply")[1]
-    assert "nothing there" in place.run("--remove")[1]
+    assert "not written anything there" in place.run("--remove")[1]
     assert place.main.read_bytes() == before
 
 
@@ -261,13 +261,13 @@ SMTP = "smtp inet n - n - - smtpd\n"
             f"smtpd_milters = inet:127.0.0.1:1, {OURS}",
             SMTP,
             "warning",
-            "inet:127.0.0.1:1 stands before",
+            "inet:127.0.0.1:1 comes before",
         ),
         (
             f"smtpd_milters = {OURS}, inet:127.0.0.1:1",
             SMTP,
             "note",
-            "inet:127.0.0.1:1 stands behind",
+            "inet:127.0.0.1:1 comes after",
         ),
         (
             "smtpd_milters = { inet:127.0.0.1:8893, default_action=accept }",
@@ -327,7 +327,7 @@ SMTP = "smtp inet n - n - - smtpd\n"
             f"smtpd_milters = {OURS}\nmynetworks = cidr:/etc/x",
             SMTP,
             "note",
-            "cidr:/etc/x, which is not looked into",
+            "cidr:/etc/x, which is not read here",
         ),
     ],
 )

@@ -72,7 +72,7 @@ def test_show_prints_control_characters_as_toml_spells_them() -> None:
         (
             "[authentication]\nremove_authserv_ids = ['a.example', 'A.example']\n",
             2,
-            ("stands twice",),
+            ("is listed twice",),
         ),
         ("[dns]\nnameservers = ['dns.example']\n", 2, ("nameservers", "dns.example")),
         ("[policy]\nenforce = true\n[[policy.rules]]\naction = 'accept'\n", 4, ("no condition",)),

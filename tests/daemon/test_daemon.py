@@ -432,7 +432,7 @@ def test_a_spool_that_cannot_be_made_stops_the_start_in_one_line(tmp_path: Path)
     assert daemon.spawn().wait(20) == 1
     (line,) = daemon.lines()
     assert line.startswith("dmarc-milter: spool: ")
-    assert line.count("[store] must lie where this account may write") == 1
+    assert line.count("[store] must be where this account may write") == 1
 
 
 def test_a_store_that_cannot_be_made_is_said_at_the_start_and_delays_no_mail(

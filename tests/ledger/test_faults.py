@@ -294,7 +294,7 @@ def test_the_drain_does_not_say_that_messages_wait_in_a_spool_that_fails(
 ) -> None:
     (tmp_path / "folder").mkdir()
     keep_draining(SpoolFile(tmp_path / "folder"), store, lambda _seconds: True)
-    assert "nothing comes out of the spool" in caplog.text
+    assert "nothing can be read from the spool" in caplog.text
     assert "messages wait" not in caplog.text
 
 

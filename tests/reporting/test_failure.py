@@ -298,8 +298,8 @@ def sent(job: Job) -> tuple[str, str]:
 
 
 def test_a_hard_bounce_suppresses(job: Job, sink: Sink) -> None:
-    """Found by VERP; the address is left alone for suppress_days, and the reason is shown without
-    the sender's control characters."""
+    """Found by VERP; the address is not written to for suppress_days, and the reason is shown
+    without the sender's control characters."""
     identity, sender = sent(job)
     found = bounce.read(
         DSN.format(to=sender, action="failed", status="5.1.1").encode(), "dmarc@mx.example"
@@ -308,7 +308,7 @@ def test_a_hard_bounce_suppresses(job: Job, sink: Sink) -> None:
     assert found == bounce.Bounce(
         identity, delivery.tag, True, r"failed 5.1.1 smtp; 550 5.1.1 \x1b[31mno such user"
     )
-    assert "left alone for 30 days" in bounce.note(found, job.store, 30.0)
+    assert "not written to for 30 days" in bounce.note(found, job.store, 30.0)
     suppression = job.store.destinations.suppression("agg@legit.example")
     assert suppression is not None
     assert "no such user" in suppression.reason

@@ -48,7 +48,7 @@ def mode(config: Config) -> Iterator[Finding]:
         yield Finding(
             "note",
             "policy",
-            "monitor mode: nothing is refused or quarantined; `dmarc-milter impact` tells what"
+            "monitor mode: nothing is refused or quarantined; `dmarc-milter impact` shows what"
             " would be",
         )
     if config.milter.deadline <= config.dns.budget:
@@ -74,7 +74,7 @@ def milter_socket(config: Config) -> Iterator[Finding]:
     address = socket_address(config.milter.socket)
     where = describe(address)
     if address.family == "fd":
-        yield Finding("ok", "socket", f"{where}: handed over by systemd, not looked at")
+        yield Finding("ok", "socket", f"{where}: passed by systemd, not tested")
         return
     yield from _unix_place(Path(address.path)) if address.family == "unix" else _inet_place(address)
     answer = _speaks(address)
@@ -93,7 +93,7 @@ def _unix_place(path: Path) -> Iterator[Finding]:
         found = path.parent.stat()
     except OSError as error:
         made = (
-            " (systemd makes it when the service starts)"
+            " (systemd creates it when the service starts)"
             if path.parent == Path("/run/dmarc-milter")
             else ""
         )
@@ -170,7 +170,7 @@ def identity(config: Config, suffixes: PublicSuffixes | None) -> Iterator[Findin
     found = domains.parse(name)
     if name in NOT_NAMES or not isinstance(found, Domain) or "." not in found.name:
         text = (
-            f"{name} is no name of this host alone: set [authentication] authserv_id to its full"
+            f"{name} does not name this host alone: set [authentication] authserv_id to its full"
             " name"
         )
         yield Finding(
@@ -225,21 +225,24 @@ def _will_be_made(what: str, path: Path) -> Finding:
     folder = path.parent
     if not folder.is_dir() and folder != STATE:
         return Finding(
-            "error", what, f"{folder} is not there: make it, writable by the account of the service"
+            "error",
+            what,
+            f"{folder} does not exist: create it, writable by the account of the service",
         )
     if not folder.is_dir():
         return Finding(
             "warning",
             what,
-            f"{folder} is not there yet; systemd makes the state directory when the service starts",
+            f"{folder} does not exist yet; systemd creates the state directory when the service"
+            " starts",
         )
     if not os.access(folder, os.W_OK):
         return Finding(
             "warning",
             what,
-            f"{folder} cannot be written by this account; the service's must be able to",
+            f"{folder} cannot be written by this account; the service's account must be able to",
         )
-    return Finding("ok", what, f"{path} will be made")
+    return Finding("ok", what, f"{path} will be created")
 
 
 def dns(config: Config) -> Iterator[Finding]:

@@ -94,7 +94,7 @@ def _envelope(
         yield Finding(
             "warning",
             WHAT,
-            f"{bounces}: with each report's tag its local part has more than 64 octets; at most"
+            f"{bounces}: with each report's tag its local part has more than 64 bytes; at most"
             f" {LONGEST} are safe",
         )
     mail = takes_mail(host, resolver)

@@ -68,7 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a message file (RFC 5322, one message; - is standard input)",
     )
     parser.add_argument("--ip", type=_ip, help="the SMTP client's address")
-    parser.add_argument("--helo", default="", help="what it said in EHLO")
+    parser.add_argument("--helo", default="", help="the name that it gave in EHLO")
     parser.add_argument(
         "--mail-from",
         default="",

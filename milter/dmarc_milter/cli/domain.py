@@ -125,4 +125,4 @@ def _print(found: Survey) -> None:
     ):
         screen.print(styled(finding.level), f"{finding.where}: {finding.text}")
     if not found.findings:
-        print("Nothing is wrong with it.")
+        print("Nothing wrong was found.")

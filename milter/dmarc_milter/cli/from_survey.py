@@ -104,8 +104,8 @@ def _tell(survey: FromSurvey, store: MailStore) -> None:
         screen.print(table({"messages": "right", "kind": "left", "for example": "left"}, rows))
         screen.print(
             Text(
-                "A malformed From never passes DMARC. `[policy] malformed_from` says what is done"
-                " with it:"
+                "A malformed From never passes DMARC. `[policy] malformed_from` decides what is"
+                " done with it:"
             )
         )
         screen.print(
@@ -113,7 +113,7 @@ def _tell(survey: FromSurvey, store: MailStore) -> None:
         )
     if store.skipped:
         counts = ", ".join(f"{number} {reason}" for reason, number in sorted(store.skipped.items()))
-        screen.print(Text(f"not looked at: {counts}"))
+        screen.print(Text(f"skipped: {counts}"))
 
 
 @contextmanager

@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         type=Path,
         metavar="FILE",
-        help="write there instead of printing; it must not exist",
+        help="write to this file instead of printing; it must not exist",
     )
 
 

@@ -34,7 +34,7 @@ COMMANDS = {
     ),
     "stats": "totals",
     "config": "check, show, or print a sample of the configuration",
-    "store": "upgrade or expire the store, drain the spool into it, show how both are",
+    "store": "upgrade or expire the store, drain the spool into it, show the state of both",
     "web": "read-only dashboard",
     "setup": "print, apply or remove the MTA's lines",
     "import": "translate an opendmarc.conf",

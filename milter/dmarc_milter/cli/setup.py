@@ -43,13 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--socket",
         default="",
-        help="the MTA's way to the milter, where the configuration says fd:3",
+        help="the MTA's way to the milter, if the configuration says fd:3",
     )
     parser.add_argument(
         "--main-cf",
         type=Path,
         metavar="FILE",
-        help=f"Postfix's main.cf; master.cf lies beside it (default {MAIN_CF})",
+        help=f"Postfix's main.cf; master.cf is read from the same folder (default {MAIN_CF})",
     )
     parser.add_argument(
         "--sendmail-mc",
@@ -194,7 +194,7 @@ def _remove(arguments: argparse.Namespace) -> int:
     before = _read(path)
     after = attach.detach_postfix(before) if is_postfix else attach.detach_sendmail(before)
     if after == before:
-        print(f"{path}: setup has written nothing there")
+        print(f"{path}: setup has not written anything there")
         return EXIT_OK
     _write(path, after)
     print(f"{path}: as it was before; {'now: postfix reload' if is_postfix else REBUILD}")
@@ -203,7 +203,7 @@ def _remove(arguments: argparse.Namespace) -> int:
 
 def _apply(path: Path, before: str, after: str, what_next: str) -> None:
     if after == before:
-        print(f"{path}: the lines are there already")
+        print(f"{path}: the lines are already there")
         return
     kept = path.with_name(path.name + BACKUP)
     if not (kept.exists() and any(attach.is_attached(before, comment) for comment in ("#", "dnl"))):

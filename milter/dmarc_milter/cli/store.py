@@ -34,9 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_subparsers(dest="what", required=True)
     for name, sentence in (
         ("upgrade", "bring the store's schema up to this program"),
-        ("expire", "forget what retention does not keep"),
+        ("expire", "delete what is older than the retention settings allow"),
         ("drain", "move this host's spool into the store"),
-        ("status", "how spool and store are, and what to do where something is wrong"),
+        ("status", "the state of spool and store, and what to do if something is wrong"),
     ):
         command = what.add_parser(
             name, help=sentence, description=sentence[0].upper() + sentence[1:] + "."
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             command.add_argument(
                 "--follow",
                 action="store_true",
-                help="go on until SIGTERM, every few seconds; expire every hour",
+                help="repeat every few seconds until SIGTERM; expire every hour",
             )
             command.add_argument("--parent", type=int, default=0, help=argparse.SUPPRESS)
 
@@ -161,7 +161,7 @@ def _spool_lines(spool: SpoolStatus) -> list[str]:
     waiting = (
         f"{spool.waiting} messages waiting, " if spool.waiting or not spool.remedy else ""
     )  # else it may not have let us count
-    kept = f"{waiting}{spool.octets:,} octets" if spool.octets or not spool.problem else ""
+    kept = f"{waiting}{spool.octets:,} bytes" if spool.octets or not spool.problem else ""
     problem = spool.problem.removeprefix(f"{spool.path}: ")
     lines = [f"spool  {spool.path}: {'; '.join(line for line in (problem, kept) if line)}"]
     if spool.remedy:
@@ -171,7 +171,7 @@ def _spool_lines(spool: SpoolStatus) -> list[str]:
 
 def _kept(status: SpoolStatus | StoreStatus) -> list[str]:
     return [
-        f"       kept from an earlier damage: {file}; remove it when it is no longer needed"
+        f"       damaged file that was kept: {file}; remove it when it is no longer needed"
         for file in status.moved_aside
     ]
 
@@ -186,7 +186,7 @@ def _store_lines(store: StoreStatus) -> list[str]:
     )
     lines = [
         f"store  {store.name}: schema {store.schema}, last drained {drained}"
-        + (f", {store.octets:,} octets" if store.octets else "")
+        + (f", {store.octets:,} bytes" if store.octets else "")
     ]
     lines += [
         f"       {number:>10,} {table.replace('_', ' ')}"

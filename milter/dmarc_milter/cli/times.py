@@ -34,7 +34,9 @@ def parse_time(text: str, *, now: datetime | None = None) -> int:
             found = found if found.tzinfo else found.replace(tzinfo=UTC)
         return max(0, int(found.timestamp()))
     except (ValueError, OverflowError):
-        raise argparse.ArgumentTypeError(f"{text!r} is no moment; allowed: {ALLOWED}") from None
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a valid time; allowed: {ALLOWED}"
+        ) from None
 
 
 def count(text: str) -> int:

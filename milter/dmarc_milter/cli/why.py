@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="WHEN",
         help="not before: a date, a date and time (UTC), or an age such as 2h or 7d",
     )
-    parser.add_argument("--until", type=parse_time, metavar="WHEN", help="before this moment")
+    parser.add_argument("--until", type=parse_time, metavar="WHEN", help="before this time")
     parser.add_argument("--domain", type=domain_name, help="the From domain, or any name below it")
     parser.add_argument("--ip", type=_ip, help="the SMTP client's address")
     parser.add_argument("--disposition", choices=DISPOSITIONS, help="what was done")

@@ -45,7 +45,7 @@ def socket_address(text: str) -> SocketAddress:
     family, _, rest = text.partition(":")
     if family in ("unix", "local") and rest.startswith("/"):
         if len(rest.encode()) > 107:
-            raise ValueError("the path of a unix socket is at most 107 octets")
+            raise ValueError("the path of a unix socket is at most 107 bytes")
         return SocketAddress("unix", path=rest)
     if family == "fd" and re.fullmatch(r"[0-9]{1,4}", rest):
         return SocketAddress("fd", number=int(rest))
@@ -83,7 +83,7 @@ def _host(text: str) -> str:
         text.encode("idna")
     except UnicodeError:
         raise ValueError(
-            f"{text!r} is not a host: a label of its name is empty, too long or no IDN"
+            f"{text!r} is not a host: a label of its name is empty, too long or not a valid IDN"
         ) from None
     return text
 
@@ -158,7 +158,7 @@ def _url(text: str) -> None:
             len(os.fsencode(part)) > LONGEST_NAME for part in path.parts
         ):
             raise ValueError(
-                f"the path is too long; allowed: {LONGEST_NAME} octets in each name, {LONGEST_PATH}"
+                f"the path is too long; allowed: {LONGEST_NAME} bytes in each name, {LONGEST_PATH}"
                 " in all"
             )
         return
@@ -236,7 +236,7 @@ def problems(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
             yield from _failures((section, key), getattr(table, key), check)
     ids = [identity.lower() for identity in config.authentication.remove_authserv_ids]
     if len(ids) != len(set(ids)):
-        yield ("authentication", "remove_authserv_ids"), "the same id stands twice"
+        yield ("authentication", "remove_authserv_ids"), "the same id is listed twice"
     limits = config.limits
     if limits.rsa_min_bits > limits.rsa_max_bits:
         yield (

@@ -116,7 +116,7 @@ def _open(path: Path, flags: int, mode: int, *, linked: bool) -> int:
 
 def _regular(found: os.stat_result, path: Path) -> None:
     if not stat.S_ISREG(found.st_mode):
-        raise OSError(errno.EINVAL, "is no regular file", str(path))
+        raise OSError(errno.EINVAL, "is not a regular file", str(path))
     if found.st_mode & stat.S_IWOTH:
         raise OSError(errno.EPERM, f"everybody can write it: chmod o-w {path}", str(path))
 

@@ -63,7 +63,7 @@ class Authentication(Section, frozen=True):
         ),
     ] = "auto"
     sendmail_cf: Annotated[
-        str, doc("Sendmail's configuration, looked at by auto and by config check")
+        str, doc("Sendmail's configuration, read by auto and by config check")
     ] = "/etc/mail/sendmail.cf"
     arc: Annotated[bool, doc("validate ARC chains (RFC 8617)")] = True
     iprev: Annotated[
@@ -102,7 +102,7 @@ class Dmarc(Section, frozen=True):
     on_temperror: Annotated[
         Literal["enforced", "accept", "tempfail"],
         doc(
-            "the DNS did not let us judge: 451 where a policy of quarantine or reject is known,"
+            "the DNS gave no clear answer: 451 where a policy of quarantine or reject is known,"
             " never, or also where none answered"
         ),
     ] = "enforced"
@@ -137,7 +137,7 @@ class PolicyRule(Section, frozen=True):
         default_factory=list
     )
     ptr: Annotated[
-        list[str], doc("a client name, proven forth and back, at or below this domain")
+        list[str], doc("a client name that resolves forward and back, at or below this domain")
     ] = msgspec.field(default_factory=list)
     arc: Annotated[
         list[str], doc("a valid ARC chain whose newest seal is by this domain itself")
@@ -149,7 +149,7 @@ class PolicyRule(Section, frozen=True):
         str,
         Meta(
             pattern=r"^(\d{4}-\d{2}-\d{2})?$",
-            description='last day the rule holds (UTC), "YYYY-MM-DD" in quotes; empty = for ever',
+            description='last day the rule holds (UTC), "YYYY-MM-DD" in quotes; empty = forever',
         ),
     ] = ""
     reason: Annotated[

@@ -35,7 +35,7 @@ def load(path: Path) -> Config:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is not UTF-8 text (octet {error.start})") from None
+        raise ConfigError(f"{path}: is not UTF-8 text (byte {error.start})") from None
     config = parse(text, str(path))
     for option, problem in exposed(config, path):
         raise ConfigError(_message(text, str(path), option, problem))

@@ -101,16 +101,17 @@ class Dns(Section, frozen=True):
     cache_entries: Annotated[
         int, Meta(ge=0, le=10_000_000, description="answers kept for each worker")
     ] = 10_000
-    cache_bytes: Annotated[
-        int, Meta(ge=0, description="octets of answers kept for each worker")
-    ] = 16 * 1024 * 1024
+    cache_bytes: Annotated[int, Meta(ge=0, description="bytes of answers kept for each worker")] = (
+        16 * 1024 * 1024
+    )
     stale_hours: Annotated[
         float,
         Meta(
             ge=0,
             le=168,
             description=(
-                "a policy or DKIM key is used so long past its time while its DNS fails (RFC 8767);"
+                "hours that an expired policy or DKIM key is still used while its DNS fails (RFC"
+                " 8767);"
                 " 0 = never"
             ),
         ),
@@ -135,7 +136,8 @@ class StoreSection(Section, frozen=True):
         Meta(
             ge=1_000_000,
             description=(
-                "octets of the spool file; its journal (-wal, 80 MB and rarely more) comes on top"
+                "bytes of the spool file; its journal (-wal, 80 MB and rarely more) comes in"
+                " addition"
             ),
         ),
     ] = 2_000_000_000
@@ -187,7 +189,7 @@ class Reporting(Section, frozen=True):
     ] = ""
     format: Annotated[Literal["rfc9990", "rfc7489"], doc("form of aggregate reports")] = "rfc9990"
     rfc7489_destinations: Annotated[
-        list[str], doc("destination domains that get the RFC 7489 form all the same")
+        list[str], doc("destination domains that get the RFC 7489 form in any case")
     ] = msgspec.field(default_factory=list)
     report_domains: Annotated[
         Literal["all", "known"], doc("known = only domains that once passed here")
@@ -217,7 +219,7 @@ class Reporting(Section, frozen=True):
     max_new_destinations: Annotated[
         int, Meta(ge=0, description="destination domains a day that never got a report before")
     ] = 200
-    max_size: Annotated[int, Meta(ge=10_000, description="octets of one compressed report")] = (
+    max_size: Annotated[int, Meta(ge=10_000, description="bytes of one compressed report")] = (
         10 * 1024 * 1024
     )
     retry_hours: Annotated[
@@ -225,7 +227,7 @@ class Reporting(Section, frozen=True):
     ] = 72.0
     suppress_days: Annotated[
         float,
-        Meta(ge=0, le=3650, description="days that an address is left alone after hard bounces"),
+        Meta(ge=0, le=3650, description="days without reports to an address after hard bounces"),
     ] = 30.0
     spread_minutes: Annotated[
         float,
@@ -248,7 +250,7 @@ class Limits(Section, frozen=True):
     never better."""
 
     header_bytes: Annotated[
-        int, Meta(ge=16384, le=8 << 20, description="octets of header fields that are judged")
+        int, Meta(ge=16384, le=8 << 20, description="bytes of header fields that are judged")
     ] = default.HEADER_BYTES
     header_fields: Annotated[
         int, Meta(ge=10, le=100_000, description="header fields that are judged")
@@ -269,9 +271,9 @@ class Limits(Section, frozen=True):
         int, Meta(ge=1, le=100, description="DKIM signatures examined, aligned ones first")
     ] = default.DKIM_SIGNATURES
     dkim_field_bytes: Annotated[
-        int, Meta(ge=1024, le=1 << 20, description="octets of one DKIM or ARC field")
+        int, Meta(ge=1024, le=1 << 20, description="bytes of one DKIM or ARC field")
     ] = default.DKIM_FIELD
-    dkim_key_bytes: Annotated[int, Meta(ge=512, le=65535, description="octets of a key record")] = (
+    dkim_key_bytes: Annotated[int, Meta(ge=512, le=65535, description="bytes of a key record")] = (
         default.DKIM_KEY_RECORD
     )
     dkim_names: Annotated[int, Meta(ge=8, le=1000, description="names in a signature's h=")] = (
@@ -291,7 +293,7 @@ class Limits(Section, frozen=True):
         default.ARC_LOOKUPS
     )
     spf_record_bytes: Annotated[
-        int, Meta(ge=512, le=65535, description="octets of an SPF record")
+        int, Meta(ge=512, le=65535, description="bytes of an SPF record")
     ] = default.SPF_RECORD
     dns_queries: Annotated[int, Meta(ge=40, le=1000, description="DNS queries of one message")] = (
         default.MESSAGE_QUERIES

@@ -91,7 +91,7 @@ def _log_change(spool: SpoolFile, before: str, drained: Drained, seconds: float)
     if drained.problem and drained.problem != before:
         # Every SpoolError names its file.
         of_spool = drained.problem.startswith(f"{spool.path}: ")
-        waits = "nothing comes out of the spool" if of_spool else "messages wait in the spool"
+        waits = "nothing can be read from the spool" if of_spool else "messages wait in the spool"
         LOG.error("drain: %s; %s", drained.problem, waits)
     elif before and not drained.problem:
         LOG.warning("drain: works again, %d messages in %.1f s", drained.messages, seconds)

@@ -112,7 +112,7 @@ def _cut(text: str, comment: str) -> tuple[list[str], str]:
     stop = text.find(end, start)
     if stop < 0 or text.find(begin, start + 1) >= 0:
         raise AttachmentError(
-            f"the lines {begin.strip()!r} and {end!r} do not match; take out what is between them"
+            f"the lines {begin.strip()!r} and {end!r} do not match; remove what is between them"
             " by hand"
         )
     inside = text[start + len(begin) : stop].split("\n")[:-1]

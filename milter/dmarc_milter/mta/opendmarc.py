@@ -7,7 +7,7 @@ from dmarc_milter.core.toml import toml
 from dmarc_milter.mta.opendmarc_options import TRANSLATED, Draft, Option, Read, without_controls
 
 MAX_OPTIONS = 1000
-SUPERVISED = "the supervisor and systemd see to it"
+SUPERVISED = "the supervisor and systemd do this"
 OWN_SPF = "SPF is always evaluated here, never taken from a header field"
 JOURNAL = "one line per message goes to standard error, which systemd's journal keeps; see [log]"
 NOTES = {
@@ -19,7 +19,7 @@ NOTES = {
     "autorestartrate": SUPERVISED,
     "background": "`dmarc-milter serve` stays in the foreground, as systemd wants it",
     "basedirectory": "relative names of files were read from there by this translation",
-    "changerootdirectory": "the systemd unit shuts the daemon in more tightly",
+    "changerootdirectory": "the systemd unit confines the daemon more tightly",
     "copyfailuresto": (
         'no recipient is added; `dmarc-milter why` and quarantine_action = "hold" are for looking'
         " at failures"
@@ -32,9 +32,9 @@ NOTES = {
         "mail to [reporting] email and bounce_address is never counted; other addresses are"
     ),
     "milterdebug": "see [log] level",
-    "pidfile": "systemd knows the process",
+    "pidfile": "systemd tracks the process itself",
     "recordallmessages": "every message that is evaluated is recorded",
-    "reportcommand": "reports leave by SMTP: see [reporting] smtp",
+    "reportcommand": "reports are sent by SMTP: see [reporting] smtp",
     "softwareheader": "no such field is written",
     "spfignoreresults": OWN_SPF,
     "spfselfvalidate": OWN_SPF,
@@ -138,7 +138,8 @@ def _defaults(draft: Draft, known: dict[str, Option]) -> None:
 def _written(draft: Draft, name: str) -> str:
     lines = [
         (
-            f"# Translated from {without_controls(name)}. What is not here keeps its default: see"
+            f"# Translated from {without_controls(name)}. A key that is not here keeps its"
+            " default: see"
             " `dmarc-milter config sample`."
         ),
         "",
@@ -156,7 +157,7 @@ def _written(draft: Draft, name: str) -> str:
             *(f"{key} = {toml(value)}" for key, value in rule.items()),
             "",
         ]
-    lines.append("# What was not taken over as it stood, or differs:")
+    lines.append("# What was not translated as it was, or differs:")
     for what, sentence in draft.notes:
         lines += [f"# - {what}", f"#     {sentence}"]
     return "\n".join(lines) + "\n"

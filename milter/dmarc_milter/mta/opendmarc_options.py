@@ -83,7 +83,8 @@ def _trusted_ids(draft: Draft, option: Option, _read: Read) -> None:
         draft.set("authentication", "remove_authserv_ids", others, why)
     draft.note(
         why,
-        "nobody's results are believed here: SPF, DKIM and ARC are evaluated anew, and fields under"
+        "results of others are never trusted here: SPF, DKIM and ARC are evaluated anew, and"
+        " fields under"
         " these names are removed as forged",
     )
 

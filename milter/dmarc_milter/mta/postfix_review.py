@@ -72,7 +72,7 @@ def _attached(files: Postfix, socket: SocketAddress) -> Iterator[Finding]:
         yield Finding(
             "error",
             WHERE,
-            "smtpd_milters in main.cf does not name this milter: mail does not pass it",
+            "smtpd_milters in main.cf does not name this milter: mail does not go through it",
         )
 
 
@@ -94,14 +94,14 @@ def _order(before: Sequence[MilterEntry], after: Sequence[MilterEntry]) -> Itera
         yield Finding(
             "warning",
             WHERE,
-            f"{_endpoints(before)} stands before this milter: what it changes can break"
+            f"{_endpoints(before)} comes before this milter: what it changes can break"
             " signatures, and it does not see our result",
         )
     if after:
         yield Finding(
             "note",
             WHERE,
-            f"{_endpoints(after)} stands behind this milter and sees its Authentication-Results;"
+            f"{_endpoints(after)} comes after this milter and sees its Authentication-Results;"
             " that is the right order for signing too",
         )
 
@@ -116,7 +116,7 @@ def _other_settings(files: Postfix, socket: SocketAddress) -> Iterator[Finding]:
             "warning",
             WHERE,
             "milter_protocol is older than 6: header fields arrive altered and signatures fail;"
-            " take the line out",
+            " remove the line",
         )
     if any(
         is_ours(milter, files, socket, chrooted=False)
@@ -168,8 +168,8 @@ def _service(
         yield Finding(
             "warning",
             WHERE,
-            f"{service.name}: -o smtpd_milters in master.cf leaves this milter out: mail there does"
-            " not pass it",
+            f"{service.name}: -o smtpd_milters in master.cf leaves this milter out: mail there"
+            " does not go through it",
         )
 
 
@@ -221,8 +221,8 @@ def _rewritten_on_the_way_out(files: Postfix) -> Iterator[Finding]:
     for name in ("smtp_generic_maps", "lmtp_generic_maps", "smtp_header_checks"):
         if files.value(name):
             text = (
-                f"{name} changes header fields after the milter has judged them: see that it puts"
-                " nobody into From but your own addresses"
+                f"{name} changes header fields after the milter has judged them: make sure"
+                " that it puts only your own addresses into From"
             )
             yield Finding("note", WHERE, text)
 
@@ -266,7 +266,7 @@ def _networks(files: Postfix, trust: Authentication) -> Iterator[Finding]:
             "note",
             WHERE,
             f"mynetworks has {', '.join(evaluated)}, not in trusted_networks: mail from there is"
-            " evaluated like anybody's",
+            " evaluated like any other mail",
         )
     strangers = [
         str(network) for network in ours if mine and not any(_within(network, one) for one in mine)
@@ -282,7 +282,7 @@ def _networks(files: Postfix, trust: Authentication) -> Iterator[Finding]:
         yield Finding(
             "note",
             WHERE,
-            f"mynetworks has {', '.join(unread)}, which is not looked into; compare it with"
+            f"mynetworks has {', '.join(unread)}, which is not read here; compare it with"
             " trusted_networks yourself",
         )
 

@@ -40,8 +40,8 @@ def warnings(text: str, socket: SocketAddress) -> Iterator[str]:
         ours = _is(equates.get("S", ""), socket)
         if match[1] != NAME and ours:
             yield (
-                f"the filter {match[1]} has this milter's socket too, so that every message would"
-                " pass it twice: take that line out"
+                f"the filter {match[1]} has this milter's socket too, so that every message"
+                " would go through it twice: remove that line"
             )
         elif match[1] == NAME and not ours:
             yield (

@@ -139,7 +139,7 @@ def findings(cf: SendmailCf, where: str) -> Iterator[Finding]:
             "note",
             WHERE,
             f"{where}: FEATURE(`domaintable') writes other domains into From after the milter has"
-            " judged it; see that its table is yours",
+            " judged it; make sure that its table is yours",
         )
 
 

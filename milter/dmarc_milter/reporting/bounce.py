@@ -108,7 +108,7 @@ def note(bounce: Bounce, store: Store, suppress_days: float) -> str:
     store.destinations.suppress(
         address, int(store.clock() + days * DAY), f"bounced: {bounce.reason}", bounce.report_id
     )
-    return f"{address}: left alone for {days:g} days: {bounce.reason}"
+    return f"{address}: not written to for {days:g} days: {bounce.reason}"
 
 
 def unknown(report_id: str) -> str:

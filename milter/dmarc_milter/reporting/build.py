@@ -138,7 +138,7 @@ def _delivery(recipient: ReportRecipient, document: Document, next_at: int) -> N
         and recipient.max_size is not None
         and size > recipient.max_size
     ):
-        reason = f"the report has {size} octets and the address takes {recipient.max_size}"
+        reason = f"the report has {size} bytes and the address takes {recipient.max_size}"
         return NewDelivery(
             recipient.address, recipient.format, next_at, recipient.max_size, "skipped", reason
         )

@@ -43,10 +43,13 @@ def _build(failure: Failure, context: ReportContext) -> FailureState:
     published = failure.facts.outcome.published if failure.facts.outcome else None
     policy_domain = domain.parse(failure.facts.policy_domain)
     if published is None or not isinstance(policy_domain, Domain) or published.psd == "y":
-        return _settle(failure, context, "suppressed", "nobody to send it to")
+        return _settle(failure, context, "suppressed", "no address to send it to")
     if context.now > failure.at + context.options.retry_hours * 3600:
         return _settle(
-            failure, context, "expired", failure.last_reply or "too old when its turn came"
+            failure,
+            context,
+            "expired",
+            failure.last_reply or "too old by the time it could be sent",
         )
     return _offer(failure, published, policy_domain, context)
 

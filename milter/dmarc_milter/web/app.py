@@ -259,7 +259,7 @@ def _failures(app: Flask) -> None:
         return (
             render_template(
                 "failure.html",
-                title="Not from there",
+                title="Not allowed from there",
                 text="Use a loopback name, or set [web] token_file.",
             ),
             403,
@@ -271,7 +271,7 @@ def _failures(app: Flask) -> None:
             render_template(
                 "failure.html",
                 title="Nothing there",
-                text="It may have been forgotten: decisions are kept for some days.",
+                text="It may have been deleted: decisions are kept for some days.",
             ),
             404,
         )

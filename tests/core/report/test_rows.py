@@ -95,7 +95,7 @@ def test_everything_is_counted_but_what_nobody_can_be_told(
 
 
 def test_a_policy_without_rua_is_not_counted() -> None:
-    """There is nobody to send it to, so the store does not grow with it."""
+    """There is no address to send it to, so the store does not grow with it."""
     assert published_of(from_evaluation(evaluation(record=replace(RECORD, rua=())))) is None
     assert published_of(from_evaluation(evaluation(record=None))) is None
 

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 ACTIONS = {
     "check": (
-        "validate the file and test it against the world: socket, DNS, store, identity, report"
-        " sender"
+        "validate the file and test the installation: socket, DNS, store, identity, report sender"
     ),
     "show": "print the effective configuration",
     "sample": "print a sample file",
@@ -50,7 +49,7 @@ def _check_arguments(command: argparse.ArgumentParser) -> None:
         "--postfix",
         type=Path,
         metavar="MAIN.CF",
-        help="look at this Postfix too (its master.cf lies beside it)",
+        help="look at this Postfix too (its master.cf is read from the same folder)",
     )
     command.add_argument(
         "--sendmail",

@@ -112,7 +112,7 @@ def _one_argument(name: str, command: argparse.ArgumentParser) -> None:
         command.add_argument(
             "--now",
             action="store_true",
-            help="close the period still open too, and wait for nothing",
+            help="close the period still open too, without waiting",
         )
     elif name == "show":
         command.add_argument(
@@ -135,7 +135,7 @@ def _bounce_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--sender",
         default=os.environ.get("SENDER"),
-        help="its envelope sender (default: what its fields say)",
+        help="its envelope sender (default: taken from its fields)",
     )
 
 
@@ -248,7 +248,7 @@ def _send(config: Config, arguments: argparse.Namespace) -> int:
             print_run(done)
     if done.problem:
         print(
-            f"dmarc-milter: {config.reporting.smtp} takes no mail now: {done.problem}",
+            f"dmarc-milter: {config.reporting.smtp} does not take mail now: {done.problem}",
             file=sys.stderr,
         )
         return EXIT_TEMPFAIL

@@ -67,7 +67,7 @@ class SpoolFile:
     def write(self, rows: Sequence[SpoolRow]) -> None:
         """All rows or none, each id at most once. Durable against the death of this process when it
         returns."""
-        failure = SpoolError("io", f"{self.path}: the file is replaced again and again")
+        failure = SpoolError("io", f"{self.path}: the file is being replaced repeatedly")
         self.check()
         for _ in range(3):
             try:
@@ -324,7 +324,7 @@ def prepare(path: Path) -> str:
     except OSError as error:
         raise SpoolError(
             "refused",
-            f"{path.parent}: {error.strerror}; [store] must lie where this account may write",
+            f"{path.parent}: {error.strerror}; [store] must be where this account may write",
         ) from None
     finally:
         file.close()

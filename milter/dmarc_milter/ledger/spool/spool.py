@@ -258,7 +258,7 @@ class _Writer:
         try:
             self._file.check()
         except Exception:
-            LOG.exception("spool: a look at the file failed")
+            LOG.exception("spool: checking the file failed")
         self._tell()
 
     def _tell(self) -> None:

@@ -95,7 +95,7 @@ def attempt(database: Database, work: Callable[[Transaction], T]) -> T:
                 return work(transaction)
         except Conflict:
             time.sleep(0.02 * 2**number)
-    raise StoreError("locked", f"{database.name}: other transactions stay in the way")
+    raise StoreError("locked", f"{database.name}: still blocked by other transactions")
 
 
 def fetch(database: Database, sql: str, values: Values = ()) -> list[tuple[Any, ...]]:
@@ -104,7 +104,9 @@ def fetch(database: Database, sql: str, values: Values = ()) -> list[tuple[Any, 
         with database.transaction(write=False) as transaction:
             return transaction.all(sql, values)
     except Conflict:
-        raise StoreError("locked", f"{database.name}: other transactions stay in the way") from None
+        raise StoreError(
+            "locked", f"{database.name}: still blocked by other transactions"
+        ) from None
 
 
 def chunks(values: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:

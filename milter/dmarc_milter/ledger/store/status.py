@@ -34,7 +34,8 @@ REMEDIES = {
     "full": "make room on the disk, or raise [store] spool_max_bytes",
     "refused": "the file or directory must be writable for the service's account",
     "corrupt": (
-        "nothing: the damaged file is moved aside and a new one made; `sqlite3 FILE.corrupt-..."
+        "nothing: the damaged file is moved aside and a new one is created; `sqlite3"
+        " FILE.corrupt-..."
         " .recover` may save rows of it"
     ),
     "older": "run `dmarc-milter store upgrade` on one host",
@@ -97,7 +98,7 @@ def spool_status(path: Path, max_bytes: int = 0) -> SpoolStatus:
     try:
         waiting, octets, full = file.waiting(), size(path), shortage(path)
         if not full and max_bytes and file.room() < LITTLE:
-            full = f"the spool is full, at its bound of {max_bytes:,} octets"
+            full = f"the spool is full, at its limit of {max_bytes:,} bytes"
         return SpoolStatus(path, waiting, octets, full, REMEDIES["full"] if full else "", aside)
     except SpoolError as error:
         return SpoolStatus(
@@ -140,7 +141,7 @@ def _store_status(database: Database) -> StoreStatus:
         return StoreStatus(
             database.name,
             problem=problem,
-            remedy=REMEDIES["refused"] if reason else "nothing: the first drain makes it",
+            remedy=REMEDIES["refused"] if reason else "nothing: the first drain creates it",
         )
     schema = 0
     try:
@@ -201,9 +202,7 @@ def shortage(path: Path) -> str:
         free = shutil.disk_usage(path.parent).free
     except OSError:
         return ""
-    return (
-        f"the disk under {path.parent} is full, {free:,} octets are free" if free < LITTLE else ""
-    )
+    return f"the disk under {path.parent} is full, {free:,} bytes are free" if free < LITTLE else ""
 
 
 def size(path: Path) -> int:
