@@ -6,6 +6,7 @@ import binascii
 import re
 from encodings import normalize_encoding
 from encodings.aliases import aliases
+from functools import lru_cache
 from itertools import pairwise
 
 # encoded-word = "=?" charset ["*" language] "?" encoding "?" encoded-text "?=" RFC 2047 2, RFC 2231
@@ -147,6 +148,8 @@ def decode_words_apart(text: str) -> str:
     return "".join(decode_open_words(text[start:end]) for start, end in pairwise(starts))
 
 
+# Remembered, since it costs more than to decode a short word.
+@lru_cache(maxsize=64)
 def codec_of(charset: str) -> str:
     """Python's name of a charset that readers know; "" for another one."""
     name = normalize_encoding(charset.strip().lower())
@@ -182,6 +185,7 @@ def _decoded(
         return octets.decode("latin-1")
 
 
+@lru_cache(maxsize=64)
 def _misspelt(charset: str) -> str:
     """The Unicode charset that a name may have meant; "" for another one."""
     found = UNICODE.search(NOT_ALPHANUMERIC.sub("", charset.lower()))
