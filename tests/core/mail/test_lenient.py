@@ -7,7 +7,7 @@ import pytest
 
 from dmarc_milter.core.mail.author import Author, author
 from dmarc_milter.core.mail.domain import Domain
-from fakes.growth import seconds
+from fakes.growth import costs_less, is_linear, seconds
 
 BANK = Domain("bank.example")
 
@@ -253,3 +253,41 @@ def test_more_than_is_looked_at_is_too_many_domains(value: bytes) -> None:
     """A limit is never the sender's advantage: it counts like p=reject."""
     assert author([value]).more
     assert min(seconds(lambda: author([value])) for _ in range(3)) < 0.2
+
+
+PIECES = [
+    b"\xe7",
+    b"\\",
+    b'\\"',
+    b"$",
+    b"(",
+    b"<",
+    b"&#46;",
+    b"%2E",
+    b"xn--",
+    b"\xcc\x81",
+    b"=?u?q?",
+]
+
+
+@pytest.mark.parametrize("piece", PIECES)
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(b"% <", b"@x.example>"), (b'!"', b'" <a@x.example>'), (b"a@x.example (", b")")],
+)
+def test_what_stands_around_does_not_make_it_slow(
+    before: bytes, piece: bytes, after: bytes
+) -> None:
+    """Twice the octets, twice the time, up to where a field is read in every way."""
+    assert is_linear(
+        lambda value: author([value]),
+        lambda size: before + piece * (size // len(piece)) + after,
+        size=4000,
+    )
+
+
+def test_labels_that_are_too_long_are_not_put_into_punycode() -> None:
+    """RFC 3492: it takes quadratic time, and 64 KiB of such labels took seconds."""
+    labels = ("".join(map(chr, range(0x4E00 + n, 0x51E0 + n))) for n in range(20))
+    value = "".join(f"@{label}" for label in labels).encode()
+    assert costs_less(0.2, lambda: author([value]))

@@ -81,9 +81,9 @@ def _author(from_fields: Sequence[bytes]) -> Author:
 
 def _malformed(reason: str, from_fields: Sequence[bytes]) -> Author:
     found, more = lenient.domains(from_fields, MAX_CANDIDATES, loose=True)
-    candidates = tuple(dict.fromkeys((*found, *lenient.old_routes(from_fields))))
+    routes, too_many = lenient.old_routes(from_fields)
+    candidates = tuple(dict.fromkeys((*found, *routes)))
+    more = more or too_many or len(candidates) > MAX_CANDIDATES
     if not more and torn_words.hide_somebody(from_fields):
         more, reason = True, torn_words.BROKEN_WORD
-    return Author(
-        None, reason, candidates[:MAX_CANDIDATES], more or len(candidates) > MAX_CANDIDATES
-    )
+    return Author(None, reason, candidates[:MAX_CANDIDATES], more)

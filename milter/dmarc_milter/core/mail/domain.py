@@ -11,6 +11,8 @@ import idna
 MAX_NAME = 253
 """Octets of a name without its root dot (RFC 1035 2.3.4, in presentation form)."""
 MAX_LABEL = 63
+MAX_U_LABEL = MAX_LABEL - len("xn--")
+"""Characters of a label that is not ASCII: each takes at least one octet of Punycode (RFC 3492)."""
 LABEL_OCTETS = "abcdefghijklmnopqrstuvwxyz0123456789-_"
 DIGITS = "0123456789"
 SCRIPTS_THAT_LOOK_ALIKE = ("LATIN ", "GREEK ", "CYRILLIC ", "ARMENIAN ", "CHEROKEE ")
@@ -155,6 +157,8 @@ def _a_label(label: str) -> str:
     if not unicodedata.is_normalized("NFC", label):
         raise UnicodeError("not in NFC")
     lowered = "".join(character.lower() for character in label)
+    if len(lowered) > MAX_U_LABEL:
+        raise UnicodeError("too long")
     if COMBINING_DOT_ABOVE in lowered or _mixes_alphabets(lowered):
         raise UnicodeError("deceptive")
     return idna.alabel(lowered).decode("ascii")

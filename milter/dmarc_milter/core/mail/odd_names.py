@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 
 from dmarc_milter.core.mail import domain
-from dmarc_milter.core.mail.domain import MAX_NAME, Domain
+from dmarc_milter.core.mail.domain import MAX_NAME, MAX_U_LABEL, Domain
 
 MAX_TEXT = 1024
 """Characters without white space that are looked at: four names of full length."""
@@ -172,11 +172,9 @@ def _any_label(label: str) -> str:
     if any(unicodedata.category(each)[0] in "CZ" or each == "\ufffd" for each in label):
         return ""
     mapped = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", label).lower())
-    return (
-        _label(mapped)
-        if mapped.isascii()
-        else _label("xn--" + mapped.encode("punycode").decode("ascii"))
-    )
+    if mapped.isascii() or len(mapped) > MAX_U_LABEL:  # Punycode takes quadratic time
+        return _label(mapped)
+    return _label("xn--" + mapped.encode("punycode").decode("ascii"))
 
 
 def _before_not_ascii(text: str) -> dict[Domain, None]:
