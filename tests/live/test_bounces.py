@@ -136,7 +136,7 @@ class Host:
         """What `report list` says once the address is suppressed."""
 
         def found() -> bool:
-            return "left alone" in self.report("list")
+            return "not written to" in self.report("list")
 
         said = self.folder / "said"
         eventually(

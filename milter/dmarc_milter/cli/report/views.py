@@ -149,7 +149,9 @@ def print_suppressions(suppressions: Sequence[Suppression]) -> None:
             (suppression.address, shown(suppression.until), suppression.reason)
             for suppression in suppressions
         ]
-        console().print(table({"left alone": "left", "until (UTC)": "left", "why": "left"}, rows))
+        console().print(
+            table({"not written to": "left", "until (UTC)": "left", "why": "left"}, rows)
+        )
 
 
 def print_run(done: Run) -> None:
