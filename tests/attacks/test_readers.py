@@ -156,6 +156,39 @@ FOUND = [
         "(admin@legit.example\u7528).\u6237, <a@attack.example>",
     ),
     *rows(
+        "FRM-97",
+        HIDDEN,
+        b"=?unicode_escape?Q?admin=5Cx40legit.example?= <a@attack.example.>",
+        b"=?raw_unicode_escape?Q?admin=5Cu0040legit.example?=, <a@attack.example x>",
+        b"a@attack.example; =?base64?Q?YWRtaW5AbGVnaXQuZXhhbXBsZQ==?=",
+        b"a@attack.example; =?HTML?B?YWRtaW4mIzY0O2xlZ2l0LmV4YW1wbGU=?=",
+        b"=?quoted-printable?Q?admin=3D40legit.example?=, <a@attack.example x>",
+        b"a@attack.example; =?ibm1047?B?gYSUiZV8k4WHiaNLhaeBlJeThQ==?=",
+        b"a@attack.example; =?utf-7-imap?Q?admin&AEA-legit.example?=",
+        b"=?utf-16?b?//5hAC-IAYQBkAG0aQBuAEAAbABlAGcAaQB0AC4AZQB4AGEAbQBwAGwAZQAgAA?="
+        b" (a@attack.example",
+    ),
+    *rows(
+        "FRM-98",
+        SEEN,
+        b'admin"@"legit.example <a@attack.example.>',
+        b'"admin@"legit.example <a@attack.example.>',
+        b'"admin@leg"it.example <a.@attack.example>',
+    ),
+    *rows(
+        "FRM-98",
+        ATTACK,
+        b'"Bank" Inc. <a@attack.example.>',
+        b'"a@attack.example" Bank <a@attack.example.>',
+    ),
+    *rows(
+        "FRM-99",
+        SEEN,
+        b"=?utf-8?Q?admin=40legit.example?= =?utf-16?Q?=FF=FEA=00=0D=00=0A=00=3C>=00?="
+        b"<a@attack.example>",
+        b"admin@le\x1b(Bgit.example, a@attack.example",
+    ),
+    *rows(
         "FRM-96",
         ATTACK,
         b"=?utf-8?Q?Doe, John at Bank?= <a@attack.example>",

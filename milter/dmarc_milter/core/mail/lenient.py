@@ -73,6 +73,8 @@ IGNORABLE |= {*range(0x1BCA0, 0x1BCA4), *range(0x1D173, 0x1D17B)}
 WHITE = {0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F, 0x3000}
 DROPPED = {*range(0x20), 0x7F, 0x5C, *WHITE, *IGNORABLE} - {9, 10, 13}
 DROP = dict.fromkeys(DROPPED)
+# Between the charsets of ISO-2022-JP and its like, and of terminals (ECMA-35 13.2.1).
+ESCAPE_SEQUENCE = re.compile(r"\x1b[ -/]*+[0-~]")
 # What compatibility mapping (UTS 46, NFKC) makes of at signs, full stops and the other specials of
 # an address.
 LOOK_ALIKE = dict(
@@ -203,7 +205,10 @@ def stripped(text: str) -> Iterator[str]:
     """As it stands, without oddities, without quotes and empty brackets too; each also without
     comments, however far these reach."""
     cleaned = text.translate(DROP)
-    for form in dict.fromkeys((text, cleaned, cleaned.replace('"', "").replace("<>", ""))):
+    forms = [text, cleaned, cleaned.replace('"', "").replace("<>", "")]
+    if "\x1b" in text:
+        forms.append(ESCAPE_SEQUENCE.sub("", text).translate(DROP))
+    for form in dict.fromkeys(forms):
         yield form
         if "(" in form:
             yield without_comments(form)

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from dmarc_milter.core.mail import lenient
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.mail.encoded_words import DECODERS, START, before_what_swallows, decode_words
+from dmarc_milter.core.mail.torn_words import holds_undecodable_specials, of_strange_charset
 
 MAX_VALUE = 4096
 """Octets of a field with a second domain in it that is still read in every way; none that anyone
@@ -24,9 +25,13 @@ MAX_GROUPS = 10
 
 # One address by the book and nothing else: every reader takes it, and looks no further.
 ATOM = r"[^\s\"(),.:;<>@\\\[\]]+"
-PLAIN = re.compile(rf"{ATOM}(?:\.{ATOM})*+@{ATOM}(?:\.{ATOM})*+")
+# Not possessive: Python 3.11.2 keeps the dot of a repetition (*+) that failed behind it.
+PLAIN = re.compile(rf"{ATOM}(?:\.{ATOM})*@{ATOM}(?:\.{ATOM})*")
 # A field with one @ in plain text can be read in one way only.
 SIMPLE = re.compile(rb"[^@=&\x80-\xff]*+@[^@=&\x80-\xff]*+\Z")
+
+# A name and such an address: no reader takes the name for it.
+NAME_AND_ADDRESS = re.compile(rf"[^@<]*+<{PLAIN.pattern}>\s*+".encode())
 
 QUOTED = r'"(?:[^"\\]|\\.)*+"?'
 QUOTED_BLIND = r'"[^"]*+"?'
@@ -100,9 +105,13 @@ def in_doubt(value: bytes, domain: Domain) -> bool:
     well-formed for `domain`."""
     if SIMPLE.match(value):
         return False
+    if not NAME_AND_ADDRESS.fullmatch(value) and of_strange_charset([value.decode("latin-1")]):
+        return True
     if lenient.domains((value,), 1) == ((domain,), False):
         return False  # there is no other domain in it
     if len(value) > MAX_VALUE or OPEN_WORD.search(value) or WORD_OVER_TOKENS.search(value):
+        return True
+    if holds_undecodable_specials(value):
         return True
     taken = {
         address
@@ -137,6 +146,8 @@ class _Element:
     plain: list[str] = field(default_factory=list)
     quoted: list[str] = field(default_factory=list)
     comments: list[str] = field(default_factory=list)
+    whole: list[str] = field(default_factory=list)
+    """What is quoted and what is not, in order."""
 
     def addresses(self, style: Style) -> Iterator[str]:
         """The addresses in angle brackets, else the one in plain text, else whatever looks like
@@ -159,6 +170,8 @@ class _Element:
         yield from (each for each in (plain, *self.quoted, *self.comments) if "@" in each)
         if "@" in plain and self.quoted:
             yield "".join((*self.quoted, *self.plain))
+        if self.quoted:
+            yield from (each for each in "".join(self.whole).split() if "@" in each)
 
 
 def addresses(text: str, style: Style, groups: int = 0) -> Iterator[str]:
@@ -182,7 +195,7 @@ def addresses(text: str, style: Style, groups: int = 0) -> Iterator[str]:
             yield from (
                 each for each in (*element.plain, *element.quoted, *element.comments) if "@" in each
             )
-            element.plain, element.quoted, element.comments = [], [], []
+            element = _Element(angles=element.angles)
             if kind == "INSIDE" or "INSIDE" in match.groupdict():
                 inside = match["INSIDE"] or ""
                 yield from (
@@ -198,12 +211,14 @@ def _add(element: _Element, kind: str | None, piece: str) -> None:
         element.angles.append(piece[1:].removesuffix(">"))
     elif kind == "QUOTED":
         element.quoted.append(piece.strip('"'))
+        element.whole.append(piece.strip('"'))
         element.plain.append(" ")
     elif kind == "COMMENT":
         element.comments.append(piece)
         element.plain.append(" ")
     else:
         element.plain.append(piece)
+        element.whole.append(piece)
 
 
 def _comment_end(text: str, start: int) -> int:
