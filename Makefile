@@ -2,9 +2,9 @@
 VENV ?= .venv
 export VENV
 PYTEST = $(VENV)/bin/python -m pytest -q
-# Side by side: a worker for each processor, a file to one worker. The others run after them, one after the other.
+# Side by side: a process for each processor, a file to one process. Those marked alone run after them, one by one.
 SIDE_BY_SIDE = -n auto --maxprocesses=4 --dist loadfile
-ALONE = alone or live
+QUICK = tests/core tests/config tests/mta tests/telemetry tests/web tests/tools tests/test_*.py
 
 .PHONY: help setup run test check lint
 help:
@@ -26,9 +26,14 @@ run: $(VENV)/.ready
 ## make test    every test, with a private Postfix, Sendmail and PostgreSQL that are unpacked, not installed
 test: $(VENV)/.ready-test .test/.ready .test/openspf/rfc7208-tests.yml .test/opendmarc/.ready .test/readers/.ready .test/deb/.ready
 	@status=0; \
-	$(PYTEST) $(SIDE_BY_SIDE) -m "not ($(ALONE))" tests || status=$$?; \
-	$(PYTEST) -m "$(ALONE)" tests || status=$$?; \
+	$(PYTEST) $(SIDE_BY_SIDE) -m "not alone" tests || status=$$?; \
+	$(PYTEST) -m alone tests || status=$$?; \
 	exit $$status
+
+## make test-fast  the quick tests of the core and of what needs no server, in under a minute: for after every change
+.PHONY: test-fast
+test-fast: $(VENV)/.ready-test .test/openspf/rfc7208-tests.yml
+	@$(PYTEST) $(SIDE_BY_SIDE) -m "not (alone or live or slow)" $(QUICK)
 
 .test/.ready: tools/setup_tests.sh
 	@tools/setup_tests.sh

@@ -33,9 +33,10 @@ _given: set[int] = set()
 
 def free_port() -> int:
     """A TCP port that nobody listens on at this moment, below those that connections get by
-    themselves; another one each time."""
+    themselves; another one each time, also in the test processes beside this one."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
     while True:
-        port = 10_000 + secrets.randbelow(22_000)
+        port = 10_000 + 4 * secrets.randbelow(5_500) + worker % 4
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
             if port not in _given:
                 _given.add(port)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from dmarc_milter.config.checks import socket_address
 from dmarc_milter.mta import lines as setup_lines
-from fakes.daemon import Daemon
+from fakes.daemon import Daemon, free_port
 from fakes.dns_server import DnsServer
-from live.place import REPOSITORY, free_port, private_folder, require_live
+from live.place import REPOSITORY, private_folder, require_live
 from live.postfix import Postfix, private_postfix
 from live.scenarios import AUTHSERV_ID, zone
 from live.sendmail import Sendmail, private_sendmail

@@ -65,13 +65,6 @@ def private_folder(name: str, *, parent: str = "/tmp") -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def free_port(address: str = "127.0.0.1") -> int:
-    """A TCP port that nobody listens on at this moment."""
-    with socket.create_server((address, 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
-
-
 def eventually(found: Callable[[], object], *, seconds: float = 20.0, what: str = "") -> None:
     """Wait until `found()` is true; fail with `what` after `seconds`."""
     end = time.monotonic() + seconds
@@ -79,6 +72,13 @@ def eventually(found: Callable[[], object], *, seconds: float = 20.0, what: str 
         if time.monotonic() > end:
             pytest.fail(f"not within {seconds} s: {what or found}")
         time.sleep(0.02)
+
+
+def within(seconds: float, work: Callable[[], object]) -> bool:
+    """Whether it ended in that time; for what would otherwise take minutes or hang."""
+    begin = time.monotonic()
+    work()
+    return time.monotonic() - begin < seconds
 
 
 def answers(port: int, address: str = "127.0.0.1") -> bool:

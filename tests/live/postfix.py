@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fakes.daemon import free_port
 from live.place import (
     NOBODY,
     UNPACKED,
     answers,
     eventually,
-    free_port,
     library_path,
     private_folder,
     require_live,

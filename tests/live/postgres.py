@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from live.place import NOBODY, UNPACKED, free_port, give_up, library_path, private_folder
+from fakes.daemon import free_port
+from live.place import NOBODY, UNPACKED, give_up, library_path, private_folder
 
 
 def programs() -> Path | None:

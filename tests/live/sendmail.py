@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from fakes.daemon import free_port
 from live import namespace
 from live.place import (
     UNPACKED,
     answers,
     eventually,
-    free_port,
     library_path,
     private_folder,
     require_live,

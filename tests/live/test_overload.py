@@ -10,17 +10,22 @@ from dataclasses import dataclass
 
 import pytest
 
-from fakes.daemon import Daemon
+from fakes.daemon import Daemon, free_port
 from fakes.dns_server import DnsServer
 from fakes.saturation import VICTIM, Letter, Load, World, assert_honest_mail_gets_through
 from fakes.soak import LONG
 from live.attached import daemon, postfix_settings
-from live.place import eventually, free_port, require_live
+from live.place import eventually, require_live
 from live.postfix import DOMAIN, Postfix, private_postfix
 from live.scenarios import dmarc_word, our_fields
 from live.smtp import Client, Smtp
 
-pytestmark = [pytest.mark.live, pytest.mark.soak, pytest.mark.timeout(7200 if LONG else 240)]
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.live,
+    pytest.mark.soak,
+    pytest.mark.timeout(7200 if LONG else 240),
+]
 SECONDS = 240.0 if LONG else 2.5
 
 

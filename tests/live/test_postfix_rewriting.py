@@ -8,9 +8,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from fakes.daemon import free_port
 from fakes.dns_server import DnsServer
 from live.attached import AttachedPostfix, daemon, postfix_settings
-from live.place import free_port, require_live
+from live.place import require_live
 from live.postfix import private_postfix
 from live.scenarios import SENDER, STRANGER, dmarc_word, letter, our_fields, zone
 from live.smtp import Client, Smtp

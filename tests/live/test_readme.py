@@ -15,8 +15,9 @@ import pytest
 
 from dmarc_milter.config.checks import socket_address
 from dmarc_milter.mta import lines
+from fakes.daemon import free_port
 from fakes.dns_server import DnsServer
-from live.place import REPOSITORY, answers, eventually, free_port, private_folder
+from live.place import REPOSITORY, answers, eventually, private_folder
 from live.postfix import Postfix, private_postfix
 from live.scenarios import SENDER, field_names, letter, zone
 

@@ -23,10 +23,10 @@ from lxml import etree
 
 from dmarc_milter.ledger.store.reports import ReportState
 from dmarc_milter.ledger.store.store import Store
-from fakes.daemon import ROOT, Daemon, toml
+from fakes.daemon import ROOT, Daemon, free_port, toml
 from fakes.dns_server import DnsServer
 from live.attached import daemon, postfix_settings
-from live.place import eventually, free_port, private_folder, require_live
+from live.place import eventually, private_folder, require_live
 from live.postfix import Postfix, private_postfix
 from live.scenarios import SENDER, STRANGER, letter, signed, zone
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from dmarc_milter.cli.main import main
+from fakes.daemon import free_port
 from fakes.dns_server import DnsServer
 from live.attached import daemon
-from live.place import UNPACKED, eventually, free_port, library_path, require_live
+from live.place import UNPACKED, eventually, library_path, require_live
 from live.postfix import Postfix, private_postfix
 from live.scenarios import SENDER, field_names, letter, zone
 

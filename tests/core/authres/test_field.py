@@ -199,6 +199,7 @@ INFOS = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(INFOS, max_size=5).map(tuple))
 def test_what_is_written_reads_back(infos: tuple[ResInfo, ...]) -> None:
     """Parse is format's inverse, and no line is broken or too long."""

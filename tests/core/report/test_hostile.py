@@ -389,6 +389,7 @@ for name in sys.argv[1:]:
 """
 
 
+@pytest.mark.slow
 def test_rpt_36_no_file_takes_the_machine(tmp_path: Path) -> None:
     """One budget of octets, elements, memory and seconds over all parts: less than 64 MiB and 5
     seconds, whatever is in a file."""

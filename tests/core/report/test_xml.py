@@ -261,6 +261,7 @@ assert not wrong, wrong
 """
 
 
+@pytest.mark.slow
 def test_the_first_reports_of_a_process_may_be_written_by_several_threads() -> None:
     """Of two threads that read their first schema at once libxml2 leaves a process that can read
     none any more."""
