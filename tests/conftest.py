@@ -7,7 +7,7 @@ anew for each.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from types import CodeType, FunctionType
 
 import pytest
@@ -29,6 +29,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and measures_time(item.obj):
             item.add_marker(pytest.mark.alone)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What a hostile test logged or compared may hold lone surrogates, which a test process cannot
+    send to the one that collects."""
+    report = yield
+    report.sections = [(name, encodable(text)) for name, text in report.sections]
+    if (text := str(report.longrepr)) != encodable(text):
+        report.longrepr = encodable(text)
+    return report
+
+
+def encodable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def measures_time(test: object) -> bool:
