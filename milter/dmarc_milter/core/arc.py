@@ -124,6 +124,11 @@ def prepare(headers: Headers, options: ArcOptions = ArcOptions()) -> ArcPlan:
     sets = _sets(headers, positions, options)
     if isinstance(sets, Malformed):
         return ArcPlan(failure=sets.reason)
+    return _look_ups(sets, options)
+
+
+def _look_ups(sets: tuple[ArcSet, ...], options: ArcOptions) -> ArcPlan:
+    """The keys and body hashes that a chain of sound structure asks for."""
     needed = dict.fromkeys(
         [
             sets[-1].message.signature.key_name,

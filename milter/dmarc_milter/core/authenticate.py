@@ -268,14 +268,19 @@ def _context(request: Request, results: MethodResults, options: Options) -> Cont
     )
 
 
-def _shortage(results: MethodResults, policy: LocalPolicy) -> Missing | None:
-    """What we were too busy to look up, where somebody is let through by what he proves: what he
-    could not prove for that reason is not held against him."""
-    by_proof = any(
+def _accepts_by_proof(policy: LocalPolicy) -> bool:
+    """Whether a local rule lets somebody through by what he proves."""
+    return any(
         rule.dkim or rule.spf or rule.ptr or rule.arc
         for rule in policy.rules
         if rule.action in ("accept", "none")
     )
+
+
+def _shortage(results: MethodResults, policy: LocalPolicy) -> Missing | None:
+    """What we were too busy to look up, where somebody is let through by what he proves: what he
+    could not prove for that reason is not held against him."""
+    by_proof = _accepts_by_proof(policy)
     asked = [results.arc.missing] if policy.trusted_arc_sealers or by_proof else []
     if by_proof:
         asked += [

@@ -80,6 +80,10 @@ def _forward(client: IPAddress, names: list[Domain], resolver: Resolver) -> Ipre
             continue
         if client in map(ip_address, addresses):
             proven.append(name.name)
+    return _judged(proven, failed)
+
+
+def _judged(proven: list[str], failed: Missing | None) -> IprevResult:
     if proven:
         return IprevResult(IprevStatus.PASS, tuple(proven))
     if failed:

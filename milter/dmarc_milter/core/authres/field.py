@@ -62,9 +62,9 @@ def properties(*triples: tuple[str, str, str]) -> tuple[Property, ...]:
     leaves its property out."""
     kept = []
     for ptype, name, value in triples:
-        each = _property(ptype, name, value) if len(value) <= MAX_VALUE else None
-        if each is not None:
-            kept.append(each)
+        item = _property(ptype, name, value) if len(value) <= MAX_VALUE else None
+        if item is not None:
+            kept.append(item)
     return tuple(kept)
 
 

@@ -98,7 +98,7 @@ def forged(values: Iterable[bytes], ids: Sequence[str], work: int = WORK) -> Ite
 
     At most `work` is spent: after that a field that is not PLAIN counts as ours, unread.
     """
-    named = tuple(each.encode().lower() for each in ids)
+    named = tuple(name.encode().lower() for name in ids)
     for number, value in enumerate(values, 1):
         work -= _cost(value, named)
         if work < 0 or claims(value, ids):
@@ -172,9 +172,9 @@ def _short(match: re.Match[bytes]) -> bytes:
 def _charsets(ours: frozenset[str]) -> tuple[str, ...]:
     """Charsets that have the letters of one of these names; none where all are ASCII."""
     return tuple(
-        each
-        for each in CHARSETS
-        if any(_encodes(name, each) for name in ours if not name.isascii())
+        charset
+        for charset in CHARSETS
+        if any(_encodes(name, charset) for name in ours if not name.isascii())
     )
 
 
@@ -249,8 +249,8 @@ def _hides_its_id(text: str) -> bool:
 def _spellings(ids: tuple[str, ...]) -> frozenset[str]:
     """Our ids folded, as given and in both label forms; never empty text."""
     names = set(ids)
-    for each in ids:
-        name = domain.parse(each)
+    for given in ids:
+        name = domain.parse(given)
         if isinstance(name, Domain):
             names |= {name.name, domain.unicode_form(name)}
     folded = {*map(_folded_id, names), *(name.translate(FOLD) for name in names)}
@@ -272,7 +272,7 @@ def _folded_id(name: str) -> str:
 @lru_cache(maxsize=1024)
 def _is_ours(name: str, ours: frozenset[str]) -> bool:
     """Whether the name is one of ours to some reader."""
-    return any(_folded_id(each) in ours for each in _readings(name))
+    return any(_folded_id(reading) in ours for reading in _readings(name))
 
 
 def _readings(name: str) -> Iterator[str]:

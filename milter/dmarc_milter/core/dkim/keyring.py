@@ -79,9 +79,5 @@ class KeyRing:
         keys = tuple(record for record in read if isinstance(record, Key))
         if keys:
             return KeyAnswer(keys[: options.max_key_records])
-        return KeyAnswer(
-            (),
-            reason=next(
-                (record.reason for record in read if isinstance(record, Malformed)), "no key"
-            ),
-        )
+        flaws = (record.reason for record in read if isinstance(record, Malformed))
+        return KeyAnswer((), reason=next(flaws, "no key"))

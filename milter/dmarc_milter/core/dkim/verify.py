@@ -127,11 +127,7 @@ class Judge:
             signature.names, signature.header_mode, candidate.position, signature.unsigned
         )
         results = [self._with_key(signature, key, digest) for key in answer.keys]
-        best = (
-            results[0]
-            if len(results) == 1
-            else min(results, key=lambda result: BEST_FIRST.index(result.status))
-        )
+        best = min(results, key=lambda result: BEST_FIRST.index(result.status))
         unsigned = self._unsigned(signature)
         return replace(best, unsigned_headers=unsigned) if unsigned else best
 
@@ -141,15 +137,10 @@ class Judge:
             return DkimStatus.PERMERROR, "header too large"
         if signature.error:
             return DkimStatus.PERMERROR, signature.error
-        if (
-            signature.expires is not None
-            and self._now > signature.expires + self._options.clock_skew
-        ):
+        skew, expires, signed_at = self._options.clock_skew, signature.expires, signature.signed_at
+        if expires is not None and self._now > expires + skew:
             return DkimStatus.FAIL, "expired"
-        if (
-            signature.signed_at is not None
-            and signature.signed_at > self._now + self._options.clock_skew
-        ):
+        if signed_at is not None and signed_at > self._now + skew:
             return DkimStatus.FAIL, "signed in the future"
         # As dkimpy: one From more than the signer listed is hashed too, so that an added author
         # breaks the signature.

@@ -321,14 +321,9 @@ def _address(encoded: str) -> str | None:
     ):
         return None
     domain = parse_domain(name) if name.isascii() else None
-    if (
-        not isinstance(domain, Domain)
-        or "." not in domain.name
-        or "_" in domain.name
-        or name.endswith(".")
-    ):
+    if not isinstance(domain, Domain) or name.endswith("."):
         return None
-    return f"{local_part}@{domain}"
+    return f"{local_part}@{domain}" if "." in domain.name and "_" not in domain.name else None
 
 
 def _uri_text(uri: ReportUri) -> str:

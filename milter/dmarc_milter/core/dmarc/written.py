@@ -170,9 +170,16 @@ def judged(
         and outcome.status is not DmarcStatus.PASS
         and outcome.organizational_domain not in ours
     )
-    dmarc = replace(
-        dmarc, written=written, written_unknown=found.unknown, written_missing=found.missing
+    return _without_pass(
+        replace(
+            dmarc, written=written, written_unknown=found.unknown, written_missing=found.missing
+        )
     )
+
+
+def _without_pass(dmarc: DmarcResult) -> DmarcResult:
+    """A pass is none where the MTA writes, or may write, another author."""
+    written = dmarc.written
     if dmarc.status is not DmarcStatus.PASS or not dmarc.is_rewritten:
         return dmarc
     if written:

@@ -40,17 +40,20 @@ def sentence(facts: Facts) -> str:
     )
 
 
+def _sender(facts: Facts) -> str:
+    if facts.envelope_from is None:
+        return "an address without a usable domain"
+    return facts.envelope_from or "the null sender <>"
+
+
 def _envelope(facts: Facts) -> Iterator[str]:
     at = datetime.fromtimestamp(facts.at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    sender = {None: "an address without a usable domain", "": "the null sender <>"}.get(
-        facts.envelope_from, facts.envelope_from
-    )
     yield f"Message {facts.queue_id or facts.id}, {at}" + (
         f", Message-ID <{facts.message_id}>" if facts.message_id else ""
     )
     yield (
         f"{PAD}came from {facts.source_ip or 'an unknown address'}, HELO {facts.helo or '(none)'},"
-        f" MAIL FROM {sender}"
+        f" MAIL FROM {_sender(facts)}"
     )
     if not facts.source_known:
         yield f"{PAD}through one of our relays, whose Received field did not tell the real client"
@@ -155,6 +158,11 @@ def _verdict(facts: Facts) -> Iterator[str]:
         yield f"{PAD}the published policy was overridden: {reason.type}" + (
             f" ({reason.comment})" if reason.comment else ""
         )
+    yield from _otherwise(facts)
+
+
+def _otherwise(facts: Facts) -> Iterator[str]:
+    """What would have been done."""
     if facts.would_be == "tempfail":
         yield (
             f"{PAD}it would have been deferred (451), but nothing is in monitor mode or from a"
@@ -277,9 +285,8 @@ def _by_rule(facts: Facts) -> Iterator[str]:
         yield f"or, for a domain that you know, a rule. {CAUTION}"
         yield from (PAD + line for line in wanted.split("\n"))
         return
-    proven = next(
-        (identity for identity in identities(facts) if identity.method in ("dkim", "arc")), None
-    )
+    signers = (identity for identity in identities(facts) if identity.method in ("dkim", "arc"))
+    proven = next(signers, None)
     if proven is None or not facts.counted or facts.malformed_from:
         yield (
             "a [[policy.rules]] entry that matches this sender by network, DKIM, SPF, client name"

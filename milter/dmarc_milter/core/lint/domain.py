@@ -112,21 +112,7 @@ def _policy(outcome: DomainOutcome, discovery: Discovery) -> Iterator[Finding]:
             f"no DMARC policy applies to {outcome.author_domain}: {outcome.reason}",
         )
     for step in discovery.walk(outcome.author_domain).steps:
-        if step.failed:
-            yield Finding("unknown", "walk", f"the DNS did not answer for _dmarc.{step.name}")
-        if step.records > 1:
-            yield Finding(
-                "error",
-                "walk",
-                f"_dmarc.{step.name} has {step.records} DMARC records: receivers discard them all",
-            )
-        if step.guarded:
-            yield Finding(
-                "note",
-                "psd",
-                f"{step.name} is a public suffix whose record does not say psd=y; it is taken as if"
-                " it did",
-            )
+        yield from _of_step(step)
         if step.record is not None and outcome.published is None:
             yield from tags.findings(step.record)
         yield from _nearly(step, discovery.resolver)
@@ -136,6 +122,25 @@ def _policy(outcome: DomainOutcome, discovery: Discovery) -> Iterator[Finding]:
             "warning",
             "walk",
             f"receivers of RFC 7489 take {listed} for the organization, those of RFC 9989 {walk}",
+        )
+
+
+def _of_step(step: Step) -> Iterator[Finding]:
+    """What one name of the walk had."""
+    if step.failed:
+        yield Finding("unknown", "walk", f"the DNS did not answer for _dmarc.{step.name}")
+    if step.records > 1:
+        yield Finding(
+            "error",
+            "walk",
+            f"_dmarc.{step.name} has {step.records} DMARC records: receivers discard them all",
+        )
+    if step.guarded:
+        yield Finding(
+            "note",
+            "psd",
+            f"{step.name} is a public suffix whose record does not say psd=y; it is taken as if"
+            " it did",
         )
 
 

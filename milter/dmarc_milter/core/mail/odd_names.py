@@ -169,7 +169,7 @@ def _any_label(label: str) -> str:
     there are domains of symbols."""
     if label.isascii():
         return _label(label)
-    if any(unicodedata.category(each)[0] in "CZ" or each == "\ufffd" for each in label):
+    if any(unicodedata.category(char)[0] in "CZ" or char == "\ufffd" for char in label):
         return ""
     mapped = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", label).lower())
     if mapped.isascii() or len(mapped) > MAX_U_LABEL:  # Punycode takes quadratic time
@@ -193,6 +193,6 @@ def _is_number(name: Domain) -> bool:
 def _lowest(names: list[Domain]) -> list[Domain]:
     """Without those that have another one at or below them."""
     above = {
-        ".".join(each.labels[count:]) for each in names for count in range(1, len(each.labels))
+        ".".join(name.labels[count:]) for name in names for count in range(1, len(name.labels))
     }
-    return [each for each in names if each.name not in above]
+    return [name for name in names if name.name not in above]

@@ -276,20 +276,23 @@ def _temperror(outcome: DomainOutcome, policy: LocalPolicy, pct_draw: float) -> 
     if is_worth_waiting(outcome, wanted, policy):
         if wanted is not Policy.NONE:
             because += f", and {_wish(outcome)}"
-        if (
-            outcome.missing and outcome.missing.kind == "limit"
-        ):  # it will be no better when it comes again
-            return Verdict(
-                Disposition.REJECT,
-                wanted,
-                (TOO_MANY_LOOKUPS,),
-                decided_by=f"{because} ({LIMIT})",
-                over_limit=True,
-            )
+        if outcome.missing and outcome.missing.kind == "limit":
+            return _over_limit(wanted, because)
         return Verdict(
             Disposition.NONE, wanted, deferral=deferral_of(outcome.missing), decided_by=because
         )
     return Verdict(Disposition.NONE, wanted, (DNS_ERROR,), decided_by=because)
+
+
+def _over_limit(wanted: Policy, because: str) -> Verdict:
+    """A message that will be no better when it comes again."""
+    return Verdict(
+        Disposition.REJECT,
+        wanted,
+        (TOO_MANY_LOOKUPS,),
+        decided_by=f"{because} ({LIMIT})",
+        over_limit=True,
+    )
 
 
 def _malformed(dmarc: DmarcResult, policy: LocalPolicy, pct_draw: float) -> _Draft:
@@ -330,34 +333,40 @@ def _strictest(dmarc: DmarcResult, policy: LocalPolicy, pct_draw: float) -> _Dra
         key=lambda candidate: (_rank(candidate.verdict), not candidate.firm),
         default=_Draft(Verdict(Disposition.NONE)),
     )
-    undecided = [outcome for outcome in dmarc.candidates if outcome.status is DmarcStatus.TEMPERROR]
-    stricter = [
-        outcome
-        for outcome in undecided
-        if _rank(_at_worst(outcome, policy, pct_draw)) > _rank(draft.verdict)
-    ]
-    waiting = [
-        verdict
-        for verdict in (_temperror(outcome, policy, pct_draw) for outcome in stricter)
-        if verdict.deferral or verdict.over_limit
-    ]
+    waiting = _waiting(dmarc, draft.verdict, policy, pct_draw)
     if waiting:
-        first = max(waiting, key=_urgency)
-        wanted = max(
-            (verdict.policy for verdict in (draft.verdict, *waiting)),
-            key=lambda asked: asked.strictness,
-        )
-        limit = f" ({LIMIT})" if first.over_limit else ""
-        return _Draft(
-            replace(
-                first,
-                policy=wanted,
-                decided_by=f"{because} and a policy in it could not be judged{limit}",
-            )
-        )
+        return _Draft(_most_urgent(waiting, draft.verdict, because))
     strictest = draft.verdict.decided_by or "no domain in it fails DMARC"
     verdict = replace(draft.verdict, decided_by=f"{because}; strictest: {strictest}")
     return _Draft(_explained(verdict, "malformed From (strictest)"), draft.firm)
+
+
+def _waiting(
+    dmarc: DmarcResult, decided: Verdict, policy: LocalPolicy, pct_draw: float
+) -> list[Verdict]:
+    """What keeps the message waiting: domains that were not judged, and may be stricter than what
+    is decided."""
+    stricter = [
+        outcome
+        for outcome in dmarc.candidates
+        if outcome.status is DmarcStatus.TEMPERROR
+        and _rank(_at_worst(outcome, policy, pct_draw)) > _rank(decided)
+    ]
+    verdicts = [_temperror(outcome, policy, pct_draw) for outcome in stricter]
+    return [verdict for verdict in verdicts if verdict.deferral or verdict.over_limit]
+
+
+def _most_urgent(waiting: list[Verdict], decided: Verdict, because: str) -> Verdict:
+    first = max(waiting, key=_urgency)
+    wanted = max(
+        (verdict.policy for verdict in (decided, *waiting)), key=lambda asked: asked.strictness
+    )
+    limit = f" ({LIMIT})" if first.over_limit else ""
+    return replace(
+        first,
+        policy=wanted,
+        decided_by=f"{because} and a policy in it could not be judged{limit}",
+    )
 
 
 def _urgency(verdict: Verdict) -> int:

@@ -351,10 +351,10 @@ def of_text(text: str, name: Name) -> Judgement:
     if hit := delay("\n".join(lines)):
         return Judgement("temporary", f"a notice of a delay: {hit}")
     named = islice((number for number, line in enumerate(lines) if name.is_in(line)), MAX_NAMED)
-    near = [each for number in named if (each := _near(lines, number, name))]
+    near = [clue for number in named if (clue := _near(lines, number, name))]
     if not near:
         return Judgement("none")
-    _, permanent, line = min(near, key=lambda diagnosis: diagnosis[:2])
+    _, permanent, line = min(near, key=lambda clue: clue[:2])
     return Judgement("permanent" if permanent else "temporary", " ".join(line.split()))
 
 

@@ -71,13 +71,8 @@ def wanted(evaluation: Evaluation) -> Kind | None:
         return None
     if published.record.psd == "y" or published.policy_domain in outcome.guarded:
         return None
-    if (
-        facts.is_report
-        or facts.is_dsn
-        or facts.auto_submitted
-        or facts.to_reporting
-        or facts.from_reporting
-    ):
+    automatic = facts.is_report or facts.is_dsn or facts.auto_submitted
+    if automatic or facts.to_reporting or facts.from_reporting:
         return None
     return _asked_for(evaluation, outcome, set(published.record.fo.split(":")))
 

@@ -238,8 +238,8 @@ def _signature(value: str, key: bytes) -> str:
     """Known tags with plain values; i= with its local part replaced. Nothing behind a quotation
     without an end."""
     kept = []
-    for each in value.split(";"):
-        name, equals, text = each.partition("=")
+    for part in value.split(";"):
+        name, equals, text = part.partition("=")
         tag, text = name.strip().lower(), text.strip()
         if tag == "i" and "@" in text:
             local, _, host = text.rpartition("@")
@@ -251,7 +251,7 @@ def _signature(value: str, key: bytes) -> str:
             plain = False
         if tag in TAGS and equals:
             kept.append(f"{name.strip()}={text if plain else REDACTED}")
-        if each.count('"') % 2:
+        if part.count('"') % 2:
             break
     return "; ".join(kept)
 
@@ -268,8 +268,8 @@ def _results(value: str, key: bytes) -> str:
     for info in read.infos:
         words = [f"{info.method}={info.result if info.result in RESULTS else REDACTED}"]
         words += [
-            f"{each.ptype}.{each.name}={_property(f'{each.ptype}.{each.name}', each.value, key)}"
-            for each in info.properties
+            f"{item.ptype}.{item.name}={_property(f'{item.ptype}.{item.name}', item.value, key)}"
+            for item in info.properties
         ]
         kept.append(" ".join(words))
     return "; ".join(kept)

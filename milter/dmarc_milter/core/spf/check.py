@@ -151,11 +151,20 @@ def _look_up(
         envelope.helo,
     )
     query = Query(sender, resolver, options)
+    result = _result(query, identity, options)
+    lasting = not (query.personal or _is_short(query) or result.status is SpfStatus.TEMPERROR)
+    return Kept(result, keep=lasting, size=800 + len(result.record))
+
+
+def _is_short(query: Query) -> bool:
+    """Whether we were too busy to look something up."""
+    return query.missing is not None and query.missing.kind == "shortage"
+
+
+def _result(query: Query, identity: _Identity, options: SpfOptions) -> SpfResult:
     status, reason = _evaluate(query)
-    short = query.missing is not None and query.missing.kind == "shortage"
-    if (
-        short and status is not SpfStatus.PASS
-    ):  # where it is ours, "no match" (RFC 7208 5.5) must not become a failure
+    if _is_short(query) and status is not SpfStatus.PASS:
+        # Where it is ours, "no match" (RFC 7208 5.5) must not become a failure.
         status, reason = SpfStatus.TEMPERROR, "too busy to look it up"
     result = SpfResult(
         status,
@@ -169,12 +178,8 @@ def _look_up(
         missing=query.missing if status is SpfStatus.TEMPERROR else None,
     )
     if result.permissive and not options.permissive_counts:
-        result = replace(result, status=SpfStatus.POLICY, reason="permissive record")
-    return Kept(
-        result,
-        keep=not (query.personal or short or status is SpfStatus.TEMPERROR),
-        size=800 + len(result.record),
-    )
+        return replace(result, status=SpfStatus.POLICY, reason="permissive record")
+    return result
 
 
 def not_evaluated(envelope: Envelope, reason: str) -> SpfResult:
