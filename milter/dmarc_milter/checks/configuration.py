@@ -92,21 +92,16 @@ def _unix_place(path: Path) -> Iterator[Finding]:
     try:
         found = path.parent.stat()
     except OSError as error:
-        made = (
-            " (systemd creates it when the service starts)"
-            if path.parent == Path("/run/dmarc-milter")
-            else ""
-        )
-        yield Finding(
-            "warning" if made else "error", "socket", f"{path.parent}: {error.strerror}{made}"
-        )
+        text = f"{path.parent}: {error.strerror}"
+        if path.parent == Path("/run/dmarc-milter"):
+            text += " (systemd creates it when the service starts)"
+            yield Finding("warning", "socket", text)
+        else:
+            yield Finding("error", "socket", text)
         return
     if found.st_mode & stat.S_IWOTH:
-        yield Finding(
-            "error",
-            "socket",
-            f"{path.parent} can be written by everybody: anyone could put another socket there",
-        )
+        text = f"{path.parent} can be written by everybody: anyone could put another socket there"
+        yield Finding("error", "socket", text)
 
 
 def _inet_place(address: SocketAddress) -> Iterator[Finding]:
@@ -138,12 +133,17 @@ def _speaks(address: SocketAddress) -> str:
             return "nobody" if address.family == "unix" else _free(address)
         except OSError as error:
             return f"cannot be reached: {error.strerror or error}"
-        try:
-            # SMFIC_OPTNEG: version 6, no actions, no protocol steps; a milter answers with its own.
-            sock.sendall(struct.pack("!LcLLL", 13, b"O", 6, 0x1FF, 0x1FFFFF))
-            return "milter" if sock.recv(5)[4:] == b"O" else "belongs to another program"
-        except OSError:
-            return "belongs to another program"
+        return "milter" if _is_milter(sock) else "belongs to another program"
+
+
+def _is_milter(sock: socket.socket) -> bool:
+    """Offer SMFIC_OPTNEG: version 6, no actions, no protocol steps. A milter answers with its
+    own."""
+    try:
+        sock.sendall(struct.pack("!LcLLL", 13, b"O", 6, 0x1FF, 0x1FFFFF))
+        return sock.recv(5)[4:] == b"O"
+    except OSError:
+        return False
 
 
 def _free(address: SocketAddress) -> str:
@@ -208,34 +208,30 @@ def ledger(config: Config) -> Iterator[Finding]:
         yield Finding("ok", "spool", f"{path}: {spool.waiting} messages waiting")
     else:
         yield _will_be_made("spool", path)
+    yield _store(config)
+
+
+def _store(config: Config) -> Finding:
     try:
         with closing(database_of(config)) as database:
             store = store_status(database)
             if database.dialect == "sqlite" and store.problem and not is_there(Path(database.name)):
-                yield _will_be_made("store", Path(database.name))
-            elif store.problem:
-                yield Finding("error", "store", f"{store.problem}: {store.remedy}")
-            else:
-                yield Finding("ok", "store", f"{store.name}: schema {store.schema}")
+                return _will_be_made("store", Path(database.name))
+            if store.problem:
+                return Finding("error", "store", f"{store.problem}: {store.remedy}")
+            return Finding("ok", "store", f"{store.name}: schema {store.schema}")
     except ConfigError as error:
-        yield Finding("error", "store", str(error))
+        return Finding("error", "store", str(error))
 
 
 def _will_be_made(what: str, path: Path) -> Finding:
     folder = path.parent
     if not folder.is_dir() and folder != STATE:
-        return Finding(
-            "error",
-            what,
-            f"{folder} does not exist: create it, writable by the account of the service",
-        )
+        text = f"{folder} does not exist: create it, writable by the account of the service"
+        return Finding("error", what, text)
     if not folder.is_dir():
-        return Finding(
-            "warning",
-            what,
-            f"{folder} does not exist yet; systemd creates the state directory when the service"
-            " starts",
-        )
+        text = f"{folder} does not exist yet; systemd creates it when the service starts"
+        return Finding("warning", what, text)
     if not os.access(folder, os.W_OK):
         return Finding(
             "warning",
@@ -267,7 +263,7 @@ def dns(config: Config) -> Iterator[Finding]:
 
 
 def exposed_listeners(config: Config) -> Iterator[Finding]:
-    """The pages that are served besides mail."""
+    """Whether metrics and dashboard are reachable from the network."""
     address = metrics_address(config.metrics.listen)
     if address is not None and address.family != "unix" and not _loopback(address.host):
         yield Finding(
@@ -275,6 +271,10 @@ def exposed_listeners(config: Config) -> Iterator[Finding]:
             "metrics",
             f"{config.metrics.listen} can be reached from the network; there is no password",
         )
+    yield from _dashboard(config)
+
+
+def _dashboard(config: Config) -> Iterator[Finding]:
     host = config.web.listen.rpartition(":")[0].strip("[]")
     if config.web.token_file:
         try:

@@ -22,6 +22,10 @@ from dmarc_milter.mta.mail_store import MailStore
 EXAMPLES = 3
 """Messages named for each kind."""
 MAX_NAME = 120
+CONSEQUENCE = (
+    "A malformed From never passes DMARC. `[policy] malformed_from` decides what is done with it:\n"
+    "by default the strictest policy of the domains in it that any reader could see."
+)
 
 
 @dataclass
@@ -102,15 +106,7 @@ def _tell(survey: FromSurvey, store: MailStore) -> None:
             (str(kind.messages), name, "; ".join(kind.examples)) for name, kind in survey.ordered()
         ]
         screen.print(table({"messages": "right", "kind": "left", "for example": "left"}, rows))
-        screen.print(
-            Text(
-                "A malformed From never passes DMARC. `[policy] malformed_from` decides what is"
-                " done with it:"
-            )
-        )
-        screen.print(
-            Text("by default the strictest policy of the domains in it that any reader could see.")
-        )
+        screen.print(Text(CONSEQUENCE))
     if store.skipped:
         counts = ", ".join(f"{number} {reason}" for reason, number in sorted(store.skipped.items()))
         screen.print(Text(f"skipped: {counts}"))

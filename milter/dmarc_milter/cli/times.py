@@ -1,4 +1,4 @@
-"""Moments as people write them on a command line; all of them UTC."""
+"""Times as people write them on a command line; all of them UTC."""
 
 from __future__ import annotations
 
@@ -20,19 +20,16 @@ def parse_time(text: str, *, now: datetime | None = None) -> int:
     """Seconds since 1970. Raises argparse.ArgumentTypeError, which says what is allowed."""
     now = now or datetime.now(UTC)
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    if text in ("now", "today", "yesterday"):
-        return int(
-            {"now": now, "today": midnight, "yesterday": midnight - timedelta(days=1)}[
-                text
-            ].timestamp()
-        )
+    words = {"now": now, "today": midnight, "yesterday": midnight - timedelta(days=1)}
     try:
-        if ago := AGO.fullmatch(text):
-            found = now - int(ago[1]) * UNITS[ago[2]]
+        if text in words:
+            time = words[text]
+        elif ago := AGO.fullmatch(text):
+            time = now - int(ago[1]) * UNITS[ago[2]]
         else:
-            found = datetime.fromisoformat(text)
-            found = found if found.tzinfo else found.replace(tzinfo=UTC)
-        return max(0, int(found.timestamp()))
+            time = datetime.fromisoformat(text)
+            time = time if time.tzinfo else time.replace(tzinfo=UTC)
+        return max(0, int(time.timestamp()))
     except (ValueError, OverflowError):
         raise argparse.ArgumentTypeError(
             f"{text!r} is not a valid time; allowed: {ALLOWED}"

@@ -239,13 +239,8 @@ def problems(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("authentication", "remove_authserv_ids"), "the same id is listed twice"
     limits = config.limits
     if limits.rsa_min_bits > limits.rsa_max_bits:
-        yield (
-            ("limits", "rsa_min_bits"),
-            (
-                f"{limits.rsa_min_bits} is more than rsa_max_bits, {limits.rsa_max_bits}: no RSA"
-                " key would do"
-            ),
-        )
+        text = f"{limits.rsa_min_bits} is more than rsa_max_bits, {limits.rsa_max_bits}"
+        yield ("limits", "rsa_min_bits"), f"{text}: no RSA key would do"
     for index, rule in enumerate(config.policy.rules):
         yield from _rule_problems(("policy", "rules", str(index)), rule)
 

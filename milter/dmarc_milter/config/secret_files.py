@@ -42,10 +42,5 @@ def exposed(config: Config, file: Path) -> Iterator[tuple[tuple[str, str], str]]
     except ValueError:
         return
     if password and is_open_to_all(file):
-        yield (
-            ("store", "url"),
-            (
-                f"the URL holds a password and {file} can be read by everybody: chmod 640 {file},"
-                " or use password_file"
-            ),
-        )
+        text = f"the URL holds a password and {file} can be read by everybody: chmod 640 {file}"
+        yield ("store", "url"), f"{text}, or use password_file"

@@ -7,50 +7,22 @@ import fcntl
 import os
 import sqlite3
 import time
-import uuid
+from collections.abc import Callable
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from dmarc_milter.config import guarded
 from dmarc_milter.ledger.errors import SpoolError
-from dmarc_milter.ledger.spool.guard import MODE, Marks
 
-SCHEMA = 1
-"""PRAGMA user_version. A greater one in the file is a newer program's: the file is then left
-alone."""
-PAGE = 4096
-
-STEPS = (
-    (
-        (
-            "CREATE TABLE spool (seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE,"
-            " facts BLOB NOT NULL, sample BLOB)"
-        ),
-        "CREATE TABLE origin (only INTEGER PRIMARY KEY CHECK (only = 1), identity TEXT NOT NULL)",
-    ),
-)
-"""Step n brings user_version from n to n + 1."""
-
-
-@dataclass(frozen=True, slots=True)
-class SpoolOptions:
-    """`max_bytes` bounds the file; `wait` is the time in seconds that one lock is waited for.
-
-    `checkpoint` is the size of the journal, in pages, at which a commit also moves it into the
-    file, which waits for the disk.
-    """
-
-    max_bytes: int = 2_000_000_000
-    wait: float = 0.9
-    checkpoint: int = 1000
+MODE = 0o640
+"""Readable by the service's group only (docs/design.md, The ledger)."""
 
 
 def classify(path: Path, error: sqlite3.Error) -> SpoolError:
     """SQLite's complaint as one of the ways in which the spool can fail."""
     text = f"{path}: {error}"
-    if isinstance(error, _Newer):
+    if isinstance(error, NewerSchema):
         return SpoolError("newer", text)
     code = getattr(error, "sqlite_errorcode", 0)
     if (
@@ -74,7 +46,7 @@ def classify(path: Path, error: sqlite3.Error) -> SpoolError:
     return SpoolError("io", text)
 
 
-class _Newer(sqlite3.DatabaseError):
+class NewerSchema(sqlite3.DatabaseError):
     """The file was written by a newer program."""
 
 
@@ -109,24 +81,6 @@ def inode(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def open_spool(path: Path, options: SpoolOptions) -> sqlite3.Connection:
-    """A connection to a spool whose schema is right. Raises sqlite3.Error."""
-    connection = sqlite3.connect(
-        path, timeout=options.wait, isolation_level=None, check_same_thread=False
-    )
-    try:
-        write_ahead(connection, options.wait)
-        connection.execute("PRAGMA synchronous=NORMAL")
-        connection.execute(f"PRAGMA max_page_count={max(options.max_bytes // PAGE, 64)}")
-        connection.execute(f"PRAGMA wal_autocheckpoint={options.checkpoint}")
-        connection.execute("PRAGMA journal_size_limit=67108864")
-        _upgrade(connection)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
 def write_ahead(connection: sqlite3.Connection, wait: float) -> None:
     """Switch the file to a write-ahead log, which it stays at; `wait` in seconds. Raises
     sqlite3.Error.
@@ -146,36 +100,6 @@ def write_ahead(connection: sqlite3.Connection, wait: float) -> None:
             return
 
 
-def _upgrade(connection: sqlite3.Connection) -> None:
-    """All missing steps in one transaction; several workers may try at once."""
-    if _version(connection) == SCHEMA:
-        return
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        version = _version(connection)
-        for step in STEPS[version:]:
-            for statement in step:
-                connection.execute(statement)
-        if version == 0:
-            connection.execute("INSERT INTO origin VALUES (1, ?)", (uuid.uuid4().hex,))
-        connection.execute(f"PRAGMA user_version={SCHEMA}")
-        connection.execute("COMMIT")
-    except BaseException:
-        with suppress(sqlite3.Error):
-            connection.execute("ROLLBACK")
-        raise
-
-
-def _version(connection: sqlite3.Connection) -> int:
-    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    if version > SCHEMA:
-        raise _Newer(
-            f"the spool has schema {version}, this program knows {SCHEMA}; run the newer program,"
-            " or name another spool file"
-        )
-    return version
-
-
 def move_aside(path: Path, damaged: tuple[int, int]) -> Path | None:
     """Rename a damaged file and its journal, never over anything. None when it is gone already, or
     somebody else is at it."""
@@ -188,20 +112,18 @@ def move_aside(path: Path, damaged: tuple[int, int]) -> Path | None:
         return None
 
 
-def clear_away(path: Path, marks: Marks) -> Path | None:
+def clear_away(path: Path, is_ours: Callable[[Path], bool]) -> Path | None:
     """The same for a file that changed while it was open: what was open of it, and what could be no
     spool (a directory, a link)."""
     try:
         with closing(_Lock(path.with_name(path.name + ".lock"))):
             whole = (
                 not os.path.lexists(path)
-                or marks.is_ours(path)
+                or is_ours(path)
                 or path.is_symlink()
                 or not path.is_file()
             )
-            tails = [
-                tail for tail in ("-wal", "-shm") if whole or marks.is_ours(Path(f"{path}{tail}"))
-            ]
+            tails = [tail for tail in ("-wal", "-shm") if whole or is_ours(Path(f"{path}{tail}"))]
             return _renamed(path, (*tails, *([""] if whole else [])))
     except (OSError, StopIteration):
         return None

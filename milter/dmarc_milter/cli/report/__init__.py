@@ -157,9 +157,8 @@ def run(arguments: argparse.Namespace) -> int:
     except (SuffixListError, ConfigError) as error:
         print(f"dmarc-milter: {error}", file=sys.stderr)
         code = EXIT_USAGE
-    return (
-        EXIT_TEMPFAIL if arguments.what == "bounce" else code
-    )  # an MTA loses the notification for any other code
+    # An MTA loses the notification for any other code.
+    return EXIT_TEMPFAIL if arguments.what == "bounce" else code
 
 
 def _list(config: Config, arguments: argparse.Namespace) -> int:
@@ -261,10 +260,8 @@ def _show(config: Config, arguments: argparse.Namespace) -> int:
         reports = read(data, clock=time.process_time)
     except OSError as error:
         hint = f", and no id of a report; {LISTED}" if isinstance(error, FileNotFoundError) else ""
-        print(
-            f"dmarc-milter: {printable(arguments.file, 300)}: {error.strerror}{hint}",
-            file=sys.stderr,
-        )
+        file = printable(arguments.file, 300)
+        print(f"dmarc-milter: {file}: {error.strerror}{hint}", file=sys.stderr)
         return EXIT_USAGE
     except UnreadableReport as error:
         print(f"dmarc-milter: {arguments.file}: {error}", file=sys.stderr)
@@ -282,24 +279,27 @@ def _content(config: Config, name: str) -> tuple[bytes, dict[str, Any]]:
     """A file, standard input, or a report of ours as it was built and what became of it. Raises
     OSError, StoreError, UnreadableReport."""
     if REPORT_ID.fullmatch(name) and not Path(name).exists():
-        with closing(store_of(config)) as store:
-            store.ready()
-            document = store.reports.document(name, "rfc9990") or store.reports.document(
-                name, "rfc7489"
-            )
-            report = store.reports.get(name)
-            became = {
-                key: rows[key]
-                for rows in rows_of([report] if report else [], store)
-                for key in ("destinations", "state")
-            }
-        if document is None:
-            raise UnreadableReport("no report of this id has been built")
-        return document.content, became
+        return _stored_content(config, name)
     if name == "-":
         return sys.stdin.buffer.read(MAX_FILE + 1), {}
     with Path(name).open("rb") as file:
         return file.read(MAX_FILE + 1), {}
+
+
+def _stored_content(config: Config, identity: str) -> tuple[bytes, dict[str, Any]]:
+    with closing(store_of(config)) as store:
+        store.ready()
+        documents = (store.reports.document(identity, form) for form in ("rfc9990", "rfc7489"))
+        document = next(filter(None, documents), None)
+        report = store.reports.get(identity)
+        became = {
+            key: row[key]
+            for row in rows_of([report] if report else [], store)
+            for key in ("destinations", "state")
+        }
+    if document is None:
+        raise UnreadableReport("no report of this id has been built")
+    return document.content, became
 
 
 def _resend(config: Config, arguments: argparse.Namespace) -> int:

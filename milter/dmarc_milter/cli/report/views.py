@@ -120,16 +120,18 @@ def _destination(destination: dict[str, Any]) -> str:
     return "  ".join(words)
 
 
+DESTINATION_COLUMNS = {
+    "destination": "left",
+    "state": "left",
+    "tried": "right",
+    "at (UTC)": "left",
+    "said": "left",
+}
+
+
 def print_destinations(destinations: Sequence[dict[str, Any]]) -> None:
     """Below a report of ours: where it went."""
     if destinations:
-        columns = {
-            "destination": "left",
-            "state": "left",
-            "tried": "right",
-            "at (UTC)": "left",
-            "said": "left",
-        }
         rows = [
             (
                 destination["address"],
@@ -140,7 +142,7 @@ def print_destinations(destinations: Sequence[dict[str, Any]]) -> None:
             )
             for destination in destinations
         ]
-        console().print(table(columns, rows))
+        console().print(table(DESTINATION_COLUMNS, rows))
 
 
 def print_suppressions(suppressions: Sequence[Suppression]) -> None:

@@ -18,17 +18,8 @@ from typing import NamedTuple
 
 from dmarc_milter.ledger.errors import SpoolError
 from dmarc_milter.ledger.spool.guard import Marks, RecentRows, copied, is_whole
-from dmarc_milter.ledger.sqlite_file import (
-    PAGE,
-    SpoolOptions,
-    classify,
-    clear_away,
-    create,
-    inode,
-    move_aside,
-    open_spool,
-    tidy,
-)
+from dmarc_milter.ledger.spool.schema import PAGE, SpoolOptions, open_spool
+from dmarc_milter.ledger.sqlite_file import classify, clear_away, create, inode, move_aside, tidy
 
 __all__ = ["SpoolError", "SpoolFile", "SpoolOptions", "SpoolRow", "classify", "prepare"]
 
@@ -116,7 +107,7 @@ class SpoolFile:
     def _recover(self, damage: str) -> None:
         """Leave the damaged file, which is moved aside where it still has its name, for a new one.
         Raises SpoolError."""
-        aside = clear_away(self.path, self._marks) if self._marks is not None else None
+        aside = clear_away(self.path, self._marks.is_ours) if self._marks is not None else None
         self._aside += [aside] if aside else []
         where = f"; what is left of it has been moved to {aside}" if aside else ""
         LOG.error(

@@ -19,6 +19,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dmarc_milter.ledger.sqlite_file import MODE
+
 if TYPE_CHECKING:
     from dmarc_milter.ledger.spool.file import SpoolRow
 
@@ -27,8 +29,6 @@ LOG = logging.getLogger("dmarc_milter.ledger")
 JOURNAL_LIMIT = 64 << 20
 """Octets that SQLite itself cuts a journal down to; it never makes one shorter while somebody has
 it open."""
-MODE = 0o640
-"""Readable by the service's group only (docs/design.md, The ledger)."""
 STEP = 500
 """Rows copied at a time."""
 MEMORY_SECONDS, MEMORY_ROWS, MEMORY_OCTETS = 60.0, 1000, 4 << 20
