@@ -25,7 +25,7 @@ from bench.place import dns_server
 from dmarc_milter.config import load
 from dmarc_milter.daemon import wiring
 from dmarc_milter.process.shared_memory import SharedMemory
-from dmarc_milter.session import transaction
+from dmarc_milter.session import context
 from dmarc_milter.session.session import Session
 from dmarc_milter.session.thread_pool import Task
 from dmarc_milter.telemetry.log import Log
@@ -96,7 +96,7 @@ def main() -> None:
     at_once = AtOnce()
     ttl = 0 if arguments.cold else 3600
     with (
-        patch.object(transaction, "Threads", lambda *_: at_once),
+        patch.object(context, "ThreadPool", lambda *_: at_once),
         tempfile.TemporaryDirectory() as folder,
         dns_server(corpus.zone, ttl=ttl, private=False) as dns,
         sessions(Path(folder), dns.nameserver) as make,

@@ -41,7 +41,7 @@ def dns(running: DnsServer) -> DnsServer:
 def source(dns: DnsServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[DnsResolver]:
     """Forty-eight questions in flight at most: 12 for policies, 36 for others, of which a network
     may have 6 and a message 3."""
-    monkeypatch.setattr("dmarc_milter.dns.client.IN_FLIGHT_LIMIT", 48)
+    monkeypatch.setattr("dmarc_milter.dns.counters.IN_FLIGHT_LIMIT", 48)
     resolver = DnsResolver([dns.nameserver], timeout=TIMEOUT)
     yield resolver
     resolver.close()
@@ -161,7 +161,7 @@ def test_the_places_bound_the_sockets_with_two_servers_too(
     dns: DnsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A silent name is tried at both: that takes sockets, not places of others."""
-    monkeypatch.setattr("dmarc_milter.dns.client.IN_FLIGHT_LIMIT", 48)
+    monkeypatch.setattr("dmarc_milter.dns.counters.IN_FLIGHT_LIMIT", 48)
     with DnsServer(
         {"*.slow.example": {"behaviour": "silent"}, "*.example": {"TXT": ["here"]}}
     ) as second:

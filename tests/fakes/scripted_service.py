@@ -23,7 +23,8 @@ from pathlib import Path
 from dmarc_milter.config import Config, load
 from dmarc_milter.core.actions.plan import Action, InsertHeader
 from dmarc_milter.core.mail.message import Envelope, Headers
-from dmarc_milter.daemon.supervisor import Parts, supervise
+from dmarc_milter.daemon.startup import supervise
+from dmarc_milter.daemon.supervisor import Parts
 from dmarc_milter.daemon.worker import CannotBuild, WorkerServices
 from dmarc_milter.process.shared_memory import SharedMemory, WorkerSlot
 from dmarc_milter.session.handler import Own, SessionOptions

@@ -9,8 +9,9 @@ from Milter import milter
 
 from dmarc_milter.core.actions.plan import Action, DeleteHeader, InsertHeader, Quarantine, Reply
 from dmarc_milter.session import libmilter
+from dmarc_milter.session.connection import Connection
 from dmarc_milter.session.handler import TRY_LATER, SessionOptions
-from dmarc_milter.session.libmilter import CannotServe, Connection, check_platform
+from dmarc_milter.session.libmilter import CannotServe, check_platform
 from dmarc_milter.session.session import Session
 
 

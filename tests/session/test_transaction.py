@@ -24,9 +24,10 @@ from dmarc_milter.core.policy.decide import LocalPolicy
 from dmarc_milter.core.resolver import Question, Remembers, Resolver, Shortage, Work
 from dmarc_milter.daemon.crash_guard import CrashGuard
 from dmarc_milter.process.shared_memory import SharedMemory
+from dmarc_milter.session.context import WorkerContext, attempt_ids
 from dmarc_milter.session.handler import Own
 from dmarc_milter.session.thread_pool import ThreadPool
-from dmarc_milter.session.transaction import CoreHandler, WorkerContext, attempt_ids, fingerprint
+from dmarc_milter.session.transaction import CoreHandler, fingerprint
 from dmarc_milter.telemetry.counters import BOUNDS, STAGES, Meter, named
 from dmarc_milter.telemetry.log import Log
 from fakes.daemon import wait_for

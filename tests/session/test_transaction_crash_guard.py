@@ -20,8 +20,9 @@ from dmarc_milter.core.mail.path import reverse_path
 from dmarc_milter.core.resolver import Question, Resolver
 from dmarc_milter.dns.suffix_list import load_suffixes
 from dmarc_milter.process.shared_memory import SharedMemory
+from dmarc_milter.session.context import WorkerContext
 from dmarc_milter.session.handler import Own
-from dmarc_milter.session.transaction import CoreHandler, WorkerContext, fingerprint
+from dmarc_milter.session.transaction import CoreHandler, fingerprint
 from dmarc_milter.telemetry.counters import Meter
 from dmarc_milter.telemetry.log import Log
 from fakes.dns_zone import Zone

@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     if code is not None:
         return code
     with _held_back(), _noted(arguments.pid_file):
-        from dmarc_milter.daemon.supervisor import serve
+        from dmarc_milter.daemon.startup import serve
 
         return serve(arguments.config, with_jobs=not arguments.no_jobs)
 

@@ -1,16 +1,22 @@
-"""What is prepared and printed before the first worker is forked: the spool, the store's place, and
-the lines that tell an administrator how the daemon runs."""
+"""The start, up to the supervisor's loop: privileges, limits, spool and store, and the lines that
+tell an administrator how the daemon runs."""
 
 from __future__ import annotations
 
+import contextlib
+import resource
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dmarc_milter.config import Config, ConfigError
+from dmarc_milter.config import Config, ConfigError, guarded, load
 from dmarc_milter.config.checks import socket_address
 from dmarc_milter.config.secrets import spool_path
 from dmarc_milter.core.finding import Finding
-from dmarc_milter.daemon.worker import CannotBuild
+from dmarc_milter.daemon.dns_probe import ask
+from dmarc_milter.daemon.supervisor import Parts, Supervisor, no_jobs
+from dmarc_milter.daemon.wiring import build, jobs
+from dmarc_milter.daemon.worker import CannotBuild, Prepare
 from dmarc_milter.dns.suffix_list import SuffixListError, latest_suffixes
 from dmarc_milter.ledger.errors import SpoolError
 from dmarc_milter.ledger.spool.file import prepare as prepare_spool
@@ -18,7 +24,11 @@ from dmarc_milter.ledger.store.database import connect
 from dmarc_milter.ledger.store.status import obstacle
 from dmarc_milter.mta import sendmail_review, sendmail_rewriting
 from dmarc_milter.mta.lines import attach
+from dmarc_milter.process import privileges, sockets
+from dmarc_milter.session import libmilter
 
+NOFILE = 65536
+"""Descriptors that the daemon allows itself."""
 TEMPORARY_SPOOL_ERRORS = ("full", "locked", "io")
 """What a spool recovers from by itself."""
 
@@ -54,17 +64,8 @@ def startup_lines(config: Config) -> tuple[str, ...]:
     except SuffixListError as error:
         raise ConfigError(f"[dmarc] suffix_list: {error}") from None
     url = config.store.url
-    excepted = (
-        f"(but 550 for more than {config.limits.removable_fields} forged fields, [limits]"
-        " removable_fields)"
-    )
-    mode = (
-        "enforce"
-        if config.policy.enforce
-        else f"MONITOR: nothing is refused or quarantined {excepted}; see [policy] enforce"
-    )
     return (
-        f"mode: {mode}",
+        f"mode: {_mode(config)}",
         f"socket: {config.milter.socket}",
         # Without what is secret in it.
         f"store: {url if url.startswith('sqlite:') else connect(url).name}",
@@ -76,6 +77,16 @@ def startup_lines(config: Config) -> tuple[str, ...]:
             if finding.level == "error"
         ),
         *attach(socket_address(config.milter.socket)),
+    )
+
+
+def _mode(config: Config) -> str:
+    if config.policy.enforce:
+        return "enforce"
+    return (
+        "MONITOR: nothing is refused or quarantined (but 550 for more than"
+        f" {config.limits.removable_fields} forged fields, [limits] removable_fields); see"
+        " [policy] enforce"
     )
 
 
@@ -99,3 +110,46 @@ def about_sendmail(config: Config) -> tuple[Finding, ...]:
         if cf is not None and cf.has_filter(sendmail_review.NAME)
         else ()
     )
+
+
+def raise_file_limit() -> None:
+    """Allow NOFILE descriptors: libmilter's listener spins without a pause where they run out."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = NOFILE if hard == resource.RLIM_INFINITY else min(NOFILE, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def serve(path: Path, *, with_jobs: bool = True) -> int:
+    """`dmarc-milter serve`: until SIGTERM. Raises ConfigError; says in one line what else prevents
+    the start (exit code 1)."""
+    config = load(path)
+    parts = Parts(
+        build, (lambda config: jobs(path, config)) if with_jobs else no_jobs, ask, prepare_storage
+    )
+    return supervise(path, config, parts, lambda: startup_lines(config))
+
+
+def supervise(path: Path, config: Config, parts: Parts, startup_lines: Prepare = lambda: ()) -> int:
+    """Run the daemon with these parts. What `startup_lines` finds wrong prevents the start; its
+    lines are printed. Raises ConfigError."""
+    try:
+        libmilter.check_platform()
+        settings = tuple(f"warning: {setting}" for setting in guarded.changeable(path))
+        privileges.drop_privileges(config.milter.user)
+        raise_file_limit()
+        lines = (*startup_lines(), *privileges.warnings(config), *settings)
+        supervisor = Supervisor(path, config, parts)
+    except (
+        privileges.CannotDropPrivileges,
+        sockets.CannotListen,
+        libmilter.CannotServe,
+        CannotBuild,
+    ) as error:
+        print(f"dmarc-milter: {error}", file=sys.stderr)
+        return 1
+    with contextlib.suppress(OSError):  # whoever started us may not listen any more
+        for line in lines:
+            print(line, flush=True)
+    return supervisor.run()

@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import resource
 import select
 import signal
 import socket
@@ -17,20 +16,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from dmarc_milter.config import Config, ConfigError, guarded, load
-from dmarc_milter.config.checks import SocketAddress, socket_address
+from dmarc_milter.config import Config, ConfigError, load
 from dmarc_milter.daemon import worker
 from dmarc_milter.daemon.crash_guard import CrashGuard
-from dmarc_milter.daemon.dns_probe import DnsProbe, ProbeFunction, ProbeProcess, ask
+from dmarc_milter.daemon.dns_probe import DnsProbe, ProbeFunction, ProbeProcess
 from dmarc_milter.daemon.jobs import Job, JobRunner
+from dmarc_milter.daemon.listening import Listening, ListeningSockets, open_socket
 from dmarc_milter.daemon.metrics_server import MetricsServer
 from dmarc_milter.daemon.restart_keys import restart_only_keys
 from dmarc_milter.daemon.workers import MIN_HUNG, NoProcess, Worker, Workers
 from dmarc_milter.dns.probe import Health
-from dmarc_milter.process import privileges, sockets
+from dmarc_milter.process import sockets
 from dmarc_milter.process.sd_notify import Notifier
 from dmarc_milter.process.shared_memory import SharedMemory
-from dmarc_milter.session import libmilter
 from dmarc_milter.telemetry.counters import Meter
 from dmarc_milter.telemetry.log import open_log
 
@@ -38,25 +36,11 @@ TICK = 0.2
 """Seconds between looks at the workers when nothing else happens."""
 RELOAD_DRAIN = 600.0
 """Seconds that sessions of a replaced worker get to end by themselves."""
-RETIRED = 6.0
-"""Seconds after which no worker has a socket any more that was replaced: a poll of libmilter's
-keeps it for 5."""
 MAX_BACK_OFF = 30.0
-NOFILE = 65536
 
 
 class CannotStart(Exception):
     """`str()` is one line."""
-
-
-@dataclass(slots=True)
-class Listening:
-    """The socket and what it was opened for."""
-
-    sock: socket.socket
-    text: str
-    address: SocketAddress
-    config: Config
 
 
 Jobs = Callable[[Config], Sequence[Job]]
@@ -84,36 +68,39 @@ class Supervisor:
     """Starts, watches, replaces and stops the workers."""
 
     def __init__(self, path: Path, config: Config, parts: Parts) -> None:
-        self._path = path
+        self._path, self._parts = path, parts
         self._config = self._started = config
         self._log = open_log(config)
         self._notify = Notifier()
         self._generation = 1
         self._count = worker_count(config)
-        self._shared_memory = SharedMemory(max(32, 4 * self._count))
-        self._most_workers = self._shared_memory.slots // 2
-        self._workers = Workers(parts.build, self._shared_memory, self._leave)
-        self._crash_guard = CrashGuard(self._shared_memory)
-        self._meter = Meter(self._shared_memory.own)
-        self._metrics = MetricsServer(self._shared_memory)
-        self._dns = DnsProbe(lambda config: ProbeProcess(parts.ask, config), self._shared_memory)
-        self._jobs, self._prepare_storage = parts.jobs, parts.prepare_storage
-        self._job_runner = JobRunner(parts.jobs(config), self._log)
+        self._start_parts(config)
         self._signals: list[int] = []
         self._failed_starts = 0
         self._start_after = 0.0
         self._fallback: tuple[Config, Listening, int] | None = None
         """What to return to when the workers of a reload do not start, and its generation: the last
         one that served."""
-        self._retired: list[tuple[float, Listening]] = []
-        """Sockets that were replaced, and since when."""
         self._last_tick = time.monotonic()
         self._health_checks_after = 0.0
+        self._was_ready = False
         self._wake, self._waker = socket.socketpair()
         self._warn(parts.prepare_storage(config))
-        self._listening = open_socket(config)
+        self._sockets = ListeningSockets(open_socket(config))
         self._metrics.prepare(config)(self._log)
-        self._was_ready = False
+
+    def _start_parts(self, config: Config) -> None:
+        """What is kept beside the workers, and the memory that all of it shares."""
+        self._shared_memory = SharedMemory(max(32, 4 * self._count))
+        self._most_workers = self._shared_memory.slots // 2
+        self._workers = Workers(self._parts.build, self._shared_memory, self._leave)
+        self._crash_guard = CrashGuard(self._shared_memory)
+        self._meter = Meter(self._shared_memory.own)
+        self._metrics = MetricsServer(self._shared_memory)
+        self._dns = DnsProbe(
+            lambda config: ProbeProcess(self._parts.ask, config), self._shared_memory
+        )
+        self._job_runner = JobRunner(self._parts.jobs(config), self._log)
 
     def run(self) -> int:
         """Until told to stop; the exit code."""
@@ -132,8 +119,7 @@ class Supervisor:
             self._job_runner.stop(1.0)
             return 1
         finally:
-            for each in (self._listening, *(each for _, each in self._retired)):
-                sockets.close(each.sock, each.address)
+            self._sockets.close()
             self._metrics.stop()
             self._dns.stop()
 
@@ -148,8 +134,8 @@ class Supervisor:
             self._signals.append(number)
 
         ours = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
-        for each in ours:
-            signal.signal(each, note)
+        for number in ours:
+            signal.signal(number, note)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ours)
 
     def _handle_signals(self) -> bool:
@@ -160,10 +146,10 @@ class Supervisor:
         return signal.SIGTERM in numbers or signal.SIGINT in numbers
 
     def _wait(self, seconds: float) -> None:
-        """Sleep until a signal, a worker's word, or the time is up."""
+        """Sleep until a signal comes, a worker reports, or the time is up."""
         poll = select.poll()
         poll.register(self._wake, select.POLLIN)
-        starting = {each.control.fileno(): each for each in self._workers if not each.ready}
+        starting = {one.control.fileno(): one for one in self._workers if not one.ready}
         for number in starting:
             poll.register(number, select.POLLIN)
         for number, _ in poll.poll(seconds * 1000):
@@ -181,9 +167,8 @@ class Supervisor:
     def _supervise(self) -> None:
         now = time.monotonic()
         if now - self._last_tick > 5 * TICK + 1:
-            self._health_checks_after = (
-                now + MIN_HUNG
-            )  # the whole machine paused: workers get a moment to show that they live
+            # The whole machine paused: workers get a moment to show that they live.
+            self._health_checks_after = now + MIN_HUNG
         self._last_tick = now
         for one, code in self._workers.reap():
             self._reaped(one, code)
@@ -199,10 +184,10 @@ class Supervisor:
         self._notify.alive()
 
     def _publish_health(self, now: float) -> None:
-        """Signs of life and numbers for those who apply_metrics."""
+        """The heartbeat and the numbers that the metrics page shows."""
         self._shared_memory.own.beat()
         self._meter.set(
-            "workers_ready", sum(each.ready and not each.draining for each in self._workers)
+            "workers_ready", sum(one.ready and not one.draining for one in self._workers)
         )
         self._meter.set("workers_wanted", self._count)
         self._metrics.tend(now, self._log)
@@ -214,12 +199,12 @@ class Supervisor:
             self._workers.serving(self._generation),
             self._workers.outdated(self._generation),
         )
-        if now < self._start_after or (outdated and any(not each.ready for each in current)):
+        if now < self._start_after or (outdated and any(not one.ready for one in current)):
             return
         missing = self._count - len(current)
         for _ in range(min(missing, 1) if outdated else missing):
             try:
-                self._workers.start(self._config, self._listening.sock, self._generation)
+                self._workers.start(self._config, self._sockets.current.sock, self._generation)
             except NoProcess as error:
                 self._log.error("no_process", failure=str(error))
                 self._start_after = now + 1.0
@@ -228,20 +213,20 @@ class Supervisor:
     def _leave(self) -> None:
         """In a child: close what is ours alone."""
         signal.set_wakeup_fd(-1)
-        for each in (self._wake, self._waker, *(each.sock for _, each in self._retired)):
-            each.close()
+        for sock in (self._wake, self._waker, *(old.sock for old in self._sockets.retired())):
+            sock.close()
         self._metrics.disown()
         self._dns.disown()
 
     def _on_ready(self) -> None:
-        ready = [each for each in self._workers.serving(self._generation) if each.ready]
+        ready = [one for one in self._workers.serving(self._generation) if one.ready]
         if len(ready) < self._count or self._workers.outdated(self._generation):
             return
         self._fallback = None
-        self._notify.ready(f"serving on {self._listening.text} with {len(ready)} workers")
+        self._notify.ready(f"serving on {self._sockets.current.text} with {len(ready)} workers")
         self._log.info(
             "ready",
-            socket=self._listening.text,
+            socket=self._sockets.current.text,
             workers=len(ready),
             generation=self._generation,
             pid=os.getpid(),
@@ -250,8 +235,8 @@ class Supervisor:
         self._was_ready = True
 
     def _reaped(self, one: Worker, code: int) -> None:
-        """Take note of a worker's end: expected, a failure to start, or a death with messages in
-        its hands."""
+        """A worker has ended: as it was told to, before it was ready, or with messages in
+        evaluation."""
         if one.draining and code == 0:
             self._log.info("worker_done", pid=one.pid)
             return
@@ -275,36 +260,26 @@ class Supervisor:
         if not self._was_ready:
             raise CannotStart(one.failure or f"a worker ended before it was ready ({why})")
         if self._fallback is not None and one.generation == self._generation:
-            self._meter.count("reloads_failed")
-            self._log.error(
-                "reload_failed",
-                failure=one.failure or why,
-                text="the running configuration is kept",
-            )
+            self._reload_failed(one.failure or why)
             self._return_to(*self._fallback)
             return
         self._failed_starts += 1
         self._start_after = time.monotonic() + min(MAX_BACK_OFF, 0.1 * 2**self._failed_starts)
 
     def _replace_outdated(self, now: float) -> None:
-        """One old worker goes for each new one that serves; the connections that it has are left to
-        it."""
+        """Drain one old worker for each new one that serves; it keeps the connections that it
+        has."""
         outdated = self._workers.outdated(self._generation)
-        ready = [each for each in self._workers.serving(self._generation) if each.ready]
+        ready = [one for one in self._workers.serving(self._generation) if one.ready]
         surplus = max(0, len(outdated) + len(ready) - self._count)
         for one in outdated[:surplus]:
             one.drain(RELOAD_DRAIN)
         if outdated and surplus >= len(outdated):
             self._on_ready()
         if outdated:
-            self._retired = [(now, each) for _, each in self._retired]
-        elif self._retired and self._fallback is None:
-            gone = [each for since, each in self._retired if now - since > RETIRED]
-            self._retired = [
-                (since, each) for since, each in self._retired if now - since <= RETIRED
-            ]
-            for each in gone:
-                sockets.close(each.sock, each.address)
+            self._sockets.still_in_use(now)
+        elif self._fallback is None:
+            self._sockets.close_retired(now)
 
     # -- reload and stop ---------------------------------------------------------------------------
 
@@ -314,50 +289,53 @@ class Supervisor:
         self._notify.reloading()
         try:
             config = load(self._path)
-            warnings = self._prepare_storage(config) if config.store != self._config.store else ()
+            warnings = self._prepare_storage(config)
             apply_metrics = self._metrics.prepare(config)
-            listening = self._socket_of(config)
+            listening = self._sockets.wanted_by(config)
         except (ConfigError, sockets.CannotListen, worker.CannotBuild) as error:
-            self._meter.count("reloads_failed")
-            self._log.error(
-                "reload_failed", failure=str(error), text="the running configuration is kept"
-            )
+            self._reload_failed(str(error))
             self._notify.ready(f"reload failed: {error}")
             return
-        self._fallback = self._fallback or (self._config, self._listening, self._generation)
+        self._fallback = self._fallback or (self._config, self._sockets.current, self._generation)
         self._adopt(config, listening)
         apply_metrics(self._log)
         self._warn(warnings)
         self._meter.count("reloads")
         self._log.info("reload", generation=self._generation)
-        enough = worker_count(config) <= self._most_workers
-        if keys := restart_only_keys(
-            config, started=self._started, opened=self._listening.config, enough_workers=enough
-        ):
+        self._warn_of_restart_only(config)
+
+    def _prepare_storage(self, config: Config) -> tuple[str, ...]:
+        """Warnings about the store; nothing is done where [store] stays as it is."""
+        return self._parts.prepare_storage(config) if config.store != self._config.store else ()
+
+    def _reload_failed(self, why: str) -> None:
+        self._meter.count("reloads_failed")
+        self._log.error("reload_failed", failure=why, text="the running configuration is kept")
+
+    def _warn_of_restart_only(self, config: Config) -> None:
+        keys = restart_only_keys(
+            config,
+            started=self._started,
+            opened=self._sockets.current.config,
+            enough_workers=worker_count(config) <= self._most_workers,
+        )
+        if keys:
             self._log.warning(
                 "restart_needed",
                 keys=", ".join(keys),
                 text="changed in the file, in force only after a restart",
             )
 
-    def _socket_of(self, config: Config) -> Listening:
-        """The one in use, however it is spelled, one that a reload has just left, or a new one.
-        Raises CannotListen."""
-        ours = {
-            each.address: each for each in (*(each for _, each in self._retired), self._listening)
-        }
-        return ours.get(socket_address(config.milter.socket)) or open_socket(config)
-
     def _warn(self, about_store: tuple[str, ...]) -> None:
-        for each in about_store:
-            self._log.warning("store", text=each)
+        for text in about_store:
+            self._log.warning("store", text=text)
 
     def _return_to(self, config: Config, listening: Listening, generation: int) -> None:
         """Give a reload up: the workers of the old configuration that are left stay, new ones take
         it again."""
         self._fallback = None
         abandoned = [
-            each for each in self._workers if each.generation > generation and not each.draining
+            one for one in self._workers if one.generation > generation and not one.draining
         ]
         self._adopt(config, listening)
         with contextlib.suppress(sockets.CannotListen):
@@ -370,15 +348,12 @@ class Supervisor:
         self._notify.ready("reload failed; serving with the configuration as it was")
 
     def _adopt(self, config: Config, listening: Listening) -> None:
-        self._retired = [(since, each) for since, each in self._retired if each is not listening]
-        if listening is not self._listening:
-            self._retired.append((time.monotonic(), self._listening))
-            self._listening = listening
+        self._sockets.use(listening)
         self._config = config
         self._generation += 1
         self._count = min(worker_count(config), self._most_workers)
         self._log = open_log(config)
-        self._job_runner.restart(self._jobs(config), self._log)
+        self._job_runner.restart(self._parts.jobs(config), self._log)
         self._start_after = 0.0
 
     def _stop(self) -> int:
@@ -387,7 +362,7 @@ class Supervisor:
         self._notify.stopping()
         self._log.info("stopping", workers=len(self._workers), seconds=self._config.milter.drain)
         self._meter.set("workers_ready", 0)
-        self._listening.sock.close()
+        self._sockets.current.sock.close()
         deadline = time.monotonic() + self._config.milter.drain + 2
         self._workers.drain(self._config.milter.drain)
         while self._workers and time.monotonic() < deadline:
@@ -407,60 +382,3 @@ class Supervisor:
 def worker_count(config: Config) -> int:
     """As configured; 0 is one for each CPU that we may use."""
     return config.milter.workers or max(1, len(os.sched_getaffinity(0)))
-
-
-def open_socket(config: Config) -> Listening:
-    """Raises CannotListen, ConfigError."""
-    address = socket_address(config.milter.socket)
-    sock = sockets.listen(
-        address, mode=int(config.milter.socket_mode, 8), group=config.milter.socket_group
-    )
-    return Listening(sock, sockets.describe(address), address, config)
-
-
-def raise_file_limit() -> None:
-    """libmilter's listener spins without a pause where descriptors run out."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = NOFILE if hard == resource.RLIM_INFINITY else min(NOFILE, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def serve(path: Path, *, with_jobs: bool = True) -> int:
-    """`dmarc-milter serve`: until SIGTERM. Raises ConfigError; says in one line what else prevents
-    the start (exit code 1)."""
-    from dmarc_milter.daemon.startup import prepare_storage, startup_lines
-    from dmarc_milter.daemon.wiring import build, jobs
-
-    config = load(path)
-    parts = Parts(
-        build, (lambda config: jobs(path, config)) if with_jobs else no_jobs, ask, prepare_storage
-    )
-    return supervise(path, config, parts, lambda: startup_lines(config))
-
-
-def supervise(
-    path: Path, config: Config, parts: Parts, startup_lines: worker.Prepare = lambda: ()
-) -> int:
-    """Run the daemon with these parts; `prepare` is tried first and gives lines to print. Raises
-    ConfigError."""
-    try:
-        libmilter.check_platform()
-        settings = tuple(f"warning: {each}" for each in guarded.changeable(path))
-        privileges.drop_privileges(config.milter.user)
-        raise_file_limit()
-        lines = (*startup_lines(), *privileges.warnings(config), *settings)
-        supervisor = Supervisor(path, config, parts)
-    except (
-        privileges.CannotDropPrivileges,
-        sockets.CannotListen,
-        libmilter.CannotServe,
-        worker.CannotBuild,
-    ) as error:
-        print(f"dmarc-milter: {error}", file=sys.stderr)
-        return 1
-    with contextlib.suppress(OSError):  # whoever started us may not listen any more
-        for line in lines:
-            print(line, flush=True)
-    return supervisor.run()

@@ -29,8 +29,9 @@ from dmarc_milter.ledger.spool.spool import Spool
 from dmarc_milter.mta import sendmail_rewriting
 from dmarc_milter.mta.sendmail_watch import Demanding, Watched
 from dmarc_milter.process.shared_memory import SharedMemory, WorkerSlot
+from dmarc_milter.session.context import WorkerContext
 from dmarc_milter.session.handler import SessionOptions
-from dmarc_milter.session.transaction import CoreHandler, WorkerContext
+from dmarc_milter.session.transaction import CoreHandler
 from dmarc_milter.telemetry.counters import Meter
 from dmarc_milter.telemetry.log import Log
 

@@ -8,7 +8,6 @@ import heapq
 import itertools
 import logging
 import os
-import resource
 import select
 import threading
 import time
@@ -20,6 +19,7 @@ from dmarc_milter.core.resolver import SCARCE, LookupFailed
 from dmarc_milter.dns.alarm import Stay
 from dmarc_milter.dns.answer import Answer, failed, short
 from dmarc_milter.dns.attempt import Attempt, Broken, Pending, TcpAttempt, UdpAttempt
+from dmarc_milter.dns.counters import Counters
 from dmarc_milter.dns.nameservers import Nameservers
 from dmarc_milter.dns.wire import (
     MalformedAnswer,
@@ -30,48 +30,10 @@ from dmarc_milter.dns.wire import (
 )
 
 FIRST_RETRY = 2.0  # seconds; sooner when the time-out is short
-IN_FLIGHT_LIMIT = 1000  # questions
-# That a question may hold while nobody answers: the time-out leaves room for two retries, some of
-# them without OPT.
-SOCKETS = 4
 NOT_SENT = "nothing could be sent"
 ABANDONED = failed("abandoned")
 
 log = logging.getLogger("dmarc_milter.resolver")
-
-
-class Counters:
-    """What the client did since the process started; approximate where several threads count."""
-
-    __slots__ = (
-        "failures",
-        "hits",
-        "ignored",
-        "queries",
-        "retries",
-        "shortages",
-        "stale",
-        "tcp",
-        "timeouts",
-        "waits",
-    )
-
-    def __init__(self) -> None:
-        self.queries = self.retries = self.tcp = self.failures = self.timeouts = self.ignored = (
-            self.hits
-        ) = self.stale = 0
-        self.waits = self.shortages = 0
-
-
-def in_flight_limit() -> int:
-    """How many questions may be in flight, at most IN_FLIGHT_LIMIT: their sockets take a third of
-    the process's descriptors."""
-    descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return (
-        IN_FLIGHT_LIMIT
-        if descriptors == resource.RLIM_INFINITY
-        else min(IN_FLIGHT_LIMIT, max(16, descriptors // (3 * SOCKETS)))
-    )
 
 
 class ClientObserver(Protocol):
@@ -93,12 +55,8 @@ class Client:
     def __init__(
         self, servers: Nameservers, timeout: float, report: ClientObserver, counters: Counters
     ) -> None:
-        self._servers, self._timeout, self._report, self._counters = (
-            servers,
-            timeout,
-            report,
-            counters,
-        )
+        self._servers, self._timeout = servers, timeout
+        self._report, self._counters = report, counters
         self._retry = min(FIRST_RETRY, timeout * 0.4)
         self._poll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -297,14 +255,8 @@ class Client:
             if packet is not None and self._ask_plainly(attempt, packet, error):
                 return
             pending.short |= isinstance(error, OSError) and error.errno in SCARCE
-            self._fail(
-                attempt,
-                (
-                    str(error)
-                    if isinstance(error, MalformedAnswer | ServerRefused)
-                    else "connection failed"
-                ),
-            )
+            known = isinstance(error, MalformedAnswer | ServerRefused)
+            self._fail(attempt, str(error) if known else "connection failed")
 
     def _ask_plainly(self, attempt: Attempt, packet: bytes, error: Exception) -> bool:
         """Ask this server again without OPT where its error may mean that it does not know it;

@@ -26,10 +26,12 @@ from dmarc_milter.dns.alarm import Stay
 from dmarc_milter.dns.answer import Answer, Key, failed, short
 from dmarc_milter.dns.attempt import Pending
 from dmarc_milter.dns.cache import BoundedStore, Cache, Derived
-from dmarc_milter.dns.client import Client, Counters, in_flight_limit
+from dmarc_milter.dns.client import Client
+from dmarc_milter.dns.counters import Counters, in_flight_limit
 from dmarc_milter.dns.inquiry import Caller, Inquiry
-from dmarc_milter.dns.message_resolver import MessageResolver, Progress, canonical
+from dmarc_milter.dns.message_resolver import MessageResolver, canonical
 from dmarc_milter.dns.nameservers import Nameservers
+from dmarc_milter.dns.progress import Progress
 from dmarc_milter.dns.stale_cache import CacheLimits, Stale, StaleCache
 from dmarc_milter.dns.wire import encode_question
 

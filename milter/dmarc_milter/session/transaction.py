@@ -10,122 +10,40 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import itertools
-import random
-import secrets
 import time
-from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from functools import partial
-from typing import Protocol
 
-from dmarc_milter.core import budget
 from dmarc_milter.core.actions.plan import (
     Action,
     DeleteHeader,
-    Marking,
     Reply,
     is_refusal,
     plan_actions,
     remove_forged,
     within_limit,
 )
-from dmarc_milter.core.authenticate import Options, Prepared, authenticate, prepare
+from dmarc_milter.core.authenticate import Prepared, authenticate, prepare
 from dmarc_milter.core.dmarc.result import DmarcResult, DmarcStatus
-from dmarc_milter.core.dmarc.written import Canonify
 from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.fair import Asker, client_network
 from dmarc_milter.core.mail import author as address
 from dmarc_milter.core.mail.facts import message_facts
 from dmarc_milter.core.mail.message import Envelope, Headers
 from dmarc_milter.core.policy.decide import Deferral, Disposition, Verdict
-from dmarc_milter.core.resolver import Question, Resolver, Shortage, abandon, delay
+from dmarc_milter.core.resolver import Question, Shortage, abandon, delay
 from dmarc_milter.core.spf.check import SpfResult, SpfStatus, not_evaluated
 from dmarc_milter.core.spf.check import check as check_spf
 from dmarc_milter.core.spf.check import questions as spf_questions
-from dmarc_milter.process.shared_memory import FINGERPRINT, SharedMemory, WorkerSlot
+from dmarc_milter.process.shared_memory import FINGERPRINT
+from dmarc_milter.session.context import WorkerContext
 from dmarc_milter.session.handler import Own
-from dmarc_milter.session.thread_pool import Task, ThreadPool
-from dmarc_milter.telemetry.counters import Meter
-from dmarc_milter.telemetry.log import Log
+from dmarc_milter.session.thread_pool import Task
 from dmarc_milter.telemetry.message_log import fields_of, steps
 
 NO_HEADERS = Headers(())
-THREADS, NETWORK_THREADS = 256, 128
-"""Messages evaluated at once by one worker, and of one client network; they mostly wait for DNS."""
 NOTICED = 0.05
 """Seconds of waiting for a thread that are taken from the message's time."""
 BATCH = 16 * 1024
 """Small pieces of a body are put together before they are hashed."""
-
-
-class Recorder(Protocol):
-    """The ledger's spool."""
-
-    def record(self, evaluation: Evaluation, sample: bytes | None = None) -> bool:
-        """Durable when true; takes at most a second. `sample` is what a failure report will
-        quote."""
-        ...
-
-
-class MessageResolvers(Protocol):
-    """The process's DNS."""
-
-    def for_message(self, seconds: float, max_queries: int, network: Hashable) -> Resolver:
-        """For one message from that client network."""
-        ...
-
-    def remembers(self, question: Question) -> bool:
-        """Whether the answer is at hand."""
-        ...
-
-
-def attempt_ids() -> Callable[[], str]:
-    """Gives one process's ids of delivery attempts, 32 hexadecimal digits each."""
-    return partial(_next_id, secrets.token_hex(6), itertools.count())
-
-
-def _next_id(prefix: str, numbers: Iterator[int]) -> str:
-    """Unique to a delivery attempt, and in the order of time: milliseconds since 1970, the
-    process's random part, a number."""
-    return f"{time.time_ns() // 1_000_000:012x}{prefix}{next(numbers):08x}"
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerContext:
-    """What a worker has once, for all messages."""
-
-    options: Options
-    marking: Marking
-    dns: MessageResolvers
-    recorder: Recorder
-    log: Log
-    meter: Meter
-    slot: WorkerSlot
-    shared_memory: SharedMemory
-    max_queries: int = budget.MESSAGE_QUERIES
-    patience: float = 120.0
-    """Seconds that an answer is waited for, waiting for a free thread included."""
-    header_sample: Callable[[Evaluation, Headers], bytes | None] = lambda _evaluation, _headers: (
-        None
-    )
-    """What is kept for a failure report, redacted; None where none is asked for, or failure reports
-    are off."""
-    now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    pct_draw: Callable[[], float] = field(
-        default_factory=lambda: partial(
-            random.Random(secrets.randbits(128)).uniform,  # noqa: S311 - pct is no secret
-            0.0,
-            99.999999,
-        )
-    )
-    canonify: Callable[[str], Canonify | None] = lambda _mta: None
-    """How an MTA (Envelope.mta) changes From after us."""
-    new_id: Callable[[], str] = field(default_factory=attempt_ids)
-    threads: ThreadPool = field(
-        default_factory=lambda: ThreadPool(THREADS, "evaluate", NETWORK_THREADS)
-    )
 
 
 class CoreHandler:
