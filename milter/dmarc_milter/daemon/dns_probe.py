@@ -1,8 +1,8 @@
 """Whether name servers can be used: asked soon after the start, again where look-ups fail, and once
 an hour.
 
-Never in mail's way: the question is a process of its own. Mail does not answer it: a resolver that
-denies everything fails nothing.
+The question runs in a process of its own, so it never delays mail. Mail itself cannot show it: a
+resolver that denies every name makes no look-up fail.
 """
 
 from __future__ import annotations
@@ -31,24 +31,23 @@ look-ups fare."""
 WORKING_EVERY = 3600.0
 """Seconds between questions where all is well."""
 MAX_REPORT = 2000
-"""Octets that an asking process may say."""
+"""Bytes that the process may write about what it found."""
 EXTRA = 5.0
-"""Seconds beyond [dns] timeout after which the asking process is given up."""
+"""Seconds beyond [dns] timeout after which the process is killed."""
 
 ProbeFunction = Callable[[Config], Health]
 """Asks once. May take [dns] timeout seconds and one more."""
 
 
 class RunningProbe(Protocol):
-    """A question under way in a process of its own: the supervisor never waits, and has no
-    threads."""
+    """A probe under way in a process of its own: the supervisor never waits, and has no threads."""
 
     def poll(self, now: float) -> Health | None:
-        """What `Ask` found out; None while it has not ended. `now` is time.monotonic()."""
+        """What it found out; None while it has not ended. `now` is time.monotonic()."""
         ...
 
     def stop(self) -> None:
-        """Give it up."""
+        """Kill it."""
         ...
 
     def disown(self) -> None:
@@ -57,8 +56,8 @@ class RunningProbe(Protocol):
 
 
 class DnsProbe:
-    """The supervisor's side; never waits. Says once when there is no answer and once when there is
-    one again."""
+    """The supervisor's side; never waits. Logs once when no server can be used, and once when
+    one can be used again."""
 
     def __init__(
         self, start: Callable[[Config], RunningProbe], shared_memory: SharedMemory
@@ -75,8 +74,8 @@ class DnsProbe:
         self._reported = Health()
 
     def configure(self, config: Config) -> None:
-        """The daemon serves with this configuration from now on; what is still wrong with it will
-        be said again."""
+        """The daemon serves with this configuration from now on. What is still wrong is logged
+        again."""
         if config is self._config:
             return
         self.stop()
@@ -84,7 +83,7 @@ class DnsProbe:
         self._next = 0.0
 
     def tend(self, now: float, log: Log) -> None:
-        """Ask when it is time, hear the answer when it is there."""
+        """Start a probe when it is time, and log what it found when it has ended."""
         if self._config is None:
             return
         if self._running is not None:
@@ -180,8 +179,8 @@ ask: ProbeFunction = probe
 
 
 class ProbeProcess:
-    """`ask` in a forked child; what it finds out comes through a pipe. Raises OSError where there
-    is no process to be had."""
+    """`ask` in a forked child, whose findings come through a pipe. Raises OSError where no process
+    can be had."""
 
     def __init__(self, ask: ProbeFunction, config: Config) -> None:
         self._reading, writing = os.pipe()
@@ -202,12 +201,12 @@ class ProbeProcess:
             return Health("timed out")
         os.set_blocking(self._reading, False)
         try:
-            said = os.read(self._reading, MAX_REPORT)
+            report = os.read(self._reading, MAX_REPORT)
         except OSError:
-            said = b""
+            report = b""
         os.close(self._reading)
-        # A line end even where there is nothing to complain of: a child that died has said nothing.
-        problem, end, doubt = said.decode("utf-8", "replace").partition("\n")
+        # There is a line end even where nothing is wrong: a child that died has written none.
+        problem, end, doubt = report.decode("utf-8", "replace").partition("\n")
         return Health(problem, doubt) if end else Health("the question could not be asked")
 
     def stop(self) -> None:

@@ -1,5 +1,9 @@
-"""Jobs beside the workers, each a process of its own that is started again when it ends: where no
-timers of systemd do it."""
+"""Jobs beside the workers where no timers of systemd run them: processes that are started again
+when they end.
+
+They are programs, started afresh by `subprocess` so that they hold nothing of the supervisor's;
+children that are forked are process/child.py's.
+"""
 
 from __future__ import annotations
 
@@ -28,20 +32,20 @@ class _Running:
     process: subprocess.Popen[bytes] | None = None
     next_start: float = 0.0
     failed: int = 0
-    """The exit code that was told last."""
+    """The exit code that was logged last."""
 
 
 class JobRunner:
-    """Tended by the supervisor a few times a second; never waits but in `stop`."""
+    """The supervisor calls `tend` a few times a second. Only `stop` waits."""
 
     def __init__(self, jobs: Sequence[Job], log: Log) -> None:
-        self._jobs = [_Running(each) for each in jobs]
+        self._jobs = [_Running(job) for job in jobs]
         self._leaving: list[subprocess.Popen[bytes]] = []
         self._log = log
 
     def tend(self, now: float) -> None:
-        """Start what is to be started, note what has ended."""
-        self._leaving = [each for each in self._leaving if each.poll() is None]
+        """Start the jobs that are due, log those that have ended."""
+        self._leaving = [process for process in self._leaving if process.poll() is None]
         if self._leaving:
             return
         for one in self._jobs:
@@ -72,14 +76,13 @@ class JobRunner:
             one.next_start = now + one.job.pause
 
     def restart(self, jobs: Sequence[Job], log: Log) -> None:
-        """After a reload: these jobs instead, started when the former ones have ended; told in this
-        log."""
+        """After a reload: run these jobs instead, once the former ones have ended; log there."""
         self._log = log
         for one in self._jobs:
             if one.process is not None:
                 one.process.terminate()
                 self._leaving.append(one.process)
-        self._jobs = [_Running(each) for each in jobs]
+        self._jobs = [_Running(job) for job in jobs]
 
     def stop(self, seconds: float) -> None:
         """End all, by SIGKILL those that take longer than `seconds`: every job may die at any

@@ -1,5 +1,5 @@
-"""/metrics, /healthz and /readyz: a process beside the workers, so that nobody who asks can disturb
-mail or the supervisor."""
+"""/metrics, /healthz and /readyz, served by a process of its own: requests cannot disturb mail or
+the supervisor."""
 
 from __future__ import annotations
 
@@ -34,16 +34,15 @@ from dmarc_milter.telemetry.prometheus import (
 )
 
 STORAGE_EVERY = 15.0
-"""Seconds between looks at spool and store."""
+"""Seconds between readings of spool and store."""
 STALLED = 10.0
-"""Seconds without a sign of life after which the supervisor counts as sick."""
+"""Seconds without a heartbeat after which /healthz says that the supervisor hangs."""
 RESTART_PAUSE = 2.0
 """Seconds before the process is started again."""
 
 
 class MetricsServer:
-    """The supervisor's side: opens the socket, keeps the process alive. Never waits but in
-    `stop`."""
+    """The supervisor's side: opens the socket, keeps the process alive. Only `stop` waits."""
 
     def __init__(self, shared_memory: SharedMemory) -> None:
         self._shared_memory = shared_memory
@@ -54,8 +53,8 @@ class MetricsServer:
         self._start_after = 0.0
 
     def prepare(self, config: Config) -> Callable[[Log], None]:
-        """Open the socket if it is another one than before; the answer makes the change, or never
-        is called. Raises CannotListen."""
+        """Open the socket if it is not the same as before. The result, when called, makes the
+        change. Raises CannotListen."""
         address = metrics_address(config.metrics.listen)
         same = address == self._address
         sock = (
@@ -106,12 +105,12 @@ class MetricsServer:
         self._sock = self._address = self._config = None
 
     def disown(self) -> None:
-        """In a forked worker: the socket is not its business."""
+        """In a forked worker: close what is the supervisor's."""
         if self._sock is not None:
             self._sock.close()
 
     def _end(self) -> None:
-        """The process holds nothing that could be lost."""
+        """Kill the process: it holds nothing that could be lost."""
         if self._child is not None:
             self._child.end()
             self._child = None
@@ -148,7 +147,7 @@ class _Process:
             await asyncio.sleep(0.5)
         reading_storage.cancel()
         serving.cancel()
-        os._exit(0)  # a look at the store that is under way is not waited for
+        os._exit(0)  # without waiting for a reading of the store
 
     async def _keep_reading(self) -> None:
         while True:
@@ -184,7 +183,7 @@ class _Process:
 
 
 class StorageReader:
-    """Looks at spool and store; called from one thread at a time. Never raises."""
+    """Reads the state of spool and store. Called from one thread at a time. Never raises."""
 
     def __init__(self, config: Config) -> None:
         self._config = config

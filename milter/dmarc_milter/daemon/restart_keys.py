@@ -1,4 +1,4 @@
-"""What a reload cannot change: keys that were taken at the start, or when the socket was opened."""
+"""What a reload cannot change: keys that are read once, at the start or when the socket opens."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ OF_A_UNIX_SOCKET = ("socket_mode", "socket_group")
 def restart_only_keys(
     config: Config, *, started: Config, opened: Config, enough_workers: bool
 ) -> tuple[str, ...]:
-    """Keys whose values in `config` are not in force: as they are in `started` and, for the
-    socket's, in `opened`."""
+    """Keys of `config` that take effect only after a restart: their values differ from those in
+    `started`, or for the socket in `opened`."""
     keys = ["user"] if config.milter.user != started.milter.user else []
     if socket_address(config.milter.socket).family == "unix":
         keys += [

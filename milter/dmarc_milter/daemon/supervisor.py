@@ -1,5 +1,5 @@
-"""The supervisor: it owns the socket and the signals, and keeps the right number of workers alive,
-lively and up to date."""
+"""The supervisor: it owns the sockets and the signals, and keeps the right number of workers
+alive, responsive and up to date."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from dmarc_milter.telemetry.counters import Meter
 from dmarc_milter.telemetry.log import open_log
 
 TICK = 0.2
-"""Seconds between looks at the workers when nothing else happens."""
+"""Seconds between checks of the workers when nothing else happens."""
 RELOAD_DRAIN = 600.0
 """Seconds that sessions of a replaced worker get to end by themselves."""
 MAX_BACK_OFF = 30.0
@@ -54,14 +54,14 @@ def no_jobs(_config: Config) -> tuple[Job, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the supervisor runs: what workers serve with, the jobs beside them, its one question to
-    the DNS, where the ledger lies."""
+    """What the supervisor runs: how a worker is built, the jobs beside the workers, the check of
+    the DNS, the preparation of spool and store."""
 
     build: worker.Build
     jobs: Jobs = no_jobs
     ask: ProbeFunction = lambda _config: Health()
     prepare_storage: Callable[[Config], tuple[str, ...]] = lambda _config: ()
-    """Makes the spool; warnings about the store. Raises CannotBuild."""
+    """Makes the spool and returns warnings about the store. Raises CannotBuild."""
 
 
 class Supervisor:

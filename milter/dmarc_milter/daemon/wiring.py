@@ -1,4 +1,4 @@
-"""Where the devices meet: what a worker serves with, made from the configuration."""
+"""Builds what a worker needs from the configuration."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dmarc_milter.core.report import failure
 from dmarc_milter.daemon.jobs import Job
 from dmarc_milter.daemon.worker import WorkerServices
 from dmarc_milter.dns.resolver import CacheLimits, DnsResolver
-from dmarc_milter.dns.suffix_list import latest_suffixes
+from dmarc_milter.dns.suffix_list import Suffixes, latest_suffixes
 from dmarc_milter.ledger.spool.file import SpoolOptions
 from dmarc_milter.ledger.spool.spool import Spool
 from dmarc_milter.mta import sendmail_rewriting
@@ -45,23 +45,12 @@ REPORT_EVERY = 900.0
 def build(
     config: Config, slot: WorkerSlot, shared_memory: SharedMemory, log: Log
 ) -> WorkerServices:
-    """The worker's Service. Raises for what makes serving impossible."""
+    """What a worker serves with. Raises for what makes serving impossible."""
     suffixes, warning = latest_suffixes(config.dmarc.suffix_list, datetime.now(UTC).date())
     if warning:
         log.warning("suffix_list", text=warning)
-    dns = DnsResolver(
-        config.dns.nameservers,
-        timeout=compiled.look_up_seconds(config),
-        memory=CacheLimits(
-            config.dns.cache_entries,
-            config.dns.cache_bytes,
-            config.dns.stale_hours * 3600,
-            suffixes.organization_of,
-        ),
-    )
-    sendmail = watched_sendmail_cf(config)
+    dns, sendmail, meter = _resolver(config, suffixes), watched_sendmail_cf(config), Meter(slot)
     spool = Spool(spool_path(config), SpoolOptions(max_bytes=config.store.spool_max_bytes))
-    meter = Meter(slot)
     context = WorkerContext(
         options=compiled.options(config, suffixes),
         marking=compiled.marking(config),
@@ -76,19 +65,36 @@ def build(
         header_sample=header_samples(config),
         canonify=canonify(config, sendmail),
     )
-
-    def follow() -> None:
-        for name in ("queries", "retries", "tcp", "failures", "timeouts", "waits", "shortages"):
-            meter.follow(f"dns_{name}", getattr(dns.counters, name))
-        meter.follow("dns_cache_hits", dns.counters.hits)
-        meter.follow("dns_stale_answers", dns.counters.stale)
-        counts = spool.counts()
-        for name in ("recorded", "unrecorded", "late", "lost"):
-            meter.follow(f"spool_{name}", getattr(counts, name))
-
     return WorkerServices(
-        CoreHandler(context), session_options(config, sendmail), follow, spool.close
+        CoreHandler(context),
+        session_options(config, sendmail),
+        lambda: _follow(meter, dns, spool),
+        spool.close,
     )
+
+
+def _resolver(config: Config, suffixes: Suffixes) -> DnsResolver:
+    return DnsResolver(
+        config.dns.nameservers,
+        timeout=compiled.look_up_seconds(config),
+        memory=CacheLimits(
+            config.dns.cache_entries,
+            config.dns.cache_bytes,
+            config.dns.stale_hours * 3600,
+            suffixes.organization_of,
+        ),
+    )
+
+
+def _follow(meter: Meter, dns: DnsResolver, spool: Spool) -> None:
+    """Add to the shared counters what the resolver and the spool have counted meanwhile."""
+    for name in ("queries", "retries", "tcp", "failures", "timeouts", "waits", "shortages"):
+        meter.follow(f"dns_{name}", getattr(dns.counters, name))
+    meter.follow("dns_cache_hits", dns.counters.hits)
+    meter.follow("dns_stale_answers", dns.counters.stale)
+    counts = spool.counts()
+    for name in ("recorded", "unrecorded", "late", "lost"):
+        meter.follow(f"spool_{name}", getattr(counts, name))
 
 
 def jobs(path: Path, config: Config) -> tuple[Job, ...]:
@@ -144,7 +150,7 @@ def header_samples(config: Config) -> Callable[[Evaluation, Headers], bytes | No
                 evaluation, headers, key, brief=full >= FULL_HEADERS_A_MINUTE
             )
             full += found is not None
-        except Exception:  # a defect of ours in what is only book-keeping must not refuse mail
+        except Exception:  # a bug in a failure report must not defer mail
             logging.getLogger("dmarc_milter.report").exception("no failure report for this message")
             return None
         return found
@@ -181,5 +187,7 @@ def session_options(config: Config, sendmail: Watched | None = None) -> SessionO
             b"from": UNREAD,
             b"authentication-results": b" " + authserv_id(config).encode() + b"; none",
         },
-        own_addresses=frozenset(in_a_labels(each).lower().encode() for each in own if each),
+        own_addresses=frozenset(
+            in_a_labels(address).lower().encode() for address in own if address
+        ),
     )

@@ -1,5 +1,5 @@
-"""One worker process: orders from the supervisor on the main thread, libmilter on its own, the rest
-on an executor."""
+"""One worker process: the supervisor's orders on the main thread, libmilter on its own threads, the
+rest on the thread pool."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from dmarc_milter.telemetry.counters import Meter
 from dmarc_milter.telemetry.log import Log, open_log
 
 BEAT = 0.25
-"""Seconds between signs of life."""
+"""Seconds between heartbeats."""
 SETTLE = 0.5
 """Seconds after the last connection was taken before a drained worker believes that it has no
 more."""
@@ -50,15 +50,15 @@ class WorkerServices:
 
 
 Build = Callable[[Config, WorkerSlot, SharedMemory, Log], WorkerServices]
-"""Makes the Service; raises for what makes serving impossible, `str()` of the exception being one
-line."""
+"""Builds what the worker serves with. Raises for what makes serving impossible; `str()` of the
+exception is one line."""
 Prepare = Callable[[], tuple[str, ...]]
-"""Tries what can be tried before the first fork and gives lines to print; raises ConfigError,
+"""Checks what can be checked before the first fork and returns lines to print. Raises ConfigError,
 CannotBuild."""
 
 
 class CannotBuild(Exception):
-    """What a worker needs is not to be had. `str()` is one line."""
+    """Something that a worker needs is missing. `str()` is one line."""
 
 
 def run(
@@ -78,19 +78,10 @@ def run(
             Path("/proc/self/comm").write_text("dmarc-worker", encoding="ascii")
         log = open_log(config)
         log.start()
-        slot = shared_memory.slot(number)
-        try:
-            service = build(config, slot, shared_memory, log)
-            family = sock.family
-            listening, callbacks = _start_libmilter(config, service, slot, sock)
-        except Exception as error:
-            control.sendall(
-                FAILED
-                + f"{error or type(error).__name__}".replace("\n", " ").encode("utf-8", "replace")[
-                    :500
-                ]
-            )
-            raise
+        slot, family = shared_memory.slot(number), sock.family
+        service, listening, callbacks = _started(
+            control, lambda: _start(config, build, sock, shared_memory, slot, log)
+        )
         slot.beat()
         control.sendall(READY)
         pulse = _Pulse(slot, service, callbacks, log)
@@ -106,15 +97,41 @@ def run(
         os._exit(code)
 
 
+Started = tuple[WorkerServices, int, libmilter.Callbacks]
+"""What serves, the descriptor that libmilter listens on, and what it calls."""
+
+
+def _start(
+    config: Config,
+    build: Build,
+    sock: socket.socket,
+    shared_memory: SharedMemory,
+    slot: WorkerSlot,
+    log: Log,
+) -> Started:
+    service = build(config, slot, shared_memory, log)
+    return (service, *_start_libmilter(config, service, slot, sock))
+
+
+def _started(control: socket.socket, start: Callable[[], Started]) -> Started:
+    """Start; what prevents it is reported to the supervisor in one line."""
+    try:
+        return start()
+    except Exception as error:
+        line = f"{error or type(error).__name__}".replace("\n", " ")
+        control.sendall(FAILED + line.encode("utf-8", "replace")[:500])
+        raise
+
+
 class _Pulse:
-    """What is done several times a second: the sign of life, and counts that are kept elsewhere."""
+    """What is done several times a second: the heartbeat, and counts that are kept elsewhere."""
 
     def __init__(
         self, slot: WorkerSlot, service: WorkerServices, callbacks: libmilter.Callbacks, log: Log
     ) -> None:
         self._slot, self._service, self._callbacks, self._log = slot, service, callbacks, log
         self._meter = Meter(slot)
-        self._complained = False
+        self._reported = False
 
     def beat(self) -> None:
         self._slot.beat()
@@ -123,17 +140,17 @@ class _Pulse:
             self._service.tick()
             self._callbacks.tend()
         except Exception as error:
-            if not self._complained:
-                self._complained = True
+            if not self._reported:
+                self._reported = True
                 self._log.error("failure", where="tick", error=f"{type(error).__name__}: {error}")
 
 
 def _schedule_as_batch() -> None:
-    """A woken thread does not displace one that runs: with one interpreter lock it would only find
-    that held and sleep again.
+    """SCHED_BATCH: a woken thread does not displace the running one, which holds the interpreter
+    lock that it would only wait for.
 
-    A tenth of the processor time of a message. Where it is not allowed things stay as they are (the
-    unit asks systemd for it).
+    Saves a tenth of the processor time of a message. Where it is not allowed nothing changes; the
+    systemd unit asks for it.
     """
     with contextlib.suppress(OSError, AttributeError):
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
@@ -143,8 +160,8 @@ def _own_signals() -> None:
     """The supervisor owns the signals; a terminal's Ctrl-C reaches workers too and is not for
     them."""
     signal.set_wakeup_fd(-1)
-    for each in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(each, signal.SIG_IGN)
+    for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
@@ -193,8 +210,7 @@ def _follow_orders(
     beat: Callable[[], None],
     stop_listening: Callable[[], None],
 ) -> None:
-    """Show signs of life until told to drain, then until the last session has ended or time is
-    up."""
+    """Beat until told to drain, then until the last session has ended or time is up."""
     poll = select.poll()
     poll.register(control, select.POLLIN)
     deadline = float("inf")
@@ -219,5 +235,5 @@ def _follow_orders(
 
 
 def _seconds(order: bytes) -> float:
-    """How long a drain may take. No order at all: the supervisor is gone, so finish and go."""
-    return min((float(each) for each in order.decode().replace("D", "").split()), default=30.0)
+    """How long a drain may take. An empty order means that the supervisor is gone: 30 s."""
+    return min(map(float, order.decode().replace("D", "").split()), default=30.0)

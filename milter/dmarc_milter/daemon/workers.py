@@ -17,8 +17,8 @@ from dmarc_milter.process.child import Child, fork
 from dmarc_milter.process.shared_memory import SharedMemory, WorkerSlot
 
 HUNG = 15.0
-"""Seconds without a sign of life after which a worker is killed; the deadline of an evaluation
-where that is shorter."""
+"""Seconds without a heartbeat after which a worker is killed; the deadline of an evaluation where
+that is shorter."""
 MIN_HUNG = 2.0
 STARTING = 30.0
 """Seconds that a worker has to become ready."""
@@ -60,7 +60,7 @@ class Worker:
         )
 
     def drain(self, seconds: float) -> None:
-        """Have it take no more connections and end when it has none, or after this time."""
+        """Order it to take no more connections, and to end when it has none or after this time."""
         self.draining = True
         with contextlib.suppress(OSError):
             self.control.send(worker.DRAIN + f"{seconds:g}\n".encode())
@@ -98,12 +98,12 @@ class Workers:
 
     def serving(self, generation: int) -> list[Worker]:
         """Those of this generation that take connections, or will."""
-        return [each for each in self if each.generation == generation and not each.draining]
+        return [one for one in self if one.generation == generation and not one.draining]
 
     def outdated(self, generation: int) -> list[Worker]:
         """Those of any other generation that still take connections, oldest first."""
-        others = (each for each in self if each.generation != generation and not each.draining)
-        return sorted(others, key=lambda each: each.started)
+        others = (one for one in self if one.generation != generation and not one.draining)
+        return sorted(others, key=lambda one: one.started)
 
     def start(self, config: Config, sock: socket.socket, generation: int) -> None:
         """Fork one more. Raises NoProcess."""
@@ -139,18 +139,16 @@ class Workers:
         worker.run(config, self.build, sock, control, self.shared_memory, number)
 
     def _free_slot(self) -> int:
-        """Raises NoProcess. Many reloads may leave workers whose connections stay open: the
-        longest-standing make room."""
-        used = {each.number for each in self}
+        """Raises NoProcess. Many reloads may leave workers whose connections stay open: the oldest
+        is told to end."""
+        used = {one.number for one in self}
         free = next(
             (number for number in range(self.shared_memory.slots) if number not in used), None
         )
         if free is None:
-            draining = sorted(
-                (each for each in self if each.draining), key=lambda each: each.started
-            )
-            for each in draining[:1]:
-                each.drain(0)
+            draining = sorted((one for one in self if one.draining), key=lambda one: one.started)
+            for one in draining[:1]:
+                one.drain(0)
             raise NoProcess("too many workers are still draining")
         return free
 
@@ -167,8 +165,8 @@ class Workers:
                 yield one, code
 
     def check_health(self, now: float, deadline: float) -> None:
-        """Kill what shows no sign of life, has passed the deadline of an evaluation, or does not
-        become ready."""
+        """Kill a worker that has no heartbeat, has passed the deadline of an evaluation, or does
+        not become ready."""
         hung = max(MIN_HUNG, min(HUNG, deadline))
         for one in self:
             if one.killed_for:

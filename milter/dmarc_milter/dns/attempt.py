@@ -21,7 +21,7 @@ TCP_CHUNK = 16384
 
 
 class Broken(Exception):
-    """The server closed or garbled the exchange."""
+    """The server closed the connection or garbled its answer."""
 
 
 class Pending:

@@ -1,5 +1,5 @@
-"""Asking name servers: every question in flight shares one thread, which alone receives, retries
-and gives up."""
+"""Asks name servers. All questions in flight share one thread, which alone receives, retries and
+gives up."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ log = logging.getLogger("dmarc_milter.resolver")
 
 
 class ClientObserver(Protocol):
-    """Whom the client tells, on its own thread."""
+    """Whom the client reports to, on its own thread."""
 
     def done(self, pending: Pending, answer: Answer) -> None:
         """The question is settled."""
@@ -228,7 +228,7 @@ class Client:
         try:
             self._receive(attempt)
         except Exception:
-            # A defect here must not take every other look-up of the process with it.
+            # A bug here must not fail every other look-up of the process.
             log.exception("dns: answer could not be handled")
             self._settle(attempt.pending, failed("internal error"))
 

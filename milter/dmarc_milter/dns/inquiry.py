@@ -1,5 +1,4 @@
-"""A question that messages wait for, whether or not it is in flight yet; and who a message is to
-the rest of the resolver."""
+"""A question that messages wait for, sent or not yet, and a message as the resolver knows it."""
 
 from __future__ import annotations
 
@@ -29,8 +28,8 @@ class Inquiry:
 
     def wake(self) -> None:
         """Let those who wait look again: there is an answer, or the question has been sent."""
-        for each in tuple(self._waiters):
-            each.ring()
+        for alarm in tuple(self._waiters):
+            alarm.ring()
 
     def wait(self, alarm: Alarm, seconds: float) -> None:
         """Until something has changed, or the time is up."""
@@ -51,7 +50,7 @@ class Caller:
     def __init__(self, asker: Asker) -> None:
         self.asker = asker
         self.gone = False
-        """Nobody waits for its verdict any more: what it still asks raises lookup.Abandoned."""
+        """Nobody waits for its verdict any more: what it still asks raises Abandoned."""
         self._alarms: list[Alarm] = []
 
     def attend(self, alarm: Alarm) -> None:
@@ -67,5 +66,5 @@ class Caller:
     def leave(self) -> None:
         """The message has ended; wake its threads."""
         self.gone = True
-        for each in tuple(self._alarms):
-            each.ring()
+        for alarm in tuple(self._alarms):
+            alarm.ring()

@@ -1,5 +1,5 @@
-"""One message's view of the resolver: the same answer each time it asks, and an end to how much it
-may ask."""
+"""One message's view of the resolver: the same answer whenever it asks, and a limit on how much it
+asks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ GRACE = 1.0  # seconds past a look-up's own end before its thread is given up
 
 
 class MessageResolver(Remembers):
-    """Implements lookup.Resolver for one message, or for a share of it. May be used from several
+    """Implements core.resolver.Resolver for one message, or for a share of it. Safe for several
     threads.
 
     `asked` counts different questions, remembered ones too, so that a verdict does not depend on
@@ -75,19 +75,19 @@ class MessageResolver(Remembers):
         return len(self._asked)
 
     def txt(self, name: str) -> tuple[bytes, ...]:
-        """See lookup.Resolver."""
+        """See core.resolver.Resolver."""
         return self._ask(name, "TXT")
 
     def addresses(self, name: str, rdtype: Literal["A", "AAAA"]) -> tuple[str, ...]:
-        """See lookup.Resolver."""
+        """See core.resolver.Resolver."""
         return self._ask(name, rdtype)
 
     def mx(self, name: str) -> tuple[tuple[int, str], ...]:
-        """See lookup.Resolver."""
+        """See core.resolver.Resolver."""
         return self._ask(name, "MX")
 
     def ptr(self, name: str) -> tuple[str, ...]:
-        """See lookup.Resolver."""
+        """See core.resolver.Resolver."""
         return self._ask(name, "PTR")
 
     def ns(self, name: str) -> tuple[str, ...]:
@@ -96,27 +96,27 @@ class MessageResolver(Remembers):
         return self._ask(name, "NS")
 
     def aliases(self, name: str, rdtype: Literal["A", "AAAA", "MX"]) -> tuple[str, ...]:
-        """See lookup.Resolver."""
+        """See core.resolver.Resolver."""
         with contextlib.suppress(NoAnswer):
             self._ask(name, rdtype)
         answer = self._progress.given.get(canonical(name, rdtype))
         return answer.via if answer is not None else ()
 
     def prefetch(self, questions: Iterable[Question]) -> None:
-        """See lookup.Resolver. Questions beyond a limit are left out."""
+        """See core.resolver.Resolver. Questions beyond a limit are left out."""
         with contextlib.suppress(Exception):
             for question in questions:
                 self._start_early(canonical(question.name, question.rdtype))
 
     def share(self, *, queries: int, seconds: float) -> MessageResolver:
-        """See lookup.Resolver."""
+        """See core.resolver.Resolver."""
         deadline = min(self._deadline, time.monotonic() + seconds)
         return MessageResolver(
             self._source, self._progress, queries=queries, deadline=deadline, outer=self
         )
 
     def policy(self) -> MessageResolver:
-        """See lookup.Remembers."""
+        """See core.resolver.Remembers."""
         scope = MessageResolver(
             self._source, self._progress, queries=sys.maxsize, deadline=self._deadline, outer=self
         )
@@ -124,16 +124,16 @@ class MessageResolver(Remembers):
         return scope
 
     def abandon(self) -> None:
-        """See lookup.Remembers."""
+        """See core.resolver.Remembers."""
         self._source.leave(self._progress.caller)
 
     def delay(self, seconds: float) -> None:
-        """See lookup.Remembers."""
+        """See core.resolver.Remembers."""
         self._progress.patience -= seconds
         self._progress.delayed += seconds
 
     def recall(self, key: Hashable) -> Any:
-        """See lookup.Remembers."""
+        """See core.resolver.Remembers."""
         known = self._progress.derived.get(key) or self._source.derived(key)
         if known is None or not self._charge_all(known.asked):
             return None
@@ -141,7 +141,7 @@ class MessageResolver(Remembers):
         return known.value
 
     def derive(self, key: Hashable, work: Work) -> Any:
-        """See lookup.Remembers."""
+        """See core.resolver.Remembers."""
         known = self.recall(key)
         if known is not None:
             return known
@@ -156,13 +156,13 @@ class MessageResolver(Remembers):
         return found.value
 
     def arrived(self, name: str) -> tuple[bytes, ...]:
-        """See lookup.Remembers."""
+        """See core.resolver.Remembers."""
         found = self._progress.started.get(canonical(name, "TXT"))
         answer = found.answer if isinstance(found, Inquiry) else found
         return answer.records if answer is not None else ()
 
     def stale_answers(self) -> tuple[StaleAnswer, ...]:
-        """See lookup.Remembers."""
+        """See core.resolver.Remembers."""
         return tuple(
             StaleAnswer(name, seconds) for name, seconds in self._progress.stale.copy().items()
         )

@@ -40,11 +40,13 @@ def probe(config: Config, timeout: float | None = None) -> Health:
         return Health("no name server is known")
     with ThreadPoolExecutor(len(named)) as threads:
         found = list(threads.map(lambda server: _probed(server, seconds), named))
-    denied = [each.problem for each in found if each.problem and not isinstance(each, _Silent)]
-    silent = [each.problem for each in found if isinstance(each, _Silent)]
+    denied = [
+        health.problem for health in found if health.problem and not isinstance(health, _Silent)
+    ]
+    silent = [health.problem for health in found if isinstance(health, _Silent)]
     if denied or len(silent) == len(found):
         return Health((denied or silent)[0])
-    return Health(doubt=next((each.doubt for each in found if each.doubt), ""))
+    return Health(doubt=next((health.doubt for health in found if health.doubt), ""))
 
 
 class _Silent(Health):
@@ -80,4 +82,6 @@ def look_at(server: str, resolver: MessageResolver) -> Health:
 
 def servers(config: Config) -> Sequence[str]:
     """The name servers that are asked, as configured or as resolv.conf says now."""
-    return (config.dns.nameservers or [each.text for each in read_resolv_conf(RESOLV_CONF)])[:MOST]
+    return (config.dns.nameservers or [server.text for server in read_resolv_conf(RESOLV_CONF)])[
+        :MOST
+    ]

@@ -1,7 +1,7 @@
-"""The DNS at the edge: one cache and one asking thread per process, a budget per message
-(implements lookup.Resolver).
+"""The process's resolver: one cache, one client thread, and a budget for every message (implements
+core.resolver.Resolver).
 
-What may be asked at once, and who must wait, admission.py says.
+admission.py decides what may be asked at once, and who must wait.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class DnsResolver:
         self._admission = Admission(in_flight_limit())
         self._messages = count()
         self._lock = threading.Lock()
-        """Held for every word with the admission, and by nobody who waits for anything."""
+        """Held around every call of the admission, and never while waiting for anything."""
         self._closed = False
         os.register_at_fork(after_in_child=partial(_renew, weakref.ref(self)))
 
@@ -96,7 +96,7 @@ class DnsResolver:
         """A resolver for one message: `seconds` spent waiting for answers in all, at most
         `max_queries` different questions.
 
-        `network`: whose share of the questions in flight it uses (fair.client_network).
+        `network`: whose share of the questions in flight it uses (core.fair.client_network).
         """
         return MessageResolver(
             self,
@@ -116,7 +116,7 @@ class DnsResolver:
         """Whether the answer is at hand, so that asking early would gain nothing."""
         return self.cache.get(canonical(question.name, question.rdtype), self._clock()) is not None
 
-    # What a message's resolver uses (message.Source).
+    # What a message's resolver uses (progress.AnswerSource).
 
     def cached(self, key: Key) -> Answer | None:
         """The remembered answer, if it is still good."""
@@ -220,7 +220,7 @@ class DnsResolver:
             send = (
                 orders.send
                 if len(orders.send) == 1
-                else sorted(orders.send, key=lambda each: each.inquiry is own)
+                else sorted(orders.send, key=lambda pending: pending.inquiry is own)
             )
             for pending in send:
                 answer = self._send(pending, stay if pending.inquiry is own else None)
@@ -262,16 +262,16 @@ class DnsResolver:
         inquiry.settle(answer)
         return orders
 
-    # What the client tells, on its own thread (client.Report).
+    # What the client reports, on its own thread (client.ClientObserver).
 
     def done(self, pending: Pending, answer: Answer) -> None:
-        """See client.Report."""
+        """See ClientObserver."""
         inquiry: Inquiry = pending.inquiry
         if inquiry.flight is pending:
             self._obey(self._publish(inquiry, answer))
 
     def tend(self, now: float) -> float | None:
-        """See client.Report."""
+        """See ClientObserver."""
         if not self._admission.waiting:
             return None
         with self._lock:

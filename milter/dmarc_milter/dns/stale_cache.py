@@ -1,4 +1,4 @@
-"""Good answers kept past their time, for when the DNS of their name fails (RFC 8767). Bounded, and
+"""Good answers kept past their TTL, for when the DNS of their name fails (RFC 8767). Bounded, and
 not easily flushed."""
 
 from __future__ import annotations

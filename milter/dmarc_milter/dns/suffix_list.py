@@ -87,7 +87,7 @@ def _remember(path: str, found: Suffixes) -> Suffixes:
 
 def latest_suffixes(path: str, today: date) -> tuple[Suffixes, str]:
     """The list, and a warning or "". Where the file cannot be used now, the last one that this
-    process or its parent before the fork could read from it (FLT-12). Raises SuffixListError if
+    process or its parent before the fork could read from it. Raises SuffixListError if
     there never was one."""
     try:
         found = load_suffixes(path)

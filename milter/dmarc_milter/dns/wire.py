@@ -1,15 +1,15 @@
 """DNS packets: writing the one kind of query that is needed, reading its answer strictly and in
 bounded time (RFC 1035 4).
 
-dnspython could do both; on this path it costs several times as much per question, and its parser
-keeps whatever it is sent.
+dnspython could do both. On this path it costs several times as much per question
+(docs/performance.md), and its parser keeps whatever it is sent. tests/dns/test_wire_oracle.py compares
+the two.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
-from functools import partial
 from socket import AF_INET, AF_INET6, inet_ntop
 from struct import Struct
 from typing import Any, NamedTuple
@@ -186,7 +186,7 @@ def _read(packet: bytes, question: bytes, rdtype: str, rcode: int) -> Answer:
         elif rdclass == 1 and number == DNAME:
             subtrees.setdefault(owner, (ttl, read_name(packet, at)[0]))
         at += length
-    return _conclude(
+    return _answer_of(
         packet, (at, authorities, additional), rcode, (own, owned, _Aliases(aliases, subtrees))
     )
 
@@ -213,13 +213,34 @@ class _Aliases(NamedTuple):
         return None
 
 
-def _conclude(
+def _answer_of(
     packet: bytes,
     rest: tuple[int, int, int],
     rcode: int,
-    found: tuple[bytes, dict[bytes, list[tuple[int, Any]]], _Aliases],
+    records: tuple[bytes, dict[bytes, list[tuple[int, Any]]], _Aliases],
 ) -> Answer:
-    name, owned, aliases = found
+    name, owned, aliases = records
+    chain = _follow(name, owned, aliases)
+    if chain.special_use:
+        # Not in the DNS, whatever a resolver that also serves a house's own names says of it.
+        reason = "an alias of a special-use name"
+        return Answer(failure=NoSuchTarget, reason=reason, ttl=chain.life, via=chain.via)
+    values = owned.get(chain.name, [])
+    if values and rcode == 0:
+        return _positive(values, chain)
+    return _negative(packet, rest, rcode, chain)
+
+
+class _Chain(NamedTuple):
+    """Where the aliases of an answer lead: the last name, those passed, and the shortest TTL."""
+
+    name: bytes
+    via: tuple[str, ...]
+    life: int
+    special_use: bool = False
+
+
+def _follow(name: bytes, owned: Mapping[bytes, Any], aliases: _Aliases) -> _Chain:
     life = 0x7FFFFFFF
     via: list[str] = []
     while name not in owned and (alias := aliases.of(name)) is not None:
@@ -228,37 +249,35 @@ def _conclude(
         if len(via) == HOP_LIMIT:
             raise MalformedAnswer("too many aliases")
         via.append(_shown(name))
-        if is_special_use(
-            via[-1]
-        ):  # not in the DNS, whatever a resolver that also serves a house's own names says of it
-            return Answer(
-                failure=NoSuchTarget,
-                reason="an alias of a special-use name",
-                ttl=life,
-                via=tuple(via),
-            )
-    answer = partial(Answer, via=tuple(via))
-    records = owned.get(name, ())
-    if records and rcode == 0:
-        # A record sent twice is one record (RFC 2181 5); None is a host name that nobody could ask
-        # for.
-        values = tuple(dict.fromkeys(value for _, value in records if value is not None))
-        if len(values) > RECORD_LIMIT:
-            raise MalformedAnswer("too many records")
-        life = min(life, *(lifetime(ttl) for ttl, _ in records))
-        if values:
-            return answer(values, ttl=life)
-        return answer(failure=NoData, reason="no usable record", ttl=life)
+        if is_special_use(via[-1]):
+            return _Chain(name, tuple(via), life, special_use=True)
+    return _Chain(name, tuple(via), life)
+
+
+def _positive(records: list[tuple[int, Any]], chain: _Chain) -> Answer:
+    # A record sent twice is one record (RFC 2181 5); None is a host name that nobody could ask for.
+    values = tuple(dict.fromkeys(value for _, value in records if value is not None))
+    if len(values) > RECORD_LIMIT:
+        raise MalformedAnswer("too many records")
+    life = min(chain.life, *(lifetime(ttl) for ttl, _ in records))
+    if values:
+        return Answer(values, ttl=life, via=chain.via)
+    return Answer(failure=NoData, reason="no usable record", ttl=life, via=chain.via)
+
+
+def _negative(packet: bytes, rest: tuple[int, int, int], rcode: int, chain: _Chain) -> Answer:
+    via = chain.via
     soa, referral = _read_rest(packet, rest)
-    absence = min(life, soa or 0)  # without SOA not to be kept (RFC 2308 5)
+    absence = min(chain.life, soa or 0)  # without SOA not to be kept (RFC 2308 5)
     if rcode == NXDOMAIN:  # it is the last name of a chain that does not exist (RFC 6604 3)
         reason = "an alias of a name that does not exist" if via else "no such name"
-        return answer(failure=NoSuchTarget if via else NoSuchName, reason=reason, ttl=absence)
+        failure = NoSuchTarget if via else NoSuchName
+        return Answer(failure=failure, reason=reason, ttl=absence, via=via)
     if via and soa is None:
-        return answer(alias=to_text(name), ttl=life)
+        return Answer(alias=to_text(chain.name), ttl=chain.life, via=via)
     if referral and soa is None:
         raise ServerRefused("a referral")
-    return answer(failure=NoData, reason="no such record", ttl=absence)
+    return Answer(failure=NoData, reason="no such record", ttl=absence, via=via)
 
 
 def _shown(name: bytes) -> str:

@@ -1,8 +1,8 @@
-"""What falls to the first process of a container: it inherits every process whose parent has ended,
-and must reap it.
+"""The duty of a container's first process: it inherits every process whose parent has ended, and
+must reap it.
 
-The supervisor waits for its own children one by one, so the duty goes to a process of its own that
-does nothing else.
+The supervisor waits for its own children one by one (process/child.py), so a process of its own
+does this and nothing else.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""Who the daemon runs as, and how far its socket reaches: root's privileges given up, or said to be
-there for nothing."""
+"""Drops root's privileges, and warns where the daemon has more than it needs."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""systemd's readiness protocol (sd_notify(3)): datagrams to $NOTIFY_SOCKET. Silent where there is
-no systemd."""
+"""systemd's readiness protocol (sd_notify(3)): datagrams to $NOTIFY_SOCKET. Does nothing without
+systemd."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import time
 
 
 class Notifier:
-    """Speaks to the service manager that started us, if one did."""
+    """Notifies the service manager that started us, if one did."""
 
     def __init__(self, address: str | None = None) -> None:
-        found = os.environ.get("NOTIFY_SOCKET", "") if address is None else address
-        self._address = "\0" + found[1:] if found.startswith("@") else found
+        path = os.environ.get("NOTIFY_SOCKET", "") if address is None else address
+        self._address = "\0" + path[1:] if path.startswith("@") else path
         usec = os.environ.get("WATCHDOG_USEC", "")
         self.watchdog_seconds = (
             int(usec) / 1e6 if usec.isascii() and usec.isdigit() and len(usec) < 16 else 0.0
@@ -32,7 +32,7 @@ class Notifier:
         self._send("STOPPING=1")
 
     def alive(self) -> None:
-        """The watchdog's sign of life."""
+        """Keeps systemd's watchdog from acting."""
         if self.watchdog_seconds:
             self._send("WATCHDOG=1")
 

@@ -1,10 +1,9 @@
-"""Memory that the supervisor shares with its workers: signs of life, what is in evaluation,
-counters, poison.
+"""Memory that the supervisor shares with its workers: heartbeats, messages in evaluation, counters,
+and messages that are blocked because they killed workers.
 
-It is mapped before the workers are forked, so every process sees the same octets, and it outlives
-any worker. One slot per worker, written by that worker alone; the list of poisonous messages is
-written by the supervisor alone. Words of eight octets, aligned, are written in one piece; no locks
-between processes.
+It is mapped before the workers are forked, so every process sees the same bytes, and it outlives
+any worker. A worker writes its own slot alone; the supervisor alone writes the list of blocked
+messages. Words of eight bytes, aligned, are written in one piece; processes share no locks.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 FINGERPRINT: Final = 16
-"""Octets of a message's fingerprint."""
+"""Bytes of a message's fingerprint."""
 MAX_SHOWN: Final = 512
-"""Messages in evaluation that one worker can show at once; more are evaluated unseen."""
+"""Messages in evaluation that one worker can show at once. More are evaluated unseen."""
 COUNTERS: Final = 256
 """Counters of each worker: telemetry/counters.py names them."""
 MAX_BLOCKED: Final = 1024
@@ -65,7 +64,7 @@ class SharedMemory:
     def sessions(self) -> int:
         """Open MTA connections of all workers, silent ones too."""
         slots = [self.slot(number) for number in range(self.slots)]
-        return sum(each.sessions + each.silent for each in slots)
+        return sum(slot.sessions + slot.silent for slot in slots)
 
     def is_blocked(self, fingerprint: bytes, *, now: float) -> bool:
         """Whether a message has killed too often. `now` is time.monotonic()."""
@@ -73,15 +72,15 @@ class SharedMemory:
         if not used:
             return False
         for index in range(min(used, MAX_BLOCKED)):
-            expiry, found = _BLOCKED.unpack_from(self._memory, 8 + index * _BLOCKED_ENTRY)
-            if found == fingerprint and expiry > now:
+            expiry, blocked = _BLOCKED.unpack_from(self._memory, 8 + index * _BLOCKED_ENTRY)
+            if blocked == fingerprint and expiry > now:
                 return True
         return False
 
-    def publish_blocked(self, poison: dict[bytes, float]) -> None:
+    def publish_blocked(self, blocked: dict[bytes, float]) -> None:
         """Replace the list: fingerprint -> expiry, at most POISON of them. The supervisor's
         alone."""
-        entries = list(poison.items())[-MAX_BLOCKED:]
+        entries = list(blocked.items())[-MAX_BLOCKED:]
         for index, (fingerprint, expiry) in enumerate(entries):
             _BLOCKED.pack_into(self._memory, 8 + index * _BLOCKED_ENTRY, expiry, fingerprint)
         self._count[0] = len(entries)
@@ -95,8 +94,8 @@ class WorkerSlot:
         self._words = view[: 8 * _HEAD].cast("Q")
         self.counters = view[8 * _HEAD : 8 * (_HEAD + COUNTERS)].cast("Q")
         self._jobs = view[8 * (_HEAD + COUNTERS) :]
-        # Not by struct, which writes octet by octet: half a moment looks like an evaluation that
-        # takes for ever.
+        # Not by struct, which writes byte by byte: half a time looks like an evaluation that takes
+        # forever.
         self._since = self._jobs[: 8 * MAX_SHOWN].cast("d")
         self._fingerprints = self._jobs[8 * MAX_SHOWN :]
         self._free = list(range(MAX_SHOWN - 1, -1, -1))
@@ -127,7 +126,7 @@ class WorkerSlot:
 
     @property
     def silent(self) -> int:
-        """Connections that have not said a word, not even negotiated: nobody waits for those."""
+        """Connections that have sent nothing, not even negotiated: nobody waits for those."""
         return self._words[2]
 
     @silent.setter

@@ -1,5 +1,5 @@
-"""The listening socket: ours, so that its mode, backlog and options are right whatever libmilter
-would do."""
+"""Listening sockets. We open them ourselves, so that mode, backlog and options are right whatever
+libmilter would do."""
 
 from __future__ import annotations
 

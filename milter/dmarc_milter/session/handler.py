@@ -53,8 +53,8 @@ class Own:
 
 
 class MailTransaction(Protocol):
-    """The evaluation of one message, begun before all of it has arrived. Any method may raise: that
-    is our failure."""
+    """One mail transaction (RFC 5321 3.3), whose evaluation begins before all of the message has
+    arrived. Any method may raise: that is our failure."""
 
     def headers(self, headers: Headers) -> None:
         """All header fields are there. Returns at once."""

@@ -1,7 +1,6 @@
-"""pymilter, adapted: libmilter's callbacks become a Session's events and its actions are played
-back.
+"""pymilter, adapted: libmilter's callbacks find their Connection, and libmilter is started.
 
-The callbacks use pymilter's C module directly. They collect octets and wait, nothing else: Debian's
+The callbacks use pymilter's C module directly. They collect bytes and wait, nothing else: Debian's
 libmilter moves a session between its threads while pymilter keeps one interpreter state for each
 session, so anything that asks for the interpreter by PyGILState (sqlite3, lxml, ctypes
 callbacks...) would crash on them.
@@ -143,7 +142,7 @@ class Callbacks:
             self._slot.silent = 0
             return
         with self._lock:
-            known = {each.handle for each in self._connections.values()}
+            known = {connection.handle for connection in self._connections.values()}
         self._strangers.look(known, at_once=self._strangers.count + len(known) > self._max)
         self._slot.silent = self._strangers.count
         for _ in range(self._total() - self._max):
@@ -160,16 +159,16 @@ class Callbacks:
             return False
         with self._lock:
             idle = {
-                each.handle: each.heard
-                for each in self._connections.values()
-                if each.handle >= 0 and not each.session.in_message
+                connection.handle: connection.heard
+                for connection in self._connections.values()
+                if connection.handle >= 0 and not connection.session.in_message
             }
             silent = self._strangers.since | idle
-            for handle in sorted(silent, key=lambda each: silent[each]):
+            for handle in sorted(silent, key=lambda number: silent[number]):
                 self._strangers.since.pop(handle, None)
-                for each in self._connections.values():
-                    if each.handle == handle:
-                        each.handle = -1  # never twice
+                for connection in self._connections.values():
+                    if connection.handle == handle:
+                        connection.handle = -1  # never twice
                 if hang_up(handle, self._kernel):
                     return True
         return False

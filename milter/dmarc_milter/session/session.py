@@ -1,5 +1,5 @@
-"""One MTA connection: events in, actions out. It knows no pymilter and no socket, so tests drive it
-by hand."""
+"""One MTA connection: events in, actions out. Without pymilter and sockets, so tests call it
+directly."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class Session:
         self._daemon = macros("{daemon_name}") or self._daemon
         message = self._message = self._new_message()
         sender = reverse_path(argument)
-        eai = any(each.upper() == b"SMTPUTF8" for each in parameters)
+        eai = any(parameter.upper() == b"SMTPUTF8" for parameter in parameters)
         own = self._options.own_addresses
         message.envelope = Envelope(
             self._source, self._helo, sender, smtputf8=eai, mta=mta_named(macros("v"))

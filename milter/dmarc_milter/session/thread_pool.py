@@ -1,7 +1,7 @@
-"""Python's own threads for everything that takes time: a pool that costs half of what
-concurrent.futures does for each hand-over.
+"""Threads for everything that takes time.
 
-Who waits for a thread waits its turn among client networks and messages (fair.py).
+A pool of our own, because a hand-over costs half of what concurrent.futures takes, and because who
+waits for a thread waits in turn with other client networks and messages (core/fair.py).
 """
 
 from __future__ import annotations

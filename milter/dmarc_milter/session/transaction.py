@@ -100,15 +100,6 @@ class CoreTransaction:
         self._fingerprint = fingerprint(envelope)
         self._spf: Task[SpfResult] | None = None
         self._spf_allowed = not context.shared_memory.is_blocked(self._fingerprint, now=self._began)
-        name = envelope.mail_from.domain
-        # Where the record is at hand a thread of its own would cost more than the check does with
-        # all the rest.
-        if (
-            self._spf_allowed
-            and name is not None
-            and not context.dns.remembers(Question(name.name, "TXT"))
-        ):
-            self._begin_spf()
         self._prepared: Prepared | None = None
         self._headers = NO_HEADERS
         self._own = Own()
@@ -117,10 +108,17 @@ class CoreTransaction:
         self._pieces: list[bytes] = []
         self._waiting = 0
         self._given_up = False
+        self._begin_spf()
 
     def _begin_spf(self) -> None:
         """On a thread of its own as long as most are free; its first question can be asked in any
-        case."""
+        case.
+
+        Where the record is at hand a thread would cost more than the check does with all the rest.
+        """
+        name, dns = self._envelope.mail_from.domain, self._context.dns
+        if not self._spf_allowed or name is None or dns.remembers(Question(name.name, "TXT")):
+            return
         if self._context.threads.busy:
             self._resolver.prefetch(spf_questions(self._envelope))
             return
@@ -211,52 +209,65 @@ class CoreTransaction:
         context, started = self._context, time.monotonic()
         if started - self._ended > NOTICED:
             delay(self._resolver, started - self._ended)
-        if self._prepared is None:
-            evaluation, actions = self._temperror()
-            context.meter.count("messages_poisoned")
-        else:
-            with context.slot.evaluating(self._fingerprint):
-                evaluation = self._evaluate(self._prepared)
-                actions = plan_actions(
-                    evaluation,
-                    self._headers,
-                    context.marking,
-                    keep_results=self._keep,
-                    removals=self._removals,
-                )
+        evaluation, actions = self._verdict()
         if self._given_up:  # answered already, as our own failure
             return actions
         judged = time.monotonic()
-        sample = context.header_sample(evaluation, self._headers)
-        recorded = (
-            context.recorder.record(evaluation)
-            if sample is None
-            else context.recorder.record(evaluation, sample)
-        )
+        recorded = self._record(evaluation)
         ended = time.monotonic()
-        seconds = ended - self._began
         stages = {
             "wait": started - self._ended,
             "evaluate": judged - started,
             "record": ended - judged,
         }
+        seconds = ended - self._began
         context.meter.message(evaluation, seconds, recorded=recorded, stages=stages)
-        fields = fields_of(evaluation, actions) | {"seconds": round(seconds, 3)}
-        context.log.info("message", **fields, **({} if recorded else {"unrecorded": True}))
-        deferral = evaluation.verdict.deferral
-        if deferral and deferral.reason == "overloaded":
-            context.log.warning(
-                "overloaded",
-                id=str(fields["id"]),
-                source=str(self._envelope.source_ip or ""),
-                reason="look-ups not sent in time",
-            )
-        if context.log.writes("debug"):
-            self._explain(evaluation, str(fields["id"]))
+        self._log(evaluation, actions, seconds, recorded=recorded)
         return actions
 
+    def _verdict(self) -> tuple[Evaluation, tuple[Action, ...]]:
+        if self._prepared is None:
+            self._context.meter.count("messages_poisoned")
+            return self._temperror()
+        with self._context.slot.evaluating(self._fingerprint):
+            evaluation = self._evaluate(self._prepared)
+            return evaluation, plan_actions(
+                evaluation,
+                self._headers,
+                self._context.marking,
+                keep_results=self._keep,
+                removals=self._removals,
+            )
+
+    def _record(self, evaluation: Evaluation) -> bool:
+        """Whether the spool has it for certain."""
+        recorder = self._context.recorder
+        quoted = self._context.header_sample(evaluation, self._headers)
+        return (
+            recorder.record(evaluation) if quoted is None else recorder.record(evaluation, quoted)
+        )
+
+    def _log(
+        self,
+        evaluation: Evaluation,
+        actions: tuple[Action, ...],
+        seconds: float,
+        *,
+        recorded: bool,
+    ) -> None:
+        log, fields = self._context.log, fields_of(evaluation, actions)
+        unrecorded = {} if recorded else {"unrecorded": True}
+        log.info("message", **fields, seconds=round(seconds, 3), **unrecorded)
+        name = str(fields["id"])
+        deferral = evaluation.verdict.deferral
+        if deferral and deferral.reason == "overloaded":
+            source = str(self._envelope.source_ip or "")
+            log.warning("overloaded", id=name, source=source, reason="look-ups not sent in time")
+        if log.writes("debug"):
+            self._explain(evaluation, name)
+
     def _explain(self, evaluation: Evaluation, name: str) -> None:
-        """To the log; a defect in the telling is no reason to refuse mail."""
+        """To the log. A bug in explaining must not defer mail."""
         try:
             for sentence in steps(evaluation):
                 self._context.log.debug("step", id=name, text=sentence)
@@ -284,9 +295,8 @@ class CoreTransaction:
         )
 
     def _spf_result(self) -> SpfResult:
-        """Started at MAIL FROM. If no thread was free for it until now, it is done here: waiting
-        for one might be for ever."""
-        # Two workers ended while SPF of this sender was checked; the rest of the message may be
+        """Begun at MAIL FROM. If no thread took it yet, run it here: waiting could deadlock."""
+        # Two workers died while SPF of this sender was checked; the rest of the message may be
         # harmless.
         if not self._spf_allowed:
             return not_evaluated(
@@ -309,7 +319,7 @@ class CoreTransaction:
             context, self._envelope, verdict, "not evaluated again: it stopped two worker processes"
         )
         planned = plan_actions(evaluation, NO_HEADERS, context.marking)
-        if any(isinstance(each, Reply) for each in planned):
+        if any(isinstance(action, Reply) for action in planned):
             return evaluation, planned
         removals = within_limit(remove_unread(self._headers), self._headers, context.marking)
         return evaluation, removals if is_refusal(removals) else (*removals, *planned)

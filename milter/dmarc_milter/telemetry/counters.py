@@ -105,31 +105,37 @@ class Meter:
     ) -> None:
         """Everything that one evaluated message adds: it took `seconds` from MAIL FROM on, and
         `stages` of STAGES after its end."""
-        verdict = evaluation.verdict
-        names = ["messages", f"dmarc_{evaluation.dmarc.status}", f"spf_{evaluation.spf.status}"]
-        names += [f"dkim_{each.status}" for each in evaluation.dkim] or ["dkim_none"]
-        names.append(
-            "messages_tempfailed" if verdict.tempfail else f"disposition_{verdict.disposition}"
-        )
-        if verdict.deferral and verdict.deferral.reason == "overloaded":
-            names.append("messages_overloaded")
-        if verdict.deferral:
-            names.append(f"deferred_{verdict.deferral.reason}")
-        if verdict.over_limit:
-            names.append("messages_over_limit")
+        amounts = [(INDEX[name], 1) for name in _names_of(evaluation)]
         if not recorded:
-            names.append("messages_unrecorded")
-        if (outcome := evaluation.dmarc.outcome) is not None:
-            names += ["organization_differs"] * (outcome.psl_organizational_domain is not None) + [
-                "psl_guarded"
-            ] * bool(outcome.guarded)
-        amounts = [(INDEX[name], 1) for name in names]
+            amounts.append((INDEX["messages_unrecorded"], 1))
         for stage, spent in {"message": seconds, **stages}.items():
             amounts += [
                 (_FIRST_RANGE[stage] + bisect_left(BOUNDS, spent), 1),
                 (_SUM[stage], int(spent * 1e6)),
             ]
         self._slot.add(amounts)
+
+
+def _names_of(evaluation: Evaluation) -> list[str]:
+    """The counters that a message adds one to."""
+    verdict = evaluation.verdict
+    names = ["messages", f"dmarc_{evaluation.dmarc.status}", f"spf_{evaluation.spf.status}"]
+    names += [f"dkim_{result.status}" for result in evaluation.dkim] or ["dkim_none"]
+    names.append(
+        "messages_tempfailed" if verdict.tempfail else f"disposition_{verdict.disposition}"
+    )
+    if verdict.deferral:
+        names.append(f"deferred_{verdict.deferral.reason}")
+        if verdict.deferral.reason == "overloaded":
+            names.append("messages_overloaded")
+    if verdict.over_limit:
+        names.append("messages_over_limit")
+    if (outcome := evaluation.dmarc.outcome) is not None:
+        if outcome.psl_organizational_domain is not None:
+            names.append("organization_differs")
+        if outcome.guarded:
+            names.append("psl_guarded")
+    return names
 
 
 _FIRST_RANGE = {stage: INDEX[f"{stage}_0"] for stage in STAGES}

@@ -1,4 +1,4 @@
-"""systemd's journal, spoken to in its own protocol (systemd.io/JOURNAL_NATIVE_PROTOCOL) where
+"""Writes to systemd's journal in its native protocol (systemd.io/JOURNAL_NATIVE_PROTOCOL) where
 standard error leads there."""
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""One line per event: stable names, everything escaped, at most 1 KiB, and never in a verdict's
-way."""
+"""One line per event: stable names, everything escaped, at most 1 KiB. Writing never delays a
+verdict."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ Value = str | int | float | bool | None
 Entry = tuple[str, str, Mapping[str, Value], float]
 LEVELS = ("debug", "info", "warning", "error")
 MAX_LINE = 1024
-"""Octets, final newline included: a pipe takes that in one piece, so that lines of several workers
+"""Bytes, final newline included: a pipe takes that in one piece, so that lines of several workers
 never mix."""
 MAX_VALUE = 300
 QUEUE = 4096
 PAUSE = 0.05
-"""Seconds between two times of writing."""
+"""Seconds between flushes."""
 BARE = re.compile(r"[A-Za-z0-9_.:@/+,<>()*;!?%&\[\]-]+")
 UNSAFE = re.compile(r"[^ !#-\[\]-~]")
 

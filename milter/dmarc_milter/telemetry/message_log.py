@@ -1,5 +1,5 @@
-"""The log lines of one message: stable names (docs: reference, log), nothing of the sender's
-unvalidated."""
+"""The log lines of one message: stable names (docs/reference/log.md), and nothing of the sender's
+that was not validated."""
 
 from __future__ import annotations
 
@@ -21,11 +21,7 @@ def fields_of(evaluation: Evaluation, actions: Sequence[Action]) -> dict[str, Va
     waits = verdict.deferral or verdict.would_wait
     outcome = dmarc.outcome
     published = outcome.published if outcome else None
-    reply = next((each for each in actions if isinstance(each, Reply)), None)
-    dkim = [
-        f"{each.status}({each.domain})" if each.domain else f"{each.status}"
-        for each in evaluation.dkim[:MAX_SIGNERS]
-    ]
+    reply = next((action for action in actions if isinstance(action, Reply)), None)
     return {
         "id": envelope.queue_id or evaluation.id,
         "dmarc": dmarc.status,
@@ -36,17 +32,15 @@ def fields_of(evaluation: Evaluation, actions: Sequence[Action]) -> dict[str, Va
         "source": str(envelope.source_ip or ""),
         "spf": evaluation.spf.status,
         "spf_domain": str(evaluation.spf.domain or ""),
-        "dkim": ",".join(dkim) or "none",
+        "dkim": _signers(evaluation),
         "arc": evaluation.arc.status if evaluation.arc else "",
-        "reasons": ",".join(each.type for each in verdict.reasons),
+        "reasons": ",".join(reason.type for reason in verdict.reasons),
         "reply": reply.code if reply else 250,
         "enhanced": reply.enhanced if reply else "",
         "deferral": waits.reason if waits else "",
         "failing_name": waits.name if waits else "",
         "would_be": verdict.would_have,
-        "stale": ",".join(
-            f"{each.name}({int(each.seconds)}s)" for each in evaluation.stale[:MAX_STALE]
-        ),
+        "stale": _stale(evaluation),
         "attempt": evaluation.id,
         "helo": envelope.helo,
         "message_id": evaluation.facts.message_id,
@@ -57,6 +51,21 @@ def fields_of(evaluation: Evaluation, actions: Sequence[Action]) -> dict[str, Va
     }
 
 
+def _signers(evaluation: Evaluation) -> str:
+    return (
+        ",".join(
+            f"{result.status}({result.domain})" if result.domain else f"{result.status}"
+            for result in evaluation.dkim[:MAX_SIGNERS]
+        )
+        or "none"
+    )
+
+
+def _stale(evaluation: Evaluation) -> str:
+    stale = evaluation.stale[:MAX_STALE]
+    return ",".join(f"{answer.name}({int(answer.seconds)}s)" for answer in stale)
+
+
 def steps(evaluation: Evaluation) -> list[str]:
-    """What `why` tells of it, sentence by sentence."""
-    return [each.strip() for each in explain(from_evaluation(evaluation))]
+    """The explanation that `why` prints, sentence by sentence."""
+    return [sentence.strip() for sentence in explain(from_evaluation(evaluation))]

@@ -83,27 +83,27 @@ LABELLED = {
     "messages": (
         "disposition",
         "messages evaluated, by what was done",
-        {f"disposition_{each}": each.value for each in Disposition},
+        {f"disposition_{word}": word.value for word in Disposition},
     ),
     "dmarc_results": (
         "result",
         "messages by dmarc= word",
-        {f"dmarc_{each}": each.value for each in DmarcStatus},
+        {f"dmarc_{word}": word.value for word in DmarcStatus},
     ),
     "spf_results": (
         "result",
         "messages by spf= word",
-        {f"spf_{each}": each.value for each in SpfStatus},
+        {f"spf_{word}": word.value for word in SpfStatus},
     ),
     "dkim_results": (
         "result",
         "signatures by dkim= word; none: unsigned messages",
-        {f"dkim_{each}": each.value for each in DkimStatus},
+        {f"dkim_{word}": word.value for word in DkimStatus},
     ),
     "deferrals": (
         "reason",
         "messages answered 451",
-        {f"deferred_{each}": each for each in DEFERRALS},
+        {f"deferred_{reason}": reason for reason in DEFERRALS},
     ),
     "worker_restarts": (
         "reason",
