@@ -2,8 +2,8 @@
 bounded time (RFC 1035 4).
 
 dnspython could do both. On this path it costs several times as much per question
-(docs/performance.md), and its parser keeps whatever it is sent. tests/dns/test_wire_oracle.py compares
-the two.
+(docs/performance.md), and its parser keeps whatever it is sent. tests/dns/test_wire_oracle.py
+compares the two.
 """
 
 from __future__ import annotations
@@ -182,9 +182,9 @@ def _read(packet: bytes, question: bytes, rdtype: str, rcode: int) -> Answer:
         if rdclass == 1 and number == wanted:
             owned.setdefault(owner, []).append((ttl, read_data(packet, at, length)))
         elif rdclass == 1 and number == CNAME:
-            aliases.setdefault(owner, (ttl, read_name(packet, at)[0]))
+            aliases.setdefault(owner, (ttl, _read_whole_name(packet, at, length)))
         elif rdclass == 1 and number == DNAME:
-            subtrees.setdefault(owner, (ttl, read_name(packet, at)[0]))
+            subtrees.setdefault(owner, (ttl, _read_whole_name(packet, at, length)))
         at += length
     return _answer_of(
         packet, (at, authorities, additional), rcode, (own, owned, _Aliases(aliases, subtrees))
@@ -381,11 +381,17 @@ def read_aaaa(packet: bytes, at: int, length: int) -> str:
     return inet_ntop(AF_INET6, packet[at : at + length])
 
 
-def read_host(packet: bytes, at: int, length: int) -> str | None:
-    """A host name; None for one with octets that nothing could ask for."""
+def _read_whole_name(packet: bytes, at: int, length: int) -> bytes:
+    """The name that is all of a record's data (RFC 1035 3.3), in wire form."""
     name, behind = read_name(packet, at)
     if behind != at + length:
         raise MalformedAnswer("a name that does not fill its record")
+    return name
+
+
+def read_host(packet: bytes, at: int, length: int) -> str | None:
+    """A host name; None for one with octets that nothing could ask for."""
+    name = _read_whole_name(packet, at, length)
     try:
         return to_text(name)
     except MalformedAnswer:
