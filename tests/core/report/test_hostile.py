@@ -446,6 +446,14 @@ def test_any_octets_in_a_report_are_read_or_refused(
     read_or_refused(pack(GOOD[:at] + data + GOOD[at:]))
 
 
+@pytest.mark.parametrize("octet", [b"\0", b"\x1b", b"\x7f", b"\xc2\x9b", b"\xe2\x80\xae"])
+def test_rpt_31_a_warning_quotes_nothing_that_acts_on_a_terminal(octet: bytes) -> None:
+    """A number with a control character in it is named with that character escaped."""
+    warnings = one(GOOD.replace(b"<begin>", b"<begin>" + octet)).warnings
+    assert any("begin: " in each for each in warnings)
+    assert all(each.isprintable() for each in warnings)
+
+
 @given(st.integers(0, 400), st.integers(0, 255))
 def test_any_damage_to_a_zip_is_read_or_refused(at: int, octet: int) -> None:
     data = bytearray(zipped(GOOD, gzip.compress(GOOD)))

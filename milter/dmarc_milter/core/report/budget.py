@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from dmarc_milter.core.text import printable
+
 PIECE = 64 << 10
 """Octets that are unpacked at a time."""
 MAX_WORDS = 30
@@ -65,12 +67,14 @@ class Budget:
 
 
 class Words:
-    """Each thing once, with how often it was met."""
+    """Each thing once, with how often it was met. They quote the report, so they are made fit to be
+    shown."""
 
     def __init__(self) -> None:
         self._said: dict[str, int] = {}
 
     def say(self, text: str) -> None:
+        text = printable(text, ascii_only=False)
         if text in self._said or len(self._said) < MAX_WORDS:
             self._said[text] = self._said.get(text, 0) + 1
 
