@@ -76,8 +76,10 @@ def milter_socket(config: Config) -> Iterator[Finding]:
     if address.family == "fd":
         yield Finding("ok", "socket", f"{where}: passed by systemd, not tested")
         return
-    yield from _unix_place(Path(address.path)) if address.family == "unix" else _inet_place(address)
-    answer = _speaks(address)
+    yield from (
+        _unix_socket(Path(address.path)) if address.family == "unix" else _inet_socket(address)
+    )
+    answer = _listener(address)
     if answer == "nobody":
         yield Finding("ok", "socket", f"{where} is free: the daemon is not running")
     elif answer == "milter":
@@ -86,7 +88,7 @@ def milter_socket(config: Config) -> Iterator[Finding]:
         yield Finding("error", "socket", f"{where} {answer}")
 
 
-def _unix_place(path: Path) -> Iterator[Finding]:
+def _unix_socket(path: Path) -> Iterator[Finding]:
     if path.is_symlink():
         yield Finding("error", "socket", f"{path} is a symbolic link, which the daemon refuses")
     try:
@@ -104,7 +106,7 @@ def _unix_place(path: Path) -> Iterator[Finding]:
         yield Finding("error", "socket", text)
 
 
-def _inet_place(address: SocketAddress) -> Iterator[Finding]:
+def _inet_socket(address: SocketAddress) -> Iterator[Finding]:
     try:
         host = ipaddress.ip_address(address.host)
     except ValueError:
@@ -118,7 +120,7 @@ def _inet_place(address: SocketAddress) -> Iterator[Finding]:
         )
 
 
-def _speaks(address: SocketAddress) -> str:
+def _listener(address: SocketAddress) -> str:
     """nobody, milter, or a clause that says what is wrong."""
     family = {"unix": socket.AF_UNIX, "inet6": socket.AF_INET6}.get(address.family, socket.AF_INET)
     with socket.socket(family, socket.SOCK_STREAM) as sock:
@@ -207,7 +209,7 @@ def ledger(config: Config) -> Iterator[Finding]:
     elif spool is not None:
         yield Finding("ok", "spool", f"{path}: {spool.waiting} messages waiting")
     else:
-        yield _will_be_made("spool", path)
+        yield _to_be_created("spool", path)
     yield _store(config)
 
 
@@ -216,7 +218,7 @@ def _store(config: Config) -> Finding:
         with closing(database_of(config)) as database:
             store = store_status(database)
             if database.dialect == "sqlite" and store.problem and not is_there(Path(database.name)):
-                return _will_be_made("store", Path(database.name))
+                return _to_be_created("store", Path(database.name))
             if store.problem:
                 return Finding("error", "store", f"{store.problem}: {store.remedy}")
             return Finding("ok", "store", f"{store.name}: schema {store.schema}")
@@ -224,7 +226,7 @@ def _store(config: Config) -> Finding:
         return Finding("error", "store", str(error))
 
 
-def _will_be_made(what: str, path: Path) -> Finding:
+def _to_be_created(what: str, path: Path) -> Finding:
     folder = path.parent
     if not folder.is_dir() and folder != STATE:
         text = f"{folder} does not exist: create it, writable by the account of the service"

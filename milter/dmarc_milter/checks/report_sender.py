@@ -25,7 +25,7 @@ from dmarc_milter.core.spf.check import SpfStatus
 
 WHAT = "reports"
 LONGEST = 64 - len(verp("@", "0" * 32, "0" * 8).partition("@")[0])
-"""Octets of the bounce address's local part that leave room for what makes it each report's own
+"""Bytes of the bounce address's local part that leave room for what makes it each report's own
 (RFC 5321 4.5.3.1.1)."""
 
 

@@ -78,7 +78,7 @@ def run(path: Path, *, as_json: bool) -> int:
     if as_json:
         print_json(_document(survey, store))
     else:
-        _tell(survey, store)
+        _print(survey, store)
     return EXIT_OK if survey.messages and not survey.malformed else EXIT_NO
 
 
@@ -95,7 +95,7 @@ def _document(survey: FromSurvey, store: MailStore) -> dict[str, object]:
     }
 
 
-def _tell(survey: FromSurvey, store: MailStore) -> None:
+def _print(survey: FromSurvey, store: MailStore) -> None:
     screen = console()
     share = f" ({100 * survey.malformed / survey.messages:.2f} %)" if survey.messages else ""
     screen.print(

@@ -225,7 +225,7 @@ def _print_findings(files: postfix.Postfix, config: Config, socket: SocketAddres
 
 
 def _read(path: Path) -> str:
-    """The text with its own line ends, undecodable octets kept. Raises CannotSetUp."""
+    """The text with its own line ends, undecodable bytes kept. Raises CannotSetUp."""
     try:
         return path.read_bytes().decode("utf-8", "surrogateescape")
     except OSError as error:

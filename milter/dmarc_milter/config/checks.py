@@ -24,7 +24,7 @@ from dmarc_milter.core.mail.domain import Domain, Malformed
 
 IPNetwork = IPv4Network | IPv6Network
 LONGEST_NAME, LONGEST_PATH = 200, 4000
-"""Octets of a file's name and path that leave room for what SQLite and a copy put aside add (Linux:
+"""Bytes of a file's name and path that leave room for what SQLite and a copy put aside add (Linux:
 255 and 4095)."""
 
 

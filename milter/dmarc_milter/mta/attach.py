@@ -1,5 +1,5 @@
 """main.cf and sendmail.mc with this milter attached or detached: edits of their text that can be
-undone to the octet."""
+undone to the byte."""
 
 from __future__ import annotations
 

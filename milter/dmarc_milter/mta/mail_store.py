@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 MAX_HEADER = 256 * 1024
-"""Octets of a message that are read at most; its header section ends before that."""
+"""Bytes of a message that are read at most; its header section ends before that."""
 MAX_LINE = 64 * 1024
-"""Octets of an mbox's line that are read at once."""
+"""Bytes of an mbox's line that are read at once."""
 SEPARATOR = re.compile(rb"From \S.*\d{1,2}:\d{2}")
 """The line before a message in an mbox, after an empty one (RFC 4155)."""
 PACKED = (b"\x1f\x8b", b"BZh", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ")
@@ -125,7 +125,7 @@ def _opened(path: str) -> BufferedReader:
 
 
 def _begins(file: BufferedReader, *marks: bytes) -> bool:
-    """Whether the octets to come begin in one of these ways; they stay there to be read."""
+    """Whether the bytes to come begin in one of these ways; they stay there to be read."""
     return file.peek(16).startswith(marks)
 
 

@@ -40,7 +40,7 @@ class Option:
 
     @property
     def is_true(self) -> bool:
-        """Only the first octet counts (opendmarc.conf(5))."""
+        """Only the first byte counts (opendmarc.conf(5))."""
         return self.value[:1] in ("T", "t", "Y", "y", "1")
 
 

@@ -31,7 +31,7 @@ REFERENCE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A logical line (postconf(5)): `start` and `end` are the octet-free character positions of its
+    """A logical line (postconf(5)): `start` and `end` are the character positions of its
     text in the file."""
 
     text: str

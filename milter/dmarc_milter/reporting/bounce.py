@@ -17,7 +17,7 @@ __all__ = ["MAX_OCTETS", "Bounce", "DeliveryTag", "NotOurs", "address_of", "note
 
 ADDRESS_FIELDS = ("delivered-to", "x-original-to", "envelope-to", "to")
 MAX_HEAD = 32 << 10
-"""Octets of a mail in which the address that it came to is looked for."""
+"""Bytes of a mail in which the address that it came to is looked for."""
 TEXT_DAYS = 7.0
 """Days that an address is left alone at most where only the text of a bounce says that it
 failed."""

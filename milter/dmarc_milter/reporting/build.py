@@ -173,7 +173,7 @@ def feedback_of(
 
 
 def fitting(feedback: Feedback, form: Format, max_size: int) -> tuple[bytes, Feedback]:
-    """The compressed document and what is in it: while it is larger than `max_size` octets, the
+    """The compressed document and what is in it: while it is larger than `max_size` bytes, the
     smaller half of its rows is folded."""
     while True:
         content = compressed(render(feedback, form))

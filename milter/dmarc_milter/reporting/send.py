@@ -28,7 +28,7 @@ class Delivered(NamedTuple):
 
 
 class ReportEnvelope(NamedTuple):
-    """One mail: envelope sender, recipient, octets."""
+    """One mail: envelope sender, recipient, bytes."""
 
     sender: str
     recipient: str

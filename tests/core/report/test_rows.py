@@ -13,7 +13,7 @@ from dmarc_milter.core.report.rows import (
     configuration,
     decode_row,
     encode_row,
-    is_quiet,
+    is_reportable,
     period,
     published_of,
     row_of,
@@ -101,23 +101,23 @@ def test_a_policy_without_rua_is_not_counted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "quiet"),
+    ("changes", "reportable"),
     [
-        ({}, False),
-        ({"is_report": True}, True),
-        ({"is_dsn": True}, True),
-        ({"auto_submitted": True}, True),
-        ({"from_reporting": True}, True),
-        ({"is_report": True, "status": "fail"}, False),
-        ({"auto_submitted": True, "status": "temperror"}, False),
+        ({}, True),
+        ({"is_report": True}, False),
+        ({"is_dsn": True}, False),
+        ({"auto_submitted": True}, False),
+        ({"from_reporting": True}, False),
+        ({"is_report": True, "status": "fail"}, True),
+        ({"auto_submitted": True, "status": "temperror"}, True),
     ],
 )
 def test_reports_about_reports_are_no_reason_to_report(
-    changes: dict[str, Any], quiet: bool
+    changes: dict[str, Any], reportable: bool
 ) -> None:
     """RPT-09: two reporters must reach silence; spoofed mail that looks like a report still tells
     its victim."""
-    assert is_quiet(facts(**changes)) is quiet
+    assert is_reportable(facts(**changes)) is reportable
 
 
 def test_rows_differ_by_what_a_report_shows_and_by_nothing_else() -> None:

@@ -140,12 +140,11 @@ def row_of(facts: Facts, outcome: StoredOutcome) -> Row:
     )
 
 
-def is_quiet(facts: Facts) -> bool:
-    """Mail that alone is no reason to send a report, or two reporters would report on each other's
-    reports for ever."""
-    return is_pass(facts) and (
-        facts.is_report or facts.is_dsn or facts.auto_submitted or facts.from_reporting
-    )
+def is_reportable(facts: Facts) -> bool:
+    """Whether this message alone is a reason to send a report. Automatic mail that passes is not,
+    or two reporters would report on each other's reports forever."""
+    automatic = facts.is_report or facts.is_dsn or facts.auto_submitted or facts.from_reporting
+    return not (automatic and is_pass(facts))
 
 
 _ENCODER = msgspec.msgpack.Encoder()

@@ -216,7 +216,7 @@ class SpoolFile:
             raise self._failed(error) from None
 
     def room(self) -> int:
-        """Octets that the file still takes within its bound."""
+        """Bytes that the file still takes within its bound."""
         try:
             execute = self._open().execute
             most, pages, unused = (

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("dmarc_milter.ledger")
 
 JOURNAL_LIMIT = 64 << 20
-"""Octets that SQLite itself cuts a journal down to; it never makes one shorter while somebody has
+"""Bytes that SQLite itself cuts a journal down to; it never makes one shorter while somebody has
 it open."""
 STEP = 500
 """Rows copied at a time."""
@@ -74,7 +74,7 @@ class Marks:
 
 
 def _look(name: str) -> tuple[int, int, int] | None:
-    """Device, inode and octets of a name, not of what a link leads to; None where there is
+    """Device, inode and bytes of a name, not of what a link leads to; None where there is
     nothing."""
     try:
         found = os.lstat(name)

@@ -298,7 +298,7 @@ class _Writer:
             self._settle(held, failure, [])
             return True
         except Exception as error:
-            # A defect of ours: this group would fail for ever, and the next ones must not wait
+            # A defect of ours: this group would fail forever, and the next ones must not wait
             # behind it.
             LOG.exception("spool: a group of %d messages could not be written", len(held))
             self._settle(held, SpoolError("io", repr(error)), held)

@@ -22,7 +22,7 @@ from dmarc_milter.core.report.rows import (
     decode_published,
     encode_published,
     encode_row,
-    is_quiet,
+    is_reportable,
     period,
     published_of,
     row_of,
@@ -272,7 +272,7 @@ def _shares(facts: Sequence[Facts], *, honor_ri: bool) -> dict[ReportKey, _Share
             )
         share.published = with_errors(share.published, published.errors)
         share.rows[encode_row(row_of(one, one.outcome))] += 1
-        share.reportable += not is_quiet(one)
+        share.reportable += is_reportable(one)
     return shares
 
 

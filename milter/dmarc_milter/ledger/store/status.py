@@ -14,7 +14,7 @@ from dmarc_milter.ledger.store.database import Database, fetch
 from dmarc_milter.ledger.store.schema import STEPS, check, version
 
 LITTLE = 1 << 18
-"""Octets of room that are as good as none: a group of messages, or a batch, takes more."""
+"""Bytes of room that are as good as none: a group of messages, or a batch, takes more."""
 TABLES = (
     "decision",
     "report",
@@ -206,6 +206,6 @@ def shortage(path: Path) -> str:
 
 
 def size(path: Path) -> int:
-    """Octets of a SQLite file with its journal."""
+    """Bytes of a SQLite file with its journal."""
     files = [path, path.with_name(path.name + "-wal")]
     return sum(file.stat().st_size for file in files if file.exists())
