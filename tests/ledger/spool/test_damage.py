@@ -49,6 +49,12 @@ def replace(path: Path, content: bytes) -> None:
     new.rename(path)
 
 
+def overwrite(path: Path, content: bytes) -> None:
+    """In its place, as a failing disk or a mistaken tool does it."""
+    with path.open("r+b") as file:
+        file.write(content)
+
+
 def another_spool(path: Path) -> None:
     """A copy from elsewhere, put in place."""
     other = SpoolFile(named(path, ".other"))
@@ -83,6 +89,8 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "the journal cut in half": lambda path: truncate(
         named(path, "-wal"), named(path, "-wal").stat().st_size // 2
     ),
+    "the journal overwritten": lambda path: overwrite(named(path, "-wal"), b"x" * 4096),
+    "the journal's beginning lost": lambda path: overwrite(named(path, "-wal"), bytes(32)),
     "the journal replaced": lambda path: replace(named(path, "-wal"), b""),
     "the index deleted": lambda path: named(path, "-shm").unlink(),
     "journal and index deleted": lambda path: (

@@ -34,6 +34,7 @@ STEP = 500
 MEMORY_SECONDS, MEMORY_ROWS, MEMORY_OCTETS = 60.0, 1000, 4 << 20
 """How much of what was written last is remembered: longer than it takes to notice a damage, and
 normally than a drain."""
+JOURNAL_MAGIC = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
 
 
 class Marks:
@@ -49,6 +50,8 @@ class Marks:
         """What happened to it, or ""."""
         for number, (name, tail) in enumerate(self._names):
             before, now = self._seen[number], _look(name)
+            if tail == "-wal" and now is not None and not _begins_as_journal(name):
+                return "its -wal file has been overwritten"
             if now == before:
                 continue
             what = f"its {tail} file" if tail else "the file"
@@ -71,6 +74,23 @@ class Marks:
     def accept(self) -> None:
         """It is shorter than before, and whole all the same."""
         self._seen = [_look(name) for name, _ in self._names]
+
+
+def _begins_as_journal(name: str) -> bool:
+    """Whether it is empty or begins with SQLite's magic number (fileformat2.html, 4.1): without it
+    nobody but those who have it open would read it. SQLite locks nothing in this file, so that to
+    close it here takes no lock away."""
+    try:
+        number = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return True
+    try:
+        start = os.read(number, 4)
+    except OSError:
+        return True  # a directory: its inode tells
+    finally:
+        os.close(number)
+    return len(start) < 4 or start in JOURNAL_MAGIC
 
 
 def _look(name: str) -> tuple[int, int, int] | None:
