@@ -129,12 +129,8 @@ def prepare(headers: Headers, options: ArcOptions = ArcOptions()) -> ArcPlan:
 
 def _look_ups(sets: tuple[ArcSet, ...], options: ArcOptions) -> ArcPlan:
     """The keys and body hashes that a chain of sound structure asks for."""
-    needed = dict.fromkeys(
-        [
-            sets[-1].message.signature.key_name,
-            *(arc_set.seal.signature.key_name for arc_set in reversed(sets)),
-        ]
-    )
+    seals = [arc_set.seal.signature.key_name for arc_set in reversed(sets)]
+    needed = dict.fromkeys([sets[-1].message.signature.key_name, *seals])
     older = [arc_set.message.signature for arc_set in sets[:-1]]
     every = needed | dict.fromkeys(signature.key_name for signature in older if not signature.error)
     if len(needed) > options.max_lookups:

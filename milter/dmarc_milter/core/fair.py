@@ -187,9 +187,8 @@ class Pool:
         who waits.
         """
         full = self.used >= self.shares.size
-        victim = (self._unlike_others(now - patience) if full else None) or self._within(
-            now - patience
-        )
+        before = now - patience
+        victim = (self._unlike_others(before) if full else None) or self._within(before)
         if victim is None:
             return None
         self._free(victim)

@@ -36,6 +36,7 @@ MAX_TEXT = 480
 """Octets of a reply's text: with the codes and CR LF under the 512 of RFC 5321 4.5.3.1.5."""
 MAX_FIELDS_PASSED = 10_000
 """Fields of a message among which as many as the limit may be taken out."""
+NO_AUTHOR = "the From header field has no usable author domain"
 MAX_NAMED = 100
 """Octets of a domain name that a reply spells out; the middle of a longer one is left out."""
 DNS_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
@@ -322,10 +323,7 @@ def _refusal(dmarc: DmarcResult) -> str:
     """Whose policy refuses the message, or what is wrong with its From field."""
     outcome = _decisive(dmarc)
     if outcome is None:
-        return (
-            "Refused by DMARC policy: the From header field has no usable author domain"
-            f" ({_plain(dmarc.reason)})"
-        )
+        return f"Refused by DMARC policy: {NO_AUTHOR} ({_plain(dmarc.reason)})"
     published = outcome.published if _asks(outcome) else None
     if dmarc.outcome is None:
         return _refusal_of_malformed(dmarc, outcome, published)

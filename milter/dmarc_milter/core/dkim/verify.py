@@ -221,14 +221,13 @@ def _result(
     testing: bool = False,
     key_bits: int = 0,
 ) -> DkimResult:
+    given = signature.identifier if signature.identifier_given else None
     return DkimResult(
         status,
         signature.domain,
         selector=signature.selector,
         algorithm=signature.algorithm,
-        identifier=(
-            signature.identifier.name if signature.identifier_given and signature.identifier else ""
-        ),
+        identifier=given.name if given else "",
         signature=signature.text,
         reason=reason,
         testing=testing,

@@ -63,16 +63,14 @@ def evaluate(
 ) -> DmarcResult:
     """DMARC for the author of a message. Never raises.
 
-    A malformed author gets permerror, with the outcome of each domain that a lenient reader could
-    see in `candidates`.
+    A malformed author gets permerror; `candidates` has each domain that a lenient reader could see.
     """
     discovery = Discovery(resolver, options, suffixes)
     identifiers = tuple(_candidates(spf, dkim))
     if author.domain is None:
         outcomes, more = _outcomes(author, identifiers, discovery)
-        return DmarcResult(
-            DmarcStatus.PERMERROR, None, None, outcomes, more, author.malformed or "malformed From"
-        )
+        reason = author.malformed or "malformed From"
+        return DmarcResult(DmarcStatus.PERMERROR, None, None, outcomes, more, reason)
     outcome = _outcome(author.domain, identifiers, discovery)
     return DmarcResult(outcome.status, author.domain, outcome, reason=outcome.reason)
 
@@ -229,17 +227,15 @@ def _organization(outcome: DomainOutcome, discovery: Discovery) -> DomainOutcome
     walk = discovery.reading(outcome.author_domain)
     organization = walk.organizational_domain()
     differs = discovery.suffixes is not None and organization is not None and organization != listed
-    trace = outcome.trace
-    if organization:
-        trace += (f"organizational domain of {outcome.author_domain}: {organization}",)
-    if differs:
-        trace += (f"by the public suffix list it would be {listed}",)
+    name = outcome.author_domain
+    found = [f"organizational domain of {name}: {organization}"] if organization else []
+    found += [f"by the public suffix list it would be {listed}"] if differs else []
     return replace(
         outcome,
         organizational_domain=organization,
         psl_organizational_domain=listed if differs else None,
         guarded=tuple(step.name for step in walk.steps if step.guarded),
-        trace=trace,
+        trace=(*outcome.trace, *found),
     )
 
 

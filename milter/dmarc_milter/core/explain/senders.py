@@ -128,6 +128,7 @@ def _source(samples: list[SenderGroup], identity: Identity | None) -> Source:
         authors[sample.author_domain] += sample.messages
     names = tuple(name for name, _ in authors.most_common())
     kind = _kind(identity, list_id, names)
+    suggested = identity is not None and (kind is Kind.MAILING_LIST or identity.method == "arc")
     return Source(
         kind=kind,
         identity=identity,
@@ -136,11 +137,7 @@ def _source(samples: list[SenderGroup], identity: Identity | None) -> Source:
         author_domains=names,
         messages=authors.total(),
         evidence=_sentence(kind, identity, list_id, names),
-        rule=(
-            _rule(kind, identity, list_id, names)
-            if identity and (kind is Kind.MAILING_LIST or identity.method == "arc")
-            else ""
-        ),
+        rule=_rule(kind, identity, list_id, names) if identity and suggested else "",
     )
 
 

@@ -106,11 +106,8 @@ def _policy(outcome: DomainOutcome, discovery: Discovery) -> Iterator[Finding]:
     if outcome.status is DmarcStatus.TEMPERROR:
         yield Finding("unknown", "walk", outcome.reason)
     elif outcome.published is None:
-        yield Finding(
-            "error",
-            "record",
-            f"no DMARC policy applies to {outcome.author_domain}: {outcome.reason}",
-        )
+        text = f"no DMARC policy applies to {outcome.author_domain}: {outcome.reason}"
+        yield Finding("error", "record", text)
     for step in discovery.walk(outcome.author_domain).steps:
         yield from _of_step(step)
         if step.record is not None and outcome.published is None:

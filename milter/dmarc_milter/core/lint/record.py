@@ -140,11 +140,8 @@ def sentence(record: Record, policy_domain: str) -> str:
     if lowered:
         parts.append(f"one level less than {record.p} because it is in test")
     to = ", ".join(uri.address for uri in record.rua)
-    return (
-        "; ".join(parts)
-        + "."
-        + (f" It wants aggregate reports at {to}." if to else " It wants no aggregate reports.")
-    )
+    wish = f"aggregate reports at {to}" if to else "no aggregate reports"
+    return f"{'; '.join(parts)}. It wants {wish}."
 
 
 def findings(record: Record) -> Iterator[Finding]:
@@ -178,11 +175,8 @@ def _policies(record: Record) -> Iterator[Finding]:
     if record.p is None:
         return
     if record.p is Policy.NONE:
-        yield Finding(
-            "warning",
-            "p",
-            "p=none asks for nothing but reports: forged mail of this domain is delivered",
-        )
+        text = "p=none asks for nothing but reports: forged mail of this domain is delivered"
+        yield Finding("warning", "p", text)
     for name, policy in (("sp", record.sp), ("np", record.np)):
         if policy is not None and policy.strictness < record.p.strictness:
             yield Finding(

@@ -176,15 +176,9 @@ def _written(draft: _Draft, dmarc: DmarcResult, policy: LocalPolicy) -> _Draft:
         return draft
     if policy.malformed_from == "accept" and not dmarc.outcome:
         return draft
-    return _Draft(
-        _change(
-            draft.verdict,
-            Disposition.QUARANTINE,
-            "alias written into From by the MTA",
-            _other_author(dmarc),
-        ),
-        firm=True,
-    )
+    comment = "alias written into From by the MTA"
+    verdict = _change(draft.verdict, Disposition.QUARANTINE, comment, _other_author(dmarc))
+    return _Draft(verdict, firm=True)
 
 
 def _other_author(dmarc: DmarcResult) -> str:
@@ -209,15 +203,8 @@ def _failed(outcome: DomainOutcome, policy: LocalPolicy, pct_draw: float) -> _Dr
         and verdict.disposition is Disposition.REJECT
         and policy.testing_key_action == "quarantine"
     ):
-        return _Draft(
-            _change(
-                verdict,
-                Disposition.QUARANTINE,
-                "testing key",
-                "the only aligned pass is by a testing key",
-            ),
-            firm=True,
-        )
+        why = "the only aligned pass is by a testing key"
+        return _Draft(_change(verdict, Disposition.QUARANTINE, "testing key", why), firm=True)
     return _Draft(verdict)
 
 

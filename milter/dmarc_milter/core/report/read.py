@@ -160,12 +160,8 @@ class _Builder:
     def take(self, event: Event) -> None:
         kind, name, text = event
         if kind == "leaf":
-            if (
-                self._deeper == 0
-                and self._report is not None
-                and name not in SECTIONS
-                and name not in INSIDE
-            ):
+            known = name in SECTIONS or name in INSIDE
+            if self._deeper == 0 and self._report is not None and not known:
                 self._report.leaf(self._path, name, text)
                 return
             self._start(name)
@@ -318,21 +314,20 @@ class _Report:
             return
         self._budget.keep(RECORD + RESULT * sum(map(len, self._parts.values())))
         row, parts = self._record, {name: tuple(found) for name, found in self._parts.items()}
-        self._records.append(
-            ReadRecord(
-                source_ip=row.get("source_ip", ""),
-                count=count(row.get("count", ""), self._words),
-                disposition=row.get("disposition", ""),
-                dkim=row.get("dkim", ""),
-                spf=row.get("spf", ""),
-                reasons=parts.get("reason", ()),
-                header_from=row.get("header_from", ""),
-                envelope_from=row.get("envelope_from", ""),
-                envelope_to=row.get("envelope_to", ""),
-                auth_dkim=parts.get("dkim", ()),
-                auth_spf=parts.get("spf", ()),
-            )
+        record = ReadRecord(
+            source_ip=row.get("source_ip", ""),
+            count=count(row.get("count", ""), self._words),
+            disposition=row.get("disposition", ""),
+            dkim=row.get("dkim", ""),
+            spf=row.get("spf", ""),
+            reasons=parts.get("reason", ()),
+            header_from=row.get("header_from", ""),
+            envelope_from=row.get("envelope_from", ""),
+            envelope_to=row.get("envelope_to", ""),
+            auth_dkim=parts.get("dkim", ()),
+            auth_spf=parts.get("spf", ()),
         )
+        self._records.append(record)
         self._record, self._parts = {}, {}
 
     def built(self) -> ReadReport:
