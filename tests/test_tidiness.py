@@ -85,6 +85,12 @@ def test_no_lock_file_names_a_registry() -> None:
     assert all("integrity" in package for name, package in packages.items() if name)
 
 
+def test_make_test_leaves_no_test_out() -> None:
+    """Its two parts are all there is, whatever marks a test has."""
+    makefile = (REPOSITORY / "Makefile").read_text()
+    assert re.findall(r"-m (\S+|\".*?\") tests \|\|", makefile) == ['"not alone"', "alone"]
+
+
 def test_every_dependency_is_justified() -> None:
     """CONTRIBUTING.md has a reason for each library that pyproject.toml asks for."""
     import tomllib

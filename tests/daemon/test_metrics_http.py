@@ -236,6 +236,7 @@ def test_a_reload_under_load_drops_nothing_and_refuses_no_connection(watched: Wa
     ) == (2, 1)
 
 
+@pytest.mark.slow
 def test_health_and_readiness(watched: Watched) -> None:
     assert watched.get("/healthz") == (200, "ok\n")
     assert watched.get("/readyz") == (200, "ready\n")
@@ -285,6 +286,7 @@ def test_head_has_no_body(shared: Watched) -> None:
     assert answer.endswith(b"\r\n\r\n")
 
 
+@pytest.mark.slow
 def test_ops_01_slow_and_many_clients_disturb_nobody(watched: Watched) -> None:
     """Slowloris: connections that send nothing are ended after seconds; mail goes on; the page
     comes back."""

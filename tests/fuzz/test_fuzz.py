@@ -23,7 +23,12 @@ SECONDS = float(os.environ.get("DMARC_MILTER_FUZZ_SECONDS") or (600 if LONG else
 
 PAIRS = [tuple(TARGETS)[start : start + 2] for start in range(0, len(TARGETS), 2)]
 
-pytestmark = [pytest.mark.alone, pytest.mark.soak, pytest.mark.timeout(SECONDS + 120)]
+pytestmark = [
+    pytest.mark.alone,
+    pytest.mark.slow,
+    pytest.mark.soak,
+    pytest.mark.timeout(SECONDS + 120),
+]
 
 
 def started(name: str, seed: int) -> subprocess.Popen[str]:

@@ -32,6 +32,7 @@ WITHIN = 60.0
 
 pytestmark = [
     pytest.mark.alone,
+    pytest.mark.slow,
     pytest.mark.timeout(4 * 3600 if LONG else SECONDS + 240),
 ]
 

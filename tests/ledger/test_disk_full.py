@@ -30,7 +30,7 @@ from fakes.evaluations import evaluation
 from fakes.milter_client import MilterClient
 from fakes.stores import spool_row
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 MEGABYTES = 4
 

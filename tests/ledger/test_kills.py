@@ -27,7 +27,7 @@ from fakes.ledger_jobs import ADDRESSES
 from fakes.soak import LONG, chance, kills
 from fakes.stores import batch, upgraded
 
-pytestmark = [pytest.mark.soak, pytest.mark.timeout(1800 if LONG else 120)]
+pytestmark = [pytest.mark.slow, pytest.mark.soak, pytest.mark.timeout(1800 if LONG else 120)]
 ROOT = Path(__file__).parents[2]
 
 

@@ -24,7 +24,7 @@ from live.postfix import DOMAIN
 from live.scenarios import SENDER, STRANGER, field_names, letter
 from live.smtp import Client, Reply, Smtp
 
-pytestmark = [pytest.mark.alone, pytest.mark.live, pytest.mark.soak]
+pytestmark = [pytest.mark.alone, pytest.mark.slow, pytest.mark.live, pytest.mark.soak]
 
 SENDERS = 4
 

@@ -22,6 +22,7 @@ from live.smtp import Client, Smtp
 
 pytestmark = [
     pytest.mark.alone,
+    pytest.mark.slow,
     pytest.mark.live,
     pytest.mark.soak,
     pytest.mark.timeout(7200 if LONG else 240),

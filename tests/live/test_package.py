@@ -22,7 +22,7 @@ from live.package import WORK, build_deb
 from live.place import REPOSITORY, give_up, private_folder
 from live.scenarios import AUTHSERV_ID, zone
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.timeout(900)]
 
 SOURCE = REPOSITORY / "milter/dmarc_milter"
 TOOLS = ("pipx", "pip")

@@ -21,7 +21,7 @@ from live.package import build_deb
 from live.place import REPOSITORY, give_up, within
 from live.scenarios import AUTHSERV_ID, zone
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.timeout(600)]
 
 UNITS = REPOSITORY / "systemd"
 EXPOSURE = 1.5

@@ -101,6 +101,7 @@ def identity(mail: Mail) -> tuple[str, str, str]:
     return mail.recipient, report.report_id, attachment.get_content().hex()
 
 
+@pytest.mark.slow
 def test_killed_jobs_lose_no_report_and_change_no_identity(store_url: str) -> None:
     """docs/design.md, Reports: every report delivered at least once with one identity, whichever
     job dies when, whatever the MTA says."""

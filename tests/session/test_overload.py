@@ -18,7 +18,7 @@ from fakes.milter_client import MilterClient
 from fakes.saturation import JUNK, Letter, Load, World, assert_honest_mail_gets_through
 from fakes.signer import header_fields
 
-pytestmark = [pytest.mark.alone, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.alone, pytest.mark.slow, pytest.mark.timeout(180)]
 
 
 @pytest.fixture(scope="module")

@@ -336,6 +336,7 @@ def metric(port: int, name: str) -> int:
     return int(float(found[1]))
 
 
+@pytest.mark.slow
 def test_sto_20_damage_under_the_running_daemon_loses_no_message(
     tmp_path: Path, dns: DnsServer
 ) -> None:

@@ -25,7 +25,7 @@ from fakes.soak import LONG
 from fakes.stores import fresh_schema, upgraded
 from live.postgres import Postgres
 
-pytestmark = [pytest.mark.soak, pytest.mark.timeout(900 if LONG else 120)]
+pytestmark = [pytest.mark.slow, pytest.mark.soak, pytest.mark.timeout(900 if LONG else 120)]
 
 AWAY = 150.0 if LONG else 4.0
 """Seconds without the store."""
