@@ -1,7 +1,8 @@
 """Threads for everything that takes time.
 
-A pool of our own, because a hand-over costs half of what concurrent.futures takes, and because who
-waits for a thread waits in turn with other client networks and messages (core/fair.py).
+A pool of our own because concurrent.futures serves whoever came first: here who waits for a thread
+waits in turn with other client networks and messages (core/fair.py). A hand-over costs the same
+(docs/performance.md).
 """
 
 from __future__ import annotations
