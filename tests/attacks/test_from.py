@@ -17,6 +17,10 @@ SEEN = X()
 HARMLESS = X("")
 """Only domains without an enforcing policy can be seen: delivered, never with a pass."""
 
+LONG_LABELS = "".join(
+    f"@{''.join(map(chr, range(n, n + 992)))}" for n in range(0x4E00, 0x4E14)
+).encode()
+
 STRASSE: dict[str, Spec] = {
     "_dmarc.xn--strae-oqa.example": {"TXT": ["v=DMARC1; p=reject"]},
     "_dmarc.strasse.example": {"TXT": ["v=DMARC1; p=none"]},
@@ -184,10 +188,12 @@ FRM = [
         b", ".join(b"a@d%d.example" % number for number in range(3000)),
         seconds=0.5,
     ),
-    *rows(
-        "FRM-32", NOBODY, b'"a" ' * 25_000, b"=?utf-8?q?a?= " * 7_000, b"a." * 50_000, seconds=0.5
-    ),
+    *rows("FRM-32", NOBODY, b'"a" ' * 25_000, b"a." * 50_000, seconds=0.5),
+    # More encoded words than are examined count as hiding somebody.
+    *rows("FRM-32", X("", code=550), b"=?utf-8?q?a?= " * 7_000, seconds=0.5),
     *rows("FRM-32", HARMLESS, b"a@b.c," * 16_000, seconds=0.5),
+    # Five seconds of a processor once, and half a second.
+    *rows("FRM-32", NOBODY, LONG_LABELS, b"% <" + b"\xe7" * 8_000 + b"@>", seconds=2),
     *rows("FRM-33", NOBODY, b"a\r\n b" * 900, b"x" * 99_000),
     *rows(
         "FRM-33",
