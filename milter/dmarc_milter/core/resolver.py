@@ -217,7 +217,7 @@ class Remembers:
         raise NotImplementedError
 
     def stale_answers(self) -> tuple[StaleAnswer, ...]:
-        """What this message was told past its time."""
+        """The answers that this message got past their time."""
         raise NotImplementedError
 
 

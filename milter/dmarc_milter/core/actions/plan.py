@@ -33,12 +33,12 @@ RESULTS = "Authentication-Results"
 MARK = "X-DMARC-Quarantine"
 READ_MORE = "https://www.rfc-editor.org/rfc/rfc9989"
 MAX_TEXT = 480
-"""Octets of a reply's text: with the codes and CR LF under the 512 of RFC 5321 4.5.3.1.5."""
+"""Bytes of a reply's text: with the codes and CR LF under the 512 of RFC 5321 4.5.3.1.5."""
 MAX_FIELDS_PASSED = 10_000
 """Fields of a message among which as many as the limit may be taken out."""
 NO_AUTHOR = "the From header field has no usable author domain"
 MAX_NAMED = 100
-"""Octets of a domain name that a reply spells out; the middle of a longer one is left out."""
+"""Bytes of a domain name that a reply spells out; the middle of a longer one is left out."""
 DNS_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
 """What a DNS name consists of where a reply spells it out; others may have been made up by the
 sender (SPF macros)."""
@@ -300,7 +300,7 @@ def _waits_for(dmarc: DmarcResult) -> str:
 
 
 def _limit_text(dmarc: DmarcResult) -> str:
-    """A message that takes more look-ups than one may have, whosever policy it hides by that."""
+    """Why a message is refused that takes more look-ups than one may have."""
     whose = _waits_for(dmarc)
     return (
         f"DMARC{f' of {whose}' if whose else ''} cannot be evaluated: that takes more DNS queries"

@@ -12,13 +12,13 @@ from dmarc_milter.core.mail import domain
 from dmarc_milter.core.mail.domain import Domain, Malformed
 
 MAX_FIELD = 8192
-"""Octets of a field that are written or read."""
+"""Bytes of a field that are written or read."""
 MAX_RESULTS = 32
 MAX_PROPERTIES = 16
 MAX_VALUE = 256
 """Characters of one value, reason or comment."""
 LINE = 78
-"""Octets that a line aims at (RFC 5322 2.1.1); what cannot be broken stays under 998."""
+"""Bytes that a line aims at (RFC 5322 2.1.1); what cannot be broken stays under 998."""
 
 # Keyword = Letter *( LetDigHyp ) LetDig      RFC 8601 2.2 (RFC 5321 4.1.2's Ldh-str)
 KEYWORD = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")

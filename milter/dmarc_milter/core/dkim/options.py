@@ -15,11 +15,11 @@ class DkimOptions:
     """RFC 8301 3.2."""
     max_rsa_bits: int = budget.RSA_MAX_BITS
     max_key_record: int = budget.DKIM_KEY_RECORD
-    """Octets of a key record."""
+    """Bytes of a key record."""
     max_key_records: int = 4
     """Records tried when the name of a key has several (RFC 6376 6.1.2 leaves the choice)."""
     max_field: int = budget.DKIM_FIELD
-    """Octets of a signature field's value."""
+    """Bytes of a signature field's value."""
     max_names: int = budget.DKIM_NAMES
     """Names in h=."""
     clock_skew: int = budget.CLOCK_SKEW

@@ -200,7 +200,7 @@ POLICY_OPEN = {
 
 
 def _open(outcome: DomainOutcome, missing: Missing | None, reason: str) -> DomainOutcome:
-    """Neither pass nor fail, for want of this answer."""
+    """Neither pass nor fail, because this answer is missing."""
     return replace(outcome, status=DmarcStatus.TEMPERROR, missing=missing, reason=reason)
 
 
@@ -281,7 +281,7 @@ class _Asked(NamedTuple):
     why: str
     unsure: Policy | None = None
     missing: Missing | None = None
-    """The answer for want of which the policy may be `unsure` instead."""
+    """The missing answer without which the policy may be `unsure` instead."""
 
 
 def _policy(published: PolicyPublished, author_domain: Domain, resolver: Resolver) -> _Asked:

@@ -1,4 +1,4 @@
-"""A decision told as a person would tell it: what the message said, what was found, which rule
+"""A decision as a person would explain it: what the message said, what was found, which rule
 decided, what would change it."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a domain publishes about its mail, told in sentences, and what is wrong with it."""
+"""What a domain publishes about its mail, in sentences, and what is wrong with it."""
 
 from dmarc_milter.core.lint.domain import Survey, survey
 

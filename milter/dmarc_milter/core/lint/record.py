@@ -22,7 +22,7 @@ OPTIONS = {
     "s": "when SPF fails",
 }
 SPELLED = ("p", "sp", "np", "t", "psd", "adkim", "aspf", "rua", "ruf", "fo", "pct")
-"""The order in which tags are told."""
+"""The order in which tags are shown."""
 MILD = ("unknown tag", "scheme not supported")
 """Errors of a record that leave it working as meant: a tag of the future, an https address."""
 

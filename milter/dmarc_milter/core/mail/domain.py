@@ -9,7 +9,7 @@ from functools import lru_cache
 import idna
 
 MAX_NAME = 253
-"""Octets of a name without its root dot (RFC 1035 2.3.4, in presentation form)."""
+"""Bytes of a name without its root dot (RFC 1035 2.3.4, in presentation form)."""
 MAX_LABEL = 63
 MAX_U_LABEL = MAX_LABEL - len("xn--")
 """Characters of a label that is not ASCII: each takes at least one octet of Punycode (RFC 3492)."""

@@ -10,7 +10,7 @@ from dmarc_milter.core.mail.message import Envelope, Headers
 
 IN_MESSAGE_ID = bytes(octet for octet in range(0x21, 0x7F) if octet not in b"<>")
 MAX_LOOKED_AT = 4096
-"""Octets of a field's value that are read for facts."""
+"""Bytes of a field's value that are read for facts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dmarc_milter.core.mail.domain import Domain, Malformed, parse
 
 MAX_PATH = 4096
-"""Octets of a path that are looked at; RFC 5321 4.5.3.1.3 gives it 256."""
+"""Bytes of a path that are looked at; RFC 5321 4.5.3.1.3 gives it 256."""
 
 
 @dataclass(frozen=True, slots=True)

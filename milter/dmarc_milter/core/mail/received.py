@@ -19,10 +19,10 @@ from dmarc_milter.core.mail.domain import Malformed
 from dmarc_milter.core.mail.message import parse_address
 
 MAX_FIELD = 65536
-"""Octets of a field. Exim takes a HELO of 16 KiB, which must not make the field unreadable."""
+"""Bytes of a field. Exim takes a HELO of 16 KiB, which must not make the field unreadable."""
 MAX_HOPS = 50
 MAX_HELO = 255
-"""Octets of a HELO name that are kept (RFC 5321 4.5.3.1.2)."""
+"""Bytes of a HELO name that are kept (RFC 5321 4.5.3.1.2)."""
 
 Network = IPv4Network | IPv6Network
 Program = Literal["exim", "communigate", "first", "last", ""]

@@ -113,7 +113,7 @@ class Context:
 
 
 LIMIT = "[limits] dns_queries"
-"""How the limit is told that one message may exceed by itself."""
+"""The limit that one message may exceed by itself, as replies name it."""
 
 
 class Deferral(NamedTuple):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from dmarc_milter.core.text import printable
 
 PIECE = 64 << 10
-"""Octets that are unpacked at a time."""
+"""Bytes that are unpacked at a time."""
 MAX_WORDS = 30
 """Different things that are said about one report."""
 

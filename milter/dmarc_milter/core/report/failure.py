@@ -30,7 +30,7 @@ from dmarc_milter.core.text import printable
 
 Kind = Literal["dmarc", "dkim", "spf"]
 MAX_BRIEF = 1024
-"""Octets of the header fields where many messages fail at once: most of them only become incidents
+"""Bytes of the header fields where many messages fail at once: most of them only become incidents
 of a report that is there already."""
 
 
@@ -245,7 +245,7 @@ def _spf(report: FailureReport) -> Iterator[bytes]:
 
 
 def _failed_signature(facts: Facts) -> DkimFact | None:
-    """The failing signature that is told about: of an aligned domain if there is one."""
+    """The failing signature that the report is about: of an aligned domain if there is one."""
     failing = [
         signature for signature in facts.dkim if signature.result != "pass" and signature.domain
     ]

@@ -72,7 +72,7 @@ def filename(feedback: Feedback) -> str:
 
 
 def encoded_size(attachment: bytes) -> int:
-    """Octets of the attachment as it is sent: base64 in lines of 57 octets, each with its end (RFC
+    """Bytes of the attachment as it is sent: base64 in lines of 57 octets, each with its end (RFC
     7489 7.2.1.1 counts them so)."""
     return (len(attachment) + 2) // 3 * 4 + 2 * ((len(attachment) + 56) // 57)
 
@@ -80,7 +80,7 @@ def encoded_size(attachment: bytes) -> int:
 def verp(bounce_address: str, report_id: str, tag: str) -> str:
     """The envelope sender that tells which delivery of which report bounced: local+ID-TAG@domain.
 
-    Every address that gets the report knows its id; the tag, eight hexadecimal digits by chance,
+    Every address that gets the report knows its id; the tag, eight random hexadecimal digits,
     only the one that it was made for. Nobody can therefore let another's address bounce.
     """
     local, _, domain = bounce_address.rpartition("@")

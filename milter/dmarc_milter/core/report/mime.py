@@ -16,7 +16,7 @@ MAX_DEPTH = 12
 """Multiparts inside each other; what is nested deeper is one part that is not looked into."""
 MAX_PARTS = 200
 MAX_HEADER = 64 << 10
-"""Octets of one part's header."""
+"""Bytes of one part's header."""
 MAX_FIELD = 8000
 """Characters of a field that goes on over several lines."""
 MAX_MARKS = 100_000

@@ -33,7 +33,7 @@ METHODS = {9: "deflate64", 14: "lzma", 93: "zstd", 95: "xz", 98: "ppmd", 99: "AE
 MAX_DEPTH = 4
 """Packages inside each other."""
 MAX_HELD = 16 << 20
-"""Octets of a zip, or a mail, that lies inside another package: it has to be in memory whole."""
+"""Bytes of a zip, or a mail, that lies inside another package: it has to be in memory whole."""
 MAX_ENTRIES = 200
 MAX_MEMBERS = 100
 """Of one gzip file."""

@@ -19,12 +19,12 @@ from dmarc_milter.core.report.packed import Unpacker
 __all__ = ["MAX_FILE", "ReadRecord", "ReadReport", "UnreadableReport", "read"]
 
 MAX_FILE = 32 << 20
-"""Octets of a file as it comes."""
+"""Bytes of a file as it comes."""
 MAX_XML = 64 << 20
-"""Octets of all documents of a file unpacked, with the packages they lie in."""
+"""Bytes of all documents of a file unpacked, with the packages they lie in."""
 MAX_ELEMENTS = 1_000_000
 MAX_KEPT = 28 << 20
-"""Octets of memory for the records of a file, as they are estimated."""
+"""Bytes of memory for the records of a file, as they are estimated."""
 MAX_SECONDS = 3.0
 """Of a processor."""
 MAX_DOCUMENTS = 20
@@ -33,7 +33,7 @@ MAX_DEPTH = 40
 MAX_PARTS = 100
 """Signatures, reasons, errors or policy tags of one record or report."""
 RECORD, RESULT, WORD = 250, 230, 60
-"""Octets of memory that a record, each result or reason of it, and each text take beside their
+"""Bytes of memory that a record, each result or reason of it, and each text take beside their
 characters."""
 
 METADATA = ("report_id", "org_name", "email", "extra_contact_info", "generator")

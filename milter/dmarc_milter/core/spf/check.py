@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 MAX_MECHANISM = 200
-"""Octets of SpfResult.mechanism."""
+"""Bytes of SpfResult.mechanism."""
 PYSPF_REASONS = {
     "No valid SPF record for included domain": "include of a domain without SPF record",
     "redirect domain has no SPF record": "redirect to a domain without SPF record",

@@ -45,9 +45,9 @@ class SpfOptions:
     seconds: float = budget.SPF_SECONDS
     """For the whole check; then temperror (RFC 7208 4.6.4)."""
     max_record: int = budget.SPF_RECORD
-    """Octets of a record; beyond: permerror."""
+    """Bytes of a record; beyond: permerror."""
     max_term: int = 512
-    """Octets of a term; beyond: permerror."""
+    """Bytes of a term; beyond: permerror."""
     max_address_lookups: int = budget.SPF_ADDRESSES
     """Different A or AAAA look-ups for the names of mx and ptr; beyond: permerror."""
     void_lookups: int = budget.SPF_VOID_LOOKUPS

@@ -67,7 +67,7 @@ class Macro(NamedTuple):
 Token = str | Macro
 
 MAX_EXPANDED = 253
-"""Octets of an expanded domain-spec; labels are dropped from the left beyond (RFC 7208 7.3)."""
+"""Bytes of an expanded domain-spec; labels are dropped from the left beyond (RFC 7208 7.3)."""
 
 
 @dataclass(frozen=True, slots=True)
