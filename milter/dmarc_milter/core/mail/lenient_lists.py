@@ -16,7 +16,7 @@ from typing import NamedTuple
 from dmarc_milter.core.mail import lenient
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.mail.encoded_words import DECODERS, START, before_what_swallows, decode_words
-from dmarc_milter.core.mail.torn_words import holds_undecodable_specials, of_strange_charset
+from dmarc_milter.core.mail.torn_words import hide_somebody, holds_undecodable_specials
 
 MAX_VALUE = 4096
 """Octets of a field with a second domain in it that is still read in every way; none that anyone
@@ -105,7 +105,7 @@ def in_doubt(value: bytes, domain: Domain) -> bool:
     well-formed for `domain`."""
     if SIMPLE.match(value):
         return False
-    if not NAME_AND_ADDRESS.fullmatch(value) and of_strange_charset([value.decode("latin-1")]):
+    if not NAME_AND_ADDRESS.fullmatch(value) and hide_somebody([value]):
         return True
     if lenient.domains((value,), 1) == ((domain,), False):
         return False  # there is no other domain in it

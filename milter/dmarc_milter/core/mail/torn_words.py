@@ -55,6 +55,7 @@ WITH_SPECIALS = re.compile(
 HIDDEN_HOST = re.compile(
     r"=\?[^?@]{0,60}+@|@\s*+(?!_|=20)[^\s@?]*=\?"
     r"|\?[^\s@?]*+@(?![\s_]|=20)[!-<>A-~]*+(?:=[0-9A-Fa-f]|[^\s!-~])"
+    r"|\?[Bb]\?[^?]*[^\x00-\x7f?]"  # of which some take the last eight bits for a letter
 )
 
 
