@@ -21,6 +21,7 @@ def build_deb() -> Path:
     give_up("" if shutil.which("dpkg-deb") else "dpkg is needed")
     out, built_for = WORK / "deb/out", WORK / "deb/run"
     run = os.environ.get("PYTEST_XDIST_TESTRUNUID", "")
+    (WORK / "deb").mkdir(parents=True, exist_ok=True)
     with (WORK / "deb/lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not run or not built_for.exists() or built_for.read_text() != run:
