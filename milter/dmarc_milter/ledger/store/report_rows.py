@@ -1,0 +1,253 @@
+"""What a batch adds to aggregate reports: rows with their counts, within the caps."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import NamedTuple
+from uuid import uuid4
+
+from dmarc_milter.core.report.rows import (
+    DAY,
+    Period,
+    configuration,
+    decode_published,
+    encode_published,
+    encode_row,
+    is_reportable,
+    period,
+    published_of,
+    row_of,
+    with_errors,
+)
+from dmarc_milter.core.stored import Facts, StoredPolicy
+from dmarc_milter.ledger.store.caps import Caps, Quota, Scope
+from dmarc_milter.ledger.store.database import CHUNK, Transaction, chunks, with_list
+
+
+class ReportKey(NamedTuple):
+    """What makes a report."""
+
+    policy_domain: str
+    configuration: str
+    begin: int
+    end: int
+
+
+@dataclass(slots=True)
+class _Share:
+    """What a batch adds to one report. `reportable`: messages that alone are a reason to send
+    it."""
+
+    published: StoredPolicy
+    organizational_domain: str
+    rows: Counter[bytes] = field(default_factory=Counter)
+    reportable: int = 0
+
+    @property
+    def scope(self) -> str:
+        """What its reports are counted against."""
+        return f"org:{self.organizational_domain}"
+
+
+def count(transaction: Transaction, facts: Sequence[Facts], caps: Caps, *, honor_ri: bool) -> None:
+    """Report rows: a few statements for the whole batch, whatever number of reports it touches."""
+    shares = _shares(facts, honor_ri=honor_ri)
+    if not shares:
+        return
+    reports, parts = _reports(transaction, shares)
+    errors = {
+        reports[key]: share.published.errors for key, share in shares.items() if key in reports
+    }
+    _add_errors(transaction, errors)
+    quota = Quota(transaction)
+    missing = {key: share for key, share in sorted(shares.items()) if key not in reports}
+    reports |= _begin_reports(transaction, missing, parts, quota, caps)
+    additions = [
+        _Addition(reports[key], key, share)
+        for key, share in sorted(shares.items())
+        if key in reports
+    ]
+    _add_rows(transaction, additions, quota, caps)
+    quota.write()
+
+
+def _begin_reports(
+    transaction: Transaction,
+    missing: dict[ReportKey, _Share],
+    parts: dict[ReportKey, int],
+    quota: Quota,
+    caps: Caps,
+) -> dict[ReportKey, str]:
+    """Reports that are not there yet, within the caps, by their key; what has no room is folded.
+    `parts`: the last part that there is of each."""
+    quota.look([(share.scope, key.begin) for key, share in missing.items()])
+    begun: dict[ReportKey, str] = {}
+    for key, share in missing.items():
+        scopes = (
+            (share.scope, key.begin, caps.reports),
+            ("reports", key.begin // DAY * DAY, caps.all_reports),
+        )
+        if quota.take(scopes, 1):
+            begun[key] = uuid4().hex
+        else:
+            quota.fold(share.scope, key.begin, share.rows.total())
+    transaction.many(
+        "INSERT INTO report (id, policy_domain, configuration, begin_at, end_at, part,"
+        " organizational_domain, published, next_at, state, messages, loud, rows_count, folded,"
+        " note, attempts, lease_owner, lease_until, closed_at, done_at) VALUES (?, ?, ?, ?, ?, ?,"
+        " ?, ?, ?, 'due', 0, 0, 0, 0, '', 0, '', 0, 0, 0)",
+        [
+            (
+                identity,
+                *key,
+                parts.get(key, 0) + 1,
+                missing[key].organizational_domain,
+                encode_published(missing[key].published),
+                key.end,
+            )
+            for key, identity in begun.items()
+        ],
+    )
+    return begun
+
+
+def _add_errors(transaction: Transaction, errors: dict[str, tuple[str, ...]]) -> None:
+    """Add to open reports, by their id, the errors in the record that they do not have yet."""
+    for chunk in chunks(sorted(identity for identity, new in errors.items() if new)):
+        rows = transaction.all(
+            with_list("SELECT id, published FROM report WHERE id IN []", chunk), chunk
+        )
+        changed = []
+        for identity, data in rows:
+            before = decode_published(bytes(data))
+            after = with_errors(before, errors[identity])
+            if after is not before:
+                changed.append((encode_published(after), identity))
+        transaction.many("UPDATE report SET published = ? WHERE id = ?", changed)
+
+
+def _shares(facts: Sequence[Facts], *, honor_ri: bool) -> dict[ReportKey, _Share]:
+    shares: dict[ReportKey, _Share] = {}
+    for one in facts:
+        published = published_of(one)
+        if published is None or one.outcome is None:
+            continue
+        when: Period = period(one.at, published.ri, honor_ri=honor_ri)
+        key = ReportKey(published.policy_domain, configuration(published), when.begin, when.end)
+        share = shares.get(key)
+        if share is None:
+            share = shares[key] = _Share(
+                published, one.outcome.organizational_domain or published.policy_domain
+            )
+        share.published = with_errors(share.published, published.errors)
+        share.rows[encode_row(row_of(one, one.outcome))] += 1
+        share.reportable += is_reportable(one)
+    return shares
+
+
+def _reports(
+    transaction: Transaction, shares: dict[ReportKey, _Share]
+) -> tuple[dict[ReportKey, str], dict[ReportKey, int]]:
+    """The reports that still take rows, locked so that none is closed meanwhile; and the last part
+    of each that there is."""
+    found: dict[ReportKey, str] = {}
+    parts: dict[ReportKey, int] = {}
+    begins = sorted({key.begin for key in shares})
+    sql = (
+        "SELECT policy_domain, configuration, begin_at, end_at, part, closed_at, id FROM report"
+        " WHERE policy_domain IN [] AND begin_at >= ? AND begin_at <= ? ORDER BY policy_domain, id"
+        " {for_update}"
+    )
+    for chunk in chunks(sorted({key.policy_domain for key in shares})):
+        for *key, part, closed_at, identity in transaction.all(
+            with_list(sql, chunk), (*chunk, begins[0], begins[-1])
+        ):
+            report = ReportKey(*key)
+            parts[report] = max(int(part), parts.get(report, 0))
+            if not closed_at:
+                found[report] = identity
+    return found, parts
+
+
+class _Addition:
+    """What is added to one report: `share`, whose rows have keys of 16 bytes."""
+
+    def __init__(self, identity: str, key: ReportKey, share: _Share) -> None:
+        self.identity = identity
+        self.key = key
+        self.share = share
+        self.rows = {sha256(data).digest()[:16]: data for data in share.rows}
+
+    def messages(self, row_key: bytes) -> int:
+        return self.share.rows[self.rows[row_key]]
+
+
+def _add_rows(
+    transaction: Transaction, additions: Sequence[_Addition], quota: Quota, caps: Caps
+) -> None:
+    """Greater counts for the rows that are there, new rows within the caps; the rest is folded."""
+    there = _there(transaction, [(one.identity, key) for one in additions for key in one.rows])
+    growing = [one for one in additions if not one.rows.keys() <= there[one.identity]]
+    quota.look([scope[:2] for one in growing for scope in _scopes(one.key, caps)])
+    upserts: list[tuple[object, ...]] = []
+    updates: list[tuple[object, ...]] = []
+    for one in additions:
+        old = there[one.identity]
+        fresh = [key for key in one.rows if key not in old]
+        room = quota.take(_scopes(one.key, caps), len(fresh)) if fresh else 0
+        folded = sum(one.messages(key) for key in fresh[room:])
+        if folded:
+            quota.fold(f"domain:{one.key.policy_domain}", one.key.begin, folded)
+        upserts += [
+            (one.identity, key, one.messages(key), one.rows[key])
+            for key in sorted(old | set(fresh[:room]))
+        ]
+        counted = one.share.rows.total() - folded
+        updates.append((counted, one.share.reportable, room, folded, one.identity))
+    _write_rows(transaction, upserts, updates)
+
+
+def _write_rows(
+    transaction: Transaction,
+    upserts: Sequence[tuple[object, ...]],
+    updates: Sequence[tuple[object, ...]],
+) -> None:
+    transaction.many(
+        "INSERT INTO report_row (report_id, row_key, messages, facts) VALUES (?, ?, ?, ?) ON"
+        " CONFLICT (report_id, row_key) DO UPDATE SET messages = report_row.messages +"
+        " excluded.messages",
+        upserts,
+    )
+    transaction.many(
+        "UPDATE report SET messages = messages + ?, loud = loud + ?, rows_count = rows_count + ?,"
+        " folded = folded + ? WHERE id = ?",
+        updates,
+    )
+
+
+def _there(
+    transaction: Transaction, pairs: Sequence[tuple[str, bytes]]
+) -> defaultdict[str, set[bytes]]:
+    """Which of the rows exist, by report."""
+    found: defaultdict[str, set[bytes]] = defaultdict(set)
+    for chunk in chunks(pairs, CHUNK // 2):
+        # Not `(report_id, row_key) IN (VALUES ...)`: SQLite reads the whole table for that.
+        sql = (
+            f"WITH wanted (report_id, row_key) AS (VALUES {', '.join(['(?, ?)'] * len(chunk))})"
+            " SELECT report_row.report_id, report_row.row_key FROM wanted CROSS JOIN report_row"
+            " WHERE report_row.report_id = wanted.report_id AND report_row.row_key = wanted.row_key"
+        )
+        for identity, key in transaction.all(sql, [value for pair in chunk for value in pair]):
+            found[identity].add(bytes(key))
+    return found
+
+
+def _scopes(key: ReportKey, caps: Caps) -> tuple[Scope, ...]:
+    """What a new row of this report is counted against."""
+    return (
+        (f"domain:{key.policy_domain}", key.begin, caps.rows),
+        ("all", key.begin // DAY * DAY, caps.all_rows),
+    )
