@@ -20,7 +20,7 @@ from dmarc_milter.core.mail.message import HeaderField, Headers
 from dmarc_milter.core.mail.message import parse as parse_message
 from dmarc_milter.core.mail.path import reverse_path
 from dmarc_milter.core.spf import record as spf_record
-from dmarc_milter.dns import wire
+from dmarc_milter.dns import rdata, wire
 from fakes.growth import costs_less, is_linear
 from fuzz.through_session import NOBODY, FuzzTransaction, session_envelope
 
@@ -35,7 +35,7 @@ def dns_answer(octets: bytes) -> object:
         return wire.read_answer(
             b"\0\0\x81\x80\0\1\x03\xff\0\0\0\0" + question + octets, question, "TXT"
         )
-    except (wire.MalformedAnswer, wire.ServerRefused):
+    except (rdata.MalformedAnswer, wire.ServerRefused):
         return None
 
 

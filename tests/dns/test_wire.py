@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from dmarc_milter.core.resolver import NoData
 from dmarc_milter.dns.answer import TYPES, Answer
+from dmarc_milter.dns.rdata import MalformedAnswer, read_name
 from dmarc_milter.dns.wire import (
-    MalformedAnswer,
     ServerRefused,
     denies_opt,
     encode_query,
@@ -24,7 +24,6 @@ from dmarc_milter.dns.wire import (
     is_answer_to,
     opt_flags,
     read_answer,
-    read_name,
 )
 
 QUESTION = b"\3www\7example\3org\0\0\x10\0\1"

@@ -32,9 +32,8 @@ import pytest
 
 from dmarc_milter.core.mail.domain import is_special_use
 from dmarc_milter.dns.answer import TYPES, Answer
+from dmarc_milter.dns.rdata import ASKABLE, MalformedAnswer
 from dmarc_milter.dns.wire import (
-    ASKABLE,
-    MalformedAnswer,
     ServerRefused,
     encode_query,
     encode_question,

@@ -19,7 +19,7 @@ from dmarc_milter.core.mail.message import parse as parse_message
 from dmarc_milter.core.mail.path import recipient_domain, reverse_path
 from dmarc_milter.core.spf import record as spf_record
 from dmarc_milter.core.spf.check import check as check_spf
-from dmarc_milter.dns import wire
+from dmarc_milter.dns import rdata, wire
 from fakes import strict_authres
 from fakes.dns_zone import Zone
 from fakes.received import chain
@@ -174,7 +174,7 @@ def dns_wire(octets: bytes) -> None:
     for rdtype in ("TXT", "A", "AAAA", "MX", "PTR", "NS"):
         question = question_of(rdtype)
         for packet in (octets, octets[:12].ljust(12, b"\0") + question + octets[12:]):
-            with contextlib.suppress(wire.MalformedAnswer, wire.ServerRefused):
+            with contextlib.suppress(rdata.MalformedAnswer, wire.ServerRefused):
                 if wire.is_answer_to(packet, packet[:2], question) and not wire.is_truncated(
                     packet
                 ):

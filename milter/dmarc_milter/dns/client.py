@@ -21,8 +21,8 @@ from dmarc_milter.dns.answer import Answer, failed, short
 from dmarc_milter.dns.attempt import Attempt, Broken, Pending, TcpAttempt, UdpAttempt
 from dmarc_milter.dns.counters import Counters
 from dmarc_milter.dns.nameservers import Nameservers
+from dmarc_milter.dns.rdata import MalformedAnswer
 from dmarc_milter.dns.wire import (
-    MalformedAnswer,
     ServerRefused,
     denies_opt,
     is_truncated,
