@@ -35,7 +35,7 @@ def written(result: Any) -> str:
 
 
 def test_authres_cannot_read_a_quoted_id() -> None:
-    """docs/attacks.md ARF-04: whoever strips what parses keeps this. Fence: claims.py reads it
+    """docs/attacks.md ARF-04: whoever strips what parses keeps this. Fence: forgery.py reads it
     itself."""
     with pytest.raises(authres.SyntaxError):
         read('"mx.example.com"; dmarc=pass')
@@ -71,7 +71,7 @@ def test_authres_writes_what_it_is_given() -> None:
 )
 def test_parseaddr_sees_one_of_two(value: bytes, seen: str) -> None:
     """ESP-17, ESP-19, FRM-11: the first thing that looks like an address.
-    Fence: mailbox_list.py and readings.py."""
+    Fence: mailbox_list.py and lenient.py."""
     assert email.utils.parseaddr(value.decode(), **LENIENT)[1].rpartition("@")[2] == seen
     assert author([value]).domain is None
 
