@@ -10,6 +10,7 @@ from typing import NamedTuple
 from dmarc_milter.core.dmarc.record import Policy
 from dmarc_milter.core.dmarc.result import DmarcResult, DmarcStatus, DomainOutcome
 from dmarc_milter.core.mail.torn_words import BROKEN_WORD
+from dmarc_milter.core.policy.published import cautious, published_verdict, wish
 from dmarc_milter.core.policy.rules import by_rules
 from dmarc_milter.core.policy.verdict import (
     LIMIT,
@@ -78,10 +79,10 @@ def decide(
         and policy.quarantine_action == "reject"
         and not firm
     ):
-        verdict = _change(verdict, Disposition.REJECT, "quarantine_action=reject")
+        verdict = verdict.changed(Disposition.REJECT, "quarantine_action=reject")
     if verdict.disposition is Disposition.REJECT and not context.source_known:
-        verdict = _change(
-            verdict, Disposition.QUARANTINE, "source behind a trusted relay not readable"
+        verdict = verdict.changed(
+            Disposition.QUARANTINE, "source behind a trusted relay not readable"
         )
     if verdict.disposition == published.value and not (dmarc.is_rewritten or verdict.over_limit):
         verdict = replace(verdict, reasons=())
@@ -92,7 +93,7 @@ def _by_arc(verdict: Verdict, comment: str, status: DmarcStatus) -> Verdict:
     """RFC 8617 7.2.2: a trusted chain says that the message passed before."""
     because = "a trusted ARC chain says that the message passed before"
     if status is DmarcStatus.FAIL and verdict.disposition in ENFORCING:
-        return _change(verdict, Disposition.NONE, comment, because)
+        return verdict.changed(Disposition.NONE, comment, because)
     if status is DmarcStatus.TEMPERROR and (
         verdict.deferral or verdict.over_limit
     ):  # no answer could make a difference
@@ -106,7 +107,7 @@ def _monitored(verdict: Verdict) -> Verdict:
     kept."""
     would_be, would_wait = verdict.disposition, verdict.would_wait or verdict.deferral
     if would_be in ENFORCING:
-        verdict = _change(verdict, Disposition.NONE, "monitor")
+        verdict = verdict.changed(Disposition.NONE, "monitor")
     elif verdict.deferral and verdict.policy is not Policy.NONE:
         verdict = replace(verdict, reasons=(DNS_ERROR,))
     return replace(verdict, deferral=None, would_be=would_be, would_wait=would_wait)
@@ -117,22 +118,8 @@ def _not_kept_waiting(verdict: Verdict) -> Verdict:
     marked, or quarantined where the policy is known or the message exceeds a limit by itself."""
     would_wait, would_be = verdict.deferral, verdict.disposition if verdict.over_limit else None
     if verdict.policy is not Policy.NONE or verdict.over_limit:
-        verdict = _change(verdict, Disposition.QUARANTINE, "not judged, and by a trusted relay")
+        verdict = verdict.changed(Disposition.QUARANTINE, "not judged, and by a trusted relay")
     return replace(verdict, deferral=None, would_wait=would_wait, would_be=would_be)
-
-
-def _change(verdict: Verdict, disposition: Disposition, comment: str, why: str = "") -> Verdict:
-    """Local policy does something else. The clause in decided_by grows by `why`, or else by the
-    comment."""
-    reason = OverrideReason(OverrideType.LOCAL_POLICY, comment)
-    return replace(
-        verdict,
-        disposition=disposition,
-        deferral=None,
-        over_limit=False,
-        reasons=(*verdict.reasons, reason),
-        decided_by=f"{verdict.decided_by}; {why or comment}",
-    )
 
 
 class _Draft(NamedTuple):
@@ -177,7 +164,7 @@ def _written(draft: _Draft, dmarc: DmarcResult, policy: LocalPolicy) -> _Draft:
     if policy.malformed_from == "accept" and not dmarc.outcome:
         return draft
     comment = "alias written into From by the MTA"
-    verdict = _change(draft.verdict, Disposition.QUARANTINE, comment, _other_author(dmarc))
+    verdict = draft.verdict.changed(Disposition.QUARANTINE, comment, _other_author(dmarc))
     return _Draft(verdict, firm=True)
 
 
@@ -193,9 +180,9 @@ def _other_author(dmarc: DmarcResult) -> str:
 def _failed(outcome: DomainOutcome, policy: LocalPolicy, pct_draw: float) -> _Draft:
     """A failure: the published policy, one level lower for t=y or where pct left the message out,
     then our own caution."""
-    verdict = _published(outcome, policy, pct_draw)
-    verdict = _cautious(
-        replace(verdict, decided_by=f"DMARC failed and {_wish(outcome)}{verdict.decided_by}"),
+    verdict = published_verdict(outcome, policy, pct_draw)
+    verdict = cautious(
+        replace(verdict, decided_by=f"DMARC failed and {wish(outcome)}{verdict.decided_by}"),
         policy,
     )
     if (
@@ -204,65 +191,18 @@ def _failed(outcome: DomainOutcome, policy: LocalPolicy, pct_draw: float) -> _Dr
         and policy.testing_key_action == "quarantine"
     ):
         why = "the only aligned pass is by a testing key"
-        return _Draft(_change(verdict, Disposition.QUARANTINE, "testing key", why), firm=True)
+        return _Draft(verdict.changed(Disposition.QUARANTINE, "testing key", why), firm=True)
     return _Draft(verdict)
-
-
-def _wish(outcome: DomainOutcome) -> str:
-    """Who asks for what, in words."""
-    where = outcome.known.policy_domain if outcome.known else outcome.author_domain
-    tag = "np" if outcome.unsure else outcome.policy_tag
-    return f"{where} asks for {tag}={outcome.unsure or outcome.policy}"
-
-
-def _published(outcome: DomainOutcome, policy: LocalPolicy, pct_draw: float) -> Verdict:
-    """RFC 9989 4.7 (t) and RFC 7489 6.6.4 (pct: only where the record has no t). decided_by says
-    what lowered the policy."""
-    asked = outcome.unsure or outcome.policy
-    verdict = Verdict(Disposition(asked.value), asked)
-    record = outcome.known.record if outcome.known else None
-    if record is None or asked is Policy.NONE:
-        return verdict
-    lower = Policy.QUARANTINE if asked is Policy.REJECT else Policy.NONE
-    lowered = replace(verdict, disposition=Disposition(lower.value), policy=lower)
-    if record.testing:
-        return replace(
-            lowered,
-            reasons=(OverrideReason(OverrideType.POLICY_TEST_MODE, "t=y"),),
-            decided_by=" in test mode (t=y)",
-        )
-    if (
-        record.testing is None
-        and record.pct is not None
-        and policy.honor_pct
-        and pct_draw >= record.pct
-    ):
-        comment = f"pct={record.pct}"
-        reasons = (OverrideReason(OverrideType.SAMPLED_OUT, comment),)
-        return replace(
-            lowered, reasons=reasons, decided_by=f", which left this message out ({comment})"
-        )
-    return verdict
-
-
-def _cautious(verdict: Verdict, policy: LocalPolicy) -> Verdict:
-    """RFC 9989 7.4: p=reject alone need not be reason enough."""
-    if verdict.disposition is Disposition.REJECT and policy.reject_action == "quarantine":
-        return replace(
-            _change(verdict, Disposition.QUARANTINE, "reject_action=quarantine"),
-            policy=Policy.QUARANTINE,
-        )
-    return verdict
 
 
 def _temperror(outcome: DomainOutcome, policy: LocalPolicy, pct_draw: float) -> Verdict:
     """Neither pass nor fail: no policy can be applied (RFC 9989 5.3.6). Deferred where one is
     known, or as configured."""
-    wanted = _published(outcome, policy, pct_draw).policy
+    wanted = published_verdict(outcome, policy, pct_draw).policy
     because = f"DMARC could not be judged: {outcome.reason}"
     if is_worth_waiting(outcome, wanted, policy):
         if wanted is not Policy.NONE:
-            because += f", and {_wish(outcome)}"
+            because += f", and {wish(outcome)}"
         if outcome.missing and outcome.missing.kind == "limit":
             return _over_limit(wanted, because)
         return Verdict(
@@ -296,7 +236,7 @@ def _malformed(dmarc: DmarcResult, policy: LocalPolicy, pct_draw: float) -> _Dra
     if policy.malformed_from == "strictest" and dmarc.more_candidates:
         names = "hides whom it names" if dmarc.reason == BROKEN_WORD else "names too many domains"
         draft = Verdict(Disposition.REJECT, Policy.REJECT, decided_by=f"{because} and {names}")
-        return _Draft(_explained(_cautious(draft, policy), comment))
+        return _Draft(_explained(cautious(draft, policy), comment))
     done = {"accept": Disposition.NONE, "reject": Disposition.REJECT}.get(
         policy.malformed_from, Disposition.QUARANTINE
     )
@@ -370,7 +310,7 @@ def _at_worst(outcome: DomainOutcome, policy: LocalPolicy, pct_draw: float) -> V
     """What may come of a domain that was not judged. A policy that could not be looked up may be
     any."""
     if outcome.published is None:
-        return _cautious(Verdict(Disposition.REJECT, Policy.REJECT), policy)
+        return cautious(Verdict(Disposition.REJECT, Policy.REJECT), policy)
     return _failed(outcome, policy, pct_draw).verdict
 
 

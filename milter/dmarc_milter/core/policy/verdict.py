@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
@@ -159,3 +159,16 @@ class Verdict:
         """In a word what would have been done: of `would_be`, or "tempfail"; "" where it was
         done."""
         return "tempfail" if self.would_wait else self.would_be or ""
+
+    def changed(self, disposition: Disposition, comment: str, why: str = "") -> Verdict:
+        """Local policy does something else. The clause in decided_by grows by `why`, or else by the
+        comment."""
+        reason = OverrideReason(OverrideType.LOCAL_POLICY, comment)
+        return replace(
+            self,
+            disposition=disposition,
+            deferral=None,
+            over_limit=False,
+            reasons=(*self.reasons, reason),
+            decided_by=f"{self.decided_by}; {why or comment}",
+        )
