@@ -37,7 +37,7 @@ RANK = {
     "policy": 3,
     "evaluation": 4,
     "deferrals": 4,
-    "fair": 0,
+    "fair_sharing": 0,
     "stored": 5,
     "actions": 5,
     "authenticate": 5,

@@ -16,9 +16,9 @@ from typing import get_type_hints
 import msgspec
 
 from dmarc_milter.cli.main import COMMANDS, module_of
-from dmarc_milter.config.judging import PolicyRule
 from dmarc_milter.config.sample import describe
 from dmarc_milter.config.schema import Config
+from dmarc_milter.config.schema_policy import PolicyRule
 from dmarc_milter.core.toml import toml
 
 ABOUT = """\

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dmarc_milter.config import Config
-from dmarc_milter.config.judging import Authentication
+from dmarc_milter.config.schema_policy import Authentication
 from dmarc_milter.daemon.wiring import canonify
 from dmarc_milter.mta.sendmail_watch import Watched
 from fakes.attack import OK, A, Case, Heard, L, Mail, R, Stage, mail

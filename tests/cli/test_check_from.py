@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from dmarc_milter.cli.main import main
-from dmarc_milter.mta.mail_store import MAX_HEADER, MailStore
+from dmarc_milter.mta.mailboxes import MAX_HEADER, MailStore
 
 FINE = b"Received: x\nFrom: A <a@legit.example>\nSubject: x\n\nFrom: nobody\n"
 TWO = b"From: a@legit.example, b@other.example\n\nHello\n"

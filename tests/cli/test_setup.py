@@ -9,7 +9,7 @@ import pytest
 
 from dmarc_milter.cli.main import main
 from dmarc_milter.config.checks import socket_address
-from dmarc_milter.config.judging import Authentication
+from dmarc_milter.config.schema_policy import Authentication
 from dmarc_milter.core.finding import Finding
 from dmarc_milter.mta import lines, postfix
 from dmarc_milter.mta.postfix_review import review

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmarc_milter.core.fair import Asker, Pool, Shares, State, Ticket, client_network
+from dmarc_milter.core.fair_sharing import Asker, Pool, Shares, State, Ticket, client_network
 from dmarc_milter.dns.admission import PATIENCE, Admission, AdmittedQuestion, Moves, shares
 
 LIMIT = 480  # 120 places for policies, 360 for others: a network may have 60 of these, a message 30

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import pytest
 
-from dmarc_milter.core.mail import author, lenient, lenient_lists, odd_names
+from dmarc_milter.core.mail import author, lenient, lenient_lists, odd_domains
 from dmarc_milter.core.mail.domain import Domain
-from dmarc_milter.core.mail.odd_names import Names
+from dmarc_milter.core.mail.odd_domains import Names
 from fuzz.differential import Finding
 
 Off = Callable[[pytest.MonkeyPatch], None]
@@ -53,7 +53,7 @@ def names_behind_odd_characters(monkeypatch: pytest.MonkeyPatch) -> None:
     runs = Names._runs
 
     def first(self: Names, text: str) -> Iterator[Domain]:
-        yield from list(runs(self, odd_names.ODD.split(text)[0], odd_names._label))[:1]
+        yield from list(runs(self, odd_domains.ODD.split(text)[0], odd_domains._label))[:1]
 
     monkeypatch.setattr(Names, "_pieces", first)
     monkeypatch.setattr(Names, "_joined", lambda self, text: iter(()))
@@ -73,7 +73,7 @@ def names_over_white_space(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def names_by_idna2003(monkeypatch: pytest.MonkeyPatch) -> None:
     """An organization whose own label is no IDNA2008."""
-    monkeypatch.setattr(odd_names, "_any_label", odd_names._label)
+    monkeypatch.setattr(odd_domains, "_any_label", odd_domains._label)
 
 
 ANY = rb"[^\"(),<>@]*"

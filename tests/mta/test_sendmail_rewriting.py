@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dmarc_milter.core.dmarc.written import Canonify
+from dmarc_milter.core.dmarc.rewritten_from import Canonify
 from dmarc_milter.mta.sendmail_rewriting import findings, how, parse, search_list
 
 HEAD = (

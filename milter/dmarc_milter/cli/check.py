@@ -38,7 +38,7 @@ from dmarc_milter.core.actions.plan import (
 )
 from dmarc_milter.core.authenticate import Options, authenticate, prepare
 from dmarc_milter.core.dmarc.result import DmarcStatus
-from dmarc_milter.core.dmarc.written import Canonify
+from dmarc_milter.core.dmarc.rewritten_from import Canonify
 from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.explain import explain
 from dmarc_milter.core.mail import message

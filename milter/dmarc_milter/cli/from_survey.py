@@ -17,7 +17,7 @@ from dmarc_milter.cli.terminal import console, print_json, table
 from dmarc_milter.core.mail import author, message
 from dmarc_milter.core.mail.message import Headers
 from dmarc_milter.core.text import printable
-from dmarc_milter.mta.mail_store import MailStore
+from dmarc_milter.mta.mailboxes import MailStore
 
 EXAMPLES = 3
 """Messages named for each kind."""

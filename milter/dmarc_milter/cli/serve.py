@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dmarc_milter.cli.main import add_config
-from dmarc_milter.config import ConfigError, guarded
-from dmarc_milter.process import init
+from dmarc_milter.config import ConfigError, root_files
+from dmarc_milter.process import pid_one
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs until SIGTERM; the exit code is the supervisor's."""
-    code = init.stay_behind()
+    code = pid_one.stay_behind()
     if code is not None:
         return code
     with _held_back(), _noted(arguments.pid_file):
@@ -64,7 +64,7 @@ def _noted(path: Path | None) -> Iterator[None]:
         yield
         return
     try:
-        file = os.fdopen(guarded.make(path), "r+", encoding="ascii")
+        file = os.fdopen(root_files.make(path), "r+", encoding="ascii")
         fcntl.lockf(
             file, fcntl.LOCK_EX | fcntl.LOCK_NB
         )  # this process's alone: it ends with it, whatever its workers do

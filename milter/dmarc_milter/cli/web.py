@@ -14,7 +14,7 @@ from dmarc_milter.config import ConfigError, load
 from dmarc_milter.config.checks import web_address
 from dmarc_milter.config.secrets import spool_path, web_token
 from dmarc_milter.ledger.connect import store_of
-from dmarc_milter.process import init
+from dmarc_milter.process import pid_one
 from dmarc_milter.telemetry.log import open_log
 
 THREADS = 4
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Serves until it is stopped. Raises ConfigError for an address that needs a token and has
     none."""
-    code = init.stay_behind()
+    code = pid_one.stay_behind()
     if code is not None:
         return code
     from dmarc_milter.web import WebOptions, create_app

@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from dmarc_milter.config.judging import PolicyRule
 from dmarc_milter.config.schema import Config
+from dmarc_milter.config.schema_policy import PolicyRule
 from dmarc_milter.core.mail import domain
 from dmarc_milter.core.mail.domain import Domain, Malformed
 

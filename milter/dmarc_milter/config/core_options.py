@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import date
 
 from dmarc_milter.config.checks import authserv_id, name, networks
-from dmarc_milter.config.judging import PolicyRule
 from dmarc_milter.config.schema import Config
+from dmarc_milter.config.schema_policy import PolicyRule
 from dmarc_milter.core import budget
 from dmarc_milter.core.actions.plan import Marking
 from dmarc_milter.core.arc import ArcOptions

@@ -13,7 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from dmarc_milter.config import checks, guarded
+from dmarc_milter.config import checks, root_files
 from dmarc_milter.config.errors import ConfigError
 from dmarc_milter.config.sample import describe
 from dmarc_milter.config.schema import Config
@@ -26,7 +26,7 @@ DEFAULT_PATH = Path("/etc/dmarc-milter/dmarc-milter.toml")
 def load(path: Path) -> Config:
     """Read and check the file. Raises ConfigError."""
     try:
-        text = guarded.read_bytes(path).decode("utf-8")
+        text = root_files.read_bytes(path).decode("utf-8")
     except FileNotFoundError as error:
         raise ConfigError(
             f"{path}: cannot be read: {error.strerror}; `dmarc-milter config sample` prints one to"

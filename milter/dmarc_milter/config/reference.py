@@ -8,9 +8,9 @@ from typing import Any, get_type_hints
 
 import msgspec
 
-from dmarc_milter.config.judging import PolicyRule
 from dmarc_milter.config.sample import describe
 from dmarc_milter.config.schema import Config
+from dmarc_milter.config.schema_policy import PolicyRule
 from dmarc_milter.core.toml import toml
 
 HEAD = """\

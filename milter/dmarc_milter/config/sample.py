@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from dmarc_milter.config.judging import PolicyRule
 from dmarc_milter.config.schema import Config
+from dmarc_milter.config.schema_policy import PolicyRule
 from dmarc_milter.core.toml import toml
 
 HEAD = """\

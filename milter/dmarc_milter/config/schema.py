@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from dmarc_milter.config.judging import Authentication, Dmarc, PolicySection, Section, doc
+from dmarc_milter.config.schema_policy import Authentication, Dmarc, PolicySection, Section, doc
 from dmarc_milter.core import budget as default
 
 

@@ -6,7 +6,7 @@ import ipaddress
 import os
 from pathlib import Path
 
-from dmarc_milter.config import guarded
+from dmarc_milter.config import root_files
 from dmarc_milter.config.checks import name
 from dmarc_milter.config.errors import ConfigError
 from dmarc_milter.config.schema import Config
@@ -52,7 +52,7 @@ def signing_key(config: Config) -> SigningKey | None:
         key = SigningKey(
             name(options.dkim_domain).name,
             name(options.dkim_selector).name,
-            guarded.read_bytes(Path(options.dkim_key_file)),
+            root_files.read_bytes(Path(options.dkim_key_file)),
         )
         sign(b"From: a@b.example\r\n\r\n", key)
     except (OSError, ValueError) as error:
@@ -71,7 +71,7 @@ def _secret(file: str, credential: str, what: str) -> str:
     else:
         return ""
     try:
-        return guarded.read_bytes(path).decode("utf-8").strip()
+        return root_files.read_bytes(path).decode("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {what} cannot be read: {error}") from None
 
@@ -88,7 +88,7 @@ def web_token(config: Config, host: str) -> str:
             " reverse proxy before 127.0.0.1"
         )
     try:
-        found = guarded.read_bytes(Path(path)).decode("utf-8").strip()
+        found = root_files.read_bytes(Path(path)).decode("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"[web] token_file: {path} cannot be read: {getattr(error, 'strerror', error)}"

@@ -12,7 +12,7 @@ from dmarc_milter.core import budget
 from dmarc_milter.core import dkim as dkim_module
 from dmarc_milter.core.arc import ArcOptions, ArcPlan, ArcResult, ArcStatus, trusted_override
 from dmarc_milter.core.dkim import BodyHasher, DkimOptions, DkimPlan, DkimResult
-from dmarc_milter.core.dmarc import written
+from dmarc_milter.core.dmarc import rewritten_from
 from dmarc_milter.core.dmarc.discovery import questions as policy_questions
 from dmarc_milter.core.dmarc.evaluate import (
     DmarcOptions,
@@ -22,7 +22,7 @@ from dmarc_milter.core.dmarc.evaluate import (
     published,
 )
 from dmarc_milter.core.dmarc.result import DmarcResult
-from dmarc_milter.core.dmarc.written import Canonify
+from dmarc_milter.core.dmarc.rewritten_from import Canonify
 from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.iprev import IprevResult, iprev
 from dmarc_milter.core.mail.author import Author
@@ -192,7 +192,9 @@ def _run_methods(
     noticed = upgraded(spf, _earlier_spf(arc), options.spf)
     if noticed.usable != spf.usable:
         dmarc = evaluate(author, noticed, dkim, resolver, options.dmarc, options.suffixes)
-    dmarc = written.judged(dmarc, names, (noticed, dkim), resolver, options.dmarc, options.suffixes)
+    dmarc = rewritten_from.judged(
+        dmarc, names, (noticed, dkim), resolver, options.dmarc, options.suffixes
+    )
     return MethodResults(noticed, dkim, arc, _iprev(request.envelope, resolver, options), dmarc)
 
 
@@ -222,14 +224,16 @@ def _earlier_spf(arc: ArcResult) -> Iterator[EarlierSpf]:
     return (EarlierSpf(hop.aar_spf, hop.aar_mail_from) for hop in arc.hops if hop.aar_spf)
 
 
-def _written(request: Request, resolver: Resolver, options: Options) -> written.WritableNames:
+def _written(
+    request: Request, resolver: Resolver, options: Options
+) -> rewritten_from.WritableNames:
     """What the MTA may write in the place of the author's domain, asked for before anything that
     the sender could make slow."""
     if request.canonify is None:
-        return written.WritableNames()
+        return rewritten_from.WritableNames()
     authors, _ = author_names(request.message.author, options.suffixes)
-    found = written.names(authors, resolver, request.canonify)
-    written.prepare(found, resolver, options.dmarc, options.suffixes)
+    found = rewritten_from.names(authors, resolver, request.canonify)
+    rewritten_from.prepare(found, resolver, options.dmarc, options.suffixes)
     return found
 
 

@@ -9,7 +9,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dmarc_milter.config import Config, ConfigError, guarded, load
+from dmarc_milter.config import Config, ConfigError, load, root_files
 from dmarc_milter.config.checks import socket_address
 from dmarc_milter.config.secrets import spool_path
 from dmarc_milter.core.finding import Finding
@@ -136,7 +136,7 @@ def supervise(path: Path, config: Config, parts: Parts, startup_lines: Prepare =
     lines are printed. Raises ConfigError."""
     try:
         libmilter.check_platform()
-        settings = tuple(f"warning: {setting}" for setting in guarded.changeable(path))
+        settings = tuple(f"warning: {setting}" for setting in root_files.changeable(path))
         privileges.drop_privileges(config.milter.user)
         raise_file_limit()
         lines = (*startup_lines(), *privileges.warnings(config), *settings)

@@ -23,7 +23,7 @@ from dmarc_milter.daemon.dns_probe import DnsProbe, ProbeFunction, ProbeProcess
 from dmarc_milter.daemon.jobs import Job, JobRunner
 from dmarc_milter.daemon.listening import Listening, ListeningSockets, open_socket
 from dmarc_milter.daemon.metrics_server import MetricsServer
-from dmarc_milter.daemon.restart_keys import restart_only_keys
+from dmarc_milter.daemon.restart_only_keys import restart_only_keys
 from dmarc_milter.daemon.workers import MIN_HUNG, NoProcess, Worker, Workers
 from dmarc_milter.dns.probe import Health
 from dmarc_milter.process import sockets

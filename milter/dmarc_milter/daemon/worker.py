@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from dmarc_milter.config import Config
 from dmarc_milter.process.shared_memory import SharedMemory, WorkerSlot
-from dmarc_milter.process.silence import MilterConnections
+from dmarc_milter.process.silent_connections import MilterConnections
 from dmarc_milter.process.sockets import never_ready
 from dmarc_milter.session import libmilter
 from dmarc_milter.session.handler import MessageHandler, SessionOptions

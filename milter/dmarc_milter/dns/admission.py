@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from dmarc_milter.core.fair import Asker, Pool, Shares, State, Ticket
+from dmarc_milter.core.fair_sharing import Asker, Pool, Shares, State, Ticket
 from dmarc_milter.dns.answer import Key
 
 POLICY_PART: Final = 4

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dmarc_milter.core.fair import Asker
+from dmarc_milter.core.fair_sharing import Asker
 from dmarc_milter.dns.alarm import Alarm
 from dmarc_milter.dns.answer import Answer, Key
 from dmarc_milter.dns.attempt import Pending

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dmarc_milter.core import budget
-from dmarc_milter.core.fair import Asker
+from dmarc_milter.core.fair_sharing import Asker
 from dmarc_milter.core.resolver import Abandoned, Question
 from dmarc_milter.dns.admission import NOTHING, Admission, Moves
 from dmarc_milter.dns.alarm import Stay

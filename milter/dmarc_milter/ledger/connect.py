@@ -9,7 +9,7 @@ from dmarc_milter.config.secrets import spool_path, store_password
 from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.ledger.drain import drain
 from dmarc_milter.ledger.spool.file import SpoolFile, SpoolOptions
-from dmarc_milter.ledger.store.caps import Caps
+from dmarc_milter.ledger.store.daily_caps import Caps
 from dmarc_milter.ledger.store.database import Database, connect
 from dmarc_milter.ledger.store.retention import STALE, Retention
 from dmarc_milter.ledger.store.store import Store, StoreOptions

@@ -12,7 +12,7 @@ from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dmarc_milter.config import guarded
+from dmarc_milter.config import root_files
 from dmarc_milter.ledger.errors import SpoolError
 
 MODE = 0o640
@@ -53,7 +53,7 @@ class NewerSchema(sqlite3.DatabaseError):
 def create(path: Path) -> None:
     """Make the file, unless it is there. SQLite would use the umask's mode; its -wal and -shm get
     owner and mode of the file."""
-    guarded.refuse_foreign_link(path)
+    root_files.refuse_foreign_link(path)
     if not path.exists():
         os.close(_open_file(path))
 

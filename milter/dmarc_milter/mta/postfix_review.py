@@ -9,7 +9,7 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 from dmarc_milter.config.checks import IPNetwork, SocketAddress, networks
-from dmarc_milter.config.judging import Authentication
+from dmarc_milter.config.schema_policy import Authentication
 from dmarc_milter.core.finding import LEVELS, Finding
 from dmarc_milter.mta.lines import reachable
 from dmarc_milter.mta.postfix import MasterCfService, MilterEntry, Postfix, address

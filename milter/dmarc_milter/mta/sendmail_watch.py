@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from dmarc_milter.core.dmarc.written import Canonify
+from dmarc_milter.core.dmarc.rewritten_from import Canonify
 from dmarc_milter.mta import sendmail_cf, sendmail_rewriting
 
 RULESET = re.compile(r"^S", re.MULTILINE)

@@ -1,8 +1,8 @@
 """Child processes that the supervisor forks: fork, reap, kill. The one place that does it.
 
 The supervisor waits for each child by its process id, so a child that somebody else started (jobs
-are programs started by `subprocess`) is never reaped by mistake. process/init.py, which reaps what
-a container leaves behind, is the exception, and a process of its own.
+are programs started by `subprocess`) is never reaped by mistake. process/pid_one.py, which reaps
+what a container leaves behind, is the exception, and a process of its own.
 """
 
 from __future__ import annotations

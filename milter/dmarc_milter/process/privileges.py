@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dmarc_milter.config import Config, ConfigError
 from dmarc_milter.config.checks import socket_address
-from dmarc_milter.process import init
+from dmarc_milter.process import pid_one
 
 
 class CannotDropPrivileges(Exception):
@@ -27,7 +27,7 @@ def drop_privileges(name: str) -> None:
         raise ConfigError(f"[milter] user: there is no account {name}") from None
     if os.geteuid() == entry.pw_uid:
         return
-    bond = init.bond()
+    bond = pid_one.bond()
     try:
         os.initgroups(name, entry.pw_gid)
         os.setresgid(entry.pw_gid, entry.pw_gid, entry.pw_gid)
@@ -36,7 +36,7 @@ def drop_privileges(name: str) -> None:
         raise CannotDropPrivileges(
             f"[milter] user: cannot become {name}: {error.strerror}"
         ) from None
-    init.bind_again(bond)
+    pid_one.bind_again(bond)
 
 
 def warnings(config: Config) -> tuple[str, ...]:

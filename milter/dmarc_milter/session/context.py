@@ -15,7 +15,7 @@ from typing import Protocol
 from dmarc_milter.core import budget
 from dmarc_milter.core.actions.plan import Marking
 from dmarc_milter.core.authenticate import Options
-from dmarc_milter.core.dmarc.written import Canonify
+from dmarc_milter.core.dmarc.rewritten_from import Canonify
 from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.mail.message import Headers
 from dmarc_milter.core.resolver import Question, Resolver

@@ -24,7 +24,7 @@ from typing import Any
 from Milter import milter  # the C module: by its own name mypy would find the source root
 
 from dmarc_milter.process.shared_memory import WorkerSlot
-from dmarc_milter.process.silence import MilterConnections, Strangers, hang_up
+from dmarc_milter.process.silent_connections import MilterConnections, Strangers, hang_up
 from dmarc_milter.session.connection import Connection, MakeSession
 from dmarc_milter.session.guard import Report, guarded
 

@@ -1,8 +1,8 @@
 """Threads for everything that takes time.
 
 A pool of our own because concurrent.futures serves whoever came first: here who waits for a thread
-waits in turn with other client networks and messages (core/fair.py). A hand-over costs the same
-(docs/performance.md).
+waits in turn with other client networks and messages (core/fair_sharing.py). A hand-over costs the
+same (docs/performance.md).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, Final, Generic, TypeVar
 
-from dmarc_milter.core.fair import Asker, Pool, Shares, State, Ticket
+from dmarc_milter.core.fair_sharing import Asker, Pool, Shares, State, Ticket
 
 T = TypeVar("T")
 NOBODY: Final = Asker(None, None)

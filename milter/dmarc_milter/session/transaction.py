@@ -24,7 +24,7 @@ from dmarc_milter.core.actions.plan import (
 from dmarc_milter.core.authenticate import Prepared, authenticate, prepare
 from dmarc_milter.core.dmarc.result import DmarcResult, DmarcStatus
 from dmarc_milter.core.evaluation import Evaluation
-from dmarc_milter.core.fair import Asker, client_network
+from dmarc_milter.core.fair_sharing import Asker, client_network
 from dmarc_milter.core.mail import author as address
 from dmarc_milter.core.mail.facts import message_facts
 from dmarc_milter.core.mail.message import Envelope, Headers

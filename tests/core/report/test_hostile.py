@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from dmarc_milter.core.report import read as module
 from dmarc_milter.core.report.budget import Words
-from dmarc_milter.core.report.numbers import count, moment
+from dmarc_milter.core.report.lenient_numbers import count, moment
 from dmarc_milter.core.report.read import ReadReport, UnreadableReport, read
 
 META = (

@@ -28,7 +28,7 @@ from dmarc_milter.ledger.errors import SpoolError, StoreError
 from dmarc_milter.ledger.spool.file import SpoolFile, SpoolRow
 from dmarc_milter.ledger.store import schema
 from dmarc_milter.ledger.store.apply_batch import Batch
-from dmarc_milter.ledger.store.caps import Caps
+from dmarc_milter.ledger.store.daily_caps import Caps
 from dmarc_milter.ledger.store.database import SqliteDatabase, attempt, connect
 from dmarc_milter.ledger.store.decisions import Filter
 from dmarc_milter.ledger.store.reports import Report, ReportState

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Literal
 
 from dmarc_milter.core import budget
-from dmarc_milter.core.actions import results
+from dmarc_milter.core.actions import auth_results
 from dmarc_milter.core.authres import field
 from dmarc_milter.core.authres.forgery import forged
 from dmarc_milter.core.deferrals import DEFERRALS
@@ -23,9 +23,9 @@ from dmarc_milter.core.dmarc.result import (
     PolicyPublished,
 )
 from dmarc_milter.core.evaluation import Evaluation
+from dmarc_milter.core.mail.broken_encoded_words import BROKEN_WORD
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.mail.message import Headers
-from dmarc_milter.core.mail.torn_words import BROKEN_WORD
 from dmarc_milter.core.policy.decide import LIMIT, Deferral, Disposition, Verdict
 from dmarc_milter.core.text import is_printable
 
@@ -211,7 +211,7 @@ def plan_actions(
     if is_refusal(edits):
         return edits
     value = field.format(
-        marking.authserv_id, results.infos(evaluation), smtputf8=evaluation.envelope.smtputf8
+        marking.authserv_id, auth_results.infos(evaluation), smtputf8=evaluation.envelope.smtputf8
     )
     return (*edits, *_quarantined(evaluation, marking), InsertHeader(RESULTS, value))
 

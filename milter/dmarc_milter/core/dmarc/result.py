@@ -110,7 +110,7 @@ class DmarcResult:
     reason: str = ""
     written: tuple[DomainOutcome, ...] = ()
     """Names of other organizations, without a pass, that the MTA writes into From in the place of
-    the author's (core/dmarc/written.py)."""
+    the author's (core/dmarc/rewritten_from.py)."""
     written_unknown: bool = False
     """What it writes there could not be found out."""
     written_missing: Missing | None = None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from dmarc_milter.core.mail import lenient, lenient_lists, mailbox_list, torn_words
+from dmarc_milter.core.mail import broken_encoded_words, lenient, lenient_lists, mailbox_list
 from dmarc_milter.core.mail.domain import Domain, Malformed
 from dmarc_milter.core.mail.mailbox_list import Tolerated
 
@@ -84,6 +84,6 @@ def _malformed(reason: str, from_fields: Sequence[bytes]) -> Author:
     routes, too_many = lenient.old_routes(from_fields)
     candidates = tuple(dict.fromkeys((*found, *routes)))
     more = more or too_many or len(candidates) > MAX_CANDIDATES
-    if not more and torn_words.hide_somebody(from_fields):
-        more, reason = True, torn_words.BROKEN_WORD
+    if not more and broken_encoded_words.hide_somebody(from_fields):
+        more, reason = True, broken_encoded_words.BROKEN_WORD
     return Author(None, reason, candidates[:MAX_CANDIDATES], more)

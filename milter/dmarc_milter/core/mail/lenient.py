@@ -14,7 +14,7 @@ from dmarc_milter.core.mail.encoded_words import (
     decode_otherwise,
     decode_words,
 )
-from dmarc_milter.core.mail.odd_names import A_COMMENT, Names, TooMany
+from dmarc_milter.core.mail.odd_domains import A_COMMENT, Names, TooMany
 
 MAX_READINGS = 100
 """Distinct texts after an @ that are looked at; a field with more of them has more domains than

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from dmarc_milter.core.mail import lenient
+from dmarc_milter.core.mail.broken_encoded_words import hide_somebody, holds_undecodable_specials
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.mail.encoded_words import DECODERS, START, before_what_swallows, decode_words
-from dmarc_milter.core.mail.torn_words import hide_somebody, holds_undecodable_specials
 
 MAX_VALUE = 4096
 """Octets of a field with a second domain in it that is still read in every way; none that anyone

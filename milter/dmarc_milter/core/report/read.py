@@ -11,10 +11,10 @@ from contextlib import suppress
 
 import msgspec
 
+from dmarc_milter.core.report.archives import Unpacker
 from dmarc_milter.core.report.budget import Budget, Spent, UnreadableReport, Words
+from dmarc_milter.core.report.lenient_numbers import count, moment
 from dmarc_milter.core.report.lenient_xml import MAX_TEXT, Event, events
-from dmarc_milter.core.report.numbers import count, moment
-from dmarc_milter.core.report.packed import Unpacker
 
 __all__ = ["MAX_FILE", "ReadRecord", "ReadReport", "UnreadableReport", "read"]
 

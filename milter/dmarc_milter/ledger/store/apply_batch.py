@@ -18,7 +18,7 @@ from dmarc_milter.core.report.rows import (
 from dmarc_milter.core.stored import Facts, UnreadableFacts, decode, is_pass
 from dmarc_milter.ledger.spool.file import SpoolRow
 from dmarc_milter.ledger.store import report_rows
-from dmarc_milter.ledger.store.caps import Caps, Quota
+from dmarc_milter.ledger.store.daily_caps import Caps, Quota
 from dmarc_milter.ledger.store.database import Transaction, chunks, with_list
 
 

@@ -23,7 +23,7 @@ from dmarc_milter.core.report.rows import (
     with_errors,
 )
 from dmarc_milter.core.stored import Facts, StoredPolicy
-from dmarc_milter.ledger.store.caps import Caps, Quota, Scope
+from dmarc_milter.ledger.store.daily_caps import Caps, Quota, Scope
 from dmarc_milter.ledger.store.database import CHUNK, Transaction, chunks, with_list
 
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.store import apply_batch, schema
 from dmarc_milter.ledger.store.apply_batch import Batch
-from dmarc_milter.ledger.store.caps import Caps
+from dmarc_milter.ledger.store.daily_caps import Caps
 from dmarc_milter.ledger.store.database import Database, Transaction, attempt, connect
 from dmarc_milter.ledger.store.decisions import Decisions
 from dmarc_milter.ledger.store.deliveries import Deliveries

@@ -120,10 +120,10 @@ def test_a_daemon_that_became_another_account_still_ends_with_its_parent() -> No
     """CON-40: the kernel forgets the signal for that when the account changes (prctl(2))."""
     code = """if True:
         import os
-        from dmarc_milter.process import init, privileges
-        init._be_the_daemon(os.getppid())
+        from dmarc_milter.process import pid_one, privileges
+        pid_one._be_the_daemon(os.getppid())
         privileges.drop_privileges("nobody")
-        print(init.bond()[0], os.geteuid() != 0)
+        print(pid_one.bond()[0], os.geteuid() != 0)
     """
     paths = os.environ | {"PYTHONPATH": f"{ROOT / 'milter'}"}
     said = subprocess.run(

@@ -8,7 +8,7 @@ import pytest
 from dmarc_milter.core.budget import WRITTEN_QUERIES
 from dmarc_milter.core.dmarc.evaluate import evaluate
 from dmarc_milter.core.dmarc.result import DmarcStatus
-from dmarc_milter.core.dmarc.written import Canonify, WritableNames, judged, names
+from dmarc_milter.core.dmarc.rewritten_from import Canonify, WritableNames, judged, names
 from dmarc_milter.core.mail.author import author
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.resolver import Resolver, Shortage

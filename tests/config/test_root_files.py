@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from dmarc_milter.cli.main import main
-from dmarc_milter.config import guarded, parse
+from dmarc_milter.config import parse, root_files
 from dmarc_milter.config.checks import socket_address
 from dmarc_milter.ledger import sqlite_file
 from dmarc_milter.ledger.errors import SpoolError
@@ -109,7 +109,7 @@ def test_a_file_that_somebody_else_may_have_chosen_is_refused(
     path = place(tmp_path)
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(OSError):
-        os.close(guarded.make(path))
+        os.close(root_files.make(path))
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -117,11 +117,11 @@ def test_the_links_of_a_system_are_followed(tmp_path: Path) -> None:
     """As /var/run is one, and what a configuration store makes: root's or our own."""
     (tmp_path / "run").mkdir()
     link(tmp_path / "var", Path("run"), os.geteuid())
-    os.close(guarded.make(tmp_path / "var" / "pid"))
+    os.close(root_files.make(tmp_path / "var" / "pid"))
     assert (tmp_path / "run" / "pid").read_bytes() == b""
     (tmp_path / "real").write_text("x")
     link(tmp_path / "conf", tmp_path / "var" / ".." / "real", os.geteuid())
-    assert guarded.read_bytes(tmp_path / "conf") == b"x"
+    assert root_files.read_bytes(tmp_path / "conf") == b"x"
 
 
 @needs_root
@@ -165,9 +165,9 @@ def test_what_another_account_put_into_a_directory_like_tmp_is_refused(sticky: P
     read, and what is in somebody's directory there as anywhere."""
     path = sticky / "c.toml"
     path.write_text("x")
-    assert guarded.read_bytes(path) == b"x"
+    assert root_files.read_bytes(path) == b"x"
     os.chown(path, STRANGER, STRANGER)
-    for opened in (guarded.read_bytes, guarded.make):
+    for opened in (root_files.read_bytes, root_files.make):
         with pytest.raises(PermissionError, match=r"another account put it into .*sticky"):
             opened(path)
     assert path.read_text() == "x"
@@ -175,7 +175,7 @@ def test_what_another_account_put_into_a_directory_like_tmp_is_refused(sticky: P
     folder.mkdir()
     os.chown(folder, STRANGER, STRANGER)
     path = path.rename(folder / "c.toml")
-    assert guarded.read_bytes(path) == b"x"
+    assert root_files.read_bytes(path) == b"x"
 
 
 @needs_root
@@ -186,7 +186,7 @@ def test_a_volume_of_kubernetes_is_read(sticky: Path) -> None:
     (sticky / "..2026_11_30" / "c.toml").write_text("x")
     (sticky / "..data").symlink_to("..2026_11_30")
     (sticky / "c.toml").symlink_to("..data/c.toml")
-    assert guarded.read_bytes(sticky / "c.toml") == b"x"
+    assert root_files.read_bytes(sticky / "c.toml") == b"x"
 
 
 def test_a_pid_file_that_everybody_can_write_is_refused(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_a_pid_file_that_everybody_can_write_is_refused(tmp_path: Path) -> None:
     path.write_text("1")
     path.chmod(0o666)
     with pytest.raises(PermissionError, match=f"everybody can write it: chmod o-w {path}"):
-        guarded.make(path)
+        root_files.make(path)
     assert path.read_text() == "1"
 
 
@@ -205,7 +205,7 @@ def test_what_is_above_a_link_is_where_the_kernel_says(tmp_path: Path) -> None:
     (tmp_path / "far" / "pid").write_text("far")
     (tmp_path / "pid").write_text("near")
     (tmp_path / "link").symlink_to("far/real")
-    with os.fdopen(guarded.make(tmp_path / "link" / ".." / "pid"), "rb") as file:
+    with os.fdopen(root_files.make(tmp_path / "link" / ".." / "pid"), "rb") as file:
         assert file.read() == b"far"
 
 
@@ -215,14 +215,14 @@ def test_a_refusal_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "open" / "deep").mkdir()
     (tmp_path / "open").chmod(0o777)
     with pytest.raises(PermissionError, match=f"everybody can write to: chmod o-w {tmp_path}/open"):
-        guarded.make(tmp_path / "open" / "deep" / "pid")
+        root_files.make(tmp_path / "open" / "deep" / "pid")
     (tmp_path / "link").symlink_to("x")
     with pytest.raises(OSError, match="symbolic link, which is refused: name the file itself"):
-        guarded.make(tmp_path / "link")
+        root_files.make(tmp_path / "link")
     (tmp_path / "one").touch()
     (tmp_path / "two").hardlink_to(tmp_path / "one")
     with pytest.raises(OSError, match=r"another name too \(a hard link\), .*: remove it"):
-        guarded.make(tmp_path / "two")
+        root_files.make(tmp_path / "two")
 
 
 @needs_root
@@ -261,7 +261,7 @@ def test_whoever_could_become_root_by_the_settings_is_named(
     config.chmod(mode)
     os.chown(config.parent, 0, group)
     config.parent.chmod(folder)
-    found = list(guarded.changeable(config))
+    found = list(root_files.changeable(config))
     assert [each for each in found if said in each] == found
     assert bool(found) == bool(said)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dmarc_milter.core.mail.author import author
+from dmarc_milter.core.mail.broken_encoded_words import BROKEN_WORD, hide_somebody
 from dmarc_milter.core.mail.domain import Domain
-from dmarc_milter.core.mail.torn_words import BROKEN_WORD, hide_somebody
 from fakes.growth import is_linear
 
 Q, B = b"admin=40legit=2Eexample", b"YWRtaW5AbGVnaXQuZXhhbXBsZQ=="
