@@ -36,6 +36,7 @@ GLUED_COMMENT = re.compile(r"(?<=\S)\(([^()]*+)\)")
 # Where a reader stops at the latest, and one who skips white space.
 SEPARATOR = re.compile(r'[,;:<>()\[\]"\s]')
 SPECIAL = re.compile(r'[,;:<>()\[\]"]')
+LINE_END = re.compile(r"[\r\n]")
 NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 NOT_ASCII_END = re.compile(r"(?<=[\x00-\x7f])[^\x00-\x7f]++\Z")
 # For a reader whose words end at a letter or digit of ASCII.
@@ -276,13 +277,15 @@ def _readings(text: str, loose: bool) -> Iterator[tuple[tuple[str, ...], bool]]:
 
 
 def _over_white_space(piece: str, after: str) -> Iterator[tuple[tuple[str, ...], bool]]:
-    """For a reader who stops at nothing but a special character, a comment's too: each by itself,
-    since among longer names one of a single label counts for nothing.
+    """For a reader who stops at nothing but a special character, a comment's too, or at a line's
+    end: each by itself, since among longer names one of a single label counts for nothing.
     """
     for text in dict.fromkeys((after, piece)):
-        name = SPECIAL.split(text, maxsplit=1)[0].split()
-        if len(name) > 1:
-            yield ("".join(name),), False
+        name = SPECIAL.split(text, maxsplit=1)[0]
+        for part in dict.fromkeys((name, LINE_END.split(name, maxsplit=1)[0])):
+            words = part.split()
+            if len(words) > 1:
+                yield ("".join(words),), False
 
 
 def _loose_parts(piece: str, words: list[str]) -> Iterator[str]:
