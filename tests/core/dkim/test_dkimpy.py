@@ -156,8 +156,9 @@ def test_dkimpy_is_quadratic(name: str) -> None:
         return time.process_time() - begun
 
     n = 1000
-    while (once := cost(n)) < 0.005:
+    while cost(n) < 0.005:
         n *= 2
+    once = min(cost(n) for _ in range(5))  # a pause of the processor only ever adds
     assert cost(4 * n) / once > 7
 
 

@@ -136,4 +136,4 @@ def test_two_of_its_patterns_take_quadratic_time(shape: str) -> None:
         Counting().check(record)
         return time.thread_time() - began
 
-    assert seconds(4000) > 6 * seconds(1000)
+    assert seconds(4000) > 6 * min(seconds(1000) for _ in range(5))  # a pause only ever adds
