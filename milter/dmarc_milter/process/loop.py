@@ -1,0 +1,398 @@
+"""One thread's loop: descriptors, timers, and tasks that wait without a thread of their own.
+
+A task is plain synchronous code in a greenlet. Where it must wait it parks, and the loop goes on
+with something else. Processor time is shared by client network: a task that has run for SLICE gives
+way at its next `pause`, and the network that has had the least goes first (start-time fair
+queueing). Nothing of DNS, milter or SQLite is here.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import os
+import select
+import time
+from collections import deque
+from collections.abc import Callable, Hashable
+from typing import Final
+
+import greenlet
+
+SLICE: Final = 0.05
+"""Seconds that a task may run before its next `pause` gives way."""
+TURN: Final = 0.1
+"""Seconds of tasks after which descriptors and timers are looked at again."""
+EVENTS: Final = 256
+"""Descriptors served in one turn; the others come next."""
+MANY: Final = 1000
+"""Of what is kept although it is no longer needed: from here on it is looked through."""
+
+Callback = Callable[[], None]
+log = logging.getLogger("dmarc_milter.loop")
+
+
+class TaskEnded(BaseException):
+    """Raised where a task waits, when it is ended. Nothing on the way may catch it, nor wait."""
+
+
+class Timer:
+    """A callback that is due at a moment, unless it is cancelled before."""
+
+    __slots__ = ("_loop", "callback")
+
+    def __init__(self, loop: Loop, callback: Callback) -> None:
+        self._loop = loop
+        self.callback: Callback | None = callback
+
+    def cancel(self) -> None:
+        """It will not be called. Safe to repeat, and after it was called."""
+        if self.callback is not None:
+            self.callback = None
+            self._loop._cancelled += 1
+
+
+class Waker:
+    """Whoever waits in `Loop.park`. Only the loop's own thread may wake it."""
+
+    __slots__ = ("parked", "woken")
+
+    def __init__(self) -> None:
+        self.parked = self.woken = False
+
+    def wake(self) -> None:
+        """End its wait. Without effect where it does not wait: it looks before it parks."""
+        self.woken |= self.parked
+
+
+class Task(Waker):
+    """A function that runs in the loop, for a client network.
+
+    `network` may change while it runs. `on_switch`, if any, is called with True whenever the task
+    is about to run and with False when it stops running: for what is true of a running task only.
+    """
+
+    __slots__ = ("_ending", "_loop", "_ready", "ended", "greenlet", "network", "on_switch")
+
+    def __init__(self, loop: Loop, function: Callback, network: Hashable) -> None:
+        super().__init__()
+        self._loop, self.network = loop, network
+        self.ended = self._ending = self._ready = False
+        self.on_switch: Callable[[bool], None] | None = None
+        self.greenlet: greenlet.greenlet | None = greenlet.greenlet(
+            lambda: loop._run_task(self, function), loop._hub
+        )
+
+    def wake(self) -> None:
+        """See Waker."""
+        if self.parked:
+            self.parked, self.woken = False, True
+            self._loop._make_ready(self)
+
+    def end(self) -> None:
+        """Raise TaskEnded where it waits, now. One that has not begun never will."""
+        if not self.ended:
+            self._loop._end(self)
+
+
+class _Network:
+    """A client network. `start` is its place in the order: seconds of processor time. `queued`: it
+    is in the queue, or one of its tasks is running."""
+
+    __slots__ = ("queued", "ready", "start")
+
+    def __init__(self, start: float) -> None:
+        self.start = start
+        self.queued = False
+        self.ready: deque[Task] = deque()
+
+
+class Loop:
+    """Belongs to the thread that makes it, which alone uses it (except `call_from_thread`).
+
+    Outside a task `park` runs the loop until it is woken, so code that waits works with a task and
+    without one.
+    """
+
+    def __init__(self) -> None:
+        self._hub = greenlet.getcurrent()
+        self._epoll = select.epoll()
+        self._signal = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._signalled = False
+        self._from_threads: deque[Callback] = deque()
+        self._watched: dict[int, Callable[[int], None]] = {}
+        self._forgotten: set[int] = set()
+        """Descriptors forgotten in this turn: a number may be in use again by now."""
+        self._soon: deque[Callback] = deque()
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._cancelled = 0
+        """Timers among them that were cancelled, about."""
+        self._order = itertools.count()
+        self._hooks: list[Callback] = []
+        self._main = Waker()
+        self._running: Task | None = None
+        self._since = 0.0
+        """When the running task was switched to; seconds, monotonic."""
+        self._networks: dict[Hashable, _Network] = {}
+        self._queue: list[tuple[float, int, Hashable]] = []
+        self._virtual = 0.0
+        """Processor time that a network has had which always had something to do."""
+        self.watch(self._signal, select.EPOLLIN, self._take_signal)
+
+    @property
+    def current(self) -> Waker:
+        """Who would wait: the running task, or whoever runs the loop."""
+        return self._running or self._main
+
+    @property
+    def task(self) -> Task | None:
+        """The running task, if any."""
+        return self._running
+
+    def close(self) -> None:
+        """Give the descriptors back. What is still to be called never is."""
+        self._epoll.close()
+        os.close(self._signal)
+
+    # Descriptors, timers and calls.
+
+    def watch(self, fd: int, events: int, callback: Callable[[int], None]) -> None:
+        """Call back with the events (select.EPOLLIN and so on) as long as there are any."""
+        self._epoll.register(fd, events)
+        self._watched[fd] = callback
+
+    def change(self, fd: int, events: int) -> None:
+        """Watch for other events."""
+        self._epoll.modify(fd, events)
+
+    def forget(self, fd: int) -> None:
+        """Before the descriptor is closed. It is not called back any more, not in this turn
+        either."""
+        if self._watched.pop(fd, None) is not None:
+            self._forgotten.add(fd)
+            self._epoll.unregister(fd)
+
+    def call_soon(self, callback: Callback) -> None:
+        """In the next turn, or later in this one."""
+        self._soon.append(callback)
+
+    def call_later(self, seconds: float, callback: Callback) -> Timer:
+        """After so many seconds."""
+        if self._cancelled > MANY and self._cancelled * 2 > len(self._timers):
+            self._timers[:] = [entry for entry in self._timers if entry[2].callback is not None]
+            heapq.heapify(self._timers)
+            self._cancelled = 0
+        timer = Timer(self, callback)
+        heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._order), timer))
+        return timer
+
+    def call_from_thread(self, callback: Callback) -> None:
+        """As call_soon; for other threads."""
+        self._from_threads.append(callback)
+        if not self._signalled:
+            self._signalled = True
+            os.eventfd_write(self._signal, 1)
+
+    def at_end_of_turn(self, callback: Callback) -> None:
+        """At the end of every turn: for what is done once for all that a turn has brought."""
+        self._hooks.append(callback)
+
+    # Tasks.
+
+    def spawn(self, function: Callback, network: Hashable = None) -> Task:
+        """A task, which begins when the turn of its network comes. It costs some 20 KiB as long as
+        it has not ended: for a message, not for a connection that is idle."""
+        task = Task(self, function, network)
+        self._make_ready(task)
+        return task
+
+    def park(self, seconds: float | None = None) -> bool:
+        """Wait until woken or for so long; whether it was woken. Raises TaskEnded in a task that is
+        ended."""
+        task = self._running
+        if task is None:
+            return self._drive(seconds)
+        if task._ending:
+            raise TaskEnded
+        task.parked, task.woken = True, False
+        timer = None if seconds is None else self.call_later(seconds, lambda: self._time_over(task))
+        try:
+            self._hub.switch()
+        finally:
+            task.parked = False
+            if timer is not None:
+                timer.cancel()
+        return task.woken
+
+    def pause(self) -> None:
+        """Let others go on if this task has run for its time. Cheap if not."""
+        task = self._running
+        if task is not None and time.monotonic() - self._since >= SLICE:
+            if task._ending:
+                raise TaskEnded
+            self._make_ready(task)
+            self._hub.switch()
+
+    def run(self, until: Callable[[], bool]) -> None:
+        """Until that is so, looked at after every turn."""
+        while not until():
+            self.turn()
+
+    def turn(self, longest: float | None = None) -> None:
+        """Wait for something to do, `longest` seconds at most (None: without end), and do it."""
+        self._forgotten.clear()
+        for fd, events in self._epoll.poll(self._patience(longest), EVENTS):
+            callback = self._watched.get(fd)
+            if callback is not None and fd not in self._forgotten:
+                try:
+                    callback(events)
+                except Exception:
+                    log.exception("an event could not be handled")
+        self._call_due()
+        self._run_ready()
+        for hook in self._hooks:
+            self._call(hook)
+
+    # What follows is the loop's own.
+
+    def _patience(self, longest: float | None) -> float | None:
+        if self._queue or self._soon:
+            return 0.0
+        timers = self._timers
+        while timers and timers[0][2].callback is None:
+            heapq.heappop(timers)
+        if not timers:
+            return longest
+        left = max(0.0, timers[0][0] - time.monotonic())
+        return left if longest is None else min(left, longest)
+
+    def _call_due(self) -> None:
+        timers, soon = self._timers, self._soon
+        if timers:
+            now = time.monotonic()
+            while timers and timers[0][0] <= now:
+                callback = heapq.heappop(timers)[2].callback
+                if callback is not None:
+                    self._call(callback)
+        for _ in range(len(soon)):
+            self._call(soon.popleft())
+
+    def _call(self, callback: Callback) -> None:
+        try:
+            callback()
+        except Exception:
+            log.exception("a callback failed")
+
+    def _take_signal(self, _events: int) -> None:
+        os.eventfd_read(self._signal)
+        self._signalled = False
+        calls = self._from_threads
+        for _ in range(len(calls)):
+            self._call(calls.popleft())
+
+    def _make_ready(self, task: Task) -> None:
+        """Queue the task, and its network if it had nothing ready."""
+        task._ready = True
+        key = task.network
+        network = self._networks.get(key)
+        if network is None:
+            network = self._networks[key] = _Network(self._virtual)
+        network.ready.append(task)
+        if not network.queued:
+            # Idleness earns nothing: whoever comes now begins where the others are.
+            network.start = max(network.start, self._virtual)
+            self._enqueue(key, network)
+
+    def _enqueue(self, key: Hashable, network: _Network) -> None:
+        network.queued = True
+        heapq.heappush(self._queue, (network.start, next(self._order), key))
+
+    def _run_ready(self) -> None:
+        """Tasks of the networks that have had the least, until nothing is ready or the turn is
+        over."""
+        queue, networks = self._queue, self._networks
+        if not queue:
+            return
+        now = time.monotonic()
+        over = now + TURN
+        while queue and now < over:
+            start, _, key = heapq.heappop(queue)
+            self._virtual = max(self._virtual, start)
+            network = networks[key]
+            task = network.ready.popleft()
+            if task._ready:  # not ended meanwhile
+                self._since = before = now
+                self._switch(task)
+                now = time.monotonic()
+                network.start = start + now - before
+            if network.ready:
+                self._enqueue(key, network)
+            else:
+                network.queued = False
+        if not queue:
+            networks.clear()
+        elif len(networks) > MANY + 2 * len(queue):
+            self._networks = {key: one for key, one in networks.items() if one.queued}
+
+    def _switch(self, task: Task) -> None:
+        task._ready = False
+        found, self._running = task.greenlet, task
+        assert found is not None
+        try:
+            if task.on_switch is not None:
+                task.on_switch(True)
+            found.switch()
+        finally:
+            self._running = None
+            if task.on_switch is not None:
+                task.on_switch(False)
+
+    def _run_task(self, task: Task, function: Callback) -> None:
+        """The whole of a greenlet."""
+        try:
+            function()
+        except TaskEnded:
+            pass
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:
+            log.exception("a task failed")
+        finally:
+            task.ended, task.greenlet = True, None
+
+    def _time_over(self, task: Task) -> None:
+        if task.parked:
+            task.parked = False
+            self._make_ready(task)
+
+    def _end(self, task: Task) -> None:
+        task._ending, task._ready = True, False
+        if task is self._running:
+            raise TaskEnded
+        found = task.greenlet
+        if found is None or not found:  # not begun
+            task.ended, task.greenlet = True, None
+            return
+        before, since = self._running, self._since
+        found.parent = greenlet.getcurrent()  # where it goes on when the task has ended
+        self._running = task
+        try:
+            found.throw(TaskEnded)
+        finally:
+            self._running, self._since = before, since
+
+    def _drive(self, seconds: float | None) -> bool:
+        """Run turns until the main waker is woken, or time is over."""
+        main = self._main
+        main.parked, main.woken = True, False
+        over = None if seconds is None else time.monotonic() + seconds
+        try:
+            while not main.woken:
+                left = None if over is None else over - time.monotonic()
+                if left is not None and left < 0:
+                    break
+                self.turn(left)
+        finally:
+            main.parked = False
+        return main.woken
