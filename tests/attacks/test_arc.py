@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fakes.attack import A, Case, Mail, R, Stage, Verdict, ids, spoof
+from fakes.attack import ATTACK_SIGNER, Case, Mail, Stage, Verdict, ids, refused, spoof
 from fakes.dns_server import Spec
 from fakes.sealer import seal
 from fakes.signer import Signer, Style
@@ -20,8 +20,8 @@ TRUST_BOTH = {"authentication": {"trusted_arc_sealers": ["list.example", "relay.
 OVERRIDDEN = Verdict(
     250, "fail", "legit.example", ("arc=pass", "dis=none", "policy.override=local_policy")
 )
-FAILED = R("legit.example", "arc=fail")
-PASSED = R("legit.example", "arc=pass")
+FAILED = refused("legit.example", "arc=fail")
+PASSED = refused("legit.example", "arc=pass")
 SAW_PASS = "dmarc=pass header.from=legit.example"
 
 
@@ -68,10 +68,10 @@ ODD_RESULTS = (
 )
 
 ARC = [
-    case("ARC-01", sealed(A), PASSED, "one set"),
+    case("ARC-01", sealed(ATTACK_SIGNER), PASSED, "one set"),
     case(
         "ARC-01",
-        sealed(A, LIST, results="dmarc=fail header.from=legit.example"),
+        sealed(ATTACK_SIGNER, LIST, results="dmarc=fail header.from=legit.example"),
         PASSED,
         "trusted on top of the attacker's",
     ),
@@ -100,7 +100,7 @@ ARC = [
         "it saw no dmarc",
     ),
     case("ARC-03", sealed(LIST, RELAY), PASSED, "an untrusted hop after"),
-    case("ARC-03", sealed(LIST, A), PASSED, "the attacker after"),
+    case("ARC-03", sealed(LIST, ATTACK_SIGNER), PASSED, "the attacker after"),
     case(
         "ARC-04",
         swapped(sealed(LIST), b"<admin@legit.example>", b"<other@legit.example>"),
@@ -214,17 +214,17 @@ def test_a_chain_is_asked_about_no_more_than_allowed(stage: Stage) -> None:
     for note, limit in (("990 fields", 0), ("twice", 1)):
         case = next(each for each in ARC if each.note == note)
         stage.script(case.zone)
-        stage.place("enforce", TRUST).send(case.mail)
+        stage.running("enforce", TRUST).send(case.mail)
         assert len([name for name, _ in stage.dns.queries if "_domainkey" in name]) == limit, note
 
 
 def test_without_arc_nothing_is_looked_at(stage: Stage) -> None:
     """Detachable: with arc = false no chain is read, named or trusted."""
     stage.script(KEYS)
-    place = stage.place(
+    running = stage.running(
         "monitor", {"authentication": {"arc": False, "trusted_arc_sealers": ["list.example"]}}
     )
-    heard = place.send(sealed(LIST))
+    heard = running.send(sealed(LIST))
     assert heard.ours is not None
     assert heard.ours.of("arc") == []
     assert "policy.override" in heard.dmarc.properties  # monitor

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 import pytest
 
 from fakes import strict_authres
-from fakes.attack import Place, Stage, own_field, spoof
+from fakes.attack import RunningDaemon, Stage, own_field, spoof
 from fakes.milter_client import MilterClient
 
 INSIDE, OUTSIDE = "198.51.100.10", "192.0.2.66"
@@ -17,9 +17,9 @@ Step = Callable[[MilterClient], object]
 
 
 @pytest.fixture
-def place(stage: Stage) -> Iterator[Place]:
+def running(stage: Stage) -> Iterator[RunningDaemon]:
     stage.script({})
-    running = stage.place("monitor", {"authentication": {"trusted_networks": ["203.0.113.0/24"]}})
+    running = stage.running("monitor", {"authentication": {"trusted_networks": ["203.0.113.0/24"]}})
     yield running
     running.new_lines()
 
@@ -60,9 +60,11 @@ def forged(
     return own_field(mta.message(spoof().fields, mail_from=mail_from, macros=named(macros)))
 
 
-def spf(place: Place, *steps: Step, mail_from: str = "<admin@legit.example>", **macros: str) -> str:
+def spf(
+    running: RunningDaemon, *steps: Step, mail_from: str = "<admin@legit.example>", **macros: str
+) -> str:
     """spf= of a forged message after these steps; "exempt" where it was not evaluated."""
-    with MilterClient(place.daemon.address, timeout=10) as mta:
+    with MilterClient(running.daemon.address, timeout=10) as mta:
         mta.negotiate()
         for step in steps:
             step(mta)
@@ -86,13 +88,13 @@ FLOWS = {
 @pytest.mark.parametrize("greeted", [True, False], ids=["HELO", "no HELO"])
 @pytest.mark.parametrize("flow", FLOWS.values(), ids=FLOWS)
 def test_the_second_client_is_judged_by_its_own_address(
-    place: Place, flow: tuple[Step, ...], greeted: bool
+    running: RunningDaemon, flow: tuple[Step, ...], greeted: bool
 ) -> None:
     """HDR-13..15: libmilter drops a CONNECT, and a QUIT_NC, where it expects none; `{client_addr}`
     still tells."""
     after = (helo,) if greeted else ()
-    assert spf(place, connect(INSIDE), *flow, connect(OUTSIDE), *after) == "fail"
-    assert spf(place, connect(OUTSIDE), *flow, connect(INSIDE), *after) == "pass"
+    assert spf(running, connect(INSIDE), *flow, connect(OUTSIDE), *after) == "fail"
+    assert spf(running, connect(OUTSIDE), *flow, connect(INSIDE), *after) == "pass"
 
 
 @pytest.mark.parametrize(
@@ -111,31 +113,31 @@ def test_the_second_client_is_judged_by_its_own_address(
         ("203.0.113.9", "exempt"),
     ],
 )
-def test_what_the_mta_says_at_mail_counts(place: Place, given: str, word: str) -> None:
+def test_what_the_mta_says_at_mail_counts(running: RunningDaemon, given: str, word: str) -> None:
     """HDR-16: `{client_addr}` of MAIL over what CONNECT said; text that is no address is a client
     without one."""
-    assert spf(place, connect(INSIDE), helo, client_addr=given) == word
+    assert spf(running, connect(INSIDE), helo, client_addr=given) == word
 
 
-def test_a_missing_client_addr_leaves_what_connect_said(place: Place) -> None:
+def test_a_missing_client_addr_leaves_what_connect_said(running: RunningDaemon) -> None:
     """HDR-16: an MTA that names no `{client_addr}` has said all at CONNECT."""
-    assert spf(place, connect(INSIDE, j="mx"), helo) == "pass"
-    assert spf(place, connect(OUTSIDE, j="mx"), helo) == "fail"
+    assert spf(running, connect(INSIDE, j="mx"), helo) == "pass"
+    assert spf(running, connect(OUTSIDE, j="mx"), helo) == "fail"
 
 
-def test_a_trusted_client_before_exempts_nobody(place: Place) -> None:
+def test_a_trusted_client_before_exempts_nobody(running: RunningDaemon) -> None:
     """HDR-17: neither its network nor the name of its daemon."""
     for first in (connect("203.0.113.9"), connect(INSIDE, client_addr=INSIDE, daemon_name="MSA")):
         for flow in FLOWS.values():
             steps = [step for step in flow if step is not forged]
-            assert spf(place, first, *steps, connect(OUTSIDE), helo) == "fail"
+            assert spf(running, first, *steps, connect(OUTSIDE), helo) == "fail"
 
 
-def test_the_daemon_named_at_mail_counts(place: Place) -> None:
+def test_the_daemon_named_at_mail_counts(running: RunningDaemon) -> None:
     """HDR-17: `{daemon_name}` of MAIL over that of CONNECT, either way."""
     assert (
         spf(
-            place,
+            running,
             connect(OUTSIDE, client_addr=OUTSIDE, daemon_name="MSA"),
             helo,
             daemon_name="smtpd",
@@ -143,37 +145,38 @@ def test_the_daemon_named_at_mail_counts(place: Place) -> None:
         == "fail"
     )
     assert spf(
-        place,
+        running,
         connect(OUTSIDE, client_addr=OUTSIDE, daemon_name="smtpd"),
         helo,
         daemon_name="ORIGINATING",
     ) in ("exempt", "fail")
 
 
-def test_helo_of_the_first_client_is_not_the_second_ones(place: Place) -> None:
+def test_helo_of_the_first_client_is_not_the_second_ones(running: RunningDaemon) -> None:
     """HDR-18: with a null sender HELO is what SPF checks (RFC 7208 2.4); without a HELO of its own
     there is none."""
-    assert spf(place, connect(OUTSIDE), helo, connect(INSIDE), mail_from="<>") == "none"
-    assert spf(place, connect(OUTSIDE), helo, mail_from="<>", client_addr=INSIDE) == "none"
-    assert spf(place, connect(OUTSIDE), connect(INSIDE), helo, mail_from="<>") == "pass"
-    assert spf(place, connect(INSIDE), helo, mail_from="<>", client_addr=INSIDE) == "pass"
+    assert spf(running, connect(OUTSIDE), helo, connect(INSIDE), mail_from="<>") == "none"
+    assert spf(running, connect(OUTSIDE), helo, mail_from="<>", client_addr=INSIDE) == "none"
+    assert spf(running, connect(OUTSIDE), connect(INSIDE), helo, mail_from="<>") == "pass"
+    assert spf(running, connect(INSIDE), helo, mail_from="<>", client_addr=INSIDE) == "pass"
 
 
-def test_macros_that_libmilter_kept_over_quit_nc_are_nobodys(place: Place) -> None:
+def test_macros_that_libmilter_kept_over_quit_nc_are_nobodys(running: RunningDaemon) -> None:
     """HDR-19: a CONNECT without macros must not be explained by those of the client before."""
     first = connect("203.0.113.9", client_addr="203.0.113.9", daemon_name="MSA")
     silent: Step = lambda mta: mta.connect("mx.attack.example", OUTSIDE)  # noqa: E731
     nameless: Step = lambda mta: mta.connect("mx.attack.example", None)  # noqa: E731
-    assert spf(place, first, helo, aborted, quit_nc, silent, helo) == "fail"
-    assert spf(place, first, helo, aborted, quit_nc, nameless, helo) == "none"
+    assert spf(running, first, helo, aborted, quit_nc, silent, helo) == "fail"
+    assert spf(running, first, helo, aborted, quit_nc, nameless, helo) == "none"
 
 
-def test_a_login_ends_with_its_client(place: Place) -> None:
+def test_a_login_ends_with_its_client(running: RunningDaemon) -> None:
     """HDR-20: `{auth_authen}` of one message exempts neither the next client nor a message whose
     macros do not name it."""
     authenticated: Step = lambda mta: forged(mta, client_addr=INSIDE, auth_authen="alice")  # noqa: E731
-    assert spf(place, connect(INSIDE), helo, authenticated, client_addr=OUTSIDE) == "fail"
+    assert spf(running, connect(INSIDE), helo, authenticated, client_addr=OUTSIDE) == "fail"
     assert (
-        spf(place, connect(INSIDE), helo, authenticated, quit_nc, connect(OUTSIDE), helo) == "fail"
+        spf(running, connect(INSIDE), helo, authenticated, quit_nc, connect(OUTSIDE), helo)
+        == "fail"
     )
-    assert spf(place, connect(INSIDE), helo, client_addr=INSIDE, auth_authen="alice") == "exempt"
+    assert spf(running, connect(INSIDE), helo, client_addr=INSIDE, auth_authen="alice") == "exempt"

@@ -9,16 +9,28 @@ from typing import Any
 
 import pytest
 
-from fakes.attack import OK, A, Case, L, Mail, R, Stage, T, ids, mail, spoof
+from fakes.attack import (
+    ATTACK_SIGNER,
+    LEGIT_SIGNER,
+    Case,
+    Mail,
+    Stage,
+    deferred,
+    delivered,
+    ids,
+    mail,
+    refused,
+    spoof,
+)
 from fakes.dns_server import Spec
 from fakes.signer import Signer, Style
 
 ADMIN = b"<admin@legit.example>"
-PASSES = OK("dkim=pass")
+PASSES = delivered("dkim=pass")
 ED = Signer("legit.example", "ed", "ed25519-sha256")
 SMALL = Signer("legit.example", "r1024", bits=1024)
 SHA1 = Signer("legit.example", "sel", "rsa-sha1")
-SHA1.key = L.key
+SHA1.key = LEGIT_SIGNER.key
 # Keys that signing cannot be shown with: what matters is that they are refused before any
 # arithmetic.
 CHANCE = random.Random(18)
@@ -55,11 +67,11 @@ def key(
     text: str | bytes | list[Any],
     result: str,
     note: str = "",
-    signer: Signer = L,
+    signer: Signer = LEGIT_SIGNER,
     **rest: Any,
 ) -> Case:
     """A rightly signed message whose key record is this."""
-    verdict = PASSES if result == "pass" else R("legit.example", f"dkim={result} ")
+    verdict = PASSES if result == "pass" else refused("legit.example", f"dkim={result} ")
     texts = text if isinstance(text, list) else [text]
     return Case(
         row,
@@ -75,8 +87,8 @@ def tags(row: str, result: str, note: str = "", **changed: Any) -> Case:
     """A message signed with these tags in its field, truly over them."""
     return Case(
         row,
-        spoof().signed(L, tags=changed),
-        PASSES if result == "pass" else R("legit.example", f"dkim={result} "),
+        spoof().signed(LEGIT_SIGNER, tags=changed),
+        PASSES if result == "pass" else refused("legit.example", f"dkim={result} "),
         note=note or str(changed)[:40],
     )
 
@@ -86,7 +98,7 @@ def serve(signer: Signer) -> dict[str, Spec]:
 
 
 def published(row: str, signer: Signer, result: str, **rest: Any) -> Case:
-    verdict = PASSES if result == "pass" else R("legit.example", f"dkim={result} ")
+    verdict = PASSES if result == "pass" else refused("legit.example", f"dkim={result} ")
     return Case(
         row,
         spoof().signed(signer),
@@ -112,75 +124,78 @@ def heap(letter: Mail, count: int) -> Mail:
 JUNK = (b"DKIM-Signature", b" junk")
 OTHERS = [Signer(f"o{n}.example") for n in range(12)]
 for other in OTHERS:
-    other.key = A.key
-SIGNED_LAST = stack((L, {}), *((other, {}) for other in OTHERS))
-OTHER_KEYS = {other.key_name: {"TXT": [A.record()]} for other in OTHERS}
+    other.key = ATTACK_SIGNER.key
+SIGNED_LAST = stack((LEGIT_SIGNER, {}), *((other, {}) for other in OTHERS))
+OTHER_KEYS = {other.key_name: {"TXT": [ATTACK_SIGNER.record()]} for other in OTHERS}
 
 DKM: list[Case] = [
     Case(
         "DKM-01",
-        spoof().signed(L, headers=("to", "subject")),
-        R("legit.example", "dkim=permerror"),
+        spoof().signed(LEGIT_SIGNER, headers=("to", "subject")),
+        refused("legit.example", "dkim=permerror"),
         note="From unsigned",
     ),
     Case(
         "DKM-01",
-        spoof().signed(L, headers=()),
-        R("legit.example", "dkim=permerror"),
+        spoof().signed(LEGIT_SIGNER, headers=()),
+        refused("legit.example", "dkim=permerror"),
         note="h= empty",
     ),
-    Case("DKM-02", spoof().signed(SHA1), R("legit.example", "dkim=permerror")),
+    Case("DKM-02", spoof().signed(SHA1), refused("legit.example", "dkim=permerror")),
     *(
         key("DKM-03", rsa_record(number(bits), 65537), "permerror", f"{bits} bits")
         for bits in (512, 768, 1023, 8193, 16384)
     ),
     published("DKM-03", SMALL, "pass"),
-    key("DKM-04", L.record(), "permerror", "rsa key, ed25519", signer=ED),
+    key("DKM-04", LEGIT_SIGNER.record(), "permerror", "rsa key, ed25519", signer=ED),
     key("DKM-04", ED.record(), "permerror", "ed25519 key, rsa"),
     published("DKM-04", ED, "pass"),
-    key("DKM-05", L.record("h=sha1; "), "permerror"),
-    key("DKM-05", L.record("h=sha1:sha256; "), "pass", "both"),
+    key("DKM-05", LEGIT_SIGNER.record("h=sha1; "), "permerror"),
+    key("DKM-05", LEGIT_SIGNER.record("h=sha1:sha256; "), "pass", "both"),
     Case(
         "DKM-06",
-        spoof().signed(L, tags={"i": "@sub.legit.example"}),
-        R("legit.example", "dkim=permerror"),
-        {L.key_name: {"TXT": [L.record("t=s; ")]}},
+        spoof().signed(LEGIT_SIGNER, tags={"i": "@sub.legit.example"}),
+        refused("legit.example", "dkim=permerror"),
+        {LEGIT_SIGNER.key_name: {"TXT": [LEGIT_SIGNER.record("t=s; ")]}},
     ),
     Case(
         "DKM-06",
-        spoof().signed(L, tags={"i": "@sub.legit.example"}),
+        spoof().signed(LEGIT_SIGNER, tags={"i": "@sub.legit.example"}),
         PASSES,
         note="without the flag",
     ),
     Case(
         "DKM-07",
-        spoof().signed(L),
-        OK("dkim=policy", "dis=quarantine", result="fail"),
-        {L.key_name: {"TXT": [L.record("t=y; ")]}},
+        spoof().signed(LEGIT_SIGNER),
+        delivered("dkim=policy", "dis=quarantine", result="fail"),
+        {LEGIT_SIGNER.key_name: {"TXT": [LEGIT_SIGNER.record("t=y; ")]}},
         note="monitor aside",
     ),
     key(
-        "DKM-08", "k=rsa; v=DKIM1; p=" + L.record().partition("p=")[2], "permerror", "v= not first"
+        "DKM-08",
+        "k=rsa; v=DKIM1; p=" + LEGIT_SIGNER.record().partition("p=")[2],
+        "permerror",
+        "v= not first",
     ),
     *(
         key("DKM-08", text, "permerror", text[:30])
         for text in (
-            L.record().replace("DKIM1", "DKIM2"),
-            L.record("s=other; "),
-            L.record("s=tlsrpt; "),
+            LEGIT_SIGNER.record().replace("DKIM1", "DKIM2"),
+            LEGIT_SIGNER.record("s=other; "),
+            LEGIT_SIGNER.record("s=tlsrpt; "),
             "v=DKIM1; p=",
             "v=DKIM1; p=!!!",
             "",
             "v=DKIM1; k=rsa",
         )
     ),
-    key("DKM-08", L.record("g=; "), "pass", "g="),
+    key("DKM-08", LEGIT_SIGNER.record("g=; "), "pass", "g="),
     *(
         key("DKM-08", text, "permerror", repr(text))
         for text in (b"v=DKIM1; p=\xff\xfe", b"v=DKIM1; p=AA\x00AA")
     ),
-    key("DKM-09", ["v=DKIM1; p=", L.record()], "pass", "good one last"),
-    key("DKM-09", [L.record(), A.record()], "pass", "good one first"),
+    key("DKM-09", ["v=DKIM1; p=", LEGIT_SIGNER.record()], "pass", "good one last"),
+    key("DKM-09", [LEGIT_SIGNER.record(), ATTACK_SIGNER.record()], "pass", "good one first"),
     tags("DKM-10", "permerror", i="legit.example"),
     tags("DKM-10", "permerror", i="@xlegit.example"),
     tags("DKM-10", "pass", i="@SUB.legit.example"),
@@ -223,13 +238,18 @@ DKM: list[Case] = [
         )
     ),
     *(tags("DKM-13", "permerror", s=s) for s in ("a..b", "x" * 64, "../x", "*", "", "a b", "sel.")),
-    Case("DKM-13", spoof().signed(L, tags={"d": "LEGIT.Example"}), PASSES, note="upper case"),
+    Case(
+        "DKM-13",
+        spoof().signed(LEGIT_SIGNER, tags={"d": "LEGIT.Example"}),
+        PASSES,
+        note="upper case",
+    ),
     *(
         Case(
             "DKM-13",
-            spoof().signed(L, tags={"d": d}),
-            R("legit.example", "dkim=pass"),
-            {f"sel._domainkey.{d}": {"TXT": [L.record()]}},
+            spoof().signed(LEGIT_SIGNER, tags={"d": d}),
+            refused("legit.example", "dkim=pass"),
+            {f"sel._domainkey.{d}": {"TXT": [LEGIT_SIGNER.record()]}},
             note=d,
         )
         for d in ("com", "co.uk", "example")
@@ -250,10 +270,10 @@ DKM: list[Case] = [
         tags("DKM-14", "pass", **changed)
         for changed in ({"unknown": "x"}, {"q": "dns/txt:x"}, {"D": "x"})
     ),
-    Case("DKM-14", spoof().signed(L, c="relaxed"), PASSES, note="c=relaxed"),
+    Case("DKM-14", spoof().signed(LEGIT_SIGNER, c="relaxed"), PASSES, note="c=relaxed"),
     Case(
         "DKM-16",
-        spoof().signed(L).top(*[JUNK] * 900),
+        spoof().signed(LEGIT_SIGNER).top(*[JUNK] * 900),
         PASSES,
         note="900 junk above",
         seconds=3,
@@ -262,7 +282,7 @@ DKM: list[Case] = [
     *(
         Case(
             "DKM-16",
-            heap(spoof().signed(L), count),
+            heap(spoof().signed(LEGIT_SIGNER), count),
             PASSES,
             note=f"{count} different ones, the good one last",
             seconds=3,
@@ -272,8 +292,8 @@ DKM: list[Case] = [
     ),
     Case(
         "DKM-16",
-        heap(spoof().signed(L), 1001),
-        R("legit.example", "dkim=permerror (header too large)"),
+        heap(spoof().signed(LEGIT_SIGNER), 1001),
+        refused("legit.example", "dkim=permerror (header too large)"),
         note="1001",
         seconds=3,
         variants=False,
@@ -281,14 +301,14 @@ DKM: list[Case] = [
     Case(
         "DKM-16",
         SIGNED_LAST,
-        OK("dkim=pass", "header.d=legit.example", "dkim=policy (too many signatures)"),
+        delivered("dkim=pass", "header.d=legit.example", "dkim=policy (too many signatures)"),
         OTHER_KEYS,
         note="aligned one last",
         queries=40,
     ),
     Case(
         "DKM-17",
-        spoof().top(*[spoof().signed(L).fields[0]] * 10),
+        spoof().top(*[spoof().signed(LEGIT_SIGNER).fields[0]] * 10),
         PASSES,
         note="ten copies",
         queries=20,
@@ -339,7 +359,7 @@ DKM: list[Case] = [
         Case(
             "DKM-20",
             spoof().signed(ED, tags={"b": base64.b64encode(b"x" * size).decode()}),
-            R("legit.example", "dkim=fail"),
+            refused("legit.example", "dkim=fail"),
             serve(ED),
             note=f"{size} octets of b=",
         )
@@ -369,15 +389,15 @@ DKM: list[Case] = [
     *(
         Case(
             "DKM-22",
-            spoof().signed(L),
-            PASSES if length <= 8 else T(),
+            spoof().signed(LEGIT_SIGNER),
+            PASSES if length <= 8 else deferred(),
             {
-                L.key_name: {"CNAME": "c0.legit.example"},
+                LEGIT_SIGNER.key_name: {"CNAME": "c0.legit.example"},
                 **{
                     f"c{n}.legit.example": {"CNAME": f"c{n + 1}.legit.example"}
                     for n in range(length - 1)
                 },
-                f"c{length - 1}.legit.example": {"TXT": [L.record()]},
+                f"c{length - 1}.legit.example": {"TXT": [LEGIT_SIGNER.record()]},
             },
             note=f"chain of {length}",
         )
@@ -385,23 +405,28 @@ DKM: list[Case] = [
     ),
     Case(
         "DKM-23",
-        spoof().signed(L),
-        R("legit.example", "dkim=permerror"),
-        {L.key_name: {}},
+        spoof().signed(LEGIT_SIGNER),
+        refused("legit.example", "dkim=permerror"),
+        {LEGIT_SIGNER.key_name: {}},
         note="NXDOMAIN",
     ),
     *(
         Case(
             "DKM-23",
-            spoof().signed(L),
-            T("dkim=temperror"),
-            {L.key_name: {"behaviour": word}},
+            spoof().signed(LEGIT_SIGNER),
+            deferred("dkim=temperror"),
+            {LEGIT_SIGNER.key_name: {"behaviour": word}},
             note=word,
         )
         for word in ("servfail", "refused", "truncated_reset")
     ),
     *(
-        Case("DKM-24", spoof().signed(L, style=style, name=name), PASSES, note=f"{number} {name!r}")
+        Case(
+            "DKM-24",
+            spoof().signed(LEGIT_SIGNER, style=style, name=name),
+            PASSES,
+            note=f"{number} {name!r}",
+        )
         for number, style in enumerate(
             (
                 Style(equals=" = "),
@@ -415,17 +440,19 @@ DKM: list[Case] = [
     ),
     Case(
         "RPL-02",
-        spoof().signed(L, tags={"b": base64.b64encode(bytes(300) + b"x" * 256).decode()}),
-        R("legit.example", "dkim=fail"),
+        spoof().signed(
+            LEGIT_SIGNER, tags={"b": base64.b64encode(bytes(300) + b"x" * 256).decode()}
+        ),
+        refused("legit.example", "dkim=fail"),
         note="556 octets",
     ),
     Case(
         "LTAG-02",
-        spoof().signed(L, length=0),
-        R("legit.example", "dkim=policy (l= leaves 8 octets unsigned)"),
+        spoof().signed(LEGIT_SIGNER, length=0),
+        refused("legit.example", "dkim=policy (l= leaves 8 octets unsigned)"),
         note="l=0",
     ),
-    Case("SPF+DKIM", mail(ADMIN, ip=None).signed(L), PASSES, note="no address"),
+    Case("SPF+DKIM", mail(ADMIN, ip=None).signed(LEGIT_SIGNER), PASSES, note="no address"),
 ]
 
 
@@ -443,13 +470,13 @@ def test_a_testing_key_caps_the_disposition(stage: Stage) -> None:
     lifts the cap."""
     case = next(each for each in DKM if each.row == "DKM-07")
     stage.script(case.zone)
-    heard = stage.place().send(case.mail)
+    heard = stage.running().send(case.mail)
     assert (heard.answer.code, heard.dmarc.result) == (250, "fail")
     assert heard.answer.values("X-DMARC-Quarantine") == [" yes (p=reject, legit.example)"]
     assert heard.ours is not None
     assert heard.ours.one("dkim").result == "policy"
     assert (
-        stage.place("enforce", {"policy": {"testing_key_action": "reject"}})
+        stage.running("enforce", {"policy": {"testing_key_action": "reject"}})
         .send(case.mail)
         .answer.code
         == 550
@@ -459,22 +486,22 @@ def test_a_testing_key_caps_the_disposition(stage: Stage) -> None:
 @pytest.mark.parametrize("name", [b"From", b"From ", b"from\t", b"FROM"])
 def test_an_oversigned_from_cannot_be_added_to(stage: Stage, name: bytes) -> None:
     """DKM-15: in any spelling, above or below: dkim=fail and dmarc=permerror."""
-    letter = spoof().signed(L, headers=("from", "from", "to", "subject"))
+    letter = spoof().signed(LEGIT_SIGNER, headers=("from", "from", "to", "subject"))
     stage.script({})
-    assert stage.place("monitor").send(letter).dmarc.result == "pass"
+    assert stage.running("monitor").send(letter).dmarc.result == "pass"
     added = (name, b" <x@attack.example>")
     for changed in (letter.top(added), replace(letter, fields=(*letter.fields, added))):
-        heard = stage.place("monitor").send(changed)
+        heard = stage.running("monitor").send(changed)
         assert heard.ours is not None
         assert (heard.ours.one("dkim").result, heard.dmarc.result) == ("fail", "permerror")
-        assert stage.place().send(changed).answer.code == 550
+        assert stage.running().send(changed).answer.code == 550
 
 
 def test_b_as_large_as_the_modulus_fails(stage: Stage) -> None:
     """RPL-02: b= is s + n, of the same length where it fits (RFC 8017 8.2.2: s < n)."""
     letter = spoof()
-    numbers = L.key.public_key().public_numbers()  # type: ignore[union-attr]
-    value = letter.signed(L).fields[0][1]
+    numbers = LEGIT_SIGNER.key.public_key().public_numbers()  # type: ignore[union-attr]
+    value = letter.signed(LEGIT_SIGNER).fields[0][1]
     signature = int.from_bytes(base64.b64decode(value.rpartition(b"b=")[2]), "big")
     larger = signature + numbers.n  # type: ignore[union-attr]
     forged = (
@@ -483,7 +510,7 @@ def test_b_as_large_as_the_modulus_fails(stage: Stage) -> None:
         + base64.b64encode(larger.to_bytes(257, "big").lstrip(b"\0"))
     )
     stage.script({})
-    heard = stage.place("monitor").send(letter.top((b"DKIM-Signature", forged)))
+    heard = stage.running("monitor").send(letter.top((b"DKIM-Signature", forged)))
     assert heard.ours is not None
     assert heard.ours.one("dkim").result == "fail"
 
@@ -494,5 +521,5 @@ def test_junk_and_strangers_cost_no_questions(stage: Stage) -> None:
     for note, limit in (("900 junk above", 1), ("aligned one last", 10), ("ten copies", 1)):
         case = next(each for each in DKM if each.note == note)
         stage.script(case.zone)
-        stage.place().send(case.mail)
+        stage.running().send(case.mail)
         assert len({name for name, _ in stage.dns.queries if "_domainkey" in name}) <= limit, note

@@ -6,14 +6,28 @@ from typing import Any
 
 import pytest
 
-from fakes.attack import OK, Case, L, Mail, N, R, Stage, T, U, Verdict, ids, mail, spoof
+from fakes.attack import (
+    LEGIT_SIGNER,
+    NO_POLICY,
+    Case,
+    Mail,
+    Stage,
+    Verdict,
+    deferred,
+    delivered,
+    ids,
+    mail,
+    refused,
+    spoof,
+    unanswered,
+)
 from fakes.dns_server import Spec
 from fakes.signer import Signer
 
 SUB, STRICT = Signer("sub.strict.example"), Signer("strict.example")
 UK, OTHER_UK, PAGES = Signer("co.uk"), Signer("other.co.uk"), Signer("y.github.io")
 REJECT: Spec = {"TXT": ["v=DMARC1; p=reject"]}
-NONE = OK("dis=none", result="fail")
+NONE = delivered("dis=none", result="fail")
 
 
 def serve(*signers: Signer) -> dict[str, Spec]:
@@ -42,28 +56,28 @@ DMR = [
     Case(
         "DMR-01",
         mail(b"<a@strict.example>").signed(SUB),
-        R("strict.example", "dkim=pass"),
+        refused("strict.example", "dkim=pass"),
         serve(SUB),
         note="signed below",
     ),
     Case(
         "DMR-01",
         mail(b"<a@sub.strict.example>").signed(STRICT),
-        R("strict.example", "dkim=pass"),
+        refused("strict.example", "dkim=pass"),
         serve(STRICT),
         note="signed above",
     ),
     Case(
         "DMR-01",
         mail(b"<a@strict.example>", mail_from=b"<a@sub.strict.example>"),
-        R("strict.example", "spf=pass"),
+        refused("strict.example", "spf=pass"),
         {"sub.strict.example": {"TXT": ["v=spf1 +all"]}},
         note="SPF below",
     ),
     Case(
         "DMR-01",
         mail(b"<a@strict.example>").signed(STRICT),
-        OK("dkim=pass"),
+        delivered("dkim=pass"),
         serve(STRICT),
         note="exact",
     ),
@@ -71,7 +85,7 @@ DMR = [
         Case(
             "DMR-02",
             mail(author.encode()).signed(signer),
-            R(policy, "dkim=pass"),
+            refused(policy, "dkim=pass"),
             {f"_dmarc.{policy}": REJECT, **serve(signer), **extra},
             note=f"{author} {signer.domain}",
         )
@@ -103,17 +117,17 @@ DMR = [
             ),
         )
     ),
-    record("DMR-03", ["v=DMARC1; p=reject", "v=DMARC1; p=none"], N, "two records"),
+    record("DMR-03", ["v=DMARC1; p=reject", "v=DMARC1; p=none"], NO_POLICY, "two records"),
     record(
         "DMR-03",
         ["v=DMARC1; p=reject"],
-        R(),
+        refused(),
         "two below, one above",
         letter=mail(b"<a@two.legit.example>"),
         zone={"_dmarc.two.legit.example": {"TXT": ["v=DMARC1; p=none", "v=DMARC1; p=none; x=y"]}},
     ),
     *(
-        record("DMR-04", text, N)
+        record("DMR-04", text, NO_POLICY)
         for text in (
             "v=dmarc1; p=reject",
             "v=DMARC1x; p=reject",
@@ -121,26 +135,26 @@ DMR = [
             " v=DMARC1; p=reject",
         )
     ),
-    record("DMR-04", "v = DMARC1 ; p = reject", R(), "spaces"),
+    record("DMR-04", "v = DMARC1 ; p = reject", refused(), "spaces"),
     record("DMR-05", "v=DMARC1; rua=mailto:a@legit.example", NONE, "no p, rua"),
-    record("DMR-05", "v=DMARC1; adkim=s", N, "no p, no rua"),
-    record("DMR-05", "v=DMARC1; p=Reject", R()),
+    record("DMR-05", "v=DMARC1; adkim=s", NO_POLICY, "no p, no rua"),
+    record("DMR-05", "v=DMARC1; p=Reject", refused()),
     record("DMR-05", "v=DMARC1; p=xx; rua=mailto:a@legit.example", NONE, "bad p, rua"),
-    record("DMR-05", "v=DMARC1; p=xx", N, "bad p"),
+    record("DMR-05", "v=DMARC1; p=xx", NO_POLICY, "bad p"),
     record("DMR-05", "v=DMARC1; p=reject; sp=xx; rua=mailto:a@legit.example", NONE, "bad sp, rua"),
     record("DMR-06", "v=DMARC1; p=reject; pct=0", QUARANTINED, "pct=0"),
-    record("DMR-06", "v=DMARC1; p=quarantine; pct=0", OK(result="fail"), "quarantine pct=0"),
+    record("DMR-06", "v=DMARC1; p=quarantine; pct=0", delivered(result="fail"), "quarantine pct=0"),
     record(
         "DMR-06",
         "v=DMARC1; p=reject; pct=0",
-        R(),
+        refused(),
         "not honoured",
         tables={"dmarc": {"honor_pct": False}},
     ),
-    record("DMR-06", "v=DMARC1; p=reject; pct=0; t=n", R(), "t beside pct"),
+    record("DMR-06", "v=DMARC1; p=reject; pct=0; t=n", refused(), "t beside pct"),
     record("DMR-06", "v=DMARC1; p=reject; t=y", QUARANTINED, "t=y"),
     *(
-        record("DMR-06", f"v=DMARC1; p=reject; {text}", R(), text)
+        record("DMR-06", f"v=DMARC1; p=reject; {text}", refused(), text)
         for text in (
             "psd=",
             "psd=z",
@@ -159,57 +173,69 @@ DMR = [
         )
     ),
     record("DMR-06", "v=DMARC1; p=none; p=reject; rua=mailto:a@legit.example", NONE, "p twice"),
-    Case("DMR-07", mail(f"<a@{LONG}.legit.example>".encode()), R(), queries=12, note="100 labels"),
+    Case(
+        "DMR-07",
+        mail(f"<a@{LONG}.legit.example>".encode()),
+        refused(),
+        queries=12,
+        note="100 labels",
+    ),
     *(
-        Case("DMR-08", spoof(), U(), {"_dmarc.legit.example": {"behaviour": word}}, note=word)
+        Case(
+            "DMR-08",
+            spoof(),
+            unanswered(),
+            {"_dmarc.legit.example": {"behaviour": word}},
+            note=word,
+        )
         for word in ("servfail", "refused", "formerr", "notimp", "truncated_reset")
     ),
     Case(
         "DMR-08",
         mail(b"<a@sub.legit.example>"),
-        U(),
+        unanswered(),
         {"_dmarc.legit.example": {"behaviour": "servfail"}},
         note="organization",
     ),
     Case(
         "DMR-09",
         spoof(mail_from=b"<a@legit.example>"),
-        T("spf=temperror"),
+        deferred("spf=temperror"),
         {"legit.example": {"behaviour": "servfail"}},
         note="aligned SPF",
     ),
     Case(
         "DMR-09",
-        spoof(mail_from=b"<a@legit.example>").signed(L),
-        OK("spf=temperror", "dkim=pass"),
+        spoof(mail_from=b"<a@legit.example>").signed(LEGIT_SIGNER),
+        delivered("spf=temperror", "dkim=pass"),
         {"legit.example": {"behaviour": "servfail"}},
         note="SPF and DKIM pass",
     ),
     Case(
         "DMR-09",
-        spoof().signed(L),
-        T("dkim=temperror"),
-        {L.key_name: {"behaviour": "servfail"}},
+        spoof().signed(LEGIT_SIGNER),
+        deferred("dkim=temperror"),
+        {LEGIT_SIGNER.key_name: {"behaviour": "servfail"}},
         note="aligned DKIM",
     ),
     Case(
         "DMR-09",
         spoof(),
-        R("legit.example", "spf=temperror"),
+        refused("legit.example", "spf=temperror"),
         {"attack.example": {"behaviour": "servfail"}},
         note="unaligned SPF",
     ),
     record(
         "DMR-10",
         "v=DMARC1; p=none; np=reject",
-        R(),
+        refused(),
         "NXDOMAIN",
         letter=mail(b"<a@nx.legit.example>"),
     ),
     record(
         "DMR-10",
         "v=DMARC1; p=none; np=reject",
-        OK(result="fail"),
+        delivered(result="fail"),
         "NODATA",
         letter=mail(b"<a@_domainkey.legit.example>"),
     ),
@@ -224,14 +250,14 @@ DMR = [
     Case(
         "DMR-12",
         spoof(),
-        U(),
+        unanswered(),
         {"_dmarc.legit.example": {"CNAME": "_dmarc.legit.example"}},
         note="loop",
     ),
     Case(
         "DMR-12",
         spoof(),
-        U(),
+        unanswered(),
         {
             "_dmarc.legit.example": {"CNAME": "c0.legit.example"},
             **{f"c{n}.legit.example": {"CNAME": f"c{n + 1}.legit.example"} for n in range(20)},
@@ -241,33 +267,33 @@ DMR = [
     Case(
         "DMR-12",
         spoof(),
-        N,
+        NO_POLICY,
         {"_dmarc.legit.example": {"CNAME": "nowhere.example"}},
         note="NXDOMAIN target",
     ),
-    record("DMR-13", "v=DMARC1; p=reject; " + "x" * 60_000, N, "64 KB", seconds=0.5),
-    record("DMR-13", "v=DMARC1; p=reject; " + "x=y; " * 700, R(), "700 tags", seconds=0.5),
+    record("DMR-13", "v=DMARC1; p=reject; " + "x" * 60_000, NO_POLICY, "64 KB", seconds=0.5),
+    record("DMR-13", "v=DMARC1; p=reject; " + "x=y; " * 700, refused(), "700 tags", seconds=0.5),
     record(
         "DMR-13",
         "v=DMARC1; p=reject; rua=" + ",".join(f"mailto:a@{n}.example" for n in range(150)),
-        R(),
+        refused(),
         "150 URIs",
         seconds=0.5,
     ),
     record(
         "DMR-13",
         [[f"v=DMARC1; p=reject; x{n}" if not n else f"x{n}=y; " for n in range(255)]],
-        R(),
+        refused(),
         "255 strings",
     ),
     *(
-        record("DMR-13", text, R(), repr(text[-10:]))
+        record("DMR-13", text, refused(), repr(text[-10:]))
         for text in (b"v=DMARC1; p=reject; x=\x00", b"v=DMARC1; p=reject; x=\xff\xfe")
     ),
     Case(
         "DMR-14",
         mail(b"<a@nothing.example>"),
-        N,
+        NO_POLICY,
         {"_dmarc.nothing.example.corp.example": REJECT, "*.corp.example": REJECT},
     ),
 ]
@@ -284,10 +310,10 @@ def test_each_message_sees_the_policy_of_its_time(stage: Stage) -> None:
     cache answers."""
     tables = {"dns": {"cache_entries": 10_000}}
     zone: dict[str, Spec] = {"_dmarc.legit.example": {"TXT": ["v=DMARC1; p=reject"], "ttl": 0}}
-    place = stage.place("enforce", tables)
+    running = stage.running("enforce", tables)
     stage.script(zone)
-    assert place.send(spoof()).answer.code == 550
+    assert running.send(spoof()).answer.code == 550
     stage.script({"_dmarc.legit.example": {"TXT": ["v=DMARC1; p=none"], "ttl": 3600}})
-    assert place.send(spoof()).answer.code == 250
+    assert running.send(spoof()).answer.code == 250
     stage.script(zone)
-    assert place.send(spoof()).answer.code == 250
+    assert running.send(spoof()).answer.code == 250

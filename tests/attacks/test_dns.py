@@ -14,7 +14,21 @@ import time
 
 import pytest
 
-from fakes.attack import OK, A, Case, L, Mail, R, Stage, T, U, good, ids, mail, spoof
+from fakes.attack import (
+    ATTACK_SIGNER,
+    LEGIT_SIGNER,
+    Case,
+    Mail,
+    Stage,
+    deferred,
+    delivered,
+    good,
+    ids,
+    mail,
+    refused,
+    spoof,
+    unanswered,
+)
 from fakes.dns_server import Spec
 from fakes.sealer import seal
 from fakes.signer import Signer
@@ -31,7 +45,7 @@ ATTACKER_INCLUDES: dict[str, Spec] = {
 
 ALIGNED: list[tuple[str, Mail, str, dict[str, Spec]]] = [
     ("policy", spoof(), "_dmarc.legit.example", {}),
-    ("policy, signed", spoof().signed(L), "_dmarc.legit.example", {}),
+    ("policy, signed", spoof().signed(LEGIT_SIGNER), "_dmarc.legit.example", {}),
     ("policy of the organization", mail(b"<a@sub.legit.example>"), "_dmarc.legit.example", {}),
     ("policy walk, first step", mail(b"<a@sub.legit.example>"), "_dmarc.sub.legit.example", {}),
     ("SPF record", spoof(mail_from=LEGIT), "legit.example", {}),
@@ -42,7 +56,7 @@ ALIGNED: list[tuple[str, Mail, str, dict[str, Spec]]] = [
         {},
     ),
     ("SPF include", spoof(mail_from=LEGIT), "inc.legit.example", INCLUDING),
-    ("DKIM key", spoof().signed(L), L.key_name, {}),
+    ("DKIM key", spoof().signed(LEGIT_SIGNER), LEGIT_SIGNER.key_name, {}),
     ("DKIM key below", mail(b"<a@legit.example>").signed(SUB), SUB.key_name, {}),
     ("DKIM key beside", mail(b"<a@sub.legit.example>").signed(SUB), SUB.key_name, {}),
     (
@@ -56,8 +70,8 @@ UNALIGNED: list[tuple[str, Mail, str, dict[str, Spec]]] = [
     ("SPF record", spoof(), "attack.example", {}),
     ("SPF include", spoof(), "inc.attack.example", ATTACKER_INCLUDES),
     ("SPF of a HELO beside MAIL FROM", spoof(helo=b"mail.legit.example"), "mail.legit.example", {}),
-    ("DKIM key", spoof().signed(A), A.key_name, {}),
-    ("walk of the signer", spoof().signed(A), "_dmarc.attack.example", {}),
+    ("DKIM key", spoof().signed(ATTACK_SIGNER), ATTACK_SIGNER.key_name, {}),
+    ("walk of the signer", spoof().signed(ATTACK_SIGNER), "_dmarc.attack.example", {}),
     (
         "walk of MAIL FROM",
         spoof(mail_from=b"<a@x.attack.example>"),
@@ -70,7 +84,7 @@ UNALIGNED: list[tuple[str, Mail, str, dict[str, Spec]]] = [
         "sel._domainkey.sub.strict.example",
         {},
     ),
-    ("ARC key", spoof().of(seal(spoof().raw, A)), A.key_name, {}),
+    ("ARC key", spoof().of(seal(spoof().raw, ATTACK_SIGNER)), ATTACK_SIGNER.key_name, {}),
 ]
 
 
@@ -78,9 +92,9 @@ def failing(row: tuple[str, Mail, str, dict[str, Spec]], failure: str, aligned: 
     where, letter, name, zone = row
     spec = zone.get(name, {})
     policy = "strict.example" if "strict" in name else "legit.example"
-    verdict = R(policy)
+    verdict = refused(policy)
     if aligned:  # without any record that answered no policy is known
-        verdict = U() if name == "_dmarc.legit.example" else T()
+        verdict = unanswered() if name == "_dmarc.legit.example" else deferred()
     return Case(
         "DNS matrix",
         letter,
@@ -137,9 +151,12 @@ HOSTILE = [
     *(
         Case(
             "DNS-02",
-            spoof(mail_from=LEGIT).signed(L),
-            U(),
-            {"_dmarc.legit.example": {"behaviour": word}, L.key_name: {"behaviour": word}},
+            spoof(mail_from=LEGIT).signed(LEGIT_SIGNER),
+            unanswered(),
+            {
+                "_dmarc.legit.example": {"behaviour": word},
+                LEGIT_SIGNER.key_name: {"behaviour": word},
+            },
             QUICK,
             note=word,
             seconds=4,
@@ -149,24 +166,24 @@ HOSTILE = [
     ),
     Case(
         "DNS-02",
-        spoof().signed(L),
-        OK("dkim=pass"),
-        {L.key_name: {"TXT": [L.record()], "behaviour": "spoofed_first"}},
+        spoof().signed(LEGIT_SIGNER),
+        delivered("dkim=pass"),
+        {LEGIT_SIGNER.key_name: {"TXT": [LEGIT_SIGNER.record()], "behaviour": "spoofed_first"}},
         note="forged packets first",
         variants=False,
     ),
     Case(
         "DNS-02",
-        spoof().signed(L),
-        OK("dkim=pass"),
-        {L.key_name: {"TXT": [L.record()], "behaviour": "truncated"}},
+        spoof().signed(LEGIT_SIGNER),
+        delivered("dkim=pass"),
+        {LEGIT_SIGNER.key_name: {"TXT": [LEGIT_SIGNER.record()], "behaviour": "truncated"}},
         note="over TCP",
         variants=False,
     ),
     Case(
         "DNS-02",
         spoof(),
-        U(),
+        unanswered(),
         {"_dmarc.legit.example": {"TXT": [*["x"] * 1749, "v=DMARC1; p=reject"]}},
         note="1750 records",
         variants=False,
@@ -174,7 +191,7 @@ HOSTILE = [
     Case(
         "DNS-02",
         spoof(mail_from=LEGIT),
-        R("legit.example", "spf=permerror"),
+        refused("legit.example", "spf=permerror"),
         {"legit.example": {"TXT": ["v=spf1 " + "x" * 65_000]}},
         note="64 KB",
         variants=False,
@@ -182,7 +199,7 @@ HOSTILE = [
     Case(
         "DNS-02",
         spoof(),
-        U(),
+        unanswered(),
         {"_dmarc.legit.example": {"CNAME": "_dmarc.legit.example", "follow": False}},
         note="CNAME to itself",
         variants=False,
@@ -190,7 +207,7 @@ HOSTILE = [
     Case(
         "DNS-03",
         spoof(),
-        R(),
+        refused(),
         {"_dmarc.legit.example": {"TXT": ["v=DMARC1; p=reject"], "ttl": 2**31 - 1}},
         note="endless TTL",
         variants=False,
@@ -198,7 +215,7 @@ HOSTILE = [
     Case(
         "DNS-03",
         spoof(),
-        R(),
+        refused(),
         {"_dmarc.legit.example": {"TXT": ["v=DMARC1; p=reject"], "ttl": 2**32 - 1}},
         note="TTL over 2^31",
         variants=False,
@@ -206,8 +223,8 @@ HOSTILE = [
     *(
         Case(
             "DNS-05",
-            spoof().signed(L, tags={"d": d, "s": s}),
-            R("legit.example", "dkim=permerror"),
+            spoof().signed(LEGIT_SIGNER, tags={"d": d, "s": s}),
+            refused("legit.example", "dkim=permerror"),
             note=repr((d, s)),
             variants=False,
         )
@@ -224,7 +241,7 @@ HOSTILE = [
         Case(
             "DNS-05",
             spoof(mail_from=path),
-            R(),
+            refused(),
             {"attack.example": {"TXT": ["v=spf1 exists:%{l}.x.attack.example -all"]}},
             note=repr(path),
             variants=False,
@@ -240,7 +257,7 @@ HOSTILE = [
     Case(
         "DNS-06",
         spoof(),
-        R(),
+        refused(),
         {
             "attack.example": {
                 "TXT": [
@@ -269,7 +286,7 @@ def test_only_names_of_letters_digits_hyphen_and_underscore_are_sent(stage: Stag
     for case in HOSTILE:
         if case.row == "DNS-05":
             stage.script(case.zone)
-            stage.place().send(case.mail)
+            stage.running().send(case.mail)
             for name, _ in stage.dns.queries:
                 assert set(name) <= set("abcdefghijklmnopqrstuvwxyz0123456789-_."), name
 
@@ -279,11 +296,11 @@ def tarpit() -> Mail:
     letter = spoof(mail_from=b"<a@slow.attack.example>")
     signers = [Signer(f"d{n}.slow.attack.example") for n in range(10)]
     for each in signers:
-        each.key = A.key
+        each.key = ATTACK_SIGNER.key
     raw = letter.raw
     sealers = [Signer(f"s{n}.slow.attack.example") for n in range(50)]
     for each in sealers:
-        each.key = A.key
+        each.key = ATTACK_SIGNER.key
     sealed = raw
     for each in sealers:
         sealed = seal(sealed, each)
@@ -297,11 +314,20 @@ def test_a_tarpit_holds_nobody_else(stage: Stage) -> None:
         "*.slow.attack.example": {"behaviour": "silent"},
         "slow.attack.example": {"behaviour": "silent"},
     }
-    case = Case("DNS-01", tarpit(), R(), zone, QUICK, seconds=4.5, variants=False)
+    case = Case("DNS-01", tarpit(), refused(), zone, QUICK, seconds=4.5, variants=False)
     stage.check(case)
     zone["_dmarc.legit.example"] = {"behaviour": "silent"}
     stage.check(
-        Case("DNS-01", tarpit(), U(), zone, QUICK, seconds=4.5, variants=False, note="policy too")
+        Case(
+            "DNS-01",
+            tarpit(),
+            unanswered(),
+            zone,
+            QUICK,
+            seconds=4.5,
+            variants=False,
+            note="policy too",
+        )
     )
 
 
@@ -317,21 +343,21 @@ def test_a_budget_shorter_than_a_look_up_is_no_verdict(
     _, letter, name, zone = row
     stage.script({**zone, name: {**zone.get(name, {}), "behaviour": "silent"}})
     tables = {"dns": {"timeout": timeout, "budget": 0.8}}
-    heard = stage.place("accept", tables).send(letter)
+    heard = stage.running("accept", tables).send(letter)
     assert (heard.answer.code, heard.dmarc.result) == (250, "temperror"), heard.show()
-    assert stage.place("enforce", tables).send(letter).answer.code == (
+    assert stage.running("enforce", tables).send(letter).answer.code == (
         250 if name == "_dmarc.legit.example" else 451
     )
-    assert stage.place("tempfail", tables).send(letter).answer.code == 451
+    assert stage.running("tempfail", tables).send(letter).answer.code == 451
     stage.script(zone)
-    assert stage.place("enforce", tables).send(good()).dmarc.result == "pass", (
+    assert stage.running("enforce", tables).send(good()).dmarc.result == "pass", (
         "nothing of it is left for the next message"
     )
 
 
 def test_many_tarpits_hold_nobody_else(stage: Stage) -> None:
     """DNS-01, I3: with 60 sessions in the tarpit at once a new one is answered within 2 s."""
-    place = stage.place("enforce", QUICK)
+    running = stage.running("enforce", QUICK)
     stage.script(
         {
             "*.slow.attack.example": {"behaviour": "silent"},
@@ -339,41 +365,41 @@ def test_many_tarpits_hold_nobody_else(stage: Stage) -> None:
         }
     )
     letter = tarpit()
-    threads = [threading.Thread(target=place.send, args=(letter,)) for _ in range(60)]
+    threads = [threading.Thread(target=running.send, args=(letter,)) for _ in range(60)]
     for each in threads:
         each.start()
     time.sleep(0.3)
-    heard = place.send(good())
+    heard = running.send(good())
     assert heard.dmarc.result == "pass"
     waited = heard.seconds
     for each in threads:
         each.join()
     assert waited < 2.0
-    place.new_lines()
+    running.new_lines()
 
 
 def test_random_subdomains_fill_no_memory(stage: Stage) -> None:
     """DNS-04: the cache is bounded by entries and octets; 400 messages from names of their own
     leave the worker as it was."""
-    place = stage.place("enforce", {"dns": {"cache_entries": 50, "cache_bytes": 65536}})
+    running = stage.running("enforce", {"dns": {"cache_entries": 50, "cache_bytes": 65536}})
     stage.script({"*.attack.example": {"TXT": ["v=spf1 -all"]}})
-    place.send(mail(b"<a@a.attack.example>"))
-    before = place.memory()
+    running.send(mail(b"<a@a.attack.example>"))
+    before = running.memory()
     for number in range(400):
-        place.send(mail(b"<a@a%d.attack.example>" % number))
-    assert place.memory() - before < 16 * 1024 * 1024
-    place.new_lines()
+        running.send(mail(b"<a@a%d.attack.example>" % number))
+    assert running.memory() - before < 16 * 1024 * 1024
+    running.new_lines()
 
 
 def test_dns_that_comes_and_goes(stage: Stage) -> None:
     """DNS-07: with no server at all messages are temperror, and once it answers they pass, without
     a restart."""
-    place = stage.place("tempfail", QUICK)
+    running = stage.running("tempfail", QUICK)
     stage.script({}, behaviour="silent")
-    assert place.send(spoof().signed(L)).answer.code == 451
+    assert running.send(spoof().signed(LEGIT_SIGNER)).answer.code == 451
     stage.script({})
     deadline = time.monotonic() + 5
-    while (heard := place.send(spoof().signed(L))).answer.code != 250:
+    while (heard := running.send(spoof().signed(LEGIT_SIGNER))).answer.code != 250:
         assert time.monotonic() < deadline
     assert heard.dmarc.result == "pass"
-    place.new_lines()
+    running.new_lines()

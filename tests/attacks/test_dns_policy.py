@@ -15,22 +15,22 @@ from typing import Any
 import pytest
 
 from fakes.attack import (
-    OK,
-    A,
+    ATTACK_SIGNER,
+    LEGIT_SIGNER,
+    NO_POLICY,
     Case,
-    L,
     Mail,
-    N,
-    Place,
-    R,
+    RunningDaemon,
     Stage,
-    T,
-    U,
     Verdict,
-    X,
+    deferred,
+    delivered,
     ids,
     mail,
+    malformed,
+    refused,
     spoof,
+    unanswered,
 )
 from fakes.daemon import wait_for
 from fakes.dns_server import Spec
@@ -69,7 +69,7 @@ def case(
     **rest: Any,
 ) -> tuple[Case, str]:
     """An attack that must be deferred, and the DNS name that the reply tells."""
-    return Case(row, letter, T(), zone, note=note, variants=False, **rest), name
+    return Case(row, letter, deferred(), zone, note=note, variants=False, **rest), name
 
 
 CHOSEN = [
@@ -113,7 +113,7 @@ CHOSEN = [
     case("DNS-22", spoof().signed(OTHER), OTHER.key_name, note="d= below"),
     case(
         "DNS-22",
-        spoof().signed(A).signed(OLD),
+        spoof().signed(ATTACK_SIGNER).signed(OLD),
         OLD.key_name,
         {OLD.key_name: SERVFAIL},
         note="beside a pass of the attacker",
@@ -128,7 +128,7 @@ CHOSEN = [
     case("DNS-23", mail(CEO), "_dmarc.lame.legit.example", note="From"),
     case(
         "DNS-23",
-        mail(CEO).signed(A),
+        mail(CEO).signed(ATTACK_SIGNER),
         "_dmarc.lame.legit.example",
         note="From, signed by the attacker",
     ),
@@ -245,7 +245,7 @@ CHOSEN = [
 def accepted(stage: Stage, attack: Case) -> str:
     """dmarc= where on_temperror is accept."""
     stage.script(attack.zone)
-    return stage.place("accept", attack.tables).send(attack.mail).dmarc.result
+    return stage.running("accept", attack.tables).send(attack.mail).dmarc.result
 
 
 @pytest.mark.parametrize(("attack", "name"), CHOSEN, ids=ids)
@@ -257,12 +257,12 @@ def test_whoever_chooses_a_name_that_fails_waits(stage: Stage, attack: Case, nam
     assert accepted(stage, attack) == "temperror"
 
 
-def logged(place: Place, words: bytes) -> bool:
+def logged(running: RunningDaemon, words: bytes) -> bool:
     """Whether a new line of the log comes to hold them."""
     seen: list[bytes] = []
 
     def found() -> bool:
-        seen.extend(place.new_lines())
+        seen.extend(running.new_lines())
         return any(words in line for line in seen)
 
     return wait_for(found, 5.0)
@@ -272,12 +272,12 @@ def logged(place: Place, words: bytes) -> bool:
 def test_elsewhere_it_is_as_configured(stage: Stage, attack: Case, name: str) -> None:
     """Monitor mode delivers it marked and tells in the log what would have been done."""
     stage.check_in(attack, "tempfail")
-    place = stage.place("monitor", attack.tables)
+    running = stage.running("monitor", attack.tables)
     stage.script(attack.zone)
-    place.new_lines()
-    heard = place.send(attack.mail)
+    running.new_lines()
+    heard = running.send(attack.mail)
     assert (heard.answer.code, heard.dmarc.result) == (250, "temperror")
-    assert logged(place, b"would_be=tempfail")
+    assert logged(running, b"would_be=tempfail")
 
 
 BOTH = [
@@ -321,9 +321,19 @@ def rule(**conditions: Any) -> dict[str, Any]:
 
 
 NOT_KEPT_WAITING = [
-    Case("DNS-31", spoof(), U(), {"_dmarc.legit.example": SERVFAIL}, note="no record answered"),
     Case(
-        "DNS-31", mail(CEO), U(), LAME | {"_dmarc.legit.example": SERVFAIL}, note="none at any step"
+        "DNS-31",
+        spoof(),
+        unanswered(),
+        {"_dmarc.legit.example": SERVFAIL},
+        note="no record answered",
+    ),
+    Case(
+        "DNS-31",
+        mail(CEO),
+        unanswered(),
+        LAME | {"_dmarc.legit.example": SERVFAIL},
+        note="none at any step",
     ),
     Case("DNS-32", SPF_LAME, DELIVERED, LAME | published("v=DMARC1; p=none"), note="p=none"),
     Case(
@@ -370,22 +380,22 @@ NOT_KEPT_WAITING = [
     Case(
         "DNS-34",
         mail(CEO).signed(OTHER),
-        OK("dkim=pass"),
+        delivered("dkim=pass"),
         LAME | {OTHER.key_name: {"TXT": [OTHER.record()]}},
         note="same name signed",
     ),
     Case(
         "DNS-34",
-        spoof(mail_from=b"<x@lame.legit.example>").signed(L),
-        OK("spf=temperror", "dkim=pass"),
+        spoof(mail_from=b"<x@lame.legit.example>").signed(LEGIT_SIGNER),
+        delivered("spf=temperror", "dkim=pass"),
         LAME,
         note="another pass",
     ),
     Case(
         "DNS-34",
         spoof(),
-        R(),
-        {"attack.example": SERVFAIL, A.key_name: SERVFAIL},
+        refused(),
+        {"attack.example": SERVFAIL, ATTACK_SIGNER.key_name: SERVFAIL},
         note="the attacker's own",
     ),
 ]
@@ -405,32 +415,32 @@ REJECTS = published("v=DMARC1; p=reject", "shop.cc") | published("v=DMARC1; p=re
 KEYS: dict[str, Spec] = {each.key_name: {"TXT": [each.record()]} for each in (SHOP, SHOP_UK)}
 
 COUNTRY = [
-    Case("DNS-35", mail(b"<a@shop.cc>"), N, CC, note="nothing published"),
+    Case("DNS-35", mail(b"<a@shop.cc>"), NO_POLICY, CC, note="nothing published"),
     Case(
         "DNS-35",
         mail(b"<a@news.shop.cc>").signed(SHOP),
-        OK("dkim=pass"),
+        delivered("dkim=pass"),
         CC | REJECTS | KEYS,
         note="genuine",
     ),
-    Case("DNS-35", mail(b"<a@news.shop.cc>"), R("shop.cc"), CC | REJECTS, note="forged"),
-    Case("DNS-35", mail(b"<a@shop.co.uk>"), N, UK, note="nothing published, two labels"),
+    Case("DNS-35", mail(b"<a@news.shop.cc>"), refused("shop.cc"), CC | REJECTS, note="forged"),
+    Case("DNS-35", mail(b"<a@shop.co.uk>"), NO_POLICY, UK, note="nothing published, two labels"),
     Case(
         "DNS-35",
         mail(b"<a@news.shop.co.uk>").signed(SHOP_UK),
-        OK("dkim=pass"),
+        delivered("dkim=pass"),
         UK | REJECTS | KEYS,
         note="genuine, two labels",
     ),
     Case(
         "DNS-35",
         mail(b"<a@news.shop.co.uk>"),
-        R("shop.co.uk"),
+        refused("shop.co.uk"),
         UK | REJECTS,
         note="forged, two labels",
     ),
-    Case("DNS-35", mail(b"<a@cc>"), U(), CC, note="the suffix itself"),
-    Case("DNS-35", mail(b"<a@news.shop.cc>"), R("shop.cc"), CC | REJECTS, note="psl", **PSL),
+    Case("DNS-35", mail(b"<a@cc>"), unanswered(), CC, note="the suffix itself"),
+    Case("DNS-35", mail(b"<a@news.shop.cc>"), refused("shop.cc"), CC | REJECTS, note="psl", **PSL),
 ]
 
 
@@ -478,10 +488,10 @@ RELAYED = [
 def test_our_own_relays_do_not_fill_up(stage: Stage, relayed: Case) -> None:
     """docs/design.md, Decisions: delivered marked, quarantined where the policy is known; the log
     has what would have been done."""
-    place = stage.place("enforce", relayed.tables)
-    place.new_lines()
+    running = stage.running("enforce", relayed.tables)
+    running.new_lines()
     stage.script(relayed.zone)
-    heard = place.send(relayed.mail)
+    heard = running.send(relayed.mail)
     marks = heard.answer.values("X-DMARC-Quarantine")
     assert (heard.answer.code, heard.dmarc.result, bool(marks)) == (
         250,
@@ -489,7 +499,7 @@ def test_our_own_relays_do_not_fill_up(stage: Stage, relayed: Case) -> None:
         relayed.verdict.quarantined,
     ), heard.show()
     assert logged(
-        place, b"would_be=tempfail" if relayed.verdict.quarantined else b"dmarc=temperror"
+        running, b"would_be=tempfail" if relayed.verdict.quarantined else b"dmarc=temperror"
     )
 
 
@@ -506,31 +516,31 @@ SPECIAL = (
 )
 
 LABELS = [
-    Case("DMR-17", mail(b"<a@bank>"), R("bank"), TOP, note="one label"),
+    Case("DMR-17", mail(b"<a@bank>"), refused("bank"), TOP, note="one label"),
     Case(
         "DMR-17",
         mail(b"<a@bank>"),
-        R("bank"),
+        refused("bank"),
         published("v=DMARC1; p=reject; psd=y", "bank"),
         note="psd=y",
     ),
-    Case("DMR-17", mail(b"<a@bank>"), R("bank"), TOP, note="psl", **PSL),
-    Case("DMR-17", mail(b"<a@bank.>"), R("bank"), TOP, note="a final dot"),
+    Case("DMR-17", mail(b"<a@bank>"), refused("bank"), TOP, note="psl", **PSL),
+    Case("DMR-17", mail(b"<a@bank.>"), refused("bank"), TOP, note="a final dot"),
     Case(
         "DMR-17",
         mail(b"<a@BANK>").signed(Signer("victim.bank")),
-        R("bank"),
+        refused("bank"),
         TOP,
         note="signed below",
     ),
     Case(
         "DMR-17",
         mail(b"<a@xn--p1ai>"),
-        R("xn--p1ai"),
+        refused("xn--p1ai"),
         published("v=DMARC1; p=reject", "xn--p1ai"),
         note="an IDN",
     ),
-    Case("DMR-17", mail(b"<a@unpublished>"), N, note="nothing published"),
+    Case("DMR-17", mail(b"<a@unpublished>"), NO_POLICY, note="nothing published"),
     Case(
         "DMR-17",
         mail(b"<a@attack.example>, <b@bank>"),
@@ -542,7 +552,7 @@ LABELS = [
         Case(
             "DMR-18",
             mail(f"<a@{name}>".encode()),
-            N,
+            NO_POLICY,
             published("v=DMARC1; p=reject", name),
             note=name,
         )
@@ -551,7 +561,7 @@ LABELS = [
     Case(
         "DMR-18",
         mail(b"<a@mail.internal>"),
-        N,
+        NO_POLICY,
         published("v=DMARC1; p=reject", "internal"),
         note="psl",
         **PSL,
@@ -579,10 +589,10 @@ def test_special_use_names_are_never_asked(stage: Stage, name: str) -> None:
         },
         "66.2.0.192.in-addr.arpa": {"PTR": [name]},
     }
-    place = stage.place("enforce", {"authentication": {"iprev": True}})
+    running = stage.running("enforce", {"authentication": {"iprev": True}})
     stage.script(zone)
-    place.send(letter)
-    place.send(replace(letter, mail_from=b"<any@attack.example>"))
+    running.send(letter)
+    running.send(replace(letter, mail_from=b"<any@attack.example>"))
     end = next(
         each
         for each in (
@@ -613,25 +623,25 @@ FEW: dict[str, Any] = {"limits": {"dns_queries": 40}}
 def test_a_message_that_exceeds_its_own_limit_of_look_ups_is_refused(stage: Stage) -> None:
     """DNS-38: 550 5.6.0 naming the limit; with room for all its names it is judged by them."""
     stage.script({})
-    heard = stage.place("enforce", FEW).send(HEAP)
+    heard = stage.running("enforce", FEW).send(HEAP)
     assert (heard.answer.code, heard.answer.text[:10]) == (550, "550 5.6.0 "), heard.show()
     assert "[limits] dns_queries" in heard.answer.text
-    stage.check_in(Case("DNS-38", HEAP, X(), variants=False), "enforce")
+    stage.check_in(Case("DNS-38", HEAP, malformed(), variants=False), "enforce")
 
 
 def test_elsewhere_a_message_that_exceeds_its_own_limit_is_told(stage: Stage) -> None:
     """DNS-39: monitor mode delivers it, a trusted relay's is quarantined; the log has what would
     have been done."""
     for mode, tables, marked in (("monitor", FEW, 0), ("enforce", FEW | RELAYS["tables"], 1)):
-        place = stage.place(mode, tables)
+        running = stage.running(mode, tables)
         stage.script({})
-        place.new_lines()
-        heard = place.send(HEAP.top(THROUGH))
+        running.new_lines()
+        heard = running.send(HEAP.top(THROUGH))
         assert (heard.answer.code, len(heard.answer.values("X-DMARC-Quarantine"))) == (
             250,
             marked,
         ), heard.show()
-        assert logged(place, b"would_be=reject")
+        assert logged(running, b"would_be=reject")
 
 
 STRANGER = Signer("evil.co.uk")
@@ -646,42 +656,42 @@ GUARDED = [
     Case(
         "DMR-21",
         BY_STRANGER,
-        R("uk"),
+        refused("uk"),
         STRANGERS | published("v=DMARC1; p=reject", "uk"),
         note="no psd",
     ),
     Case(
         "DMR-21",
         BY_STRANGER,
-        R("uk"),
+        refused("uk"),
         STRANGERS | published("v=DMARC1; p=reject; psd=y", "uk"),
         note="psd=y",
     ),
     Case(
         "DMR-21",
         BY_STRANGER,
-        R("shop.co.uk"),
+        refused("shop.co.uk"),
         STRANGERS | REJECTS | published("v=DMARC1; p=none", "uk"),
         note="its own policy",
     ),
     Case(
         "DMR-21",
         BY_STRANGER,
-        R("shop.co.uk"),
+        refused("shop.co.uk"),
         STRANGERS | REJECTS | CC | {"_dmarc.uk": SERVFAIL},
         note="uk fails",
     ),
     Case(
         "DMR-21",
         mail(b"<a@shop.miyamae.kawasaki.jp>").signed(KAWASAKI),
-        R("kawasaki.jp"),
+        refused("kawasaki.jp"),
         STRANGERS | published("v=DMARC1; p=reject", "kawasaki.jp"),
         note="by a wildcard of the list",
     ),
     Case(
         "DMR-21",
         mail(b"<a@news.shop.co.uk>").signed(SHOP_UK),
-        OK("dkim=pass"),
+        delivered("dkim=pass"),
         STRANGERS | published("v=DMARC1; p=reject; psd=y", "uk"),
         note="genuine",
     ),
@@ -706,11 +716,11 @@ OPEN: dict[str, Spec] = {
 def test_more_than_four_domains_are_refused_for_what_they_are(stage: Stage) -> None:
     """DMR-19: no policy is named that asked for nothing."""
     stage.script(OPEN)
-    heard = stage.place("enforce").send(mail(FIVE))
+    heard = stage.running("enforce").send(mail(FIVE))
     assert heard.answer.code == 550
     assert "names more than 4 domains" in heard.answer.text
     assert "p=none" not in heard.answer.text
-    cautious = stage.place("enforce", {"policy": {"reject_action": "quarantine"}})
+    cautious = stage.running("enforce", {"policy": {"reject_action": "quarantine"}})
     cautious.new_lines()
     heard = cautious.send(mail(FIVE))
     assert heard.answer.values("X-DMARC-Quarantine") == [" yes (From names more than 4 domains)"]
@@ -725,7 +735,7 @@ def test_a_malformed_from_refused_by_choice_says_so(stage: Stage, policies: str)
         "v=DMARC1; p=none", "d1.example"
     )
     stage.script(zone)
-    heard = stage.place("reject").send(mail(b"<a@d0.example>, <b@d1.example>"))
+    heard = stage.running("reject").send(mail(b"<a@d0.example>, <b@d1.example>"))
     assert heard.answer.code == 550
     assert ("d0.example (p=reject)" in heard.answer.text) is (policies == "p=reject")
     assert "p=none" not in heard.answer.text

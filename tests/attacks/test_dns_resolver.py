@@ -7,7 +7,18 @@ import time
 
 import pytest
 
-from fakes.attack import OK, Case, L, Place, R, Stage, good, ids, mail, spoof
+from fakes.attack import (
+    LEGIT_SIGNER,
+    Case,
+    RunningDaemon,
+    Stage,
+    delivered,
+    good,
+    ids,
+    mail,
+    refused,
+    spoof,
+)
 from fakes.dns_server import Spec
 
 POLICY = "_dmarc.legit.example"
@@ -18,11 +29,18 @@ def without_edns(word: str) -> list[Case]:
     """A resolver that does not know OPT, for a forgery and for the domain's own mail."""
     behaviour = f"no_edns_{word}"
     return [
-        Case("DNS-50", spoof(), R(), behaviour=behaviour, note=f"{word}, forged", variants=False),
+        Case(
+            "DNS-50",
+            spoof(),
+            refused(),
+            behaviour=behaviour,
+            note=f"{word}, forged",
+            variants=False,
+        ),
         Case(
             "DNS-50",
             good(),
-            OK("dkim=pass"),
+            delivered("dkim=pass"),
             behaviour=behaviour,
             note=f"{word}, signed",
             variants=False,
@@ -52,26 +70,28 @@ CASES = [
     Case(
         "DNS-51",
         spoof(),
-        R(),
+        refused(),
         {
             POLICY: {"TXT": ["v=DMARC1; p=reject"], "behaviour": "forged_formerr"},
-            L.key_name: {"behaviour": "forged_formerr"},
+            LEGIT_SIGNER.key_name: {"behaviour": "forged_formerr"},
         },
         note="forged FORMERR first",
         variants=False,
     ),
-    alias("DNS-52", STRICT_WHERE_IT_EXISTS, R(), "alias of nothing", TO_NOTHING),
-    alias("DNS-52", STRICT_WHERE_IT_EXISTS, R(), "alias of nothing, alone in its answer", ALONE),
-    alias("DNS-52", STRICT_WHERE_IT_EXISTS, R(), "below a DNAME", TREE),
-    alias("DNS-52", STRICT_WHERE_IT_EXISTS, OK(result="fail"), "no alias, no name", {}),
+    alias("DNS-52", STRICT_WHERE_IT_EXISTS, refused(), "alias of nothing", TO_NOTHING),
+    alias(
+        "DNS-52", STRICT_WHERE_IT_EXISTS, refused(), "alias of nothing, alone in its answer", ALONE
+    ),
+    alias("DNS-52", STRICT_WHERE_IT_EXISTS, refused(), "below a DNAME", TREE),
+    alias("DNS-52", STRICT_WHERE_IT_EXISTS, delivered(result="fail"), "no alias, no name", {}),
     alias(
         "DNS-53",
         "v=DMARC1; p=reject; sp=none; np=reject",
-        OK(result="fail"),
+        delivered(result="fail"),
         "alias of nothing",
         TO_NOTHING,
     ),
-    alias("DNS-53", "v=DMARC1; p=reject; sp=none; np=reject", R(), "no alias, no name", {}),
+    alias("DNS-53", "v=DMARC1; p=reject; sp=none; np=reject", refused(), "no alias, no name", {}),
 ]
 
 
@@ -89,20 +109,20 @@ def brief(**more: Spec) -> dict[str, Spec]:
     """The victim's policy and key with a second to live."""
     names: dict[str, Spec] = {
         POLICY: {"TXT": ["v=DMARC1; p=reject"], "ttl": 1},
-        L.key_name: {"TXT": [L.record()], "ttl": 1},
+        LEGIT_SIGNER.key_name: {"TXT": [LEGIT_SIGNER.record()], "ttl": 1},
     }
     return {**names, **more}
 
 
 def failing() -> dict[str, Spec]:
-    return {name: {"behaviour": "servfail"} for name in (POLICY, L.key_name)}
+    return {name: {"behaviour": "servfail"} for name in (POLICY, LEGIT_SIGNER.key_name)}
 
 
-def logged(place: Place, number: int) -> list[bytes]:
+def logged(running: RunningDaemon, number: int) -> list[bytes]:
     """So many lines about messages; the log is written beside the answers."""
     lines: list[bytes] = []
     for _ in range(200):
-        lines += [line for line in place.new_lines() if b"event=message" in line]
+        lines += [line for line in running.new_lines() if b"event=message" in line]
         if len(lines) >= number:
             break
         time.sleep(0.01)
@@ -110,70 +130,70 @@ def logged(place: Place, number: int) -> list[bytes]:
     return lines
 
 
-def remembering(stage: Stage, hours: float = 24.0) -> Place:
+def remembering(stage: Stage, hours: float = 24.0) -> RunningDaemon:
     """A daemon that has seen the victim's mail and whose answers have run out since."""
-    place = stage.place("enforce", {"dns": {"cache_entries": 1000, "stale_hours": hours}})
+    running = stage.running("enforce", {"dns": {"cache_entries": 1000, "stale_hours": hours}})
     stage.script(brief())
-    assert place.send(good()).dmarc.result == "pass"
+    assert running.send(good()).dmarc.result == "pass"
     time.sleep(1.1)
-    place.new_lines()
-    return place
+    running.new_lines()
+    return running
 
 
 def test_a_policy_outlives_the_failure_of_its_dns(stage: Stage) -> None:
     """DNS-56: whoever silences the victim's DNS and then forges meets the policy that was known;
     the log says how old it is."""
-    place = remembering(stage)
+    running = remembering(stage)
     stage.script(failing())
-    heard = place.send(spoof())
+    heard = running.send(spoof())
     assert heard.answer.code == 550, heard.show()
-    (line,) = logged(place, 1)
+    (line,) = logged(running, 1)
     assert b"stale=_dmarc.legit.example(" in line
 
 
 def test_a_key_outlives_the_failure_of_its_dns(stage: Stage) -> None:
     """DNS-57: nobody attacks, the victim's DNS is lame for a day: its signed mail passes."""
-    place = remembering(stage)
+    running = remembering(stage)
     stage.script(failing())
-    heard = place.send(good())
+    heard = running.send(good())
     assert (heard.answer.code, heard.dmarc.result) == (250, "pass"), heard.show()
     stage.script(brief())
-    assert place.send(good()).dmarc.result == "pass"
-    assert [b"stale=" in line for line in logged(place, 2)] == [True, False]
+    assert running.send(good()).dmarc.result == "pass"
+    assert [b"stale=" in line for line in logged(running, 2)] == [True, False]
 
 
 def test_a_revoked_key_is_not_revived(stage: Stage) -> None:
     """DNS-58: the key was withdrawn, we have seen that, and then the DNS fails: the old signature
     gives nothing."""
-    place = remembering(stage)
-    stage.script(brief(**{L.key_name: {"TXT": [], "no_soa": True}}))
-    assert place.send(good()).answer.code == 550
+    running = remembering(stage)
+    stage.script(brief(**{LEGIT_SIGNER.key_name: {"TXT": [], "no_soa": True}}))
+    assert running.send(good()).answer.code == 550
     time.sleep(1.1)
-    stage.script({**brief(), L.key_name: {"behaviour": "servfail"}})
-    heard = place.send(good())
+    stage.script({**brief(), LEGIT_SIGNER.key_name: {"behaviour": "servfail"}})
+    heard = running.send(good())
     assert heard.answer.code != 250 or heard.dmarc.result == "temperror", heard.show()
-    place.new_lines()
+    running.new_lines()
 
 
 def test_nothing_outlives_its_time_where_that_is_off(stage: Stage) -> None:
     """DNS-59: `stale_hours = 0`: a key that cannot be looked up verifies nothing."""
-    place = remembering(stage, hours=0)
-    stage.script({**brief(), L.key_name: {"behaviour": "servfail"}})
-    heard = place.send(good())
+    running = remembering(stage, hours=0)
+    stage.script({**brief(), LEGIT_SIGNER.key_name: {"behaviour": "servfail"}})
+    heard = running.send(good())
     assert heard.answer.code != 250 or heard.dmarc.result == "temperror", heard.show()
-    place.new_lines()
+    running.new_lines()
 
 
 def test_mail_of_a_thousand_names_flushes_no_policy(stage: Stage) -> None:
     """DNS-60: an attacker fills the memory with policies of his own before he silences the victim's
     DNS."""
-    place = stage.place("enforce", {"dns": {"cache_entries": 60}})
+    running = stage.running("enforce", {"dns": {"cache_entries": 60}})
     names: dict[str, Spec] = {"*.attack.example": {"TXT": ["v=DMARC1; p=none"], "ttl": 60}}
     stage.script({**brief(), **names})
-    assert place.send(good()).dmarc.result == "pass"
+    assert running.send(good()).dmarc.result == "pass"
     for number in range(100):
-        place.send(mail(b"<a@a%d.attack.example>" % number))
-    place.new_lines()
+        running.send(mail(b"<a@a%d.attack.example>" % number))
+    running.new_lines()
     stage.script({**failing(), **names})
-    assert place.send(spoof()).answer.code == 550
-    place.new_lines()
+    assert running.send(spoof()).answer.code == 550
+    running.new_lines()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fakes.attack import AID, Field, Heard, L, Mail, Stage, good, spoof
+from fakes.attack import AID, LEGIT_SIGNER, Field, Heard, Mail, Stage, good, spoof
 from fakes.daemon import wait_for
 from fakes.milter_client import MilterClient
 
@@ -48,14 +48,14 @@ def many(*fields: Field, count: int) -> Mail:
 def sent(stage: Stage, letter: Mail, mode: str = "enforce", tables: Tables = NO_TABLES) -> Heard:
     """The answer, which comes soon; the next message passes as ever."""
     stage.script({})
-    place = stage.place(mode, tables)
+    running = stage.running(mode, tables)
     begin = time.monotonic()
-    heard = place.send(letter)
+    heard = running.send(letter)
     assert time.monotonic() - begin < SECONDS
-    assert place.daemon.workers() == [place.pid]
+    assert running.daemon.workers() == [running.pid]
     if not tables:
-        assert place.send(good()).dmarc.result == "pass"
-    assert not [line for line in place.new_lines() if b"event=failure" in line]
+        assert running.send(good()).dmarc.result == "pass"
+    assert not [line for line in running.new_lines() if b"event=failure" in line]
     return heard
 
 
@@ -146,8 +146,8 @@ def test_thousands_of_them_are_refused_quickly(stage: Stage, flood: Field, count
 def seconds_to_refuse(stage: Stage, letter: Mail) -> float:
     """Seconds from the end of the message to the refusal."""
     stage.script({})
-    place = stage.place()
-    with MilterClient(place.daemon.address, timeout=60) as mta:
+    running = stage.running()
+    with MilterClient(running.daemon.address, timeout=60) as mta:
         mta.negotiate()
         mta.connect(letter.hostname, letter.ip)
         mta.helo(letter.helo)
@@ -161,7 +161,7 @@ def seconds_to_refuse(stage: Stage, letter: Mail) -> float:
         seconds = time.monotonic() - begin
     assert answer.text.startswith("550 5.6.0 "), answer.text
     assert answer.modifications == ()
-    place.new_lines()
+    running.new_lines()
     return seconds
 
 
@@ -190,7 +190,7 @@ def test_forged_fields_among_a_great_many_others(stage: Stage, place: str) -> No
     junk = [OTHER] * 20_000
 
     def letter(count: int) -> Mail:
-        fields = good().signed(L).fields
+        fields = good().signed(LEGIT_SIGNER).fields
         flood = [FORGED] * count
         return Mail((*flood, *fields, *junk) if place == "above" else (*fields, *junk, *flood))
 
@@ -203,11 +203,11 @@ def test_forged_fields_among_a_great_many_others(stage: Stage, place: str) -> No
 def test_a_refused_flood_is_not_a_judged_message(stage: Stage) -> None:
     """ARF-14: nothing is recorded for the domain's report; the log has a line of its own."""
     stage.script({})
-    place = stage.place()
-    place.new_lines()
-    place.send(many(FORGED, count=LIMIT + 1))
+    running = stage.running()
+    running.new_lines()
+    running.send(many(FORGED, count=LIMIT + 1))
     lines: list[bytes] = []
-    assert wait_for(lambda: lines.extend(place.new_lines()) or lines, 5.0)
+    assert wait_for(lambda: lines.extend(running.new_lines()) or lines, 5.0)
     assert [b"event=over_limit" in line for line in lines] == [True]
     assert b"limit=removable_fields" in lines[0]
 

@@ -7,14 +7,24 @@ from dataclasses import replace
 
 import pytest
 
-from fakes.attack import OK, Case, L, N, R, Stage, X, ids, mail
+from fakes.attack import (
+    LEGIT_SIGNER,
+    NO_POLICY,
+    Case,
+    Stage,
+    delivered,
+    ids,
+    mail,
+    malformed,
+    refused,
+)
 from fakes.dns_server import Spec
 
-ATTACK = OK("header.from=attack.example")
-NOBODY = X("", quarantined=True)
-SEEN = X()
+ATTACK = delivered("header.from=attack.example")
+NOBODY = malformed("", quarantined=True)
+SEEN = malformed()
 """legit.example is among what some reader could see."""
-HARMLESS = X("")
+HARMLESS = malformed("")
 """Only domains without an enforcing policy can be seen: delivered, never with a pass."""
 
 LONG_LABELS = "".join(
@@ -35,7 +45,7 @@ FRM = [
     Case("FRM-01", mail(), NOBODY),
     *rows("FRM-01", NOBODY, b"", b" ", b"\r\n ", b"<>", b";", b","),
     *rows("FRM-02", NOBODY, b"undisclosed:;", b"g:;", b"a:;" * 5000),
-    *rows("FRM-03", R(), b"legit:admin@legit.example;"),
+    *rows("FRM-03", refused(), b"legit:admin@legit.example;"),
     *rows(
         "FRM-04",
         SEEN,
@@ -46,7 +56,7 @@ FRM = [
     *rows("FRM-05", ATTACK, b'"x:y" <a@attack.example>'),
     *rows(
         "FRM-06",
-        R(),
+        refused(),
         b"admin(c)@legit.example",
         b"admin@legit.example(.attack.example)",
         b"admin@(a(b)\\))legit.example",
@@ -61,13 +71,13 @@ FRM = [
     ),
     *rows("FRM-08", HARMLESS, b"alice@legit.example.bob@attack.example"),
     *rows("FRM-09", SEEN, b"a@attack.example@legit.example", b"a@legit.example@attack.example"),
-    *rows("FRM-10", R(), b'"a@attack.example" <admin@legit.example>'),
+    *rows("FRM-10", refused(), b'"a@attack.example" <admin@legit.example>'),
     *rows("FRM-10", ATTACK, b'"admin@legit.example" <a@attack.example>'),
     *rows("FRM-11", SEEN, b"admin@legit.example <a@attack.example>"),
     # Real readers take the address in the quotation for the author.
     *rows("FRM-12", SEEN, b'"admin@attack.example"@legit.example'),
-    *rows("FRM-12", R(), b'"a\\"b"@legit.example', b'"a>b"@legit.example'),
-    *rows("FRM-13", R(), b'"\\"Medtronic, Inc.\\"" <user@legit.example>'),
+    *rows("FRM-12", refused(), b'"a\\"b"@legit.example', b'"a>b"@legit.example'),
+    *rows("FRM-13", refused(), b'"\\"Medtronic, Inc.\\"" <user@legit.example>'),
     *rows(
         "FRM-14",
         SEEN,
@@ -76,8 +86,8 @@ FRM = [
         b"<<user@legit.example>>",
         b"<a@attack.example> <admin@legit.example>",
     ),
-    *rows("FRM-15", R(), b"Doe, John <john@legit.example>"),
-    *rows("FRM-16", R(), b"<admin@legit.example.>"),
+    *rows("FRM-15", refused(), b"Doe, John <john@legit.example>"),
+    *rows("FRM-16", refused(), b"<admin@legit.example.>"),
     *rows("FRM-17", SEEN, b"<admin@.legit.example>", b"<admin@legit..example>"),
     *rows("FRM-17", NOBODY, b"<admin@->", b"<admin@" + b"a" * 64 + b".example>"),
     # The longest suffix that a name can have counts: somebody's organization may be at its end,
@@ -92,7 +102,7 @@ FRM = [
         b"<admin@[IPv6:2001:db8::1]>",
         b"<admin@192.0.2.1>",
     ),
-    *rows("FRM-18", N, b"<root@localhost>"),
+    *rows("FRM-18", NO_POLICY, b"<root@localhost>"),
     *rows(
         "FRM-19",
         SEEN,
@@ -100,7 +110,9 @@ FRM = [
         b"<admin @ legit . example>",
         b"<admin@legit\r\n .example>",
     ),
-    *rows("FRM-20", R("xn--strae-oqa.example"), "<admin@straße.example>".encode(), zone=STRASSE),
+    *rows(
+        "FRM-20", refused("xn--strae-oqa.example"), "<admin@straße.example>".encode(), zone=STRASSE
+    ),
     *rows(
         "FRM-21",
         SEEN,
@@ -127,10 +139,10 @@ FRM = [
         b"<admin@legit.example\xef\xbb\xbf>",
         b"<admin@legit.example\xed\xa0\x80>",
     ),
-    *rows("FRM-23", X(""), b"<admin@legit.\xe9xample>", b"<admin@l\xc3git.example>"),
-    *rows("FRM-24", N, b"<a@xn--a>", b"<a@xn--legit.example>"),
+    *rows("FRM-23", malformed(""), b"<admin@legit.\xe9xample>", b"<admin@l\xc3git.example>"),
+    *rows("FRM-24", NO_POLICY, b"<a@xn--a>", b"<a@xn--legit.example>"),
     *rows("FRM-24", NOBODY, b"<a@xn--legit-.example>"),
-    *rows("FRM-24", R("xn--strae-oqa.example"), b"<a@XN--STRAE-OQA.example>", zone=STRASSE),
+    *rows("FRM-24", refused("xn--strae-oqa.example"), b"<a@XN--STRAE-OQA.example>", zone=STRASSE),
     *rows("FRM-25", ATTACK, b"=?utf-8?Q?x=0D=0AFrom:=20admin=40legit.example?= <a@attack.example>"),
     *rows(
         "FRM-26", SEEN, b"admin@=?utf-8?Q?legit.example?=", b"<=?utf-8?Q?admin=40legit.example?=>"
@@ -149,14 +161,14 @@ FRM = [
         b"a@attack.example\tadmin@legit.example",
         b"a@attack.example\r\n admin@legit.example",
     ),
-    *rows("FRM-29", R(), b"ADMIN@LEGIT.EXAMPLE"),
+    *rows("FRM-29", refused(), b"ADMIN@LEGIT.EXAMPLE"),
     *(
-        Case("FRM-29", mail(extra=[(name, b" admin@legit.example")]), R(), note=name.decode())
+        Case("FRM-29", mail(extra=[(name, b" admin@legit.example")]), refused(), note=name.decode())
         for name in (b"FROM", b"fRoM")
     ),
     *rows(
         "FRM-30",
-        R(),
+        refused(),
         *(
             b'"%s" <admin@legit.example>' % each
             for each in (
@@ -184,33 +196,33 @@ FRM = [
     ),
     *rows(
         "FRM-32",
-        X("", code=550),
+        malformed("", code=550),
         b", ".join(b"a@d%d.example" % number for number in range(3000)),
         seconds=0.5,
     ),
     *rows("FRM-32", NOBODY, b'"a" ' * 25_000, b"a." * 50_000, seconds=0.5),
     # More encoded words than are examined count as hiding somebody.
-    *rows("FRM-32", X("", code=550), b"=?utf-8?q?a?= " * 7_000, seconds=0.5),
+    *rows("FRM-32", malformed("", code=550), b"=?utf-8?q?a?= " * 7_000, seconds=0.5),
     *rows("FRM-32", HARMLESS, b"a@b.c," * 16_000, seconds=0.5),
     # Five seconds of a processor once, and half a second.
     *rows("FRM-32", NOBODY, LONG_LABELS, b"% <" + b"\xe7" * 8_000 + b"@>", seconds=2),
     *rows("FRM-33", NOBODY, b"a\r\n b" * 900, b"x" * 99_000),
     *rows(
         "FRM-33",
-        R(),
+        refused(),
         b"\r\n\t<admin@legit.example>",
         b"\tadmin@legit.example",
         b"A\r\n\tB\r\n  <admin@legit.example>\r\n ",
     ),
-    Case("FRM-34", mail("<用户@legit.example>".encode(), parameters=(b"SMTPUTF8",)), R()),
+    Case("FRM-34", mail("<用户@legit.example>".encode(), parameters=(b"SMTPUTF8",)), refused()),
     Case(
         "FRM-34",
         mail(
             "<用户@legit.example>".encode(),
             mail_from="<用户@attack.example>".encode(),
             parameters=(b"SMTPUTF8",),
-        ).signed(L),
-        OK("header.from=legit.example", "spf=pass smtp.mailfrom=attack.example"),
+        ).signed(LEGIT_SIGNER),
+        delivered("header.from=legit.example", "spf=pass smtp.mailfrom=attack.example"),
     ),
     *(
         Case("FRM-35", mail(extra=[(name, b" <admin@legit.example>")]), NOBODY, note=repr(name))
@@ -224,7 +236,7 @@ FRM = [
             b"X: a\r\n From",
         )
     ),
-    Case("FRM-35", mail(extra=[(b"From\t", b" <admin@legit.example>")]), R(), note="tab"),
+    Case("FRM-35", mail(extra=[(b"From\t", b" <admin@legit.example>")]), refused(), note="tab"),
     Case(
         "FRM-35",
         mail(b"<a@attack.example>", extra=[(b"X-A", b" b\r\n From: <admin@legit.example>")]),
@@ -262,18 +274,20 @@ def test_a_from_field(stage: Stage, case: Case) -> None:
 def test_a_signature_does_not_mend_a_from_field(stage: Stage, case: Case) -> None:
     """RFC 9989 11.5: neither a valid signature of a visible domain nor SPF's pass gives a malformed
     field a pass."""
-    letter = replace(case.mail, mail_from=b"<a@legit.example>", ip="198.51.100.10").signed(L)
+    letter = replace(case.mail, mail_from=b"<a@legit.example>", ip="198.51.100.10").signed(
+        LEGIT_SIGNER
+    )
     stage.script(case.zone)
-    heard = stage.place("monitor").send(letter)
+    heard = stage.running("monitor").send(letter)
     assert heard.dmarc.result == "permerror", heard.show()
-    refused = stage.place("reject").send(letter)
-    assert refused.answer.code == 550
+    heard = stage.running("reject").send(letter)
+    assert heard.answer.code == 550
 
 
 @pytest.mark.parametrize("setting", ["quarantine", "accept"])
 def test_the_other_settings_of_malformed_from(stage: Stage, setting: str) -> None:
     """docs/design.md: quarantine and accept do what they say, and neither gives a pass."""
-    place = stage.place("enforce", {"policy": {"malformed_from": setting}})
+    running = stage.running("enforce", {"policy": {"malformed_from": setting}})
     for case in FRM:
         if case.verdict.result == "permerror" and case.row in (
             "FRM-01",
@@ -284,7 +298,7 @@ def test_the_other_settings_of_malformed_from(stage: Stage, setting: str) -> Non
             "ESP-16",
         ):
             stage.script(case.zone)
-            heard = place.send(case.mail)
+            heard = running.send(case.mail)
             assert heard.answer.code == 250
             assert heard.dmarc.result == "permerror"
             marks = heard.answer.values("X-DMARC-Quarantine")

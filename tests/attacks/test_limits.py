@@ -11,15 +11,28 @@ from typing import Any
 
 import pytest
 
-from fakes.attack import MORE_MEMORY, OK, A, Case, L, Mail, R, Stage, X, ids, mail, spoof
+from fakes.attack import (
+    ATTACK_SIGNER,
+    LEGIT_SIGNER,
+    MORE_MEMORY,
+    Case,
+    Mail,
+    Stage,
+    delivered,
+    ids,
+    mail,
+    malformed,
+    refused,
+    spoof,
+)
 from fakes.dns_server import Spec
 from fakes.sealer import seal, seal_all
 from fakes.signer import Signer
 
 Tables = Mapping[str, Mapping[str, Any]]
 NO_TABLES: Tables = {}
-PASSES = OK("dkim=pass")
-PERMERROR = R("legit.example", "dkim=permerror")
+PASSES = delivered("dkim=pass")
+PERMERROR = refused("legit.example", "dkim=permerror")
 
 
 def limits(**values: int) -> Mapping[str, Mapping[str, Any]]:
@@ -32,8 +45,8 @@ def junk_then_good(count: int) -> Mail:
     letter = spoof()
     others = [Signer(f"sub{n}.legit.example") for n in range(count)]
     for each in others:
-        each.key = A.key
-    return letter.top(*(each.field(letter.raw) for each in others), L.field(letter.raw))
+        each.key = ATTACK_SIGNER.key
+    return letter.top(*(each.field(letter.raw) for each in others), LEGIT_SIGNER.field(letter.raw))
 
 
 def sub_keys(count: int) -> dict[str, Spec]:
@@ -43,27 +56,31 @@ def sub_keys(count: int) -> dict[str, Spec]:
 def block(octets: int) -> Mail:
     """A signed message whose header block has this many octets as the limit counts them: name,
     colon, value, CRLF."""
-    letter = spoof().signed(L)
+    letter = spoof().signed(LEGIT_SIGNER)
     used = sum(len(name) + len(value) + 3 for name, value in letter.fields)
     filler = octets - used - len(b"X-Fill") - 3
     return replace(letter, fields=((b"X-Fill", b" " + b"x" * (filler - 1)), *letter.fields))
 
 
 def fields(count: int) -> Mail:
-    letter = spoof().signed(L)
+    letter = spoof().signed(LEGIT_SIGNER)
     return letter.top(*[(b"X-A", b" b")] * (count - len(letter.fields)))
 
 
 def signature_of(octets: int) -> Mail:
     """A right signature whose field has exactly so many octets."""
     letter = spoof()
-    size = len(letter.signed(L, tags={"z": "x"}).fields[0][1])
-    return letter.signed(L, tags={"z": "x" * (octets - size + 1)})
+    size = len(letter.signed(LEGIT_SIGNER, tags={"z": "x"}).fields[0][1])
+    return letter.signed(LEGIT_SIGNER, tags={"z": "x" * (octets - size + 1)})
 
 
 def key_of(octets: int) -> dict[str, Spec]:
-    record = L.record("n=; ")
-    return {L.key_name: {"TXT": [record.replace("n=;", "n=" + "x" * (octets - len(record)) + ";")]}}
+    record = LEGIT_SIGNER.record("n=; ")
+    return {
+        LEGIT_SIGNER.key_name: {
+            "TXT": [record.replace("n=;", "n=" + "x" * (octets - len(record)) + ";")]
+        }
+    }
 
 
 def spf_of(octets: int) -> dict[str, Spec]:
@@ -137,7 +154,7 @@ LIMITS = [
     one(
         "dkim_signatures",
         junk_then_good(10),
-        R("legit.example", "dkim=policy (too many signatures) header.d=legit.example"),
+        refused("legit.example", "dkim=policy (too many signatures) header.d=legit.example"),
         "past",
         sub_keys(10),
     ),
@@ -146,64 +163,86 @@ LIMITS = [
     one("dkim_field_bytes", signature_of(16385), PERMERROR, "past"),
     one("dkim_field_bytes", signature_of(2048), PASSES, "at 2048", tables=TIGHT),
     one("dkim_field_bytes", signature_of(2049), PERMERROR, "past 2048", tables=TIGHT),
-    one("dkim_key_bytes", spoof().signed(L), PASSES, "at", key_of(4096)),
-    one("dkim_key_bytes", spoof().signed(L), PERMERROR, "past", key_of(4097)),
-    one("h= names", spoof().signed(L, headers=("from", *["x"] * 255)), PASSES, "at 256"),
-    one("h= names", spoof().signed(L, headers=("from", *["x"] * 256)), PERMERROR, "past 256"),
-    one("arc_instances", chain(50), R("legit.example", "arc=pass"), "at", LIST_KEY),
+    one("dkim_key_bytes", spoof().signed(LEGIT_SIGNER), PASSES, "at", key_of(4096)),
+    one("dkim_key_bytes", spoof().signed(LEGIT_SIGNER), PERMERROR, "past", key_of(4097)),
+    one("h= names", spoof().signed(LEGIT_SIGNER, headers=("from", *["x"] * 255)), PASSES, "at 256"),
+    one(
+        "h= names",
+        spoof().signed(LEGIT_SIGNER, headers=("from", *["x"] * 256)),
+        PERMERROR,
+        "past 256",
+    ),
+    one("arc_instances", chain(50), refused("legit.example", "arc=pass"), "at", LIST_KEY),
     one(
         "arc_instances",
         spoof().of(seal(chain(50).raw, LIST, instance="51")),
-        R("legit.example", "arc=fail"),
+        refused("legit.example", "arc=fail"),
         "past",
         LIST_KEY,
     ),
-    one("arc_instances", chain(3), R("legit.example", "arc=pass"), "at 3", LIST_KEY, TIGHT),
-    one("arc_instances", chain(4), R("legit.example", "arc=fail"), "past 3", LIST_KEY, TIGHT),
-    one("arc_lookups", sealers(20), R("legit.example", "arc=pass"), "at", seal_keys(20)),
-    one("arc_lookups", sealers(21), R("legit.example", "arc=fail"), "past", seal_keys(21)),
+    one("arc_instances", chain(3), refused("legit.example", "arc=pass"), "at 3", LIST_KEY, TIGHT),
+    one("arc_instances", chain(4), refused("legit.example", "arc=fail"), "past 3", LIST_KEY, TIGHT),
+    one("arc_lookups", sealers(20), refused("legit.example", "arc=pass"), "at", seal_keys(20)),
+    one("arc_lookups", sealers(21), refused("legit.example", "arc=fail"), "past", seal_keys(21)),
     one("header_fields", fields(60), PASSES, "at 60", tables=TIGHT),
     one("header_fields", fields(61), PERMERROR, "past 60", tables=TIGHT),
-    one("dkim_key_bytes", spoof().signed(L), PASSES, "at 512", key_of(512), TIGHT),
-    one("dkim_key_bytes", spoof().signed(L), PERMERROR, "past 512", key_of(513), TIGHT),
+    one("dkim_key_bytes", spoof().signed(LEGIT_SIGNER), PASSES, "at 512", key_of(512), TIGHT),
+    one("dkim_key_bytes", spoof().signed(LEGIT_SIGNER), PERMERROR, "past 512", key_of(513), TIGHT),
     one(
-        "dkim_names", spoof().signed(L, headers=("from", *["x"] * 7)), PASSES, "at 8", tables=TIGHT
+        "dkim_names",
+        spoof().signed(LEGIT_SIGNER, headers=("from", *["x"] * 7)),
+        PASSES,
+        "at 8",
+        tables=TIGHT,
     ),
     one(
         "dkim_names",
-        spoof().signed(L, headers=("from", *["x"] * 8)),
+        spoof().signed(LEGIT_SIGNER, headers=("from", *["x"] * 8)),
         PERMERROR,
         "past 8",
         tables=TIGHT,
     ),
     one("rsa_min_bits", spoof().signed(SMALL), PASSES, "at 1024", SMALL_KEY),
     one("rsa_min_bits", spoof().signed(SMALL), PERMERROR, "below 2048", SMALL_KEY, TIGHT),
-    one("arc_lookups", sealers(2), R("legit.example", "arc=pass"), "at 2", seal_keys(2), TIGHT),
-    one("arc_lookups", sealers(3), R("legit.example", "arc=fail"), "past 2", seal_keys(3), TIGHT),
-    one("spf_record_bytes", spoof(**INSIDE), OK("spf=pass"), "at 512", spf_of(512), TIGHT),
+    one(
+        "arc_lookups", sealers(2), refused("legit.example", "arc=pass"), "at 2", seal_keys(2), TIGHT
+    ),
+    one(
+        "arc_lookups",
+        sealers(3),
+        refused("legit.example", "arc=fail"),
+        "past 2",
+        seal_keys(3),
+        TIGHT,
+    ),
+    one("spf_record_bytes", spoof(**INSIDE), delivered("spf=pass"), "at 512", spf_of(512), TIGHT),
     one(
         "spf_record_bytes",
         spoof(**INSIDE),
-        R("legit.example", "spf=permerror"),
+        refused("legit.example", "spf=permerror"),
         "past 512",
         spf_of(513),
         TIGHT,
     ),
-    one("spf_record_bytes", spoof(**INSIDE), OK("spf=pass"), "at", spf_of(4096)),
+    one("spf_record_bytes", spoof(**INSIDE), delivered("spf=pass"), "at", spf_of(4096)),
     one(
         "spf_record_bytes",
         spoof(**INSIDE),
-        R("legit.example", "spf=permerror"),
+        refused("legit.example", "spf=permerror"),
         "past",
         spf_of(4097),
     ),
-    one("DMARC record", spoof(), R(), "at 4096", dmarc_of(4096)),
-    one("DMARC record", spoof(), OK("dmarc=none", result="none"), "past 4096", dmarc_of(4097)),
-    one("From domains", mail(b", ".join(b"a@d%d.example" % n for n in range(4))), X(""), "4"),
+    one("DMARC record", spoof(), refused(), "at 4096", dmarc_of(4096)),
+    one(
+        "DMARC record", spoof(), delivered("dmarc=none", result="none"), "past 4096", dmarc_of(4097)
+    ),
+    one(
+        "From domains", mail(b", ".join(b"a@d%d.example" % n for n in range(4))), malformed(""), "4"
+    ),
     one(
         "From domains",
         mail(b", ".join(b"a@d%d.example" % n for n in range(5))),
-        X("", code=550),
+        malformed("", code=550),
         "5",
     ),
 ]
@@ -228,8 +267,8 @@ def test_a_limit(stage: Stage, case: Case) -> None:
 )
 def test_the_clock_skew(stage: Stage, tag: str, seconds: int, skew: int, result: str) -> None:
     """clock_skew: so long after x= or before t= a signature still counts."""
-    letter = spoof().signed(L, tags={"t": None, tag: str(int(time.time()) + seconds)})
-    verdict = PASSES if result == "pass" else R("legit.example", "dkim=fail")
+    letter = spoof().signed(LEGIT_SIGNER, tags={"t": None, tag: str(int(time.time()) + seconds)})
+    verdict = PASSES if result == "pass" else refused("legit.example", "dkim=fail")
     stage.check(
         one(
             "clock_skew", letter, verdict, "", tables={} if skew == 300 else limits(clock_skew=skew)
@@ -243,8 +282,10 @@ def test_the_largest_key(stage: Stage, bits: int) -> None:
     wrong in both."""
     modulus = (1 << (bits - 1)) | 0xDEADBEEF
     whole = _public_key(modulus)
-    stage.script({L.key_name: {"TXT": ["v=DKIM1; p=" + base64.b64encode(whole).decode()]}})
-    heard = stage.place("monitor").send(spoof().signed(L))
+    stage.script(
+        {LEGIT_SIGNER.key_name: {"TXT": ["v=DKIM1; p=" + base64.b64encode(whole).decode()]}}
+    )
+    heard = stage.running("monitor").send(spoof().signed(LEGIT_SIGNER))
     assert heard.ours is not None
     assert heard.ours.one("dkim").result == ("fail" if bits == 8192 else "permerror")
 
@@ -276,7 +317,7 @@ def test_no_message_asks_more_than_the_whole(stage: Stage) -> None:
     }
     strangers = [Signer(f"k{n}.attack.example") for n in range(10)]
     for each in strangers:
-        each.key = A.key
+        each.key = ATTACK_SIGNER.key
     letter = sealers(20)
     letter = letter.top(*(each.field(spoof().raw) for each in strangers))
     deep = ".".join("a" * 20) + ".legit.example"
@@ -286,7 +327,7 @@ def test_no_message_asks_more_than_the_whole(stage: Stage) -> None:
             (n, b" <admin@" + deep.encode() + b">" if n == b"From" else v) for n, v in letter.fields
         ),
     )
-    case = Case("dns_queries", letter, R(), zone, variants=False, seconds=4)
+    case = Case("dns_queries", letter, refused(), zone, variants=False, seconds=4)
     heard = stage.check_in(case, "enforce")
     assert heard.queries <= 160
     tight = replace(case, tables=limits(dns_queries=40), queries=40)
@@ -295,14 +336,14 @@ def test_no_message_asks_more_than_the_whole(stage: Stage) -> None:
 
 REPEATED = [
     spoof(),
-    spoof().signed(L),
+    spoof().signed(LEGIT_SIGNER),
     spoof().top(*[(b"DKIM-Signature", b" junk")] * 500),
     spoof().top(*[(b"X-A", b"x" * 10_000)] * 30),
     mail(b"(" * 5000),
     mail(b", ".join(b"a@d%d.example" % n for n in range(3000))),
     chain(10),
     spoof().top((b"Authentication-Results", b" " + b"(" * 5000 + b"mx.example.com")),
-    replace(spoof().signed(L), body=b"x " * 500_000),
+    replace(spoof().signed(LEGIT_SIGNER), body=b"x " * 500_000),
     spoof(mail_from=b"<" + b"a" * 4000 + b"@attack.example>", helo=b"x" * 4000),
 ]
 
@@ -310,4 +351,4 @@ REPEATED = [
 @pytest.mark.parametrize("number", range(len(REPEATED)))
 def test_a_hundred_repeats_leave_nothing_behind(stage: Stage, number: int) -> None:
     """I5: less than 64 MiB more, whatever is repeated."""
-    assert stage.grows(Case("I5", REPEATED[number], R(), LIST_KEY)) < MORE_MEMORY
+    assert stage.grows(Case("I5", REPEATED[number], refused(), LIST_KEY)) < MORE_MEMORY

@@ -13,7 +13,17 @@ from dmarc_milter.config import Config
 from dmarc_milter.config.schema_policy import Authentication
 from dmarc_milter.daemon.wiring import canonify
 from dmarc_milter.mta.sendmail_watch import Watched
-from fakes.attack import OK, A, Case, Heard, L, Mail, R, Stage, mail
+from fakes.attack import (
+    ATTACK_SIGNER,
+    LEGIT_SIGNER,
+    Case,
+    Heard,
+    Mail,
+    Stage,
+    delivered,
+    mail,
+    refused,
+)
 from fakes.dns_server import Spec
 from fakes.signer import Signer
 
@@ -43,7 +53,7 @@ ZONE: dict[str, Spec] = {
 BECAUSE_OF_THE_DNS = ("x", "chain", "a.w", "apart", "dangling", "lame", "loop", "odd")
 
 
-def letter(host: str, *macros: Mapping[str, str], signer: Signer = A) -> Mail:
+def letter(host: str, *macros: Mapping[str, str], signer: Signer = ATTACK_SIGNER) -> Mail:
     """A message of that host's, which passes by its own signature, through an MTA that says what it
     is."""
     made = mail(f"<admin@{host}>".encode()).signed(signer)
@@ -85,9 +95,9 @@ def sent(
     stage: Stage, message: Mail, settings: Mapping[str, Mapping[str, Any]], mode: str = "enforce"
 ) -> Heard:
     stage.script(ZONE)
-    place = stage.place(mode, settings)
-    heard = place.send(message)
-    assert not [line for line in place.new_lines() if b"event=failure" in line]
+    running = stage.running(mode, settings)
+    heard = running.send(message)
+    assert not [line for line in running.new_lines() if b"event=failure" in line]
     return heard
 
 
@@ -119,7 +129,7 @@ def test_what_stays_in_the_organization_passes(stage: Stage, host: str) -> None:
 def test_a_message_that_passes_for_the_target_too_passes(stage: Stage) -> None:
     """MTA-04: both signed."""
     made = letter("x.attack.example")
-    both = Mail(made.fields, ip="203.0.113.9", macros=SENDMAIL).signed(L)
+    both = Mail(made.fields, ip="203.0.113.9", macros=SENDMAIL).signed(LEGIT_SIGNER)
     heard = sent(stage, both, tables())
     assert heard.dmarc.result == "pass", heard.show()
 
@@ -133,11 +143,11 @@ def test_each_question_that_sendmail_asks_is_asked(stage: Stage, types: str) -> 
         host: {"A": ["192.0.2.66"], "AAAA": ["2001:db8::66"], "MX": [[10, "mx.attack.example"]]},
     }
     stage.script(answers)
-    place = stage.place("enforce", tables())
-    assert place.send(letter(host)).dmarc.result == "pass"
+    running = stage.running("enforce", tables())
+    assert running.send(letter(host)).dmarc.result == "pass"
     asked = [rdtype for name, rdtype in stage.dns.queries if name == host]
     assert types in asked
-    place.new_lines()
+    running.new_lines()
 
 
 def test_a_policy_that_the_author_lacks_does_not_help(stage: Stage) -> None:
@@ -214,7 +224,7 @@ def test_the_mta_is_told_by_its_macro(
 ) -> None:
     """MTA-07: v is a bare version for Sendmail, and has a name for Postfix."""
     cf = rewriting if text is REWRITING else prevented
-    for host, signer in (("x.attack.example", A), ("news.brand.example", B)):
+    for host, signer in (("x.attack.example", ATTACK_SIGNER), ("news.brand.example", B)):
         heard = sent(stage, letter(host, macros, signer=signer), tables("auto", cf))
         assert heard.dmarc.result == word, heard.show()
         assert marked(heard) == (word != "pass")
@@ -242,14 +252,14 @@ def test_what_every_sendmail_takes_for_itself_is_judged_as_its_own_name(
     """MTA-12: it writes its own name for localhost and .UUCP whatever its lines say; our own policy
     counts then."""
     stage.script({**ZONE, "_dmarc.example.com": {"TXT": ["v=DMARC1; p=reject"]}})
-    place = stage.place("enforce", tables("auto", prevented))
-    heard = place.send(letter(host))
+    running = stage.running("enforce", tables("auto", prevented))
+    heard = running.send(letter(host))
     assert heard.answer.code == 250
     assert heard.dmarc.result != "pass"
     assert marked(heard)
-    assert not marked(place.send(letter("plain.attack.example")))
-    assert not marked(place.send(letter("localhost", POSTFIX)))
-    place.new_lines()
+    assert not marked(running.send(letter("plain.attack.example")))
+    assert not marked(running.send(letter("localhost", POSTFIX)))
+    running.new_lines()
 
 
 def test_exempt_mail_is_left_alone(stage: Stage) -> None:
@@ -270,11 +280,11 @@ def test_a_failing_dns_never_improves_the_verdict(stage: Stage, behaviour: str) 
             "lame.attack.example": {"A": ["192.0.2.66"], "behaviour": {types: behaviour}},
         }
         stage.script(zone)
-        place = stage.place("enforce", tables())
-        heard = place.send(letter("lame.attack.example"))
+        running = stage.running("enforce", tables())
+        heard = running.send(letter("lame.attack.example"))
         assert heard.dmarc.result != "pass", heard.show()
         assert heard.answer.code == 451 or marked(heard)
-        place.new_lines()
+        running.new_lines()
 
 
 RULES = ("reject", "quarantine", "accept", "none", "tag")
@@ -294,23 +304,23 @@ def test_a_strict_rule_for_what_readers_will_see(stage: Stage, action: str) -> N
     ]
     host, target = f"{action}.attack.example", f"{action}.quiet.example"
     stage.script({**ZONE, host: {"CNAME": target}, target: {"A": ["192.0.2.67"]}})
-    place = stage.place("enforce", {**tables(), "policy": {"rules": rules}})
-    heard = place.send(mail(b"<admin@%s>" % host.encode(), macros=SENDMAIL, ip="203.0.113.9"))
+    running = stage.running("enforce", {**tables(), "policy": {"rules": rules}})
+    heard = running.send(mail(b"<admin@%s>" % host.encode(), macros=SENDMAIL, ip="203.0.113.9"))
     assert heard.answer.code == 250
     assert marked(heard) == (action in ("reject", "quarantine")), heard.show()
-    passed = place.send(letter(host))
+    passed = running.send(letter(host))
     assert passed.dmarc.result != "pass"
     assert marked(passed)
-    place.new_lines()
+    running.new_lines()
 
 
 def test_a_relay_is_not_kept_waiting_and_gets_no_pass_either(stage: Stage) -> None:
     """MTA-14: where the author's own key fails and the alias leads to a name with a policy, mail of
     trusted_relays is quarantined."""
-    zone: dict[str, Spec] = {**ZONE, A.key_name: {"behaviour": "servfail"}}
+    zone: dict[str, Spec] = {**ZONE, ATTACK_SIGNER.key_name: {"behaviour": "servfail"}}
     stage.script(zone)
     trust = {**tables()["authentication"], "trusted_relays": ["203.0.113.9"]}
-    place = stage.place("enforce", {"authentication": trust})
+    running = stage.running("enforce", {"authentication": trust})
     received = (
         b"Received",
         (
@@ -318,11 +328,11 @@ def test_a_relay_is_not_kept_waiting_and_gets_no_pass_either(stage: Stage) -> No
             b" (Postfix) with ESMTP id 4X"
         ),
     )
-    heard = place.send(letter("x.attack.example").top(received))
+    heard = running.send(letter("x.attack.example").top(received))
     assert heard.answer.code == 250
     assert heard.dmarc.result != "pass"
     assert marked(heard), heard.show()
-    place.new_lines()
+    running.new_lines()
 
 
 MALFORMED = (
@@ -338,7 +348,9 @@ def test_an_alias_among_several_names(stage: Stage, value: bytes, more: dict[str
     """MTA-15: each name that a reader could see is followed, by the public suffix list too; all of
     them are signed for."""
     heard = sent(
-        stage, mail(value, macros=SENDMAIL, ip="203.0.113.9").signed(A), {**tables(), **more}
+        stage,
+        mail(value, macros=SENDMAIL, ip="203.0.113.9").signed(ATTACK_SIGNER),
+        {**tables(), **more},
     )
     assert heard.answer.code == 550 or marked(heard), heard.show()
 
@@ -351,9 +363,9 @@ def test_nothing_is_asked_for_another_mta(
     """MTA-07: the same questions as where the option is off, for whatever calls itself Postfix or
     by a name of its own."""
     stage.script({**ZONE, f"fresh{len(version)}{way}.attack.example": {"CNAME": "legit.example"}})
-    place = stage.place("enforce", tables(way, rewriting))
+    running = stage.running("enforce", tables(way, rewriting))
     before = len(stage.dns.queries)
-    heard = place.send(
+    heard = running.send(
         letter(f"fresh{len(version)}{way}.attack.example", {"v": version} if version else {})
     )
     asked = stage.dns.queries[before:]
@@ -361,12 +373,12 @@ def test_nothing_is_asked_for_another_mta(
     assert not [
         each for each in asked if each[1] in ("A", "AAAA", "MX") and each[0].startswith("fresh")
     ]
-    place.new_lines()
+    running.new_lines()
 
 
 SPOOFS = [
-    Case("MTA-05", mail(b"<admin@legit.example>"), R(), tables=tables()),
-    Case("MTA-04", letter("plain.attack.example"), OK(), tables=tables()),
+    Case("MTA-05", mail(b"<admin@legit.example>"), refused(), tables=tables()),
+    Case("MTA-04", letter("plain.attack.example"), delivered(), tables=tables()),
 ]
 
 

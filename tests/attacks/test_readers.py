@@ -5,15 +5,15 @@ from __future__ import annotations
 
 import pytest
 
-from fakes.attack import OK, Case, Stage, X, ids, mail
+from fakes.attack import Case, Stage, delivered, ids, mail, malformed
 from fakes.dns_server import Spec
 
 ZONE: dict[str, Spec] = {
     "_dmarc.brand": {"TXT": ["v=DMARC1; p=reject"]},
     "_dmarc.xn--qei.example": {"TXT": ["v=DMARC1; p=reject"]},
 }
-SEEN, ATTACK = X(), OK("header.from=attack.example")
-HIDDEN = X("", code=550)
+SEEN, ATTACK = malformed(), delivered("header.from=attack.example")
+HIDDEN = malformed("", code=550)
 """Refused because nobody can say whom a reader shows."""
 
 
@@ -41,7 +41,7 @@ FOUND = [
     ),
     *rows(
         "FRM-80",
-        X("xn--qei.example"),
+        malformed("xn--qei.example"),
         "a@attack.example, (admin@\u2764.example\u7528\u6237@attack.example",
     ),
     *rows(
@@ -89,11 +89,11 @@ FOUND = [
     *rows("FRM-84", SEEN, b'admin@leg""it.example\t(a@attack.example'),
     *rows(
         "FRM-85",
-        X("brand"),
+        malformed("brand"),
         b"service@brand bounce=v=example.com@attack.example",
         b"<mailto:ceo@brand attack.example>",
     ),
-    *rows("FRM-85", X("brand"), b"(admin@brand a@attack.example"),
+    *rows("FRM-85", malformed("brand"), b"(admin@brand a@attack.example"),
     *rows("FRM-86", SEEN, b'"J. Doe"." <("admin@legit.examp(x)le)a@attack.example>'),
     *rows("FRM-86", SEEN, b'"a@attack.example\\"@attack.example.(.legit.example),'),
     *rows("FRM-86", SEEN, b"?(x+t ag@@legit.example\t<x+tag@attack.example>,"),
@@ -198,7 +198,7 @@ FOUND = [
     ),
     *rows(
         "FRM-96",
-        X(""),
+        malformed(""),
         b"=?utf-8?Q?Doe, John= at Bank?= <a@b c@attack.example>",
         b"=?x-unknown?B?Sm9o bi=BEb2U?= <a@attack.example> x",
     ),

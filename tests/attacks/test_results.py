@@ -7,10 +7,22 @@ from dataclasses import replace
 
 import pytest
 
-from fakes.attack import OK, A, Case, L, Mail, R, Stage, good, ids, mail, spoof
+from fakes.attack import (
+    ATTACK_SIGNER,
+    LEGIT_SIGNER,
+    Case,
+    Mail,
+    Stage,
+    delivered,
+    good,
+    ids,
+    mail,
+    refused,
+    spoof,
+)
 
 CLAIM = b"mx.example.com; dmarc=pass header.from=legit.example"
-PASSES = OK("header.from=legit.example")
+PASSES = delivered("header.from=legit.example")
 
 
 def forged(row: str, *values: bytes, name: bytes = b"Authentication-Results") -> list[Case]:
@@ -136,7 +148,7 @@ ARF = [
     Case(
         "ARF-10",
         spoof().top(*[(b"Authentication-Results", b" " + CLAIM)] * 1000),
-        R(),
+        refused(),
         tables=MANY,
         kept=(),
         seconds=3,
@@ -155,14 +167,14 @@ ARF = [
         )
         for name in (b"Authentication-Results", b"X-DMARC-Quarantine")
         for letter, verdict in (
-            (spoof(), R()),
-            (mail(b"<a@attack.example>"), OK("header.from=attack.example")),
+            (spoof(), refused()),
+            (mail(b"<a@attack.example>"), delivered("header.from=attack.example")),
         )
     ),
     Case(
         "ARF-10",
         replace(spoof(), body=b"Authentication-Results: " + CLAIM + b"\r\n\r\nx\r\n"),
-        R(),
+        refused(),
         note="body",
     ),
     *(
@@ -276,17 +288,17 @@ def test_a_field_below_the_limit_of_fields_goes_too(stage: Stage) -> None:
     and nothing passes."""
     case = next(each for each in ARF if "beyond" in each.note)
     stage.script({})
-    heard = stage.place("monitor", MANY).send(case.mail)
+    heard = stage.running("monitor", MANY).send(case.mail)
     assert heard.dmarc.result == "fail"
     assert len(heard.answer.values("Authentication-Results")) == 1
     with_signature = replace(
         case.mail, fields=(*case.mail.fields[:995], *good().fields, *case.mail.fields[995:1000])
     )
-    heard = stage.place("monitor", MANY).send(with_signature)
+    heard = stage.running("monitor", MANY).send(with_signature)
     assert heard.ours is not None
     assert {each.result for each in heard.ours.of("dkim")} == {"permerror"}
     assert len(heard.answer.values("Authentication-Results")) == 1
-    stage.place("monitor", MANY).new_lines()
+    stage.running("monitor", MANY).new_lines()
 
 
 def test_results_stay_where_the_client_may_hand_them_back(stage: Stage) -> None:
@@ -296,11 +308,11 @@ def test_results_stay_where_the_client_may_hand_them_back(stage: Stage) -> None:
         (b"Authentication-Results", b" mx.example.com; dmarc=pass header.from=legit.example")
     )
     stage.script({})
-    kept = stage.place(
+    kept = stage.running(
         "enforce", {"authentication": {"keep_results_from": ["203.0.113.9/32"]}}
     ).send(again)
     assert len(kept.answer.values("Authentication-Results")) == 2
-    trusted = stage.place(
+    trusted = stage.running(
         "enforce", {"authentication": {"trusted_networks": ["203.0.113.9/32"]}}
     ).send(again)
     assert trusted.answer.values("Authentication-Results") == []
@@ -309,7 +321,7 @@ def test_results_stay_where_the_client_may_hand_them_back(stage: Stage) -> None:
 def test_our_id_in_another_script(stage: Stage) -> None:
     """ARF-06: an internationalized authserv-id is recognized as A-label, as U-label and in any
     case; ours is written as A-label."""
-    place = stage.place("enforce", {"authentication": {"authserv_id": "straße.example"}})
+    running = stage.running("enforce", {"authentication": {"authserv_id": "straße.example"}})
     stage.script({})
     for spelling in (
         "xn--strae-oqa.example",
@@ -319,19 +331,29 @@ def test_our_id_in_another_script(stage: Stage) -> None:
         '"straße.example"',
     ):
         letter = good().top((b"Authentication-Results", f" {spelling}; dmarc=pass".encode()))
-        heard = place.send(letter)
+        heard = running.send(letter)
         assert heard.ours is not None
         assert heard.ours.authserv_id == "xn--strae-oqa.example"
         assert len(heard.answer.values("Authentication-Results")) == 1, spelling
-        place.new_lines()
+        running.new_lines()
 
 
 INJECTED = [
-    Case("ARI-01", spoof().signed(A, tags={"d": "a.example; dmarc=pass"}), R()),
-    Case("ARI-01", spoof().signed(A, tags={"d": "a.example\r\n X-Inj: 1"}), R(), note="fold"),
-    Case("ARI-01", spoof().signed(A, tags={"d": "a.example\rX-Inj: 1"}), R(), note="bare CR"),
+    Case("ARI-01", spoof().signed(ATTACK_SIGNER, tags={"d": "a.example; dmarc=pass"}), refused()),
+    Case(
+        "ARI-01",
+        spoof().signed(ATTACK_SIGNER, tags={"d": "a.example\r\n X-Inj: 1"}),
+        refused(),
+        note="fold",
+    ),
+    Case(
+        "ARI-01",
+        spoof().signed(ATTACK_SIGNER, tags={"d": "a.example\rX-Inj: 1"}),
+        refused(),
+        note="bare CR",
+    ),
     *(
-        Case("ARI-02", spoof(mail_from=path), R(), note=repr(path))
+        Case("ARI-02", spoof(mail_from=path), refused(), note=repr(path))
         for path in (
             b'<"a b"@attack.example>',
             b"<a;b@attack.example>",
@@ -341,7 +363,7 @@ INJECTED = [
         )
     ),
     *(
-        Case("ARI-03", spoof(helo=helo, mail_from=b"<>"), R(), note=repr(helo[:30]))
+        Case("ARI-03", spoof(helo=helo, mail_from=b"<>"), refused(), note=repr(helo[:30]))
         for helo in (
             b"x; dmarc=pass",
             b"x) dmarc=pass (",
@@ -353,7 +375,13 @@ INJECTED = [
         )
     ),
     *(
-        Case("ARI-04", spoof().signed(A), R(), {A.key_name: {"TXT": [text]}}, note=text[:30])
+        Case(
+            "ARI-04",
+            spoof().signed(ATTACK_SIGNER),
+            refused(),
+            {ATTACK_SIGNER.key_name: {"TXT": [text]}},
+            note=text[:30],
+        )
         for text in (
             ") dmarc=pass header.from=legit.example (",
             "v=DKIM1; k=); dmarc=pass (; p=",
@@ -361,7 +389,7 @@ INJECTED = [
         )
     ),
     *(
-        Case("ARI-04", spoof(), R(), {"attack.example": {"TXT": [text]}}, note=text[:40])
+        Case("ARI-04", spoof(), refused(), {"attack.example": {"TXT": [text]}}, note=text[:40])
         for text in (
             "v=spf1 ) dmarc=pass (",
             "v=spf1 include:) -all",
@@ -373,7 +401,7 @@ INJECTED = [
     Case(
         "ARI-04",
         spoof(),
-        R(),
+        refused(),
         {
             "attack.example": {"TXT": ["v=spf1 exp=x.attack.example -all"]},
             "x.attack.example": {"TXT": [") dmarc=pass header.from=legit.example ("]},
@@ -383,7 +411,7 @@ INJECTED = [
     Case(
         "ARI-04",
         mail(b"<a@attack.example>", mail_from=b"<>", helo=b"x"),
-        OK("dmarc=fail", result="fail"),
+        delivered("dmarc=fail", result="fail"),
         {
             "_dmarc.attack.example": {
                 "TXT": ["v=DMARC1; p=none; x=) dmarc=pass (; rua=mailto:a@b.example)"]
@@ -392,14 +420,14 @@ INJECTED = [
         note="policy record",
     ),
     *(
-        Case("ARI-05", spoof().signed(A, tags={"s": s}), R(), note=s)
+        Case("ARI-05", spoof().signed(ATTACK_SIGNER, tags={"s": s}), refused(), note=s)
         for s in ("sel;dkim=pass", "sel dkim=pass", 'sel"', "sel)")
     ),
     Case(
         "ARI-06",
         Mail(spoof().fields).top(
             *(
-                A.field(
+                ATTACK_SIGNER.field(
                     spoof().raw,
                     tags={
                         "d": ".".join(f"{n:02d}" + "a" * 56 for _ in range(4)) + ".example",
@@ -410,26 +438,26 @@ INJECTED = [
                 for n in range(10)
             )
         ),
-        R(),
+        refused(),
     ),
-    Case("ARI-07", mail(b'"); dmarc=pass (" <"a;b"@legit.example>'), R()),
+    Case("ARI-07", mail(b'"); dmarc=pass (" <"a;b"@legit.example>'), refused()),
     *(
         Case(
             "ARI-08",
             spoof(hostname=name, macros={"{client_name}": name.decode("latin-1")}),
-            R(),
+            refused(),
             note=repr(name),
         )
         for name in (b"a;dmarc=pass", b"\x1b]0;x", b"a b", b"x" * 2000)
     ),
     *(
-        Case("ARI-09", mail(b"<a@%s.legit.example>" % label), R(), note=repr(label[:20]))
+        Case("ARI-09", mail(b"<a@%s.legit.example>" % label), refused(), note=repr(label[:20]))
         for label in (b"b" * 63, b".".join([b"b" * 59] * 3))
     ),
     Case(
         "ARI-09",
         mail(b"<a@x%n%s.legit.example>"),
-        OK(result="permerror"),
+        delivered(result="permerror"),
         note="percent",
         variants=False,
     ),
@@ -447,11 +475,11 @@ def test_a_percent_in_a_reply(stage: Stage) -> None:
     """ARI-09: no % reaches libmilter, and the reply stays under 512 octets."""
     for case in (each for each in INJECTED if each.row == "ARI-09"):
         stage.script({})
-        answer = stage.place("reject").send(case.mail).answer
+        answer = stage.running("reject").send(case.mail).answer
         assert answer.code == 550
         assert "%" not in answer.text
         assert len(answer.text) < 510
-        stage.place("reject").new_lines()
+        stage.running("reject").new_lines()
 
 
 def test_ten_results_of_long_names_fit(stage: Stage) -> None:
@@ -459,11 +487,11 @@ def test_ten_results_of_long_names_fit(stage: Stage) -> None:
     has the rest."""
     case = next(each for each in INJECTED if each.row == "ARI-06")
     stage.script({})
-    heard = stage.place("monitor").send(case.mail)
+    heard = stage.running("monitor").send(case.mail)
     assert heard.ours is not None
     assert len(heard.ours.of("dkim")) == 10
     assert heard.ours.one("spf")
-    stage.place("monitor").new_lines()
+    stage.running("monitor").new_lines()
 
 
 def test_other_readers_agree(stage: Stage) -> None:
@@ -471,9 +499,9 @@ def test_other_readers_agree(stage: Stage) -> None:
     at all."""
     import authres
 
-    for letter in (good(), spoof(), spoof().signed(L).signed(A)):
+    for letter in (good(), spoof(), spoof().signed(LEGIT_SIGNER).signed(ATTACK_SIGNER)):
         stage.script({})
-        heard = stage.place("monitor").send(letter)
+        heard = stage.running("monitor").send(letter)
         assert heard.ours is not None
         value = heard.answer.headers[0][1].decode().replace("\n", "\r\n")
         theirs = authres.AuthenticationResultsHeader.parse(f"Authentication-Results:{value}")

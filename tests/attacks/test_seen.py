@@ -11,7 +11,7 @@ import base64
 
 import pytest
 
-from fakes.attack import OK, Case, R, Stage, X, ids, mail
+from fakes.attack import Case, Stage, delivered, ids, mail, malformed, refused
 from fakes.dns_server import Spec
 
 BANK: dict[str, Spec] = {
@@ -19,11 +19,11 @@ BANK: dict[str, Spec] = {
     "_dmarc.bank.example": {"TXT": ["v=DMARC1; p=reject"]},
     "_dmarc.evil.example": {"TXT": ["v=DMARC1; p=none"]},
 }
-NAMED = X("bank.example")
-SEEN = X()
-NOBODY = X("", quarantined=True)
-HARMLESS = X("")
-ATTACK = OK("header.from=attack.example")
+NAMED = malformed("bank.example")
+SEEN = malformed()
+NOBODY = malformed("", quarantined=True)
+HARMLESS = malformed("")
+ATTACK = delivered("header.from=attack.example")
 
 
 def rows(row: str, verdict: object, *values: bytes | str, **rest: object) -> list[Case]:
@@ -247,21 +247,21 @@ ORGANIZATION = [
     ),
     *hosts(
         "FRM-42",
-        X("corp"),
+        malformed("corp"),
         b"a+corp",
         b"a.+corp",
         zone={"_dmarc.corp": {"TXT": ["v=DMARC1; p=reject; psd=y"]}},
     ),
     *hosts(
         "FRM-56",
-        X("xn--qei.example"),
+        malformed("xn--qei.example"),
         "\u2764.example",
         "a+b.\u2764.example",
         zone={"_dmarc.xn--qei.example": {"TXT": ["v=DMARC1; p=reject"]}},
     ),
     *hosts(
         "FRM-43",
-        R("bank.example"),
+        refused("bank.example"),
         b"xn--a.bank.example",
         b"xn--\x61-\x61.bank.example",
         b"_x.bank.example",
@@ -269,7 +269,7 @@ ORGANIZATION = [
     ),
     *hosts(
         "FRM-43",
-        OK("dmarc=pass"),
+        delivered("dmarc=pass"),
         b"my_host.attack.example",
         b"_.attack.example",
         b"a--b.attack.example",
@@ -289,7 +289,7 @@ ORGANIZATION = [
     *rows("FRM-44", HARMLESS, b", ".join(b"a@d%d.evil.example" % number for number in range(12))),
     *rows(
         "FRM-44",
-        X("", code=550),
+        malformed("", code=550),
         b", ".join(b"a@d%d.d%d.example" % (n, n) for n in range(5)),
         b"<a@" + b"x.y+" * 300 + b"bank.example>",
     ),
@@ -468,7 +468,10 @@ ELSEWHERE = [
         b"a=?utf-8@attack.example",
     ),
     *rows(
-        "FRM-53", X("", code=250), b"=?utf-8?Q?a?=@attack.example", b"b=?utf-8?Q?a?=@attack.example"
+        "FRM-53",
+        malformed("", code=250),
+        b"=?utf-8?Q?a?=@attack.example",
+        b"b=?utf-8?Q?a?=@attack.example",
     ),
     *rows(
         "FRM-54",

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fakes.attack import OK, Case, R, Stage, T, ids, mail, spoof
+from fakes.attack import Case, Stage, deferred, delivered, ids, mail, refused, spoof
 from fakes.dns_server import Spec
 
 LEGIT = b"<a@legit.example>"
@@ -26,8 +26,8 @@ def record(
 ) -> Case:
     """MAIL FROM and From are legit.example's, which publishes this; `result` is SPF's, and DMARC
     follows."""
-    verdict = {"pass": OK("spf=pass"), "temperror": T("spf=temperror")}.get(
-        result, R("legit.example", f"spf={result} ")
+    verdict = {"pass": delivered("spf=pass"), "temperror": deferred("spf=temperror")}.get(
+        result, refused("legit.example", f"spf={result} ")
     )
     texts = text if isinstance(text, list) and text and isinstance(text[0], tuple) else [text]
     served = {
@@ -135,7 +135,7 @@ SPF = [
     Case(
         "SPF-07",
         spoof(mail_from=LEGIT, ip=INSIDE),
-        OK("spf=pass"),
+        delivered("spf=pass"),
         {
             "legit.example": {"CNAME": "c.legit.example"},
             "c.legit.example": {"TXT": [f"v=spf1 ip4:{INSIDE} -all"]},
@@ -171,7 +171,7 @@ SPF = [
         Case(
             "SPF-10",
             mail(b"<a@legit.example>", mail_from=path, ip=INSIDE),
-            R("legit.example", word),
+            refused("legit.example", word),
             {"legit.example": {"TXT": ["v=spf1 exists:%{L}.x.legit.example -all"]}},
             note=repr(path),
         )
@@ -182,7 +182,7 @@ SPF = [
         )
     ),
     *(
-        by_attacker("SPF-11", R("legit.example", "spf=none"), mail_from=path)
+        by_attacker("SPF-11", refused("legit.example", "spf=none"), mail_from=path)
         for path in (
             b"<a@" + b"abcdefghi." * 25 + b"legit.example>",
             b"<a@\xff.legit.example>",
@@ -197,29 +197,33 @@ SPF = [
     Case(
         "SPF-12",
         spoof(mail_from=b"<a@nonexist.legit.example>"),
-        R("legit.example", "spf=none"),
+        refused("legit.example", "spf=none"),
         {"*.corp.example": {"TXT": ["v=spf1 +all"]}, "*.example": {"TXT": []}},
     ),
-    by_attacker("SPF-13", OK("spf=pass"), "mapped", mail_from=LEGIT, ip="::ffff:198.51.100.10"),
+    by_attacker(
+        "SPF-13", delivered("spf=pass"), "mapped", mail_from=LEGIT, ip="::ffff:198.51.100.10"
+    ),
     by_attacker(
         "SPF-13",
-        R("legit.example", "spf=fail"),
+        refused("legit.example", "spf=fail"),
         "mapped attacker",
         mail_from=LEGIT,
         ip="::ffff:192.0.2.66",
     ),
     by_attacker(
-        "SPF-13", R("legit.example", "spf=fail"), "IPv6", mail_from=LEGIT, ip="2001:db8::1"
+        "SPF-13", refused("legit.example", "spf=fail"), "IPv6", mail_from=LEGIT, ip="2001:db8::1"
     ),
     by_attacker(
         "SPF-13",
-        R("legit.example", "spf=none"),
+        refused("legit.example", "spf=none"),
         "unix socket",
         mail_from=LEGIT,
         ip="/run/x",
         family="L",
     ),
-    by_attacker("SPF-13", R("legit.example", "spf=none"), "unknown", mail_from=LEGIT, ip=None),
+    by_attacker(
+        "SPF-13", refused("legit.example", "spf=none"), "unknown", mail_from=LEGIT, ip=None
+    ),
     *(
         record("SPF-14", text, "permerror", repr(text))
         for text in (
@@ -261,7 +265,7 @@ SPF = [
                 )
             ]
         ),
-        R("legit.example", "spf=pass smtp.mailfrom=attack.example"),
+        refused("legit.example", "spf=pass smtp.mailfrom=attack.example"),
     ),
     Case(
         "SPF-16",
@@ -274,7 +278,7 @@ SPF = [
                 )
             ],
         ),
-        R("legit.example", "spf=fail"),
+        refused("legit.example", "spf=fail"),
         note="results",
     ),
 ]
@@ -295,6 +299,8 @@ def test_a_slow_record_is_a_temperror(stage: Stage) -> None:
         name: {"TXT": [f"{V}include:{after} -all"], "delay": 0.9}
         for name, after in pairwise(["legit.example", *chain])
     }
-    case = Case("SPF-17", spoof(mail_from=LEGIT), T("spf=temperror"), zone, tables, seconds=4)
+    case = Case(
+        "SPF-17", spoof(mail_from=LEGIT), deferred("spf=temperror"), zone, tables, seconds=4
+    )
     for mode in ("enforce", "tempfail"):
         stage.check_in(case, mode)

@@ -10,14 +10,27 @@ from dataclasses import replace
 
 import pytest
 
-from fakes.attack import OK, Case, Field, L, Mail, R, Stage, X, good, ids, mail, spoof
+from fakes.attack import (
+    LEGIT_SIGNER,
+    Case,
+    Field,
+    Mail,
+    Stage,
+    delivered,
+    good,
+    ids,
+    mail,
+    malformed,
+    refused,
+    spoof,
+)
 from fakes.milter_client import Answer, Gone, MilterClient
 
 ADMIN = b"<admin@legit.example>"
 FIRST = b"<first@attack.example>"
-PASSES = OK("header.from=legit.example")
-FAILS = OK("dkim=fail", result="fail")
-NOBODY = X("", quarantined=True)
+PASSES = delivered("header.from=legit.example")
+FAILS = delivered("dkim=fail", result="fail")
+NOBODY = malformed("", quarantined=True)
 BODIES = {
     "bare LF": b"a\nb\n",
     "NUL": b"\x00" * 100 + b"\r\n",
@@ -31,7 +44,7 @@ BODIES = {
 
 
 def with_body(body: bytes, c: str = "relaxed/simple") -> Mail:
-    return replace(mail(ADMIN, ip="203.0.113.9"), body=body).signed(L, c=c)
+    return replace(mail(ADMIN, ip="203.0.113.9"), body=body).signed(LEGIT_SIGNER, c=c)
 
 
 def beyond(letter: Mail, *fields: Field) -> Mail:
@@ -44,7 +57,7 @@ HDR = [
         Case("HDR-01", good().top((b"X-Long", b" " + b"x" * size)), PASSES, note=str(size))
         for size in (999, 2000, 102_401)
     ),
-    Case("HDR-01", spoof().top((b"X-Long", b" " + b"x" * 1_000_000)), R(), note="1000000"),
+    Case("HDR-01", spoof().top((b"X-Long", b" " + b"x" * 1_000_000)), refused(), note="1000000"),
     Case(
         "HDR-01",
         with_body(b"x" * 10_000_000 + b"\r\n", "relaxed/relaxed"),
@@ -55,15 +68,24 @@ HDR = [
     ),
     Case(
         "HDR-01",
-        mail(ADMIN, extra=[(b"X-Long", b" " + b"x" * 999)]).signed(L, headers=("from", "x-long")),
+        mail(ADMIN, extra=[(b"X-Long", b" " + b"x" * 999)]).signed(
+            LEGIT_SIGNER, headers=("from", "x-long")
+        ),
         PASSES,
         note="signed",
     ),
-    Case("HDR-02", mail(ADMIN).signed(L, headers=("from",)), PASSES, note="one signed field"),
+    Case(
+        "HDR-02",
+        mail(ADMIN).signed(LEGIT_SIGNER, headers=("from",)),
+        PASSES,
+        note="one signed field",
+    ),
     *(
         Case(
             "HDR-02",
-            mail(ADMIN, extra=[(name, b" a"), (name, b" b")]).signed(L, headers=("from",)),
+            mail(ADMIN, extra=[(name, b" a"), (name, b" b")]).signed(
+                LEGIT_SIGNER, headers=("from",)
+            ),
             PASSES,
             note=f"two {name.decode()}",
         )
@@ -75,7 +97,7 @@ HDR = [
             mail(
                 b"<a@attack.example>", extra=[(b"X", b" a" + odd + b"From: <admin@legit.example>")]
             ),
-            OK("header.from=attack.example"),
+            delivered("header.from=attack.example"),
             note=repr(odd),
         )
         for odd in (
@@ -95,7 +117,7 @@ HDR = [
         Case(
             "HDR-03",
             spoof(extra=[(b"X", b" a" + odd + b"From: <x@attack.example>")]),
-            R(),
+            refused(),
             note=f"the other way {odd!r}",
         )
         for odd in (b"\r", b"\x0b", b"\x0c", b"\xc2\x85", "\u2028".encode())
@@ -104,34 +126,36 @@ HDR = [
         Case("HDR-04", mail(extra=[(name, b" <admin@legit.example>")]), NOBODY, note=repr(name))
         for name in (b"X-", b"Fro:m", b"Fr om", b":", b"From:", b"\x7f")
     ),
-    Case("HDR-05", spoof().top(*[(b"X-A", b" b")] * 20_000), R(), variants=False, seconds=6),
+    Case("HDR-05", spoof().top(*[(b"X-A", b" b")] * 20_000), refused(), variants=False, seconds=6),
     Case(
         "HDR-05",
         good().top(*[(b"X-A", b" b")] * 2_000),
-        R(),
+        refused(),
         variants=False,
         note="signature below the limit",
     ),
-    Case("HDR-05", spoof().top((b"X-A", b" a" + b"\r\n b" * 30_000)), R(), note="30000 folds"),
-    Case("HDR-05", mail(*[ADMIN] * 1_001), X(), note="1001 From", seconds=3),
+    Case(
+        "HDR-05", spoof().top((b"X-A", b" a" + b"\r\n b" * 30_000)), refused(), note="30000 folds"
+    ),
+    Case("HDR-05", mail(*[ADMIN] * 1_001), malformed(), note="1001 From", seconds=3),
     Case(
         "HDR-05",
         beyond(Mail(()), (b"From", b" " + ADMIN)),
-        R(),
+        refused(),
         variants=False,
         note="From beyond the limit",
     ),
     Case(
         "HDR-05",
         beyond(mail(FIRST), (b"From", b" " + ADMIN)),
-        X(),
+        malformed(),
         variants=False,
         note="another From beyond the limit",
     ),
     Case(
         "HDR-05",
         mail(*[FIRST] * 2_100, ADMIN),
-        X("", code=550),
+        malformed("", code=550),
         variants=False,
         note="a From where none is kept",
         seconds=4,
@@ -139,12 +163,12 @@ HDR = [
     Case("HDR-06", Mail(()), NOBODY, variants=False, note="no header"),
     Case("HDR-06", Mail((), body=b""), NOBODY, variants=False, note="nothing"),
     Case("HDR-06", Mail((), body=b"\r\n"), NOBODY, variants=False, note="CRLF"),
-    Case("HDR-06", replace(good(), body=b""), R(), note="no body"),
+    Case("HDR-06", replace(good(), body=b""), refused(), note="no body"),
     Case("HDR-07", mail(extra=[(b"X-Mailbox-Line", b" From admin@legit.example Thu")]), NOBODY),
     Case(
         "HDR-07",
         mail(b"<a@attack.example>", extra=[(b"From admin@legit.example Thu 10", b"00:00")]),
-        OK("header.from=attack.example"),
+        delivered("header.from=attack.example"),
         note="as a field",
     ),
     *(Case("HDR-08", with_body(body), PASSES, note=name) for name, body in BODIES.items()),
@@ -162,7 +186,7 @@ HDR = [
     *(
         Case(
             "HDR-09",
-            mail(b"J. Doe\r\n\t<admin@legit.example>").signed(L, c=c),
+            mail(b"J. Doe\r\n\t<admin@legit.example>").signed(LEGIT_SIGNER, c=c),
             PASSES,
             variants=c.startswith("relaxed"),
             note=c,
@@ -180,7 +204,7 @@ HDR = [
         Case(
             "HDR-09",
             mail(ADMIN, extra=[(b"X-Lead", lead + b"x")]).signed(
-                L, c="simple/simple", headers=("from", "x-lead")
+                LEGIT_SIGNER, c="simple/simple", headers=("from", "x-lead")
             ),
             PASSES,
             variants=False,
@@ -211,7 +235,7 @@ def test_a_body_in_pieces(stage: Stage, chunk: int) -> None:
     stage.script({})
     for c in ("simple/simple", "simple/relaxed"):
         letter = replace(with_body(body, c), chunk=chunk)
-        assert stage.place().send(letter).dmarc.result == "pass", c
+        assert stage.running().send(letter).dmarc.result == "pass", c
 
 
 # HDR-04, FRM-35, ESP-03 on the wire: header packets as no MTA should send them.
@@ -236,8 +260,8 @@ def test_a_header_packet_as_no_mta_sends_it(stage: Stage, packet: bytes) -> None
     """HDR-04: no crash, no pass, and never a 451 that would loop: the message is judged by its
     other fields, or the connection closed."""
     stage.script({})
-    place = stage.place()
-    with MilterClient(place.daemon.address) as mta:
+    running = stage.running()
+    with MilterClient(running.daemon.address) as mta:
         mta.negotiate()
         mta.connect("mx.attack.example", "192.0.2.66")
         mta.helo("mx.attack.example")
@@ -254,15 +278,15 @@ def test_a_header_packet_as_no_mta_sends_it(stage: Stage, packet: bytes) -> None
         if answer is not None:
             assert answer.code == 550, answer
             assert "DMARC" in answer.text
-    assert place.send(good()).dmarc.result == "pass"
-    assert place.daemon.workers() == [place.pid]
-    for line in place.new_lines():
+    assert running.send(good()).dmarc.result == "pass"
+    assert running.daemon.workers() == [running.pid]
+    for line in running.new_lines():
         assert b"Traceback" not in line, line
 
 
 def opened(stage: Stage) -> MilterClient:
     stage.script({})
-    mta = stage.place().daemon.client()
+    mta = stage.running().daemon.client()
     mta.connect("mx.attack.example", "192.0.2.66")
     mta.helo("mx.attack.example")
     return mta
@@ -349,10 +373,10 @@ def test_commands_out_of_order(stage: Stage, order: str) -> None:
                 step[command]()
     assert not any(map(passed, answers))
     mta.close()
-    place = stage.place()
-    assert place.send(good()).dmarc.result == "pass"
-    assert place.daemon.workers() == [place.pid]
-    for line in place.new_lines():
+    running = stage.running()
+    assert running.send(good()).dmarc.result == "pass"
+    assert running.daemon.workers() == [running.pid]
+    for line in running.new_lines():
         assert b"Traceback" not in line, line
         assert b"event=failure" not in line, line
 
@@ -360,13 +384,13 @@ def test_commands_out_of_order(stage: Stage, order: str) -> None:
 @pytest.mark.parametrize("length", [0, 0x7FFFFFFF, 0xFFFFFFFF, 10_000_000])
 def test_a_packet_that_claims_a_length(stage: Stage, length: int) -> None:
     """DOS-02: nothing is allocated by a claimed length."""
-    place = stage.place()
-    before = place.memory()
+    running = stage.running()
+    before = running.memory()
     clients = [opened(stage) for _ in range(20)]
     for mta in clients:
         mta.raw(struct.pack(">I", length) + b"B")
-    assert place.send(good()).dmarc.result == "pass"
-    assert place.memory() - before < 64 * 1024 * 1024
+    assert running.send(good()).dmarc.result == "pass"
+    assert running.memory() - before < 64 * 1024 * 1024
     for mta in clients:
         mta.close()
 
@@ -375,19 +399,19 @@ def test_missing_macros(stage: Stage) -> None:
     """FLT-10: no queue id, no {client_addr}, no {daemon_name}."""
     mta = opened(stage)
     assert mta.message(spoof().fields, queue_id="").code == 550
-    assert [line for line in stage.place().new_lines() if b"event=failure" in line] == []
+    assert [line for line in stage.running().new_lines() if b"event=failure" in line] == []
 
 
 def test_many_connections_that_send_nothing(stage: Stage) -> None:
     """DOS-01, DOS-02, I3: 300 idle or slow sessions neither grow the worker much nor keep a new one
     waiting."""
-    place = stage.place()
+    running = stage.running()
     stage.script({})
-    place.send(good())
-    before = place.memory()
+    running.send(good())
+    before = running.memory()
     clients = []
     for number in range(300):
-        mta = MilterClient(place.daemon.address)
+        mta = MilterClient(running.daemon.address)
         clients.append(mta)
         if number % 3:
             mta.negotiate()
@@ -399,9 +423,9 @@ def test_many_connections_that_send_nothing(stage: Stage) -> None:
     # Each has its thread: Debian's libmilter may keep what comes in the same instant behind one of
     # them.
     start = time.monotonic()
-    assert place.send(good()).dmarc.result == "pass"
+    assert running.send(good()).dmarc.result == "pass"
     assert time.monotonic() - start < 2.0
-    assert place.memory() - before < 64 * 1024 * 1024
+    assert running.memory() - before < 64 * 1024 * 1024
     for mta in clients:
         mta.close()
-    assert place.send(good()).dmarc.result == "pass"
+    assert running.send(good()).dmarc.result == "pass"

@@ -8,7 +8,18 @@ from typing import Any
 
 import pytest
 
-from fakes.attack import OK, A, Case, Mail, R, Stage, Verdict, ids, mail, spoof
+from fakes.attack import (
+    ATTACK_SIGNER,
+    Case,
+    Mail,
+    Stage,
+    Verdict,
+    delivered,
+    ids,
+    mail,
+    refused,
+    spoof,
+)
 from fakes.dns_server import Spec
 from fakes.sealer import seal
 from fakes.signer import Signer
@@ -43,60 +54,78 @@ def relayed(row: str, verdict: Verdict, *received: str, note: str = "") -> Case:
 
 
 RECEIVED = [
-    relayed("FWD-10", R(), f"from [{ATTACKER}] (helo=x@{VICTIM}){EXIM}"),
-    relayed("FWD-10", R(), f"from [{ATTACKER}] (helo=x [{VICTIM}]){EXIM}"),
-    relayed("FWD-10", R(), f"from [{ATTACKER}] (ident=x@{VICTIM}){EXIM}"),
+    relayed("FWD-10", refused(), f"from [{ATTACKER}] (helo=x@{VICTIM}){EXIM}"),
+    relayed("FWD-10", refused(), f"from [{ATTACKER}] (helo=x [{VICTIM}]){EXIM}"),
+    relayed("FWD-10", refused(), f"from [{ATTACKER}] (ident=x@{VICTIM}){EXIM}"),
     relayed(
         "FWD-10",
-        R(),
+        refused(),
         f"from [{ATTACKER}] (helo=x [{RELAY}]){EXIM}",
         f"from h (r [{VICTIM}]) by q with SMTP; d",
     ),
-    relayed("FWD-10", R(), f"from p.example\n\t([{ATTACKER}] helo=x ident=[{VICTIM}]){EXIM}"),
+    relayed("FWD-10", refused(), f"from p.example\n\t([{ATTACKER}] helo=x ident=[{VICTIM}]){EXIM}"),
     relayed(
         "FWD-10",
-        R(),
+        refused(),
         f"from [{ATTACKER}] (helo=x) by q (8.17.1/8.17.1) with SMTP; (h [{VICTIM}]){EXIM}",
     ),
     relayed(
-        "FWD-10", OK("spf=pass"), f"from [{VICTIM}] (helo=mail.legit.example){EXIM}", note="genuine"
+        "FWD-10",
+        delivered("spf=pass"),
+        f"from [{VICTIM}] (helo=mail.legit.example){EXIM}",
+        note="genuine",
     ),
-    relayed("FWD-11", R(), f"from foo.example (x@[{ATTACKER}]){SENDMAIL}"),
-    relayed("FWD-11", R(), f"from [{VICTIM}] (helo=x@[{ATTACKER}]){SENDMAIL}"),
-    relayed("FWD-11", R(), f"from h ([{VICTIM}]) [{ATTACKER}] (may be forged)){SENDMAIL}"),
-    relayed("FWD-11", OK("spf=pass"), f"from foo.example (x@[{VICTIM}]){SENDMAIL}", note="genuine"),
+    relayed("FWD-11", refused(), f"from foo.example (x@[{ATTACKER}]){SENDMAIL}"),
+    relayed("FWD-11", refused(), f"from [{VICTIM}] (helo=x@[{ATTACKER}]){SENDMAIL}"),
+    relayed("FWD-11", refused(), f"from h ([{VICTIM}]) [{ATTACKER}] (may be forged)){SENDMAIL}"),
+    relayed(
+        "FWD-11",
+        delivered("spf=pass"),
+        f"from foo.example (x@[{VICTIM}]){SENDMAIL}",
+        note="genuine",
+    ),
     relayed(
         "FWD-12",
-        R(),
+        refused(),
         f'from h (r [{ATTACKER}])\n\t(Client CN "x[{VICTIM}]", Issuer "y" (not verified)){POSTFIX}',
     ),
     relayed(
-        "FWD-12", R(), f"from h (r [{ATTACKER}])\n\t(Authenticated sender: x [{VICTIM}]){POSTFIX}"
+        "FWD-12",
+        refused(),
+        f"from h (r [{ATTACKER}])\n\t(Authenticated sender: x [{VICTIM}]){POSTFIX}",
     ),
-    relayed("FWD-13", R(), f"from [{VICTIM}] (HELO [{VICTIM}]) ({ATTACKER})\n  by 0 with SMTP; d"),
-    relayed("FWD-13", R(), f"from unknown (HELO x) ({VICTIM}@{ATTACKER})\n  by 0 with SMTP; d"),
+    relayed(
+        "FWD-13", refused(), f"from [{VICTIM}] (HELO [{VICTIM}]) ({ATTACKER})\n  by 0 with SMTP; d"
+    ),
+    relayed(
+        "FWD-13", refused(), f"from unknown (HELO x) ({VICTIM}@{ATTACKER})\n  by 0 with SMTP; d"
+    ),
     relayed(
         "FWD-13",
-        R(),
+        refused(),
         f"from [{VICTIM}] ({ATTACKER}) by\n EX1.corp.example (10.0.0.5) with Microsoft SMTP Server"
         " id 15.1.2507.6; d",
     ),
     relayed(
         "FWD-13",
-        R(),
+        refused(),
         f"from [{ATTACKER}] (HELO [{VICTIM}])\n  by relay.example.com (CommuniGate Pro SMTP 6.3)\n "
         " with ESMTP id 1; d",
     ),
     relayed(
         "FWD-13",
-        R(),
+        refused(),
         f"from [{VICTIM}] ([{ATTACKER}]) by relay.example.com (10.0.0.1) (MDaemon PRO"
         " v26.0.2)\n\twith ESMTP id 1; d",
     ),
-    relayed("FWD-14", R(), f"from {'x' * 16000} (unknown [{ATTACKER}]){POSTFIX}", note="long HELO"),
+    relayed(
+        "FWD-14", refused(), f"from {'x' * 16000} (unknown [{ATTACKER}]){POSTFIX}", note="long HELO"
+    ),
     relayed("FWD-15", QUARANTINED, LOCALLY, f"from h ([{VICTIM}]) by q"),
     relayed("FWD-15", QUARANTINED, LOCALLY_2, f"from h ([{VICTIM}]) by q"),
-    relayed("FWD-16", R(), QUEUED, f"from unknown (HELO x) ({ATTACKER})\n  by 0 with SMTP; d"),
+    relayed(
+        "FWD-16", refused(), QUEUED, f"from unknown (HELO x) ({ATTACKER})\n  by 0 with SMTP; d"
+    ),
     relayed(
         "FWD-16",
         QUARANTINED,
@@ -105,7 +134,7 @@ RECEIVED = [
     ),
     relayed(
         "FWD-17",
-        R(),
+        refused(),
         f"from l (l [127.0.0.1]){POSTFIX}",
         f"from h (r [{ATTACKER}]){POSTFIX}",
         f"from h (r [{VICTIM}]){POSTFIX}",
@@ -126,7 +155,7 @@ TRUST = [
         Case(
             "FWD-20",
             spoof(macros={"{daemon_name}": name}, mail_macros={"{daemon_name}": name}),
-            R(),
+            refused(),
             note=name,
             variants=False,
         )
@@ -135,7 +164,7 @@ TRUST = [
     Case(
         "FWD-23",
         spoof(mail_macros={"{auth_type}": "EXTERNAL", "{verify}": "OK", "{cert_subject}": "/CN=a"}),
-        R(),
+        refused(),
         variants=False,
     ),
     Case(
@@ -150,7 +179,7 @@ TRUST = [
         Case(
             "FWD-25",
             spoof(rcpt=(b"<a@example.com>", odd)),
-            R(),
+            refused(),
             tables=TO_EXAMPLE,
             variants=False,
             note=repr(odd),
@@ -165,7 +194,7 @@ TRUST = [
                 b"<a@other.example>",
             )
         ),
-        R(),
+        refused(),
         tables={
             "policy": {
                 "rules": [
@@ -218,7 +247,7 @@ def by_arc(verdict: Verdict, letter: Mail, note: str) -> Case:
 
 RULES = [
     *(
-        recipients("POL-40", R(), b"<a@example.com>", odd)
+        recipients("POL-40", refused(), b"<a@example.com>", odd)
         for odd in (
             b"<b@other.example>",
             b"<b@sub.example.com>",
@@ -241,15 +270,17 @@ RULES = [
         )
     ),
     by_arc(DELIVERED, sealed(LIST), "the list itself"),
-    by_arc(DELIVERED, sealed(A, LIST), "the list over another"),
+    by_arc(DELIVERED, sealed(ATTACK_SIGNER, LIST), "the list over another"),
     by_arc(DELIVERED, sealed(RELAY_SEAL, rcpt=(b"<a@third.example>",)), "and recipients"),
-    by_arc(R(), sealed(RELAY_SEAL, rcpt=(b"<a@third.example>", b"<ceo>")), "a recipient more"),
-    by_arc(R(), sealed(LIST, A), "the attacker over the list"),
-    by_arc(R(), sealed(LIST, cv="fail"), "sealed as failed"),
-    by_arc(R(), replace(sealed(LIST), body=b"Pay.\r\n"), "body altered"),
-    by_arc(R(), sealed(LIST, headers=("to", "subject")), "From not sealed"),
-    by_arc(R(), sealed(BELOW), "a name below"),
-    by_arc(R(), replace(spoof(), rcpt=(b"<a@other.example>",)).signed(LIST), "only signed"),
+    by_arc(
+        refused(), sealed(RELAY_SEAL, rcpt=(b"<a@third.example>", b"<ceo>")), "a recipient more"
+    ),
+    by_arc(refused(), sealed(LIST, ATTACK_SIGNER), "the attacker over the list"),
+    by_arc(refused(), sealed(LIST, cv="fail"), "sealed as failed"),
+    by_arc(refused(), replace(sealed(LIST), body=b"Pay.\r\n"), "body altered"),
+    by_arc(refused(), sealed(LIST, headers=("to", "subject")), "From not sealed"),
+    by_arc(refused(), sealed(BELOW), "a name below"),
+    by_arc(refused(), replace(spoof(), rcpt=(b"<a@other.example>",)).signed(LIST), "only signed"),
 ]
 
 

@@ -1,7 +1,7 @@
 """The attack catalogue's stage: one scripted DNS, daemons by configuration, messages, verdicts, and
 what must hold after every case.
 
-    case = Case("FRM-09", mail(b"a@attack.example@legit.example"), X())
+    case = Case("FRM-09", mail(b"a@attack.example@legit.example"), malformed())
     with Stage(folder) as stage:
         stage.check(case)
 
@@ -28,12 +28,16 @@ from fakes.milter_client import Answer, MilterClient
 from fakes.signer import Signer, header_fields
 
 AID = b"mx.example.com"
-L, A, P = Signer("legit.example"), Signer("attack.example"), Signer("probe.tld")
+LEGIT_SIGNER, ATTACK_SIGNER, PROBE_SIGNER = (
+    Signer("legit.example"),
+    Signer("attack.example"),
+    Signer("probe.tld"),
+)
 MAX_QUERIES = 160
 STALL = 0.5
 """Seconds that another session may wait, whatever the case does."""
 MORE_MEMORY = 64 * 1024 * 1024
-MAX_PLACES = 9
+MAX_DAEMONS = 9
 """Daemons that run side by side."""
 MAX_STALLS = 2
 """Seconds that the disk may take from one daemon's spool."""
@@ -44,15 +48,15 @@ ZONE: dict[str, Spec] = {
     "_dmarc.legit.example": {
         "TXT": ["v=DMARC1; p=reject; sp=reject; rua=mailto:agg@legit.example"]
     },
-    L.key_name: {"TXT": [L.record()]},
+    LEGIT_SIGNER.key_name: {"TXT": [LEGIT_SIGNER.record()]},
     "attack.example": {"TXT": ["v=spf1 ip4:192.0.2.66 -all"], "A": ["192.0.2.66"]},
     "_dmarc.attack.example": {"TXT": ["v=DMARC1; p=none"]},
-    A.key_name: {"TXT": [A.record()]},
+    ATTACK_SIGNER.key_name: {"TXT": [ATTACK_SIGNER.record()]},
     "strict.example": {"TXT": ["v=spf1 -all"]},
     "_dmarc.strict.example": {"TXT": ["v=DMARC1; p=reject; adkim=s; aspf=s"]},
     "probe.tld": {"TXT": ["v=spf1 -all"]},
     "_dmarc.probe.tld": {"TXT": ["v=DMARC1; p=reject"]},
-    P.key_name: {"TXT": [P.record()]},
+    PROBE_SIGNER.key_name: {"TXT": [PROBE_SIGNER.record()]},
 }
 
 Field = tuple[bytes, bytes]
@@ -123,20 +127,20 @@ def spoof(**envelope: Any) -> Mail:
 
 
 def good() -> Mail:
-    """A message that L signed, from a client that SPF does not know."""
+    """A message that LEGIT_SIGNER signed, from a client that SPF does not know."""
     return mail(
         b"<admin@legit.example>",
         mail_from=b"<bounce@legit.example>",
         helo=b"mail.legit.example",
         ip="203.0.113.9",
-    ).signed(L)
+    ).signed(LEGIT_SIGNER)
 
 
 def probe() -> Mail:
     """Another session's message: its questions are told apart by their names."""
     return mail(
         b"<a@probe.tld>", mail_from=b"<a@probe.tld>", helo=b"mx.probe.tld", ip="203.0.113.7"
-    ).signed(P)
+    ).signed(PROBE_SIGNER)
 
 
 # --- what must come out
@@ -159,12 +163,12 @@ class Verdict:
     default."""
 
 
-def R(domain: str = "legit.example", *words: str) -> Verdict:
+def refused(domain: str = "legit.example", *words: str) -> Verdict:
     """Refused for that domain's policy."""
     return Verdict(550, "fail", domain, words)
 
 
-def X(
+def malformed(
     domain: str = "legit.example", *, code: int | None = None, quarantined: bool = False
 ) -> Verdict:
     """Malformed From. `domain`: whose p=reject some reader could see; "" nobody's, so that only a
@@ -177,24 +181,24 @@ def X(
     )
 
 
-def OK(*words: str, result: str = "pass") -> Verdict:
+def delivered(*words: str, result: str = "pass") -> Verdict:
     """Delivered, and these words stand in our field."""
     return Verdict(250, result, "", words)
 
 
-def T(*words: str) -> Verdict:
+def deferred(*words: str) -> Verdict:
     """Not to be judged for trouble in the DNS, under a policy that is known: 451, or delivered
     where so configured."""
     return Verdict(451, "temperror", "", words)
 
 
-def U(*words: str) -> Verdict:
+def unanswered(*words: str) -> Verdict:
     """The same where no record at all answered: delivered as dmarc=temperror, or 451 where so
     configured."""
     return Verdict(451, "temperror", "", words, known=False)
 
 
-N = Verdict(250, "none", "")
+NO_POLICY = Verdict(250, "none", "")
 
 
 @dataclass(frozen=True)
@@ -264,7 +268,7 @@ class Heard:
         return f"{self.answer.code} {self.answer.text!r} {top[:2]!r}"
 
 
-class Place:
+class RunningDaemon:
     """One daemon with one worker, its connections and its log."""
 
     def __init__(self, folder: Path, tables: Mapping[str, Mapping[str, Any]]) -> None:
@@ -344,26 +348,28 @@ class Stage:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.dns = DnsServer(ZONE)
-        self.places: dict[str, Place] = {}
+        self.daemons: dict[str, RunningDaemon] = {}
 
     def __enter__(self) -> Self:
         self.dns.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for place in self.places.values():
-            place.daemon.stop()
+        for running in self.daemons.values():
+            running.daemon.stop()
         self.dns.__exit__(None, None, None)
 
-    def place(self, mode: str = "enforce", tables: Mapping[str, Mapping[str, Any]] = {}) -> Place:
+    def running(
+        self, mode: str = "enforce", tables: Mapping[str, Mapping[str, Any]] = {}
+    ) -> RunningDaemon:
         """The daemon of this mode (enforce, monitor, tempfail, accept, reject) and these further
         tables; started when first needed."""
         key = f"{mode} {tables}"
-        if key in self.places:
-            self.places[key] = self.places.pop(key)  # the least recently used stands first
+        if key in self.daemons:
+            self.daemons[key] = self.daemons.pop(key)  # the least recently used stands first
         else:
-            if len(self.places) >= MAX_PLACES:
-                self.places.pop(next(iter(self.places))).daemon.stop()
+            if len(self.daemons) >= MAX_DAEMONS:
+                self.daemons.pop(next(iter(self.daemons))).daemon.stop()
             basis: dict[str, dict[str, Any]] = {
                 "milter": {"workers": 1},
                 "dns": {
@@ -380,8 +386,8 @@ class Stage:
             }
             for name, table in tables.items():
                 basis.setdefault(name, {}).update(table)
-            self.places[key] = Place(self.folder / str(time.monotonic_ns()), basis)
-        return self.places[key]
+            self.daemons[key] = RunningDaemon(self.folder / str(time.monotonic_ns()), basis)
+        return self.daemons[key]
 
     def check(self, case: Case) -> None:
         """The case under enforcement and in monitor mode, its other spellings, and every invariant
@@ -402,13 +408,13 @@ class Stage:
     def check_in(self, case: Case, mode: str) -> Heard:
         """One message in one mode. A machine that was busy elsewhere gets a second and a third try;
         a frozen worker fails them too."""
-        place = self.place(mode, case.tables)
+        running = self.running(mode, case.tables)
         for attempt in (1, 2, 3):
-            heard, waited = self._play(place, case)
+            heard, waited = self._play(running, case)
             if (waited <= STALL and heard.seconds <= case.seconds) or attempt == 3:
                 break
         expected(case, mode, heard)
-        self._invariants(place, case, heard)
+        self._invariants(running, case, heard)
         assert waited <= STALL, f"another session waited {waited:.2f} s"
         assert heard.seconds <= case.seconds, f"answered after {heard.seconds:.2f} s"
         return heard
@@ -426,17 +432,17 @@ class Stage:
         self.dns.replace({name: spec for name, spec in names.items() if spec or name not in ZONE})
         self.dns.clear()
 
-    def _play(self, place: Place, case: Case) -> tuple[Heard, float]:
+    def _play(self, running: RunningDaemon, case: Case) -> tuple[Heard, float]:
         self.script(case.zone, case.behaviour)
-        with Prober(place) as prober:
-            heard = place.send(case.mail)
+        with Prober(running) as prober:
+            heard = running.send(case.mail)
         own = ("_dmarc.tld", TLD)  # the probing messages', and the daemon's questions at its start
         theirs = (name for name, _ in self.dns.queries if not name.startswith(NOBODY[:12]))
         asked = [name for name in theirs if name not in own and not name.endswith("probe.tld")]
         heard.queries = len(asked)
         return heard, prober.longest
 
-    def _invariants(self, place: Place, case: Case, heard: Heard) -> None:
+    def _invariants(self, running: RunningDaemon, case: Case, heard: Heard) -> None:
         answer = heard.answer
         if heard.ours is not None:
             self._our_field(case, heard)
@@ -459,8 +465,8 @@ class Stage:
         assert answer.text.isascii(), answer.text
         assert "\r" not in answer.text, answer.text
         assert "\n" not in answer.text, answer.text
-        self._good_message(place)
-        self._log(place)
+        self._good_message(running)
+        self._log(running)
 
     @staticmethod
     def _our_field(case: Case, heard: Heard) -> None:
@@ -483,37 +489,37 @@ class Stage:
                 assert not NAMES.search(comment), f"I2: the sender's text in a comment: {comment}"
         assert not heard.ours.comments
 
-    def _good_message(self, place: Place) -> None:
+    def _good_message(self, running: RunningDaemon) -> None:
         """I3: the same worker, right after."""
         self.script({})
-        heard = place.send(good())
+        heard = running.send(good())
         assert heard.dmarc.result == "pass", heard.show()
         assert heard.seconds < 2.0, f"I3: {heard.seconds:.2f} s"
-        assert place.daemon.workers() == [place.pid], "I3: another worker process"
+        assert running.daemon.workers() == [running.pid], "I3: another worker process"
 
     @staticmethod
-    def _log(place: Place) -> None:
+    def _log(running: RunningDaemon) -> None:
         """I4, I6."""
-        for line in place.new_lines():
+        for line in running.new_lines():
             assert re.fullmatch(rb"[ -~]{1,1023}", line), f"I6: {line[:200]!r}"
             assert b"Traceback" not in line, line
             assert b"untrapped" not in line, line
             assert b"event=failure" not in line, f"our own failure: {line!r}"
-            place.stalls += b"spool: no commit within" in line
-            assert place.stalls <= MAX_STALLS, line
-            assert place.stalls or b"unrecorded" not in line, line
+            running.stalls += b"spool: no commit within" in line
+            assert running.stalls <= MAX_STALLS, line
+            assert running.stalls or b"unrecorded" not in line, line
 
     def grows(self, case: Case, times: int = 100) -> int:
-        """I5: by how many octets the worker grew in so many repeats, after a first one."""
-        place = self.place("enforce", case.tables)
+        """I5: by how many bytes the worker grew in so many repeats, after a first one."""
+        running = self.running("enforce", case.tables)
         self.script(case.zone, case.behaviour)
-        place.send(case.mail)
-        before = place.memory()
+        running.send(case.mail)
+        before = running.memory()
         for _ in range(times):
-            place.send(case.mail)
-        grown = place.memory() - before
-        self._good_message(place)
-        self._log(place)
+            running.send(case.mail)
+        grown = running.memory() - before
+        self._good_message(running)
+        self._log(running)
         return grown
 
 
@@ -521,8 +527,8 @@ class Prober:
     """A second connection to the same worker that keeps sending while a case runs; `longest` is
     what it waited at most."""
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
+    def __init__(self, running: RunningDaemon) -> None:
+        self._running = running
         self._over = threading.Event()
         self._sent = threading.Event()
         self.longest = 0.0
@@ -541,7 +547,7 @@ class Prober:
 
     def _run(self) -> None:
         try:
-            with MilterClient(self._place.daemon.address, timeout=30) as mta:
+            with MilterClient(self._running.daemon.address, timeout=30) as mta:
                 mta.negotiate()
                 letter = probe_mail()
                 while True:
