@@ -7,12 +7,16 @@ import contextlib
 import os
 import signal
 import sqlite3
-from collections.abc import Iterator
+import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from dmarc_milter.daemon.jobs import Job, JobRunner
 from dmarc_milter.ledger.spool.spool import Spool
+from dmarc_milter.telemetry.log import Log
 from fakes.daemon import Daemon, wait_for
 from fakes.evaluations import evaluation
 
@@ -27,13 +31,7 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
 
 def jobs(daemon: Daemon) -> list[int]:
     """The drains that run beside this daemon."""
-    found = []
-    for pid in daemon.children():
-        with contextlib.suppress(OSError):
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            if b"--follow" in words:
-                found.append(pid)
-    return found
+    return [pid for pid, name in daemon.children().items() if name == "dmarc-drain"]
 
 
 def decided(daemon: Daemon) -> int:
@@ -87,3 +85,99 @@ def test_a_job_whose_daemon_was_killed_ends_by_itself(daemon: Daemon) -> None:
         lambda: not Path(f"/proc/{job}").exists() or " Z " in Path(f"/proc/{job}/stat").read_text(),
         60,
     )
+
+
+def open_files(pid: int | str) -> set[str]:
+    """What the process has open besides the standard streams: sockets, pipes, paths."""
+    found = set()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if int(link.name) > 2:
+                found.add(os.readlink(link))
+    return found
+
+
+def test_a_job_holds_nothing_of_the_supervisors(daemon: Daemon) -> None:
+    """Forked, it would keep the MTA's socket and the workers' control sockets open past the end of
+    the daemon. The supervisor forks from its only thread."""
+    assert wait_for(lambda: len(jobs(daemon)) == 1, 60)
+    [job] = jobs(daemon)
+    assert daemon.process is not None
+    supervisor = daemon.process.pid
+    assert wait_for(lambda: any("spool" in name for name in open_files(job)), 60)
+    assert open_files(supervisor)
+    assert not open_files(supervisor) & open_files(job)
+    assert os.listdir(f"/proc/{supervisor}/task") == [str(supervisor)]
+    assert all(os.readlink(f"/proc/{job}/fd/{number}") == os.devnull for number in (0, 1))
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Log:
+    return Log(os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT))
+
+
+def run_once(work: Callable[[], int], log: Log) -> None:
+    """Until the job has ended, and that is noted."""
+    runner = JobRunner([Job("work", work, 3600.0)], log)
+    runner.tend(0.0)
+    assert wait_for(lambda: runner.tend(1.0) or not runner.running(), 20)
+
+
+def test_a_jobs_exit_code_is_logged_and_an_exception_is_shown(
+    tmp_path: Path,
+    log: Log,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """docs/design.md, Threads and processes: a job that fails is logged once."""
+    # What pytest puts there writes to a descriptor that a job closes.
+    monkeypatch.setattr(sys, "stdout", open(1, "w", closefd=False))  # noqa: SIM115
+    monkeypatch.setattr(sys, "stderr", open(2, "w", closefd=False))  # noqa: SIM115
+
+    def broken() -> int:
+        print("for nobody")
+        raise ValueError("a bug")
+
+    run_once(lambda: 75, log)
+    run_once(broken, log)
+    run_once(lambda: 0, log)
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert [line.partition("exit=")[2].split()[0] for line in lines] == ["75", "1"]
+    shown = capfd.readouterr()
+    assert "ValueError: a bug" in shown.err
+    assert "for nobody" not in shown.out
+
+
+def test_what_a_job_needs_is_loaded_before_it_is_forked(log: Log) -> None:
+    """So that the next run finds it loaded. What cannot be loaded is a job that failed."""
+    loaded = []
+
+    def missing() -> None:
+        raise ImportError("no such module")
+
+    runner = JobRunner(
+        [
+            Job("work", lambda: len(loaded) - 1, 3600.0, lambda: loaded.append(1)),
+            Job("broken", lambda: 0, 3600.0, missing),
+        ],
+        log,
+    )
+    runner.tend(0.0)
+    assert wait_for(lambda: runner.tend(1.0) or not runner.running(), 20)
+    assert loaded == [1]
+
+
+def test_a_job_that_ignores_the_end_is_killed(log: Log) -> None:
+    """docs/design.md, Threads and processes: every job may die at any moment without loss."""
+
+    def stubborn() -> int:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(60)
+        return 0
+
+    runner = JobRunner([Job("work", stubborn, 3600.0)], log)
+    runner.tend(0.0)
+    [pid] = runner.running()
+    runner.stop(0.3)
+    assert not Path(f"/proc/{pid}").exists()
+    assert not runner.running()

@@ -11,7 +11,9 @@ import importlib.util
 import io
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TextIO
 
 from dmarc_milter import __version__
@@ -43,7 +45,7 @@ COMMANDS = {
 run(arguments) -> exit code."""
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """The console script. Never a traceback for what the user or the world did, nor for an output
     that takes nothing."""
     _open_streams()
@@ -92,7 +94,7 @@ def _silence(stream: TextIO) -> None:
             os.close(sink)
 
 
-def _command(argv: list[str] | None) -> int:
+def _command(argv: Sequence[str] | None) -> int:
     """Parse and run; the exit code. Raises SystemExit for a usage error, and what the streams
     raise."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -122,14 +124,13 @@ def _parser(arguments: list[str]) -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     wanted = next((word for word in arguments if not word.startswith("-")), "")
     for name, sentence in COMMANDS.items():
-        module = module_of(name)
-        if module is None:
+        if module_of(name) is None:
             continue
         command = subparsers.add_parser(
             name, help=sentence, description=sentence[0].upper() + sentence[1:] + "."
         )
         if name == wanted:
-            loaded = importlib.import_module(module)
+            loaded = load_command(name)
             loaded.add_arguments(command)
             command.set_defaults(run=loaded.run)
     return parser
@@ -139,6 +140,11 @@ def module_of(command: str) -> str | None:
     """The module of a command; None when this installation comes without it."""
     name = f"dmarc_milter.cli.{'import_' if command == 'import' else command}"
     return name if importlib.util.find_spec(name) else None
+
+
+def load_command(command: str) -> ModuleType:
+    """Import a command's module. Raises ImportError."""
+    return importlib.import_module(module_of(command) or command)
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:

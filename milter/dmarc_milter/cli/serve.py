@@ -10,7 +10,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-from dmarc_milter.cli.main import add_config
+from dmarc_milter.cli.main import add_config, load_command, main
 from dmarc_milter.config import ConfigError, root_files
 from dmarc_milter.process import pid_one
 
@@ -37,8 +37,9 @@ def run(arguments: argparse.Namespace) -> int:
         return code
     with _held_back(), _noted(arguments.pid_file):
         from dmarc_milter.daemon.startup import serve
+        from dmarc_milter.daemon.wiring import Commands
 
-        return serve(arguments.config, with_jobs=not arguments.no_jobs)
+        return serve(arguments.config, None if arguments.no_jobs else Commands(main, load_command))
 
 
 @contextlib.contextmanager

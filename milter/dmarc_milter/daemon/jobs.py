@@ -1,35 +1,43 @@
 """Jobs beside the workers where no timers of systemd run them: processes that are started again
 when they end.
 
-They are programs, started afresh by `subprocess` so that they hold nothing of the supervisor's;
-children that are forked are process/child.py's.
+They are forked from the supervisor, which has imported what they need already: an interpreter of
+their own would cost more than most of their runs. What they hold of the supervisor's is dropped
+first (process/child.py).
 """
 
 from __future__ import annotations
 
-import contextlib
-import subprocess
+import os
+import signal
 import sys
 import time
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from dmarc_milter.process.child import Child, detach_from_supervisor, fork
 from dmarc_milter.telemetry.log import Log
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A command of this program; `pause` are the seconds from its end to its next start."""
+    """A command of this program: `run` gives its exit code, in a process of its own.
+
+    `pause` are the seconds from its end to its next start. `load` imports what it needs, before the
+    first fork, so that no run has to. Raises ImportError.
+    """
 
     name: str
-    arguments: tuple[str, ...]
+    run: Callable[[], int]
     pause: float
+    load: Callable[[], object] = lambda: None
 
 
 @dataclass(slots=True)
 class _Running:
     job: Job
-    process: subprocess.Popen[bytes] | None = None
+    process: Child | None = None
     next_start: float = 0.0
     failed: int = 0
     """The exit code that was logged last."""
@@ -40,7 +48,7 @@ class JobRunner:
 
     def __init__(self, jobs: Sequence[Job], log: Log) -> None:
         self._jobs = [_Running(job) for job in jobs]
-        self._leaving: list[subprocess.Popen[bytes]] = []
+        self._leaving: list[Child] = []
         self._log = log
 
     def tend(self, now: float) -> None:
@@ -54,6 +62,10 @@ class JobRunner:
             if one.process is None and now >= one.next_start:
                 self._start(one, now)
 
+    def running(self) -> list[int]:
+        """The process ids of the jobs that have not been reaped."""
+        return [one.process.pid for one in self._jobs if one.process is not None]
+
     def _ended(self, one: _Running, code: int, now: float) -> None:
         if code != one.failed:
             self._log.write(
@@ -66,21 +78,20 @@ class JobRunner:
         one.next_start = now + one.job.pause
 
     def _start(self, one: _Running, now: float) -> None:
+        job = one.job
         try:
-            command = [sys.executable, "-m", "dmarc_milter", *one.job.arguments]
-            one.process = subprocess.Popen(  # noqa: S603 - our own program
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-            )
-        except OSError as error:
-            self._log.error("job_failed", job=one.job.name, failure=str(error))
-            one.next_start = now + one.job.pause
+            job.load()
+            one.process = fork(lambda: _run(job))
+        except (OSError, ImportError) as error:
+            self._log.error("job_failed", job=job.name, failure=str(error))
+            one.next_start = now + job.pause
 
     def restart(self, jobs: Sequence[Job], log: Log) -> None:
         """After a reload: run these jobs instead, once the former ones have ended; log there."""
         self._log = log
         for one in self._jobs:
             if one.process is not None:
-                one.process.terminate()
+                one.process.signal(signal.SIGTERM)
                 self._leaving.append(one.process)
         self._jobs = [_Running(job) for job in jobs]
 
@@ -90,12 +101,25 @@ class JobRunner:
         running = [*self._leaving, *(one.process for one in self._jobs if one.process is not None)]
         deadline = time.monotonic() + seconds
         for process in running:
-            process.terminate()
+            process.signal(signal.SIGTERM)
         for process in running:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(max(0.0, deadline - time.monotonic()))
-            if process.poll() is None:
-                process.kill()
-                process.wait()
+            if not process.ended_before(deadline):
+                process.end()
         for one in self._jobs:
             one.process = None
+
+
+def _run(job: Job) -> int:
+    """In the child. What it prints goes nowhere; what went wrong goes to standard error."""
+    detach_from_supervisor(f"dmarc-{job.name}")
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, 0)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
+    try:
+        return job.run()
+    except Exception:
+        traceback.print_exc()
+        return 1
+    finally:
+        sys.stderr.flush()

@@ -15,7 +15,7 @@ from dmarc_milter.config.secrets import spool_path
 from dmarc_milter.core.finding import Finding
 from dmarc_milter.daemon.dns_probe import ask
 from dmarc_milter.daemon.supervisor import Parts, Supervisor, no_jobs
-from dmarc_milter.daemon.wiring import build, jobs
+from dmarc_milter.daemon.wiring import Commands, build, jobs
 from dmarc_milter.daemon.worker import CannotBuild, Prepare
 from dmarc_milter.dns.suffix_list import SuffixListError, latest_suffixes
 from dmarc_milter.ledger.errors import SpoolError
@@ -121,12 +121,15 @@ def raise_file_limit() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def serve(path: Path, *, with_jobs: bool = True) -> int:
-    """`dmarc-milter serve`: until SIGTERM. Raises ConfigError; says in one line what else prevents
-    the start (exit code 1)."""
+def serve(path: Path, commands: Commands | None) -> int:
+    """`dmarc-milter serve`: until SIGTERM. `commands` are what the jobs run; None: timers run them.
+    Raises ConfigError; says in one line what else prevents the start (exit code 1)."""
     config = load(path)
     parts = Parts(
-        build, (lambda config: jobs(path, config)) if with_jobs else no_jobs, ask, prepare_storage
+        build,
+        (lambda config: jobs(path, config, commands)) if commands else no_jobs,
+        ask,
+        prepare_storage,
     )
     return supervise(path, config, parts, lambda: startup_lines(config))
 

@@ -6,10 +6,12 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from dmarc_milter.config import Config
 from dmarc_milter.config import core_options as compiled
@@ -40,6 +42,14 @@ FULL_HEADERS_A_MINUTE = 100
 spool."""
 REPORT_EVERY = 900.0
 """Seconds between looks for reports that are due."""
+
+
+class Commands(NamedTuple):
+    """The commands of this program. `run` takes a command line without the program's name and gives
+    the exit code. `load` imports what the command of this name needs; raises ImportError."""
+
+    run: Callable[[Sequence[str]], int]
+    load: Callable[[str], object]
 
 
 def build(
@@ -97,14 +107,18 @@ def _follow(meter: Meter, dns: DnsResolver, spool: Spool) -> None:
         meter.follow(f"spool_{name}", getattr(counts, name))
 
 
-def jobs(path: Path, config: Config) -> tuple[Job, ...]:
+def jobs(path: Path, config: Config, commands: Commands) -> tuple[Job, ...]:
     """What runs beside the workers: the drain of the spool, and the reports where they are sent at
     all."""
-    named = ("--config", str(path))
-    drain = Job("drain", ("store", "drain", "--follow", "--parent", str(os.getpid()), *named), 5.0)
+
+    def job(name: str, words: Sequence[str], pause: float) -> Job:
+        line = (*words, "--config", str(path))
+        return Job(name, partial(commands.run, line), pause, partial(commands.load, words[0]))
+
+    drain = job("drain", ("store", "drain", "--follow", "--parent", str(os.getpid())), 5.0)
     if not config.reporting.is_on:
         return (drain,)
-    return drain, Job("report", ("report", "send", *named), REPORT_EVERY)
+    return drain, job("report", ("report", "send"), REPORT_EVERY)
 
 
 def watched_sendmail_cf(config: Config) -> Watched:

@@ -1,8 +1,8 @@
 """Child processes that the supervisor forks: fork, reap, kill. The one place that does it.
 
-The supervisor waits for each child by its process id, so a child that somebody else started (jobs
-are programs started by `subprocess`) is never reaped by mistake. process/pid_one.py, which reaps
-what a container leaves behind, is the exception, and a process of its own.
+The supervisor waits for each child by its process id, so a child that somebody else started is
+never reaped by mistake. process/pid_one.py, which reaps what a container leaves behind, is the
+exception, and a process of its own.
 """
 
 from __future__ import annotations
@@ -11,8 +11,12 @@ import contextlib
 import gc
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
+
+POLL = 0.01
+"""Seconds between looks whether a child has ended."""
 
 
 class Child:
@@ -26,10 +30,22 @@ class Child:
         """The exit code, or minus the signal; None while it runs."""
         return self._reap(os.WNOHANG)
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send it this signal. Nothing where it was reaped already."""
+        if self._code is None:
+            os.kill(self.pid, number)
+
     def kill(self) -> None:
         """SIGKILL. Nothing where it was reaped already."""
-        if self._code is None:
-            os.kill(self.pid, signal.SIGKILL)
+        self.signal(signal.SIGKILL)
+
+    def ended_before(self, deadline: float) -> bool:
+        """Wait for its end until `deadline` (monotonic); whether it came."""
+        while self.poll() is None:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(POLL)
+        return True
 
     def wait(self) -> int:
         """Wait for its end; the exit code, or minus the signal."""
@@ -50,8 +66,9 @@ class Child:
         return self._code
 
 
-def fork(run: Callable[[], object]) -> Child:
-    """A child that calls `run` and ends: code 0 when it returns, 1 when it raises.
+def fork(run: Callable[[], int | None]) -> Child:
+    """A child that calls `run` and ends with the code that this returns, None being 0; with 1 when
+    it raises.
 
     Raises OSError in the parent where no process can be had.
     """
@@ -60,14 +77,14 @@ def fork(run: Callable[[], object]) -> Child:
         return Child(pid)
     code = 1
     try:
-        run()
-        code = 0
+        code = run() or 0
     finally:
         os._exit(code)
 
 
-def detach_from_supervisor(name: str, keep: int) -> None:
-    """In a child that is no worker: drop the supervisor's signals, and its descriptors but `keep`.
+def detach_from_supervisor(name: str, keep: int = 2) -> None:
+    """In a child that is no worker: drop the supervisor's signals, and its descriptors but the
+    standard ones and `keep`.
 
     `name` is shown by ps.
     """
