@@ -15,8 +15,12 @@ from hypothesis import strategies as st
 
 from dmarc_milter.config import parse
 from dmarc_milter.core.dmarc.record import ReportUri
+from dmarc_milter.core.dmarc.result import DmarcStatus
+from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.mail.message import HeaderField, Headers
+from dmarc_milter.core.policy.decide import Disposition
 from dmarc_milter.core.report.failure import header_sample
+from dmarc_milter.core.spf.check import SpfStatus
 from dmarc_milter.daemon.wiring import FULL_HEADERS_A_MINUTE, header_samples
 from dmarc_milter.ledger.store.apply_batch import Batch
 from dmarc_milter.ledger.store.deliveries import DeliveryState
@@ -64,7 +68,11 @@ def fail(job: Job, author: str = "legit.example", *ruf: str, **changes: object) 
     """A failing message of a domain that asks for failure reports and for nothing else."""
     addresses = ruf or (f"ruf@{author}",)
     record = replace(RECORD, rua=(), ruf=tuple(ReportUri(each) for each in addresses))
-    one = evaluation(author, record=record, **changes)
+    keep(job, evaluation(author, record=record, **changes))
+
+
+def keep(job: Job, one: Evaluation) -> None:
+    """The drain has taken this message with its sample."""
     job.sequence += 1
     job.store.apply(
         Batch(
@@ -110,6 +118,47 @@ def test_a_failure_is_reported_with_its_incidents_and_then_forgotten(job: Job, s
     [delivery] = job.store.deliveries.of(failure.id)
     assert mail.sender == f"dmarc+{failure.id}-{delivery.tag}@mx.example"
     assert mail.message.count(b"invalid") == 0
+
+
+def test_rpt_71_only_what_failed_in_the_same_way_is_an_incident(job: Job, sink: Sink) -> None:
+    """RFC 6591 3.2: incidents are similar. Author, source, result and alignment are the same, or a
+    report speaks of passes as of failures."""
+    job.set(failure_reports=True, failure_per_destination=20)
+    every = replace(RECORD, rua=(), ruf=(ReportUri("ruf@legit.example"),), fo="1:d:s")
+    base = evaluation(record=every)
+    outcome = base.dmarc.outcome
+    assert outcome is not None
+    aligned = replace(outcome, status=DmarcStatus.PASS, spf_aligned=True)
+    both = [
+        {},
+        {"source_ip": "192.0.2.67"},
+        {"dmarc": replace(base.dmarc, status=DmarcStatus.PASS, outcome=aligned)},
+        {"dmarc": replace(base.dmarc, outcome=replace(outcome, dkim_aligned=True))},
+        {"verdict": replace(base.verdict, disposition=Disposition.QUARANTINE)},
+        {"spf": replace(base.spf, status=SpfStatus.FAIL)},
+        {"dkim": ()},
+    ]
+    for count, changes in enumerate(both, 1):
+        for _ in range(count):
+            keep(job, evaluation(record=every, **changes))
+    keep(job, evaluation("sub.legit.example", record=every, policy_domain="legit.example"))
+    job.run()
+    told = [fields(sink, number) for number in range(len(sink.mails))]
+    assert sorted(int(each["incidents"]) for each in told) == [1, 1, 2, 3, 4, 5, 6, 7]
+    [passed] = [each for each in told if "dmarc=pass" in each["authentication-results"]]
+    assert passed["incidents"] == "3"
+
+
+def test_rpt_71_one_domain_does_not_use_up_the_days_failure_reports(job: Job) -> None:
+    """A sender with many addresses fails in many ways: each domain has its own share."""
+    for number in range(60):
+        fail(job, source_ip=f"192.0.2.{number}")
+    fail(job, "victim.example")
+    assert len(failures(job)) == 51
+    assert {each.facts.policy_domain for each in failures(job)} == {
+        "legit.example",
+        "victim.example",
+    }
 
 
 def test_off_means_off(job: Job, sink: Sink) -> None:

@@ -373,12 +373,21 @@ def test_authorisations_are_remembered(job: Job) -> None:
     assert job.zone.asked("TXT").count(name) == 1
 
 
-@pytest.mark.parametrize(("mx", "why"), [([(0, "")], "null MX"), ([], "no MX")])
+@pytest.mark.parametrize(
+    ("records", "why"),
+    [
+        ({"MX": [(0, "")]}, "null MX"),
+        ({"TXT": ["x"]}, "neither MX nor address"),
+        ({}, "does not exist"),
+    ],
+)
 def test_hosts_that_take_no_mail_are_skipped_and_shown(
-    job: Job, sink: Sink, mx: list[tuple[int, str]], why: str
+    job: Job, sink: Sink, records: dict[str, list[object]], why: str
 ) -> None:
-    """docs/design.md, Reports: rua hosts with null or no MX."""
-    job.zone.records["legit.example"] = {"MX": mx} if mx else {"A": ["192.0.2.1"]}
+    """docs/design.md, Reports: rua hosts with a null MX, or with neither MX nor address."""
+    job.zone.records["legit.example"] = records
+    if not records:
+        del job.zone.records["legit.example"]
     job.see(evaluation())
     next_day(job)
     job.run()

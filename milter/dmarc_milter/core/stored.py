@@ -20,7 +20,8 @@ from dmarc_milter.core.dmarc.record import MAX_URIS, ReportUri
 from dmarc_milter.core.dmarc.result import DmarcResult, DmarcStatus, DomainOutcome, PolicyPublished
 from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.mail.domain import Domain
-from dmarc_milter.core.mail.path import ReversePath
+from dmarc_milter.core.mail.message import Envelope
+from dmarc_milter.core.mail.path import ReversePath, address_literal
 from dmarc_milter.core.policy.verdict import Verdict
 from dmarc_milter.core.resolver import StaleAnswer
 from dmarc_milter.core.spf.check import SpfResult
@@ -47,6 +48,8 @@ class SpfFact(Fact, frozen=True, omit_defaults=True):
     scope: Literal["mfrom", "helo"] = "mfrom"
     reason: str = ""
     mechanism: str = ""
+    literal: str = ""
+    """The address literal that stood where a name should (canonical, RFC 5321 4.1.3), or ""."""
 
 
 class DkimFact(Fact, frozen=True, omit_defaults=True):
@@ -230,7 +233,7 @@ def from_evaluation(evaluation: Evaluation) -> Facts:
         reasons=_reasons(verdict),
         decided_by=printable(verdict.decided_by, 300),
         tags=tuple(printable(tag, 40) for tag in verdict.tags[:20]),
-        spf=_spf(evaluation.spf),
+        spf=_spf(evaluation.spf, envelope),
         dkim=_signatures(evaluation.dkim, dmarc),
         arc=_arc(evaluation.arc) if evaluation.arc else None,
         iprev=evaluation.iprev.status if evaluation.iprev else "",
@@ -272,7 +275,9 @@ def _texts(texts: Iterable[str], count: int) -> Iterator[str]:
         yield printable(text, 300)
 
 
-def _spf(spf: SpfResult) -> SpfFact:
+def _spf(spf: SpfResult, envelope: Envelope) -> SpfFact:
+    path = envelope.mail_from
+    literal = address_literal(envelope.helo) if path.is_null else path.literal
     scope: Literal["mfrom", "helo"] = "helo" if spf.identity == "helo" else "mfrom"
     return SpfFact(
         spf.status.value,
@@ -280,6 +285,7 @@ def _spf(spf: SpfResult) -> SpfFact:
         scope,
         printable(spf.reason, 200),
         printable(spf.mechanism, 200),
+        literal if spf.domain is None else "",
     )
 
 

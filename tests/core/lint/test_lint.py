@@ -121,7 +121,7 @@ def test_a_subdomain_is_told_by_the_tag_that_applies() -> None:
         (
             {"example.com._report._dmarc.reports.example": {"TXT": ["v=DMARC1"]}},
             "error",
-            "has no MX",
+            "neither MX nor address",
         ),
         (
             {
@@ -134,7 +134,23 @@ def test_a_subdomain_is_told_by_the_tag_that_applies() -> None:
         (
             {
                 "example.com._report._dmarc.reports.example": {"TXT": ["v=DMARC1"]},
+                "reports.example": {"TXT": ["no mail here"]},
+            },
+            "error",
+            "neither MX nor address",
+        ),
+        (
+            {
+                "example.com._report._dmarc.reports.example": {"TXT": ["v=DMARC1"]},
                 "reports.example": {"MX": [(0, "mx.reports.example")]},
+            },
+            None,
+            "",
+        ),
+        (
+            {
+                "example.com._report._dmarc.reports.example": {"TXT": ["v=DMARC1"]},
+                "reports.example": {"AAAA": ["2001:db8::1"]},
             },
             None,
             "",

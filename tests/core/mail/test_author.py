@@ -545,11 +545,11 @@ PATHS = [
     (b"<@a.example:@>", ReversePath("", None, "no mailbox")),
     (b"<@a.example,@b.example>", ReversePath("", None, "no mailbox")),
     (b"<@@legit.example>", ReversePath("", None, "no mailbox")),
-    (b"<@[192.0.2.1]>", ReversePath("", None, "address literal")),
+    (b"<@[192.0.2.1]>", ReversePath("", None, "address literal", "[192.0.2.1]")),
     (b'<"a@legit.example>', ReversePath("", None, "open quotation")),
     (b"<a@legit.example", ReversePath("", None, "unbalanced angle brackets")),
     (b"<a\x00b@legit.example>", ReversePath("", None, "control character")),
-    (b"<a@[192.0.2.1]>", ReversePath("a", None, "address literal")),
+    (b"<a@[192.0.2.1]>", ReversePath("a", None, "address literal", "[192.0.2.1]")),
     (
         b"<a@legit.example attack.example>",
         ReversePath("a", None, "character not allowed in a domain"),

@@ -93,15 +93,42 @@ def test_rpt_05_a_name_that_the_dns_cannot_hold_is_not_authorised() -> None:
     [
         ({"MX": [(10, "mx.red.example.net")]}, Permission.GRANTED),
         ({"MX": [(0, "")]}, Permission.REFUSED),
-        ({"A": ["192.0.2.1"]}, Permission.REFUSED),
+        ({"MX": [(0, ""), (10, "mx.red.example.net")]}, Permission.GRANTED),
+        ({"A": ["192.0.2.1"]}, Permission.GRANTED),
+        ({"AAAA": ["2001:db8::1"]}, Permission.GRANTED),
+        ({"MX": [(0, "")], "A": ["192.0.2.1"]}, Permission.REFUSED),
+        ({"TXT": ["v=spf1 -all"]}, Permission.REFUSED),
+        ({"CNAME": ["mail.red.example.net"]}, Permission.GRANTED),
+        ({"CNAME": ["gone.red.example.net"]}, Permission.REFUSED),
+        ({}, Permission.REFUSED),
     ],
 )
 def test_hosts_that_take_no_mail_are_skipped(
     records: dict[str, list[object]], permission: Permission
 ) -> None:
-    """docs/design.md: rua hosts with null or no MX are skipped and shown."""
-    assert takes_mail(HOST, Zone({HOST.name: records})).permission is permission
+    """RFC 5321 5.1: without an MX the host's own address takes the mail; only a null MX (RFC 7505),
+    no address, or a name that does not exist does not."""
+    zone = Zone({HOST.name: records, "mail.red.example.net": {"AAAA": ["2001:db8::2"]}})
+    assert takes_mail(HOST, zone).permission is permission
 
 
 def test_an_unanswered_mx_is_later() -> None:
     assert takes_mail(HOST, Zone({}, failing={HOST.name})).permission is Permission.LATER
+
+
+@pytest.mark.parametrize(
+    ("failing", "permission"),
+    [
+        (("A",), Permission.GRANTED),
+        (("A", "AAAA"), Permission.LATER),
+        (("MX",), Permission.LATER),
+    ],
+)
+def test_an_unanswered_address_is_later_unless_the_other_kind_is_there(
+    failing: tuple[str, ...], permission: Permission
+) -> None:
+    """A DNS failure is no answer: neither yes nor no."""
+    zone = Zone(
+        {HOST.name: {"AAAA": ["2001:db8::1"]}}, failing=[(HOST.name, kind) for kind in failing]
+    )
+    assert takes_mail(HOST, zone).permission is permission

@@ -9,6 +9,7 @@ import pytest
 from dmarc_milter.core.dmarc.record import Policy, ReportUri
 from dmarc_milter.core.dmarc.result import DmarcResult, DmarcStatus
 from dmarc_milter.core.mail.domain import Domain
+from dmarc_milter.core.mail.path import reverse_path
 from dmarc_milter.core.report.rows import (
     configuration,
     decode_row,
@@ -18,7 +19,9 @@ from dmarc_milter.core.report.rows import (
     published_of,
     row_of,
 )
-from dmarc_milter.core.stored import Facts, SpfFact, StoredReason, from_evaluation
+from dmarc_milter.core.spf import check as spf
+from dmarc_milter.core.stored import Facts, SpfFact, StoredOutcome, StoredReason, from_evaluation
+from fakes.dns_zone import Zone
 from fakes.evaluations import RECORD, evaluation
 
 MIDNIGHT = 1_700_006_400
@@ -174,3 +177,69 @@ def test_a_dns_error_is_a_reason() -> None:
     found = from_evaluation(base)
     assert found.outcome is not None
     assert row_of(found, found.outcome).reasons == (StoredReason("other", "dns error"),)
+
+
+@pytest.mark.parametrize(
+    ("helo", "named"),
+    [
+        ("mx.attack.example", "mx.attack.example"),
+        ("MX.Attack.Example.", "mx.attack.example"),
+        ("[192.0.2.9]", "[192.0.2.9]"),
+        ("[IPv6:2001:DB8:0:0::1]", "[IPv6:2001:db8::1]"),
+        ("[ipv6:::FFFF:192.0.2.9]", "[192.0.2.9]"),
+        ("[192.0.2.09]", "invalid"),
+        ("[2001:db8::1]", "invalid"),
+        ("[IPv6:192.0.2.9]", "invalid"),
+        ("[IPv6:fe80::1%eth0]", "invalid"),
+        ("[IPv6:2001:db8::1%</domain>]", "invalid"),
+        ("[tag:content]", "invalid"),
+        ("[192.0.2.9", "invalid"),
+        ("[[192.0.2.9]]", "invalid"),
+        ("[192.0.2.9] ", "invalid"),
+        ("192.0.2.9", "invalid"),
+        ("", "invalid"),
+        ("no such", "invalid"),
+        ("<b>&amp;", "invalid"),
+        ("\udcff\udcfe.example", "invalid"),
+        ("a..example", "invalid"),
+        (f"[{'1' * 5000}]", "invalid"),
+        (f"{'a' * 64}.example", "invalid"),
+    ],
+)
+def test_rpt_70_what_spf_checked_of_a_null_sender_is_always_named(helo: str, named: str) -> None:
+    """RFC 7208 2.4 and 4.3: a domain name, or an address literal in canonical form; for anything
+    else `invalid`. HELO is a stranger's text."""
+    base = evaluation()
+    envelope = replace(base.envelope, mail_from=reverse_path(b"<>"), helo=helo)
+    checked = spf.check(envelope, Zone({}))
+    row = row_of(*with_outcome(from_evaluation(replace(base, envelope=envelope, spf=checked))))
+    assert row.auth_spf is not None
+    assert (row.auth_spf.domain, row.auth_spf.result) == (named, "none")
+    assert row.envelope_from == ""
+
+
+@pytest.mark.parametrize(
+    ("path", "named"),
+    [
+        (b"<a@[192.0.2.9]>", "[192.0.2.9]"),
+        (b"<a@[IPv6:2001:DB8::0:1]>", "[IPv6:2001:db8::1]"),
+        (b"<a@[300.0.2.9]>", "invalid"),
+        (b"<a@b..example>", "invalid"),
+        (b"<postmaster>", "invalid"),
+        (b"<a@\xff>", "invalid"),
+        (b"<a@localhost>", "localhost"),
+    ],
+)
+def test_rpt_70_what_spf_checked_of_a_sender_is_always_named(path: bytes, named: str) -> None:
+    """RFC 7208 4.3: MAIL FROM's domain, an address literal, or `invalid`; never HELO's text."""
+    base = evaluation()
+    envelope = replace(base.envelope, mail_from=reverse_path(path), helo="mx.attack.example")
+    checked = spf.check(envelope, Zone({}))
+    row = row_of(*with_outcome(from_evaluation(replace(base, envelope=envelope, spf=checked))))
+    assert row.auth_spf is not None
+    assert (row.auth_spf.domain, row.auth_spf.result) == (named, "none")
+
+
+def with_outcome(found: Facts) -> tuple[Facts, StoredOutcome]:
+    assert found.outcome is not None
+    return found, found.outcome

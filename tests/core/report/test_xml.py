@@ -220,6 +220,19 @@ def test_rpt_01_no_stored_text_can_break_the_xml(text: str, form: Format) -> Non
     ).replace("\n", "\r")
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("stored", [None, SpfFact("none"), SpfFact("pass"), SpfFact("policy", "")])
+def test_rpt_70_no_row_is_without_what_was_checked(form: Format, stored: SpfFact | None) -> None:
+    """RFC 7208 2.4, 4.3: rows stored by older versions too name what SPF checked; readers drop a
+    whole report for one empty element."""
+    root = tree(feedback(msgspec.structs.replace(ROW, auth_spf=stored, auth_dkim=())), form)
+    assert [each.text for each in root.iterfind("record/auth_results/spf/*")] == [
+        "invalid",
+        "mfrom",
+        "none",
+    ]
+
+
 def test_an_invalid_report_is_not_written() -> None:
     """What our schema refuses never leaves."""
     with pytest.raises(InvalidReport):

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
 
 from dmarc_milter.core.mail.domain import Domain, Malformed, parse
 
 MAX_PATH = 4096
 """Bytes of a path that are looked at; RFC 5321 4.5.3.1.3 gives it 256."""
+MAX_LITERAL = len("[IPv6:ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255]")
+ADDRESS_V6 = re.compile(r"[0-9A-Fa-f:.]+")
+"""No zone: it means nothing beyond its host (RFC 4007 11.2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,8 @@ class ReversePath:
     local_part: str = ""
     domain: Domain | None = None
     malformed: str = ""
+    literal: str = ""
+    """The address literal that stands in the domain's place, in canonical form; "" for none."""
 
     @property
     def is_null(self) -> bool:
@@ -49,10 +55,29 @@ def reverse_path(argument: bytes) -> ReversePath:
     text = local_part.decode("utf-8", "surrogateescape")
     found = parse(domain)
     return (
-        ReversePath(text, None, found.reason)
+        ReversePath(text, None, found.reason, address_literal(domain))
         if isinstance(found, Malformed)
         else ReversePath(text, found)
     )
+
+
+def address_literal(text: str | bytes) -> str:
+    """An address literal (RFC 5321 4.1.3) in canonical form: `[192.0.2.1]`, or `[IPv6:2001:db8::1]`
+    as RFC 5952 writes it; an IPv4-mapped address is IPv4. "" for anything else. Never raises."""
+    if isinstance(text, bytes):
+        text = text.decode("latin-1")
+    if len(text) > MAX_LITERAL or not (text.startswith("[") and text.endswith("]")):
+        return ""
+    inner = text[1:-1]
+    try:
+        if inner[:5].lower() != "ipv6:":
+            return f"[{IPv4Address(inner)}]"
+        if not ADDRESS_V6.fullmatch(inner[5:]):
+            return ""
+        address = IPv6Address(inner[5:])
+    except ValueError:
+        return ""
+    return f"[{address.ipv4_mapped}]" if address.ipv4_mapped else f"[IPv6:{address}]"
 
 
 ROUTING = frozenset(b"%!@")

@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from dmarc_milter import __version__
-from dmarc_milter.core.report.rows import Period, Row
+from dmarc_milter.core.report.rows import INVALID, Period, Row
 from dmarc_milter.core.stored import DkimFact, SpfFact, StoredPolicy, StoredReason
 
 Format = Literal["rfc9990", "rfc7489"]
@@ -199,33 +199,15 @@ def _signatures(signatures: tuple[DkimFact, ...], form: Format) -> Iterator[Node
 
 
 def _spf(spf: SpfFact | None, form: Format) -> Iterator[Node]:
-    """The identity is MAIL FROM's even for the null sender: postmaster@HELO (RFC 7208 2.4). RFC
-    7489 demands one spf element."""
-    if form == "rfc9990":
-        if spf is not None and spf.domain:
-            human: list[Node] = [("human_result", spf.reason)] if spf.reason else []
-            yield (
-                "spf",
-                [
-                    ("domain", spf.domain),
-                    ("scope", "mfrom"),
-                    ("result", spf.result),
-                    *human,
-                ],
-            )
-        return
-    result = (
-        spf.result
-        if spf is not None and spf.result != "policy"
-        else "neutral"
-        if spf is not None
-        else "none"
-    )
-    yield (
-        "spf",
-        [
-            ("domain", spf.domain if spf is not None else ""),
-            ("scope", "mfrom"),
-            ("result", result),
-        ],
-    )
+    """Always one element that names what was checked: readers drop whole reports for one that is
+    missing or empty. The identity is MAIL FROM's even for the null sender: postmaster@HELO (RFC
+    7208 2.4)."""
+    if spf is None or not spf.domain:  # rows of older versions
+        spf = SpfFact("none", INVALID)
+    nodes: list[Node] = [("domain", spf.domain), ("scope", "mfrom")]
+    if form == "rfc7489":
+        yield "spf", [*nodes, ("result", "neutral" if spf.result == "policy" else spf.result)]
+    elif spf.reason:
+        yield "spf", [*nodes, ("result", spf.result), ("human_result", spf.reason)]
+    else:
+        yield "spf", [*nodes, ("result", spf.result)]

@@ -11,9 +11,10 @@ from typing import Literal
 from dmarc_milter.core.dmarc.record import Record, ReportUri, parse
 from dmarc_milter.core.mail import domain
 from dmarc_milter.core.mail.domain import Domain, Malformed
-from dmarc_milter.core.resolver import LookupFailed, NoAnswer, Resolver
+from dmarc_milter.core.resolver import LookupFailed, NoAnswer, NoSuchName, Resolver
 
 MAX_NAME = 253
+ADDRESS_TYPES: tuple[Literal["A", "AAAA"], ...] = ("A", "AAAA")
 
 
 class Permission(StrEnum):
@@ -106,13 +107,32 @@ def _granted(records: list[Record], host: Domain, kind: Literal["rua", "ruf"]) -
 
 
 def takes_mail(host: Domain, resolver: Resolver) -> Authorization:
-    """Whether there is anywhere to send to: an MX that is not null (RFC 7505). Never raises."""
+    """Whether there is anywhere to send to: an MX that is not null (RFC 7505), or without any MX an
+    address (RFC 5321 5.1). Never raises."""
     try:
         exchanges = resolver.mx(host.name)
         if all(not exchange for _, exchange in exchanges):
             return Authorization(Permission.REFUSED, "the host has a null MX: it takes no mail")
         return Authorization(Permission.GRANTED)
+    except NoSuchName:
+        return Authorization(Permission.REFUSED, "the host does not exist")
     except NoAnswer:
-        return Authorization(Permission.REFUSED, "the host has no MX")
+        return _has_address(host, resolver)
     except LookupFailed:
         return Authorization(Permission.LATER, "the DNS did not answer for the host's MX")
+
+
+def _has_address(host: Domain, resolver: Resolver) -> Authorization:
+    """The implicit MX: the host itself."""
+    failed = False
+    for rdtype in ADDRESS_TYPES:
+        try:
+            resolver.addresses(host.name, rdtype)
+            return Authorization(Permission.GRANTED)
+        except NoAnswer:
+            continue
+        except LookupFailed:
+            failed = True
+    if failed:
+        return Authorization(Permission.LATER, "the DNS did not answer for the host's address")
+    return Authorization(Permission.REFUSED, "the host has neither MX nor address")

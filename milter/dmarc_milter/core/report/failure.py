@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from hashlib import sha256
 from typing import Literal
 
 import msgspec
@@ -123,6 +124,30 @@ def header_sample(
 def read_header_sample(data: bytes) -> HeaderSample:
     """Raises msgspec.DecodeError or ValidationError for anything but a stored sample."""
     return msgspec.msgpack.decode(data, type=HeaderSample)
+
+
+def alike(facts: Facts, data: bytes) -> str:
+    """The name of what a failure report says of its message, but for time and identifiers: messages
+    of one name failed in the same way, and one report may stand for all (RFC 6591 3.2: Incidents).
+
+    `data` is the stored sample. 32 hexadecimal digits. Never raises.
+    """
+    try:
+        kind: str = read_header_sample(data).kind
+    except msgspec.MsgspecError:
+        kind = ""
+    outcome, failed = facts.outcome, _failed_signature(facts)
+    same = (
+        facts.author_domain,
+        facts.source_ip,
+        facts.status,
+        facts.disposition,
+        (outcome.dkim_aligned, outcome.spf_aligned) if outcome is not None else None,
+        kind,
+        facts.spf.result if facts.spf is not None else "",
+        failed.result if failed is not None else "",
+    )
+    return sha256(msgspec.msgpack.encode(same)).hexdigest()[:32]
 
 
 def compose(report: FailureReport, boundary: str, *, recipient: str, now: datetime) -> bytes:

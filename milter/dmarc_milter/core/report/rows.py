@@ -26,6 +26,8 @@ from dmarc_milter.core.stored import (
 
 DAY = 86400
 HOUR = 3600
+INVALID = "invalid"
+"""Stands for a name that is none (RFC 2606 2); many readers drop a report that leaves it out."""
 MAX_ERRORS = 10
 """Different errors that are remembered of one policy."""
 
@@ -128,16 +130,16 @@ def row_of(facts: Facts, outcome: StoredOutcome) -> Row:
             for signature in facts.dkim
             if signature.domain
         ),
-        auth_spf=(
-            SpfFact(
-                facts.spf.result,
-                facts.spf.domain,
-                reason=facts.spf.reason if facts.spf.domain else "",
-            )
-            if facts.spf
-            else None
-        ),
+        auth_spf=_checked(facts.spf) if facts.spf else None,
     )
+
+
+def _checked(spf: SpfFact) -> SpfFact:
+    """What SPF checked, and its result. Without a name to check that is `none` (RFC 7208 4.3) of
+    the address literal that stood there (2.4), or of `invalid`: never of the sender's own text."""
+    if spf.domain:
+        return SpfFact(spf.result, spf.domain, reason=spf.reason)
+    return SpfFact("none", spf.literal or INVALID)
 
 
 def is_reportable(facts: Facts) -> bool:

@@ -12,9 +12,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from dmarc_milter.core.report.rows import (
-    DAY,
-)
+from dmarc_milter.core.report.failure import alike
+from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.core.stored import Facts, UnreadableFacts, decode, is_pass
 from dmarc_milter.ledger.spool.file import SpoolRow
 from dmarc_milter.ledger.store import report_rows
@@ -144,26 +143,31 @@ def _known(transaction: Transaction, facts: Sequence[Facts]) -> None:
 
 
 def _failures(transaction: Transaction, messages: Sequence[_NewMessage], caps: Caps) -> None:
-    """Messages kept for a failure report: one waits for each policy domain, further ones add to its
-    incidents (RFC 9991)."""
+    """Messages kept for a failure report: one waits for each way of failing of a policy domain, and
+    further messages that failed in that way add to its incidents (RFC 9991)."""
     quota = Quota(transaction)
     for facts, stored, sample in messages:
         if sample is None:
             continue
         at, day = int(facts.at), int(facts.at // DAY) * DAY
+        way = alike(facts, sample)
         waiting = transaction.one(
-            "SELECT id FROM failure WHERE policy_domain = ? AND state = 'due' AND at > ? ORDER BY"
-            " at LIMIT 1 {for_update}",
-            (facts.policy_domain, at - DAY),
+            "SELECT id FROM failure WHERE policy_domain = ? AND alike = ? AND state = 'due' AND"
+            " at > ? ORDER BY at LIMIT 1 {for_update}",
+            (facts.policy_domain, way, at - DAY),
+        )
+        scopes = (
+            (f"failures:{facts.policy_domain}", day, caps.domain_failures),
+            ("failures", day, caps.failures),
         )
         if waiting:
             transaction.run("UPDATE failure SET incidents = incidents + 1 WHERE id = ?", waiting)
-        elif quota.take((("failures", day, caps.failures),), 1):
+        elif quota.take(scopes, 1):
             transaction.run(
-                "INSERT INTO failure (id, at, policy_domain, state, incidents, facts, sample,"
-                " attempts, next_at, last_reply, lease_owner, lease_until) VALUES (?, ?, ?, 'due',"
-                " 1, ?, ?, 0, ?, '', '', 0) ON CONFLICT (id) DO NOTHING",
-                (facts.id, at, facts.policy_domain, stored, sample, at),
+                "INSERT INTO failure (id, at, policy_domain, alike, state, incidents, facts,"
+                " sample, attempts, next_at, last_reply, lease_owner, lease_until)"
+                " VALUES (?, ?, ?, ?, 'due', 1, ?, ?, 0, ?, '', '', 0) ON CONFLICT (id) DO NOTHING",
+                (facts.id, at, facts.policy_domain, way, stored, sample, at),
             )
         else:
             quota.fold("failures", day, 1)

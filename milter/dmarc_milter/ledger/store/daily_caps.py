@@ -27,7 +27,9 @@ class Caps:
     all_rows: int = 2_000_000
     """Of the store."""
     failures: int = 5_000
-    """Messages kept for failure reports."""
+    """Failure reports begun in a day."""
+    domain_failures: int = 50
+    """Of one policy domain: whoever sends from many addresses fails in many ways."""
 
 
 class Quota:

@@ -1,5 +1,5 @@
-"""Failure reports waiting (RFC 9991): one message for each policy domain and day, with the number
-of incidents it stands for."""
+"""Failure reports waiting (RFC 9991): one message for each way of failing of a policy domain and
+day, with the number of incidents it stands for."""
 
 from __future__ import annotations
 

@@ -132,12 +132,18 @@ DEFERRALS = (
         " 'quarantine', 'tempfail')"
     ),
 )
+FAILURES = (
+    # In which way the message of a failure report failed: only messages that failed in the same way
+    # are its incidents. "" in rows of older versions.
+    "ALTER TABLE failure ADD COLUMN alike TEXT NOT NULL DEFAULT ''",
+)
 STEPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("counting", COUNTING),
     ("reports", REPORTS),
     ("impact", IMPACT),
     ("bounces", BOUNCES),
     ("deferrals", DEFERRALS),
+    ("failures", FAILURES),
 )
 """(name, statements). Steps are only ever added; what a released version has applied is never
 changed."""
