@@ -25,6 +25,7 @@ from fakes.dns_zone import Zone
 from fakes.received import chain
 from fakes.sealer import seal, seal_all
 from fuzz.engine import Target
+from fuzz.milter import MILTER_SEEDS, OFFER, milter_packets
 from fuzz.through_session import ATTACK, ED, LEGIT, NOW, ZONE, scene, session, session_envelope
 
 LETTER = (
@@ -350,6 +351,12 @@ TARGETS = {
             "message_file",
             message_file,
             [LETTER, LEGIT.sign(LETTER), b"From x Thu\nFrom: a\n b\n\nx"],
+        ),
+        Target(
+            "protocol",
+            milter_packets,
+            MILTER_SEEDS,
+            [OFFER, b"\0\0\0\1", b"\0\0\0\5", b"\xff\xff\xff\xff", b"\0\x10\0\1"],
         ),
         Target(
             "session",

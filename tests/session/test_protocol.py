@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import random
 import struct
 import time
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +43,7 @@ from dmarc_milter.session.protocol import (
     negotiate,
 )
 
+VECTORS = Path(__file__).parents[1] / "vectors"
 OFFER_OF_POSTFIX = OptNeg(6, 0x1FF, 0x1FFFFF)
 OFFER_OF_VERSION_2 = OptNeg(2, 0x3F, 0x7F)
 
@@ -171,6 +174,49 @@ def test_a_packet_that_cannot_be_meant_ends_the_connection(octets: bytes) -> Non
 def test_a_packet_of_a_megabyte_is_read() -> None:
     value = b"x" * (protocol.MAX_DATA - len(b"From\0\0"))
     assert decoded(packet(b"L", b"From\0" + value + b"\0")) == [Header(b"From", value)]
+
+
+# -- what real MTAs sent ---------------------------------------------------------------------------
+
+RECORDED = [
+    (path.stem, number, [ast.literal_eval(line) for line in connection.splitlines()])
+    for path in sorted(VECTORS.glob("milter-*.txt"))
+    for number, connection in enumerate(path.read_text().split("\n\n"))
+    if connection
+]
+
+
+@pytest.mark.parametrize(("name", "number", "sent"), RECORDED)
+def test_what_real_mtas_sent_is_read(name: str, number: int, sent: list[bytes]) -> None:
+    """Postfix with versions 2 and 6, and Sendmail: no packet is unknown, and every message's client
+    and queue id are known (tests/live/record_milter.py)."""
+    assert sent[0][:1] == b"O"
+    decoder, table = Decoder(), MacroTable()
+    decoder.feed(b"".join(packet(each[:1], each[1:]) for each in sent))
+    read = [decoder.next_packet() for _ in sent]
+    assert decoder.next_packet() is None
+    client = None
+    for each in read:
+        assert each is not None
+        assert not isinstance(each, Unrecognized)
+        if isinstance(each, Macro):
+            table.add(each)
+            continue
+        table.follow(each)
+        if isinstance(each, Connect):
+            client = each.address
+        assert isinstance(each, QuitNewConnection | OptNeg | Quit) or (
+            table("{client_addr}").removeprefix("IPv6:") == client
+        )
+        assert isinstance(each, Body | EndOfMessage | EndOfHeaders) <= bool(table("i"))
+        assert isinstance(each, Mail) <= (table("{auth_authen}") == "")
+
+
+def test_both_mtas_were_recorded() -> None:
+    assert {"milter-postfix-2", "milter-postfix-6", "milter-sendmail"} == {
+        name for name, _, _ in RECORDED
+    }
+    assert sum(each == b"E" for _, _, sent in RECORDED for each in sent) >= 6
 
 
 # -- the first packet ------------------------------------------------------------------------------
