@@ -707,6 +707,54 @@ def test_what_a_registry_publishes_makes_no_strangers_one_organization(
     stage.check_in(replace(case, variants=False), "enforce")
 
 
+ORGANIZATION = "b.c.d.e.f.g.legit.example"
+BELOW_REGISTRY = mail(f"<ceo@a.{ORGANIZATION}>".encode())
+
+
+def registry(policy: str) -> dict[str, Spec]:
+    """A psd=y where the walk from nine labels jumps to."""
+    return published(f"v=DMARC1; p={policy}; psd=y", "c.d.e.f.g.legit.example")
+
+
+LEFT_OUT = [
+    Case(
+        "DMR-22",
+        BELOW_REGISTRY,
+        refused(ORGANIZATION),
+        registry("none") | published("v=DMARC1; p=reject", ORGANIZATION),
+    ),
+    Case(
+        "DMR-22",
+        BELOW_REGISTRY,
+        NO_POLICY,
+        registry("reject") | published("v=DMARC1; p=none; sp=wrong", ORGANIZATION),
+        note="a record that does not apply",
+    ),
+    Case(
+        "DMR-22",
+        BELOW_REGISTRY,
+        deferred(),
+        registry("reject") | {f"_dmarc.{ORGANIZATION}": SERVFAIL},
+        note="the organization's fails",
+    ),
+    Case(
+        "DMR-22",
+        BELOW_REGISTRY,
+        deferred(),
+        registry("none")
+        | published("v=DMARC1; p=reject", ORGANIZATION)
+        | {f"_dmarc.a.{ORGANIZATION}": SERVFAIL},
+        note="the author's fails",
+    ),
+]
+
+
+@pytest.mark.parametrize("case", LEFT_OUT, ids=ids)
+def test_the_organization_that_a_walk_leaves_out_has_its_policy(stage: Stage, case: Case) -> None:
+    """RFC 9989 4.10.1: the organization's record comes before its registry's."""
+    stage.check(replace(case, variants=False))
+
+
 FIVE = b", ".join(b"<a@d%d.example>" % number for number in range(5))
 OPEN: dict[str, Spec] = {
     f"_dmarc.d{number}.example": {"TXT": ["v=DMARC1; p=none"]} for number in range(5)

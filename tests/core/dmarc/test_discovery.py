@@ -29,6 +29,8 @@ TREEWALK, PSL = DmarcOptions(), DmarcOptions(discovery="psl")
 UNGUARDED = DmarcOptions(psl_guard=False)
 SUFFIXES = ListedSuffixes((*ICANN, "g.city.jp"))
 DEEP = "a.b.c.d.e.f.g.h.i.j.mail.example.com"
+BELOW_REGISTRY, REGISTRY = "f.g.h.i.j.mail.example.com", "g.h.i.j.mail.example.com"
+"""The walk from DEEP goes from its first label to the latter's: RFC 9989 4.10 step 4."""
 
 
 def zone(records: Mapping[str, str | Iterable[str]], failing: Iterable[str] = ()) -> Zone:
@@ -247,6 +249,13 @@ def test_without_the_guard_a_top_level_record_is_an_organization() -> None:
         (DEEP, {"f.g.h.i.j.mail.example.com": U}, ""),
         (DEEP, {"g.h.i.j.mail.example.com": U}, "g.h.i.j.mail.example.com"),
         (DEEP, {DEEP: NONE, "example.com": U}, DEEP),
+        # but not the organization below a psd=y there
+        (DEEP, {REGISTRY: Y, BELOW_REGISTRY: U}, BELOW_REGISTRY),
+        (DEEP, {REGISTRY: Y, BELOW_REGISTRY: Y}, BELOW_REGISTRY),
+        (DEEP, {REGISTRY: Y, BELOW_REGISTRY: [U, U]}, REGISTRY),
+        (DEEP, {REGISTRY: Y}, REGISTRY),
+        (DEEP, {REGISTRY: N, BELOW_REGISTRY: U}, REGISTRY),
+        (DEEP, {DEEP: NONE, REGISTRY: Y, BELOW_REGISTRY: U}, DEEP),
     ],
 )
 def test_policy_by_walk(author: str, records: Mapping[str, str], policy_domain: str) -> None:
@@ -257,6 +266,36 @@ def test_policy_by_walk(author: str, records: Mapping[str, str], policy_domain: 
     assert found(search) == policy_domain
     assert search.published is None or search.published.discovery_method == "treewalk"
     assert len(dns.calls) <= 8
+    assert len(set(dns.calls)) == len(dns.calls)
+
+
+@pytest.mark.parametrize(
+    ("failing", "records", "supposed", "missing"),
+    [
+        ([BELOW_REGISTRY], {REGISTRY: Y}, REGISTRY, BELOW_REGISTRY),
+        ([DEEP], {REGISTRY: Y, BELOW_REGISTRY: U}, BELOW_REGISTRY, DEEP),
+        ([DEEP, BELOW_REGISTRY], {REGISTRY: Y}, REGISTRY, DEEP),
+        ([REGISTRY], {BELOW_REGISTRY: U, "example.com": NONE}, "example.com", REGISTRY),
+    ],
+)
+def test_the_organization_that_a_walk_leaves_out_is_asked_before_another_record_is_supposed(
+    failing: list[str], records: Mapping[str, str], supposed: str, missing: str
+) -> None:
+    """RFC 9989 4.10.1: its record comes before the public suffix's, and one that does not answer is
+    no record of anybody."""
+    search = discovery(records, failing)[0].policy(Domain(DEEP))
+    assert search.published is None
+    assert search.supposed is not None
+    assert str(search.supposed.policy_domain) == supposed
+    assert search.failed is not None
+    assert search.failed.name == f"_dmarc.{missing}"
+
+
+def test_a_record_of_the_author_domain_needs_no_other() -> None:
+    """RFC 9989 4.10.1: then nothing beyond the walk is asked."""
+    finder, dns = discovery({DEEP: U, REGISTRY: Y})
+    finder.policy(Domain(DEEP))
+    assert [call.name for call in dns.calls] == [f"_dmarc.{DEEP}", f"_dmarc.{REGISTRY}"]
 
 
 @pytest.mark.parametrize(

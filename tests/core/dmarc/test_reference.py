@@ -50,6 +50,7 @@ TAGS = st.fixed_dictionaries(
         "rua": st.just("mailto:a@example.com"),
     },
 )
+MODES = ("aspf", "adkim", "adkim")
 STATUSES = st.sampled_from(["pass", "fail", "temperror"])
 
 
@@ -189,11 +190,17 @@ def settled(author: str, tree: Tree, missing: list[str], suffixes: list[str]) ->
 
 
 def queried(author: str, tree: Tree) -> list[str]:
-    """The names of the author's walk, up to where it ends."""
+    """The names of the author's walk, up to where it ends, and the organization's: below a psd=y it
+    may be one that the walk leaves out."""
     labels = author.split(".")
     names = [author, *ancestors(".".join(labels[-7:] if len(labels) > 7 else labels[1:]))]
     ends = [name for name, psd in walk(author, tree) if psd != "u"]
-    return names[: names.index(ends[0]) + 1] if ends else names
+    asked = names[: names.index(ends[0]) + 1] if ends else names
+    return [*asked, organization(author, tree)]
+
+
+def names_of(author: str, *others: str) -> list[str]:
+    return sorted({above for name in (author, *others) for above in ancestors(name)})
 
 
 @settings(max_examples=250, deadline=None)
@@ -208,18 +215,46 @@ def test_walks_policies_and_alignment_are_as_the_text_has_them(
 ) -> None:
     """RFC 9989 4.10 to 4.10.2, 4.4, 5.3.5, 5.3.6; docs/design.md, Decisions, on DNS failures."""
     related = st.sampled_from([*ancestors(author)[:-1], *others, f"z.{author}"])
-    identifiers = [
-        (mode, data.draw(related), data.draw(STATUSES)) for mode in ("aspf", "adkim", "adkim")
-    ]
-    names = sorted(
-        {
-            each
-            for name in (author, *others, *(domain for _, domain, _ in identifiers))
-            for each in ancestors(name)
-        }
-    )
+    identifiers = data.draw(identifiers_of(related))
+    names = names_of(author, *others, *(domain for _, domain, _ in identifiers))
     tree: Tree = data.draw(st.dictionaries(st.sampled_from(names), TAGS, max_size=6))
     missing = data.draw(st.lists(st.sampled_from(names), max_size=2, unique=True))
+    assert_as_the_text_has_it(author, tree, missing, identifiers, exists=exists)
+
+
+@settings(max_examples=250, deadline=None)
+@given(data=st.data(), length=st.integers(5, 8), tail=st.sampled_from(["example.com", "x.co.uk"]))
+def test_around_the_jump_of_a_long_walk_it_is_as_the_text_has_it(
+    data: st.DataObject, length: int, tail: str
+) -> None:
+    """RFC 9989 4.10 step 4: a name of 8 labels or more is asked for, then its 7 right-most labels.
+    The organization may lie in between, below a registry."""
+    author = ".".join([*SPINE.split(".")[-length:], tail])
+    labels = author.split(".")
+    near = [author, *(".".join(labels[-count:]) for count in (9, 8, 7, 6) if count < len(labels))]
+    registry = ".".join(labels[-7:])
+    tree = data.draw(st.dictionaries(st.sampled_from(near), TAGS, max_size=3))
+    tree[registry] = {"p": data.draw(st.sampled_from(POLICIES)), "psd": "y"}
+    missing = data.draw(st.lists(st.sampled_from(near), max_size=2, unique=True))
+    identifiers = data.draw(identifiers_of(st.sampled_from([*near, f"z.{author}"])))
+    assert_as_the_text_has_it(author, tree, missing, identifiers, exists=data.draw(st.booleans()))
+
+
+def identifiers_of(
+    domains: st.SearchStrategy[str],
+) -> st.SearchStrategy[list[tuple[str, str, str]]]:
+    """(mode tag, domain, status) of SPF and two signatures."""
+    return st.tuples(*(st.tuples(st.just(m), domains, STATUSES) for m in MODES)).map(list)
+
+
+def assert_as_the_text_has_it(
+    author: str,
+    tree: Tree,
+    missing: list[str],
+    identifiers: list[tuple[str, str, str]],
+    *,
+    exists: bool,
+) -> None:
     zone = Zone(failing=[f"_dmarc.{name}" for name in missing])
     zone.add(author if exists else "somewhere.example", "A", "192.0.2.1")
     for name, tags in tree.items():

@@ -85,7 +85,7 @@ def questions(
     suffixes: PublicSuffixes | None = None,
 ) -> tuple[Question, ...]:
     """What policy discovery for this author domain may ask: at most 8 questions, all known before
-    the first answer."""
+    the first answer; a ninth only below a registry of 7 labels (`Discovery.left_out`)."""
     names: Iterable[Domain] = targets(author_domain)
     if is_special_use(author_domain.name):
         names = ()
@@ -242,6 +242,16 @@ class Discovery:
         }
         return _settled(replace(walk, suffix_labels=labels), suffixes) if suffixes else walk
 
+    def left_out(self, walk: Walk) -> tuple[Step, ...]:
+        """The organization's record where the author's walk did not ask for it and none is at its
+        start: below a psd=y at the first name after the jump (RFC 9989 4.10 step 4). It comes
+        before that one's (4.10.1)."""
+        organization = walk.organizational_domain(walk.unread)
+        names = {step.name for step in walk.steps}
+        if walk.steps[0].record or organization is None or organization in names:
+            return ()
+        return (self.step(organization),)
+
     def within(self, scope: Resolver) -> Discovery:
         """Discovery that asks this resolver alone, so that it is known what its conclusions rest
         on."""
@@ -301,21 +311,22 @@ class Discovery:
         """The author domain's record, else the organizational domain's, else the public suffix's
         (RFC 9989 4.10.1)."""
         walk = self.reading(author_domain)
-        trace = tuple(map(_sentence, walk.steps))
-        first = walk.steps[0]
+        steps = (*walk.steps, *self.left_out(walk))
+        trace = tuple(map(_sentence, steps))
+        published = _preferred(walk, steps)
         # Only the author's own record is independent of the rest of the walk: any other step could
         # have been a psd=n or psd=y.
-        found = _preferred(walk, author_domain)
-        failed = None if first.record else gravest(step.failed for step in walk.open_steps)
-        if found is None and failed is None:
+        unanswered = (step.failed for step in steps if not step.settled)
+        failed = None if walk.steps[0].record else gravest(unanswered)
+        if published is None and failed is None:
             # What the DNS hides at a public suffix is read as "no record"; what we did not ask is
             # no answer.
             failed = gravest(
-                step.failed for step in walk.steps if step.failed and step.failed.kind != "dns"
+                step.failed for step in steps if step.failed and step.failed.kind != "dns"
             )
         if failed:
-            return PolicySearch(failed=failed, supposed=found, trace=trace)
-        return PolicySearch(found, trace=trace)
+            return PolicySearch(failed=failed, supposed=published, trace=trace)
+        return PolicySearch(published, trace=trace)
 
     def _policy_by_list(self, author_domain: Domain) -> PolicySearch:
         """Two queries at most; several records at a name end discovery (RFC 7489 6.6.3)."""
@@ -335,18 +346,17 @@ class Discovery:
         return PolicySearch(found, trace=tuple(trace))
 
 
-def _preferred(walk: Walk, author_domain: Domain) -> PolicyPublished | None:
-    """RFC 9989 4.10.1, steps without answer read as "no record"."""
-    organization = walk.organizational_domain(walk.unread)
+def _preferred(walk: Walk, steps: Iterable[Step]) -> PolicyPublished | None:
+    """RFC 9989 4.10.1, steps without answer read as "no record". `steps`: all that was asked."""
     preferred = (
-        author_domain,
-        organization,
+        walk.start,
+        walk.organizational_domain(walk.unread),
         walk.steps[-1].name if walk.steps[-1].possible == ("y",) else None,
     )
-    records = {step.name: step.record for step in walk.steps if step.record}
+    records = {step.name: step.record for step in steps if step.record}
     for name in preferred:
         if name and (record := records.get(name)):
-            return PolicyPublished(name, record, "treewalk", _repeated(walk.steps, name))
+            return PolicyPublished(name, record, "treewalk", _repeated(steps, name))
     return None
 
 

@@ -108,7 +108,8 @@ def _policy(outcome: DomainOutcome, discovery: Discovery) -> Iterator[Finding]:
     elif outcome.published is None:
         text = f"no DMARC policy applies to {outcome.author_domain}: {outcome.reason}"
         yield Finding("error", "record", text)
-    for step in discovery.walk(outcome.author_domain).steps:
+    author_walk = discovery.walk(outcome.author_domain)
+    for step in (*author_walk.steps, *discovery.left_out(author_walk)):
         yield from _of_step(step)
         if step.record is not None and outcome.published is None:
             yield from tags.findings(step.record)
