@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dmarc_milter.core.dmarc.evaluate import published
+from dmarc_milter.core.dmarc.author_policy import published
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.mail.message import Envelope
 from dmarc_milter.core.mail.path import ReversePath

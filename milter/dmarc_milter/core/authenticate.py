@@ -13,14 +13,9 @@ from dmarc_milter.core import dkim as dkim_module
 from dmarc_milter.core.arc import ArcOptions, ArcPlan, ArcResult, ArcStatus, trusted_override
 from dmarc_milter.core.dkim import BodyHasher, DkimOptions, DkimPlan, DkimResult
 from dmarc_milter.core.dmarc import rewritten_from
+from dmarc_milter.core.dmarc.author_policy import published
 from dmarc_milter.core.dmarc.discovery import questions as policy_questions
-from dmarc_milter.core.dmarc.evaluate import (
-    DmarcOptions,
-    PublicSuffixes,
-    author_names,
-    evaluate,
-    published,
-)
+from dmarc_milter.core.dmarc.evaluate import DmarcOptions, PublicSuffixes, author_names, evaluate
 from dmarc_milter.core.dmarc.result import DmarcResult
 from dmarc_milter.core.dmarc.rewritten_from import Canonify
 from dmarc_milter.core.evaluation import Evaluation

@@ -11,8 +11,9 @@ import threading
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from dmarc_milter.core.report.diagnosis import NO_SUCH_ADDRESS, status
+from dmarc_milter.core.report.diagnosis import NO_SUCH_ADDRESS
 from dmarc_milter.core.report.mail import SigningKey, sign
+from dmarc_milter.core.report.reply_codes import status
 from dmarc_milter.core.text import printable
 
 MAX_REPLY = 400

@@ -7,13 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmarc_milter.core.dmarc.discovery import (
-    Discovery,
-    DmarcOptions,
-    PolicySearch,
-    questions,
-    targets,
-)
+from dmarc_milter.core.dmarc.discovery import Discovery, DmarcOptions, PolicySearch, questions
+from dmarc_milter.core.dmarc.tree_walk import targets
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.resolver import Question
 from fakes.dns_zone import Zone

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmarc_milter.core.report.diagnosis import Name, Verdict, judged, of_text, recipients, status
+from dmarc_milter.core.report.diagnosis import Name, Verdict, of_text, recipients
 from dmarc_milter.core.report.mime import parts
 from dmarc_milter.core.report.notification import judge
+from dmarc_milter.core.report.reply_codes import judged, status
 from dmarc_milter.reporting.bounce import NotOurs, read
 from fakes.growth import costs_less
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from itertools import product
 from typing import NamedTuple
 
-from dmarc_milter.core.dmarc.discovery import MAX_OPEN_STEPS, Discovery, Step, Walk
+from dmarc_milter.core.dmarc.discovery import Discovery
 from dmarc_milter.core.dmarc.record import AlignmentMode
+from dmarc_milter.core.dmarc.tree_walk import MAX_OPEN_STEPS, Walk, WalkStep
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.resolver import Missing, gravest
 
@@ -67,7 +68,7 @@ def _by_walks(author: Walk, identifier: Walk) -> Alignment:
     return Alignment(None, theirs, "a failed look-up leaves the organizational domain open", why)
 
 
-def _in_every_case(author: Walk, identifier: Walk, missing: tuple[Step, ...]) -> bool | None:
+def _in_every_case(author: Walk, identifier: Walk, missing: tuple[WalkStep, ...]) -> bool | None:
     """True or False if all answers to the missing steps agree on it, else None. Of many the
     possible ends of both walks are compared."""
     if len(missing) > MAX_OPEN_STEPS:

@@ -3,14 +3,21 @@ RFC 7489's list and two queries."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import product
 from typing import NamedTuple, Protocol
 
 from dmarc_milter.core.dmarc.record import MAX_RECORD, Record, parse
 from dmarc_milter.core.dmarc.result import DiscoveryMethod, PolicyPublished
+from dmarc_milter.core.dmarc.tree_walk import (
+    MAX_LABELS,
+    Walk,
+    WalkStep,
+    as_guarded,
+    settled,
+    targets,
+)
 from dmarc_milter.core.mail.domain import Domain, is_special_use
 from dmarc_milter.core.resolver import (
     Kept,
@@ -23,13 +30,6 @@ from dmarc_milter.core.resolver import (
     gravest,
     missing,
 )
-
-MAX_LABELS = 7
-"""A longer name is looked at itself, then from its 7 right-most labels up: 8 queries at most (RFC
-9989 4.10 step 4)."""
-
-MAX_OPEN_STEPS = 3
-"""Up to here every combination of missing answers is tried (64 at most)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +70,6 @@ UNANSWERED = {
 }
 
 
-def targets(domain: Domain) -> Iterator[Domain]:
-    """The names whose `_dmarc` a walk from `domain` asks for, in order, if no psd stops it (RFC
-    9989 4.10)."""
-    yield domain
-    for count in range(min(len(domain.labels) - 1, MAX_LABELS), 0, -1):
-        yield domain.right_most(count)
-
-
 @lru_cache(maxsize=1024)
 def questions(
     author_domain: Domain,
@@ -92,92 +84,6 @@ def questions(
     elif options.discovery == "psl":
         names = dict.fromkeys((author_domain, _listed_organization(author_domain, suffixes)))
     return tuple(Question(f"_dmarc.{name}", "TXT") for name in names)
-
-
-class Step(NamedTuple):
-    """What one `_dmarc` query of a walk said."""
-
-    name: Domain
-    record: Record | None = None
-    possible: tuple[str, ...] = ("",)
-    """What psd may be here: "y", "n", "u", or "" for no record. One value, or several where the
-    answer is missing."""
-    failed: Missing | None = None
-    """There was no answer."""
-    settled: bool = False
-    """There was no answer, and the step is read as "no record", because it is all the same
-    (`_settled`)."""
-    records: int = 0
-    """How many DMARC records were there; more than one are all discarded."""
-    guarded: bool = False
-    """psl_guard made this record count as psd=y."""
-
-
-@dataclass(frozen=True, slots=True)
-class Walk:
-    """A walk from `start`: ended by a psd=y or psd=n that is certain; steps without answer are
-    passed over and kept as open."""
-
-    start: Domain
-    steps: tuple[Step, ...]
-    suffix_labels: int = 0
-    """How many labels the longest public suffix above the start has; with psl_guard, and in a
-    reading (`Discovery.reading`)."""
-    guarded: bool = False
-    """psl_guard is on."""
-
-    @property
-    def open_steps(self) -> tuple[Step, ...]:
-        return tuple(step for step in self.steps if step.failed and not step.settled)
-
-    @property
-    def unread(self) -> dict[Domain, str]:
-        """What `organizational_domain` takes to read each open step as "no record"."""
-        return {step.name: "" for step in self.open_steps}
-
-    def organizational_domain(self, assumed: Mapping[Domain, str] | None = None) -> Domain | None:
-        """RFC 9989 4.10.2. `assumed` gives psd for the open steps; None if one of them is left
-        open."""
-        fewest_labels = self.start
-        for step in self.steps:
-            psd = (
-                step.possible[0]
-                if not step.failed or step.settled
-                else (assumed or {}).get(step.name)
-            )
-            if psd is None:
-                return None
-            if psd == "n" or (psd == "y" and step.name == self.start):
-                return step.name
-            if psd == "y":
-                return self._one_below(step)
-            if psd == "u":
-                fewest_labels = step.name
-        return fewest_labels
-
-    def possible_organizational_domains(self) -> frozenset[Domain]:
-        """Every organizational domain that some answer to the open steps would give."""
-        found: set[Domain] = set()
-        fewest_labels = {self.start}
-        for step in self.steps:
-            if "n" in step.possible or ("y" in step.possible and step.name == self.start):
-                found.add(step.name)
-            if "y" in step.possible and step.name != self.start:
-                found.add(self._one_below(step))
-            if "u" in step.possible:
-                fewest_labels = fewest_labels | {step.name} if "" in step.possible else {step.name}
-            elif "" not in step.possible:
-                return frozenset(found)
-        return frozenset(found | fewest_labels)
-
-    def _one_below(self, step: Step) -> Domain:
-        """One label below the step on the path to the start, whether or not it was asked for. No
-        public suffix becomes an organization by a psd=y that is only supposed, nor with psl_guard
-        by one that is there: `co.uk` is none, whatever `uk` says."""
-        labels = len(step.name.labels)
-        if step.failed or self.guarded:
-            labels = max(labels, self.suffix_labels)
-        return self.start.right_most(labels + 1)
 
 
 class PolicySearch(NamedTuple):
@@ -202,7 +108,7 @@ class Discovery:
         self.resolver = resolver
         self.options = options
         self.suffixes = suffixes
-        self._steps: dict[Domain, Step] = {}
+        self._steps: dict[Domain, WalkStep] = {}
         self._walks: dict[Domain, Walk] = {}
 
     @property
@@ -240,9 +146,9 @@ class Discovery:
         suffixes = {
             step.name for step in walk.steps[1:] if step.failed and len(step.name.labels) <= labels
         }
-        return _settled(replace(walk, suffix_labels=labels), suffixes) if suffixes else walk
+        return settled(replace(walk, suffix_labels=labels), suffixes) if suffixes else walk
 
-    def left_out(self, walk: Walk) -> tuple[Step, ...]:
+    def left_out(self, walk: Walk) -> tuple[WalkStep, ...]:
         """The organization's record where the author's walk did not ask for it and none is at its
         start: below a psd=y at the first name after the jump (RFC 9989 4.10 step 4). It comes
         before that one's (4.10.1)."""
@@ -266,7 +172,7 @@ class Discovery:
         if len(names) > 1:
             self.resolver.prefetch(Question(f"_dmarc.{name}", "TXT") for name in names)
 
-    def step(self, name: Domain) -> Step:
+    def step(self, name: Domain) -> WalkStep:
         """The DMARC record at one name."""
         if name not in self._steps:
             self._steps[name] = self._ask(name)
@@ -276,23 +182,23 @@ class Discovery:
         """The organizational domain by the public suffix list; a public suffix is its own."""
         return _listed_organization(domain, self.suffixes)
 
-    def _ask(self, name: Domain) -> Step:
+    def _ask(self, name: Domain) -> WalkStep:
         if is_special_use(name.name):
-            return Step(name)
+            return WalkStep(name)
         try:
             found = _dmarc_records(self.resolver.txt(f"_dmarc.{name}"))
         except NoAnswer:
-            return Step(name)
+            return WalkStep(name)
         except LookupFailed as failure:
-            return Step(
+            return WalkStep(
                 name,
                 possible=("", "u", "y", "n"),
                 failed=missing(failure)._replace(name=failure.name or f"_dmarc.{name}"),
             )
         if len(found) != 1:
-            return Step(name, records=len(found))
+            return WalkStep(name, records=len(found))
         (record,) = found
-        return Step(name, record, (record.psd,), records=1)
+        return WalkStep(name, record, (record.psd,), records=1)
 
     def suffix_labels(self, domain: Domain) -> int:
         """How many labels the longest public suffix above the name has."""
@@ -346,7 +252,7 @@ class Discovery:
         return PolicySearch(found, trace=tuple(trace))
 
 
-def _preferred(walk: Walk, steps: Iterable[Step]) -> PolicyPublished | None:
+def _preferred(walk: Walk, steps: Iterable[WalkStep]) -> PolicyPublished | None:
     """RFC 9989 4.10.1, steps without answer read as "no record". `steps`: all that was asked."""
     preferred = (
         walk.start,
@@ -360,25 +266,18 @@ def _preferred(walk: Walk, steps: Iterable[Step]) -> PolicyPublished | None:
     return None
 
 
-def _guard(step: Step) -> Step:
-    """psl_guard: at a public suffix there is no record without psd."""
-    if step.failed:
-        return step._replace(possible=("", "y", "n"))
-    return step._replace(possible=("y",), guarded=True) if step.possible == ("u",) else step
-
-
 def _walked(discovery: Discovery, start: Domain) -> Kept:
     discovery.prefetch([start])
     guarded = discovery.options.psl_guard
     suffix_labels = discovery.suffix_labels(start) if guarded else 0
-    steps: list[Step] = []
+    steps: list[WalkStep] = []
     for name in targets(start):
         step = discovery.step(name)
         # Above a public suffix too: there a `*.kawasaki.jp` is, whose names are different people's.
         is_suffix = len(name.labels) <= suffix_labels or (
             name == start and discovery.is_public_suffix(name)
         )
-        steps.append(_guard(step) if guarded and is_suffix else step)
+        steps.append(as_guarded(step) if guarded and is_suffix else step)
         if steps[-1].possible in (("y",), ("n",)):
             break
     walk = Walk(start, tuple(steps), suffix_labels, guarded)
@@ -387,28 +286,6 @@ def _walked(discovery: Discovery, start: Domain) -> Kept:
         keep=not walk.open_steps,
         size=500 + sum(300 + len(step.record.text) for step in steps if step.record),
     )
-
-
-def _settled(walk: Walk, suffixes: set[Domain]) -> Walk:
-    """With these steps read as "no record", if by every combination of the other answers a record
-    there changes nothing."""
-    others = [step for step in walk.open_steps if step.name not in suffixes]
-    if len(others) > MAX_OPEN_STEPS:
-        return walk
-    for answers in product(*(step.possible for step in others)):
-        assumed = {step.name: psd for step, psd in zip(others, answers, strict=True)}
-        cases = product(("", "y"), repeat=len(suffixes))
-        ends = {
-            walk.organizational_domain(assumed | dict(zip(suffixes, case, strict=True)))
-            for case in cases
-        }
-        if len(ends) > 1:
-            return walk
-    steps = (
-        step._replace(possible=("",), settled=True) if step.name in suffixes else step
-        for step in walk.steps
-    )
-    return replace(walk, steps=tuple(steps))
 
 
 def _listed_organization(domain: Domain, suffixes: PublicSuffixes | None) -> Domain:
@@ -421,14 +298,14 @@ def _dmarc_records(texts: Iterable[bytes]) -> list[Record]:
     return [record for record in map(parse, likely) if record]
 
 
-def _repeated(steps: Iterable[Step], policy_domain: Domain) -> tuple[str, ...]:
+def _repeated(steps: Iterable[WalkStep], policy_domain: Domain) -> tuple[str, ...]:
     names = (
         step.name for step in steps if step.records > 1 and step.name.is_at_or_below(policy_domain)
     )
     return tuple(f"multiple records at _dmarc.{name}" for name in names)
 
 
-def _sentence(step: Step) -> str:
+def _sentence(step: WalkStep) -> str:
     """One step of discovery for `check`, `why` and `domain`."""
     where = f"_dmarc.{step.name}"
     if step.failed:

@@ -14,7 +14,8 @@ from typing import Literal, NamedTuple
 
 from dmarc_milter.core import budget
 from dmarc_milter.core.dkim.result import DkimResult
-from dmarc_milter.core.dmarc.evaluate import DmarcOptions, PublicSuffixes, evaluate, published
+from dmarc_milter.core.dmarc.author_policy import published
+from dmarc_milter.core.dmarc.evaluate import DmarcOptions, PublicSuffixes, evaluate
 from dmarc_milter.core.dmarc.result import DmarcResult, DmarcStatus, DomainOutcome
 from dmarc_milter.core.mail import domain
 from dmarc_milter.core.mail.author import Author

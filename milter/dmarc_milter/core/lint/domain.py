@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Literal
 
-from dmarc_milter.core.dmarc.discovery import Discovery, DmarcOptions, PublicSuffixes, Step
+from dmarc_milter.core.dmarc.discovery import Discovery, DmarcOptions, PublicSuffixes
 from dmarc_milter.core.dmarc.evaluate import evaluate
 from dmarc_milter.core.dmarc.record import MAX_RECORD, Record, parse
 from dmarc_milter.core.dmarc.result import DmarcStatus, DomainOutcome, PolicyPublished
+from dmarc_milter.core.dmarc.tree_walk import WalkStep
 from dmarc_milter.core.finding import LEVELS, Finding, Level
 from dmarc_milter.core.lint import record as tags
 from dmarc_milter.core.mail.author import Author
@@ -123,7 +124,7 @@ def _policy(outcome: DomainOutcome, discovery: Discovery) -> Iterator[Finding]:
         )
 
 
-def _of_step(step: Step) -> Iterator[Finding]:
+def _of_step(step: WalkStep) -> Iterator[Finding]:
     """What one name of the walk had."""
     if step.failed:
         yield Finding("unknown", "walk", f"the DNS did not answer for _dmarc.{step.name}")
@@ -142,7 +143,7 @@ def _of_step(step: Step) -> Iterator[Finding]:
         )
 
 
-def _nearly(step: Step, resolver: Resolver) -> Iterator[Finding]:
+def _nearly(step: WalkStep, resolver: Resolver) -> Iterator[Finding]:
     """TXT records that were meant as DMARC records and are none."""
     if is_special_use(step.name.name):
         return

@@ -14,7 +14,8 @@ from dmarc_milter.core.mail import domain as domains
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.mail.message import Envelope, plain_address
 from dmarc_milter.core.resolver import Kept, Missing, Question, Resolver, derive, recall
-from dmarc_milter.core.spf.query import Query, QueryRefused, Sender, SpfOptions
+from dmarc_milter.core.spf.options import SpfOptions
+from dmarc_milter.core.spf.query import Query, QueryRefused, Sender
 from dmarc_milter.core.spf.record import is_multi_label
 from dmarc_milter.core.text import visible
 

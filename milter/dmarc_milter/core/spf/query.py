@@ -27,44 +27,15 @@ from dmarc_milter.core.resolver import (
     RdataType,
     Resolver,
     TimeExceeded,
-    arrived,
     missing,
 )
 from dmarc_milter.core.spf import record as spf_record
+from dmarc_milter.core.spf.look_ahead import LookAhead
+from dmarc_milter.core.spf.options import SpfOptions
 from dmarc_milter.core.spf.record import MAX_EXPANDED, Directive, Macro, SpfRecord, is_askable
 
 MAX_NAMES = 10
 """Exchanges of one mx, names of one ptr (RFC 7208 4.6.4)."""
-FIRST_QUESTIONS: dict[str, RdataType] = {"include": "TXT", "mx": "MX", "exists": "A"}
-
-
-@dataclass(frozen=True, slots=True)
-class SpfOptions:
-    """Limits of RFC 7208 4.6.4, and what local policy makes of a permissive record."""
-
-    seconds: float = budget.SPF_SECONDS
-    """For the whole check; then temperror (RFC 7208 4.6.4)."""
-    max_record: int = budget.SPF_RECORD
-    """Bytes of a record; beyond: permerror."""
-    max_term: int = 512
-    """Bytes of a term; beyond: permerror."""
-    max_address_lookups: int = budget.SPF_ADDRESSES
-    """Different A or AAAA look-ups for the names of mx and ptr; beyond: permerror."""
-    void_lookups: int = budget.SPF_VOID_LOOKUPS
-    """Terms that find nothing; beyond: permerror."""
-    permissive_prefix4: int = 8
-    """A pass by an IPv4 range with a shorter prefix, or by all, is permissive."""
-    permissive_prefix6: int = 16
-    permissive_counts: bool = True
-    """False: a permissive pass becomes SpfStatus.POLICY and does not count for DMARC."""
-    upgrade_counts: bool = True
-    """False: so does a pass that an earlier hop had seen as something else (SpfResult.upgrade)."""
-
-    @property
-    def queries(self) -> int:
-        """The most questions one check can ask: the record, ten terms, the client's PTR, and the
-        addresses of mx and ptr."""
-        return budget.spf_queries(self.max_address_lookups)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +86,7 @@ class Query(pyspf.query):  # type: ignore[misc]
         """The answer that could not be had, if any."""
         self._asked: set[Question] = set()
         self._addresses: set[str] = set()
-        self._hints_left = budget.SPF_TERMS
-        self._ahead: dict[str, None] = {}
-        """Included names that were hinted at and not evaluated yet."""
+        self._ahead = LookAhead(sender.ip, options)
         self._void_counted = True  # the first look-up is none of a term's
         self._names: tuple[str, ...] | None = None
 
@@ -132,7 +101,7 @@ class Query(pyspf.query):  # type: ignore[misc]
         """
         if not spf_record.is_multi_label(domain):
             return None
-        self._ahead.pop(domain.lower(), None)
+        self._ahead.evaluated(domain)
         found = spf_record.select(self.dns_txt(domain))
         if self.record is None:
             self.record = found[0] if len(found) == 1 else b""
@@ -387,49 +356,16 @@ class Query(pyspf.query):  # type: ignore[misc]
     # Hints: what will be asked next, in parallel. Never more than the evaluation itself could ask.
 
     def _hint_terms(self, record: SpfRecord, position: int) -> None:
-        """The first questions of the terms from `position` up to one that certainly matches, where
-        no macro hides them."""
-        room = min(budget.SPF_TERMS - self.lookups, self._hints_left)
-        questions: list[Question] = []
-        for directive in record.directives[position:]:
-            if directive.mechanism == "all" or (
-                directive.network is not None and self.client in directive.network
-            ):
-                break
-            if directive.mechanism in spf_record.LOOKS_UP and len(questions) < room:
-                questions.extend(self._first_question(directive))
-        else:
-            if record.redirect and "%" not in record.redirect and len(questions) < room:
-                questions.append(Question(record.redirect.removesuffix(".").lower(), "TXT"))
-        self._ahead |= {question.name: None for question in questions if question.rdtype == "TXT"}
-        questions.extend(self._beyond(room - len(questions)))
-        self._hints_left -= self._hint(questions)
-
-    def _beyond(self, room: int) -> Iterator[Question]:
-        """What the included records that have come meanwhile will ask first: one record's includes
-        need not wait for another's."""
-        for name in tuple(self._ahead) if room > 0 else ():
-            texts = spf_record.select(arrived(self.resolver, name))
-            record = (
-                spf_record.parse(texts[0], self.limits.max_term)
-                if len(texts) == 1 and len(texts[0]) <= self.limits.max_record
-                else None
-            )
-            if not isinstance(record, SpfRecord):
-                continue
-            del self._ahead[name]
-            for directive in record.directives:
-                if directive.mechanism == "include" and "%" not in directive.target and room > 0:
-                    room -= 1
-                    yield Question(directive.target.removesuffix(".").lower(), "TXT")
-
-    def _first_question(self, directive: Directive) -> Iterator[Question]:
-        if directive.mechanism == "ptr":
-            yield Question(self.client.reverse_pointer, "PTR")
-        elif "%" not in directive.target:
-            name = (directive.target or str(self.d)).removesuffix(".").lower()
-            address: RdataType = self.A
-            yield Question(name, FIRST_QUESTIONS.get(directive.mechanism, address))
+        """The first questions of the terms from `position`, and of the included records that have
+        come meanwhile."""
+        questions = self._ahead.questions(
+            record,
+            position,
+            here=str(self.d),
+            room=budget.SPF_TERMS - self.lookups,
+            resolver=self.resolver,
+        )
+        self._ahead.taken(self._hint(questions))
 
     def _hint_addresses(self, names: Iterable[str]) -> None:
         wanted = dict.fromkeys(name.lower() for name in names if is_askable(name))
