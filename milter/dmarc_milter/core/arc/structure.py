@@ -1,28 +1,19 @@
-"""ARC chains (RFC 8617), judged with the keys, tags and canonicalization of `dkim`.
-
-dkimpy's own ARC class is not used: it raises IndexError unless i= is spelled ` i=1;`, verifies
-every signature and canonicalizes the body anew for each, has no limit on instances, and asks DNS
-before the structure is known to be sound.
-"""
+"""The structure of a chain: complete sets without a gap, and what they ask the DNS for, known
+before the body arrives (RFC 8617 4.1, 4.2, 5.2)."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
-from enum import StrEnum
 
 from dmarc_milter.core import budget
-from dmarc_milter.core.authres import evidence
-from dmarc_milter.core.dkim import DkimOptions, DkimStatus, tags
+from dmarc_milter.core.dkim import DkimOptions, tags
 from dmarc_milter.core.dkim import signature as signature_field
-from dmarc_milter.core.dkim.keyring import KeyRing
 from dmarc_milter.core.dkim.signature import Signature, TagReader
-from dmarc_milter.core.dkim.verify import Candidate, Judge, key_questions
-from dmarc_milter.core.mail.domain import Domain, Malformed
-from dmarc_milter.core.mail.message import BodyHash, Headers, Message
-from dmarc_milter.core.resolver import Missing, Question, Resolver
+from dmarc_milter.core.dkim.verify import Candidate, key_questions
+from dmarc_milter.core.mail.domain import Malformed
+from dmarc_milter.core.mail.message import BodyHash, Headers
+from dmarc_milter.core.resolver import Question
 
 RESULTS = b"arc-authentication-results"
 MESSAGE_SIGNATURE = b"arc-message-signature"
@@ -30,47 +21,6 @@ SEAL = b"arc-seal"
 MAX_OLDER_NAMES = 2000
 """Names in h= of all older message signatures together, beyond which oldest-pass is not determined:
 it is optional."""
-MAX_COMMENT = 1000
-"""Characters of an override's comment."""
-
-
-class ArcStatus(StrEnum):
-    """RFC 8617 4.4."""
-
-    NONE = "none"
-    PASS = "pass"
-    FAIL = "fail"
-
-
-@dataclass(frozen=True, slots=True)
-class ArcHop:
-    """One set of the chain. The results are what its ARC-Authentication-Results says, read
-    tolerantly; evidence, not truth."""
-
-    instance: int
-    sealer: Domain
-    selector: str
-    aar_dmarc: str = ""
-    """The dmarc= word, lower case, or "" """
-    aar_header_from: Domain | None = None
-    aar_remote_ip: str = ""
-    """smtp.remote-ip in canonical text form, or "" """
-    aar_spf: str = ""
-    """The spf= word, lower case, or "" """
-    aar_mail_from: Domain | None = None
-    """The domain of its smtp.mailfrom."""
-
-
-@dataclass(frozen=True, slots=True)
-class ArcResult:
-    status: ArcStatus
-    hops: tuple[ArcHop, ...] = ()
-    """Instance 1 first; only filled when status is pass."""
-    oldest_pass: int | None = None
-    """RFC 8617 5.2 (5): 0 if every ARC-Message-Signature verifies; None when not determined."""
-    reason: str = ""
-    missing: Missing | None = None
-    """With fail: an answer that could not be had, if that was among the reasons."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,57 +96,6 @@ def _look_ups(sets: tuple[ArcSet, ...], options: ArcOptions) -> ArcPlan:
         questions=key_questions(every if all_messages else needed),
         all_messages=all_messages,
     )
-
-
-def validate(
-    message: Message,
-    plan: ArcPlan,
-    resolver: Resolver,
-    options: ArcOptions = ArcOptions(),
-    *,
-    now: datetime,
-) -> ArcResult:
-    """RFC 8617 5.2; every failure is final, that of the DNS too. `now` is aware. Never raises."""
-    if plan.failure:
-        return ArcResult(ArcStatus.FAIL, reason=plan.failure)
-    if not plan.sets:
-        return ArcResult(ArcStatus.NONE)
-    keys = KeyRing(resolver, options.dkim)
-    judge = Judge(message, keys, replace(options.dkim, require_signed=()), now)
-    flaw = _message_flaw(judge, plan.sets[-1]) or _seals_flaw(judge, keys, plan.sets)
-    if flaw:
-        return ArcResult(ArcStatus.FAIL, reason=flaw, missing=keys.missing)
-    return ArcResult(
-        ArcStatus.PASS,
-        tuple(
-            _hop(arc_set, message.headers.fields[arc_set.results].value) for arc_set in plan.sets
-        ),
-        _oldest_pass(judge, plan.sets) if plan.all_messages else None,
-    )
-
-
-def trusted_override(
-    arc: ArcResult, author_domain: Domain, trusted_sealers: Sequence[Domain]
-) -> str | None:
-    """The comment of an override (RFC 8617 7.2.2), or None when the chain gives no reason for one.
-
-    The word of the oldest sealer counts from which on every sealer is trusted: it must have seen
-    dmarc=pass for the same author domain. A chain that anyone may have made proves nothing by
-    itself.
-    """
-    if arc.status is not ArcStatus.PASS:
-        return None
-    oldest = None
-    for hop in reversed(arc.hops):
-        if hop.sealer not in trusted_sealers:
-            break
-        oldest = hop
-    if oldest is None or oldest.aar_dmarc != "pass" or oldest.aar_header_from != author_domain:
-        return None
-    return _comment(arc)
-
-
-# The structure
 
 
 def _sets(
@@ -337,96 +236,3 @@ def _verdict_flaw(sets: Sequence[ArcSet]) -> str:
         if arc_set.verdict != ("none" if arc_set.instance == 1 else "pass"):
             return "cv= not valid"
     return ""
-
-
-# The signatures
-
-
-def _message_flaw(judge: Judge, arc_set: ArcSet) -> str:
-    """What is wrong with an ARC-Message-Signature, judged as a DKIM signature; a key in testing
-    will do."""
-    result = judge.result(arc_set.message)
-    return (
-        ""
-        if result.status is DkimStatus.PASS or result.testing
-        else f"message signature: {result.reason}"
-    )
-
-
-def _seals_flaw(judge: Judge, keys: KeyRing, sets: Sequence[ArcSet]) -> str:
-    """What is wrong with the newest ARC-Seal that does not verify."""
-    digests = _seal_digests(judge, sets)
-    for arc_set, digest in zip(reversed(sets), reversed(digests), strict=True):
-        signature = arc_set.seal.signature
-        answer = keys.find(signature.key_name)
-        usable = [key for key in answer.keys if key.algorithm == signature.algorithm]
-        if not any(key.verifies(signature.octets, digest) for key in usable):
-            why = "signature differs" if usable else "key type differs from a="
-            return f"seal: {answer.reason or why}"
-    return ""
-
-
-def _seal_digests(judge: Judge, sets: Sequence[ArcSet]) -> list[bytes]:
-    """What each seal signs: all sets up to its own, relaxed, its own b= empty and without CRLF (RFC
-    8617 5.1.1), in one pass."""
-    digests = []
-    hasher = hashlib.sha256()
-    for arc_set in sets:
-        for position in (arc_set.results, arc_set.message.position):
-            hasher.update(b":".join(judge.headers.canonical(position, "relaxed")))
-        own = hasher.copy()
-        own.update(
-            b":".join(
-                judge.headers.emptied(
-                    arc_set.seal.position, arc_set.seal.signature.unsigned, "relaxed"
-                )
-            )
-        )
-        digests.append(own.digest())
-        hasher.update(b":".join(judge.headers.canonical(arc_set.seal.position, "relaxed")))
-    return digests
-
-
-def _oldest_pass(judge: Judge, sets: Sequence[ArcSet]) -> int:
-    """RFC 8617 5.2, step 5: the lowest instance from which on all message signatures verify; 0 when
-    all do."""
-    oldest = sets[-1].instance
-    for arc_set in reversed(sets[:-1]):
-        if _message_flaw(judge, arc_set):
-            return oldest
-        oldest = arc_set.instance
-    return 0
-
-
-# What the chain tells
-
-
-def _hop(arc_set: ArcSet, value: bytes) -> ArcHop:
-    """A set as evidence: who sealed it, and what its ARC-Authentication-Results say."""
-    signature = arc_set.seal.signature
-    assert signature.domain
-    said = evidence.read(value)
-    return ArcHop(
-        arc_set.instance,
-        signature.domain,
-        signature.selector,
-        aar_dmarc=said.dmarc,
-        aar_header_from=said.header_from,
-        aar_remote_ip=said.remote_ip,
-        aar_spf=said.spf,
-        aar_mail_from=said.mail_from,
-    )
-
-
-def _comment(arc: ArcResult) -> str:
-    """`arc=pass as[2].d=... as[2].s=... as[1].d=... remote-ip[1]=...` (RFC 8617 7.2.2), newest
-    first; long chains are cut."""
-    address = arc.hops[0].aar_remote_ip
-    origin = f" remote-ip[1]={address}" if address else ""
-    comment = "arc=pass"
-    for hop in reversed(arc.hops):
-        part = f" as[{hop.instance}].d={hop.sealer} as[{hop.instance}].s={hop.selector}"
-        if len(comment) + len(part) + len(origin) > MAX_COMMENT:
-            break
-        comment += part
-    return comment + origin
