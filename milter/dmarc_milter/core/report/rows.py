@@ -15,7 +15,6 @@ import msgspec
 from dmarc_milter.core.dmarc.result import DmarcStatus
 from dmarc_milter.core.stored import (
     DkimFact,
-    Fact,
     Facts,
     SpfFact,
     StoredOutcome,
@@ -23,6 +22,7 @@ from dmarc_milter.core.stored import (
     StoredReason,
     is_pass,
 )
+from dmarc_milter.core.stored.facts import Fact
 
 DAY = 86400
 HOUR = 3600
