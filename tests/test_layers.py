@@ -26,7 +26,7 @@ RANK = {
     "resolver": 0,
     "budget": 0,
     "text": 0,
-    "finding": 0,
+    "check_finding": 0,
     "toml": 0,
     "authres": 1,
     "spf": 1,

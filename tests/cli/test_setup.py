@@ -10,8 +10,8 @@ import pytest
 from dmarc_milter.cli.main import main
 from dmarc_milter.config.checks import socket_address
 from dmarc_milter.config.schema_policy import Authentication
-from dmarc_milter.core.finding import Finding
-from dmarc_milter.mta import lines, postfix
+from dmarc_milter.core.check_finding import Finding
+from dmarc_milter.mta import postfix, setup_lines
 from dmarc_milter.mta.postfix_review import review
 
 OURS = "{ inet:127.0.0.1:8893, default_action=tempfail, content_timeout=300s }"
@@ -420,10 +420,12 @@ def test_sendmail_gets_what_keeps_it_from_rewriting_from(place: Place) -> None:
     """MTA-08: --apply writes both lines before MAILER(); shown without it, and not missed
     afterwards."""
     shown = place.run(mta="sendmail")[1]
-    assert all(line in shown for line in lines.SENDMAIL_STRICT)
+    assert all(line in shown for line in setup_lines.SENDMAIL_STRICT)
     place.run("--apply", mta="sendmail")
     text = place.mc.read_text()
-    assert all(text.index(line) < text.index("MAILER(`smtp')") for line in lines.SENDMAIL_STRICT)
+    assert all(
+        text.index(line) < text.index("MAILER(`smtp')") for line in setup_lines.SENDMAIL_STRICT
+    )
 
 
 @pytest.mark.parametrize("arguments", [(), ("--apply",)])

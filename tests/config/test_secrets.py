@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from dmarc_milter.config import Config, ConfigError, parse
-from dmarc_milter.config.secrets import spool_path, store_password
+from dmarc_milter.config.paths import spool_path
+from dmarc_milter.config.secrets import store_password
 from dmarc_milter.ledger.connect import drained_store, spool_of
 from fakes.evaluations import evaluation
 from fakes.stores import spool_row

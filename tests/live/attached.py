@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from dmarc_milter.config.checks import socket_address
-from dmarc_milter.mta import lines as setup_lines
+from dmarc_milter.mta import setup_lines
 from fakes.daemon import Daemon, free_port
 from fakes.dns_server import DnsServer
 from live.place import REPOSITORY, private_folder, require_live
@@ -92,7 +92,7 @@ def postfix_with_milter(settings: Settings | None = None) -> Iterator[AttachedPo
     with (
         DnsServer(zone()) as dns,
         daemon(dns, socket, settings or {}) as running,
-        private_postfix(milters=lines.pop("smtpd_milters"), extra=lines) as postfix,
+        private_postfix(milters=setup_lines.pop("smtpd_milters"), extra=lines) as postfix,
     ):
         yield AttachedPostfix(postfix, running, dns, socket)
 

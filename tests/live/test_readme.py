@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from dmarc_milter.config.checks import socket_address
-from dmarc_milter.mta import lines
+from dmarc_milter.mta import setup_lines
 from fakes.daemon import free_port
 from fakes.dns_server import DnsServer
 from live.place import REPOSITORY, answers, eventually, private_folder
@@ -35,8 +35,8 @@ def blocks() -> list[str]:
     "text", [README, (REPOSITORY / "conf/postfix-main.cf").read_text()], ids=["README", "conf"]
 )
 def test_the_postfix_line_shown_is_the_one_that_serve_prints(text: str) -> None:
-    """A line to copy exists once, in mta/lines.py."""
-    assert lines.postfix_main_cf(DEFAULT) in text
+    """A line to copy exists once, in mta/setup_lines.py."""
+    assert setup_lines.postfix_main_cf(DEFAULT) in text
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_the_postfix_line_shown_is_the_one_that_serve_prints(text: str) -> None:
 )
 def test_the_sendmail_line_shown_is_the_one_that_serve_prints(text: str) -> None:
     """The same for Sendmail."""
-    assert lines.sendmail_mc(DEFAULT) in text
+    assert setup_lines.sendmail_mc(DEFAULT) in text
 
 
 @pytest.mark.live
@@ -65,7 +65,7 @@ def test_every_command_of_the_readme_works() -> None:
             ]
             words += [
                 line(socket_address(f"inet:{port}@127.0.0.1"))
-                for line in (lines.postfix_main_cf, lines.sendmail_mc)
+                for line in (setup_lines.postfix_main_cf, setup_lines.sendmail_mc)
             ]
             # The port answers before all of them are printed.
             eventually(

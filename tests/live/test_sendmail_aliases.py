@@ -13,7 +13,7 @@ import pytest
 
 from dmarc_milter.cli.main import main
 from dmarc_milter.config.checks import socket_address
-from dmarc_milter.mta import lines as setup_lines
+from dmarc_milter.mta import setup_lines
 from fakes.daemon import Daemon
 from fakes.dns_server import DnsServer
 from fakes.signer import Signer

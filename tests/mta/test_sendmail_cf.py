@@ -11,7 +11,7 @@ import pytest
 from dmarc_milter.cli.main import main
 from dmarc_milter.config import Config
 from dmarc_milter.config.schema_policy import Authentication
-from dmarc_milter.core.finding import Finding
+from dmarc_milter.core.check_finding import Finding
 from dmarc_milter.daemon.wiring import (
     authenticating_daemons,
     canonify,

@@ -16,9 +16,10 @@ from pathlib import Path
 
 from dmarc_milter.config import Config, ConfigError
 from dmarc_milter.config.checks import SocketAddress, authserv_id, metrics_address, socket_address
-from dmarc_milter.config.secrets import STATE, spool_path, web_token
+from dmarc_milter.config.paths import STATE, spool_path
+from dmarc_milter.config.secrets import web_token
+from dmarc_milter.core.check_finding import Finding, Level
 from dmarc_milter.core.dmarc.discovery import PublicSuffixes
-from dmarc_milter.core.finding import Finding, Level
 from dmarc_milter.core.mail import domain as domains
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.dns.probe import probe
@@ -29,9 +30,9 @@ from dmarc_milter.ledger.store.status import is_there, spool_status, store_statu
 from dmarc_milter.mta import sendmail_cf as daemons
 from dmarc_milter.mta import sendmail_review, sendmail_rewriting
 from dmarc_milter.mta.errors import PostfixError
-from dmarc_milter.mta.lines import reachable
 from dmarc_milter.mta.postfix import read
 from dmarc_milter.mta.postfix_review import review
+from dmarc_milter.mta.setup_lines import reachable
 from dmarc_milter.process.sockets import describe
 
 SECONDS = 3.0

@@ -12,10 +12,10 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from dmarc_milter.config import Config, ConfigError
 from dmarc_milter.config.checks import name
 from dmarc_milter.config.secrets import signing_key, smtp_password
+from dmarc_milter.core.check_finding import Finding
 from dmarc_milter.core.dkim import DkimOptions, DkimStatus
 from dmarc_milter.core.dkim.keyring import KeyRing
 from dmarc_milter.core.dmarc.discovery import PublicSuffixes
-from dmarc_milter.core.finding import Finding
 from dmarc_milter.core.lint import Survey, survey
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.report.destination import Permission, takes_mail

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from dmarc_milter.cli import from_survey
+from dmarc_milter.cli import check_from_fields
 from dmarc_milter.cli.main import (
     EXIT_NO,
     EXIT_OK,
@@ -106,7 +106,7 @@ def run(arguments: argparse.Namespace) -> int:
     """0 when the message would be accepted unmarked, 1 when it would be refused or quarantined, 75
     when the DNS left it open."""
     if arguments.stored is not None and arguments.message is None:
-        return from_survey.run(arguments.stored, as_json=arguments.json)
+        return check_from_fields.run(arguments.stored, as_json=arguments.json)
     if arguments.stored is not None or arguments.message is None or arguments.ip is None:
         print(
             "dmarc-milter: check takes MESSAGE and --ip IP, or --from FOLDER|MBOX alone",

@@ -14,8 +14,8 @@ from dmarc_milter.cli.main import (
     load_or_defaults,
 )
 from dmarc_milter.cli.terminal import console, domain_argument, print_json, styled, table
+from dmarc_milter.core.check_finding import LEVELS
 from dmarc_milter.core.dmarc.evaluate import DmarcOptions
-from dmarc_milter.core.finding import LEVELS
 from dmarc_milter.core.lint import Survey, survey
 from dmarc_milter.core.spf.check import SpfStatus
 from dmarc_milter.dns.resolver import DnsResolver

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing
 from typing import NamedTuple
 
-from dmarc_milter.cli import waiting
+from dmarc_milter.cli import deferrals
 from dmarc_milter.cli.main import EXIT_OK, add_config
 from dmarc_milter.cli.terminal import console, print_json, table, unavailable
 from dmarc_milter.cli.times import count, shown
@@ -105,13 +105,13 @@ def run(arguments: argparse.Namespace) -> int:
                 "messages": messages,
                 "domains": [row._asdict() | {"messages": row.messages} for row in domains],
                 "sources": [_document(source) for source in senders],
-                "deferrals": waiting.document(waits, now),
+                "deferrals": deferrals.document(waits, now),
             }
         )
         return EXIT_OK
     head = f"{messages:,} messages evaluated since {shown(since)} UTC"
     _print(config, domains, senders, head, arguments.limit)
-    waiting.print_waiting(waits, now, arguments.limit)
+    deferrals.print_waiting(waits, now, arguments.limit)
     return EXIT_OK
 
 

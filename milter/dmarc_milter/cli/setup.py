@@ -14,8 +14,14 @@ from pathlib import Path
 from dmarc_milter.cli.main import EXIT_NO, EXIT_OK, add_config
 from dmarc_milter.config import Config, load
 from dmarc_milter.config.checks import SocketAddress, socket_address
-from dmarc_milter.mta import attach, postfix, sendmail_cf, sendmail_review, sendmail_rewriting
-from dmarc_milter.mta import lines as setup_lines
+from dmarc_milter.mta import (
+    postfix,
+    sendmail_cf,
+    sendmail_review,
+    sendmail_rewriting,
+    setup_edits,
+    setup_lines,
+)
 from dmarc_milter.mta.errors import AttachmentError, PostfixError
 from dmarc_milter.mta.postfix_review import is_ours, review, unreachable
 
@@ -105,7 +111,7 @@ def _postfix(arguments: argparse.Namespace, config: Config, socket: SocketAddres
     if reason:
         raise CannotSetUp(reason)
     before = _read(path)
-    if not attach.is_attached(before, "#") and any(
+    if not setup_edits.is_attached(before, "#") and any(
         is_ours(milter, files, socket, chrooted=False) for milter in files.milters()
     ):
         print(
@@ -115,7 +121,7 @@ def _postfix(arguments: argparse.Namespace, config: Config, socket: SocketAddres
         _print_findings(files, config, socket)
         return EXIT_OK
     element = setup_lines.postfix_milter(_below_queue(files, socket))
-    after = attach.attach_postfix(before, element, setup_lines.POSTFIX_STRICT)
+    after = setup_edits.attach_postfix(before, element, setup_lines.POSTFIX_STRICT)
     settings = postfix.parse_main(after)
     if arguments.apply:
         where = f" -c {path.parent}" if arguments.main_cf else ""
@@ -153,7 +159,7 @@ def _sendmail(arguments: argparse.Namespace, config: Config, socket: SocketAddre
 
 def _apply_sendmail(path: Path, lines: tuple[str, ...], socket: SocketAddress) -> None:
     before = _read(path)
-    if not attach.is_attached(before, "dnl") and sendmail_review.has_filter(before):
+    if not setup_edits.is_attached(before, "dnl") and sendmail_review.has_filter(before):
         print(
             f"{path}: has a filter named dmarc-milter already, written by somebody else; left as"
             " it is"
@@ -161,7 +167,7 @@ def _apply_sendmail(path: Path, lines: tuple[str, ...], socket: SocketAddress) -
         _print_warnings(before, socket)
         _print_rewriting(path)
         return
-    after = attach.attach_sendmail(before, lines)
+    after = setup_edits.attach_sendmail(before, lines)
     _apply(path, before, after, REBUILD)
     _print_warnings(after, socket)
     _print_rewriting(path)
@@ -192,7 +198,9 @@ def _remove(arguments: argparse.Namespace) -> int:
     is_postfix = arguments.mta == "postfix"
     path = _main_cf(arguments) if is_postfix else arguments.sendmail_mc
     before = _read(path)
-    after = attach.detach_postfix(before) if is_postfix else attach.detach_sendmail(before)
+    after = (
+        setup_edits.detach_postfix(before) if is_postfix else setup_edits.detach_sendmail(before)
+    )
     if after == before:
         print(f"{path}: setup has not written anything there")
         return EXIT_OK
@@ -206,7 +214,9 @@ def _apply(path: Path, before: str, after: str, what_next: str) -> None:
         print(f"{path}: the lines are already there")
         return
     kept = path.with_name(path.name + BACKUP)
-    if not (kept.exists() and any(attach.is_attached(before, comment) for comment in ("#", "dnl"))):
+    if not (
+        kept.exists() and any(setup_edits.is_attached(before, comment) for comment in ("#", "dnl"))
+    ):
         try:
             shutil.copy2(path, kept)
         except OSError as error:

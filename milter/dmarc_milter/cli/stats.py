@@ -13,7 +13,7 @@ from typing import NamedTuple
 from jinja2 import Environment
 
 from dmarc_milter import __version__
-from dmarc_milter.cli import waiting
+from dmarc_milter.cli import deferrals
 from dmarc_milter.cli.main import EXIT_OK, add_config
 from dmarc_milter.cli.terminal import console, print_json, table, unavailable
 from dmarc_milter.cli.times import count, shown
@@ -94,13 +94,13 @@ def run(arguments: argparse.Namespace) -> int:
         print(page(totals, reports, waits, since=since, now=now))
     else:
         _print(totals, reports, since)
-        waiting.print_waiting(waits, now, WAITING)
+        deferrals.print_waiting(waits, now, WAITING)
     return EXIT_OK
 
 
 def _waiting(found: Sequence[Waiting], now: float) -> dict[str, object]:
     """Why mail was deferred, in all and one by one."""
-    return {"deferred": waiting.by_reason(found), "deferrals": waiting.document(found, now)}
+    return {"deferred": deferrals.by_reason(found), "deferrals": deferrals.document(found, now)}
 
 
 class Sums(NamedTuple):
@@ -169,7 +169,7 @@ def page(
         )
     if waits:
         tables.append(
-            {"title": "Mail that waits", "head": waiting.HEAD, "rows": waiting.rows(waits)}
+            {"title": "Mail that waits", "head": deferrals.HEAD, "rows": deferrals.rows(waits)}
         )
     messages = sum(total.messages for total in totals)
     return template.render(

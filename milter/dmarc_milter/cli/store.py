@@ -17,7 +17,7 @@ import msgspec
 
 from dmarc_milter.cli.main import EXIT_NO, EXIT_OK, EXIT_TEMPFAIL, add_config
 from dmarc_milter.config import Config, load
-from dmarc_milter.config.secrets import spool_path
+from dmarc_milter.config.paths import spool_path
 from dmarc_milter.ledger.connect import database_of, retention_of, spool_of, store_of
 from dmarc_milter.ledger.drain import drain, keep_draining
 from dmarc_milter.ledger.errors import StoreError

@@ -12,7 +12,8 @@ from typing import Any
 from dmarc_milter.cli.main import EXIT_OK, EXIT_USAGE, add_config
 from dmarc_milter.config import ConfigError, load
 from dmarc_milter.config.checks import web_address
-from dmarc_milter.config.secrets import spool_path, web_token
+from dmarc_milter.config.paths import spool_path
+from dmarc_milter.config.secrets import web_token
 from dmarc_milter.ledger.connect import store_of
 from dmarc_milter.process import pid_one
 from dmarc_milter.telemetry.log import open_log

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from contextlib import closing
 
-from dmarc_milter.cli import waiting
+from dmarc_milter.cli import deferrals
 from dmarc_milter.cli.main import EXIT_NO, EXIT_OK, add_config
 from dmarc_milter.cli.terminal import (
     console,
@@ -94,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
         print_json(
             {
                 "decisions": [_document(decision) for decision in found],
-                "deferrals": waiting.document(_distinct(waits), time.time()),
+                "deferrals": deferrals.document(_distinct(waits), time.time()),
             }
         )
     elif not found:
@@ -103,7 +103,7 @@ def run(arguments: argparse.Namespace) -> int:
         print("\n\n".join(_story(decision, waits) for decision in found))
     else:
         _list(found, arguments.limit)
-        waiting.print_waiting(_distinct(waits), time.time(), LISTED)
+        deferrals.print_waiting(_distinct(waits), time.time(), LISTED)
     return EXIT_OK if found else EXIT_NO
 
 

@@ -1,4 +1,4 @@
-"""Where the ledger's files lie and how the store is reached, as the configuration says."""
+"""The passwords, keys and tokens whose files the configuration names."""
 
 from __future__ import annotations
 
@@ -12,19 +12,8 @@ from dmarc_milter.config.errors import ConfigError
 from dmarc_milter.config.schema import Config
 from dmarc_milter.core.report.mail import SigningKey, sign
 
-STATE = Path("/var/lib/dmarc-milter")
 MIN_TOKEN = 16
 """Characters of the dashboard's token."""
-
-
-def spool_path(config: Config) -> Path:
-    """The local spool: as configured, beside the SQLite store, or in the daemon's state
-    directory."""
-    if config.store.spool:
-        return Path(config.store.spool)
-    if config.store.url.startswith("sqlite:///"):
-        return Path(config.store.url.removeprefix("sqlite:///")).with_name("spool.db")
-    return STATE / "spool.db"
 
 
 def store_password(config: Config) -> str:

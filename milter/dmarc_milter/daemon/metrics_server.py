@@ -14,7 +14,8 @@ from pathlib import Path
 
 from dmarc_milter.config import Config, ConfigError
 from dmarc_milter.config.checks import SocketAddress, metrics_address
-from dmarc_milter.config.secrets import spool_path, store_password
+from dmarc_milter.config.paths import spool_path
+from dmarc_milter.config.secrets import store_password
 from dmarc_milter.daemon.http import HttpServer, Page
 from dmarc_milter.ledger.errors import SpoolError, StoreError
 from dmarc_milter.ledger.spool.file import SpoolFile

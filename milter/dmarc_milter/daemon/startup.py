@@ -11,8 +11,8 @@ from pathlib import Path
 
 from dmarc_milter.config import Config, ConfigError, load, root_files
 from dmarc_milter.config.checks import socket_address
-from dmarc_milter.config.secrets import spool_path
-from dmarc_milter.core.finding import Finding
+from dmarc_milter.config.paths import spool_path
+from dmarc_milter.core.check_finding import Finding
 from dmarc_milter.daemon.dns_probe import ask
 from dmarc_milter.daemon.supervisor import Parts, Supervisor, no_jobs
 from dmarc_milter.daemon.wiring import Commands, build, jobs
@@ -23,7 +23,7 @@ from dmarc_milter.ledger.spool.file import prepare as prepare_spool
 from dmarc_milter.ledger.store.database import connect
 from dmarc_milter.ledger.store.status import obstacle
 from dmarc_milter.mta import sendmail_review, sendmail_rewriting
-from dmarc_milter.mta.lines import attach
+from dmarc_milter.mta.setup_lines import attach
 from dmarc_milter.process import privileges, sockets
 from dmarc_milter.session import libmilter
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 from dmarc_milter.config import Config
 from dmarc_milter.config import core_options as compiled
 from dmarc_milter.config.checks import authserv_id, in_a_labels, networks
-from dmarc_milter.config.secrets import spool_path
+from dmarc_milter.config.paths import spool_path
 from dmarc_milter.core.dmarc.rewritten_from import Canonify
 from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.mail.author import UNREAD

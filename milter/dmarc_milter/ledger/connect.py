@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 
 from dmarc_milter.config import Config
-from dmarc_milter.config.secrets import spool_path, store_password
+from dmarc_milter.config.paths import spool_path
+from dmarc_milter.config.secrets import store_password
 from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.ledger.drain import drain
 from dmarc_milter.ledger.spool.file import SpoolFile, SpoolOptions

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from dmarc_milter.config.checks import IPNetwork, SocketAddress, networks
 from dmarc_milter.config.schema_policy import Authentication
-from dmarc_milter.core.finding import LEVELS, Finding
-from dmarc_milter.mta.lines import reachable
+from dmarc_milter.core.check_finding import LEVELS, Finding
 from dmarc_milter.mta.postfix import MasterCfService, MilterEntry, Postfix, address
+from dmarc_milter.mta.setup_lines import reachable
 
 WHERE = "postfix"
 

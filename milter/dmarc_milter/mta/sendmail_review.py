@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from dmarc_milter.config.checks import SocketAddress, socket_address
-from dmarc_milter.mta.lines import reachable
+from dmarc_milter.mta.setup_lines import reachable
 
 NAME = "dmarc-milter"
 # Both patterns are anchored and their repetitions bounded, so linear.

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from dmarc_milter.core.check_finding import Finding
 from dmarc_milter.core.dmarc.rewritten_from import Canonify
-from dmarc_milter.core.finding import Finding
 from dmarc_milter.mta import sendmail_cf
 
 RESOLV_CONF = Path("/etc/resolv.conf")

@@ -18,7 +18,7 @@ from dmarc_milter import __version__
 from dmarc_milter.config import Config
 from dmarc_milter.core.deferrals import deferral_text
 from dmarc_milter.core.explain import explain, sentence
-from dmarc_milter.core.explain.waiting import rule
+from dmarc_milter.core.explain.deferral_rule import rule
 from dmarc_milter.core.mail import domain
 from dmarc_milter.core.mail.message import plain_address
 from dmarc_milter.core.report.rows import DAY

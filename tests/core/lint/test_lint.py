@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dmarc_milter.core.check_finding import Level
 from dmarc_milter.core.dmarc.record import parse
-from dmarc_milter.core.finding import Level
 from dmarc_milter.core.lint import Survey, survey
 from dmarc_milter.core.lint.record import findings, sentence, tags
 from dmarc_milter.core.mail.domain import Domain

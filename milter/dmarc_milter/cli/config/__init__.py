@@ -14,7 +14,7 @@ from dmarc_milter.config.reference import reference
 from dmarc_milter.config.sample import sample, show
 
 if TYPE_CHECKING:
-    from dmarc_milter.core.finding import Finding
+    from dmarc_milter.core.check_finding import Finding
 
 
 ACTIONS = {
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     """0 when nothing is an error, else 1 (2, from `load`, for the file itself)."""
     from dmarc_milter.cli.terminal import console, print_json, styled
-    from dmarc_milter.core.finding import Finding
+    from dmarc_milter.core.check_finding import Finding
 
     config = load(arguments.config)
     found = [Finding("ok", "file", str(arguments.config)), *_findings(config, arguments)]

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from dmarc_milter.core.deferrals import DEFERRALS, deferral_text
+from dmarc_milter.core.explain.deferral_rule import CAUTION, rule
 from dmarc_milter.core.explain.senders import identities
-from dmarc_milter.core.explain.waiting import CAUTION, rule
 from dmarc_milter.core.stored import DkimFact, Facts, StoredOutcome, StoredPolicy
 
 PAD = "  "

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Literal
 
+from dmarc_milter.core.check_finding import LEVELS, Finding, Level
 from dmarc_milter.core.dmarc.discovery import Discovery, DmarcOptions, PublicSuffixes
 from dmarc_milter.core.dmarc.evaluate import evaluate
 from dmarc_milter.core.dmarc.record import MAX_RECORD, Record, parse
 from dmarc_milter.core.dmarc.result import DmarcStatus, DomainOutcome, PolicyPublished
 from dmarc_milter.core.dmarc.tree_walk import WalkStep
-from dmarc_milter.core.finding import LEVELS, Finding, Level
 from dmarc_milter.core.lint import record as tags
 from dmarc_milter.core.mail.author import Author
 from dmarc_milter.core.mail.domain import Domain, is_special_use

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from dmarc_milter.core.check_finding import Finding
 from dmarc_milter.core.dmarc.record import AlignmentMode, Policy, Record
-from dmarc_milter.core.finding import Finding
 
 DONE = {Policy.NONE: "delivered", Policy.QUARANTINE: "quarantined", Policy.REJECT: "refused"}
 LOWERED = {

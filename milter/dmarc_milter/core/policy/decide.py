@@ -10,6 +10,7 @@ from typing import NamedTuple
 from dmarc_milter.core.dmarc.record import Policy
 from dmarc_milter.core.dmarc.result import DmarcResult, DmarcStatus, DomainOutcome
 from dmarc_milter.core.mail.broken_encoded_words import BROKEN_WORD
+from dmarc_milter.core.policy.deferral import deferral_of, is_worth_waiting
 from dmarc_milter.core.policy.published import cautious, published_verdict, wish
 from dmarc_milter.core.policy.rules import by_rules
 from dmarc_milter.core.policy.verdict import (
@@ -23,7 +24,6 @@ from dmarc_milter.core.policy.verdict import (
     Rule,
     Verdict,
 )
-from dmarc_milter.core.policy.waiting import deferral_of, is_worth_waiting
 
 __all__ = [
     "LIMIT",

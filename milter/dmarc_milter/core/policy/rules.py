@@ -10,6 +10,7 @@ from datetime import date
 from dmarc_milter.core.dmarc.record import Policy
 from dmarc_milter.core.dmarc.result import DmarcResult, DmarcStatus
 from dmarc_milter.core.mail.domain import Domain
+from dmarc_milter.core.policy.deferral import deferral_of
 from dmarc_milter.core.policy.verdict import (
     Context,
     Disposition,
@@ -18,7 +19,6 @@ from dmarc_milter.core.policy.verdict import (
     Rule,
     Verdict,
 )
-from dmarc_milter.core.policy.waiting import deferral_of
 
 LENIENT_RULES = ("accept", "none")
 

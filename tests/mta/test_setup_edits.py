@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dmarc_milter.config.checks import socket_address
-from dmarc_milter.mta import attach, lines, postfix
+from dmarc_milter.mta import postfix, setup_edits, setup_lines
 from dmarc_milter.mta.errors import AttachmentError
 
-OURS = lines.postfix_milter(socket_address("inet:8893@127.0.0.1"))
-OTHER = lines.postfix_milter(socket_address("unix:/run/dmarc-milter/milter.sock"))
-FILTER = lines.sendmail_mc(socket_address("inet:8893@127.0.0.1"))
+OURS = setup_lines.postfix_milter(socket_address("inet:8893@127.0.0.1"))
+OTHER = setup_lines.postfix_milter(socket_address("unix:/run/dmarc-milter/milter.sock"))
+FILTER = setup_lines.sendmail_mc(socket_address("inet:8893@127.0.0.1"))
 MAIN = [
     "",
     "\n",
@@ -38,7 +38,7 @@ def test_our_milter_is_first_and_the_others_stay(text: str) -> None:
     """Filters behind it see what it wrote; nobody else's setting changes."""
     before = postfix.Postfix(postfix.parse_main(text))
     after = postfix.Postfix(
-        postfix.parse_main(attach.attach_postfix(text, OURS, lines.POSTFIX_STRICT))
+        postfix.parse_main(setup_edits.attach_postfix(text, OURS, setup_lines.POSTFIX_STRICT))
     )
     assert [each.text for each in after.milters()] == [
         OURS,
@@ -53,36 +53,36 @@ def test_our_milter_is_first_and_the_others_stay(text: str) -> None:
 @pytest.mark.parametrize("text", MAIN)
 def test_attaching_twice_is_attaching_once_and_undoing_is_exact(text: str) -> None:
     """`--apply` is idempotent, follows a changed socket, and `--remove` gives the file back."""
-    once = attach.attach_postfix(text, OURS, lines.POSTFIX_STRICT)
-    assert attach.is_attached(once, "#")
-    assert attach.attach_postfix(once, OURS, lines.POSTFIX_STRICT) == once
-    moved = attach.attach_postfix(once, OTHER, lines.POSTFIX_STRICT)
-    assert moved == attach.attach_postfix(text, OTHER, lines.POSTFIX_STRICT)
-    assert attach.detach_postfix(once) == attach.detach_postfix(moved) == text
-    assert attach.detach_postfix(text) == text
+    once = setup_edits.attach_postfix(text, OURS, setup_lines.POSTFIX_STRICT)
+    assert setup_edits.is_attached(once, "#")
+    assert setup_edits.attach_postfix(once, OURS, setup_lines.POSTFIX_STRICT) == once
+    moved = setup_edits.attach_postfix(once, OTHER, setup_lines.POSTFIX_STRICT)
+    assert moved == setup_edits.attach_postfix(text, OTHER, setup_lines.POSTFIX_STRICT)
+    assert setup_edits.detach_postfix(once) == setup_edits.detach_postfix(moved) == text
+    assert setup_edits.detach_postfix(text) == text
 
 
 def test_what_the_administrator_changed_since_then_stays() -> None:
     """Undoing takes out what setup put in, and nothing else."""
-    once = attach.attach_postfix("smtpd_milters = inet:127.0.0.1:8891\n", OURS, ())
+    once = setup_edits.attach_postfix("smtpd_milters = inet:127.0.0.1:8891\n", OURS, ())
     changed = (
         once.replace("inet:127.0.0.1:8891", "inet:127.0.0.1:8891, inet:127.0.0.1:9999")
         + "myhostname = mx.example\n"
     )
     assert (
-        attach.detach_postfix(changed)
+        setup_edits.detach_postfix(changed)
         == "smtpd_milters = inet:127.0.0.1:8891, inet:127.0.0.1:9999\nmyhostname = mx.example\n"
     )
     without = once.replace(OURS + ", ", "", 1)
-    assert attach.detach_postfix(without) == "smtpd_milters = inet:127.0.0.1:8891\n"
+    assert setup_edits.detach_postfix(without) == "smtpd_milters = inet:127.0.0.1:8891\n"
 
 
 @pytest.mark.parametrize("comment", ["#", "dnl"])
 def test_a_broken_block_is_left_to_the_administrator(comment: str) -> None:
     """Guessing where it ends could take out somebody else's lines."""
-    text = f"{comment} {attach.BEGIN}\nx = y\n"
+    text = f"{comment} {setup_edits.BEGIN}\nx = y\n"
     with pytest.raises(AttachmentError, match="by hand"):
-        (attach.detach_postfix if comment == "#" else attach.detach_sendmail)(text)
+        (setup_edits.detach_postfix if comment == "#" else setup_edits.detach_sendmail)(text)
 
 
 @pytest.mark.parametrize(
@@ -109,12 +109,12 @@ def test_a_broken_block_is_left_to_the_administrator(comment: str) -> None:
 )
 def test_the_sendmail_filter_is_first_and_undoing_is_exact(text: str, next_line: str) -> None:
     """cf/README: filters are asked in the order of their INPUT_MAIL_FILTER lines."""
-    once = attach.attach_sendmail(text, FILTER)
+    once = setup_edits.attach_sendmail(text, FILTER)
     assert FILTER + "\n" in once
-    following = once.partition(attach.END)[2].lstrip("\n")
+    following = once.partition(setup_edits.END)[2].lstrip("\n")
     assert following.startswith(next_line)
-    assert attach.attach_sendmail(once, FILTER) == once
-    assert attach.detach_sendmail(once) == text
+    assert setup_edits.attach_sendmail(once, FILTER) == once
+    assert setup_edits.detach_sendmail(once) == text
 
 
 @given(
@@ -124,5 +124,10 @@ def test_the_sendmail_filter_is_first_and_undoing_is_exact(text: str, next_line:
 def test_any_file_comes_back_as_it_was(before: str, value: str) -> None:
     """Whatever stands in it."""
     text = f"{before}\nsmtpd_milters = {value}"
-    assert attach.detach_postfix(attach.attach_postfix(text, OURS, lines.POSTFIX_STRICT)) == text
-    assert attach.detach_sendmail(attach.attach_sendmail(text, FILTER)) == text
+    assert (
+        setup_edits.detach_postfix(
+            setup_edits.attach_postfix(text, OURS, setup_lines.POSTFIX_STRICT)
+        )
+        == text
+    )
+    assert setup_edits.detach_sendmail(setup_edits.attach_sendmail(text, FILTER)) == text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dmarc_milter.config.checks import socket_address
-from dmarc_milter.mta import lines
+from dmarc_milter.mta import setup_lines
 
 
 @pytest.mark.parametrize(
@@ -27,11 +27,11 @@ def test_each_mta_gets_its_own_spelling(socket: str, postfix: str, sendmail: str
     INPUT_MAIL_FILTER."""
     address = socket_address(socket)
     assert (
-        lines.postfix_main_cf(address)
+        setup_lines.postfix_main_cf(address)
         == f"smtpd_milters = {{ {postfix}, default_action=tempfail, content_timeout=300s }}"
     )
     assert (
-        lines.sendmail_mc(address)
+        setup_lines.sendmail_mc(address)
         == f"INPUT_MAIL_FILTER(`dmarc-milter', `S={sendmail}, F=T, T=S:4m;R:4m;E:5m')dnl"
     )
 
@@ -39,8 +39,8 @@ def test_each_mta_gets_its_own_spelling(socket: str, postfix: str, sendmail: str
 def test_the_text_at_start_holds_both_lines() -> None:
     """`serve` prints lines to copy; a socket handed over by systemd has no name to print."""
     address = socket_address("inet:8893@127.0.0.1")
-    text = lines.attach(address)
-    assert f"  {lines.postfix_main_cf(address)}" in text
-    assert f"  {lines.sendmail_mc(address)}" in text
-    assert all(f"  {line}" in text for line in lines.SENDMAIL_STRICT)
-    assert lines.attach(socket_address("fd:3")) == ()
+    text = setup_lines.attach(address)
+    assert f"  {setup_lines.postfix_main_cf(address)}" in text
+    assert f"  {setup_lines.sendmail_mc(address)}" in text
+    assert all(f"  {line}" in text for line in setup_lines.SENDMAIL_STRICT)
+    assert setup_lines.attach(socket_address("fd:3")) == ()

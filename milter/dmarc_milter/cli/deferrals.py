@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dmarc_milter.cli.terminal import console, table
 from dmarc_milter.cli.times import shown
 from dmarc_milter.core.deferrals import DEFERRALS, deferral_text
-from dmarc_milter.core.explain.waiting import CAUTION, rule
+from dmarc_milter.core.explain.deferral_rule import CAUTION, rule
 from dmarc_milter.ledger.store.decisions import Waiting
 
 HEAD = ("From domain", "why it waits", "attempts", "messages", "since (UTC)", "latest (UTC)")

@@ -14,7 +14,7 @@ from dmarc_milter.config import parse
 from dmarc_milter.core.actions.plan import deferral_reply
 from dmarc_milter.core.deferrals import DEFERRALS, deferral_text
 from dmarc_milter.core.explain import explain
-from dmarc_milter.core.explain.waiting import FOR, rule
+from dmarc_milter.core.explain.deferral_rule import FOR, rule
 from dmarc_milter.core.policy.decide import Deferral
 from dmarc_milter.core.stored import Facts, StoredOutcome
 from dmarc_milter.core.text import printable
