@@ -24,7 +24,7 @@ run: $(VENV)/.ready
 	@tools/run.sh
 
 ## make test    every test, with a private Postfix, Sendmail and PostgreSQL that are unpacked, not installed
-test: $(VENV)/.ready-test .test/.ready .test/openspf/rfc7208-tests.yml .test/opendmarc/.ready .test/readers/.ready .test/deb/.ready
+test: $(VENV)/.ready-test .test/.ready .test/openspf/rfc7208-tests.yml .test/opendmarc/.ready .test/readers/.ready .test/report_readers/.ready .test/deb/.ready
 	@status=0; \
 	$(PYTEST) $(SIDE_BY_SIDE) -m "not alone" tests || status=$$?; \
 	$(PYTEST) -m alone tests || status=$$?; \
@@ -47,6 +47,9 @@ test-fast: $(VENV)/.ready-test .test/openspf/rfc7208-tests.yml
 
 .test/readers/.ready: tools/setup_readers.sh tests/fuzz/readers/package-lock.json | $(VENV)/.ready-test .test/.ready
 	@tools/setup_readers.sh
+
+.test/report_readers/.ready: tools/setup_report_readers.sh tests/readers/requirements.txt | $(VENV)/.ready-test .test/.ready
+	@tools/setup_report_readers.sh
 
 # The package once, so that the tests find its libraries ready; they build it again with the code as it is then.
 .test/deb/.ready: pyproject.toml tools/deb.sh | $(VENV)/.ready-test .test/.ready
@@ -94,6 +97,11 @@ bench: $(VENV)/.ready-test .test/.ready
 
 bench-peers:
 	@tools/bench_peers.sh
+
+## make report-readers  other people's readers with every shape of our reports: the table of docs/reference/reports.md
+.PHONY: report-readers
+report-readers: $(VENV)/.ready-test .test/.ready .test/report_readers/.ready
+	@cd tests && PYTHONPATH=../milter:. ../$(VENV)/bin/python -m readers --write
 
 ## make profile where the processor time of one message goes
 profile: $(VENV)/.ready-test

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from dmarc_milter.config import Config, ConfigError
 from dmarc_milter.config.checks import name
+from dmarc_milter.config.schema import Reporting
 from dmarc_milter.config.secrets import signing_key, smtp_password
 from dmarc_milter.core.check_finding import Finding
 from dmarc_milter.core.dkim import DkimOptions, DkimStatus
@@ -19,6 +20,7 @@ from dmarc_milter.core.dmarc.discovery import PublicSuffixes
 from dmarc_milter.core.lint import Survey, survey
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.report.destination import Permission, takes_mail
+from dmarc_milter.core.report.failing_readers import DATED
 from dmarc_milter.core.report.mail import verp
 from dmarc_milter.core.resolver import Resolver
 from dmarc_milter.core.spf.check import SpfStatus
@@ -52,8 +54,24 @@ def report_sender(
     sender = name(options.email.rpartition("@")[2])
     found = survey(sender, resolver, suffixes=suffixes)
     yield from _published(found)
+    yield _form(options)
     yield from _envelope(config, sender, found, resolver)
     yield from _signature(config, sender, key.pem if key else b"", resolver)
+
+
+def _form(options: Reporting) -> Finding:
+    """In which form reports go, and where that is explained."""
+    others = len(options.rfc7489_destinations) + len(options.rfc9990_destinations)
+    usual = {
+        "auto": "RFC 9990's form, RFC 7489's where the reader is known to fail on it (list of"
+        f" {DATED})",
+        "rfc9990": "RFC 9990's form",
+        "rfc7489": "RFC 7489's form",
+    }[options.format]
+    exceptions = f", {others} named destinations as configured" if others else ""
+    return Finding(
+        "ok", WHAT, f"reports go in {usual}{exceptions}; readers: docs/reference/reports.md"
+    )
 
 
 def _published(found: Survey) -> Iterator[Finding]:

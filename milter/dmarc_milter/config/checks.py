@@ -207,6 +207,7 @@ CHECKS: dict[str, dict[str, Callable[[str], object]]] = {
         "dkim_domain": _optional(name),
         "dkim_selector": _optional(name),
         "rfc7489_destinations": name,
+        "rfc9990_destinations": name,
     },
     "metrics": {"listen": _optional(_listen)},
     "web": {"listen": _optional(web_address)},

@@ -187,9 +187,22 @@ class Reporting(Section, frozen=True):
     extra_contact_info: Annotated[
         str, Meta(max_length=254, description="e.g. a URL about these reports")
     ] = ""
-    format: Annotated[Literal["rfc9990", "rfc7489"], doc("form of aggregate reports")] = "rfc9990"
+    format: Annotated[
+        Literal["auto", "rfc9990", "rfc7489"],
+        doc(
+            "form of aggregate reports: auto = RFC 9990's, but RFC 7489's for destinations whose"
+            " reader is known to fail on it (docs/reference/reports.md)"
+        ),
+    ] = "auto"
     rfc7489_destinations: Annotated[
-        list[str], doc("destination domains that get the RFC 7489 form in any case")
+        list[str], doc("destination domains, and what is below, that get the RFC 7489 form")
+    ] = msgspec.field(default_factory=list)
+    rfc9990_destinations: Annotated[
+        list[str],
+        doc(
+            "destination domains, and what is below, that get the RFC 9990 form; of both lists the"
+            " longest domain counts"
+        ),
     ] = msgspec.field(default_factory=list)
     report_domains: Annotated[
         Literal["all", "known"], doc("known = only domains that once passed here")

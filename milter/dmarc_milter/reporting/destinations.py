@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
 from dmarc_milter.config.checks import name
+from dmarc_milter.config.schema import Reporting
 from dmarc_milter.core.dmarc.record import MAX_URIS, ReportUri
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.report.aggregate import Format
@@ -19,6 +20,7 @@ from dmarc_milter.core.report.destination import (
     takes_mail,
     verify,
 )
+from dmarc_milter.core.report.failing_readers import DATED, reader_at
 from dmarc_milter.core.stored import StoredUri
 from dmarc_milter.ledger.store.destinations import Authorisation
 from dmarc_milter.reporting.context import Asked, ReportContext
@@ -31,6 +33,8 @@ class ReportRecipient(NamedTuple):
 
     address: str
     format: Format
+    why: str = ""
+    """Why it is this form, or ""."""
     max_size: int | None = None
 
 
@@ -98,18 +102,43 @@ def _take(
             skipped.append(Skipped(address, f"suppressed until {until}: {suppression.reason}"))
         else:
             allowed.setdefault(
-                address, ReportRecipient(address, form_for(address, context), max_size)
+                address, ReportRecipient(address, *form_for(address, context.options), max_size)
             )
 
 
-def form_for(address: str, context: ReportContext) -> Format:
-    """The installation's form, or RFC 7489's for destinations that asked for it."""
+class FormChoice(NamedTuple):
+    """The form of a destination's reports, and why it is not the usual one, or ""."""
+
+    form: Format
+    reason: str = ""
+
+
+def form_for(address: str, options: Reporting) -> FormChoice:
+    """The form that an address gets: as the administrator says for its domain, else as the
+    installation does; `auto` is RFC 9990's unless its reader is known to fail on it."""
     host = host_of(address)
-    old = (name(text) for text in context.options.rfc7489_destinations)
+    if host is None:
+        return FormChoice("rfc7489" if options.format == "rfc7489" else "rfc9990")
+    lists: tuple[tuple[Format, list[str]], ...] = (
+        ("rfc7489", options.rfc7489_destinations),
+        ("rfc9990", options.rfc9990_destinations),
+    )
+    named = [
+        (len(domain.name), form)
+        for form, domains in lists
+        for domain in map(name, domains)
+        if host.is_at_or_below(domain)
+    ]
+    if named:
+        form = max(named)[1]
+        return FormChoice(form, f"{form}_destinations")
+    if options.format != "auto":
+        return FormChoice(options.format)
+    reader = reader_at(host)
     return (
-        "rfc7489"
-        if host is not None and any(host.is_at_or_below(domain) for domain in old)
-        else context.options.format
+        FormChoice("rfc7489", f"its reader, {reader}, fails on RFC 9990 (list of {DATED})")
+        if reader
+        else FormChoice("rfc9990")
     )
 
 

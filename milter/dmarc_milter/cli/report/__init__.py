@@ -207,7 +207,12 @@ def _preview(config: Config, arguments: argparse.Namespace) -> int:
 
 def _previewed(previewed: Previewed) -> dict[str, object]:
     destinations: list[dict[str, object]] = [
-        {"address": recipient.address, "state": "due", "format": recipient.format, "reply": ""}
+        {
+            "address": recipient.address,
+            "state": "due",
+            "format": recipient.format,
+            "reply": f"{recipient.format}: {recipient.why}" if recipient.why else "",
+        }
         for recipient in previewed.recipients.allowed
     ]
     destinations += [
