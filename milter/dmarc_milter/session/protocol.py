@@ -48,6 +48,9 @@ MIN_VERSION, MAX_VERSION = 2, 6
 _LENGTH, _OFFER = struct.Struct(">I"), struct.Struct(">III")
 
 
+NOT_ENOUGH = "the MTA does not allow header changes and quarantine"
+
+
 class Change(IntFlag):
     """What a filter may do to a message (SMFIF_*)."""
 
@@ -159,6 +162,11 @@ class Agreement(NamedTuple):
     steps: int
     silent: frozenset[type[Packet]]
     """The packets that are not answered."""
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether the MTA allows what a message may need."""
+        return self.changes == CHANGES
 
     def value(self, given: bytes) -> bytes:
         """A header field's value as the message has it: without LEADING_SPACE the MTA took one
@@ -285,7 +293,7 @@ def answer(actions: Sequence[Action], agreement: Agreement) -> bytes:
 
 def _allowed(agreement: Agreement, change: Change) -> None:
     if not agreement.changes & change:
-        raise ProtocolError("the MTA does not allow header changes and quarantine")
+        raise ProtocolError(NOT_ENOUGH)
 
 
 def _strings(*texts: str) -> bytes:

@@ -1,4 +1,4 @@
-"""One MTA connection: events in, actions out. Without pymilter and sockets, so tests call it
+"""One MTA connection: events in, actions out. Without a protocol and sockets, so tests call it
 directly."""
 
 from __future__ import annotations
@@ -77,6 +77,16 @@ class Session:
         self._broken = ""
         """What went wrong before any message: without client or HELO none can be judged."""
         self._message: _CurrentMessage | None = None
+
+    @property
+    def name(self) -> str:
+        """What the log calls it."""
+        return self._name
+
+    @property
+    def source(self) -> IPAddress | None:
+        """The SMTP client, where the MTA names one."""
+        return self._source
 
     @property
     def in_message(self) -> bool:
