@@ -57,7 +57,7 @@ PARSERS: dict[str, Callable[[bytes], object]] = {
     "DMARC record": record.parse,
     "report addresses": lambda value: record.parse(b"v=DMARC1; p=none; rua=" + value),
     "Authentication-Results": field.parse,
-    "whose Authentication-Results": lambda value: forgery.claims(value, OURS),
+    "whose Authentication-Results": lambda value: forgery.may_be_taken_for_ours(value, OURS),
     "Received": received.parse,
     "SPF record": lambda value: spf_record.parse(b"v=spf1 " + value, 512),
     "SPF record without a bound": lambda value: spf_record.parse(b"v=spf1 " + value, 1 << 20),

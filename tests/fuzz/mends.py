@@ -61,13 +61,13 @@ def names_behind_odd_characters(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def names_over_white_space(monkeypatch: pytest.MonkeyPatch) -> None:
     """The name that is left where white space is skipped, and the words after it."""
-    whole = lenient._readings
+    whole = lenient._after_each_at
 
     def first_word(text: str, loose: bool) -> Iterator[tuple[tuple[str, ...], bool]]:
         for parts, before_at in whole(text, loose):
             yield parts[:1], before_at
 
-    monkeypatch.setattr(lenient, "_readings", first_word)
+    monkeypatch.setattr(lenient, "_after_each_at", first_word)
     monkeypatch.setattr(lenient, "_over_white_space", lambda piece, after: iter(()))
 
 

@@ -10,7 +10,7 @@ from ipaddress import ip_network
 
 from dmarc_milter.core import arc
 from dmarc_milter.core.authres import field
-from dmarc_milter.core.authres.forgery import claims
+from dmarc_milter.core.authres.forgery import may_be_taken_for_ours
 from dmarc_milter.core.dkim import key, signature, tags
 from dmarc_milter.core.dmarc import record
 from dmarc_milter.core.mail import author, domain, received
@@ -123,8 +123,8 @@ def results_field(octets: bytes) -> None:
         ][: len(strict.results)]
     with contextlib.suppress(strict_authres.NotStrict, UnicodeDecodeError):
         if strict_authres.parse(octets).authserv_id.casefold() == "mx.example.com":
-            assert claims(octets, ["mx.example.com"])
-    claims(octets, ["mx.example.com", "straße.example"])
+            assert may_be_taken_for_ours(octets, ["mx.example.com"])
+    may_be_taken_for_ours(octets, ["mx.example.com", "straße.example"])
 
 
 def arc_sets(octets: bytes) -> None:

@@ -16,7 +16,7 @@ from dmarc_milter.core.authres.field import (
     parse,
     properties,
 )
-from dmarc_milter.core.authres.forgery import claims
+from dmarc_milter.core.authres.forgery import may_be_taken_for_ours
 from dmarc_milter.core.mail.domain import Malformed
 from fakes.growth import is_linear
 
@@ -205,7 +205,7 @@ def test_what_is_written_reads_back(infos: tuple[ResInfo, ...]) -> None:
     """Parse is format's inverse, and no line is broken or too long."""
     text = format(OURS, infos)
     assert parse(text.encode()) == AuthResults(OURS, infos)
-    assert claims(text.encode(), [OURS])
+    assert may_be_taken_for_ours(text.encode(), [OURS])
     assert all(len(line) <= 998 for line in text.split("\n"))
     assert not any(ord(character) < 32 for character in text.replace("\n\t", ""))
 

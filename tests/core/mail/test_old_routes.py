@@ -7,7 +7,7 @@ import pytest
 
 from dmarc_milter.core.mail.author import author
 from dmarc_milter.core.mail.domain import Domain
-from dmarc_milter.core.mail.lenient import old_routes
+from dmarc_milter.core.mail.old_routes import old_routes
 from fakes.growth import is_linear
 
 LEGIT = ("legit.example",)

@@ -46,7 +46,7 @@ DROPPED = {*range(0x20), 0x7F, 0xFFFD, *lenient.IGNORABLE}
 
 WORK = 64 * 1024
 """How much telling forged fields apart may cost for one message: a field that is not PLAIN costs
-its octets and COST."""
+its bytes and COST."""
 COST = 64
 # How a field begins that anyone writes in earnest: its authserv-id, or a method where that is
 # missing, perhaps a version. Telling whose it is takes microseconds, so that these cost nothing.
@@ -101,7 +101,7 @@ def forged(values: Iterable[bytes], ids: Sequence[str], work: int = WORK) -> Ite
     named = tuple(name.encode().lower() for name in ids)
     for number, value in enumerate(values, 1):
         work -= _cost(value, named)
-        if work < 0 or claims(value, ids):
+        if work < 0 or may_be_taken_for_ours(value, ids):
             yield number
 
 
@@ -125,7 +125,7 @@ def _is_utf8(value: bytes) -> bool:
     return True
 
 
-def claims(value: bytes, ids: Sequence[str]) -> bool:
+def may_be_taken_for_ours(value: bytes, ids: Sequence[str]) -> bool:
     """Whether some reader of this Authentication-Results field could take its authserv-id for one
     of `ids` (RFC 8601 5).
 
@@ -139,15 +139,18 @@ def claims(value: bytes, ids: Sequence[str]) -> bool:
     """
     ours = _spellings(tuple(ids))
     return any(
-        _claimed(text, ours) or _claimed_once_decoded(text, ours) for text in _texts(value, ours)
+        _taken_for_ours(text, ours) or _taken_for_ours_once_decoded(text, ours)
+        for text in _texts(value, ours)
     )
 
 
-def _claimed_once_decoded(text: str, ours: frozenset[str]) -> bool:
+def _taken_for_ours_once_decoded(text: str, ours: frozenset[str]) -> bool:
     if "=?" not in text:
         return False
     text = text[:MAX_FIELD]
-    return any(_claimed(read, ours) for read in {decode(text) for decode in encoded_words.DECODERS})
+    return any(
+        _taken_for_ours(read, ours) for read in {decode(text) for decode in encoded_words.DECODERS}
+    )
 
 
 def _texts(value: bytes, ours: frozenset[str]) -> Iterator[str]:
@@ -186,28 +189,28 @@ def _encodes(name: str, charset: str) -> bool:
     return True
 
 
-def _claimed(text: str, ours: frozenset[str]) -> bool:
+def _taken_for_ours(text: str, ours: frozenset[str]) -> bool:
     head = _head(text[:HEAD].translate(UNSEEN))
     if any(_is_ours(name, ours) for name in head.names()):
         return True
     if len(text) > MAX_FIELD or BREAK.search(text):
-        return _named(text, ours) or (not head.pieces and _hides_its_id(text))
+        return _names_us(text, ours) or (not head.pieces and _hides_its_id(text))
     try:
         if not head.understood or _has_gaps(text[:HEAD].partition(";")[0]):
             before = _before_the_first_method(text)
         else:
             before = text[: skip(text, 0)[1]]
-        if _named(before, ours):
+        if _names_us(before, ours):
             return True
         folded = text.translate(FOLD)
         return any(name in folded for name in ours) and any(
             _is_ours(name, ours) for name in leading_words(text)
         )
     except UnreadableField:
-        return _named(text, ours) or (not head.pieces and _hides_its_id(text))
+        return _names_us(text, ours) or (not head.pieces and _hides_its_id(text))
 
 
-def _named(text: str, ours: frozenset[str]) -> bool:
+def _names_us(text: str, ours: frozenset[str]) -> bool:
     """Whether one of our names stands anywhere in the text, for a careless reader."""
     folded = text.translate(FOLD)
     return any(name in loose for loose in (folded, *_loose(folded)) for name in ours)
@@ -265,17 +268,17 @@ def _folded_id(name: str) -> str:
     folded = DOTS.sub(".", folded).strip(AROUND)
     if folded.isascii():
         return folded
-    found = domain.parse(folded)
-    return found.name if isinstance(found, Domain) else folded
+    parsed = domain.parse(folded)
+    return parsed.name if isinstance(parsed, Domain) else folded
 
 
 @lru_cache(maxsize=1024)
 def _is_ours(name: str, ours: frozenset[str]) -> bool:
     """Whether the name is one of ours to some reader."""
-    return any(_folded_id(reading) in ours for reading in _readings(name))
+    return any(_folded_id(spelling) in ours for spelling in _spelled_otherwise(name))
 
 
-def _readings(name: str) -> Iterator[str]:
+def _spelled_otherwise(name: str) -> Iterator[str]:
     """The name as it is, without a job id, and with every A-label decoded, whether it may be one or
     not. One of several labels also up to the first character that cannot stand in a host name, and
     without all that is not ASCII."""

@@ -9,6 +9,7 @@ from functools import lru_cache
 from dmarc_milter.core.mail import broken_encoded_words, lenient, lenient_lists, mailbox_list
 from dmarc_milter.core.mail.domain import Domain, Malformed
 from dmarc_milter.core.mail.mailbox_list import Tolerated
+from dmarc_milter.core.mail.old_routes import old_routes
 
 MAX_CANDIDATES = 16
 """Names looked at under malformed_from = "strictest"; of how many organizations is the evaluation's
@@ -81,7 +82,7 @@ def _author(from_fields: Sequence[bytes]) -> Author:
 
 def _malformed(reason: str, from_fields: Sequence[bytes]) -> Author:
     found, more = lenient.domains(from_fields, MAX_CANDIDATES, loose=True)
-    routes, too_many = lenient.old_routes(from_fields)
+    routes, too_many = old_routes(from_fields)
     candidates = tuple(dict.fromkeys((*found, *routes)))
     more = more or too_many or len(candidates) > MAX_CANDIDATES
     if not more and broken_encoded_words.hide_somebody(from_fields):

@@ -7,7 +7,7 @@ import re
 import urllib.parse
 from collections.abc import Iterable, Iterator, Sequence
 
-from dmarc_milter.core.mail.domain import Domain, parse
+from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.mail.encoded_words import (
     DECODERS,
     decode_open_words,
@@ -22,7 +22,7 @@ anyone answers for."""
 MAX_WORDS = 100
 """Words after one @."""
 MAX_BROKEN = 16 * 1024
-"""Octets of a field up to which it is read in every way."""
+"""Bytes of a field up to which it is read in every way."""
 
 # Where the address ends for whoever looks for its end: a bracket or separator at the end of a word,
 # the next angle bracket. In the middle of a name, or before a dot, they are odd characters. Every
@@ -117,26 +117,26 @@ def domains_of_text(texts: Iterable[str], limit: int) -> tuple[tuple[Domain, ...
 def _domains(
     texts: Iterable[str], limit: int, *, loose: bool = False
 ) -> tuple[tuple[Domain, ...], bool]:
-    found: dict[Domain, None] = {}
-    read: set[tuple[str, ...]] = set()
+    seen: dict[Domain, None] = {}
+    known: set[NameParts] = set()
     names = Names()
     try:
         for text in texts:
-            for reading, before_at in _readings(text, loose):
-                if reading in read:
+            for parts, before_at in _after_each_at(text, loose):
+                if parts in known:
                     continue
-                read.add(reading)
-                found.update(dict.fromkeys(names.of(reading, before_at=before_at)))
-                if len(found) > limit or len(read) > MAX_READINGS:
+                known.add(parts)
+                seen.update(dict.fromkeys(names.of(parts, before_at=before_at)))
+                if len(seen) > limit or len(known) > MAX_READINGS:
                     raise TooMany
     except TooMany:
-        return _dotted_first(found)[:limit], True
-    return _dotted_first(found), False
+        return _dotted_first(seen)[:limit], True
+    return _dotted_first(seen), False
 
 
-def _dotted_first(found: Iterable[Domain]) -> tuple[Domain, ...]:
+def _dotted_first(names: Iterable[Domain]) -> tuple[Domain, ...]:
     """A single label says the least, so it is what is left out."""
-    return tuple(sorted(found, key=lambda name: "." not in name.name))
+    return tuple(sorted(names, key=lambda name: "." not in name.name))
 
 
 def hides_an_at(value: bytes) -> bool:
@@ -228,13 +228,12 @@ def _unescaped(text: str, decoded: bool) -> Iterator[str]:
         yield decode_open_words(decode_open_words(shown)).translate(MAPPED)
 
 
-def _readings(text: str, loose: bool) -> Iterator[tuple[tuple[str, ...], bool]]:
-    """What stands after each @, as the parts that may be the name, and whether it may be the local
-    part of another address as well.
+NameParts = tuple[str, ...]
+"""What stands after one @, as the parts that may be the name."""
 
-    The parts are the words up to the end of the address, those with a dot between them also as one,
-    and all of these together, since readers skip white space.
-    """
+
+def _after_each_at(text: str, loose: bool) -> Iterator[tuple[NameParts, bool]]:
+    """What stands after each @, and whether it may be the local part of another address as well."""
     known: set[str] = set()
     pieces = text.split("@")
     for number, piece in enumerate(pieces[1:], 2):
@@ -243,40 +242,49 @@ def _readings(text: str, loose: bool) -> Iterator[tuple[tuple[str, ...], bool]]:
             continue
         known.add(piece)
         after = A_COMMENT.sub("", piece)
-        end = (END_BEFORE_AT if before_at else END).search(after)
-        rest = after[: end.start()] if end else after
-        words = rest.split()
-        if (
-            before_at
-            and not end
-            and len(words) > 1
-            and "." not in words[-2][-1] + words[-1]
-            and not rest[-1:].isspace()
-        ):
-            words[-1] = LOCAL_PART.sub("", words[-1])
-        if len(words) > MAX_WORDS:
-            raise TooMany
-        beside = _beside_dots(words)
-        # Before an angle bracket the rest names the next address.
-        angle = end and end["ANGLE"]
-        parts = (
-            [*words[:1], *beside[:1], *after.split(maxsplit=1)[:1]]
-            if angle
-            else [*words, *beside, "".join(words[:2])]
-        )
-        if loose:
-            parts = [
-                SEPARATOR.split(piece.strip(), maxsplit=1)[0],
-                *parts,
-                *_loose_parts(piece, words),
-            ]
-        beside_comments = _beside_comments(piece, len(rest)) if after != piece else ()
-        yield tuple(dict.fromkeys((*parts, "".join(words), *beside_comments))), before_at
+        yield _name_parts(piece, after, before_at=before_at, loose=loose), before_at
         if loose:
             yield from _over_white_space(piece, after)
 
 
-def _over_white_space(piece: str, after: str) -> Iterator[tuple[tuple[str, ...], bool]]:
+def _name_parts(piece: str, after: str, *, before_at: bool, loose: bool) -> NameParts:
+    """The words up to the end of the address, those with a dot between them also as one, and all of
+    these together, since readers skip white space. `after`: the piece without its comments."""
+    end = (END_BEFORE_AT if before_at else END).search(after)
+    rest = after[: end.start()] if end else after
+    words = _address_words(rest, may_be_local=before_at and not end)
+    beside = _beside_dots(words)
+    # Before an angle bracket the rest names the next address.
+    angle = end and end["ANGLE"]
+    parts = (
+        [*words[:1], *beside[:1], *after.split(maxsplit=1)[:1]]
+        if angle
+        else [*words, *beside, "".join(words[:2])]
+    )
+    if loose:
+        first = SEPARATOR.split(piece.strip(), maxsplit=1)[0]
+        parts = [first, *parts, *_loose_parts(piece, words)]
+    beside_comments = _beside_comments(piece, len(rest)) if after != piece else ()
+    return tuple(dict.fromkeys((*parts, "".join(words), *beside_comments)))
+
+
+def _address_words(rest: str, *, may_be_local: bool) -> list[str]:
+    """The words after an @, the last one without the local part of the next address. Raises TooMany
+    beyond MAX_WORDS."""
+    words = rest.split()
+    if (
+        may_be_local
+        and len(words) > 1
+        and "." not in words[-2][-1] + words[-1]
+        and not rest[-1:].isspace()
+    ):
+        words[-1] = LOCAL_PART.sub("", words[-1])
+    if len(words) > MAX_WORDS:
+        raise TooMany
+    return words
+
+
+def _over_white_space(piece: str, after: str) -> Iterator[tuple[NameParts, bool]]:
     """For a reader who stops at nothing but a special character, a comment's too, or at a line's
     end: each by itself, since among longer names one of a single label counts for nothing.
     """
@@ -340,7 +348,7 @@ def _beside_dots(words: list[str]) -> list[str]:
             joined[-1].append(word)
         else:
             joined.append([word])
-    return ["".join(each) for each in joined]
+    return ["".join(parts) for parts in joined]
 
 
 def without_comments(text: str) -> str:
@@ -355,43 +363,3 @@ def without_comments(text: str) -> str:
         elif not depth:
             kept.append(piece)
     return "".join(kept)
-
-
-MAX_ROUTES = 100
-"""Distinct names in old routes that are looked at."""
-# One that never ends is matched too, and kept: no later one ends where the first does not.
-ROUTE_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*+("|\\?\Z)', re.DOTALL)
-# What stands by itself between separators, or behind the first odd character after an @, and has no
-# @ after it. Begun anywhere else it ends at the same place, so a search at each is quadratic.
-ROUTE_WORD = re.compile(
-    r"(?:(?<![^\s,;:<>])|(?<=@)[\w.%!+-]*+[^\w.%!+\-\s,;:<>@])([^\s,;:<>@]++)(?!@)"
-)
-
-
-def old_routes(values: Sequence[bytes]) -> tuple[tuple[Domain, ...], bool]:
-    """The domains of addresses from before the @, in these fields, and whether there are more than
-    are looked at: every Sendmail rewrites `a%b` and `b!a` to `a@b` when it delivers.
-
-    The domain is what stands before the first `!`, or else behind the last `%` (ruleset 3 of its
-    proto.m4). Never raises. A single label is none: `50%off` and `Wow!` are words.
-    """
-    names: dict[str, None] = {}
-    for name in (name for value in values for name in _routed_to(value)):
-        names[name] = None
-        if len(names) > MAX_ROUTES:
-            break
-    found = [name for name in map(parse, list(names)[:MAX_ROUTES]) if isinstance(name, Domain)]
-    return tuple(dict.fromkeys(found)), len(names) > MAX_ROUTES
-
-
-def _routed_to(value: bytes) -> Iterator[str]:
-    """What may be a name of more than one label in the old routes of a field."""
-    if b"%" not in value and b"!" not in value:
-        return
-    text = value.decode("utf-8", "replace")
-    unquoted = ROUTE_QUOTED.sub(lambda match: " " if match[1] == '"' else match[0], text)
-    for match in ROUTE_WORD.finditer(without_comments(unquoted)):
-        word = match[1]
-        name = word.partition("!")[0] if "!" in word else word.rpartition("%")[2]
-        if "." in name.strip(".") and name != word:
-            yield name
