@@ -371,6 +371,48 @@ def test_rules_that_match_nothing_any_more_are_said(
     assert "rule 2 never matches" in said[1]
 
 
+@pytest.mark.parametrize(
+    ("rule", "words"),
+    [
+        ('dkim = ["com"]', "a public suffix"),
+        ('spf = ["lists.example.org", "co.uk"]', "below co.uk"),
+        ('arc = ["github.io"]', "a public suffix"),
+        ('networks = ["0.0.0.0/0"]', "a large part of the internet"),
+        ('networks = ["192.0.2.1", "2000::/3"]', "2000::/3"),
+        ('author_domains = ["example.org"]', "forgers included"),
+        ('author_domains = ["example.org"]\nrecipient_domains = ["b.example"]', "forgers included"),
+    ],
+)
+def test_a_rule_that_lets_in_more_than_anybody_means_is_warned_about(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], rule: str, words: str
+) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text(f'[[policy.rules]]\naction = "accept"\n{rule}\n')
+    assert main(["config", "check", "--offline", "--config", str(config)]) == 0
+    (said,) = (
+        line for line in capsys.readouterr().out.split("\n") if line.startswith("warning  policy")
+    )
+    assert words in said
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        'action = "accept"\ndkim = ["lists.example.org"]\nnetworks = ["192.0.2.0/24"]',
+        'action = "accept"\nauthor_domains = ["example.org"]\nnetworks = ["10.0.0.0/8"]',
+        'action = "reject"\nauthor_domains = ["example.org"]',
+        'action = "quarantine"\nnetworks = ["0.0.0.0/0"]',
+    ],
+)
+def test_a_rule_that_is_narrow_or_strict_is_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], rule: str
+) -> None:
+    config = tmp_path / "c.toml"
+    config.write_text(f"[[policy.rules]]\n{rule}\n")
+    assert main(["config", "check", "--offline", "--config", str(config)]) == 0
+    assert "warning  policy" not in capsys.readouterr().out
+
+
 def test_the_lines_are_for_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "c.toml"
     config.write_text('[authentication]\nauthserv_id = "mx.example.com"\n')

@@ -54,14 +54,18 @@ def test_show_prints_control_characters_as_toml_spells_them() -> None:
     [
         ("[milter]\nsocet = 'x'\n", 2, ("[milter] socet", "did you mean socket?")),
         ("[mliter]\n", 1, ("mliter", "did you mean milter?")),
-        ("[milter]\nworkers = 'two'\n", 2, ("[milter] workers", "Expected `int`")),
-        ("\n\n[milter]\n# c\nworkers = -1\n", 5, ("[milter] workers", ">= 0")),
+        ("[milter]\nworkers = 'two'\n", 2, ("[milter] workers", "a whole number", '"two"')),
+        (
+            "\n\n[milter]\n# c\nworkers = -1\n",
+            5,
+            ("[milter] workers", "-1 is out of bounds", "(0 to 256)"),
+        ),
         ("[milter]\nsocket = 'inet:99999@127.0.0.1'\n", 2, ("is not a socket", "unix:/PATH")),
         ("[milter]\nsocket = 'unix:relative'\n", 2, ("is not a socket",)),
         (
             "[milter]\non_error = 'reject'\n",
             2,
-            ("[milter] on_error", "Invalid enum value", "(tempfail | accept)"),
+            ("[milter] on_error", 'must be one of "tempfail", "accept"', '"reject"'),
         ),
         (
             "[authentication]\ntrusted_networks = ['10.0.0.0/8', 'nonsense']\n",
@@ -82,7 +86,7 @@ def test_show_prints_control_characters_as_toml_spells_them() -> None:
                 " ['a.example']\n[[policy.rules]]\naction = 'accpt'\n"
             ),
             5,
-            ("action", "Invalid enum value"),
+            ("action", "must be one of", '"accpt"'),
         ),
         (
             "[[policy.rules]]\naction = 'accept'\ndkim = ['a.example']\nexpires = '2026-13-40'\n",
@@ -100,10 +104,10 @@ def test_show_prints_control_characters_as_toml_spells_them() -> None:
             ("is not a mail address", "full domain name"),
         ),
         ("[milter\n", 1, ("not valid TOML", "line 1")),
-        ("milter = 3\n", 1, ("milter: Expected `object`", "a table, [milter]")),
-        ("[[milter]]\nworkers = 3\n", 1, ("milter: Expected `object`", "a table, [milter]")),
+        ("milter = 3\n", 1, ("milter: must be a table, [milter]")),
+        ("[[milter]]\nworkers = 3\n", 1, ("milter: must be a table, [milter]")),
         ('[milter]\n"wor\\n\\u001b[1mkers" = 1\n', 1, ("wor\\n\\x1b[1mkers: unknown key",)),
-        ("[dns]\ntimeout = 0\n", 2, ("> 0", "(more than 0, at most 60)")),
+        ("[dns]\ntimeout = 0\n", 2, ("0 is out of bounds", "(more than 0, at most 60)")),
         ("[dns]\nnameservers = ['192.0.2.1:0']\n", 2, ("nameservers", "port 0")),
         ("[metrics]\nlisten = '9893'\n", 2, ("[metrics] listen", "'9893'", "ADDRESS:PORT")),
         ("[web]\nlisten = '8894'\n", 2, ("[web] listen", "'8894'", "ADDRESS:PORT")),

@@ -11,7 +11,7 @@ import stat
 import struct
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from dmarc_milter.config import Config, ConfigError
@@ -60,14 +60,6 @@ def mode(config: Config) -> Iterator[Finding]:
             f" {config.dns.budget:g} s: where the DNS is only slow, workers are killed and their"
             " sessions get 451",
         )
-    today = datetime.now(UTC).date()
-    for number, rule in enumerate(config.policy.rules, 1):
-        if rule.expires and date.fromisoformat(rule.expires) < today:
-            yield Finding("warning", "policy", f"rule {number} expired on {rule.expires}")
-        if rule.arc and not config.authentication.arc:
-            yield Finding(
-                "warning", "policy", f"rule {number} never matches: [authentication] arc is off"
-            )
 
 
 def milter_socket(config: Config) -> Iterator[Finding]:

@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import TextIO
 
 from dmarc_milter import __version__
-from dmarc_milter.config import DEFAULT_PATH, Config, ConfigError, load
+from dmarc_milter.config import DEFAULT_PATH, Config, ConfigError, load, load_without_file
 from dmarc_milter.core.stored import UnreadableFacts
 
 EXIT_OK, EXIT_NO, EXIT_USAGE, EXIT_TEMPFAIL = 0, 1, 2, 75
@@ -102,7 +102,8 @@ def _command(argv: Sequence[str] | None) -> int:
     try:
         return int(parsed.run(parsed))
     except ConfigError as error:
-        print(f"dmarc-milter: {error}", file=sys.stderr)
+        for problem in error.problems:
+            print(f"dmarc-milter: {problem}", file=sys.stderr)
         return EXIT_USAGE
     except UnreadableFacts as error:
         print(
@@ -121,8 +122,9 @@ def _parser(arguments: list[str]) -> argparse.ArgumentParser:
         prog="dmarc-milter", description="Verify, enforce and report DMARC for inbound mail."
     )
     parser.add_argument("--version", action="version", version=f"dmarc-milter {__version__}")
+    add_config(parser, default_config())
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    wanted = next((word for word in arguments if not word.startswith("-")), "")
+    wanted = _command_word(arguments)
     for name, sentence in COMMANDS.items():
         if module_of(name) is None:
             continue
@@ -136,6 +138,17 @@ def _parser(arguments: list[str]) -> argparse.ArgumentParser:
     return parser
 
 
+def _command_word(arguments: list[str]) -> str:
+    """The first word that is neither an option nor the value of `--config`."""
+    words = iter(arguments)
+    for word in words:
+        if word == "--config":
+            next(words, "")
+        elif not word.startswith("-"):
+            return word
+    return ""
+
+
 def module_of(command: str) -> str | None:
     """The module of a command; None when this installation comes without it."""
     name = f"dmarc_milter.cli.{'import_' if command == 'import' else command}"
@@ -147,18 +160,27 @@ def load_command(command: str) -> ModuleType:
     return importlib.import_module(module_of(command) or command)
 
 
-def add_config(parser: argparse.ArgumentParser) -> None:
-    """`--config FILE`, as every command takes it."""
+CONFIG_VARIABLE = "DMARC_MILTER_CONFIG"
+"""Of the environment: names the configuration file where `--config` does not."""
+
+
+def default_config() -> Path:
+    """The file that is read where none is named."""
+    return Path(os.environ.get(CONFIG_VARIABLE) or DEFAULT_PATH)
+
+
+def add_config(parser: argparse.ArgumentParser, default: Path | None = None) -> None:
+    """`--config FILE`, as every command takes it, before the command's name or after it."""
     parser.add_argument(
         "--config",
         type=Path,
-        default=DEFAULT_PATH,
+        default=argparse.SUPPRESS if default is None else default,
         metavar="FILE",
-        help=f"configuration (default {DEFAULT_PATH})",
+        help=f"configuration (default ${CONFIG_VARIABLE}, or {DEFAULT_PATH})",
     )
 
 
 def load_or_defaults(path: Path) -> Config:
     """The configuration; the defaults where none was named and none is installed. Raises
     ConfigError."""
-    return load(path) if path.exists() or path != DEFAULT_PATH else Config()
+    return load(path) if path.exists() or path != DEFAULT_PATH else load_without_file()

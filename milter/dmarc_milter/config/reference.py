@@ -16,11 +16,24 @@ from dmarc_milter.core.toml import toml
 HEAD = """\
 # Configuration
 
-TOML, `/etc/dmarc-milter/dmarc-milter.toml` unless `--config` names another file. A key that is not
-there has its default. Unknown keys and values that are not allowed are errors that name the file,
-the line, the key and what is allowed (exit code 2). `dmarc-milter config check` reads the file as
-the daemon does and tests it against the world; SIGHUP (`systemctl reload dmarc-milter`) applies it,
-and a bad file changes nothing.
+TOML, `/etc/dmarc-milter/dmarc-milter.toml` unless `--config` or the variable `DMARC_MILTER_CONFIG`
+of the environment names another file. A key that is not there has its default. Unknown keys and
+values that are not allowed are errors that name the file, the line, the key and what is allowed,
+all of them at once (exit code 2). `dmarc-milter config check` reads the file as the daemon does and
+tests it against the world; SIGHUP (`systemctl reload dmarc-milter`) applies it, and a bad file
+changes nothing.
+
+Settings may stand in three places; a later one has the last word:
+
+1. the file;
+2. `conf.d/*.toml` beside it, in the order of their names. Their `[[policy.rules]]` come after the
+   file's;
+3. the environment of the process: `DMARC_MILTER__SECTION__KEY`, the value as TOML, e.g.
+   `DMARC_MILTER__DNS__NAMESERVERS='["192.0.2.1"]'`. Rules are read from files only.
+
+`dmarc-milter config set policy.enforce true` changes one value in the file and leaves its comments,
+mode and owner as they are; `dmarc-milter config show` prints what holds. `dmarc-milter config
+json-schema` prints a JSON schema, with which editors complete keys and mark mistakes.
 
 Only a restart changes `user`, `socket_mode` and `socket_group` of a socket that stays open, and
 makes room for more than twice the workers of the start (or 16): the log then has

@@ -6,12 +6,14 @@ from __future__ import annotations
 import contextlib
 import resource
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 from dmarc_milter.config import Config, ConfigError, load, root_files
 from dmarc_milter.config.checks import socket_address
 from dmarc_milter.config.paths import spool_path
+from dmarc_milter.config.sources import files_of_conf_d
 from dmarc_milter.core.check_finding import Finding
 from dmarc_milter.daemon.dns_probe import ask
 from dmarc_milter.daemon.supervisor import Parts, Supervisor, no_jobs
@@ -134,12 +136,18 @@ def serve(path: Path, commands: Commands | None) -> int:
     return supervise(path, config, parts, lambda: startup_lines(config))
 
 
+def _changeable(path: Path) -> Iterator[str]:
+    """Of the file and of what conf.d adds (root_files.changeable)."""
+    for file in (path, *files_of_conf_d(path)):
+        yield from root_files.changeable(file)
+
+
 def supervise(path: Path, config: Config, parts: Parts, startup_lines: Prepare = lambda: ()) -> int:
     """Run the daemon with these parts. What `startup_lines` finds wrong prevents the start; its
     lines are printed. Raises ConfigError."""
     try:
         libmilter.check_platform()
-        settings = tuple(f"warning: {setting}" for setting in root_files.changeable(path))
+        settings = tuple(f"warning: {setting}" for setting in _changeable(path))
         privileges.drop_privileges(config.milter.user)
         raise_file_limit()
         lines = (*startup_lines(), *privileges.warnings(config), *settings)

@@ -1,15 +1,18 @@
-"""`dmarc-milter config check | show | sample | reference`."""
+"""`dmarc-milter config check | show | set | sample | reference | json-schema`."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dmarc_milter.cli.main import EXIT_NO, EXIT_OK, add_config
 from dmarc_milter.config import Config, load
+from dmarc_milter.config.json_schema import json_schema
 from dmarc_milter.config.reference import reference
 from dmarc_milter.config.sample import sample, show
 
@@ -22,7 +25,9 @@ ACTIONS = {
         "validate the file and test the installation: socket, DNS, store, identity, report sender"
     ),
     "show": "print the effective configuration",
+    "set": "change one value in the file; its comments, mode and owner stay",
     "sample": "print a sample file",
+    "json-schema": "print a JSON schema of the file, for editors",
     "reference": "print the reference page (Markdown)",
 }
 
@@ -33,8 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         command = what.add_parser(
             name, help=sentence, description=sentence[0].upper() + sentence[1:] + "."
         )
-        if name in ("check", "show"):
+        if name in ("check", "show", "set"):
             add_config(command)
+        if name == "set":
+            command.add_argument("key", metavar="SECTION.KEY", help="such as policy.enforce")
+            command.add_argument(
+                "value", metavar="VALUE", help='TOML: true, 5, ["a", "b"]; or text'
+            )
         if name == "check":
             _check_arguments(command)
 
@@ -66,10 +76,26 @@ def run(arguments: argparse.Namespace) -> int:
             print(sample(), end="")
         case "reference":
             print(reference(), end="")
+        case "json-schema":
+            print(json_schema(), end="")
+        case "set":
+            return _set(arguments)
         case "show":
             print(show(load(arguments.config)), end="")
         case _:
             return _check(arguments)
+    return EXIT_OK
+
+
+def _set(arguments: argparse.Namespace) -> int:
+    from dmarc_milter.cli.config.set_value import set_value
+
+    try:
+        print(set_value(arguments.config, arguments.key, arguments.value))
+    except OSError as error:
+        print(f"dmarc-milter: {arguments.config}: {error.strerror}", file=sys.stderr)
+        return EXIT_NO
+    print("To apply it: systemctl reload dmarc-milter (or SIGHUP)")
     return EXIT_OK
 
 
@@ -95,10 +121,12 @@ def _check(arguments: argparse.Namespace) -> int:
 def _findings(config: Config, arguments: argparse.Namespace) -> Iterator[Finding]:
     from dmarc_milter.checks import configuration
     from dmarc_milter.checks.report_sender import report_sender
+    from dmarc_milter.checks.rules import rules
 
     suffixes, about = configuration.suffix_list(config)
     yield from (
         *configuration.mode(config),
+        *rules(config, suffixes, datetime.now(UTC).date()),
         *about,
         *configuration.identity(config, suffixes),
         *configuration.exposed_listeners(config),
