@@ -111,6 +111,7 @@ def ask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Ask]:
         (("store", "upgrade"), "store"),
         (("store", "expire"), "store"),
         (("store", "drain"), "store"),
+        (("store", "compact"), "store"),
     ],
 )
 def test_every_key_is_documented(

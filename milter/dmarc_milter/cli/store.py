@@ -1,4 +1,4 @@
-"""`dmarc-milter store upgrade | expire | drain | status`."""
+"""`dmarc-milter store upgrade | expire | drain | compact | status`."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from dmarc_milter.ledger.connect import database_of, retention_of, spool_of, sto
 from dmarc_milter.ledger.drain import drain, keep_draining
 from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.store import schema
+from dmarc_milter.ledger.store.compact import compact
 from dmarc_milter.ledger.store.retention import expire
 from dmarc_milter.ledger.store.status import SpoolStatus, StoreStatus, spool_status, store_status
 from dmarc_milter.telemetry.log import open_log
@@ -36,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("upgrade", "bring the store's schema up to this program"),
         ("expire", "delete what is older than the retention settings allow"),
         ("drain", "move this host's spool into the store"),
+        ("compact", "give the room of deleted rows in a SQLite store back to the disk"),
         ("status", "the state of spool and store, and what to do if something is wrong"),
     ):
         command = what.add_parser(
@@ -54,7 +56,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     config = load(arguments.config)
-    actions = {"upgrade": _upgrade, "expire": _expire, "drain": _drain, "status": _status}
+    actions = {
+        "upgrade": _upgrade,
+        "expire": _expire,
+        "drain": _drain,
+        "compact": _compact,
+        "status": _status,
+    }
     try:
         return actions[arguments.what](config, arguments)
     except StoreError as error:
@@ -69,7 +77,7 @@ def _print(document: object, sentence: str, *, as_json: bool) -> None:
 
 def _upgrade(config: Config, arguments: argparse.Namespace) -> int:
     with closing(database_of(config)) as database:
-        steps = schema.upgrade(database)
+        steps = schema.upgrade(database, by_day=config.store.decision_partitions)
     sentence = (
         f"{database.name}: applied {', '.join(steps)}"
         if steps
@@ -90,6 +98,19 @@ def _expire(config: Config, arguments: argparse.Namespace) -> int:
     words = ", ".join(f"{number} of {table}" for table, number in gone.items()) or "nothing was due"
     _print({"removed": gone}, words, as_json=arguments.json)
     return EXIT_OK
+
+
+def _compact(config: Config, arguments: argparse.Namespace) -> int:
+    """0, or 1 when there is nothing that could be done."""
+    with closing(store_of(config)) as store:
+        store.ready()
+        done = compact(store.database)
+    _print(
+        {"bytes_before": done.before, "bytes_after": done.after, "problem": done.problem},
+        done.problem or f"{done.before:,} bytes before, {done.after:,} bytes now",
+        as_json=arguments.json,
+    )
+    return EXIT_NO if done.problem else EXIT_OK
 
 
 def _drain(config: Config, arguments: argparse.Namespace) -> int:
@@ -201,5 +222,10 @@ def _store_lines(store: StoreStatus) -> list[str]:
         lines.append(
             f"       {store.folded:>10,} messages of this week counted without a row of their own"
             " (caps reached)"
+        )
+    if store.unlogged:
+        lines.append(
+            f"       {store.unlogged:>10,} messages counted and not in the decision log: they came"
+            " too late for it"
         )
     return lines

@@ -150,6 +150,13 @@ class StoreSection(Section, frozen=True):
         ),
     ] = 14
     decision_max_rows: Annotated[int, Meta(ge=0, description="decisions kept at most")] = 2_000_000
+    decision_partitions: Annotated[
+        bool,
+        doc(
+            "PostgreSQL: keep decisions in a partition for each day where the engine can; `store"
+            " upgrade` makes them, and old days go at once instead of row by row"
+        ),
+    ] = True
     report_days: Annotated[
         int, Meta(ge=1, le=3650, description="days that sent reports are kept")
     ] = 30

@@ -26,7 +26,11 @@ def store_of(config: Config) -> Store:
     """The store, not opened yet: `ready()` or the first use does."""
     return Store(
         database_of(config),
-        StoreOptions(Caps(rows=config.store.max_rows), config.reporting.honor_ri),
+        StoreOptions(
+            Caps(rows=config.store.max_rows),
+            config.reporting.honor_ri,
+            config.store.decision_days,
+        ),
     )
 
 

@@ -29,7 +29,7 @@ def test_a_store_of_the_version_before_keeps_its_decisions(
     theirs."""
     with monkeypatch.context() as patch:
         patch.setattr(
-            schema, "STEPS", schema.STEPS[: [name for name, _ in schema.STEPS].index("deferrals")]
+            schema, "STEPS", schema.STEPS[: [name for name, *_ in schema.STEPS].index("deferrals")]
         )
         database = connect(upgraded(store_url))
     sql = (

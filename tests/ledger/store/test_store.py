@@ -85,7 +85,7 @@ def test_upgrading_twice_applies_each_step_once(store_url: str) -> None:
     """STYLE 14: a schema step and the note of it share a transaction."""
     database = connect(store_url)
     assert schema.version(database) == 0
-    assert schema.upgrade(database) == [name for name, _ in schema.STEPS]
+    assert schema.upgrade(database) == [name for name, *_ in schema.STEPS]
     assert schema.upgrade(database) == []
     assert schema.version(database) == len(schema.STEPS)
     database.close()
@@ -93,7 +93,7 @@ def test_upgrading_twice_applies_each_step_once(store_url: str) -> None:
 
 def test_hosts_that_upgrade_at_once_apply_each_step_once(store_url: str) -> None:
     applied = [name for names in upgraded_at_once(store_url) for name in names]
-    assert sorted(applied) == sorted(name for name, _ in schema.STEPS)
+    assert sorted(applied) == sorted(name for name, *_ in schema.STEPS)
 
 
 def test_hosts_that_upgrade_an_empty_store_at_once_do_not_meet_over_its_list(
@@ -102,7 +102,7 @@ def test_hosts_that_upgrade_an_empty_store_at_once_do_not_meet_over_its_list(
     """IF NOT EXISTS is no promise: PostgreSQL may tell the second of two that the table exists."""
     for _ in range(10):
         applied = upgraded_at_once(fresh_schema(postgres_server))
-        assert sorted(chain.from_iterable(applied)) == sorted(name for name, _ in schema.STEPS)
+        assert sorted(chain.from_iterable(applied)) == sorted(name for name, *_ in schema.STEPS)
 
 
 def upgraded_at_once(store_url: str, hosts: int = 4) -> list[list[str]]:

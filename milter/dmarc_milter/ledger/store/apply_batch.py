@@ -9,7 +9,7 @@ file restored from a copy.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from dmarc_milter.core.report.failure import alike
@@ -39,9 +39,45 @@ class _NewMessage(NamedTuple):
     sample: bytes | None
 
 
-def apply(transaction: Transaction, batch: Batch, *, caps: Caps, honor_ri: bool, now: int) -> int:
-    """Count what is new in `batch`; how many messages that were. Call it in one transaction, whole
+class _Unreadable(NamedTuple):
+    """A row whose facts cannot be decoded, and why."""
+
+    id: str
+    reason: str
+    data: bytes
+
+
+class Decoded(NamedTuple):
+    """A batch whose rows have been read. `logged`: whether a decision of that time gets a row in
+    the decision log."""
+
+    batch: Batch
+    rows: Sequence[tuple[int, _NewMessage | _Unreadable]]
+    logged: Callable[[float], bool] = lambda _: True
+
+    def times(self) -> list[float]:
+        """When the messages came."""
+        return [row.facts.at for _, row in self.rows if isinstance(row, _NewMessage)]
+
+
+def read(batch: Batch) -> Decoded:
+    """Decode the rows: once, however often the transaction has to be tried."""
+    return Decoded(batch, [(seq, _read(row)) for seq, row in batch.rows])
+
+
+def _read(row: SpoolRow) -> _NewMessage | _Unreadable:
+    try:
+        return _NewMessage(decode(row.facts), row.facts, row.sample or None)
+    except UnreadableFacts as error:
+        return _Unreadable(row.id, str(error), row.facts)
+
+
+def apply(
+    transaction: Transaction, decoded: Decoded, *, caps: Caps, honor_ri: bool, now: int
+) -> int:
+    """Count what is new in a batch; how many messages that were. Call it in one transaction, whole
     or not at all."""
+    batch = decoded.batch
     transaction.run(
         "INSERT INTO origin (identity, host, last_seq, drained_at) VALUES (?, ?, 0, 0) ON CONFLICT"
         " (identity) DO NOTHING",
@@ -51,55 +87,57 @@ def apply(transaction: Transaction, batch: Batch, *, caps: Caps, honor_ri: bool,
         "SELECT last_seq FROM origin WHERE identity = ? {for_update}", (batch.identity,)
     )
     last = int(origin[0]) if origin else 0
-    fresh = [row for seq, row in batch.rows if seq > last]
-    messages = _unknown(transaction, fresh, now)
+    fresh = [row for seq, row in decoded.rows if seq > last]
+    _park(transaction, fresh, now)
+    messages = _unknown(transaction, [row for row in fresh if isinstance(row, _NewMessage)])
     facts = [message.facts for message in messages]
-    _log(transaction, messages, batch.host)
+    logged = [message for message in messages if decoded.logged(message.facts.at)]
+    _log(transaction, logged, batch.host)
     _total(transaction, facts)
     _known(transaction, facts)
     report_rows.count(transaction, facts, caps, honor_ri=honor_ri)
     _failures(transaction, messages, caps)
     if fresh:
         transaction.run(
-            "UPDATE origin SET last_seq = ?, drained_at = ?, host = ? WHERE identity = ?",
-            (batch.rows[-1][0], now, batch.host, batch.identity),
+            "UPDATE origin SET last_seq = ?, drained_at = ?, host = ?, unlogged = unlogged + ?"
+            " WHERE identity = ?",
+            (
+                batch.rows[-1][0],
+                now,
+                batch.host,
+                len(messages) - len(logged),
+                batch.identity,
+            ),
         )
     return len(messages)
 
 
-def _unknown(transaction: Transaction, rows: Sequence[SpoolRow], now: int) -> list[_NewMessage]:
-    """The rows whose id the log does not hold; rows that cannot be read are parked."""
-    known = _logged(transaction, [row.id for row in rows])
-    messages, parked = [], []
-    for row in rows:
-        if row.id in known:
-            continue
-        try:
-            messages.append(_NewMessage(decode(row.facts), row.facts, row.sample or None))
-        except UnreadableFacts as error:
-            parked.append((row.id, now, str(error), row.facts))
+def _park(transaction: Transaction, rows: Sequence[_NewMessage | _Unreadable], now: int) -> None:
+    """Keep what cannot be read, for a person to look at."""
     transaction.many(
         "INSERT INTO parked (id, at, reason, facts) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO"
         " NOTHING",
-        parked,
+        [(row.id, now, row.reason, row.data) for row in rows if isinstance(row, _Unreadable)],
     )
-    return messages
 
 
-def _logged(transaction: Transaction, ids: Sequence[str]) -> set[str]:
-    """Those of the ids that the decision log holds."""
-    known: set[str] = set()
-    for chunk in chunks(ids):
-        sql = with_list("SELECT id FROM decision WHERE id IN []", chunk)
-        known.update(identity for (identity,) in transaction.all(sql, chunk))
-    return known
+def _unknown(transaction: Transaction, messages: Sequence[_NewMessage]) -> list[_NewMessage]:
+    """Those whose id the decision log does not hold."""
+    known = set[str]()
+    # The same message has the same time: the log's other days are not looked into.
+    sql = "SELECT id FROM decision WHERE id IN [] AND at >= ? AND at <= ?"
+    for chunk in chunks(messages):
+        ids, times = [each.facts.id for each in chunk], [int(each.facts.at) for each in chunk]
+        rows = transaction.all(with_list(sql, ids), (*ids, min(times), max(times)))
+        known.update(identity for (identity,) in rows)
+    return [message for message in messages if message.facts.id not in known]
 
 
 def _log(transaction: Transaction, messages: Sequence[_NewMessage], host: str) -> None:
     transaction.many(
         "INSERT INTO decision (id, at, host, queue_id, message_id, author_domain, policy_domain,"
         " source_ip, status, disposition, would_be, deferral, failing_name, facts) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         [
             (
                 facts.id, int(facts.at), host, facts.queue_id, facts.message_id,

@@ -9,6 +9,7 @@ which has one writer at a time, needs none.
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
@@ -28,9 +29,18 @@ T = TypeVar("T")
 Values = Sequence[Any]
 
 DIALECTS = {
-    "sqlite": {"blob": "BLOB", "compact": "WITHOUT ROWID", "for_update": "", "skip_locked": ""},
+    "sqlite": {
+        "blob": "BLOB",
+        "bytewise": "",
+        "compact": "WITHOUT ROWID",
+        "for_update": "",
+        "if_absent": "",
+        "skip_locked": "",
+    },
     "postgresql": {
         "blob": "BYTEA",
+        "bytewise": 'COLLATE "C"',
+        "if_absent": "IF NOT EXISTS",
         "compact": "",
         "for_update": "FOR UPDATE",
         "skip_locked": "FOR UPDATE SKIP LOCKED",
@@ -82,6 +92,11 @@ class Database(Protocol):
 
         Without `write` a consistent view that waits for no writer.
         """
+        ...
+
+    def alone(self, sql: str, *, seconds: float) -> bool:
+        """One statement that must not be part of a transaction; PostgreSQL gives it up after
+        `seconds`. Whether it was done. Raises StoreError."""
         ...
 
     def close(self) -> None: ...
@@ -159,6 +174,8 @@ def _connect(path: Path) -> sqlite3.Connection:
         path, timeout=BUSY_WAIT, isolation_level=None, check_same_thread=False
     )
     try:
+        # Of a new file only: room that is given up is returned bit by bit, not by rewriting it all.
+        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
         sqlite_file.write_ahead(connection, BUSY_WAIT)
         connection.execute(
             "PRAGMA cache_size=-32768"
@@ -200,6 +217,13 @@ class SqliteDatabase:
                 raise
         except sqlite3.Error as error:
             raise self._failed(error) from None
+
+    def alone(self, sql: str, *, seconds: float) -> bool:  # noqa: ARG002 - SQLite has no such limit
+        try:
+            self._open().execute(sql).fetchall()
+        except sqlite3.Error as error:
+            raise self._failed(error) from None
+        return True
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is not None and self._inode != sqlite_file.inode(self.path):
@@ -276,11 +300,30 @@ class PostgresDatabase:
             with ExitStack() as stack:
                 yield _PostgresTransaction(self._begin(stack))
         except psycopg.Error as error:
-            if error.sqlstate in ("40001", "40P01", "23505", "55P03"):
-                # serialization failure, deadlock, somebody else inserted the same key first, lock
-                # not available
+            if error.sqlstate in ("40001", "40P01", "23505", "42P07", "55P03"):
+                # serialization failure, deadlock, somebody else inserted the same key or made the
+                # same table first, lock not available
                 raise Conflict from None
             raise self._failed(error) from None
+
+    def alone(self, sql: str, *, seconds: float) -> bool:
+        import psycopg
+
+        with self.transaction() as transaction:
+            transaction.one("SELECT 1")  # a connection that works
+        connection = self._open()
+        timer = threading.Timer(seconds, connection.cancel_safe)
+        timer.start()
+        try:
+            connection.execute(sql.encode())
+        except psycopg.errors.QueryCanceled:
+            return False
+        except psycopg.Error as error:
+            raise self._failed(error) from None
+        finally:
+            timer.cancel()
+            timer.join()
+        return True
 
     def _begin(self, stack: ExitStack) -> psycopg.Cursor[tuple[Any, ...]]:
         """A transaction; on a new connection where the server has closed the one that was idle."""

@@ -3,12 +3,19 @@ long."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.ledger.store.database import Database, Transaction, attempt, fetch, with_list
+from dmarc_milter.ledger.store.lease import Lease
+from dmarc_milter.ledger.store.pace import Pace, give_back
+from dmarc_milter.ledger.store.partitions import drop_older, end_of_old, has_days, make_ahead
 
-CHUNK = 1000
+LEASE = 600
+"""Seconds that one host keeps the others from forgetting too; every chunk begins them anew."""
 WEEK = 7 * DAY
 KNOWN = 1_000_000
 """Domains remembered for having passed here; beyond it those not seen for longest go."""
@@ -30,90 +37,93 @@ class Retention:
     """As long as a report is waited for and tried."""
 
 
-def expire(database: Database, retention: Retention, *, now: int) -> dict[str, int]:
-    """Forget what is due; how many rows of which table went. Raises StoreError; what went before
-    that stays gone."""
+def expire(
+    database: Database,
+    retention: Retention,
+    *,
+    now: int,
+    sleep: Callable[[float], None] = time.sleep,
+) -> dict[str, int]:
+    """Forget what is due, and make room for the days to come; how many rows of which table went.
+    Of several hosts one does it. Raises StoreError; what went before that stays gone."""
+    lease = Lease(database, "expire", LEASE)
+    if not lease.take():
+        return {}
+    make_ahead(database, now)
+    pace = Pace(database, lease.take, sleep)
     keep = now - retention.report_days * DAY
     unsent = min(keep, now - int(retention.unsent_days * DAY))
     gone = {
-        "decision": _decisions(database, retention, now),
-        "report": _reports(database, keep, unsent),
+        "decision": _decisions(pace, retention, now),
+        "report": _reports(pace, keep, unsent),
     }
-    for table, column, before in (
-        ("parked", "at", keep),
-        ("failure", "at", unsent),
-        ("quota", "begin_at", now - WEEK),
-        ("spent", "day", now - WEEK),
-        ("authorisation", "expires_at", now),
-        ("suppression", "until_at", now),
-        ("daily", "day", now - YEAR),
-        ("known_domain", "last_at", now - YEAR),
+    for table, key, column, before in (
+        ("parked", "id", "at", keep),
+        ("failure", "id", "at", unsent),
+        ("quota", "scope", "begin_at", now - WEEK),
+        ("spent", "scope", "day", now - WEEK),
+        ("authorisation", "policy_domain", "expires_at", now),
+        ("suppression", "address", "until_at", now),
+        ("daily", "day", "day", now - YEAR),
+        ("known_domain", "domain", "last_at", now - YEAR),
     ):
-        gone[table] = _older(database, f"DELETE FROM {table} WHERE {column} < ?", before)
-    gone["known_domain"] += _beyond_known(database)
-    sql = "DELETE FROM failure WHERE state NOT IN ('due', 'building', 'queued') AND at < ?"
-    gone["failure"] += _older(database, sql, keep)
-    sql = "DELETE FROM delivery WHERE format = 'rfc9991' AND state <> 'queued' AND last_at < ?"
-    gone["delivery"] = _older(database, sql, keep)
+        gone[table] = pace.delete(table, key, f"{column} < ?", before)
+    gone["known_domain"] += _beyond_known(pace)
+    done = "state NOT IN ('due', 'building', 'queued') AND at < ?"
+    gone["failure"] += pace.delete("failure", "id", done, keep)
+    settled = "format = 'rfc9991' AND state <> 'queued' AND last_at < ?"
+    gone["delivery"] = pace.delete("delivery", "report_id", settled, keep)
+    give_back(database, sleep)
+    lease.release()
     return {table: number for table, number in gone.items() if number}
 
 
-def _beyond_known(database: Database) -> int:
+def _beyond_known(pace: Pace) -> int:
     """Domains that passed here, beyond the number that is remembered: the oldest go."""
     first = fetch(
-        database,
+        pace.database,
         "SELECT last_at FROM known_domain ORDER BY last_at DESC, domain LIMIT 1 OFFSET ?",
         (KNOWN,),
     )
     if not first:
         return 0
-    return _older(database, "DELETE FROM known_domain WHERE last_at <= ?", int(first[0][0]))
+    return pace.delete("known_domain", "domain", "last_at <= ?", int(first[0][0]))
 
 
-def _older(database: Database, sql: str, before: int) -> int:
-    return attempt(database, lambda transaction: transaction.run(sql, (before,)))
+CAP = "SELECT at FROM decision ORDER BY at DESC LIMIT 1 OFFSET ?"
+"""The newest decision beyond a number of them: read from the index on `at` alone."""
 
 
-def _decisions(database: Database, retention: Retention, now: int) -> int:
-    """By age, then by number: the newest `decision_rows` stay."""
+def _decisions(pace: Pace, retention: Retention, now: int) -> int:
+    """By age, of a log by days in whole days; then by number: the newest `decision_rows` stay."""
     before = now - retention.decision_days * DAY
-    beyond = fetch(
-        database,
-        "SELECT at FROM decision ORDER BY at DESC, id DESC LIMIT 1 OFFSET ?",
-        (retention.decision_rows,),
-    )
-    if beyond:
-        before = max(before, int(beyond[0][0]) + 1)
-    sql = (
-        "DELETE FROM decision WHERE id IN (SELECT id FROM decision WHERE at < ? ORDER BY at"
-        " LIMIT ?)"
-    )
-    total = 0
-    while number := attempt(database, lambda transaction: transaction.run(sql, (before, CHUNK))):
-        total += number
-    return total
+    beyond = fetch(pace.database, CAP, (retention.decision_rows,))
+    most = int(beyond[0][0]) + 1 if beyond else 0
+    if not has_days(pace.database):
+        return pace.delete("decision", "id", "at < ?", max(before, most))
+    gone = drop_older(pace.database, max(before, most))
+    aged = min(before, end_of_old(pace.database))
+    return gone + pace.delete("decision", "id", "at < ?", max(aged, most))
 
 
-def _reports(database: Database, before: int, unsent: int) -> int:
+def _reports(pace: Pace, before: int, unsent: int) -> int:
     """Reports that are done go whole; one that nobody ever sent (reporting is off, or nobody took
     it) is done after its own time."""
     total = 0
-    while number := attempt(
-        database, lambda transaction: _report_chunk(transaction, before, unsent)
-    ):
-        total += number
+    sql = (
+        "SELECT id FROM report WHERE end_at < ? AND lease_until < ? AND (state NOT IN ('due',"
+        " 'building', 'queued') OR (end_at < ? AND closed_at < ?)) ORDER BY end_at, id LIMIT 20"
+    )
+    while found := fetch(pace.database, sql, (before, before, unsent, unsent)):
+        ids = [row[0] for row in found]
+        for identity in ids:
+            pace.delete("report_row", "row_key", "report_id = ?", identity)
+        attempt(pace.database, partial(_forget, ids=ids))
+        total += len(ids)
     return total
 
 
-def _report_chunk(transaction: Transaction, before: int, unsent: int) -> int:
-    found = transaction.all(
-        "SELECT id FROM report WHERE end_at < ? AND lease_until < ? AND (state NOT IN ('due',"
-        " 'building', 'queued') OR (end_at < ? AND closed_at < ?)) ORDER BY end_at, id LIMIT 20",
-        (before, before, unsent, unsent),
-    )
-    ids = [row[0] for row in found]
-    if not ids:
-        return 0
+def _forget(transaction: Transaction, ids: list[str]) -> None:
     for sql in (
         "DELETE FROM report_row WHERE report_id IN []",
         "DELETE FROM report_document WHERE report_id IN []",
@@ -121,4 +131,3 @@ def _report_chunk(transaction: Transaction, before: int, unsent: int) -> int:
         "DELETE FROM report WHERE id IN []",
     ):
         transaction.run(with_list(sql, ids), ids)
-    return len(ids)

@@ -63,7 +63,7 @@ class SpoolStatus:
 @dataclass(frozen=True, slots=True)
 class StoreStatus:
     """`rows` by table and `reports` by state; `folded` messages had no room for a row of their own
-    this week.
+    this week; `unlogged` ones were counted when they were too old for the decision log.
 
     `moved_aside` are damaged files that were kept.
     """
@@ -74,6 +74,7 @@ class StoreStatus:
     rows: dict[str, int] | None = None
     reports: dict[str, int] | None = None
     folded: int = 0
+    unlogged: int = 0
     octets: int = 0
     last_drained: int = 0
     problem: str = ""
@@ -159,6 +160,7 @@ def _store_status(database: Database) -> StoreStatus:
                 )
             },
             folded=_number(database, "SELECT coalesce(sum(folded), 0) FROM quota"),
+            unlogged=_number(database, "SELECT coalesce(sum(unlogged), 0) FROM origin"),
             octets=size(path) if path is not None else 0,
             last_drained=_number(database, "SELECT coalesce(max(drained_at), 0) FROM origin"),
             problem=full,

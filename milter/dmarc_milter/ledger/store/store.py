@@ -16,6 +16,7 @@ from dmarc_milter.ledger.store.decisions import Decisions
 from dmarc_milter.ledger.store.deliveries import Deliveries
 from dmarc_milter.ledger.store.destinations import Destinations
 from dmarc_milter.ledger.store.failures import Failures
+from dmarc_milter.ledger.store.partitions import LogDays, day_of
 from dmarc_milter.ledger.store.reports import Reports
 
 T = TypeVar("T")
@@ -24,10 +25,14 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True)
 class StoreOptions:
     """`caps` bound distinct rows; `honor_ri`: periods shorter than a day where the record asks for
-    them."""
+    them.
+
+    `decision_days`: of whole days the decision log takes no older ones; None takes all.
+    """
 
     caps: Caps = Caps()
     honor_ri: bool = False
+    decision_days: int | None = None
 
 
 class Store:
@@ -51,6 +56,7 @@ class Store:
         self.deliveries = Deliveries(database, clock)
         self.destinations = Destinations(database, clock)
         self.failures = Failures(database, clock)
+        self._days = LogDays(database)
         self._checked = False
 
     @classmethod
@@ -84,10 +90,17 @@ class Store:
     def apply(self, batch: Batch) -> int:
         """Count a batch of a spool, exactly once however often it is handed over; how many of its
         messages were new."""
-        now = int(self.clock())
+        self.ready()
+        now, decoded = int(self.clock()), apply_batch.read(batch)
+        without = self._days.without(decoded.times(), now, self.options.decision_days)
+        decoded = decoded._replace(logged=lambda at: day_of(at) not in without)
         return self._ready(
             lambda transaction: apply_batch.apply(
-                transaction, batch, caps=self.options.caps, honor_ri=self.options.honor_ri, now=now
+                transaction,
+                decoded,
+                caps=self.options.caps,
+                honor_ri=self.options.honor_ri,
+                now=now,
             )
         )
 
@@ -109,6 +122,7 @@ class Store:
             return attempt(self.database, work)
         except StoreError:
             self._checked = False
+            self._days = LogDays(self.database)
             raise
 
     def close(self) -> None:

@@ -1,0 +1,177 @@
+"""What the steps of the shared store's schema do: the statements of each, oldest first.
+
+Every statement may run again: an engine that cannot undo a step halfway goes on where it stopped.
+All times are whole seconds since 1970 (UTC). Only what PostgreSQL, the distributed engines with its
+protocol, and SQLite share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from dmarc_milter.ledger.store.database import Transaction
+
+COUNTING = (
+    # Who has handed over what: a spool's identity and the last of its sequence numbers that is
+    # counted here.
+    (
+        "CREATE TABLE IF NOT EXISTS origin (identity TEXT PRIMARY KEY, host TEXT NOT NULL,"
+        " last_seq BIGINT NOT"
+        " NULL, drained_at BIGINT NOT NULL)"
+    ),
+    # Rows of a spool that could not be read, kept for a person to look at.
+    (
+        "CREATE TABLE IF NOT EXISTS parked (id TEXT PRIMARY KEY, at BIGINT NOT NULL, reason TEXT"
+        " NOT NULL, facts"
+        " {blob} NOT NULL)"
+    ),
+    # The recent-decision log.
+    (
+        "CREATE TABLE IF NOT EXISTS decision (id TEXT PRIMARY KEY, at BIGINT NOT NULL, host TEXT"
+        " NOT NULL,"
+        " queue_id TEXT NOT NULL, message_id TEXT NOT NULL, author_domain TEXT NOT NULL,"
+        " policy_domain TEXT NOT NULL, source_ip TEXT NOT NULL, status TEXT NOT NULL, disposition"
+        " TEXT NOT NULL, would_be TEXT NOT NULL, facts {blob} NOT NULL)"
+    ),
+    "CREATE INDEX IF NOT EXISTS decision_at ON decision (at)",
+    "CREATE INDEX IF NOT EXISTS decision_queue_id ON decision (queue_id)",
+    "CREATE INDEX IF NOT EXISTS decision_message_id ON decision (message_id)",
+    "CREATE INDEX IF NOT EXISTS decision_author_domain ON decision (author_domain, at)",
+    "CREATE INDEX IF NOT EXISTS decision_source_ip ON decision (source_ip, at)",
+    "CREATE INDEX IF NOT EXISTS decision_disposition ON decision (disposition, at)",
+    # Totals that outlive the log.
+    (
+        "CREATE TABLE IF NOT EXISTS daily (day BIGINT NOT NULL, status TEXT NOT NULL, disposition"
+        " TEXT NOT NULL,"
+        " would_be TEXT NOT NULL, messages BIGINT NOT NULL, PRIMARY KEY (day, status, disposition,"
+        " would_be)) {compact}"
+    ),
+    # Organizational domains that once passed here (report_domains = "known").
+    "CREATE TABLE IF NOT EXISTS known_domain (domain TEXT PRIMARY KEY, last_at BIGINT NOT NULL)"
+    " {compact}",
+    # Distinct rows, or reports, counted against a cap; folded is what came after it.
+    (
+        "CREATE TABLE IF NOT EXISTS quota (scope TEXT NOT NULL, begin_at BIGINT NOT NULL, used"
+        " BIGINT NOT NULL,"
+        " folded BIGINT NOT NULL, PRIMARY KEY (scope, begin_at)) {compact}"
+    ),
+)
+REPORTS = (
+    # One policy domain, one policy configuration, one period; part 2 and on hold what came after
+    # the report had been closed.
+    (
+        "CREATE TABLE IF NOT EXISTS report (id TEXT PRIMARY KEY, policy_domain TEXT NOT NULL,"
+        " configuration TEXT"
+        " NOT NULL, begin_at BIGINT NOT NULL, end_at BIGINT NOT NULL, part BIGINT NOT NULL,"
+        " organizational_domain TEXT NOT NULL, published {blob} NOT NULL, state TEXT NOT NULL,"
+        " messages BIGINT NOT NULL, loud BIGINT NOT NULL, rows_count BIGINT NOT NULL, folded BIGINT"
+        " NOT NULL, note TEXT NOT NULL, next_at BIGINT NOT NULL, attempts BIGINT NOT NULL,"
+        " lease_owner TEXT NOT NULL, lease_until BIGINT NOT NULL, closed_at BIGINT NOT NULL,"
+        " done_at BIGINT NOT NULL, UNIQUE (policy_domain, configuration, begin_at, end_at, part))"
+    ),
+    "CREATE INDEX IF NOT EXISTS report_state ON report (state, next_at)",
+    "CREATE INDEX IF NOT EXISTS report_begin ON report (begin_at)",
+    (
+        "CREATE TABLE IF NOT EXISTS report_row (report_id TEXT NOT NULL, row_key {blob} NOT NULL,"
+        " messages BIGINT"
+        " NOT NULL, facts {blob} NOT NULL, PRIMARY KEY (report_id, row_key)) {compact}"
+    ),
+    (
+        "CREATE TABLE IF NOT EXISTS report_document (report_id TEXT NOT NULL, format TEXT NOT"
+        " NULL, filename TEXT"
+        " NOT NULL, content {blob} NOT NULL, PRIMARY KEY (report_id, format))"
+    ),
+    (
+        "CREATE TABLE IF NOT EXISTS delivery (report_id TEXT NOT NULL, address TEXT NOT NULL,"
+        " format TEXT NOT"
+        " NULL, max_size BIGINT, state TEXT NOT NULL, attempts BIGINT NOT NULL, next_at BIGINT NOT"
+        " NULL, last_reply TEXT NOT NULL, last_at BIGINT NOT NULL, lease_owner TEXT NOT NULL,"
+        " lease_until BIGINT NOT NULL, PRIMARY KEY (report_id, address))"
+    ),
+    "CREATE INDEX IF NOT EXISTS delivery_state ON delivery (state, next_at)",
+    "CREATE INDEX IF NOT EXISTS delivery_address ON delivery (address)",
+    (
+        "CREATE TABLE IF NOT EXISTS suppression (address TEXT PRIMARY KEY, at BIGINT NOT NULL,"
+        " until_at BIGINT"
+        " NOT NULL, reason TEXT NOT NULL, report_id TEXT NOT NULL)"
+    ),
+    "CREATE TABLE IF NOT EXISTS destination (domain TEXT PRIMARY KEY, first_at BIGINT NOT NULL)",
+    (
+        "CREATE TABLE IF NOT EXISTS spent (day BIGINT NOT NULL, scope TEXT NOT NULL, used BIGINT"
+        " NOT NULL,"
+        " PRIMARY KEY (day, scope)) {compact}"
+    ),
+    (
+        "CREATE TABLE IF NOT EXISTS authorisation (policy_domain TEXT NOT NULL, destination TEXT"
+        " NOT NULL, kind"
+        " TEXT NOT NULL, outcome TEXT NOT NULL, addresses TEXT NOT NULL, expires_at BIGINT NOT"
+        " NULL, PRIMARY KEY (policy_domain, destination, kind))"
+    ),
+    # Failure reports waiting, or merged into the one that waits (incidents).
+    (
+        "CREATE TABLE IF NOT EXISTS failure (id TEXT PRIMARY KEY, at BIGINT NOT NULL,"
+        " policy_domain TEXT NOT"
+        " NULL, state TEXT NOT NULL, incidents BIGINT NOT NULL, facts {blob} NOT NULL, sample"
+        " {blob} NOT NULL, attempts BIGINT NOT NULL, next_at BIGINT NOT NULL, last_reply TEXT NOT"
+        " NULL, lease_owner TEXT NOT NULL, lease_until BIGINT NOT NULL)"
+    ),
+    "CREATE INDEX IF NOT EXISTS failure_state ON failure (state, next_at)",
+    "CREATE INDEX IF NOT EXISTS failure_policy_domain ON failure (policy_domain, at)",
+)
+IMPACT = (
+    # What monitor mode would have done, for `impact`; nothing at all where policy is enforced.
+    (
+        "CREATE INDEX IF NOT EXISTS decision_would_be ON decision (would_be, at) WHERE would_be"
+        " IN ('reject',"
+        " 'quarantine')"
+    ),
+)
+BOUNCES = (
+    # What a delivery's envelope sender has that no other address of its report knows.
+    "ALTER TABLE delivery ADD COLUMN {if_absent} tag TEXT NOT NULL DEFAULT ''",
+)
+DEFERRALS = (
+    # Why a message waits and for which DNS name, and what monitor mode would have let wait; "" in
+    # rows of older versions.
+    "ALTER TABLE decision ADD COLUMN {if_absent} deferral TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE decision ADD COLUMN {if_absent} failing_name TEXT NOT NULL DEFAULT ''",
+    (
+        "CREATE INDEX IF NOT EXISTS decision_deferral ON decision (deferral, at) WHERE deferral"
+        " IN ('dns',"
+        " 'overloaded', 'failure')"
+    ),
+    "DROP INDEX IF EXISTS decision_would_be",
+    (
+        "CREATE INDEX IF NOT EXISTS decision_would_be ON decision (would_be, at) WHERE would_be"
+        " IN ('reject',"
+        " 'quarantine', 'tempfail')"
+    ),
+)
+FAILURES = (
+    # In which way the message of a failure report failed: only messages that failed in the same way
+    # are its incidents. "" in rows of older versions.
+    "ALTER TABLE failure ADD COLUMN {if_absent} alike TEXT NOT NULL DEFAULT ''",
+)
+LEASES = (
+    # Work that one host does at a time: schema steps, expiry.
+    (
+        "CREATE TABLE IF NOT EXISTS lease (name TEXT PRIMARY KEY, owner TEXT NOT NULL, until_at"
+        " BIGINT NOT NULL)"
+    ),
+)
+DAYS = (
+    *LEASES,
+    # Messages that were counted and are not in the decision log: too old for it, or of a day that
+    # has no partition and gets none.
+    "ALTER TABLE origin ADD COLUMN {if_absent} unlogged BIGINT NOT NULL DEFAULT 0",
+)
+
+
+class Step(NamedTuple):
+    """`convert` runs after the statements, in a transaction of its own where the engine has one for
+    each statement; it too may run again."""
+
+    name: str
+    statements: tuple[str, ...]
+    convert: Callable[[Transaction], None] | None = None
