@@ -47,10 +47,10 @@ def fresh_schema(server: Postgres) -> str:
     return f"{server.url}?options=-csearch_path%3D{name}"
 
 
-def upgraded(url: str) -> str:
+def upgraded(url: str, *, by_day: bool = True) -> str:
     """The same store with its schema made."""
     database = connect(url)
-    schema.upgrade(database)
+    schema.upgrade(database, by_day=by_day)
     database.close()
     return url
 

@@ -31,7 +31,7 @@ def test_a_store_of_the_version_before_keeps_its_decisions(
         patch.setattr(
             schema, "STEPS", schema.STEPS[: [name for name, *_ in schema.STEPS].index("deferrals")]
         )
-        database = connect(upgraded(store_url))
+        database = connect(upgraded(store_url, by_day=False))
     sql = (
         "INSERT INTO decision (id, at, host, queue_id, message_id, author_domain, policy_domain,"
         " source_ip, status, disposition, would_be, facts) VALUES ('old', 5, 'mx1', 'Q', 'm',"

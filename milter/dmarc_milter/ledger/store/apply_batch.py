@@ -125,7 +125,7 @@ def _unknown(transaction: Transaction, messages: Sequence[_NewMessage]) -> list[
     """Those whose id the decision log does not hold."""
     known = set[str]()
     # The same message has the same time: the log's other days are not looked into.
-    sql = "SELECT id FROM decision WHERE id IN [] AND at >= ? AND at <= ?"
+    sql = "SELECT id FROM decision WHERE id IN [] AND {plus}at >= ? AND {plus}at <= ?"
     for chunk in chunks(messages):
         ids, times = [each.facts.id for each in chunk], [int(each.facts.at) for each in chunk]
         rows = transaction.all(with_list(sql, ids), (*ids, min(times), max(times)))

@@ -29,18 +29,21 @@ T = TypeVar("T")
 Values = Sequence[Any]
 
 DIALECTS = {
+    # `plus` before a column keeps SQLite from choosing that column's index.
     "sqlite": {
         "blob": "BLOB",
         "bytewise": "",
         "compact": "WITHOUT ROWID",
         "for_update": "",
         "if_absent": "",
+        "plus": "+",
         "skip_locked": "",
     },
     "postgresql": {
         "blob": "BYTEA",
         "bytewise": 'COLLATE "C"',
         "if_absent": "IF NOT EXISTS",
+        "plus": "",
         "compact": "",
         "for_update": "FOR UPDATE",
         "skip_locked": "FOR UPDATE SKIP LOCKED",

@@ -20,7 +20,6 @@ from functools import partial
 from typing import NamedTuple
 
 from dmarc_milter.core.report.rows import DAY
-from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.store.database import Database, Transaction, attempt, fetch
 
 LOG = logging.getLogger("dmarc_milter.ledger")
@@ -95,23 +94,22 @@ def partitions(transaction: Transaction) -> list[Partition]:
 def make(database: Database, days: Iterable[int]) -> set[int]:
     """Partitions for these days, unless they are there; the days that have none now, because this
     account may not make tables or the day is just being dropped. Raises StoreError."""
-    left = set[int]()
-    for day in sorted(set(days)):
-        try:
-            made = attempt(database, partial(_make, day=day))
-        except StoreError as error:
-            if error.kind != "refused":
-                raise
-            made = False
-        if not made:
-            left.add(day)
-    return left
+    return {day for day in sorted(set(days)) if not attempt(database, partial(_make, day=day))}
+
+
+RIGHTS = (
+    "SELECT has_schema_privilege(current_schema(), 'CREATE') AND pg_has_role(relowner, 'USAGE')"
+    " FROM pg_class WHERE oid = to_regclass('decision')"
+)
+"""Whether this account may make tables and attach them to the log."""
 
 
 def _make(transaction: Transaction, day: int) -> bool:
     for each in partitions(transaction):
         if (each.begin is None or each.begin <= day) and day < each.end:
             return not each.pending
+    if transaction.one(RIGHTS) != (True,):
+        return False
     name = name_of(day)
     transaction.run(LOCK_WAIT)
     transaction.run(f"CREATE TABLE {name} (LIKE decision)")
