@@ -149,6 +149,7 @@ def test_why_explains_and_finds_them(ask: Ask) -> None:
 def test_pages_show_them_and_nothing_of_a_name_is_markup(ask: Ask, tmp_path: Path) -> None:
     """STO-04: the page of `stats --html`, and the dashboard's overview."""
     html = ask("stats", "--html")
+    ask("store", "drain")
     store = Store.open(f"sqlite:///{tmp_path}/reports.db")
     options = WebOptions(lambda: store, tmp_path / "spool.db", clock=NOW.timestamp)
     client = create_app(options).test_client()

@@ -391,7 +391,7 @@ def test_a_store_under_repair_still_answers(
     """Questions write nothing where nothing waits in the spool, so that no writer keeps them
     waiting."""
     record(evaluation(queue_id="4QLOCKED"))
-    assert ask("why", "4QLOCKED")[0] == 0
+    assert ask("store", "drain")[0] == 0
     with contextlib.closing(
         sqlite3.connect(tmp_path / "reports.db", isolation_level=None)
     ) as writer:
@@ -486,7 +486,7 @@ def test_decisions_of_a_newer_program_are_one_sentence(
 ) -> None:
     """A host that was not upgraded yet shares the store with one that was."""
     record(evaluation(queue_id="4QNEWER"))
-    assert ask("why", "4QNEWER")[0] == 0
+    assert ask("store", "drain")[0] == 0
     with contextlib.closing(sqlite3.connect(tmp_path / "reports.db")) as database, database:
         ((stored,),) = database.execute("SELECT facts FROM decision").fetchall()
         database.execute(

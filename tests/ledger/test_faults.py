@@ -18,6 +18,7 @@ from dmarc_milter.config import parse
 from dmarc_milter.daemon.startup import startup_lines as prepare_service
 from dmarc_milter.ledger.drain import drain, keep_draining
 from dmarc_milter.ledger.errors import StoreError
+from dmarc_milter.ledger.ownership import HEADER
 from dmarc_milter.ledger.spool.file import SpoolFile, SpoolRow, prepare
 from dmarc_milter.ledger.spool.spool import Spool
 from dmarc_milter.ledger.store import database as database_module
@@ -93,7 +94,7 @@ def test_sto_02_a_damaged_store_is_moved_aside_and_the_spool_drained(
     """STO-02: moved aside, not overwritten; what still waited is counted in the new one."""
     path = tmp_path / "reports.db"
     Store.open(f"sqlite:///{path}").close()
-    garbage = b"no database" * 5000
+    garbage = HEADER + b"no database" * 5000
     path.write_bytes(garbage)
     store = Store(connect(f"sqlite:///{path}"))
     assert drain(spool, store).problem
@@ -418,7 +419,7 @@ def test_status_names_what_is_wrong_and_what_to_do(
 ) -> None:
     """A damaged spool: moved aside, named until somebody has looked at it."""
     upgraded(store_url)
-    (tmp_path / "spool.db").write_bytes(b"garbage" * 1000)
+    (tmp_path / "spool.db").write_bytes(HEADER + b"garbage" * 1000)
     assert command("drain")[0] == 75
     assert command("drain")[0] == 0
     code, text = command("status")

@@ -26,6 +26,7 @@ from dmarc_milter.dns.probe import probe
 from dmarc_milter.dns.resolver import DnsResolver
 from dmarc_milter.dns.suffix_list import Suffixes, SuffixListError, load_suffixes
 from dmarc_milter.ledger.connect import database_of
+from dmarc_milter.ledger.ownership import Access
 from dmarc_milter.ledger.store.status import is_there, spool_status, store_status
 from dmarc_milter.mta import sendmail_cf as daemons
 from dmarc_milter.mta import sendmail_review, sendmail_rewriting
@@ -208,7 +209,7 @@ def ledger(config: Config) -> Iterator[Finding]:
 
 def _store(config: Config) -> Finding:
     try:
-        with closing(database_of(config)) as database:
+        with closing(database_of(config, Access.READ)) as database:
             store = store_status(database)
             if database.dialect == "sqlite" and store.problem and not is_there(Path(database.name)):
                 return _to_be_created("store", Path(database.name))

@@ -17,7 +17,7 @@ from dmarc_milter.cli.why import domain_name
 from dmarc_milter.config import Config, load
 from dmarc_milter.core.explain.senders import SenderGroup, Source, sources
 from dmarc_milter.core.report.rows import DAY
-from dmarc_milter.ledger.connect import drained_store
+from dmarc_milter.ledger.connect import answering_store
 from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.store.decisions import Decisions, Filter, Impact
 
@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
     now = int(time.time())
     since, author = now - arguments.days * DAY, arguments.domain or ""
     try:
-        with closing(drained_store(config)) as store:
+        with closing(answering_store(config)) as store:
             messages = store.decisions.count(Filter(since=since, author_domain=author))
             groups = store.decisions.impact(
                 Filter(since=since, author_domain=author, affected=True), limit=GROUPS

@@ -21,7 +21,7 @@ from dmarc_milter.config import load
 from dmarc_milter.core.dmarc.result import DmarcStatus
 from dmarc_milter.core.policy.decide import Disposition
 from dmarc_milter.core.report.rows import DAY
-from dmarc_milter.ledger.connect import drained_store
+from dmarc_milter.ledger.connect import answering_store
 from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.store.decisions import Total, Waiting
 from dmarc_milter.ledger.store.status import store_status
@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
     now = int(time.time())
     since = (now // DAY - arguments.days + 1) * DAY
     try:
-        with closing(drained_store(config)) as store:
+        with closing(answering_store(config)) as store:
             totals = store.decisions.totals(since)
             reports = store_status(store.database).reports or {}
             waits = store.decisions.waiting(since)

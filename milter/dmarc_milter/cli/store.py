@@ -21,6 +21,7 @@ from dmarc_milter.config.paths import spool_path
 from dmarc_milter.ledger.connect import database_of, retention_of, spool_of, store_of
 from dmarc_milter.ledger.drain import drain, keep_draining
 from dmarc_milter.ledger.errors import StoreError
+from dmarc_milter.ledger.ownership import Access
 from dmarc_milter.ledger.store import schema
 from dmarc_milter.ledger.store.compact import compact
 from dmarc_milter.ledger.store.retention import expire
@@ -76,7 +77,7 @@ def _print(document: object, sentence: str, *, as_json: bool) -> None:
 
 
 def _upgrade(config: Config, arguments: argparse.Namespace) -> int:
-    with closing(database_of(config)) as database:
+    with closing(database_of(config, Access.CREATE)) as database:
         steps = schema.upgrade(database, by_day=config.store.decision_partitions)
     sentence = (
         f"{database.name}: applied {', '.join(steps)}"
@@ -92,7 +93,7 @@ def _upgrade(config: Config, arguments: argparse.Namespace) -> int:
 
 
 def _expire(config: Config, arguments: argparse.Namespace) -> int:
-    with closing(store_of(config)) as store:
+    with closing(store_of(config, Access.CREATE)) as store:
         store.ready()
         gone = expire(store.database, retention_of(config), now=int(time.time()))
     words = ", ".join(f"{number} of {table}" for table, number in gone.items()) or "nothing was due"
@@ -102,7 +103,7 @@ def _expire(config: Config, arguments: argparse.Namespace) -> int:
 
 def _compact(config: Config, arguments: argparse.Namespace) -> int:
     """0, or 1 when there is nothing that could be done."""
-    with closing(store_of(config)) as store:
+    with closing(store_of(config, Access.CHANGE)) as store:
         store.ready()
         done = compact(store.database)
     _print(
@@ -116,7 +117,10 @@ def _compact(config: Config, arguments: argparse.Namespace) -> int:
 def _drain(config: Config, arguments: argparse.Namespace) -> int:
     if arguments.follow:
         return _follow(config, arguments.parent)
-    with closing(spool_of(config)) as spool, closing(store_of(config)) as store:
+    with (
+        closing(spool_of(config, Access.OWN)) as spool,
+        closing(store_of(config, Access.OWN)) as store,
+    ):
         drained = drain(spool, store)
     sentence = f"{drained.messages} messages" + (
         f"; stopped early: {drained.problem}" if drained.problem else ""
@@ -134,7 +138,7 @@ def _follow(config: Config, parent: int) -> int:
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    spool, store = spool_of(config), store_of(config)
+    spool, store = spool_of(config, Access.OWN), store_of(config, Access.OWN)
     last = time.monotonic()
 
     def wait(seconds: float) -> bool:
@@ -155,7 +159,7 @@ def _follow(config: Config, parent: int) -> int:
 
 def _status(config: Config, arguments: argparse.Namespace) -> int:
     """0 when all is well, 1 when something needs the administrator."""
-    with closing(database_of(config)) as database:
+    with closing(database_of(config, Access.READ)) as database:
         spool, store = (
             spool_status(spool_path(config), config.store.spool_max_bytes),
             store_status(database),

@@ -24,7 +24,7 @@ from dmarc_milter.cli.times import count, parse_time, shown
 from dmarc_milter.config import Config, load
 from dmarc_milter.core.explain import explain, sentence
 from dmarc_milter.core.mail.message import plain_address
-from dmarc_milter.ledger.connect import drained_store
+from dmarc_milter.ledger.connect import answering_store
 from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.store.decisions import Decision, Decisions, Filter, Waiting
 
@@ -85,7 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
     """0 when something was found, 1 when nothing was, 75 when the store cannot be asked."""
     config = load(arguments.config)
     try:
-        with closing(drained_store(config)) as store:
+        with closing(answering_store(config)) as store:
             found = _find(store.decisions, arguments)
             waits = _waits(store.decisions, found)
     except StoreError as error:

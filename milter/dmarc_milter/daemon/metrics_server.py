@@ -10,17 +10,17 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from dmarc_milter.config import Config, ConfigError
 from dmarc_milter.config.checks import SocketAddress, metrics_address
 from dmarc_milter.config.paths import spool_path
-from dmarc_milter.config.secrets import store_password
 from dmarc_milter.daemon.http import HttpServer, Page
+from dmarc_milter.ledger.connect import database_of
 from dmarc_milter.ledger.errors import SpoolError, StoreError
-from dmarc_milter.ledger.spool.file import SpoolFile
+from dmarc_milter.ledger.ownership import Access
+from dmarc_milter.ledger.spool.reader import SpoolReader
 from dmarc_milter.ledger.store import schema
-from dmarc_milter.ledger.store.database import Database, connect, fetch
+from dmarc_milter.ledger.store.database import Database, fetch
 from dmarc_milter.ledger.store.status import size
 from dmarc_milter.process import sockets
 from dmarc_milter.process.child import Child, detach_from_supervisor, fork
@@ -207,7 +207,7 @@ class StorageReader:
         path = spool_path(self._config)
         if not path.exists():
             return 0, 0
-        file = SpoolFile(path)
+        file = SpoolReader(path)
         try:
             return file.waiting(), size(path)
         except SpoolError:
@@ -216,11 +216,8 @@ class StorageReader:
             file.close()
 
     def _store(self) -> tuple[int, dict[str, int]]:
-        url = self._config.store.url
-        if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).exists():
-            return 0, {}  # the first drain makes it
         if self._database is None:
-            self._database = connect(url, store_password(self._config))
+            self._database = database_of(self._config, Access.READ)
         schema.check(self._database)
         drained = fetch(self._database, "SELECT coalesce(max(drained_at), 0) FROM origin")[0][0]
         states = fetch(self._database, "SELECT state, count(*) FROM report GROUP BY state")

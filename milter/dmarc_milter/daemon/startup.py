@@ -21,6 +21,7 @@ from dmarc_milter.daemon.wiring import Commands, build, jobs
 from dmarc_milter.daemon.worker import CannotBuild, Prepare
 from dmarc_milter.dns.suffix_list import SuffixListError, latest_suffixes
 from dmarc_milter.ledger.errors import SpoolError
+from dmarc_milter.ledger.ownership import why_not
 from dmarc_milter.ledger.spool.file import prepare as prepare_spool
 from dmarc_milter.ledger.store.database import connect
 from dmarc_milter.ledger.store.status import obstacle
@@ -53,7 +54,8 @@ def prepare_storage(config: Config) -> tuple[str, ...]:
             ) from None
         said.append(f"spool: {error}: mail is counted as unrecorded until that is mended")
     if config.store.url.startswith("sqlite:///"):
-        reason = obstacle(Path(config.store.url.removeprefix("sqlite:///")))
+        path = Path(config.store.url.removeprefix("sqlite:///"))
+        reason = obstacle(path) or why_not(path, "store")
         said += [f"{reason}: messages wait in the spool until that is mended"] if reason else []
     return tuple(said)
 

@@ -3,40 +3,58 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
+from pathlib import Path
 
 from dmarc_milter.config import Config
 from dmarc_milter.config.paths import spool_path
 from dmarc_milter.config.secrets import store_password
 from dmarc_milter.core.report.rows import DAY
-from dmarc_milter.ledger.drain import drain
+from dmarc_milter.ledger.drain import BATCH, Drained, drain, host_name
+from dmarc_milter.ledger.errors import SpoolError
+from dmarc_milter.ledger.ownership import Access
 from dmarc_milter.ledger.spool.file import SpoolFile, SpoolOptions
+from dmarc_milter.ledger.spool.reader import SpoolReader
+from dmarc_milter.ledger.store.apply_batch import Batch
 from dmarc_milter.ledger.store.daily_caps import Caps
 from dmarc_milter.ledger.store.database import Database, connect
+from dmarc_milter.ledger.store.read_only import ReadOnlySqlite, in_memory
 from dmarc_milter.ledger.store.retention import STALE, Retention
+from dmarc_milter.ledger.store.status import is_there
 from dmarc_milter.ledger.store.store import Store, StoreOptions
 
 
-def database_of(config: Config) -> Database:
+def database_of(config: Config, access: Access) -> Database:
     """The store's database, not opened yet. Raises ConfigError for a password file that cannot be
     read."""
-    return connect(config.store.url, store_password(config))
+    path = sqlite_path(config)
+    if path is not None and access is Access.READ:
+        return ReadOnlySqlite(path)
+    return connect(config.store.url, store_password(config), access)
 
 
-def store_of(config: Config) -> Store:
+def sqlite_path(config: Config) -> Path | None:
+    """The file of a store on one machine; None for PostgreSQL."""
+    url, scheme = config.store.url, "sqlite:///"
+    return Path(url.removeprefix(scheme)) if url.startswith(scheme) else None
+
+
+def store_of(config: Config, access: Access) -> Store:
     """The store, not opened yet: `ready()` or the first use does."""
-    return Store(
-        database_of(config),
-        StoreOptions(
-            Caps(rows=config.store.max_rows),
-            config.reporting.honor_ri,
-            config.store.decision_days,
-        ),
+    return _store_on(config, database_of(config, access))
+
+
+def _store_on(config: Config, database: Database) -> Store:
+    options = StoreOptions(
+        Caps(rows=config.store.max_rows), config.reporting.honor_ri, config.store.decision_days
     )
+    return Store(database, options)
 
 
-def spool_of(config: Config) -> SpoolFile:
+def spool_of(config: Config, access: Access) -> SpoolFile:
     """This host's spool, not opened yet."""
-    return SpoolFile(spool_path(config), SpoolOptions(max_bytes=config.store.spool_max_bytes))
+    options = SpoolOptions(max_bytes=config.store.spool_max_bytes, access=access)
+    return SpoolFile(spool_path(config), options)
 
 
 def retention_of(config: Config) -> Retention:
@@ -51,18 +69,54 @@ def retention_of(config: Config) -> Retention:
     )
 
 
-def drained_store(config: Config) -> Store:
-    """The store with everything counted that this host has answered so far. Raises StoreError; says
-    so when the spool cannot be drained."""
-    store = store_of(config)
+def answering_store(config: Config) -> Store:
+    """The store for a command that only asks, with everything counted that this host has answered
+    so far. Raises StoreError; says so when the spool cannot be drained.
+
+    No file is made, renamed or brought up to date: where there is no store yet the answer comes
+    from the spool alone, which stays as it is.
+    """
+    path = sqlite_path(config)
+    if path is None or is_there(path) or not is_there(path.parent):
+        return drained_store(config, Access.CHANGE)
+    store = _store_on(config, in_memory(path))
+    if is_there(spool_path(config)):
+        return _told(store, _copied(SpoolReader(spool_path(config)), store))
+    return _told(store, Drained(0, f"{path}: there is no store yet, and no spool"))
+
+
+def drained_store(config: Config, access: Access = Access.CREATE) -> Store:
+    """The same for a command that changes something: a missing store is made."""
+    store = store_of(config, access)
     store.ready()
-    if spool_path(config).exists():
-        spool = spool_of(config)
-        drained = drain(spool, store)
-        spool.close()
-        if drained.problem:
-            print(
-                f"dmarc-milter: the latest messages are not in this answer: {drained.problem}",
-                file=sys.stderr,
-            )
+    return _told(store, _drained(config, store))
+
+
+def _told(store: Store, drained: Drained) -> Store:
+    if drained.problem:
+        print(
+            f"dmarc-milter: the latest messages are not in this answer: {drained.problem}",
+            file=sys.stderr,
+        )
     return store
+
+
+def _drained(config: Config, store: Store) -> Drained:
+    if not is_there(spool_path(config)):
+        return Drained(0)
+    with closing(spool_of(config, Access.CHANGE)) as spool:
+        return drain(spool, store)
+
+
+def _copied(spool: SpoolReader, store: Store) -> Drained:
+    """What waits in the spool, which keeps it. Raises StoreError."""
+    messages = last = 0
+    with closing(spool):
+        try:
+            identity = spool.identity()
+            while rows := spool.rows(last, BATCH):
+                messages += store.apply(Batch(identity, host_name(), rows))
+                last = rows[-1][0]
+        except SpoolError as error:
+            return Drained(messages, str(error))
+    return Drained(messages)

@@ -35,11 +35,16 @@ def drain(spool: SpoolFile, store: Store, *, batch: int = BATCH) -> Drained:
     try:
         while rows := spool.batch(batch):
             identity = identity or _identity(spool, store)
-            messages += store.apply(Batch(identity, socket.gethostname(), rows))
+            messages += store.apply(Batch(identity, host_name(), rows))
             spool.delete(rows[-1][0])
     except (SpoolError, StoreError) as error:
         return Drained(messages, str(error))
     return Drained(messages)
+
+
+def host_name() -> str:
+    """As the store knows this host."""
+    return socket.gethostname()
 
 
 def _identity(spool: SpoolFile, store: Store) -> str:

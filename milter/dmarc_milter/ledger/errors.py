@@ -5,15 +5,20 @@ from __future__ import annotations
 from typing import Literal
 
 Kind = Literal[
-    "unreachable", "locked", "full", "refused", "corrupt", "older", "newer", "absent", "io"
-]
+    "unreachable", "locked", "full", "refused", "corrupt", "foreign", "older", "newer", "absent",
+    "io",
+]  # fmt: skip
+"""`foreign`: the file is somebody else's and was left alone; `absent`: something is not
+installed."""
 
 
 class SpoolError(Exception):
     """The spool cannot be used now. `str()` is one line; `kind` says which of the ways it is."""
 
     def __init__(
-        self, kind: Literal["corrupt", "locked", "full", "refused", "newer", "io"], text: str
+        self,
+        kind: Literal["corrupt", "locked", "full", "refused", "foreign", "older", "newer", "io"],
+        text: str,
     ) -> None:
         super().__init__(text)
         self.kind = kind

@@ -24,6 +24,8 @@ def classify(path: Path, error: sqlite3.Error) -> SpoolError:
     text = f"{path}: {error}"
     if isinstance(error, NewerSchema):
         return SpoolError("newer", text)
+    if isinstance(error, OlderSchema):
+        return SpoolError("older", text)
     code = getattr(error, "sqlite_errorcode", 0)
     if (
         code == sqlite3.SQLITE_IOERR_SHMSIZE
@@ -48,6 +50,10 @@ def classify(path: Path, error: sqlite3.Error) -> SpoolError:
 
 class NewerSchema(sqlite3.DatabaseError):
     """The file was written by a newer program."""
+
+
+class OlderSchema(sqlite3.DatabaseError):
+    """The file was written by an older program, and whoever asks may not change it."""
 
 
 def create(path: Path) -> None:

@@ -19,6 +19,7 @@ import pytest
 
 from dmarc_milter.core.stored import decode, from_evaluation
 from dmarc_milter.ledger.errors import SpoolError
+from dmarc_milter.ledger.ownership import HEADER
 from dmarc_milter.ledger.spool import spool as spool_module
 from dmarc_milter.ledger.spool.file import SpoolFile, SpoolOptions, SpoolRow, classify, prepare
 from dmarc_milter.ledger.spool.spool import Spool
@@ -210,7 +211,7 @@ def test_a_damaged_file_is_moved_aside_and_a_new_one_made(path: Path, damage: st
     file.close()
     content = bytearray(path.read_bytes())
     if damage == "garbage":
-        content[:] = b"x" * len(content)
+        content[100:] = b"x" * (len(content) - 100)
     elif damage == "header":
         content[:100] = b"\0" * 100
     else:
@@ -247,7 +248,7 @@ def test_a_second_worker_follows_when_the_file_was_moved_aside(path: Path) -> No
 def test_only_the_damaged_file_is_moved(path: Path) -> None:
     """Two workers see the damage; the second must not move the file that the first has just
     made."""
-    path.write_bytes(b"this is no database at all, and long enough to be looked at" * 100)
+    path.write_bytes(HEADER + b"and no database after that, long enough to be looked at" * 100)
     workers = [Spool(path, QUICK) for _ in range(4)]
     with ThreadPoolExecutor(4) as executor:
         assert all(executor.map(lambda spool: spool.record(evaluation()), workers))

@@ -33,8 +33,9 @@ from dmarc_milter.core.report.mail import REPORT_ID
 from dmarc_milter.core.report.read import MAX_FILE, UnreadableReport, read
 from dmarc_milter.core.text import printable
 from dmarc_milter.dns.suffix_list import SuffixListError
-from dmarc_milter.ledger.connect import drained_store, store_of
+from dmarc_milter.ledger.connect import answering_store, drained_store, store_of
 from dmarc_milter.ledger.errors import StoreError
+from dmarc_milter.ledger.ownership import Access
 from dmarc_milter.ledger.store.reports import Reports, ReportState
 from dmarc_milter.reporting import bounce
 
@@ -189,7 +190,7 @@ def _policy_domain(arguments: argparse.Namespace) -> str:
 
 
 def _preview(config: Config, arguments: argparse.Namespace) -> int:
-    with closing(drained_store(config)) as store:
+    with closing(answering_store(config)) as store:
         rows = [
             _previewed(previewed)
             for previewed in preview(config, store, _policy_domain(arguments), arguments.limit)
@@ -292,7 +293,7 @@ def _content(config: Config, name: str) -> tuple[bytes, dict[str, Any]]:
 
 
 def _stored_content(config: Config, identity: str) -> tuple[bytes, dict[str, Any]]:
-    with closing(store_of(config)) as store:
+    with closing(store_of(config, Access.READ)) as store:
         store.ready()
         documents = (store.reports.document(identity, form) for form in ("rfc9990", "rfc7489"))
         document = next(filter(None, documents), None)
@@ -343,7 +344,7 @@ def _change(
 
 def _allow(config: Config, arguments: argparse.Namespace) -> int:
     address = printable(arguments.address, 320)
-    with closing(store_of(config)) as store:
+    with closing(store_of(config, Access.CREATE)) as store:
         store.ready()
         done = store.destinations.allow(address)
     if arguments.json:
@@ -383,7 +384,7 @@ def _noted(
         tag = bounce.tag_of(data, bounces, arguments.recipient)
     except bounce.NotOurs as reason:
         return None, str(reason)
-    with closing(store_of(config)) as store:
+    with closing(store_of(config, Access.CREATE)) as store:
         store.ready()
         address = bounce.address_of(tag, store)
         if not address:

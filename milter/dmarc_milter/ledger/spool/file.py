@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dmarc_milter.ledger.errors import SpoolError
+from dmarc_milter.ledger.ownership import Access, why_not
 from dmarc_milter.ledger.spool.guard import Marks, RecentRows, copied, is_whole
 from dmarc_milter.ledger.spool.schema import PAGE, SpoolOptions, open_spool
 from dmarc_milter.ledger.sqlite_file import classify, clear_away, create, inode, move_aside, tidy
@@ -54,6 +55,8 @@ class SpoolFile:
         self._owed: list[SpoolRow] = []
         """Rows that were written into a damaged file."""
         self._doubted = self._restored = 0
+        self._known = False
+        """This path was a spool when it was opened last."""
 
     def write(self, rows: Sequence[SpoolRow]) -> None:
         """All rows or none, each id at most once. Durable against the death of this process when it
@@ -107,6 +110,9 @@ class SpoolFile:
     def _recover(self, damage: str) -> None:
         """Leave the damaged file, which is moved aside where it still has its name, for a new one.
         Raises SpoolError."""
+        if self._options.access < Access.OWN:
+            self.close()
+            raise SpoolError("corrupt", f"{self.path}: {damage}")
         aside = clear_away(self.path, self._marks.is_ours) if self._marks is not None else None
         self._aside += [aside] if aside else []
         where = f"; what is left of it has been moved to {aside}" if aside else ""
@@ -259,16 +265,36 @@ class SpoolFile:
             if self._left or self._owed:
                 with suppress(OSError):  # the folder may have gone, too
                     self.path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+            self._make_way()
             try:
-                create(self.path)
+                if self._options.access >= Access.CREATE:
+                    create(self.path)
+                else:
+                    self.path.stat()
                 self._inode = inode(self.path)
             except OSError as error:
                 raise SpoolError("refused", f"{self.path}: {error.strerror}") from None
             self._connection = open_spool(self.path, self._options)
+            self._known = True
             self._marks = Marks(self.path)
             if self._left or self._owed:
                 self._save(self._connection)
         return self._connection
+
+    def _make_way(self) -> None:
+        """A file that is no spool is left alone; where it took our spool's place while this process
+        had that open, it is moved aside. Raises SpoolError."""
+        reason = why_not(self.path, "spool")
+        if not reason:
+            return
+        aside = None
+        if self._known and self._options.access is Access.OWN and (now := inode(self.path)):
+            aside = move_aside(self.path, now)
+        if aside is None:
+            raise SpoolError("foreign", reason)
+        LOG.error(
+            "another file took the place of the spool (%s) and has been moved to %s", reason, aside
+        )
 
     def close(self) -> None:
         for connection in (self._connection, *self._left):
@@ -282,7 +308,11 @@ class SpoolFile:
         """Lets go of the file; a damaged one is moved aside, so that the next attempt makes a new
         one with the rows that can be read."""
         failure = classify(self.path, error)
-        if failure.kind == "corrupt" and self._inode is not None:
+        if (
+            failure.kind == "corrupt"
+            and self._inode is not None
+            and self._options.access is Access.OWN
+        ):
             aside = move_aside(self.path, self._inode)
             if aside is not None:
                 self._aside.append(aside)

@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dmarc_milter.ledger.ownership import JOURNAL_MAGIC
 from dmarc_milter.ledger.sqlite_file import MODE
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ STEP = 500
 MEMORY_SECONDS, MEMORY_ROWS, MEMORY_OCTETS = 60.0, 1000, 4 << 20
 """How much of what was written last is remembered: longer than it takes to notice a damage, and
 normally than a drain."""
-JOURNAL_MAGIC = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
 
 
 class Marks:

@@ -8,7 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from dmarc_milter.ledger.sqlite_file import NewerSchema, write_ahead
+from dmarc_milter.ledger.ownership import Access
+from dmarc_milter.ledger.sqlite_file import NewerSchema, OlderSchema, write_ahead
 
 SCHEMA = 1
 """PRAGMA user_version. A greater one in the file is a newer program's: the file is then left
@@ -38,6 +39,12 @@ class SpoolOptions:
     max_bytes: int = 2_000_000_000
     wait: float = 0.9
     checkpoint: int = 1000
+    access: Access = Access.OWN
+
+
+def bound(max_bytes: int) -> int:
+    """Pages that a spool of `max_bytes` may have."""
+    return max(max_bytes // PAGE, 64)
 
 
 def open_spool(path: Path, options: SpoolOptions) -> sqlite3.Connection:
@@ -46,9 +53,11 @@ def open_spool(path: Path, options: SpoolOptions) -> sqlite3.Connection:
         path, timeout=options.wait, isolation_level=None, check_same_thread=False
     )
     try:
+        if options.access < Access.CREATE:
+            check(connection)
         write_ahead(connection, options.wait)
         connection.execute("PRAGMA synchronous=NORMAL")
-        connection.execute(f"PRAGMA max_page_count={max(options.max_bytes // PAGE, 64)}")
+        connection.execute(f"PRAGMA max_page_count={bound(options.max_bytes)}")
         connection.execute(f"PRAGMA wal_autocheckpoint={options.checkpoint}")
         connection.execute("PRAGMA journal_size_limit=67108864")
         _upgrade(connection)
@@ -76,6 +85,15 @@ def _upgrade(connection: sqlite3.Connection) -> None:
         with suppress(sqlite3.Error):
             connection.execute("ROLLBACK")
         raise
+
+
+def check(connection: sqlite3.Connection) -> None:
+    """Raises sqlite3.Error for a spool of another schema, or none."""
+    if (found := _version(connection)) < SCHEMA:
+        raise OlderSchema(
+            f"the spool has schema {found}, this program needs {SCHEMA}: start the daemon, or run"
+            " `dmarc-milter store drain`"
+        )
 
 
 def _version(connection: sqlite3.Connection) -> int:

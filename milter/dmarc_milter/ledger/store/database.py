@@ -8,6 +8,7 @@ which has one writer at a time, needs none.
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 import threading
 import time
@@ -21,9 +22,12 @@ from urllib.parse import urlsplit
 
 from dmarc_milter.ledger import sqlite_file
 from dmarc_milter.ledger.errors import Conflict, Kind, StoreError
+from dmarc_milter.ledger.ownership import Access, why_not
 
 if TYPE_CHECKING:
     import psycopg
+
+LOG = logging.getLogger("dmarc_milter.ledger")
 
 T = TypeVar("T")
 Values = Sequence[Any]
@@ -89,6 +93,12 @@ class Database(Protocol):
         """Where it is, without password; for messages."""
         ...
 
+    @property
+    def access(self) -> Access:
+        """What may be done to the file; CHANGE for PostgreSQL, whose schema an administrator brings
+        up to date."""
+        ...
+
     def transaction(self, *, write: bool = True) -> AbstractContextManager[Transaction]:
         """Commits when the block ends, undoes it when the block raises. Raises StoreError or
         Conflict.
@@ -145,14 +155,14 @@ def _translate(sql: str, dialect: str) -> str:
     return text if dialect == "sqlite" else text.replace("?", "%s")
 
 
-def connect(url: str, password: str = "") -> Database:
-    """The database that `store.url` names; nothing is opened yet."""
+def connect(url: str, password: str = "", access: Access = Access.OWN) -> Database:
+    """The database that `store.url` names; nothing is opened yet. `access` is about a file."""
     if url.startswith("sqlite:///"):
-        return SqliteDatabase(Path(url.removeprefix("sqlite:///")))
+        return SqliteDatabase(Path(url.removeprefix("sqlite:///")), access)
     return PostgresDatabase(url, password)
 
 
-class _SqliteTransaction:
+class SqliteTransaction:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
@@ -195,24 +205,25 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 class SqliteDatabase:
-    """The store on one machine. A damaged file is moved aside, never overwritten, and a new one is
-    made."""
+    """The store on one machine. For its owner a damaged file is moved aside, never overwritten, and
+    a new one is made."""
 
     dialect: Literal["sqlite"] = "sqlite"
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, access: Access = Access.OWN) -> None:
+        self.path, self.access = path, access
         self.name = str(path)
         self._connection: sqlite3.Connection | None = None
         self._inode: tuple[int, int] | None = None
+        self._known = False
 
     @contextmanager
-    def transaction(self, *, write: bool = True) -> Iterator[_SqliteTransaction]:
+    def transaction(self, *, write: bool = True) -> Iterator[SqliteTransaction]:
         try:
             connection = self._open()
             connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
             try:
-                yield _SqliteTransaction(connection)
+                yield SqliteTransaction(connection)
                 connection.execute("COMMIT")
             except BaseException:
                 with suppress(sqlite3.Error):
@@ -232,20 +243,49 @@ class SqliteDatabase:
         if self._connection is not None and self._inode != sqlite_file.inode(self.path):
             self.close()  # moved aside by another process
         if self._connection is None:
-            try:
-                sqlite_file.create(self.path)
-            except OSError as error:
-                raise StoreError("refused", f"{self.path}: {error.strerror}") from None
-            self._inode = sqlite_file.inode(self.path)
-            self._connection = _connect(self.path)
+            self._connection = self._connected()
         return self._connection
+
+    def _connected(self) -> sqlite3.Connection:
+        """A new connection. Raises StoreError, sqlite3.Error."""
+        self._make_way()
+        try:
+            if self.access >= Access.CREATE:
+                sqlite_file.create(self.path)
+            else:
+                self.path.stat()
+        except OSError as error:
+            raise StoreError("refused", f"{self.path}: {error.strerror}") from None
+        self._inode = sqlite_file.inode(self.path)
+        connection = _connect(self.path)
+        self._known = True
+        return connection
+
+    def _make_way(self) -> None:
+        """A file that is no store is left alone, unless it took the place of ours while this
+        process worked with that. Raises StoreError."""
+        if reason := why_not(self.path, "store"):
+            self._inode = sqlite_file.inode(self.path)
+            if not (self._known and self._move_aside(reason)):
+                raise StoreError("foreign", reason)
+
+    def _move_aside(self, reason: str) -> bool:
+        if self.access < Access.OWN or self._inode is None:
+            return False
+        aside = sqlite_file.move_aside(self.path, self._inode)
+        if aside is not None:
+            LOG.error(
+                "the store was damaged (%s) and has been moved to %s; a new one takes its place",
+                reason,
+                aside,
+            )
+        return aside is not None
 
     def _failed(self, error: sqlite3.Error) -> StoreError:
         failure = sqlite_file.classify(self.path, error)
         if failure.kind == "corrupt":
             self.close()
-            if self._inode is not None:
-                sqlite_file.move_aside(self.path, self._inode)
+            self._move_aside(str(failure))
         return StoreError(failure.kind, str(failure))
 
     def close(self) -> None:
@@ -280,6 +320,7 @@ class PostgresDatabase:
     """The store that several hosts share."""
 
     dialect: Literal["postgresql"] = "postgresql"
+    access = Access.CHANGE
 
     def __init__(self, url: str, password: str = "") -> None:
         parts = urlsplit(url)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dmarc_milter.ledger.errors import SpoolError, StoreError
-from dmarc_milter.ledger.spool.file import SpoolFile, SpoolOptions
+from dmarc_milter.ledger.spool.reader import SpoolReader
 from dmarc_milter.ledger.store.database import Database, fetch
 from dmarc_milter.ledger.store.schema import STEPS, check, version
 
@@ -34,9 +34,12 @@ REMEDIES = {
     "full": "make room on the disk, or raise [store] spool_max_bytes",
     "refused": "the file or directory must be writable for the service's account",
     "corrupt": (
-        "nothing: the damaged file is moved aside and a new one is created; `sqlite3"
-        " FILE.corrupt-..."
-        " .recover` may save rows of it"
+        "the daemon, or `dmarc-milter store drain`, moves the damaged file aside and creates a new"
+        " one; `sqlite3 FILE.corrupt-... .recover` may save rows of it"
+    ),
+    "foreign": (
+        "name another file in [store]; this one was left as it is. If it is a damaged one of ours,"
+        " move it away: a new one is created"
     ),
     "older": "run `dmarc-milter store upgrade` on one host",
     "newer": "upgrade this host's program; until then its messages wait in the spool",
@@ -95,10 +98,10 @@ def spool_status(path: Path, max_bytes: int = 0) -> SpoolStatus:
             remedy=remedy,
             moved_aside=aside,
         )
-    file = SpoolFile(path, SpoolOptions(max_bytes=max_bytes) if max_bytes else SpoolOptions())
+    file = SpoolReader(path)
     try:
         waiting, octets, full = file.waiting(), size(path), shortage(path)
-        if not full and max_bytes and file.room() < LITTLE:
+        if not full and max_bytes and file.room(max_bytes) < LITTLE:
             full = f"the spool is full, at its limit of {max_bytes:,} bytes"
         return SpoolStatus(path, waiting, octets, full, REMEDIES["full"] if full else "", aside)
     except SpoolError as error:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from dmarc_milter.ledger.errors import StoreError
+from dmarc_milter.ledger.ownership import Access
 from dmarc_milter.ledger.store import apply_batch, schema
 from dmarc_milter.ledger.store.apply_batch import Batch
 from dmarc_milter.ledger.store.daily_caps import Caps
@@ -82,7 +83,7 @@ class Store:
         is refused. Raises StoreError."""
         if self._checked:
             return
-        if self.database.dialect == "sqlite":
+        if self.database.access >= Access.CREATE:
             schema.upgrade(self.database)
         schema.check(self.database)
         self._checked = True
