@@ -39,7 +39,8 @@ def check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Check]
             config, file = tmp_path / "c.toml", tmp_path / "message"
             config.write_text(f'[dns]\nnameservers = ["{dns.nameserver}"]\n{extra}')
             file.write_bytes(raw)
-            code = main(["check", str(file), "--config", str(config), "--ip", ip, *words])
+            client = ["--ip", ip] if ip else []
+            code = main(["check", str(file), "--config", str(config), *client, *words])
             return code, capsys.readouterr().out
 
         yield run
@@ -76,8 +77,12 @@ def test_line_ends_and_an_mbox_line_change_nothing(check: Check, ends: bytes, fi
 
 
 @pytest.mark.parametrize("raw", [b"", b"\r\n", b"no header", bytes(range(256)) * 300, b"\0" * 1000])
-def test_what_is_no_message_has_no_author(check: Check, raw: bytes) -> None:
-    code, found = outcome(check(raw, "--json"))
+def test_what_has_no_header_fields_is_no_mail(check: Check, raw: bytes) -> None:
+    assert check(raw, "--json") == (2, "")
+
+
+def test_a_mail_without_from_has_no_author(check: Check) -> None:
+    code, found = outcome(check(b"Subject: x\r\n\r\n", "--json"))
     assert (code, found["facts"]["malformed_from"]) == (1, "no From field")
 
 
@@ -176,3 +181,67 @@ def test_kept_results_are_kept(check: Check) -> None:
     extra = '[authentication]\nauthserv_id = "mx.example.com"\n'
     assert "delete Authentication-Results, number 1" in check(raw, extra=extra)[1]
     assert "delete" not in check(raw, extra=extra + 'keep_results_from = ["192.0.2.0/24"]\n')[1]
+
+
+DELIVERED = (
+    b"Return-Path: <a@legit.example>\r\n"
+    b"Delivered-To: me@test.example\r\n"
+    b"Received: from localhost (localhost [127.0.0.1])\r\n"
+    b"\tby mx.test.example (Postfix) with ESMTP id 4ABC; Mon, 30 Nov 2026 10:00:01 +0000 (UTC)\r\n"
+    b"Received: from mail.legit.example (mail.legit.example [%s])\r\n"
+    b"\tby mx.test.example (Postfix) with ESMTP id 4ABD; Mon, 30 Nov 2026 10:00:00 +0000 (UTC)\r\n"
+    b"From: <a@legit.example>\r\nSubject: x\r\n\r\nHello\r\n"
+)
+
+
+@pytest.mark.parametrize(("client", "code"), [(b"198.51.100.10", 0), (b"192.0.2.66", 1)])
+def test_a_delivered_message_tells_itself_who_sent_it(
+    check: Check, client: bytes, code: int
+) -> None:
+    """Client and HELO from the topmost Received field from outside, the sender from Return-Path."""
+    told, text = check(DELIVERED % client, ip="")
+    assert told == code
+    assert f"Client {client.decode()}, HELO mail.legit.example: from the topmost Received" in text
+    assert "Sender <a@legit.example>: from the Return-Path field" in text
+
+
+def test_what_is_said_on_the_command_line_holds(check: Check) -> None:
+    code, text = check(DELIVERED % b"192.0.2.66", "--mail-from", "a@legit.example")
+    assert code == 1
+    assert "Return-Path" not in text
+    code, text = check(
+        DELIVERED % b"198.51.100.10", "--mail-from", "", "--helo", "x.example", ip=""
+    )
+    assert "HELO x.example" in text
+    assert "Return-Path" not in text
+
+
+def test_a_relay_of_ours_is_passed_over(check: Check) -> None:
+    relayed = (
+        b"Received: from relay.test.example (relay.test.example [203.0.113.9]) by mx; today\r\n"
+        + DELIVERED % b"198.51.100.10"
+    )
+    trusted = '[authentication]\ntrusted_relays = ["203.0.113.9"]\n'
+    assert "Client 198.51.100.10" in check(relayed, ip="", extra=trusted)[1]
+    assert "Client 203.0.113.9" in check(relayed, ip="")[1]
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (Path("/bin/ls").read_bytes(), "is not a mail"),
+        (b"", "is not a mail"),
+        (b"# Title\n\nA text: with a colon\n", "is not a mail"),
+        (b"key: value\nother: value\n", "no Received field"),
+        (SPOOF, "no Received field names a client outside"),
+        (b"Received: by mx.example\r\n" + SPOOF, "--ip"),
+    ],
+)
+def test_what_cannot_be_checked_is_said_in_one_line(check: Check, raw: bytes, words: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        said = io.StringIO()
+        patch.setattr(sys, "stderr", said)
+        code, text = check(raw, ip="")
+    assert (code, text) == (2, "")
+    assert words in said.getvalue()
+    assert said.getvalue().count("\n") == 1

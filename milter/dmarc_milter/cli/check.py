@@ -1,5 +1,5 @@
-"""`dmarc-milter check MESSAGE --ip IP`: the same evaluation as at SMTP time, for a message in a
-file, each step explained.
+"""`dmarc-milter check MESSAGE`: the same evaluation as at SMTP time, for a message in a file, each
+step explained.
 
 `check --from FOLDER|MBOX` is the other half: what is wrong with the From fields of stored mail,
 without DNS.
@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from dmarc_milter.cli import check_from_fields
+from dmarc_milter.cli.check_envelope import Delivery, NotChecked, delivery
 from dmarc_milter.cli.main import (
     EXIT_NO,
     EXIT_OK,
@@ -42,10 +43,8 @@ from dmarc_milter.core.dmarc.rewritten_from import Canonify
 from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.explain import explain
 from dmarc_milter.core.mail import message
-from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.mail.header_collector import Collector
 from dmarc_milter.core.mail.message import Envelope, Headers
-from dmarc_milter.core.mail.path import recipient_domain, reverse_path
 from dmarc_milter.core.policy.decide import Disposition
 from dmarc_milter.core.resolver import Resolver
 from dmarc_milter.core.spf.check import check as check_spf
@@ -67,13 +66,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MESSAGE",
         help="a message file (RFC 5322, one message; - is standard input)",
     )
-    parser.add_argument("--ip", type=_ip, help="the SMTP client's address")
+    parser.add_argument(
+        "--ip",
+        type=_ip,
+        help=(
+            "the SMTP client's address (default: client, HELO and sender as the message's topmost"
+            " Received field from outside and its Return-Path tell them)"
+        ),
+    )
     parser.add_argument("--helo", default="", help="the name that it gave in EHLO")
     parser.add_argument(
         "--mail-from",
-        default="",
         metavar="ADDRESS",
-        help='the envelope sender; "" or <> (the default) is the null sender',
+        help='the envelope sender; "" or <> is the null sender, and so it is with --ip alone',
     )
     parser.add_argument(
         "--rcpt-to",
@@ -107,9 +112,9 @@ def run(arguments: argparse.Namespace) -> int:
     when the DNS left it open."""
     if arguments.stored is not None and arguments.message is None:
         return check_from_fields.run(arguments.stored, as_json=arguments.json)
-    if arguments.stored is not None or arguments.message is None or arguments.ip is None:
+    if arguments.stored is not None or arguments.message is None:
         print(
-            "dmarc-milter: check takes MESSAGE and --ip IP, or --from FOLDER|MBOX alone",
+            "dmarc-milter: check takes MESSAGE, or --from FOLDER|MBOX alone",
             file=sys.stderr,
         )
         return EXIT_USAGE
@@ -129,19 +134,26 @@ def _evaluated(arguments: argparse.Namespace) -> int:
         return EXIT_USAGE
     session = session_options(config)
     headers, body = _collected(raw, session)
-    envelope, exempt = _envelope(arguments), ""
-    if within(arguments.ip, session.trusted_relays):
+    try:
+        if not len(headers):
+            raise NotChecked("is not a mail: it does not begin with header fields such as From")
+        sent = delivery(arguments, headers, session)
+    except NotChecked as error:
+        print(f"dmarc-milter: {arguments.message}: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    envelope, exempt = sent.envelope, ""
+    if within(sent.client, session.trusted_relays):
         envelope = client_behind_relay(envelope, headers, session)
-    elif within(arguments.ip, session.trusted_networks):
+    elif within(sent.client, session.trusted_networks):
         exempt = "trusted network"
     how = canonify(config)("sendmail" if about_sendmail(config) else "")
     dns = DnsResolver(config.dns.nameservers, timeout=compiled.look_up_seconds(config))
     with closing(dns):
         resolver = dns.for_message(config.dns.budget, config.limits.dns_queries)
         evaluation = _evaluate(headers, body, envelope, resolver, options, how)
-    keep = within(arguments.ip, session.keep_results_from)
+    keep = within(sent.client, session.keep_results_from)
     actions = plan_actions(evaluation, headers, compiled.marking(config), keep_results=keep)
-    _print(arguments, exempt, from_evaluation(evaluation), actions)
+    _print(arguments, sent, exempt, from_evaluation(evaluation), actions)
     return _code(evaluation, actions)
 
 
@@ -150,15 +162,21 @@ def _message(path: Path) -> bytes:
 
 
 def _print(
-    arguments: argparse.Namespace, exempt: str, facts: Facts, actions: tuple[Action, ...]
+    arguments: argparse.Namespace,
+    sent: Delivery,
+    exempt: str,
+    facts: Facts,
+    actions: tuple[Action, ...],
 ) -> None:
     if arguments.json:
         named = [_named(action) for action in actions]
         print_json({"exempt": exempt, "facts": facts, "actions": named})
         return
+    if sent.told:
+        print("\n".join((*sent.told, "")))
     if exempt:
         print(
-            f"{arguments.ip} is in trusted_networks: the milter passes its mail through"
+            f"{sent.client} is in trusted_networks: the milter passes its mail through"
             " unevaluated. From outside it would be:"
         )
     print("\n".join(explain(facts)))
@@ -206,22 +224,6 @@ def _evaluate(
         canonify=how,
     )
     return authenticate(request, resolver, options, now=datetime.now(UTC), pct_draw=0.0)
-
-
-def _envelope(arguments: argparse.Namespace) -> Envelope:
-    domains = [
-        recipient_domain(recipient.encode("utf-8", "surrogateescape"))
-        for recipient in arguments.rcpt_to
-    ]
-    return Envelope(
-        source_ip=arguments.ip,
-        helo=arguments.helo,
-        mail_from=reverse_path(arguments.mail_from.encode("utf-8", "surrogateescape")),
-        rcpt_domains=tuple(
-            dict.fromkeys(domain for domain in domains if isinstance(domain, Domain))
-        ),
-        rcpt_known=all(isinstance(domain, Domain) for domain in domains),
-    )
 
 
 def _named(action: Action) -> dict[str, object]:
