@@ -1,13 +1,15 @@
 """Mail as a receiving host sees it, made up from a seed: who sends it, how it is signed, how large
 it is, what becomes of it.
 
-    corpus = load_or_make(Path(".bench"), messages=1000, seed=1)
-    corpus.samples, corpus.zone
+    corpus = load_or_make(Path(".bench"), seed=1)
+    corpus.batch(0, 1000), corpus.batch(1, 1000), corpus.zone
 
+A batch is always the same messages, and no two batches share one: what a milter remembers of a
+message helps it with the next batch only as far as the next message of that sender resembles it.
 Proportions follow what operators of mid-sized hosts publish: most mail passes through a few large
 senders, two thirds of it with two signatures; forwarding and lists break something now and then; a
 tenth has no policy; spoofing is rare. Sizes are log-normal around 20 KB. Keys are RSA-2048, one for
-each domain. Made once and kept in a file, since that takes half a minute.
+each domain, made once and kept in a file, since that takes half a minute.
 """
 
 from __future__ import annotations
@@ -20,11 +22,20 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
-from fakes.signer import Signer, canonical_field
+from fakes.signer import PrivateKey, Signer, canonical_field, private_key
 
-VERSION = 1
+VERSION = 2
 AUTHORS, PROVIDERS = 150, 8
+BATCH = 100_000
+"""Messages are numbered from here on in each batch."""
 MEDIAN, SIGMA, SMALLEST, LARGEST = 20_000, 1.1, 1_200, 1_500_000
 TEXT = (
     "the of and to in is you that it for on are with as this be at or have from one had by word but"
@@ -51,20 +62,21 @@ class Sample(msgspec.Struct, frozen=True):
     """The DMARC result: pass, fail or none."""
 
 
-class Corpus(msgspec.Struct, frozen=True):
-    """Messages and the DNS that goes with them."""
+class Keys(msgspec.Struct, frozen=True):
+    """The file: private keys in PEM by domain."""
 
     version: int
-    samples: list[Sample]
-    zone: Zone
+    pem: dict[str, bytes]
 
 
 class Sender:
     """A domain that sends mail: its key, its own addresses, the providers it lets send."""
 
-    def __init__(self, number: int, name: str, policy: str, providers: Sequence[Sender]) -> None:
+    def __init__(
+        self, number: int, name: str, policy: str, providers: Sequence[Sender], key: PrivateKey
+    ) -> None:
         self.name, self.policy, self.providers = name, policy, tuple(providers)
-        self.signer = Signer(name, "s1")
+        self.signer = Signer(name, "s1", key=key)
         self.client = f"198.18.{number // 200}.{number % 200 + 10}"
         self.host = f"mail.{name}"
 
@@ -112,19 +124,24 @@ def zone_of(authors: Sequence[Sender], providers: Sequence[Sender], chance: rand
     return zone
 
 
-class Writer:
-    """Writes messages, with the same chance for the same seed."""
+class Corpus:
+    """The senders of a seed, what they publish, and their messages."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, key_of: Callable[[str], PrivateKey]) -> None:
+        self.seed = seed
         self.chance = random.Random(seed)
         policies = (
             ["reject"] * 35 + ["quarantine"] * 20 + ["none"] * 30 + [""] * 12 + ["no spf"] * 3
         )
+
+        def sender(number: int, name: str, policy: str, providers: Sequence[Sender] = ()) -> Sender:
+            return Sender(number, name, policy, providers, key_of(name))
+
         self.providers = [
-            Sender(1000 + n, f"provider{n}.example", "reject", ()) for n in range(PROVIDERS)
+            sender(1000 + n, f"provider{n}.example", "reject") for n in range(PROVIDERS)
         ]
         self.authors = [
-            Sender(
+            sender(
                 n,
                 f"author{n}.example",
                 policies[n * 37 % 100],
@@ -135,6 +152,17 @@ class Writer:
         self.popularity = [1 / (rank + 1) for rank in range(AUTHORS)]
         self.blocks = [self._block() for _ in range(64)]
         self.zone = zone_of(self.authors, self.providers, self.chance)
+
+    def batch(self, number: int, count: int) -> list[Sample]:
+        """The first messages of this batch; always the same ones, keys apart."""
+        self.chance = random.Random(f"{self.seed} {number}")
+        kinds = self.chance.choices(list(KINDS), list(KINDS.values()), k=count)
+        return [self.sample(kind, number * BATCH + each) for each, kind in enumerate(kinds)]
+
+    def sample(self, kind: str, number: int) -> Sample:
+        """One message of this kind. Its number makes it different from all others."""
+        raw, sender, mail_from, expected = getattr(self, kind)(number)
+        return Sample(kind, sender.client, sender.host, mail_from, *split(raw), expected)
 
     def author(self, accept: Callable[[Sender], bool] = lambda _: True) -> Sender:
         """One of the authors, by popularity."""
@@ -156,7 +184,7 @@ class Writer:
                 f" relay.{author.name} with ESMTPS id 4X{number:08X}"
             ),
             f"Received: by app.{author.name} with HTTP; Tue, 7 Jul 2026 10:11:12 +0000",
-            f"From: Sender {number} <news{number % 50}@{author.name}>",
+            f"From: Sender {number % 50} <news{number % 50}@{author.name}>",
             f"To: Recipient <user{number % 900}@receiver.example>",
             f"Subject: {subject}",
             "Date: Tue, 7 Jul 2026 10:11:12 +0000",
@@ -286,16 +314,6 @@ def passes(author: Sender) -> str:
     return "none" if author.policy in ("", "no spf") else "pass"
 
 
-def make(messages: int, seed: int) -> Corpus:
-    """The corpus for this seed (keys apart, which no seed decides)."""
-    writer, samples = Writer(seed), []
-    for number in range(messages):
-        kind = writer.chance.choices(list(KINDS), list(KINDS.values()))[0]
-        raw, sender, mail_from, expected = getattr(writer, kind)(number)
-        samples.append(Sample(kind, sender.client, sender.host, mail_from, *split(raw), expected))
-    return Corpus(VERSION, samples, writer.zone)
-
-
 def split(raw: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:
     """Fields as an MTA hands them on (folded with LF alone, as Postfix does), and the body."""
     head, _, body = raw.partition(b"\r\n\r\n")
@@ -306,16 +324,29 @@ def split(raw: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:
     return fields, body
 
 
-def load_or_make(folder: Path, *, messages: int = 1000, seed: int = 1) -> Corpus:
-    """From the file if it is there, else made and written to it."""
-    path = folder / f"corpus-{seed}-{messages}.msgpack"
+def load_or_make(folder: Path, *, seed: int = 1) -> Corpus:
+    """With the keys of the file if it is there, else with new ones, which are written to it."""
+    path = folder / f"keys-{seed}.msgpack"
+    stored: dict[str, bytes] = {}
     if path.exists():
-        corpus = msgspec.msgpack.decode(path.read_bytes(), type=Corpus)
-        if corpus.version == VERSION:
-            return corpus
-    corpus = make(messages, seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(msgspec.msgpack.encode(corpus))
+        keys = msgspec.msgpack.decode(path.read_bytes(), type=Keys)
+        stored = keys.pem if keys.version == VERSION else {}
+    made: dict[str, bytes] = {}
+
+    def key_of(name: str) -> PrivateKey:
+        if name in stored:
+            # They are ours: to check each costs 70 ms.
+            key = load_pem_private_key(stored[name], None, unsafe_skip_rsa_key_validation=True)
+            assert isinstance(key, RSAPrivateKey)
+            return key
+        new = private_key(name)
+        made[name] = new.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        return new
+
+    corpus = Corpus(seed, key_of)
+    if made:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(msgspec.msgpack.encode(Keys(VERSION, stored | made)))
     return corpus
 
 
@@ -326,14 +357,15 @@ def main() -> None:
     parser.add_argument("--messages", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
-    corpus = load_or_make(arguments.folder, messages=arguments.messages, seed=arguments.seed)
-    sizes = sorted(len(sample.body) for sample in corpus.samples)
+    corpus = load_or_make(arguments.folder, seed=arguments.seed)
+    samples = corpus.batch(0, arguments.messages)
+    sizes = sorted(len(sample.body) for sample in samples)
     print(
         f"{len(sizes)} messages, {sum(sizes) / 1e6:.1f} MB, median {sizes[len(sizes) // 2]},"
         f" largest {sizes[-1]}; {len(corpus.zone)} names"
     )
     for kind in KINDS:
-        print(f"{kind:<12}{sum(sample.kind == kind for sample in corpus.samples):>6}")
+        print(f"{kind:<12}{sum(sample.kind == kind for sample in samples):>6}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The floor: an empty pymilter that wants every event and answers none before the end, as cheap as
 libmilter under Python gets.
 
-    python -m bench.empty /tmp/empty.sock 2
+    python -m bench.empty unix:/tmp/empty.sock 2
 
 Two worker processes share the socket, like the daemon's.
 """
@@ -36,7 +36,7 @@ def negotiate(_ctx: object, options: list[int]) -> int:
     return int(milter.CONTINUE)
 
 
-def serve(path: str, workers: int) -> None:
+def serve(address: str, workers: int) -> None:
     """Never returns."""
     silent = [
         milter.set_connect_callback,
@@ -53,7 +53,7 @@ def serve(path: str, workers: int) -> None:
     milter.set_close_callback(lambda *_: milter.CONTINUE)
     milter.register("empty", negotiate=negotiate)
     os.umask(0)
-    milter.setconn(f"unix:{path}")
+    milter.setconn(address)
     milter.opensocket(False)
     for descriptor in range(3, 64):
         try:

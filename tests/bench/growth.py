@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from bench import contenders
+from bench.contenders import Where
 from bench.corpus import Corpus, Sample
 from bench.load import Driver
 from bench.place import dns_server
@@ -75,11 +76,11 @@ def with_signatures(sample: Sample, count: int) -> Sample:
     )
 
 
-def messages(corpus: Corpus, folder: Path) -> None:
+def by_size(corpus: Corpus, folder: Path) -> None:
     """What one message costs by its size."""
     at_once = AtOnce()
     context.ThreadPool = lambda *_: at_once  # type: ignore[assignment,misc]
-    sample = next(each for each in corpus.samples if each.kind == "direct")
+    sample = next(each for each in corpus.batch(0, 20) if each.kind == "direct")
     with dns_server(corpus.zone, private=False) as dns, sessions(folder, dns.nameserver) as make:
         drive(make(), sample, 0)
         sizes = (2 * KB, 20 * KB, 200 * KB, 2 * MB, 20 * MB, 50 * MB)
@@ -104,21 +105,26 @@ def messages(corpus: Corpus, folder: Path) -> None:
 def daemon(corpus: Corpus, folder: Path) -> None:
     """Connections at once, and workers."""
     with dns_server(corpus.zone, private=False) as dns:
-        with contenders.ours(folder / "connections", dns.nameserver) as one:
-            Driver(one.chain, corpus.samples, connections=8).run(600)
+        with contenders.ours(Where(folder / "connections"), dns.nameserver) as one:
+            Driver(one.chain, corpus.batch(0, 600), connections=8).run(600)
             counts, costs, sizes = (1, 10, 100, 1000), [], []
-            for count in counts:
+            for number, count in enumerate(counts, 1):
+                messages = max(500, count)
+                driver = Driver(one.chain, corpus.batch(number, messages), connections=count)
+                driver.prepare()
                 before = one.cost.cpu()
-                Driver(one.chain, corpus.samples, connections=count).run(max(500, count))
-                costs.append((one.cost.cpu() - before) / max(500, count) * 1e3)
+                driver.run(messages)
+                costs.append((one.cost.cpu() - before) / messages * 1e3)
                 sizes.append(one.cost.memory())
             line("connections", counts, costs, "ms/message")
             line("connections", counts, sizes, "MB")
         workers, memory, rates = (1, 2, 4), [], []
         for count in workers:
-            with contenders.ours(folder / f"workers{count}", dns.nameserver, workers=count) as one:
-                Driver(one.chain, corpus.samples, connections=8).run(600)
-                rates.append(Driver(one.chain, corpus.samples, connections=16).run(800).rate)
+            with contenders.ours(
+                Where(folder / f"workers{count}"), dns.nameserver, workers=count
+            ) as one:
+                Driver(one.chain, corpus.batch(0, 600), connections=8).run(600)
+                rates.append(Driver(one.chain, corpus.batch(1, 800), connections=16).run(800).rate)
                 memory.append(one.cost.memory())
         line("workers", workers, rates, "messages/s")
         line("workers", workers, memory, "MB")
@@ -155,5 +161,5 @@ def growth(corpus: Corpus) -> None:
     """All lines."""
     with tempfile.TemporaryDirectory(prefix="dmarc-growth-") as folder:
         daemon(corpus, Path(folder))
-        messages(corpus, Path(folder))
+        by_size(corpus, Path(folder))
         names()

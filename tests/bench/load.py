@@ -4,8 +4,9 @@ that were made before.
     python -m bench.load inet:8893@127.0.0.1 .bench --connections 16 --pid 4711
 
 Every connection carries one message unless `reuse`; steps that the milter wants no reply to leave
-in one write, as the protocol allows. Measured: seconds from the connection's start (and from the
-last write) to the final reply, and the CPU time of processes.
+in one write, as the protocol allows. `as_postfix` writes as Postfix does instead: Nagle's algorithm
+is on, and the envelope, the message and its end leave in a write each. Measured: seconds from the
+connection's start (and from the last write) to the final reply, and the CPU time of processes.
 """
 
 from __future__ import annotations
@@ -18,106 +19,20 @@ import socket
 import struct
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
 from bench.corpus import Sample, load_or_make
-from fakes.milter_client import ALL_ACTIONS, ALL_STEPS, CHUNK, LEADSPC, STEP
+from bench.script import OFFER, Script, Segment, packet, script_of
 
 Address = tuple[str, int] | str
 TICK = os.sysconf("SC_CLK_TCK")
+CPUCLOCK_SCHED = 2
+"""With a process id: its clock of processor time in nanoseconds (clock_getcpuclockid(3))."""
 CHANGES = b"hmiqbe+-2"
 FINAL = b"cartdys4f"
-OFFER = struct.pack(">IcIII", 13, b"O", 6, ALL_ACTIONS, ALL_STEPS)
-
-
-def packet(command: bytes, data: bytes = b"") -> bytes:
-    """One packet of the protocol."""
-    return struct.pack(">I", len(data) + 1) + command + data
-
-
-def macros(command: bytes, values: dict[str, str]) -> bytes:
-    """The packet of macros for a step."""
-    return packet(
-        b"D", command + b"".join(f"{name}\0{value}\0".encode() for name, value in values.items())
-    )
-
-
-def packets_of(sample: Sample, number: int, steps: int) -> Iterator[tuple[str, bytes]]:
-    """(step, packets) of one message, as Postfix sends them."""
-    queue = {"i": f"4B{number:08X}"}
-    port = struct.pack(">H", 25000 + number % 30000)
-    yield (
-        "C",
-        macros(b"C", {"j": "mx.receiver.example", "{daemon_name}": "smtpd", "v": "Postfix 3.9"})
-        + packet(b"C", sample.helo.encode() + b"\x004" + port + sample.client.encode() + b"\0"),
-    )
-    yield "H", packet(b"H", sample.helo.encode() + b"\0")
-    yield (
-        "M",
-        macros(b"M", {"{mail_addr}": sample.mail_from})
-        + packet(b"M", f"<{sample.mail_from}>\0SIZE={len(sample.body)}\0".encode()),
-    )
-    yield (
-        "R",
-        macros(b"R", queue) + packet(b"R", f"<user{number % 900}@receiver.example>\0".encode()),
-    )
-    yield "T", packet(b"T")
-    for name, value in sample.fields:
-        yield (
-            "L",
-            packet(
-                b"L",
-                name + b"\0" + (value if steps & LEADSPC else value.removeprefix(b" ")) + b"\0",
-            ),
-        )
-    yield "N", macros(b"N", queue) + packet(b"N")
-    for start in range(0, len(sample.body), CHUNK):
-        yield "B", packet(b"B", sample.body[start : start + CHUNK])
-    yield "E", macros(b"E", queue) + packet(b"E")
-
-
-class Script(NamedTuple):
-    """What to send before each reply that has to be awaited; the last segment ends the message."""
-
-    segments: list[bytes]
-    headers: tuple[int, int]
-    """Segment and offset of the first header field: where a field that another milter inserted
-    goes."""
-
-    def with_field(self, name: bytes, value: bytes) -> list[bytes]:
-        """The segments with one more field on top."""
-        if not name:
-            return list(self.segments)
-        index, offset = self.headers
-        changed = list(self.segments)
-        changed[index] = (
-            changed[index][:offset]
-            + packet(b"L", name + b"\0" + value + b"\0")
-            + changed[index][offset:]
-        )
-        return changed
-
-
-def script_of(sample: Sample, number: int, steps: int) -> Script:
-    """One message for a milter that asked for these steps."""
-    segments: list[bytes] = []
-    together = bytearray()
-    headers = None
-    for step, octets in packets_of(sample, number, steps):
-        no_step, no_reply = STEP.get(step, (0, 0))
-        if steps & no_step:
-            continue
-        if step == "L" and headers is None:
-            headers = len(segments), len(together)
-        together += octets
-        if not steps & no_reply:
-            segments.append(bytes(together))
-            together.clear()
-    return Script(segments, headers or (0, 0))
 
 
 @dataclass(slots=True)
@@ -145,16 +60,17 @@ class Outcome:
 class Connection:
     """One connection at work: what it has still to send, what it has received."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, *, nagle: bool = False) -> None:
         family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
         self.socket = socket.socket(family, socket.SOCK_STREAM)
         self.socket.connect(address)
-        if family == socket.AF_INET:
+        if family == socket.AF_INET and not nagle:
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.setblocking(False)
         self.handle = self.socket.fileno()
         self.steps = -1
-        self.segments: list[bytes] = []
+        self.segments: list[Segment] = []
+        self.writes: list[bytes] = []
         self.unsent = memoryview(b"")
         self.received = bytearray()
         self.began = self.sent = 0.0
@@ -166,7 +82,9 @@ class Connection:
 
     def push(self) -> bool:
         """Send what the socket takes; whether something is left."""
-        while self.unsent:
+        while self.unsent or self.writes:
+            if not self.unsent:
+                self.unsent = memoryview(self.writes.pop(0))
             try:
                 self.unsent = self.unsent[self.socket.send(self.unsent) :]
             except BlockingIOError:
@@ -206,9 +124,10 @@ class Driver:
         *,
         connections: int = 1,
         reuse: bool = False,
+        as_postfix: bool = False,
     ) -> None:
         self.chain, self.samples = tuple(chain), samples
-        self.connections, self.reuse = connections, reuse
+        self.connections, self.reuse, self.as_postfix = connections, reuse, as_postfix
         self.outcome = Outcome()
         self._made: dict[int, list[Script]] = {}
         self._poll = select.epoll()
@@ -227,7 +146,7 @@ class Driver:
             self._scripts(struct.unpack_from(">I", reply, 9)[0])
 
     def run(self, messages: int) -> Outcome:
-        """Send so many messages, the samples over and over."""
+        """Send so many messages, the samples in turn."""
         self.prepare()
         self.outcome = Outcome()
         numbers = iter(range(messages))
@@ -245,16 +164,18 @@ class Driver:
     def _scripts(self, steps: int) -> list[Script]:
         if steps not in self._made:
             self._made[steps] = [
-                script_of(sample, number, steps) for number, sample in enumerate(self.samples)
+                script_of(sample, number, steps, as_postfix=self.as_postfix)
+                for number, sample in enumerate(self.samples)
             ]
         return self._made[steps]
 
     def _begin(self, number: int, before: Connection | None = None) -> None:
         began = before.began if before else time.perf_counter()
-        connection = Connection(self.chain[before.stage + 1 if before else 0])
+        stage = before.stage + 1 if before else 0
+        connection = Connection(self.chain[stage], nagle=self.as_postfix)
         connection.number, connection.began = number, began
         if before:
-            connection.stage, connection.inserted = before.stage + 1, before.inserted
+            connection.stage, connection.inserted = stage, before.inserted
         connection.unsent = memoryview(OFFER)
         self._open[connection.handle] = connection
         self._poll.register(connection.handle, select.EPOLLIN)
@@ -266,7 +187,8 @@ class Driver:
             connection.segments = list(
                 self._scripts(connection.steps)[number % len(self.samples)].segments
             )
-            connection.segments[0] = packet(b"K") + connection.segments[0]
+            first, *others = connection.segments[0]
+            connection.segments[0] = (packet(b"K") + first, *others)
             self._send(connection)
             return
         self._close(connection)
@@ -281,7 +203,7 @@ class Driver:
         connection.socket.close()
 
     def _send(self, connection: Connection) -> None:
-        connection.unsent = memoryview(connection.segments.pop(0))
+        connection.writes = list(connection.segments.pop(0))
         connection.sent = time.perf_counter()
         connection.result = b""
         if connection.push():
@@ -351,20 +273,20 @@ class Cost:
         return found
 
     def cpu(self) -> float:
-        """User and system seconds so far, threads that ended included."""
-        return self._seconds(13)
-
-    def whole(self) -> float:
-        """As `cpu`, with the children that have ended and were waited for."""
-        return self._seconds(15)
-
-    def _seconds(self, end: int) -> float:
-        """The sum of the times in /proc/PID/stat from utime on, up to this field."""
-        total = 0
+        """User and system seconds so far of those that live, threads that ended included."""
+        total = 0.0
         for pid in self.family():
             with contextlib.suppress(OSError):  # ended meanwhile
+                total += time.clock_gettime((~pid << 3) | CPUCLOCK_SCHED)
+        return total
+
+    def whole(self) -> float:
+        """With the children that have ended and were waited for, in steps of a hundredth."""
+        total = 0
+        for pid in self.family():
+            with contextlib.suppress(OSError):
                 values = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-                total += sum(map(int, values[11:end]))
+                total += sum(map(int, values[11:15]))
         return total / TICK
 
     def memory(self) -> float:
@@ -392,15 +314,19 @@ def main() -> None:
     parser.add_argument("corpus", type=Path, help="the folder of the corpus")
     parser.add_argument("--messages", type=int, default=2000)
     parser.add_argument("--connections", type=int, default=1)
+    parser.add_argument("--batch", type=int, default=0, help="which messages; no two share one")
+    parser.add_argument("--as-postfix", action="store_true", help="write as Postfix does")
     parser.add_argument("--reuse", action="store_true", help="many messages on a connection")
     parser.add_argument("--pid", type=int, action="append", default=[])
     arguments = parser.parse_args()
     driver = Driver(
         [arguments.address],
-        load_or_make(arguments.corpus).samples,
+        load_or_make(arguments.corpus).batch(arguments.batch, arguments.messages),
         connections=arguments.connections,
         reuse=arguments.reuse,
+        as_postfix=arguments.as_postfix,
     )
+    driver.prepare()
     cost = Cost(arguments.pid)
     before = cost.cpu()
     outcome = driver.run(arguments.messages)

@@ -11,16 +11,19 @@ from pathlib import Path
 
 from bench.contenders import Contender
 from bench.corpus import Sample
+from bench.load import Address
 from live.place import UNPACKED, library_path
 from live.postfix import DOMAIN, private_postfix
 
 SESSIONS = 16
 
 
-def rate(contender: Contender | None, sample: Sample, messages: int) -> float:
+def rate(
+    contender: Contender | None, sample: Sample, messages: int, *, sessions: int = SESSIONS
+) -> float:
     """So many copies of one signed message, each in an SMTP session of its own; delivered to
     nowhere."""
-    milters = ",".join(f"unix:{path}" for path in contender.chain) if contender else ""
+    milters = ",".join(map(in_main_cf, contender.chain)) if contender else ""
     settings = {
         "local_transport": "discard:",
         "milter_default_action": "tempfail",
@@ -39,19 +42,24 @@ def rate(contender: Contender | None, sample: Sample, messages: int) -> float:
             + sample.body
         )
         file.flush()
-        send(mta.port, sample, file.name, 50)
+        send(mta.port, sample, file.name, 50, sessions)
         before = time.perf_counter()
-        send(mta.port, sample, file.name, messages)
+        send(mta.port, sample, file.name, messages, sessions)
         return messages / (time.perf_counter() - before)
 
 
-def send(port: int, sample: Sample, file: str, messages: int) -> None:
+def in_main_cf(address: Address) -> str:
+    """A milter's socket as smtpd_milters has it."""
+    return f"unix:{address}" if isinstance(address, str) else f"inet:{address[0]}:{address[1]}"
+
+
+def send(port: int, sample: Sample, file: str, messages: int, sessions: int) -> None:
     """Until the last one is answered. smtp-source fails where a message is refused."""
     source = Path(UNPACKED) / "usr/sbin/smtp-source"
     command: Sequence[str] = [
         str(source),
         "-s",
-        str(SESSIONS),
+        str(sessions),
         "-m",
         str(messages),
         "-f",

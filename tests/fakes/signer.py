@@ -96,9 +96,11 @@ def canonical_field(field: Field, mode: str) -> bytes:
 
 def canonical_body(body: bytes, mode: str) -> bytes:
     """The whole body (RFC 6376 3.4.3, 3.4.4), line by line."""
+    if mode == "relaxed":
+        body = re.sub(rb"[ \t]+", b" ", body)
     lines = body.split(b"\r\n")
     if mode == "relaxed":
-        lines = [re.sub(rb"[ \t]+", b" ", line).rstrip(b" ") for line in lines]
+        lines = [line.rstrip(b" ") for line in lines]
     while lines and not lines[-1]:
         lines.pop()
     if not lines:
@@ -120,15 +122,22 @@ def selected(fields: Sequence[Field], names: Sequence[str]) -> list[Field]:
 
 class Signer:
     """One domain with one key. `bits` below 1024 cannot be made here: publish such a record by
-    hand."""
+    hand. `key` is one that was made before."""
 
     def __init__(
-        self, domain: str, selector: str = "sel", algorithm: str = "rsa-sha256", bits: int = 2048
+        self,
+        domain: str,
+        selector: str = "sel",
+        algorithm: str = "rsa-sha256",
+        bits: int = 2048,
+        *,
+        key: PrivateKey | None = None,
     ) -> None:
         self.domain = domain
         self.selector = selector
         self.algorithm = algorithm
-        self.key = private_key(f"{selector}._domainkey.{domain}", algorithm.partition("-")[0], bits)
+        kind = algorithm.partition("-")[0]
+        self.key = key or private_key(f"{selector}._domainkey.{domain}", kind, bits)
 
     @property
     def key_name(self) -> str:
