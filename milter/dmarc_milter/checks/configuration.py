@@ -181,15 +181,15 @@ def identity(config: Config, suffixes: PublicSuffixes | None) -> Iterator[Findin
 def suffix_list(config: Config) -> tuple[Suffixes | None, list[Finding]]:
     """The list itself, for the other checks, and what is to be said of it."""
     try:
-        found = load_suffixes(config.dmarc.suffix_list)
+        suffixes = load_suffixes(config.dmarc.suffix_list)
     except SuffixListError as error:
         return None, [Finding("error", "suffix list", str(error))]
-    stale = found.stale(datetime.now(UTC).date())
-    return found, [
+    stale = suffixes.stale(datetime.now(UTC).date())
+    return suffixes, [
         (
             Finding("warning", "suffix list", stale)
             if stale
-            else Finding("ok", "suffix list", f"{found.path} of {found.published}")
+            else Finding("ok", "suffix list", f"{suffixes.path} of {suffixes.published}")
         )
     ]
 

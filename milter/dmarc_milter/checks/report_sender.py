@@ -74,28 +74,28 @@ def _form(options: Reporting) -> Finding:
     )
 
 
-def _published(found: Survey) -> Iterator[Finding]:
-    if found.published is None:
-        yield Finding("warning", WHAT, f"{found.domain}: {found.sentence}")
+def _published(surveyed: Survey) -> Iterator[Finding]:
+    if surveyed.published is None:
+        yield Finding("warning", WHAT, f"{surveyed.domain}: {surveyed.sentence}")
     else:
         yield Finding(
             "ok",
             WHAT,
-            f"{found.domain} has a DMARC policy"
-            f" ({found.outcome.policy_tag}={found.outcome.policy})",
+            f"{surveyed.domain} has a DMARC policy"
+            f" ({surveyed.outcome.policy_tag}={surveyed.outcome.policy})",
         )
-    for finding in found.findings:
-        if finding.level == "error" and found.published is not None:
-            yield Finding("warning", WHAT, f"{found.domain}: {finding.where}: {finding.text}")
+    for finding in surveyed.findings:
+        if finding.level == "error" and surveyed.published is not None:
+            yield Finding("warning", WHAT, f"{surveyed.domain}: {finding.where}: {finding.text}")
 
 
 def _envelope(
-    config: Config, sender: Domain, found: Survey, resolver: Resolver
+    config: Config, sender: Domain, surveyed: Survey, resolver: Resolver
 ) -> Iterator[Finding]:
     """SPF is checked for the bounce address's domain; bounces must find their way back."""
     bounces = config.reporting.bounce_address or config.reporting.email
     host = name(bounces.rpartition("@")[2])
-    spf = found.spf if host == sender else survey(host, resolver).spf
+    spf = surveyed.spf if host == sender else survey(host, resolver).spf
     if spf.status is SpfStatus.NONE:
         yield Finding(
             "warning",

@@ -17,11 +17,11 @@ RULES = 5
 """Rules that are printed; each is for one author domain."""
 
 
-def document(found: Iterable[Waiting], now: float) -> list[dict[str, object]]:
+def document(senders: Iterable[Waiting], now: float) -> list[dict[str, object]]:
     """As JSON has them. `now` in seconds since 1970."""
     return [
         sender._asdict() | {"code": code(sender.reason), "rule": suggested(sender, now)}
-        for sender in found
+        for sender in senders
     ]
 
 
@@ -35,15 +35,15 @@ def suggested(waiting: Waiting, now: float) -> str:
     return rule(waiting.author_domain, waiting.reason, waiting.failing_name, now)
 
 
-def by_reason(found: Iterable[Waiting]) -> dict[str, int]:
+def by_reason(senders: Iterable[Waiting]) -> dict[str, int]:
     """Attempts that were answered 451, by reason; every reason is there."""
     numbers = Counter({reason: 0 for reason in DEFERRALS})
-    for sender in found:
+    for sender in senders:
         numbers[sender.reason] += sender.deferred
     return dict(numbers)
 
 
-def rows(found: Iterable[Waiting]) -> list[tuple[str, ...]]:
+def rows(senders: Iterable[Waiting]) -> list[tuple[str, ...]]:
     """Lines under HEAD."""
     return [
         (
@@ -55,21 +55,21 @@ def rows(found: Iterable[Waiting]) -> list[tuple[str, ...]]:
             shown(sender.first_at),
             shown(sender.last_at),
         )
-        for sender in found
+        for sender in senders
     ]
 
 
-def print_waiting(found: Sequence[Waiting], now: float, limit: int) -> None:
+def print_waiting(senders: Sequence[Waiting], now: float, limit: int) -> None:
     """The table and, for those who wait for their DNS longest, rules to copy. Nothing where nothing
     waits."""
-    if not found:
+    if not senders:
         return
     columns = dict(zip(HEAD, ("left", "left", "right", "right", "left", "left"), strict=True))
-    console().print(table(columns, rows(found[:limit]), title="Mail that waits"))
-    if len(found) > limit:
-        print(f"... and {len(found) - limit:,} more; --json shows them\n")
+    console().print(table(columns, rows(senders[:limit]), title="Mail that waits"))
+    if len(senders) > limit:
+        print(f"... and {len(senders) - limit:,} more; --json shows them\n")
     rules = {
-        sender.author_domain: suggested(sender, now) for sender in found if suggested(sender, now)
+        sender.author_domain: suggested(sender, now) for sender in senders if suggested(sender, now)
     }
     if rules:
         print(f"A rule ends the waiting of a domain that you know. {CAUTION}")

@@ -43,22 +43,22 @@ def run(arguments: argparse.Namespace) -> int:
     dns = DnsResolver(config.dns.nameservers, timeout=config.dns.timeout)
     try:
         options = DmarcOptions(discovery=config.dmarc.discovery, psl_guard=config.dmarc.psl_guard)
-        found = survey(arguments.name, dns.for_message(SECONDS, QUERIES), options, suffixes)
+        surveyed = survey(arguments.name, dns.for_message(SECONDS, QUERIES), options, suffixes)
     finally:
         dns.close()
     if arguments.json:
-        print_json(document(found))
+        print_json(document(surveyed))
     else:
-        _print(found)
-    return {"error": EXIT_NO, "unknown": EXIT_TEMPFAIL}.get(found.worst, EXIT_OK)
+        _print(surveyed)
+    return {"error": EXIT_NO, "unknown": EXIT_TEMPFAIL}.get(surveyed.worst, EXIT_OK)
 
 
-def document(found: Survey) -> dict[str, object]:
+def document(surveyed: Survey) -> dict[str, object]:
     """The stable JSON form."""
-    outcome, published = found.outcome, found.published
+    outcome, published = surveyed.outcome, surveyed.published
     return {
-        "domain": found.domain.name,
-        "sentence": found.sentence,
+        "domain": surveyed.domain.name,
+        "sentence": surveyed.sentence,
         "policy_domain": published.policy_domain.name if published else None,
         "record": published.record.text if published else None,
         "policy": outcome.policy.value if published else None,
@@ -68,7 +68,7 @@ def document(found: Survey) -> dict[str, object]:
             outcome.organizational_domain.name if outcome.organizational_domain else None
         ),
         "walk": outcome.trace,
-        "tags": found.tags,
+        "tags": surveyed.tags,
         "destinations": [
             {
                 "kind": destination.kind,
@@ -76,33 +76,33 @@ def document(found: Survey) -> dict[str, object]:
                 "permission": destination.permission.value,
                 "reason": destination.reason,
             }
-            for destination in found.destinations
+            for destination in surveyed.destinations
         ],
         "spf": {
-            "record": found.spf.record,
-            "lookups": found.spf.lookups,
-            "result_for_strangers": found.spf.status.value,
+            "record": surveyed.spf.record,
+            "lookups": surveyed.spf.lookups,
+            "result_for_strangers": surveyed.spf.status.value,
         },
-        "findings": found.findings,
-        "worst": found.worst,
+        "findings": surveyed.findings,
+        "worst": surveyed.worst,
     }
 
 
-def _print(found: Survey) -> None:
-    screen = console()
-    print(found.sentence)
-    if found.published and found.outcome.policy_tag != "p":
+def _print(surveyed: Survey) -> None:
+    screen, outcome, spf = console(), surveyed.outcome, surveyed.spf
+    print(surveyed.sentence)
+    if surveyed.published and outcome.policy_tag != "p":
         print(
-            f"For {found.domain} itself that is {found.outcome.policy_tag}={found.outcome.policy}"
-            f" of {found.published.policy_domain}."
+            f"For {surveyed.domain} itself that is {outcome.policy_tag}={outcome.policy}"
+            f" of {surveyed.published.policy_domain}."
         )
     print("\nDiscovery:")
-    for step in found.outcome.trace:
+    for step in outcome.trace:
         print(f"  {step}")
-    if found.tags:
-        rows = [(tag.name, tag.value or "-", tag.meaning) for tag in found.tags]
+    if surveyed.tags:
+        rows = [(tag.name, tag.value or "-", tag.meaning) for tag in surveyed.tags]
         screen.print(table({"tag": "left", "value": "left", "meaning": "left"}, rows))
-    if found.destinations:
+    if surveyed.destinations:
         shown = {"granted": "ok", "refused": "error", "later": "warning"}
         rows2 = [
             (
@@ -111,18 +111,18 @@ def _print(found: Survey) -> None:
                 styled(shown[destination.permission.value]),
                 destination.reason,
             )
-            for destination in found.destinations
+            for destination in surveyed.destinations
         ]
         screen.print(
             table({"reports": "left", "address": "left", "": "left", "why": "left"}, rows2)
         )
-    unknown = found.spf.status is SpfStatus.TEMPERROR
-    print(f"SPF: {found.spf.record or ('not known now' if unknown else 'no record')}")
-    if found.spf.record:
-        print(f"  {found.spf.lookups} of 10 look-ups; an unknown client gets {found.spf.status}\n")
+    unknown = spf.status is SpfStatus.TEMPERROR
+    print(f"SPF: {spf.record or ('not known now' if unknown else 'no record')}")
+    if spf.record:
+        print(f"  {spf.lookups} of 10 look-ups; an unknown client gets {spf.status}\n")
     for finding in sorted(
-        found.findings, key=lambda finding: LEVELS.index(finding.level), reverse=True
+        surveyed.findings, key=lambda finding: LEVELS.index(finding.level), reverse=True
     ):
         screen.print(styled(finding.level), f"{finding.where}: {finding.text}")
-    if not found.findings:
+    if not surveyed.findings:
         print("Nothing wrong was found.")

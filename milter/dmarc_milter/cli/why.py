@@ -86,25 +86,25 @@ def run(arguments: argparse.Namespace) -> int:
     config = load(arguments.config)
     try:
         with closing(answering_store(config)) as store:
-            found = _find(store.decisions, arguments)
-            waits = _waits(store.decisions, found)
+            decisions = _find(store.decisions, arguments)
+            waits = _waits(store.decisions, decisions)
     except StoreError as error:
         return unavailable(error)
     if arguments.json:
         print_json(
             {
-                "decisions": [_document(decision) for decision in found],
+                "decisions": [_document(decision) for decision in decisions],
                 "deferrals": deferrals.document(_distinct(waits), time.time()),
             }
         )
-    elif not found:
+    elif not decisions:
         _hint(config, arguments)
-    elif arguments.key or arguments.full or len(found) == 1:
-        print("\n\n".join(_story(decision, waits) for decision in found))
+    elif arguments.key or arguments.full or len(decisions) == 1:
+        print("\n\n".join(_story(decision, waits) for decision in decisions))
     else:
-        _list(found, arguments.limit)
+        _list(decisions, arguments.limit)
         deferrals.print_waiting(_distinct(waits), time.time(), LISTED)
-    return EXIT_OK if found else EXIT_NO
+    return EXIT_OK if decisions else EXIT_NO
 
 
 def _find(decisions: Decisions, arguments: argparse.Namespace) -> list[Decision]:

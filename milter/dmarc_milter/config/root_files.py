@@ -57,15 +57,15 @@ def changeable(path: Path) -> Iterator[str]:
     for place in (path, path.parent):
         real = os.path.realpath(place)
         try:
-            found = os.stat(real)
+            status = os.stat(real)
         except OSError:
             continue
-        if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
+        if status.st_mode & stat.S_IWOTH and not status.st_mode & stat.S_ISVTX:
             yield f"everybody can write to {real}, where the settings are: chmod o-w {real}"
-        elif os.geteuid() == 0 and found.st_uid != 0:
-            yield _becomes_root(f"the account {_account(found.st_uid)}", real, "chown root")
-        elif os.geteuid() == 0 and found.st_mode & stat.S_IWGRP and found.st_gid != 0:
-            yield _becomes_root(f"the group {_group(found.st_gid)}", real, "chmod g-w")
+        elif os.geteuid() == 0 and status.st_uid != 0:
+            yield _becomes_root(f"the account {_account(status.st_uid)}", real, "chown root")
+        elif os.geteuid() == 0 and status.st_mode & stat.S_IWGRP and status.st_gid != 0:
+            yield _becomes_root(f"the group {_group(status.st_gid)}", real, "chmod g-w")
 
 
 def _becomes_root(who: str, real: str, remedy: str) -> str:

@@ -39,14 +39,14 @@ def probe(config: Config, timeout: float | None = None) -> Health:
     if not named:
         return Health("no name server is known")
     with ThreadPoolExecutor(len(named)) as threads:
-        found = list(threads.map(lambda server: _probed(server, seconds), named))
+        answers = list(threads.map(lambda server: _probed(server, seconds), named))
     denied = [
-        health.problem for health in found if health.problem and not isinstance(health, _Silent)
+        health.problem for health in answers if health.problem and not isinstance(health, _Silent)
     ]
-    silent = [health.problem for health in found if isinstance(health, _Silent)]
-    if denied or len(silent) == len(found):
+    silent = [health.problem for health in answers if isinstance(health, _Silent)]
+    if denied or len(silent) == len(answers):
         return Health((denied or silent)[0])
-    return Health(doubt=next((health.doubt for health in found if health.doubt), ""))
+    return Health(doubt=next((health.doubt for health in answers if health.doubt), ""))
 
 
 class _Silent(Health):

@@ -114,8 +114,8 @@ def _socket(draft: Draft, option: Option, _read: Read) -> None:
 def _way_to_the_socket(draft: Draft, path: str) -> None:
     folder = path.rpartition("/")[0]
     if folder not in ("/run/dmarc-milter", "/var/run/dmarc-milter"):
-        found = re.fullmatch(r"(?:/var)?/run/([A-Za-z0-9_.-]+)", folder)
-        how = f"RuntimeDirectory={found[1]}" if found else f"ReadWritePaths={folder}"
+        match = re.fullmatch(r"(?:/var)?/run/([A-Za-z0-9_.-]+)", folder)
+        how = f"RuntimeDirectory={match[1]}" if match else f"ReadWritePaths={folder}"
         draft.note(
             f"Socket {path}",
             "the systemd unit lets the daemon write in /run/dmarc-milter only: give it a drop-in"

@@ -70,8 +70,8 @@ def parse(text: str) -> SendmailCf:
     for line in sendmail_cf.lines(text):
         kind, rest = line[0], line[1:]
         if kind in "CF":
-            found = re.match(r"\{(\w+)\}|(\w)", rest)
-            classes |= {found[1] or found[2]} if found else set()
+            class_name = re.match(r"\{(\w+)\}|(\w)", rest)
+            classes |= {class_name[1] or class_name[2]} if class_name else set()
         elif kind == "S":
             ruleset = tuple(re.split(r"[\s=,]+", rest.strip())[:2])
         elif kind == "R":
@@ -107,7 +107,7 @@ def _completes(values: Iterable[str]) -> bool:
 def _looked_up(
     rules: list[_Rule], classes: set[str], flags: list[str]
 ) -> Literal["all", "short", "none"]:
-    found: Literal["all", "short", "none"] = "none"
+    names: Literal["all", "short", "none"] = "none"
     dotted_gone: set[tuple[str, ...]] = set()
     for rule in rules:
         if not any(HEADER_RULESETS.fullmatch(name) for name in rule.ruleset):
@@ -116,14 +116,14 @@ def _looked_up(
             if QUALIFIED_FIRST.match(rule.left):
                 dotted_gone.add(rule.ruleset)
         elif "$={Canonify}" in rule.left:
-            found = "all" if "Canonify" in classes else found
+            names = "all" if "Canonify" in classes else names
         elif ONE_WORD.match(rule.left):
-            found = "all" if any("c" in flag for flag in flags) else found
+            names = "all" if any("c" in flag for flag in flags) else names
         elif rule.ruleset in dotted_gone:
-            found = "short" if found == "none" else found
+            names = "short" if names == "none" else names
         else:
-            found = "all"
-    return found
+            names = "all"
+    return names
 
 
 WHERE = "rewriting"

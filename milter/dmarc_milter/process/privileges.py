@@ -41,26 +41,26 @@ def drop_privileges(name: str) -> None:
 
 def warnings(config: Config) -> tuple[str, ...]:
     """Lines for the start: what is more than the daemon needs."""
-    found = []
+    lines = []
     if os.geteuid() == 0:
-        found.append(
+        lines.append(
             "warning: runs as root, which it has no need of: set [milter] user, or start it by its"
             " systemd unit"
         )
     address = socket_address(config.milter.socket)
     if address.host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
-        found.append(
+        lines.append(
             f"warning: {config.milter.socket} listens on all addresses: whoever reaches that port"
             " can speak to the milter"
         )
     if address.family == "unix":
         folder = Path(os.path.realpath(Path(address.path).parent))
         if _is_for_all(folder):
-            found.append(
+            lines.append(
                 f"warning: everybody can write to {folder} and so put another socket in the place"
                 f" of {config.milter.socket}: chmod o-w {folder}"
             )
-    return tuple(found)
+    return tuple(lines)
 
 
 def _is_for_all(folder: Path) -> bool:

@@ -58,11 +58,11 @@ def tag_of(data: bytes, bounces: str, recipient: str = "") -> DeliveryTag:
         *(value for name in ADDRESS_FIELDS for value in fields.get(name, [])[:10]),
     ):
         address = text[:1000].lower()
-        found = from_verp(address)
-        if found and re.search(
-            rf"(?<![\w.+-]){re.escape(verp(bounces, *found).lower())}(?![\w-]|\.\w)", address
+        verp_tag = from_verp(address)
+        if verp_tag and re.search(
+            rf"(?<![\w.+-]){re.escape(verp(bounces, *verp_tag).lower())}(?![\w-]|\.\w)", address
         ):
-            return DeliveryTag(*found)
+            return DeliveryTag(*verp_tag)
     raise NotOurs("not sent to the envelope sender of one of our reports")
 
 
@@ -75,12 +75,12 @@ def read(
     Raises NotOurs.
     """
     tag = tag_of(data, bounces, recipient)
-    found = judge(data, address, sender)
+    judgement = judge(data, address, sender)
     return Bounce(
         *tag,
-        found.verdict == "permanent",
-        printable(" ".join(found.reason.split()), 300),
-        found.text_only,
+        judgement.verdict == "permanent",
+        printable(" ".join(judgement.reason.split()), 300),
+        judgement.text_only,
     )
 
 

@@ -151,8 +151,8 @@ def _send_all(
         context.store.deliveries.release(delivery, context.owner, delivery.next_at)
 
 
-def _note(found: Delivered, done: Run) -> None:
-    done.held += found.held
-    done.sent[found.state] += not found.held
-    if found.server:
-        done.problem = found.reply
+def _note(delivered: Delivered, done: Run) -> None:
+    done.held += delivered.held
+    done.sent[delivered.state] += not delivered.held
+    if delivered.server:
+        done.problem = delivered.reply

@@ -158,20 +158,20 @@ def _judge(
 
 
 def _settle(
-    delivery: Delivery, context: ReportContext, found: Delivered, *, next_at: int = 0
+    delivery: Delivery, context: ReportContext, delivered: Delivered, *, next_at: int = 0
 ) -> Delivered:
     if not context.store.deliveries.settle(
-        delivery, context.owner, found.state, found.reply, next_at=next_at
+        delivery, context.owner, delivered.state, delivered.reply, next_at=next_at
     ):
         LOG.warning(
             "report %s to %s: another host had taken it over", delivery.report_id, delivery.address
         )
-    if found.state in (DeliveryState.REFUSED, DeliveryState.EXPIRED):
+    if delivered.state in (DeliveryState.REFUSED, DeliveryState.EXPIRED):
         LOG.warning(
             "report %s to %s: %s: %s",
             delivery.report_id,
             delivery.address,
-            found.state,
-            found.reply,
+            delivered.state,
+            delivered.reply,
         )
-    return found
+    return delivered

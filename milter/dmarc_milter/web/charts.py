@@ -48,15 +48,17 @@ class Chart(NamedTuple):
 
 def tiles(totals: Iterable[Total]) -> dict[str, int]:
     """Messages in the period: all, and by what matters first."""
-    found = dict.fromkeys(("messages", "passed", "failed", "quarantined", "refused", "deferred"), 0)
+    counts = dict.fromkeys(
+        ("messages", "passed", "failed", "quarantined", "refused", "deferred"), 0
+    )
     for total in totals:
-        found["messages"] += total.messages
-        found["passed"] += total.messages * (total.status == "pass")
-        found["failed"] += total.messages * (total.status == "fail")
+        counts["messages"] += total.messages
+        counts["passed"] += total.messages * (total.status == "pass")
+        counts["failed"] += total.messages * (total.status == "fail")
         done = _action(total)
-        if done in found:
-            found[done] += total.messages
-    return found
+        if done in counts:
+            counts[done] += total.messages
+    return counts
 
 
 def verdicts(totals: Sequence[Total]) -> Chart:

@@ -360,12 +360,12 @@ def _bounce(config: Config, arguments: argparse.Namespace) -> int:
     data = sys.stdin.buffer.read(bounce.MAX_OCTETS)
     while sys.stdin.buffer.read(1 << 20):
         pass  # an MTA takes a pipe that breaks for a failure
-    found, said = _noted(config, data, arguments)
+    noted, said = _noted(config, data, arguments)
     if arguments.json:
         print_json(
             {
-                "report_id": found.report_id if found else "",
-                "hard": bool(found and found.hard),
+                "report_id": noted.report_id if noted else "",
+                "hard": bool(noted and noted.hard),
                 "text": said,
             }
         )

@@ -108,8 +108,8 @@ def _sender(mailbox: str) -> Domain | Malformed:
 def _mailbox_domain(text: str) -> Domain | Malformed:
     """The domain of a header.from: a domain (RFC 8601 2.7.3), or the whole mailbox as a large
     sealer writes it, with or without <>."""
-    found = MAILBOX.fullmatch(text)
-    return domain.parse(found[1] or found[2]) if found else Malformed("no domain")
+    match = MAILBOX.fullmatch(text)
+    return domain.parse(match[1] or match[2]) if match else Malformed("no domain")
 
 
 def _address(text: str) -> str:

@@ -303,9 +303,9 @@ def word(text: str, position: int, pattern: re.Pattern[str]) -> tuple[str, int]:
         if quoted is None:
             raise UnreadableField
         return QUOTED_PAIR.sub(r"\1", quoted[1]), quoted.end()
-    found = pattern.match(text, position)
-    if found is not None:
-        return found[0], found.end()
+    match = pattern.match(text, position)
+    if match is not None:
+        return match[0], match.end()
     # A stray ")" or "=" is stepped over; an empty value stays before its semicolon.
     return "", position + (text[position : position + 1] in (")", "="))
 

@@ -88,14 +88,14 @@ def _organization(outcome: DomainOutcome, discovery: Discovery) -> DomainOutcome
     organization = walk.organizational_domain()
     differs = discovery.suffixes is not None and organization is not None and organization != listed
     name = outcome.author_domain
-    found = [f"organizational domain of {name}: {organization}"] if organization else []
-    found += [f"by the public suffix list it would be {listed}"] if differs else []
+    sentences = [f"organizational domain of {name}: {organization}"] if organization else []
+    sentences += [f"by the public suffix list it would be {listed}"] if differs else []
     return replace(
         outcome,
         organizational_domain=organization,
         psl_organizational_domain=listed if differs else None,
         guarded=tuple(step.name for step in walk.steps if step.guarded),
-        trace=(*outcome.trace, *found),
+        trace=(*outcome.trace, *sentences),
     )
 
 
@@ -104,22 +104,22 @@ def _with_policy(
 ) -> DomainOutcome:
     """What the record that was found asks for; where the search was left open, what it asks for as
     far as is known."""
-    found = search.published or search.supposed
-    if found is None:
+    published = search.published or search.supposed
+    if published is None:
         return replace(outcome, reason="no policy record")
-    if not found.record.applies:
+    if not published.record.applies:
         note = (
-            f"the record of {found.policy_domain} has no valid policy and no valid rua: DMARC does"
-            " not apply"
+            f"the record of {published.policy_domain} has no valid policy and no valid rua: DMARC"
+            " does not apply"
         )
         return replace(
             outcome, reason="record without a valid policy", trace=(*outcome.trace, note)
         )
-    asks = _policy(found, outcome.author_domain, discovery.resolver)
+    asks = _policy(published, outcome.author_domain, discovery.resolver)
     supposed = ", unless a missing answer says otherwise" if search.failed else ""
     sentence = (
         f"the policy for {outcome.author_domain} is {asks.tag}={asks.policy} of"
-        f" {found.policy_domain}: {asks.why}{supposed}"
+        f" {published.policy_domain}: {asks.why}{supposed}"
     )
     return replace(
         outcome,

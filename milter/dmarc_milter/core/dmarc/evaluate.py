@@ -165,14 +165,18 @@ def _judge(
             if candidate.kind == kind
         }
 
-    found = judged("passed")
+    judgements = judged("passed")
     aligned = {
-        candidate.method for candidate, judged_so in found.items() if judged_so.identifier.aligned
+        candidate.method
+        for candidate, judged_so in judgements.items()
+        if judged_so.identifier.aligned
     }
     if not aligned:
-        found |= judged("unanswered") | judged("testing")
+        judgements |= judged("unanswered") | judged("testing")
     identifiers = tuple(
-        dict.fromkeys(found[candidate].identifier for candidate in candidates if candidate in found)
+        dict.fromkeys(
+            judgements[candidate].identifier for candidate in candidates if candidate in judgements
+        )
     )
     outcome = replace(
         outcome,
@@ -185,7 +189,7 @@ def _judge(
         return replace(
             outcome, status=DmarcStatus.PASS, reason="an aligned identifier passed", missing=None
         )
-    return _without_pass(outcome, found)
+    return _without_pass(outcome, judgements)
 
 
 def _prefetch(
@@ -239,12 +243,14 @@ def _identifier(
 NOT_TOLD = Missing("dns")
 
 
-def _without_pass(outcome: DomainOutcome, found: dict[_Candidate, _Judged]) -> DomainOutcome:
+def _without_pass(outcome: DomainOutcome, judgements: dict[_Candidate, _Judged]) -> DomainOutcome:
     """DNS failure that could have given an aligned pass > policy left open > fail (RFC 9989
     5.3)."""
-    lost = gravest(judgement.missing for judgement in found.values())
+    lost = gravest(judgement.missing for judgement in judgements.values())
     if lost is not None:
-        open_ones = (candidate.kind for candidate, judged_so in found.items() if judged_so.missing)
+        open_ones = (
+            candidate.kind for candidate, judged_so in judgements.items() if judged_so.missing
+        )
         if next(open_ones) == "passed":
             return left_open(
                 outcome,
@@ -262,9 +268,9 @@ def _without_pass(outcome: DomainOutcome, found: dict[_Candidate, _Judged]) -> D
         )
     testing = any(
         candidate.kind == "testing" and judged_so.identifier.aligned
-        for candidate, judged_so in found.items()
+        for candidate, judged_so in judgements.items()
     )
-    reason = "no identifier that passed is aligned" if found else "no identifier passed"
+    reason = "no identifier that passed is aligned" if judgements else "no identifier passed"
     return replace(outcome, status=DmarcStatus.FAIL, reason=reason, testing_key_only=testing)
 
 

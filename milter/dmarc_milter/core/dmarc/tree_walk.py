@@ -90,18 +90,18 @@ class Walk:
 
     def possible_organizational_domains(self) -> frozenset[Domain]:
         """Every organizational domain that some answer to the open steps would give."""
-        found: set[Domain] = set()
+        ends: set[Domain] = set()
         fewest_labels = {self.start}
         for step in self.steps:
             if "n" in step.possible or ("y" in step.possible and step.name == self.start):
-                found.add(step.name)
+                ends.add(step.name)
             if "y" in step.possible and step.name != self.start:
-                found.add(self._one_below(step))
+                ends.add(self._one_below(step))
             if "u" in step.possible:
                 fewest_labels = fewest_labels | {step.name} if "" in step.possible else {step.name}
             elif "" not in step.possible:
-                return frozenset(found)
-        return frozenset(found | fewest_labels)
+                return frozenset(ends)
+        return frozenset(ends | fewest_labels)
 
     def _one_below(self, step: WalkStep) -> Domain:
         """One label below the step on the path to the start, whether or not it was asked for. No

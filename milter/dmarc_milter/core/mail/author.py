@@ -67,23 +67,23 @@ def _author(from_fields: Sequence[bytes]) -> Author:
     if len(from_fields) > 1:
         return _malformed("several From fields", from_fields)
     value = from_fields[0]
-    found = mailbox_list.parse(value)
-    if isinstance(found, Malformed):
-        return _malformed(found.reason, from_fields)
-    if found.tolerated:
-        decoded = found.tolerated is Tolerated.NAME
+    mailboxes = mailbox_list.parse(value)
+    if isinstance(mailboxes, Malformed):
+        return _malformed(mailboxes.reason, from_fields)
+    if mailboxes.tolerated:
+        decoded = mailboxes.tolerated is Tolerated.NAME
         others = lenient.domains(from_fields, 1, decoded=decoded)
-        if others != ((found.domain,), False) or (decoded and lenient.hides_an_at(value)):
+        if others != ((mailboxes.domain,), False) or (decoded and lenient.hides_an_at(value)):
             return _malformed("readable in several ways", from_fields)
-    if lenient_lists.in_doubt(value, found.domain):
+    if lenient_lists.in_doubt(value, mailboxes.domain):
         return _malformed("readable in several ways", from_fields)
-    return Author(found.domain)
+    return Author(mailboxes.domain)
 
 
 def _malformed(reason: str, from_fields: Sequence[bytes]) -> Author:
-    found, more = lenient.domains(from_fields, MAX_CANDIDATES, loose=True)
+    seen, more = lenient.domains(from_fields, MAX_CANDIDATES, loose=True)
     routes, too_many = old_routes(from_fields)
-    candidates = tuple(dict.fromkeys((*found, *routes)))
+    candidates = tuple(dict.fromkeys((*seen, *routes)))
     more = more or too_many or len(candidates) > MAX_CANDIDATES
     if not more and broken_encoded_words.hide_somebody(from_fields):
         more, reason = True, broken_encoded_words.BROKEN_WORD

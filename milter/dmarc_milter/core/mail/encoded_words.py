@@ -188,11 +188,11 @@ def _decoded(
 @lru_cache(maxsize=64)
 def _misspelt(charset: str) -> str:
     """The Unicode charset that a name may have meant; "" for another one."""
-    found = UNICODE.search(NOT_ALPHANUMERIC.sub("", charset.lower()))
-    if not found:
+    match = UNICODE.search(NOT_ALPHANUMERIC.sub("", charset.lower()))
+    if not match:
         return ""
-    order = f"_{found[2]}" if found[2] and found[1] in ("16", "32") else ""
-    return f"utf_{found[1]}{order}"
+    order = f"_{match[2]}" if match[2] and match[1] in ("16", "32") else ""
+    return f"utf_{match[1]}{order}"
 
 
 def _octet(match: re.Match[bytes]) -> bytes:

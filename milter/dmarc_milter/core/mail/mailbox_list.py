@@ -143,13 +143,13 @@ def _tokens(value: bytes) -> list[_Token]:
             tokens.append(_Token(_Kind.COMMENT, value[position:end]))
             position = end
             continue
-        found = TOKEN.match(value, position)
-        if found is None or found.lastgroup is None:
+        match = TOKEN.match(value, position)
+        if match is None or match.lastgroup is None:
             raise _NotStrict(
                 "open quotation" if value[position] == 0x22 else "special character out of place"
             )
-        tokens.append(_Token(KINDS[found.lastgroup], found.group()))
-        position = found.end()
+        tokens.append(_Token(KINDS[match.lastgroup], match.group()))
+        position = match.end()
     return tokens
 
 
@@ -367,12 +367,12 @@ def _host(token: _Token) -> Domain:
     """The token after an @ as a name. Raises _NotStrict."""
     if token.kind is not _Kind.ATOM:
         raise _NotStrict("address literal" if token.kind is _Kind.LITERAL else "not an address")
-    found = domain.parse(token.text)
-    if isinstance(found, Malformed):
-        raise _NotStrict(found.reason)
-    if found.labels[-1].isdigit():
+    name = domain.parse(token.text)
+    if isinstance(name, Malformed):
+        raise _NotStrict(name.reason)
+    if name.labels[-1].isdigit():
         raise _NotStrict("number for a top-level domain")  # RFC 3696 2
-    return found
+    return name
 
 
 def _check_local_part(text: bytes) -> None:

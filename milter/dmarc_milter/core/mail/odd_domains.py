@@ -51,7 +51,7 @@ class Names:
         characters counts too, but `before_at`, where another address may begin, not over what
         separates addresses. Raises TooMany.
         """
-        found: dict[Domain, None] = {}
+        dotted: dict[Domain, None] = {}
         single: dict[Domain, None] = {}
         first: dict[Domain, None] = {}
         for number, part in enumerate(texts):
@@ -59,23 +59,23 @@ class Names:
                 raise TooMany
             text = IPV6_LITERAL.sub("", part)
             for name in self._spelled(text):
-                (found if "." in name.name else single)[name] = None
+                (dotted if "." in name.name else single)[name] = None
             if not _tidy(text):
-                above = tuple(found)
+                above = tuple(dotted)
                 for name in self._joined(
                     SEPARATOR.split(text, maxsplit=1)[0] if before_at else text
                 ):
                     if not any(map(name.is_at_or_below, above)):
-                        (found if "." in name.name else single)[name] = None
+                        (dotted if "." in name.name else single)[name] = None
             first.update(_before_not_ascii(text))
             if number == 0:
                 head = _tidy(
                     SEPARATOR.split(text, maxsplit=1)[0]
                 )  # where a reader stops at the next separator
                 first.update(
-                    single if not found else {head: None} if head and "." not in head.name else {}
+                    single if not dotted else {head: None} if head and "." not in head.name else {}
                 )
-        return [*_lowest(list(found)), *first] if found else list(single | first)
+        return [*_lowest(list(dotted)), *first] if dotted else list(single | first)
 
     def _spelled(self, text: str) -> Iterator[Domain]:
         whole = _tidy(text)
@@ -180,8 +180,8 @@ def _any_label(label: str) -> str:
 def _before_not_ascii(text: str) -> dict[Domain, None]:
     """What a reader shows who stops at the first character that is not ASCII, where the text is no
     name."""
-    found = NOT_ASCII.search(text)
-    name = _tidy(text[: found.start()]) if found and not _tidy(text) else None
+    match = NOT_ASCII.search(text)
+    name = _tidy(text[: match.start()]) if match and not _tidy(text) else None
     return {name: None} if name else {}
 
 

@@ -169,8 +169,8 @@ class _Field:
     @property
     def literal(self) -> str:
         """The address that the field begins with, "" if none."""
-        found = LITERAL.fullmatch(self.name)
-        return found[1] if found else ""
+        match = LITERAL.fullmatch(self.name)
+        return match[1] if match else ""
 
 
 def _field(text: str) -> _Field | None:
@@ -256,14 +256,14 @@ Found = Hop | Malformed | None
 def _last_on_line(field: _Field) -> Found:
     """Sendmail and Courier end the first line with the address; a reverse name or an ident before
     it may be anything."""
-    found = LAST.fullmatch(field.line) if field.program == "last" else None
-    if not found:
+    match = LAST.fullmatch(field.line) if field.program == "last" else None
+    if not match:
         return None
     first = NAMED.match(field.line, field.at)
     joined = (
-        first and first[1] != found[2] and field.line[first.end() :].lstrip().startswith("(")
+        first and first[1] != match[2] and field.line[first.end() :].lstrip().startswith("(")
     )  # by another relay
-    return Malformed("two readings") if joined else _hop(found[2], found[1])
+    return Malformed("two readings") if joined else _hop(match[2], match[1])
 
 
 def _option_behind(field: _Field) -> Found:
@@ -284,8 +284,8 @@ def _option_behind(field: _Field) -> Found:
 def _helo_option(field: _Field) -> str:
     """HELO as Exim shows it: up to the ident, which it puts last; the name or address itself where
     it is the same."""
-    found = HELO_OPTION.search(field.head, field.at)
-    return IDENT_OPTION.sub("", found[1].removesuffix(")")) if found else field.name
+    match = HELO_OPTION.search(field.head, field.at)
+    return IDENT_OPTION.sub("", match[1].removesuffix(")")) if match else field.name
 
 
 def _literal_alone(field: _Field) -> Found:

@@ -89,15 +89,15 @@ def plain_address(text: str) -> str:
     xtext (RFC 3461 4) or %XX."""
     text = re.sub(r"\([^()]*\)", "", text[:1000].lower())
     text = text.rpartition(";")[2].strip()
-    if found := re.search(r"<([^<>]+)>", text):
-        text = found[1]
+    if match := re.search(r"<([^<>]+)>", text):
+        text = match[1]
     text = text.strip("<>\"' \t").removeprefix("mailto:")
     return re.sub(r"[+%]([0-9A-Fa-f]{2})", _octet, text).strip("<>\"' \t").rstrip(".")
 
 
-def _octet(found: re.Match[str]) -> str:
-    character = chr(int(found[1], 16))
-    return character if character in "+=%<>@ " else found[0]
+def _octet(match: re.Match[str]) -> str:
+    character = chr(int(match[1], 16))
+    return character if character in "+=%<>@ " else match[0]
 
 
 class Name:
@@ -155,7 +155,7 @@ def recipients(text: str) -> list[dict[str, str]]:
     Some systems do not indent continuation lines, leave out the empty line between recipients, or
     put one between all fields.
     """
-    found: list[dict[str, str]] = [{}]
+    blocks: list[dict[str, str]] = [{}]
     name, parted = "", False
     for line in text.splitlines():
         if not line.strip():
@@ -164,14 +164,14 @@ def recipients(text: str) -> list[dict[str, str]]:
         match = FIELD.match(line[:MAX_LINE])
         key = match[1].lower() if match else ""
         if match is None or not (key in KNOWN or key.startswith("x-")):
-            if name and len(found[-1][name]) < MAX_LINE:
-                found[-1][name] = f"{found[-1][name]} {line.strip()[:MAX_LINE]}"[:MAX_LINE]
+            if name and len(blocks[-1][name]) < MAX_LINE:
+                blocks[-1][name] = f"{blocks[-1][name]} {line.strip()[:MAX_LINE]}"[:MAX_LINE]
             continue
-        if _begins(key, found[-1], parted=parted) and len(found) < 100:
-            found.append({})
-        parted, name = False, key if key not in found[-1] else ""
-        found[-1].setdefault(key, match[2].strip())
-    return [recipient for recipient in found if "action" in recipient or "status" in recipient]
+        if _begins(key, blocks[-1], parted=parted) and len(blocks) < 100:
+            blocks.append({})
+        parted, name = False, key if key not in blocks[-1] else ""
+        blocks[-1].setdefault(key, match[2].strip())
+    return [recipient for recipient in blocks if "action" in recipient or "status" in recipient]
 
 
 def _begins(key: str, fields: dict[str, str], *, parted: bool) -> bool:
@@ -181,15 +181,15 @@ def _begins(key: str, fields: dict[str, str], *, parted: bool) -> bool:
     return parted and key in WHOM and any(field in fields for field in (*WHOM, "action"))
 
 
-def of_recipients(found: Sequence[dict[str, str]], name: Name) -> Judgement:
+def of_recipients(blocks: Sequence[dict[str, str]], name: Name) -> Judgement:
     """What a delivery report says of an address. Where it names others only, mail was passed on to
     them: they speak for it, together."""
     ours = [
         recipient
-        for recipient in found
+        for recipient in blocks
         if any(name.is_also(recipient.get(field, "")) for field in WHOM)
     ]
-    said = [of_fields(recipient) for recipient in ours or found]
+    said = [of_fields(recipient) for recipient in ours or blocks]
     for verdict in ("temporary", "permanent"):
         if hit := next((judgement for judgement in said if judgement.verdict == verdict), None):
             return hit
@@ -218,8 +218,8 @@ def of_fields(fields: dict[str, str]) -> Judgement:
 
 def _said(text: str) -> Code | None:
     """A status or a diagnostic: `smtp; 550 5.1.1 ...`, or the reply that it quotes."""
-    if found := re.match(r"\s*([245]\.\d{1,3}(?:\.\d{1,3})?)\b", text):
-        return Code(found[1], 0, found[1].startswith("4"))
+    if match := re.match(r"\s*([245]\.\d{1,3}(?:\.\d{1,3})?)\b", text):
+        return Code(match[1], 0, match[1].startswith("4"))
     return judged(text)
 
 

@@ -26,8 +26,8 @@ def whole(text: str, name: str, words: Words) -> int:
     elif GROUPED.fullmatch(text[:40]):
         number = int(re.sub(r"[^0-9]", "", text))
         words.say(f"{name}: {text[:40]} has signs between its digits")
-    elif found := DECIMAL.fullmatch(text[:40]):
-        number = _decimal(found)
+    elif match := DECIMAL.fullmatch(text[:40]):
+        number = _decimal(match)
         words.say(f"{name}: {text[:40]} is no whole number of the schema's form")
     else:
         words.say(f"{name}: {text[:40]} is no number" if text else f"{name}: there is none")
@@ -38,11 +38,11 @@ def whole(text: str, name: str, words: Words) -> int:
     return number
 
 
-def _decimal(found: re.Match[str]) -> int:
+def _decimal(match: re.Match[str]) -> int:
     """Exact, without floating point: digits behind the exponent's reach are dropped."""
-    power = min(int(found[4] or 0), 18)
-    number = int(found[2] + (found[3] or "").ljust(power, "0")[:power])
-    return -number if found[1] == "-" else number
+    power = min(int(match[4] or 0), 18)
+    number = int(match[2] + (match[3] or "").ljust(power, "0")[:power])
+    return -number if match[1] == "-" else number
 
 
 def count(text: str, words: Words) -> int:

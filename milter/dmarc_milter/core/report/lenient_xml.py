@@ -86,8 +86,8 @@ def _encoding(head: bytes) -> str:
     ):
         if head.lstrip(b" \r\n\t").startswith(sign):
             return name
-    found = DECLARED.search(head[:300])
-    declared = found[1].decode("ascii").lower() if found else ""
+    match = DECLARED.search(head[:300])
+    declared = match[1].decode("ascii").lower() if match else ""
     if declared and CODECS.fullmatch(declared) and not declared.startswith("utf"):
         try:
             return codecs.lookup(declared).name
@@ -139,15 +139,15 @@ class _Scanner:
 
     def _tag(self, buffer: str, begin: int) -> tuple[Event, ...] | None:
         """What begins with this `<`; None where more of the document has to come first."""
-        if found := TAG.match(buffer, begin):
+        if match := TAG.match(buffer, begin):
             self._budget.element()
-            self._at = found.end()
-            name = local(found[2])
-            if found[1]:
+            self._at = match.end()
+            name = local(match[2])
+            if match[1]:
                 return (Event("end", name),)
             return (
                 (Event("start", name), Event("end", name))
-                if found[0].endswith("/>")
+                if match[0].endswith("/>")
                 else (Event("start", name),)
             )
         self._budget.element()
@@ -174,9 +174,9 @@ class _Scanner:
                 end = buffer.find(closing, begin + len(opening))
                 break
         else:
-            found = DOCTYPE.match(buffer, begin)
-            closing, opening, end = "", "", found.end() if found else -1
-            if found:
+            doctype = DOCTYPE.match(buffer, begin)
+            closing, opening, end = "", "", doctype.end() if doctype else -1
+            if doctype:
                 self._words.say("a document type was passed over")
         if end < 0 and not self._ended and len(buffer) - begin < MAX_TAG:
             return None
@@ -191,16 +191,16 @@ class _Scanner:
     def _resolved(self, text: str) -> str:
         return REFERENCE.sub(self._reference, text) if "&" in text else text
 
-    def _reference(self, found: re.Match[str]) -> str:
-        if found[1] or found[2]:
-            number = int(found[1]) if found[1] else int(found[2], 16)
+    def _reference(self, match: re.Match[str]) -> str:
+        if match[1] or match[2]:
+            number = int(match[1]) if match[1] else int(match[2], 16)
             return chr(number) if number < 0x110000 and not 0xD800 <= number < 0xE000 else "\ufffd"
-        if found[3] is None:
+        if match[3] is None:
             self._words.say("an & that begins no reference was read as text")
             return "&"
-        if found[3] not in NAMED:
+        if match[3] not in NAMED:
             self._words.say("entities are not followed")
-        return NAMED.get(found[3], "")
+        return NAMED.get(match[3], "")
 
 
 def local(name: str) -> str:

@@ -106,10 +106,10 @@ def _entered(
 ) -> _Open | None:
     """A leaf; None for a multipart, whose boundary is looked for from now on."""
     kind = first(fields, "content-type")
-    found = BOUNDARY.search(kind[:2000]) if media_type(fields).startswith("multipart/") else None
-    if found is None or len(stack) >= MAX_DEPTH:
+    match = BOUNDARY.search(kind[:2000]) if media_type(fields).startswith("multipart/") else None
+    if match is None or len(stack) >= MAX_DEPTH:
         return _Open(fields, start, len(stack))
-    boundary = (found[1] or found[2]).rstrip().encode("latin-1", "replace")
+    boundary = (match[1] or match[2]).rstrip().encode("latin-1", "replace")
     if boundary in active or not boundary:
         return _Open(fields, start, len(stack))
     active[boundary] = len(stack)
@@ -139,8 +139,8 @@ def _header(data: bytes, start: int, end: int, active: dict[bytes, int]) -> tupl
     last: list[str] | None = None
     at, limit = start, min(end, start + MAX_HEADER)
     while at < limit:
-        found = LINE.match(data, at, limit)
-        line = found[0] if found else b""
+        match = LINE.match(data, at, limit)
+        line = match[0] if match else b""
         text = line.rstrip(b"\r\n")
         if not text:
             return fields, at + len(line)
@@ -182,8 +182,8 @@ def unbase64(text: bytes) -> bytes:
 
 def text_of(data: bytes, part: Part) -> str:
     """The body as text, by its character set where that is a usual one."""
-    found = CHARSET.search(first(part.fields, "content-type")[:2000])
-    name = found[1].lower() if found else "utf-8"
+    match = CHARSET.search(first(part.fields, "content-type")[:2000])
+    name = match[1].lower() if match else "utf-8"
     octets = decoded(data, part)
     try:
         return octets.decode(name if CODECS.fullmatch(name) else "latin-1", "replace")

@@ -91,25 +91,25 @@ def read(data: bytes, *, clock: Callable[[], float] = lambda: 0.0) -> list[ReadR
     file = Words()
     budget = Budget(MAX_XML, MAX_ELEMENTS, MAX_KEPT, MAX_SECONDS, clock)
     unpacker = Unpacker(budget, file)
-    found: list[ReadReport] = []
+    reports: list[ReadReport] = []
     problem = ""
     for pieces in unpacker.documents(data):
         try:
             for report in _document(pieces, budget):
-                if len(found) == MAX_DOCUMENTS:
+                if len(reports) == MAX_DOCUMENTS:
                     raise Spent(f"more than {MAX_DOCUMENTS} reports")
-                found.append(report)
+                reports.append(report)
         except UnreadableReport as error:
             problem = problem or str(error)
             if isinstance(error, Spent):
                 file.say(f"{error}: the rest is not read")
                 break
             file.say(str(error))
-    if not found:
+    if not reports:
         raise UnreadableReport(problem or unpacker.problem or "no aggregate report in it")
     if said := file.all():
-        found[-1] = msgspec.structs.replace(found[-1], warnings=(*found[-1].warnings, *said))
-    return found
+        reports[-1] = msgspec.structs.replace(reports[-1], warnings=(*reports[-1].warnings, *said))
+    return reports
 
 
 def _document(pieces: Iterator[bytes], budget: Budget) -> Iterator[ReadReport]:

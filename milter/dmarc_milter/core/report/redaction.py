@@ -169,8 +169,8 @@ def _named_in(field: HeaderField) -> Iterator[str]:
         for local, _ in _addresses(_unfolded(field.value[:MAX_FIELD])):
             yield local.strip('"')
     elif name == "received":
-        for found in FOR.finditer(_unfolded(field.value[:MAX_FIELD])):
-            yield found[1]
+        for match in FOR.finditer(_unfolded(field.value[:MAX_FIELD])):
+            yield match[1]
 
 
 def folded(name: str, value: str) -> bytes:
@@ -204,10 +204,10 @@ def _value(name: str, raw: bytes, key: bytes, names: dict[str, str]) -> str:
 def _addresses(value: str) -> Iterator[tuple[str, str]]:
     """Local part and host of each mailbox. Nothing behind a quotation without an end."""
     position = 0
-    while found := MAILBOX.match(value, position):
-        position = found.end()
-        if found["host"]:
-            yield found["local"], found["host"]
+    while match := MAILBOX.match(value, position):
+        position = match.end()
+        if match["host"]:
+            yield match["local"], match["host"]
 
 
 def _mailboxes(value: str, key: bytes) -> str:
@@ -218,10 +218,10 @@ def _mailboxes(value: str, key: bytes) -> str:
 def _identifier(value: str, key: bytes, names: dict[str, str]) -> str:
     """Whole, since the domain's owner finds the message by it, unless it names somebody whose
     address stands in the header."""
-    found = IDENTIFIER.match(value)
-    if found is None or not (found["host"] or re.search(r"[0-9]", found["left"])):
+    match = IDENTIFIER.match(value)
+    if match is None or not (match["host"] or re.search(r"[0-9]", match["left"])):
         return REDACTED
-    left = found["left"].lower()
+    left = match["left"].lower()
     dotted = NOT_PLAIN.sub(".", f".{left}.")
     letters = dotted.replace(".", "")
     for name, pieces in names.items():
@@ -230,8 +230,8 @@ def _identifier(value: str, key: bytes, names: dict[str, str]) -> str:
         if len(name) >= LONG and pieces.replace(".", "") in letters:
             break
     else:
-        return found[0]
-    return f"<{named(left, found['host'], key)}>" if found["host"] else REDACTED
+        return match[0]
+    return f"<{named(left, match['host'], key)}>" if match["host"] else REDACTED
 
 
 def _signature(value: str, key: bytes) -> str:
@@ -289,8 +289,8 @@ def _received_spf(value: str, key: bytes) -> str:
     """The result and its key-value pairs; the comment and the receiver go."""
     result = re.match(r"[A-Za-z]{1,20}\b", value)
     pairs = []
-    for found in SPF_PAIRS.finditer(value):
-        name, text = found[1], found[2]
+    for match in SPF_PAIRS.finditer(value):
+        name, text = match[1], match[2]
         if name == "envelope-from":
             whole = text.count("@") == 1 and text.startswith('"') and text.endswith('"')
             text = one_mailbox(text.strip('"') if whole else text, key)
@@ -305,16 +305,16 @@ def _first(form: re.Pattern[str]) -> Callable[[str, bytes], str]:
     """The beginning of the value that has this form, and no more."""
 
     def keep(value: str, _key: bytes) -> str:
-        found = form.match(value)
-        return found[0] if found else REDACTED
+        match = form.match(value)
+        return match[0] if match else REDACTED
 
     return keep
 
 
 def _list_id(value: str, _key: bytes) -> str:
     """Without the phrase, which may name anybody (RFC 2919 3)."""
-    found = re.search(rf"<{HOST}>\Z", value)
-    return found[0] if found else REDACTED
+    match = re.search(rf"<{HOST}>\Z", value)
+    return match[0] if match else REDACTED
 
 
 KEPT: dict[str, Callable[[str, bytes], str]] = {

@@ -68,10 +68,10 @@ def received(value: str, key: bytes) -> str:
 
 def _hand_over(head: str, key: bytes) -> Iterator[str]:
     clause, words, position = "", 0, 0
-    while found := WORDS.search(head, position):
-        word, position = found[0], found.end()
+    while match := WORDS.search(head, position):
+        word, position = match[0], match.end()
         if word == "(":
-            position, inner = _inside(head, found.start())
+            position, inner = _inside(head, match.start())
             yield _comment(inner, clause, key)
         elif word.lower() == "for":
             # All of it, to the end: a local part may hold any text.
@@ -89,10 +89,10 @@ def _inside(text: str, start: int) -> tuple[int, str]:
     """Where the comment that begins there ends, and what is in it; one without an end is all that
     is left."""
     depth = 0
-    for found in re.compile(r"[()]").finditer(text, start):
-        depth += 1 if found[0] == "(" else -1
+    for match in re.compile(r"[()]").finditer(text, start):
+        depth += 1 if match[0] == "(" else -1
         if not depth:
-            return found.end(), text[start + 1 : found.start()].strip()
+            return match.end(), text[start + 1 : match.start()].strip()
     return len(text), ""
 
 
@@ -125,8 +125,8 @@ def _is_user(word: str, behind: str) -> bool:
 def _comment(inner: str, clause: str, key: bytes) -> str:
     if clause in ("", "from"):
         for form in (NAMED_HOST, UNKNOWN_HOST, BARE_HOST, HELO, EXIM):
-            if inner and (found := form.fullmatch(inner)):
-                return f"({' '.join(filter(None, found.groups())).strip()})"
+            if inner and (match := form.fullmatch(inner)):
+                return f"({' '.join(filter(None, match.groups())).strip()})"
     sender = SENDER.fullmatch(inner)
     if sender:
         return f"({sender[1]} <{one_mailbox(sender[2], key)}>)"

@@ -47,18 +47,18 @@ def named(local: str, host: str, key: bytes) -> str:
 
 def is_domain(text: str) -> bool:
     """Whether the text is rather a domain than a user with a full stop in the name."""
-    found = DOMAIN.fullmatch(text)
-    if found is None or len(text) > 255:
+    match = DOMAIN.fullmatch(text)
+    if match is None or len(text) > 255:
         return False
-    top = found["top"].lower()
+    top = match["top"].lower()
     return top in TOPS or top.startswith("xn--") or (len(top) == 2 and top.isalpha())
 
 
 def one_mailbox(text: str, key: bytes, *, bare: bool = False) -> str:
     """A path or addr-spec, its local part replaced; with `bare` a plain domain too; else nothing
     that was there."""
-    found = LAST_MAILBOX.fullmatch(text)
-    if found:
-        host = found["host"].lower()
-        return named(found["local"], host, key) if found["local"] else f"@{host}"
+    match = LAST_MAILBOX.fullmatch(text)
+    if match:
+        host = match["host"].lower()
+        return named(match["local"], host, key) if match["local"] else f"@{host}"
     return text.lower() if bare and is_domain(text) else REDACTED

@@ -75,13 +75,13 @@ def codes(line: str) -> Iterator[Code]:
     """The codes of one line, in order. Numbers of versions, addresses, dates, sizes and telephones
     are none."""
     line = line[:MAX_LINE]
-    for found in islice(CODE.finditer(line), MAX_NUMBERS):
+    for match in islice(CODE.finditer(line), MAX_NUMBERS):
         before, after = (
-            line[max(0, found.start() - 40) : found.start()],
-            line[found.end() : found.end() + 60],
+            line[max(0, match.start() - 40) : match.start()],
+            line[match.end() : match.end() + 60],
         )
-        if _is_reply(found[1], before, after) if found[1] else _is_status(before, after):
-            yield Code(found[0], found.start(), found[0].startswith("4"))
+        if _is_reply(match[1], before, after) if match[1] else _is_status(before, after):
+            yield Code(match[0], match.start(), match[0].startswith("4"))
 
 
 def _is_reply(code: str, before: str, after: str) -> bool:

@@ -102,14 +102,14 @@ class Query(pyspf.query):  # type: ignore[misc]
         if not spf_record.is_multi_label(domain):
             return None
         self._ahead.evaluated(domain)
-        found = spf_record.select(self.dns_txt(domain))
+        records = spf_record.select(self.dns_txt(domain))
         if self.record is None:
-            self.record = found[0] if len(found) == 1 else b""
-        if len(found) > 1:
+            self.record = records[0] if len(records) == 1 else b""
+        if len(records) > 1:
             raise QueryRefused("several SPF records")
-        if found and len(found[0]) > self.limits.max_record:
+        if records and len(records[0]) > self.limits.max_record:
             raise QueryRefused("record too long")
-        return found[0] if found else None
+        return records[0] if records else None
 
     def check0(self, spf: bytes | None, recursion: int) -> tuple[str, int, str]:
         """One record. pyspf is fed one mechanism at a time.

@@ -188,10 +188,10 @@ def _outcome(outcome: DomainOutcome) -> StoredOutcome:
 
 
 @lru_cache(maxsize=256)
-def _published(found: PolicyPublished) -> StoredPolicy:
-    record = found.record
+def _published(policy: PolicyPublished) -> StoredPolicy:
+    record = policy.record
     return StoredPolicy(
-        policy_domain=found.policy_domain.name,
+        policy_domain=policy.policy_domain.name,
         p=record.p.value if record.p else "",
         sp=record.sp.value if record.sp else "",
         np=record.np.value if record.np else "",
@@ -205,8 +205,8 @@ def _published(found: PolicyPublished) -> StoredPolicy:
         ruf=_uris(record.ruf),
         ri=_number(record.ri),
         invalid_policy=record.invalid_policy,
-        discovery_method=found.discovery_method,
-        errors=tuple(dict.fromkeys(_texts((*found.errors, *record.errors), 10))),
+        discovery_method=policy.discovery_method,
+        errors=tuple(dict.fromkeys(_texts((*policy.errors, *record.errors), 10))),
         text=printable(record.text, 4096),
     )
 
