@@ -171,7 +171,7 @@ class StaleAnswer(NamedTuple):
 
 class Kept(NamedTuple):
     """What was derived from DNS answers. `keep` says whether it may serve other messages too;
-    `size` is about its octets."""
+    `size` is about its bytes."""
 
     value: Any
     keep: bool

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 MAX_REQUEST = 8192
-"""Octets of a request line and its fields; beyond: 431."""
+"""Bytes of a request line and its fields; beyond: 431."""
 REQUEST_TIMEOUT = 5.0
 """Seconds for the request to come, and again for the answer to be taken."""
 MAX_CONNECTIONS = 64

@@ -56,7 +56,7 @@ def _escape(match: re.Match[str]) -> str:
     if character in '"\\':
         return "\\" + character
     code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:  # an undecodable octet (PEP 383)
+    if 0xDC80 <= code <= 0xDCFF:  # an undecodable byte (PEP 383)
         return f"\\x{code - 0xDC00:02x}"
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{{{code:x}}}"
 

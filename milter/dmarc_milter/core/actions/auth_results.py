@@ -66,7 +66,7 @@ def _dkim(results: tuple[DkimResult, ...]) -> Iterator[ResInfo]:
 
 
 def _distinct_prefix(signatures: list[str]) -> int:
-    """How many octets of b= tell different signatures apart (RFC 6008 4); at most 200."""
+    """How many bytes of b= tell different signatures apart (RFC 6008 4); at most 200."""
     different = set(signatures)
     for octets in range(MIN_SIGNATURE_OCTETS, 200):
         if len({signature[:octets] for signature in different}) == len(different):

@@ -55,7 +55,7 @@ class Marking:
     """[limits]: the most fields that are taken out of one message. An MTA's time for that grows
     with their number squared."""
     reject_text: str = ""
-    """Added to a refusal instead of READ_MORE: printable ASCII without %, at most 200 octets."""
+    """Added to a refusal instead of READ_MORE: printable ASCII without %, at most 200 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class DeleteHeader:
 @dataclass(frozen=True, slots=True)
 class InsertHeader:
     """Inserted above all fields (index 0). `value` starts with a space, folds are LF + white space,
-    lines under 998 octets."""
+    lines under 998 bytes."""
 
     name: str
     value: str

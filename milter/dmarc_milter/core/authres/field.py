@@ -34,7 +34,7 @@ def _is_keyword(text: str) -> bool:
 
 
 def _is_one_line(text: str) -> bool:
-    """Nothing that could end a line, hide, or stand for octets that were no text."""
+    """Nothing that could end a line, hide, or stand for bytes that were no text."""
     return len(text) <= MAX_VALUE and text.isprintable() and "\ufffd" not in text
 
 
@@ -124,7 +124,7 @@ class AuthResults:
 
 def format(authserv_id: str, infos: Sequence[ResInfo], *, smtputf8: bool = False) -> str:
     """The field's value: a leading space, one result per line, folds as LF TAB, at most MAX_FIELD
-    octets.
+    bytes.
 
     When that is too little, whole results are left out: DKIM's first, from the end, and of these
     what passed last; dmarc never. Without `smtputf8` the text is ASCII: a non-ASCII authserv-id
@@ -140,7 +140,7 @@ def format(authserv_id: str, infos: Sequence[ResInfo], *, smtputf8: bool = False
 
 
 def _fitting(room: int, texts: list[str], infos: Sequence[ResInfo]) -> list[str]:
-    """The texts without as many as `room` octets have no place for, the least wanted first."""
+    """The texts without as many as `room` bytes have no place for, the least wanted first."""
     sizes = [len(text.encode()) + 3 for text in texts]
     excess = sum(sizes) - room
     gone: set[int] = set()
@@ -219,7 +219,7 @@ VALUE = re.compile(r'[^ \t\r\n;"()]++')
 
 def parse(value: bytes) -> AuthResults | Malformed:
     """What a field says, read tolerantly: what cannot be understood is skipped. At most MAX_FIELD
-    octets. Never raises.
+    bytes. Never raises.
 
     Reads Authentication-Results and ARC-Authentication-Results, whose leading i= (RFC 8617 4.1.1)
     is stepped over. A missing authserv-id is "".

@@ -79,10 +79,10 @@ FOLD = _Fold(
 )  # None, unlike "", keeps ASCII on the fast path of str.translate
 UNSEEN = dict.fromkeys(DROPPED - {9, 10, 13, 0xFFFD})
 LOOSE = dict.fromkeys(map(ord, ' \t\r\n"\\'))
-# Octets that are no UTF-8, as surrogate escapes: of these 0x85 ends a line for who reads Latin-1
+# Bytes that are no UTF-8, as surrogate escapes: of these 0x85 ends a line for who reads Latin-1
 # (NEL).
 OCTETS = dict.fromkeys(range(0xDC80, 0xDD00), "\ufffd") | {0xDC85: "\x85"}
-# ASCII in more octets than it needs, which UTF-8 forbids and some decoders take (RFC 3629 3).
+# ASCII in more bytes than it needs, which UTF-8 forbids and some decoders take (RFC 3629 3).
 OVERLONG = re.compile(rb"(?:[\xc0\xc1]|\xe0[\x80\x81]|\xf0\x80[\x80\x81])[\x80-\xbf]")
 # A name as far as somebody reads it who takes ASCII letters only, and what tidying takes off it.
 LDH = re.compile(r"[\-.0-9A-Za-z]++")
@@ -130,11 +130,11 @@ def may_be_taken_for_ours(value: bytes, ids: Sequence[str]) -> bool:
     of `ids` (RFC 8601 5).
 
     Any case, folding, white space, invisible or compatibility character, comment, quotation, job
-    id, version, A- or U-label counts as ours, the last also in octets of any charset that has its
+    id, version, A- or U-label counts as ours, the last also in bytes of any charset that has its
     letters. So does our id with letters that are not ASCII between or behind its own, in a comment
     before the authserv-id, or alone between two semicolons. A field that does not begin as one
     should is ours when one of `ids` stands before its first method. One that has a comment or
-    quotation without an end, or that is over MAX_FIELD octets, is ours when one stands anywhere in
+    quotation without an end, or that is over MAX_FIELD bytes, is ours when one stands anywhere in
     it. One whose id is lost in a comment or quotation without an end counts too.
     """
     ours = _spellings(tuple(ids))

@@ -16,7 +16,7 @@ from dmarc_milter.core.mail.domain import parse as parse_domain
 from dmarc_milter.core.text import visible
 
 MAX_RECORD = 4096
-"""Octets; a longer record is ignored as syntactically bad (docs/design.md, Decisions)."""
+"""Bytes; a longer record is ignored as syntactically bad (docs/design.md, Decisions)."""
 MAX_URIS = 10
 """Addresses kept of rua and of ruf (SECURITY.md, Limits)."""
 WSP = b" \t"
@@ -46,7 +46,7 @@ class ReportUri(NamedTuple):
 
     address: str
     max_size: int | None = None
-    """Octets (!size of RFC 7489); None is no limit."""
+    """Bytes (!size of RFC 7489); None is no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Record:
     which)."""
 
     text: str
-    """The record as published, printable ASCII (other octets as ?), at most 4 KiB."""
+    """The record as published, printable ASCII (other bytes as ?), at most 4 KiB."""
     p: Policy | None = None
     sp: Policy | None = None
     np: Policy | None = None
@@ -154,7 +154,7 @@ KNOWN = frozenset(
     {"p", "sp", "np", "adkim", "aspf", "t", "psd", "pct", "fo", "rua", "ruf", "ri", "rf", "v"}
 )
 LISTS = frozenset({"rua", "ruf"})
-"""Tags whose items are judged one by one: octets that no URI has spoil theirs alone (RFC 9989
+"""Tags whose items are judged one by one: bytes that no URI has spoil theirs alone (RFC 9989
 4.8)."""
 
 
@@ -177,7 +177,7 @@ class _Reading:
     def __init__(self, tags: list[tuple[str, bytes | None]]) -> None:
         self.tags: dict[str, str | None] = {}
         """Known tags; None for a value that no tag can have: repeated (docs/design.md, Decisions),
-        control or non-ASCII octets."""
+        control or non-ASCII bytes."""
         self.errors: list[str] = []
         for name, value in tags:
             if value is None:

@@ -15,7 +15,7 @@ MAX_CANDIDATES = 16
 """Names looked at under malformed_from = "strictest"; of how many organizations is the evaluation's
 to say."""
 MAX_REMEMBERED = 400
-"""Octets of a From value that is worth remembering."""
+"""Bytes of a From value that is worth remembering."""
 UNREAD = b"\0"
 """Stands for the value of a From field that was counted but not kept; no MTA hands over a NUL."""
 

@@ -12,7 +12,7 @@ MAX_NAME = 253
 """Bytes of a name without its root dot (RFC 1035 2.3.4, in presentation form)."""
 MAX_LABEL = 63
 MAX_U_LABEL = MAX_LABEL - len("xn--")
-"""Characters of a label that is not ASCII: each takes at least one octet of Punycode (RFC 3492)."""
+"""Characters of a label that is not ASCII: each takes at least one byte of Punycode (RFC 3492)."""
 LABEL_OCTETS = "abcdefghijklmnopqrstuvwxyz0123456789-_"
 DIGITS = "0123456789"
 SCRIPTS_THAT_LOOK_ALIKE = ("LATIN ", "GREEK ", "CYRILLIC ", "ARMENIAN ", "CHEROKEE ")
@@ -31,7 +31,7 @@ class Malformed:
 class Domain:
     """A syntactically valid domain name; build it with `parse`, never from unchecked text.
 
-    `name` is ASCII, lower case, A-labels, LDH and underscore, at most 253 octets, no trailing dot.
+    `name` is ASCII, lower case, A-labels, LDH and underscore, at most 253 bytes, no trailing dot.
     """
 
     name: str
@@ -83,7 +83,7 @@ def parse(text: str | bytes) -> Domain | Malformed:
     U-labels of IDNA2008 (RFC 5891 5; no mapping but lower case). Bytes are UTF-8. Address literals
     and dotted quads are malformed; a single label is a name.
     """
-    # Every code point costs at least one octet of its A-label, so nothing longer can fit: bounds
+    # Every code point costs at least one byte of its A-label, so nothing longer can fit: bounds
     # the work that follows.
     if len(text) > 4 * (MAX_NAME + 1):
         return Malformed("domain too long")

@@ -19,7 +19,7 @@ class MessageFacts:
     unvalidated."""
 
     message_id: str = ""
-    """Printable ASCII without angle brackets, at most 250 octets; "" when missing or odd."""
+    """Printable ASCII without angle brackets, at most 250 bytes; "" when missing or odd."""
     auto_submitted: bool = False
     """RFC 3834 Auto-Submitted other than "no"."""
     is_dsn: bool = False

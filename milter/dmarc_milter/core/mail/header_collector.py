@@ -34,7 +34,7 @@ class Collector:
         self._fields: list[HeaderField] = []
         self._bytes = 0
         self._second: dict[bytes, tuple[int, int]] = {}
-        """Fields and octets kept beyond the limits, by lower-case name."""
+        """Fields and bytes kept beyond the limits, by lower-case name."""
         self._signatures = 0
         self._left_out = 0
         self.truncated = False

@@ -83,7 +83,7 @@ LOOK_ALIKE = dict(
 )
 MAPPED = str.maketrans(LOOK_ALIKE)
 
-# A character reference, with or without its semicolon as browsers read it, and an octet in a URL.
+# A character reference, with or without its semicolon as browsers read it, and a byte in a URL.
 REFERENCE = re.compile(r"&(?:#0*+[0-9]{1,7}|#[xX]0*+[0-9A-Fa-f]{1,6}|[A-Za-z]{2,31}[0-9]{0,2});?")
 LEADING_ZEROS = re.compile(r"(?<=#)([xX]?)0++(?=[0-9A-Fa-f])")
 PERCENT = re.compile(r"%[0-9A-Fa-f]{2}")
@@ -147,8 +147,8 @@ def hides_an_at(value: bytes) -> bool:
 
 
 def decodings(value: bytes) -> tuple[str, ...]:
-    """UTF-8, or as Latin-1, cut at the first octet that is no text, and read without such
-    octets."""
+    """UTF-8, or as Latin-1, cut at the first byte that is no text, and read without such
+    bytes."""
     try:
         return (value.decode("utf-8"),)
     except UnicodeDecodeError:

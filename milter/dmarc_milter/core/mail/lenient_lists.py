@@ -19,7 +19,7 @@ from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.mail.encoded_words import DECODERS, START, before_what_swallows, decode_words
 
 MAX_VALUE = 4096
-"""Octets of a field with a second domain in it that is still read in every way; none that anyone
+"""Bytes of a field with a second domain in it that is still read in every way; none that anyone
 writes is longer."""
 MAX_GROUPS = 10
 

@@ -93,7 +93,7 @@ FORBIDDEN = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n)|\n(?![ \t])"
 # An encoded-word counts as one atom whatever its text holds (RFC 2047 5 (3) allows less, senders
 # write more); the charset is a token (RFC 2047 2). FWS, quoted-string, domain-literal, specials,
 # and all else: atext, dots and 8-bit (RFC 5322 3.2, RFC 6532 3.2). Every alternative starts with
-# another octet and every repetition is possessive, so matching is linear.
+# another byte and every repetition is possessive, so matching is linear.
 TOKEN = re.compile(
     rb"""(?P<SPACE>[ \t\r\n]++)
     |(?P<QUOTED>"(?:[^"\\]|\\[^\r\n])*+")
@@ -130,7 +130,7 @@ DIRECTIONS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u
 
 
 def _tokens(value: bytes) -> list[_Token]:
-    """The value as tokens; raises _NotStrict at the first octet that starts none."""
+    """The value as tokens; raises _NotStrict at the first byte that starts none."""
     if FORBIDDEN.search(value):
         raise _NotStrict("control character")
     tokens: list[_Token] = []

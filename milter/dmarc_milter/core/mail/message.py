@@ -92,12 +92,12 @@ class BodyHash(NamedTuple):
     canonicalization: Literal["simple", "relaxed"]
     algorithm: Literal["sha256"]
     length: int | None
-    """l=: octets of the canonicalized body to hash; None is all of it."""
+    """l=: bytes of the canonicalized body to hash; None is all of it."""
 
 
 class BodyDigest(NamedTuple):
-    """`digest` over the first `length` octets asked for; `size` of the whole canonicalized body in
-    octets."""
+    """`digest` over the first `length` bytes asked for; `size` of the whole canonicalized body in
+    bytes."""
 
     digest: bytes
     size: int
@@ -134,7 +134,7 @@ class Envelope:
     source_ip: IPAddress | None
     """None: not an IP client, or a trusted relay whose Received field could not be read."""
     helo: str
-    """As given; undecodable octets as surrogate escapes. Never printed raw."""
+    """As given; undecodable bytes as surrogate escapes. Never printed raw."""
     mail_from: ReversePath
     rcpt_domains: tuple[Domain, ...] = ()
     """Distinct recipient domains in order; local parts are never kept."""

@@ -19,7 +19,7 @@ ADDRESS_V6 = re.compile(r"[0-9A-Fa-f:.]+")
 class ReversePath:
     """MAIL FROM (RFC 5321 4.1.2). Null: both parts empty/None and `malformed` empty.
 
-    `local_part` is the text as given (unquoted form kept as is; undecodable octets as surrogate
+    `local_part` is the text as given (unquoted form kept as is; undecodable bytes as surrogate
     escapes), "" when missing. `domain` is None when null, missing, an address literal or not a
     domain name; `malformed` then says why.
     """
@@ -105,7 +105,7 @@ def recipient_domain(argument: bytes) -> Domain | Malformed:
 
 
 CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
-# Either one octet outside quotes, or a whole quoted-string. Possessive, so a missing end quote
+# Either one byte outside quotes, or a whole quoted-string. Possessive, so a missing end quote
 # costs one scan and then fails.
 PATH_PIECE = re.compile(rb'"(?:[^"\\]|\\.)*+"|[^"]', re.DOTALL)
 

@@ -87,7 +87,7 @@ LOCAL = re.compile(r"by \S+ with local\b")
 @dataclass(frozen=True, slots=True)
 class Hop:
     """One client as a server saw it. IPv4-mapped addresses are IPv4. `helo` as given, undecodable
-    octets as surrogate escapes."""
+    bytes as surrogate escapes."""
 
     address: IPv4Address | IPv6Address
     helo: str

@@ -2,7 +2,7 @@
 by piece, on one budget.
 
 The standard library's zipfile and email hold a whole directory, or a whole tree of parts, in memory
-before the first octet is read.
+before the first byte is read.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Unpacker:
         self._words.say(text)
 
     def _held(self, pieces: Pieces, whole: bytes | None) -> bytes:
-        """All octets at once; of what is larger than may be held, the beginning."""
+        """All bytes at once; of what is larger than may be held, the beginning."""
         if whole is not None:
             return whole
         found, size = [], 0
@@ -117,7 +117,7 @@ class Unpacker:
     # --- gzip, bzip2 ---
 
     def _gunzip(self, pieces: Pieces) -> Pieces:
-        """RFC 1952: any number of members; octets behind the last one are not read."""
+        """RFC 1952: any number of members; bytes behind the last one are not read."""
         members, unpacker = 0, zlib.decompressobj(wbits=31)
         for given in pieces:
             piece = given
@@ -209,7 +209,7 @@ class Unpacker:
             at += 46 + name + extra + comment
 
     def _member(self, data: bytes, entry: _ZipEntry) -> Pieces:
-        """The octets of one entry; sizes are not believed, the packed data say where they end."""
+        """The bytes of one entry; sizes are not believed, the packed data say where they end."""
         at = entry.offset
         if data[at : at + 4] != b"PK\x03\x04" or at + 30 > len(data):
             raise UnreadableReport("damaged zip: an entry is not where the directory says")
@@ -255,7 +255,7 @@ class Unpacker:
 
 
 def _is_xml(start: bytes, *, strict: bool) -> bool:
-    """Whether octets begin an XML document; `strict` where HTML may stand, too."""
+    """Whether bytes begin an XML document; `strict` where HTML may stand, too."""
     if start.startswith(BOMS):
         return True
     return start.startswith((b"<?xml", b"<feedback", b"<Feedback") if strict else b"<")

@@ -24,7 +24,7 @@ class Spent(UnreadableReport):
 
 @dataclass(slots=True)
 class Budget:
-    """`octets` unpacked, `elements` of XML, `kept` octets in memory for the answer, and `seconds`
+    """`octets` unpacked, `elements` of XML, `kept` bytes in memory for the answer, and `seconds`
     by `clock`, which has no origin."""
 
     octets: int

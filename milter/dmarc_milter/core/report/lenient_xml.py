@@ -67,7 +67,7 @@ def _and_all(head: bytes, pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _encoding(head: bytes) -> str:
-    """By the first octets, else as declared where that is ASCII with something more, else UTF-8
+    """By the first bytes, else as declared where that is ASCII with something more, else UTF-8
     (XML 1.0, appendix F)."""
     for sign, name in (
         (b"\xef\xbb\xbf", "utf-8-sig"),

@@ -72,7 +72,7 @@ def filename(feedback: Feedback) -> str:
 
 
 def encoded_size(attachment: bytes) -> int:
-    """Bytes of the attachment as it is sent: base64 in lines of 57 octets, each with its end (RFC
+    """Bytes of the attachment as it is sent: base64 in lines of 57 bytes, each with its end (RFC
     7489 7.2.1.1 counts them so)."""
     return (len(attachment) + 2) // 3 * 4 + 2 * ((len(attachment) + 56) // 57)
 

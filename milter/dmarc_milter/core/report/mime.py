@@ -1,4 +1,4 @@
-"""The parts of a mail (RFC 2045, RFC 2046) in one pass over its octets, bounded in number and
+"""The parts of a mail (RFC 2045, RFC 2046) in one pass over its bytes, bounded in number and
 depth: no tree, no copies.
 
 Made for mail of strangers: the standard library's parser takes time that grows with the square of

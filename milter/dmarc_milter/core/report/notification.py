@@ -67,7 +67,7 @@ def judge(data: bytes, address: str, sender: str | None = None) -> Notification:
     """What a mail says of `address`. `sender` is its envelope sender where the mail system told it,
     else the mail's own fields do.
 
-    Never raises; linear in the octets that are read.
+    Never raises; linear in the bytes that are read.
     """
     data = data[:MAX_OCTETS]
     name, fields = Name(address), header(data)

@@ -29,7 +29,7 @@ from dmarc_milter.core.report.redaction_words import (
 
 MAX_FIELDS = 200
 MAX_FIELD = 2000
-"""Octets of one field's value that are looked at."""
+"""Bytes of one field's value that are looked at."""
 MAX_HEADERS = 32 * 1024
 LINE, WORD = 70, 900
 MAX_NAMES = 500
@@ -140,7 +140,7 @@ IDENTIFIER = re.compile(
 
 def redacted(headers: Headers, key: bytes, limit: int = MAX_HEADERS) -> bytes:
     """The header block with every field's name and only harmless content: ASCII, CRLF, short lines,
-    at most `limit` octets. Linear.
+    at most `limit` bytes. Linear.
 
     `key` makes the replacements of local parts ours.
     """
@@ -175,7 +175,7 @@ def _named_in(field: HeaderField) -> Iterator[str]:
 
 def folded(name: str, value: str) -> bytes:
     """One field: folded at spaces, and where there is none for too long by force. No line has more
-    than 998 octets (RFC 5322 2.1.1)."""
+    than 998 bytes (RFC 5322 2.1.1)."""
     lines = [f"{name}:"]
     for word in value.split(" "):
         if len(lines[-1]) + 1 + len(word) > LINE and len(lines[-1]) > len(name) + 1:

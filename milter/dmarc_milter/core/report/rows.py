@@ -155,7 +155,7 @@ _PUBLISHED = msgspec.msgpack.Decoder(StoredPolicy)
 
 
 def encode_row(row: Row) -> bytes:
-    """The stored form, the same octets for the same row."""
+    """The stored form, the same bytes for the same row."""
     return _ENCODER.encode(row)
 
 

@@ -40,7 +40,7 @@ def render(feedback: Feedback, form: Format) -> bytes:
 
 
 def compressed(xml: bytes) -> bytes:
-    """gzip without time or name inside: the same report is the same octets at every try (RFC 9990
+    """gzip without time or name inside: the same report is the same bytes at every try (RFC 9990
     3.5.2)."""
     return gzip.compress(xml, 9, mtime=0)
 

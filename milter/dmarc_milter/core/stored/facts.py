@@ -60,7 +60,7 @@ class StoredReason(Fact, frozen=True, omit_defaults=True):
 
 
 class StoredUri(Fact, frozen=True, omit_defaults=True):
-    """One rua or ruf address; `max_size` in octets is RFC 7489's !size."""
+    """One rua or ruf address; `max_size` in bytes is RFC 7489's !size."""
 
     address: str
     max_size: int | None = None
