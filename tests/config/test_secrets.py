@@ -10,6 +10,7 @@ from dmarc_milter.config import Config, ConfigError, parse
 from dmarc_milter.config.paths import spool_path
 from dmarc_milter.config.secrets import store_password
 from dmarc_milter.ledger.connect import drained_store, spool_of
+from dmarc_milter.ledger.ownership import Access
 from fakes.evaluations import evaluation
 from fakes.stores import spool_row
 
@@ -56,7 +57,7 @@ def test_commands_see_what_was_answered_a_moment_ago(
     assert store.decisions.count() == 0
     assert not spool_path(made).exists(), "looking makes no spool"
     store.close()
-    spool = spool_of(made)
+    spool = spool_of(made, Access.OWN)
     spool.write([spool_row(evaluation(queue_id="4QX"))])
     spool.close()
     store = drained_store(made)
