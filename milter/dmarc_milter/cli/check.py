@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 
 from dmarc_milter.cli import check_from_fields
-from dmarc_milter.cli.check_envelope import Delivery, NotChecked, delivery
+from dmarc_milter.cli.check_envelope import CheckedDelivery, NotChecked, delivery
 from dmarc_milter.cli.main import (
     EXIT_NO,
     EXIT_OK,
@@ -163,7 +163,7 @@ def _message(path: Path) -> bytes:
 
 def _print(
     arguments: argparse.Namespace,
-    sent: Delivery,
+    sent: CheckedDelivery,
     exempt: str,
     facts: Facts,
     actions: tuple[Action, ...],

@@ -20,7 +20,7 @@ class NotChecked(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class CheckedDelivery:
     """One SMTP transaction as it was, or is supposed to have been. `told` says, a line each, what
     was read from the message."""
 
@@ -29,7 +29,9 @@ class Delivery:
     told: tuple[str, ...] = ()
 
 
-def delivery(arguments: argparse.Namespace, headers: Headers, options: SessionOptions) -> Delivery:
+def delivery(
+    arguments: argparse.Namespace, headers: Headers, options: SessionOptions
+) -> CheckedDelivery:
     """From --ip, --helo, --mail-from and --rcpt-to; without --ip the client and HELO of the topmost
     Received field that names a host outside, without --mail-from the Return-Path. Raises
     NotChecked.
@@ -50,7 +52,7 @@ def delivery(arguments: argparse.Namespace, headers: Headers, options: SessionOp
     if sender is None:
         sender, line = _return_path(headers) if arguments.ip is None else ("", "")
         told += [line] * bool(line)
-    return Delivery(client, _envelope(client, helo, sender, arguments.rcpt_to), tuple(told))
+    return CheckedDelivery(client, _envelope(client, helo, sender, arguments.rcpt_to), tuple(told))
 
 
 def _return_path(headers: Headers) -> tuple[str, str]:

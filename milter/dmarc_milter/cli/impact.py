@@ -15,7 +15,7 @@ from dmarc_milter.cli.terminal import console, print_json, table, unavailable
 from dmarc_milter.cli.times import count, shown
 from dmarc_milter.cli.why import domain_name
 from dmarc_milter.config import Config, load
-from dmarc_milter.core.explain.senders import SenderGroup, Source, sources
+from dmarc_milter.core.explain.senders import ProbableSender, SenderGroup, sources
 from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.ledger.connect import answering_store
 from dmarc_milter.ledger.errors import StoreError
@@ -154,7 +154,7 @@ def _samples(decisions: Decisions, groups: Sequence[Impact], since: int) -> list
     return found
 
 
-def _document(source: Source) -> dict[str, object]:
+def _document(source: ProbableSender) -> dict[str, object]:
     return {name: getattr(source, name) for name in source.__dataclass_fields__} | {
         "kind": source.kind.value
     }
@@ -163,7 +163,7 @@ def _document(source: Source) -> dict[str, object]:
 def _print(
     config: Config,
     domains: Sequence[DomainImpact],
-    senders: Sequence[Source],
+    senders: Sequence[ProbableSender],
     head: str,
     limit: int,
 ) -> None:
@@ -223,7 +223,7 @@ def _rest(number: int, limit: int) -> None:
         print(f"... and {number - limit:,} more; --limit or --json shows them\n")
 
 
-def _who(source: Source) -> str:
+def _who(source: ProbableSender) -> str:
     if source.identity is not None:
         clients = (
             f" ({len(source.addresses)} clients)"
@@ -234,7 +234,7 @@ def _who(source: Source) -> str:
     return source.addresses[0] or "(unknown client)"
 
 
-def _suggest(proven: Sequence[Source], limit: int) -> None:
+def _suggest(proven: Sequence[ProbableSender], limit: int) -> None:
     if not proven:
         print(
             "None of this mail comes from a list or in an ARC chain that proves itself, so no rule"

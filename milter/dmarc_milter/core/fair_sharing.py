@@ -69,7 +69,7 @@ class _MessageShare:
         self.waiting: OrderedDict[Ticket, None] = OrderedDict()
 
 
-class _Network:
+class _NetworkShare:
     __slots__ = ("level", "messages", "places", "ready")
 
     def __init__(self) -> None:
@@ -104,8 +104,8 @@ class Pool:
         self.used = 0
         self.waiting = 0
         """Tickets that wait; one that two askers want counts once."""
-        self._networks: dict[Hashable, _Network] = {}
-        self._order: list[OrderedDict[_Network, None]] = [
+        self._networks: dict[Hashable, _NetworkShare] = {}
+        self._order: list[OrderedDict[_NetworkShare, None]] = [
             OrderedDict() for _ in range(shares.network)
         ]
         """Networks that could take a place, by how many they have."""
@@ -202,11 +202,11 @@ class Pool:
 
     # What follows keeps the tables in step.
 
-    def _places_of(self, asker: Asker) -> tuple[_Network, _MessageShare]:
+    def _places_of(self, asker: Asker) -> tuple[_NetworkShare, _MessageShare]:
         """The asker's tables, new ones if need be."""
         network = self._networks.get(asker.network)
         if network is None:
-            network = self._networks[asker.network] = _Network()
+            network = self._networks[asker.network] = _NetworkShare()
         message = network.messages.get(asker.message)
         if message is None:
             message = network.messages[asker.message] = _MessageShare()
@@ -258,7 +258,7 @@ class Pool:
         self._arrange(network, message)
         self._forget(asker)
 
-    def _arrange(self, network: _Network, message: _MessageShare) -> None:
+    def _arrange(self, network: _NetworkShare, message: _MessageShare) -> None:
         """Whether the message, and then its network, could take a place."""
         if message.waiting and message.places < self.shares.message:
             network.ready.setdefault(message, None)
@@ -311,7 +311,7 @@ class Pool:
                     return ticket
         return None
 
-    def _blocked(self) -> Iterator[_Network]:
+    def _blocked(self) -> Iterator[_NetworkShare]:
         full = (
             network
             for network in self._networks.values()

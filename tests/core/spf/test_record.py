@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dmarc_milter.core.mail.domain import Malformed
 from dmarc_milter.core.spf import record as spf_record
-from dmarc_milter.core.spf.record import Macro, SpfRecord, parse, select, tokens
+from dmarc_milter.core.spf.record import SpfMacro, SpfRecord, parse, select, tokens
 from fakes.growth import is_linear, seconds
 
 MAX_TERM = 512
@@ -132,9 +132,9 @@ def test_macros_are_read_as_written() -> None:
         "b",
         " ",
         "%20",
-        Macro("l", "r+-", True),
+        SpfMacro("l", "r+-", True),
         ".",
-        Macro("d", "2", False),
+        SpfMacro("d", "2", False),
     )
 
 

@@ -49,7 +49,7 @@ class SenderGroup(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ProbableSender:
     """One probable sender: the clients that share what they prove, or a single client."""
 
     kind: Kind
@@ -81,7 +81,7 @@ def identities(facts: Facts) -> Iterator[Identity]:
         yield Identity("ptr", name)
 
 
-def sources(samples: Iterable[SenderGroup]) -> tuple[Source, ...]:
+def sources(samples: Iterable[SenderGroup]) -> tuple[ProbableSender, ...]:
     """Samples put together by what they prove, else by client; most messages first."""
     groups: dict[tuple[str, str], list[tuple[SenderGroup, Identity | None]]] = {}
     for sample in samples:
@@ -119,7 +119,7 @@ def _usual_identity(facts: Sequence[Facts]) -> Identity | None:
     )
 
 
-def _source(samples: list[SenderGroup], identity: Identity | None) -> Source:
+def _source(samples: list[SenderGroup], identity: Identity | None) -> ProbableSender:
     facts = [message for sample in samples for message in sample.facts]
     lists = Counter(message.list_id for message in facts if message.list_id)
     list_id = lists.most_common(1)[0][0] if 2 * lists.total() >= len(facts) and lists else ""
@@ -129,7 +129,7 @@ def _source(samples: list[SenderGroup], identity: Identity | None) -> Source:
     names = tuple(name for name, _ in authors.most_common())
     kind = _kind(identity, list_id, names)
     suggested = identity is not None and (kind is Kind.MAILING_LIST or identity.method == "arc")
-    return Source(
+    return ProbableSender(
         kind=kind,
         identity=identity,
         list_id=list_id,

@@ -32,7 +32,7 @@ from dmarc_milter.core.resolver import (
 from dmarc_milter.core.spf import record as spf_record
 from dmarc_milter.core.spf.look_ahead import LookAhead
 from dmarc_milter.core.spf.options import SpfOptions
-from dmarc_milter.core.spf.record import MAX_EXPANDED, Directive, Macro, SpfRecord, is_askable
+from dmarc_milter.core.spf.record import MAX_EXPANDED, Directive, SpfMacro, SpfRecord, is_askable
 
 MAX_NAMES = 10
 """Exchanges of one mx, names of one ptr (RFC 7208 4.6.4)."""
@@ -209,7 +209,7 @@ class Query(pyspf.query):  # type: ignore[misc]
             raise NothingToAsk
         return name
 
-    def _value(self, macro: Macro) -> str:
+    def _value(self, macro: SpfMacro) -> str:
         letter = macro.letter
         self.personal = self.personal or letter in "slh"
         if letter in "sl" and not self.l.isascii():

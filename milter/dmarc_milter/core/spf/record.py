@@ -53,7 +53,7 @@ class BadRecord(ValueError):
     this module."""
 
 
-class Macro(NamedTuple):
+class SpfMacro(NamedTuple):
     """%{letter transformers delimiters}."""
 
     letter: str
@@ -64,7 +64,7 @@ class Macro(NamedTuple):
     """The letter was upper case: the expansion is URL-escaped (RFC 7208 7.3)."""
 
 
-Token = str | Macro
+Token = str | SpfMacro
 
 MAX_EXPANDED = 253
 """Bytes of an expanded domain-spec; labels are dropped from the left beyond (RFC 7208 7.3)."""
@@ -145,13 +145,13 @@ def _scan(spec: str) -> Iterator[re.Match[str]]:
         at = match.end()
 
 
-def _macro(letter: str, digits: str, rest: str) -> Macro:
+def _macro(letter: str, digits: str, rest: str) -> SpfMacro:
     if letter.lower() not in MACRO_LETTERS:
         raise BadRecord("macro letter not allowed here")
     # A DIGIT must be nonzero (RFC 7208 7.3).
     if digits and (len(digits) > MAX_MACRO_DIGITS or not digits.strip("0")):
         raise BadRecord("macro digits out of range")
-    return Macro(letter.lower(), digits + rest.lower(), letter.isupper())
+    return SpfMacro(letter.lower(), digits + rest.lower(), letter.isupper())
 
 
 def _record(text: bytes, max_term: int) -> SpfRecord:
