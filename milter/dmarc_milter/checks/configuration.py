@@ -41,7 +41,7 @@ NOT_NAMES = ("localhost", "localhost.localdomain", "localhost.localdomain.locald
 
 
 def mode(config: Config) -> Iterator[Finding]:
-    """What the configuration means for mail, said plainly."""
+    """What the configuration means for mail, in plain words."""
     if config.policy.enforce:
         yield Finding(
             "ok", "policy", f"enforcing: p=reject is answered by {config.policy.reject_action}"
@@ -179,7 +179,7 @@ def identity(config: Config, suffixes: PublicSuffixes | None) -> Iterator[Findin
 
 
 def suffix_list(config: Config) -> tuple[Suffixes | None, list[Finding]]:
-    """The list itself, for the other checks, and what is to be said of it."""
+    """The list itself, for the other checks, and the findings about it."""
     try:
         suffixes = load_suffixes(config.dmarc.suffix_list)
     except SuffixListError as error:

@@ -1,5 +1,5 @@
 """The configuration, read and checked: every mistake is one line that names file, line, key and
-what is allowed, and all mistakes are said at once."""
+what is allowed, and all mistakes are reported at once."""
 
 from __future__ import annotations
 

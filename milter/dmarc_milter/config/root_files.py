@@ -190,8 +190,8 @@ def _not_for_all(folder: int, path: Path) -> None:
 
 
 def _ours(found: os.stat_result, folder: int, path: Path) -> None:
-    """Where a directory is for everybody but sticky, as /tmp, the owner tells who put the file
-    there. (A directory in it is its owner's business, wherever it is.)"""
+    """In a sticky directory that everybody can write to, such as /tmp, the owner shows who put
+    the file there. (A directory in it is its owner's business, wherever it is.)"""
     if os.fstat(folder).st_mode & stat.S_IWOTH and found.st_uid not in (0, os.geteuid()):
         text = (
             f"another account put it into {_name(folder)}, to which everybody can write:"

@@ -37,13 +37,13 @@ TEMPORARY_SPOOL_ERRORS = ("full", "locked", "io")
 
 
 def prepare_storage(config: Config) -> tuple[str, ...]:
-    """Makes or upgrades the spool, without which nothing is recorded; says what is wrong with the
-    store's place, which delays no mail.
+    """Makes or upgrades the spool. Returns what is wrong with it or with the store's place, a line
+    each; raises CannotBuild where nothing could ever be recorded.
 
-    A disk that is full or ill is no reason either to stop mail: it is said, and the spool works
-    again when the disk does.
+    A disk that is full or failing must not stop mail: it is reported, and the spool works again
+    when the disk does.
     """
-    said: list[str] = []
+    problems: list[str] = []
     try:
         prepare_spool(spool_path(config))
     except SpoolError as error:
@@ -52,12 +52,12 @@ def prepare_storage(config: Config) -> tuple[str, ...]:
             raise CannotBuild(
                 f"spool: {error}" + where * (error.kind == "refused" and where not in str(error))
             ) from None
-        said.append(f"spool: {error}: mail is counted as unrecorded until that is mended")
+        problems.append(f"spool: {error}: mail is counted as unrecorded until that is mended")
     if config.store.url.startswith("sqlite:///"):
         path = Path(config.store.url.removeprefix("sqlite:///"))
         reason = obstacle(path) or why_not(path, "store")
-        said += [f"{reason}: messages wait in the spool until that is mended"] if reason else []
-    return tuple(said)
+        problems += [f"{reason}: messages wait in the spool until that is mended"] if reason else []
+    return tuple(problems)
 
 
 def startup_lines(config: Config) -> tuple[str, ...]:

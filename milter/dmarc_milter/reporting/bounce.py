@@ -112,5 +112,5 @@ def note(bounce: Bounce, store: Store, suppress_days: float) -> str:
 
 
 def unknown(report_id: str) -> str:
-    """Said of a tag that belongs to no delivery."""
+    """The answer to a tag that belongs to no delivery."""
     return f"report {report_id} is not known, or has no such destination"

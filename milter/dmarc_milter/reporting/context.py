@@ -29,7 +29,7 @@ FIRST_RETRY, LONGEST_RETRY = 600, 6 * 3600
 
 
 class Asked(NamedTuple):
-    """The DNS for one report; `holds` tells for how many seconds what it said may be remembered."""
+    """The DNS for one report; `holds` gives the seconds for which its answers may be remembered."""
 
     resolver: Resolver
     holds: Callable[[], float]

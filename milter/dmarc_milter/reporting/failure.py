@@ -1,5 +1,5 @@
-"""Failure reports: built from samples, rate-limited with the number of incidents told, and queued
-like aggregate reports (RFC 9991)."""
+"""Failure reports: built from samples, rate-limited (a report gives the number of incidents),
+queued like aggregate reports (RFC 9991)."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ FOR_EVER = 2**60
 BATCH = 10
 
 Progress = Callable[[str, int], None]
-"""Told "build" or "send" and how many more are done."""
+"""Called with "build" or "send" and how many more are done."""
 
 
 @dataclass(slots=True)

@@ -29,8 +29,8 @@ class Sent(NamedTuple):
 
 
 class Later(NamedTuple):
-    """Nobody has said no. `server`: it is the submission server itself, so the next mail would fare
-    the same."""
+    """Not refused for good. `server`: it is the submission server itself, so the next mail would
+    fare the same."""
 
     reply: str
     server: bool = False
@@ -161,7 +161,7 @@ def _hang_up(connection: smtplib.SMTP) -> None:
 
 
 def _transaction(connection: smtplib.SMTP, sender: str, recipient: str, message: bytes) -> Outcome:
-    """MAIL, RCPT, DATA. What is said about us or our sender is the server's state; what is said
+    """MAIL, RCPT, DATA. A reply to MAIL is about us or our sender, so about the server's state; one
     after RCPT is about this mail."""
     try:
         code, text = connection.mail(sender)

@@ -236,8 +236,8 @@ def _previewed(previewed: Previewed) -> dict[str, object]:
 
 
 def _send(config: Config, arguments: argparse.Namespace) -> int:
-    """0 when the run went through or reporting is off, which is said; 75 when the submission server
-    or the store takes nothing.
+    """0 when the run went through or reporting is off, with a line that says so; 75 when the
+    submission server or the store takes nothing.
 
     Never 1: that is what a defect of ours ends with, and whoever watches the timer's unit must see
     it.

@@ -297,7 +297,7 @@ def _most_urgent(waiting: list[Verdict], decided: Verdict, because: str) -> Verd
 
 
 def _urgency(verdict: Verdict) -> int:
-    """Which of several things is said: what the message does itself, then what is our own fault,
+    """Which of several reasons is given: what the message does itself, then what is our own fault,
     then the DNS."""
     return (
         2

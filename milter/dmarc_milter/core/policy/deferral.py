@@ -39,7 +39,7 @@ REASONS: Mapping[str, Literal["dns", "overloaded", "failure"]] = {
 
 
 def deferral_of(missing: Missing | None) -> Deferral:
-    """The reason that the sender is told. Where the time was over the DNS is slow, whosever it
+    """The reason in the reply. Where the time was over the DNS is slow, whosever it
     is."""
     return (
         Deferral("dns")

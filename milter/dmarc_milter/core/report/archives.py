@@ -53,8 +53,8 @@ class _ZipEntry(NamedTuple):
 
 
 class Unpacker:
-    """`documents` of one file, each as pieces. What cannot be read is said in `words`, and the next
-    one is looked at."""
+    """`documents` of one file, each as pieces. What cannot be read is reported in `words`, and the
+    next one is looked at."""
 
     def __init__(self, budget: Budget, words: Words) -> None:
         self._budget, self._words = budget, words

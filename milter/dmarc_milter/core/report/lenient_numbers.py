@@ -20,7 +20,7 @@ GROUPED = re.compile(r"[0-9]{1,3}(?:[,'_ \u00a0\u202f][0-9]{3})+")
 
 
 def whole(text: str, name: str, words: Words) -> int:
-    """A number that is not negative; 0 where it cannot be read. What was wrong is said."""
+    """A number that is not negative; 0 where it cannot be read. What was wrong is reported."""
     if text.isascii() and text.isdecimal() and len(text) <= 15:
         number = int(text)
     elif GROUPED.fullmatch(text[:40]):

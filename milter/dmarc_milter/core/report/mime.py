@@ -44,7 +44,7 @@ class Part(NamedTuple):
 
     @property
     def type(self) -> str:
-        """Media type in lower case; text/plain where none is said (RFC 2045 5.2)."""
+        """Media type in lower case; text/plain where none is given (RFC 2045 5.2)."""
         return media_type(self.fields)
 
 

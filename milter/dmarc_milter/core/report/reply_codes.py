@@ -1,5 +1,5 @@
 """Reply codes (RFC 5321 4.2) and enhanced status codes (RFC 3463) in a line that any mail system
-wrote, told from sizes, dates, versions and telephone numbers."""
+wrote, as against sizes, dates, versions and telephone numbers."""
 
 from __future__ import annotations
 

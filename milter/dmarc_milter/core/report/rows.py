@@ -96,8 +96,8 @@ def with_errors(published: StoredPolicy, errors: tuple[str, ...]) -> StoredPolic
 
 
 def published_of(facts: Facts) -> StoredPolicy | None:
-    """The policy whose owner is told about this message; None when nobody is: RFC 9989 5.3, and
-    docs/design.md, Reports, on loops."""
+    """The policy whose owner gets a report of this message; None when nobody does: RFC 9989 5.3,
+    and docs/design.md, Reports, on loops."""
     if not facts.counted or facts.to_reporting or not facts.source_ip or facts.outcome is None:
         return None
     published = facts.outcome.published

@@ -2,8 +2,8 @@
 libraries).
 
 pyspf keeps the evaluation of each mechanism, include, redirect, the ten look-ups and the macro
-transformers. It is fed one checked mechanism at a time. What each override works around is said
-where it stands.
+transformers. It is fed one checked mechanism at a time. What each override works around is
+described where it stands.
 """
 
 from __future__ import annotations
