@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -295,6 +296,57 @@ def test_a_hard_bounce_is_shown_and_can_be_forgiven(
     report.saw(evaluation())
     report("send", "--now")
     assert len(report.sink.mails) == 2
+
+
+def test_an_administrator_suppresses_and_allows(report: Command) -> None:
+    """An address, or a domain with everything at and below it, for a while or until it is allowed
+    again."""
+    report.saw(evaluation())
+    code, out, _ = report("suppress", "Legit.Example", "--why", "they asked\x1b[31m us")
+    assert (code, "legit.example, all addresses there" in out) == (0, True)
+    assert "until `dmarc-milter report allow`" in out
+    report("send", "--now")
+    assert report.sink.mails == []
+    _, listed, _ = report("list")
+    assert "always" in listed
+    assert "they asked" in listed
+    assert "\x1b[31m us" not in listed
+    assert report("allow", "legit.example")[0] == 0
+    assert report("allow", "legit.example")[0] == 1
+    report.saw(evaluation())
+    report("send", "--now")
+    assert len(report.sink.mails) == 1
+
+
+def test_a_suppression_has_an_end(report: Command) -> None:
+    code, out, _ = report("suppress", "agg@legit.example", "--until", "30d", "--json")
+    found = json.loads(out)
+    assert (code, found["address"]) == (0, "agg@legit.example")
+    assert 29 * 86400 < found["until"] - time.time() < 31 * 86400
+    code, out, _ = report("suppress", "agg@legit.example", "--until", "1d", "--json")
+    assert json.loads(out)["until"] < found["until"], "the administrator's word counts"
+
+
+@pytest.mark.parametrize(
+    "target", ["", "@", "a b@x.example", "a@", "@x.example", "no domain", "x" * 70]
+)
+def test_what_is_neither_address_nor_domain_is_not_suppressed(report: Command, target: str) -> None:
+    code, _, error = report("suppress", target)
+    assert (code, error.startswith("dmarc-milter: ")) == (2, True)
+
+
+@pytest.mark.parametrize("until", ["yesterday", "2020-01-01", "0d", "soon", "9" * 30 + "d"])
+def test_a_suppression_ends_in_time_to_come(report: Command, until: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        report("suppress", "legit.example", "--until", until)
+    assert ended.value.code == 2
+
+
+def test_allow_tells_what_still_holds(report: Command) -> None:
+    report("suppress", "legit.example")
+    report("suppress", "agg@legit.example")
+    code, _, error = report("allow", "agg@legit.example")
+    assert (code, "still suppressed: legit.example" in error) == (0, True)
 
 
 WORDS = "Return-Path: <>\nTo: {0}\n\n<agg@legit.example>:\nRemote host said: 550 5.1.1 nobody\n"

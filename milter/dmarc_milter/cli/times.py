@@ -36,6 +36,26 @@ def parse_time(text: str, *, now: datetime | None = None) -> int:
         ) from None
 
 
+def parse_end(text: str, *, now: datetime | None = None) -> int:
+    """A time to come, or how long from now: seconds since 1970. Raises argparse.ArgumentTypeError,
+    which says what is allowed."""
+    now = now or datetime.now(UTC)
+    try:
+        if long := AGO.fullmatch(text):
+            end = now + int(long[1]) * UNITS[long[2]]
+        else:
+            end = datetime.fromisoformat(text)
+            end = end if end.tzinfo else end.replace(tzinfo=UTC)
+        if end > now:
+            return int(end.timestamp())
+    except (ValueError, OverflowError):
+        pass
+    raise argparse.ArgumentTypeError(
+        f'{text!r} is not a time to come; allowed: YYYY-MM-DD, "YYYY-MM-DD HH:MM", or how long,'
+        " such as 6h, 30d, 8w"
+    )
+
+
 def count(text: str) -> int:
     """A number from 1 to 100000. Raises argparse.ArgumentTypeError."""
     if not (text.isascii() and text.isdecimal() and len(text) <= 6 and 1 <= int(text) <= 100_000):

@@ -115,6 +115,15 @@ def name(text: str) -> Domain:
     return found
 
 
+def destination(text: str) -> str:
+    """An address, or a domain that stands for all addresses at or below it, as the store spells
+    them. Raises ValueError."""
+    local, at, host = text.strip().rpartition("@")
+    if at and not (local and len(local) <= 64 and local.isprintable() and " " not in local):
+        raise ValueError(f"{text!r} is not a mail address")
+    return f"{local}{at}{name(host)}"
+
+
 def in_a_labels(address: str) -> str:
     """A configured mail address with its domain in the one form that mail and XML take: A-labels,
     lower case."""
@@ -208,6 +217,7 @@ CHECKS: dict[str, dict[str, Callable[[str], object]]] = {
         "dkim_selector": _optional(name),
         "rfc7489_destinations": name,
         "rfc9990_destinations": name,
+        "never_report": destination,
     },
     "metrics": {"listen": _optional(_listen)},
     "web": {"listen": _optional(web_address)},

@@ -4,14 +4,15 @@ and the address to leave alone."""
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
 from dmarc_milter.core.report.mail import from_verp, verp
 from dmarc_milter.core.report.mime import header
 from dmarc_milter.core.report.notification import MAX_OCTETS, judge
-from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.core.text import printable
 from dmarc_milter.ledger.store.store import Store
+from dmarc_milter.reporting.silence import Failed, silence, subject
 
 __all__ = ["MAX_OCTETS", "Bounce", "DeliveryTag", "NotOurs", "address_of", "note", "read", "tag_of"]
 
@@ -39,6 +40,8 @@ class Bounce(NamedTuple):
     hard: bool
     reason: str
     text_only: bool = False
+    remote: str = ""
+    """The host that said 550 to RCPT, or ""."""
 
 
 class NotOurs(ValueError):
@@ -81,6 +84,7 @@ def read(
         judgement.verdict == "permanent",
         printable(" ".join(judgement.reason.split()), 300),
         judgement.text_only,
+        printable(judgement.remote, 253),
     )
 
 
@@ -96,8 +100,15 @@ def address_of(tag: DeliveryTag | Bounce, store: Store) -> str:
     )
 
 
-def note(bounce: Bounce, store: Store, suppress_days: float) -> str:
-    """Suppress the address of a hard bounce; what was done, as a sentence. Raises StoreError."""
+def note(
+    bounce: Bounce,
+    store: Store,
+    suppress_days: float,
+    own_mx: Callable[[str, str], bool] = lambda _server, _address: False,
+) -> str:
+    """Leave the address of a hard bounce alone, with reports about that domain or altogether; what
+    was done, as a sentence. `own_mx` says whether a host is an MX of an address. Raises
+    StoreError."""
     address = address_of(bounce, store)
     if not address:
         return unknown(bounce.report_id)
@@ -105,10 +116,11 @@ def note(bounce: Bounce, store: Store, suppress_days: float) -> str:
         return f"{address}: not permanent, ignored: {bounce.reason}"
     days = min(suppress_days, TEXT_DAYS) if bounce.text_only else suppress_days
     store.deliveries.bounced(bounce.report_id, address, f"bounced: {bounce.reason}")
-    store.destinations.suppress(
-        address, int(store.clock() + days * DAY), f"bounced: {bounce.reason}", bounce.report_id
-    )
-    return f"{address}: not written to for {days:g} days: {bounce.reason}"
+    about = subject(bounce.report_id, store)
+    own = bool(bounce.remote) and own_mx(bounce.remote, address)
+    reason = f"bounced: {bounce.reason}"
+    said = silence(Failed(address, about, reason, bounce.report_id, days, own), store)
+    return said.replace(reason, bounce.reason)
 
 
 def unknown(report_id: str) -> str:

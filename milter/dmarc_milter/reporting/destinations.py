@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
 from dmarc_milter.config.checks import name
@@ -24,6 +23,7 @@ from dmarc_milter.core.report.failing_readers import DATED, reader_at
 from dmarc_milter.core.stored import StoredUri
 from dmarc_milter.ledger.store.destinations import Authorisation
 from dmarc_milter.reporting.context import Asked, ReportContext
+from dmarc_milter.reporting.silence import barred
 
 LONGEST_MEMORY = 86400
 
@@ -74,36 +74,32 @@ def choose(
     skipped: list[Skipped] = []
     undecided: list[Skipped] = []
     for uri in uris[:MAX_URIS]:
+        if reason := _barred(uri.address, policy_domain, context):
+            skipped.append(Skipped(uri.address, reason))
+            continue
         answer = _permission(policy_domain, uri.address, kind, context, asked)
         if answer.permission is Permission.LATER:
             undecided.append(Skipped(uri.address, answer.reason))
         elif answer.permission is Permission.REFUSED:
             skipped.append(Skipped(uri.address, answer.reason))
         else:
-            _take(uri, answer, allowed, skipped, context)
+            for address, max_size in _addresses(uri, answer):
+                if reason := _barred(address, policy_domain, context):
+                    skipped.append(Skipped(address, reason))
+                    continue
+                form = form_for(address, context.options)
+                allowed.setdefault(address, ReportRecipient(address, *form, max_size))
     return ReportRecipients(tuple(allowed.values())[:MAX_URIS], tuple(skipped), tuple(undecided))
 
 
-def _take(
-    uri: StoredUri,
-    answer: Authorization,
-    allowed: dict[str, ReportRecipient],
-    skipped: list[Skipped],
-    context: ReportContext,
-) -> None:
-    """The address, or those that replace it, unless they are suppressed."""
-    sizes = {address.address: address.max_size for address in answer.addresses} or {
-        uri.address: uri.max_size
-    }
-    for address, max_size in sizes.items():
-        suppression = context.store.destinations.suppression(address)
-        if suppression is not None:
-            until = datetime.fromtimestamp(suppression.until, UTC).strftime("%Y-%m-%d")
-            skipped.append(Skipped(address, f"suppressed until {until}: {suppression.reason}"))
-        else:
-            allowed.setdefault(
-                address, ReportRecipient(address, *form_for(address, context.options), max_size)
-            )
+def _addresses(uri: StoredUri, answer: Authorization) -> list[tuple[str, int | None]]:
+    """The address, or those that replace it, each with its size limit."""
+    replaced = {address.address: address.max_size for address in answer.addresses}
+    return list((replaced or {uri.address: uri.max_size}).items())
+
+
+def _barred(address: str, policy_domain: Domain, context: ReportContext) -> str:
+    return barred(address, policy_domain.name, context.options, context.store)
 
 
 class FormChoice(NamedTuple):

@@ -6,6 +6,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from dmarc_milter.config.checks import host_and_port
 from dmarc_milter.core.report.destination import host_of
 from dmarc_milter.core.report.mail import Letter, verp, write
 from dmarc_milter.core.report.rows import DAY
@@ -14,7 +15,14 @@ from dmarc_milter.ledger.store.destinations import Limit
 from dmarc_milter.ledger.store.reports import Document
 from dmarc_milter.reporting.context import FIRST_RETRY, LOG, ReportContext
 from dmarc_milter.reporting.failure import FORMAT, addressed
+from dmarc_milter.reporting.limits import reserved
+from dmarc_milter.reporting.silence import Failed, barred, is_own_mx, silence, subject
 from dmarc_milter.reporting.smtp import Later, Outcome, Refused, Sent
+
+REFUSALS = 3
+"""How often a mail is tried that a 5xx refuses which does not speak of the address."""
+LATER = 10
+"""As many tries as make `ReportContext.pause` its longest."""
 
 
 class Delivered(NamedTuple):
@@ -43,14 +51,14 @@ def deliver(delivery: Delivery, context: ReportContext) -> Delivered:
         return _settle(
             delivery, context, Delivered(DeliveryState.EXPIRED, "the report is no longer kept")
         )
-    suppression = context.store.destinations.suppression(delivery.address)
-    if suppression is not None:
-        return _settle(delivery, context, Delivered(DeliveryState.SUPPRESSED, suppression.reason))
+    about = subject(delivery.report_id, context.store)
+    reason = barred(delivery.address, about, context.options, context.store)
+    if reason:
+        return _settle(delivery, context, Delivered(DeliveryState.SUPPRESSED, reason))
     over = context.now > since + context.options.retry_hours * 3600
     if over and delivery.attempts > 0:
         return _settle(delivery, context, Delivered(DeliveryState.EXPIRED, delivery.last_reply))
-    limits = _limits(delivery, context)
-    full = context.store.destinations.reserve(limits)
+    limits, full = _reserved(delivery, context)
     if full:
         return _hold(delivery, context, full, over=over)
     envelope = envelope_of(delivery, context)
@@ -105,17 +113,9 @@ def _aggregate(delivery: Delivery, document: Document, context: ReportContext) -
     return write(letter, delivery.address, now=datetime.fromtimestamp(context.now, UTC)).as_bytes()
 
 
-def _limits(delivery: Delivery, context: ReportContext) -> list[Limit]:
-    if delivery.format == FORMAT:
-        return []  # taken when it was built
-    options, host = context.options, _host(delivery)
-    limits = [
-        Limit("all", options.max_per_day),
-        Limit(f"destination:{host}", options.max_per_destination),
-    ]
-    if context.store.destinations.is_first(host):
-        limits.append(Limit("new", options.max_new_destinations))
-    return limits
+def _reserved(delivery: Delivery, context: ReportContext) -> tuple[list[Limit], str]:
+    """A failure report's room was taken when it was built."""
+    return ([], "") if delivery.format == FORMAT else reserved(delivery, context)
 
 
 def _host(delivery: Delivery) -> str:
@@ -142,19 +142,38 @@ def _judge(
             settled = _settle(delivery, context, Delivered(DeliveryState.SENT, reply))
             context.store.destinations.remember(_host(delivery))
             return settled
-        case Refused(reply, address):
-            if address:
-                until = context.now + int(context.options.suppress_days * DAY)
-                context.store.destinations.suppress(
-                    delivery.address, until, reply, delivery.report_id
-                )
-            return _settle(delivery, context, Delivered(DeliveryState.REFUSED, reply))
+        case Refused():
+            return _refused(delivery, outcome, context, over=over)
         case Later(reply, server):
             state = DeliveryState.EXPIRED if over else DeliveryState.QUEUED
             pause = FIRST_RETRY if server else context.pause(delivery.attempts)
             return _settle(
                 delivery, context, Delivered(state, reply, server), next_at=context.now + pause
             )
+
+
+def _refused(
+    delivery: Delivery, outcome: Refused, context: ReportContext, *, over: bool
+) -> Delivered:
+    """5xx. What speaks of the address ends the delivery, and the address is left alone; anything
+    else may be about this mail or us, and is tried a few times, hours apart."""
+    if not outcome.address:
+        final = over or delivery.attempts + 1 >= REFUSALS
+        state = DeliveryState.REFUSED if final else DeliveryState.QUEUED
+        found = Delivered(state, outcome.reply)
+        return _settle(delivery, context, found, next_at=context.now + context.pause(LATER))
+    own_mx = outcome.at_rcpt and outcome.reply.startswith("550") and _is_own_mx(delivery, context)
+    days = context.options.suppress_days
+    about = subject(delivery.report_id, context.store)
+    failed = Failed(delivery.address, about, outcome.reply, delivery.report_id, days, own_mx)
+    LOG.info("%s", silence(failed, context.store))
+    return _settle(delivery, context, Delivered(DeliveryState.REFUSED, outcome.reply))
+
+
+def _is_own_mx(delivery: Delivery, context: ReportContext) -> bool:
+    """Whether mail is handed to the destination's own MX, not to a server of ours."""
+    server = host_and_port(context.options.smtp, 25)[0]
+    return is_own_mx(server, delivery.address, context.ask().resolver)
 
 
 def _settle(

@@ -11,7 +11,7 @@ import threading
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from dmarc_milter.core.report.diagnosis import NO_SUCH_ADDRESS
+from dmarc_milter.core.report.diagnosis import NO_SUCH_ADDRESS, refuses_recipient
 from dmarc_milter.core.report.mail import SigningKey, sign
 from dmarc_milter.core.report.reply_codes import status
 from dmarc_milter.core.text import printable
@@ -37,10 +37,12 @@ class Later(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """5xx for this recipient or this mail. `address`: because there is no such mailbox."""
+    """5xx for this recipient or this mail. `address`: it speaks of the recipient and of nothing
+    else; `at_rcpt`: it answered RCPT."""
 
     reply: str
     address: bool = False
+    at_rcpt: bool = False
 
 
 Outcome = Sent | Later | Refused
@@ -169,7 +171,7 @@ def _transaction(connection: smtplib.SMTP, sender: str, recipient: str, message:
             return Later(_reply(code, text), server=True)
         code, text = connection.rcpt(recipient)
         if code not in (250, 251):
-            return _judged(code, text)
+            return _judged(code, text, at_rcpt=True)
         code, text = connection.data(message)
     except smtplib.SMTPDataError as error:
         return _judged(error.smtp_code, error.smtp_error)
@@ -178,10 +180,11 @@ def _transaction(connection: smtplib.SMTP, sender: str, recipient: str, message:
     return Sent(_reply(code, text)) if code == 250 else _judged(code, text)
 
 
-def _judged(code: int, text: bytes | str) -> Outcome:
+def _judged(code: int, text: bytes | str, *, at_rcpt: bool = False) -> Outcome:
     reply = _reply(code, text)
     if 500 <= code <= 599:
-        return Refused(reply, address=status(reply) in NO_SUCH_ADDRESS)
+        address = refuses_recipient(reply) if at_rcpt else status(reply) in NO_SUCH_ADDRESS
+        return Refused(reply, address, at_rcpt)
     return Later(reply, server=code == 421)
 
 

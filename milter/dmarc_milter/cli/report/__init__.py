@@ -8,11 +8,13 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dmarc_milter.cli.main import EXIT_NO, EXIT_OK, EXIT_TEMPFAIL, EXIT_USAGE, add_config
-from dmarc_milter.cli.report.job import OFF, Previewed, preview, sending
+from dmarc_milter.cli.report import suppress
+from dmarc_milter.cli.report.job import OFF, Previewed, own_mx, preview, sending
 from dmarc_milter.cli.report.views import (
     print_destinations,
     print_lines,
@@ -53,7 +55,8 @@ ACTIONS = {
     ),
     "resend": "send a report once more, with the same identity",
     "drop": "never send a report",
-    "allow": "end the suppression of an address",
+    "suppress": "send no reports to an address or domain, nor about that domain",
+    "allow": "end the suppression of an address or domain",
     "bounce": (
         "read a delivery status notification on standard input, and leave its address alone for"
         " a while"
@@ -121,10 +124,8 @@ def _one_argument(name: str, command: argparse.ArgumentParser) -> None:
         )
     elif name in ("resend", "drop"):
         command.add_argument("id", metavar="ID", help="the report's id, as `report list` shows it")
-    elif name == "allow":
-        command.add_argument(
-            "address", metavar="ADDRESS", help="as `report list` shows it below the reports"
-        )
+    elif name in ("suppress", "allow"):
+        suppress.add_arguments(name, command)
 
 
 def _bounce_arguments(command: argparse.ArgumentParser) -> None:
@@ -148,7 +149,8 @@ def run(arguments: argparse.Namespace) -> int:
         "show": _show,
         "resend": _resend,
         "drop": _drop,
-        "allow": _allow,
+        "suppress": suppress.suppress,
+        "allow": suppress.allow,
         "bounce": _bounce,
     }
     try:
@@ -342,18 +344,6 @@ def _change(
     return EXIT_OK if done else EXIT_NO
 
 
-def _allow(config: Config, arguments: argparse.Namespace) -> int:
-    address = printable(arguments.address, 320)
-    with closing(store_of(config, Access.CREATE)) as store:
-        store.ready()
-        done = store.destinations.allow(address)
-    if arguments.json:
-        print_json({"address": address, "done": done})
-    else:
-        print(f"{address}: {'gets reports again' if done else 'was not suppressed'}")
-    return EXIT_OK if done else EXIT_NO
-
-
 def _bounce(config: Config, arguments: argparse.Namespace) -> int:
     """For an alias or transport: 0 for whatever was read, since nobody is to be told; 75 lets the
     MTA try again."""
@@ -392,4 +382,5 @@ def _noted(
         found = bounce.read(
             data, bounces, arguments.recipient, address=address, sender=arguments.sender
         )
-        return found, bounce.note(found, store, config.reporting.suppress_days)
+        days = config.reporting.suppress_days
+        return found, bounce.note(found, store, days, partial(own_mx, config))

@@ -28,6 +28,7 @@ from dmarc_milter.reporting.build import recipients_of, why_nothing
 from dmarc_milter.reporting.context import GRACE
 from dmarc_milter.reporting.destinations import ReportRecipients
 from dmarc_milter.reporting.run import FOR_EVER, Asked, Progress, ReportContext, Run, run
+from dmarc_milter.reporting.silence import is_own_mx
 from dmarc_milter.reporting.smtp import Mailer, Submission
 from dmarc_milter.telemetry.log import open_log
 
@@ -72,6 +73,15 @@ def context_of(config: Config, store: Store) -> Iterator[ReportContext]:
 def _ask(dns: DnsResolver) -> Asked:
     resolver = dns.for_message(DNS_SECONDS, DNS_QUERIES)
     return Asked(resolver, lambda: resolver.expires - time.monotonic())
+
+
+def own_mx(config: Config, server: str, address: str) -> bool:
+    """Whether the DNS names that host as an MX of the address."""
+    dns = DnsResolver(config.dns.nameservers, timeout=config.dns.timeout)
+    try:
+        return is_own_mx(server, address, dns.for_message(DNS_SECONDS, DNS_QUERIES))
+    finally:
+        dns.close()
 
 
 def organizations(

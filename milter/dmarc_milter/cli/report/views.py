@@ -17,9 +17,9 @@ from dmarc_milter.cli.times import shown
 from dmarc_milter.core.report.read import ReadRecord, ReadReport
 from dmarc_milter.core.text import printable
 from dmarc_milter.ledger.store.deliveries import Delivery
-from dmarc_milter.ledger.store.destinations import Suppression
 from dmarc_milter.ledger.store.reports import Report
 from dmarc_milter.ledger.store.store import Store
+from dmarc_milter.ledger.store.suppressions import ALWAYS, Suppression
 from dmarc_milter.reporting.run import Run
 
 MAX_LINES = 500
@@ -148,12 +148,21 @@ def print_destinations(destinations: Sequence[dict[str, Any]]) -> None:
 def print_suppressions(suppressions: Sequence[Suppression]) -> None:
     if suppressions:
         rows = [
-            (suppression.address, shown(suppression.until), suppression.reason)
+            (
+                _whom(suppression),
+                shown(suppression.until) if suppression.until < ALWAYS else "always",
+                suppression.reason,
+            )
             for suppression in suppressions
         ]
         console().print(
             table({"not written to": "left", "until (UTC)": "left", "why": "left"}, rows)
         )
+
+
+def _whom(suppression: Suppression) -> str:
+    about = suppression.policy_domain
+    return f"{suppression.address} about {about}" if about else suppression.address
 
 
 def print_run(done: Run) -> None:

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 
 import idna
 
-from dmarc_milter.core.report.reply_codes import MAX_LINE, Code, judged
+from dmarc_milter.core.report.reply_codes import MAX_LINE, Code, judged, status, statuses
 
 Verdict = Literal["permanent", "temporary", "none"]
 
@@ -28,6 +28,14 @@ SPAN = 12
 NO_SUCH_ADDRESS = frozenset(("5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10", "5.2.1"))
 """Enhanced codes that speak of the recipient and of nothing else (RFC 3463, RFC 7505): as good as a
 hard bounce."""
+GONE = frozenset(("5.1.1", "5.1.10"))
+"""Of these the ones that say that there is no such mailbox, or that its domain takes no mail: for
+whatever report."""
+UNSPECIFIC = "5.0.0"
+REFUSED_RECIPIENT = ("550", "551", "553")
+"""Replies to RCPT that speak of the recipient (RFC 5321 4.2.3)."""
+AT_RCPT = re.compile(r"\bRCPT\s{0,3}TO\b", re.IGNORECASE)
+"""What Postfix, Sendmail, Exim and others write of the command that was refused."""
 
 HEADING = re.compile(
     r"[\s>*\u2022-]*(?:\[?(?:smtp|rfc822)[:;]\s*)?[<\"']*[^\s<>@\"']{1,64}@[^\s<>@\"']{1,255}[>\"':;.,\]]*\s*"
@@ -135,6 +143,20 @@ def _unicode(address: str) -> str:
         return address
 
 
+def is_gone(reason: str) -> bool:
+    """Whether a reply, or what a bounce rests on, says that there is no such address, and nothing
+    else beside it."""
+    said = set(statuses(reason)) - {UNSPECIFIC}
+    return bool(said) and said <= GONE
+
+
+def refuses_recipient(reply: str) -> bool:
+    """Whether a 5xx reply to RCPT speaks of that recipient: by its enhanced code, or without one by
+    its reply code."""
+    said = status(reply)
+    return said in NO_SUCH_ADDRESS if said else reply.startswith(REFUSED_RECIPIENT)
+
+
 # --- fields ---------------------------------------------------------------------------------------
 
 FIELD = re.compile(r"([A-Za-z][A-Za-z0-9-]{0,60})\s{0,4}:\s*(.*)")
@@ -181,15 +203,19 @@ def _begins(key: str, fields: dict[str, str], *, parted: bool) -> bool:
     return parted and key in WHOM and any(field in fields for field in (*WHOM, "action"))
 
 
-def of_recipients(blocks: Sequence[dict[str, str]], name: Name) -> Judgement:
-    """What a delivery report says of an address. Where it names others only, mail was passed on to
-    them: they speak for it, together."""
-    ours = [
+def named(blocks: Sequence[dict[str, str]], name: Name) -> list[dict[str, str]]:
+    """Those of the recipients that are this address."""
+    return [
         recipient
         for recipient in blocks
         if any(name.is_also(recipient.get(field, "")) for field in WHOM)
     ]
-    said = [of_fields(recipient) for recipient in ours or blocks]
+
+
+def of_recipients(blocks: Sequence[dict[str, str]], name: Name) -> Judgement:
+    """What a delivery report says of an address. Where it names others only, mail was passed on to
+    them: they speak for it, together."""
+    said = [of_fields(recipient) for recipient in named(blocks, name) or blocks]
     for verdict in ("temporary", "permanent"):
         if hit := next((judgement for judgement in said if judgement.verdict == verdict), None):
             return hit

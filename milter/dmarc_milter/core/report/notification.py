@@ -14,8 +14,9 @@ from email.header import decode_header, make_header
 from typing import NamedTuple
 
 from dmarc_milter.core.report import diagnosis
-from dmarc_milter.core.report.diagnosis import Judgement, Name, Verdict
+from dmarc_milter.core.report.diagnosis import AT_RCPT, Judgement, Name, Verdict
 from dmarc_milter.core.report.mime import Fields, Part, first, header, media_type, parts, text_of
+from dmarc_milter.core.report.reply_codes import codes
 
 MAX_OCTETS = 128 << 10
 """Of a notification; what is beyond is the returned message, and not read."""
@@ -61,6 +62,8 @@ class Notification(NamedTuple):
     verdict: Verdict
     reason: str
     text_only: bool = False
+    remote: str = ""
+    """The host that said 550 to RCPT (RFC 3464 2.3.5); "" where that is not what happened."""
 
 
 def judge(data: bytes, address: str, sender: str | None = None) -> Notification:
@@ -80,7 +83,8 @@ def judge(data: bytes, address: str, sender: str | None = None) -> Notification:
     ]
     said = diagnosis.of_recipients(blocks, name)
     if said.verdict != "none":
-        return Notification(said.verdict, said.reason)
+        remote = _refused_by(blocks, name) if AT_RCPT.search(_first_text(data, found)) else ""
+        return Notification(said.verdict, said.reason, remote=remote)
     if reason := _silent(fields, name, sender):
         return Notification("none", f"{said.reason}; {reason}" if said.reason else reason)
     read = _of_texts(data, found, name)
@@ -91,6 +95,26 @@ def judge(data: bytes, address: str, sender: str | None = None) -> Notification:
         f"{said.reason}; {read.reason}" if said.reason else read.reason,
         text_only=True,
     )
+
+
+def _first_text(data: bytes, found: list[Part]) -> str:
+    """What a notification tells people: its first text, in front of the returned message."""
+    for part in found:
+        if part.type in RETURNED_TYPES:
+            break
+        if part.type.startswith("text/"):
+            return text_of(data, part)
+    return ""
+
+
+def _refused_by(blocks: list[dict[str, str]], name: Name) -> str:
+    """The remote host whose 550 a delivery report quotes for our address, or ""."""
+    for fields in diagnosis.named(blocks, name):
+        kind, _, host = fields.get("remote-mta", "").partition(";")
+        said = codes(fields.get("diagnostic-code", "")[:1000])
+        if kind.strip().lower() == "dns" and next((code.text for code in said), "") == "550":
+            return host.partition("(")[0].strip()[:253]
+    return ""
 
 
 def _silent(fields: Fields, name: Name, sender: str | None) -> str:

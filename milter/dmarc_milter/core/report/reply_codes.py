@@ -123,4 +123,9 @@ def judged(line: str) -> Code | None:
 
 def status(text: str) -> str:
     """The first enhanced status code in a reply, or ""."""
-    return next((code.text for code in codes(text) if "." in code.text), "")
+    return next(iter(statuses(text)), "")
+
+
+def statuses(text: str) -> list[str]:
+    """The enhanced status codes in a line."""
+    return [code.text for code in codes(text) if "." in code.text]

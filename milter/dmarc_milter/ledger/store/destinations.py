@@ -3,22 +3,14 @@ agreed, who ever passed here."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from dmarc_milter.core.report.rows import DAY
-from dmarc_milter.ledger.store.database import Database, Transaction, attempt, fetch
+from dmarc_milter.ledger.store.database import Transaction, attempt, fetch
+from dmarc_milter.ledger.store.suppressions import Suppression, Suppressions
 
-
-class Suppression(NamedTuple):
-    """An address that is left alone until `until`, why, and the report that bounced ("" when an
-    administrator decided)."""
-
-    address: str
-    at: int
-    until: int
-    reason: str
-    report_id: str
+__all__ = ["Authorisation", "Destinations", "Limit", "Suppression"]
 
 
 class Authorisation(NamedTuple):
@@ -41,44 +33,8 @@ class _Refused(Exception):
     """A limit is reached: nothing of the reservation stays."""
 
 
-class Destinations:
+class Destinations(Suppressions):
     """Everything raises StoreError."""
-
-    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
-        self._database, self._clock = database, clock
-
-    def suppress(self, address: str, until: int, reason: str, report_id: str = "") -> None:
-        """Leave an address alone; a later end replaces an earlier one."""
-        self._run(
-            "INSERT INTO suppression (address, at, until_at, reason, report_id) VALUES (?, ?, ?, ?,"
-            " ?) ON CONFLICT (address) DO UPDATE SET at = excluded.at, until_at ="
-            " excluded.until_at, reason = excluded.reason, report_id = excluded.report_id WHERE"
-            " suppression.until_at <= excluded.until_at",
-            (address, int(self._clock()), until, reason, report_id),
-        )
-
-    def allow(self, address: str) -> bool:
-        """End a suppression; False when there was none."""
-        return self._run("DELETE FROM suppression WHERE address = ?", (address,)) == 1
-
-    def suppression(self, address: str) -> Suppression | None:
-        """The suppression in force for an address."""
-        sql = (
-            "SELECT address, at, until_at, reason, report_id FROM suppression WHERE address = ? AND"
-            " until_at > ?"
-        )
-        rows = fetch(self._database, sql, (address, int(self._clock())))
-        return Suppression(*rows[0]) if rows else None
-
-    def suppressions(self, limit: int = 1000) -> list[Suppression]:
-        """Those in force, the next to end first."""
-        sql = (
-            "SELECT address, at, until_at, reason, report_id FROM suppression WHERE until_at > ?"
-            " ORDER BY until_at, address LIMIT ?"
-        )
-        return [
-            Suppression(*row) for row in fetch(self._database, sql, (int(self._clock()), limit))
-        ]
 
     def reserve(self, limits: Sequence[Limit]) -> str:
         """Take one of each limit for today, all or none. The scope that is used up, or "" when all
@@ -132,16 +88,11 @@ class Destinations:
         )
         self._run(sql, (domain, int(self._clock())))
 
-    def has_passed(self, organizational_domain: str) -> bool:
-        """Whether mail of this organizational domain ever passed DMARC here (report_domains =
-        "known")."""
-        return bool(
-            fetch(
-                self._database,
-                "SELECT 1 FROM known_domain WHERE domain = ?",
-                (organizational_domain,),
-            )
-        )
+    def has_passed(self, organizational_domain: str, since: int = 0) -> bool:
+        """Whether mail of this organizational domain passed DMARC here then or later, as far as is
+        remembered (report_domains = "known")."""
+        sql = "SELECT 1 FROM known_domain WHERE domain = ? AND last_at >= ?"
+        return bool(fetch(self._database, sql, (organizational_domain, since)))
 
     def authorisation(
         self, policy_domain: str, destination: str, kind: Literal["rua", "ruf"]
@@ -178,6 +129,3 @@ class Destinations:
                 found.expires_at,
             ),
         )
-
-    def _run(self, sql: str, values: Sequence[object]) -> int:
-        return attempt(self._database, lambda transaction: transaction.run(sql, values))

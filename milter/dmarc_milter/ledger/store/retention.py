@@ -64,6 +64,7 @@ def expire(
         ("spent", "scope", "day", now - WEEK),
         ("authorisation", "policy_domain", "expires_at", now),
         ("suppression", "address", "until_at", now),
+        ("suppressed_pair", "address", "until_at", now),
         ("daily", "day", "day", now - YEAR),
         ("known_domain", "domain", "last_at", now - YEAR),
     ):

@@ -19,6 +19,7 @@ from dmarc_milter.ledger.store.schema_steps import (
     IMPACT,
     LEASES,
     REPORTS,
+    SUPPRESSIONS,
     Step,
 )
 from dmarc_milter.ledger.store.to_days import to_days
@@ -31,6 +32,7 @@ STEPS: tuple[Step, ...] = (
     Step("deferrals", DEFERRALS),
     Step("failures", FAILURES),
     Step("days", DAYS),
+    Step("suppressions", SUPPRESSIONS),
 )
 """Steps are only ever added; what a released version has applied is never changed."""
 HELD = 60

@@ -166,6 +166,14 @@ DAYS = (
     # has no partition and gets none.
     "ALTER TABLE origin ADD COLUMN {if_absent} unlogged BIGINT NOT NULL DEFAULT 0",
 )
+SUPPRESSIONS = (
+    # An address that is left alone with reports about one policy domain.
+    (
+        "CREATE TABLE IF NOT EXISTS suppressed_pair (address TEXT NOT NULL, policy_domain TEXT NOT"
+        " NULL, at BIGINT NOT NULL, until_at BIGINT NOT NULL, reason TEXT NOT NULL, report_id TEXT"
+        " NOT NULL, PRIMARY KEY (address, policy_domain)) {compact}"
+    ),
+)
 
 
 class Step(NamedTuple):
