@@ -12,8 +12,8 @@ from dmarc_milter.core.report.destination import host_of
 from dmarc_milter.core.report.diagnosis import is_gone
 from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.core.resolver import LookupFailed, NoAnswer, Resolver
+from dmarc_milter.ledger.store.destinations import ALWAYS, MANY_PAIRS, Suppression
 from dmarc_milter.ledger.store.store import Store
-from dmarc_milter.ledger.store.suppressions import ALWAYS, MANY_PAIRS, Suppression
 
 
 class Failed(NamedTuple):

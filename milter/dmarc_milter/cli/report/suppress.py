@@ -14,7 +14,7 @@ from dmarc_milter.config.checks import destination
 from dmarc_milter.core.text import printable
 from dmarc_milter.ledger.connect import store_of
 from dmarc_milter.ledger.ownership import Access
-from dmarc_milter.ledger.store.suppressions import ALWAYS
+from dmarc_milter.ledger.store.destinations import ALWAYS
 
 MAX_WHY = 200
 

@@ -17,9 +17,9 @@ from dmarc_milter.cli.times import shown
 from dmarc_milter.core.report.read import ReadRecord, ReadReport
 from dmarc_milter.core.text import printable
 from dmarc_milter.ledger.store.deliveries import Delivery
+from dmarc_milter.ledger.store.destinations import ALWAYS, Suppression
 from dmarc_milter.ledger.store.reports import Report
 from dmarc_milter.ledger.store.store import Store
-from dmarc_milter.ledger.store.suppressions import ALWAYS, Suppression
 from dmarc_milter.reporting.run import Run
 
 MAX_LINES = 500
