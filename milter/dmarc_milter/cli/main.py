@@ -29,8 +29,10 @@ COMMANDS = {
     "serve": "run the milter in the foreground",
     "check": "evaluate a message file and explain every step",
     "why": "explain a decision already taken",
+    "allow": "let in the sender of a message that policy stopped, by something that it proved",
     "domain": "what a domain publishes and what is wrong with it",
     "impact": "what enforcement did, or would do, by domain and source",
+    "rules": "try the local rules on mail that was judged already",
     "report": (
         "list, preview, send, show, resend, drop reports; take bounces; allow an address again"
     ),

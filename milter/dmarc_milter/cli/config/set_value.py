@@ -38,7 +38,8 @@ def set_value(path: Path, key: str, text: str) -> str:
     compiled((source(new, str(path)), *sources[1:]), path)
     if new == old:
         return f"{path}: [{section}] {name} = {toml(value)} already"
-    _replace(Path(os.path.realpath(path)), new)
+    real = Path(os.path.realpath(path))
+    replace_file(real, new, like=real)
     return f"{path}: [{section}] {name} = {toml(value)}"
 
 
@@ -88,9 +89,10 @@ def _changed(main: Source, section: str, name: str, value: Any) -> str:
         raise ConfigError(f"{main.name}: {printable(str(error))}: change it by hand") from None
 
 
-def _replace(path: Path, text: str) -> None:
-    """In one step: whoever reads meanwhile gets the old file or the new one, whole."""
-    before = path.stat()
+def replace_file(path: Path, text: str, *, like: Path) -> None:
+    """In one step: whoever reads meanwhile gets the old file or the new one, whole. Mode and owner
+    are those of `like`. Raises OSError."""
+    before = like.stat()
     number, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(number, "w", encoding="utf-8", newline="") as file:

@@ -31,7 +31,7 @@ def by_rules(
     of a domain must not hit its genuine mail then. But such a rule is a policy that is known, so
     the message waits (on_temperror)."""
     for number, rule in enumerate(policy.rules, 1):
-        if not _matches(rule, dmarc, context, today):
+        if not matches(rule, dmarc, context, today):
             continue
         if rule.action == "tag":
             verdict = replace(
@@ -44,7 +44,7 @@ def by_rules(
             if verdict.deferral or policy.on_temperror != "accept":
                 return _waiting(verdict, rule, number, dmarc)
         elif dmarc.status is not DmarcStatus.PASS:
-            of_author = rule.action != "reject" or _matches(
+            of_author = rule.action != "reject" or matches(
                 rule, replace(dmarc, written=()), context, today
             )
             if not of_author and verdict.disposition is Disposition.REJECT:
@@ -86,7 +86,7 @@ def _apply(verdict: Verdict, rule: Rule, number: int, policy: LocalPolicy) -> Ve
     )
 
 
-def _matches(rule: Rule, dmarc: DmarcResult, context: Context, today: date) -> bool:
+def matches(rule: Rule, dmarc: DmarcResult, context: Context, today: date) -> bool:
     """Every condition given holds, and at least one is given."""
     if rule.expires is not None and today > rule.expires:
         return False

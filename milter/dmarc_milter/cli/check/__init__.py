@@ -17,8 +17,8 @@ from pathlib import Path
 
 import msgspec
 
-from dmarc_milter.cli import check_from_fields
-from dmarc_milter.cli.check_envelope import CheckedDelivery, NotChecked, delivery
+from dmarc_milter.cli.check import from_fields
+from dmarc_milter.cli.check.envelope import CheckedDelivery, NotChecked, delivery
 from dmarc_milter.cli.main import (
     EXIT_NO,
     EXIT_OK,
@@ -111,7 +111,7 @@ def run(arguments: argparse.Namespace) -> int:
     """0 when the message would be accepted unmarked, 1 when it would be refused or quarantined, 75
     when the DNS left it open."""
     if arguments.stored is not None and arguments.message is None:
-        return check_from_fields.run(arguments.stored, as_json=arguments.json)
+        return from_fields.run(arguments.stored, as_json=arguments.json)
     if arguments.stored is not None or arguments.message is None:
         print(
             "dmarc-milter: check takes MESSAGE, or --from FOLDER|MBOX alone",

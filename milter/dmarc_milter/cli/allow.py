@@ -1,0 +1,179 @@
+"""`dmarc-milter allow QUEUE-ID`: a rule that lets in the sender of a stopped message."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import time
+from collections import Counter
+from contextlib import closing
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+from dmarc_milter.cli.config.set_value import replace_file
+from dmarc_milter.cli.main import EXIT_NO, EXIT_OK, EXIT_USAGE, add_config
+from dmarc_milter.cli.running import reload_daemon
+from dmarc_milter.cli.terminal import unavailable
+from dmarc_milter.cli.times import count, shown
+from dmarc_milter.config import Config, load
+from dmarc_milter.config.core_options import local_policy
+from dmarc_milter.config.load import compiled
+from dmarc_milter.config.sources import CONF_D, read_sources, source
+from dmarc_milter.core.explain.allowing import Proposal, proposal
+from dmarc_milter.core.explain.history import first_that_holds, holds
+from dmarc_milter.core.report.rows import DAY
+from dmarc_milter.core.stored import Facts
+from dmarc_milter.core.text import printable
+from dmarc_milter.ledger.connect import drained_store
+from dmarc_milter.ledger.errors import StoreError
+from dmarc_milter.ledger.store.decisions import Decision, Filter
+
+ALLOWED_FILE = "allowed.toml"
+"""In conf.d: where --apply adds rules."""
+HEAD = "# Rules that `dmarc-milter allow --apply` added. Delete what is not wanted any more.\n"
+LOOKED_AT = 20_000
+"""Decisions that the rule is tried on at most, the newest."""
+DAYS = re.compile(r"([0-9]{1,4})([dw])")
+STOPPED = ("reject", "quarantine", "tempfail")
+LISTED = 10
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
+    parser.add_argument("key", metavar="QUEUE-ID|MESSAGE-ID", help="as `why` has it")
+    parser.add_argument(
+        "--for",
+        dest="period",
+        type=_period,
+        default=30,
+        metavar="TIME",
+        help="how long the rule holds: 30d (the default), 8w, or always",
+    )
+    parser.add_argument(
+        "--days",
+        type=count,
+        default=14,
+        metavar="N",
+        help="show what it would have let in during the last N days (default 14)",
+    )
+    parser.add_argument(
+        "--apply",
+        action="store_true",
+        help=f"add the rule to {CONF_D}/{ALLOWED_FILE} beside the file, and reload the daemon",
+    )
+
+
+def _period(text: str) -> int | None:
+    """Days; None for ever. Raises argparse.ArgumentTypeError."""
+    if text == "always":
+        return None
+    found = DAYS.fullmatch(text)
+    days = int(found[1]) * (7 if found[2] == "w" else 1) if found else 0
+    if not 1 <= days <= 3650:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time; allowed: 30d, 8w, always")
+    return days
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """0 when there is such a rule, 1 when there is none, 2 when it cannot be written, 75 when the
+    store cannot be asked."""
+    config = load(arguments.config)
+    try:
+        with closing(drained_store(config)) as store:
+            found = store.decisions.find(arguments.key, limit=1)
+            since = int(time.time()) - arguments.days * DAY
+            wanted = Filter(since=since, affected=True)
+            past = store.decisions.recent(wanted, limit=LOOKED_AT) if found else []
+    except StoreError as error:
+        return unavailable(error)
+    if not found:
+        return _no(f"nothing is recorded about {ascii(arguments.key)[1:-1]}")
+    return _answer(config, arguments, found[0].facts, past)
+
+
+def _answer(
+    config: Config, arguments: argparse.Namespace, facts: Facts, past: list[Decision]
+) -> int:
+    if facts.disposition not in STOPPED and facts.would_be not in STOPPED:
+        return _no("that message was delivered: no rule is needed")
+    today = datetime.now(UTC).date()
+    expires = None if arguments.period is None else today + timedelta(days=arguments.period)
+    sealers = {sealer.name for sealer in local_policy(config).trusted_arc_sealers}
+    rule = proposal(facts, sealers, _comment(facts, today), expires)
+    if rule is None:
+        return _no(
+            "nothing about that message is proven, neither a signature nor SPF nor its client: a"
+            " rule for it would let in forgers"
+        )
+    print(f"{rule.text}\n\nIt rests on this: {rule.evidence}.")
+    if rule.caution:
+        print(f"Mind: {rule.caution}.")
+    _show_past(rule, past, arguments.days, today)
+    return _apply(config, arguments, rule, facts, today) if arguments.apply else _advise(arguments)
+
+
+def _no(why: str) -> int:
+    print(f"dmarc-milter: {why}", file=sys.stderr)
+    return EXIT_NO
+
+
+def _comment(facts: Facts, today: date) -> str:
+    what = facts.queue_id or facts.message_id or facts.id
+    of = f" of {facts.author_domain}" if facts.author_domain else ""
+    return f"allowed on {today} for message {what}{of}"
+
+
+def _show_past(rule: Proposal, past: list[Decision], days: int, today: date) -> None:
+    """What the rule would have changed."""
+    let_in = [one.facts for one in past if holds(rule.rule, one.facts, today)]
+    authors = Counter(facts.author_domain for facts in let_in)
+    of = f"the last {LOOKED_AT:,} stopped" if len(past) == LOOKED_AT else f"{len(past):,} stopped"
+    print(f"In the last {days} days it would have let in {len(let_in):,} of {of} messages.")
+    for name, number in authors.most_common(LISTED):
+        latest = max(
+            facts.at for facts in let_in if (facts.author_domain or "(unreadable)") == name
+        )
+        print(f"  {number:>7,}  {printable(name, 100)}, the latest {shown(latest)} UTC")
+
+
+def _advise(arguments: argparse.Namespace) -> int:
+    print(f"\nTo add it: the same command with --apply, or by hand to {arguments.config}.")
+    return EXIT_OK
+
+
+def _apply(
+    config: Config, arguments: argparse.Namespace, rule: Proposal, facts: Facts, today: date
+) -> int:
+    """Raises ConfigError."""
+    if before := first_that_holds(local_policy(config).rules, facts, today):
+        return _no(
+            f"rule {before} of the configuration decides about this sender already, and comes"
+            " first: change that one"
+        )
+    path = arguments.config.parent / CONF_D / ALLOWED_FILE
+    old = path.read_text(encoding="utf-8") if path.exists() else HEAD
+    new = f"{old.rstrip()}\n\n{rule.text}\n"
+    others = [one for one in read_sources(arguments.config, os.environ) if one.name != str(path)]
+    compiled((*others, source(new, str(path))), arguments.config)
+    try:
+        _make_folder(path.parent, arguments.config)
+        replace_file(path, new, like=path if path.exists() else arguments.config)
+    except OSError as error:
+        print(f"dmarc-milter: {path}: {error.strerror}", file=sys.stderr)
+        return EXIT_USAGE
+    print(f"\nAdded to {path}. {reload_daemon(arguments.config)}")
+    return EXIT_OK
+
+
+def _make_folder(folder: Path, beside: Path) -> None:
+    """Readable by whoever reads the file: its mode and owner, and an x for each r."""
+    if folder.is_dir():
+        return
+    found = beside.stat()
+    mode = found.st_mode & 0o777
+    folder.mkdir()
+    if (found.st_uid, found.st_gid) != (os.geteuid(), os.getegid()):
+        os.chown(folder, found.st_uid, found.st_gid)
+    folder.chmod(mode | (mode & 0o444) >> 2 | 0o300)

@@ -1,0 +1,235 @@
+"""`allow` and `rules test`: a rule for one sender that rests on something proven, and rules tried
+on mail that was judged already."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dmarc_milter.cli.main import main
+from dmarc_milter.cli.running import reload_daemon
+from dmarc_milter.config import load
+from dmarc_milter.core.arc import ArcHop, ArcResult, ArcStatus
+from dmarc_milter.core.dkim.result import DkimResult, DkimStatus
+from dmarc_milter.core.evaluation import Evaluation
+from dmarc_milter.core.mail.domain import Domain
+from dmarc_milter.core.mail.facts import MessageFacts
+from dmarc_milter.core.spf.check import SpfResult, SpfStatus
+from dmarc_milter.ledger.spool.file import SpoolFile, prepare
+from fakes.evaluations import evaluation
+from fakes.stores import spool_row
+
+Answer = tuple[int, str, str]
+Ask = Callable[..., Answer]
+NOW = datetime.now(UTC)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "dmarc-milter.toml"
+    path.write_text(f'[store]\nurl = "sqlite:///{tmp_path}/reports.db"\n')
+    path.chmod(0o640)
+    return path
+
+
+@pytest.fixture
+def ask(config: Path, capsys: pytest.CaptureFixture[str]) -> Ask:
+    def run(*words: str) -> Answer:
+        code = main([*words, "--config", str(config)])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Callable[..., None]:
+    def write(*evaluations: Evaluation) -> None:
+        prepare(tmp_path / "spool.db")
+        file = SpoolFile(tmp_path / "spool.db")
+        file.write([spool_row(replace(each, at=NOW)) for each in evaluations])
+        file.close()
+
+    return write
+
+
+def signed(*names: str, **changes: Any) -> Evaluation:
+    """A message From legit.example that failed, with signatures of others that verified."""
+    return evaluation(
+        queue_id="4QX",
+        source_ip="198.51.100.7",
+        dkim=tuple(DkimResult(DkimStatus.PASS, Domain(name), "s") for name in names),
+        **{"spf": SpfResult(SpfStatus.FAIL, Domain("legit.example"))} | changes,
+    )
+
+
+def spf_pass(name: str) -> SpfResult:
+    return SpfResult(SpfStatus.PASS, Domain(name))
+
+
+SEALED = ArcResult(ArcStatus.PASS, (ArcHop(1, Domain("relay.example"), "s"),))
+
+
+@pytest.mark.parametrize(
+    ("message", "condition"),
+    [
+        (signed("lists.example"), 'dkim = ["lists.example"]'),
+        (signed("amazonses.com", "shop.example"), 'dkim = ["shop.example"]'),
+        (signed("amazonses.com", spf=spf_pass("news.example")), 'spf = ["news.example"]'),
+        (signed(spf=spf_pass("news.example")), 'spf = ["news.example"]'),
+        (signed(spf=spf_pass("gmail.com")), 'networks = ["198.51.100.7/32"]'),
+        (signed("sendgrid.net"), 'networks = ["198.51.100.7/32"]'),
+        (signed(), 'networks = ["198.51.100.7/32"]'),
+        (signed(arc=SEALED), 'networks = ["198.51.100.7/32"]'),
+    ],
+)
+def test_the_rule_rests_on_what_is_proven_and_never_on_the_author_alone(
+    ask: Ask, record: Callable[..., None], message: Evaluation, condition: str
+) -> None:
+    record(message)
+    code, out, _ = ask("allow", "4QX")
+    assert code == 0
+    assert condition in out
+    assert 'author_domains = ["legit.example"]' in out
+    conditions = [line.split(" =")[0] for line in out.split("\n") if " = [" in line]
+    assert set(conditions) > {"author_domains"}
+
+
+def test_a_trusted_sealer_of_an_arc_chain_is_proof(
+    ask: Ask, record: Callable[..., None], config: Path
+) -> None:
+    config.write_text(
+        config.read_text() + '[authentication]\ntrusted_arc_sealers = ["relay.example"]\n'
+    )
+    record(signed(arc=SEALED))
+    code, out, _ = ask("allow", "4QX")
+    assert code == 0
+    assert 'arc = ["relay.example"]' in out
+    assert "author_domains" not in out
+
+
+def test_a_list_is_let_in_for_all_its_authors(ask: Ask, record: Callable[..., None]) -> None:
+    record(signed("lists.example", facts=MessageFacts(list_id="dev.lists.example")))
+    code, out, _ = ask("allow", "4QX", "--for", "always")
+    assert code == 0
+    assert "author_domains" not in out
+    assert "expires" not in out
+    assert 'reason = "mailing_list"' in out
+
+
+def test_where_nothing_is_proven_there_is_no_rule(ask: Ask, record: Callable[..., None]) -> None:
+    unknown = signed()
+    record(replace(unknown, envelope=replace(unknown.envelope, source_ip=None)))
+    code, out, err = ask("allow", "4QX")
+    assert (code, out) == (1, "")
+    assert "nothing about that message is proven" in err
+
+
+@pytest.mark.parametrize(
+    ("key", "words"), [("4QNONE", "nothing is recorded"), ("4QPASS", "was delivered")]
+)
+def test_a_message_that_was_not_stopped_needs_no_rule(
+    ask: Ask, record: Callable[..., None], key: str, words: str
+) -> None:
+    record(evaluation(passed=True, queue_id="4QPASS"))
+    code, out, err = ask("allow", key)
+    assert (code, out) == (1, "")
+    assert words in err
+
+
+def test_what_it_would_have_let_in_is_shown(ask: Ask, record: Callable[..., None]) -> None:
+    others = [replace(signed("lists.example"), id=f"{n:032x}") for n in range(4)]
+    record(*others, evaluation("legit.example"), evaluation("other.example"))
+    code, out, _ = ask("allow", "4QX")
+    assert code == 0
+    assert "it would have let in 4 of 6 stopped messages" in out
+    assert "legit.example, the latest" in out
+
+
+def test_apply_writes_the_rule_beside_the_file_where_the_daemon_reads_it(
+    ask: Ask, record: Callable[..., None], config: Path
+) -> None:
+    before = config.read_text()
+    record(signed("lists.example"), replace(signed("b.example"), id="f" * 32))
+    assert ask("allow", "4QX", "--for", "2w", "--apply")[0] == 0
+    rules = load(config).policy.rules
+    assert len(rules) == 1
+    assert rules[0].action == "accept"
+    assert rules[0].expires == (NOW.date() + timedelta(days=14)).isoformat()
+    assert "4QX" in rules[0].comment
+    assert config.read_text() == before
+    written = config.parent / "conf.d" / "allowed.toml"
+    assert written.stat().st_mode & 0o777 == 0o640
+    assert (config.parent / "conf.d").stat().st_mode & 0o777 == 0o750
+    code, _, err = ask("allow", "4QX", "--apply")
+    assert code == 1
+    assert "rule 1 of the configuration decides about this sender already" in err
+
+
+def test_a_running_daemon_reads_the_rule_at_once(config: Path) -> None:
+    """SIGHUP goes to `dmarc-milter serve` with this file, and to nobody else's."""
+    program = config.parent / "dmarc-milter"
+    program.write_text(
+        "import signal, sys\n"
+        "signal.signal(signal.SIGHUP, lambda *_: sys.exit(7))\n"
+        "print('ready', flush=True)\n"
+        "signal.pause()\n"
+    )
+    words = [sys.executable, str(program), "serve", "--config"]
+    with (
+        subprocess.Popen([*words, str(config)], stdout=subprocess.PIPE) as ours,
+        subprocess.Popen([*words, "/elsewhere.toml"], stdout=subprocess.PIPE) as other,
+    ):
+        for one in (ours, other):
+            assert one.stdout is not None
+            assert one.stdout.readline() == b"ready\n"
+        assert "reads it now" in reload_daemon(config)
+        assert ours.wait(10) == 7
+        assert other.poll() is None
+        other.kill()
+    assert "No daemon runs here" in reload_daemon(config)
+
+
+def test_rules_are_tried_on_what_was_decided(
+    ask: Ask, record: Callable[..., None], config: Path
+) -> None:
+    config.write_text(
+        config.read_text()
+        + '[[policy.rules]]\naction = "accept"\ndkim = ["lists.example"]\ncomment = "the list"\n'
+        + '[[policy.rules]]\naction = "reject"\nauthor_domains = ["bad.example"]\n'
+        + '[[policy.rules]]\naction = "accept"\nnetworks = ["203.0.113.0/24"]\n'
+    )
+    delivered = evaluation("bad.example")
+    delivered = replace(
+        delivered,
+        verdict=replace(delivered.verdict, disposition=type(delivered.verdict.disposition).NONE),
+    )
+    record(signed("lists.example"), delivered, evaluation("bad.example", passed=True))
+    code, out, _ = ask("rules", "test", "--json")
+    assert code == 0
+    assert json.loads(out)["rules"] == [
+        {"decides": 1, "lets_in": 1, "stops": 0},
+        {"decides": 1, "lets_in": 0, "stops": 1},
+        {"decides": 0, "lets_in": 0, "stops": 0},
+    ]
+    code, out, _ = ask("rules", "test")
+    assert code == 0
+    assert "the list" in out
+
+
+def test_rules_of_a_file_are_tried_before_they_are_in_force(
+    ask: Ask, record: Callable[..., None], tmp_path: Path
+) -> None:
+    record(signed("lists.example"))
+    file = tmp_path / "new.toml"
+    file.write_text('[[policy.rules]]\naction = "accept"\ndkim = ["lists.example"]\n')
+    code, out, _ = ask("rules", "test", "--file", str(file), "--json")
+    assert (code, json.loads(out)["rules"][0]["lets_in"]) == (0, 1)
