@@ -17,6 +17,8 @@ MAX_RESULTS = 32
 MAX_PROPERTIES = 16
 MAX_VALUE = 256
 """Characters of one value, reason or comment."""
+OF_ONE_MESSAGE = ("b", "mailfrom")
+"""Properties whose values no second message has, so that nothing is remembered for it."""
 LINE = 78
 """Bytes that a line aims at (RFC 5322 2.1.1); what cannot be broken stays under 998."""
 
@@ -49,8 +51,8 @@ class Property:
 
     def __post_init__(self) -> None:
         if not (
-            KEYWORD.fullmatch(self.ptype)
-            and KEYWORD.fullmatch(self.name)
+            _is_keyword(self.ptype)
+            and _is_keyword(self.name)
             and self.value
             and _is_one_line(self.value)
         ):
@@ -62,18 +64,23 @@ def properties(*triples: tuple[str, str, str]) -> tuple[Property, ...]:
     leaves its property out."""
     kept = []
     for ptype, name, value in triples:
-        item = _property(ptype, name, value) if len(value) <= MAX_VALUE else None
+        if not value or len(value) > MAX_VALUE:
+            continue
+        make = _property if name in OF_ONE_MESSAGE else _remembered
+        item = make(ptype, name, value)
         if item is not None:
             kept.append(item)
     return tuple(kept)
 
 
-@lru_cache(maxsize=1024)
 def _property(ptype: str, name: str, value: str) -> Property | None:
     try:
         return Property(ptype, name, value)
     except ValueError:
         return None
+
+
+_remembered = lru_cache(maxsize=1024)(_property)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +192,6 @@ def _pvalue(text: str) -> str:
     return text if AT_DOMAIN.fullmatch(text) else _value(text)
 
 
-@lru_cache(maxsize=1024)
 def _value(text: str) -> str:
     """value: a token or a quoted-string (RFC 2045 5.1)."""
     return (
