@@ -142,9 +142,9 @@ class Session:
         else:
             message.recipients[domain] = None
         ours = _bare(argument) in self._options.own_addresses
-        message.own = replace(
-            message.own, recipient=ours and (message.own.recipient or not message.any_recipient)
-        )
+        ours = ours and (message.own.recipient or not message.any_recipient)
+        if ours is not message.own.recipient:
+            message.own = replace(message.own, recipient=ours)
         message.any_recipient = True
 
     def header(self, name: bytes, value: bytes) -> None:

@@ -79,7 +79,10 @@ class SignedHeaders:
 
     def unsigned(self, names: Sequence[bytes], wanted: Sequence[bytes]) -> tuple[bytes, ...]:
         """Those of `wanted` of which `names` leaves at least one field unsigned."""
-        return tuple(name for name in wanted if self.uncovered(names, name))
+        positions = self._headers.positions
+        return tuple(
+            name for name in wanted if (found := positions(name)) and len(found) > names.count(name)
+        )
 
     def uncovered(self, names: Sequence[bytes], name: bytes) -> int:
         """How many fields called `name` the list `names` leaves unsigned."""
@@ -100,6 +103,12 @@ class SignedHeaders:
 
 
 def canonicalize(header: HeaderField, mode: Mode) -> tuple[bytes, bytes]:
-    """Name and value, with CRLF, of one field (RFC 6376 3.4.1, 3.4.2)."""
-    ((name, value),) = POLICY[mode].canonicalize_headers([(header.name, header.value + b"\r\n")])
+    """Name and value, with CRLF, of one field (RFC 6376 3.4.1, 3.4.2).
+
+    Most fields are one line with single spaces: for these there is less to do than dkimpy does.
+    """
+    name, value = header
+    if mode == "relaxed" and not (b"  " in value or b"\t" in value or b"\n" in value):
+        return name.lower().rstrip(), value.strip() + b"\r\n"
+    ((name, value),) = POLICY[mode].canonicalize_headers([(name, value + b"\r\n")])
     return name, value

@@ -126,10 +126,9 @@ class Judge:
         digest = self.headers.digest(
             signature.names, signature.header_mode, candidate.position, signature.unsigned
         )
-        results = [self._with_key(signature, key, digest) for key in answer.keys]
-        best = min(results, key=lambda result: BEST_FIRST.index(result.status))
         unsigned = self._unsigned(signature)
-        return replace(best, unsigned_headers=unsigned) if unsigned else best
+        results = [self._with_key(signature, key, digest, unsigned) for key in answer.keys]
+        return min(results, key=lambda result: BEST_FIRST.index(result.status))
 
     def _flaw(self, signature: Signature) -> tuple[DkimStatus, str] | None:
         """What forbids a pass whatever the key says."""
@@ -158,7 +157,9 @@ class Judge:
             None if signature.body_hash == body.digest else (DkimStatus.FAIL, "body hash differs")
         )
 
-    def _with_key(self, signature: Signature, key: Key, digest: bytes) -> DkimResult:
+    def _with_key(
+        self, signature: Signature, key: Key, digest: bytes, unsigned: tuple[str, ...]
+    ) -> DkimResult:
         status, reason, testing = DkimStatus.PASS, "", False
         if key.algorithm != signature.algorithm:
             status, reason = DkimStatus.PERMERROR, "key type differs from a="
@@ -170,7 +171,9 @@ class Judge:
             status, reason = DkimStatus.POLICY, lack
         elif key.testing:
             status, reason, testing = DkimStatus.POLICY, "key in testing", True
-        return _result(signature, status, reason, testing=testing, key_bits=key.bits)
+        return _result(
+            signature, status, reason, testing=testing, key_bits=key.bits, unsigned=unsigned
+        )
 
     def _lack(self, signature: Signature) -> str:
         """Why a signature that verifies does not count."""
@@ -220,6 +223,7 @@ def _result(
     *,
     testing: bool = False,
     key_bits: int = 0,
+    unsigned: tuple[str, ...] = (),
 ) -> DkimResult:
     given = signature.identifier if signature.identifier_given else None
     return DkimResult(
@@ -232,4 +236,5 @@ def _result(
         reason=reason,
         testing=testing,
         key_bits=key_bits,
+        unsigned_headers=unsigned,
     )

@@ -184,12 +184,11 @@ def _judge(
         spf_aligned="spf" in aligned,
         dkim_aligned="dkim" in aligned,
         trace=(*outcome.trace, *map(_sentence, identifiers)),
+        status=DmarcStatus.PASS if aligned else outcome.status,
+        reason="an aligned identifier passed" if aligned else outcome.reason,
+        missing=None if aligned else outcome.missing,
     )
-    if aligned:
-        return replace(
-            outcome, status=DmarcStatus.PASS, reason="an aligned identifier passed", missing=None
-        )
-    return _without_pass(outcome, judgements)
+    return outcome if aligned else _without_pass(outcome, judgements)
 
 
 def _prefetch(

@@ -13,6 +13,7 @@ SECOND_COUNT = 1000
 only their positions are."""
 MAX_POSITIONS = 100_000
 SIGNATURE = b"dkim-signature"
+SIGNATURE_LENGTH = len(SIGNATURE)
 COUNTED = 10
 """Signatures that count as fields; more have a limit of their own as large, so that a heap of them
 cannot make the good one unread."""
@@ -35,6 +36,8 @@ class Collector:
         self._bytes = 0
         self._second: dict[bytes, tuple[int, int]] = {}
         """Fields and bytes kept beyond the limits, by lower-case name."""
+        self._counted = 0
+        """Fields kept, but for the signatures beyond COUNTED."""
         self._signatures = 0
         self._left_out = 0
         self.truncated = False
@@ -45,9 +48,10 @@ class Collector:
         CRLF."""
         name = name.rstrip(b" \t")  # RFC 5322 4.5: obsolete syntax allows space before the colon
         size = len(name) + len(value) + 3
-        if not self.truncated and self._bytes + size <= self._max_bytes and self._has_room(name):
-            self._bytes += size
-            self._fields.append(HeaderField(name, with_crlf(value) if b"\n" in value else value))
+        used = self._bytes + size
+        if not self.truncated and used <= self._max_bytes and self._has_room(name):
+            self._bytes = used
+            self._fields.append(HeaderField(name, with_crlf(value)))
             return
         self.truncated = True
         if (lower := name.lower()) in REMOVABLE:
@@ -56,12 +60,13 @@ class Collector:
             self._left_out += 1
 
     def _has_room(self, name: bytes) -> bool:
-        """Whether one more field of this name is within the number of fields; counts signatures."""
-        if name[:1] in b"Dd" and name.lower() == SIGNATURE:
+        """Whether one more field of this name is within the number of fields; counts it."""
+        if len(name) == SIGNATURE_LENGTH and name.lower() == SIGNATURE:
             self._signatures += 1
             if self._signatures > COUNTED:
                 return self._signatures <= self._max_fields
-        return len(self._fields) - max(0, self._signatures - COUNTED) < self._max_fields
+        self._counted += 1
+        return self._counted <= self._max_fields
 
     def _add_beyond(self, name: bytes, lower: bytes, value: bytes, size: int) -> None:
         count, octets = self._second.get(lower, (0, 0))
