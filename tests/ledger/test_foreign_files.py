@@ -22,9 +22,9 @@ from dmarc_milter.daemon.worker import CannotBuild
 from dmarc_milter.ledger.drain import drain
 from dmarc_milter.ledger.errors import SpoolError
 from dmarc_milter.ledger.ownership import HEADER, Access
+from dmarc_milter.ledger.read_only_store import ReadOnlySqlite
 from dmarc_milter.ledger.spool.file import SpoolFile, SpoolOptions, prepare
 from dmarc_milter.ledger.store.database import connect
-from dmarc_milter.ledger.store.read_only import ReadOnlySqlite
 from dmarc_milter.ledger.store.store import Store
 from dmarc_milter.web import WebOptions, create_app
 from fakes.evaluations import evaluation

@@ -7,7 +7,6 @@ import dataclasses
 import logging
 import os
 import signal
-import sys
 import threading
 import time
 from contextlib import closing
@@ -24,9 +23,11 @@ from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.ownership import Access
 from dmarc_milter.ledger.store import schema
 from dmarc_milter.ledger.store.compact import compact
-from dmarc_milter.ledger.store.retention import expire
+from dmarc_milter.ledger.store.retention import clean_up
 from dmarc_milter.ledger.store.status import SpoolStatus, StoreStatus, spool_status, store_status
 from dmarc_milter.telemetry.log import open_log
+
+LOG = logging.getLogger("dmarc_milter.ledger")
 
 EXPIRE_EVERY = 3600
 """Seconds between clean-ups of the following drain."""
@@ -53,6 +54,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 help="repeat every few seconds until SIGTERM; expire every hour",
             )
             command.add_argument("--parent", type=int, default=0, help=argparse.SUPPRESS)
+        elif name == "expire":
+            command.add_argument(
+                "--clock-is-right",
+                action="store_true",
+                help="believe this host's clock although the store has seen another time",
+            )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -95,7 +102,12 @@ def _upgrade(config: Config, arguments: argparse.Namespace) -> int:
 def _expire(config: Config, arguments: argparse.Namespace) -> int:
     with closing(store_of(config, Access.CREATE)) as store:
         store.ready()
-        gone = expire(store.database, retention_of(config), now=int(time.time()))
+        gone = clean_up(
+            store.database,
+            retention_of(config),
+            now=int(time.time()),
+            trusted=arguments.clock_is_right,
+        )
     words = ", ".join(f"{number} of {table}" for table, number in gone.items()) or "nothing was due"
     _print({"removed": gone}, words, as_json=arguments.json)
     return EXIT_OK
@@ -103,7 +115,7 @@ def _expire(config: Config, arguments: argparse.Namespace) -> int:
 
 def _compact(config: Config, arguments: argparse.Namespace) -> int:
     """0, or 1 when there is nothing that could be done."""
-    with closing(store_of(config, Access.CHANGE)) as store:
+    with closing(store_of(config, Access.CREATE)) as store:
         store.ready()
         done = compact(store.database)
     _print(
@@ -146,9 +158,9 @@ def _follow(config: Config, parent: int) -> int:
         if time.monotonic() - last > EXPIRE_EVERY:
             last = time.monotonic()
             try:
-                expire(store.database, retention_of(config), now=int(time.time()))
+                clean_up(store.database, retention_of(config), now=int(time.time()))
             except StoreError as error:
-                print(f"dmarc-milter: expire: {error}", file=sys.stderr)
+                LOG.error("expire: %s", error)
         return stopping.wait(seconds) or (parent > 0 and os.getppid() != parent)
 
     keep_draining(spool, store, wait)

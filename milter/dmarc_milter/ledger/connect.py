@@ -13,12 +13,12 @@ from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.ledger.drain import BATCH, Drained, drain, host_name
 from dmarc_milter.ledger.errors import SpoolError
 from dmarc_milter.ledger.ownership import Access
+from dmarc_milter.ledger.read_only_store import ReadOnlySqlite, in_memory
 from dmarc_milter.ledger.spool.file import SpoolFile, SpoolOptions
 from dmarc_milter.ledger.spool.reader import SpoolReader
 from dmarc_milter.ledger.store.apply_batch import Batch
 from dmarc_milter.ledger.store.daily_caps import Caps
 from dmarc_milter.ledger.store.database import Database, connect
-from dmarc_milter.ledger.store.read_only import ReadOnlySqlite, in_memory
 from dmarc_milter.ledger.store.retention import STALE, Retention
 from dmarc_milter.ledger.store.status import is_there
 from dmarc_milter.ledger.store.store import Store, StoreOptions
@@ -66,6 +66,7 @@ def retention_of(config: Config) -> Retention:
         store.decision_max_rows,
         store.report_days,
         max(STALE / DAY, retry_days) + 1,
+        keep_untried=config.reporting.is_on,
     )
 
 

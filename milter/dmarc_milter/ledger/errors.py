@@ -6,10 +6,10 @@ from typing import Literal
 
 Kind = Literal[
     "unreachable", "locked", "full", "refused", "corrupt", "foreign", "older", "newer", "absent",
-    "io",
+    "io", "clock",
 ]  # fmt: skip
-"""`foreign`: the file is somebody else's and was left alone; `absent`: something is not
-installed."""
+"""`clock`: this host's clock is not to be believed; `foreign`: the file is somebody else's and was
+left alone; `absent`: something is not installed."""
 
 
 class SpoolError(Exception):

@@ -22,6 +22,7 @@ from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.resolver import Resolver
 from dmarc_milter.dns.resolver import DnsResolver
 from dmarc_milter.dns.suffix_list import load_suffixes
+from dmarc_milter.ledger.clock import believe
 from dmarc_milter.ledger.store.reports import Report, ReportState
 from dmarc_milter.ledger.store.store import Store
 from dmarc_milter.reporting.build import recipients_of, why_nothing
@@ -110,8 +111,14 @@ def submission_of(config: Config) -> Submission:
 
 
 def sending(config: Config, store: Store, *, now: bool) -> Run:
-    """`report send`. Raises StoreError, ConfigError, SuffixListError."""
+    """`report send`. Raises StoreError, ConfigError, SuffixListError.
+
+    By itself it believes no clock that has jumped: a period would be closed too early, a report
+    given up as too old.
+    """
     open_log(config, ours=logging.WARNING)
+    if not now:
+        believe(store.database, int(store.clock()))
     with context_of(config, store) as context, _progress(context, now=now) as progress:
         return run(context, now=now, progress=progress)
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from dmarc_milter.core.report.failure import alike
 from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.core.stored import Facts, UnreadableFacts, decode, is_pass
+from dmarc_milter.ledger.clock import FAR
 from dmarc_milter.ledger.spool.file import SpoolRow
 from dmarc_milter.ledger.store import report_rows
 from dmarc_milter.ledger.store.daily_caps import Caps, Quota
@@ -82,6 +83,11 @@ def apply(
         "INSERT INTO origin (identity, host, last_seq, drained_at) VALUES (?, ?, 0, 0) ON CONFLICT"
         " (identity) DO NOTHING",
         (batch.identity, batch.host),
+    )
+    transaction.run(
+        "INSERT INTO clock (only_row, seen_at, doubted_from, doubted_at) VALUES (1, ?, 0, 0) ON"
+        " CONFLICT (only_row) DO NOTHING",
+        (now,),
     )
     origin = transaction.one(
         "SELECT last_seq FROM origin WHERE identity = ? {for_update}", (batch.identity,)
@@ -175,8 +181,9 @@ def _known(transaction: Transaction, facts: Sequence[Facts]) -> None:
             passed[domain] = max(int(one.at), passed.get(domain, 0))
     transaction.many(
         "INSERT INTO known_domain (domain, last_at) VALUES (?, ?) ON CONFLICT (domain)"
-        " DO UPDATE SET last_at = excluded.last_at WHERE known_domain.last_at < ?",
-        [(domain, at, at - DAY) for domain, at in sorted(passed.items())],
+        " DO UPDATE SET last_at = excluded.last_at WHERE known_domain.last_at < ? OR"
+        " known_domain.last_at > ?",
+        [(domain, at, at - DAY, at + FAR) for domain, at in sorted(passed.items())],
     )
 
 
@@ -191,8 +198,8 @@ def _failures(transaction: Transaction, messages: Sequence[_NewMessage], caps: C
         way = alike(facts, sample)
         waiting = transaction.one(
             "SELECT id FROM failure WHERE policy_domain = ? AND alike = ? AND state = 'due' AND"
-            " at > ? ORDER BY at LIMIT 1 {for_update}",
-            (facts.policy_domain, way, at - DAY),
+            " at > ? AND at < ? ORDER BY at LIMIT 1 {for_update}",
+            (facts.policy_domain, way, at - DAY, at + DAY),  # none from a clock that was ahead
         )
         scopes = (
             (f"failures:{facts.policy_domain}", day, caps.domain_failures),

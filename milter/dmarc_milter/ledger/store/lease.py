@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 import uuid
 
+from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.ledger.store.database import Database, attempt
 
 
@@ -25,9 +26,10 @@ class Lease:
         sql = (
             "INSERT INTO lease (name, owner, until_at) VALUES (?, ?, ?) ON CONFLICT (name) DO"
             " UPDATE SET owner = excluded.owner, until_at = excluded.until_at WHERE lease.owner = ?"
-            " OR lease.until_at < ?"
+            " OR lease.until_at < ? OR lease.until_at > ?"
         )
-        values = (self._name, self._owner, now + self._seconds, self._owner, now)
+        wrong = now + self._seconds + DAY  # written by a clock that was ahead
+        values = (self._name, self._owner, now + self._seconds, self._owner, now, wrong)
         return attempt(self._database, lambda transaction: transaction.run(sql, values)) == 1
 
     def release(self) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from dmarc_milter.core.report.rows import DAY
+from dmarc_milter.ledger.clock import believe
 from dmarc_milter.ledger.store.database import Database, Transaction, attempt, fetch, with_list
 from dmarc_milter.ledger.store.lease import Lease
 from dmarc_milter.ledger.store.pace import Pace, give_back
@@ -35,6 +36,18 @@ class Retention:
     report_days: int = 30
     unsent_days: float = 8.0
     """As long as a report is waited for and tried."""
+    keep_untried: bool = False
+    """Never forget a report that is due and was never tried: reporting is on, and its job will say
+    what becomes of it."""
+
+
+def clean_up(
+    database: Database, retention: Retention, *, now: int, trusted: bool = False
+) -> dict[str, int]:
+    """`expire` where the clock that says `now` may be believed (`trusted`: an administrator says
+    so). Raises StoreError ("clock") where not."""
+    believe(database, now, trusted=trusted)
+    return expire(database, retention, now=now)
 
 
 def expire(
@@ -55,11 +68,10 @@ def expire(
     unsent = min(keep, now - int(retention.unsent_days * DAY))
     gone = {
         "decision": _decisions(pace, retention, now),
-        "report": _reports(pace, keep, unsent),
+        "report": _reports(pace, keep, unsent, keep_untried=retention.keep_untried),
     }
     for table, key, column, before in (
         ("parked", "id", "at", keep),
-        ("failure", "id", "at", unsent),
         ("quota", "scope", "begin_at", now - WEEK),
         ("spent", "scope", "day", now - WEEK),
         ("authorisation", "policy_domain", "expires_at", now),
@@ -70,6 +82,8 @@ def expire(
     ):
         gone[table] = pace.delete(table, key, f"{column} < ?", before)
     gone["known_domain"] += _beyond_known(pace)
+    untried = " AND NOT (state = 'due' AND attempts = 0)" * retention.keep_untried
+    gone["failure"] = pace.delete("failure", "id", f"at < ?{untried}", unsent)
     done = "state NOT IN ('due', 'building', 'queued') AND at < ?"
     gone["failure"] += pace.delete("failure", "id", done, keep)
     settled = "format = 'rfc9991' AND state <> 'queued' AND last_at < ?"
@@ -107,13 +121,15 @@ def _decisions(pace: Pace, retention: Retention, now: int) -> int:
     return gone + pace.delete("decision", "id", "at < ?", max(aged, most))
 
 
-def _reports(pace: Pace, before: int, unsent: int) -> int:
+def _reports(pace: Pace, before: int, unsent: int, *, keep_untried: bool) -> int:
     """Reports that are done go whole; one that nobody ever sent (reporting is off, or nobody took
     it) is done after its own time."""
     total = 0
     sql = (
         "SELECT id FROM report WHERE end_at < ? AND lease_until < ? AND (state NOT IN ('due',"
-        " 'building', 'queued') OR (end_at < ? AND closed_at < ?)) ORDER BY end_at, id LIMIT 20"
+        " 'building', 'queued') OR (end_at < ? AND closed_at < ?))"
+        + " AND NOT (state = 'due' AND attempts = 0)" * keep_untried
+        + " ORDER BY end_at, id LIMIT 20"
     )
     while found := fetch(pace.database, sql, (before, before, unsent, unsent)):
         ids = [row[0] for row in found]

@@ -12,6 +12,7 @@ from dmarc_milter.ledger.store.lease import Lease
 from dmarc_milter.ledger.store.partitions import make_ahead
 from dmarc_milter.ledger.store.schema_steps import (
     BOUNCES,
+    CLOCK,
     COUNTING,
     DAYS,
     DEFERRALS,
@@ -33,6 +34,7 @@ STEPS: tuple[Step, ...] = (
     Step("failures", FAILURES),
     Step("days", DAYS),
     Step("suppressions", SUPPRESSIONS),
+    Step("clock", CLOCK),
 )
 """Steps are only ever added; what a released version has applied is never changed."""
 HELD = 60

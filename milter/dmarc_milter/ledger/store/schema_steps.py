@@ -174,6 +174,13 @@ SUPPRESSIONS = (
         " NOT NULL, PRIMARY KEY (address, policy_domain)) {compact}"
     ),
 )
+CLOCK = (
+    # The last time that was believed, and since when another is doubted (0: none is).
+    (
+        "CREATE TABLE IF NOT EXISTS clock (only_row BIGINT PRIMARY KEY, seen_at BIGINT NOT NULL,"
+        " doubted_from BIGINT NOT NULL, doubted_at BIGINT NOT NULL)"
+    ),
+)
 
 
 class Step(NamedTuple):

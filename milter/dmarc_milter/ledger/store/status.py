@@ -47,6 +47,7 @@ REMEDIES = {
         "install it where this program's own libraries are (.venv/bin/pip in the source folder);"
         " the spool holds until then"
     ),
+    "clock": "put the clock right (timedatectl, chronyc tracking)",
     "io": "look at the kernel's log: the disk may be failing",
 }
 
