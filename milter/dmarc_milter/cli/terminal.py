@@ -8,19 +8,18 @@ import os
 import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from rich.box import SIMPLE_HEAD
-from rich.cells import cell_len
-from rich.console import Console, RenderableType
-from rich.table import Table
-from rich.text import Text
 
 from dmarc_milter.cli.main import EXIT_NO, EXIT_TEMPFAIL
 from dmarc_milter.core.mail import domain
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.ledger.errors import StoreError
+
+if TYPE_CHECKING:  # rich is loaded where something is printed: the jobs of the daemon print nothing
+    from rich.console import Console, RenderableType
+    from rich.text import Text
 
 PIPE_WIDTH = 200
 """Columns where standard output is no terminal, so that nothing is cut."""
@@ -52,12 +51,16 @@ def on_terminal() -> bool:
 def console() -> Console:
     """Standard output. Markup, emoji and highlighting are off: what is printed may come from a
     sender."""
+    from rich.console import Console
+
     width = None if on_terminal() else PIPE_WIDTH
     return Console(markup=False, emoji=False, highlight=False, width=width)
 
 
 def styled(word: str) -> Text:
     """A status or disposition in its colour."""
+    from rich.text import Text
+
     return Text(word, STYLES.get(word, ""))
 
 
@@ -66,6 +69,10 @@ def table(
 ) -> RenderableType:
     """`columns` are heading -> "left" or "right"; cells are str or Text, never markup. A terminal
     too narrow for it gets a list."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
     rows = list(rows)
     screen = console()
     if on_terminal() and _least_width(columns, rows) > screen.width:
@@ -90,6 +97,8 @@ def table(
 def _least_width(columns: Mapping[str, str], rows: Sequence[Sequence[object]]) -> int:
     """In columns: below it a queue id or a number would be broken over lines. Only the last column,
     when it is prose, may wrap."""
+    from rich.cells import cell_len
+
     widths = [
         max(cell_len(str(cell)) for cell in cells) for cells in zip(columns, *rows, strict=True)
     ]

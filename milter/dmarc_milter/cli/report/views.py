@@ -10,7 +10,6 @@ from heapq import nlargest
 from typing import Any
 
 import msgspec
-from rich.text import Text
 
 from dmarc_milter.cli.terminal import console, plain, styled, table
 from dmarc_milter.cli.times import shown
@@ -204,6 +203,8 @@ def print_shown(report: ReadReport, became: dict[str, Any]) -> None:
 def print_show(reports: Sequence[ReadReport]) -> None:
     """A report file as tables. Its texts are somebody else's: printable ASCII of bounded length is
     all that reaches the terminal."""
+    from rich.text import Text
+
     for report in reports:
         out = console()
         out.print(
