@@ -19,10 +19,9 @@ from bench.contenders import Where
 from bench.corpus import Corpus, Sample
 from bench.load import Driver
 from bench.place import dns_server
-from bench.stages import AtOnce, drive, sessions
+from bench.stages import drive, sessions
 from dmarc_milter.dns.answer import Answer
 from dmarc_milter.dns.cache import BoundedStore, Cache, Derived
-from dmarc_milter.session import context
 from dmarc_milter.session.session import Session
 
 KB, MB = 1_000, 1_000_000
@@ -78,8 +77,6 @@ def with_signatures(sample: Sample, count: int) -> Sample:
 
 def by_size(corpus: Corpus, folder: Path) -> None:
     """What one message costs by its size."""
-    at_once = AtOnce()
-    context.ThreadPool = lambda *_: at_once  # type: ignore[assignment,misc]
     sample = next(each for each in corpus.batch(0, 20) if each.kind == "direct")
     with dns_server(corpus.zone, private=False) as dns, sessions(folder, dns.nameserver) as make:
         drive(make(), sample, 0)

@@ -24,6 +24,7 @@ sys.path[:0] = [str(TESTS), str(TESTS.parent / "milter")]
 
 from dmarc_milter.core.resolver import Question  # noqa: E402
 from dmarc_milter.dns.resolver import DnsResolver  # noqa: E402
+from dmarc_milter.process.loop import Loop  # noqa: E402
 
 KEY = "v=DKIM1; k=rsa; p=" + "A" * 374
 ZONE = {
@@ -64,7 +65,7 @@ def measure(label: str, rounds: int, run: Callable[[int], None]) -> None:
 
 def ours(address: str, rounds: int) -> None:
     """This program's resolver, cached, one by one, eight together, and by four threads."""
-    source = DnsResolver([address])
+    source = DnsResolver(Loop(), [address])
     message = source.for_message(max_queries=10**9)
     message.txt("cached.example")
     measure(

@@ -1,9 +1,8 @@
 """Where the time of one message goes: `make profile`, or `python -m bench.stages [--sort tottime]
 [--cold]`.
 
-Sessions are driven in this process, without libmilter, and everything that the executor would do is
-done at once, so that one profile holds it all; the spool's thread is left out. DNS is a server
-process; by default every answer is known already, but no message comes twice.
+Sessions are driven in this process, without libmilter; the spool's thread is left out. DNS is a
+server process; by default every answer is known already, but no message comes twice.
 """
 
 from __future__ import annotations
@@ -17,33 +16,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-from unittest.mock import patch
 
 from bench.corpus import Sample, load_or_make
 from bench.place import dns_server
 from dmarc_milter.config import load
 from dmarc_milter.daemon import wiring
+from dmarc_milter.process.loop import Loop
 from dmarc_milter.process.shared_memory import SharedMemory
-from dmarc_milter.session import context
 from dmarc_milter.session.session import Session
-from dmarc_milter.session.thread_pool import Task
 from dmarc_milter.telemetry.log import Log
 from fakes.daemon import ROOT, toml
 
 MESSAGES = 600
 """In each batch."""
-
-
-class AtOnce:
-    """An executor that does everything before `submit` returns."""
-
-    busy = False
-
-    def submit(self, work: Callable[..., Any], *arguments: Any, asker: object = None) -> Task[Any]:
-        task = Task(work, arguments)
-        task.run()
-        return task
 
 
 @contextmanager
@@ -60,7 +45,7 @@ def sessions(folder: Path, nameserver: str) -> Iterator[Callable[[], Session]]:
     loaded = load(config)
     log = Log(os.open(os.devnull, os.O_WRONLY))
     log.start()
-    service = wiring.build(loaded, shared_memory.slot(0), shared_memory, log)
+    service = wiring.build(loaded, Loop(), shared_memory.slot(0), shared_memory, log)
     yield lambda: Session(service.handler, service.options, name="c0")
     service.close()
 
@@ -96,10 +81,8 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     corpus = load_or_make(arguments.folder)
-    at_once = AtOnce()
     ttl = 0 if arguments.cold else 3600
     with (
-        patch.object(context, "ThreadPool", lambda *_: at_once),
         tempfile.TemporaryDirectory() as folder,
         dns_server(corpus.zone, ttl=ttl, private=False) as dns,
         sessions(Path(folder), dns.nameserver) as make,

@@ -21,6 +21,7 @@ from dmarc_milter.daemon.dns_probe import (
     servers,
 )
 from dmarc_milter.dns.probe import NOBODY, TLD, Health, probe
+from dmarc_milter.process.loop import Loop
 from dmarc_milter.process.shared_memory import SharedMemory
 from dmarc_milter.telemetry.counters import INDEX, Meter
 from dmarc_milter.telemetry.log import Log
@@ -251,7 +252,7 @@ def test_what_a_name_server_is_worth(
     has."""
     with DnsServer(zone) as dns:
         dns.behaviour = behaviour
-        found = probe(config(dns.nameserver))
+        found = probe(config(dns.nameserver), Loop())
     assert (problem in found.problem, bool(problem)) == (True, bool(found.problem))
     assert (doubt in found.doubt, bool(doubt)) == (True, bool(found.doubt))
 
@@ -261,17 +262,19 @@ def test_every_name_server_is_asked_by_itself(silent: str) -> None:
     used."""
     with DnsServer() as good, DnsServer() as denying:
         denying.behaviour = "nxdomain"
-        assert probe(config(silent, good.nameserver)) == Health()
-        assert denying.nameserver in probe(config(good.nameserver, denying.nameserver)).problem
-        assert denying.nameserver in probe(config(silent, denying.nameserver)).problem
-    assert probe(config(silent, silent)).problem
+        assert probe(config(silent, good.nameserver), Loop()) == Health()
+        assert (
+            denying.nameserver in probe(config(good.nameserver, denying.nameserver), Loop()).problem
+        )
+        assert denying.nameserver in probe(config(silent, denying.nameserver), Loop()).problem
+    assert probe(config(silent, silent), Loop()).problem
 
 
 def test_the_name_that_nobody_has_is_another_each_time() -> None:
     """What was remembered of it would prove nothing."""
     with DnsServer() as dns:
         for _ in range(2):
-            probe(config(dns.nameserver))
+            probe(config(dns.nameserver), Loop())
         asked = {name for name, _ in dns.queries if name != TLD}
     assert len(asked) == 2
     assert all(name.startswith(NOBODY[:12]) for name in asked)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 
 from dmarc_milter.dns.answer import OVERHEAD, Answer, Key
@@ -83,34 +82,6 @@ def test_a_newer_answer_replaces_the_older() -> None:
     cache.put(key(0), Answer((b"fleeting",), ttl=0), 2.0)
     assert cache.get(key(0), 2.0) is None
     assert cache.size == 0
-
-
-def test_threads_do_not_break_it() -> None:
-    """Readers take no lock."""
-    cache = Cache(entries=64, octets=1 << 20)
-    failures: list[BaseException] = []
-    stop = threading.Event()
-
-    def work(seed: int) -> None:
-        try:
-            n = seed
-            while not stop.is_set():
-                n = (n * 1103515245 + 12345) % 2**31
-                if cache.get(key(n % 200), 1.0) is None:
-                    cache.put(key(n % 200), answer(n % 500), 0.0)
-        except BaseException as error:
-            failures.append(error)
-
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
-    for thread in threads:
-        thread.start()
-    time.sleep(0.3)
-    stop.set()
-    for thread in threads:
-        thread.join()
-    assert not failures
-    assert len(cache) <= 64
-    assert cache.size == sum(found.size for n in range(200) if (found := cache.get(key(n), 1.0)))
 
 
 def test_making_room_costs_the_same_however_much_was_dropped_before() -> None:

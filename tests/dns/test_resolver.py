@@ -26,6 +26,7 @@ from dmarc_milter.core.resolver import (
     TimeExceeded,
 )
 from dmarc_milter.dns.resolver import DnsResolver, MessageResolver
+from dmarc_milter.process.loop import Loop
 from fakes.dns_server import DnsServer
 
 SHORT = 0.4  # seconds; the look-up time-out where a test waits for it
@@ -62,8 +63,15 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def source(dns: DnsServer, clock: Clock) -> Iterator[DnsResolver]:
-    resolver = DnsResolver([dns.nameserver], timeout=SHORT, clock=clock)
+def loop() -> Iterator[Loop]:
+    made = Loop()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def source(dns: DnsServer, clock: Clock, loop: Loop) -> Iterator[DnsResolver]:
+    resolver = DnsResolver(loop, [dns.nameserver], timeout=SHORT, clock=clock)
     yield resolver
     resolver.close()
 
@@ -492,7 +500,7 @@ def test_a_silent_server_costs_one_retry_and_is_then_asked_last(dns: DnsServer) 
     dns.put("example.org", {"TXT": ["here"], "ttl": 0})
     with DnsServer() as silent:
         silent.behaviour = "silent"
-        source = DnsResolver([silent.nameserver, dns.nameserver], timeout=1.0)
+        source = DnsResolver(Loop(), [silent.nameserver, dns.nameserver], timeout=1.0)
         assert source.for_message().txt("example.org") == (b"here",)
         assert source.for_message().txt("example.org") == (b"here",)
         source.close()
@@ -506,7 +514,7 @@ def test_a_server_that_fails_is_followed_by_the_next(dns: DnsServer) -> None:
     closed.stop()
     with DnsServer() as broken:
         broken.behaviour = "servfail"
-        source = DnsResolver([closed.nameserver, broken.nameserver, dns.nameserver])
+        source = DnsResolver(Loop(), [closed.nameserver, broken.nameserver, dns.nameserver])
         assert source.for_message().txt("example.org") == (b"here",)
         source.close()
         assert broken.count() == 1
@@ -517,7 +525,7 @@ def test_a_late_answer_of_the_first_server_still_counts(dns: DnsServer) -> None:
     dns.put("example.org", {"TXT": ["late"], "delay": 0.6})
     with DnsServer() as silent:
         silent.behaviour = "silent"
-        source = DnsResolver([dns.nameserver, silent.nameserver], timeout=1.0)
+        source = DnsResolver(Loop(), [dns.nameserver, silent.nameserver], timeout=1.0)
         assert source.for_message().txt("example.org") == (b"late",)
         source.close()
         assert silent.count() == 1
@@ -527,7 +535,7 @@ def test_a_resolver_that_is_down_comes_back_without_a_restart() -> None:
     """Neither a refused port nor an earlier failure sticks."""
     server = DnsServer({"example.org": {"TXT": ["here"]}}).start()
     server.stop()
-    source = DnsResolver([server.nameserver])
+    source = DnsResolver(Loop(), [server.nameserver])
     with pytest.raises(LookupFailed):
         source.for_message().txt("example.org")
     with server:
@@ -539,7 +547,7 @@ def test_the_system_resolvers_are_read_again_when_the_file_changes(tmp_path: Pat
     """Missing, empty or senseless: look-ups fail, and go on once there is a server. Search lists
     are not looked at."""
     path = tmp_path / "resolv.conf"
-    source = DnsResolver(resolv_conf=path, timeout=SHORT)
+    source = DnsResolver(Loop(), resolv_conf=path, timeout=SHORT)
     for text in (None, "", "nameserver not-an-address\n", "\xff\n"):
         if text is not None:
             path.write_text(text, encoding="latin-1")
@@ -622,7 +630,8 @@ def test_a_fetched_answer_serves_its_message_whatever_its_ttl(
     dns.put("x.example", {"TXT": ["text"], "ttl": 0})
     resolver = source.for_message()
     resolver.prefetch([Question("X.example", "TXT")])
-    wait_until(lambda: not source._admission.in_flight)
+    while source._admission.in_flight:
+        source.loop.park(0.01)
     assert resolver.txt("x.example") == (b"text",)
     assert dns.count() == 1
 
@@ -651,14 +660,11 @@ def test_the_same_question_in_flight_is_asked_once(dns: DnsServer, source: DnsRe
     """However many messages want to know."""
     dns.put("x.example", {"TXT": ["text"], "delay": 0.1})
     got: list[tuple[bytes, ...]] = []
-    threads = [
-        threading.Thread(target=lambda: got.append(source.for_message().txt("x.example")))
-        for _ in range(20)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    for _ in range(20):
+        source.loop.spawn(lambda: got.append(source.for_message().txt("x.example")))
+    for _ in range(1000):
+        if len(got) < 20:
+            source.loop.park(0.01)
     assert got == [(b"text",)] * 20
     assert dns.count() == 1
 
@@ -666,7 +672,7 @@ def test_the_same_question_in_flight_is_asked_once(dns: DnsServer, source: DnsRe
 def test_prefetched_questions_are_in_flight_together(dns: DnsServer) -> None:
     """Ten answers after half a second each take half a second, not five; asking for them does not
     wait."""
-    source = DnsResolver([dns.nameserver])
+    source = DnsResolver(Loop(), [dns.nameserver])
     dns.put("*.slow.example", {"TXT": ["text"], "delay": 0.5})
     resolver, names = source.for_message(), [f"n{n}.slow.example" for n in range(10)]
     began = time.monotonic()
@@ -756,7 +762,7 @@ def test_a_share_has_a_limit_of_its_own_and_counts_for_the_whole(
 def test_a_message_waits_no_longer_than_its_seconds(dns: DnsServer) -> None:
     """All its waiting together; afterwards only what is known at once. The answer that took all of
     it is the DNS's failure."""
-    source = DnsResolver([dns.nameserver], timeout=10)
+    source = DnsResolver(Loop(), [dns.nameserver], timeout=10)
     dns.replace({"slow.example": {"behaviour": "silent"}, "known.example": {"TXT": ["text"]}})
     source.for_message().txt("known.example")
     resolver, began = source.for_message(seconds=0.2), time.monotonic()
@@ -802,7 +808,7 @@ def test_only_a_look_up_that_had_its_time_is_the_failure_of_the_dns(dns: DnsServ
     """Where the message's seconds are over before a look-up's own: one in flight for a fifth of
     them has failed, a later one is over the limit, and whoever used up the time with other names
     gains nothing."""
-    source = DnsResolver([dns.nameserver], timeout=10)
+    source = DnsResolver(Loop(), [dns.nameserver], timeout=10)
     dns.behaviour = "silent"
     resolver = source.for_message(seconds=0.5)
     resolver.prefetch([Question("early.example", "TXT")])
@@ -840,57 +846,27 @@ def wait_until(condition: Callable[[], bool]) -> None:
     raise AssertionError("did not happen")
 
 
-def test_nothing_is_opened_before_the_first_question(dns: DnsServer) -> None:
-    """The supervisor makes the resolver and forks; threads do not survive that."""
-    before = (threading.active_count(), len(os.listdir("/proc/self/fd")))
-    source = DnsResolver([dns.nameserver])
-    source.for_message().prefetch([])
-    assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before
-    source.close()
-
-
-def test_sockets_and_thread_are_gone_after_close(dns: DnsServer) -> None:
-    """Whatever was in flight fails, and so does everything later."""
+def test_nothing_is_opened_without_a_question_and_nothing_stays_after_close(
+    dns: DnsServer, loop: Loop
+) -> None:
+    """Whatever was in flight fails, and so does everything later. No thread is ever started."""
     gc.collect()
-    before = (threading.active_count(), len(os.listdir("/proc/self/fd")))
+    threads, before = threading.active_count(), len(os.listdir("/proc/self/fd"))
     dns.replace({"slow.example": {"behaviour": "silent"}, "big.example": {"TXT": ["x" * 3000]}})
-    source = DnsResolver([dns.nameserver])
+    source = DnsResolver(loop, [dns.nameserver])
     resolver = source.for_message()
+    resolver.prefetch([])
+    assert len(os.listdir("/proc/self/fd")) == before
     resolver.txt("big.example")
     resolver.prefetch([Question("slow.example", "TXT")])
+    assert threading.active_count() == threads
     source.close()
     source.close()
     with pytest.raises(LookupFailed):
         resolver.txt("slow.example")
     with pytest.raises(LookupFailed):
         source.for_message().txt("other.example")
-    wait_until(lambda: (threading.active_count(), len(os.listdir("/proc/self/fd"))) <= before)
-
-
-@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
-def test_a_forked_child_asks_by_itself(dns: DnsServer, source: DnsResolver) -> None:
-    """It keeps what is remembered, not the thread and the sockets; the parent goes on
-    undisturbed."""
-    dns.replace(
-        {
-            "known.example": {"TXT": ["known"]},
-            "new.example": {"TXT": ["new"]},
-            "slow.example": {"TXT": ["slow"], "delay": 0.3},
-        }
-    )
-    source.for_message().txt("known.example")
-    parent = source.for_message()
-    parent.prefetch([Question("slow.example", "TXT")])
-    child = os.fork()
-    if child == 0:
-        resolver = source.for_message()
-        right = resolver.txt("known.example") == (b"known",) and resolver.txt("new.example") == (
-            b"new",
-        )
-        os._exit(0 if right else 1)
-    assert parent.txt("slow.example") == (b"slow",)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert source.for_message().txt("new.example") == (b"new",)
+    wait_until(lambda: len(os.listdir("/proc/self/fd")) <= before)
 
 
 def test_a_defect_while_reading_fails_one_look_up_only(
@@ -899,7 +875,7 @@ def test_a_defect_while_reading_fails_one_look_up_only(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The thread serves every message of the process."""
+    """The loop serves every message of the process."""
     dns.replace({"a.example": {"TXT": ["text"]}, "b.example": {"TXT": ["text"]}})
     with monkeypatch.context() as patch:
         patch.setattr("dmarc_milter.dns.client.read_answer", lambda *_: 1 // 0)

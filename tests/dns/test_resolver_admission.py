@@ -7,16 +7,16 @@ import contextlib
 import errno
 import os
 import socket
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
 from dmarc_milter.core.resolver import Abandoned, LookupFailed, Question, Shortage, TimeExceeded
 from dmarc_milter.dns.nameservers import Server
 from dmarc_milter.dns.resolver import DnsResolver, MessageResolver
-from fakes.daemon import wait_for
+from dmarc_milter.process.loop import Loop
 from fakes.dns_server import DnsServer
 
 TIMEOUT = 2.0  # seconds of one look-up: what is in flight stays there so long
@@ -42,7 +42,7 @@ def source(dns: DnsServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[DnsResol
     """Forty-eight questions in flight at most: 12 for policies, 36 for others, of which a network
     may have 6 and a message 3."""
     monkeypatch.setattr("dmarc_milter.dns.counters.IN_FLIGHT_LIMIT", 48)
-    resolver = DnsResolver([dns.nameserver], timeout=TIMEOUT)
+    resolver = DnsResolver(Loop(), [dns.nameserver], timeout=TIMEOUT)
     yield resolver
     resolver.close()
 
@@ -68,8 +68,9 @@ def descriptors() -> int:
 def asking(
     message: MessageResolver, name: str
 ) -> Iterator[list[BaseException | tuple[bytes, ...]]]:
-    """A thread that asks; what it got is in the list afterwards."""
+    """A task that asks; what it got is in the list afterwards."""
     found: list[BaseException | tuple[bytes, ...]] = []
+    loop = message._source.loop
 
     def run() -> None:
         try:
@@ -77,13 +78,22 @@ def asking(
         except BaseException as error:
             found.append(error)
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    time.sleep(0.1)
+    loop.spawn(run)
+    loop.park(0.1)
     try:
         yield found
     finally:
-        thread.join(10)
+        assert eventually(message, lambda: bool(found), 10)
+
+
+def eventually(
+    resolver: DnsResolver | MessageResolver, condition: Callable[[], bool], seconds: float
+) -> bool:
+    """Whether it becomes true while the loop runs."""
+    loop, over = getattr(resolver, "_source", resolver).loop, time.monotonic() + seconds
+    while not condition() and time.monotonic() < over:
+        loop.park(0.01)
+    return condition()
 
 
 # Admission
@@ -138,7 +148,7 @@ def test_what_was_sent_and_got_no_answer_is_the_dns_s_failure(source: DnsResolve
 
 
 def test_time_that_was_lost_by_waiting_is_not_the_messages_doing(source: DnsResolver) -> None:
-    """It waited for a thread, say: then what it has no time for is a shortage; a message that
+    """It waited for its turn, say: then what it has no time for is a shortage; a message that
     wasted its own time exceeds a limit."""
     delayed, wasteful = source.for_message(seconds=5), source.for_message(seconds=0.2)
     delayed.delay(5)
@@ -153,7 +163,7 @@ def test_time_that_was_lost_by_waiting_is_not_the_messages_doing(source: DnsReso
 def test_equal_questions_are_sent_once(source: DnsResolver, dns: DnsServer) -> None:
     for network in "abcdef":
         source.for_message(network=network).prefetch([Question("same.slow.example", "TXT")])
-    time.sleep(0.2)
+    source.loop.park(0.2)
     assert dns.count("same.slow.example") == 1
 
 
@@ -165,10 +175,10 @@ def test_the_places_bound_the_sockets_with_two_servers_too(
     with DnsServer(
         {"*.slow.example": {"behaviour": "silent"}, "*.example": {"TXT": ["here"]}}
     ) as second:
-        source = DnsResolver([dns.nameserver, second.nameserver], timeout=TIMEOUT)
+        source = DnsResolver(Loop(), [dns.nameserver, second.nameserver], timeout=TIMEOUT)
         before = descriptors()
         saturate(source)
-        time.sleep(1.0)
+        source.loop.park(1.0)
         assert source._admission.in_flight <= 48
         assert descriptors() - before <= 4 * 48
         honest, began = source.for_message(network="honest"), time.monotonic()
@@ -213,24 +223,11 @@ def test_a_network_that_is_down_is_a_failure_all_the_same(
     assert not isinstance(raised.value, Shortage)
 
 
-def test_without_a_thread_to_ask_with_it_is_a_shortage(
-    source: DnsResolver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(_thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", refuse)
-        with pytest.raises(Shortage):
-            source.for_message().txt("a.example")
-    assert source.for_message().txt("a.example") == (b"here",)
-
-
 # Abandoned messages
 
 
 @pytest.mark.parametrize("prefetched", [False, True], ids=["asked", "prefetched"])
-def test_a_thread_that_waits_for_an_abandoned_message_ends_at_once(
+def test_a_task_that_waits_for_an_abandoned_message_ends_at_once(
     source: DnsResolver, prefetched: bool
 ) -> None:
     """Whichever way it waits; it gets no answer and no failure."""
@@ -243,9 +240,9 @@ def test_a_thread_that_waits_for_an_abandoned_message_ends_at_once(
         message.abandon()
     assert time.monotonic() - began < 0.5
     assert isinstance(found[0], Abandoned)
-    assert wait_for(
-        lambda: source._admission.in_flight == 0 and descriptors() <= before + 1, 2
-    )  # a thread's own alarm may be left
+    assert eventually(
+        source, lambda: source._admission.in_flight == 0 and descriptors() <= before + 1, 2
+    )
     assert (source.counters.failures, source.counters.timeouts, source.counters.shortages) == (
         0,
         0,
@@ -265,7 +262,7 @@ def test_an_abandoned_message_asks_nothing_more(source: DnsResolver, dns: DnsSer
             ask()
     with contextlib.suppress(Abandoned):
         message.prefetch([Question("c.example", "TXT")])
-    time.sleep(0.1)
+    source.loop.park(0.1)
     assert dns.queries == []
 
 
@@ -304,15 +301,16 @@ def test_many_abandoned_messages_leave_no_descriptor(source: DnsResolver) -> Non
         message = source.for_message(network="loop")
         message.prefetch(slow(str(number), 4))
         message.abandon()
-    assert wait_for(lambda: descriptors() <= before + 2, 3)
+    assert eventually(source, lambda: descriptors() <= before + 2, 3)
     assert (source._admission.in_flight, source._admission.waiting) == (0, 0)
 
 
-def test_messages_that_come_and_go_in_many_threads_leave_nothing(source: DnsResolver) -> None:
-    """Joins, ends and answers at the same moments: no slot, no descriptor and no thread is lost,
-    and the last one is answered."""
+def test_messages_that_come_and_go_leave_nothing(source: DnsResolver) -> None:
+    """Joins, ends and answers at the same moments: no slot and no descriptor is lost, and the last
+    one is answered."""
     source.for_message().txt("first.example")
     before, over = descriptors(), time.monotonic() + 1.5
+    ended: list[int] = []
 
     def come_and_go(number: int) -> None:
         turn = 0
@@ -322,7 +320,7 @@ def test_messages_that_come_and_go_in_many_threads_leave_nothing(source: DnsReso
             message.prefetch(
                 [*slow(str(turn % 7), 3), Question(f"{turn % 5}.quick.example", "TXT")]
             )
-            threading.Timer(0.005 * (turn % 4), message.abandon).start()
+            source.loop.call_later(0.005 * (turn % 4), message.abandon)
             with contextlib.suppress(Abandoned, LookupFailed):
                 message.txt(
                     f"{turn % 7}.{turn % 3}.slow.example"
@@ -330,15 +328,16 @@ def test_messages_that_come_and_go_in_many_threads_leave_nothing(source: DnsReso
                     else f"{turn % 5}.quick.example"
                 )
             message.abandon()
+            source.loop.park(0)
+        ended.append(number)
 
-    threads = [threading.Thread(target=come_and_go, args=(number,)) for number in range(8)]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join(10)
-    assert not any(each.is_alive() for each in threads)
-    assert wait_for(lambda: (source._admission.in_flight, source._admission.waiting) == (0, 0), 3)
-    assert wait_for(lambda: descriptors() <= before + 3, 3)
+    for number in range(8):
+        source.loop.spawn(partial(come_and_go, number))
+    assert eventually(source, lambda: len(ended) == 8, 10)
+    assert eventually(
+        source, lambda: (source._admission.in_flight, source._admission.waiting) == (0, 0), 3
+    )
+    assert eventually(source, lambda: descriptors() <= before + 3, 3)
     assert source.for_message().txt("last.example") == (b"here",)
 
 
@@ -349,23 +348,23 @@ def test_names_that_nobody_answers_for_do_not_make_a_server_suspect(dns: DnsServ
     """Any sender has such names. Only a server that answers nothing at all is asked last."""
     with DnsServer() as silent:
         silent.behaviour = "silent"
-        source = DnsResolver([dns.nameserver, silent.nameserver], timeout=1.0)
+        source = DnsResolver(Loop(), [dns.nameserver, silent.nameserver], timeout=1.0)
         source.for_message().prefetch(slow("a", 20))
         for number in range(15):
             began = time.monotonic()
             assert source.for_message().txt(f"{number}.quick.example") == (b"here",)
             assert time.monotonic() - began < 0.3
-            time.sleep(0.05)
+            source.loop.park(0.05)
         first, second = source._servers._servers
         assert first.suspect_until == 0.0
-        assert wait_for(lambda: second.suspect_until > time.monotonic(), 2)
+        assert eventually(source, lambda: second.suspect_until > time.monotonic(), 2)
         source.close()
 
 
 def test_of_two_suspects_the_one_that_answered_last_is_asked_first() -> None:
     """Where only slow names were asked both look silent; the one that never answered anything is
     the worse bet."""
-    source = DnsResolver(["127.0.0.1:1", "127.0.0.1:2"])
+    source = DnsResolver(Loop(), ["127.0.0.1:1", "127.0.0.1:2"])
     dead, alive = source._servers._servers
     for server in (dead, alive):
         server.missed(10.0, 12.0)

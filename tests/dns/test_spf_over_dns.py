@@ -7,6 +7,7 @@ from typing import Any
 
 from dmarc_milter.core.spf.check import check
 from dmarc_milter.dns.resolver import DnsResolver
+from dmarc_milter.process.loop import Loop
 from fakes.dns_server import DnsServer
 from fakes.dns_zone import Zone
 from fakes.openspf import allowed, envelope, suite, zone
@@ -36,7 +37,7 @@ def test_openspf_over_the_wire() -> None:
     with DnsServer() as server:
         for name, case, data in suite():
             server.replace(specs(zone(data)))
-            resolver = DnsResolver([server.nameserver])
+            resolver = DnsResolver(Loop(), [server.nameserver])
             try:
                 result = check(envelope(case), resolver.for_message())
             finally:

@@ -22,6 +22,7 @@ from dmarc_milter.core.resolver import (
 from dmarc_milter.dns.answer import Answer, failed
 from dmarc_milter.dns.resolver import CacheLimits, DnsResolver
 from dmarc_milter.dns.stale_cache import SETTLED, StaleCache
+from dmarc_milter.process.loop import Loop
 from fakes.dns_server import DnsServer
 
 HOUR = 3600.0
@@ -66,7 +67,7 @@ def dns(running: DnsServer) -> DnsServer:
 @pytest.fixture
 def source(dns: DnsServer, clock: Clock) -> Iterator[DnsResolver]:
     resolver = DnsResolver(
-        [dns.nameserver], timeout=0.4, memory=CacheLimits(stale_seconds=DAY), clock=clock
+        Loop(), [dns.nameserver], timeout=0.4, memory=CacheLimits(stale_seconds=DAY), clock=clock
     )
     yield resolver
     resolver.close()
@@ -225,7 +226,7 @@ def test_our_own_shortage_is_no_failure_of_the_dns(
 def test_a_closed_port_is_a_failure_of_the_dns(dns: DnsServer, clock: Clock) -> None:
     """The resolver on this host is down."""
     source = DnsResolver(
-        [dns.nameserver], timeout=0.4, memory=CacheLimits(stale_seconds=DAY), clock=clock
+        Loop(), [dns.nameserver], timeout=0.4, memory=CacheLimits(stale_seconds=DAY), clock=clock
     )
     said = source.for_message().txt(POLICY)
     clock.now += HOUR
@@ -262,7 +263,7 @@ def test_nothing_is_kept_where_that_is_off(dns: DnsServer, clock: Clock) -> None
         CacheLimits(octets=0, stale_seconds=DAY),
     ):
         dns.behaviour = ""
-        source = DnsResolver([dns.nameserver], timeout=0.4, memory=memory, clock=clock)
+        source = DnsResolver(Loop(), [dns.nameserver], timeout=0.4, memory=memory, clock=clock)
         source.for_message().txt(POLICY)
         dns.behaviour = "servfail"
         clock.now += HOUR

@@ -10,6 +10,7 @@ from dmarc_milter.dns.answer import Answer, Key, failed
 from dmarc_milter.dns.attempt import Pending
 from dmarc_milter.dns.cache import Derived
 from dmarc_milter.dns.resolver import DnsResolver
+from dmarc_milter.process.loop import Loop
 from fakes.dns_zone import Zone
 
 
@@ -19,11 +20,11 @@ class Scripted(DnsResolver):
 
     def __init__(self, zone: Zone, ttls: dict[str, int], *, derived_cache: bool = True) -> None:
         self.now = 0.0
-        super().__init__(["192.0.2.53"], clock=lambda: self.now)
+        super().__init__(Loop(), ["192.0.2.53"], clock=lambda: self.now)
         self.zone, self.ttls, self.keeps = zone, ttls, derived_cache
         self.sent: list[Key] = []
 
-    def _send(self, pending: Pending, stay: float) -> Answer | None:
+    def _send(self, pending: Pending) -> Answer | None:
         key = pending.key
         self.sent.append(key)
         ttl = self.ttls.get(key[0], 60)

@@ -3,11 +3,11 @@ tests of processes.
 
     python -m fakes.scripted_service CONFIG
 
-A message's X-Script field: `pid` (the default: the answer names the worker), `slow SECONDS`, `hang`
-(for ever, other messages go on), `freeze` (for ever, holding the interpreter), `crash`, `raise`,
-`skip` (the body). Poisonous messages are answered `poison`. The answer is the value of an inserted
-X-Answer field. With the authserv-id unbuildable.example.com no worker starts, with one that begins
-with "slow" none at once.
+A message's X-Script field: `pid` (the default: the answer names the worker), `slow SECONDS` (other
+messages go on), `hang` (for ever, and no other message goes on), `freeze` (for ever, holding the
+interpreter), `crash`, `raise`, `skip` (the body). Poisonous messages are answered `poison`. The
+answer is the value of an inserted X-Answer field. With the authserv-id unbuildable.example.com no
+worker starts, with one that begins with "slow" none at once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import os
 import signal
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from dmarc_milter.config import Config, load
@@ -26,6 +25,7 @@ from dmarc_milter.core.mail.message import Envelope, Headers
 from dmarc_milter.daemon.startup import supervise
 from dmarc_milter.daemon.supervisor import Parts
 from dmarc_milter.daemon.worker import CannotBuild, WorkerServices
+from dmarc_milter.process.loop import Loop
 from dmarc_milter.process.shared_memory import SharedMemory, WorkerSlot
 from dmarc_milter.session.handler import Own, SessionOptions
 from dmarc_milter.telemetry.log import Log
@@ -35,11 +35,11 @@ class ScriptedHandler:
     """Obeys X-Script."""
 
     def __init__(
-        self, config: Config, slot: WorkerSlot, shared_memory: SharedMemory, log: Log
+        self, config: Config, loop: Loop, slot: WorkerSlot, around: tuple[SharedMemory, Log]
     ) -> None:
         self.mark = config.authentication.authserv_id
-        self.slot, self.shared_memory, self.log = slot, shared_memory, log
-        self.executor = ThreadPoolExecutor(64)
+        self.loop, self.slot = loop, slot
+        self.shared_memory, self.log = around
 
     def begin(self, envelope: Envelope) -> ScriptedTransaction:
         return ScriptedTransaction(self, envelope)
@@ -75,7 +75,7 @@ class ScriptedTransaction:
 
     def finish(self, envelope: Envelope, own: Own, *, keep_results: bool) -> tuple[Action, ...]:
         self.envelope = envelope
-        return self.handler.executor.submit(self.judge).result()
+        return self.judge()
 
     def cancel(self) -> None:
         pass
@@ -85,10 +85,12 @@ class ScriptedTransaction:
         fingerprint = (b"".join(self.fields.values(b"message-id")) + bytes(16))[:16]
         if self.handler.shared_memory.is_blocked(fingerprint, now=time.monotonic()):
             return self.answer("poison")
-        with self.handler.slot.evaluating(fingerprint):
+        self.handler.slot.show(fingerprint)
+        try:
             match script[0]:
                 case "slow":
-                    time.sleep(float(script[1]))
+                    self.handler.slot.show(None)
+                    self.handler.loop.park(float(script[1]))
                 case "hang":
                     time.sleep(3600)
                 case "freeze":
@@ -98,6 +100,8 @@ class ScriptedTransaction:
                     time.sleep(5)
                 case "raise":
                     raise RuntimeError("as the message wanted")
+        finally:
+            self.handler.slot.show(None)
         return self.answer(str(os.getpid()))
 
     def answer(self, text: str) -> tuple[Action, ...]:
@@ -109,13 +113,13 @@ class ScriptedTransaction:
 
 
 def build(
-    config: Config, slot: WorkerSlot, shared_memory: SharedMemory, log: Log
+    config: Config, loop: Loop, slot: WorkerSlot, shared_memory: SharedMemory, log: Log
 ) -> WorkerServices:
     if config.authentication.authserv_id.startswith("slow"):
         time.sleep(1.5)
     if config.authentication.authserv_id.endswith("unbuildable.example.com"):
         raise CannotBuild("as the configuration wanted")
-    handler = ScriptedHandler(config, slot, shared_memory, log)
+    handler = ScriptedHandler(config, loop, slot, (shared_memory, log))
     return WorkerServices(handler, SessionOptions(on_error=config.milter.on_error))
 
 

@@ -92,7 +92,7 @@ def postfix_with_milter(settings: Settings | None = None) -> Iterator[AttachedPo
     with (
         DnsServer(zone()) as dns,
         daemon(dns, socket, settings or {}) as running,
-        private_postfix(milters=setup_lines.pop("smtpd_milters"), extra=lines) as postfix,
+        private_postfix(milters=lines.pop("smtpd_milters"), extra=lines) as postfix,
     ):
         yield AttachedPostfix(postfix, running, dns, socket)
 

@@ -131,6 +131,13 @@ def test_hooks_are_called_once_a_turn_after_the_tasks(loop: Loop) -> None:
     assert seen == ["one", "two", "end"]
 
 
+def test_hooks_are_called_before_a_wait_outside_a_task(loop: Loop) -> None:
+    """What was left before it may be what it waits for."""
+    main = loop.current
+    loop.at_end_of_turn(main.wake)
+    assert loop.park(10)
+
+
 def test_a_failing_callback_or_task_is_logged_and_the_others_go_on(
     loop: Loop, caplog: pytest.LogCaptureFixture
 ) -> None:

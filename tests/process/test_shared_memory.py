@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import mmap
 import os
-import threading
 
 from dmarc_milter.daemon.crash_guard import MAX_REMEMBERED, REMEMBERED, CrashGuard
-from dmarc_milter.process.shared_memory import FINGERPRINT, MAX_BLOCKED, MAX_SHOWN, SharedMemory
+from dmarc_milter.process.shared_memory import FINGERPRINT, MAX_BLOCKED, SharedMemory
 from dmarc_milter.telemetry.counters import INDEX, NAMES, Meter, named
 
 A, B, C = (bytes((octet,)) * FINGERPRINT for octet in b"abc")
@@ -25,7 +24,7 @@ def in_a_child(work: object) -> None:
 
 
 def test_a_worker_is_seen_from_outside_after_its_death() -> None:
-    """What was in evaluation and what was counted outlives the process that wrote it."""
+    """What was running and what was counted outlives the process that wrote it."""
     shared_memory = SharedMemory(3)
     slot = shared_memory.slot(1)
     slot.reset()
@@ -34,67 +33,33 @@ def test_a_worker_is_seen_from_outside_after_its_death() -> None:
         mine = shared_memory.slot(1)
         mine.sessions = 7
         Meter(mine).count("messages", 5)
-        held = [mine.evaluating(A), mine.evaluating(C)]
-        for each in held:
-            each.__enter__()
-        with mine.evaluating(B):
-            pass
+        mine.show(B)
+        mine.show(A)
         os._exit(1)
 
     in_a_child(work)
-    assert sorted(job.fingerprint for job in slot.evaluations()) == [A, C]
+    assert slot.running is not None
+    assert slot.running.fingerprint == A
     assert slot.sessions == 7
     assert dict(named(shared_memory.totals()))["messages"] == 5
     slot.reset()
-    assert slot.evaluations() == ()
+    assert slot.running is None
     assert (slot.sessions, dict(named(shared_memory.totals()))["messages"]) == (0, 5)
 
 
 def test_slots_do_not_overlap() -> None:
     shared_memory = SharedMemory(4)
     slots = [shared_memory.slot(number) for number in range(4)]
-    held = []
     for number, slot in enumerate(slots):
         slot.add([(index, number + 1) for index in range(len(slot.counters))])
         slot.sessions = number
-        for _ in range(MAX_SHOWN):
-            held.append(slot.evaluating(bytes((number + 1,)) * FINGERPRINT))
-            held[-1].__enter__()
+        slot.show(bytes((number + 1,)) * FINGERPRINT)
     for number, slot in enumerate(slots):
         assert set(slot.counters) == {number + 1}
         assert slot.sessions == number
-        assert {job.fingerprint for job in slot.evaluations()} == {
-            bytes((number + 1,)) * FINGERPRINT
-        }
+        assert slot.running is not None
+        assert slot.running.fingerprint == bytes((number + 1,)) * FINGERPRINT
     assert not shared_memory.is_blocked(A, now=0)
-
-
-def test_more_jobs_than_fit_are_done_unseen() -> None:
-    """The table is bounded; nothing fails, and places come back."""
-    slot = SharedMemory(1).slot(0)
-    held = [slot.evaluating(A) for _ in range(MAX_SHOWN + 10)]
-    for each in held:
-        each.__enter__()
-    assert len(slot.evaluations()) == MAX_SHOWN
-    for each in held:
-        each.__exit__(None, None, None)
-    assert slot.evaluations() == ()
-    with slot.evaluating(B):
-        assert [job.fingerprint for job in slot.evaluations()] == [B]
-
-
-def test_counts_of_many_threads_add_up() -> None:
-    shared_memory = SharedMemory(1)
-    meter = Meter(shared_memory.slot(0))
-    threads = [
-        threading.Thread(target=lambda: [meter.count("messages") for _ in range(2000)])
-        for _ in range(8)
-    ]
-    for each in threads:
-        each.start()
-    for each in threads:
-        each.join()
-    assert dict(named(shared_memory.totals()))["messages"] == 16_000
 
 
 def test_what_is_counted_elsewhere_is_followed() -> None:

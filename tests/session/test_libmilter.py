@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from Milter import milter
@@ -10,23 +12,45 @@ from Milter import milter
 from dmarc_milter.core.actions.plan import Action, DeleteHeader, InsertHeader, Quarantine, Reply
 from dmarc_milter.session import libmilter
 from dmarc_milter.session.connection import Connection
+from dmarc_milter.session.event_queue import EventQueue
 from dmarc_milter.session.handler import TRY_LATER, SessionOptions
 from dmarc_milter.session.libmilter import CannotServe, check_platform
 from dmarc_milter.session.session import Session
 
 
-class Answering:
+class Answering(Session):
     """A session whose answer is given."""
 
     def __init__(self, *actions: Action) -> None:
+        super().__init__(self, SessionOptions(), name="c0")  # type: ignore[arg-type]
         self.actions = actions
         self.failures: list[str] = []
 
     def end_of_message(self, _macros: object) -> tuple[Action, ...]:
         return self.actions
 
-    def failed(self, where: str, error: BaseException) -> None:
-        self.failures.append(f"{where}: {error}")
+    def failed(self, *about: Any) -> None:
+        """As session and as handler."""
+        if len(about) == 3:
+            self.failures.append(f"{about[1]}: {about[2].partition(': ')[2].partition(' (')[0]}")
+
+
+class AtOnce:
+    """A loop that does at once what it is asked."""
+
+    def call_from_thread(self, callback: Callable[[], None]) -> None:
+        callback()
+
+    def spawn(self, function: Callable[[], None], network: object) -> None:
+        function()
+
+    def pause(self) -> None:
+        pass
+
+
+def connection_of(session: Session, protocol: int) -> Connection:
+    queue = EventQueue(AtOnce(), lambda _name: session, "c0")  # type: ignore[arg-type]
+    return Connection(queue, protocol)
 
 
 @dataclass
@@ -61,7 +85,7 @@ def played(
     *actions: Action, protocol: int = milter.P_HDR_LEADSPC, refuses: str = ""
 ) -> tuple[int, Context, Answering]:
     session = Answering(*actions)
-    connection = Connection(lambda _name: session, protocol)  # type: ignore[arg-type,return-value]
+    connection = connection_of(session, protocol)
     context = Context(refuses=refuses)
     return connection.end_of_message(context), context, session
 
@@ -113,7 +137,7 @@ def test_a_reply_that_cannot_be_set_is_still_a_refusal_for_now() -> None:
 def test_a_connection_without_negotiation_expects_nothing() -> None:
     """Every step is answered then."""
     session = Session(None, SessionOptions(), name="c0")  # type: ignore[arg-type]
-    connection = Connection(lambda _name: session, 0)
+    connection = connection_of(session, 0)
     assert connection.connect(Context(), ("192.0.2.1", 25)) == milter.CONTINUE
     assert connection.helo("x.example") == milter.CONTINUE
 

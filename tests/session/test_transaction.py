@@ -4,7 +4,6 @@ fails."""
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -23,14 +22,13 @@ from dmarc_milter.core.mail.path import reverse_path
 from dmarc_milter.core.policy.decide import LocalPolicy
 from dmarc_milter.core.resolver import Question, Remembers, Resolver, Shortage, Work
 from dmarc_milter.daemon.crash_guard import CrashGuard
+from dmarc_milter.process.loop import Loop
 from dmarc_milter.process.shared_memory import SharedMemory
 from dmarc_milter.session.context import WorkerContext, attempt_ids
 from dmarc_milter.session.handler import Own
-from dmarc_milter.session.thread_pool import ThreadPool
 from dmarc_milter.session.transaction import CoreHandler, fingerprint
 from dmarc_milter.telemetry.counters import BOUNDS, STAGES, Meter, named
 from dmarc_milter.telemetry.log import Log
-from fakes.daemon import wait_for
 from fakes.dns_zone import Zone
 from fakes.signer import Signer, header_fields
 
@@ -96,6 +94,7 @@ def bench() -> Iterator[Bench]:
     reading, writing = os.pipe()
     slot = shared_memory.slot(0)
     context = WorkerContext(
+        loop=Loop(),
         options=Options(),
         marking=Marking("mx.example.com"),
         dns=ZoneDns(zone),
@@ -104,10 +103,8 @@ def bench() -> Iterator[Bench]:
         meter=Meter(slot),
         slot=slot,
         shared_memory=shared_memory,
-        patience=20.0,
         now=lambda: datetime(2026, 11, 22, tzinfo=UTC),
         pct_draw=lambda: 0.0,
-        threads=ThreadPool(4, "test"),
     )
     yield Bench(context, shelf, shared_memory, zone, reading)
     os.close(reading)
@@ -202,51 +199,28 @@ def test_an_unsigned_body_is_soon_not_wanted(bench: Bench) -> None:
     transaction.cancel()
 
 
-def test_spf_is_checked_even_without_a_free_thread(bench: Bench) -> None:
-    """With one thread, waiting for a check that waits for this very thread would be for ever."""
-    single = ThreadPool(1, "single")
-    bench.context = replace(bench.context, threads=single)
-    gate = threading.Event()
-    single.submit(gate.wait)
-    transactions = [bench.handler.begin(envelope()) for _ in range(3)]
-    gate.set()
-    for transaction in transactions:
-        transaction.headers(fields())
-    for transaction in transactions:
-        assert "spf=pass" in own_field(transaction.finish(envelope(), Own(), keep_results=False))
+def finish_late(bench: Bench, seconds: float) -> list[tuple[Action, ...] | BaseException]:
+    """What becomes of a message that is ready while another one keeps the processor so long."""
+    loop, found = bench.context.loop, list[tuple[Action, ...] | BaseException]()
+
+    def finish() -> None:
+        try:
+            found.append(run(bench, fields()))
+        except BaseException as error:
+            found.append(error)
+
+    loop.spawn(lambda: time.sleep(seconds))
+    loop.spawn(finish)
+    loop.run(lambda: bool(found))
+    return found
 
 
-def held(bench: Bench, seconds: float) -> threading.Event:
-    """All threads are taken until the event is set; a message has so many seconds."""
-    gate, single = threading.Event(), ThreadPool(1, "single")
-    bench.context = replace(bench.context, threads=single, options=Options(seconds=seconds))
-    single.submit(gate.wait)
-    return gate
-
-
-def test_a_message_that_gets_no_thread_in_its_time_is_a_shortage(bench: Bench) -> None:
-    """Not our failure: on_error does not apply, and nothing of it runs later."""
-    gate = held(bench, 0.3)
-    transaction = bench.handler.begin(envelope())
-    transaction.headers(fields())
-    with pytest.raises(Shortage):
-        transaction.finish(envelope(), Own(), keep_results=False)
-    gate.set()
-    assert bench.context.threads.submit(int).result(5) == 0
+def test_a_message_that_has_no_turn_in_its_time_is_a_shortage(bench: Bench) -> None:
+    """Not our failure: on_error does not apply."""
+    bench.context = replace(bench.context, options=Options(seconds=0.2))
+    (error,) = finish_late(bench, 0.4)
+    assert isinstance(error, Shortage)
     assert bench.shelf.rows == []
-
-
-def test_without_any_thread_at_all_it_is_a_shortage_too(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The process or the machine has no more threads to give."""
-
-    def refuse(_thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
-    with pytest.raises(Shortage):
-        run(bench, fields())
 
 
 def test_a_look_up_that_was_not_sent_is_told_as_overload(bench: Bench) -> None:
@@ -265,15 +239,11 @@ def test_a_look_up_that_was_not_sent_is_told_as_overload(bench: Bench) -> None:
     assert "event=overloaded level=warning source=198.51.100.10" in "".join(bench.lines())
 
 
-def test_waiting_for_a_thread_takes_from_the_time_of_the_message(bench: Bench) -> None:
+def test_waiting_for_the_processor_takes_from_the_time_of_the_message(bench: Bench) -> None:
     """Else an attacker's messages would each wait twice."""
-    gate = held(bench, 20.0)
     delays: list[float] = []
     bench.context = replace(bench.context, dns=DelayedDns(bench.zone, delays))
-    transaction = bench.handler.begin(envelope())
-    transaction.headers(fields())
-    threading.Timer(0.3, gate.set).start()
-    transaction.finish(envelope(), Own(), keep_results=False)
+    assert len(finish_late(bench, 0.3)) == 1
     assert [delay >= 0.25 for delay in delays] == [True]
 
 
@@ -317,31 +287,44 @@ class OneMessage(Remembers):
 
 
 @pytest.mark.parametrize("warm", [True, False])
-def test_spf_starts_at_mail_from_unless_its_record_is_at_hand(bench: Bench, warm: bool) -> None:
+def test_spf_is_asked_at_mail_from_unless_its_record_is_at_hand(bench: Bench, warm: bool) -> None:
     """Cold: while the message still arrives. Warm: with all the rest, for the same result."""
     assert isinstance(bench.context.dns, ZoneDns)
     bench.context.dns.warm = warm
     transaction = bench.handler.begin(envelope())
-    if warm:
-        time.sleep(0.1)
-        assert not bench.zone.calls
-    else:
-        assert wait_for(lambda: bench.zone.calls)
+    assert bool(bench.zone.prefetched) is not warm
     transaction.headers(fields())
     assert "spf=pass" in own_field(transaction.finish(envelope(), Own(), keep_results=False))
 
 
-def test_an_answer_given_up_is_not_recorded_later(bench: Bench) -> None:
-    """It was answered 451 as our own failure: the evaluation that ends later must not count."""
-    gate = threading.Event()
-    bench.zone.on_query = lambda question: gate.wait(10) and None
-    bench.context = replace(bench.context, patience=0.1)
-    with pytest.raises(TimeoutError):
-        run(bench, fields())
-    gate.set()
-    assert wait_for(lambda: not bench.context.slot.evaluations())
-    time.sleep(0.1)
-    assert bench.shelf.rows == []
+@pytest.mark.parametrize("stage", ["look-up", "record"])
+def test_a_message_whose_client_has_gone_ends_at_once(bench: Bench, stage: str) -> None:
+    """Wherever it waits: its end passes every except, nothing is asked and nothing answered."""
+    loop, seen = bench.context.loop, list[str]()
+
+    class Waits:
+        def record(self, evaluation: Evaluation) -> bool:
+            seen.append("record")
+            loop.park(60)
+            return True
+
+    def wait(question: Question) -> None:
+        if not seen:
+            seen.append("look-up")
+            loop.park(60)
+
+    if stage == "record":
+        bench.context = replace(bench.context, recorder=Waits())
+    else:
+        bench.zone.on_query = wait
+    task = loop.spawn(lambda: seen.append(str(run(bench, fields()))))
+    loop.run(lambda: bool(seen))
+    asked = len(bench.zone.calls)
+    task.end()
+    assert (seen, task.ended) == ([stage], True)
+    assert len(bench.zone.calls) == asked
+    assert bench.context.slot.running is None
+    assert "messages" not in bench.counts()
 
 
 def poisoned(bench: Bench, headers: Headers, sent: Envelope) -> None:
@@ -411,15 +394,25 @@ def test_a_sender_whose_spf_kills_is_not_checked_again(bench: Bench) -> None:
     )
 
 
-def test_work_is_shown_while_it_lasts(bench: Bench) -> None:
-    """The supervisor sees the message in evaluation, and nothing after it."""
-    seen: list[bytes] = []
-    bench.zone.on_query = lambda question: seen.extend(
-        job.fingerprint for job in bench.context.slot.evaluations()
-    )
-    run(bench, fields())
+def test_a_message_is_shown_while_it_runs_and_not_while_it_waits(bench: Bench) -> None:
+    """A death is blamed on the message that ran, not on those that waited for an answer."""
+    loop, slot, seen = bench.context.loop, bench.context.slot, list[object]()
+
+    def wait(question: Question) -> None:
+        seen.append(slot.running and slot.running.fingerprint)
+        if len(seen) == 1:
+            loop.call_later(0.01, lambda: seen.append(slot.running))
+            loop.park(0.03)
+            seen.append(slot.running and slot.running.fingerprint)
+
+    bench.zone.on_query = wait
+    loop.spawn(lambda: run(bench, fields()))
+    loop.run(lambda: bool(bench.shelf.rows))
+    own = {fingerprint(envelope(), fields()), fingerprint(envelope())}
+    assert seen[1] is None
+    assert {*seen[:1], *seen[2:]} <= own
     assert fingerprint(envelope(), fields()) in seen
-    assert bench.context.slot.evaluations() == ()
+    assert slot.running is None
 
 
 def test_the_same_message_again_has_the_same_fingerprint() -> None:

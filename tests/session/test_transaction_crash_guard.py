@@ -19,6 +19,7 @@ from dmarc_milter.core.mail.message import Envelope, HeaderField, Headers
 from dmarc_milter.core.mail.path import reverse_path
 from dmarc_milter.core.resolver import Question, Resolver
 from dmarc_milter.dns.suffix_list import load_suffixes
+from dmarc_milter.process.loop import Loop
 from dmarc_milter.process.shared_memory import SharedMemory
 from dmarc_milter.session.context import WorkerContext
 from dmarc_milter.session.handler import Own
@@ -56,6 +57,7 @@ class Bench:
         options = compiled.options(config, load_suffixes(""))
         self.handler = CoreHandler(
             WorkerContext(
+                Loop(),
                 options,
                 compiled.marking(config),
                 self,

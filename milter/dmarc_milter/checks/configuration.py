@@ -34,6 +34,7 @@ from dmarc_milter.mta.errors import PostfixError
 from dmarc_milter.mta.postfix import read
 from dmarc_milter.mta.postfix_review import review
 from dmarc_milter.mta.setup_lines import reachable
+from dmarc_milter.process.loop import Loop
 from dmarc_milter.process.sockets import describe
 
 SECONDS = 3.0
@@ -239,7 +240,7 @@ def _to_be_created(what: str, path: Path) -> Finding:
 
 def dns(config: Config) -> Iterator[Finding]:
     """Whether the name servers can be used, each of them asked by itself."""
-    health = probe(config, min(config.dns.timeout, 2 * SECONDS))
+    health = probe(config, Loop(), min(config.dns.timeout, 2 * SECONDS))
     where = ", ".join(config.dns.nameservers) or "the system's resolvers"
     if health.problem:
         yield Finding(
@@ -336,4 +337,4 @@ def rewriting(path: Path, *, given: bool) -> Iterator[Finding]:
 
 
 def resolver_of(config: Config) -> DnsResolver:
-    return DnsResolver(config.dns.nameservers, timeout=min(config.dns.timeout, 2 * SECONDS))
+    return DnsResolver(Loop(), config.dns.nameservers, timeout=min(config.dns.timeout, 2 * SECONDS))

@@ -20,6 +20,7 @@ from dmarc_milter.core.lint import Survey, survey
 from dmarc_milter.core.spf.check import SpfStatus
 from dmarc_milter.dns.resolver import DnsResolver
 from dmarc_milter.dns.suffix_list import SuffixListError, load_suffixes
+from dmarc_milter.process.loop import Loop
 
 SECONDS = 60.0
 QUERIES = 1000
@@ -40,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     except SuffixListError as error:
         print(f"dmarc-milter: {error}", file=sys.stderr)
         return EXIT_USAGE
-    dns = DnsResolver(config.dns.nameservers, timeout=config.dns.timeout)
+    dns = DnsResolver(Loop(), config.dns.nameservers, timeout=config.dns.timeout)
     try:
         options = DmarcOptions(discovery=config.dmarc.discovery, psl_guard=config.dmarc.psl_guard)
         surveyed = survey(arguments.name, dns.for_message(SECONDS, QUERIES), options, suffixes)

@@ -1,8 +1,7 @@
 """Places that are handed out fairly: round robin over client networks, then over a network's
 messages.
 
-Policy alone: no clock, no lock, no threads. Whoever owns a Pool calls it under a lock of its own
-and gives the time.
+Policy alone: no clock, no lock, no threads. Whoever owns a Pool gives the time.
 """
 
 from __future__ import annotations

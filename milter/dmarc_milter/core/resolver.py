@@ -207,6 +207,10 @@ class Remembers:
         for it gets Abandoned."""
         raise NotImplementedError
 
+    def pause(self) -> None:
+        """Other messages may go on now, if this one has used the processor for long."""
+        raise NotImplementedError
+
     def derive(self, key: Hashable, work: Work) -> Any:
         """What `work` gave with this key before, or gives now."""
         raise NotImplementedError
@@ -237,6 +241,12 @@ def abandon(resolver: Resolver) -> None:
     """Let go of everything that is asked for this message."""
     if isinstance(resolver, Remembers):
         resolver.abandon()
+
+
+def pause(resolver: Resolver) -> None:
+    """Said between steps of work on a message: no message holds up the others for long. Cheap."""
+    if isinstance(resolver, Remembers):
+        resolver.pause()
 
 
 def derive(resolver: Resolver, key: Hashable, work: Work) -> Any:

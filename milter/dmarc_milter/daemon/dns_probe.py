@@ -18,6 +18,7 @@ from dmarc_milter.dns.probe import Health, probe
 from dmarc_milter.dns.probe import servers as servers_of
 from dmarc_milter.dns.resolver import RESOLV_CONF
 from dmarc_milter.process.child import detach_from_supervisor, fork
+from dmarc_milter.process.loop import Loop
 from dmarc_milter.process.shared_memory import SharedMemory
 from dmarc_milter.telemetry.counters import INDEX, Meter
 from dmarc_milter.telemetry.log import Log
@@ -175,7 +176,9 @@ def _where(config: Config) -> str:
     )
 
 
-ask: ProbeFunction = probe
+def ask(config: Config) -> Health:
+    """The ProbeFunction of the daemon."""
+    return probe(config, Loop())
 
 
 class ProbeProcess:

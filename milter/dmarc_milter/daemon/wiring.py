@@ -27,12 +27,14 @@ from dmarc_milter.daemon.worker import WorkerServices
 from dmarc_milter.dns.resolver import CacheLimits, DnsResolver
 from dmarc_milter.dns.suffix_list import Suffixes, latest_suffixes
 from dmarc_milter.ledger.spool.file import SpoolOptions
-from dmarc_milter.ledger.spool.spool import Spool
+from dmarc_milter.ledger.spool.spool import Spool, tell_at_once
 from dmarc_milter.mta import sendmail_rewriting
 from dmarc_milter.mta.sendmail_watch import Demanding, Watched
+from dmarc_milter.process.loop import Loop
 from dmarc_milter.process.shared_memory import SharedMemory, WorkerSlot
 from dmarc_milter.session.context import WorkerContext
 from dmarc_milter.session.handler import SessionOptions
+from dmarc_milter.session.recorder import LoopRecorder
 from dmarc_milter.session.transaction import CoreHandler
 from dmarc_milter.telemetry.counters import Meter
 from dmarc_milter.telemetry.log import Log
@@ -53,25 +55,30 @@ class Commands(NamedTuple):
 
 
 def build(
-    config: Config, slot: WorkerSlot, shared_memory: SharedMemory, log: Log
+    config: Config, loop: Loop, slot: WorkerSlot, shared_memory: SharedMemory, log: Log
 ) -> WorkerServices:
     """What a worker serves with. Raises for what makes serving impossible."""
     suffixes, warning = latest_suffixes(config.dmarc.suffix_list, datetime.now(UTC).date())
     if warning:
         log.warning("suffix_list", text=warning)
-    dns, sendmail, meter = _resolver(config, suffixes), watched_sendmail_cf(config), Meter(slot)
-    spool = Spool(spool_path(config), SpoolOptions(max_bytes=config.store.spool_max_bytes))
+    dns, sendmail = _resolver(config, loop, suffixes), watched_sendmail_cf(config)
+    meter = Meter(slot)
+    spool = Spool(
+        spool_path(config),
+        SpoolOptions(max_bytes=config.store.spool_max_bytes),
+        tell=lambda entries: loop.call_from_thread(partial(tell_at_once, entries)),
+    )
     context = WorkerContext(
+        loop=loop,
         options=compiled.options(config, suffixes),
         marking=compiled.marking(config),
         dns=dns,
-        recorder=spool,
+        recorder=LoopRecorder(spool, loop),
         log=log,
         meter=meter,
         slot=slot,
         shared_memory=shared_memory,
         max_queries=config.limits.dns_queries,
-        patience=config.milter.deadline * 3,
         header_sample=header_samples(config),
         canonify=canonify(config, sendmail),
     )
@@ -83,8 +90,9 @@ def build(
     )
 
 
-def _resolver(config: Config, suffixes: Suffixes) -> DnsResolver:
+def _resolver(config: Config, loop: Loop, suffixes: Suffixes) -> DnsResolver:
     return DnsResolver(
+        loop,
         config.dns.nameservers,
         timeout=compiled.look_up_seconds(config),
         memory=CacheLimits(

@@ -1,9 +1,10 @@
-"""One worker process: the supervisor's orders on the main thread, libmilter on its own threads, the
-rest on the thread pool."""
+"""One worker process: one loop for the supervisor's orders, the messages and their look-ups.
+libmilter has threads of its own, which hand over what they collect."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import resource
 import select
@@ -16,10 +17,12 @@ from pathlib import Path
 from typing import NoReturn
 
 from dmarc_milter.config import Config
+from dmarc_milter.process.loop import Loop
 from dmarc_milter.process.shared_memory import SharedMemory, WorkerSlot
 from dmarc_milter.process.silent_connections import MilterConnections
 from dmarc_milter.process.sockets import never_ready
 from dmarc_milter.session import libmilter
+from dmarc_milter.session.event_queue import EventQueue
 from dmarc_milter.session.handler import MessageHandler, SessionOptions
 from dmarc_milter.session.session import Session
 from dmarc_milter.telemetry.counters import Meter
@@ -49,7 +52,7 @@ class WorkerServices:
     close: Callable[[], None] = lambda: None
 
 
-Build = Callable[[Config, WorkerSlot, SharedMemory, Log], WorkerServices]
+Build = Callable[[Config, Loop, WorkerSlot, SharedMemory, Log], WorkerServices]
 """Builds what the worker serves with. Raises for what makes serving impossible; `str()` of the
 exception is one line."""
 Prepare = Callable[[], tuple[str, ...]]
@@ -78,14 +81,17 @@ def run(
             Path("/proc/self/comm").write_text("dmarc-worker", encoding="ascii")
         log = open_log(config)
         log.start()
-        slot, family = shared_memory.slot(number), sock.family
+        loop, slot, family = Loop(), shared_memory.slot(number), sock.family
         service, listening, callbacks = _started(
-            control, lambda: _start(config, build, sock, shared_memory, slot, log)
+            control, lambda: _start(config, loop, build, sock, (shared_memory, slot, log))
         )
         slot.beat()
         control.sendall(READY)
         pulse = _Pulse(slot, service, callbacks, log)
-        _follow_orders(slot, control, pulse.beat, lambda: _replace(listening, family))
+        orders = _Orders(slot, control, lambda: _replace(listening, family))
+        _every(loop, BEAT, pulse.beat)
+        loop.watch(control.fileno(), select.EPOLLIN, lambda _: orders.read(loop))
+        loop.run(orders.are_obeyed)
         service.close()
         pulse.beat()
         log.stop()
@@ -103,14 +109,14 @@ Started = tuple[WorkerServices, int, libmilter.Callbacks]
 
 def _start(
     config: Config,
+    loop: Loop,
     build: Build,
     sock: socket.socket,
-    shared_memory: SharedMemory,
-    slot: WorkerSlot,
-    log: Log,
+    around: tuple[SharedMemory, WorkerSlot, Log],
 ) -> Started:
-    service = build(config, slot, shared_memory, log)
-    return (service, *_start_libmilter(config, service, slot, sock))
+    shared_memory, slot, log = around
+    service = build(config, loop, slot, shared_memory, log)
+    return (service, *_start_libmilter(config, loop, service, slot, sock))
 
 
 def _started(control: socket.socket, start: Callable[[], Started]) -> Started:
@@ -165,8 +171,14 @@ def _own_signals() -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
+def _every(loop: Loop, seconds: float, callback: Callable[[], None]) -> None:
+    """Call it now and then always again."""
+    loop.call_later(seconds, lambda: _every(loop, seconds, callback))
+    callback()
+
+
 def _start_libmilter(
-    config: Config, service: WorkerServices, slot: WorkerSlot, sock: socket.socket
+    config: Config, loop: Loop, service: WorkerServices, slot: WorkerSlot, sock: socket.socket
 ) -> tuple[int, libmilter.Callbacks]:
     """Answers the descriptor that libmilter listens on, and what it calls."""
     meter = Meter(slot)
@@ -176,7 +188,10 @@ def _start_libmilter(
         return Session(service.handler, service.options, name=name)
 
     callbacks = libmilter.Callbacks(
-        make_session, slot, _most_connections(config), MilterConnections(sock)
+        lambda name: EventQueue(loop, make_session, name),
+        slot,
+        _most_connections(config),
+        MilterConnections(sock),
     )
     callbacks.register("dmarc-milter")
     return libmilter.serve(sock, config.milter.idle_timeout), callbacks
@@ -204,34 +219,34 @@ def _replace(listening: int, family: int) -> None:
     never.close()
 
 
-def _follow_orders(
-    slot: WorkerSlot,
-    control: socket.socket,
-    beat: Callable[[], None],
-    stop_listening: Callable[[], None],
-) -> None:
-    """Beat until told to drain, then until the last session has ended or time is up."""
-    poll = select.poll()
-    poll.register(control, select.POLLIN)
-    deadline = float("inf")
-    draining = False
-    quiet_since = 0.0
-    while (now := time.monotonic()) < deadline:
-        beat()
-        if slot.sessions:
-            quiet_since = now
-        elif draining and now - quiet_since > SETTLE:
-            return
-        if not poll.poll(BEAT * 1000):
-            continue
-        order = control.recv(256)
+class _Orders:
+    """What the supervisor wants: serve until told to drain, then until the last session has ended
+    or time is up."""
+
+    def __init__(
+        self, slot: WorkerSlot, control: socket.socket, stop_listening: Callable[[], None]
+    ) -> None:
+        self._slot, self._control, self._stop_listening = slot, control, stop_listening
+        self._deadline = math.inf
+        self._quiet_since = math.inf
+        """When there were no sessions any more; only while draining."""
+
+    def read(self, loop: Loop) -> None:
+        order = self._control.recv(256)
         if not order:
-            poll.unregister(control)
-        deadline = min(deadline, time.monotonic() + _seconds(order))
-        if not draining:
-            draining = True
-            stop_listening()
-            quiet_since = time.monotonic()
+            loop.forget(self._control.fileno())
+        if self._deadline == math.inf:
+            self._stop_listening()
+            self._quiet_since = time.monotonic()
+        self._deadline = min(self._deadline, time.monotonic() + _seconds(order))
+
+    def are_obeyed(self) -> bool:
+        if self._deadline == math.inf:
+            return False
+        now = time.monotonic()
+        if self._slot.sessions:
+            self._quiet_since = now
+        return now >= self._deadline or now - self._quiet_since > SETTLE
 
 
 def _seconds(order: bytes) -> float:

@@ -44,7 +44,7 @@ class Worker:
     """Why it could not start, in its own words."""
     killed_for: str = ""
     blamed: tuple[bytes, ...] | None = None
-    """The messages that it was killed for; None: whatever was in evaluation."""
+    """The messages that it was killed for; None: whatever was running."""
 
     @property
     def pid(self) -> int:
@@ -53,11 +53,10 @@ class Worker:
     @property
     def in_progress(self) -> tuple[bytes, ...]:
         """The fingerprints of the messages that its death is blamed on."""
-        return (
-            self.blamed
-            if self.blamed is not None
-            else tuple(job.fingerprint for job in self.slot.evaluations())
-        )
+        if self.blamed is not None:
+            return self.blamed
+        running = self.slot.running
+        return () if running is None else (running.fingerprint,)
 
     def drain(self, seconds: float) -> None:
         """Order it to take no more connections, and to end when it has none or after this time."""
@@ -171,11 +170,9 @@ class Workers:
         for one in self:
             if one.killed_for:
                 continue
-            overdue = tuple(
-                job.fingerprint for job in one.slot.evaluations() if now - job.since > deadline
-            )
-            if overdue:
-                one.blamed = overdue
+            running = one.slot.running
+            if running is not None and now - running.since > deadline:
+                one.blamed = (running.fingerprint,)
                 one.kill(f"an evaluation took more than {deadline:g} s")
             elif one.ready and now - one.slot.heartbeat > hung:
                 one.kill(f"no sign of life for {hung:g} s")

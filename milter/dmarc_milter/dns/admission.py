@@ -1,8 +1,8 @@
 """Which questions are in flight and which wait: fair to client networks and messages, with places
 kept for author policies.
 
-Policy alone: no I/O, no clock, no lock. The resolver calls it under its lock, gives the time
-(seconds, monotonic), and does what Moves say. A question is sent once for all who ask it. Answers
+Policy alone: no I/O, no clock. The resolver gives the time (seconds, monotonic) and does what Moves
+say. A question is sent once for all who ask it. Answers
 at hand never come here.
 """
 

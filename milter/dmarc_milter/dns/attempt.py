@@ -11,9 +11,9 @@ import socket
 import time
 from typing import Any
 
-from dmarc_milter.dns.alarm import Alarm
 from dmarc_milter.dns.answer import Answer, Key
 from dmarc_milter.dns.nameservers import Server
+from dmarc_milter.dns.waiting import Timer
 from dmarc_milter.dns.wire import encode_query, is_answer_to
 
 UDP_SIZE = 4096  # octets; no server may send more than the 1232 that were offered
@@ -30,7 +30,7 @@ class Pending:
 
     `begun` is the moment (seconds, monotonic) of its sending, `give_up` that at which the client
     will settle it in any case. `short`: something was not sent for want of descriptors or memory.
-    `staying`: the thread that asks waits on the socket.
+    `timer` is the client's, for the next retry.
     """
 
     __slots__ = (
@@ -43,7 +43,7 @@ class Pending:
         "question",
         "servers",
         "short",
-        "staying",
+        "timer",
         "tried",
     )
 
@@ -57,7 +57,8 @@ class Pending:
         self.tried = 0
         self.attempts: list[Attempt] = []
         self.answer: Answer | None = None
-        self.short = self.staying = False
+        self.short = False
+        self.timer: Timer | None = None
 
     def is_over(self) -> bool:
         """Whether it is settled, or was abandoned."""
@@ -69,9 +70,9 @@ class Pending:
 
 
 class Attempt:
-    """A socket with one query on it. `events` is what epoll is to watch, `ignored` counts packets
-    that answer something else, `kept` is a packet or an error that is there already. `edns`: the
-    query has an OPT record; `instead`: it has none because one with OPT came to nothing."""
+    """A socket with one query on it. `events` is what the loop is to watch, `ignored` counts
+    packets that answer something else. `edns`: the query has an OPT record; `instead`: it has none
+    because one with OPT came to nothing."""
 
     __slots__ = (
         "_identifier",
@@ -84,7 +85,6 @@ class Attempt:
         "handle",
         "ignored",
         "instead",
-        "kept",
         "pending",
         "server",
     )
@@ -98,7 +98,6 @@ class Attempt:
         self._identifier = os.urandom(2)
         self._query = encode_query(self._identifier, pending.question, edns=edns)
         self.events, self.events_changed, self.ignored = select.EPOLLIN, False, 0
-        self.kept: bytes | OSError | None = None
         self._socket = socket.socket(
             server.family, self.kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
         )
@@ -127,7 +126,7 @@ class Attempt:
         return False
 
     def close(self) -> None:
-        """Close the socket; epoll forgets it by that."""
+        """Close the socket."""
         self._socket.close()
 
 
@@ -141,24 +140,9 @@ class UdpAttempt(Attempt):
         self._socket.connect(self.server.address)
         self._socket.send(self._query)
 
-    def await_packet(self, alarm: Alarm, seconds: float) -> None:
-        """Wait here for the first packet, whatever it is; `kept` is what came. The alarm ends the
-        wait."""
-        if not alarm.wait(seconds, self.handle):
-            return
-        try:
-            self.kept = self._socket.recv(UDP_SIZE)
-        except BlockingIOError:
-            pass
-        except OSError as error:
-            self.kept = error
-
     def receive(self) -> bytes | None:
-        kept, self.kept = self.kept, None
-        if isinstance(kept, OSError):
-            raise kept
         try:
-            packet = self._socket.recv(UDP_SIZE) if kept is None else kept
+            packet = self._socket.recv(UDP_SIZE)
         except BlockingIOError:
             return None
         if self.is_answered_by(packet):

@@ -3,7 +3,6 @@ memory."""
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Any, Generic, Protocol, TypeVar
@@ -41,8 +40,7 @@ E = TypeVar("E", bound=CacheEntry)
 
 
 class BoundedStore(Generic[K, E]):
-    """Key -> entry. Reading takes no lock; what was not read since it was last looked at leaves
-    first.
+    """Key -> entry. What was not read since it was last looked at leaves first.
 
     That is the clock form of least-recently-used: `get` only marks, `keep` makes room.
     """
@@ -53,7 +51,6 @@ class BoundedStore(Generic[K, E]):
             OrderedDict()
         )  # a plain dict finds its first key ever more slowly
         self._size = 0
-        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._answers)
@@ -73,26 +70,20 @@ class BoundedStore(Generic[K, E]):
 
     def keep(self, key: K, answer: E, now: float) -> None:
         """Hold the entry in the place of an older one, unless it has expired already (TTL 0)."""
-        with self._lock:
-            old = self._answers.pop(key, None)
-            if old is not None:
-                self._size -= old.size
-            if answer.expires <= now or answer.size > self._octets:
-                return
-            self._answers[key] = answer
-            self._size += answer.size
-            while len(self._answers) > self._entries or self._size > self._octets:
-                self._drop_one(now)
+        old = self._answers.pop(key, None)
+        if old is not None:
+            self._size -= old.size
+        if answer.expires <= now or answer.size > self._octets:
+            return
+        self._answers[key] = answer
+        self._size += answer.size
+        while len(self._answers) > self._entries or self._size > self._octets:
+            self._drop_one(now)
 
     def clear(self) -> None:
         """Forget everything."""
-        with self._lock:
-            self._answers.clear()
-            self._size = 0
-
-    def unlock(self) -> None:
-        """In a forked child: whoever held the lock is not there."""
-        self._lock = threading.Lock()
+        self._answers.clear()
+        self._size = 0
 
     def _drop_one(self, now: float) -> None:
         # Each round either drops an answer or takes its mark away, so a full turn of the dictionary

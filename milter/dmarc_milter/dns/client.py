@@ -1,33 +1,23 @@
-"""Asks name servers. All questions in flight share one thread, which alone receives, retries and
-gives up."""
+"""Asks name servers. All questions in flight share one loop, which receives, retries and gives
+up."""
 
 from __future__ import annotations
 
 import contextlib
-import heapq
-import itertools
 import logging
-import os
-import select
-import threading
 import time
-from collections import deque
 from collections.abc import Iterable
+from functools import partial
 from typing import Protocol
 
 from dmarc_milter.core.resolver import SCARCE, LookupFailed
-from dmarc_milter.dns.alarm import Stay
 from dmarc_milter.dns.answer import Answer, failed, short
 from dmarc_milter.dns.attempt import Attempt, Broken, Pending, TcpAttempt, UdpAttempt
 from dmarc_milter.dns.counters import Counters
 from dmarc_milter.dns.nameservers import Nameservers
 from dmarc_milter.dns.rdata import MalformedAnswer
-from dmarc_milter.dns.wire import (
-    ServerRefused,
-    denies_opt,
-    is_truncated,
-    read_answer,
-)
+from dmarc_milter.dns.waiting import EventLoop
+from dmarc_milter.dns.wire import ServerRefused, denies_opt, is_truncated, read_answer
 
 FIRST_RETRY = 2.0  # seconds; sooner when the time-out is short
 NOT_SENT = "nothing could be sent"
@@ -37,95 +27,52 @@ log = logging.getLogger("dmarc_milter.resolver")
 
 
 class ClientObserver(Protocol):
-    """Whom the client reports to, on its own thread."""
+    """Whom the client reports to."""
 
     def done(self, pending: Pending, answer: Answer) -> None:
-        """The question is settled."""
-        ...
-
-    def tend(self, now: float) -> float | None:
-        """After each turn; within how many seconds there should be another (None: whenever)."""
+        """The question is settled. Never called before `start` of it has returned."""
         ...
 
 
 class Client:
-    """Sends questions and settles them within `timeout` seconds. Belongs to the process that made
-    it."""
+    """Sends questions and settles them within `timeout` seconds."""
 
     def __init__(
-        self, servers: Nameservers, timeout: float, report: ClientObserver, counters: Counters
+        self,
+        loop: EventLoop,
+        servers: Nameservers,
+        timeout: float,
+        report: ClientObserver,
+        counters: Counters,
     ) -> None:
-        self._servers, self._timeout = servers, timeout
+        self._loop, self._servers = loop, servers
         self._report, self._counters = report, counters
         self._retry = min(FIRST_RETRY, timeout * 0.4)
-        self._poll = select.epoll()
-        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._poll.register(self._wake, select.EPOLLIN)
-        self._attempts: dict[int, Attempt] = {}
-        self._new: deque[tuple[float, Pending]] = deque()
-        self._given_up: deque[Pending] = deque()
-        self._wish: float | None = None
-        self._handing_over = threading.Lock()
-        """Held while a socket passes from the thread that asked to the client's, or is closed
-        because nobody waits any more."""
-        self._timers: list[tuple[float, int, Pending]] = []
-        self._order = itertools.count()
-        self._asleep = False
-        self._lingered = False
-        self._closing = False
-        self._thread = threading.Thread(target=self._run, name="dns", daemon=True)
-        self._thread.start()
+        self._in_flight: dict[Pending, None] = {}
 
-    def start(self, pending: Pending, stay: Stay | None = None) -> Answer | None:
-        """Send the question. With `stay`, wait here for the first packet: two changes of thread
-        less.
-
-        An Answer where there is one at once; None: the client's thread will settle it.
-        """
-        now = time.monotonic()
-        pending.servers = self._servers.current(now)
-        if not pending.servers or self._closing:
-            return failed("closed" if self._closing else "no name server is known")
-        if pending.is_over():
-            return None  # abandoned already
-        pending.staying = True
-        attempt = self._ask_next(pending)
-        if attempt is not None and stay is not None:
-            answer = self._stay(attempt, stay)
-            if answer is not None:
-                return answer
-        watched = attempt is not None and self._watch(attempt)
-        pending.staying = False
-        if pending.is_over():
-            self._given_up.append(pending)
-        else:
-            self._new.append((now + self._retry if watched else now, pending))
-        # The thread sleeps no longer than a first retry takes, so a question sent just now need not
-        # wake it.
-        if self._asleep or stay is not None or not watched:
-            self.rouse()
-        return failed("closed") if self._closing else None
+    def start(self, pending: Pending) -> Answer | None:
+        """Send the question. An Answer where there is one at once; None: it will be settled."""
+        pending.servers = self._servers.current(pending.begun)
+        if not pending.servers:
+            return failed("no name server is known")
+        self._in_flight[pending] = None
+        sent = self._send_next(pending)
+        self._wait(pending, self._retry if sent else 0.0)
+        return None
 
     def abandon(self, pending: Pending) -> None:
-        """Nobody waits for it, or it must wait again: its sockets are closed soon, and what they
-        still bring is not waited for."""
+        """Nobody waits for it, or it must wait again: what its sockets still bring is not waited
+        for."""
         if pending.answer is None:
-            pending.answer = ABANDONED
-            self._given_up.append(pending)
-            self.rouse()
+            self._end(pending, ABANDONED)
 
     def close(self) -> None:
-        """Settle everything in flight as failed and end the thread."""
-        self._closing = True
-        self.rouse()
-        self._thread.join()
+        """Settle everything in flight as failed."""
+        for pending in tuple(self._in_flight):
+            self._settle(pending, failed("closed"))
 
-    def disown(self) -> None:
-        """In a forked child: close what is the parent's, without a word to anyone."""
-        for attempt in self._attempts.values():
-            attempt.close()
-        self._poll.close()
-        os.close(self._wake)
+    def _wait(self, pending: Pending, seconds: float) -> None:
+        pending.timer = self._loop.call_later(seconds, partial(self._overdue, pending))
 
     def _ask_next(self, pending: Pending) -> UdpAttempt | None:
         """Ask the next server that was not asked yet; None when there is none or nothing could be
@@ -144,87 +91,17 @@ class Client:
             return attempt
         return None
 
-    def _stay(self, attempt: UdpAttempt, stay: Stay) -> Answer | None:
-        """The answer, if the first packet is all there is to it; everything else is left to the
-        client's thread."""
-        attempt.await_packet(stay.alarm, min(stay.seconds, self._retry))
-        packet, pending = attempt.kept, attempt.pending
-        if (
-            not isinstance(packet, bytes)
-            or not attempt.is_answered_by(packet)
-            or is_truncated(packet)
-        ):
-            return None
-        try:
-            answer = read_answer(packet, pending.question, pending.key[1])
-        except Exception:  # the client's thread will read it again, and knows what to do then
-            return None
-        attempt.server.answered(packet, time.monotonic(), edns=attempt.edns, instead=False)
-        self._forget(attempt)
-        return answer
-
     def _watch(self, attempt: Attempt) -> bool:
-        """Let the client's thread receive what comes; False when that is impossible."""
-        with self._handing_over:
-            if attempt.pending.answer is not None:
-                self._forget(attempt)
-                return False
-            self._attempts[attempt.handle] = attempt
-            try:
-                self._poll.register(attempt.handle, attempt.events)
-            except (OSError, ValueError) as error:  # no room in the kernel, or closed meanwhile
-                attempt.pending.short |= isinstance(error, OSError) and error.errno in SCARCE
-                self._forget(attempt)
-                return False
+        """Have the loop receive what comes; False when that is impossible."""
+        try:
+            self._loop.watch(attempt.handle, attempt.events, partial(self._guarded, attempt))
+        except OSError as error:  # no room in the kernel
+            attempt.pending.short |= error.errno in SCARCE
+            self._forget(attempt)
+            return False
         return True
 
-    def rouse(self) -> None:
-        """Let the client's thread have a turn."""
-        with contextlib.suppress(OSError):  # closed meanwhile
-            os.eventfd_write(self._wake, 1)
-
-    # From here on everything runs in the client's own thread.
-
-    def _run(self) -> None:
-        while not self._closing:
-            try:
-                self._turn()
-            except Exception:
-                log.exception("dns: a turn of the client's thread failed")
-                time.sleep(0.1)  # whatever it is, not as fast as the processor can
-        self._shut_down()
-
-    def _turn(self) -> None:
-        events = self._poll.poll(self._patience())
-        self._asleep = False
-        self._lingered = not events
-        for handle, _ in events:
-            if handle == self._wake:
-                os.eventfd_read(handle)
-            elif (attempt := self._attempts.get(handle)) is not None:
-                self._guarded(attempt)
-        now = time.monotonic()
-        self._close_given_up()
-        self._expire(now)
-        self._wish = self._report.tend(now)
-
-    def _patience(self) -> float | None:
-        """Seconds to sleep. A new question needs no waking up as long as its first retry lies
-        behind the end of the sleep."""
-        if self._timers:
-            longest = self._retry if self._wish is None else min(self._retry, self._wish)
-            return min(longest, max(0.0, self._timers[0][0] - time.monotonic()))
-        if not self._lingered:
-            return self._retry
-        self._asleep = True
-        if self._new or self._given_up:
-            return 0.0
-        return None
-
-    def _guarded(self, attempt: Attempt) -> None:
-        if attempt.pending.answer is not None:  # abandoned a moment ago
-            self._forget(attempt)
-            return
+    def _guarded(self, attempt: Attempt, _events: int) -> None:
         try:
             self._receive(attempt)
         except Exception:
@@ -240,7 +117,7 @@ class Client:
                 self._counters.ignored += attempt.ignored
                 attempt.ignored = 0
                 if attempt.events_changed:
-                    self._poll.modify(attempt.handle, attempt.events)
+                    self._loop.change(attempt.handle, attempt.events)
                 return
             attempt.server.heard(time.monotonic())
             if is_truncated(packet):
@@ -309,19 +186,11 @@ class Client:
         attempt = self._ask_next(pending)
         return attempt is not None and (self._watch(attempt) or self._send_next(pending))
 
-    def _expire(self, now: float) -> None:
-        """Take over what is new, retry what got no answer, give up what is too old."""
-        while self._new:
-            due, pending = self._new.popleft()
-            for attempt in tuple(pending.attempts):
-                if attempt.kept is not None:
-                    self._guarded(attempt)
-            if pending.answer is None:
-                heapq.heappush(self._timers, (due, next(self._order), pending))
-        while self._timers and (self._timers[0][0] <= now or self._timers[0][2].answer is not None):
-            _, _, pending = heapq.heappop(self._timers)
-            if pending.answer is None:
-                self._retry_or_give_up(pending, now)
+    def _overdue(self, pending: Pending) -> None:
+        """Its time for an answer, or for a first query, is over."""
+        now = time.monotonic()
+        if pending.answer is None:
+            self._retry_or_give_up(pending, now)
 
     def _retry_or_give_up(self, pending: Pending, now: float) -> None:
         if now >= pending.give_up:
@@ -339,9 +208,7 @@ class Client:
             self._settle(pending, short(NOT_SENT) if pending.short else failed(NOT_SENT))
             return
         self._repeat(silent, now)
-        heapq.heappush(
-            self._timers, (min(pending.give_up, now + self._retry), next(self._order), pending)
-        )
+        self._wait(pending, min(pending.give_up - now, self._retry))
 
     def _repeat(self, silent: Iterable[Attempt], now: float) -> None:
         """Ask silent servers again: without OPT those that may not know it, for some things drop a
@@ -355,39 +222,23 @@ class Client:
                 self._send_plain(attempt)
 
     def _settle(self, pending: Pending, answer: Answer) -> None:
-        if pending.answer is not None:
-            return
+        if pending.answer is None:
+            if answer.failure is LookupFailed:
+                self._counters.failures += 1
+            self._end(pending, answer)
+            self._report.done(pending, answer)
+
+    def _end(self, pending: Pending, answer: Answer) -> None:
+        """Nothing more is sent or received for it."""
+        pending.answer = answer
+        self._in_flight.pop(pending, None)
+        if pending.timer is not None:
+            pending.timer.cancel()
         for attempt in tuple(pending.attempts):
             self._forget(attempt)
-        if answer.failure is LookupFailed:
-            self._counters.failures += 1
-        pending.answer = answer
-        self._report.done(pending, answer)
-
-    def _close_given_up(self) -> None:
-        while self._given_up:
-            pending = self._given_up.popleft()
-            with (
-                self._handing_over
-            ):  # a thread that stays on the socket comes back here when it has handed it over
-                for attempt in () if pending.staying else tuple(pending.attempts):
-                    self._forget(attempt)
 
     def _forget(self, attempt: Attempt) -> None:
-        # Out of the table first: once closed, another thread may be given the same number.
-        self._attempts.pop(attempt.handle, None)
-        with contextlib.suppress(ValueError):
+        if attempt in attempt.pending.attempts:  # its descriptor is its own only as long as it is
             attempt.pending.attempts.remove(attempt)
-        attempt.close()
-
-    def _shut_down(self) -> None:
-        self._close_given_up()
-        self._expire(time.monotonic())
-        waiting = {
-            id(attempt.pending): attempt.pending for attempt in tuple(self._attempts.values())
-        }
-        waiting.update((id(pending), pending) for _, _, pending in self._timers)
-        for pending in waiting.values():
-            self._settle(pending, failed("closed"))
-        self._poll.close()
-        os.close(self._wake)
+            self._loop.forget(attempt.handle)
+            attempt.close()

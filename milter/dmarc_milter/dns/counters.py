@@ -11,7 +11,7 @@ SOCKETS = 4
 
 
 class Counters:
-    """What the client did since the process started; approximate where several threads count."""
+    """What the client did since the process started."""
 
     __slots__ = (
         "failures",

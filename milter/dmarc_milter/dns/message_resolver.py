@@ -22,19 +22,17 @@ from dmarc_milter.core.resolver import (
     TimeExceeded,
     Work,
 )
-from dmarc_milter.dns.alarm import Alarm, Stay, alarm
 from dmarc_milter.dns.answer import UNASKABLE, Answer, Key, failed
 from dmarc_milter.dns.cache import Derived
 from dmarc_milter.dns.inquiry import Inquiry
 from dmarc_milter.dns.progress import AnswerSource, Progress
 from dmarc_milter.dns.wire import HOP_LIMIT
 
-GRACE = 1.0  # seconds past a look-up's own end before its thread is given up
+GRACE = 1.0  # seconds past a look-up's own end before its answer is given up
 
 
 class MessageResolver(Remembers):
-    """Implements core.resolver.Resolver for one message, or for a share of it. Safe for several
-    threads.
+    """Implements core.resolver.Resolver for one message, or for a share of it.
 
     `asked` counts different questions, remembered ones too, so that a verdict does not depend on
     what others asked before. `expires` (seconds, monotonic) is the earliest moment at which one of
@@ -161,11 +159,13 @@ class MessageResolver(Remembers):
         answer = found.answer if isinstance(found, Inquiry) else found
         return answer.records if answer is not None else ()
 
+    def pause(self) -> None:
+        """See core.resolver.Remembers."""
+        self._source.loop.pause()
+
     def stale_answers(self) -> tuple[StaleAnswer, ...]:
         """See core.resolver.Remembers."""
-        return tuple(
-            StaleAnswer(name, seconds) for name, seconds in self._progress.stale.copy().items()
-        )
+        return tuple(StaleAnswer(name, seconds) for name, seconds in self._progress.stale.items())
 
     def _rests_on(self, expires: float) -> None:
         """Note in every scope around that something good until then was used."""
@@ -231,46 +231,46 @@ class MessageResolver(Remembers):
         return found if isinstance(found, Answer) else self._wait(key, found)
 
     def _start(self, key: Key, question: bytes) -> Inquiry | Answer:
-        """Ask now, and stay for the answer where that is quicker."""
-        progress, own = self._progress, self._alarm(key)
-        now, left = time.monotonic(), self._seconds_left()
+        left = self._seconds_left()
         if left <= 0:
             raise self._out_of_time(key, left)
-        progress.caller.attend(own)
-        try:
-            found = self._source.start(
-                key, question, progress.caller, policy=self._policy, stay=Stay(own, left)
-            )
-        finally:
-            progress.caller.turn_away(own)
-            progress.patience -= time.monotonic() - now
-        self._check()
-        return found
+        return self._source.start(key, question, self._progress.caller, policy=self._policy)
 
     def _wait(self, key: Key, inquiry: Inquiry) -> Answer:
         """For an answer, or for a place and then an answer."""
         if inquiry.answer is not None:
             return inquiry.answer
-        progress, own = self._progress, self._alarm(key)
-        progress.caller.attend(own)
+        caller, own = self._progress.caller, self._source.loop.current
+        caller.waiting.append(own)
+        inquiry.waiters.append(own)
         try:
             while inquiry.answer is None:
                 self._check()
-                now, flight = time.monotonic(), inquiry.flight
-                left, its = (
-                    self._seconds_left(),
-                    (math.inf if flight is None else flight.give_up + GRACE - now),
-                )
-                if left <= 0 or its <= 0:
+                if not self._wait_once(inquiry):
                     break
-                inquiry.wait(own, min(left, its))
-                spent = time.monotonic() - now
-                progress.patience -= spent
-                progress.delayed += spent if flight is None else 0.0
         finally:
-            progress.caller.turn_away(own)
+            inquiry.waiters.remove(own)
+            caller.waiting.remove(own)
         self._check()
         return inquiry.answer or self._unanswered(key, inquiry)
+
+    def _wait_once(self, inquiry: Inquiry) -> bool:
+        """Until something has changed, or the time is up; False when it was up before.
+
+        What passes between the answer and this message's turn is our doing, as waiting for a place
+        is.
+        """
+        progress, flight, now = self._progress, inquiry.flight, time.monotonic()
+        its = math.inf if flight is None else flight.give_up + GRACE - now
+        longest = min(self._seconds_left(), its)
+        if longest <= 0:
+            return False
+        self._source.loop.park(longest)
+        over = time.monotonic()
+        spent, due = over - now, inquiry.answered or now + longest
+        progress.patience -= spent
+        progress.delayed += spent if flight is None else max(0.0, over - due)
+        return True
 
     def _unanswered(self, key: Key, inquiry: Inquiry) -> Answer:
         """Unsent: a shortage. Sent too late for an answer: the message's own doing, or ours. Else
@@ -288,12 +288,6 @@ class MessageResolver(Remembers):
             return self._shortage(key, "no time left after waiting for room")
         return TimeExceeded(f"{key[1]} {key[0]}: no time left", name=key[0])
 
-    def _alarm(self, key: Key) -> Alarm:
-        try:
-            return alarm()
-        except OSError:
-            raise self._shortage(key, "no descriptor to wait with") from None
-
     def _shortage(self, key: Key, reason: str) -> Shortage:
         self._source.count_shortage()
         return Shortage(f"{key[1]} {key[0]}: {reason}", name=key[0])
@@ -308,35 +302,33 @@ class MessageResolver(Remembers):
     def _charge(self, key: Key) -> bool:
         """Count the question here and in every scope around; False, and nothing counted, where one
         has no room."""
-        scopes = []
+        fresh = []
         scope: MessageResolver | None = self
         while scope is not None:
-            scopes.append(scope)
+            if key not in scope._asked:
+                if len(scope._asked) >= scope._limit:
+                    return False
+                fresh.append(scope)
             scope = scope._outer
-        with self._progress.lock:
-            fresh = [scope for scope in scopes if key not in scope._asked]
-            if any(len(scope._asked) >= scope._limit for scope in fresh):
-                return False
-            for scope in fresh:
-                scope._asked.add(key)
+        for scope in fresh:
+            scope._asked.add(key)
         return True
 
     def _charge_all(self, keys: frozenset[Key]) -> bool:
         """Count questions that were asked for another message; False, and nothing counted, where
         there is no room for all."""
-        with self._progress.lock:
-            scope: MessageResolver | None = self
-            while scope is not None:
-                if (
-                    len(scope._asked) + len(keys) > scope._limit
-                    and len(scope._asked | keys) > scope._limit
-                ):
-                    return False
-                scope = scope._outer
-            scope = self
-            while scope is not None:
-                scope._asked |= keys
-                scope = scope._outer
+        scope: MessageResolver | None = self
+        while scope is not None:
+            if (
+                len(scope._asked) + len(keys) > scope._limit
+                and len(scope._asked | keys) > scope._limit
+            ):
+                return False
+            scope = scope._outer
+        scope = self
+        while scope is not None:
+            scope._asked |= keys
+            scope = scope._outer
         return True
 
     def _start_early(self, key: Key) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 from dmarc_milter.config import Config
 from dmarc_milter.core.resolver import LookupFailed, NoAnswer, NoSuchName
 from dmarc_milter.dns.nameservers import read_resolv_conf
 from dmarc_milter.dns.resolver import RESOLV_CONF, DnsResolver, MessageResolver
+from dmarc_milter.dns.waiting import EventLoop
 
 TLD = "com"
 """A top-level domain that is there wherever mail of the Internet is judged: its name servers are
@@ -31,15 +32,14 @@ class Health(NamedTuple):
     """What one of them makes up."""
 
 
-def probe(config: Config, timeout: float | None = None) -> Health:
+def probe(config: Config, loop: EventLoop, timeout: float | None = None) -> Health:
     """Ask each name server by itself, all side by side. Takes at most `timeout` seconds ([dns]
     timeout) and one more."""
     seconds = timeout or config.dns.timeout
     named = servers(config)
     if not named:
         return Health("no name server is known")
-    with ThreadPoolExecutor(len(named)) as threads:
-        answers = list(threads.map(lambda server: _probed(server, seconds), named))
+    answers = _all_probed(named, loop, seconds)
     denied = [
         health.problem for health in answers if health.problem and not isinstance(health, _Silent)
     ]
@@ -53,8 +53,26 @@ class _Silent(Health):
     """One server gave no answer; another may."""
 
 
-def _probed(server: str, seconds: float) -> Health:
-    dns = DnsResolver([server], timeout=seconds)
+def _all_probed(named: Sequence[str], loop: EventLoop, seconds: float) -> list[Health]:
+    """In their order. One that could not be looked at at all counts as silent."""
+    waiting, found = loop.current, dict[str, Health]()
+
+    def look(server: str) -> None:
+        try:
+            found[server] = _probed(server, loop, seconds)
+        finally:
+            found.setdefault(server, _Silent(f"{server}: it could not be asked"))
+            waiting.wake()
+
+    for server in named:
+        loop.spawn(partial(look, server))
+    while len(found) < len(set(named)):
+        loop.park()
+    return [found[server] for server in named]
+
+
+def _probed(server: str, loop: EventLoop, seconds: float) -> Health:
+    dns = DnsResolver(loop, [server], timeout=seconds)
     try:
         return look_at(server, dns.for_message(seconds + 1))
     finally:

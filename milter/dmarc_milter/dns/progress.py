@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Hashable
 from typing import Protocol
 
-from dmarc_milter.dns.alarm import Stay
 from dmarc_milter.dns.answer import Answer, Key
 from dmarc_milter.dns.cache import Derived
 from dmarc_milter.dns.inquiry import Caller, Inquiry
 from dmarc_milter.dns.stale_cache import Stale
+from dmarc_milter.dns.waiting import EventLoop
 
 # Of a message's seconds: an answer that has not come within them is the DNS's failure, whatever
 # else the message asked.
@@ -19,6 +18,11 @@ FAIR = 0.2
 
 class AnswerSource(Protocol):
     """What a process-wide resolver offers its messages."""
+
+    @property
+    def loop(self) -> EventLoop:
+        """Where its messages wait."""
+        ...
 
     def cached(self, key: Key) -> Answer | None:
         """The remembered answer, if any."""
@@ -44,11 +48,8 @@ class AnswerSource(Protocol):
         """An older answer that may be used because the DNS has failed."""
         ...
 
-    def start(
-        self, key: Key, question: bytes, caller: Caller, *, policy: bool, stay: Stay | None = None
-    ) -> Inquiry | Answer:
-        """Have the question asked as soon as there is a place for it, or join those who ask it;
-        stay for the answer if that is quicker."""
+    def start(self, key: Key, question: bytes, caller: Caller, *, policy: bool) -> Inquiry | Answer:
+        """Have the question asked as soon as there is a place for it, or join those who ask it."""
         ...
 
     def leave(self, caller: Caller) -> None:
@@ -63,7 +64,7 @@ class AnswerSource(Protocol):
 class Progress:
     """What a message has asked and got; shared by its shares. `patience`: seconds it may still
     spend waiting; `fair`: seconds that every look-up should have; `delayed`: seconds that it has
-    waited for room, which are our doing."""
+    waited for room or for the processor, which are our doing."""
 
     __slots__ = (
         "caller",
@@ -71,7 +72,6 @@ class Progress:
         "derived",
         "fair",
         "given",
-        "lock",
         "patience",
         "stale",
         "started",
@@ -84,4 +84,3 @@ class Progress:
         self.started: dict[Key, Inquiry | Answer] = {}
         self.derived: dict[Hashable, Derived] = {}
         self.stale: dict[str, float] = {}
-        self.lock = threading.Lock()

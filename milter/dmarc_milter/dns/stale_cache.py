@@ -3,7 +3,6 @@ not easily flushed."""
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple
@@ -129,7 +128,6 @@ class StaleCache:
         self._seconds, self._organization = memory.stale_seconds, memory.organization
         self._entries, self._octets = memory.entries, memory.octets // 2
         self._settled, self._new = _OrganizationPool(), _OrganizationPool()
-        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._settled) + len(self._new)
@@ -148,11 +146,9 @@ class StaleCache:
         if answer.failure is not None or not answer.ttl:
             # The same with TTL 0 is in its last second in a resolver's cache.
             if kept is not None and answer.records != kept.answer.records:
-                with self._lock:
-                    self._forget(key)
+                self._forget(key)
         elif kept is None or kept.until != answer.expires + self._seconds:
-            with self._lock:
-                self._put(key, answer, now)
+            self._put(key, answer, now)
 
     def find(self, key: Key, now: float) -> Stale | None:
         """What may be used at `now` (seconds, monotonic) because the look-up failed."""
@@ -160,10 +156,6 @@ class StaleCache:
         if kept is None or now >= kept.until:
             return None
         return Stale(kept.answer, now - kept.fetched, now - kept.answer.expires)
-
-    def unlock(self) -> None:
-        """In a forked child: whoever held the lock is not there."""
-        self._lock = threading.Lock()
 
     def _put(self, key: Key, answer: Answer, now: float) -> None:
         old = self._settled.get(key) or self._new.get(key)

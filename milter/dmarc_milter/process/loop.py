@@ -26,6 +26,8 @@ TURN: Final = 0.1
 """Seconds of tasks after which descriptors and timers are looked at again."""
 EVENTS: Final = 256
 """Descriptors served in one turn; the others come next."""
+SPARE: Final = 64
+"""Greenlets that are kept for the next tasks: making one costs more than most tasks' waits."""
 MANY: Final = 1000
 """Of what is kept although it is no longer needed: from here on it is looked through."""
 
@@ -69,20 +71,33 @@ class Waker:
 class Task(Waker):
     """A function that runs in the loop, for a client network.
 
-    `network` may change while it runs. `on_switch`, if any, is called with True whenever the task
+    `network` may change while it runs. `waited`: seconds that it was ready and others ran.
+    `on_switch`, if any, is called with True whenever the task
     is about to run and with False when it stops running: for what is true of a running task only.
     """
 
-    __slots__ = ("_ending", "_loop", "_ready", "ended", "greenlet", "network", "on_switch")
+    __slots__ = (
+        "_ending",
+        "_loop",
+        "_queued",
+        "_ready",
+        "ended",
+        "function",
+        "greenlet",
+        "network",
+        "on_switch",
+        "waited",
+    )
 
     def __init__(self, loop: Loop, function: Callback, network: Hashable) -> None:
         super().__init__()
         self._loop, self.network = loop, network
         self.ended = self._ending = self._ready = False
+        self.waited = self._queued = 0.0
         self.on_switch: Callable[[bool], None] | None = None
-        self.greenlet: greenlet.greenlet | None = greenlet.greenlet(
-            lambda: loop._run_task(self, function), loop._hub
-        )
+        self.function = function
+        self.greenlet: greenlet.greenlet | None = None
+        """While it runs or waits."""
 
     def wake(self) -> None:
         """See Waker."""
@@ -130,6 +145,7 @@ class Loop:
         """Timers among them that were cancelled, about."""
         self._order = itertools.count()
         self._hooks: list[Callback] = []
+        self._spare: list[greenlet.greenlet] = []
         self._main = Waker()
         self._running: Task | None = None
         self._since = 0.0
@@ -151,9 +167,12 @@ class Loop:
         return self._running
 
     def close(self) -> None:
-        """Give the descriptors back. What is still to be called never is."""
-        self._epoll.close()
-        os.close(self._signal)
+        """Give the descriptors back. What is still to be called never is. Safe to repeat."""
+        if not self._epoll.closed:
+            self._epoll.close()
+            os.close(self._signal)
+
+    __del__ = close
 
     # Descriptors, timers and calls.
 
@@ -251,10 +270,13 @@ class Loop:
                     log.exception("an event could not be handled")
         self._call_due()
         self._run_ready()
-        for hook in self._hooks:
-            self._call(hook)
+        self._end_turn()
 
     # What follows is the loop's own.
+
+    def _end_turn(self) -> None:
+        for hook in self._hooks:
+            self._call(hook)
 
     def _patience(self, longest: float | None) -> float | None:
         if self._queue or self._soon:
@@ -293,7 +315,7 @@ class Loop:
 
     def _make_ready(self, task: Task) -> None:
         """Queue the task, and its network if it had nothing ready."""
-        task._ready = True
+        task._ready, task._queued = True, time.monotonic()
         key = task.network
         network = self._networks.get(key)
         if network is None:
@@ -323,6 +345,7 @@ class Loop:
             task = network.ready.popleft()
             if task._ready:  # not ended meanwhile
                 self._since = before = now
+                task.waited += max(0.0, now - task._queued)
                 self._switch(task)
                 now = time.monotonic()
                 network.start = start + now - before
@@ -336,22 +359,34 @@ class Loop:
             self._networks = {key: one for key, one in networks.items() if one.queued}
 
     def _switch(self, task: Task) -> None:
-        task._ready = False
-        found, self._running = task.greenlet, task
-        assert found is not None
+        task._ready, self._running = False, task
         try:
             if task.on_switch is not None:
                 task.on_switch(True)
-            found.switch()
+            if task.greenlet is None:
+                spare = self._spare
+                task.greenlet = spare.pop() if spare else greenlet.greenlet(self._work, self._hub)
+                task.greenlet.switch(task)
+            else:
+                task.greenlet.switch()
         finally:
             self._running = None
             if task.on_switch is not None:
                 task.on_switch(False)
 
-    def _run_task(self, task: Task, function: Callback) -> None:
-        """The whole of a greenlet."""
+    def _work(self, task: Task | None) -> None:
+        """The whole of a greenlet: one task after the other."""
+        own, spare = greenlet.getcurrent(), self._spare
+        while task is not None:
+            self._run_task(task)
+            if task._ending or len(spare) >= SPARE:
+                return  # to whoever has ended it, or made it
+            spare.append(own)
+            task = self._hub.switch()
+
+    def _run_task(self, task: Task) -> None:
         try:
-            function()
+            task.function()
         except TaskEnded:
             pass
         except (KeyboardInterrupt, SystemExit):
@@ -371,8 +406,8 @@ class Loop:
         if task is self._running:
             raise TaskEnded
         found = task.greenlet
-        if found is None or not found:  # not begun
-            task.ended, task.greenlet = True, None
+        if found is None:  # not begun
+            task.ended = True
             return
         before, since = self._running, self._since
         found.parent = greenlet.getcurrent()  # where it goes on when the task has ended
@@ -381,6 +416,8 @@ class Loop:
             found.throw(TaskEnded)
         finally:
             self._running, self._since = before, since
+            if before is not None and before.on_switch is not None:
+                before.on_switch(True)
 
     def _drive(self, seconds: float | None) -> bool:
         """Run turns until the main waker is woken, or time is over."""
@@ -388,6 +425,7 @@ class Loop:
         main.parked, main.woken = True, False
         over = None if seconds is None else time.monotonic() + seconds
         try:
+            self._end_turn()  # of whoever waits now
             while not main.woken:
                 left = None if over is None else over - time.monotonic()
                 if left is not None and left < 0:

@@ -1,4 +1,4 @@
-"""Memory that the supervisor shares with its workers: heartbeats, messages in evaluation, counters,
+"""Memory that the supervisor shares with its workers: heartbeats, the running evaluation, counters,
 and messages that are blocked because they killed workers.
 
 It is mapped before the workers are forked, so every process sees the same bytes, and it outlives
@@ -10,33 +10,26 @@ from __future__ import annotations
 
 import mmap
 import struct
-import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 FINGERPRINT: Final = 16
 """Bytes of a message's fingerprint."""
-MAX_SHOWN: Final = 512
-"""Messages in evaluation that one worker can show at once. More are evaluated unseen."""
 COUNTERS: Final = 256
 """Counters of each worker: telemetry/counters.py names them."""
 MAX_BLOCKED: Final = 1024
-_IDLE: Final = bytes(8 * MAX_SHOWN)
-_HEAD: Final = 4  # words: heartbeat, sessions, silent connections, reserved
-_SLOT: Final = 8 * (_HEAD + COUNTERS) + MAX_SHOWN * (
-    8 + FINGERPRINT
-)  # begins of jobs, then their fingerprints
+_HEAD: Final = 4  # words: heartbeat, sessions, silent connections, since when something is running
+_SLOT: Final = 8 * (_HEAD + COUNTERS) + FINGERPRINT
 _BLOCKED: Final = struct.Struct("=d16s")  # expiry, fingerprint
 _BLOCKED_ENTRY: Final = _BLOCKED.size
 
 
 class RunningEvaluation(NamedTuple):
-    """One message in evaluation."""
+    """The message that is being evaluated at this moment."""
 
     since: float
-    """time.monotonic()"""
+    """When it began to run without giving way, time.monotonic()."""
     fingerprint: bytes
 
 
@@ -93,18 +86,11 @@ class WorkerSlot:
         self._times = view[: 8 * _HEAD].cast("d")
         self._words = view[: 8 * _HEAD].cast("Q")
         self.counters = view[8 * _HEAD : 8 * (_HEAD + COUNTERS)].cast("Q")
-        self._jobs = view[8 * (_HEAD + COUNTERS) :]
-        # Not by struct, which writes byte by byte: half a time looks like an evaluation that takes
-        # forever.
-        self._since = self._jobs[: 8 * MAX_SHOWN].cast("d")
-        self._fingerprints = self._jobs[8 * MAX_SHOWN :]
-        self._free = list(range(MAX_SHOWN - 1, -1, -1))
-        self._lock = threading.Lock()
+        self._fingerprint = view[8 * (_HEAD + COUNTERS) :]
 
     def reset(self) -> None:
         """For a new worker: alive now, nothing in evaluation. Counters stay."""
-        self._jobs[:] = bytes(len(self._jobs))
-        self._words[1] = self._words[2] = 0
+        self._words[1] = self._words[2] = self._words[3] = 0
         self.beat()
 
     def beat(self) -> None:
@@ -134,37 +120,22 @@ class WorkerSlot:
         self._words[2] = count
 
     def add(self, amounts: Iterable[tuple[int, int]]) -> None:
-        """Add to counters: (index, amount). Safe between the threads of this worker."""
-        with self._lock:
-            for counter, amount in amounts:
-                self.counters[counter] += amount
+        """Add to counters: (index, amount)."""
+        counters = self.counters
+        for counter, amount in amounts:
+            counters[counter] += amount
 
-    @contextmanager
-    def evaluating(self, fingerprint: bytes) -> Iterator[None]:
-        """While inside, the message is shown as being in evaluation."""
-        with self._lock:
-            index = self._free.pop() if self._free else -1
-        if index >= 0:
-            self._fingerprints[index * FINGERPRINT : (index + 1) * FINGERPRINT] = fingerprint
-            self._since[index] = time.monotonic()
-        try:
-            yield
-        finally:
-            if index >= 0:
-                self._since[index] = 0.0
-                with self._lock:
-                    self._free.append(index)
+    def show(self, fingerprint: bytes | None) -> None:
+        """This message runs from now on; None: no message does. A death meanwhile is its doing."""
+        # Times not by struct, which writes byte by byte: half a time looks like an evaluation that
+        # takes forever.
+        self._times[3] = 0.0
+        if fingerprint is not None:
+            self._fingerprint[:] = fingerprint
+            self._times[3] = time.monotonic()
 
-    def evaluations(self) -> tuple[RunningEvaluation, ...]:
-        """What is in evaluation."""
-        if bytes(self._since) == _IDLE:
-            return ()
-        begun = [
-            (index * FINGERPRINT, since)
-            for index, since in enumerate(self._since.tolist())
-            if since
-        ]
-        return tuple(
-            RunningEvaluation(since, bytes(self._fingerprints[start : start + FINGERPRINT]))
-            for start, since in begun
-        )
+    @property
+    def running(self) -> RunningEvaluation | None:
+        """The message that runs, if any."""
+        since = self._times[3]
+        return RunningEvaluation(since, bytes(self._fingerprint)) if since else None

@@ -1,22 +1,23 @@
 """One connection of the MTA as libmilter has it: pymilter's arguments become a Session's events,
 and its actions are played back.
 
-These methods run on libmilter's own threads. They collect bytes and wait, nothing else (see
-libmilter.py).
+These methods run on libmilter's own threads. They collect and wait, nothing else (libmilter.py). A
+message's events are handed to the loop at its end, or earlier where they are many bytes.
 """
 
 from __future__ import annotations
 
 import contextlib
-import secrets
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from Milter import milter  # the C module: by its own name mypy would find the source root
 
 from dmarc_milter.core.actions.plan import Action, DeleteHeader, InsertHeader, Quarantine, Reply
+from dmarc_milter.core.fair_sharing import client_network
 from dmarc_milter.mta.macros import parse_address
+from dmarc_milter.session.event_queue import Answer, Event, EventQueue
 from dmarc_milter.session.handler import TRY_LATER
 from dmarc_milter.session.session import Session
 
@@ -39,20 +40,40 @@ MACROS = (
     (milter.M_EOH, "i"),
     (milter.M_EOM, "i"),
 )
-MakeSession = Callable[[str], Session]
-"""Makes the session of a new connection from the connection's name."""
+CLIENT: Final = ("{client_addr}", "{daemon_name}", "{auth_authen}")
+"""Macros about the client, which outlive a QUIT_NC in libmilter."""
+HELD: Final = 256 * 1024
+"""Bytes of events that are kept before they are handed over."""
+EVENT: Final = 200
+"""Bytes that an event costs besides what is in it."""
+LARGE: Final = 2
+"""Pieces of a body after which the loop learns of the message: more of it may not be wanted."""
+PATIENCE: Final = 120.0
+"""Seconds that the loop has for an answer."""
 
 
 class Connection:
     """One connection of the MTA to libmilter."""
 
-    def __init__(self, make_session: MakeSession, protocol: int, handle: int = -1) -> None:
-        self.session = make_session("c" + secrets.token_hex(6))
+    def __init__(
+        self, queue: EventQueue, protocol: int, handle: int = -1, patience: float = PATIENCE
+    ) -> None:
+        self._queue = queue
+        self._patience = patience
         self.protocol = protocol
         self.handle = handle
         """The descriptor, -1 where it is not known or not ours any more."""
         self.heard = time.monotonic()
         """When it last said something outside a message."""
+        self.in_message = False
+        self._events: list[Event] = []
+        self._held = 0
+        self._begin = 0
+        """Events that do not belong to the message."""
+        self._pieces = 0
+        """Pieces of the body so far."""
+        self._earlier: Answer | None = None
+        """Of a part of the message that the loop has, and may not have obeyed yet."""
         self._connected = False
         self._negotiated = False
         self._stale: dict[str, str] = {}
@@ -66,7 +87,7 @@ class Connection:
         actions, self.protocol = options[0] & ACTIONS, options[1] & PROTOCOL
         options[:] = [actions, self.protocol, 0, 0]
         if actions != ACTIONS:
-            self.session.failed(
+            self.failed(
                 "negotiate", ConnectionError("the MTA does not allow header changes and quarantine")
             )
         with contextlib.suppress(milter.error):
@@ -83,65 +104,136 @@ class Connection:
             else None
         )
         self._stale = {} if self._negotiated else _stale_macros(_macros(ctx), text)
-        self.session.connect(text, self._macros(ctx))
+        macros = self._macros(ctx, CLIENT)
+        self._queue.network = client_network(parse_address(text or macros("{client_addr}")))
+        self._message_over()
+        self._add(Session.connect, text, macros)
         return self._continue(milter.P_NR_CONN)
 
     def helo(self, name: str, ctx: Any = None) -> int:
         self.heard = time.monotonic()
+        self._message_over()
         if ctx is None:
-            self.session.helo(name)
+            self._add(Session.helo, name)
         else:
-            self.session.helo(name, self._macros(ctx))
+            self._add(Session.helo, name, self._macros(ctx, CLIENT))
         return self._continue(milter.P_NR_HELO)
 
     def mail(self, ctx: Any, argument: bytes, parameters: Sequence[bytes]) -> int:
-        self.session.mail(argument, parameters, self._macros(ctx))
+        self._message_over()
+        self._add(Session.mail, argument, parameters, self._macros(ctx, (*CLIENT, "v")))
+        self.in_message, self._begin, self._pieces = True, len(self._events), 0
+        self._queue.wants_body = True
         return self._continue(milter.P_NR_MAIL)
 
     def rcpt(self, argument: bytes) -> int:
-        self.session.rcpt(argument)
+        self._add(Session.rcpt, argument, size=len(argument))
         return self._continue(milter.P_NR_RCPT)
 
+    def header(self, name: bytes, value: bytes) -> None:
+        """The most frequent event."""
+        self._events.append((Session.header, (name, value)))
+        self._held += EVENT + len(name) + len(value)
+        if self._held > HELD:
+            self._hand_over()
+
     def end_of_headers(self, ctx: Any) -> int:
-        self.session.end_of_headers(_macros(ctx))
+        self._add(Session.end_of_headers, self._macros(ctx, ("i",)))
         return self._continue(milter.P_NR_EOH)
 
     def body(self, chunk: bytes) -> int:
-        wanted = self.session.body(chunk)
-        return int(milter.CONTINUE if wanted or not self.protocol & milter.P_SKIP else milter.SKIP)
+        self.in_message = True
+        if not self._queue.wants_body and self.protocol & milter.P_SKIP:
+            return int(milter.SKIP)
+        self._add(Session.body, chunk, size=len(chunk))
+        self._pieces += 1
+        if self._pieces == LARGE and self._earlier is None:
+            self._hand_over()
+        return int(milter.CONTINUE)
 
     def end_of_message(self, ctx: Any) -> int:
-        actions = self.session.end_of_message(_macros(ctx))
-        self.heard = time.monotonic()
+        answer, events = Answer(), self._taken()
+        self._queue.put(events, answer, self._macros(ctx, ("i",)))
+        in_time = answer.wait(self._patience)
+        self.heard, self.in_message = time.monotonic(), False
+        if not in_time:
+            self._queue.give_up()
+            self.failed("end_of_message", TimeoutError("not done in time"))
+            return self._apply(ctx, (TRY_LATER,))
         try:
-            return self._apply(ctx, actions)
+            return self._apply(ctx, answer.actions)
         except Exception as error:
             # The MTA is gone or refuses a change it had offered: a message half marked must not be
             # accepted.
-            self.session.failed("play", error)
+            self.failed("play", error)
             with contextlib.suppress(Exception):
                 return self._apply(ctx, (TRY_LATER,))
             return int(milter.TEMPFAIL)
+
+    def abort(self) -> None:
+        """The message ends here. What the loop knows nothing of yet, it need not learn."""
+        self.heard = time.monotonic()
+        self._message_over()
+        self._add(Session.abort)
+        if self._earlier is not None:
+            self._hand_over()
+
+    def close(self) -> None:
+        """The connection has ended."""
+        self._message_over()
+        self._add(Session.close)
+        self._hand_over()
+
+    def failed(self, where: str, error: BaseException) -> None:
+        """Something of ours went wrong (Session.failed)."""
+        self._add(Session.failed, where, error)
+        if not self.in_message:
+            self._hand_over()
 
     def undecodable(self, octets: bytes) -> None:
         """pymilter turned HELO, a header name or a host name into text as strict UTF-8, failed, and
         called nothing of ours."""
         if not self._connected:
             self._connected = True
-            self.session.connect(None, lambda _: "")
-        elif self.session.in_message:
-            self.session.header_lost()
+            self._add(Session.connect, None, lambda _: "")
+        elif self.in_message:
+            self._add(Session.header_lost)
         else:
-            self.session.helo(octets.decode("utf-8", "surrogateescape"))
+            self._add(Session.helo, octets.decode("utf-8", "surrogateescape"))
 
-    def _macros(self, ctx: Any) -> Callable[[str], str]:
-        """What the MTA says of this client."""
-        value = _macros(ctx)
-        return (
-            value
-            if not self._stale
-            else lambda name: "" if (found := value(name)) == self._stale.get(name) else found
-        )
+    def _add(self, method: Callable[..., Any], *arguments: Any, size: int = 0) -> None:
+        self._events.append((method, arguments))
+        self._held += EVENT + size
+        if self._held > HELD:
+            self._hand_over()
+
+    def _message_over(self) -> None:
+        """Whatever message there was has ended, not by its end."""
+        if self.in_message and self._earlier is None:
+            del self._events[self._begin :]
+            self._held = EVENT * len(self._events)
+        self.in_message = False
+
+    def _taken(self) -> list[Event]:
+        """The events to be handed over, once the loop has obeyed what it was given before: it never
+        holds more of a connection than that."""
+        if self._earlier is not None:
+            self._earlier.wait(self._patience)
+            self._earlier = None
+        events, self._events = self._events, []
+        self._held = self._begin = 0
+        return events
+
+    def _hand_over(self) -> None:
+        events = self._taken()
+        self._earlier = Answer()
+        self._queue.put(events, self._earlier)
+
+    def _macros(self, ctx: Any, names: Sequence[str]) -> Callable[[str], str]:
+        """What the MTA says of this client and message now."""
+        value, stale = _macros(ctx), self._stale
+        known = {name: said for name in names if (said := value(name)) != stale.get(name, "")}
+        return lambda name: known.get(name, "")
 
     def _continue(self, no_reply: int) -> int:
         return int(milter.NOREPLY if self.protocol & no_reply else milter.CONTINUE)
@@ -185,8 +277,4 @@ def _stale_macros(macros: Callable[[str], str], address: str | None) -> dict[str
     given = macros("{client_addr}")
     if address is not None and given and parse_address(given) == parse_address(address):
         return {}
-    return {
-        name: value
-        for name in ("{client_addr}", "{daemon_name}", "{auth_authen}")
-        if (value := macros(name))
-    }
+    return {name: value for name in CLIENT if (value := macros(name))}

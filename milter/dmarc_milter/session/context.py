@@ -19,13 +19,10 @@ from dmarc_milter.core.dmarc.rewritten_from import Canonify
 from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.mail.message import Headers
 from dmarc_milter.core.resolver import Question, Resolver
+from dmarc_milter.process.loop import Loop
 from dmarc_milter.process.shared_memory import SharedMemory, WorkerSlot
-from dmarc_milter.session.thread_pool import ThreadPool
 from dmarc_milter.telemetry.counters import Meter
 from dmarc_milter.telemetry.log import Log
-
-THREADS, NETWORK_THREADS = 256, 128
-"""Messages evaluated at once by one worker, and of one client network; they mostly wait for DNS."""
 
 
 class Recorder(Protocol):
@@ -64,6 +61,7 @@ def _next_id(prefix: str, numbers: Iterator[int]) -> str:
 class WorkerContext:
     """What a worker has once, for all messages."""
 
+    loop: Loop
     options: Options
     marking: Marking
     dns: MessageResolvers
@@ -73,8 +71,6 @@ class WorkerContext:
     slot: WorkerSlot
     shared_memory: SharedMemory
     max_queries: int = budget.MESSAGE_QUERIES
-    patience: float = 120.0
-    """Seconds that an answer is waited for, waiting for a free thread included."""
     header_sample: Callable[[Evaluation, Headers], bytes | None] = lambda _evaluation, _headers: (
         None
     )
@@ -91,6 +87,3 @@ class WorkerContext:
     canonify: Callable[[str], Canonify | None] = lambda _mta: None
     """How an MTA (Envelope.mta) changes From after us."""
     new_id: Callable[[], str] = field(default_factory=attempt_ids)
-    threads: ThreadPool = field(
-        default_factory=lambda: ThreadPool(THREADS, "evaluate", NETWORK_THREADS)
-    )

@@ -1,9 +1,9 @@
 """pymilter, adapted: libmilter's callbacks find their Connection, and libmilter is started.
 
-The callbacks use pymilter's C module directly. They collect bytes and wait, nothing else: Debian's
-libmilter moves a session between its threads while pymilter keeps one interpreter state for each
-session, so anything that asks for the interpreter by PyGILState (sqlite3, lxml, ctypes
-callbacks...) would crash on them.
+The callbacks use pymilter's C module directly. They collect and wait, nothing else, and what they
+collect is handed to the loop's thread (event_queue.py): Debian's libmilter moves a session between
+its threads while pymilter keeps one interpreter state for each session, so anything that asks for
+the interpreter by PyGILState (sqlite3, lxml, ctypes callbacks...) would crash on them.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import secrets
 import socket
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -25,7 +25,8 @@ from Milter import milter  # the C module: by its own name mypy would find the s
 
 from dmarc_milter.process.shared_memory import WorkerSlot
 from dmarc_milter.process.silent_connections import MilterConnections, Strangers, hang_up
-from dmarc_milter.session.connection import Connection, MakeSession
+from dmarc_milter.session.connection import Connection
+from dmarc_milter.session.event_queue import EventQueue
 from dmarc_milter.session.guard import Report, guarded
 
 MAX_DATA = 1 << 20
@@ -44,7 +45,7 @@ def _guarded(where: str, event: Callable[..., int], failing: int = milter.CONTIN
 
     def report(ctx: Any) -> Report:
         connection: Connection = ctx.getpriv()
-        return connection.session.failed
+        return connection.failed
 
     return guarded(report, int(failing), where)(event)
 
@@ -54,12 +55,12 @@ class Callbacks:
 
     def __init__(
         self,
-        make_session: MakeSession,
+        new_queue: Callable[[str], EventQueue],
         slot: WorkerSlot,
         max_connections: int,
         connections: MilterConnections,
     ) -> None:
-        self._make_session = make_session
+        self._new_queue = new_queue
         self._slot = slot
         self._max = max_connections
         self._kernel = connections
@@ -123,9 +124,8 @@ class Callbacks:
     def _of(self, ctx: Any) -> Connection:
         connection: Connection | None = ctx.getpriv()
         if connection is None:
-            connection = Connection(
-                self._make_session, self._negotiated, self._kernel.handle_of(ctx)
-            )
+            queue = self._new_queue("c" + secrets.token_hex(6))
+            connection = Connection(queue, self._negotiated, self._kernel.handle_of(ctx))
             ctx.setpriv(connection)
             self._local.connection = connection
             self._blind |= connection.handle < 0
@@ -161,7 +161,7 @@ class Callbacks:
             idle = {
                 connection.handle: connection.heard
                 for connection in self._connections.values()
-                if connection.handle >= 0 and not connection.session.in_message
+                if connection.handle >= 0 and not connection.in_message
             }
             silent = self._strangers.since | idle
             for handle in sorted(silent, key=lambda number: silent[number]):
@@ -174,22 +174,18 @@ class Callbacks:
         return False
 
     def _header(self, ctx: Any, name: str, value: bytes) -> int:
-        """The most frequent callback: as few calls as can be. A Session's `header` raises
-        nothing."""
+        """The most frequent callback: as few calls as can be."""
         connection = ctx.getpriv() or self._of(ctx)
         protocol = connection.protocol
         # Without LEADSPC the MTA took one space off.
-        connection.session.header(
-            name.encode(), value if protocol & _LEADING_SPACE else b" " + value
-        )
+        connection.header(name.encode(), value if protocol & _LEADING_SPACE else b" " + value)
         return _NO_REPLY if protocol & _SILENT_HEADER else _CONTINUE
 
     @staticmethod
     def _abort(ctx: Any) -> int:
         connection = ctx.getpriv()
         if connection is not None:
-            connection.heard = time.monotonic()
-            connection.session.abort()
+            connection.abort()
         return int(milter.CONTINUE)
 
     def _close(self, ctx: Any) -> int:
@@ -201,7 +197,7 @@ class Callbacks:
                 connection.handle = -1
                 self._connections.pop(id(connection), None)
                 self._slot.sessions = len(self._connections)
-            connection.session.close()
+            connection.close()
         return int(milter.CONTINUE)
 
     def _excepthook(
@@ -214,7 +210,7 @@ class Callbacks:
             if connection is not None and isinstance(error, UnicodeDecodeError):
                 connection.undecodable(error.object)
             elif connection is not None:
-                connection.session.failed("pymilter", error)
+                connection.failed("pymilter", error)
             else:
                 os.write(2, f"event=failure level=error error={kind.__name__}\n".encode())
 

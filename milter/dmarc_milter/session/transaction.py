@@ -1,16 +1,16 @@
 """From a session's events to the core and back: early look-ups, the evaluation, the record, the log
 line, the counters.
 
-Everything here that takes time runs on threads that Python made: libmilter's own threads may carry
-a session from one to the next, and extension modules that ask for the interpreter by PyGILState
-would crash there.
+It is plain synchronous code in a task of the loop, which waits where an answer or the record is not
+there yet, and gives way where it has run for long.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from dmarc_milter.core.actions.plan import (
     Action,
@@ -24,7 +24,7 @@ from dmarc_milter.core.actions.plan import (
 from dmarc_milter.core.authenticate import Prepared, authenticate, prepare
 from dmarc_milter.core.dmarc.result import DmarcResult, DmarcStatus
 from dmarc_milter.core.evaluation import Evaluation
-from dmarc_milter.core.fair_sharing import Asker, client_network
+from dmarc_milter.core.fair_sharing import client_network
 from dmarc_milter.core.mail import author as address
 from dmarc_milter.core.mail.facts import message_facts
 from dmarc_milter.core.mail.message import Envelope, Headers
@@ -36,12 +36,11 @@ from dmarc_milter.core.spf.check import questions as spf_questions
 from dmarc_milter.process.shared_memory import FINGERPRINT
 from dmarc_milter.session.context import WorkerContext
 from dmarc_milter.session.handler import Own
-from dmarc_milter.session.thread_pool import Task
 from dmarc_milter.telemetry.message_log import fields_of, steps
 
 NO_HEADERS = Headers(())
 NOTICED = 0.05
-"""Seconds of waiting for a thread that are taken from the message's time."""
+"""Seconds of waiting for the processor that are taken from the message's time."""
 BATCH = 16 * 1024
 """Small pieces of a body are put together before they are hashed."""
 
@@ -92,14 +91,12 @@ class CoreTransaction:
     def __init__(self, context: WorkerContext, envelope: Envelope) -> None:
         self._context = context
         self._began = time.monotonic()
-        self._asker = Asker(client_network(envelope.source_ip), self)
         self._resolver = context.dns.for_message(
-            context.options.seconds, context.max_queries, self._asker.network
+            context.options.seconds, context.max_queries, client_network(envelope.source_ip)
         )
         self._envelope = envelope
-        self._fingerprint = fingerprint(envelope)
-        self._spf: Task[SpfResult] | None = None
-        self._spf_allowed = not context.shared_memory.is_blocked(self._fingerprint, now=self._began)
+        self._fingerprint = self._sender = fingerprint(envelope)
+        self._spf_allowed = not context.shared_memory.is_blocked(self._sender, now=self._began)
         self._prepared: Prepared | None = None
         self._headers = NO_HEADERS
         self._own = Own()
@@ -107,30 +104,22 @@ class CoreTransaction:
         self._removals: tuple[DeleteHeader, ...] | tuple[Reply] = ()
         self._pieces: list[bytes] = []
         self._waiting = 0
-        self._given_up = False
         self._begin_spf()
 
     def _begin_spf(self) -> None:
-        """On a thread of its own as long as most are free; its first question can be asked in any
-        case.
-
-        Where the record is at hand a thread would cost more than the check does with all the rest.
-        """
-        name, dns = self._envelope.mail_from.domain, self._context.dns
-        if not self._spf_allowed or name is None or dns.remembers(Question(name.name, "TXT")):
-            return
-        if self._context.threads.busy:
+        """Its first question is asked while the message arrives."""
+        name = self._envelope.mail_from.domain
+        if (
+            self._spf_allowed
+            and name is not None
+            and not self._context.dns.remembers(Question(name.name, "TXT"))
+        ):
             self._resolver.prefetch(spf_questions(self._envelope))
-            return
-        with contextlib.suppress(RuntimeError):  # no thread to be had: it is done at the end
-            self._spf = self._context.threads.submit(self._check_spf, asker=self._asker)
 
     def headers(self, headers: Headers) -> None:
         self._headers = headers
         self._fingerprint = fingerprint(self._envelope, headers)
         if not self._context.shared_memory.is_blocked(self._fingerprint, now=time.monotonic()):
-            # Here and not on a thread of its own: it is text alone, and the look-ups leave a change
-            # of thread earlier.
             self._prepared = self._prepare()
 
     def body(self, chunk: bytes) -> bool:
@@ -146,53 +135,21 @@ class CoreTransaction:
         self._envelope = envelope
         self._own = own
         self._keep = keep_results
-        if self._prepared is not None:
-            with self._context.slot.evaluating(self._fingerprint):
-                self._removals = remove_forged(
-                    self._headers, self._context.marking, keep_results=keep_results
-                )
-            if is_refusal(self._removals):
-                self.cancel()
-                _refused(self._context, self._headers, envelope)
-                return self._removals
-        self._ended = time.monotonic()
         try:
-            return self._answer(self._submit())
+            return self._judge()
         finally:
             abandon(self._resolver)
 
-    def _submit(self) -> Task[tuple[Action, ...]]:
-        try:
-            return self._context.threads.submit(self._judge, asker=self._asker)
-        except RuntimeError as error:
-            raise Shortage(f"no thread: {error}") from None
-
-    def _answer(self, task: Task[tuple[Action, ...]]) -> tuple[Action, ...]:
-        """As long as the message has time it waits its turn; then it gets an answer even if that
-        takes longer."""
-        with contextlib.suppress(TimeoutError):
-            return task.result(min(self._context.options.seconds, self._context.patience))
-        if task.cancel():
-            raise Shortage("no thread became free in time")
-        try:
-            return task.result(max(0.0, self._context.patience - self._context.options.seconds))
-        except TimeoutError:
-            self._given_up = True
-            raise
-
     def cancel(self) -> None:
-        """Look-ups and SPF end too; what other messages wait for as well goes on for them."""
-        if self._spf is not None:
-            self._spf.cancel()
+        """Look-ups end too; what other messages wait for as well goes on for them."""
         abandon(self._resolver)
         self._pieces.clear()
 
     def _check_spf(self) -> SpfResult:
-        with self._context.slot.evaluating(self._fingerprint):
+        with self._blamed(self._sender):
             return check_spf(self._envelope, self._resolver, self._context.options.spf)
 
     def _hash(self, ready: Prepared) -> bool:
-        """Hash what has come; plain hashlib work, allowed on libmilter's threads."""
         if ready.wants_body:
             ready.hash(self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces))
         self._pieces.clear()
@@ -201,22 +158,47 @@ class CoreTransaction:
 
     def _prepare(self) -> Prepared:
         """Read From and the signatures, and start every look-up that they lead to."""
-        with self._context.slot.evaluating(self._fingerprint):
+        with self._blamed(self._fingerprint):
             return prepare(self._headers, self._resolver, self._context.options)
+
+    @contextmanager
+    def _blamed(self, fingerprint: bytes) -> Iterator[None]:
+        """While this runs, and not while it waits, a death of the worker is blamed on the message
+        (crash_guard.py)."""
+        slot, task = self._context.slot, self._context.loop.task
+        outer = None if task is None else task.on_switch
+
+        def switch(running: bool) -> None:
+            slot.show(fingerprint if running else None)
+
+        switch(True)
+        if task is not None:
+            task.on_switch = switch
+        try:
+            yield
+        finally:
+            if task is not None:
+                task.on_switch = outer
+            switch(False) if outer is None else outer(True)
 
     def _judge(self) -> tuple[Action, ...]:
         """Evaluate, record, log: in this order, all before the MTA gets its answer."""
         context, started = self._context, time.monotonic()
-        if started - self._ended > NOTICED:
-            delay(self._resolver, started - self._ended)
+        waited = self._time_lost()
+        if self._prepared is not None:
+            with self._blamed(self._fingerprint):
+                self._removals = remove_forged(
+                    self._headers, context.marking, keep_results=self._keep
+                )
+            if is_refusal(self._removals):
+                _refused(context, self._headers, self._envelope)
+                return self._removals
         evaluation, actions = self._verdict()
-        if self._given_up:  # answered already, as our own failure
-            return actions
         judged = time.monotonic()
         recorded = self._record(evaluation)
         ended = time.monotonic()
         stages = {
-            "wait": started - self._ended,
+            "wait": waited,
             "evaluate": judged - started,
             "record": ended - judged,
         }
@@ -225,11 +207,23 @@ class CoreTransaction:
         self._log(evaluation, actions, seconds, recorded=recorded)
         return actions
 
+    def _time_lost(self) -> float:
+        """Seconds that the message has waited for the processor: our doing, and part of its time.
+        Raises Shortage when they are all of it."""
+        task, seconds = self._context.loop.task, self._context.options.seconds
+        if task is None or task.waited <= NOTICED:
+            return 0.0
+        if task.waited > seconds:
+            raise Shortage("its turn did not come in time")
+        waited, task.waited = task.waited, 0.0
+        delay(self._resolver, waited)
+        return waited
+
     def _verdict(self) -> tuple[Evaluation, tuple[Action, ...]]:
         if self._prepared is None:
             self._context.meter.count("messages_poisoned")
             return self._temperror()
-        with self._context.slot.evaluating(self._fingerprint):
+        with self._blamed(self._fingerprint):
             evaluation = self._evaluate(self._prepared)
             return evaluation, plan_actions(
                 evaluation,
@@ -295,14 +289,13 @@ class CoreTransaction:
         )
 
     def _spf_result(self) -> SpfResult:
-        """Begun at MAIL FROM. If no thread took it yet, run it here: waiting could deadlock."""
         # Two workers died while SPF of this sender was checked; the rest of the message may be
         # harmless.
         if not self._spf_allowed:
             return not_evaluated(
                 self._envelope, "not evaluated again: it stopped two worker processes"
             )
-        return self._check_spf() if self._spf is None or self._spf.cancel() else self._spf.result()
+        return self._check_spf()
 
     def _temperror(self) -> tuple[Evaluation, tuple[Action, ...]]:
         """For a message that has killed two workers: nothing of it is read again (on_error

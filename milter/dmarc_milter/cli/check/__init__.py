@@ -53,6 +53,7 @@ from dmarc_milter.daemon.startup import about_sendmail
 from dmarc_milter.daemon.wiring import canonify, session_options
 from dmarc_milter.dns.resolver import DnsResolver
 from dmarc_milter.dns.suffix_list import SuffixListError, load_suffixes
+from dmarc_milter.process.loop import Loop
 from dmarc_milter.session.handler import SessionOptions
 from dmarc_milter.session.session import client_behind_relay, within
 
@@ -147,7 +148,7 @@ def _evaluated(arguments: argparse.Namespace) -> int:
     elif within(sent.client, session.trusted_networks):
         exempt = "trusted network"
     how = canonify(config)("sendmail" if about_sendmail(config) else "")
-    dns = DnsResolver(config.dns.nameservers, timeout=compiled.look_up_seconds(config))
+    dns = DnsResolver(Loop(), config.dns.nameservers, timeout=compiled.look_up_seconds(config))
     with closing(dns):
         resolver = dns.for_message(config.dns.budget, config.limits.dns_queries)
         evaluation = _evaluate(headers, body, envelope, resolver, options, how)

@@ -25,6 +25,7 @@ from dmarc_milter.dns.suffix_list import load_suffixes
 from dmarc_milter.ledger.clock import believe
 from dmarc_milter.ledger.store.reports import Report, ReportState
 from dmarc_milter.ledger.store.store import Store
+from dmarc_milter.process.loop import Loop
 from dmarc_milter.reporting.build import recipients_of, why_nothing
 from dmarc_milter.reporting.context import GRACE
 from dmarc_milter.reporting.destinations import ReportRecipients
@@ -54,7 +55,7 @@ def context_of(config: Config, store: Store) -> Iterator[ReportContext]:
     """Raises ConfigError, SuffixListError."""
     suffixes = load_suffixes(config.dmarc.suffix_list)
     mailer = Mailer(submission_of(config))
-    dns = DnsResolver(config.dns.nameservers, timeout=config.dns.timeout)
+    dns = DnsResolver(Loop(), config.dns.nameservers, timeout=config.dns.timeout)
     try:
         yield ReportContext(
             store=store,

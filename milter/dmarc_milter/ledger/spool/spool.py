@@ -1,5 +1,5 @@
-"""Recorded before answered: the hand-over of each evaluation to the local spool, from many threads
-through one writer.
+"""Recorded before answered: the hand-over of evaluations to the local spool through one writer,
+which has a thread of its own because a commit may take long.
 
 The mail path waits for a commit for one second at most. While the spool fails it does not wait at
 all: what could not be written is kept in memory, within a bound, and written when the spool works
@@ -52,23 +52,35 @@ class SpoolCounts(NamedTuple):
     failing: bool
 
 
-class _Entry:
-    """One message on its way. `waiter` is released when its fate is known; the booleans change
-    under the spool's mutex."""
+class Entry:
+    """One message on its way. `settled` becomes true when its fate is known, `written` says which;
+    these change under the spool's mutex. `refused`: it was not even taken, which is counted.
+    `told`: for whoever waits for it."""
 
-    __slots__ = ("abandoned", "row", "waiter", "written")
+    __slots__ = ("abandoned", "refused", "row", "settled", "told", "written")
 
-    def __init__(self, row: SpoolRow) -> None:
-        self.row = row
-        self.waiter = threading.Lock()
-        self.waiter.acquire()
-        self.written = False
-        self.abandoned = False
+    def __init__(self, row: SpoolRow, told: Callable[[], None]) -> None:
+        self.row, self.told = row, told
+        self.settled = self.written = self.abandoned = self.refused = False
+
+
+Tell = Callable[[list[Entry]], None]
+"""Calls what each entry has for whoever waits; runs in the writer's thread."""
+
+
+def tell_at_once(entries: list[Entry]) -> None:
+    """A Tell where threads wait."""
+    for entry in entries:
+        entry.told()
 
 
 class Spool:
     """The ledger as the mail path sees it. Nothing is opened and no thread is started before the
-    first record in this process."""
+    first record in this process.
+
+    `record` and `put` wait. Who must not wait uses `prepare`, `hand_over` and `abandon`, and is
+    told through `tell`.
+    """
 
     def __init__(
         self,
@@ -77,8 +89,10 @@ class Spool:
         *,
         patience: float = PATIENCE,
         retry: float = RETRY,
+        tell: Tell = tell_at_once,
     ) -> None:
         self.path = path
+        self._tell = tell
         self._options = replace(options, checkpoint=CHECKPOINT)
         self._patience = patience
         self._retry = retry
@@ -87,11 +101,16 @@ class Spool:
 
     def _reset(self) -> None:
         self._process = os.getpid()
-        self._queue: SimpleQueue[_Entry | None] = SimpleQueue()
+        self._queue: SimpleQueue[Entry | None] = SimpleQueue()
         self._writer: _Writer | None = None
         self._recorded = self._unrecorded = self._late = self._lost = 0
         self._failing = False
         self._problem = ""
+
+    @property
+    def failing(self) -> bool:
+        """Whether nothing is waited for: the last attempt to write failed, or took too long."""
+        return self._failing
 
     def record(self, evaluation: Evaluation, sample: bytes | None = None) -> bool:
         """True once the evaluation will outlive this process. False: not known to within a second;
@@ -99,6 +118,27 @@ class Spool:
 
         `sample` are header fields for a failure report, redacted. Never raises.
         """
+        waiter = threading.Semaphore(0)
+        entry = self.prepare(evaluation, sample, waiter.release)
+        return entry is not None and self._wait(entry, waiter)
+
+    def put(self, row: SpoolRow) -> bool:
+        """`record` for facts that are encoded already."""
+        waiter = threading.Semaphore(0)
+        return self._wait(Entry(row, waiter.release), waiter)
+
+    def _wait(self, entry: Entry, waiter: threading.Semaphore) -> bool:
+        failing = self._failing
+        if not self.hand_over([entry]):
+            return False
+        if not failing and waiter.acquire(timeout=self._patience) and entry.written:
+            return True
+        return self.abandon(entry)
+
+    def prepare(
+        self, evaluation: Evaluation, sample: bytes | None, told: Callable[[], None]
+    ) -> Entry | None:
+        """What is to be handed over; None if that is impossible, which is counted."""
         try:
             row = SpoolRow(evaluation.id, encode(from_evaluation(evaluation)), sample)
         except Exception:
@@ -107,24 +147,25 @@ class Spool:
                 "%s: the evaluation could not be turned into facts",
                 printable(evaluation.envelope.queue_id, 64),
             )
-            return self._give_up()
-        return self.put(row)
+            self._give_up(1)
+            return None
+        return Entry(row, told)
 
-    def put(self, row: SpoolRow) -> bool:
-        """`record` for facts that are encoded already."""
+    def hand_over(self, entries: list[Entry]) -> bool:
+        """To the writer. False: not even that could be done; they are refused, and counted."""
         try:
             self._start()
         except RuntimeError as error:  # no thread to be had
             LOG.error("spool: %s", error)
-            return self._give_up()
+            return self._refuse(entries)
+        if self._queue.qsize() + len(entries) > MAX_HELD:
+            return self._refuse(entries)
         failing = self._failing
-        if self._queue.qsize() >= MAX_HELD:
-            return self._give_up()
-        entry = _Entry(row if not failing else row._replace(sample=None))
-        self._queue.put(entry)
-        if not failing and entry.waiter.acquire(timeout=self._patience) and entry.written:
-            return True
-        return self._abandon(entry)
+        for entry in entries:
+            if failing:
+                entry.row = entry.row._replace(sample=None)
+            self._queue.put(entry)
+        return True
 
     def counts(self) -> SpoolCounts:
         with self._mutex:
@@ -157,15 +198,20 @@ class Spool:
                     self._retry,
                 )
 
-    def _give_up(self) -> bool:
-        with self._mutex:
-            self._unrecorded += 1
-            self._lost += 1
+    def _refuse(self, entries: list[Entry]) -> bool:
+        for entry in entries:
+            entry.refused = True
+        self._give_up(len(entries))
         return False
 
-    def _abandon(self, entry: _Entry) -> bool:
+    def _give_up(self, count: int) -> None:
+        with self._mutex:
+            self._unrecorded += count
+            self._lost += count
+
+    def abandon(self, entry: Entry) -> bool:
         """The second is over, or was not given: unless the commit came just now, the message counts
-        as unrecorded."""
+        as unrecorded. Whether it is written."""
         with self._mutex:
             if entry.written:
                 return True
@@ -181,7 +227,7 @@ class Spool:
         return False
 
     def _settle(
-        self, entries: list[_Entry], failure: SpoolError | None, dropped: list[_Entry]
+        self, entries: list[Entry], failure: SpoolError | None, dropped: list[Entry]
     ) -> None:
         """The writer's news about a group: written (`failure` is None) or not; `dropped` are given
         up for good."""
@@ -194,9 +240,11 @@ class Spool:
                     entry.written = True
                     self._late += entry.abandoned
             self._lost += len(dropped)
-        for entry in entries:
-            if not entry.abandoned and entry.waiter.locked():
-                entry.waiter.release()
+            waiting = [entry for entry in entries if not entry.abandoned and not entry.settled]
+            for entry in waiting:
+                entry.settled = True
+        if waiting:
+            self._tell(waiting)
         if failure is not None and str(failure) != before:
             LOG.error("spool: %s; mail goes on, messages are counted as unrecorded", failure)
         elif failure is None and was:
@@ -216,8 +264,8 @@ class _Writer:
     def __init__(
         self,
         file: SpoolFile,
-        queue: SimpleQueue[_Entry | None],
-        settle: Callable[[list[_Entry], SpoolError | None, list[_Entry]], None],
+        queue: SimpleQueue[Entry | None],
+        settle: Callable[[list[Entry], SpoolError | None, list[Entry]], None],
         doubt: Callable[[int, int], None],
         retry: float,
     ) -> None:
@@ -237,7 +285,7 @@ class _Writer:
         self._thread.join(seconds)
 
     def _run(self) -> None:
-        held: list[_Entry] = []
+        held: list[Entry] = []
         ended = False
         while not ended or held:
             ended |= self._gather(held)
@@ -266,7 +314,7 @@ class _Writer:
         if found != (0, 0):
             self._doubt(*found)
 
-    def _lose(self, held: list[_Entry]) -> None:
+    def _lose(self, held: list[Entry]) -> None:
         """Stopping, and the last attempt failed too: what waits goes with the process."""
         while True:
             try:
@@ -277,7 +325,7 @@ class _Writer:
                 held.append(entry)
         self._settle(held, SpoolError("io", "stopped while failing"), held)
 
-    def _gather(self, held: list[_Entry]) -> bool:
+    def _gather(self, held: list[Entry]) -> bool:
         """Everything that waits, up to a group; waits only when nothing is held, and not for long.
         True when the end was met."""
         try:
@@ -290,7 +338,7 @@ class _Writer:
             pass
         return False
 
-    def _write(self, held: list[_Entry]) -> bool:
+    def _write(self, held: list[Entry]) -> bool:
         """Write and forget what is held; on failure keep it, tell the waiters, and return True."""
         try:
             self._file.write([entry.row for entry in held])
