@@ -175,6 +175,7 @@ class MessageResolver(Remembers):
             scope = scope._outer
 
     def _ask(self, name: str, rdtype: str) -> tuple[Any, ...]:
+        self._source.loop.pause()
         key = canonical(name, rdtype)
         try:
             answer = self._progress.given.get(key) or self._resolve(key)

@@ -188,7 +188,10 @@ class CoreTransaction:
         if self._prepared is not None:
             with self._blamed(self._fingerprint):
                 self._removals = remove_forged(
-                    self._headers, context.marking, keep_results=self._keep
+                    self._headers,
+                    context.marking,
+                    keep_results=self._keep,
+                    pause=context.loop.pause,
                 )
             if is_refusal(self._removals):
                 _refused(context, self._headers, self._envelope)

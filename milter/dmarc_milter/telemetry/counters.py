@@ -21,8 +21,8 @@ from dmarc_milter.process.shared_memory import COUNTERS, WorkerSlot
 BOUNDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0)
 """Seconds: upper bounds of the histograms' ranges; one more range is above the last."""
 STAGES = ("message", "wait", "evaluate", "record")
-"""What is timed: MAIL FROM to the answer; and after the end of the message: waiting for a thread,
-the verdict, the spool's commit."""
+"""What is timed: MAIL FROM to the answer; and of it: waiting for the processor, the verdict, the
+spool's commit."""
 
 NAMES: tuple[str, ...] = (
     "connections",

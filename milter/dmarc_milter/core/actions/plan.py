@@ -3,7 +3,7 @@ session/session.py plays them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
@@ -138,23 +138,34 @@ def _refuse_unless_plain(text: str) -> None:
 
 
 def remove_forged(
-    headers: Headers, marking: Marking, *, keep_results: bool = False
+    headers: Headers,
+    marking: Marking,
+    *,
+    keep_results: bool = False,
+    pause: Callable[[], None] = lambda: None,
 ) -> tuple[DeleteHeader, ...] | tuple[Reply]:
     """The fields that only we may write and the sender did, highest index first (RFC 8601 5): for
     exempt mail this is all.
 
     More than [limits] removable_fields of them are refused, and nothing is taken out.
     `keep_results`: the client hands back what we marked before (keep_results_from), so it stays.
+    `pause` is called between fields: others may go on, for some are dear to read.
     """
     if keep_results:
         return ()
     marks = tuple(_marks(headers))
     ids = (marking.authserv_id, *marking.remove_authserv_ids)
-    found = forged(headers.values(RESULTS.lower().encode()), ids)
+    found = forged(_paused(headers.values(RESULTS.lower().encode()), pause), ids)
     numbers = tuple(islice(found, max(0, marking.removable_fields + 1 - len(marks))))
     return within_limit(
         (*(DeleteHeader(RESULTS, number) for number in reversed(numbers)), *marks), headers, marking
     )
+
+
+def _paused(values: Iterable[bytes], pause: Callable[[], None]) -> Iterator[bytes]:
+    for value in values:
+        pause()
+        yield value
 
 
 def within_limit(

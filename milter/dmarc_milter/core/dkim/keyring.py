@@ -18,6 +18,7 @@ from dmarc_milter.core.resolver import (
     Resolver,
     gravest,
     missing,
+    pause,
 )
 
 
@@ -41,7 +42,9 @@ class KeyRing:
         self._known: dict[str, KeyAnswer] = {}
 
     def find(self, name: str) -> KeyAnswer:
-        """The keys at `name` (RFC 6376 3.6.2, 6.1.2)."""
+        """The keys at `name` (RFC 6376 3.6.2, 6.1.2). Others may go on first: every signature comes
+        here before it costs anything."""
+        pause(self._resolver)
         if name not in self._known:
             self._known[name] = self._ask(name)
         return self._known[name]
