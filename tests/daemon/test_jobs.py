@@ -53,7 +53,7 @@ def record(daemon: Daemon) -> None:
 
 
 def test_the_spool_is_drained_while_the_daemon_runs(daemon: Daemon) -> None:
-    """docs/design.md, Threads and processes: a job of its own; killed, it is started again."""
+    """docs/design.md, Processes and loops: a job of its own; killed, it is started again."""
     record(daemon)
     assert wait_for(lambda: decided(daemon) == 1, 60)
     [job] = jobs(daemon)
@@ -129,7 +129,7 @@ def test_a_jobs_exit_code_is_logged_and_an_exception_is_shown(
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """docs/design.md, Threads and processes: a job that fails is logged once."""
+    """docs/design.md, Processes and loops: a job that fails is logged once."""
     # What pytest puts there writes to a descriptor that a job closes.
     monkeypatch.setattr(sys, "stdout", open(1, "w", closefd=False))  # noqa: SIM115
     monkeypatch.setattr(sys, "stderr", open(2, "w", closefd=False))  # noqa: SIM115
@@ -168,7 +168,7 @@ def test_what_a_job_needs_is_loaded_before_it_is_forked(log: Log) -> None:
 
 
 def test_a_job_that_ignores_the_end_is_killed(log: Log) -> None:
-    """docs/design.md, Threads and processes: every job may die at any moment without loss."""
+    """docs/design.md, Processes and loops: every job may die at any moment without loss."""
 
     def stubborn() -> int:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

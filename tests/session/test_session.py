@@ -560,7 +560,7 @@ SHORTAGES = [
 def test_a_shortage_is_451_whatever_on_error_says(
     error: Exception, on_error: str, step: str
 ) -> None:
-    """DOS-30 to DOS-33: others took it, so that a forgery must not get through for it; it has a
+    """DOS-30 to DOS-32: others took it, so that a forgery must not get through for it; it has a
     code of its own."""
     handler = RecordingHandler(breaks=step, error=error)
     one = session(handler, replace(SessionOptions(), on_error=on_error))
