@@ -79,7 +79,7 @@ def _ask(dns: DnsResolver) -> Asked:
 
 def own_mx(config: Config, server: str, address: str) -> bool:
     """Whether the DNS names that host as an MX of the address."""
-    dns = DnsResolver(config.dns.nameservers, timeout=config.dns.timeout)
+    dns = DnsResolver(Loop(), config.dns.nameservers, timeout=config.dns.timeout)
     try:
         return is_own_mx(server, address, dns.for_message(DNS_SECONDS, DNS_QUERIES))
     finally:
