@@ -109,6 +109,8 @@ def _aggregate(delivery: Delivery, document: Document, context: ReportContext) -
         document.filename,
         words,
         document.content,
+        "rfc7489" if document.format == "rfc7489" else "rfc9990",
+        context.reporter.org_name,
     )
     return write(letter, delivery.address, now=datetime.fromtimestamp(context.now, UTC)).as_bytes()
 

@@ -324,10 +324,16 @@ def test_an_address_that_is_not_ascii_leaves_the_others(bad: str) -> None:
 
 
 def test_errors_are_a_fixed_vocabulary() -> None:
-    """What the domain published is never repeated in an error, which reports print."""
-    record = read("v=DMARC1; p=<b>; sp=reject; sp=none; pct=<x>; evil=<y>; t\x07=y; fo=\x07; lone")
+    """What the domain published is never repeated in an error, which reports print, but for names
+    of tags that are plain words."""
+    record = read(
+        "v=DMARC1; p=<b>; sp=reject; sp=none; pct=<x>; Evil=<y>; t\x07=y; fo=\x07; lone; lo ne;"
+        f" {'x' * 21}=1; \xe4=1"
+    )
     assert set(record.errors) == {
         "unknown tag",
+        "evil: unknown tag",
+        "lone: tag without value",
         "tag without value",
         "p: not valid",
         "pct: not valid",

@@ -476,7 +476,7 @@ def test_the_mail_has_every_field_that_is_required() -> None:
     )
     assert (mail["To"], mail["From"], mail["Auto-Submitted"]) == (
         "ruf@legit.example",
-        "dmarc@mx.example",
+        "Receiver <dmarc@mx.example>",
         "auto-generated",
     )
     assert mail["Message-ID"] == f"<{ID}@mx.example>"

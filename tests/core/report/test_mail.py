@@ -29,6 +29,7 @@ from dmarc_milter.core.report.mail import (
 from dmarc_milter.core.report.rows import Period, Row
 from dmarc_milter.core.report.xml import compressed, render
 from dmarc_milter.core.stored import StoredPolicy
+from dmarc_milter.core.text import printable
 
 NOW = datetime(2026, 5, 20, 3, 4, 5, tzinfo=UTC)
 ID = "0123456789abcdef0123456789abcdef"
@@ -187,3 +188,66 @@ def test_a_signed_report_verifies() -> None:
 def test_an_unusable_key_says_so() -> None:
     with pytest.raises(ValueError, match="cannot be signed"):
         sign(b"From: a@b.example\r\n\r\n", SigningKey("mx.example", "sel", b"nonsense"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Example Receiver",
+        'Quoted "Receiver", Inc.',
+        "Bj\xf6rn's Mail",
+        "\u30e1\u30fc\u30eb" * 60,
+        "x" * 200,
+        "two\r\nBcc: evil@attack.example lines",
+        "\u202eevil",
+    ],
+)
+def test_from_has_a_display_name(name: str) -> None:
+    """RFC 5322 3.4: who reports is seen in a list of mails; nothing in the name breaks the field,
+    and its encoded-words are no longer than RFC 2047 2 allows."""
+    raw = write(replace(letter(report()), name=name), "agg@legit.example", now=NOW).as_bytes()
+    message = email.message_from_bytes(raw, policy=email.policy.SMTP)
+    [address] = message["From"].addresses
+    assert address.addr_spec == "dmarc@mx.example"
+    assert message["Bcc"] is None
+    shown = "" if "@" in name else printable(" ".join(name.split()), 60, ascii_only=False)
+    assert address.display_name.replace(" ", "") == shown.replace(" ", "")
+    assert max(map(len, raw.partition(b"From:")[2].partition(b"To:")[0].split(b"\r\n"))) <= 78
+
+
+def test_a_name_with_an_address_in_it_is_left_out() -> None:
+    """A From that shows another domain is what forgers write."""
+    raw = write(replace(letter(report()), name="ceo@bank.example"), "a@legit.example", now=NOW)
+    assert raw["From"] == "dmarc@mx.example"
+
+
+def test_the_subject_of_the_old_form_has_a_message_id() -> None:
+    """RFC 7489 7.2.1.1: msg-id, with brackets and @; the same 32 digits in it."""
+    subject = replace(letter(report()), form="rfc7489").subject
+    assert subject.endswith(f"Report-ID: <{ID}@mx.example>")
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (((FAILING, 1),), "1 message claimed to be from this domain; it failed DMARC."),
+        (((PASSING, 1),), "1 message claimed to be from this domain; it passed DMARC."),
+        (
+            ((FAILING, 1), (PASSING, 1)),
+            "2 messages claimed to be from this domain; 1 of them failed",
+        ),
+        (((PASSING, 4000),), "4,000 messages claimed to be from this domain; all of them passed"),
+    ],
+)
+def test_the_text_counts_as_people_do(rows: tuple[tuple[Row, int], ...], words: str) -> None:
+    """One message, two messages."""
+    assert words in summary(replace(report(), rows=rows, folded=0))
+
+
+def test_the_text_says_what_was_asked_for_and_done() -> None:
+    """The policy, what became of the messages, and whom to write to."""
+    text = summary(report())
+    assert "The policy that we found: p=reject." in text
+    assert "What was done: 40 delivered, 2 refused." in text
+    assert "1 message had no room in the list." in text
+    assert "a person reads dmarc@mx.example" in text

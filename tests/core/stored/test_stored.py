@@ -78,7 +78,21 @@ def test_whatever_the_sender_wrote_is_stored_printable_and_comes_back(
     )
     stored = encode(facts)
     assert decode(stored) == facts
-    assert is_clean(msgspec.msgpack.decode(stored))
+    plain = msgspec.msgpack.decode(stored)
+    reasons = plain.pop("reasons")
+    assert is_clean(plain)
+    assert all(reason.get("comment", "").isprintable() for reason in reasons)
+
+
+def test_a_rules_comment_keeps_its_letters() -> None:
+    """It is the administrator's own text: reports and `why` show it as it was written."""
+    comment = "Verein f\xfcr \u091f\u0947\u0938\u094d\u091f \u202e\x1b[31m"
+    verdict = Verdict(
+        Disposition.NONE,
+        reasons=(OverrideReason(OverrideType.LOCAL_POLICY, comment),),
+    )
+    [reason] = from_evaluation(replace(evaluation(), verdict=verdict)).reasons
+    assert reason.comment == "Verein f\xfcr \u091f\u0947\u0938\u094d\u091f \\u202e\\x1b[31m"
 
 
 def test_what_a_signature_does_not_cover_is_kept() -> None:

@@ -171,6 +171,14 @@ def _tags(items: list[bytes]) -> list[tuple[str, bytes | None]]:
     return found
 
 
+TAG_NAME = re.compile(r"[a-z0-9_]{1,20}")
+"""What a name must be to be repeated in an error, which reports print."""
+
+
+def _named(name: str, problem: str) -> str:
+    return f"{name}: {problem}" if TAG_NAME.fullmatch(name) else problem
+
+
 class _Reading:
     """The tags of one record while their values are read; collects what is wrong with them."""
 
@@ -181,9 +189,9 @@ class _Reading:
         self.errors: list[str] = []
         for name, value in tags:
             if value is None:
-                self.errors.append("tag without value")
+                self.errors.append(_named(name, "tag without value"))
             elif name not in KNOWN:
-                self.errors.append("unknown tag")
+                self.errors.append(_named(name, "unknown tag"))
             elif name in self.tags or name == "v":
                 self.errors.append(f"{name}: repeated")
                 self.tags[name] = None

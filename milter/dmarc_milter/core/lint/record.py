@@ -26,6 +26,9 @@ SPELLED = ("p", "sp", "np", "t", "psd", "adkim", "aspf", "rua", "ruf", "fo", "pc
 MILD = ("unknown tag", "scheme not supported")
 """Errors of a record that leave it working as meant: a tag of the future, an https address."""
 
+WHOLE = ("unknown tag", "tag without value")
+"""Errors of the record and of no known tag."""
+
 
 class TagMeaning(NamedTuple):
     """`value` is "" where the tag is absent or not valid: the meaning is then that of the
@@ -149,22 +152,19 @@ def findings(record: Record) -> Iterator[Finding]:
     for error in record.errors:
         name, _, problem = error.rpartition(": ")
         mild = any(mild in error for mild in MILD)
-        yield Finding(
-            "warning" if mild else "error",
-            name or "record",
-            _problem(name, problem, record),
-        )
+        where = "record" if problem in WHOLE else name or "record"
+        yield Finding("warning" if mild else "error", where, _problem(name, problem, record))
     yield from _policies(record)
     yield from _sampling(record)
     yield from _reports(record)
 
 
 def _problem(name: str, problem: str, record: Record) -> str:
-    if name in ("p", "sp", "np"):
+    if problem not in WHOLE and name in ("p", "sp", "np"):
         effect = "the whole policy counts as none" if record.rua_valid else "the record is ignored"
         return f"{name} is {problem}: {effect} (RFC 9989 4.10.1)"
-    if not name:
-        return f"{problem}: ignored" + (
+    if problem in WHOLE or not name:
+        return f"{problem}{name and f' {name}'}: ignored" + (
             "; is a semicolon or an equals sign missing?" if problem == "tag without value" else ""
         )
     effect = "that address gets nothing" if name in ("rua", "ruf") else "its default applies"

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from email.policy import SMTP
 from email.utils import format_datetime
 from hashlib import sha256
 from typing import Literal
@@ -22,7 +23,7 @@ from dmarc_milter.core.dmarc.result import DmarcStatus, DomainOutcome
 from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.mail.message import Headers
 from dmarc_milter.core.report.aggregate import Reporter
-from dmarc_milter.core.report.mail import ADDRESS, REPORT_ID
+from dmarc_milter.core.report.mail import ADDRESS, REPORT_ID, counted, from_field
 from dmarc_milter.core.report.redaction import MAX_HEADERS, folded, redacted
 from dmarc_milter.core.report.redaction_words import token
 from dmarc_milter.core.spf.check import SpfStatus
@@ -169,7 +170,7 @@ def compose(report: FailureReport, boundary: str, *, recipient: str, now: dateti
         raise ValueError("the boundary stands in the content")
     top = [
         f"Date: {format_datetime(now)}",
-        f"From: {sender}",
+        f"From: {written_from(report.reporter)}",
         f"To: {recipient}",
         f"Subject: DMARC failure report for {report.facts.author_domain}",
         f"Message-ID: <{report.report_id}@{report.reporter.domain}>",
@@ -184,6 +185,15 @@ def compose(report: FailureReport, boundary: str, *, recipient: str, now: dateti
         for kind, content in parts
     )
     return "\r\n".join(top).encode("ascii") + body + f"--{boundary}--\r\n".encode()
+
+
+def written_from(reporter: Reporter) -> str:
+    """The From field's text, ASCII, folded."""
+    policy = SMTP.clone(max_line_length=76)
+    text: str = policy.fold(
+        "From", policy.header_factory("From", str(from_field(reporter.org_name, reporter.email)))
+    )
+    return text.removeprefix("From:").strip()
 
 
 def _words(report: FailureReport) -> bytes:
@@ -201,7 +211,7 @@ def _words(report: FailureReport) -> bytes:
         ),
         f"It arrived {_date(facts.at)}; dmarc={facts.status}, disposition {facts.disposition}.",
         (
-            f"{report.incidents} such messages are represented by this report."
+            f"{counted(report.incidents, 'such message')} are represented by this report."
             if report.incidents > 1
             else ""
         ),

@@ -4,18 +4,35 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from email.headerregistry import Address
 from email.message import EmailMessage
-from email.policy import SMTP
+from email.policy import SMTP, EmailPolicy
 from email.utils import format_datetime
 
 import dkim
 
-from dmarc_milter.core.report.aggregate import Feedback
+from dmarc_milter.core.report.aggregate import Feedback, Format
 from dmarc_milter.core.report.rows import Row
+from dmarc_milter.core.stored import StoredPolicy
+from dmarc_milter.core.text import printable
 
-WIDE = SMTP.clone(max_line_length=998)
+
+class _Wide(EmailPolicy):
+    """Lines as long as they may be, but for From: its encoded-words have 75 characters (RFC 2047
+    2)."""
+
+    def fold(self, name: str, value: str) -> str:
+        policy = NARROW if name.lower() == "from" else SMTP.clone(max_line_length=998)
+        return str(policy.fold(name, value))
+
+    def fold_binary(self, name: str, value: str) -> bytes:
+        return self.fold(name, value).encode("ascii", "surrogateescape")
+
+
+WIDE = _Wide(linesep="\r\n", max_line_length=998)
 """No folding inside tokens: subjects and file names stay literal (RFC 9990 3.5.3 forbids
 encoded-words)."""
 NARROW = SMTP.clone(max_line_length=76)
@@ -25,6 +42,8 @@ ADDRESS = re.compile(
 )
 REPORT_ID = re.compile(r"[0-9a-f]{32}")
 TOP_SOURCES = 10
+MAX_NAME = 60
+"""Characters of a display name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +57,9 @@ class Letter:
     filename: str
     text: str
     attachment: bytes
+    form: Format = "rfc9990"
+    name: str = ""
+    """Who sends it, for people: the display name of From."""
 
     @property
     def submitter(self) -> str:
@@ -46,10 +68,12 @@ class Letter:
 
     @property
     def subject(self) -> str:
-        """RFC 9990 3.5.3."""
+        """RFC 9990 3.5.3; RFC 7489 7.2.1.1 wants a msg-id, with brackets and @."""
+        identity = (
+            f"<{self.report_id}@{self.submitter}>" if self.form == "rfc7489" else self.report_id
+        )
         return (
-            f"Report Domain: {self.policy_domain} Submitter: {self.submitter} Report-ID:"
-            f" {self.report_id}"
+            f"Report Domain: {self.policy_domain} Submitter: {self.submitter} Report-ID: {identity}"
         )
 
 
@@ -93,6 +117,13 @@ def from_verp(address: str) -> tuple[str, str] | None:
     return (match[1], match[2]) if match else None
 
 
+def from_field(name: str, address: str) -> Address:
+    """The From of report mail. A name that is none, or that an address could hide in, is left
+    out."""
+    shown = printable(" ".join(name.split()), MAX_NAME, ascii_only=False)
+    return Address("" if "@" in shown else shown, addr_spec=address)
+
+
 def write(letter: Letter, recipient: str, *, now: datetime) -> EmailMessage:
     """The mail for one recipient, ASCII throughout. Raises ValueError for an address that is
     none."""
@@ -104,7 +135,7 @@ def write(letter: Letter, recipient: str, *, now: datetime) -> EmailMessage:
         raise ValueError("not an address in plain form")
     message = EmailMessage(NARROW)
     message["Date"] = format_datetime(now)
-    message["From"] = letter.sender
+    message["From"] = from_field(letter.name, letter.sender)
     message["To"] = recipient
     message["Subject"] = letter.subject
     message["Message-ID"] = f"<{letter.report_id}@{letter.submitter}>"
@@ -149,30 +180,79 @@ def sign(message: bytes, key: SigningKey) -> bytes:
 
 def summary(feedback: Feedback) -> str:
     """The human part: what the report says, for somebody who opens the mail. ASCII but for the
-    organization's name."""
+    organization's name and contact."""
     begin, end = (
         datetime.fromtimestamp(end, UTC).strftime("%Y-%m-%d %H:%M")
         for end in (feedback.period.begin, feedback.period.end)
     )
-    failing = _failing(feedback.rows)
-    failed = sum(count for _, count in failing)
+    reporter, domain = feedback.reporter, feedback.published.policy_domain
+    contact = f" or {reporter.extra_contact_info}" if reporter.extra_contact_info else ""
     lines = [
-        f"DMARC aggregate report for {feedback.published.policy_domain}",
-        f"from {feedback.reporter.org_name} <{feedback.reporter.email}>",
+        f"DMARC aggregate report for {domain}",
+        f"from {reporter.org_name} <{reporter.email}>",
         f"for {begin} to {end} UTC, id {feedback.report_id}",
         "",
-        (
-            f"{feedback.messages} messages claimed to be from this domain; {failed} of them failed"
-            " DMARC."
-        ),
+        f"{counted(feedback.messages, 'message')} claimed to be from this domain;"
+        f" {_of_them(feedback)} DMARC.",
+        f"The policy that we found: {_policy(feedback.published)}.",
+        *_done(feedback),
+        *_sources(_failing(feedback.rows)),
+        "",
+        f"You get this because the DMARC record of {domain} asks for it. There is nothing to"
+        f" answer; if something looks wrong, a person reads {reporter.email}{contact}.",
+        "All figures are in the attached XML document." if feedback.rows else "",
+        "",
     ]
-    if failing:
-        lines += ["", "Messages that failed, by client address:"]
-        lines += [f"{count:>10}  {source}" for source, count in failing[:TOP_SOURCES]]
-        if len(failing) > TOP_SOURCES:
-            lines.append(f"            and {len(failing) - TOP_SOURCES} more addresses")
-    lines += ["", "All figures are in the attached XML document." if feedback.rows else "", ""]
     return "\n".join(lines)
+
+
+def counted(number: int, thing: str) -> str:
+    """E.g. "1 message", "2 messages", "1,000 messages"."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def _of_them(feedback: Feedback) -> str:
+    """How many failed, as a part of a sentence."""
+    failed = sum(count for _, count in _failing(feedback.rows))
+    if feedback.messages == 1:
+        return "it failed" if failed else "it passed" if not feedback.folded else "0 of them failed"
+    if not failed and not feedback.folded:
+        return "all of them passed"
+    return f"{failed:,} of them failed"
+
+
+def _policy(published: StoredPolicy) -> str:
+    tags = (("p", published.p or "none"), ("sp", published.sp), ("np", published.np))
+    found = " ".join(f"{tag}={value}" for tag, value in tags if value)
+    return f"{found}, in test (t=y)" if published.testing else found
+
+
+def _done(feedback: Feedback) -> Iterator[str]:
+    """What became of the messages."""
+    totals: dict[str, int] = {}
+    for row, count in feedback.rows:
+        totals[row.disposition] = totals.get(row.disposition, 0) + count
+    delivered = totals.get("none", 0) + totals.get("pass", 0)
+    done = [
+        (delivered, "delivered"),
+        (totals.get("quarantine", 0), "quarantined"),
+        (totals.get("reject", 0), "refused"),
+    ]
+    words = ", ".join(f"{number:,} {what}" for number, what in done if number)
+    if words:
+        yield f"What was done: {words}."
+    if feedback.folded:
+        yield f"{counted(feedback.folded, 'message')} had no room in the list."
+
+
+def _sources(failing: list[tuple[str, int]]) -> Iterator[str]:
+    if failing:
+        yield ""
+        yield "Messages that failed, by client address:"
+        yield from (f"{count:>10,}  {source}" for source, count in failing[:TOP_SOURCES])
+    if len(failing) > TOP_SOURCES:
+        more = len(failing) - TOP_SOURCES
+        yield f"            and {more:,} more {'address' if more == 1 else 'addresses'}"
 
 
 def _failing(rows: tuple[tuple[Row, int], ...]) -> list[tuple[str, int]]:

@@ -86,7 +86,7 @@ def _envelope_from(path: ReversePath) -> str | None:
 
 def _reasons(verdict: Verdict) -> tuple[StoredReason, ...]:
     return tuple(
-        StoredReason(reason.type.value, printable(reason.comment, 200))
+        StoredReason(reason.type.value, printable(reason.comment, 200, ascii_only=False))
         for reason in verdict.reasons[:10]
     )
 
