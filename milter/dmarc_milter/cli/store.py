@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from dmarc_milter.cli.main import EXIT_NO, EXIT_OK, EXIT_TEMPFAIL, add_config
+from dmarc_milter.cli.times import shown
 from dmarc_milter.config import Config, load
 from dmarc_milter.config.paths import spool_path
 from dmarc_milter.ledger.connect import database_of, retention_of, spool_of, store_of
@@ -23,6 +24,7 @@ from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.ownership import Access
 from dmarc_milter.ledger.store import schema
 from dmarc_milter.ledger.store.compact import compact
+from dmarc_milter.ledger.store.gaps import Lost
 from dmarc_milter.ledger.store.retention import clean_up
 from dmarc_milter.ledger.store.status import SpoolStatus, StoreStatus, spool_status, store_status
 from dmarc_milter.telemetry.log import open_log
@@ -191,7 +193,9 @@ def _plain(status: SpoolStatus | StoreStatus) -> dict[str, object]:
     document = dataclasses.asdict(status) | {
         "moved_aside": [str(file) for file in status.moved_aside]
     }
-    return document | {"path": str(status.path)} if isinstance(status, SpoolStatus) else document
+    if isinstance(status, SpoolStatus):
+        return document | {"path": str(status.path)}
+    return document | {"lost": [loss._asdict() for loss in status.lost]}
 
 
 def _spool_lines(spool: SpoolStatus) -> list[str]:
@@ -211,6 +215,14 @@ def _kept(status: SpoolStatus | StoreStatus) -> list[str]:
         f"       damaged file that was kept: {file}; remove it when it is no longer needed"
         for file in status.moved_aside
     ]
+
+
+def _loss_line(loss: Lost) -> str:
+    return (
+        f"       {loss.lost:>10,} messages of {loss.host} were lost by the store (a restored"
+        f" backup, a failover), {loss.again:,} more were applied again from its spool; found"
+        f" {shown(loss.at)} UTC"
+    )
 
 
 def _store_lines(store: StoreStatus) -> list[str]:
@@ -234,6 +246,7 @@ def _store_lines(store: StoreStatus) -> list[str]:
     ]
     if store.problem:
         lines[1:1] = [f"       {store.problem}", f"       what to do: {store.remedy}"]
+    lines += [_loss_line(loss) for loss in store.lost]
     if store.folded:
         lines.append(
             f"       {store.folded:>10,} messages of this week counted without a row of their own"

@@ -141,6 +141,17 @@ class StoreSection(Section, frozen=True):
             ),
         ),
     ] = 2_000_000_000
+    keep_drained_hours: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=720,
+            description=(
+                "hours that the spool keeps what the store has, for a store that is restored from"
+                " a backup; less where spool_max_bytes is near"
+            ),
+        ),
+    ] = 24.0
     decision_days: Annotated[
         int,
         Meta(

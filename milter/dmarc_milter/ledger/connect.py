@@ -53,7 +53,11 @@ def _store_on(config: Config, database: Database) -> Store:
 
 def spool_of(config: Config, access: Access) -> SpoolFile:
     """This host's spool, not opened yet."""
-    options = SpoolOptions(max_bytes=config.store.spool_max_bytes, access=access)
+    options = SpoolOptions(
+        max_bytes=config.store.spool_max_bytes,
+        access=access,
+        keep_seconds=config.store.keep_drained_hours * 3600,
+    )
     return SpoolFile(spool_path(config), options)
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from dmarc_milter.ledger.errors import SpoolError, StoreError
 from dmarc_milter.ledger.spool.file import SpoolFile
 from dmarc_milter.ledger.store.apply_batch import Batch
+from dmarc_milter.ledger.store.gaps import Gap
 from dmarc_milter.ledger.store.store import Store
 
 LOG = logging.getLogger("dmarc_milter.ledger")
@@ -28,13 +29,16 @@ class Drained(NamedTuple):
 
 def drain(spool: SpoolFile, store: Store, *, batch: int = BATCH) -> Drained:
     """Until the spool is empty, or spool or store fail. Never raises for either; what is not
-    applied stays."""
+    applied stays. What the store has lost meanwhile comes first."""
     messages = 0
-    identity = ""
     spool.check()  # only here: rows, identity and what is deleted belong to one file
     try:
+        if not spool.last():
+            return Drained(0)
+        identity, last = _identity(spool, store)
+        if last < (through := spool.drained()):
+            messages += _again(spool, store, Gap(identity, last, through), batch)
         while rows := spool.batch(batch):
-            identity = identity or _identity(spool, store)
             messages += store.apply(Batch(identity, host_name(), rows))
             spool.delete(rows[-1][0])
     except (SpoolError, StoreError) as error:
@@ -47,18 +51,43 @@ def host_name() -> str:
     return socket.gethostname()
 
 
-def _identity(spool: SpoolFile, store: Store) -> str:
-    """The spool's identity; a new one when the store has counted further than this spool has ever
-    been: it is an old copy."""
+def _identity(spool: SpoolFile, store: Store) -> tuple[str, int]:
+    """The spool's identity, and the last of its sequence numbers that the store has counted. A new
+    identity where the store has counted further than this spool has ever been: it is an old
+    copy."""
     identity = spool.identity()
-    if store.last_sequence(identity) > spool.last():
-        LOG.warning(
-            "the spool %s is older than what was drained from it: a restored copy? It gets a new"
-            " identity",
-            spool.path,
+    last = store.last_sequence(identity)
+    if last <= spool.last():
+        return identity, last
+    LOG.warning(
+        "the spool %s is older than what was drained from it: a restored copy? It gets a new"
+        " identity",
+        spool.path,
+    )
+    return spool.rename(), 0
+
+
+def _again(spool: SpoolFile, store: Store, gap: Gap, batch: int) -> int:
+    """The store had these messages and has lost them (a restored backup, a failover, another file):
+    those that are still kept are applied again; how many were new to it."""
+    kept = spool.kept(gap.last)
+    if store.note_gap(gap, host_name(), kept):
+        LOG.error(
+            "drain: the store %s has lost %d messages of this host (sequence %d to %d): %d are"
+            " still kept and are applied again, %d are lost",
+            store.database.name,
+            gap.size,
+            gap.last + 1,
+            gap.through,
+            kept,
+            max(gap.size - kept, 0),
         )
-        identity = spool.rename()
-    return identity
+    messages, last = 0, gap.last
+    while rows := spool.kept_batch(last, batch):
+        messages += store.apply(Batch(gap.identity, host_name(), rows))
+        last = rows[-1][0]
+    store.close_gap(gap)
+    return messages
 
 
 def keep_draining(

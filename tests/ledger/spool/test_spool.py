@@ -22,6 +22,7 @@ from dmarc_milter.ledger.errors import SpoolError
 from dmarc_milter.ledger.ownership import HEADER
 from dmarc_milter.ledger.spool import spool as spool_module
 from dmarc_milter.ledger.spool.file import SpoolFile, SpoolOptions, SpoolRow, classify, prepare
+from dmarc_milter.ledger.spool.schema import SCHEMA
 from dmarc_milter.ledger.spool.spool import Spool
 from fakes.evaluations import evaluation
 from fakes.stores import spool_row
@@ -280,7 +281,7 @@ def test_a_newer_schema_is_left_alone(spool: Spool, path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA user_version=99")
     connection.close()
-    with pytest.raises(SpoolError, match="schema 99, this program knows 1") as raised:
+    with pytest.raises(SpoolError, match=f"schema 99, this program knows {SCHEMA}") as raised:
         prepare(path)
     assert raised.value.kind == "newer"
     assert "\n" not in str(raised.value)

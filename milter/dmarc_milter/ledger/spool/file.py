@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import time
 import uuid
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dmarc_milter.ledger.errors import SpoolError
 from dmarc_milter.ledger.ownership import Access, why_not
+from dmarc_milter.ledger.spool import kept
 from dmarc_milter.ledger.spool.guard import Marks, RecentRows, copied, is_whole
 from dmarc_milter.ledger.spool.schema import PAGE, SpoolOptions, open_spool
 from dmarc_milter.ledger.sqlite_file import classify, clear_away, create, inode, move_aside, tidy
@@ -175,7 +177,20 @@ class SpoolFile:
         self._aside = []
 
     def _write(self, rows: Sequence[SpoolRow]) -> None:
+        """What was kept gives way where the file is full. Raises SpoolError, sqlite3.Error."""
         connection = self._open()
+        while True:
+            try:
+                self._insert(connection, rows)
+            except sqlite3.Error as error:
+                full = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+                if not (full and kept.give_way(connection)):
+                    raise
+            else:
+                return
+
+    @staticmethod
+    def _insert(connection: sqlite3.Connection, rows: Sequence[SpoolRow]) -> None:
         connection.execute("BEGIN IMMEDIATE")
         try:
             connection.executemany(INSERT, rows)
@@ -188,38 +203,26 @@ class SpoolFile:
     def identity(self) -> str:
         """Who this spool is to the store: a name of its own, so that a spool made anew never
         repeats another one's sequence."""
-        try:
-            return str(self._open().execute("SELECT identity FROM origin").fetchone()[0])
-        except sqlite3.Error as error:
-            raise self._failed(error) from None
+        return str(self._one("SELECT identity FROM origin"))
 
     def rename(self) -> str:
         """A new identity: the file went back in time (a restored copy) and its sequence numbers
-        were used before."""
+        were used before. What it kept was drained under the old one."""
         try:
-            self._open().execute("UPDATE origin SET identity = ?", (uuid.uuid4().hex,))
+            connection = self._open()
+            connection.execute("UPDATE origin SET identity = ?, drained = 0", (uuid.uuid4().hex,))
+            connection.execute("DELETE FROM kept")
         except sqlite3.Error as error:
             raise self._failed(error) from None
         return self.identity()
 
     def last(self) -> int:
         """The greatest sequence number ever given out."""
-        try:
-            row = (
-                self._open()
-                .execute("SELECT seq FROM sqlite_sequence WHERE name = 'spool'")
-                .fetchone()
-            )
-        except sqlite3.Error as error:
-            raise self._failed(error) from None
-        return int(row[0]) if row else 0
+        return int(self._one("SELECT seq FROM sqlite_sequence WHERE name = 'spool'"))
 
     def waiting(self) -> int:
         """Rows that have not been drained."""
-        try:
-            return int(self._open().execute("SELECT count(*) FROM spool").fetchone()[0])
-        except sqlite3.Error as error:
-            raise self._failed(error) from None
+        return int(self._one("SELECT count(*) FROM spool"))
 
     def room(self) -> int:
         """Bytes that the file still takes within its bound."""
@@ -246,11 +249,39 @@ class SpoolFile:
         return [(seq, SpoolRow(id, facts, sample)) for seq, id, facts, sample in rows]
 
     def delete(self, through: int) -> None:
-        """Forget rows that the store has, up to and with this sequence number."""
+        """The store has the rows up to and with this sequence number: they wait no longer, and are
+        kept for a while."""
         try:
-            self._open().execute("DELETE FROM spool WHERE seq <= ?", (through,))
+            kept.drained(self._open(), through, self._options, time.time())
         except sqlite3.Error as error:
             raise self._failed(error) from None
+
+    def drained(self) -> int:
+        """The greatest sequence number that the store has said it holds."""
+        return int(self._one("SELECT drained FROM origin"))
+
+    def kept(self, after: int) -> int:
+        """Rows that the store had, and that are still here, with sequence numbers beyond
+        `after`."""
+        try:
+            return kept.number_after(self._open(), after)
+        except sqlite3.Error as error:
+            raise self._failed(error) from None
+
+    def kept_batch(self, after: int, limit: int) -> list[tuple[int, SpoolRow]]:
+        """The first of them, in order."""
+        try:
+            rows = kept.rows_after(self._open(), after, limit)
+        except sqlite3.Error as error:
+            raise self._failed(error) from None
+        return [(seq, SpoolRow(id, facts, sample)) for seq, id, facts, sample in rows]
+
+    def _one(self, sql: str) -> Any:
+        try:
+            row = self._open().execute(sql).fetchone()
+        except sqlite3.Error as error:
+            raise self._failed(error) from None
+        return row[0] if row else 0
 
     def checkpoint(self) -> None:
         """Move the journal into the file as far as nobody is in the way. Never raises: where it

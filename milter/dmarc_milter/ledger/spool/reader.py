@@ -31,7 +31,9 @@ class SpoolReader:
         return int(self._one("SELECT count(*) FROM spool"))
 
     def room(self, max_bytes: int) -> int:
-        """Bytes that a file of `max_bytes` still takes."""
+        """Bytes that a file of `max_bytes` still takes; what is kept gives way."""
+        if self._one("SELECT count(*) FROM (SELECT 1 FROM kept LIMIT 1)"):
+            return max_bytes
         used = int(self._one("PRAGMA page_count")) - int(self._one("PRAGMA freelist_count"))
         return (bound(max_bytes) - used) * PAGE
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from dmarc_milter.ledger.ownership import Access
 from dmarc_milter.ledger.sqlite_file import NewerSchema, OlderSchema, write_ahead
 
-SCHEMA = 1
+SCHEMA = 2
 """PRAGMA user_version. A greater one in the file is a newer program's: the file is then left
 alone."""
 PAGE = 4096
@@ -23,6 +23,18 @@ STEPS = (
             " facts BLOB NOT NULL, sample BLOB)"
         ),
         "CREATE TABLE origin (only INTEGER PRIMARY KEY CHECK (only = 1), identity TEXT NOT NULL)",
+    ),
+    (
+        # Rows that the store has, and the greatest sequence number that it has had.
+        (
+            "CREATE TABLE kept (seq INTEGER PRIMARY KEY, id TEXT NOT NULL, drained_at INTEGER NOT"
+            " NULL, facts BLOB NOT NULL, sample BLOB)"
+        ),
+        "ALTER TABLE origin ADD COLUMN drained INTEGER NOT NULL DEFAULT 0",
+        (
+            "UPDATE origin SET drained = coalesce((SELECT min(seq) - 1 FROM spool), (SELECT seq"
+            " FROM sqlite_sequence WHERE name = 'spool'), 0)"
+        ),
     ),
 )
 """Step n brings user_version from n to n + 1."""
@@ -40,6 +52,8 @@ class SpoolOptions:
     wait: float = 0.9
     checkpoint: int = 1000
     access: Access = Access.OWN
+    keep_seconds: float = 86_400.0
+    """How long rows are kept that the store has."""
 
 
 def bound(max_bytes: int) -> int:
@@ -78,7 +92,9 @@ def _upgrade(connection: sqlite3.Connection) -> None:
             for statement in step:
                 connection.execute(statement)
         if version == 0:
-            connection.execute("INSERT INTO origin VALUES (1, ?)", (uuid.uuid4().hex,))
+            connection.execute(
+                "INSERT INTO origin (only, identity) VALUES (1, ?)", (uuid.uuid4().hex,)
+            )
         connection.execute(f"PRAGMA user_version={SCHEMA}")
         connection.execute("COMMIT")
     except BaseException:

@@ -17,6 +17,7 @@ from dmarc_milter.ledger.store.schema_steps import (
     DAYS,
     DEFERRALS,
     FAILURES,
+    GAPS,
     IMPACT,
     LEASES,
     REPORTS,
@@ -35,6 +36,7 @@ STEPS: tuple[Step, ...] = (
     Step("days", DAYS),
     Step("suppressions", SUPPRESSIONS),
     Step("clock", CLOCK),
+    Step("gaps", GAPS),
 )
 """Steps are only ever added; what a released version has applied is never changed."""
 HELD = 60

@@ -181,6 +181,14 @@ CLOCK = (
         " doubted_from BIGINT NOT NULL, doubted_at BIGINT NOT NULL)"
     ),
 )
+GAPS = (
+    # What a spool had handed over and the store has lost: messages lost for good and applied again,
+    # when that was found last, and up to which sequence number.
+    "ALTER TABLE origin ADD COLUMN {if_absent} lost BIGINT NOT NULL DEFAULT 0",
+    "ALTER TABLE origin ADD COLUMN {if_absent} again BIGINT NOT NULL DEFAULT 0",
+    "ALTER TABLE origin ADD COLUMN {if_absent} gap_at BIGINT NOT NULL DEFAULT 0",
+    "ALTER TABLE origin ADD COLUMN {if_absent} gap_through BIGINT NOT NULL DEFAULT 0",
+)
 
 
 class Step(NamedTuple):

@@ -5,16 +5,20 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dmarc_milter.ledger.errors import SpoolError, StoreError
 from dmarc_milter.ledger.spool.reader import SpoolReader
 from dmarc_milter.ledger.store.database import Database, fetch
+from dmarc_milter.ledger.store.gaps import Lost, losses
 from dmarc_milter.ledger.store.schema import STEPS, check, version
 
 LITTLE = 1 << 18
 """Bytes of room that are as good as none: a group of messages, or a batch, takes more."""
+LOSS_SHOWN = 30 * 86400
+"""Seconds for which a loss is told."""
 TABLES = (
     "decision",
     "report",
@@ -84,6 +88,8 @@ class StoreStatus:
     problem: str = ""
     remedy: str = ""
     moved_aside: tuple[Path, ...] = ()
+    lost: tuple[Lost, ...] = ()
+    """Messages that the store had and has lost, found within the last 30 days."""
 
 
 def spool_status(path: Path, max_bytes: int = 0) -> SpoolStatus:
@@ -169,9 +175,15 @@ def _store_status(database: Database) -> StoreStatus:
             last_drained=_number(database, "SELECT coalesce(max(drained_at), 0) FROM origin"),
             problem=full,
             remedy=REMEDIES["full"] if full else "",
+            lost=tuple(_losses(database)),
         )
     except StoreError as error:
         return StoreStatus(database.name, schema, problem=str(error), remedy=REMEDIES[error.kind])
+
+
+def _losses(database: Database) -> list[Lost]:
+    with database.transaction(write=False) as transaction:
+        return losses(transaction, int(time.time()) - LOSS_SHOWN)
 
 
 def _number(database: Database, sql: str) -> int:

@@ -9,14 +9,15 @@ from typing import TypeVar
 
 from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.ownership import Access
-from dmarc_milter.ledger.store import apply_batch, schema
+from dmarc_milter.ledger.store import apply_batch, gaps, schema
 from dmarc_milter.ledger.store.apply_batch import Batch
 from dmarc_milter.ledger.store.daily_caps import Caps
-from dmarc_milter.ledger.store.database import Database, Transaction, attempt, connect
+from dmarc_milter.ledger.store.database import Database, Transaction, attempt, connect, fetch
 from dmarc_milter.ledger.store.decisions import Decisions
 from dmarc_milter.ledger.store.deliveries import Deliveries
 from dmarc_milter.ledger.store.destinations import Destinations
 from dmarc_milter.ledger.store.failures import Failures
+from dmarc_milter.ledger.store.gaps import Gap
 from dmarc_milter.ledger.store.partitions import LogDays, day_of
 from dmarc_milter.ledger.store.reports import Reports
 
@@ -108,12 +109,24 @@ class Store:
     def last_sequence(self, identity: str) -> int:
         """The last sequence number of this spool that is counted; 0 for a spool that is new
         here."""
-        row = self._ready(
-            lambda transaction: transaction.one(
-                "SELECT last_seq FROM origin WHERE identity = ?", (identity,)
-            )
-        )
-        return int(row[0]) if row else 0
+        self.ready()
+        sql = "SELECT last_seq FROM origin WHERE identity = ?"
+        try:
+            rows = fetch(self.database, sql, (identity,))
+        except StoreError:
+            self._checked = False
+            raise
+        return int(rows[0][0]) if rows else 0
+
+    def note_gap(self, gap: Gap, host: str, kept: int) -> bool:
+        """Count what the store has lost of a spool that still has `kept` of it; False where that
+        was counted already."""
+        now = int(self.clock())
+        return self._ready(lambda transaction: gaps.note(transaction, gap, host, kept, now))
+
+    def close_gap(self, gap: Gap) -> None:
+        """What was kept is applied again."""
+        self._ready(lambda transaction: gaps.close(transaction, gap))
 
     def _ready(self, work: Callable[[Transaction], T]) -> T:
         """`work` in a transaction of a store whose schema is right; looked at again after any

@@ -1,0 +1,85 @@
+"""Rows that the store has said it holds, kept for a while: a store that is restored from a backup,
+or a failover that lost commits, gets them again.
+
+They stand in a table of their own, so that the mail path writes into small tables, and give way to
+rows that wait.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+from dmarc_milter.ledger.spool.schema import SpoolOptions, bound
+
+CHUNK = 2000
+"""Rows that are given up at a time; nobody waits for the file longer than that takes."""
+SHARE = 2, 5
+"""The part of the spool's bound (a fraction) beyond which kept rows give way to those that wait."""
+
+
+def drained(connection: sqlite3.Connection, through: int, options: SpoolOptions, now: float) -> int:
+    """The store has all rows up to `through`: they are kept or forgotten, and older ones go whose
+    time is over; how many that were. Raises sqlite3.Error."""
+    keeps = options.keep_seconds > 0 and not _is_crowded(connection, options)
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if keeps:
+            connection.execute(
+                "INSERT OR REPLACE INTO kept (seq, id, drained_at, facts, sample) SELECT seq, id,"
+                " ?, facts, sample FROM spool WHERE seq <= ?",
+                (int(now), through),
+            )
+        connection.execute("DELETE FROM spool WHERE seq <= ?", (through,))
+        connection.execute("UPDATE origin SET drained = ? WHERE drained < ?", (through, through))
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    return _give_up(connection, options, now)
+
+
+def _give_up(connection: sqlite3.Connection, options: SpoolOptions, now: float) -> int:
+    gone = 0
+    while True:
+        first = connection.execute("SELECT drained_at FROM kept ORDER BY seq LIMIT 1").fetchone()
+        if first is None:
+            return gone
+        over = int(first[0]) < now - options.keep_seconds
+        if not (over or _is_crowded(connection, options)):
+            return gone
+        gone += give_way(connection)
+
+
+def give_way(connection: sqlite3.Connection) -> int:
+    """Forget the oldest kept rows, a chunk at most; how many. Raises sqlite3.Error."""
+    sql = (
+        "DELETE FROM kept WHERE seq <= (SELECT max(seq) FROM (SELECT seq FROM kept ORDER BY seq"
+        " LIMIT ?))"
+    )
+    return connection.execute(sql, (CHUNK,)).rowcount
+
+
+def _is_crowded(connection: sqlite3.Connection, options: SpoolOptions) -> bool:
+    pages, unused = (
+        int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+        for name in ("page_count", "freelist_count")
+    )
+    part, whole = SHARE
+    return (pages - unused) * whole > bound(options.max_bytes) * part
+
+
+def rows_after(
+    connection: sqlite3.Connection, after: int, limit: int
+) -> list[tuple[int, str, bytes, bytes | None]]:
+    """Kept rows with greater sequence numbers, in order. Raises sqlite3.Error."""
+    sql = "SELECT seq, id, facts, sample FROM kept WHERE seq > ? ORDER BY seq LIMIT ?"
+    rows: list[Any] = connection.execute(sql, (after, limit)).fetchall()
+    return rows
+
+
+def number_after(connection: sqlite3.Connection, after: int) -> int:
+    """How many there are. Raises sqlite3.Error."""
+    sql = "SELECT count(*) FROM kept WHERE seq > ?"
+    return int(connection.execute(sql, (after,)).fetchone()[0])
