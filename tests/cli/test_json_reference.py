@@ -108,6 +108,7 @@ def ask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Ask]:
         (("report", "allow", "a@b.example"), "report"),
         (("report", "bounce"), "report"),
         (("config", "check", "--offline"), "config check"),
+        (("doctor",), "doctor"),
         (("store", "status"), "store"),
         (("store", "upgrade"), "store"),
         (("store", "expire"), "store"),

@@ -38,6 +38,14 @@ from dmarc_milter.process.loop import Loop
 from dmarc_milter.process.sockets import describe
 
 SECONDS = 3.0
+SERVICE = "dmarc-milter"
+"""The account that the packages and units run as."""
+USE_OWN_RESOLVER = """`dmarc-milter config set dns.nameservers '["127.0.0.1"]'`"""
+TOKEN = (
+    "openssl rand -hex 16 > /etc/dmarc-milter/web-token; chmod 640 /etc/dmarc-milter/web-token;"
+    " chgrp dmarc-milter /etc/dmarc-milter/web-token; `dmarc-milter config set web.token_file"
+    " /etc/dmarc-milter/web-token`"
+)
 NOT_NAMES = ("localhost", "localhost.localdomain", "localhost.localdomain.localdomain")
 
 
@@ -61,6 +69,7 @@ def mode(config: Config) -> Iterator[Finding]:
             f"[milter] deadline, {config.milter.deadline:g} s, is not above [dns] budget,"
             f" {config.dns.budget:g} s: where the DNS is only slow, workers are killed and their"
             " sessions get 451",
+            f"dmarc-milter config set milter.deadline {2 * config.dns.budget:g}",
         )
 
 
@@ -80,25 +89,32 @@ def milter_socket(config: Config) -> Iterator[Finding]:
     elif answer == "milter":
         yield Finding("ok", "socket", f"a milter answers on {where}: the daemon is running")
     else:
-        yield Finding("error", "socket", f"{where} {answer}")
+        yield Finding(
+            "error",
+            "socket",
+            f"{where} {answer}",
+            "name another with `dmarc-milter config set milter.socket inet:PORT@127.0.0.1`, or end"
+            " the other program (`ss -lptn`)",
+        )
 
 
 def _unix_socket(path: Path) -> Iterator[Finding]:
     if path.is_symlink():
-        yield Finding("error", "socket", f"{path} is a symbolic link, which the daemon refuses")
+        text = f"{path} is a symbolic link, which the daemon refuses"
+        yield Finding("error", "socket", text, f"rm {path}")
     try:
         found = path.parent.stat()
     except OSError as error:
         text = f"{path.parent}: {error.strerror}"
         if path.parent == Path("/run/dmarc-milter"):
             text += " (systemd creates it when the service starts)"
-            yield Finding("warning", "socket", text)
+            yield Finding("warning", "socket", text, "systemctl start dmarc-milter")
         else:
-            yield Finding("error", "socket", text)
+            yield Finding("error", "socket", text, f"install -d -m 0755 {path.parent}")
         return
     if found.st_mode & stat.S_IWOTH:
         text = f"{path.parent} can be written by everybody: anyone could put another socket there"
-        yield Finding("error", "socket", text)
+        yield Finding("error", "socket", text, f"chmod o-w {path.parent}")
 
 
 def _inet_socket(address: SocketAddress) -> Iterator[Finding]:
@@ -112,6 +128,7 @@ def _inet_socket(address: SocketAddress) -> Iterator[Finding]:
             "socket",
             f"{describe(address)} can be reached from the network; the milter protocol has no"
             " password",
+            f"dmarc-milter config set milter.socket inet:{address.port}@127.0.0.1",
         )
 
 
@@ -171,7 +188,10 @@ def identity(config: Config, suffixes: PublicSuffixes | None) -> Iterator[Findin
             " name"
         )
         yield Finding(
-            "error" if config.authentication.authserv_id in NOT_NAMES else "warning", where, text
+            "error" if config.authentication.authserv_id in NOT_NAMES else "warning",
+            where,
+            text,
+            "dmarc-milter config set authentication.authserv_id mx.YOUR.DOMAIN",
         )
     elif suffixes is not None and suffixes.is_icann_suffix(found):
         yield Finding("error", where, f"{name} is a public suffix")
@@ -188,7 +208,7 @@ def suffix_list(config: Config) -> tuple[Suffixes | None, list[Finding]]:
     stale = suffixes.stale(datetime.now(UTC).date())
     return suffixes, [
         (
-            Finding("warning", "suffix list", stale)
+            Finding("warning", "suffix list", stale, "apt install --only-upgrade publicsuffix")
             if stale
             else Finding("ok", "suffix list", f"{suffixes.path} of {suffixes.published}")
         )
@@ -200,7 +220,7 @@ def ledger(config: Config) -> Iterator[Finding]:
     path = spool_path(config)
     spool = spool_status(path) if is_there(path) else None
     if spool is not None and spool.remedy:
-        yield Finding("error", "spool", f"{spool.problem}: {spool.remedy}")
+        yield Finding("error", "spool", f"{spool.problem}: {spool.remedy}", spool.remedy)
     elif spool is not None:
         yield Finding("ok", "spool", f"{path}: {spool.waiting} messages waiting")
     else:
@@ -215,7 +235,8 @@ def _store(config: Config) -> Finding:
             if database.dialect == "sqlite" and store.problem and not is_there(Path(database.name)):
                 return _to_be_created("store", Path(database.name))
             if store.problem:
-                return Finding("error", "store", f"{store.problem}: {store.remedy}")
+                text = f"{store.problem}: {store.remedy}"
+                return Finding("error", "store", text, store.remedy)
             return Finding("ok", "store", f"{store.name}: schema {store.schema}")
     except ConfigError as error:
         return Finding("error", "store", str(error))
@@ -225,10 +246,10 @@ def _to_be_created(what: str, path: Path) -> Finding:
     folder = path.parent
     if not folder.is_dir() and folder != STATE:
         text = f"{folder} does not exist: create it, writable by the account of the service"
-        return Finding("error", what, text)
+        return Finding("error", what, text, f"install -d -o {SERVICE} -m 0750 {folder}")
     if not folder.is_dir():
         text = f"{folder} does not exist yet; systemd creates it when the service starts"
-        return Finding("warning", what, text)
+        return Finding("warning", what, text, "systemctl start dmarc-milter")
     if not os.access(folder, os.W_OK):
         return Finding(
             "warning",
@@ -247,6 +268,7 @@ def dns(config: Config) -> Iterator[Finding]:
             "error",
             "dns",
             f"{where}: not usable ({health.problem}); without DNS nothing can be judged",
+            f"run a resolver on this host (apt install unbound) and {USE_OWN_RESOLVER}",
         )
         return
     if health.doubt:
@@ -255,6 +277,7 @@ def dns(config: Config) -> Iterator[Finding]:
             "dns",
             f"{health.doubt}: np and SPF's limit of void look-ups are misjudged; use an honest"
             " resolver",
+            f"run a resolver on this host (apt install unbound) and {USE_OWN_RESOLVER}",
         )
     yield Finding("ok", "dns", f"{where}: answering")
 
@@ -267,6 +290,7 @@ def exposed_listeners(config: Config) -> Iterator[Finding]:
             "warning",
             "metrics",
             f"{config.metrics.listen} can be reached from the network; there is no password",
+            f"dmarc-milter config set metrics.listen 127.0.0.1:{address.port}",
         )
     yield from _dashboard(config)
 
@@ -277,12 +301,13 @@ def _dashboard(config: Config) -> Iterator[Finding]:
         try:
             web_token(config, host)
         except ConfigError as error:
-            yield Finding("error", "web", str(error))
+            yield Finding("error", "web", str(error), TOKEN)
     elif config.web.listen and not config.web.listen.startswith("unix:") and not _loopback(host):
         yield Finding(
             "error",
             "web",
             f"{config.web.listen} can be reached from the network: set [web] token_file",
+            TOKEN,
         )
 
 

@@ -3,11 +3,16 @@ check` looks at them."""
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from typing import Literal
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_private_key,
+)
 
 from dmarc_milter.config import Config, ConfigError
 from dmarc_milter.config.checks import name
@@ -76,7 +81,12 @@ def _form(options: Reporting) -> Finding:
 
 def _published(surveyed: Survey) -> Iterator[Finding]:
     if surveyed.published is None:
-        yield Finding("warning", WHAT, f"{surveyed.domain}: {surveyed.sentence}")
+        yield Finding(
+            "warning",
+            WHAT,
+            f"{surveyed.domain}: {surveyed.sentence}",
+            f'publish _dmarc.{surveyed.domain}. TXT "v=DMARC1; p=none"',
+        )
     else:
         yield Finding(
             "ok",
@@ -101,6 +111,7 @@ def _envelope(
             "warning",
             WHAT,
             f"{host} has no SPF record: reports must be DKIM-signed to pass anywhere",
+            f'publish {host}. TXT "v=spf1 a mx -all" with the host that sends to the world in it',
         )
     elif spf.status in (SpfStatus.PERMERROR, SpfStatus.TEMPERROR):
         yield Finding("error", WHAT, f"SPF of {host}: {spf.reason}")
@@ -117,7 +128,12 @@ def _envelope(
         )
     mail = takes_mail(host, resolver)
     if mail.permission is not Permission.GRANTED:
-        yield Finding("error", WHAT, f"{bounces} cannot get bounces: {mail.reason}")
+        yield Finding(
+            "error",
+            WHAT,
+            f"{bounces} cannot get bounces: {mail.reason}",
+            f"publish an MX record for {host}, or set [reporting] bounce_address",
+        )
 
 
 def _signature(config: Config, sender: Domain, pem: bytes, resolver: Resolver) -> Iterator[Finding]:
@@ -137,6 +153,7 @@ def _signature(config: Config, sender: Domain, pem: bytes, resolver: Resolver) -
             WHAT,
             f"dkim_domain {signer} does not align with {options.email}: the signature proves"
             " nothing to others",
+            f"dmarc-milter config set reporting.dkim_domain {sender}",
         )
     yield _published_key(f"{options.dkim_selector}._domainkey.{signer}", pem, resolver)
 
@@ -148,11 +165,23 @@ def _published_key(where: str, pem: bytes, resolver: Resolver) -> Finding:
         level: Literal["warning", "error"] = (
             "warning" if answer.status is DkimStatus.TEMPERROR else "error"
         )
-        return Finding(level, WHAT, f"{where}: {answer.reason}")
+        return Finding(level, WHAT, f"{where}: {answer.reason}", _record_of(where, pem))
     private = load_pem_private_key(pem, None)
     ours = private.public_key().public_numbers() if isinstance(private, RSAPrivateKey) else None
     if ours is not None and any(
         getattr(key.public, "public_numbers", lambda: None)() == ours for key in answer.keys
     ):
         return Finding("ok", WHAT, f"{where} publishes the key of dkim_key_file")
-    return Finding("error", WHAT, f"{where} publishes another key than dkim_key_file holds")
+    return Finding(
+        "error",
+        WHAT,
+        f"{where} publishes another key than dkim_key_file holds",
+        _record_of(where, pem),
+    )
+
+
+def _record_of(where: str, pem: bytes) -> str:
+    """What the DNS should say, for an administrator to copy (RFC 6376 3.6.1)."""
+    public = load_pem_private_key(pem, None).public_key()
+    der = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return f'publish {where}. TXT "v=DKIM1; k=rsa; p={base64.b64encode(der).decode()}"'

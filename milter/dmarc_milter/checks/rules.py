@@ -27,7 +27,13 @@ def rules(config: Config, suffixes: Suffixes | None, today: date) -> Iterator[Fi
         if rule.action in LENIENT:
             said += [*_anybody(rule), *_suffixes(rule, suffixes), *_networks(rule)]
         for text in said:
-            yield Finding("warning", "policy", f"rule {number} {text}")
+            yield Finding(
+                "warning",
+                "policy",
+                f"rule {number} {text}",
+                f"change rule {number} ({rule.comment or rule.action}), then `dmarc-milter rules"
+                " test`",
+            )
 
 
 def _never(rule: PolicyRule, config: Config, today: date) -> Iterator[str]:

@@ -30,6 +30,7 @@ COMMANDS = {
     "check": "evaluate a message file and explain every step",
     "why": "explain a decision already taken",
     "allow": "let in the sender of a message that policy stopped, by something that it proved",
+    "doctor": "everything that can be wrong with this installation, and how to mend it",
     "domain": "what a domain publishes and what is wrong with it",
     "impact": "what enforcement did, or would do, by domain and source",
     "rules": "try the local rules on mail that was judged already",

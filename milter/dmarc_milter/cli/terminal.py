@@ -39,6 +39,7 @@ STYLES = {
     "pass": "green",
     "error": "bold red",
     "warning": "yellow",
+    "warn": "yellow",
     "ok": "green",
 }
 

@@ -11,8 +11,9 @@ LEVELS: tuple[Level, ...] = ("ok", "note", "warning", "unknown", "error")
 
 class Finding(NamedTuple):
     """`where`: what it is about, such as a tag, "SPF", "walk", an address, "socket". `text`: one
-    sentence of printable ASCII."""
+    sentence of printable ASCII. `remedy`: the command or line that mends it, or ""."""
 
     level: Level
     where: str
     text: str
+    remedy: str = ""

@@ -60,7 +60,8 @@ def _attached(files: Postfix, socket: SocketAddress) -> Iterator[Finding]:
     """What main.cf alone says."""
     reason = unreachable(files, socket)
     if reason:
-        yield Finding("error", WHERE, reason)
+        chroot = f"unix:{files.queue_directory}/dmarc-milter/milter.sock"
+        yield Finding("error", WHERE, reason, f"dmarc-milter config set milter.socket {chroot}")
     milters = files.milters()
     ours = [is_ours(milter, files, socket, chrooted=False) for milter in milters]
     if True in ours:
@@ -73,6 +74,7 @@ def _attached(files: Postfix, socket: SocketAddress) -> Iterator[Finding]:
             "error",
             WHERE,
             "smtpd_milters in main.cf does not name this milter: mail does not go through it",
+            "dmarc-milter setup --mta postfix --apply && postfix reload",
         )
 
 
@@ -85,6 +87,7 @@ def _default_action(files: Postfix, milter: MilterEntry) -> Iterator[Finding]:
             WHERE,
             "default_action=accept: while the milter is down mail passes unchecked; tempfail lets"
             " it wait",
+            "postconf -e milter_default_action=tempfail && postfix reload",
         )
 
 
@@ -96,6 +99,7 @@ def _order(before: Sequence[MilterEntry], after: Sequence[MilterEntry]) -> Itera
             WHERE,
             f"{_endpoints(before)} comes before this milter: what it changes can break"
             " signatures, and it does not see our result",
+            "put this milter first in smtpd_milters (postconf -e 'smtpd_milters = ...')",
         )
     if after:
         yield Finding(
@@ -117,6 +121,7 @@ def _other_settings(files: Postfix, socket: SocketAddress) -> Iterator[Finding]:
             WHERE,
             "milter_protocol is older than 6: header fields arrive altered and signatures fail;"
             " remove the line",
+            "postconf -X milter_protocol && postfix reload",
         )
     if any(
         is_ours(milter, files, socket, chrooted=False)
@@ -170,6 +175,7 @@ def _service(
             WHERE,
             f"{service.name}: -o smtpd_milters in master.cf leaves this milter out: mail there"
             " does not go through it",
+            f"postconf -PX {service.name}/{service.type}/smtpd_milters && postfix reload",
         )
 
 

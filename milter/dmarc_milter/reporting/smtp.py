@@ -68,6 +68,19 @@ class _Unavailable(Exception):
     """The server does not let us in; `str()` is its reply or what went wrong."""
 
 
+def greeting(submission: Submission) -> str:
+    """Why the server does not let us in, TLS and login included; "" when it does. Nothing is
+    sent."""
+    mailer = Mailer(submission)
+    try:
+        mailer.open()
+    except _Unavailable as error:
+        return str(error)
+    finally:
+        mailer.close()
+    return ""
+
+
 class Mailer:
     """For one thread. Nothing is opened before the first mail."""
 
@@ -91,6 +104,10 @@ class Mailer:
                 sender, recipient, octets
             )  # it had grown tired of the old connection
         return outcome
+
+    def open(self) -> None:
+        """Connect, encrypt and log in. Raises _Unavailable."""
+        self._ready()
 
     def close(self) -> None:
         connection, self._connection = self._connection, None

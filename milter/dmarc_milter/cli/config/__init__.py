@@ -4,21 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
-from contextlib import closing
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dmarc_milter.cli.main import EXIT_NO, EXIT_OK, add_config
-from dmarc_milter.config import Config, load
+from dmarc_milter.config import load
 from dmarc_milter.config.json_schema import json_schema
 from dmarc_milter.config.reference import reference
 from dmarc_milter.config.sample import sample, show
-
-if TYPE_CHECKING:
-    from dmarc_milter.core.check_finding import Finding
-
 
 ACTIONS = {
     "check": (
@@ -101,13 +93,22 @@ def _set(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     """0 when nothing is an error, else 1 (2, from `load`, for the file itself)."""
+    from dmarc_milter.checks.installation import findings
     from dmarc_milter.cli.terminal import console, print_json, styled
     from dmarc_milter.core.check_finding import Finding
 
     config = load(arguments.config)
-    found = [Finding("ok", "file", str(arguments.config)), *_findings(config, arguments)]
+    found = [
+        Finding("ok", "file", str(arguments.config)),
+        *findings(
+            config,
+            postfix=arguments.postfix,
+            sendmail=arguments.sendmail,
+            offline=arguments.offline,
+        ),
+    ]
     if arguments.json:
-        names = ("level", "what", "text")
+        names = ("level", "what", "text", "remedy")
         print_json({"findings": [dict(zip(names, finding, strict=True)) for finding in found]})
     else:
         screen = console()
@@ -116,34 +117,3 @@ def _check(arguments: argparse.Namespace) -> int:
             word.pad_right(8 - len(finding.level))
             screen.print(word, f"{finding.where}: {finding.text}", soft_wrap=True)
     return EXIT_NO if any(finding.level == "error" for finding in found) else EXIT_OK
-
-
-def _findings(config: Config, arguments: argparse.Namespace) -> Iterator[Finding]:
-    from dmarc_milter.checks import configuration
-    from dmarc_milter.checks.report_sender import report_sender
-    from dmarc_milter.checks.rules import rules
-
-    suffixes, about = configuration.suffix_list(config)
-    yield from (
-        *configuration.mode(config),
-        *rules(config, suffixes, datetime.now(UTC).date()),
-        *about,
-        *configuration.identity(config, suffixes),
-        *configuration.exposed_listeners(config),
-    )
-    if not arguments.offline:
-        yield from (*configuration.milter_socket(config), *configuration.ledger(config))
-        with closing(configuration.resolver_of(config)) as dns:
-            resolver = dns.for_message(60.0, 1000)
-            answering = list(configuration.dns(config))
-            yield from answering
-            if answering[-1].level == "ok":
-                yield from report_sender(config, resolver, suffixes)
-    if arguments.postfix:
-        yield from configuration.postfix(config, arguments.postfix)
-    if arguments.sendmail or not arguments.offline:
-        path = arguments.sendmail or Path(config.authentication.sendmail_cf)
-        yield from (
-            *configuration.sendmail(config, path),
-            *configuration.rewriting(path, given=arguments.sendmail is not None),
-        )

@@ -1,0 +1,51 @@
+"""All findings about an installation, in the order in which one mends them; `config check`,
+`doctor` and others choose from here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+from dmarc_milter.checks import configuration
+from dmarc_milter.checks.report_sender import report_sender
+from dmarc_milter.checks.rules import rules
+from dmarc_milter.config import Config
+from dmarc_milter.core.check_finding import Finding
+
+
+def findings(
+    config: Config,
+    *,
+    postfix: Path | None = None,
+    sendmail: Path | None = None,
+    offline: bool = False,
+) -> Iterator[Finding]:
+    """What is right and wrong with it. `offline`: nothing is touched but the configuration and the
+    files that are named; else DNS, store and socket are tried, and the configured sendmail.cf is
+    read where none is named."""
+    suffixes, about = configuration.suffix_list(config)
+    yield from (
+        *configuration.mode(config),
+        *rules(config, suffixes, datetime.now(UTC).date()),
+        *about,
+        *configuration.identity(config, suffixes),
+        *configuration.exposed_listeners(config),
+    )
+    if not offline:
+        yield from (*configuration.milter_socket(config), *configuration.ledger(config))
+        with closing(configuration.resolver_of(config)) as dns:
+            resolver = dns.for_message(60.0, 1000)
+            answering = list(configuration.dns(config))
+            yield from answering
+            if answering[-1].level == "ok":
+                yield from report_sender(config, resolver, suffixes)
+    if postfix:
+        yield from configuration.postfix(config, postfix)
+    if sendmail or not offline:
+        path = sendmail or Path(config.authentication.sendmail_cf)
+        yield from (
+            *configuration.sendmail(config, path),
+            *configuration.rewriting(path, given=sendmail is not None),
+        )
