@@ -22,7 +22,7 @@ MAIN_CF = Path("/etc/postfix/main.cf")
 ELSEWHERE = {
     "postfix": "dmarc-milter setup --mta postfix (it prints the lines that belong there)",
     "sendmail": "dmarc-milter setup --mta sendmail (it prints the lines that belong there)",
-    "rewriting": "docs/how-to/sendmail.md, From after the milter",
+    "rewriting": "see docs/how-to/sendmail.md",
     "reports": "dmarc-milter domain DOMAIN (it shows all that the domain publishes)",
     "spool": "dmarc-milter store status",
     "store": "dmarc-milter store status",
