@@ -19,6 +19,7 @@ ZONE = {
     "_dmarc.bad.example": {"TXT": ["v=DMARC1; p=rejct; rua=mailto:a\x1b[31m@else.example"]},
     "_dmarc.slow.example": {"behaviour": "servfail"},
     "slow.example": {"behaviour": "servfail"},
+    "twice.example": {"TXT": ["v=spf1 mx -all", "v=spf1 a -all"]},
 }
 
 
@@ -53,6 +54,13 @@ def test_a_wrong_record_exits_1_and_prints_nothing_raw(ask: Ask) -> None:
     assert code == 1
     assert "error" in out
     assert "\x1b" not in out
+
+
+def test_two_spf_records_are_not_none(ask: Ask) -> None:
+    """RFC 7208 4.5: a permerror, which is another thing than no record."""
+    _, out = ask("twice.example")
+    assert "no record" not in out.partition("SPF: ")[2].partition("\n")[0]
+    assert "there is no SPF record" not in out
 
 
 def test_a_silent_dns_exits_75(ask: Ask) -> None:

@@ -117,8 +117,8 @@ def _print(surveyed: Survey) -> None:
         screen.print(
             table({"reports": "left", "address": "left", "": "left", "why": "left"}, rows2)
         )
-    unknown = spf.status is SpfStatus.TEMPERROR
-    print(f"SPF: {spf.record or ('not known now' if unknown else 'no record')}")
+    instead = {SpfStatus.TEMPERROR: "not known now", SpfStatus.PERMERROR: spf.reason}
+    print(f"SPF: {spf.record or instead.get(spf.status, 'no record')}")
     if spf.record:
         print(f"  {spf.lookups} of 10 look-ups; an unknown client gets {spf.status}\n")
     for finding in sorted(

@@ -227,7 +227,7 @@ class _Reading:
         found: dict[str, ReportUri] = {}
         valid = False
         for item in text.split(","):
-            uri = _uri(item.strip(" \t"))
+            uri = report_uri(item.strip(" \t"))
             if isinstance(uri, ReportUri):
                 found.setdefault(uri.address, uri)
                 valid = True
@@ -295,7 +295,7 @@ SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
 ATOM_TEXT = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+")
 
 
-def _uri(text: str) -> ReportUri | str:
+def report_uri(text: str) -> ReportUri | str:
     """One DMARC URI, or what is wrong with it."""
     uri, bang, size = text.rpartition("!")
     matched = SIZE.fullmatch(size) if bang else None

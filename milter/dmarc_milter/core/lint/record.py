@@ -3,11 +3,21 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from dmarc_milter.core.check_finding import Finding
-from dmarc_milter.core.dmarc.record import AlignmentMode, Policy, Record
+from dmarc_milter.core.dmarc.record import (
+    MALFORMED_ADDRESS,
+    MALFORMED_URI,
+    OTHER_SCHEME,
+    AlignmentMode,
+    Policy,
+    Record,
+    ReportUri,
+    report_uri,
+)
 
 DONE = {Policy.NONE: "delivered", Policy.QUARANTINE: "quarantined", Policy.REJECT: "refused"}
 LOWERED = {
@@ -26,6 +36,19 @@ SPELLED = ("p", "sp", "np", "t", "psd", "adkim", "aspf", "rua", "ruf", "fo", "pc
 MILD = ("unknown tag", "scheme not supported")
 """Errors of a record that leave it working as meant: a tag of the future, an https address."""
 
+ADDRESSES = ("rua", "ruf")
+WHITE = " \t"
+SHOWN = 100
+"""Characters of a wrong value that a finding repeats."""
+ALLOWED = {
+    **dict.fromkeys(("p", "sp", "np"), "none, quarantine, reject"),
+    **dict.fromkeys(("adkim", "aspf"), "r, s"),
+    "t": "y, n",
+    "psd": "y, n, u",
+    "pct": "0 to 100",
+    "fo": "0, 1, d, s, joined by colons",
+    "ri": "seconds",
+}
 WHOLE = ("unknown tag", "tag without value")
 """Errors of the record and of no known tag."""
 
@@ -151,24 +174,74 @@ def findings(record: Record) -> Iterator[Finding]:
     """What is wrong with the record itself, without looking anything up."""
     for error in record.errors:
         name, _, problem = error.rpartition(": ")
+        if name in ADDRESSES and problem in (MALFORMED_URI, MALFORMED_ADDRESS, OTHER_SCHEME):
+            continue
         mild = any(mild in error for mild in MILD)
         where = "record" if problem in WHOLE else name or "record"
         yield Finding("warning" if mild else "error", where, _problem(name, problem, record))
+    for name in ADDRESSES:
+        yield from _addresses(name, record)
     yield from _policies(record)
     yield from _sampling(record)
     yield from _reports(record)
 
 
+def _written(name: str, record: Record) -> list[str]:
+    """The values that the record's text gives this tag, as they stand there."""
+    items = (item.partition("=") for item in record.text.split(";"))
+    return [value.strip(WHITE) for tag, _, value in items if tag.strip(WHITE).lower() == name]
+
+
 def _problem(name: str, problem: str, record: Record) -> str:
-    if problem not in WHOLE and name in ("p", "sp", "np"):
-        effect = "the whole policy counts as none" if record.rua_valid else "the record is ignored"
-        return f"{name} is {problem}: {effect} (RFC 9989 4.10.1)"
+    """In words, with the value that is wrong and what was probably meant."""
+    if problem == "unknown tag":
+        near = [known for known in SPELLED if sorted(known) == sorted(name)]
+        near = near or difflib.get_close_matches(name, SPELLED, 1, 0.6)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        return f"unknown tag{name and f' {name}'}: ignored{meant}"
     if problem in WHOLE or not name:
         return f"{problem}{name and f' {name}'}: ignored" + (
             "; is a semicolon or an equals sign missing?" if problem == "tag without value" else ""
         )
-    effect = "that address gets nothing" if name in ("rua", "ruf") else "its default applies"
-    return f"{problem}: {effect}"
+    said = _said(name, problem, record)
+    if name in ("p", "sp", "np"):
+        effect = "the whole policy counts as none" if record.rua_valid else "the record is ignored"
+        return f"{said}: {effect} (RFC 9989 4.10.1)"
+    effect = "that address gets nothing" if name in ADDRESSES else "its default applies"
+    return f"{said}: {effect}"
+
+
+def _said(name: str, problem: str, record: Record) -> str:
+    """Such as `p=rejct is not valid, did you mean p=reject`."""
+    values = _written(name, record)
+    if problem == "repeated":
+        return f"{name} is repeated ({len(values)} times)"
+    if problem != "not valid" or not values:
+        return f"{name} is {problem}"
+    value, allowed = values[0][:SHOWN], ALLOWED.get(name, "")
+    near = difflib.get_close_matches(value.lower(), allowed.split(", "), 1, 0.6)
+    meant = f", did you mean {name}={near[0]}" if near else f", allowed: {allowed}" * bool(allowed)
+    return f"{name}={value} is not valid{meant}"
+
+
+def _addresses(name: str, record: Record) -> Iterator[Finding]:
+    """Report addresses that nobody can write to, each with what it lacks."""
+    for item in (item.strip(WHITE) for text in _written(name, record) for item in text.split(",")):
+        problem = report_uri(item)
+        if not isinstance(problem, str):
+            continue
+        shown = f"{name}={item[:SHOWN]}"
+        if problem == OTHER_SCHEME:
+            yield Finding("warning", name, f"{shown}: reports are sent by mail only (mailto:)")
+        elif not item:
+            text = f"an address of {name} is empty: a comma too many, or nothing behind ="
+            yield Finding("error", name, text)
+        elif isinstance(report_uri(f"mailto:{item}"), ReportUri):
+            meant = f"mailto: is missing, write {name}=mailto:{item[:SHOWN]}"
+            yield Finding("error", name, f"{shown}: {meant}; that address gets nothing")
+        else:
+            words = "no mail address" if problem == MALFORMED_ADDRESS else "no valid URI"
+            yield Finding("error", name, f"{shown} is {words}: that address gets nothing")
 
 
 def _policies(record: Record) -> Iterator[Finding]:
