@@ -247,3 +247,30 @@ def test_a_file_that_cannot_be_read_is_said_with_the_reason(
     ):
         assert main(["import", str(path)]) == 2
         assert capsys.readouterr().err == f"dmarc-milter: {path}: cannot be read: {reason}\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "read"),
+    [
+        ("RejectFailures maybe", "false"),
+        ("HoldQuarantinedMessages on", "false"),
+        ("Syslog T4", "true"),
+    ],
+)
+def test_a_value_that_is_neither_yes_nor_no_is_said(line: str, read: str) -> None:
+    _, text = translated(f"{line}\n")
+    assert f"# - {line}\n#     neither true nor false; read as {read}" in text
+
+
+@pytest.mark.parametrize("line", ["RejectFailures yes", "RejectFailures 0", "Syslog TRUE"])
+def test_a_value_that_is_clear_is_not(line: str) -> None:
+    assert "neither true nor false" not in translated(f"{line}\n")[1]
+
+
+@pytest.mark.parametrize("text", ["[milter]\nworkers = 1\n", "root:x:0:0::/root:/bin/sh\n"])
+def test_a_file_of_another_kind_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    (tmp_path / "x.conf").write_text(text)
+    assert main(["import", str(tmp_path / "x.conf")]) == 2
+    assert "is no opendmarc.conf" in capsys.readouterr().err

@@ -34,6 +34,13 @@ def run(arguments: argparse.Namespace) -> int:
         )
         return EXIT_USAGE
     options = opendmarc.options(text)
+    if not opendmarc.is_opendmarc(options):
+        print(
+            f"dmarc-milter: {arguments.file}: is no opendmarc.conf: none of its lines is an option"
+            " of OpenDMARC",
+            file=sys.stderr,
+        )
+        return EXIT_USAGE
     base = next((option.value for option in options if option.key == "basedirectory"), ".")
     translated = opendmarc.translate(
         text, str(arguments.file), lambda name: _text(Path(base, name))

@@ -43,6 +43,33 @@ NOTES = {
     "syslogname": JOURNAL,
 }
 """Options without a counterpart, and what there is instead."""
+BOOLEANS = frozenset(
+    {
+        *("authservidwithjobid", "autorestart", "background", "enablecoredumps", "failurereports"),
+        *("failurereportsonnone", "holdquarantinedmessages", "ignoreauthenticatedclients"),
+        *("recordallmessages", "rejectfailures", "rejectmultivaluefrom", "requiredheaders"),
+        *("softwareheader", "spfignoreresults", "spfselfvalidate", "syslog"),
+    }
+)
+KNOWN = BOOLEANS | NOTES.keys() | TRANSLATED.keys()
+TRUTH = frozenset({"true", "false", "yes", "no", "t", "f", "y", "n", "1", "0"})
+
+
+def is_opendmarc(given: tuple[Option, ...]) -> bool:
+    """Whether a file with these options is one of OpenDMARC's: it has one that is known, or none at
+    all."""
+    return not given or any(option.key in KNOWN for option in given)
+
+
+def _unreadable(draft: Draft, known: dict[str, Option]) -> None:
+    """Values that say neither yes nor no, where OpenDMARC looks at the first letter alone."""
+    for option in known.values():
+        if option.key in BOOLEANS and option.value.lower() not in TRUTH:
+            draft.note(
+                f"{option.name} {option.value}".strip(),
+                f"neither true nor false; read as {'true' if option.is_true else 'false'}, as"
+                " OpenDMARC does: is that what was meant?",
+            )
 
 
 def options(text: str) -> tuple[Option, ...]:
@@ -67,6 +94,7 @@ def translate(text: str, name: str, read: Read) -> str:
         else:
             sentence = NOTES.get(option.key, "is not an option of OpenDMARC 1.4 that is known here")
             draft.note(f"{option.name} {option.value}".strip(), sentence)
+    _unreadable(draft, known)
     _policy(draft, known)
     _from_fields(draft, known)
     _defaults(draft, known)
