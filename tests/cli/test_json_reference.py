@@ -35,7 +35,17 @@ from fakes.evaluations import evaluation
 from fakes.stores import spool_row
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "json.md").read_text()
-COUNTS = {"dmarc", "disposition", "would_be", "reports", "removed", "rows", "policy", "skipped"}
+COUNTS = {
+    "kinds",
+    "dmarc",
+    "disposition",
+    "would_be",
+    "reports",
+    "removed",
+    "rows",
+    "policy",
+    "skipped",
+}
 """Objects whose keys are words of their own: states, tables, tags."""
 ZONE: dict[str, dict[str, Any]] = {
     "_dmarc.legit.example": {"TXT": ["v=DMARC1; p=reject; rua=mailto:agg@legit.example"]}

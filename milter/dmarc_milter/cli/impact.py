@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from typing import NamedTuple
 
@@ -19,7 +20,8 @@ from dmarc_milter.core.explain.senders import ProbableSender, SenderGroup, sourc
 from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.ledger.connect import answering_store
 from dmarc_milter.ledger.errors import StoreError
-from dmarc_milter.ledger.store.decisions import Decisions, Filter, Impact
+from dmarc_milter.ledger.store.decisions import Decisions, Filter, Impact, Treated
+from dmarc_milter.ledger.store.rollups import since_hour
 
 GROUPS = 5000
 """Pairs of author domain and source that are looked at; the ones with most messages."""
@@ -36,6 +38,9 @@ COLUMNS = {
     "would defer": "right",
     "clients": "right",
 }
+
+
+TREATMENTS = ("reject", "quarantine", "tempfail")
 
 
 class DomainImpact(NamedTuple):
@@ -84,18 +89,19 @@ def run(arguments: argparse.Namespace) -> int:
     """0, or 75 when the store cannot be asked."""
     config = load(arguments.config)
     now = int(time.time())
-    since, author = now - arguments.days * DAY, arguments.domain or ""
+    since, author = since_hour(now - arguments.days * DAY), arguments.domain or ""
     try:
         with closing(answering_store(config)) as store:
-            messages = store.decisions.count(Filter(since=since, author_domain=author))
-            groups = store.decisions.impact(
-                Filter(since=since, author_domain=author, affected=True), limit=GROUPS
-            )
+            wanted = Filter(since=since, author_domain=author, affected=True)
+            messages = store.decisions.messages(since, author_domain=author)
+            treated = store.decisions.treated(since, author_domain=author)
+            clients = store.decisions.clients(wanted)
+            groups = store.decisions.impact(wanted, limit=GROUPS)
             senders = sources(_samples(store.decisions, groups, since))
             waits = store.decisions.waiting(since, author_domain=author)
     except StoreError as error:
         return unavailable(error)
-    domains = by_domain(groups)
+    domains = by_domain(treated, clients)
     if arguments.json:
         print_json(
             {
@@ -104,6 +110,7 @@ def run(arguments: argparse.Namespace) -> int:
                 "enforce": config.policy.enforce,
                 "messages": messages,
                 "domains": [row._asdict() | {"messages": row.messages} for row in domains],
+                "kinds": by_kind(treated),
                 "sources": [_document(source) for source in senders],
                 "deferrals": deferrals.document(waits, now),
             }
@@ -111,28 +118,33 @@ def run(arguments: argparse.Namespace) -> int:
         return EXIT_OK
     head = f"{messages:,} messages evaluated since {shown(since)} UTC"
     _print(config, domains, senders, head, arguments.limit)
+    _print_kinds(by_kind(treated))
     deferrals.print_waiting(waits, now, arguments.limit)
     return EXIT_OK
 
 
-def by_domain(groups: Iterable[Impact]) -> list[DomainImpact]:
-    """One line for each author domain, most messages first."""
+def by_domain(treated: Iterable[Treated], clients: Mapping[str, int]) -> list[DomainImpact]:
+    """One line for each author domain, most messages first. `clients`: addresses by domain."""
     counts: dict[str, list[int]] = {}
-    addresses: dict[str, set[str]] = {}
-    for group in groups:
-        numbers = counts.setdefault(group.author_domain, [0] * 6)
-        if group.disposition in ("reject", "quarantine", "tempfail"):
-            numbers[("reject", "quarantine", "tempfail").index(group.disposition)] += group.messages
+    for part in treated:
+        numbers = counts.setdefault(part.author_domain, [0] * 6)
+        if part.disposition in TREATMENTS:
+            numbers[TREATMENTS.index(part.disposition)] += part.messages
         else:
-            numbers[3 + ("reject", "quarantine", "tempfail").index(group.would_be)] += (
-                group.messages
-            )
-        addresses.setdefault(group.author_domain, set()).add(group.source_ip)
+            numbers[3 + TREATMENTS.index(part.would_be)] += part.messages
     found = [
-        DomainImpact._make((name, *numbers, len(addresses[name])))
+        DomainImpact._make((name, *numbers, clients.get(name, 0)))
         for name, numbers in counts.items()
     ]
     return sorted(found, key=lambda row: (-row.messages, row.author_domain))
+
+
+def by_kind(treated: Iterable[Treated]) -> dict[str, int]:
+    """Messages by what their source looks like, most first."""
+    kinds = Counter[str]()
+    for part in treated:
+        kinds[part.kind or "not noted"] += part.messages
+    return dict(kinds.most_common())
 
 
 def _samples(decisions: Decisions, groups: Sequence[Impact], since: int) -> list[SenderGroup]:
@@ -186,6 +198,12 @@ def _print(
     )
     _rest(len(senders), limit)
     _suggest([source for source in senders if source.rule], limit)
+
+
+def _print_kinds(kinds: Mapping[str, int]) -> None:
+    if kinds:
+        parts = (f"{number:,} {kind}" for kind, number in kinds.items())
+        print(f"\nBy what each message proves: {', '.join(parts)}.")
 
 
 def _cells(row: DomainImpact) -> tuple[str, ...]:

@@ -184,6 +184,7 @@ class Pages:
             reports=reports,
             waiting=waiting,
             most=queries.SOURCES,
+            looked_at=queries.LOOKED_AT,
         )
 
     def decisions(self) -> str:

@@ -3,15 +3,17 @@ raises StoreError."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from dmarc_milter.core.stored import decode
+from dmarc_milter.ledger.store import rollups
 from dmarc_milter.ledger.store.database import Database, fetch
 from dmarc_milter.ledger.store.decisions import Decision, Filter, bare_key
 
 PAGE = 50
 SOURCES = 100
+LOOKED_AT = 200_000
+"""Messages whose sources are counted."""
 
 
 class PagePosition(NamedTuple):
@@ -105,50 +107,43 @@ def decision(database: Database, identity: str) -> Decision | None:
     return Decision(decode(bytes(rows[0][0])), rows[0][1]) if rows else None
 
 
+FAILING = "HAVING sum(CASE WHEN status = 'fail' THEN 1 ELSE 0 END) > 0"
+
+
 def authors(
     database: Database, since: int, *, failing: bool = False, page: int = 1
 ) -> list[AuthorRow]:
     """Author domains since then, most messages (or failures) first; one more than a page when there
     is another."""
-    which = "status = 'fail' AND " if failing else ""
+    source = rollups.counted(since)
     sql = (
-        f"SELECT author_domain, count(*) AS messages FROM decision"
-        f" WHERE {which}at >= ? AND author_domain <> ''"
-        " GROUP BY author_domain ORDER BY messages DESC, author_domain LIMIT ? OFFSET ?"
-    )
-    names = [str(row[0]) for row in fetch(database, sql, (since, PAGE + 1, (page - 1) * PAGE))]
-    found = _outcomes(database, names, since)
-    return [found[name] for name in names if name in found]
-
-
-def _outcomes(database: Database, names: Sequence[str], since: int) -> dict[str, AuthorRow]:
-    if not names:
-        return {}
-    marks = ", ".join("?" for _ in names)
-    sql = (
-        "SELECT author_domain, count(*), sum(CASE WHEN status = 'pass' THEN 1 ELSE 0 END),"
-        " sum(CASE WHEN status = 'fail' THEN 1 ELSE 0 END),"
+        "SELECT author_reversed, sum(messages), sum(CASE WHEN status = 'pass' THEN messages ELSE 0"
+        " END) AS passed, sum(CASE WHEN status = 'fail' THEN messages ELSE 0 END) AS failed,"
         " sum(CASE WHEN disposition IN ('quarantine', 'reject') OR would_be IN ('quarantine',"
-        " 'reject') THEN 1 ELSE 0 END)"
-        f" FROM decision WHERE author_domain IN ({marks}) AND at >= ? GROUP BY author_domain"
+        " 'reject') THEN messages ELSE 0 END) AS treated"
+        f" FROM {source.sql} WHERE author_reversed <> '' GROUP BY author_reversed"
+        f" {FAILING if failing else ''} ORDER BY {'failed' if failing else '2'} DESC,"
+        " author_reversed LIMIT ? OFFSET ?"
     )
-    return {
-        row[0]: AuthorRow._make((row[0], *map(int, row[1:])))
-        for row in fetch(database, sql, (*names, since))
-    }
+    values = (*source.values, PAGE + 1, (page - 1) * PAGE)
+    return [
+        AuthorRow(rollups.reversed_name(row[0]), *map(int, row[1:]))
+        for row in fetch(database, sql, values)
+    ]
 
 
 def sources(database: Database, author_domain: str, since: int) -> list[SourceRow]:
-    """Where mail of an author domain came from and what became of it, most messages first; at most
-    SOURCES rows."""
+    """Where the newest LOOKED_AT messages of an author domain came from and what became of them,
+    most messages first; at most SOURCES rows."""
     sql = (
         "SELECT source_ip, status, disposition, would_be, count(*) AS messages, max(at) FROM"
-        " decision WHERE author_domain = ? AND at >= ? GROUP BY source_ip, status, disposition,"
-        " would_be ORDER BY messages DESC, source_ip LIMIT ?"
+        " (SELECT source_ip, status, disposition, would_be, at FROM decision WHERE author_domain ="
+        " ? AND at >= ? ORDER BY at DESC LIMIT ?) AS newest GROUP BY source_ip, status,"
+        " disposition, would_be ORDER BY messages DESC, source_ip LIMIT ?"
     )
     return [
         SourceRow._make((*row[:4], int(row[4]), int(row[5])))
-        for row in fetch(database, sql, (author_domain, since, SOURCES))
+        for row in fetch(database, sql, (author_domain, since, LOOKED_AT, SOURCES))
     ]
 
 

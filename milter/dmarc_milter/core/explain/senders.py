@@ -81,6 +81,11 @@ def identities(facts: Facts) -> Iterator[Identity]:
         yield Identity("ptr", name)
 
 
+def kind_of(facts: Facts) -> Kind:
+    """What the sender of one message looks like, by the best that it proved."""
+    return _kind(_usual_identity((facts,)), facts.list_id, (facts.author_domain,))
+
+
 def sources(samples: Iterable[SenderGroup]) -> tuple[ProbableSender, ...]:
     """Samples put together by what they prove, else by client; most messages first."""
     groups: dict[tuple[str, str], list[tuple[SenderGroup, Identity | None]]] = {}

@@ -17,7 +17,7 @@ from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.core.stored import Facts, UnreadableFacts, decode, is_pass
 from dmarc_milter.ledger.clock import FAR
 from dmarc_milter.ledger.spool.file import SpoolRow
-from dmarc_milter.ledger.store import report_rows
+from dmarc_milter.ledger.store import report_rows, rollups
 from dmarc_milter.ledger.store.daily_caps import Caps, Quota
 from dmarc_milter.ledger.store.database import Transaction, chunks, with_list
 
@@ -100,6 +100,11 @@ def apply(
     logged = [message for message in messages if decoded.logged(message.facts.at)]
     _log(transaction, logged, batch.host)
     _total(transaction, facts)
+    rollups.write(
+        transaction,
+        [rollups.Counted(one.facts, _disposition(one.facts)) for one in logged],
+        batch.host,
+    )
     _known(transaction, facts)
     report_rows.count(transaction, facts, caps, honor_ri=honor_ri)
     _failures(transaction, messages, caps)

@@ -187,8 +187,9 @@ def _connect(path: Path) -> sqlite3.Connection:
         path, timeout=BUSY_WAIT, isolation_level=None, check_same_thread=False
     )
     try:
-        # Of a new file only: room that is given up is returned bit by bit, not by rewriting it all.
-        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
+        if connection.execute("PRAGMA page_count").fetchone() == (0,):
+            # A new file: room that is given up is returned bit by bit, not by rewriting it all.
+            connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
         sqlite_file.write_ahead(connection, BUSY_WAIT)
         connection.execute(
             "PRAGMA cache_size=-32768"

@@ -7,10 +7,18 @@ from typing import Any, NamedTuple
 
 from dmarc_milter.core.stored import Facts, decode
 from dmarc_milter.core.text import printable
+from dmarc_milter.ledger.store import rollups
 from dmarc_milter.ledger.store.database import Database, fetch
 
 MAX_KEY = 300
 """Characters of what is searched for; what is stored is printable ASCII and shorter."""
+
+
+AFFECTED = (
+    "disposition IN ('reject', 'quarantine', 'tempfail') OR would_be IN ('reject', 'quarantine',"
+    " 'tempfail')"
+)
+"""In the words of the index decision_affected: SQLite compares them."""
 
 
 class Decision(NamedTuple):
@@ -45,23 +53,19 @@ class Filter:
             conditions.append("at < ?")
             values.append(self.until)
         if self.author_domain:
-            conditions.append("(author_domain = ? OR author_domain LIKE ? ESCAPE '!')")
+            conditions.append(
+                "(author_domain = ? OR author_domain IN (SELECT name FROM author_name WHERE"
+                " reversed >= ? AND reversed < ?))"
+            )
             name = printable(self.author_domain, MAX_KEY)
-            values += [name, "%." + _like(name)]
+            values += [name, *rollups.below(name)]
         for column in ("policy_domain", "source_ip", "status", "disposition", "would_be"):
             if value := getattr(self, column):
                 conditions.append(f"{column} = ?")
                 values.append(printable(value, MAX_KEY))
         if self.affected:
-            conditions.append(
-                "(disposition IN ('reject', 'quarantine', 'tempfail') OR would_be IN ('reject',"
-                " 'quarantine', 'tempfail'))"
-            )
+            conditions.append(f"({AFFECTED})")
         return " AND ".join(conditions), values
-
-
-def _like(text: str) -> str:
-    return text.replace("!", "!!").replace("%", "!%").replace("_", "!_")
 
 
 def bare_key(text: str) -> str:
@@ -79,6 +83,17 @@ class Impact(NamedTuple):
     would_be: str
     messages: int
     last_at: int
+
+
+class Treated(NamedTuple):
+    """Mail of one author domain that policy stopped, deferred or marked, or would have. `kind` is
+    senders.Kind, "" where it was not noted."""
+
+    author_domain: str
+    disposition: str
+    would_be: str
+    kind: str
+    messages: int
 
 
 class Waiting(NamedTuple):
@@ -165,6 +180,35 @@ class Decisions:
             Impact._make((*row[:5], int(row[5]), int(row[6])))
             for row in fetch(self._database, sql, (*values, limit))
         ]
+
+    def messages(self, since: int = 0, *, author_domain: str = "") -> int:
+        """How many decisions there are, of this domain and below it; `since` is rounded down to its
+        hour."""
+        source = rollups.counted(since, author_domain=author_domain)
+        sql = f"SELECT coalesce(sum(messages), 0) FROM {source.sql}"
+        return int(fetch(self._database, sql, source.values)[0][0])
+
+    def treated(self, since: int = 0, *, author_domain: str = "") -> list[Treated]:
+        """Mail that was, or would have been, treated by policy; `since` is rounded down to its
+        hour."""
+        source = rollups.counted(since, author_domain=author_domain)
+        sql = (
+            "SELECT author_reversed, disposition, would_be, kind, sum(messages) FROM"
+            f" {source.sql} WHERE {AFFECTED} GROUP BY author_reversed, disposition, would_be, kind"
+        )
+        return [
+            Treated._make((rollups.reversed_name(row[0]), *row[1:4], int(row[4])))
+            for row in fetch(self._database, sql, source.values)
+        ]
+
+    def clients(self, wanted: Filter) -> dict[str, int]:
+        """How many client addresses sent such mail, by author domain."""
+        where, values = wanted.where()
+        sql = (
+            "SELECT author_domain, count(*) FROM (SELECT DISTINCT author_domain, source_ip FROM"
+            f" decision WHERE {where}) AS pairs GROUP BY author_domain"
+        )
+        return {row[0]: int(row[1]) for row in fetch(self._database, sql, values)}
 
     def waiting(
         self, since: int = 0, *, author_domain: str = "", limit: int = 1000

@@ -13,7 +13,14 @@ from dmarc_milter.ledger.clock import believe
 from dmarc_milter.ledger.store.database import Database, Transaction, attempt, fetch, with_list
 from dmarc_milter.ledger.store.lease import Lease
 from dmarc_milter.ledger.store.pace import Pace, give_back
-from dmarc_milter.ledger.store.partitions import drop_older, end_of_old, has_days, make_ahead
+from dmarc_milter.ledger.store.partitions import (
+    day_of,
+    drop_older,
+    end_of_old,
+    has_days,
+    make_ahead,
+)
+from dmarc_milter.ledger.store.rollups import HOUR
 
 LEASE = 600
 """Seconds that one host keeps the others from forgetting too; every chunk begins them anew."""
@@ -81,6 +88,7 @@ def expire(
         ("known_domain", "domain", "last_at", now - YEAR),
     ):
         gone[table] = pace.delete(table, key, f"{column} < ?", before)
+    gone["rollup"] = _rollups(pace, day_of(now - retention.decision_days * DAY))
     gone["known_domain"] += _beyond_known(pace)
     untried = " AND NOT (state = 'due' AND attempts = 0)" * retention.keep_untried
     gone["failure"] = pace.delete("failure", "id", f"at < ?{untried}", unsent)
@@ -119,6 +127,15 @@ def _decisions(pace: Pace, retention: Retention, now: int) -> int:
     gone = drop_older(pace.database, max(before, most))
     aged = min(before, end_of_old(pace.database))
     return gone + pace.delete("decision", "id", "at < ?", max(aged, most))
+
+
+def _rollups(pace: Pace, before: int) -> int:
+    """As old as the log may be; and the author domains that nobody has seen since."""
+    pace.delete("author_name", "reversed", "last_at < ?", before)
+    return sum(
+        pace.delete("rollup", "author_reversed", "span = ? AND begin_at < ?", span, before)
+        for span in (HOUR, DAY)
+    )
 
 
 def _reports(pace: Pace, before: int, unsent: int, *, keep_untried: bool) -> int:

@@ -10,6 +10,7 @@ from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.store.database import Database, Transaction, attempt
 from dmarc_milter.ledger.store.lease import Lease
 from dmarc_milter.ledger.store.partitions import make_ahead
+from dmarc_milter.ledger.store.roll_up import roll_up
 from dmarc_milter.ledger.store.schema_steps import (
     BOUNCES,
     CLOCK,
@@ -22,6 +23,7 @@ from dmarc_milter.ledger.store.schema_steps import (
     LEASES,
     REPORTS,
     SUPPRESSIONS,
+    ROLLUPS,
     Step,
 )
 from dmarc_milter.ledger.store.to_days import to_days
@@ -37,6 +39,7 @@ STEPS: tuple[Step, ...] = (
     Step("suppressions", SUPPRESSIONS),
     Step("clock", CLOCK),
     Step("gaps", GAPS),
+    Step("rollups", ROLLUPS, roll_up),
 )
 """Steps are only ever added; what a released version has applied is never changed."""
 HELD = 60

@@ -190,6 +190,42 @@ GAPS = (
     "ALTER TABLE origin ADD COLUMN {if_absent} gap_through BIGINT NOT NULL DEFAULT 0",
 )
 
+ROLLUPS = (
+    # Messages by hour (span 3600) and by day (86400), one row for each host.
+    (
+        "CREATE TABLE IF NOT EXISTS rollup (span BIGINT NOT NULL, author_reversed TEXT {bytewise}"
+        " NOT NULL, begin_at BIGINT NOT NULL, status TEXT NOT NULL, disposition TEXT NOT NULL,"
+        " would_be TEXT NOT NULL, kind TEXT NOT NULL, host TEXT NOT NULL, messages BIGINT NOT NULL,"
+        " PRIMARY KEY (span, author_reversed, begin_at, status, disposition, would_be, kind, host))"
+        " {compact}"
+    ),
+    "CREATE INDEX IF NOT EXISTS rollup_begin ON rollup (begin_at)",
+    # Author domains that a host has seen, letters reversed: what is below a domain stands together.
+    (
+        "CREATE TABLE IF NOT EXISTS author_name (reversed TEXT {bytewise} NOT NULL, host TEXT NOT"
+        " NULL, name TEXT NOT NULL, last_at BIGINT NOT NULL, PRIMARY KEY (reversed, host))"
+        " {compact}"
+    ),
+    # What impact, the pages and the lists of mail that waits read is all in the index.
+    "DROP INDEX IF EXISTS decision_author_domain",
+    (
+        "CREATE INDEX IF NOT EXISTS decision_author ON decision (author_domain, at, source_ip,"
+        " status, disposition, would_be)"
+    ),
+    "CREATE INDEX IF NOT EXISTS decision_status ON decision (status, at)",
+    (
+        "CREATE INDEX IF NOT EXISTS decision_affected ON decision (author_domain, source_ip,"
+        " status, disposition, would_be, at) WHERE disposition IN ('reject', 'quarantine',"
+        " 'tempfail') OR would_be IN ('reject', 'quarantine', 'tempfail')"
+    ),
+    "DROP INDEX IF EXISTS decision_deferral",
+    (
+        "CREATE INDEX IF NOT EXISTS decision_waiting ON decision (author_domain, deferral,"
+        " failing_name, message_id, disposition, at) WHERE deferral IN ('dns', 'overloaded',"
+        " 'failure')"
+    ),
+)
+
 
 class Step(NamedTuple):
     """`convert` runs after the statements, in a transaction of its own where the engine has one for

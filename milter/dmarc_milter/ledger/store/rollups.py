@@ -1,0 +1,154 @@
+"""Messages by hour and by day, author domain, outcome and kind of source: counted by the drain, so
+that no question about many messages has to read the decision log.
+
+Every host counts in rows of its own, which are added up when they are read: no host waits for
+another. Domains are stored with their letters reversed: a domain and all below it stand together.
+An attacker who invents author domains gets at most NEW_NAMES of them a day and host into rows of
+their own; the rest is counted under OTHERS.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from dmarc_milter.core.explain.senders import kind_of
+from dmarc_milter.core.report.rows import DAY
+from dmarc_milter.core.stored import Facts
+from dmarc_milter.ledger.store.database import Transaction, chunks, with_list
+
+HOUR = 3600
+NEW_NAMES = 50_000
+"""Author domains of a day that one host has not seen before; half of them are for mail that passes
+DMARC."""
+OTHERS = "*"
+"""Stands for the author domains beyond that number."""
+
+
+class Counted(NamedTuple):
+    """A message that stands in the log; `disposition` is "tempfail" where the answer was 4xx."""
+
+    facts: Facts
+    disposition: str
+
+
+def reversed_name(name: str) -> str:
+    """As it is stored; the same the other way round."""
+    return name[::-1]
+
+
+def below(name: str) -> tuple[str, str]:
+    """The names below `name`, as they are stored: not before the first, before the second."""
+    return reversed_name(f".{name}"), reversed_name(f"/{name}")
+
+
+def write(transaction: Transaction, messages: Sequence[Counted], host: str) -> None:
+    """Count messages of `host`. Raises StoreError."""
+    known = _names(transaction, [message.facts for message in messages], host)
+    totals: Counter[tuple[int, str, int, str, str, str, str]] = Counter()
+    for one, disposition in messages:
+        name = reversed_name(one.author_domain)
+        kind = "" if one.status == "pass" else kind_of(one).value
+        outcome = (one.status, disposition, one.would_be, kind)
+        for span in (HOUR, DAY):
+            begin = int(one.at // span) * span
+            totals[span, name if name in known else OTHERS, begin, *outcome] += 1
+    transaction.many(
+        "INSERT INTO rollup (span, author_reversed, begin_at, status, disposition, would_be, kind,"
+        " host, messages) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (span, author_reversed,"
+        " begin_at, status, disposition, would_be, kind, host) DO UPDATE SET messages ="
+        " rollup.messages + excluded.messages",
+        [(*key, host, number) for key, number in sorted(totals.items())],
+    )
+
+
+def _names(transaction: Transaction, facts: Sequence[Facts], host: str) -> set[str]:
+    """The author domains that have rows of their own, reversed; new ones within the bound."""
+    latest: dict[str, int] = {}
+    passed = set[str]()
+    for one in facts:
+        name = reversed_name(one.author_domain)
+        latest[name] = max(int(one.at), latest.get(name, 0))
+        if one.status == "pass":
+            passed.add(name)
+    seen = _seen(transaction, latest, host)
+    new = sorted(latest.keys() - seen.keys(), key=lambda name: (name not in passed, name))
+    admitted = _admit(transaction, new, passed, host, max(latest.values(), default=0) // DAY * DAY)
+    stale = {name: at for name, at in latest.items() if at > seen.get(name, at) + DAY}
+    transaction.many(
+        "INSERT INTO author_name (reversed, host, name, last_at) VALUES (?, ?, ?, ?) ON CONFLICT"
+        " (reversed, host) DO UPDATE SET last_at = excluded.last_at",
+        [
+            (name, host, reversed_name(name), latest[name])
+            for name in sorted(admitted | stale.keys())
+        ],
+    )
+    return admitted | seen.keys()
+
+
+def _seen(transaction: Transaction, names: Iterable[str], host: str) -> dict[str, int]:
+    """Those that this host has seen before, and when last."""
+    sql = "SELECT reversed, last_at FROM author_name WHERE reversed IN [] AND host = ?"
+    return {
+        name: int(at)
+        for chunk in chunks(sorted(names))
+        for name, at in transaction.all(with_list(sql, chunk), (*chunk, host))
+    }
+
+
+def _admit(
+    transaction: Transaction, new: Sequence[str], passed: set[str], host: str, day: int
+) -> set[str]:
+    """Of the new names, those that there is room for today."""
+    if not new:
+        return set()
+    scope = f"names:{host}"
+    row = transaction.one("SELECT used FROM quota WHERE scope = ? AND begin_at = ?", (scope, day))
+    used = int(row[0]) if row else 0
+    admitted = set[str]()
+    for name in new:
+        if used + len(admitted) < (NEW_NAMES if name in passed else NEW_NAMES // 2):
+            admitted.add(name)
+    transaction.run(
+        "INSERT INTO quota (scope, begin_at, used, folded) VALUES (?, ?, ?, 0) ON CONFLICT (scope,"
+        " begin_at) DO UPDATE SET used = quota.used + excluded.used",
+        (scope, day, len(admitted)),
+    )
+    return admitted
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+class Where(NamedTuple):
+    """Rows of the rollup as a table expression `FROM (...) AS counted`, and its values."""
+
+    sql: str
+    values: tuple[object, ...]
+
+
+def since_hour(at: int) -> int:
+    """The beginning of the hour: as exact as the rollup is."""
+    return at // HOUR * HOUR
+
+
+def counted(since: int, *, author_domain: str = "", exactly: bool = False) -> Where:
+    """Whole days by their daily rows, and the hours before the first of them. `author_domain` is
+    this domain and what is below it, or with `exactly` this one alone."""
+    midnight = -(-since // DAY) * DAY
+    condition, names = "", tuple[str, ...]()
+    if author_domain:
+        condition, names = " AND author_reversed = ?", (reversed_name(author_domain),)
+        if not exactly:
+            first, end = below(author_domain)
+            condition = (
+                " AND (author_reversed = ? OR (author_reversed >= ? AND author_reversed < ?))"
+            )
+            names = (*names, first, end)
+    part = f"SELECT * FROM rollup WHERE span = ?{condition} AND begin_at >= ?"
+    sql, values = part, (DAY, *names, midnight)
+    if since_hour(since) < midnight:
+        sql += f" UNION ALL {part} AND begin_at < ?"
+        values = (*values, HOUR, *names, since_hour(since), midnight)
+    return Where(f"({sql}) AS counted", values)
