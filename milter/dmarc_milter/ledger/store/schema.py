@@ -22,8 +22,8 @@ from dmarc_milter.ledger.store.schema_steps import (
     IMPACT,
     LEASES,
     REPORTS,
-    SUPPRESSIONS,
     ROLLUPS,
+    SUPPRESSIONS,
     Step,
 )
 from dmarc_milter.ledger.store.to_days import to_days
