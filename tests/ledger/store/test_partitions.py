@@ -75,8 +75,29 @@ def test_a_late_or_an_early_message_never_holds_a_batch_up(store: Store) -> None
     assert store.decisions.count() == 3
 
 
+def believed(store: Store, at: int) -> None:
+    """A clean-up has seen this time."""
+    with store.database.transaction() as transaction:
+        transaction.run(
+            "INSERT INTO clock VALUES (1, ?, 0, 0) ON CONFLICT (only_row) DO UPDATE SET seen_at ="
+            " excluded.seen_at",
+            (at,),
+        )
+
+
+def test_a_clock_that_is_ahead_keeps_nothing_out_of_the_log(url: str) -> None:
+    """What counts as too old is measured by a clock that was believed before."""
+    year = 365 * DAY
+    options = StoreOptions(decision_days=14)
+    with closing(Store.open(url, options, clock=lambda: NOW + year)) as store:
+        believed(store, NOW)
+        assert store.apply(batch(on(-1), on(0))) == 2
+        assert store.decisions.count() == 2
+
+
 def test_what_is_older_than_the_log_is_counted_and_not_logged(store: Store) -> None:
     """It makes no partition either; the totals and the reports have it."""
+    believed(store, NOW)
     assert store.apply(batch(on(-15), on(-400), on(0))) == 3
     assert store.decisions.count() == 1
     assert sum(each.messages for each in store.decisions.totals()) == 3
@@ -270,6 +291,7 @@ def test_an_engine_without_partitions_has_the_plain_table(
         schema.upgrade(database, by_day=why != "switched off")
         assert not has_days(database)
     with closing(Store.open(plain, StoreOptions(decision_days=14), clock=lambda: NOW)) as store:
+        believed(store, NOW)
         messages = [on(-15), on(-13), on(0), on(40)]
         assert store.apply(batch(*messages)) == 4
         assert store.apply(batch(*messages[1:], identity="a-copy")) == 0

@@ -138,8 +138,7 @@ def test_sums_are_kept_as_long_as_decisions(store: Store) -> None:
     store.apply(
         batch(evaluation("old.example"), replace(evaluation(), at=NOON + timedelta(days=3)))
     )
-    gone = expire(store.database, Retention(), now=NOW + 15 * DAY)
-    assert gone["rollup"] == 2
+    expire(store.database, Retention(), now=NOW + 15 * DAY)
     assert store.decisions.messages() == 1
     assert fetch(store.database, "SELECT name FROM author_name") == [("legit.example",)]
 

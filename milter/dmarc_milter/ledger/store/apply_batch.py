@@ -104,6 +104,7 @@ def apply(
         transaction,
         [rollups.Counted(one.facts, _disposition(one.facts)) for one in logged],
         batch.host,
+        batch.identity,
     )
     _known(transaction, facts)
     report_rows.count(transaction, facts, caps, honor_ri=honor_ri)

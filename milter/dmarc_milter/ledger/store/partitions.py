@@ -132,6 +132,8 @@ class LogDays:
         partition that could be made. Raises StoreError."""
         days = {day_of(at) for at in times}
         first = day_of(now - keep * DAY) if keep is not None else 0
+        if min(days, default=first) < first:  # a clock that is ahead keeps nothing out
+            first = min(first, day_of(self._believed() - (keep or 0) * DAY))
         old = {day for day in days if not first <= day < NEVER}
         missing = days - old - self._ready
         if missing and self._by_day is None:
@@ -146,6 +148,11 @@ class LogDays:
                     what,
                 )
         return old | left
+
+    def _believed(self) -> int:
+        """The last time that a clean-up believed; 0 before the first one."""
+        rows = fetch(self._database, "SELECT seen_at FROM clock WHERE only_row = 1")
+        return int(rows[0][0]) if rows else 0
 
 
 def make_ahead(database: Database, now: float) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
 from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.ledger.clock import believe
+from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.store.database import Database, Transaction, attempt, fetch, with_list
 from dmarc_milter.ledger.store.lease import Lease
 from dmarc_milter.ledger.store.pace import Pace, give_back
@@ -69,8 +71,17 @@ def expire(
     lease = Lease(database, "expire", LEASE)
     if not lease.take():
         return {}
-    make_ahead(database, now)
-    pace = Pace(database, lease.take, sleep)
+    try:
+        make_ahead(database, now)
+        gone = _expire(Pace(database, lease.take, sleep), retention, now)
+        give_back(database, sleep)
+    finally:
+        with suppress(StoreError):
+            lease.release()
+    return {table: number for table, number in gone.items() if number}
+
+
+def _expire(pace: Pace, retention: Retention, now: int) -> dict[str, int]:
     keep = now - retention.report_days * DAY
     unsent = min(keep, now - int(retention.unsent_days * DAY))
     gone = {
@@ -88,7 +99,7 @@ def expire(
         ("known_domain", "domain", "last_at", now - YEAR),
     ):
         gone[table] = pace.delete(table, key, f"{column} < ?", before)
-    gone["rollup"] = _rollups(pace, day_of(now - retention.decision_days * DAY))
+    _rollups(pace, day_of(now - retention.decision_days * DAY))
     gone["known_domain"] += _beyond_known(pace)
     untried = " AND NOT (state = 'due' AND attempts = 0)" * retention.keep_untried
     gone["failure"] = pace.delete("failure", "id", f"at < ?{untried}", unsent)
@@ -96,9 +107,7 @@ def expire(
     gone["failure"] += pace.delete("failure", "id", done, keep)
     settled = "format = 'rfc9991' AND state <> 'queued' AND last_at < ?"
     gone["delivery"] = pace.delete("delivery", "report_id", settled, keep)
-    give_back(database, sleep)
-    lease.release()
-    return {table: number for table, number in gone.items() if number}
+    return gone
 
 
 def _beyond_known(pace: Pace) -> int:
@@ -129,13 +138,11 @@ def _decisions(pace: Pace, retention: Retention, now: int) -> int:
     return gone + pace.delete("decision", "id", "at < ?", max(aged, most))
 
 
-def _rollups(pace: Pace, before: int) -> int:
+def _rollups(pace: Pace, before: int) -> None:
     """As old as the log may be; and the author domains that nobody has seen since."""
     pace.delete("author_name", "reversed", "last_at < ?", before)
-    return sum(
+    for span in (HOUR, DAY):
         pace.delete("rollup", "author_reversed", "span = ? AND begin_at < ?", span, before)
-        for span in (HOUR, DAY)
-    )
 
 
 def _reports(pace: Pace, before: int, unsent: int, *, keep_untried: bool) -> int:

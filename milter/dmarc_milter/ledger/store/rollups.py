@@ -43,9 +43,9 @@ def below(name: str) -> tuple[str, str]:
     return reversed_name(f".{name}"), reversed_name(f"/{name}")
 
 
-def write(transaction: Transaction, messages: Sequence[Counted], host: str) -> None:
-    """Count messages of `host`. Raises StoreError."""
-    known = _names(transaction, [message.facts for message in messages], host)
+def write(transaction: Transaction, messages: Sequence[Counted], host: str, identity: str) -> None:
+    """Count messages of `host`, from the spool of this identity. Raises StoreError."""
+    known = _names(transaction, [message.facts for message in messages], host, identity)
     totals: Counter[tuple[int, str, int, str, str, str, str]] = Counter()
     for one, disposition in messages:
         name = reversed_name(one.author_domain)
@@ -63,7 +63,7 @@ def write(transaction: Transaction, messages: Sequence[Counted], host: str) -> N
     )
 
 
-def _names(transaction: Transaction, facts: Sequence[Facts], host: str) -> set[str]:
+def _names(transaction: Transaction, facts: Sequence[Facts], host: str, identity: str) -> set[str]:
     """The author domains that have rows of their own, reversed; new ones within the bound."""
     latest: dict[str, int] = {}
     passed = set[str]()
@@ -74,7 +74,8 @@ def _names(transaction: Transaction, facts: Sequence[Facts], host: str) -> set[s
             passed.add(name)
     seen = _seen(transaction, latest, host)
     new = sorted(latest.keys() - seen.keys(), key=lambda name: (name not in passed, name))
-    admitted = _admit(transaction, new, passed, host, max(latest.values(), default=0) // DAY * DAY)
+    day = max(latest.values(), default=0) // DAY * DAY
+    admitted = _admit(transaction, new, passed, identity, day)
     stale = {name: at for name, at in latest.items() if at > seen.get(name, at) + DAY}
     transaction.many(
         "INSERT INTO author_name (reversed, host, name, last_at) VALUES (?, ?, ?, ?) ON CONFLICT"
@@ -98,22 +99,22 @@ def _seen(transaction: Transaction, names: Iterable[str], host: str) -> dict[str
 
 
 def _admit(
-    transaction: Transaction, new: Sequence[str], passed: set[str], host: str, day: int
+    transaction: Transaction, new: Sequence[str], passed: set[str], identity: str, day: int
 ) -> set[str]:
     """Of the new names, those that there is room for today."""
     if not new:
         return set()
-    scope = f"names:{host}"
-    row = transaction.one("SELECT used FROM quota WHERE scope = ? AND begin_at = ?", (scope, day))
+    row = transaction.one(
+        "SELECT names_used FROM origin WHERE identity = ? AND names_day = ?", (identity, day)
+    )
     used = int(row[0]) if row else 0
     admitted = set[str]()
     for name in new:
         if used + len(admitted) < (NEW_NAMES if name in passed else NEW_NAMES // 2):
             admitted.add(name)
     transaction.run(
-        "INSERT INTO quota (scope, begin_at, used, folded) VALUES (?, ?, ?, 0) ON CONFLICT (scope,"
-        " begin_at) DO UPDATE SET used = quota.used + excluded.used",
-        (scope, day, len(admitted)),
+        "UPDATE origin SET names_day = ?, names_used = ? WHERE identity = ?",
+        (day, used + len(admitted), identity),
     )
     return admitted
 

@@ -206,6 +206,9 @@ ROLLUPS = (
         " NULL, name TEXT NOT NULL, last_at BIGINT NOT NULL, PRIMARY KEY (reversed, host))"
         " {compact}"
     ),
+    # How many new ones the spool's host has been given rows for on its latest day.
+    "ALTER TABLE origin ADD COLUMN {if_absent} names_day BIGINT NOT NULL DEFAULT 0",
+    "ALTER TABLE origin ADD COLUMN {if_absent} names_used BIGINT NOT NULL DEFAULT 0",
     # What impact, the pages and the lists of mail that waits read is all in the index.
     "DROP INDEX IF EXISTS decision_author_domain",
     (

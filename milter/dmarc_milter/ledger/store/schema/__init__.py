@@ -10,8 +10,8 @@ from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.store.database import Database, Transaction, attempt
 from dmarc_milter.ledger.store.lease import Lease
 from dmarc_milter.ledger.store.partitions import make_ahead
-from dmarc_milter.ledger.store.roll_up import roll_up
-from dmarc_milter.ledger.store.schema_steps import (
+from dmarc_milter.ledger.store.schema.roll_up import roll_up
+from dmarc_milter.ledger.store.schema.steps import (
     BOUNCES,
     CLOCK,
     COUNTING,
@@ -26,7 +26,7 @@ from dmarc_milter.ledger.store.schema_steps import (
     SUPPRESSIONS,
     Step,
 )
-from dmarc_milter.ledger.store.to_days import to_days
+from dmarc_milter.ledger.store.schema.to_days import to_days
 
 STEPS: tuple[Step, ...] = (
     Step("counting", COUNTING),
