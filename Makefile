@@ -107,6 +107,15 @@ report-readers: $(VENV)/.ready-test .test/.ready .test/report_readers/.ready
 profile: $(VENV)/.ready-test
 	@cd tests && PYTHONPATH=../milter:. ../$(VENV)/bin/python -m bench.stages
 
+## make pythons  the core and session tests with Python 3.12 and 3.13, where they are installed, without pymilter
+.PHONY: pythons python-3.14
+pythons:
+	@tools/pythons.sh
+
+## make python-3.14  the wheel in a Debian sid root without a compiler: the core and session tests, and serve
+python-3.14: $(VENV)/.ready-test
+	@tools/python_sid.sh
+
 ## make conformance  cases and passes per RFC section and attack category, in one table
 .PHONY: conformance
 conformance: $(VENV)/.ready-test

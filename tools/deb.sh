@@ -13,17 +13,20 @@ say() { printf '%s\n' "deb: $*"; }
 die() { printf '%s\n' "deb: $*" >&2; exit 1; }
 
 command -v dpkg-deb >/dev/null 2>&1 || die "dpkg-deb is missing: this builds on Debian and its derivatives"
-"$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || die "$python is not Python 3.11 to 3.13"
+"$python" -c 'import sys; sys.exit(sys.version_info[:2] < (3, 11))' 2>/dev/null || die "$python is not Python 3.11 or later"
+# pymilter is compiled here; from 3.14 on it cannot serve, and is left out.
+pymilter=$("$python" -c 'import sys; print("pymilter" if sys.version_info[:2] < (3, 14) else "")')
 header=$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h
-[ -e "$header" ] && [ -e /usr/include/libmilter/mfapi.h ] || die "please install: python3-dev libmilter-dev gcc"
+[ -z "$pymilter" ] || { [ -e "$header" ] && [ -e /usr/include/libmilter/mfapi.h ]; } || die "please install: python3-dev libmilter-dev gcc"
 
-# Libraries: those that pyproject.toml names, with the extra for PostgreSQL. Prints one requirement a line.
+# Libraries: those that pyproject.toml names, with the extras for PostgreSQL and libmilter. Prints one requirement a line.
 requirements() {
     "$python" - <<'PY'
 import tomllib
 with open("pyproject.toml", "rb") as file:
     project = tomllib.load(file)["project"]
-print("\n".join([*project["dependencies"], *project["optional-dependencies"]["postgresql"]]))
+extras = project["optional-dependencies"]
+print("\n".join([*project["dependencies"], *extras["postgresql"], *extras["pymilter"]]))
 PY
 }
 
@@ -82,7 +85,7 @@ minor=$("$python" -c 'import sys; print(sys.version_info[1])')
 depends="python3 (>= 3.$minor~), python3 (<< 3.$((minor + 1))~)"
 depends="$depends, systemd | systemd-standalone-sysusers, systemd | systemd-standalone-tmpfiles"
 packages=$(shared)
-printf '%s\n' "$packages" | grep -q '^libmilter' || die "no package found that holds libmilter"
+[ -z "$pymilter" ] || printf '%s\n' "$packages" | grep -q '^libmilter' || die "no package found that holds libmilter"
 for package in $packages; do
     case "$package" in
         libc6) depends="$depends, libc6 (>= $(dpkg-query -W -f '${Version}' libc6 | sed 's/[-+].*//'))" ;;

@@ -43,6 +43,13 @@ class MilterSection(Section, frozen=True):
             ),
         ),
     ] = ""
+    library: Annotated[
+        Literal["pymilter", "native"],
+        doc(
+            'what speaks with the MTA: "pymilter" (libmilter), or "native", our own code, which'
+            " also serves where pymilter is not installed or cannot serve"
+        ),
+    ] = "pymilter"
     workers: Annotated[int, Meta(ge=0, le=256, description="processes; 0 = one per CPU")] = 0
     on_error: Annotated[
         Literal["tempfail", "accept"],

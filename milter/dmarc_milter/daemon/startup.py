@@ -28,7 +28,7 @@ from dmarc_milter.ledger.store.status import obstacle
 from dmarc_milter.mta import sendmail_review, sendmail_rewriting
 from dmarc_milter.mta.setup_lines import attach
 from dmarc_milter.process import privileges, sockets
-from dmarc_milter.session import libmilter
+from dmarc_milter.session import library
 
 NOFILE = 65536
 """Descriptors that the daemon allows itself."""
@@ -71,6 +71,7 @@ def startup_lines(config: Config) -> tuple[str, ...]:
     return (
         f"mode: {_mode(config)}",
         f"socket: {config.milter.socket}",
+        *_library(config),
         # Without what is secret in it.
         f"store: {url if url.startswith('sqlite:') else connect(url).name}",
         f"reports: {_reports(config)}",
@@ -82,6 +83,12 @@ def startup_lines(config: Config) -> tuple[str, ...]:
         ),
         *attach(socket_address(config.milter.socket)),
     )
+
+
+def _library(config: Config) -> tuple[str, ...]:
+    """One line where not the configured library serves."""
+    choice = library.choose(config.milter.library)
+    return (f"library: {choice.library}, because {choice.because}",) if choice.because else ()
 
 
 def _mode(config: Config) -> str:
@@ -148,7 +155,6 @@ def supervise(path: Path, config: Config, parts: Parts, startup_lines: Prepare =
     """Run the daemon with these parts. What `startup_lines` finds wrong prevents the start; its
     lines are printed. Raises ConfigError."""
     try:
-        libmilter.check_platform()
         settings = tuple(f"warning: {setting}" for setting in _changeable(path))
         privileges.drop_privileges(config.milter.user)
         raise_file_limit()
@@ -157,7 +163,6 @@ def supervise(path: Path, config: Config, parts: Parts, startup_lines: Prepare =
     except (
         privileges.CannotDropPrivileges,
         sockets.CannotListen,
-        libmilter.CannotServe,
         CannotBuild,
     ) as error:
         print(f"dmarc-milter: {error}", file=sys.stderr)

@@ -221,8 +221,7 @@ def check_platform() -> None:
     if sys.version_info >= (3, 14) and hasattr(_library(), "mi_pool_controller_init"):
         raise CannotServe(
             f"Python {sys.version_info.major}.{sys.version_info.minor} crashes with this libmilter"
-            " (built with a thread pool): use Python 3.11 to 3.13, or a libmilter without"
-            " _FFR_WORKERS_POOL"
+            " (built with a thread pool)"
         )
 
 
