@@ -26,6 +26,8 @@ from fakes.milter_client import MilterClient
 
 ROOT = Path(__file__).parents[2]
 Tables = Mapping[str, Mapping[str, Any]]
+LIBRARY = os.environ.get("DMARC_MILTER_TEST_LIBRARY", "")
+"""What every daemon of the tests speaks the milter protocol with; empty: its default."""
 
 
 _given: set[int] = set()
@@ -111,6 +113,8 @@ class Daemon:
             "authentication": {"authserv_id": "mx.example.com", "trusted_networks": []},
             "store": {"url": f"sqlite:///{self.folder}/reports.db"},
         }
+        if LIBRARY:
+            basis["milter"]["library"] = LIBRARY
         for name, table in tables.items():
             basis.setdefault(name, {}).update(table)
         if str(basis["milter"]["socket"]).startswith("unix:"):

@@ -19,7 +19,8 @@ from dmarc_milter.core.mail.message import Envelope, Headers
 from dmarc_milter.process.loop import Loop, TaskEnded
 from dmarc_milter.process.shared_memory import SharedMemory
 from dmarc_milter.session.handler import Own, SessionOptions
-from dmarc_milter.session.native import Limits, NativeServer
+from dmarc_milter.session.library import Limits, Serving
+from dmarc_milter.session.native import NativeServer
 from dmarc_milter.session.session import Session
 from fakes.daemon import wait_for
 from fakes.milter_client import ADDHDRS, Gone, MilterClient
@@ -137,13 +138,21 @@ def run(
     served = Served(loop, options, SharedMemory(1).slot(0))
     served.address = sock.getsockname()
     served.server = NativeServer(
-        loop,
-        sock,
-        lambda name: Session(served, options, name=name),  # type: ignore[arg-type]
-        served.slot,  # type: ignore[arg-type]
-        served,  # type: ignore[arg-type]
-        limits,
+        Serving(
+            loop,
+            sock,
+            lambda name: Session(served, options, name=name),  # type: ignore[arg-type]
+            served.slot,  # type: ignore[arg-type]
+            served,  # type: ignore[arg-type]
+            limits,
+        )
     )
+
+    def tend() -> None:
+        served.server.tend()
+        loop.call_later(0.1, tend)
+
+    tend()
     served_by.append(served)
     ready.set()
     loop.run(lambda: served.stop)
@@ -518,7 +527,10 @@ def test_connections_are_counted() -> None:
 def test_a_drain_ends_what_has_no_client_and_lets_messages_and_clients_go_on(
     served: Served,
 ) -> None:
-    """An SMTP client in the middle of its session would get 451 for every later message."""
+    """An SMTP client in the middle of its session would get 451 for every later message; and so
+    would one whose CONNECT is on its way."""
+    early = served.client(negotiated=False)
+    early.negotiate()
     busy, idle, between = served.client(), served.client(), served.client()
     between.quit_nc()
     busy.mail("<a@b>")
@@ -530,6 +542,9 @@ def test_a_drain_ends_what_has_no_client_and_lets_messages_and_clients_go_on(
     assert wait_for(lambda: gone(between), 2)
     with pytest.raises(OSError):
         served.client()
+    early.connect("client.example", "192.0.2.1")
+    assert early.message(LETTER).code == 250
+    early.quit()
     assert busy.eom().code == 250
     assert idle.message(LETTER).code == 250
     idle.quit_nc()

@@ -1,5 +1,6 @@
-"""One worker process: one loop for the supervisor's orders, the messages and their look-ups.
-libmilter has threads of its own, which hand over what they collect."""
+"""One worker process: one loop for the supervisor's orders, the MTA's connections, the messages and
+their look-ups. libmilter, if it serves, has threads of its own, which hand over what they
+collect."""
 
 from __future__ import annotations
 
@@ -19,11 +20,8 @@ from typing import NoReturn
 from dmarc_milter.config import Config
 from dmarc_milter.process.loop import Loop
 from dmarc_milter.process.shared_memory import SharedMemory, WorkerSlot
-from dmarc_milter.process.silent_connections import MilterConnections
-from dmarc_milter.process.sockets import never_ready
-from dmarc_milter.session import libmilter
-from dmarc_milter.session.event_queue import EventQueue
 from dmarc_milter.session.handler import MessageHandler, SessionOptions
+from dmarc_milter.session.library import Limits, MilterServer, Serving, serve
 from dmarc_milter.session.session import Session
 from dmarc_milter.telemetry.counters import Meter
 from dmarc_milter.telemetry.log import Log, open_log
@@ -81,14 +79,14 @@ def run(
             Path("/proc/self/comm").write_text("dmarc-worker", encoding="ascii")
         log = open_log(config)
         log.start()
-        loop, slot, family = Loop(), shared_memory.slot(number), sock.family
-        service, listening, callbacks = _started(
+        loop, slot = Loop(), shared_memory.slot(number)
+        service, server = _started(
             control, lambda: _start(config, loop, build, sock, (shared_memory, slot, log))
         )
         slot.beat()
         control.sendall(READY)
-        pulse = _Pulse(slot, service, callbacks, log)
-        orders = _Orders(slot, control, lambda: _replace(listening, family))
+        pulse = _Pulse(slot, service, server, log)
+        orders = _Orders(slot, control, server.drain)
         _every(loop, BEAT, pulse.beat)
         loop.watch(control.fileno(), select.EPOLLIN, lambda _: orders.read(loop))
         loop.run(orders.are_obeyed)
@@ -103,8 +101,7 @@ def run(
         os._exit(code)
 
 
-Started = tuple[WorkerServices, int, libmilter.Callbacks]
-"""What serves, the descriptor that libmilter listens on, and what it calls."""
+Started = tuple[WorkerServices, MilterServer]
 
 
 def _start(
@@ -116,7 +113,15 @@ def _start(
 ) -> Started:
     shared_memory, slot, log = around
     service = build(config, loop, slot, shared_memory, log)
-    return (service, *_start_libmilter(config, loop, service, slot, sock))
+    meter = Meter(slot)
+
+    def make_session(name: str) -> Session:
+        meter.count("connections")
+        return Session(service.handler, service.options, name=name)
+
+    limits = Limits(_most_connections(config), config.milter.idle_timeout)
+    serving = Serving(loop, sock, make_session, slot, log, limits)
+    return service, serve(config.milter.library, serving)
 
 
 def _started(control: socket.socket, start: Callable[[], Started]) -> Started:
@@ -133,9 +138,9 @@ class _Pulse:
     """What is done several times a second: the heartbeat, and counts that are kept elsewhere."""
 
     def __init__(
-        self, slot: WorkerSlot, service: WorkerServices, callbacks: libmilter.Callbacks, log: Log
+        self, slot: WorkerSlot, service: WorkerServices, server: MilterServer, log: Log
     ) -> None:
-        self._slot, self._service, self._callbacks, self._log = slot, service, callbacks, log
+        self._slot, self._service, self._server, self._log = slot, service, server, log
         self._meter = Meter(slot)
         self._reported = False
 
@@ -144,7 +149,7 @@ class _Pulse:
         try:
             self._meter.follow("log_lines_dropped", self._log.dropped)
             self._service.tick()
-            self._callbacks.tend()
+            self._server.tend()
         except Exception as error:
             if not self._reported:
                 self._reported = True
@@ -177,46 +182,15 @@ def _every(loop: Loop, seconds: float, callback: Callable[[], None]) -> None:
     callback()
 
 
-def _start_libmilter(
-    config: Config, loop: Loop, service: WorkerServices, slot: WorkerSlot, sock: socket.socket
-) -> tuple[int, libmilter.Callbacks]:
-    """Answers the descriptor that libmilter listens on, and what it calls."""
-    meter = Meter(slot)
-
-    def make_session(name: str) -> Session:
-        meter.count("connections")
-        return Session(service.handler, service.options, name=name)
-
-    callbacks = libmilter.Callbacks(
-        lambda name: EventQueue(loop, make_session, name),
-        slot,
-        _most_connections(config),
-        MilterConnections(sock),
-    )
-    callbacks.register("dmarc-milter")
-    return libmilter.serve(sock, config.milter.idle_timeout), callbacks
-
-
 def _most_connections(config: Config) -> int:
     """As configured, and never so many that descriptors run out: libmilter's listener would spin
-    without a pause."""
+    without a pause, and look-ups need some too."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return (
         config.milter.max_connections
         if soft == resource.RLIM_INFINITY
         else min(config.milter.max_connections, max(4, soft // 2))
     )
-
-
-def _replace(listening: int, family: int) -> None:
-    """Take no more connections: they wait in the shared queue for another worker.
-
-    A poll of libmilter's that is under way keeps the old socket for up to 5 s; its accept then
-    finds the new one empty.
-    """
-    never = never_ready(family)
-    os.dup2(never.fileno(), listening)
-    never.close()
 
 
 class _Orders:

@@ -15,12 +15,11 @@ from typing import Any
 from dmarc_milter.core.actions.plan import Action
 from dmarc_milter.process.loop import Loop, Task
 from dmarc_milter.session.handler import TRY_LATER
+from dmarc_milter.session.library import MakeSession
 from dmarc_milter.session.session import Macros, Session
 
 Event = tuple[Callable[..., Any], tuple[Any, ...]]
 """A method of Session, and its arguments after the session."""
-MakeSession = Callable[[str], Session]
-"""Makes the session of a new connection from the connection's name."""
 
 
 class Answer:

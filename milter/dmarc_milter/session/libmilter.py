@@ -25,9 +25,11 @@ from Milter import milter  # the C module: by its own name mypy would find the s
 
 from dmarc_milter.process.shared_memory import WorkerSlot
 from dmarc_milter.process.silent_connections import MilterConnections, Strangers, hang_up
+from dmarc_milter.process.sockets import never_ready
 from dmarc_milter.session.connection import Connection
 from dmarc_milter.session.event_queue import EventQueue
 from dmarc_milter.session.guard import Report, guarded
+from dmarc_milter.session.library import Serving
 
 MAX_DATA = 1 << 20
 """Octets of one packet from the MTA. libmilter's own 64 KiB would drop the connection at a larger
@@ -225,7 +227,38 @@ def check_platform() -> None:
         )
 
 
-def serve(sock: socket.socket, timeout: float) -> int:
+class PymilterServer:
+    """libmilter as a MilterServer (library.py)."""
+
+    def __init__(self, serving: Serving) -> None:
+        """Raises CannotServe."""
+        loop, make_session, limits = serving.loop, serving.make_session, serving.limits
+        self._family = serving.listening.family
+        self._callbacks = Callbacks(
+            lambda name: EventQueue(loop, make_session, name),
+            serving.slot,
+            limits.connections,
+            MilterConnections(serving.listening),
+        )
+        self._callbacks.register("dmarc-milter")
+        self._listening = _start(serving.listening, limits.silence)
+
+    def tend(self) -> None:
+        """See library.MilterServer."""
+        self._callbacks.tend()
+
+    def drain(self) -> None:
+        """See library.MilterServer.
+
+        A poll of libmilter's that is under way keeps the old socket for up to 5 s; its accept then
+        finds the new one empty.
+        """
+        never = never_ready(self._family)
+        os.dup2(never.fileno(), self._listening)
+        never.close()
+
+
+def _start(sock: socket.socket, timeout: float) -> int:
     """Start libmilter on a listening socket, in a daemon thread: on the main thread it would take
     the signals.
 

@@ -3,9 +3,51 @@ serve; else our own."""
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+import socket
+from collections.abc import Callable
+from typing import Literal, NamedTuple, Protocol
+
+from dmarc_milter.process.loop import Loop
+from dmarc_milter.process.shared_memory import WorkerSlot
+from dmarc_milter.session.session import Session
+from dmarc_milter.telemetry.log import Log
 
 Library = Literal["pymilter", "native"]
+MakeSession = Callable[[str], Session]
+"""Makes the session of a new connection from the connection's name."""
+
+
+class Limits(NamedTuple):
+    """What MTAs may ask of one worker."""
+
+    connections: int = 1000
+    silence: float = 300.0
+    """Seconds without a whole packet, or with an answer that is not read."""
+
+
+class Serving(NamedTuple):
+    """What a milter server is made of. The listening socket is the server's from then on."""
+
+    loop: Loop
+    listening: socket.socket
+    make_session: MakeSession
+    slot: WorkerSlot
+    """Where it counts its connections."""
+    log: Log
+    limits: Limits
+
+
+class MilterServer(Protocol):
+    """All MTA connections of one worker; it serves from the moment that it is made."""
+
+    def tend(self) -> None:
+        """Several times a second: hang up on those that are silent for too long or too many."""
+        ...
+
+    def drain(self) -> None:
+        """Take no more connections: they wait in the shared queue for another worker. Those that
+        are open are served until they end."""
+        ...
 
 
 class Choice(NamedTuple):
@@ -28,3 +70,14 @@ def choose(wanted: Library) -> Choice:
     except libmilter.CannotServe as error:
         return Choice("native", str(error))
     return Choice("pymilter")
+
+
+def serve(wanted: Library, serving: Serving) -> MilterServer:
+    """Begin to serve. Raises for what makes that impossible; `str()` is one line."""
+    if choose(wanted).library == "pymilter":
+        from dmarc_milter.session.libmilter import PymilterServer
+
+        return PymilterServer(serving)
+    from dmarc_milter.session.native import NativeServer
+
+    return NativeServer(serving)

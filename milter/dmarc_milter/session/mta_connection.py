@@ -92,8 +92,8 @@ class MtaConnection:
         self.session: Session | None = None
         """None before the negotiation."""
         self._network: Hashable = None
-        self.has_client = False
-        """Whether an SMTP client stands behind it."""
+        self.is_spare = False
+        """The MTA keeps it, and has no client for it now (QUIT_NC)."""
         self._task: Task | None = None
         self._waiting: Packet | None = None
         """What the task begins with."""
@@ -263,7 +263,7 @@ class MtaConnection:
         match packet:
             case Connect(_, address):
                 self.heard = time.monotonic()
-                self.has_client = True
+                self.is_spare = False
                 session.connect(address, self._macros)
                 self._network = client_network(session.source)
             case Helo(name):
@@ -290,7 +290,7 @@ class MtaConnection:
             case QuitNewConnection():
                 session.abort()
                 self.heard = time.monotonic()
-                self.has_client, self._network = False, None
+                self.is_spare, self._network = True, None
                 self._owner.client_gone(self)
             case OptNeg():
                 raise ProtocolError("a second negotiation")

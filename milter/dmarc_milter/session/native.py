@@ -11,72 +11,60 @@ import secrets
 import select
 import socket
 import time
-from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
-from dmarc_milter.process.loop import Loop
-from dmarc_milter.process.shared_memory import WorkerSlot
+from dmarc_milter.session.library import Serving
 from dmarc_milter.session.mta_connection import MtaConnection
 from dmarc_milter.session.session import Session
-from dmarc_milter.telemetry.log import Log
 
 ACCEPT_AT_ONCE: Final = 8
 """Connections taken in one turn: the others are for the workers beside this one."""
 REST: Final = 0.25
 """Seconds without accepting after descriptors or memory ran out."""
 LOOK: Final = 1.0
-"""Seconds between looks for those that are silent for too long."""
-
-MakeSession = Callable[[str], Session]
-"""Makes the session of a new connection from the connection's name."""
-
-
-class Limits(NamedTuple):
-    """What MTAs may ask of one worker."""
-
-    connections: int = 1000
-    silence: float = 300.0
-    """Seconds without a whole packet, or with an answer that is not read."""
+"""Seconds between looks for those that have been silent for too long."""
 
 
 class NativeServer:
     """All MTA connections of one worker. Everything happens in the loop's thread."""
 
-    def __init__(
-        self,
-        loop: Loop,
-        listening: socket.socket,
-        make_session: MakeSession,
-        slot: WorkerSlot,
-        log: Log,
-        limits: Limits,
-    ) -> None:
-        """Begins to accept. The socket is the server's from now on."""
-        self._loop, self._make_session, self._slot, self._log = loop, make_session, slot, log
-        self._limits = limits
-        self._listening: socket.socket | None = listening
-        self._tcp = listening.family != socket.AF_UNIX
+    def __init__(self, serving: Serving) -> None:
+        """Begins to accept."""
+        self._loop, self._log, self._limits = serving.loop, serving.log, serving.limits
+        self._make_session, self._slot = serving.make_session, serving.slot
+        self._listening: socket.socket | None = serving.listening
+        self._tcp = serving.listening.family != socket.AF_UNIX
         self._connections: dict[MtaConnection, str] = {}
         """With their names: "" before the negotiation."""
         self._negotiated = 0
         self._complained: set[MtaConnection] = set()
         self._draining = False
-        listening.setblocking(False)
-        loop.watch(listening.fileno(), select.EPOLLIN, self._accept)
-        loop.call_later(LOOK, self._look)
+        self._next_look = 0.0
+        serving.listening.setblocking(False)
+        self._loop.watch(serving.listening.fileno(), select.EPOLLIN, self._accept)
 
     @property
     def count(self) -> int:
         """Open connections."""
         return len(self._connections)
 
+    def tend(self) -> None:
+        """See library.MilterServer."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + LOOK
+        for connection in list(self._connections):
+            silent_since = connection.silent_since
+            if silent_since is not None and now - silent_since > self._limits.silence:
+                connection.close()
+
     def drain(self) -> None:
-        """Take no more connections: they wait in the shared queue for another worker. Those that
-        have no client behind them end; the others are served until they end."""
+        """See library.MilterServer. Those that the MTA keeps for a client to come end."""
         self._draining = True
         self._stop_accepting()
         for connection in list(self._connections):
-            if connection.session is not None and not connection.has_client and connection.is_idle:
+            if connection.is_spare:
                 connection.close()
 
     def close(self) -> None:
@@ -178,12 +166,3 @@ class NativeServer:
         if self._listening is not None:
             with contextlib.suppress(OSError):
                 self._loop.change(self._listening.fileno(), select.EPOLLIN)
-
-    def _look(self) -> None:
-        """Hang up on those that have been silent for too long, in a message too."""
-        self._loop.call_later(LOOK, self._look)
-        since = time.monotonic() - self._limits.silence
-        for connection in list(self._connections):
-            silent_since = connection.silent_since
-            if silent_since is not None and silent_since < since:
-                connection.close()
