@@ -7,6 +7,7 @@ anew for each.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Generator, Iterator
 from types import CodeType, FunctionType
 
@@ -16,6 +17,13 @@ from hypothesis import HealthCheck, settings
 from fakes.stores import postgres_server, store_url
 
 __all__ = ["postgres_server", "store_url"]
+
+collect_ignore = (
+    []
+    if importlib.util.find_spec("Milter")
+    else ["session/test_libmilter.py", "session/test_pymilter_defects.py"]
+)
+"""Where pymilter is not installed its own tests are left out; all others go by our own code."""
 
 settings.register_profile("any speed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any speed")

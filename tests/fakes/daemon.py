@@ -102,6 +102,8 @@ class Daemon:
         self.process: subprocess.Popen[bytes] | None = None
         self.environment: dict[str, str] = {}
         self.pass_fds: tuple[int, ...] = ()
+        self.paths: tuple[str, ...] = ()
+        """Where Python looks for modules first."""
         self.clients: list[MilterClient] = []
         self.configure(tables or {}, extra)
 
@@ -130,7 +132,7 @@ class Daemon:
 
     def spawn(self) -> subprocess.Popen[bytes]:
         """Start without waiting for readiness."""
-        paths = os.pathsep.join((str(ROOT / "milter"), str(ROOT / "tests")))
+        paths = os.pathsep.join((*self.paths, str(ROOT / "milter"), str(ROOT / "tests")))
         environment = os.environ | {"PYTHONPATH": paths, "PYTHONUNBUFFERED": "1"}
         environment.pop("NOTIFY_SOCKET", None)
         with self.log.open("ab") as log:
