@@ -17,15 +17,18 @@ import pytest
 
 from dmarc_milter.cli.main import main
 from dmarc_milter.config import parse
+from dmarc_milter.core.dmarc.record import ReportUri
 from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.mail.facts import MessageFacts
+from dmarc_milter.core.mail.message import HeaderField, Headers
+from dmarc_milter.core.report.failure import header_sample
 from dmarc_milter.core.report.read import read
 from dmarc_milter.daemon.startup import startup_lines as prepare_service
 from dmarc_milter.ledger.spool.file import SpoolFile, prepare
 from dmarc_milter.reporting import bounce
 from fakes.daemon import toml
 from fakes.dns_server import DnsServer
-from fakes.evaluations import evaluation
+from fakes.evaluations import RECORD, evaluation
 from fakes.smtp_sink import Sink, smtp_sink
 from fakes.stores import spool_row
 
@@ -82,6 +85,15 @@ class Command:
         code, out, err = self(*words, "--json")
         assert code == 0, err
         return [json.loads(line) for line in out.splitlines()]
+
+    def failed(self, *evaluations: Evaluation) -> None:
+        """Messages with what is kept of them for failure reports."""
+        headers = Headers((HeaderField(b"From", b" Vera <vera@legit.example>"),))
+        prepare(self.folder / "spool.db")
+        spool = SpoolFile(self.folder / "spool.db")
+        seen = [replace(each, at=NOW) for each in evaluations]
+        spool.write([spool_row(one, header_sample(one, headers, b"k" * 32)) for one in seen])
+        spool.close()
 
     def saw(self, *evaluations: Evaluation) -> None:
         prepare(self.folder / "spool.db")
@@ -486,3 +498,139 @@ def test_what_is_neither_file_nor_id_is_said_so(report: Command) -> None:
     assert (
         "NOPE: No such file or directory, and no id of a report; `dmarc-milter report list`" in said
     )
+
+
+def test_an_id_may_be_given_by_its_beginning(report: Command) -> None:
+    """As a terminal shows it; what begins several ids is not one."""
+    report.saw(evaluation(), *(evaluation(f"d{number}.example") for number in range(40)))
+    ids = [each["report_id"] for each in report.lines("list")]
+    [shown] = report.lines("show", ids[0][:12])
+    assert shown["report_id"] == ids[0]
+    assert report("show", ids[0][:3])[0] != 0
+    report("drop", ids[1][:12])
+    assert {each["report_id"] for each in report.lines("list", "--state", "suppressed")} == {ids[1]}
+    for text in ("%", "____", "0000", "f" * 33, "g" * 12):
+        assert report("drop", text)[0] == 1
+    assert len(report.lines("list", "--state", "suppressed")) == 1
+
+
+def test_an_ambiguous_beginning_is_said_so(
+    report: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report.saw(evaluation())
+    monkeypatch.setattr("dmarc_milter.cli.report.show.matching", lambda *_: ["a" * 32, "ab" * 16])
+    for what in ("show", "drop", "resend"):
+        code, out, err = report(what, "aaaa")
+        assert (code, "give more digits" in out + err) == (1, True)
+
+
+@pytest.mark.parametrize("state", ["due", "queued", "sent", "suppressed"])
+def test_a_report_is_shown_in_every_state(report: Command, state: str) -> None:
+    """Before it is built as it would be now, and after delivery too: rows by count, selectors,
+    totals."""
+    report.saw(evaluation(), evaluation(), evaluation(passed=True, source_ip="192.0.2.1"))
+    if state == "queued":
+        report.sink.answer = lambda stage, _: "451 later" if stage == "rcpt" else ""
+    if state == "suppressed":
+        report("suppress", "legit.example")
+    if state != "due":
+        report("send", "--now")
+    [listed] = report.lines("list")
+    assert listed["state"] == state
+    code, out, err = report("show", listed["report_id"])
+    assert (code, err) == (0, "")
+    assert "3 messages: 1 passed DMARC, 2 failed" in out
+    assert "(s=sel)" in out
+    assert out.index("192.0.2.66") < out.index("192.0.2.1 "), "the most messages first"
+    [shown] = report.lines("show", listed["report_id"])
+    assert (shown["passed"], shown["failed"], shown["state"]) == (1, 2, state)
+
+
+def test_what_is_left_of_a_dropped_report_is_shown(report: Command) -> None:
+    report.saw(evaluation())
+    [due] = report.lines("list")
+    assert report("drop", due["report_id"])[0] == 0
+    code, out, _ = report("show", due["report_id"])
+    assert (code, "dropped by the administrator" in out) == (0, True)
+
+
+def test_a_drop_is_final(report: Command) -> None:
+    """Nor does what comes later for the same period go out, nor does resend bring it back."""
+    report.saw(evaluation())
+    [due] = report.lines("list")
+    report("drop", due["report_id"])
+    assert report("resend", due["report_id"])[0] == 1
+    report.saw(evaluation())
+    report("send", "--now")
+    assert report.sink.mails == []
+    notes = [each["note"] for each in report.lines("list")]
+    assert sorted("dropped by the administrator" in note for note in notes) == [True, True]
+
+
+def test_the_list_has_totals(report: Command) -> None:
+    report.saw(evaluation(), evaluation(), evaluation("other.example"))
+    report("send", "--now")
+    _, out, _ = report("list")
+    assert "2 reports (1 sent, 1 suppressed), 3 messages" in out
+
+
+LONG_NAME = ".".join(["a" * 60, "b" * 60, "c" * 60, "legit.example"])
+
+
+def test_a_list_survives_a_long_domain_on_a_narrow_terminal(
+    report: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hostile domain of 200 characters at 80 columns: id, period, state and number stay whole."""
+    report.saw(evaluation(LONG_NAME), evaluation())
+    ids = [each["report_id"] for each in report.lines("list")]
+    for module in ("terminal", "report.views"):
+        monkeypatch.setattr(f"dmarc_milter.cli.{module}.on_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "dumb")
+    _, out, _ = report("list")
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= 80, out
+    for identity in ids:
+        [line] = [each for each in lines if each.strip().startswith(identity[:12])]
+        assert f"{NOW:%Y-%m-%d}" in line
+        assert "due" in line
+
+
+def failing_with_ruf() -> Evaluation:
+    ruf = replace(RECORD, rua=(), ruf=(ReportUri("ruf@legit.example"),))
+    return evaluation(record=ruf)
+
+
+def test_failure_reports_are_listed_shown_resent_and_dropped(report: Command) -> None:
+    """RFC 9991: like aggregate ones."""
+    report.settings["failure_reports"] = True
+    report.failed(failing_with_ruf(), failing_with_ruf())
+    [due] = report.lines("list", "--kind", "failure")
+    assert (due["kind"], due["state"], due["messages"]) == ("failure", "due", 2)
+    assert [each["address"] for each in due["destinations"]] == ["ruf@legit.example"]
+    code, out, _ = report("show", due["report_id"][:10])
+    assert (code, "failure report: fail from 192.0.2.66" in out) == (0, True)
+    report.sink.answer = lambda stage, _: "451 later" if stage == "rcpt" else ""
+    report("send", "--now")
+    code, out, _ = report("show", due["report_id"])
+    assert (code, "Feedback-Type: auth-failure" in out) == (0, True)
+    assert report("resend", due["report_id"])[0] == 0
+    report.sink.answer = lambda *_: ""
+    report("send")
+    assert len(report.sink.mails) == 1
+    [sent] = report.lines("list")
+    assert (sent["state"], sent["destinations"][0]["state"]) == ("sent", "sent")
+    assert report("drop", due["report_id"])[0] == 1
+    assert report("resend", due["report_id"])[0] == 1, "what it quoted is not kept"
+    assert report("show", due["report_id"])[0] == 0
+
+
+def test_a_dropped_failure_report_is_not_sent(report: Command) -> None:
+    report.settings["failure_reports"] = True
+    report.failed(failing_with_ruf())
+    [due] = report.lines("list")
+    assert report("drop", due["report_id"])[0] == 0
+    report("send", "--now")
+    assert report.sink.mails == []
+    assert report.lines("list", "--state", "suppressed", "--domain", "legit.example")
+    assert report.lines("list", "--kind", "aggregate") == []

@@ -17,6 +17,7 @@ from dmarc_milter.core.dmarc.record import ReportUri
 from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.mail.facts import MessageFacts
 from dmarc_milter.core.report.read import read
+from dmarc_milter.core.resolver import Question
 from dmarc_milter.ledger.store.deliveries import DeliveryState
 from dmarc_milter.ledger.store.reports import LEASE, SKEW, Report, ReportState
 from dmarc_milter.ledger.store.store import Store
@@ -187,6 +188,46 @@ def test_now_closes_the_open_period_and_later_mail_makes_a_report_of_its_own(
     job.run(now=True)
     assert [read(mail.message)[0].messages for mail in sink.mails] == [1, 2]
     assert len({read(mail.message)[0].report_id for mail in sink.mails}) == 2
+
+
+def test_now_takes_only_what_was_open_when_it_began(job: Job, sink: Sink) -> None:
+    """Mail that comes while the job runs makes a report of its own, for the next run: a run that
+    closes whatever comes would never end on a busy host."""
+    job.see(*(to(f"a@d{n}.example", author=f"d{n}.example", passed=True) for n in range(12)))
+    for n in range(60):
+        job.zone.add(f"d{n}.example", "MX", (10, "mx.example"))
+    real = job.zone.on_query
+    seen = iter(range(12, 60))
+
+    def more(question: Question) -> None:
+        if real is not None:
+            real(question)
+        if question.rdtype == "MX" and (number := next(seen, None)) is not None:
+            name = f"d{number}.example"
+            job.see(to(f"a@{name}", author=name, passed=True))
+
+    job.zone.on_query = more
+    job.run(now=True)
+    assert len(sink.mails) == 12
+    assert len(job.store.reports.find([ReportState.DUE])) == 12
+
+
+def test_a_report_dropped_in_flight_is_sent_where_it_was_taken(job: Job, sink: Sink) -> None:
+    """The destination has said 250: whoever says otherwise would send it once more."""
+    job.see(evaluation())
+    next_day(job)
+
+    def answer(stage: str, _who: str) -> str:
+        if stage == "end":
+            [report] = job.store.reports.find()
+            assert job.store.reports.drop(report.id)
+        return ""
+
+    sink.answer = answer
+    job.run()
+    [report] = job.store.reports.find()
+    [delivery] = job.store.deliveries.of(report.id)
+    assert (delivery.state, report.state) == (DeliveryState.SENT, ReportState.SENT)
 
 
 def test_now_leaves_nothing_behind_what_has_to_wait(job: Job, sink: Sink) -> None:

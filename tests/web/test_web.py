@@ -14,7 +14,11 @@ import pytest
 from flask.testing import FlaskClient
 
 from dmarc_milter.cli.main import main
+from dmarc_milter.core.dmarc.record import ReportUri
 from dmarc_milter.core.mail.domain import Domain
+from dmarc_milter.core.mail.message import HeaderField, Headers
+from dmarc_milter.core.report.failure import header_sample
+from dmarc_milter.ledger.store.apply_batch import Batch
 from dmarc_milter.ledger.store.decisions import bare_key
 from dmarc_milter.ledger.store.store import Store
 from dmarc_milter.web import WebOptions, create_app
@@ -22,8 +26,9 @@ from dmarc_milter.web.app import RULES
 from dmarc_milter.web.login import is_loopback
 from dmarc_milter.web.queries import PAGE
 from dmarc_milter.web.status import read
-from fakes.evaluations import NOON, evaluation
+from fakes.evaluations import NOON, RECORD, evaluation
 from fakes.stored import fill, week
+from fakes.stores import spool_row
 
 LATER = NOON.timestamp() + 3600
 HOSTILE = "<script>alert(1)</script>\"'&{{7*7}}"
@@ -98,6 +103,24 @@ def test_a_page_says_what_it_should(pages: FlaskClient, path: str, words: tuple[
     assert answer.status_code == 200
     for word in words:
         assert word in answer.text
+
+
+def test_failure_reports_stand_beside_the_others(tmp_path: Path) -> None:
+    """RFC 9991: what became of each is seen where one looks; nothing that it quotes."""
+    one = evaluation(record=replace(RECORD, ruf=(ReportUri("ruf@legit.example"),)))
+    headers = Headers((HeaderField(b"From", b" Vera <vera@legit.example>"),))
+    store = Store.open(url(tmp_path))
+    row = spool_row(one, header_sample(one, headers, b"k" * 32))
+    store.apply(Batch("spool-f", "mx1", [(1, row)]))
+    store.close()
+    pages = client(tmp_path)
+    listed = pages.get("/reports").text
+    assert "Failure reports" in listed
+    assert f"/reports/{one.id}" in listed
+    page = pages.get(f"/reports/{one.id}")
+    assert page.status_code == 200
+    assert "named legit.example as its author" in page.text
+    assert "vera" not in page.text
 
 
 def test_a_key_is_looked_for_as_it_is_stored() -> None:

@@ -12,7 +12,7 @@ from dmarc_milter.core.report.mail import encoded_size, filename, summary
 from dmarc_milter.core.report.rows import Period, Row
 from dmarc_milter.core.report.xml import compressed, render
 from dmarc_milter.ledger.errors import StoreError
-from dmarc_milter.ledger.store.reports import Document, NewDelivery, Report, ReportState
+from dmarc_milter.ledger.store.reports import DROPPED, Document, NewDelivery, Report, ReportState
 from dmarc_milter.ledger.store.retention import STALE
 from dmarc_milter.reporting.context import LOG, PATIENT_TRIES, ReportContext
 from dmarc_milter.reporting.destinations import ReportRecipient, ReportRecipients, Skipped, choose
@@ -26,6 +26,8 @@ QUIET = "only reports, bounces and automatic mail, all passing: reporting on the
 def why_nothing(report: Report, context: ReportContext) -> str:
     """Why this report is not for sending, whoever asked for it; "" when it is. Raises
     StoreError."""
+    if report.part > 1 and context.store.reports.was_dropped(report.id):
+        return f"an earlier part was {DROPPED}"
     if report.reportable == 0:
         return QUIET
     if report.rows == 0:

@@ -41,6 +41,13 @@ class Submitter(Protocol):
     def send(self, sender: str, recipient: str, message: bytes) -> Outcome: ...
 
 
+def reporter_of(options: Reporting) -> Reporter:
+    """Who reports. The same on all hosts that share a configuration: its domain is that of the
+    reporting address."""
+    email = in_a_labels(options.email)
+    return Reporter(options.org_name, email, email.rpartition("@")[2], options.extra_contact_info)
+
+
 @dataclass(frozen=True, slots=True)
 class ReportContext:
     """`owner` names this run and no other. `organization` makes, from a resolver, the function that
@@ -64,11 +71,7 @@ class ReportContext:
     def reporter(self) -> Reporter:
         """The same on all hosts that share a configuration: its domain is that of the reporting
         address."""
-        options = self.options
-        email = in_a_labels(options.email)
-        return Reporter(
-            options.org_name, email, email.rpartition("@")[2], options.extra_contact_info
-        )
+        return reporter_of(self.options)
 
     @property
     def bounces(self) -> str:

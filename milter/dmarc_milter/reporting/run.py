@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.store.deliveries import Delivery, DeliveryState
@@ -59,27 +60,26 @@ def run(
 def _build_all(
     context: ReportContext, done: Run, end: float, progress: Progress, *, now: bool
 ) -> None:
-    seen: set[str] = set()
-    # Postponed a moment ago, and claimed once more because nothing is to wait: kept out of the way.
-    again: list[Report] = []
-    while time.monotonic() < end:
-        claimed = context.store.reports.claim(
-            context.owner,
-            ended_before=FOR_EVER if now else context.now - GRACE,
-            at_once=now,
-            limit=BATCH,
-        )
-        fresh = [report for report in claimed if report.id not in seen]
-        again += [report for report in claimed if report.id in seen]
-        if not claimed:
-            break
+    for claimed in _claims(context, now=now):
         claimed_at = context.now
-        for report in fresh:
-            seen.add(report.id)
+        for report in claimed:
             _build_one(report, claimed_at, context, done)
             progress("build", 1)
-    for report in again:
-        context.store.reports.postpone(report.id, context.owner, report.next_at, report.note)
+        if time.monotonic() >= end:
+            break
+
+
+def _claims(context: ReportContext, *, now: bool) -> Iterator[list[Report]]:
+    """What is due, some at a time. `now`: what is open at this moment, each once, and nothing that
+    comes meanwhile."""
+    claim = partial(context.store.reports.claim, context.owner, limit=BATCH)
+    if now:
+        ids = context.store.reports.open_ids()
+        for at in range(0, len(ids), BATCH):
+            yield claim(ended_before=FOR_EVER, at_once=True, among=ids[at : at + BATCH])
+        return
+    while claimed := claim(ended_before=context.now - GRACE):
+        yield claimed
 
 
 def _build_one(report: Report, claimed_at: int, context: ReportContext, done: Run) -> None:
@@ -94,18 +94,22 @@ def _build_one(report: Report, claimed_at: int, context: ReportContext, done: Ru
 
 
 def _build_failures(context: ReportContext, done: Run, end: float, *, now: bool) -> None:
-    seen: set[str] = set()
-    again: list[Failure] = []
-    while time.monotonic() < end and (
-        claimed := context.store.failures.claim(context.owner, at_once=now, limit=BATCH)
-    ):
-        again += [failure for failure in claimed if failure.id in seen]
+    for claimed in _failure_claims(context, now=now):
         for failure in claimed:
-            if failure.id not in seen:
-                seen.add(failure.id)
-                done.failures[build_failure(failure, context)] += 1
-    for failure in again:
-        context.store.failures.release(failure, context.owner)
+            done.failures[build_failure(failure, context)] += 1
+        if time.monotonic() >= end:
+            break
+
+
+def _failure_claims(context: ReportContext, *, now: bool) -> Iterator[list[Failure]]:
+    claim = partial(context.store.failures.claim, context.owner, limit=BATCH)
+    if now:
+        ids = context.store.failures.open_ids()
+        for at in range(0, len(ids), BATCH):
+            yield claim(at_once=True, among=ids[at : at + BATCH])
+        return
+    while claimed := claim():
+        yield claimed
 
 
 def _deliver(delivery: Delivery, context: ReportContext) -> Delivered:

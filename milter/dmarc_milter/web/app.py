@@ -35,6 +35,7 @@ SEARCH = ("key", "author_domain", "source_ip", "status", "disposition", "days")
 MAX_WAITING = 20
 """Lines about mail that waits."""
 MAX_ROWS = 200
+MAX_FAILURES = 100
 """Rows of one report that a page shows."""
 
 
@@ -219,13 +220,14 @@ class Pages:
             more=more,
             page=_page(),
             suppressed=suppressed,
+            failures=self._store.failures.find(limit=MAX_FAILURES) if _page() == 1 else [],
             off=off,
         )
 
     def report(self, identity: str) -> str:
         found = self._store.reports.get(identity)
         if found is None:
-            abort(404)
+            return self._failure_report(identity)
         rows = [
             row for row, _ in zip(self._store.reports.rows(identity), range(MAX_ROWS), strict=False)
         ]
@@ -235,6 +237,16 @@ class Pages:
             rows=rows,
             deliveries=self._store.deliveries.of(identity),
             most=MAX_ROWS,
+        )
+
+    def _failure_report(self, identity: str) -> str:
+        failure = self._store.failures.get(identity)
+        if failure is None:
+            abort(404)
+        return render_template(
+            "failure_report.html",
+            failure=failure,
+            deliveries=self._store.deliveries.of(identity),
         )
 
     def health(self) -> str:

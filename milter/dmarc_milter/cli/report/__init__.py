@@ -5,23 +5,20 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from dmarc_milter.cli.main import EXIT_NO, EXIT_OK, EXIT_TEMPFAIL, EXIT_USAGE, add_config
 from dmarc_milter.cli.report import suppress
 from dmarc_milter.cli.report.job import OFF, Previewed, own_mx, preview, sending
+from dmarc_milter.cli.report.show import Change, NotOne, changed, show_report
 from dmarc_milter.cli.report.views import (
-    print_destinations,
+    failure_row,
     print_lines,
     print_reports,
     print_run,
-    print_show,
-    print_shown,
     print_suppressions,
     row_of,
     rows_of,
@@ -31,19 +28,14 @@ from dmarc_milter.cli.times import count, parse_time
 from dmarc_milter.config import Config, ConfigError, load
 from dmarc_milter.config.checks import in_a_labels
 from dmarc_milter.core.mail import domain
-from dmarc_milter.core.report.mail import REPORT_ID
-from dmarc_milter.core.report.read import MAX_FILE, UnreadableReport, read
 from dmarc_milter.core.text import printable
 from dmarc_milter.dns.suffix_list import SuffixListError
 from dmarc_milter.ledger.connect import answering_store, drained_store, store_of
 from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.ownership import Access
-from dmarc_milter.ledger.store.reports import Reports, ReportState
+from dmarc_milter.ledger.store.reports import ReportState
+from dmarc_milter.ledger.store.store import Store
 from dmarc_milter.reporting import bounce
-
-UNKNOWN = "no report in the store has this id (32 hexadecimal digits)"
-LISTED = "`dmarc-milter report list` shows the ids"
-
 
 ACTIONS = {
     "list": "the reports in the store, and what became of them",
@@ -92,6 +84,9 @@ def _list_arguments(command: argparse.ArgumentParser) -> None:
         help="only these (may be repeated)",
     )
     command.add_argument(
+        "--kind", choices=["aggregate", "failure"], default="", help="only these reports"
+    )
+    command.add_argument(
         "--since",
         type=parse_time,
         default=0,
@@ -123,7 +118,9 @@ def _one_argument(name: str, command: argparse.ArgumentParser) -> None:
             "file", metavar="FILE|ID", help="a file, -, or an id as `report list` shows it"
         )
     elif name in ("resend", "drop"):
-        command.add_argument("id", metavar="ID", help="the report's id, as `report list` shows it")
+        command.add_argument(
+            "id", metavar="ID", help="the report's id or its beginning, as `report list` shows it"
+        )
     elif name in ("suppress", "allow"):
         suppress.add_arguments(name, command)
 
@@ -146,7 +143,7 @@ def run(arguments: argparse.Namespace) -> int:
         "list": _list,
         "preview": _preview,
         "send": _send,
-        "show": _show,
+        "show": show_report,
         "resend": _resend,
         "drop": _drop,
         "suppress": suppress.suppress,
@@ -166,24 +163,35 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _list(config: Config, arguments: argparse.Namespace) -> int:
     with closing(drained_store(config)) as store:
-        states = [ReportState(word) for word in arguments.state or []]
-        found = store.reports.find(
-            states,
-            policy_domain=_policy_domain(arguments),
-            since=arguments.since,
-            limit=arguments.limit,
-        )
-        rows = rows_of(found, store)
+        rows = _listed(store, arguments)
         suppressions = store.destinations.suppressions()
     if arguments.json:
         print_lines(rows)
     elif rows:
         print_reports(rows)
+        if len(rows) == arguments.limit:
+            print(f"these are the newest {arguments.limit}; --limit shows more")
     else:
         print("no reports")
     if not arguments.json:
         print_suppressions(suppressions)
     return EXIT_OK
+
+
+def _listed(store: Store, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Aggregate and failure reports, newest period first."""
+    states = [ReportState(word) for word in arguments.state or []]
+    about, since, limit = _policy_domain(arguments), arguments.since, arguments.limit
+    rows: list[dict[str, Any]] = []
+    if arguments.kind in ("", "aggregate"):
+        found = store.reports.find(states, policy_domain=about, since=since, limit=limit)
+        rows += rows_of(found, store)
+    if arguments.kind in ("", "failure"):
+        words = [state.value for state in states]
+        failures = store.failures.find(words, policy_domain=about, since=since, limit=limit)
+        rows += [failure_row(one, store.deliveries.of(one.id)) for one in failures]
+    rows.sort(key=lambda row: -int(row["begin"]))  # stable: each kind's own order within a day
+    return rows[:limit]
 
 
 def _policy_domain(arguments: argparse.Namespace) -> str:
@@ -262,84 +270,39 @@ def _send(config: Config, arguments: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _show(config: Config, arguments: argparse.Namespace) -> int:
-    try:
-        data, became = _content(config, arguments.file)
-        reports = read(data, clock=time.process_time)
-    except OSError as error:
-        hint = f", and no id of a report; {LISTED}" if isinstance(error, FileNotFoundError) else ""
-        file = printable(arguments.file, 300)
-        print(f"dmarc-milter: {file}: {error.strerror}{hint}", file=sys.stderr)
-        return EXIT_USAGE
-    except UnreadableReport as error:
-        print(f"dmarc-milter: {arguments.file}: {error}", file=sys.stderr)
-        return EXIT_NO
-    if arguments.json:
-        for report in reports:
-            print_shown(report, became)
-    else:
-        print_show(reports)
-        print_destinations(became.get("destinations", []))
-    return EXIT_OK
-
-
-def _content(config: Config, name: str) -> tuple[bytes, dict[str, Any]]:
-    """A file, standard input, or a report of ours as it was built and what became of it. Raises
-    OSError, StoreError, UnreadableReport."""
-    if REPORT_ID.fullmatch(name) and not Path(name).exists():
-        return _stored_content(config, name)
-    if name == "-":
-        return sys.stdin.buffer.read(MAX_FILE + 1), {}
-    with Path(name).open("rb") as file:
-        return file.read(MAX_FILE + 1), {}
-
-
-def _stored_content(config: Config, identity: str) -> tuple[bytes, dict[str, Any]]:
-    with closing(store_of(config, Access.READ)) as store:
-        store.ready()
-        documents = (store.reports.document(identity, form) for form in ("rfc9990", "rfc7489"))
-        document = next(filter(None, documents), None)
-        report = store.reports.get(identity)
-        became = {
-            key: row[key]
-            for row in rows_of([report] if report else [], store)
-            for key in ("destinations", "state")
-        }
-    if document is None:
-        raise UnreadableReport("no report of this id has been built")
-    return document.content, became
-
-
 def _resend(config: Config, arguments: argparse.Namespace) -> int:
     return _change(
         config,
         arguments,
-        Reports.resend,
+        lambda store, identity: store.reports.resend(identity) or store.failures.resend(identity),
         "goes out once more with the next run",
-        "there is nothing left to send of it",
+        "there is nothing left to send of it, or it was dropped",
     )
 
 
 def _drop(config: Config, arguments: argparse.Namespace) -> int:
-    return _change(config, arguments, Reports.drop, "will not be sent", "it was sent already")
+    return _change(
+        config,
+        arguments,
+        lambda store, identity: store.reports.drop(identity) or store.failures.drop(identity),
+        "will not be sent",
+        "it was sent already",
+    )
 
 
 def _change(
-    config: Config,
-    arguments: argparse.Namespace,
-    change: Callable[[Reports, str], bool],
-    yes: str,
-    no: str,
+    config: Config, arguments: argparse.Namespace, change: Change, yes: str, no: str
 ) -> int:
+    text = printable(arguments.id, 64)
     with closing(drained_store(config)) as store:
-        identity = printable(arguments.id, 64)
-        done = change(store.reports, identity)
-        report = store.reports.get(identity)
-        rows = rows_of([report] if report else [], store)
+        try:
+            done, row = changed(text, store, change)
+        except NotOne as error:
+            done, row, no = False, {"report_id": text}, str(error)
     if arguments.json:
-        print_lines([{"report_id": identity, "done": done, **(rows[0] if rows else {})}])
+        print_lines([{**row, "done": done}])
     else:
-        no = no if rows else f"{UNKNOWN}; {LISTED}"
+        identity = row["report_id"]
         print(f"report {identity} {yes}" if done else f"report {identity}: {no}")
     return EXIT_OK if done else EXIT_NO
 

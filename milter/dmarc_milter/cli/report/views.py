@@ -4,25 +4,30 @@ whoever wrote it."""
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from heapq import nlargest
 from typing import Any
 
 import msgspec
 
-from dmarc_milter.cli.terminal import console, plain, styled, table
+from dmarc_milter.cli.terminal import console, on_terminal, plain, styled, table
 from dmarc_milter.cli.times import shown
+from dmarc_milter.core.report.mail import counted
 from dmarc_milter.core.report.read import ReadRecord, ReadReport
 from dmarc_milter.core.text import printable
 from dmarc_milter.ledger.store.deliveries import Delivery
 from dmarc_milter.ledger.store.destinations import ALWAYS, Suppression
+from dmarc_milter.ledger.store.failures import Failure
 from dmarc_milter.ledger.store.reports import Report
 from dmarc_milter.ledger.store.store import Store
 from dmarc_milter.reporting.run import Run
 
 MAX_LINES = 500
 """Rows of one table."""
+SHORT = 12
+"""Digits of an id that a terminal shows."""
 
 
 def row_of(
@@ -31,6 +36,7 @@ def row_of(
     """A report as `--json` has it: `begin` and `end` are the first and the last second of the
     period, as in the report itself."""
     return {
+        "kind": "aggregate",
         "report_id": report.id,
         "policy_domain": report.policy_domain,
         "begin": report.begin,
@@ -51,6 +57,43 @@ def rows_of(reports: Iterable[Report], store: Store) -> list[dict[str, Any]]:
         row_of(report, destinations_of(report, store.deliveries.of(report.id)))
         for report in reports
     ]
+
+
+def failure_row(failure: Failure, deliveries: Sequence[Delivery]) -> dict[str, Any]:
+    """A failure report with the same keys: its period is the moment of its message, its messages
+    are its incidents."""
+    facts = failure.facts
+    published = facts.outcome.published if facts.outcome is not None else None
+    addresses = [uri.address for uri in published.ruf] if published is not None else []
+    destinations: list[dict[str, Any]] = [destination_of(one) for one in deliveries] or [
+        {"address": address, "state": failure.state} for address in addresses
+    ]
+    return {
+        "kind": "failure",
+        "report_id": failure.id,
+        "policy_domain": facts.policy_domain,
+        "begin": failure.at,
+        "end": failure.at,
+        "rows": 1,
+        "messages": failure.incidents,
+        "folded": 0,
+        "destinations": destinations,
+        "state": failure.state,
+        "part": 1,
+        "note": failure.last_reply,
+        "source_ip": facts.source_ip,
+        "author_domain": facts.author_domain,
+        "status": facts.status,
+    }
+
+
+def of_id(identity: str, store: Store) -> dict[str, Any] | None:
+    """The report or failure report of this id as `--json` has it. Raises StoreError."""
+    report = store.reports.get(identity)
+    if report is not None:
+        return rows_of([report], store)[0]
+    failure = store.failures.get(identity)
+    return failure_row(failure, store.deliveries.of(identity)) if failure is not None else None
 
 
 def destinations_of(report: Report, deliveries: Sequence[Delivery]) -> list[dict[str, Any]]:
@@ -82,34 +125,52 @@ def print_lines(rows: Iterable[dict[str, Any]]) -> None:
 
 
 def print_reports(rows: Sequence[dict[str, Any]]) -> None:
-    """A line for each report, and one below it for each destination."""
+    """A line for each report, and one below it for each destination; whatever a domain is called,
+    the other columns stay whole on 80 columns."""
     columns = {
+        "report": "left",
         "period (UTC)": "left",
-        "domain": "left",
         "state": "left",
-        "rows": "right",
         "messages": "right",
-        "report / destination": "left",
+        "domain / destination": "left",
     }
     cells: list[list[object]] = []
     for row in rows[:MAX_LINES]:
         begin = datetime.fromtimestamp(row["begin"], UTC).strftime("%Y-%m-%d")
-        state = styled(row["state"])
-        where = row["report_id"] + (f"  {row['note']}" if row["note"] else "")
-        cells.append(
-            [begin, row["policy_domain"], state, f"{row['rows']:,}", f"{row['messages']:,}", where]
-        )
+        name = row["report_id"][:SHORT] if on_terminal() else row["report_id"]
+        cells.append([name, begin, styled(row["state"]), f"{row['messages']:,}", _about(row)])
         cells.extend(
-            ["", "", styled(destination["state"]), "", "", _destination(destination)]
+            ["", "", styled(destination["state"]), "", _destination(destination)]
             for destination in row["destinations"]
         )
     console().print(table(columns, cells))
     if len(rows) > MAX_LINES:
         console().print(f"and {len(rows) - MAX_LINES} more; --json prints all")
+    print_totals(rows)
+
+
+def print_totals(rows: Sequence[dict[str, Any]]) -> None:
+    """How many reports of each state, and messages in all."""
+    states = Counter(row["state"] for row in rows)
+    words = ", ".join(f"{number:,} {state}" for state, number in sorted(states.items()))
+    messages = sum(row["messages"] for row in rows)
+    console().print(f"{counted(len(rows), 'report')} ({words}), {counted(messages, 'message')}")
+
+
+def _about(row: dict[str, Any]) -> str:
+    """What a report is about, and what there is to say of it."""
+    words = [row["policy_domain"]]
+    if row["kind"] == "failure":
+        words.append(f"failure report: {row['status']} from {row['source_ip']}")
+    if row["note"]:
+        words.append(row["note"])
+    return "  ".join(words)
 
 
 def _destination(destination: dict[str, Any]) -> str:
     words = [destination["address"]]
+    if destination.get("format"):
+        words.append(destination["format"])
     if destination.get("attempts"):
         words.append(f"{destination['attempts']} tried")
     if destination["state"] == "queued" and destination.get("next_at"):
@@ -135,9 +196,9 @@ def print_destinations(destinations: Sequence[dict[str, Any]]) -> None:
             (
                 destination["address"],
                 styled(destination["state"]),
-                destination["attempts"],
-                shown(destination["last_at"]) if destination["last_at"] else "",
-                destination["reply"],
+                destination.get("attempts", 0),
+                shown(destination["last_at"]) if destination.get("last_at") else "",
+                destination.get("reply", ""),
             )
             for destination in destinations
         ]
@@ -189,6 +250,8 @@ def print_shown(report: ReadReport, became: dict[str, Any]) -> None:
     found: dict[str, Any] = msgspec.to_builtins(msgspec.structs.replace(report, records=()))
     found |= {
         "messages": report.messages,
+        "passed": passed(report),
+        "failed": sum(record.count for record in report.records) - passed(report),
         "policy_domain": report.policy.get("domain", ""),
         "rows": len(report.records),
     } | became
@@ -210,7 +273,12 @@ def print_show(reports: Sequence[ReadReport]) -> None:
         out.print(
             f"Report {_safe(report.report_id)} by {_safe(report.org_name)} <{_safe(report.email)}>"
         )
-        out.print(f"{shown(report.begin)} to {shown(report.end)} UTC, {report.messages:,} messages")
+        good = passed(report)
+        failed = sum(record.count for record in report.records) - good
+        out.print(
+            f"{shown(report.begin)} to {shown(report.end)} UTC,"
+            f" {counted(report.messages, 'message')}: {good:,} passed DMARC, {failed:,} failed"
+        )
         for warning in report.warnings:
             out.print(Text(f"warning: {_safe(warning)}", "yellow"))
         for error in report.errors[:10]:
@@ -236,11 +304,18 @@ def print_show(reports: Sequence[ReadReport]) -> None:
             out.print(f"and {len(report.records) - MAX_LINES} more rows; --json prints all")
 
 
+def passed(report: ReadReport) -> int:
+    """Messages of a report that passed DMARC: by either mechanism, aligned."""
+    return sum(record.count for record in report.records if "pass" in (record.dkim, record.spf))
+
+
+def _signature(one: Mapping[str, str]) -> str:
+    selector = f" (s={_safe(one['selector'])})" if one.get("selector") else ""
+    return f"dkim={_safe(one.get('result', ''))} {_safe(one.get('domain', ''))}{selector}"
+
+
 def _record(record: ReadRecord) -> list[object]:
-    names = [
-        f"dkim={_safe(one.get('result', ''))} {_safe(one.get('domain', ''))}"
-        for one in record.auth_dkim[:4]
-    ]
+    names = [_signature(one) for one in record.auth_dkim[:4]]
     names += [
         f"spf={_safe(one.get('result', ''))} {_safe(one.get('domain', ''))}"
         for one in record.auth_spf[:2]

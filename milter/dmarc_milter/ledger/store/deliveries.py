@@ -95,13 +95,16 @@ class Deliveries:
 
         def work(transaction: Transaction) -> bool:
             now = int(self._clock())
+            # What was dropped on its way and taken all the same has been sent.
+            sent = state is DeliveryState.SENT
+            still = "state IN ('queued', 'suppressed')" if sent else "state = 'queued'"
             transaction.one(
                 "SELECT id FROM report WHERE id = ? {for_update}", (delivery.report_id,)
             )  # its deliveries one at a time
             mine = transaction.run(
                 "UPDATE delivery SET state = ?, attempts = attempts + 1, next_at = ?, last_reply ="
                 " ?, last_at = ?, lease_owner = '', lease_until = 0 WHERE report_id = ? AND address"
-                " = ? AND state = 'queued' AND lease_owner = ?",
+                f" = ? AND {still} AND lease_owner = ?",
                 (
                     state.value,
                     next_at,

@@ -7,8 +7,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 from dmarc_milter.core.stored import Facts, decode
-from dmarc_milter.ledger.store.database import Database, Transaction, attempt, fetch
-from dmarc_milter.ledger.store.reports import LEASE, SKEW, Document, NewDelivery, insert_deliveries
+from dmarc_milter.ledger.store.database import Database, Transaction, attempt, fetch, with_list
+from dmarc_milter.ledger.store.reports import (
+    DROPPED,
+    LEASE,
+    SKEW,
+    Document,
+    NewDelivery,
+    insert_deliveries,
+)
 
 FailureState = Literal["due", "building", "queued", "sent", "suppressed", "expired"]
 
@@ -52,18 +59,25 @@ class Failures:
         self._database, self._clock = database, clock
 
     def claim(
-        self, owner: str, *, at_once: bool = False, lease: int = LEASE, limit: int = 20
+        self,
+        owner: str,
+        *,
+        at_once: bool = False,
+        lease: int = LEASE,
+        limit: int = 20,
+        among: Sequence[str] | None = None,
     ) -> list[Failure]:
-        """Take failure reports whose time has come, `at_once` others too; those claimed gather no
-        further incidents."""
+        """Take failure reports whose time has come, `at_once` others too, `among`: of these ids
+        only; those claimed gather no further incidents."""
+        these = "" if among is None else with_list(" AND id IN []", among)
 
         def work(transaction: Transaction) -> list[Failure]:
             now = int(self._clock())
             found = transaction.all(
-                f"SELECT {_COLUMNS} FROM failure WHERE (state = 'due' AND next_at <= ?)"
-                " OR (state = 'building' AND lease_until < ?)"
+                f"SELECT {_COLUMNS} FROM failure WHERE ((state = 'due' AND next_at <= ?)"
+                f" OR (state = 'building' AND lease_until < ?)){these}"
                 " ORDER BY next_at, id LIMIT ? {skip_locked}",
-                (2**62 if at_once else now, now - SKEW, limit),
+                (2**62 if at_once else now, now - SKEW, *(among or ()), limit),
             )
             transaction.many(
                 "UPDATE failure SET state = 'building', lease_owner = ?, lease_until = ? WHERE"
@@ -126,7 +140,69 @@ class Failures:
         rows = fetch(self._database, f"SELECT {_COLUMNS} FROM failure WHERE id = ?", (identity,))
         return _failure(rows[0]) if rows else None
 
-    def find(self, limit: int = 100) -> list[Failure]:
-        """Newest first."""
-        sql = f"SELECT {_COLUMNS} FROM failure ORDER BY at DESC, id LIMIT ?"
-        return [_failure(row) for row in fetch(self._database, sql, (limit,))]
+    def open_ids(self) -> list[str]:
+        """The ids of all that is due or being built, the next one first."""
+        sql = "SELECT id FROM failure WHERE state IN ('due', 'building') ORDER BY next_at, id"
+        return [row[0] for row in fetch(self._database, sql, ())]
+
+    def find(
+        self,
+        states: Sequence[str] = (),
+        *,
+        policy_domain: str = "",
+        since: int = 0,
+        limit: int = 100,
+        offset: int = 0,
+    ) -> list[Failure]:
+        """Newest first; of messages that came at `since` or later."""
+        conditions, values = ["at >= ?"], list[Any]([since])
+        if states:
+            conditions.append(with_list("state IN []", states))
+            values += states
+        if policy_domain:
+            conditions.append("policy_domain = ?")
+            values.append(policy_domain)
+        sql = (
+            f"SELECT {_COLUMNS} FROM failure WHERE {' AND '.join(conditions)} ORDER BY at DESC, id"
+            " LIMIT ? OFFSET ?"
+        )
+        return [_failure(row) for row in fetch(self._database, sql, (*values, limit, offset))]
+
+    def resend(self, identity: str) -> bool:
+        """At once and once more, as far as there is something left to send. False: there is
+        not."""
+        now = int(self._clock())
+
+        def work(transaction: Transaction) -> bool:
+            waits = transaction.run(
+                "UPDATE failure SET next_at = ? WHERE id = ? AND state = 'due'", (now, identity)
+            )
+            queued = transaction.run(
+                "UPDATE delivery SET state = 'queued', attempts = 0, next_at = ?, lease_owner = '',"
+                " lease_until = 0 WHERE report_id = ? AND state <> 'skipped' AND EXISTS (SELECT 1"
+                " FROM report_document WHERE report_document.report_id = delivery.report_id)",
+                (now, identity),
+            )
+            return waits + queued > 0
+
+        return attempt(self._database, work)
+
+    def drop(self, identity: str) -> bool:
+        """Never to be sent: whatever its state but sent. What it quotes goes."""
+
+        def work(transaction: Transaction) -> bool:
+            gone = transaction.run(
+                "UPDATE failure SET state = 'suppressed', last_reply = ?, sample = ?, lease_owner ="
+                " '', lease_until = 0 WHERE id = ? AND state <> 'sent'",
+                (DROPPED, b"", identity),
+            )
+            if gone:
+                transaction.run(
+                    "UPDATE delivery SET state = 'suppressed' WHERE report_id = ? AND state ="
+                    " 'queued'",
+                    (identity,),
+                )
+                transaction.run("DELETE FROM report_document WHERE report_id = ?", (identity,))
+            return gone == 1
+
+        return attempt(self._database, work)

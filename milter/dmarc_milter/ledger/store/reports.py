@@ -29,6 +29,9 @@ minute either way."""
 PAGE = 1000
 
 
+DROPPED = "dropped by the administrator"
+
+
 class ReportState(StrEnum):
     """`due` with an `end` in the future is the period still open."""
 
@@ -207,49 +210,52 @@ class Reports:
         at_once: bool = False,
         lease: int = LEASE,
         limit: int = 20,
+        among: Sequence[str] | None = None,
     ) -> list[Report]:
         """Close and take reports whose period ended at `ended_before` or earlier, and what a dead
-        host left in building.
+        host left in building; `among`: of these ids only.
 
         `owner` names this run of this process and no other. `at_once` takes postponed ones too;
         with a great `ended_before` even the period still open (`report send --now`).
         """
-        return attempt(
-            self._database,
-            lambda transaction: self._claim(
-                transaction, owner, ended_before, at_once, lease, limit
-            ),
-        )
+        these = "" if among is None else with_list(" AND id IN []", among)
 
-    def _claim(
-        self,
-        transaction: Transaction,
-        owner: str,
-        ended_before: int,
-        at_once: bool,
-        lease: int,
-        limit: int,
-    ) -> list[Report]:
-        now = int(self._clock())
-        found = transaction.all(
-            f"SELECT {_COLUMNS} FROM report WHERE (state = 'due' AND end_at <= ? AND next_at <= ?)"
-            " OR (state = 'building' AND lease_until < ?) ORDER BY next_at, id LIMIT ?"
-            " {skip_locked}",
-            (ended_before, 2**62 if at_once else now, now - SKEW, limit),
-        )
-        transaction.many(
-            "UPDATE report SET state = 'building', attempts = attempts + 1, lease_owner = ?,"
-            " lease_until = ?, closed_at = CASE WHEN closed_at = 0 THEN ? ELSE closed_at END WHERE"
-            " id = ?",
-            [(owner, now + lease, now, row[0]) for row in found],
-        )
-        reports = [_report(row) for row in found]
-        return [
-            report._replace(
-                state=ReportState.BUILDING, closed=True, closed_at=report.closed_at or now
+        def work(transaction: Transaction) -> list[Report]:
+            now = int(self._clock())
+            found = transaction.all(
+                f"SELECT {_COLUMNS} FROM report WHERE ((state = 'due' AND end_at <= ? AND next_at"
+                f" <= ?) OR (state = 'building' AND lease_until < ?)){these} ORDER BY next_at, id"
+                " LIMIT ? {skip_locked}",
+                (ended_before, 2**62 if at_once else now, now - SKEW, *(among or ()), limit),
             )
-            for report in reports
-        ]
+            transaction.many(
+                "UPDATE report SET state = 'building', attempts = attempts + 1, lease_owner = ?,"
+                " lease_until = ?, closed_at = CASE WHEN closed_at = 0 THEN ? ELSE closed_at END"
+                " WHERE id = ?",
+                [(owner, now + lease, now, row[0]) for row in found],
+            )
+            return [
+                report._replace(
+                    state=ReportState.BUILDING, closed=True, closed_at=report.closed_at or now
+                )
+                for report in map(_report, found)
+            ]
+
+        return attempt(self._database, work)
+
+    def open_ids(self) -> list[str]:
+        """The ids of all that is due or being built, the next one first."""
+        sql = "SELECT id FROM report WHERE state IN ('due', 'building') ORDER BY next_at, id"
+        return [row[0] for row in fetch(self._database, sql, ())]
+
+    def was_dropped(self, identity: str) -> bool:
+        """Whether an earlier part of the same report was dropped."""
+        sql = (
+            "SELECT 1 FROM report AS mine JOIN report AS other ON other.policy_domain ="
+            " mine.policy_domain AND other.configuration = mine.configuration AND other.begin_at ="
+            " mine.begin_at AND other.end_at = mine.end_at WHERE mine.id = ? AND other.note = ?"
+        )
+        return bool(fetch(self._database, sql, (identity, DROPPED)))
 
     def renew(self, identity: str, owner: str, lease: int = LEASE) -> bool:
         """Hold a claim for longer."""
@@ -326,10 +332,10 @@ class Reports:
         now = int(self._clock())
 
         def work(transaction: Transaction) -> bool:
-            if (
-                transaction.one("SELECT id FROM report WHERE id = ? {for_update}", (identity,))
-                is None
-            ):
+            found = transaction.one(
+                "SELECT note FROM report WHERE id = ? {for_update}", (identity,)
+            )
+            if found is None or found[0] == DROPPED:
                 return False
             built = transaction.run(
                 "UPDATE delivery SET state = 'queued', attempts = 0, next_at = ?, lease_owner = '',"
@@ -351,15 +357,16 @@ class Reports:
 
         return attempt(self._database, work)
 
-    def drop(self, identity: str, note: str = "dropped by the administrator") -> bool:
-        """Never to be sent: whatever its state but sent. The rows go."""
+    def drop(self, identity: str) -> bool:
+        """Never to be sent: whatever its state but sent, nor what comes later for the same period.
+        The rows go."""
 
         def work(transaction: Transaction) -> bool:
             now = int(self._clock())
             gone = transaction.run(
                 "UPDATE report SET state = 'suppressed', note = ?, done_at = ?, closed_at = ?,"
                 " lease_owner = '', lease_until = 0 WHERE id = ? AND state <> 'sent'",
-                (note, now, now, identity),
+                (DROPPED, now, now, identity),
             )
             if gone:
                 transaction.run(

@@ -227,3 +227,13 @@ def size(path: Path) -> int:
     """Bytes of a SQLite file with its journal."""
     files = [path, path.with_name(path.name + "-wal")]
     return sum(file.stat().st_size for file in files if file.exists())
+
+
+def matching(database: Database, prefix: str) -> list[str]:
+    """The ids of reports and failure reports that begin so, at most two, since more than one is not
+    an answer. `prefix` is hexadecimal. Raises StoreError."""
+    found: list[str] = []
+    for table in ("report", "failure"):
+        sql = f"SELECT id FROM {table} WHERE id LIKE ? ORDER BY id LIMIT 2"
+        found += [row[0] for row in fetch(database, sql, (f"{prefix}%",))]
+    return found[:2]
