@@ -80,7 +80,7 @@ def pages(folder: Path) -> Iterator[FlaskClient]:
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("/", ("211", "refused", "legit.example", "data-chart")),
+        ("/", ("211", "refused", "legit.example", "bar-refused", "198.51.100.0")),
         ("/?days=1", ("40", "today")),
         ("/?days=99999999999999", ("211",)),
         ("/domains", ("legit.example", "list.example")),
@@ -374,3 +374,10 @@ def test_no_page_asks_the_dns_or_a_mail_server(folder: Path, asked: list[str]) -
 def matcher(rule: str) -> Callable[[str], object]:
     """Whether a path is of this rule."""
     return re.compile(re.sub("<[a-z]+>", "[^/]+", rule)).fullmatch
+
+
+def test_no_markup_of_a_page_is_left_to_a_script(pages: FlaskClient) -> None:
+    """Every figure is in the page as the server wrote it; the one script only copies rules."""
+    text = pages.get("/?days=7").text
+    assert "<canvas" not in text
+    assert re.findall(r'<script src="([^"]+)"', text) == ["/static/copy.js"]

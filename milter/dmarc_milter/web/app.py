@@ -9,16 +9,12 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from flask import Flask, abort, g, render_template, request
 
-from dmarc_milter import __version__
 from dmarc_milter.config import Config
-from dmarc_milter.core.deferrals import deferral_text
-from dmarc_milter.core.explain import explain, sentence
-from dmarc_milter.core.explain.deferral_rule import rule
+from dmarc_milter.core.explain import explain
 from dmarc_milter.core.mail import domain
 from dmarc_milter.core.mail.message import plain_address
 from dmarc_milter.core.report.rows import DAY
@@ -27,10 +23,11 @@ from dmarc_milter.ledger.store.decisions import Filter
 from dmarc_milter.ledger.store.status import spool_status, store_status
 from dmarc_milter.ledger.store.store import Store
 from dmarc_milter.web import charts, queries
+from dmarc_milter.web.lights import lights
 from dmarc_milter.web.login import LoginGuard
 from dmarc_milter.web.status import HostStatus, host_status
+from dmarc_milter.web.words import PERIODS, add_words
 
-PERIODS = (1, 7, 14, 30, 90)
 SEARCH = ("key", "author_domain", "source_ip", "status", "disposition", "days")
 MAX_WAITING = 20
 """Lines about mail that waits."""
@@ -56,7 +53,7 @@ def create_app(options: WebOptions) -> Flask:
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = 4096
     LoginGuard(app, options.token)
-    _words(app, options.clock)
+    add_words(app, options.clock)
     pages = Pages(options)
     app.before_request(_refuse_nul)
     app.before_request(pages.choose_period)
@@ -64,23 +61,6 @@ def create_app(options: WebOptions) -> Flask:
         app.add_url_rule(where, endpoint, getattr(pages, endpoint))
     _failures(app)
     return app
-
-
-def _words(app: Flask, clock: Callable[[], float]) -> None:
-    """How values are written on every page."""
-    app.jinja_env.filters["time"] = lambda at: (
-        datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S") if at else "never"
-    )
-    app.jinja_env.filters["day"] = lambda at: datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d")
-    app.jinja_env.filters["number"] = lambda value: f"{value:,}"
-    app.jinja_env.filters["sentence"] = sentence
-    app.jinja_env.filters["explained"] = lambda waits: deferral_text(
-        waits.reason, waits.failing_name
-    )
-    app.jinja_env.filters["rule"] = lambda waits: rule(
-        waits.author_domain, waits.reason, waits.failing_name, clock()
-    )
-    app.jinja_env.globals.update(version=__version__, periods=PERIODS)
 
 
 def _refuse_nul() -> None:
@@ -102,16 +82,35 @@ def _page() -> int:
     )
 
 
+DONE = {
+    **{word: ("disposition", stored) for stored, word in charts.DONE.items() if stored != "none"},
+    **{
+        f"would be {charts.DONE[stored]}": ("would_be", stored)
+        for stored in ("quarantine", "reject", "tempfail")
+    },
+    "delivered": ("delivered", ""),
+}
+"""What the search form calls what was done: the column of Filter and its value."""
+WORDS = ("delivered", "refused", "quarantined", "deferred", *(word for word in DONE if " " in word))
+
+
 def _filter(since: int) -> Filter:
     """What the search form asks for; odd values find nothing rather than failing."""
     asked = {
         name: request.args.get(name, "")[:255].strip().lower()
-        for name in ("author_domain", "source_ip", "status", "disposition")
+        for name in ("author_domain", "source_ip", "status")
     }
+    column, value = DONE.get(_done(), ("disposition", _done()))
+    if column != "delivered":
+        asked[column] = value
     asked["author_domain"] = domain.as_stored(asked["author_domain"])
     with contextlib.suppress(ValueError):
         asked["source_ip"] = str(plain_address(ipaddress.ip_address(asked["source_ip"])))
     return replace(Filter(since=since), **asked)  # type: ignore[arg-type]
+
+
+def _done() -> str:
+    return request.args.get("disposition", "")[:255].strip().lower()
 
 
 RULES = {
@@ -149,15 +148,22 @@ class Pages:
         g.since = int(self._options.clock()) // DAY * DAY - (g.days - 1) * DAY
 
     def overview(self) -> str:
-        totals = self._store.decisions.totals(g.since)
+        decisions, database = self._store.decisions, self._store.database
+        host = self._options.status()
+        totals = decisions.totals(g.since)
+        before = decisions.totals(g.since - g.days * DAY, g.since)
         return render_template(
             "overview.html",
-            host=self._options.status(),
-            tiles=charts.tiles(totals),
-            verdicts=charts.verdicts(totals),
-            actions=charts.actions(totals),
-            failing=queries.authors(self._store.database, g.since, failing=True)[:10],
-            waiting=self._store.decisions.waiting(g.since, limit=MAX_WAITING),
+            host=host,
+            cards=charts.cards(totals, before),
+            chart=charts.chart(totals, g.since, g.days),
+            lights=lights(
+                self._store, self._options.spool, host.reports_off, self._options.clock()
+            ),
+            failing=queries.authors(database, g.since, failing=True)[:10],
+            clients=queries.failing_clients(database, g.since),
+            newest=queries.NEWEST,
+            waiting=decisions.waiting(g.since, limit=MAX_WAITING),
         )
 
     def domains(self) -> str:
@@ -194,10 +200,19 @@ class Pages:
             self._store.database,
             wanted,
             key=key,
+            delivered=_done() == "delivered",
             after=queries.parse_position(request.args.get("after", "")),
         )
         kept = {name: request.args[name] for name in SEARCH if name in request.args}
-        return render_template("decisions.html", page=page, wanted=wanted, key=key, kept=kept)
+        return render_template(
+            "decisions.html",
+            page=page,
+            wanted=wanted,
+            key=key,
+            kept=kept,
+            done=_done(),
+            words=WORDS,
+        )
 
     def decision(self, identity: str) -> str:
         found = queries.decision(self._store.database, identity)

@@ -9,11 +9,14 @@ from dmarc_milter.core.stored import decode
 from dmarc_milter.ledger.store import rollups
 from dmarc_milter.ledger.store.database import Database, fetch
 from dmarc_milter.ledger.store.decisions import Decision, Filter, bare_key
+from dmarc_milter.ledger.store.reports import ReportState
 
 PAGE = 50
 SOURCES = 100
 LOOKED_AT = 200_000
 """Messages whose sources are counted."""
+NEWEST = 20_000
+"""Decisions that are looked through for clients."""
 
 
 class PagePosition(NamedTuple):
@@ -68,11 +71,19 @@ def parse_position(text: str) -> PagePosition | None:
 
 
 def decisions(
-    database: Database, wanted: Filter, *, key: str = "", after: PagePosition | None = None
+    database: Database,
+    wanted: Filter,
+    *,
+    key: str = "",
+    delivered: bool = False,
+    after: PagePosition | None = None,
 ) -> DecisionPage:
-    """Decisions, newest first; `key` is a queue id or Message-ID. Pages follow (at, id): the last
-    costs no more than the first."""
+    """Decisions, newest first; `key` is a queue id or Message-ID, `delivered` leaves out what was
+    refused, quarantined or deferred. Pages follow (at, id): the last costs no more than the
+    first."""
     where, values = wanted.where()
+    if delivered:
+        where = f"{where} AND disposition IN ('none', 'pass')"
     if key:
         where, values = (
             f"{where} AND (queue_id = ? OR message_id = ?)",
@@ -152,3 +163,41 @@ def latest(database: Database, author_domain: str) -> Decision | None:
     sql = "SELECT facts, host FROM decision WHERE author_domain = ? ORDER BY at DESC LIMIT 1"
     rows = fetch(database, sql, (author_domain,))
     return Decision(decode(bytes(rows[0][0])), rows[0][1]) if rows else None
+
+
+class ClientRow(NamedTuple):
+    """A client whose mail failed DMARC. `authors`: how many author domains it used."""
+
+    source_ip: str
+    messages: int
+    authors: int
+    author_domain: str
+    """One of them."""
+
+
+def failing_clients(database: Database, since: int, limit: int = 10) -> list[ClientRow]:
+    """Among the newest NEWEST decisions, clients with most failures."""
+    sql = (
+        "SELECT source_ip, count(*) AS messages, count(DISTINCT author_domain), max(author_domain)"
+        " FROM (SELECT source_ip, author_domain, status FROM decision WHERE at >= ? ORDER BY at"
+        " DESC LIMIT ?) AS newest WHERE status = 'fail' AND source_ip <> '' GROUP BY source_ip"
+        " ORDER BY messages DESC, source_ip LIMIT ?"
+    )
+    return [
+        ClientRow(row[0], int(row[1]), int(row[2]), row[3])
+        for row in fetch(database, sql, (since, NEWEST, limit))
+    ]
+
+
+def report_states(database: Database) -> dict[str, int]:
+    """Reports by state, in the order of their way."""
+    found = {
+        row[0]: int(row[1])
+        for row in fetch(database, "SELECT state, count(*) FROM report GROUP BY state")
+    }
+    return {state.value: found[state.value] for state in ReportState if state.value in found}
+
+
+def last_drained(database: Database) -> int:
+    """When a host last wrote to the store; 0 for never."""
+    return int(fetch(database, "SELECT coalesce(max(drained_at), 0) FROM origin")[0][0])

@@ -1,0 +1,73 @@
+"""How values are written on every page, and what every page may say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from flask import Flask
+
+from dmarc_milter import __version__
+from dmarc_milter.core.deferrals import deferral_text
+from dmarc_milter.core.explain import sentence
+from dmarc_milter.core.explain.deferral_rule import rule
+from dmarc_milter.core.stored import Facts
+from dmarc_milter.ledger.store.decisions import Waiting
+from dmarc_milter.web.charts import done
+
+PERIODS = (1, 7, 14, 30, 90)
+NAVIGATION = (
+    ("overview", "Overview", ""),
+    ("decisions", "Decisions", "decision"),
+    ("domains", "Author domains", "domain"),
+    ("reports", "Reports", "report"),
+    ("health", "Health", ""),
+)
+"""Page, its name, and the page that belongs below it."""
+LEVELS = {
+    "ok": "ok",
+    "note": "note",
+    "warning": "warning",
+    "unknown": "not known",
+    "error": "problem",
+}
+"""What the colour of a light means, for whoever does not see it."""
+
+
+def add_words(app: Flask, clock: Callable[[], float]) -> None:
+    """Filters and globals of the templates."""
+    app.jinja_env.trim_blocks = app.jinja_env.lstrip_blocks = True
+    app.jinja_env.filters.update(
+        time=_time,
+        day=lambda at: datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d"),
+        number=lambda value: f"{value:,}",
+        percent=percent,
+        sentence=sentence,
+        done=became,
+        explained=_explained,
+        rule=lambda waits: rule(waits.author_domain, waits.reason, waits.failing_name, clock()),
+        level=LEVELS.__getitem__,
+    )
+    app.jinja_env.globals.update(version=__version__, periods=PERIODS, navigation=NAVIGATION)
+
+
+def _time(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S") if at else "never"
+
+
+def percent(share: float) -> str:
+    """With as many digits as tell something: 0 and 100 are said of nothing and of all alone."""
+    if 0 < share < 0.1:
+        return "< 0.1 %"
+    if 99.9 < share < 100:
+        return "> 99.9 %"
+    return f"{share:.0f} %" if share in (0, 100) else f"{share:.1f} %"
+
+
+def became(facts: Facts) -> str:
+    """What became of a message: delivered, refused, would be refused, and so on."""
+    return done(facts.disposition, facts.would_be) if facts.counted else "deferred"
+
+
+def _explained(waits: Waiting) -> str:
+    return deferral_text(waits.reason, waits.failing_name)
