@@ -53,7 +53,7 @@ def test_the_services_are_hardened_alike() -> None:
         )
         for path in UNITS.glob("*.service")
     }
-    assert len(hard) == 4
+    assert len(hard) == 5
     assert all(text.rstrip() == hard["dmarc-milter.service"].rstrip() for text in hard.values())
 
 

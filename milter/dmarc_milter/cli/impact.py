@@ -97,7 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
             treated = store.decisions.treated(since, author_domain=author)
             clients = store.decisions.clients(wanted)
             groups = store.decisions.impact(wanted, limit=GROUPS)
-            senders = sources(_samples(store.decisions, groups, since))
+            senders = sources(samples(store.decisions, groups, since))
             waits = store.decisions.waiting(since, author_domain=author)
     except StoreError as error:
         return unavailable(error)
@@ -147,7 +147,9 @@ def by_kind(treated: Iterable[Treated]) -> dict[str, int]:
     return dict(kinds.most_common())
 
 
-def _samples(decisions: Decisions, groups: Sequence[Impact], since: int) -> list[SenderGroup]:
+def samples(
+    decisions: Decisions, groups: Sequence[Impact], since: int, until: int | None = None
+) -> list[SenderGroup]:
     """The groups with some of their messages; several outcomes of one pair are one sample."""
     numbers: dict[tuple[str, str], int] = {}
     for group in groups:
@@ -155,7 +157,7 @@ def _samples(decisions: Decisions, groups: Sequence[Impact], since: int) -> list
         numbers[key] = numbers.get(key, 0) + group.messages
     found = []
     for place, ((author, address), messages) in enumerate(numbers.items()):
-        wanted = Filter(since=since, author_domain=author, source_ip=address, affected=True)
+        wanted = Filter(since, until, author_domain=author, source_ip=address, affected=True)
         looked_into = (
             decisions.recent(wanted, limit=SAMPLE) if place < SAMPLED and author and address else []
         )

@@ -38,6 +38,7 @@ COMMANDS = {
         "list, preview, send, show, resend, drop reports; take bounces; allow an address again"
     ),
     "stats": "totals",
+    "summary": "a day or a week for the postmaster, printed or mailed",
     "config": "check, show, or print a sample of the configuration",
     "store": "upgrade or expire the store, drain the spool into it, show the state of both",
     "web": "read-only dashboard",

@@ -221,6 +221,7 @@ CHECKS: dict[str, dict[str, Callable[[str], object]]] = {
     },
     "metrics": {"listen": _optional(_listen)},
     "web": {"listen": _optional(web_address)},
+    "summary": {"to": _optional(_address)},
 }
 RULE_CHECKS: dict[str, Callable[[str], object]] = {
     "author_domains": name,

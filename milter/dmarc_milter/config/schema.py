@@ -378,6 +378,14 @@ class Web(Section, frozen=True):
     token_file: Annotated[str, doc("file holding a token that browsers must give")] = ""
 
 
+class Summary(Section, frozen=True):
+    """A mail about a day or a week (`dmarc-milter summary --send`, run by
+    dmarc-milter-summary.timer)."""
+
+    to: Annotated[str, doc("the postmaster's address; empty = none is sent")] = ""
+    every: Annotated[Literal["day", "week"], doc("how often; a week's comes on Monday")] = "week"
+
+
 class Config(Section, frozen=True):
     """The whole file."""
 
@@ -392,3 +400,4 @@ class Config(Section, frozen=True):
     log: LogSection = LogSection()
     metrics: Metrics = Metrics()
     web: Web = Web()
+    summary: Summary = Summary()
