@@ -14,6 +14,7 @@ from dmarc_milter.config.schema import Reporting
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.report.aggregate import Reporter
 from dmarc_milter.core.resolver import Resolver
+from dmarc_milter.ledger.sent_log import SentLog
 from dmarc_milter.ledger.store.store import Store
 from dmarc_milter.reporting.smtp import Outcome
 
@@ -60,6 +61,8 @@ class ReportContext:
     mailer: Submitter
     owner: str
     rng: random.Random
+    sent_log: SentLog | None = None
+    """This host's; None where nobody will ever ask."""
     authserv_id: str = ""
     """Names us in failure reports; empty: the reporting address's domain."""
 

@@ -3,6 +3,7 @@ means."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from dmarc_milter.config.checks import host_and_port
 from dmarc_milter.core.report.destination import host_of
 from dmarc_milter.core.report.mail import Letter, verp, write
 from dmarc_milter.core.report.rows import DAY
+from dmarc_milter.ledger.sent_log import HandedOver
 from dmarc_milter.ledger.store.deliveries import Delivery, DeliveryState
 from dmarc_milter.ledger.store.destinations import Limit
 from dmarc_milter.ledger.store.reports import Document
@@ -55,6 +57,8 @@ def deliver(delivery: Delivery, context: ReportContext) -> Delivered:
     reason = barred(delivery.address, about, context.options, context.store)
     if reason:
         return _settle(delivery, context, Delivered(DeliveryState.SUPPRESSED, reason))
+    if at := context.store.handed_over.at(delivery.report_id, delivery.address):
+        return _settle(delivery, context, Delivered(DeliveryState.SENT, _left_before(at)))
     over = context.now > since + context.options.retry_hours * 3600
     if over and delivery.attempts > 0:
         return _settle(delivery, context, Delivered(DeliveryState.EXPIRED, delivery.last_reply))
@@ -66,10 +70,34 @@ def deliver(delivery: Delivery, context: ReportContext) -> Delivered:
         return _settle(
             delivery, context, Delivered(DeliveryState.EXPIRED, "its document is no longer kept")
         )
-    outcome = context.mailer.send(*envelope)
+    outcome = _handed_over(delivery, envelope, context)
     if isinstance(outcome, Later):
         context.store.destinations.give_back([limit.scope for limit in limits])
     return _judge(delivery, outcome, context, over=over)
+
+
+def _left_before(at: int) -> str:
+    when = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return f"was handed over on {when}, before the store was put back to an earlier state"
+
+
+def _handed_over(delivery: Delivery, envelope: ReportEnvelope, context: ReportContext) -> Outcome:
+    """Noted in the sent log before, and taken back where the mail server did not take it."""
+    log = context.sent_log
+    if log is None:
+        return context.mailer.send(*envelope)
+    report = context.store.reports.get(delivery.report_id)
+    begin, end = (report.begin, report.end) if report is not None else (0, 0)
+    line = HandedOver(context.now, delivery.report_id, begin, end, context.owner, delivery.address)
+    try:
+        log.before(line)
+    except OSError as error:
+        return Later(f"the sent log {log.path} cannot be written: {error.strerror}", server=True)
+    outcome = context.mailer.send(*envelope)
+    if not isinstance(outcome, Sent):
+        with suppress(OSError):
+            log.not_taken(line)
+    return outcome
 
 
 def _since(delivery: Delivery, context: ReportContext) -> int | None:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from dmarc_milter.config import Config
 from dmarc_milter.config.checks import authserv_id, host_and_port
+from dmarc_milter.config.paths import spool_path
 from dmarc_milter.config.secrets import signing_key, smtp_password
 from dmarc_milter.core.dmarc.discovery import Discovery, DmarcOptions, PublicSuffixes
 from dmarc_milter.core.mail.domain import Domain
@@ -23,12 +24,14 @@ from dmarc_milter.core.resolver import Resolver
 from dmarc_milter.dns.resolver import DnsResolver
 from dmarc_milter.dns.suffix_list import load_suffixes
 from dmarc_milter.ledger.clock import believe
+from dmarc_milter.ledger.sent_log import SentLog, beside
 from dmarc_milter.ledger.store.reports import Report, ReportState
 from dmarc_milter.ledger.store.store import Store
 from dmarc_milter.process.loop import Loop
 from dmarc_milter.reporting.build import recipients_of, why_nothing
 from dmarc_milter.reporting.context import GRACE
 from dmarc_milter.reporting.destinations import ReportRecipients
+from dmarc_milter.reporting.restored import tell_what_was_sent
 from dmarc_milter.reporting.run import FOR_EVER, Asked, Progress, ReportContext, Run, run
 from dmarc_milter.reporting.silence import is_own_mx
 from dmarc_milter.reporting.smtp import Mailer, Submission
@@ -66,6 +69,7 @@ def context_of(config: Config, store: Store) -> Iterator[ReportContext]:
             owner=f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:12]}",
             rng=random.SystemRandom(),
             authserv_id=authserv_id(config),
+            sent_log=SentLog(beside(spool_path(config))),
         )
     finally:
         mailer.close()
@@ -120,6 +124,7 @@ def sending(config: Config, store: Store, *, now: bool) -> Run:
     open_log(config, ours=logging.WARNING)
     if not now:
         believe(store.database, int(store.clock()))
+    tell_what_was_sent(store, SentLog(beside(spool_path(config))), wait=not now)
     with context_of(config, store) as context, _progress(context, now=now) as progress:
         return run(context, now=now, progress=progress)
 

@@ -17,7 +17,7 @@ from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.core.stored import Facts, UnreadableFacts, decode, is_pass
 from dmarc_milter.ledger.clock import FAR
 from dmarc_milter.ledger.spool.file import SpoolRow
-from dmarc_milter.ledger.store import report_rows, rollups
+from dmarc_milter.ledger.store import report_id, report_rows, rollups
 from dmarc_milter.ledger.store.daily_caps import Caps, Quota
 from dmarc_milter.ledger.store.database import Transaction, chunks, with_list
 
@@ -89,6 +89,7 @@ def apply(
         " CONFLICT (only_row) DO NOTHING",
         (now,),
     )
+    report_id.found(transaction, batch.identity)
     origin = transaction.one(
         "SELECT last_seq FROM origin WHERE identity = ? {for_update}", (batch.identity,)
     )

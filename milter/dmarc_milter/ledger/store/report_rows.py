@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import NamedTuple
-from uuid import uuid4
 
 from dmarc_milter.core.report.rows import (
     DAY,
@@ -25,6 +24,7 @@ from dmarc_milter.core.report.rows import (
 from dmarc_milter.core.stored import Facts, StoredPolicy
 from dmarc_milter.ledger.store.daily_caps import Caps, Quota, Scope
 from dmarc_milter.ledger.store.database import CHUNK, Transaction, chunks, with_list
+from dmarc_milter.ledger.store.report_id import report_id, secret_of
 
 
 class ReportKey(NamedTuple):
@@ -85,13 +85,14 @@ def _begin_reports(
     `parts`: the last part that there is of each."""
     quota.look([(share.scope, key.begin) for key, share in missing.items()])
     begun: dict[ReportKey, str] = {}
+    secret = secret_of(transaction) if missing else b""
     for key, share in missing.items():
         scopes = (
             (share.scope, key.begin, caps.reports),
             ("reports", key.begin // DAY * DAY, caps.all_reports),
         )
         if quota.take(scopes, 1):
-            begun[key] = uuid4().hex
+            begun[key] = report_id(secret, (*key, parts.get(key, 0) + 1))
         else:
             quota.fold(share.scope, key.begin, share.rows.total())
     transaction.many(

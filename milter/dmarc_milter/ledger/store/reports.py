@@ -342,6 +342,7 @@ class Reports:
                 " lease_until = 0 WHERE report_id = ? AND state <> 'skipped'",
                 (now, identity),
             )
+            transaction.run("DELETE FROM handed_over WHERE report_id = ?", (identity,))
             has_rows = transaction.one(
                 "SELECT 1 FROM report_row WHERE report_id = ? LIMIT 1", (identity,)
             )

@@ -12,6 +12,7 @@ from functools import partial
 from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.ledger.clock import believe
 from dmarc_milter.ledger.errors import StoreError
+from dmarc_milter.ledger.sent_log import KEPT_SECONDS
 from dmarc_milter.ledger.store.database import Database, Transaction, attempt, fetch, with_list
 from dmarc_milter.ledger.store.lease import Lease
 from dmarc_milter.ledger.store.pace import Pace, give_back
@@ -92,6 +93,7 @@ def _expire(pace: Pace, retention: Retention, now: int) -> dict[str, int]:
         ("parked", "id", "at", keep),
         ("quota", "scope", "begin_at", now - WEEK),
         ("spent", "scope", "day", now - WEEK),
+        ("handed_over", "report_id", "at", now - KEPT_SECONDS),
         ("authorisation", "policy_domain", "expires_at", now),
         ("suppression", "address", "until_at", now),
         ("suppressed_pair", "address", "until_at", now),

@@ -18,6 +18,7 @@ from dmarc_milter.ledger.store.deliveries import Deliveries
 from dmarc_milter.ledger.store.destinations import Destinations
 from dmarc_milter.ledger.store.failures import Failures
 from dmarc_milter.ledger.store.gaps import Gap
+from dmarc_milter.ledger.store.handed_over import HandedOverReports
 from dmarc_milter.ledger.store.partitions import LogDays, day_of
 from dmarc_milter.ledger.store.reports import Reports
 
@@ -58,6 +59,7 @@ class Store:
         self.deliveries = Deliveries(database, clock)
         self.destinations = Destinations(database, clock)
         self.failures = Failures(database, clock)
+        self.handed_over = HandedOverReports(database)
         self._days = LogDays(database)
         self._checked = False
 

@@ -19,6 +19,7 @@ from dmarc_milter.ledger.store.schema.steps import (
     DEFERRALS,
     FAILURES,
     GAPS,
+    IDENTITIES,
     IMPACT,
     LEASES,
     REPORTS,
@@ -40,6 +41,7 @@ STEPS: tuple[Step, ...] = (
     Step("clock", CLOCK),
     Step("gaps", GAPS),
     Step("rollups", ROLLUPS, roll_up),
+    Step("identities", IDENTITIES),
 )
 """Steps are only ever added; what a released version has applied is never changed."""
 HELD = 60

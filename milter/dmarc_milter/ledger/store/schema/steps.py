@@ -189,6 +189,15 @@ GAPS = (
     "ALTER TABLE origin ADD COLUMN {if_absent} gap_at BIGINT NOT NULL DEFAULT 0",
     "ALTER TABLE origin ADD COLUMN {if_absent} gap_through BIGINT NOT NULL DEFAULT 0",
 )
+IDENTITIES = (
+    # The secret under which report ids are made, and what has left already according to the hosts'
+    # sent logs.
+    ("CREATE TABLE IF NOT EXISTS installation (only_row BIGINT PRIMARY KEY, secret TEXT NOT NULL)"),
+    (
+        "CREATE TABLE IF NOT EXISTS handed_over (report_id TEXT NOT NULL, address TEXT NOT NULL,"
+        " at BIGINT NOT NULL, PRIMARY KEY (report_id, address)) {compact}"
+    ),
+)
 
 ROLLUPS = (
     # Messages by hour (span 3600) and by day (86400), one row for each host.

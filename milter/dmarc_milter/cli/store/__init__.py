@@ -1,4 +1,4 @@
-"""`dmarc-milter store upgrade | expire | drain | compact | status`."""
+"""`dmarc-milter store upgrade | expire | drain | compact | backup | restore | status`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,12 @@ from datetime import UTC, datetime
 import msgspec
 
 from dmarc_milter.cli.main import EXIT_NO, EXIT_OK, EXIT_TEMPFAIL, add_config
+from dmarc_milter.cli.store.copies import (
+    backup_arguments,
+    restore_arguments,
+    run_backup,
+    run_restore,
+)
 from dmarc_milter.cli.times import shown
 from dmarc_milter.config import Config, load
 from dmarc_milter.config.paths import spool_path
@@ -42,6 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("expire", "delete what is older than the retention settings allow"),
         ("drain", "move this host's spool into the store"),
         ("compact", "give the room of deleted rows in a SQLite store back to the disk"),
+        ("backup", "copy a SQLite store while the daemon runs; for PostgreSQL say how"),
+        (
+            "restore",
+            "put a copy in the store's place; reports that were sent meanwhile are not sent again",
+        ),
         ("status", "the state of spool and store, and what to do if something is wrong"),
     ):
         command = what.add_parser(
@@ -56,6 +67,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 help="repeat every few seconds until SIGTERM; expire every hour",
             )
             command.add_argument("--parent", type=int, default=0, help=argparse.SUPPRESS)
+        elif name in ("backup", "restore"):
+            {"backup": backup_arguments, "restore": restore_arguments}[name](command)
         elif name == "expire":
             command.add_argument(
                 "--clock-is-right",
@@ -71,6 +84,8 @@ def run(arguments: argparse.Namespace) -> int:
         "expire": _expire,
         "drain": _drain,
         "compact": _compact,
+        "backup": run_backup,
+        "restore": run_restore,
         "status": _status,
     }
     try:
