@@ -65,6 +65,14 @@ lint: $(VENV)/.ready-test
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
+## make generated   what is printed from the code: sample and reference of the configuration, man pages, completion
+.PHONY: generated
+generated: $(VENV)/.ready-test
+	@$(VENV)/bin/dmarc-milter config sample > conf/dmarc-milter.toml
+	@$(VENV)/bin/dmarc-milter config reference > docs/reference/configuration.md
+	@$(VENV)/bin/python tools/man_pages.py docs/man
+	@$(VENV)/bin/python tools/completions.py packaging/completion
+
 ## make deb     a Debian package for this release and architecture, in dist/
 .PHONY: deb
 deb: $(VENV)/.ready

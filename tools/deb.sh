@@ -66,6 +66,9 @@ install -m 644 systemd/tmpfiles.conf "$root/usr/lib/tmpfiles.d/dmarc-milter.conf
 install -m 644 packaging/debian/copyright README.md SECURITY.md "$root/usr/share/doc/dmarc-milter/"
 gzip -9n < CHANGELOG.md > "$root/usr/share/doc/dmarc-milter/changelog.gz"
 find conf -type f ! -name dmarc-milter.toml -exec install -m 644 {} "$root/usr/share/doc/dmarc-milter/examples/" \;
+for place in bash-completion/completions/dmarc-milter zsh/vendor-completions/_dmarc-milter fish/vendor_completions.d/dmarc-milter.fish; do
+    install -D -m 644 "packaging/completion/$(basename "$place")" "$root/usr/share/$place"
+done
 for page in docs/man/*.[1-8]; do
     [ -e "$page" ] || continue
     mkdir -p "$root/usr/share/man/man${page##*.}"

@@ -57,7 +57,7 @@ accounts
         die "please run as root: apt-get install --no-install-recommends chromium chromium-driver"
 }
 
-packages=$(closure postfix; closure sendmail-bin sendmail-cf sendmail-base; command -v m4 >/dev/null 2>&1 || closure m4)
+packages=$(closure postfix; closure sendmail-bin sendmail-cf sendmail-base; closure zsh; closure fish; command -v m4 >/dev/null 2>&1 || closure m4)
 if ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then
     server=$(apt-cache depends postgresql | sed -n 's/^ *Depends: \(postgresql-[0-9]*\)$/\1/p' | head -n 1)
     packages="$packages

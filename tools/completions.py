@@ -1,0 +1,167 @@
+"""Print what shells need to complete `dmarc-milter`, from the command line's own parser.
+
+python tools/completions.py packaging/completion    writes the files for bash, zsh and fish
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from dmarc_milter.cli.main import COMMANDS, load_command, module_of
+
+FILES = ("--config", "--postfix", "--sendmail", "--main-cf", "--sendmail-mc", "--file", "--output")
+
+
+class Word(NamedTuple):
+    """What may stand behind a command: its options with their sentences, and its own commands."""
+
+    command: str
+    options: dict[str, str]
+    commands: dict[str, str]
+
+
+def words() -> list[Word]:
+    """Each command and each command below one ("report list"), in the order of `--help`."""
+    found = []
+    for name in COMMANDS:
+        if module_of(name):
+            parser = argparse.ArgumentParser(prog=name, add_help=False)
+            load_command(name).add_arguments(parser)
+            found += list(_of(parser, name))
+    return found
+
+
+def _of(parser: argparse.ArgumentParser, name: str) -> Iterator[Word]:
+    options, commands, children = {}, {}, []
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            commands = {choice.dest: str(choice.help) for choice in action._choices_actions}
+            children = list(action.choices.items())
+        elif action.option_strings and action.help != argparse.SUPPRESS:
+            options[action.option_strings[-1]] = str(action.help or "")
+    yield Word(name, options | {"--help": "show what it takes"}, commands)
+    for child, inner in children:
+        yield from _of(inner, f"{name} {child}")
+
+
+def bash(found: list[Word]) -> str:
+    """For /usr/share/bash-completion/completions/dmarc-milter."""
+    known = "|".join(f'"{word.command}"' for word in found)
+    cases = "\n".join(
+        f'        "{word.command}") words="{" ".join([*word.commands, *word.options])}" ;;'
+        for word in found
+    )
+    first = " ".join([*(name for name in COMMANDS), "--config", "--version", "--help"])
+    return f"""# bash completion for dmarc-milter, made by tools/completions.py
+_dmarc_milter() {{
+    local current=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD-1]}}
+    local command="" at word words
+    for ((at = 1; at < COMP_CWORD; at++)); do
+        word=${{COMP_WORDS[at]}}
+        if [[ $word == --config ]]; then ((at++)); continue; fi
+        [[ $word == -* ]] && continue
+        case "${{command:+$command }}$word" in
+            {known}) command="${{command:+$command }}$word" ;;
+        esac
+    done
+    case "$before" in
+        {"|".join(FILES)}) COMPREPLY=($(compgen -f -- "$current")); return ;;
+    esac
+    case "$command" in
+        "") words="{first}" ;;
+{cases}
+    esac
+    COMPREPLY=($(compgen -W "$words" -- "$current"))
+    if [[ ${{#COMPREPLY[@]}} -eq 0 && $current != -* ]]; then
+        COMPREPLY=($(compgen -f -- "$current"))
+    fi
+}}
+complete -o filenames -F _dmarc_milter dmarc-milter
+"""
+
+
+def zsh(found: list[Word]) -> str:
+    """For /usr/share/zsh/vendor-completions/_dmarc-milter."""
+    tops = "\n".join(f"    {_zsh(name, sentence)}" for name, sentence in COMMANDS.items())
+    cases = "\n".join(f'    "{word.command}") items=({_items(word)}) ;;' for word in found)
+    return f"""#compdef dmarc-milter
+# zsh completion for dmarc-milter, made by tools/completions.py
+local command="" word at
+local -a items known
+known=({" ".join(f"'{word.command}'" for word in found)})
+for ((at = 2; at < CURRENT; at++)); do
+  word=$words[at]
+  if [[ $word == --config ]]; then ((at++)); continue; fi
+  [[ $word == -* ]] && continue
+  (( $known[(Ie)${{command:+$command }}$word] )) && command="${{command:+$command }}$word"
+done
+if [[ $words[CURRENT-1] == ({"|".join(FILES)}) ]]; then
+  _files
+  return
+fi
+case $command in
+    "") items=(
+{tops}
+    ) ;;
+{cases}
+esac
+_describe 'dmarc-milter' items || _files
+"""
+
+
+def _items(word: Word) -> str:
+    return " ".join(_zsh(*one) for one in (word.commands | word.options).items())
+
+
+def _zsh(name: str, sentence: str) -> str:
+    text = f"{name}:{sentence}".replace("'", "'\\''")
+    return f"'{text}'"
+
+
+def fish(found: list[Word]) -> str:
+    """For /usr/share/fish/vendor_completions.d/dmarc-milter.fish."""
+    lines = ["# fish completion for dmarc-milter, made by tools/completions.py"]
+    names = " ".join(COMMANDS)
+    for name, sentence in COMMANDS.items():
+        lines.append(
+            f"complete -c dmarc-milter -f -n 'not __fish_seen_subcommand_from {names}' -a {name}"
+            f" -d {_fish(sentence)}"
+        )
+    lines.append("complete -c dmarc-milter -l config -r -F -d 'configuration'")
+    for word in found:
+        top, _, below = word.command.partition(" ")
+        where = f"__fish_seen_subcommand_from {top}"
+        if below:
+            where += f"; and __fish_seen_subcommand_from {below}"
+        for name, sentence in word.commands.items():
+            unless = f"; and not __fish_seen_subcommand_from {' '.join(word.commands)}"
+            lines.append(
+                f"complete -c dmarc-milter -f -n '{where}{unless}' -a {name} -d {_fish(sentence)}"
+            )
+        for option, sentence in word.options.items():
+            file = " -r -F" if option in FILES else ""
+            lines.append(
+                f"complete -c dmarc-milter -n '{where}' -l {option[2:]}{file} -d {_fish(sentence)}"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def _fish(sentence: str) -> str:
+    text = sentence.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{text}'"
+
+
+def write(folder: Path) -> None:
+    """All three, by the names that shells look for."""
+    folder.mkdir(parents=True, exist_ok=True)
+    found = words()
+    for name, make in (("dmarc-milter", bash), ("_dmarc-milter", zsh), ("dmarc-milter.fish", fish)):
+        (folder / name).write_text(make(found), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]))
