@@ -20,6 +20,7 @@ from dmarc_milter.daemon.supervisor import Parts, Supervisor, no_jobs
 from dmarc_milter.daemon.wiring import Commands, build, jobs
 from dmarc_milter.daemon.worker import CannotBuild, Prepare
 from dmarc_milter.dns.suffix_list import SuffixListError, latest_suffixes
+from dmarc_milter.ledger import at_start
 from dmarc_milter.ledger.errors import SpoolError
 from dmarc_milter.ledger.ownership import why_not
 from dmarc_milter.ledger.spool.file import prepare as prepare_spool
@@ -56,7 +57,9 @@ def prepare_storage(config: Config) -> tuple[str, ...]:
     if config.store.url.startswith("sqlite:///"):
         path = Path(config.store.url.removeprefix("sqlite:///"))
         reason = obstacle(path) or why_not(path, "store")
-        problems += [f"{reason}: messages wait in the spool until that is mended"] if reason else []
+    else:
+        reason = at_start.problem(config)
+    problems += [f"{reason}: messages wait in the spool until that is mended"] if reason else []
     return tuple(problems)
 
 

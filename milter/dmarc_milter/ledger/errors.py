@@ -35,3 +35,10 @@ class StoreError(Exception):
 
 class Conflict(Exception):
     """Two transactions met and this one was undone: to be run again."""
+
+
+def without_sql(error: Exception) -> str:
+    """What a database says of an error in one line: its first sentence. Servers add the statement
+    and the values of the row, which belong in no log."""
+    diagnosis = getattr(error, "diag", None)
+    return " ".join(str(getattr(diagnosis, "message_primary", None) or error).split())

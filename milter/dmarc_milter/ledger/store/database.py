@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from dmarc_milter.ledger import sqlite_file
-from dmarc_milter.ledger.errors import Conflict, Kind, StoreError
+from dmarc_milter.ledger.errors import Conflict, Kind, StoreError, without_sql
 from dmarc_milter.ledger.ownership import Access, why_not
 
 if TYPE_CHECKING:
@@ -415,11 +415,8 @@ class PostgresDatabase:
             "25": "refused",
             "57": "unreachable",
         }
-        text = (
-            f"{self.name}: {error}".replace(self._password, "***")
-            if self._password
-            else f"{self.name}: {error}"
-        )
+        text = f"{self.name}: {without_sql(error)}"
+        text = text.replace(self._password, "***") if self._password else text
         if error.sqlstate is None or self._connection is None or self._connection.broken:
             self.close()
             return StoreError("unreachable", text)
