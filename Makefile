@@ -4,6 +4,10 @@ export VENV
 PYTEST = $(VENV)/bin/python -m pytest -q
 # Side by side: a process for each processor, a file to one process. Those marked alone run after them, one by one.
 SIDE_BY_SIDE = -n auto --maxprocesses=4 --dist loadfile
+# Run a second time with our own code for the milter protocol instead of libmilter: what an MTA, a failure or an attacker does to it.
+SECOND = DMARC_MILTER_TEST_LIBRARY=native $(PYTEST)
+BOTH = tests/session/test_milter_protocol.py tests/process/test_silent_connections.py tests/daemon/test_supervisor.py \
+	tests/live/test_postfix.py tests/live/test_sendmail.py tests/attacks/test_clients.py
 QUICK = tests/core tests/config tests/mta tests/telemetry tests/web tests/tools tests/test_*.py
 
 .PHONY: help setup run test check lint
@@ -28,6 +32,7 @@ test: $(VENV)/.ready-test .test/.ready .test/openspf/rfc7208-tests.yml .test/ope
 	@status=0; \
 	$(PYTEST) $(SIDE_BY_SIDE) -m "not alone" tests || status=$$?; \
 	$(PYTEST) -m alone tests || status=$$?; \
+	$(SECOND) $(SIDE_BY_SIDE) -m "not alone" $(BOTH) || status=$$?; \
 	exit $$status
 
 ## make test-fast  the quick tests of the core and of what needs no server, in under a minute: for after every change
@@ -94,6 +99,7 @@ soak: soak-faults soak-fuzz
 
 soak-faults: $(VENV)/.ready-test .test/.ready
 	DMARC_MILTER_SOAK=1 $(PYTEST) -s -m soak --timeout=14400 --ignore=tests/fuzz tests
+	DMARC_MILTER_SOAK=1 $(SECOND) -s -m soak --timeout=14400 --ignore=tests/fuzz tests
 
 soak-fuzz: $(VENV)/.ready-test .test/readers/.ready
 	DMARC_MILTER_SOAK=1 $(PYTEST) -s -m soak --timeout=14400 tests/fuzz
