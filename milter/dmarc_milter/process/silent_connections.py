@@ -30,6 +30,11 @@ class MilterConnections:
         self._address = listening.getsockname()
         self._family = listening.family
 
+    @property
+    def is_tcp(self) -> bool:
+        """Whether it listens for TCP, not on a unix socket."""
+        return self._family != socket.AF_UNIX
+
     def is_ours(self, handle: int) -> bool:
         """Whether the descriptor is a connection that came in here."""
         try:

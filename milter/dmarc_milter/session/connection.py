@@ -8,6 +8,8 @@ message's events are handed to the loop at its end, or earlier where they are ma
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import socket
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -52,17 +54,31 @@ PATIENCE: Final = 120.0
 """Seconds that the loop has for an answer."""
 
 
+_setsockopt = ctypes.PyDLL(None).setsockopt
+"""The C library's: a socket object would own the descriptor, which is libmilter's."""
+_ONE = ctypes.c_int(1)
+_ON: Final = (ctypes.byref(_ONE), ctypes.sizeof(_ONE))
+
+
 class Connection:
     """One connection of the MTA to libmilter."""
 
     def __init__(
-        self, queue: EventQueue, protocol: int, handle: int = -1, patience: float = PATIENCE
+        self,
+        queue: EventQueue,
+        protocol: int,
+        handle: int = -1,
+        patience: float = PATIENCE,
+        *,
+        quick: bool = False,
     ) -> None:
         self._queue = queue
         self._patience = patience
         self.protocol = protocol
         self.handle = handle
         """The descriptor, -1 where it is not known or not ours any more."""
+        self._quick = quick
+        """Whether what gets no answer is to be acknowledged at once (TCP)."""
         self.heard = time.monotonic()
         """When it last said something outside a message."""
         self.in_message = False
@@ -132,6 +148,8 @@ class Connection:
 
     def header(self, name: bytes, value: bytes) -> None:
         """The most frequent event."""
+        if self._quick:
+            self.acknowledge()
         self._events.append((Session.header, (name, value)))
         self._held += EVENT + len(name) + len(value)
         if self._held > HELD:
@@ -173,6 +191,7 @@ class Connection:
     def abort(self) -> None:
         """The message ends here. What the loop knows nothing of yet, it need not learn."""
         self.heard = time.monotonic()
+        self.acknowledge()
         self._message_over()
         self._add(Session.abort)
         if self._earlier is not None:
@@ -235,7 +254,14 @@ class Connection:
         known = {name: said for name in names if (said := value(name)) != stale.get(name, "")}
         return lambda name: known.get(name, "")
 
+    def acknowledge(self) -> None:
+        """An MTA whose packets get no answer holds the next small one back until these are
+        acknowledged (Nagle), which the kernel would put off for 40 ms."""
+        if self._quick and self.handle >= 0:
+            _setsockopt(self.handle, socket.IPPROTO_TCP, socket.TCP_QUICKACK, *_ON)
+
     def _continue(self, no_reply: int) -> int:
+        self.acknowledge()
         return int(milter.NOREPLY if self.protocol & no_reply else milter.CONTINUE)
 
     def _apply(self, ctx: Any, actions: Sequence[Action]) -> int:

@@ -127,7 +127,9 @@ class Callbacks:
         connection: Connection | None = ctx.getpriv()
         if connection is None:
             queue = self._new_queue("c" + secrets.token_hex(6))
-            connection = Connection(queue, self._negotiated, self._kernel.handle_of(ctx))
+            kernel = self._kernel
+            handle = kernel.handle_of(ctx)
+            connection = Connection(queue, self._negotiated, handle, quick=kernel.is_tcp)
             ctx.setpriv(connection)
             self._local.connection = connection
             self._blind |= connection.handle < 0
