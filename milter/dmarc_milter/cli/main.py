@@ -49,6 +49,31 @@ COMMANDS = {
 run(arguments) -> exit code."""
 
 
+EXAMPLES = {
+    "serve": ("serve --config /etc/dmarc-milter/dmarc-milter.toml",),
+    "check": (
+        "check message.eml",
+        "check message.eml --ip 192.0.2.1 --helo mail.example.com --mail-from a@example.com",
+        "check --from ~/Maildir",
+    ),
+    "why": ("why 4Qabcd1234", "why --since 2h --disposition reject", "why --domain example.com"),
+    "doctor": ("doctor", "doctor --json"),
+    "allow": ("allow 4Qabcd1234", "allow 4Qabcd1234 --for 30d --apply"),
+    "domain": ("domain example.com", "domain example.com --json"),
+    "impact": ("impact", "impact --days 7 --domain example.com"),
+    "rules": ("rules test", "rules test --file new-rules.toml"),
+    "report": ("report list --since 7d", "report show report.xml.gz", "report send"),
+    "stats": ("stats", "stats --html"),
+    "summary": ("summary", "summary --send --days 7"),
+    "config": ("config check", "config set policy.enforce true", "config show"),
+    "store": ("store status", "store upgrade"),
+    "web": ("web",),
+    "setup": ("setup --mta postfix", "setup --mta postfix --apply"),
+    "import": ("import /etc/opendmarc.conf --output /etc/dmarc-milter/dmarc-milter.toml",),
+}
+"""What people type most, shown by --help."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The console script. Never a traceback for what the user or the world did, nor for an output
     that takes nothing."""
@@ -133,13 +158,22 @@ def _parser(arguments: list[str]) -> argparse.ArgumentParser:
         if module_of(name) is None:
             continue
         command = subparsers.add_parser(
-            name, help=sentence, description=sentence[0].upper() + sentence[1:] + "."
+            name,
+            help=sentence,
+            description=sentence[0].upper() + sentence[1:] + ".",
+            epilog=_examples(name),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         if name == wanted:
             loaded = load_command(name)
             loaded.add_arguments(command)
             command.set_defaults(run=loaded.run)
     return parser
+
+
+def _examples(name: str) -> str:
+    lines = "".join(f"\n  dmarc-milter {example}" for example in EXAMPLES[name])
+    return f"examples:{lines}"
 
 
 def _command_word(arguments: list[str]) -> str:
