@@ -272,6 +272,39 @@ def test_packets_are_the_same_in_pieces_of_any_size() -> None:
         assert decoded(*pieces) == whole
 
 
+@pytest.mark.parametrize(
+    "last",
+    [
+        packet(b"N"),
+        packet(b"L", b"cut off"),
+        packet(b"L", b"X\0no end"),
+        struct.pack(">I", 0) + b"L",
+        struct.pack(">I", 1 << 24) + b"Lx\0y\0",
+        packet(b"L", b"X\0y\0")[:-1],
+    ],
+)
+def test_header_fields_taken_together_are_those_taken_one_by_one(last: bytes) -> None:
+    """Most packets are header fields. What is wrong with one is said as ever."""
+    fields = [packet(b"L", b"X%d\0 a\0b\n c\0" % number) for number in range(5)]
+    sent = b"".join((OFFER, *fields, last))
+    for size in (1, 7, len(sent)):
+        plain, together = Decoder(), Decoder()
+        seen: tuple[list[Packet], list[Packet]] = ([], [])
+        for start in range(0, len(sent), size):
+            for decoder, found in zip((plain, together), seen, strict=True):
+                decoder.feed(sent[start : start + size])
+                try:
+                    while True:
+                        if decoder is together:
+                            found += [Header(*field) for field in decoder.next_headers(3)]
+                        if (one := decoder.next_packet()) is None:
+                            break
+                        found.append(one)
+                except ProtocolError as error:
+                    found.append(Body(str(error).encode()))
+        assert seen[0] == seen[1]
+
+
 def test_bytes_that_come_before_the_packets_are_taken_wait() -> None:
     """A message that waits for the DNS is followed by the next one's first packets."""
     decoder = Decoder()

@@ -89,6 +89,7 @@ class MtaConnection:
         self._decoder = Decoder()
         self._macros = MacroTable()
         self._agreement: Agreement | None = None
+        self._keeps_space = self._silent_headers = False
         self.session: Session | None = None
         """None before the negotiation."""
         self._network: Hashable = None
@@ -190,6 +191,8 @@ class MtaConnection:
         """Those that cost little, here; a task for the rest."""
         packet = None
         for _ in range(AT_ONCE):
+            if self._take_headers() == AT_ONCE:
+                break
             packet = None if self._closed else self._decoder.next_packet()
             if packet is None:
                 self._send_replies()
@@ -203,6 +206,22 @@ class MtaConnection:
         if not self._closed:
             self._waiting = packet
             self._task = self._loop.spawn(self._run, self._network)
+
+    def _take_headers(self) -> int:
+        """Header fields are most of the packets, and cost little: as few steps as can be. How many
+        there were."""
+        session, agreement = self.session, self._agreement
+        if self._closed or session is None or agreement is None or not session.in_message:
+            return 0
+        fields = self._decoder.next_headers(AT_ONCE)
+        if not fields:
+            return 0
+        if not self._keeps_space:
+            fields = [(name, agreement.value(value)) for name, value in fields]
+        session.headers(fields)
+        if not self._silent_headers:
+            self._replies += [CONTINUE] * len(fields)
+        return len(fields)
 
     def _run(self) -> None:
         """The task: one packet after the other as long as there are any and their answers are
@@ -250,6 +269,8 @@ class MtaConnection:
     def _before_session(self, packet: Packet) -> None:
         if isinstance(packet, OptNeg):
             self._agreement, reply = negotiate(packet)
+            self._keeps_space = bool(self._agreement.steps & Step.LEADING_SPACE)
+            self._silent_headers = Header in self._agreement.silent
             self._replies.append(reply)
             self.heard = time.monotonic()
             self.session = self._owner.negotiated(self)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from enum import IntFlag
+from functools import lru_cache
 from typing import NamedTuple
 
 from dmarc_milter.core.actions.plan import (
@@ -44,6 +45,7 @@ MAX_DATA = 1 << 20
 is too small for some."""
 MAX_FIRST = 1024
 """Bytes of the first packet, the offer, which has 12: a stranger must not make us hold more."""
+HEADER = ord("L")
 MIN_VERSION, MAX_VERSION = 2, 6
 _LENGTH, _OFFER = struct.Struct(">I"), struct.Struct(">III")
 
@@ -141,6 +143,21 @@ class Decoder:
             self._check_first(packet)
         return packet
 
+    def next_headers(self, most: int) -> list[tuple[bytes, bytes]]:
+        """Names and values of the header fields that come next, `most` at most, as next_packet
+        would give them: most packets are such. What is wrong with one next_packet will say."""
+        octets, at, fields = self._bytes, self._at, list[tuple[bytes, bytes]]()
+        last = len(octets) - 5
+        while at <= last and octets[at + 4] == HEADER and len(fields) < most:
+            end = at + 4 + _LENGTH.unpack_from(octets, at)[0]
+            name, nul, value = octets[at + 5 : end].partition(b"\0")
+            if end > last + 5 or end > at + 5 + self._limit or not nul or value[-1:] != b"\0":
+                break
+            fields.append((name, value[:-1]))
+            at = end
+        self._at = at
+        return fields
+
     def _keep_part(self, needed: int) -> None:
         if self._at < len(self._bytes):
             self._part += self._bytes[self._at :]
@@ -187,6 +204,7 @@ _SILENCE: tuple[tuple[Step, type[Packet]], ...] = (
 )
 
 
+@lru_cache(16)  # an MTA makes the same offer on every connection
 def negotiate(offer: OptNeg) -> tuple[Agreement, bytes]:
     """The agreement, and the answer that tells the MTA. Raises ProtocolError for a version that is
     too old."""

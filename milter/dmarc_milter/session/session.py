@@ -4,7 +4,7 @@ directly."""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from dmarc_milter.core.actions.plan import Action, Reply, deferral_reply
@@ -146,6 +146,17 @@ class Session:
         if ours is not message.own.recipient:
             message.own = replace(message.own, recipient=ours)
         message.any_recipient = True
+
+    def headers(self, fields: Iterable[tuple[bytes, bytes]]) -> None:
+        """Many header fields, as `header` takes one."""
+        try:
+            message = self._message or self._current()
+            if message.headers is None:
+                add = message.collector.add
+                for name, value in fields:
+                    add(name, value)
+        except Exception as error:
+            self.failed("header", error)
 
     def header(self, name: bytes, value: bytes) -> None:
         """One header field. `value` keeps its leading space; folds are LF or CRLF. (The most

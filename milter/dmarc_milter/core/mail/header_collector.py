@@ -14,6 +14,7 @@ only their positions are."""
 MAX_POSITIONS = 100_000
 SIGNATURE = b"dkim-signature"
 SIGNATURE_LENGTH = len(SIGNATURE)
+BLANKS = (b" ", b"\t")
 COUNTED = 10
 """Signatures that count as fields; more have a limit of their own as large, so that a heap of them
 cannot make the good one unread."""
@@ -46,12 +47,13 @@ class Collector:
     def add(self, name: bytes, value: bytes) -> None:
         """One field: the name as the MTA gives it; the value with its leading space, folds as LF or
         CRLF."""
-        name = name.rstrip(b" \t")  # RFC 5322 4.5: obsolete syntax allows space before the colon
+        if name.endswith(BLANKS):  # RFC 5322 4.5: obsolete syntax allows space before the colon
+            name = name.rstrip(b" \t")
         size = len(name) + len(value) + 3
         used = self._bytes + size
         if not self.truncated and used <= self._max_bytes and self._has_room(name):
             self._bytes = used
-            self._fields.append(HeaderField(name, with_crlf(value)))
+            self._fields.append(HeaderField(name, with_crlf(value) if b"\n" in value else value))
             return
         self.truncated = True
         if (lower := name.lower()) in REMOVABLE:
