@@ -140,3 +140,30 @@ def test_the_tab_key_comes_to_every_control_and_each_shows_that_it_is_there(
         seen.add(one.id)
         assert one.value_of_css_property("outline-style") == "solid", one.get_attribute("outerHTML")
     assert len(seen) >= controls
+
+
+def test_a_decision_is_printed_for_its_sender(
+    browser: webdriver.Chrome, addresses: dict[str, str]
+) -> None:
+    """On paper: the verdict, the chain, what would change it, the walk; nothing to click, and not
+    the rule, which is no business of the sender's."""
+    look(browser, 800, "dark")
+    browser.get(addresses["full"] + "/decisions?days=90&disposition=refused")
+    browser.get(browser.find_element(By.CSS_SELECTOR, "tbody a").get_attribute("href"))
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    shown = browser.execute_script(  # type: ignore[no-untyped-call]
+        "return document.body.innerText + '|' + document.querySelector('.walk').innerText + '|'"
+        " + document.querySelector('.walk').checkVisibility({contentVisibilityAuto: true})"
+    )
+    ground = browser.find_element(By.CSS_SELECTOR, ".box").value_of_css_property("background-color")
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    for words in (
+        "refused",
+        "What was proven",
+        "What would change it",
+        "|TXT _dmarc.legit.example",
+    ):
+        assert words in shown
+    for words in ("Health", "policy.rules", "Copy the rule", "Skip to"):
+        assert words not in shown
+    assert ground == "rgba(255, 255, 255, 1)"

@@ -21,7 +21,7 @@ from dmarc_milter.config import Config, load
 from dmarc_milter.config.core_options import local_policy
 from dmarc_milter.config.load import compiled
 from dmarc_milter.config.sources import CONF_D, read_sources, source
-from dmarc_milter.core.explain.allowing import Proposal, proposal
+from dmarc_milter.core.explain.allowing import Proposal, comment, proposal
 from dmarc_milter.core.explain.history import first_that_holds, holds
 from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.core.stored import Facts
@@ -101,7 +101,7 @@ def _answer(
     today = datetime.now(UTC).date()
     expires = None if arguments.period is None else today + timedelta(days=arguments.period)
     sealers = {sealer.name for sealer in local_policy(config).trusted_arc_sealers}
-    rule = proposal(facts, sealers, _comment(facts, today), expires)
+    rule = proposal(facts, sealers, comment(facts, today), expires)
     if rule is None:
         return _no(
             "nothing about that message is proven, neither a signature nor SPF nor its client: a"
@@ -117,12 +117,6 @@ def _answer(
 def _no(why: str) -> int:
     print(f"dmarc-milter: {why}", file=sys.stderr)
     return EXIT_NO
-
-
-def _comment(facts: Facts, today: date) -> str:
-    what = facts.queue_id or facts.message_id or facts.id
-    of = f" of {facts.author_domain}" if facts.author_domain else ""
-    return f"allowed on {today} for message {what}{of}"
 
 
 def _show_past(rule: Proposal, past: list[Decision], days: int, today: date) -> None:

@@ -14,7 +14,9 @@ from pathlib import Path
 from flask import Flask, abort, g, render_template, request
 
 from dmarc_milter.config import Config
+from dmarc_milter.config.core_options import local_policy
 from dmarc_milter.core.explain import explain
+from dmarc_milter.core.explain.message import changes
 from dmarc_milter.core.mail import domain
 from dmarc_milter.core.mail.message import plain_address
 from dmarc_milter.core.report.rows import DAY
@@ -23,6 +25,7 @@ from dmarc_milter.ledger.store.decisions import Filter
 from dmarc_milter.ledger.store.status import spool_status, store_status
 from dmarc_milter.ledger.store.store import Store
 from dmarc_milter.web import charts, queries
+from dmarc_milter.web.decision_view import suggestion, view
 from dmarc_milter.web.lights import lights
 from dmarc_milter.web.login import LoginGuard
 from dmarc_milter.web.status import HostStatus, host_status
@@ -218,8 +221,18 @@ class Pages:
         found = queries.decision(self._store.database, identity)
         if found is None:
             abort(404)
+        config = self._options.status().config
+        sealers = local_policy(config).trusted_arc_sealers if config else ()
         return render_template(
-            "decision.html", facts=found.facts, host=found.host, story=explain(found.facts)
+            "decision.html",
+            facts=found.facts,
+            host=found.host,
+            story=explain(found.facts),
+            view=view(found.facts),
+            changes=list(changes(found.facts)),
+            rule=suggestion(
+                found.facts, {sealer.name for sealer in sealers}, self._options.clock()
+            ),
         )
 
     def reports(self) -> str:

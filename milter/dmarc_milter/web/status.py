@@ -11,11 +11,12 @@ from dmarc_milter.config import Config, ConfigError, load
 
 class HostStatus(NamedTuple):
     """`mode` is enforce, monitor, or "" where the file cannot be read; `reports_off` is why no
-    reports are sent, or ""."""
+    reports are sent, or ""; `config` is None where the file cannot be read."""
 
     mode: str
     text: str
     reports_off: str = ""
+    config: Config | None = None
 
 
 def host_status(config: Config) -> HostStatus:
@@ -28,9 +29,10 @@ def host_status(config: Config) -> HostStatus:
             "monitor",
             "nothing is refused or quarantined; what enforcement would have done is recorded",
             off,
+            config,
         )
     done = {"reject": "refused", "quarantine": "quarantined"}[policy.reject_action]
-    return HostStatus("enforce", f"mail that fails p=reject is {done}", off)
+    return HostStatus("enforce", f"mail that fails p=reject is {done}", off, config)
 
 
 def read(path: Path) -> HostStatus:

@@ -11,9 +11,8 @@ from dmarc_milter import __version__
 from dmarc_milter.core.deferrals import deferral_text
 from dmarc_milter.core.explain import sentence
 from dmarc_milter.core.explain.deferral_rule import rule
-from dmarc_milter.core.stored import Facts
 from dmarc_milter.ledger.store.decisions import Waiting
-from dmarc_milter.web.charts import done
+from dmarc_milter.web.decision_view import became
 
 PERIODS = (1, 7, 14, 30, 90)
 NAVIGATION = (
@@ -62,11 +61,6 @@ def percent(share: float) -> str:
     if 99.9 < share < 100:
         return "> 99.9 %"
     return f"{share:.0f} %" if share in (0, 100) else f"{share:.1f} %"
-
-
-def became(facts: Facts) -> str:
-    """What became of a message: delivered, refused, would be refused, and so on."""
-    return done(facts.disposition, facts.would_be) if facts.counted else "deferred"
 
 
 def _explained(waits: Waiting) -> str:

@@ -55,7 +55,7 @@ class _Ground(NamedTuple):
 
 
 def proposal(
-    facts: Facts, trusted_sealers: Collection[str], comment: str, expires: date | None
+    facts: Facts, trusted_sealers: Collection[str], remark: str, expires: date | None
 ) -> Proposal | None:
     """The narrowest rule for this message's sender; None where nothing about it is proven.
 
@@ -72,11 +72,18 @@ def proposal(
     lines.append(f"{ground.condition} = {toml([ground.value])}")
     if author:
         lines += [f"author_domains = {toml([author])}", "include_subdomains = false"]
-    lines += [f"comment = {quoted(printable(comment, 200))}"]
+    lines += [f"comment = {quoted(printable(remark, 200))}"]
     if expires is not None:
         lines.append(f"expires = {quoted(expires.isoformat())}")
     lines.append(f"reason = {quoted(REASONS[bool(facts.list_id)])}")
     return Proposal(_rule(ground, author, expires), "\n".join(lines), *ground[2:])
+
+
+def comment(facts: Facts, today: date) -> str:
+    """What a rule made for this message says of itself."""
+    what = facts.queue_id or facts.message_id or facts.id
+    of = f" of {facts.author_domain}" if facts.author_domain else ""
+    return f"allowed on {today} for message {what}{of}"
 
 
 def _grounds(facts: Facts, trusted_sealers: Collection[str]) -> Iterator[_Ground]:

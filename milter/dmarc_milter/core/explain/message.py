@@ -186,15 +186,20 @@ def _advice(facts: Facts) -> Iterator[str]:
     ):
         return
     yield "What would change it:"
-    if facts.status == "temperror" and facts.counted and facts.disposition == "reject":
-        yield f"{PAD}a message that takes fewer DNS queries, or a higher [limits] dns_queries"
-    elif not facts.counted or facts.status == "temperror":
-        yield PAD + _ends_waiting(facts)
-    elif facts.malformed_from:
-        yield f"{PAD}one From field with one address in standard form"
-    else:
-        yield from (PAD + line for line in (*_by_spf(facts), *_by_dkim(facts)))
+    yield from (PAD + line for line in changes(facts))
     yield from (PAD + line for line in _by_rule(facts))
+
+
+def changes(facts: Facts) -> Iterator[str]:
+    """What the sender could do so that his next message is delivered."""
+    if facts.status == "temperror" and facts.counted and facts.disposition == "reject":
+        yield "a message that takes fewer DNS queries, or a higher [limits] dns_queries"
+    elif not facts.counted or facts.status == "temperror":
+        yield _ends_waiting(facts)
+    elif facts.malformed_from:
+        yield "one From field with one address in standard form"
+    else:
+        yield from (*_by_spf(facts), *_by_dkim(facts))
 
 
 def _ends_waiting(facts: Facts) -> str:
