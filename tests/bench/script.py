@@ -45,14 +45,9 @@ def packets_of(sample: Sample, number: int, steps: int) -> Iterator[tuple[str, b
         macros(b"R", queue) + packet(b"R", f"<user{number % 900}@receiver.example>\0".encode()),
     )
     yield "T", packet(b"T")
-    for name, value in sample.fields:
-        yield (
-            "L",
-            packet(
-                b"L",
-                name + b"\0" + (value if steps & LEADSPC else value.removeprefix(b" ")) + b"\0",
-            ),
-        )
+    for name, given in sample.fields:
+        value = given if steps & LEADSPC else given.removeprefix(b" ")
+        yield "L", macros(b"L", queue) + packet(b"L", name + b"\0" + value + b"\0")
     yield "N", macros(b"N", queue) + packet(b"N")
     for start in range(0, len(sample.body), CHUNK):
         yield "B", packet(b"B", sample.body[start : start + CHUNK])

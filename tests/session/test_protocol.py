@@ -8,8 +8,11 @@ import struct
 import time
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dmarc_milter.core.actions.plan import DeleteHeader, InsertHeader, Quarantine, Reply
 from dmarc_milter.session import packets, protocol
@@ -296,7 +299,7 @@ def test_header_fields_taken_together_are_those_taken_one_by_one(last: bytes) ->
                 try:
                     while True:
                         if decoder is together:
-                            found += [Header(*field) for field in decoder.next_headers(3)]
+                            found += [Header(*field) for field in decoder.next_headers(3)[0]]
                         if (one := decoder.next_packet()) is None:
                             break
                         found.append(one)
@@ -474,3 +477,80 @@ def test_a_change_that_was_not_agreed_to_is_never_sent(action: DeleteHeader) -> 
         6, Change.ADD_HEADERS | Change.CHANGE_HEADERS | Change.QUARANTINE, 0, frozenset()
     )
     assert answer((action,), every)
+
+
+# -- header fields that come together --------------------------------------------------------------
+
+MIXED = (
+    packet(b"L", b"Subject\0 a\0"),
+    packet(b"L", b"X-Empty\0\0"),
+    packet(b"L", b"X-Long\0" + b"v" * 300 + b"\0"),
+    packet(b"D", b"Li\x001\0"),
+    packet(b"D", b"Li\x002\0{daemon_name}\0smtpd\0"),
+    packet(b"D", b"L"),
+    packet(b"D", b"Ni\x003\0"),
+    packet(b"N"),
+    packet(b"A"),
+    packet(b"M", b"<a@a.example>\0"),
+    packet(b"B", b"DL"),
+)
+
+
+class Learnt(NamedTuple):
+    packet: Packet
+    queue_id: str
+    daemon: str
+
+
+def followed(pieces: list[bytes], *, together: bool) -> list[Learnt]:
+    """What a connection learns from these pieces: each packet but the macros, and what the macros
+    say at that moment."""
+    decoder, table = Decoder(), MacroTable()
+    learnt: list[Learnt] = []
+
+    def learn(one: Packet) -> None:
+        table.follow(one)
+        learnt.append(Learnt(one, table("i"), table("{daemon_name}")))
+
+    for piece in (OFFER, *pieces):
+        decoder.feed(piece)
+        while True:
+            fields, macros = decoder.next_headers(3) if together and learnt else ([], None)
+            if macros is not None:
+                table.add(macros)
+            for name, value in fields:
+                learn(Header(name, value))
+            each = decoder.next_packet()
+            if each is None:
+                break
+            if isinstance(each, Macro):
+                table.add(each)
+            else:
+                learn(each)
+    return learnt
+
+
+@given(st.lists(st.sampled_from(MIXED), max_size=30), st.integers(1, 400))
+def test_header_fields_that_are_taken_together_are_those_that_come_one_by_one(
+    sent: list[bytes], size: int
+) -> None:
+    """Where a packet ends, and which macros hold, does not depend on how it is read."""
+    stream = b"".join(sent)
+    pieces = [stream[at : at + size] for at in range(0, len(stream), size)]
+    one_by_one = followed(pieces, together=False)
+    together = followed(pieces, together=True)
+    assert [learnt.packet for learnt in together] == [learnt.packet for learnt in one_by_one]
+    # Nobody asks for a macro at a field; the macros of the last field hold after it.
+    for ours, expected in zip(together, one_by_one, strict=True):
+        assert isinstance(expected.packet, Header) or ours == expected
+
+
+def test_macros_without_end_cost_linear_time() -> None:
+    """Each packet is looked at a few times at most, whatever stands before the next field."""
+    decoder = Decoder()
+    decoder.feed(OFFER + packet(b"D", b"L") * 20_000)
+    begin = time.process_time()
+    for _ in range(20_001):
+        assert decoder.next_headers(200) == ([], None)
+        assert decoder.next_packet() is not None
+    assert time.process_time() - begin < 2

@@ -213,9 +213,11 @@ class MtaConnection:
         session, agreement = self.session, self._agreement
         if self._closed or session is None or agreement is None or not session.in_message:
             return 0
-        fields = self._decoder.next_headers(AT_ONCE)
+        fields, macros = self._decoder.next_headers(AT_ONCE)
         if not fields:
             return 0
+        if macros is not None:
+            self._macros.add(macros)
         if not self._keeps_space:
             fields = [(name, agreement.value(value)) for name, value in fields]
         session.headers(fields)

@@ -142,7 +142,7 @@ def _opt_neg(data: bytes) -> OptNeg:
     return OptNeg(*_OFFER.unpack_from(data))
 
 
-def _macro(data: bytes) -> Macro:
+def read_macros(data: bytes) -> Macro:
     """Of macros that were asked for; a name without a value, or what ends without a NUL, is left
     out."""
     parts = data[1:].split(b"\0")[:-1]
@@ -192,7 +192,7 @@ def _header(data: bytes) -> Header:
 
 READERS: dict[int, Callable[[bytes], Packet]] = {
     ord("O"): _opt_neg,
-    ord("D"): _macro,
+    ord("D"): read_macros,
     ord("C"): _connect,
     ord("H"): _helo,
     ord("M"): lambda data: Mail(*_arguments(data, "MAIL")),

@@ -38,6 +38,7 @@ from dmarc_milter.session.packets import (
     QuitNewConnection,
     Rcpt,
     Unrecognized,
+    read_macros,
 )
 
 MAX_DATA = 1 << 20
@@ -45,7 +46,7 @@ MAX_DATA = 1 << 20
 is too small for some."""
 MAX_FIRST = 1024
 """Bytes of the first packet, the offer, which has 12: a stranger must not make us hold more."""
-HEADER = ord("L")
+HEADER, HEADER_MACROS = ord("L"), b"DL"
 MIN_VERSION, MAX_VERSION = 2, 6
 _LENGTH, _OFFER = struct.Struct(">I"), struct.Struct(">III")
 
@@ -143,20 +144,30 @@ class Decoder:
             self._check_first(packet)
         return packet
 
-    def next_headers(self, most: int) -> list[tuple[bytes, bytes]]:
+    def next_headers(self, most: int) -> tuple[list[tuple[bytes, bytes]], Macro | None]:
         """Names and values of the header fields that come next, `most` at most, as next_packet
-        would give them: most packets are such. What is wrong with one next_packet will say."""
+        would give them: most packets are such. And the macros of the last, which replace those of
+        the others: Postfix sends some before each. What is wrong with one next_packet will say."""
         octets, at, fields = self._bytes, self._at, list[tuple[bytes, bytes]]()
         last = len(octets) - 5
-        while at <= last and octets[at + 4] == HEADER and len(fields) < most:
+        macros, macros_of_last, has_macros = b"", b"", False
+        while at <= last and len(fields) < most:
             end = at + 4 + _LENGTH.unpack_from(octets, at)[0]
-            name, nul, value = octets[at + 5 : end].partition(b"\0")
-            if end > last + 5 or end > at + 5 + self._limit or not nul or value[-1:] != b"\0":
+            if end > last + 5 or not at + 5 <= end <= at + 5 + self._limit:
                 break
-            fields.append((name, value[:-1]))
+            if octets[at + 4] == HEADER:
+                name, nul, value = octets[at + 5 : end].partition(b"\0")
+                if not nul or value[-1:] != b"\0":
+                    break
+                fields.append((name, value[:-1]))
+                self._at, macros_of_last = end, macros
+                has_macros = False
+            elif octets.startswith(HEADER_MACROS, at + 4) and not has_macros:
+                macros, has_macros = octets[at + 5 : end], True
+            else:
+                break
             at = end
-        self._at = at
-        return fields
+        return fields, read_macros(macros_of_last) if macros_of_last else None
 
     def _keep_part(self, needed: int) -> None:
         if self._at < len(self._bytes):
