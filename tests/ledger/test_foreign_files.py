@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from dmarc_milter.cli.main import main
-from dmarc_milter.config import parse
+from dmarc_milter.config import Config, parse
 from dmarc_milter.daemon.metrics_server import StorageReader
 from dmarc_milter.daemon.startup import prepare_storage
 from dmarc_milter.daemon.worker import CannotBuild
@@ -26,6 +26,7 @@ from dmarc_milter.ledger.read_only_store import ReadOnlySqlite
 from dmarc_milter.ledger.spool.file import SpoolFile, SpoolOptions, prepare
 from dmarc_milter.ledger.store.database import connect
 from dmarc_milter.ledger.store.store import Store
+from dmarc_milter.telemetry.prometheus import StorageStatus
 from dmarc_milter.web import WebOptions, create_app
 from fakes.evaluations import evaluation
 from fakes.stores import batch, spool_row
@@ -274,6 +275,11 @@ def test_the_drain_moves_a_damaged_file_aside_and_logs_its_new_name(
     assert ask(folder, "store", "drain") == 0
 
 
+def looked_at(config: Config) -> StorageStatus:
+    reader = StorageReader(config)
+    return reader.store(reader.spool(StorageStatus()))
+
+
 def test_the_dashboard_and_the_metrics_touch_nothing(folder: Path) -> None:
     """They read what the daemon writes; a missing store is an empty one."""
     config = parse(configure(folder))
@@ -285,12 +291,12 @@ def test_the_dashboard_and_the_metrics_touch_nothing(folder: Path) -> None:
         before = snapshot(folder / "data")
         for page in ("/", "/domains", "/decisions", "/reports", "/health"):
             assert client.get(page).status_code == 200, page
-        assert StorageReader(config)().store_up
+        assert looked_at(config).store_up
         assert snapshot(folder / "data") == before
     (folder / "data/reports.db").write_text("not ours")
     before = snapshot(folder / "data")
     assert "is not a SQLite file" in client.get("/decisions").get_data(as_text=True)
-    assert not StorageReader(config)().store_up
+    assert not looked_at(config).store_up
     assert snapshot(folder / "data") == before
 
 

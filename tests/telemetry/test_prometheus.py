@@ -21,6 +21,7 @@ NAME = re.compile(r"\bdmarc_milter_[a-z0-9_]+")
 FULL = StorageStatus(
     spool_messages=3,
     spool_octets=4096,
+    spool_oldest=1_700_000_100,
     store_up=True,
     last_drained=1_700_000_000,
     reports={"open": 2},

@@ -10,18 +10,21 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import fields, replace
 
-from dmarc_milter.config import Config, ConfigError
+from dmarc_milter.config import Config
 from dmarc_milter.config.checks import SocketAddress, metrics_address
 from dmarc_milter.config.paths import spool_path
+from dmarc_milter.core.stored import UnreadableFacts, decode
 from dmarc_milter.daemon.http import HttpServer, Page
 from dmarc_milter.ledger.connect import database_of
-from dmarc_milter.ledger.errors import SpoolError, StoreError
+from dmarc_milter.ledger.errors import SpoolError
 from dmarc_milter.ledger.ownership import Access
 from dmarc_milter.ledger.spool.reader import SpoolReader
 from dmarc_milter.ledger.store import schema
 from dmarc_milter.ledger.store.database import Database, fetch
-from dmarc_milter.ledger.store.status import size
+from dmarc_milter.ledger.store.status import check_writable, size
 from dmarc_milter.process import sockets
 from dmarc_milter.process.child import Child, detach_from_supervisor, fork
 from dmarc_milter.process.shared_memory import SharedMemory
@@ -34,7 +37,7 @@ from dmarc_milter.telemetry.prometheus import (
     metrics_text,
 )
 
-STORAGE_EVERY = 15.0
+STORAGE_EVERY = 10.0
 """Seconds between readings of spool and store."""
 STALLED = 10.0
 """Seconds without a heartbeat after which /healthz says that the supervisor hangs."""
@@ -138,21 +141,33 @@ class _Process:
     def __init__(self, shared_memory: SharedMemory, config: Config, parent: int) -> None:
         self._shared_memory, self._config, self._parent = shared_memory, config, parent
         self._storage = StorageStatus()
-        self._read_storage = StorageReader(config)
+        self._reader = StorageReader(config)
 
     async def run(self, sock: socket.socket) -> None:
         pages = {"/metrics": self._metrics, "/healthz": self._health, "/readyz": self._ready}
-        reading_storage = asyncio.create_task(self._keep_reading())
+        reading = [
+            asyncio.create_task(self._keep_reading(read))
+            for read in (self._reader.spool, self._reader.store)
+        ]
         serving = asyncio.create_task(HttpServer(pages).serve(sock))
         while os.getppid() == self._parent and not serving.done():  # noqa: ASYNC110 - nothing tells of a parent's end
             await asyncio.sleep(0.5)
-        reading_storage.cancel()
+        for task in reading:
+            task.cancel()
         serving.cancel()
         os._exit(0)  # without waiting for a reading of the store
 
-    async def _keep_reading(self) -> None:
+    async def _keep_reading(self, read: Callable[[StorageStatus], StorageStatus]) -> None:
+        """Spool and store by turns of their own: each changes its part of what is shown."""
         while True:
-            self._storage = await asyncio.to_thread(self._read_storage)
+            before = self._storage
+            found = await asyncio.to_thread(read, before)
+            changed = {
+                field.name: getattr(found, field.name)
+                for field in fields(found)
+                if getattr(found, field.name) != getattr(before, field.name)
+            }
+            self._storage = replace(self._storage, **changed)
             await asyncio.sleep(STORAGE_EVERY)
 
     def _metrics(self) -> Page:
@@ -184,41 +199,49 @@ class _Process:
 
 
 class StorageReader:
-    """Reads the state of spool and store. Called from one thread at a time. Never raises."""
+    """Reads the state of spool and store, each by itself: the spool is read however long the store
+    takes. Each method is called from one thread at a time and never raises."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self._database: Database | None = None
+        self._identity = ""
 
-    def __call__(self) -> StorageStatus:
+    def spool(self, before: StorageStatus) -> StorageStatus:
+        """`before` with what the spool says now."""
         try:
-            return self._all()
+            return self._spool(before)
+        except (SpoolError, OSError, UnreadableFacts):
+            return replace(before, spool_messages=None, spool_octets=None, spool_oldest=None)
+
+    def store(self, before: StorageStatus) -> StorageStatus:
+        """`before` with what the store says now; where it says nothing, what it said last of when
+        it was drained."""
+        try:
+            last_drained, reports = self._store()
         except Exception:
-            return StorageStatus(store_up=False)
+            return replace(before, store_up=False)
+        return replace(before, store_up=True, last_drained=last_drained, reports=reports)
 
-    def _all(self) -> StorageStatus:
-        waiting, octets = self._spool()
-        try:
-            return StorageStatus(waiting, octets, True, *self._store())
-        except (StoreError, ConfigError):
-            return StorageStatus(waiting, octets, False)
-
-    def _spool(self) -> tuple[int | None, int | None]:
+    def _spool(self, before: StorageStatus) -> StorageStatus:
         path = spool_path(self._config)
         if not path.exists():
-            return 0, 0
-        file = SpoolReader(path)
-        try:
-            return file.waiting(), size(path)
-        except SpoolError:
-            return None, None
-        finally:
-            file.close()
+            return replace(before, spool_messages=0, spool_octets=0, spool_oldest=None)
+        with closing(SpoolReader(path)) as file:
+            self._identity = file.identity()
+            waiting, rows = file.waiting(), file.rows(0, 1)
+        at = int(decode(rows[0][1].facts).at) if rows else None
+        return replace(before, spool_messages=waiting, spool_octets=size(path), spool_oldest=at)
 
     def _store(self) -> tuple[int, dict[str, int]]:
         if self._database is None:
             self._database = database_of(self._config, Access.READ)
         schema.check(self._database)
-        drained = fetch(self._database, "SELECT coalesce(max(drained_at), 0) FROM origin")[0][0]
+        check_writable(self._database)
+        drained = fetch(
+            self._database,
+            "SELECT coalesce(max(drained_at), 0) FROM origin WHERE identity = ?",
+            (self._identity,),
+        )[0][0]
         states = fetch(self._database, "SELECT state, count(*) FROM report GROUP BY state")
         return int(drained), {str(state): int(number) for state, number in states}

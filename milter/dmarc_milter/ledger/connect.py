@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -17,20 +18,24 @@ from dmarc_milter.ledger.read_only_store import ReadOnlySqlite, in_memory
 from dmarc_milter.ledger.spool.file import SpoolFile, SpoolOptions
 from dmarc_milter.ledger.spool.reader import SpoolReader
 from dmarc_milter.ledger.store.apply_batch import Batch
-from dmarc_milter.ledger.store.daily_caps import Caps
+from dmarc_milter.ledger.store.daily_caps import Caps, StoreOptions
 from dmarc_milter.ledger.store.database import Database, connect
+from dmarc_milter.ledger.store.dialect import COMMAND, Waits
 from dmarc_milter.ledger.store.retention import STALE, Retention
 from dmarc_milter.ledger.store.status import is_there
-from dmarc_milter.ledger.store.store import Store, StoreOptions
+from dmarc_milter.ledger.store.store import Store
+
+DRAIN_SECONDS = 4.0
+"""That a command which shows something drains before."""
 
 
-def database_of(config: Config, access: Access) -> Database:
+def database_of(config: Config, access: Access, waits: Waits = COMMAND) -> Database:
     """The store's database, not opened yet. Raises ConfigError for a password file that cannot be
     read."""
     path = sqlite_path(config)
     if path is not None and access is Access.READ:
         return ReadOnlySqlite(path)
-    return connect(config.store.url, store_password(config), access)
+    return connect(config.store.url, store_password(config), access, waits)
 
 
 def sqlite_path(config: Config) -> Path | None:
@@ -39,9 +44,9 @@ def sqlite_path(config: Config) -> Path | None:
     return Path(url.removeprefix(scheme)) if url.startswith(scheme) else None
 
 
-def store_of(config: Config, access: Access) -> Store:
+def store_of(config: Config, access: Access, waits: Waits = COMMAND) -> Store:
     """The store, not opened yet: `ready()` or the first use does."""
-    return _store_on(config, database_of(config, access))
+    return _store_on(config, database_of(config, access, waits))
 
 
 def _store_on(config: Config, database: Database) -> Store:
@@ -90,11 +95,13 @@ def answering_store(config: Config) -> Store:
     return _told(store, Drained(0, f"{path}: there is no store yet, and no spool"))
 
 
-def drained_store(config: Config, access: Access = Access.CREATE) -> Store:
-    """The same for a command that changes something: a missing store is made."""
-    store = store_of(config, access)
+def drained_store(config: Config, access: Access = Access.CREATE, waits: Waits = COMMAND) -> Store:
+    """The same for a command that changes something: a missing store is made. A job drains
+    everything, a command what it can in a few seconds."""
+    store = store_of(config, access, waits)
     store.ready()
-    return _told(store, _drained(config, store))
+    seconds = DRAIN_SECONDS if waits == COMMAND else math.inf
+    return _told(store, _drained(config, store, seconds))
 
 
 def _told(store: Store, drained: Drained) -> Store:
@@ -106,11 +113,11 @@ def _told(store: Store, drained: Drained) -> Store:
     return store
 
 
-def _drained(config: Config, store: Store) -> Drained:
+def _drained(config: Config, store: Store, seconds: float) -> Drained:
     if not is_there(spool_path(config)):
         return Drained(0)
     with closing(spool_of(config, Access.CHANGE)) as spool:
-        return drain(spool, store)
+        return drain(spool, store, seconds=seconds)
 
 
 def _copied(spool: SpoolReader, store: Store) -> Drained:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import socket
 import time
 from collections.abc import Callable
@@ -27,9 +28,12 @@ class Drained(NamedTuple):
     problem: str = ""
 
 
-def drain(spool: SpoolFile, store: Store, *, batch: int = BATCH) -> Drained:
-    """Until the spool is empty, or spool or store fail. Never raises for either; what is not
+def drain(
+    spool: SpoolFile, store: Store, *, batch: int = BATCH, seconds: float = math.inf
+) -> Drained:
+    """Until the spool is empty, spool or store fail, or the time is over. Never raises; what is not
     applied stays. What the store has lost meanwhile comes first."""
+    latest = time.monotonic() + seconds
     messages = 0
     spool.check()  # only here: rows, identity and what is deleted belong to one file
     try:
@@ -41,6 +45,8 @@ def drain(spool: SpoolFile, store: Store, *, batch: int = BATCH) -> Drained:
         while rows := spool.batch(batch):
             messages += store.apply(Batch(identity, host_name(), rows))
             spool.delete(rows[-1][0])
+            if time.monotonic() > latest and (waiting := spool.waiting()):
+                return Drained(messages, f"{waiting} more wait in the spool")
     except (SpoolError, StoreError) as error:
         return Drained(messages, str(error))
     return Drained(messages)

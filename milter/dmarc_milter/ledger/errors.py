@@ -26,11 +26,12 @@ class SpoolError(Exception):
 
 class StoreError(Exception):
     """The store cannot be used now. `str()` is one line without secrets; `kind` says which of the
-    ways it is."""
+    ways it is. `lost`: the connection broke in the middle, and a new one may do."""
 
-    def __init__(self, kind: Kind, text: str) -> None:
+    def __init__(self, kind: Kind, text: str, *, lost: bool = False) -> None:
         super().__init__(" ".join(text.split()))
         self.kind = kind
+        self.lost = lost
 
 
 class Conflict(Exception):

@@ -124,6 +124,8 @@ class StorageStatus:
 
     spool_messages: int | None = None
     spool_octets: int | None = None
+    spool_oldest: int | None = None
+    """When the message was answered that has waited there longest; None: none waits."""
     store_up: bool | None = None
     last_drained: int | None = None
     reports: Mapping[str, int] = field(default_factory=dict)
@@ -217,12 +219,16 @@ def _storage(storage: StorageStatus) -> Iterator[Metric]:
             storage.spool_messages,
         ),
         "spool_octets": ("Octets of the local spool.", storage.spool_octets),
+        "spool_oldest_timestamp_seconds": (
+            "When the message was answered that waits in the local spool longest.",
+            storage.spool_oldest,
+        ),
         "store_up": (
-            "1 while the store answers and has the right schema.",
+            "1 while the store answers, has the right schema and can be written.",
             None if storage.store_up is None else int(storage.store_up),
         ),
         "last_drained_timestamp_seconds": (
-            "When a spool was last drained into the store.",
+            "When this host's spool was last drained into the store.",
             storage.last_drained,
         ),
     }

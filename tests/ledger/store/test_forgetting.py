@@ -78,7 +78,7 @@ def test_a_report_with_many_rows_goes_in_chunks_too(database: Database) -> None:
         )
         transaction.run(
             "INSERT INTO report_row WITH RECURSIVE t (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM t"
-            " WHERE n < 9999) SELECT 'r', CAST(n AS BLOB), 1, 'x' FROM t"
+            " WHERE n < 9999) SELECT 'r', CAST(n AS BLOB), 0, 1, 'x' FROM t"
         )
     rests: list[float] = []
     assert expire(database, Retention(), now=NOW, sleep=rests.append)["report"] == 1

@@ -31,7 +31,9 @@ SHAPE = {
     "postgresql": (
         "SELECT table_name, column_name, data_type, is_nullable FROM information_schema.columns"
         " WHERE table_schema = current_schema() AND table_name !~ '_(d[0-9]+|old)$' UNION ALL"
-        " SELECT tablename, indexname, replace(indexdef, current_schema() || '.', ''), '' FROM"
+        " SELECT tablename, regexp_replace(indexname, '_pkey[0-9]+', '_pkey'),"
+        " regexp_replace(replace(indexdef, current_schema() || '.', ''), '_pkey[0-9]+', '_pkey'),"
+        " '' FROM"
         " pg_indexes WHERE schemaname = current_schema() AND tablename !~ '_(d[0-9]+|old)$'"
         " ORDER BY 1, 2"
     ),
@@ -154,7 +156,8 @@ class Interrupted:
     def __init__(self, database: Database, left: int) -> None:
         self._database, self._left = database, left
         self.dialect, self.name, self.close = database.dialect, database.name, database.close
-        self.alone = database.alone
+        self.alone, self.waits = database.alone, database.waits
+        self.access, self.blocked = database.access, database.blocked
 
     @contextmanager
     def transaction(self, *, write: bool = True) -> Iterator[Transaction]:

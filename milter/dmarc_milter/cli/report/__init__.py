@@ -33,6 +33,7 @@ from dmarc_milter.dns.suffix_list import SuffixListError
 from dmarc_milter.ledger.connect import answering_store, drained_store, store_of
 from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.ownership import Access
+from dmarc_milter.ledger.store.dialect import JOB
 from dmarc_milter.ledger.store.reports import ReportState
 from dmarc_milter.ledger.store.store import Store
 from dmarc_milter.reporting import bounce
@@ -252,7 +253,7 @@ def _send(config: Config, arguments: argparse.Namespace) -> int:
     Never 1: that is what a defect of ours ends with, and whoever watches the timer's unit must see
     it.
     """
-    with closing(drained_store(config)) as store:
+    with closing(drained_store(config, waits=JOB)) as store:
         if not config.reporting.is_on:
             print(f"dmarc-milter: {OFF}", file=sys.stderr)
             return EXIT_OK

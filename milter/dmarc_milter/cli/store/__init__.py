@@ -30,6 +30,7 @@ from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.ownership import Access
 from dmarc_milter.ledger.store import schema
 from dmarc_milter.ledger.store.compact import compact
+from dmarc_milter.ledger.store.dialect import JOB
 from dmarc_milter.ledger.store.gaps import Lost
 from dmarc_milter.ledger.store.retention import clean_up
 from dmarc_milter.ledger.store.status import SpoolStatus, StoreStatus, spool_status, store_status
@@ -101,7 +102,7 @@ def _print(document: object, sentence: str, *, as_json: bool) -> None:
 
 
 def _upgrade(config: Config, arguments: argparse.Namespace) -> int:
-    with closing(database_of(config, Access.CREATE)) as database:
+    with closing(database_of(config, Access.CREATE, JOB)) as database:
         steps = schema.upgrade(database, by_day=config.store.decision_partitions)
     sentence = (
         f"{database.name}: applied {', '.join(steps)}"
@@ -117,7 +118,7 @@ def _upgrade(config: Config, arguments: argparse.Namespace) -> int:
 
 
 def _expire(config: Config, arguments: argparse.Namespace) -> int:
-    with closing(store_of(config, Access.CREATE)) as store:
+    with closing(store_of(config, Access.CREATE, JOB)) as store:
         store.ready()
         gone = clean_up(
             store.database,
@@ -148,7 +149,7 @@ def _drain(config: Config, arguments: argparse.Namespace) -> int:
         return _follow(config, arguments.parent)
     with (
         closing(spool_of(config, Access.OWN)) as spool,
-        closing(store_of(config, Access.OWN)) as store,
+        closing(store_of(config, Access.OWN, JOB)) as store,
     ):
         drained = drain(spool, store)
     sentence = f"{drained.messages} messages" + (
@@ -167,7 +168,7 @@ def _follow(config: Config, parent: int) -> int:
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    spool, store = spool_of(config, Access.OWN), store_of(config, Access.OWN)
+    spool, store = spool_of(config, Access.OWN), store_of(config, Access.OWN, JOB)
     last = time.monotonic()
 
     def wait(seconds: float) -> bool:

@@ -224,6 +224,11 @@ class SpoolFile:
         """Rows that have not been drained."""
         return int(self._one("SELECT count(*) FROM spool"))
 
+    def oldest(self) -> SpoolRow | None:
+        """The row that has waited longest."""
+        rows = self.batch(1)
+        return rows[0][1] if rows else None
+
     def room(self) -> int:
         """Bytes that the file still takes within its bound."""
         try:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from dmarc_milter.core.report.failure import alike
@@ -18,8 +19,10 @@ from dmarc_milter.core.stored import Facts, UnreadableFacts, decode, is_pass
 from dmarc_milter.ledger.clock import FAR
 from dmarc_milter.ledger.spool.file import SpoolRow
 from dmarc_milter.ledger.store import report_id, report_rows, rollups
-from dmarc_milter.ledger.store.daily_caps import Caps, Quota
-from dmarc_milter.ledger.store.database import Transaction, chunks, with_list
+from dmarc_milter.ledger.store.daily_caps import Caps, Quota, StoreOptions
+from dmarc_milter.ledger.store.database import Database, Transaction, attempt, chunks, with_list
+from dmarc_milter.ledger.store.origins import enrol
+from dmarc_milter.ledger.store.report_rows import Prepared
 
 
 class Batch(NamedTuple):
@@ -73,23 +76,38 @@ def _read(row: SpoolRow) -> _NewMessage | _Unreadable:
         return _Unreadable(row.id, str(error), row.facts)
 
 
-def apply(
-    transaction: Transaction, decoded: Decoded, *, caps: Caps, honor_ri: bool, now: int
-) -> int:
-    """Count what is new in a batch; how many messages that were. Call it in one transaction, whole
-    or not at all."""
-    batch = decoded.batch
-    transaction.run(
-        "INSERT INTO origin (identity, host, last_seq, drained_at) VALUES (?, ?, 0, 0) ON CONFLICT"
-        " (identity) DO NOTHING",
-        (batch.identity, batch.host),
-    )
+def prepare(database: Database, decoded: Decoded, options: StoreOptions, now: int) -> Prepared:
+    """What hosts share is made in small transactions before the batch, which then writes nothing
+    that another host might wait for. Raises StoreError."""
+    number, last = attempt(database, partial(_enrol, batch=decoded.batch, now=now))
+    fresh = [row for seq, row in decoded.rows if seq > last and isinstance(row, _NewMessage)]
+    with database.transaction(write=False) as transaction:
+        facts = [message.facts for message in _unknown(transaction, fresh)]
+    _remember_passes(database, facts)
+    return Prepared(number, report_rows.begin(database, facts, number, options))
+
+
+def _enrol(transaction: Transaction, batch: Batch, now: int) -> tuple[int, int]:
+    """The spool's number and the last of its rows that is counted."""
     transaction.run(
         "INSERT INTO clock (only_row, seen_at, doubted_from, doubted_at) VALUES (1, ?, 0, 0) ON"
         " CONFLICT (only_row) DO NOTHING",
         (now,),
     )
     report_id.found(transaction, batch.identity)
+    return enrol(transaction, batch.identity, batch.host)
+
+
+def apply(
+    transaction: Transaction,
+    decoded: Decoded,
+    prepared: Prepared,
+    options: StoreOptions,
+    now: int,
+) -> int:
+    """Count what is new in a batch; how many messages that were. Call it in one transaction, whole
+    or not at all. Raises report_rows.Closed: prepare once more."""
+    batch = decoded.batch
     origin = transaction.one(
         "SELECT last_seq FROM origin WHERE identity = ? {for_update}", (batch.identity,)
     )
@@ -100,16 +118,15 @@ def apply(
     facts = [message.facts for message in messages]
     logged = [message for message in messages if decoded.logged(message.facts.at)]
     _log(transaction, logged, batch.host)
-    _total(transaction, facts)
+    _total(transaction, facts, prepared.origin)
     rollups.write(
         transaction,
         [rollups.Counted(one.facts, _disposition(one.facts)) for one in logged],
         batch.host,
         batch.identity,
     )
-    _known(transaction, facts)
-    report_rows.count(transaction, facts, caps, honor_ri=honor_ri)
-    _failures(transaction, messages, caps)
+    report_rows.count(transaction, facts, prepared, options)
+    _failures(transaction, messages, prepared.origin, options.caps)
     if fresh:
         transaction.run(
             "UPDATE origin SET last_seq = ?, drained_at = ?, host = ?, unlogged = unlogged + ?"
@@ -167,37 +184,51 @@ def _disposition(facts: Facts) -> str:
     return facts.disposition if facts.counted else "tempfail"
 
 
-def _total(transaction: Transaction, facts: Sequence[Facts]) -> None:
+def _total(transaction: Transaction, facts: Sequence[Facts], origin: int) -> None:
     totals = Counter(
-        (int(one.at // DAY) * DAY, one.status, _disposition(one), one.would_be) for one in facts
+        (int(one.at // DAY) * DAY, origin, one.status, _disposition(one), one.would_be)
+        for one in facts
     )
     transaction.many(
-        "INSERT INTO daily (day, status, disposition, would_be, messages) VALUES (?, ?, ?, ?, ?) ON"
-        " CONFLICT (day, status, disposition, would_be) DO UPDATE SET messages = daily.messages +"
-        " excluded.messages",
+        "INSERT INTO daily (day, origin, status, disposition, would_be, messages) VALUES (?,"
+        " ?, ?, ?, ?, ?) ON CONFLICT (day, origin, status, disposition, would_be) DO UPDATE SET"
+        " messages = daily.messages + excluded.messages",
         [(*key, count) for key, count in sorted(totals.items())],
     )
 
 
-def _known(transaction: Transaction, facts: Sequence[Facts]) -> None:
+def _remember_passes(database: Database, facts: Sequence[Facts]) -> None:
     """Organizational domains that passed; written again once a day at most."""
     passed: dict[str, int] = {}
     for one in facts:
         if is_pass(one) and one.outcome is not None:
             domain = one.outcome.organizational_domain or one.outcome.author_domain
             passed[domain] = max(int(one.at), passed.get(domain, 0))
+    sql = "SELECT domain, last_at FROM known_domain WHERE domain IN []"
+    with database.transaction(write=False) as transaction:
+        for chunk in chunks(sorted(passed)):
+            for domain, last_at in transaction.all(with_list(sql, chunk), chunk):
+                if passed[domain] - DAY <= last_at <= passed[domain] + FAR:
+                    del passed[domain]
+    for some in chunks(sorted(passed.items()), report_rows.AT_ONCE):
+        attempt(database, partial(_write_passes, passed=some))
+
+
+def _write_passes(transaction: Transaction, passed: Sequence[tuple[str, int]]) -> None:
     transaction.many(
-        "INSERT INTO known_domain (domain, last_at) VALUES (?, ?) ON CONFLICT (domain)"
-        " DO UPDATE SET last_at = excluded.last_at WHERE known_domain.last_at < ? OR"
-        " known_domain.last_at > ?",
-        [(domain, at, at - DAY, at + FAR) for domain, at in sorted(passed.items())],
+        "INSERT INTO known_domain (domain, last_at) VALUES (?, ?) ON CONFLICT (domain) DO UPDATE"
+        " SET last_at = excluded.last_at WHERE known_domain.last_at < excluded.last_at OR"
+        f" known_domain.last_at > excluded.last_at + {FAR}",
+        passed,
     )
 
 
-def _failures(transaction: Transaction, messages: Sequence[_NewMessage], caps: Caps) -> None:
+def _failures(
+    transaction: Transaction, messages: Sequence[_NewMessage], origin: int, caps: Caps
+) -> None:
     """Messages kept for a failure report: one waits for each way of failing of a policy domain, and
     further messages that failed in that way add to its incidents (RFC 9991)."""
-    quota = Quota(transaction)
+    quota = Quota(transaction, origin)
     for facts, stored, sample in messages:
         if sample is None:
             continue
@@ -205,7 +236,7 @@ def _failures(transaction: Transaction, messages: Sequence[_NewMessage], caps: C
         way = alike(facts, sample)
         waiting = transaction.one(
             "SELECT id FROM failure WHERE policy_domain = ? AND alike = ? AND state = 'due' AND"
-            " at > ? AND at < ? ORDER BY at LIMIT 1 {for_update}",
+            " at > ? AND at < ? ORDER BY at LIMIT 1 {for_share}",
             (facts.policy_domain, way, at - DAY, at + DAY),  # none from a clock that was ahead
         )
         scopes = (
@@ -213,7 +244,12 @@ def _failures(transaction: Transaction, messages: Sequence[_NewMessage], caps: C
             ("failures", day, caps.failures),
         )
         if waiting:
-            transaction.run("UPDATE failure SET incidents = incidents + 1 WHERE id = ?", waiting)
+            transaction.run(
+                "INSERT INTO incident_count (failure_id, origin, incidents) VALUES (?, ?, 1) ON"
+                " CONFLICT (failure_id, origin) DO UPDATE SET incidents = incident_count.incidents"
+                " + 1",
+                (*waiting, origin),
+            )
         elif quota.take(scopes, 1):
             transaction.run(
                 "INSERT INTO failure (id, at, policy_domain, alike, state, incidents, facts,"

@@ -32,54 +32,80 @@ class Caps:
     """Of one policy domain: whoever sends from many addresses fails in many ways."""
 
 
-class Quota:
-    """The counters of distinct things: locked when looked at, in one order everywhere, and written
-    once."""
+@dataclass(frozen=True, slots=True)
+class StoreOptions:
+    """`caps` bound distinct rows; `honor_ri`: periods shorter than a day where the record asks for
+    them.
 
-    def __init__(self, transaction: Transaction) -> None:
-        self._transaction = transaction
-        self._counters: dict[tuple[str, int], list[int]] = {}
+    `decision_days`: of whole days the decision log takes no older ones; None takes all.
+    """
+
+    caps: Caps = Caps()
+    honor_ri: bool = False
+    decision_days: int | None = None
+
+
+@dataclass(slots=True)
+class _Counter:
+    """`before`: what all hosts have used so far; `used` and `folded` are added now."""
+
+    before: int = 0
+    used: int = 0
+    folded: int = 0
+
+
+class Quota:
+    """The counters of distinct things. Each spool writes its own, `origin`, and the sum of all
+    counts: hosts that count at the same time may go beyond a cap by what they count just then, and
+    none waits for another."""
+
+    def __init__(self, transaction: Transaction, origin: int) -> None:
+        self._transaction, self._origin = transaction, origin
+        self._counters: dict[tuple[str, int], _Counter] = {}
 
     def look(self, scopes: Iterable[tuple[str, int]]) -> None:
-        """Fetch and lock counters; those that `take` and `fold` need and did not find are fetched
-        one by one."""
+        """Fetch counters; those that `take` and `fold` need and did not find are fetched one by
+        one."""
         wanted = sorted(set(scopes) - self._counters.keys())
-        self._transaction.many(
-            "INSERT INTO quota (scope, begin_at, used, folded) VALUES (?, ?, 0, 0) ON CONFLICT"
-            " (scope, begin_at) DO NOTHING",
-            wanted,
-        )
+        self._counters.update({key: _Counter() for key in wanted})
         sql = (
-            "SELECT scope, begin_at, used, folded FROM quota WHERE scope IN [] AND begin_at >= ?"
-            " ORDER BY scope, begin_at {for_update}"
+            "SELECT scope, begin_at, sum(used) FROM quota WHERE scope IN [] AND begin_at >= ?"
+            " GROUP BY scope, begin_at"
         )
         for chunk in chunks(wanted):
-            names = sorted({scope for scope, _ in chunk})
-            for scope, begin, used, folded in self._transaction.all(
+            names, there = sorted({scope for scope, _ in chunk}), set(chunk)
+            for scope, begin, used in self._transaction.all(
                 with_list(sql, names), (*names, min(begin for _, begin in chunk))
             ):
-                self._counters.setdefault((scope, begin), [int(used), int(folded)])
+                if (scope, int(begin)) in there:
+                    self._counters[scope, int(begin)].before = int(used)
 
-    def _counter(self, scope: str, begin: int) -> list[int]:
+    def _counter(self, scope: str, begin: int) -> _Counter:
         if (scope, begin) not in self._counters:
             self.look([(scope, begin)])
         return self._counters[scope, begin]
 
     def take(self, scopes: Sequence[Scope], wanted: int) -> int:
         """How many of `wanted` there is room for in all scopes; they are used up."""
-        room = min(
-            wanted, *(max(cap - self._counter(scope, begin)[0], 0) for scope, begin, cap in scopes)
-        )
-        for scope, begin, _ in scopes:
-            self._counter(scope, begin)[0] += room
+        counters = [(self._counter(scope, begin), cap) for scope, begin, cap in scopes]
+        room = min(wanted, *(max(cap - one.before - one.used, 0) for one, cap in counters))
+        for one, _ in counters:
+            one.used += room
         return room
 
     def fold(self, scope: str, begin: int, messages: int) -> None:
         """Messages that had no room."""
-        self._counter(scope, begin)[1] += messages
+        self._counter(scope, begin).folded += messages
 
     def write(self) -> None:
         self._transaction.many(
-            "UPDATE quota SET used = ?, folded = ? WHERE scope = ? AND begin_at = ?",
-            [(*counter, *key) for key, counter in sorted(self._counters.items())],
+            "INSERT INTO quota (scope, begin_at, origin, used, folded) VALUES (?, ?, ?, ?, ?)"
+            " ON CONFLICT (scope, begin_at, origin) DO UPDATE SET used = quota.used +"
+            " excluded.used, folded = quota.folded + excluded.folded",
+            [
+                (*key, self._origin, one.used, one.folded)
+                for key, one in sorted(self._counters.items())
+                if one.used or one.folded
+            ],
         )
+        self._counters.clear()

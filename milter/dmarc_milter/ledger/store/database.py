@@ -2,83 +2,45 @@
 its protocol.
 
 Statements are written once, with `?` for parameters and a few words in braces where the dialects
-differ (DIALECTS). Nothing but parameters ever carries data. Locks are row locks; the SQLite file,
-which has one writer at a time, needs none.
+differ (DIALECTS). Nothing but parameters ever carries data. Locks are row locks, taken in one order
+everywhere; the SQLite file, which has one writer at a time, needs none.
 """
 
 from __future__ import annotations
 
 import logging
+import random
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from functools import cache
+from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
-from urllib.parse import urlsplit
+from typing import Any, Literal, Protocol, TypeVar
 
 from dmarc_milter.ledger import sqlite_file
-from dmarc_milter.ledger.errors import Conflict, Kind, StoreError, without_sql
+from dmarc_milter.ledger.errors import Conflict, StoreError
 from dmarc_milter.ledger.ownership import Access, why_not
+from dmarc_milter.ledger.store.dialect import JOB, Transaction, Values, Waits, translate
+from dmarc_milter.ledger.store.postgres import PostgresDatabase
 
-if TYPE_CHECKING:
-    import psycopg
+__all__ = ["PostgresDatabase", "Transaction"]
 
 LOG = logging.getLogger("dmarc_milter.ledger")
 
 T = TypeVar("T")
-Values = Sequence[Any]
 
-DIALECTS = {
-    # `plus` before a column keeps SQLite from choosing that column's index.
-    "sqlite": {
-        "blob": "BLOB",
-        "bytewise": "",
-        "compact": "WITHOUT ROWID",
-        "for_update": "",
-        "if_absent": "",
-        "plus": "+",
-        "skip_locked": "",
-    },
-    "postgresql": {
-        "blob": "BYTEA",
-        "bytewise": 'COLLATE "C"',
-        "if_absent": "IF NOT EXISTS",
-        "plus": "",
-        "compact": "",
-        "for_update": "FOR UPDATE",
-        "skip_locked": "FOR UPDATE SKIP LOCKED",
-    },
-}
 ATTEMPTS = 8
 """Tries of a transaction that met another one (deadlock, serialization failure)."""
-BUSY_WAIT = 30.0
-"""Seconds that a job waits for another writer of the SQLite store."""
+PAUSE = 0.04
+"""Seconds before the second try at most; doubled with each, and never the same on two hosts."""
+BUSY_WAIT = 10.0
+"""Seconds that anybody waits for another writer of the SQLite store, at most."""
 CHECKPOINT = 16_000
 """Pages of the SQLite store's journal (64 MB): a batch touches thousands all over, many of them
 again with the next one."""
 CHUNK = 300
 """Values in one IN list."""
-CONNECT_WAIT = 10
-STATEMENT_LIMIT = 300_000
-"""Milliseconds of one statement in a shared store."""
-
-
-class Transaction(Protocol):
-    """Statements that happen together or not at all."""
-
-    def run(self, sql: str, values: Values = ()) -> int:
-        """The number of rows changed."""
-        ...
-
-    def many(self, sql: str, rows: Sequence[Values]) -> None: ...
-
-    def all(self, sql: str, values: Values = ()) -> list[tuple[Any, ...]]: ...
-
-    def one(self, sql: str, values: Values = ()) -> tuple[Any, ...] | None: ...
 
 
 class Database(Protocol):
@@ -99,6 +61,9 @@ class Database(Protocol):
         up to date."""
         ...
 
+    @property
+    def waits(self) -> Waits: ...
+
     def transaction(self, *, write: bool = True) -> AbstractContextManager[Transaction]:
         """Commits when the block ends, undoes it when the block raises. Raises StoreError or
         Conflict.
@@ -112,29 +77,48 @@ class Database(Protocol):
         `seconds`. Whether it was done. Raises StoreError."""
         ...
 
+    def blocked(self) -> str:
+        """Who stands in the way, as far as that can be known: the end of a message."""
+        ...
+
     def close(self) -> None: ...
 
 
 def attempt(database: Database, work: Callable[[Transaction], T]) -> T:
     """`work` in a transaction, again when it met another one. Raises StoreError."""
+    latest = time.monotonic() + database.waits.retries
     for number in range(ATTEMPTS):
         try:
             with database.transaction() as transaction:
                 return work(transaction)
         except Conflict:
-            time.sleep(0.02 * 2**number)
-    raise StoreError("locked", f"{database.name}: still blocked by other transactions")
+            if time.monotonic() > latest:
+                break
+            time.sleep(random.uniform(0.5, 1) * PAUSE * 2**number)  # noqa: S311 - no secret
+    raise _blocked(database)
 
 
 def fetch(database: Database, sql: str, values: Values = ()) -> list[tuple[Any, ...]]:
-    """The rows of one query. Raises StoreError."""
+    """The rows of one query, asked once more where the connection broke. Raises StoreError."""
+    try:
+        return _fetch(database, sql, values)
+    except StoreError as error:
+        if not error.lost:
+            raise
+        return _fetch(database, sql, values)
+
+
+def _fetch(database: Database, sql: str, values: Values) -> list[tuple[Any, ...]]:
     try:
         with database.transaction(write=False) as transaction:
             return transaction.all(sql, values)
     except Conflict:
-        raise StoreError(
-            "locked", f"{database.name}: still blocked by other transactions"
-        ) from None
+        raise _blocked(database) from None
+
+
+def _blocked(database: Database) -> StoreError:
+    text = f"{database.name}: still blocked by other transactions{database.blocked()}"
+    return StoreError("locked", text)
 
 
 def chunks(values: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:
@@ -149,17 +133,13 @@ def with_list(sql: str, values: Sequence[object]) -> str:
     return sql.replace("[]", f"({', '.join('?' * len(values))})")
 
 
-@cache
-def _translate(sql: str, dialect: str) -> str:
-    text = sql.format_map(DIALECTS[dialect])
-    return text if dialect == "sqlite" else text.replace("?", "%s")
-
-
-def connect(url: str, password: str = "", access: Access = Access.OWN) -> Database:
+def connect(
+    url: str, password: str = "", access: Access = Access.OWN, waits: Waits = JOB
+) -> Database:
     """The database that `store.url` names; nothing is opened yet. `access` is about a file."""
     if url.startswith("sqlite:///"):
-        return SqliteDatabase(Path(url.removeprefix("sqlite:///")), access)
-    return PostgresDatabase(url, password)
+        return SqliteDatabase(Path(url.removeprefix("sqlite:///")), access, waits)
+    return PostgresDatabase(url, password, waits)
 
 
 class SqliteTransaction:
@@ -167,30 +147,28 @@ class SqliteTransaction:
         self._connection = connection
 
     def run(self, sql: str, values: Values = ()) -> int:
-        return self._connection.execute(_translate(sql, "sqlite"), values).rowcount
+        return self._connection.execute(translate(sql, "sqlite"), values).rowcount
 
     def many(self, sql: str, rows: Sequence[Values]) -> None:
-        self._connection.executemany(_translate(sql, "sqlite"), rows)
+        self._connection.executemany(translate(sql, "sqlite"), rows)
 
     def all(self, sql: str, values: Values = ()) -> list[tuple[Any, ...]]:
-        return self._connection.execute(_translate(sql, "sqlite"), values).fetchall()
+        return self._connection.execute(translate(sql, "sqlite"), values).fetchall()
 
     def one(self, sql: str, values: Values = ()) -> tuple[Any, ...] | None:
         found: tuple[Any, ...] | None = self._connection.execute(
-            _translate(sql, "sqlite"), values
+            translate(sql, "sqlite"), values
         ).fetchone()
         return found
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        path, timeout=BUSY_WAIT, isolation_level=None, check_same_thread=False
-    )
+def _connect(path: Path, wait: float) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=wait, isolation_level=None, check_same_thread=False)
     try:
         if connection.execute("PRAGMA page_count").fetchone() == (0,):
             # A new file: room that is given up is returned bit by bit, not by rewriting it all.
             connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
-        sqlite_file.write_ahead(connection, BUSY_WAIT)
+        sqlite_file.write_ahead(connection, wait)
         connection.execute(
             "PRAGMA cache_size=-32768"
         )  # KiB: ids and keys are random, their indexes are touched all over
@@ -211,8 +189,8 @@ class SqliteDatabase:
 
     dialect: Literal["sqlite"] = "sqlite"
 
-    def __init__(self, path: Path, access: Access = Access.OWN) -> None:
-        self.path, self.access = path, access
+    def __init__(self, path: Path, access: Access = Access.OWN, waits: Waits = JOB) -> None:
+        self.path, self.access, self.waits = path, access, waits
         self.name = str(path)
         self._connection: sqlite3.Connection | None = None
         self._inode: tuple[int, int] | None = None
@@ -258,7 +236,7 @@ class SqliteDatabase:
         except OSError as error:
             raise StoreError("refused", f"{self.path}: {error.strerror}") from None
         self._inode = sqlite_file.inode(self.path)
-        connection = _connect(self.path)
+        connection = _connect(self.path, min(self.waits.busy, BUSY_WAIT))
         self._known = True
         return connection
 
@@ -289,145 +267,11 @@ class SqliteDatabase:
             self._move_aside(str(failure))
         return StoreError(failure.kind, str(failure))
 
+    def blocked(self) -> str:
+        return ""
+
     def close(self) -> None:
         if self._connection is not None:
             with suppress(sqlite3.Error):
-                self._connection.close()
-        self._connection = None
-
-
-class _PostgresTransaction:
-    def __init__(self, cursor: psycopg.Cursor[tuple[Any, ...]]) -> None:
-        self._cursor = cursor
-
-    def _execute(self, sql: str, values: Values) -> psycopg.Cursor[tuple[Any, ...]]:
-        return self._cursor.execute(_translate(sql, "postgresql").encode(), values or None)
-
-    def run(self, sql: str, values: Values = ()) -> int:
-        return self._execute(sql, values).rowcount
-
-    def many(self, sql: str, rows: Sequence[Values]) -> None:
-        if rows:
-            self._cursor.executemany(_translate(sql, "postgresql").encode(), rows)
-
-    def all(self, sql: str, values: Values = ()) -> list[tuple[Any, ...]]:
-        return self._execute(sql, values).fetchall()
-
-    def one(self, sql: str, values: Values = ()) -> tuple[Any, ...] | None:
-        return self._execute(sql, values).fetchone()
-
-
-class PostgresDatabase:
-    """The store that several hosts share."""
-
-    dialect: Literal["postgresql"] = "postgresql"
-    access = Access.CHANGE
-
-    def __init__(self, url: str, password: str = "") -> None:
-        parts = urlsplit(url)
-        self._url, self._password = url, password
-        self.name = (  # libpq takes several hosts, each with its port
-            f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-        )
-        self._connection: psycopg.Connection[tuple[Any, ...]] | None = None
-
-    @contextmanager
-    def transaction(self, *, write: bool = True) -> Iterator[_PostgresTransaction]:  # noqa: ARG002 - readers never wait here
-        try:
-            import psycopg
-        except ImportError as error:
-            text = (
-                f"{self.name}: PostgreSQL needs the Python library psycopg ({error}): pip install"
-                " 'psycopg[binary]'"
-            )
-            raise StoreError("absent", text) from None
-        try:
-            with ExitStack() as stack:
-                yield _PostgresTransaction(self._begin(stack))
-        except psycopg.Error as error:
-            if error.sqlstate in ("40001", "40P01", "23505", "42P07", "55P03"):
-                # serialization failure, deadlock, somebody else inserted the same key or made the
-                # same table first, lock not available
-                raise Conflict from None
-            raise self._failed(error) from None
-
-    def alone(self, sql: str, *, seconds: float) -> bool:
-        import psycopg
-
-        with self.transaction() as transaction:
-            transaction.one("SELECT 1")  # a connection that works
-        connection = self._open()
-        timer = threading.Timer(seconds, connection.cancel_safe)
-        timer.start()
-        try:
-            connection.execute(sql.encode())
-        except psycopg.errors.QueryCanceled:
-            return False
-        except psycopg.Error as error:
-            raise self._failed(error) from None
-        finally:
-            timer.cancel()
-            timer.join()
-        return True
-
-    def _begin(self, stack: ExitStack) -> psycopg.Cursor[tuple[Any, ...]]:
-        """A transaction; on a new connection where the server has closed the one that was idle."""
-        import psycopg
-
-        used = self._connection
-        try:
-            stack.enter_context(self._open().transaction())
-        except psycopg.OperationalError:
-            if used is None or used is not self._connection:
-                raise
-            self.close()
-            stack.enter_context(self._open().transaction())
-        return stack.enter_context(self._open().cursor())
-
-    def _open(self) -> psycopg.Connection[tuple[Any, ...]]:
-        import psycopg
-
-        if self._connection is None or self._connection.closed:
-            secret: dict[str, Any] = {"password": self._password} if self._password else {}
-            connection = psycopg.connect(
-                self._url,
-                autocommit=True,
-                connect_timeout=CONNECT_WAIT,
-                application_name="dmarc-milter",
-                keepalives_idle=30,
-                tcp_user_timeout=30_000,
-                **secret,
-            )
-            connection.prepare_threshold = None  # a connection pooler may stand between
-            try:
-                connection.execute(f"SET statement_timeout = {STATEMENT_LIMIT}")
-            except BaseException:
-                connection.close()
-                raise
-            self._connection = connection
-        return self._connection
-
-    def _failed(self, error: psycopg.Error) -> StoreError:
-        kinds: dict[str, Kind] = {
-            "53": "full",
-            "28": "refused",
-            "42": "refused",
-            "25": "refused",
-            "57": "unreachable",
-        }
-        text = f"{self.name}: {without_sql(error)}"
-        text = text.replace(self._password, "***") if self._password else text
-        if error.sqlstate is None or self._connection is None or self._connection.broken:
-            self.close()
-            return StoreError("unreachable", text)
-        if (
-            error.sqlstate == "25006"
-        ):  # read-only: a standby since a failover; a new connection finds the primary
-            self.close()
-        return StoreError(kinds.get(error.sqlstate[:2], "io"), text)
-
-    def close(self) -> None:
-        if self._connection is not None:
-            with suppress(Exception):
                 self._connection.close()
         self._connection = None

@@ -233,8 +233,9 @@ class Decisions:
         """Messages by day and outcome, oldest day first. They outlive the log; `since` is rounded
         down to its day."""
         sql = (
-            "SELECT day, status, disposition, would_be, messages FROM daily WHERE day >= ? AND day"
-            " < ? ORDER BY day, status, disposition, would_be"
+            "SELECT day, status, disposition, would_be, sum(messages) FROM daily WHERE day >="
+            " ? AND day < ? GROUP BY day, status, disposition, would_be ORDER BY day, status,"
+            " disposition, would_be"
         )
         rows = fetch(
             self._database, sql, (since // 86400 * 86400, until if until is not None else 2**62)

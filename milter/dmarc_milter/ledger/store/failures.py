@@ -15,6 +15,7 @@ from dmarc_milter.ledger.store.reports import (
     Document,
     NewDelivery,
     insert_deliveries,
+    rows_of,
 )
 
 FailureState = Literal["due", "building", "queued", "sent", "suppressed", "expired"]
@@ -35,7 +36,10 @@ class Failure(NamedTuple):
     last_reply: str
 
 
-_COLUMNS = "id, at, state, incidents, facts, sample, attempts, next_at, last_reply"
+_COLUMNS = (
+    "id, at, state, incidents + coalesce((SELECT sum(incident_count.incidents) FROM incident_count"
+    " WHERE failure_id = failure.id), 0), facts, sample, attempts, next_at, last_reply"
+)
 
 
 def _failure(row: tuple[Any, ...]) -> Failure:
@@ -73,18 +77,23 @@ class Failures:
 
         def work(transaction: Transaction) -> list[Failure]:
             now = int(self._clock())
-            found = transaction.all(
-                f"SELECT {_COLUMNS} FROM failure WHERE ((state = 'due' AND next_at <= ?)"
-                f" OR (state = 'building' AND lease_until < ?)){these}"
-                " ORDER BY next_at, id LIMIT ? {skip_locked}",
-                (2**62 if at_once else now, now - SKEW, *(among or ()), limit),
-            )
+            ids = [
+                identity
+                for (identity,) in transaction.all(
+                    f"SELECT id FROM failure WHERE ((state = 'due' AND next_at <= ?)"
+                    f" OR (state = 'building' AND lease_until < ?)){these}"
+                    " ORDER BY next_at, id LIMIT ? {skip_locked}",
+                    (2**62 if at_once else now, now - SKEW, *(among or ()), limit),
+                )
+            ]
+            # Only now, when they are locked: what a drain has just added is seen.
+            failures = list(map(_failure, rows_of(transaction, "failure", _COLUMNS, ids)))
             transaction.many(
                 "UPDATE failure SET state = 'building', lease_owner = ?, lease_until = ? WHERE"
                 " id = ?",
-                [(owner, now + lease, row[0]) for row in found],
+                [(owner, now + lease, identity) for identity in ids],
             )
-            return [_failure(row)._replace(state="building") for row in found]
+            return [failure._replace(state="building") for failure in failures]
 
         return attempt(self._database, work)
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from dmarc_milter.ledger.store.database import Transaction
+from dmarc_milter.ledger.store.origins import enrol
 
 
 class Gap(NamedTuple):
@@ -35,11 +36,7 @@ class Lost(NamedTuple):
 def note(transaction: Transaction, gap: Gap, host: str, kept: int, now: int) -> bool:
     """Count a gap once; False where it was noted already, by a drain that did not come to its
     end."""
-    transaction.run(
-        "INSERT INTO origin (identity, host, last_seq, drained_at) VALUES (?, ?, ?, 0) ON CONFLICT"
-        " (identity) DO NOTHING",
-        (gap.identity, host, gap.last),
-    )
+    enrol(transaction, gap.identity, host)
     sql = (
         "UPDATE origin SET lost = lost + ?, again = again + ?, gap_at = ?, gap_through = ? WHERE"
         " identity = ? AND last_seq = ? AND gap_through <> ?"

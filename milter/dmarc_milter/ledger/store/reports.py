@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
+from itertools import groupby
+from operator import itemgetter
 from secrets import token_hex
 from typing import Any, NamedTuple
 
@@ -61,6 +63,8 @@ class Report(NamedTuple):
     """Messages that are reason enough to send it; a report without any is not sent (docs/design.md,
     Reports)."""
     rows: int
+    """Different ones once closed; while open, one that several hosts began together may count for
+    each."""
     folded: int
     """Messages beyond the cap: counted here, in no row."""
     note: str
@@ -95,9 +99,21 @@ class NewDelivery(NamedTuple):
     note: str = ""
 
 
+_SUMS = ", ".join(
+    f"{name} + coalesce((SELECT sum(report_count.{name}) FROM report_count WHERE report_id ="
+    " report.id), 0)"
+    for name in ("messages", "loud", "rows_count", "folded")
+)
 _COLUMNS = (
-    "id, policy_domain, organizational_domain, published, begin_at, end_at, part, state, messages,"
-    " loud, rows_count, folded, note, next_at, attempts, closed_at, done_at"
+    "id, policy_domain, organizational_domain, published, begin_at, end_at, part, state,"
+    f" {_SUMS}, note, next_at, attempts, closed_at, done_at"
+)
+
+
+EXACT_ROWS = (
+    "UPDATE report SET rows_count = (SELECT count(DISTINCT row_key) FROM report_row WHERE report_id"
+    " = report.id) - coalesce((SELECT sum(c.rows_count) FROM report_count c WHERE c.report_id ="
+    " report.id), 0) WHERE id = ? AND closed_at = 0"
 )
 
 
@@ -126,6 +142,15 @@ def _report(row: tuple[Any, ...]) -> Report:
         done_at=done_at,
         closed_at=closed_at,
     )
+
+
+def rows_of(
+    transaction: Transaction, table: str, columns: str, ids: Sequence[str]
+) -> list[tuple[Any, ...]]:
+    """Those columns of a table's rows with these ids, in the order of the ids."""
+    sql = with_list(f"SELECT {columns} FROM {table} WHERE id IN []", ids)
+    found = {row[0]: row for row in transaction.all(sql, ids)} if ids else {}
+    return [found[identity] for identity in ids]
 
 
 def insert_deliveries(
@@ -188,19 +213,25 @@ class Reports:
     def rows(self, identity: str) -> Iterator[tuple[Row, int]]:
         """The rows of a report and how many messages each counts, in a fixed order, a page at a
         time."""
-        after = b""
+        for _, rows in groupby(self._parts(identity), key=itemgetter(0)):
+            same = list(rows)
+            yield decode_row(same[0][1]), sum(messages for _, _, messages in same)
+
+    def _parts(self, identity: str) -> Iterator[tuple[bytes, bytes, int]]:
+        """Key, facts and messages of each row as each spool counted it."""
+        after = (b"", -1)
         while True:
             page = fetch(
                 self._database,
-                "SELECT row_key, facts, messages FROM report_row WHERE report_id = ? AND row_key >"
-                " ? ORDER BY row_key LIMIT ?",
-                (identity, after, PAGE),
+                "SELECT row_key, origin, facts, messages FROM report_row WHERE report_id = ? AND"
+                " (row_key, origin) > (?, ?) ORDER BY row_key, origin LIMIT ?",
+                (identity, *after, PAGE),
             )
-            for _, facts, messages in page:
-                yield decode_row(bytes(facts)), int(messages)
+            for key, _, facts, messages in page:
+                yield bytes(key), bytes(facts), int(messages)
             if len(page) < PAGE:
                 return
-            after = bytes(page[-1][0])
+            after = bytes(page[-1][0]), int(page[-1][1])
 
     def claim(
         self,
@@ -222,23 +253,29 @@ class Reports:
 
         def work(transaction: Transaction) -> list[Report]:
             now = int(self._clock())
-            found = transaction.all(
-                f"SELECT {_COLUMNS} FROM report WHERE ((state = 'due' AND end_at <= ? AND next_at"
-                f" <= ?) OR (state = 'building' AND lease_until < ?)){these} ORDER BY next_at, id"
-                " LIMIT ? {skip_locked}",
-                (ended_before, 2**62 if at_once else now, now - SKEW, *(among or ()), limit),
-            )
+            ids = [
+                identity
+                for (identity,) in transaction.all(
+                    f"SELECT id FROM report WHERE ((state = 'due' AND end_at <= ? AND next_at"
+                    f" <= ?) OR (state = 'building' AND lease_until < ?)){these} ORDER BY next_at,"
+                    " id LIMIT ? {skip_locked}",
+                    (ended_before, 2**62 if at_once else now, now - SKEW, *(among or ()), limit),
+                )
+            ]
+            # Only now, when they are locked: what a drain has just counted is seen.
+            transaction.many(EXACT_ROWS, [(identity,) for identity in ids])
+            reports = [_report(row) for row in rows_of(transaction, "report", _COLUMNS, ids)]
             transaction.many(
                 "UPDATE report SET state = 'building', attempts = attempts + 1, lease_owner = ?,"
                 " lease_until = ?, closed_at = CASE WHEN closed_at = 0 THEN ? ELSE closed_at END"
                 " WHERE id = ?",
-                [(owner, now + lease, now, row[0]) for row in found],
+                [(owner, now + lease, now, identity) for identity in ids],
             )
             return [
                 report._replace(
                     state=ReportState.BUILDING, closed=True, closed_at=report.closed_at or now
                 )
-                for report in map(_report, found)
+                for report in reports
             ]
 
         return attempt(self._database, work)

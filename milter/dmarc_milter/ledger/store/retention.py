@@ -107,6 +107,8 @@ def _expire(pace: Pace, retention: Retention, now: int) -> dict[str, int]:
     gone["failure"] = pace.delete("failure", "id", f"at < ?{untried}", unsent)
     done = "state NOT IN ('due', 'building', 'queued') AND at < ?"
     gone["failure"] += pace.delete("failure", "id", done, keep)
+    orphans = "failure_id NOT IN (SELECT id FROM failure)"
+    gone["incident_count"] = pace.delete("incident_count", "failure_id", orphans)
     settled = "format = 'rfc9991' AND state <> 'queued' AND last_at < ?"
     gone["delivery"] = pace.delete("delivery", "report_id", settled, keep)
     return gone
@@ -169,6 +171,7 @@ def _reports(pace: Pace, before: int, unsent: int, *, keep_untried: bool) -> int
 def _forget(transaction: Transaction, ids: list[str]) -> None:
     for sql in (
         "DELETE FROM report_row WHERE report_id IN []",
+        "DELETE FROM report_count WHERE report_id IN []",
         "DELETE FROM report_document WHERE report_id IN []",
         "DELETE FROM delivery WHERE report_id IN []",
         "DELETE FROM report WHERE id IN []",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dmarc_milter.ledger.errors import SpoolError, StoreError
 from dmarc_milter.ledger.spool.reader import SpoolReader
-from dmarc_milter.ledger.store.database import Database, fetch
+from dmarc_milter.ledger.store.database import Database, attempt, fetch
 from dmarc_milter.ledger.store.gaps import Lost, losses
 from dmarc_milter.ledger.store.schema import STEPS, check, version
 
@@ -29,12 +29,14 @@ TABLES = (
     "known_domain",
 )
 """Those whose rows are counted."""
+WRITTEN = ("origin", "decision", "daily", "quota", *TABLES[1:])
+"""Those that a drain or the reports write."""
 REMEDIES = {
     "unreachable": (
-        "check that the database runs and that the address, the user and the password are right;"
-        " the spool holds until then"
+        "check that the database runs, answers, and that the address, the user and the password are"
+        " right; the spool holds until then"
     ),
-    "locked": "another program holds the file; messages wait in the spool",
+    "locked": "another program holds the file, or a table: end it; messages wait in the spool",
     "full": "make room on the disk, or raise [store] spool_max_bytes",
     "refused": "the file or directory must be writable for the service's account",
     "corrupt": (
@@ -158,6 +160,7 @@ def _store_status(database: Database) -> StoreStatus:
     try:
         schema = version(database)
         check(database)
+        check_writable(database)
         full = shortage(path) if path is not None else ""
         return StoreStatus(
             database.name,
@@ -184,6 +187,22 @@ def _store_status(database: Database) -> StoreStatus:
 def _losses(database: Database) -> list[Lost]:
     with database.transaction(write=False) as transaction:
         return losses(transaction, int(time.time()) - LOSS_SHOWN)
+
+
+def check_writable(database: Database) -> None:
+    """That a drain could write now: no lock on a whole table stands in its way. Raises StoreError.
+
+    Only where there are such locks. An account that may only read, or an engine without this
+    statement, is no reason to complain.
+    """
+    if database.dialect == "sqlite":
+        return
+    sql = f"LOCK TABLE {', '.join(WRITTEN)} IN ROW EXCLUSIVE MODE"
+    try:
+        attempt(database, lambda transaction: transaction.run(sql))
+    except StoreError as error:
+        if error.kind in ("locked", "unreachable"):
+            raise
 
 
 def _number(database: Database, sql: str) -> int:

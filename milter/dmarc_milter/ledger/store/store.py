@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from functools import partial
 from typing import TypeVar
 
 from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.ownership import Access
 from dmarc_milter.ledger.store import apply_batch, gaps, schema
 from dmarc_milter.ledger.store.apply_batch import Batch
-from dmarc_milter.ledger.store.daily_caps import Caps
-from dmarc_milter.ledger.store.database import Database, Transaction, attempt, connect, fetch
+from dmarc_milter.ledger.store.daily_caps import StoreOptions
+from dmarc_milter.ledger.store.database import (
+    ATTEMPTS,
+    Database,
+    Transaction,
+    attempt,
+    connect,
+    fetch,
+)
 from dmarc_milter.ledger.store.decisions import Decisions
 from dmarc_milter.ledger.store.deliveries import Deliveries
 from dmarc_milter.ledger.store.destinations import Destinations
@@ -20,22 +28,10 @@ from dmarc_milter.ledger.store.failures import Failures
 from dmarc_milter.ledger.store.gaps import Gap
 from dmarc_milter.ledger.store.handed_over import HandedOverReports
 from dmarc_milter.ledger.store.partitions import LogDays, day_of
+from dmarc_milter.ledger.store.report_rows import Closed
 from dmarc_milter.ledger.store.reports import Reports
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class StoreOptions:
-    """`caps` bound distinct rows; `honor_ri`: periods shorter than a day where the record asks for
-    them.
-
-    `decision_days`: of whole days the decision log takes no older ones; None takes all.
-    """
-
-    caps: Caps = Caps()
-    honor_ri: bool = False
-    decision_days: int | None = None
 
 
 class Store:
@@ -95,18 +91,19 @@ class Store:
         """Count a batch of a spool, exactly once however often it is handed over; how many of its
         messages were new."""
         self.ready()
-        now, decoded = int(self.clock()), apply_batch.read(batch)
-        without = self._days.without(decoded.times(), now, self.options.decision_days)
+        options, now, decoded = self.options, int(self.clock()), apply_batch.read(batch)
+        without = self._days.without(decoded.times(), now, options.decision_days)
         decoded = decoded._replace(logged=lambda at: day_of(at) not in without)
-        return self._ready(
-            lambda transaction: apply_batch.apply(
-                transaction,
-                decoded,
-                caps=self.options.caps,
-                honor_ri=self.options.honor_ri,
-                now=now,
+        for _ in range(ATTEMPTS):
+            prepared = self._checking(
+                lambda: apply_batch.prepare(self.database, decoded, options, now)
             )
-        )
+            work = partial(
+                apply_batch.apply, decoded=decoded, prepared=prepared, options=options, now=now
+            )
+            with suppress(Closed):
+                return self._ready(work)
+        raise StoreError("locked", f"{self.database.name}: reports are closed again and again")
 
     def last_sequence(self, identity: str) -> int:
         """The last sequence number of this spool that is counted; 0 for a spool that is new
@@ -133,9 +130,12 @@ class Store:
     def _ready(self, work: Callable[[Transaction], T]) -> T:
         """`work` in a transaction of a store whose schema is right; looked at again after any
         failure: the file may be another one."""
+        return self._checking(lambda: attempt(self.database, work))
+
+    def _checking(self, work: Callable[[], T]) -> T:
         self.ready()
         try:
-            return attempt(self.database, work)
+            return work()
         except StoreError:
             self._checked = False
             self._days = LogDays(self.database)

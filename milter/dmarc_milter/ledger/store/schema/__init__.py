@@ -19,6 +19,7 @@ from dmarc_milter.ledger.store.schema.steps import (
     DEFERRALS,
     FAILURES,
     GAPS,
+    HOSTS,
     IDENTITIES,
     IMPACT,
     LEASES,
@@ -42,6 +43,7 @@ STEPS: tuple[Step, ...] = (
     Step("gaps", GAPS),
     Step("rollups", ROLLUPS, roll_up),
     Step("identities", IDENTITIES),
+    Step("hosts", HOSTS),
 )
 """Steps are only ever added; what a released version has applied is never changed."""
 HELD = 60

@@ -198,6 +198,67 @@ IDENTITIES = (
         " at BIGINT NOT NULL, PRIMARY KEY (report_id, address)) {compact}"
     ),
 )
+DAILY = COUNTING[9]
+QUOTA = COUNTING[11]
+ROWS = REPORTS[3]
+HOSTS = (
+    # Counters belong to the spool that counts (origin.number; 0: of older versions) and are summed
+    # when they are read, so that no host ever waits for a row of another. A step that was
+    # interrupted begins again: by then an old table may be gone, or the new one have its name.
+    "ALTER TABLE origin ADD COLUMN {if_absent} number BIGINT NOT NULL DEFAULT 0",
+    (
+        "UPDATE origin SET number = (SELECT count(*) FROM origin other WHERE other.identity <="
+        " origin.identity)"
+    ),
+    "CREATE UNIQUE INDEX IF NOT EXISTS origin_number ON origin (number)",
+    DAILY,
+    (
+        "CREATE TABLE IF NOT EXISTS daily_of_spool (day BIGINT NOT NULL, origin BIGINT NOT NULL,"
+        " status TEXT NOT NULL, disposition TEXT NOT NULL, would_be TEXT NOT NULL, messages BIGINT"
+        " NOT NULL, PRIMARY KEY (day, origin, status, disposition, would_be)) {compact}"
+    ),
+    (
+        "INSERT INTO daily_of_spool (day, origin, status, disposition, would_be, messages) SELECT"
+        " day, 0, status, disposition, would_be, messages FROM daily WHERE true ON CONFLICT DO"
+        " NOTHING"
+    ),
+    "DROP TABLE daily",
+    "ALTER TABLE daily_of_spool RENAME TO daily",
+    QUOTA,
+    (
+        "CREATE TABLE IF NOT EXISTS quota_of_spool (scope TEXT NOT NULL, begin_at BIGINT NOT NULL,"
+        " origin BIGINT NOT NULL, used BIGINT NOT NULL, folded BIGINT NOT NULL, PRIMARY KEY (scope,"
+        " begin_at, origin)) {compact}"
+    ),
+    (
+        "INSERT INTO quota_of_spool (scope, begin_at, origin, used, folded) SELECT scope, begin_at,"
+        " 0, used, folded FROM quota WHERE true ON CONFLICT DO NOTHING"
+    ),
+    "DROP TABLE quota",
+    "ALTER TABLE quota_of_spool RENAME TO quota",
+    ROWS,
+    (
+        "CREATE TABLE IF NOT EXISTS row_of_spool (report_id TEXT NOT NULL, row_key {blob} NOT NULL,"
+        " origin BIGINT NOT NULL, messages BIGINT NOT NULL, facts {blob} NOT NULL, PRIMARY KEY"
+        " (report_id, row_key, origin)) {compact}"
+    ),
+    (
+        "INSERT INTO row_of_spool (report_id, row_key, origin, messages, facts) SELECT report_id,"
+        " row_key, 0, messages, facts FROM report_row WHERE true ON CONFLICT DO NOTHING"
+    ),
+    "DROP TABLE report_row",
+    "ALTER TABLE row_of_spool RENAME TO report_row",
+    # Beside the numbers in the report itself, which are of older versions.
+    (
+        "CREATE TABLE IF NOT EXISTS report_count (report_id TEXT NOT NULL, origin BIGINT NOT NULL,"
+        " messages BIGINT NOT NULL, loud BIGINT NOT NULL, rows_count BIGINT NOT NULL, folded BIGINT"
+        " NOT NULL, PRIMARY KEY (report_id, origin)) {compact}"
+    ),
+    (
+        "CREATE TABLE IF NOT EXISTS incident_count (failure_id TEXT NOT NULL, origin BIGINT NOT"
+        " NULL, incidents BIGINT NOT NULL, PRIMARY KEY (failure_id, origin)) {compact}"
+    ),
+)
 
 ROLLUPS = (
     # Messages by hour (span 3600) and by day (86400), one row for each host.

@@ -1,0 +1,82 @@
+"""What the two kinds of store share, and where their SQL and their patience differ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
+
+Values = Sequence[Any]
+
+DIALECTS = {
+    # `plus` before a column keeps SQLite from choosing that column's index.
+    "sqlite": {
+        "blob": "BLOB",
+        "bytewise": "",
+        "compact": "WITHOUT ROWID",
+        "for_update": "",
+        "for_share": "",
+        "if_absent": "",
+        "plus": "+",
+        "skip_locked": "",
+    },
+    "postgresql": {
+        "blob": "BYTEA",
+        "bytewise": 'COLLATE "C"',
+        "if_absent": "IF NOT EXISTS",
+        "plus": "",
+        "compact": "",
+        "for_update": "FOR UPDATE",
+        "for_share": "FOR SHARE",
+        "skip_locked": "FOR UPDATE SKIP LOCKED",
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """How long the user of a store waits, in seconds."""
+
+    lock: float
+    """For one lock that another transaction holds."""
+    retries: float
+    """For all tries of a transaction that meets others."""
+    silence: float
+    """For a server that says nothing; then it is asked by a second connection whether it lives."""
+    idle: float
+    """That the server waits for us between two statements of a transaction: a host that stops
+    there is cut off, and what it had locked is free."""
+    statement: float
+    """For one statement of a server that lives."""
+    busy: float
+    """For another writer of a SQLite store."""
+
+
+JOB = Waits(lock=3, retries=8, silence=4, idle=5, statement=300, busy=10)
+"""Drain, reports, expiry, upgrade: they come again."""
+COMMAND = Waits(lock=2, retries=2, silence=2, idle=5, statement=120, busy=2)
+"""Somebody sits before the screen: an answer within 10 s even where the store hangs."""
+
+
+class Transaction(Protocol):
+    """Statements that happen together or not at all."""
+
+    def run(self, sql: str, values: Values = ()) -> int:
+        """The number of rows changed."""
+        ...
+
+    def many(self, sql: str, rows: Sequence[Values]) -> None:
+        """The statement for each of the rows. An INSERT meets each of its keys once."""
+        ...
+
+    def all(self, sql: str, values: Values = ()) -> list[tuple[Any, ...]]: ...
+
+    def one(self, sql: str, values: Values = ()) -> tuple[Any, ...] | None: ...
+
+
+@lru_cache(maxsize=256)
+def translate(sql: str, dialect: str) -> str:
+    """`sql`, with `?` for parameters and words in braces, as that kind of store takes it."""
+    text = sql.format_map(DIALECTS[dialect])
+    return text if dialect == "sqlite" else text.replace("?", "%s")

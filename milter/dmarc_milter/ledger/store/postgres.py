@@ -1,0 +1,293 @@
+"""The store that several hosts share: PostgreSQL, and the engines that speak its protocol.
+
+Nothing waits without an end, and no host that stops makes another wait:
+
+- Every transaction sets its own bounds by SET LOCAL. Nothing stays behind in a connection that a
+  pooler hands to somebody else.
+- Values are put into the statement here (psycopg's ClientCursor, which quotes them as libpq does)
+  and each call is one message of the simple query protocol. A server waits for a client that has
+  stopped only between such messages, where idle_in_transaction_session_timeout ends it; inside the
+  extended protocol, and so inside a pipeline, it would wait forever with everything locked.
+- A server that has stopped answering is noticed here: no setting of its own could.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import parse_qs, urlsplit
+
+from dmarc_milter.ledger.errors import Conflict, Kind, StoreError, without_sql
+from dmarc_milter.ledger.ownership import Access
+from dmarc_milter.ledger.store.dialect import JOB, Values, Waits, translate
+
+if TYPE_CHECKING:
+    import psycopg
+
+    Connection = psycopg.Connection[tuple[Any, ...]]
+
+CONNECT_WAIT = 3
+"""Seconds for each address of the server."""
+ROWS = 250
+"""Rows in one statement."""
+CONFLICTS = ("40001", "40P01", "23505", "42P07", "42710", "55P03")
+"""Serialization failure, deadlock, somebody else inserted the same key or made the same table
+(or its type) first, a lock waited for too long."""
+READ_ONLY = "25006"
+KINDS: dict[str, Kind] = {
+    "53": "full",
+    "28": "refused",
+    "42": "refused",
+    "25": "refused",
+    "57": "unreachable",
+}
+BLOCKERS = (
+    b"SELECT DISTINCT a.pid, a.usename, a.application_name, l.relation::regclass FROM pg_locks l"
+    b" JOIN pg_stat_activity a ON a.pid = l.pid WHERE l.granted AND l.locktype = 'relation'"
+    b" AND l.mode IN ('AccessExclusiveLock', 'ExclusiveLock', 'ShareRowExclusiveLock', 'ShareLock')"
+    b" AND a.datname = current_database() AND l.pid <> pg_backend_pid() AND l.relation IN (SELECT"
+    b" oid FROM pg_class WHERE relkind IN ('r', 'p')) ORDER BY a.pid LIMIT 3"
+)
+TUPLE = re.compile(r"(?<=VALUES )\([^()]*\)")
+
+
+class _PostgresTransaction:
+    def __init__(self, execute: Callable[[str, Values], psycopg.Cursor[tuple[Any, ...]]]) -> None:
+        self._execute = execute
+
+    def run(self, sql: str, values: Values = ()) -> int:
+        return self._execute(translate(sql, "postgresql"), values).rowcount
+
+    def many(self, sql: str, rows: Sequence[Values]) -> None:
+        text = translate(sql, "postgresql")
+        for first in range(0, len(rows), ROWS):
+            chunk = rows[first : first + ROWS]
+            self._execute(_repeated(text, len(chunk)), [value for row in chunk for value in row])
+
+    def all(self, sql: str, values: Values = ()) -> list[tuple[Any, ...]]:
+        return self._execute(translate(sql, "postgresql"), values).fetchall()
+
+    def one(self, sql: str, values: Values = ()) -> tuple[Any, ...] | None:
+        return self._execute(translate(sql, "postgresql"), values).fetchone()
+
+
+def _repeated(text: str, times: int) -> str:
+    """One message with the statement for so many rows."""
+    found = TUPLE.search(text) if text.startswith("INSERT") else None
+    if found and found[0].count("%s") == text.count("%s"):
+        rows = ", ".join([found[0]] * times)
+        return text[: found.start()] + rows + text[found.end() :]
+    return "; ".join([text] * times)
+
+
+class _Guard:
+    """Watches one statement: when nothing comes back and the server does not live either, the
+    connection is cut, which ends the waiting."""
+
+    def __init__(self, connection: Connection, waits: Waits, lives: Callable[[], bool]) -> None:
+        self._connection, self._waits, self._lives = connection, waits, lives
+        self._done, self._mutex = threading.Event(), threading.Lock()
+        self.cut = False
+
+    def __enter__(self) -> _Guard:
+        with suppress(RuntimeError):  # no thread to be had: then without
+            threading.Thread(target=self._watch, name="store", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._mutex:
+            self._done.set()
+
+    def _watch(self) -> None:
+        while not self._done.wait(self._waits.silence):
+            if not self._lives():
+                with self._mutex:
+                    if not self._done.is_set():
+                        self.cut = _shut(self._connection)
+                return
+
+
+def _shut(connection: Connection) -> bool:
+    """End a connection from another thread: whoever waits for its socket sees the end of it."""
+    with suppress(Exception), socket.socket(fileno=os.dup(connection.fileno())) as sock:
+        sock.shutdown(socket.SHUT_RDWR)
+    return True
+
+
+class PostgresDatabase:
+    """A connection that is made when needed and again after it was lost; used by one thread at a
+    time."""
+
+    dialect: Literal["postgresql"] = "postgresql"
+    access = Access.CHANGE
+
+    def __init__(self, url: str, password: str = "", waits: Waits = JOB) -> None:
+        parts = urlsplit(url)
+        self._url, self._password, self.waits = url, password, waits
+        hosts = parts.netloc.rpartition("@")[2]
+        self.name = f"{parts.scheme}://{hosts}{parts.path}"  # several hosts, each with its port
+        self._several = "," in hosts and "target_session_attrs" not in parse_qs(parts.query)
+        self._connection: Connection | None = None
+
+    @contextmanager
+    def transaction(self, *, write: bool = True) -> Iterator[_PostgresTransaction]:
+        try:
+            import psycopg
+        except ImportError as error:
+            text = (
+                f"{self.name}: PostgreSQL needs the Python library psycopg ({error}): pip install"
+                " 'psycopg[binary]'"
+            )
+            raise StoreError("absent", text) from None
+        try:
+            connection = self._begin("BEGIN" if write else "BEGIN READ ONLY")
+            try:
+                yield _PostgresTransaction(lambda sql, values: self._run(connection, sql, values))
+                self._run(connection, "COMMIT")
+            except BaseException:
+                self._undo(connection)
+                raise
+        except psycopg.Error as error:
+            if error.sqlstate in CONFLICTS:
+                raise Conflict from None
+            raise self._failed(error) from None
+
+    def alone(self, sql: str, *, seconds: float) -> bool:
+        import psycopg
+
+        with self.transaction(write=False) as transaction:
+            transaction.one("SELECT 1")  # a connection that works
+        connection = self._open()
+        timer = threading.Timer(seconds, connection.cancel_safe)
+        timer.start()
+        try:
+            self._run(connection, sql)
+        except psycopg.errors.QueryCanceled:
+            return False
+        except psycopg.Error as error:
+            raise self._failed(error) from None
+        finally:
+            timer.cancel()
+            timer.join()
+        return True
+
+    def _begin(self, begin: str) -> Connection:
+        """A connection in a transaction; a new one where the server has closed the one that was
+        idle."""
+        import psycopg
+
+        bounds = ("lock", "lock"), ("idle_in_transaction_session", "idle"), ("statement",) * 2
+        sql = begin + "".join(
+            f"; SET LOCAL {name}_timeout = {round(getattr(self.waits, seconds) * 1000)}"
+            for name, seconds in bounds
+        )
+        used = self._connection
+        connection = self._open()
+        try:
+            self._run(connection, sql)
+        except psycopg.OperationalError:
+            if used is not connection:
+                raise
+            self.close()
+            connection = self._open()
+            self._run(connection, sql)
+        return connection
+
+    def _run(
+        self, connection: Connection, sql: str, values: Values = ()
+    ) -> psycopg.Cursor[tuple[Any, ...]]:
+        import psycopg
+
+        cursor = psycopg.ClientCursor(connection)
+        with _Guard(connection, self.waits, self._lives) as guard:
+            try:
+                return cursor.execute(sql.encode(), values or None)
+            except psycopg.Error:
+                if guard.cut:
+                    self.close()
+                    raise StoreError("unreachable", f"{self.name}: {self._silent()}") from None
+                raise
+
+    def _undo(self, connection: Connection) -> None:
+        """The end of a transaction that failed, as far as the connection still works."""
+        with suppress(Exception):
+            if not connection.closed:
+                self._run(connection, "ROLLBACK")
+
+    def _open(self) -> Connection:
+        if self._connection is None or self._connection.closed:
+            self._connection = self._connect()
+        return self._connection
+
+    def _connect(self) -> Connection:
+        import psycopg
+
+        parameters: dict[str, Any] = {"password": self._password} if self._password else {}
+        if self._several:
+            parameters["target_session_attrs"] = "read-write"
+        return psycopg.connect(
+            self._url,
+            autocommit=True,
+            prepare_threshold=None,  # a connection pooler may stand between
+            connect_timeout=CONNECT_WAIT,
+            application_name="dmarc-milter",
+            keepalives_idle=10,
+            keepalives_interval=5,
+            keepalives_count=3,
+            tcp_user_timeout=20_000,
+            **parameters,
+        )
+
+    def _lives(self) -> bool:
+        """Whether the server answers a second connection."""
+        try:
+            with self._connect() as other:
+                cut = threading.Timer(CONNECT_WAIT, _shut, (other,))
+                cut.daemon = True
+                cut.start()
+                try:
+                    other.execute(b"SELECT 1")
+                finally:
+                    cut.cancel()
+        except Exception:
+            return False
+        return True
+
+    def _silent(self) -> str:
+        return f"the server takes connections but has not answered for {self.waits.silence:.0f} s"
+
+    def blocked(self) -> str:
+        """Who holds a whole table, as far as the server says so; for a message."""
+        with suppress(Exception):
+            rows = self._run(self._begin("BEGIN READ ONLY"), BLOCKERS.decode()).fetchall()
+            self._run(self._open(), "COMMIT")
+            return "".join(
+                f"; {table} is locked by process {pid} of the server (user {user},"
+                f" {application or 'no application name'})"
+                for pid, user, application, table in rows
+            )
+        self.close()
+        return ""
+
+    def _failed(self, error: psycopg.Error) -> StoreError:
+        text = f"{self.name}: {without_sql(error)}"
+        if self._password:
+            text = text.replace(self._password, "***")
+        broken = self._connection is not None and self._connection.broken
+        if error.sqlstate is None or self._connection is None or broken:
+            self.close()
+            return StoreError("unreachable", text, lost=broken)
+        if error.sqlstate == READ_ONLY:  # a standby since a failover
+            self.close()
+        return StoreError(KINDS.get(error.sqlstate[:2], "io"), text)
+
+    def close(self) -> None:
+        if self._connection is not None:
+            with suppress(Exception):
+                self._connection.close()
+        self._connection = None
