@@ -122,7 +122,7 @@ def apply(
     rollups.write(
         transaction,
         [rollups.Counted(one.facts, _disposition(one.facts)) for one in logged],
-        batch.host,
+        str(prepared.origin),  # a host's name may be the same on two
         batch.identity,
     )
     report_rows.count(transaction, facts, prepared, options)
