@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from dmarc_milter.ledger.drain import Drained, drain
+from dmarc_milter.ledger.postgres import PostgresDatabase
 from dmarc_milter.ledger.spool.file import SpoolFile
 from dmarc_milter.ledger.store.database import connect
-from dmarc_milter.ledger.store.postgres import PostgresDatabase
 from dmarc_milter.ledger.store.store import Store
 from fakes.evaluations import evaluation
 from fakes.stores import spool_row

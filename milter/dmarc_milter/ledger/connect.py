@@ -11,6 +11,7 @@ from dmarc_milter.config import Config
 from dmarc_milter.config.paths import spool_path
 from dmarc_milter.config.secrets import store_password
 from dmarc_milter.core.report.rows import DAY
+from dmarc_milter.ledger.dialect import COMMAND, Waits
 from dmarc_milter.ledger.drain import BATCH, Drained, drain, host_name
 from dmarc_milter.ledger.errors import SpoolError
 from dmarc_milter.ledger.ownership import Access
@@ -20,7 +21,6 @@ from dmarc_milter.ledger.spool.reader import SpoolReader
 from dmarc_milter.ledger.store.apply_batch import Batch
 from dmarc_milter.ledger.store.daily_caps import Caps, StoreOptions
 from dmarc_milter.ledger.store.database import Database, connect
-from dmarc_milter.ledger.store.dialect import COMMAND, Waits
 from dmarc_milter.ledger.store.retention import STALE, Retention
 from dmarc_milter.ledger.store.status import is_there
 from dmarc_milter.ledger.store.store import Store

@@ -31,9 +31,9 @@ from dmarc_milter.core.mail import domain
 from dmarc_milter.core.text import printable
 from dmarc_milter.dns.suffix_list import SuffixListError
 from dmarc_milter.ledger.connect import answering_store, drained_store, store_of
+from dmarc_milter.ledger.dialect import JOB
 from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.ownership import Access
-from dmarc_milter.ledger.store.dialect import JOB
 from dmarc_milter.ledger.store.reports import ReportState
 from dmarc_milter.ledger.store.store import Store
 from dmarc_milter.reporting import bounce

@@ -25,12 +25,12 @@ from dmarc_milter.cli.times import shown
 from dmarc_milter.config import Config, load
 from dmarc_milter.config.paths import spool_path
 from dmarc_milter.ledger.connect import database_of, retention_of, spool_of, store_of
+from dmarc_milter.ledger.dialect import JOB
 from dmarc_milter.ledger.drain import drain, keep_draining
 from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.ownership import Access
 from dmarc_milter.ledger.store import schema
 from dmarc_milter.ledger.store.compact import compact
-from dmarc_milter.ledger.store.dialect import JOB
 from dmarc_milter.ledger.store.gaps import Lost
 from dmarc_milter.ledger.store.retention import clean_up
 from dmarc_milter.ledger.store.status import SpoolStatus, StoreStatus, spool_status, store_status

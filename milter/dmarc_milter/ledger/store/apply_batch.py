@@ -17,11 +17,11 @@ from dmarc_milter.core.report.failure import alike
 from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.core.stored import Facts, UnreadableFacts, decode, is_pass
 from dmarc_milter.ledger.clock import FAR
+from dmarc_milter.ledger.origins import enrol
 from dmarc_milter.ledger.spool.file import SpoolRow
 from dmarc_milter.ledger.store import report_id, report_rows, rollups
 from dmarc_milter.ledger.store.daily_caps import Caps, Quota, StoreOptions
 from dmarc_milter.ledger.store.database import Database, Transaction, attempt, chunks, with_list
-from dmarc_milter.ledger.store.origins import enrol
 from dmarc_milter.ledger.store.report_rows import Prepared
 
 

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 from dmarc_milter.ledger import sqlite_file
+from dmarc_milter.ledger.dialect import JOB, Transaction, Values, Waits, translate
 from dmarc_milter.ledger.errors import Conflict, StoreError
 from dmarc_milter.ledger.ownership import Access, why_not
-from dmarc_milter.ledger.store.dialect import JOB, Transaction, Values, Waits, translate
-from dmarc_milter.ledger.store.postgres import PostgresDatabase
+from dmarc_milter.ledger.postgres import PostgresDatabase
 
 __all__ = ["PostgresDatabase", "Transaction"]
 

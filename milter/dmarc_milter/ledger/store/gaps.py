@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from dmarc_milter.ledger.origins import enrol
 from dmarc_milter.ledger.store.database import Transaction
-from dmarc_milter.ledger.store.origins import enrol
 
 
 class Gap(NamedTuple):

@@ -22,9 +22,9 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
+from dmarc_milter.ledger.dialect import JOB, Values, Waits, translate
 from dmarc_milter.ledger.errors import Conflict, Kind, StoreError, without_sql
 from dmarc_milter.ledger.ownership import Access
-from dmarc_milter.ledger.store.dialect import JOB, Values, Waits, translate
 
 if TYPE_CHECKING:
     import psycopg
