@@ -475,4 +475,4 @@ def test_json(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
     host.ask("store", "backup", str(host.folder / "copy.db"), "--json")
     assert json.loads(capsys.readouterr().out)["octets"] > 0
     host.ask("store", "restore", str(host.folder / "copy.db"), "--json")
-    assert set(json.loads(capsys.readouterr().out)) == {"kept", "sent_meanwhile"}
+    assert set(json.loads(capsys.readouterr().out)) == {"kept", "sent_meanwhile", "erased"}

@@ -17,6 +17,7 @@ DIALECTS = {
         "compact": "WITHOUT ROWID",
         "for_update": "",
         "for_share": "",
+        "holds": "instr(facts, ?) > 0",
         "if_absent": "",
         "plus": "+",
         "skip_locked": "",
@@ -24,6 +25,7 @@ DIALECTS = {
     "postgresql": {
         "blob": "BYTEA",
         "bytewise": 'COLLATE "C"',
+        "holds": "position(?::bytea in facts) > 0",
         "if_absent": "IF NOT EXISTS",
         "plus": "",
         "compact": "",

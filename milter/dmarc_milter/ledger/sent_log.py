@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -83,20 +83,34 @@ class SentLog:
             lines = [raw for raw, line in _lines(self.path) if line.at >= now - KEPT_SECONDS]
             while sum(map(len, lines)) > MAX_BYTES:
                 lines = lines[len(lines) // 2 :]
-            new = self.path.with_name(f"{self.path.name}.new")
-            with suppress(FileNotFoundError):
-                new.unlink()
-            number = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE)
-            with os.fdopen(number, "wb") as file:
-                state = self.path.stat()
-                with suppress(PermissionError):
-                    os.fchown(number, state.st_uid, state.st_gid)
-                file.writelines(lines)
-                file.flush()
-                os.fsync(number)
-            new.rename(self.path)
+            self._replace(lines)
         except OSError as error:
             LOG.warning("the sent log %s cannot be shortened: %s", self.path, error.strerror)
+
+    def _replace(self, lines: list[bytes]) -> None:
+        """Write the file anew. Raises OSError."""
+        new = self.path.with_name(f"{self.path.name}.new")
+        with suppress(FileNotFoundError):
+            new.unlink()
+        number = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE)
+        with os.fdopen(number, "wb") as file:
+            state = self.path.stat()
+            with suppress(PermissionError):
+                os.fchown(number, state.st_uid, state.st_gid)
+            file.writelines(lines)
+            file.flush()
+            os.fsync(number)
+        new.rename(self.path)
+
+    def erase(self, meant: Callable[[str], bool], *, dry: bool) -> int:
+        """Forget lines about addresses that are meant; how many they are. Raises OSError."""
+        if not self.path.exists():
+            return 0
+        lines = list(_lines(self.path))
+        keep = [raw for raw, line in lines if not meant(line.address)]
+        if len(keep) < len(lines) and not dry:
+            self._replace(keep)
+        return len(lines) - len(keep)
 
     def _is_long(self, now: int) -> bool:
         if not self.path.exists():

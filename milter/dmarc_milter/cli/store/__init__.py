@@ -1,4 +1,5 @@
-"""`dmarc-milter store upgrade | expire | drain | compact | backup | restore | status`."""
+"""`dmarc-milter store upgrade | expire | drain | compact | backup | restore |
+erase | status`."""
 
 from __future__ import annotations
 
@@ -21,6 +22,7 @@ from dmarc_milter.cli.store.copies import (
     run_backup,
     run_restore,
 )
+from dmarc_milter.cli.store.erasing import erase_arguments, run_erase
 from dmarc_milter.cli.times import shown
 from dmarc_milter.config import Config, load
 from dmarc_milter.config.paths import spool_path
@@ -38,6 +40,11 @@ from dmarc_milter.telemetry.log import open_log
 
 LOG = logging.getLogger("dmarc_milter.ledger")
 
+ARGUMENTS = {
+    "backup": backup_arguments,
+    "restore": restore_arguments,
+    "erase": erase_arguments,
+}
 EXPIRE_EVERY = 3600
 """Seconds between clean-ups of the following drain."""
 
@@ -54,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "restore",
             "put a copy in the store's place; reports that were sent meanwhile are not sent again",
         ),
+        ("erase", "forget a domain, an address that reports go to, or a source"),
         ("status", "the state of spool and store, and what to do if something is wrong"),
     ):
         command = what.add_parser(
@@ -68,8 +76,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 help="repeat every few seconds until SIGTERM; expire every hour",
             )
             command.add_argument("--parent", type=int, default=0, help=argparse.SUPPRESS)
-        elif name in ("backup", "restore"):
-            {"backup": backup_arguments, "restore": restore_arguments}[name](command)
+        elif name in ARGUMENTS:
+            ARGUMENTS[name](command)
         elif name == "expire":
             command.add_argument(
                 "--clock-is-right",
@@ -87,6 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
         "compact": _compact,
         "backup": run_backup,
         "restore": run_restore,
+        "erase": run_erase,
         "status": _status,
     }
     try:

@@ -11,9 +11,11 @@ from dmarc_milter.cli.main import EXIT_NO, EXIT_OK
 from dmarc_milter.cli.terminal import print_json
 from dmarc_milter.config import Config
 from dmarc_milter.config.paths import spool_path
+from dmarc_milter.ledger import tombstones
 from dmarc_milter.ledger.backup import backup, restore
 from dmarc_milter.ledger.clock import believe
 from dmarc_milter.ledger.connect import sqlite_path, store_of
+from dmarc_milter.ledger.erase import erase_again
 from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.ownership import Access
 from dmarc_milter.ledger.sent_log import SentLog, beside
@@ -83,16 +85,27 @@ def run_restore(config: Config, arguments: argparse.Namespace) -> int:
             raise StoreError("refused", f"{', '.join(missing)}: no such file")
         told = sum(store.handed_over.tell(sent(SentLog(log))) for log in logs)
         believe(store.database, int(time.time()), trusted=True)
+        erased = sum(erase_again(store, _tombstones(config)).values())
     if arguments.json:
-        print_json({"kept": str(kept) if kept else "", "sent_meanwhile": told})
+        print_json({"kept": str(kept) if kept else "", "sent_meanwhile": told, "erased": erased})
         return EXIT_OK
     if kept:
         print(f"what was there before is in {kept}")
+    if erased:
+        print(f"{erased} rows that this host had erased since were erased again")
     print(
         f"{told} deliveries had left since and are not sent again; the next drain applies"
         " what the spool still keeps"
     )
     return EXIT_OK
+
+
+def _tombstones(config: Config) -> list[tombstones.Tombstone]:
+    path = tombstones.beside(spool_path(config))
+    try:
+        return tombstones.read(path)
+    except OSError as error:
+        raise StoreError("refused", f"{path}: {error.strerror}") from None
 
 
 def _name(config: Config) -> str:

@@ -12,7 +12,7 @@ import logging
 import sqlite3
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -287,6 +287,13 @@ class SpoolFile:
         except sqlite3.Error as error:
             raise self._failed(error) from None
         return row[0] if row else 0
+
+    def erase(self, meant: Callable[[bytes], bool], *, dry: bool) -> int:
+        """Forget rows, waiting or kept, whose facts are meant; how many they are."""
+        try:
+            return kept.erase(self._open(), meant, dry=dry)
+        except sqlite3.Error as error:
+            raise self._failed(error) from None
 
     def checkpoint(self) -> None:
         """Move the journal into the file as far as nobody is in the way. Never raises: where it

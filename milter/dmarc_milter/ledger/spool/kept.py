@@ -8,6 +8,7 @@ rows that wait.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from typing import Any
 
 from dmarc_milter.ledger.spool.schema import SpoolOptions, bound
@@ -83,3 +84,25 @@ def number_after(connection: sqlite3.Connection, after: int) -> int:
     """How many there are. Raises sqlite3.Error."""
     sql = "SELECT count(*) FROM kept WHERE seq > ?"
     return int(connection.execute(sql, (after,)).fetchone()[0])
+
+
+def erase(connection: sqlite3.Connection, meant: Callable[[bytes], bool], *, dry: bool) -> int:
+    """Delete rows whose facts are meant, waiting or kept; how many they are. Raises
+    sqlite3.Error."""
+    total = 0
+    for table in ("spool", "kept"):
+        last = -1
+        while True:
+            sql = f"SELECT seq, facts FROM {table} WHERE seq > ? ORDER BY seq LIMIT ?"
+            rows = connection.execute(sql, (last, CHUNK)).fetchall()
+            if not rows:
+                break
+            last = rows[-1][0]
+            gone = [(seq,) for seq, facts in rows if meant(facts)]
+            total += len(gone)
+            if gone and not dry:
+                sql = f"DELETE FROM {table} WHERE seq = ?"
+                connection.execute("BEGIN IMMEDIATE")
+                connection.executemany(sql, gone)
+                connection.execute("COMMIT")
+    return total

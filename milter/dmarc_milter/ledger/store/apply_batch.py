@@ -16,6 +16,7 @@ from typing import NamedTuple
 from dmarc_milter.core.report.failure import alike
 from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.core.stored import Facts, UnreadableFacts, decode, is_pass
+from dmarc_milter.ledger import tombstones
 from dmarc_milter.ledger.clock import FAR
 from dmarc_milter.ledger.origins import enrol
 from dmarc_milter.ledger.spool.file import SpoolRow
@@ -114,7 +115,8 @@ def apply(
     last = int(origin[0]) if origin else 0
     fresh = [row for seq, row in decoded.rows if seq > last]
     _park(transaction, fresh, now)
-    messages = _unknown(transaction, [row for row in fresh if isinstance(row, _NewMessage)])
+    readable = [row for row in fresh if isinstance(row, _NewMessage)]
+    messages = _unknown(transaction, readable)
     facts = [message.facts for message in messages]
     logged = [message for message in messages if decoded.logged(message.facts.at)]
     _log(transaction, logged, batch.host)
@@ -151,8 +153,17 @@ def _park(transaction: Transaction, rows: Sequence[_NewMessage | _Unreadable], n
     )
 
 
+def _not_erased(transaction: Transaction, messages: Sequence[_NewMessage]) -> Sequence[_NewMessage]:
+    """Those that name nothing which was erased after they were recorded."""
+    stones = tombstones.load(transaction)
+    if not stones:
+        return messages
+    return [message for message in messages if not stones.hides_facts(message.facts)]
+
+
 def _unknown(transaction: Transaction, messages: Sequence[_NewMessage]) -> list[_NewMessage]:
-    """Those whose id the decision log does not hold."""
+    """Those whose id the decision log does not hold, and that were not erased."""
+    messages = _not_erased(transaction, messages)
     known = set[str]()
     # The same message has the same time: the log's other days are not looked into.
     sql = "SELECT id FROM decision WHERE id IN [] AND {plus}at >= ? AND {plus}at <= ?"

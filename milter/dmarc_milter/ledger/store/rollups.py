@@ -153,3 +153,22 @@ def counted(since: int, *, author_domain: str = "", exactly: bool = False) -> Wh
         sql += f" UNION ALL {part} AND begin_at < ?"
         values = (*values, HOUR, *names, since_hour(since), midnight)
     return Where(f"({sql}) AS counted", values)
+
+
+def forget(transaction: Transaction, reversed_name: str) -> None:
+    """Count what stands under an author domain under OTHERS, and forget its name. Raises
+    StoreError."""
+    rows = transaction.all(
+        "SELECT span, begin_at, status, disposition, would_be, kind, host, messages FROM rollup"
+        " WHERE author_reversed = ?",
+        (reversed_name,),
+    )
+    transaction.many(
+        "INSERT INTO rollup (span, author_reversed, begin_at, status, disposition, would_be, kind,"
+        " host, messages) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (span, author_reversed,"
+        " begin_at, status, disposition, would_be, kind, host) DO UPDATE SET messages ="
+        " rollup.messages + excluded.messages",
+        [(row[0], OTHERS, *row[1:]) for row in rows],
+    )
+    transaction.run("DELETE FROM rollup WHERE author_reversed = ?", (reversed_name,))
+    transaction.run("DELETE FROM author_name WHERE reversed = ?", (reversed_name,))

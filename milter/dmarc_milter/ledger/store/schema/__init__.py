@@ -17,6 +17,7 @@ from dmarc_milter.ledger.store.schema.steps import (
     COUNTING,
     DAYS,
     DEFERRALS,
+    ERASURES,
     FAILURES,
     GAPS,
     HOSTS,
@@ -44,6 +45,7 @@ STEPS: tuple[Step, ...] = (
     Step("rollups", ROLLUPS, roll_up),
     Step("identities", IDENTITIES),
     Step("hosts", HOSTS),
+    Step("erasures", ERASURES),
 )
 """Steps are only ever added; what a released version has applied is never changed."""
 HELD = 60

@@ -298,6 +298,13 @@ ROLLUPS = (
         " 'failure')"
     ),
 )
+ERASURES = (
+    # What was erased, as a hash: nothing recorded before comes back.
+    (
+        "CREATE TABLE IF NOT EXISTS tombstone (kind TEXT NOT NULL, digest TEXT NOT NULL, at BIGINT"
+        " NOT NULL, PRIMARY KEY (kind, digest)) {compact}"
+    ),
+)
 
 
 class Step(NamedTuple):

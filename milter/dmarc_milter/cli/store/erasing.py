@@ -1,0 +1,127 @@
+"""`dmarc-milter store erase`."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import time
+from contextlib import closing
+
+from dmarc_milter.cli.main import EXIT_NO, EXIT_OK
+from dmarc_milter.cli.terminal import domain_argument, print_json
+from dmarc_milter.config import Config
+from dmarc_milter.config.paths import spool_path
+from dmarc_milter.core.stored import UnreadableFacts, decode
+from dmarc_milter.ledger import tombstones
+from dmarc_milter.ledger.connect import spool_of, store_of
+from dmarc_milter.ledger.erase import erase, prepare
+from dmarc_milter.ledger.errors import SpoolError, StoreError
+from dmarc_milter.ledger.ownership import Access
+from dmarc_milter.ledger.sent_log import SentLog, beside
+from dmarc_milter.ledger.tombstones import Target, Tombstones
+
+NOT_HERE = """\
+Not erased, since this program cannot reach it:
+- backups of the store: after `store restore` what this host erased is erased again by itself
+- other hosts' spools keep what the store has for {hours:g} hours; nothing of it is counted again.
+  Run this there too to erase it at once
+- mail that was sent, what [reporting] copy_to keeps, the logs of the daemon and of the MTA"""
+
+
+def erase_arguments(command: argparse.ArgumentParser) -> None:
+    what = command.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--domain",
+        type=lambda text: Target("domain", domain_argument(text).name),
+        dest="target",
+        metavar="NAME",
+        help="everything that names this domain or one below it",
+    )
+    what.add_argument(
+        "--address",
+        type=_address,
+        dest="target",
+        metavar="ADDRESS",
+        help="what is kept of an address that reports go to",
+    )
+    what.add_argument(
+        "--source",
+        type=_source,
+        dest="target",
+        metavar="IP|NETWORK",
+        help="everything that names this client address, or one of the network",
+    )
+    command.add_argument("--dry-run", action="store_true", help="only count what would be erased")
+
+
+def _address(text: str) -> Target:
+    local, at, domain = text.rpartition("@")
+    if not (local and at and domain):
+        raise argparse.ArgumentTypeError(f"{text!r} is not an address")
+    return Target("address", text)
+
+
+def _source(text: str) -> Target:
+    try:
+        return Target("source", str(ipaddress.ip_network(text)))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not an address or network") from None
+
+
+def run_erase(config: Config, arguments: argparse.Namespace) -> int:
+    """0 when something was, or would be, erased; 1 when nothing is kept. Raises StoreError."""
+    target, dry, now = arguments.target, arguments.dry_run, int(time.time())
+    access = Access.CHANGE if dry else Access.CREATE
+    with closing(store_of(config, access)) as store:
+        store.ready()
+        prepared = prepare(store, target, now)
+        if not dry:
+            _note(config, prepared.stone)
+        counts = erase(store, prepared, dry=dry)
+        counts |= _of_this_host(config, prepared.stones, dry=dry)
+    found = {what: number for what, number in counts.items() if number}
+    if arguments.json:
+        print_json({"erased": found, "dry_run": dry})
+    else:
+        _print(found, dry=dry)
+        print(NOT_HERE.format(hours=config.store.keep_drained_hours))
+    return EXIT_OK if found else EXIT_NO
+
+
+def _note(config: Config, stone: tombstones.Tombstone) -> None:
+    path = tombstones.beside(spool_path(config))
+    try:
+        tombstones.note(path, stone)
+    except OSError as error:
+        raise StoreError("refused", f"{path}: {error.strerror}") from None
+
+
+def _of_this_host(config: Config, stones: Tombstones, *, dry: bool) -> dict[str, int]:
+    """Its spool and its sent log."""
+
+    def meant(facts: bytes) -> bool:
+        try:
+            return stones.hides_facts(decode(facts))
+        except UnreadableFacts:
+            return False
+
+    counts: dict[str, int] = {}
+    path = spool_path(config)
+    try:
+        if path.exists():
+            with closing(spool_of(config, Access.CHANGE)) as spool:
+                counts["spool rows"] = spool.erase(meant, dry=dry)
+        counts["lines of the sent log"] = SentLog(beside(path)).erase(stones.hides_address, dry=dry)
+    except SpoolError as error:
+        raise StoreError("refused", str(error)) from None
+    except OSError as error:
+        raise StoreError("refused", f"{beside(path)}: {error.strerror}") from None
+    return counts
+
+
+def _print(found: dict[str, int], *, dry: bool) -> None:
+    if not found:
+        print("nothing is kept of it")
+        return
+    words = ", ".join(f"{number:,} {what}" for what, number in found.items())
+    print(f"{'would be erased' if dry else 'erased'}: {words}")
