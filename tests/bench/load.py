@@ -293,8 +293,9 @@ class Cost:
         """Proportional set size together, in MB."""
         total = 0
         for pid in self.family():
-            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-            total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+            with contextlib.suppress(OSError):  # ended meanwhile
+                lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+                total += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
         return total / 1024
 
 
