@@ -342,7 +342,8 @@ def test_the_archives_hold_the_package_and_its_data_and_no_more(dist: Path) -> N
 def test_pip_installs_the_wheel_into_a_clean_environment(
     dist: Path, libraries: Path, tmp_path: Path
 ) -> None:
-    """Nothing but what the wheel asks for."""
+    """Nothing but what the wheel asks for, which needs no compiler: no pymilter, and our own code
+    serves."""
     (wheel,) = dist.glob("*.whl")
     run(sys.executable, "-m", "venv", tmp_path / "venv")
     run(
@@ -356,6 +357,23 @@ def test_pip_installs_the_wheel_into_a_clean_environment(
     )
     works(tmp_path / "venv/bin/dmarc-milter", environment={"PYTHONPATH": ""})
     assert run(tmp_path / "venv/bin/pip", "check") == "No broken requirements found.\n"
+    assert "pymilter" not in run(tmp_path / "venv/bin/pip", "list")
+    serves_without_pymilter(tmp_path / "venv/bin/dmarc-milter", tmp_path)
+
+
+def serves_without_pymilter(program: Path, folder: Path) -> None:
+    """It says so in one line, and judges a message."""
+    arguments = "['dmarc-milter', 'serve', '--no-jobs', '--config', sys.argv[1]]"
+    command = ("-c", f"import os, sys; os.execv({str(program)!r}, {arguments})")
+    with DnsServer({"_dmarc.b.example": {"TXT": ["v=DMARC1; p=reject"]}}) as dns:
+        tables = {"milter": {"library": "pymilter"}, "dns": {"nameservers": [dns.nameserver]}}
+        daemon = Daemon(folder, tables, command=command)
+        daemon.environment = {"PYTHONPATH": ""}
+        with daemon, daemon.client() as mta:
+            assert "library: native, because pymilter is not installed" in daemon.lines()
+            mta.connect("client.example", "192.0.2.1")
+            mta.helo("client.example")
+            assert mta.message([("From", " a@b.example")]).code == 550
 
 
 def test_pipx_installs_the_wheel(dist: Path, libraries: Path, tmp_path: Path) -> None:
