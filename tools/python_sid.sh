@@ -76,6 +76,6 @@ inside sh -eu -c '
     rm /wheels/dmarc_milter-*.whl 2>/dev/null || true
     /venv/bin/pip install --quiet --no-index --find-links /wheels --requirement /wheels/requirements /wheels/own/*.whl
     /venv/bin/python -V
-    DMARC_MILTER_TEST_LIBRARY=native exec /venv/bin/python -m pytest -q -m "not (alone or live)" "$@"' sh $tests || status=1
+    DMARC_MILTER_TEST_LIBRARY=native exec /venv/bin/python -m pytest -q -n auto --maxprocesses=4 --dist loadfile -m "not (alone or live)" "$@"' sh $tests || status=1
 [ "$status" = 0 ] || die "tests failed"
 say "done"

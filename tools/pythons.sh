@@ -45,6 +45,6 @@ for version in "$@"; do
     fi
     say "$("$venv/bin/python" -V): $tests"
     # shellcheck disable=SC2086  # word splitting is meant
-    DMARC_MILTER_TEST_LIBRARY=native "$venv/bin/python" -m pytest -q -m "not (alone or live)" $tests || status=1
+    DMARC_MILTER_TEST_LIBRARY=native "$venv/bin/python" -m pytest -q -n auto --maxprocesses=4 --dist loadfile -m "not (alone or live)" $tests || status=1
 done
 exit $status
