@@ -39,14 +39,17 @@ READING = (
     ("stats",),
     ("stats", "--html"),
     ("impact",),
+    ("report", "list"),
     ("report", "preview"),
+    ("summary",),
+    ("allow", "4QXYZ"),
+    ("rules", "test"),
     ("report", "show", ID),
     ("store", "status"),
     ("store", "status", "--json"),
 )
 """Commands that only ask."""
 CHANGING = (
-    ("report", "list"),
     ("report", "send"),
     ("report", "drop", ID),
     ("report", "resend", ID),

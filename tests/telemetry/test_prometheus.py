@@ -24,6 +24,7 @@ FULL = StorageStatus(
     spool_oldest=1_700_000_100,
     store_up=True,
     last_drained=1_700_000_000,
+    store_lost=0,
     reports={"open": 2},
 )
 

@@ -26,7 +26,7 @@ from dmarc_milter.core.explain.history import first_that_holds, holds
 from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.core.stored import Facts
 from dmarc_milter.core.text import printable
-from dmarc_milter.ledger.connect import drained_store
+from dmarc_milter.ledger.connect import answering_store
 from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.store.decisions import Decision, Filter
 
@@ -81,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     store cannot be asked."""
     config = load(arguments.config)
     try:
-        with closing(drained_store(config)) as store:
+        with closing(answering_store(config)) as store:
             found = store.decisions.find(arguments.key, limit=1)
             since = int(time.time()) - arguments.days * DAY
             wanted = Filter(since=since, affected=True)

@@ -22,7 +22,7 @@ from dmarc_milter.core.policy.verdict import Rule
 from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.core.stored import Facts, is_pass
 from dmarc_milter.core.text import printable
-from dmarc_milter.ledger.connect import drained_store
+from dmarc_milter.ledger.connect import answering_store
 from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.store.decisions import Filter
 
@@ -69,7 +69,7 @@ def run(arguments: argparse.Namespace) -> int:
     rules = local_policy(_tried(config, arguments.file)).rules
     since = int(time.time()) - arguments.days * DAY
     try:
-        with closing(drained_store(config)) as store:
+        with closing(answering_store(config)) as store:
             found = store.decisions.recent(Filter(since=since), limit=LOOKED_AT)
     except StoreError as error:
         return unavailable(error)

@@ -218,10 +218,12 @@ class StorageReader:
         """`before` with what the store says now; where it says nothing, what it said last of when
         it was drained."""
         try:
-            last_drained, reports = self._store()
+            last_drained, lost, reports = self._store()
         except Exception:
             return replace(before, store_up=False)
-        return replace(before, store_up=True, last_drained=last_drained, reports=reports)
+        return replace(
+            before, store_up=True, last_drained=last_drained, store_lost=lost, reports=reports
+        )
 
     def _spool(self, before: StorageStatus) -> StorageStatus:
         path = spool_path(self._config)
@@ -233,7 +235,7 @@ class StorageReader:
         at = int(decode(rows[0][1].facts).at) if rows else None
         return replace(before, spool_messages=waiting, spool_octets=size(path), spool_oldest=at)
 
-    def _store(self) -> tuple[int, dict[str, int]]:
+    def _store(self) -> tuple[int, int, dict[str, int]]:
         if self._database is None:
             self._database = database_of(self._config, Access.READ)
         schema.check(self._database)
@@ -243,5 +245,6 @@ class StorageReader:
             "SELECT coalesce(max(drained_at), 0) FROM origin WHERE identity = ?",
             (self._identity,),
         )[0][0]
+        lost = fetch(self._database, "SELECT coalesce(sum(lost), 0) FROM origin")[0][0]
         states = fetch(self._database, "SELECT state, count(*) FROM report GROUP BY state")
-        return int(drained), {str(state): int(number) for state, number in states}
+        return int(drained), int(lost), {str(state): int(number) for state, number in states}

@@ -128,6 +128,8 @@ class StorageStatus:
     """When the message was answered that has waited there longest; None: none waits."""
     store_up: bool | None = None
     last_drained: int | None = None
+    store_lost: int | None = None
+    """Messages that the store had and has lost for good, as all hosts found."""
     reports: Mapping[str, int] = field(default_factory=dict)
     """State -> reports."""
 
@@ -230,6 +232,10 @@ def _storage(storage: StorageStatus) -> Iterator[Metric]:
         "last_drained_timestamp_seconds": (
             "When this host's spool was last drained into the store.",
             storage.last_drained,
+        ),
+        "store_lost_messages": (
+            "Messages that the store had and has lost for good (a restored backup, a failover).",
+            storage.store_lost,
         ),
     }
     for name, (text, value) in numbers.items():

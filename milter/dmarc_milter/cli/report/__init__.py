@@ -163,7 +163,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _list(config: Config, arguments: argparse.Namespace) -> int:
-    with closing(drained_store(config)) as store:
+    with closing(answering_store(config)) as store:
         rows = _listed(store, arguments)
         suppressions = store.destinations.suppressions()
     if arguments.json:

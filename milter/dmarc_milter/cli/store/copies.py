@@ -15,6 +15,7 @@ from dmarc_milter.ledger import tombstones
 from dmarc_milter.ledger.backup import backup, restore
 from dmarc_milter.ledger.clock import believe
 from dmarc_milter.ledger.connect import sqlite_path, store_of
+from dmarc_milter.ledger.dialect import JOB
 from dmarc_milter.ledger.erase import erase_again
 from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.ownership import Access
@@ -77,7 +78,7 @@ def run_restore(config: Config, arguments: argparse.Namespace) -> int:
             return EXIT_NO
         kept = restore(arguments.file, path).kept
     access = Access.CREATE if arguments.file is not None else Access.CHANGE
-    with closing(store_of(config, access)) as store:
+    with closing(store_of(config, access, JOB)) as store:
         store.ready()
         logs = [beside(spool_path(config)), *arguments.sent_log]
         missing = [str(log) for log in arguments.sent_log if not log.exists()]

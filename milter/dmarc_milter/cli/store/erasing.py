@@ -14,6 +14,7 @@ from dmarc_milter.config.paths import spool_path
 from dmarc_milter.core.stored import UnreadableFacts, decode
 from dmarc_milter.ledger import tombstones
 from dmarc_milter.ledger.connect import spool_of, store_of
+from dmarc_milter.ledger.dialect import JOB
 from dmarc_milter.ledger.erase import erase, prepare
 from dmarc_milter.ledger.errors import SpoolError, StoreError
 from dmarc_milter.ledger.ownership import Access
@@ -72,7 +73,7 @@ def run_erase(config: Config, arguments: argparse.Namespace) -> int:
     """0 when something was, or would be, erased; 1 when nothing is kept. Raises StoreError."""
     target, dry, now = arguments.target, arguments.dry_run, int(time.time())
     access = Access.CHANGE if dry else Access.CREATE
-    with closing(store_of(config, access)) as store:
+    with closing(store_of(config, access, JOB)) as store:
         store.ready()
         prepared = prepare(store, target, now)
         if not dry:

@@ -15,7 +15,7 @@ from dmarc_milter.cli.times import count
 from dmarc_milter.config import Config, load
 from dmarc_milter.config.checks import authserv_id, host_and_port
 from dmarc_milter.config.secrets import signing_key, smtp_password
-from dmarc_milter.ledger.connect import drained_store
+from dmarc_milter.ledger.connect import answering_store
 from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.reporting.smtp import Mailer, Sent, Submission
 
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     until = now.replace(hour=0, minute=0, second=0, microsecond=0)
     since = until - timedelta(days=arguments.days or DAYS[config.summary.every])
     try:
-        with closing(drained_store(config)) as store:
+        with closing(answering_store(config)) as store:
             found = digest(
                 store,
                 since=int(since.timestamp()),
