@@ -36,7 +36,10 @@ pytestmark = pytest.mark.live
 LONG = ".".join(["w" * 60] * 3 + ["hostile-name", "example"])
 """A domain name of 200 characters."""
 MARKUP = "<b onclick=alert(1)>" * 12
-PAGES = ("/?days=90", "/decisions?days=90", "/domains?days=90", "/reports", "/health", "/nowhere")
+PAGES = (
+    *("/?days=90", "/decisions?days=90", "/domains?days=90", "/impact?days=90", "/reports"),
+    *("/health", "/nowhere"),
+)
 
 
 def fill_folder(folder: Path) -> None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from typing import NamedTuple
 
 from dmarc_milter.cli import deferrals
 from dmarc_milter.cli.main import EXIT_OK, add_config
@@ -16,18 +14,14 @@ from dmarc_milter.cli.terminal import console, print_json, table, unavailable
 from dmarc_milter.cli.times import count, shown
 from dmarc_milter.cli.why import domain_name
 from dmarc_milter.config import Config, load
-from dmarc_milter.core.explain.senders import ProbableSender, SenderGroup, sources
+from dmarc_milter.core.explain.senders import ProbableSender, sources
 from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.ledger.connect import answering_store
 from dmarc_milter.ledger.errors import StoreError
-from dmarc_milter.ledger.store.decisions import Decisions, Filter, Impact, Treated
+from dmarc_milter.ledger.impact import GROUPS, DomainImpact, by_domain, by_kind, samples
+from dmarc_milter.ledger.store.decisions import Filter
 from dmarc_milter.ledger.store.rollups import since_hour
 
-GROUPS = 5000
-"""Pairs of author domain and source that are looked at; the ones with most messages."""
-SAMPLED = 300
-"""Of these, so many are looked into for evidence, each by its latest messages."""
-SAMPLE = 10
 COLUMNS = {
     "From domain": "left",
     "refused": "right",
@@ -38,33 +32,6 @@ COLUMNS = {
     "would defer": "right",
     "clients": "right",
 }
-
-
-TREATMENTS = ("reject", "quarantine", "tempfail")
-
-
-class DomainImpact(NamedTuple):
-    """What happened to one author domain's mail. `would_` only counts in monitor mode."""
-
-    author_domain: str
-    refused: int
-    quarantined: int
-    deferred: int
-    would_refuse: int
-    would_quarantine: int
-    would_defer: int
-    sources: int
-
-    @property
-    def messages(self) -> int:
-        return (
-            self.refused
-            + self.quarantined
-            + self.deferred
-            + self.would_refuse
-            + self.would_quarantine
-            + self.would_defer
-        )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -121,51 +88,6 @@ def run(arguments: argparse.Namespace) -> int:
     _print_kinds(by_kind(treated))
     deferrals.print_waiting(waits, now, arguments.limit)
     return EXIT_OK
-
-
-def by_domain(treated: Iterable[Treated], clients: Mapping[str, int]) -> list[DomainImpact]:
-    """One line for each author domain, most messages first. `clients`: addresses by domain."""
-    counts: dict[str, list[int]] = {}
-    for part in treated:
-        numbers = counts.setdefault(part.author_domain, [0] * 6)
-        if part.disposition in TREATMENTS:
-            numbers[TREATMENTS.index(part.disposition)] += part.messages
-        else:
-            numbers[3 + TREATMENTS.index(part.would_be)] += part.messages
-    found = [
-        DomainImpact._make((name, *numbers, clients.get(name, 0)))
-        for name, numbers in counts.items()
-    ]
-    return sorted(found, key=lambda row: (-row.messages, row.author_domain))
-
-
-def by_kind(treated: Iterable[Treated]) -> dict[str, int]:
-    """Messages by what their source looks like, most first."""
-    kinds = Counter[str]()
-    for part in treated:
-        kinds[part.kind or "not noted"] += part.messages
-    return dict(kinds.most_common())
-
-
-def samples(
-    decisions: Decisions, groups: Sequence[Impact], since: int, until: int | None = None
-) -> list[SenderGroup]:
-    """The groups with some of their messages; several outcomes of one pair are one sample."""
-    numbers: dict[tuple[str, str], int] = {}
-    for group in groups:
-        key = (group.author_domain, group.source_ip)
-        numbers[key] = numbers.get(key, 0) + group.messages
-    found = []
-    for place, ((author, address), messages) in enumerate(numbers.items()):
-        wanted = Filter(since, until, author_domain=author, source_ip=address, affected=True)
-        looked_into = (
-            decisions.recent(wanted, limit=SAMPLE) if place < SAMPLED and author and address else []
-        )
-        facts = tuple(
-            decision.facts for decision in looked_into if decision.facts.author_domain == author
-        )
-        found.append(SenderGroup(author, address, messages, facts))
-    return found
 
 
 def _document(source: ProbableSender) -> dict[str, object]:

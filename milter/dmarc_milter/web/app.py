@@ -3,12 +3,10 @@ escaped."""
 
 from __future__ import annotations
 
-import contextlib
-import ipaddress
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from flask import Flask, abort, g, render_template, request
@@ -17,23 +15,41 @@ from dmarc_milter.config import Config
 from dmarc_milter.config.core_options import local_policy
 from dmarc_milter.core.explain import explain
 from dmarc_milter.core.explain.message import changes
+from dmarc_milter.core.explain.senders import ProbableSender, sources
 from dmarc_milter.core.mail import domain
-from dmarc_milter.core.mail.message import plain_address
 from dmarc_milter.core.report.rows import DAY
+from dmarc_milter.core.stored import Facts
 from dmarc_milter.ledger.errors import StoreError
+from dmarc_milter.ledger.impact import GROUPS, SAMPLED, by_domain, by_kind, samples
 from dmarc_milter.ledger.store.decisions import Filter
-from dmarc_milter.ledger.store.status import spool_status, store_status
+from dmarc_milter.ledger.store.reports import ReportState
 from dmarc_milter.ledger.store.store import Store
-from dmarc_milter.web import charts, queries
+from dmarc_milter.web import charts, health, queries, report_view
 from dmarc_milter.web.decision_view import suggestion, view
-from dmarc_milter.web.lights import lights
+from dmarc_milter.web.domain_view import badge, policy
+from dmarc_milter.web.lights import lights, of_finding
 from dmarc_milter.web.login import LoginGuard
+from dmarc_milter.web.search import (
+    OUTCOME_WORDS,
+    chosen_days,
+    chosen_outcome,
+    chosen_page,
+    search_filter,
+)
 from dmarc_milter.web.status import HostStatus, host_status
-from dmarc_milter.web.words import PERIODS, add_words
+from dmarc_milter.web.words import add_words
 
 SEARCH = ("key", "author_domain", "source_ip", "status", "disposition", "days")
 MAX_WAITING = 20
 """Lines about mail that waits."""
+LOOKED_INTO = (300, 30)
+"""Pairs of author domain and client that the overview looks at, and of these into messages of."""
+LISTED = 5
+"""Probable lists and forwarders on the overview."""
+IMPACT_COLUMNS = (
+    *("refused", "quarantined", "deferred"),
+    *("would refuse", "would quarantine", "would defer"),
+)
 MAX_ROWS = 200
 MAX_FAILURES = 100
 """Rows of one report that a page shows."""
@@ -72,54 +88,11 @@ def _refuse_nul() -> None:
         abort(404)
 
 
-def _days() -> int:
-    """The period that the reader chose; a week where the parameter is missing or odd."""
-    days = request.args.get("days", "7")
-    return int(days) if days in map(str, PERIODS) else 7
-
-
-def _page() -> int:
-    page = request.args.get("page", "1")
-    return (
-        int(page) if page.isascii() and page.isdecimal() and 0 < len(page) <= 4 and int(page) else 1
-    )
-
-
-DONE = {
-    **{word: ("disposition", stored) for stored, word in charts.DONE.items() if stored != "none"},
-    **{
-        f"would be {charts.DONE[stored]}": ("would_be", stored)
-        for stored in ("quarantine", "reject", "tempfail")
-    },
-    "delivered": ("delivered", ""),
-}
-"""What the search form calls what was done: the column of Filter and its value."""
-WORDS = ("delivered", "refused", "quarantined", "deferred", *(word for word in DONE if " " in word))
-
-
-def _filter(since: int) -> Filter:
-    """What the search form asks for; odd values find nothing rather than failing."""
-    asked = {
-        name: request.args.get(name, "")[:255].strip().lower()
-        for name in ("author_domain", "source_ip", "status")
-    }
-    column, value = DONE.get(_done(), ("disposition", _done()))
-    if column != "delivered":
-        asked[column] = value
-    asked["author_domain"] = domain.as_stored(asked["author_domain"])
-    with contextlib.suppress(ValueError):
-        asked["source_ip"] = str(plain_address(ipaddress.ip_address(asked["source_ip"])))
-    return replace(Filter(since=since), **asked)  # type: ignore[arg-type]
-
-
-def _done() -> str:
-    return request.args.get("disposition", "")[:255].strip().lower()
-
-
 RULES = {
     "overview": "/",
     "domains": "/domains",
     "domain": "/domains/<name>",
+    "impact": "/impact",
     "decisions": "/decisions",
     "decision": "/decisions/<identity>",
     "reports": "/reports",
@@ -147,7 +120,7 @@ class Pages:
         return found
 
     def choose_period(self) -> None:
-        g.days = _days()
+        g.days = chosen_days()
         g.since = int(self._options.clock()) // DAY * DAY - (g.days - 1) * DAY
 
     def overview(self) -> str:
@@ -166,44 +139,83 @@ class Pages:
             failing=queries.authors(database, g.since, failing=True)[:10],
             clients=queries.failing_clients(database, g.since),
             newest=queries.NEWEST,
+            senders=[one for one in self._senders(*LOOKED_INTO) if one.rule][:LISTED],
             waiting=decisions.waiting(g.since, limit=MAX_WAITING),
         )
 
     def domains(self) -> str:
         rows = queries.authors(
-            self._store.database, g.since, failing=request.args.get("failing") == "1", page=_page()
+            self._store.database,
+            g.since,
+            failing=request.args.get("failing") == "1",
+            page=chosen_page(),
         )
+        shown = rows[: queries.PAGE]
         return render_template(
-            "domains.html", rows=rows[: queries.PAGE], more=len(rows) > queries.PAGE, page=_page()
+            "domains.html",
+            rows=shown,
+            policies={row.domain: badge(self._newest(row.domain)) for row in shown},
+            more=len(rows) > queries.PAGE,
+            page=chosen_page(),
         )
 
+    def _newest(self, name: str) -> Facts | None:
+        """Of the newest decision about an author domain."""
+        found = queries.latest(self._store.database, name)
+        return found.facts if found else None
+
     def domain(self, name: str) -> str:
-        newest = queries.latest(self._store.database, name)
+        newest = self._newest(name)
         if newest is None:
             abort(404)
-        rows = queries.sources(self._store.database, name, g.since)
-        reports = self._store.reports.find(
-            policy_domain=newest.facts.policy_domain or name, limit=20
-        )
-        waiting = self._store.decisions.waiting(g.since, author_domain=name, limit=MAX_WAITING)
+        database = self._store.database
         return render_template(
             "domain.html",
             name=name,
-            newest=newest.facts,
-            rows=rows,
-            reports=reports,
-            waiting=waiting,
+            newest=newest,
+            policy=policy(newest),
+            row=queries.outcomes(database, name, g.since),
+            chart=charts.chart(queries.daily(database, name, g.since), g.since, g.days),
+            rows=queries.sources(database, name, g.since),
+            reports=self._store.reports.find(policy_domain=newest.policy_domain or name, limit=20),
+            waiting=self._store.decisions.waiting(g.since, author_domain=name, limit=MAX_WAITING),
             most=queries.SOURCES,
             looked_at=queries.LOOKED_AT,
         )
 
+    def _senders(self, groups: int, sampled: int) -> list[ProbableSender]:
+        """Who probably stands behind mail that policy stopped, or would have."""
+        decisions = self._store.decisions
+        wanted = Filter(since=g.since, affected=True)
+        found = decisions.impact(wanted, limit=groups)
+        return list(sources(samples(decisions, found, g.since, most=sampled)))
+
+    def impact(self) -> str:
+        decisions = self._store.decisions
+        treated = decisions.treated(g.since)
+        domains = by_domain(treated, decisions.clients(Filter(since=g.since, affected=True)))
+        senders = self._senders(GROUPS, SAMPLED)
+        return render_template(
+            "impact.html",
+            host=self._options.status(),
+            messages=decisions.messages(g.since),
+            treated=sum(row.messages for row in domains),
+            kinds=by_kind(treated),
+            columns=IMPACT_COLUMNS,
+            domains=domains[: queries.PAGE],
+            domains_left=max(0, len(domains) - queries.PAGE),
+            senders=senders[: queries.PAGE],
+            senders_left=max(0, len(senders) - queries.PAGE),
+            waiting=decisions.waiting(g.since, limit=MAX_WAITING),
+        )
+
     def decisions(self) -> str:
-        wanted, key = _filter(g.since), request.args.get("key", "")[:255]
+        wanted, key = search_filter(g.since), request.args.get("key", "")[:255]
         page = queries.decisions(
             self._store.database,
             wanted,
             key=key,
-            delivered=_done() == "delivered",
+            delivered=chosen_outcome() == "delivered",
             after=queries.parse_position(request.args.get("after", "")),
         )
         kept = {name: request.args[name] for name in SEARCH if name in request.args}
@@ -213,8 +225,8 @@ class Pages:
             wanted=wanted,
             key=key,
             kept=kept,
-            done=_done(),
-            words=WORDS,
+            done=chosen_outcome(),
+            words=OUTCOME_WORDS,
         )
 
     def decision(self, identity: str) -> str:
@@ -236,20 +248,31 @@ class Pages:
         )
 
     def reports(self) -> str:
-        found = self._store.reports.find(
-            limit=queries.PAGE + 1, offset=(_page() - 1) * queries.PAGE
+        store, wanted = self._store, request.args.get("state", "")
+        about = domain.as_stored(request.args.get("policy_domain", "")[:255].strip().lower())
+        states = [state for state in ReportState if state.value == wanted]
+        found = store.reports.find(
+            states,
+            policy_domain=about,
+            limit=queries.PAGE + 1,
+            offset=(chosen_page() - 1) * queries.PAGE,
         )
-        suppressed = self._store.destinations.suppressions(100)
-        more = len(found) > queries.PAGE
-        off = self._options.status().reports_off
+        totals = queries.report_states(store.database)
         return render_template(
             "reports.html",
             rows=found[: queries.PAGE],
-            more=more,
-            page=_page(),
-            suppressed=suppressed,
-            failures=self._store.failures.find(limit=MAX_FAILURES) if _page() == 1 else [],
-            off=off,
+            more=len(found) > queries.PAGE,
+            page=chosen_page(),
+            states={state.value: totals.get(state.value, 0) for state in ReportState},
+            wanted=states[0].value if states else "",
+            policy_domain=about,
+            suppressed=store.destinations.suppressions(100),
+            failures=store.failures.find(
+                [wanted] if states else [], policy_domain=about, limit=MAX_FAILURES
+            )
+            if chosen_page() == 1
+            else [],
+            off=self._options.status().reports_off,
         )
 
     def report(self, identity: str) -> str:
@@ -264,7 +287,10 @@ class Pages:
             report=found,
             rows=rows,
             deliveries=self._store.deliveries.of(identity),
-            most=MAX_ROWS,
+            state_text=report_view.state_text(found, self._options.clock()),
+            rows_text=report_view.rows_text(found, len(rows)),
+            no_rows_text=report_view.no_rows_text(found),
+            deliveries_text=report_view.deliveries_text(found),
         )
 
     def _failure_report(self, identity: str) -> str:
@@ -278,10 +304,14 @@ class Pages:
         )
 
     def health(self) -> str:
+        host, spool = self._options.status(), self._options.spool
+        found = health.findings(host.config) if host.config else ()
         return render_template(
             "health.html",
-            spool=spool_status(self._options.spool),
-            store=store_status(self._store.database),
+            host=host,
+            lights=lights(self._store, spool, host.reports_off, self._options.clock()),
+            findings=[of_finding(finding) for finding in found],
+            details=list(health.details(self._store, spool)),
         )
 
 

@@ -36,8 +36,7 @@ class Light(NamedTuple):
 
 def of_finding(finding: Finding) -> Light:
     """A finding of `config check` as a light."""
-    text = finding.text[:1].upper() + finding.text[1:]
-    return Light(finding.level, finding.where, text)
+    return Light(finding.level, finding.where, finding.text, finding.remedy)
 
 
 def lights(store: Store, spool: Path, off: str, now: float) -> list[Light]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from dmarc_milter.core.stored import decode
 from dmarc_milter.ledger.store import rollups
 from dmarc_milter.ledger.store.database import Database, fetch
-from dmarc_milter.ledger.store.decisions import Decision, Filter, bare_key
+from dmarc_milter.ledger.store.decisions import Decision, Filter, Total, bare_key
 from dmarc_milter.ledger.store.reports import ReportState
 
 PAGE = 50
@@ -201,3 +201,32 @@ def report_states(database: Database) -> dict[str, int]:
 def last_drained(database: Database) -> int:
     """When a host last wrote to the store; 0 for never."""
     return int(fetch(database, "SELECT coalesce(max(drained_at), 0) FROM origin")[0][0])
+
+
+def outcomes(database: Database, author_domain: str, since: int) -> AuthorRow:
+    """What became of one author domain's mail."""
+    totals = daily(database, author_domain, since)
+    return AuthorRow(
+        author_domain,
+        sum(total.messages for total in totals),
+        sum(total.messages for total in totals if total.status == "pass"),
+        sum(total.messages for total in totals if total.status == "fail"),
+        sum(
+            total.messages
+            for total in totals
+            if {total.disposition, total.would_be} & {"quarantine", "reject"}
+        ),
+    )
+
+
+def daily(database: Database, author_domain: str, since: int) -> list[Total]:
+    """Messages of one author domain by day and outcome; `since` is the first second of a day."""
+    source = rollups.counted(since, author_domain=author_domain, exactly=True)
+    sql = (
+        "SELECT begin_at, status, disposition, would_be, sum(messages) FROM"
+        f" {source.sql} GROUP BY begin_at, status, disposition, would_be ORDER BY begin_at"
+    )
+    return [
+        Total._make((int(row[0]), *row[1:4], int(row[4])))
+        for row in fetch(database, sql, source.values)
+    ]

@@ -12,6 +12,7 @@ from dmarc_milter.core.deferrals import deferral_text
 from dmarc_milter.core.explain import sentence
 from dmarc_milter.core.explain.deferral_rule import rule
 from dmarc_milter.ledger.store.decisions import Waiting
+from dmarc_milter.web.charts import done
 from dmarc_milter.web.decision_view import became
 
 PERIODS = (1, 7, 14, 30, 90)
@@ -19,6 +20,7 @@ NAVIGATION = (
     ("overview", "Overview", ""),
     ("decisions", "Decisions", "decision"),
     ("domains", "Author domains", "domain"),
+    ("impact", "Impact", ""),
     ("reports", "Reports", "report"),
     ("health", "Health", ""),
 )
@@ -47,7 +49,9 @@ def add_words(app: Flask, clock: Callable[[], float]) -> None:
         rule=lambda waits: rule(waits.author_domain, waits.reason, waits.failing_name, clock()),
         level=LEVELS.__getitem__,
     )
-    app.jinja_env.globals.update(version=__version__, periods=PERIODS, navigation=NAVIGATION)
+    app.jinja_env.globals.update(
+        version=__version__, periods=PERIODS, navigation=NAVIGATION, became=done
+    )
 
 
 def _time(at: float) -> str:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from dmarc_milter.cli.impact import GROUPS, samples
 from dmarc_milter.core.explain.senders import Identity, Kind, ProbableSender, sources
+from dmarc_milter.ledger.impact import GROUPS, samples
 from dmarc_milter.ledger.store.decisions import Decisions, Filter, Impact, Waiting
 from dmarc_milter.ledger.store.reports import Report, ReportState
 from dmarc_milter.ledger.store.store import Store

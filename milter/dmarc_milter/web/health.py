@@ -1,0 +1,60 @@
+"""What the health page says beside the lights: findings about the configuration that need no
+network, and what is known of spool and store, without counting their rows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from dmarc_milter.checks import configuration
+from dmarc_milter.checks.rules import rules
+from dmarc_milter.config import Config
+from dmarc_milter.core.check_finding import Finding
+from dmarc_milter.ledger.errors import StoreError
+from dmarc_milter.ledger.store.gaps import losses
+from dmarc_milter.ledger.store.schema import version
+from dmarc_milter.ledger.store.status import LOSS_SHOWN, moved_aside, spool_status
+from dmarc_milter.ledger.store.store import Store
+
+
+def findings(config: Config) -> Iterator[Finding]:
+    """Those of `config check` that ask neither the DNS nor a server. Reads files."""
+    suffixes, about = configuration.suffix_list(config)
+    yield from (
+        *configuration.mode(config),
+        *rules(config, suffixes, datetime.now(UTC).date()),
+        *about,
+        *configuration.identity(config, suffixes),
+        *configuration.exposed_listeners(config),
+    )
+    path = Path(config.authentication.sendmail_cf)
+    if path.is_file():
+        yield from (
+            *configuration.sendmail(config, path),
+            *configuration.rewriting(path, given=False),
+        )
+
+
+def details(store: Store, spool: Path) -> Iterator[tuple[str, str]]:
+    """Name and value, for whoever looks closer. Never raises."""
+    found = spool_status(spool)
+    yield "Spool", f"{found.path}: {found.waiting:,} messages waiting, {found.octets:,} bytes"
+    database = store.database
+    try:
+        yield "Store", f"{database.name}: schema {version(database)}"
+        with database.transaction(write=False) as transaction:
+            for one in losses(transaction, int(time.time()) - LOSS_SHOWN):
+                yield (
+                    "Lost",
+                    f"The store had lost messages of {one.host}: {one.again:,} were written again,"
+                    f" {one.lost:,} are gone.",
+                )
+    except StoreError as error:
+        yield "Store", f"{database.name}: {error}"
+    aside = moved_aside(spool)
+    if database.dialect == "sqlite":
+        aside += moved_aside(Path(database.name))
+    for file in aside:
+        yield "Kept from an earlier damage", str(file)
