@@ -1,5 +1,5 @@
 #!/bin/sh
-# What the live tests need: Postfix, Sendmail and PostgreSQL from Debian packages, unpacked into .test/root. Nothing is
+# What the live tests need: Postfix, Sendmail, PostgreSQL and pgbouncer from Debian packages, unpacked into .test/root. Nothing is
 # installed, started or configured on this machine, except the accounts that Postfix insists on, where they are missing.
 set -eu
 umask 022
@@ -57,7 +57,7 @@ accounts
         die "please run as root: apt-get install --no-install-recommends chromium chromium-driver"
 }
 
-packages=$(closure postfix; closure sendmail-bin sendmail-cf sendmail-base; closure zsh; closure fish; command -v m4 >/dev/null 2>&1 || closure m4)
+packages=$(closure pgbouncer | grep -Ev '^(postgresql-common|postgresql-client-common|ssl-cert|debconf)$'; closure postfix; closure sendmail-bin sendmail-cf sendmail-base; closure zsh; closure fish; command -v m4 >/dev/null 2>&1 || closure m4)
 if ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then
     server=$(apt-cache depends postgresql | sed -n 's/^ *Depends: \(postgresql-[0-9]*\)$/\1/p' | head -n 1)
     packages="$packages

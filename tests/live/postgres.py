@@ -26,7 +26,7 @@ class Postgres:
     """A cluster with the superuser `t`, no password, on 127.0.0.1. It may be stopped, killed and
     started again."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, standby_of: Postgres | None = None) -> None:
         found = programs()
         if found is None:
             give_up("run tools/setup_tests.sh (make test does) first")
@@ -37,6 +37,12 @@ class Postgres:
         self._environment = os.environ | library_path() | {"LC_ALL": "C.UTF-8"}
         if os.geteuid() == 0:  # initdb refuses root
             os.chown(folder, NOBODY, NOBODY)
+        if standby_of is not None:
+            self._run(
+                "pg_basebackup", "-D", f"{folder}/data", "-d", standby_of.url, "-R", "-X", "stream",
+                "-c", "fast", "--no-sync",
+            )  # fmt: skip
+            return
         self._run(
             "initdb", "-D", f"{folder}/data", "-A", "trust", "-U", "t", "--no-sync", "-E", "UTF8"
         )
@@ -77,6 +83,16 @@ class Postgres:
             f"{self.folder}/log",
             "start",
         )
+
+    def promote(self) -> None:
+        """A standby becomes a server that can be written."""
+        self._run("pg_ctl", "-D", f"{self.folder}/data", "-w", "promote")
+
+    def processes(self) -> list[int]:
+        """The server's process and those that it has made."""
+        first = int((self.folder / "data/postmaster.pid").read_text().split()[0])
+        children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
+        return [first, *map(int, children)]
 
     def stop(self, mode: str = "fast") -> None:
         """Modes are pg_ctl's: smart, fast, immediate (as after a crash)."""
