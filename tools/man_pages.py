@@ -16,9 +16,10 @@ from typing import get_type_hints
 import msgspec
 
 from dmarc_milter.cli.main import COMMANDS, module_of
-from dmarc_milter.config.sample import describe
+from dmarc_milter.config.sample import TABLES, describe
 from dmarc_milter.config.schema import Config
 from dmarc_milter.config.schema_policy import PolicyRule
+from dmarc_milter.config.schema_reporting import Identity
 from dmarc_milter.core.toml import toml
 
 ABOUT = """\
@@ -136,13 +137,14 @@ def page_5() -> str:
             escaped(f"[{field.name}]").upper(), escaped(inspect.getdoc(type(defaults)) or "") + "\n"
         )
         for key, hint in get_type_hints(type(defaults), include_extras=True).items():
-            if key != "rules":
+            if key not in TABLES:
                 sections += item(f"{key} = {toml(getattr(defaults, key))}", describe(hint))
-    sections += section("[[POLICY.RULES]]", escaped(inspect.getdoc(PolicyRule) or "") + "\n")
-    sections += "".join(
-        item(key, describe(hint))
-        for key, hint in get_type_hints(PolicyRule, include_extras=True).items()
-    )
+    for heading, kind in (("POLICY.RULES", PolicyRule), ("REPORTING.IDENTITIES", Identity)):
+        sections += section(f"[[{heading}]]", escaped(inspect.getdoc(kind) or "") + "\n")
+        sections += "".join(
+            item(key, describe(hint))
+            for key, hint in get_type_hints(kind, include_extras=True).items()
+        )
     return (
         '.TH DMARC\\-MILTER.TOML 5 "" "dmarc-milter"\n'
         + section("NAME", "dmarc\\-milter.toml \\- configuration of dmarc\\-milter(8)\n")

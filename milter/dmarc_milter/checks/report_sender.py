@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
@@ -16,8 +17,8 @@ from cryptography.hazmat.primitives.serialization import (
 
 from dmarc_milter.config import Config, ConfigError
 from dmarc_milter.config.checks import name
-from dmarc_milter.config.schema import Reporting
-from dmarc_milter.config.secrets import signing_key, smtp_password
+from dmarc_milter.config.schema_reporting import Reporting
+from dmarc_milter.config.secrets import identity_keys, signing_key, smtp_password
 from dmarc_milter.core.check_finding import Finding
 from dmarc_milter.core.dkim import DkimOptions, DkimStatus
 from dmarc_milter.core.dkim.keyring import KeyRing
@@ -53,6 +54,7 @@ def report_sender(
     try:
         smtp_password(config)
         key = signing_key(config)
+        identity_keys(config)
     except ConfigError as error:
         yield Finding("error", WHAT, str(error))
         return
@@ -60,6 +62,8 @@ def report_sender(
     found = survey(sender, resolver, suffixes=suffixes)
     yield from _published(found)
     yield _form(options)
+    if options.copy_to.startswith("/") and not Path(options.copy_to).is_dir():
+        yield Finding("error", WHAT, f"copy_to: there is no folder {options.copy_to}")
     yield from _envelope(config, sender, found, resolver)
     yield from _signature(config, sender, key.pem if key else b"", resolver)
 

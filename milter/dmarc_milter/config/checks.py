@@ -160,6 +160,11 @@ def _address(text: str) -> None:
         raise ValueError(f"{text!r} is not a mail address: {host} is not a full domain name")
 
 
+def _copy_to(text: str) -> None:
+    if not text.startswith("/"):
+        _address(text)
+
+
 def _url(text: str) -> None:
     path = Path(text.removeprefix("sqlite:///"))
     if text.startswith("sqlite:////") and path.name:
@@ -218,6 +223,7 @@ CHECKS: dict[str, dict[str, Callable[[str], object]]] = {
         "rfc7489_destinations": name,
         "rfc9990_destinations": name,
         "never_report": destination,
+        "copy_to": _optional(_copy_to),
     },
     "metrics": {"listen": _optional(_listen)},
     "web": {"listen": _optional(web_address)},
@@ -232,6 +238,14 @@ RULE_CHECKS: dict[str, Callable[[str], object]] = {
     "arc": name,
     "recipient_domains": name,
     "expires": _optional(date.fromisoformat),
+}
+
+
+IDENTITY_CHECKS: dict[str, Callable[[str], object]] = {
+    "recipient_domains": name,
+    "email": _address,
+    "dkim_domain": _optional(name),
+    "dkim_selector": _optional(name),
 }
 
 
@@ -255,6 +269,10 @@ def problems(config: Config) -> Iterator[tuple[tuple[str, ...], str]]:
         yield ("limits", "rsa_min_bits"), f"{text}: no RSA key would do"
     for index, rule in enumerate(config.policy.rules):
         yield from _rule_problems(("policy", "rules", str(index)), rule)
+    for index, identity in enumerate(config.reporting.identities):
+        for key, check in IDENTITY_CHECKS.items():
+            path = ("reporting", "identities", str(index), key)
+            yield from _failures(path, getattr(identity, key), check)
 
 
 def _unfit(path: tuple[str, ...], section: msgspec.Struct) -> Iterator[tuple[tuple[str, ...], str]]:

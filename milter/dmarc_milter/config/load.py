@@ -68,8 +68,8 @@ def _without(document: dict[str, Any], wrong: list[tuple[str, ...]]) -> Config:
         return msgspec.convert(document, Config)
     left = copy.deepcopy(document)
     for path in wrong:
-        if path[:2] == ("policy", "rules"):
-            left["policy"]["rules"] = []
+        if path[:2] in (("policy", "rules"), ("reporting", "identities")):
+            left[path[0]][path[1]] = []
             continue
         table: Any = left
         for step in path[:-1]:

@@ -8,9 +8,10 @@ from typing import Any, get_type_hints
 
 import msgspec
 
-from dmarc_milter.config.sample import describe
+from dmarc_milter.config.sample import TABLES, describe
 from dmarc_milter.config.schema import Config
 from dmarc_milter.config.schema_policy import PolicyRule
+from dmarc_milter.config.schema_reporting import Identity
 from dmarc_milter.core.toml import toml
 
 HEAD = """\
@@ -50,7 +51,7 @@ def reference() -> str:
         _section(field.name, getattr(Config(), field.name))
         for field in msgspec.structs.fields(Config)
     ]
-    return HEAD + "".join(sections) + _rules()
+    return HEAD + "".join(sections) + _rules() + _identities()
 
 
 def _section(name: str, section: msgspec.Struct) -> str:
@@ -58,7 +59,7 @@ def _section(name: str, section: msgspec.Struct) -> str:
     rows = "".join(
         _row(key, hint, toml(getattr(section, key)))
         for key, hint in hints.items()
-        if key != "rules"
+        if key not in TABLES
     )
     return (
         f"\n## [{name}]\n\n{inspect.getdoc(type(section))}\n\n| key | default | meaning"
@@ -73,18 +74,32 @@ def _row(key: str, hint: Any, default: str) -> str:
 
 def _rules() -> str:
     """[[policy.rules]] has no defaults to show for what must be given."""
-    hints = get_type_hints(PolicyRule, include_extras=True)
-    defaults = {field.name: field.default for field in msgspec.structs.fields(PolicyRule)}
+    return (
+        "\n## [[policy.rules]]\n\nOrdered local rules. Every condition given must hold; a list"
+        " holds when any of its values does; at least one condition is needed. The first rule that"
+        " matches decides; `tag` rules only add their tag. A rule never changes a pass.\n\n"
+        + _entries(PolicyRule, required=("action",))
+    )
+
+
+def _identities() -> str:
+    return (
+        "\n## [[reporting.identities]]\n\nHosted domains that report as themselves: mail whose"
+        " recipients all belong to one identity is reported in its name, other mail in that of"
+        " `[reporting]`. The first identity that fits counts.\n\n"
+        + _entries(Identity, required=("recipient_domains", "org_name", "email"))
+    )
+
+
+def _entries(kind: type[msgspec.Struct], *, required: tuple[str, ...]) -> str:
+    """A table of what an entry takes."""
+    hints = get_type_hints(kind, include_extras=True)
+    defaults = {field.name: field.default for field in msgspec.structs.fields(kind)}
     rows = ""
     for key, hint in hints.items():
         default = defaults[key]
         shown = (
-            "required" if key == "action" else toml([] if default is msgspec.NODEFAULT else default)
+            "required" if key in required else toml([] if default is msgspec.NODEFAULT else default)
         )
         rows += _row(key, hint, shown).replace("`required`", "required")
-    return (
-        "\n## [[policy.rules]]\n\nOrdered local rules. Every condition given must hold; a list"
-        " holds when any of its values does; at least one condition is needed. The first rule that"
-        " matches decides; `tag` rules only add their tag. A rule never changes a pass.\n\n| key |"
-        f" default | meaning |\n|---|---|---|\n{rows}"
-    )
+    return f"| key | default | meaning |\n|---|---|---|\n{rows}"

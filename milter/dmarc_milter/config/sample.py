@@ -10,6 +10,7 @@ import msgspec
 
 from dmarc_milter.config.schema import Config
 from dmarc_milter.config.schema_policy import PolicyRule
+from dmarc_milter.config.schema_reporting import Identity
 from dmarc_milter.core.toml import toml
 
 HEAD = """\
@@ -17,6 +18,15 @@ HEAD = """\
 # `dmarc-milter config check` reads this file as the daemon does.
 # SIGHUP (systemctl reload) applies it.
 """
+
+TABLES: dict[str, type[msgspec.Struct]] = {"rules": PolicyRule, "identities": Identity}
+"""Keys that are arrays of tables."""
+HEADINGS = {
+    PolicyRule: (
+        "Ordered local rules; the first that matches decides. Each [[policy.rules]] takes:",
+    ),
+    Identity: ("Hosted domains that report as themselves. Each [[reporting.identities]] takes:",),
+}
 
 
 def sample() -> str:
@@ -38,10 +48,12 @@ def _body(config: Config, *, described: bool) -> str:
             lines += [f"# {line}" for line in (inspect.getdoc(type(section)) or "").splitlines()]
         hints = get_type_hints(type(section), include_extras=True)
         for name, hint in hints.items():
-            if name != "rules":
+            if name not in TABLES:
                 lines.extend(_line(name, getattr(section, name), hint, described=described))
-        if hasattr(section, "rules"):
-            lines.extend(_rules(section.rules, described=described))
+        for name, kind in TABLES.items():
+            if name in hints:
+                key = f"{field.name}.{name}"
+                lines.extend(_tables(key, kind, getattr(section, name), described=described))
         parts.append("\n".join(lines) + "\n")
     return "".join(parts).lstrip("\n") if not described else "".join(parts)
 
@@ -72,30 +84,30 @@ def describe(hint: Any) -> str:
     return " ".join(words)
 
 
-def _rules(rules: list[PolicyRule], *, described: bool) -> list[str]:
+def _tables(
+    key: str, kind: type[msgspec.Struct], entries: list[msgspec.Struct], *, described: bool
+) -> list[str]:
+    """The entries of an array of tables, and as a comment what each takes."""
     lines: list[str] = []
     if described:
-        lines += [
-            "",
-            "# Ordered local rules; the first that matches decides. Each [[policy.rules]] takes:",
-            "# [[policy.rules]]",
-        ]
-        for name, hint in get_type_hints(PolicyRule, include_extras=True).items():
-            lines += [f"# {name} = {_example(name)}  # {describe(hint)}"]
-    for rule in rules:
-        lines += ["", "[[policy.rules]]"]
-        lines += [f"{name} = {toml(getattr(rule, name))}" for name in get_type_hints(PolicyRule)]
+        lines += ["", *(f"# {line}" for line in HEADINGS[kind]), f"# [[{key}]]"]
+        for name, hint in get_type_hints(kind, include_extras=True).items():
+            lines += [f"# {name} = {_example(kind, name)}  # {describe(hint)}"]
+    for entry in entries:
+        lines += ["", f"[[{key}]]"]
+        lines += [f"{name} = {toml(getattr(entry, name))}" for name in get_type_hints(kind)]
     return lines
 
 
-def _example(name: str) -> str:
+def _example(kind: type[msgspec.Struct], name: str) -> str:
     examples = {
         "action": '"accept"',
         "comment": '"members\' list"',
         "author_domains": '["example.org"]',
         "dkim": '["lists.example.net"]',
+        "recipient_domains": '["hosted.example"]' if kind is Identity else "",
+        "org_name": '"Hosted Inc."',
+        "email": '"dmarc@hosted.example"',
     }
-    default = next(
-        field.default for field in msgspec.structs.fields(PolicyRule) if field.name == name
-    )
+    default = next(field.default for field in msgspec.structs.fields(kind) if field.name == name)
     return examples.get(name) or toml([] if default is msgspec.NODEFAULT else default)

@@ -36,6 +36,10 @@ def exposed(config: Config, file: Path) -> Iterator[tuple[tuple[str, str], str]]
                 (section, key),
                 f"{name} can be read by everybody: chmod 640 {name}, its group being the daemon's",
             )
+    for identity in config.reporting.identities:
+        name = identity.dkim_key_file
+        if name and is_open_to_all(Path(name)):
+            yield ("reporting", "identities"), f"{name} can be read by everybody: chmod 640 {name}"
     try:
         url = urlsplit(config.store.url)
         password = url.password or "password" in parse_qs(url.query)

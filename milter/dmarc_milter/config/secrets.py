@@ -10,6 +10,7 @@ from dmarc_milter.config import root_files
 from dmarc_milter.config.checks import name
 from dmarc_milter.config.errors import ConfigError
 from dmarc_milter.config.schema import Config
+from dmarc_milter.config.schema_reporting import Identity, Reporting
 from dmarc_milter.core.report.mail import SigningKey, sign
 
 MIN_TOKEN = 16
@@ -32,11 +33,25 @@ def smtp_password(config: Config) -> str:
 def signing_key(config: Config) -> SigningKey | None:
     """The key that report mail is signed with; None: it is signed elsewhere, or not at all. Raises
     ConfigError for one that cannot sign."""
-    options = config.reporting
+    return _signing_key(config.reporting, "[reporting]")
+
+
+def identity_keys(config: Config) -> dict[str, SigningKey]:
+    """The keys that identities have of their own, by the domain of their reporting address. Raises
+    ConfigError."""
+    found = {}
+    for identity in config.reporting.identities:
+        key = _signing_key(identity, f"[[reporting.identities]] of {identity.email}:")
+        if key is not None:
+            found[name(identity.email.rpartition("@")[2]).name] = key
+    return found
+
+
+def _signing_key(options: Reporting | Identity, where: str) -> SigningKey | None:
     if not options.dkim_domain:
         return None
     if not options.dkim_selector:
-        raise ConfigError("[reporting] dkim_domain needs dkim_selector, where its key is published")
+        raise ConfigError(f"{where} dkim_domain needs dkim_selector, where its key is published")
     try:
         key = SigningKey(
             name(options.dkim_domain).name,
@@ -45,7 +60,7 @@ def signing_key(config: Config) -> SigningKey | None:
         )
         sign(b"From: a@b.example\r\n\r\n", key)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"[reporting] dkim_key_file {options.dkim_key_file!r}: {error}") from None
+        raise ConfigError(f"{where} dkim_key_file {options.dkim_key_file!r}: {error}") from None
     return key
 
 

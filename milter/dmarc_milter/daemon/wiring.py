@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from dmarc_milter.config import Config
 from dmarc_milter.config import core_options as compiled
-from dmarc_milter.config.checks import authserv_id, in_a_labels, networks
+from dmarc_milter.config.checks import authserv_id, networks
+from dmarc_milter.config.identities import reporting_addresses
 from dmarc_milter.config.paths import spool_path
 from dmarc_milter.core.dmarc.rewritten_from import Canonify
 from dmarc_milter.core.evaluation import Evaluation
@@ -194,7 +195,7 @@ def authenticating_daemons(config: Config, sendmail: Watched | None = None) -> C
 
 def session_options(config: Config, sendmail: Watched | None = None) -> SessionOptions:
     """What sessions need of the configuration."""
-    trust, own = config.authentication, (config.reporting.email, config.reporting.bounce_address)
+    trust, own = config.authentication, reporting_addresses(config.reporting)
     return SessionOptions(
         trusted_networks=networks(trust.trusted_networks),
         trusted_relays=networks(trust.trusted_relays),
@@ -209,7 +210,5 @@ def session_options(config: Config, sendmail: Watched | None = None) -> SessionO
             b"from": UNREAD,
             b"authentication-results": b" " + authserv_id(config).encode() + b"; none",
         },
-        own_addresses=frozenset(
-            in_a_labels(address).lower().encode() for address in own if address
-        ),
+        own_addresses=frozenset(address.lower().encode() for address in own),
     )

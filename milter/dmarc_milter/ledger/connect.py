@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 from dmarc_milter.config import Config
+from dmarc_milter.config.identities import identify
 from dmarc_milter.config.paths import spool_path
 from dmarc_milter.config.secrets import store_password
 from dmarc_milter.core.report.rows import DAY
@@ -51,7 +52,10 @@ def store_of(config: Config, access: Access, waits: Waits = COMMAND) -> Store:
 
 def _store_on(config: Config, database: Database) -> Store:
     options = StoreOptions(
-        Caps(rows=config.store.max_rows), config.reporting.honor_ri, config.store.decision_days
+        Caps(rows=config.store.max_rows),
+        config.reporting.honor_ri,
+        config.store.decision_days,
+        identify(config.reporting.identities),
     )
     return Store(database, options)
 

@@ -4,7 +4,7 @@ and the address to leave alone."""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from dmarc_milter.core.report.mail import from_verp, verp
@@ -48,13 +48,14 @@ class NotOurs(ValueError):
     """Not a bounce of a report; `str()` says why, in one line."""
 
 
-def tag_of(data: bytes, bounces: str, recipient: str = "") -> DeliveryTag:
+def tag_of(data: bytes, bounces: str | Sequence[str], recipient: str = "") -> DeliveryTag:
     """The delivery, from the address that the notification was sent to: `recipient` where the mail
     system told it, else the mail's fields.
 
-    `bounces` is our envelope sender without its tag. Raises NotOurs, before anything else of the
-    mail is looked at.
+    `bounces` is our envelope sender without its tag, or those of several identities. Raises
+    NotOurs, before anything else of the mail is looked at.
     """
+    known = [bounces] if isinstance(bounces, str) else bounces
     fields = header(data[:MAX_HEAD])
     for text in (
         recipient,
@@ -62,15 +63,23 @@ def tag_of(data: bytes, bounces: str, recipient: str = "") -> DeliveryTag:
     ):
         address = text[:1000].lower()
         verp_tag = from_verp(address)
-        if verp_tag and re.search(
-            rf"(?<![\w.+-]){re.escape(verp(bounces, *verp_tag).lower())}(?![\w-]|\.\w)", address
-        ):
+        if verp_tag and any(_is_for(verp(own, *verp_tag), address) for own in known):
             return DeliveryTag(*verp_tag)
     raise NotOurs("not sent to the envelope sender of one of our reports")
 
 
+def _is_for(sender: str, text: str) -> bool:
+    """Whether a text in lower case holds that address and no longer one."""
+    return re.search(rf"(?<![\w.+-]){re.escape(sender.lower())}(?![\w-]|\.\w)", text) is not None
+
+
 def read(
-    data: bytes, bounces: str, recipient: str = "", *, address: str = "", sender: str | None = None
+    data: bytes,
+    bounces: str | Sequence[str],
+    recipient: str = "",
+    *,
+    address: str = "",
+    sender: str | None = None,
 ) -> Bounce:
     """The bounce in `data`. `address` is where that report went, `sender` the bounce's envelope
     sender, where these are known.

@@ -165,7 +165,7 @@ def feedback_of(
         else:
             kept.append((row, count))
     return Feedback(
-        context.reporter,
+        context.reporter_for(report.identity),
         report.id,
         Period(report.begin, report.end),
         report.published,

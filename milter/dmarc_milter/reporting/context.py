@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from dmarc_milter.config.checks import in_a_labels
-from dmarc_milter.config.schema import Reporting
+from dmarc_milter.config.identities import by_address
+from dmarc_milter.config.schema_reporting import Reporting
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.report.aggregate import Reporter
 from dmarc_milter.core.resolver import Resolver
@@ -42,11 +43,12 @@ class Submitter(Protocol):
     def send(self, sender: str, recipient: str, message: bytes) -> Outcome: ...
 
 
-def reporter_of(options: Reporting) -> Reporter:
-    """Who reports. The same on all hosts that share a configuration: its domain is that of the
-    reporting address."""
-    email = in_a_labels(options.email)
-    return Reporter(options.org_name, email, email.rpartition("@")[2], options.extra_contact_info)
+def reporter_of(options: Reporting, identity: str = "") -> Reporter:
+    """Who reports: the organization, or the identity with that reporting address. The same on all
+    hosts that share a configuration: its domain is that of the reporting address."""
+    who = by_address(options, identity) or options
+    email = in_a_labels(who.email)
+    return Reporter(who.org_name, email, email.rpartition("@")[2], who.extra_contact_info)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,15 @@ class ReportContext:
         """The same on all hosts that share a configuration: its domain is that of the reporting
         address."""
         return reporter_of(self.options)
+
+    def reporter_for(self, identity: str) -> Reporter:
+        """Who reports in the name of that reporting address."""
+        return reporter_of(self.options, identity)
+
+    def bounces_for(self, identity: str) -> str:
+        """The envelope sender of an identity's reports, before it gets its tag."""
+        own = "" if self.options.bounce_address else self.reporter_for(identity).email
+        return own or self.bounces
 
     @property
     def bounces(self) -> str:

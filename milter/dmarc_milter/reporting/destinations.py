@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from dmarc_milter.config.checks import name
-from dmarc_milter.config.schema import Reporting
+from dmarc_milter.config.schema_reporting import Reporting
 from dmarc_milter.core.dmarc.record import MAX_URIS, ReportUri
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.report.aggregate import Format

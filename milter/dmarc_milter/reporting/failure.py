@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from dmarc_milter.config.identities import identify
 from dmarc_milter.core.mail import domain
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.report.destination import host_of
@@ -101,9 +102,10 @@ def _message(failure: Failure, context: ReportContext) -> bytes:
         sample = read_header_sample(failure.sample)
     except msgspec.MsgspecError as error:
         raise ValueError(f"unreadable sample: {error}") from None
+    reporter = context.reporter_for(identity_of(failure, context))
     report = FailureReport(
-        context.reporter,
-        context.authserv_id or context.reporter.domain,
+        reporter,
+        context.authserv_id or reporter.domain,
         failure.id,
         failure.facts,
         sample,
@@ -113,6 +115,11 @@ def _message(failure: Failure, context: ReportContext) -> bytes:
     return compose(
         report, boundary, recipient=PLACEHOLDER, now=datetime.fromtimestamp(context.now, UTC)
     )
+
+
+def identity_of(failure: Failure, context: ReportContext) -> str:
+    """In whose name it is: by its message's recipients."""
+    return identify(context.options.identities)(failure.facts.envelope_to)
 
 
 def addressed(stored: bytes, recipient: str) -> bytes:

@@ -16,7 +16,8 @@ from dmarc_milter.ledger.store.deliveries import Delivery, DeliveryState
 from dmarc_milter.ledger.store.destinations import Limit
 from dmarc_milter.ledger.store.reports import Document
 from dmarc_milter.reporting.context import FIRST_RETRY, LOG, ReportContext
-from dmarc_milter.reporting.failure import FORMAT, addressed
+from dmarc_milter.reporting.copies import keep
+from dmarc_milter.reporting.failure import FORMAT, addressed, identity_of
 from dmarc_milter.reporting.limits import reserved
 from dmarc_milter.reporting.silence import Failed, barred, is_own_mx, silence, subject
 from dmarc_milter.reporting.smtp import Later, Outcome, Refused, Sent
@@ -73,7 +74,10 @@ def deliver(delivery: Delivery, context: ReportContext) -> Delivered:
     outcome = _handed_over(delivery, envelope, context)
     if isinstance(outcome, Later):
         context.store.destinations.give_back([limit.scope for limit in limits])
-    return _judge(delivery, outcome, context, over=over)
+    found = _judge(delivery, outcome, context, over=over)
+    if isinstance(outcome, Sent):
+        keep(delivery.report_id, delivery.address, envelope.message, context)
+    return found
 
 
 def _left_before(at: int) -> str:
@@ -121,8 +125,19 @@ def envelope_of(delivery: Delivery, context: ReportContext) -> ReportEnvelope | 
         else _aggregate(delivery, document, context)
     )
     return ReportEnvelope(
-        verp(context.bounces, delivery.report_id, delivery.tag), delivery.address, message
+        verp(context.bounces_for(_identity(delivery, context)), delivery.report_id, delivery.tag),
+        delivery.address,
+        message,
     )
+
+
+def _identity(delivery: Delivery, context: ReportContext) -> str:
+    """In whose name the delivery's report is."""
+    if delivery.format == FORMAT:
+        failure = context.store.failures.get(delivery.report_id)
+        return identity_of(failure, context) if failure is not None else ""
+    report = context.store.reports.get(delivery.report_id)
+    return report.identity if report is not None else ""
 
 
 def _aggregate(delivery: Delivery, document: Document, context: ReportContext) -> bytes:
@@ -130,15 +145,16 @@ def _aggregate(delivery: Delivery, document: Document, context: ReportContext) -
     text = context.store.reports.document(delivery.report_id, "text")
     words = text.content.decode("utf-8", "replace") if text is not None else ""
     policy_domain = report.policy_domain if report is not None else ""
+    reporter = context.reporter_for(report.identity if report is not None else "")
     letter = Letter(
         delivery.report_id,
         policy_domain,
-        context.reporter.email,
+        reporter.email,
         document.filename,
         words,
         document.content,
         "rfc7489" if document.format == "rfc7489" else "rfc9990",
-        context.reporter.org_name,
+        reporter.org_name,
     )
     return write(letter, delivery.address, now=datetime.fromtimestamp(context.now, UTC)).as_bytes()
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from dmarc_milter.config.checks import destination
-from dmarc_milter.config.schema import Reporting
+from dmarc_milter.config.schema_reporting import Reporting
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.report.destination import host_of
 from dmarc_milter.core.report.diagnosis import is_gone

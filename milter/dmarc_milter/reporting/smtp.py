@@ -4,11 +4,13 @@ receiving side said."""
 from __future__ import annotations
 
 import contextlib
+import re
 import smtplib
 import socket
 import ssl
 import threading
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from dmarc_milter.core.report.diagnosis import NO_SUCH_ADDRESS, refuses_recipient
@@ -18,6 +20,9 @@ from dmarc_milter.core.text import printable
 
 MAX_REPLY = 400
 """Characters of a reply that are kept."""
+FROM = re.compile(rb"^From:[^@]*@([a-z0-9_.-]+)>?\r\n(?![ \t])", re.MULTILINE)
+MAX_HEAD = 4096
+"""Bytes of a mail in which its From stands."""
 PER_CONNECTION = 100
 """Mails over one connection."""
 
@@ -59,6 +64,8 @@ class Submission:
     user: str = ""
     password: str = ""
     key: SigningKey | None = None
+    keys: Mapping[str, SigningKey] = field(default_factory=dict)
+    """Keys of their own, by the domain of From."""
     helo: str = ""
     timeout: float = 60.0
     deadline: float = 300.0
@@ -96,7 +103,8 @@ class Mailer:
         Raises ValueError for a key that cannot sign. A connection lost after the end of data is
         Later: it may come twice, never not.
         """
-        octets = sign(message, self._to.key) if self._to.key else message
+        key = self._to.keys.get(_from_domain(message), self._to.key)
+        octets = sign(message, key) if key else message
         reused = self._connection is not None
         outcome = self._attempt(sender, recipient, octets)
         if reused and isinstance(outcome, Later) and outcome.server:
@@ -170,6 +178,12 @@ class Mailer:
             connection.ehlo()
         elif self._to.tls == "verify" or self._to.user:
             raise smtplib.SMTPNotSupportedError("the server does not offer STARTTLS")
+
+
+def _from_domain(message: bytes) -> str:
+    """The domain of the From that we have written: its address is the last thing in the field."""
+    found = FROM.search(message[:MAX_HEAD])
+    return found[1].decode("ascii") if found else ""
 
 
 def _hang_up(connection: smtplib.SMTP) -> None:

@@ -87,7 +87,12 @@ def other_rows(transaction: Transaction, version: int) -> None:
     transaction.run(
         "INSERT INTO origin (identity, host, last_seq, drained_at) VALUES ('a', 'm', 7, 8)"
     )
-    transaction.run("INSERT INTO daily VALUES (0, 'fail', 'reject', '', 9)")
+    by_origin = [step.name for step in schema.STEPS].index("hosts")
+    more, of_whom = (", origin", ", 0") if version > by_origin else ("", "")
+    transaction.run(
+        f"INSERT INTO daily (day, status, disposition, would_be, messages{more}) VALUES (0, 'fail',"
+        f" 'reject', '', 9{of_whom})"
+    )
     transaction.run("INSERT INTO known_domain VALUES ('known.example', 5)")
     if version >= 2:
         transaction.run(

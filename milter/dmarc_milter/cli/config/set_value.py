@@ -51,8 +51,8 @@ def _option(key: str) -> tuple[str, str, Any]:
     if section not in sections:
         raise ConfigError(f"{shown}: unknown section{suggestion(section, sorted(sections))}")
     hints = get_type_hints(sections[section], include_extras=True)
-    if name == "rules":
-        raise ConfigError(f"{shown}: rules are tables of their own: add one to the file")
+    if name in ("rules", "identities"):
+        raise ConfigError(f"{shown}: {name} are tables of their own: add one to the file")
     if name not in hints:
         raise ConfigError(f"{shown}: unknown key{suggestion(name, sorted(hints))}")
     return section, name, hints[name]

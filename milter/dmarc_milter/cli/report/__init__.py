@@ -26,7 +26,7 @@ from dmarc_milter.cli.report.views import (
 from dmarc_milter.cli.terminal import print_json, unavailable
 from dmarc_milter.cli.times import count, parse_time
 from dmarc_milter.config import Config, ConfigError, load
-from dmarc_milter.config.checks import in_a_labels
+from dmarc_milter.config.identities import bounce_addresses
 from dmarc_milter.core.mail import domain
 from dmarc_milter.core.text import printable
 from dmarc_milter.dns.suffix_list import SuffixListError
@@ -333,7 +333,7 @@ def _noted(
 ) -> tuple[bounce.Bounce | None, str]:
     """The bounce, and what was done about it. The tag comes first: without a good one nothing is
     read and no store is opened."""
-    bounces = in_a_labels(config.reporting.bounce_address or config.reporting.email)
+    bounces = bounce_addresses(config.reporting)
     try:
         tag = bounce.tag_of(data, bounces, arguments.recipient)
     except bounce.NotOurs as reason:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from dmarc_milter.config import Config
 from dmarc_milter.config.checks import authserv_id, host_and_port
 from dmarc_milter.config.paths import spool_path
-from dmarc_milter.config.secrets import signing_key, smtp_password
+from dmarc_milter.config.secrets import identity_keys, signing_key, smtp_password
 from dmarc_milter.core.dmarc.discovery import Discovery, DmarcOptions, PublicSuffixes
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.resolver import Resolver
@@ -111,7 +111,13 @@ def submission_of(config: Config) -> Submission:
     options = config.reporting
     host, port = host_and_port(options.smtp, 25)
     return Submission(
-        host, port, options.smtp_tls, options.smtp_user, smtp_password(config), signing_key(config)
+        host,
+        port,
+        options.smtp_tls,
+        options.smtp_user,
+        smtp_password(config),
+        signing_key(config),
+        identity_keys(config),
     )
 
 

@@ -125,7 +125,9 @@ def _content(identity: str, config: Config, store: Store) -> bytes:
         if document is not None:
             return document.content
     report = store.reports.get(identity)
-    return _preview(report, reporter_of(config.reporting), store) if report is not None else b""
+    if report is None:
+        return b""
+    return _preview(report, reporter_of(config.reporting, report.identity), store)
 
 
 def _preview(report: Report, reporter: Reporter, store: Store) -> bytes:

@@ -74,16 +74,15 @@ def period(at: float, ri: int | None = None, *, honor_ri: bool = False) -> Perio
     return Period(begin, begin + length)
 
 
-def configuration(published: StoredPolicy) -> str:
+def configuration(published: StoredPolicy, identity: str = "") -> str:
     """The name of a policy configuration: two records that say the same, however they are spelled,
-    are one (32 hex digits).
+    are one (32 hex digits). Reports in the name of another `identity` are others.
 
     What was wrong on the way to the record is no part of it: that differs from one author domain to
     the next (RFC 9990 3.1.1).
     """
-    return sha256(
-        msgspec.msgpack.encode(msgspec.structs.replace(published, text="", errors=()))
-    ).hexdigest()[:32]
+    plain = msgspec.msgpack.encode(msgspec.structs.replace(published, text="", errors=()))
+    return sha256(plain + identity.encode()).hexdigest()[:32]
 
 
 def with_errors(published: StoredPolicy, errors: tuple[str, ...]) -> StoredPolicy:

@@ -3,7 +3,7 @@ caps folded (RPT-12)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from dmarc_milter.ledger.store.database import Transaction, chunks, with_list
@@ -43,6 +43,9 @@ class StoreOptions:
     caps: Caps = Caps()
     honor_ri: bool = False
     decision_days: int | None = None
+    identify: Callable[[Sequence[str]], str] = lambda _: ""
+    """Who reports on a message to these recipients' domains: a reporting address, "" for the
+    organization's own."""
 
 
 @dataclass(slots=True)

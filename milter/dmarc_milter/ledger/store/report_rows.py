@@ -64,6 +64,7 @@ class _Share:
 
     published: StoredPolicy
     organizational_domain: str
+    identity: str = ""
     rows: Counter[bytes] = field(default_factory=Counter)
     reportable: int = 0
 
@@ -85,7 +86,7 @@ def begin(
     This goes before the batch, in small transactions: whoever makes a report makes others wait who
     want the same one, and the batch is long.
     """
-    shares = _shares(facts, honor_ri=options.honor_ri)
+    shares = _shares(facts, options)
     if not shares:
         return set()
     with database.transaction(write=False) as transaction:
@@ -113,7 +114,7 @@ def count(
 ) -> None:
     """Report rows: a few statements for the whole batch, whatever number of reports it touches.
     Raises Closed."""
-    shares = _shares(facts, honor_ri=options.honor_ri)
+    shares = _shares(facts, options)
     if not shares:
         return
     found, _ = _reports(transaction, shares)
@@ -157,9 +158,10 @@ def _begin_reports(
     # Another host may have made the same one just now: then both count into it.
     transaction.many(
         "INSERT INTO report (id, policy_domain, configuration, begin_at, end_at, part,"
-        " organizational_domain, published, next_at, state, messages, loud, rows_count, folded,"
-        " note, attempts, lease_owner, lease_until, closed_at, done_at) VALUES (?, ?, ?, ?, ?, ?,"
-        " ?, ?, ?, 'due', 0, 0, 0, 0, '', 0, '', 0, 0, 0) ON CONFLICT DO NOTHING",
+        " organizational_domain, published, identity, next_at, state, messages, loud, rows_count,"
+        " folded, note, attempts, lease_owner, lease_until, closed_at, done_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 'due', 0, 0, 0, 0, '', 0, '', 0, 0, 0) ON"
+        " CONFLICT DO NOTHING",
         [
             (
                 report_id(secret, (*key, parts.get(key, 0) + 1)),
@@ -167,6 +169,7 @@ def _begin_reports(
                 parts.get(key, 0) + 1,
                 share.organizational_domain,
                 encode_published(share.published),
+                share.identity,
                 key.end,
             )
             for key, share in begun
@@ -201,18 +204,22 @@ def _add_errors(transaction: Transaction, errors: dict[str, tuple[str, ...]]) ->
         transaction.many("UPDATE report SET published = ? WHERE id = ?", changed)
 
 
-def _shares(facts: Sequence[Facts], *, honor_ri: bool) -> dict[ReportKey, _Share]:
+def _shares(facts: Sequence[Facts], options: StoreOptions) -> dict[ReportKey, _Share]:
     shares: dict[ReportKey, _Share] = {}
     for one in facts:
         published = published_of(one)
         if published is None or one.outcome is None:
             continue
-        when: Period = period(one.at, published.ri, honor_ri=honor_ri)
-        key = ReportKey(published.policy_domain, configuration(published), when.begin, when.end)
+        when: Period = period(one.at, published.ri, honor_ri=options.honor_ri)
+        identity = options.identify(one.envelope_to)
+        name = configuration(published, identity)
+        key = ReportKey(published.policy_domain, name, when.begin, when.end)
         share = shares.get(key)
         if share is None:
             share = shares[key] = _Share(
-                published, one.outcome.organizational_domain or published.policy_domain
+                published,
+                one.outcome.organizational_domain or published.policy_domain,
+                identity,
             )
         share.published = with_errors(share.published, published.errors)
         share.rows[encode_row(row_of(one, one.outcome))] += 1

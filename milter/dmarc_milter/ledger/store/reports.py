@@ -76,6 +76,8 @@ class Report(NamedTuple):
     closed_at: int = 0
     """When it stopped taking rows, or was told to go once more: its retry window begins here; 0
     while open."""
+    identity: str = ""
+    """The reporting address in whose name it is; "" for the organization's own."""
 
 
 class Document(NamedTuple):
@@ -106,7 +108,7 @@ _SUMS = ", ".join(
 )
 _COLUMNS = (
     "id, policy_domain, organizational_domain, published, begin_at, end_at, part, state,"
-    f" {_SUMS}, note, next_at, attempts, closed_at, done_at"
+    f" {_SUMS}, note, next_at, attempts, closed_at, done_at, identity"
 )
 
 
@@ -141,6 +143,7 @@ def _report(row: tuple[Any, ...]) -> Report:
         closed=closed_at > 0,
         done_at=done_at,
         closed_at=closed_at,
+        identity=row[17],
     )
 
 

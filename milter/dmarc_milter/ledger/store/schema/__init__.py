@@ -24,6 +24,7 @@ from dmarc_milter.ledger.store.schema.steps import (
     IDENTITIES,
     IMPACT,
     LEASES,
+    REPORTERS,
     REPORTS,
     ROLLUPS,
     SUPPRESSIONS,
@@ -46,6 +47,7 @@ STEPS: tuple[Step, ...] = (
     Step("identities", IDENTITIES),
     Step("hosts", HOSTS),
     Step("erasures", ERASURES),
+    Step("reporters", REPORTERS),
 )
 """Steps are only ever added; what a released version has applied is never changed."""
 HELD = 60

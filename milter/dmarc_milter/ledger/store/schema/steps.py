@@ -305,6 +305,10 @@ ERASURES = (
         " NOT NULL, PRIMARY KEY (kind, digest)) {compact}"
     ),
 )
+REPORTERS = (
+    # In whose name the report is: a reporting address, "" for the organization's own.
+    "ALTER TABLE report ADD COLUMN {if_absent} identity TEXT NOT NULL DEFAULT ''",
+)
 
 
 class Step(NamedTuple):
