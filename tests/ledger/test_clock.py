@@ -79,7 +79,7 @@ def everything(store: Store) -> tuple[int, int, int]:
     )
 
 
-KEEPING = Retention(keep_untried=True)
+KEEPING = Retention(keep_untried=True, keep_untried_failures=True)
 
 
 def test_a_clock_that_jumps_ahead_deletes_nothing(store: Store, clock: Clock) -> None:
@@ -155,6 +155,14 @@ def test_a_report_that_is_due_and_was_never_tried_is_not_deleted(store: Store) -
     clean_up(store.database, Retention(), now=NOW + 100 * DAY, trusted=True)
     assert store.reports.find() == []
     assert store.failures.find() == []
+
+
+def test_what_was_kept_for_failure_reports_goes_where_they_are_switched_off(store: Store) -> None:
+    """Nobody will ever send it."""
+    hand_over(store, at(NOW), sample=b"From: x\r\n")
+    clean_up(store.database, Retention(keep_untried=True), now=NOW + 40 * DAY, trusted=True)
+    assert store.failures.find() == []
+    assert [each.state for each in store.reports.find()] == [ReportState.DUE]
 
 
 @pytest.mark.parametrize("ahead", [2 * DAY, YEAR, 20 * YEAR])

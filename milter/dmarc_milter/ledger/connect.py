@@ -80,6 +80,7 @@ def retention_of(config: Config) -> Retention:
         store.report_days,
         max(STALE / DAY, retry_days) + 1,
         keep_untried=config.reporting.is_on,
+        keep_untried_failures=config.reporting.is_on and config.reporting.failure_reports,
     )
 
 

@@ -49,6 +49,8 @@ class Retention:
     keep_untried: bool = False
     """Never forget a report that is due and was never tried: reporting is on, and its job will say
     what becomes of it."""
+    keep_untried_failures: bool = False
+    """The same for failure reports, which are switched on by themselves."""
 
 
 def clean_up(
@@ -103,7 +105,7 @@ def _expire(pace: Pace, retention: Retention, now: int) -> dict[str, int]:
         gone[table] = pace.delete(table, key, f"{column} < ?", before)
     _rollups(pace, day_of(now - retention.decision_days * DAY))
     gone["known_domain"] += _beyond_known(pace)
-    untried = " AND NOT (state = 'due' AND attempts = 0)" * retention.keep_untried
+    untried = " AND NOT (state = 'due' AND attempts = 0)" * retention.keep_untried_failures
     gone["failure"] = pace.delete("failure", "id", f"at < ?{untried}", unsent)
     done = "state NOT IN ('due', 'building', 'queued') AND at < ?"
     gone["failure"] += pace.delete("failure", "id", done, keep)
