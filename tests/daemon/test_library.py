@@ -4,12 +4,14 @@ that was wanted."""
 from __future__ import annotations
 
 import importlib.util
+import signal
 from pathlib import Path
 
 import pytest
 
 from fakes.daemon import Daemon
 from fakes.dns_server import DnsServer
+from fakes.milter_client import MilterClient
 
 INSTALLED = importlib.util.find_spec("Milter") is not None
 NO_PYMILTER = 'raise ImportError("as on a machine without it")\n'
@@ -50,9 +52,7 @@ def test_a_message_is_judged_by_either_library(
         daemon = Daemon(tmp_path, tables)
         if not installed:
             without_pymilter(daemon, tmp_path)
-        with daemon, daemon.client() as mta:
-            mta.connect("client.example", "192.0.2.1")
-            mta.helo("client.example")
+        with daemon, greeted(daemon) as mta:
             answer = mta.message([("From", " a@b.example")], mail_from="<a@b.example>")
             assert answer.code == 550
             served_by_pymilter = library == "pymilter" and installed
@@ -61,3 +61,23 @@ def test_a_message_is_judged_by_either_library(
             wanted_in_vain = library == "pymilter" and not installed
             line = "library: native, because pymilter is not installed"
             assert said == ([line] if wanted_in_vain else [])
+
+
+@pytest.mark.skipif(not INSTALLED, reason="no pymilter here")
+def test_a_reload_changes_the_library(tmp_path: Path) -> None:
+    """New workers serve with it; whoever has a connection keeps the worker that he has."""
+    with Daemon(tmp_path, {"milter": {"workers": 1, "library": "native"}}) as daemon:
+        held = [greeted(daemon)]
+        for number, library in enumerate(("pymilter", "native")):
+            daemon.configure({"milter": {"workers": 1, "library": library}})
+            daemon.signal(signal.SIGHUP)
+            assert daemon.logged("ready", number + 2)
+            held.append(greeted(daemon))
+        assert [mta.message([("From", " a@localhost")]).code for mta in held] == [250] * 3
+
+
+def greeted(daemon: Daemon) -> MilterClient:
+    mta = daemon.client()
+    mta.connect("client.example", "192.0.2.1")
+    mta.helo("client.example")
+    return mta

@@ -278,7 +278,7 @@ def test_quit_nc_brings_another_client_without_anything_of_the_first(served: Ser
 
 @pytest.mark.parametrize("how", ["U", "L"])
 def test_a_client_without_an_address_has_none_of_the_one_before(served: Served, how: str) -> None:
-    """Its macros are not those of the client before it, whoever gave them."""
+    """CON-47: its macros are not those of the client before it, whoever gave them."""
     mta = served.client(negotiated=False)
     mta.negotiate()
     mta.connect("first.example", "192.0.2.1", macros={"{client_addr}": "192.0.2.1"})
@@ -290,6 +290,7 @@ def test_a_client_without_an_address_has_none_of_the_one_before(served: Served, 
 
 
 def test_a_login_exempts_its_own_message_alone(served: Served) -> None:
+    """CON-47: {auth_authen} is no other message's."""
     mta = served.client()
     first = mta.message(LETTER, macros={"{auth_authen}": "bob"})
     assert first.values("X-Answer") == [" passed"]
@@ -317,7 +318,7 @@ def test_a_message_that_waits_holds_nobody_up(served: Served) -> None:
 
 
 def test_a_message_whose_mta_goes_away_ends_at_once(served: Served) -> None:
-    """Nothing is waited for any more, and nothing is kept."""
+    """CON-46: nothing is waited for any more, and nothing is kept."""
     mta = served.client()
     mta.mail("<a@b>")
     mta.rcpt("<c@d>")
@@ -352,7 +353,7 @@ def test_what_comes_while_a_message_waits_is_read_later_and_does_not_spin(served
 
 
 def test_an_mta_that_does_not_read_is_not_read_from(tmp_path: Path) -> None:
-    """Its answer waits in memory, bounded by the message's own; then all goes on."""
+    """CON-44: its answer waits in memory, bounded by the message's own; then all goes on."""
     with serving(unix=f"{tmp_path}/s") as served:
         mta = served.client(timeout=20)
         mta.mail("<a@b>")
@@ -366,7 +367,7 @@ def test_an_mta_that_does_not_read_is_not_read_from(tmp_path: Path) -> None:
 
 
 def test_replies_that_nobody_reads_do_not_pile_up(tmp_path: Path) -> None:
-    """An old MTA that sends and never reads: what it sends stays in the kernel's buffers."""
+    """CON-44: what an old MTA sends that never reads stays in the kernel's buffers."""
     with serving(unix=f"{tmp_path}/s") as served:
         mta = served.client(negotiated=False)
         mta.negotiate(version=2)
@@ -397,6 +398,7 @@ def test_replies_that_nobody_reads_do_not_pile_up(tmp_path: Path) -> None:
 def test_a_packet_that_cannot_be_meant_ends_that_connection_with_one_line(
     served: Served, octets: bytes
 ) -> None:
+    """CON-43: and nobody else's."""
     neighbour = served.client()
     mta = served.client()
     mta.mail("<a@b>")
@@ -418,6 +420,7 @@ def test_a_packet_that_cannot_be_meant_ends_that_connection_with_one_line(
     ],
 )
 def test_what_is_no_milter_client_is_hung_up_on(served: Served, octets: bytes) -> None:
+    """CON-43: before the negotiation nothing has a meaning."""
     mta = served.client(negotiated=False)
     mta.raw(octets)
     with pytest.raises(Gone):
@@ -490,7 +493,7 @@ def dribble(mta: MilterClient, seconds: float, beside: MilterClient) -> None:
 
 @pytest.mark.parametrize("in_message", [False, True])
 def test_silence_ends_a_connection(in_message: bool) -> None:
-    """Half a packet is silence: what never becomes a packet keeps no connection."""
+    """CON-45: half a packet is silence; what never becomes a packet keeps no connection."""
     with serving(Limits(silence=SILENCE)) as served:
         mta, talking = served.client(), served.client()
         stranger = served.client(negotiated=False)
