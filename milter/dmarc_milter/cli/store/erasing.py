@@ -26,7 +26,8 @@ Not erased, since this program cannot reach it:
 - backups of the store: after `store restore` what this host erased is erased again by itself
 - other hosts' spools keep what the store has for {hours:g} hours; nothing of it is counted again.
   Run this there too to erase it at once
-- mail that was sent, what [reporting] copy_to keeps, the logs of the daemon and of the MTA"""
+- mail that was sent, the copies that [reporting] copy_to keeps{copies}, the logs of the daemon and
+  of the MTA"""
 
 
 def erase_arguments(command: argparse.ArgumentParser) -> None:
@@ -85,7 +86,8 @@ def run_erase(config: Config, arguments: argparse.Namespace) -> int:
         print_json({"erased": found, "dry_run": dry})
     else:
         _print(found, dry=dry)
-        print(NOT_HERE.format(hours=config.store.keep_drained_hours))
+        copies = f" ({config.reporting.copy_to})" if config.reporting.copy_to else ""
+        print(NOT_HERE.format(hours=config.store.keep_drained_hours, copies=copies))
     return EXIT_OK if found else EXIT_NO
 
 
