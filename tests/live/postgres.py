@@ -100,9 +100,9 @@ class Postgres:
 
 
 @contextmanager
-def private_postgres() -> Iterator[Postgres]:
+def private_postgres(*, parent: str = "/tmp") -> Iterator[Postgres]:
     """A PostgreSQL that runs as long as the block."""
-    with private_folder("postgres") as outer:
+    with private_folder("postgres", parent=parent) as outer:
         folder = outer / "pg"
         folder.mkdir(mode=0o755)
         postgres = Postgres(folder)

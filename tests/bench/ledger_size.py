@@ -1,0 +1,266 @@
+"""Every page and command over a large decision log, which is filled by SQL and not drained.
+
+    python -m bench.ledger_size --messages 10000000 --postgresql
+    python -m bench.ledger_size --messages 2000000
+
+Prints the middle and the longest of five times for each question, what filling and the schema step
+took, and what forgetting a day takes. Needs 1.2 KB of disk for each message, below --folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+
+from dmarc_milter.cli.main import main as command
+from dmarc_milter.core.policy.decide import Disposition
+from dmarc_milter.core.stored import encode, from_evaluation
+from dmarc_milter.ledger.store import partitions, schema
+from dmarc_milter.ledger.store.database import Database, Transaction, attempt, connect, fetch
+from dmarc_milter.ledger.store.retention import Retention, expire
+from dmarc_milter.ledger.store.schema.roll_up import roll_up
+from dmarc_milter.ledger.store.store import Store
+from dmarc_milter.web import WebOptions, create_app
+from fakes.evaluations import evaluation
+from fakes.filled import NUMBERS
+from live.place import private_folder
+from live.postgres import private_postgres
+
+DAY = 86400
+DAYS = 14
+TIMES = 5
+DOMAINS = 50_000
+CLIENTS = 200_000
+
+
+def cycle(step: int, length: int) -> str:
+    """A number below `length` for each n, in no order that an index would like."""
+    return f"((n * {step} + 13) - (n * {step} + 13) / {length} * {length})"
+
+
+SHARE = f"({cycle(7919, 10007)} / 10007.0)"
+"""A number from 0 to 1 for each n."""
+AUTHOR = (
+    f"'d' || CAST({SHARE} * {SHARE} * {SHARE} * {SHARE} * {DOMAINS} AS BIGINT) || CASE WHEN"
+    f" {cycle(17, 5)} = 0 THEN '.news' ELSE '' END || '.example'"
+)
+"""Few domains with much mail, many with little; every fifth has its subdomain."""
+STATUS = (
+    f"CASE WHEN {cycle(31, 1000)} < 640 THEN 'pass' WHEN {cycle(31, 1000)} < 900 THEN 'none' WHEN"
+    f" {cycle(31, 1000)} < 990 THEN 'fail' WHEN {cycle(31, 1000)} < 998 THEN 'temperror' ELSE"
+    " 'permerror' END"
+)
+DISPOSITION = (
+    f"CASE WHEN {cycle(31, 1000)} < 640 THEN 'pass' WHEN {cycle(31, 1000)} < 940 THEN 'none' WHEN"
+    f" {cycle(31, 1000)} < 970 THEN 'reject' WHEN {cycle(31, 1000)} < 990 THEN 'quarantine' WHEN"
+    f" {cycle(31, 1000)} < 998 THEN 'tempfail' ELSE 'none' END"
+)
+WOULD_BE = f"CASE WHEN {cycle(31, 1000)} BETWEEN 930 AND 939 THEN 'reject' ELSE '' END"
+DEFERRAL = f"CASE WHEN {cycle(31, 1000)} BETWEEN 990 AND 997 THEN 'dns' ELSE '' END"
+
+
+@contextmanager
+def step(name: str) -> Iterator[None]:
+    """Prints how long the block took."""
+    started = time.perf_counter()
+    yield
+    print(f"{name:<60} {time.perf_counter() - started:9.2f} s", flush=True)
+
+
+def fill(database: Database, number: int, now: int) -> None:
+    """So many decisions of the last fourteen days, without indexes meanwhile; then the sums."""
+    first = now // DAY * DAY - (DAYS - 1) * DAY
+    if database.dialect == "postgresql":
+        partitions.make(database, range(first, now, DAY))
+    indexes = _take_indexes(database)
+    hexadecimal = (
+        "printf('%032x', n)" if database.dialect == "sqlite" else "lpad(to_hex(n), 32, '0')"
+    )
+    found = evaluation("legit.example")
+    found = replace(found, verdict=replace(found.verdict, disposition=Disposition.REJECT))
+    sql = (
+        "INSERT INTO decision (id, at, host, queue_id, message_id, author_domain, policy_domain,"
+        " source_ip, status, disposition, would_be, deferral, failing_name, facts)"
+        f" {NUMBERS[database.dialect].replace('(0,', '(CAST(? AS BIGINT),')} {hexadecimal},"
+        f" {first} + n * {now - first} / {number}, 'mx' || {cycle(5, 3)}, '4Q' || n, n ||"
+        f" '.message@mail.example', {AUTHOR}, {AUTHOR}, '192.0.' || {cycle(104729, CLIENTS)},"
+        f" {STATUS}, {DISPOSITION}, {WOULD_BE}, {DEFERRAL}, {DEFERRAL}, ? FROM t"
+    )
+    facts = encode(from_evaluation(found))
+    with step(f"fill {number:,} decisions"):
+        if database.dialect == "sqlite":
+            attempt(database, lambda transaction: transaction.run(sql, (number, facts)))
+        else:
+            share = number // 20
+            for part in range(20):
+                values = (part * share, (part + 1) * share, facts)
+                attempt(database, lambda transaction, v=values: transaction.run(sql, v))
+    with step("its indexes"):
+        for definition in indexes:
+            _at_length(database, definition)
+    with step("the schema step that makes the sums"):
+        attempt(database, roll_up)
+    with step("ANALYZE"):
+        database.alone(
+            "ANALYZE" if database.dialect == "sqlite" else "VACUUM ANALYZE", seconds=3600
+        )
+
+
+def _at_length(database: Database, sql: str) -> None:
+    def work(transaction: Transaction) -> None:
+        if database.dialect == "postgresql":
+            transaction.run("SET LOCAL statement_timeout = 0")
+            transaction.run("SET LOCAL maintenance_work_mem = '512MB'")
+        transaction.run(sql)
+
+    attempt(database, work)
+
+
+def _take_indexes(database: Database) -> list[str]:
+    """Drop the log's indexes; the statements that make them again."""
+    if database.dialect == "sqlite":
+        rows = fetch(
+            database,
+            "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND tbl_name = 'decision' AND"
+            " sql IS NOT NULL",
+        )
+        drops, again = [f"DROP INDEX {name}" for name, _ in rows], [sql for _, sql in rows]
+    else:
+        rows = fetch(
+            database,
+            "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'decision' AND schemaname"
+            " = current_schema() AND indexname !~ 'pkey'",
+        )
+        key = "ALTER TABLE decision"
+        drops = [f"DROP INDEX {name}" for name, _ in rows]
+        again = [sql.replace(" ON ONLY ", " ON ") for _, sql in rows]
+        drops.append(f"{key} DROP CONSTRAINT {_primary(database)}")
+        again.insert(0, f"{key} ADD PRIMARY KEY (id, at)")
+    for sql in drops:
+        attempt(database, lambda transaction, s=sql: transaction.run(s))
+    return again
+
+
+def _primary(database: Database) -> str:
+    sql = (
+        "SELECT conname FROM pg_constraint WHERE conrelid = to_regclass('decision') AND contype ="
+        " 'p'"
+    )
+    return str(fetch(database, sql)[0][0])
+
+
+def measure(name: str, ask: Callable[[], object]) -> float:
+    """Prints the middle and the longest of a few times; the longest."""
+    times = []
+    for _ in range(TIMES):
+        started = time.perf_counter()
+        ask()
+        times.append(time.perf_counter() - started)
+    mark = "" if max(times) < 0.5 else "   over 0.5 s"
+    print(f"{name:<60} {median(times):9.3f} s {max(times):9.3f} s{mark}", flush=True)
+    return max(times)
+
+
+def questions(url: str, folder: Path, number: int) -> None:
+    """Every page and command that reads."""
+    config = folder / "c.toml"
+    config.write_text(
+        f'[store]\nurl = "{url}"\nspool = "{folder}/spool.db"\ndecision_max_rows = 100000000\n'
+        '[web]\nlisten = "127.0.0.1:0"\n'
+    )
+    client = create_app(WebOptions(lambda: Store(connect(url)), folder / "spool.db")).test_client()
+    with closing(connect(url)) as database:
+        sql = "SELECT author_domain FROM decision GROUP BY 1 ORDER BY count(*) LIMIT 1"
+        [(rare,)] = fetch(database, sql)
+    deep = f"{int(time.time()) - 6 * DAY}-{'f' * 32}"
+    for page in (
+        "/",
+        "/?days=14",
+        "/domains?days=14",
+        "/domains?days=14&failing=1&page=3",
+        "/domains/d0.example?days=14",
+        f"/domains/{rare}?days=14",
+        "/decisions?days=14",
+        f"/decisions?days=14&after={deep}",
+        "/decisions?days=14&author_domain=d0.example",
+        "/decisions?days=14&author_domain=example",
+        f"/decisions?days=14&author_domain={rare}",
+        "/decisions?days=14&source_ip=192.0.77",
+        "/decisions?days=14&status=permerror",
+        "/decisions?days=14&disposition=quarantine",
+        "/decisions?days=14&status=pass&disposition=reject",
+        f"/decisions?days=14&key=4Q{number // 2}",
+        f"/decisions/{number // 2:032x}",
+        "/reports",
+        "/health",
+    ):
+        assert client.get(page).status_code == 200, page
+        measure(f"page {page}"[:60], lambda page=page: client.get(page))
+    for words in (
+        ("why", f"4Q{number // 3}"),
+        ("why",),
+        ("why", "--domain", "d0.example"),
+        ("why", "--domain", "example"),
+        ("why", "--result", "permerror"),
+        ("why", "--would-be", "reject"),
+        ("why", "--disposition", "tempfail"),
+        ("impact",),
+        ("impact", "--domain", "d0.example"),
+        ("impact", "--days", "1"),
+        ("stats",),
+        ("stats", "--json"),
+        ("store", "status"),
+        ("report", "list"),
+    ):
+        measure(" ".join(words), lambda words=words: quietly(*words, "--config", str(config)))
+
+
+def quietly(*words: str) -> None:
+    """The command, in this process: the start of Python is not part of it."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        assert command(list(words)) in (0, 1), words
+
+
+def forgetting(database: Database, number: int, now: int) -> None:
+    """The bound by number, and the oldest day."""
+    sql = "SELECT at FROM decision ORDER BY at DESC LIMIT 1 OFFSET ?"
+    measure("the query for decision_max_rows", lambda: fetch(database, sql, (number * 9 // 10,)))
+    with step(f"expire the oldest day ({number // DAYS:,} decisions)"):
+        later = (now // DAY + 1) * DAY
+        expire(database, Retention(decision_days=DAYS, decision_rows=10**9), now=later)
+
+
+def run(url: str, folder: Path, number: int) -> None:
+    now = int(time.time())
+    with closing(connect(url)) as database:
+        schema.upgrade(database)
+        fill(database, number, now)
+        questions(url, folder, number)
+        forgetting(database, number, now)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--messages", type=int, default=100_000)
+    parser.add_argument("--postgresql", action="store_true")
+    parser.add_argument("--folder", default="/var/tmp")
+    arguments = parser.parse_args()
+    os.environ["COLUMNS"] = "120"
+    with private_folder("bench", parent=arguments.folder) as folder:
+        if not arguments.postgresql:
+            run(f"sqlite:///{folder}/reports.db", folder, arguments.messages)
+            return
+        with private_postgres(parent=arguments.folder) as server:
+            run(server.url, folder, arguments.messages)
+
+
+if __name__ == "__main__":
+    main()
