@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from dmarc_milter.core.explain.senders import SenderGroup
-from dmarc_milter.ledger.store.decisions import Decisions, Filter, Impact, Treated
+from dmarc_milter.ledger.store.decisions import Decisions, Impact, Treated
 
 GROUPS = 5000
 """Pairs of author domain and source that are looked at; the ones with most messages."""
@@ -79,14 +79,8 @@ def samples(
     for group in groups:
         key = (group.author_domain, group.source_ip)
         numbers[key] = numbers.get(key, 0) + group.messages
-    found = []
-    for place, ((author, address), messages) in enumerate(numbers.items()):
-        wanted = Filter(since, until, author_domain=author, source_ip=address, affected=True)
-        looked_into = (
-            decisions.recent(wanted, limit=SAMPLE) if place < most and author and address else []
-        )
-        facts = tuple(
-            decision.facts for decision in looked_into if decision.facts.author_domain == author
-        )
-        found.append(SenderGroup(author, address, messages, facts))
-    return found
+    pairs = [pair for pair in list(numbers)[:most] if all(pair)]
+    samples = decisions.samples(pairs, since, SAMPLE, until=until)
+    return [
+        SenderGroup(*pair, messages, samples.get(pair, ())) for pair, messages in numbers.items()
+    ]

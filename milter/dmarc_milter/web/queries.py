@@ -3,12 +3,12 @@ raises StoreError."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dmarc_milter.core.stored import decode
 from dmarc_milter.ledger.store import rollups
 from dmarc_milter.ledger.store.database import Database, fetch
-from dmarc_milter.ledger.store.decisions import Decision, Filter, Total, bare_key
+from dmarc_milter.ledger.store.decisions import Decision, Filter, Total, bare_key, newest
 from dmarc_milter.ledger.store.reports import ReportState
 
 PAGE = 50
@@ -81,31 +81,16 @@ def decisions(
     """Decisions, newest first; `key` is a queue id or Message-ID, `delivered` leaves out what was
     refused, quarantined or deferred. Pages follow (at, id): the last costs no more than the
     first."""
-    where, values = wanted.where()
+    extra, values = "", list[Any]()
     if delivered:
-        where = f"{where} AND disposition IN ('none', 'pass')"
+        extra = " AND disposition IN ('none', 'pass')"
     if key:
-        where, values = (
-            f"{where} AND (queue_id = ? OR message_id = ?)",
-            [
-                *values,
-                *[bare_key(key)] * 2,
-            ],
-        )
+        extra += " AND (queue_id = ? OR message_id = ?)"
+        values += [bare_key(key)] * 2
     if after is not None:
-        where, values = (
-            f"{where} AND (at < ? OR (at = ? AND id < ?))",
-            [
-                *values,
-                after.at,
-                after.at,
-                after.id,
-            ],
-        )
-    sql = (
-        f"SELECT facts, host, at, id FROM decision WHERE {where} ORDER BY at DESC, id DESC LIMIT ?"
-    )
-    rows = fetch(database, sql, (*values, PAGE + 1))
+        extra += " AND at <= ? AND (at < ? OR id < ?)"
+        values += [after.at, after.at, after.id]
+    rows = newest(database, wanted, extra=extra, values=values, limit=PAGE + 1)
     following = (
         PagePosition(int(rows[PAGE - 1][2]), rows[PAGE - 1][3]) if len(rows) > PAGE else None
     )

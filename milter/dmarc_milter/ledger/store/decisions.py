@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.core.stored import Facts, decode
 from dmarc_milter.core.text import printable
 from dmarc_milter.ledger.store import rollups
-from dmarc_milter.ledger.store.database import Database, fetch
+from dmarc_milter.ledger.store.database import Database, chunks, fetch
 
 MAX_KEY = 300
 """Characters of what is searched for; what is stored is printable ASCII and shorter."""
@@ -19,6 +21,15 @@ AFFECTED = (
     " 'tempfail')"
 )
 """In the words of the index decision_affected: SQLite compares them."""
+
+
+BELOW = (
+    "(author_domain = ? OR author_domain IN (SELECT name FROM author_name WHERE reversed >= ? AND"
+    " reversed < ?))"
+)
+BROAD = 5_000
+"""Messages of a domain and what is below it, beyond which the newest are soon met in the order of
+time."""
 
 
 class Decision(NamedTuple):
@@ -46,17 +57,15 @@ class Filter:
     affected: bool = False
     """Only what policy stopped, deferred or marked, or would have in monitor mode."""
 
-    def where(self) -> tuple[str, list[Any]]:
-        """The SQL condition and its values."""
+    def where(self, *, broad: bool = False) -> tuple[str, list[Any]]:
+        """The SQL condition and its values. `broad`: so much mail is of this domain that it is
+        looked for in the order of time, not by its name."""
         conditions, values = ["at >= ?"], list[Any]([self.since])
         if self.until is not None:
             conditions.append("at < ?")
             values.append(self.until)
         if self.author_domain:
-            conditions.append(
-                "(author_domain = ? OR author_domain IN (SELECT name FROM author_name WHERE"
-                " reversed >= ? AND reversed < ?))"
-            )
+            conditions.append("{below_in_order}" if broad else BELOW)
             name = printable(self.author_domain, MAX_KEY)
             values += [name, *rollups.below(name)]
         for column in ("policy_domain", "source_ip", "status", "disposition", "would_be"):
@@ -66,6 +75,44 @@ class Filter:
         if self.affected:
             conditions.append(f"({AFFECTED})")
         return " AND ".join(conditions), values
+
+
+def newest(
+    database: Database,
+    wanted: Filter,
+    *,
+    extra: str = "",
+    values: Sequence[Any] = (),
+    limit: int,
+    offset: int = 0,
+) -> list[tuple[Any, ...]]:
+    """facts, host, at and id of decisions, newest first. `extra` is a further condition with its
+    values. Raises StoreError."""
+    since, name = wanted.since, wanted.author_domain
+    broad = bool(name) and Decisions(database).messages(since, author_domain=name) > BROAD
+    if _has_none(database, wanted):
+        return []
+    where, mine = wanted.where(broad=broad)
+    found = f"SELECT facts, host, at, id FROM decision WHERE {where}{extra}"
+    order = "ORDER BY at DESC, id DESC LIMIT ? OFFSET ?"
+    sql = f"{found} {order}"
+    if name and not broad:  # few: by the name, whatever the planner thinks of the order
+        sql = f"WITH found AS MATERIALIZED ({found}) SELECT * FROM found {order}"
+    return fetch(database, sql, (*mine, *values, limit, offset))
+
+
+def _has_none(database: Database, wanted: Filter) -> bool:
+    """Whether the sums already say that there is none: of two frequent outcomes that do not go
+    together everything would be read."""
+    columns = [name for name in ("status", "disposition", "would_be") if getattr(wanted, name)]
+    if len(columns) < 2:
+        return False
+    sql = "SELECT 1 FROM rollup WHERE span = ? AND begin_at >= ?" + "".join(
+        f" AND {column} = ?" for column in columns
+    )
+    day = wanted.since // DAY * DAY
+    asked = (DAY, day, *(printable(getattr(wanted, column), MAX_KEY) for column in columns))
+    return not fetch(database, f"{sql} LIMIT 1", asked)
 
 
 def bare_key(text: str) -> str:
@@ -149,15 +196,47 @@ class Decisions:
         self, wanted: Filter = Filter(), *, limit: int = 100, offset: int = 0
     ) -> list[Decision]:
         """Decisions, newest first."""
-        where, values = wanted.where()
-        sql = (
-            f"SELECT facts, host FROM decision WHERE {where}"
-            " ORDER BY at DESC, id DESC LIMIT ? OFFSET ?"
-        )
         return [
-            Decision(decode(bytes(facts)), host)
-            for facts, host in fetch(self._database, sql, (*values, limit, offset))
+            Decision(decode(bytes(row[0])), row[1])
+            for row in newest(self._database, wanted, limit=limit, offset=offset)
         ]
+
+    def samples(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        since: int,
+        limit: int,
+        *,
+        until: int | None = None,
+    ) -> dict[tuple[str, str], tuple[Facts, ...]]:
+        """The newest affected decisions of each author domain and source."""
+        found: dict[tuple[str, str], tuple[Facts, ...]] = {}
+        bounds = (since, until if until is not None else 2**62, limit)
+        for pair, rows in self._samples(pairs, bounds):
+            found[pair] = (*found.get(pair, ()), *(decode(bytes(row)) for row in rows))
+        return found
+
+    def _samples(
+        self, pairs: Sequence[tuple[str, str]], bounds: tuple[int, int, int]
+    ) -> Iterator[tuple[tuple[str, str], list[bytes]]]:
+        newest_of = (
+            "(SELECT facts FROM decision WHERE author_domain = {author} AND source_ip = {source}"
+            f" AND at >= ? AND at < ? AND ({AFFECTED}) ORDER BY at DESC LIMIT ?)"
+        )
+        if self._database.dialect == "sqlite":  # which has no LATERAL, and plans quickly
+            sql = newest_of.format(author="?", source="?")[1:-1]
+            for pair in pairs:
+                yield pair, [row[0] for row in fetch(self._database, sql, (*pair, *bounds))]
+            return
+        for chunk in chunks(pairs):
+            sql = (
+                "SELECT pair.author, pair.source, newest.facts FROM (VALUES"
+                f" {', '.join(['(?, ?)'] * len(chunk))}) AS pair (author, source) CROSS JOIN"
+                f" LATERAL {newest_of.format(author='pair.author', source='pair.source')} AS newest"
+            )
+            values = (*(value for pair in chunk for value in pair), *bounds)
+            for author, source, facts in fetch(self._database, sql, values):
+                yield (author, source), [facts]
 
     def count(self, wanted: Filter = Filter()) -> int:
         """How many decisions there are."""
@@ -184,14 +263,14 @@ class Decisions:
     def messages(self, since: int = 0, *, author_domain: str = "") -> int:
         """How many decisions there are, of this domain and below it; `since` is rounded down to its
         hour."""
-        source = rollups.counted(since, author_domain=author_domain)
+        source = rollups.counted(since, author_domain=printable(author_domain, MAX_KEY))
         sql = f"SELECT coalesce(sum(messages), 0) FROM {source.sql}"
         return int(fetch(self._database, sql, source.values)[0][0])
 
     def treated(self, since: int = 0, *, author_domain: str = "") -> list[Treated]:
         """Mail that was, or would have been, treated by policy; `since` is rounded down to its
         hour."""
-        source = rollups.counted(since, author_domain=author_domain)
+        source = rollups.counted(since, author_domain=printable(author_domain, MAX_KEY))
         sql = (
             "SELECT author_reversed, disposition, would_be, kind, sum(messages) FROM"
             f" {source.sql} WHERE {AFFECTED} GROUP BY author_reversed, disposition, would_be, kind"
