@@ -14,8 +14,7 @@ from dmarc_milter.config import ConfigError, load
 from dmarc_milter.config.checks import web_address
 from dmarc_milter.config.paths import spool_path
 from dmarc_milter.config.secrets import web_token
-from dmarc_milter.ledger.connect import store_of
-from dmarc_milter.ledger.ownership import Access
+from dmarc_milter.ledger.connect import reading_store
 from dmarc_milter.process import pid_one
 from dmarc_milter.telemetry.log import open_log
 
@@ -40,7 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     open_log(config, ours=logging.WARNING)
     host, port = _address(arguments.listen or config.web.listen)
     options = WebOptions(
-        lambda: store_of(config, Access.READ),
+        lambda: reading_store(config),
         spool_path(config),
         web_token(config, host),
         status=partial(read, arguments.config),

@@ -183,6 +183,11 @@ def _url(text: str) -> None:
         )
 
 
+def _read_url(text: str) -> None:
+    if urlsplit(text).scheme not in ("postgresql", "postgres"):
+        raise ValueError(f'{text!r} is not a replica; allowed: "postgresql://USER@HOST/DATABASE"')
+
+
 def _optional(check: Callable[[str], object]) -> Callable[[str], object]:
     return lambda text: check(text) if text else None
 
@@ -213,7 +218,7 @@ CHECKS: dict[str, dict[str, Callable[[str], object]]] = {
         "trusted_arc_sealers": name,
     },
     "dns": {"nameservers": nameserver},
-    "store": {"url": _url},
+    "store": {"url": _url, "read_url": _optional(_read_url)},
     "reporting": {
         "email": _optional(_address),
         "bounce_address": _optional(_address),

@@ -132,6 +132,13 @@ class StoreSection(Section, frozen=True):
     url: Annotated[str, doc('"sqlite:////PATH" or "postgresql://USER@HOST/DATABASE"')] = (
         "sqlite:////var/lib/dmarc-milter/reports.db"
     )
+    read_url: Annotated[
+        str,
+        doc(
+            "a replica of a PostgreSQL store, for the dashboard, why, impact and stats; empty ="
+            " url. While it does not answer, url is asked"
+        ),
+    ] = ""
     spool: Annotated[
         str,
         doc(

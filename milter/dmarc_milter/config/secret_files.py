@@ -40,11 +40,15 @@ def exposed(config: Config, file: Path) -> Iterator[tuple[tuple[str, str], str]]
         name = identity.dkim_key_file
         if name and is_open_to_all(Path(name)):
             yield ("reporting", "identities"), f"{name} can be read by everybody: chmod 640 {name}"
+    for key, url in (("url", config.store.url), ("read_url", config.store.read_url)):
+        if _holds_password(url) and is_open_to_all(file):
+            text = f"the URL holds a password and {file} can be read by everybody: chmod 640 {file}"
+            yield ("store", key), f"{text}, or use password_file"
+
+
+def _holds_password(text: str) -> bool:
     try:
-        url = urlsplit(config.store.url)
-        password = url.password or "password" in parse_qs(url.query)
+        url = urlsplit(text)
+        return bool(url.password) or "password" in parse_qs(url.query)
     except ValueError:
-        return
-    if password and is_open_to_all(file):
-        text = f"the URL holds a password and {file} can be read by everybody: chmod 640 {file}"
-        yield ("store", "url"), f"{text}, or use password_file"
+        return False

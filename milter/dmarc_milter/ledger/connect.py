@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import sys
 from contextlib import closing
@@ -14,7 +15,7 @@ from dmarc_milter.config.secrets import store_password
 from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.ledger.dialect import COMMAND, Waits
 from dmarc_milter.ledger.drain import BATCH, Drained, drain, host_name
-from dmarc_milter.ledger.errors import SpoolError
+from dmarc_milter.ledger.errors import SpoolError, StoreError
 from dmarc_milter.ledger.ownership import Access
 from dmarc_milter.ledger.read_only_store import ReadOnlySqlite, in_memory
 from dmarc_milter.ledger.spool.file import SpoolFile, SpoolOptions
@@ -28,6 +29,8 @@ from dmarc_milter.ledger.store.store import Store
 
 DRAIN_SECONDS = 4.0
 """That a command which shows something drains before."""
+
+LOG = logging.getLogger("dmarc_milter.ledger")
 
 
 def database_of(config: Config, access: Access, waits: Waits = COMMAND) -> Database:
@@ -58,6 +61,22 @@ def _store_on(config: Config, database: Database) -> Store:
         identify(config.reporting.identities),
     )
     return Store(database, options)
+
+
+def reading_store(config: Config) -> Store:
+    """The store for questions, its schema checked: the replica that `read_url` names, or while that
+    does not answer the store itself. Raises StoreError."""
+    if config.store.read_url and sqlite_path(config) is None:
+        replica = _store_on(config, connect(config.store.read_url, store_password(config)))
+        try:
+            replica.ready()
+            return replica
+        except StoreError as error:
+            replica.close()
+            LOG.warning("[store] read_url: %s; [store] url is asked", error)
+    store = store_of(config, Access.READ)
+    store.ready()
+    return store
 
 
 def spool_of(config: Config, access: Access) -> SpoolFile:
@@ -92,6 +111,9 @@ def answering_store(config: Config) -> Store:
     from the spool alone, which stays as it is.
     """
     path = sqlite_path(config)
+    if path is None and config.store.read_url:
+        drained_store(config, Access.CHANGE).close()
+        return reading_store(config)
     if path is None or is_there(path) or not is_there(path.parent):
         return drained_store(config, Access.CHANGE)
     store = _store_on(config, in_memory(path))

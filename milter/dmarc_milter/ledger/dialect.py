@@ -12,6 +12,10 @@ Values = Sequence[Any]
 DIALECTS = {
     # `plus` before a column keeps SQLite from choosing that column's index.
     "sqlite": {
+        "below_in_order": (
+            "+author_domain IN (SELECT ? UNION ALL SELECT name FROM author_name WHERE reversed >= ?"
+            " AND reversed < ?)"
+        ),
         "blob": "BLOB",
         "bytewise": "",
         "compact": "WITHOUT ROWID",
@@ -23,6 +27,10 @@ DIALECTS = {
         "skip_locked": "",
     },
     "postgresql": {
+        "below_in_order": (
+            "(author_domain = ? OR (reverse(author_domain) {bytewise} >= ? AND"
+            " reverse(author_domain) {bytewise} < ?))"
+        ).format(bytewise='COLLATE "C"'),
         "blob": "BYTEA",
         "bytewise": 'COLLATE "C"',
         "holds": "position(?::bytea in facts) > 0",

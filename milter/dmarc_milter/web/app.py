@@ -78,7 +78,7 @@ def create_app(options: WebOptions) -> Flask:
     app.before_request(pages.choose_period)
     for endpoint, where in RULES.items():
         app.add_url_rule(where, endpoint, getattr(pages, endpoint))
-    _failures(app)
+    _failures(app, pages)
     return app
 
 
@@ -118,6 +118,12 @@ class Pages:
             self._local.store = store
         found: Store = self._local.store
         return found
+
+    def forget_store(self) -> None:
+        """The next page opens the store anew: a replica may have gone."""
+        if hasattr(self._local, "store"):
+            self._local.store.close()
+            del self._local.store
 
     def choose_period(self) -> None:
         g.days = chosen_days()
@@ -315,11 +321,12 @@ class Pages:
         )
 
 
-def _failures(app: Flask) -> None:
+def _failures(app: Flask, pages: Pages) -> None:
     """Pages for what went wrong: never a traceback."""
 
     @app.errorhandler(StoreError)
     def no_store(error: StoreError) -> tuple[str, int]:
+        pages.forget_store()
         return (
             render_template("failure.html", title="The store does not answer", text=str(error)),
             503,

@@ -88,8 +88,8 @@ def newest(
 ) -> list[tuple[Any, ...]]:
     """facts, host, at and id of decisions, newest first. `extra` is a further condition with its
     values. Raises StoreError."""
-    since, name = wanted.since, wanted.author_domain
-    broad = bool(name) and Decisions(database).messages(since, author_domain=name) > BROAD
+    name = wanted.author_domain
+    broad = bool(name) and _is_broad(database, wanted.since, name)
     if _has_none(database, wanted):
         return []
     where, mine = wanted.where(broad=broad)
@@ -101,18 +101,26 @@ def newest(
     return fetch(database, sql, (*mine, *values, limit, offset))
 
 
+def _is_broad(database: Database, since: int, name: str) -> bool:
+    """Whether there is much mail of this domain and below it."""
+    source = rollups.counted(since, author_domain=printable(name, MAX_KEY))
+    sql = f"SELECT sum(messages) FROM (SELECT messages FROM {source.sql} LIMIT ?) AS some"
+    [(number,)] = fetch(database, sql, (*source.values, BROAD))
+    return number is not None and int(number) >= BROAD
+
+
 def _has_none(database: Database, wanted: Filter) -> bool:
-    """Whether the sums already say that there is none: of two frequent outcomes that do not go
+    """Whether the totals already say that there is none: of two frequent outcomes that do not go
     together everything would be read."""
     columns = [name for name in ("status", "disposition", "would_be") if getattr(wanted, name)]
     if len(columns) < 2:
         return False
-    sql = "SELECT 1 FROM rollup WHERE span = ? AND begin_at >= ?" + "".join(
-        f" AND {column} = ?" for column in columns
-    )
-    day = wanted.since // DAY * DAY
-    asked = (DAY, day, *(printable(getattr(wanted, column), MAX_KEY) for column in columns))
-    return not fetch(database, f"{sql} LIMIT 1", asked)
+    reach = "SELECT (SELECT min(day) FROM daily) <= (SELECT min(at) FROM decision)"
+    if not fetch(database, reach)[0][0]:  # the log is older than the totals
+        return False
+    sql = "SELECT 1 FROM daily WHERE day >= ?" + "".join(f" AND {name} = ?" for name in columns)
+    asked = (printable(getattr(wanted, name), MAX_KEY) for name in columns)
+    return not fetch(database, f"{sql} LIMIT 1", (wanted.since // DAY * DAY, *asked))
 
 
 def bare_key(text: str) -> str:
