@@ -109,6 +109,14 @@ soak-fuzz: $(VENV)/.ready-test .test/readers/.ready
 bench: $(VENV)/.ready-test .test/.ready
 	@cd tests && PYTHONPATH=../milter:. ../$(VENV)/bin/python -m bench
 
+## make bench-ledger  a large ledger: every page and command over it, and several hosts that drain into one PostgreSQL
+.PHONY: bench-ledger
+bench-ledger: $(VENV)/.ready-test .test/.ready
+	@cd tests && export PYTHONPATH=../milter:. && \
+	../$(VENV)/bin/python -m bench.ledger_hosts && \
+	../$(VENV)/bin/python -m bench.ledger_size --messages $${MESSAGES:-2000000} && \
+	../$(VENV)/bin/python -m bench.ledger_size --messages $${MESSAGES:-10000000} --postgresql
+
 bench-peers:
 	@tools/bench_peers.sh
 

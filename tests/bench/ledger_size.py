@@ -113,8 +113,9 @@ def fill(database: Database, number: int, now: int) -> None:
     with step("the totals"):
         _at_length(
             database,
-            "INSERT INTO daily SELECT at / 86400 * 86400, status, disposition, would_be, count(*)"
-            " FROM decision GROUP BY 1, 2, 3, 4",
+            "INSERT INTO daily (day, origin, status, disposition, would_be, messages) SELECT at /"
+            " 86400 * 86400, 'bench', status, disposition, would_be, count(*) FROM decision GROUP"
+            " BY 1, 3, 4, 5",
         )
     with step("the schema step that makes the sums"):
         attempt(database, roll_up)
@@ -266,9 +267,15 @@ def main() -> None:
     parser.add_argument("--messages", type=int, default=100_000)
     parser.add_argument("--postgresql", action="store_true")
     parser.add_argument("--folder", default="/var/tmp")
+    parser.add_argument("--filled", metavar="URL", help="a store that was filled before")
     arguments = parser.parse_args()
     os.environ["COLUMNS"] = "120"
     with private_folder("bench", parent=arguments.folder) as folder:
+        if arguments.filled:
+            with closing(connect(arguments.filled)) as database:
+                questions(arguments.filled, folder, arguments.messages)
+                forgetting(database, arguments.messages, int(time.time()))
+            return
         if not arguments.postgresql:
             run(f"sqlite:///{folder}/reports.db", folder, arguments.messages)
             return

@@ -67,7 +67,9 @@ def reading_store(config: Config) -> Store:
     """The store for questions, its schema checked: the replica that `read_url` names, or while that
     does not answer the store itself. Raises StoreError."""
     if config.store.read_url and sqlite_path(config) is None:
-        replica = _store_on(config, connect(config.store.read_url, store_password(config)))
+        replica = _store_on(
+            config, connect(config.store.read_url, store_password(config), Access.READ, COMMAND)
+        )
         try:
             replica.ready()
             return replica

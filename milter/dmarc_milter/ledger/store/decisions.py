@@ -104,7 +104,7 @@ def newest(
 def _is_broad(database: Database, since: int, name: str) -> bool:
     """Whether there is much mail of this domain and below it."""
     source = rollups.counted(since, author_domain=printable(name, MAX_KEY))
-    sql = f"SELECT sum(messages) FROM (SELECT messages FROM {source.sql} LIMIT ?) AS some"
+    sql = f"SELECT sum(messages) FROM (SELECT messages FROM {source.sql} LIMIT ?) AS part"
     [(number,)] = fetch(database, sql, (*source.values, BROAD))
     return number is not None and int(number) >= BROAD
 
