@@ -62,8 +62,8 @@ class MilterSection(Section, frozen=True):
             ge=1,
             le=600,
             description=(
-                "seconds after which a worker stuck in one evaluation is killed (the message gets"
-                " 451)"
+                "seconds after which a worker stuck in one message is killed (it gets 451); more"
+                " than 15 count as 15"
             ),
         ),
     ] = 40.0
