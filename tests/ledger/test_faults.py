@@ -19,6 +19,7 @@ from dmarc_milter.daemon.startup import startup_lines as prepare_service
 from dmarc_milter.ledger.drain import drain, keep_draining
 from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.ownership import HEADER
+from dmarc_milter.ledger.spool import journal
 from dmarc_milter.ledger.spool.file import SpoolFile, SpoolRow, prepare
 from dmarc_milter.ledger.spool.spool import Spool
 from dmarc_milter.ledger.store import database as database_module
@@ -266,9 +267,11 @@ def test_the_drain_says_once_that_the_store_is_away_and_once_that_it_is_back(
 
 
 def test_while_the_store_is_away_the_drain_empties_the_journal(
-    store: Store, tmp_path: Path
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """FLT-08: else a message would do it, and wait for the disk."""
+    """FLT-08: else a message would do it, and wait for the disk. Beyond its bound, 256 MB where it
+    is 3 here, the journal begins anew."""
+    monkeypatch.setattr(journal, "MOST", 3_000_000)
     other = sqlite3.connect(tmp_path / "reports.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     path = tmp_path / "spool.db"

@@ -63,7 +63,7 @@ class Waits:
     """For another writer of a SQLite store."""
 
 
-JOB = Waits(lock=3, retries=4, silence=4, idle=5, statement=300, busy=10)
+JOB = Waits(lock=3, retries=4, silence=4, idle=5, statement=300, busy=8)
 """Drain, reports, expiry, upgrade: they come again."""
 COMMAND = Waits(lock=2, retries=2, silence=2, idle=5, statement=120, busy=2)
 """Somebody sits before the screen: an answer within 10 s even where the store hangs."""

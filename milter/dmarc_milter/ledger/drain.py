@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from dmarc_milter.ledger.errors import SpoolError, StoreError
 from dmarc_milter.ledger.spool.file import SpoolFile
+from dmarc_milter.ledger.spool.journal import Journal
 from dmarc_milter.ledger.store.apply_batch import Batch
 from dmarc_milter.ledger.store.gaps import Gap
 from dmarc_milter.ledger.store.store import Store
@@ -110,7 +111,7 @@ def keep_draining(
     The spool's journal is moved into its file meanwhile, so that the mail path never has to, which
     would wait for the disk.
     """
-    wait, problem = interval, ""
+    wait, problem, journal = interval, "", Journal(spool.path)
     while True:
         started = time.monotonic()
         drained = drain(spool, store)
@@ -120,10 +121,10 @@ def keep_draining(
         waited = 0.0
         while waited < wait:
             if stop(min(interval, wait - waited)):
+                journal.close()
                 return
             waited += interval
-            if problem:
-                spool.checkpoint()
+            journal.tend()
 
 
 def _log_change(spool: SpoolFile, before: str, drained: Drained, seconds: float) -> None:

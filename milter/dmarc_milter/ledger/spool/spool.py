@@ -36,9 +36,9 @@ RETRY = 2.0
 LOOK = 1.0
 """Seconds between looks at the file while no message comes."""
 STOP_WAIT = 5.0
-CHECKPOINT = 20_000
-"""Pages of journal (80 MB): the drain, whose commits nobody waits for, normally moves it into the
-file long before."""
+CHECKPOINT = 250_000
+"""Pages of journal (1 GB). Moving it into the file waits for the disk, which is the drain's work;
+this is only for a host on which no drain runs at all."""
 
 
 class SpoolCounts(NamedTuple):
@@ -180,7 +180,8 @@ class Spool:
         if writer is None or self._process != os.getpid():
             return
         self._queue.put(None)
-        writer.stop(STOP_WAIT)
+        if unwritten := writer.stop(STOP_WAIT):
+            LOG.error("spool: stopped with %d messages unwritten", unwritten)
         self._writer = None
 
     def _start(self) -> None:
@@ -276,17 +277,20 @@ class _Writer:
             doubt,
             retry,
         )
+        self._held: list[Entry] = []
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
         self._thread.start()
 
-    def stop(self, seconds: float) -> None:
+    def stop(self, seconds: float) -> int:
+        """How many messages are left unwritten."""
         self._stopping.set()
         self._thread.join(seconds)
+        # The last of the queue is the word to stop, if the thread has not come to it.
+        return len(self._held) + max(self._queue.qsize() - self._thread.is_alive(), 0)
 
     def _run(self) -> None:
-        held: list[Entry] = []
-        ended = False
+        held, ended = self._held, False
         while not ended or held:
             ended |= self._gather(held)
             failed = bool(held) and self._write(held)
