@@ -27,8 +27,7 @@ from dmarc_milter.core.report.read import MAX_FILE, ReadReport, UnreadableReport
 from dmarc_milter.core.report.rows import Period
 from dmarc_milter.core.report.xml import InvalidReport, render
 from dmarc_milter.core.text import printable
-from dmarc_milter.ledger.connect import store_of
-from dmarc_milter.ledger.ownership import Access
+from dmarc_milter.ledger.connect import answering_store
 from dmarc_milter.ledger.store.reports import Report
 from dmarc_milter.ledger.store.status import matching
 from dmarc_milter.ledger.store.store import Store
@@ -94,8 +93,7 @@ def _print(reports: list[ReadReport], became: dict[str, Any], *, as_json: bool) 
 def _ours(config: Config, prefix: str, *, as_json: bool) -> int:
     """What was built, what would be, or where nothing is left of it what is known. Raises NotOne,
     StoreError, UnreadableReport."""
-    with closing(store_of(config, Access.READ)) as store:
-        store.ready()
+    with closing(answering_store(config)) as store:
         identity = whole(prefix, store)
         row = of_id(identity, store)
         content = _content(identity, config, store)
