@@ -125,6 +125,11 @@ bench-peers:
 report-readers: $(VENV)/.ready-test .test/.ready .test/report_readers/.ready
 	@cd tests && PYTHONPATH=../milter:. ../$(VENV)/bin/python -m readers --write
 
+## make pictures  the dashboard in Chromium, at several widths, light and dark: docs/pictures
+.PHONY: pictures
+pictures: $(VENV)/.ready-test
+	@cd tests && PYTHONPATH=../milter:. ../$(VENV)/bin/python -m live.pictures ../docs/pictures
+
 ## make profile where the processor time of one message goes
 profile: $(VENV)/.ready-test
 	@cd tests && PYTHONPATH=../milter:. ../$(VENV)/bin/python -m bench.stages

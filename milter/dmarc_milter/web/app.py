@@ -201,6 +201,8 @@ class Pages:
         treated = decisions.treated(g.since)
         domains = by_domain(treated, decisions.clients(Filter(since=g.since, affected=True)))
         senders = self._senders(GROUPS, SAMPLED)
+        proven = [one for one in senders if one.identity]
+        unproven = [one for one in senders if not one.identity]
         return render_template(
             "impact.html",
             host=self._options.status(),
@@ -210,8 +212,11 @@ class Pages:
             columns=IMPACT_COLUMNS,
             domains=domains[: queries.PAGE],
             domains_left=max(0, len(domains) - queries.PAGE),
-            senders=senders[: queries.PAGE],
-            senders_left=max(0, len(senders) - queries.PAGE),
+            senders=proven[: queries.PAGE],
+            senders_left=max(0, len(proven) - queries.PAGE),
+            unproven=unproven[: queries.PAGE],
+            unproven_messages=sum(one.messages for one in unproven),
+            unproven_clients=len(unproven),
             waiting=decisions.waiting(g.since, limit=MAX_WAITING),
         )
 

@@ -74,7 +74,7 @@ def dns_light(store: Store, now: float) -> Light:
     name = waiting[0].failing_name
     text += f", most often about {name}." if name else "."
     if failed >= FEW and failed >= MANY * messages:
-        return Light("error", "DNS", text, "`dmarc-milter config check` asks each name server.")
+        return Light("error", "DNS", text, "dmarc-milter doctor asks each name server.")
     return Light("warning", "DNS", text, "Nothing, if those domains' own servers are down.")
 
 
@@ -100,7 +100,7 @@ def reports_light(store: Store, off: str, now: float) -> Light:
     late = store.reports.waiting(int(now) - DAY)
     parts = ", ".join(f"{states[name]:,} {name}" for name in states)
     if late:
-        remedy = "`dmarc-milter report list` shows them and why they wait."
+        remedy = "dmarc-milter report list shows them and why they wait."
         return Light("warning", "Reports", f"{late:,} are a day late; {parts}.", remedy)
     return Light("ok", "Reports", f"{parts}." if parts else "None are due yet.")
 

@@ -25,6 +25,7 @@ NAVIGATION = (
     ("health", "Health", ""),
 )
 """Page, its name, and the page that belongs below it."""
+NO_BREAK = "\N{NO-BREAK SPACE}"
 LEVELS = {
     "ok": "ok",
     "note": "note",
@@ -61,10 +62,11 @@ def _time(at: float) -> str:
 def percent(share: float) -> str:
     """With as many digits as tell something: 0 and 100 are said of nothing and of all alone."""
     if 0 < share < 0.1:
-        return "< 0.1 %"
+        return f"< 0.1{NO_BREAK}%"
     if 99.9 < share < 100:
-        return "> 99.9 %"
-    return f"{share:.0f} %" if share in (0, 100) else f"{share:.1f} %"
+        return f"> 99.9{NO_BREAK}%"
+    digits = 0 if share in (0, 100) else 1
+    return f"{share:.{digits}f}{NO_BREAK}%"
 
 
 def _explained(waits: Waiting) -> str:
