@@ -456,6 +456,7 @@ def test_who_may_only_read_the_store_gets_answers(capsys: pytest.CaptureFixture[
             spool_row(replace(evaluation(queue_id=each), at=NOW)) for each in ("4QREAD", "4QLATE")
         ]
         written(folder / "spool.db", rows[:1])
+        assert main(["store", "drain", *config]) == 0
         questions = (("why", "4QREAD"), ("impact",), ("stats",), ("report", "list"))
         for words in questions:
             assert main([*words, *config]) == 0
