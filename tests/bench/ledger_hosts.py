@@ -56,9 +56,10 @@ def worker(path: str, url: str) -> None:
     print(time.perf_counter() - started, time.process_time())
 
 
-def server_seconds(server: Postgres) -> float:
-    """Processor time of the server so far: its processes and those that have ended."""
-    main = int((server.folder / "data/postmaster.pid").read_text().split()[0])
+def server_seconds(data: Path) -> float:
+    """Processor time so far of the server with this data directory: its processes, and those that
+    have ended."""
+    main = int((data / "postmaster.pid").read_text().split()[0])
     total = _times(main, 4)
     for each in Path(f"/proc/{main}/task/{main}/children").read_text().split():
         total += _times(int(each), 2)
@@ -76,13 +77,13 @@ def measure(server: Postgres, folder: Path, hosts: int, number: int) -> None:
     paths = [folder / f"spool{hosts}-{host}.db" for host in range(hosts)]
     for host, path in enumerate(paths):
         filled(path, number, host)
-    before = server_seconds(server)
+    before = server_seconds(server.folder / "data")
     commands = [
         [sys.executable, "-m", "bench.ledger_hosts", "--worker", str(p), url] for p in paths
     ]
     drains = [subprocess.Popen(each, stdout=subprocess.PIPE, text=True) for each in commands]
     found = [list(map(float, each.communicate()[0].split())) for each in drains]
-    spent = server_seconds(server) - before
+    spent = server_seconds(server.folder / "data") - before
     rates = ", ".join(f"{number / wall:,.0f}" for wall, _ in found)
     print(
         f"{hosts} hosts: {rates} messages/s; of processor time a message costs the server"

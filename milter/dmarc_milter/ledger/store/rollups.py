@@ -147,10 +147,15 @@ def counted(since: int, *, author_domain: str = "", exactly: bool = False) -> Wh
                 " AND (author_reversed = ? OR (author_reversed >= ? AND author_reversed < ?))"
             )
             names = (*names, first, end)
-    part = f"SELECT * FROM rollup WHERE span = ?{condition} AND begin_at >= ?"
-    sql, values = part, (DAY, *names, midnight)
+    # Days are read in the order of their key, a few hours by their time: SQLite would mix that up.
+    sql = f"SELECT * FROM rollup WHERE span = ?{condition} AND {{plus}}begin_at >= ?"
+    values: tuple[object, ...] = (DAY, *names, midnight)
     if since_hour(since) < midnight:
-        sql += f" UNION ALL {part} AND begin_at < ?"
+        plus = "" if author_domain else "{plus}"
+        sql += (
+            f" UNION ALL SELECT * FROM rollup WHERE {plus}span = ?{condition} AND begin_at >= ? AND"
+            " begin_at < ?"
+        )
         values = (*values, HOUR, *names, since_hour(since), midnight)
     return Where(f"({sql}) AS counted", values)
 
