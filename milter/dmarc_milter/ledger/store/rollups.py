@@ -148,8 +148,8 @@ def counted(since: int, *, author_domain: str = "", exactly: bool = False) -> Wh
             )
             names = (*names, first, end)
     # Days are read in the order of their key, a few hours by their time: SQLite would mix that up.
-    sql = f"SELECT * FROM rollup WHERE span = ?{condition} AND {{plus}}begin_at >= ?"
-    values: tuple[object, ...] = (DAY, *names, midnight)
+    sql = f"SELECT * FROM rollup WHERE span = {DAY}{condition} AND {{plus}}begin_at >= ?"
+    values: tuple[object, ...] = (*names, midnight)
     if since_hour(since) < midnight:
         plus = "" if author_domain else "{plus}"
         sql += (

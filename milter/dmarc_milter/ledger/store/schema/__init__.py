@@ -26,6 +26,7 @@ from dmarc_milter.ledger.store.schema.steps import (
     LEASES,
     REPORTERS,
     REPORTS,
+    ROLLUP_DAYS,
     ROLLUPS,
     SUPPRESSIONS,
     Step,
@@ -48,6 +49,7 @@ STEPS: tuple[Step, ...] = (
     Step("hosts", HOSTS),
     Step("erasures", ERASURES),
     Step("reporters", REPORTERS),
+    Step("rollup days", ROLLUP_DAYS),
 )
 """Steps are only ever added; what a released version has applied is never changed."""
 HELD = 60

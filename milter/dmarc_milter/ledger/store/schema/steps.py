@@ -310,6 +310,14 @@ REPORTERS = (
     "ALTER TABLE report ADD COLUMN {if_absent} identity TEXT NOT NULL DEFAULT ''",
 )
 
+ROLLUP_DAYS = (
+    # Days stand between five times as many hours: what the pages read of them is all in the index.
+    (
+        "CREATE INDEX IF NOT EXISTS rollup_day ON rollup (author_reversed, begin_at, status,"
+        " disposition, would_be, messages) WHERE span = 86400"
+    ),
+)
+
 
 class Step(NamedTuple):
     """`convert` runs after the statements, in a transaction of its own where the engine has one for
