@@ -136,11 +136,11 @@ profile: $(VENV)/.ready-test
 
 ## make pythons  the core and session tests with Python 3.12 and 3.13, where they are installed, without pymilter
 .PHONY: pythons python-3.14
-pythons:
+pythons: .test/openspf/rfc7208-tests.yml .test/opendmarc/.ready
 	@tools/pythons.sh
 
 ## make python-3.14  the wheel in a Debian sid root without a compiler: the core and session tests, and serve
-python-3.14: $(VENV)/.ready-test
+python-3.14: $(VENV)/.ready-test .test/openspf/rfc7208-tests.yml .test/opendmarc/.ready
 	@tools/python_sid.sh
 
 ## make conformance  cases and passes per RFC section and attack category, in one table

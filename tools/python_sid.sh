@@ -65,6 +65,10 @@ rm -rf "$wheels/own" "$root/work" "$root/wheels"
 mkdir "$root/work"
 cp -a "$wheels" "$root/wheels"
 cp -a pyproject.toml conf docs tests tools README.md SECURITY.md CHANGELOG.md CONTRIBUTING.md Makefile "$root/work/"
+mkdir -p "$root/work/.test"
+for suite in openspf opendmarc; do
+    [ ! -d ".test/$suite" ] || cp -aL ".test/$suite" "$root/work/.test/"
+done
 mkdir "$root/work/milter"      # empty: the installed wheel is what is tested
 
 status=0
