@@ -35,7 +35,9 @@ def test_a_failing_event_is_reported_by_its_name_and_answers_the_default() -> No
     """docs/design.md: our own failure is answered by on_error, never with a refusal."""
     heard = Heard()
     assert divide(heard, 6, by=0) == -1
-    assert heard.reports == ["divide: integer division or modulo by zero"]
+    (said,) = heard.reports
+    assert said.startswith("divide: ")
+    assert said.endswith(" by zero")
 
 
 def test_a_callback_is_reported_by_the_name_of_its_event() -> None:
