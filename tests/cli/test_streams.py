@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from dmarc_milter.cli.main import main
+
 ROOT = Path(__file__).parents[2]
 COMMANDS = {
     "config sample": "",
@@ -25,6 +27,7 @@ def config(tmp_path: Path) -> Path:
         f'[store]\nurl = "sqlite:///{tmp_path}/reports.db"\n[dns]\nnameservers ='
         ' ["127.0.0.1:1"]\ntimeout = 0.5\n'
     )
+    assert main(["store", "drain", "--config", str(path)]) == 0  # makes the store
     return path
 
 

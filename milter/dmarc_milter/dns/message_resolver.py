@@ -29,6 +29,8 @@ from dmarc_milter.dns.progress import AnswerSource, Progress
 from dmarc_milter.dns.wire import HOP_LIMIT
 
 GRACE = 1.0  # seconds past a look-up's own end before its answer is given up
+ROUNDING = 0.001
+"""Seconds that are no time left: sums of times that a clock was read for are no more exact."""
 
 
 class MessageResolver(Remembers):
@@ -285,7 +287,7 @@ class MessageResolver(Remembers):
 
     def _out_of_time(self, key: Key, left: float) -> Exception:
         """Whose doing that is: without our delays there might be time left."""
-        if left + self._progress.delayed > 0:
+        if left + self._progress.delayed > ROUNDING:
             return self._shortage(key, "no time left after waiting for room")
         return TimeExceeded(f"{key[1]} {key[0]}: no time left", name=key[0])
 
