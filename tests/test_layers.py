@@ -112,6 +112,16 @@ def test_no_folder_is_too_full_to_be_read_at_a_glance(folder: Path) -> None:
     assert len(modules) <= MAX_MODULES
 
 
+def test_no_class_name_stands_twice() -> None:
+    """A name says one thing in the whole package."""
+    places: dict[str, list[str]] = {}
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name, []).append(name(path))
+    assert {each: where for each, where in places.items() if len(where) > 1} == {}
+
+
 def test_the_source_root_is_not_a_package() -> None:
     """`milter/__init__.py` would hide pymilter's C module `milter`."""
     assert not (PACKAGE.parent / "__init__.py").exists()

@@ -19,7 +19,7 @@ from dmarc_milter.cli.main import COMMANDS, module_of
 from dmarc_milter.config.sample import TABLES, describe
 from dmarc_milter.config.schema import Config
 from dmarc_milter.config.schema_policy import PolicyRule
-from dmarc_milter.config.schema_reporting import Identity
+from dmarc_milter.config.schema_reporting import ReportingIdentity
 from dmarc_milter.core.toml import toml
 
 ABOUT = """\
@@ -139,7 +139,10 @@ def page_5() -> str:
         for key, hint in get_type_hints(type(defaults), include_extras=True).items():
             if key not in TABLES:
                 sections += item(f"{key} = {toml(getattr(defaults, key))}", describe(hint))
-    for heading, kind in (("POLICY.RULES", PolicyRule), ("REPORTING.IDENTITIES", Identity)):
+    for heading, kind in (
+        ("POLICY.RULES", PolicyRule),
+        ("REPORTING.IDENTITIES", ReportingIdentity),
+    ):
         sections += section(f"[[{heading}]]", escaped(inspect.getdoc(kind) or "") + "\n")
         sections += "".join(
             item(key, describe(hint))

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from dmarc_milter.config import ConfigError, parse
 from dmarc_milter.config.identities import bounce_addresses, identify
 from dmarc_milter.config.sample import show
-from dmarc_milter.config.schema_reporting import Identity
+from dmarc_milter.config.schema_reporting import ReportingIdentity
 from dmarc_milter.config.secrets import identity_keys
 from dmarc_milter.core.dmarc.record import ReportUri
 from dmarc_milter.core.evaluation import Evaluation
@@ -37,10 +37,10 @@ from fakes.report_job import Clock, Job
 from fakes.smtp_sink import Sink, smtp_sink
 from fakes.stores import spool_row, upgraded
 
-HOSTED = Identity(
+HOSTED = ReportingIdentity(
     recipient_domains=["hosted.example"], org_name="Hosted Inc.", email="dmarc@hosted.example"
 )
-OTHER = Identity(
+OTHER = ReportingIdentity(
     recipient_domains=["other.example"], org_name="Other Inc.", email="dmarc@Other.Example"
 )
 

@@ -19,7 +19,7 @@ from dmarc_milter.core.mail.message import Envelope, Headers
 from dmarc_milter.process.loop import Loop, TaskEnded
 from dmarc_milter.process.shared_memory import SharedMemory
 from dmarc_milter.session.handler import Own, SessionOptions
-from dmarc_milter.session.library import Limits, Serving
+from dmarc_milter.session.library import ConnectionLimits, Serving
 from dmarc_milter.session.native import NativeServer
 from dmarc_milter.session.session import Session
 from fakes.daemon import wait_for
@@ -130,7 +130,7 @@ class Scripted:
 def run(
     served_by: list[Served],
     sock: socket.socket,
-    limits: Limits,
+    limits: ConnectionLimits,
     options: SessionOptions,
     ready: threading.Event,
 ) -> None:
@@ -162,7 +162,10 @@ def run(
 
 @contextlib.contextmanager
 def serving(
-    limits: Limits = Limits(), *, unix: str = "", options: SessionOptions = SessionOptions()
+    limits: ConnectionLimits = ConnectionLimits(),
+    *,
+    unix: str = "",
+    options: SessionOptions = SessionOptions(),
 ) -> Iterator[Served]:
     if unix:
         sock = socket.socket(socket.AF_UNIX)
@@ -457,7 +460,7 @@ def gone(mta: MilterClient) -> bool:
 
 
 def test_the_longest_silent_goes_for_a_newcomer_and_nobody_in_a_message() -> None:
-    with serving(Limits(connections=3)) as served:
+    with serving(ConnectionLimits(connections=3)) as served:
         busy = served.client()
         busy.mail("<a@b>")
         busy.eoh()
@@ -471,7 +474,7 @@ def test_the_longest_silent_goes_for_a_newcomer_and_nobody_in_a_message() -> Non
 
 
 def test_when_all_are_in_messages_a_newcomer_is_turned_away() -> None:
-    with serving(Limits(connections=2)) as served:
+    with serving(ConnectionLimits(connections=2)) as served:
         busy = [served.client() for _ in range(2)]
         for mta in busy:
             mta.mail("<a@b>")
@@ -494,7 +497,7 @@ def dribble(mta: MilterClient, seconds: float, beside: MilterClient) -> None:
 @pytest.mark.parametrize("in_message", [False, True])
 def test_silence_ends_a_connection(in_message: bool) -> None:
     """CON-45: half a packet is silence; what never becomes a packet keeps no connection."""
-    with serving(Limits(silence=SILENCE)) as served:
+    with serving(ConnectionLimits(silence=SILENCE)) as served:
         mta, talking = served.client(), served.client()
         stranger = served.client(negotiated=False)
         if in_message:
@@ -507,7 +510,7 @@ def test_silence_ends_a_connection(in_message: bool) -> None:
 
 
 def test_a_message_that_waits_for_us_is_not_silent() -> None:
-    with serving(Limits(silence=1.0)) as served:
+    with serving(ConnectionLimits(silence=1.0)) as served:
         mta = served.client()
         assert mta.message([*LETTER, ("X-Script", " park 3")]).code == 250
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from dmarc_milter.config.checks import in_a_labels, name
-from dmarc_milter.config.schema_reporting import Identity, Reporting
+from dmarc_milter.config.schema_reporting import Reporting, ReportingIdentity
 from dmarc_milter.core.mail.domain import Domain
 
 
-def identify(identities: Sequence[Identity]) -> Callable[[Sequence[str]], str]:
+def identify(identities: Sequence[ReportingIdentity]) -> Callable[[Sequence[str]], str]:
     """From the recipients' domains of a message (as the store spells them) to the reporting address
     of the first identity that all of them belong to; "" for the organization's own."""
     known = [
@@ -31,7 +31,7 @@ def identify(identities: Sequence[Identity]) -> Callable[[Sequence[str]], str]:
     return find
 
 
-def by_address(options: Reporting, email: str) -> Identity | None:
+def by_address(options: Reporting, email: str) -> ReportingIdentity | None:
     """The identity of a reporting address; None for the organization's own, or for one that the
     configuration no longer has."""
     return next(

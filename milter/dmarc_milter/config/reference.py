@@ -11,7 +11,7 @@ import msgspec
 from dmarc_milter.config.sample import TABLES, describe
 from dmarc_milter.config.schema import Config
 from dmarc_milter.config.schema_policy import PolicyRule
-from dmarc_milter.config.schema_reporting import Identity
+from dmarc_milter.config.schema_reporting import ReportingIdentity
 from dmarc_milter.core.toml import toml
 
 HEAD = """\
@@ -87,7 +87,7 @@ def _identities() -> str:
         "\n## [[reporting.identities]]\n\nHosted domains that report as themselves: mail whose"
         " recipients all belong to one identity is reported in its name, other mail in that of"
         " `[reporting]`. The first identity that fits counts.\n\n"
-        + _entries(Identity, required=("recipient_domains", "org_name", "email"))
+        + _entries(ReportingIdentity, required=("recipient_domains", "org_name", "email"))
     )
 
 

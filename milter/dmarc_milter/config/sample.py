@@ -10,7 +10,7 @@ import msgspec
 
 from dmarc_milter.config.schema import Config
 from dmarc_milter.config.schema_policy import PolicyRule
-from dmarc_milter.config.schema_reporting import Identity
+from dmarc_milter.config.schema_reporting import ReportingIdentity
 from dmarc_milter.core.toml import toml
 
 HEAD = """\
@@ -19,13 +19,15 @@ HEAD = """\
 # SIGHUP (systemctl reload) applies it.
 """
 
-TABLES: dict[str, type[msgspec.Struct]] = {"rules": PolicyRule, "identities": Identity}
+TABLES: dict[str, type[msgspec.Struct]] = {"rules": PolicyRule, "identities": ReportingIdentity}
 """Keys that are arrays of tables."""
 HEADINGS = {
     PolicyRule: (
         "Ordered local rules; the first that matches decides. Each [[policy.rules]] takes:",
     ),
-    Identity: ("Hosted domains that report as themselves. Each [[reporting.identities]] takes:",),
+    ReportingIdentity: (
+        "Hosted domains that report as themselves. Each [[reporting.identities]] takes:",
+    ),
 }
 
 
@@ -105,7 +107,7 @@ def _example(kind: type[msgspec.Struct], name: str) -> str:
         "comment": '"members\' list"',
         "author_domains": '["example.org"]',
         "dkim": '["lists.example.net"]',
-        "recipient_domains": '["hosted.example"]' if kind is Identity else "",
+        "recipient_domains": '["hosted.example"]' if kind is ReportingIdentity else "",
         "org_name": '"Hosted Inc."',
         "email": '"dmarc@hosted.example"',
     }

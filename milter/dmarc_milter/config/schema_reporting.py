@@ -11,7 +11,7 @@ from msgspec import Meta
 from dmarc_milter.config.schema_policy import Section, doc
 
 
-class Identity(Section, frozen=True):
+class ReportingIdentity(Section, frozen=True):
     """One [[reporting.identities]] entry: who reports on mail to these recipients' domains, where
     that is not the host's own organization."""
 
@@ -132,7 +132,7 @@ class Reporting(Section, frozen=True):
     ] = 10
     failure_per_day: Annotated[int, Meta(ge=0, description="failure reports a day in all")] = 200
 
-    identities: list[Identity] = msgspec.field(default_factory=list)
+    identities: list[ReportingIdentity] = msgspec.field(default_factory=list)
 
     @property
     def is_on(self) -> bool:

@@ -10,7 +10,7 @@ from dmarc_milter.config import root_files
 from dmarc_milter.config.checks import name
 from dmarc_milter.config.errors import ConfigError
 from dmarc_milter.config.schema import Config
-from dmarc_milter.config.schema_reporting import Identity, Reporting
+from dmarc_milter.config.schema_reporting import Reporting, ReportingIdentity
 from dmarc_milter.core.report.mail import SigningKey, sign
 
 MIN_TOKEN = 16
@@ -47,7 +47,7 @@ def identity_keys(config: Config) -> dict[str, SigningKey]:
     return found
 
 
-def _signing_key(options: Reporting | Identity, where: str) -> SigningKey | None:
+def _signing_key(options: Reporting | ReportingIdentity, where: str) -> SigningKey | None:
     if not options.dkim_domain:
         return None
     if not options.dkim_selector:

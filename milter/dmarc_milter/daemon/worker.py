@@ -21,7 +21,7 @@ from dmarc_milter.config import Config
 from dmarc_milter.process.loop import Loop
 from dmarc_milter.process.shared_memory import SharedMemory, WorkerSlot
 from dmarc_milter.session.handler import MessageHandler, SessionOptions
-from dmarc_milter.session.library import Limits, MilterServer, Serving, serve
+from dmarc_milter.session.library import ConnectionLimits, MilterServer, Serving, serve
 from dmarc_milter.session.session import Session
 from dmarc_milter.telemetry.counters import Meter
 from dmarc_milter.telemetry.log import Log, open_log
@@ -119,7 +119,7 @@ def _start(
         meter.count("connections")
         return Session(service.handler, service.options, name=name)
 
-    limits = Limits(_most_connections(config), config.milter.idle_timeout)
+    limits = ConnectionLimits(_most_connections(config), config.milter.idle_timeout)
     serving = Serving(loop, sock, make_session, slot, log, limits)
     return service, serve(config.milter.library, serving)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from dmarc_milter.dns.answer import Answer, Key
 from dmarc_milter.dns.nameservers import Server
-from dmarc_milter.dns.waiting import Timer
+from dmarc_milter.dns.waiting import LoopTimer
 from dmarc_milter.dns.wire import encode_query, is_answer_to
 
 UDP_SIZE = 4096  # octets; no server may send more than the 1232 that were offered
@@ -58,7 +58,7 @@ class Pending:
         self.attempts: list[Attempt] = []
         self.answer: Answer | None = None
         self.short = False
-        self.timer: Timer | None = None
+        self.timer: LoopTimer | None = None
 
     def is_over(self) -> bool:
         """Whether it is settled, or was abandoned."""

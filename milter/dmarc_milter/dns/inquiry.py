@@ -7,7 +7,7 @@ import time
 from dmarc_milter.core.fair_sharing import Asker
 from dmarc_milter.dns.answer import Answer, Key
 from dmarc_milter.dns.attempt import Pending
-from dmarc_milter.dns.waiting import Waker
+from dmarc_milter.dns.waiting import LoopWaker
 
 
 class Inquiry:
@@ -21,7 +21,7 @@ class Inquiry:
         self.flight: Pending | None = None
         self.answer: Answer | None = None
         self.answered = 0.0
-        self.waiters: list[Waker] = []
+        self.waiters: list[LoopWaker] = []
 
     def settle(self, answer: Answer) -> None:
         """Publish the answer and wake who waits. The first answer counts."""
@@ -44,7 +44,7 @@ class Caller:
         self.asker = asker
         self.gone = False
         """Nobody waits for its verdict any more: what it still asks raises Abandoned."""
-        self.waiting: list[Waker] = []
+        self.waiting: list[LoopWaker] = []
         """Tasks that wait for the message's sake."""
 
     def leave(self) -> None:

@@ -27,7 +27,7 @@ from dmarc_milter.dns.message_resolver import MessageResolver, canonical
 from dmarc_milter.dns.nameservers import Nameservers
 from dmarc_milter.dns.progress import Progress
 from dmarc_milter.dns.stale_cache import CacheLimits, Stale, StaleCache
-from dmarc_milter.dns.waiting import EventLoop, Timer
+from dmarc_milter.dns.waiting import EventLoop, LoopTimer
 from dmarc_milter.dns.wire import encode_question
 
 __all__ = ["CacheLimits", "DnsResolver", "MessageResolver"]
@@ -68,7 +68,7 @@ class DnsResolver:
         self._client = Client(loop, self._servers, timeout, self, self.counters)
         self._admission = Admission(in_flight_limit())
         self._messages = count()
-        self._relief: Timer | None = None
+        self._relief: LoopTimer | None = None
         self._closed = False
 
     def for_message(

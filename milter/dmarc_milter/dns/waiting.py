@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 
-class Waker(Protocol):
+class LoopWaker(Protocol):
     """Whoever waits."""
 
     def wake(self) -> None:
@@ -17,7 +17,7 @@ class Waker(Protocol):
         ...
 
 
-class Timer(Protocol):
+class LoopTimer(Protocol):
     """A call that is due at a moment."""
 
     def cancel(self) -> None:
@@ -29,7 +29,7 @@ class EventLoop(Protocol):
     """See process.loop.Loop."""
 
     @property
-    def current(self) -> Waker:
+    def current(self) -> LoopWaker:
         """Who would wait."""
         ...
 
@@ -45,7 +45,7 @@ class EventLoop(Protocol):
         """Before it is closed."""
         ...
 
-    def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> LoopTimer:
         """After so many seconds."""
         ...
 

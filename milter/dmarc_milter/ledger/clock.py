@@ -28,7 +28,7 @@ FAR = 2 * DAY
 clock."""
 
 
-class _Seen(NamedTuple):
+class _SeenTimes(NamedTuple):
     """`at` is the last time that was believed; `doubted_from` to `doubted_at` what was not, 0
     without a doubt."""
 
@@ -58,13 +58,13 @@ def doubt(database: Database, now: int, *, trusted: bool = False) -> str:
     return attempt(database, work)
 
 
-def _judged(seen: _Seen, now: int, *, trusted: bool) -> tuple[_Seen, str]:
+def _judged(seen: _SeenTimes, now: int, *, trusted: bool) -> tuple[_SeenTimes, str]:
     if trusted or abs(now - seen.at) <= JUMP:
-        return _Seen(now), ""
+        return _SeenTimes(now), ""
     even = seen.doubted_from and 0 <= now - seen.doubted_at <= JUMP
     since = seen.doubted_from if even else now
     if even and now - since >= PROOF:
-        return _Seen(now), ""
+        return _SeenTimes(now), ""
     reason = (
         f"this host's clock says {_shown(now)}, the store has seen {_shown(seen.at)} last: nothing"
         f" is deleted or reported until {_shown(since + PROOF)}. If the clock is right:"
@@ -73,14 +73,14 @@ def _judged(seen: _Seen, now: int, *, trusted: bool) -> tuple[_Seen, str]:
     return seen._replace(doubted_from=since, doubted_at=now), reason
 
 
-def _read(transaction: Transaction, now: int) -> _Seen:
+def _read(transaction: Transaction, now: int) -> _SeenTimes:
     row = transaction.one("SELECT seen_at, doubted_from, doubted_at FROM clock WHERE only_row = 1")
     if row is not None:
-        return _Seen(*map(int, row))
+        return _SeenTimes(*map(int, row))
     # No look before this one: what the hosts have handed over tells the time as well.
     drained = transaction.one("SELECT coalesce(max(drained_at), 0) FROM origin")
     latest = int(drained[0]) if drained else 0
-    return _Seen(min(latest, now) or now)
+    return _SeenTimes(min(latest, now) or now)
 
 
 def _other_than_server(database: Database, now: int) -> str:

@@ -217,7 +217,7 @@ class Erasure:
         return msgspec.structs.replace(published, rua=rua, ruf=ruf, text=text)
 
 
-class Prepared(NamedTuple):
+class PreparedErasure(NamedTuple):
     """The tombstone of a target, and what it hides."""
 
     stone: Tombstone
@@ -225,7 +225,7 @@ class Prepared(NamedTuple):
     needle: bytes
 
 
-def prepare(store: Store, target: Target, now: int) -> Prepared:
+def prepare(store: Store, target: Target, now: int) -> PreparedErasure:
     """Raises StoreError."""
     with store.database.transaction(write=False) as transaction:
         secret = secret_of(transaction)
@@ -235,10 +235,10 @@ def prepare(store: Store, target: Target, now: int) -> Prepared:
         address, _, length = target.value.partition("/")
         whole = length in ("", "32" if "." in address else "128")
         needle = address.encode() if whole else b""
-    return Prepared(stone, Tombstones(secret, [stone]), needle)
+    return PreparedErasure(stone, Tombstones(secret, [stone]), needle)
 
 
-def erase(store: Store, prepared: Prepared, *, dry: bool) -> dict[str, int]:
+def erase(store: Store, prepared: PreparedErasure, *, dry: bool) -> dict[str, int]:
     """From the store; the tombstone first, so that a drain that runs meanwhile adds nothing. Raises
     StoreError."""
     if not dry:

@@ -19,7 +19,7 @@ from Milter import milter  # the C module: by its own name mypy would find the s
 from dmarc_milter.core.actions.plan import Action, DeleteHeader, InsertHeader, Quarantine, Reply
 from dmarc_milter.core.fair_sharing import client_network
 from dmarc_milter.mta.macros import parse_address
-from dmarc_milter.session.event_queue import Answer, Event, EventQueue
+from dmarc_milter.session.event_queue import Event, EventAnswer, EventQueue
 from dmarc_milter.session.handler import TRY_LATER
 from dmarc_milter.session.session import Session
 
@@ -88,7 +88,7 @@ class Connection:
         """Events that do not belong to the message."""
         self._pieces = 0
         """Pieces of the body so far."""
-        self._earlier: Answer | None = None
+        self._earlier: EventAnswer | None = None
         """Of a part of the message that the loop has, and may not have obeyed yet."""
         self._connected = False
         self._negotiated = False
@@ -170,7 +170,7 @@ class Connection:
         return int(milter.CONTINUE)
 
     def end_of_message(self, ctx: Any) -> int:
-        answer, events = Answer(), self._taken()
+        answer, events = EventAnswer(), self._taken()
         self._queue.put(events, answer, self._macros(ctx, ("i",)))
         in_time = answer.wait(self._patience)
         self.heard, self.in_message = time.monotonic(), False
@@ -245,7 +245,7 @@ class Connection:
 
     def _hand_over(self) -> None:
         events = self._taken()
-        self._earlier = Answer()
+        self._earlier = EventAnswer()
         self._queue.put(events, self._earlier)
 
     def _macros(self, ctx: Any, names: Sequence[str]) -> Callable[[str], str]:

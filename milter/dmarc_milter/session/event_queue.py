@@ -22,7 +22,7 @@ Event = tuple[Callable[..., Any], tuple[Any, ...]]
 """A method of Session, and its arguments after the session."""
 
 
-class Answer:
+class EventAnswer:
     """What the loop gives back for events; one thread waits for it."""
 
     __slots__ = ("_given", "actions")
@@ -51,11 +51,11 @@ class EventQueue:
         self.wants_body = True
         """Whether the session wanted more when it was last given a piece of a body."""
         self._session: Session | None = None
-        self._waiting: deque[tuple[list[Event], Macros | None, Answer | None]] = deque()
+        self._waiting: deque[tuple[list[Event], Macros | None, EventAnswer | None]] = deque()
         self._task: Task | None = None
 
     def put(
-        self, events: list[Event], answer: Answer | None = None, end: Macros | None = None
+        self, events: list[Event], answer: EventAnswer | None = None, end: Macros | None = None
     ) -> None:
         """From libmilter's thread: have the events obeyed, and the end of the message with its
         macros where there is one; then the answer is given."""
@@ -65,7 +65,7 @@ class EventQueue:
         """From libmilter's thread: nobody waits for what is under way any more."""
         self._loop.call_from_thread(self._end)
 
-    def _take(self, events: list[Event], end: Macros | None, answer: Answer | None) -> None:
+    def _take(self, events: list[Event], end: Macros | None, answer: EventAnswer | None) -> None:
         self._waiting.append((events, end, answer))
         if self._task is None:
             self._task = self._loop.spawn(self._work, self.network)

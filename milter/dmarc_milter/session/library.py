@@ -17,7 +17,7 @@ MakeSession = Callable[[str], Session]
 """Makes the session of a new connection from the connection's name."""
 
 
-class Limits(NamedTuple):
+class ConnectionLimits(NamedTuple):
     """What MTAs may ask of one worker."""
 
     connections: int = 1000
@@ -34,7 +34,7 @@ class Serving(NamedTuple):
     slot: WorkerSlot
     """Where it counts its connections."""
     log: Log
-    limits: Limits
+    limits: ConnectionLimits
 
 
 class MilterServer(Protocol):

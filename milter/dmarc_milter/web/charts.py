@@ -105,7 +105,7 @@ def _share(part: int, whole: int) -> float | None:
     return 100 * part / whole if whole else None
 
 
-class Segment(NamedTuple):
+class BarSegment(NamedTuple):
     """A part of a bar, measured downwards from the chart's top in percent of its height."""
 
     name: str
@@ -119,7 +119,7 @@ class Bar(NamedTuple):
     day: str
     messages: int
     counts: tuple[int, ...]
-    segments: tuple[Segment, ...]
+    segments: tuple[BarSegment, ...]
 
 
 class Chart(NamedTuple):
@@ -158,7 +158,7 @@ def _bar(day: str, names: tuple[str, ...], found: Mapping[str, int], top: int) -
         if number:
             below += number
             segments.append(
-                Segment(name, round(100 - 100 * below / top, 3), round(100 * number / top, 3))
+                BarSegment(name, round(100 - 100 * below / top, 3), round(100 * number / top, 3))
             )
     return Bar(day, below, tuple(found.get(name, 0) for name in names), tuple(segments))
 

@@ -30,7 +30,7 @@ PAGE = """<!DOCTYPE html>
 """
 
 
-class Part(NamedTuple):
+class LetterPart(NamedTuple):
     """A heading, a sentence each, and rules to copy."""
 
     heading: str
@@ -48,11 +48,11 @@ def _day(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")
 
 
-def parts(digest: Digest) -> Iterator[Part]:
+def parts(digest: Digest) -> Iterator[LetterPart]:
     """Only what there is something to say of, but for the numbers and what to do."""
-    yield Part("Mail", tuple(_numbers(digest)))
+    yield LetterPart("Mail", tuple(_numbers(digest)))
     if digest.new_senders:
-        yield Part(
+        yield LetterPart(
             "Lists and forwarders that policy met for the first time",
             tuple(
                 f"{one.messages:,} messages: {_short(one.evidence)}" for one in digest.new_senders
@@ -60,7 +60,7 @@ def parts(digest: Digest) -> Iterator[Part]:
             tuple(one.rule for one in digest.new_senders if one.rule),
         )
     if digest.failing:
-        yield Part(
+        yield LetterPart(
             "Domains whose mail began to fail",
             tuple(
                 f"{_short(one.author_domain)}: {one.failed:,} of {one.messages:,} messages fail now"
@@ -68,16 +68,16 @@ def parts(digest: Digest) -> Iterator[Part]:
             ),
         )
     if digest.waiting:
-        yield Part("Mail that waits", tuple(_waiting(digest)))
+        yield LetterPart("Mail that waits", tuple(_waiting(digest)))
     if digest.undelivered:
-        yield Part(
+        yield LetterPart(
             "Reports that could not be delivered",
             tuple(
                 f"{_short(one.policy_domain)}: {one.state.value}, {_short(one.note) or 'no reason'}"
                 for one in digest.undelivered
             ),
         )
-    yield Part("What to do", tuple(_advice(digest)))
+    yield LetterPart("What to do", tuple(_advice(digest)))
 
 
 def _short(text: str) -> str:

@@ -23,7 +23,7 @@ from dmarc_milter.ledger.spool.file import SpoolRow
 from dmarc_milter.ledger.store import report_id, report_rows, rollups
 from dmarc_milter.ledger.store.daily_caps import Caps, Quota, StoreOptions
 from dmarc_milter.ledger.store.database import Database, Transaction, attempt, chunks, with_list
-from dmarc_milter.ledger.store.report_rows import Prepared
+from dmarc_milter.ledger.store.report_rows import PreparedRows
 
 
 class Batch(NamedTuple):
@@ -77,7 +77,7 @@ def _read(row: SpoolRow) -> _NewMessage | _Unreadable:
         return _Unreadable(row.id, str(error), row.facts)
 
 
-def prepare(database: Database, decoded: Decoded, options: StoreOptions, now: int) -> Prepared:
+def prepare(database: Database, decoded: Decoded, options: StoreOptions, now: int) -> PreparedRows:
     """What hosts share is made in small transactions before the batch, which then writes nothing
     that another host might wait for. Raises StoreError."""
     number, last = attempt(database, partial(_enrol, batch=decoded.batch, now=now))
@@ -85,7 +85,7 @@ def prepare(database: Database, decoded: Decoded, options: StoreOptions, now: in
     with database.transaction(write=False) as transaction:
         facts = [message.facts for message in _unknown(transaction, fresh)]
     _remember_passes(database, facts)
-    return Prepared(number, report_rows.begin(database, facts, number, options))
+    return PreparedRows(number, report_rows.begin(database, facts, number, options))
 
 
 def _enrol(transaction: Transaction, batch: Batch, now: int) -> tuple[int, int]:
@@ -102,7 +102,7 @@ def _enrol(transaction: Transaction, batch: Batch, now: int) -> tuple[int, int]:
 def apply(
     transaction: Transaction,
     decoded: Decoded,
-    prepared: Prepared,
+    prepared: PreparedRows,
     options: StoreOptions,
     now: int,
 ) -> int:

@@ -50,7 +50,7 @@ class ReportKey(NamedTuple):
     end: int
 
 
-class Prepared(NamedTuple):
+class PreparedRows(NamedTuple):
     """What goes before a batch: the number of the spool, and the reports that have no room."""
 
     origin: int
@@ -109,7 +109,7 @@ def begin(
 def count(
     transaction: Transaction,
     facts: Sequence[Facts],
-    prepared: Prepared,
+    prepared: PreparedRows,
     options: StoreOptions,
 ) -> None:
     """Report rows: a few statements for the whole batch, whatever number of reports it touches.

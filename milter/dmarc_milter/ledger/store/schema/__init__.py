@@ -29,27 +29,27 @@ from dmarc_milter.ledger.store.schema.steps import (
     ROLLUP_DAYS,
     ROLLUPS,
     SUPPRESSIONS,
-    Step,
+    SchemaStep,
 )
 from dmarc_milter.ledger.store.schema.to_days import to_days
 
-STEPS: tuple[Step, ...] = (
-    Step("counting", COUNTING),
-    Step("reports", REPORTS),
-    Step("impact", IMPACT),
-    Step("bounces", BOUNCES),
-    Step("deferrals", DEFERRALS),
-    Step("failures", FAILURES),
-    Step("days", DAYS),
-    Step("suppressions", SUPPRESSIONS),
-    Step("clock", CLOCK),
-    Step("gaps", GAPS),
-    Step("rollups", ROLLUPS, roll_up),
-    Step("identities", IDENTITIES),
-    Step("hosts", HOSTS),
-    Step("erasures", ERASURES),
-    Step("reporters", REPORTERS),
-    Step("rollup days", ROLLUP_DAYS),
+STEPS: tuple[SchemaStep, ...] = (
+    SchemaStep("counting", COUNTING),
+    SchemaStep("reports", REPORTS),
+    SchemaStep("impact", IMPACT),
+    SchemaStep("bounces", BOUNCES),
+    SchemaStep("deferrals", DEFERRALS),
+    SchemaStep("failures", FAILURES),
+    SchemaStep("days", DAYS),
+    SchemaStep("suppressions", SUPPRESSIONS),
+    SchemaStep("clock", CLOCK),
+    SchemaStep("gaps", GAPS),
+    SchemaStep("rollups", ROLLUPS, roll_up),
+    SchemaStep("identities", IDENTITIES),
+    SchemaStep("hosts", HOSTS),
+    SchemaStep("erasures", ERASURES),
+    SchemaStep("reporters", REPORTERS),
+    SchemaStep("rollup days", ROLLUP_DAYS),
 )
 """Steps are only ever added; what a released version has applied is never changed."""
 HELD = 60

@@ -319,7 +319,7 @@ ROLLUP_DAYS = (
 )
 
 
-class Step(NamedTuple):
+class SchemaStep(NamedTuple):
     """`convert` runs after the statements, in a transaction of its own where the engine has one for
     each statement; it too may run again."""
 
