@@ -50,15 +50,19 @@ def record(tmp_path: Path) -> Record:
 
 def listed(name: str) -> Evaluation:
     """A post of a list, which signed it, that policy stopped."""
-    signed = (DkimResult(DkimStatus.PASS, Domain(name), "s"),)
-    return evaluation("legit.example", dkim=signed, facts=MessageFacts(list_id=f"dev.{name}"))
+    return evaluation(
+        "legit.example",
+        source_ip=f"192.0.2.{len(name)}",  # the lists have names of different lengths, and hosts
+        dkim=(DkimResult(DkimStatus.PASS, Domain(name), "s"),),
+        facts=MessageFacts(list_id=f"dev.{name}"),
+    )
 
 
 def a_week(record: Record) -> None:
     """One list that is known, one that is new, a domain that began to fail."""
     record(10, listed("old-list.example"), *(evaluation("shop.example", passed=True),) * 1)
     record(10, *(evaluation("shop.example", passed=True) for _ in range(20)))
-    record(3, listed("old-list.example"), listed("new-list.example"))
+    record(3, listed("old-list.example"), listed("newer-list.example"))
     record(3, *(evaluation("shop.example") for _ in range(12)))
     record(3, *(evaluation("fine.example", passed=True) for _ in range(6)))
     record(-0.5, evaluation("today.example"))  # today is not over
@@ -72,8 +76,8 @@ def test_a_week_is_told(config: Path, record: Record, capsys: pytest.CaptureFixt
     for words in (
         "20 messages from outside; 30% passed DMARC",
         "14 refused",
-        "posts of the list dev.new-list.example, signed by new-list.example",
-        'dkim = ["new-list.example"]',
+        "posts of the list dev.newer-list.example, signed by newer-list.example",
+        'dkim = ["newer-list.example"]',
         "shop.example: 12 of 12 messages fail now",
         "dmarc-milter domain shop.example",
     ):
