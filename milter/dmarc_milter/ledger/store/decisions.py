@@ -24,9 +24,10 @@ AFFECTED = (
 
 
 BELOW = (
-    "(author_domain = ? OR author_domain IN (SELECT name FROM author_name WHERE reversed >= ? AND"
-    " reversed < ?))"
+    "author_domain IN (SELECT CAST(? AS TEXT) UNION ALL SELECT name FROM author_name WHERE"
+    " reversed >= ? AND reversed < ?)"
 )
+"""Not an OR of the name and those below it: PostgreSQL would read the whole log."""
 BROAD = 5_000
 """Messages of a domain and what is below it, beyond which the newest are soon met in the order of
 time."""
