@@ -4,6 +4,7 @@ them."""
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from functools import partial
 
 from dmarc_milter.ledger.errors import StoreError
@@ -114,9 +115,23 @@ def upgrade(database: Database, *, by_day: bool = True) -> list[str]:
             if apply(database, found):
                 applied.append(STEPS[found].name)
     check(database)
-    if by_day and database.dialect == "postgresql" and to_days(database):
-        make_ahead(database, time.time())
+    if by_day and database.dialect == "postgresql":
+        _by_days(database)
     return applied
+
+
+def _by_days(database: Database) -> None:
+    """The decision log in partitions, with those to come. One host at a time: of several that make
+    the same table PostgreSQL tells all but one that it exists, again and again."""
+    lease = Lease(database, "schema", HELD)
+    while not lease.take():
+        time.sleep(WAIT)
+    try:
+        if to_days(database):
+            make_ahead(database, time.time())
+    finally:
+        with suppress(StoreError):
+            lease.release()
 
 
 def _make_lists(database: Database) -> None:
