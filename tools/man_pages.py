@@ -16,11 +16,13 @@ from typing import get_type_hints
 import msgspec
 
 from dmarc_milter.cli.main import COMMANDS, module_of
+from dmarc_milter.config.checks import socket_address
 from dmarc_milter.config.sample import TABLES, describe
 from dmarc_milter.config.schema import Config
 from dmarc_milter.config.schema_policy import PolicyRule
 from dmarc_milter.config.schema_reporting import ReportingIdentity
 from dmarc_milter.core.toml import toml
+from dmarc_milter.mta import setup_lines
 
 ABOUT = """\
 dmarc-milter is a mail filter for Postfix and Sendmail. For every message from outside it verifies
@@ -79,12 +81,26 @@ def page_8() -> str:
         + section("SYNOPSIS", ".B dmarc\\-milter\n.I COMMAND\n.RI [ options ]\n")
         + section("DESCRIPTION", escaped(ABOUT))
         + section("COMMANDS", commands)
+        + section("ATTACHING", attaching())
         + section("SIGNALS", "".join(item(*each) for each in SIGNALS))
         + section("EXIT STATUS", "".join(item(*each) for each in STATUS))
         + section("FILES", "".join(item(*each) for each in FILES))
         + section(
             "SEE ALSO",
             "dmarc\\-milter.toml(5), postconf(5), RFC 9989, RFC 9990, RFC 9991, RFC 8601\n",
+        )
+    )
+
+
+def attaching() -> str:
+    """The MTAs' lines, as everywhere."""
+    address = socket_address("inet:8893@127.0.0.1")
+    sendmail = setup_lines.with_reasons(setup_lines.sendmail_lines(address), "dnl")
+    return "".join(
+        f".TP\n.B {where}\n.nf\n{escaped(chr(10).join(lines))}\n.fi\n"
+        for where, lines in (
+            ("main.cf of Postfix, then postfix reload", setup_lines.postfix_lines(address)),
+            ("sendmail.mc of Sendmail, before MAILER(), then rebuild sendmail.cf", sendmail),
         )
     )
 

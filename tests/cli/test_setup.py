@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import pwd
 from pathlib import Path
 
 import pytest
 
 from dmarc_milter.cli.main import main
+from dmarc_milter.config import load
 from dmarc_milter.config.checks import socket_address
 from dmarc_milter.config.schema_policy import Authentication
 from dmarc_milter.core.check_finding import Finding
@@ -39,6 +41,7 @@ class Place:
         self.config.write_text("")
         self.main.write_bytes(MAIN.encode() + b"odd = \xff\r\n")
         (folder / "master.cf").write_text(MASTER)
+        self.root = folder / "root"
         self.mc.write_text("OSTYPE(`linux')dnl\nMAILER(`smtp')dnl\n")
 
     def run(self, *arguments: str, mta: str = "postfix") -> tuple[int, str]:
@@ -50,8 +53,17 @@ class Place:
             str(self.main),
             "--sendmail-mc",
             str(self.mc),
+            "--root",
+            str(self.root),
         )
         code = main(["setup", "--mta", mta, *files, *arguments])
+        said = self._capsys.readouterr()
+        return code, said.out + said.err
+
+    def main_without_mta(self, *arguments: str) -> tuple[int, str]:
+        """The mail server is looked for below `root`."""
+        files = ("--config", str(self.config), "--root", str(self.root))
+        code = main(["setup", *files, *arguments])
         said = self._capsys.readouterr()
         return code, said.out + said.err
 
@@ -157,7 +169,7 @@ def test_a_chrooted_smtpd_needs_a_socket_below_its_queue(place: Place) -> None:
     code, said = place.run("--apply")
     assert code == 1
     assert "chrooted" in said
-    assert 'socket = "unix:/var/spool/postfix/dmarc-milter/milter.sock"' in said
+    assert "--socket unix" in said
     assert place.main.read_bytes() == before
     place.config.write_text(
         '[milter]\nsocket = "unix:/var/spool/postfix/dmarc-milter/milter.sock"\n'
@@ -211,6 +223,91 @@ def test_sendmail_gets_its_line_and_is_told_to_rebuild(place: Place) -> None:
     assert "warning: InputMailFilters=" in place.run("--apply", mta="sendmail")[1]
 
 
+def here(place: Place) -> Path:
+    """Postfix as our own account, so that the folder can be made without root; its queue
+    directory."""
+    me, queue = pwd.getpwuid(os.geteuid()).pw_name, place.main.parent / "q"
+    queue.mkdir()
+    place.main.write_text(f"{MAIN}mail_owner = {me}\nqueue_directory = {queue}\n")
+    place.config.write_text(f'[milter]\nuser = "{me}"\nsocket_group = "nogroup"\n')
+    return queue
+
+
+def test_a_unix_socket_is_chosen_where_a_chrooted_smtpd_reaches_it(place: Place) -> None:
+    """`--socket unix`: shown first, then the folder is made with the set-group-ID bit, the
+    configuration names the socket, and main.cf the path below the queue directory."""
+    queue = here(place)
+    before = place.main.read_bytes(), place.config.read_bytes()
+    code, said = place.run("--socket", "unix")
+    assert (code, list(queue.iterdir())) == (0, [])
+    assert (place.main.read_bytes(), place.config.read_bytes()) == before
+    assert f"-m 2750 {queue}/dmarc-milter" in said
+    assert f"dmarc-milter config set milter.socket unix:{queue}/dmarc-milter/milter.sock" in said
+    assert f"chroots smtp, submission to {queue}" in said
+    code, said = place.run("--socket", "unix", "--apply")
+    assert code == 0, said
+    assert (queue / "dmarc-milter").stat().st_mode & 0o7777 == 0o2750
+    config = load(place.config).milter
+    assert config.socket == f"unix:{queue}/dmarc-milter/milter.sock"
+    assert config.socket_group == ""
+    assert postfix.read(place.main).milters()[0].endpoint == "unix:dmarc-milter/milter.sock"
+    assert said.index("systemctl restart dmarc-milter") < said.index("reload")
+    assert "error:" not in said
+    assert "already there" in place.run("--apply")[1]
+
+
+def test_a_folder_that_is_a_link_is_not_used(place: Place) -> None:
+    """Its owner and mode would be given to something else."""
+    queue = here(place)
+    (queue / "dmarc-milter").symlink_to(place.main.parent)
+    before = place.config.read_bytes()
+    code, said = place.run("--socket", "unix", "--apply")
+    assert (code, "cannot be made" in said) == (1, True)
+    assert place.config.read_bytes() == before
+
+
+def test_an_account_that_is_not_there_is_one_line(place: Place) -> None:
+    place.main.write_text("mail_owner = nobody-here\n")
+    code, said = place.run("--socket", "unix")
+    assert (code, said.count("\n"), "nobody-here" in said) == (1, 1, True)
+
+
+def test_sendmail_gets_the_socket_in_the_folder_of_systemd(place: Place) -> None:
+    """It connects as root; RuntimeDirectory= of the unit."""
+    code, _ = place.run("--socket", "unix", "--apply", mta="sendmail")
+    assert code == 0
+    assert "S=unix:/run/dmarc-milter/milter.sock, F=T" in place.mc.read_text()
+    assert load(place.config).milter.socket == "unix:/run/dmarc-milter/milter.sock"
+
+
+def test_what_to_switch_off_elsewhere_is_said_with_its_remedy(place: Place) -> None:
+    """Other filters by what main.cf names and by their own files."""
+    (place.root / "etc").mkdir(parents=True)
+    (place.root / "etc/opendkim.conf").write_text("Mode sv\nSocket inet:8891@localhost\n")
+    said = place.run()[1]
+    assert "error: OpenDKIM (smtpd_milters: inet:127.0.0.1:8891) verifies as well as signs" in said
+    assert "  -> `Mode s` in /etc/opendkim.conf" in said
+
+
+def test_the_mail_server_that_is_installed_is_taken(place: Place) -> None:
+    """Without --mta; what was removed may have left its files."""
+
+    def run(*arguments: str) -> tuple[int, str]:
+        return place.main_without_mta(*arguments)
+
+    assert "no Postfix or Sendmail was found" in run()[1]
+    for name in ("etc/postfix/main.cf", "etc/mail/sendmail.mc"):
+        (place.root / name).parent.mkdir(parents=True)
+        (place.root / name).write_text("")
+    assert "postfix and sendmail are here" in run()[1]
+    (place.root / "usr/sbin").mkdir(parents=True)
+    (place.root / "usr/sbin/postfix").touch()
+    assert f"lines for {place.root}/etc/postfix/main.cf" in run()[1]
+    (place.root / "usr/sbin/postfix").rename(place.root / "usr/sbin/exim4")
+    code, said = run()
+    assert (code, "exim.md" in said) == (1, True)
+
+
 FILTER = "INPUT_MAIL_FILTER(`%s', `%s')dnl\nMAILER(`smtp')dnl\n"
 
 
@@ -240,7 +337,7 @@ def test_a_sendmail_line_that_undoes_the_milter_is_warned_about(
 @pytest.mark.parametrize(
     "line",
     [
-        FILTER % ("opendkim", "S=inet:8891@localhost"),
+        FILTER % ("other", "S=inet:9999@localhost"),
         "dnl " + FILTER % ("opendmarc", "S=inet:8893@localhost"),
     ],
 )

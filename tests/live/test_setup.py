@@ -3,6 +3,7 @@ file is as it was."""
 
 from __future__ import annotations
 
+import pwd
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from dmarc_milter.cli.main import main
 from fakes.daemon import free_port
 from fakes.dns_server import DnsServer
-from live.attached import daemon
+from live.attached import daemon, start_again, stop_gently
 from live.place import UNPACKED, eventually, library_path, require_live
 from live.postfix import Postfix, private_postfix
 from live.scenarios import SENDER, field_names, letter, zone
@@ -49,13 +50,7 @@ def test_postfix_is_attached_and_detached(
                 postfix.folder / "queue/etc",
                 ignore=lambda _folder, names: set(names) - {"services", "hosts"},
             )
-            (postfix.folder / "queue/dmarc-milter").mkdir()
-        socket = (
-            f"unix:{postfix.folder}/queue/dmarc-milter/milter.sock"
-            if chrooted
-            else f"inet:{free_port()}@127.0.0.1"
-        )
-        with daemon(dns, socket, {"milter": {"socket_mode": "0666"}}) as running:
+        with daemon(dns, f"inet:{free_port()}@127.0.0.1", {}) as running:
             main_cf = postfix.folder / "etc/main.cf"
             before = main_cf.read_bytes()
             command = [
@@ -67,8 +62,16 @@ def test_postfix_is_attached_and_detached(
                 "--config",
                 str(running.config),
             ]
-            assert main([*command, "--apply"]) == 0
+            chosen = ["--socket", "unix"] if chrooted else []
+            assert main([*command, *chosen, "--apply"]) == 0
             assert "error:" not in capsys.readouterr().out
+            if chrooted:  # the group that it said lets Postfix in, and the mode nobody else
+                stop_gently(running)
+                start_again(running)
+                socket = postfix.folder / "queue/dmarc-milter/milter.sock"
+                held = socket.stat()
+                owner = pwd.getpwnam("postfix")
+                assert (held.st_gid, held.st_mode & 0o777) == (owner.pw_gid, 0o660)
             postfix.set()
             eventually(
                 lambda: arrives_marked(postfix),

@@ -6,6 +6,7 @@ import contextlib
 import grp
 import os
 import pwd
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,6 +111,8 @@ def _mta_may_connect(config: Config) -> Iterator[Finding]:
         )
         return
     if members is None:
+        members = _group_of_folder(Path(address.path).parent)
+    if members is None:
         account = service_account(config)
         members = grp.getgrgid(account.pw_gid) if account else None
     for name in MTA_ACCOUNTS:
@@ -123,6 +126,15 @@ def _mta_may_connect(config: Config) -> Iterator[Finding]:
                     f" {members.gr_name}",
                     f"adduser {name} {members.gr_name}, and restart the mail server",
                 )
+
+
+def _group_of_folder(folder: Path) -> grp.struct_group | None:
+    """The group that a socket gets there by the set-group-ID bit (mkdir(2)); None without it."""
+    try:
+        held = folder.stat()
+        return grp.getgrgid(held.st_gid) if held.st_mode & stat.S_ISGID else None
+    except (OSError, KeyError):
+        return None
 
 
 def _groups(account: pwd.struct_passwd) -> list[int]:

@@ -14,6 +14,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
+from dmarc_milter.checks import host
 from dmarc_milter.config import Config, ConfigError
 from dmarc_milter.config.checks import SocketAddress, authserv_id, metrics_address, socket_address
 from dmarc_milter.config.paths import STATE, spool_path
@@ -28,9 +29,10 @@ from dmarc_milter.dns.suffix_list import Suffixes, SuffixListError, load_suffixe
 from dmarc_milter.ledger.connect import database_of
 from dmarc_milter.ledger.ownership import Access
 from dmarc_milter.ledger.store.status import is_there, spool_status, store_status
+from dmarc_milter.mta import other_filter_files, other_filters, sendmail_review, sendmail_rewriting
 from dmarc_milter.mta import sendmail_cf as daemons
-from dmarc_milter.mta import sendmail_review, sendmail_rewriting
 from dmarc_milter.mta.errors import PostfixError
+from dmarc_milter.mta.other_filter_advice import advice
 from dmarc_milter.mta.postfix import read
 from dmarc_milter.mta.postfix_review import review
 from dmarc_milter.mta.setup_lines import reachable
@@ -331,14 +333,20 @@ def _loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def postfix(config: Config, main_cf: Path) -> Iterator[Finding]:
-    """Order of milters, chroot, networks of a Postfix."""
+def postfix(config: Config, main_cf: Path, root: Path = Path("/")) -> Iterator[Finding]:
+    """Order of milters, chroot, networks of a Postfix, and other filters beside it."""
     try:
         files = read(main_cf)
     except PostfixError as error:
         yield Finding("error", "postfix", str(error))
         return
-    findings = review(files, socket_address(config.milter.socket), config.authentication)
+    socket = socket_address(config.milter.socket)
+    if socket.family == "fd":
+        socket = host.listening() or socket
+    findings = [*review(files, socket, config.authentication)]
+    if socket.family != "fd":
+        installed = other_filter_files.installed(root)
+        findings += advice(other_filters.of_postfix(files, socket, installed), installed, socket)
     yield from findings
     if not any(finding.level == "error" for finding in findings):
         yield Finding("ok", "postfix", f"{main_cf}: mail reaches this milter")

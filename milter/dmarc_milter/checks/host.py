@@ -12,13 +12,14 @@ from pathlib import Path
 
 from dmarc_milter import __version__
 from dmarc_milter.config import Config
-from dmarc_milter.config.checks import socket_address
+from dmarc_milter.config.checks import SocketAddress, socket_address
 from dmarc_milter.core.check_finding import Finding
 
 LIBRARIES = ("pymilter", "dkimpy", "pyspf", "dnspython", "cryptography", "greenlet", "lxml")
 SYNC = "timedatectl set-ntp true (or apt install chrony)"
 UNITS = (Path("/etc/systemd/system"), Path("/lib/systemd/system"))
 UNIT = "dmarc-milter.service"
+SOCKET_UNIT = "dmarc-milter.socket"
 MAY_WRITE = ("/run/dmarc-milter", "/var/lib/dmarc-milter")
 """Folders that the packaged unit leaves writable."""
 UNSYNCHRONISED = 0x40
@@ -77,11 +78,16 @@ def versions() -> Finding:
 def unit(config: Config, folders: tuple[Path, ...] = UNITS) -> Iterator[Finding]:
     """Whether the socket lies where the packaged unit may make it (ProtectSystem=strict)."""
     address = socket_address(config.milter.socket)
+    if address.family == "unix":
+        yield from unit_may_write(Path(address.path), folders)
+
+
+def unit_may_write(place: Path, folders: tuple[Path, ...] = UNITS) -> Iterator[Finding]:
+    """One finding where the unit that is installed may not make this file."""
     texts = [text for folder in folders for text in _texts(folder)]
-    if not texts or address.family != "unix" or not any("ProtectSystem=strict" in t for t in texts):
+    if not any("ProtectSystem=strict" in text for text in texts):
         return
     writable = [*MAY_WRITE, *_granted(texts)]
-    place = Path(address.path)
     if not any(place.is_relative_to(folder) for folder in writable):
         yield Finding(
             "error",
@@ -91,9 +97,41 @@ def unit(config: Config, folders: tuple[Path, ...] = UNITS) -> Iterator[Finding]
         )
 
 
-def _texts(folder: Path) -> Iterator[str]:
+def listening(folders: tuple[Path, ...] = UNITS) -> SocketAddress | None:
+    """Where systemd listens for the daemon (`socket = "fd:3"`): the first ListenStream= in force
+    (systemd.socket(5)); None where no unit says."""
+    found: list[str] = []
+    unit_file = next((one for one in folders if (one / SOCKET_UNIT).exists()), None)
+    if unit_file is None:
+        return None
+    texts = [*_texts(unit_file, SOCKET_UNIT, drop_ins=False)]
+    for folder in reversed(folders):
+        texts += _texts(folder, SOCKET_UNIT, itself=False)
+    for text in texts:
+        for value in re.findall(r"^ListenStream=[ \t]*(.*?)[ \t]*$", text, re.MULTILINE):
+            found = [*found, value] if value else []
+    return _stream(found[0]) if found else None
+
+
+def _stream(value: str) -> SocketAddress | None:
+    host, _, port = value.rpartition(":")
+    family = "inet6" if ":" in host or not host else "inet"
+    try:
+        return socket_address(
+            f"unix:{value}" if "/" in value else f"{family}:{port}@{host or '::'}"
+        )
+    except ValueError:
+        return None
+
+
+def _texts(
+    folder: Path, unit: str = UNIT, *, itself: bool = True, drop_ins: bool = True
+) -> Iterator[str]:
     """The unit and its drop-ins there."""
-    for path in (folder / UNIT, *sorted((folder / f"{UNIT}.d").glob("*.conf"))):
+    paths = [folder / unit] if itself else []
+    if drop_ins:
+        paths += sorted((folder / f"{unit}.d").glob("*.conf"))
+    for path in paths:
         try:
             yield path.read_text(encoding="utf-8", errors="replace")
         except OSError:

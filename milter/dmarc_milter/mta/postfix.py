@@ -41,13 +41,15 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class MasterCfService:
-    """A line of master.cf. `chroot` is y, n or - as written; `options` are its -o overrides."""
+    """A line of master.cf. `chroot` is y, n or - as written; `options` are its -o overrides,
+    `arguments` all words behind the command."""
 
     name: str
     type: str
     chroot: str
     command: str
     options: Mapping[str, str]
+    arguments: tuple[str, ...] = ()
 
     @property
     def port(self) -> str:
@@ -191,7 +193,14 @@ def parse_master(text: str) -> tuple[MasterCfService, ...]:
         if len(fields) == 8:
             command, *arguments = elements(fields[7], separators=" \t")
             services.append(
-                MasterCfService(fields[0], fields[1], fields[4], command, _options(arguments))
+                MasterCfService(
+                    fields[0],
+                    fields[1],
+                    fields[4],
+                    command,
+                    _options(arguments),
+                    tuple(arguments),
+                )
             )
     return tuple(services)
 

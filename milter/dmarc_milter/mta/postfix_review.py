@@ -51,8 +51,7 @@ def unreachable(files: Postfix, socket: SocketAddress) -> str:
         return ""
     return (
         f"smtpd ({', '.join(names)}) is chrooted in master.cf and cannot reach {socket.path}; "
-        "use an inet socket, or one below the queue directory, e.g. socket ="
-        f' "unix:{files.queue_directory}/dmarc-milter/milter.sock"'
+        "`dmarc-milter setup --mta postfix --socket unix` names one that it can, with its folder"
     )
 
 
@@ -60,8 +59,8 @@ def _attached(files: Postfix, socket: SocketAddress) -> Iterator[Finding]:
     """What main.cf alone says."""
     reason = unreachable(files, socket)
     if reason:
-        chroot = f"unix:{files.queue_directory}/dmarc-milter/milter.sock"
-        yield Finding("error", WHERE, reason, f"dmarc-milter config set milter.socket {chroot}")
+        remedy = "dmarc-milter setup --mta postfix --socket unix --apply"
+        yield Finding("error", WHERE, reason, remedy)
     milters = files.milters()
     ours = [is_ours(milter, files, socket, chrooted=False) for milter in milters]
     if True in ours:

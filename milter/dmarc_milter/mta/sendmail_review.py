@@ -33,11 +33,8 @@ def warnings(text: str, socket: SocketAddress) -> Iterator[str]:
     """One sentence for each line that undoes what this milter is for. Lines that dnl takes out are
     nothing."""
     for match in FILTER.finditer(text):
-        equates = {
-            key.strip(): value.strip()
-            for key, _, value in (part.partition("=") for part in match[2].split(","))
-        }
-        ours = _is(equates.get("S", ""), socket)
+        given = equates(match[2])
+        ours = _is(given.get("S", ""), socket)
         if match[1] != NAME and ours:
             yield (
                 f"the filter {match[1]} has this milter's socket too, so that every message"
@@ -45,10 +42,10 @@ def warnings(text: str, socket: SocketAddress) -> Iterator[str]:
             )
         elif match[1] == NAME and not ours:
             yield (
-                f"{NAME} has S={equates.get('S', '')} there, which is not the socket of the"
+                f"{NAME} has S={given.get('S', '')} there, which is not the socket of the"
                 " configuration"
             )
-        if match[1] == NAME and equates.get("F", "") not in ("T", "R", "4"):
+        if match[1] == NAME and given.get("F", "") not in ("T", "R", "4"):
             yield (
                 f"{NAME} has no F=T there: while the milter is down mail passes unchecked; F=T lets"
                 " it wait"
@@ -70,16 +67,30 @@ def looks_names_up(text: str) -> Iterator[str]:
         )
 
 
-def _is(endpoint: str, socket: SocketAddress) -> bool:
-    """Whether Sendmail's spelling of a socket (PATH, unix:PATH, inet:PORT@HOST, inet6:PORT@HOST) is
-    this one."""
+def equates(text: str) -> dict[str, str]:
+    """`S=inet:8891@localhost, F=T` by its letters."""
+    pairs = (part.partition("=") for part in text.split(","))
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def socket_of(endpoint: str) -> SocketAddress | None:
+    """Sendmail's spelling of a socket: PATH, unix:PATH, inet:PORT@HOST, inet6:PORT@HOST."""
     try:
-        there = socket_address(f"unix:{endpoint}" if endpoint.startswith("/") else endpoint)
+        return socket_address(f"unix:{endpoint}" if endpoint.startswith("/") else endpoint)
     except ValueError:
-        return False
+        return None
+
+
+def is_same(there: SocketAddress, socket: SocketAddress) -> bool:
+    """Whether two sockets of this host are one."""
     if there.family == "unix" or socket.family == "unix":
         return there == socket
     hosts = reachable(there), reachable(socket)
     return there.port == socket.port and (
         hosts[0] == hosts[1] or all(host in LOOPBACK for host in hosts)
     )
+
+
+def _is(endpoint: str, socket: SocketAddress) -> bool:
+    there = socket_of(endpoint)
+    return there is not None and is_same(there, socket)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from dmarc_milter.mta import postfix
 from dmarc_milter.mta.errors import AttachmentError
+from dmarc_milter.mta.setup_lines import with_reasons
 
 BEGIN, END = (
     "dmarc-milter setup: begin (dmarc-milter setup --remove takes it out)",
@@ -24,11 +25,14 @@ def attach_postfix(text: str, element: str, settings: Sequence[str]) -> str:
     own = postfix.parse_main(text)
     wanted = [line for line in settings if line.partition(" ")[0] not in own]
     if "smtpd_milters" not in own:
-        return _appended(text, "#", [f"smtpd_milters = {element}", *wanted])
+        lines = with_reasons((f"smtpd_milters = {element}", *wanted), "#")
+        return _appended(text, "#", lines)
     at = _start_of_value(text, "smtpd_milters")
     separator = ", " if own["smtpd_milters"] else ""
     return _appended(
-        text[:at] + element + separator + text[at:], "#", [f"# {INSERTED}{element}", *wanted]
+        text[:at] + element + separator + text[at:],
+        "#",
+        [f"# {INSERTED}{element}", *with_reasons(wanted, "#")],
     )
 
 

@@ -3,10 +3,36 @@ snippets in conf/."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 from dmarc_milter.config.checks import SocketAddress
 
 # accept would turn a dropped connection into a way around the checks: both MTAs are told to answer
 # 451 instead (F=T). The time limits cover the DNS budget of one message and a busy minute besides.
+
+REASONS = {
+    "smtpd_milters": (
+        "dmarc-milter comes before milters that sign or filter: they see what it wrote.",
+        "tempfail: while it is down mail waits. content_timeout: slow DNS may take a while.",
+    ),
+    "smtpd_forbid_bare_newline": (
+        "A lone LF must not end a message: it could carry another past every check"
+        " (CVE-2023-51764).",
+    ),
+    "smtpd_forbid_bare_newline_exclusions": (
+        "Old programs of your own network may still send it.",
+    ),
+    "confDONT_EXPAND_CNAMES": (
+        "Sendmail must not write the names to which the sender's DNS leads into From,",
+        "after the milter has judged it:",
+    ),
+    "INPUT_MAIL_FILTER": (
+        "dmarc-milter comes before filters that sign or filter: they see what it wrote.",
+        "F=T: while it is down mail waits. T=: slow DNS may take a while.",
+    ),
+}
+"""Why each line is there, said above it; by the setting's name."""
 
 POSTFIX_STRICT = (
     "smtpd_forbid_bare_newline = yes",
@@ -46,6 +72,22 @@ def sendmail_lines(address: SocketAddress) -> tuple[str, ...]:
     return (*SENDMAIL_STRICT, sendmail_mc(address))
 
 
+def with_reasons(lines: Sequence[str], comment: str) -> tuple[str, ...]:
+    """The lines, each below its reason as a comment; `comment` is # or dnl. This is the one form
+    that all documents show."""
+    shown: list[str] = []
+    for line in lines:
+        name = next((name for name in REASONS if re.search(rf"\b{name}\b", line)), "")
+        shown += [f"{comment} {reason}" for reason in REASONS.get(name, ())]
+        shown.append(line)
+    return tuple(shown)
+
+
+def postfix_lines(address: SocketAddress) -> tuple[str, ...]:
+    """All that goes into main.cf, with reasons."""
+    return with_reasons((postfix_main_cf(address), *POSTFIX_STRICT), "#")
+
+
 def attach(address: SocketAddress) -> tuple[str, ...]:
     """Both, as `serve` prints them; () for a socket that was handed over, whose name we do not
     know."""
@@ -53,15 +95,15 @@ def attach(address: SocketAddress) -> tuple[str, ...]:
         return ()
     return (
         (
-            "attach Postfix by this line in main.cf (before other milters in the list), then"
+            "attach Postfix by these lines in main.cf (before other milters in the list), then"
             " `postfix reload`:"
         ),
-        f"  {postfix_main_cf(address)}",
+        *(f"  {line}" for line in postfix_lines(address)),
         (
             "or Sendmail by these lines in sendmail.mc, before MAILER(), then rebuild sendmail.cf"
             " and restart it:"
         ),
-        *(f"  {line}" for line in sendmail_lines(address)),
+        *(f"  {line}" for line in with_reasons(sendmail_lines(address), "dnl")),
     )
 
 

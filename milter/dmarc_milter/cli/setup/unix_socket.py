@@ -1,0 +1,143 @@
+"""A UNIX socket where the mail server reaches it and the packaged service may make it: its folder,
+its group, and the steps that change to it."""
+
+from __future__ import annotations
+
+import argparse
+import grp
+import os
+import pwd
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from dmarc_milter.checks import host
+from dmarc_milter.checks.account import service_account
+from dmarc_milter.cli.config.set_value import set_value
+from dmarc_milter.cli.setup.files import CannotSetUp
+from dmarc_milter.config import Config
+from dmarc_milter.config.checks import SocketAddress
+from dmarc_milter.core.check_finding import Finding
+from dmarc_milter.mta import postfix
+
+FOLDER_MODE = 0o2750
+"""The socket in it gets the folder's group by the set-group-ID bit: the service, which has no
+privileges, could not give it away. The group may enter, and nobody else."""
+RUNTIME = Path("/run/dmarc-milter")
+"""systemd makes it (RuntimeDirectory=)."""
+
+
+class Place(NamedTuple):
+    """`group`: whose the folder is; "" where systemd makes it. `owner`: who makes the socket."""
+
+    socket: SocketAddress
+    group: str = ""
+    owner: str = ""
+    reason: str = ""
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.socket.path).parent
+
+
+def for_postfix(files: postfix.Postfix, config: Config) -> Place:
+    """Below the queue directory: reached by an smtpd with chroot and without. Its group is that of
+    the account that smtpd runs as (postconf(5), mail_owner). Raises CannotSetUp."""
+    name = files.value("mail_owner") or "postfix"
+    try:
+        group = grp.getgrgid(pwd.getpwnam(name).pw_gid).gr_name
+    except KeyError:
+        raise CannotSetUp(f"there is no account {name}, which is Postfix's mail_owner") from None
+    account = service_account(config)
+    if account is None:
+        raise CannotSetUp(f"there is no account {config.milter.user} ([milter] user)")
+    path = files.queue_directory / "dmarc-milter/milter.sock"
+    chrooted = [service.name for service in files.smtpd() if files.is_chrooted(service)]
+    reason = (
+        f"master.cf chroots {', '.join(chrooted)} to {files.queue_directory}"
+        if chrooted
+        else f"below {files.queue_directory} it is reached with chroot and without"
+    )
+    return Place(SocketAddress("unix", path=str(path)), group, account.pw_name, reason)
+
+
+def for_sendmail() -> Place:
+    """Sendmail connects as root."""
+    return Place(
+        SocketAddress("unix", path=str(RUNTIME / "milter.sock")),
+        reason="systemd makes this folder, and Sendmail connects as root",
+    )
+
+
+def of_systemd() -> SocketAddress | None:
+    """What dmarc-milter.socket listens on."""
+    return host.listening()
+
+
+def prepare(place: Place, config: Config, arguments: argparse.Namespace) -> list[str]:
+    """Make the folder and change the configuration with --apply, else show how; the commands that
+    come before the mail server's own. Raises CannotSetUp, ConfigError."""
+    print(f"socket: unix:{place.socket.path}: {place.reason}")
+    if place.group:
+        print(f"group: {place.group}, Postfix's; nobody else may connect")
+    if arguments.apply:
+        _make(place)
+        _configure(place, config, arguments.config)
+    else:
+        for command in _commands(place, config):
+            print(f"  {command}")
+    unit = [
+        finding.remedy
+        for finding in host.unit_may_write(place.folder / "milter.sock")
+        if finding.remedy
+    ]
+    for remedy in unit:
+        print(f"warning: the service may not write there yet\n  -> {remedy}")
+    return ["systemctl restart dmarc-milter"]
+
+
+def _commands(place: Place, config: Config) -> Iterator[str]:
+    if place.group:
+        yield f"install -d -o {place.owner} -g {place.group} -m {FOLDER_MODE:o} {place.folder}"
+    yield f"dmarc-milter config set milter.socket unix:{place.socket.path}"
+    if config.milter.socket_group:
+        yield "dmarc-milter config set milter.socket_group ''"
+
+
+def _make(place: Place) -> None:
+    """As install(1) would; nothing is followed that is not a folder of its own."""
+    if not place.group:
+        return
+    folder = place.folder
+    try:
+        folder.mkdir(exist_ok=True)
+        held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            owner, group = pwd.getpwnam(place.owner).pw_uid, grp.getgrnam(place.group).gr_gid
+            os.fchown(held, owner, group)
+            os.fchmod(held, FOLDER_MODE)
+        finally:
+            os.close(held)
+    except OSError as error:
+        raise CannotSetUp(f"{folder}: cannot be made: {error.strerror}") from None
+
+
+def _configure(place: Place, config: Config, path: Path) -> None:
+    try:
+        print(set_value(path, "milter.socket", f"unix:{place.socket.path}"))
+        if config.milter.socket_group:
+            print(set_value(path, "milter.socket_group", ""))
+    except OSError as error:
+        raise CannotSetUp(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def openness(socket: SocketAddress) -> Iterator[Finding]:
+    """Who may connect to a TCP socket."""
+    if socket.family in ("inet", "inet6"):
+        yield Finding(
+            "note",
+            "socket",
+            "TCP: every account of this host may connect, and chroot does not matter; a UNIX"
+            " socket lets in the mail server alone",
+            "dmarc-milter setup --socket unix",
+        )

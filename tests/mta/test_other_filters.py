@@ -1,0 +1,228 @@
+"""Other filters beside this one: found by what the MTA names, by their usual sockets and by their
+own files, and what is said about each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dmarc_milter.config.checks import socket_address
+from dmarc_milter.core.check_finding import Finding
+from dmarc_milter.mta import other_filter_files, other_filters, postfix
+from dmarc_milter.mta.other_filter_advice import advice
+
+SOCKET = socket_address("inet:8893@127.0.0.1")
+OURS = "{ inet:127.0.0.1:8893, default_action=tempfail }"
+MASTER = "smtp inet n - y - - smtpd\n"
+
+
+def said(
+    main: str, master: str = MASTER, root: Path = Path("/nowhere"), socket: str = ""
+) -> list[Finding]:
+    """About a Postfix and a host."""
+    files = postfix.Postfix(postfix.parse_main(main), postfix.parse_master(master))
+    here = socket_address(socket) if socket else SOCKET
+    installed = other_filter_files.installed(root)
+    return list(advice(other_filters.of_postfix(files, here, installed), installed, here))
+
+
+def host(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "kind"),
+    [
+        ("inet:127.0.0.1:11332", "Rspamd"),
+        ("inet:localhost:11332", "Rspamd"),
+        ("unix:/run/rspamd/milter.sock", "Rspamd"),
+        ("inet:127.0.0.1:8891", "OpenDKIM"),
+        ("inet:opendkim:12301", "OpenDKIM"),
+        ("unix:opendkim/opendkim.sock", "OpenDKIM"),
+        ("local:/opendkim/opendkim.sock", "OpenDKIM"),
+        ("unix:opendmarc/opendmarc.sock", "OpenDMARC"),
+        ("inet:127.0.0.1:54321", "OpenDMARC"),
+        ("unix:spamass/spamass.sock", "SpamAssassin"),
+        ("unix:/var/lib/amavis/amavisd-milter.sock", "Amavis"),
+        ("unix:/clamav/clamav-milter.ctl", "ClamAV"),
+        ("{ unix:dkimpy-milter/dkimpy-milter.sock, default_action=accept }", "dkimpy-milter"),
+        ("inet:127.0.0.1:9999", "another filter"),
+    ],
+)
+def test_a_milter_is_known_by_its_path_or_port(endpoint: str, kind: str) -> None:
+    files = postfix.Postfix(
+        postfix.parse_main(f"smtpd_milters = {OURS}, {endpoint}"), postfix.parse_master(MASTER)
+    )
+    (found,) = other_filters.of_postfix(files, SOCKET)
+    assert (found.kind, found.position) == (kind, 1)
+
+
+def test_a_milter_at_an_odd_place_is_known_by_its_own_file(tmp_path: Path) -> None:
+    """OpenDKIM's Socket, which lies below the queue directory of the chrooted smtpd."""
+    root = host(
+        tmp_path, {"etc/opendkim.conf": "# mine\nSocket local:/var/spool/postfix/x/y\nmode s\n"}
+    )
+    (found,) = said(f"smtpd_milters = {OURS}, unix:x/y", root=root)
+    assert (found.level, "OpenDKIM" in found.text, "only signs" in found.text) == (
+        "note",
+        True,
+        True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("mode", "order", "level", "remedy"),
+    [
+        ("", "{ours}, {dkim}", "error", "Mode s"),
+        ("Mode sv", "{ours}, {dkim}", "error", "Mode s"),
+        ("Mode sv", "{dkim}, {ours}", "warning", "Mode s"),
+        ("Mode v", "{ours}, {dkim}", "error", "take it out"),
+        ("Mode s", "{ours}, {dkim}", "note", ""),
+    ],
+)
+def test_opendkim_that_verifies_would_delete_our_field(
+    tmp_path: Path, mode: str, order: str, level: str, remedy: str
+) -> None:
+    """opendkim.conf(5): Mode is sv where nothing is said, and a verifying one removes
+    Authentication-Results of its own host's name with a dkim result."""
+    root = host(tmp_path, {"etc/opendkim.conf": f"{mode}\nSocket inet:8891@localhost\n"})
+    line = order.format(ours=OURS, dkim="inet:127.0.0.1:8891")
+    (found,) = said(f"smtpd_milters = {line}", root=root)
+    assert found.level == level
+    assert remedy in found.remedy
+    (found,) = said(
+        f"smtpd_milters = {OURS}",
+        MASTER + "submission inet n - n - - smtpd\n -o smtpd_milters=inet:localhost:8891\n",
+        root,
+    )
+    assert found.level == "note"
+
+
+def test_opendmarc_goes(tmp_path: Path) -> None:
+    (found,) = said(f"smtpd_milters = {OURS}, local:opendmarc/opendmarc.sock")
+    assert found.level == "warning"
+    assert found.remedy.startswith("dmarc-milter import /etc/opendmarc.conf")
+    root = host(tmp_path, {"etc/opendmarc.conf": "Socket local:/run/opendmarc/opendmarc.sock\n"})
+    (found,) = said(f"smtpd_milters = {OURS}", root=root)
+    assert (found.level, "does not name it" in found.text) == ("note", True)
+
+
+@pytest.mark.parametrize("spelled", ["inet:8893@localhost", "inet:8893@127.0.0.1", "inet:8893"])
+def test_opendmarc_on_our_own_port_is_an_error(tmp_path: Path, spelled: str) -> None:
+    """8893 is its usual port too: what answers there would not be this milter."""
+    root = host(tmp_path, {"etc/opendmarc.conf": f"Socket {spelled}\n"})
+    (found,) = said("smtpd_milters = inet:localhost:8893", root=root)
+    assert (found.level, "only one of them can" in found.text) == ("error", True)
+    assert found.remedy == "systemctl disable --now opendmarc"
+
+
+RSPAMD = f"smtpd_milters = {OURS}, inet:localhost:11332"
+
+
+@pytest.mark.parametrize(
+    ("files", "level", "words"),
+    [
+        ({}, "note", "for its score"),
+        (
+            {"local.d/milter_headers.conf": 'use = ["authentication-results"];'},
+            "error",
+            "removes all others",
+        ),
+        ({"local.d/milter_headers.conf": '# use = ["authentication-results"];'}, "note", "score"),
+        ({"local.d/dmarc.conf": 'actions { reject = "reject"; }'}, "warning", "applies DMARC"),
+        ({"local.d/dmarc.conf": "reporting { enabled = true; }"}, "warning", "reports"),
+        ({"override.d/dmarc.conf": "enabled = false;"}, "", ""),
+    ],
+)
+def test_what_rspamd_must_not_do_is_said(
+    tmp_path: Path, files: dict[str, str], level: str, words: str
+) -> None:
+    """Its Authentication-Results replace ours; its DMARC actions and reports double ours."""
+    everything = {"rspamd.conf": ""} | files
+    root = host(tmp_path, {f"etc/rspamd/{name}": text for name, text in everything.items()})
+    found = said(RSPAMD, root=root)
+    assert (found[0].level if found else "") == level
+    assert not level or words in found[0].text
+
+
+def test_amavis_is_known_as_a_content_filter(tmp_path: Path) -> None:
+    main = f"smtpd_milters = {OURS}\ncontent_filter = smtp-amavis:[127.0.0.1]:10024\n"
+    (found,) = said(main)
+    assert (found.level, "Amavis" in found.text) == ("note", True)
+    root = host(
+        tmp_path,
+        {
+            "etc/amavis/conf.d/20-debian_defaults": "$enable_dkim_verification = 0; # no\n",
+            "etc/amavis/conf.d/50-user": "$enable_dkim_verification = 1;\n",
+        },
+    )
+    (found,) = said(main, root=root)
+    assert (found.level, "50-user" in found.remedy) == ("warning", True)
+
+
+@pytest.mark.parametrize(
+    "master",
+    ["smtp inet n - y - - smtpd -o smtpd_proxy_filter=127.0.0.1:10024\n", MASTER],
+)
+def test_behind_a_proxy_filter_nothing_would_be_judged(master: str) -> None:
+    """MILTER_README: with a before-queue content filter milters see no header and no body."""
+    main = f"smtpd_milters = {OURS}\n"
+    main += "smtpd_proxy_filter = 127.0.0.1:10024\n" if master == MASTER else ""
+    found = said(main, master)
+    assert (found[0].level, "nothing is judged" in found[0].text) == ("error", True)
+
+
+def test_spamassassin_in_a_pipe_is_known_by_its_command() -> None:
+    """A transport whose name says nothing."""
+    master = MASTER + (
+        "scan unix - n n - - pipe\n  user=debian-spamd argv=/usr/bin/spamc -e /usr/sbin/sendmail\n"
+    )
+    (found,) = said(f"smtpd_milters = {OURS}\ncontent_filter = scan:\n", master)
+    assert "SpamAssassin" in found.text
+
+
+def test_an_spf_policy_service_refuses_before_dmarc_is_judged(tmp_path: Path) -> None:
+    """Forwarded mail fails SPF and passes by DKIM."""
+    main = f"smtpd_milters = {OURS}\nsmtpd_recipient_restrictions = reject_unauth_destination,\n"
+    main += "  check_policy_service unix:private/policyd-spf, check_policy_service inet:[::1]:60\n"
+    (found,) = said(main)
+    assert (found.level, "by SPF alone" in found.text) == ("warning", True)
+    file = other_filter_files.POLICYD
+    silent = "HELO_reject = False\nMail_From_reject = False\n"
+    assert said(main, root=host(tmp_path, {file: silent})) == []
+    (found,) = said(main, root=host(tmp_path, {file: "HELO_reject = Fail\n"}))
+    assert "policyd-spf.conf" in found.remedy
+
+
+def test_sendmail_s_filters_are_known_too(tmp_path: Path) -> None:
+    """By their names in sendmail.mc or their sockets; ours stands in the middle."""
+    text = (
+        "INPUT_MAIL_FILTER(`greylist', `S=local:/run/milter-greylist.sock')dnl\n"
+        "INPUT_MAIL_FILTER(`dmarc-milter', `S=inet:8893@127.0.0.1, F=T')dnl\n"
+        "INPUT_MAIL_FILTER(`sign', `S=inet:8891@localhost')dnl\n"
+        "dnl INPUT_MAIL_FILTER(`opendmarc', `S=inet:1@localhost')dnl\n"
+    )
+    found = other_filters.of_sendmail(text, SOCKET)
+    assert [(one.kind, one.position) for one in found] == [("milter-greylist", -1), ("OpenDKIM", 1)]
+
+
+def test_nobody_beside_is_nothing_to_say() -> None:
+    assert said(f"smtpd_milters = {OURS}") == []
+
+
+def test_what_cannot_be_read_is_not_there(tmp_path: Path) -> None:
+    """A folder in the place of a file, a file that is too long, no permission."""
+    (tmp_path / "etc/opendkim.conf").mkdir(parents=True)
+    host(tmp_path, {"etc/opendmarc.conf": "x" * (other_filter_files.MAX_BYTES + 1)})
+    assert other_filter_files.installed(tmp_path) == ()
+
+
+@given(st.text(max_size=200), st.text(max_size=200))
+def test_any_text_is_read_without_an_error(main: str, master: str) -> None:
+    said(f"smtpd_milters = {main}\ncontent_filter = {main}\n", f"{master}\n{MASTER}")
