@@ -83,6 +83,11 @@ generated: $(VENV)/.ready-test
 deb: $(VENV)/.ready
 	@tools/deb.sh dist
 
+## make container-check  builds the container images with buildah, without an engine, and starts them: a message, the health check, SIGTERM
+.PHONY: container-check
+container-check: $(VENV)/.ready-test
+	@tools/container_check.sh
+
 ## make dist    a wheel and a source archive, in dist/
 .PHONY: dist
 dist: $(VENV)/.ready-test

@@ -238,6 +238,15 @@ def test_ops_03_a_password_in_the_file_itself_closes_the_file(tmp_path: Path, ur
     load(file)
 
 
+def test_a_password_of_the_environment_is_no_business_of_the_file_s(tmp_path: Path) -> None:
+    """Only this account and root can read a process's environment (proc(5))."""
+    file = tmp_path / "dm.toml"
+    file.write_text("")
+    file.chmod(0o644)
+    url = "postgresql://dmarc:hidden@db.example/dmarc"
+    assert load(file, {"DMARC_MILTER__STORE__URL": f'"{url}"'}).store.url == url
+
+
 @pytest.mark.parametrize(("budget", "spf"), [(25.0, 20.0), (120.0, 20.0), (10.0, 8.0), (5.0, 4.0)])
 def test_spf_leaves_time_for_the_policy_and_the_keys(budget: float, spf: float) -> None:
     """docs/design.md, Decisions: the sender's SPF record may be slow, but the policy walk and

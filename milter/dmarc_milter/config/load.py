@@ -48,17 +48,20 @@ def compiled(sources: tuple[Source, ...], path: Path | None) -> Config:
     wrong = {where for where, _ in found}
     found += [(where, text) for where, text in checks.problems(config) if where not in wrong]
     if not found and path is not None:
-        for (section, key), text in exposed(config, _file_of(merged, ("store", "url"), path)):
+        files = {key: _file_of(merged, ("store", key), path) for key in ("url", "read_url")}
+        for (section, key), text in exposed(config, files):
             found.append(((section, key), text))
     if found:
         raise ConfigError(*dict.fromkeys(merged.mistake(where, text) for where, text in found))
     return config
 
 
-def _file_of(merged: Merged, key: tuple[str, ...], path: Path) -> Path:
-    """The file that the key stands in."""
+def _file_of(merged: Merged, key: tuple[str, ...], path: Path) -> Path | None:
+    """The file that the key stands in; None for a variable of the environment."""
     origin = merged.origins.get(key)
-    return Path(origin[0].name) if origin is not None and origin[0].text else path
+    if origin is None:
+        return path
+    return Path(origin[0].name) if origin[0].text else None
 
 
 def _without(document: dict[str, Any], wrong: list[tuple[str, ...]]) -> Config:

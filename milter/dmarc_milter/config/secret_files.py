@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -18,17 +19,44 @@ FILES = (
 """Options that name a file with a secret."""
 
 
-def is_open_to_all(path: Path) -> bool:
-    """Whether any account of this machine may read the file. False for one that is not there."""
+RUN_SECRETS = Path("/run/secrets")
+"""Where container engines hand secrets in."""
+
+
+def is_open_to_all(path: Path, handed_in: Path = RUN_SECRETS) -> bool:
+    """Whether any account of this machine may read the file. False for one that is not there, and
+    for one that was handed into this container."""
     try:
-        return bool(path.stat().st_mode & stat.S_IROTH)
+        return bool(path.stat().st_mode & stat.S_IROTH) and not _is_handed_in(path, handed_in)
     except OSError:
         return False
 
 
-def exposed(config: Config, file: Path) -> Iterator[tuple[tuple[str, str], str]]:
-    """(option, what is wrong) for each secret that everybody could read; `file` is the
-    configuration itself."""
+def _is_handed_in(path: Path, folder: Path) -> bool:
+    """Whether an engine mounted the file, or a folder that holds it, below /run/secrets: Docker,
+    Podman and Kubernetes do, with mode 0444 or 0644, which cannot be changed in there. It is open
+    to this container alone.
+
+    A file that somebody wrote below /run/secrets lies on the file system of /run itself, and is
+    judged as any other. Also one that accounts in here could replace. Raises OSError.
+    """
+    real = Path(os.path.realpath(path))
+    base = Path(os.path.realpath(folder))
+    if not real.is_relative_to(base):
+        return False
+    found = real.stat()
+    if found.st_dev == base.parent.stat().st_dev:
+        return False
+    if os.statvfs(real).f_flag & os.ST_RDONLY:
+        return True
+    return found.st_uid == 0 and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def exposed(
+    config: Config, files: Mapping[str, Path | None]
+) -> Iterator[tuple[tuple[str, str], str]]:
+    """(option, what is wrong) for each secret that everybody could read. `files`: where url and
+    read_url of [store] stand, None for the environment, which only we and root can read."""
     for section, key in FILES:
         name = getattr(getattr(config, section), key)
         if name and is_open_to_all(Path(name)):
@@ -41,7 +69,8 @@ def exposed(config: Config, file: Path) -> Iterator[tuple[tuple[str, str], str]]
         if name and is_open_to_all(Path(name)):
             yield ("reporting", "identities"), f"{name} can be read by everybody: chmod 640 {name}"
     for key, url in (("url", config.store.url), ("read_url", config.store.read_url)):
-        if _holds_password(url) and is_open_to_all(file):
+        file = files[key]
+        if _holds_password(url) and file is not None and is_open_to_all(file):
             text = f"the URL holds a password and {file} can be read by everybody: chmod 640 {file}"
             yield ("store", key), f"{text}, or use password_file"
 
