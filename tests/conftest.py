@@ -1,5 +1,6 @@
 """What holds for every test: how long a Hypothesis example takes is no matter, since the machine
-may be busy; and a test that measures time runs when no other does.
+may be busy; and a test that measures time runs when no other does, one that measures processor time
+beside its like.
 
 The fixtures are here because several modules share them: imported into each they would be made
 anew for each.
@@ -33,10 +34,15 @@ WALL = {"monotonic", "perf_counter"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that measure time as `alone`: what runs beside them would be measured too."""
+    """Mark the tests that measure time as `alone`, since what runs beside them would be measured
+    too, and those that measure processor time alone as `processor`."""
     for item in items:
-        if isinstance(item, pytest.Function) and measures_time(item.obj):
+        if not isinstance(item, pytest.Function) or item.get_closest_marker("alone"):
+            continue
+        if uses_clock(item.obj, WALL):
             item.add_marker(pytest.mark.alone)
+        elif uses_clock(item.obj, PROCESSOR):
+            item.add_marker(pytest.mark.processor)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -54,25 +60,31 @@ def encodable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def measures_time(test: object) -> bool:
-    """Whether the function reads a clock, itself or through a helper.
+def uses_clock(test: object, clocks: set[str]) -> bool:
+    """Whether the function reads one of these clocks, itself or through a helper.
 
     The wall clock counts in the test's own module alone: elsewhere it is read to wait for things.
     """
     inner = getattr(test, "hypothesis", None)
     function = inner.inner_test if inner else getattr(test, "__func__", test)
-    return isinstance(function, FunctionType) and reads_clock(function, function.__module__, set())
+    return isinstance(function, FunctionType) and reads(
+        function, clocks, function.__module__ if clocks is WALL else None, set()
+    )
 
 
-def reads_clock(function: FunctionType, module: str, seen: set[CodeType]) -> bool:
+def reads(
+    function: FunctionType, clocks: set[str], module: str | None, seen: set[CodeType]
+) -> bool:
     if function.__code__ in seen or function.__module__.startswith("dmarc_milter"):
         return False
     seen.add(function.__code__)
     used = set(names(function.__code__))
-    if used & (PROCESSOR | WALL if function.__module__ == module else PROCESSOR):
+    if used & clocks and module in (None, function.__module__):
         return True
     called = (function.__globals__.get(name) for name in used)
-    return any(reads_clock(each, module, seen) for each in called if isinstance(each, FunctionType))
+    return any(
+        reads(each, clocks, module, seen) for each in called if isinstance(each, FunctionType)
+    )
 
 
 def names(code: CodeType) -> Iterator[str]:

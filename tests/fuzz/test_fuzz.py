@@ -1,5 +1,5 @@
-"""Each target for a while, two at a time: seconds here, twenty in continuous integration, ten
-minutes by `make soak`.
+"""Each target for a while, two at a time: seconds here, ten in continuous integration, ten minutes
+by `make soak`.
 
 DMARC_MILTER_FUZZ_SECONDS says how long, DMARC_MILTER_SEED repeats a run; every run prints its seed.
 """
