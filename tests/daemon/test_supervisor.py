@@ -44,7 +44,9 @@ def ask(
 
 def opened(daemon: Daemon) -> MilterClient:
     mta = daemon.client()
-    mta.connect("client.example", "192.0.2.1")
+    answer = mta.connect("client.example", "192.0.2.1")
+    if answer is not None and answer.code == 451:
+        raise Gone("there is no room")
     mta.helo("client.example")
     return mta
 

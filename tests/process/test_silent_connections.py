@@ -60,7 +60,9 @@ def negotiated(daemon: Daemon) -> MilterClient:
 def greeted(daemon: Daemon) -> MilterClient:
     """As Postfix holds it for an SMTP client that says nothing after EHLO."""
     mta = daemon.client()
-    mta.connect("client.example", "192.0.2.1")
+    answer = mta.connect("client.example", "192.0.2.1")
+    if answer is not None and answer.code == 451:
+        raise Gone("there is no room")
     mta.helo("client.example")
     return mta
 

@@ -473,16 +473,29 @@ def test_the_longest_silent_goes_for_a_newcomer_and_nobody_in_a_message() -> Non
         assert busy.eom().code == 250
 
 
-def test_when_all_are_in_messages_a_newcomer_is_turned_away() -> None:
+def test_when_all_are_in_messages_a_newcomer_is_answered_451() -> None:
+    """An MTA that is hung up on does as its default_action says; this one hears 451 4.3.2, whatever
+    it says."""
     with serving(ConnectionLimits(connections=2)) as served:
         busy = [served.client() for _ in range(2)]
         for mta in busy:
             mta.mail("<a@b>")
             mta.eoh()
             mta.body(b"x")
-        with pytest.raises(Gone):
-            served.client()
+        newcomer = served.client(negotiated=False)
+        newcomer.negotiate()
+        answer = newcomer.connect("client.example", "192.0.2.1")
+        assert answer is not None
+        assert answer.text.startswith("451 4.3.2 ")
+        for command, data in (("M", b"<a@b>\0"), ("L", b"From\0 a@b\0"), ("E", b"")):
+            refused = newcomer.packet(command, data)
+            assert refused is not None
+            assert refused.code == 451
         assert [mta.eom().code for mta in busy] == [250, 250]
+        newcomer.close()
+        said = ("connections_refused", "2 connections are served")
+        assert wait_for(lambda: said in served.logged)
+        assert served.client().message(LETTER).code == 250
 
 
 def dribble(mta: MilterClient, seconds: float, beside: MilterClient) -> None:

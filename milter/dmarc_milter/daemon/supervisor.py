@@ -37,6 +37,8 @@ TICK = 0.2
 RELOAD_DRAIN = 600.0
 """Seconds that sessions of a replaced worker get to end by themselves."""
 MAX_BACK_OFF = 30.0
+COMPLAIN_EVERY = 60.0
+"""Seconds between lines about processes that the system does not give."""
 
 
 class CannotStart(Exception):
@@ -77,7 +79,7 @@ class Supervisor:
         self._start_parts(config)
         self._signals: list[int] = []
         self._failed_starts = 0
-        self._start_after = 0.0
+        self._start_after = self._complain_after = 0.0
         self._fallback: tuple[Config, Listening, int] | None = None
         """What to return to when the workers of a reload do not start, and its generation: the last
         one that served."""
@@ -206,7 +208,9 @@ class Supervisor:
             try:
                 self._workers.start(self._config, self._sockets.current.sock, self._generation)
             except NoProcess as error:
-                self._log.error("no_process", failure=str(error))
+                if now >= self._complain_after:
+                    self._complain_after = now + COMPLAIN_EVERY
+                    self._log.error("no_process", failure=str(error))
                 self._start_after = now + 1.0
                 return
 
@@ -255,6 +259,8 @@ class Supervisor:
         )
         if not one.ready and not one.draining:
             self._failed_start(one, why)
+        elif one.failure:  # it found out by itself that it cannot go on
+            self._wait_before_next_start()
 
     def _failed_start(self, one: Worker, why: str) -> None:
         if not self._was_ready:
@@ -263,6 +269,9 @@ class Supervisor:
             self._reload_failed(one.failure or why)
             self._return_to(*self._fallback)
             return
+        self._wait_before_next_start()
+
+    def _wait_before_next_start(self) -> None:
         self._failed_starts += 1
         self._start_after = time.monotonic() + min(MAX_BACK_OFF, 0.1 * 2**self._failed_starts)
 

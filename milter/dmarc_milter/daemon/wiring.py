@@ -69,6 +69,7 @@ def build(
         SpoolOptions(max_bytes=config.store.spool_max_bytes),
         tell=lambda entries: loop.call_from_thread(partial(tell_at_once, entries)),
     )
+    spool.start()
     context = WorkerContext(
         loop=loop,
         options=compiled.options(config, suffixes),
@@ -106,11 +107,13 @@ def _resolver(config: Config, loop: Loop, suffixes: Suffixes) -> DnsResolver:
 
 
 def _follow(meter: Meter, dns: DnsResolver, spool: Spool) -> None:
-    """Add to the shared counters what the resolver and the spool have counted meanwhile."""
+    """Add to the shared counters what the resolver and the spool have counted meanwhile; the spool
+    has a writer."""
     for name in ("queries", "retries", "tcp", "failures", "timeouts", "waits", "shortages"):
         meter.follow(f"dns_{name}", getattr(dns.counters, name))
     meter.follow("dns_cache_hits", dns.counters.hits)
     meter.follow("dns_stale_answers", dns.counters.stale)
+    spool.tend()
     counts = spool.counts()
     for name in ("recorded", "unrecorded", "late", "lost"):
         meter.follow(f"spool_{name}", getattr(counts, name))

@@ -5,6 +5,7 @@ collect."""
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import os
 import resource
@@ -15,7 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from dmarc_milter.config import Config
 from dmarc_milter.process.loop import Loop
@@ -58,6 +59,15 @@ Prepare = Callable[[], tuple[str, ...]]
 CannotBuild."""
 
 
+MORE_THREADS = "raise TasksMax= of the unit, the container's pids limit, or `ulimit -u`"
+MORE_MEMORY = "raise MemoryMax= of the unit, the container's memory, or `ulimit -v`"
+T = TypeVar("T")
+
+
+class CannotServe(Exception):
+    """The worker serves no more and is to be replaced. `str()` is one line."""
+
+
 class CannotBuild(Exception):
     """Something that a worker needs is missing. `str()` is one line."""
 
@@ -78,22 +88,24 @@ def run(
         with contextlib.suppress(OSError):
             Path("/proc/self/comm").write_text("dmarc-worker", encoding="ascii")
         log = open_log(config)
-        log.start()
-        loop, slot = Loop(), shared_memory.slot(number)
+        loop, slot = _started(control, lambda: (Loop(), shared_memory.slot(number)))
         service, server = _started(
             control, lambda: _start(config, loop, build, sock, (shared_memory, slot, log))
         )
         slot.beat()
         control.sendall(READY)
         pulse = _Pulse(slot, service, server, log)
-        orders = _Orders(slot, control, server.drain)
+        orders = _Orders(slot, control, server)
         _every(loop, BEAT, pulse.beat)
         loop.watch(control.fileno(), select.EPOLLIN, lambda _: orders.read(loop))
-        loop.run(orders.are_obeyed)
+        try:
+            loop.run(orders.are_obeyed)
+            code = 0
+        except CannotServe as error:
+            control.sendall(FAILED + str(error).encode("utf-8", "replace")[:500])
         service.close()
         pulse.beat()
         log.stop()
-        code = 0
     except Exception as error:
         os.write(2, f"event=worker level=error error={type(error).__name__}\n".encode())
     finally:
@@ -112,6 +124,7 @@ def _start(
     around: tuple[SharedMemory, WorkerSlot, Log],
 ) -> Started:
     shared_memory, slot, log = around
+    log.start()
     service = build(config, loop, slot, shared_memory, log)
     meter = Meter(slot)
 
@@ -124,14 +137,26 @@ def _start(
     return service, serve(config.milter.library, serving)
 
 
-def _started(control: socket.socket, start: Callable[[], Started]) -> Started:
+def _started(control: socket.socket, start: Callable[[], T]) -> T:
     """Start; what prevents it is reported to the supervisor in one line."""
     try:
         return start()
     except Exception as error:
-        line = f"{error or type(error).__name__}".replace("\n", " ")
+        line = _in_one_line(error)
         control.sendall(FAILED + line.encode("utf-8", "replace")[:500])
         raise
+
+
+def _in_one_line(error: Exception) -> str:
+    """Why a worker cannot start, with the remedy where the host's limits are in the way."""
+    line = f"{error or type(error).__name__}".replace("\n", " ")
+    if isinstance(error, RuntimeError) and "thread" in line:
+        return f"{line}: {MORE_THREADS}"
+    if isinstance(error, MemoryError):
+        return f"out of memory: {MORE_MEMORY}"
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"{line}: raise LimitNOFILE= of the unit, or `ulimit -n`"
+    return line
 
 
 class _Pulse:
@@ -182,6 +207,11 @@ def _every(loop: Loop, seconds: float, callback: Callable[[], None]) -> None:
     callback()
 
 
+def most_for(descriptors: int) -> int:
+    """MTA connections that so many descriptors of a worker allow."""
+    return max(4, min(descriptors // 2, descriptors - 40))
+
+
 def _most_connections(config: Config) -> int:
     """As configured, and never so many that descriptors run out: libmilter's listener would spin
     without a pause, and look-ups need some too."""
@@ -189,7 +219,7 @@ def _most_connections(config: Config) -> int:
     return (
         config.milter.max_connections
         if soft == resource.RLIM_INFINITY
-        else min(config.milter.max_connections, max(4, soft // 2))
+        else min(config.milter.max_connections, most_for(soft))
     )
 
 
@@ -197,10 +227,8 @@ class _Orders:
     """What the supervisor wants: serve until told to drain, then until the last session has ended
     or time is up."""
 
-    def __init__(
-        self, slot: WorkerSlot, control: socket.socket, stop_listening: Callable[[], None]
-    ) -> None:
-        self._slot, self._control, self._stop_listening = slot, control, stop_listening
+    def __init__(self, slot: WorkerSlot, control: socket.socket, server: MilterServer) -> None:
+        self._slot, self._control, self._server = slot, control, server
         self._deadline = math.inf
         self._quiet_since = math.inf
         """When there were no sessions any more; only while draining."""
@@ -210,11 +238,14 @@ class _Orders:
         if not order:
             loop.forget(self._control.fileno())
         if self._deadline == math.inf:
-            self._stop_listening()
+            self._server.drain()
             self._quiet_since = time.monotonic()
         self._deadline = min(self._deadline, time.monotonic() + _seconds(order))
 
     def are_obeyed(self) -> bool:
+        """Raises CannotServe where the worker serves no more although it should."""
+        if self._server.failure and self._deadline == math.inf:
+            raise CannotServe(self._server.failure)
         if self._deadline == math.inf:
             return False
         now = time.monotonic()

@@ -70,12 +70,12 @@ class Worker:
         self.process.kill()
 
     def read_start_report(self) -> None:
-        """Read from it whether it is ready, or why it cannot start."""
+        """Read from it whether it is ready, or why it cannot start, or serves no more."""
         with contextlib.suppress(OSError):
             report = self.control.recv(1024)
             if report.startswith(worker.READY):
-                self.ready = True
-            elif report.startswith(worker.FAILED):
+                self.ready, report = True, report[1:]
+            if report.startswith(worker.FAILED):
                 self.failure = report[1:].decode("utf-8", "replace")
 
 
@@ -157,8 +157,7 @@ class Workers:
             code = one.process.poll()
             if code is not None:
                 del self._members[one.pid]
-                if not one.ready:
-                    one.read_start_report()
+                one.read_start_report()
                 one.control.close()
                 one.slot.sessions = 0
                 yield one, code

@@ -119,7 +119,8 @@ class Strangers:
     def __init__(self, door: MilterConnections) -> None:
         self._door = door
         self.since: dict[int, float] = {}
-        self._waiting: dict[int, float] = {}
+        self.waiting: dict[int, float] = {}
+        """Since when something waits to be read, from anybody."""
         self._next = 0.0
 
     @property
@@ -140,8 +141,8 @@ class Strangers:
     def _serve_forgotten(self, there: set[int], now: float) -> None:
         """libmilter gives several connections at once to one free thread, and starts no other while
         that one reads half a packet. The others, who have said something, would wait with it."""
-        self._waiting = {
-            handle: self._waiting.get(handle, now) for handle in there if self._door.waits(handle)
+        self.waiting = {
+            handle: self.waiting.get(handle, now) for handle in there if self._door.waits(handle)
         }
-        forgotten = sum(now - since >= self.PATIENCE for since in self._waiting.values())
+        forgotten = sum(now - since >= self.PATIENCE for since in self.waiting.values())
         self._door.knock(min(forgotten, self.MOST))

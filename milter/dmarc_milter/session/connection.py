@@ -82,6 +82,10 @@ class Connection:
         self.heard = time.monotonic()
         """When it last said something outside a message."""
         self.in_message = False
+        self.refused = False
+        """There is no room for it: it is told so, and nothing more is heard of it."""
+        self.waits = False
+        """Whether libmilter's thread waits for the loop's answer."""
         self._events: list[Event] = []
         self._held = 0
         self._begin = 0
@@ -101,6 +105,8 @@ class Connection:
         without."""
         self._negotiated = True
         actions, self.protocol = options[0] & ACTIONS, options[1] & PROTOCOL
+        if self.refused:
+            self.protocol &= ~NO_REPLY
         options[:] = [actions, self.protocol, 0, 0]
         if actions != ACTIONS:
             self.failed(
@@ -112,6 +118,8 @@ class Connection:
         return int(milter.CONTINUE)
 
     def connect(self, ctx: Any, address: object) -> int:
+        if self.refused:
+            return int(milter.TEMPFAIL)
         self._connected = True
         self.heard = time.monotonic()
         text = (
@@ -172,7 +180,7 @@ class Connection:
     def end_of_message(self, ctx: Any) -> int:
         answer, events = EventAnswer(), self._taken()
         self._queue.put(events, answer, self._macros(ctx, ("i",)))
-        in_time = answer.wait(self._patience)
+        in_time = self._answered(answer)
         self.heard, self.in_message = time.monotonic(), False
         if not in_time:
             self._queue.give_up()
@@ -237,11 +245,19 @@ class Connection:
         """The events to be handed over, once the loop has obeyed what it was given before: it never
         holds more of a connection than that."""
         if self._earlier is not None:
-            self._earlier.wait(self._patience)
+            self._answered(self._earlier)
             self._earlier = None
         events, self._events = self._events, []
         self._held = self._begin = 0
         return events
+
+    def _answered(self, answer: EventAnswer) -> bool:
+        """Wait for it; False when it did not come in time."""
+        self.waits = True
+        try:
+            return answer.wait(self._patience)
+        finally:
+            self.waits = False
 
     def _hand_over(self) -> None:
         events = self._taken()

@@ -16,6 +16,7 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -30,10 +31,22 @@ from dmarc_milter.session.connection import Connection
 from dmarc_milter.session.event_queue import EventQueue
 from dmarc_milter.session.guard import Report, guarded
 from dmarc_milter.session.library import Serving
+from dmarc_milter.session.refusal import PATIENCE, Refusals
+from dmarc_milter.session.unserved import Unserved
 
 MAX_DATA = 1 << 20
 """Octets of one packet from the MTA. libmilter's own 64 KiB would drop the connection at a larger
 header field."""
+THREADS, POOL_THREADS = 2, 5
+"""Threads that libmilter has before the first connection: listener and signals; in a build with a
+pool its controller and two that serve."""
+TOO_LITTLE = (
+    "it found too few threads, descriptors or memory; raise TasksMax=, LimitNOFILE= of the unit,"
+    ' the container\'s limits or `ulimit -u`, or set [milter] library = "native", which needs fewer'
+)
+STARTING = 2.0
+"""Seconds that they have to begin; where there are fewer in another build, it goes on all the
+same."""
 _LEADING_SPACE, _SILENT_HEADER = int(milter.P_HDR_LEADSPC), int(milter.P_NR_HDR)
 _NO_REPLY, _CONTINUE = int(milter.NOREPLY), int(milter.CONTINUE)
 
@@ -61,11 +74,14 @@ class Callbacks:
         slot: WorkerSlot,
         max_connections: int,
         connections: MilterConnections,
+        refusals: Refusals,
     ) -> None:
         self._new_queue = new_queue
         self._slot = slot
         self._max = max_connections
         self._kernel = connections
+        self._refusals = refusals
+        self._unserved = Unserved(connections, refusals, max_connections)
         self._lock = threading.Lock()
         """Held while the table of connections changes, and while one is hung up: its descriptor is
         its own as long as it is there."""
@@ -74,6 +90,8 @@ class Callbacks:
         self._blind = False
         """A session's descriptor could not be told: nobody is hung up on, for it might be somebody
         in a message."""
+        self._refused = 0
+        """Of the connections: there is no room for them, and they are told so."""
         self._negotiated = 0
         """What the MTA agreed to last: holds too for a connection that follows QUIT_NC, which
         negotiates nothing."""
@@ -116,9 +134,16 @@ class Callbacks:
         sys.excepthook = self._excepthook
 
     def _negotiate(self, ctx: Any, options: list[int]) -> int:
-        if self._total() >= self._max and not self._make_room():
-            return int(milter.REJECT)  # the MTA does as its default_action says
+        full = self._total() >= self._max and not self._make_room()
+        if full:
+            self._refusals.note(f"{self._max} connections are served")
+            if self._refused >= self._refusals.most:
+                return int(milter.REJECT)  # the MTA does as its default_action says
         connection = self._of(ctx)
+        if full:
+            connection.refused = True
+            with self._lock:
+                self._refused += 1
         answer = connection.negotiate(ctx, options)
         self._negotiated = connection.protocol
         return answer
@@ -147,14 +172,25 @@ class Callbacks:
             return
         with self._lock:
             known = {connection.handle for connection in self._connections.values()}
+            busy = {each.handle for each in self._connections.values() if each.waits}
+            late = time.monotonic() - PATIENCE
+            for each in self._connections.values():
+                if each.refused and each.heard < late:
+                    hang_up(each.handle, self._kernel)
         self._strangers.look(known, at_once=self._strangers.count + len(known) > self._max)
         self._slot.silent = self._strangers.count
+        self._unserved.tend(self._strangers.waiting, busy, known)
         for _ in range(self._total() - self._max):
             if not self._make_room():
                 return
 
+    @property
+    def failure(self) -> str:
+        """See library.MilterServer."""
+        return self._unserved.ended
+
     def _total(self) -> int:
-        return len(self._connections) + self._strangers.count
+        return len(self._connections) - self._refused + self._strangers.count
 
     def _make_room(self) -> bool:
         """Hang up on the connection that has been silent for longest, among those that are in no
@@ -165,7 +201,7 @@ class Callbacks:
             idle = {
                 connection.handle: connection.heard
                 for connection in self._connections.values()
-                if connection.handle >= 0 and not connection.in_message
+                if connection.handle >= 0 and not connection.in_message and not connection.refused
             }
             silent = self._strangers.since | idle
             for handle in sorted(silent, key=lambda number: silent[number]):
@@ -200,6 +236,7 @@ class Callbacks:
             with self._lock:
                 connection.handle = -1
                 self._connections.pop(id(connection), None)
+                self._refused -= connection.refused
                 self._slot.sessions = len(self._connections)
             connection.close()
         return int(milter.CONTINUE)
@@ -236,18 +273,26 @@ class PymilterServer:
         """Raises CannotServe."""
         loop, make_session, limits = serving.loop, serving.make_session, serving.limits
         self._family = serving.listening.family
+        self._refusals = Refusals(loop, serving.slot, serving.log, limits.connections)
         self._callbacks = Callbacks(
             lambda name: EventQueue(loop, make_session, name),
             serving.slot,
             limits.connections,
             MilterConnections(serving.listening),
+            self._refusals,
         )
         self._callbacks.register("dmarc-milter")
-        self._listening = _start(serving.listening, limits.silence)
+        self._listening, self._main = _start(serving.listening, limits.silence)
+
+    @property
+    def failure(self) -> str:
+        """See library.MilterServer."""
+        return self._main.ended or self._callbacks.failure
 
     def tend(self) -> None:
         """See library.MilterServer."""
         self._callbacks.tend()
+        self._refusals.tend()
 
     def drain(self) -> None:
         """See library.MilterServer.
@@ -260,13 +305,42 @@ class PymilterServer:
         never.close()
 
 
-def _start(sock: socket.socket, timeout: float) -> int:
-    """Start libmilter on a listening socket, in a daemon thread: on the main thread it would take
-    the signals.
+class Main:
+    """libmilter's own loop, which is never expected to return, in a daemon thread: on the main
+    thread it would take the signals."""
+
+    def __init__(self) -> None:
+        """Raises CannotServe, RuntimeError, where a thread of it cannot be had."""
+        self.ended = ""
+        """Why it has ended, one plain line."""
+        pool = hasattr(_library(), "mi_pool_controller_init")
+        wanted = _threads() + (POOL_THREADS if pool else THREADS)
+        threading.Thread(target=self._run, name="libmilter", daemon=True).start()
+        until = time.monotonic() + STARTING
+        while _threads() < wanted and not self.ended and time.monotonic() < until:
+            time.sleep(0.002)
+        if self.ended:
+            raise CannotServe(self.ended)
+
+    def _run(self) -> None:
+        try:
+            milter.main()
+            self.ended = "libmilter has ended"
+        except BaseException as error:
+            self.ended = f"libmilter: {error}: {TOO_LITTLE}"
+
+
+def _threads() -> int:
+    """Of this process."""
+    return len(os.listdir("/proc/self/task"))
+
+
+def _start(sock: socket.socket, timeout: float) -> tuple[int, Main]:
+    """Start libmilter on a listening socket.
 
     The Callbacks must be registered. The socket is libmilter's afterwards; the answer is the
-    descriptor that it listens on: to drain, put another socket in its place. Raises CannotServe.
-    libmilter's loop is never expected to return.
+    descriptor that it listens on: to drain, put another socket in its place. Raises CannotServe,
+    RuntimeError.
     """
     _library().smfi_setmaxdatasize(ctypes.c_size_t(MAX_DATA))
     milter.settimeout(max(1, int(timeout)))
@@ -276,8 +350,7 @@ def _start(sock: socket.socket, timeout: float) -> int:
         number = sock.detach()
     except milter.error:
         number = _open_by_replacement(sock)
-    threading.Thread(target=milter.main, name="libmilter", daemon=True).start()
-    return number
+    return number, Main()
 
 
 def _open_by_replacement(sock: socket.socket) -> int:

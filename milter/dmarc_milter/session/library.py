@@ -40,8 +40,15 @@ class Serving(NamedTuple):
 class MilterServer(Protocol):
     """All MTA connections of one worker; it serves from the moment that it is made."""
 
+    @property
+    def failure(self) -> str:
+        """Why it serves no more and its worker should be replaced, one plain line; "" while it
+        serves."""
+        ...
+
     def tend(self) -> None:
-        """Several times a second: hang up on those that are silent for too long or too many."""
+        """Several times a second: hang up on those that are silent for too long or too many,
+        say how many were not served."""
         ...
 
     def drain(self) -> None:

@@ -7,6 +7,7 @@ session/mta_connection.py is one connection, session/protocol.py the protocol.
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import select
 import socket
@@ -15,12 +16,15 @@ from typing import Final
 
 from dmarc_milter.session.library import Serving
 from dmarc_milter.session.mta_connection import MtaConnection
+from dmarc_milter.session.refusal import EVERY, Refusals
 from dmarc_milter.session.session import Session
 
 ACCEPT_AT_ONCE: Final = 8
 """Connections taken in one turn: the others are for the workers beside this one."""
 REST: Final = 0.25
 """Seconds without accepting after descriptors or memory ran out."""
+SPARE: Final = 4
+"""Descriptors kept back: with them an MTA can be told that there are no others."""
 LOOK: Final = 1.0
 """Seconds between looks for those that have been silent for too long."""
 
@@ -39,7 +43,12 @@ class NativeServer:
         self._negotiated = 0
         self._complained: set[MtaConnection] = set()
         self._draining = False
-        self._next_look = 0.0
+        self._refusals = Refusals(
+            serving.loop, serving.slot, serving.log, serving.limits.connections
+        )
+        self._spare: list[int] = []
+        self._keep_spare()
+        self._next_look = self._say_after = 0.0
         serving.listening.setblocking(False)
         self._loop.watch(serving.listening.fileno(), select.EPOLLIN, self._accept)
 
@@ -48,12 +57,19 @@ class NativeServer:
         """Open connections."""
         return len(self._connections)
 
+    @property
+    def failure(self) -> str:
+        """See library.MilterServer: it has no threads that could end."""
+        return ""
+
     def tend(self) -> None:
         """See library.MilterServer."""
+        self._refusals.tend()
         now = time.monotonic()
         if now < self._next_look:
             return
         self._next_look = now + LOOK
+        self._keep_spare()
         for connection in list(self._connections):
             silent_since = connection.silent_since
             if silent_since is not None and now - silent_since > self._limits.silence:
@@ -70,6 +86,7 @@ class NativeServer:
     def close(self) -> None:
         """End everything, messages too."""
         self._stop_accepting()
+        self._refusals.close()
         for connection in list(self._connections):
             connection.close()
 
@@ -128,18 +145,17 @@ class NativeServer:
             self._take(sock)
 
     def _take(self, sock: socket.socket) -> None:
-        """One more, if there is room or somebody can go; else the MTA does as its default_action
-        says."""
+        """One more, if there is room or somebody can go; else the MTA is told to come back."""
         if len(self._connections) >= self._limits.connections and not self._make_room():
-            sock.close()
+            self._refusals.refuse(sock, f"{self._limits.connections} connections are served")
             return
         try:
             sock.setblocking(False)
             if self._tcp:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection = MtaConnection(self._loop, sock, self, quick=self._tcp)
-        except OSError:
-            sock.close()
+        except OSError as error:
+            self._refusals.refuse(sock, error.strerror or str(error))
             return
         self._connections[connection] = ""
         self._show()
@@ -156,11 +172,24 @@ class NativeServer:
     def _rest(self, error: OSError) -> None:
         """Out of descriptors or memory: a listener that stays ready would keep the loop busy with
         nothing."""
-        self._log.warning("mta_accept", failure=error.strerror or str(error))
-        self._make_room()
+        now = time.monotonic()
+        if now >= self._say_after:
+            self._say_after = now + EVERY
+            self._log.warning("mta_accept", failure=error.strerror or str(error))
+        if not self._make_room() and self._spare and self._listening is not None:
+            os.close(self._spare.pop())
+            with contextlib.suppress(OSError):
+                sock, _ = self._listening.accept()
+                self._refusals.refuse(sock, error.strerror or str(error))
         if self._listening is not None:
             self._loop.change(self._listening.fileno(), 0)
             self._loop.call_later(REST, self._go_on_accepting)
+
+    def _keep_spare(self) -> None:
+        """Have so many descriptors kept back, if they can be had."""
+        with contextlib.suppress(OSError):
+            while len(self._spare) < SPARE:
+                self._spare.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
 
     def _go_on_accepting(self) -> None:
         if self._listening is not None:

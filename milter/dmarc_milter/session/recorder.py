@@ -4,7 +4,8 @@ together, and each waits for its own record."""
 from __future__ import annotations
 
 from dmarc_milter.core.evaluation import Evaluation
-from dmarc_milter.ledger.spool.spool import PATIENCE, Entry, Spool
+from dmarc_milter.ledger.spool.spool import PATIENCE, Spool
+from dmarc_milter.ledger.spool.writer import Entry
 from dmarc_milter.process.loop import Loop
 
 

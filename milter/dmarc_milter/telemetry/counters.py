@@ -26,6 +26,7 @@ spool's commit."""
 
 NAMES: tuple[str, ...] = (
     "connections",
+    "connections_refused",
     "messages",
     "messages_exempt",
     "messages_tempfailed",

@@ -31,6 +31,10 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 PREFIX = "dmarc_milter_"
 SINGLE = {
     "connections": ("connections", "connections that MTAs opened"),
+    "refused_connections": (
+        "connections_refused",
+        "connections answered 451 or hung up on for want of places, threads or descriptors",
+    ),
     "exempt_messages": (
         "messages_exempt",
         "messages passed through unevaluated: authenticated clients, trusted networks and daemons",

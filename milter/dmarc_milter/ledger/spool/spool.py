@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import NamedTuple
 
 from dmarc_milter.core.evaluation import Evaluation
@@ -22,19 +22,16 @@ from dmarc_milter.core.stored import encode, from_evaluation
 from dmarc_milter.core.text import printable
 from dmarc_milter.ledger.errors import SpoolError
 from dmarc_milter.ledger.spool.file import SpoolFile, SpoolOptions, SpoolRow
+from dmarc_milter.ledger.spool.writer import Entry, Writer
 
 LOG = logging.getLogger("dmarc_milter.ledger")
 
 PATIENCE = 1.0
 """Seconds that an answer waits for the commit (docs/design.md, The ledger)."""
-GROUP = 200
-"""Messages in one commit at most."""
 MAX_HELD = 1000
 """Messages kept in memory while the spool fails, for each worker."""
 RETRY = 2.0
 """Seconds between attempts while the spool fails."""
-LOOK = 1.0
-"""Seconds between looks at the file while no message comes."""
 STOP_WAIT = 5.0
 CHECKPOINT = 250_000
 """Pages of journal (1 GB). Moving it into the file waits for the disk, which is the drain's work;
@@ -52,18 +49,6 @@ class SpoolCounts(NamedTuple):
     failing: bool
 
 
-class Entry:
-    """One message on its way. `settled` becomes true when its fate is known, `written` says which;
-    these change under the spool's mutex. `refused`: it was not even taken, which is counted.
-    `told`: for whoever waits for it."""
-
-    __slots__ = ("abandoned", "refused", "row", "settled", "told", "written")
-
-    def __init__(self, row: SpoolRow, told: Callable[[], None]) -> None:
-        self.row, self.told = row, told
-        self.settled = self.written = self.abandoned = self.refused = False
-
-
 Tell = Callable[[list[Entry]], None]
 """Calls what each entry has for whoever waits; runs in the writer's thread."""
 
@@ -75,8 +60,8 @@ def tell_at_once(entries: list[Entry]) -> None:
 
 
 class Spool:
-    """The ledger as the mail path sees it. Nothing is opened and no thread is started before the
-    first record in this process.
+    """The ledger as the mail path sees it. Nothing is opened before the first record in this
+    process, and no thread is started before that or `start`.
 
     `record` and `put` wait. Who must not wait uses `prepare`, `hand_over` and `abandon`, and is
     told through `tell`.
@@ -102,9 +87,9 @@ class Spool:
     def _reset(self) -> None:
         self._process = os.getpid()
         self._queue: SimpleQueue[Entry | None] = SimpleQueue()
-        self._writer: _Writer | None = None
+        self._writer: Writer | None = None
         self._recorded = self._unrecorded = self._late = self._lost = 0
-        self._failing = False
+        self._failing = self._no_writer = False
         self._problem = ""
 
     @property
@@ -152,12 +137,11 @@ class Spool:
         return Entry(row, told)
 
     def hand_over(self, entries: list[Entry]) -> bool:
-        """To the writer. False: not even that could be done; they are refused, and counted."""
-        try:
-            self._start()
-        except RuntimeError as error:  # no thread to be had
-            LOG.error("spool: %s", error)
-            return self._refuse(entries)
+        """To the writer. False: not even that could be done; they are refused, and counted.
+
+        Where no thread can be had they wait in memory, as for any other failure.
+        """
+        self.tend()
         if self._queue.qsize() + len(entries) > MAX_HELD:
             return self._refuse(entries)
         failing = self._failing
@@ -166,6 +150,40 @@ class Spool:
                 entry.row = entry.row._replace(sample=None)
             self._queue.put(entry)
         return True
+
+    def start(self) -> None:
+        """Start the writer now. Raises RuntimeError where no thread can be had."""
+        with self._mutex:
+            if self._process != os.getpid():
+                self._reset()  # forked: threads, queue and connection stayed with the parent
+            if self._writer is None:
+                self._writer = Writer(
+                    SpoolFile(self.path, self._options),
+                    self._queue,
+                    self._settle,
+                    self._doubt,
+                    self._retry,
+                )
+            self._writer.start()
+
+    def tend(self) -> None:
+        """Start the writer where it does not run: it never began, or it met its end. Cheap where it
+        does. One thread at a time may call this or hand over."""
+        writer = self._writer
+        if writer is not None and writer.alive and self._process == os.getpid():
+            return
+        try:
+            self.start()
+        except (RuntimeError, MemoryError) as error:
+            with self._mutex:
+                said, self._no_writer, self._failing = self._no_writer, True, True
+            if not said:
+                LOG.error("spool: no writer: %s; messages wait in memory", error)
+            return
+        with self._mutex:
+            said, self._no_writer = self._no_writer, False
+        if said:
+            LOG.warning("spool: the writer runs again")
 
     def counts(self) -> SpoolCounts:
         with self._mutex:
@@ -176,28 +194,15 @@ class Spool:
     def close(self) -> None:
         """Write what is waiting, for five seconds at most, and stop. Safe to call when nothing was
         ever recorded."""
-        writer = self._writer
-        if writer is None or self._process != os.getpid():
+        if self._process != os.getpid():
             return
-        self._queue.put(None)
-        if unwritten := writer.stop(STOP_WAIT):
+        unwritten = self._queue.qsize()
+        if self._writer is not None:
+            self._queue.put(None)
+            unwritten = self._writer.stop(STOP_WAIT)
+        if unwritten:
             LOG.error("spool: stopped with %d messages unwritten", unwritten)
         self._writer = None
-
-    def _start(self) -> None:
-        if self._writer is not None and self._process == os.getpid():
-            return
-        with self._mutex:
-            if self._process != os.getpid():
-                self._reset()  # forked: threads, queue and connection stayed with the parent
-            if self._writer is None:
-                self._writer = _Writer(
-                    SpoolFile(self.path, self._options),
-                    self._queue,
-                    self._settle,
-                    self._doubt,
-                    self._retry,
-                )
 
     def _refuse(self, entries: list[Entry]) -> bool:
         for entry in entries:
@@ -257,105 +262,3 @@ class Spool:
         with self._mutex:
             self._unrecorded += doubted
             self._late += restored
-
-
-class _Writer:
-    """The one thread of this process that touches the spool file."""
-
-    def __init__(
-        self,
-        file: SpoolFile,
-        queue: SimpleQueue[Entry | None],
-        settle: Callable[[list[Entry], SpoolError | None, list[Entry]], None],
-        doubt: Callable[[int, int], None],
-        retry: float,
-    ) -> None:
-        self._file, self._queue, self._settle, self._doubt, self._retry = (
-            file,
-            queue,
-            settle,
-            doubt,
-            retry,
-        )
-        self._held: list[Entry] = []
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
-        self._thread.start()
-
-    def stop(self, seconds: float) -> int:
-        """How many messages are left unwritten."""
-        self._stopping.set()
-        self._thread.join(seconds)
-        # The last of the queue is the word to stop, if the thread has not come to it.
-        return len(self._held) + max(self._queue.qsize() - self._thread.is_alive(), 0)
-
-    def _run(self) -> None:
-        held, ended = self._held, False
-        while not ended or held:
-            ended |= self._gather(held)
-            failed = bool(held) and self._write(held)
-            self._tell()
-            if failed:
-                if self._stopping.is_set():
-                    self._lose(held)
-                    break
-                self._stopping.wait(self._retry)
-            elif not held:
-                self._look()
-        self._look()
-        self._file.close()
-
-    def _look(self) -> None:
-        """Nothing waits: see whether the file is still the one that was opened."""
-        try:
-            self._file.check()
-        except Exception:
-            LOG.exception("spool: checking the file failed")
-        self._tell()
-
-    def _tell(self) -> None:
-        found = self._file.doubts()
-        if found != (0, 0):
-            self._doubt(*found)
-
-    def _lose(self, held: list[Entry]) -> None:
-        """Stopping, and the last attempt failed too: what waits goes with the process."""
-        while True:
-            try:
-                entry = self._queue.get_nowait()
-            except Empty:
-                break
-            if entry is not None:
-                held.append(entry)
-        self._settle(held, SpoolError("io", "stopped while failing"), held)
-
-    def _gather(self, held: list[Entry]) -> bool:
-        """Everything that waits, up to a group; waits only when nothing is held, and not for long.
-        True when the end was met."""
-        try:
-            while len(held) < GROUP:
-                entry = self._queue.get(block=not held, timeout=LOOK)
-                if entry is None:
-                    return True
-                held.append(entry)
-        except Empty:
-            pass
-        return False
-
-    def _write(self, held: list[Entry]) -> bool:
-        """Write and forget what is held; on failure keep it, tell the waiters, and return True."""
-        try:
-            self._file.write([entry.row for entry in held])
-        except SpoolError as failure:
-            self._settle(held, failure, [])
-            return True
-        except Exception as error:
-            # A defect of ours: this group would fail forever, and the next ones must not wait
-            # behind it.
-            LOG.exception("spool: a group of %d messages could not be written", len(held))
-            self._settle(held, SpoolError("io", repr(error)), held)
-            held.clear()
-            return False
-        self._settle(held, None, [])
-        held.clear()
-        return False
