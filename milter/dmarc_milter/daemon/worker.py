@@ -64,7 +64,7 @@ MORE_MEMORY = "raise MemoryMax= of the unit, the container's memory, or `ulimit 
 T = TypeVar("T")
 
 
-class CannotServe(Exception):
+class ServesNoMore(Exception):
     """The worker serves no more and is to be replaced. `str()` is one line."""
 
 
@@ -101,7 +101,7 @@ def run(
         try:
             loop.run(orders.are_obeyed)
             code = 0
-        except CannotServe as error:
+        except ServesNoMore as error:
             control.sendall(FAILED + str(error).encode("utf-8", "replace")[:500])
         service.close()
         pulse.beat()
@@ -243,9 +243,9 @@ class _Orders:
         self._deadline = min(self._deadline, time.monotonic() + _seconds(order))
 
     def are_obeyed(self) -> bool:
-        """Raises CannotServe where the worker serves no more although it should."""
+        """Raises ServesNoMore where the worker serves no more although it should."""
         if self._server.failure and self._deadline == math.inf:
-            raise CannotServe(self._server.failure)
+            raise ServesNoMore(self._server.failure)
         if self._deadline == math.inf:
             return False
         now = time.monotonic()
