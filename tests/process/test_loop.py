@@ -37,9 +37,9 @@ def turns(loop: Loop, number: int = 3) -> None:
 
 
 def burn(seconds: float) -> None:
-    """Use so much time."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
+    """Use so much processor time."""
+    until = time.thread_time() + seconds
+    while time.thread_time() < until:
         pass
 
 
@@ -307,7 +307,7 @@ def test_a_task_can_end_itself(loop: Loop) -> None:
 
 
 def test_a_pause_gives_way_only_after_the_slice(loop: Loop) -> None:
-    """50 ms: processor time is shared."""
+    """SLICE: processor time is shared."""
     seen: list[str] = []
 
     def works(name: str, slices: int) -> None:
@@ -361,21 +361,23 @@ def test_who_comes_new_does_not_wait_behind_those_who_had_their_time(loop: Loop)
     loop.run(lambda: len(seen) >= 5)
     loop.spawn(lambda: seen.append("honest"), "honest")
     loop.run(lambda: "honest" in seen)
-    assert seen.index("honest") <= 6
+    assert seen[5] == "honest"
 
 
 def test_descriptors_are_looked_at_while_tasks_are_ready(loop: Loop, pipe: tuple[int, int]) -> None:
-    """A turn is bounded however many tasks there are."""
-    seen: list[float] = []
-    loop.watch(pipe[0], select.EPOLLIN, lambda _: seen.append(time.monotonic()))
-    for _ in range(20):
-        loop.spawn(lambda: burn(module.SLICE))
+    """However many tasks there are: after each that has had its slice, else when the turn is
+    over."""
+    seen: list[str] = []
+    loop.watch(pipe[0], select.EPOLLIN, lambda _: (seen.append("event"), os.read(pipe[0], 1)))
+    for _ in range(3):
+        loop.spawn(lambda: (burn(module.SLICE), seen.append("long")))
+    for _ in range(100):
+        loop.spawn(lambda: (burn(module.TURN / 40), seen.append("short")))
     loop.turn(0)
     os.write(pipe[1], b"x")
-    begun = time.monotonic()
-    loop.turn(0)
-    assert seen
-    assert time.monotonic() - begun < 5 * module.TURN
+    turns(loop, 3)
+    assert seen[:4] == ["long", "event", "long", "long"]
+    assert 1 <= len(seen) - 4 <= 40
 
 
 def test_a_task_knows_when_it_runs(loop: Loop) -> None:
@@ -394,22 +396,3 @@ def test_a_task_knows_when_it_runs(loop: Loop) -> None:
     loop.spawn(works)
     loop.run(lambda: "go on" in seen)
     assert seen == ["begin", False, True, "go on"]
-
-
-def test_networks_that_came_once_are_not_kept(loop: Loop) -> None:
-    """Their number is the attacker's."""
-    always = True
-
-    def works() -> None:
-        while always:
-            burn(module.TURN)
-            loop.pause()
-
-    loop.spawn(works, "busy")
-    for number in range(3 * module.MANY):
-        loop.spawn(lambda: None, number)
-    turns(loop, 10)
-    assert len(loop._networks) <= 2 * module.MANY
-    always = False
-    turns(loop)
-    assert not loop._networks

@@ -273,6 +273,9 @@ class OneMessage(Remembers):
     def abandon(self) -> None:
         pass
 
+    def pause(self) -> None:
+        pass
+
     def policy(self) -> Resolver:
         return self._dns.zone
 

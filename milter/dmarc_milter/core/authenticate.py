@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import NamedTuple
 
 from dmarc_milter.core import arc as arc_module
@@ -25,7 +26,14 @@ from dmarc_milter.core.mail.author import author as read_author
 from dmarc_milter.core.mail.facts import MessageFacts, message_facts
 from dmarc_milter.core.mail.message import Envelope, Headers, Message
 from dmarc_milter.core.policy.decide import Context, LocalPolicy, decide
-from dmarc_milter.core.resolver import Missing, Question, Resolver, for_policy, stale_answers
+from dmarc_milter.core.resolver import (
+    Missing,
+    Question,
+    Resolver,
+    for_policy,
+    pause,
+    stale_answers,
+)
 from dmarc_milter.core.spf.check import EarlierSpf, SpfOptions, SpfResult, upgraded
 
 
@@ -118,8 +126,9 @@ class Prepared:
 
 def prepare(headers: Headers, resolver: Resolver, options: Options) -> Prepared:
     """Read From and the signatures, and start every look-up that they lead to."""
-    author = read_author(headers.values(b"from"))
+    author = read_author(headers.values(b"from"), partial(pause, resolver))
     plan = plan_look_ups(headers, author, options)
+    pause(resolver)
     for_policy(resolver).prefetch(plan.walks)
     resolver.prefetch(plan.questions)
     return Prepared(headers, author, plan)

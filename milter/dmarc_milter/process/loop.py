@@ -1,9 +1,8 @@
 """One thread's loop: descriptors, timers, and tasks that wait without a thread of their own.
 
 A task is plain synchronous code in a greenlet. Where it must wait it parks, and the loop goes on
-with something else. Processor time is shared by client network: a task that has run for SLICE gives
-way at its next `pause`, and the network that has had the least goes first (start-time fair
-queueing). Nothing of DNS, milter or SQLite is here.
+with something else. Processor time is shared by client network (fair_queue.py): a task that has run
+for SLICE gives way at its next `pause`. Nothing of DNS, milter or SQLite is here.
 """
 
 from __future__ import annotations
@@ -20,11 +19,15 @@ from typing import Final
 
 import greenlet
 
-SLICE: Final = 0.05
-"""Seconds that a task may run before its next `pause` gives way."""
-TURN: Final = 0.1
-"""Seconds of tasks after which descriptors and timers are looked at again."""
-EVENTS: Final = 256
+from dmarc_milter.process.fair_queue import FairQueue
+
+SLICE: Final = 0.01
+"""Seconds that a task may run before its next `pause` gives way. Descriptors are looked at then:
+whoever has just said something may have to go first."""
+TURN: Final = 0.05
+"""Seconds of shorter tasks after which descriptors and timers are looked at again. Not fewer: what
+they leave is recorded together."""
+EVENTS: Final = 32
 """Descriptors served in one turn; the others come next."""
 SPARE: Final = 64
 """Greenlets that are kept for the next tasks: making one costs more than most tasks' waits."""
@@ -111,18 +114,6 @@ class Task(Waker):
             self._loop._end(self)
 
 
-class _Network:
-    """A client network. `start` is its place in the order: seconds of processor time. `queued`: it
-    is in the queue, or one of its tasks is running."""
-
-    __slots__ = ("queued", "ready", "start")
-
-    def __init__(self, start: float) -> None:
-        self.start = start
-        self.queued = False
-        self.ready: deque[Task] = deque()
-
-
 class Loop:
     """Belongs to the thread that makes it, which alone uses it (except `call_from_thread`).
 
@@ -150,10 +141,7 @@ class Loop:
         self._running: Task | None = None
         self._since = 0.0
         """When the running task was switched to; seconds, monotonic."""
-        self._networks: dict[Hashable, _Network] = {}
-        self._queue: list[tuple[float, int, Hashable]] = []
-        self._virtual = 0.0
-        """Processor time that a network has had which always had something to do."""
+        self._queue: FairQueue[Task] = FairQueue()
         self.watch(self._signal, select.EPOLLIN, self._take_signal)
 
     @property
@@ -261,7 +249,7 @@ class Loop:
     def turn(self, longest: float | None = None) -> None:
         """Wait for something to do, `longest` seconds at most (None: without end), and do it."""
         self._forgotten.clear()
-        for fd, events in self._epoll.poll(self._patience(longest), EVENTS):
+        for fd, events in self._wait(longest):
             callback = self._watched.get(fd)
             if callback is not None and fd not in self._forgotten:
                 try:
@@ -273,6 +261,15 @@ class Loop:
         self._end_turn()
 
     # What follows is the loop's own.
+
+    def _wait(self, longest: float | None) -> list[tuple[int, int]]:
+        patience = self._patience(longest)
+        if patience == 0.0:
+            return self._epoll.poll(0.0, EVENTS)
+        before = time.monotonic()
+        events = self._epoll.poll(patience, EVENTS)
+        self._queue.rest(time.monotonic() - before)
+        return events
 
     def _end_turn(self) -> None:
         for hook in self._hooks:
@@ -314,49 +311,28 @@ class Loop:
             self._call(calls.popleft())
 
     def _make_ready(self, task: Task) -> None:
-        """Queue the task, and its network if it had nothing ready."""
         task._ready, task._queued = True, time.monotonic()
-        key = task.network
-        network = self._networks.get(key)
-        if network is None:
-            network = self._networks[key] = _Network(self._virtual)
-        network.ready.append(task)
-        if not network.queued:
-            # Idleness earns nothing: whoever comes now begins where the others are.
-            network.start = max(network.start, self._virtual)
-            self._enqueue(key, network)
-
-    def _enqueue(self, key: Hashable, network: _Network) -> None:
-        network.queued = True
-        heapq.heappush(self._queue, (network.start, next(self._order), key))
+        self._queue.put(task.network, task)
 
     def _run_ready(self) -> None:
-        """Tasks of the networks that have had the least, until nothing is ready or the turn is
-        over."""
-        queue, networks = self._queue, self._networks
+        """Tasks in the order of their networks, until nothing is ready, one has had its slice, or
+        the turn is over."""
+        queue = self._queue
         if not queue:
             return
-        now = time.monotonic()
-        over = now + TURN
-        while queue and now < over:
-            start, _, key = heapq.heappop(queue)
-            self._virtual = max(self._virtual, start)
-            network = networks[key]
-            task = network.ready.popleft()
+        begun = now = time.monotonic()
+        used = time.thread_time()
+        while queue and now - begun < TURN:
+            network, task = queue.take()
+            before, since = used, now
             if task._ready:  # not ended meanwhile
-                self._since = before = now
+                self._since = now
                 task.waited += max(0.0, now - task._queued)
                 self._switch(task)
-                now = time.monotonic()
-                network.start = start + now - before
-            if network.ready:
-                self._enqueue(key, network)
-            else:
-                network.queued = False
-        if not queue:
-            networks.clear()
-        elif len(networks) > MANY + 2 * len(queue):
-            self._networks = {key: one for key, one in networks.items() if one.queued}
+                now, used = time.monotonic(), time.thread_time()
+            queue.served(network, used - before)
+            if now - since >= SLICE:
+                return
 
     def _switch(self, task: Task) -> None:
         task._ready, self._running = False, task

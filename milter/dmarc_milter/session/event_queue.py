@@ -93,9 +93,11 @@ class EventQueue:
             self._task = None
 
     def _obey(self, session: Session, events: list[Event]) -> None:
-        body, pause = Session.body, self._loop.pause
+        header, body, pause = Session.header, Session.body, self._loop.pause
         for method, arguments in events:
             wanted = method(session, *arguments)
+            if method is header:
+                continue  # the most frequent one, and cheap
             if method is body:
                 self.wants_body = wanted
-                pause()
+            pause()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -38,12 +38,12 @@ class Author:
     more: bool = False
 
 
-def author(from_fields: Sequence[bytes]) -> Author:
+def author(from_fields: Sequence[bytes], pause: Callable[[], None] = lambda: None) -> Author:
     """The author of a message from the values of all its From fields (as received, folded, without
-    the name)."""
+    the name). `pause` is called between fields: others may go on, for some are dear to read."""
     if len(from_fields) == 1 and len(from_fields[0]) <= MAX_REMEMBERED:
         return _usual(from_fields[0])
-    return _author(from_fields)
+    return _author(from_fields, pause)
 
 
 @lru_cache(maxsize=1024)
@@ -52,7 +52,7 @@ def _usual(value: bytes) -> Author:
     return _author((value,))
 
 
-def _author(from_fields: Sequence[bytes]) -> Author:
+def _author(from_fields: Sequence[bytes], pause: Callable[[], None] = lambda: None) -> Author:
     if not from_fields:
         return Author(None, "no From field")
     if (
@@ -60,12 +60,14 @@ def _author(from_fields: Sequence[bytes]) -> Author:
     ):  # what it names is unknown, which must not be to the sender's advantage
         return replace(
             _malformed(
-                "From field beyond the limits", [each for each in from_fields if each != UNREAD]
+                "From field beyond the limits",
+                [each for each in from_fields if each != UNREAD],
+                pause,
             ),
             more=True,
         )
     if len(from_fields) > 1:
-        return _malformed("several From fields", from_fields)
+        return _malformed("several From fields", from_fields, pause)
     value = from_fields[0]
     mailboxes = mailbox_list.parse(value)
     if isinstance(mailboxes, Malformed):
@@ -80,8 +82,10 @@ def _author(from_fields: Sequence[bytes]) -> Author:
     return Author(mailboxes.domain)
 
 
-def _malformed(reason: str, from_fields: Sequence[bytes]) -> Author:
-    seen, more = lenient.domains(from_fields, MAX_CANDIDATES, loose=True)
+def _malformed(
+    reason: str, from_fields: Sequence[bytes], pause: Callable[[], None] = lambda: None
+) -> Author:
+    seen, more = lenient.domains(from_fields, MAX_CANDIDATES, loose=True, pause=pause)
     routes, too_many = old_routes(from_fields)
     candidates = tuple(dict.fromkeys((*seen, *routes)))
     more = more or too_many or len(candidates) > MAX_CANDIDATES

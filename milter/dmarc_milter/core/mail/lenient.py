@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 import urllib.parse
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.mail.encoded_words import (
@@ -93,17 +93,27 @@ COMMENT_PIECE = re.compile(r"[()]|\\.?|[^()\\]++", re.DOTALL)
 
 
 def domains(
-    values: Sequence[bytes], limit: int, *, decoded: bool = True, loose: bool = False
+    values: Sequence[bytes],
+    limit: int,
+    *,
+    decoded: bool = True,
+    loose: bool = False,
+    pause: Callable[[], None] = lambda: None,
 ) -> tuple[tuple[Domain, ...], bool]:
     """At most `limit` distinct domains in the order in which they are found, and whether there are
     more. Never raises.
 
     `decoded`: with those that show only once encoded words are decoded. `loose`: with those cut
-    beside a letter that is not ASCII, although it is a name with that letter.
+    beside a letter that is not ASCII, although it is a name with that letter. `pause`: see
+    author.author.
     """
-    return _domains(
-        (text for value in values for text in _texts(value, decoded)), limit, loose=loose
-    )
+    return _domains(_all_texts(values, decoded, pause), limit, loose=loose)
+
+
+def _all_texts(values: Sequence[bytes], decoded: bool, pause: Callable[[], None]) -> Iterator[str]:
+    for value in values:
+        yield from _texts(value, decoded)
+        pause()
 
 
 def domains_of_text(texts: Iterable[str], limit: int) -> tuple[tuple[Domain, ...], bool]:
