@@ -73,13 +73,14 @@ lint: $(VENV)/.ready-test
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-## make generated   what is printed from the code: sample and reference of the configuration, man pages, completion
+## make generated   what is printed from the code: sample and reference of the configuration, man pages, completion, who is responsible
 .PHONY: generated
 generated: $(VENV)/.ready-test
 	@$(VENV)/bin/dmarc-milter config sample > conf/dmarc-milter.toml
 	@$(VENV)/bin/dmarc-milter config reference > docs/reference/configuration.md
 	@$(VENV)/bin/python tools/man_pages.py docs/man
 	@$(VENV)/bin/python tools/completions.py packaging/completion
+	@$(VENV)/bin/python tools/owner.py write
 
 ## make deb     a Debian package for this release and architecture, in dist/
 .PHONY: deb
@@ -94,6 +95,7 @@ container-check: $(VENV)/.ready-test
 ## make dist    a wheel and a source archive, in dist/
 .PHONY: dist
 dist: $(VENV)/.ready-test
+	@$(VENV)/bin/python tools/owner.py say
 	@$(VENV)/bin/python -m build --outdir dist .
 
 ## make demo    eight messages through a private Postfix: the reply, the field and the reason for each

@@ -19,14 +19,14 @@ pymilter=$("$python" -c 'import sys; print("pymilter" if sys.version_info[:2] < 
 header=$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h
 [ -z "$pymilter" ] || { [ -e "$header" ] && [ -e /usr/include/libmilter/mfapi.h ]; } || die "please install: python3-dev libmilter-dev gcc"
 
-# Libraries: those that pyproject.toml names, with the extras for PostgreSQL and libmilter. Prints one requirement a line.
+# Libraries: those that pyproject.toml names, with the extras for PostgreSQL, libmilter and the documents. Prints one requirement a line.
 requirements() {
     "$python" - <<'PY'
 import tomllib
 with open("pyproject.toml", "rb") as file:
     project = tomllib.load(file)["project"]
 extras = project["optional-dependencies"]
-print("\n".join([*project["dependencies"], *extras["postgresql"], *extras["pymilter"]]))
+print("\n".join([*project["dependencies"], *extras["postgresql"], *extras["pymilter"], *extras["documents"]]))
 PY
 }
 
@@ -35,6 +35,7 @@ into() { "$pip" -m pip --python "$python" install --quiet --disable-pip-version-
 # .pyc files that no clock can make stale, as nobody but root may write there. Arguments: the folder, and what of it.
 compile() { "$python" -m compileall -q -j 0 --invalidation-mode unchecked-hash -s "$1" -p /usr/lib/dmarc-milter "$1/${2:-}"; }
 
+"$python" tools/owner.py say
 mkdir -p "$build"
 key=$({ requirements; "$python" -VV; dpkg --print-architecture; } | sha256sum | cut -c 1-16)
 libraries=$build/libraries-$key
@@ -49,6 +50,7 @@ if [ ! -e "$libraries/.complete" ]; then
 fi
 
 root=$build/root
+say "putting the package together"
 rm -rf "$root"
 mkdir -p "$root/usr/lib" "$root/usr/bin" "$root/etc/dmarc-milter" "$root/usr/share/doc/dmarc-milter/examples" "$root/DEBIAN"
 mkdir -p "$root/usr/lib/systemd/system" "$root/usr/lib/sysusers.d" "$root/usr/lib/tmpfiles.d"
@@ -58,12 +60,15 @@ into --no-deps --target "$root/usr/lib/dmarc-milter" . || die "pip could not ins
 rm -rf "$root/usr/lib/dmarc-milter/bin"
 compile "$root/usr/lib/dmarc-milter" dmarc_milter || die "compileall failed"
 
-install -m 755 packaging/debian/launcher "$root/usr/bin/dmarc-milter"
+sed "s/@PYTHON@/$("$python" -c 'import sys; print("python%d.%d" % sys.version_info[:2])')/" packaging/debian/launcher > "$root/usr/bin/dmarc-milter"
+chmod 755 "$root/usr/bin/dmarc-milter"
 install -m 644 conf/dmarc-milter.toml "$root/etc/dmarc-milter/"
 install -m 644 systemd/*.service systemd/*.socket systemd/*.timer "$root/usr/lib/systemd/system/"
 install -m 644 systemd/sysusers.conf "$root/usr/lib/sysusers.d/dmarc-milter.conf"
 install -m 644 systemd/tmpfiles.conf "$root/usr/lib/tmpfiles.d/dmarc-milter.conf"
-install -m 644 packaging/debian/copyright README.md SECURITY.md "$root/usr/share/doc/dmarc-milter/"
+install -m 644 packaging/debian/copyright "$root/usr/share/doc/dmarc-milter/"
+say "making the documents and manual pages"
+PYTHONPATH=$libraries "$python" tools/documents.py "$root/usr/share/doc/dmarc-milter" || die "the documents could not be made"
 gzip -9n < CHANGELOG.md > "$root/usr/share/doc/dmarc-milter/changelog.gz"
 find conf -type f ! -name dmarc-milter.toml -exec install -m 644 {} "$root/usr/share/doc/dmarc-milter/examples/" \;
 for place in bash-completion/completions/dmarc-milter zsh/vendor-completions/_dmarc-milter fish/vendor_completions.d/dmarc-milter.fish; do
@@ -99,12 +104,14 @@ done
 . /etc/os-release
 version=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' milter/dmarc_milter/__init__.py | sed 's/\.\{0,1\}\(dev\|a\|b\|rc\)\([0-9]*\)$/~\1\2/')-1~${ID}${VERSION_ID:-}
 architecture=$(dpkg --print-architecture)
-maintainer=${DEB_MAINTAINER:-dmarc-milter <root@localhost>}
-sed -e "s/@VERSION@/$version/; s/@ARCHITECTURE@/$architecture/; s/@MAINTAINER@/$maintainer/" \
+maintainer=$("$python" tools/owner.py get maintainer)
+home=$("$python" tools/owner.py get home)
+sed -e "s/@VERSION@/$version/; s/@ARCHITECTURE@/$architecture/; s|@MAINTAINER@|${maintainer:-dmarc-milter <root@localhost>}|; s|^Homepage: @HOME@$|${home:+Homepage: $home}|; /^$/d" \
     -e "s/@DEPENDS@/$depends/; s/@SIZE@/$(du -sk --exclude=DEBIAN "$root" | cut -f 1)/" packaging/debian/control.in > "$root/DEBIAN/control"
 cp packaging/debian/conffiles packaging/debian/postinst packaging/debian/prerm packaging/debian/postrm "$root/DEBIAN/"
 (cd "$root" && find . -path ./DEBIAN -prune -o -path ./etc -prune -o -type f -printf '%P\0' | sort -z | xargs -0 md5sum > DEBIAN/md5sums)
 
+say "packing, for some seconds"
 mkdir -p "$out"
 file=$out/dmarc-milter_${version}_$architecture.deb
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || date +%s)

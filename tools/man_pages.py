@@ -1,13 +1,13 @@
 """Print the manual pages from the command line's own parser and the configuration's own schema, so
 that they cannot drift.
 
-python tools/man_pages.py docs/man      writes dmarc-milter.8 and dmarc-milter.toml.5
+python tools/man_pages.py docs/man      writes dmarc-milter.8, dmarc-milter.toml.5, and a page of
+                                        section 1 for each command
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import inspect
 import sys
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import get_type_hints
 
 import msgspec
 
-from dmarc_milter.cli.main import COMMANDS, module_of
+from dmarc_milter.cli.main import COMMANDS, CONFIG_VARIABLE, EXAMPLES, load_command, module_of
 from dmarc_milter.config.checks import socket_address
 from dmarc_milter.config.sample import TABLES, describe
 from dmarc_milter.config.schema import Config
@@ -56,6 +56,31 @@ FILES = (
 )
 
 
+VARIABLE = "the configuration file, where --config names none"
+SETTINGS = "DMARC_MILTER__SECTION__KEY"
+SETTING = "a setting, its value as TOML; it goes above the files"
+RELATED = {
+    "serve": ("ready", "setup", "doctor", "web"),
+    "check": ("why", "domain", "rules"),
+    "why": ("allow", "check", "impact"),
+    "allow": ("why", "rules"),
+    "doctor": ("config", "setup", "store"),
+    "ready": ("serve", "doctor"),
+    "domain": ("check", "why"),
+    "impact": ("stats", "why", "rules"),
+    "rules": ("allow", "impact", "config"),
+    "report": ("store", "summary"),
+    "stats": ("impact", "summary"),
+    "summary": ("stats", "report"),
+    "config": ("doctor", "setup", "import"),
+    "store": ("report", "doctor"),
+    "web": ("stats", "why"),
+    "setup": ("doctor", "config"),
+    "import": ("config", "setup"),
+}
+"""The pages that readers of a command's page want next."""
+
+
 def escaped(text: str) -> str:
     """Text as troff takes it literally."""
     text = text.replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq").replace('"', "\\(dq")
@@ -73,7 +98,8 @@ def section(name: str, body: str) -> str:
 def page_8() -> str:
     """dmarc-milter(8)."""
     commands = "".join(
-        command(name, sentence) for name, sentence in COMMANDS.items() if module_of(name)
+        f".TP\n{reference(page_name(name), 1)}\n{escaped(capital(COMMANDS[name]))}\n"
+        for name in commands_here()
     )
     return (
         '.TH DMARC\\-MILTER 8 "" "dmarc-milter"\n'
@@ -105,15 +131,46 @@ def attaching() -> str:
     )
 
 
-def command(name: str, sentence: str) -> str:
-    """A command with its options, and its subcommands with theirs."""
-    module = module_of(name)
-    assert module
+def commands_here() -> list[str]:
+    """Those that this installation has."""
+    return [name for name in COMMANDS if module_of(name)]
+
+
+def page_name(command: str) -> str:
+    """What the command's page is called, of section 1."""
+    return f"dmarc-milter-{command}"
+
+
+def reference(page: str, number: int) -> str:
+    """A page with its section, as a line of its own."""
+    return f".BR {escaped(page)} ({number})"
+
+
+def capital(sentence: str) -> str:
+    return f"{sentence[0].upper()}{sentence[1:]}."
+
+
+def page_1(name: str) -> str:
+    """dmarc-milter-NAME(1): a command with its options, and its subcommands with theirs."""
     parser = argparse.ArgumentParser(prog=f"dmarc-milter {name}", add_help=False)
-    importlib.import_module(module).add_arguments(parser)
+    load_command(name).add_arguments(parser)
+    shown = page_name(name)
+    usage = " ".join(parser.format_usage().removeprefix("usage: ").split())
+    examples = "\n".join(f"dmarc-milter {each}" for each in EXAMPLES[name])
+    others = [each for each in commands_here() if each != name and each in RELATED.get(name, ())]
+    see = [reference("dmarc-milter", 8), reference("dmarc-milter.toml", 5)]
+    see += [reference(page_name(each), 1) for each in others]
     return (
-        f".SS {escaped(f'dmarc-milter {name}')}\n"
-        f"{escaped(sentence[0].upper() + sentence[1:] + '.')}\n" + options(parser, "")
+        f'.TH {escaped(shown).upper()} 1 "" "dmarc-milter"\n'
+        + section("NAME", f"{escaped(shown)} \\- {escaped(COMMANDS[name])}\n")
+        + section("SYNOPSIS", f"{escaped(usage)}\n")
+        + section("DESCRIPTION", f"{escaped(capital(COMMANDS[name]))}\n")
+        + section("OPTIONS", options(parser, ""))
+        + section("EXAMPLES", f".nf\n{escaped(examples)}\n.fi\n")
+        + section("EXIT STATUS", "".join(item(*each) for each in STATUS))
+        + section("ENVIRONMENT", item(CONFIG_VARIABLE, VARIABLE) + item(SETTINGS, SETTING))
+        + section("FILES", "".join(item(*each) for each in FILES))
+        + section("SEE ALSO", ",\n".join(see).replace(",\n", " ,\n") + "\n")
     )
 
 
@@ -178,6 +235,10 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "dmarc-milter.8").write_text(page_8(), encoding="utf-8")
     (folder / "dmarc-milter.toml.5").write_text(page_5(), encoding="utf-8")
+    for old in folder.glob("dmarc-milter-*.1"):
+        old.unlink()
+    for name in commands_here():
+        (folder / f"{page_name(name)}.1").write_text(page_1(name), encoding="utf-8")
     return 0
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from sievelib.parser import Parser
 
+from dmarc_milter.cli.main import COMMANDS
 from dmarc_milter.config import ConfigError, parse
 from dmarc_milter.config.reference import reference
 from fakes.daemon import Daemon
@@ -28,7 +29,7 @@ from live.smtp import Client
 DOCS = REPOSITORY / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 HOWTOS = sorted((DOCS / "how-to").glob("*.md"))
-MAN = ("dmarc-milter.8", "dmarc-milter.toml.5")
+MAN = sorted(path.name for path in (DOCS / "man").iterdir())
 
 
 def blocks(page: Path, *languages: str) -> list[tuple[str, str]]:
@@ -67,8 +68,21 @@ def test_the_manual_pages_are_what_the_code_says(tmp_path: Path) -> None:
     """`python tools/man_pages.py docs/man` mends this."""
     command = [sys.executable, str(REPOSITORY / "tools/man_pages.py"), str(tmp_path)]
     subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": str(REPOSITORY / "milter")})
+    assert sorted(path.name for path in tmp_path.iterdir()) == MAN
     for page in MAN:
         assert (tmp_path / page).read_text() == (DOCS / "man" / page).read_text()
+
+
+def test_every_command_has_a_manual_page_and_each_page_names_only_pages_that_exist() -> None:
+    """From dmarc-milter(8) to each command's, and from there on."""
+    assert {f"dmarc-milter-{command}.1" for command in COMMANDS} < set(MAN)
+    for page in MAN:
+        text = (DOCS / "man" / page).read_text().replace("\\-", "-")
+        named = {".".join(found) for found in re.findall(r"(dmarc-milter[\w.-]*) ?\((\d)\)", text)}
+        assert named <= set(MAN), page
+        assert named - {page}, page
+    overview = (DOCS / "man/dmarc-milter.8").read_text().replace("\\-", "-")
+    assert [name for name in COMMANDS if f".BR dmarc-milter-{name} (1)" not in overview] == []
 
 
 @pytest.mark.parametrize("page", MAN)

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from dmarc_milter import __version__
+from dmarc_milter.cli.main import COMMANDS
 from fakes.daemon import Daemon
 from fakes.dns_server import DnsServer
 from live.package import WORK, build_deb
@@ -147,6 +149,26 @@ def test_the_package_says_what_it_needs(deb: Path) -> None:
     assert all(line.split()[1] == "root/root" for line in listed.splitlines())
     for name in EXTRA_DATA:
         assert f"./usr/lib/dmarc-milter/{name}" in listed, name
+
+
+def test_the_package_has_every_document_and_a_manual_page_for_each_command(deb: Path) -> None:
+    """tests/tools/test_documents.py reads them."""
+    listed = run("dpkg-deb", "-c", deb)
+    documents = "./usr/share/doc/dmarc-milter"
+    for page in (REPOSITORY / "docs").rglob("*.md"):
+        name = page.relative_to(REPOSITORY)
+        assert f"{documents}/{name}\n" in listed
+        assert f"{documents}/{name.with_suffix('.html')}\n" in listed
+    for command in COMMANDS:
+        assert f"./usr/share/man/man1/dmarc-milter-{command}.1.gz\n" in listed
+
+
+def test_the_package_names_its_maintainer_from_the_one_place(deb: Path) -> None:
+    """packaging/owner.toml; a control file cannot do without."""
+    who = tomllib.loads((REPOSITORY / "packaging/owner.toml").read_text())
+    maintainer = run("dpkg-deb", "-f", deb, "Maintainer").strip()
+    assert maintainer == (who["maintainer"] or "dmarc-milter <root@localhost>")
+    assert run("dpkg-deb", "-f", deb, "Homepage").strip() == who["home"]
 
 
 def test_the_installed_package_has_its_account_and_a_private_configuration(root: Root) -> None:
