@@ -39,8 +39,7 @@ PAGE = """<!DOCTYPE html>
 <style>{style}</style>
 </head>
 <body>
-<nav><a href="{top}README.html">dmarc-milter</a> &middot; <a href="{top}docs/README.html">documents\
-</a></nav>
+<nav><a href="{top}README.html">dmarc-milter</a> &middot; <a href="{all}">documents</a></nav>
 <main>
 {body}</main>
 </body>
@@ -66,7 +65,8 @@ def rendered(text: str, name: Path) -> str:
                 child.attrSet("href", to_html(target))
     body = reader.renderer.render(tokens, reader.options, {})
     top = "../" * (len(name.parts) - 1)
-    return PAGE.format(title=html.escape(title), style=STYLE, top=top, body=body)
+    all_pages = to_html(f"{top}docs/README.md")
+    return PAGE.format(title=html.escape(title), style=STYLE, top=top, all=all_pages, body=body)
 
 
 def to_html(target: str) -> str:

@@ -62,9 +62,9 @@ def test_every_link_of_every_html_page_leads_to_a_page_and_a_heading(folder: Pat
 
 
 def test_tables_and_code_are_read_as_such(folder: Path) -> None:
-    page = Page((folder / "docs/reference/exit-codes.html").read_text())
+    page = Page((folder / "docs" / "reference/exit-codes.html").read_text())
     assert {"table", "th", "code"} <= page.tags
-    assert "pre" in Page((folder / "docs/how-to/upgrade.html").read_text()).tags
+    assert "pre" in Page((folder / "docs" / "how-to/upgrade.html").read_text()).tags
 
 
 def test_no_page_fetches_or_runs_anything(folder: Path) -> None:
