@@ -189,15 +189,15 @@ class MtaConnection:
 
     def _take_packets(self) -> None:
         """Those that cost little, here; a task for the rest."""
-        packet = None
+        packet, decoder, now = None, self._decoder, time.monotonic()
         for _ in range(AT_ONCE):
-            if self._take_headers() == AT_ONCE:
+            if decoder.is_at_header and self._take_headers() == AT_ONCE:
                 break
-            packet = None if self._closed else self._decoder.next_packet()
+            packet = None if self._closed else decoder.next_packet()
             if packet is None:
                 self._send_replies()
                 return
-            self._alive = time.monotonic()
+            self._alive = now
             if type(packet) in _LONG:
                 break
             self._handle(packet)

@@ -145,12 +145,17 @@ def _opt_neg(data: bytes) -> OptNeg:
 def read_macros(data: bytes) -> Macro:
     """Of macros that were asked for; a name without a value, or what ends without a NUL, is left
     out."""
-    parts = data[1:].split(b"\0")[:-1]
+    # No part of a character is a NUL: decoded together they are what each is by itself.
+    parts = text(data[1:]).split("\0")
     values = {}
-    for given, value in zip(parts[::2], parts[1::2], strict=False):
-        if (name := _macro_name(text(given))) in _ASKED_FOR:
-            values[name] = text(value[:MAX_MACRO])
+    for given, value in zip(parts[:-1:2], parts[1:-1:2], strict=False):
+        if (name := _macro_name(given)) in _ASKED_FOR:
+            values[name] = value if len(value) <= MAX_MACRO // 4 else _cut(value)
     return Macro(data[:1], values)
+
+
+def _cut(value: str) -> str:
+    return text(value.encode("utf-8", "surrogateescape")[:MAX_MACRO])
 
 
 def _macro_name(name: str) -> str:

@@ -9,9 +9,10 @@ The MTA begins with an offer (OptNeg) of what it can do; `negotiate` takes of it
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import IntFlag
 from functools import lru_cache
+from types import MappingProxyType
 from typing import NamedTuple
 
 from dmarc_milter.core.actions.plan import (
@@ -47,6 +48,7 @@ is too small for some."""
 MAX_FIRST = 1024
 """Bytes of the first packet, the offer, which has 12: a stranger must not make us hold more."""
 HEADER, HEADER_MACROS = ord("L"), b"DL"
+HEADER_STARTS = (b"L", HEADER_MACROS)
 MIN_VERSION, MAX_VERSION = 2, 6
 _LENGTH, _OFFER = struct.Struct(">I"), struct.Struct(">III")
 
@@ -125,49 +127,60 @@ class Decoder:
     def next_packet(self) -> Packet | None:
         """The next packet, None where more bytes are needed. Raises ProtocolError: nothing that
         follows has a meaning."""
-        left = len(self._bytes) - self._at
+        octets, at = self._bytes, self._at
+        left = len(octets) - at
         if left < 4:
             self._keep_part(4)
             return None
-        length = _LENGTH.unpack_from(self._bytes, self._at)[0]
+        (length,) = _LENGTH.unpack_from(octets, at)
         if not 1 <= length <= self._limit + 1:
             raise ProtocolError(f"a packet of {length} bytes")
         if left < 4 + length:
             self._keep_part(4 + length)
             return None
-        start, end = self._at + 4, self._at + 4 + length
-        self._at = end
-        command, data = self._bytes[start], self._bytes[start + 1 : end]
+        self._at = end = at + 4 + length
+        command, data = octets[at + 4], octets[at + 5 : end]
         read = READERS.get(command)
         packet = read(data) if read else Unrecognized(bytes((command,)))
         if self._limit == MAX_FIRST:
             self._check_first(packet)
         return packet
 
+    @property
+    def is_at_header(self) -> bool:
+        """Whether a header field comes next, or macros for one."""
+        return self._bytes[self._at + 4 : self._at + 6].startswith(HEADER_STARTS)
+
     def next_headers(self, most: int) -> tuple[list[tuple[bytes, bytes]], Macro | None]:
         """Names and values of the header fields that come next, `most` at most, as next_packet
         would give them: most packets are such. And the macros of the last, which replace those of
-        the others: Postfix sends some before each. What is wrong with one next_packet will say."""
+        the others: Postfix sends the same before each. What is wrong with one next_packet will
+        say."""
         octets, at, fields = self._bytes, self._at, list[tuple[bytes, bytes]]()
-        last = len(octets) - 5
+        unpack, find, starts = _LENGTH.unpack_from, octets.find, octets.startswith
+        size, longest = len(octets), self._limit + 1
         macros, macros_of_last, has_macros = b"", b"", False
-        while at <= last and len(fields) < most:
-            end = at + 4 + _LENGTH.unpack_from(octets, at)[0]
-            if end > last + 5 or not at + 5 <= end <= at + 5 + self._limit:
+        while at < size - 4 and len(fields) < most:
+            if macros and not has_macros and starts(macros, at):
+                at += len(macros)
+                has_macros = True
+                continue
+            (length,) = unpack(octets, at)
+            start, end = at + 5, at + 4 + length
+            if end > size or not 1 <= length <= longest:
                 break
             if octets[at + 4] == HEADER:
-                name, nul, value = octets[at + 5 : end].partition(b"\0")
-                if not nul or value[-1:] != b"\0":
+                nul = find(b"\0", start, end - 1)
+                if nul < 0 or octets[end - 1]:
                     break
-                fields.append((name, value[:-1]))
-                self._at, macros_of_last = end, macros
-                has_macros = False
-            elif octets.startswith(HEADER_MACROS, at + 4) and not has_macros:
-                macros, has_macros = octets[at + 5 : end], True
+                fields.append((octets[start:nul], octets[nul + 1 : end - 1]))
+                self._at, macros_of_last, has_macros = end, macros, False
+            elif starts(HEADER_MACROS, at + 4) and not has_macros:
+                macros, has_macros = octets[at:end], True
             else:
                 break
             at = end
-        return fields, read_macros(macros_of_last) if macros_of_last else None
+        return fields, read_macros(macros_of_last[5:]) if macros_of_last else None
 
     def _keep_part(self, needed: int) -> None:
         if self._at < len(self._bytes):
@@ -245,6 +258,7 @@ _RESETS: dict[type[Packet], int] = {
     QuitNewConnection: 0,
 }
 """The first step whose macros end with the packet, unless they came for it."""
+_NO_MACROS: Mapping[str, str] = MappingProxyType({})
 
 
 class MacroTable:
@@ -256,15 +270,15 @@ class MacroTable:
     """
 
     def __init__(self) -> None:
-        self._steps: dict[int, dict[str, str]] = {}
+        self._steps: list[Mapping[str, str]] = [_NO_MACROS] * len(_MACRO_STEPS)
         self._fresh: set[int] = set()
         """The steps whose macros came since the last command: they belong to the next."""
 
     def __call__(self, name: str) -> str:
         """The value, "" where the MTA gave none."""
-        for step in sorted(self._steps, reverse=True):
-            if name in self._steps[step]:
-                return self._steps[step][name]
+        for values in reversed(self._steps):
+            if name in values:
+                return values[name]
         return ""
 
     def add(self, packet: Macro) -> None:
@@ -278,17 +292,19 @@ class MacroTable:
         """A packet that is no Macro has come; before it is acted on."""
         first = _RESETS.get(type(packet))
         if first is not None:
-            kept = set() if isinstance(packet, Abort | QuitNewConnection) else self._fresh
-            self._forget({step for step in self._steps if step >= first} - kept)
+            kept = () if isinstance(packet, Abort | QuitNewConnection) else self._fresh
+            self._forget(first, kept)
         self._fresh.clear()
 
-    def _forget(self, steps: set[int]) -> None:
-        for step in steps:
-            del self._steps[step]
+    def _forget(self, first: int, kept: Collection[int] = ()) -> None:
+        """Of the steps from the first on, but for these."""
+        for step in range(first, len(self._steps)):
+            if step not in kept:
+                self._steps[step] = _NO_MACROS
 
     def end_message(self) -> None:
         """The message has been answered."""
-        self._forget({step for step in self._steps if step >= _AT_MAIL})
+        self._forget(_AT_MAIL)
 
 
 CONTINUE = b"\0\0\0\1c"
