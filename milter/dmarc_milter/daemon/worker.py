@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import math
 import os
 import resource
@@ -34,6 +35,9 @@ SETTLE = 0.5
 more."""
 READY, FAILED = b"R", b"F"
 """What a worker tells the supervisor, FAILED followed by one line."""
+COLLECT = 10_000
+"""Objects by which a worker's memory grows before Python looks for cycles among them: messages at
+work hold some thousands, and leave next to none."""
 DRAIN = b"D"
 """The supervisor's order, followed by seconds in decimal and a line end."""
 
@@ -85,6 +89,7 @@ def run(
     try:
         _own_signals()
         _schedule_as_batch()
+        gc.set_threshold(COLLECT, *gc.get_threshold()[1:])
         with contextlib.suppress(OSError):
             Path("/proc/self/comm").write_text("dmarc-worker", encoding="ascii")
         log = open_log(config)

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from itertools import chain
 
 from dmarc_milter.core.actions.plan import (
     Action,
@@ -33,7 +32,8 @@ from dmarc_milter.core.resolver import Question, Shortage, abandon, delay
 from dmarc_milter.core.spf.check import SpfResult, SpfStatus, not_evaluated
 from dmarc_milter.core.spf.check import check as check_spf
 from dmarc_milter.core.spf.check import questions as spf_questions
-from dmarc_milter.process.shared_memory import FINGERPRINT
+from dmarc_milter.process.loop import Task
+from dmarc_milter.process.shared_memory import FINGERPRINT, WorkerSlot
 from dmarc_milter.session.context import WorkerContext
 from dmarc_milter.session.handler import Own
 from dmarc_milter.telemetry.message_log import fields_of, steps
@@ -83,6 +83,31 @@ class CoreHandler:
     def failed(self, name: str, where: str, error: str) -> None:
         self._context.meter.count("failures")
         self._context.log.error("failure", id=name, where=where, error=error)
+
+
+class _Blamed:
+    """While it is entered, and its task does not wait, a death of the worker is blamed on the
+    message (crash_guard.py)."""
+
+    __slots__ = ("_fingerprint", "_outer", "_slot", "_task")
+
+    def __init__(self, slot: WorkerSlot, task: Task | None, fingerprint: bytes) -> None:
+        self._slot, self._task, self._fingerprint = slot, task, fingerprint
+        self._outer = None if task is None else task.on_switch
+
+    def __enter__(self) -> None:
+        self._switch(True)
+        if self._task is not None:
+            self._task.on_switch = self._switch
+
+    def __exit__(self, *_: object) -> None:
+        outer = self._outer
+        if self._task is not None:
+            self._task.on_switch = outer
+        self._switch(False) if outer is None else outer(True)
+
+    def _switch(self, running: bool) -> None:
+        self._slot.show(self._fingerprint if running else None)
 
 
 class CoreTransaction:
@@ -161,25 +186,8 @@ class CoreTransaction:
         with self._blamed(self._fingerprint):
             return prepare(self._headers, self._resolver, self._context.options)
 
-    @contextmanager
-    def _blamed(self, fingerprint: bytes) -> Iterator[None]:
-        """While this runs, and not while it waits, a death of the worker is blamed on the message
-        (crash_guard.py)."""
-        slot, task = self._context.slot, self._context.loop.task
-        outer = None if task is None else task.on_switch
-
-        def switch(running: bool) -> None:
-            slot.show(fingerprint if running else None)
-
-        switch(True)
-        if task is not None:
-            task.on_switch = switch
-        try:
-            yield
-        finally:
-            if task is not None:
-                task.on_switch = outer
-            switch(False) if outer is None else outer(True)
+    def _blamed(self, fingerprint: bytes) -> _Blamed:
+        return _Blamed(self._context.slot, self._context.loop.task, fingerprint)
 
     def _judge(self) -> tuple[Action, ...]:
         """Evaluate, record, log: in this order, all before the MTA gets its answer."""
@@ -375,5 +383,5 @@ def fingerprint(envelope: Envelope, headers: Headers | tuple[()] = ()) -> bytes:
     digest.update(
         f"{sender.local_part}@{sender.domain} {helo}\n".encode("utf-8", "surrogateescape")
     )
-    digest.update(b"".join(name + b":" + value + b"\n" for name, value in headers))
+    digest.update(b"\n".join(chain.from_iterable(headers)))
     return digest.digest()

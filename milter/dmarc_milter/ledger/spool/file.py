@@ -29,6 +29,8 @@ __all__ = ["SpoolError", "SpoolFile", "SpoolOptions", "SpoolRow", "classify", "p
 LOG = logging.getLogger("dmarc_milter.ledger")
 
 INSERT = "INSERT OR IGNORE INTO spool (id, facts, sample) VALUES (?, ?, ?)"
+MORE = ", (?, ?, ?)"
+"""For each further row."""
 
 
 class SpoolRow(NamedTuple):
@@ -191,14 +193,11 @@ class SpoolFile:
 
     @staticmethod
     def _insert(connection: sqlite3.Connection, rows: Sequence[SpoolRow]) -> None:
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            connection.executemany(INSERT, rows)
-            connection.execute("COMMIT")
-        except BaseException:
-            with suppress(sqlite3.Error):
-                connection.execute("ROLLBACK")
-            raise
+        """All in one statement, which is a transaction of its own: each further statement would let
+        go of the interpreter and wait for it again."""
+        if rows:
+            sql = INSERT + MORE * (len(rows) - 1)
+            connection.execute(sql, [value for row in rows for value in row])
 
     def identity(self) -> str:
         """Who this spool is to the store: a name of its own, so that a spool made anew never
