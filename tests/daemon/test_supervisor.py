@@ -477,7 +477,7 @@ def test_workers_that_cannot_start_stop_the_start(tmp_path: Path) -> None:
         scripted(tmp_path, {"authentication": {"authserv_id": "unbuildable.example.com"}})
     )
     assert code == 1
-    assert lines[-1] == "dmarc-milter: as the configuration wanted"
+    assert lines[-1].endswith('text="as the configuration wanted"')
 
 
 def test_a_socket_that_cannot_be_had_keeps_the_old_one(daemon: Daemon) -> None:
@@ -505,10 +505,11 @@ def test_an_address_in_use_is_one_line(tmp_path: Path) -> None:
             scripted(tmp_path, {"milter": {"socket": f"inet:{port}@127.0.0.1"}})
         )
     assert code == 1
-    assert lines == [
-        f"dmarc-milter: cannot listen on inet:{port}@127.0.0.1: Address already in use; `ss -ltnp"
-        f" sport = :{port}` shows who"
-    ]
+    (line,) = lines
+    assert line.endswith(
+        f'text="cannot listen on inet:{port}@127.0.0.1: Address already in use; `ss -ltnp'
+        f' sport = :{port}` shows who"'
+    )
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import TextIO
 
 from dmarc_milter import __version__
+from dmarc_milter.cli.interrupts import INTERRUPTED, raise_again
 from dmarc_milter.config import DEFAULT_PATH, Config, ConfigError, load, load_without_file
 from dmarc_milter.core.stored import UnreadableFacts
 
@@ -131,20 +132,24 @@ def _command(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     parsed = _parser(arguments).parse_args(arguments)
     try:
+        raise_again()
         return int(parsed.run(parsed))
     except ConfigError as error:
         for problem in error.problems:
-            print(f"dmarc-milter: {problem}", file=sys.stderr)
+            _complain(problem)
         return EXIT_USAGE
     except UnreadableFacts as error:
-        print(
-            f"dmarc-milter: the store holds decisions of a newer program ({error}): upgrade"
-            " this one",
-            file=sys.stderr,
-        )
+        _complain(f"the store holds decisions of a newer program ({error}): upgrade this one")
         return EXIT_NO
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
+
+
+def _complain(text: str) -> None:
+    """On standard error, or in the log of a daemon that has opened it."""
+    from dmarc_milter.telemetry.log import complain
+
+    complain(text)
 
 
 def _parser(arguments: list[str]) -> argparse.ArgumentParser:

@@ -16,6 +16,7 @@ from dmarc_milter.cli.main import EXIT_NO, EXIT_TEMPFAIL
 from dmarc_milter.core.mail import domain
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.ledger.errors import StoreError
+from dmarc_milter.telemetry.log import complain
 
 if TYPE_CHECKING:  # rich is loaded where something is printed: the jobs of the daemon print nothing
     from rich.console import Console, RenderableType
@@ -156,7 +157,7 @@ def print_json(document: object) -> None:
 def unavailable(error: StoreError) -> int:
     """Say why the store cannot be asked; the exit code."""
     hint = "" if error.kind != "refused" else OTHERS if os.geteuid() else STATUS
-    print(f"dmarc-milter: {error}{hint}", file=sys.stderr)
+    complain(f"{error}{hint}")
     return EXIT_NO if error.kind in ("older", "newer", "refused", "absent") else EXIT_TEMPFAIL
 
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import argparse
 import errno
 import logging
-import sys
 from functools import partial
 from typing import Any
 
-from dmarc_milter.cli.main import EXIT_OK, EXIT_USAGE, add_config
+from dmarc_milter.cli.interrupts import INTERRUPTED
+from dmarc_milter.cli.main import EXIT_USAGE, add_config
 from dmarc_milter.config import ConfigError, load
 from dmarc_milter.config.checks import web_address
 from dmarc_milter.config.paths import spool_path
 from dmarc_milter.config.secrets import web_token
 from dmarc_milter.ledger.connect import reading_store
 from dmarc_milter.process import pid_one
-from dmarc_milter.telemetry.log import open_log
+from dmarc_milter.telemetry.log import complain, open_log
 
 THREADS = 4
 
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     from dmarc_milter.web.status import read
 
     config = load(arguments.config)
-    open_log(config, ours=logging.WARNING)
+    log = open_log(config, ours=logging.WARNING)
     host, port = _address(arguments.listen or config.web.listen)
     options = WebOptions(
         lambda: reading_store(config),
@@ -48,15 +48,19 @@ def run(arguments: argparse.Namespace) -> int:
         server = _server(create_app(options), host, port)
     except OSError as error:
         who = f"; `ss -ltnp sport = :{port}` shows who" if error.errno == errno.EADDRINUSE else ""
-        print(f"dmarc-milter: web: {host}:{port}: {error.strerror}{who}", file=sys.stderr)
+        complain(f"web: {host}:{port}: {error.strerror}{who}")
         return EXIT_USAGE
     shown = f"[{host}]" if ":" in host else host
-    print(f"dmarc-milter: dashboard at http://{shown}:{server.effective_port}/", flush=True)
+    where = f"http://{shown}:{server.effective_port}/"
+    if log.events_only:
+        log.info("dashboard", address=where)
+    else:
+        print(f"dmarc-milter: dashboard at {where}", flush=True)
     try:
         server.run()
     finally:
         server.close()
-    return EXIT_OK
+    return INTERRUPTED  # waitress ends by Ctrl-C alone, and takes it for itself
 
 
 def _server(app: object, host: str, port: int) -> Any:

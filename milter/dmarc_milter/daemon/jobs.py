@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dmarc_milter.process.child import Child, detach_from_supervisor, fork
-from dmarc_milter.telemetry.log import Log
+from dmarc_milter.telemetry.log import Log, complain, events_only
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,8 @@ class JobRunner:
 
 
 def _run(job: Job) -> int:
-    """In the child. What it prints goes nowhere; what went wrong goes to standard error."""
+    """In the child. What it prints goes nowhere; what went wrong goes to standard error, or to the
+    log where that takes nothing else."""
     detach_from_supervisor(f"dmarc-{job.name}")
     nowhere = os.open(os.devnull, os.O_RDWR)
     os.dup2(nowhere, 0)
@@ -118,8 +119,11 @@ def _run(job: Job) -> int:
     os.close(nowhere)
     try:
         return job.run()
-    except Exception:
-        traceback.print_exc()
+    except Exception as error:
+        if events_only():
+            complain(f"{job.name}: {type(error).__name__}: {error}")
+        else:
+            traceback.print_exc()
         return 1
     finally:
         sys.stderr.flush()

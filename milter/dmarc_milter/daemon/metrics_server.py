@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import ipaddress
 import os
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -132,6 +133,8 @@ def _run_child(sock: socket.socket, shared_memory: SharedMemory, config: Config)
     """In the child. Nothing of the supervisor's stays open but the socket and the shared memory."""
     parent = os.getppid()
     detach_from_supervisor("dmarc-metrics", sock.fileno())
+    # Whoever ends the daemon may send this to all of its processes: the supervisor ends this one.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     asyncio.run(_Process(shared_memory, config, parent).run(sock))
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import resource
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from dmarc_milter.mta import sendmail_review, sendmail_rewriting
 from dmarc_milter.mta.setup_lines import attach
 from dmarc_milter.process import privileges, sockets
 from dmarc_milter.session import library
+from dmarc_milter.telemetry.log import Log, complain, open_log
 
 NOFILE = 65536
 """Descriptors that the daemon allows itself."""
@@ -157,6 +157,7 @@ def _changeable(path: Path) -> Iterator[str]:
 def supervise(path: Path, config: Config, parts: Parts, startup_lines: Prepare = lambda: ()) -> int:
     """Run the daemon with these parts. What `startup_lines` finds wrong prevents the start; its
     lines are printed. Raises ConfigError."""
+    log = open_log(config)
     try:
         settings = tuple(f"warning: {setting}" for setting in _changeable(path))
         privileges.drop_privileges(config.milter.user)
@@ -168,9 +169,24 @@ def supervise(path: Path, config: Config, parts: Parts, startup_lines: Prepare =
         sockets.CannotListen,
         CannotBuild,
     ) as error:
-        print(f"dmarc-milter: {error}", file=sys.stderr)
+        complain(str(error))
         return 1
+    finally:
+        log.close()
+    _greet(lines, log)
+    return supervisor.run()
+
+
+def _greet(lines: Iterable[str], log: Log) -> None:
+    """To whoever looks at the start; events of the log where that takes nothing else."""
+    if log.events_only:
+        for line in lines:
+            log.write(
+                "warning" if line.lower().startswith("warning") else "info",
+                "start",
+                {"text": line.strip()},
+            )
+        return
     with contextlib.suppress(OSError):  # whoever started us may not listen any more
         for line in lines:
             print(line, flush=True)
-    return supervisor.run()

@@ -9,7 +9,6 @@ import os
 import select
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from dmarc_milter.process import sockets
 from dmarc_milter.process.sd_notify import Notifier
 from dmarc_milter.process.shared_memory import SharedMemory
 from dmarc_milter.telemetry.counters import Meter
-from dmarc_milter.telemetry.log import open_log
+from dmarc_milter.telemetry.log import complain, open_log
 
 TICK = 0.2
 """Seconds between checks of the workers when nothing else happens."""
@@ -111,12 +110,13 @@ class Supervisor:
         gc.freeze()
         try:
             while True:
-                self._supervise()
+                # Signals first: what ends with us, because all were told to, has not failed.
                 if self._handle_signals():
                     return self._stop()
+                self._supervise()
                 self._wait(TICK)
         except CannotStart as error:
-            print(f"dmarc-milter: {error}", file=sys.stderr)
+            complain(str(error))
             self._workers.end()
             self._job_runner.stop(1.0)
             return 1

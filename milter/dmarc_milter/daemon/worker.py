@@ -86,6 +86,7 @@ def run(
 ) -> NoReturn:
     """The whole life of the process after fork. Never returns."""
     code = 1
+    log = Log(form=config.log.format)
     try:
         _own_signals()
         _schedule_as_batch()
@@ -112,7 +113,8 @@ def run(
         pulse.beat()
         log.stop()
     except Exception as error:
-        os.write(2, f"event=worker level=error error={type(error).__name__}\n".encode())
+        log.error("worker", error=type(error).__name__)
+        log.stop()
     finally:
         # Never a normal exit: libmilter's threads may be inside Python at this moment.
         os._exit(code)

@@ -13,7 +13,7 @@ from dmarc_milter.config.identities import identify
 from dmarc_milter.config.paths import spool_path
 from dmarc_milter.config.secrets import store_password
 from dmarc_milter.core.report.rows import DAY
-from dmarc_milter.ledger.dialect import COMMAND, Waits
+from dmarc_milter.ledger.dialect import COMMAND, JOB, Waits
 from dmarc_milter.ledger.drain import BATCH, Drained, drain, host_name
 from dmarc_milter.ledger.errors import SpoolError, StoreError
 from dmarc_milter.ledger.ownership import Access
@@ -30,6 +30,7 @@ from dmarc_milter.ledger.store.store import Store
 DRAIN_SECONDS = 4.0
 """That a command which shows something drains before."""
 
+NOT_ALL = "the latest messages are not in this answer: %s"
 LOG = logging.getLogger("dmarc_milter.ledger")
 
 
@@ -130,13 +131,18 @@ def drained_store(config: Config, access: Access = Access.CREATE, waits: Waits =
     store = store_of(config, access, waits)
     store.ready()
     seconds = DRAIN_SECONDS if waits == COMMAND else math.inf
-    return _told(store, _drained(config, store, seconds))
+    drained = _drained(config, store, seconds)
+    if waits == JOB:
+        if drained.problem:
+            LOG.warning(NOT_ALL, drained.problem)
+        return store
+    return _told(store, drained)
 
 
 def _told(store: Store, drained: Drained) -> Store:
     if drained.problem:
         print(
-            f"dmarc-milter: the latest messages are not in this answer: {drained.problem}",
+            f"dmarc-milter: {NOT_ALL % drained.problem}",
             file=sys.stderr,
         )
     return store

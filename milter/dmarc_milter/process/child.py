@@ -89,9 +89,10 @@ def detach_from_supervisor(name: str, keep: int = 2) -> None:
     `name` is shown by ps.
     """
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+    for number in (signal.SIGTERM, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
-    for number in (signal.SIGHUP, signal.SIGPIPE):
+    # A terminal sends SIGINT to all of us: the supervisor ends its children itself.
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     for descriptor in sorted(map(int, os.listdir("/proc/self/fd"))):
         if descriptor > 2 and descriptor != keep:

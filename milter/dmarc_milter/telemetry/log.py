@@ -10,11 +10,14 @@ import os
 import re
 import select
 import socket
+import stat
+import sys
 import threading
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
+from types import TracebackType
 
 from dmarc_milter.config import Config
 from dmarc_milter.telemetry import journald
@@ -93,6 +96,13 @@ def json_line(fields: Mapping[str, Value]) -> str:
     return json.dumps(kept)
 
 
+def _is_file(fd: int) -> bool:
+    try:
+        return stat.S_ISREG(os.fstat(fd).st_mode)
+    except OSError:
+        return False
+
+
 class Log:
     """Writes to a descriptor, standard error by default. `info(event, key=value, ...)`.
 
@@ -105,9 +115,10 @@ class Log:
         self._fd = fd
         self._journal = journald.connect(fd)
         self._render = json_line if form == "json" else text_line
-        self._timed = form == "json" or os.isatty(
-            fd
-        )  # elsewhere whoever takes the lines notes the time
+        self.events_only = form == "json" or _is_file(fd)
+        """Whether a sentence among the lines would be in nobody's form, or without its time."""
+        self._timed = self.events_only or os.isatty(fd)
+        # Elsewhere whoever takes the lines notes the time.
         self._least = LEVELS.index(level)
         self._queue: SimpleQueue[Entry | None] | None = None
         self._thread: threading.Thread | None = None
@@ -269,11 +280,53 @@ def _shown(record: logging.LogRecord) -> str:
     return f"{text}: {type(error).__name__}: {error}" if error is not None else text
 
 
+_opened: list[Log] = []
+"""This process's own, once it is open: the last one."""
+
+
 def open_log(config: Config, *, ours: int = logging.INFO) -> Log:
-    """The log as [log] has it, for a process of this program; its standard logging goes there."""
+    """The log as [log] has it, for a process of this program; its standard logging goes there, and
+    what it complains of."""
     log = Log(form=config.log.format, level=config.log.level)
     take_standard_logging(log, ours=ours)
+    _opened[:] = [log]
+    if log.events_only:
+        _take_tracebacks(log)
     return log
+
+
+def events_only() -> bool:
+    """Whether this process has opened a log that takes nothing but events."""
+    return bool(_opened) and _opened[-1].events_only
+
+
+def complain(text: str) -> None:
+    """What an administrator has to know, as one line: an event `problem` where this process has
+    opened a log that takes nothing else, a sentence on standard error elsewhere."""
+    if events_only():
+        log = _opened[-1]
+        log.error("problem", text=text)
+    else:
+        print(f"dmarc-milter: {text}", file=sys.stderr)
+
+
+def _take_tracebacks(log: Log) -> None:
+    """Exceptions that nobody catches, in a thread or where none can be raised, are one line too."""
+
+    def in_thread(arguments: threading.ExceptHookArgs) -> None:
+        log.error("exception", failure=_name_and_text(arguments.exc_type, arguments.exc_value))
+
+    def nowhere(arguments: sys.UnraisableHookArgs) -> None:
+        log.error("exception", failure=_name_and_text(arguments.exc_type, arguments.exc_value))
+
+    def last(kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:
+        log.error("exception", failure=_name_and_text(kind, error))
+
+    threading.excepthook, sys.unraisablehook, sys.excepthook = in_thread, nowhere, last
+
+
+def _name_and_text(kind: type[BaseException], error: BaseException | None) -> str:
+    return f"{kind.__name__}: {error}"
 
 
 def take_standard_logging(log: Log, *, ours: int = logging.INFO) -> None:

@@ -116,7 +116,7 @@ def _print(survey: FromSurvey, store: MailStore) -> None:
 def _progress(store: MailStore) -> Iterator[Callable[[], None]]:
     """A bar on a terminal, nothing elsewhere. Of a folder nobody knows beforehand how much there
     is."""
-    if not sys.stderr.isatty():
+    if not (sys.stdout.isatty() and sys.stderr.isatty()):
         yield lambda: None
         return
     from rich.console import Console

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -37,6 +38,7 @@ from dmarc_milter.ledger.ownership import Access
 from dmarc_milter.ledger.store.reports import ReportState
 from dmarc_milter.ledger.store.store import Store
 from dmarc_milter.reporting import bounce
+from dmarc_milter.telemetry.log import complain, open_log
 
 ACTIONS = {
     "list": "the reports in the store, and what became of them",
@@ -156,7 +158,7 @@ def run(arguments: argparse.Namespace) -> int:
     except StoreError as error:
         code = unavailable(error)
     except (SuffixListError, ConfigError) as error:
-        print(f"dmarc-milter: {error}", file=sys.stderr)
+        complain(str(error))
         code = EXIT_USAGE
     # An MTA loses the notification for any other code.
     return EXIT_TEMPFAIL if arguments.what == "bounce" else code
@@ -253,9 +255,10 @@ def _send(config: Config, arguments: argparse.Namespace) -> int:
     Never 1: that is what a defect of ours ends with, and whoever watches the timer's unit must see
     it.
     """
+    open_log(config, ours=logging.WARNING)
     with closing(drained_store(config, waits=JOB)) as store:
         if not config.reporting.is_on:
-            print(f"dmarc-milter: {OFF}", file=sys.stderr)
+            complain(OFF)
             return EXIT_OK
         done = sending(config, store, now=arguments.now)
         if arguments.json:
@@ -263,10 +266,7 @@ def _send(config: Config, arguments: argparse.Namespace) -> int:
         else:
             print_run(done)
     if done.problem:
-        print(
-            f"dmarc-milter: {config.reporting.smtp} does not take mail now: {done.problem}",
-            file=sys.stderr,
-        )
+        complain(f"{config.reporting.smtp} does not take mail now: {done.problem}")
         return EXIT_TEMPFAIL
     return EXIT_OK
 

@@ -10,9 +10,9 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from dmarc_milter.config import Config
 from dmarc_milter.config.checks import authserv_id, host_and_port
@@ -35,7 +35,9 @@ from dmarc_milter.reporting.restored import tell_what_was_sent
 from dmarc_milter.reporting.run import FOR_EVER, Asked, Progress, ReportContext, Run, run
 from dmarc_milter.reporting.silence import is_own_mx
 from dmarc_milter.reporting.smtp import Mailer, Submission
-from dmarc_milter.telemetry.log import open_log
+
+if TYPE_CHECKING:  # loaded where a bar is drawn
+    from rich.progress import Progress as Bar
 
 OFF = "reporting is off: set [reporting] org_name and email"
 DNS_SECONDS, DNS_QUERIES = 60.0, 400
@@ -127,7 +129,6 @@ def sending(config: Config, store: Store, *, now: bool) -> Run:
     By itself it believes no clock that has jumped: a period would be closed too early, a report
     given up as too old.
     """
-    open_log(config, ours=logging.WARNING)
     if not now:
         believe(store.database, int(store.clock()))
     tell_what_was_sent(store, SentLog(beside(spool_path(config))), wait=not now)
@@ -150,15 +151,48 @@ def preview(config: Config, store: Store, policy_domain: str, limit: int) -> Ite
             )
 
 
+class _Apart(logging.Handler):
+    """Takes the bar away for each line of the log."""
+
+    def __init__(self, bar: Bar, inner: Sequence[logging.Handler]) -> None:
+        super().__init__()
+        self._bar, self._inner = bar, inner
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._bar.stop()
+        for handler in self._inner:
+            handler.handle(record)
+        self._bar.start()
+
+
+@contextmanager
+def _apart(bar: Bar) -> Iterator[None]:
+    root = logging.getLogger()
+    before = root.handlers[:]
+    root.handlers[:] = [_Apart(bar, before)]
+    try:
+        yield
+    finally:
+        root.handlers[:] = before
+
+
 @contextmanager
 def _progress(context: ReportContext, *, now: bool) -> Iterator[Progress]:
-    """A bar on a terminal, nothing elsewhere."""
-    if not sys.stderr.isatty():
+    """A bar where a person looks at both streams; nothing in a job of the daemon, whose standard
+    error is its log. What is logged meanwhile stands above the bar."""
+    if not (sys.stdout.isatty() and sys.stderr.isatty()):
         yield lambda _what, _number: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as Bar
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import (
+        Progress as Bar,
+    )
 
     columns = (
         TextColumn("{task.description}"),
@@ -166,7 +200,7 @@ def _progress(context: ReportContext, *, now: bool) -> Iterator[Progress]:
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar, _apart(bar):
         due = context.store.reports.waiting(FOR_EVER if now else context.now - GRACE)
         tasks = {
             "build": bar.add_task("building", total=due),
