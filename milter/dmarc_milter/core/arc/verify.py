@@ -80,17 +80,13 @@ def _seal_digests(judge: Judge, sets: Sequence[ArcSet]) -> list[bytes]:
     hasher = hashlib.sha256()
     for arc_set in sets:
         for position in (arc_set.results, arc_set.message.position):
-            hasher.update(b":".join(judge.headers.canonical(position, "relaxed")))
+            hasher.update(judge.headers.canonical(position, "relaxed"))
         own = hasher.copy()
         own.update(
-            b":".join(
-                judge.headers.emptied(
-                    arc_set.seal.position, arc_set.seal.signature.unsigned, "relaxed"
-                )
-            )
+            judge.headers.emptied(arc_set.seal.position, arc_set.seal.signature.unsigned, "relaxed")
         )
         digests.append(own.digest())
-        hasher.update(b":".join(judge.headers.canonical(arc_set.seal.position, "relaxed")))
+        hasher.update(judge.headers.canonical(arc_set.seal.position, "relaxed"))
     return digests
 
 

@@ -1,5 +1,5 @@
-"""The header fields that a signature covers, selected and canonicalized by dkimpy, and their hash
-(RFC 6376 3.7, 5.4.2)."""
+"""The header fields that a signature covers, canonicalized by dkimpy, and their hash (RFC 6376 3.7,
+5.4.2)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import hashlib
 from collections.abc import Sequence
 from typing import Literal
 
-import dkim
 from dkim.canonicalization import CanonicalizationPolicy
 
 from dmarc_milter.core.mail.message import HeaderField, Headers
@@ -37,13 +36,13 @@ class SignedHeaders:
     """The header of one message, for any number of signatures: each field is canonicalized at most
     once each way.
 
-    dkimpy is given only the fields that h= selects: left to itself it canonicalizes every field of
-    the message for each signature and compares every name in h= with every field.
+    dkimpy is not asked to select them: it canonicalizes every field of the message for each
+    signature and compares every name in h= with every field.
     """
 
     def __init__(self, headers: Headers) -> None:
         self._headers = headers
-        self._canonical: dict[tuple[Mode, int], tuple[bytes, bytes]] = {}
+        self._canonical: dict[Mode, dict[int, bytes]] = {"simple": {}, "relaxed": {}}
 
     def digest(self, names: Sequence[bytes], mode: Mode, position: int, unsigned: bytes) -> bytes:
         """SHA-256 of the fields that `names` (h=, lower case) selects and then of the signature
@@ -52,53 +51,51 @@ class SignedHeaders:
         `unsigned` is that field's value with b= emptied. The signature field is never selected by
         h= (RFC 6376 5.4).
         """
-        hasher = hashlib.sha256()
-        for field in self._select(names, mode, position):
-            hasher.update(b":".join(field))
-        hasher.update(b":".join(self.emptied(position, unsigned, mode)))
-        return hasher.digest()
+        signed = [self.canonical(selected, mode) for selected in self._select(names, position)]
+        signed.append(self.emptied(position, unsigned, mode))
+        return hashlib.sha256(b"".join(signed)).digest()
 
-    def emptied(self, position: int, unsigned: bytes, mode: Mode) -> tuple[bytes, bytes]:
-        """Name and value of the signature field at `position` with b= emptied, as it is signed:
-        without CRLF.
+    def emptied(self, position: int, unsigned: bytes, mode: Mode) -> bytes:
+        """The signature field at `position` with b= emptied, as it is signed: without CRLF.
 
         Not dkim.hash_headers: its search for b= is quadratic, and it strips white space that
         "simple" keeps.
         """
-        name, value = canonicalize(HeaderField(self._headers.fields[position].name, unsigned), mode)
-        return name, value.removesuffix(b"\r\n")
+        field = HeaderField(self._headers.fields[position].name, unsigned)
+        return b":".join(canonicalize(field, mode)).removesuffix(b"\r\n")
 
-    def canonical(self, position: int, mode: Mode) -> tuple[bytes, bytes]:
-        """Name and value, with CRLF, of the field at `position`."""
-        known = self._canonical.get((mode, position))
-        if known is None:
-            known = self._canonical[mode, position] = canonicalize(
-                self._headers.fields[position], mode
-            )
-        return known
+    def canonical(self, position: int, mode: Mode) -> bytes:
+        """The field at `position`, with CRLF."""
+        known = self._canonical[mode]
+        if position not in known:
+            known[position] = b":".join(canonicalize(self._headers.fields[position], mode))
+        return known[position]
 
     def unsigned(self, names: Sequence[bytes], wanted: Sequence[bytes]) -> tuple[bytes, ...]:
         """Those of `wanted` of which `names` leaves at least one field unsigned."""
-        positions = self._headers.positions
+        by_name = self._headers.by_name
         return tuple(
-            name for name in wanted if (found := positions(name)) and len(found) > names.count(name)
+            [
+                name
+                for name in wanted
+                if name in by_name and len(by_name[name]) > names.count(name)
+            ]
         )
 
     def uncovered(self, names: Sequence[bytes], name: bytes) -> int:
         """How many fields called `name` the list `names` leaves unsigned."""
         return max(0, len(self._headers.positions(name)) - names.count(name))
 
-    def _select(
-        self, names: Sequence[bytes], mode: Mode, position: int
-    ) -> list[tuple[bytes, bytes]]:
-        positions: list[int] = []
-        for name in dict.fromkeys(names):
-            candidates = [other for other in self._headers.positions(name) if other != position]
-            if candidates:
-                positions.extend(candidates[-names.count(name) :])
-        selected: list[tuple[bytes, bytes]] = dkim.select_headers(
-            [self.canonical(position, mode) for position in sorted(positions)], names
-        )
+    def _select(self, names: Sequence[bytes], position: int) -> list[int]:
+        """Where the fields stand that `names` selects, of one name the lowest first (RFC 6376
+        5.4.2)."""
+        left: dict[bytes, list[int]] = {}
+        selected: list[int] = []
+        for name in names:
+            if name not in left:
+                left[name] = [at for at in self._headers.by_name.get(name, ()) if at != position]
+            if left[name]:
+                selected.append(left[name].pop())
         return selected
 
 

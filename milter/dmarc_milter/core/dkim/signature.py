@@ -141,7 +141,7 @@ class TagReader:
 
         A name left blank is passed over: some signers write one, and no field can have it.
         """
-        listed = tuple(name.lower() for name in tags.items(self.text(b"h")) if name)
+        listed = tuple(filter(None, tags.items(self.text(b"h").lower())))
         if b"".join(listed).translate(None, HEADER_NAME):
             self.refuse("h= is not a list of names")
             return ()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 import re
 from typing import NamedTuple
@@ -39,7 +38,8 @@ USUAL_NAMES = frozenset(
 """Only a short cut."""
 BASE64_OCTETS = LETTERS + DIGITS + b"+/"
 VISIBLE = bytes(range(0x21, 0x7F))
-UTF8_OCTETS = bytes(range(0x80, 0x100))
+PRINTABLE = VISIBLE + b" \t"
+PRINTABLE_UTF8 = PRINTABLE + bytes(range(0x80, 0x100))
 QUOTED_OCTET = re.compile(rb"=([0-9A-F]{2})")
 
 
@@ -71,7 +71,7 @@ def parse(text: bytes, *, utf8: bool = True) -> TagList | Malformed:
     for item in specs:
         raw_name, equals, raw_value = item.partition(b"=")
         name = raw_name.strip(FWS)
-        if not equals or not _is_tag_name(name):
+        if not equals or (name not in USUAL_NAMES and not _is_tag_name(name)):
             return Malformed("syntax error")
         if name in values:
             return Malformed("duplicate tag")
@@ -96,29 +96,26 @@ def unquoted(value: bytes) -> bytes:
 
 def items(value: bytes) -> tuple[bytes, ...]:
     """The parts of a colon-separated list, without white space around each."""
-    return tuple(part.strip(FWS) for part in value.split(b":"))
+    return tuple([part.strip(FWS) for part in value.split(b":")])
 
 
 def decode_base64(value: bytes) -> bytes | None:
     """base64string of RFC 6376 2.10: white space anywhere, the padding complete, nothing else; None
     when it is not that."""
     packed = compact(value)
-    if not packed or len(packed) % 4 or packed.rstrip(b"=").translate(None, BASE64_OCTETS):
+    digits = packed.rstrip(b"=")
+    padding = len(packed) - len(digits)
+    if not packed or len(packed) % 4 or padding > 2 or digits.translate(None, BASE64_OCTETS):
         return None
-    try:
-        return base64.b64decode(packed, validate=True)
-    except (binascii.Error, ValueError):
-        return None
+    return binascii.a2b_base64(packed)
 
 
 def _is_printable(text: bytes, *, utf8: bool) -> bool:
     """Whether there is nothing but visible octets, white space, and CRLF before white space."""
     unfolded = text.replace(b"\r\n ", b"").replace(b"\r\n\t", b"")
-    return not unfolded.translate(None, VISIBLE + b" \t" + (UTF8_OCTETS if utf8 else b""))
+    return not unfolded.translate(None, PRINTABLE_UTF8 if utf8 else PRINTABLE)
 
 
 def _is_tag_name(name: bytes) -> bool:
     # tag-name = ALPHA *ALNUMPUNC ; ALNUMPUNC = ALPHA / DIGIT / "_"
-    return name in USUAL_NAMES or (
-        bool(name) and name[:1] in LETTERS and not name.translate(None, NAME_OCTETS)
-    )
+    return bool(name) and name[:1] in LETTERS and not name.translate(None, NAME_OCTETS)

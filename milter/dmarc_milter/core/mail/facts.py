@@ -59,12 +59,11 @@ def message_facts(
 
 def _first(headers: Headers, name: bytes) -> bytes:
     """The topmost such field on one line, or nothing."""
-    values = headers.values(name)
-    return (
-        values[0][:MAX_LOOKED_AT].replace(b"\r", b"").replace(b"\n", b"").strip(b" \t")
-        if values
-        else b""
-    )
+    positions = headers.by_name.get(name)
+    if positions is None:
+        return b""
+    value = headers.fields[positions[0]].value[:MAX_LOOKED_AT]
+    return value.translate(None, b"\r\n").strip(b" \t")
 
 
 def _message_id(value: bytes) -> str:

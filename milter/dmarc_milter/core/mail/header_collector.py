@@ -3,6 +3,8 @@ removed is kept."""
 
 from __future__ import annotations
 
+from functools import partial
+
 from dmarc_milter.core.mail.message import HeaderField, Headers
 
 REMOVABLE = frozenset((b"from", b"authentication-results", b"x-dmarc-quarantine"))
@@ -13,11 +15,13 @@ SECOND_COUNT = 1000
 only their positions are."""
 MAX_POSITIONS = 100_000
 SIGNATURE = b"dkim-signature"
-SIGNATURE_LENGTH = len(SIGNATURE)
 BLANKS = (b" ", b"\t")
 COUNTED = 10
 """Signatures that count as fields; more have a limit of their own as large, so that a heap of them
 cannot make the good one unread."""
+
+AS_FIELD = partial(tuple.__new__, HeaderField)
+"""HeaderField._make, which costs a call in Python for each of a message's fields."""
 
 
 class Collector:
@@ -33,13 +37,12 @@ class Collector:
     def __init__(self, max_bytes: int, max_fields: int, stand_ins: dict[bytes, bytes]) -> None:
         self._max_bytes, self._max_fields = max_bytes, max_fields
         self._stand_ins = {name: HeaderField(name, value) for name, value in stand_ins.items()}
-        self._fields: list[HeaderField] = []
+        self._fields: list[tuple[bytes, bytes]] = []
         self._bytes = 0
         self._second: dict[bytes, tuple[int, int]] = {}
         """Fields and bytes kept beyond the limits, by lower-case name."""
-        self._counted = 0
-        """Fields kept, but for the signatures beyond COUNTED."""
-        self._signatures = 0
+        self._signatures: int | None = None
+        """Signatures among the fields kept; not counted before there are `max_fields` of those."""
         self._left_out = 0
         self.truncated = False
         self.overflow = False
@@ -51,9 +54,13 @@ class Collector:
             name = name.rstrip(b" \t")
         size = len(name) + len(value) + 3
         used = self._bytes + size
-        if not self.truncated and used <= self._max_bytes and self._has_room(name):
+        if (
+            not self.truncated
+            and used <= self._max_bytes
+            and (len(self._fields) < self._max_fields or self._has_room(name))
+        ):
             self._bytes = used
-            self._fields.append(HeaderField(name, with_crlf(value) if b"\n" in value else value))
+            self._fields.append((name, with_crlf(value) if b"\n" in value else value))
             return
         self.truncated = True
         if (lower := name.lower()) in REMOVABLE:
@@ -62,13 +69,15 @@ class Collector:
             self._left_out += 1
 
     def _has_room(self, name: bytes) -> bool:
-        """Whether one more field of this name is within the number of fields; counts it."""
-        if len(name) == SIGNATURE_LENGTH and name.lower() == SIGNATURE:
+        """Whether one more field of this name is within the number of fields, of which there are
+        as many as may be, signatures beyond COUNTED included; counts a signature."""
+        if self._signatures is None:
+            self._signatures = sum(kept.lower() == SIGNATURE for kept, _ in self._fields)
+        if name.lower() == SIGNATURE:
             self._signatures += 1
             if self._signatures > COUNTED:
                 return self._signatures <= self._max_fields
-        self._counted += 1
-        return self._counted <= self._max_fields
+        return len(self._fields) - max(0, self._signatures - COUNTED) < self._max_fields
 
     def _add_beyond(self, name: bytes, lower: bytes, value: bytes, size: int) -> None:
         count, octets = self._second.get(lower, (0, 0))
@@ -76,7 +85,7 @@ class Collector:
             self.overflow = True
         elif octets + size <= SECOND_BLOCK and count < SECOND_COUNT:
             self._second[lower] = (count + 1, octets + size)
-            self._fields.append(HeaderField(name, with_crlf(value)))
+            self._fields.append((name, with_crlf(value)))
         else:
             self._second[lower] = (count, SECOND_BLOCK)
             self._fields.append(self._stand_ins.get(lower) or HeaderField(lower, b""))
@@ -88,7 +97,9 @@ class Collector:
     def headers(self) -> Headers:
         """All that was kept."""
         return Headers(
-            self._fields, truncated=self.truncated, total=len(self._fields) + self._left_out
+            map(AS_FIELD, self._fields),
+            truncated=self.truncated,
+            total=len(self._fields) + self._left_out,
         )
 
 

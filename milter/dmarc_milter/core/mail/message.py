@@ -3,6 +3,7 @@ is never kept."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -26,10 +27,10 @@ class Headers:
     Immutable.
 
     `truncated` says that fields beyond the limits were counted but not kept (DKIM and ARC cannot be
-    judged then); `total` counts them too.
+    judged then); `total` counts them too. `by_name`: lower-case name -> positions, top first.
     """
 
-    __slots__ = ("_by_name", "fields", "total", "truncated")
+    __slots__ = ("by_name", "fields", "total", "truncated")
 
     def __init__(
         self, fields: Iterable[HeaderField], *, truncated: bool = False, total: int = 0
@@ -37,10 +38,12 @@ class Headers:
         self.fields: tuple[HeaderField, ...] = tuple(fields)
         self.truncated = truncated
         self.total = max(total, len(self.fields))
-        by_name: dict[bytes, list[int]] = {}
-        for position, header_field in enumerate(self.fields):
-            by_name.setdefault(header_field.name.lower(), []).append(position)
-        self._by_name = {name: tuple(positions) for name, positions in by_name.items()}
+        by_name: defaultdict[bytes, list[int]] = defaultdict(list)
+        for position, (name, _) in enumerate(self.fields):
+            by_name[name.lower()].append(position)
+        self.by_name: Mapping[bytes, tuple[int, ...]] = dict(
+            zip(by_name, map(tuple, by_name.values()), strict=True)
+        )
 
     def __iter__(self) -> Iterator[HeaderField]:
         return iter(self.fields)
@@ -50,11 +53,12 @@ class Headers:
 
     def positions(self, name: bytes) -> tuple[int, ...]:
         """Where fields of this (lower-case) name stand, top first."""
-        return self._by_name.get(name, ())
+        return self.by_name.get(name, ())
 
     def values(self, name: bytes) -> tuple[bytes, ...]:
         """The values of all fields of this (lower-case) name, top first."""
-        return tuple(self.fields[position].value for position in self.positions(name))
+        positions = self.by_name.get(name)
+        return tuple([self.fields[position].value for position in positions]) if positions else ()
 
 
 def parse(raw: bytes) -> tuple[list[HeaderField], bytes]:
