@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+
+import dkim
 import pytest
 from dkim.canonicalization import Relaxed
 from hypothesis import given
@@ -66,3 +69,23 @@ def test_the_fields_that_h_leaves_unsigned() -> None:
     assert signed.unsigned((b"subject", b"to"), wanted) == (b"subject",)
     assert signed.unsigned((b"subject", b"to", b"subject"), wanted) == ()
     assert signed.unsigned((), wanted) == (b"to", b"subject")
+
+
+NAMES = st.lists(st.sampled_from([b"from", b"to", b"subject", b"dkim-signature"]), max_size=8)
+
+
+@given(NAMES, st.lists(st.sampled_from([b"From", b"TO", b"to", b"DKIM-Signature"]), max_size=8))
+def test_the_fields_that_h_selects_are_those_that_dkimpy_selects(
+    names: list[bytes], fields: list[bytes]
+) -> None:
+    """RFC 6376 5.4.2: of fields with one name the lowest first, each once, the signature itself
+    never."""
+    fields = [*fields, b"DKIM-Signature"]
+    headers = Headers(HeaderField(name, b" %d" % number) for number, name in enumerate(fields))
+    own = len(fields) - 1
+    others = [canonicalize(field, "relaxed") for field in headers.fields[:own]]
+    selected = b"".join(map(b":".join, dkim.select_headers(others, names)))
+    assert (
+        SignedHeaders(headers).digest(names, "relaxed", own, b" b=")
+        == hashlib.sha256(selected + b"dkim-signature:b=").digest()
+    )

@@ -1,5 +1,6 @@
 """Tag lists: RFC 6376 3.2, strict and linear."""
 
+import base64
 import time
 
 import pytest
@@ -95,6 +96,17 @@ def test_key_records_are_ascii() -> None:
 def test_base64_is_strict(text: bytes, octets: bytes | None) -> None:
     """DKM-12: white space anywhere, the padding complete, nothing else."""
     assert tags.decode_base64(text) == octets
+
+
+@given(st.binary(max_size=12) | st.text(alphabet="Ab+/=- ", max_size=12).map(str.encode))
+def test_base64_is_what_the_library_takes_whole_and_padded(text: bytes) -> None:
+    """RFC 6376 2.10: the short way to its decoder lets nothing else through."""
+    packed = text.translate(None, tags.FWS)
+    try:
+        octets = base64.b64decode(packed, validate=True)
+    except ValueError:
+        octets = None
+    assert tags.decode_base64(text) == (octets or None)
 
 
 @given(st.binary(max_size=60) | st.text(alphabet="ab=; \t\r\n:@", max_size=60).map(str.encode))

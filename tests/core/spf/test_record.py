@@ -9,9 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dmarc_milter.core.mail.domain import Malformed
+from dmarc_milter.core.mail import domain as domains
+from dmarc_milter.core.mail.domain import Domain, Malformed, is_special_use
 from dmarc_milter.core.spf import record as spf_record
-from dmarc_milter.core.spf.record import SpfMacro, SpfRecord, parse, select, tokens
+from dmarc_milter.core.spf.record import (
+    SpfMacro,
+    SpfRecord,
+    is_multi_label,
+    parse,
+    select,
+    tokens,
+)
 from fakes.growth import is_linear, seconds
 
 MAX_TERM = 512
@@ -194,3 +202,14 @@ def test_time_grows_with_the_size_alone(shape: str) -> None:
 
     assert is_linear(judge, make)
     assert min(seconds(lambda: judge(make(65536))) for _ in range(3)) < 0.2
+
+
+@given(
+    st.text(max_size=80) | st.from_regex(r"[a-zA-Z0-9_.\\-]{1,70}(\.test|\.Local)?", fullmatch=True)
+)
+def test_a_domain_is_all_that_spf_asks_of_a_name_but_its_labels(text: str) -> None:
+    """RFC 7208 4.3: what check_host() looks at is whether there are two labels, and that they are
+    in the DNS."""
+    found = domains.parse(text)
+    if isinstance(found, Domain):
+        assert is_multi_label(found.name) == ("." in found.name and not is_special_use(found.name))

@@ -31,6 +31,8 @@ from dmarc_milter.core.text import is_printable
 
 RESULTS = "Authentication-Results"
 MARK = "X-DMARC-Quarantine"
+RESULTS_NAME = RESULTS.lower().encode()
+MARK_NAME = MARK.lower().encode()
 READ_MORE = "https://www.rfc-editor.org/rfc/rfc9989"
 MAX_TEXT = 480
 """Bytes of a reply's text: with the codes and CR LF under the 512 of RFC 5321 4.5.3.1.5."""
@@ -78,12 +80,11 @@ class InsertHeader:
     value: str
 
     def __post_init__(self) -> None:
-        lines = self.value.split("\n")
-        folded = all(
-            line[:1] in (" ", "\t") and line.strip() and len(line.encode()) < 998 for line in lines
-        )
-        if not folded or any(char in self.value for char in "\r\0"):
+        if "\r" in self.value or "\0" in self.value:
             raise ValueError("not the value of a header field")
+        for line in self.value.split("\n"):
+            if line[:1] not in (" ", "\t") or not line.strip() or len(line.encode()) >= 998:
+                raise ValueError("not the value of a header field")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,11 +152,11 @@ def remove_forged(
     `keep_results`: the client hands back what we marked before (keep_results_from), so it stays.
     `pause` is called between fields: others may go on, for some are dear to read.
     """
-    if keep_results:
+    if keep_results or not (headers.positions(RESULTS_NAME) or headers.positions(MARK_NAME)):
         return ()
     marks = tuple(_marks(headers))
     ids = (marking.authserv_id, *marking.remove_authserv_ids)
-    found = forged(_paused(headers.values(RESULTS.lower().encode()), pause), ids)
+    found = forged(_paused(headers.values(RESULTS_NAME), pause), ids)
     numbers = tuple(islice(found, max(0, marking.removable_fields + 1 - len(marks))))
     return within_limit(
         (*(DeleteHeader(RESULTS, number) for number in reversed(numbers)), *marks), headers, marking
@@ -193,8 +194,7 @@ def is_refusal(actions: tuple[Action, ...]) -> bool:
 
 def _marks(headers: Headers) -> Iterator[DeleteHeader]:
     return (
-        DeleteHeader(MARK, number)
-        for number in range(len(headers.positions(MARK.lower().encode())), 0, -1)
+        DeleteHeader(MARK, number) for number in range(len(headers.positions(MARK_NAME)), 0, -1)
     )
 
 

@@ -4,8 +4,8 @@ fields."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from dmarc_milter.core.mail import domain
@@ -26,6 +26,8 @@ LINE = 78
 KEYWORD = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?")
 # token: printable ASCII but space and tspecials      RFC 2045 5.1
 TOKEN = re.compile(r"[!#$%&'*+\-.0-9A-Z^_`a-z{|}~\x80-\U0010ffff]+")
+# What is written with a backslash in a comment (RFC 5322 3.2.2)
+IN_COMMENT = re.compile(r"([()\\])")
 # "@" domain-name, of LDH labels (RFC 6376 3.5)
 AT_DOMAIN = re.compile(r"@[A-Za-z0-9]++(?:-++[A-Za-z0-9]++|\.[A-Za-z0-9]++)*+")
 
@@ -48,6 +50,8 @@ class Property:
     ptype: str
     name: str
     value: str
+    written: str = field(init=False, repr=False, compare=False)
+    """As it stands in a field."""
 
     def __post_init__(self) -> None:
         if not (
@@ -57,6 +61,8 @@ class Property:
             and _is_one_line(self.value)
         ):
             raise ValueError("not a property of Authentication-Results")
+        written = f"{self.ptype}.{self.name}={_pvalue(self.value)}"
+        object.__setattr__(self, "written", written)  # as frozen dataclasses do it themselves
 
 
 def properties(*triples: tuple[str, str, str]) -> tuple[Property, ...]:
@@ -98,8 +104,8 @@ class ResInfo:
         if not (
             _is_keyword(self.method)
             and _is_keyword(self.result)
-            and _is_one_line(self.reason)
-            and _is_one_line(self.comment)
+            and (not self.reason or _is_one_line(self.reason))
+            and (not self.comment or _is_one_line(self.comment))
         ):
             raise ValueError("not a result of Authentication-Results")
 
@@ -175,16 +181,15 @@ def _written_id(authserv_id: str, *, smtputf8: bool) -> str:
     )
 
 
-def _words(info: ResInfo, *, smtputf8: bool) -> Iterator[str]:
+def _words(info: ResInfo, *, smtputf8: bool) -> list[str]:
     """What may not be broken: result, comment, reason, each property."""
-    yield f"{info.method}={info.result}"
+    words = [f"{info.method}={info.result}"]
     if info.comment and (smtputf8 or info.comment.isascii()):
-        yield "(" + re.sub(r"([()\\])", r"\\\1", info.comment) + ")"
+        words.append("(" + IN_COMMENT.sub(r"\\\1", info.comment) + ")")
     if info.reason and (smtputf8 or info.reason.isascii()):
-        yield f"reason={_value(info.reason)}"
-    for item in info.properties:
-        if smtputf8 or item.value.isascii():
-            yield f"{item.ptype}.{item.name}={_pvalue(item.value)}"
+        words.append(f"reason={_value(info.reason)}")
+    words += [item.written for item in info.properties if smtputf8 or item.written.isascii()]
+    return words
 
 
 def _pvalue(text: str) -> str:

@@ -75,11 +75,7 @@ class SignedHeaders:
         """Those of `wanted` of which `names` leaves at least one field unsigned."""
         by_name = self._headers.by_name
         return tuple(
-            [
-                name
-                for name in wanted
-                if name in by_name and len(by_name[name]) > names.count(name)
-            ]
+            [name for name in wanted if name in by_name and len(by_name[name]) > names.count(name)]
         )
 
     def uncovered(self, names: Sequence[bytes], name: bytes) -> int:

@@ -125,12 +125,13 @@ class Discovery:
 
     def walk(self, start: Domain) -> Walk:
         """The tree walk from `start` (RFC 9989 4.10), as far as its answers lead."""
-        if start not in self._walks:
-            key = ("walk", start, self.options, self.suffixes)
-            self._walks[start] = derive(
+        walk = self._walks.get(start)
+        if walk is None:
+            key = ("walk", start.name, self.options, self.suffixes)
+            walk = self._walks[start] = derive(
                 self.resolver, key, lambda scope: _walked(self.within(scope), start)
             )
-        return self._walks[start]
+        return walk
 
     def reading(self, start: Domain) -> Walk:
         """The walk, its failing steps at public suffixes read as "no record" where a record there

@@ -161,7 +161,7 @@ def judged(
 ) -> DmarcResult:
     """The result with the names for which the message does not pass. A pass for the author alone is
     none then. Never raises."""
-    if found == WritableNames():
+    if not any(found):  # nothing written, unknown or missing
         return dmarc
     authors = (dmarc.outcome,) if dmarc.outcome else dmarc.candidates
     ours = {author.organizational_domain for author in authors} - {None}

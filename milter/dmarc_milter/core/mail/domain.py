@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import idna
 
@@ -27,11 +28,11 @@ class Malformed:
     reason: str
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Domain:
+class Domain(NamedTuple):
     """A syntactically valid domain name; build it with `parse`, never from unchecked text.
 
     `name` is ASCII, lower case, A-labels, LDH and underscore, at most 253 bytes, no trailing dot.
+    A tuple, because names are compared and looked up all the time.
     """
 
     name: str

@@ -16,7 +16,6 @@ from dmarc_milter.core.mail.message import Envelope, plain_address
 from dmarc_milter.core.resolver import Kept, Missing, Question, Resolver, derive, recall
 from dmarc_milter.core.spf.options import SpfOptions
 from dmarc_milter.core.spf.query import Query, QueryRefused, Sender
-from dmarc_milter.core.spf.record import is_multi_label
 from dmarc_milter.core.text import visible
 
 __all__ = [
@@ -127,7 +126,10 @@ def recalled(
 def _key(envelope: Envelope, identity: _Identity, options: SpfOptions) -> Hashable:
     """What a result depends on besides the DNS, as long as no macro asks for more
     (Query.personal)."""
-    return ("spf", envelope.source_ip, identity.domain, identity.name, options)
+    # Texts, since an address or a Domain computes its hash each time.
+    assert envelope.source_ip is not None
+    assert identity.domain is not None
+    return ("spf", envelope.source_ip.packed, identity.domain.name, identity.name, options)
 
 
 def _without_looking(envelope: Envelope, identity: _Identity) -> SpfResult | None:
@@ -255,14 +257,12 @@ def _identity(envelope: Envelope) -> _Identity:
 
 
 def _refuse_single_label(identity: _Identity) -> _Identity:
-    if identity.domain is not None and not is_multi_label(identity.domain.name):
-        return identity._replace(
-            refused=(
-                "special-use name"
-                if domains.is_special_use(identity.domain.name)
-                else "single label"
-            )
-        )
+    """RFC 7208 4.3 wants two labels; all else that it asks for is true of a Domain."""
+    name = identity.domain.name if identity.domain is not None else ""
+    if name and domains.is_special_use(name):
+        return identity._replace(refused="special-use name")
+    if name and "." not in name:
+        return identity._replace(refused="single label")
     return identity
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal
 
@@ -102,9 +102,8 @@ def _name(domain: Domain | None) -> str:
     return domain.name if domain is not None else ""
 
 
-def _texts(texts: Iterable[str], count: int) -> Iterator[str]:
-    for _, text in zip(range(count), texts, strict=False):
-        yield printable(text, 300)
+def _texts(texts: Sequence[str], count: int) -> tuple[str, ...]:
+    return tuple([printable(text, 300) for text in texts[:count]])
 
 
 def _spf(spf: SpfResult, envelope: Envelope) -> SpfFact:
@@ -183,7 +182,7 @@ def _outcome(outcome: DomainOutcome) -> StoredOutcome:
         testing_key_only=outcome.testing_key_only,
         published=_published(outcome.published) if outcome.published else None,
         reason=printable(outcome.reason, 200),
-        trace=tuple(_texts(outcome.trace, MAX_TRACE)),
+        trace=_texts(outcome.trace, MAX_TRACE),
     )
 
 
