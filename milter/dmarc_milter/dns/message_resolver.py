@@ -8,6 +8,7 @@ import math
 import sys
 import time
 from collections.abc import Hashable, Iterable
+from functools import lru_cache
 from typing import Any, Literal
 
 from dmarc_milter.core.resolver import (
@@ -305,6 +306,8 @@ class MessageResolver(Remembers):
     def _charge(self, key: Key) -> bool:
         """Count the question here and in every scope around; False, and nothing counted, where one
         has no room."""
+        if key in self._asked:  # then it counts in every scope around
+            return True
         fresh = []
         scope: MessageResolver | None = self
         while scope is not None:
@@ -347,6 +350,7 @@ class MessageResolver(Remembers):
         )
 
 
+@lru_cache(maxsize=2048)
 def canonical(name: str, rdtype: str) -> Key:
     """The key of a question: lower case, and a final dot makes no difference. (Lower case of other
     text may turn into ASCII.)"""

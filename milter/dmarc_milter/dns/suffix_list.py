@@ -25,9 +25,10 @@ class SuffixListError(Exception):
     """The file cannot be used; the message names it and says why, in one line."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Suffixes:
-    """Implements `dmarc.discovery.PublicSuffixes`. Immutable, safe for threads."""
+    """Implements `dmarc.discovery.PublicSuffixes`. Immutable, safe for threads; compared by
+    identity."""
 
     path: str
     published: date

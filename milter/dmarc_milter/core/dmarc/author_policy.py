@@ -39,7 +39,7 @@ def published(
 
 
 def published_by(author_domain: Domain, discovery: Discovery) -> DomainOutcome:
-    key = ("published", author_domain.name, discovery.options, discovery.suffixes)
+    key = ("published", author_domain.name, discovery.rules)
     found: DomainOutcome = derive(
         discovery.resolver, key, lambda scope: _published(author_domain, discovery.within(scope))
     )

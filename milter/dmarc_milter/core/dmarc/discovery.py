@@ -70,7 +70,6 @@ UNANSWERED = {
 }
 
 
-@lru_cache(maxsize=1024)
 def questions(
     author_domain: Domain,
     options: DmarcOptions = DmarcOptions(),
@@ -78,10 +77,17 @@ def questions(
 ) -> tuple[Question, ...]:
     """What policy discovery for this author domain may ask: at most 8 questions, all known before
     the first answer; a ninth only below a registry of 7 labels (`Discovery.left_out`)."""
+    return _questions(author_domain, options.discovery, suffixes)
+
+
+@lru_cache(maxsize=1024)
+def _questions(
+    author_domain: Domain, method: DiscoveryMethod, suffixes: PublicSuffixes | None
+) -> tuple[Question, ...]:
     names: Iterable[Domain] = targets(author_domain)
     if is_special_use(author_domain.name):
         names = ()
-    elif options.discovery == "psl":
+    elif method == "psl":
         names = dict.fromkeys((author_domain, _listed_organization(author_domain, suffixes)))
     return tuple(Question(f"_dmarc.{name}", "TXT") for name in names)
 
@@ -108,6 +114,9 @@ class Discovery:
         self.resolver = resolver
         self.options = options
         self.suffixes = suffixes
+        self.rules = (options.discovery, options.psl_guard, suffixes)
+        """All that a conclusion depends on besides a name and the DNS, for `derive`; the options
+        themselves would be hashed anew each time."""
         self._steps: dict[Domain, WalkStep] = {}
         self._walks: dict[Domain, Walk] = {}
 
@@ -127,7 +136,7 @@ class Discovery:
         """The tree walk from `start` (RFC 9989 4.10), as far as its answers lead."""
         walk = self._walks.get(start)
         if walk is None:
-            key = ("walk", start.name, self.options, self.suffixes)
+            key = ("walk", start.name, self.rules)
             walk = self._walks[start] = derive(
                 self.resolver, key, lambda scope: _walked(self.within(scope), start)
             )
