@@ -3,9 +3,11 @@ is, with a message through it."""
 
 from __future__ import annotations
 
+import os
 import re
 import resource
 import shutil
+import signal
 import subprocess
 import urllib.request
 from collections.abc import Iterator
@@ -164,6 +166,29 @@ def test_every_process_of_it_is_shut_in(machine: Machine) -> None:
     )  # no more than the tests' own machine allows
     limits = Path(f"/proc/{pids[0]}/limits").read_text()
     assert re.search(rf"^Max open files +{wanted} +{wanted} ", limits, re.MULTILINE), limits
+
+
+def test_a_worker_that_the_kernel_kills_takes_nobody_with_it(
+    machine: Machine, dns: DnsServer
+) -> None:
+    """FLT-17: where memory ends the kernel sends SIGKILL to one process; with OOMPolicy=continue
+    systemd does not stop the service for it, and the supervisor replaces the worker."""
+    port = free_port()
+    configure(machine, dns, f"inet:{port}@127.0.0.1")
+    machine.systemctl("restart", "dmarc-milter.service")
+    unit = "dmarc-milter.service"
+
+    def shown(name: str) -> str:
+        return machine.systemctl("show", "--value", f"--property={name}", unit).strip()
+
+    assert (shown("OOMPolicy"), shown("TasksMax")) == ("continue", "16384")
+    before, supervisor = shown("InvocationID"), shown("MainPID")
+    names = {pid: Path(f"/proc/{pid}/comm").read_text().strip() for pid in members(machine, unit)}
+    (worker,) = [pid for pid, name in names.items() if name == "dmarc-worker"]
+    os.kill(int(worker), signal.SIGKILL)
+    assert judged(("127.0.0.1", port)).code == 550, machine.text()
+    assert (shown("InvocationID"), shown("MainPID")) == (before, supervisor)
+    assert shown("ActiveState") == "active"
 
 
 def test_a_reload_takes_the_new_configuration_and_keeps_serving(

@@ -8,7 +8,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dmarc_milter.checks import configuration
+from dmarc_milter.checks import configuration, limits
 from dmarc_milter.checks.report_sender import report_sender
 from dmarc_milter.checks.rules import rules
 from dmarc_milter.config import Config
@@ -35,6 +35,8 @@ def findings(
     )
     if not offline:
         yield from (*configuration.milter_socket(config), *configuration.ledger(config))
+        if (allowed := limits.of_service()) is not None:
+            yield from limits.findings(config, allowed)
         with closing(configuration.resolver_of(config)) as dns:
             resolver = dns.for_message(60.0, 1000)
             answering = list(configuration.dns(config))

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from dmarc_milter.checks import limits
 from dmarc_milter.config import Config, ConfigError, load, root_files
 from dmarc_milter.config.checks import socket_address
 from dmarc_milter.config.paths import spool_path
@@ -78,6 +79,7 @@ def startup_lines(config: Config) -> tuple[str, ...]:
         # Without what is secret in it.
         f"store: {url if url.startswith('sqlite:') else connect(url).name}",
         f"reports: {_reports(config)}",
+        *_limits(config),
         *((f"warning: {stale}",) if stale else ()),
         *(
             f"WARNING: {finding.text}"
@@ -92,6 +94,12 @@ def _library(config: Config) -> tuple[str, ...]:
     """One line where not the configured library serves."""
     choice = library.choose(config.milter.library)
     return (f"library: {choice.library}, because {choice.because}",) if choice.because else ()
+
+
+def _limits(config: Config) -> tuple[str, ...]:
+    """One line where the host allows less than the configuration asks for."""
+    found = [f"{one.text} ({one.remedy})" for one in limits.findings(config, limits.read())]
+    return (f"warning: limits: {'; '.join(found)}",) if found else ()
 
 
 def _mode(config: Config) -> str:

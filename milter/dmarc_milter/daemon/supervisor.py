@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from dmarc_milter.checks.limits import workers_of
 from dmarc_milter.config import Config, ConfigError, load
 from dmarc_milter.daemon import worker
 from dmarc_milter.daemon.crash_guard import CrashGuard
@@ -74,7 +75,7 @@ class Supervisor:
         self._log = open_log(config)
         self._notify = Notifier()
         self._generation = 1
-        self._count = worker_count(config)
+        self._count = workers_of(config)
         self._start_parts(config)
         self._signals: list[int] = []
         self._failed_starts = 0
@@ -326,7 +327,7 @@ class Supervisor:
             config,
             started=self._started,
             opened=self._sockets.current.config,
-            enough_workers=worker_count(config) <= self._most_workers,
+            enough_workers=workers_of(config) <= self._most_workers,
         )
         if keys:
             self._log.warning(
@@ -360,7 +361,7 @@ class Supervisor:
         self._sockets.use(listening)
         self._config = config
         self._generation += 1
-        self._count = min(worker_count(config), self._most_workers)
+        self._count = min(workers_of(config), self._most_workers)
         self._log = open_log(config)
         self._job_runner.restart(self._parts.jobs(config), self._log)
         self._start_after = 0.0
@@ -386,8 +387,3 @@ class Supervisor:
         self._job_runner.stop(5.0 if deadline else 0.0)
         self._log.info("stopped")
         return 0
-
-
-def worker_count(config: Config) -> int:
-    """As configured; 0 is one for each CPU that we may use."""
-    return config.milter.workers or max(1, len(os.sched_getaffinity(0)))

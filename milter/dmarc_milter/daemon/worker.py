@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
+from dmarc_milter.checks.limits import connections_for
 from dmarc_milter.config import Config
 from dmarc_milter.process.loop import Loop
 from dmarc_milter.process.shared_memory import SharedMemory, WorkerSlot
@@ -214,11 +215,6 @@ def _every(loop: Loop, seconds: float, callback: Callable[[], None]) -> None:
     callback()
 
 
-def most_for(descriptors: int) -> int:
-    """MTA connections that so many descriptors of a worker allow."""
-    return max(4, min(descriptors // 2, descriptors - 40))
-
-
 def _most_connections(config: Config) -> int:
     """As configured, and never so many that descriptors run out: libmilter's listener would spin
     without a pause, and look-ups need some too."""
@@ -226,7 +222,7 @@ def _most_connections(config: Config) -> int:
     return (
         config.milter.max_connections
         if soft == resource.RLIM_INFINITY
-        else min(config.milter.max_connections, most_for(soft))
+        else min(config.milter.max_connections, connections_for(soft))
     )
 
 
