@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import time
 
 from dmarc_milter.daemon.crash_guard import MAX_REMEMBERED, REMEMBERED, CrashGuard
 from dmarc_milter.process.shared_memory import FINGERPRINT, MAX_BLOCKED, SharedMemory
@@ -142,3 +143,20 @@ def test_a_message_without_fingerprint_is_never_poison() -> None:
     for _ in range(3):
         poison.blame((bytes(FINGERPRINT),), now=0)
     assert not shared_memory.is_blocked(bytes(FINGERPRINT), now=0)
+
+
+def test_the_fewest_connections_are_those_of_workers_that_take_some() -> None:
+    """Not of oneself, of one that drains, has died or does not move."""
+    shared_memory = SharedMemory(5)
+    now = time.monotonic()
+    assert shared_memory.fewest_connections(0, now) is None
+    for number, (sessions, silent) in enumerate([(0, 0), (7, 1), (1, 4), (2, 0), (3, 0)]):
+        slot = shared_memory.slot(number)
+        slot.reset()
+        slot.sessions, slot.silent = sessions, silent
+        slot.accepting = number != 3
+    assert shared_memory.fewest_connections(0, now) == 3
+    assert shared_memory.fewest_connections(4, now) == 0
+    shared_memory.slot(4).reset()
+    assert shared_memory.fewest_connections(0, now) == 5
+    assert shared_memory.fewest_connections(0, now + 60) is None

@@ -18,8 +18,8 @@ from dmarc_milter.core.actions.plan import Action, DeleteHeader, InsertHeader, R
 from dmarc_milter.core.mail.message import Envelope, Headers
 from dmarc_milter.process.loop import Loop, TaskEnded
 from dmarc_milter.process.shared_memory import SharedMemory
+from dmarc_milter.session.choose_library import ConnectionLimits, Serving
 from dmarc_milter.session.handler import Own, SessionOptions
-from dmarc_milter.session.library import ConnectionLimits, Serving
 from dmarc_milter.session.native import NativeServer
 from dmarc_milter.session.session import Session
 from fakes.daemon import wait_for
@@ -133,6 +133,7 @@ def run(
     limits: ConnectionLimits,
     options: SessionOptions,
     ready: threading.Event,
+    others: Callable[[], int | None],
 ) -> None:
     loop = Loop()
     served = Served(loop, options, SharedMemory(1).slot(0))
@@ -145,6 +146,7 @@ def run(
             served.slot,  # type: ignore[arg-type]
             served,  # type: ignore[arg-type]
             limits,
+            others,
         )
     )
 
@@ -166,6 +168,7 @@ def serving(
     *,
     unix: str = "",
     options: SessionOptions = SessionOptions(),
+    others: Callable[[], int | None] = lambda: None,
 ) -> Iterator[Served]:
     if unix:
         sock = socket.socket(socket.AF_UNIX)
@@ -175,7 +178,9 @@ def serving(
         sock = socket.create_server(("127.0.0.1", 0))
     found: list[Served] = []
     ready = threading.Event()
-    thread = threading.Thread(target=run, args=(found, sock, limits, options, ready), daemon=True)
+    thread = threading.Thread(
+        target=run, args=(found, sock, limits, options, ready, others), daemon=True
+    )
     thread.start()
     assert ready.wait(5)
     (served,) = found
@@ -570,3 +575,40 @@ def test_a_drain_ends_what_has_no_client_and_lets_messages_and_clients_go_on(
     assert wait_for(lambda: gone(idle), 2)
     busy.quit()
     assert wait_for(lambda: served.server.count == 0, 2)
+
+
+# -- workers beside this one -----------------------------------------------------------------------
+
+
+def test_a_connection_that_nobody_else_takes_is_taken() -> None:
+    """However few connections the others have, who may be busy or dying."""
+    with serving(others=lambda: 0) as served:
+        clients = [served.client() for _ in range(30)]
+        assert [mta.message(LETTER).code for mta in clients] == [250] * 30
+
+
+def test_connections_are_left_to_a_worker_that_has_fewer() -> None:
+    """MTAs that connect one after the other while nobody has anything to do: else the worker that
+    is woken first would have them all, and their messages later."""
+    count = [0, 0]
+    with serving(others=lambda: count[1]) as one:
+        assert one.server is not None
+        listening = one.server._listening
+        assert listening is not None
+        second: list[Served] = []
+        ready = threading.Event()
+        arguments = (second, listening.dup(), ConnectionLimits(), SessionOptions(), ready)
+        thread = threading.Thread(target=run, args=(*arguments, lambda: count[0]), daemon=True)
+        thread.start()
+        assert ready.wait(5)
+        (other,) = second
+        try:
+            for _ in range(300):
+                one.client()
+                count[:] = one.server.count, other.server.count  # type: ignore[union-attr]
+                if min(count) >= 5:
+                    break
+            assert min(count) >= 5
+        finally:
+            other.loop.call_from_thread(lambda: setattr(other, "stop", True))
+            thread.join(5)

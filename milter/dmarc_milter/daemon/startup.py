@@ -29,7 +29,7 @@ from dmarc_milter.ledger.store.status import obstacle
 from dmarc_milter.mta import sendmail_review, sendmail_rewriting
 from dmarc_milter.mta.setup_lines import attach
 from dmarc_milter.process import privileges, sockets
-from dmarc_milter.session import library
+from dmarc_milter.session import choose_library
 from dmarc_milter.telemetry.log import Log, complain, open_log
 
 NOFILE = 65536
@@ -92,7 +92,7 @@ def startup_lines(config: Config) -> tuple[str, ...]:
 
 def _library(config: Config) -> tuple[str, ...]:
     """One line where not the configured library serves."""
-    choice = library.choose(config.milter.library)
+    choice = choose_library.choose(config.milter.library)
     return (f"library: {choice.library}, because {choice.because}",) if choice.because else ()
 
 

@@ -23,8 +23,8 @@ from dmarc_milter.checks.limits import connections_for
 from dmarc_milter.config import Config
 from dmarc_milter.process.loop import Loop
 from dmarc_milter.process.shared_memory import SharedMemory, WorkerSlot
+from dmarc_milter.session.choose_library import ConnectionLimits, MilterServer, Serving, serve
 from dmarc_milter.session.handler import MessageHandler, SessionOptions
-from dmarc_milter.session.library import ConnectionLimits, MilterServer, Serving, serve
 from dmarc_milter.session.session import Session
 from dmarc_milter.telemetry.counters import Meter
 from dmarc_milter.telemetry.log import Log, open_log
@@ -97,7 +97,7 @@ def run(
         log = open_log(config)
         loop, slot = _started(control, lambda: (Loop(), shared_memory.slot(number)))
         service, server = _started(
-            control, lambda: _start(config, loop, build, sock, (shared_memory, slot, log))
+            control, lambda: _start(config, loop, build, sock, (shared_memory, number, log))
         )
         slot.beat()
         control.sendall(READY)
@@ -129,9 +129,10 @@ def _start(
     loop: Loop,
     build: Build,
     sock: socket.socket,
-    around: tuple[SharedMemory, WorkerSlot, Log],
+    around: tuple[SharedMemory, int, Log],
 ) -> Started:
-    shared_memory, slot, log = around
+    shared_memory, number, log = around
+    slot = shared_memory.slot(number)
     log.start()
     service = build(config, loop, slot, shared_memory, log)
     meter = Meter(slot)
@@ -140,8 +141,11 @@ def _start(
         meter.count("connections")
         return Session(service.handler, service.options, name=name)
 
+    def others() -> int | None:
+        return shared_memory.fewest_connections(number, time.monotonic())
+
     limits = ConnectionLimits(_most_connections(config), config.milter.idle_timeout)
-    serving = Serving(loop, sock, make_session, slot, log, limits)
+    serving = Serving(loop, sock, make_session, slot, log, limits, others)
     return service, serve(config.milter.library, serving)
 
 

@@ -19,7 +19,11 @@ FINGERPRINT: Final = 16
 COUNTERS: Final = 256
 """Counters of each worker: telemetry/counters.py names them."""
 MAX_BLOCKED: Final = 1024
-_HEAD: Final = 4  # words: heartbeat, sessions, silent connections, since when something is running
+_HEAD: Final = 5
+"""Words: heartbeat, sessions, silent connections, since when something is running, whether it
+accepts."""
+AWAKE: Final = 1.0
+"""Seconds since its last heartbeat after which a worker is not counted on."""
 _SLOT: Final = 8 * (_HEAD + COUNTERS) + FINGERPRINT
 _BLOCKED: Final = struct.Struct("=d16s")  # expiry, fingerprint
 _BLOCKED_ENTRY: Final = _BLOCKED.size
@@ -57,7 +61,20 @@ class SharedMemory:
     def sessions(self) -> int:
         """Open MTA connections of all workers, silent ones too."""
         slots = [self.slot(number) for number in range(self.slots)]
-        return sum(slot.sessions + slot.silent for slot in slots)
+        return sum(slot.connections for slot in slots)
+
+    def fewest_connections(self, but: int, now: float) -> int | None:
+        """What the worker with the fewest has, of those that take connections, without worker
+        `but`; None if there is no other. `now` is time.monotonic()."""
+        others = (self.slot(number) for number in range(self.slots) if number != but)
+        return min(
+            (
+                slot.connections
+                for slot in others
+                if slot.accepting and now - slot.heartbeat < AWAKE
+            ),
+            default=None,
+        )
 
     def is_blocked(self, fingerprint: bytes, *, now: float) -> bool:
         """Whether a message has killed too often. `now` is time.monotonic()."""
@@ -90,7 +107,7 @@ class WorkerSlot:
 
     def reset(self) -> None:
         """For a new worker: alive now, nothing in evaluation. Counters stay."""
-        self._words[1] = self._words[2] = self._words[3] = 0
+        self._words[1] = self._words[2] = self._words[3] = self._words[4] = 0
         self.beat()
 
     def beat(self) -> None:
@@ -118,6 +135,20 @@ class WorkerSlot:
     @silent.setter
     def silent(self, count: int) -> None:
         self._words[2] = count
+
+    @property
+    def connections(self) -> int:
+        """Open MTA connections, silent ones too."""
+        return self._words[1] + self._words[2]
+
+    @property
+    def accepting(self) -> bool:
+        """Whether it takes connections, and leaves them to workers that have fewer."""
+        return bool(self._words[4])
+
+    @accepting.setter
+    def accepting(self, accepts: bool) -> None:
+        self._words[4] = accepts
 
     def add(self, amounts: Iterable[tuple[int, int]]) -> None:
         """Add to counters: (index, amount)."""

@@ -14,8 +14,8 @@ from typing import Any
 
 from dmarc_milter.core.actions.plan import Action
 from dmarc_milter.process.loop import Loop, Task
+from dmarc_milter.session.choose_library import MakeSession
 from dmarc_milter.session.handler import TRY_LATER
-from dmarc_milter.session.library import MakeSession
 from dmarc_milter.session.session import Macros, Session
 
 Event = tuple[Callable[..., Any], tuple[Any, ...]]

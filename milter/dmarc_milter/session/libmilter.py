@@ -27,10 +27,10 @@ from Milter import milter  # the C module: by its own name mypy would find the s
 from dmarc_milter.process.shared_memory import WorkerSlot
 from dmarc_milter.process.silent_connections import MilterConnections, Strangers, hang_up
 from dmarc_milter.process.sockets import never_ready
+from dmarc_milter.session.choose_library import Serving
 from dmarc_milter.session.connection import Connection
 from dmarc_milter.session.event_queue import EventQueue
 from dmarc_milter.session.guard import Report, guarded
-from dmarc_milter.session.library import Serving
 from dmarc_milter.session.refusal import PATIENCE, Refusals
 from dmarc_milter.session.unserved import Unserved
 
@@ -186,7 +186,7 @@ class Callbacks:
 
     @property
     def failure(self) -> str:
-        """See library.MilterServer."""
+        """See choose_library.MilterServer."""
         return self._unserved.ended
 
     def _total(self) -> int:
@@ -267,7 +267,7 @@ def check_platform() -> None:
 
 
 class PymilterServer:
-    """libmilter as a MilterServer (library.py)."""
+    """libmilter as a MilterServer (choose_library.py)."""
 
     def __init__(self, serving: Serving) -> None:
         """Raises CannotServe."""
@@ -286,16 +286,16 @@ class PymilterServer:
 
     @property
     def failure(self) -> str:
-        """See library.MilterServer."""
+        """See choose_library.MilterServer."""
         return self._main.ended or self._callbacks.failure
 
     def tend(self) -> None:
-        """See library.MilterServer."""
+        """See choose_library.MilterServer."""
         self._callbacks.tend()
         self._refusals.tend()
 
     def drain(self) -> None:
-        """See library.MilterServer.
+        """See choose_library.MilterServer.
 
         A poll of libmilter's that is under way keeps the old socket for up to 5 s; its accept then
         finds the new one empty.

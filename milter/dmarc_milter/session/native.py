@@ -14,13 +14,15 @@ import socket
 import time
 from typing import Final
 
-from dmarc_milter.session.library import Serving
+from dmarc_milter.session.choose_library import Serving
 from dmarc_milter.session.mta_connection import MtaConnection
 from dmarc_milter.session.refusal import EVERY, Refusals
 from dmarc_milter.session.session import Session
 
 ACCEPT_AT_ONCE: Final = 8
 """Connections taken in one turn: the others are for the workers beside this one."""
+PATIENCE: Final = 0.005
+"""Seconds that a connection is left to a worker that has fewer, before it is taken here."""
 REST: Final = 0.25
 """Seconds without accepting after descriptors or memory ran out."""
 SPARE: Final = 4
@@ -36,6 +38,7 @@ class NativeServer:
         """Begins to accept."""
         self._loop, self._log, self._limits = serving.loop, serving.log, serving.limits
         self._make_session, self._slot = serving.make_session, serving.slot
+        self._others = serving.others
         self._listening: socket.socket | None = serving.listening
         self._tcp = serving.listening.family != socket.AF_UNIX
         self._connections: dict[MtaConnection, str] = {}
@@ -50,7 +53,8 @@ class NativeServer:
         self._keep_spare()
         self._next_look = self._say_after = 0.0
         serving.listening.setblocking(False)
-        self._loop.watch(serving.listening.fileno(), select.EPOLLIN, self._accept)
+        self._loop.watch(serving.listening.fileno(), select.EPOLLIN, self._somebody_calls)
+        self._slot.accepting = True
 
     @property
     def count(self) -> int:
@@ -59,11 +63,11 @@ class NativeServer:
 
     @property
     def failure(self) -> str:
-        """See library.MilterServer: it has no threads that could end."""
+        """See choose_library.MilterServer: it has no threads that could end."""
         return ""
 
     def tend(self) -> None:
-        """See library.MilterServer."""
+        """See choose_library.MilterServer."""
         self._refusals.tend()
         now = time.monotonic()
         if now < self._next_look:
@@ -76,7 +80,7 @@ class NativeServer:
                 connection.close()
 
     def drain(self) -> None:
-        """See library.MilterServer. Those that the MTA keeps for a client to come end."""
+        """See choose_library.MilterServer. Those that the MTA keeps for a client to come end."""
         self._draining = True
         self._stop_accepting()
         for connection in list(self._connections):
@@ -91,6 +95,7 @@ class NativeServer:
             connection.close()
 
     def _stop_accepting(self) -> None:
+        self._slot.accepting = False
         if self._listening is not None:
             self._loop.forget(self._listening.fileno())
             self._listening.close()
@@ -131,7 +136,20 @@ class NativeServer:
 
     # Accepting.
 
-    def _accept(self, _events: int) -> None:
+    def _somebody_calls(self, _events: int) -> None:
+        """The kernel wakes all workers that wait, and the same one would be the first each time."""
+        fewest = self._others()
+        if fewest is None or fewest >= len(self._connections):
+            self._accept()
+        elif self._listening is not None:
+            self._loop.change(self._listening.fileno(), 0)
+            self._loop.call_later(PATIENCE, self._take_what_is_left)
+
+    def _take_what_is_left(self) -> None:
+        self._go_on_accepting()
+        self._accept()
+
+    def _accept(self) -> None:
         for _ in range(ACCEPT_AT_ONCE):
             if self._listening is None:
                 return

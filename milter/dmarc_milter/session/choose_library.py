@@ -35,6 +35,8 @@ class Serving(NamedTuple):
     """Where it counts its connections."""
     log: Log
     limits: ConnectionLimits
+    others: Callable[[], int | None] = lambda: None
+    """The connections of the worker beside this one that has the fewest, if there is one."""
 
 
 class MilterServer(Protocol):
