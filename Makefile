@@ -114,6 +114,13 @@ soak-faults: $(VENV)/.ready-test .test/.ready
 soak-fuzz: $(VENV)/.ready-test .test/readers/.ready
 	DMARC_MILTER_SOAK=1 $(PYTEST) -s -m soak --timeout=14400 tests/fuzz
 
+## make other-filters   OpenDKIM, OpenDMARC, Rspamd, SpamAssassin and Amavis behind this milter, from Debian packages
+.PHONY: other-filters
+other-filters: $(VENV)/.ready-test .test/.ready
+	@[ -e .test/peers ] || tools/bench_peers.sh
+	@[ -e .test/filters ] || tools/other_filters.sh
+	@DMARC_MILTER_FILTERS=1 $(VENV)/bin/python -m pytest -q -rs tests/live/test_other_filters.py
+
 ## make bench   cost, rate, latency and memory beside an empty pymilter, and beside rspamd, OpenDKIM and OpenDMARC after make bench-peers
 .PHONY: bench bench-peers profile
 bench: $(VENV)/.ready-test .test/.ready

@@ -480,6 +480,10 @@ def test_a_good_set_up_has_nothing_to_say() -> None:
         " smtpd_sasl_auth_enable=yes\n"
     )
     master += "127.0.0.1:10025 inet n - n - - smtpd -o smtpd_milters=\n"
+    master += (
+        "127.0.0.1:10026 inet n - n - - smtpd\n  -o"
+        " receive_override_options=no_header_body_checks,no_milters\n"
+    )
     files = postfix.Postfix(postfix.parse_main(main), postfix.parse_master(master))
     assert (
         review(

@@ -132,7 +132,7 @@ RSPAMD = f"smtpd_milters = {OURS}, inet:localhost:11332"
         (
             {"local.d/milter_headers.conf": 'use = ["authentication-results"];'},
             "error",
-            "removes all others",
+            "removes ours",
         ),
         ({"local.d/milter_headers.conf": '# use = ["authentication-results"];'}, "note", "score"),
         ({"local.d/dmarc.conf": 'actions { reject = "reject"; }'}, "warning", "applies DMARC"),
@@ -185,6 +185,14 @@ def test_spamassassin_in_a_pipe_is_known_by_its_command() -> None:
     )
     (found,) = said(f"smtpd_milters = {OURS}\ncontent_filter = scan:\n", master)
     assert "SpamAssassin" in found.text
+
+
+def test_spamassassin_before_us_breaks_signatures() -> None:
+    """It wraps what it takes for spam, and the policy then refuses genuine mail."""
+    (found,) = said(f"smtpd_milters = unix:spamass/spamass.sock, {OURS}")
+    assert (found.level, "signature breaks" in found.text) == ("error", True)
+    (found,) = said(f"smtpd_milters = {OURS}, unix:spamass/spamass.sock")
+    assert found.level == "note"
 
 
 def test_an_spf_policy_service_refuses_before_dmarc_is_judged(tmp_path: Path) -> None:

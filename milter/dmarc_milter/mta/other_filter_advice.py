@@ -134,8 +134,8 @@ def _rspamd(one: OtherFilter) -> Iterator[Finding]:
         yield Finding(
             "error" if one.position >= 0 else "warning",
             WHERE,
-            f"{_who(one)} writes Authentication-Results itself (milter_headers) and removes all"
-            " others, ours too",
+            f"{_who(one)} writes Authentication-Results itself (milter_headers) and removes ours"
+            " if it comes after us",
             "take authentication-results out of `use` in /etc/rspamd/local.d/milter_headers.conf;"
             " systemctl reload rspamd",
         )
@@ -171,6 +171,15 @@ def _amavis(one: OtherFilter) -> Iterator[Finding]:
 
 
 def _spamassassin(one: OtherFilter) -> Iterator[Finding]:
+    if one.position < 0:
+        yield Finding(
+            "error",
+            WHERE,
+            f"{_who(one)} rewrites what it takes for spam before this milter verifies it: the"
+            " signature breaks, and genuine mail is refused",
+            f"put this milter before it in {one.named}",
+        )
+        return
     yield Finding(
         "note",
         WHERE,

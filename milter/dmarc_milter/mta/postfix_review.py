@@ -11,7 +11,7 @@ from pathlib import Path
 from dmarc_milter.config.checks import IPNetwork, SocketAddress, networks
 from dmarc_milter.config.schema_policy import Authentication
 from dmarc_milter.core.check_finding import LEVELS, Finding
-from dmarc_milter.mta.postfix import MasterCfService, MilterEntry, Postfix, address
+from dmarc_milter.mta.postfix import MasterCfService, MilterEntry, Postfix, address, elements
 from dmarc_milter.mta.setup_lines import reachable
 
 WHERE = "postfix"
@@ -135,22 +135,14 @@ def _other_settings(files: Postfix, socket: SocketAddress) -> Iterator[Finding]:
 
 
 def _in_any(files: Postfix, socket: SocketAddress) -> bool:
-    return any(
-        is_ours(milter, files, socket, chrooted=files.is_chrooted(service))
-        for service in files.smtpd()
-        for milter in files.milters(service=service)
-    )
+    return any(_passes(files, service, socket) for service in files.smtpd())
 
 
 def _service(
     files: Postfix, service: MasterCfService, socket: SocketAddress, trust: Authentication
 ) -> Iterator[Finding]:
     """What master.cf says for one smtpd."""
-    chrooted = files.is_chrooted(service)
-    passes = any(
-        is_ours(milter, files, socket, chrooted=chrooted)
-        for milter in files.milters(service=service)
-    )
+    passes = _passes(files, service, socket)
     daemon = files.value("milter_macro_daemon_name", service) or files.value("myhostname")
     trusted = daemon in trust.trusted_daemons
     exempts = daemon if trusted and trust.sendmail_daemons_authenticate == "yes" else ""
@@ -176,6 +168,17 @@ def _service(
             " does not go through it",
             f"postconf -PX {service.name}/{service.type}/smtpd_milters && postfix reload",
         )
+
+
+def _passes(files: Postfix, service: MasterCfService, socket: SocketAddress) -> bool:
+    """Whether mail of this smtpd goes through the milter; `no_milters` switches all off
+    (postconf(5), receive_override_options)."""
+    overrides = elements(files.value("receive_override_options", service))
+    chrooted = files.is_chrooted(service)
+    return "no_milters" not in overrides and any(
+        is_ours(milter, files, socket, chrooted=chrooted)
+        for milter in files.milters(service=service)
+    )
 
 
 def _submission(files: Postfix, service: MasterCfService, exempts: str) -> Iterator[Finding]:
