@@ -28,7 +28,6 @@ from dmarc_milter.core.stored import encode, from_evaluation
 from dmarc_milter.ledger.store import partitions, schema
 from dmarc_milter.ledger.store.database import Database, Transaction, attempt, connect, fetch
 from dmarc_milter.ledger.store.retention import Retention, expire
-from dmarc_milter.ledger.store.schema.roll_up import roll_up
 from dmarc_milter.ledger.store.store import Store
 from dmarc_milter.web import WebOptions, create_app
 from fakes.evaluations import evaluation
@@ -80,7 +79,8 @@ def step(name: str) -> Iterator[None]:
 
 
 def fill(database: Database, number: int, now: int) -> None:
-    """So many decisions of the last fourteen days, without indexes meanwhile; then the sums."""
+    """So many decisions of the last fourteen days, without indexes meanwhile; then the sums, by the
+    schema's own steps."""
     first = now // DAY * DAY - (DAYS - 1) * DAY
     if database.dialect == "postgresql":
         partitions.make(database, range(first, now, DAY))
@@ -114,12 +114,11 @@ def fill(database: Database, number: int, now: int) -> None:
     with step("the totals"):
         _at_length(
             database,
-            "INSERT INTO daily (day, origin, status, disposition, would_be, messages) SELECT at /"
-            " 86400 * 86400, 1, status, disposition, would_be, count(*) FROM decision GROUP"
-            " BY 1, 3, 4, 5",
+            "INSERT INTO daily (day, status, disposition, would_be, messages) SELECT at / 86400 *"
+            " 86400, status, disposition, would_be, count(*) FROM decision GROUP BY 1, 2, 3, 4",
         )
-    with step("the schema step that makes the sums"):
-        attempt(database, roll_up)
+    with step("the schema steps that make the sums and their indexes"):
+        schema.upgrade(database)
     with step("ANALYZE"):
         database.alone(
             "ANALYZE" if database.dialect == "sqlite" else "VACUUM ANALYZE", seconds=3600
@@ -224,6 +223,8 @@ def questions(url: str, folder: Path, number: int) -> None:
         "/decisions?days=14&status=pass&disposition=reject",
         f"/decisions?days=14&key=4Q{number // 2}",
         f"/decisions/{number // 2:032x}",
+        "/impact?days=7",
+        "/impact?days=14",
         "/reports",
         "/health",
     ):
@@ -243,6 +244,7 @@ def questions(url: str, folder: Path, number: int) -> None:
         ("stats",),
         ("stats", "--json"),
         ("store", "status"),
+        ("summary",),
         ("report", "list"),
     ):
         measure(" ".join(words), lambda words=words: quietly(*words, "--config", str(config)))
@@ -263,10 +265,21 @@ def forgetting(database: Database, number: int, now: int) -> None:
         expire(database, Retention(decision_days=DAYS, decision_rows=10**9), now=later)
 
 
+def _before_sums(database: Database) -> None:
+    """An empty store of the last version that knew no sums: its log is filled, and brought up to
+    date."""
+    steps = schema.STEPS
+    schema.STEPS = steps[: [step.name for step in steps].index("rollups")]
+    try:
+        schema.upgrade(database)
+    finally:
+        schema.STEPS = steps
+
+
 def run(url: str, folder: Path, number: int) -> None:
     now = int(time.time())
     with closing(connect(url)) as database:
-        schema.upgrade(database)
+        _before_sums(database)
         fill(database, number, now)
         questions(url, folder, number)
         forgetting(database, number, now)

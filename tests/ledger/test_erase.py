@@ -66,8 +66,9 @@ class Place:
 
 TABLES = (
     "decision", "daily", "known_domain", "quota", "report", "report_row", "report_document",
-    "delivery", "destination", "spent", "authorisation", "failure", "rollup", "author_name",
-    "handed_over", "parked", "tombstone", "report_count", "incident_count",
+    "delivery", "destination", "spent", "authorisation", "failure", "outcome_sum",
+    "author_day", "author_name", "handed_over", "parked", "tombstone", "report_count",
+    "incident_count",
 )  # fmt: skip
 
 
@@ -103,7 +104,8 @@ def test_a_domain_and_what_is_below_it_is_forgotten_everywhere(place: Place, nam
     """Log, report rows, failure queue, undelivered reports, drained spool rows, sums."""
     mixed(place)
     assert set(place.traces(b"private.example", b"elpmaxe.etavirp")) >= {
-        "decision", "report", "report_row", "failure", "author_name", "rollup", "spool",
+        "decision", "report", "report_row", "failure", "author_name", "outcome_sum",
+        "author_day", "spool",
     }  # fmt: skip
     total = sum(each.messages for each in place.store.decisions.totals())
     assert place.ask("store", "erase", "--domain", name) == 0

@@ -19,6 +19,7 @@ from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.ledger.connect import answering_store
 from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.impact import GROUPS, DomainImpact, by_domain, by_kind, samples
+from dmarc_milter.ledger.stopped import StoppedMail
 from dmarc_milter.ledger.store.decisions import Filter
 from dmarc_milter.ledger.store.rollups import since_hour
 
@@ -62,9 +63,9 @@ def run(arguments: argparse.Namespace) -> int:
             wanted = Filter(since=since, author_domain=author, affected=True)
             messages = store.decisions.messages(since, author_domain=author)
             treated = store.decisions.treated(since, author_domain=author)
-            clients = store.decisions.clients(wanted)
-            groups = store.decisions.impact(wanted, limit=GROUPS)
-            senders = sources(samples(store.decisions, groups, since))
+            stopped = StoppedMail(store.database, wanted, sum(part.messages for part in treated))
+            clients = stopped.clients()
+            senders = sources(samples(store.decisions, stopped.groups(GROUPS), since))
             waits = store.decisions.waiting(since, author_domain=author)
     except StoreError as error:
         return unavailable(error)
@@ -76,6 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
                 "days": arguments.days,
                 "enforce": config.policy.enforce,
                 "messages": messages,
+                "looked_at": stopped.looked_at,
                 "domains": [row._asdict() | {"messages": row.messages} for row in domains],
                 "kinds": by_kind(treated),
                 "sources": [_document(source) for source in senders],
@@ -85,6 +87,11 @@ def run(arguments: argparse.Namespace) -> int:
         return EXIT_OK
     head = f"{messages:,} messages evaluated since {shown(since)} UTC"
     _print(config, domains, senders, head, arguments.limit)
+    if stopped.looked_at < stopped.messages:
+        print(
+            f"\nClients and who is behind them: of {stopped.looked_at:,} of these"
+            f" {stopped.messages:,} messages, the newest of each day."
+        )
     _print_kinds(by_kind(treated))
     deferrals.print_waiting(waits, now, arguments.limit)
     return EXIT_OK

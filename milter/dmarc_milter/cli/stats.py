@@ -24,7 +24,6 @@ from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.ledger.connect import answering_store
 from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.store.decisions import Total, Waiting
-from dmarc_milter.ledger.store.status import store_status
 
 RESULTS = tuple(status.value for status in DmarcStatus)
 DONE: dict[str, tuple[str, ...]] = {
@@ -80,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         with closing(answering_store(config)) as store:
             totals = store.decisions.totals(since)
-            reports = store_status(store.database).reports or {}
+            reports = store.reports.by_state()
             waits = store.decisions.waiting(since)
     except StoreError as error:
         return unavailable(error)

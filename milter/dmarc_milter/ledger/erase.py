@@ -13,7 +13,7 @@ import msgspec
 
 from dmarc_milter.core.report.rows import decode_published, decode_row, encode_published
 from dmarc_milter.core.stored import StoredPolicy, UnreadableFacts, decode
-from dmarc_milter.ledger.store import rollups
+from dmarc_milter.ledger.store import log_size, rollups
 from dmarc_milter.ledger.store.database import Transaction, attempt, chunks, fetch, with_list
 from dmarc_milter.ledger.store.report_id import secret_of
 from dmarc_milter.ledger.store.store import Store
@@ -48,6 +48,8 @@ class Erasure:
             self._addresses,
         ):
             work()
+        if not self._dry:
+            log_size.recount(self._database)
         return {what: number for what, number in self.counts.items() if number}
 
     def _change(self, work: Callable[[Transaction], Any]) -> None:

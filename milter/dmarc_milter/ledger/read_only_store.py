@@ -11,7 +11,12 @@ from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.ownership import Access, has_journal, read_only, why_not
 from dmarc_milter.ledger.sqlite_file import inode
 from dmarc_milter.ledger.store import schema
-from dmarc_milter.ledger.store.database import BUSY_WAIT, SqliteDatabase, SqliteTransaction
+from dmarc_milter.ledger.store.database import (
+    BUSY_WAIT,
+    SqliteDatabase,
+    SqliteTransaction,
+    add_functions,
+)
 
 
 class ReadOnlySqlite(SqliteDatabase):
@@ -57,6 +62,7 @@ class MemorySqlite(SqliteDatabase):
             self._connection = sqlite3.connect(
                 ":memory:", isolation_level=None, check_same_thread=False
             )
+            add_functions(self._connection)
         return self._connection
 
 

@@ -21,6 +21,7 @@ from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.core.stored import Facts
 from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.impact import GROUPS, SAMPLED, by_domain, by_kind, samples
+from dmarc_milter.ledger.stopped import StoppedMail
 from dmarc_milter.ledger.store.decisions import Filter
 from dmarc_milter.ledger.store.reports import ReportState
 from dmarc_milter.ledger.store.store import Store
@@ -145,7 +146,9 @@ class Pages:
             failing=queries.authors(database, g.since, failing=True)[:10],
             clients=queries.failing_clients(database, g.since),
             newest=queries.NEWEST,
-            senders=[one for one in self._senders(*LOOKED_INTO) if one.rule][:LISTED],
+            senders=[one for one in self._senders(self._stopped(), *LOOKED_INTO) if one.rule][
+                :LISTED
+            ],
             waiting=decisions.waiting(g.since, limit=MAX_WAITING),
         )
 
@@ -189,18 +192,20 @@ class Pages:
             looked_at=queries.LOOKED_AT,
         )
 
-    def _senders(self, groups: int, sampled: int) -> list[ProbableSender]:
+    def _stopped(self, messages: int | None = None) -> StoppedMail:
+        return StoppedMail(self._store.database, Filter(since=g.since, affected=True), messages)
+
+    def _senders(self, stopped: StoppedMail, groups: int, sampled: int) -> list[ProbableSender]:
         """Who probably stands behind mail that policy stopped, or would have."""
-        decisions = self._store.decisions
-        wanted = Filter(since=g.since, affected=True)
-        found = decisions.impact(wanted, limit=groups)
-        return list(sources(samples(decisions, found, g.since, most=sampled)))
+        found = stopped.groups(groups)
+        return list(sources(samples(self._store.decisions, found, g.since, most=sampled)))
 
     def impact(self) -> str:
         decisions = self._store.decisions
         treated = decisions.treated(g.since)
-        domains = by_domain(treated, decisions.clients(Filter(since=g.since, affected=True)))
-        senders = self._senders(GROUPS, SAMPLED)
+        stopped = self._stopped(sum(part.messages for part in treated))
+        domains = by_domain(treated, stopped.clients())
+        senders = self._senders(stopped, GROUPS, SAMPLED)
         proven = [one for one in senders if one.identity]
         unproven = [one for one in senders if not one.identity]
         return render_template(
@@ -209,6 +214,7 @@ class Pages:
             messages=decisions.messages(g.since),
             treated=sum(row.messages for row in domains),
             kinds=by_kind(treated),
+            stopped=stopped,
             columns=IMPACT_COLUMNS,
             domains=domains[: queries.PAGE],
             domains_left=max(0, len(domains) - queries.PAGE),

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.core.stored import decode
 from dmarc_milter.ledger.store import rollups
 from dmarc_milter.ledger.store.database import Database, fetch
@@ -103,25 +104,18 @@ def decision(database: Database, identity: str) -> Decision | None:
     return Decision(decode(bytes(rows[0][0])), rows[0][1]) if rows else None
 
 
-FAILING = "HAVING sum(CASE WHEN status = 'fail' THEN 1 ELSE 0 END) > 0"
-
-
 def authors(
     database: Database, since: int, *, failing: bool = False, page: int = 1
 ) -> list[AuthorRow]:
-    """Author domains since then, most messages (or failures) first; one more than a page when there
-    is another."""
-    source = rollups.counted(since)
+    """Author domains since that day, most messages (or failures) first; one more than a page when
+    there is another."""
     sql = (
-        "SELECT author_reversed, sum(messages), sum(CASE WHEN status = 'pass' THEN messages ELSE 0"
-        " END) AS passed, sum(CASE WHEN status = 'fail' THEN messages ELSE 0 END) AS failed,"
-        " sum(CASE WHEN disposition IN ('quarantine', 'reject') OR would_be IN ('quarantine',"
-        " 'reject') THEN messages ELSE 0 END) AS treated"
-        f" FROM {source.sql} WHERE author_reversed <> '' GROUP BY author_reversed"
-        f" {FAILING if failing else ''} ORDER BY {'failed' if failing else '2'} DESC,"
-        " author_reversed LIMIT ? OFFSET ?"
+        "SELECT author_reversed, sum(messages) AS number, sum(passed), sum(failed) AS failures,"
+        " sum(treated) FROM author_day WHERE day >= ? AND author_reversed <> ''"
+        f" {'AND failed > 0' if failing else ''} GROUP BY author_reversed"
+        f" ORDER BY {'failures' if failing else 'number'} DESC, author_reversed LIMIT ? OFFSET ?"
     )
-    values = (*source.values, PAGE + 1, (page - 1) * PAGE)
+    values = (since // DAY * DAY, PAGE + 1, (page - 1) * PAGE)
     return [
         AuthorRow(rollups.reversed_name(row[0]), *map(int, row[1:]))
         for row in fetch(database, sql, values)

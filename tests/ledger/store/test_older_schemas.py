@@ -14,7 +14,7 @@ import pytest
 
 from dmarc_milter.core.stored import encode, from_evaluation
 from dmarc_milter.ledger.errors import StoreError
-from dmarc_milter.ledger.store import schema
+from dmarc_milter.ledger.store import log_size, schema
 from dmarc_milter.ledger.store.database import Database, Transaction, attempt, connect, fetch
 from dmarc_milter.ledger.store.partitions import has_days
 from dmarc_milter.ledger.store.retention import Retention, expire
@@ -122,12 +122,14 @@ def test_a_filled_store_of_an_older_schema_loses_nothing(
         assert store.destinations.has_passed("known.example")
         if version >= 2:
             assert [each.address for each in store.deliveries.of("r")] == ["a@x.example"]
+        assert log_size.rows(store.database) == len(ids)
         today = replace(evaluation(), at=NOON)
         assert store.apply(batch(today)) == 1
         assert store.apply(batch(today, identity="a-copy")) == 0
         assert expire(store.database, Retention(), now=NOW)["decision"] >= 17
         left = [each.facts.at for each in store.decisions.recent()]
         assert min(left) >= NOW - 15 * DAY
+        assert log_size.rows(store.database) == len(left)
         assert len(left) == 14 + 1 + 1 + 1, "fourteen days, today, today's new one and the future's"
 
 

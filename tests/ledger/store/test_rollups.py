@@ -18,7 +18,10 @@ from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.mail.facts import MessageFacts
 from dmarc_milter.core.policy.decide import Disposition, Verdict
-from dmarc_milter.ledger.store import rollups
+from dmarc_milter.ledger import impact, stopped
+from dmarc_milter.ledger.errors import StoreError
+from dmarc_milter.ledger.stopped import StoppedMail
+from dmarc_milter.ledger.store import log_size, rollups, schema
 from dmarc_milter.ledger.store.database import fetch
 from dmarc_milter.ledger.store.decisions import Filter
 from dmarc_milter.ledger.store.retention import Retention, expire
@@ -91,9 +94,114 @@ def test_hosts_count_in_rows_of_their_own(store: Store) -> None:
     added up on reading."""
     store.apply(batch(evaluation()))
     store.apply(batch(evaluation(), identity="b"))
-    rows = fetch(store.database, "SELECT host, messages FROM rollup WHERE span = 3600")
+    rows = fetch(store.database, "SELECT host, messages FROM outcome_sum WHERE span = 3600")
     assert sorted(rows) == [("1", 1), ("2", 1)]
     assert store.decisions.messages() == 2
+
+
+def rows_of_days(store: Store) -> dict[int, list[str]]:
+    """Day (from today backwards) -> the hosts that have rows for the ranking."""
+    rows = fetch(store.database, "SELECT DISTINCT day, host FROM author_day ORDER BY day, host")
+    found: dict[int, list[str]] = {}
+    for day, host in rows:
+        found.setdefault(NOW // DAY - int(day) // DAY, []).append(host)
+    return found
+
+
+def ranked(store: Store) -> dict[str, tuple[int, ...]]:
+    """Messages, passed, failed and treated of each author domain, by the pages and by the log."""
+    rows = queries.authors(store.database, 0)
+    log: dict[str, list[int]] = {}
+    for each in store.decisions.impact(Filter(), limit=10_000):
+        counts = log.setdefault(each.author_domain, [0, 0, 0, 0])
+        treated = {each.disposition, each.would_be} & {"quarantine", "reject"}
+        for number, counted in enumerate(
+            (True, each.status == "pass", each.status == "fail", bool(treated))
+        ):
+            counts[number] += each.messages * counted
+    found = {row.domain: tuple(row[1:]) for row in rows}
+    assert found == {name: tuple(counts) for name, counts in log.items()}
+    return found
+
+
+def test_the_days_of_several_hosts_are_merged_and_stay_the_same(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Days that are over have one row of all hosts for each author domain; what comes late stands
+    beside it, and every sum is that of the log throughout."""
+    monkeypatch.setattr(rollups, "AT_ONCE", 3)
+    store.apply(batch(*some_mail(150)))
+    store.apply(batch(*some_mail(150, seed=6), identity="b"))
+    before = ranked(store)
+    expire(store.database, Retention(), now=NOW)
+    days = rows_of_days(store)
+    assert {number: hosts for number, hosts in days.items() if number > 2} == {3: [""], 4: [""]}
+    assert days[0] == days[1] == ["1", "2"]
+    assert ranked(store) == before
+    late = [replace(each, id=f"late{n}") for n, each in enumerate(some_mail(40, seed=7))]
+    store.apply(batch(*late, first=200))
+    assert sum(row[0] for row in ranked(store).values()) == 340
+    assert rows_of_days(store)[3] == ["", "1"]
+    expire(store.database, Retention(), now=NOW)
+    assert sum(row[0] for row in ranked(store).values()) == 340
+
+
+def test_the_size_of_the_log_is_known_without_counting_it(store: Store) -> None:
+    """After late mail, when it was full, when days were forgotten, and when some was erased."""
+
+    def known() -> int:
+        [(counted,)] = fetch(store.database, "SELECT count(*) FROM decision")
+        assert log_size.rows(store.database) == counted
+        return int(counted)
+
+    store.apply(batch(*some_mail(200)))
+    store.apply(batch(*some_mail(100, seed=6), identity="b"))
+    assert known() == 300
+    expire(store.database, Retention(decision_rows=250), now=NOW)
+    assert 200 <= known() <= 250
+    expire(store.database, Retention(decision_days=2), now=NOW)
+    assert 0 < known() < 200
+    with store.database.transaction() as transaction:
+        transaction.run("DELETE FROM decision WHERE author_domain = 'a.example'")
+    log_size.recount(store.database)
+    assert known() > 0
+    expire(store.database, Retention(), now=NOW + 30 * DAY)
+    assert known() == 0
+
+
+@pytest.mark.parametrize("domain", ["", "a.example"])
+def test_clients_of_very_much_mail_are_those_of_the_newest_of_each_day(
+    store: Store, domain: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of less all are looked at, and the answers are those of the log. What was left out is said;
+    no day is left out."""
+    store.apply(batch(*some_mail(200)))
+    wanted = Filter(since=rollups.since_hour(NOW - 4 * DAY), author_domain=domain, affected=True)
+    whole = StoppedMail(store.database, wanted)
+    assert whole.looked_at == whole.messages == store.decisions.count(wanted)
+    assert whole.clients() == store.decisions.clients(wanted)
+    assert sorted(whole.groups(1000)) == sorted(store.decisions.impact(wanted))
+    monkeypatch.setattr(stopped, "LOOKED_AT", 20)
+    part = StoppedMail(store.database, wanted)
+    assert part.messages == whole.messages
+    assert 10 <= part.looked_at <= 20
+    assert sum(group.messages for group in part.groups(1000)) == part.looked_at
+    days = {group.last_at // DAY for group in part.groups(1000)}
+    assert len(days) >= 3
+    assert set(part.clients()) <= set(whole.clients())
+    assert impact.samples(store.decisions, part.groups(5), wanted.since)
+
+
+def test_a_program_that_does_not_know_the_schema_any_more_adds_nothing(store: Store) -> None:
+    """An upgrade while it runs: the version is looked at within the transaction, whatever was seen
+    before, so that no message is missing in sums that the new step has made."""
+    store.apply(batch(evaluation()))
+    with store.database.transaction() as transaction:
+        transaction.run(schema.NOTE, (len(schema.STEPS) + 1, "a later one", 0))
+    with pytest.raises(StoreError, match="run the newer program"):
+        store.apply(batch(evaluation(), first=2))
+    assert fetch(store.database, "SELECT count(*) FROM decision") == [(1,)]
+    assert store.decisions.messages() == 1
 
 
 def test_a_batch_handed_over_again_is_counted_once(store: Store) -> None:

@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 from dmarc_milter.core.explain.senders import Identity, Kind, ProbableSender, sources
 from dmarc_milter.ledger.impact import GROUPS, samples
-from dmarc_milter.ledger.store.decisions import Decisions, Filter, Impact, Waiting
+from dmarc_milter.ledger.stopped import StoppedMail
+from dmarc_milter.ledger.store.decisions import Filter, Total, Waiting
 from dmarc_milter.ledger.store.reports import Report, ReportState
+from dmarc_milter.ledger.store.rollups import Verdicts, verdicts
 from dmarc_milter.ledger.store.store import Store
 
 SUDDEN = 10
@@ -48,70 +50,64 @@ class Digest:
 def digest(store: Store, *, since: int, until: int, enforce: bool) -> Digest:
     """Raises StoreError."""
     decisions, before = store.decisions, since - (until - since)
-    now = decisions.impact(Filter(since=since, until=until), limit=GROUPS)
-    then = decisions.impact(Filter(since=before, until=since), limit=GROUPS)
+    totals = decisions.totals(since, until)
     return Digest(
         since=since,
         until=until,
         enforce=enforce,
-        messages=sum(group.messages for group in now),
-        by_status=_count(now, "status"),
-        stopped=_count(now, "disposition" if enforce else "would_be"),
-        new_senders=_new_senders(decisions, since, until, before),
-        failing=tuple(_failing(now, then)),
+        messages=sum(total.messages for total in totals),
+        by_status=_count(totals, "status"),
+        stopped=_count(totals, "disposition" if enforce else "would_be"),
+        new_senders=_new_senders(store, since, until, before),
+        failing=tuple(_failing(store, since, until, before)),
         waiting=tuple(decisions.waiting(since, limit=LISTED)),
         undelivered=tuple(store.reports.find(list(UNDELIVERED), since=since, limit=LISTED)),
     )
 
 
-def _count(groups: Iterable[Impact], name: str) -> dict[str, int]:
+def _count(totals: Iterable[Total], name: str) -> dict[str, int]:
     counts: dict[str, int] = {}
-    for group in groups:
-        key = getattr(group, name)
-        counts[key] = counts.get(key, 0) + group.messages
+    for total in totals:
+        key = getattr(total, name)
+        counts[key] = counts.get(key, 0) + total.messages
     return counts
 
 
-def _new_senders(
-    decisions: Decisions, since: int, until: int, before: int
-) -> tuple[ProbableSender, ...]:
+def _new_senders(store: Store, since: int, until: int, before: int) -> tuple[ProbableSender, ...]:
     """Lists and forwarders that were stopped, and were not met in the period before."""
-    known = _proven(decisions, before, since)
+    known = _proven(store, before, since)
     found = [
-        one
-        for one in _senders(decisions, since, until)
-        if one.identity and one.identity not in known
+        one for one in _senders(store, since, until) if one.identity and one.identity not in known
     ]
     return tuple(one for one in found if one.kind in (Kind.MAILING_LIST, Kind.FORWARDER))[:LISTED]
 
 
-def _proven(decisions: Decisions, since: int, until: int) -> set[Identity]:
-    return {one.identity for one in _senders(decisions, since, until) if one.identity}
+def _proven(store: Store, since: int, until: int) -> set[Identity]:
+    return {one.identity for one in _senders(store, since, until) if one.identity}
 
 
-def _senders(decisions: Decisions, since: int, until: int) -> tuple[ProbableSender, ...]:
-    groups = decisions.impact(Filter(since=since, until=until, affected=True), limit=GROUPS)
-    return sources(samples(decisions, groups, since, until))
+def _senders(store: Store, since: int, until: int) -> tuple[ProbableSender, ...]:
+    stopped = StoppedMail(store.database, Filter(since=since, until=until, affected=True))
+    return sources(samples(store.decisions, stopped.groups(GROUPS), since, until))
 
 
-def _failing(now: Iterable[Impact], then: Iterable[Impact]) -> Iterable[Failing]:
+def _failing(store: Store, since: int, until: int, before: int) -> list[Failing]:
     """Domains that failed seldom before and often now; most failures first."""
-    before = _shares(then)
-    found = []
-    for name, (failed, messages) in _shares(now).items():
-        old_failed, old_messages = before.get(name, (0, 0))
-        was_well = old_messages > old_failed and old_failed <= FEW * old_messages
-        if name and was_well and failed >= SUDDEN and failed >= MANY * messages:
-            found.append(Failing(name, failed, messages))
-    return sorted(found, key=lambda one: -one.failed)[:LISTED]
+    now = verdicts(store.database, since, until, fewest=SUDDEN)
+    then = (
+        {one.author_domain: one for one in verdicts(store.database, before, since)} if now else {}
+    )
+    found = [
+        Failing(*one)
+        for one in now
+        if _was_well(then.get(one.author_domain)) and one.failed >= MANY * one.messages
+    ]
+    return sorted(found, key=lambda one: (-one.failed, one.author_domain))[:LISTED]
 
 
-def _shares(groups: Iterable[Impact]) -> dict[str, tuple[int, int]]:
-    """Author domain -> (failed, all that had a verdict)."""
-    shares: dict[str, tuple[int, int]] = {}
-    for group in groups:
-        failed, messages = shares.get(group.author_domain, (0, 0))
-        if group.status in ("pass", "fail"):
-            more = group.messages if group.status == "fail" else 0
-            shares[group.author_domain] = (failed + more, messages + group.messages)
-    return shares
+def _was_well(before: Verdicts | None) -> bool:
+    return (
+        before is not None
+        and before.messages > before.failed
+        and before.failed <= FEW * before.messages
+    )

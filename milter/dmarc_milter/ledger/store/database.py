@@ -162,6 +162,11 @@ class SqliteTransaction:
         return found
 
 
+def add_functions(connection: sqlite3.Connection) -> None:
+    """What PostgreSQL has and SQLite has not."""
+    connection.create_function("reverse", 1, lambda text: text[::-1], deterministic=True)
+
+
 def _connect(path: Path, wait: float) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=wait, isolation_level=None, check_same_thread=False)
     try:
@@ -169,6 +174,7 @@ def _connect(path: Path, wait: float) -> sqlite3.Connection:
             # A new file: room that is given up is returned bit by bit, not by rewriting it all.
             connection.execute("PRAGMA auto_vacuum=INCREMENTAL")
         sqlite_file.write_ahead(connection, wait)
+        add_functions(connection)
         connection.execute(
             "PRAGMA cache_size=-32768"
         )  # KiB: ids and keys are random, their indexes are touched all over

@@ -274,6 +274,9 @@ class Decisions:
     def messages(self, since: int = 0, *, author_domain: str = "") -> int:
         """How many decisions there are, of this domain and below it; `since` is rounded down to its
         hour."""
+        if not author_domain:
+            sql = "SELECT coalesce(sum(messages), 0) FROM hour_total WHERE hour >= ?"
+            return int(fetch(self._database, sql, (rollups.since_hour(since),))[0][0])
         source = rollups.counted(since, author_domain=printable(author_domain, MAX_KEY))
         sql = f"SELECT coalesce(sum(messages), 0) FROM {source.sql}"
         return int(fetch(self._database, sql, source.values)[0][0])
@@ -281,10 +284,11 @@ class Decisions:
     def treated(self, since: int = 0, *, author_domain: str = "") -> list[Treated]:
         """Mail that was, or would have been, treated by policy; `since` is rounded down to its
         hour."""
-        source = rollups.counted(since, author_domain=printable(author_domain, MAX_KEY))
+        name = printable(author_domain, MAX_KEY)
+        source = rollups.counted(since, author_domain=name, only=AFFECTED)
         sql = (
             "SELECT author_reversed, disposition, would_be, kind, sum(messages) FROM"
-            f" {source.sql} WHERE {AFFECTED} GROUP BY author_reversed, disposition, would_be, kind"
+            f" {source.sql} GROUP BY author_reversed, disposition, would_be, kind"
         )
         return [
             Treated._make((rollups.reversed_name(row[0]), *row[1:4], int(row[4])))

@@ -31,7 +31,7 @@ class Pace:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.database = database
-        self._before_each, self._sleep = before_each, sleep
+        self.before_each, self._sleep = before_each, sleep
         self._size = 500
 
     def delete(self, table: str, key: str, condition: str, *values: object) -> int:
@@ -41,7 +41,7 @@ class Pace:
         sql = f"DELETE FROM {table} WHERE {condition} AND {key} IN []"
         total = 0
         while keys := [row[0] for row in fetch(self.database, look, (*values, self._size))]:
-            self._before_each()
+            self.before_each()
             started = time.monotonic()
             work = partial(_delete, sql=with_list(sql, keys), values=(*values, *keys))
             total += attempt(self.database, work)

@@ -13,6 +13,7 @@ from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.ledger.clock import believe
 from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.sent_log import KEPT_SECONDS
+from dmarc_milter.ledger.store import log_size, rollups
 from dmarc_milter.ledger.store.database import Database, Transaction, attempt, fetch, with_list
 from dmarc_milter.ledger.store.lease import Lease
 from dmarc_milter.ledger.store.pace import Pace, give_back
@@ -103,7 +104,7 @@ def _expire(pace: Pace, retention: Retention, now: int) -> dict[str, int]:
         ("known_domain", "domain", "last_at", now - YEAR),
     ):
         gone[table] = pace.delete(table, key, f"{column} < ?", before)
-    _rollups(pace, day_of(now - retention.decision_days * DAY))
+    _sums(pace, day_of(now - retention.decision_days * DAY), now)
     gone["known_domain"] += _beyond_known(pace)
     untried = " AND NOT (state = 'due' AND attempts = 0)" * retention.keep_untried_failures
     gone["failure"] = pace.delete("failure", "id", f"at < ?{untried}", unsent)
@@ -144,11 +145,17 @@ def _decisions(pace: Pace, retention: Retention, now: int) -> int:
     return gone + pace.delete("decision", "id", "at < ?", max(aged, most))
 
 
-def _rollups(pace: Pace, before: int) -> None:
+def _sums(pace: Pace, before: int, now: int) -> None:
     """As old as the log may be; and the author domains that nobody has seen since."""
     pace.delete("author_name", "reversed", "last_at < ?", before)
     for span in (HOUR, DAY):
-        pace.delete("rollup", "author_reversed", "span = ? AND begin_at < ?", span, before)
+        pace.delete("outcome_sum", "author_reversed", "span = ? AND begin_at < ?", span, before)
+    pace.delete("author_day", "author_reversed", "day < ?", before)
+    rollups.merge_hosts(pace.database, now, pace.before_each)
+    pace.delete("hour_total", "hour", "hour < ?", before)
+    # Days of which the log has lost a part: all up to the oldest that it has.
+    oldest = fetch(pace.database, "SELECT min(at) FROM decision")[0][0]
+    log_size.recount(pace.database, max(before, int(oldest or 0)))
 
 
 def _reports(pace: Pace, before: int, unsent: int, *, keep_untried: bool) -> int:

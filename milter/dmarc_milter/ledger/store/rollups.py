@@ -1,5 +1,6 @@
 """Messages by hour and by day, author domain, outcome and kind of source: counted by the drain, so
-that no question about many messages has to read the decision log.
+that no question about many messages has to read the decision log. What all author domains are
+ranked by stands once more in one row for each day, and all messages in one for each hour.
 
 Every host counts in rows of its own, which are added up when they are read: no host waits for
 another. Domains are stored with their letters reversed: a domain and all below it stand together.
@@ -10,13 +11,21 @@ their own; the rest is counted under OTHERS.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from dmarc_milter.core.explain.senders import kind_of
 from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.core.stored import Facts
-from dmarc_milter.ledger.store.database import Transaction, chunks, with_list
+from dmarc_milter.ledger.store.database import (
+    Database,
+    Transaction,
+    attempt,
+    chunks,
+    fetch,
+    with_list,
+)
 
 HOUR = 3600
 NEW_NAMES = 50_000
@@ -24,6 +33,22 @@ NEW_NAMES = 50_000
 DMARC."""
 OTHERS = "*"
 """Stands for the author domains beyond that number."""
+
+
+STOPPED = ("quarantine", "reject")
+ADD = (
+    "INSERT INTO outcome_sum (span, author_reversed, begin_at, status, disposition, would_be, kind,"
+    " host, messages) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (span, author_reversed,"
+    " begin_at, status, disposition, would_be, kind, host) DO UPDATE SET messages ="
+    " outcome_sum.messages + excluded.messages"
+)
+ADD_DAYS = (
+    "INSERT INTO author_day (day, author_reversed, host, messages, passed, failed, treated) VALUES"
+    " (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (day, author_reversed, host) DO UPDATE SET messages ="
+    " author_day.messages + excluded.messages, passed = author_day.passed + excluded.passed,"
+    " failed = author_day.failed + excluded.failed, treated = author_day.treated +"
+    " excluded.treated"
+)
 
 
 class Counted(NamedTuple):
@@ -54,12 +79,23 @@ def write(transaction: Transaction, messages: Sequence[Counted], host: str, iden
         for span in (HOUR, DAY):
             begin = int(one.at // span) * span
             totals[span, name if name in known else OTHERS, begin, *outcome] += 1
+    transaction.many(ADD, [(*key, host, number) for key, number in sorted(totals.items())])
+    days: dict[tuple[int, str], list[int]] = {}
+    hours = Counter[int]()
+    for (span, name, begin, status, disposition, would_be, _), number in totals.items():
+        if span == HOUR:
+            hours[begin] += number
+            continue
+        counts = days.setdefault((begin, name), [0, 0, 0, 0])
+        counts[0] += number
+        counts[1] += number * (status == "pass")
+        counts[2] += number * (status == "fail")
+        counts[3] += number * (disposition in STOPPED or would_be in STOPPED)
+    transaction.many(ADD_DAYS, [(*key, host, *counts) for key, counts in sorted(days.items())])
     transaction.many(
-        "INSERT INTO rollup (span, author_reversed, begin_at, status, disposition, would_be, kind,"
-        " host, messages) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (span, author_reversed,"
-        " begin_at, status, disposition, would_be, kind, host) DO UPDATE SET messages ="
-        " rollup.messages + excluded.messages",
-        [(*key, host, number) for key, number in sorted(totals.items())],
+        "INSERT INTO hour_total (hour, host, messages) VALUES (?, ?, ?) ON CONFLICT (hour, host)"
+        " DO UPDATE SET messages = hour_total.messages + excluded.messages",
+        [(hour, host, number) for hour, number in sorted(hours.items())],
     )
 
 
@@ -119,6 +155,45 @@ def _admit(
     return admitted
 
 
+CLOSED = 2 * DAY
+"""Seconds after which the rows of a day and several hosts become one: few come later."""
+AT_ONCE = 500
+
+
+def merge_hosts(database: Database, now: float, before_each: Callable[[], object]) -> None:
+    """Of days that are over, one row of all hosts for each author domain in place of one of each:
+    there is so much less to read. What a host writes for such a day later stands beside it. Raises
+    StoreError."""
+    days = fetch(
+        database,
+        "SELECT day FROM author_day WHERE day < ? AND host <> '' GROUP BY day HAVING min(host) <>"
+        " max(host) ORDER BY day",
+        (int((now - CLOSED) // DAY) * DAY,),
+    )
+    for (day,) in days:
+        while attempt(database, partial(_merge, day=int(day))) == AT_ONCE:
+            before_each()
+
+
+def _merge(transaction: Transaction, day: int) -> int:
+    """Some rows of a day; how many. Those that a host is just writing are left."""
+    rows = transaction.all(
+        "SELECT author_reversed, host, messages, passed, failed, treated FROM author_day WHERE day"
+        " = ? AND host <> '' ORDER BY author_reversed, host LIMIT ? {skip_locked}",
+        (day, AT_ONCE),
+    )
+    transaction.many(
+        "DELETE FROM author_day WHERE day = ? AND author_reversed = ? AND host = ?",
+        [(day, *row[:2]) for row in rows],
+    )
+    counts: dict[str, list[int]] = {}
+    for name, _, *numbers in rows:
+        before = counts.get(name, [0, 0, 0, 0])
+        counts[name] = [one + int(more) for one, more in zip(before, numbers, strict=True)]
+    transaction.many(ADD_DAYS, [(day, name, "", *some) for name, some in sorted(counts.items())])
+    return len(rows)
+
+
 # --- reading --------------------------------------------------------------------------------------
 
 
@@ -134,46 +209,70 @@ def since_hour(at: int) -> int:
     return at // HOUR * HOUR
 
 
-def counted(since: int, *, author_domain: str = "", exactly: bool = False) -> Where:
+def counted(since: int, *, author_domain: str = "", exactly: bool = False, only: str = "") -> Where:
     """Whole days by their daily rows, and the hours before the first of them. `author_domain` is
-    this domain and what is below it, or with `exactly` this one alone."""
+    this domain and what is below it, or with `exactly` this one alone; `only` is a further
+    condition, for which there is an index by time."""
     midnight = -(-since // DAY) * DAY
-    condition, names = "", tuple[str, ...]()
+    condition, names = f" AND ({only})" if only else "", tuple[str, ...]()
     if author_domain:
-        condition, names = " AND author_reversed = ?", (reversed_name(author_domain),)
-        if not exactly:
-            first, end = below(author_domain)
-            condition = (
-                " AND (author_reversed = ? OR (author_reversed >= ? AND author_reversed < ?))"
-            )
-            names = (*names, first, end)
+        first, end = below(author_domain)
+        names = (reversed_name(author_domain), first, end)[: 1 if exactly else 3]
+        condition += (
+            " AND author_reversed = ?"
+            if exactly
+            else " AND (author_reversed = ? OR (author_reversed >= ? AND author_reversed < ?))"
+        )
     # Days are read in the order of their key, a few hours by their time: SQLite would mix that up.
-    sql = f"SELECT * FROM rollup WHERE span = {DAY}{condition} AND {{plus}}begin_at >= ?"
+    by_time = "" if only and not author_domain else "{plus}"
+    sql = f"SELECT * FROM outcome_sum WHERE span = {DAY}{condition} AND {by_time}begin_at >= ?"
     values: tuple[object, ...] = (*names, midnight)
     if since_hour(since) < midnight:
-        plus = "" if author_domain else "{plus}"
+        by_name = "" if author_domain or only else "{plus}"
         sql += (
-            f" UNION ALL SELECT * FROM rollup WHERE {plus}span = ?{condition} AND begin_at >= ? AND"
-            " begin_at < ?"
+            f" UNION ALL SELECT * FROM outcome_sum WHERE {by_name}span = ?{condition} AND begin_at"
+            " >= ? AND begin_at < ?"
         )
         values = (*values, HOUR, *names, since_hour(since), midnight)
     return Where(f"({sql}) AS counted", values)
+
+
+class Verdicts(NamedTuple):
+    """Mail of one author domain that passed or failed: how much failed, and all of it."""
+
+    author_domain: str
+    failed: int
+    messages: int
+
+
+def verdicts(database: Database, since: int, until: int, *, fewest: int = 0) -> list[Verdicts]:
+    """Of whole days, for each author domain that failed so often at least. Raises StoreError."""
+    sql = (
+        "SELECT author_reversed, sum(failed), sum(failed + passed) FROM author_day WHERE day >= ?"
+        " AND day < ? AND author_reversed NOT IN ('', ?) GROUP BY author_reversed HAVING"
+        " sum(failed) >= ? AND sum(failed + passed) > 0"
+    )
+    return [
+        Verdicts(reversed_name(row[0]), int(row[1]), int(row[2]))
+        for row in fetch(database, sql, (since, until, OTHERS, fewest))
+    ]
 
 
 def forget(transaction: Transaction, reversed_name: str) -> None:
     """Count what stands under an author domain under OTHERS, and forget its name. Raises
     StoreError."""
     rows = transaction.all(
-        "SELECT span, begin_at, status, disposition, would_be, kind, host, messages FROM rollup"
-        " WHERE author_reversed = ?",
+        "SELECT span, begin_at, status, disposition, would_be, kind, host, messages FROM"
+        " outcome_sum WHERE author_reversed = ?",
         (reversed_name,),
     )
-    transaction.many(
-        "INSERT INTO rollup (span, author_reversed, begin_at, status, disposition, would_be, kind,"
-        " host, messages) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (span, author_reversed,"
-        " begin_at, status, disposition, would_be, kind, host) DO UPDATE SET messages ="
-        " rollup.messages + excluded.messages",
-        [(row[0], OTHERS, *row[1:]) for row in rows],
+    transaction.many(ADD, [(row[0], OTHERS, *row[1:]) for row in rows])
+    days = transaction.all(
+        "SELECT day, host, messages, passed, failed, treated FROM author_day WHERE author_reversed"
+        " = ?",
+        (reversed_name,),
     )
-    transaction.run("DELETE FROM rollup WHERE author_reversed = ?", (reversed_name,))
+    transaction.many(ADD_DAYS, [(row[0], OTHERS, *row[1:]) for row in days])
+    for table in ("outcome_sum", "author_day"):
+        transaction.run(f"DELETE FROM {table} WHERE author_reversed = ?", (reversed_name,))
     transaction.run("DELETE FROM author_name WHERE reversed = ?", (reversed_name,))

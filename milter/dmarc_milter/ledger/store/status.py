@@ -11,6 +11,7 @@ from pathlib import Path
 
 from dmarc_milter.ledger.errors import SpoolError, StoreError
 from dmarc_milter.ledger.spool.reader import SpoolReader
+from dmarc_milter.ledger.store import log_size
 from dmarc_milter.ledger.store.database import Database, attempt, fetch
 from dmarc_milter.ledger.store.gaps import Lost, losses
 from dmarc_milter.ledger.store.schema import STEPS, check, version
@@ -20,7 +21,6 @@ LITTLE = 1 << 18
 LOSS_SHOWN = 30 * 86400
 """Seconds for which a loss is told."""
 TABLES = (
-    "decision",
     "report",
     "report_row",
     "delivery",
@@ -28,8 +28,8 @@ TABLES = (
     "parked",
     "known_domain",
 )
-"""Those whose rows are counted."""
-WRITTEN = ("origin", "decision", "daily", "quota", *TABLES[1:])
+"""Those whose rows are counted; those of the decision log are known."""
+WRITTEN = ("origin", "decision", "daily", "quota", *TABLES)
 """Those that a drain or the reports write."""
 REMEDIES = {
     "unreachable": (
@@ -165,7 +165,8 @@ def _store_status(database: Database) -> StoreStatus:
         return StoreStatus(
             database.name,
             schema,
-            rows={table: _number(database, f"SELECT count(*) FROM {table}") for table in TABLES},
+            rows={"decision": log_size.rows(database)}
+            | {table: _number(database, f"SELECT count(*) FROM {table}") for table in TABLES},
             reports={
                 state: int(number)
                 for state, number in fetch(

@@ -11,7 +11,7 @@ from typing import TypeVar
 from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.ownership import Access
 from dmarc_milter.ledger.store import apply_batch, gaps, schema
-from dmarc_milter.ledger.store.apply_batch import Batch
+from dmarc_milter.ledger.store.apply_batch import Batch, Decoded
 from dmarc_milter.ledger.store.daily_caps import StoreOptions
 from dmarc_milter.ledger.store.database import (
     ATTEMPTS,
@@ -28,7 +28,7 @@ from dmarc_milter.ledger.store.failures import Failures
 from dmarc_milter.ledger.store.gaps import Gap
 from dmarc_milter.ledger.store.handed_over import HandedOverReports
 from dmarc_milter.ledger.store.partitions import LogDays, day_of
-from dmarc_milter.ledger.store.report_rows import Closed
+from dmarc_milter.ledger.store.report_rows import Closed, PreparedRows
 from dmarc_milter.ledger.store.reports import Reports
 
 T = TypeVar("T")
@@ -98,12 +98,18 @@ class Store:
             prepared = self._checking(
                 lambda: apply_batch.prepare(self.database, decoded, options, now)
             )
-            work = partial(
-                apply_batch.apply, decoded=decoded, prepared=prepared, options=options, now=now
-            )
+            work = partial(self._apply, decoded=decoded, prepared=prepared, now=now)
             with suppress(Closed):
                 return self._ready(work)
         raise StoreError("locked", f"{self.database.name}: reports are closed again and again")
+
+    def _apply(
+        self, transaction: Transaction, decoded: Decoded, prepared: PreparedRows, now: int
+    ) -> int:
+        """Nothing is counted by a program that does not know the schema as it is by then."""
+        number = apply_batch.apply(transaction, decoded, prepared, self.options, now)
+        schema.check_within(transaction, self.database.name)
+        return number
 
     def last_sequence(self, identity: str) -> int:
         """The last sequence number of this spool that is counted; 0 for a spool that is new

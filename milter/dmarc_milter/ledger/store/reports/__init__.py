@@ -86,6 +86,11 @@ class Reports(Claims):
             )[0][0]
         )
 
+    def by_state(self) -> dict[str, int]:
+        """How many there are in each state that has any."""
+        sql = "SELECT state, count(*) FROM report GROUP BY state"
+        return {state: int(number) for state, number in fetch(self._database, sql)}
+
     def get(self, identity: str) -> Report | None:
         rows = fetch(self._database, f"SELECT {COLUMNS} FROM report WHERE id = ?", (identity,))
         return report_of(rows[0]) if rows else None

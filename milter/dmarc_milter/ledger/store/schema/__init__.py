@@ -10,6 +10,7 @@ from functools import partial
 from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.store.database import Database, Transaction, attempt
 from dmarc_milter.ledger.store.lease import Lease
+from dmarc_milter.ledger.store.log_size import write_missing
 from dmarc_milter.ledger.store.partitions import make_ahead
 from dmarc_milter.ledger.store.schema.roll_up import roll_up
 from dmarc_milter.ledger.store.schema.steps import (
@@ -30,6 +31,7 @@ from dmarc_milter.ledger.store.schema.steps import (
     ROLLUP_DAYS,
     ROLLUPS,
     SUPPRESSIONS,
+    TOTALS,
     SchemaStep,
 )
 from dmarc_milter.ledger.store.schema.to_days import to_days
@@ -51,6 +53,7 @@ STEPS: tuple[SchemaStep, ...] = (
     SchemaStep("erasures", ERASURES),
     SchemaStep("reporters", REPORTERS),
     SchemaStep("rollup days", ROLLUP_DAYS),
+    SchemaStep("totals", TOTALS, write_missing),
 )
 """Steps are only ever added; what a released version has applied is never changed."""
 HELD = 60
@@ -86,18 +89,29 @@ def _applied(transaction: Transaction, dialect: str) -> int:
 
 def check(database: Database) -> None:
     """Raises StoreError ("older" or "newer") unless the store has exactly this program's schema."""
-    found = version(database)
+    _compare(version(database), database.name)
+
+
+def check_within(transaction: Transaction, name: str) -> None:
+    """The same as the transaction sees it now; `name` of the store. Asked after the batch has
+    locked its row of origin, which a step that counts waits for, and keeps: what it has not counted
+    is not written. Raises StoreError."""
+    row = transaction.one("SELECT max(number) FROM schema_step")
+    _compare(int(row[0]) if row and row[0] is not None else 0, name)
+
+
+def _compare(found: int, name: str) -> None:
     if found < len(STEPS):
         raise StoreError(
             "older",
-            f"{database.name}: schema {found}, this program needs {len(STEPS)}: run `dmarc-milter"
-            " store upgrade`",
+            f"{name}: schema {found}, this program needs {len(STEPS)}: run `dmarc-milter store"
+            " upgrade`",
         )
     if found > len(STEPS):
         raise StoreError(
             "newer",
-            f"{database.name}: schema {found}, this program knows {len(STEPS)}: run the newer"
-            " program everywhere",
+            f"{name}: schema {found}, this program knows {len(STEPS)}: run the newer program"
+            " everywhere",
         )
 
 
@@ -185,15 +199,46 @@ def _shared_step(database: Database, number: int) -> bool:
         lease.release()
         return False
     for statement in step.statements:
-        attempt(database, partial(_run, sql=statement))
+        attempt(database, partial(_run_at_length, sql=statement))
         lease.take()
-    if step.convert is not None:
-        attempt(database, step.convert)
-    note = partial(_run, sql=NOTE, values=(number + 1, step.name, int(time.time())))
-    noted = attempt(database, note) == 1
+    noted = _convert(database, number)
     lease.release()
     return noted
 
 
-def _run(transaction: Transaction, sql: str, values: tuple[object, ...] = ()) -> int:
-    return transaction.run(sql, values)
+NO_DRAIN = (
+    "SET LOCAL statement_timeout = 0",
+    "SET LOCAL idle_in_transaction_session_timeout = '10min'",
+    "LOCK TABLE origin IN EXCLUSIVE MODE",
+)
+"""Waits for the batches on their way, and lets no other begin: they lock their row of it first."""
+
+
+def _convert(database: Database, number: int) -> bool:
+    """What a step makes of the rows that are there, and its note, in one transaction; whether this
+    host wrote it. An engine that has no such lock does without."""
+    step = STEPS[number]
+
+    def work(transaction: Transaction, first: tuple[str, ...]) -> bool:
+        for sql in first:
+            transaction.run(sql)
+        if step.convert is not None:
+            step.convert(transaction)
+        return transaction.run(NOTE, (number + 1, step.name, int(time.time()))) == 1
+
+    try:
+        return attempt(database, partial(work, first=NO_DRAIN if step.convert else ()))
+    except StoreError as error:
+        if error.kind not in ("refused", "io"):  # else: a statement that the engine does not know
+            raise
+    return attempt(database, partial(work, first=()))
+
+
+def _run(transaction: Transaction, sql: str) -> int:
+    return transaction.run(sql)
+
+
+def _run_at_length(transaction: Transaction, sql: str) -> None:
+    """An index of a large log takes as long as it takes."""
+    transaction.run("SET LOCAL statement_timeout = 0")
+    transaction.run(sql)

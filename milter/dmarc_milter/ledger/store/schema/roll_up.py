@@ -2,52 +2,41 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import Any
-
 from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.ledger.store.database import Transaction
-from dmarc_milter.ledger.store.rollups import HOUR, reversed_name
 
-INSERT = (
-    "INSERT INTO rollup (span, author_reversed, begin_at, status, disposition, would_be, kind,"
-    " host, messages) VALUES (?, ?, ?, ?, ?, ?, '', ?, ?) ON CONFLICT (span, author_reversed,"
-    " begin_at, status, disposition, would_be, kind, host) DO UPDATE SET messages ="
-    " excluded.messages"
+SET = (
+    " ON CONFLICT (span, author_reversed, begin_at, status, disposition, would_be, kind, host) DO"
+    " UPDATE SET messages = excluded.messages"
 )
 """It sets and does not add: it may run again."""
+COLUMNS = "span, author_reversed, begin_at, status, disposition, would_be, kind, host, messages"
+OUTCOME = "status, disposition, would_be"
+HOURS = (
+    f"INSERT INTO rollup ({COLUMNS}) SELECT 3600, reverse(author_domain), at / 3600 * 3600,"
+    f" {OUTCOME}, '', host, count(*) FROM decision WHERE at >= ? AND at < ? GROUP BY"
+    f" author_domain, at / 3600 * 3600, {OUTCOME}, host{SET}"
+)
+DAYS = (
+    f"INSERT INTO rollup ({COLUMNS}) SELECT 86400, reverse(author_domain), at / 86400 * 86400,"
+    f" {OUTCOME}, '', host, count(*) FROM decision WHERE at >= ? AND at < ? GROUP BY"
+    f" author_domain, at / 86400 * 86400, {OUTCOME}, host{SET}"
+)
+NAMES = (
+    "INSERT INTO author_name (reversed, host, name, last_at) SELECT reverse(author_domain), host,"
+    " author_domain, max(at) FROM decision WHERE at >= ? AND at < ? GROUP BY author_domain, host"
+    " ON CONFLICT (reversed, host) DO UPDATE SET last_at = excluded.last_at"
+)
 
 
 def roll_up(transaction: Transaction) -> None:
-    """Count what is in the log, a day at a time: a log of years fits no memory."""
+    """Count what is in the log, a day at a time, and all by the database itself: a log of years
+    fits no memory."""
     begin = 0
     while (first := transaction.one("SELECT min(at) FROM decision WHERE at >= ?", (begin,))) and (
         first[0] is not None
     ):
         day = int(first[0]) // DAY * DAY
         begin = day + DAY
-        hours = transaction.all(
-            "SELECT author_domain, at / 3600 * 3600 AS hour, status, disposition, would_be, host,"
-            " count(*), max(at) FROM decision WHERE at >= ? AND at < ? GROUP BY author_domain,"
-            " hour, status, disposition, would_be, host",
-            (day, begin),
-        )
-        _write(transaction, day, hours)
-
-
-def _write(transaction: Transaction, day: int, hours: list[tuple[Any, ...]]) -> None:
-    days: Counter[tuple[str, ...]] = Counter()
-    latest: dict[tuple[str, str], int] = {}
-    rows: list[tuple[Any, ...]] = []
-    for name, hour, status, disposition, would_be, host, number, last_at in hours:
-        author = reversed_name(name)
-        rows.append((HOUR, author, hour, status, disposition, would_be, host, number))
-        days[author, status, disposition, would_be, host] += int(number)
-        latest[author, host] = max(int(last_at), latest.get((author, host), 0))
-    rows += [(DAY, key[0], day, *key[1:], number) for key, number in days.items()]
-    transaction.many(INSERT, rows)
-    transaction.many(
-        "INSERT INTO author_name (reversed, host, name, last_at) VALUES (?, ?, ?, ?) ON CONFLICT"
-        " (reversed, host) DO UPDATE SET last_at = excluded.last_at",
-        [(*key, reversed_name(key[0]), at) for key, at in sorted(latest.items())],
-    )
+        for sql in (HOURS, DAYS, NAMES):
+            transaction.run(sql, (day, begin))

@@ -318,6 +318,51 @@ ROLLUP_DAYS = (
     ),
 )
 
+TOTALS = (
+    # The sums get another name first: a drain of an older program, which would not write what is
+    # made of them here, adds nothing from then on.
+    "ALTER TABLE {if_there} rollup RENAME TO outcome_sum",
+    # What all author domains are ranked by, in one row for each day and host; '' is of all hosts.
+    (
+        "CREATE TABLE IF NOT EXISTS author_day (day BIGINT NOT NULL, author_reversed TEXT"
+        " {bytewise} NOT NULL, host TEXT NOT NULL, messages INTEGER NOT NULL, passed INTEGER NOT"
+        " NULL, failed INTEGER NOT NULL, treated INTEGER NOT NULL, PRIMARY KEY (day,"
+        " author_reversed, host)) {compact}"
+    ),
+    "CREATE INDEX IF NOT EXISTS author_day_name ON author_day (author_reversed)",
+    (
+        "INSERT INTO author_day (day, author_reversed, host, messages, passed, failed, treated)"
+        " SELECT begin_at, author_reversed, '', sum(messages), sum(CASE WHEN status = 'pass' THEN"
+        " messages ELSE 0 END), sum(CASE WHEN status = 'fail' THEN messages ELSE 0 END), sum(CASE"
+        " WHEN disposition IN ('quarantine', 'reject') OR would_be IN ('quarantine', 'reject') THEN"
+        " messages ELSE 0 END) FROM outcome_sum WHERE span = 86400 GROUP BY begin_at,"
+        " author_reversed ON CONFLICT DO NOTHING"
+    ),
+    # All messages of an hour; and of a day those that are not in the log any more (it was full, or
+    # they were erased).
+    (
+        "CREATE TABLE IF NOT EXISTS hour_total (hour BIGINT NOT NULL, host TEXT NOT NULL, messages"
+        " BIGINT NOT NULL, PRIMARY KEY (hour, host)) {compact}"
+    ),
+    "CREATE TABLE IF NOT EXISTS log_gone (day BIGINT PRIMARY KEY, messages BIGINT NOT NULL)",
+    (
+        "INSERT INTO hour_total (hour, host, messages) SELECT begin_at, host, sum(messages) FROM"
+        " outcome_sum WHERE span = 3600 GROUP BY begin_at, host ON CONFLICT DO NOTHING"
+    ),
+    # What policy stopped or marked is a small part of all; in the words of AFFECTED.
+    (
+        "CREATE INDEX IF NOT EXISTS outcome_affected ON outcome_sum (span, begin_at,"
+        " author_reversed, disposition, would_be, kind, messages) WHERE disposition IN ('reject',"
+        " 'quarantine', 'tempfail') OR would_be IN ('reject', 'quarantine', 'tempfail')"
+    ),
+    # The same of the log, whose clients are asked for by time.
+    (
+        "CREATE INDEX IF NOT EXISTS decision_stopped ON decision (at, author_domain, source_ip,"
+        " status, disposition, would_be) WHERE disposition IN ('reject', 'quarantine', 'tempfail')"
+        " OR would_be IN ('reject', 'quarantine', 'tempfail')"
+    ),
+)
+
 
 class SchemaStep(NamedTuple):
     """`convert` runs after the statements, in a transaction of its own where the engine has one for
