@@ -3,6 +3,7 @@ clients stand in the decision log only; of very much such mail a part of each da
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 from dmarc_milter.core.report.rows import DAY
@@ -21,13 +22,11 @@ COLUMNS = f"{OUTCOME}, at"
 
 class StoppedMail:
     """What `wanted` asks for of it. `messages`: how many they are by the sums, counted here where
-    that is not known; `looked_at`: of how many the clients are told. Everything raises
-    StoreError."""
+    that is not known. Everything raises StoreError."""
 
     def __init__(self, database: Database, wanted: Filter, messages: int | None = None) -> None:
         self._database = database
         self.messages = self._counted(wanted) if messages is None else messages
-        self.looked_at = self.messages
         where, values = wanted.where()
         condition = f"{where} AND ({AFFECTED})"
         self._source = f"(SELECT {COLUMNS} FROM decision WHERE {condition})"
@@ -44,6 +43,8 @@ class StoppedMail:
     def _look_at_some(self, wanted: Filter) -> None:
         reach = "SELECT min(hour), max(hour) FROM hour_total WHERE hour >= ?"
         first, last = fetch(self._database, reach, (rollups.since_hour(wanted.since),))[0]
+        if first is None:
+            return
         begin = max(wanted.since, int(first))
         days = (int(last) - begin) // DAY + 1
         length = -(-days // SPANS) * DAY
@@ -57,16 +58,28 @@ class StoppedMail:
             )
             values += [*mine, start, start + length, LOOKED_AT // len(begins)]
         self._source, self._values = f"({' UNION ALL '.join(parts)})", tuple(values)
-        sql = f"SELECT count(*) FROM {self._source} AS looked"
-        self.looked_at = int(fetch(self._database, sql, self._values)[0][0])
+
+    @cached_property
+    def _authors(self) -> list[tuple[str, int, int]]:
+        """Author domain, clients, messages that were looked at."""
+        sql = (
+            "SELECT author_domain, count(*), sum(number) FROM (SELECT author_domain, source_ip,"
+            f" count(*) AS number FROM {self._source} AS looked GROUP BY author_domain, source_ip)"
+            " AS pairs GROUP BY author_domain"
+        )
+        rows = fetch(self._database, sql, self._values)
+        return [(row[0], int(row[1]), int(row[2])) for row in rows]
+
+    @property
+    def looked_at(self) -> int:
+        """Of how many of the messages the clients are told."""
+        if self.messages <= LOOKED_AT:
+            return self.messages
+        return sum(number for _, _, number in self._authors)
 
     def clients(self) -> dict[str, int]:
         """How many client addresses sent such mail, by author domain."""
-        sql = (
-            "SELECT author_domain, count(*) FROM (SELECT DISTINCT author_domain, source_ip FROM"
-            f" {self._source} AS looked) AS pairs GROUP BY author_domain"
-        )
-        return {row[0]: int(row[1]) for row in fetch(self._database, sql, self._values)}
+        return {name: clients for name, clients, _ in self._authors}
 
     def groups(self, limit: int) -> list[Impact]:
         """By author domain, client and outcome; most messages first."""
