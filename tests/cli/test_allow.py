@@ -19,7 +19,9 @@ from dmarc_milter.cli.running import reload_daemon
 from dmarc_milter.config import load
 from dmarc_milter.core.arc import ArcHop, ArcResult, ArcStatus
 from dmarc_milter.core.dkim.result import DkimResult, DkimStatus
+from dmarc_milter.core.dmarc.result import DmarcResult, DmarcStatus
 from dmarc_milter.core.evaluation import Evaluation
+from dmarc_milter.core.mail.author import Author
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.mail.facts import MessageFacts
 from dmarc_milter.core.spf.check import SpfResult, SpfStatus
@@ -131,6 +133,30 @@ def test_where_nothing_is_proven_there_is_no_rule(ask: Ask, record: Callable[...
     code, out, err = ask("allow", "4QX")
     assert (code, out) == (1, "")
     assert "nothing about that message is proven" in err
+
+
+@pytest.mark.parametrize("changes", [{}, {"facts": MessageFacts(list_id="dev.lists.example")}])
+def test_where_no_author_can_be_read_there_is_no_rule(
+    ask: Ask, record: Callable[..., None], changes: dict[str, Any]
+) -> None:
+    """It would have no author_domains: whoever sends from there could write anything into From."""
+    message = signed("lists.example", **changes)
+    dmarc = DmarcResult(DmarcStatus.TEMPERROR, None, None)
+    record(replace(message, author=Author(None), dmarc=dmarc))
+    code, out, err = ask("allow", "4QX")
+    assert (code, out) == (1, "")
+    assert "nothing can be allowed: that message names no author" in err
+
+
+def test_a_claimed_list_is_no_reason_to_let_in_every_author(
+    ask: Ask, record: Callable[..., None]
+) -> None:
+    """Anybody can write List-Id (RFC 2919); here nothing but the client's address is proven."""
+    record(signed(facts=MessageFacts(list_id="dev.lists.example")))
+    code, out, _ = ask("allow", "4QX")
+    assert code == 0
+    assert 'networks = ["198.51.100.7/32"]' in out
+    assert 'author_domains = ["legit.example"]' in out
 
 
 @pytest.mark.parametrize(

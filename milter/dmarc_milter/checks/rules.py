@@ -9,6 +9,7 @@ from datetime import date
 from dmarc_milter.config import Config
 from dmarc_milter.config.schema_policy import PolicyRule
 from dmarc_milter.core.check_finding import Finding
+from dmarc_milter.core.explain.allowing import SHARED
 from dmarc_milter.core.mail import domain
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.dns.suffix_list import Suffixes
@@ -16,6 +17,9 @@ from dmarc_milter.dns.suffix_list import Suffixes
 PROVEN = ("dkim", "spf", "ptr", "arc")
 """Conditions on a domain that the message proves."""
 LENIENT = ("accept", "none")
+MAPPED = 96
+"""Bits before the IPv4 address in ::ffff:0:0/96."""
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 WIDEST = {4: 8, 6: 16}
 """Bits of the widest network that one organization is likely to have."""
 
@@ -25,7 +29,8 @@ def rules(config: Config, suffixes: Suffixes | None, today: date) -> Iterator[Fi
     for number, rule in enumerate(config.policy.rules, 1):
         said = [*_never(rule, config, today)]
         if rule.action in LENIENT:
-            said += [*_anybody(rule), *_suffixes(rule, suffixes), *_networks(rule)]
+            said += [*_anybody(rule), *_suffixes(rule, suffixes), *_shared(rule)]
+            said += [*_networks(rule)]
         for text in said:
             yield Finding(
                 "warning",
@@ -63,8 +68,33 @@ def _suffixes(rule: PolicyRule, suffixes: Suffixes | None) -> Iterator[str]:
                 )
 
 
+def _shared(rule: PolicyRule) -> Iterator[str]:
+    """Services that sign and send for whoever has an account there."""
+    for key in PROVEN if not (rule.author_domains or rule.networks) else ():
+        for text in getattr(rule, key):
+            found = domain.parse(text)
+            if isinstance(found, Domain) and found.name in SHARED:
+                yield (
+                    f"lets in every customer of {found}, whatever they write into From: add"
+                    " author_domains"
+                )
+
+
 def _networks(rule: PolicyRule) -> Iterator[str]:
-    for text in rule.networks:
-        network = ipaddress.ip_network(text, strict=False)
-        if network.prefixlen < WIDEST[network.version]:
-            yield f"lets in a large part of the internet: {network}"
+    """Wide ones, and many that are wide together."""
+    networks = [_plain(ipaddress.ip_network(text, strict=False)) for text in rule.networks]
+    wide = [network for network in networks if network.prefixlen < WIDEST[network.version]]
+    for network in wide:
+        yield f"lets in a large part of the internet: {network}"
+    for version, bits, longest in ((4, 32, WIDEST[4]), (6, 128, WIDEST[6])):
+        narrow = {network for network in networks if network.version == version}
+        if not wide and sum(network.num_addresses for network in narrow) > 1 << bits - longest:
+            yield f"lets in a large part of the internet: {len(narrow)} networks"
+
+
+def _plain(network: Network) -> Network:
+    """An IPv4 network that is written as IPv6 (RFC 4291 2.5.5.2), as IPv4; else as it is."""
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    if mapped is None or network.prefixlen < MAPPED:
+        return network
+    return ipaddress.ip_network((mapped, network.prefixlen - MAPPED))

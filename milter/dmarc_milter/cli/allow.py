@@ -21,7 +21,7 @@ from dmarc_milter.config import Config, load
 from dmarc_milter.config.core_options import local_policy
 from dmarc_milter.config.load import compiled
 from dmarc_milter.config.sources import CONF_D, read_sources, source
-from dmarc_milter.core.explain.allowing import Proposal, comment, proposal
+from dmarc_milter.core.explain.allowing import Proposal, comment, proposal, why_none
 from dmarc_milter.core.explain.history import first_that_holds, holds
 from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.core.stored import Facts
@@ -103,10 +103,7 @@ def _answer(
     sealers = {sealer.name for sealer in local_policy(config).trusted_arc_sealers}
     rule = proposal(facts, sealers, comment(facts, today), expires)
     if rule is None:
-        return _no(
-            "nothing about that message is proven, neither a signature nor SPF nor its client: a"
-            " rule for it would let in forgers"
-        )
+        return _no(why_none(facts))
     print(f"{rule.text}\n\nIt rests on this: {rule.evidence}.")
     if rule.caution:
         print(f"Mind: {rule.caution}.")

@@ -57,17 +57,18 @@ class _Ground(NamedTuple):
 def proposal(
     facts: Facts, trusted_sealers: Collection[str], remark: str, expires: date | None
 ) -> Proposal | None:
-    """The narrowest rule for this message's sender; None where nothing about it is proven.
+    """The narrowest rule for this message's sender; None where there is none (why_none).
 
     By a signature that verified, else SPF, else the newest seal of a trusted ARC sealer, else the
-    client's address. The author domain is a further condition where it can be told, never the only
-    one; mail of lists and ARC chains has many authors, and gets none.
+    client's address. The author domain is a further condition, never the only one; mail of lists
+    that prove a domain, and of ARC chains, has many authors, and gets none. Where no author could
+    be read, a rule would let in whatever this sender writes into From: there is none.
     """
     ground = next(_grounds(facts, trusted_sealers), None)
-    if ground is None:
+    if ground is None or not facts.author_domain:
         return None
-    several = bool(facts.list_id) or ground.condition == "arc"
-    author = "" if several or facts.outcome is None else facts.outcome.author_domain
+    listed = bool(facts.list_id) and ground.condition != "networks"  # List-Id is a claim
+    author = "" if listed or ground.condition == "arc" else facts.author_domain
     lines = ["[[policy.rules]]", 'action = "accept"']
     lines.append(f"{ground.condition} = {toml([ground.value])}")
     if author:
@@ -77,6 +78,19 @@ def proposal(
         lines.append(f"expires = {quoted(expires.isoformat())}")
     lines.append(f"reason = {quoted(REASONS[bool(facts.list_id)])}")
     return Proposal(_rule(ground, author, expires), "\n".join(lines), *ground[2:])
+
+
+def why_none(facts: Facts) -> str:
+    """Why there is no rule for this message."""
+    if not facts.author_domain:
+        return (
+            "nothing can be allowed: that message names no author that could be read, so a rule"
+            " could not say whose mail it lets in; its sender has to mend the From field"
+        )
+    return (
+        "nothing about that message is proven, neither a signature nor SPF nor its client: a rule"
+        " for it would let in forgers"
+    )
 
 
 def comment(facts: Facts, today: date) -> str:
