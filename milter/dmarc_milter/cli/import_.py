@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from dmarc_milter.cli.main import EXIT_OK, EXIT_USAGE
+from dmarc_milter.cli.main import EXIT_OK, EXIT_USAGE, add_config
 from dmarc_milter.mta import opendmarc
 
 MAX_BYTES = 20_000_000
@@ -15,6 +15,7 @@ MAX_BYTES = 20_000_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_config(parser)
     parser.add_argument("file", type=Path, metavar="FILE", help="e.g. /etc/opendmarc.conf")
     parser.add_argument(
         "--output",

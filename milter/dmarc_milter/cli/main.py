@@ -19,6 +19,7 @@ from typing import TextIO
 from dmarc_milter import __version__
 from dmarc_milter.cli.interrupts import INTERRUPTED, raise_again
 from dmarc_milter.config import DEFAULT_PATH, Config, ConfigError, load, load_without_file
+from dmarc_milter.config.sources import CONF_D, files_of_conf_d
 from dmarc_milter.core.stored import UnreadableFacts
 
 EXIT_OK, EXIT_NO, EXIT_USAGE, EXIT_TEMPFAIL = 0, 1, 2, 75
@@ -226,6 +227,20 @@ def add_config(parser: argparse.ArgumentParser, default: Path | None = None) -> 
 
 
 def load_or_defaults(path: Path) -> Config:
-    """The configuration; the defaults where none was named and none is installed. Raises
-    ConfigError."""
-    return load(path) if path.exists() or path != DEFAULT_PATH else load_without_file()
+    """The configuration; the defaults where none was named and none is installed, or where this
+    account may not read it, which is said. Raises ConfigError."""
+    try:
+        path.open("rb").close()
+        with contextlib.suppress(FileNotFoundError):
+            os.scandir(path.parent / CONF_D).close()
+        for file in files_of_conf_d(path):
+            file.open("rb").close()
+    except FileNotFoundError:
+        if path == DEFAULT_PATH:
+            return load_without_file()
+    except PermissionError as error:
+        _complain(f"{error.filename}: this account may not read it: the defaults are used")
+        return load_without_file()
+    except OSError:
+        pass  # load says what it is
+    return load(path)

@@ -30,8 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         command = what.add_parser(
             name, help=sentence, description=sentence[0].upper() + sentence[1:] + "."
         )
-        if name in ("check", "show", "set"):
-            add_config(command)
+        add_config(command)
         if name == "set":
             command.add_argument("key", metavar="SECTION.KEY", help="such as policy.enforce")
             command.add_argument(

@@ -11,7 +11,14 @@ from contextlib import closing
 from functools import partial
 from typing import Any
 
-from dmarc_milter.cli.main import EXIT_NO, EXIT_OK, EXIT_TEMPFAIL, EXIT_USAGE, add_config
+from dmarc_milter.cli.main import (
+    EXIT_NO,
+    EXIT_OK,
+    EXIT_TEMPFAIL,
+    EXIT_USAGE,
+    add_config,
+    load_or_defaults,
+)
 from dmarc_milter.cli.report import suppress
 from dmarc_milter.cli.report.job import OFF, Previewed, own_mx, preview, sending
 from dmarc_milter.cli.report.show import Change, NotOne, changed, show_report
@@ -154,7 +161,8 @@ def run(arguments: argparse.Namespace) -> int:
         "bounce": _bounce,
     }
     try:
-        return actions[arguments.what](load(arguments.config), arguments)
+        settings = load_or_defaults if arguments.what == "show" else load
+        return actions[arguments.what](settings(arguments.config), arguments)
     except StoreError as error:
         code = unavailable(error)
     except (SuffixListError, ConfigError) as error:
