@@ -32,15 +32,15 @@ MAX_VALUE = 300
 QUEUE = 4096
 PAUSE = 0.05
 """Seconds between flushes."""
-BARE = re.compile(r"[A-Za-z0-9_.:@/+,<>()*;!?%&\[\]-]+")
+is_bare = re.compile(r"[A-Za-z0-9_.:@/+,<>()*;!?%&\[\]-]+").fullmatch
 UNSAFE = re.compile(r"[^ !#-\[\]-~]")
 
 
 def quoted(value: Value) -> str:
     """A value as it stands after `key=`: bare when harmless, otherwise in double quotes with
     escapes; printable ASCII only."""
-    text = _text(value)
-    return text if BARE.fullmatch(text) else '"' + UNSAFE.sub(_escape, text) + '"'
+    text = value if type(value) is str and len(value) <= MAX_VALUE else _text(value)
+    return text if is_bare(text) else '"' + UNSAFE.sub(_escape, text) + '"'
 
 
 def _text(value: Value) -> str:
@@ -178,12 +178,7 @@ class Log:
         head: dict[str, Value] = {"id": fields.get("id"), "event": event, "level": level}
         if self._timed:
             head["time"] = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
-        return (
-            self._render(
-                {**head, **{key: value for key, value in fields.items() if key != "id"}}
-            ).encode("ascii", "replace")
-            + b"\n"
-        )
+        return self._render({**head, **fields}).encode("ascii", "replace") + b"\n"
 
     def _write_now(self, entry: Entry) -> None:
         try:

@@ -94,15 +94,16 @@ class Writer:
         held = self._held
         while not self._ended or held:
             self._ended = self._ended or self._gather(held)
-            failed = bool(held) and self._write(held)
+            has_some = bool(held)
+            failed = has_some and self._write(held)
             self._tell()
             if failed:
                 if self._stopping.is_set():
                     self._lose(held)
                     break
                 self._stopping.wait(self._retry)
-            elif not held:
-                self._look()
+            elif not has_some:
+                self._look()  # after a commit the file has just been looked at
         self._look()
         self._file.close()
 
