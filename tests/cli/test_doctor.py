@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from dmarc_milter.checks import host
 from dmarc_milter.cli.main import main
 from dmarc_milter.config import Config, parse
+from dmarc_milter.config.checks import socket_address
 from fakes.daemon import free_port, toml
 from fakes.dns_server import DnsServer
 from fakes.signer import Signer
@@ -270,6 +271,62 @@ def test_a_socket_outside_what_the_unit_may_write_is_found(tmp_path: Path) -> No
         "[Service]\nReadWritePaths=-/var/spool/postfix/m\n"
     )
     assert outside("/var/spool/postfix/m/x.sock") == []
+
+
+@pytest.mark.parametrize(
+    ("unit", "drop_in", "expected"),
+    [
+        ("ListenStream=/run/dmarc-milter.sock\n", "", "unix:/run/dmarc-milter.sock"),
+        (
+            "ListenStream=/run/dmarc-milter.sock\n",
+            "ListenStream=\nListenStream = /var/spool/postfix/d/m.sock\n",
+            "unix:/var/spool/postfix/d/m.sock",
+        ),
+        ("ListenStream=/run/a.sock\n", "ListenStream=/run/b.sock\n", "unix:/run/a.sock"),
+        ("ListenStream=127.0.0.1:8893\n", "", "inet:8893@127.0.0.1"),
+        ("ListenStream=[::1]:8893\n", "", "inet6:8893@::1"),
+        ("ListenStream=8893\n", "", "inet6:8893@::"),
+        ("ListenStream=/run/a.sock\n", "ListenStream=\n", ""),
+        ("ListenStream=nonsense\n", "", ""),
+    ],
+)
+def test_where_systemd_listens_is_read_from_its_unit(
+    tmp_path: Path, unit: str, drop_in: str, expected: str
+) -> None:
+    """systemd.socket(5): an empty assignment takes the ones before back; drop-ins come after."""
+    own, packaged = tmp_path / "etc", tmp_path / "lib"
+    (own / "dmarc-milter.socket.d").mkdir(parents=True)
+    packaged.mkdir()
+    assert host.listening((own, packaged)) is None
+    (packaged / "dmarc-milter.socket").write_text(f"[Socket]\n{unit}")
+    if drop_in:
+        (own / "dmarc-milter.socket.d/mta.conf").write_text(f"[Socket]\n{drop_in}")
+    found = host.listening((own, packaged))
+    assert found == (socket_address(expected) if expected else None)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a folder to another group")
+def test_the_group_of_the_socket_s_folder_counts(doctor: Doctor, tmp_path: Path) -> None:
+    """With the set-group-ID bit the socket gets it; without, it is the service's own."""
+    try:
+        mta = pwd.getpwnam("postfix")
+    except KeyError:
+        pytest.skip("there is no account postfix")
+    folder = tmp_path / "milter"
+    folder.mkdir()
+    os.chown(folder, 0, mta.pw_gid)
+    socket_here = {
+        "milter": {"socket": f"unix:{folder}/m.sock", "socket_group": "", "user": "nobody"}
+    }
+
+    def may_not_connect() -> bool:
+        _, found = doctor(socket_here)
+        return any("postfix, who must connect" in one["text"] for one in bad(found, "socket"))
+
+    folder.chmod(0o750)
+    assert may_not_connect()
+    folder.chmod(0o2750)
+    assert not may_not_connect()
 
 
 def test_the_lines_say_what_to_do(

@@ -391,6 +391,12 @@ SMTP = "smtp inet n - n - - smtpd\n"
             "non_smtpd_milters",
         ),
         (
+            "smtpd_milters = inet:127.0.0.1:8893\nnon_smtpd_milters = $smtpd_milters",
+            SMTP + "  -o content_filter=spamassassin:\n",
+            "warning",
+            "loses our result",
+        ),
+        (
             f"smtpd_milters = {OURS}",
             SMTP + "  -o smtpd_milters=\n",
             "warning",

@@ -148,21 +148,25 @@ class Sendmail:
         for name, value in values.items():
             text = text.replace(name, value)
         (folder / "t.mc").write_text(text + more)
-        m4 = shutil.which("m4") or str(self._root / "usr/bin/m4")
-        made = subprocess.run(
-            [m4, f"-D_CF_DIR_={self._cf_folder()}", folder / "t.mc"],
-            capture_output=True,
-            check=True,
-            env=self._environment,
-        )
-        assert not made.stderr, made.stderr
-        (folder / "sendmail.cf").write_bytes(made.stdout)
+        self.rebuild()
         if not self.in_namespace:
             (folder / "hostname.c").write_text(HOST_NAME.replace("@HOST@", HOST))
             subprocess.run(
                 ["cc", "-shared", "-fPIC", "-o", folder / "hostname.so", folder / "hostname.c"],
                 check=True,
             )
+
+    def rebuild(self) -> None:
+        """sendmail.cf from t.mc, as `make -C /etc/mail` does; before `start`."""
+        m4 = shutil.which("m4") or str(self._root / "usr/bin/m4")
+        made = subprocess.run(
+            [m4, f"-D_CF_DIR_={self._cf_folder()}", self.folder / "t.mc"],
+            capture_output=True,
+            check=True,
+            env=self._environment,
+        )
+        assert not made.stderr, made.stderr
+        (self.folder / "sendmail.cf").write_bytes(made.stdout)
 
     def _cf_folder(self) -> str:
         return f"{self.folder}{CF}" if self._debian else f"{self._root}{CF}"

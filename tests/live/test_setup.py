@@ -14,9 +14,10 @@ from dmarc_milter.cli.main import main
 from fakes.daemon import free_port
 from fakes.dns_server import DnsServer
 from live.attached import daemon, start_again, stop_gently
-from live.place import UNPACKED, eventually, library_path, require_live
+from live.place import UNPACKED, eventually, library_path, private_folder, require_live
 from live.postfix import Postfix, private_postfix
 from live.scenarios import SENDER, field_names, letter, zone
+from live.sendmail import Sendmail
 
 pytestmark = pytest.mark.live
 
@@ -118,6 +119,40 @@ def test_sendmail_cf_names_the_filter_first(tmp_path: Path, lines: str) -> None:
     )
     assert main([*command, "--remove"]) == 0
     assert mc.read_bytes() == before
+
+
+def test_sendmail_as_debian_configures_it_is_attached_and_detached(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Its own sendmail.mc, with MAILER_DEFINITIONS: the lines are written, the .cf is made, mail is
+    marked and a forgery refused."""
+    require_live()
+    with (
+        DnsServer(zone()) as dns,
+        private_folder("socket", parent="/run") as place,
+        private_folder("sendmail") as folder,
+        daemon(dns, f"unix:{place}/milter.sock", {}) as running,
+    ):
+        mta = Sendmail(folder, filters="", debian=True)
+        mc = folder / "t.mc"
+        before = mc.read_bytes()
+        command = ["setup", "--mta", "sendmail", "--sendmail-mc", str(mc)]
+        command += ["--config", str(running.config)]
+        assert main([*command, "--apply"]) == 0
+        assert "REWRITES From" in capsys.readouterr().out  # the .cf in force still does
+        mta.rebuild()
+        assert main([*command, "--apply"]) == 0
+        assert "REWRITES From" not in capsys.readouterr().out
+        try:
+            mta.start()
+            mta.send(letter("Alice <alice@sender.example>"), "reader", client=SENDER)
+            assert "authentication-results" in field_names(mta.delivered("reader"))
+            forged = letter("Boss <boss@reject.example>")
+            assert mta.send(forged, "victim", client=SENDER).code == 550
+        finally:
+            mta.stop()
+        assert main([*command, "--remove"]) == 0
+        assert mc.read_bytes() == before
 
 
 def _m4(path: Path) -> str:

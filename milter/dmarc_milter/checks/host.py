@@ -108,7 +108,7 @@ def listening(folders: tuple[Path, ...] = UNITS) -> SocketAddress | None:
     for folder in reversed(folders):
         texts += _texts(folder, SOCKET_UNIT, itself=False)
     for text in texts:
-        for value in re.findall(r"^ListenStream=[ \t]*(.*?)[ \t]*$", text, re.MULTILINE):
+        for value in re.findall(r"^ListenStream[ \t]*=[ \t]*(.*?)[ \t]*$", text, re.MULTILINE):
             found = [*found, value] if value else []
     return _stream(found[0]) if found else None
 
@@ -140,5 +140,5 @@ def _texts(
 
 def _granted(texts: list[str]) -> Iterator[str]:
     for text in texts:
-        for line in re.findall(r"^ReadWritePaths=(.*)$", text, re.MULTILINE):
+        for line in re.findall(r"^ReadWritePaths[ \t]*=(.*)$", text, re.MULTILINE):
             yield from (path.lstrip("-+") for path in line.split())

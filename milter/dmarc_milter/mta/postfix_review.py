@@ -126,11 +126,14 @@ def _other_settings(files: Postfix, socket: SocketAddress) -> Iterator[Finding]:
         is_ours(milter, files, socket, chrooted=False)
         for milter in files.milters("non_smtpd_milters")
     ):
+        filtered = any(files.value("content_filter", one) for one in (None, *files.smtpd()))
         yield Finding(
-            "note",
+            "warning" if filtered else "note",
             WHERE,
             "non_smtpd_milters names this milter too: such mail comes from 127.0.0.1 and is not"
-            " evaluated",
+            " evaluated"
+            + (", and what a content filter gives back loses our result" if filtered else ""),
+            "take it out of non_smtpd_milters" if filtered else "",
         )
 
 
