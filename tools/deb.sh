@@ -44,7 +44,8 @@ if [ ! -e "$libraries/.complete" ]; then
     rm -rf "$build"/libraries-*
     requirements > "$build/requirements"
     into --target "$libraries" --requirement "$build/requirements" || die "pip could not install the libraries named in pyproject.toml"
-    rm -rf "$libraries/bin"
+    rm -rf "$libraries/bin" "$libraries/greenlet/tests"
+    find "$libraries" -name '*.so*' -type f -exec chmod 644 {} +
     compile "$libraries" || die "compileall failed"
     touch "$libraries/.complete"
 fi
@@ -70,6 +71,7 @@ install -m 644 packaging/debian/copyright "$root/usr/share/doc/dmarc-milter/"
 say "making the documents and manual pages"
 PYTHONPATH=$libraries "$python" tools/documents.py "$root/usr/share/doc/dmarc-milter" || die "the documents could not be made"
 gzip -9n < CHANGELOG.md > "$root/usr/share/doc/dmarc-milter/changelog.gz"
+install -D -m 644 packaging/debian/lintian-overrides "$root/usr/share/lintian/overrides/dmarc-milter"
 find conf -type f ! -name dmarc-milter.toml -exec install -m 644 {} "$root/usr/share/doc/dmarc-milter/examples/" \;
 for place in bash-completion/completions/dmarc-milter zsh/vendor-completions/_dmarc-milter fish/vendor_completions.d/dmarc-milter.fish; do
     install -D -m 644 "packaging/completion/$(basename "$place")" "$root/usr/share/$place"
@@ -108,13 +110,16 @@ maintainer=$("$python" tools/owner.py get maintainer)
 home=$("$python" tools/owner.py get home)
 sed -e "s/@VERSION@/$version/; s/@ARCHITECTURE@/$architecture/; s|@MAINTAINER@|${maintainer:-dmarc-milter <root@localhost>}|; s|^Homepage: @HOME@$|${home:+Homepage: $home}|; /^$/d" \
     -e "s/@DEPENDS@/$depends/; s/@SIZE@/$(du -sk --exclude=DEBIAN "$root" | cut -f 1)/" packaging/debian/control.in > "$root/DEBIAN/control"
+at=$(git log -1 --format=%ct 2>/dev/null || date +%s)
+printf 'dmarc-milter (%s) unstable; urgency=medium\n\n  * What changed: changelog.gz, and CHANGELOG.md beside it.\n\n -- %s  %s\n' \
+    "$version" "${maintainer:-dmarc-milter <root@localhost>}" "$(LC_ALL=C date -R -u -d "@$at")" | gzip -9n > "$root/usr/share/doc/dmarc-milter/changelog.Debian.gz"
 cp packaging/debian/conffiles packaging/debian/postinst packaging/debian/prerm packaging/debian/postrm "$root/DEBIAN/"
 (cd "$root" && find . -path ./DEBIAN -prune -o -path ./etc -prune -o -type f -printf '%P\0' | sort -z | xargs -0 md5sum > DEBIAN/md5sums)
 
 say "packing, for some seconds"
 mkdir -p "$out"
 file=$out/dmarc-milter_${version}_$architecture.deb
-SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || date +%s)
+SOURCE_DATE_EPOCH=$at
 export SOURCE_DATE_EPOCH
 dpkg-deb --root-owner-group "-Z${DEB_COMPRESSION:-xz}" --build "$root" "$file" >/dev/null
 say "$file ($(du -h "$file" | cut -f 1))"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import signal
 import socket
@@ -149,6 +150,7 @@ def spoof(mta: MilterClient, author: str) -> int:
 def check_milter(milter: Container) -> None:
     milter.start("--version")
     assert milter.ended() == 0, milter.text()
+    assert re.fullmatch(r"dmarc-milter \S+\n", milter.text()), milter.text()
     say(f"starts: {milter.text().strip()}")
 
     milter.start()
@@ -185,6 +187,8 @@ def check_milter(milter: Container) -> None:
     milter.terminate()
     assert milter.ended() == 0, milter.text()
 
+
+def check_early_end(milter: Container) -> None:
     for delay in (0.0, 0.05, 0.3):
         milter.start()
         assert wait_for(milter.has_begun, LONG), milter.text()
@@ -289,6 +293,7 @@ def containers(arguments: list[str], nameserver: str) -> Iterator[tuple[Containe
 def main() -> int:
     with DnsServer(zone()) as dns, containers(sys.argv[1:], dns.nameserver) as (milter, postfix):
         check_milter(milter)
+        check_early_end(milter)
         check_postfix(milter, postfix)
     return 0
 

@@ -62,7 +62,8 @@ def exposed(
         if name and is_open_to_all(Path(name)):
             yield (
                 (section, key),
-                f"{name} can be read by everybody: chmod 640 {name}, its group being the daemon's",
+                f"{name} can be read by everybody: chmod 640 {name}, its group being the daemon's"
+                f" (in a container: mount it below {RUN_SECRETS})",
             )
     for identity in config.reporting.identities:
         name = identity.dkim_key_file
