@@ -3,16 +3,18 @@ within a second (docs/design.md, Processes and loops)."""
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import threading
 import time
 from collections.abc import Iterator
 from itertools import cycle
+from pathlib import Path
 
 import pytest
 
 from dmarc_milter.core.mail.message import HeaderField
-from fakes.costly import COSTLY, FROM
+from fakes.costly import BODY, COSTLY, FROM
 from fakes.costly import zone as costly_zone
 from fakes.daemon import Daemon
 from fakes.dns_server import DnsServer
@@ -75,7 +77,7 @@ class Attacker:
             self._mta._headers = list(fields)
             self._mta.sock.sendall(packets)
             self._mta.eoh()
-            self._mta.body(b"Hello\r\n")
+            self._mta.body(BODY)
             self._mta.eom()
             self.answered += 1
 
@@ -114,6 +116,25 @@ def honest(daemon: Daemon) -> float:
     return time.monotonic() - began
 
 
+def held_up(daemon: Daemon) -> list[float]:
+    """Seconds that each worker's loop has waited for a processor so far, which others had: on a
+    machine at rest there would be none. See proc(5), schedstat."""
+    found = []
+    for worker in daemon.workers():
+        with contextlib.suppress(OSError):
+            found.append(int(Path(f"/proc/{worker}/schedstat").read_text().split()[1]) / 1e9)
+    return found
+
+
+def honest_at_rest(daemon: Daemon) -> tuple[float, float]:
+    """Seconds that an honest message takes, by the clock and without what the worker that waited
+    least was held up by others."""
+    before = held_up(daemon)
+    took = honest(daemon)
+    delays = (now - then for then, now in zip(before, held_up(daemon), strict=False))
+    return took, took - min(delays, default=0.0)
+
+
 def busy() -> float:
     """How many times as long as on a machine that does nothing else a piece of work takes here."""
 
@@ -123,6 +144,10 @@ def busy() -> float:
         return time.monotonic() - began
 
     return max(1.0, sorted(once() for _ in range(40))[20] / REFERENCE)
+
+
+def _shown(took: list[float]) -> str:
+    return f"median {took[MESSAGES // 2]:.3f} s, p99 {took[MESSAGES * 99 // 100]:.3f} s"
 
 
 def test_honest_mail_is_answered_while_others_give_the_costliest_messages(
@@ -135,20 +160,21 @@ def test_honest_mail_is_answered_while_others_give_the_costliest_messages(
     attackers = [Attacker(running, number, over) for number in range(ATTACKERS)]
     try:
         time.sleep(1)
-        took = sorted(honest(running) for _ in range(MESSAGES))
+        found = [honest_at_rest(running) for _ in range(MESSAGES)]
     finally:
         over.set()
         for attacker in attackers:
             attacker.end()
     answered = sum(attacker.answered for attacker in attackers)
+    took, at_rest = (sorted(each) for each in zip(*found, strict=True))
     with capsys.disabled():
         print(
-            f"\nhonest mail beside {ATTACKERS} costly connections: median"
-            f" {took[MESSAGES // 2]:.3f} s, p99 {took[MESSAGES * 99 // 100]:.3f} s"
+            f"\nhonest mail beside {ATTACKERS} costly connections: {_shown(took)},"
+            f" without what other processes took {_shown(at_rest)},"
             f" on a machine that is {slow:.1f} times as slow as one at rest;"
             f" {answered} costly messages answered meanwhile"
         )
     assert answered >= ATTACKERS
-    assert took[MESSAGES * 99 // 100] < SECONDS * slow
+    assert at_rest[MESSAGES * 99 // 100] < SECONDS * slow
     assert not running.events("worker_died")
     assert not running.events("failure")
