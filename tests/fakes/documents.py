@@ -1,0 +1,98 @@
+"""Commands in the documents: what a reader would copy, as words.
+
+From fenced `sh` blocks, from `code` in running text that begins with a program of PROGRAMS, from
+the EXAMPLES of the manual pages, and from `--help`.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from dmarc_milter.cli.main import EXAMPLES
+
+REPOSITORY = Path(__file__).parents[2]
+SHELLS = ("sh", "bash", "shell", "console")
+PUNCTUATION = re.compile(r"[;&|()<>]+")
+INLINE = ("dmarc-milter", "systemctl", "make", "postconf", "postfix", "journalctl", "apt", "pipx")
+"""Programs whose name at the beginning of `code` in a sentence makes it a command."""
+
+
+class Command(NamedTuple):
+    """One simple command, without redirections. `where`: the document."""
+
+    where: str
+    words: tuple[str, ...]
+    in_text: bool = False
+    """In a sentence, which may only name it."""
+
+    @property
+    def program(self) -> str:
+        return Path(self.words[0]).name
+
+
+def documents() -> list[Path]:
+    """Every page that is shipped or that a newcomer reads."""
+    pages = [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md")]
+    return sorted({*pages, *(REPOSITORY / "packaging").rglob("*.md")})
+
+
+def commands() -> list[Command]:
+    """All of them, in order."""
+    found = []
+    for page in documents():
+        found += of_markdown(page.read_text(encoding="utf-8"), page.name)
+    for page in sorted((REPOSITORY / "docs/man").iterdir()):
+        found += of_manual(page.read_text(encoding="utf-8"), page.name)
+    for examples in EXAMPLES.values():
+        for example in examples:
+            found += simple_commands(f"dmarc-milter {example}", "--help")
+    return found
+
+
+def of_markdown(text: str, where: str) -> Iterator[Command]:
+    fence = re.compile(r"^[ ]*```([\w-]*)[^\n]*\n(.*?)^[ ]*```[ ]*$", re.MULTILINE | re.DOTALL)
+    for language, block in fence.findall(text):
+        if language in SHELLS:
+            for line in block.replace("\\\n", " ").split("\n"):
+                yield from simple_commands(line.removeprefix("$ "), where)
+    for code in re.findall(r"`([^`]+)`", fence.sub("", text)):
+        words = code.split()
+        if words and Path(words[0]).name in INLINE and len(words) > 1:
+            for command in simple_commands(usual_form(" ".join(words)), where):
+                yield command._replace(in_text=True)
+
+
+def of_manual(text: str, where: str) -> Iterator[Command]:
+    block = re.search(r"^\.SH EXAMPLES\n\.nf\n(.*?)\n\.fi$", text, re.MULTILINE | re.DOTALL)
+    for line in block[1].split("\n") if block else ():
+        yield from simple_commands(line.replace("\\-", "-").replace("\\e", "\\"), where)
+
+
+def usual_form(synopsis: str) -> str:
+    """`command A|B [--option]` is `command A`; other text is as it was."""
+    return re.sub(r"\s*\|\s*\S+", "", re.sub(r"\s*\[-[^\]]*\]", "", synopsis))
+
+
+def simple_commands(line: str, where: str) -> Iterator[Command]:
+    """Those of a line of shell: pipes and lists taken apart; assignments, sudo and redirections
+    left out."""
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+    lexer.commenters = "#"
+    lexer.whitespace_split = True
+    words: list[str] = []
+    skip = False
+    for word in [*lexer, ";"]:
+        if skip:
+            skip = False
+        elif PUNCTUATION.fullmatch(word) and word[0] in "<>":
+            skip = True
+        elif PUNCTUATION.fullmatch(word):
+            if words:
+                yield Command(where, tuple(words))
+            words = []
+        elif words or not (word == "sudo" or re.fullmatch(r"\w+=.*", word)):
+            words.append(word)
