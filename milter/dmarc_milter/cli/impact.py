@@ -11,7 +11,7 @@ from contextlib import closing
 from dmarc_milter.cli import deferrals
 from dmarc_milter.cli.main import EXIT_OK, add_config
 from dmarc_milter.cli.terminal import console, print_json, table, unavailable
-from dmarc_milter.cli.times import count, shown
+from dmarc_milter.cli.times import MOST, count, shown
 from dmarc_milter.cli.why import domain_name
 from dmarc_milter.config import Config, load
 from dmarc_milter.core.explain.senders import ProbableSender, sources
@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
         return EXIT_OK
     head = f"{messages:,} messages evaluated since {shown(since)} UTC"
-    _print(config, domains, senders, head, arguments.limit)
+    _print(config, domains, senders, head, listing(domains, since, author), arguments.limit)
     if stopped.looked_at < stopped.messages:
         print(
             f"\nClients and who is behind them: of {stopped.looked_at:,} of these"
@@ -108,6 +108,7 @@ def _print(
     domains: Sequence[DomainImpact],
     senders: Sequence[ProbableSender],
     head: str,
+    commands: Sequence[str],
     limit: int,
 ) -> None:
     mode = (
@@ -120,6 +121,7 @@ def _print(
     print(_totals(domains))
     console().print(table(COLUMNS, [_cells(row) for row in domains[:limit]]))
     _rest(len(domains), limit)
+    print("\n".join(("Each of them:", *commands, "")))
     rows = [
         (_who(source), source.kind.value, f"{source.messages:,}", source.evidence)
         for source in senders[:limit]
@@ -141,26 +143,35 @@ def _cells(row: DomainImpact) -> tuple[str, ...]:
     return (row.author_domain or "(unreadable)", *map(_number, row[1:]))
 
 
+TOTALS = {
+    "refused": ("refused", "--disposition reject"),
+    "quarantined": ("quarantined", "--disposition quarantine"),
+    "deferred": ("deferred", "--disposition tempfail"),
+    "would_refuse": ("would have been refused", "--would-be reject"),
+    "would_quarantine": ("would have been quarantined", "--would-be quarantine"),
+    "would_defer": ("would have been deferred", "--would-be tempfail"),
+}
+"""Field of DomainImpact -> its words, and what `why` finds the same messages by."""
+
+
+def _sums(domains: Sequence[DomainImpact]) -> dict[str, int]:
+    sums = {field: sum(getattr(row, field) for row in domains) for field in TOTALS}
+    return {field: number for field, number in sums.items() if number}
+
+
 def _totals(domains: Sequence[DomainImpact]) -> str:
-    fields = (
-        "refused",
-        "quarantined",
-        "deferred",
-        "would_refuse",
-        "would_quarantine",
-        "would_defer",
-    )
-    sums = [sum(getattr(row, field) for row in domains) for field in fields]
-    words = (
-        "refused",
-        "quarantined",
-        "deferred",
-        *(f"would have been {word}" for word in ("refused", "quarantined", "deferred")),
-    )
-    return (
-        ", ".join(f"{number:,} {word}" for number, word in zip(sums, words, strict=True) if number)
-        + "."
-    )
+    parts = (f"{number:,} {TOTALS[field][0]}" for field, number in _sums(domains).items())
+    return ", ".join(parts) + "."
+
+
+def listing(domains: Sequence[DomainImpact], since: int, author: str) -> list[str]:
+    """For each total the command that lists exactly these messages."""
+    of = f" --domain {author}" if author else ""
+    return [
+        f'  {TOTALS[field][0]}: dmarc-milter why {TOTALS[field][1]}{of} --since "'
+        f'{shown(since)[:-3]}" --limit {min(number, MOST)}'
+        for field, number in _sums(domains).items()
+    ]
 
 
 def _number(value: object) -> str:

@@ -7,6 +7,7 @@ import re
 from datetime import UTC, datetime, timedelta
 
 AGO = re.compile(r"([0-9]{1,6})([mhdw])")
+MOST = 100_000
 UNITS = {
     "m": timedelta(minutes=1),
     "h": timedelta(hours=1),
@@ -57,9 +58,9 @@ def parse_end(text: str, *, now: datetime | None = None) -> int:
 
 
 def count(text: str) -> int:
-    """A number from 1 to 100000. Raises argparse.ArgumentTypeError."""
-    if not (text.isascii() and text.isdecimal() and len(text) <= 6 and 1 <= int(text) <= 100_000):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to 100000")
+    """A number from 1 to MOST. Raises argparse.ArgumentTypeError."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= 6 and 1 <= int(text) <= MOST):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {MOST}")
     return int(text)
 
 
