@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dmarc_milter.config.checks import socket_address
 from dmarc_milter.core.check_finding import Finding
 from dmarc_milter.mta import other_filter_files, other_filters, postfix
-from dmarc_milter.mta.other_filter_advice import advice
+from dmarc_milter.mta.other_filter_advice import advice, order
 
 SOCKET = socket_address("inet:8893@127.0.0.1")
 OURS = "{ inet:127.0.0.1:8893, default_action=tempfail }"
@@ -218,6 +218,34 @@ def test_sendmail_s_filters_are_known_too(tmp_path: Path) -> None:
     )
     found = other_filters.of_sendmail(text, SOCKET)
     assert [(one.kind, one.position) for one in found] == [("milter-greylist", -1), ("OpenDKIM", 1)]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (f"{OURS}, inet:localhost:8891, inet:localhost:11332", [OURS, "11332", "8891"]),
+        (f"inet:localhost:11332, {OURS}", [OURS, "11332"]),
+        (f"{OURS}, unix:opendmarc/opendmarc.sock, inet:[::1]:9", [OURS, "inet:[::1]:9"]),
+        (f"{OURS}, inet:localhost:11332, {{ inet:localhost:8891, default_action=accept }}", []),
+        (f"{OURS}", []),
+        ("inet:localhost:8891, inet:localhost:11332", []),
+    ],
+)
+def test_the_order_that_is_right_is_said(before: str, after: list[str]) -> None:
+    """This milter, what filters, what signs; what judges again is left out. The line can be
+    pasted."""
+    files = postfix.Postfix(
+        postfix.parse_main(f"smtpd_milters = {before}"), postfix.parse_master(MASTER)
+    )
+    found = list(order(files, SOCKET, ()))
+    assert bool(found) == bool(after)
+    for finding in found:
+        line = finding.remedy.partition("smtpd_milters = ")[2].partition("' &&")[0]
+        pasted = postfix.Postfix({"smtpd_milters": line}, files.services)
+        elements = [milter.text for milter in pasted.milters()]
+        assert len(elements) == len(after)
+        assert all(words in one for words, one in zip(after, elements, strict=True))
+        assert list(order(pasted, SOCKET, ())) == []
 
 
 def test_nobody_beside_is_nothing_to_say() -> None:

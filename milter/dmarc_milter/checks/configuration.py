@@ -32,7 +32,7 @@ from dmarc_milter.ledger.store.status import is_there, spool_status, store_statu
 from dmarc_milter.mta import other_filter_files, other_filters, sendmail_review, sendmail_rewriting
 from dmarc_milter.mta import sendmail_cf as daemons
 from dmarc_milter.mta.errors import PostfixError
-from dmarc_milter.mta.other_filter_advice import advice
+from dmarc_milter.mta.other_filter_advice import advice, order
 from dmarc_milter.mta.postfix import read
 from dmarc_milter.mta.postfix_review import review
 from dmarc_milter.mta.setup_lines import reachable
@@ -346,6 +346,7 @@ def postfix(config: Config, main_cf: Path, root: Path = Path("/")) -> Iterator[F
     findings = [*review(files, socket, config.authentication)]
     if socket.family != "fd":
         installed = other_filter_files.installed(root)
+        findings += order(files, socket, installed)
         findings += advice(other_filters.of_postfix(files, socket, installed), installed, socket)
     yield from findings
     if not any(finding.level == "error" for finding in findings):

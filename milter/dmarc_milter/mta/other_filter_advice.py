@@ -21,12 +21,18 @@ from dmarc_milter.mta.other_filters import (
     POLICY,
     PROXY,
     Installed,
+    Known,
     OtherFilter,
+    known,
     same_socket,
 )
+from dmarc_milter.mta.postfix import Postfix
 
 WHERE = "filters"
 NO_FACTS = Installed("", "")
+RANKS = {"": 0, "milter-greylist": 1, "OpenDKIM": 3, "dkimpy-milter": 3}
+"""Where each stands in smtpd_milters: this milter, what only defers, what filters (2), what
+signs."""
 
 
 def advice(
@@ -58,6 +64,36 @@ def advice(
         if one.kind == "OpenDMARC" and one.kind not in attached
     ]
     return tuple(sorted(dict.fromkeys(found), key=lambda one: -LEVELS.index(one.level)))
+
+
+def order(
+    files: Postfix, socket: SocketAddress, installed: Sequence[Installed]
+) -> Iterator[Finding]:
+    """The order in which the milters of main.cf should stand, where they do not: this one, what
+    filters, what signs; without what would judge again."""
+    present = known(files, None, socket, installed)
+    if not any(not one.kind for one in present):
+        return
+    wanted = sorted((one for one in present if not _is_rival(one)), key=_rank)
+    if list(present) == wanted:
+        return
+    line = printable(", ".join(one.entry.text for one in wanted), 2000)
+    yield Finding(
+        "warning",
+        WHERE,
+        "the order in smtpd_milters should be: this milter, what filters, what signs"
+        + ("; without what judges again" if len(wanted) < len(present) else ""),
+        f"postconf -e 'smtpd_milters = {line}' && postfix reload" if "'" not in line else "",
+    )
+
+
+def _rank(one: Known) -> int:
+    return RANKS.get(one.kind, 2)
+
+
+def _is_rival(one: Known) -> bool:
+    only_verifies = one.installed is not None and one.installed.facts == {VERIFIES}
+    return OF_KIND.get(one.kind) is _rival or (OF_KIND.get(one.kind) is _dkim and only_verifies)
 
 
 def _about(one: OtherFilter) -> Iterator[Finding]:

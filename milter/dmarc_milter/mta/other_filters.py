@@ -134,35 +134,50 @@ def identify(text: str, there: SocketAddress | None) -> str:
     return UNKNOWN
 
 
+class Known(NamedTuple):
+    """An element of smtpd_milters and whose it is; `kind` is "" for this milter."""
+
+    entry: MilterEntry
+    kind: str
+    installed: Installed | None = None
+
+
+def known(
+    files: Postfix,
+    service: MasterCfService | None,
+    socket: SocketAddress,
+    installed: Sequence[Installed],
+) -> tuple[Known, ...]:
+    """The elements in their order, of a service or of main.cf. main.cf's are for all: a path counts
+    as a chrooted smtpd sees it, where one is."""
+    services = [service] if service else files.smtpd()
+    chrooted = any(map(files.is_chrooted, services))
+    found = []
+    for entry in files.milters(service=service):
+        there = address(entry.endpoint, files.queue_directory, chrooted=chrooted)
+        own = _installed_at(there, installed)
+        kind = own.kind if own else identify(entry.endpoint, there)
+        if _ours(files, entry, socket, chrooted):
+            kind, own = "", None
+        found.append(Known(entry, kind, own or _of(kind, installed)))
+    return tuple(found)
+
+
 def _milters(
     files: Postfix,
     service: MasterCfService | None,
     socket: SocketAddress,
     installed: Sequence[Installed],
 ) -> Iterator[OtherFilter]:
-    chrooted = service is not None and files.is_chrooted(service)
-    if service is None:  # main.cf's is for all: a path counts as the chrooted smtpd sees it
-        chrooted = any(map(files.is_chrooted, files.smtpd()))
-    milters = files.milters(service=service)
-    ours = [_ours(files, milter, socket, chrooted) for milter in milters]
-    at = ours.index(True) if True in ours else -1
-    where = f"{service.name}: " if service else ""
-    for index, milter in enumerate(milters):
-        if ours[index]:
-            continue
-        there = address(milter.endpoint, files.queue_directory, chrooted=chrooted)
-        own = _installed_at(there, installed)
-        kind = own.kind if own else identify(milter.endpoint, there)
-        position = 0 if at < 0 else (1 if index > at else -1)
-        yield OtherFilter(
-            kind,
-            MILTER,
-            f"{where}smtpd_milters",
-            milter.endpoint,
-            position,
-            service is None or not service.is_submission,
-            own or _of(kind, installed),
-        )
+    found = known(files, service, socket, installed)
+    ours = next((index for index, one in enumerate(found) if not one.kind), -1)
+    named = f"{service.name}: smtpd_milters" if service else "smtpd_milters"
+    inbound = service is None or not service.is_submission
+    for index, one in enumerate(found):
+        if one.kind:
+            position = 0 if ours < 0 else (1 if index > ours else -1)
+            endpoint = one.entry.endpoint
+            yield OtherFilter(one.kind, MILTER, named, endpoint, position, inbound, one.installed)
 
 
 def _ours(files: Postfix, milter: MilterEntry, socket: SocketAddress, chrooted: bool) -> bool:

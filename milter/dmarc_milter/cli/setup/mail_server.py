@@ -24,7 +24,7 @@ from dmarc_milter.mta import (
     setup_lines,
 )
 from dmarc_milter.mta.find import find
-from dmarc_milter.mta.other_filter_advice import advice
+from dmarc_milter.mta.other_filter_advice import advice, order
 from dmarc_milter.mta.postfix_review import is_ours, review, unreachable
 
 REBUILD = "now rebuild sendmail.cf and restart sendmail; on Debian: make -C /etc/mail restart"
@@ -103,6 +103,7 @@ def _about_postfix(
 ) -> Iterable[Finding]:
     installed = other_filter_files.installed(root)
     yield from review(files, socket, config.authentication)
+    yield from order(files, socket, installed)
     yield from advice(other_filters.of_postfix(files, socket, installed), installed, socket)
     yield from unix_socket.openness(socket)
 
