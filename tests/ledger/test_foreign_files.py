@@ -177,25 +177,43 @@ def ask(folder: Path, *words: str) -> int:
     return main([*words, "--config", str(folder / "etc/c.toml")])
 
 
+def wrong_file(folder: Path, make: Callable[[Path], None], key: str) -> None:
+    """[store] has a mistake: `key` names a file that is not ours, or is damaged; the other file is
+    as it must be."""
+    configure(folder, **{key: "wrong"})
+    make(folder / "data/wrong")
+    if key == "spool":
+        _own_store(folder / "data/reports.db")
+    else:
+        _own_spool(folder / "data/spool.db")
+
+
 @pytest.mark.parametrize("key", ["store", "spool"])
-@pytest.mark.parametrize("kind", FOREIGN)
-def test_another_file_is_left_as_it_is_by_every_command(
+@pytest.mark.parametrize("kind", [*FOREIGN, *DAMAGED])
+def test_who_only_asks_leaves_a_foreign_or_damaged_file_as_it_is(
     folder: Path, kind: str, key: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A typo in [store] renames, alters and makes nothing, and is said."""
-    configure(folder, **{key: "wrong"})
-    FOREIGN[kind](folder / "data/wrong")
-    (_own_store if key == "spool" else _own_spool)(
-        folder / ("data/reports.db" if key == "spool" else "data/spool.db")
-    )
+    """A typo in [store] renames, alters and makes nothing, and is said; moving a damaged file aside
+    is for the daemon and the drain."""
+    wrong_file(folder, {**FOREIGN, **DAMAGED}[kind], key)
     before = snapshot(folder / "data")
     for words in READING:
         ask(folder, *words)
         said = capsys.readouterr()
-        assert "will be created" not in said.out, words
+        assert kind in DAMAGED or "will be created" not in said.out, words
         if key == "store" or words[:2] != ("report", "show"):
             assert f"{folder}/data/wrong" in said.out + said.err, words
         assert snapshot(folder / "data") == before, words
+
+
+@pytest.mark.parametrize("key", ["store", "spool"])
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_another_file_is_left_as_it_is_by_commands_that_change_something(
+    folder: Path, kind: str, key: str
+) -> None:
+    """They change what is ours."""
+    wrong_file(folder, FOREIGN[kind], key)
+    before = snapshot(folder / "data")
     for words in CHANGING:
         ask(folder, *words)
         after = snapshot(folder / "data")
@@ -237,26 +255,6 @@ def test_the_daemon_says_at_start_that_its_store_is_another_file(folder: Path, k
         assert drain(spool, store).problem
         assert spool.waiting() == 1
     assert snapshot(folder / "data")["wrong"] == before
-
-
-@pytest.mark.parametrize("key", ["store", "spool"])
-@pytest.mark.parametrize("kind", DAMAGED)
-def test_who_only_asks_leaves_a_damaged_file_where_it_is(
-    folder: Path, kind: str, key: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Moving it aside is for the daemon and the drain."""
-    configure(folder, **{key: "wrong"})
-    DAMAGED[kind](folder / "data/wrong")
-    (_own_store if key == "spool" else _own_spool)(
-        folder / ("data/reports.db" if key == "spool" else "data/spool.db")
-    )
-    before = snapshot(folder / "data")
-    for words in READING:
-        ask(folder, *words)
-        said = capsys.readouterr()
-        if key == "store" or words[:2] != ("report", "show"):
-            assert f"{folder}/data/wrong" in said.out + said.err, words
-        assert snapshot(folder / "data") == before, words
 
 
 @pytest.mark.parametrize("key", ["store", "spool"])

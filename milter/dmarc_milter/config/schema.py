@@ -151,8 +151,8 @@ class StoreSection(Section, frozen=True):
         Meta(
             ge=1_000_000,
             description=(
-                "bytes of the spool file; its journal (-wal, 80 MB and rarely more) comes in"
-                " addition"
+                "bytes of the spool file; its journal (-wal, up to 260 MB, more on a slow disk)"
+                " comes in addition"
             ),
         ),
     ] = 2_000_000_000

@@ -111,7 +111,7 @@ def keep_draining(
     The spool's journal is moved into its file meanwhile, so that the mail path never has to, which
     would wait for the disk.
     """
-    wait, problem, journal = interval, "", Journal(spool.path)
+    wait, problem, journal = interval, "", Journal(spool.path, spool.max_bytes)
     while True:
         started = time.monotonic()
         drained = drain(spool, store)

@@ -62,6 +62,11 @@ class SpoolFile:
         self._known = False
         """This path was a spool when it was opened last."""
 
+    @property
+    def max_bytes(self) -> int:
+        """What the file may have."""
+        return self._options.max_bytes
+
     def write(self, rows: Sequence[SpoolRow]) -> None:
         """All rows or none, each id at most once. Durable against the death of this process when it
         returns."""

@@ -2,7 +2,9 @@
 nobody in advance.
 
 It is an HMAC (RFC 2104) of what makes the report, under a secret of the installation that the first
-spool gives to a new store.
+spool gives to a new store. The document's format (RFC 9990's or RFC 7489's) is none of that: it is
+chosen for each destination when the report is sent, and may be another one when it is sent again.
+Its readers tell by the id that it is the same report, and count it once.
 """
 
 from __future__ import annotations
