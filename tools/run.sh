@@ -20,4 +20,8 @@ if [ -e "$run/pid" ] && grep -qs dmarc-milter "/proc/$(cat "$run/pid")/cmdline";
     exit 1
 fi
 echo $$ > "$run/pid"      # exec keeps the number
-exec "${VENV:-.venv}/bin/dmarc-milter" serve --config "$run/dmarc-milter.toml" --pid-file "$run/pid"
+program=${VENV:-.venv}/bin/dmarc-milter
+printf '%s\n' "configuration: $run/dmarc-milter.toml" \
+    "why a message was refused: $program why --config $run/dmarc-milter.toml QUEUE-ID" \
+    "dashboard: $program web --config $run/dmarc-milter.toml"
+exec "$program" serve --config "$run/dmarc-milter.toml" --pid-file "$run/pid"

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from io import StringIO
 from pathlib import Path
 
 import pytest
 
+import dmarc_milter
 from dmarc_milter.cli.main import main
+from dmarc_milter.cli.terminal import console, styled, table
 from dmarc_milter.core.dmarc.record import Policy
 from dmarc_milter.core.dmarc.result import DmarcResult, DmarcStatus
 from dmarc_milter.core.evaluation import Evaluation
@@ -110,3 +114,43 @@ def test_numbers_are_the_sums_of_the_table(ask: Ask, tmp_path: Path) -> None:
     assert refused == len(
         [one for one in ORDINARY + HOSTILE if one.verdict.disposition == "reject"]
     )
+
+
+def test_the_page_of_totals_has_the_style_of_the_dashboard(ask: Ask, tmp_path: Path) -> None:
+    """The same style sheet, written into the page, which needs nothing else."""
+    record(tmp_path, ORDINARY)
+    page = ask("stats", "--html")
+    style = (Path(dmarc_milter.__file__).parent / "web/static/style.css").read_text()
+    assert page.count("<style>") == 1
+    assert f"<style>{style}</style>" in page
+    classes = set(re.findall(r'class="([a-z]+)"', page))
+    assert {"top", "wide", "panel", "scroll", "numbers"} <= classes
+    assert all(f".{name}" in style for name in classes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "coloured"),
+    [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)],
+)
+def test_fail_and_refused_have_colours_on_a_terminal_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, str], coloured: bool
+) -> None:
+    """https://no-color.org"""
+    for name in ("NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in ({"TERM": "xterm-256color"} | changes).items():
+        monkeypatch.setenv(name, value)
+    for terminal in (True, False):
+        monkeypatch.setattr(sys, "stdout", _Stream(terminal=terminal))
+        screen = console()
+        screen.print(table({"refused": "right", "dmarc": "left"}, [("3", styled("fail"))]))
+        assert ("\x1b[31m" in sys.stdout.getvalue()) is (coloured and terminal)  # type: ignore[attr-defined]
+
+
+class _Stream(StringIO):
+    def __init__(self, *, terminal: bool) -> None:
+        super().__init__()
+        self._terminal = terminal
+
+    def isatty(self) -> bool:
+        return self._terminal

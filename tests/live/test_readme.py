@@ -62,6 +62,9 @@ def test_every_command_of_the_readme_works() -> None:
                 "mode: enforce",
                 f"socket: inet:{port}@127.0.0.1",
                 f"store: sqlite:///{folder}/.run/reports.db",
+                f"configuration: {folder}/.run/dmarc-milter.toml",
+                f".venv/bin/dmarc-milter why --config {folder}/.run/dmarc-milter.toml QUEUE-ID",
+                f".venv/bin/dmarc-milter web --config {folder}/.run/dmarc-milter.toml",
             ]
             words += [
                 line(socket_address(f"inet:{port}@127.0.0.1"))

@@ -8,10 +8,13 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import NamedTuple
 
 from jinja2 import Environment
+from markupsafe import Markup
 
+import dmarc_milter
 from dmarc_milter import __version__
 from dmarc_milter.cli import deferrals
 from dmarc_milter.cli.main import EXIT_OK, add_config
@@ -36,25 +39,31 @@ DONE: dict[str, tuple[str, ...]] = {
 WOULD = {"reject": "refused", "quarantine": "quarantined", "tempfail": "deferred"}
 WAITING = 20
 """Lines of the table of mail that waits; --json has them all."""
-PAGE = """<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>dmarc-milter: totals</title>
-<style>
-:root { color-scheme: light dark; font: 100%/1.5 system-ui, sans-serif }
-body { margin: 2rem auto; max-width: 70rem; padding: 0 1rem }
-table { border-collapse: collapse; margin: 1rem 0 2rem; width: 100% }
-caption { font-weight: bold; text-align: left }
-th, td { border-bottom: 1px solid #8886; padding: .25rem .5rem; text-align: right }
-th:first-child, td:first-child { text-align: left }
-</style></head><body>
-<h1>dmarc-milter: totals</h1>
-<p>{{ messages }} messages since {{ since }} UTC.
-Written {{ now }} UTC by dmarc-milter {{ version }}.</p>
-{% for table in tables %}<table><caption>{{ table.title }}</caption>
-<thead><tr>{% for name in table.head %}<th scope="col">{{ name }}</th>{% endfor %}</tr></thead>
-<tbody>{% for row in table.rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
-{% endfor %}</tbody></table>
-{% endfor %}</body></html>"""
+NUMBERS = Markup(' class="numbers"')
+"""Of a table whose columns are numbers, but for the first."""
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark"><title>Totals · dmarc-milter</title>
+<style>{{ style }}</style></head><body>
+<header class="top"><div class="wide"><span class="brand"><span class="mark">{{ mark }}</span>
+<span>dmarc-milter</span>
+</span></div></header>
+<main class="wide"><h1>Totals</h1>
+<p>{{ messages }} messages since {{ since }} UTC.</p>
+{% for table in tables %}<section class="panel" style="margin-top: var(--gap)">
+<div class="scroll" tabindex="0" role="region" aria-label="{{ table.title }}">
+<table{{ table.numbers }}>
+<caption>{{ table.title }}</caption>
+<thead><tr>{% for name in table.head %}<th scope="col">{{ name }}</th>
+{%- endfor %}</tr></thead>
+<tbody>{% for row in table.rows %}<tr>{% for cell in row %}
+{%- if loop.first %}<th scope="row">{{ cell }}</th>{% else %}<td>{{ cell }}</td>{% endif %}
+{%- endfor %}</tr>
+{% endfor %}</tbody></table></div></section>
+{% endfor %}</main>
+<footer><div class="wide">Written {{ now }} UTC by dmarc-milter {{ version }} · all times are UTC
+</div></footer></body></html>"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -157,13 +166,14 @@ def page(
 ) -> str:
     """One HTML page without scripts or anything to fetch; every value is escaped."""
     template = Environment(autoescape=True).from_string(PAGE)
-    tables = [{"title": "Messages", "head": HEAD, "rows": _rows(totals)}]
+    tables = [{"title": "Messages", "head": HEAD, "rows": _rows(totals), "numbers": NUMBERS}]
     if reports:
         tables.append(
             {
                 "title": "Reports",
                 "head": ("state", "reports"),
                 "rows": [(state, f"{n:,}") for state, n in sorted(reports.items())],
+                "numbers": NUMBERS,
             }
         )
     if waits:
@@ -173,11 +183,19 @@ def page(
     messages = sum(total.messages for total in totals)
     return template.render(
         tables=tables,
+        style=_of_dashboard("style.css"),
+        mark=_of_dashboard("mark.svg"),
         messages=f"{messages:,}",
         since=shown(since),
         now=shown(now),
         version=__version__,
     )
+
+
+def _of_dashboard(name: str) -> Markup:
+    """One of its files: this page looks as it does."""
+    path = Path(dmarc_milter.__file__).parent / "web" / "static" / name
+    return Markup(path.read_text(encoding="utf-8"))  # noqa: S704 - our own
 
 
 def _print(totals: Sequence[Total], reports: dict[str, int], since: int) -> None:

@@ -43,6 +43,12 @@ STYLES = {
     "warn": "yellow",
     "ok": "green",
 }
+COLUMN_STYLES = {
+    **dict.fromkeys(("refused", "would refuse", "dmarc=fail"), "red"),
+    **dict.fromkeys(("quarantined", "would quarantine", "deferred", "would defer"), "yellow"),
+    "dmarc=temperror": "yellow",
+}
+"""Of numbers that are not 0, by their heading."""
 
 
 def on_terminal() -> bool:
@@ -92,8 +98,17 @@ def table(
             Text(heading), justify="right" if justify == "right" else "left", overflow="fold"
         )
     for row in rows:
-        made.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
+        made.add_row(*map(_cell, columns, row))
     return made
+
+
+def _cell(heading: str, cell: object) -> Text:
+    from rich.text import Text
+
+    if isinstance(cell, Text):
+        return cell
+    counted = str(cell) not in ("", "0")
+    return Text(str(cell), COLUMN_STYLES.get(heading, "") if counted else "")
 
 
 def _least_width(columns: Mapping[str, str], rows: Sequence[Sequence[object]]) -> int:
