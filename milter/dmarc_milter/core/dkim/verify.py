@@ -187,10 +187,8 @@ class Judge:
         return ""
 
     def _unsigned(self, signature: Signature) -> tuple[str, ...]:
-        return tuple(
-            name.decode("ascii")
-            for name in self.headers.unsigned(signature.names, MAY_CHANGE_MEANING)
-        )
+        unsigned = self.headers.unsigned(signature.names, MAY_CHANGE_MEANING)
+        return tuple([name.decode("ascii") for name in unsigned])
 
 
 def _distance(signature: Signature, author_domains: Sequence[Domain]) -> tuple[int, int]:
