@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -36,16 +37,13 @@ class Key:
     """A usable public key and what its record allows."""
 
     public: RSAPublicKey | Ed25519PublicKey
+    algorithm: Literal["rsa-sha256", "ed25519-sha256"]
+    """The one a= that goes with this key (RFC 6376 6.1.2 step 6)."""
     bits: int
     testing: bool = False
     """t=y"""
     same_domain: bool = False
     """t=s: the domain of i= must be d= itself."""
-
-    @property
-    def algorithm(self) -> str:
-        """The one a= that goes with this key (RFC 6376 6.1.2 step 6)."""
-        return "rsa-sha256" if isinstance(self.public, RSAPublicKey) else "ed25519-sha256"
 
     def verifies(self, signature: bytes, digest: bytes) -> bool:
         """Whether `signature` is this key's over the SHA-256 `digest`.
@@ -87,8 +85,10 @@ def parse(record: bytes, min_bits: int = 1024, max_bits: int = 8192) -> Key | Ma
     if isinstance(public, Malformed):
         return public
     flags = tags.items(listed.values.get(b"t", b""))
-    bits = public.key_size if isinstance(public, RSAPublicKey) else 8 * ED25519_OCTETS
-    return Key(public, bits, testing=b"y" in flags, same_domain=b"s" in flags)
+    testing, same_domain = b"y" in flags, b"s" in flags
+    if isinstance(public, RSAPublicKey):
+        return Key(public, "rsa-sha256", public.key_size, testing, same_domain)
+    return Key(public, "ed25519-sha256", 8 * ED25519_OCTETS, testing, same_domain)
 
 
 def _refusal(values: dict[bytes, bytes]) -> str:
