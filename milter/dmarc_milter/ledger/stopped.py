@@ -12,7 +12,7 @@ from dmarc_milter.ledger.store import rollups
 from dmarc_milter.ledger.store.database import Database, fetch
 from dmarc_milter.ledger.store.decisions import AFFECTED, MAX_KEY, Filter, Impact
 
-LOOKED_AT = 50_000
+LOOKED_AT = 30_000
 """Messages that are looked at; of more, the newest of each day."""
 SPANS = 60
 """A longer time than so many days is looked at in so many parts."""

@@ -4,6 +4,7 @@ its bounds: on SQLite and PostgreSQL."""
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -29,9 +30,10 @@ from dmarc_milter.ledger.spool.file import SpoolFile, SpoolRow
 from dmarc_milter.ledger.store import schema
 from dmarc_milter.ledger.store.apply_batch import Batch
 from dmarc_milter.ledger.store.daily_caps import Caps, StoreOptions
-from dmarc_milter.ledger.store.database import SqliteDatabase, attempt, connect
+from dmarc_milter.ledger.store.database import SqliteDatabase, Transaction, attempt, connect
 from dmarc_milter.ledger.store.decisions import Filter
 from dmarc_milter.ledger.store.reports import Report, ReportState
+from dmarc_milter.ledger.store.schema.steps import SchemaStep
 from dmarc_milter.ledger.store.store import Store
 from fakes.evaluations import NOON, RECORD, evaluation, outcome
 from fakes.stores import batch, fresh_schema, spool_row, upgraded
@@ -105,6 +107,33 @@ def test_hosts_that_upgrade_an_empty_store_at_once_do_not_meet_over_its_list(
     for _ in range(10):
         applied = upgraded_at_once(fresh_schema(postgres_server))
         assert sorted(chain.from_iterable(applied)) == sorted(name for name, *_ in schema.STEPS)
+
+
+def test_what_a_step_counts_is_counted_without_a_batch_on_its_way(
+    postgres_server: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A drain that has looked at the schema and not committed yet: the step waits for it, and
+    counts what it wrote."""
+    counted = list[int]()
+
+    def count_log(transaction: Transaction) -> None:
+        row = transaction.one("SELECT count(*) FROM decision")
+        counted.append(int(row[0]) if row else -1)
+
+    url = upgraded(fresh_schema(postgres_server))
+    with closing(Store(connect(url), clock=lambda: NOW)) as store, ThreadPoolExecutor(1) as other:
+        store.apply(batch(evaluation()))
+        later = SchemaStep("later", (), count_log)
+        monkeypatch.setattr(schema, "STEPS", (*schema.STEPS, later))
+        with store.database.transaction() as transaction:
+            transaction.one("SELECT last_seq FROM origin {for_update}")
+            upgrade = other.submit(upgraded, url)
+            transaction.run("SET LOCAL idle_in_transaction_session_timeout = 0")
+            transaction.run("DELETE FROM decision")
+            time.sleep(0.5)  # it may take longer until it waits: then there is nothing to see
+            assert not counted
+        upgrade.result()
+    assert counted == [0]
 
 
 def upgraded_at_once(store_url: str, hosts: int = 4) -> list[list[str]]:

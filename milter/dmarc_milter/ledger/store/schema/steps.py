@@ -326,10 +326,9 @@ TOTALS = (
     (
         "CREATE TABLE IF NOT EXISTS author_day (day BIGINT NOT NULL, author_reversed TEXT"
         " {bytewise} NOT NULL, host TEXT NOT NULL, messages INTEGER NOT NULL, passed INTEGER NOT"
-        " NULL, failed INTEGER NOT NULL, treated INTEGER NOT NULL, PRIMARY KEY (day,"
-        " author_reversed, host)) {compact}"
+        " NULL, failed INTEGER NOT NULL, treated INTEGER NOT NULL, PRIMARY KEY"
+        " (author_reversed, day, host)) {compact}"
     ),
-    "CREATE INDEX IF NOT EXISTS author_day_name ON author_day (author_reversed)",
     (
         "INSERT INTO author_day (day, author_reversed, host, messages, passed, failed, treated)"
         " SELECT begin_at, author_reversed, '', sum(messages), sum(CASE WHEN status = 'pass' THEN"
