@@ -7,8 +7,6 @@ for SLICE gives way at its next `pause`. Nothing of DNS, milter or SQLite is her
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import logging
 import os
 import select
@@ -20,6 +18,7 @@ from typing import Final
 import greenlet
 
 from dmarc_milter.process.fair_queue import FairQueue
+from dmarc_milter.process.timers import Callback, Timer, Timers
 
 SLICE: Final = 0.01
 """Seconds that a task may run before its next `pause` gives way. Descriptors are looked at then:
@@ -31,31 +30,11 @@ EVENTS: Final = 32
 """Descriptors served in one turn; the others come next."""
 SPARE: Final = 64
 """Greenlets that are kept for the next tasks: making one costs more than most tasks' waits."""
-MANY: Final = 1000
-"""Of what is kept although it is no longer needed: from here on it is looked through."""
-
-Callback = Callable[[], None]
 log = logging.getLogger("dmarc_milter.loop")
 
 
 class TaskEnded(BaseException):
     """Raised where a task waits, when it is ended. Nothing on the way may catch it, nor wait."""
-
-
-class Timer:
-    """A callback that is due at a moment, unless it is cancelled before."""
-
-    __slots__ = ("_loop", "callback")
-
-    def __init__(self, loop: Loop, callback: Callback) -> None:
-        self._loop = loop
-        self.callback: Callback | None = callback
-
-    def cancel(self) -> None:
-        """It will not be called. Safe to repeat, and after it was called."""
-        if self.callback is not None:
-            self.callback = None
-            self._loop._cancelled += 1
 
 
 class Waker:
@@ -131,10 +110,7 @@ class Loop:
         self._forgotten: set[int] = set()
         """Descriptors forgotten in this turn: a number may be in use again by now."""
         self._soon: deque[Callback] = deque()
-        self._timers: list[tuple[float, int, Timer]] = []
-        self._cancelled = 0
-        """Timers among them that were cancelled, about."""
-        self._order = itertools.count()
+        self._timers = Timers()
         self._hooks: list[Callback] = []
         self._spare: list[greenlet.greenlet] = []
         self._main = Waker()
@@ -186,13 +162,7 @@ class Loop:
 
     def call_later(self, seconds: float, callback: Callback) -> Timer:
         """After so many seconds."""
-        if self._cancelled > MANY and self._cancelled * 2 > len(self._timers):
-            self._timers[:] = [entry for entry in self._timers if entry[2].callback is not None]
-            heapq.heapify(self._timers)
-            self._cancelled = 0
-        timer = Timer(self, callback)
-        heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._order), timer))
-        return timer
+        return self._timers.add(time.monotonic() + seconds, callback)
 
     def call_from_thread(self, callback: Callback) -> None:
         """As call_soon; for other threads."""
@@ -278,22 +248,18 @@ class Loop:
     def _patience(self, longest: float | None) -> float | None:
         if self._queue or self._soon:
             return 0.0
-        timers = self._timers
-        while timers and timers[0][2].callback is None:
-            heapq.heappop(timers)
-        if not timers:
+        due = self._timers.next_at()
+        if due is None:
             return longest
-        left = max(0.0, timers[0][0] - time.monotonic())
+        left = max(0.0, due - time.monotonic())
         return left if longest is None else min(left, longest)
 
     def _call_due(self) -> None:
         timers, soon = self._timers, self._soon
         if timers:
             now = time.monotonic()
-            while timers and timers[0][0] <= now:
-                callback = heapq.heappop(timers)[2].callback
-                if callback is not None:
-                    self._call(callback)
+            while (callback := timers.take_due(now)) is not None:
+                self._call(callback)
         for _ in range(len(soon)):
             self._call(soon.popleft())
 
