@@ -45,33 +45,36 @@ class SharedMemory:
         self._memory = mmap.mmap(-1, 8 + MAX_BLOCKED * _BLOCKED_ENTRY + (slots + 1) * _SLOT)
         self._view = memoryview(self._memory)
         self._count = self._view[:8].cast("Q")
-        self.own = self.slot(slots)
+        self._slots = [self._mapped(number) for number in range(slots + 1)]
+        self.own = self._slots[slots]
         """The supervisor's."""
 
     def slot(self, number: int) -> WorkerSlot:
         """The part of worker `number`, for that worker to write and for anyone to read."""
+        return self._slots[number]
+
+    def _mapped(self, number: int) -> WorkerSlot:
         start = 8 + MAX_BLOCKED * _BLOCKED_ENTRY + number * _SLOT
         return WorkerSlot(self._view[start : start + _SLOT])
 
     def totals(self) -> list[int]:
         """Each counter, summed over all workers that ever lived and the supervisor."""
-        slots = [self.slot(number).counters for number in range(self.slots + 1)]
+        slots = [slot.counters for slot in self._slots]
         return [sum(column) for column in zip(*slots, strict=True)]
 
     def sessions(self) -> int:
         """Open MTA connections of all workers, silent ones too."""
-        slots = [self.slot(number) for number in range(self.slots)]
-        return sum(slot.connections for slot in slots)
+        return sum(slot.connections for slot in self._slots[: self.slots])
 
     def fewest_connections(self, but: int, now: float) -> int | None:
         """What the worker with the fewest has, of those that take connections, without worker
         `but`; None if there is no other. `now` is time.monotonic()."""
-        others = (self.slot(number) for number in range(self.slots) if number != but)
+        own, since = self._slots[but], now - AWAKE
         return min(
             (
                 slot.connections
-                for slot in others
-                if slot.accepting and now - slot.heartbeat < AWAKE
+                for slot in self._slots
+                if slot.accepting and slot is not own and slot.heartbeat > since
             ),
             default=None,
         )
