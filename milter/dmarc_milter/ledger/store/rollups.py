@@ -171,16 +171,20 @@ def merge_hosts(database: Database, now: float, before_each: Callable[[], object
         (int((now - CLOSED) // DAY) * DAY,),
     )
     for (day,) in days:
-        while attempt(database, partial(_merge, day=int(day))) == AT_ONCE:
+        name: str | None = ""
+        while name is not None:
             before_each()
+            name = attempt(database, partial(_merge, day=int(day), first=name))
 
 
-def _merge(transaction: Transaction, day: int) -> int:
-    """Some rows of a day; how many. Those that a host is just writing are left."""
+def _merge(transaction: Transaction, day: int, first: str) -> str | None:
+    """Some rows of a day, from this name on; where to go on, or None. Those that a host is just
+    writing are left."""
     rows = transaction.all(
         "SELECT author_reversed, host, messages, passed, failed, treated FROM author_day WHERE day"
-        " = ? AND host <> '' ORDER BY author_reversed, host LIMIT ? {skip_locked}",
-        (day, AT_ONCE),
+        " = ? AND author_reversed >= ? AND host <> '' ORDER BY author_reversed, host LIMIT ?"
+        " {skip_locked}",
+        (day, first, AT_ONCE),
     )
     transaction.many(
         "DELETE FROM author_day WHERE day = ? AND author_reversed = ? AND host = ?",
@@ -191,7 +195,7 @@ def _merge(transaction: Transaction, day: int) -> int:
         before = counts.get(name, [0, 0, 0, 0])
         counts[name] = [one + int(more) for one, more in zip(before, numbers, strict=True)]
     transaction.many(ADD_DAYS, [(day, name, "", *some) for name, some in sorted(counts.items())])
-    return len(rows)
+    return str(rows[-1][0]) if len(rows) == AT_ONCE else None
 
 
 # --- reading --------------------------------------------------------------------------------------
