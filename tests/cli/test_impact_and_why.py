@@ -124,7 +124,7 @@ def test_the_page_of_totals_has_the_style_of_the_dashboard(ask: Ask, tmp_path: P
     assert page.count("<style>") == 1
     assert f"<style>{style}</style>" in page
     classes = set(re.findall(r'class="([a-z]+)"', page))
-    assert {"top", "wide", "panel", "scroll", "numbers"} <= classes
+    assert {"top", "wide", "scroll", "numbers"} <= classes
     assert all(f".{name}" in style for name in classes)
 
 

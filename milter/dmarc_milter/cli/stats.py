@@ -51,7 +51,7 @@ PAGE = """<!doctype html>
 </span></div></header>
 <main class="wide"><h1>Totals</h1>
 <p>{{ messages }} messages since {{ since }} UTC.</p>
-{% for table in tables %}<section class="panel" style="margin-top: var(--gap)">
+{% for table in tables %}<section style="margin-top: var(--gap)">
 <div class="scroll" tabindex="0" role="region" aria-label="{{ table.title }}">
 <table{{ table.numbers }}>
 <caption>{{ table.title }}</caption>
