@@ -27,6 +27,8 @@ class Inquiry:
         """Publish the answer and wake who waits. The first answer counts."""
         if self.answer is None:
             self.answer, self.answered = answer, time.monotonic()
+            if self.flight is not None:
+                self.flight.inquiry = None  # they would hold each other, and the answer's memory
             self.wake()
 
     def wake(self) -> None:

@@ -198,8 +198,8 @@ class DnsResolver:
 
     def done(self, pending: Pending, answer: Answer) -> None:
         """See ClientObserver."""
-        inquiry: Inquiry = pending.inquiry
-        if inquiry.flight is pending:
+        inquiry: Inquiry | None = pending.inquiry
+        if inquiry is not None and inquiry.flight is pending:
             self._obey(self._publish(inquiry, answer))
 
     def _relieve(self) -> None:
