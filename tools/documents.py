@@ -99,7 +99,8 @@ def write(tree: Path, folder: Path) -> None:
         target.write_text(text, encoding="utf-8")
         target.with_suffix(".html").write_text(rendered(text, name), encoding="utf-8")
     for beside in BESIDE:
-        shutil.copytree(tree / beside, folder / beside, dirs_exist_ok=True)
+        never = shutil.ignore_patterns("secrets")
+        shutil.copytree(tree / beside, folder / beside, ignore=never, dirs_exist_ok=True)
 
 
 if __name__ == "__main__":

@@ -67,6 +67,13 @@ def test_what_the_containerfile_copies_is_there_and_is_sent_to_the_engine() -> N
                 assert any(f"!{kept}" in ignored for kept in (name, str(Path(name).parent))), name
 
 
+def test_the_secrets_of_the_example_stay_where_they_are() -> None:
+    """Neither to the engine, nor under version control, nor into the package's documents."""
+    assert "packaging/container/secrets" in (ROOT / ".dockerignore").read_text().splitlines()
+    assert "/packaging/container/secrets/" in (ROOT / ".gitignore").read_text().splitlines()
+    assert 'ignore_patterns("secrets")' in (ROOT / "tools/documents.py").read_text()
+
+
 def test_the_image_keeps_its_state_in_a_volume_and_is_asked_for_its_health() -> None:
     assert last("VOLUME") == "/var/lib/dmarc-milter"
     assert last("STOPSIGNAL") == "SIGTERM"
