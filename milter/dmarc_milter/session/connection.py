@@ -144,6 +144,8 @@ class Connection:
         return self._continue(milter.P_NR_HELO)
 
     def mail(self, ctx: Any, argument: bytes, parameters: Sequence[bytes]) -> int:
+        if self.refused:
+            return int(milter.TEMPFAIL)
         self._message_over()
         self._add(Session.mail, argument, parameters, self._macros(ctx, (*CLIENT, "v")))
         self.in_message, self._begin, self._pieces = True, len(self._events), 0
@@ -178,6 +180,8 @@ class Connection:
         return int(milter.CONTINUE)
 
     def end_of_message(self, ctx: Any) -> int:
+        if self.refused:
+            return int(milter.TEMPFAIL)
         answer, events = EventAnswer(), self._taken()
         self._queue.put(events, answer, self._macros(ctx, ("i",)))
         in_time = self._answered(answer)

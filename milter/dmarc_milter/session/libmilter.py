@@ -27,6 +27,7 @@ from Milter import milter  # the C module: by its own name mypy would find the s
 from dmarc_milter.process.shared_memory import WorkerSlot
 from dmarc_milter.process.silent_connections import MilterConnections, Strangers, hang_up
 from dmarc_milter.process.sockets import never_ready
+from dmarc_milter.process.spare_descriptors import SpareDescriptors
 from dmarc_milter.session.choose_library import Serving
 from dmarc_milter.session.connection import Connection
 from dmarc_milter.session.event_queue import EventQueue
@@ -47,6 +48,7 @@ TOO_LITTLE = (
 STARTING = 2.0
 """Seconds that they have to begin; where there are fewer in another build, it goes on all the
 same."""
+SHORT = "no descriptor is left"
 _LEADING_SPACE, _SILENT_HEADER = int(milter.P_HDR_LEADSPC), int(milter.P_NR_HDR)
 _NO_REPLY, _CONTINUE = int(milter.NOREPLY), int(milter.CONTINUE)
 
@@ -80,7 +82,7 @@ class Callbacks:
         self._slot = slot
         self._max = max_connections
         self._kernel = connections
-        self._refusals = refusals
+        self._refusals, self._spare = refusals, SpareDescriptors()
         self._unserved = Unserved(connections, refusals, max_connections)
         self._lock = threading.Lock()
         """Held while the table of connections changes, and while one is hung up: its descriptor is
@@ -134,9 +136,10 @@ class Callbacks:
         sys.excepthook = self._excepthook
 
     def _negotiate(self, ctx: Any, options: list[int]) -> int:
-        full = self._total() >= self._max and not self._make_room()
+        short = self._spare.short
+        full = short or (self._total() >= self._max and not self._make_room())
         if full:
-            self._refusals.note(f"{self._max} connections are served")
+            self._refusals.note(SHORT if short else f"{self._max} connections are served")
             if self._refused >= self._refusals.most:
                 return int(milter.REJECT)  # the MTA does as its default_action says
         connection = self._of(ctx)
@@ -165,7 +168,9 @@ class Callbacks:
 
     def tend(self) -> None:
         """Several times a second, on the main thread: silent connections are counted, and the limit
-        holds for them too."""
+        holds for them too. Where descriptors have run out the few that are kept back are
+        libmilter's, for connections that are told so."""
+        self._spare.look()
         if self._blind:
             self._strangers.since.clear()
             self._slot.silent = 0
