@@ -179,7 +179,7 @@ def test_mail_that_was_not_taken_is_not_in_the_log(host: Host) -> None:
 
 
 def test_three_hosts_send_nothing_twice_after_a_restore(
-    tmp_path: Path, postgres_server: Postgres, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, postgres_server: Postgres, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Each host's log is its own: after a loss reports wait until every host has told."""
     url = upgraded(fresh_schema(postgres_server))
@@ -204,7 +204,7 @@ def test_three_hosts_send_nothing_twice_after_a_restore(
             one.ask("report", "send", "--now")
         assert len(sink.mails) == 3
         _forget(url)
-        capsys.readouterr()
+        capfd.readouterr()
         hosts[0].ask("store", "drain")
         with closing(Store(connect(url))) as store, store.database.transaction() as transaction:
             transaction.run(
@@ -212,7 +212,7 @@ def test_three_hosts_send_nothing_twice_after_a_restore(
                 " VALUES ('other', 'mx9', 0, 0)"
             )
         assert hosts[0].ask("report", "send") == 75
-        assert "every host tells what it has sent" in capsys.readouterr().err
+        assert "every host tells what it has sent" in capfd.readouterr().err
 
 
 def _forget(url: str) -> None:
@@ -313,7 +313,7 @@ def test_a_store_that_is_no_store_any_more_is_restored(host: Host, damage: str) 
 
 @pytest.mark.parametrize("kind", ["text", "spool", "cut off", "other", "missing"])
 def test_what_is_no_whole_backup_is_not_restored(
-    host: Host, kind: str, capsys: pytest.CaptureFixture[str]
+    host: Host, kind: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The store stays as it is."""
     host.saw(evaluation())
@@ -333,15 +333,15 @@ def test_what_is_no_whole_backup_is_not_restored(
         copy.unlink()
         with closing(sqlite3.connect(copy)) as connection:
             connection.execute("CREATE TABLE mail (id)")
-    capsys.readouterr()
+    capfd.readouterr()
     assert host.ask("store", "restore", str(copy)) != 0
-    assert str(copy) in capsys.readouterr().err
+    assert str(copy) in capfd.readouterr().err
     assert host.messages() == 1
     assert not list(host.folder.glob("reports.db.*"))
 
 
 def test_postgresql_says_how(
-    tmp_path: Path, store_url: str, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, store_url: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The server has its own tools; and no password is shown."""
     if store_url.startswith("sqlite"):
@@ -356,7 +356,7 @@ def test_postgresql_says_how(
         (("store", "restore", "a.dump"), "pg_restore"),
     ):
         assert main([*words, "--config", str(tmp_path / "c.toml")]) == 1
-        out = capsys.readouterr().out
+        out = capfd.readouterr().out
         assert said in out
         assert "geheim" not in out
 
@@ -467,12 +467,12 @@ def test_a_run_that_died_while_it_sent_is_no_restored_store(host: Host) -> None:
         assert store.handed_over.tell(read(beside(host.spool))) == 0
 
 
-def test_json(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json(host: Host, capfd: pytest.CaptureFixture[str]) -> None:
     """docs/reference/json.md."""
     host.saw(evaluation())
     host.ask("store", "drain")
-    capsys.readouterr()
+    capfd.readouterr()
     host.ask("store", "backup", str(host.folder / "copy.db"), "--json")
-    assert json.loads(capsys.readouterr().out)["octets"] > 0
+    assert json.loads(capfd.readouterr().out)["octets"] > 0
     host.ask("store", "restore", str(host.folder / "copy.db"), "--json")
-    assert set(json.loads(capsys.readouterr().out)) == {"kept", "sent_meanwhile", "erased"}
+    assert set(json.loads(capfd.readouterr().out)) == {"kept", "sent_meanwhile", "erased"}
