@@ -275,6 +275,7 @@ def _shown(record: logging.LogRecord) -> str:
     return f"{text}: {type(error).__name__}: {error}" if error is not None else text
 
 
+STDERR = 2
 _opened: list[Log] = []
 """This process's own, once it is open: the last one."""
 
@@ -285,14 +286,17 @@ def open_log(config: Config, *, ours: int = logging.INFO) -> Log:
     log = Log(form=config.log.format, level=config.log.level)
     take_standard_logging(log, ours=ours)
     _opened[:] = [log]
-    if log.events_only:
+    if events_only():
         _take_tracebacks(log)
     return log
 
 
 def events_only() -> bool:
-    """Whether this process has opened a log that takes nothing but events."""
-    return bool(_opened) and _opened[-1].events_only
+    """Whether standard error is a log of this process's that takes nothing but events."""
+    try:
+        return bool(_opened) and _opened[-1].events_only and sys.stderr.fileno() == STDERR
+    except (AttributeError, OSError, ValueError):  # closed, or somebody's own stream
+        return False
 
 
 def complain(text: str) -> None:
