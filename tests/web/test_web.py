@@ -271,7 +271,7 @@ def test_no_store_yet_is_an_empty_page(tmp_path: Path) -> None:
     ],
 )
 def test_an_open_address_needs_a_token(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], listen: str, token: str | None, words: str
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], listen: str, token: str | None, words: str
 ) -> None:
     config = tmp_path / "c.toml"
     text = f'[store]\nurl = "{url(tmp_path)}"\n[web]\nlisten = "{listen}"\n'
@@ -281,7 +281,7 @@ def test_an_open_address_needs_a_token(
         text += f'token_file = "{tmp_path}/token"\n'
     config.write_text(text)
     assert main(["web", "--config", str(config)]) == 2
-    assert words in capsys.readouterr().err
+    assert words in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
