@@ -9,6 +9,8 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -130,28 +132,53 @@ def test_the_variables_of_the_document_are_settings() -> None:
 
 def test_a_first_process_that_is_told_to_stop_while_it_starts_stops(tmp_path: Path) -> None:
     """A signal that process 1 does not handle is lost to it; the image's entry point keeps it."""
+    with (
+        DnsServer({"example.org": {}}) as dns,
+        as_first_process(
+            Daemon(tmp_path, {"dns": {"nameservers": [dns.nameserver]}, "milter": {"workers": 1}}),
+            "serve",
+            "--no-jobs",
+        ) as process,
+    ):
+        os.kill(first_process(process), signal.SIGTERM)
+        assert process.wait(60) == 0
+
+
+@pytest.mark.parametrize("command", ["web --listen 127.0.0.1:0", "store drain --follow"])
+def test_every_command_that_runs_on_ends_when_its_container_is_stopped(
+    tmp_path: Path, command: str
+) -> None:
+    """Not only `serve` obeys the signal that the entry point holds back."""
+    with as_first_process(Daemon(tmp_path), *command.split()) as process:
+        os.kill(first_process(process), signal.SIGTERM)
+        assert process.wait(60) in (0, 128 + signal.SIGTERM)
+
+
+@contextmanager
+def as_first_process(daemon: Daemon, *command: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The command behind the image's entry point, in a process namespace of its own."""
     probe = subprocess.run(["unshare", "--pid", "--fork", "true"], check=False, capture_output=True)
     if probe.returncode:
         pytest.skip("no process namespace of our own is allowed here")
     entry = [shlex.quote(word) for word in yaml.safe_load(last("ENTRYPOINT"))]
     assert entry[-1] == "dmarc-milter"
-    with DnsServer({"example.org": {}}) as dns:
-        daemon = Daemon(
-            tmp_path, {"dns": {"nameservers": [dns.nameserver]}, "milter": {"workers": 1}}
-        )
-        command = [*entry[:-1], sys.executable, "-m", "dmarc_milter", "serve", "--no-jobs"]
-        process = subprocess.Popen(
-            ["unshare", "--pid", "--fork", "--kill-child", *command, "--config", daemon.config],
-            env=os.environ | {"PYTHONPATH": str(ROOT / "milter")},
-        )
-        try:
-            children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-            assert wait_for(lambda: is_python(children), 60)
-            os.kill(int(children.read_text()), signal.SIGTERM)
-            assert process.wait(60) == 0
-        finally:
-            process.kill()
-            process.wait()
+    words = [*entry[:-1], sys.executable, "-m", "dmarc_milter", *command]
+    process = subprocess.Popen(
+        ["unshare", "--pid", "--fork", "--kill-child", *words, "--config", daemon.config],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "milter")},
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def first_process(process: subprocess.Popen[bytes]) -> int:
+    """Process 1 of that namespace, once it is the interpreter."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    assert wait_for(lambda: is_python(children), 60)
+    return int(children.read_text())
 
 
 def is_python(children: Path) -> bool:

@@ -21,6 +21,7 @@ from dmarc_milter.cli.interrupts import INTERRUPTED, raise_again
 from dmarc_milter.config import DEFAULT_PATH, Config, ConfigError, load, load_without_file
 from dmarc_milter.config.sources import CONF_D, files_of_conf_d
 from dmarc_milter.core.stored import UnreadableFacts
+from dmarc_milter.process import pid_one
 
 EXIT_OK, EXIT_NO, EXIT_USAGE, EXIT_TEMPFAIL = 0, 1, 2, 75
 """EXIT_TEMPFAIL is EX_TEMPFAIL of sysexits.h: try again later."""
@@ -134,7 +135,8 @@ def _command(argv: Sequence[str] | None) -> int:
     parsed = _parser(arguments).parse_args(arguments)
     try:
         raise_again()
-        return int(parsed.run(parsed))
+        code = None if parsed.command == "serve" else pid_one.obey_signals()
+        return int(parsed.run(parsed)) if code is None else code
     except ConfigError as error:
         for problem in error.problems:
             _complain(problem)

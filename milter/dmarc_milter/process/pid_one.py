@@ -42,6 +42,18 @@ def stay_behind() -> int | None:
     return code
 
 
+def obey_signals() -> int | None:
+    """For a command that is no daemon: the signals that end it do so from now on.
+
+    An image's entry point holds them back while Python starts, and whoever is process 1 never gets
+    one that it does not handle: as `stay_behind`, there. Raises OSError.
+    """
+    code = stay_behind() if os.getpid() == 1 else None
+    if code is None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGHUP))
+    return code
+
+
 def _be_the_daemon(parent: int) -> None:
     """A group of its own: a terminal's Ctrl-C must not come twice, which would end sessions at
     once. It ends with its parent."""
