@@ -86,10 +86,11 @@ class Supervisor:
         self._last_tick = time.monotonic()
         self._health_checks_after = 0.0
         self._was_ready = False
-        self._wake, self._waker = socket.socketpair()
         self._warn(parts.prepare_storage(config))
         self._sockets = ListeningSockets(open_socket(config))
         self._metrics.prepare(config)(self._log)
+        # At last: whatever refuses the start above leaves nothing open.
+        self._wake, self._waker = socket.socketpair()
 
     def _start_parts(self, config: Config) -> None:
         """What is kept beside the workers, and the memory that all of it shares."""

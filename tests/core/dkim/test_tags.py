@@ -106,7 +106,7 @@ def test_base64_is_what_the_library_takes_whole_and_padded(text: bytes) -> None:
         octets = base64.b64decode(packed, validate=True)
     except ValueError:
         octets = None
-    assert tags.decode_base64(text) == (octets or None)
+    assert tags.decode_base64(text) == (octets or None if len(packed) % 4 == 0 else None)
 
 
 @given(st.binary(max_size=60) | st.text(alphabet="ab=; \t\r\n:@", max_size=60).map(str.encode))
