@@ -37,7 +37,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that measure time as `alone`, since what runs beside them would be measured
     too, and those that measure processor time alone as `processor`."""
     for item in items:
-        if not isinstance(item, pytest.Function) or item.get_closest_marker("alone"):
+        if not isinstance(item, pytest.Function) or {"alone", "processor"} & {
+            mark.name for mark in item.iter_markers()
+        }:
             continue
         if uses_clock(item.obj, WALL):
             item.add_marker(pytest.mark.alone)

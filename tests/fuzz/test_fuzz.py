@@ -24,7 +24,7 @@ SECONDS = float(os.environ.get("DMARC_MILTER_FUZZ_SECONDS") or (600 if LONG else
 PAIRS = [tuple(TARGETS)[start : start + 2] for start in range(0, len(TARGETS), 2)]
 
 pytestmark = [
-    pytest.mark.alone,
+    pytest.mark.processor,
     pytest.mark.slow,
     pytest.mark.soak,
     pytest.mark.timeout(SECONDS + 120),

@@ -31,7 +31,7 @@ WITHIN = 60.0
 """Seconds in which a mend that is switched off is missed."""
 
 pytestmark = [
-    pytest.mark.alone,
+    pytest.mark.processor,
     pytest.mark.slow,
     pytest.mark.timeout(4 * 3600 if LONG else SECONDS + 240),
 ]
@@ -128,7 +128,7 @@ for line in sys.stdin:
 @pytest.mark.parametrize("bad", [b"crash", b"hang", b"nonsense"])
 def test_a_reader_that_fails_is_started_again(bad: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """One value costs its own answer and no other's."""
-    monkeypatch.setattr(clients, "PATIENCE", 0.5)
+    monkeypatch.setattr(clients, "PATIENCE", 2.0)
     client = Client("stub", [sys.executable, "-c", STUB], {})
     try:
         values = [b"a", bad, b"b"]
