@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dmarc_milter.config import secret_files
 from dmarc_milter.config.secret_files import RUN_SECRETS, is_open_to_all
 
 ROOT = Path(__file__).parents[2]
@@ -39,13 +40,17 @@ def test_a_file_that_somebody_wrote_below_run_secrets_is_judged_as_any_other(
 PROBE = """
 import sys
 from pathlib import Path
-from dmarc_milter.config.secret_files import is_open_to_all
+from dmarc_milter.config import secret_files
+secret_files.MARKS = ()
 for path in sys.argv[1:]:
-    print(is_open_to_all(Path(path)))
+    print(secret_files.is_open_to_all(Path(path)))
 """
+CONTAINER = {"container": "oci"}
 
 
-def answers(folder: Path, script: list[str], paths: list[str]) -> list[bool]:
+def answers(
+    folder: Path, script: list[str], paths: list[str], environment: dict[str, str] = CONTAINER
+) -> list[bool]:
     """What is_open_to_all says after these commands, in a mount namespace of our own with an empty
     /run."""
     probe = shlex.join([sys.executable, "-c", PROBE, *paths])
@@ -56,10 +61,15 @@ def answers(folder: Path, script: list[str], paths: list[str]) -> list[bool]:
         check=False,
         text=True,
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(ROOT / "milter")},
+        env=without_marks() | environment | {"PYTHONPATH": str(ROOT / "milter")},
     )
     assert done.returncode == 0, done.stderr
     return [line == "True" for line in done.stdout.split()]
+
+
+def without_marks() -> dict[str, str]:
+    marks = ("container", "KUBERNETES_SERVICE_HOST")
+    return {name: value for name, value in os.environ.items() if name not in marks}
 
 
 def can_mount() -> bool:
@@ -105,6 +115,42 @@ def test_what_an_engine_mounts_below_run_secrets_is_closed(tmp_path: Path) -> No
     }
     found = answers(tmp_path, script, [f"/run/secrets/{name}" for name in expected])
     assert dict(zip(expected, found, strict=True)) == expected
+
+
+def test_what_is_mounted_there_on_a_plain_machine_is_judged_as_any_other(tmp_path: Path) -> None:
+    """Its accounts can read it."""
+    if not can_mount():
+        pytest.skip("no mount namespace of our own is allowed here")
+    script = mounted("key", mode="644")
+    assert answers(tmp_path, script, ["/run/secrets/key"], {}) == [True]
+    assert answers(tmp_path, script, ["/run/secrets/key"]) == [False]
+
+
+@pytest.mark.parametrize(
+    ("environment", "file", "inside"),
+    [
+        ({}, False, False),
+        ({}, True, True),
+        ({"container": "podman"}, False, True),
+        ({"container": "lxc"}, False, False),
+        ({"container": "systemd-nspawn"}, False, False),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, False, True),
+    ],
+)
+def test_an_application_s_container_has_a_mark(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    environment: dict[str, str],
+    file: bool,
+    inside: bool,
+) -> None:
+    """A system's container (LXC, nspawn) has accounts like any machine."""
+    mark = tmp_path / ".containerenv"
+    if file:
+        mark.touch()
+    monkeypatch.setattr(secret_files, "MARKS", (mark,))
+    monkeypatch.setattr(os, "environ", environment)
+    assert secret_files.in_container() == inside
 
 
 def test_a_service_s_own_read_only_view_closes_nothing(tmp_path: Path) -> None:

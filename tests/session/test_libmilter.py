@@ -10,11 +10,11 @@ import pytest
 from Milter import milter
 
 from dmarc_milter.core.actions.plan import Action, DeleteHeader, InsertHeader, Quarantine, Reply
-from dmarc_milter.session import libmilter
+from dmarc_milter.session import libmilter_start
 from dmarc_milter.session.connection import Connection
 from dmarc_milter.session.event_queue import EventQueue
 from dmarc_milter.session.handler import TRY_LATER, SessionOptions
-from dmarc_milter.session.libmilter import CannotServe, check_platform
+from dmarc_milter.session.libmilter_start import CannotServe, check_platform
 from dmarc_milter.session.session import Session
 
 
@@ -150,15 +150,15 @@ def test_python_and_a_pooled_libmilter_that_crash_together_are_refused(
     class Pooled:
         mi_pool_controller_init = object()
 
-    monkeypatch.setattr(libmilter, "_library", lambda: Pooled)
+    monkeypatch.setattr(libmilter_start, "_library", lambda: Pooled)
     check_platform()
-    monkeypatch.setattr(libmilter, "sys", type("Later", (), {"version_info": _Version()}))
+    monkeypatch.setattr(libmilter_start, "sys", type("Later", (), {"version_info": _Version()}))
     with pytest.raises(
         CannotServe,
         match=r"^Python 3\.14 crashes with this libmilter \(built with a thread pool\)$",
     ):
         check_platform()
-    monkeypatch.setattr(libmilter, "_library", object)
+    monkeypatch.setattr(libmilter_start, "_library", object)
     check_platform()
 
 

@@ -21,15 +21,33 @@ FILES = (
 
 RUN_SECRETS = Path("/run/secrets")
 """Where container engines hand secrets in."""
+MARKS = (Path("/run/.containerenv"), Path("/.dockerenv"))
+"""Files that Podman and Docker put into every container."""
+ENGINES = ("oci", "docker", "podman")
+"""Values of `container`, which Podman and our own image set (systemd's container interface)."""
 
 
 def is_open_to_all(path: Path, handed_in: Path = RUN_SECRETS) -> bool:
     """Whether any account of this machine may read the file. False for one that is not there, and
     for one that was handed into this container."""
     try:
-        return bool(path.stat().st_mode & stat.S_IROTH) and not _is_handed_in(path, handed_in)
+        return bool(path.stat().st_mode & stat.S_IROTH) and not (
+            _is_handed_in(path, handed_in) and in_container()
+        )
     except OSError:
         return False
+
+
+def in_container() -> bool:
+    """Whether this process runs in an application's container, where no accounts but ours are, by
+    the engine's file or what stands in our environment. Whoever could forge them is root, or
+    starts us. A system's container (LXC, nspawn) is a machine like another: it has accounts.
+    """
+    return (
+        any(mark.exists() for mark in MARKS)
+        or "KUBERNETES_SERVICE_HOST" in os.environ
+        or os.environ.get("container") in ENGINES
+    )
 
 
 def _is_handed_in(path: Path, folder: Path) -> bool:

@@ -73,6 +73,10 @@ class ServesNoMore(Exception):
     """The worker serves no more and is to be replaced. `str()` is one line."""
 
 
+class WornOut(Exception):
+    """The same, and the supervisor has been told already: it has drained."""
+
+
 class CannotBuild(Exception):
     """Something that a worker needs is missing. `str()` is one line."""
 
@@ -102,7 +106,7 @@ def run(
         slot.beat()
         control.sendall(READY)
         pulse = _Pulse(slot, service, server, log)
-        orders = _Orders(slot, control, server)
+        orders = Orders(slot, control, server, config.milter.drain)
         _every(loop, BEAT, pulse.beat)
         loop.watch(control.fileno(), select.EPOLLIN, lambda _: orders.read(loop))
         try:
@@ -110,6 +114,8 @@ def run(
             code = 0
         except ServesNoMore as error:
             control.sendall(FAILED + str(error).encode("utf-8", "replace")[:500])
+        except WornOut:
+            pass
         service.close()
         pulse.beat()
         log.stop()
@@ -230,12 +236,17 @@ def _most_connections(config: Config) -> int:
     )
 
 
-class _Orders:
+class Orders:
     """What the supervisor wants: serve until told to drain, then until the last session has ended
-    or time is up."""
+    or time is up. A worker that finds itself worn out drains by itself."""
 
-    def __init__(self, slot: WorkerSlot, control: socket.socket, server: MilterServer) -> None:
+    def __init__(
+        self, slot: WorkerSlot, control: socket.socket, server: MilterServer, drain: float
+    ) -> None:
+        """`drain`: seconds that one that is worn out takes for what is under way."""
         self._slot, self._control, self._server = slot, control, server
+        self._drain = drain
+        self._worn_out = False
         self._deadline = math.inf
         self._quiet_since = math.inf
         """When there were no sessions any more; only while draining."""
@@ -244,21 +255,34 @@ class _Orders:
         order = self._control.recv(256)
         if not order:
             loop.forget(self._control.fileno())
+        self._drain_for(_seconds(order))
+
+    def _drain_for(self, seconds: float) -> None:
+        now = time.monotonic()
         if self._deadline == math.inf:
             self._server.drain()
-            self._quiet_since = time.monotonic()
-        self._deadline = min(self._deadline, time.monotonic() + _seconds(order))
+            self._quiet_since = now
+        self._deadline = min(self._deadline, now + seconds)
 
     def are_obeyed(self) -> bool:
-        """Raises ServesNoMore where the worker serves no more although it should."""
-        if self._server.failure and self._deadline == math.inf:
-            raise ServesNoMore(self._server.failure)
+        """Raises ServesNoMore where the worker serves no more although it should, WornOut at the
+        end of a drain of its own."""
         if self._deadline == math.inf:
-            return False
+            if self._server.failure:
+                raise ServesNoMore(self._server.failure)
+            if not self._server.worn_out:
+                return False
+            self._worn_out = True
+            self._control.sendall(FAILED + self._server.worn_out.encode("utf-8", "replace")[:500])
+            self._drain_for(self._drain)
         now = time.monotonic()
         if self._slot.sessions:
             self._quiet_since = now
-        return now >= self._deadline or now - self._quiet_since > SETTLE
+        if now < self._deadline and now - self._quiet_since <= SETTLE:
+            return False
+        if self._worn_out:
+            raise WornOut
+        return True
 
 
 def _seconds(order: bytes) -> float:

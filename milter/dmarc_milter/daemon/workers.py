@@ -163,12 +163,15 @@ class Workers:
                 yield one, code
 
     def check_health(self, now: float, deadline: float) -> None:
-        """Kill a worker that has no heartbeat, has passed the deadline of an evaluation, or does
-        not become ready."""
+        """Notice a worker that says it is worn out. Kill one that has no heartbeat, has passed the
+        deadline of an evaluation, or does not become ready."""
         hung = max(MIN_HUNG, min(HUNG, deadline))
         for one in self:
             if one.killed_for:
                 continue
+            if one.ready and not one.draining:
+                one.read_start_report()
+                one.draining = bool(one.failure)  # it drains by itself: another is to be started
             running = one.slot.running
             if running is not None and now - running.since > deadline:
                 one.blamed = (running.fingerprint,)

@@ -14,6 +14,10 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+Identity = tuple[int, int]
+"""Of a connection: device and inode. A descriptor's number is given to another once it is closed;
+this is not."""
+
 _HEAD = (
     object.__basicsize__
 )  # of a Python object: pymilter's context has libmilter's pointer next (milter_ContextObject)
@@ -67,12 +71,45 @@ class MilterConnections:
         """The descriptors of all connections, silent ones too."""
         return {number for number in map(int, os.listdir("/proc/self/fd")) if self.is_ours(number)}
 
-    def waits(self, handle: int) -> bool:
-        """Whether something has come in that nobody has read."""
+    def identity(self, handle: int) -> Identity | None:
+        """Which connection has this number now; None where none of ours has it."""
+        try:
+            found = os.fstat(handle)
+        except OSError:
+            return None
+        return (found.st_dev, found.st_ino) if self.is_ours(handle) else None
+
+    def unread(self, handle: int) -> int:
+        """How many octets have come in that nobody has read."""
         count = ctypes.c_int(0)
         with contextlib.suppress(OSError):
             fcntl.ioctl(handle, termios.FIONREAD, count)
-        return count.value > 0
+        return count.value
+
+    def duplicate(self, handle: int, identity: Identity) -> socket.socket | None:
+        """The same connection as a socket of the caller's own; None where the number has become
+        another's, or no descriptor is left."""
+        try:
+            mine = os.dup(handle)
+        except OSError:
+            return None
+        if self.identity(mine) == identity:
+            with contextlib.suppress(OSError):
+                return socket.socket(fileno=mine)
+        os.close(mine)
+        return None
+
+    def hang_up(self, handle: int, identity: Identity | None = None) -> bool:
+        """End a connection: libmilter reads its end and closes it. Whether it was one, and that
+        one."""
+        identity = identity or self.identity(handle)
+        # The number may be closed and given to something else at any moment: ours is not.
+        mine = self.duplicate(handle, identity) if identity else None
+        if mine is None:
+            return False
+        with mine, contextlib.suppress(OSError):  # ENOTCONN: it has ended already
+            mine.shutdown(socket.SHUT_RDWR)
+        return True
 
     def knock(self, times: int) -> None:
         """Connect and hang up, so often: where no thread of libmilter is free, each makes it start
@@ -92,22 +129,6 @@ def _borrowed(handle: int) -> Iterator[socket.socket]:
         found.detach()
 
 
-def hang_up(handle: int, door: MilterConnections) -> bool:
-    """End a connection: libmilter reads its end and closes it. Whether it was one."""
-    with contextlib.suppress(OSError):
-        mine = os.dup(
-            handle
-        )  # it may be closed and its number given to something else at any moment
-        try:
-            if door.is_ours(mine):
-                with _borrowed(mine) as found:
-                    found.shutdown(socket.SHUT_RDWR)
-                return True
-        finally:
-            os.close(mine)
-    return False
-
-
 class Strangers:
     """Connections that have not even negotiated, and since when each is known. `count` is that of
     the last look."""
@@ -120,29 +141,31 @@ class Strangers:
         self._door = door
         self.since: dict[int, float] = {}
         self.waiting: dict[int, float] = {}
-        """Since when something waits to be read, from anybody."""
+        """Since when something waited to be read at each look, from anybody. It may have been read
+        in between: enough to knock, not to give somebody up."""
         self._next = 0.0
 
     @property
     def count(self) -> int:
         return len(self.since)
 
-    def look(self, known: set[int], *, at_once: bool = False) -> None:
+    def look(self, known: set[int], *, at_once: bool = False) -> bool:
         """Once a second, less often where that takes long: which there are now. `known`: those that
-        have negotiated."""
+        have negotiated. Whether it has looked."""
         now = time.monotonic()
         if now < self._next and not at_once:
-            return
+            return False
         there = self._door.all()
         self.since = {handle: self.since.get(handle, now) for handle in there - known}
         self._serve_forgotten(there, now)
         self._next = now + max(1.0, (time.monotonic() - now) / self.PART)
+        return True
 
     def _serve_forgotten(self, there: set[int], now: float) -> None:
         """libmilter gives several connections at once to one free thread, and starts no other while
         that one reads half a packet. The others, who have said something, would wait with it."""
         self.waiting = {
-            handle: self.waiting.get(handle, now) for handle in there if self._door.waits(handle)
+            handle: self.waiting.get(handle, now) for handle in there if self._door.unread(handle)
         }
         forgotten = sum(now - since >= self.PATIENCE for since in self.waiting.values())
         self._door.knock(min(forgotten, self.MOST))

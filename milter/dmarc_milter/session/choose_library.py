@@ -48,6 +48,12 @@ class MilterServer(Protocol):
         serves."""
         ...
 
+    @property
+    def worn_out(self) -> str:
+        """Why its worker should be replaced once it has drained, one plain line: it still serves;
+        "" where that is not so."""
+        ...
+
     def tend(self) -> None:
         """Several times a second: hang up on those that are silent for too long or too many,
         say how many were not served."""
@@ -71,12 +77,12 @@ def choose(wanted: Library) -> Choice:
     if wanted == "native":
         return Choice("native")
     try:
-        from dmarc_milter.session import libmilter
+        from dmarc_milter.session import libmilter_start
     except ImportError:
         return Choice("native", "pymilter is not installed")
     try:
-        libmilter.check_platform()
-    except libmilter.CannotServe as error:
+        libmilter_start.check_platform()
+    except libmilter_start.CannotServe as error:
         return Choice("native", str(error))
     return Choice("pymilter")
 

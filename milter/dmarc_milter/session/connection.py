@@ -84,8 +84,12 @@ class Connection:
         self.in_message = False
         self.refused = False
         """There is no room for it: it is told so, and nothing more is heard of it."""
+        self.hung_up = False
+        """It has gone for another; libmilter will close it."""
         self.waits = False
         """Whether libmilter's thread waits for the loop's answer."""
+        self._steps = 0
+        """How many were heard, but for header fields."""
         self._events: list[Event] = []
         self._held = 0
         self._begin = 0
@@ -99,6 +103,15 @@ class Connection:
         self._stale: dict[str, str] = {}
         """Macros of an earlier client, which libmilter keeps over QUIT_NC until the MTA gives new
         ones."""
+
+    @property
+    def progress(self) -> object:
+        """Another value after everything that is heard of it."""
+        return self._steps, len(self._events), self._held, self.heard
+
+    def _refusal(self) -> int:
+        self._steps += 1
+        return int(milter.TEMPFAIL)
 
     def negotiate(self, ctx: Any, options: list[int]) -> int:
         """Ask for no more than is used: fewer callbacks, no replies where the MTA can do
@@ -119,7 +132,7 @@ class Connection:
 
     def connect(self, ctx: Any, address: object) -> int:
         if self.refused:
-            return int(milter.TEMPFAIL)
+            return self._refusal()
         self._connected = True
         self.heard = time.monotonic()
         text = (
@@ -145,7 +158,7 @@ class Connection:
 
     def mail(self, ctx: Any, argument: bytes, parameters: Sequence[bytes]) -> int:
         if self.refused:
-            return int(milter.TEMPFAIL)
+            return self._refusal()
         self._message_over()
         self._add(Session.mail, argument, parameters, self._macros(ctx, (*CLIENT, "v")))
         self.in_message, self._begin, self._pieces = True, len(self._events), 0
@@ -171,6 +184,7 @@ class Connection:
 
     def body(self, chunk: bytes) -> int:
         self.in_message = True
+        self._steps += 1
         if not self._queue.wants_body and self.protocol & milter.P_SKIP:
             return int(milter.SKIP)
         self._add(Session.body, chunk, size=len(chunk))
@@ -181,7 +195,7 @@ class Connection:
 
     def end_of_message(self, ctx: Any) -> int:
         if self.refused:
-            return int(milter.TEMPFAIL)
+            return self._refusal()
         answer, events = EventAnswer(), self._taken()
         self._queue.put(events, answer, self._macros(ctx, ("i",)))
         in_time = self._answered(answer)
@@ -233,6 +247,7 @@ class Connection:
             self._add(Session.helo, octets.decode("utf-8", "surrogateescape"))
 
     def _add(self, method: Callable[..., Any], *arguments: Any, size: int = 0) -> None:
+        self._steps += 1
         self._events.append((method, arguments))
         self._held += EVENT + size
         if self._held > HELD:
@@ -251,6 +266,7 @@ class Connection:
         if self._earlier is not None:
             self._answered(self._earlier)
             self._earlier = None
+        self._steps += 1
         events, self._events = self._events, []
         self._held = self._begin = 0
         return events

@@ -9,52 +9,32 @@ the interpreter by PyGILState (sqlite3, lxml, ctypes callbacks...) would crash o
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import secrets
-import socket
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from Milter import milter  # the C module: by its own name mypy would find the source root
 
 from dmarc_milter.process.shared_memory import WorkerSlot
-from dmarc_milter.process.silent_connections import MilterConnections, Strangers, hang_up
+from dmarc_milter.process.silent_connections import Identity, MilterConnections, Strangers
 from dmarc_milter.process.sockets import never_ready
 from dmarc_milter.process.spare_descriptors import SpareDescriptors
 from dmarc_milter.session.choose_library import Serving
 from dmarc_milter.session.connection import Connection
 from dmarc_milter.session.event_queue import EventQueue
 from dmarc_milter.session.guard import Report, guarded
+from dmarc_milter.session.libmilter_start import start
 from dmarc_milter.session.refusal import PATIENCE, Refusals
 from dmarc_milter.session.unserved import Unserved
 
-MAX_DATA = 1 << 20
-"""Octets of one packet from the MTA. libmilter's own 64 KiB would drop the connection at a larger
-header field."""
-THREADS, POOL_THREADS = 2, 5
-"""Threads that libmilter has before the first connection: listener and signals; in a build with a
-pool its controller and two that serve."""
-TOO_LITTLE = (
-    "it found too few threads, descriptors or memory; raise TasksMax=, LimitNOFILE= of the unit,"
-    ' the container\'s limits or `ulimit -u`, or set [milter] library = "native", which needs fewer'
-)
-STARTING = 2.0
-"""Seconds that they have to begin; where there are fewer in another build, it goes on all the
-same."""
 SHORT = "no descriptor is left"
 _LEADING_SPACE, _SILENT_HEADER = int(milter.P_HDR_LEADSPC), int(milter.P_NR_HDR)
 _NO_REPLY, _CONTINUE = int(milter.NOREPLY), int(milter.CONTINUE)
-
-
-class CannotServe(Exception):
-    """`str()` is one line: why libmilter cannot be used here."""
 
 
 def _guarded(where: str, event: Callable[..., int], failing: int = milter.CONTINUE) -> Any:
@@ -92,6 +72,9 @@ class Callbacks:
         self._blind = False
         """A session's descriptor could not be told: nobody is hung up on, for it might be somebody
         in a message."""
+        self._turned_away: dict[int, tuple[Identity | None, int]] = {}
+        """By descriptor: who was refused last, and what was agreed with it. After QUIT_NC it may
+        come again, without a negotiation."""
         self._refused = 0
         """Of the connections: there is no room for them, and they are told so."""
         self._negotiated = 0
@@ -137,19 +120,35 @@ class Callbacks:
 
     def _negotiate(self, ctx: Any, options: list[int]) -> int:
         short = self._spare.short
-        full = short or (self._total() >= self._max and not self._make_room())
+        full = short or self._is_full()
         if full:
             self._refusals.note(SHORT if short else f"{self._max} connections are served")
             if self._refused >= self._refusals.most:
                 return int(milter.REJECT)  # the MTA does as its default_action says
         connection = self._of(ctx)
         if full:
-            connection.refused = True
-            with self._lock:
-                self._refused += 1
+            self._refuse(connection)
         answer = connection.negotiate(ctx, options)
-        self._negotiated = connection.protocol
+        if not connection.refused:
+            self._negotiated = connection.protocol
         return answer
+
+    def _is_full(self) -> bool:
+        return self._total() >= self._max and not self._make_room()
+
+    def _refuse(self, connection: Connection) -> None:
+        with self._lock:
+            self._refused += not connection.refused
+            connection.refused = True
+
+    def _come_again(self, connection: Connection) -> None:
+        """It may be one that was refused, after QUIT_NC: it is served if there is room now."""
+        identity, protocol = self._turned_away.pop(connection.handle, (None, 0))
+        if identity is not None and identity == self._kernel.identity(connection.handle):
+            connection.protocol = protocol
+            if self._is_full():
+                self._refusals.note(f"{self._max} connections are served")
+                self._refuse(connection)
 
     def _of(self, ctx: Any) -> Connection:
         connection: Connection | None = ctx.getpriv()
@@ -164,6 +163,8 @@ class Callbacks:
             with self._lock:
                 self._connections[id(connection)] = connection
                 self._slot.sessions = len(self._connections)
+            if connection.handle in self._turned_away:
+                self._come_again(connection)
         return connection
 
     def tend(self) -> None:
@@ -181,16 +182,18 @@ class Callbacks:
             late = time.monotonic() - PATIENCE
             for each in self._connections.values():
                 if each.refused and each.heard < late:
-                    hang_up(each.handle, self._kernel)
-        self._strangers.look(known, at_once=self._strangers.count + len(known) > self._max)
+                    self._kernel.hang_up(each.handle)
+            progress = {each.handle: each.progress for each in self._connections.values()}
+        looked = self._strangers.look(known, at_once=self._strangers.count + len(known) > self._max)
         self._slot.silent = self._strangers.count
-        self._unserved.tend(self._strangers.waiting, busy, known)
+        if looked:
+            self._unserved.tend(self._strangers.waiting, busy, progress)
         for _ in range(self._total() - self._max):
             if not self._make_room():
                 return
 
     @property
-    def failure(self) -> str:
+    def worn_out(self) -> str:
         """See choose_library.MilterServer."""
         return self._unserved.ended
 
@@ -206,15 +209,16 @@ class Callbacks:
             idle = {
                 connection.handle: connection.heard
                 for connection in self._connections.values()
-                if connection.handle >= 0 and not connection.in_message and not connection.refused
+                if connection.handle >= 0
+                and not (connection.in_message or connection.refused or connection.hung_up)
             }
             silent = self._strangers.since | idle
             for handle in sorted(silent, key=lambda number: silent[number]):
                 self._strangers.since.pop(handle, None)
                 for connection in self._connections.values():
                     if connection.handle == handle:
-                        connection.handle = -1  # never twice
-                if hang_up(handle, self._kernel):
+                        connection.hung_up = True  # never twice
+                if self._kernel.hang_up(handle):
                     return True
         return False
 
@@ -238,6 +242,9 @@ class Callbacks:
         if connection is not None:
             ctx.setpriv(None)
             self._local.__dict__.clear()
+            if connection.refused:
+                handle = connection.handle
+                self._turned_away[handle] = (self._kernel.identity(handle), connection.protocol)
             with self._lock:
                 connection.handle = -1
                 self._connections.pop(id(connection), None)
@@ -261,16 +268,6 @@ class Callbacks:
                 os.write(2, f"event=failure level=error error={kind.__name__}\n".encode())
 
 
-def check_platform() -> None:
-    """Raises CannotServe where the process would crash (Python 3.14 or later with a libmilter that
-    pools its threads)."""
-    if sys.version_info >= (3, 14) and hasattr(_library(), "mi_pool_controller_init"):
-        raise CannotServe(
-            f"Python {sys.version_info.major}.{sys.version_info.minor} crashes with this libmilter"
-            " (built with a thread pool)"
-        )
-
-
 class PymilterServer:
     """libmilter as a MilterServer (choose_library.py)."""
 
@@ -287,12 +284,17 @@ class PymilterServer:
             self._refusals,
         )
         self._callbacks.register("dmarc-milter")
-        self._listening, self._main = _start(serving.listening, limits.silence)
+        self._listening, self._main = start(serving.listening, limits.silence)
 
     @property
     def failure(self) -> str:
         """See choose_library.MilterServer."""
-        return self._main.ended or self._callbacks.failure
+        return self._main.ended
+
+    @property
+    def worn_out(self) -> str:
+        """See choose_library.MilterServer."""
+        return self._callbacks.worn_out
 
     def tend(self) -> None:
         """See choose_library.MilterServer."""
@@ -308,92 +310,3 @@ class PymilterServer:
         never = never_ready(self._family)
         os.dup2(never.fileno(), self._listening)
         never.close()
-
-
-class Main:
-    """libmilter's own loop, which is never expected to return, in a daemon thread: on the main
-    thread it would take the signals."""
-
-    def __init__(self) -> None:
-        """Raises CannotServe, RuntimeError, where a thread of it cannot be had."""
-        self.ended = ""
-        """Why it has ended, one plain line."""
-        pool = hasattr(_library(), "mi_pool_controller_init")
-        wanted = _threads() + (POOL_THREADS if pool else THREADS)
-        threading.Thread(target=self._run, name="libmilter", daemon=True).start()
-        until = time.monotonic() + STARTING
-        while _threads() < wanted and not self.ended and time.monotonic() < until:
-            time.sleep(0.002)
-        if self.ended:
-            raise CannotServe(self.ended)
-
-    def _run(self) -> None:
-        try:
-            milter.main()
-            self.ended = "libmilter has ended"
-        except BaseException as error:
-            self.ended = f"libmilter: {error}: {TOO_LITTLE}"
-
-
-def _threads() -> int:
-    """Of this process."""
-    return len(os.listdir("/proc/self/task"))
-
-
-def _start(sock: socket.socket, timeout: float) -> tuple[int, Main]:
-    """Start libmilter on a listening socket.
-
-    The Callbacks must be registered. The socket is libmilter's afterwards; the answer is the
-    descriptor that it listens on: to drain, put another socket in its place. Raises CannotServe,
-    RuntimeError.
-    """
-    _library().smfi_setmaxdatasize(ctypes.c_size_t(MAX_DATA))
-    milter.settimeout(max(1, int(timeout)))
-    try:
-        milter.setconn(f"fd:{sock.fileno()}")
-        milter.opensocket(False)
-        number = sock.detach()
-    except milter.error:
-        number = _open_by_replacement(sock)
-    return number, Main()
-
-
-def _open_by_replacement(sock: socket.socket) -> int:
-    """For a libmilter that does not know `fd:` (only Debian's and Fedora's do): let it open a
-    socket and put ours in its place."""
-    before = _sockets()
-    with tempfile.TemporaryDirectory(prefix="dmarc-milter-") as folder:
-        match sock.family:
-            case socket.AF_UNIX:
-                place = f"unix:{folder}/s"
-            case socket.AF_INET6:
-                place = "inet6:0@[::1]"
-            case _:
-                place = "inet:0@[127.0.0.1]"
-        try:
-            milter.setconn(place)
-            milter.opensocket(False)
-        except milter.error as error:
-            raise CannotServe(f"libmilter cannot open a socket: {error}") from None
-        opened = _sockets() - before
-        if len(opened) != 1:
-            raise CannotServe("cannot tell which socket libmilter opened")
-        number = opened.pop()
-        os.dup2(sock.fileno(), number)
-        sock.close()
-        return number
-
-
-def _sockets() -> set[int]:
-    """The numbers of this process's open sockets."""
-    found = set()
-    for entry in Path("/proc/self/fd").iterdir():
-        with contextlib.suppress(OSError):
-            if os.readlink(entry).startswith("socket:"):
-                found.add(int(entry.name))
-    return found
-
-
-def _library() -> ctypes.CDLL:
-    """libmilter's own symbols, found through pymilter's module, which is linked with it."""
-    return ctypes.CDLL(milter.__file__)

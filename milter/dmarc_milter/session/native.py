@@ -66,6 +66,11 @@ class NativeServer:
         """See choose_library.MilterServer: it has no threads that could end."""
         return ""
 
+    @property
+    def worn_out(self) -> str:
+        """See choose_library.MilterServer."""
+        return ""
+
     def tend(self) -> None:
         """See choose_library.MilterServer."""
         self._refusals.tend()

@@ -60,7 +60,9 @@ class Refusals:
         self._unsaid: Counter[str] = Counter()
         self._say_after = 0.0
 
-    def refuse(self, sock: socket.socket, why: str, then: Callable[[], None] | None = None) -> None:
+    def refuse(
+        self, sock: socket.socket, why: str, then: Callable[[], object] | None = None
+    ) -> None:
         """Answer everything with 451 4.3.2, and close it within PATIENCE; then call back."""
         self.note(why)
         if len(self._open) < self.most:
@@ -100,7 +102,7 @@ class Refusal:
         loop: Loop,
         sock: socket.socket,
         done: Callable[[Refusal], None],
-        then: Callable[[], None] | None,
+        then: Callable[[], object] | None,
     ) -> None:
         """Raises OSError; the socket is the caller's then."""
         self._loop, self._socket, self._done, self._then = loop, sock, done, then
@@ -151,7 +153,7 @@ class Refusal:
                 self._socket.send(self._answer)
 
 
-def _end(sock: socket.socket, then: Callable[[], None] | None) -> None:
+def _end(sock: socket.socket, then: Callable[[], object] | None) -> None:
     sock.close()
     if then is not None:
         then()

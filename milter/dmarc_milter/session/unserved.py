@@ -3,102 +3,140 @@ one it forgets it, and the MTA would wait for ever.
 
 They are answered 451, or hung up on where they are in the middle of something. Those that libmilter
 holds even then it will never close: once threads can be had again its worker is replaced.
+
+Nobody is given up on one sighting: it is the same connection at every look (not only the same
+number), with the same octets unread, and nothing of it was heard in between.
 """
 
 from __future__ import annotations
 
-import contextlib
-import math
-import os
-import socket
 import threading
 import time
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
-from dmarc_milter.process.silent_connections import MilterConnections, hang_up
+from dmarc_milter.process.silent_connections import Identity, MilterConnections
 from dmarc_milter.session.refusal import Refusals
 
 PATIENCE: Final = 3.0
-"""Seconds that something waits to be read before its connection counts as forgotten, where no
-thread can be had."""
+"""Seconds that the same octets wait to be read, with no thread to be had at any look, before the
+connection counts as forgotten."""
 SLOW: Final = 15.0
-"""The same where one can: libmilter may still come to it."""
+"""The same where one can be had: libmilter may still come to it."""
 HELD: Final = 5.0
 """Seconds after which libmilter should have closed what was hung up on."""
-WHY: Final = "no thread can be had"
+STEP: Final = 1.5
+"""Seconds at most that count from one look to the next: when the whole process stood still,
+nobody could have read anything."""
+NO_THREAD: Final = "no thread can be had"
+NOT_READ: Final = "libmilter reads nothing from it"
 
 
-class Unserved:
-    """Looks after them. In the loop's thread."""
-
-    def __init__(self, kernel: MilterConnections, refusals: Refusals, most: int) -> None:
-        self._kernel, self._refusals, self._most = kernel, refusals, most
-        self._given_up: dict[int, tuple[int, float]] = {}
-        """Inode of the connection, and when it was hung up on."""
-        self._next = 0.0
-        self.ended = ""
-        """See library.MilterServer."""
-
-    def tend(self, waiting: Mapping[int, float], busy: set[int], known: set[int]) -> None:
-        """`waiting`: since when something waits to be read from whom; `busy`: whom a thread of
-        libmilter's is at work for; `known`: who has negotiated."""
-        now = time.monotonic()
-        late = {
-            handle: now - since
-            for handle, since in waiting.items()
-            if now - since >= PATIENCE and handle not in busy and not self._is_given_up(handle)
-        }
-        patience = SLOW if late and _thread_can_be_had() else PATIENCE
-        for handle, seconds in late.items():
-            if seconds >= patience:
-                self._give_up(handle, stranger=handle not in known)
-        if self._given_up and now >= self._next:
-            self._next = now + 1.0
-            self._look_at_given_up(now)
-
-    def _give_up(self, handle: int, *, stranger: bool) -> None:
-        self._given_up[handle] = (_inode(handle), math.inf)
-        with contextlib.suppress(OSError):
-            if stranger:
-                mine = socket.socket(fileno=os.dup(handle))
-                if self._kernel.is_ours(mine.fileno()):
-                    self._refusals.refuse(mine, WHY, lambda: self._shut(handle))
-                    return
-                mine.close()
-        self._refusals.note(WHY)
-        self._shut(handle)
-
-    def _shut(self, handle: int) -> None:
-        given_up = self._given_up.get(handle)
-        if given_up is not None and given_up[0] == _inode(handle):
-            self._given_up[handle] = (given_up[0], time.monotonic())
-            hang_up(handle, self._kernel)
-
-    def _is_given_up(self, handle: int) -> bool:
-        given_up = self._given_up.get(handle)
-        return given_up is not None and given_up[0] == _inode(handle)
-
-    def _look_at_given_up(self, now: float) -> None:
-        for handle in [each for each in self._given_up if not self._is_given_up(each)]:
-            del self._given_up[handle]
-        held = sum(now - since > HELD for _, since in self._given_up.values())
-        if held and (held > self._most // 2 or _thread_can_be_had()):
-            self.ended = f"libmilter holds {held} connections that it does not serve"
+class _Sighting(NamedTuple):
+    mark: tuple[Identity, int, object]
+    """The connection, how much of it is unread, and how far it has come."""
+    seconds: float
+    """For so long all that has stayed the same."""
+    short: float
+    """For so long of it, until now, no thread could be had."""
 
 
-def _inode(handle: int) -> int:
-    try:
-        return os.fstat(handle).st_ino
-    except OSError:
-        return 0
+@dataclass(slots=True)
+class _GivenUp:
+    identity: Identity
+    hung_up: bool = False
+    seconds: float = 0.0
+    """So long libmilter has held it since."""
 
 
 def _thread_can_be_had() -> bool:
     thread = threading.Thread(target=lambda: None, name="limit")
     try:
         thread.start()
-    except RuntimeError:
+    except (RuntimeError, MemoryError):
         return False
     thread.join()
     return True
+
+
+class Unserved:
+    """Looks after them. In the loop's thread."""
+
+    def __init__(
+        self,
+        kernel: MilterConnections,
+        refusals: Refusals,
+        most: int,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        thread_can_be_had: Callable[[], bool] = _thread_can_be_had,
+    ) -> None:
+        self._kernel, self._refusals, self._most = kernel, refusals, most
+        self._clock, self._thread_can_be_had = clock, thread_can_be_had
+        self._looked = clock()
+        self._seen: dict[int, _Sighting] = {}
+        self._given_up: dict[int, _GivenUp] = {}
+        self.ended = ""
+        """See choose_library.MilterServer.worn_out."""
+
+    def tend(self, waiting: Iterable[int], busy: set[int], progress: Mapping[int, object]) -> None:
+        """After each look. `waiting`: whose octets wait to be read, by that look; `busy`: whom a
+        thread of libmilter's is at work for; `progress`: of whom has negotiated, something that
+        changes with whatever is heard of it."""
+        now = self._clock()
+        passed, self._looked = min(now - self._looked, STEP), now
+        self._look_at_unread(waiting, busy, progress, passed)
+        self._look_at_given_up(busy, passed)
+
+    def _look_at_unread(
+        self, waiting: Iterable[int], busy: set[int], progress: Mapping[int, object], passed: float
+    ) -> None:
+        given_up = {each.identity for each in self._given_up.values()}
+        marks: dict[int, tuple[Identity, int, object]] = {}
+        for handle in waiting:
+            identity, unread = self._kernel.identity(handle), self._kernel.unread(handle)
+            if identity and unread and identity not in given_up and handle not in busy:
+                marks[handle] = (identity, unread, progress.get(handle))
+        before = {
+            handle: self._seen[handle]
+            for handle, mark in marks.items()
+            if handle in self._seen and self._seen[handle].mark == mark
+        }
+        short = bool(before) and not self._thread_can_be_had()
+        self._seen = {handle: _Sighting(mark, 0.0, 0.0) for handle, mark in marks.items()}
+        for handle, (mark, seconds, without) in before.items():
+            self._seen[handle] = seen = _Sighting(
+                mark, seconds + passed, without + passed if short else 0.0
+            )
+            if seen.short >= PATIENCE or seen.seconds >= SLOW:
+                why = NO_THREAD if seen.short >= PATIENCE else NOT_READ
+                self._give_up(handle, mark[0], why, stranger=handle not in progress)
+
+    def _give_up(self, handle: int, identity: Identity, why: str, *, stranger: bool) -> None:
+        self._seen.pop(handle)
+        mine = self._kernel.duplicate(handle, identity) if stranger else None
+        if mine is not None:
+            self._given_up[handle] = _GivenUp(identity)
+            self._refusals.refuse(mine, why, lambda: self._hang_up(handle, identity))
+        elif self._hang_up(handle, identity):
+            self._refusals.note(why)
+
+    def _hang_up(self, handle: int, identity: Identity) -> bool:
+        """Whether it was still that connection."""
+        if self._kernel.hang_up(handle, identity):
+            self._given_up[handle] = _GivenUp(identity, hung_up=True)
+            return True
+        if handle in self._given_up and self._given_up[handle].identity == identity:
+            del self._given_up[handle]
+        return False
+
+    def _look_at_given_up(self, busy: set[int], passed: float) -> None:
+        for handle, each in list(self._given_up.items()):
+            if self._kernel.identity(handle) != each.identity:
+                del self._given_up[handle]  # libmilter has closed it
+            elif each.hung_up:
+                each.seconds = 0.0 if handle in busy else each.seconds + passed
+        held = sum(each.seconds > HELD for each in self._given_up.values())
+        if held and (held >= self._most or self._thread_can_be_had()):
+            self.ended = f"libmilter holds {held} connections that it does not serve"

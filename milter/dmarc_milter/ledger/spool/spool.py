@@ -182,6 +182,8 @@ class Spool:
             return
         with self._mutex:
             said, self._no_writer = self._no_writer, False
+            if said and not self._problem and not self._queue.qsize():
+                self._failing = False  # nothing waits whose writing would tell
         if said:
             LOG.warning("spool: the writer runs again")
 
