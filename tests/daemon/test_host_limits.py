@@ -100,7 +100,8 @@ def test_a_worker_whose_libmilter_forgot_connections_is_replaced(tmp_path: Path)
         daemon.allow_threads(0)
         assert wait_for(lambda: REFUSED in at_once(daemon, 12), 60)
         daemon.allow_threads(MANY)
-        assert wait_for(lambda: daemon.workers() not in ([], [before]), 60)
+        assert wait_for(lambda: before not in daemon.workers() and daemon.workers(), 90)
+        assert wait_for(lambda: daemon.events("worker_died"))
         assert "connections that it does not serve" in daemon.events("worker_died")[0]
         assert wait_for(lambda: code(daemon) == 250)
 

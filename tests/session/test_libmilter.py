@@ -14,6 +14,7 @@ from dmarc_milter.session import libmilter_start
 from dmarc_milter.session.connection import Connection
 from dmarc_milter.session.event_queue import EventQueue
 from dmarc_milter.session.handler import TRY_LATER, SessionOptions
+from dmarc_milter.session.libmilter import Callbacks
 from dmarc_milter.session.libmilter_start import CannotServe, check_platform
 from dmarc_milter.session.session import Session
 
@@ -170,3 +171,125 @@ class _Version(tuple[int, ...]):
 
     def __new__(cls) -> _Version:
         return super().__new__(cls, (3, 14, 0))
+
+
+class Kernel:
+    """Each session has one descriptor, which is of one connection."""
+
+    is_tcp = False
+
+    def handle_of(self, context: Any) -> int:
+        return int(context.handle)
+
+    def identity(self, handle: int) -> tuple[int, int]:
+        return (0, handle)
+
+    def hang_up(self, *_: object) -> bool:
+        return False
+
+
+class Turned:
+    """Refusals, counted."""
+
+    most = 4
+
+    def __init__(self) -> None:
+        self.noted: list[str] = []
+
+    def note(self, why: str) -> None:
+        self.noted.append(why)
+
+
+class Slot:
+    sessions = silent = 0
+
+
+class Session0:
+    """pymilter's context of one connection."""
+
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+        self.connection: Any = None
+
+    def getpriv(self) -> Any:
+        return self.connection
+
+    def setpriv(self, connection: Any) -> None:
+        self.connection = connection
+
+    def setsymlist(self, *_: object) -> None:
+        pass
+
+    def getsymval(self, _: str) -> None:
+        return None
+
+
+ALL = [0x1FF, 0x1FFFFF, 0, 0]
+
+
+def callbacks(most: int) -> tuple[Callbacks, Turned]:
+    def queue(_name: str) -> EventQueue:
+        return EventQueue(AtOnce(), lambda _: Answering(), "c0")  # type: ignore[arg-type]
+
+    kernel, turned, slot = Kernel(), Turned(), Slot()
+    return Callbacks(queue, slot, most, kernel, turned), turned  # type: ignore[arg-type]
+
+
+def negotiated(of: Callbacks, handle: int) -> Session0:
+    context = Session0(handle)
+    of._negotiate(context, list(ALL))
+    context.connection.in_message = True
+    return context
+
+
+def test_who_is_refused_changes_nothing_for_others() -> None:
+    """It is asked to wait for answers; one that follows QUIT_NC on another connection is not."""
+    of, turned = callbacks(1)
+    served, refused = negotiated(of, 5), negotiated(of, 6)
+    assert (served.connection.refused, refused.connection.refused) == (False, True)
+    before = served.connection.protocol
+    of._close(served)
+    assert of._of(served).protocol == before != refused.connection.protocol
+    assert len(turned.noted) == 1
+
+
+def test_who_was_refused_is_not_served_after_quit_nc_unless_there_is_room() -> None:
+    of, turned = callbacks(1)
+    served, refused = negotiated(of, 5), negotiated(of, 6)
+    protocol = refused.connection.protocol
+    of._close(refused)
+    assert of._of(refused).refused
+    assert len(turned.noted) == 2
+    of._close(refused)
+    of._close(served)
+    again = of._of(refused)
+    assert (again.refused, again.protocol) == (False, protocol)
+
+
+def test_every_step_is_progress() -> None:
+    """A connection that goes on is never taken for one that libmilter forgot."""
+    session = Answering()
+    connection = connection_of(session, 0)
+    context: Any = Session0(5)
+    seen = [connection.progress]
+    for step in (
+        lambda: connection.connect(context, None),
+        lambda: connection.helo("x"),
+        lambda: connection.mail(context, b"<a@b.example>", ()),
+        lambda: connection.rcpt(b"<c@d.example>"),
+        lambda: connection.header(b"A", b" b"),
+        lambda: connection.header(b"A", b" b"),
+        lambda: connection.end_of_headers(context),
+        lambda: connection.body(b"x"),
+        lambda: connection.body(b"x"),
+        lambda: connection.body(b"x"),
+        lambda: connection.end_of_message(Context()),
+        connection.abort,
+    ):
+        step()
+        seen.append(connection.progress)
+    connection.refused = True
+    for _ in range(2):
+        connection.mail(context, b"<>", ())
+        seen.append(connection.progress)
+    assert len(set(seen)) == len(seen)

@@ -136,19 +136,21 @@ class Callbacks:
     def _is_full(self) -> bool:
         return self._total() >= self._max and not self._make_room()
 
-    def _refuse(self, connection: Connection) -> None:
+    def _refuse(self, connection: Connection, *, refused: bool = True) -> None:
         with self._lock:
-            self._refused += not connection.refused
-            connection.refused = True
+            self._refused += refused - connection.refused
+            connection.refused = refused
 
     def _come_again(self, connection: Connection) -> None:
         """It may be one that was refused, after QUIT_NC: it is served if there is room now."""
         identity, protocol = self._turned_away.pop(connection.handle, (None, 0))
         if identity is not None and identity == self._kernel.identity(connection.handle):
             connection.protocol = protocol
+            self._refuse(connection)  # it takes no room, and does not go for itself
             if self._is_full():
                 self._refusals.note(f"{self._max} connections are served")
-                self._refuse(connection)
+            else:
+                self._refuse(connection, refused=False)
 
     def _of(self, ctx: Any) -> Connection:
         connection: Connection | None = ctx.getpriv()

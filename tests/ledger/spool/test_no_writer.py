@@ -37,6 +37,20 @@ def test_without_a_thread_records_wait_and_are_written_later(
     spool.close()
 
 
+def test_a_writer_that_runs_again_with_nothing_to_write_fails_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing waited, so no commit will tell; the next record keeps its sample."""
+    spool = Spool(tmp_path / "spool.db")
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        spool.tend()
+        assert spool.failing
+    spool.tend()
+    assert not spool.failing
+    spool.close()
+
+
 def test_what_waits_for_a_writer_at_the_end_is_a_number_in_the_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
