@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from dmarc_milter.daemon import worker
 from dmarc_milter.daemon.worker import FAILED, SETTLE, Orders, ServesNoMore, WornOut
 
 DRAIN = 30.0
@@ -16,13 +15,12 @@ DRAIN = 30.0
 class Place:
     """A worker's slot, server and line to the supervisor."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self) -> None:
         self.now, self.sessions, self.drained = 100.0, 1, 0
         self.failure = self.worn_out = ""
         self.said: list[bytes] = []
-        monkeypatch.setattr(worker.time, "monotonic", lambda: self.now)
         place: Any = self
-        self.orders = Orders(place, place, place, DRAIN)
+        self.orders = Orders(place, place, place, DRAIN, lambda: self.now)
 
     def sendall(self, octets: bytes) -> None:
         self.said.append(octets)
@@ -32,8 +30,8 @@ class Place:
 
 
 @pytest.fixture
-def place(monkeypatch: pytest.MonkeyPatch) -> Place:
-    return Place(monkeypatch)
+def place() -> Place:
+    return Place()
 
 
 def test_a_worker_without_libmilter_ends_at_once(place: Place) -> None:

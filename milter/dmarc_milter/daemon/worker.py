@@ -241,11 +241,16 @@ class Orders:
     or time is up. A worker that finds itself worn out drains by itself."""
 
     def __init__(
-        self, slot: WorkerSlot, control: socket.socket, server: MilterServer, drain: float
+        self,
+        slot: WorkerSlot,
+        control: socket.socket,
+        server: MilterServer,
+        drain: float,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`drain`: seconds that one that is worn out takes for what is under way."""
         self._slot, self._control, self._server = slot, control, server
-        self._drain = drain
+        self._drain, self._clock = drain, clock
         self._worn_out = False
         self._deadline = math.inf
         self._quiet_since = math.inf
@@ -258,7 +263,7 @@ class Orders:
         self._drain_for(_seconds(order))
 
     def _drain_for(self, seconds: float) -> None:
-        now = time.monotonic()
+        now = self._clock()
         if self._deadline == math.inf:
             self._server.drain()
             self._quiet_since = now
@@ -275,7 +280,7 @@ class Orders:
             self._worn_out = True
             self._control.sendall(FAILED + self._server.worn_out.encode("utf-8", "replace")[:500])
             self._drain_for(self._drain)
-        now = time.monotonic()
+        now = self._clock()
         if self._slot.sessions:
             self._quiet_since = now
         if now < self._deadline and now - self._quiet_since <= SETTLE:
