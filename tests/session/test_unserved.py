@@ -123,6 +123,15 @@ def test_one_octet_unread_at_one_look_is_nothing(place: Place) -> None:
     assert (place.cut, place.refusals.noted, place.refusals.told) == ([], [], [])
 
 
+def test_what_was_read_since_the_look_does_not_count(place: Place) -> None:
+    """The kernel is asked again before anybody is given up."""
+    place.kernel.open(1, 0)
+    for _ in range(LONG):
+        place.now += 1.0
+        place.unserved.tend([NUMBER], set(), place.known)
+    assert place.cut == []
+
+
 def test_who_has_the_number_afterwards_begins_anew(place: Place) -> None:
     """The connection was closed, and another one got its number, in the middle of a message."""
     for inode in range(LONG):
