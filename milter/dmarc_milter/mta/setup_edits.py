@@ -39,9 +39,9 @@ def attach_postfix(text: str, element: str, settings: Sequence[str]) -> str:
 def detach_postfix(text: str) -> str:
     """main.cf as it was before; unchanged where `attach_postfix` did not write. Raises
     AttachmentError."""
-    block, rest = _cut(text, "#")
+    inside, rest = _cut(text, "#")
     element = next(
-        (line.removeprefix(f"# {INSERTED}") for line in block if line.startswith(f"# {INSERTED}")),
+        (line.removeprefix(f"# {INSERTED}") for line in inside if line.startswith(f"# {INSERTED}")),
         "",
     )
     if not element:
@@ -70,7 +70,7 @@ def attach_sendmail(text: str, lines: str | Sequence[str]) -> str:
     )
     if place is None:
         return _appended(text, "dnl", lines)
-    return text[: place.start()] + _block("dnl", lines) + text[place.start() :]
+    return text[: place.start()] + _marked("dnl", lines) + text[place.start() :]
 
 
 def detach_sendmail(text: str) -> str:
@@ -81,6 +81,11 @@ def detach_sendmail(text: str) -> str:
 def is_attached(text: str, comment: str) -> bool:
     """Whether `setup --apply` wrote into it; `comment` is # or dnl."""
     return f"{comment} {BEGIN}\n" in text
+
+
+def block(text: str, comment: str) -> str:
+    """The lines that `setup --apply` wrote. Raises AttachmentError."""
+    return "\n".join(_cut(text, comment)[0])
 
 
 def _named(text: str, name: str) -> list[postfix.Line]:
@@ -96,15 +101,15 @@ def _start_of_value(text: str, name: str) -> int:
     return at
 
 
-def _block(comment: str, lines: Sequence[str]) -> str:
+def _marked(comment: str, lines: Sequence[str]) -> str:
     return "".join(f"{line}\n" for line in (f"{comment} {BEGIN}", *lines, f"{comment} {END}"))
 
 
 def _appended(text: str, comment: str, lines: Sequence[str]) -> str:
     """The block at the end. A text that does not end its last line does not do so afterwards
     either: that tells how it was."""
-    block = _block(comment, lines)
-    return text + block if text.endswith("\n") or not text else f"{text}\n{block[:-1]}"
+    added = _marked(comment, lines)
+    return text + added if text.endswith("\n") or not text else f"{text}\n{added[:-1]}"
 
 
 def _cut(text: str, comment: str) -> tuple[list[str], str]:

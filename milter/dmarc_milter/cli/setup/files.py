@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from dmarc_milter.cli.setup import BACKUP
@@ -15,21 +17,29 @@ class CannotSetUp(Exception):
     """`str()` is one line."""
 
 
-def apply(path: Path, before: str, after: str, what_next: str) -> None:
-    """Write it, keep the file as it was without our lines, and say what is next. Raises
-    CannotSetUp."""
+@contextlib.contextmanager
+def written(path: Path, before: str, after: str, what_next: str) -> Iterator[None]:
+    """Write it, keep the file as it was without our lines, and say what is next once the rest has
+    been done; where that fails the file is as it was. Raises CannotSetUp."""
     if after == before:
+        yield
         print(f"{path}: the lines are already there")
         return
     kept = path.with_name(path.name + BACKUP)
-    if not (
-        kept.exists() and any(setup_edits.is_attached(before, comment) for comment in ("#", "dnl"))
-    ):
+    is_kept = kept.exists()
+    if not (is_kept and any(setup_edits.is_attached(before, comment) for comment in ("#", "dnl"))):
         try:
             shutil.copy2(path, kept)
         except OSError as error:
             raise CannotSetUp(f"{kept}: cannot be written: {error.strerror}") from None
     write(path, after)
+    try:
+        yield
+    except BaseException:
+        write(path, before)
+        if not is_kept:
+            kept.unlink(missing_ok=True)
+        raise
     print(f"{path}: written; the file without the lines is {kept}\n{what_next}")
 
 

@@ -7,12 +7,14 @@ import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from dmarc_milter.cli.setup import unix_socket
-from dmarc_milter.cli.setup.files import CannotSetUp, apply, read, write
-from dmarc_milter.config import Config, load
+from dmarc_milter.cli.setup.files import CannotSetUp, read, write, written
+from dmarc_milter.config import Config, ConfigError, load
 from dmarc_milter.config.checks import SocketAddress, socket_address
 from dmarc_milter.core.check_finding import Finding
+from dmarc_milter.core.text import printable
 from dmarc_milter.mta import (
     other_filter_files,
     other_filters,
@@ -23,9 +25,19 @@ from dmarc_milter.mta import (
     setup_edits,
     setup_lines,
 )
+from dmarc_milter.mta.earlier_socket import (
+    Edit,
+    is_same,
+    marked_socket,
+    postfix_edit,
+    sendmail_edit,
+    sendmail_still_named,
+    still_named,
+)
+from dmarc_milter.mta.errors import PostfixError
 from dmarc_milter.mta.find import find
 from dmarc_milter.mta.other_filter_advice import advice, order
-from dmarc_milter.mta.postfix_review import is_ours, review, unreachable
+from dmarc_milter.mta.postfix_review import review, unreachable
 
 REBUILD = "now rebuild sendmail.cf and restart sendmail; on Debian: make -C /etc/mail restart"
 
@@ -46,6 +58,12 @@ def _socket(config: Config, given: str) -> SocketAddress:
         socket = socket_address(given or config.milter.socket)
     except ValueError as error:
         raise CannotSetUp(f"--socket: {error}") from None
+    configured = socket_address(config.milter.socket)
+    if given and configured.family != "fd" and not is_same(socket, configured):
+        raise CannotSetUp(
+            f"--socket {given} is not where the milter listens ({config.milter.socket}); first:"
+            f" dmarc-milter config set milter.socket {given}"
+        )
     if socket.family != "fd":
         return socket
     handed_over = unix_socket.of_systemd()
@@ -65,37 +83,64 @@ def _postfix(arguments: argparse.Namespace, config: Config) -> None:
         _print_lines("main.cf", lines, f"then: {reload}")
         return
     files = postfix.read(path)
-    if arguments.socket == "unix":
-        place = unix_socket.for_postfix(files, config)
-        steps = unix_socket.prepare(place, config, arguments)
-        socket, reload = place.socket, " && ".join([*steps, reload])
-    else:
-        socket = _socket(config, arguments.socket)
+    place = unix_socket.for_postfix(files, config) if arguments.socket == "unix" else None
+    socket = place.socket if place else _socket(config, arguments.socket)
     reason = unreachable(files, socket)
     if reason:
         raise CannotSetUp(reason)
     before = read(path)
-    if not setup_edits.is_attached(before, "#") and any(
-        is_ours(milter, files, socket, chrooted=False) for milter in files.milters()
-    ):
+    earlier = (*unix_socket.known_sockets(config), *marked_socket(before, files))
+    edit = postfix_edit(before, files, socket, earlier)
+    if place:
+        steps = unix_socket.describe(place, config, is_shown=not arguments.apply)
+        reload = " && ".join([*steps, reload])
+    _print_taken(path, edit)
+    settings = postfix.parse_main(edit.after)
+    if edit.is_left:
         print(
             f"{path}: smtpd_milters names this milter already, written by somebody else; left as"
             " it is"
         )
-        _print_findings(_about_postfix(files, config, socket, arguments.root))
-        return
-    element = setup_lines.postfix_milter(_below_queue(files, socket))
-    after = setup_edits.attach_postfix(before, element, setup_lines.POSTFIX_STRICT)
-    settings = postfix.parse_main(after)
     if arguments.apply:
-        apply(path, before, after, f"now: {reload}")
-    else:
+        _apply(arguments, config, Change(path, before, edit, f"now: {reload}"), place)
+    elif not edit.is_left:
         lines = setup_lines.with_reasons(
             (f"smtpd_milters = {settings['smtpd_milters']}", *setup_lines.POSTFIX_STRICT), "#"
         )
         _print_lines(str(path), lines, f"then: {reload}; --apply writes them")
     after_files = replace(files, settings=settings)
     _print_findings(_about_postfix(after_files, config, socket, arguments.root))
+
+
+class Change(NamedTuple):
+    """Of the MTA's file, and what is to be done after it."""
+
+    path: Path
+    before: str
+    edit: Edit
+    what_next: str
+
+
+def _apply(
+    arguments: argparse.Namespace,
+    config: Config,
+    change: Change,
+    place: unix_socket.Place | None,
+) -> None:
+    """The MTA's file, then the folder and the configuration; all of it or nothing."""
+    path, before, edit, what_next = change
+    with contextlib.ExitStack() as stack:
+        if edit.after != before or not edit.is_left:
+            stack.enter_context(written(path, before, edit.after, what_next))
+        if place:
+            stack.enter_context(unix_socket.moved(place, config, arguments.config))
+    if place and edit.after == before:
+        print(what_next)
+
+
+def _print_taken(path: Path, edit: Edit) -> None:
+    for text in edit.taken:
+        print(f"{path}: {printable(text, 300)} goes: this milter does not listen there any more")
 
 
 def _about_postfix(
@@ -108,31 +153,27 @@ def _about_postfix(
     yield from unix_socket.openness(socket)
 
 
-def _below_queue(files: postfix.Postfix, socket: SocketAddress) -> SocketAddress:
-    """A path below the queue directory is given relative to it, which is right with chroot and
-    without."""
-    if socket.family == "unix":
-        with contextlib.suppress(ValueError):
-            return replace(socket, path=str(Path(socket.path).relative_to(files.queue_directory)))
-    return socket
-
-
 def _sendmail(arguments: argparse.Namespace, config: Config) -> None:
     path: Path = arguments.sendmail_mc
-    rebuild = REBUILD
-    if arguments.socket == "unix":
-        place = unix_socket.for_sendmail()
-        socket = place.socket
-        rebuild = "; ".join([*unix_socket.prepare(place, config, arguments), REBUILD])
-    else:
-        socket = _socket(config, arguments.socket)
+    place = unix_socket.for_sendmail() if arguments.socket == "unix" else None
+    socket = place.socket if place else _socket(config, arguments.socket)
+    before = read(path) if arguments.apply or path.exists() else ""
+    earlier = unix_socket.known_sockets(config)
+    edit = sendmail_edit(before, socket, earlier, is_moved=place is not None)
+    steps = (
+        unix_socket.describe(place, config, is_shown=not arguments.apply)
+        if place is not None
+        else []
+    )
+    rebuild = "; ".join([*steps, REBUILD])
     cf = sendmail_cf.read(path.with_suffix(".cf")) or ""
     for remark in sendmail_cf.remarks(cf, config.authentication.trusted_daemons):
         print(f"warning: {remark}")
-    lines = setup_lines.with_reasons(setup_lines.sendmail_lines(socket), "dnl")
+    _print_taken(path, edit)
     if arguments.apply:
-        _apply_sendmail(path, lines, socket, rebuild)
+        _apply_sendmail(arguments, config, Change(path, before, edit, rebuild), place, socket)
     else:
+        lines = setup_lines.with_reasons(setup_lines.sendmail_lines(socket), "dnl")
         where = "sendmail.mc, before other filters and MAILER()"
         _print_lines(where, lines, rebuild + "; --apply writes them")
         _print_rewriting(path)
@@ -143,22 +184,22 @@ def _sendmail(arguments: argparse.Namespace, config: Config) -> None:
 
 
 def _apply_sendmail(
-    path: Path, lines: Sequence[str], socket: SocketAddress, what_next: str
+    arguments: argparse.Namespace,
+    config: Config,
+    change: Change,
+    place: unix_socket.Place | None,
+    socket: SocketAddress,
 ) -> None:
-    before = read(path)
-    if not setup_edits.is_attached(before, "dnl") and sendmail_review.has_filter(before):
+    path, before, edit, _ = change
+    if edit.is_left:
         print(
             f"{path}: has a filter named dmarc-milter already, written by somebody else; left as"
             " it is"
         )
-        _print_warnings(before, socket)
-        _print_rewriting(path)
-        return
-    after = setup_edits.attach_sendmail(before, lines)
-    apply(path, before, after, what_next)
-    _print_warnings(after, socket)
+    _apply(arguments, config, change, place)
+    _print_warnings(edit.after, socket)
     _print_rewriting(path)
-    if "InputMailFilters=" in before or "confINPUT_MAIL_FILTERS" in before:
+    if not edit.is_left and ("InputMailFilters=" in before or "confINPUT_MAIL_FILTERS" in before):
         print(
             "warning: InputMailFilters= or confINPUT_MAIL_FILTERS there lists the filters: add"
             " dmarc-milter as the first of them"
@@ -190,9 +231,24 @@ def _remove(arguments: argparse.Namespace, mta: str) -> None:
     )
     if after == before:
         print(f"{path}: setup has not written anything there")
+    else:
+        write(path, after)
+        print(f"{path}: as it was before; {'now: postfix reload' if is_postfix else REBUILD}")
+    _print_remaining(arguments, is_postfix=is_postfix)
+
+
+def _print_remaining(arguments: argparse.Namespace, *, is_postfix: bool) -> None:
+    """Who stops the milter after --remove must know of entries that others wrote."""
+    try:
+        sockets = unix_socket.known_sockets(load(arguments.config))
+        if is_postfix:
+            found = still_named(postfix.read(arguments.main_cf), sockets)
+        else:
+            found = sendmail_still_named(read(arguments.sendmail_mc), sockets)
+    except (ConfigError, PostfixError, CannotSetUp):
         return
-    write(path, after)
-    print(f"{path}: as it was before; {'now: postfix reload' if is_postfix else REBUILD}")
+    for place in found:
+        print(f"warning: {printable(place, 300)}: take it out before the milter is stopped")
 
 
 def _print_lines(where: str, lines: Sequence[str], what_next: str) -> None:

@@ -3,7 +3,7 @@ its group, and the steps that change to it."""
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import grp
 import os
 import pwd
@@ -14,9 +14,9 @@ from typing import NamedTuple
 from dmarc_milter.checks import host
 from dmarc_milter.checks.account import service_account
 from dmarc_milter.cli.config.set_value import set_value
-from dmarc_milter.cli.setup.files import CannotSetUp
+from dmarc_milter.cli.setup.files import CannotSetUp, write
 from dmarc_milter.config import Config
-from dmarc_milter.config.checks import SocketAddress
+from dmarc_milter.config.checks import SocketAddress, socket_address
 from dmarc_milter.core.check_finding import Finding
 from dmarc_milter.mta import postfix
 
@@ -25,6 +25,7 @@ FOLDER_MODE = 0o2750
 privileges, could not give it away. The group may enter, and nobody else."""
 RUNTIME = Path("/run/dmarc-milter")
 """systemd makes it (RuntimeDirectory=)."""
+QUEUE = Path(postfix.DEFAULTS["queue_directory"])
 
 
 class Place(NamedTuple):
@@ -74,18 +75,27 @@ def of_systemd() -> SocketAddress | None:
     return host.listening()
 
 
-def prepare(place: Place, config: Config, arguments: argparse.Namespace) -> list[str]:
-    """Make the folder and change the configuration with --apply, else show how; the commands that
-    come before the mail server's own. Raises CannotSetUp, ConfigError."""
+def known_sockets(config: Config) -> tuple[SocketAddress, ...]:
+    """Where this milter may have been until now: the configuration's socket, systemd's, and the
+    places that `setup` chooses."""
+    found = [socket_address(config.milter.socket), host.listening() if _is_fd(config) else None]
+    places = (f"unix:{RUNTIME}/milter.sock", f"unix:{QUEUE}/dmarc-milter/milter.sock")
+    found += [socket_address(place) for place in places]
+    return tuple(one for one in found if one is not None and one.family != "fd")
+
+
+def _is_fd(config: Config) -> bool:
+    return socket_address(config.milter.socket).family == "fd"
+
+
+def describe(place: Place, config: Config, *, is_shown: bool) -> list[str]:
+    """Print what is chosen, and with `is_shown` the commands that --apply does itself; the commands
+    that come before the mail server's own."""
     print(f"socket: unix:{place.socket.path}: {place.reason}")
     if place.group:
         print(f"group: {place.group}, Postfix's; nobody else may connect")
-    if arguments.apply:
-        _make(place)
-        _configure(place, config, arguments.config)
-    else:
-        for command in _commands(place, config):
-            print(f"  {command}")
+    for command in _commands(place, config) if is_shown else ():
+        print(f"  {command}")
     unit = [
         finding.remedy
         for finding in host.unit_may_write(place.folder / "milter.sock")
@@ -93,7 +103,34 @@ def prepare(place: Place, config: Config, arguments: argparse.Namespace) -> list
     ]
     for remedy in unit:
         print(f"warning: the service may not write there yet\n  -> {remedy}")
-    return ["systemctl restart dmarc-milter"]
+    by_systemd = ["systemctl disable --now dmarc-milter.socket"] if _is_fd(config) else []
+    return [*by_systemd, "systemctl restart dmarc-milter"]
+
+
+@contextlib.contextmanager
+def moved(place: Place, config: Config, path: Path) -> Iterator[None]:
+    """The MTA's file is written inside; then the folder is made and the configuration changed. What
+    was written there is taken back where any of it fails. Raises CannotSetUp, ConfigError."""
+    before = _octets(path)
+    yield
+    made = bool(place.group) and not place.folder.exists()
+    try:
+        _make(place)
+        _configure(place, config, path)
+    except BaseException:
+        if before is not None and _octets(path) != before:
+            write(path, before.decode("utf-8", "surrogateescape"))
+        if made:
+            with contextlib.suppress(OSError):
+                place.folder.rmdir()
+        raise
+
+
+def _octets(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
 
 
 def _commands(place: Place, config: Config) -> Iterator[str]:
