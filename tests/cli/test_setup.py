@@ -442,6 +442,34 @@ def test_what_is_worth_knowing_is_said(main: str, master: str, level: str, words
 
 
 @pytest.mark.parametrize(
+    ("main", "options", "remedy"),
+    [
+        (OURS, "-o smtpd_milters=", "postconf -PX smtp/inet/smtpd_milters && postfix reload"),
+        (OURS, "-o smtpd_milters=inet:127.0.0.1:8891", "put this milter first in smtpd_milters of"),
+        (OURS, "-o receive_override_options=no_milters", "take no_milters out of"),
+        (f"{OURS}\nreceive_override_options = no_milters", "", "of main.cf"),
+        ("{ inet:127.0.0.1:8893, default_action=accept }", "", "in this milter's braces"),
+        (
+            "inet:127.0.0.1:8893\nmilter_default_action = accept",
+            "",
+            "postconf -e milter_default_action=tempfail",
+        ),
+    ],
+)
+def test_a_remedy_changes_the_place_where_the_fault_stands(
+    main: str, options: str, remedy: str
+) -> None:
+    """main.cf, an option of master.cf, or the braces of one milter: the more special has the last
+    word, and what else stands there stays."""
+    files = postfix.Postfix(
+        postfix.parse_main(f"smtpd_milters = {main}"),
+        postfix.parse_master(f"smtp inet n - n - - smtpd {options}\n"),
+    )
+    found = review(files, socket_address("inet:8893@127.0.0.1"), Authentication())
+    assert any(remedy in one.remedy and one.level == "warning" for one in found), found
+
+
+@pytest.mark.parametrize(
     ("main", "master", "level", "words"),
     [
         ("milter_macro_daemon_name = ORIGINATING", SMTP, "error", "in trusted_daemons"),

@@ -76,12 +76,12 @@ FULL = "{ inet:127.0.0.1:8893, default_action=tempfail, content_timeout=300s }"
         ),
         ("smtpd_milters =\n  inet:[127.0.0.1]:8893\n", []),
         (
-            "smtpd_milters =\n  { inet:127.0.0.1:8893,\n    # slow\n    content_timeout=9s }\n  unix:x\n",
+            "smtpd_milters =\n  { inet:127.0.0.1:8893,\n    # a\n    x=9s }\n  unix:x\n",
             ["unix:x"],
         ),
         ("smtpd_milters = inet:127.0.0.1:8893\nnon_smtpd_milters = $smtpd_milters\n", []),
         (
-            "smtpd_milters = inet:8893@127.0.0.1\nnon_smtpd_milters = inet:localhost:8893, unix:y\n",
+            "smtpd_milters = inet:8893@127.0.0.1\nnon_smtpd_milters = inet:localhost:8893, unix:y",
             [],
         ),
         (

@@ -178,6 +178,63 @@ def test_behind_a_proxy_filter_nothing_would_be_judged(master: str) -> None:
     assert (found[0].level, "nothing is judged" in found[0].text) == ("error", True)
 
 
+BACK = (
+    "127.0.0.1:10026 inet n - n - - smtpd\n  -o smtpd_authorized_xforward_hosts=127.0.0.0/8\n"
+    "  -o smtpd_proxy_filter=\n"
+)
+INTO = "content_filter=smtp:[127.0.0.1]:10025"
+
+
+@pytest.mark.parametrize(
+    ("main", "master", "commands"),
+    [
+        (
+            "",
+            "smtp inet n - n - 20 smtpd\n  -o smtpd_proxy_filter=127.0.0.1:10025\n" + BACK,
+            [
+                "postconf -PX smtp/inet/smtpd_proxy_filter",
+                f"postconf -P 'smtp/inet/{INTO}'",
+                "postconf -P '127.0.0.1:10026/inet/content_filter='",
+            ],
+        ),
+        (
+            "",
+            "smtp inet n - n - 1 postscreen\nsmtpd pass - - n - - smtpd -o"
+            " { smtpd_proxy_filter = inet:10025 }\n",
+            ["postconf -PX smtpd/pass/smtpd_proxy_filter", f"postconf -P 'smtpd/pass/{INTO}'"],
+        ),
+        (
+            "smtpd_proxy_filter = [127.0.0.1]:10025",
+            MASTER + BACK + "submission inet n - n - - smtpd -o smtpd_proxy_filter=\n",
+            [
+                "postconf -X smtpd_proxy_filter",
+                f"postconf -P 'smtp/inet/{INTO}'",
+                "postconf -P '127.0.0.1:10026/inet/content_filter='",
+            ],
+        ),
+        ("smtpd_proxy_filter = unix:/run/scan", MASTER, []),
+        ("smtpd_proxy_filter = 127.0.0.1:10025", "", []),
+        ("smtpd_proxy_filter = 127.0.0.1:10025\ncontent_filter = x:", MASTER + BACK, []),
+        ("smtpd_proxy_filter = :10025", MASTER + "a'b inet n - n - - smtpd\n", []),
+    ],
+)
+def test_a_proxy_is_replaced_where_it_stands_and_mail_cannot_loop(
+    main: str, master: str, commands: list[str]
+) -> None:
+    """SMTPD_PROXY_README has it as an option of smtp/inet, where -X of main.cf does nothing.
+    content_filter in main.cf would hold at the port where mail comes back too. Where commands
+    cannot be given, words say both."""
+    found = next(
+        one for one in said(f"smtpd_milters = {OURS}\n{main}\n", master) if "proxy" in one.text
+    )
+    assert "postconf -e" not in found.remedy
+    if commands:
+        assert found.remedy == " && ".join([*commands, "postfix reload"])
+    else:
+        assert "postconf" not in found.remedy
+        assert "mail goes round" in found.remedy
+
+
 def test_spamassassin_in_a_pipe_is_known_by_its_command() -> None:
     """A transport whose name says nothing."""
     master = MASTER + (

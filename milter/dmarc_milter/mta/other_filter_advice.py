@@ -103,7 +103,7 @@ def _about(one: OtherFilter) -> Iterator[Finding]:
             WHERE,
             f"{_who(one)}: behind smtpd_proxy_filter no milter sees a message, so nothing is"
             " judged; give the filter the mail after it is queued",
-            f"postconf -X smtpd_proxy_filter && postconf -e content_filter=smtp:{one.endpoint}",
+            one.instead,
         )
         return
     if one.kind in OF_KIND:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from dmarc_milter.config.checks import SocketAddress
-from dmarc_milter.mta import sendmail_review
+from dmarc_milter.mta import proxy_filter, sendmail_review
 from dmarc_milter.mta.postfix import (
     MasterCfService,
     MilterEntry,
@@ -70,7 +70,8 @@ class OtherFilter(NamedTuple):
     """A filter that the MTA names. `role`: milter, content filter, proxy or policy service.
     `named`: where and how, in the MTA's spelling. `position`: -1 before this milter, 1 after it,
     0 where that cannot be said. `inbound`: whether mail of strangers passes it. `installed`: what
-    its own files say; None where they were not found."""
+    its own files say; None where they were not found. `instead`: how to give a proxy the mail
+    after it is queued."""
 
     kind: str
     role: str
@@ -79,6 +80,7 @@ class OtherFilter(NamedTuple):
     position: int = 0
     inbound: bool = True
     installed: Installed | None = None
+    instead: str = ""
 
 
 def of_postfix(
@@ -197,7 +199,8 @@ def _content_filters(
         kind = identify(f"{value} {_command(files, value)}", _tcp(value))
         where = f"{service.name}: {setting}" if service else setting
         inbound = service is None or not service.is_submission
-        yield OtherFilter(kind, role, where, value, 0, inbound, _of(kind, installed))
+        instead = proxy_filter.remedy(files, service, value) if role == PROXY else ""
+        yield OtherFilter(kind, role, where, value, 0, inbound, _of(kind, installed), instead)
 
 
 def _command(files: Postfix, value: str) -> str:

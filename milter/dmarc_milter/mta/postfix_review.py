@@ -78,15 +78,18 @@ def _attached(files: Postfix, socket: SocketAddress) -> Iterator[Finding]:
 
 
 def _default_action(files: Postfix, milter: MilterEntry) -> Iterator[Finding]:
-    """What Postfix does with mail while the milter is down."""
-    action = milter.settings.get("default_action") or files.value("milter_default_action")
-    if action == "accept":
+    """What Postfix does with mail while the milter is down. Braces have the last word: main.cf's
+    setting changes nothing there."""
+    own = milter.settings.get("default_action")
+    if (own or files.value("milter_default_action")) == "accept":
         yield Finding(
             "warning",
             WHERE,
             "default_action=accept: while the milter is down mail passes unchecked; tempfail lets"
             " it wait",
-            "postconf -e milter_default_action=tempfail && postfix reload",
+            "write default_action=tempfail in this milter's braces in smtpd_milters; postfix reload"
+            if own
+            else "postconf -e milter_default_action=tempfail && postfix reload",
         )
 
 
@@ -161,15 +164,36 @@ def _service(
             f"{service.name}: milter_macro_daemon_name {daemon} is in trusted_daemons, so that its"
             " mail is not evaluated",
         )
-    if _is_given_back(service):
+    if is_given_back(service):
         yield from _given_back(files, service, trust, passes=passes)
-    elif not passes and "smtpd_milters" in service.options:
+    elif not passes:
+        yield from _left_out(files, service)
+
+
+def _left_out(files: Postfix, service: MasterCfService) -> Iterator[Finding]:
+    """Why mail from outside does not pass the milter here, where main.cf's smtpd_milters is not the
+    reason."""
+    options, place = service.options, f"{service.name}/{service.type}"
+    if "no_milters" in elements(files.value("receive_override_options", service)):
+        where = f"{place} in master.cf" if "receive_override_options" in options else "main.cf"
+        yield Finding(
+            "warning",
+            WHERE,
+            f"{service.name}: receive_override_options has no_milters: mail there goes through no"
+            " milter",
+            f"take no_milters out of receive_override_options of {where}; postfix reload",
+        )
+    elif "smtpd_milters" in options:
+        is_empty = not files.value("smtpd_milters", service)
         yield Finding(
             "warning",
             WHERE,
             f"{service.name}: -o smtpd_milters in master.cf leaves this milter out: mail there"
             " does not go through it",
-            f"postconf -PX {service.name}/{service.type}/smtpd_milters && postfix reload",
+            f"postconf -PX {place}/smtpd_milters && postfix reload"
+            if is_empty
+            else f"put this milter first in smtpd_milters of {place} in master.cf (the others there"
+            " stay); postfix reload",
         )
 
 
@@ -203,7 +227,7 @@ def _submission(files: Postfix, service: MasterCfService, exempts: str) -> Itera
         )
 
 
-def _is_given_back(service: MasterCfService) -> bool:
+def is_given_back(service: MasterCfService) -> bool:
     """Whether a content filter gives mail back here: a port of this host alone, other than 25."""
     return (
         service.name.startswith(("127.", "[::1]", "localhost:"))
