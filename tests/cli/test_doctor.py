@@ -120,7 +120,11 @@ def test_name_servers_that_are_silent_or_lie_are_found(doctor: Doctor) -> None:
     ("main_cf", "remedy"),
     [
         ("smtpd_milters = inet:127.0.0.1:1\n", "dmarc-milter setup --mta postfix --apply"),
-        ("smtpd_milters = { %s, default_action=accept }\n", "milter_default_action=tempfail"),
+        ("smtpd_milters = { %s, default_action=accept }\n", "write default_action=tempfail in"),
+        (
+            "smtpd_milters = %s\nmilter_default_action = accept\n",
+            "postconf -e milter_default_action=tempfail",
+        ),
         ("smtpd_milters = %s\nmilter_protocol = 2\n", "postconf -X milter_protocol"),
         ("smtpd_milters = inet:127.0.0.1:1 %s\n", "first in smtpd_milters"),
     ],

@@ -4,7 +4,9 @@ seen here. `make other-filters` runs it; it is not part of `make check`."""
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,12 +16,15 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from bench import peers
 from bench.contenders import Where
+from dmarc_milter.config.checks import socket_address
+from dmarc_milter.mta.other_filters import PROXY, of_postfix
+from dmarc_milter.mta.postfix import read
 from fakes.daemon import free_port
 from fakes.dns_server import DnsServer
 from fakes.signer import Signer
 from live import filters
 from live.attached import daemon, postfix_settings
-from live.place import answers, eventually, private_folder
+from live.place import answers, eventually, library_path, private_folder
 from live.postfix import Postfix, private_postfix
 from live.scenarios import STRANGER, letter, our_fields, signed, zone
 from live.smtp import Smtp
@@ -202,6 +207,7 @@ def test_spamassassin_before_us_makes_genuine_mail_fail(dns: DnsServer, folder: 
 
 # -- Amavis ----------------------------------------------------------------------------------------
 
+MILTERS_OFF = " -o smtpd_milters="
 AMAVIS = """\
 smtp-amavis unix - - n - 2 smtp -o smtp_data_done_timeout=60 -o smtp_send_xforward_command=yes
 127.0.0.1:{back} inet n - n - - smtpd -o content_filter={milters}
@@ -241,3 +247,32 @@ def test_behind_a_proxy_filter_no_milter_sees_the_message(dns: DnsServer, folder
         reply = postfix.send(forged, "reader", client=STRANGER, mail_from="x@forwarder.example")
         assert reply.code == 250
         assert our_fields(postfix.delivered("reader")) == []
+
+
+def test_mail_given_to_the_filter_after_the_queue_is_judged_and_does_not_go_round(
+    dns: DnsServer, folder: Path
+) -> None:
+    """The commands that `setup` prints for a proxy, run by postconf: a forgery is refused, genuine
+    mail passes Amavis once and keeps our field."""
+    back = free_port()
+    with filters.amavis(folder, back) as port, postfix_with(dns, OURS) as postfix:
+        master = postfix.folder / "etc/master.cf"
+        lines = AMAVIS.replace(" -o content_filter=", "").format(back=back, milters=MILTERS_OFF)
+        proxied = rf"\1 -o smtpd_proxy_filter=127.0.0.1:{port}"
+        before = re.sub(rf"(?m)^(127\.0\.0\.1:{postfix.port} .*)$", proxied, master.read_text())
+        master.write_text(before + lines)
+        found = of_postfix(read(postfix.folder / "etc/main.cf"), socket_address("fd:3"))
+        (instead,) = [one.instead for one in found if one.role == PROXY]
+        commands = instead.removesuffix(" && postfix reload")
+        commands = commands.replace("postconf ", f"{postfix.command('postconf')} ")
+        subprocess.run(commands, shell=True, check=True, env=dict(os.environ) | library_path())
+        written = master.read_text()
+        assert ("smtpd_proxy_filter" in written, written.count("content_filter=")) == (False, 2)
+        postfix.set()
+        eventually(lambda: answers(back), what="Postfix listens for what Amavis gives back")
+        forged = letter("Boss <boss@reject.example>")
+        reply = postfix.send(forged, "reader", client=STRANGER, mail_from="x@forwarder.example")
+        assert reply.code == 550
+        message = genuine(postfix)
+    assert message.lower().count(b"x-virus-scanned") == 1
+    assert "header.from=sender.example" in "".join(our_fields(message))

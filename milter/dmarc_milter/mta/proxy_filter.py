@@ -23,10 +23,13 @@ def remedy(files: Postfix, service: MasterCfService | None, value: str) -> str:
     mail would go round. So it is set for the services alone that had the proxy, which that port
     cannot be one of, and switched off at that port (SMTPD_PROXY_README, FILTER_README).
     """
-    inherit = tuple(one for one in files.smtpd() if SETTING not in one.options)
-    services = [one for one in ([service] if service else inherit) if not is_given_back(one)]
+    services = [service] if service else [one for one in files.smtpd() if _inherits(one)]
     back = [
-        one for one in files.smtpd() if is_given_back(one) and "content_filter" not in one.options
+        one
+        for one in files.smtpd()
+        if is_given_back(one)
+        and not one.options.get(SETTING)
+        and "content_filter" not in one.options
     ]
     hop = HOST_AND_PORT.fullmatch(value)
     if (
@@ -43,6 +46,11 @@ def remedy(files: Postfix, service: MasterCfService | None, value: str) -> str:
     commands += [f"postconf -P '{_place(one)}/content_filter={target}'" for one in services]
     commands += [f"postconf -P '{_place(one)}/content_filter='" for one in back]
     return " && ".join([*commands, "postfix reload"])
+
+
+def _inherits(service: MasterCfService) -> bool:
+    """Whether main.cf's smtpd_proxy_filter holds there, and must be replaced."""
+    return SETTING not in service.options and not is_given_back(service)
 
 
 def _place(service: MasterCfService) -> str:

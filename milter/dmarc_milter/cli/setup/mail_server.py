@@ -102,7 +102,7 @@ def _postfix(arguments: argparse.Namespace, config: Config) -> None:
             " it is"
         )
     if arguments.apply:
-        _apply(arguments, config, Change(path, before, edit, f"now: {reload}"), place)
+        _apply(arguments, config, FileChange(path, before, edit, f"now: {reload}"), place)
     elif not edit.is_left:
         lines = setup_lines.with_reasons(
             (f"smtpd_milters = {settings['smtpd_milters']}", *setup_lines.POSTFIX_STRICT), "#"
@@ -112,7 +112,7 @@ def _postfix(arguments: argparse.Namespace, config: Config) -> None:
     _print_findings(_about_postfix(after_files, config, socket, arguments.root))
 
 
-class Change(NamedTuple):
+class FileChange(NamedTuple):
     """Of the MTA's file, and what is to be done after it."""
 
     path: Path
@@ -124,7 +124,7 @@ class Change(NamedTuple):
 def _apply(
     arguments: argparse.Namespace,
     config: Config,
-    change: Change,
+    change: FileChange,
     place: unix_socket.Place | None,
 ) -> None:
     """The MTA's file, then the folder and the configuration; all of it or nothing."""
@@ -171,7 +171,7 @@ def _sendmail(arguments: argparse.Namespace, config: Config) -> None:
         print(f"warning: {remark}")
     _print_taken(path, edit)
     if arguments.apply:
-        _apply_sendmail(arguments, config, Change(path, before, edit, rebuild), place, socket)
+        _apply_sendmail(arguments, config, FileChange(path, before, edit, rebuild), place, socket)
     else:
         lines = setup_lines.with_reasons(setup_lines.sendmail_lines(socket), "dnl")
         where = "sendmail.mc, before other filters and MAILER()"
@@ -186,7 +186,7 @@ def _sendmail(arguments: argparse.Namespace, config: Config) -> None:
 def _apply_sendmail(
     arguments: argparse.Namespace,
     config: Config,
-    change: Change,
+    change: FileChange,
     place: unix_socket.Place | None,
     socket: SocketAddress,
 ) -> None:
