@@ -266,13 +266,12 @@ def test_mail_given_to_the_filter_after_the_queue_is_judged_and_does_not_go_roun
         commands = instead.removesuffix(" && postfix reload")
         commands = commands.replace("postconf ", f"{postfix.command('postconf')} ")
         subprocess.run(commands, shell=True, check=True, env=dict(os.environ) | library_path())
-        written = master.read_text()
-        assert ("smtpd_proxy_filter" in written, written.count("content_filter=")) == (False, 2)
+        assert "smtpd_proxy_filter" not in master.read_text()
         postfix.set()
         eventually(lambda: answers(back), what="Postfix listens for what Amavis gives back")
         forged = letter("Boss <boss@reject.example>")
         reply = postfix.send(forged, "reader", client=STRANGER, mail_from="x@forwarder.example")
         assert reply.code == 550
         message = genuine(postfix)
-    assert message.lower().count(b"x-virus-scanned") == 1
+    assert message.lower().count(b"(amavis") == 1
     assert "header.from=sender.example" in "".join(our_fields(message))
