@@ -13,6 +13,7 @@ import pytest
 from dmarc_milter.cli.config.set_value import set_value
 from dmarc_milter.cli.main import main
 from dmarc_milter.config import load
+from dmarc_milter.config.checks import socket_address
 from dmarc_milter.mta import postfix
 
 SMTP = "smtp inet n - y - - smtpd\n"
@@ -149,6 +150,28 @@ def test_what_is_not_edited_here_is_refused_before_anything_is_written(
         assert place.everything() == before
 
 
+def test_a_table_of_milters_is_looked_into(place: Place) -> None:
+    """smtpd_milter_maps: by client, ours in a file."""
+    table = place.folder / "table"
+    place.postfix(f"smtpd_milter_maps = cidr:{table}\n")
+    table.write_text("# inet:127.0.0.1:8893\n192.0.2.0/24 DISABLE\n")
+    assert place.run("--socket", "unix")[0] == 0
+    table.write_text("192.0.2.0/24 inet:localhost:8893\n")
+    code, said = place.run("--socket", "unix", "--apply")
+    assert (code, f"{table} (smtpd_milter_maps)" in said) == (1, True)
+
+
+def test_a_socket_of_systemd_is_left_too(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What dmarc-milter.socket listens on was named; systemd must not open it any more."""
+    place.configured("fd:3")
+    here = socket_address("inet:8899@127.0.0.1")
+    monkeypatch.setattr("dmarc_milter.checks.host.listening", lambda: here)
+    place.postfix("smtpd_milters = inet:127.0.0.1:8899, unix:x\n")
+    code, said = place.run("--socket", "unix", "--apply")
+    assert (code, place.endpoints()) == (0, [NEW, "unix:x"]), said
+    assert "systemctl disable --now dmarc-milter.socket && systemctl restart" in said
+
+
 def test_a_socket_on_every_address_is_known_by_each_of_them(place: Place) -> None:
     """0.0.0.0: loopback is ours for certain; another address of that port is left to the
     administrator."""
@@ -278,6 +301,16 @@ def test_sendmail_lines_that_are_not_edited_are_refused_first(
     before = place.everything()
     code, said = place.run("--socket", "unix", "--apply", mta="sendmail")
     assert (code, place.everything()) == (1, before), said
+
+
+def test_a_filter_from_a_file_that_sendmail_includes_is_refused(place: Place) -> None:
+    """The sendmail.cf in force has it, sendmail.mc has not."""
+    place.mc.write_text("include(`/etc/mail/filters.m4')dnl\nMAILER(`smtp')dnl\n")
+    place.mc.with_suffix(".cf").write_text("Xours, S=inet:8893@localhost, F=T\n")
+    before = place.everything()
+    code, said = place.run("--socket", "unix", "--apply", mta="sendmail")
+    assert (code, "a file that it includes" in said) == (1, True), said
+    assert place.everything() == before
 
 
 def test_a_line_by_hand_for_the_new_socket_stays(place: Place) -> None:

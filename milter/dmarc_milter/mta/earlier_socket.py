@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from dmarc_milter.config.checks import SocketAddress
 from dmarc_milter.core.text import printable
-from dmarc_milter.mta import postfix, sendmail_review, setup_edits, setup_lines
+from dmarc_milter.mta import postfix, sendmail_cf, sendmail_review, setup_edits, setup_lines
 from dmarc_milter.mta.errors import AttachmentError
 
 LISTS = ("smtpd_milters", "non_smtpd_milters")
@@ -19,6 +19,7 @@ SETTINGS = (*LISTS, "smtpd_milter_maps")
 LOOPBACK = ("127.0.0.1", "::1")
 WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 ENDPOINT = re.compile(r"(?:inet6?|unix|local):[^\s,{}]{1,300}")
+TABLE = re.compile(r"\b[a-z]{2,20}:(/[^\s,{}]{1,300})")
 SENDMAIL_ENDPOINT = re.compile(r"(?:inet6?:|unix:|local:|/)[^\s,`')]{1,300}")
 SENDMAIL_LINE = re.compile(
     r"^[ \t]{0,80}INPUT_MAIL_FILTER\([ \t]{0,80}`dmarc-milter',[ \t]{0,80}`([^`'\n]{0,1000})'"
@@ -58,7 +59,8 @@ def postfix_edit(
     if not is_left:
         element = setup_lines.postfix_milter(_below_queue(files, socket))
         after = setup_edits.attach_postfix(text, element, setup_lines.POSTFIX_STRICT)
-    places = still_named(replace(files, settings=postfix.parse_main(after)), leaving)
+    edited = replace(files, settings=postfix.parse_main(after))
+    places = (*still_named(edited, leaving), *_named_in_tables(edited, leaving))
     if places:
         raise AttachmentError(_refusal(places))
     return Edit(after, tuple(taken), is_left)
@@ -100,9 +102,11 @@ def sendmail_edit(
     earlier: Sequence[SocketAddress],
     *,
     is_moved: bool,
+    cf: str = "",
 ) -> Edit:
     """sendmail.mc, in the same way. `is_moved`: the configuration will name `socket` only after
-    this, so that a filter of our name at any other is refused. Raises AttachmentError."""
+    this, so that a filter of our name at any other is refused. `cf`: the sendmail.cf made from it,
+    which tells of filters that come from files it includes. Raises AttachmentError."""
     leaving = tuple(one for one in earlier if not is_same(one, socket))
     is_marked = setup_edits.is_attached(before, "dnl")
     going = (*leaving, socket) if is_marked else leaving
@@ -127,6 +131,10 @@ def sendmail_edit(
         lines = setup_lines.with_reasons(setup_lines.sendmail_lines(socket), "dnl")
         after = setup_edits.attach_sendmail(text, lines)
     places = sendmail_still_named(after, leaving)
+    in_force = "\n".join(line for line in cf.split("\n") if line.startswith("X"))
+    if is_moved and not sendmail_still_named(before, leaving):
+        found = sendmail_still_named(in_force, leaving)
+        places += tuple(f"{one} (as sendmail.cf says; a file that it includes?)" for one in found)
     if places:
         raise AttachmentError(_refusal(places))
     return Edit(after, tuple(taken), is_left)
@@ -217,6 +225,16 @@ def _without(text: str, name: str, is_out: Callable[[str], bool]) -> tuple[str, 
                 text = _cut_out(text, start, begin, end)
                 taken.insert(0, words)
     return text, taken
+
+
+def _named_in_tables(files: postfix.Postfix, sockets: Sequence[SocketAddress]) -> Iterator[str]:
+    """smtpd_milter_maps by the text of its files; a table elsewhere (SQL, LDAP) is not asked."""
+    for service in (None, *files.services):
+        for path in TABLE.findall(files.value("smtpd_milter_maps", service)):
+            text = sendmail_cf.read(Path(path)) or ""
+            lines = (line for line in text.split("\n") if not line.lstrip().startswith("#"))
+            for hit in _endpoints("\n".join(lines), files, sockets):
+                yield f"{path} (smtpd_milter_maps) names {hit}"
 
 
 def _spans(text: str, start: int, end: int) -> Iterator[tuple[int, int, str]]:

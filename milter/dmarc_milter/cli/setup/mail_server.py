@@ -140,7 +140,10 @@ def _apply(
 
 def _print_taken(path: Path, edit: Edit) -> None:
     for text in edit.taken:
-        print(f"{path}: {printable(text, 300)} goes: this milter does not listen there any more")
+        print(
+            f"{path}: {printable(text, 300)} goes: an entry of this milter for a socket that it"
+            " leaves, or a second one"
+        )
 
 
 def _about_postfix(
@@ -159,14 +162,14 @@ def _sendmail(arguments: argparse.Namespace, config: Config) -> None:
     socket = place.socket if place else _socket(config, arguments.socket)
     before = read(path) if arguments.apply or path.exists() else ""
     earlier = unix_socket.known_sockets(config)
-    edit = sendmail_edit(before, socket, earlier, is_moved=place is not None)
+    cf = sendmail_cf.read(path.with_suffix(".cf")) or ""
+    edit = sendmail_edit(before, socket, earlier, is_moved=place is not None, cf=cf)
     steps = (
         unix_socket.describe(place, config, is_shown=not arguments.apply)
         if place is not None
         else []
     )
     rebuild = "; ".join([*steps, REBUILD])
-    cf = sendmail_cf.read(path.with_suffix(".cf")) or ""
     for remark in sendmail_cf.remarks(cf, config.authentication.trusted_daemons):
         print(f"warning: {remark}")
     _print_taken(path, edit)
