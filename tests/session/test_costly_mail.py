@@ -31,7 +31,7 @@ pytestmark = [
 ]
 HONEST = Signer("honest.example")
 ATTACKERS = 20
-MESSAGES = 1000 if LONG else 60
+MESSAGES = 1000 if LONG else 100
 SECONDS = 1.0
 
 
@@ -147,7 +147,12 @@ def busy() -> float:
 
 
 def _shown(took: list[float]) -> str:
-    return f"median {took[MESSAGES // 2]:.3f} s, p99 {took[MESSAGES * 99 // 100]:.3f} s"
+    return f"median {took[MESSAGES // 2]:.3f} s, p99 {p99(took):.3f} s"
+
+
+def p99(took: list[float]) -> float:
+    """Of the sorted times, what ninety-nine of a hundred are within."""
+    return took[len(took) * 99 // 100 - 1]
 
 
 def test_honest_mail_is_answered_while_others_give_the_costliest_messages(
@@ -175,6 +180,6 @@ def test_honest_mail_is_answered_while_others_give_the_costliest_messages(
             f" {answered} costly messages answered meanwhile"
         )
     assert answered >= ATTACKERS
-    assert at_rest[MESSAGES * 99 // 100] < SECONDS * slow
+    assert p99(at_rest) < SECONDS * slow
     assert not running.events("worker_died")
     assert not running.events("failure")

@@ -64,7 +64,7 @@ class Refusals:
 
 
 class Place:
-    """Looks once a second, as Strangers does."""
+    """Looks once a second."""
 
     def __init__(self, *, threads: bool, most: int = 1000) -> None:
         self.now, self.threads = 100.0, threads

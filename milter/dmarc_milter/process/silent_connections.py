@@ -134,7 +134,8 @@ class Strangers:
     the last look."""
 
     PART = 0.02  # of the time at most is spent looking
-    PATIENCE = 0.9  # seconds after which a connection that waits to be read is forgotten
+    EVERY = 0.25  # seconds at least from one look to the next
+    PATIENCE = 0.2  # seconds after which a connection that waits to be read is forgotten
     MOST = 32  # knocks at one look
 
     def __init__(self, door: MilterConnections) -> None:
@@ -149,23 +150,27 @@ class Strangers:
     def count(self) -> int:
         return len(self.since)
 
-    def look(self, known: set[int], *, at_once: bool = False) -> bool:
-        """Once a second, less often where that takes long: which there are now. `known`: those that
-        have negotiated. Whether it has looked."""
+    def look(self, known: set[int], busy: set[int], *, at_once: bool = False) -> bool:
+        """Four times a second, less often where that takes long: which there are now. `known`:
+        those that have negotiated; `busy`: those for which a thread is at work. Whether it has
+        looked."""
         now = time.monotonic()
         if now < self._next and not at_once:
             return False
         there = self._door.all()
         self.since = {handle: self.since.get(handle, now) for handle in there - known}
-        self._serve_forgotten(there, now)
-        self._next = now + max(1.0, (time.monotonic() - now) / self.PART)
+        self._serve_forgotten(there, busy, now)
+        self._next = now + max(self.EVERY, (time.monotonic() - now) / self.PART)
         return True
 
-    def _serve_forgotten(self, there: set[int], now: float) -> None:
+    def _serve_forgotten(self, there: set[int], busy: set[int], now: float) -> None:
         """libmilter gives several connections at once to one free thread, and starts no other while
         that one reads half a packet. The others, who have said something, would wait with it."""
         self.waiting = {
             handle: self.waiting.get(handle, now) for handle in there if self._door.unread(handle)
         }
-        forgotten = sum(now - since >= self.PATIENCE for since in self.waiting.values())
+        forgotten = sum(
+            now - since >= self.PATIENCE and handle not in busy
+            for handle, since in self.waiting.items()
+        )
         self._door.knock(min(forgotten, self.MOST))

@@ -186,7 +186,8 @@ class Callbacks:
                 if each.refused and each.heard < late:
                     self._kernel.hang_up(each.handle)
             progress = {each.handle: each.progress for each in self._connections.values()}
-        looked = self._strangers.look(known, at_once=self._strangers.count + len(known) > self._max)
+        full = self._strangers.count + len(known) > self._max
+        looked = self._strangers.look(known, busy, at_once=full)
         self._slot.silent = self._strangers.count
         if looked:
             self._unserved.tend(self._strangers.waiting, busy, progress)
