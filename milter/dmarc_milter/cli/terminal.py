@@ -173,7 +173,7 @@ def unavailable(error: StoreError) -> int:
     """Say why the store cannot be asked; the exit code."""
     hint = "" if error.kind != "refused" else OTHERS if os.geteuid() else STATUS
     complain(f"{error}{hint}")
-    return EXIT_NO if error.kind in ("older", "newer", "refused", "absent") else EXIT_TEMPFAIL
+    return EXIT_NO if error.kind in ("older", "newer", "refused", "absent", "exists") else EXIT_TEMPFAIL
 
 
 def domain_argument(text: str) -> Domain:

@@ -6,10 +6,11 @@ from typing import Literal
 
 Kind = Literal[
     "unreachable", "locked", "full", "refused", "corrupt", "foreign", "older", "newer", "absent",
-    "io", "clock",
+    "io", "clock", "exists",
 ]  # fmt: skip
 """`clock`: this host's clock is not to be believed; `foreign`: the file is somebody else's and was
-left alone; `absent`: something is not installed."""
+left alone; `absent`: something is not installed; `exists`: a table is there that the schema does
+not know."""
 
 
 class SpoolError(Exception):
@@ -35,7 +36,8 @@ class StoreError(Exception):
 
 
 class Conflict(Exception):
-    """Two transactions met and this one was undone: to be run again."""
+    """Two transactions met and this one was undone: to be run again. `str()` is what the server says
+    is there already, or "": made by another host just now, or there to stay."""
 
 
 def without_sql(error: Exception) -> str:

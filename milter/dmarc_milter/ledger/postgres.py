@@ -38,6 +38,8 @@ ROWS = 250
 CONFLICTS = ("40001", "40P01", "23505", "42P07", "42710", "55P03")
 """Serialization failure, deadlock, somebody else inserted the same key or made the same table
 (or its type) first, a lock waited for too long."""
+THERE = ("42P07", "42710")
+"""Of these, what is there already."""
 READ_ONLY = "25006"
 KINDS: dict[str, Kind] = {
     "53": "full",
@@ -154,7 +156,8 @@ class PostgresDatabase:
                 raise
         except psycopg.Error as error:
             if error.sqlstate in CONFLICTS:
-                raise Conflict from None
+                there = without_sql(error) if error.sqlstate in THERE else ""
+                raise Conflict(there) from None
             raise self._failed(error) from None
 
     def alone(self, sql: str, *, seconds: float) -> bool:

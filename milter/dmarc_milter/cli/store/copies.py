@@ -26,11 +26,17 @@ POSTGRESQL_BACKUP = """\
 A PostgreSQL store is backed up with the server's own tools, for instance
   pg_dump --format=custom --file={file} '{name}'"""
 POSTGRESQL_RESTORE = """\
-A PostgreSQL store is restored with the server's own tools:
-  1. on every host: systemctl stop dmarc-milter-report.timer dmarc-milter-drain (mail goes on)
-  2. pg_restore --clean --if-exists --dbname='{name}' {file}
-  3. on every host: dmarc-milter store restore     (without a file: tells what this host has sent)
-  4. on every host: systemctl start dmarc-milter-drain dmarc-milter-report.timer"""
+A PostgreSQL store is restored with the server's own tools, into an empty database (over a store
+that is there, newer tables would stay):
+  1. on every host: systemctl stop dmarc-milter-report.timer dmarc-milter-drain dmarc-milter-web
+     (mail goes on)
+  2. on the server: give the database another name (ALTER DATABASE ... RENAME TO ...) and make an
+     empty one with the old name and owner (createdb --owner=...)
+  3. pg_restore --dbname='{name}' {file}
+  4. once, if this program is newer than the backup: dmarc-milter store upgrade
+  5. on every host: dmarc-milter store restore     (without a file: tells what this host has sent)
+  6. on every host: systemctl start dmarc-milter-drain dmarc-milter-report.timer, and
+     dmarc-milter-web where it ran"""
 
 
 def backup_arguments(command: argparse.ArgumentParser) -> None:

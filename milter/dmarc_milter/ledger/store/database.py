@@ -86,16 +86,17 @@ class Database(Protocol):
 
 def attempt(database: Database, work: Callable[[Transaction], T]) -> T:
     """`work` in a transaction, again when it met another one. Raises StoreError."""
-    latest = time.monotonic() + database.waits.retries
+    latest, there = time.monotonic() + database.waits.retries, ""
     for number in range(ATTEMPTS):
         try:
             with database.transaction() as transaction:
                 return work(transaction)
-        except Conflict:
+        except Conflict as conflict:
+            there = str(conflict)
             if time.monotonic() > latest:
                 break
             time.sleep(random.uniform(0.5, 1) * PAUSE * 2**number)  # noqa: S311 - no secret
-    raise _blocked(database)
+    raise _stays(database, there) if there else _blocked(database)
 
 
 def fetch(database: Database, sql: str, values: Values = ()) -> list[tuple[Any, ...]]:
@@ -119,6 +120,15 @@ def _fetch(database: Database, sql: str, values: Values) -> list[tuple[Any, ...]
 def _blocked(database: Database) -> StoreError:
     text = f"{database.name}: still blocked by other transactions{database.blocked()}"
     return StoreError("locked", text)
+
+
+def _stays(database: Database, there: str) -> StoreError:
+    """What is still there at the last try was not made by another host just now."""
+    text = (
+        f"{database.name}: {there}, and its schema does not know it. If a backup was restored over"
+        " a newer store: restore it into an empty database"
+    )
+    return StoreError("exists", text)
 
 
 def chunks(values: Iterable[T], size: int = CHUNK) -> Iterator[list[T]]:

@@ -53,6 +53,10 @@ REMEDIES = {
         "install it where this program's own libraries are (.venv/bin/pip in the source folder);"
         " the spool holds until then"
     ),
+    "exists": (
+        "restore the backup into an empty database, then `dmarc-milter store upgrade` and `store"
+        " restore`; a table that nothing of ours made has to go"
+    ),
     "clock": "put the clock right (timedatectl, chronyc tracking)",
     "io": "look at the kernel's log: the disk may be failing",
 }
