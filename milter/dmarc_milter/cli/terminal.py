@@ -173,7 +173,8 @@ def unavailable(error: StoreError) -> int:
     """Say why the store cannot be asked; the exit code."""
     hint = "" if error.kind != "refused" else OTHERS if os.geteuid() else STATUS
     complain(f"{error}{hint}")
-    return EXIT_NO if error.kind in ("older", "newer", "refused", "absent", "exists") else EXIT_TEMPFAIL
+    stays = error.kind in ("older", "newer", "refused", "absent", "exists")
+    return EXIT_NO if stays else EXIT_TEMPFAIL
 
 
 def domain_argument(text: str) -> Domain:

@@ -36,8 +36,8 @@ class StoreError(Exception):
 
 
 class Conflict(Exception):
-    """Two transactions met and this one was undone: to be run again. `str()` is what the server says
-    is there already, or "": made by another host just now, or there to stay."""
+    """Two transactions met and this one was undone: to be run again. `str()` is what the server
+    says is there already (made by another host just now, or there to stay), or ""."""
 
 
 def without_sql(error: Exception) -> str:

@@ -36,13 +36,16 @@ class StoppedMail:
 
     def _counted(self, wanted: Filter) -> int:
         name = printable(wanted.author_domain, MAX_KEY)
-        source = rollups.counted(wanted.since, author_domain=name, only=AFFECTED)
+        source = rollups.counted(
+            wanted.since, until=wanted.until, author_domain=name, only=AFFECTED
+        )
         sql = f"SELECT coalesce(sum(messages), 0) FROM {source.sql}"
         return int(fetch(self._database, sql, source.values)[0][0])
 
     def _look_at_some(self, wanted: Filter) -> None:
-        reach = "SELECT min(hour), max(hour) FROM hour_total WHERE hour >= ?"
-        first, last = fetch(self._database, reach, (rollups.since_hour(wanted.since),))[0]
+        reach = "SELECT min(hour), max(hour) FROM hour_total WHERE hour >= ? AND hour < ?"
+        until = wanted.until if wanted.until is not None else 2**62
+        first, last = fetch(self._database, reach, (rollups.since_hour(wanted.since), until))[0]
         if first is None:
             return
         begin = max(wanted.since, int(first))

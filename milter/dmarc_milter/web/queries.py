@@ -108,11 +108,11 @@ def authors(
     database: Database, since: int, *, failing: bool = False, page: int = 1
 ) -> list[AuthorRow]:
     """Author domains since that day, most messages (or failures) first; one more than a page when
-    there is another."""
+    there is another. `failing`: those that failed on any of these days, with all their mail."""
     sql = (
         "SELECT author_reversed, sum(messages) AS number, sum(passed), sum(failed) AS failures,"
-        " sum(treated) FROM author_day WHERE day >= ? AND author_reversed <> ''"
-        f" {'AND failed > 0' if failing else ''} GROUP BY author_reversed"
+        " sum(treated) FROM author_day WHERE day >= ? AND author_reversed <> '' GROUP BY"
+        f" author_reversed {'HAVING sum(failed) > 0' if failing else ''}"
         f" ORDER BY {'failures' if failing else 'number'} DESC, author_reversed LIMIT ? OFFSET ?"
     )
     values = (since // DAY * DAY, PAGE + 1, (page - 1) * PAGE)

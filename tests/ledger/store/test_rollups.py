@@ -3,6 +3,7 @@ are those of the decision log, on SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -87,6 +88,57 @@ def test_the_pages_rank_author_domains_by_the_same_sums(store: Store) -> None:
     failing = queries.authors(store.database, since, failing=True)
     assert [row.failed for row in failing] == sorted((row.failed for row in failing), reverse=True)
     assert all(row.failed for row in failing)
+
+
+@pytest.mark.parametrize("days", [1, 2, 3, 5])
+def test_everything_says_the_same_of_a_period(store: Store, days: int) -> None:
+    """The overview's, stats' and summary's totals, the ranking by messages and by failures, one
+    domain's page, impact and the summary's verdicts: of the same days the same numbers."""
+    store.apply(batch(*some_mail(150)))
+    store.apply(batch(*some_mail(150, seed=6), identity="b"))
+    expire(store.database, Retention(), now=NOW)
+    since = (NOW // DAY - days + 1) * DAY
+    log = store.decisions.impact(Filter(since=since), limit=10_000)
+    totals = store.decisions.totals(since)
+    rows = queries.authors(store.database, since)
+    failing = queries.authors(store.database, since, failing=True)
+    number = sum(each.messages for each in log)
+    assert number == sum(total.messages for total in totals)
+    assert number == sum(row.messages for row in rows) == store.decisions.messages(since)
+    for status, of_rows in (
+        ("pass", [row.passed for row in rows]),
+        ("fail", [row[3] for row in rows]),
+    ):
+        of_totals = sum(total.messages for total in totals if total.status == status)
+        assert sum(of_rows) == of_totals == sum(e.messages for e in log if e.status == status)
+    assert sorted(failing) == sorted(row for row in rows if row.failed)
+    assert rows == sorted(
+        (queries.outcomes(store.database, row.domain, since) for row in rows),
+        key=lambda row: (-row.messages, row.domain[::-1]),
+    )
+    judged = rollups.verdicts(store.database, since, NOW // DAY * DAY + DAY, fewest=1)
+    assert sorted(judged) == sorted(
+        (row.domain, row.failed, row.failed + row.passed) for row in failing
+    )
+    marked = sum(part.messages for part in store.decisions.treated(since))
+    assert marked == StoppedMail(store.database, Filter(since=since, affected=True)).messages
+    assert marked == sum(
+        total.messages
+        for total in totals
+        if {total.disposition, total.would_be} & {"quarantine", "reject", "tempfail"}
+    )
+
+
+def test_a_domain_with_failures_keeps_its_days_without(store: Store) -> None:
+    """Days are rows: those that have no failure belong to the domain all the same."""
+    good = [replace(evaluation("d.example", passed=True), at=NOON - timedelta(days=1))] * 9
+    good = [replace(each, id=f"good{number}") for number, each in enumerate(good)]
+    fine = evaluation("fine.example", passed=True)
+    store.apply(batch(*good, evaluation("d.example"), evaluation("d.example"), fine))
+    since = (NOW // DAY - 1) * DAY
+    [row] = queries.authors(store.database, since, failing=True)
+    assert tuple(row[:4]) == ("d.example", 11, 9, 2)
+    assert row in queries.authors(store.database, since)
 
 
 def test_hosts_count_in_rows_of_their_own(store: Store) -> None:
@@ -190,6 +242,48 @@ def test_clients_of_very_much_mail_are_those_of_the_newest_of_each_day(
     assert len(days) >= 3
     assert set(part.clients()) <= set(whole.clients())
     assert impact.samples(store.decisions, part.groups(5), wanted.since)
+
+
+@pytest.mark.parametrize("domain", ["", "a.example"])
+def test_clients_of_a_period_are_those_until_its_end(
+    store: Store, domain: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What came later neither counts nor takes a part of what is looked at: the days before are
+    looked at as well as if nothing had come since."""
+    store.apply(batch(*some_mail(300)))
+    for before, hours in itertools.product((0, 1, 12, 13, 36), (1, 12, 24, 30, 48)):
+        until = rollups.since_hour(NOW) - before * HOUR
+        wanted = Filter(
+            since=until - hours * HOUR, until=until, author_domain=domain, affected=True
+        )
+        whole = StoppedMail(store.database, wanted)
+        assert whole.messages == whole.looked_at == store.decisions.count(wanted)
+        assert whole.clients() == store.decisions.clients(wanted)
+        with monkeypatch.context() as patch:
+            patch.setattr(stopped, "LOOKED_AT", most := max(1, whole.messages // 2))
+            part = StoppedMail(store.database, wanted)
+            assert part.messages == whole.messages
+            assert part.looked_at <= most
+            assert all(group.last_at < until for group in part.groups(1000))
+
+
+def test_the_days_of_a_period_share_what_is_looked_at(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten messages a day on three days; of the first two days ten are looked at, five of each."""
+    mail = [
+        replace(evaluation(), at=NOON - timedelta(days=days, minutes=number))
+        for days in range(3)
+        for number in range(10)
+    ]
+    store.apply(batch(*mail))
+    monkeypatch.setattr(stopped, "LOOKED_AT", 10)
+    today = NOW // DAY * DAY
+    wanted = Filter(since=today - 2 * DAY, until=today, affected=True)
+    part = StoppedMail(store.database, wanted)
+    assert (part.messages, part.looked_at) == (20, 10)
+    yesterday = StoppedMail(store.database, replace(wanted, since=today - DAY))
+    assert (yesterday.messages, yesterday.looked_at) == (10, 10)
 
 
 def test_a_program_that_does_not_know_the_schema_any_more_adds_nothing(store: Store) -> None:

@@ -213,10 +213,18 @@ def since_hour(at: int) -> int:
     return at // HOUR * HOUR
 
 
-def counted(since: int, *, author_domain: str = "", exactly: bool = False, only: str = "") -> Where:
-    """Whole days by their daily rows, and the hours before the first of them. `author_domain` is
-    this domain and what is below it, or with `exactly` this one alone; `only` is a further
-    condition, for which there is an index by time."""
+def counted(
+    since: int,
+    *,
+    until: int | None = None,
+    author_domain: str = "",
+    exactly: bool = False,
+    only: str = "",
+) -> Where:
+    """Whole days by their daily rows, and the hours before the first and after the last of them;
+    `until` (not included) is rounded up to its hour. `author_domain` is this domain and what is
+    below it, or with `exactly` this one alone; `only` is a further condition, for which there is an
+    index by time."""
     midnight = -(-since // DAY) * DAY
     condition, names = f" AND ({only})" if only else "", tuple[str, ...]()
     if author_domain:
@@ -231,13 +239,21 @@ def counted(since: int, *, author_domain: str = "", exactly: bool = False, only:
     by_time = "" if only and not author_domain else "{plus}"
     sql = f"SELECT * FROM outcome_sum WHERE span = {DAY}{condition} AND {by_time}begin_at >= ?"
     values: tuple[object, ...] = (*names, midnight)
-    if since_hour(since) < midnight:
-        by_name = "" if author_domain or only else "{plus}"
-        sql += (
-            f" UNION ALL SELECT * FROM outcome_sum WHERE {by_name}span = ?{condition} AND begin_at"
-            " >= ? AND begin_at < ?"
-        )
-        values = (*values, HOUR, *names, since_hour(since), midnight)
+    hours = [(since_hour(since), midnight)]
+    if until is not None:
+        last_hour = -(-until // HOUR) * HOUR
+        last_day = max(midnight, last_hour // DAY * DAY)
+        sql += f" AND {by_time}begin_at < ?"
+        values = (*values, last_day)
+        hours = [(since_hour(since), min(midnight, last_hour)), (last_day, last_hour)]
+    by_name = "" if author_domain or only else "{plus}"
+    for begin, stop in hours:
+        if begin < stop:
+            sql += (
+                f" UNION ALL SELECT * FROM outcome_sum WHERE {by_name}span = ?{condition} AND"
+                " begin_at >= ? AND begin_at < ?"
+            )
+            values = (*values, HOUR, *names, begin, stop)
     return Where(f"({sql}) AS counted", values)
 
 
