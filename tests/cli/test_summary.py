@@ -14,9 +14,12 @@ import pytest
 from dmarc_milter.cli import summary
 from dmarc_milter.cli.main import main
 from dmarc_milter.core.dkim.result import DkimResult, DkimStatus
+from dmarc_milter.core.dmarc.record import Policy
 from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.mail.facts import MessageFacts
+from dmarc_milter.core.policy.decide import Deferral, Disposition, Verdict
+from dmarc_milter.ledger import stopped
 from dmarc_milter.ledger.spool.file import SpoolFile, prepare
 from fakes.evaluations import evaluation
 from fakes.smtp_sink import smtp_sink
@@ -84,6 +87,42 @@ def test_a_week_is_told(config: Path, record: Record, capsys: pytest.CaptureFixt
         assert words in out
     assert "old-list.example" not in out
     assert "today.example" not in out
+
+
+def test_what_was_not_looked_at_is_told(
+    config: Path,
+    record: Record,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of very much stopped mail a part is looked at for lists and forwarders: of this period, and
+    of the one before, by which one is new."""
+    a_week(record)
+    assert main(["summary", "--config", str(config)]) == 0
+    assert "stopped messages" not in capsys.readouterr().out
+    monkeypatch.setattr(stopped, "LOOKED_AT", 7)
+    assert main(["summary", "--config", str(config)]) == 0
+    out = capsys.readouterr().out
+    assert "14 refused" in out
+    assert "- 7 of 14 stopped messages, the newest of each day, were searched for lists" in out
+    record(10, *(evaluation("shop.example") for _ in range(8)))
+    assert main(["summary", "--config", str(config)]) == 0
+    out = capsys.readouterr().out
+    assert "- 7 of 14 stopped messages" in out
+    assert "- 7 of 9 stopped messages of the time before" in out
+
+
+def test_mail_that_waits_is_that_of_the_period(
+    config: Path, record: Record, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What came after its end is not told: the number is that of the deferred."""
+    verdict = Verdict(Disposition.NONE, Policy.REJECT, deferral=Deferral("dns"))
+    record(1, *(evaluation("slow.example", verdict=verdict) for _ in range(3)))
+    record(-0.2, evaluation("slow.example", verdict=verdict))
+    assert main(["summary", "--days", "1", "--config", str(config)]) == 0
+    out = capsys.readouterr().out
+    assert "3 deferred (451)" in out
+    assert "slow.example: 3 attempts" in out
 
 
 def test_nothing_happened_is_told_too(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,12 +13,13 @@ from datetime import timedelta
 
 import pytest
 
+from dmarc_milter.cli.summary.digest import digest
 from dmarc_milter.core.dkim.result import DkimResult, DkimStatus
 from dmarc_milter.core.dmarc.record import Policy
 from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.mail.facts import MessageFacts
-from dmarc_milter.core.policy.decide import Disposition, Verdict
+from dmarc_milter.core.policy.decide import Deferral, Disposition, Verdict
 from dmarc_milter.ledger import impact, stopped
 from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.stopped import StoppedMail
@@ -33,6 +34,7 @@ from fakes.stores import batch, upgraded
 
 NOW = int(NOON.timestamp())
 HOUR, DAY = 3600, 86400
+DEFERRED = {"verdict": Verdict(Disposition.NONE, Policy.REJECT, deferral=Deferral("dns"))}
 WOULD = {"verdict": Verdict(Disposition.NONE, Policy.REJECT, would_be=Disposition.REJECT)}
 
 
@@ -90,14 +92,18 @@ def test_the_pages_rank_author_domains_by_the_same_sums(store: Store) -> None:
     assert all(row.failed for row in failing)
 
 
-@pytest.mark.parametrize("days", [1, 2, 3, 5])
-def test_everything_says_the_same_of_a_period(store: Store, days: int) -> None:
+def test_everything_says_the_same_of_a_period(store: Store) -> None:
     """The overview's, stats' and summary's totals, the ranking by messages and by failures, one
     domain's page, impact and the summary's verdicts: of the same days the same numbers."""
     store.apply(batch(*some_mail(150)))
     store.apply(batch(*some_mail(150, seed=6), identity="b"))
     expire(store.database, Retention(), now=NOW)
-    since = (NOW // DAY - days + 1) * DAY
+    for days in (1, 2, 3, 5):
+        says_the_same(store, (NOW // DAY - days + 1) * DAY)
+
+
+def says_the_same(store: Store, since: int) -> None:
+    """What every reader says of the days since then, against the log."""
     log = store.decisions.impact(Filter(since=since), limit=10_000)
     totals = store.decisions.totals(since)
     rows = queries.authors(store.database, since)
@@ -127,6 +133,31 @@ def test_everything_says_the_same_of_a_period(store: Store, days: int) -> None:
         for total in totals
         if {total.disposition, total.would_be} & {"quarantine", "reject", "tempfail"}
     )
+
+
+def test_the_summary_of_a_period_is_that_of_the_log(store: Store) -> None:
+    """Nothing that came after its end: its numbers, what waits, and those whose mail fails."""
+    waits = [
+        replace(
+            evaluation("slow.example", **DEFERRED), at=NOON - timedelta(days=days), id=f"w{days}"
+        )
+        for days in range(4)
+    ]
+    store.apply(batch(*some_mail(300), *waits))
+    today = NOW // DAY * DAY
+    for days, ago in itertools.product((1, 2), (0, 1)):
+        until = today - ago * DAY
+        since = until - days * DAY
+        told = digest(store, since=since, until=until, enforce=True)
+        log = store.decisions.impact(Filter(since=since, until=until), limit=10_000)
+        assert told.messages == sum(each.messages for each in log) > 0
+        for status in ("pass", "fail"):
+            assert told.by_status[status] == sum(e.messages for e in log if e.status == status)
+        assert told.stopped["tempfail"] == sum(one.attempts for one in told.waiting) == days
+        assert told.looked == (told.looked.messages,) * 2
+        assert told.looked.messages == store.decisions.count(
+            Filter(since=since, until=until, affected=True)
+        )
 
 
 def test_a_domain_with_failures_keeps_its_days_without(store: Store) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -30,6 +30,14 @@ class Failing(NamedTuple):
     messages: int
 
 
+class Looked(NamedTuple):
+    """Of how many of the messages that policy stopped, or would have, the senders were looked
+    at."""
+
+    looked_at: int
+    messages: int
+
+
 @dataclass(frozen=True, slots=True)
 class Digest:
     """One period, from `since` to `until` (seconds since 1970), compared with the one before."""
@@ -42,6 +50,9 @@ class Digest:
     stopped: Mapping[str, int]
     """reject, quarantine, tempfail -> messages; in monitor mode what would have been done."""
     new_senders: tuple[ProbableSender, ...]
+    looked: Looked
+    looked_before: Looked
+    """In the period before: who is found there is not new."""
     failing: tuple[Failing, ...]
     waiting: tuple[Waiting, ...]
     undelivered: tuple[Report, ...]
@@ -51,6 +62,8 @@ def digest(store: Store, *, since: int, until: int, enforce: bool) -> Digest:
     """Raises StoreError."""
     decisions, before = store.decisions, since - (until - since)
     totals = decisions.totals(since, until)
+    senders, looked = _senders(store, since, until)
+    senders_before, looked_before = _senders(store, before, since)
     return Digest(
         since=since,
         until=until,
@@ -58,9 +71,11 @@ def digest(store: Store, *, since: int, until: int, enforce: bool) -> Digest:
         messages=sum(total.messages for total in totals),
         by_status=_count(totals, "status"),
         stopped=_count(totals, "disposition" if enforce else "would_be"),
-        new_senders=_new_senders(store, since, until, before),
+        new_senders=_new_senders(senders, senders_before),
+        looked=looked,
+        looked_before=looked_before,
         failing=tuple(_failing(store, since, until, before)),
-        waiting=tuple(decisions.waiting(since, limit=LISTED)),
+        waiting=tuple(decisions.waiting(since, until=until, limit=LISTED)),
         undelivered=tuple(store.reports.find(list(UNDELIVERED), since=since, limit=LISTED)),
     )
 
@@ -73,22 +88,19 @@ def _count(totals: Iterable[Total], name: str) -> dict[str, int]:
     return counts
 
 
-def _new_senders(store: Store, since: int, until: int, before: int) -> tuple[ProbableSender, ...]:
+def _new_senders(
+    senders: Sequence[ProbableSender], before: Sequence[ProbableSender]
+) -> tuple[ProbableSender, ...]:
     """Lists and forwarders that were stopped, and were not met in the period before."""
-    known = _proven(store, before, since)
-    found = [
-        one for one in _senders(store, since, until) if one.identity and one.identity not in known
-    ]
+    known: set[Identity] = {one.identity for one in before if one.identity}
+    found = [one for one in senders if one.identity and one.identity not in known]
     return tuple(one for one in found if one.kind in (Kind.MAILING_LIST, Kind.FORWARDER))[:LISTED]
 
 
-def _proven(store: Store, since: int, until: int) -> set[Identity]:
-    return {one.identity for one in _senders(store, since, until) if one.identity}
-
-
-def _senders(store: Store, since: int, until: int) -> tuple[ProbableSender, ...]:
+def _senders(store: Store, since: int, until: int) -> tuple[tuple[ProbableSender, ...], Looked]:
     stopped = StoppedMail(store.database, Filter(since=since, until=until, affected=True))
-    return sources(samples(store.decisions, stopped.groups(GROUPS), since, until))
+    found = sources(samples(store.decisions, stopped.groups(GROUPS), since, until))
+    return found, Looked(stopped.looked_at, stopped.messages)
 
 
 def _failing(store: Store, since: int, until: int, before: int) -> list[Failing]:

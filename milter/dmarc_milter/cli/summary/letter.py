@@ -96,6 +96,12 @@ def _numbers(digest: Digest) -> Iterator[str]:
         yield f"{digest.stopped.get(disposition, 0):,} {would}{word}"
     if temporary := digest.by_status.get("temperror", 0):
         yield f"{temporary:,} could not be judged, since the DNS did not answer"
+    for looked, when in ((digest.looked, ""), (digest.looked_before, " of the time before")):
+        if looked.looked_at < looked.messages:
+            yield (
+                f"{looked.looked_at:,} of {looked.messages:,} stopped messages{when}, the newest of"
+                " each day, were searched for lists and forwarders"
+            )
 
 
 def _waiting(digest: Digest) -> Iterator[str]:

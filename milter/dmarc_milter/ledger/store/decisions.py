@@ -305,11 +305,16 @@ class Decisions:
         return {row[0]: int(row[1]) for row in fetch(self._database, sql, values)}
 
     def waiting(
-        self, since: int = 0, *, author_domain: str = "", limit: int = 1000
+        self,
+        since: int = 0,
+        *,
+        until: int | None = None,
+        author_domain: str = "",
+        limit: int = 1000,
     ) -> list[Waiting]:
         """What was deferred, or would have been, by author domain, reason and failing name; most
         attempts first."""
-        where, values = Filter(since=since, author_domain=author_domain).where()
+        where, values = Filter(since=since, until=until, author_domain=author_domain).where()
         sql = (
             "SELECT author_domain, deferral, failing_name, count(*) AS attempts,"
             " sum(CASE WHEN disposition = 'tempfail' THEN 1 ELSE 0 END), count(DISTINCT"
