@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from html import unescape
 from pathlib import Path
 
@@ -294,3 +295,17 @@ def test_quarantined_mail_is_counted_as_stopped(site: Site) -> None:
     verdict = replace(each.verdict, disposition=Disposition.QUARANTINE)
     site.see(replace(each, verdict=verdict))
     assert "1 of 1 messages (100 %)" in site.page("/impact")
+
+
+def test_a_domain_has_the_same_numbers_on_each_page(site: Site) -> None:
+    """Many messages that pass on one day and two that fail on the next: with all domains, with
+    those that fail, on the overview and on its own page."""
+    before = NOON - timedelta(days=1)
+    good = [replace(evaluation("d.example", passed=True), at=before) for _ in range(100)]
+    site.see(*good, evaluation("d.example"), evaluation("d.example"))
+    everything = site.page("/domains")
+    row = everything[everything.index("d.example") :]
+    assert row == (failing := site.page("/domains?failing=1"))[failing.index("d.example") :]
+    assert "102 98.0 %" in row
+    assert "d.example 102 98.0 %" in site.page("/").partition("with the most failures")[2]
+    assert re.search(r"\b102\b", site.page("/domains/d.example"))

@@ -7,9 +7,7 @@ import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import replace
-from datetime import timedelta
 from html import unescape
 from pathlib import Path
 
@@ -106,29 +104,6 @@ def test_a_page_says_what_it_should(pages: FlaskClient, path: str, words: tuple[
     assert answer.status_code == 200
     for word in words:
         assert word in answer.text
-
-
-def test_a_domain_has_the_same_numbers_on_each_page(tmp_path: Path) -> None:
-    """Many messages that pass on one day and two that fail on the next: with all domains, with
-    those that fail, on the overview and on its own page."""
-    day_before = [
-        replace(evaluation("d.example", passed=True), at=NOON - timedelta(days=1))
-        for _ in range(1000)
-    ]
-    with closing(Store.open(url(tmp_path))) as store:
-        later = [evaluation("d.example") for _ in range(2)]
-        fill(tmp_path / "spool.db", store, [*day_before, *later])
-    with client(tmp_path) as pages:
-        rows = [
-            re.findall(r"<tr>(?:(?!</tr>).)*d\.example.*?</tr>", pages.get(path).text, re.DOTALL)
-            for path in ("/domains", "/domains?failing=1")
-        ]
-        assert len(rows[0]) == 1
-        assert rows[0] == rows[1]
-        for number in ("1,002", "1,000", "2"):
-            assert f">{number}<" in re.sub(r"\s+", "", rows[0][0])
-        for path in ("/", "/domains/d.example"):
-            assert "1,002" in pages.get(path).text
 
 
 def test_failure_reports_stand_beside_the_others(tmp_path: Path) -> None:

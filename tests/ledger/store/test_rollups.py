@@ -34,7 +34,7 @@ from fakes.stores import batch, upgraded
 
 NOW = int(NOON.timestamp())
 HOUR, DAY = 3600, 86400
-DEFERRED = {"verdict": Verdict(Disposition.NONE, Policy.REJECT, deferral=Deferral("dns"))}
+DEFERRED = Verdict(Disposition.NONE, Policy.REJECT, deferral=Deferral("dns"))
 WOULD = {"verdict": Verdict(Disposition.NONE, Policy.REJECT, would_be=Disposition.REJECT)}
 
 
@@ -139,7 +139,9 @@ def test_the_summary_of_a_period_is_that_of_the_log(store: Store) -> None:
     """Nothing that came after its end: its numbers, what waits, and those whose mail fails."""
     waits = [
         replace(
-            evaluation("slow.example", **DEFERRED), at=NOON - timedelta(days=days), id=f"w{days}"
+            evaluation("slow.example", verdict=DEFERRED),
+            at=NOON - timedelta(days=days),
+            id=f"w{days}",
         )
         for days in range(4)
     ]
