@@ -52,6 +52,19 @@ def code(daemon: Daemon) -> int:
         return REFUSED
 
 
+def in_message(daemon: Daemon) -> MilterClient:
+    """One that has not come to its end of message."""
+    mta = daemon.client()
+    mta.connect("client.example", "192.0.2.1")
+    mta.helo("client.example")
+    mta.mail("<a@author.example>")
+    mta.rcpt("<b@test.example>")
+    mta.header("From", " a@author.example")
+    mta.eoh()
+    mta.body(b"x")
+    return mta
+
+
 def at_once(daemon: Daemon, number: int) -> list[int]:
     with ThreadPoolExecutor(number) as pool:
         return list(pool.map(lambda _: code(daemon), range(number)))
@@ -93,13 +106,17 @@ def test_without_more_threads_every_client_gets_an_answer_and_every_message_is_r
 
 def test_a_worker_whose_libmilter_forgot_connections_is_replaced(tmp_path: Path) -> None:
     """It would hold their descriptors for ever; once there are threads again another takes its
-    place."""
+    place. What is under way in it ends well."""
     give_up(cannot_limit())
     with LimitedDaemon(tmp_path, tables("pymilter"), command=SCRIPTED) as daemon:
         (before,) = daemon.workers()
+        known = in_message(daemon)
         daemon.allow_threads(0)
         assert wait_for(lambda: REFUSED in at_once(daemon, 12), 60)
         daemon.allow_threads(MANY)
+        assert wait_for(lambda: set(daemon.workers()) - {before}, 60)
+        assert known.eom().code == 250
+        known.close()
         assert wait_for(lambda: before not in daemon.workers() and daemon.workers(), 90)
         assert wait_for(lambda: daemon.events("worker_died"))
         assert "connections that it does not serve" in daemon.events("worker_died")[0]
@@ -132,15 +149,8 @@ def test_without_descriptors_a_newcomer_hears_451(tmp_path: Path, library: str) 
     ever."""
     with Daemon(tmp_path, tables(library), command=SCRIPTED) as daemon:
         (worker,) = daemon.workers()
-        known, limits = daemon.client(), resource.prlimit(worker, resource.RLIMIT_NOFILE)
-        known.connect("client.example", "192.0.2.1")
+        known, limits = in_message(daemon), resource.prlimit(worker, resource.RLIMIT_NOFILE)
         used = 1 + max(map(int, os.listdir(f"/proc/{worker}/fd")))
-        known.helo("client.example")
-        known.mail("<a@author.example>")
-        known.rcpt("<b@test.example>")
-        known.header("From", " a@author.example")
-        known.eoh()
-        known.body(b"x")
         resource.prlimit(worker, resource.RLIMIT_NOFILE, (used, limits[1]))
         assert [code(daemon) for _ in range(3)] == [REFUSED] * 3
         assert wait_for(lambda: daemon.events("connections_refused"))

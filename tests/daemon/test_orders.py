@@ -18,6 +18,7 @@ class Place:
     def __init__(self) -> None:
         self.now, self.sessions, self.drained = 100.0, 1, 0
         self.failure = self.worn_out = ""
+        self.forgotten = 0
         self.said: list[bytes] = []
         place: Any = self
         self.orders = Orders(place, place, place, DRAIN, lambda: self.now)
@@ -49,7 +50,7 @@ def test_a_worker_that_is_worn_out_ends_what_is_under_way(place: Place) -> None:
         place.now += 1.0
     assert not place.orders.are_obeyed()
     assert (place.said, place.drained) == ([FAILED + place.worn_out.encode()], 1)
-    place.sessions = 0
+    place.sessions = place.forgotten = 1
     place.now += SETTLE / 2
     assert not place.orders.are_obeyed()
     place.now += SETTLE + 1.0

@@ -281,7 +281,7 @@ class Orders:
             self._control.sendall(FAILED + self._server.worn_out.encode("utf-8", "replace")[:500])
             self._drain_for(self._drain)
         now = self._clock()
-        if self._slot.sessions:
+        if self._slot.sessions > self._server.forgotten:
             self._quiet_since = now
         if now < self._deadline and now - self._quiet_since <= SETTLE:
             return False

@@ -54,6 +54,11 @@ class MilterServer(Protocol):
         "" where that is not so."""
         ...
 
+    @property
+    def forgotten(self) -> int:
+        """Sessions that are open and will never end: no drain waits for them."""
+        ...
+
     def tend(self) -> None:
         """Several times a second: hang up on those that are silent for too long or too many,
         say how many were not served."""

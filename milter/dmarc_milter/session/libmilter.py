@@ -200,6 +200,15 @@ class Callbacks:
         """See choose_library.MilterServer."""
         return self._unserved.ended
 
+    @property
+    def forgotten(self) -> int:
+        """See choose_library.MilterServer."""
+        held = self._unserved.held
+        if not held:
+            return 0
+        with self._lock:
+            return sum(each.handle in held for each in self._connections.values())
+
     def _total(self) -> int:
         return len(self._connections) - self._refused + self._strangers.count
 
@@ -298,6 +307,11 @@ class PymilterServer:
     def worn_out(self) -> str:
         """See choose_library.MilterServer."""
         return self._callbacks.worn_out
+
+    @property
+    def forgotten(self) -> int:
+        """See choose_library.MilterServer."""
+        return self._callbacks.forgotten
 
     def tend(self) -> None:
         """See choose_library.MilterServer."""

@@ -71,6 +71,11 @@ class NativeServer:
         """See choose_library.MilterServer."""
         return ""
 
+    @property
+    def forgotten(self) -> int:
+        """See choose_library.MilterServer."""
+        return 0
+
     def tend(self) -> None:
         """See choose_library.MilterServer."""
         self._refusals.tend()

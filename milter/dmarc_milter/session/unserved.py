@@ -77,6 +77,8 @@ class Unserved:
         self._looked = clock()
         self._seen: dict[int, _Sighting] = {}
         self._given_up: dict[int, _GivenUp] = {}
+        self.held: set[int] = set()
+        """Descriptors that libmilter will never close, as of the last look."""
         self.ended = ""
         """See choose_library.MilterServer.worn_out."""
 
@@ -137,6 +139,7 @@ class Unserved:
                 del self._given_up[handle]  # libmilter has closed it
             elif each.hung_up:
                 each.seconds = 0.0 if handle in busy else each.seconds + passed
-        held = sum(each.seconds > HELD for each in self._given_up.values())
+        self.held = {handle for handle, each in self._given_up.items() if each.seconds > HELD}
+        held = len(self.held)
         if held and (held >= self._most or self._thread_can_be_had()):
             self.ended = f"libmilter holds {held} connections that it does not serve"
