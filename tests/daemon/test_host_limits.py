@@ -108,7 +108,9 @@ def test_a_worker_whose_libmilter_forgot_connections_is_replaced(tmp_path: Path)
     """It would hold their descriptors for ever; once there are threads again another takes its
     place. What is under way in it ends well."""
     give_up(cannot_limit())
-    with LimitedDaemon(tmp_path, tables("pymilter"), command=SCRIPTED) as daemon:
+    settings = tables("pymilter")
+    settings["milter"]["drain"] = 15.0
+    with LimitedDaemon(tmp_path, settings, command=SCRIPTED) as daemon:
         (before,) = daemon.workers()
         known = in_message(daemon)
         daemon.allow_threads(0)
