@@ -46,6 +46,7 @@ def test_a_worker_has_its_own_time_to_start(
     killed: list[str] = []
     monkeypatch.setattr(Worker, "kill", lambda _, why: killed.append(why))
     control, far = socket.socketpair()
+    control.setblocking(False)
     with control, far:
         slot = SharedMemory(1).slot(0)
         slot.beat()
