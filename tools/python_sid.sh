@@ -60,21 +60,21 @@ if [ ! -e "$wheels/.complete" ]; then
 fi
 
 say "installing the wheel of these sources, without a compiler"
-rm -rf "$wheels/own" "$root/work" "$root/wheels"
+rm -rf "$wheels/own" "$root/sources" "$root/wheels"
 "$host" -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir "$wheels/own" . || die "pip could not build the wheel"
-mkdir "$root/work"
+mkdir "$root/sources"
 cp -a "$wheels" "$root/wheels"
-cp -a pyproject.toml conf docs tests tools README.md SECURITY.md CHANGELOG.md CONTRIBUTING.md Makefile "$root/work/"
-mkdir -p "$root/work/.test"
+cp -a pyproject.toml conf docs tests tools README.md SECURITY.md CHANGELOG.md CONTRIBUTING.md Makefile "$root/sources/"
+mkdir -p "$root/sources/.test"
 for suite in openspf opendmarc; do
-    [ ! -d ".test/$suite" ] || cp -aL ".test/$suite" "$root/work/.test/"
+    [ ! -d ".test/$suite" ] || cp -aL ".test/$suite" "$root/sources/.test/"
 done
-mkdir "$root/work/milter"      # empty: the installed wheel is what is tested
+mkdir "$root/sources/milter"      # empty: the installed wheel is what is tested
 
 status=0
 inside() { unshare --mount --pid --fork --kill-child sh -c 'mount -t proc proc "$0/proc" && mount --rbind /dev "$0/dev" && exec chroot "$0" "$@"' "$root" "$@"; }
 inside sh -eu -c '
-    cd /work
+    cd /sources
     rm -rf /venv
     python3.14 -m venv /venv
     rm /wheels/dmarc_milter-*.whl 2>/dev/null || true
