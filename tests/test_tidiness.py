@@ -95,6 +95,19 @@ def test_make_test_leaves_no_test_out() -> None:
     ]
 
 
+def test_every_long_form_is_run_by_make_soak() -> None:
+    """What has a long form carries the mark by which `make soak` finds it."""
+    imported = re.compile(r"^from fakes\.soak import .*\b(?:LONG|kills)\b", re.MULTILINE)
+    forgotten = [
+        path.relative_to(REPOSITORY)
+        for path in tracked()
+        if path.match("test_*.py")
+        and imported.search(text := path.read_text())
+        and "pytest.mark.soak" not in text
+    ]
+    assert forgotten == []
+
+
 def test_every_dependency_is_justified() -> None:
     """CONTRIBUTING.md has a reason for each library that pyproject.toml asks for."""
     import tomllib

@@ -226,3 +226,17 @@ def test_an_alias_that_does_not_fill_its_record_spoils_the_answer(length: int) -
     behind = b"\xc0\x2b\0\1\0\1\0\0\0\x3c\0\4\xc0\0\2\1"
     packet = head + alias + b"\4mail\xc0\x0e" + behind
     assert (ours(packet, question, "A") is not None) == (length == 7)
+
+
+def test_a_pointer_into_a_number_is_no_earlier_name() -> None:
+    """RFC 1035 4.1.4: a pointer stands for a prior occurrence of a name. Here it points at a TTL
+    whose last octet, 60, would be a label that covers the very name that points."""
+    question = encode_question(("a", "TXT"))
+    assert question is not None
+    head = IDENTIFIER + b"\x81\x80\0\1\0\2\0\0\0\0" + question
+    alias = b"\xc0\x0c\0\5\0\1\0\0\0\x3c\0\x08\1a\3x-y\xc0\x1c"
+    policy = b"\xc0\x1f\0\x10\0\1\0\0\1\x2c\0\x13\x12v=DMARC1; p=reject"
+    packet = head + alias + policy + bytes(64)
+    assert packet[0x1C] == 60
+    assert ours(packet, question, "TXT") is None
+    assert oracle(packet)[0] == set()

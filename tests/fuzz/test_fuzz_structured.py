@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 
 from fakes.sealer import seal
@@ -9,6 +10,7 @@ from fakes.soak import LONG
 from fuzz import strategies, targets
 from fuzz.through_session import LEGIT, session
 
+pytestmark = pytest.mark.soak
 EXAMPLES = 20_000 if LONG else 150
 many = settings(max_examples=EXAMPLES, deadline=None)
 

@@ -23,16 +23,18 @@ def read_name(packet: bytes, at: int) -> tuple[bytes, int]:
     """The name at an offset in lower-case wire form without the final zero octet, and the offset
     behind it.
 
-    A pointer must point before the name it stands in, so no packet makes this loop (RFC 1035
-    4.1.4); and there are few of them, so that a long ladder of pointers is not climbed for every
-    record.
+    A pointer must point to what stands whole before the name it is in (a prior occurrence, RFC 1035
+    4.1.4), so no packet makes this loop and no label is read out of other fields; and there are few
+    of them, so that a long ladder of pointers is not climbed for every record.
     """
     wire = bytearray()
-    behind, floor, jumps = 0, at, 0
+    behind, floor, end, jumps = 0, at, len(packet), 0
     while length := packet[at]:
         if length < 64:
             wire += packet[at : at + 1 + length]
             at += 1 + length
+            if at >= end:
+                raise MalformedAnswer("a label beyond the end of its name")
             if len(wire) > 254:
                 raise MalformedAnswer("a name over 255 octets")
             continue
@@ -43,7 +45,7 @@ def read_name(packet: bytes, at: int) -> tuple[bytes, int]:
         jumps += 1
         if at >= floor or at < 12 or jumps > POINTER_LIMIT:
             raise MalformedAnswer("a pointer that does not point back")
-        floor = at
+        floor, end = at, floor
     return bytes(wire).lower() + b"\0", behind or at + 1
 
 

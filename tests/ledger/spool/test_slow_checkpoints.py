@@ -21,7 +21,7 @@ from fakes.frozen_host import forked
 from fakes.soak import LONG
 from fakes.stores import spool_row
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.slow, pytest.mark.soak, pytest.mark.timeout(200)]
 ROOT = Path(__file__).parents[3]
 SYNC = """
 #define _GNU_SOURCE

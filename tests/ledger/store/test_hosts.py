@@ -30,7 +30,7 @@ from fakes.soak import LONG
 from fakes.stores import batch, fresh_schema, upgraded
 from live.postgres import Postgres
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.soak, pytest.mark.timeout(300)]
 MESSAGES = 60
 BOUND = 10.0
 """Seconds after which the others go on at the latest."""
