@@ -19,7 +19,8 @@ from pathlib import Path
 
 import msgspec
 
-from dmarc_milter.core.stored import encode, from_evaluation
+from dmarc_milter.core.stored import encode
+from dmarc_milter.core.stored.from_evaluation import from_evaluation
 from dmarc_milter.ledger.drain import drain
 from dmarc_milter.ledger.spool.file import SpoolFile, SpoolOptions, SpoolRow
 from dmarc_milter.ledger.spool.spool import Spool

@@ -16,7 +16,8 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from dmarc_milter.core.stored import encode, from_evaluation
+from dmarc_milter.core.stored import encode
+from dmarc_milter.core.stored.from_evaluation import from_evaluation
 from dmarc_milter.ledger.drain import drain
 from dmarc_milter.ledger.spool.file import SpoolFile, SpoolRow
 from dmarc_milter.ledger.store.database import connect

@@ -24,7 +24,8 @@ from statistics import median
 from bench.ledger_hosts import server_seconds
 from dmarc_milter.cli.main import main as command
 from dmarc_milter.core.policy.decide import Disposition
-from dmarc_milter.core.stored import encode, from_evaluation
+from dmarc_milter.core.stored import encode
+from dmarc_milter.core.stored.from_evaluation import from_evaluation
 from dmarc_milter.ledger.store import partitions, schema
 from dmarc_milter.ledger.store.database import Database, Transaction, attempt, connect, fetch
 from dmarc_milter.ledger.store.retention import Retention, expire

@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 
-from dmarc_milter.core.mail.message import Envelope, plain_address
+from dmarc_milter.core.mail.ip_address import plain_address
+from dmarc_milter.core.mail.message import Envelope
 from dmarc_milter.core.mail.path import reverse_path
 from fakes.dns_zone import Zone
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.policy.decide import Disposition
-from dmarc_milter.core.stored import encode, from_evaluation
+from dmarc_milter.core.stored import encode
+from dmarc_milter.core.stored.from_evaluation import from_evaluation
 from dmarc_milter.ledger.drain import drain
 from dmarc_milter.ledger.spool.file import SpoolFile, SpoolRow
 from dmarc_milter.ledger.store.store import Store

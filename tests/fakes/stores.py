@@ -15,7 +15,8 @@ import psycopg
 import pytest
 
 from dmarc_milter.core.evaluation import Evaluation
-from dmarc_milter.core.stored import encode, from_evaluation
+from dmarc_milter.core.stored import encode
+from dmarc_milter.core.stored.from_evaluation import from_evaluation
 from dmarc_milter.ledger.spool.file import SpoolRow
 from dmarc_milter.ledger.store import schema
 from dmarc_milter.ledger.store.apply_batch import Batch

@@ -24,7 +24,8 @@ from dmarc_milter.core.mail.path import ReversePath
 from dmarc_milter.core.policy.decide import Disposition
 from dmarc_milter.core.policy.verdict import Deferral
 from dmarc_milter.core.spf.check import SpfResult, SpfStatus
-from dmarc_milter.core.stored import encode, from_evaluation
+from dmarc_milter.core.stored import encode
+from dmarc_milter.core.stored.from_evaluation import from_evaluation
 from dmarc_milter.dns.suffix_list import load_suffixes
 from dmarc_milter.ledger.spool.file import SpoolFile, SpoolRow
 from dmarc_milter.ledger.store.apply_batch import Batch

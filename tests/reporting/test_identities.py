@@ -18,12 +18,12 @@ from dmarc_milter.config.identities import bounce_addresses, identify
 from dmarc_milter.config.sample import show
 from dmarc_milter.config.schema_reporting import ReportingIdentity
 from dmarc_milter.config.secrets import identity_keys
+from dmarc_milter.core.dkim.signing import SigningKey
 from dmarc_milter.core.dmarc.record import ReportUri
 from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.mail.message import HeaderField, Headers
 from dmarc_milter.core.report.failure import header_sample
-from dmarc_milter.core.report.mail import SigningKey
 from dmarc_milter.core.report.read import read
 from dmarc_milter.daemon.wiring import session_options
 from dmarc_milter.ledger.store.apply_batch import Batch

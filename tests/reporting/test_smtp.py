@@ -19,7 +19,7 @@ from cryptography.x509.oid import NameOID
 
 from dmarc_milter.config import ConfigError, parse
 from dmarc_milter.config.secrets import signing_key, smtp_password
-from dmarc_milter.core.report.mail import SigningKey
+from dmarc_milter.core.dkim.signing import SigningKey
 from dmarc_milter.reporting.smtp import PER_CONNECTION, Later, Mailer, Refused, Sent, Submission
 from fakes.smtp_sink import Sink, smtp_sink
 

@@ -22,7 +22,7 @@ from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.policy.decide import Disposition
 from dmarc_milter.core.policy.verdict import Deferral
 from dmarc_milter.core.spf.check import SpfResult, SpfStatus
-from dmarc_milter.core.stored import from_evaluation
+from dmarc_milter.core.stored.from_evaluation import from_evaluation
 from dmarc_milter.ledger.store.store import Store
 from dmarc_milter.web import WebOptions, create_app
 from dmarc_milter.web.decision_view import SIGNATURES, View, suggestion, view

@@ -151,7 +151,8 @@ def test_the_dns_light_goes_by_the_mail_of_the_last_hour(store: Store, tmp_path:
 
 
 def test_a_spool_that_is_not_drained_is_a_warning(store: Store, tmp_path: Path) -> None:
-    from dmarc_milter.core.stored import encode, from_evaluation
+    from dmarc_milter.core.stored import encode
+    from dmarc_milter.core.stored.from_evaluation import from_evaluation
     from dmarc_milter.ledger.spool.file import SpoolFile, SpoolRow
 
     spool = SpoolFile(tmp_path / "spool.db")

@@ -17,7 +17,8 @@ from dmarc_milter.core.dmarc.result import DmarcResult, DmarcStatus, DomainOutco
 from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.policy.decide import Disposition
-from dmarc_milter.core.stored import Facts, from_evaluation
+from dmarc_milter.core.stored import Facts
+from dmarc_milter.core.stored.from_evaluation import from_evaluation
 from dmarc_milter.ledger.store.deliveries import DeliveryState
 from dmarc_milter.ledger.store.reports import Document, NewDelivery, Report, ReportState
 from dmarc_milter.ledger.store.store import Store

@@ -23,7 +23,7 @@ from dmarc_milter.cli.terminal import (
 from dmarc_milter.cli.times import count, parse_time, shown
 from dmarc_milter.config import Config, load
 from dmarc_milter.core.explain import explain, sentence
-from dmarc_milter.core.mail.message import plain_address
+from dmarc_milter.core.mail.ip_address import plain_address
 from dmarc_milter.ledger.connect import answering_store
 from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.store.decisions import Decision, Decisions, Filter, Waiting

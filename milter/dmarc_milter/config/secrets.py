@@ -5,13 +5,16 @@ from __future__ import annotations
 import ipaddress
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dmarc_milter.config import root_files
 from dmarc_milter.config.checks import name
 from dmarc_milter.config.errors import ConfigError
 from dmarc_milter.config.schema import Config
 from dmarc_milter.config.schema_reporting import Reporting, ReportingIdentity
-from dmarc_milter.core.report.mail import SigningKey, sign
+
+if TYPE_CHECKING:
+    from dmarc_milter.core.dkim.signing import SigningKey
 
 MIN_TOKEN = 16
 """Characters of the dashboard's token."""
@@ -50,6 +53,9 @@ def identity_keys(config: Config) -> dict[str, SigningKey]:
 def _signing_key(options: Reporting | ReportingIdentity, where: str) -> SigningKey | None:
     if not options.dkim_domain:
         return None
+    # Here, not above: every command reads secrets, few sign, and the library takes long to load.
+    from dmarc_milter.core.dkim.signing import SigningKey, sign
+
     if not options.dkim_selector:
         raise ConfigError(f"{where} dkim_domain needs dkim_selector, where its key is published")
     try:

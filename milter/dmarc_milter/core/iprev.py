@@ -9,7 +9,7 @@ from typing import Literal
 
 from dmarc_milter.core import budget
 from dmarc_milter.core.mail.domain import Domain, is_special_use, parse
-from dmarc_milter.core.mail.message import IPAddress, plain_address
+from dmarc_milter.core.mail.ip_address import IPAddress, plain_address
 from dmarc_milter.core.resolver import (
     LookupFailed,
     Missing,

@@ -6,8 +6,8 @@ import re
 from functools import lru_cache
 from typing import Literal
 
-from dmarc_milter.core.mail import message
-from dmarc_milter.core.mail.message import IPAddress
+from dmarc_milter.core.mail import ip_address
+from dmarc_milter.core.mail.ip_address import IPAddress
 
 SENDMAIL_VERSION = re.compile(r"(?:[^\s/]+/)?[0-9]+\.[0-9]")
 """8.17.1.9/8.17.1.9/Debian-2, 8.14.4+Sun, AIX7.2/8.14.4."""
@@ -17,11 +17,12 @@ MAX_ADDRESS = 100
 
 @lru_cache(maxsize=1024)
 def _parsed(bare: str) -> IPAddress | None:
-    return message.parse_address(bare)
+    return ip_address.parse_address(bare)
 
 
 def parse_address(text: str) -> IPAddress | None:
-    """An address as an MTA's macro has it (core/mail/message.py). The same clients come again."""
+    """An address as an MTA's macro has it (core/mail/ip_address.py). The same clients come
+    again."""
     return _parsed(text[:MAX_ADDRESS])
 
 

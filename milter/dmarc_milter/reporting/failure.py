@@ -11,7 +11,8 @@ from dmarc_milter.config.identities import identify
 from dmarc_milter.core.mail import domain
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.report.destination import host_of
-from dmarc_milter.core.report.failure import FailureReport, compose, read_header_sample
+from dmarc_milter.core.report.failure import FailureReport, compose
+from dmarc_milter.core.report.failure_sample import read_header_sample
 from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.core.stored import StoredPolicy
 from dmarc_milter.ledger.errors import StoreError

@@ -11,12 +11,14 @@ import ssl
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from dmarc_milter.core.report.diagnosis import NO_SUCH_ADDRESS, refuses_recipient
-from dmarc_milter.core.report.mail import SigningKey, sign
 from dmarc_milter.core.report.reply_codes import status
 from dmarc_milter.core.text import printable
+
+if TYPE_CHECKING:
+    from dmarc_milter.core.dkim.signing import SigningKey
 
 MAX_REPLY = 400
 """Characters of a reply that are kept."""
@@ -104,7 +106,7 @@ class Mailer:
         Later: it may come twice, never not.
         """
         key = self._to.keys.get(_from_domain(message), self._to.key)
-        octets = sign(message, key) if key else message
+        octets = _signed(message, key) if key else message
         reused = self._connection is not None
         outcome = self._attempt(sender, recipient, octets)
         if reused and isinstance(outcome, Later) and outcome.server:
@@ -178,6 +180,12 @@ class Mailer:
             connection.ehlo()
         elif self._to.tls == "verify" or self._to.user:
             raise smtplib.SMTPNotSupportedError("the server does not offer STARTTLS")
+
+
+def _signed(message: bytes, key: SigningKey) -> bytes:
+    from dmarc_milter.core.dkim.signing import sign  # its library takes long to load
+
+    return sign(message, key)
 
 
 def _from_domain(message: bytes) -> str:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field, replace
 from dmarc_milter.core.actions.plan import Action, Reply, deferral_reply
 from dmarc_milter.core.mail.domain import Domain, Malformed
 from dmarc_milter.core.mail.header_collector import Collector
-from dmarc_milter.core.mail.message import Envelope, Headers, IPAddress
+from dmarc_milter.core.mail.ip_address import IPAddress
+from dmarc_milter.core.mail.message import Envelope, Headers
 from dmarc_milter.core.mail.path import ReversePath, recipient_domain, reverse_path
 from dmarc_milter.core.mail.received import original_client
 from dmarc_milter.core.policy.decide import Deferral

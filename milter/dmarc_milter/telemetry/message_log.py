@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dmarc_milter.core.actions.plan import Action, Reply
 from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.explain import explain
-from dmarc_milter.core.stored import from_evaluation
+from dmarc_milter.core.stored.from_evaluation import from_evaluation
 from dmarc_milter.telemetry.log import Value
 
 MAX_SIGNERS = 4

@@ -9,7 +9,7 @@ from dataclasses import replace
 from flask import request
 
 from dmarc_milter.core.mail import domain
-from dmarc_milter.core.mail.message import plain_address
+from dmarc_milter.core.mail.ip_address import plain_address
 from dmarc_milter.ledger.store.decisions import Filter
 from dmarc_milter.web import charts
 from dmarc_milter.web.words import PERIODS

@@ -26,15 +26,14 @@ from dmarc_milter.core.report.aggregate import Reporter
 from dmarc_milter.core.report.failure import (
     MAX_HEADERS,
     FailureReport,
-    HeaderSample,
     compose,
     header_sample,
-    read_header_sample,
     redacted,
     wanted,
 )
+from dmarc_milter.core.report.failure_sample import HeaderSample, read_header_sample
 from dmarc_milter.core.spf.check import SpfResult, SpfStatus
-from dmarc_milter.core.stored import from_evaluation
+from dmarc_milter.core.stored.from_evaluation import from_evaluation
 from fakes.evaluations import RECORD, evaluation
 from fakes.growth import seconds
 

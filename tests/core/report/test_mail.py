@@ -12,16 +12,15 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from dmarc_milter.core.dkim.signing import SigningKey, sign
 from dmarc_milter.core.mail.domain import Malformed
 from dmarc_milter.core.mail.domain import parse as parse_domain
 from dmarc_milter.core.report.aggregate import Feedback, Reporter
 from dmarc_milter.core.report.mail import (
     Letter,
-    SigningKey,
     encoded_size,
     filename,
     from_verp,
-    sign,
     summary,
     verp,
     write,

@@ -20,7 +20,8 @@ from dmarc_milter.core.report.rows import (
     row_of,
 )
 from dmarc_milter.core.spf import check as spf
-from dmarc_milter.core.stored import Facts, SpfFact, StoredOutcome, StoredReason, from_evaluation
+from dmarc_milter.core.stored import Facts, SpfFact, StoredOutcome, StoredReason
+from dmarc_milter.core.stored.from_evaluation import from_evaluation
 from fakes.dns_zone import Zone
 from fakes.evaluations import RECORD, evaluation
 

@@ -24,9 +24,9 @@ from dmarc_milter.core.policy.decide import (
     OverrideType,
     Verdict,
 )
-from dmarc_milter.core.stored import Facts, UnreadableFacts, decode, encode, from_evaluation
+from dmarc_milter.core.stored import Facts, UnreadableFacts, decode, encode
 from dmarc_milter.core.stored.facts import VERSION
-from dmarc_milter.core.stored.from_evaluation import MAX_SIGNATURES
+from dmarc_milter.core.stored.from_evaluation import MAX_SIGNATURES, from_evaluation
 from dmarc_milter.core.text import printable
 from fakes.evaluations import RECORD, evaluation, outcome
 

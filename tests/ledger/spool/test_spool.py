@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from dmarc_milter.core.stored import decode, from_evaluation
+from dmarc_milter.core.stored import decode
+from dmarc_milter.core.stored.from_evaluation import from_evaluation
 from dmarc_milter.ledger.errors import SpoolError
 from dmarc_milter.ledger.ownership import HEADER
 from dmarc_milter.ledger.spool import spool as spool_module

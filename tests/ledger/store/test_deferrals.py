@@ -13,7 +13,8 @@ from dmarc_milter.core.dmarc.result import DmarcResult, DmarcStatus
 from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.policy.decide import Deferral, Disposition, Verdict
-from dmarc_milter.core.stored import Facts, decode, encode, from_evaluation
+from dmarc_milter.core.stored import Facts, decode, encode
+from dmarc_milter.core.stored.from_evaluation import from_evaluation
 from dmarc_milter.ledger.store import schema
 from dmarc_milter.ledger.store.database import connect
 from dmarc_milter.ledger.store.decisions import Filter, Waiting

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from dmarc_milter.core.stored import encode, from_evaluation
+from dmarc_milter.core.stored import encode
+from dmarc_milter.core.stored.from_evaluation import from_evaluation
 from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.store import log_size, schema
 from dmarc_milter.ledger.store.database import Database, Transaction, attempt, connect, fetch

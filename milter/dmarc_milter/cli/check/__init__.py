@@ -44,11 +44,13 @@ from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.explain import explain
 from dmarc_milter.core.mail import message
 from dmarc_milter.core.mail.header_collector import Collector
+from dmarc_milter.core.mail.ip_address import IPAddress, plain_address
 from dmarc_milter.core.mail.message import Envelope, Headers
 from dmarc_milter.core.policy.decide import Disposition
 from dmarc_milter.core.resolver import Resolver
 from dmarc_milter.core.spf.check import check as check_spf
-from dmarc_milter.core.stored import Facts, from_evaluation
+from dmarc_milter.core.stored import Facts
+from dmarc_milter.core.stored.from_evaluation import from_evaluation
 from dmarc_milter.daemon.startup import about_sendmail
 from dmarc_milter.daemon.wiring import canonify, session_options
 from dmarc_milter.dns.resolver import DnsResolver
@@ -101,9 +103,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON object instead of sentences")
 
 
-def _ip(text: str) -> message.IPAddress:
+def _ip(text: str) -> IPAddress:
     try:
-        return message.plain_address(ipaddress.ip_address(text))
+        return plain_address(ipaddress.ip_address(text))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not an address") from None
 

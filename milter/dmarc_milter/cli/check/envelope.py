@@ -8,7 +8,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from dmarc_milter.core.mail.domain import Domain
-from dmarc_milter.core.mail.message import Envelope, Headers, IPAddress
+from dmarc_milter.core.mail.ip_address import IPAddress
+from dmarc_milter.core.mail.message import Envelope, Headers
 from dmarc_milter.core.mail.path import recipient_domain, reverse_path
 from dmarc_milter.core.mail.received import original_client
 from dmarc_milter.core.text import visible

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dmarc_milter.cli.main import (
     EXIT_NO,
@@ -20,7 +20,6 @@ from dmarc_milter.cli.main import (
     load_or_defaults,
 )
 from dmarc_milter.cli.report import suppress
-from dmarc_milter.cli.report.job import OFF, Previewed, own_mx, preview, sending
 from dmarc_milter.cli.report.show import Change, NotOne, changed, show_report
 from dmarc_milter.cli.report.views import (
     failure_row,
@@ -46,6 +45,11 @@ from dmarc_milter.ledger.store.reports import ReportState
 from dmarc_milter.ledger.store.store import Store
 from dmarc_milter.reporting import bounce
 from dmarc_milter.telemetry.log import complain, open_log
+
+if (
+    TYPE_CHECKING
+):  # reports are made by libraries that take long to load: only where they are needed
+    from dmarc_milter.cli.report.job import Previewed
 
 ACTIONS = {
     "list": "the reports in the store, and what became of them",
@@ -211,6 +215,8 @@ def _policy_domain(arguments: argparse.Namespace) -> str:
 
 
 def _preview(config: Config, arguments: argparse.Namespace) -> int:
+    from dmarc_milter.cli.report.job import OFF, preview
+
     with closing(answering_store(config)) as store:
         rows = [
             _previewed(previewed)
@@ -263,6 +269,8 @@ def _send(config: Config, arguments: argparse.Namespace) -> int:
     Never 1: that is what a defect of ours ends with, and whoever watches the timer's unit must see
     it.
     """
+    from dmarc_milter.cli.report.job import OFF, sending
+
     open_log(config, ours=logging.WARNING)
     with closing(drained_store(config, waits=JOB)) as store:
         if not config.reporting.is_on:
@@ -342,6 +350,8 @@ def _noted(
     """The bounce, and what was done about it. The tag comes first: without a good one nothing is
     read and no store is opened."""
     bounces = bounce_addresses(config.reporting)
+    from dmarc_milter.cli.report.job import own_mx
+
     try:
         tag = bounce.tag_of(data, bounces, arguments.recipient)
     except bounce.NotOurs as reason:

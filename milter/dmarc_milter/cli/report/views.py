@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from heapq import nlargest
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -22,7 +22,9 @@ from dmarc_milter.ledger.store.destinations import ALWAYS, Suppression
 from dmarc_milter.ledger.store.failures import Failure
 from dmarc_milter.ledger.store.reports import Report
 from dmarc_milter.ledger.store.store import Store
-from dmarc_milter.reporting.run import Run
+
+if TYPE_CHECKING:
+    from dmarc_milter.reporting.run import Run
 
 MAX_LINES = 500
 """Rows of one table."""

@@ -9,8 +9,6 @@ from email.policy import SMTP
 from email.utils import format_datetime, make_msgid
 from typing import NamedTuple
 
-from jinja2 import Environment
-
 from dmarc_milter import __version__
 from dmarc_milter.cli.summary.digest import Digest
 from dmarc_milter.core.text import printable
@@ -141,6 +139,8 @@ def text(digest: Digest, host: str) -> str:
 
 def html(digest: Digest, host: str) -> str:
     """One page without anything to fetch; every value is escaped."""
+    from jinja2 import Environment  # takes long to load, and the text needs it not
+
     template = Environment(autoescape=True).from_string(PAGE)
     return template.render(
         title=title(digest, host), parts=list(parts(digest)), version=__version__

@@ -16,7 +16,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Literal
 
 from dmarc_milter.core.mail.domain import Malformed
-from dmarc_milter.core.mail.message import parse_address
+from dmarc_milter.core.mail.ip_address import parse_address
 
 MAX_FIELD = 65536
 """Bytes of a field. Exim takes a HELO of 16 KiB, which must not make the field unreadable."""

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 from dmarc_milter.core.dmarc.record import Policy
 from dmarc_milter.core.mail.domain import Domain
-from dmarc_milter.core.mail.message import IPAddress
+from dmarc_milter.core.mail.ip_address import IPAddress
 from dmarc_milter.core.resolver import Missing
 
 

@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.policy import SMTP
 from email.utils import format_datetime
-from hashlib import sha256
-from typing import Literal
 
 import msgspec
 
@@ -23,6 +21,12 @@ from dmarc_milter.core.dmarc.result import DmarcStatus, DomainOutcome
 from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.mail.message import Headers
 from dmarc_milter.core.report.aggregate import Reporter
+from dmarc_milter.core.report.failure_sample import (
+    HeaderSample,
+    Kind,
+    failed_signature,
+    in_organization,
+)
 from dmarc_milter.core.report.mail import ADDRESS, REPORT_ID, counted, from_field
 from dmarc_milter.core.report.redaction import MAX_HEADERS, folded, redacted
 from dmarc_milter.core.report.redaction_words import token
@@ -30,22 +34,9 @@ from dmarc_milter.core.spf.check import SpfStatus
 from dmarc_milter.core.stored import DkimFact, Facts
 from dmarc_milter.core.text import printable
 
-Kind = Literal["dmarc", "dkim", "spf"]
 MAX_BRIEF = 1024
 """Bytes of the header fields where many messages fail at once: most of them only become incidents
 of a report that is there already."""
-
-
-class HeaderSample(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What of a message is kept for its failure report, redacted."""
-
-    kind: Kind
-    headers: bytes
-    mail_from: str = ""
-    """Without angle brackets; "" is the null sender or one that is no address."""
-    spf_record: str = ""
-    identity: str = ""
-    """The domain of i= of the signature that failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,35 +111,6 @@ def header_sample(
         identity=failed.identifier if failed else "",
     )
     return msgspec.msgpack.encode(found)
-
-
-def read_header_sample(data: bytes) -> HeaderSample:
-    """Raises msgspec.DecodeError or ValidationError for anything but a stored sample."""
-    return msgspec.msgpack.decode(data, type=HeaderSample)
-
-
-def alike(facts: Facts, data: bytes) -> str:
-    """The name of what a failure report says of its message, but for time and identifiers: messages
-    of one name failed in the same way, and one report may stand for all (RFC 6591 3.2: Incidents).
-
-    `data` is the stored sample. 32 hexadecimal digits. Never raises.
-    """
-    try:
-        kind: str = read_header_sample(data).kind
-    except msgspec.MsgspecError:
-        kind = ""
-    outcome, failed = facts.outcome, _failed_signature(facts)
-    same = (
-        facts.author_domain,
-        facts.source_ip,
-        facts.status,
-        facts.disposition,
-        (outcome.dkim_aligned, outcome.spf_aligned) if outcome is not None else None,
-        kind,
-        facts.spf.result if facts.spf is not None else "",
-        failed.result if failed is not None else "",
-    )
-    return sha256(msgspec.msgpack.encode(same)).hexdigest()[:32]
 
 
 def compose(report: FailureReport, boundary: str, *, recipient: str, now: datetime) -> bytes:
@@ -227,7 +189,7 @@ def _feedback(report: FailureReport) -> Iterator[bytes]:
     yield folded("Feedback-Type", "auth-failure")
     yield folded("User-Agent", f"dmarc-milter/{__version__}")
     yield folded("Version", "1")
-    yield folded("Auth-Failure", _auth_failure(found.kind, _failed_signature(facts)))
+    yield folded("Auth-Failure", _auth_failure(found.kind, failed_signature(facts)))
     yield folded("Authentication-Results", f"{report.authserv_id}; {_result(report)}")
     yield folded("Original-Mail-From", f"<{found.mail_from}>")
     yield folded("Arrival-Date", _date(facts.at))
@@ -258,9 +220,9 @@ def _feedback(report: FailureReport) -> Iterator[bytes]:
 def _dkim(report: FailureReport) -> Iterator[bytes]:
     """Required where a signature of an aligned domain failed (RFC 9991 3); also when that is what
     the report is about."""
-    signature = _failed_signature(report.facts)
+    signature = failed_signature(report.facts)
     if signature is None or not (
-        report.header_sample.kind == "dkim" or _in_organization(signature.domain, report.facts)
+        report.header_sample.kind == "dkim" or in_organization(signature.domain, report.facts)
     ):
         return
     yield folded("DKIM-Domain", signature.domain)
@@ -274,28 +236,9 @@ def _spf(report: FailureReport) -> Iterator[bytes]:
     spf = report.facts.spf
     if spf is None or not spf.domain or spf.result == "pass":
         return
-    if report.header_sample.kind == "spf" or _in_organization(spf.domain, report.facts):
+    if report.header_sample.kind == "spf" or in_organization(spf.domain, report.facts):
         record = report.header_sample.spf_record.replace("\\", "").replace('"', "")
         yield folded("SPF-DNS", f'txt : {spf.domain} : "{record}"')
-
-
-def _failed_signature(facts: Facts) -> DkimFact | None:
-    """The failing signature that the report is about: of an aligned domain if there is one."""
-    failing = [
-        signature for signature in facts.dkim if signature.result != "pass" and signature.domain
-    ]
-    return next(
-        (signature for signature in failing if _in_organization(signature.domain, facts)),
-        failing[0] if failing else None,
-    )
-
-
-def _in_organization(name: str, facts: Facts) -> bool:
-    outcome = facts.outcome
-    organization = (
-        (outcome.organizational_domain or outcome.author_domain) if outcome is not None else ""
-    )
-    return bool(organization) and (name == organization or name.endswith(f".{organization}"))
 
 
 def _auth_failure(kind: Kind, signature: DkimFact | None) -> str:
@@ -313,7 +256,7 @@ def _result(report: FailureReport) -> str:
     facts = report.facts
     if report.header_sample.kind == "dmarc" or facts.spf is None:
         return f"dmarc={facts.status} header.from={facts.author_domain}"
-    signature = _failed_signature(facts)
+    signature = failed_signature(facts)
     if report.header_sample.kind == "dkim" and signature is not None:
         return f"dkim={signature.result} header.d={signature.domain}" + (
             f" header.s={signature.selector}" if signature.selector else ""

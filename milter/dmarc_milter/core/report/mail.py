@@ -12,8 +12,6 @@ from email.message import EmailMessage
 from email.policy import SMTP, EmailPolicy
 from email.utils import format_datetime
 
-import dkim
-
 from dmarc_milter.core.report.aggregate import Feedback, Format
 from dmarc_milter.core.report.rows import Row
 from dmarc_milter.core.stored import StoredPolicy
@@ -75,15 +73,6 @@ class Letter:
         return (
             f"Report Domain: {self.policy_domain} Submitter: {self.submitter} Report-ID: {identity}"
         )
-
-
-@dataclass(frozen=True, slots=True)
-class SigningKey:
-    """DKIM key of the report mail. `pem` is an unencrypted RSA private key."""
-
-    domain: str
-    selector: str
-    pem: bytes
 
 
 def filename(feedback: Feedback) -> str:
@@ -149,33 +138,6 @@ def write(letter: Letter, recipient: str, *, now: datetime) -> EmailMessage:
     message.set_boundary(f"=_{letter.report_id}")
     message.policy = WIDE
     return message
-
-
-def sign(message: bytes, key: SigningKey) -> bytes:
-    """The mail with a DKIM signature on top (RFC 6376; rsa-sha256, relaxed/relaxed). Raises
-    ValueError for an unusable key."""
-    names = [
-        b"From",
-        b"To",
-        b"Subject",
-        b"Date",
-        b"Message-ID",
-        b"MIME-Version",
-        b"Content-Type",
-        b"Auto-Submitted",
-    ]
-    try:
-        field = dkim.sign(
-            message,
-            key.selector.encode("ascii"),
-            key.domain.encode("ascii"),
-            key.pem,
-            canonicalize=(b"relaxed", b"relaxed"),
-            include_headers=names,
-        )
-    except Exception as error:  # dkimpy raises many kinds for a bad key
-        raise ValueError(f"the report mail cannot be signed: {error}") from None
-    return bytes(field) + message
 
 
 def summary(feedback: Feedback) -> str:

@@ -12,7 +12,8 @@ from typing import Literal, NamedTuple
 
 from dmarc_milter.core.mail import domain as domains
 from dmarc_milter.core.mail.domain import Domain
-from dmarc_milter.core.mail.message import Envelope, plain_address
+from dmarc_milter.core.mail.ip_address import plain_address
+from dmarc_milter.core.mail.message import Envelope
 from dmarc_milter.core.resolver import Kept, Missing, Question, Resolver, derive, recall
 from dmarc_milter.core.spf.options import SpfOptions
 from dmarc_milter.core.spf.query import Query, QueryRefused, Sender

@@ -13,7 +13,6 @@ from dmarc_milter.core.stored.facts import (
     StoredUri,
     is_pass,
 )
-from dmarc_milter.core.stored.from_evaluation import from_evaluation
 
 __all__ = [
     "ArcFact",
@@ -28,6 +27,5 @@ __all__ = [
     "UnreadableFacts",
     "decode",
     "encode",
-    "from_evaluation",
     "is_pass",
 ]

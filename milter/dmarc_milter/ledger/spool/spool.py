@@ -18,7 +18,8 @@ from queue import SimpleQueue
 from typing import NamedTuple
 
 from dmarc_milter.core.evaluation import Evaluation
-from dmarc_milter.core.stored import encode, from_evaluation
+from dmarc_milter.core.stored import encode
+from dmarc_milter.core.stored.from_evaluation import from_evaluation
 from dmarc_milter.core.text import printable
 from dmarc_milter.ledger.errors import SpoolError
 from dmarc_milter.ledger.spool.file import SpoolFile, SpoolOptions, SpoolRow

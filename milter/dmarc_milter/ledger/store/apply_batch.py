@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from dmarc_milter.core.report.failure import alike
+from dmarc_milter.core.report.failure_sample import alike
 from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.core.stored import Facts, UnreadableFacts, decode, is_pass
 from dmarc_milter.ledger import tombstones
