@@ -179,6 +179,39 @@ def test_what_was_had_before_a_rest_does_not_count() -> None:
     assert [processor.serve() for _ in range(3)] == ["new", "busy", "newer"]
 
 
+def test_what_is_done_beside_the_turns_counts_too() -> None:
+    """Reading a client's packets is part of its network's share."""
+    processor = Processor()
+    processor.queue.put("other", None)
+    assert not processor.queue.is_behind("talker")
+    processor.queue.charge("talker", CREDIT / 2)
+    assert not processor.queue.is_behind("talker")
+    processor.queue.charge("talker", 2 * CREDIT)
+    assert processor.queue.is_behind("talker")
+    processor.queue.put("talker", None)
+    processor.queue.put("honest", None)
+    assert [processor.serve() for _ in range(3)] == ["other", "honest", "talker"]
+    assert not processor.queue.is_behind("talker"), "nobody waits"
+
+
+def test_what_was_done_while_it_waits_counts_from_its_next_turn_on() -> None:
+    """It keeps the turn that it has waited for."""
+    processor = Processor(("talker",))
+    processor.queue.charge("talker", 10 * SLICE)
+    processor.queue.put("honest", None)
+    assert processor.serve() == "talker"
+    processor.queue.put("honest", None)
+    assert [processor.serve() for _ in range(2)] == ["honest", "honest"]
+
+
+def test_networks_that_only_talk_are_forgotten() -> None:
+    """Their number is the attacker's, without a turn too."""
+    queue: FairQueue[None] = FairQueue()
+    for number in range(5 * MANY):
+        queue.charge(number, SLICE)
+        assert queue.known <= MANY + 10
+
+
 def test_what_is_remembered_of_networks_is_bounded() -> None:
     """Their number is the attacker's."""
     processor = Processor(("busy",))

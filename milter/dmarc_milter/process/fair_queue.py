@@ -59,12 +59,9 @@ class FairQueue(Generic[Item]):
 
     def put(self, network: Hashable, item: Item) -> None:
         """It waits."""
-        entry = self._networks.get(network)
-        if entry is None:
-            entry = self._networks[network] = _Network(self._front)
+        entry = self._entry(network)
         entry.items.append(item)
         if not entry.busy:
-            entry.place = max(entry.place, self._front)
             self._enter(network, entry)
 
     def take(self) -> tuple[Hashable, Item]:
@@ -76,22 +73,48 @@ class FairQueue(Generic[Item]):
     def served(self, network: Hashable, seconds: float) -> None:
         """What `take` gave last has had so much processor time."""
         entry = self._networks[network]
-        entry.place += seconds
-        self._front += PACE * seconds / (len(self._order) + 1)
+        self._move_back(entry, seconds)
         if entry.items:
             self._enter(network, entry)
             return
         entry.busy = False
-        if len(self._networks) > MANY + 2 * len(self._order):
-            self._forget()
+        self._forget_if_many()
+
+    def charge(self, network: Hashable, seconds: float) -> None:
+        """It has had so much processor time beside its turns."""
+        self._move_back(self._entry(network), seconds)
+        self._forget_if_many()
+
+    def is_behind(self, network: Hashable) -> bool:
+        """Whether somebody waits who has had less by more than CREDIT."""
+        entry = self._networks.get(network)
+        return entry is not None and bool(self._order) and entry.place > self._order[0][0] + CREDIT
 
     def rest(self, seconds: float) -> None:
         """Nothing waited for so long: what somebody has had before counts for less."""
         self._front += seconds
 
+    def _entry(self, network: Hashable) -> _Network[Item]:
+        """A network's, a new one if need be; one that waits for nothing is not ahead of the
+        front."""
+        entry = self._networks.get(network)
+        if entry is None:
+            entry = self._networks[network] = _Network(self._front)
+        elif not entry.busy and entry.place < self._front:
+            entry.place = self._front
+        return entry
+
+    def _move_back(self, entry: _Network[Item], seconds: float) -> None:
+        entry.place += seconds
+        self._front += PACE * seconds / (len(self._order) + 1)
+
     def _enter(self, network: Hashable, entry: _Network[Item]) -> None:
         entry.busy = True
         heapq.heappush(self._order, (entry.place, next(self._number), network))
+
+    def _forget_if_many(self) -> None:
+        if len(self._networks) > MANY + 2 * len(self._order):
+            self._forget()
 
     def _forget(self) -> None:
         """Those that stand as new ones would; all that wait for nothing if they are too many."""

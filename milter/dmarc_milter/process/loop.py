@@ -184,6 +184,15 @@ class Loop:
         self._make_ready(task)
         return task
 
+    def charge(self, network: Hashable, seconds: float) -> None:
+        """What is done for a client network outside its tasks is part of its share too."""
+        self._queue.charge(network, seconds)
+
+    def is_behind(self, network: Hashable) -> bool:
+        """Whether it has had so much that what is to be done for it should be a task: others
+        wait."""
+        return self._queue.is_behind(network)
+
     def park(self, seconds: float | None = None) -> bool:
         """Wait until woken or for so long; whether it was woken. Raises TaskEnded in a task that is
         ended."""

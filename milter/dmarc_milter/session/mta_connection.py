@@ -1,9 +1,10 @@
 """One connection of an MTA in the worker's loop: packets become a Session's events, its actions the
 answer.
 
-Steps that cost next to nothing are taken where the bytes are read. From the end of the header on
-(or where very many packets come at once) a task goes on, for the client's network; it may wait, and
-is ended at once when the MTA goes away.
+Steps that cost next to nothing are taken where the bytes are read, at the cost of the client
+network's share. From the end of the header on (or where very many packets come at once, or the
+network has had more than its share) a task goes on, for the client's network; it may wait, and is
+ended at once when the MTA goes away.
 """
 
 from __future__ import annotations
@@ -163,6 +164,7 @@ class MtaConnection:
             self._listen_for(_DEAF)
 
     def _read(self) -> None:
+        began = time.monotonic()
         try:
             octets = self._socket.recv(READ)
         except BlockingIOError:
@@ -171,7 +173,7 @@ class MtaConnection:
             self.close()
             return
         self._decoder.feed(octets)
-        self._take_packets()
+        self._go_on(began)
         if self._quick and not self._closed and not self._unsent:
             self._acknowledge()
 
@@ -187,9 +189,21 @@ class MtaConnection:
 
     # Packets.
 
-    def _take_packets(self) -> None:
+    def _go_on(self, began: float) -> None:
+        """With the packets that have come, since `began`, and at whose cost."""
+        if self._loop.is_behind(self._network):
+            self._begin_task(None)
+        else:
+            self._take_packets(began)
+        self._loop.charge(self._network, time.monotonic() - began)
+
+    def _begin_task(self, packet: Packet | None) -> None:
+        self._waiting = packet
+        self._task = self._loop.spawn(self._run, self._network)
+
+    def _take_packets(self, now: float) -> None:
         """Those that cost little, here; a task for the rest."""
-        packet, decoder, now = None, self._decoder, time.monotonic()
+        packet, decoder = None, self._decoder
         for _ in range(AT_ONCE):
             if decoder.is_at_header and self._take_headers() == AT_ONCE:
                 break
@@ -204,8 +218,7 @@ class MtaConnection:
             packet = None
         self._send_replies()
         if not self._closed:
-            self._waiting = packet
-            self._task = self._loop.spawn(self._run, self._network)
+            self._begin_task(packet)
 
     def _take_headers(self) -> int:
         """Header fields are most of the packets, and cost little: as few steps as can be. How many
@@ -234,16 +247,15 @@ class MtaConnection:
                 packet = self._decoder.next_packet()
             while packet is not None and not self._closed:
                 self._handle(packet)
+                self._alive = time.monotonic()
                 self._loop.pause()
                 packet = None if self._unsent or self._closed else self._decoder.next_packet()
             self._send_replies()
         except Exception as error:
             self._fail(error)
         self._task = None
-        if not self._closed:
-            self._alive = time.monotonic()
-            if not self._unsent:
-                self._listen_for(_LISTEN)
+        if not self._closed and not self._unsent:
+            self._listen_for(_LISTEN)
 
     def _handle(self, packet: Packet) -> None:
         if isinstance(packet, Macro):
@@ -377,4 +389,4 @@ class MtaConnection:
         self._write(self._unsent)
         if not self._unsent and not self._closed:
             self._listen_for(_LISTEN)
-            self._take_packets()
+            self._go_on(time.monotonic())
