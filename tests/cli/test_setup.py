@@ -286,7 +286,8 @@ def test_what_to_switch_off_elsewhere_is_said_with_its_remedy(place: Place) -> N
     (place.root / "etc/opendkim.conf").write_text("Mode sv\nSocket inet:8891@localhost\n")
     said = place.run()[1]
     assert "error: OpenDKIM (smtpd_milters: inet:127.0.0.1:8891) verifies as well as signs" in said
-    assert "  -> `Mode s` in /etc/opendkim.conf" in said
+    file = place.root / "etc/opendkim.conf"
+    assert f"&& echo 'Mode s' >> {file} && systemctl restart opendkim" in said
 
 
 def test_the_mail_server_that_is_installed_is_taken(place: Place) -> None:
@@ -445,14 +446,32 @@ def test_what_is_worth_knowing_is_said(main: str, master: str, level: str, words
     ("main", "options", "remedy"),
     [
         (OURS, "-o smtpd_milters=", "postconf -PX smtp/inet/smtpd_milters && postfix reload"),
-        (OURS, "-o smtpd_milters=inet:127.0.0.1:8891", "put this milter first in smtpd_milters of"),
-        (OURS, "-o receive_override_options=no_milters", "take no_milters out of"),
-        (f"{OURS}\nreceive_override_options = no_milters", "", "of main.cf"),
-        ("{ inet:127.0.0.1:8893, default_action=accept }", "", "in this milter's braces"),
+        (
+            OURS,
+            "-o smtpd_milters=inet:127.0.0.1:8891",
+            "postconf -P 'smtp/inet/smtpd_milters={inet:127.0.0.1:8893,default_action=tempfail,"
+            "content_timeout=300s},inet:127.0.0.1:8891' && postfix reload",
+        ),
+        (
+            OURS,
+            "-o receive_override_options=no_milters",
+            "postconf -P smtp/inet/receive_override_options= && postfix reload",
+        ),
+        (
+            f"{OURS}\nreceive_override_options = no_milters, no_address_mappings",
+            "",
+            "postconf -e 'receive_override_options = no_address_mappings' && postfix reload",
+        ),
+        (
+            "{ inet:127.0.0.1:8893, default_action=accept }, inet:127.0.0.1:1",
+            "",
+            "postconf -e 'smtpd_milters = { inet:127.0.0.1:8893, default_action=tempfail },"
+            " inet:127.0.0.1:1' && postfix reload",
+        ),
         (
             "inet:127.0.0.1:8893\nmilter_default_action = accept",
             "",
-            "postconf -e milter_default_action=tempfail",
+            "postconf -e 'milter_default_action = tempfail'",
         ),
     ],
 )

@@ -262,7 +262,7 @@ def test_mail_given_to_the_filter_after_the_queue_is_judged_and_does_not_go_roun
         before = re.sub(rf"(?m)^(127\.0\.0\.1:{postfix.port} .*)$", proxied, master.read_text())
         master.write_text(before + lines)
         found = of_postfix(read(postfix.folder / "etc/main.cf"), socket_address("fd:3"))
-        (instead,) = [one.instead for one in found if one.role == PROXY]
+        (instead,) = [one.without for one in found if one.role == PROXY]
         commands = instead.removesuffix(" && postfix reload")
         commands = commands.replace("postconf ", f"{postfix.command('postconf')} ")
         subprocess.run(commands, shell=True, check=True, env=dict(os.environ) | library_path())

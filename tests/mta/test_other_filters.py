@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dmarc_milter.config.checks import socket_address
 from dmarc_milter.core.check_finding import Finding
-from dmarc_milter.mta import other_filter_files, other_filters, postfix
+from dmarc_milter.mta import other_filter_files, other_filters, postfix, sendmail_review
 from dmarc_milter.mta.other_filter_advice import advice, order
 
 SOCKET = socket_address("inet:8893@127.0.0.1")
@@ -82,7 +82,7 @@ def test_a_milter_at_an_odd_place_is_known_by_its_own_file(tmp_path: Path) -> No
         ("", "{ours}, {dkim}", "error", "Mode s"),
         ("Mode sv", "{ours}, {dkim}", "error", "Mode s"),
         ("Mode sv", "{dkim}, {ours}", "warning", "Mode s"),
-        ("Mode v", "{ours}, {dkim}", "error", "take it out"),
+        ("Mode v", "{ours}, {dkim}", "error", "systemctl disable --now opendkim"),
         ("Mode s", "{ours}, {dkim}", "note", ""),
     ],
 )
@@ -107,7 +107,11 @@ def test_opendkim_that_verifies_would_delete_our_field(
 def test_opendmarc_goes(tmp_path: Path) -> None:
     (found,) = said(f"smtpd_milters = {OURS}, local:opendmarc/opendmarc.sock")
     assert found.level == "warning"
-    assert found.remedy.startswith("dmarc-milter import /etc/opendmarc.conf")
+    assert "dmarc-milter import /etc/opendmarc.conf" in found.text
+    assert found.remedy == (
+        f"postconf -e 'smtpd_milters = {OURS}' && postfix reload && systemctl disable --now"
+        " opendmarc"
+    )
     root = host(tmp_path, {"etc/opendmarc.conf": "Socket local:/run/opendmarc/opendmarc.sock\n"})
     (found,) = said(f"smtpd_milters = {OURS}", root=root)
     assert (found.level, "does not name it" in found.text) == ("note", True)
@@ -163,7 +167,7 @@ def test_amavis_is_known_as_a_content_filter(tmp_path: Path) -> None:
         },
     )
     (found,) = said(main, root=root)
-    assert (found.level, "50-user" in found.remedy) == ("warning", True)
+    assert (found.level, "etc/amavis/conf.d/60-dmarc-milter" in found.remedy) == ("warning", True)
 
 
 @pytest.mark.parametrize(
@@ -273,7 +277,7 @@ def test_sendmail_s_filters_are_known_too(tmp_path: Path) -> None:
         "INPUT_MAIL_FILTER(`sign', `S=inet:8891@localhost')dnl\n"
         "dnl INPUT_MAIL_FILTER(`opendmarc', `S=inet:1@localhost')dnl\n"
     )
-    found = other_filters.of_sendmail(text, SOCKET)
+    found = other_filters.of_sendmail(sendmail_review.of_mc(text), SOCKET)
     assert [(one.kind, one.position) for one in found] == [("milter-greylist", -1), ("OpenDKIM", 1)]
 
 

@@ -6,40 +6,34 @@ import contextlib
 import grp
 import os
 import pwd
+import re
+import shlex
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from dmarc_milter.checks.configuration import SERVICE
+from dmarc_milter.checks import service
 from dmarc_milter.config import Config
 from dmarc_milter.config.checks import socket_address
+from dmarc_milter.config.commands import set_command
 from dmarc_milter.config.paths import spool_path
 from dmarc_milter.config.secret_files import FILES
 from dmarc_milter.core.check_finding import Finding
+from dmarc_milter.mta import sendmail_cf
 
-MTA_ACCOUNTS = ("postfix", "smmsp")
-"""Who connects to the socket: Postfix's smtpd, Sendmail's."""
-
-
-def service_account(config: Config) -> pwd.struct_passwd | None:
-    """[milter] user, else that of the packages, else whoever asks; None for one that is not
-    there."""
-    wanted = config.milter.user
-    try:
-        return pwd.getpwnam(wanted or SERVICE)
-    except KeyError:
-        return None if wanted else pwd.getpwuid(os.geteuid())
+MTA_ACCOUNTS = ("postfix",)
+"""Who connects to the socket: Postfix's smtpd. Sendmail does it as root, or as its RunAsUser."""
 
 
 def rights(config: Config, file: Path) -> Iterator[Finding]:
     """Whether the service can read what it must read and write what it must write."""
-    account = service_account(config)
+    account = service.service_account(config)
     if account is None:
         yield Finding(
             "error",
             "account",
             f"there is no account {config.milter.user}",
-            f"adduser --system --group --no-create-home {config.milter.user}",
+            f"adduser --system --group --no-create-home {shlex.quote(config.milter.user)}",
         )
         return
     if os.geteuid() not in (0, account.pw_uid):
@@ -58,41 +52,111 @@ def rights(config: Config, file: Path) -> Iterator[Finding]:
 
 
 def _unreadable(config: Config, file: Path, account: pwd.struct_passwd) -> Iterator[Finding]:
-    group = grp.getgrgid(account.pw_gid).gr_name
-    named = [
-        (f"[{section}] {key}", getattr(getattr(config, section), key)) for section, key in FILES
-    ]
-    named += [
-        ("the configuration", str(file)),
-        ("[dmarc] suffix_list", config.dmarc.suffix_list),
-    ]
-    for what, path in named:
-        if path and not _may(account, path, os.R_OK):
-            there = os.path.exists(path)
-            yield Finding(
-                "error",
-                "account",
-                f"{what}: {path} cannot be read by {account.pw_name}"
-                if there
-                else f"{what}: {path} is not there",
-                f"chgrp {group} {path} && chmod g+r {path}" if there else f"make {path}",
-            )
+    named = {
+        f"{section}.{key}": getattr(getattr(config, section), key)
+        for section, key in (*FILES, ("dmarc", "suffix_list"))
+    }
+    for key, path in {"": str(file), **named}.items():
+        if not path or _may(account, path, os.R_OK):
+            continue
+        what = f"[{key.replace('.', '] ')}" if key else "the configuration"
+        there = os.path.exists(path)
+        yield Finding(
+            "error",
+            "account",
+            f"{what}: {path} cannot be read by {account.pw_name}"
+            if there
+            else f"{what}: {path} is not there",
+            _readable(config, file, account, key) if there else _made(config, key),
+        )
+
+
+def _readable(config: Config, file: Path, account: pwd.struct_passwd, key: str) -> str:
+    """What lets the account read it. A secret below a folder that is closed to it, such as /root,
+    moves to the configuration's folder, so that the folder stays closed."""
+    section, _, name = key.partition(".")
+    path = str(getattr(getattr(config, section), name)) if key else str(file)
+    group = shlex.quote(service.group_name(account.pw_gid))
+    closed = list(_closed(account, Path(path)))
+    if key and closed:
+        copy = str(file.resolve().with_name(Path(path).name))
+        return (
+            f"install -m 640 -g {group} {shlex.quote(path)} {shlex.quote(copy)} &&"
+            f" {set_command(key, copy)}"
+        )
+    opened = [f"chgrp {group} {place} && chmod g+x {place}" for place in closed]
+    quoted = shlex.quote(path)
+    return " && ".join([*opened, f"chgrp {group} {quoted} && chmod g+r {quoted}"])
+
+
+def _closed(account: pwd.struct_passwd, path: Path) -> Iterator[str]:
+    """The folders on the way that the account may not enter, for a shell."""
+    for folder in reversed(path.absolute().parents):
+        if folder.exists() and not _may_enter(account, folder):
+            yield shlex.quote(str(folder))
+
+
+def _may_enter(account: pwd.struct_passwd, folder: Path) -> bool:
+    """By the folder itself, whatever is above it."""
+    with contextlib.suppress(OSError):
+        held = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with _become(account):
+                return os.access(f"/proc/self/fd/{held}", os.X_OK, effective_ids=True)
+        finally:
+            os.close(held)
+    return False
+
+
+def _made(config: Config, key: str) -> str:
+    """What makes the file that a key names."""
+    section, _, name = key.partition(".")
+    path = str(getattr(getattr(config, section), name)) if key else ""
+    _, group = service.names(config)
+    quoted = shlex.quote(path)
+    match key:
+        case "reporting.dkim_key_file":
+            return service.new_key(path, config)
+        case "dmarc.suffix_list":
+            return set_command(key, "")
+        case "web.token_file":
+            return service.new_token(path, config)
+        case _:
+            return service.new_file(path, config) if path else f"ls -l {quoted or group}"
 
 
 def _unwritable(config: Config, account: pwd.struct_passwd) -> Iterator[Finding]:
     places = {"spool": spool_path(config)}
     if config.store.url.startswith("sqlite:///"):
         places["store"] = Path(config.store.url.removeprefix("sqlite:///"))
+    group = shlex.quote(service.group_name(account.pw_gid))
     for what, path in places.items():
         wanted = [path.parent, *(one for one in (path,) if path.exists())]
         for one in wanted:
             if one.exists() and not _may(account, one, os.R_OK | os.W_OK):
+                opened = [
+                    f"chgrp {group} {place} && chmod g+x {place}" for place in _closed(account, one)
+                ]
+                mine = f"{account.pw_name} {shlex.quote(str(one))}"
+                owned = f"chown {mine}" if _owner(one) != account.pw_uid else ""
+                bits = "u+rwx" if one.is_dir() else "u+rw"
+                allowed = f"chmod {bits} {shlex.quote(str(one))}" if not _has(one, bits) else ""
+                steps = [*opened, owned, allowed]
                 yield Finding(
                     "error",
                     what,
                     f"{one} cannot be written by {account.pw_name}",
-                    f"chown {account.pw_name} {one}",
+                    " && ".join(filter(None, steps)),
                 )
+
+
+def _owner(path: Path) -> int:
+    return path.stat().st_uid
+
+
+def _has(path: Path, bits: str) -> bool:
+    wanted = 0o700 if bits == "u+rwx" else 0o600
+    return path.stat().st_mode & wanted == wanted
 
 
 def _mta_may_connect(config: Config) -> Iterator[Finding]:
@@ -107,15 +171,15 @@ def _mta_may_connect(config: Config) -> Iterator[Finding]:
             "error",
             "socket",
             f"[milter] socket_group: there is no group {group}",
-            f"addgroup --system {group}",
+            f"addgroup --system {shlex.quote(group)}",
         )
         return
     if members is None:
         members = _group_of_folder(Path(address.path).parent)
     if members is None:
-        account = service_account(config)
+        account = service.service_account(config)
         members = grp.getgrgid(account.pw_gid) if account else None
-    for name in MTA_ACCOUNTS:
+    for name, unit in _mta_accounts(config):
         with contextlib.suppress(KeyError):
             mta = pwd.getpwnam(name)
             if members is not None and members.gr_gid not in _groups(mta):
@@ -124,8 +188,18 @@ def _mta_may_connect(config: Config) -> Iterator[Finding]:
                     "socket",
                     f"{name}, who must connect to {address.path}, is not in the group"
                     f" {members.gr_name}",
-                    f"adduser {name} {members.gr_name}, and restart the mail server",
+                    f"adduser {name} {members.gr_name} && systemctl restart {unit}",
                 )
+
+
+def _mta_accounts(config: Config) -> Iterator[tuple[str, str]]:
+    """(account, systemd's unit) of each mail server that may be here."""
+    for name in MTA_ACCOUNTS:
+        yield name, name
+    text = sendmail_cf.read(Path(config.authentication.sendmail_cf)) or ""
+    for option, value in sendmail_cf.options(text):
+        if option == "runasuser" and value and value.partition(":")[0] != "root":
+            yield re.split("[:.]", value)[0], "sendmail"
 
 
 def _group_of_folder(folder: Path) -> grp.struct_group | None:

@@ -5,48 +5,34 @@ from __future__ import annotations
 
 import errno
 import ipaddress
-import os
+import shlex
 import socket
 import stat
 import struct
 from collections.abc import Iterator
-from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dmarc_milter.checks import host
+from dmarc_milter.checks import service
 from dmarc_milter.config import Config, ConfigError
 from dmarc_milter.config.checks import SocketAddress, authserv_id, metrics_address, socket_address
-from dmarc_milter.config.paths import STATE, spool_path
+from dmarc_milter.config.commands import set_command
 from dmarc_milter.config.secrets import web_token
-from dmarc_milter.core.check_finding import Finding, Level
+from dmarc_milter.core.check_finding import Finding
 from dmarc_milter.core.dmarc.discovery import PublicSuffixes
 from dmarc_milter.core.mail import domain as domains
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.dns.probe import probe
 from dmarc_milter.dns.resolver import DnsResolver
-from dmarc_milter.dns.suffix_list import Suffixes, SuffixListError, load_suffixes
-from dmarc_milter.ledger.connect import database_of
-from dmarc_milter.ledger.ownership import Access
-from dmarc_milter.ledger.store.status import is_there, spool_status, store_status
-from dmarc_milter.mta import other_filter_files, other_filters, sendmail_review, sendmail_rewriting
-from dmarc_milter.mta import sendmail_cf as daemons
-from dmarc_milter.mta.errors import PostfixError
-from dmarc_milter.mta.other_filter_advice import advice, order
-from dmarc_milter.mta.postfix import read
-from dmarc_milter.mta.postfix_review import review
+from dmarc_milter.dns.suffix_list import DEBIAN_FILE, Suffixes, SuffixListError, load_suffixes
 from dmarc_milter.mta.setup_lines import reachable
 from dmarc_milter.process.loop import Loop
 from dmarc_milter.process.sockets import describe
 
 SECONDS = 3.0
-SERVICE = "dmarc-milter"
-"""The account that the packages and units run as."""
-USE_OWN_RESOLVER = """`dmarc-milter config set dns.nameservers '["127.0.0.1"]'`"""
-TOKEN = (
-    "openssl rand -hex 16 > /etc/dmarc-milter/web-token; chmod 640 /etc/dmarc-milter/web-token;"
-    " chgrp dmarc-milter /etc/dmarc-milter/web-token; `dmarc-milter config set web.token_file"
-    " /etc/dmarc-milter/web-token`"
+TOKEN_FILE = "/etc/dmarc-milter/web-token"
+OWN_RESOLVER = (
+    f"{service.install_package('unbound')} && {set_command('dns.nameservers', ['127.0.0.1'])}"
 )
 NOT_NAMES = ("localhost", "localhost.localdomain", "localhost.localdomain.localdomain")
 
@@ -71,7 +57,7 @@ def mode(config: Config) -> Iterator[Finding]:
             f"[milter] deadline, {config.milter.deadline:g} s, is not above [dns] budget,"
             f" {config.dns.budget:g} s: where the DNS is only slow, workers are killed and their"
             " sessions get 451",
-            f"dmarc-milter config set milter.deadline {2 * config.dns.budget:g}",
+            set_command("milter.deadline", 2 * config.dns.budget),
         )
 
 
@@ -94,16 +80,23 @@ def milter_socket(config: Config) -> Iterator[Finding]:
         yield Finding(
             "error",
             "socket",
-            f"{where} {answer}",
-            "name another with `dmarc-milter config set milter.socket inet:PORT@127.0.0.1`, or end"
-            " the other program (`ss -lptn`)",
+            f"{where} {answer} (`ss -lptnx` shows the program; the remedy names another socket)",
+            set_command("milter.socket", _another(address)),
         )
+
+
+def _another(address: SocketAddress) -> str:
+    """A socket of this host that nobody has."""
+    if address.family == "unix":
+        return f"unix:{Path(address.path).with_name('dmarc-milter.sock')}"
+    host = "::1" if address.family == "inet6" else "127.0.0.1"
+    return f"{address.family}:{service.free_port(address)}@{host}"
 
 
 def _unix_socket(path: Path) -> Iterator[Finding]:
     if path.is_symlink():
         text = f"{path} is a symbolic link, which the daemon refuses"
-        yield Finding("error", "socket", text, f"rm {path}")
+        yield Finding("error", "socket", text, f"rm {shlex.quote(str(path))}")
     try:
         found = path.parent.stat()
     except OSError as error:
@@ -112,11 +105,13 @@ def _unix_socket(path: Path) -> Iterator[Finding]:
             text += " (systemd creates it when the service starts)"
             yield Finding("warning", "socket", text, "systemctl start dmarc-milter")
         else:
-            yield Finding("error", "socket", text, f"install -d -m 0755 {path.parent}")
+            yield Finding(
+                "error", "socket", text, f"install -d -m 0755 {shlex.quote(str(path.parent))}"
+            )
         return
     if found.st_mode & stat.S_IWOTH:
         text = f"{path.parent} can be written by everybody: anyone could put another socket there"
-        yield Finding("error", "socket", text, f"chmod o-w {path.parent}")
+        yield Finding("error", "socket", text, f"chmod o-w {shlex.quote(str(path.parent))}")
 
 
 def _inet_socket(address: SocketAddress) -> Iterator[Finding]:
@@ -130,7 +125,12 @@ def _inet_socket(address: SocketAddress) -> Iterator[Finding]:
             "socket",
             f"{describe(address)} can be reached from the network; the milter protocol has no"
             " password",
-            f"dmarc-milter config set milter.socket inet:{address.port}@127.0.0.1",
+            set_command(
+                "milter.socket",
+                f"inet6:{address.port}@::1"
+                if address.family == "inet6"
+                else f"inet:{address.port}@127.0.0.1",
+            ),
         )
 
 
@@ -193,12 +193,31 @@ def identity(config: Config, suffixes: PublicSuffixes | None) -> Iterator[Findin
             "error" if config.authentication.authserv_id in NOT_NAMES else "warning",
             where,
             text,
-            "dmarc-milter config set authentication.authserv_id mx.YOUR.DOMAIN",
+            set_command("authentication.authserv_id", _own_name(suffixes)),
         )
     elif suffixes is not None and suffixes.is_icann_suffix(found):
-        yield Finding("error", where, f"{name} is a public suffix")
+        yield Finding(
+            "error",
+            where,
+            f"{name} is a public suffix",
+            set_command("authentication.authserv_id", _own_name(suffixes)),
+        )
     else:
         yield Finding("ok", where, name)
+
+
+def _own_name(suffixes: PublicSuffixes | None) -> str:
+    """This host's full name where it is known, else a form to fill in."""
+    for text in (socket.getfqdn(), socket.gethostname()):
+        found = domains.parse(text)
+        if (
+            isinstance(found, Domain)
+            and "." in found.name
+            and text not in NOT_NAMES
+            and not (suffixes is not None and suffixes.is_icann_suffix(found))
+        ):
+            return found.name
+    return "mx.YOUR.DOMAIN"
 
 
 def suffix_list(config: Config) -> tuple[Suffixes | None, list[Finding]]:
@@ -206,59 +225,24 @@ def suffix_list(config: Config) -> tuple[Suffixes | None, list[Finding]]:
     try:
         suffixes = load_suffixes(config.dmarc.suffix_list)
     except SuffixListError as error:
-        return None, [Finding("error", "suffix list", str(error))]
+        remedy = (
+            set_command("dmarc.suffix_list", "")
+            if config.dmarc.suffix_list
+            else service.install_package("publicsuffix")
+        )
+        return None, [Finding("error", "suffix list", str(error), remedy)]
     stale = suffixes.stale(datetime.now(UTC).date())
+    is_own = config.dmarc.suffix_list not in ("", DEBIAN_FILE)
+    named = f" && {set_command('dmarc.suffix_list', '')}" if is_own else ""
     return suffixes, [
         (
-            Finding("warning", "suffix list", stale, "apt install --only-upgrade publicsuffix")
+            Finding(
+                "warning", "suffix list", stale, f"{service.install_package('publicsuffix')}{named}"
+            )
             if stale
             else Finding("ok", "suffix list", f"{suffixes.path} of {suffixes.published}")
         )
     ]
-
-
-def ledger(config: Config) -> Iterator[Finding]:
-    """Spool and store: reachable, of the right schema, writable."""
-    path = spool_path(config)
-    spool = spool_status(path) if is_there(path) else None
-    if spool is not None and spool.remedy:
-        yield Finding("error", "spool", f"{spool.problem}: {spool.remedy}", spool.remedy)
-    elif spool is not None:
-        yield Finding("ok", "spool", f"{path}: {spool.waiting} messages waiting")
-    else:
-        yield _to_be_created("spool", path)
-    yield _store(config)
-
-
-def _store(config: Config) -> Finding:
-    try:
-        with closing(database_of(config, Access.READ)) as database:
-            store = store_status(database)
-            if database.dialect == "sqlite" and store.problem and not is_there(Path(database.name)):
-                return _to_be_created("store", Path(database.name))
-            if store.problem:
-                text = f"{store.problem}: {store.remedy}"
-                return Finding("error", "store", text, store.remedy)
-            return Finding("ok", "store", f"{store.name}: schema {store.schema}")
-    except ConfigError as error:
-        return Finding("error", "store", str(error))
-
-
-def _to_be_created(what: str, path: Path) -> Finding:
-    folder = path.parent
-    if not folder.is_dir() and folder != STATE:
-        text = f"{folder} does not exist: create it, writable by the account of the service"
-        return Finding("error", what, text, f"install -d -o {SERVICE} -m 0750 {folder}")
-    if not folder.is_dir():
-        text = f"{folder} does not exist yet; systemd creates it when the service starts"
-        return Finding("warning", what, text, "systemctl start dmarc-milter")
-    if not os.access(folder, os.W_OK):
-        return Finding(
-            "warning",
-            what,
-            f"{folder} cannot be written by this account; the service's account must be able to",
-        )
-    return Finding("ok", what, f"{path} will be created")
 
 
 def dns(config: Config) -> Iterator[Finding]:
@@ -269,8 +253,9 @@ def dns(config: Config) -> Iterator[Finding]:
         yield Finding(
             "error",
             "dns",
-            f"{where}: not usable ({health.problem}); without DNS nothing can be judged",
-            f"run a resolver on this host (apt install unbound) and {USE_OWN_RESOLVER}",
+            f"{where}: not usable ({health.problem}); without DNS nothing can be judged;"
+            " a resolver on this host is the usual way",
+            OWN_RESOLVER,
         )
         return
     if health.doubt:
@@ -279,7 +264,7 @@ def dns(config: Config) -> Iterator[Finding]:
             "dns",
             f"{health.doubt}: np and SPF's limit of void look-ups are misjudged; use an honest"
             " resolver",
-            f"run a resolver on this host (apt install unbound) and {USE_OWN_RESOLVER}",
+            OWN_RESOLVER,
         )
     yield Finding("ok", "dns", f"{where}: answering")
 
@@ -292,7 +277,7 @@ def exposed_listeners(config: Config) -> Iterator[Finding]:
             "warning",
             "metrics",
             f"{config.metrics.listen} can be reached from the network; there is no password",
-            f"dmarc-milter config set metrics.listen 127.0.0.1:{address.port}",
+            set_command("metrics.listen", f"127.0.0.1:{address.port}"),
         )
     yield from _dashboard(config)
 
@@ -303,27 +288,21 @@ def _dashboard(config: Config) -> Iterator[Finding]:
         try:
             web_token(config, host)
         except ConfigError as error:
-            yield Finding("error", "web", str(error), TOKEN)
+            yield Finding("error", "web", str(error), _new_token(config))
     elif config.web.listen and not config.web.listen.startswith("unix:") and not _loopback(host):
         yield Finding(
             "error",
             "web",
             f"{config.web.listen} can be reached from the network: set [web] token_file",
-            TOKEN,
+            _new_token(config),
         )
 
 
-def sendmail(config: Config, sendmail_cf: Path) -> Iterator[Finding]:
-    """Daemons of a Sendmail whose name is taken for a login, and is none."""
-    trust = config.authentication
-    level: Level = "error" if trust.sendmail_daemons_authenticate == "yes" else "warning"
-    for remark in daemons.remarks(daemons.read(sendmail_cf) or "", trust.trusted_daemons):
-        outsiders = (
-            '; sendmail_daemons_authenticate = "yes" exempts every outsider there'
-            if level == "error"
-            else ""
-        )
-        yield Finding(level, "sendmail", f"{sendmail_cf}: {remark}{outsiders}")
+def _new_token(config: Config) -> str:
+    """A token that the service may read and nobody else, and its file named."""
+    file = config.web.token_file or TOKEN_FILE
+    made = service.new_token(file, config)
+    return made if config.web.token_file else f"{made} && {set_command('web.token_file', file)}"
 
 
 def _loopback(host: str) -> bool:
@@ -331,43 +310,6 @@ def _loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def postfix(config: Config, main_cf: Path, root: Path = Path("/")) -> Iterator[Finding]:
-    """Order of milters, chroot, networks of a Postfix, and other filters beside it."""
-    try:
-        files = read(main_cf)
-    except PostfixError as error:
-        yield Finding("error", "postfix", str(error))
-        return
-    socket = socket_address(config.milter.socket)
-    if socket.family == "fd":
-        socket = host.listening() or socket
-    findings = [*review(files, socket, config.authentication)]
-    if socket.family != "fd":
-        installed = other_filter_files.installed(root)
-        findings += order(files, socket, installed)
-        findings += advice(other_filters.of_postfix(files, socket, installed), installed, socket)
-    yield from findings
-    if not any(finding.level == "error" for finding in findings):
-        yield Finding("ok", "postfix", f"{main_cf}: mail reaches this milter")
-
-
-def rewriting(path: Path, *, given: bool) -> Iterator[Finding]:
-    """Whether a Sendmail changes From after us: the one given, or the configured one where it is
-    there."""
-    cf = sendmail_rewriting.read(path)
-    if cf is None:
-        if given:
-            yield Finding("error", "rewriting", f"{path}: cannot be read")
-        return
-    attached = given or cf.has_filter(sendmail_review.NAME)
-    findings = list(sendmail_rewriting.findings(cf, str(path)))
-    for finding in findings:
-        mild = not attached and finding.level == "error"
-        yield finding._replace(level="warning") if mild else finding
-    if not any(finding.level == "error" for finding in findings):
-        yield Finding("ok", "rewriting", f"{path}: From reaches readers as it was judged")
 
 
 def resolver_of(config: Config) -> DnsResolver:

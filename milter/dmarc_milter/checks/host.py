@@ -11,14 +11,14 @@ from importlib import metadata
 from pathlib import Path
 
 from dmarc_milter import __version__
+from dmarc_milter.checks import service
+from dmarc_milter.checks.service import UNIT, UNITS
 from dmarc_milter.config import Config
 from dmarc_milter.config.checks import SocketAddress, socket_address
 from dmarc_milter.core.check_finding import Finding
 
 LIBRARIES = ("pymilter", "dkimpy", "pyspf", "dnspython", "cryptography", "greenlet", "lxml")
-SYNC = "timedatectl set-ntp true (or apt install chrony)"
-UNITS = (Path("/etc/systemd/system"), Path("/lib/systemd/system"))
-UNIT = "dmarc-milter.service"
+MAIN_CF = Path("/etc/postfix/main.cf")
 SOCKET_UNIT = "dmarc-milter.socket"
 MAY_WRITE = ("/run/dmarc-milter", "/var/lib/dmarc-milter")
 """Folders that the packaged unit leaves writable."""
@@ -51,10 +51,15 @@ def clock(
     if now < newest:
         shown = time.strftime("%Y-%m-%d %H:%M", time.gmtime(now))
         yield Finding(
-            "error", "clock", f"it is {shown} UTC here, before this program was installed", SYNC
+            "error",
+            "clock",
+            f"it is {shown} UTC here, before this program was installed",
+            service.synchronise(),
         )
     elif found is not None and found & UNSYNCHRONISED:
-        yield Finding("warning", "clock", "nothing keeps the clock of this host right", SYNC)
+        yield Finding(
+            "warning", "clock", "nothing keeps the clock of this host right", service.synchronise()
+        )
     else:
         yield Finding("ok", "clock", time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now)))
 
@@ -93,7 +98,7 @@ def unit_may_write(place: Path, folders: tuple[Path, ...] = UNITS) -> Iterator[F
             "error",
             "socket",
             f"{place} lies outside what {UNIT} may write",
-            f"systemctl edit {UNIT}: [Service] ReadWritePaths={place.parent}",
+            service.drop_in(f"ReadWritePaths={place.parent}", folders),
         )
 
 

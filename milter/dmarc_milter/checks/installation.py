@@ -8,7 +8,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dmarc_milter.checks import configuration, limits
+from dmarc_milter.checks import configuration, limits, mail_server, service, storage
 from dmarc_milter.checks.report_sender import report_sender
 from dmarc_milter.checks.rules import rules
 from dmarc_milter.config import Config
@@ -34,9 +34,9 @@ def findings(
         *configuration.exposed_listeners(config),
     )
     if not offline:
-        yield from (*configuration.milter_socket(config), *configuration.ledger(config))
+        yield from (*configuration.milter_socket(config), *storage.ledger(config))
         if (allowed := limits.of_service()) is not None:
-            yield from limits.findings(config, allowed)
+            yield from limits.findings(config, allowed, service.drop_in)
         with closing(configuration.resolver_of(config)) as dns:
             resolver = dns.for_message(60.0, 1000)
             answering = list(configuration.dns(config))
@@ -44,10 +44,11 @@ def findings(
             if answering[-1].level == "ok":
                 yield from report_sender(config, resolver, suffixes)
     if postfix:
-        yield from configuration.postfix(config, postfix)
+        yield from mail_server.postfix(config, postfix)
     if sendmail or not offline:
         path = sendmail or Path(config.authentication.sendmail_cf)
         yield from (
-            *configuration.sendmail(config, path),
-            *configuration.rewriting(path, given=sendmail is not None),
+            *mail_server.sendmail(config, path),
+            *mail_server.sendmail_filters(config, path, given=sendmail is not None),
+            *mail_server.rewriting(path, given=sendmail is not None),
         )

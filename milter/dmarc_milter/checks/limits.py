@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,17 +71,21 @@ def of_service(proc: Path = PROC) -> HostLimits | None:
     return None
 
 
-def findings(config: Config, limits: HostLimits) -> Iterator[Finding]:
-    """What is too little. Nothing where all is enough."""
+def findings(
+    config: Config, limits: HostLimits, unit: Callable[[str], str] = lambda _: ""
+) -> Iterator[Finding]:
+    """What is too little. Nothing where all is enough. `unit`: the command that adds a line to the
+    service's unit; "" where there is none."""
     workers, library = workers_of(config), config.milter.library
     wanted = config.milter.max_connections
     if limits.descriptors is not None and (most := connections_for(limits.descriptors)) < wanted:
+        line = f"LimitNOFILE={2 * wanted + 80}"
         yield Finding(
             "warning",
             "limits",
             f"{limits.descriptors} open files: a worker serves {most} connections, not the"
             f" {wanted} of [milter] max_connections; more are answered 451",
-            f"LimitNOFILE={2 * wanted + 80} in the unit, or `ulimit -n`",
+            unit(line) or f"{line} in the unit, or `ulimit -n`",
         )
     messages = min(BUSY, wanted) if library == "pymilter" else 0
     threads = BESIDE + workers * (OWN_THREADS[library] + messages)
@@ -91,7 +95,8 @@ def findings(config: Config, limits: HostLimits) -> Iterator[Finding]:
             "limits",
             f"{limits.threads} processes and threads: {workers} workers want {threads}; connections"
             " without one are answered 451",
-            "TasksMax= in the unit, the container's pids limit, or `ulimit -u`"
+            unit(f"TasksMax={threads}")
+            or "TasksMax= in the unit, the container's pids limit, or `ulimit -u`"
             + (', or [milter] library = "native", which needs few' if messages else ""),
         )
     memory = BESIDE_MEMORY + workers * WORKER_MEMORY
@@ -100,7 +105,8 @@ def findings(config: Config, limits: HostLimits) -> Iterator[Finding]:
             "warning",
             "limits",
             f"{limits.memory // MB} MB of memory: {workers} workers may want {memory // MB}",
-            "MemoryMax= in the unit, the container's memory, or fewer [milter] workers",
+            unit(f"MemoryMax={memory // MB}M")
+            or "MemoryMax= in the unit, the container's memory, or fewer [milter] workers",
         )
     if limits.addresses is not None and limits.addresses < ADDRESSES[library]:
         yield Finding(
@@ -108,7 +114,8 @@ def findings(config: Config, limits: HostLimits) -> Iterator[Finding]:
             "limits",
             f"{limits.addresses // MB} MB of address space: a worker may want"
             f" {ADDRESSES[library] // MB}",
-            "no `ulimit -v` (LimitAS=): MemoryMax= limits memory instead",
+            unit("LimitAS=infinity")
+            or "no `ulimit -v` (LimitAS=): MemoryMax= limits memory instead",
         )
 
 

@@ -4,6 +4,9 @@ check` looks at them."""
 from __future__ import annotations
 
 import base64
+import os
+import shlex
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -15,8 +18,10 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from dmarc_milter.checks import service
 from dmarc_milter.config import Config, ConfigError
 from dmarc_milter.config.checks import name
+from dmarc_milter.config.commands import set_command
 from dmarc_milter.config.schema_reporting import Reporting
 from dmarc_milter.config.secrets import identity_keys, signing_key, smtp_password
 from dmarc_milter.core.check_finding import Finding
@@ -37,6 +42,10 @@ LONGEST = 64 - len(verp("@", "0" * 32, "0" * 8).partition("@")[0])
 (RFC 5321 4.5.3.1.1)."""
 
 
+STRING = 255
+"""Bytes of one string of a TXT record."""
+
+
 def report_sender(
     config: Config, resolver: Resolver, suffixes: PublicSuffixes | None
 ) -> Iterator[Finding]:
@@ -49,23 +58,52 @@ def report_sender(
             if half
             else "no reports are sent: [reporting] org_name and email are not set"
         )
-        yield Finding("warning" if half else "note", WHAT, text)
+        yield Finding(
+            "warning" if half else "note", WHAT, text, _other_half(options) if half else ""
+        )
         return
     try:
         smtp_password(config)
         key = signing_key(config)
         identity_keys(config)
     except ConfigError as error:
-        yield Finding("error", WHAT, str(error))
+        yield Finding("error", WHAT, str(error), _secret_remedy(config))
         return
     sender = name(options.email.rpartition("@")[2])
     found = survey(sender, resolver, suffixes=suffixes)
     yield from _published(found)
     yield _form(options)
     if options.copy_to.startswith("/") and not Path(options.copy_to).is_dir():
-        yield Finding("error", WHAT, f"copy_to: there is no folder {options.copy_to}")
+        account, group = service.names(config)
+        folder = f"install -d -o {account} -g {group} -m 750 {shlex.quote(options.copy_to)}"
+        yield Finding("error", WHAT, f"copy_to: there is no folder {options.copy_to}", folder)
     yield from _envelope(config, sender, found, resolver)
     yield from _signature(config, sender, key.pem if key else b"", resolver)
+
+
+def _other_half(options: Reporting) -> str:
+    """What is missing of the two, from what is there or the host's name."""
+    if not options.org_name:
+        return set_command("reporting.org_name", options.email.rpartition("@")[2])
+    organization = socket.getfqdn().partition(".")[2] or "YOUR.DOMAIN"
+    return set_command("reporting.email", f"dmarc@{organization}")
+
+
+def _secret_remedy(config: Config) -> str:
+    """For a key or password that cannot be used."""
+    options = config.reporting
+    if options.dkim_domain and not options.dkim_selector:
+        return set_command("reporting.dkim_selector", "dmarc")
+    if options.smtp_password_file and not os.path.exists(options.smtp_password_file):
+        return service.new_file(options.smtp_password_file, config)
+    keys = [options.dkim_key_file, *(one.dkim_key_file for one in options.identities)]
+    for file in filter(None, keys):
+        if not os.path.exists(file):
+            return service.new_key(file, config)
+    if not options.dkim_key_file:
+        return "dmarc-milter config set reporting.dkim_domain ''"
+    quoted = shlex.quote(options.dkim_key_file)
+    return f"mv -n {quoted} {quoted}.unusable && {service.new_key(options.dkim_key_file, config)}"
 
 
 def _form(options: Reporting) -> Finding:
@@ -89,7 +127,7 @@ def _published(surveyed: Survey) -> Iterator[Finding]:
             "warning",
             WHAT,
             f"{surveyed.domain}: {surveyed.sentence}",
-            f'publish _dmarc.{surveyed.domain}. TXT "v=DMARC1; p=none"',
+            _record(f"_dmarc.{surveyed.domain}.", "v=DMARC1; p=none"),
         )
     else:
         yield Finding(
@@ -100,7 +138,8 @@ def _published(surveyed: Survey) -> Iterator[Finding]:
         )
     for finding in surveyed.findings:
         if finding.level == "error" and surveyed.published is not None:
-            yield Finding("warning", WHAT, f"{surveyed.domain}: {finding.where}: {finding.text}")
+            text = f"{surveyed.domain}: {finding.where}: {finding.text}"
+            yield Finding("warning", WHAT, text, f"dmarc-milter domain {surveyed.domain}")
 
 
 def _envelope(
@@ -114,11 +153,20 @@ def _envelope(
         yield Finding(
             "warning",
             WHAT,
-            f"{host} has no SPF record: reports must be DKIM-signed to pass anywhere",
-            f'publish {host}. TXT "v=spf1 a mx -all" with the host that sends to the world in it',
+            f"{host} has no SPF record: reports must be DKIM-signed to pass anywhere (the host that"
+            " sends to the world must be in it)",
+            _record(f"{host}.", "v=spf1 a mx -all"),
         )
-    elif spf.status in (SpfStatus.PERMERROR, SpfStatus.TEMPERROR):
-        yield Finding("error", WHAT, f"SPF of {host}: {spf.reason}")
+    elif spf.status is SpfStatus.PERMERROR:
+        yield Finding(
+            "error",
+            WHAT,
+            f"SPF of {host}: {spf.reason} (the one record that is published must have the host that"
+            " sends to the world in it)",
+            _record(f"{host}.", "v=spf1 a mx -all"),
+        )
+    elif spf.status is SpfStatus.TEMPERROR:
+        yield Finding("error", WHAT, f"SPF of {host}: {spf.reason}", f"dmarc-milter domain {host}")
     else:
         yield Finding(
             "ok", WHAT, f"{host} has an SPF record; it must list the host that sends to the world"
@@ -129,6 +177,7 @@ def _envelope(
             WHAT,
             f"{bounces}: with each report's tag its local part has more than 64 bytes; at most"
             f" {LONGEST} are safe",
+            set_command("reporting.bounce_address", f"dmarc@{host}"),
         )
     mail = takes_mail(host, resolver)
     if mail.permission is not Permission.GRANTED:
@@ -136,7 +185,7 @@ def _envelope(
             "error",
             WHAT,
             f"{bounces} cannot get bounces: {mail.reason}",
-            f"publish an MX record for {host}, or set [reporting] bounce_address",
+            f"publish {host}. MX 10 {socket.getfqdn()}.",
         )
 
 
@@ -157,7 +206,7 @@ def _signature(config: Config, sender: Domain, pem: bytes, resolver: Resolver) -
             WHAT,
             f"dkim_domain {signer} does not align with {options.email}: the signature proves"
             " nothing to others",
-            f"dmarc-milter config set reporting.dkim_domain {sender}",
+            set_command("reporting.dkim_domain", str(sender)),
         )
     yield _published_key(f"{options.dkim_selector}._domainkey.{signer}", pem, resolver)
 
@@ -169,7 +218,8 @@ def _published_key(where: str, pem: bytes, resolver: Resolver) -> Finding:
         level: Literal["warning", "error"] = (
             "warning" if answer.status is DkimStatus.TEMPERROR else "error"
         )
-        return Finding(level, WHAT, f"{where}: {answer.reason}", _record_of(where, pem))
+        remedy = f"dmarc-milter domain {where}" if level == "warning" else _record_of(where, pem)
+        return Finding(level, WHAT, f"{where}: {answer.reason}", remedy)
     private = load_pem_private_key(pem, None)
     ours = private.public_key().public_numbers() if isinstance(private, RSAPrivateKey) else None
     if ours is not None and any(
@@ -188,4 +238,12 @@ def _record_of(where: str, pem: bytes) -> str:
     """What the DNS should say, for an administrator to copy (RFC 6376 3.6.1)."""
     public = load_pem_private_key(pem, None).public_key()
     der = public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    return f'publish {where}. TXT "v=DKIM1; k=rsa; p={base64.b64encode(der).decode()}"'
+    return _record(f"{where}.", f"v=DKIM1; k=rsa; p={base64.b64encode(der).decode()}")
+
+
+def _record(owner: str, text: str) -> str:
+    """A TXT record as a zone file has it: strings of at most 255 bytes (RFC 1035 3.3), which
+    readers put together."""
+    pieces = [text[start : start + STRING] for start in range(0, len(text), STRING)]
+    strings = " ".join(f'"{piece}"' for piece in pieces)
+    return f"publish {owner} TXT {strings}"

@@ -4,30 +4,32 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
+import shlex
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from dmarc_milter.checks import account, host
+from dmarc_milter.checks import account, host, remedies, service
+from dmarc_milter.checks.host import MAIN_CF
 from dmarc_milter.checks.installation import findings
-from dmarc_milter.cli.main import EXIT_NO, EXIT_OK, add_config
+from dmarc_milter.cli.main import EXIT_NO, EXIT_OK, add_config, default_config
 from dmarc_milter.cli.terminal import console, print_json, styled
 from dmarc_milter.config import Config, ConfigError, load
 from dmarc_milter.config.checks import host_and_port
+from dmarc_milter.config.commands import set_command
 from dmarc_milter.config.secrets import smtp_password
+from dmarc_milter.config.sources import merge, read_sources
 from dmarc_milter.core.check_finding import Finding
+from dmarc_milter.mta.errors import AttachmentError
+from dmarc_milter.mta.find import find
 from dmarc_milter.reporting.smtp import Submission, greeting
 
-MAIN_CF = Path("/etc/postfix/main.cf")
-ELSEWHERE = {
-    "postfix": "dmarc-milter setup --mta postfix (it prints the lines that belong there)",
-    "sendmail": "dmarc-milter setup --mta sendmail (it prints the lines that belong there)",
-    "rewriting": "see docs/how-to/sendmail.md",
-    "reports": "dmarc-milter domain DOMAIN (it shows all that the domain publishes)",
-    "spool": "dmarc-milter store status",
-    "store": "dmarc-milter store status",
-}
-"""Where a finding names no remedy of its own: what shows more."""
+RULE = re.compile(r"rule (\d+) ")
+RIGHTS = re.compile(r": (ch(?:mod|own|grp) [a-z0-9+-]+ [^\s,;]+)")
+"""A command in an error of the configuration."""
+AT_LINE = re.compile(r"at line (\d+)")
+"""Of the TOML reader."""
 WORDS = {"ok": "ok", "note": "ok", "warning": "warn", "unknown": "warn", "error": "fail"}
 SECONDS = 10.0
 """For a step of the conversation with the SMTP server."""
@@ -50,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """0 when nothing fails, else 1. With a configuration that cannot be used nothing else is looked
     at."""
-    found = [_with_remedy(one) for one in _diagnosis(arguments)]
+    found = [_with_remedy(one, arguments) for one in _diagnosis(arguments)]
     if arguments.json:
         names = ("level", "what", "text", "remedy")
         print_json({"findings": [dict(zip(names, one, strict=True)) for one in found]})
@@ -76,19 +78,47 @@ def _diagnosis(arguments: argparse.Namespace) -> Iterator[Finding]:
     yield host.versions()
 
 
-def _with_remedy(one: Finding) -> Finding:
-    mild = one.level in ("ok", "note")
-    return one if mild or one.remedy else one._replace(remedy=ELSEWHERE.get(one.where, ""))
+def _with_remedy(one: Finding, arguments: argparse.Namespace) -> Finding:
+    """As it must be typed here; where there is none, the editor at the file it is about."""
+    if one.level in ("ok", "note"):
+        return one
+    remedy = one.remedy
+    if rule := RULE.match(one.text):
+        remedy = _editor_at_rule(arguments.config, int(rule[1]))
+    elif not remedy:
+        file = arguments.postfix or MAIN_CF if one.where == "postfix" else arguments.config
+        remedy = f"{service.editor()} {shlex.quote(str(file))}"
+    config = None if arguments.config == default_config() else arguments.config
+    main_cf = None if arguments.postfix in (None, MAIN_CF) else arguments.postfix
+    return one._replace(remedy=remedies.placed(remedy, config=config, main_cf=main_cf))
 
 
 def _editor(path: Path, problem: str) -> str:
-    """Opens the file where the mistake stands."""
+    """Opens the file where the mistake stands; or the command that the problem names."""
     if not path.exists():
-        return f"dmarc-milter config sample > {path}"
+        quoted = shlex.quote(str(path))
+        folder = shlex.quote(str(path.parent))
+        return f"mkdir -p {folder} && dmarc-milter config sample > {quoted}"
+    if named := RIGHTS.search(problem):
+        return named[1]
     file, _, rest = problem.partition(":")
     line = rest.partition(":")[0]
+    if not line.isdecimal() and (found := AT_LINE.search(problem)):
+        line = found[1]
     at = f"+{line} " if line.isdecimal() else ""
-    return f"{os.environ.get('EDITOR') or 'editor'} {at}{file if Path(file).exists() else path}"
+    return f"{service.editor()} {at}{shlex.quote(file if Path(file).exists() else str(path))}"
+
+
+def _editor_at_rule(path: Path, number: int) -> str:
+    """Where a rule stands, counted from 1 over all files."""
+    merged = merge(read_sources(path, os.environ))
+    origin, local = merged.origins.get(
+        ("policy", "rules", str(number - 1)), merged.origins["policy", "rules"]
+    )
+    if len(local) == 2:  # the first list of rules, which is held whole
+        local = (*local, str(number - 1))
+    line = origin.line(local)
+    return f"{service.editor()} +{line} {shlex.quote(origin.name)}"
 
 
 def _report_path(config: Config) -> Iterator[Finding]:
@@ -109,11 +139,32 @@ def _report_path(config: Config) -> Iterator[Finding]:
             "error",
             "report path",
             f"{options.smtp} takes no report mail: {problem}",
-            "start that mail server, or name another with `dmarc-milter config set reporting.smtp"
-            " HOST:PORT` (also smtp_tls, smtp_user)",
+            _way_in(config, where, problem),
         )
     else:
         yield Finding("ok", "report path", f"{options.smtp} lets us in")
+
+
+def _way_in(config: Config, host_name: str, problem: str) -> str:
+    """By what the server said."""
+    options, lower = config.reporting, problem.lower()
+    here = host_name in ("localhost", "127.0.0.1", "::1")
+    if "starttls" in lower or "certificate" in lower:
+        way = "none" if here and not options.smtp_user else "opportunistic"
+        return set_command("reporting.smtp_tls", way)
+    if re.search(r": 53\d ", problem) and options.smtp_password_file:
+        return f"{service.editor()} {shlex.quote(options.smtp_password_file)}"
+    if here and "refused" in lower and (mta := _mail_server()):
+        return f"systemctl start {mta}"
+    return set_command("reporting.smtp", "localhost:25")
+
+
+def _mail_server() -> str:
+    """The one that is installed, or ""."""
+    try:
+        return find(Path("/"))
+    except AttachmentError:
+        return ""
 
 
 def _print(found: list[Finding]) -> None:

@@ -3,6 +3,7 @@ they do to our field was seen with Debian's packages (docs/how-to/other-filters.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 
 from dmarc_milter.config.checks import SocketAddress
@@ -27,9 +28,25 @@ from dmarc_milter.mta.other_filters import (
     same_socket,
 )
 from dmarc_milter.mta.postfix import Postfix
+from dmarc_milter.mta.postfix_commands import set_milters
 
 WHERE = "filters"
 NO_FACTS = Installed("", "")
+UNITS = {"Sender ID milter": "sid-milter", "authentication_milter": "authentication_milter"}
+"""Of systemd, where it is not the program's name."""
+CONFIGURATION = {
+    "OpenDKIM": "/etc/opendkim.conf",
+    "dkimpy-milter": "/etc/dkimpy-milter/dkimpy-milter.conf",
+    "Rspamd": "/etc/rspamd",
+}
+OUR_FIELD_OUT = r"s/,\s*\"?authentication-results\"?//; s/\"?authentication-results\"?\s*,?//"
+"""For sed: the routine goes out of `use`, the others stay."""
+RSPAMD_DMARC_OFF = (
+    r"s/\b(reject|quarantine)\s*=\s*\"?(reject|quarantine|soft.reject)\"?\s*;?//g;"
+    r" s/\breporting\s*=\s*true/reporting = false/g;"
+    r" s/(\breporting\s*\{[^}]*?enabled\s*=\s*)true/${1}false/g"
+)
+"""Perl: no policy is applied and no report sent; all other settings stay."""
 RANKS = {"": 0, "milter-greylist": 1, "OpenDKIM": 3, "dkimpy-milter": 3}
 """Where each stands in smtpd_milters: this milter, what only defers, what filters (2), what
 signs."""
@@ -77,13 +94,12 @@ def order(
     wanted = sorted((one for one in present if not _is_rival(one)), key=_rank)
     if list(present) == wanted:
         return
-    line = printable(", ".join(one.entry.text for one in wanted), 2000)
     yield Finding(
         "warning",
         WHERE,
         "the order in smtpd_milters should be: this milter, what filters, what signs"
         + ("; without what judges again" if len(wanted) < len(present) else ""),
-        f"postconf -e 'smtpd_milters = {line}' && postfix reload" if "'" not in line else "",
+        set_milters(one.entry for one in wanted),
     )
 
 
@@ -103,7 +119,7 @@ def _about(one: OtherFilter) -> Iterator[Finding]:
             WHERE,
             f"{_who(one)}: behind smtpd_proxy_filter no milter sees a message, so nothing is"
             " judged; give the filter the mail after it is queued",
-            one.instead,
+            one.without,
         )
         return
     if one.kind in OF_KIND:
@@ -117,9 +133,8 @@ def _who(one: OtherFilter) -> str:
 
 def _rival(one: OtherFilter) -> Iterator[Finding]:
     """It does the same as this milter."""
-    service = one.kind.lower()
-    first = (
-        "dmarc-milter import /etc/opendmarc.conf (it translates its settings); then "
+    settings = (
+        "; `dmarc-milter import /etc/opendmarc.conf` shows its settings as ours"
         if one.kind == "OpenDMARC"
         else ""
     )
@@ -127,8 +142,33 @@ def _rival(one: OtherFilter) -> Iterator[Finding]:
         "warning",
         WHERE,
         f"{_who(one)} judges the same mail a second time and writes its own result under this"
-        " host's name",
-        f"{first}take it out of {one.named}; systemctl disable --now {service}",
+        f" host's name{settings}",
+        _retired(one),
+    )
+
+
+def _retired(one: OtherFilter) -> str:
+    """Taken out of the mail server's file, then stopped."""
+    service = UNITS.get(one.kind, one.kind.lower())
+    return " && ".join(filter(None, (one.without, f"systemctl disable --now {service}")))
+
+
+def _file(one: OtherFilter) -> str:
+    return shlex.quote(one.installed.file) if one.installed else CONFIGURATION[one.kind]
+
+
+def _amavis_file(one: OtherFilter) -> str:
+    """The last one that Amavis reads."""
+    file = _file(one)
+    return f"{file}/60-dmarc-milter" if file.strip("'").endswith("conf.d") else file
+
+
+def _mode_s(one: OtherFilter) -> str:
+    """opendkim.conf(5), and dkimpy-milter.conf(5) in the same form."""
+    file = _file(one)
+    return (
+        f"sed -i '/^[[:space:]]*Mode[[:space:]]/Id' {file} && echo 'Mode s' >> {file} &&"
+        f" systemctl restart {one.kind.lower()}"
     )
 
 
@@ -144,7 +184,7 @@ def _dkim(one: OtherFilter) -> Iterator[Finding]:
             WHERE,
             f"{_who(one)}: its configuration was not found; where it verifies it removes our"
             " Authentication-Results",
-            f"`Mode s` in the configuration of {one.kind}",
+            f"set Mode s in the configuration of {one.kind}, where it runs",
         )
     elif SIGNS not in own.facts:
         yield Finding(
@@ -152,7 +192,7 @@ def _dkim(one: OtherFilter) -> Iterator[Finding]:
             WHERE,
             f"{_who(one)} only verifies, as this milter does, and removes our"
             " Authentication-Results if it comes after us",
-            f"take it out of {one.named}; systemctl disable --now {one.kind.lower()}",
+            _retired(one),
         )
     else:
         yield Finding(
@@ -160,7 +200,7 @@ def _dkim(one: OtherFilter) -> Iterator[Finding]:
             WHERE,
             f"{_who(one)} verifies as well as signs (its Mode), and removes our"
             " Authentication-Results if it comes after us",
-            f"`Mode s` in {own.file}, then systemctl restart {one.kind.lower()}",
+            _mode_s(one),
         )
 
 
@@ -170,10 +210,10 @@ def _rspamd(one: OtherFilter) -> Iterator[Finding]:
         yield Finding(
             "error" if one.position >= 0 else "warning",
             WHERE,
-            f"{_who(one)} writes Authentication-Results itself (milter_headers) and removes ours"
-            " if it comes after us",
-            "take authentication-results out of `use` in /etc/rspamd/local.d/milter_headers.conf;"
-            " systemctl reload rspamd",
+            f"{_who(one)} writes Authentication-Results itself (`use` of milter_headers.conf) and"
+            " removes ours if it comes after us",
+            f"sed -i -E '{OUR_FIELD_OUT}' {_file(one)}/*.d/milter_headers.conf && systemctl reload"
+            " rspamd",
         )
     if {REFUSES, REPORTS} & facts:
         yield Finding(
@@ -181,8 +221,8 @@ def _rspamd(one: OtherFilter) -> Iterator[Finding]:
             WHERE,
             f"{_who(one)} applies DMARC policies or sends DMARC reports too: let one of the two do"
             " it",
-            "`actions = { }` and `reporting { enabled = false; }` in"
-            " /etc/rspamd/local.d/dmarc.conf; systemctl reload rspamd",
+            f"perl -0pi.bak -e '{RSPAMD_DMARC_OFF}' {_file(one)}/*.d/dmarc.conf && systemctl reload"
+            " rspamd",
         )
     elif JUDGES in facts or one.installed is None:
         yield Finding(
@@ -199,8 +239,8 @@ def _amavis(one: OtherFilter) -> Iterator[Finding]:
             "warning",
             WHERE,
             f"{_who(one)} verifies DKIM again, with the client's address lost",
-            "$enable_dkim_verification = 0; in /etc/amavis/conf.d/50-user; systemctl restart"
-            " amavis",
+            f"printf '%s\\n' '$enable_dkim_verification = 0;' '1;' >> {_amavis_file(one)} &&"
+            " systemctl restart amavis",
         )
     else:
         yield Finding("note", WHERE, f"{_who(one)} comes after this milter: that is right")
@@ -213,7 +253,7 @@ def _spamassassin(one: OtherFilter) -> Iterator[Finding]:
             WHERE,
             f"{_who(one)} rewrites what it takes for spam before this milter verifies it: the"
             " signature breaks, and genuine mail is refused",
-            f"put this milter before it in {one.named}",
+            one.behind,
         )
         return
     yield Finding(
@@ -228,17 +268,15 @@ def _spf(one: OtherFilter) -> Iterator[Finding]:
     own = one.installed
     if own is not None and REFUSES not in own.facts:
         return
-    how = (
-        f"HELO_reject = False and Mail_From_reject = False in {own.file}, or take it out of"
-        if own
-        else "take it out of"
-    )
     yield Finding(
         "warning",
         WHERE,
         f"{_who(one)} refuses by SPF alone, before DKIM and DMARC are judged: forwarded mail is"
         " lost that would pass",
-        f"{how} {one.named}",
+        f"sed -i -E '/^(HELO|Mail_From)_reject/Id' {_file(one)} && printf '%s\\n'"
+        f" 'HELO_reject = False' 'Mail_From_reject = False' >> {_file(one)}"
+        if own
+        else one.without,
     )
 
 

@@ -51,7 +51,7 @@ def _opendkim(root: Path) -> Iterator[Installed]:
     facts = {fact for letter, fact in (("v", VERIFIES), ("s", SIGNS)) if letter in mode}
     yield Installed(
         "OpenDKIM",
-        "/etc/opendkim.conf",
+        str(root / "etc/opendkim.conf"),
         (*_sockets(options.get("socket", "")), *_default(root, "opendkim")),
         frozenset(facts),
     )
@@ -65,7 +65,7 @@ def _opendmarc(root: Path) -> Iterator[Installed]:
     refuses = options.get("rejectfailures", "").lower() in ("true", "yes", "1")
     yield Installed(
         "OpenDMARC",
-        "/etc/opendmarc.conf",
+        str(root / "etc/opendmarc.conf"),
         (*_sockets(options.get("socket", "")), *_default(root, "opendmarc")),
         frozenset({REFUSES} if refuses else ()),
     )
@@ -93,7 +93,7 @@ def _rspamd(root: Path) -> Iterator[Installed]:
         host, _, port = found.split()[0].rpartition(":")
         spelled = found.split()[0] if found.startswith("/") else f"inet:{port}@{_any(host)}"
         sockets += _sockets(spelled)
-    yield Installed("Rspamd", "/etc/rspamd", tuple(sockets), frozenset(facts))
+    yield Installed("Rspamd", str(folder), tuple(sockets), frozenset(facts))
 
 
 def _any(host: str) -> str:
@@ -105,6 +105,8 @@ def _amavis(root: Path) -> Iterator[Installed]:
     texts = [text for name in AMAVIS for text in _texts(root / name)]
     if not texts:
         return
+    place = next(root / name for name in AMAVIS if any(_texts(root / name)))
+    file = place / "amavisd.conf" if place.name == "amavisd" else place
     text = _without_comments("\n".join(texts))
     verifies = re.findall(r"\$enable_dkim_verification\s{0,20}=\s{0,20}([01])\s{0,20};", text)
     ports = re.findall(r"\$inet_socket_port\s{0,20}=\s{0,20}\[?([0-9, ]{1,100})\]?;", text)
@@ -115,7 +117,7 @@ def _amavis(root: Path) -> Iterator[Installed]:
     ]
     yield Installed(
         "Amavis",
-        "/etc/amavis",
+        str(file),
         tuple(sockets),
         frozenset({VERIFIES} if verifies[-1:] == ["1"] else ()),
     )
@@ -129,7 +131,7 @@ def _spamass_milter(root: Path) -> Iterator[Installed]:
     sockets = [socket for path in usual for socket in _sockets(path)]
     yield Installed(
         "SpamAssassin",
-        "/etc/default/spamass-milter",
+        str(root / "etc/default/spamass-milter"),
         (*_default(root, "spamass-milter"), *sockets),
     )
 
@@ -149,7 +151,10 @@ def _policyd(root: Path) -> Iterator[Installed]:
         for name in ("helo_reject", "mail_from_reject")
     ]
     yield Installed(
-        "an SPF policy service", f"/{POLICYD}", (), frozenset({REFUSES} if any(rejects) else ())
+        "an SPF policy service",
+        str(root / POLICYD),
+        (),
+        frozenset({REFUSES} if any(rejects) else ()),
     )
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from dmarc_milter.config.checks import SocketAddress
-from dmarc_milter.mta import proxy_filter, sendmail_review
+from dmarc_milter.mta import postfix_commands, proxy_filter, sendmail_review
 from dmarc_milter.mta.postfix import (
     MasterCfService,
     MilterEntry,
@@ -70,8 +71,9 @@ class OtherFilter(NamedTuple):
     """A filter that the MTA names. `role`: milter, content filter, proxy or policy service.
     `named`: where and how, in the MTA's spelling. `position`: -1 before this milter, 1 after it,
     0 where that cannot be said. `inbound`: whether mail of strangers passes it. `installed`: what
-    its own files say; None where they were not found. `instead`: how to give a proxy the mail
-    after it is queued."""
+    its own files say; None where they were not found. `without`: what takes it out of there, for a
+    proxy what gives it the mail after it is queued. `behind`: what puts this milter before it.
+    Both are commands, or "" where there is none."""
 
     kind: str
     role: str
@@ -80,7 +82,8 @@ class OtherFilter(NamedTuple):
     position: int = 0
     inbound: bool = True
     installed: Installed | None = None
-    instead: str = ""
+    without: str = ""
+    behind: str = ""
 
 
 def of_postfix(
@@ -98,23 +101,35 @@ def of_postfix(
 
 
 def of_sendmail(
-    text: str, socket: SocketAddress, installed: Sequence[Installed] = ()
+    filters: Sequence[sendmail_review.MailFilter],
+    socket: SocketAddress,
+    installed: Sequence[Installed] = (),
+    mc: Path = sendmail_review.MC,
 ) -> tuple[OtherFilter, ...]:
-    """Those of a sendmail.mc, but for the one that has our name or socket."""
-    names = [match[1] for match in sendmail_review.FILTER.finditer(text)]
-    ours = names.index(sendmail_review.NAME) if sendmail_review.NAME in names else -1
+    """All but the one that has our name or socket."""
+    mine = [
+        one.name == sendmail_review.NAME or sendmail_review.is_ours(one, socket) for one in filters
+    ]
+    ours = mine.index(True) if True in mine else -1
     found = []
-    for index, match in enumerate(sendmail_review.FILTER.finditer(text)):
-        endpoint = sendmail_review.equates(match[2]).get("S", "")
-        there = sendmail_review.socket_of(endpoint)
-        if match[1] == sendmail_review.NAME or (there and sendmail_review.is_same(there, socket)):
+    for index, one in enumerate(filters):
+        if mine[index]:
             continue
+        there = sendmail_review.socket_of(one.endpoint)
         own = _installed_at(there, installed)
-        kind = own.kind if own else identify(f"{match[1]} {endpoint}", there)
-        position = 0 if ours < 0 else (1 if index > ours else -1)
-        named = f"INPUT_MAIL_FILTER(`{match[1]}')"
+        kind = own.kind if own else identify(f"{one.name} {one.endpoint}", there)
         found.append(
-            OtherFilter(kind, MILTER, named, endpoint, position, True, own or _of(kind, installed))
+            OtherFilter(
+                kind,
+                MILTER,
+                f"INPUT_MAIL_FILTER(`{one.name}')",
+                one.endpoint,
+                _place_beside(index, ours),
+                True,
+                own or _of(kind, installed),
+                sendmail_review.removal(one.name, mc),
+                sendmail_review.attach(mc, first=True),
+            )
         )
     return tuple(found)
 
@@ -175,11 +190,29 @@ def _milters(
     ours = next((index for index, one in enumerate(found) if not one.kind), -1)
     named = f"{service.name}: smtpd_milters" if service else "smtpd_milters"
     inbound = service is None or not service.is_submission
+    mine = [one.entry for one in found if not one.kind]
+    others = [one.entry for one in found if one.kind]
+    behind = postfix_commands.set_milters([*mine, *others], service)
     for index, one in enumerate(found):
         if one.kind:
-            position = 0 if ours < 0 else (1 if index > ours else -1)
-            endpoint = one.entry.endpoint
-            yield OtherFilter(one.kind, MILTER, named, endpoint, position, inbound, one.installed)
+            yield OtherFilter(
+                one.kind,
+                MILTER,
+                named,
+                one.entry.endpoint,
+                _place_beside(index, ours),
+                inbound,
+                one.installed,
+                postfix_commands.set_milters(
+                    [entry.entry for entry in found if entry is not one], service
+                ),
+                behind,
+            )
+
+
+def _place_beside(index: int, ours: int) -> int:
+    """OtherFilter.position; `ours` is -1 where this milter is not in the list."""
+    return 0 if ours < 0 else (1 if index > ours else -1)
 
 
 def _ours(files: Postfix, milter: MilterEntry, socket: SocketAddress, chrooted: bool) -> bool:
@@ -199,8 +232,12 @@ def _content_filters(
         kind = identify(f"{value} {_command(files, value)}", _tcp(value))
         where = f"{service.name}: {setting}" if service else setting
         inbound = service is None or not service.is_submission
-        instead = proxy_filter.remedy(files, service, value) if role == PROXY else ""
-        yield OtherFilter(kind, role, where, value, 0, inbound, _of(kind, installed), instead)
+        without = (
+            proxy_filter.remedy(files, service, value)
+            if role == PROXY
+            else postfix_commands.set_value(setting, "", service)
+        )
+        yield OtherFilter(kind, role, where, value, 0, inbound, _of(kind, installed), without)
 
 
 def _command(files: Postfix, value: str) -> str:
@@ -223,14 +260,19 @@ def _policy_services(files: Postfix, installed: Sequence[Installed]) -> Iterator
     """check_policy_service of an SPF checker (SMTPD_POLICY_README); others see no author."""
     for setting in RESTRICTIONS:
         words = elements(files.value(setting))
-        for word, following in itertools.pairwise(words):
+        for index, (word, following) in enumerate(itertools.pairwise(words)):
             if word != "check_policy_service":
                 continue
             named = following.strip("{} ").split(",")[0]
             name = named.rpartition("/")[2] if named.startswith("unix:") else named
             if re.search("spf", f"{named} {_command(files, name)}", re.IGNORECASE):
                 kind = "an SPF policy service"
-                yield OtherFilter(kind, POLICY, setting, named, -1, True, _of(kind, installed))
+                rest = list(words)
+                del rest[index : index + 2]
+                without = postfix_commands.set_value(setting, ", ".join(rest))
+                yield OtherFilter(
+                    kind, POLICY, setting, named, -1, True, _of(kind, installed), without
+                )
 
 
 def _installed_at(there: SocketAddress | None, installed: Sequence[Installed]) -> Installed | None:

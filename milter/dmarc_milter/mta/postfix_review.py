@@ -9,8 +9,10 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 from dmarc_milter.config.checks import IPNetwork, SocketAddress, networks
+from dmarc_milter.config.commands import set_command
 from dmarc_milter.config.schema_policy import Authentication
 from dmarc_milter.core.check_finding import LEVELS, Finding
+from dmarc_milter.mta import postfix_commands
 from dmarc_milter.mta.postfix import MasterCfService, MilterEntry, Postfix, address, elements
 from dmarc_milter.mta.setup_lines import reachable
 
@@ -59,14 +61,17 @@ def _attached(files: Postfix, socket: SocketAddress) -> Iterator[Finding]:
     """What main.cf alone says."""
     reason = unreachable(files, socket)
     if reason:
-        remedy = "dmarc-milter setup --mta postfix --socket unix --apply"
+        remedy = (
+            "dmarc-milter setup --mta postfix --socket unix --apply && systemctl restart"
+            " dmarc-milter && postfix reload"
+        )
         yield Finding("error", WHERE, reason, remedy)
     milters = files.milters()
     ours = [is_ours(milter, files, socket, chrooted=False) for milter in milters]
     if True in ours:
         position = ours.index(True)
-        yield from _default_action(files, milters[position])
-        yield from _order(milters[:position], milters[position + 1 :])
+        yield from _default_action(files, milters, position)
+        yield from _order(milters, position)
         yield from _other_settings(files, socket)
     elif not any(map(files.is_chrooted, files.smtpd())) or not _in_any(files, socket):
         yield Finding(
@@ -77,31 +82,35 @@ def _attached(files: Postfix, socket: SocketAddress) -> Iterator[Finding]:
         )
 
 
-def _default_action(files: Postfix, milter: MilterEntry) -> Iterator[Finding]:
+def _default_action(
+    files: Postfix, milters: Sequence[MilterEntry], position: int
+) -> Iterator[Finding]:
     """What Postfix does with mail while the milter is down. Braces have the last word: main.cf's
     setting changes nothing there."""
-    own = milter.settings.get("default_action")
+    own = milters[position].settings.get("default_action")
     if (own or files.value("milter_default_action")) == "accept":
+        safe = postfix_commands.with_setting(milters[position], "default_action", "tempfail")
         yield Finding(
             "warning",
             WHERE,
             "default_action=accept: while the milter is down mail passes unchecked; tempfail lets"
             " it wait",
-            "write default_action=tempfail in this milter's braces in smtpd_milters; postfix reload"
+            postfix_commands.set_milters([*milters[:position], safe, *milters[position + 1 :]])
             if own
-            else "postconf -e milter_default_action=tempfail && postfix reload",
+            else postfix_commands.set_value("milter_default_action", "tempfail"),
         )
 
 
-def _order(before: Sequence[MilterEntry], after: Sequence[MilterEntry]) -> Iterator[Finding]:
+def _order(milters: Sequence[MilterEntry], position: int) -> Iterator[Finding]:
     """Which milters see the message before this one, and which after it."""
+    before, after = milters[:position], milters[position + 1 :]
     if before:
         yield Finding(
             "warning",
             WHERE,
             f"{_endpoints(before)} comes before this milter: what it changes can break"
             " signatures, and it does not see our result",
-            "put this milter first in smtpd_milters (postconf -e 'smtpd_milters = ...')",
+            postfix_commands.set_milters([milters[position], *before, *after]),
         )
     if after:
         yield Finding(
@@ -123,12 +132,11 @@ def _other_settings(files: Postfix, socket: SocketAddress) -> Iterator[Finding]:
             WHERE,
             "milter_protocol is older than 6: header fields arrive altered and signatures fail;"
             " remove the line",
-            "postconf -X milter_protocol && postfix reload",
+            postfix_commands.unset("milter_protocol"),
         )
-    if any(
-        is_ours(milter, files, socket, chrooted=False)
-        for milter in files.milters("non_smtpd_milters")
-    ):
+    milters = files.milters("non_smtpd_milters")
+    others = [one for one in milters if not is_ours(one, files, socket, chrooted=False)]
+    if len(others) < len(milters):
         filtered = any(files.value("content_filter", one) for one in (None, *files.smtpd()))
         yield Finding(
             "warning" if filtered else "note",
@@ -136,7 +144,7 @@ def _other_settings(files: Postfix, socket: SocketAddress) -> Iterator[Finding]:
             "non_smtpd_milters names this milter too: such mail comes from 127.0.0.1 and is not"
             " evaluated"
             + (", and what a content filter gives back loses our result" if filtered else ""),
-            "take it out of non_smtpd_milters" if filtered else "",
+            postfix_commands.set_milters(others, name="non_smtpd_milters") if filtered else "",
         )
 
 
@@ -163,25 +171,34 @@ def _service(
             WHERE,
             f"{service.name}: milter_macro_daemon_name {daemon} is in trusted_daemons, so that its"
             " mail is not evaluated",
+            set_command(
+                "authentication.trusted_daemons",
+                [one for one in trust.trusted_daemons if one != daemon],
+            ),
         )
     if is_given_back(service):
         yield from _given_back(files, service, trust, passes=passes)
     elif not passes:
-        yield from _left_out(files, service)
+        yield from _left_out(files, service, socket)
 
 
-def _left_out(files: Postfix, service: MasterCfService) -> Iterator[Finding]:
+def _left_out(files: Postfix, service: MasterCfService, socket: SocketAddress) -> Iterator[Finding]:
     """Why mail from outside does not pass the milter here, where main.cf's smtpd_milters is not the
     reason."""
-    options, place = service.options, f"{service.name}/{service.type}"
-    if "no_milters" in elements(files.value("receive_override_options", service)):
-        where = f"{place} in master.cf" if "receive_override_options" in options else "main.cf"
+    options = service.options
+    overrides = elements(files.value("receive_override_options", service))
+    if "no_milters" in overrides:
+        where = "master.cf" if "receive_override_options" in options else "main.cf"
         yield Finding(
             "warning",
             WHERE,
-            f"{service.name}: receive_override_options has no_milters: mail there goes through no"
-            " milter",
-            f"take no_milters out of receive_override_options of {where}; postfix reload",
+            f"{service.name}: receive_override_options of {where} has no_milters: mail there goes"
+            " through no milter",
+            postfix_commands.set_value(
+                "receive_override_options",
+                ", ".join(one for one in overrides if one != "no_milters"),
+                service if "receive_override_options" in options else None,
+            ),
         )
     elif "smtpd_milters" in options:
         is_empty = not files.value("smtpd_milters", service)
@@ -190,10 +207,11 @@ def _left_out(files: Postfix, service: MasterCfService) -> Iterator[Finding]:
             WHERE,
             f"{service.name}: -o smtpd_milters in master.cf leaves this milter out: mail there"
             " does not go through it",
-            f"postconf -PX {place}/smtpd_milters && postfix reload"
+            postfix_commands.unset("smtpd_milters", service)
             if is_empty
-            else f"put this milter first in smtpd_milters of {place} in master.cf (the others there"
-            " stay); postfix reload",
+            else postfix_commands.set_milters(
+                [postfix_commands.ours(socket), *files.milters(service=service)], service
+            ),
         )
 
 
@@ -217,6 +235,7 @@ def _submission(files: Postfix, service: MasterCfService, exempts: str) -> Itera
             WHERE,
             f"{service.name}: {exempts} exempts all its mail, and it offers no login"
             " (smtpd_sasl_auth_enable)",
+            postfix_commands.set_value("smtpd_sasl_auth_enable", "yes", service),
         )
     elif not exempts and service.is_submission:
         yield Finding(
@@ -245,8 +264,9 @@ def _given_back(
             "warning",
             WHERE,
             f"{service.name}: mail that a content filter gives back here loses the"
-            " Authentication-Results written before; add -o smtpd_milters= in master.cf, or name"
-            " the filter in keep_results_from",
+            " Authentication-Results written before; it wants -o smtpd_milters= in master.cf, or"
+            " the filter's address in keep_results_from",
+            postfix_commands.set_value("smtpd_milters", "", service),
         )
 
 
@@ -286,8 +306,9 @@ def _rewritten_when_given_back(files: Postfix, service: MasterCfService) -> Iter
             "warning",
             WHERE,
             f"{service.name}: {', '.join(names)} rewrites From of mail that a content filter gives"
-            " back here, after the milter has judged it; add -o local_header_rewrite_clients= in"
-            " master.cf",
+            " back here, after the milter has judged it; it wants -o local_header_rewrite_clients="
+            " in master.cf",
+            postfix_commands.set_value("local_header_rewrite_clients", "", service),
         )
 
 
@@ -304,14 +325,18 @@ def _networks(files: Postfix, trust: Authentication) -> Iterator[Finding]:
             " evaluated like any other mail",
         )
     strangers = [
-        str(network) for network in ours if mine and not any(_within(network, one) for one in mine)
+        network for network in ours if mine and not any(_within(network, one) for one in mine)
     ]
     if strangers and not unread:
+        kept = [
+            text for text in trust.trusted_networks if not set(networks([text])) & set(strangers)
+        ]
         yield Finding(
             "warning",
             WHERE,
-            f"trusted_networks has {', '.join(strangers)}, not in mynetworks: mail from there is"
-            " not evaluated",
+            f"trusted_networks has {', '.join(map(str, strangers))}, not in mynetworks: mail from"
+            " there is not evaluated",
+            set_command("authentication.trusted_networks", kept),
         )
     if unread:
         yield Finding(

@@ -20,11 +20,13 @@ MAX_FILE = 4 << 20
 
 
 class Daemon(NamedTuple):
-    """One DaemonPortOptions line. `flags` are the letters of its Modifiers."""
+    """One DaemonPortOptions line. `flags` are the letters of its Modifiers, `filters` its own
+    InputMailFilters; None where the general ones count."""
 
     name: str
     port: str
     flags: str
+    filters: str | None = None
 
     @property
     def demands_login(self) -> bool:
@@ -96,7 +98,12 @@ def daemons(text: str) -> tuple[Daemon, ...]:
         if name == "daemonportoptions":
             keys = _keys(value)
             found.append(
-                Daemon(keys.get("N", f"Daemon{len(found)}"), keys.get("P", "25"), keys.get("M", ""))
+                Daemon(
+                    keys.get("N", f"Daemon{len(found)}"),
+                    keys.get("P", "25"),
+                    keys.get("M", ""),
+                    keys.get("I"),
+                )
             )
     return tuple(found)
 
@@ -121,13 +128,14 @@ def demanding(text: str) -> frozenset[str]:
     return frozenset(daemon.name for daemon in listening) - lax - {""}
 
 
-def remarks(text: str, trusted: Iterable[str]) -> Iterator[str]:
-    """A sentence for each daemon in trusted_daemons that takes mail without a login."""
+def remarks(text: str, trusted: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """(name, a sentence) for each daemon in trusted_daemons that takes mail without a login."""
     for daemon in daemons(text):
         if daemon.name in trusted and not daemon.demands_login:
             yield (
+                daemon.name,
                 f"the daemon {daemon.name} (port {daemon.port}) takes mail without authentication:"
                 " only its authenticated clients and trusted_networks pass unevaluated; M=Ea in its"
                 " DAEMON_OPTIONS makes it demand a login (with FEATURE(`no_default_msa') where it"
-                " is Sendmail's own)"
+                " is Sendmail's own)",
             )

@@ -1,14 +1,23 @@
-"""What the filters in a sendmail.mc mean for this milter (Sendmail's cf/README, "Adding Mail
-Filters")."""
+"""What the filters in a sendmail.mc, and in the sendmail.cf in force, mean for this milter
+(Sendmail's cf/README, "Adding Mail Filters"), and the commands that change them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 from dmarc_milter.config.checks import SocketAddress, socket_address
+from dmarc_milter.core.check_finding import Finding
+from dmarc_milter.core.text import printable
+from dmarc_milter.mta import sendmail_cf
 from dmarc_milter.mta.setup_lines import reachable
 
+WHERE = "sendmail"
+MC = Path("/etc/mail/sendmail.mc")
+PLAIN = re.compile(r"[A-Za-z0-9._-]{1,60}")
 NAME = "dmarc-milter"
 # Both patterns are anchored and their repetitions bounded, so linear.
 FILTER = re.compile(
@@ -94,3 +103,97 @@ def is_same(there: SocketAddress, socket: SocketAddress) -> bool:
 def _is(endpoint: str, socket: SocketAddress) -> bool:
     there = socket_of(endpoint)
     return there is not None and is_same(there, socket)
+
+
+class MailFilter(NamedTuple):
+    """`endpoint` as Sendmail spells it; `flags` is F=: T, R or 4 make mail wait or refuse it while
+    the filter is down."""
+
+    name: str
+    endpoint: str
+    flags: str
+
+
+def of_mc(text: str) -> tuple[MailFilter, ...]:
+    """As the lines stand."""
+    return tuple(_filter(match[1], match[2]) for match in FILTER.finditer(text))
+
+
+def of_cf(text: str) -> tuple[MailFilter, ...]:
+    """Those that mail from outside passes: the X lines that InputMailFilters names, or what the
+    first daemon has of its own (Installation and Operation Guide, 5.11)."""
+    defined: dict[str, MailFilter] = {}
+    order = ""
+    for line in sendmail_cf.lines(text):
+        if line[0] == "X":
+            name, _, equates = line[1:].partition(",")
+            defined[name.strip()] = _filter(name.strip(), equates)
+    for name, value in sendmail_cf.options(text):
+        if name == "inputmailfilters":
+            order = value
+    first = next(iter(sendmail_cf.daemons(text)), None)
+    names = re.split(r"[,;]", order if first is None or first.filters is None else first.filters)
+    return tuple(defined[name] for name in map(str.strip, names) if name in defined)
+
+
+def _filter(name: str, text: str) -> MailFilter:
+    given = equates(text)
+    return MailFilter(name, given.get("S", ""), given.get("F", ""))
+
+
+def is_ours(one: MailFilter, socket: SocketAddress) -> bool:
+    """By the socket that it asks."""
+    there = socket_of(one.endpoint)
+    return there is not None and is_same(there, socket)
+
+
+def attached(
+    filters: Sequence[MailFilter], socket: SocketAddress, where: str, mc: Path
+) -> Iterator[Finding]:
+    """Whether mail from outside passes this milter, and what happens while it is down."""
+    mine = next((one for one in filters if is_ours(one, socket)), None)
+    if mine is None:
+        named = next((one for one in filters if one.name == NAME), None)
+        reason = (
+            f"has S={printable(named.endpoint, 200)} for {named.name}, which is not its socket"
+            if named
+            else "does not name this milter"
+        )
+        text = f"{where} {reason}: mail does not go through it"
+        yield Finding("error", WHERE, text, attach(mc, first=named is not None))
+        return
+    if mine.flags not in ("T", "R", "4"):
+        yield Finding(
+            "warning",
+            WHERE,
+            f"{where}: {printable(mine.name, 60)} has no F=T: while the milter is down mail passes"
+            " unchecked; F=T lets it wait",
+            attach(mc, first=True, name=mine.name),
+        )
+    yield Finding("ok", WHERE, f"{where}: mail reaches this milter")
+
+
+def rebuild(mc: Path) -> str:
+    """On Debian."""
+    return f"make -C {shlex.quote(str(mc.parent))} restart"
+
+
+def attach(mc: Path, *, first: bool, name: str = NAME) -> str:
+    """Puts our lines into sendmail.mc, before other filters. `first`: a line that
+    somebody else wrote for us goes, since `setup` leaves it as it is."""
+    file = "" if mc == MC else f" --sendmail-mc {shlex.quote(str(mc))}"
+    taken = _deletion(name, mc) if first else ""
+    steps = [taken, f"dmarc-milter setup --mta sendmail{file} --apply", rebuild(mc)]
+    return " && ".join(filter(None, steps))
+
+
+def removal(name: str, mc: Path) -> str:
+    deletion = _deletion(name, mc)
+    return f"{deletion} && {rebuild(mc)}" if deletion else ""
+
+
+def _deletion(name: str, mc: Path) -> str:
+    if not PLAIN.fullmatch(name):
+        return ""
+    script = rf"/^[[:space:]]*\(INPUT_\)\{{0,1\}}MAIL_FILTER([[:space:]]*`{re.escape(name)}'/d"
+    return f"sed -i {shlex.quote(script)} {shlex.quote(str(mc))}"

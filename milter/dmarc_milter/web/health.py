@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dmarc_milter.checks import configuration
+from dmarc_milter.checks import configuration, mail_server
 from dmarc_milter.checks.rules import rules
 from dmarc_milter.config import Config
 from dmarc_milter.core.check_finding import Finding
@@ -32,8 +32,8 @@ def findings(config: Config) -> Iterator[Finding]:
     path = Path(config.authentication.sendmail_cf)
     if path.is_file():
         yield from (
-            *configuration.sendmail(config, path),
-            *configuration.rewriting(path, given=False),
+            *mail_server.sendmail(config, path),
+            *mail_server.rewriting(path, given=False),
         )
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
-from dmarc_milter.cli.main import EXIT_NO, EXIT_OK, add_config
+from dmarc_milter.cli.main import EXIT_NO, EXIT_OK, add_config, default_config
 from dmarc_milter.config import load
 from dmarc_milter.config.json_schema import json_schema
 from dmarc_milter.config.reference import reference
@@ -92,6 +93,7 @@ def _set(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     """0 when nothing is an error, else 1 (2, from `load`, for the file itself)."""
+    from dmarc_milter.checks import host, remedies
     from dmarc_milter.checks.installation import findings
     from dmarc_milter.cli.terminal import console, print_json, styled
     from dmarc_milter.core.check_finding import Finding
@@ -107,6 +109,12 @@ def _check(arguments: argparse.Namespace) -> int:
         ),
     ]
     if arguments.json:
+        place = partial(
+            remedies.placed,
+            config=None if arguments.config == default_config() else arguments.config,
+            main_cf=None if arguments.postfix == host.MAIN_CF else arguments.postfix,
+        )
+        found = [one._replace(remedy=place(one.remedy)) for one in found]
         names = ("level", "what", "text", "remedy")
         print_json({"findings": [dict(zip(names, finding, strict=True)) for finding in found]})
     else:

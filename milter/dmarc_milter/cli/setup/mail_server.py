@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from dmarc_milter.checks import remedies
+from dmarc_milter.cli.main import default_config
 from dmarc_milter.cli.setup import unix_socket
 from dmarc_milter.cli.setup.files import CannotSetUp, read, write, written
 from dmarc_milter.config import Config, ConfigError, load
@@ -109,7 +111,7 @@ def _postfix(arguments: argparse.Namespace, config: Config) -> None:
         )
         _print_lines(str(path), lines, f"then: {reload}; --apply writes them")
     after_files = replace(files, settings=settings)
-    _print_findings(_about_postfix(after_files, config, socket, arguments.root))
+    _print_findings(_about_postfix(after_files, config, socket, arguments.root), arguments)
 
 
 class FileChange(NamedTuple):
@@ -170,7 +172,7 @@ def _sendmail(arguments: argparse.Namespace, config: Config) -> None:
         else []
     )
     rebuild = "; ".join([*steps, REBUILD])
-    for remark in sendmail_cf.remarks(cf, config.authentication.trusted_daemons):
+    for _, remark in sendmail_cf.remarks(cf, config.authentication.trusted_daemons):
         print(f"warning: {remark}")
     _print_taken(path, edit)
     if arguments.apply:
@@ -182,8 +184,9 @@ def _sendmail(arguments: argparse.Namespace, config: Config) -> None:
         _print_rewriting(path)
     text = read(path) if path.exists() else ""
     installed = other_filter_files.installed(arguments.root)
-    found = advice(other_filters.of_sendmail(text, socket, installed), installed, socket)
-    _print_findings([*found, *unix_socket.openness(socket)])
+    there = other_filters.of_sendmail(sendmail_review.of_mc(text), socket, installed, path)
+    found = advice(there, installed, socket)
+    _print_findings([*found, *unix_socket.openness(socket)], arguments)
 
 
 def _apply_sendmail(
@@ -258,8 +261,10 @@ def _print_lines(where: str, lines: Sequence[str], what_next: str) -> None:
     print(f"lines for {where}:", *(f"  {line}" for line in lines), what_next, sep="\n")
 
 
-def _print_findings(findings: Iterable[Finding]) -> None:
+def _print_findings(findings: Iterable[Finding], arguments: argparse.Namespace) -> None:
+    config = None if arguments.config == default_config() else arguments.config
+    main_cf = arguments.main_cf if arguments.is_main_cf_given else None
     for finding in findings:
         print(f"{finding.level}: {finding.text}")
         if finding.remedy:
-            print(f"  -> {finding.remedy}")
+            print(f"  -> {remedies.placed(finding.remedy, config=config, main_cf=main_cf)}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dmarc_milter.checks import host
-from dmarc_milter.checks.account import service_account
+from dmarc_milter.checks.service import service_account
 from dmarc_milter.cli.config.set_value import set_value
 from dmarc_milter.cli.setup.files import CannotSetUp, write
 from dmarc_milter.config import Config

@@ -1,0 +1,116 @@
+"""The service's account and unit, and the commands that change what they may do."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import shlex
+import shutil
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from dmarc_milter.config import Config
+from dmarc_milter.config.checks import SocketAddress
+
+SERVICE = "dmarc-milter"
+"""The account that the packages and units run as."""
+UNIT = "dmarc-milter.service"
+UNITS = (Path("/etc/systemd/system"), Path("/lib/systemd/system"))
+"""Those of the administrator first."""
+OTHER_PORTS = range(8893, 8999)
+
+
+def service_account(config: Config) -> pwd.struct_passwd | None:
+    """[milter] user, else that of the packages, else whoever asks; None for one that is not
+    there."""
+    wanted = config.milter.user
+    try:
+        return pwd.getpwnam(wanted or SERVICE)
+    except KeyError:
+        return None if wanted else pwd.getpwuid(os.geteuid())
+
+
+def names(config: Config) -> tuple[str, str]:
+    """(account, group) of the service, also where it is not there yet."""
+    account = service_account(config)
+    if account is None:
+        return config.milter.user, config.milter.user
+    return account.pw_name, group_name(account.pw_gid)
+
+
+def group_name(number: int) -> str:
+    """Of a group; its number where it has no name."""
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)
+
+
+def drop_in(line: str, folders: tuple[Path, ...] = UNITS) -> str:
+    """The command that adds a line to the unit's [Service]; "" where no unit is installed. A file
+    for each setting: what others added stays."""
+    if not any((folder / UNIT).exists() for folder in folders):
+        return ""
+    folder = folders[0] / f"{UNIT}.d"
+    file = folder / f"{line.partition('=')[0].lower()}.conf"
+    write = ">>" if line.startswith("ReadWritePaths") else ">"
+    return (
+        f"mkdir -p {folder} && printf '%s\\n' '[Service]' {shlex.quote(line)} {write} {file} &&"
+        " systemctl daemon-reload && systemctl restart dmarc-milter"
+    )
+
+
+def new_file(path: str, config: Config) -> str:
+    """An empty file that the service may read and nobody else, opened in the editor."""
+    _, group = names(config)
+    quoted = shlex.quote(path)
+    return f"install -D -m 640 -g {group} /dev/null {quoted} && {editor()} {quoted}"
+
+
+def new_token(path: str, config: Config) -> str:
+    """For the dashboard: 32 hexadecimal digits that the service may read and nobody else."""
+    _, group = names(config)
+    quoted = shlex.quote(path)
+    return (
+        f"install -D -m 640 -g {group} /dev/null {quoted} && head -c 16 /dev/urandom | od -An -tx1"
+        f" | tr -d ' \\n' > {quoted}"
+    )
+
+
+def new_key(path: str, config: Config) -> str:
+    """An RSA key (RFC 8301 3.2) that the service may read and nobody else."""
+    _, group = names(config)
+    quoted = shlex.quote(path)
+    return f"install -D -m 640 -g {group} /dev/null {quoted} && openssl genrsa -out {quoted} 2048"
+
+
+def editor() -> str:
+    """The caller's own, or Debian's."""
+    return os.environ.get("EDITOR") or "editor"
+
+
+def install_package(name: str) -> str:
+    """Of Debian."""
+    return f"apt-get install -y {name}"
+
+
+def synchronise(has: Callable[[str], str | None] = shutil.which) -> str:
+    """What keeps the clock right; in a container it is the host's affair."""
+    return "timedatectl set-ntp true" if has("timedatectl") else install_package("chrony")
+
+
+def free_port(beside: SocketAddress) -> int:
+    """A TCP port of this host, near the usual one, on which nobody listens now."""
+    family = socket.AF_INET6 if beside.family == "inet6" else socket.AF_INET
+    for port in OTHER_PORTS:
+        if port == beside.port:
+            continue
+        with socket.socket(family, socket.SOCK_STREAM) as sock:
+            try:
+                sock.bind(("::1" if beside.family == "inet6" else "127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    return OTHER_PORTS[-1]
