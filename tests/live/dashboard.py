@@ -96,6 +96,37 @@ def unreachable(browser: webdriver.Chrome) -> list[str]:
     return found
 
 
+def small(browser: webdriver.Chrome) -> list[str]:
+    """Controls that are lower than 44 CSS pixels (WCAG 2.2 2.5.5): in a card the first link covers
+    it. Links inside a sentence are exempt."""
+    script = """
+        const area = one => getComputedStyle(one, '::after').position === 'absolute'
+            ? one.closest('tr') : one;
+        const alone = one => one.tagName !== 'A' || one.parentElement.tagName !== 'P'
+            || one.parentElement.innerText.trim() === one.innerText.trim();
+        return [...document.querySelectorAll('a[href], button, input, select, summary')]
+            .filter(one => one.checkVisibility() && !one.closest('.skip') && alone(one)
+                && area(one).getBoundingClientRect().height < 43.9)
+            .map(one => one.outerHTML.slice(0, 100));
+    """
+    found: list[str] = browser.execute_script(script)  # type: ignore[no-untyped-call]
+    return found
+
+
+def cut_off(browser: webdriver.Chrome) -> list[str]:
+    """Boxes whose content is wider than they are: text that runs into its neighbour, and tables of
+    which columns are out of sight."""
+    script = """
+        return [...document.querySelectorAll('.card a, .panel, .box, .light, .scroll, .periods,'
+            + ' .top ul, .banner, .facts div, tbody td, tbody th')]
+            .filter(one => one.checkVisibility() && one.scrollWidth > one.clientWidth + 1)
+            .map(one => `${one.className} ${one.scrollWidth} > ${one.clientWidth}: `
+                + one.innerText.slice(0, 60));
+    """
+    found: list[str] = browser.execute_script(script)  # type: ignore[no-untyped-call]
+    return found
+
+
 def nameless(browser: webdriver.Chrome) -> list[str]:
     """Controls and pictures without a name for a screen reader."""
     script = """

@@ -15,6 +15,8 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+from dmarc_milter.core.policy.decide import Disposition
+from dmarc_milter.core.policy.verdict import Deferral
 from dmarc_milter.ledger.store.store import Store
 from fakes.evaluations import evaluation
 from fakes.stored import fill, week
@@ -23,18 +25,20 @@ from live.dashboard import (
     Scheme,
     chromium,
     complaints,
+    cut_off,
     headings,
     look,
     nameless,
     pale,
     served,
+    small,
     sticks_out,
     unreachable,
 )
 
 pytestmark = pytest.mark.live
-LONG = ".".join(["w" * 60] * 3 + ["hostile-name", "example"])
-"""A domain name of 200 characters."""
+LONG = ".".join(["w" * 63] * 3 + ["x" * 40, "hostile-name", "example"])
+"""A domain name of 253 characters."""
 MARKUP = "<b onclick=alert(1)>" * 12
 PAGES = (
     *("/?days=90", "/decisions?days=90", "/domains?days=90", "/impact?days=90", "/reports"),
@@ -47,7 +51,16 @@ def fill_folder(folder: Path) -> None:
     store = Store.open(f"sqlite:///{folder}/reports.db")
     odd = evaluation(LONG, queue_id="Q" * 64, message_id="m" * 250)
     odd = replace(odd, verdict=replace(odd.verdict, decided_by=MARKUP))
-    fill(folder / "spool.db", store, [*week(), odd])
+    waits = replace(
+        evaluation(LONG.replace("w", "v"), source_ip="2001:db8:ffff:ffff:ffff:ffff:ffff:ffff"),
+        verdict=replace(
+            odd.verdict, disposition=Disposition.NONE, deferral=Deferral("dns", f"_dmarc.{LONG}")
+        ),
+    )
+    fill(folder / "spool.db", store, [*week(), odd, waits])
+    store.destinations.suppress(f"reports@{LONG}", 2**40, MARKUP)
+    with store.database.transaction() as transaction:
+        transaction.run("UPDATE daily SET messages = messages * 10000019")
     store.close()
 
 
@@ -108,6 +121,8 @@ def test_every_page_can_be_used_at_this_width(
         assert unreachable(browser) == [], page
         assert nameless(browser) == [], page
         assert pale(browser) == [], page
+        assert cut_off(browser) == [] or width > 390, page
+        assert small(browser) == [] or width > 390, page
         assert headings(browser)[0] == 1, page
         assert headings(browser).count(1) == 1, page
     said = [line for line in complaints(browser) if "/nowhere" not in line]

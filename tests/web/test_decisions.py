@@ -213,7 +213,24 @@ def test_a_hundred_signatures_are_not_a_hundred_boxes() -> None:
     many = tuple(DkimResult(DkimStatus.FAIL, Domain(f"s{number}.example")) for number in range(100))
     found = of(evaluation(dkim=many))
     drawn = [box for _, column in found.steps for box in column if box.title == "DKIM"]
-    assert (len(drawn), found.more_signatures) == (SIGNATURES, 100 - SIGNATURES)
+    assert len(drawn) + len(found.folded) == SIGNATURES
+    assert found.more_signatures == 100 - SIGNATURES
+
+
+def test_the_signature_that_decides_is_not_hidden_behind_others() -> None:
+    """A sender may add any number before it; whether each aligns is said in a badge."""
+    aligned = DkimResult(DkimStatus.PASS, Domain("legit.example"), "k1")
+    others = [DkimResult(DkimStatus.FAIL, Domain(f"s{number}.example")) for number in range(20)]
+    others.append(DkimResult(DkimStatus.PASS, Domain("shop.example")))
+    facts = from_evaluation(evaluation(passed=True, dkim=(*others, aligned)))
+    found = view(facts)
+    drawn = [box for _, column in found.steps for box in column if box.title == "DKIM"]
+    assert [(box.domain, box.aligned) for box in drawn[:2]] == [
+        ("legit.example", True),
+        ("shop.example", False),
+    ]
+    assert {box.aligned for box in drawn[2:]} == {None}, "what does not verify aligns with nothing"
+    assert "Selector k1." in drawn[0].text
 
 
 def test_a_rule_is_offered_only_for_what_was_stopped_and_is_proven() -> None:

@@ -17,8 +17,10 @@ from dmarc_milter.core.dmarc.result import DmarcResult, DmarcStatus, DomainOutco
 from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.policy.decide import Disposition
-from dmarc_milter.core.stored import Facts
+from dmarc_milter.core.stored import Facts, encode
 from dmarc_milter.core.stored.from_evaluation import from_evaluation
+from dmarc_milter.ledger.errors import StoreError
+from dmarc_milter.ledger.spool.file import SpoolFile, SpoolRow
 from dmarc_milter.ledger.store.deliveries import DeliveryState
 from dmarc_milter.ledger.store.reports import Document, NewDelivery, Report, ReportState
 from dmarc_milter.ledger.store.store import Store
@@ -310,3 +312,47 @@ def test_a_domain_has_the_same_numbers_on_each_page(site: Site) -> None:
     assert "102 98.0 %" in row
     assert "d.example 102 98.0 %" in site.page("/").partition("with the most failures")[2]
     assert re.search(r"\b102\b", site.page("/domains/d.example"))
+
+
+def test_health_is_shown_while_the_store_does_not_answer(site: Site) -> None:
+    """Other pages say what is wrong and what to do, and lead there."""
+
+    def no_store() -> Store:
+        raise StoreError("unreachable", "db.example.net: connection refused")
+
+    site.see(evaluation())
+    options = WebOptions(
+        no_store, site.spool, clock=lambda: site.now, status=lambda: read(site.config)
+    )
+    with create_app(options).test_client() as pages:
+        answer = pages.get("/health")
+        assert answer.status_code == 200
+        for words in ("connection refused", "What to do", "Spool", "configuration of this host"):
+            assert words in answer.text
+        for path in ("/", "/decisions", "/reports", "/domains", "/impact"):
+            answer = pages.get(path)
+            assert answer.status_code == 503
+            assert "connection refused" in answer.text
+            assert "check that the database runs" in answer.text
+            assert 'class="button" href="/health"' in answer.text
+
+
+def test_a_full_spool_is_a_light(site: Site) -> None:
+    """Full at its own limit, though the disk has room."""
+    each = evaluation(message_id="m" * 250)
+    facts = encode(from_evaluation(each))
+    spool = SpoolFile(site.spool)
+    spool.write([SpoolRow(f"{number:032x}", facts) for number in range(1_000_000 // len(facts))])
+    spool.close()
+    assert "spool is full" not in site.page("/health")
+    site.config.write_text(f'[store]\nurl = "{site.url}"\nspool_max_bytes = {1 << 20}\n')
+    text = site.page("/")
+    assert "The spool is full, at its limit of 1,048,576 bytes." in text
+    assert "What to do: make room" in text
+
+
+def test_no_row_of_impact_has_a_column_of_nothing(site: Site) -> None:
+    site.see(evaluation())
+    text = site.page("/impact?days=90")
+    assert "refused clients" in text
+    assert "would refuse" not in text

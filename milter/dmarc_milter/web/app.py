@@ -24,11 +24,12 @@ from dmarc_milter.ledger.impact import GROUPS, SAMPLED, by_domain, by_kind, samp
 from dmarc_milter.ledger.stopped import StoppedMail
 from dmarc_milter.ledger.store.decisions import Filter
 from dmarc_milter.ledger.store.reports import ReportState
+from dmarc_milter.ledger.store.status import REMEDIES, spool_status
 from dmarc_milter.ledger.store.store import Store
 from dmarc_milter.web import charts, health, queries, report_view
 from dmarc_milter.web.decision_view import suggestion, view
 from dmarc_milter.web.domain_view import badge, policy
-from dmarc_milter.web.lights import lights, of_finding
+from dmarc_milter.web.lights import Light, lights, of_finding, without_store
 from dmarc_milter.web.login import LoginGuard
 from dmarc_milter.web.search import (
     OUTCOME_WORDS,
@@ -51,6 +52,7 @@ IMPACT_COLUMNS = (
     *("refused", "quarantined", "deferred"),
     *("would refuse", "would quarantine", "would defer"),
 )
+"""The counts of DomainImpact in their order; a column of nothing is not shown."""
 MAX_ROWS = 200
 MAX_FAILURES = 100
 """Rows of one report that a page shows."""
@@ -140,9 +142,7 @@ class Pages:
             host=host,
             cards=charts.cards(totals, before),
             chart=charts.chart(totals, g.since, g.days),
-            lights=lights(
-                self._store, self._options.spool, host.reports_off, self._options.clock()
-            ),
+            lights=self._lights(host),
             failing=queries.authors(database, g.since, failing=True)[:10],
             clients=queries.failing_clients(database, g.since),
             newest=queries.NEWEST,
@@ -151,6 +151,11 @@ class Pages:
             ],
             waiting=decisions.waiting(g.since, limit=MAX_WAITING),
         )
+
+    def _lights(self, host: HostStatus) -> list[Light]:
+        bound = host.config.store.spool_max_bytes if host.config else 0
+        spool, now = self._options.spool, self._options.clock()
+        return lights(self._store, spool, host.reports_off, now, bound)
 
     def domains(self) -> str:
         rows = queries.authors(
@@ -215,7 +220,11 @@ class Pages:
             treated=sum(row.messages for row in domains),
             kinds=by_kind(treated),
             stopped=stopped,
-            columns=IMPACT_COLUMNS,
+            columns=[
+                (name, index)
+                for index, name in enumerate(IMPACT_COLUMNS, 1)
+                if any(row[index] for row in domains)
+            ],
             domains=domains[: queries.PAGE],
             domains_left=max(0, len(domains) - queries.PAGE),
             senders=proven[: queries.PAGE],
@@ -321,14 +330,22 @@ class Pages:
         )
 
     def health(self) -> str:
+        """The one page that is shown while the store does not answer."""
         host, spool = self._options.status(), self._options.spool
         found = health.findings(host.config) if host.config else ()
+        try:
+            running, details = self._lights(host), list(health.details(self._store, spool))
+        except StoreError as error:
+            self.forget_store()
+            status = spool_status(spool)
+            running = without_store(status, error, self._options.clock())
+            details = [health.spool_details(status)]
         return render_template(
             "health.html",
             host=host,
-            lights=lights(self._store, spool, host.reports_off, self._options.clock()),
+            lights=running,
             findings=[of_finding(finding) for finding in found],
-            details=list(health.details(self._store, spool)),
+            details=details,
         )
 
 
@@ -339,7 +356,12 @@ def _failures(app: Flask, pages: Pages) -> None:
     def no_store(error: StoreError) -> tuple[str, int]:
         pages.forget_store()
         return (
-            render_template("failure.html", title="The store does not answer", text=str(error)),
+            render_template(
+                "failure.html",
+                title="The store does not answer",
+                text=f"{error}.",
+                remedy=REMEDIES[error.kind],
+            ),
             503,
         )
 

@@ -61,6 +61,8 @@ class Card(NamedTuple):
     share: float | None
     before: float | None
     search: Mapping[str, str]
+    earlier: int = 0
+    """Messages of the period before, on the card of all messages."""
 
     @property
     def trend(self) -> str:
@@ -85,7 +87,7 @@ _CARDS: tuple[tuple[str, str, str, str], ...] = (
 def cards(now: Sequence[Total], before: Sequence[Total]) -> list[Card]:
     """All messages first, then what matters about them."""
     all_now, all_before = _sum(now), _sum(before)
-    found = [Card("messages", all_now, 0, None, None, {})]
+    found = [Card("messages", all_now, 0, None, None, {}, all_before)]
     for name, field, value, word in _CARDS:
         number = _sum(total for total in now if getattr(total, field) == value)
         earlier = _sum(total for total in before if getattr(total, field) == value)

@@ -16,17 +16,21 @@ RULE_DAYS = timedelta(days=30)
 """For how long a suggested rule holds, as `dmarc-milter allow` has it."""
 SIGNATURES = 10
 """Boxes for signatures; more are counted."""
+UNFOLDED = 4
+"""Of these, so many are seen at once."""
 
 
 class Box(NamedTuple):
     """One box of the chain. `kind` colours it: pass, fail, warn, wait or none. `word` is its badge,
-    "" for none; `domain` stands by itself, so that it can be long."""
+    "" for none; `domain` stands by itself, so that it can be long; `aligned` is None where that is
+    no question."""
 
     kind: str
     title: str
     word: str
     domain: str
     text: str
+    aligned: bool | None = None
 
 
 class Suggestion(NamedTuple):
@@ -38,12 +42,14 @@ class Suggestion(NamedTuple):
 
 
 class View(NamedTuple):
-    """`kind` colours the banner as in Box; `steps` are the chain's columns."""
+    """`kind` colours the banner as in Box; `steps` are the chain's columns, of which the second has
+    `folded` signatures below it and leaves `more_signatures` out."""
 
     done: str
     kind: str
     headline: str
     steps: tuple[tuple[str, tuple[Box, ...]], ...]
+    folded: tuple[Box, ...]
     more_signatures: int
     walk: tuple[str, ...]
 
@@ -58,9 +64,10 @@ def became(facts: Facts) -> str:
 
 def view(facts: Facts) -> View:
     word = became(facts)
+    signatures = [_dkim(facts, fact) for fact in _telling_first(facts.dkim)[:SIGNATURES]]
     checks = (
         *_spf(facts, facts.spf),
-        *(_dkim(facts, fact) for fact in facts.dkim[:SIGNATURES]),
+        *signatures[:UNFOLDED],
         *(() if facts.dkim else (Box("none", "DKIM", "none", "", "The message is not signed."),)),
         *_arc(facts.arc),
     )
@@ -76,6 +83,7 @@ def view(facts: Facts) -> View:
         _kind(facts, word),
         _headline(facts, word),
         steps,
+        tuple(signatures[UNFOLDED:]),
         max(0, len(facts.dkim) - SIGNATURES),
         tuple(step for outcome in outcomes for step in outcome.trace),
     )
@@ -131,18 +139,25 @@ def _spf(facts: Facts, spf: SpfFact | None) -> Iterator[Box]:
         return
     aligned = facts.outcome is not None and facts.outcome.spf_aligned
     text = f"The domain in {whose} vouches for {client}. {_aligns(aligned, facts.author_domain)}"
-    yield Box("pass" if aligned else "none", "SPF", spf.result, domain, text)
+    yield Box("pass" if aligned else "none", "SPF", spf.result, domain, text, aligned)
+
+
+def _telling_first(signatures: Collection[DkimFact]) -> list[DkimFact]:
+    """Aligned ones first, then those that verify: a sender may add any number."""
+    return sorted(signatures, key=lambda one: (one.result != "pass", not one.aligned))
 
 
 def _dkim(facts: Facts, fact: DkimFact) -> Box:
+    selector = f" Selector {fact.selector}." if fact.selector else ""
     if fact.result != "pass":
         because = f": {fact.reason}" if fact.reason else ""
-        text = f"The signature does not verify{because}. Proves nothing."
+        text = f"The signature does not verify{because}. Proves nothing.{selector}"
         return Box(_bad(fact.result), "DKIM", fact.result, fact.domain, text)
-    text = f"The signature verifies. {_aligns(bool(fact.aligned), facts.author_domain)}"
+    aligned = bool(fact.aligned)
+    text = f"The signature verifies. {_aligns(aligned, facts.author_domain)}{selector}"
     if fact.unsigned:
         text += f" Not covered by it: {', '.join(fact.unsigned)}."
-    return Box("pass" if fact.aligned else "none", "DKIM", fact.result, fact.domain, text)
+    return Box("pass" if aligned else "none", "DKIM", fact.result, fact.domain, text, aligned)
 
 
 def _arc(arc: ArcFact | None) -> Iterator[Box]:

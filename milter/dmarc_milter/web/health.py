@@ -15,7 +15,7 @@ from dmarc_milter.core.check_finding import Finding
 from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.store.gaps import losses
 from dmarc_milter.ledger.store.schema import version
-from dmarc_milter.ledger.store.status import LOSS_SHOWN, moved_aside, spool_status
+from dmarc_milter.ledger.store.status import LOSS_SHOWN, SpoolStatus, moved_aside, spool_status
 from dmarc_milter.ledger.store.store import Store
 
 
@@ -37,10 +37,15 @@ def findings(config: Config) -> Iterator[Finding]:
         )
 
 
+def spool_details(found: SpoolStatus) -> tuple[str, str]:
+    """Name and value, for whoever looks closer."""
+    waiting = "1 message" if found.waiting == 1 else f"{found.waiting:,} messages"
+    return "Spool", f"{found.path}: {waiting} waiting, {found.octets:,} bytes"
+
+
 def details(store: Store, spool: Path) -> Iterator[tuple[str, str]]:
-    """Name and value, for whoever looks closer. Never raises."""
-    found = spool_status(spool)
-    yield "Spool", f"{found.path}: {found.waiting:,} messages waiting, {found.octets:,} bytes"
+    """Name and value. Never raises."""
+    yield spool_details(spool_status(spool))
     database = store.database
     try:
         yield "Store", f"{database.name}: schema {version(database)}"

@@ -14,6 +14,7 @@ from dmarc_milter.ledger.store.decisions import Filter
 from dmarc_milter.ledger.store.status import REMEDIES, SpoolStatus, spool_status
 from dmarc_milter.ledger.store.store import Store
 from dmarc_milter.web import queries
+from dmarc_milter.web.words import clipped
 
 HOUR = 3600
 MANY = 0.1
@@ -39,9 +40,10 @@ def of_finding(finding: Finding) -> Light:
     return Light(finding.level, finding.where, finding.text, finding.remedy)
 
 
-def lights(store: Store, spool: Path, off: str, now: float) -> list[Light]:
-    """DNS, spool, store, reports. `off`: why no reports are sent, or "". Never raises."""
-    found = spool_status(spool)
+def lights(store: Store, spool: Path, off: str, now: float, spool_bound: int = 0) -> list[Light]:
+    """DNS, spool, store, reports. `off`: why no reports are sent, or ""; `spool_bound`: the spool's
+    limit in bytes, where it is known. Never raises."""
+    found = spool_status(spool, spool_bound)
     try:
         drained = queries.last_drained(store.database)
         return [
@@ -51,8 +53,14 @@ def lights(store: Store, spool: Path, off: str, now: float) -> list[Light]:
             reports_light(store, off, now),
         ]
     except StoreError as error:
-        problem = Light("error", "Store", f"{error}.", REMEDIES[error.kind])
-        return [spool_light(found, 0, now), problem]
+        return without_store(found, error, now)
+
+
+def without_store(found: SpoolStatus, error: StoreError, now: float) -> list[Light]:
+    """What is known while the store does not answer."""
+    remedy = REMEDIES[error.kind]
+    problem = Light("error", "Store", f"{error}.", f"{remedy[:1].upper()}{remedy[1:]}.")
+    return [problem, spool_light(found, None, now)]
 
 
 def _store_light(drained: int, now: float) -> Light:
@@ -69,23 +77,28 @@ def dns_light(store: Store, now: float) -> Light:
     waiting = [each for each in store.decisions.waiting(since) if each.reason == "dns"]
     failed = sum(each.attempts for each in waiting)
     if not failed:
-        return Light("ok", "DNS", f"Answered for all of the last hour's {messages:,} messages.")
+        for_all = "the only message" if messages == 1 else f"all {messages:,} messages"
+        return Light("ok", "DNS", f"Answered for {for_all} of the last hour.")
     text = f"Gave no answer for {failed:,} of the last hour's {messages:,} delivery attempts"
     name = waiting[0].failing_name
-    text += f", most often about {name}." if name else "."
+    text += f", most often about {clipped(name)}." if name else "."
     if failed >= FEW and failed >= MANY * messages:
         return Light("error", "DNS", text, "dmarc-milter doctor asks each name server.")
     return Light("warning", "DNS", text, "Nothing, if those domains' own servers are down.")
 
 
-def spool_light(found: SpoolStatus, drained: int, now: float) -> Light:
+def spool_light(found: SpoolStatus, drained: int | None, now: float) -> Light:
+    """`drained`: when the store was last written to, None while it does not answer."""
     if found.problem:
         level: Level = "error" if found.remedy else "note"
         text = f"{found.problem[:1].upper()}{found.problem[1:]}."
         return Light(level, "Spool", text, found.remedy)
     if not found.waiting:
         return Light("ok", "Spool", "Empty: all that was recorded is in the store.")
-    text = f"{found.waiting:,} messages wait to be written to the store"
+    who = "One message waits" if found.waiting == 1 else f"{found.waiting:,} messages wait"
+    text = f"{who} to be written to the store"
+    if drained is None:
+        return Light("note", "Spool", f"{text}, until it answers.")
     if now - drained > QUIET:
         remedy = "Look whether the daemon runs, and why it does not write: its log says."
         return Light("warning", "Spool", f"{text}, which was {_ago(now, drained)}.", remedy)

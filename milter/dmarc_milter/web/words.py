@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 from flask import Flask
+from markupsafe import Markup, escape
 
 from dmarc_milter import __version__
 from dmarc_milter.core.deferrals import deferral_text
@@ -26,6 +28,9 @@ NAVIGATION = (
 )
 """Page, its name, and the page that belongs below it."""
 NO_BREAK = "\N{NO-BREAK SPACE}"
+MILLION = 1_000_000
+LONGEST_WORD = 48
+"""Characters of a word that a list shows whole."""
 LEVELS = {
     "ok": "ok",
     "note": "note",
@@ -44,6 +49,9 @@ def add_words(app: Flask, clock: Callable[[], float]) -> None:
         day=lambda at: datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d"),
         number=lambda value: f"{value:,}",
         percent=percent,
+        figure=figure,
+        short=short,
+        address=address,
         sentence=sentence,
         done=became,
         explained=_explained,
@@ -57,6 +65,35 @@ def add_words(app: Flask, clock: Callable[[], float]) -> None:
 
 def _time(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S") if at else "never"
+
+
+def figure(number: int) -> str:
+    """A number that must fit a card or the edge of a chart."""
+    if number < MILLION:
+        return f"{number:,}"
+    digits = 1 if number < 100 * MILLION and number % MILLION else 0
+    return f"{number / MILLION:,.{digits}f}{NO_BREAK}M"
+
+
+def clipped(text: str) -> str:
+    """`text` with the middle left out of words that nobody reads to their end: a domain name may
+    have 253 characters, and its last labels say whose it is."""
+    return re.sub(
+        rf"\S{{{LONGEST_WORD + 1},}}",
+        lambda word: f"{word[0][:16]}\N{HORIZONTAL ELLIPSIS}{word[0][-26:]}",
+        text,
+    )
+
+
+def short(text: str) -> Markup:
+    """As a list shows it: clipped, the whole of it where the pointer rests."""
+    seen = clipped(text)
+    return Markup('<span title="{}">{}</span>').format(text, seen) if seen != text else escape(text)
+
+
+def address(text: str) -> Markup:
+    """A client's address, which may be broken after its colons."""
+    return escape(text).replace(":", Markup(":<wbr>"))
 
 
 def percent(share: float) -> str:

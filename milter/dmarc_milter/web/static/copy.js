@@ -2,14 +2,17 @@
 "use strict";
 document.querySelectorAll("button[data-copies]").forEach((button) => {
   const text = document.getElementById(button.dataset.copies);
+  const words = button.firstElementChild;
   button.hidden = false;
   button.addEventListener("click", async () => {
     try {
       await navigator.clipboard.writeText(text.textContent);
-      button.textContent = "Copied";
+      words.textContent = "Copied";
     } catch {
+      const folded = text.closest("details");
+      if (folded) folded.open = true;
       getSelection().selectAllChildren(text);
-      button.textContent = "Selected: copy it now";
+      words.textContent = "Selected: copy it now";
     }
   });
 });
