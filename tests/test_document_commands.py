@@ -9,6 +9,7 @@ daemon (tests/live/test_readme.py, tests/live/test_docs.py).
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -140,6 +141,7 @@ def is_named_only(command: Command, words: tuple[str, ...]) -> bool:
 
 def is_unit(name: str) -> bool:
     files = {path.name for path in (REPOSITORY / "systemd").iterdir()}
+    name = re.sub(r"@[\w-]+", "", name)  # an instance: tools/instance_units.sh makes its template
     return name in OTHER_UNITS or name in files or f"{name}.service" in files
 
 

@@ -65,6 +65,7 @@ sed "s/@PYTHON@/$("$python" -c 'import sys; print("python%d.%d" % sys.version_in
 chmod 755 "$root/usr/bin/dmarc-milter"
 install -m 644 conf/dmarc-milter.toml "$root/etc/dmarc-milter/"
 install -m 644 systemd/*.service systemd/*.socket systemd/*.timer "$root/usr/lib/systemd/system/"
+tools/instance_units.sh "$root/usr/lib/systemd/system"
 install -m 644 systemd/sysusers.conf "$root/usr/lib/sysusers.d/dmarc-milter.conf"
 install -m 644 systemd/tmpfiles.conf "$root/usr/lib/tmpfiles.d/dmarc-milter.conf"
 install -m 644 packaging/debian/copyright "$root/usr/share/doc/dmarc-milter/"

@@ -334,7 +334,7 @@ def test_what_is_no_whole_backup_is_not_restored(
         with closing(sqlite3.connect(copy)) as connection:
             connection.execute("CREATE TABLE mail (id)")
     capfd.readouterr()
-    assert host.ask("store", "restore", str(copy)) != 0
+    assert host.ask("store", "restore", str(copy)) == 1
     assert str(copy) in capfd.readouterr().err
     assert host.messages() == 1
     assert not list(host.folder.glob("reports.db.*"))

@@ -18,7 +18,7 @@ import pytest
 from fakes.daemon import free_port, toml, wait_for
 from fakes.dns_server import DnsServer
 from fakes.milter_client import Answer, MilterClient
-from live.machine import Machine, private_machine
+from live.machine import DROP_IN, Machine, private_machine
 from live.package import build_deb
 from live.place import REPOSITORY, give_up, within
 from live.scenarios import AUTHSERV_ID, zone
@@ -81,14 +81,21 @@ def machine() -> Iterator[Machine]:
         yield running
 
 
-def configure(machine: Machine, dns: DnsServer, socket: str, *, web: int = 8894) -> None:
+MAIN = "/etc/dmarc-milter/dmarc-milter.toml"
+
+
+def configure(
+    machine: Machine, dns: DnsServer, socket: str, *, web: int = 8894, file: str = MAIN
+) -> None:
     tables: dict[str, dict[str, object]] = {
         "milter": {"socket": socket, "workers": 1},
         "authentication": {"authserv_id": AUTHSERV_ID, "trusted_networks": []},
         "dns": {"nameservers": [dns.nameserver]},
         "web": {"listen": f"127.0.0.1:{web}"},
     }
-    machine.write("/etc/dmarc-milter/dmarc-milter.toml", toml(tables))
+    if file != MAIN:
+        tables["store"] = {"url": f"sqlite:////var/lib/{Path(file).parent.name}/reports.db"}
+    machine.write(file, toml(tables))
 
 
 def judged(address: tuple[str, int] | str) -> Answer:
@@ -262,6 +269,27 @@ def test_the_unix_socket_that_setup_chooses_works_as_packaged(
     doctor = machine.enter("dmarc-milter", "doctor", check=False)
     assert "fail   socket" not in doctor, doctor
     assert "fail   postfix" not in doctor, doctor
+
+
+def test_a_second_instance_by_the_templates_keeps_its_own_store(
+    machine: Machine, dns: DnsServer
+) -> None:
+    """docs/how-to/several-instances.md: its drain, its spool and its folders are its own."""
+    for unit in ("dmarc-milter", "dmarc-milter-drain"):
+        machine.write(f"/etc/systemd/system/{unit}@.service.d/test.conf", DROP_IN)
+    machine.systemctl("daemon-reload")
+    port, file = free_port(), "/etc/dmarc-milter-second/dmarc-milter.toml"
+    configure(machine, dns, f"inet:{port}@127.0.0.1", file=file)
+    machine.enter("chgrp", "-R", "dmarc-milter", "/etc/dmarc-milter-second")
+    machine.systemctl("start", "dmarc-milter@second.service")
+    assert judged(("127.0.0.1", port)).code == 550, machine.text()
+    stats = ("dmarc-milter", "--config", file, "stats", "--json")
+    assert wait_for(lambda: '"messages":1,' in machine.enter(*stats).replace(" ", ""), 30)
+    named = machine.systemctl("show", "--property=StateDirectory", "dmarc-milter@second.service")
+    assert named.strip() == "StateDirectory=dmarc-milter-second"
+    machine.systemctl("stop", "dmarc-milter@second.service")
+    drain = machine.systemctl("is-active", "dmarc-milter-drain@second.service", check=False)
+    assert drain.strip() != "active"
 
 
 def test_stopping_is_quick_and_clean(machine: Machine) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,10 +20,16 @@ def reload_daemon(config: Path) -> str:
         try:
             os.kill(pid, signal.SIGHUP)
         except PermissionError:
-            return "The daemon belongs to another account: systemctl reload dmarc-milter"
+            return f"The daemon belongs to another account: systemctl reload {unit(config)}"
         except ProcessLookupError:
             continue
     return "The daemon reads it now (`event=reload` in its log)."
+
+
+def unit(config: Path) -> str:
+    """The packaged unit that serves this configuration: one of several instances by its folder."""
+    found = re.fullmatch(r"/etc/dmarc-milter-([\w.-]+)/dmarc-milter\.toml", os.path.abspath(config))
+    return f"dmarc-milter@{found[1]}" if found else "dmarc-milter"
 
 
 def _supervisors(config: Path) -> Iterator[int]:

@@ -173,7 +173,7 @@ def unavailable(error: StoreError) -> int:
     """Say why the store cannot be asked; the exit code."""
     hint = "" if error.kind != "refused" else OTHERS if os.geteuid() else STATUS
     complain(f"{error}{hint}")
-    stays = error.kind in ("older", "newer", "refused", "absent", "exists")
+    stays = error.kind in ("older", "newer", "refused", "absent", "exists", "copy")
     return EXIT_NO if stays else EXIT_TEMPFAIL
 
 

@@ -36,7 +36,7 @@ def _copy(source: sqlite3.Connection, target: Path) -> int:
     partial = target.with_name(f"{target.name}.partial-{os.getpid()}")
     try:
         if os.path.lexists(target):
-            raise StoreError("refused", f"{target}: is there already: name another file")
+            raise StoreError("copy", f"{target}: is there already: name another file")
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         os.close(os.open(partial, flags, sqlite_file.MODE))
         with closing(sqlite3.connect(partial, isolation_level=None)) as copy:
@@ -95,7 +95,13 @@ def _checked(path: Path) -> sqlite3.Connection:
 def restore(file: Path, store: Path) -> Restored:
     """Put a backup in the store's place, in one transaction that processes which have the store
     open see as any other; what was there is kept. Raises StoreError."""
-    with closing(_checked(file)) as source:
+    try:
+        checked = _checked(file)
+    except StoreError as error:
+        # It stays so: unlike a store, nothing mends a copy.
+        kind = "copy" if error.kind in ("foreign", "corrupt") else error.kind
+        raise StoreError(kind, str(error)) from None
+    with closing(checked) as source:
         kept = _set_aside(store)
         try:
             sqlite_file.create(store)

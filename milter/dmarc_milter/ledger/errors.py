@@ -6,11 +6,11 @@ from typing import Literal
 
 Kind = Literal[
     "unreachable", "locked", "full", "refused", "corrupt", "foreign", "older", "newer", "absent",
-    "io", "clock", "exists",
+    "io", "clock", "exists", "copy",
 ]  # fmt: skip
 """`clock`: this host's clock is not to be believed; `foreign`: the file is somebody else's and was
 left alone; `absent`: something is not installed; `exists`: a table is there that the schema does
-not know."""
+not know; `copy`: the file that was named for a backup cannot be one."""
 
 
 class SpoolError(Exception):

@@ -81,13 +81,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _set(arguments: argparse.Namespace) -> int:
     from dmarc_milter.cli.config.set_value import set_value
+    from dmarc_milter.cli.running import unit
 
     try:
         print(set_value(arguments.config, arguments.key, arguments.value))
     except OSError as error:
         print(f"dmarc-milter: {arguments.config}: {error.strerror}", file=sys.stderr)
         return EXIT_NO
-    print("To apply it: systemctl reload dmarc-milter (or SIGHUP)")
+    print(f"To apply it: systemctl reload {unit(arguments.config)} (or SIGHUP)")
     return EXIT_OK
 
 
