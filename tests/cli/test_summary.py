@@ -104,7 +104,7 @@ def test_what_was_not_looked_at_is_told(
     assert main(["summary", "--config", str(config)]) == 0
     out = capsys.readouterr().out
     assert "14 refused" in out
-    assert "- 7 of 14 stopped messages, the newest of each day, were searched for lists" in out
+    assert "- 7 of 14 stopped messages, of the clients with most, were searched for lists" in out
     record(10, *(evaluation("shop.example") for _ in range(8)))
     assert main(["summary", "--config", str(config)]) == 0
     out = capsys.readouterr().out

@@ -18,8 +18,8 @@ from dmarc_milter.core.explain.senders import ProbableSender, sources
 from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.ledger.connect import answering_store
 from dmarc_milter.ledger.errors import StoreError
-from dmarc_milter.ledger.impact import GROUPS, DomainImpact, by_domain, by_kind, samples
-from dmarc_milter.ledger.stopped import StoppedMail
+from dmarc_milter.ledger.impact import DomainImpact, by_domain, by_kind, samples
+from dmarc_milter.ledger.stopped import PAIRS, StoppedMail
 from dmarc_milter.ledger.store.decisions import Filter
 from dmarc_milter.ledger.store.rollups import since_hour
 
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
             treated = store.decisions.treated(since, author_domain=author)
             stopped = StoppedMail(store.database, wanted, sum(part.messages for part in treated))
             clients = stopped.clients()
-            senders = sources(samples(store.decisions, stopped.groups(GROUPS), since))
+            senders = sources(samples(store.decisions, stopped.pairs()))
             waits = store.decisions.waiting(since, author_domain=author)
     except StoreError as error:
         return unavailable(error)
@@ -78,6 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
                 "enforce": config.policy.enforce,
                 "messages": messages,
                 "looked_at": stopped.looked_at,
+                "looked_into": stopped.looked_into,
                 "domains": [row._asdict() | {"messages": row.messages} for row in domains],
                 "kinds": by_kind(treated),
                 "sources": [_document(source) for source in senders],
@@ -86,12 +87,8 @@ def run(arguments: argparse.Namespace) -> int:
         )
         return EXIT_OK
     head = f"{messages:,} messages evaluated since {shown(since)} UTC"
-    _print(config, domains, senders, head, listing(domains, since, author), arguments.limit)
-    if stopped.looked_at < stopped.messages:
-        print(
-            f"\nClients and who is behind them: of {stopped.looked_at:,} of these"
-            f" {stopped.messages:,} messages, the newest of each day."
-        )
+    _print(config, domains, senders, head, since, arguments)
+    _print_parts(stopped)
     _print_kinds(by_kind(treated))
     deferrals.print_waiting(waits, now, arguments.limit)
     return EXIT_OK
@@ -108,9 +105,10 @@ def _print(
     domains: Sequence[DomainImpact],
     senders: Sequence[ProbableSender],
     head: str,
-    commands: Sequence[str],
-    limit: int,
+    since: int,
+    arguments: argparse.Namespace,
 ) -> None:
+    limit, totals = arguments.limit, sums(domains)
     mode = (
         "enforcing" if config.policy.enforce else "monitor mode: nothing is refused or quarantined"
     )
@@ -118,10 +116,10 @@ def _print(
     if not domains:
         print("Policy stopped and marked nothing, and would not have.")
         return
-    print(_totals(domains))
+    print(_totals(totals))
     console().print(table(COLUMNS, [_cells(row) for row in domains[:limit]]))
     _rest(len(domains), limit)
-    print("\n".join(("Each of them:", *commands, "")))
+    print("\n".join(("Each of them:", *listing(totals, since, arguments.domain or ""), "")))
     rows = [
         (_who(source), source.kind.value, f"{source.messages:,}", source.evidence)
         for source in senders[:limit]
@@ -131,6 +129,18 @@ def _print(
     )
     _rest(len(senders), limit)
     _suggest([source for source in senders if source.rule], limit)
+
+
+def _print_parts(stopped: StoppedMail) -> None:
+    """Of how many messages it was not looked who sent them; all other numbers are whole."""
+    of = f"of these {stopped.messages:,} messages"
+    if stopped.looked_at < stopped.messages:
+        print(f"\nClients: those of {stopped.looked_at:,} {of}, the newest of each day.")
+    if stopped.looked_into < stopped.messages:
+        print(
+            f"\nWho is behind them: {stopped.looked_into:,} {of}, those of the {PAIRS} pairs of"
+            " From domain and client with most."
+        )
 
 
 def _print_kinds(kinds: Mapping[str, int]) -> None:
@@ -154,23 +164,23 @@ TOTALS = {
 """Field of DomainImpact -> its words, and what `why` finds the same messages by."""
 
 
-def _sums(domains: Sequence[DomainImpact]) -> dict[str, int]:
-    sums = {field: sum(getattr(row, field) for row in domains) for field in TOTALS}
-    return {field: number for field, number in sums.items() if number}
+def sums(domains: Sequence[DomainImpact]) -> dict[str, int]:
+    """Field of DomainImpact -> messages of all domains, where there are any."""
+    found = zip(TOTALS, map(sum, zip(*(row[1:7] for row in domains), strict=True)), strict=False)
+    return {field: number for field, number in found if number}
 
 
-def _totals(domains: Sequence[DomainImpact]) -> str:
-    parts = (f"{number:,} {TOTALS[field][0]}" for field, number in _sums(domains).items())
-    return ", ".join(parts) + "."
+def _totals(totals: Mapping[str, int]) -> str:
+    return ", ".join(f"{number:,} {TOTALS[field][0]}" for field, number in totals.items()) + "."
 
 
-def listing(domains: Sequence[DomainImpact], since: int, author: str) -> list[str]:
+def listing(totals: Mapping[str, int], since: int, author: str) -> list[str]:
     """For each total the command that lists exactly these messages."""
     of = f" --domain {author}" if author else ""
     return [
         f'  {TOTALS[field][0]}: dmarc-milter why {TOTALS[field][1]}{of} --since "'
         f'{shown(since)[:-3]}" --limit {min(number, MOST)}'
-        for field, number in _sums(domains).items()
+        for field, number in totals.items()
     ]
 
 

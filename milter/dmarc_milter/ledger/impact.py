@@ -8,12 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from dmarc_milter.core.explain.senders import SenderGroup
-from dmarc_milter.ledger.store.decisions import Decisions, Impact, Treated
+from dmarc_milter.ledger.store.decisions import Decisions, Pair, Treated
 
-GROUPS = 5000
-"""Pairs of author domain and source that are looked at; the ones with most messages."""
-SAMPLED = 300
-"""Of these, so many are looked into for evidence, each by its latest messages."""
 SAMPLE = 10
 TREATMENTS = ("reject", "quarantine", "tempfail")
 
@@ -66,21 +62,10 @@ def by_kind(treated: Iterable[Treated]) -> dict[str, int]:
     return dict(kinds.most_common())
 
 
-def samples(
-    decisions: Decisions,
-    groups: Sequence[Impact],
-    since: int,
-    until: int | None = None,
-    most: int = SAMPLED,
-) -> list[SenderGroup]:
-    """The groups, the first `most` with some of their messages; several outcomes of one pair are
-    one sample."""
-    numbers: dict[tuple[str, str], int] = {}
-    for group in groups:
-        key = (group.author_domain, group.source_ip)
-        numbers[key] = numbers.get(key, 0) + group.messages
-    pairs = [pair for pair in list(numbers)[:most] if all(pair)]
-    samples = decisions.samples(pairs, since, SAMPLE, until=until)
+def samples(decisions: Decisions, pairs: Sequence[Pair]) -> list[SenderGroup]:
+    """The pairs, each with some of its messages."""
+    found = decisions.samples(pairs, SAMPLE)
     return [
-        SenderGroup(*pair, messages, samples.get(pair, ())) for pair, messages in numbers.items()
+        SenderGroup(author, source, messages, found.get((author, source), ()))
+        for author, source, messages, _, _ in pairs
     ]

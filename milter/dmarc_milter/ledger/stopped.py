@@ -4,20 +4,22 @@ clients stand in the decision log only; of very much such mail a part of each da
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.core.text import printable
 from dmarc_milter.ledger.store import rollups
 from dmarc_milter.ledger.store.database import Database, fetch
-from dmarc_milter.ledger.store.decisions import AFFECTED, MAX_KEY, Filter, Impact
+from dmarc_milter.ledger.store.decisions import AFFECTED, MAX_KEY, Filter, Pair
 
-LOOKED_AT = 30_000
+LOOKED_AT = 20_000
 """Messages that are looked at; of more, the newest of each day."""
 SPANS = 60
 """A longer time than so many days is looked at in so many parts."""
-OUTCOME = "author_domain, source_ip, status, disposition, would_be"
-COLUMNS = f"{OUTCOME}, at"
+PAIRS = 300
+"""Pairs of author domain and client whose messages are looked into: those with most. Of the others
+it is not said who they are."""
+COLUMNS = "author_domain, source_ip, at"
 
 
 class StoppedMail:
@@ -63,34 +65,44 @@ class StoppedMail:
         self._source, self._values = f"({' UNION ALL '.join(parts)})", tuple(values)
 
     @cached_property
-    def _authors(self) -> list[tuple[str, int, int]]:
-        """Author domain, clients, messages that were looked at."""
+    def _found(self) -> _Found:
+        """All of it from one look at the log."""
         sql = (
-            "SELECT author_domain, count(*), sum(number) FROM (SELECT author_domain, source_ip,"
-            f" count(*) AS number FROM {self._source} AS looked GROUP BY author_domain, source_ip)"
-            " AS pairs GROUP BY author_domain"
+            "WITH pair AS MATERIALIZED (SELECT author_domain, source_ip, count(*) AS messages,"
+            f" min(at) AS first_at, max(at) AS last_at FROM {self._source} AS looked GROUP BY"
+            " author_domain, source_ip) SELECT * FROM (SELECT author_domain, source_ip, messages,"
+            " first_at, last_at FROM pair ORDER BY messages DESC, last_at DESC, author_domain,"
+            " source_ip LIMIT ?) AS most UNION ALL SELECT author_domain, NULL, sum(messages), 0,"
+            " count(*) FROM pair GROUP BY author_domain"
         )
-        rows = fetch(self._database, sql, self._values)
-        return [(row[0], int(row[1]), int(row[2])) for row in rows]
+        rows = fetch(self._database, sql, (*self._values, PAIRS))
+        return _Found(
+            [Pair._make((*row[:2], *map(int, row[2:]))) for row in rows if row[1] is not None],
+            {row[0]: int(row[4]) for row in rows if row[1] is None},
+            sum(int(row[2]) for row in rows if row[1] is None),
+        )
 
     @property
     def looked_at(self) -> int:
-        """Of how many of the messages the clients are told."""
-        if self.messages <= LOOKED_AT:
-            return self.messages
-        return sum(number for _, _, number in self._authors)
+        """Of how many of the messages the clients are told: the log may be shorter than the sums,
+        where `decision_max_rows` is reached or something was erased."""
+        return self._found.looked_at
+
+    @property
+    def looked_into(self) -> int:
+        """How many messages are those of `pairs`."""
+        return sum(pair.messages for pair in self._found.pairs)
 
     def clients(self) -> dict[str, int]:
         """How many client addresses sent such mail, by author domain."""
-        return {name: clients for name, clients, _ in self._authors}
+        return self._found.clients
 
-    def groups(self, limit: int) -> list[Impact]:
-        """By author domain, client and outcome; most messages first."""
-        sql = (
-            f"SELECT {OUTCOME}, count(*) AS messages, max(at) FROM {self._source} AS looked GROUP"
-            f" BY {OUTCOME} ORDER BY messages DESC, author_domain LIMIT ?"
-        )
-        return [
-            Impact._make((*row[:5], int(row[5]), int(row[6])))
-            for row in fetch(self._database, sql, (*self._values, limit))
-        ]
+    def pairs(self, limit: int = PAIRS) -> list[Pair]:
+        """By author domain and client; most messages first, of as many the newest."""
+        return self._found.pairs[:limit]
+
+
+class _Found(NamedTuple):
+    pairs: list[Pair]
+    clients: dict[str, int]
+    looked_at: int

@@ -20,8 +20,8 @@ from dmarc_milter.core.mail import domain
 from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.core.stored import Facts
 from dmarc_milter.ledger.errors import StoreError
-from dmarc_milter.ledger.impact import GROUPS, SAMPLED, by_domain, by_kind, samples
-from dmarc_milter.ledger.stopped import StoppedMail
+from dmarc_milter.ledger.impact import by_domain, by_kind, samples
+from dmarc_milter.ledger.stopped import PAIRS, StoppedMail
 from dmarc_milter.ledger.store.decisions import Filter
 from dmarc_milter.ledger.store.reports import ReportState
 from dmarc_milter.ledger.store.status import REMEDIES, spool_status
@@ -44,8 +44,8 @@ from dmarc_milter.web.words import add_words
 SEARCH = ("key", "author_domain", "source_ip", "status", "disposition", "days")
 MAX_WAITING = 20
 """Lines about mail that waits."""
-LOOKED_INTO = (300, 30)
-"""Pairs of author domain and client that the overview looks at, and of these into messages of."""
+LOOKED_INTO = 30
+"""Pairs of author domain and client whose messages the overview looks into."""
 LISTED = 5
 """Probable lists and forwarders on the overview."""
 IMPACT_COLUMNS = (
@@ -146,7 +146,7 @@ class Pages:
             failing=queries.authors(database, g.since, failing=True)[:10],
             clients=queries.failing_clients(database, g.since),
             newest=queries.NEWEST,
-            senders=[one for one in self._senders(self._stopped(), *LOOKED_INTO) if one.rule][
+            senders=[one for one in self._senders(self._stopped(), LOOKED_INTO) if one.rule][
                 :LISTED
             ],
             waiting=decisions.waiting(g.since, limit=MAX_WAITING),
@@ -200,17 +200,17 @@ class Pages:
     def _stopped(self, messages: int | None = None) -> StoppedMail:
         return StoppedMail(self._store.database, Filter(since=g.since, affected=True), messages)
 
-    def _senders(self, stopped: StoppedMail, groups: int, sampled: int) -> list[ProbableSender]:
+    def _senders(self, stopped: StoppedMail, pairs: int) -> list[ProbableSender]:
         """Who probably stands behind mail that policy stopped, or would have."""
-        found = stopped.groups(groups)
-        return list(sources(samples(self._store.decisions, found, g.since, most=sampled)))
+        found = stopped.pairs(pairs)
+        return list(sources(samples(self._store.decisions, found)))
 
     def impact(self) -> str:
         decisions = self._store.decisions
         treated = decisions.treated(g.since)
         stopped = self._stopped(sum(part.messages for part in treated))
         domains = by_domain(treated, stopped.clients())
-        senders = self._senders(stopped, GROUPS, SAMPLED)
+        senders = self._senders(stopped, PAIRS)
         proven = [one for one in senders if one.identity]
         unproven = [one for one in senders if not one.identity]
         return render_template(
@@ -220,6 +220,7 @@ class Pages:
             treated=sum(row.messages for row in domains),
             kinds=by_kind(treated),
             stopped=stopped,
+            pairs_looked_into=PAIRS,
             columns=[
                 (name, index)
                 for index, name in enumerate(IMPACT_COLUMNS, 1)

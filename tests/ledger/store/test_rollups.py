@@ -20,7 +20,7 @@ from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.mail.facts import MessageFacts
 from dmarc_milter.core.policy.decide import Deferral, Disposition, Verdict
-from dmarc_milter.ledger import impact, stopped
+from dmarc_milter.ledger import impact, merge_hosts, stopped
 from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.stopped import StoppedMail
 from dmarc_milter.ledger.store import log_size, rollups, schema
@@ -214,7 +214,7 @@ def test_the_days_of_several_hosts_are_merged_and_stay_the_same(
 ) -> None:
     """Days that are over have one row of all hosts for each author domain; what comes late stands
     beside it, and every sum is that of the log throughout."""
-    monkeypatch.setattr(rollups, "AT_ONCE", 3)
+    monkeypatch.setattr(merge_hosts, "AT_ONCE", 3)
     store.apply(batch(*some_mail(150)))
     store.apply(batch(*some_mail(150, seed=6), identity="b"))
     before = ranked(store)
@@ -265,16 +265,20 @@ def test_clients_of_very_much_mail_are_those_of_the_newest_of_each_day(
     whole = StoppedMail(store.database, wanted)
     assert whole.looked_at == whole.messages == store.decisions.count(wanted)
     assert whole.clients() == store.decisions.clients(wanted)
-    assert sorted(whole.groups(1000)) == sorted(store.decisions.impact(wanted))
+    by_pair: dict[tuple[str, str], list[int]] = {}
+    for each in store.decisions.impact(wanted):
+        by_pair.setdefault((each.author_domain, each.source_ip), []).append(each.messages)
+    found = {(pair.author_domain, pair.source_ip): pair.messages for pair in whole.pairs()}
+    assert found == {pair: sum(numbers) for pair, numbers in by_pair.items()}
     monkeypatch.setattr(stopped, "LOOKED_AT", 20)
     part = StoppedMail(store.database, wanted)
     assert part.messages == whole.messages
     assert 10 <= part.looked_at <= 20
-    assert sum(group.messages for group in part.groups(1000)) == part.looked_at
-    days = {group.last_at // DAY for group in part.groups(1000)}
-    assert len(days) >= 3
+    assert sum(pair.messages for pair in part.pairs()) == part.looked_at
+    first = min(pair.first_at for pair in part.pairs())
+    assert max(pair.last_at for pair in part.pairs()) // DAY - first // DAY >= 2
     assert set(part.clients()) <= set(whole.clients())
-    assert impact.samples(store.decisions, part.groups(5), wanted.since)
+    assert impact.samples(store.decisions, part.pairs(5))
 
 
 @pytest.mark.parametrize("domain", ["", "a.example"])
@@ -297,7 +301,7 @@ def test_clients_of_a_period_are_those_until_its_end(
             part = StoppedMail(store.database, wanted)
             assert part.messages == whole.messages
             assert part.looked_at <= most
-            assert all(group.last_at < until for group in part.groups(1000))
+            assert all(pair.last_at < until for pair in part.pairs())
 
 
 def test_the_days_of_a_period_share_what_is_looked_at(

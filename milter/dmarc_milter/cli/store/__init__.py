@@ -35,7 +35,13 @@ from dmarc_milter.ledger.store import schema
 from dmarc_milter.ledger.store.compact import compact
 from dmarc_milter.ledger.store.gaps import Lost
 from dmarc_milter.ledger.store.retention import clean_up
-from dmarc_milter.ledger.store.status import SpoolStatus, StoreStatus, spool_status, store_status
+from dmarc_milter.ledger.store.status import (
+    MOST_COUNTED,
+    SpoolStatus,
+    StoreStatus,
+    spool_status,
+    store_status,
+)
 from dmarc_milter.telemetry.log import open_log
 
 LOG = logging.getLogger("dmarc_milter.ledger")
@@ -250,6 +256,12 @@ def _loss_line(loss: Lost) -> str:
     )
 
 
+def _at_most(number: int, table: str) -> str:
+    """Of a table that is not counted to its end that there is more."""
+    more = table != "decision" and number > MOST_COUNTED
+    return f"over {MOST_COUNTED:,}" if more else f"{number:,}"
+
+
 def _store_lines(store: StoreStatus) -> list[str]:
     if store.problem and store.rows is None:
         return [f"store  {store.problem}", f"       what to do: {store.remedy}"]
@@ -263,7 +275,7 @@ def _store_lines(store: StoreStatus) -> list[str]:
         + (f", {store.octets:,} bytes" if store.octets else "")
     ]
     lines += [
-        f"       {number:>10,} {table.replace('_', ' ')}"
+        f"       {_at_most(number, table):>10} {table.replace('_', ' ')}"
         for table, number in (store.rows or {}).items()
     ]
     lines += [

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from dmarc_milter.core.explain.senders import Identity, Kind, ProbableSender, sources
-from dmarc_milter.ledger.impact import GROUPS, samples
+from dmarc_milter.ledger.impact import samples
 from dmarc_milter.ledger.stopped import StoppedMail
 from dmarc_milter.ledger.store.decisions import Filter, Total, Waiting
 from dmarc_milter.ledger.store.reports import Report, ReportState
@@ -99,21 +99,16 @@ def _new_senders(
 
 def _senders(store: Store, since: int, until: int) -> tuple[tuple[ProbableSender, ...], Looked]:
     stopped = StoppedMail(store.database, Filter(since=since, until=until, affected=True))
-    found = sources(samples(store.decisions, stopped.groups(GROUPS), since, until))
-    return found, Looked(stopped.looked_at, stopped.messages)
+    found = sources(samples(store.decisions, stopped.pairs()))
+    return found, Looked(stopped.looked_into, stopped.messages)
 
 
 def _failing(store: Store, since: int, until: int, before: int) -> list[Failing]:
     """Domains that failed seldom before and often now; most failures first."""
-    now = verdicts(store.database, since, until, fewest=SUDDEN)
-    then = (
-        {one.author_domain: one for one in verdicts(store.database, before, since)} if now else {}
-    )
-    found = [
-        Failing(*one)
-        for one in now
-        if _was_well(then.get(one.author_domain)) and one.failed >= MANY * one.messages
-    ]
+    now = verdicts(store.database, since, until, fewest=SUDDEN, share=MANY)
+    names = [one.author_domain for one in now]
+    then = {one.author_domain: one for one in verdicts(store.database, before, since, of=names)}
+    found = [Failing(*one) for one in now if _was_well(then.get(one.author_domain))]
     return sorted(found, key=lambda one: (-one.failed, one.author_domain))[:LISTED]
 
 

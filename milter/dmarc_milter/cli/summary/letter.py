@@ -97,8 +97,8 @@ def _numbers(digest: Digest) -> Iterator[str]:
     for looked, when in ((digest.looked, ""), (digest.looked_before, " of the time before")):
         if looked.looked_at < looked.messages:
             yield (
-                f"{looked.looked_at:,} of {looked.messages:,} stopped messages{when}, the newest of"
-                " each day, were searched for lists and forwarders"
+                f"{looked.looked_at:,} of {looked.messages:,} stopped messages{when}, of the"
+                " clients with most, were searched for lists and forwarders"
             )
 
 

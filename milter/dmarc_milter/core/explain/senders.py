@@ -110,6 +110,8 @@ def sources(samples: Iterable[SenderGroup]) -> tuple[ProbableSender, ...]:
 def _usual_identity(facts: Sequence[Facts]) -> Identity | None:
     """What at least half of the messages prove, by the best method; of several signers the one with
     the longest name."""
+    if not facts:
+        return None
     numbers = Counter(identity for message in facts for identity in set(identities(message)))
     usual = [identity for identity, number in numbers.items() if 2 * number >= len(facts)]
     return min(
@@ -125,13 +127,11 @@ def _usual_identity(facts: Sequence[Facts]) -> Identity | None:
 
 
 def _source(samples: list[SenderGroup], identity: Identity | None) -> ProbableSender:
-    facts = [message for sample in samples for message in sample.facts]
-    lists = Counter(message.list_id for message in facts if message.list_id)
-    list_id = lists.most_common(1)[0][0] if 2 * lists.total() >= len(facts) and lists else ""
-    authors: Counter[str] = Counter()
+    list_id = _usual_list([message for sample in samples for message in sample.facts])
+    authors: dict[str, int] = {}
     for sample in samples:
-        authors[sample.author_domain] += sample.messages
-    names = tuple(name for name, _ in authors.most_common())
+        authors[sample.author_domain] = authors.get(sample.author_domain, 0) + sample.messages
+    names = tuple(sorted(authors, key=authors.__getitem__, reverse=True))
     kind = _kind(identity, list_id, names)
     suggested = identity is not None and (kind is Kind.MAILING_LIST or identity.method == "arc")
     return ProbableSender(
@@ -140,10 +140,16 @@ def _source(samples: list[SenderGroup], identity: Identity | None) -> ProbableSe
         list_id=list_id,
         addresses=tuple(dict.fromkeys(sample.source_ip for sample in samples)),
         author_domains=names,
-        messages=authors.total(),
+        messages=sum(authors.values()),
         evidence=_sentence(kind, identity, list_id, names),
         rule=_rule(kind, identity, list_id, names) if identity and suggested else "",
     )
+
+
+def _usual_list(facts: Sequence[Facts]) -> str:
+    """The List-Id that at least half of the messages claim, or ""."""
+    lists = Counter(message.list_id for message in facts if message.list_id) if facts else None
+    return lists.most_common(1)[0][0] if lists and 2 * lists.total() >= len(facts) else ""
 
 
 def _kind(identity: Identity | None, list_id: str, authors: Sequence[str]) -> Kind:

@@ -141,6 +141,16 @@ class Impact(NamedTuple):
     last_at: int
 
 
+class Pair(NamedTuple):
+    """Mail of one author domain from one client. `first_at` and `last_at` in seconds since 1970."""
+
+    author_domain: str
+    source_ip: str
+    messages: int
+    first_at: int
+    last_at: int
+
+
 class Treated(NamedTuple):
     """Mail of one author domain that policy stopped, deferred or marked, or would have. `kind` is
     senders.Kind, "" where it was not noted."""
@@ -211,43 +221,40 @@ class Decisions:
         ]
 
     def samples(
-        self,
-        pairs: Sequence[tuple[str, str]],
-        since: int,
-        limit: int,
-        *,
-        until: int | None = None,
+        self, pairs: Sequence[Pair], limit: int
     ) -> dict[tuple[str, str], tuple[Facts, ...]]:
         """The newest affected decisions of each author domain and source."""
-        found: dict[tuple[str, str], tuple[Facts, ...]] = {}
-        bounds = (since, until if until is not None else 2**62, limit)
-        for pair, rows in self._samples(pairs, bounds):
-            found[pair] = (*found.get(pair, ()), *(decode(bytes(row)) for row in rows))
-        return found
+        found: dict[tuple[str, str], list[Facts]] = {}
+        for author, source, facts in self._samples(pairs, limit):
+            found.setdefault((author, source), []).append(decode(bytes(facts)))
+        return {pair: tuple(some) for pair, some in found.items()}
 
-    def _samples(
-        self, pairs: Sequence[tuple[str, str]], bounds: tuple[int, int, int]
-    ) -> Iterator[tuple[tuple[str, str], list[bytes]]]:
+    def _samples(self, pairs: Sequence[Pair], limit: int) -> Iterator[tuple[str, str, bytes]]:
         # `+ 0`: not by an index on time, along which one client's few would be looked for in all
-        # mail of a large domain.
+        # mail of a large domain. The times leave only days to look into that have such mail.
         newest_of = (
             "(SELECT facts FROM decision WHERE author_domain = {author} AND source_ip = {source}"
-            f" AND at >= ? AND at < ? AND ({AFFECTED}) ORDER BY at + 0 DESC LIMIT ?)"
+            f" AND at >= {{first}} AND at <= {{last}} AND ({AFFECTED}) ORDER BY at + 0 DESC LIMIT"
+            " ?)"
         )
         if self._database.dialect == "sqlite":  # which has no LATERAL, and plans quickly
-            sql = newest_of.format(author="?", source="?")[1:-1]
-            for pair in pairs:
-                yield pair, [row[0] for row in fetch(self._database, sql, (*pair, *bounds))]
+            sql = newest_of.format(author="?", source="?", first="?", last="?")[1:-1]
+            with self._database.transaction(write=False) as transaction:
+                for author, source, _, first, last in pairs:
+                    for (facts,) in transaction.all(sql, (author, source, first, last, limit)):
+                        yield author, source, facts
             return
+        each = newest_of.format(
+            author="pair.author", source="pair.source", first="pair.first", last="pair.last"
+        )
         for chunk in chunks(pairs):
             sql = (
                 "SELECT pair.author, pair.source, newest.facts FROM (VALUES"
-                f" {', '.join(['(?, ?)'] * len(chunk))}) AS pair (author, source) CROSS JOIN"
-                f" LATERAL {newest_of.format(author='pair.author', source='pair.source')} AS newest"
+                f" {', '.join(['(?, ?, CAST(? AS BIGINT), CAST(? AS BIGINT))'] * len(chunk))}) AS"
+                f" pair (author, source, first, last) CROSS JOIN LATERAL {each} AS newest"
             )
-            values = (*(value for pair in chunk for value in pair), *bounds)
-            for author, source, facts in fetch(self._database, sql, values):
-                yield (author, source), [facts]
+            values = [value for a, s, _, first, last in chunk for value in (a, s, first, last)]
+            yield from fetch(self._database, sql, (*values, limit))
 
     def count(self, wanted: Filter = Filter()) -> int:
         """How many decisions there are."""
@@ -316,12 +323,13 @@ class Decisions:
         attempts first."""
         where, values = Filter(since=since, until=until, author_domain=author_domain).where()
         sql = (
-            "SELECT author_domain, deferral, failing_name, count(*) AS attempts,"
-            " sum(CASE WHEN disposition = 'tempfail' THEN 1 ELSE 0 END), count(DISTINCT"
-            " message_id), min(at), max(at) FROM decision"
-            f" WHERE deferral IN ('dns', 'overloaded', 'failure') AND {where}"
-            " GROUP BY author_domain, deferral, failing_name ORDER BY attempts DESC, author_domain,"
-            " failing_name LIMIT ?"
+            "SELECT author_domain, deferral, failing_name, sum(number) AS attempts, sum(deferred),"
+            " count(*), min(first_at), max(last_at) FROM (SELECT author_domain, deferral,"
+            " failing_name, count(*) AS number, sum(CASE WHEN disposition = 'tempfail' THEN 1 ELSE"
+            " 0 END) AS deferred, min(at) AS first_at, max(at) AS last_at FROM decision WHERE"
+            f" deferral IN ('dns', 'overloaded', 'failure') AND {where} GROUP BY author_domain,"
+            " deferral, failing_name, message_id) AS message GROUP BY author_domain, deferral,"
+            " failing_name ORDER BY attempts DESC, author_domain, failing_name LIMIT ?"
         )
         return [
             Waiting._make((*row[:3], *map(int, row[3:])))

@@ -22,7 +22,8 @@ SPARE = 0.1
 
 
 class Pace:
-    """Deletes in chunks. `before_each` is called before each of them: it renews a lease."""
+    """Deletes in chunks that aim at AIM. `before_each` is called before each of them: it renews a
+    lease."""
 
     def __init__(
         self,
@@ -47,12 +48,13 @@ class Pace:
             total += attempt(self.database, work)
             if len(keys) < self._size:
                 break
-            self._rest(time.monotonic() - started)
+            seconds = time.monotonic() - started
+            self._size = min(MOST, max(LEAST, int(self._size * AIM / max(seconds, AIM / 10))))
+            self.rest(seconds)
         return total
 
-    def _rest(self, seconds: float) -> None:
-        """As long as the others had to wait; the next chunk aims at AIM."""
-        self._size = min(MOST, max(LEAST, int(self._size * AIM / max(seconds, AIM / 10))))
+    def rest(self, seconds: float) -> None:
+        """As long as the others had to wait, or could have."""
         self._sleep(max(seconds, REST))
 
 

@@ -12,8 +12,9 @@ from functools import partial
 from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.ledger.clock import believe
 from dmarc_milter.ledger.errors import StoreError
+from dmarc_milter.ledger.merge_hosts import merge_hosts
 from dmarc_milter.ledger.sent_log import KEPT_SECONDS
-from dmarc_milter.ledger.store import log_size, rollups
+from dmarc_milter.ledger.store import log_size
 from dmarc_milter.ledger.store.database import Database, Transaction, attempt, fetch, with_list
 from dmarc_milter.ledger.store.lease import Lease
 from dmarc_milter.ledger.store.pace import Pace, give_back
@@ -151,7 +152,7 @@ def _sums(pace: Pace, before: int, now: int) -> None:
     for span in (HOUR, DAY):
         pace.delete("outcome_sum", "author_reversed", "span = ? AND begin_at < ?", span, before)
     pace.delete("author_day", "author_reversed", "day < ?", before)
-    rollups.merge_hosts(pace.database, now, pace.before_each)
+    merge_hosts(pace, now)
     pace.delete("hour_total", "hour", "hour < ?", before)
     # Days of which the log has lost a part: all up to the oldest that it has.
     oldest = fetch(pace.database, "SELECT min(at) FROM decision")[0][0]

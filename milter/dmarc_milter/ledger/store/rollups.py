@@ -11,8 +11,7 @@ their own; the rest is counted under OTHERS.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from dmarc_milter.core.explain.senders import kind_of
@@ -21,7 +20,6 @@ from dmarc_milter.core.stored import Facts
 from dmarc_milter.ledger.store.database import (
     Database,
     Transaction,
-    attempt,
     chunks,
     fetch,
     with_list,
@@ -155,49 +153,6 @@ def _admit(
     return admitted
 
 
-CLOSED = 2 * DAY
-"""Seconds after which the rows of a day and several hosts become one: few come later."""
-AT_ONCE = 500
-
-
-def merge_hosts(database: Database, now: float, before_each: Callable[[], object]) -> None:
-    """Of days that are over, one row of all hosts for each author domain in place of one of each:
-    there is so much less to read. What a host writes for such a day later stands beside it. Raises
-    StoreError."""
-    days = fetch(
-        database,
-        "SELECT day FROM author_day WHERE day < ? AND host <> '' GROUP BY day HAVING min(host) <>"
-        " max(host) ORDER BY day",
-        (int((now - CLOSED) // DAY) * DAY,),
-    )
-    for (day,) in days:
-        name: str | None = ""
-        while name is not None:
-            before_each()
-            name = attempt(database, partial(_merge, day=int(day), first=name))
-
-
-def _merge(transaction: Transaction, day: int, first: str) -> str | None:
-    """Some rows of a day, from this name on; where to go on, or None. Those that a host is just
-    writing are left."""
-    rows = transaction.all(
-        "SELECT author_reversed, host, messages, passed, failed, treated FROM author_day WHERE day"
-        " = ? AND author_reversed >= ? AND host <> '' ORDER BY author_reversed, host LIMIT ?"
-        " {skip_locked}",
-        (day, first, AT_ONCE),
-    )
-    transaction.many(
-        "DELETE FROM author_day WHERE day = ? AND author_reversed = ? AND host = ?",
-        [(day, *row[:2]) for row in rows],
-    )
-    counts: dict[str, list[int]] = {}
-    for name, _, *numbers in rows:
-        before = counts.get(name, [0, 0, 0, 0])
-        counts[name] = [one + int(more) for one, more in zip(before, numbers, strict=True)]
-    transaction.many(ADD_DAYS, [(day, name, "", *some) for name, some in sorted(counts.items())])
-    return str(rows[-1][0]) if len(rows) == AT_ONCE else None
-
-
 # --- reading --------------------------------------------------------------------------------------
 
 
@@ -265,17 +220,33 @@ class Verdicts(NamedTuple):
     messages: int
 
 
-def verdicts(database: Database, since: int, until: int, *, fewest: int = 0) -> list[Verdicts]:
-    """Of whole days, for each author domain that failed so often at least. Raises StoreError."""
+def verdicts(
+    database: Database,
+    since: int,
+    until: int,
+    *,
+    fewest: int = 0,
+    share: float = 0,
+    of: Sequence[str] | None = None,
+) -> list[Verdicts]:
+    """Of whole days, for each author domain (of those named in `of`) that failed so often at least,
+    and with so great a share of its mail. Raises StoreError."""
     sql = (
         "SELECT author_reversed, sum(failed), sum(failed + passed) FROM author_day WHERE day >= ?"
-        " AND day < ? AND author_reversed NOT IN ('', ?) GROUP BY author_reversed HAVING"
-        " sum(failed) >= ? AND sum(failed + passed) > 0"
+        " AND day < ? AND author_reversed NOT IN ('', ?){} GROUP BY author_reversed HAVING"
+        " sum(failed) >= ? AND sum(failed) >= ? * sum(failed + passed) AND sum(failed + passed) > 0"
     )
-    return [
-        Verdicts(reversed_name(row[0]), int(row[1]), int(row[2]))
-        for row in fetch(database, sql, (since, until, OTHERS, fewest))
+    some: Iterable[list[str]] = [[]] if of is None else chunks([reversed_name(name) for name in of])
+    rows = [
+        row
+        for names in some
+        for row in fetch(
+            database,
+            with_list(sql.replace("{}", " AND author_reversed IN []" if names else ""), names),
+            (since, until, OTHERS, *names, fewest, share),
+        )
     ]
+    return [Verdicts(reversed_name(row[0]), int(row[1]), int(row[2])) for row in rows]
 
 
 def forget(transaction: Transaction, reversed_name: str) -> None:

@@ -29,6 +29,8 @@ TABLES = (
     "known_domain",
 )
 """Those whose rows are counted; those of the decision log are known."""
+MOST_COUNTED = 200_000
+"""Rows of a table that are counted at most; of a table with more it is known that it has more."""
 WRITTEN = ("origin", "decision", "daily", "quota", *TABLES)
 """Those that a drain or the reports write."""
 REMEDIES = {
@@ -76,8 +78,9 @@ class SpoolStatus:
 
 @dataclass(frozen=True, slots=True)
 class StoreStatus:
-    """`rows` by table and `reports` by state; `folded` messages had no room for a row of their own
-    this week; `unlogged` ones were counted when they were too old for the decision log.
+    """`rows` by table (MOST_COUNTED + 1: there are more) and `reports` by state; `folded` messages
+    had no room for a row of their own this week; `unlogged` ones were counted when they were too
+    old for the decision log.
 
     `moved_aside` are damaged files that were kept.
     """
@@ -170,7 +173,7 @@ def _store_status(database: Database) -> StoreStatus:
             database.name,
             schema,
             rows={"decision": log_size.rows(database)}
-            | {table: _number(database, f"SELECT count(*) FROM {table}") for table in TABLES},
+            | {table: _counted(database, table) for table in TABLES},
             reports={
                 state: int(number)
                 for state, number in fetch(
@@ -208,6 +211,12 @@ def check_writable(database: Database) -> None:
     except StoreError as error:
         if error.kind in ("locked", "unreachable"):
             raise
+
+
+def _counted(database: Database, table: str) -> int:
+    """How many rows a table has, or one more than MOST_COUNTED."""
+    sql = f"SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT {MOST_COUNTED + 1}) AS some"
+    return _number(database, sql)
 
 
 def _number(database: Database, sql: str) -> int:
