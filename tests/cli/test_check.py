@@ -3,8 +3,12 @@ file."""
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
 import json
+import lzma
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from dmarc_milter.cli.check import message_file
 from dmarc_milter.cli.main import main
 from fakes.dns_server import DnsServer
 from fakes.signer import Signer
@@ -79,6 +84,52 @@ def test_line_ends_and_an_mbox_line_change_nothing(check: Check, ends: bytes, fi
 @pytest.mark.parametrize("raw", [b"", b"\r\n", b"no header", bytes(range(256)) * 300, b"\0" * 1000])
 def test_what_has_no_header_fields_is_no_mail(check: Check, raw: bytes) -> None:
     assert check(raw, "--json") == (2, "")
+
+
+def test_what_has_no_end_is_not_read(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "/dev/zero", "--ip", "192.0.2.66"]) == 2
+    assert "is not a mail" in capsys.readouterr().err
+
+
+def test_a_file_that_no_server_would_take_is_refused(check: Check, tmp_path: Path) -> None:
+    check(SPOOF)
+    os.truncate(tmp_path / "message", message_file.MAX_BYTES + 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stderr", said := io.StringIO())
+        code = main(["check", str(tmp_path / "message"), "--config", str(tmp_path / "c.toml")])
+    assert (code, "more than 256 MB" in said.getvalue()) == (2, True)
+
+
+MBOX_LINE = b"From a@b Sun Nov 22 07:00:00 2026\n"
+SIGNED = LEGIT.sign(SPOOF + b"From here on\r\n>From there\r\n")
+QUOTED = SIGNED.replace(b"\r\n", b"\n").replace(b"\nFrom here", b"\n>From here")
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (b"\xef\xbb\xbf" + SIGNED, "byte order mark"),
+        (b"\r\n\r\n" + SIGNED, "Empty lines"),
+        (b">From a\n" + QUOTED.replace(b"\n>From there", b"\n>>From there"), ""),
+        (b"%d\n" % len(SIGNED) + SIGNED + b"<?xml version='1.0'?>\n<plist/>", ""),
+        (
+            MBOX_LINE
+            + QUOTED.replace(b"\n>From there", b"\n>>From there")
+            + b"\n"
+            + MBOX_LINE
+            + b"From: b@b\n\n\n"
+            + MBOX_LINE
+            + b"From: b@b\n\n",
+            "The first of 3 mails",
+        ),
+    ],
+)
+def test_what_mailboxes_and_editors_put_around_a_mail_is_left_out(
+    check: Check, raw: bytes, words: str
+) -> None:
+    """mboxrd quotes lines of the body that begin with From; the signature is of the mail alone."""
+    code, text = check(raw, ip="198.51.100.10")
+    assert (code, "pass" in text, words in text) == (0, True, True), text
 
 
 def test_a_mail_without_from_has_no_author(check: Check) -> None:
@@ -232,7 +283,15 @@ def test_a_relay_of_ours_is_passed_over(check: Check) -> None:
         (Path("/bin/ls").read_bytes(), "is not a mail"),
         (b"", "is not a mail"),
         (b"# Title\n\nA text: with a colon\n", "is not a mail"),
-        (b"key: value\nother: value\n", "no Received field"),
+        (b"key: value\nother: value\n", "is not a mail"),
+        (b'{"from": "json"}\n', "is not a mail"),
+        (gzip.compress(SPOOF), "message | dmarc-milter check -`"),
+        (bz2.compress(SPOOF), "`bzcat"),
+        (lzma.compress(SPOOF), "`xzcat"),
+        (b"PK\x03\x04" + SPOOF, "ZIP"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + SPOOF, "Outlook"),
+        (SPOOF.decode().encode("utf-16"), "UTF-16"),
+        (SPOOF.decode().encode("utf-16-be"), "is not a mail"),
         (SPOOF, "no Received field names a client outside"),
         (b"Received: by mx.example\r\n" + SPOOF, "--ip"),
     ],

@@ -35,6 +35,29 @@ def test_comments_order_and_mode_of_the_file_stay(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("policy = { enforce = true } # c\n", "policy = { enforce = false } # c\n"),
+        ("policy.enforce = true # c\n", "policy.enforce = false # c\n"),
+        ('["policy"]\n"enforce" = true\n', '["policy"]\n"enforce" = false\n'),
+        ("[policy]\r\nenforce = true # c\r\n", "[policy]\r\nenforce = false # c\r\n"),
+        ("[policy]\nenforce = true", "[policy]\nenforce = false"),
+        ("\ufeff[policy]\nenforce = true\n", "[policy]\nenforce = false\n"),
+        (
+            '[[policy.rules]]\naction = "accept"\ndkim = ["a.example"]\n',
+            "[policy]\nenforce = false\n"
+            '[[policy.rules]]\naction = "accept"\ndkim = ["a.example"]\n',
+        ),
+    ],
+)
+def test_tables_are_changed_as_they_are_written(file: Path, before: str, after: str) -> None:
+    """Inline, dotted, quoted, without a last line end, and as Windows' editors leave them."""
+    file.write_text(before, newline="")
+    assert main(["config", "set", "policy.enforce", "false", "--config", str(file)]) == 0
+    assert file.read_bytes().decode() == after
+
+
+@pytest.mark.parametrize(
     ("key", "value", "written"),
     [
         ("reporting.org_name", "Example Org", '[reporting]\norg_name = "Example Org"'),

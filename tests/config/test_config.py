@@ -60,6 +60,9 @@ def test_show_prints_control_characters_as_toml_spells_them() -> None:
             5,
             ("[milter] workers", "-1 is out of bounds", "(0 to 256)"),
         ),
+        ("\n\nreporting = { emial = 'x' }\n", 3, ("emial", "did you mean email?")),
+        ("[reporting]\n\nidentities = [{ email = 5 }]\n", 3, ("email", "text in quotes")),
+        ("\nmilter.workers = 'x'\n", 2, ("workers", "a whole number")),
         ("[milter]\nsocket = 'inet:99999@127.0.0.1'\n", 2, ("is not a socket", "unix:/PATH")),
         ("[milter]\nsocket = 'unix:relative'\n", 2, ("is not a socket",)),
         (

@@ -33,11 +33,12 @@ class Source:
     document: dict[str, Any]
 
     def line(self, path: TableKey) -> int:
-        """The line, from 1, where the key at `path` stands; the table's own line, or 1, when it is
-        not found literally."""
+        """The line, from 1, where the key at `path` stands; the line of its table, or of the key
+        that holds it, or 1, when it is not found literally."""
         keys = [step for step in path if not step.isdecimal()]
         wanted = int(next((step for step in path if step.isdecimal()), "0"))
-        table, best, seen, depth = ".".join(keys[:-1]), 1, -1, ""
+        table, best, depth = ".".join(keys[:-1]), 0, ""
+        seen = -1 if table else 0
         for number, line in enumerate(self.text.split("\n"), 1):
             header = re.match(r"\s*\[{1,2}\s*([\w.\"-]+)\s*\]{1,2}", line)
             if header:
@@ -45,9 +46,15 @@ class Source:
                 seen += depth == table
                 if depth == ".".join(keys) or (depth == table and seen == wanted):
                     best = number
-            elif keys and depth == table and seen >= wanted and _sets(line, keys[-1]):
+            elif keys and any(
+                (
+                    depth == table and seen >= wanted and _sets(line, keys[-1]),
+                    not depth and _sets(line, ".".join(keys)),
+                )
+            ):
                 return number
-        return best
+        # An inline table, or a dotted key, stands where the key above it does.
+        return best or (self.line(tuple(keys[:-1])) if len(keys) > 1 else 1)
 
     def mistake(self, path: TableKey, problem: str) -> str:
         """The line that says what is wrong with the key at `path`, and where it stands."""
@@ -116,9 +123,9 @@ def files_of_conf_d(path: Path) -> list[Path]:
 
 
 def _text_of(path: Path) -> str:
-    """Raises ConfigError."""
+    """Without the byte order mark that some editors write. Raises ConfigError."""
     try:
-        return root_files.read_bytes(path).decode("utf-8")
+        return root_files.read_bytes(path).decode("utf-8-sig")
     except FileNotFoundError as error:
         raise ConfigError(
             f"{path}: cannot be read: {error.strerror}; `dmarc-milter config sample` prints one to"

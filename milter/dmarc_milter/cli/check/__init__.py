@@ -12,12 +12,13 @@ import ipaddress
 import sys
 import uuid
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
-from dmarc_milter.cli.check import from_fields
+from dmarc_milter.cli.check import from_fields, message_file
 from dmarc_milter.cli.check.envelope import CheckedDelivery, NotChecked, delivery
 from dmarc_milter.cli.main import (
     EXIT_NO,
@@ -127,20 +128,24 @@ def run(arguments: argparse.Namespace) -> int:
 def _evaluated(arguments: argparse.Namespace) -> int:
     config = load_or_defaults(arguments.config)
     try:
-        raw = _message(arguments.message)
+        file = message_file.read(arguments.message)
         options = compiled.options(config, load_suffixes(config.dmarc.suffix_list))
     except OSError as error:
         print(f"dmarc-milter: {arguments.message}: {error.strerror}", file=sys.stderr)
+        return EXIT_USAGE
+    except NotChecked as error:
+        print(f"dmarc-milter: {arguments.message}: {error}", file=sys.stderr)
         return EXIT_USAGE
     except SuffixListError as error:
         print(f"dmarc-milter: {error}", file=sys.stderr)
         return EXIT_USAGE
     session = session_options(config)
-    headers, body = _collected(raw, session)
+    headers, body = _collected(file.content, session)
     try:
         if not len(headers):
-            raise NotChecked("is not a mail: it does not begin with header fields such as From")
+            raise NotChecked(message_file.NO_MAIL)
         sent = delivery(arguments, headers, session)
+        sent = replace(sent, told=(*file.notes, *sent.told))
     except NotChecked as error:
         print(f"dmarc-milter: {arguments.message}: {error}", file=sys.stderr)
         return EXIT_USAGE
@@ -158,10 +163,6 @@ def _evaluated(arguments: argparse.Namespace) -> int:
     actions = plan_actions(evaluation, headers, compiled.marking(config), keep_results=keep)
     _print(arguments, sent, exempt, from_evaluation(evaluation), actions)
     return _code(evaluation, actions)
-
-
-def _message(path: Path) -> bytes:
-    return sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
 
 
 def _print(

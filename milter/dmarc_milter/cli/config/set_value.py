@@ -11,7 +11,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
-from tomlkit.items import Table
+from tomlkit.items import InlineTable, Table
 
 from dmarc_milter.config import Config, ConfigError
 from dmarc_milter.config.load import compiled
@@ -81,7 +81,7 @@ def _changed(main: Source, section: str, name: str, value: Any) -> str:
         if section not in document:
             document[section] = tomlkit.table()
         table = document[section]
-        if not isinstance(table, Table):
+        if not isinstance(table, Table | InlineTable):
             raise ConfigError(f"{main.name}: [{section}] is not written as a table of its own")
         table[name] = value
         return tomlkit.dumps(document)
