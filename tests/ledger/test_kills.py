@@ -27,7 +27,13 @@ from fakes.ledger_jobs import ADDRESSES
 from fakes.soak import LONG, chance, kills
 from fakes.stores import batch, upgraded
 
-pytestmark = [pytest.mark.slow, pytest.mark.soak, pytest.mark.timeout(1800 if LONG else 120)]
+# Its clock only says when to give up: it may run beside another.
+pytestmark = [
+    pytest.mark.processor,
+    pytest.mark.slow,
+    pytest.mark.soak,
+    pytest.mark.timeout(1800 if LONG else 240),
+]
 ROOT = Path(__file__).parents[2]
 
 

@@ -40,7 +40,12 @@ from fakes.soak import LONG, chance, kills
 from fakes.stores import batch, fresh_schema, upgraded
 from live.postgres import Postgres
 
-pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600 if LONG else 180)]
+# Its clock only says when to give up: it may run beside another.
+pytestmark = [
+    pytest.mark.processor,
+    pytest.mark.soak,
+    pytest.mark.timeout(3600 if LONG else 240),
+]
 ROOT = Path(__file__).parents[2]
 SHARE = 30
 """Messages, two for each domain, that come before each kill: there is always something to build and
