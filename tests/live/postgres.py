@@ -26,7 +26,10 @@ class Postgres:
     """A cluster with the superuser `t`, no password, on 127.0.0.1. It may be stopped, killed and
     started again."""
 
-    def __init__(self, folder: Path, *, standby_of: Postgres | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, standby_of: Postgres | None = None, there: bool = False
+    ) -> None:
+        """`there`: the cluster was made before."""
         found = programs()
         if found is None:
             give_up("run tools/setup_tests.sh (make test does) first")
@@ -35,6 +38,8 @@ class Postgres:
         self.port = free_port()
         self._programs = found
         self._environment = os.environ | library_path() | {"LC_ALL": "C.UTF-8"}
+        if there:
+            return
         if os.geteuid() == 0:  # initdb refuses root
             os.chown(folder, NOBODY, NOBODY)
         if standby_of is not None:

@@ -14,6 +14,9 @@ from dmarc_milter.ledger.store.decisions import AFFECTED, MAX_KEY, Filter, Pair
 
 LOOKED_AT = 20_000
 """Messages that are looked at; of more, the newest of each day."""
+OF_A_DOMAIN = 100_000
+"""The same where a domain is asked for: so many are found by its name sooner than in the order of
+time."""
 SPANS = 60
 """A longer time than so many days is looked at in so many parts."""
 PAIRS = 300
@@ -33,7 +36,7 @@ class StoppedMail:
         condition = f"{where} AND ({AFFECTED})"
         self._source = f"(SELECT {COLUMNS} FROM decision WHERE {condition})"
         self._values: tuple[Any, ...] = tuple(values)
-        if self.messages > LOOKED_AT:
+        if self.messages > (OF_A_DOMAIN if wanted.author_domain else LOOKED_AT):
             self._look_at_some(wanted)
 
     def _counted(self, wanted: Filter) -> int:
@@ -97,7 +100,7 @@ class StoppedMail:
         """How many client addresses sent such mail, by author domain."""
         return self._found.clients
 
-    def pairs(self, limit: int = PAIRS) -> list[Pair]:
+    def pairs(self, limit: int | None = None) -> list[Pair]:
         """By author domain and client; most messages first, of as many the newest."""
         return self._found.pairs[:limit]
 

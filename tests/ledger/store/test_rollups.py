@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
+from ipaddress import ip_address
 
 import pytest
 
@@ -17,6 +18,7 @@ from dmarc_milter.cli.summary.digest import digest
 from dmarc_milter.core.dkim.result import DkimResult, DkimStatus
 from dmarc_milter.core.dmarc.record import Policy
 from dmarc_milter.core.evaluation import Evaluation
+from dmarc_milter.core.explain.senders import sources
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.mail.facts import MessageFacts
 from dmarc_milter.core.policy.decide import Deferral, Disposition, Verdict
@@ -271,6 +273,7 @@ def test_clients_of_very_much_mail_are_those_of_the_newest_of_each_day(
     found = {(pair.author_domain, pair.source_ip): pair.messages for pair in whole.pairs()}
     assert found == {pair: sum(numbers) for pair, numbers in by_pair.items()}
     monkeypatch.setattr(stopped, "LOOKED_AT", 20)
+    monkeypatch.setattr(stopped, "OF_A_DOMAIN", 20)
     part = StoppedMail(store.database, wanted)
     assert part.messages == whole.messages
     assert 10 <= part.looked_at <= 20
@@ -298,10 +301,57 @@ def test_clients_of_a_period_are_those_until_its_end(
         assert whole.clients() == store.decisions.clients(wanted)
         with monkeypatch.context() as patch:
             patch.setattr(stopped, "LOOKED_AT", most := max(1, whole.messages // 2))
+            patch.setattr(stopped, "OF_A_DOMAIN", most)
             part = StoppedMail(store.database, wanted)
             assert part.messages == whole.messages
             assert part.looked_at <= most
             assert all(pair.last_at < until for pair in part.pairs())
+
+
+def test_evidence_is_looked_for_in_the_pairs_with_most_and_the_others_are_not_judged(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each pair of author domain and client at most ten messages are read; a pair beyond the
+    bound is no sender that proves nothing."""
+    mail = [
+        replace(
+            evaluation(author),
+            at=NOON - timedelta(minutes=number),
+            envelope=replace(evaluation().envelope, source_ip=ip_address(f"192.0.2.{client}")),
+        )
+        for author, client, messages in (
+            ("a.example", 1, 12),
+            ("b.example", 2, 3),
+            ("c.example", 3, 1),
+        )
+        for number in range(messages)
+    ]
+    store.apply(batch(*mail))
+    monkeypatch.setattr(stopped, "PAIRS", 2)
+    found = StoppedMail(store.database, Filter(since=NOW - DAY, affected=True))
+    assert found.clients() == {"a.example": 1, "b.example": 1, "c.example": 1}
+    assert (found.messages, found.looked_at, found.looked_into) == (16, 16, 15)
+    groups = impact.samples(store.decisions, found.pairs())
+    assert [(each.author_domain, each.messages, len(each.facts)) for each in groups] == [
+        ("a.example", 12, 10),
+        ("b.example", 3, 3),
+    ]
+    assert sum(source.messages for source in sources(groups)) == 15
+
+
+def test_a_domain_that_ends_like_another_is_not_below_it(store: Store) -> None:
+    """ample.example is a suffix of example.example's letters and not above it; nor is a name with
+    the same beginning. Every question about "this domain and below" says so."""
+    long = ".".join(["x" * 63, "y" * 63, "z" * 60, "ample.example"])
+    names = ("ample.example", "sub.ample.example", "example.example", "xample.example", long)
+    store.apply(batch(*(replace(evaluation(name), at=NOON) for name in names)))
+    for asked, expected in (("ample.example", 3), ("example.example", 1), ("example", 5)):
+        wanted = Filter(since=NOW - DAY, author_domain=asked, affected=True)
+        treated = store.decisions.treated(NOW - DAY, author_domain=asked)
+        assert sum(each.messages for each in treated) == expected
+        assert store.decisions.messages(NOW - DAY, author_domain=asked) == expected
+        assert StoppedMail(store.database, wanted).looked_at == expected
+        assert len(store.decisions.recent(wanted)) == store.decisions.count(wanted) == expected
 
 
 def test_the_days_of_a_period_share_what_is_looked_at(

@@ -328,8 +328,8 @@ class Decisions:
             " failing_name, count(*) AS number, sum(CASE WHEN disposition = 'tempfail' THEN 1 ELSE"
             " 0 END) AS deferred, min(at) AS first_at, max(at) AS last_at FROM decision WHERE"
             f" deferral IN ('dns', 'overloaded', 'failure') AND {where} GROUP BY author_domain,"
-            " deferral, failing_name, message_id) AS message GROUP BY author_domain, deferral,"
-            " failing_name ORDER BY attempts DESC, author_domain, failing_name LIMIT ?"
+            " deferral, failing_name, message_id{hashed}) AS message GROUP BY author_domain,"
+            " deferral, failing_name ORDER BY attempts DESC, author_domain, failing_name LIMIT ?"
         )
         return [
             Waiting._make((*row[:3], *map(int, row[3:])))
