@@ -119,7 +119,12 @@ def test_a_card_has_a_share_and_says_which_way_it_goes() -> None:
 
 def test_in_monitor_mode_a_card_says_what_would_have_been() -> None:
     found = {card.name: card for card in cards([total(0, "fail", "none", "reject", 7)], [])}
-    assert (found["refused"].messages, found["refused"].would) == (0, 7)
+    assert "refused" not in found
+    card = found["would be refused"]
+    assert (card.messages, card.share, card.search) == (7, 100, {"disposition": "would be refused"})
+    mixed = [total(0, "fail", "none", "reject", 7), total(0, "fail", "reject", "", 2)]
+    found = {card.name: card for card in cards(mixed, [])}
+    assert (found["refused"].messages, found["refused"].would) == (2, 7)
 
 
 @pytest.mark.parametrize(

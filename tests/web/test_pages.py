@@ -12,11 +12,14 @@ from pathlib import Path
 import pytest
 from flask.testing import FlaskClient
 
+from dmarc_milter.config import load
 from dmarc_milter.core.dmarc.record import Record, parse
 from dmarc_milter.core.dmarc.result import DmarcResult, DmarcStatus, DomainOutcome
 from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.policy.decide import Disposition
+from dmarc_milter.core.policy.verdict import Deferral
+from dmarc_milter.core.spf.check import SpfResult, SpfStatus
 from dmarc_milter.core.stored import Facts, encode
 from dmarc_milter.core.stored.from_evaluation import from_evaluation
 from dmarc_milter.ledger.errors import StoreError
@@ -176,9 +179,36 @@ def test_a_list_is_offered_with_its_rule_on_overview_and_impact(site: Site) -> N
         assert 'dkim = ["lists.example"]' in text, path
 
 
+def test_every_rule_that_is_offered_can_be_loaded(site: Site) -> None:
+    """Each is appended to a configuration as it was copied, whatever the names in it."""
+    long = ".".join(["w" * 63] * 3 + ["x" * 53, "example"])
+    listed = replace(
+        evaluation(long, source_ip="2001:db8::9", queue_id='"]\\n#', message_id="'\"" * 60),
+        facts=replace(evaluation().facts, list_id='news."]\n.example'),
+        spf=SpfResult(SpfStatus.PASS, Domain(long)),
+    )
+    waits = replace(listed.verdict, disposition=Disposition.NONE, deferral=Deferral("dns", '"\n]'))
+    site.see(listed, replace(evaluation(long), verdict=waits))
+    with site.client() as pages:
+        texts = [pages.get(path).text for path in ("/?days=90", "/impact?days=90")]
+        listing = pages.get("/decisions?days=90").text
+        texts += [pages.get(link).text for link in re.findall(r"/decisions/[0-9a-f]{32}", listing)]
+    rules = [
+        unescape(rule)
+        for text in texts
+        for rule in re.findall(r"<pre id=[^>]*>([^<]*)</pre>", text)
+    ]
+    assert len(rules) >= 4
+    config = site.config.with_name("with-rules.toml")
+    for rule in rules:
+        config.write_text(f"{site.config.read_text()}\n{rule}\n")
+        assert len(load(config).policy.rules) == 1, rule
+
+
 def test_a_period_without_trouble_says_so(site: Site) -> None:
+    assert site.page("/impact").endswith("No mail in this period.")
     site.see(evaluation(passed=True))
-    assert "policy stopped and marked none" in site.page("/impact")
+    assert "stopped or marked none of 1 message, and would" in site.page("/impact")
 
 
 # --- reports --------------------------------------------------------------------------------------
@@ -297,7 +327,7 @@ def test_quarantined_mail_is_counted_as_stopped(site: Site) -> None:
     each = evaluation()
     verdict = replace(each.verdict, disposition=Disposition.QUARANTINE)
     site.see(replace(each, verdict=verdict))
-    assert "1 of 1 messages (100 %)" in site.page("/impact")
+    assert "1 of 1 message (100 %) was stopped" in site.page("/impact")
 
 
 def test_a_domain_has_the_same_numbers_on_each_page(site: Site) -> None:

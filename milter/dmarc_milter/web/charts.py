@@ -91,12 +91,20 @@ def cards(now: Sequence[Total], before: Sequence[Total]) -> list[Card]:
     for name, field, value, word in _CARDS:
         number = _sum(total for total in now if getattr(total, field) == value)
         earlier = _sum(total for total in before if getattr(total, field) == value)
-        would = _sum(total for total in now if word and outcome(total) == f"would be {word}")
-        search = {field: word or value}
-        found.append(
-            Card(name, number, would, _share(number, all_now), _share(earlier, all_before), search)
-        )
+        shares = (_share(number, all_now), _share(earlier, all_before))
+        would = _would_be(word, now)
+        if would and not number:  # as in monitor mode: what matters is what would have been
+            shares = (_share(would, all_now), _share(_would_be(word, before), all_before))
+            asked = {field: f"would be {word}"}
+            found.append(Card(f"would be {word}", would, 0, *shares, asked))
+        else:
+            found.append(Card(name, number, would, *shares, {field: word or value}))
     return found
+
+
+def _would_be(word: str, totals: Iterable[Total]) -> int:
+    """Messages that enforcement would have treated so."""
+    return _sum(total for total in totals if word and outcome(total) == f"would be {word}")
 
 
 def _sum(totals: Iterable[Total]) -> int:
