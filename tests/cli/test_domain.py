@@ -19,6 +19,9 @@ ZONE = {
     "_dmarc.bad.example": {"TXT": ["v=DMARC1; p=rejct; rua=mailto:a\x1b[31m@else.example"]},
     "_dmarc.slow.example": {"behaviour": "servfail"},
     "slow.example": {"behaviour": "servfail"},
+    "beside.example": {"TXT": ["v=DMARC1; p=reject"]},
+    "_dmarc.doubled.example.doubled.example": {"TXT": ["v=DMARC1; p=reject"]},
+    "_dmarc.comma.example": {"TXT": ["v=DMARC1, p=reject"]},
     "twice.example": {"TXT": ["v=spf1 mx -all", "v=spf1 a -all"]},
 }
 
@@ -54,6 +57,35 @@ def test_a_wrong_record_exits_1_and_prints_nothing_raw(ask: Ask) -> None:
     assert code == 1
     assert "error" in out
     assert "\x1b" not in out
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("beside.example", "beside.example has a DMARC record, which belongs at _dmarc.beside"),
+        ("doubled.example", "_dmarc.doubled.example.doubled.example has a DMARC record"),
+        ("comma.example", 'is "v=DMARC1, p=reject": behind v=DMARC1 a comma stands'),
+    ],
+)
+def test_a_record_that_nobody_finds_is_named(ask: Ask, name: str, words: str) -> None:
+    code, out = ask(name)
+    assert (code, words in out) == (1, True), out
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "user@good.example",
+        "<user@good.example>",
+        "mailto:user@good.example",
+        "https://good.example/path?x#y",
+        "http://u:p@good.example:8080",
+        "good.example:25",
+        " good.example. ",
+    ],
+)
+def test_an_address_or_a_url_names_its_domain(ask: Ask, typed: str) -> None:
+    assert ask(typed)[1].startswith("good.example asks")
 
 
 def test_two_spf_records_are_not_none(ask: Ask) -> None:
@@ -107,4 +139,7 @@ def test_the_json_form_is_complete(ask: Ask) -> None:
 def test_what_is_no_name_is_a_usage_error(ask: Ask) -> None:
     with pytest.raises(SystemExit) as stopped:
         ask("not a name")
+    for typed in ("https://", "user@", "192.0.2.1", "a@b@good.example"):
+        with pytest.raises(SystemExit):
+            ask(typed)
     assert stopped.value.code == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -177,9 +178,16 @@ def unavailable(error: StoreError) -> int:
     return EXIT_NO if stays else EXIT_TEMPFAIL
 
 
+AROUND = re.compile(
+    r"^<?(?:[A-Za-z][A-Za-z0-9+.-]{0,20}:(?://)?)?(?:[^@/]{1,300}@)?(?=[^:/]*\.)|(?::[0-9]{1,5})?(?:[/?#].*)?>?$"
+)
+"""What stands around the domain in <USER@DOMAIN>, mailto:USER@DOMAIN, https://DOMAIN:PORT/PATH."""
+
+
 def domain_argument(text: str) -> Domain:
-    """The domain that somebody typed. Raises argparse.ArgumentTypeError."""
-    found = domain.parse(text)
+    """The domain that somebody typed, or that of the mail address or URL. Raises
+    argparse.ArgumentTypeError."""
+    found = domain.parse(AROUND.sub("", text.strip()))
     if not isinstance(found, Domain):
         raise argparse.ArgumentTypeError(f"{text!r} is not a domain name: {found.reason}")
     return found

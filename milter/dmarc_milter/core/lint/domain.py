@@ -11,16 +11,17 @@ from typing import Literal
 from dmarc_milter.core.check_finding import LEVELS, Finding, Level
 from dmarc_milter.core.dmarc.discovery import Discovery, DmarcOptions, PublicSuffixes
 from dmarc_milter.core.dmarc.evaluate import evaluate
-from dmarc_milter.core.dmarc.record import MAX_RECORD, Record, parse
+from dmarc_milter.core.dmarc.record import Record
 from dmarc_milter.core.dmarc.result import DmarcStatus, DomainOutcome, PolicyPublished
 from dmarc_milter.core.dmarc.tree_walk import WalkStep
+from dmarc_milter.core.lint import near_misses
 from dmarc_milter.core.lint import record as tags
 from dmarc_milter.core.mail.author import Author
-from dmarc_milter.core.mail.domain import Domain, is_special_use
+from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.mail.message import Envelope
 from dmarc_milter.core.mail.path import ReversePath
 from dmarc_milter.core.report.destination import Permission, host_of, takes_mail, verify
-from dmarc_milter.core.resolver import LookupFailed, NoAnswer, Resolver
+from dmarc_milter.core.resolver import Resolver
 from dmarc_milter.core.spf.check import SpfResult, SpfStatus, check
 
 PROBE = IPv4Address("192.0.2.255")
@@ -114,7 +115,9 @@ def _policy(outcome: DomainOutcome, discovery: Discovery) -> Iterator[Finding]:
         yield from _of_step(step)
         if step.record is not None and outcome.published is None:
             yield from tags.findings(step.record)
-        yield from _nearly(step, discovery.resolver)
+        yield from near_misses.at(step.name, discovery.resolver)
+    if outcome.published is None:
+        yield from near_misses.elsewhere(outcome.author_domain, discovery.resolver)
     if outcome.psl_organizational_domain:
         walk, listed = outcome.organizational_domain, outcome.psl_organizational_domain
         yield Finding(
@@ -141,28 +144,6 @@ def _of_step(step: WalkStep) -> Iterator[Finding]:
             f"{step.name} is a public suffix whose record does not say psd=y; it is taken as if"
             " it did",
         )
-
-
-def _nearly(step: WalkStep, resolver: Resolver) -> Iterator[Finding]:
-    """TXT records that were meant as DMARC records and are none."""
-    if is_special_use(step.name.name):
-        return
-    try:
-        texts = resolver.txt(f"_dmarc.{step.name}")
-    except (NoAnswer, LookupFailed):
-        return
-    for text in texts:
-        if parse(text) is None and b"dmarc1" in text[:MAX_RECORD].lower():
-            problem = (
-                "is longer than 4 KiB"
-                if len(text) > MAX_RECORD
-                else "does not begin with v=DMARC1;"
-            )
-            yield Finding(
-                "error",
-                "record",
-                f"a TXT record of _dmarc.{step.name} {problem}: receivers ignore it",
-            )
 
 
 def _of_record(published: PolicyPublished, discovery: Discovery) -> Iterator[Finding]:
