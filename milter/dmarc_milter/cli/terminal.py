@@ -172,9 +172,15 @@ def print_json(document: object) -> None:
 
 def unavailable(error: StoreError) -> int:
     """Say why the store cannot be asked; the exit code."""
-    hint = "" if error.kind != "refused" else OTHERS if os.geteuid() else STATUS
+    hint = ""
+    if error.kind in ("read_only", "denied"):
+        hint = STATUS
+    elif error.kind == "refused":
+        hint = OTHERS if os.geteuid() else STATUS
     complain(f"{error}{hint}")
-    stays = error.kind in ("older", "newer", "refused", "absent", "exists", "copy")
+    stays = error.kind in (
+        "older", "newer", "refused", "absent", "exists", "copy", "read_only", "denied"
+    )  # fmt: skip
     return EXIT_NO if stays else EXIT_TEMPFAIL
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from dmarc_milter.config import Config, ConfigError
 from dmarc_milter.config.secrets import store_password
 from dmarc_milter.ledger.errors import without_sql
+from dmarc_milter.ledger.postgres_connect import cut_after
 from dmarc_milter.ledger.store.database import connect
 from dmarc_milter.ledger.store.schema import STEPS
 
@@ -28,6 +29,7 @@ def problem(config: Config) -> str:
         secret: dict[str, Any] = {"password": password} if password else {}
         with (
             psycopg.connect(config.store.url, connect_timeout=SECONDS, **secret) as connection,
+            cut_after(2 * SECONDS, connection),
             connection.transaction(),
         ):
             connection.execute(f"SET LOCAL statement_timeout = {SECONDS * 1000}")

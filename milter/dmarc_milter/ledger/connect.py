@@ -127,7 +127,8 @@ def answering_store(config: Config) -> Store:
 
 def drained_store(config: Config, access: Access = Access.CREATE, waits: Waits = COMMAND) -> Store:
     """The same for a command that changes something: a missing store is made. A job drains
-    everything, a command what it can in a few seconds."""
+    everything, a command what it can in a few seconds; one that met a store which does not answer
+    ends there, before somebody waits a second time. Raises StoreError."""
     store = store_of(config, access, waits)
     store.ready()
     seconds = DRAIN_SECONDS if waits == COMMAND else math.inf
@@ -136,6 +137,9 @@ def drained_store(config: Config, access: Access = Access.CREATE, waits: Waits =
         if drained.problem:
             LOG.warning(NOT_ALL, drained.problem)
         return store
+    if drained.silent:
+        store.close()
+        raise StoreError("unreachable", drained.problem)
     return _told(store, drained)
 
 

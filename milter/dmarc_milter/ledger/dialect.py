@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -63,14 +63,18 @@ class Waits:
     """That the server waits for us between two statements of a transaction: a host that stops
     there is cut off, and what it had locked is free."""
     statement: float
-    """For one statement of a server that lives."""
+    """For one statement: the server ends it then, and a little later the connection is cut."""
     busy: float
     """For another writer of a SQLite store."""
+    connect: float
+    """For a connection, whatever number of servers the URL names, and for resolving the names."""
 
 
-JOB = Waits(lock=3, retries=4, silence=4, idle=5, statement=300, busy=8)
-"""Drain, reports, expiry, upgrade: they come again."""
-COMMAND = Waits(lock=2, retries=2, silence=2, idle=5, statement=120, busy=2)
+JOB = Waits(lock=3, retries=4, silence=4, idle=5, statement=300, busy=8, connect=30)
+"""Reports, expiry, upgrade, erasing: they come again."""
+DRAIN = replace(JOB, statement=30)
+"""The drain, whose statements are short, and which has to say within a time that it waits."""
+COMMAND = Waits(lock=2, retries=2, silence=2, idle=5, statement=4.5, busy=2, connect=5)
 """Somebody sits before the screen: an answer within 10 s even where the store hangs."""
 
 

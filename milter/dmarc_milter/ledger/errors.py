@@ -6,11 +6,12 @@ from typing import Literal
 
 Kind = Literal[
     "unreachable", "locked", "full", "refused", "corrupt", "foreign", "older", "newer", "absent",
-    "io", "clock", "exists", "copy",
+    "io", "clock", "exists", "copy", "read_only", "denied",
 ]  # fmt: skip
 """`clock`: this host's clock is not to be believed; `foreign`: the file is somebody else's and was
 left alone; `absent`: something is not installed; `exists`: a table is there that the schema does
-not know; `copy`: the file that was named for a backup cannot be one."""
+not know; `read_only`: a server that takes no changes; `denied`: the account lacks a right;
+`copy`: the file that was named for a backup cannot be one."""
 
 
 class SpoolError(Exception):

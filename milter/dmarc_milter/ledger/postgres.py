@@ -8,15 +8,16 @@ Nothing waits without an end, and no host that stops makes another wait:
   and each call is one message of the simple query protocol. A server waits for a client that has
   stopped only between such messages, where idle_in_transaction_session_timeout ends it; inside the
   extended protocol, and so inside a pipeline, it would wait forever with everything locked.
-- A server that has stopped answering is noticed here: no setting of its own could.
+- A server that has stopped answering is noticed here: no setting of its own could. So is one whose
+  answer does not come through, or whose process for this connection stands still, while it lives
+  for everybody else: each statement has a deadline here, a little after the server's own.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,6 +26,7 @@ from urllib.parse import parse_qs, urlsplit
 from dmarc_milter.ledger.dialect import JOB, Values, Waits, translate
 from dmarc_milter.ledger.errors import Conflict, Kind, StoreError, without_sql
 from dmarc_milter.ledger.ownership import Access
+from dmarc_milter.ledger.postgres_connect import connect_within, cut_after, hosts_of, shut
 
 if TYPE_CHECKING:
     import psycopg
@@ -32,7 +34,9 @@ if TYPE_CHECKING:
     Connection = psycopg.Connection[tuple[Any, ...]]
 
 CONNECT_WAIT = 3
-"""Seconds for each address of the server."""
+"""Seconds for the address of the server; where the URL has several, 2 for each."""
+AFTER_SERVER = 1.0
+"""Seconds that a statement has beyond the server's own bound for it."""
 ROWS = 250
 """Rows in one statement."""
 CONFLICTS = ("40001", "40P01", "23505", "42P07", "42710", "55P03")
@@ -45,9 +49,12 @@ KINDS: dict[str, Kind] = {
     "53": "full",
     "28": "refused",
     "42": "refused",
+    "42501": "denied",
     "25": "refused",
+    READ_ONLY: "read_only",
     "57": "unreachable",
 }
+"""By SQLSTATE, or by its class."""
 BLOCKERS = (
     b"SELECT DISTINCT a.pid, a.usename, a.application_name, l.relation::regclass FROM pg_locks l"
     b" JOIN pg_stat_activity a ON a.pid = l.pid WHERE l.granted AND l.locktype = 'relation'"
@@ -88,13 +95,18 @@ def _repeated(text: str, times: int) -> str:
 
 
 class _Guard:
-    """Watches one statement: when nothing comes back and the server does not live either, the
-    connection is cut, which ends the waiting."""
+    """Watches one statement: when nothing comes back and the server does not live either, or not
+    before the deadline, the connection is cut, which ends the waiting."""
 
-    def __init__(self, connection: Connection, waits: Waits, lives: Callable[[], bool]) -> None:
-        self._connection, self._waits, self._lives = connection, waits, lives
+    def __init__(
+        self, connection: Connection, waits: Waits, lives: Callable[[], bool], seconds: float
+    ) -> None:
+        self._connection, self._silence, self._lives = connection, waits.silence, lives
         self._done, self._mutex = threading.Event(), threading.Lock()
-        self.cut = False
+        self._begin = time.monotonic()
+        self._deadline = self._begin + seconds + AFTER_SERVER
+        self.cut_after = 0.0
+        """Seconds after which the connection was cut; 0: it was not."""
 
     def __enter__(self) -> _Guard:
         with suppress(RuntimeError):  # no thread to be had: then without
@@ -106,19 +118,20 @@ class _Guard:
             self._done.set()
 
     def _watch(self) -> None:
-        while not self._done.wait(self._waits.silence):
-            if not self._lives():
+        while not self._done.wait(min(self._silence, max(self._left(), 0))):
+            if self._left() <= 0 or not self._lives():
                 with self._mutex:
                     if not self._done.is_set():
-                        self.cut = _shut(self._connection)
+                        self.cut_after = time.monotonic() - self._begin
+                        shut(self._connection)
                 return
 
+    def _left(self) -> float:
+        return self._deadline - time.monotonic()
 
-def _shut(connection: Connection) -> bool:
-    """End a connection from another thread: whoever waits for its socket sees the end of it."""
-    with suppress(Exception), socket.socket(fileno=os.dup(connection.fileno())) as sock:
-        sock.shutdown(socket.SHUT_RDWR)
-    return True
+
+def _silent(seconds: float) -> str:
+    return f"the server takes connections but has not answered for {seconds:.0f} s"
 
 
 class PostgresDatabase:
@@ -169,7 +182,7 @@ class PostgresDatabase:
         timer = threading.Timer(seconds, connection.cancel_safe)
         timer.start()
         try:
-            self._run(connection, sql)
+            self._run(connection, sql, seconds=max(seconds, self.waits.statement))
         except psycopg.errors.QueryCanceled:
             return False
         except psycopg.Error as error:
@@ -202,18 +215,21 @@ class PostgresDatabase:
         return connection
 
     def _run(
-        self, connection: Connection, sql: str, values: Values = ()
+        self, connection: Connection, sql: str, values: Values = (), *, seconds: float = 0
     ) -> psycopg.Cursor[tuple[Any, ...]]:
+        """`seconds` that the server may take; 0: those of each statement."""
         import psycopg
 
         cursor = psycopg.ClientCursor(connection)
-        with _Guard(connection, self.waits, self._lives) as guard:
+        bound = seconds or self.waits.statement
+        with _Guard(connection, self.waits, self._lives, bound) as guard:
             try:
                 return cursor.execute(sql.encode(), values or None)
             except psycopg.Error:
-                if guard.cut:
+                if guard.cut_after:
                     self.close()
-                    raise StoreError("unreachable", f"{self.name}: {self._silent()}") from None
+                    text = _silent(guard.cut_after)
+                    raise StoreError("unreachable", f"{self.name}: {text}") from None
                 raise
 
     def _undo(self, connection: Connection) -> None:
@@ -228,16 +244,16 @@ class PostgresDatabase:
         return self._connection
 
     def _connect(self) -> Connection:
-        import psycopg
-
+        """Raises StoreError when there is no connection within the time for all addresses."""
         parameters: dict[str, Any] = {"password": self._password} if self._password else {}
         if self._several:
             parameters["target_session_attrs"] = "read-write"
-        return psycopg.connect(
+        connection = connect_within(
+            self.waits.connect,
             self._url,
             autocommit=True,
             prepare_threshold=None,  # a connection pooler may stand between
-            connect_timeout=CONNECT_WAIT,
+            connect_timeout=CONNECT_WAIT if hosts_of(self._url) == 1 else 2,
             application_name="dmarc-milter",
             keepalives_idle=10,
             keepalives_interval=5,
@@ -245,24 +261,19 @@ class PostgresDatabase:
             tcp_user_timeout=20_000,
             **parameters,
         )
+        if connection is None:
+            text = f"{self.name}: no connection within {self.waits.connect:.0f} s"
+            raise StoreError("unreachable", text)
+        return connection
 
     def _lives(self) -> bool:
         """Whether the server answers a second connection."""
         try:
-            with self._connect() as other:
-                cut = threading.Timer(CONNECT_WAIT, _shut, (other,))
-                cut.daemon = True
-                cut.start()
-                try:
-                    other.execute(b"SELECT 1")
-                finally:
-                    cut.cancel()
+            with self._connect() as other, cut_after(CONNECT_WAIT, other):
+                other.execute(b"SELECT 1")
         except Exception:
             return False
         return True
-
-    def _silent(self) -> str:
-        return f"the server takes connections but has not answered for {self.waits.silence:.0f} s"
 
     def blocked(self) -> str:
         """Who holds a whole table, as far as the server says so; for a message."""
@@ -287,7 +298,8 @@ class PostgresDatabase:
             return StoreError("unreachable", text, lost=broken)
         if error.sqlstate == READ_ONLY:  # a standby since a failover
             self.close()
-        return StoreError(KINDS.get(error.sqlstate[:2], "io"), text)
+        kind = KINDS.get(error.sqlstate) or KINDS.get(error.sqlstate[:2], "io")
+        return StoreError(kind, text)
 
     def close(self) -> None:
         if self._connection is not None:

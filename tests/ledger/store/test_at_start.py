@@ -12,12 +12,15 @@ import psycopg
 import pytest
 
 from dmarc_milter.config import parse
+from dmarc_milter.daemon.metrics_server import StorageReader
 from dmarc_milter.daemon.startup import prepare_storage
 from dmarc_milter.ledger.drain import drain, keep_draining
 from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.spool.file import SpoolFile
 from dmarc_milter.ledger.store.database import connect, fetch
+from dmarc_milter.ledger.store.status import store_status
 from dmarc_milter.ledger.store.store import Store
+from dmarc_milter.telemetry.prometheus import StorageStatus
 from fakes.evaluations import evaluation
 from fakes.stores import fresh_schema, spool_row, upgraded
 from live.postgres import Postgres
@@ -113,3 +116,44 @@ def test_an_error_in_a_question_says_its_reason_alone(postgres_server: Postgres)
             fetch(database, "SELECT nothing FROM nowhere WHERE secret = ?", (1,))
         assert 'relation "nowhere" does not exist' in str(raised.value)
         assert "SELECT" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("REVOKE INSERT ON {schema}.hour_total FROM {role}", "hour_total"),
+        ("REVOKE ALL ON {schema}.daily FROM {role}", "daily"),
+        ("REVOKE SELECT ON {schema}.tombstone FROM {role}", "tombstone"),
+        ("REVOKE SELECT ON {schema}.schema_step FROM {role}", "permission denied"),
+        ("ALTER ROLE {role} SET default_transaction_read_only = on", "read-only"),
+    ],
+)
+def test_a_store_that_no_drain_can_write_is_not_up(
+    postgres_server: Postgres, tmp_path: Path, change: str, words: str
+) -> None:
+    """A right that is missing on one table, a standby behind the URL: `store status` and the
+    metrics say so, and nobody is told that the schema is an old one."""
+    url = upgraded(fresh_schema(postgres_server))
+    schema = url.rpartition("%3D")[2]
+    role = f"host_{schema}"
+    with psycopg.connect(postgres_server.url, autocommit=True) as connection:
+        for sql in (
+            "CREATE ROLE {role} LOGIN",
+            "GRANT USAGE ON SCHEMA {schema} TO {role}",
+            "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {role}",
+        ):
+            connection.execute(sql.format(role=role, schema=schema).encode())
+        url = url.replace("//t@", f"//{role}@")
+        config = parse(f'[store]\nurl = "{url}"\nspool = "{tmp_path}/spool.db"\n')
+        with closing(connect(url)) as database:
+            assert store_status(database).problem == ""
+        connection.execute(change.format(role=role, schema=schema).encode())
+    with closing(connect(url)) as database:
+        status = store_status(database)
+    assert words in status.problem
+    assert "upgrade" not in status.problem
+    assert status.remedy
+    reader = StorageReader(config)
+    assert reader.store(StorageStatus()).store_up is False
+    if reader._database is not None:
+        reader._database.close()

@@ -6,13 +6,16 @@ from __future__ import annotations
 import importlib
 import io
 import logging
+import math
 import os
 import signal
+import socket
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +25,9 @@ import pytest
 from dmarc_milter.cli.main import main
 from dmarc_milter.config import parse
 from dmarc_milter.daemon.metrics_server import StorageReader
-from dmarc_milter.ledger.drain import keep_draining
+from dmarc_milter.ledger import postgres
+from dmarc_milter.ledger.dialect import DRAIN
+from dmarc_milter.ledger.drain import drain, keep_draining
 from dmarc_milter.ledger.store.database import connect
 from dmarc_milter.ledger.store.store import Store
 from dmarc_milter.telemetry.prometheus import StorageStatus
@@ -84,6 +89,68 @@ def locked(_server: Postgres, url: str, table: str = "decision") -> Iterator[Non
         yield
 
 
+@contextmanager
+def large_answers_are_lost(server: Postgres, url: str) -> Iterator[str]:
+    """A network on which only the first bytes of each connection come through, as behind a tunnel
+    that drops large packets and says nothing (RFC 2923 2.1)."""
+    with relay(server.port, through=1500) as port:
+        yield url.replace(f":{server.port}/", f":{port}/")
+
+
+@contextmanager
+def answers_trickle(server: Postgres, url: str) -> Iterator[str]:
+    """A byte a second, once the session stands."""
+    with relay(server.port, through=600, then=1.0) as port:
+        yield url.replace(f":{server.port}/", f":{port}/")
+
+
+@contextmanager
+def no_server_of_several(_server: Postgres, _url: str) -> Iterator[str]:
+    """A URL of five servers that take the connection and say nothing."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(5)]
+        hosts = ",".join(f"127.0.0.1:{each.getsockname()[1]}" for each in sockets)
+        yield f"postgresql://t@{hosts}/postgres"
+
+
+@contextmanager
+def relay(target: int, *, through: int, then: float = 0) -> Iterator[int]:
+    """The port of a relay to the server's, which lets that many bytes of its answers through on
+    each connection, then one in `then` seconds; 0: none."""
+    with socket.create_server(("127.0.0.1", 0), backlog=50) as listener:
+        child = forked(partial(_relay, listener, target, through, then))
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+
+
+def _relay(listener: socket.socket, target: int, through: int, then: float) -> bool:
+    while True:
+        client = listener.accept()[0]
+        upstream = socket.create_connection(("127.0.0.1", target))
+        for work in (
+            partial(_copy, client, upstream),
+            partial(_copy, upstream, client, through, then),
+        ):
+            threading.Thread(target=work, daemon=True).start()
+
+
+def _copy(
+    source: socket.socket, sink: socket.socket, through: float = math.inf, then: float = 0
+) -> None:
+    with suppress(OSError):
+        while data := source.recv(65536):
+            free = data[: int(min(through, len(data)))]
+            through -= len(free)
+            sink.sendall(free)
+            for byte in data[len(free) :] if then else b"":
+                time.sleep(then)
+                sink.sendall(bytes([byte]))
+        sink.shutdown(socket.SHUT_WR)
+
+
 def configured(folder: Path, url: str) -> Path:
     """A host whose spool holds messages for that store."""
     filled(folder / "spool.db", WAITING).close()
@@ -99,11 +166,23 @@ def answers(config: Path) -> dict[str, tuple[float, str]]:
     """Seconds and output of every command, all at once; the start of Python is not counted."""
     for module in ("cli.store", "cli.stats", "cli.report", "cli.why", "cli.impact", "cli.config"):
         importlib.import_module(f"dmarc_milter.{module}")
+    return collected(asked(config, COMMANDS))
+
+
+Asked = list[tuple[str, Path, int]]
+
+
+def asked(config: Path, commands: Iterable[Sequence[str]]) -> Asked:
+    """The commands as processes of their own: name, place of the answer, process id."""
     children = []
-    for number, arguments in enumerate(COMMANDS):
+    for number, arguments in enumerate(commands):
         place = config.parent / f"answer-{number}"
         work = partial(_answer, [*arguments, "--config", str(config)], place)
         children.append((" ".join(arguments), place, forked(work)))
+    return children
+
+
+def collected(children: Asked) -> dict[str, tuple[float, str]]:
     found = {}
     for name, place, child in children:
         assert os.waitpid(child, 0)[1] == 0, name
@@ -141,6 +220,54 @@ def test_every_command_answers_within_ten_seconds(
         ), found[name]
     if hangs is locked:
         assert "administrator" in found["store status"][1], "who holds the lock"
+
+
+def test_what_lives_and_brings_no_answer_through_holds_no_command_up(
+    server: Postgres, tmp_path: Path
+) -> None:
+    """Each look whether the server lives says that it does: the deadline of the statement, or of
+    the connection to all servers of the URL, ends the waiting."""
+    url = upgraded(fresh_schema(server))
+    commands = [("store", "status"), ("stats",), ("report", "list"), ("store", "drain")]
+    with ExitStack() as stack:
+        all_asked = []
+        for hangs in (large_answers_are_lost, answers_trickle, no_server_of_several):
+            (folder := tmp_path / hangs.__name__).mkdir()
+            config = configured(folder, stack.enter_context(hangs(server, url)))
+            all_asked.append(asked(config, commands))
+        for found in map(collected, all_asked):
+            print({name: round(seconds, 1) for name, (seconds, _) in found.items()})
+            assert max(taken for taken, _ in found.values()) < 2 * BOUND, "minutes without it"
+            assert f"{WAITING} messages waiting" in found["store status"][1]
+            for _, text in found.values():
+                assert any(
+                    words in text
+                    for words in ("has not answered for", "no connection", "closed the connection")
+                ), text
+
+
+def test_a_drain_whose_answer_does_not_come_says_so_and_goes_on(
+    server: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server has done its part, and bounds nothing any more: the drain's own deadline does.
+    What it had counted is not counted again."""
+    monkeypatch.setattr(postgres, "AFTER_SERVER", 0.5)
+    url = upgraded(fresh_schema(server))
+    spool = filled(tmp_path / "spool.db", WAITING)
+    with relay(server.port, through=2_000) as port:
+        database = connect(
+            url.replace(f":{server.port}/", f":{port}/"),
+            waits=replace(DRAIN, silence=1, statement=3),
+        )
+        problems = [drain(spool, Store(database)).problem for _ in range(2)]
+        database.close()
+    assert all("has not answered for" in problem or not problem for problem in problems), problems
+    assert any(problems)
+    store = Store(connect(url))
+    assert drain(spool, store).problem == ""
+    assert store.decisions.count() == WAITING
+    spool.close()
+    store.close()
 
 
 @pytest.mark.parametrize("hangs", [stopped, locked])

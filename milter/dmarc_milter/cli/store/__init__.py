@@ -27,7 +27,7 @@ from dmarc_milter.cli.times import shown
 from dmarc_milter.config import Config, load
 from dmarc_milter.config.paths import spool_path
 from dmarc_milter.ledger.connect import database_of, retention_of, spool_of, store_of
-from dmarc_milter.ledger.dialect import JOB
+from dmarc_milter.ledger.dialect import DRAIN, JOB
 from dmarc_milter.ledger.drain import drain, keep_draining
 from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.ownership import Access
@@ -164,7 +164,7 @@ def _drain(config: Config, arguments: argparse.Namespace) -> int:
         return _follow(config, arguments.parent)
     with (
         closing(spool_of(config, Access.OWN)) as spool,
-        closing(store_of(config, Access.OWN, JOB)) as store,
+        closing(store_of(config, Access.OWN)) as store,
     ):
         drained = drain(spool, store)
     sentence = f"{drained.messages} messages" + (
@@ -183,7 +183,7 @@ def _follow(config: Config, parent: int) -> int:
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    spool, store = spool_of(config, Access.OWN), store_of(config, Access.OWN, JOB)
+    spool, store = spool_of(config, Access.OWN), store_of(config, Access.OWN, DRAIN)
     last = time.monotonic()
 
     def wait(seconds: float) -> bool:

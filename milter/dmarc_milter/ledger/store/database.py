@@ -100,11 +100,13 @@ def attempt(database: Database, work: Callable[[Transaction], T]) -> T:
 
 
 def fetch(database: Database, sql: str, values: Values = ()) -> list[tuple[Any, ...]]:
-    """The rows of one query, asked once more where the connection broke. Raises StoreError."""
+    """The rows of one query, asked once more where the connection broke at once. Raises
+    StoreError."""
+    begin = time.monotonic()
     try:
         return _fetch(database, sql, values)
     except StoreError as error:
-        if not error.lost:
+        if not error.lost or time.monotonic() - begin > database.waits.silence:
             raise
         return _fetch(database, sql, values)
 

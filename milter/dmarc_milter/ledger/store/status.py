@@ -12,7 +12,7 @@ from pathlib import Path
 from dmarc_milter.ledger.errors import SpoolError, StoreError
 from dmarc_milter.ledger.spool.reader import SpoolReader
 from dmarc_milter.ledger.store import log_size
-from dmarc_milter.ledger.store.database import Database, attempt, fetch
+from dmarc_milter.ledger.store.database import Database, Transaction, attempt, fetch, with_list
 from dmarc_milter.ledger.store.gaps import Lost, losses
 from dmarc_milter.ledger.store.schema import STEPS, check, version
 
@@ -31,8 +31,20 @@ TABLES = (
 """Those whose rows are counted; those of the decision log are known."""
 MOST_COUNTED = 200_000
 """Rows of a table that are counted at most; of a table with more it is known that it has more."""
-WRITTEN = ("origin", "decision", "daily", "quota", *TABLES)
+WRITTEN = (
+    "author_day", "authorisation", "author_name", "clock", "daily", "decision", "destination",
+    "handed_over", "hour_total", "incident_count", "installation", "lease", "origin",
+    "outcome_sum", "quota", "report_count", "report_document", "spent", "suppressed_pair",
+    "suppression", *TABLES,
+)  # fmt: skip
 """Those that a drain or the reports write."""
+LOOKED_INTO = (*WRITTEN, "tombstone")
+MISSING = (
+    "SELECT relname FROM pg_catalog.pg_class WHERE relkind IN ('r', 'p') AND relnamespace = (SELECT"
+    " oid FROM pg_catalog.pg_namespace WHERE nspname = current_schema()) AND relname IN [] AND NOT"
+    " (has_table_privilege(oid, 'SELECT') AND has_table_privilege(oid, 'INSERT') AND"
+    " has_table_privilege(oid, 'UPDATE') AND has_table_privilege(oid, 'DELETE')) ORDER BY 1 LIMIT 1"
+)
 REMEDIES = {
     "unreachable": (
         "check that the database runs, answers, and that the address, the user and the password are"
@@ -60,6 +72,14 @@ REMEDIES = {
         " restore`; a table that nothing of ours made has to go"
     ),
     "clock": "put the clock right (timedatectl, chronyc tracking)",
+    "read_only": (
+        "this server takes no changes, as a standby does: let [store] url name the one that does (a"
+        " standby is for [store] read_url); messages wait in the spool"
+    ),
+    "denied": (
+        "the account of [store] url needs SELECT, INSERT, UPDATE and DELETE on every table of the"
+        " schema: GRANT it; messages wait in the spool"
+    ),
     "io": "look at the kernel's log: the disk may be failing",
 }
 
@@ -198,18 +218,17 @@ def _losses(database: Database) -> list[Lost]:
 
 
 def check_writable(database: Database) -> None:
-    """That a drain could write now: no lock on a whole table stands in its way. Raises StoreError.
+    """That a drain could write now: no lock on a whole table stands in its way, the account has the
+    rights, and the server takes changes. Raises StoreError.
 
-    Only where there are such locks. An account that may only read, or an engine without this
-    statement, is no reason to complain.
+    An engine without this statement is no reason to complain.
     """
     if database.dialect == "sqlite":
         return
-    sql = f"LOCK TABLE {', '.join(WRITTEN)} IN ROW EXCLUSIVE MODE"
     try:
-        attempt(database, lambda transaction: transaction.run(sql))
+        attempt(database, lambda transaction: _look_whether_writable(transaction, database.name))
     except StoreError as error:
-        if error.kind in ("locked", "unreachable"):
+        if error.kind not in ("refused", "io"):
             raise
 
 
@@ -217,6 +236,16 @@ def _counted(database: Database, table: str) -> int:
     """How many rows a table has, or one more than MOST_COUNTED."""
     sql = f"SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT {MOST_COUNTED + 1}) AS some"
     return _number(database, sql)
+
+
+def _look_whether_writable(transaction: Transaction, name: str) -> None:
+    if transaction.one("SELECT current_setting('transaction_read_only')") == ("on",):
+        raise StoreError("read_only", f"{name}: the server takes no changes (it is read-only)")
+    denied = transaction.one(with_list(MISSING, LOOKED_INTO), LOOKED_INTO)
+    if denied:
+        text = f"the account may not read and change the table {denied[0]}"
+        raise StoreError("denied", f"{name}: {text}")
+    transaction.run(f"LOCK TABLE {', '.join(WRITTEN)} IN ROW EXCLUSIVE MODE")
 
 
 def _number(database: Database, sql: str) -> int:

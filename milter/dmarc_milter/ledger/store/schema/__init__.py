@@ -72,9 +72,11 @@ def _has_list(transaction: Transaction, dialect: str) -> bool:
     catalogue = (
         "SELECT count(*) FROM sqlite_master WHERE name = 'schema_step'"
         if dialect == "sqlite"
+        # information_schema hides what this account has no right to.
         else (
-            "SELECT count(*) FROM information_schema.tables WHERE table_name = 'schema_step' AND"
-            " table_schema = current_schema()"
+            "SELECT count(*) FROM pg_catalog.pg_class WHERE relname = 'schema_step' AND"
+            " relnamespace = (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname ="
+            " current_schema())"
         )
     )
     return transaction.one(catalogue) != (0,)
