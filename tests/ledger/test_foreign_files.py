@@ -81,6 +81,15 @@ def _other_database(path: Path, mode: str = "delete") -> None:
     connection.close()
 
 
+def _tables_of_our_names(path: Path) -> None:
+    """A print server's queue, say."""
+    connection = sqlite3.connect(path)
+    for name in ("spool", "schema_step", "decision"):
+        connection.execute(f"CREATE TABLE {name} (id INTEGER PRIMARY KEY, job TEXT)")
+    connection.commit()
+    connection.close()
+
+
 def _database_with_its_journal(path: Path) -> None:
     """As it stands beside a program that has it open."""
     live = path.with_name("live")
@@ -137,6 +146,7 @@ FOREIGN: dict[str, Callable[[Path], object]] = {
     "a dump of a spool and a store": _dump,
     "a database of another program": _other_database,
     "a database of another program with a journal": lambda path: _other_database(path, "wal"),
+    "a database with tables of our names": _tables_of_our_names,
     "a database open elsewhere": _database_with_its_journal,
     "a link": _link,
     "a pipe": os.mkfifo,
@@ -207,6 +217,16 @@ def test_who_only_asks_leaves_a_foreign_or_damaged_file_as_it_is(
 
 
 @pytest.mark.parametrize("key", ["store", "spool"])
+def test_who_only_asks_makes_nothing_of_an_empty_file(folder: Path, key: str) -> None:
+    """It may be anybody's; the daemon and the drain make it theirs."""
+    wrong_file(folder, Path.touch, key)
+    before = snapshot(folder / "data")
+    for words in READING:
+        ask(folder, *words)
+        assert snapshot(folder / "data") == before, words
+
+
+@pytest.mark.parametrize("key", ["store", "spool"])
 @pytest.mark.parametrize("kind", FOREIGN)
 def test_another_file_is_left_as_it_is_by_commands_that_change_something(
     folder: Path, kind: str, key: str
@@ -224,7 +244,7 @@ def test_another_file_is_left_as_it_is_by_commands_that_change_something(
         assert not [name for name in after if name.startswith("wrong") and name not in before]
 
 
-@pytest.mark.parametrize("kind", [kind for kind in FOREIGN if kind != "a folder"])
+@pytest.mark.parametrize("kind", FOREIGN)
 def test_the_daemon_does_not_begin_with_another_file_as_its_spool(folder: Path, kind: str) -> None:
     """It says so in one line, as for any other error of the configuration."""
     config = parse(configure(folder, spool="wrong"))

@@ -110,19 +110,27 @@ def answering_store(config: Config) -> Store:
     """The store for a command that only asks, with everything counted that this host has answered
     so far. Raises StoreError; says so when the spool cannot be drained.
 
-    No file is made, renamed or brought up to date: where there is no store yet the answer comes
-    from the spool alone, which stays as it is.
+    No file is made, renamed or brought up to date: where there is no store yet, or an empty file,
+    the answer comes from the spool alone, which stays as it is.
     """
     path = sqlite_path(config)
     if path is None and config.store.read_url:
         drained_store(config, Access.CHANGE).close()
         return reading_store(config)
-    if path is None or is_there(path) or not is_there(path.parent):
+    if path is None or not _is_empty(path) or not is_there(path.parent):
         return drained_store(config, Access.CHANGE)
     store = _store_on(config, in_memory(path))
     if is_there(spool_path(config)):
         return _told(store, _copied(SpoolReader(spool_path(config)), store))
     return _told(store, Drained(0, f"{path}: there is no store yet, and no spool"))
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether nothing is there, or a file without content."""
+    try:
+        return path.is_file() and path.stat().st_size == 0 if is_there(path) else True
+    except OSError:
+        return False
 
 
 def drained_store(config: Config, access: Access = Access.CREATE, waits: Waits = COMMAND) -> Store:

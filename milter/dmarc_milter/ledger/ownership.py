@@ -23,8 +23,12 @@ LOOKED_AT = 1 << 20
 """Bytes of a file, and of its journal, in which a trace of our tables is searched."""
 
 Kind = Literal["spool", "store"]
-TABLE: dict[Kind, str] = {"spool": "spool", "store": "schema_step"}
-"""The table by which each is known."""
+TABLE: dict[Kind, str] = {
+    "spool": "CREATE TABLE spool (seq INTEGER PRIMARY KEY",
+    "store": "CREATE TABLE schema_step (number BIGINT PRIMARY KEY",
+}
+"""How the statement begins that made the table by which each is known: others may have a table of
+that name."""
 
 
 class Access(IntEnum):
@@ -46,11 +50,13 @@ def why_not(path: Path, kind: Kind) -> str:
     raises."""
     try:
         mode = os.stat(path).st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        if stat.S_ISDIR(mode):
+            return f"{path}: is a directory"
+        if not stat.S_ISREG(mode):
             return f"{path}: is not a regular file"  # a pipe would hold whoever opens it
         start = _beginning(path)
     except OSError:
-        return ""  # missing, a directory, or not for us to read: opening it says so
+        return ""  # missing, or not for us to read: opening it says so
     journal = b""
     with suppress(OSError):
         journal = _beginning(Path(f"{path}-wal"))
@@ -60,10 +66,10 @@ def why_not(path: Path, kind: Kind) -> str:
     if _names(start + journal, TABLE[kind]):
         return ""
     tables = _tables(path)
-    if TABLE[kind] in tables or not (tables or b"CREATE TABLE " in start + journal):
+    if _among(tables, kind) or not (tables or b"CREATE TABLE " in start + journal):
         return ""
     other: Kind = "store" if kind == "spool" else "spool"
-    if TABLE[other] in tables or _names(start + journal, TABLE[other]):
+    if _among(tables, other) or _names(start + journal, TABLE[other]):
         return f"{path}: is a {other} of this program, not a {kind}"
     return f"{path}: is a SQLite file of another program"
 
@@ -73,9 +79,13 @@ def _beginning(path: Path) -> bytes:
         return file.read(LOOKED_AT)
 
 
+def _among(statements: set[str], kind: Kind) -> bool:
+    return any(statement.startswith(TABLE[kind]) for statement in statements)
+
+
 def _names(content: bytes, table: str) -> bool:
     """Whether SQLite's list of tables has it: the list's rows hold the statements as text."""
-    return f"CREATE TABLE {table} (".encode() in content
+    return table.encode() in content
 
 
 def _lost_header(content: bytes, table: str) -> bool:
@@ -86,11 +96,12 @@ def _lost_header(content: bytes, table: str) -> bool:
 
 
 def _tables(path: Path) -> set[str]:
-    """The tables of a SQLite file without its journal; none where it cannot be read."""
+    """The statements that made the tables of a SQLite file, without its journal; none where it
+    cannot be read."""
     try:
         with closing(read_only(path, journal=False)) as connection:
-            rows = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
-            return {str(name) for (name,) in rows}
+            rows = connection.execute("SELECT sql FROM sqlite_master WHERE type = 'table'")
+            return {str(sql) for (sql,) in rows}
     except sqlite3.Error:
         return set()
 
