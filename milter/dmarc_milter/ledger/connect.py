@@ -145,7 +145,7 @@ def drained_store(config: Config, access: Access = Access.CREATE, waits: Waits =
         if drained.problem:
             LOG.warning(NOT_ALL, drained.problem)
         return store
-    if drained.silent:
+    if drained.problem and store.database.silent:
         store.close()
         raise StoreError("unreachable", drained.problem)
     return _told(store, drained)

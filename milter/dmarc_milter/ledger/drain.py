@@ -23,12 +23,10 @@ BATCH = 2000
 
 
 class Drained(NamedTuple):
-    """`messages` were counted now; `problem` is why it stopped early, or "". `silent`: the store
-    did not answer, so that nobody needs to ask it again now."""
+    """`messages` were counted now; `problem` is why it stopped early, or ""."""
 
     messages: int
     problem: str = ""
-    silent: bool = False
 
 
 def drain(
@@ -51,7 +49,7 @@ def drain(
             if time.monotonic() > latest and (waiting := spool.waiting()):
                 return Drained(messages, f"{waiting} more wait in the spool")
     except (SpoolError, StoreError) as error:
-        return Drained(messages, str(error), error.kind == "unreachable")
+        return Drained(messages, str(error))
     return Drained(messages)
 
 

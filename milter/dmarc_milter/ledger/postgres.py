@@ -148,6 +148,7 @@ class PostgresDatabase:
         self.name = f"{parts.scheme}://{hosts}{parts.path}"  # several hosts, each with its port
         self._several = "," in hosts and "target_session_attrs" not in parse_qs(parts.query)
         self._connection: Connection | None = None
+        self.silent = False
 
     @contextmanager
     def transaction(self, *, write: bool = True) -> Iterator[_PostgresTransaction]:
@@ -228,8 +229,7 @@ class PostgresDatabase:
             except psycopg.Error:
                 if guard.cut_after:
                     self.close()
-                    text = _silent(guard.cut_after)
-                    raise StoreError("unreachable", f"{self.name}: {text}") from None
+                    raise self._away(_silent(guard.cut_after)) from None
                 raise
 
     def _undo(self, connection: Connection) -> None:
@@ -262,9 +262,13 @@ class PostgresDatabase:
             **parameters,
         )
         if connection is None:
-            text = f"{self.name}: no connection within {self.waits.connect:.0f} s"
-            raise StoreError("unreachable", text)
+            raise self._away(f"no connection within {self.waits.connect:.0f} s")
+        self.silent = False
         return connection
+
+    def _away(self, text: str, *, lost: bool = False) -> StoreError:
+        self.silent = True
+        return StoreError("unreachable", f"{self.name}: {text}", lost=lost)
 
     def _lives(self) -> bool:
         """Whether the server answers a second connection."""

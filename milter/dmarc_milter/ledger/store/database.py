@@ -64,6 +64,12 @@ class Database(Protocol):
     @property
     def waits(self) -> Waits: ...
 
+    @property
+    def silent(self) -> bool:
+        """Whether the last that was asked of a server was not answered: nobody needs to wait for it
+        once more now."""
+        ...
+
     def transaction(self, *, write: bool = True) -> AbstractContextManager[Transaction]:
         """Commits when the block ends, undoes it when the block raises. Raises StoreError or
         Conflict.
@@ -206,6 +212,7 @@ class SqliteDatabase:
     a new one is made."""
 
     dialect: Literal["sqlite"] = "sqlite"
+    silent = False
 
     def __init__(self, path: Path, access: Access = Access.OWN, waits: Waits = JOB) -> None:
         self.path, self.access, self.waits = path, access, waits
