@@ -311,6 +311,23 @@ def test_a_store_that_is_no_store_any_more_is_restored(host: Host, damage: str) 
     assert bool(list(host.folder.glob("reports.db.corrupt-*"))) == (damage == "damaged")
 
 
+NEWER = """UPDATE schema_step SET number = number + 1
+WHERE number = (SELECT max(number) FROM schema_step)"""
+
+
+def test_the_old_program_puts_its_backup_over_the_store_of_a_newer_one(host: Host) -> None:
+    """docs/how-to/upgrade.md, "Back to the old release": what the newer one left is kept."""
+    host.saw(evaluation())
+    host.ask("store", "drain")
+    host.ask("store", "backup", str(host.folder / "copy.db"))
+    with closing(sqlite3.connect(host.folder / "reports.db")) as connection, connection:
+        connection.execute(NEWER)
+    assert host.ask("store", "drain") != 0
+    assert host.ask("store", "restore", str(host.folder / "copy.db")) == 0
+    assert host.messages() == 1
+    assert list(host.folder.glob("reports.db.before-restore-*"))
+
+
 @pytest.mark.parametrize("kind", ["text", "spool", "cut off", "other", "missing"])
 def test_what_is_no_whole_backup_is_not_restored(
     host: Host, kind: str, capfd: pytest.CaptureFixture[str]

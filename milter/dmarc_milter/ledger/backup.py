@@ -64,8 +64,9 @@ def _flush(path: Path) -> None:
         os.close(number)
 
 
-def _checked(path: Path) -> sqlite3.Connection:
-    """A store that is whole, for reading. Raises StoreError."""
+def _checked(path: Path, *, newer: bool = False) -> sqlite3.Connection:
+    """A store that is whole, for reading; `newer`: also one of a newer program. Raises
+    StoreError."""
     if reason := why_not(path, "store"):
         raise StoreError("foreign", reason)
     try:
@@ -80,7 +81,7 @@ def _checked(path: Path) -> sqlite3.Connection:
         if (found := str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])) != "ok":
             raise StoreError("corrupt", f"{path}: {found}")
         (steps,) = connection.execute("SELECT max(number) FROM schema_step").fetchone()
-        if steps > len(STEPS):
+        if steps > len(STEPS) and not newer:
             text = f"{path}: schema {steps}, this program knows {len(STEPS)}: run the newer program"
             raise StoreError("newer", text)
     except sqlite3.Error as error:
@@ -118,7 +119,8 @@ def restore(file: Path, store: Path) -> Restored:
 
 
 def _set_aside(store: Path) -> Path | None:
-    """A copy of the present store; a damaged one is renamed."""
+    """A copy of the present store, which a newer program may have left; a damaged one is
+    renamed."""
     if reason := why_not(store, "store"):
         raise StoreError("foreign", reason)
     if not store.exists() or store.stat().st_size == 0:
@@ -126,7 +128,8 @@ def _set_aside(store: Path) -> Path | None:
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     kept = store.with_name(f"{store.name}.before-restore-{stamp}")
     try:
-        backup(store, kept)
+        with closing(_checked(store, newer=True)) as present:
+            _copy(present, kept)
     except StoreError as error:
         if error.kind != "corrupt" or (now := sqlite_file.inode(store)) is None:
             raise
