@@ -142,6 +142,22 @@ def test_a_postfix_that_is_attached_wrongly_is_found(
     assert any(remedy in one["remedy"] for one in bad(found, "postfix"))
 
 
+def test_a_daemon_that_does_not_run_while_the_mail_server_asks_for_it_is_found(
+    doctor: Doctor, tmp_path: Path
+) -> None:
+    """All mail waits then (451); without a mail server that asks nothing is wrong."""
+    port = free_port()
+    here = {"milter": {"socket": f"inet:{port}@127.0.0.1"}}
+    (tmp_path / "main.cf").write_text(f"smtpd_milters = inet:127.0.0.1:{port}\n")
+    (tmp_path / "master.cf").write_text("smtp inet n - n - - smtpd\n")
+    code, found = doctor(here, "--postfix", str(tmp_path / "main.cf"))
+    assert code == 1
+    assert [one["remedy"] for one in bad(found, "socket")] == ["systemctl start dmarc-milter"]
+    (tmp_path / "main.cf").write_text("smtpd_milters = inet:127.0.0.1:1\n")
+    _, found = doctor(here, "--postfix", str(tmp_path / "main.cf"))
+    assert bad(found, "socket") == []
+
+
 def test_a_chroot_that_cannot_reach_the_socket_is_found(doctor: Doctor, tmp_path: Path) -> None:
     (tmp_path / "main.cf").write_text(f"smtpd_milters = unix:{tmp_path}/m.sock\n")
     (tmp_path / "master.cf").write_text("smtp inet n - y - - smtpd\n")

@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from dmarc_milter.checks import account, host, limits, mail_server, service
+from dmarc_milter.cli import doctor
 from dmarc_milter.cli.main import main
 from dmarc_milter.config import load
 from dmarc_milter.core.check_finding import Finding
@@ -228,6 +229,8 @@ def machine(
     monkeypatch.setattr(host, "kernel_clock_status", lambda: 0)
     monkeypatch.setattr(host.clock, "__defaults__", (lambda: 0,))
     monkeypatch.setattr(limits, "of_service", lambda: None)
+    # No daemon runs in this world: tests/cli/test_doctor.py looks at that.
+    monkeypatch.setattr(doctor, "NOT_RUNNING", "is not looked at here")
     with private_folder("doctor") as folder, DnsServer(ZONE) as dns:
         found = Machine(folder, dns, capsys, sink)
         found.zone = dict(ZONE)

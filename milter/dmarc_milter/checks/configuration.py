@@ -61,6 +61,9 @@ def mode(config: Config) -> Iterator[Finding]:
         )
 
 
+NOT_RUNNING = "the daemon is not running"
+
+
 def milter_socket(config: Config) -> Iterator[Finding]:
     """Free, or ours already; reachable from no further than meant."""
     address = socket_address(config.milter.socket)
@@ -73,7 +76,7 @@ def milter_socket(config: Config) -> Iterator[Finding]:
     )
     answer = _listener(address)
     if answer == "nobody":
-        yield Finding("ok", "socket", f"{where} is free: the daemon is not running")
+        yield Finding("ok", "socket", f"{where} is free: {NOT_RUNNING}")
     elif answer == "milter":
         yield Finding("ok", "socket", f"a milter answers on {where}: the daemon is running")
     else:

@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dmarc_milter.checks import account, host, remedies, service
+from dmarc_milter.checks.configuration import NOT_RUNNING
 from dmarc_milter.checks.host import MAIN_CF
 from dmarc_milter.checks.installation import findings
 from dmarc_milter.cli.main import EXIT_NO, EXIT_OK, add_config, default_config
+from dmarc_milter.cli.running import unit
 from dmarc_milter.cli.terminal import console, print_json, styled
 from dmarc_milter.config import Config, ConfigError, load
 from dmarc_milter.config.checks import host_and_port
@@ -52,7 +54,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """0 when nothing fails, else 1. With a configuration that cannot be used nothing else is looked
     at."""
-    found = [_with_remedy(one, arguments) for one in _diagnosis(arguments)]
+    diagnosis = list(_diagnosis(arguments))
+    is_asked = any(one.level == "ok" and one.where in ("postfix", "sendmail") for one in diagnosis)
+    if is_asked:
+        diagnosis = [_if_asked(one, arguments.config) for one in diagnosis]
+    found = [_with_remedy(one, arguments) for one in diagnosis]
     if arguments.json:
         names = ("level", "what", "text", "remedy")
         print_json({"findings": [dict(zip(names, one, strict=True)) for one in found]})
@@ -76,6 +82,14 @@ def _diagnosis(arguments: argparse.Namespace) -> Iterator[Finding]:
     yield from _report_path(config)
     yield from host.clock(time.time(), host.installed_at())
     yield host.versions()
+
+
+def _if_asked(one: Finding, config: Path) -> Finding:
+    """Nobody at the socket is no fault by itself; where the mail server asks there, mail waits."""
+    if one.where != "socket" or not one.text.endswith(NOT_RUNNING):
+        return one
+    text = f"{one.text}, and mail waits at its senders (451)"
+    return Finding("error", "socket", text, f"systemctl start {unit(config)}")
 
 
 def _with_remedy(one: Finding, arguments: argparse.Namespace) -> Finding:
