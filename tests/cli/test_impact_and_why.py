@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import dmarc_milter
+from dmarc_milter.cli.impact import TOTALS
 from dmarc_milter.cli.main import main
 from dmarc_milter.cli.terminal import console, styled, table
 from dmarc_milter.core.dmarc.record import Policy
@@ -103,6 +104,38 @@ def test_every_number_is_as_many_as_its_command_lists(
         listed = json.loads(ask(*shlex.split(command), "--json"))["decisions"]
         assert len(listed) == totals[words], command
     assert totals or "Policy stopped and marked nothing" in out
+
+
+@pytest.mark.parametrize("asked", ["", "--domain example"])
+def test_every_number_of_a_row_is_as_many_as_its_command_lists(
+    ask: Ask, tmp_path: Path, asked: str
+) -> None:
+    """`--author` takes a row's name as it stands there, without the names below it."""
+    record(tmp_path, ORDINARY + HOSTILE)
+    out = ask("impact", "--days", "2", *asked.split())
+    document = json.loads(ask("impact", "--days", "2", "--json", *asked.split()))
+    commands = dict(re.findall(r"^  ([a-z ]+): dmarc-milter (why .*)$", out, re.MULTILINE))
+    named = {words: field for field, (words, _) in TOTALS.items()}
+    assert "--author NAME (or --author '(unreadable)')" in out
+    for row in document["domains"]:
+        for words, command in commands.items():
+            author = row["author_domain"] or "(unreadable)"
+            listed = json.loads(ask(*shlex.split(command), "--author", author, "--json"))
+            assert len(listed["decisions"]) == row[named[words]], (author, command)
+
+
+def test_what_a_client_sent_is_listed(ask: Ask, tmp_path: Path) -> None:
+    record(tmp_path, ORDINARY + HOSTILE)
+    document = json.loads(ask("impact", "--days", "2", "--json"))
+    (command,) = re.findall(
+        r"sent of it: dmarc-milter (why .*)$", ask("impact", "--days", "2"), re.MULTILINE
+    )
+    addresses = {address for source in document["sources"] for address in source["addresses"]}
+    listed = [
+        len(json.loads(ask(*shlex.split(command.replace("ADDRESS", one)), "--json"))["decisions"])
+        for one in addresses
+    ]
+    assert sum(listed) == sum(row["messages"] for row in document["domains"])
 
 
 def test_numbers_are_the_sums_of_the_table(ask: Ask, tmp_path: Path) -> None:

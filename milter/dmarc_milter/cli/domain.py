@@ -13,7 +13,7 @@ from dmarc_milter.cli.main import (
     add_config,
     load_or_defaults,
 )
-from dmarc_milter.cli.terminal import console, domain_argument, print_json, styled, table
+from dmarc_milter.cli.terminal import console, domain_of, print_json, styled, table
 from dmarc_milter.core.check_finding import LEVELS
 from dmarc_milter.core.dmarc.evaluate import DmarcOptions
 from dmarc_milter.core.lint import Survey, survey
@@ -29,7 +29,7 @@ QUERIES = 1000
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
-    parser.add_argument("name", type=domain_argument, metavar="NAME", help="a domain name")
+    parser.add_argument("name", type=domain_of, metavar="NAME", help="a domain name")
     parser.add_argument("--json", action="store_true", help="one JSON object")
 
 

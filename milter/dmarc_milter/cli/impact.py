@@ -12,7 +12,7 @@ from dmarc_milter.cli import deferrals
 from dmarc_milter.cli.main import EXIT_OK, add_config
 from dmarc_milter.cli.terminal import console, print_json, table, unavailable
 from dmarc_milter.cli.times import MOST, count, shown
-from dmarc_milter.cli.why import domain_name
+from dmarc_milter.cli.why import UNREADABLE, domain_name
 from dmarc_milter.config import Config, load
 from dmarc_milter.core.explain.senders import ProbableSender, sources
 from dmarc_milter.core.report.rows import DAY
@@ -119,13 +119,20 @@ def _print(
     print(_totals(totals))
     console().print(table(COLUMNS, [_cells(row) for row in domains[:limit]]))
     _rest(len(domains), limit)
-    print("\n".join(("Each of them:", *listing(totals, since, arguments.domain or ""), "")))
+    print("\n".join(("Each of them:", *listing(totals, since, arguments.domain or ""))))
+    print(f"  of one row: the same with --author NAME (or --author '{UNREADABLE}')\n")
     rows = [
         (_who(source), source.kind.value, f"{source.messages:,}", source.evidence)
         for source in senders[:limit]
     ]
     console().print(
         table({"who": "left", "looks like": "left", "messages": "right", "evidence": "left"}, rows)
+    )
+    print(
+        "What a client sent of it: dmarc-milter why --affected --ip ADDRESS --since"
+        f' "{shown(since)[:-3]}"'
+        + (f" --domain {arguments.domain}" if arguments.domain else "")
+        + f" --limit {MOST}"
     )
     _rest(len(senders), limit)
     _suggest([source for source in senders if source.rule], limit)
@@ -150,7 +157,7 @@ def _print_kinds(kinds: Mapping[str, int]) -> None:
 
 
 def _cells(row: DomainImpact) -> tuple[str, ...]:
-    return (row.author_domain or "(unreadable)", *map(_number, row[1:]))
+    return (row.author_domain or UNREADABLE, *map(_number, row[1:]))
 
 
 TOTALS = {

@@ -191,9 +191,14 @@ AROUND = re.compile(
 
 
 def domain_argument(text: str) -> Domain:
-    """The domain that somebody typed, or that of the mail address or URL. Raises
-    argparse.ArgumentTypeError."""
-    found = domain.parse(AROUND.sub("", text.strip()))
+    """The domain that somebody typed. Raises argparse.ArgumentTypeError."""
+    found = domain.parse(text)
     if not isinstance(found, Domain):
         raise argparse.ArgumentTypeError(f"{text!r} is not a domain name: {found.reason}")
     return found
+
+
+def domain_of(text: str) -> Domain:
+    """The domain that somebody typed, or that of the mail address or URL. Raises
+    argparse.ArgumentTypeError."""
+    return domain_argument(AROUND.sub("", text.strip()))

@@ -30,6 +30,9 @@ from dmarc_milter.ledger.store.decisions import Decision, Decisions, Filter, Wai
 
 LISTED = 5
 """Lines about mail that waits, under a list of decisions."""
+UNREADABLE = "(unreadable)"
+"""As tables show an author that could not be read."""
+STOPPED = ("reject", "quarantine", "tempfail")
 DISPOSITIONS = ("none", "pass", "quarantine", "reject", "tempfail")
 RESULTS = ("none", "pass", "fail", "temperror", "permerror")
 
@@ -50,10 +53,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--until", type=parse_time, metavar="WHEN", help="before this time")
     parser.add_argument("--domain", type=domain_name, help="the From domain, or any name below it")
+    parser.add_argument(
+        "--author",
+        type=_author,
+        metavar="NAME",
+        help=f"this From domain alone, without those below it; or {UNREADABLE}",
+    )
     parser.add_argument("--ip", type=_ip, help="the SMTP client's address")
     parser.add_argument("--disposition", choices=DISPOSITIONS, help="what was done")
     parser.add_argument(
         "--would-be", choices=DISPOSITIONS, help="monitor mode: what enforcement would have done"
+    )
+    parser.add_argument(
+        "--affected",
+        action="store_true",
+        help="only what policy stopped, deferred or marked, or would have",
     )
     parser.add_argument("--result", choices=RESULTS, help="the dmarc= word")
     parser.add_argument(
@@ -72,6 +86,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def domain_name(text: str) -> str:
     """As it is stored: A-labels, lower case. Raises argparse.ArgumentTypeError."""
     return domain_argument(text).name
+
+
+def _author(text: str) -> str:
+    return "" if text == UNREADABLE else domain_name(text)
 
 
 def _ip(text: str) -> str:
@@ -112,10 +130,12 @@ def _find(decisions: Decisions, arguments: argparse.Namespace) -> list[Decision]
         since=arguments.since or 0,
         until=arguments.until,
         author_domain=arguments.domain or "",
+        author=arguments.author,
         source_ip=arguments.ip or "",
         status=arguments.result or "",
         disposition=arguments.disposition or "",
         would_be=arguments.would_be or "",
+        affected=arguments.affected,
     )
     if not arguments.key:
         return decisions.recent(wanted, limit=arguments.limit)
@@ -134,6 +154,8 @@ def _matches(decision: Decision, wanted: Filter) -> bool:
     return (
         wanted.since <= facts.at < (wanted.until if wanted.until is not None else float("inf"))
         and (not under or author == under or author.endswith("." + under))
+        and wanted.author in (None, author)
+        and (not wanted.affected or done in STOPPED or facts.would_be in STOPPED)
         and wanted.source_ip in ("", facts.source_ip)
         and wanted.status in ("", facts.status)
         and wanted.disposition in ("", done)
@@ -185,7 +207,7 @@ def _list(found: list[Decision], limit: int) -> None:
         (
             shown(decision.facts.at),
             decision.facts.queue_id or decision.facts.id,
-            decision.facts.author_domain or "(unreadable)",
+            decision.facts.author_domain or UNREADABLE,
             decision.facts.source_ip or "(unknown)",
             styled(decision.facts.status),
             styled(decision.facts.disposition if decision.facts.counted else "tempfail"),

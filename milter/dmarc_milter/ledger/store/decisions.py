@@ -49,6 +49,8 @@ class Filter:
     until: int | None = None
     author_domain: str = ""
     """This domain or any below it."""
+    author: str | None = None
+    """This author domain alone; "" is an author that could not be read."""
     policy_domain: str = ""
     source_ip: str = ""
     status: str = ""
@@ -69,6 +71,9 @@ class Filter:
             conditions.append("{below_in_order}" if broad else BELOW)
             name = printable(self.author_domain, MAX_KEY)
             values += [name, *rollups.below(name)]
+        if self.author is not None:
+            conditions.append("author_domain = ?")
+            values.append(printable(self.author, MAX_KEY))
         for column in ("policy_domain", "source_ip", "status", "disposition", "would_be"):
             if value := getattr(self, column):
                 conditions.append(f"{column} = ?")
