@@ -26,6 +26,7 @@ RANK = {
     "resolver": 0,
     "budget": 0,
     "text": 0,
+    "quick_dataclass": -1,
     "check_finding": 0,
     "toml": 0,
     "authres": 1,

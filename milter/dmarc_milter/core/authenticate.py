@@ -26,6 +26,7 @@ from dmarc_milter.core.mail.author import author as read_author
 from dmarc_milter.core.mail.facts import MessageFacts, message_facts
 from dmarc_milter.core.mail.message import Envelope, Headers, Message
 from dmarc_milter.core.policy.decide import Context, LocalPolicy, decide
+from dmarc_milter.core.quick_dataclass import quick_dataclass
 from dmarc_milter.core.resolver import (
     Missing,
     Question,
@@ -62,7 +63,7 @@ class MethodResults(NamedTuple):
     dmarc: DmarcResult
 
 
-@dataclass(frozen=True, slots=True)
+@quick_dataclass(frozen=True, slots=True)
 class Plan:
     """What the header fields ask for, known before the body has been read."""
 
@@ -74,7 +75,7 @@ class Plan:
     """The rest."""
 
 
-@dataclass(frozen=True, slots=True)
+@quick_dataclass(frozen=True, slots=True)
 class Request:
     """One message to be judged. `spf` gives the result of the SPF check, which may have been
     started at MAIL FROM."""

@@ -3,7 +3,6 @@ ledger."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
 
 from dmarc_milter.core.arc import ArcResult
@@ -14,11 +13,12 @@ from dmarc_milter.core.mail.author import Author
 from dmarc_milter.core.mail.facts import MessageFacts
 from dmarc_milter.core.mail.message import Envelope
 from dmarc_milter.core.policy.decide import Verdict
+from dmarc_milter.core.quick_dataclass import quick_dataclass
 from dmarc_milter.core.resolver import StaleAnswer
 from dmarc_milter.core.spf.check import SpfResult
 
 
-@dataclass(frozen=True, slots=True)
+@quick_dataclass(frozen=True, slots=True)
 class Evaluation:
     id: str
     """Unique to this delivery attempt."""

@@ -16,6 +16,7 @@ from dmarc_milter.core import budget
 from dmarc_milter.core.actions.plan import Action, deferral_reply
 from dmarc_milter.core.mail.message import Envelope, Headers
 from dmarc_milter.core.policy.decide import Deferral
+from dmarc_milter.core.quick_dataclass import quick_dataclass
 
 Networks = tuple[IPv4Network | IPv6Network, ...]
 TRY_LATER = deferral_reply(Deferral("failure"))
@@ -44,7 +45,7 @@ class SessionOptions:
     """Our reporting and bounce addresses, lower case, without angle brackets."""
 
 
-@dataclass(frozen=True, slots=True)
+@quick_dataclass(frozen=True, slots=True)
 class Own:
     """Whether the sender is our own reporting or bounce address, and whether all recipients are."""
 

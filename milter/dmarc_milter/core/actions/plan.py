@@ -27,6 +27,7 @@ from dmarc_milter.core.mail.broken_encoded_words import BROKEN_WORD
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.mail.message import Headers
 from dmarc_milter.core.policy.decide import LIMIT, Deferral, Disposition, Verdict
+from dmarc_milter.core.quick_dataclass import quick_dataclass
 from dmarc_milter.core.text import is_printable
 
 RESULTS = "Authentication-Results"
@@ -71,7 +72,7 @@ class DeleteHeader:
             raise ValueError("header indexes start at 1")
 
 
-@dataclass(frozen=True, slots=True)
+@quick_dataclass(frozen=True, slots=True)
 class InsertHeader:
     """Inserted above all fields (index 0). `value` starts with a space, folds are LF + white space,
     lines under 998 bytes."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from dmarc_milter.core.mail.domain import Domain
+from dmarc_milter.core.quick_dataclass import quick_dataclass
 from dmarc_milter.core.resolver import Missing
 
 
@@ -36,7 +37,7 @@ class ArcHop:
     """The domain of its smtp.mailfrom."""
 
 
-@dataclass(frozen=True, slots=True)
+@quick_dataclass(frozen=True, slots=True)
 class ArcResult:
     status: ArcStatus
     hops: tuple[ArcHop, ...] = ()

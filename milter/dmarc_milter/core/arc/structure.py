@@ -13,6 +13,7 @@ from dmarc_milter.core.dkim.signature import Signature, TagReader
 from dmarc_milter.core.dkim.verify import Candidate, key_questions
 from dmarc_milter.core.mail.domain import Malformed
 from dmarc_milter.core.mail.message import BodyHash, Headers
+from dmarc_milter.core.quick_dataclass import quick_dataclass
 from dmarc_milter.core.resolver import Question
 
 RESULTS = b"arc-authentication-results"
@@ -47,7 +48,7 @@ class ArcSet:
     """cv="""
 
 
-@dataclass(frozen=True, slots=True)
+@quick_dataclass(frozen=True, slots=True)
 class ArcPlan:
     """What the header asks for, known before the body arrives."""
 

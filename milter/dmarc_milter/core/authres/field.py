@@ -10,6 +10,7 @@ from functools import lru_cache
 
 from dmarc_milter.core.mail import domain
 from dmarc_milter.core.mail.domain import Domain, Malformed
+from dmarc_milter.core.quick_dataclass import quick_dataclass
 
 MAX_FIELD = 8192
 """Bytes of a field that are written or read."""
@@ -42,7 +43,7 @@ def _is_one_line(text: str) -> bool:
     return len(text) <= MAX_VALUE and text.isprintable() and "\ufffd" not in text
 
 
-@dataclass(frozen=True, slots=True)
+@quick_dataclass(frozen=True, slots=True)
 class Property:
     """`ptype.name=value` (RFC 8601 2.2, propspec). Making one of anything but printable text is a
     ValueError: see `properties`."""
@@ -89,7 +90,7 @@ def _property(ptype: str, name: str, value: str) -> Property | None:
 _remembered = lru_cache(maxsize=1024)(_property)
 
 
-@dataclass(frozen=True, slots=True)
+@quick_dataclass(frozen=True, slots=True)
 class ResInfo:
     """One method's result (RFC 8601 2.2). `reason` and `comment` come from fixed vocabularies when
     we write."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 
 from dmarc_milter.core.mail.domain import Domain
+from dmarc_milter.core.quick_dataclass import quick_dataclass
 from dmarc_milter.core.resolver import Missing
 
 
@@ -20,7 +20,7 @@ class DkimStatus(StrEnum):
     TEMPERROR = "temperror"
 
 
-@dataclass(frozen=True, slots=True)
+@quick_dataclass(frozen=True, slots=True)
 class DkimResult:
     """One DKIM-Signature field, judged. Domains and selector are None/"" when the tag is missing or
     not valid."""

@@ -3,7 +3,7 @@ share."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal
 
 from dmarc_milter.core.dkim import tags
@@ -11,6 +11,7 @@ from dmarc_milter.core.dkim.options import DkimOptions
 from dmarc_milter.core.mail import domain
 from dmarc_milter.core.mail.domain import Domain, Malformed
 from dmarc_milter.core.mail.message import BodyHash
+from dmarc_milter.core.quick_dataclass import quick_dataclass
 
 ALGORITHMS = (b"rsa-sha256", b"ed25519-sha256", b"rsa-sha1")
 MODES: dict[bytes, Literal["simple", "relaxed"]] = {b"simple": "simple", b"relaxed": "relaxed"}
@@ -20,7 +21,7 @@ MAX_TIME = 10**12
 MAX_DIGITS = 76
 
 
-@dataclass(frozen=True, slots=True)
+@quick_dataclass(frozen=True, slots=True)
 class Signature:
     """What a signature field says, as far as it could be read; `error` is the reason of its
     permerror, "" when there is none."""

@@ -4,7 +4,7 @@ Decisions, DKIM words)."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 
 from dmarc_milter.core.dkim import signature as signature_field
@@ -16,13 +16,14 @@ from dmarc_milter.core.dkim.result import DkimResult, DkimStatus
 from dmarc_milter.core.dkim.signature import Signature
 from dmarc_milter.core.mail.domain import Domain, is_special_use
 from dmarc_milter.core.mail.message import BodyHash, Headers, Message
+from dmarc_milter.core.quick_dataclass import quick_dataclass
 from dmarc_milter.core.resolver import Missing, Question, Resolver
 
 FIELD = b"dkim-signature"
 BEST_FIRST = (DkimStatus.PASS, DkimStatus.POLICY, DkimStatus.FAIL, DkimStatus.PERMERROR)
 
 
-@dataclass(frozen=True, slots=True)
+@quick_dataclass(frozen=True, slots=True)
 class Candidate:
     """One DKIM-Signature field and its position among all fields of the message."""
 
@@ -30,7 +31,7 @@ class Candidate:
     signature: Signature
 
 
-@dataclass(frozen=True, slots=True)
+@quick_dataclass(frozen=True, slots=True)
 class DkimPlan:
     """What the header asks for, known before the body arrives."""
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from dmarc_milter.core.dmarc.record import AlignmentMode, Policy, Record
 from dmarc_milter.core.mail.domain import Domain
+from dmarc_milter.core.quick_dataclass import quick_dataclass
 from dmarc_milter.core.resolver import Missing
 
 
@@ -35,7 +36,7 @@ class PolicyPublished:
     """E.g. "multiple records at _dmarc.example.com", besides record.errors."""
 
 
-@dataclass(frozen=True, slots=True)
+@quick_dataclass(frozen=True, slots=True)
 class Identifier:
     """An identifier that SPF or DKIM authenticated, or could not for want of DNS, against the
     author domain."""
@@ -53,7 +54,7 @@ class Identifier:
     """Why, for `check` and `why`; fixed vocabulary."""
 
 
-@dataclass(frozen=True, slots=True)
+@quick_dataclass(frozen=True, slots=True)
 class DomainOutcome:
     """DMARC for one author domain."""
 
@@ -96,7 +97,7 @@ class DomainOutcome:
         return self.published or self.supposed
 
 
-@dataclass(frozen=True, slots=True)
+@quick_dataclass(frozen=True, slots=True)
 class DmarcResult:
     """`outcome` for a well-formed author; `candidates` for a malformed one (status is then
     permerror)."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 
 from dmarc_milter.core.mail import broken_encoded_words, lenient, lenient_lists, mailbox_list
 from dmarc_milter.core.mail.domain import Domain, Malformed
 from dmarc_milter.core.mail.mailbox_list import Tolerated
 from dmarc_milter.core.mail.old_routes import old_routes
+from dmarc_milter.core.quick_dataclass import quick_dataclass
 
 MAX_CANDIDATES = 16
 """Names looked at under malformed_from = "strictest"; of how many organizations is the evaluation's
@@ -20,7 +21,7 @@ UNREAD = b"\0"
 """Stands for the value of a From field that was counted but not kept; no MTA hands over a NUL."""
 
 
-@dataclass(frozen=True, slots=True)
+@quick_dataclass(frozen=True, slots=True)
 class Author:
     """What the From fields of a message say about its author (RFC 5322 3.6.2, RFC 9989 5.3.1,
     11.5).

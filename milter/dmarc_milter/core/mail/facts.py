@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from dmarc_milter.core.mail import domain
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.mail.message import Envelope, Headers
+from dmarc_milter.core.quick_dataclass import quick_dataclass
 
 IN_MESSAGE_ID = bytes(octet for octet in range(0x21, 0x7F) if octet not in b"<>")
 MAX_LOOKED_AT = 4096
 """Bytes of a field's value that are read for facts."""
 
 
-@dataclass(frozen=True, slots=True)
+@quick_dataclass(frozen=True, slots=True)
 class MessageFacts:
     """What the message says of itself, kept for loop protection and `why`. Nothing here is printed
     unvalidated."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Literal, NamedTuple
 
 from dmarc_milter.core.mail.author import Author
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.mail.ip_address import IPAddress
 from dmarc_milter.core.mail.path import ReversePath
+from dmarc_milter.core.quick_dataclass import quick_dataclass
 
 
 class HeaderField(NamedTuple):
@@ -110,7 +111,7 @@ class BodyDigest(NamedTuple):
 BodyDigests = Mapping[BodyHash, BodyDigest]
 
 
-@dataclass(frozen=True, slots=True)
+@quick_dataclass(frozen=True, slots=True)
 class Envelope:
     """The SMTP side of one message. IPv4-mapped IPv6 clients are IPv4 here; scope ids are gone."""
 
@@ -134,7 +135,7 @@ class Envelope:
     """It came through one of our trusted relays."""
 
 
-@dataclass(frozen=True, slots=True)
+@quick_dataclass(frozen=True, slots=True)
 class Message:
     """What DKIM, ARC and DMARC judge."""
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 
 from dmarc_milter.core.mail.domain import Domain, Malformed, parse
+from dmarc_milter.core.quick_dataclass import quick_dataclass
 
 MAX_PATH = 4096
 """Bytes of a path that are looked at; RFC 5321 4.5.3.1.3 gives it 256."""
@@ -15,7 +15,7 @@ ADDRESS_V6 = re.compile(r"[0-9A-Fa-f:.]+")
 """No zone: it means nothing beyond its host (RFC 4007 11.2)."""
 
 
-@dataclass(frozen=True, slots=True)
+@quick_dataclass(frozen=True, slots=True)
 class ReversePath:
     """MAIL FROM (RFC 5321 4.1.2). Null: both parts empty/None and `malformed` empty.
 

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 from dmarc_milter.core.dmarc.record import Policy
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.mail.ip_address import IPAddress
+from dmarc_milter.core.quick_dataclass import quick_dataclass
 from dmarc_milter.core.resolver import Missing
 
 
@@ -80,7 +81,7 @@ class LocalPolicy:
     rules: tuple[Rule, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@quick_dataclass(frozen=True, slots=True)
 class Context:
     """What local policy may know besides DMARC: facts of the envelope and identities that were
     proven."""
@@ -126,7 +127,7 @@ class Deferral(NamedTuple):
     chosen it."""
 
 
-@dataclass(frozen=True, slots=True)
+@quick_dataclass(frozen=True, slots=True)
 class Verdict:
     """What is done with the message. `deferral` excludes everything else: 451, and not counted for
     reports."""

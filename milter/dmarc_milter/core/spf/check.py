@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from typing import Literal, NamedTuple
 
@@ -14,6 +14,7 @@ from dmarc_milter.core.mail import domain as domains
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.mail.ip_address import plain_address
 from dmarc_milter.core.mail.message import Envelope
+from dmarc_milter.core.quick_dataclass import quick_dataclass
 from dmarc_milter.core.resolver import Kept, Missing, Question, Resolver, derive, recall
 from dmarc_milter.core.spf.options import SpfOptions
 from dmarc_milter.core.spf.query import Query, QueryRefused, Sender
@@ -53,7 +54,7 @@ class SpfStatus(StrEnum):
     POLICY = "policy"
 
 
-@dataclass(frozen=True, slots=True)
+@quick_dataclass(frozen=True, slots=True)
 class SpfResult:
     """`domain` is what was checked: MAIL FROM's, or with a null reverse-path HELO's (RFC 7208 2.4);
     None if neither is a name."""
