@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import email
 import email.policy
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -123,6 +125,29 @@ def test_mail_that_waits_is_that_of_the_period(
     out = capsys.readouterr().out
     assert "3 deferred (451)" in out
     assert "slow.example: 3 attempts" in out
+
+
+def test_reports_that_were_given_up_in_the_period_are_told(
+    config: Path, record: Record, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not those about it: a report of Sunday is given up on Tuesday, in another summary."""
+    for days, name in ((9, "now.example"), (8.5, "before.example"), (2, "later.example")):
+        record(days, evaluation(name))
+    main(["store", "drain", "--config", str(config)])
+    day = int(TODAY.timestamp())
+    with closing(sqlite3.connect(tmp_path / "reports.db")) as store, store:
+        for ago, name in ((6, "now"), (8, "before"), (-0.1, "later")):
+            store.execute(
+                "UPDATE report SET state = 'expired', note = 'no answer', done_at = ?"
+                " WHERE policy_domain = ?",
+                (day - int(ago * 86400), f"{name}.example"),
+            )
+    capsys.readouterr()
+    assert main(["summary", "--config", str(config)]) == 0
+    out = capsys.readouterr().out
+    assert "now.example: expired, no answer" in out
+    assert "before.example: expired" not in out
+    assert "later.example: expired" not in out
 
 
 def test_nothing_happened_is_told_too(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

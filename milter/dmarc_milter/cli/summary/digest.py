@@ -56,6 +56,7 @@ class Digest:
     failing: tuple[Failing, ...]
     waiting: tuple[Waiting, ...]
     undelivered: tuple[Report, ...]
+    """Given up in this period, whatever days they are about."""
 
 
 def digest(store: Store, *, since: int, until: int, enforce: bool) -> Digest:
@@ -76,7 +77,7 @@ def digest(store: Store, *, since: int, until: int, enforce: bool) -> Digest:
         looked_before=looked_before,
         failing=tuple(_failing(store, since, until, before)),
         waiting=tuple(decisions.waiting(since, until=until, limit=LISTED)),
-        undelivered=tuple(store.reports.find(list(UNDELIVERED), since=since, limit=LISTED)),
+        undelivered=tuple(store.reports.find(list(UNDELIVERED), done=(since, until), limit=LISTED)),
     )
 
 

@@ -59,11 +59,16 @@ class Reports(Claims):
         *,
         policy_domain: str = "",
         since: int = 0,
+        done: tuple[int, int] | None = None,
         limit: int = PAGE,
         offset: int = 0,
     ) -> list[Report]:
-        """Reports whose period began at `since` or later, newest period first."""
+        """Reports whose period began at `since` or later, newest period first; with `done` those
+        that were settled from the first of these moments on and before the second."""
         conditions, values = ["begin_at >= ?"], list[Any]([since])
+        if done is not None:
+            conditions.append("done_at >= ? AND done_at < ?")
+            values += done
         if states:
             conditions.append(with_list("state IN []", states))
             values += [state.value for state in states]
