@@ -1,7 +1,8 @@
 """Commands in the documents: what a reader would copy, as words.
 
-From fenced `sh` blocks, from `code` in running text that begins with a program of PROGRAMS, from
-the EXAMPLES of the manual pages, and from `--help`.
+From fenced `sh` blocks, from lines of other blocks (`text`, indented) that begin with a program of
+PROGRAMS, from `code` in running text that begins with one of INLINE, from the EXAMPLES of the
+manual pages, and from `--help`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,14 @@ SHELLS = ("sh", "bash", "shell", "console")
 PUNCTUATION = re.compile(r"[;&|()<>]+")
 INLINE = ("dmarc-milter", "systemctl", "make", "postconf", "postfix", "journalctl", "apt", "pipx")
 """Programs whose name at the beginning of `code` in a sentence makes it a command."""
+
+PROGRAMS = (*INLINE, *(
+    "adduser", "chgrp", "chmod", "chown", "cp", "docker", "editor", "install", "ls", "openssl",
+    "podman", "postalias", "postmap", "rm", "sed", "sievec", "tools", "cd", "mkdir", "ssh", "tee",
+    "apt-get", "pg_restore", "psql", "createdb", "kill", "sendmail", "postqueue", "postsuper",
+))  # fmt: skip
+"""Programs whose name at the beginning of a line makes it a command, in a block that holds other
+things too: lines of configuration, output."""
 
 
 class Command(NamedTuple):
@@ -59,11 +68,24 @@ def of_markdown(text: str, where: str) -> Iterator[Command]:
         if language in SHELLS:
             for line in block.replace("\\\n", " ").split("\n"):
                 yield from simple_commands(line.removeprefix("$ "), where)
+        elif language == "text":
+            yield from of_lines(block, where)
+    indented = re.findall(r"(?<=\n\n)(?:    [^\n]*\n)+", fence.sub("", text))
+    for block in indented:
+        yield from of_lines(block, where)
     for code in re.findall(r"`([^`]+)`", fence.sub("", text)):
         words = code.split()
         if words and Path(words[0]).name in INLINE and len(words) > 1:
             for command in simple_commands(usual_form(" ".join(words)), where):
                 yield command._replace(in_text=True)
+
+
+def of_lines(block: str, where: str) -> Iterator[Command]:
+    """The lines that are commands, of a block that has others."""
+    for line in block.replace("\\\n", " ").split("\n"):
+        words = [word for word in line.split() if not re.match(r"sudo$|[A-Z_]+=", word)]
+        if words and Path(words[0].split("/")[0]).name in PROGRAMS:
+            yield from simple_commands(re.sub(r"\$\([^)]*\)", "today", line.strip()), where)
 
 
 def of_manual(text: str, where: str) -> Iterator[Command]:
