@@ -39,7 +39,7 @@ from dmarc_milter.web.search import (
     search_filter,
 )
 from dmarc_milter.web.status import HostStatus, host_status
-from dmarc_milter.web.words import add_words
+from dmarc_milter.web.words import PERIODS, add_words
 
 SEARCH = ("key", "author_domain", "source_ip", "status", "disposition", "days")
 MAX_WAITING = 20
@@ -130,7 +130,8 @@ class Pages:
 
     def choose_period(self) -> None:
         g.days = chosen_days()
-        g.since = int(self._options.clock()) // DAY * DAY - (g.days - 1) * DAY
+        today = int(self._options.clock()) // DAY * DAY
+        g.since, g.longest = (today - (days - 1) * DAY for days in (g.days, max(PERIODS)))
 
     def overview(self) -> str:
         decisions, database = self._store.decisions, self._store.database
@@ -179,10 +180,10 @@ class Pages:
         return found.facts if found else None
 
     def domain(self, name: str) -> str:
-        newest = self._newest(name)
-        if newest is None:
+        newest, database = self._newest(name), self._store.database
+        if newest is None and not queries.outcomes(database, name, g.longest).messages:
             abort(404)
-        database = self._store.database
+        about = (newest.policy_domain if newest else "") or name
         return render_template(
             "domain.html",
             name=name,
@@ -191,7 +192,7 @@ class Pages:
             row=queries.outcomes(database, name, g.since),
             chart=charts.chart(queries.daily(database, name, g.since), g.since, g.days),
             rows=queries.sources(database, name, g.since),
-            reports=self._store.reports.find(policy_domain=newest.policy_domain or name, limit=20),
+            reports=self._store.reports.find(policy_domain=about, limit=20),
             waiting=self._store.decisions.waiting(g.since, author_domain=name, limit=MAX_WAITING),
             most=queries.SOURCES,
             looked_at=queries.LOOKED_AT,

@@ -39,8 +39,8 @@ def badge(facts: Facts | None) -> tuple[str, str]:
     return ("invalid", "invalid") if _records(outcome) else ("none", "none")
 
 
-def policy(facts: Facts) -> PolicyView:
-    """All that the stored facts tell."""
+def policy(facts: Facts | None) -> PolicyView:
+    """All that the stored facts tell; None where no message is kept any more."""
     word, kind = badge(facts)
     outcome = _outcome(facts)
     if outcome is None:
