@@ -247,7 +247,7 @@ def advance(site: Site, state: str) -> None:
         ("open", ("due", "Its period is open until 2026-11-21 00:00 UTC", "None yet", "only row")),
         ("due", ("due", "the next run of the report job takes it", "None yet", "only row")),
         ("postponed", ("due", "It is tried again at", "The DNS of x.example did not answer.")),
-        ("building", ("building", "It is being built now", "only row")),
+        ("building", ("building", "is building it", "only row")),
         ("queued", ("queued", "on its way", "agg@legit.example", "only row")),
         ("sent", ("sent", "It was delivered", "250 ok", "They were deleted when the report")),
         ("suppressed", ("suppressed", "It is not sent. Nobody asked for it.", "only row")),

@@ -113,7 +113,6 @@ def test_failure_reports_stand_beside_the_others(tmp_path: Path) -> None:
     store = Store.open(url(tmp_path))
     row = spool_row(one, header_sample(one, headers, b"k" * 32))
     store.apply(Batch("spool-f", "mx1", [(1, row)]))
-    store.close()
     pages = client(tmp_path)
     listed = pages.get("/reports").text
     assert "Failure reports" in listed
@@ -122,6 +121,13 @@ def test_failure_reports_stand_beside_the_others(tmp_path: Path) -> None:
     assert page.status_code == 200
     assert "named legit.example as its author" in page.text
     assert "vera" not in page.text
+    assert "Not sent yet." in page.text
+    assert "fields that it quotes are not shown" in page.text
+    store.failures.drop(one.id)
+    store.close()
+    page = pages.get(f"/reports/{one.id}")
+    assert "Not sent yet." not in page.text
+    assert "fields that it quoted are not kept any more" in page.text
 
 
 def test_a_key_is_looked_for_as_it_is_stored() -> None:

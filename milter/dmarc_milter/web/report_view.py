@@ -23,7 +23,10 @@ def state_text(report: Report, now: float) -> str:
         case ReportState.DUE:
             return f"Its period is over; the next run of the report job takes it.{note}"
         case ReportState.BUILDING:
-            return f"It is being built now.{note}"
+            return (
+                "A run of the report job is building it; should that have ended early, a later one"
+                f" takes it up.{note}"
+            )
         case ReportState.QUEUED:
             return f"It is built, and on its way to the addresses below.{note}"
         case ReportState.SENT:
