@@ -11,14 +11,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from dmarc_milter.cli.main import main
 from dmarc_milter.core.evaluation import Evaluation
+from dmarc_milter.core.stored import decode, encode
 from dmarc_milter.ledger.drain import drain
 from dmarc_milter.ledger.ownership import Access
 from dmarc_milter.ledger.sent_log import HandedOver, SentLog, read
-from dmarc_milter.ledger.spool.file import SpoolFile, SpoolOptions
+from dmarc_milter.ledger.spool.file import SpoolFile, SpoolOptions, SpoolRow
 from dmarc_milter.ledger.store.apply_batch import Batch
 from dmarc_milter.ledger.store.reports import Document, NewDelivery, ReportState
 from dmarc_milter.ledger.store.store import Store
@@ -140,7 +142,10 @@ def test_a_dry_run_counts_and_changes_nothing(
     assert set(dry["erased"]) == set(done["erased"])
 
 
-@pytest.mark.parametrize("source", ["192.0.2.2", "192.0.2.2/32", "192.0.2.2/31"])
+@pytest.mark.parametrize(
+    "source",
+    ["192.0.2.2", "192.0.2.2/32", "192.0.2.2/31", "::ffff:192.0.2.2", "::ffff:192.0.2.2/127"],
+)
 def test_a_source_is_forgotten_and_the_reports_of_others_stay(place: Place, source: str) -> None:
     """Rows of it leave their reports, which count the others."""
     place.saw(
@@ -187,6 +192,50 @@ def test_an_address_is_forgotten(place: Place) -> None:
     assert set(place.traces(b"agg@legit.example")) <= {"decision", "spool"}
     [report] = place.store.reports.find()
     assert report.published.rua == ()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"helo": "Mail.PRIVATE.Example"},
+        {"message_id": "1@Mail.Private.Example"},
+        {"envelope_to": ("private.example",)},
+        {"malformed_from": "two: a@Private.example, b@legit.example"},
+    ],
+)
+def test_what_names_the_domain_in_a_strangers_text_is_forgotten(
+    place: Place, change: dict[str, Any]
+) -> None:
+    """HELO and Message-ID are kept as they were written, in large letters too."""
+    facts = msgspec.structs.replace(decode(spool_row(evaluation("legit.example")).facts), **change)
+    other = spool_row(evaluation("legit.example"))
+    place.spool.write([SpoolRow(facts.id, encode(facts), None), other])
+    assert drain(place.spool, place.store).problem == ""
+    assert place.ask("store", "erase", "--domain", "private.example") == 0
+    assert place.store.decisions.count() == 1
+    assert place.traces(b"rivate.", b"RIVATE.") == {}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--address", "Jane@private.example"), ("--domain", "private.example")],
+)
+def test_a_header_that_waits_for_a_failure_report_is_forgotten(
+    place: Place, words: tuple[str, str]
+) -> None:
+    """Its text names an address or a domain that nothing else of the message does."""
+    place.saw(evaluation("legit.example"), sample=b"Reply-To: <jane@Private.example>\r\n")
+    place.saw(evaluation("other.example"), sample=b"Reply-To: <jane@notprivate.example>\r\n")
+    assert place.traces(b"jane@Private.example") == {"failure": 1}
+    assert place.ask("store", "erase", *words) == 0
+    assert place.traces(b"jane@Private.example") == {}
+    assert place.traces(b"jane@notprivate.example") == {"failure": 1}
+    samples = [row.sample for _, row in place.spool.kept_batch(0, 10)]
+    assert [bool(sample) for sample in samples] == [False, True]
+    late = spool_row(evaluation("third.example"), b"To: jane@private.example\r\n")
+    place.store.apply(Batch("late", "mx2", [(1, late)]))
+    assert place.store.decisions.count() == 3
+    assert place.traces(b"jane@private.example") == {}
 
 
 # --- nothing comes back ---------------------------------------------------------------------------

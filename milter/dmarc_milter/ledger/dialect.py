@@ -23,7 +23,7 @@ DIALECTS = {
         "for_update": "",
         "for_share": "",
         "hashed": "",
-        "holds": "instr(facts, ?) > 0",
+        "holds": "instr(CAST(lower(CAST(facts AS TEXT)) AS BLOB), ?) > 0",
         "if_absent": "",
         "if_there": "",
         "plus": "+",
@@ -36,7 +36,10 @@ DIALECTS = {
         ).format(bytewise='COLLATE "C"'),
         "blob": "BYTEA",
         "bytewise": 'COLLATE "C"',
-        "holds": "position(?::bytea in facts) > 0",
+        # "escape" leaves what is ASCII as it is, and bytes that no text may have as octal numbers.
+        "holds": (
+            "position(lower(encode(?::bytea, 'escape')) in lower(encode(facts, 'escape'))) > 0"
+        ),
         "if_absent": "IF NOT EXISTS",
         "if_there": "IF EXISTS",
         "plus": "",

@@ -61,11 +61,10 @@ class Erasure:
             sql = with_list(f"DELETE FROM {table} WHERE {column} IN []", chunk)
             self._change(partial(_run, sql=sql, values=tuple(chunk)))
 
-    def _paged(self, columns: str, table: str, key: str, *, facts: str = "facts") -> Iterator[Any]:
-        """All rows that may be meant, by their key."""
+    def _paged(self, columns: str, table: str, key: str, *, every: bool = False) -> Iterator[Any]:
+        """All rows that may be meant, or `every` one, by their key."""
         after: object = ""
-        holds = "AND {holds}".replace("facts", facts) if self._needle else ""
-        needle = (self._needle,) if self._needle else ()
+        holds, needle = ("AND {holds}", (self._needle,)) if self._needle and not every else ("", ())
         while True:
             page = fetch(
                 self._database,
@@ -138,22 +137,34 @@ class Erasure:
         sql = "SELECT report_id, format FROM report_document WHERE format IN ('rfc9990', 'rfc7489')"
         for identity, form in fetch(self._database, sql):
             document = self._store.reports.document(identity, form)
-            if document is None or self._needle not in _unpacked(document.content):
+            if document is None or self._needle not in _unpacked(document.content).lower():
                 continue
             self.counts["built reports"] += 1
             self._change(partial(_drop_documents, identity=identity, now=int(time.time())))
 
     def _failures(self) -> None:
+        """Also those whose header or document, text that a stranger wrote, names it."""
         meant = [
             identity
-            for identity, data in self._paged("facts", "failure", "id")
+            for identity, at, data, sample in self._paged(
+                "at, facts, sample", "failure", "id", every=True
+            )
             if self._is_meant(bytes(data))
+            or self._stones.hides_text(bytes(sample or b""), int(at))
+            or self._is_in_document(identity, int(at))
         ]
         self.counts["failure reports"] = len(meant)
         for table in ("report_document", "delivery"):
             self._delete(table, "report_id", meant)
         self._delete("incident_count", "failure_id", meant)
         self._delete("failure", "id", meant)
+
+    def _is_in_document(self, identity: str, at: int) -> bool:
+        sql = "SELECT content FROM report_document WHERE report_id = ?"
+        return any(
+            self._stones.hides_text(_unpacked(bytes(content)), at)
+            for (content,) in fetch(self._database, sql, (identity,))
+        )
 
     def _parked(self) -> None:
         """What cannot be read cannot be judged: it goes where it holds the bytes."""
@@ -233,6 +244,7 @@ def prepare(store: Store, target: Target, now: int) -> PreparedErasure:
         secret = secret_of(transaction)
     stone = Tombstones(secret, ()).of(target, now)
     needle = target.value.lower().encode()
+    needle = needle if needle.isascii() else b""
     if target.kind == "source":
         address, _, length = target.value.partition("/")
         whole = length in ("", "32" if "." in address else "128")

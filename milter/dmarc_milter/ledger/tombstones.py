@@ -10,6 +10,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import os
+import re
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -23,6 +24,8 @@ from dmarc_milter.ledger.store.report_id import secret_of
 NAME = "erased.log"
 """Beside the spool: a store that is restored does not know what was erased since."""
 MODE = 0o640
+WORD = re.compile(rb"[a-z0-9!#$%&'*+/=?^_`{|}~.@-]+")
+"""An address, a domain, or part of another text (RFC 5322 3.2.3), in small letters."""
 Kind = Literal["domain", "address", "source"]
 
 
@@ -76,6 +79,15 @@ class Tombstones:
         """Whether an address that reports go to was erased."""
         return "address" in self._kinds and self._is_in("address", address.lower(), at)
 
+    def hides_text(self, data: bytes, at: float) -> bool:
+        """Whether a header or a document names what was erased: an address, or a domain."""
+        if not {"domain", "address"} & self._kinds:
+            return False
+        return any(
+            self.hides_address(word, at) or self.hides_name(word.rpartition("@")[2], at)
+            for word in words_in(data)
+        )
+
     def _hides(self, names: Iterable[str], source: str, at: float) -> bool:
         if "domain" in self._kinds:
             suffixes = {suffix for name in names for suffix in _suffixes(name)}
@@ -114,10 +126,18 @@ def _suffixes(name: str) -> Iterator[str]:
         yield ".".join(labels[number:])
 
 
+def words_in(data: bytes) -> set[str]:
+    """What may be an address or a domain in a text, in small letters."""
+    return {word.decode("ascii").strip(".") for word in WORD.findall(data.lower())}
+
+
 def names_in(facts: Facts) -> list[str]:
     """Every domain that a message names."""
     outcomes = [facts.outcome, *facts.candidates]
     names = [facts.helo, facts.envelope_from or "", facts.failing_name, facts.list_id]
+    names += [one.name for one in facts.stale]
+    texts = f"{facts.message_id} {facts.malformed_from}"
+    names += [word.rpartition("@")[2] for word in words_in(texts.encode())]
     names += [*facts.envelope_to, *facts.names, *(one.domain for one in facts.dkim)]
     names += [facts.spf.domain] if facts.spf else []
     names += facts.arc.sealers if facts.arc else ()

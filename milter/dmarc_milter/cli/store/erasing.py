@@ -21,6 +21,8 @@ from dmarc_milter.ledger.ownership import Access
 from dmarc_milter.ledger.sent_log import SentLog, beside
 from dmarc_milter.ledger.tombstones import Target, Tombstones
 
+MAPPED = 96
+"""Bits before the address of IPv4 in one of IPv6."""
 NOT_HERE = """\
 Not erased, since this program cannot reach it:
 - backups of the store: after `store restore` what this host erased is erased again by itself
@@ -64,8 +66,14 @@ def _address(text: str) -> Target:
 
 
 def _source(text: str) -> Target:
+    """An address of IPv4 that is written as one of IPv6 (RFC 4291 2.5.5.2) is the same client."""
     try:
-        return Target("source", str(ipaddress.ip_network(text)))
+        network = ipaddress.ip_network(text)
+        if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= MAPPED:
+            mapped = network.network_address.ipv4_mapped
+            if mapped is not None:
+                network = ipaddress.ip_network((mapped, network.prefixlen - MAPPED))
+        return Target("source", str(network))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not an address or network") from None
 
@@ -108,12 +116,15 @@ def _of_this_host(config: Config, stones: Tombstones, *, dry: bool) -> dict[str,
         except UnreadableFacts:
             return False
 
+    def named(sample: bytes) -> bool:
+        return stones.hides_text(sample, 0)  # all that is there was recorded before
+
     counts: dict[str, int] = {}
     path = spool_path(config)
     try:
         if path.exists():
             with closing(spool_of(config, Access.CHANGE)) as spool:
-                counts["spool rows"] = spool.erase(meant, dry=dry)
+                counts["spool rows"] = spool.erase(meant, named=named, dry=dry)
         counts["lines of the sent log"] = SentLog(beside(path)).erase(stones.hides_address, dry=dry)
     except SpoolError as error:
         raise StoreError("refused", str(error)) from None

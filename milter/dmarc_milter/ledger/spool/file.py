@@ -292,10 +292,17 @@ class SpoolFile:
             raise self._failed(error) from None
         return row[0] if row else 0
 
-    def erase(self, meant: Callable[[bytes], bool], *, dry: bool) -> int:
-        """Forget rows, waiting or kept, whose facts are meant; how many they are."""
+    def erase(
+        self,
+        meant: Callable[[bytes], bool],
+        *,
+        named: Callable[[bytes], bool] = lambda _: False,
+        dry: bool,
+    ) -> int:
+        """Forget rows, waiting or kept, whose facts are meant, and the header of those where that
+        is `named`; how many they are."""
         try:
-            return kept.erase(self._open(), meant, dry=dry)
+            return kept.erase(self._open(), meant, named, dry=dry)
         except sqlite3.Error as error:
             raise self._failed(error) from None
 

@@ -86,23 +86,32 @@ def number_after(connection: sqlite3.Connection, after: int) -> int:
     return int(connection.execute(sql, (after,)).fetchone()[0])
 
 
-def erase(connection: sqlite3.Connection, meant: Callable[[bytes], bool], *, dry: bool) -> int:
-    """Delete rows whose facts are meant, waiting or kept; how many they are. Raises
-    sqlite3.Error."""
+def erase(
+    connection: sqlite3.Connection,
+    meant: Callable[[bytes], bool],
+    named: Callable[[bytes], bool],
+    *,
+    dry: bool,
+) -> int:
+    """Delete rows whose facts are meant, waiting or kept; of those whose header names it, the
+    header. How many rows that are. Raises sqlite3.Error."""
     total = 0
     for table in ("spool", "kept"):
         last = -1
         while True:
-            sql = f"SELECT seq, facts FROM {table} WHERE seq > ? ORDER BY seq LIMIT ?"
+            sql = f"SELECT seq, facts, sample FROM {table} WHERE seq > ? ORDER BY seq LIMIT ?"
             rows = connection.execute(sql, (last, CHUNK)).fetchall()
             if not rows:
                 break
             last = rows[-1][0]
-            gone = [(seq,) for seq, facts in rows if meant(facts)]
-            total += len(gone)
-            if gone and not dry:
-                sql = f"DELETE FROM {table} WHERE seq = ?"
+            gone = [(seq,) for seq, facts, _ in rows if meant(facts)]
+            without = [
+                (seq,) for seq, _, sample in rows if (seq,) not in gone and sample and named(sample)
+            ]
+            total += len(gone) + len(without)
+            if (gone or without) and not dry:
                 connection.execute("BEGIN IMMEDIATE")
-                connection.executemany(sql, gone)
+                connection.executemany(f"DELETE FROM {table} WHERE seq = ?", gone)
+                connection.executemany(f"UPDATE {table} SET sample = NULL WHERE seq = ?", without)
                 connection.execute("COMMIT")
     return total

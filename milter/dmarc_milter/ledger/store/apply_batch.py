@@ -154,11 +154,18 @@ def _park(transaction: Transaction, rows: Sequence[_NewMessage | _Unreadable], n
 
 
 def _not_erased(transaction: Transaction, messages: Sequence[_NewMessage]) -> Sequence[_NewMessage]:
-    """Those that name nothing which was erased after they were recorded."""
+    """Those that name nothing which was erased after they were recorded; without a header that
+    does."""
     stones = tombstones.load(transaction)
     if not stones:
         return messages
-    return [message for message in messages if not stones.hides_facts(message.facts)]
+    return [
+        message._replace(sample=None)
+        if message.sample and stones.hides_text(message.sample, message.facts.at)
+        else message
+        for message in messages
+        if not stones.hides_facts(message.facts)
+    ]
 
 
 def _unknown(transaction: Transaction, messages: Sequence[_NewMessage]) -> list[_NewMessage]:
