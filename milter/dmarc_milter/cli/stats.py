@@ -19,7 +19,7 @@ from dmarc_milter.cli.terminal import console, print_json, table, unavailable
 from dmarc_milter.cli.times import count, shown
 from dmarc_milter.config import load
 from dmarc_milter.core.dmarc.result import DmarcStatus
-from dmarc_milter.core.policy.decide import Disposition
+from dmarc_milter.core.policy.verdict import Disposition
 from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.ledger.connect import answering_store
 from dmarc_milter.ledger.errors import StoreError
