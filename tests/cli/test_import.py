@@ -267,7 +267,18 @@ def test_a_value_that_is_clear_is_not(line: str) -> None:
     assert "neither true nor false" not in translated(f"{line}\n")[1]
 
 
-@pytest.mark.parametrize("text", ["[milter]\nworkers = 1\n", "root:x:0:0::/root:/bin/sh\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[milter]\nworkers = 1\n",
+        "root:x:0:0::/root:/bin/sh\n",
+        '[milter]\nsocket = "inet:8893@localhost"\n',
+        "Syslog yes\nSocket inet:8891@localhost\nMode sv\nUserID opendkim\n",
+        "Socket inet:8891@localhost\nCanonicalization relaxed/simple\n",
+        "\0\0\0",
+        "\x7fELF\x02\x01",
+    ],
+)
 def test_a_file_of_another_kind_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
 ) -> None:

@@ -35,10 +35,10 @@ def run(arguments: argparse.Namespace) -> int:
         )
         return EXIT_USAGE
     options = opendmarc.options(text)
-    if not opendmarc.is_opendmarc(options):
+    if not opendmarc.is_opendmarc(text):
         print(
-            f"dmarc-milter: {arguments.file}: is no opendmarc.conf: none of its lines is an option"
-            " of OpenDMARC",
+            f"dmarc-milter: {arguments.file}: is no opendmarc.conf: it has no option of OpenDMARC,"
+            " or those of another program",
             file=sys.stderr,
         )
         return EXIT_USAGE

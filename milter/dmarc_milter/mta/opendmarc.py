@@ -3,6 +3,8 @@ translated, all else gets a note."""
 
 from __future__ import annotations
 
+import re
+
 from dmarc_milter.core.toml import toml
 from dmarc_milter.mta.opendmarc_options import TRANSLATED, Draft, Option, Read, without_controls
 
@@ -55,10 +57,37 @@ KNOWN = BOOLEANS | NOTES.keys() | TRANSLATED.keys()
 TRUTH = frozenset({"true", "false", "yes", "no", "t", "f", "y", "n", "1", "0"})
 
 
-def is_opendmarc(given: tuple[Option, ...]) -> bool:
-    """Whether a file with these options is one of OpenDMARC's: it has one that is known, or none at
-    all."""
-    return not given or any(option.key in KNOWN for option in given)
+OTHER_PROGRAMS = frozenset(
+    [
+        "canonicalization",
+        "domain",
+        "externalignorelist",
+        "internalhosts",
+        "keyfile",
+        "keytable",
+        "mode",
+        "oversignheaders",
+        "selector",
+        "signaturealgorithm",
+        "signingtable",
+        "subdomains",
+        "trustanchorfile",
+    ]
+)
+"""Options of opendkim.conf(5), whose file shares Socket, Syslog, UserID and others."""
+
+
+def is_opendmarc(text: str) -> bool:
+    """Whether a file is one of OpenDMARC's: it has an option that is known and none of another
+    program's, and no assignments; or it is text without any option."""
+    given = options(text)
+    if not given:
+        return not re.search(r"[^\t\r\n\f -~\x80-\uffff]", text)
+    return (
+        any(option.key in KNOWN for option in given)
+        and not any(option.key in OTHER_PROGRAMS for option in given)
+        and not any(option.value.startswith("=") for option in given)
+    )
 
 
 def _unreadable(draft: Draft, known: dict[str, Option]) -> None:
