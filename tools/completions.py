@@ -7,21 +7,26 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from dmarc_milter.cli.main import COMMANDS, load_command, module_of
+from dmarc_milter.config import Config
 
 FILES = ("--config", "--postfix", "--sendmail", "--main-cf", "--sendmail-mc", "--file", "--output")
 
 
 class Word(NamedTuple):
-    """What may stand behind a command: its options with their sentences, and its own commands."""
+    """What may stand behind a command: its options with their sentences, its own commands, and what
+    its arguments may be. `values`: behind an option, or behind a key of the configuration."""
 
     command: str
     options: dict[str, str]
     commands: dict[str, str]
+    arguments: tuple[str, ...] = ()
+    values: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
 def words() -> list[Word]:
@@ -37,23 +42,49 @@ def words() -> list[Word]:
 
 def _of(parser: argparse.ArgumentParser, name: str) -> Iterator[Word]:
     options, commands, children = {}, {}, []
+    keys = settings() if name == "config set" else {}
+    arguments, values = tuple(keys), {key: known for key, known in keys.items() if known}
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             commands = {choice.dest: str(choice.help) for choice in action._choices_actions}
             children = list(action.choices.items())
         elif action.option_strings and action.help != argparse.SUPPRESS:
             options[action.option_strings[-1]] = str(action.help or "")
-    yield Word(name, options | {"--help": "show what it takes"}, commands)
+            if action.choices:
+                values[action.option_strings[-1]] = tuple(map(str, action.choices))
+        elif action.choices:
+            arguments += tuple(map(str, action.choices))
+    yield Word(name, options | {"--help": "show what it takes"}, commands, arguments, values)
     for child, inner in children:
         yield from _of(inner, f"{name} {child}")
+
+
+def settings() -> dict[str, tuple[str, ...]]:
+    """SECTION.KEY of the configuration -> the values that it can have, where they are few."""
+    found = {}
+    for section, table in get_type_hints(Config).items():
+        for key, hint in get_type_hints(table).items():
+            if key in ("rules", "identities"):
+                continue
+            few = ("true", "false") if hint is bool else get_args(hint)
+            is_literal = hint is bool or get_origin(hint) is Literal
+            found[f"{section}.{key}"] = tuple(map(str, few)) if is_literal else ()
+    return found
 
 
 def bash(found: list[Word]) -> str:
     """For /usr/share/bash-completion/completions/dmarc-milter."""
     known = "|".join(f'"{word.command}"' for word in found)
     cases = "\n".join(
-        f'        "{word.command}") words="{" ".join([*word.commands, *word.options])}" ;;'
+        f'        "{word.command}") words='
+        f'"{" ".join([*word.commands, *word.arguments, *word.options])}" ;;'
         for word in found
+    )
+    values = "\n".join(
+        f'        "{word.command} {name}") COMPREPLY=($(compgen -W "{" ".join(known)}" --'
+        ' "$current")); return ;;'
+        for word in found
+        for name, known in word.values.items()
     )
     first = " ".join([*(name for name in COMMANDS), "--config", "--version", "--help"])
     return f"""# bash completion for dmarc-milter, made by tools/completions.py
@@ -70,6 +101,9 @@ _dmarc_milter() {{
     done
     case "$before" in
         {"|".join(FILES)}) COMPREPLY=($(compgen -f -- "$current")); return ;;
+    esac
+    case "$command $before" in
+{values}
     esac
     case "$command" in
         "") words="{first}" ;;
@@ -88,6 +122,11 @@ def zsh(found: list[Word]) -> str:
     """For /usr/share/zsh/vendor-completions/_dmarc-milter."""
     tops = "\n".join(f"    {_zsh(name, sentence)}" for name, sentence in COMMANDS.items())
     cases = "\n".join(f'    "{word.command}") items=({_items(word)}) ;;' for word in found)
+    values = "\n".join(
+        f'    "{word.command} {name}") compadd {" ".join(known)}; return ;;'
+        for word in found
+        for name, known in word.values.items()
+    )
     return f"""#compdef dmarc-milter
 # zsh completion for dmarc-milter, made by tools/completions.py
 local command="" word at
@@ -103,6 +142,9 @@ if [[ $words[CURRENT-1] == ({"|".join(FILES)}) ]]; then
   _files
   return
 fi
+case "$command $words[CURRENT-1]" in
+{values}
+esac
 case $command in
     "") items=(
 {tops}
@@ -114,11 +156,12 @@ _describe 'dmarc-milter' items || _files
 
 
 def _items(word: Word) -> str:
-    return " ".join(_zsh(*one) for one in (word.commands | word.options).items())
+    arguments = dict.fromkeys(word.arguments, "")
+    return " ".join(_zsh(*one) for one in (word.commands | arguments | word.options).items())
 
 
 def _zsh(name: str, sentence: str) -> str:
-    text = f"{name}:{sentence}".replace("'", "'\\''")
+    text = f"{name}:{sentence}".removesuffix(":").replace("'", "'\\''")
     return f"'{text}'"
 
 
@@ -142,8 +185,18 @@ def fish(found: list[Word]) -> str:
             lines.append(
                 f"complete -c dmarc-milter -f -n '{where}{unless}' -a {name} -d {_fish(sentence)}"
             )
+        if word.arguments:
+            lines.append(
+                f"complete -c dmarc-milter -f -n '{where}' -a '{' '.join(word.arguments)}'"
+            )
+        for key in (key for key in word.values if key not in word.options):
+            behind = f"{where}; and __fish_seen_subcommand_from {key}"
+            few = " ".join(word.values[key])
+            lines.append(f"complete -c dmarc-milter -f -n '{behind}' -a '{few}'")
         for option, sentence in word.options.items():
             file = " -r -F" if option in FILES else ""
+            if option in word.values:
+                file = f" -x -a '{' '.join(word.values[option])}'"
             lines.append(
                 f"complete -c dmarc-milter -n '{where}' -l {option[2:]}{file} -d {_fish(sentence)}"
             )

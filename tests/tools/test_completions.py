@@ -22,6 +22,11 @@ CASES = [
     ("dmarc-milter config se", "set"),
     ("dmarc-milter check --i", "--ip"),
     ("dmarc-milter doc", "doctor"),
+    ("dmarc-milter why --disposition quar", "quarantine"),
+    ("dmarc-milter report list --state qu", "queued"),
+    ("dmarc-milter setup --mta send", "sendmail"),
+    ("dmarc-milter config set policy.enf", "policy.enforce"),
+    ("dmarc-milter config set policy.enforce t", "true"),
 ]
 
 
