@@ -234,7 +234,7 @@ def check_writable(database: Database) -> None:
 
 def _counted(database: Database, table: str) -> int:
     """How many rows a table has, or one more than MOST_COUNTED."""
-    sql = f"SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT {MOST_COUNTED + 1}) AS some"
+    sql = f"SELECT count(*) FROM (SELECT 1 FROM {table} LIMIT {MOST_COUNTED + 1}) AS counted"
     return _number(database, sql)
 
 
