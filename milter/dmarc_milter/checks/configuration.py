@@ -34,7 +34,6 @@ TOKEN_FILE = "/etc/dmarc-milter/web-token"
 OWN_RESOLVER = (
     f"{service.install_package('unbound')} && {set_command('dns.nameservers', ['127.0.0.1'])}"
 )
-NOT_NAMES = ("localhost", "localhost.localdomain", "localhost.localdomain.localdomain")
 
 
 def mode(config: Config) -> Iterator[Finding]:
@@ -187,40 +186,26 @@ def identity(config: Config, suffixes: PublicSuffixes | None) -> Iterator[Findin
     name = authserv_id(config)
     where = "authserv_id" if config.authentication.authserv_id else "authserv_id (the host name)"
     found = domains.parse(name)
-    if name in NOT_NAMES or not isinstance(found, Domain) or "." not in found.name:
+    if name in service.NOT_NAMES or not isinstance(found, Domain) or "." not in found.name:
         text = (
             f"{name} does not name this host alone: set [authentication] authserv_id to its full"
             " name"
         )
         yield Finding(
-            "error" if config.authentication.authserv_id in NOT_NAMES else "warning",
+            "error" if config.authentication.authserv_id in service.NOT_NAMES else "warning",
             where,
             text,
-            set_command("authentication.authserv_id", _own_name(suffixes)),
+            set_command("authentication.authserv_id", service.own_name(suffixes)),
         )
     elif suffixes is not None and suffixes.is_icann_suffix(found):
         yield Finding(
             "error",
             where,
             f"{name} is a public suffix",
-            set_command("authentication.authserv_id", _own_name(suffixes)),
+            set_command("authentication.authserv_id", service.own_name(suffixes)),
         )
     else:
         yield Finding("ok", where, name)
-
-
-def _own_name(suffixes: PublicSuffixes | None) -> str:
-    """This host's full name where it is known, else a form to fill in."""
-    for text in (socket.getfqdn(), socket.gethostname()):
-        found = domains.parse(text)
-        if (
-            isinstance(found, Domain)
-            and "." in found.name
-            and text not in NOT_NAMES
-            and not (suffixes is not None and suffixes.is_icann_suffix(found))
-        ):
-            return found.name
-    return "mx.YOUR.DOMAIN"
 
 
 def suffix_list(config: Config) -> tuple[Suffixes | None, list[Finding]]:

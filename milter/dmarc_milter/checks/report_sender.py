@@ -6,7 +6,6 @@ from __future__ import annotations
 import base64
 import os
 import shlex
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -85,7 +84,7 @@ def _other_half(options: Reporting) -> str:
     """What is missing of the two, from what is there or the host's name."""
     if not options.org_name:
         return set_command("reporting.org_name", options.email.rpartition("@")[2])
-    organization = socket.getfqdn().partition(".")[2] or "YOUR.DOMAIN"
+    organization = service.own_name().partition(".")[2]
     return set_command("reporting.email", f"dmarc@{organization}")
 
 
@@ -185,7 +184,7 @@ def _envelope(
             "error",
             WHAT,
             f"{bounces} cannot get bounces: {mail.reason}",
-            f"publish {host}. MX 10 {socket.getfqdn()}.",
+            f"publish {host}. MX 10 {service.own_name()}.",
         )
 
 

@@ -13,12 +13,16 @@ from pathlib import Path
 
 from dmarc_milter.config import Config
 from dmarc_milter.config.checks import SocketAddress
+from dmarc_milter.core.dmarc.discovery import PublicSuffixes
+from dmarc_milter.core.mail import domain
+from dmarc_milter.core.mail.domain import Domain
 
 SERVICE = "dmarc-milter"
 """The account that the packages and units run as."""
 UNIT = "dmarc-milter.service"
 UNITS = (Path("/etc/systemd/system"), Path("/lib/systemd/system"))
 """Those of the administrator first."""
+NOT_NAMES = ("localhost", "localhost.localdomain", "localhost.localdomain.localdomain")
 OTHER_PORTS = range(8893, 8999)
 
 
@@ -114,3 +118,17 @@ def free_port(beside: SocketAddress) -> int:
                 continue
             return port
     return OTHER_PORTS[-1]
+
+
+def own_name(suffixes: PublicSuffixes | None = None) -> str:
+    """This host's full name where it is known, else a form to fill in."""
+    for text in (socket.getfqdn(), socket.gethostname()):
+        found = domain.parse(text)
+        if (
+            isinstance(found, Domain)
+            and "." in found.name
+            and found.name not in NOT_NAMES
+            and not (suffixes is not None and suffixes.is_icann_suffix(found))
+        ):
+            return found.name
+    return "mx.YOUR.DOMAIN"
