@@ -14,11 +14,14 @@ def placed(remedy: str, *, config: Path | None = None, main_cf: Path | None = No
     """With `--config`, and with the folder of main.cf, where these are given: the same words would
     change the files of another installation."""
     if main_cf is not None:
-        folder, file = shlex.quote(str(main_cf.parent)), shlex.quote(str(main_cf))
+        folder, file = (
+            shlex.quote(str(main_cf.absolute().parent)),
+            shlex.quote(str(main_cf.absolute())),
+        )
         remedy = _added(remedy, "postconf|postfix", f"-c {folder}")
         remedy = remedy.replace("setup --mta postfix", f"setup --mta postfix --main-cf {file}")
     if config is not None:
-        remedy = _added(remedy, "dmarc-milter", f"--config {shlex.quote(str(config))}")
+        remedy = _added(remedy, "dmarc-milter", f"--config {shlex.quote(str(config.absolute()))}")
     return remedy
 
 
