@@ -70,7 +70,7 @@ def test_without_descriptors_or_processes_no_worker_starts_and_the_supervisor_go
 def test_without_processes_the_metrics_are_tried_again(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """FLT-06: mail is served meanwhile."""
+    """FLT-06: mail is served meanwhile. Each try is a line, so that they become rarer."""
     watch, log = MetricsServer(SharedMemory(1)), Log()
     watch.prepare(Config(metrics=Metrics(listen="127.0.0.1:0")))(log)
     tries: list[None] = []
@@ -84,6 +84,13 @@ def test_without_processes_the_metrics_are_tried_again(
         for now, tried in ((10.0, 1), (10.0 + RESTART_PAUSE / 2, 1), (10.0 + RESTART_PAUSE, 2)):
             watch.tend(now, log)
             assert len(tries) == tried
+        watch.tend(10.0 + 2 * RESTART_PAUSE, log)
+        assert len(tries) == 2
+        watch.tend(10.0 + 3 * RESTART_PAUSE, log)
+        assert len(tries) == 3
+        for seconds in range(3600):
+            watch.tend(20.0 + seconds, log)
     finally:
         watch.stop()
-    assert capfd.readouterr().err.count("event=no_process") == 2
+    assert 50 < len(tries) < 80
+    assert capfd.readouterr().err.count("event=no_process") == len(tries)

@@ -43,7 +43,9 @@ STORAGE_EVERY = 10.0
 STALLED = 10.0
 """Seconds without a heartbeat after which /healthz says that the supervisor hangs."""
 RESTART_PAUSE = 2.0
-"""Seconds before the process is started again."""
+"""Seconds before the process is started again, doubled each time."""
+LONGEST_PAUSE = 60.0
+"""The longest of these; a process that lived longer is one that worked."""
 
 
 class MetricsServer:
@@ -55,7 +57,7 @@ class MetricsServer:
         self._address: SocketAddress | None = None
         self._config: Config | None = None
         self._child: Child | None = None
-        self._start_after = 0.0
+        self._start_after = self._started = self._pause = 0.0
 
     def prepare(self, config: Config) -> Callable[[Log], None]:
         """Open the socket if it is not the same as before. The result, when called, makes the
@@ -71,7 +73,7 @@ class MetricsServer:
             if not same and self._sock is not None and self._address is not None:
                 sockets.close(self._sock, self._address)
             self._config, self._sock, self._address = config, sock, address
-            self._start_after = 0.0
+            self._start_after = self._pause = 0.0
             if address is not None and not _is_local(address):
                 log.warning(
                     "metrics",
@@ -88,7 +90,8 @@ class MetricsServer:
         if self._child is not None and self._child.poll() is not None:
             log.error("metrics_died", pid=self._child.pid)
             self._child = None
-            self._start_after = now + RESTART_PAUSE
+            self._pause = 0.0 if now - self._started > LONGEST_PAUSE else self._pause
+            self._wait(now)
         if (
             self._sock is not None
             and self._config is not None
@@ -100,7 +103,14 @@ class MetricsServer:
                 self._child = fork(lambda: _run_child(sock, self._shared_memory, config))
             except OSError as error:
                 log.error("no_process", failure=error.strerror or str(error))
-                self._start_after = now + RESTART_PAUSE
+                self._wait(now)
+            else:
+                self._started = now
+
+    def _wait(self, now: float) -> None:
+        """Twice as long each time, so that a host at its limits gets no line every two seconds."""
+        self._pause = min(max(RESTART_PAUSE, 2 * self._pause), LONGEST_PAUSE)
+        self._start_after = now + self._pause
 
     def stop(self) -> None:
         """End the process and close the socket."""
