@@ -315,6 +315,8 @@ def main() -> None:
             with kept(arguments.filled or arguments.keep, arguments.postgresql) as url:
                 if arguments.keep:
                     filled(url, arguments.messages)
+                with closing(connect(url)) as database:
+                    schema.upgrade(database)  # of a program that was older then
                 questions(url, folder, arguments.messages)
             return
         if not arguments.postgresql:
