@@ -11,7 +11,7 @@ import pytest
 
 from dmarc_milter.config import parse
 from dmarc_milter.ledger.connect import retention_of
-from dmarc_milter.ledger.store import retention
+from dmarc_milter.ledger.store import apply_batch, retention
 from dmarc_milter.ledger.store.apply_batch import Batch
 from dmarc_milter.ledger.store.deliveries import DeliveryState
 from dmarc_milter.ledger.store.destinations import Authorisation, Limit
@@ -102,6 +102,39 @@ def test_an_open_period_is_not_claimed_unless_asked_for(
         True,
         TOMORROW - DAY,
     )
+
+
+def begun(store: Store, handed_over: Batch) -> Report:
+    """The report of a batch that is about to be counted."""
+    read = apply_batch.read(handed_over)._replace(logged=lambda _: True)
+    apply_batch.prepare(store.database, read, store.options, int(store.clock()))
+    [report] = store.reports.find()
+    return report
+
+
+def test_a_report_whose_first_batch_is_not_counted_yet_is_left_to_it(
+    opened: Callable[[], Store], clock: Clock
+) -> None:
+    """A report is made in a short transaction before the batch. Who sends reports in between would
+    close an empty one, and say that all its messages were automatic."""
+    store, one = opened(), batch(evaluation("legit.example"))
+    report = begun(store, one)
+    clock.now = report.end + 1
+    assert claim(store) == []
+    assert store.reports.claim("me", ended_before=2**60, at_once=True) == []
+    store.apply(one)
+    [claimed] = claim(store)
+    assert (claimed.part, claimed.messages) == (1, 1)
+
+
+def test_a_report_into_which_nothing_is_ever_counted_ends(
+    opened: Callable[[], Store], clock: Clock
+) -> None:
+    store = opened()
+    report = begun(store, batch(evaluation("legit.example")))
+    clock.now = report.end + DAY
+    [claimed] = claim(store)
+    assert (claimed.id, claimed.messages) == (report.id, 0)
 
 
 def test_each_report_is_claimed_by_one_host(store: Store, opened: Callable[[], Store]) -> None:

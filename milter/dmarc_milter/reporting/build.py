@@ -28,6 +28,8 @@ def why_nothing(report: Report, context: ReportContext) -> str:
     StoreError."""
     if report.part > 1 and context.store.reports.was_dropped(report.id):
         return f"an earlier part was {DROPPED}"
+    if report.messages == 0:
+        return "no message was counted into it"
     if report.reportable == 0:
         return QUIET
     if report.rows == 0:

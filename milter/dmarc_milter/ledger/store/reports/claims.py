@@ -13,6 +13,13 @@ LEASE = 900
 SKEW = 120
 """Seconds that a lease must have been over before another host takes it: clocks may differ by a
 minute either way."""
+EMPTY = 86400
+"""Seconds after its period from which a report without a message is looked at: until then some
+batch may be about to count into it."""
+HAS_MESSAGES = (
+    "(report.messages > 0 OR report.end_at <= ? OR EXISTS (SELECT 1 FROM report_count c WHERE"
+    " c.report_id = report.id))"
+)
 EXACT_ROWS = (
     "UPDATE report SET rows_count = (SELECT count(DISTINCT row_key) FROM report_row WHERE report_id"
     " = report.id) - coalesce((SELECT sum(c.rows_count) FROM report_count c WHERE c.report_id ="
@@ -47,7 +54,8 @@ class Claims:
         among: Sequence[str] | None = None,
     ) -> list[Report]:
         """Close and take reports whose period ended at `ended_before` or earlier, and what a dead
-        host left in building; `among`: of these ids only.
+        host left in building; `among`: of these ids only. A report is made a moment before its
+        first batch is counted: one that has no message yet is left to that batch.
 
         `owner` names this run of this process and no other. `at_once` takes postponed ones too;
         with a great `ended_before` even the period still open (`report send --now`).
@@ -60,9 +68,16 @@ class Claims:
                 identity
                 for (identity,) in transaction.all(
                     f"SELECT id FROM report WHERE ((state = 'due' AND end_at <= ? AND next_at"
-                    f" <= ?) OR (state = 'building' AND lease_until < ?)){these} ORDER BY next_at,"
-                    " id LIMIT ? {skip_locked}",
-                    (ended_before, 2**62 if at_once else now, now - SKEW, *(among or ()), limit),
+                    f" <= ? AND {HAS_MESSAGES}) OR (state = 'building' AND lease_until < ?)){these}"
+                    " ORDER BY next_at, id LIMIT ? {skip_locked}",
+                    (
+                        ended_before,
+                        2**62 if at_once else now,
+                        now - EMPTY,
+                        now - SKEW,
+                        *(among or ()),
+                        limit,
+                    ),
                 )
             ]
             # Only now, when they are locked: what a drain has just counted is seen.
