@@ -3,6 +3,7 @@ packets are (docs/design.md, Processes and loops)."""
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
 from collections.abc import Iterator
@@ -56,16 +57,20 @@ class Worker:
         self.loop, self.order = Loop(), list[str]()
         self._sockets: list[socket.socket] = []
 
-    def client(self, address: str) -> socket.socket:
-        """An MTA's connection for this client, in a message."""
+    def connection(self) -> tuple[MtaConnection, socket.socket]:
+        """One of an MTA that has said nothing yet, and the MTA's side of it."""
         ours, mta = socket.socketpair()
         ours.setblocking(False)
         self._sockets += [ours, mta]
         owner: Any = SimpleNamespace(
             negotiated=lambda _: Noted(self.order), ended=lambda _: None, complain=lambda *_: None
         )
-        MtaConnection(self.loop, ours, owner, quick=False)
-        mta.sendall(packet(b"O", struct.pack(">III", 6, 0x1FF, 0x1FFFFF)))
+        return MtaConnection(self.loop, ours, owner, quick=False), mta
+
+    def client(self, address: str) -> socket.socket:
+        """An MTA's connection for this client, in a message."""
+        _, mta = self.connection()
+        mta.sendall(NEGOTIATION)
         self.loop.turn(0)
         mta.sendall(packet(b"C", b"host\x004\0\0" + address.encode() + b"\0"))
         mta.sendall(packet(b"M", b"<a@sender.example>\0"))
@@ -105,6 +110,8 @@ def worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Worker]:
 RCPT = packet(b"R", b"<" + b"x" * LONG + b"@example.com>\0")
 HEADERS = packet(b"L", b"X-A\0 " + b"x" * 1000 + b"\0") * 60
 MACROS = packet(b"D", b"Ri\0" + b"x" * LONG + b"\0")
+MACRO = packet(b"D", b"Ri\0x\0")
+NEGOTIATION = packet(b"O", struct.pack(">III", 6, 0x1FF, 0x1FFFFF))
 HALF = b"\0\x0f\0\0L"
 END = packet(b"N") + packet(b"E")
 LAST = packet(b"R", b"<last@example.com>\0")
@@ -162,3 +169,49 @@ def test_a_packet_whose_end_has_not_come_costs_too(worker: Worker) -> None:
     other.sendall(LAST)
     worker.loop.turn(0)
     assert worker.order == ["198.51.100.1 end", "198.51.100.1 end", "192.0.2.2 RCPT"]
+
+
+def test_newcomers_do_not_wait_for_each_other(worker: Worker) -> None:
+    """Whose a connection is stands in CONNECT: until then it has no network's share to wait for."""
+    worker.loop.charge(None, 10)
+    waits = worker.client("198.51.100.1")
+    waits.sendall(END)
+    _, mta = worker.connection()
+    mta.sendall(NEGOTIATION + packet(b"C", b"host\x004\0\x00203.0.113.1\0") + LAST)
+    worker.loop.turn(0)
+    assert worker.order == ["203.0.113.1 RCPT", "198.51.100.1 end"]
+
+
+def test_what_a_task_does_after_connect_is_the_client_s(worker: Worker) -> None:
+    """An MTA that sends more at once than is read in a row has a task before it has a client."""
+    connection, mta = worker.connection()
+    mta.sendall(NEGOTIATION + MACRO * mta_connection.AT_ONCE)
+    mta.sendall(packet(b"C", b"host\x004\0\x00203.0.113.1\0") + LAST)
+    networks = []
+    connection_belongs = connection._belongs_to
+
+    def note(network: object) -> None:
+        connection_belongs(network)
+        assert connection._task is not None
+        networks.append(connection._task.network == network)
+
+    connection._belongs_to = note  # type: ignore[assignment, method-assign]
+    for _ in range(3):
+        worker.loop.turn(0)
+    assert networks == [True]
+    assert worker.order == ["203.0.113.1 RCPT"]
+
+
+def test_an_answer_that_was_not_taken_whole_is_sent_on_when_the_task_has_ended(
+    worker: Worker,
+) -> None:
+    """While a task runs, an MTA that can be written to again is not listened to."""
+    connection, mta = worker.connection()
+    task = connection._task = worker.loop.spawn(lambda: None)
+    connection._unsent = memoryview(b"rest")
+    connection._event(select.EPOLLOUT)
+    assert connection._task is task
+    connection._run()
+    worker.loop.turn(0)
+    mta.setblocking(False)
+    assert mta.recv(10) == b"rest"

@@ -58,7 +58,10 @@ AT_ONCE = 200
 """Packets of one read that are handled without a task."""
 _LONG = frozenset((EndOfHeaders, Body, EndOfMessage))
 _GONE = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+LONGEST_READ = 0.01
+"""Seconds that one reading is charged at most: more is what other processes took meanwhile."""
 _LISTEN, _DEAF = select.EPOLLIN | select.EPOLLRDHUP, select.EPOLLRDHUP
+_UNREAD = select.EPOLLOUT | select.EPOLLRDHUP
 
 
 class Owner(Protocol):
@@ -190,12 +193,13 @@ class MtaConnection:
     # Packets.
 
     def _go_on(self, began: float) -> None:
-        """With the packets that have come, since `began`, and at whose cost."""
-        if self._loop.is_behind(self._network):
+        """With the packets that have come, since `began`, and at whose cost. Before a connection
+        says whose it is, it is nobody's: newcomers do not wait for each other."""
+        if self._network is not None and self._loop.is_behind(self._network):
             self._begin_task(None)
         else:
             self._take_packets(began)
-        self._loop.charge(self._network, time.monotonic() - began)
+        self._loop.charge(self._network, min(time.monotonic() - began, LONGEST_READ))
 
     def _begin_task(self, packet: Packet | None) -> None:
         self._waiting = packet
@@ -254,8 +258,7 @@ class MtaConnection:
         except Exception as error:
             self._fail(error)
         self._task = None
-        if not self._closed and not self._unsent:
-            self._listen_for(_LISTEN)
+        self._listen_for(_UNREAD if self._unsent else _LISTEN)
 
     def _handle(self, packet: Packet) -> None:
         if isinstance(packet, Macro):
@@ -300,13 +303,13 @@ class MtaConnection:
                 self.heard = time.monotonic()
                 self.is_spare = False
                 session.connect(address, self._macros)
-                self._network = client_network(session.source)
+                self._belongs_to(client_network(session.source))
             case Helo(name):
                 self.heard = time.monotonic()
                 session.helo(name, self._macros)
             case Mail(argument, parameters):
                 session.mail(argument, parameters, self._macros)
-                self._network = client_network(session.source)
+                self._belongs_to(client_network(session.source))
             case Rcpt(argument, _):
                 session.rcpt(argument)
             case EndOfHeaders():
@@ -317,6 +320,11 @@ class MtaConnection:
             case _:
                 self._step_outside(session, packet)
 
+    def _belongs_to(self, network: Hashable) -> None:
+        self._network = network
+        if self._task is not None:
+            self._task.network = network
+
     def _step_outside(self, session: Session, packet: Packet) -> None:
         """DATA and unknown SMTP commands need only their answer."""
         match packet:
@@ -325,7 +333,8 @@ class MtaConnection:
             case QuitNewConnection():
                 session.abort()
                 self.heard = time.monotonic()
-                self.is_spare, self._network = True, None
+                self.is_spare = True
+                self._belongs_to(None)
                 self._owner.client_gone(self)
             case OptNeg():
                 raise ProtocolError("a second negotiation")
@@ -379,7 +388,7 @@ class MtaConnection:
             return
         self._unsent = octets[sent:]
         if self._unsent:
-            self._listen_for(select.EPOLLOUT | select.EPOLLRDHUP)
+            self._listen_for(_UNREAD)
 
     def _write_on(self, events: int) -> None:
         """The MTA reads again, or has gone."""
