@@ -28,6 +28,7 @@ from dmarc_milter.config import load
 from dmarc_milter.core.check_finding import Finding
 from dmarc_milter.ledger.store import schema
 from dmarc_milter.ledger.store.database import connect
+from dmarc_milter.mta.postfix import read
 from fakes.daemon import free_port, toml
 from fakes.dns_server import DnsServer
 from fakes.signer import Signer
@@ -188,6 +189,15 @@ class Machine:
 
     def dns_spec(self, owner: str) -> dict[str, Any]:
         return dict(self.zone.get(owner, {}))
+
+    def mend_at_once(self) -> list[Finding]:
+        """What one `doctor` says is typed from top to bottom; then nothing of it is left. What it
+        had said."""
+        said = self.doctor()
+        for one in said:
+            self.obey(one.remedy)
+        assert self.doctor() == []
+        return said
 
     def mend(self, *faults: Fault) -> list[Finding]:
         """Every fault is found; after what `doctor` says has been done, nothing is left. What it
@@ -724,6 +734,137 @@ def test_other_filters_beside_postfix(
         assert 'email = "a@b"' in kept
         fields = (root / "etc/rspamd/local.d/milter_headers.conf").read_text()
         assert fields == 'use = ["x-spamd-bar", "x-virus"];\n'
+
+
+DMARC, SID = "unix:/run/opendmarc/opendmarc.sock", "unix:/run/sid-milter/sid.sock"
+VERIFY_ONLY = {"etc/opendkim.conf": "Mode v\nSocket inet:8891@localhost\n"}
+
+
+@needs_postconf
+@pytest.mark.parametrize(
+    ("main_cf", "master_cf", "files", "after"),
+    [
+        (f"smtpd_milters = {DMARC}", "", {}, "OURS"),
+        (f"smtpd_milters = unix:spamass/x, {DMARC}", "", {}, "OURS, unix:spamass/x"),
+        (f"smtpd_milters = OURS, {DMARC}, {SID}", "", {}, "OURS"),
+        (f"smtpd_milters = OURS, {DMARC}, inet:localhost:8891", "", VERIFY_ONLY, "OURS"),
+        (f"smtpd_milters = inet:localhost:8891, {DMARC}", "", VERIFY_ONLY, "OURS"),
+        (f"smtpd_milters = unix:spamass/x, {DMARC}, OURS", "", {}, "OURS, unix:spamass/x"),
+        (
+            f"smtpd_milters = {{ inet:127.0.0.1:PORT, default_action=accept }}, {DMARC}",
+            "",
+            {},
+            "{ inet:127.0.0.1:PORT, default_action=tempfail }",
+        ),
+        (
+            f"smtpd_milters = OURS, {DMARC}\nnon_smtpd_milters = $smtpd_milters",
+            f"26 inet n - n - - smtpd -o {{ smtpd_milters = {DMARC}, {SID} }}\n"
+            f"submission inet n - n - - smtpd -o smtpd_milters={DMARC},inet:127.0.0.1:2\n"
+            f"cleanup unix n - n - 0 cleanup -o non_smtpd_milters={SID}\n",
+            {},
+            "OURS",
+        ),
+        (
+            "smtpd_milters = OURS\nnon_smtpd_milters = inet:localhost:54321, OURS\n"
+            "content_filter = smtp:[127.0.0.1]:20024",
+            "",
+            {},
+            "OURS",
+        ),
+        (
+            "# dmarc-milter setup: begin (dmarc-milter setup --remove takes it out)\n"
+            "smtpd_milters = { inet:127.0.0.1:1, default_action=tempfail, content_timeout=300s }\n"
+            f"# dmarc-milter setup: end\nnon_smtpd_milters = {DMARC}\n",
+            f"26 inet n - n - - smtpd -o {{ smtpd_milters = {DMARC} }}\n",
+            {},
+            "OURS",
+        ),
+        (
+            "smtpd_milters = OURS\nsmtpd_recipient_restrictions = reject_unauth_destination,"
+            " check_policy_service unix:private/spf, check_policy_service inet:spf.local:1",
+            "",
+            {},
+            "OURS",
+        ),
+    ],
+)
+def test_no_remedy_about_milters_undoes_another(
+    machine: Machine, main_cf: str, master_cf: str, files: dict[str, str], after: str
+) -> None:
+    """Typed from top to bottom without `doctor` between. What is stopped is named nowhere: mail
+    would wait for it."""
+    for name, text in files.items():
+        path = machine.folder / "root" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    def here(text: str) -> str:
+        return text.replace("OURS", machine.ours).replace("PORT", str(machine.port))
+
+    machine.main_cf.write_text(f"compatibility_level = 3.6\n{here(main_cf)}\n")
+    machine.master_cf.write_text(f"smtp inet n - n - - smtpd\n{master_cf}")
+    assert machine.mend_at_once()
+    files_after = read(machine.main_cf)
+    assert files_after.value("smtpd_milters") == here(after)
+    whole = files_after.settings, [one.arguments for one in files_after.services]
+    assert not re.search("opendmarc|54321|sid-milter|8891", str(whole))
+
+
+@needs_postconf
+def test_a_filter_is_stopped_when_no_list_names_it_any_more(machine: Machine) -> None:
+    """Each command alone: at no time does mail wait for a filter that is stopped."""
+    machine.main_cf.write_text(
+        f"compatibility_level = 3.6\nsmtpd_milters = {machine.ours}, {DMARC}\n"
+        "non_smtpd_milters = inet:localhost:54321\n"
+    )
+    machine.master_cf.write_text(
+        f"smtp inet n - n - - smtpd\nsubmission inet n - n - - smtpd -o smtpd_milters={DMARC}\n"
+    )
+    about = [one for one in machine.doctor() if "judges the same mail" in one.text]
+    assert len(about) == 3
+    for one in about:
+        before, stop, _ = one.remedy.partition("systemctl disable --now opendmarc")
+        assert stop
+        assert [words in before for words in ("-e 'smtpd_", "-e 'non_", "submission")] == [True] * 3
+
+
+@needs_postconf
+def test_a_list_is_not_written_with_a_socket_that_the_milter_leaves(machine: Machine) -> None:
+    """Another program has its port: the remedy above names another, and `setup` attaches that."""
+    machine.main_cf.write_text(f"smtpd_milters = {DMARC}, unix:spamass/x, {machine.ours}\n")
+    with socket.create_server(("127.0.0.1", machine.port)):
+        said = machine.doctor()
+        for one in said:
+            if not one.remedy.startswith("first "):
+                machine.obey(one.remedy)
+        assert sum(one.remedy.startswith("first settle the socket") for one in said) >= 3
+        machine.mend(("postfix", "does not name this milter"))
+    socket_now = load(machine.config).milter.socket
+    port = socket_now.partition(":")[2].partition("@")[0]
+    assert socket_now != machine.tables["milter"]["socket"]
+    first = read(machine.main_cf).milters()[0]
+    assert first.endpoint == f"inet:127.0.0.1:{port}"
+
+
+@needs_postconf
+def test_names_that_exempt_strangers_go_together(machine: Machine) -> None:
+    """A port of submission without a login too: SASL that is not set up would stop its smtpd."""
+    machine.master_cf.write_text(
+        "smtp inet n - n - - smtpd -o milter_macro_daemon_name=MSA\n"
+        "25 inet n - n - - smtpd\n"
+        "submission inet n - n - - smtpd -o milter_macro_daemon_name=ORIGINATING\n"
+        "submissions inet n - n - - smtpd -o milter_macro_daemon_name=SAFE -o"
+        " smtpd_sasl_auth_enable=yes\n"
+    )
+    trust = {
+        "trusted_daemons": ["MSA", "ORIGINATING", "SAFE"],
+        "sendmail_daemons_authenticate": "yes",
+    }
+    machine.write({"authentication": trust})
+    said = machine.mend_at_once()
+    assert len(said) == 2
+    assert load(machine.config).authentication.trusted_daemons == ["SAFE"]
+    assert "sasl" not in str([one.remedy for one in said])
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dmarc_milter.config.checks import socket_address
+from dmarc_milter.config.schema_policy import Authentication
 from dmarc_milter.core.check_finding import Finding
 from dmarc_milter.mta import other_filter_files, other_filters, postfix, sendmail_review
 from dmarc_milter.mta.other_filter_advice import advice, order
+from dmarc_milter.mta.postfix_review import review
 
 SOCKET = socket_address("inet:8893@127.0.0.1")
 OURS = "{ inet:127.0.0.1:8893, default_action=tempfail }"
@@ -307,6 +309,112 @@ def test_the_order_that_is_right_is_said(before: str, after: list[str]) -> None:
         assert len(elements) == len(after)
         assert all(words in one for words, one in zip(after, elements, strict=True))
         assert list(order(pasted, SOCKET, ())) == []
+
+
+@pytest.mark.parametrize(
+    ("main", "master"),
+    [
+        ("smtpd_milter_maps = cidr:/etc/postfix/milters", MASTER),
+        ("", MASTER + "25 inet n - n - - smtpd -o smtpd_milter_maps=cidr:/x\n"),
+        ("non_smtpd_milters = inet:localhost:54321, unix:\u202e", MASTER),
+    ],
+)
+def test_a_filter_that_stays_named_is_not_stopped_by_a_command(main: str, master: str) -> None:
+    """A table is not edited here, and what is not printable is no command. Stopped alone, the
+    filter would make all mail wait."""
+    found = said(f"smtpd_milters = {OURS}, unix:opendmarc/opendmarc.sock\n{main}\n", master)
+    assert found
+    for one in found:
+        assert one.remedy.startswith("take OpenDMARC (")
+        assert one.remedy.endswith("by hand, then: systemctl disable --now opendmarc")
+
+
+def test_lists_wait_until_smtpd_reaches_the_socket() -> None:
+    """`setup --socket unix` moves this milter: a list with its old place would undo that."""
+    files = postfix.Postfix(
+        postfix.parse_main("smtpd_milters = unix:spamass/x, unix:opendmarc/x, unix:/run/d.sock"),
+        postfix.parse_master(MASTER),
+    )
+    here = socket_address("unix:/run/d.sock")
+    found = [
+        *review(files, here, Authentication()),
+        *order(files, here, ()),
+        *advice(other_filters.of_postfix(files, here), (), here),
+    ]
+    assert len([one for one in found if one.remedy]) >= 4
+    assert not any("postconf" in one.remedy for one in found)
+
+
+@pytest.mark.parametrize("endpoint", ["inet:localhost:8893", "inet:127.0.0.1:8893"])
+def test_our_usual_port_is_opendmarc_s_only_where_its_file_says_so(
+    tmp_path: Path, endpoint: str
+) -> None:
+    """8893 is OpenDMARC's too. It may be this milter under another configuration."""
+    main, elsewhere = f"smtpd_milters = {endpoint}", "inet:8894@127.0.0.1"
+    assert all("OpenDMARC" not in one.text for one in said(main, socket=elsewhere))
+    root = host(tmp_path, {"etc/opendmarc.conf": "Socket inet:8893@localhost\n"})
+    (found,) = said(main, root=root, socket=elsewhere)
+    assert "disable --now opendmarc" in found.remedy
+    files = postfix.Postfix(postfix.parse_main(main), postfix.parse_master(MASTER))
+    assert other_filters.of_postfix(files, SOCKET, other_filter_files.installed(root)) == ()
+
+
+def test_what_signs_on_our_socket_is_not_stopped(tmp_path: Path) -> None:
+    """Mail would leave without signatures."""
+    root = host(tmp_path, {"etc/opendkim.conf": "Mode s\nSocket inet:8893@localhost\n"})
+    found = next(one for one in said(f"smtpd_milters = {OURS}", root=root) if one.level == "error")
+    assert found.remedy.startswith("give OpenDKIM another socket")
+
+
+WHOLE = "INPUT_MAIL_FILTER(`opendmarc', `S=local:/run/o.sock, F=T')dnl\n"
+HALF = "INPUT_MAIL_FILTER(`opendmarc', `S=local:/run/o.sock,\n  F=T')dnl\n"
+FROM_CF = (sendmail_review.MailFilter("opendmarc", "local:/run/o.sock", "T"),)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_command"),
+    [
+        (WHOLE, True),
+        (HALF, False),
+        (HALF.replace("\n  F", "\n').*F"), False),
+        (WHOLE + HALF, False),
+        ("", False),
+        (WHOLE.replace("dnl", " MAILER(`smtp')dnl"), False),
+        (WHOLE + "define(`confINPUT_MAIL_FILTERS', `opendmarc,dmarc-milter')dnl\n", False),
+        (WHOLE + "DAEMON_OPTIONS(`Name=MTA, InputMailFilters=opendmarc')dnl\n", False),
+        (WHOLE + "dnl define(`confINPUT_MAIL_FILTERS', `opendmarc')\n", True),
+    ],
+)
+def test_a_sendmail_filter_goes_whole_or_by_hand(
+    tmp_path: Path, text: str, is_command: bool
+) -> None:
+    """m4 reads on to the parenthesis: a line taken out of the middle leaves a file that is not
+    Sendmail's any more. One that is still named is not stopped."""
+    mc = tmp_path / "sendmail.mc"
+    mc.write_text(text)
+    (one,) = other_filters.of_sendmail(FROM_CF, SOCKET, (), mc)
+    (found,) = advice([one], (), SOCKET)
+    assert ("sed -i" in found.remedy) == is_command
+    assert found.remedy.startswith("take ") != is_command
+
+
+@pytest.mark.parametrize(
+    ("text", "start"), [(WHOLE, "sed -i "), (HALF, "take the whole filter"), ("", "dmarc-milter ")]
+)
+def test_our_lines_replace_a_filter_that_is_taken_out_whole(
+    tmp_path: Path, text: str, start: str
+) -> None:
+    mc = tmp_path / "sendmail.mc"
+    mc.write_text(text)
+    assert sendmail_review.attach(mc, first=True, name="opendmarc").startswith(start)
+
+
+def test_all_filters_of_a_kind_go_before_it_is_stopped(tmp_path: Path) -> None:
+    mc = tmp_path / "sendmail.mc"
+    mc.write_text(WHOLE + WHOLE.replace("`opendmarc'", "`second'").replace("o.sock", "opendmarc"))
+    filters = sendmail_review.of_mc(mc.read_text())
+    for one in other_filters.of_sendmail(filters, SOCKET, (), mc):
+        assert one.without.count("sed -i") == 2
 
 
 def test_nobody_beside_is_nothing_to_say() -> None:

@@ -33,8 +33,10 @@ def findings(
         *configuration.identity(config, suffixes),
         *configuration.exposed_listeners(config),
     )
+    sockets: list[Finding] = []
     if not offline:
-        yield from (*configuration.milter_socket(config), *storage.ledger(config))
+        sockets = list(configuration.milter_socket(config))
+        yield from (*sockets, *storage.ledger(config))
         if (allowed := limits.of_service()) is not None:
             yield from limits.findings(config, allowed, service.drop_in)
         with closing(configuration.resolver_of(config)) as dns:
@@ -43,12 +45,12 @@ def findings(
             yield from answering
             if answering[-1].level == "ok":
                 yield from report_sender(config, resolver, suffixes)
+    servers: list[Finding] = []
     if postfix:
-        yield from mail_server.postfix(config, postfix)
+        servers += mail_server.postfix(config, postfix)
     if sendmail or not offline:
         path = sendmail or Path(config.authentication.sendmail_cf)
-        yield from (
-            *mail_server.sendmail(config, path),
-            *mail_server.sendmail_filters(config, path, given=sendmail is not None),
-            *mail_server.rewriting(path, given=sendmail is not None),
-        )
+        servers += mail_server.sendmail(config, path)
+        servers += mail_server.sendmail_filters(config, path, given=sendmail is not None)
+        servers += mail_server.rewriting(path, given=sendmail is not None)
+    yield from mail_server.agreed(servers, sockets, config)

@@ -3,12 +3,15 @@ beside it. Nothing is changed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+import shlex
+import tomllib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from dmarc_milter.checks import host
 from dmarc_milter.config import Config
-from dmarc_milter.config.checks import socket_address
+from dmarc_milter.config.checks import SocketAddress, socket_address
 from dmarc_milter.config.commands import set_command
 from dmarc_milter.core.check_finding import Finding, Level
 from dmarc_milter.mta import (
@@ -18,11 +21,18 @@ from dmarc_milter.mta import (
     sendmail_rewriting,
 )
 from dmarc_milter.mta import sendmail_cf as daemons
+from dmarc_milter.mta.earlier_socket import former, is_same
 from dmarc_milter.mta.errors import AttachmentError, PostfixError
 from dmarc_milter.mta.find import find
+from dmarc_milter.mta.milter_lists.wanted import MilterLists
 from dmarc_milter.mta.other_filter_advice import advice, order
-from dmarc_milter.mta.postfix import read
+from dmarc_milter.mta.postfix import Postfix, read
 from dmarc_milter.mta.postfix_review import review
+
+DAEMONS = "authentication.trusted_daemons"
+SETS_DAEMONS = f"dmarc-milter config set {DAEMONS} "
+WRITES_A_LIST = re.compile(r"\bpostconf\b.*smtpd_milters\s?=")
+LATER = "first settle the socket (above), then run doctor again"
 
 
 def postfix(config: Config, main_cf: Path, root: Path = Path("/")) -> Iterator[Finding]:
@@ -36,14 +46,58 @@ def postfix(config: Config, main_cf: Path, root: Path = Path("/")) -> Iterator[F
     socket = socket_address(config.milter.socket)
     if socket.family == "fd":
         socket = host.listening() or socket
-    findings = [*review(files, socket, config.authentication)]
+    installed = other_filter_files.installed(root)
+    trust = config.authentication
+    lists = MilterLists(files, socket, installed, trust, _left(main_cf, files, socket))
+    findings = [*review(files, socket, trust, lists)]
     if socket.family != "fd":
-        installed = other_filter_files.installed(root)
-        findings += order(files, socket, installed)
-        findings += advice(other_filters.of_postfix(files, socket, installed), installed, socket)
+        findings += order(files, socket, installed, lists)
+        others = other_filters.of_postfix(files, socket, installed, lists)
+        findings += advice(others, installed, socket)
     yield from findings
     if not any(finding.level == "error" for finding in findings):
         yield Finding("ok", "postfix", f"{main_cf}: mail reaches this milter")
+
+
+def _left(main_cf: Path, files: Postfix, socket: SocketAddress) -> tuple[SocketAddress, ...]:
+    """Sockets whose elements `setup` takes out."""
+    if socket.family == "fd":
+        return ()
+    try:
+        return former(main_cf.read_text(errors="surrogateescape"), files, socket)
+    except (OSError, AttachmentError):
+        return ()
+
+
+def agreed(
+    servers: Iterable[Finding], sockets: Iterable[Finding], config: Config
+) -> Iterator[Finding]:
+    """Findings about mail servers whose remedies do not undo each other, nor those about the
+    `sockets` that are read above them: where the milter is told to move, a list of milters that
+    names its present socket must not be written after that; and every command for trusted_daemons
+    leaves out what any of them does."""
+    servers = list(servers)
+    here = config.milter.socket
+    moves = any(
+        not is_same(socket_address(place), socket_address(here), perhaps=True)
+        for one in sockets
+        for place in re.findall(r"config set milter\.socket '?([^\s']+)", one.remedy)
+    )
+    mine = config.authentication.trusted_daemons
+    out = {
+        name
+        for one in servers
+        if one.remedy.startswith(SETS_DAEMONS)
+        for name in {*mine} - {*tomllib.loads(f"x = {shlex.split(one.remedy)[-1]}")["x"]}
+    }
+    kept = [name for name in mine if name not in out]
+    for one in servers:
+        if one.remedy.startswith(SETS_DAEMONS):
+            yield one._replace(remedy=set_command(DAEMONS, kept))
+        elif moves and WRITES_A_LIST.search(one.remedy):
+            yield one._replace(remedy=LATER)
+        else:
+            yield one
 
 
 def sendmail(config: Config, sendmail_cf: Path) -> Iterator[Finding]:

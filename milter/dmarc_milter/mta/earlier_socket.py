@@ -16,6 +16,7 @@ from dmarc_milter.mta.errors import AttachmentError
 
 LISTS = ("smtpd_milters", "non_smtpd_milters")
 SETTINGS = (*LISTS, "smtpd_milter_maps")
+FOLDER_OF_SYSTEMD = Path("/run/dmarc-milter")
 LOOPBACK = ("127.0.0.1", "::1")
 WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 ENDPOINT = re.compile(r"(?:inet6?|unix|local):[^\s,{}]{1,300}")
@@ -49,15 +50,15 @@ def postfix_edit(
     going = (*leaving, socket) if is_marked else leaving
     text, taken = setup_edits.detach_postfix(before), []
     for name in LISTS:
-        text, out = _without(text, name, lambda endpoint: _is_at(endpoint, files, going))
+        text, out = _without(text, name, lambda endpoint: is_at(endpoint, files, going))
         taken += out
     clean = replace(files, settings=postfix.parse_main(text))
     is_left = not is_marked and any(
-        _is_at(one.endpoint, clean, (socket,)) for one in clean.milters()
+        is_at(one.endpoint, clean, (socket,)) for one in clean.milters()
     )
     after = text
     if not is_left:
-        element = setup_lines.postfix_milter(_below_queue(files, socket))
+        element = setup_lines.postfix_milter(below_queue(files, socket))
         after = setup_edits.attach_postfix(text, element, setup_lines.POSTFIX_STRICT)
     edited = replace(files, settings=postfix.parse_main(after))
     places = (*still_named(edited, leaving), *_named_in_tables(edited, leaving))
@@ -79,6 +80,14 @@ def marked_socket(before: str, files: postfix.Postfix) -> tuple[SocketAddress, .
         for element in elements
         for there in _addresses(postfix.milter(element).endpoint, files)
     )
+
+
+def former(before: str, files: postfix.Postfix, socket: SocketAddress) -> tuple[SocketAddress, ...]:
+    """Sockets that `setup` takes out of main.cf when it attaches this milter at `socket`: where
+    its own lines have it now, and the places that it chooses itself. Raises AttachmentError."""
+    places = (FOLDER_OF_SYSTEMD, files.queue_directory / "dmarc-milter")
+    usual = [SocketAddress("unix", path=str(place / "milter.sock")) for place in places]
+    return tuple(one for one in (*marked_socket(before, files), *usual) if not is_same(one, socket))
 
 
 def still_named(files: postfix.Postfix, sockets: Sequence[SocketAddress]) -> tuple[str, ...]:
@@ -176,7 +185,7 @@ def _path(socket: SocketAddress) -> Path:
     return Path(re.sub(r"^/+var/run/", "/run/", str(Path(socket.path))))
 
 
-def _below_queue(files: postfix.Postfix, socket: SocketAddress) -> SocketAddress:
+def below_queue(files: postfix.Postfix, socket: SocketAddress) -> SocketAddress:
     """A path below the queue directory is given relative to it, which is right with chroot and
     without."""
     if socket.family == "unix" and files.queue_directory in Path(socket.path).parents:
@@ -196,7 +205,8 @@ def _addresses(endpoint: str, files: postfix.Postfix) -> Iterator[SocketAddress]
     yield from (one for one in found if one is not None)
 
 
-def _is_at(endpoint: str, files: postfix.Postfix, sockets: Sequence[SocketAddress]) -> bool:
+def is_at(endpoint: str, files: postfix.Postfix, sockets: Sequence[SocketAddress]) -> bool:
+    """Whether an endpoint of Postfix is one of these, with chroot or without."""
     return any(is_same(there, one) for there in _addresses(endpoint, files) for one in sockets)
 
 

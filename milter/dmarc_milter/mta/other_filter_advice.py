@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dmarc_milter.config.checks import SocketAddress
 from dmarc_milter.core.check_finding import LEVELS, Finding
 from dmarc_milter.core.text import printable
+from dmarc_milter.mta.milter_lists.kinds import RIVALS, Installed
+from dmarc_milter.mta.milter_lists.wanted import MilterLists
 from dmarc_milter.mta.other_filter_files import (
     JUDGES,
     REFUSES,
@@ -21,14 +23,10 @@ from dmarc_milter.mta.other_filters import (
     CONTENT_FILTER,
     POLICY,
     PROXY,
-    Installed,
-    Known,
     OtherFilter,
-    known,
     same_socket,
 )
 from dmarc_milter.mta.postfix import Postfix
-from dmarc_milter.mta.postfix_commands import set_milters
 
 WHERE = "filters"
 NO_FACTS = Installed("", "")
@@ -47,9 +45,6 @@ RSPAMD_DMARC_OFF = (
     r" s/(\breporting\s*\{[^}]*?enabled\s*=\s*)true/${1}false/g"
 )
 """Perl: no policy is applied and no report sent; all other settings stay."""
-RANKS = {"": 0, "milter-greylist": 1, "OpenDKIM": 3, "dkimpy-milter": 3}
-"""Where each stands in smtpd_milters: this milter, what only defers, what filters (2), what
-signs."""
 
 
 def advice(
@@ -66,7 +61,7 @@ def advice(
                 WHERE,
                 f"{rival.file} tells {rival.kind} to listen where this milter does: only one of"
                 " them can, and the MTA asks whoever it is",
-                f"systemctl disable --now {rival.kind.lower()}",
+                _another_socket(rival, others),
             )
         )
     attached = {one.kind for one in others} | ({rival.kind} if rival else set())
@@ -84,32 +79,35 @@ def advice(
 
 
 def order(
-    files: Postfix, socket: SocketAddress, installed: Sequence[Installed]
+    files: Postfix,
+    socket: SocketAddress,
+    installed: Sequence[Installed],
+    lists: MilterLists | None = None,
 ) -> Iterator[Finding]:
     """The order in which the milters of main.cf should stand, where they do not: this one, what
     filters, what signs; without what would judge again."""
-    present = known(files, None, socket, installed)
-    if not any(not one.kind for one in present):
-        return
-    wanted = sorted((one for one in present if not _is_rival(one)), key=_rank)
-    if list(present) == wanted:
+    lists = lists or MilterLists(files, socket, installed)
+    present, wanted = lists.known(None), lists.wanted()
+    if all(one.kind for one in present) or [one.entry.endpoint for one in present] == [
+        entry.endpoint for entry in wanted
+    ]:
         return
     yield Finding(
         "warning",
         WHERE,
         "the order in smtpd_milters should be: this milter, what filters, what signs"
         + ("; without what judges again" if len(wanted) < len(present) else ""),
-        set_milters(one.entry for one in wanted),
+        lists.command(),
     )
 
 
-def _rank(one: Known) -> int:
-    return RANKS.get(one.kind, 2)
-
-
-def _is_rival(one: Known) -> bool:
-    only_verifies = one.installed is not None and one.installed.facts == {VERIFIES}
-    return OF_KIND.get(one.kind) is _rival or (OF_KIND.get(one.kind) is _dkim and only_verifies)
+def _another_socket(rival: Installed, others: Sequence[OtherFilter]) -> str:
+    """What judges again goes, out of lists that name it at another socket too; what signs or
+    filters is needed, and moves."""
+    if rival.kind not in RIVALS:
+        return f"give {rival.kind} another socket in {rival.file} and in the MTA's file"
+    named = next((one for one in others if one.kind == rival.kind), None)
+    return _retired(named) if named else f"systemctl disable --now {rival.kind.lower()}"
 
 
 def _about(one: OtherFilter) -> Iterator[Finding]:
@@ -148,9 +146,14 @@ def _rival(one: OtherFilter) -> Iterator[Finding]:
 
 
 def _retired(one: OtherFilter) -> str:
-    """Taken out of the mail server's file, then stopped."""
-    service = UNITS.get(one.kind, one.kind.lower())
-    return " && ".join(filter(None, (one.without, f"systemctl disable --now {service}")))
+    """Taken out of the mail server's file, then stopped: mail waits for one that is stopped and
+    still named."""
+    stop = f"systemctl disable --now {UNITS.get(one.kind, one.kind.lower())}"
+    if one.without:
+        return f"{one.without} && {stop}"
+    return printable(
+        f"take {one.kind} ({one.endpoint}) out of every list of milters by hand, then: {stop}", 400
+    )
 
 
 def _file(one: OtherFilter) -> str:

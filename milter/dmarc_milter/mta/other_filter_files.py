@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dmarc_milter.config.checks import SocketAddress
-from dmarc_milter.mta.other_filters import Installed
+from dmarc_milter.mta.milter_lists.kinds import Installed
 from dmarc_milter.mta.sendmail_review import socket_of
 
 VERIFIES, SIGNS, WRITES_RESULTS, REFUSES, REPORTS, JUDGES = (

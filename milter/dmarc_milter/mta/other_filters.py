@@ -10,14 +10,15 @@ from typing import NamedTuple
 
 from dmarc_milter.config.checks import SocketAddress
 from dmarc_milter.mta import postfix_commands, proxy_filter, sendmail_review
-from dmarc_milter.mta.postfix import (
-    MasterCfService,
-    MilterEntry,
-    Postfix,
-    address,
-    elements,
+from dmarc_milter.mta.milter_lists.kinds import (
+    RIVALS,
+    Installed,
+    identify,
+    installed_at,
+    of_kind,
 )
-from dmarc_milter.mta.postfix_review import is_ours
+from dmarc_milter.mta.milter_lists.wanted import MilterLists
+from dmarc_milter.mta.postfix import MasterCfService, Postfix, elements
 
 MILTER, CONTENT_FILTER, PROXY, POLICY = "milter", "content filter", "proxy", "policy service"
 FILTER_SETTINGS = {"content_filter": CONTENT_FILTER, "smtpd_proxy_filter": PROXY}
@@ -25,46 +26,6 @@ RESTRICTIONS = tuple(
     f"smtpd_{stage}_restrictions"
     for stage in ("client", "helo", "sender", "relay", "recipient", "data", "end_of_data")
 )
-
-
-class FilterKind(NamedTuple):
-    """A program: what its sockets, services and command lines are called, and the TCP ports that
-    its own documents give it."""
-
-    name: str
-    words: re.Pattern[str]
-    ports: frozenset[int] = frozenset()
-
-
-def _kind(name: str, words: str, *ports: int) -> FilterKind:
-    return FilterKind(name, re.compile(words, re.IGNORECASE), frozenset(ports))
-
-
-KINDS = (
-    _kind("OpenDMARC", "opendmarc", 8893, 54321),
-    _kind("OpenDKIM", r"opendkim|dkim-filter", 8891, 12301),
-    _kind("dkimpy-milter", "dkimpy", 8892),
-    _kind("Rspamd", "rspamd|rmilter", 11332),
-    _kind("Amavis", "amavis", 10024, 10026),
-    _kind("SpamAssassin", "spamass|spamc|spamd", 783),
-    _kind("an SPF policy service", "spf"),
-    _kind("Sender ID milter", r"sid-?milter|sid-filter"),
-    _kind("authentication_milter", r"authentication.?milter"),
-    _kind("ClamAV", "clam", 7357),
-    _kind("MIMEDefang", "mimedefang"),
-    _kind("milter-greylist", "greylist"),
-)
-UNKNOWN = "another filter"
-
-
-class Installed(NamedTuple):
-    """A program whose configuration lies on this host. `facts` are words of
-    `other_filter_files`."""
-
-    kind: str
-    file: str
-    sockets: tuple[SocketAddress, ...] = ()
-    facts: frozenset[str] = frozenset()
 
 
 class OtherFilter(NamedTuple):
@@ -87,16 +48,21 @@ class OtherFilter(NamedTuple):
 
 
 def of_postfix(
-    files: Postfix, socket: SocketAddress, installed: Sequence[Installed] = ()
+    files: Postfix,
+    socket: SocketAddress,
+    installed: Sequence[Installed] = (),
+    lists: MilterLists | None = None,
 ) -> tuple[OtherFilter, ...]:
     """Those in smtpd_milters, content_filter, smtpd_proxy_filter and check_policy_service, of
-    main.cf and of each smtpd in master.cf, each once."""
-    found = [*_milters(files, None, socket, installed), *_content_filters(files, None, installed)]
+    main.cf and of each smtpd in master.cf, each once; and what judges this host's own mail."""
+    lists = lists or MilterLists(files, socket, installed)
+    found = [*_milters(lists, None), *_content_filters(files, None, installed)]
     found += _policy_services(files, installed)
     for service in files.smtpd():
         if "smtpd_milters" in service.options:
-            found += _milters(files, service, socket, installed)
+            found += _milters(lists, service)
         found += _content_filters(files, service, installed)
+    found += _rivals_elsewhere(lists)
     return tuple(dict.fromkeys(found))
 
 
@@ -111,13 +77,18 @@ def of_sendmail(
         one.name == sendmail_review.NAME or sendmail_review.is_ours(one, socket) for one in filters
     ]
     ours = mine.index(True) if True in mine else -1
+    kinds = [_kind_in_sendmail(one, installed) for one in filters]
     found = []
     for index, one in enumerate(filters):
         if mine[index]:
             continue
-        there = sendmail_review.socket_of(one.endpoint)
-        own = _installed_at(there, installed)
-        kind = own.kind if own else identify(f"{one.name} {one.endpoint}", there)
+        own = installed_at(sendmail_review.socket_of(one.endpoint), installed)
+        kind = kinds[index]
+        same = [
+            each.name
+            for each, its, is_mine in zip(filters, kinds, mine, strict=True)
+            if its == kind and not is_mine
+        ]
         found.append(
             OtherFilter(
                 kind,
@@ -126,73 +97,30 @@ def of_sendmail(
                 one.endpoint,
                 _place_beside(index, ours),
                 True,
-                own or _of(kind, installed),
-                sendmail_review.removal(one.name, mc),
+                own or of_kind(kind, installed),
+                sendmail_review.removal(same, mc),
                 sendmail_review.attach(mc, first=True),
             )
         )
     return tuple(found)
 
 
+def _kind_in_sendmail(one: sendmail_review.MailFilter, installed: Sequence[Installed]) -> str:
+    there = sendmail_review.socket_of(one.endpoint)
+    own = installed_at(there, installed)
+    return own.kind if own else identify(f"{one.name} {one.endpoint}", there)
+
+
 def same_socket(socket: SocketAddress, installed: Sequence[Installed]) -> Installed | None:
     """A program that is told to listen where this milter does: only one of the two can."""
-    return _installed_at(socket, installed)
+    return installed_at(socket, installed)
 
 
-def identify(text: str, there: SocketAddress | None) -> str:
-    """Whose this is, by words in its name, path or command, else by its port; UNKNOWN."""
-    for kind in KINDS:
-        if kind.words.search(text):
-            return kind.name
-    if there is not None and there.family in ("inet", "inet6"):
-        for kind in KINDS:
-            if there.port in kind.ports:
-                return kind.name
-    return UNKNOWN
-
-
-class Known(NamedTuple):
-    """An element of smtpd_milters and whose it is; `kind` is "" for this milter."""
-
-    entry: MilterEntry
-    kind: str
-    installed: Installed | None = None
-
-
-def known(
-    files: Postfix,
-    service: MasterCfService | None,
-    socket: SocketAddress,
-    installed: Sequence[Installed],
-) -> tuple[Known, ...]:
-    """The elements in their order, of a service or of main.cf. main.cf's are for all: a path counts
-    as a chrooted smtpd sees it, where one is."""
-    services = [service] if service else files.smtpd()
-    chrooted = any(map(files.is_chrooted, services))
-    found = []
-    for entry in files.milters(service=service):
-        there = address(entry.endpoint, files.queue_directory, chrooted=chrooted)
-        own = _installed_at(there, installed)
-        kind = own.kind if own else identify(entry.endpoint, there)
-        if _ours(files, entry, socket, chrooted):
-            kind, own = "", None
-        found.append(Known(entry, kind, own or _of(kind, installed)))
-    return tuple(found)
-
-
-def _milters(
-    files: Postfix,
-    service: MasterCfService | None,
-    socket: SocketAddress,
-    installed: Sequence[Installed],
-) -> Iterator[OtherFilter]:
-    found = known(files, service, socket, installed)
+def _milters(lists: MilterLists, service: MasterCfService | None) -> Iterator[OtherFilter]:
+    found = lists.known(service)
     ours = next((index for index, one in enumerate(found) if not one.kind), -1)
     named = f"{service.name}: smtpd_milters" if service else "smtpd_milters"
     inbound = service is None or not service.is_submission
-    mine = [one.entry for one in found if not one.kind]
-    others = [one.entry for one in found if one.kind]
-    behind = postfix_commands.set_milters([*mine, *others], service)
     for index, one in enumerate(found):
         if one.kind:
             yield OtherFilter(
@@ -203,20 +131,31 @@ def _milters(
                 _place_beside(index, ours),
                 inbound,
                 one.installed,
-                postfix_commands.set_milters(
-                    [entry.entry for entry in found if entry is not one], service
-                ),
-                behind,
+                lists.retire(one.kind) if one.kind in lists.leaving else "",
+                lists.command(service),
             )
+
+
+def _rivals_elsewhere(lists: MilterLists) -> Iterator[OtherFilter]:
+    """In lists that mail from outside does not pass: they are asked about this host's own mail."""
+    for where, known in lists.of_own_mail():
+        for one in known:
+            if one.kind in RIVALS:
+                yield OtherFilter(
+                    one.kind,
+                    MILTER,
+                    where,
+                    one.entry.endpoint,
+                    0,
+                    False,
+                    one.installed,
+                    lists.retire(one.kind),
+                )
 
 
 def _place_beside(index: int, ours: int) -> int:
     """OtherFilter.position; `ours` is -1 where this milter is not in the list."""
     return 0 if ours < 0 else (1 if index > ours else -1)
-
-
-def _ours(files: Postfix, milter: MilterEntry, socket: SocketAddress, chrooted: bool) -> bool:
-    return any(is_ours(milter, files, socket, chrooted=way) for way in {chrooted, False})
 
 
 def _content_filters(
@@ -237,7 +176,7 @@ def _content_filters(
             if role == PROXY
             else postfix_commands.set_value(setting, "", service)
         )
-        yield OtherFilter(kind, role, where, value, 0, inbound, _of(kind, installed), without)
+        yield OtherFilter(kind, role, where, value, 0, inbound, of_kind(kind, installed), without)
 
 
 def _command(files: Postfix, value: str) -> str:
@@ -260,32 +199,31 @@ def _policy_services(files: Postfix, installed: Sequence[Installed]) -> Iterator
     """check_policy_service of an SPF checker (SMTPD_POLICY_README); others see no author."""
     for setting in RESTRICTIONS:
         words = elements(files.value(setting))
+        found: list[int] = []
         for index, (word, following) in enumerate(itertools.pairwise(words)):
-            if word != "check_policy_service":
-                continue
-            named = following.strip("{} ").split(",")[0]
-            name = named.rpartition("/")[2] if named.startswith("unix:") else named
-            if re.search("spf", f"{named} {_command(files, name)}", re.IGNORECASE):
-                kind = "an SPF policy service"
-                rest = list(words)
-                del rest[index : index + 2]
-                without = postfix_commands.set_value(setting, ", ".join(rest))
-                yield OtherFilter(
-                    kind, POLICY, setting, named, -1, True, _of(kind, installed), without
-                )
+            if word == "check_policy_service" and _checks_spf(files, following):
+                found.append(index)
+        out = {at + step for at in found for step in (0, 1)}
+        rest = ", ".join(word for at, word in enumerate(words) if at not in out)
+        for index in found:
+            kind = "an SPF policy service"
+            yield OtherFilter(
+                kind,
+                POLICY,
+                setting,
+                _policy_name(words[index + 1]),
+                -1,
+                True,
+                of_kind(kind, installed),
+                postfix_commands.set_value(setting, rest),
+            )
 
 
-def _installed_at(there: SocketAddress | None, installed: Sequence[Installed]) -> Installed | None:
-    return next(
-        (
-            one
-            for one in installed
-            if there is not None
-            and any(sendmail_review.is_same(there, socket) for socket in one.sockets)
-        ),
-        None,
-    )
+def _policy_name(element: str) -> str:
+    return element.strip("{} ").split(",")[0]
 
 
-def _of(kind: str, installed: Sequence[Installed]) -> Installed | None:
-    return next((one for one in installed if one.kind == kind), None)
+def _checks_spf(files: Postfix, element: str) -> bool:
+    named = _policy_name(element)
+    name = named.rpartition("/")[2] if named.startswith("unix:") else named
+    return bool(re.search("spf", f"{named} {_command(files, name)}", re.IGNORECASE))

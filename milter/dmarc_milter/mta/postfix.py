@@ -61,6 +61,16 @@ class MasterCfService:
         """Whether it takes mail of our own users rather than of strangers."""
         return self.port in SUBMISSION
 
+    @property
+    def is_given_back(self) -> bool:
+        """Whether a content filter gives mail back here: a port of this host alone, other than
+        25."""
+        return (
+            self.name.startswith(("127.", "[::1]", "localhost:"))
+            and self.port not in ("25", "smtp")
+            and self.type == "inet"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class MilterEntry:

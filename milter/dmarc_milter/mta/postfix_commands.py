@@ -42,6 +42,12 @@ def set_milters(
     return set_value(name, ", ".join(entry.text for entry in entries), service)
 
 
+def together(commands: Iterable[str]) -> str:
+    """One after the other, each once; Postfix reads its files again at the end."""
+    changes = dict.fromkeys(one.removesuffix(f" && {RELOAD}") for one in commands)
+    return " && ".join([*changes, RELOAD]) if changes else ""
+
+
 def ours(socket: SocketAddress) -> MilterEntry:
     """This milter as `setup` writes it."""
     text = postfix_milter(socket)

@@ -6,58 +6,45 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network
-from pathlib import Path
 
 from dmarc_milter.config.checks import IPNetwork, SocketAddress, networks
 from dmarc_milter.config.commands import set_command
 from dmarc_milter.config.schema_policy import Authentication
 from dmarc_milter.core.check_finding import LEVELS, Finding
 from dmarc_milter.mta import postfix_commands
-from dmarc_milter.mta.postfix import MasterCfService, MilterEntry, Postfix, address, elements
-from dmarc_milter.mta.setup_lines import reachable
+from dmarc_milter.mta.milter_lists.attached import (
+    is_ours,
+    main_cf_lacks,
+    passes,
+    unreachable,
+)
+from dmarc_milter.mta.milter_lists.wanted import MilterLists
+from dmarc_milter.mta.postfix import MasterCfService, MilterEntry, Postfix, elements
 
 WHERE = "postfix"
 
 
-def review(files: Postfix, socket: SocketAddress, trust: Authentication) -> tuple[Finding, ...]:
+def review(
+    files: Postfix,
+    socket: SocketAddress,
+    trust: Authentication,
+    lists: MilterLists | None = None,
+) -> tuple[Finding, ...]:
     """Everything found, the gravest first. error: mail does not reach the milter, or goes past it;
     warning: probably not meant; note: good to know. A socket that was handed over (fd) cannot be
-    looked for: only the networks are compared."""
+    looked for: only the networks are compared. `lists`: what the lists of milters should be, where
+    the host's other filters are known."""
+    lists = lists or MilterLists(files, socket, trust=trust)
     found = [*_networks(files, trust), *_rewritten_on_the_way_out(files)]
     if socket.family != "fd":
-        found += _attached(files, socket)
+        found += _attached(files, socket, lists)
+        exempting = _Exempting(files, socket, trust)
         for service in files.smtpd():
-            found += _service(files, service, socket, trust)
+            found += _service(lists, service, exempting)
     return tuple(sorted(found, key=lambda finding: -LEVELS.index(finding.level)))
 
 
-def is_ours(milter: MilterEntry, files: Postfix, socket: SocketAddress, *, chrooted: bool) -> bool:
-    """Whether an element of smtpd_milters is this daemon's socket."""
-    there = address(milter.endpoint, files.queue_directory, chrooted=chrooted)
-    if there is None or socket.family == "unix":
-        return there == socket
-    return there.port == socket.port and _host(there) == _host(socket)
-
-
-def _host(address: SocketAddress) -> str:
-    host = reachable(address)
-    return "127.0.0.1" if host == "localhost" else host
-
-
-def unreachable(files: Postfix, socket: SocketAddress) -> str:
-    """Why a chrooted smtpd cannot reach a unix socket; "" when all can."""
-    if socket.family != "unix" or files.queue_directory in Path(socket.path).parents:
-        return ""
-    names = [service.name for service in files.smtpd() if files.is_chrooted(service)]
-    if not names:
-        return ""
-    return (
-        f"smtpd ({', '.join(names)}) is chrooted in master.cf and cannot reach {socket.path}; "
-        "`dmarc-milter setup --mta postfix --socket unix` names one that it can, with its folder"
-    )
-
-
-def _attached(files: Postfix, socket: SocketAddress) -> Iterator[Finding]:
+def _attached(files: Postfix, socket: SocketAddress, lists: MilterLists) -> Iterator[Finding]:
     """What main.cf alone says."""
     reason = unreachable(files, socket)
     if reason:
@@ -70,10 +57,10 @@ def _attached(files: Postfix, socket: SocketAddress) -> Iterator[Finding]:
     ours = [is_ours(milter, files, socket, chrooted=False) for milter in milters]
     if True in ours:
         position = ours.index(True)
-        yield from _default_action(files, milters, position)
-        yield from _order(milters, position)
-        yield from _other_settings(files, socket)
-    elif not any(map(files.is_chrooted, files.smtpd())) or not _in_any(files, socket):
+        yield from _default_action(lists, milters[position])
+        yield from _order(lists, milters, position)
+        yield from _other_settings(files, socket, lists)
+    elif main_cf_lacks(files, socket):
         yield Finding(
             "error",
             WHERE,
@@ -82,26 +69,23 @@ def _attached(files: Postfix, socket: SocketAddress) -> Iterator[Finding]:
         )
 
 
-def _default_action(
-    files: Postfix, milters: Sequence[MilterEntry], position: int
-) -> Iterator[Finding]:
+def _default_action(lists: MilterLists, mine: MilterEntry) -> Iterator[Finding]:
     """What Postfix does with mail while the milter is down. Braces have the last word: main.cf's
     setting changes nothing there."""
-    own = milters[position].settings.get("default_action")
-    if (own or files.value("milter_default_action")) == "accept":
-        safe = postfix_commands.with_setting(milters[position], "default_action", "tempfail")
+    own = mine.settings.get("default_action")
+    if (own or lists.files.value("milter_default_action")) == "accept":
         yield Finding(
             "warning",
             WHERE,
             "default_action=accept: while the milter is down mail passes unchecked; tempfail lets"
             " it wait",
-            postfix_commands.set_milters([*milters[:position], safe, *milters[position + 1 :]])
+            lists.command()
             if own
             else postfix_commands.set_value("milter_default_action", "tempfail"),
         )
 
 
-def _order(milters: Sequence[MilterEntry], position: int) -> Iterator[Finding]:
+def _order(lists: MilterLists, milters: Sequence[MilterEntry], position: int) -> Iterator[Finding]:
     """Which milters see the message before this one, and which after it."""
     before, after = milters[:position], milters[position + 1 :]
     if before:
@@ -110,7 +94,7 @@ def _order(milters: Sequence[MilterEntry], position: int) -> Iterator[Finding]:
             WHERE,
             f"{_endpoints(before)} comes before this milter: what it changes can break"
             " signatures, and it does not see our result",
-            postfix_commands.set_milters([milters[position], *before, *after]),
+            lists.command(),
         )
     if after:
         yield Finding(
@@ -125,7 +109,7 @@ def _endpoints(milters: Sequence[MilterEntry]) -> str:
     return ", ".join(milter.endpoint for milter in milters)
 
 
-def _other_settings(files: Postfix, socket: SocketAddress) -> Iterator[Finding]:
+def _other_settings(files: Postfix, socket: SocketAddress, lists: MilterLists) -> Iterator[Finding]:
     if files.value("milter_protocol") in ("2", "3", "4", "5"):
         yield Finding(
             "warning",
@@ -135,57 +119,88 @@ def _other_settings(files: Postfix, socket: SocketAddress) -> Iterator[Finding]:
             postfix_commands.unset("milter_protocol"),
         )
     milters = files.milters("non_smtpd_milters")
-    others = [one for one in milters if not is_ours(one, files, socket, chrooted=False)]
-    if len(others) < len(milters):
-        filtered = any(files.value("content_filter", one) for one in (None, *files.smtpd()))
+    if any(is_ours(one, files, socket, chrooted=False) for one in milters):
+        filtered = lists.is_filtered
         yield Finding(
             "warning" if filtered else "note",
             WHERE,
             "non_smtpd_milters names this milter too: such mail comes from 127.0.0.1 and is not"
             " evaluated"
             + (", and what a content filter gives back loses our result" if filtered else ""),
-            postfix_commands.set_milters(others, name="non_smtpd_milters") if filtered else "",
+            lists.local_command() if filtered else "",
         )
 
 
-def _in_any(files: Postfix, socket: SocketAddress) -> bool:
-    return any(_passes(files, service, socket) for service in files.smtpd())
+class _Exempting:
+    """Names of services that exempt all their mail by [authentication] trusted_daemons."""
+
+    def __init__(self, files: Postfix, socket: SocketAddress, trust: Authentication) -> None:
+        self.files, self.socket, self.trust = files, socket, trust
+
+    def name(self, service: MasterCfService) -> str:
+        """Of one that exempts its mail, else ""."""
+        is_on = self.trust.sendmail_daemons_authenticate == "yes"
+        return self.daemon(service) if is_on and self.is_trusted(service) else ""
+
+    def daemon(self, service: MasterCfService) -> str:
+        return self.files.value("milter_macro_daemon_name", service) or self.files.value(
+            "myhostname"
+        )
+
+    def is_trusted(self, service: MasterCfService) -> bool:
+        return self.daemon(service) in self.trust.trusted_daemons
+
+    def is_for_our_users(self, service: MasterCfService) -> bool:
+        """By its port, or by a trusted name given to it alone."""
+        return service.is_submission or (
+            "milter_macro_daemon_name" in service.options and self.is_trusted(service)
+        )
+
+    def lets_strangers_by(self, service: MasterCfService) -> bool:
+        """Whether mail that nobody logged in for is exempt there."""
+        return (
+            bool(self.name(service))
+            and passes(self.files, service, self.socket)
+            and not (
+                self.is_for_our_users(service)
+                and self.files.value("smtpd_sasl_auth_enable", service) == "yes"
+            )
+        )
+
+    def command(self) -> str:
+        """trusted_daemons without any such name: the same for each, so that none undoes another."""
+        out = {self.name(one) for one in self.files.smtpd() if self.lets_strangers_by(one)}
+        kept = [one for one in self.trust.trusted_daemons if one not in out]
+        return set_command("authentication.trusted_daemons", kept)
 
 
 def _service(
-    files: Postfix, service: MasterCfService, socket: SocketAddress, trust: Authentication
+    lists: MilterLists, service: MasterCfService, exempting: _Exempting
 ) -> Iterator[Finding]:
     """What master.cf says for one smtpd."""
-    passes = _passes(files, service, socket)
-    daemon = files.value("milter_macro_daemon_name", service) or files.value("myhostname")
-    trusted = daemon in trust.trusted_daemons
-    exempts = daemon if trusted and trust.sendmail_daemons_authenticate == "yes" else ""
-    # A trusted name given to this service alone marks a service for our own users.
-    own = trusted and "milter_macro_daemon_name" in service.options
-    if service.is_submission or own:
-        yield from _submission(files, service, exempts) if passes else ()
+    files, exempts = lists.files, exempting.name(service)
+    is_asked = passes(files, service, lists.socket)
+    if exempting.is_for_our_users(service):
+        yield from _submission(service, exempting) if is_asked else ()
         return
-    if exempts and passes:
+    if exempts and is_asked:
         yield Finding(
             "error",
             WHERE,
-            f"{service.name}: milter_macro_daemon_name {daemon} is in trusted_daemons, so that its"
+            f"{service.name}: milter_macro_daemon_name {exempts} is in trusted_daemons, so that its"
             " mail is not evaluated",
-            set_command(
-                "authentication.trusted_daemons",
-                [one for one in trust.trusted_daemons if one != daemon],
-            ),
+            exempting.command(),
         )
-    if is_given_back(service):
-        yield from _given_back(files, service, trust, passes=passes)
-    elif not passes:
-        yield from _left_out(files, service, socket)
+    if service.is_given_back:
+        yield from _given_back(files, service, exempting.trust, passes=is_asked)
+    elif not is_asked:
+        yield from _left_out(lists, service)
 
 
-def _left_out(files: Postfix, service: MasterCfService, socket: SocketAddress) -> Iterator[Finding]:
+def _left_out(lists: MilterLists, service: MasterCfService) -> Iterator[Finding]:
     """Why mail from outside does not pass the milter here, where main.cf's smtpd_milters is not the
     reason."""
-    options = service.options
+    files, options = lists.files, service.options
     overrides = elements(files.value("receive_override_options", service))
     if "no_milters" in overrides:
         where = "master.cf" if "receive_override_options" in options else "main.cf"
@@ -209,33 +224,22 @@ def _left_out(files: Postfix, service: MasterCfService, socket: SocketAddress) -
             " does not go through it",
             postfix_commands.unset("smtpd_milters", service)
             if is_empty
-            else postfix_commands.set_milters(
-                [postfix_commands.ours(socket), *files.milters(service=service)], service
-            ),
+            else lists.command(service),
         )
 
 
-def _passes(files: Postfix, service: MasterCfService, socket: SocketAddress) -> bool:
-    """Whether mail of this smtpd goes through the milter; `no_milters` switches all off
-    (postconf(5), receive_override_options)."""
-    overrides = elements(files.value("receive_override_options", service))
-    chrooted = files.is_chrooted(service)
-    return "no_milters" not in overrides and any(
-        is_ours(milter, files, socket, chrooted=chrooted)
-        for milter in files.milters(service=service)
-    )
-
-
-def _submission(files: Postfix, service: MasterCfService, exempts: str) -> Iterator[Finding]:
-    """A service for our own users, whose mail passes the milter. `exempts`: its name in
-    trusted_daemons, when that exempts all its mail."""
-    if exempts and files.value("smtpd_sasl_auth_enable", service) != "yes":
+def _submission(service: MasterCfService, exempting: _Exempting) -> Iterator[Finding]:
+    """A service for our own users, whose mail passes the milter. Without a login its name should
+    exempt nobody; a login is not ours to switch on, since an smtpd whose SASL is not set up dies
+    of it."""
+    exempts = exempting.name(service)
+    if exempting.lets_strangers_by(service):
         yield Finding(
             "warning",
             WHERE,
             f"{service.name}: {exempts} exempts all its mail, and it offers no login"
             " (smtpd_sasl_auth_enable)",
-            postfix_commands.set_value("smtpd_sasl_auth_enable", "yes", service),
+            exempting.command(),
         )
     elif not exempts and service.is_submission:
         yield Finding(
@@ -244,15 +248,6 @@ def _submission(files: Postfix, service: MasterCfService, exempts: str) -> Itera
             f"{service.name}: authenticated clients and trusted_networks are not evaluated,"
             " others are",
         )
-
-
-def is_given_back(service: MasterCfService) -> bool:
-    """Whether a content filter gives mail back here: a port of this host alone, other than 25."""
-    return (
-        service.name.startswith(("127.", "[::1]", "localhost:"))
-        and service.port not in ("25", "smtp")
-        and service.type == "inet"
-    )
 
 
 def _given_back(

@@ -7,7 +7,6 @@ import re
 
 from dmarc_milter.core.text import printable
 from dmarc_milter.mta.postfix import MasterCfService, Postfix
-from dmarc_milter.mta.postfix_review import is_given_back
 
 SETTING = "smtpd_proxy_filter"
 HOST_AND_PORT = re.compile(
@@ -27,7 +26,7 @@ def remedy(files: Postfix, service: MasterCfService | None, value: str) -> str:
     back = [
         one
         for one in files.smtpd()
-        if is_given_back(one)
+        if one.is_given_back
         and not one.options.get(SETTING)
         and "content_filter" not in one.options
     ]
@@ -50,7 +49,7 @@ def remedy(files: Postfix, service: MasterCfService | None, value: str) -> str:
 
 def _inherits(service: MasterCfService) -> bool:
     """Whether main.cf's smtpd_proxy_filter holds there, and must be replaced."""
-    return SETTING not in service.options and not is_given_back(service)
+    return SETTING not in service.options and not service.is_given_back
 
 
 def _place(service: MasterCfService) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +26,10 @@ FILTER = re.compile(
     re.MULTILINE,
 )
 NOCANONIFY = re.compile(r"^[ \t]{0,80}FEATURE\(`?nocanonify'?[ \t]{0,80}[,)]", re.MULTILINE)
+WHOLE = re.compile(
+    r"[ \t]{0,80}(?:INPUT_)?MAIL_FILTER\([ \t]{0,80}`[^`'()]{1,100}'[ \t]{0,80},[ \t]{0,80}"
+    r"`[^`'()]{0,1000}'[ \t]{0,80}\)[ \t]{0,80}(?:dnl.*)?$"
+)
 CANONIFY_SOME = re.compile(
     r"^[ \t]{0,80}(?:FEATURE\(`?nocanonify'?[^)\n]{0,80}canonify_hosts|CANONIFY_DOMAIN)",
     re.MULTILINE,
@@ -180,20 +184,49 @@ def rebuild(mc: Path) -> str:
 
 def attach(mc: Path, *, first: bool, name: str = NAME) -> str:
     """Puts our lines into sendmail.mc, before other filters. `first`: a line that
-    somebody else wrote for us goes, since `setup` leaves it as it is."""
+    somebody else wrote for us goes, since `setup` leaves it as it is. Words where that line is not
+    one that a command takes out whole."""
     file = "" if mc == MC else f" --sendmail-mc {shlex.quote(str(mc))}"
-    taken = _deletion(name, mc) if first else ""
-    steps = [taken, f"dmarc-milter setup --mta sendmail{file} --apply", rebuild(mc)]
-    return " && ".join(filter(None, steps))
+    steps = [f"dmarc-milter setup --mta sendmail{file} --apply", rebuild(mc)]
+    lines = _defining(name, mc) if first else []
+    if all(map(_is_whole, lines)):
+        return " && ".join([*([_deletion(name, mc)] if lines else []), *steps])
+    return f"take the whole filter {printable(name, 100)} out of {mc}, then: {' && '.join(steps)}"
 
 
-def removal(name: str, mc: Path) -> str:
-    deletion = _deletion(name, mc)
-    return f"{deletion} && {rebuild(mc)}" if deletion else ""
+def removal(names: Iterable[str], mc: Path) -> str:
+    """Takes these filters out. "" where one of them is not there in a line of its own, so that a
+    command would leave half of it, or in a list of filters, where its name would stay."""
+    commands = []
+    for name in dict.fromkeys(names):
+        lines = _defining(name, mc)
+        if not lines or not all(map(_is_whole, lines)) or _is_listed(name, mc):
+            return ""
+        commands.append(_deletion(name, mc))
+    return " && ".join([*commands, rebuild(mc)])
+
+
+def _defining(name: str, mc: Path) -> list[str]:
+    """The lines of sendmail.mc in which a filter of that name begins; none where it cannot be
+    read."""
+    start = re.compile(rf"[ \t]{{0,80}}(?:INPUT_)?MAIL_FILTER\([ \t]{{0,80}}`{re.escape(name)}'")
+    return [line for line in _lines(mc) if start.match(line)]
+
+
+def _is_whole(line: str) -> bool:
+    """Whether the macro ends in its line, and nothing but a comment comes after it."""
+    return bool(PLAIN.fullmatch(line.partition("`")[2].partition("'")[0]) and WHOLE.match(line))
+
+
+def _is_listed(name: str, mc: Path) -> bool:
+    listed = re.compile(rf"(?:INPUT_MAIL_FILTERS|InputMailFilters).*\b{re.escape(name)}\b")
+    return any(listed.search(line) for line in _lines(mc) if not line.lstrip().startswith("dnl"))
+
+
+def _lines(mc: Path) -> list[str]:
+    return (sendmail_cf.read(mc) or "").split("\n")
 
 
 def _deletion(name: str, mc: Path) -> str:
-    if not PLAIN.fullmatch(name):
-        return ""
     script = rf"/^[[:space:]]*\(INPUT_\)\{{0,1\}}MAIL_FILTER([[:space:]]*`{re.escape(name)}'/d"
     return f"sed -i {shlex.quote(script)} {shlex.quote(str(mc))}"

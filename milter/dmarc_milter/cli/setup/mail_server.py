@@ -38,8 +38,10 @@ from dmarc_milter.mta.earlier_socket import (
 )
 from dmarc_milter.mta.errors import PostfixError
 from dmarc_milter.mta.find import find
+from dmarc_milter.mta.milter_lists.attached import unreachable
+from dmarc_milter.mta.milter_lists.wanted import MilterLists
 from dmarc_milter.mta.other_filter_advice import advice, order
-from dmarc_milter.mta.postfix_review import review, unreachable
+from dmarc_milter.mta.postfix_review import review
 
 REBUILD = "now rebuild sendmail.cf and restart sendmail; on Debian: make -C /etc/mail restart"
 
@@ -152,9 +154,11 @@ def _about_postfix(
     files: postfix.Postfix, config: Config, socket: SocketAddress, root: Path
 ) -> Iterable[Finding]:
     installed = other_filter_files.installed(root)
-    yield from review(files, socket, config.authentication)
-    yield from order(files, socket, installed)
-    yield from advice(other_filters.of_postfix(files, socket, installed), installed, socket)
+    lists = MilterLists(files, socket, installed, config.authentication)
+    yield from review(files, socket, config.authentication, lists)
+    yield from order(files, socket, installed, lists)
+    others = other_filters.of_postfix(files, socket, installed, lists)
+    yield from advice(others, installed, socket)
     yield from unix_socket.openness(socket)
 
 
