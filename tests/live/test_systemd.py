@@ -244,6 +244,7 @@ def test_a_socket_of_systemd_is_the_mta_s_way_in(machine: Machine, dns: DnsServe
     path = machine.path("/run/dmarc-milter.sock")
     assert path.stat().st_mode & 0o777 == 0o660
     assert judged(str(path)).code == 550, machine.text()
+    machine.systemctl("start", "dmarc-milter.service")  # waits until it is ready
     assert machine.systemctl("is-active", "dmarc-milter.service").strip() == "active"
     machine.systemctl("stop", "dmarc-milter.socket", "dmarc-milter.service")
 
