@@ -15,8 +15,9 @@ from typing import get_type_hints
 
 import msgspec
 
-from dmarc_milter.cli.main import COMMANDS, CONFIG_VARIABLE, EXAMPLES, load_command, module_of
+from dmarc_milter.cli.main import COMMANDS, EXAMPLES, load_command, module_of
 from dmarc_milter.config.checks import socket_address
+from dmarc_milter.config.load import CONFIG_VARIABLE
 from dmarc_milter.config.sample import TABLES, describe
 from dmarc_milter.config.schema import Config
 from dmarc_milter.config.schema_policy import PolicyRule

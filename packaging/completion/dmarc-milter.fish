@@ -49,7 +49,7 @@ complete -c dmarc-milter -n '__fish_seen_subcommand_from allow' -l days -d 'show
 complete -c dmarc-milter -n '__fish_seen_subcommand_from allow' -l apply -d 'add the rule to conf.d/allowed.toml beside the file, and reload the daemon'
 complete -c dmarc-milter -n '__fish_seen_subcommand_from allow' -l help -d 'show what it takes'
 complete -c dmarc-milter -n '__fish_seen_subcommand_from doctor' -l config -r -F -d 'configuration (default $DMARC_MILTER_CONFIG, or /etc/dmarc-milter/dmarc-milter.toml)'
-complete -c dmarc-milter -n '__fish_seen_subcommand_from doctor' -l postfix -r -F -d 'the Postfix to look at (default /etc/postfix/main.cf where it is there)'
+complete -c dmarc-milter -n '__fish_seen_subcommand_from doctor' -l postfix -r -F -d 'the Postfix to look at (default /etc/postfix/main.cf, for the default configuration only)'
 complete -c dmarc-milter -n '__fish_seen_subcommand_from doctor' -l sendmail -r -F -d 'instead of the configured one'
 complete -c dmarc-milter -n '__fish_seen_subcommand_from doctor' -l json -d 'one JSON object'
 complete -c dmarc-milter -n '__fish_seen_subcommand_from doctor' -l help -d 'show what it takes'

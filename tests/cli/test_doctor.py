@@ -285,7 +285,7 @@ def test_a_socket_outside_what_the_unit_may_write_is_found(tmp_path: Path) -> No
     assert outside("/var/spool/postfix/x.sock") == []  # there is no unit
     (tmp_path / host.UNIT).write_text("[Service]\nProtectSystem=strict\n")
     assert outside("/run/dmarc-milter/milter.sock") == []
-    assert "ReadWritePaths=/var/spool/postfix/m" in outside("/var/spool/postfix/m/x.sock")[0]
+    assert "ReadWritePaths=-/var/spool/postfix/m" in outside("/var/spool/postfix/m/x.sock")[0]
     (tmp_path / f"{host.UNIT}.d").mkdir()
     (tmp_path / f"{host.UNIT}.d" / "own.conf").write_text(
         "[Service]\nReadWritePaths=-/var/spool/postfix/m\n"

@@ -238,7 +238,7 @@ def machine(
     monkeypatch.setattr(account, "MTA_ACCOUNTS", ())
     monkeypatch.setattr(host, "kernel_clock_status", lambda: 0)
     monkeypatch.setattr(host.clock, "__defaults__", (lambda: 0,))
-    monkeypatch.setattr(limits, "of_service", lambda: None)
+    monkeypatch.setattr(limits, "of_service", lambda _: None)
     monkeypatch.setattr(socket, "getfqdn", lambda: "mx.host.example")
     # No daemon runs in this world: tests/cli/test_doctor.py looks at that.
     monkeypatch.setattr(doctor, "NOT_RUNNING", "is not looked at here")
@@ -503,7 +503,7 @@ def test_limits_of_the_service(machine: Machine, monkeypatch: pytest.MonkeyPatch
     (units / service.UNIT).write_text("[Service]\n")
     folder = service.UNITS[0] / f"{service.UNIT}.d"
 
-    def allowed() -> limits.HostLimits:
+    def allowed(_: Path) -> limits.HostLimits:
         """As systemd would read the unit."""
         text = "".join(path.read_text() for path in folder.glob("*.conf"))
         given = dict(re.findall(r"^(\w+)=(\w+)$", text, re.MULTILINE))

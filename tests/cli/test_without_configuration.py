@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from dmarc_milter.cli import main as command_line
-from dmarc_milter.cli.main import COMMANDS, CONFIG_VARIABLE, EXAMPLES, _parser, main
+from dmarc_milter.cli.main import COMMANDS, EXAMPLES, _parser, main
+from dmarc_milter.config.load import CONFIG_VARIABLE
 from fakes.dns_server import DnsServer
 
 MESSAGE = "tests/vectors/hello.eml"

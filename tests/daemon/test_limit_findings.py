@@ -99,7 +99,7 @@ def test_control_groups_of_version_1_are_read_too(tmp_path: Path) -> None:
 
 def test_nothing_is_said_where_nothing_can_be_read(tmp_path: Path) -> None:
     assert read(7, tmp_path, tmp_path) == HostLimits()
-    assert of_service(tmp_path) is None
+    assert of_service(tmp_path / "c.toml", tmp_path) is None
 
 
 def test_our_own_limits_are_read() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import grp
+import itertools
 import os
 import pwd
 import re
@@ -12,11 +13,11 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from dmarc_milter.checks import service
+from dmarc_milter.checks import folders, service
 from dmarc_milter.config import Config
 from dmarc_milter.config.checks import socket_address
 from dmarc_milter.config.commands import set_command
-from dmarc_milter.config.paths import spool_path
+from dmarc_milter.config.instance import Instance, instance
 from dmarc_milter.config.secret_files import FILES
 from dmarc_milter.core.check_finding import Finding
 from dmarc_milter.mta import sendmail_cf
@@ -44,7 +45,7 @@ def rights(config: Config, file: Path) -> Iterator[Finding]:
             "sudo dmarc-milter doctor",
         )
         return
-    found = [*_unreadable(config, file, account), *_unwritable(config, account)]
+    found = [*_unreadable(config, file, account), *_unwritable(config, account, instance(file))]
     yield from found or [
         Finding("ok", "account", f"{account.pw_name} can read and write all that it needs")
     ]
@@ -73,27 +74,53 @@ def _unreadable(config: Config, file: Path, account: pwd.struct_passwd) -> Itera
 
 def _readable(config: Config, file: Path, account: pwd.struct_passwd, key: str) -> str:
     """What lets the account read it. A secret below a folder that is closed to it, such as /root,
-    moves to the configuration's folder, so that the folder stays closed."""
+    is copied to the configuration's folder, so that the folder stays closed; so is one that is
+    another account's, such as OpenDKIM's, who would lose it with its group."""
     section, _, name = key.partition(".")
     path = str(getattr(getattr(config, section), name)) if key else str(file)
     group = shlex.quote(service.group_name(account.pw_gid))
     closed = list(_closed(account, Path(path)))
-    if key and closed:
-        copy = str(file.resolve().with_name(Path(path).name))
+    if key and (closed or _is_anothers(Path(path), account)):
+        copy = _copy(file, section, name)
         return (
-            f"install -m 640 -g {group} {shlex.quote(path)} {shlex.quote(copy)} &&"
-            f" {set_command(key, copy)}"
+            f"test ! -e {shlex.quote(copy)} && install -m 640 -g {group} {shlex.quote(path)}"
+            f" {shlex.quote(copy)} && {set_command(key, copy)}"
         )
-    opened = [f"chgrp {group} {place} && chmod g+x {place}" for place in closed]
     quoted = shlex.quote(path)
+    if any(place != file.absolute().parent or not _holds_settings(place) for place in closed):
+        return f"namei -l {quoted}"  # such as /root: whoever closed it knows why
+    opened = [_opened(group, place) for place in closed]
     return " && ".join([*opened, f"chgrp {group} {quoted} && chmod g+r {quoted}"])
 
 
-def _closed(account: pwd.struct_passwd, path: Path) -> Iterator[str]:
-    """The folders on the way that the account may not enter, for a shell."""
+def _opened(group: str, folder: Path) -> str:
+    quoted = shlex.quote(str(folder))
+    return f"chgrp {group} {quoted} && chmod g+x {quoted}"
+
+
+def _copy(file: Path, section: str, name: str) -> str:
+    """A name beside the configuration that says which option it is of, and that nobody has."""
+    stem = f"{section}-{name.removesuffix('_file').replace('_', '-')}"
+    places = (file.resolve().with_name(f"{stem}{number or ''}") for number in itertools.count())
+    return str(next(place for place in places if not os.path.lexists(place)))
+
+
+def _is_anothers(path: Path, account: pwd.struct_passwd) -> bool:
+    """Whether it belongs to an account, or to a group, that is neither root's nor the service's."""
+    found = path.stat()
+    return found.st_uid not in (0, account.pw_uid) or found.st_gid not in (0, account.pw_gid)
+
+
+def _holds_settings(folder: Path) -> bool:
+    """A folder of a configuration, not one that it happens to lie in."""
+    return folder.name.startswith("dmarc-milter")
+
+
+def _closed(account: pwd.struct_passwd, path: Path) -> Iterator[Path]:
+    """The folders on the way that the account may not enter."""
     for folder in reversed(path.absolute().parents):
         if folder.exists() and not _may_enter(account, folder):
-            yield shlex.quote(str(folder))
+            yield folder
 
 
 def _may_enter(account: pwd.struct_passwd, folder: Path) -> bool:
@@ -125,29 +152,29 @@ def _made(config: Config, key: str) -> str:
             return service.new_file(path, config) if path else f"ls -l {quoted or group}"
 
 
-def _unwritable(config: Config, account: pwd.struct_passwd) -> Iterator[Finding]:
-    places = {"spool": spool_path(config)}
-    if config.store.url.startswith("sqlite:///"):
-        places["store"] = Path(config.store.url.removeprefix("sqlite:///"))
-    group = shlex.quote(service.group_name(account.pw_gid))
-    for what, path in places.items():
-        wanted = [path.parent, *(one for one in (path,) if path.exists())]
-        for one in wanted:
+def _unwritable(config: Config, account: pwd.struct_passwd, of: Instance) -> Iterator[Finding]:
+    for what, path in folders.paths(config).items():
+        for one in (path.parent, path):
             if one.exists() and not _may(account, one, os.R_OK | os.W_OK):
-                opened = [
-                    f"chgrp {group} {place} && chmod g+x {place}" for place in _closed(account, one)
-                ]
-                mine = f"{account.pw_name} {shlex.quote(str(one))}"
-                owned = f"chown {mine}" if _owner(one) != account.pw_uid else ""
-                bits = "u+rwx" if one.is_dir() else "u+rw"
-                allowed = f"chmod {bits} {shlex.quote(str(one))}" if not _has(one, bits) else ""
-                steps = [*opened, owned, allowed]
-                yield Finding(
-                    "error",
-                    what,
-                    f"{one} cannot be written by {account.pw_name}",
-                    " && ".join(filter(None, steps)),
-                )
+                text = f"{one} cannot be written by {account.pw_name}"
+                yield Finding("error", what, text, _writable(config, account, what, one, of))
+
+
+def _writable(
+    config: Config, account: pwd.struct_passwd, what: str, one: Path, of: Instance
+) -> str:
+    """Folders that hold anything else keep their owner and stay closed: another file is named."""
+    closed = list(_closed(account, one))
+    owned = _owner(one) != account.pw_uid
+    given = [*closed, *([one] if one.is_dir() and owned else [])]
+    if not all(folders.may_be_given(each, config, account.pw_uid, of) for each in given):
+        return folders.elsewhere(what, of)
+    group = shlex.quote(service.group_name(account.pw_gid))
+    quoted, bits = shlex.quote(str(one)), "u+rwx" if one.is_dir() else "u+rw"
+    steps = [_opened(group, place) for place in closed]
+    steps += [f"chown {account.pw_name} {quoted}"] if owned else []
+    steps += [] if _has(one, bits) else [f"chmod {bits} {quoted}"]
+    return " && ".join(steps)
 
 
 def _owner(path: Path) -> int:

@@ -5,18 +5,22 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import itertools
+import os
 import shlex
 import socket
 import stat
 import struct
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
-from dmarc_milter.checks import service
+from dmarc_milter.checks import secrets, service
 from dmarc_milter.config import Config, ConfigError
 from dmarc_milter.config.checks import SocketAddress, authserv_id, metrics_address, socket_address
 from dmarc_milter.config.commands import set_command
+from dmarc_milter.config.instance import FIRST, Instance
 from dmarc_milter.config.secrets import web_token
 from dmarc_milter.core.check_finding import Finding
 from dmarc_milter.core.dmarc.discovery import PublicSuffixes
@@ -30,7 +34,6 @@ from dmarc_milter.process.loop import Loop
 from dmarc_milter.process.sockets import describe
 
 SECONDS = 3.0
-TOKEN_FILE = "/etc/dmarc-milter/web-token"
 OWN_RESOLVER = (
     f"{service.install_package('unbound')} && {set_command('dns.nameservers', ['127.0.0.1'])}"
 )
@@ -63,7 +66,7 @@ def mode(config: Config) -> Iterator[Finding]:
 NOT_RUNNING = "the daemon is not running"
 
 
-def milter_socket(config: Config) -> Iterator[Finding]:
+def milter_socket(config: Config, of: Instance = FIRST) -> Iterator[Finding]:
     """Free, or ours already; reachable from no further than meant."""
     address = socket_address(config.milter.socket)
     where = describe(address)
@@ -71,7 +74,9 @@ def milter_socket(config: Config) -> Iterator[Finding]:
         yield Finding("ok", "socket", f"{where}: passed by systemd, not tested")
         return
     yield from (
-        _unix_socket(Path(address.path)) if address.family == "unix" else _inet_socket(address)
+        _unix_socket(config, Path(address.path), of)
+        if address.family == "unix"
+        else _inet_socket(address)
     )
     answer = _listener(address)
     if answer == "nobody":
@@ -83,19 +88,24 @@ def milter_socket(config: Config) -> Iterator[Finding]:
             "error",
             "socket",
             f"{where} {answer} (`ss -lptnx` shows the program; the remedy names another socket)",
-            set_command("milter.socket", _another(address)),
+            set_command("milter.socket", _another(address, of)),
         )
 
 
-def _another(address: SocketAddress) -> str:
+def _another(address: SocketAddress, of: Instance) -> str:
     """A socket of this host that nobody has."""
     if address.family == "unix":
-        return f"unix:{Path(address.path).with_name('dmarc-milter.sock')}"
+        path = Path(address.path)
+        names = (f"dmarc-milter{number or ''}.sock" for number in itertools.count())
+        places = (path.with_name(name) for name in names)
+        return f"unix:{next(one for one in places if one != path and not os.path.lexists(one))}"
     host = "::1" if address.family == "inet6" else "127.0.0.1"
-    return f"{address.family}:{service.free_port(address)}@{host}"
+    # The first instance's usual port is its own, also while it does not run.
+    port = service.free_port(address, keep=8893 if of.name else 0)
+    return f"{address.family}:{port}@{host}"
 
 
-def _unix_socket(path: Path) -> Iterator[Finding]:
+def _unix_socket(config: Config, path: Path, of: Instance) -> Iterator[Finding]:
     if path.is_symlink():
         text = f"{path} is a symbolic link, which the daemon refuses"
         yield Finding("error", "socket", text, f"rm {shlex.quote(str(path))}")
@@ -103,13 +113,13 @@ def _unix_socket(path: Path) -> Iterator[Finding]:
         found = path.parent.stat()
     except OSError as error:
         text = f"{path.parent}: {error.strerror}"
-        if path.parent == Path("/run/dmarc-milter"):
+        if path.parent == of.runtime:
             text += " (systemd creates it when the service starts)"
-            yield Finding("warning", "socket", text, "systemctl start dmarc-milter")
+            yield Finding("warning", "socket", text, f"systemctl start {of.unit}")
         else:
-            yield Finding(
-                "error", "socket", text, f"install -d -m 0755 {shlex.quote(str(path.parent))}"
-            )
+            account, group = service.names(config)
+            made = f"install -d -o {account} -g {group} -m 0755 {shlex.quote(str(path.parent))}"
+            yield Finding("error", "socket", text, made)
         return
     if found.st_mode & stat.S_IWOTH:
         text = f"{path.parent} can be written by everybody: anyone could put another socket there"
@@ -257,7 +267,7 @@ def dns(config: Config) -> Iterator[Finding]:
     yield Finding("ok", "dns", f"{where}: answering")
 
 
-def exposed_listeners(config: Config) -> Iterator[Finding]:
+def exposed_listeners(config: Config, of: Instance = FIRST) -> Iterator[Finding]:
     """Whether metrics and dashboard are reachable from the network."""
     address = metrics_address(config.metrics.listen)
     if address is not None and address.family != "unix" and not _loopback(address.host):
@@ -267,30 +277,34 @@ def exposed_listeners(config: Config) -> Iterator[Finding]:
             f"{config.metrics.listen} can be reached from the network; there is no password",
             set_command("metrics.listen", f"127.0.0.1:{address.port}"),
         )
-    yield from _dashboard(config)
+    yield from _dashboard(config, of)
 
 
-def _dashboard(config: Config) -> Iterator[Finding]:
+def _dashboard(config: Config, of: Instance) -> Iterator[Finding]:
     host = config.web.listen.rpartition(":")[0].strip("[]")
     if config.web.token_file:
         try:
             web_token(config, host)
         except ConfigError as error:
-            yield Finding("error", "web", str(error), _new_token(config))
+            path = config.web.token_file
+            remedy = secrets.remedy(path, error, partial(service.new_token, config=config))
+            yield Finding("error", "web", str(error), remedy)
     elif config.web.listen and not config.web.listen.startswith("unix:") and not _loopback(host):
         yield Finding(
             "error",
             "web",
             f"{config.web.listen} can be reached from the network: set [web] token_file",
-            _new_token(config),
+            _new_token(config, of),
         )
 
 
-def _new_token(config: Config) -> str:
-    """A token that the service may read and nobody else, and its file named."""
-    file = config.web.token_file or TOKEN_FILE
-    made = service.new_token(file, config)
-    return made if config.web.token_file else f"{made} && {set_command('web.token_file', file)}"
+def _new_token(config: Config, of: Instance) -> str:
+    """A token that the service may read and nobody else, beside the configuration, and its file
+    named. One that is there is taken as it is."""
+    file = str(Path(os.path.abspath(of.config)).with_name("web-token"))
+    named = set_command("web.token_file", file)
+    is_there = os.path.lexists(file)
+    return named if is_there else f"{service.new_token(file, config)} && {named}"
 
 
 def _loopback(host: str) -> bool:

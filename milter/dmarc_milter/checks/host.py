@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import json
 import platform
 import re
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from importlib import metadata
@@ -15,13 +18,13 @@ from dmarc_milter.checks import service
 from dmarc_milter.checks.service import UNIT, UNITS
 from dmarc_milter.config import Config
 from dmarc_milter.config.checks import SocketAddress, socket_address
+from dmarc_milter.config.commands import set_command
+from dmarc_milter.config.instance import FIRST, Instance
 from dmarc_milter.core.check_finding import Finding
 
 LIBRARIES = ("pymilter", "dkimpy", "pyspf", "dnspython", "cryptography", "greenlet", "lxml")
 MAIN_CF = Path("/etc/postfix/main.cf")
 SOCKET_UNIT = "dmarc-milter.socket"
-MAY_WRITE = ("/run/dmarc-milter", "/var/lib/dmarc-milter")
-"""Folders that the packaged unit leaves writable."""
 UNSYNCHRONISED = 0x40
 """STA_UNSYNC of adjtimex(2)."""
 TIMEX_BYTES, TIMEX_STATUS = 208, 40
@@ -80,26 +83,40 @@ def versions() -> Finding:
     return Finding("ok", "versions", ", ".join(found))
 
 
-def unit(config: Config, folders: tuple[Path, ...] = UNITS) -> Iterator[Finding]:
+def unit(
+    config: Config, folders: tuple[Path, ...] = UNITS, *, of: Instance = FIRST
+) -> Iterator[Finding]:
     """Whether the socket lies where the packaged unit may make it (ProtectSystem=strict)."""
     address = socket_address(config.milter.socket)
     if address.family == "unix":
-        yield from unit_may_write(Path(address.path), folders)
+        yield from unit_may_write(Path(address.path), folders, of=of)
 
 
-def unit_may_write(place: Path, folders: tuple[Path, ...] = UNITS) -> Iterator[Finding]:
-    """One finding where the unit that is installed may not make this file."""
-    texts = [text for folder in folders for text in _texts(folder)]
+def unit_may_write(
+    place: Path, folders: tuple[Path, ...] = UNITS, *, of: Instance = FIRST
+) -> Iterator[Finding]:
+    """One finding where the unit that is installed for this instance may not make this file."""
+    texts = [text for folder in folders for name in of.unit_files for text in _texts(folder, name)]
     if not any("ProtectSystem=strict" in text for text in texts):
         return
-    writable = [*MAY_WRITE, *_granted(texts)]
-    if not any(place.is_relative_to(folder) for folder in writable):
-        yield Finding(
-            "error",
-            "socket",
-            f"{place} lies outside what {UNIT} may write",
-            service.drop_in(f"ReadWritePaths={place.parent}", folders),
-        )
+    writable = [str(of.runtime), str(of.state), *_granted(texts)]
+    if any(place.is_relative_to(folder) for folder in writable):
+        return
+    # "-": a folder that is gone, as all below /run is after a boot, must not keep the unit down.
+    grant = service.drop_in(f"ReadWritePaths={_listed(place.parent)}", folders, of=of)
+    is_top = len(place.parent.parts) <= len(("/", "run"))
+    yield Finding(
+        "error",
+        "socket",
+        f"{place} lies outside what {of.unit}.service may write",
+        set_command("milter.socket", f"unix:{of.runtime}/milter.sock") if is_top else grant,
+    )
+
+
+def _listed(folder: Path) -> str:
+    """As an element of a list in a unit (systemd.syntax(7)): one that need not be there."""
+    text = str(folder).replace("%", "%%")
+    return f"-{text}" if re.fullmatch(r"[^\s\"'\\]+", text) else json.dumps(f"-{text}")
 
 
 def listening(folders: tuple[Path, ...] = UNITS) -> SocketAddress | None:
@@ -146,4 +163,5 @@ def _texts(
 def _granted(texts: list[str]) -> Iterator[str]:
     for text in texts:
         for line in re.findall(r"^ReadWritePaths[ \t]*=(.*)$", text, re.MULTILINE):
-            yield from (path.lstrip("-+") for path in line.split())
+            with contextlib.suppress(ValueError):
+                yield from (path.lstrip("-+").replace("%%", "%") for path in shlex.split(line))

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from dmarc_milter.config import Config
 from dmarc_milter.core.check_finding import Finding
+from dmarc_milter.process import daemons
 
 PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 BUSY = 200
@@ -63,10 +64,13 @@ def read(pid: int | str = "self", proc: Path = PROC, cgroups: Path = CGROUPS) ->
     )
 
 
-def of_service(proc: Path = PROC) -> HostLimits | None:
-    """The limits of a worker that runs here; None where none does, or none can be looked at."""
+def of_service(config: Path, proc: Path = PROC) -> HostLimits | None:
+    """The limits of a worker that serves with this file; None where none does, or none can be
+    looked at."""
     for path in proc.glob("[0-9]*/comm"):
-        if _text(path).strip() == "dmarc-worker" and _text(path.with_name("limits")):
+        if _text(path).strip() != "dmarc-worker" or not _text(path.with_name("limits")):
+            continue
+        if daemons.serves(int(path.parent.name), config, proc):
             return read(path.parent.name, proc)
     return None
 

@@ -13,6 +13,7 @@ from dmarc_milter.checks import host
 from dmarc_milter.config import Config
 from dmarc_milter.config.checks import SocketAddress, socket_address
 from dmarc_milter.config.commands import set_command
+from dmarc_milter.config.instance import FIRST, Instance
 from dmarc_milter.core.check_finding import Finding, Level
 from dmarc_milter.mta import (
     other_filter_files,
@@ -35,7 +36,9 @@ WRITES_A_LIST = re.compile(r"\bpostconf\b.*smtpd_milters\s?=")
 LATER = "first settle the socket (above), then run doctor again"
 
 
-def postfix(config: Config, main_cf: Path, root: Path = Path("/")) -> Iterator[Finding]:
+def postfix(
+    config: Config, main_cf: Path, root: Path = Path("/"), *, of: Instance = FIRST
+) -> Iterator[Finding]:
     """Order of milters, chroot, networks of a Postfix, and other filters beside it."""
     try:
         files = read(main_cf)
@@ -45,7 +48,7 @@ def postfix(config: Config, main_cf: Path, root: Path = Path("/")) -> Iterator[F
         return
     socket = socket_address(config.milter.socket)
     if socket.family == "fd":
-        socket = host.listening() or socket
+        socket = _passed(of) or socket
     installed = other_filter_files.installed(root)
     trust = config.authentication
     lists = MilterLists(files, socket, installed, trust, _left(main_cf, files, socket))
@@ -123,20 +126,25 @@ def sendmail(config: Config, sendmail_cf: Path) -> Iterator[Finding]:
 
 
 def sendmail_filters(
-    config: Config, path: Path, *, given: bool, root: Path = Path("/")
+    config: Config, path: Path, *, given: bool, root: Path = Path("/"), of: Instance = FIRST
 ) -> Iterator[Finding]:
     """Whether mail passes this milter, and other filters beside it: of the Sendmail that is given,
-    or that is the host's mail server."""
+    or that is the host's mail server and so the first instance's."""
     text = daemons.read(path)
     socket = socket_address(config.milter.socket)
     if socket.family == "fd":
-        socket = host.listening() or socket
-    if text is None or socket.family == "fd" or not (given or _is_sendmail(root)):
+        socket = _passed(of) or socket
+    if text is None or socket.family == "fd" or not (given or (not of.name and _is_sendmail(root))):
         return
     filters, mc = sendmail_review.of_cf(text), path.with_suffix(".mc")
     installed = other_filter_files.installed(root)
     yield from sendmail_review.attached(filters, socket, str(path), mc)
     yield from advice(other_filters.of_sendmail(filters, socket, installed, mc), installed, socket)
+
+
+def _passed(of: Instance) -> SocketAddress | None:
+    """What systemd listens on for the daemon; the packaged socket unit is the first's."""
+    return None if of.name else host.listening()
 
 
 def _is_sendmail(root: Path) -> bool:

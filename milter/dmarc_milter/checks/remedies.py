@@ -6,6 +6,8 @@ import re
 import shlex
 from pathlib import Path
 
+from dmarc_milter.config.instance import instance
+
 START = r"(^|&& |; |\| |`)"
 """Where a command begins."""
 
@@ -21,6 +23,10 @@ def placed(remedy: str, *, config: Path | None = None, main_cf: Path | None = No
         remedy = _added(remedy, "postconf|postfix", f"-c {folder}")
         remedy = remedy.replace("setup --mta postfix", f"setup --mta postfix --main-cf {file}")
     if config is not None:
+        unit = shlex.quote(instance(config).unit)
+        remedy = re.sub(
+            rf"{START}(systemctl (?:[\w-]+ )+)dmarc-milter(?=\s|$)", rf"\1\2{unit}", remedy
+        )
         remedy = _added(remedy, "dmarc-milter", f"--config {shlex.quote(str(config.absolute()))}")
     return remedy
 

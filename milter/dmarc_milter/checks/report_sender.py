@@ -4,9 +4,9 @@ check` looks at them."""
 from __future__ import annotations
 
 import base64
-import os
 import shlex
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -16,8 +16,9 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
+from msgspec.structs import replace
 
-from dmarc_milter.checks import service
+from dmarc_milter.checks import folders, secrets, service
 from dmarc_milter.config import Config, ConfigError
 from dmarc_milter.config.checks import name
 from dmarc_milter.config.commands import set_command
@@ -27,6 +28,7 @@ from dmarc_milter.core.check_finding import Finding
 from dmarc_milter.core.dkim import DkimOptions, DkimStatus
 from dmarc_milter.core.dkim.keyring import KeyRing
 from dmarc_milter.core.dmarc.discovery import PublicSuffixes
+from dmarc_milter.core.dmarc.result import DmarcStatus
 from dmarc_milter.core.lint import Survey, survey
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.report.destination import Permission, takes_mail
@@ -41,6 +43,8 @@ LONGEST = 64 - len(verp("@", "0" * 32, "0" * 8).partition("@")[0])
 (RFC 5321 4.5.3.1.1)."""
 
 
+NO_MX = ("the host does not exist", "the host has neither MX nor address")
+"""What `takes_mail` says where an MX record can simply be added."""
 STRING = 255
 """Bytes of one string of a TXT record."""
 
@@ -61,18 +65,16 @@ def report_sender(
             "warning" if half else "note", WHAT, text, _other_half(options) if half else ""
         )
         return
-    try:
-        smtp_password(config)
-        key = signing_key(config)
-        identity_keys(config)
-    except ConfigError as error:
-        yield Finding("error", WHAT, str(error), _secret_remedy(config))
+    unusable = [*_unusable_secrets(config)]
+    yield from unusable
+    if unusable:
         return
+    key = signing_key(config)
     sender = name(options.email.rpartition("@")[2])
     found = survey(sender, resolver, suffixes=suffixes)
     yield from _published(found)
     yield _form(options)
-    if options.copy_to.startswith("/") and not Path(options.copy_to).is_dir():
+    if options.copy_to.startswith("/") and folders.is_missing(Path(options.copy_to)):
         account, group = service.names(config)
         folder = f"install -d -o {account} -g {group} -m 750 {shlex.quote(options.copy_to)}"
         yield Finding("error", WHAT, f"copy_to: there is no folder {options.copy_to}", folder)
@@ -88,21 +90,43 @@ def _other_half(options: Reporting) -> str:
     return set_command("reporting.email", f"dmarc@{organization}")
 
 
-def _secret_remedy(config: Config) -> str:
-    """For a key or password that cannot be used."""
+def _unusable_secrets(config: Config) -> Iterator[Finding]:
+    """Password and keys, each by itself: a fault of one says nothing about another."""
     options = config.reporting
-    if options.dkim_domain and not options.dkim_selector:
+    try:
+        smtp_password(config)
+    except ConfigError as error:
+        yield Finding("error", WHAT, str(error), _password_remedy(config, error))
+    try:
+        signing_key(config)
+    except ConfigError as error:
+        yield Finding("error", WHAT, str(error), _key_remedy(config, error))
+    for one in options.identities:
+        try:
+            identity_keys(replace(config, reporting=replace(options, identities=[one])))
+        except ConfigError as error:
+            make = partial(service.new_key, config=config)
+            is_named = one.dkim_selector and one.dkim_key_file
+            remedy = secrets.remedy(one.dkim_key_file, error, make) if is_named else ""
+            yield Finding("error", WHAT, str(error), remedy)
+
+
+def _password_remedy(config: Config, error: ConfigError) -> str:
+    path = config.reporting.smtp_password_file
+    if not path:  # systemd's credential
+        return ""
+    if isinstance(error.__context__, UnicodeDecodeError):
+        return f"{service.editor()} {shlex.quote(path)}"
+    return secrets.remedy(path, error, partial(service.new_file, config=config))
+
+
+def _key_remedy(config: Config, error: ConfigError) -> str:
+    options = config.reporting
+    if not options.dkim_selector:
         return set_command("reporting.dkim_selector", "dmarc")
-    if options.smtp_password_file and not os.path.exists(options.smtp_password_file):
-        return service.new_file(options.smtp_password_file, config)
-    keys = [options.dkim_key_file, *(one.dkim_key_file for one in options.identities)]
-    for file in filter(None, keys):
-        if not os.path.exists(file):
-            return service.new_key(file, config)
     if not options.dkim_key_file:
-        return "dmarc-milter config set reporting.dkim_domain ''"
-    quoted = shlex.quote(options.dkim_key_file)
-    return f"mv -n {quoted} {quoted}.unusable && {service.new_key(options.dkim_key_file, config)}"
+        return set_command("reporting.dkim_domain", "")
+    return secrets.remedy(options.dkim_key_file, error, partial(service.new_key, config=config))
 
 
 def _form(options: Reporting) -> Finding:
@@ -126,7 +150,9 @@ def _published(surveyed: Survey) -> Iterator[Finding]:
             "warning",
             WHAT,
             f"{surveyed.domain}: {surveyed.sentence}",
-            _record(f"_dmarc.{surveyed.domain}.", "v=DMARC1; p=none"),
+            _record(f"_dmarc.{surveyed.domain}.", "v=DMARC1; p=none")
+            if surveyed.outcome.status is DmarcStatus.NONE
+            else f"dmarc-milter domain {surveyed.domain}",
         )
     else:
         yield Finding(
@@ -184,7 +210,9 @@ def _envelope(
             "error",
             WHAT,
             f"{bounces} cannot get bounces: {mail.reason}",
-            f"publish {host}. MX 10 {service.own_name()}.",
+            f"publish {host}. MX 10 {service.own_name()}."
+            if mail.reason in NO_MX
+            else f"dmarc-milter domain {host}",
         )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from dmarc_milter.config import Config
 from dmarc_milter.config.checks import SocketAddress
+from dmarc_milter.config.instance import FIRST, Instance
 from dmarc_milter.core.dmarc.discovery import PublicSuffixes
 from dmarc_milter.core.mail import domain
 from dmarc_milter.core.mail.domain import Domain
@@ -52,17 +53,17 @@ def group_name(number: int) -> str:
         return str(number)
 
 
-def drop_in(line: str, folders: tuple[Path, ...] = UNITS) -> str:
-    """The command that adds a line to the unit's [Service]; "" where no unit is installed. A file
-    for each setting: what others added stays."""
-    if not any((folder / UNIT).exists() for folder in folders):
+def drop_in(line: str, folders: tuple[Path, ...] = UNITS, *, of: Instance = FIRST) -> str:
+    """The command that adds a line to [Service] of the instance's unit, and of no other's; ""
+    where no unit is installed. A file for each setting: what others added stays."""
+    if not any((folder / name).exists() for folder in folders for name in of.unit_files):
         return ""
-    folder = folders[0] / f"{UNIT}.d"
+    folder = folders[0] / f"{of.unit}.service.d"
     file = folder / f"{line.partition('=')[0].lower()}.conf"
     write = ">>" if line.startswith("ReadWritePaths") else ">"
     return (
         f"mkdir -p {folder} && printf '%s\\n' '[Service]' {shlex.quote(line)} {write} {file} &&"
-        " systemctl daemon-reload && systemctl restart dmarc-milter"
+        f" systemctl daemon-reload && systemctl restart {of.unit}"
     )
 
 
@@ -70,7 +71,12 @@ def new_file(path: str, config: Config) -> str:
     """An empty file that the service may read and nobody else, opened in the editor."""
     _, group = names(config)
     quoted = shlex.quote(path)
-    return f"install -D -m 640 -g {group} /dev/null {quoted} && {editor()} {quoted}"
+    return f"{_empty(quoted, group)} && {editor()} {quoted}"
+
+
+def _empty(quoted: str, group: str) -> str:
+    """An empty file, never in the place of one that is there."""
+    return f"test ! -e {quoted} && install -D -m 640 -g {group} /dev/null {quoted}"
 
 
 def new_token(path: str, config: Config) -> str:
@@ -78,7 +84,7 @@ def new_token(path: str, config: Config) -> str:
     _, group = names(config)
     quoted = shlex.quote(path)
     return (
-        f"install -D -m 640 -g {group} /dev/null {quoted} && head -c 16 /dev/urandom | od -An -tx1"
+        f"{_empty(quoted, group)} && head -c 16 /dev/urandom | od -An -tx1"
         f" | tr -d ' \\n' > {quoted}"
     )
 
@@ -87,7 +93,7 @@ def new_key(path: str, config: Config) -> str:
     """An RSA key (RFC 8301 3.2) that the service may read and nobody else."""
     _, group = names(config)
     quoted = shlex.quote(path)
-    return f"install -D -m 640 -g {group} /dev/null {quoted} && openssl genrsa -out {quoted} 2048"
+    return f"{_empty(quoted, group)} && openssl genrsa -out {quoted} 2048"
 
 
 def editor() -> str:
@@ -105,11 +111,11 @@ def synchronise(has: Callable[[str], str | None] = shutil.which) -> str:
     return "timedatectl set-ntp true" if has("timedatectl") else install_package("chrony")
 
 
-def free_port(beside: SocketAddress) -> int:
-    """A TCP port of this host, near the usual one, on which nobody listens now."""
+def free_port(beside: SocketAddress, keep: int = 0) -> int:
+    """A TCP port of this host, near the usual one, on which nobody listens now; not `keep`."""
     family = socket.AF_INET6 if beside.family == "inet6" else socket.AF_INET
     for port in OTHER_PORTS:
-        if port == beside.port:
+        if port in (beside.port, keep):
             continue
         with socket.socket(family, socket.SOCK_STREAM) as sock:
             try:

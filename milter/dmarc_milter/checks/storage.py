@@ -11,10 +11,11 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from dmarc_milter.checks import service
+from dmarc_milter.checks import folders, service
 from dmarc_milter.config import Config, ConfigError
 from dmarc_milter.config.commands import set_command
-from dmarc_milter.config.paths import STATE, spool_path
+from dmarc_milter.config.instance import FIRST, Instance
+from dmarc_milter.config.paths import spool_path
 from dmarc_milter.core.check_finding import Finding
 from dmarc_milter.ledger.connect import database_of
 from dmarc_milter.ledger.ownership import Access
@@ -30,44 +31,56 @@ from dmarc_milter.ledger.store.status import (
 LOCAL = ("", "localhost", "127.0.0.1", "::1")
 
 
-def ledger(config: Config) -> Iterator[Finding]:
+def ledger(config: Config, of: Instance = FIRST) -> Iterator[Finding]:
     """Spool and store: reachable, of the right schema, writable."""
+    if of.name and (found := [*_of_the_first(config, of)]):
+        yield from found
+        return
     path = spool_path(config)
     spool = spool_status(path, config.store.spool_max_bytes) if is_there(path) else None
     if spool is not None and spool.remedy:
         text = f"{spool.problem}: {spool.remedy}"
-        yield Finding("error", "spool", text, _command(config, "spool", path, spool))
+        yield Finding("error", "spool", text, _command(config, "spool", path, spool, of))
     elif spool is not None:
         yield Finding("ok", "spool", f"{path}: {spool.waiting} messages waiting")
     else:
-        yield _to_be_created(config, "spool", path)
-    yield _store(config)
+        yield _to_be_created(config, "spool", path, of)
+    yield _store(config, of)
 
 
-def _store(config: Config) -> Finding:
+def _of_the_first(config: Config, of: Instance) -> Iterator[Finding]:
+    """Another instance's unit may not write there, and what it wrote would be mixed up."""
+    for what, path in folders.paths(config).items():
+        if path.is_relative_to(FIRST.state):
+            text = f"{path} is the first instance's; this one's lie below {of.state}"
+            yield Finding("error", what, text, folders.elsewhere(what, of))
+
+
+def _store(config: Config, of: Instance) -> Finding:
     try:
         with closing(database_of(config, Access.READ)) as database:
             store = store_status(database)
             path = Path(database.name) if database.dialect == "sqlite" else None
             if path is not None and store.problem and not is_there(path):
-                return _to_be_created(config, "store", path)
+                return _to_be_created(config, "store", path, of)
             if store.problem:
                 text = f"{store.problem}: {store.remedy}"
-                return Finding("error", "store", text, _command(config, "store", path, store))
+                command = _command(config, "store", path, store, of)
+                return Finding("error", "store", text, command)
             return Finding("ok", "store", f"{store.name}: schema {store.schema}")
     except ConfigError as error:
         return Finding("error", "store", str(error))
 
 
-def _to_be_created(config: Config, what: str, path: Path) -> Finding:
+def _to_be_created(config: Config, what: str, path: Path, of: Instance) -> Finding:
     folder, (account, group) = path.parent, service.names(config)
-    if not folder.is_dir() and folder != STATE:
+    if folders.is_missing(folder) and folder != of.state:
         text = f"{folder} does not exist: create it, writable by the account of the service"
         remedy = f"install -d -o {account} -g {group} -m 0750 {shlex.quote(str(folder))}"
         return Finding("error", what, text, remedy)
-    if not folder.is_dir():
+    if folders.is_missing(folder):
         text = f"{folder} does not exist yet; systemd creates it when the service starts"
-        return Finding("warning", what, text, "systemctl start dmarc-milter")
+        return Finding("warning", what, text, f"systemctl start {of.unit}")
     if not os.access(folder, os.W_OK):
         text = f"{folder} cannot be written by this account; the service's account must be able to"
         return Finding("warning", what, text, "sudo dmarc-milter doctor")
@@ -75,12 +88,15 @@ def _to_be_created(config: Config, what: str, path: Path) -> Finding:
 
 
 def _command(
-    config: Config, what: str, path: Path | None, status: SpoolStatus | StoreStatus
+    config: Config,
+    what: str,
+    path: Path | None,
+    status: SpoolStatus | StoreStatus,
+    of: Instance,
 ) -> str:
     """For what `store status` says in words; the words themselves where no command mends it."""
     words = status.remedy
     kind = next((name for name, text in REMEDIES.items() if text == words), "")
-    account, group = service.names(config)
     file = shlex.quote(str(path)) if path else ""
     folder = shlex.quote(str(path.parent)) if path else ""
     here = path is None and urlsplit(config.store.url).hostname in (None, *LOCAL)
@@ -89,9 +105,7 @@ def _command(
         "newer": "apt-get install --only-upgrade dmarc-milter",
         "corrupt": "dmarc-milter store drain" if path else "",
         "foreign": _other_file(what, path) if path else "",
-        "refused": f"chown {account}:{group} {folder} && chown -f {account}:{group} {file}*"
-        if path
-        else "",
+        "refused": _allowed(config, what, path, of) if path else "",
         "full": set_command("store.spool_max_bytes", 2 * config.store.spool_max_bytes)
         if what == "spool" and "at its limit" in status.problem
         else f"df -h {folder}  # {words}",
@@ -101,6 +115,15 @@ def _command(
         "clock": service.synchronise(),
     }
     return commands.get(kind) or words
+
+
+def _allowed(config: Config, what: str, path: Path, of: Instance) -> str:
+    """The folder becomes the account's where nothing else is in it; else another file is named."""
+    found = service.service_account(config)
+    if found is None or not folders.may_be_given(path.parent, config, found.pw_uid, of):
+        return folders.elsewhere(what, of)
+    owner, file = ":".join(service.names(config)), shlex.quote(str(path))
+    return f"chown {owner} {shlex.quote(str(path.parent))} && chown -f {owner} {file}*"
 
 
 def _other_file(what: str, path: Path) -> str:

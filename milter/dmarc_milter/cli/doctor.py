@@ -10,16 +10,17 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from dmarc_milter.checks import account, host, remedies, service
+from dmarc_milter.checks import account, folders, host, remedies, service
 from dmarc_milter.checks.configuration import NOT_RUNNING
 from dmarc_milter.checks.host import MAIN_CF
 from dmarc_milter.checks.installation import findings
-from dmarc_milter.cli.main import EXIT_NO, EXIT_OK, add_config, default_config
+from dmarc_milter.cli.main import EXIT_NO, EXIT_OK, add_config
 from dmarc_milter.cli.running import unit
 from dmarc_milter.cli.terminal import console, print_json, styled
-from dmarc_milter.config import Config, ConfigError, load
+from dmarc_milter.config import DEFAULT_PATH, Config, ConfigError, load
 from dmarc_milter.config.checks import host_and_port
 from dmarc_milter.config.commands import set_command
+from dmarc_milter.config.instance import instance
 from dmarc_milter.config.secrets import smtp_password
 from dmarc_milter.config.sources import merge, read_sources
 from dmarc_milter.core.check_finding import Finding
@@ -28,10 +29,11 @@ from dmarc_milter.mta.find import find
 from dmarc_milter.reporting.smtp import Submission, greeting
 
 RULE = re.compile(r"rule (\d+) ")
-RIGHTS = re.compile(r": (ch(?:mod|own|grp) [a-z0-9+-]+ [^\s,;]+)")
-"""A command in an error of the configuration."""
+RIGHTS = re.compile(r": (ch(?:mod|own|grp) [a-z0-9+-]+) (/.+)")
+"""A command in an error of the configuration, and the path with what follows it."""
 AT_LINE = re.compile(r"at line (\d+)")
 """Of the TOML reader."""
+NOT_LOOKED_AT = f"{MAIN_CF} may be another instance's: name this one's by --postfix MAIN.CF"
 WORDS = {"ok": "ok", "note": "ok", "warning": "warn", "unknown": "warn", "error": "fail"}
 SECONDS = 10.0
 """For a step of the conversation with the SMTP server."""
@@ -43,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--postfix",
         type=Path,
         metavar="MAIN.CF",
-        help=f"the Postfix to look at (default {MAIN_CF} where it is there)",
+        help=f"the Postfix to look at (default {MAIN_CF}, for the default configuration only)",
     )
     parser.add_argument(
         "--sendmail", type=Path, metavar="SENDMAIL.CF", help="instead of the configured one"
@@ -75,10 +77,16 @@ def _diagnosis(arguments: argparse.Namespace) -> Iterator[Finding]:
         for problem in error.problems:
             yield Finding("error", "configuration", problem, _editor(arguments.config, problem))
         return
-    postfix = arguments.postfix or (MAIN_CF if MAIN_CF.exists() else None)
-    yield from findings(config, postfix=postfix, sendmail=arguments.sendmail)
+    here = instance(arguments.config)
+    postfix = arguments.postfix
+    if postfix is None and MAIN_CF.exists():
+        if here.is_default:
+            postfix = MAIN_CF
+        else:
+            yield Finding("note", "postfix", NOT_LOOKED_AT)
+    yield from findings(config, postfix=postfix, sendmail=arguments.sendmail, of=here)
     yield from account.rights(config, arguments.config)
-    yield from host.unit(config)
+    yield from host.unit(config, of=here)
     yield from _report_path(config)
     yield from host.clock(time.time(), host.installed_at())
     yield host.versions()
@@ -102,25 +110,38 @@ def _with_remedy(one: Finding, arguments: argparse.Namespace) -> Finding:
     elif not remedy:
         file = arguments.postfix or MAIN_CF if one.where == "postfix" else arguments.config
         remedy = f"{service.editor()} {shlex.quote(str(file))}"
-    config = None if arguments.config == default_config() else arguments.config
+    config = None if arguments.config == DEFAULT_PATH else arguments.config
     main_cf = None if arguments.postfix in (None, MAIN_CF) else arguments.postfix
     return one._replace(remedy=remedies.placed(remedy, config=config, main_cf=main_cf))
 
 
 def _editor(path: Path, problem: str) -> str:
     """Opens the file where the mistake stands; or the command that the problem names."""
-    if not path.exists():
+    if not folders.is_missing(path) and not os.access(path, os.R_OK, effective_ids=True):
+        return "sudo dmarc-milter doctor"
+    if folders.is_missing(path):
         quoted = shlex.quote(str(path))
         folder = shlex.quote(str(path.parent))
         return f"mkdir -p {folder} && dmarc-milter config sample > {quoted}"
-    if named := RIGHTS.search(problem):
-        return named[1]
+    if named := _rights(problem):
+        return named
     file, _, rest = problem.partition(":")
     line = rest.partition(":")[0]
     if not line.isdecimal() and (found := AT_LINE.search(problem)):
         line = found[1]
     at = f"+{line} " if line.isdecimal() else ""
-    return f"{service.editor()} {at}{shlex.quote(file if Path(file).exists() else str(path))}"
+    return f"{service.editor()} {at}{shlex.quote(file if os.path.exists(file) else str(path))}"
+
+
+def _rights(problem: str) -> str:
+    """The command that the problem names, with its path whole; "" where no such file is there."""
+    found = RIGHTS.search(problem)
+    if found is None:
+        return ""
+    ends = [*(one.start() for one in re.finditer(r", |; | \(|$", found[2]))][::-1]
+    paths = (found[2][:end] for end in ends)
+    path = next(filter(os.path.exists, paths), "")
+    return f"{found[1]} {shlex.quote(path)}" if path else ""
 
 
 def _editor_at_rule(path: Path, number: int) -> str:

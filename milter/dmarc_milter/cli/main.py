@@ -19,6 +19,7 @@ from typing import TextIO
 from dmarc_milter import __version__
 from dmarc_milter.cli.interrupts import INTERRUPTED, raise_again
 from dmarc_milter.config import DEFAULT_PATH, Config, ConfigError, load, load_without_file
+from dmarc_milter.config.load import CONFIG_VARIABLE
 from dmarc_milter.config.sources import CONF_D, files_of_conf_d
 from dmarc_milter.core.stored import UnreadableFacts
 from dmarc_milter.process import pid_one
@@ -206,10 +207,6 @@ def module_of(command: str) -> str | None:
 def load_command(command: str) -> ModuleType:
     """Import a command's module. Raises ImportError."""
     return importlib.import_module(module_of(command) or command)
-
-
-CONFIG_VARIABLE = "DMARC_MILTER_CONFIG"
-"""Of the environment: names the configuration file where `--config` does not."""
 
 
 def default_config() -> Path:

@@ -19,6 +19,8 @@ from dmarc_milter.config.secret_files import exposed
 from dmarc_milter.config.sources import Merged, Source, merge, read_sources, source, variables
 
 DEFAULT_PATH = Path("/etc/dmarc-milter/dmarc-milter.toml")
+CONFIG_VARIABLE = "DMARC_MILTER_CONFIG"
+"""Of the environment: names the configuration file where `--config` does not."""
 
 
 def load(path: Path, environment: Mapping[str, str] | None = None) -> Config:

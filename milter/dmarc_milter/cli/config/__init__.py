@@ -7,8 +7,8 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from dmarc_milter.cli.main import EXIT_NO, EXIT_OK, add_config, default_config
-from dmarc_milter.config import load
+from dmarc_milter.cli.main import EXIT_NO, EXIT_OK, add_config
+from dmarc_milter.config import DEFAULT_PATH, load
 from dmarc_milter.config.json_schema import json_schema
 from dmarc_milter.config.reference import reference
 from dmarc_milter.config.sample import sample, show
@@ -97,6 +97,7 @@ def _check(arguments: argparse.Namespace) -> int:
     from dmarc_milter.checks import host, remedies
     from dmarc_milter.checks.installation import findings
     from dmarc_milter.cli.terminal import console, print_json, styled
+    from dmarc_milter.config.instance import instance
     from dmarc_milter.core.check_finding import Finding
 
     config = load(arguments.config)
@@ -107,12 +108,13 @@ def _check(arguments: argparse.Namespace) -> int:
             postfix=arguments.postfix,
             sendmail=arguments.sendmail,
             offline=arguments.offline,
+            of=instance(arguments.config),
         ),
     ]
     if arguments.json:
         place = partial(
             remedies.placed,
-            config=None if arguments.config == default_config() else arguments.config,
+            config=None if arguments.config == DEFAULT_PATH else arguments.config,
             main_cf=None if arguments.postfix == host.MAIN_CF else arguments.postfix,
         )
         found = [one._replace(remedy=place(one.remedy)) for one in found]

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dmarc_milter.checks import remedies
-from dmarc_milter.cli.main import default_config
 from dmarc_milter.cli.setup import unix_socket
 from dmarc_milter.cli.setup.files import CannotSetUp, read, write, written
-from dmarc_milter.config import Config, ConfigError, load
+from dmarc_milter.config import DEFAULT_PATH, Config, ConfigError, load
 from dmarc_milter.config.checks import SocketAddress, socket_address
+from dmarc_milter.config.instance import Instance, instance
 from dmarc_milter.core.check_finding import Finding
 from dmarc_milter.core.text import printable
 from dmarc_milter.mta import (
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
     (_postfix if mta == "postfix" else _sendmail)(arguments, config)
 
 
-def _socket(config: Config, given: str) -> SocketAddress:
+def _socket(config: Config, given: str, of: Instance) -> SocketAddress:
     """The configuration's, or the one that the MTA is to use. Raises CannotSetUp."""
     try:
         socket = socket_address(given or config.milter.socket)
@@ -70,7 +70,7 @@ def _socket(config: Config, given: str) -> SocketAddress:
         )
     if socket.family != "fd":
         return socket
-    handed_over = unix_socket.of_systemd()
+    handed_over = unix_socket.of_systemd(of)
     if handed_over is None:
         raise CannotSetUp(
             "the configuration leaves the socket to systemd, and dmarc-milter.socket was not found;"
@@ -80,23 +80,23 @@ def _socket(config: Config, given: str) -> SocketAddress:
 
 
 def _postfix(arguments: argparse.Namespace, config: Config) -> None:
-    path = arguments.main_cf
+    path, of = arguments.main_cf, instance(arguments.config)
     reload = f"postfix{f' -c {path.parent}' if arguments.is_main_cf_given else ''} reload"
     if not arguments.apply and not path.exists() and arguments.socket != "unix":
-        lines = setup_lines.postfix_lines(_socket(config, arguments.socket))
+        lines = setup_lines.postfix_lines(_socket(config, arguments.socket, of))
         _print_lines("main.cf", lines, f"then: {reload}")
         return
     files = postfix.read(path)
-    place = unix_socket.for_postfix(files, config) if arguments.socket == "unix" else None
-    socket = place.socket if place else _socket(config, arguments.socket)
+    place = unix_socket.for_postfix(files, config, of) if arguments.socket == "unix" else None
+    socket = place.socket if place else _socket(config, arguments.socket, of)
     reason = unreachable(files, socket)
     if reason:
         raise CannotSetUp(reason)
     before = read(path)
-    earlier = (*unix_socket.known_sockets(config), *marked_socket(before, files))
+    earlier = (*unix_socket.known_sockets(config, of), *marked_socket(before, files))
     edit = postfix_edit(before, files, socket, earlier)
     if place:
-        steps = unix_socket.describe(place, config, is_shown=not arguments.apply)
+        steps = unix_socket.describe(place, config, of, is_shown=not arguments.apply)
         reload = " && ".join([*steps, reload])
     _print_taken(path, edit)
     settings = postfix.parse_main(edit.after)
@@ -164,14 +164,15 @@ def _about_postfix(
 
 def _sendmail(arguments: argparse.Namespace, config: Config) -> None:
     path: Path = arguments.sendmail_mc
-    place = unix_socket.for_sendmail() if arguments.socket == "unix" else None
-    socket = place.socket if place else _socket(config, arguments.socket)
+    of = instance(arguments.config)
+    place = unix_socket.for_sendmail(of) if arguments.socket == "unix" else None
+    socket = place.socket if place else _socket(config, arguments.socket, of)
     before = read(path) if arguments.apply or path.exists() else ""
-    earlier = unix_socket.known_sockets(config)
+    earlier = unix_socket.known_sockets(config, of)
     cf = sendmail_cf.read(path.with_suffix(".cf")) or ""
     edit = sendmail_edit(before, socket, earlier, is_moved=place is not None, cf=cf)
     steps = (
-        unix_socket.describe(place, config, is_shown=not arguments.apply)
+        unix_socket.describe(place, config, of, is_shown=not arguments.apply)
         if place is not None
         else []
     )
@@ -250,7 +251,7 @@ def _remove(arguments: argparse.Namespace, mta: str) -> None:
 def _print_remaining(arguments: argparse.Namespace, *, is_postfix: bool) -> None:
     """Who stops the milter after --remove must know of entries that others wrote."""
     try:
-        sockets = unix_socket.known_sockets(load(arguments.config))
+        sockets = unix_socket.known_sockets(load(arguments.config), instance(arguments.config))
         if is_postfix:
             found = still_named(postfix.read(arguments.main_cf), sockets)
         else:
@@ -266,7 +267,7 @@ def _print_lines(where: str, lines: Sequence[str], what_next: str) -> None:
 
 
 def _print_findings(findings: Iterable[Finding], arguments: argparse.Namespace) -> None:
-    config = None if arguments.config == default_config() else arguments.config
+    config = None if arguments.config == DEFAULT_PATH else arguments.config
     main_cf = arguments.main_cf if arguments.is_main_cf_given else None
     for finding in findings:
         print(f"{finding.level}: {finding.text}")

@@ -17,14 +17,13 @@ from dmarc_milter.cli.config.set_value import set_value
 from dmarc_milter.cli.setup.files import CannotSetUp, write
 from dmarc_milter.config import Config
 from dmarc_milter.config.checks import SocketAddress, socket_address
+from dmarc_milter.config.instance import FIRST, Instance
 from dmarc_milter.core.check_finding import Finding
 from dmarc_milter.mta import postfix
 
 FOLDER_MODE = 0o2750
 """The socket in it gets the folder's group by the set-group-ID bit: the service, which has no
 privileges, could not give it away. The group may enter, and nobody else."""
-RUNTIME = Path("/run/dmarc-milter")
-"""systemd makes it (RuntimeDirectory=)."""
 QUEUE = Path(postfix.DEFAULTS["queue_directory"])
 
 
@@ -41,7 +40,7 @@ class Place(NamedTuple):
         return Path(self.socket.path).parent
 
 
-def for_postfix(files: postfix.Postfix, config: Config) -> Place:
+def for_postfix(files: postfix.Postfix, config: Config, of: Instance = FIRST) -> Place:
     """Below the queue directory: reached by an smtpd with chroot and without. Its group is that of
     the account that smtpd runs as (postconf(5), mail_owner). Raises CannotSetUp."""
     name = files.value("mail_owner") or "postfix"
@@ -52,7 +51,7 @@ def for_postfix(files: postfix.Postfix, config: Config) -> Place:
     account = service_account(config)
     if account is None:
         raise CannotSetUp(f"there is no account {config.milter.user} ([milter] user)")
-    path = files.queue_directory / "dmarc-milter/milter.sock"
+    path = files.queue_directory / of.folder_name / "milter.sock"
     chrooted = [service.name for service in files.smtpd() if files.is_chrooted(service)]
     reason = (
         f"master.cf chroots {', '.join(chrooted)} to {files.queue_directory}"
@@ -62,25 +61,25 @@ def for_postfix(files: postfix.Postfix, config: Config) -> Place:
     return Place(SocketAddress("unix", path=str(path)), group, account.pw_name, reason)
 
 
-def for_sendmail() -> Place:
+def for_sendmail(of: Instance = FIRST) -> Place:
     """Sendmail connects as root."""
     return Place(
-        SocketAddress("unix", path=str(RUNTIME / "milter.sock")),
+        SocketAddress("unix", path=str(of.runtime / "milter.sock")),
         reason="systemd makes this folder, and Sendmail connects as root",
     )
 
 
-def of_systemd() -> SocketAddress | None:
-    """What dmarc-milter.socket listens on."""
-    return host.listening()
+def of_systemd(of: Instance) -> SocketAddress | None:
+    """What dmarc-milter.socket listens on, which is the first instance's."""
+    return None if of.name else host.listening()
 
 
-def known_sockets(config: Config) -> tuple[SocketAddress, ...]:
+def known_sockets(config: Config, of: Instance = FIRST) -> tuple[SocketAddress, ...]:
     """Where this milter may have been until now: the configuration's socket, systemd's, and the
     places that `setup` chooses."""
-    found = [socket_address(config.milter.socket), host.listening() if _is_fd(config) else None]
-    places = (f"unix:{RUNTIME}/milter.sock", f"unix:{QUEUE}/dmarc-milter/milter.sock")
-    found += [socket_address(place) for place in places]
+    found = [socket_address(config.milter.socket), of_systemd(of) if _is_fd(config) else None]
+    folders = (of.runtime, QUEUE / of.folder_name)
+    found += [socket_address(f"unix:{folder}/milter.sock") for folder in folders]
     return tuple(one for one in found if one is not None and one.family != "fd")
 
 
@@ -88,7 +87,7 @@ def _is_fd(config: Config) -> bool:
     return socket_address(config.milter.socket).family == "fd"
 
 
-def describe(place: Place, config: Config, *, is_shown: bool) -> list[str]:
+def describe(place: Place, config: Config, of: Instance = FIRST, *, is_shown: bool) -> list[str]:
     """Print what is chosen, and with `is_shown` the commands that --apply does itself; the commands
     that come before the mail server's own."""
     print(f"socket: unix:{place.socket.path}: {place.reason}")
@@ -98,13 +97,13 @@ def describe(place: Place, config: Config, *, is_shown: bool) -> list[str]:
         print(f"  {command}")
     unit = [
         finding.remedy
-        for finding in host.unit_may_write(place.folder / "milter.sock")
+        for finding in host.unit_may_write(place.folder / "milter.sock", of=of)
         if finding.remedy
     ]
     for remedy in unit:
         print(f"warning: the service may not write there yet\n  -> {remedy}")
     by_systemd = ["systemctl disable --now dmarc-milter.socket"] if _is_fd(config) else []
-    return [*by_systemd, "systemctl restart dmarc-milter"]
+    return [*by_systemd, f"systemctl restart {of.unit}"]
 
 
 @contextlib.contextmanager
