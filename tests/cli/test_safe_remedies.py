@@ -44,6 +44,15 @@ ANOTHER = "-----BEGIN ENCRYPTED PRIVATE KEY-----\n"
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to other accounts")
 
 
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Path:
+    """One that every account may enter, as the folders above a real installation."""
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_uid == os.geteuid() and str(folder).startswith("/tmp/"):
+            folder.chmod(folder.stat().st_mode | 0o055)
+    return tmp_path
+
+
 def config(**tables: dict[str, Any]) -> Config:
     return parse(toml(tables))
 
@@ -374,6 +383,18 @@ def test_secrets_of_one_name_are_copied_to_two_files(tmp_path: Path) -> None:
 
 
 @needs_root
+def test_a_secret_in_the_folder_of_the_configuration_stays_where_it_is(tmp_path: Path) -> None:
+    nobody, file = pwd.getpwnam("nobody"), tmp_path / "dmarc-milter/dmarc-milter.toml"
+    file.parent.mkdir(mode=0o700)
+    key = file.with_name("key")
+    key.write_text("key")
+    told = reports(**SIGNED, dkim_key_file=str(key))
+    said = account._readable(told, file, nobody, "reporting.dkim_key_file")
+    assert "install" not in said
+    assert f"chmod g+x {file.parent}" in said
+
+
+@needs_root
 def test_a_home_that_holds_a_configuration_stays_closed(tmp_path: Path) -> None:
     home = tmp_path / "root"
     home.mkdir(mode=0o700)
@@ -435,8 +456,6 @@ def test_what_an_ordinary_account_may_not_see_is_left_to_root(tmp_path: Path) ->
     file = closed / "c.toml"
     file.write_text("")
     told = config(store={"url": f"sqlite:///{closed}/ledger/r.db"})
-    for folder in [one for one in tmp_path.parents if str(one).startswith("/tmp/")]:
-        folder.chmod(0o755)
     with account._become(nobody):
         assert doctor._editor(file, f"{file}: Permission denied") == "sudo dmarc-milter doctor"
         said = {one.remedy for one in storage.ledger(told)}

@@ -80,14 +80,15 @@ def _readable(config: Config, file: Path, account: pwd.struct_passwd, key: str) 
     path = str(getattr(getattr(config, section), name)) if key else str(file)
     group = shlex.quote(service.group_name(account.pw_gid))
     closed = list(_closed(account, Path(path)))
-    if key and (closed or _is_anothers(Path(path), account)):
+    settings = file.absolute().parent
+    if key and (set(closed) - {settings} or _is_anothers(Path(path), account)):
         copy = _copy(file, section, name)
         return (
             f"test ! -e {shlex.quote(copy)} && install -m 640 -g {group} {shlex.quote(path)}"
             f" {shlex.quote(copy)} && {set_command(key, copy)}"
         )
     quoted = shlex.quote(path)
-    if any(place != file.absolute().parent or not _holds_settings(place) for place in closed):
+    if closed and (closed != [settings] or not _holds_settings(settings)):
         return f"namei -l {quoted}"  # such as /root: whoever closed it knows why
     opened = [_opened(group, place) for place in closed]
     return " && ".join([*opened, f"chgrp {group} {quoted} && chmod g+r {quoted}"])

@@ -154,6 +154,8 @@ def spool_status(path: Path, max_bytes: int = 0) -> SpoolStatus:
 
 def moved_aside(path: Path) -> tuple[Path, ...]:
     """What is left of earlier damage to a SQLite file."""
+    if not is_there(path.parent):
+        return ()
     return tuple(
         sorted(
             file
@@ -264,7 +266,11 @@ def obstacle(path: Path) -> str:
     """Why this account cannot write, or make, a SQLite file there; "" where it can. Nothing is
     touched."""
     folder = path.parent
-    if not folder.is_dir():
+    try:
+        is_folder = folder.is_dir()
+    except OSError:
+        return f"{folder} cannot be seen by this account"
+    if not is_folder:
         return f"{folder} is not a directory" if is_there(folder) else f"{folder} is not there"
     if not os.access(folder, os.W_OK | os.X_OK):
         return f"{folder} cannot be written by this account"
@@ -288,7 +294,7 @@ def shortage(path: Path) -> str:
 def size(path: Path) -> int:
     """Bytes of a SQLite file with its journal."""
     files = [path, path.with_name(path.name + "-wal")]
-    return sum(file.stat().st_size for file in files if file.exists())
+    return sum(file.stat().st_size for file in files if is_there(file))
 
 
 def matching(database: Database, prefix: str) -> list[str]:
