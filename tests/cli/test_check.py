@@ -103,6 +103,9 @@ def test_a_file_that_no_server_would_take_is_refused(check: Check, tmp_path: Pat
 MBOX_LINE = b"From a@b Sun Nov 22 07:00:00 2026\n"
 SIGNED = LEGIT.sign(SPOOF + b"From here on\r\n>From there\r\n")
 QUOTED = SIGNED.replace(b"\r\n", b"\n").replace(b"\nFrom here", b"\n>From here")
+UNQUOTED = LEGIT.sign(SPOOF + b"Hello\r\n\r\nFrom the start 10:30 we met\r\n").replace(
+    b"\r\n", b"\n"
+)
 
 
 @pytest.mark.parametrize(
@@ -111,6 +114,7 @@ QUOTED = SIGNED.replace(b"\r\n", b"\n").replace(b"\nFrom here", b"\n>From here")
         (b"\xef\xbb\xbf" + SIGNED, "byte order mark"),
         (b"\r\n\r\n" + SIGNED, "Empty lines"),
         (b">From a\n" + QUOTED.replace(b"\n>From there", b"\n>>From there"), ""),
+        (MBOX_LINE + UNQUOTED + b"\n" + MBOX_LINE + b"From: b@b\n\n", "The first of 2 mails"),
         (b"%d\n" % len(SIGNED) + SIGNED + b"<?xml version='1.0'?>\n<plist/>", ""),
         (
             MBOX_LINE

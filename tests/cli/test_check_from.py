@@ -84,7 +84,10 @@ def test_an_mbox_is_read_message_by_message(tmp_path: Path, survey: Survey, end:
     """RFC 4155: a "From " line after an empty one starts a message; the same words inside a text do
     not."""
     line = b"From a@legit.example Thu Oct  1 10:00:00 2026\n"
-    text = b"From now on it is 10:00 o'clock\nFrom x at 10:00\n\nFrom here on nothing\n"
+    text = (
+        b"From now on it is 10:00 o'clock\nFrom x at 10:00\n\nFrom here on nothing\n"
+        b"\nFrom the start 10:30 we\n"
+    )
     raw = b"\n".join([line + FINE + text, line + TWO, line + NONE, line + TWO])
     (tmp_path / "mbox").write_bytes(raw.replace(b"\n", end))
     code, found = survey(tmp_path / "mbox")

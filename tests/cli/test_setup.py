@@ -287,7 +287,7 @@ def test_what_to_switch_off_elsewhere_is_said_with_its_remedy(place: Place) -> N
     said = place.run()[1]
     assert "error: OpenDKIM (smtpd_milters: inet:127.0.0.1:8891) verifies as well as signs" in said
     file = place.root / "etc/opendkim.conf"
-    assert f"&& echo 'Mode s' >> {file} && systemctl restart opendkim" in said
+    assert f"&& printf '\\nMode s\\n' >> {file} && systemctl restart opendkim" in said
 
 
 def test_the_mail_server_that_is_installed_is_taken(place: Place) -> None:

@@ -3,6 +3,7 @@ own files, and what is said about each."""
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -141,6 +142,8 @@ RSPAMD = f"smtpd_milters = {OURS}, inet:localhost:11332"
             "removes ours",
         ),
         ({"local.d/milter_headers.conf": '# use = ["authentication-results"];'}, "note", "score"),
+        ({"local.d/milter_headers.conf": 'use = "authentication-results";'}, "error", "ours"),
+        ({"local.d/milter_headers.conf": "routines { authentication-results { } }"}, "note", ""),
         ({"local.d/dmarc.conf": 'actions { reject = "reject"; }'}, "warning", "applies DMARC"),
         ({"local.d/dmarc.conf": "reporting { enabled = true; }"}, "warning", "reports"),
         ({"override.d/dmarc.conf": "enabled = false;"}, "", ""),
@@ -155,6 +158,41 @@ def test_what_rspamd_must_not_do_is_said(
     found = said(RSPAMD, root=root)
     assert (found[0].level if found else "") == level
     assert not level or words in found[0].text
+
+
+ROUTINES = (
+    'routines {\n  authentication-results {\n    header = "Authentication-Results";\n  }\n}\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("use", "left"),
+    [
+        ('use = ["authentication-results"];', "use = [];"),
+        ('use = ["a", "authentication-results", "b"];', 'use = ["a", "b"];'),
+        ('use = ["authentication-results", "a"];', 'use = ["a"];'),
+        ('use = ["a", "authentication-results"];', 'use = ["a"];'),
+        ("use: [a,authentication-results]", "use: [a]"),
+        ('use [\n  "a",\n  "authentication-results",\n]', 'use [\n  "a",\n]'),
+        ('use = "authentication-results";', ""),
+        (
+            'use = ["authentication-results", "my-authentication-results"];',
+            'use = ["my-authentication-results"];',
+        ),
+    ],
+)
+def test_rspamd_s_remedy_changes_use_alone(tmp_path: Path, use: str, left: str) -> None:
+    """Settings of the routine stand in the same file, often; what was there is kept beside it."""
+    files = {"etc/rspamd/local.d/milter_headers.conf": f"{ROUTINES}{use}\n{ROUTINES}"}
+    root = host(tmp_path, files | {"etc/rspamd/modules.d/milter_headers.conf": use})
+    found = said(RSPAMD, root=root)[0]
+    assert found.level == "error"
+    subprocess.run(["/bin/sh", "-c", found.remedy.partition(" && ")[0]], check=True)
+    file = root / "etc/rspamd/local.d/milter_headers.conf"
+    assert file.read_text() == f"{ROUTINES}{left}\n{ROUTINES}"
+    assert file.with_suffix(".conf.bak").read_text() == f"{ROUTINES}{use}\n{ROUTINES}"
+    assert (root / "etc/rspamd/modules.d/milter_headers.conf").read_text() == use
+    assert said(RSPAMD, root=root)[0].level == "note"
 
 
 def test_amavis_is_known_as_a_content_filter(tmp_path: Path) -> None:

@@ -21,7 +21,12 @@ MAX_HEADER = 256 * 1024
 """Bytes of a message that are read at most; its header section ends before that."""
 MAX_LINE = 64 * 1024
 """Bytes of an mbox's line that are read at once."""
-SEPARATOR = re.compile(rb"From \S.*\d{1,2}:\d{2}")
+ASCTIME = (
+    rb"[ \t](?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
+    rb"[ \t]+(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[ \t]+\d{1,2}[ \t]+\d{1,2}:\d{2}"
+)
+"""As far as everybody writes it; by less a line of the body that begins with From would count."""
+SEPARATOR = re.compile(rb"From \S.*" + ASCTIME)
 """The line before a message in an mbox, after an empty one (RFC 4155)."""
 PACKED = (b"\x1f\x8b", b"BZh", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ")
 """How files begin that a server has compressed."""

@@ -37,8 +37,12 @@ CONFIGURATION = {
     "dkimpy-milter": "/etc/dkimpy-milter/dkimpy-milter.conf",
     "Rspamd": "/etc/rspamd",
 }
-OUR_FIELD_OUT = r"s/,\s*\"?authentication-results\"?//; s/\"?authentication-results\"?\s*,?//"
-"""For sed: the routine goes out of `use`, the others stay."""
+OUR_FIELD_OUT = (
+    r"s/((?<![\w-])use\s*[=:]?\s*\[[^\]]*?),\s*\"?authentication-results\"?(?=\s*[],])/$1/g;"
+    r" s/((?<![\w-])use\s*[=:]?\s*\[\s*)\"?authentication-results\"?\s*(?:,\s*|(?=\]))/$1/g;"
+    r" s/(?<![\w-])use\s*[=:]\s*\"?authentication-results\"?[ \t]*(?:;|$)//gm"
+)
+"""Perl: the routine goes out of `use`, the others stay, and so does what `routines` says of it."""
 RSPAMD_DMARC_OFF = (
     r"s/\b(reject|quarantine)\s*=\s*\"?(reject|quarantine|soft.reject)\"?\s*;?//g;"
     r" s/\breporting\s*=\s*true/reporting = false/g;"
@@ -170,8 +174,8 @@ def _mode_s(one: OtherFilter) -> str:
     """opendkim.conf(5), and dkimpy-milter.conf(5) in the same form."""
     file = _file(one)
     return (
-        f"sed -i '/^[[:space:]]*Mode[[:space:]]/Id' {file} && echo 'Mode s' >> {file} &&"
-        f" systemctl restart {one.kind.lower()}"
+        f"sed -i.bak '/^[[:space:]]*Mode[[:space:]]/Id' {file} &&"
+        f" printf '\\nMode s\\n' >> {file} && systemctl restart {one.kind.lower()}"
     )
 
 
@@ -215,8 +219,8 @@ def _rspamd(one: OtherFilter) -> Iterator[Finding]:
             WHERE,
             f"{_who(one)} writes Authentication-Results itself (`use` of milter_headers.conf) and"
             " removes ours if it comes after us",
-            f"sed -i -E '{OUR_FIELD_OUT}' {_file(one)}/*.d/milter_headers.conf && systemctl reload"
-            " rspamd",
+            f"perl -0pi.bak -e '{OUR_FIELD_OUT}' {_file(one)}/[lo]*.d/milter_headers.conf &&"
+            " systemctl reload rspamd",
         )
     if {REFUSES, REPORTS} & facts:
         yield Finding(
@@ -224,8 +228,8 @@ def _rspamd(one: OtherFilter) -> Iterator[Finding]:
             WHERE,
             f"{_who(one)} applies DMARC policies or sends DMARC reports too: let one of the two do"
             " it",
-            f"perl -0pi.bak -e '{RSPAMD_DMARC_OFF}' {_file(one)}/*.d/dmarc.conf && systemctl reload"
-            " rspamd",
+            f"perl -0pi.bak -e '{RSPAMD_DMARC_OFF}' {_file(one)}/[lo]*.d/dmarc.conf &&"
+            " systemctl reload rspamd",
         )
     elif JUDGES in facts or one.installed is None:
         yield Finding(
@@ -276,7 +280,7 @@ def _spf(one: OtherFilter) -> Iterator[Finding]:
         WHERE,
         f"{_who(one)} refuses by SPF alone, before DKIM and DMARC are judged: forwarded mail is"
         " lost that would pass",
-        f"sed -i -E '/^(HELO|Mail_From)_reject/Id' {_file(one)} && printf '%s\\n'"
+        f"sed -i.bak -E '/^(HELO|Mail_From)_reject/Id' {_file(one)} && printf '%s\\n' ''"
         f" 'HELO_reject = False' 'Mail_From_reject = False' >> {_file(one)}"
         if own
         else one.without,

@@ -25,6 +25,10 @@ MAX_FILES = 100
 AMAVIS = ("etc/amavis/conf.d", "etc/amavisd", "etc/amavisd.conf")
 RSPAMD_DMARC = ("local.d/dmarc.conf", "override.d/dmarc.conf")
 RSPAMD_FIELDS = ("local.d/milter_headers.conf", "override.d/milter_headers.conf")
+RSPAMD_WRITES = re.compile(
+    r"(?<![\w-])use\s{0,20}[=:]?\s{0,20}(?:\[[^\]]{0,2000}?)?\"?(?<![\w-])authentication-results"
+)
+"""In `use`, a list or a single name; what `routines` says of it switches nothing on."""
 RSPAMD_PROXY = ("local.d/worker-proxy.inc", "override.d/worker-proxy.inc")
 POLICYD = "etc/postfix-policyd-spf-python/policyd-spf.conf"
 
@@ -86,7 +90,7 @@ def _rspamd(root: Path) -> Iterator[Installed]:
             facts.add(REFUSES)
         if re.search(r"\breporting\s*(?:=\s*true|\{[^}]{0,2000}?enabled\s*=\s*true)", dmarc):
             facts.add(REPORTS)
-    if "authentication-results" in fields:
+    if RSPAMD_WRITES.search(fields):
         facts.add(WRITES_RESULTS)
     sockets: list[SocketAddress] = []
     for found in re.findall(r"bind_socket\s*=\s*\"([^\"\n]{1,200})\"", proxy):

@@ -112,8 +112,9 @@ def test_nothing_is_wrong_with_a_sound_domain() -> None:
         ("p=reject; v=DMARC1", "error", "record", "v=DMARC1 must stand first"),
         ("p=reject; rua=mailto:a@b.example", "error", "record", "is missing at its beginning"),
         ('"v=DMARC1; p=reject"', "error", "record", "the quotation marks"),
-        ("v=spf1 -all", "error", "record", "it is an SPF record"),
-        ("v=DKIM1; p=x", "error", "record", "it is a DKIM key"),
+        ("v=spf1 -all", "note", "record", "it is an SPF record"),
+        ("v=DKIM1; p=x", "note", "record", "it is a DKIM key"),
+        ("dmarc1 p=reject", "error", "record", "does not begin with v=DMARC1"),
         ("DMARC: reject", "error", "record", "does not begin with v=DMARC1"),
     ],
 )
@@ -124,6 +125,28 @@ def test_each_mistake_is_named_where_it_is(
     assert any(place == where and words in text for place, text in told(found, level)), (
         found.findings
     )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "v=spf1 -all",
+        '"v=spf1 -all"',
+        "v=DKIM1; p=",
+        "p=MIGfMA0GCSqGSIb3DQEBAQUAA4GN",
+        "v=TLSRPTv1; rua=mailto:dmarc@example.com",
+        "google-site-verification=dmarc-abc",
+        '"google-site-verification=abc"',
+        "easydmarc-verification=abc",
+        "v-verification: 1",
+    ],
+)
+def test_a_wildcard_of_the_zone_is_no_mistake(text: str) -> None:
+    """RFC 4592 2.1.1: it answers for _dmarc of every name below; the policy is found above."""
+    more = {"*.example.com": {"TXT": [text], "MX": [(10, "mx.example.com")]}}
+    found = surveyed(SOUND, "mail.example.com", **more)
+    assert found.published is not None
+    assert [each for each in found.findings if each.where == "record"] == []
 
 
 def test_a_domain_without_policy_is_an_error() -> None:

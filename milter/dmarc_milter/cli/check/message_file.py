@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from dmarc_milter.cli.check.envelope import NotChecked
+from dmarc_milter.mta.mailboxes import ASCTIME
 
 MAX_BYTES = 256 << 20
 """Far more than any mail server takes; what has no end ends here."""
@@ -37,7 +38,7 @@ KNOWN = re.compile(
     rb"|delivered-to|(?:x|arc|dkim|list|resent|content|authentication|received)-[!-9;-~]+)[ \t]*:"
 )
 """A name that mails have: files of settings look alike but for that."""
-MBOX = re.compile(rb"\n\r?\nFrom [^\r\n]{1,998}[0-9]{2}:[0-9]{2}[^\r\n]{0,200}\r?\n")
+MBOX = re.compile(rb"\n\r?\nFrom [^\r\n]{1,998}" + ASCTIME + rb"[^\r\n]{0,200}\r?\n")
 QUOTED = re.compile(rb"^>(>*From )", re.MULTILINE)
 EMLX = re.compile(rb"([0-9]{1,10})[ \t]*\r?\n(?=[!-9;-~]+:)")
 

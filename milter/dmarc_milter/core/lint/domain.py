@@ -115,7 +115,9 @@ def _policy(outcome: DomainOutcome, discovery: Discovery) -> Iterator[Finding]:
         yield from _of_step(step)
         if step.record is not None and outcome.published is None:
             yield from tags.findings(step.record)
-        yield from near_misses.at(step.name, discovery.resolver)
+        yield from near_misses.at(
+            step.name, discovery.resolver, has_policy=outcome.published is not None
+        )
     if outcome.published is None:
         yield from near_misses.elsewhere(outcome.author_domain, discovery.resolver)
     if outcome.psl_organizational_domain:

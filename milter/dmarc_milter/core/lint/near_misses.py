@@ -18,34 +18,49 @@ SHOWN = 120
 REASONS: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), reason)
     for pattern, reason in (
-        (rb"[\"']", "the quotation marks around it belong into the zone file, not into the value"),
-        (rb"v[ \t]*=[ \t]*spf1", "it is an SPF record, which belongs at the domain itself"),
-        (rb"v[ \t]*=[ \t]*dkim1", "it is a DKIM key, which belongs at SELECTOR._domainkey"),
+        (
+            rb"[\"'].*dmarc",
+            "the quotation marks around it belong into the zone file, not into the value",
+        ),
         (rb"v[ \t]*=[ \t]*dmarc1[ \t]*\\", "the backslash belongs into the zone file, not here"),
         (rb"v[ \t]*=[ \t]*(?-i:DMARC1)[ \t]*,", "behind v=DMARC1 a comma stands for the semicolon"),
         (rb"v[ \t]*=[ \t]*(?-i:DMARC1)[ \t:]", "behind v=DMARC1 the semicolon is missing"),
         (rb"v[ \t]*=[ \t]*dmarc1[ \t]*(?:;|$)", "v=DMARC1 must be written in capitals"),
         (rb"v[ \t]*=[ \t]*dmarc[^;]*", "the only version is v=DMARC1"),
-        (rb"v[ \t]*[:-]", "`=` is missing behind v"),
+        (rb"v[ \t]*[:-][ \t]*dmarc", "`=` is missing behind v"),
         (rb".*[; \t]v[ \t]*=[ \t]*dmarc1", "v=DMARC1 must stand first"),
-        (rb"(?:p|sp|rua|policy)[ \t]*=", "v=DMARC1; is missing at its beginning"),
-        (rb".*dmarc", "it does not begin with v=DMARC1;"),
+        (
+            rb"(?:p|sp|policy)[ \t]*=[ \t]*(?:none|quar|rej)|rua[ \t]*=[ \t]*mailto",
+            "v=DMARC1; is missing at its beginning",
+        ),
+        (rb"dmarc1?[ \t]*[:;,= ]|.*dmarc1", "it does not begin with v=DMARC1;"),
     )
 )
+FOREIGN: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
+    (re.compile(pattern, re.IGNORECASE), reason)
+    for pattern, reason in (
+        (rb"[\"']?v[ \t]*=[ \t]*spf1", "an SPF record, which belongs at the domain itself"),
+        (rb"[\"']?v[ \t]*=[ \t]*dkim1", "a DKIM key, which belongs at SELECTOR._domainkey"),
+    )
+)
+"""Often a wildcard's (`*.example.com TXT "v=spf1 -all"`), which answers for every name below it
+(RFC 4592 2.1.1): sound as it is."""
 
 
-def at(name: Domain, resolver: Resolver) -> Iterator[Finding]:
-    """Those where a record is looked for."""
+def at(name: Domain, resolver: Resolver, *, has_policy: bool) -> Iterator[Finding]:
+    """Those where a record is looked for. With a policy, wherever it was found, nothing is said of
+    what is no attempt at one."""
     if is_special_use(name.name):
         return
     for text in _texts(f"_dmarc.{name}", resolver):
-        if parse(text) is None and (reason := _reason(text)):
-            yield Finding(
-                "error",
-                "record",
-                f'a TXT record of _dmarc.{name} is "{printable(text[:SHOWN].decode("latin-1"))}":'
-                f" {reason}; receivers ignore it",
-            )
+        if parse(text) is not None:
+            continue
+        said = f'a TXT record of _dmarc.{name} is "{printable(text[:SHOWN].decode("latin-1"))}":'
+        if foreign := _of(text.lstrip(), FOREIGN):
+            if not has_policy:
+                yield Finding("note", "record", f"{said} it is {foreign}, or a wildcard's")
+        elif reason := _reason(text):
+            yield Finding("error", "record", f"{said} {reason}; receivers ignore it")
 
 
 def elsewhere(name: Domain, resolver: Resolver) -> Iterator[Finding]:
@@ -73,4 +88,8 @@ def _reason(text: bytes) -> str:
     start = text.lstrip()
     if start != text and parse(start) is not None:
         return "white space stands before v=DMARC1"
-    return next((reason for pattern, reason in REASONS if pattern.match(start)), "")
+    return _of(start, REASONS)
+
+
+def _of(text: bytes, known: tuple[tuple[re.Pattern[bytes], str], ...]) -> str:
+    return next((reason for pattern, reason in known if pattern.match(text)), "")
