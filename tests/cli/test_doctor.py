@@ -253,6 +253,28 @@ def test_a_file_of_another_program_in_the_place_of_the_store_is_found(
     assert (tmp_path / "reports.db").read_text().startswith("a shopping list")
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2"])
+def test_what_helps_a_store_is_said_once(doctor: Doctor, address: str) -> None:
+    """By a command for a database of this host, in words for another's."""
+    url = f"postgresql://dmarc@{address}:{free_port()}/dmarc"
+    (wrong,) = bad(doctor({"store": {"url": url}})[1], "store")
+    assert "check that the database runs" in wrong["remedy"]
+    assert "check that the database runs" not in wrong["text"]
+
+
+@pytest.mark.parametrize(
+    ("servers", "words"),
+    [([], ["neither Postfix nor Sendmail"]), (["exim"], ["no milters"]), (["sendmail"], [])],
+)
+def test_a_host_without_a_mail_server_that_knows_milters_is_told(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch, servers: list[str], words: list[str]
+) -> None:
+    monkeypatch.setattr("dmarc_milter.cli.doctor.present", lambda root: servers)
+    said = [one["text"] for one in doctor()[1] if one["what"] == "mail server"]
+    assert len(said) == len(words)
+    assert all(each in text for each, text in zip(words, said, strict=True))
+
+
 def test_a_rule_that_lets_everybody_in_is_found(doctor: Doctor, tmp_path: Path) -> None:
     (tmp_path / "conf.d").mkdir()
     (tmp_path / "conf.d" / "r.toml").write_text(

@@ -128,7 +128,10 @@ def test_why_without_a_key_lists_the_latest_and_filters(
         evaluation("sub.a.example", queue_id="Q2"),
         evaluation("b.example", passed=True, queue_id="Q3"),
     )
-    assert all(each in ask("why")[1] for each in ("Q1", "Q2", "Q3", "3 decisions"))
+    listed = ask("why")[1]
+    assert all(each in listed for each in ("Q1", "Q2", "Q3", "3 decisions"))
+    (passed,) = [line for line in listed.splitlines() if "Q3" in line]
+    assert "delivered" in passed
     for words, found in (
         (("--domain", "A.example"), {"Q1", "Q2"}),
         (("--disposition", "pass"), {"Q3"}),
@@ -353,6 +356,20 @@ def test_delivered_counts_what_passed_too_and_monitor_mode_is_told_apart(
         "Delivered in monitor mode: 1 that would have been refused, 0 that would have been"
         " quarantined" in text
     )
+
+
+def test_reports_that_nobody_sends_are_told_as_such(
+    ask: Ask, record: Callable[..., None], tmp_path: Path
+) -> None:
+    """Rows are kept for a report while reporting is off as well."""
+    record(evaluation())
+    assert ask("store", "drain")[0] == 0
+    off = "Reports (reporting is off: none is sent)"
+    assert f"{off}: 1 due" in ask("stats")[1]
+    assert f"<caption>{off}</caption>" in ask("stats", "--html")[1]
+    with (tmp_path / "dmarc-milter.toml").open("a") as file:
+        file.write('[reporting]\norg_name = "x"\nemail = "dmarc@mx.example"\n')
+    assert "Reports: 1 due" in ask("stats")[1]
 
 
 def test_the_page_of_totals_needs_nothing_else(ask: Ask, record: Callable[..., None]) -> None:

@@ -25,7 +25,7 @@ from dmarc_milter.config.secrets import smtp_password
 from dmarc_milter.config.sources import merge, read_sources
 from dmarc_milter.core.check_finding import Finding
 from dmarc_milter.mta.errors import AttachmentError
-from dmarc_milter.mta.find import find
+from dmarc_milter.mta.find import EXIM, find, present
 from dmarc_milter.reporting.smtp import Submission, greeting
 
 RULE = re.compile(r"rule (\d+) ")
@@ -35,6 +35,10 @@ AT_LINE = re.compile(r"at line (\d+)")
 """Of the TOML reader."""
 NOT_LOOKED_AT = f"{MAIN_CF} may be another instance's: name this one's by --postfix MAIN.CF"
 WORDS = {"ok": "ok", "note": "ok", "warning": "warn", "unknown": "warn", "error": "fail"}
+NO_MAIL_SERVER = (
+    "neither Postfix nor Sendmail was found on this host: whether one elsewhere asks this milter is"
+    " not seen here"
+)
 SECONDS = 10.0
 """For a step of the conversation with the SMTP server."""
 
@@ -90,6 +94,9 @@ def _diagnosis(arguments: argparse.Namespace) -> Iterator[Finding]:
     yield from _report_path(config)
     yield from host.clock(time.time(), host.installed_at())
     yield host.versions()
+    sendmail_cf = arguments.sendmail or Path(config.authentication.sendmail_cf)
+    if not (arguments.postfix or sendmail_cf.exists()):
+        yield from _no_mail_server(Path("/"))
 
 
 def _if_asked(one: Finding, config: Path) -> Finding:
@@ -112,7 +119,13 @@ def _with_remedy(one: Finding, arguments: argparse.Namespace) -> Finding:
         remedy = f"{service.editor()} {shlex.quote(str(file))}"
     config = None if arguments.config == DEFAULT_PATH else arguments.config
     main_cf = None if arguments.postfix in (None, MAIN_CF) else arguments.postfix
-    return one._replace(remedy=remedies.placed(remedy, config=config, main_cf=main_cf))
+    placed = remedies.placed(remedy, config=config, main_cf=main_cf)
+    return one._replace(remedy=placed, text=_without(one.text, remedy))
+
+
+def _without(text: str, remedy: str) -> str:
+    """Words of what helps, or of a command's comment, need not stand twice."""
+    return text.removesuffix(f": {remedy.rpartition('  # ')[2]}")
 
 
 def _editor(path: Path, problem: str) -> str:
@@ -200,6 +213,15 @@ def _mail_server() -> str:
         return find(Path("/"))
     except AttachmentError:
         return ""
+
+
+def _no_mail_server(root: Path) -> Iterator[Finding]:
+    """Silence would look like a mail server with which all is well."""
+    servers = present(root)
+    if not servers:
+        yield Finding("note", "mail server", NO_MAIL_SERVER)
+    elif servers == ["exim"]:
+        yield Finding("note", "mail server", EXIM)
 
 
 def _print(found: list[Finding]) -> None:

@@ -17,7 +17,7 @@ from dmarc_milter.cli import deferrals
 from dmarc_milter.cli.main import EXIT_OK, add_config
 from dmarc_milter.cli.terminal import console, print_json, table, unavailable
 from dmarc_milter.cli.times import count, shown
-from dmarc_milter.config import load
+from dmarc_milter.config import Config, load
 from dmarc_milter.core.dmarc.result import DmarcStatus
 from dmarc_milter.core.policy.verdict import Disposition
 from dmarc_milter.core.report.rows import DAY
@@ -95,11 +95,16 @@ def run(arguments: argparse.Namespace) -> int:
             | _waiting(waits, now)
         )
     elif arguments.html:
-        print(page(totals, reports, waits, since=since, now=now))
+        print(page(totals, reports, waits, since=since, now=now, title=_reports(config)))
     else:
-        _print(totals, reports, since)
+        _print(totals, reports, since, _reports(config))
         deferrals.print_waiting(waits, now, WAITING)
     return EXIT_OK
+
+
+def _reports(config: Config) -> str:
+    """What stands over or before their numbers: rows are kept while nothing is sent, too."""
+    return "Reports" if config.reporting.is_on else "Reports (reporting is off: none is sent)"
 
 
 def _waiting(found: Sequence[Waiting], now: float) -> dict[str, object]:
@@ -159,6 +164,7 @@ def page(
     *,
     since: int,
     now: int,
+    title: str = "Reports",
 ) -> str:
     """One HTML page without scripts or anything to fetch; every value is escaped."""
     from jinja2 import Environment  # takes long to load, and only this form needs it
@@ -168,7 +174,7 @@ def page(
     if reports:
         tables.append(
             {
-                "title": "Reports",
+                "title": title,
                 "head": ("state", "reports"),
                 "rows": [(state, f"{n:,}") for state, n in sorted(reports.items())],
                 "numbers": True,
@@ -196,7 +202,7 @@ def _of_dashboard(name: str) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def _print(totals: Sequence[Total], reports: dict[str, int], since: int) -> None:
+def _print(totals: Sequence[Total], reports: dict[str, int], since: int, title: str) -> None:
     if not totals:
         print(f"No message has been recorded since {shown(since)} UTC.")
     else:
@@ -211,6 +217,6 @@ def _print(totals: Sequence[Total], reports: dict[str, int], since: int) -> None
             print(f"Delivered in monitor mode: {', '.join(counts)}")
     if reports:
         print(
-            "Reports: "
+            f"{title}: "
             + ", ".join(f"{number:,} {state}" for state, number in sorted(reports.items()))
         )

@@ -210,7 +210,7 @@ def _list(found: list[Decision], limit: int) -> None:
             decision.facts.author_domain or UNREADABLE,
             decision.facts.source_ip or "(unknown)",
             styled(decision.facts.status),
-            styled(decision.facts.disposition if decision.facts.counted else "tempfail"),
+            styled(_done(decision)),
             decision.facts.decided_by,
         )
         for decision in found
@@ -221,6 +221,14 @@ def _list(found: list[Decision], limit: int) -> None:
     console().print(table(columns, rows))
     more = f"the newest {limit}; --limit shows more, " if len(found) == limit else ""
     print(f"{len(found)} decisions ({more}`dmarc-milter why QUEUE-ID` or --full explains)")
+
+
+def _done(decision: Decision) -> str:
+    """Both words for mail that was let through are the dashboard's one."""
+    if not decision.facts.counted:
+        return "tempfail"
+    word = decision.facts.disposition
+    return "delivered" if word in ("none", "pass") else word
 
 
 def _hint(config: Config, arguments: argparse.Namespace) -> None:

@@ -19,11 +19,19 @@ FILES = {
 """A mail server that was removed may have left its files: they count where no program is there."""
 
 
+EXIM = "Exim knows no milters: docs/how-to/exim.md says what to use instead"
+
+
+def present(root: Path) -> list[str]:
+    """Those of postfix, sendmail and exim that are here."""
+    return _there(root, PROGRAMS) or _there(root, FILES)
+
+
 def find(root: Path) -> str:
     """postfix or sendmail. Raises AttachmentError where that is not clear."""
-    found = _there(root, PROGRAMS) or _there(root, FILES)
+    found = present(root)
     if found == ["exim"]:
-        raise AttachmentError("Exim knows no milters: docs/how-to/exim.md says what to use instead")
+        raise AttachmentError(EXIM)
     known = [name for name in found if name != "exim"]
     if len(known) != 1:
         what = f"{' and '.join(known)} are here" if known else "no Postfix or Sendmail was found"
