@@ -293,6 +293,21 @@ def test_a_second_instance_by_the_templates_keeps_its_own_store(
     assert drain.strip() != "active"
 
 
+def test_a_socket_of_systemd_comes_back_with_the_package(machine: Machine, dns: DnsServer) -> None:
+    """docs/how-to/install.md, Remove it: with `fd:3` nobody is there to ask while the socket is
+    not, whatever the service does. tests/tools/test_maintainer_scripts.py has the other units."""
+    configure(machine, dns, "fd:3")
+    machine.path("/usr/sbin/policy-rc.d").unlink(missing_ok=True)
+    machine.systemctl("disable", "dmarc-milter-report.timer")  # wants more of a system than is here
+    machine.systemctl("enable", "dmarc-milter.socket")
+    machine.enter("dpkg", "--remove", "dmarc-milter")
+    path = machine.path("/run/dmarc-milter.sock")
+    assert not path.exists()
+    machine.enter("sh", "-c", "dpkg --force-confold --install /run/dmarc-milter_*.deb")
+    assert judged(str(path)).code == 550, machine.text()
+    machine.systemctl("disable", "--now", "dmarc-milter.socket")
+
+
 def test_stopping_is_quick_and_clean(machine: Machine) -> None:
     """SIGTERM with no session in flight; the drain goes with it."""
     units = ("dmarc-milter.service",)
