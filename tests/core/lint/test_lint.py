@@ -136,7 +136,7 @@ def test_each_mistake_is_named_where_it_is(
         "p=MIGfMA0GCSqGSIb3DQEBAQUAA4GN",
         "v=TLSRPTv1; rua=mailto:dmarc@example.com",
         "google-site-verification=dmarc-abc",
-        '"google-site-verification=abc"',
+        '"google-site-verification=dmarc"',
         "easydmarc-verification=abc",
         "v-verification: 1",
     ],

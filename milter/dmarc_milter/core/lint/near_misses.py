@@ -19,7 +19,7 @@ REASONS: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), reason)
     for pattern, reason in (
         (
-            rb"[\"'].*dmarc",
+            rb"[\"'][ \t]*v[ \t]*=[ \t]*dmarc",
             "the quotation marks around it belong into the zone file, not into the value",
         ),
         (rb"v[ \t]*=[ \t]*dmarc1[ \t]*\\", "the backslash belongs into the zone file, not here"),
