@@ -367,6 +367,25 @@ def test_a_filter_that_stays_named_is_not_stopped_by_a_command(main: str, master
         assert one.remedy.endswith("by hand, then: systemctl disable --now opendmarc")
 
 
+def test_an_opendkim_that_signs_elsewhere_stays(tmp_path: Path) -> None:
+    """One that verifies at the door, another that signs for our users: only the first goes, and
+    from wherever it is named."""
+    root = host(tmp_path, {"etc/opendkim.conf": "Mode v\nSocket inet:8891@localhost\n"})
+    master = MASTER + (
+        "submission inet n - n - - smtpd -o smtpd_milters=inet:127.0.0.1:12301,inet:127.0.0.1:8891"
+        "\nsubmissions inet n - n - - smtpd -o smtpd_milters=inet:127.0.0.1:12301\n"
+    )
+    main = f"smtpd_milters = {OURS}, inet:127.0.0.1:8891, inet:127.0.0.1:12301"
+    found = [one for one in said(main, master, root) if one.level != "note"]
+    commands = [one.remedy for one in found if "disable" in one.remedy]
+    assert commands == [
+        f"postconf -e 'smtpd_milters = {OURS}, inet:127.0.0.1:12301' && postconf -P"
+        " submission/inet/smtpd_milters=inet:127.0.0.1:12301 && postfix reload && systemctl disable"
+        " --now opendkim"
+    ]
+    assert any("its configuration was not found" in one.text for one in found)
+
+
 def test_lists_wait_until_smtpd_reaches_the_socket() -> None:
     """`setup --socket unix` moves this milter: a list with its old place would undo that."""
     files = postfix.Postfix(

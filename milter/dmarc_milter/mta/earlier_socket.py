@@ -78,7 +78,7 @@ def marked_socket(before: str, files: postfix.Postfix) -> tuple[SocketAddress, .
     return tuple(
         there
         for element in elements
-        for there in _addresses(postfix.milter(element).endpoint, files)
+        for there in addresses(postfix.milter(element).endpoint, files)
     )
 
 
@@ -196,8 +196,8 @@ def below_queue(files: postfix.Postfix, socket: SocketAddress) -> SocketAddress:
 # -- Postfix ---------------------------------------------------------------------------------------
 
 
-def _addresses(endpoint: str, files: postfix.Postfix) -> Iterator[SocketAddress]:
-    """With chroot and without; Sendmail's spelling too."""
+def addresses(endpoint: str, files: postfix.Postfix) -> Iterator[SocketAddress]:
+    """What an endpoint of Postfix may be: with chroot and without; Sendmail's spelling too."""
     found = [sendmail_review.socket_of(endpoint)] if "@" in endpoint else []
     found += [
         postfix.address(endpoint, files.queue_directory, chrooted=way) for way in (False, True)
@@ -207,7 +207,7 @@ def _addresses(endpoint: str, files: postfix.Postfix) -> Iterator[SocketAddress]
 
 def is_at(endpoint: str, files: postfix.Postfix, sockets: Sequence[SocketAddress]) -> bool:
     """Whether an endpoint of Postfix is one of these, with chroot or without."""
-    return any(is_same(there, one) for there in _addresses(endpoint, files) for one in sockets)
+    return any(is_same(there, one) for there in addresses(endpoint, files) for one in sockets)
 
 
 def _endpoints(
@@ -215,7 +215,7 @@ def _endpoints(
 ) -> Iterator[str]:
     """Found in the text, in whatever list, braces or condition they stand."""
     for endpoint in ENDPOINT.findall(value):
-        there = list(_addresses(endpoint, files))
+        there = list(addresses(endpoint, files))
         if any(is_same(one, socket, perhaps=True) for one in there for socket in sockets):
             yield endpoint
 

@@ -9,16 +9,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dmarc_milter.config.checks import SocketAddress
 from dmarc_milter.core.check_finding import LEVELS, Finding
 from dmarc_milter.core.text import printable
-from dmarc_milter.mta.milter_lists.kinds import RIVALS, Installed
-from dmarc_milter.mta.milter_lists.wanted import MilterLists
-from dmarc_milter.mta.other_filter_files import (
+from dmarc_milter.mta.milter_lists.kinds import (
     JUDGES,
     REFUSES,
     REPORTS,
+    RIVALS,
     SIGNS,
     VERIFIES,
     WRITES_RESULTS,
+    Installed,
 )
+from dmarc_milter.mta.milter_lists.wanted import MilterLists
 from dmarc_milter.mta.other_filters import (
     CONTENT_FILTER,
     POLICY,

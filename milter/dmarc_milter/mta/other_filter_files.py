@@ -8,17 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dmarc_milter.config.checks import SocketAddress
-from dmarc_milter.mta.milter_lists.kinds import Installed
+from dmarc_milter.mta.milter_lists.kinds import (
+    JUDGES,
+    REFUSES,
+    REPORTS,
+    SIGNS,
+    VERIFIES,
+    WRITES_RESULTS,
+    Installed,
+)
 from dmarc_milter.mta.sendmail_review import socket_of
 
-VERIFIES, SIGNS, WRITES_RESULTS, REFUSES, REPORTS, JUDGES = (
-    "verifies",
-    "signs",
-    "writes Authentication-Results",
-    "refuses",
-    "sends reports",
-    "judges DMARC",
-)
 MAX_BYTES = 1 << 20
 """Of one file; a longer one is not read."""
 MAX_FILES = 100

@@ -131,7 +131,7 @@ def _milters(lists: MilterLists, service: MasterCfService | None) -> Iterator[Ot
                 _place_beside(index, ours),
                 inbound,
                 one.installed,
-                lists.retire(one.kind) if one.kind in lists.leaving else "",
+                lists.retire(one.kind) if lists.leaves(one) else "",
                 lists.command(service),
             )
 

@@ -191,7 +191,7 @@ def attach(mc: Path, *, first: bool, name: str = NAME) -> str:
     lines = _defining(name, mc) if first else []
     if all(map(_is_whole, lines)):
         return " && ".join([*([_deletion(name, mc)] if lines else []), *steps])
-    return f"take the whole filter {printable(name, 100)} out of {mc}, then: {' && '.join(steps)}"
+    return f"take the whole filter {printable(name, 100)} out of {mc}, then: `{' && '.join(steps)}`"
 
 
 def removal(names: Iterable[str], mc: Path) -> str:

@@ -44,10 +44,19 @@ UNKNOWN = "another filter"
 RIVALS = frozenset({"OpenDMARC", "Sender ID milter", "authentication_milter"})
 """They do what this milter does."""
 
+VERIFIES, SIGNS, WRITES_RESULTS, REFUSES, REPORTS, JUDGES = (
+    "verifies",
+    "signs",
+    "writes Authentication-Results",
+    "refuses",
+    "sends reports",
+    "judges DMARC",
+)
+"""What the configuration of a program says that it does."""
+
 
 class Installed(NamedTuple):
-    """A program whose configuration lies on this host. `facts` are words of
-    `other_filter_files`."""
+    """A program whose configuration lies on this host. `facts`: which of these words."""
 
     kind: str
     file: str
@@ -93,8 +102,28 @@ def known(
         kind = own.kind if own else identify(entry.endpoint, there)
         if any(is_ours(entry, files, socket, chrooted=way) for way in {chrooted, False}):
             kind, own = "", None
-        found.append(Known(entry, kind, own or of_kind(kind, installed)))
+        found.append(Known(entry, kind, own or _likely(kind, there, installed)))
     return tuple(found)
+
+
+def only_verifies(one: Known) -> bool:
+    """An OpenDKIM that does what this milter does."""
+    return one.kind == "OpenDKIM" and one.installed is not None and _is_verifier(one.installed)
+
+
+def _is_verifier(own: Installed) -> bool:
+    return VERIFIES in own.facts and SIGNS not in own.facts
+
+
+def _likely(
+    kind: str, there: SocketAddress | None, installed: Sequence[Installed]
+) -> Installed | None:
+    """By its kind alone. One that only verifies, at a socket that its file names, says nothing of
+    another socket: a second OpenDKIM that signs is often there."""
+    own = of_kind(kind, installed)
+    if own is not None and own.sockets and there is not None and _is_verifier(own):
+        return None
+    return own
 
 
 def installed_at(there: SocketAddress | None, installed: Sequence[Installed]) -> Installed | None:

@@ -11,8 +11,7 @@ from dmarc_milter.config.checks import SocketAddress
 from dmarc_milter.config.schema_policy import Authentication
 from dmarc_milter.mta import earlier_socket, postfix_commands
 from dmarc_milter.mta.milter_lists.attached import main_cf_lacks, unreachable
-from dmarc_milter.mta.milter_lists.kinds import RIVALS, Installed, Known, known
-from dmarc_milter.mta.other_filter_files import SIGNS, VERIFIES
+from dmarc_milter.mta.milter_lists.kinds import RIVALS, Installed, Known, known, only_verifies
 from dmarc_milter.mta.postfix import MasterCfService, MilterEntry, Postfix
 
 RANKS = {"": 0, "milter-greylist": 1, "OpenDKIM": 3, "dkimpy-milter": 3}
@@ -38,17 +37,25 @@ class MilterLists:
         """The elements as they stand."""
         return known(self.files, service, self.socket, self.installed, name)
 
+    def leaves(self, one: Known) -> bool:
+        """Whether it goes, from wherever it is named: it judges again. An OpenDKIM that only
+        verifies does no harm where our own users' mail alone passes it."""
+        return one.kind in RIVALS or (
+            one.kind == "OpenDKIM"
+            and earlier_socket.is_at(one.entry.endpoint, self.files, self._verifiers)
+        )
+
     @cached_property
-    def leaving(self) -> frozenset[str]:
-        """The kinds that go: they judge again. An OpenDKIM that only verifies does no harm where
-        our own users' mail alone passes it."""
-        found = set()
-        for service, name in self._places():
-            inbound = name == SMTPD and (service is None or not service.is_submission)
-            for one in self.known(service, name):
-                if one.kind in RIVALS or (inbound and _only_verifies(one)):
-                    found.add(one.kind)
-        return frozenset(found)
+    def _verifiers(self) -> tuple[SocketAddress, ...]:
+        """Where OpenDKIMs listen that mail from outside passes and that only verify."""
+        return tuple(
+            there
+            for service, name in self._places()
+            if name == SMTPD and (service is None or not service.is_submission)
+            for one in self.known(service)
+            if only_verifies(one)
+            for there in earlier_socket.addresses(one.entry.endpoint, self.files)
+        )
 
     def wanted(self, service: MasterCfService | None = None) -> tuple[MilterEntry, ...]:
         """smtpd_milters: this milter, added where it is missing, what filters, what signs, without
@@ -102,7 +109,7 @@ class MilterLists:
             self.command(service) if name == SMTPD else self.local_command(service)
             for service, name in self._places()
             if any(
-                one.kind == kind
+                one.kind == kind and self.leaves(one)
                 for one in (self if (service, name) == (None, SMTPD) else then).known(service, name)
             )
         ]
@@ -141,19 +148,9 @@ class MilterLists:
         return replace(self.files, settings={**self.files.settings, SMTPD: text})
 
     def _stays(self, one: Known) -> bool:
-        return one.kind not in self.leaving and not (
+        return not self.leaves(one) and not (
             one.kind and earlier_socket.is_at(one.entry.endpoint, self.files, self.earlier)
         )
-
-
-def _only_verifies(one: Known) -> bool:
-    own = one.installed
-    return (
-        one.kind == "OpenDKIM"
-        and own is not None
-        and VERIFIES in own.facts
-        and SIGNS not in own.facts
-    )
 
 
 def _rank(one: Known) -> int:
