@@ -415,6 +415,19 @@ def test_rights_are_changed_of_the_whole_path(tmp_path: Path, ending: str) -> No
     assert doctor._editor(tmp_path / "my", problem) == f"chmod 640 '{token}'"
 
 
+def test_a_folder_that_is_meant_for_everybody_stays_so(tmp_path: Path) -> None:
+    """/tmp with `chmod o-w` would stop other programs."""
+    place = tmp_path / "tmp/m.sock"
+    place.parent.mkdir()
+    said = {}
+    for mode in (0o1777, 0o777):
+        place.parent.chmod(mode)
+        (found,) = configuration._unix_socket(Config(), place, FIRST)
+        said[mode] = found.remedy
+    assert said[0o1777].endswith("config set milter.socket unix:/run/dmarc-milter/milter.sock")
+    assert said[0o777] == f"chmod o-w {place.parent}"
+
+
 def test_another_socket_is_another_one(tmp_path: Path) -> None:
     address = socket_address(f"unix:{tmp_path}/dmarc-milter.sock")
     assert configuration._another(address, FIRST) == f"unix:{tmp_path}/dmarc-milter1.sock"
@@ -456,7 +469,9 @@ def test_what_an_ordinary_account_may_not_see_is_left_to_root(tmp_path: Path) ->
     file = closed / "c.toml"
     file.write_text("")
     told = config(store={"url": f"sqlite:///{closed}/ledger/r.db"})
+    place = closed / "run/m.sock"
     with account._become(nobody):
         assert doctor._editor(file, f"{file}: Permission denied") == "sudo dmarc-milter doctor"
         said = {one.remedy for one in storage.ledger(told)}
+        said |= {one.remedy for one in configuration._unix_socket(Config(), place, FIRST)}
     assert said == {"sudo dmarc-milter doctor"}

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from dmarc_milter.checks import secrets, service
+from dmarc_milter.checks import folders, secrets, service
 from dmarc_milter.config import Config, ConfigError
 from dmarc_milter.config.checks import SocketAddress, authserv_id, metrics_address, socket_address
 from dmarc_milter.config.commands import set_command
@@ -106,24 +106,32 @@ def _another(address: SocketAddress, of: Instance) -> str:
 
 
 def _unix_socket(config: Config, path: Path, of: Instance) -> Iterator[Finding]:
-    if path.is_symlink():
+    if os.path.islink(path):
         text = f"{path} is a symbolic link, which the daemon refuses"
         yield Finding("error", "socket", text, f"rm {shlex.quote(str(path))}")
     try:
         found = path.parent.stat()
     except OSError as error:
-        text = f"{path.parent}: {error.strerror}"
-        if path.parent == of.runtime:
-            text += " (systemd creates it when the service starts)"
-            yield Finding("warning", "socket", text, f"systemctl start {of.unit}")
-        else:
-            account, group = service.names(config)
-            made = f"install -d -o {account} -g {group} -m 0755 {shlex.quote(str(path.parent))}"
-            yield Finding("error", "socket", text, made)
+        yield _no_folder(config, path.parent, error, of)
         return
     if found.st_mode & stat.S_IWOTH:
         text = f"{path.parent} can be written by everybody: anyone could put another socket there"
-        yield Finding("error", "socket", text, f"chmod o-w {shlex.quote(str(path.parent))}")
+        closed = f"chmod o-w {shlex.quote(str(path.parent))}"
+        ours = set_command("milter.socket", f"unix:{of.runtime}/milter.sock")
+        # /tmp and its like are meant to be so.
+        yield Finding("error", "socket", text, ours if found.st_mode & stat.S_ISVTX else closed)
+
+
+def _no_folder(config: Config, folder: Path, error: OSError, of: Instance) -> Finding:
+    text = f"{folder}: {error.strerror}"
+    if folder == of.runtime:
+        text += " (systemd creates it when the service starts)"
+        return Finding("warning", "socket", text, f"systemctl start {of.unit}")
+    if not folders.is_missing(folder):
+        return Finding("warning", "socket", text, "sudo dmarc-milter doctor")
+    account, group = service.names(config)
+    made = f"install -d -o {account} -g {group} -m 0755 {shlex.quote(str(folder))}"
+    return Finding("error", "socket", text, made)
 
 
 def _inet_socket(address: SocketAddress) -> Iterator[Finding]:
