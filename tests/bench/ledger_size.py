@@ -131,8 +131,8 @@ def fill(database: Database, number: int, now: int) -> None:
 
 def _at_length(database: Database, sql: str) -> None:
     def work(transaction: Transaction) -> None:
+        transaction.at_length()
         if database.dialect == "postgresql":
-            transaction.run("SET LOCAL statement_timeout = 0")
             transaction.run("SET LOCAL maintenance_work_mem = '512MB'")
         transaction.run(sql)
 

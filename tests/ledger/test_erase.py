@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
+import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import psycopg
 import pytest
 
 from dmarc_milter.cli.main import main
 from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.stored import decode, encode
+from dmarc_milter.ledger import erase
 from dmarc_milter.ledger.drain import drain
 from dmarc_milter.ledger.ownership import Access
 from dmarc_milter.ledger.sent_log import HandedOver, SentLog, read
 from dmarc_milter.ledger.spool.file import SpoolFile, SpoolOptions, SpoolRow
+from dmarc_milter.ledger.store import apply_batch, rollups
 from dmarc_milter.ledger.store.apply_batch import Batch
+from dmarc_milter.ledger.store.database import attempt, fetch
 from dmarc_milter.ledger.store.reports import Document, NewDelivery, ReportState
 from dmarc_milter.ledger.store.store import Store
 from dmarc_milter.ledger.tombstones import Target, Tombstones
 from fakes.daemon import toml
 from fakes.evaluations import NOON, evaluation
-from fakes.stores import spool_row, upgraded
+from fakes.stores import fresh_schema, spool_row, upgraded
+from live.postgres import Postgres
 
 NOW = int(NOON.timestamp())
 
@@ -238,6 +246,62 @@ def test_a_header_that_waits_for_a_failure_report_is_forgotten(
     assert place.traces(b"jane@private.example") == {}
 
 
+def built(place: Place, content: bytes) -> str:
+    """The id of a report that was sent; its document says `content`."""
+    [report] = place.store.reports.claim("me", ended_before=2**60, at_once=True)
+    document = Document("rfc9990", "x", gzip.compress(content))
+    place.store.reports.queue(
+        report.id, "me", [document], [NewDelivery("a@x.example", "rfc9990", 0)]
+    )
+    with place.store.database.transaction() as transaction:
+        transaction.run("UPDATE report SET state = 'sent'")
+    return report.id
+
+
+@pytest.mark.parametrize(
+    ("words", "content", "gone"),
+    [
+        (("--source", "192.0.2.0/30"), b"<source_ip>192.0.2.2</source_ip>", True),
+        (("--source", "192.0.2.2"), b"<source_ip>192.0.2.29</source_ip>", False),
+        (("--domain", "private.example"), b"<header_from>x.Private.example</header_from>", True),
+        (("--domain", "private.example"), b"<header_from>notprivate.example</header_from>", False),
+    ],
+)
+def test_a_sent_report_that_names_it_is_forgotten(
+    place: Place, words: tuple[str, str], content: bytes, gone: bool
+) -> None:
+    """Of a network and of one address, of the name itself and no name that only looks alike."""
+    place.saw(evaluation("legit.example", source_ip="198.51.100.1"))
+    identity = built(place, content)
+    assert place.ask("store", "erase", *words) == int(not gone)
+    assert (place.store.reports.document(identity, "rfc9990") is None) is gone
+
+
+def test_what_cannot_be_read_goes_by_its_words(place: Place) -> None:
+    """Rows of a newer program: nothing says where in them a network would be."""
+    with place.store.database.transaction() as transaction:
+        transaction.many(
+            "INSERT INTO parked (id, at, reason, facts) VALUES (?, ?, '', ?)",
+            [("a", NOW, b"\xd9!192.0.2.2\xa0"), ("b", NOW, b"\xd9!198.51.100.2\xa0")],
+        )
+    assert place.ask("store", "erase", "--source", "192.0.2.0/30") == 0
+    assert fetch(place.store.database, "SELECT id FROM parked") == [("b",)]
+
+
+def test_each_question_of_an_erasure_reads_a_bounded_number_of_rows(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pages of what is looked at, not of what is found; messages of one second are one page."""
+    monkeypatch.setattr(erase, "SIFTED", 2)
+    monkeypatch.setattr(erase, "PAGE", 2)
+    times = [NOON + timedelta(seconds=number // 3) for number in range(9)]
+    names = ["private.example" if number in (1, 4, 8) else "b.example" for number in range(9)]
+    place.saw(*(replace(evaluation(name), at=at) for name, at in zip(names, times, strict=True)))
+    for words, rest in ((("--domain", "private.example"), 6), (("--source", "0.0.0.0/0"), 0)):
+        assert place.ask("store", "erase", *words) == 0
+        assert place.store.decisions.count() == rest
+
+
 # --- nothing comes back ---------------------------------------------------------------------------
 
 
@@ -254,6 +318,93 @@ def test_a_tombstone_stops_what_is_handed_over_later(place: Place) -> None:
     new = replace(evaluation("private.example"), at=datetime.now(UTC) + timedelta(seconds=5))
     place.store.apply(Batch("late", "mx2", [(3, spool_row(new))]))
     assert place.store.decisions.count() == 3
+
+
+def test_nothing_is_judged_while_a_transaction_is_open(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a message costs its sender says: a server ends a session that is idle meanwhile, and a
+    SQLite store waits."""
+    place.saw(evaluation("legit.example"))
+    place.ask("store", "erase", "--domain", "private.example")
+    opened, judged = [0], [0]
+    transaction, digest = place.store.database.transaction, Tombstones._digest
+
+    @contextmanager
+    def counted(*, write: bool = True) -> Iterator[Any]:
+        with transaction(write=write) as one:
+            opened[0] += 1
+            try:
+                yield one
+            finally:
+                opened[0] -= 1
+
+    def outside(self: Tombstones, kind: str, value: str) -> str:
+        assert opened[0] == 0
+        judged[0] += 1
+        return digest(self, kind, value)
+
+    monkeypatch.setattr(place.store.database, "transaction", counted)
+    monkeypatch.setattr(Tombstones, "_digest", outside)
+    some = [spool_row(evaluation(name), b"x") for name in ("private.example", "legit.example")]
+    place.store.apply(Batch("late", "mx2", list(enumerate(some, 1))))
+    assert judged[0] > 0
+    assert place.store.last_sequence("late") == 2
+    assert place.traces(b"private.example") == {}
+
+
+def test_a_batch_that_was_judged_before_the_erasure_is_judged_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where nothing of it is left: its numbers are counted all the same."""
+    place.saw(evaluation("legit.example"))
+    prepare, asked = apply_batch.prepare, list[int]()
+
+    def overtaken(*arguments: Any) -> Any:
+        if not asked:
+            asked.append(place.ask("store", "erase", "--domain", "private.example"))
+        return prepare(*arguments)
+
+    monkeypatch.setattr(apply_batch, "prepare", overtaken)
+    late = [(1, spool_row(evaluation("private.example")))]
+    assert place.store.apply(Batch("late", "mx2", late)) == 0
+    assert asked == [1]
+    assert place.store.last_sequence("late") == 1
+    assert place.traces(b"private.example").keys() <= {"known_domain", "quota", "report"}
+
+
+def test_an_erasure_waits_for_a_batch_that_is_being_counted(postgres_server: Postgres) -> None:
+    """Or else it would look before the batch is there to be seen."""
+    url = upgraded(fresh_schema(postgres_server))
+    with closing(Store.open(url)) as store:
+        store.apply(Batch("a", "mx1", [(1, spool_row(evaluation("legit.example")))]))
+        prepared = erase.prepare(store, Target("domain", "private.example"), NOW)
+        with psycopg.connect(url) as batch:
+            batch.execute("SELECT 1 FROM origin FOR UPDATE")
+            seen = list[int]()
+            ended = threading.Timer(1.0, lambda: (seen.append(1), batch.rollback()))
+            ended.start()
+            erase.erase(store, prepared, dry=False)
+            assert seen == [1]
+            ended.join()
+
+
+def test_what_a_drain_counts_meanwhile_is_not_lost(postgres_server: Postgres) -> None:
+    """The sums under an erased author domain go to the others, as they are once it has ended."""
+    url = upgraded(fresh_schema(postgres_server))
+    with closing(Store.open(url)) as store:
+        store.apply(Batch("a", "mx1", [(1, spool_row(evaluation("private.example")))]))
+        with psycopg.connect(url) as drains:
+            drains.execute("UPDATE outcome_sum SET messages = messages + 5")
+            drains.execute("UPDATE author_day SET messages = messages + 5")
+            ends = threading.Timer(0.7, drains.commit)
+            ends.start()
+            name = rollups.reversed_name("private.example")
+            attempt(store.database, partial(rollups.forget, reversed_name=name))
+            ends.join()
+        for table in ("outcome_sum WHERE span = 3600", "author_day"):
+            sql = f"SELECT sum(messages), max(author_reversed) FROM {table}"
+            assert fetch(store.database, sql) == [(6, rollups.OTHERS)]
 
 
 def test_what_was_erased_does_not_come_back_from_a_restored_backup(

@@ -37,8 +37,10 @@ DIALECTS = {
         "blob": "BYTEA",
         "bytewise": 'COLLATE "C"',
         # "escape" leaves what is ASCII as it is, and bytes that no text may have as octal numbers.
+        # Small letters are those of ASCII: a Turkish database makes another letter of "I".
         "holds": (
-            "position(lower(encode(?::bytea, 'escape')) in lower(encode(facts, 'escape'))) > 0"
+            "position(lower(encode(?::bytea, 'escape') COLLATE \"C\") in"
+            " lower(encode(facts, 'escape') COLLATE \"C\")) > 0"
         ),
         "if_absent": "IF NOT EXISTS",
         "if_there": "IF EXISTS",
@@ -76,7 +78,8 @@ class Waits:
 JOB = Waits(lock=3, retries=4, silence=4, idle=5, statement=300, busy=8, connect=30)
 """Reports, expiry, upgrade, erasing: they come again."""
 DRAIN = replace(JOB, statement=30)
-"""The drain, whose statements are short, and which has to say within a time that it waits."""
+"""The following drain, whose statements are short, and which has to say within a time that it
+waits. Its expiry has a connection with the bounds of JOB."""
 COMMAND = Waits(lock=2, retries=2, silence=2, idle=5, statement=4.5, busy=2, connect=5)
 """Somebody sits before the screen: an answer within 10 s even where the store hangs."""
 
@@ -95,6 +98,10 @@ class Transaction(Protocol):
     def all(self, sql: str, values: Values = ()) -> list[tuple[Any, ...]]: ...
 
     def one(self, sql: str, values: Values = ()) -> tuple[Any, ...] | None: ...
+
+    def at_length(self) -> None:
+        """From here on each statement may take as long as it takes, while the server lives."""
+        ...
 
 
 @lru_cache(maxsize=256)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import zlib
 from collections import Counter
@@ -13,14 +14,31 @@ import msgspec
 
 from dmarc_milter.core.report.rows import decode_published, decode_row, encode_published
 from dmarc_milter.core.stored import StoredPolicy, UnreadableFacts, decode
+from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.store import log_size, rollups
-from dmarc_milter.ledger.store.database import Transaction, attempt, chunks, fetch, with_list
+from dmarc_milter.ledger.store.database import (
+    Database,
+    Transaction,
+    attempt,
+    chunks,
+    fetch,
+    with_list,
+)
 from dmarc_milter.ledger.store.report_id import secret_of
 from dmarc_milter.ledger.store.store import Store
 from dmarc_milter.ledger.tombstones import Target, Tombstone, Tombstones, add
 
 PAGE = 2000
-"""Rows that are looked at in one question."""
+"""Rows that are looked at in one question, and sent."""
+SIFTED = 20_000
+"""Rows that the database looks at in one question, to send those that hold the needle: a second of
+its time, however rare that is."""
+FIRST = {"at": -(2**62)}
+"""Where a key begins; others are text."""
+NO_BATCH = "LOCK TABLE origin IN EXCLUSIVE MODE"
+"""Waits for the batches on their way, which do not know the tombstone yet."""
+STRING_HEAD = re.compile(rb"[\xd9\xc4].|[\xda\xc5]..|[\xdb\xc6]....", re.DOTALL)
+"""What stands before a string in MessagePack, and may look like a letter of it."""
 MAX_DOCUMENT = 64 << 20
 """Bytes of a report that are unpacked to look into it."""
 
@@ -62,20 +80,19 @@ class Erasure:
             self._change(partial(_run, sql=sql, values=tuple(chunk)))
 
     def _paged(self, columns: str, table: str, key: str, *, every: bool = False) -> Iterator[Any]:
-        """All rows that may be meant, or `every` one, by their key."""
-        after: object = ""
+        """All rows that may be meant, or `every` one, by their key, which several may share. Each
+        question reads a bounded number of rows, and not the whole table for a rare needle."""
+        after: object = FIRST.get(key, "")
         holds, needle = ("AND {holds}", (self._needle,)) if self._needle and not every else ("", ())
-        while True:
-            page = fetch(
-                self._database,
-                f"SELECT {key}, {columns} FROM {table} WHERE {key} > ? {holds} ORDER BY {key}"
-                " LIMIT ?",
-                (after, *needle, PAGE),
-            )
-            yield from page
-            if len(page) < PAGE:
-                return
-            after = page[-1][0]
+        last = (
+            f"SELECT max(page.{key}) FROM (SELECT {key} FROM {table} WHERE {key} > ? ORDER BY {key}"
+            " LIMIT ?) AS page"
+        )
+        page = f"SELECT {key}, {columns} FROM {table} WHERE {key} > ? AND {key} <= ? {holds}"
+        size = SIFTED if needle else PAGE
+        while (end := fetch(self._database, last, (after, size))[0][0]) is not None:
+            yield from fetch(self._database, page, (after, end, *needle))
+            after = end
 
     def _is_meant(self, data: bytes) -> bool:
         try:
@@ -86,7 +103,7 @@ class Erasure:
     def _decisions(self) -> None:
         meant = [
             identity
-            for identity, data in self._paged("facts", "decision", "id")
+            for _, identity, data in self._paged("id, facts", "decision", "at")
             if self._is_meant(bytes(data))
         ]
         self.counts["decisions"] = len(meant)
@@ -114,13 +131,9 @@ class Erasure:
             for identity, begin in fetch(self._database, "SELECT id, begin_at FROM report")
             if identity not in self._whole
         }
-        holds, needle = (" WHERE {holds}", (self._needle,)) if self._needle else ("", ())
-        found = fetch(
-            self._database, f"SELECT report_id, row_key, facts FROM report_row{holds}", needle
-        )
         meant = {
             (identity, bytes(key))
-            for identity, key, data in found
+            for identity, key, data in self._paged("row_key, facts", "report_row", "report_id")
             if identity in begins
             and self._stones.hides_row(decode_row(bytes(data)), begins[identity])
         }
@@ -132,12 +145,18 @@ class Erasure:
 
     def _documents(self) -> None:
         """Reports that were built: those that name it go. The rows of a sent one are gone."""
-        if not self._needle:
-            return
-        sql = "SELECT report_id, format FROM report_document WHERE format IN ('rfc9990', 'rfc7489')"
-        for identity, form in fetch(self._database, sql):
+        sql = (
+            "SELECT d.report_id, d.format, r.begin_at FROM report_document d JOIN report r ON r.id"
+            " = d.report_id WHERE d.format IN ('rfc9990', 'rfc7489')"
+        )
+        for identity, form, begin in fetch(self._database, sql):
             document = self._store.reports.document(identity, form)
-            if document is None or self._needle not in _unpacked(document.content).lower():
+            if document is None or identity in self._whole:
+                continue
+            text = _unpacked(document.content)
+            if self._needle not in text.lower() or not self._stones.hides_document(
+                text, int(begin)
+            ):
                 continue
             self.counts["built reports"] += 1
             self._change(partial(_drop_documents, identity=identity, now=int(time.time())))
@@ -150,7 +169,7 @@ class Erasure:
                 "at, facts, sample", "failure", "id", every=True
             )
             if self._is_meant(bytes(data))
-            or self._stones.hides_text(bytes(sample or b""), int(at))
+            or self._stones.hides_sample(bytes(sample or b""), int(at))
             or self._is_in_document(identity, int(at))
         ]
         self.counts["failure reports"] = len(meant)
@@ -167,11 +186,16 @@ class Erasure:
         )
 
     def _parked(self) -> None:
-        """What cannot be read cannot be judged: it goes where it holds the bytes."""
-        if self._needle:
-            meant = [identity for identity, _ in self._paged("reason", "parked", "id")]
-            self.counts["unreadable rows"] = len(meant)
-            self._delete("parked", "id", meant)
+        """What cannot be read cannot be judged: it goes where it holds the bytes, or a word of
+        it."""
+        meant = [
+            identity
+            for identity, at, data in self._paged("at, facts", "parked", "id")
+            if self._needle
+            or self._stones.hides_document(STRING_HEAD.sub(b" ", bytes(data)), int(at))
+        ]
+        self.counts["unreadable rows"] = len(meant)
+        self._delete("parked", "id", meant)
 
     def _names(self) -> None:
         """Domains that are remembered for themselves; what was counted under one stays in the
@@ -256,7 +280,7 @@ def erase(store: Store, prepared: PreparedErasure, *, dry: bool) -> dict[str, in
     """From the store; the tombstone first, so that a drain that runs meanwhile adds nothing. Raises
     StoreError."""
     if not dry:
-        attempt(store.database, partial(add, stones=[prepared.stone]))
+        _add(store.database, [prepared.stone])
     return Erasure(store, prepared.stones, needle=prepared.needle, dry=dry).run()
 
 
@@ -264,10 +288,27 @@ def erase_again(store: Store, stones: Sequence[Tombstone]) -> dict[str, int]:
     """What was erased before, from a store that was restored from a backup. Raises StoreError."""
     if not stones:
         return {}
-    attempt(store.database, partial(add, stones=stones))
+    _add(store.database, stones)
     with store.database.transaction(write=False) as transaction:
         secret = secret_of(transaction)
     return Erasure(store, Tombstones(secret, stones), needle=b"", dry=False).run()
+
+
+def _add(database: Database, stones: Sequence[Tombstone]) -> None:
+    """While no batch is on its way that was judged without them. An engine without such a lock, or
+    an account that may not take it, does without: a batch looks once more before it ends."""
+
+    def work(transaction: Transaction) -> None:
+        if database.dialect == "postgresql":
+            transaction.run(NO_BATCH)
+        add(transaction, stones)
+
+    try:
+        attempt(database, work)
+    except StoreError as error:
+        if error.kind not in ("refused", "denied", "io", "locked"):
+            raise
+        attempt(database, partial(add, stones=stones))
 
 
 def _run(transaction: Transaction, sql: str, values: tuple[object, ...]) -> int:
@@ -277,14 +318,18 @@ def _run(transaction: Transaction, sql: str, values: tuple[object, ...]) -> int:
 def _drop_row(transaction: Transaction, identity: str, key: bytes) -> None:
     """However many spools have counted it. Their counters stay as they are: the report's own are
     added to them and may be negative."""
-    row = transaction.one(
-        "SELECT coalesce(sum(messages), 0) FROM report_row WHERE report_id = ? AND row_key = ?",
+    rows = transaction.all(
+        "SELECT origin, messages FROM report_row WHERE report_id = ? AND row_key = ? ORDER BY"
+        " origin {for_update}",
         (identity, key),
     )
-    transaction.run("DELETE FROM report_row WHERE report_id = ? AND row_key = ?", (identity, key))
+    transaction.many(
+        "DELETE FROM report_row WHERE report_id = ? AND row_key = ? AND origin = ?",
+        [(identity, key, origin) for origin, _ in rows],
+    )
     transaction.run(
         "UPDATE report SET messages = messages - ? WHERE id = ?",
-        (int(row[0]) if row else 0, identity),
+        (sum(int(messages) for _, messages in rows), identity),
     )
     transaction.run(
         "UPDATE report SET rows_count = (SELECT count(DISTINCT row_key) FROM report_row WHERE"

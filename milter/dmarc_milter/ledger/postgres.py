@@ -10,11 +10,14 @@ Nothing waits without an end, and no host that stops makes another wait:
   extended protocol, and so inside a pipeline, it would wait forever with everything locked.
 - A server that has stopped answering is noticed here: no setting of its own could. So is one whose
   answer does not come through, or whose process for this connection stands still, while it lives
-  for everybody else: each statement has a deadline here, a little after the server's own.
+  for everybody else: each statement has a deadline here, a little after the server's own. A
+  transaction `at_length` (an index of a large log) has neither; whether the server lives is asked
+  all the same.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 import time
@@ -66,8 +69,15 @@ TUPLE = re.compile(r"(?<=VALUES )\([^()]*\)")
 
 
 class _PostgresTransaction:
+    """`seconds` that the server may take for a statement; 0: as many as `Waits` says."""
+
     def __init__(self, execute: Callable[[str, Values], psycopg.Cursor[tuple[Any, ...]]]) -> None:
         self._execute = execute
+        self.seconds: float = 0
+
+    def at_length(self) -> None:
+        self.run("SET LOCAL statement_timeout = 0")
+        self.seconds = math.inf
 
     def run(self, sql: str, values: Values = ()) -> int:
         return self._execute(translate(sql, "postgresql"), values).rowcount
@@ -163,8 +173,13 @@ class PostgresDatabase:
         try:
             connection = self._begin("BEGIN" if write else "BEGIN READ ONLY")
             try:
-                yield _PostgresTransaction(lambda sql, values: self._run(connection, sql, values))
-                self._run(connection, "COMMIT")
+                transaction = _PostgresTransaction(
+                    lambda sql, values: self._run(
+                        connection, sql, values, seconds=transaction.seconds
+                    )
+                )
+                yield transaction
+                self._run(connection, "COMMIT", seconds=transaction.seconds)
             except BaseException:
                 self._undo(connection)
                 raise

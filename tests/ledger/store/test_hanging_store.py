@@ -228,7 +228,7 @@ def test_what_lives_and_brings_no_answer_through_holds_no_command_up(
     """Each look whether the server lives says that it does: the deadline of the statement, or of
     the connection to all servers of the URL, ends the waiting."""
     url = upgraded(fresh_schema(server))
-    commands = [("store", "status"), ("stats",), ("report", "list"), ("store", "drain")]
+    commands = [("store", "status"), ("stats",), ("report", "list")]
     with ExitStack() as stack:
         all_asked = []
         for hangs in (large_answers_are_lost, answers_trickle, no_server_of_several):

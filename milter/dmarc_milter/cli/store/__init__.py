@@ -10,7 +10,8 @@ import os
 import signal
 import threading
 import time
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import msgspec
@@ -27,12 +28,13 @@ from dmarc_milter.cli.times import shown
 from dmarc_milter.config import Config, load
 from dmarc_milter.config.paths import spool_path
 from dmarc_milter.ledger.connect import database_of, retention_of, spool_of, store_of
-from dmarc_milter.ledger.dialect import DRAIN, JOB
+from dmarc_milter.ledger.dialect import COMMAND, DRAIN, JOB
 from dmarc_milter.ledger.drain import drain, keep_draining
 from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.ownership import Access
 from dmarc_milter.ledger.store import schema
 from dmarc_milter.ledger.store.compact import compact
+from dmarc_milter.ledger.store.database import Database
 from dmarc_milter.ledger.store.gaps import Lost
 from dmarc_milter.ledger.store.retention import clean_up
 from dmarc_milter.ledger.store.status import (
@@ -42,6 +44,7 @@ from dmarc_milter.ledger.store.status import (
     spool_status,
     store_status,
 )
+from dmarc_milter.ledger.store.store import Store
 from dmarc_milter.telemetry.log import open_log
 
 LOG = logging.getLogger("dmarc_milter.ledger")
@@ -51,6 +54,8 @@ ARGUMENTS = {
     "restore": restore_arguments,
     "erase": erase_arguments,
 }
+ONE_DRAIN = replace(COMMAND, statement=DRAIN.statement)
+"""Somebody waits for it; a statement of a large batch may take as long as while it follows."""
 EXPIRE_EVERY = 3600
 """Seconds between clean-ups of the following drain."""
 
@@ -164,7 +169,7 @@ def _drain(config: Config, arguments: argparse.Namespace) -> int:
         return _follow(config, arguments.parent)
     with (
         closing(spool_of(config, Access.OWN)) as spool,
-        closing(store_of(config, Access.OWN)) as store,
+        closing(store_of(config, Access.OWN, ONE_DRAIN)) as store,
     ):
         drained = drain(spool, store)
     sentence = f"{drained.messages} messages" + (
@@ -190,16 +195,28 @@ def _follow(config: Config, parent: int) -> int:
         nonlocal last
         if time.monotonic() - last > EXPIRE_EVERY:
             last = time.monotonic()
-            try:
-                clean_up(store.database, retention_of(config), now=int(time.time()))
-            except StoreError as error:
-                LOG.error("expire: %s", error)
+            _forget(config, store)
         return stopping.wait(seconds) or (parent > 0 and os.getppid() != parent)
 
     keep_draining(spool, store, wait)
     spool.close()
     store.close()
     return EXIT_OK
+
+
+def _forget(config: Config, store: Store) -> None:
+    """By a connection of its own, since to count a large day takes longer than a batch; a file has
+    one, whose locks the end of another would give up."""
+    job: AbstractContextManager[Database] = (
+        nullcontext(store.database)
+        if store.database.dialect == "sqlite"
+        else closing(database_of(config, Access.OWN, JOB))
+    )
+    try:
+        with job as database:
+            clean_up(database, retention_of(config), now=int(time.time()))
+    except StoreError as error:
+        LOG.error("expire: %s", error)
 
 
 def _status(config: Config, arguments: argparse.Namespace) -> int:

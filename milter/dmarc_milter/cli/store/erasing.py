@@ -117,7 +117,7 @@ def _of_this_host(config: Config, stones: Tombstones, *, dry: bool) -> dict[str,
             return False
 
     def named(sample: bytes) -> bool:
-        return stones.hides_text(sample, 0)  # all that is there was recorded before
+        return stones.hides_sample(sample, 0)  # all that is there was recorded before
 
     counts: dict[str, int] = {}
     path = spool_path(config)

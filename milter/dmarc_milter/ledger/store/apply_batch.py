@@ -54,11 +54,12 @@ class _Unreadable(NamedTuple):
 
 class Decoded(NamedTuple):
     """A batch whose rows have been read. `logged`: whether a decision of that time gets a row in
-    the decision log."""
+    the decision log. `erased`: tombstones.mark when the rows were judged."""
 
     batch: Batch
     rows: Sequence[tuple[int, _NewMessage | _Unreadable]]
     logged: Callable[[float], bool] = lambda _: True
+    erased: int = 0
 
     def times(self) -> list[float]:
         """When the messages came."""
@@ -75,6 +76,29 @@ def _read(row: SpoolRow) -> _NewMessage | _Unreadable:
         return _NewMessage(decode(row.facts), row.facts, row.sample or None)
     except UnreadableFacts as error:
         return _Unreadable(row.id, str(error), row.facts)
+
+
+class Erased(Exception):
+    """Something was erased since the rows were judged: judge them again."""
+
+
+def without_erased(database: Database, decoded: Decoded) -> Decoded:
+    """Without messages that name what was erased after they were recorded, and without the headers
+    that do. What that costs is a stranger's choice: no transaction waits for it. Raises
+    StoreError."""
+    with database.transaction(write=False) as transaction:
+        erased = tombstones.mark(transaction)
+        stones = tombstones.load(transaction)
+    if not stones:
+        return decoded._replace(erased=erased)
+    rows: list[tuple[int, _NewMessage | _Unreadable]] = []
+    for seq, row in decoded.rows:
+        if isinstance(row, _Unreadable):
+            rows.append((seq, row))
+        elif not stones.hides_facts(row.facts):
+            hidden = row.sample and stones.hides_sample(row.sample, row.facts.at)
+            rows.append((seq, row._replace(sample=None) if hidden else row))
+    return decoded._replace(rows=rows, erased=erased)
 
 
 def prepare(database: Database, decoded: Decoded, options: StoreOptions, now: int) -> PreparedRows:
@@ -107,7 +131,7 @@ def apply(
     now: int,
 ) -> int:
     """Count what is new in a batch; how many messages that were. Call it in one transaction, whole
-    or not at all. Raises report_rows.Closed: prepare once more."""
+    or not at all. Raises Erased: judge and prepare once more; report_rows.Closed: prepare."""
     batch = decoded.batch
     origin = transaction.one(
         "SELECT last_seq FROM origin WHERE identity = ? {for_update}", (batch.identity,)
@@ -129,7 +153,7 @@ def apply(
     )
     report_rows.count(transaction, facts, prepared, options)
     _failures(transaction, messages, prepared.origin, options.caps)
-    if fresh:
+    if batch.rows and batch.rows[-1][0] > last:
         transaction.run(
             "UPDATE origin SET last_seq = ?, drained_at = ?, host = ?, unlogged = unlogged + ?"
             " WHERE identity = ?",
@@ -141,6 +165,8 @@ def apply(
                 batch.identity,
             ),
         )
+    if tombstones.mark(transaction) != decoded.erased:  # who erases waits for the row of origin
+        raise Erased
     return len(messages)
 
 
@@ -153,24 +179,8 @@ def _park(transaction: Transaction, rows: Sequence[_NewMessage | _Unreadable], n
     )
 
 
-def _not_erased(transaction: Transaction, messages: Sequence[_NewMessage]) -> Sequence[_NewMessage]:
-    """Those that name nothing which was erased after they were recorded; without a header that
-    does."""
-    stones = tombstones.load(transaction)
-    if not stones:
-        return messages
-    return [
-        message._replace(sample=None)
-        if message.sample and stones.hides_text(message.sample, message.facts.at)
-        else message
-        for message in messages
-        if not stones.hides_facts(message.facts)
-    ]
-
-
 def _unknown(transaction: Transaction, messages: Sequence[_NewMessage]) -> list[_NewMessage]:
-    """Those whose id the decision log does not hold, and that were not erased."""
-    messages = _not_erased(transaction, messages)
+    """Those whose id the decision log does not hold."""
     known = set[str]()
     # The same message has the same time: the log's other days are not looked into.
     sql = "SELECT id FROM decision WHERE id IN [] AND {plus}at >= ? AND {plus}at <= ?"

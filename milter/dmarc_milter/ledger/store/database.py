@@ -179,6 +179,9 @@ class SqliteTransaction:
         ).fetchone()
         return found
 
+    def at_length(self) -> None:
+        """A file has no bound for a statement."""
+
 
 def add_functions(connection: sqlite3.Connection) -> None:
     """What PostgreSQL has and SQLite has not."""

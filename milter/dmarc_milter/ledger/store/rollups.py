@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dmarc_milter.core.explain.senders import kind_of
 from dmarc_milter.core.report.rows import DAY
@@ -252,18 +252,29 @@ def verdicts(
 def forget(transaction: Transaction, reversed_name: str) -> None:
     """Count what stands under an author domain under OTHERS, and forget its name. Raises
     StoreError."""
-    rows = transaction.all(
-        "SELECT span, begin_at, status, disposition, would_be, kind, host, messages FROM"
-        " outcome_sum WHERE author_reversed = ?",
-        (reversed_name,),
-    )
+    keys = "span", "begin_at", "status", "disposition", "would_be", "kind", "host"
+    rows = _take(transaction, "outcome_sum", reversed_name, keys, "messages")
     transaction.many(ADD, [(row[0], OTHERS, *row[1:]) for row in rows])
-    days = transaction.all(
-        "SELECT day, host, messages, passed, failed, treated FROM author_day WHERE author_reversed"
-        " = ?",
-        (reversed_name,),
-    )
+    numbers = "messages, passed, failed, treated"
+    days = _take(transaction, "author_day", reversed_name, ("day", "host"), numbers)
     transaction.many(ADD_DAYS, [(row[0], OTHERS, *row[1:]) for row in days])
-    for table in ("outcome_sum", "author_day"):
-        transaction.run(f"DELETE FROM {table} WHERE author_reversed = ?", (reversed_name,))
     transaction.run("DELETE FROM author_name WHERE reversed = ?", (reversed_name,))
+
+
+def _take(
+    transaction: Transaction, table: str, name: str, keys: Sequence[str], numbers: str
+) -> list[tuple[Any, ...]]:
+    """Delete what stands under a name; the rows. Exactly those that were read, as they are once a
+    drain that was counting into them has ended: nothing that comes meanwhile is lost."""
+    columns = ", ".join(keys)
+    rows = transaction.all(
+        f"SELECT {columns}, {numbers} FROM {table} WHERE author_reversed = ? ORDER BY {columns}"
+        " {for_update}",
+        (name,),
+    )
+    same = " AND ".join(f"{key} = ?" for key in keys)
+    transaction.many(
+        f"DELETE FROM {table} WHERE author_reversed = ? AND {same}",
+        [(name, *row[: len(keys)]) for row in rows],
+    )
+    return rows

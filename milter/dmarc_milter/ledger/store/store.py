@@ -91,17 +91,19 @@ class Store:
         """Count a batch of a spool, exactly once however often it is handed over; how many of its
         messages were new."""
         self.ready()
-        options, now, decoded = self.options, int(self.clock()), apply_batch.read(batch)
-        without = self._days.without(decoded.times(), now, options.decision_days)
-        decoded = decoded._replace(logged=lambda at: day_of(at) not in without)
+        now, read = int(self.clock()), apply_batch.read(batch)
+        without = self._days.without(read.times(), now, self.options.decision_days)
+        read = read._replace(logged=lambda at: day_of(at) not in without)
         for _ in range(ATTEMPTS):
-            prepared = self._checking(
-                lambda: apply_batch.prepare(self.database, decoded, options, now)
-            )
+            decoded, prepared = self._checking(lambda: self._prepared(read, now))
             work = partial(self._apply, decoded=decoded, prepared=prepared, now=now)
-            with suppress(Closed):
+            with suppress(Closed, apply_batch.Erased):
                 return self._ready(work)
         raise StoreError("locked", f"{self.database.name}: reports are closed again and again")
+
+    def _prepared(self, read: Decoded, now: int) -> tuple[Decoded, PreparedRows]:
+        decoded = apply_batch.without_erased(self.database, read)
+        return decoded, apply_batch.prepare(self.database, decoded, self.options, now)
 
     def _apply(
         self, transaction: Transaction, decoded: Decoded, prepared: PreparedRows, now: int

@@ -209,7 +209,6 @@ def _shared_step(database: Database, number: int) -> bool:
 
 
 NO_DRAIN = (
-    "SET LOCAL statement_timeout = 0",
     "SET LOCAL idle_in_transaction_session_timeout = '10min'",
     "LOCK TABLE origin IN EXCLUSIVE MODE",
 )
@@ -222,6 +221,8 @@ def _convert(database: Database, number: int) -> bool:
     step = STEPS[number]
 
     def work(transaction: Transaction, first: tuple[str, ...]) -> bool:
+        if step.convert is not None:
+            transaction.at_length()
         for sql in first:
             transaction.run(sql)
         if step.convert is not None:
@@ -231,8 +232,8 @@ def _convert(database: Database, number: int) -> bool:
     try:
         return attempt(database, partial(work, first=NO_DRAIN if step.convert else ()))
     except StoreError as error:
-        if error.kind not in ("refused", "io"):  # else: a statement that the engine does not know
-            raise
+        if error.kind not in ("refused", "denied", "io"):
+            raise  # else: a statement that the engine does not know, or a right that is missing
     return attempt(database, partial(work, first=()))
 
 
@@ -242,5 +243,5 @@ def _run(transaction: Transaction, sql: str) -> int:
 
 def _run_at_length(transaction: Transaction, sql: str) -> None:
     """An index of a large log takes as long as it takes."""
-    transaction.run("SET LOCAL statement_timeout = 0")
+    transaction.at_length()
     transaction.run(sql)

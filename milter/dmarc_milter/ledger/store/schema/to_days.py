@@ -44,14 +44,14 @@ def _supported(database: Database) -> bool:
     try:
         return attempt(database, probe)
     except StoreError as error:
-        if error.kind in ("refused", "io"):  # an error of syntax, or a feature that is missing
+        if error.kind in ("refused", "denied", "io"):  # syntax, a missing feature, a missing right
             return False
         raise
 
 
 def _convert(transaction: Transaction) -> bool:
     transaction.run(LOCK_WAIT)
-    transaction.run("SET LOCAL statement_timeout = 0")
+    transaction.at_length()
     transaction.run("LOCK TABLE decision IN ACCESS EXCLUSIVE MODE")
     if is_partitioned(transaction):
         return True
