@@ -52,9 +52,11 @@ def each_call(hook: Callable[[str], object]) -> Iterator[None]:
     """`hook`, with the statement, goes before each call to a PostgreSQL store."""
     run = PostgresDatabase._run
 
-    def hooked(self: PostgresDatabase, connection: Any, sql: str, *values: Any) -> Any:
+    def hooked(
+        self: PostgresDatabase, connection: Any, sql: str, *values: Any, seconds: float = 0
+    ) -> Any:
         hook(sql)
-        return run(self, connection, sql, *values)
+        return run(self, connection, sql, *values, seconds=seconds)
 
     PostgresDatabase._run = hooked  # type: ignore[method-assign,assignment]
     try:
