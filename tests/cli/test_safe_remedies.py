@@ -36,6 +36,7 @@ from dmarc_milter.core.check_finding import Finding
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.report.destination import Authorization, Permission
 from dmarc_milter.process import daemons
+from dmarc_milter.web import health
 from fakes.daemon import toml
 
 SECOND_FILE = Path("/etc/dmarc-milter-second/dmarc-milter.toml")
@@ -167,6 +168,16 @@ def test_commands_name_the_unit_of_the_instance() -> None:
         "dmarc-milter@second", "dmarc-milter.socket", "dmarc-milter-web", "dmarc-milter@second",
     ]  # fmt: skip
     assert "systemctl restart dmarc-milter &&" in remedies.placed(words, config=Path("/srv/c.toml"))
+
+
+def test_the_dashboard_of_an_instance_names_its_configuration() -> None:
+    told = config(web={"listen": "0.0.0.0:8896"}, milter={"deadline": 1.0})
+    said = [one.remedy for one in health.findings(told, SECOND_FILE) if "config set" in one.remedy]
+    assert len(said) >= 2
+    assert all(f"dmarc-milter --config {SECOND_FILE} config set" in one for one in said)
+    assert "/etc/dmarc-milter/" not in str(said)
+    first = [one.remedy for one in health.findings(told) if "config set" in one.remedy]
+    assert "--config" not in str(first)
 
 
 def test_setup_of_an_instance_leaves_the_first_s_places_alone() -> None:

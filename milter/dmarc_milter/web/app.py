@@ -334,7 +334,7 @@ class Pages:
     def health(self) -> str:
         """The one page that is shown while the store does not answer."""
         host, spool = self._options.status(), self._options.spool
-        found = health.findings(host.config) if host.config else ()
+        found = health.findings(host.config, host.path) if host.config else ()
         try:
             running, details = self._lights(host), list(health.details(self._store, spool))
         except StoreError as error:

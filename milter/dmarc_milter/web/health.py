@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dmarc_milter.checks import configuration, mail_server
+from dmarc_milter.checks import configuration, mail_server, remedies
 from dmarc_milter.checks.rules import rules
-from dmarc_milter.config import Config
+from dmarc_milter.config import DEFAULT_PATH, Config
+from dmarc_milter.config.instance import Instance, instance
 from dmarc_milter.core.check_finding import Finding
 from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.store.gaps import losses
@@ -19,15 +20,23 @@ from dmarc_milter.ledger.store.status import LOSS_SHOWN, SpoolStatus, moved_asid
 from dmarc_milter.ledger.store.store import Store
 
 
-def findings(config: Config) -> Iterator[Finding]:
-    """Those of `config check` that ask neither the DNS nor a server. Reads files."""
+def findings(config: Config, path: Path = DEFAULT_PATH) -> Iterator[Finding]:
+    """Those of `config check` that ask neither the DNS nor a server, with remedies as they must be
+    typed where the configuration at `path` is another instance's. Reads files."""
+    of = instance(path)
+    named = path if of.name else None
+    for one in _findings(config, of):
+        yield one._replace(remedy=remedies.placed(one.remedy, config=named))
+
+
+def _findings(config: Config, of: Instance) -> Iterator[Finding]:
     suffixes, about = configuration.suffix_list(config)
     yield from (
         *configuration.mode(config),
         *rules(config, suffixes, datetime.now(UTC).date()),
         *about,
         *configuration.identity(config, suffixes),
-        *configuration.exposed_listeners(config),
+        *configuration.exposed_listeners(config, of),
     )
     path = Path(config.authentication.sendmail_cf)
     if path.is_file():

@@ -6,17 +6,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from dmarc_milter.config import Config, ConfigError, load
+from dmarc_milter.config import DEFAULT_PATH, Config, ConfigError, load
 
 
 class HostStatus(NamedTuple):
     """`mode` is enforce, monitor, or "" where the file cannot be read; `reports_off` is why no
-    reports are sent, or ""; `config` is None where the file cannot be read."""
+    reports are sent, or ""; `config` is None where the file cannot be read,
+    which is `path`."""
 
     mode: str
     text: str
     reports_off: str = ""
     config: Config | None = None
+    path: Path = DEFAULT_PATH
 
 
 def host_status(config: Config) -> HostStatus:
@@ -38,6 +40,6 @@ def host_status(config: Config) -> HostStatus:
 def read(path: Path) -> HostStatus:
     """Of a file. Never raises."""
     try:
-        return host_status(load(path))
+        return host_status(load(path))._replace(path=path)
     except ConfigError as error:
         return HostStatus("", str(error))
