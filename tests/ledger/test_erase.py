@@ -426,6 +426,23 @@ def test_what_was_erased_does_not_come_back_from_a_restored_backup(
         assert place.store.decisions.count() >= 1
 
 
+@pytest.mark.parametrize("words", [("--domain", "private.example"), ("--source", "192.0.2.0/30")])
+def test_a_report_that_a_restored_backup_has_is_forgotten_again(
+    tmp_path: Path, words: tuple[str, str]
+) -> None:
+    """It was sent before the backup, and names what was erased after it."""
+    with closing(Place(tmp_path, f"sqlite:///{tmp_path}/reports.db")) as place:
+        place.saw(evaluation("legit.example", source_ip="198.51.100.1"))
+        text = b"<source_ip>192.0.2.2</source_ip><envelope_to>private.example</envelope_to>"
+        identity = built(place, text)
+        assert place.ask("store", "backup", str(tmp_path / "copy.db")) == 0
+        assert place.ask("store", "erase", *words) == 0
+        assert place.ask("store", "restore", str(tmp_path / "copy.db")) == 0
+        with closing(Store.open(place.url)) as store:
+            assert store.reports.get(identity) is not None
+            assert store.reports.document(identity, "rfc9990") is None
+
+
 def test_a_tombstone_does_not_tell_what_was_erased(place: Place) -> None:
     """It is a hash under the installation's secret, in the store and in the file."""
     place.saw(evaluation("private.example"))
