@@ -159,8 +159,7 @@ class MtaConnection:
         self.close()
 
     def _event_while_busy(self, events: int) -> None:
-        """The message waits or has its turn: only the MTA's end matters. What it says is heard
-        later."""
+        """The message waits or has its turn: only the MTA's end matters, what it says waits."""
         if events & _GONE:
             self.close()
         else:

@@ -61,25 +61,16 @@ class Claims:
         with a great `ended_before` even the period still open (`report send --now`).
         """
         these = "" if among is None else with_list(" AND id IN []", among)
+        sql = (
+            f"SELECT id FROM report WHERE ((state = 'due' AND end_at <= ? AND next_at <= ? AND"
+            f" {HAS_MESSAGES}) OR (state = 'building' AND lease_until < ?)){these} ORDER BY"
+            " next_at, id LIMIT ? {skip_locked}"
+        )
 
         def work(transaction: Transaction) -> list[Report]:
             now = int(self._clock())
-            ids = [
-                identity
-                for (identity,) in transaction.all(
-                    f"SELECT id FROM report WHERE ((state = 'due' AND end_at <= ? AND next_at"
-                    f" <= ? AND {HAS_MESSAGES}) OR (state = 'building' AND lease_until < ?)){these}"
-                    " ORDER BY next_at, id LIMIT ? {skip_locked}",
-                    (
-                        ended_before,
-                        2**62 if at_once else now,
-                        now - EMPTY,
-                        now - SKEW,
-                        *(among or ()),
-                        limit,
-                    ),
-                )
-            ]
+            times = (ended_before, 2**62 if at_once else now, now - EMPTY, now - SKEW)
+            ids = [row[0] for row in transaction.all(sql, (*times, *(among or ()), limit))]
             # Only now, when they are locked: what a drain has just counted is seen.
             transaction.many(EXACT_ROWS, [(identity,) for identity in ids])
             reports = [report_of(row) for row in rows_of(transaction, "report", COLUMNS, ids)]
