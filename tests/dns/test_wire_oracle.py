@@ -240,3 +240,15 @@ def test_a_pointer_into_a_number_is_no_earlier_name() -> None:
     assert packet[0x1C] == 60
     assert ours(packet, question, "TXT") is None
     assert oracle(packet)[0] == set()
+
+
+@pytest.mark.parametrize("rdtype", [dns.rdatatype.OPT, dns.rdatatype.TSIG])
+def test_a_record_about_the_packet_among_the_answers_spoils_it(rdtype: int) -> None:
+    """RFC 6891 6.1.1, RFC 8945 5.1: they belong into the additional section."""
+    question = encode_question(("a.example", "A"))
+    assert question is not None
+    head = IDENTIFIER + b"\x81\x80\0\1\0\2\0\0\0\0" + question
+    fixed = b"\xc0\x0c%b\0\1\0\0\0\x3c\0\4\xc0\0\2\1"
+    address = fixed % b"\0\1"
+    assert ours(head + fixed % rdtype.to_bytes(2, "big") + address, question, "A") is None
+    assert ours(head + address + address, question, "A") is not None

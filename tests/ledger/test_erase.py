@@ -502,9 +502,9 @@ def test_a_spool_that_waits_is_erased_without_a_drain(tmp_path: Path) -> None:
     """Rows that the store has never seen."""
     with closing(SpoolFile(tmp_path / "spool.db")) as spool:
         spool.write([spool_row(evaluation("a.example")), spool_row(evaluation("b.example"))])
-        assert spool.erase(lambda facts: b"a.example" in facts, dry=True) == 1
+        assert spool.erase(lambda facts: b"a.example" in facts, lambda _: False, dry=True) == 1
         assert spool.waiting() == 2
-        assert spool.erase(lambda facts: b"a.example" in facts, dry=False) == 1
+        assert spool.erase(lambda facts: b"a.example" in facts, lambda _: False, dry=False) == 1
         assert spool.waiting() == 1
     shutil.copy(tmp_path / "spool.db", tmp_path / "copy.db")
     with closing(SpoolFile(tmp_path / "copy.db", SpoolOptions(access=Access.CHANGE))) as spool:

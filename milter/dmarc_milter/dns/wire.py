@@ -25,7 +25,7 @@ from dmarc_milter.dns.rdata import (
     to_text,
 )
 
-CNAME, NS, SOA, OPT, DNAME = 5, 2, 6, 41, 39
+CNAME, NS, SOA, OPT, DNAME, TSIG = 5, 2, 6, 41, 39, 250
 HOP_LIMIT = 16  # CNAMEs followed for one question, as most resolvers do
 # Records of one answer; a resolver hands on thousands over TCP, and no honest name has them.
 RECORD_LIMIT = 512
@@ -183,6 +183,8 @@ def _read(packet: bytes, question: bytes, rdtype: str, rcode: int) -> Answer:
             aliases.setdefault(owner, (ttl, read_whole_name(packet, at, length)))
         elif rdclass == 1 and number == DNAME:
             subtrees.setdefault(owner, (ttl, read_whole_name(packet, at, length)))
+        elif number in (OPT, TSIG):  # RFC 6891 6.1.1, RFC 8945 5.1: of the additional section alone
+            raise MalformedAnswer("a record about the packet among the answers")
         at += length
     return _answer_of(
         packet, (at, authorities, additional), rcode, (own, owned, _Aliases(aliases, subtrees))

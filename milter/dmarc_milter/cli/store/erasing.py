@@ -124,7 +124,7 @@ def _of_this_host(config: Config, stones: Tombstones, *, dry: bool) -> dict[str,
     try:
         if path.exists():
             with closing(spool_of(config, Access.CHANGE)) as spool:
-                counts["spool rows"] = spool.erase(meant, named=named, dry=dry)
+                counts["spool rows"] = spool.erase(meant, named, dry=dry)
         counts["lines of the sent log"] = SentLog(beside(path)).erase(stones.hides_address, dry=dry)
     except SpoolError as error:
         raise StoreError("refused", str(error)) from None

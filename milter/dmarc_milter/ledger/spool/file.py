@@ -12,7 +12,7 @@ import logging
 import sqlite3
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from dmarc_milter.ledger.errors import SpoolError
 from dmarc_milter.ledger.ownership import Access, why_not
 from dmarc_milter.ledger.spool import kept
 from dmarc_milter.ledger.spool.guard import Marks, RecentRows, copied, is_whole
+from dmarc_milter.ledger.spool.kept import Judge
 from dmarc_milter.ledger.spool.schema import PAGE, SpoolOptions, open_spool
 from dmarc_milter.ledger.sqlite_file import classify, clear_away, create, inode, move_aside, tidy
 
@@ -292,13 +293,7 @@ class SpoolFile:
             raise self._failed(error) from None
         return row[0] if row else 0
 
-    def erase(
-        self,
-        meant: Callable[[bytes], bool],
-        *,
-        named: Callable[[bytes], bool] = lambda _: False,
-        dry: bool,
-    ) -> int:
+    def erase(self, meant: Judge, named: Judge, *, dry: bool) -> int:
         """Forget rows, waiting or kept, whose facts are meant, and the header of those where that
         is `named`; how many they are."""
         try:

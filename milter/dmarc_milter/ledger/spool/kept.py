@@ -86,13 +86,11 @@ def number_after(connection: sqlite3.Connection, after: int) -> int:
     return int(connection.execute(sql, (after,)).fetchone()[0])
 
 
-def erase(
-    connection: sqlite3.Connection,
-    meant: Callable[[bytes], bool],
-    named: Callable[[bytes], bool],
-    *,
-    dry: bool,
-) -> int:
+Judge = Callable[[bytes], bool]
+"""Whether facts, or a header, are what is to be forgotten."""
+
+
+def erase(connection: sqlite3.Connection, meant: Judge, named: Judge, *, dry: bool) -> int:
     """Delete rows whose facts are meant, waiting or kept; of those whose header names it, the
     header. How many rows that are. Raises sqlite3.Error."""
     total = 0
