@@ -3,6 +3,7 @@ same connection, unread for the whole time, and nobody at work for it."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -261,7 +262,7 @@ class TestKernel:
         with socket.socket(socket.AF_UNIX) as mta, socket.socket(socket.AF_UNIX) as later:
             mta.connect(listening.getsockname())
             with listening.accept()[0] as first:
-                os.dup2(first.fileno(), handle := 200)
+                handle = fcntl.fcntl(first.fileno(), fcntl.F_DUPFD, 200)
             identity = kernel.identity(handle)
             assert identity is not None
             mta.send(b"abc")
