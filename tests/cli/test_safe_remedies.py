@@ -11,6 +11,7 @@ import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -461,11 +462,7 @@ def test_a_record_is_published_only_where_none_is(
     answer = Authorization(permission, reason)
     monkeypatch.setattr(report_sender, "takes_mail", lambda *_: answer)
 
-    class Surveyed:
-        class spf:  # noqa: N801
-            status = "pass"
-
-    surveyed: Any = Surveyed
+    surveyed: Any = SimpleNamespace(spf=SimpleNamespace(status="pass"))
     resolver: Any = None
     sender = Domain("e.example")
     found = [*report_sender._envelope(reports(), sender, surveyed, resolver)]
