@@ -233,7 +233,7 @@ def test_what_the_service_account_cannot_read_or_write_is_found(
         for one in bad(found, "account")
     )
     for what in ("spool", "store"):
-        assert any(one["remedy"] == f"chown nobody {state}" for one in bad(found, what))
+        assert any(one["remedy"] == f"chown -h nobody {state}" for one in bad(found, what))
     assert os.geteuid() == 0
 
 

@@ -10,6 +10,7 @@ import re
 import shlex
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -36,6 +37,8 @@ from dmarc_milter.config.instance import FIRST, instance
 from dmarc_milter.core.check_finding import Finding
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.report.destination import Authorization, Permission
+from dmarc_milter.ledger.store import schema
+from dmarc_milter.ledger.store.database import connect
 from dmarc_milter.process import daemons
 from dmarc_milter.web import health
 from fakes.daemon import toml
@@ -364,6 +367,164 @@ def test_a_store_in_a_folder_of_others_is_named_elsewhere(tmp_path: Path) -> Non
     found = [*account._unwritable(told, nobody, FIRST)]
     assert {one.remedy.split()[3] for one in found} == {"store.url", "store.spool"}
     assert not [one for one in found if "chown" in one.remedy or "chgrp" in one.remedy]
+
+
+@needs_root
+@pytest.mark.parametrize("made_by", ["account", "root", "hard link"])
+def test_no_file_is_given_away_by_a_link_that_the_account_has_made(
+    tmp_path: Path, made_by: str
+) -> None:
+    """Whoever took over the service owns the state folder, and root types what `doctor` says. A
+    link of root's leads where root wants."""
+    nobody, state, shadow = pwd.getpwnam("nobody"), tmp_path / "state", tmp_path / "shadow"
+    with closing(connect(f"sqlite:///{shadow}")) as database:
+        schema.upgrade(database)
+    shadow.chmod(0o600)
+    state.mkdir()
+    store = state / "reports.db"
+    if made_by == "hard link":
+        store.hardlink_to(shadow)
+    else:
+        store.symlink_to(shadow)
+        os.chown(store, 0 if made_by == "root" else nobody.pw_uid, 0, follow_symlinks=False)
+    os.chown(state, nobody.pw_uid, nobody.pw_gid)
+    told = config(store={"url": f"sqlite:///{store}"}, milter={"user": "nobody"})
+    (found,) = account._unwritable(told, nobody, FIRST)
+    if made_by == "root":
+        subprocess.run(["/bin/sh", "-c", found.remedy], check=True)
+        assert shadow.stat().st_uid == nobody.pw_uid
+        return
+    for said in (found.remedy, storage._allowed(told, "store", store, FIRST)):
+        assert said.startswith("dmarc-milter config set store.url "), said
+
+
+@needs_root
+def test_a_link_that_appears_before_the_remedy_is_typed_is_not_followed(tmp_path: Path) -> None:
+    nobody, state, shadow = pwd.getpwnam("nobody"), tmp_path / "state", tmp_path / "shadow"
+    state.mkdir()
+    store = state / "reports.db"
+    with closing(connect(f"sqlite:///{store}")) as database:
+        schema.upgrade(database)
+    os.chown(state, nobody.pw_uid, nobody.pw_gid)
+    told = config(store={"url": f"sqlite:///{store}"}, milter={"user": "nobody"})
+    (found,) = account._unwritable(told, nobody, FIRST)
+    said = [found.remedy, storage._allowed(told, "store", store, FIRST)]
+    assert all("chown -h" in one for one in said)
+    store.unlink()
+    shadow.write_text("root's")
+    for place in (store, state / "reports.db-planted"):
+        place.symlink_to(shadow)
+    for one in said:
+        subprocess.run(["/bin/sh", "-c", one], check=False)
+    assert shadow.stat().st_uid == 0
+
+
+@needs_root
+@pytest.mark.parametrize(("text", "owner"), [("root:x:0:0:\n" * 50, 0), ("", 1)])
+def test_a_file_of_another_program_or_account_is_not_given_away(
+    tmp_path: Path, text: str, owner: int
+) -> None:
+    nobody, place = pwd.getpwnam("nobody"), tmp_path / "srv"
+    place.mkdir()
+    place.chmod(0o777)
+    (place / "somebody").write_text("else's")
+    store = place / "r.db"
+    store.write_text(text)
+    store.chmod(0o600)
+    os.chown(store, owner, owner)
+    told = config(
+        store={"url": f"sqlite:///{store}", "spool": f"{place}/s.db"}, milter={"user": "nobody"}
+    )
+    found = [*account._unwritable(told, nobody, FIRST), *storage.ledger(told)]
+    said = [one.remedy for one in found if one.where == "store" and one.level == "error"]
+    assert said
+    assert all(one.startswith("dmarc-milter config set store.url ") for one in said), said
+
+
+@needs_root
+def test_the_service_s_account_itself_may_ask(tmp_path: Path) -> None:
+    """What is closed to it is not taken for missing, and root's to open."""
+    nobody, closed = pwd.getpwnam("nobody"), tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    (closed / "password").write_text("secret")
+    file = tmp_path / "c.toml"
+    file.write_text("")
+    told = config(
+        milter={"user": "nobody"},
+        store={"url": f"sqlite:///{closed}/state/r.db", "spool": f"{closed}/state/s.db"},
+        reporting={"smtp_password_file": f"{closed}/password"},
+    )
+    with account._become(nobody):
+        found = [*account.rights(told, file)]
+    assert {one.remedy for one in found} == {"sudo dmarc-milter doctor"}
+    assert "is not there" not in str(found)
+
+
+@needs_root
+@pytest.mark.parametrize(("mode", "words"), [(0o750, "socket_group daemon"), (0o2750, "chgrp ")])
+def test_nobody_becomes_a_member_of_root_s_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, words: str
+) -> None:
+    """Neither by a folder's set-group-ID bit nor because the service runs as root."""
+    monkeypatch.setattr(account, "MTA_ACCOUNTS", ("daemon",))
+    folder = tmp_path / "milter"
+    folder.mkdir()
+    folder.chmod(mode)
+    told = config(milter={"socket": f"unix:{folder}/m.sock", "socket_group": "", "user": "root"})
+    (found,) = account._mta_may_connect(told, FIRST)
+    assert "adduser" not in found.remedy
+    assert words in found.remedy
+
+
+@pytest.mark.parametrize(
+    ("server", "user", "problem", "remedy"),
+    [
+        ("mx.example:587", "u", "certificate verify failed", "openssl s_client "),
+        ("mx.example:587", "u", "the server does not offer STARTTLS", "openssl s_client "),
+        ("mx.example:25", "", "certificate verify failed", "smtp_tls opportunistic"),
+        ("localhost:25", "u", "certificate verify failed", "smtp_tls opportunistic"),
+        ("localhost:25", "u", "the server does not offer STARTTLS", "smtp_tls none"),
+        ("localhost:25", "", "the server does not offer STARTTLS", "smtp_tls none"),
+    ],
+)
+def test_a_password_is_not_sent_to_whoever_answers(
+    server: str, user: str, problem: str, remedy: str
+) -> None:
+    """Who stands between made the certificate, or took STARTTLS out of the answer."""
+    told = reports(smtp=server, smtp_user=user, smtp_tls="verify")
+    host_name, _, port = server.partition(":")
+    assert remedy in doctor._way_in(told, host_name, int(port), f"{server}: {problem}")
+
+
+class Records:
+    """A resolver that knows one name's TXT records."""
+
+    def __init__(self, *texts: bytes) -> None:
+        self.texts = texts
+
+    def txt(self, _: str) -> tuple[bytes, ...]:
+        return self.texts
+
+
+@pytest.mark.parametrize(
+    ("texts", "published"),
+    [
+        ((b"v=spf1 include:a.example -all", b"v=spf1 mx ~all", b"x"), "include:a.example mx ~all"),
+        ((b"v=spf1 mx", b"v=spf1 mx +all"), "mx ~all"),
+        ((b"v=spf1 mx", b"v=spf1 redirect=a.example"), ""),
+        ((b"v=spf1 mx", b'v=spf1 exists:"'), ""),
+        ((b"v=spf1 include:gone.example -all",), ""),
+    ],
+)
+def test_an_spf_record_that_others_send_by_is_not_replaced(
+    texts: tuple[bytes, ...], published: str
+) -> None:
+    """Several become one that lets the same hosts send (RFC 7208 3.2); one that is at fault is
+    shown by `domain`."""
+    resolver: Any = Records(*texts)
+    assert report_sender._merged_spf(Domain("e.example"), resolver) == (
+        f"v=spf1 {published}" if published else ""
+    )
 
 
 @needs_root

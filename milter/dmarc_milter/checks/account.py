@@ -20,8 +20,10 @@ from dmarc_milter.config.commands import set_command
 from dmarc_milter.config.instance import Instance, instance
 from dmarc_milter.config.secret_files import FILES
 from dmarc_milter.core.check_finding import Finding
+from dmarc_milter.ledger.ownership import Kind, why_not
 from dmarc_milter.mta import sendmail_cf
 
+AS_ROOT = "sudo dmarc-milter doctor"
 MTA_ACCOUNTS = ("postfix",)
 """Who connects to the socket: Postfix's smtpd. Sendmail does it as root, or as its RunAsUser."""
 
@@ -42,14 +44,14 @@ def rights(config: Config, file: Path) -> Iterator[Finding]:
             "note",
             "account",
             f"run as root to see files as {account.pw_name} sees them",
-            "sudo dmarc-milter doctor",
+            AS_ROOT,
         )
         return
     found = [*_unreadable(config, file, account), *_unwritable(config, account, instance(file))]
     yield from found or [
         Finding("ok", "account", f"{account.pw_name} can read and write all that it needs")
     ]
-    yield from _mta_may_connect(config)
+    yield from _mta_may_connect(config, instance(file))
 
 
 def _unreadable(config: Config, file: Path, account: pwd.struct_passwd) -> Iterator[Finding]:
@@ -61,15 +63,13 @@ def _unreadable(config: Config, file: Path, account: pwd.struct_passwd) -> Itera
         if not path or _may(account, path, os.R_OK):
             continue
         what = f"[{key.replace('.', '] ')}" if key else "the configuration"
-        there = os.path.exists(path)
-        yield Finding(
-            "error",
-            "account",
-            f"{what}: {path} cannot be read by {account.pw_name}"
-            if there
-            else f"{what}: {path} is not there",
-            _readable(config, file, account, key) if there else _made(config, key),
-        )
+        text = f"{what}: {path} cannot be read by {account.pw_name}"
+        remedy = AS_ROOT
+        if folders.is_missing(Path(path)):
+            text, remedy = f"{what}: {path} is not there", _made(config, key, path)
+        elif os.path.exists(path):
+            remedy = _readable(config, file, account, key)
+        yield Finding("error", "account", text, remedy)
 
 
 def _readable(config: Config, file: Path, account: pwd.struct_passwd, key: str) -> str:
@@ -136,12 +136,8 @@ def _may_enter(account: pwd.struct_passwd, folder: Path) -> bool:
     return False
 
 
-def _made(config: Config, key: str) -> str:
+def _made(config: Config, key: str, path: str) -> str:
     """What makes the file that a key names."""
-    section, _, name = key.partition(".")
-    path = str(getattr(getattr(config, section), name)) if key else ""
-    _, group = service.names(config)
-    quoted = shlex.quote(path)
     match key:
         case "reporting.dkim_key_file":
             return service.new_key(path, config)
@@ -150,32 +146,46 @@ def _made(config: Config, key: str) -> str:
         case "web.token_file":
             return service.new_token(path, config)
         case _:
-            return service.new_file(path, config) if path else f"ls -l {quoted or group}"
+            return service.new_file(path, config)
 
 
 def _unwritable(config: Config, account: pwd.struct_passwd, of: Instance) -> Iterator[Finding]:
+    """A file of another program is left to checks/storage.py, which names another."""
     for what, path in folders.paths(config).items():
-        for one in (path.parent, path):
-            if one.exists() and not _may(account, one, os.R_OK | os.W_OK):
-                text = f"{one} cannot be written by {account.pw_name}"
-                yield Finding("error", what, text, _writable(config, account, what, one, of))
+        for one in (path.parent, *(() if why_not(path, what) else (path,))):
+            if folders.is_missing(one) or _may(account, one, os.R_OK | os.W_OK):
+                continue
+            text = f"{one} cannot be written by {account.pw_name}"
+            seen = os.path.exists(one)
+            remedy = _writable(config, account, what, one, of) if seen else AS_ROOT
+            yield Finding("error", what, text, remedy)
 
 
 def _writable(
-    config: Config, account: pwd.struct_passwd, what: str, one: Path, of: Instance
+    config: Config, account: pwd.struct_passwd, what: Kind, one: Path, of: Instance
 ) -> str:
-    """Folders that hold anything else keep their owner and stay closed: another file is named."""
+    """Folders that hold anything else keep their owner and stay closed: another file is named.
+    `chown -h`: a link that the account puts there meanwhile is not followed."""
+    one = _where_root_points(one)
     closed = list(_closed(account, one))
     owned = _owner(one) != account.pw_uid
     given = [*closed, *([one] if one.is_dir() and owned else [])]
-    if not all(folders.may_be_given(each, config, account.pw_uid, of) for each in given):
+    if not all(folders.may_be_given(each, config, account.pw_uid, of) for each in given) or not (
+        one.is_dir() or folders.file_may_be_given(one, what, config, account.pw_uid, of)
+    ):
         return folders.elsewhere(what, of)
     group = shlex.quote(service.group_name(account.pw_gid))
     quoted, bits = shlex.quote(str(one)), "u+rwx" if one.is_dir() else "u+rw"
     steps = [_opened(group, place) for place in closed]
-    steps += [f"chown {account.pw_name} {quoted}"] if owned else []
+    steps += [f"chown -h {account.pw_name} {quoted}"] if owned else []
     steps += [] if _has(one, bits) else [f"chmod {bits} {quoted}"]
     return " && ".join(steps)
+
+
+def _where_root_points(path: Path) -> Path:
+    """What a link leads to that root made."""
+    is_roots = path.is_symlink() and path.lstat().st_uid == 0
+    return Path(os.path.realpath(path)) if is_roots else path
 
 
 def _owner(path: Path) -> int:
@@ -187,7 +197,7 @@ def _has(path: Path, bits: str) -> bool:
     return path.stat().st_mode & wanted == wanted
 
 
-def _mta_may_connect(config: Config) -> Iterator[Finding]:
+def _mta_may_connect(config: Config, of: Instance) -> Iterator[Finding]:
     """A UNIX socket's group must be one that the MTA's account is in."""
     address, group = socket_address(config.milter.socket), config.milter.socket_group
     if address.family != "unix" or int(config.milter.socket_mode, 8) & 0o002:
@@ -216,8 +226,18 @@ def _mta_may_connect(config: Config) -> Iterator[Finding]:
                     "socket",
                     f"{name}, who must connect to {address.path}, is not in the group"
                     f" {members.gr_name}",
-                    f"adduser {name} {members.gr_name} && systemctl restart {unit}",
+                    f"adduser {name} {members.gr_name} && systemctl restart {unit}"
+                    if members.gr_gid
+                    else _given_to(mta, Path(address.path).parent, of),
                 )
+
+
+def _given_to(mta: pwd.struct_passwd, folder: Path, of: Instance) -> str:
+    """The socket gets a group of the mail server's: nobody becomes a member of root's for it."""
+    group = service.group_name(mta.pw_gid)
+    if _group_of_folder(folder) is None:
+        return set_command("milter.socket_group", group)
+    return f"chgrp {group} {shlex.quote(str(folder))} && systemctl restart {of.unit}"
 
 
 def _mta_accounts(config: Config) -> Iterator[tuple[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import stat
 from pathlib import Path
 
 from dmarc_milter.config import Config
@@ -12,6 +13,7 @@ from dmarc_milter.config.commands import set_command
 from dmarc_milter.config.instance import Instance
 from dmarc_milter.config.paths import spool_path
 from dmarc_milter.ledger import sent_log, tombstones
+from dmarc_milter.ledger.ownership import Kind, why_not
 
 TOPS = ("/", "/etc", "/opt", "/run", "/srv", "/usr", "/usr/local", "/var", "/var/lib", "/var/spool")
 """Never, also where they are empty."""
@@ -31,9 +33,9 @@ def is_missing(path: Path) -> bool:
     return False
 
 
-def paths(config: Config) -> dict[str, Path]:
+def paths(config: Config) -> dict[Kind, Path]:
     """Spool, and store where it is a file."""
-    found = {"spool": spool_path(config)}
+    found: dict[Kind, Path] = {"spool": spool_path(config)}
     if config.store.url.startswith("sqlite:///"):
         found["store"] = Path(config.store.url.removeprefix("sqlite:///"))
     return found
@@ -56,6 +58,15 @@ def may_be_given(folder: Path, config: Config, account: int, of: Instance) -> bo
     return all(_is_ours(real, name, config) for name in held)
 
 
+def file_may_be_given(path: Path, what: Kind, config: Config, account: int, of: Instance) -> bool:
+    """The same for a file: one of this program, and no other account's. Never one with another
+    name: who owns the folder could have made it a link to any file of this host."""
+    found = path.lstat()
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1 or why_not(path, what):
+        return False
+    return found.st_uid in (0, account) or may_be_given(path.parent, config, account, of)
+
+
 def _is_ours(folder: Path, name: str, config: Config) -> bool:
     """Whether what lies in the folder is spool or store, what is kept beside them, or the way
     there."""
@@ -74,8 +85,8 @@ def _kept_beside(name: str) -> tuple[str, ...]:
     return f"{name}-", f"{name}."
 
 
-def elsewhere(what: str, of: Instance) -> str:
-    """The command that names a new file below the state folder. `what`: spool or store."""
+def elsewhere(what: Kind, of: Instance) -> str:
+    """The command that names a new file below the state folder."""
     name = "spool" if what == "spool" else "reports"
     places = (of.state / f"{name}{number or ''}.db" for number in itertools.count())
     free = next(place for place in places if not os.path.lexists(place))

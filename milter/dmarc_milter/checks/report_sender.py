@@ -4,6 +4,7 @@ check` looks at them."""
 from __future__ import annotations
 
 import base64
+import re
 import shlex
 from collections.abc import Iterator
 from functools import partial
@@ -34,7 +35,7 @@ from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.report.destination import Permission, takes_mail
 from dmarc_milter.core.report.failing_readers import DATED
 from dmarc_milter.core.report.mail import verp
-from dmarc_milter.core.resolver import Resolver
+from dmarc_milter.core.resolver import LookupFailed, NoAnswer, Resolver
 from dmarc_milter.core.spf.check import SpfStatus
 
 WHAT = "reports"
@@ -45,6 +46,10 @@ LONGEST = 64 - len(verp("@", "0" * 32, "0" * 8).partition("@")[0])
 
 NO_MX = ("the host does not exist", "the host has neither MX nor address")
 """What `takes_mail` says where an MX record can simply be added."""
+FIRST_SPF = "v=spf1 a mx ~all"
+"""`~all`: other hosts may send for the domain too, and must not be refused for it."""
+ALL = ("?all", "~all", "-all")
+"""Mildest first."""
 STRING = 255
 """Bytes of one string of a TXT record."""
 
@@ -180,18 +185,16 @@ def _envelope(
             WHAT,
             f"{host} has no SPF record: reports must be DKIM-signed to pass anywhere (the host that"
             " sends to the world must be in it)",
-            _record(f"{host}.", "v=spf1 a mx -all"),
+            _record(f"{host}.", FIRST_SPF),
         )
-    elif spf.status is SpfStatus.PERMERROR:
+    elif spf.status in (SpfStatus.PERMERROR, SpfStatus.TEMPERROR):
+        merged = _merged_spf(host, resolver)
         yield Finding(
             "error",
             WHAT,
-            f"SPF of {host}: {spf.reason} (the one record that is published must have the host that"
-            " sends to the world in it)",
-            _record(f"{host}.", "v=spf1 a mx -all"),
+            f"SPF of {host}: {spf.reason}",
+            _record(f"{host}.", merged) if merged else f"dmarc-milter domain {host}",
         )
-    elif spf.status is SpfStatus.TEMPERROR:
-        yield Finding("error", WHAT, f"SPF of {host}: {spf.reason}", f"dmarc-milter domain {host}")
     else:
         yield Finding(
             "ok", WHAT, f"{host} has an SPF record; it must list the host that sends to the world"
@@ -214,6 +217,22 @@ def _envelope(
             if mail.reason in NO_MX
             else f"dmarc-milter domain {host}",
         )
+
+
+def _merged_spf(host: Domain, resolver: Resolver) -> str:
+    """Several records as the one that may be there (RFC 7208 3.2): whoever sends by any of them may
+    still send, and the mildest `all` holds. "" where there are not several, or they cannot be put
+    together."""
+    try:
+        texts = [text.decode("ascii") for text in resolver.txt(str(host))]
+    except (NoAnswer, LookupFailed, UnicodeDecodeError):
+        return ""
+    records = [text.split() for text in texts if text.lower().split(" ")[0] == "v=spf1"]
+    terms = dict.fromkeys(term for record in records for term in record[1:])
+    rest = [term for term in terms if term.lower().lstrip("+?~-") != "all"]
+    whole = " ".join(["v=spf1", *rest, next((one for one in ALL if one in terms), "~all")])
+    is_plain = whole.isprintable() and not re.search(r'["\\]|(?:redirect|exp)=', whole.lower())
+    return whole if len(records) > 1 and is_plain else ""
 
 
 def _signature(config: Config, sender: Domain, pem: bytes, resolver: Resolver) -> Iterator[Finding]:

@@ -69,31 +69,25 @@ def drop_in(line: str, folders: tuple[Path, ...] = UNITS, *, of: Instance = FIRS
 
 def new_file(path: str, config: Config) -> str:
     """An empty file that the service may read and nobody else, opened in the editor."""
-    _, group = names(config)
-    quoted = shlex.quote(path)
-    return f"{_empty(quoted, group)} && {editor()} {quoted}"
-
-
-def _empty(quoted: str, group: str) -> str:
-    """An empty file, never in the place of one that is there."""
-    return f"test ! -e {quoted} && install -D -m 640 -g {group} /dev/null {quoted}"
+    return f"{_empty(path, config)} && {editor()} {shlex.quote(path)}"
 
 
 def new_token(path: str, config: Config) -> str:
     """For the dashboard: 32 hexadecimal digits that the service may read and nobody else."""
-    _, group = names(config)
-    quoted = shlex.quote(path)
-    return (
-        f"{_empty(quoted, group)} && head -c 16 /dev/urandom | od -An -tx1"
-        f" | tr -d ' \\n' > {quoted}"
-    )
+    digits = "head -c 16 /dev/urandom | od -An -tx1 | tr -d ' \\n'"
+    return f"{_empty(path, config)} && {digits} > {shlex.quote(path)}"
 
 
 def new_key(path: str, config: Config) -> str:
     """An RSA key (RFC 8301 3.2) that the service may read and nobody else."""
+    return f"{_empty(path, config)} && openssl genrsa -out {shlex.quote(path)} 2048"
+
+
+def _empty(path: str, config: Config) -> str:
+    """An empty file, never in the place of one that is there."""
     _, group = names(config)
     quoted = shlex.quote(path)
-    return f"{_empty(quoted, group)} && openssl genrsa -out {quoted} 2048"
+    return f"test ! -e {quoted} && install -D -m 640 -g {group} /dev/null {quoted}"
 
 
 def editor() -> str:

@@ -18,7 +18,7 @@ from dmarc_milter.config.instance import FIRST, Instance
 from dmarc_milter.config.paths import spool_path
 from dmarc_milter.core.check_finding import Finding
 from dmarc_milter.ledger.connect import database_of
-from dmarc_milter.ledger.ownership import Access
+from dmarc_milter.ledger.ownership import Access, Kind
 from dmarc_milter.ledger.store.status import (
     REMEDIES,
     SpoolStatus,
@@ -72,7 +72,7 @@ def _store(config: Config, of: Instance) -> Finding:
         return Finding("error", "store", str(error))
 
 
-def _to_be_created(config: Config, what: str, path: Path, of: Instance) -> Finding:
+def _to_be_created(config: Config, what: Kind, path: Path, of: Instance) -> Finding:
     folder, (account, group) = path.parent, service.names(config)
     if folders.is_missing(folder) and folder != of.state:
         text = f"{folder} does not exist: create it, writable by the account of the service"
@@ -89,7 +89,7 @@ def _to_be_created(config: Config, what: str, path: Path, of: Instance) -> Findi
 
 def _command(
     config: Config,
-    what: str,
+    what: Kind,
     path: Path | None,
     status: SpoolStatus | StoreStatus,
     of: Instance,
@@ -117,16 +117,20 @@ def _command(
     return commands.get(kind) or words
 
 
-def _allowed(config: Config, what: str, path: Path, of: Instance) -> str:
+def _allowed(config: Config, what: Kind, path: Path, of: Instance) -> str:
     """The folder becomes the account's where nothing else is in it; else another file is named."""
     found = service.service_account(config)
     if found is None or not folders.may_be_given(path.parent, config, found.pw_uid, of):
         return folders.elsewhere(what, of)
+    if os.path.lexists(path) and not folders.file_may_be_given(
+        path, what, config, found.pw_uid, of
+    ):
+        return folders.elsewhere(what, of)
     owner, file = ":".join(service.names(config)), shlex.quote(str(path))
-    return f"chown {owner} {shlex.quote(str(path.parent))} && chown -f {owner} {file}*"
+    return f"chown {owner} {shlex.quote(str(path.parent))} && chown -hf {owner} {file}*"
 
 
-def _other_file(what: str, path: Path) -> str:
+def _other_file(what: Kind, path: Path) -> str:
     """Another name in the same folder: what is there belongs to somebody."""
     for number in itertools.count(1):
         other = path.with_name(f"dmarc-milter-{what}{number if number > 1 else ''}.db")

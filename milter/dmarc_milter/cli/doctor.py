@@ -39,6 +39,7 @@ NO_MAIL_SERVER = (
     "neither Postfix nor Sendmail was found on this host: whether one elsewhere asks this milter is"
     " not seen here"
 )
+WHICH_SERVER = "shows its certificate: the password goes only to the name that stands in it"
 SECONDS = 10.0
 """For a step of the conversation with the SMTP server."""
 
@@ -187,18 +188,23 @@ def _report_path(config: Config) -> Iterator[Finding]:
             "error",
             "report path",
             f"{options.smtp} takes no report mail: {problem}",
-            _way_in(config, where, problem),
+            _way_in(config, where, port, problem),
         )
     else:
         yield Finding("ok", "report path", f"{options.smtp} lets us in")
 
 
-def _way_in(config: Config, host_name: str, problem: str) -> str:
-    """By what the server said."""
+def _way_in(config: Config, host_name: str, port: int, problem: str) -> str:
+    """By what the server said. A password is never sent with less protection than was asked for,
+    unless it stays on this host: who stands between could have made the server's certificate."""
     options, lower = config.reporting, problem.lower()
     here = host_name in ("localhost", "127.0.0.1", "::1")
     if "starttls" in lower or "certificate" in lower:
-        way = "none" if here and not options.smtp_user else "opportunistic"
+        if options.smtp_user and not here:
+            where = shlex.quote(f"{host_name}:{port}")
+            return f"openssl s_client -starttls smtp -connect {where} < /dev/null  # {WHICH_SERVER}"
+        is_offered = options.smtp_user and "certificate" in lower
+        way = "opportunistic" if is_offered or not here else "none"
         return set_command("reporting.smtp_tls", way)
     if re.search(r": 53\d ", problem) and options.smtp_password_file:
         return f"{service.editor()} {shlex.quote(options.smtp_password_file)}"

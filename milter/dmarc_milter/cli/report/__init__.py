@@ -46,9 +46,8 @@ from dmarc_milter.ledger.store.store import Store
 from dmarc_milter.reporting import bounce
 from dmarc_milter.telemetry.log import complain, open_log
 
-if (
-    TYPE_CHECKING
-):  # reports are made by libraries that take long to load: only where they are needed
+# Reports are made by libraries that take long to load: they are imported where they are needed.
+if TYPE_CHECKING:
     from dmarc_milter.cli.report.job import Previewed
 
 ACTIONS = {
@@ -349,9 +348,9 @@ def _noted(
 ) -> tuple[bounce.Bounce | None, str]:
     """The bounce, and what was done about it. The tag comes first: without a good one nothing is
     read and no store is opened."""
-    bounces = bounce_addresses(config.reporting)
     from dmarc_milter.cli.report.job import own_mx
 
+    bounces = bounce_addresses(config.reporting)
     try:
         tag = bounce.tag_of(data, bounces, arguments.recipient)
     except bounce.NotOurs as reason:
