@@ -9,7 +9,7 @@ for unit in dmarc-milter dmarc-milter-drain dmarc-milter-report dmarc-milter-sum
         sed -E -e 's/^(Description=.*)/\1 (%i)/' \
             -e '/^(Wants|PartOf|ReloadPropagatedFrom|After|Before)=/s/(dmarc-milter(-[a-z]+)?)\.(service|timer)/\1@%i.\3/g' \
             -e 's,^(StateDirectory|RuntimeDirectory)=dmarc-milter$,\1=dmarc-milter-%i,' \
-            -e 's,^ExecStart=[^ ]+,& --config /etc/dmarc-milter-%i/dmarc-milter.toml,' \
+            -e 's,^Exec(Start|Reload)=[^ ]+/dmarc-milter,& --config /etc/dmarc-milter-%i/dmarc-milter.toml,' \
             -e 's,^(#LoadCredential=.*:/etc/dmarc-milter)/,\1-%i/,' \
             "$folder/$unit.$kind" > "$folder/$unit@.$kind"
     done

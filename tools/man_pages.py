@@ -15,6 +15,7 @@ from typing import get_type_hints
 
 import msgspec
 
+from dmarc_milter.cli.actions import ACTION_EXAMPLES
 from dmarc_milter.cli.main import COMMANDS, EXAMPLES, load_command, module_of
 from dmarc_milter.config.checks import socket_address
 from dmarc_milter.config.load import CONFIG_VARIABLE
@@ -157,7 +158,9 @@ def page_1(name: str) -> str:
     load_command(name).add_arguments(parser)
     shown = page_name(name)
     usage = " ".join(parser.format_usage().removeprefix("usage: ").split())
-    examples = "\n".join(f"dmarc-milter {each}" for each in EXAMPLES[name])
+    below = [each for of, some in ACTION_EXAMPLES.items() if of.split()[0] == name for each in some]
+    lines = dict.fromkeys([*EXAMPLES[name], *below])
+    examples = "\n".join(f"dmarc-milter {each}" for each in lines)
     others = [each for each in commands_here() if each != name and each in RELATED.get(name, ())]
     see = [reference("dmarc-milter", 8), reference("dmarc-milter.toml", 5)]
     see += [reference(page_name(each), 1) for each in others]

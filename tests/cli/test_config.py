@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import shutil
 import socket
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -453,3 +456,44 @@ def test_a_sendmail_that_rewrites_from_is_an_error(check: Check, tmp_path: Path)
     cf.write_text("O DontExpandCnames=True\nScanonify=3\nSCanonify2=96\n")
     assert levels(check(configured)[1], "rewriting") == {"ok"}
     assert levels(check({}, "--sendmail", str(tmp_path / "none"))[1], "rewriting") == {"error"}
+
+
+# -- what a reload asks first ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "said"),
+    [
+        ("", 0, ""),
+        ('[authentication]\nauthserv_id = "com"\n', 0, ""),  # wrong, and the daemon takes it
+        ('[policy]\nenforce = "maybe"\n', 2, "must be true or false"),
+        ("[policy\n", 2, "line 1"),
+        ('[dmarc]\nsuffix_list = "/nowhere"\n', 2, "[dmarc] suffix_list: "),
+    ],
+)
+def test_whether_the_daemon_would_take_a_file_is_told_by_the_exit_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, code: int, said: str
+) -> None:
+    """`systemctl reload` fails where the file would be refused, and says why (the unit's
+    ExecReload)."""
+    (tmp_path / "c.toml").write_text(text)
+    assert main(["config", "check", "--syntax", "--config", str(tmp_path / "c.toml")]) == code
+    shown = capsys.readouterr()
+    assert (shown.out, said in shown.err, bool(shown.err)) == ("", True, bool(said))
+
+
+def test_the_units_ask_first_and_of_their_own_file(tmp_path: Path) -> None:
+    """Also those of another instance."""
+    root = Path(__file__).parents[2]
+    folder = tmp_path / "units"
+    shutil.copytree(root / "systemd", folder)
+    subprocess.run(["sh", root / "tools/instance_units.sh", folder], check=True)
+    for name in ("dmarc-milter", "dmarc-milter-drain"):
+        for suffix, option in (
+            (".service", ""),
+            ("@.service", " --config /etc/dmarc-milter-%i/dmarc-milter.toml"),
+        ):
+            unit = (folder / f"{name}{suffix}").read_text()
+            first, second = re.findall("^ExecReload=(.*)$", unit, re.MULTILINE)
+            assert first == f"/usr/bin/dmarc-milter{option} config check --syntax"
+            assert second.startswith("/usr/bin/kill -")

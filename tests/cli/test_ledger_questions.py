@@ -161,7 +161,7 @@ def test_the_json_of_why_has_every_field_whatever_its_value(
     record(evaluation(queue_id="Q1"))
     document = json.loads(ask("why", "Q1", "--json")[1])
     [decision] = document["decisions"]
-    assert set(decision) == {"host", "sentence", "explanation", "facts"}
+    assert set(decision) == {"host", "done", "sentence", "explanation", "facts"}
     assert decision["facts"]["would_be"] == ""
     assert decision["facts"]["outcome"]["published"]["pct"] is None
     assert decision["facts"]["dkim"][0]["aligned"] == ""

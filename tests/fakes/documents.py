@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from dmarc_milter.cli.actions import ACTION_EXAMPLES
 from dmarc_milter.cli.main import EXAMPLES
 
 REPOSITORY = Path(__file__).parents[2]
@@ -56,7 +57,7 @@ def commands() -> list[Command]:
         found += of_markdown(page.read_text(encoding="utf-8"), page.name)
     for page in sorted((REPOSITORY / "docs/man").iterdir()):
         found += of_manual(page.read_text(encoding="utf-8"), page.name)
-    for examples in EXAMPLES.values():
+    for examples in (EXAMPLES | ACTION_EXAMPLES).values():
         for example in examples:
             found += simple_commands(f"dmarc-milter {example}", "--help")
     return found
@@ -91,7 +92,9 @@ def of_lines(block: str, where: str) -> Iterator[Command]:
 def of_manual(text: str, where: str) -> Iterator[Command]:
     block = re.search(r"^\.SH EXAMPLES\n\.nf\n(.*?)\n\.fi$", text, re.MULTILINE | re.DOTALL)
     for line in block[1].split("\n") if block else ():
-        yield from simple_commands(line.replace("\\-", "-").replace("\\e", "\\"), where)
+        for escape, letter in (("\\-", "-"), ("\\(aq", "'"), ("\\(dq", '"'), ("\\e", "\\")):
+            line = line.replace(escape, letter)  # noqa: PLW2901 - each is one step
+        yield from simple_commands(line, where)
 
 
 def usual_form(synopsis: str) -> str:

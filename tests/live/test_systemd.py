@@ -216,6 +216,28 @@ def test_a_reload_takes_the_new_configuration_and_keeps_serving(
     assert machine.systemctl("is-active", "dmarc-milter.service").strip() == "active"
 
 
+def test_a_reload_of_a_file_that_is_refused_fails_and_says_why(
+    machine: Machine, dns: DnsServer
+) -> None:
+    """Nothing is signalled: the daemon and the drain go on with what they have."""
+    port = free_port()
+    configure(machine, dns, f"inet:{port}@127.0.0.1")
+    machine.systemctl("restart", "dmarc-milter.service")
+    before = members(machine, "dmarc-milter.service")
+    drain = machine.systemctl("show", "--property=MainPID", "dmarc-milter-drain.service")
+    machine.write(MAIN, '[policy]\nenforce = "maybe"\n')
+    code = machine.enter("sh", "-c", "systemctl reload dmarc-milter.service; echo code $?")
+    assert "code 0" not in code
+    said = machine.enter("sh", "-c", "systemctl status dmarc-milter.service; true")
+    assert "must be true or false" in said
+    assert members(machine, "dmarc-milter.service") == before
+    assert machine.systemctl("is-active", "dmarc-milter-drain.service").strip() == "active"
+    assert machine.systemctl("show", "--property=MainPID", "dmarc-milter-drain.service") == drain
+    assert judged(("127.0.0.1", port)).code == 550
+    configure(machine, dns, f"inet:{port}@127.0.0.1")
+    machine.systemctl("reload", "dmarc-milter.service")
+
+
 def test_reports_and_the_dashboard_run_under_their_units(machine: Machine, dns: DnsServer) -> None:
     """The report job ends well although reporting is off; the dashboard answers."""
     web = free_port()

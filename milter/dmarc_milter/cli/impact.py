@@ -89,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
     head = f"{messages:,} messages evaluated since {shown(since)} UTC"
     _print(config, domains, senders, head, since, arguments)
     _print_parts(stopped)
-    _print_kinds(by_kind(treated))
+    _print_kinds(by_kind(treated), _same(since, author))
     deferrals.print_waiting(waits, now, arguments.limit)
     return EXIT_OK
 
@@ -120,7 +120,9 @@ def _print(
     console().print(table(COLUMNS, [_cells(row) for row in domains[:limit]]))
     _rest(len(domains), limit)
     print("\n".join(("Each of them:", *listing(totals, since, arguments.domain or ""))))
-    print(f"  of one row: the same with --author NAME (or --author '{UNREADABLE}')\n")
+    print(f"  of one row: the same with --author NAME (or --author '{UNREADABLE}')")
+    same = _same(since, arguments.domain or "")
+    print(f"Clients of a row: dmarc-milter why --affected --clients --author NAME{same}\n")
     rows = [
         (_who(source), source.kind.value, f"{source.messages:,}", source.evidence)
         for source in senders[:limit]
@@ -129,10 +131,7 @@ def _print(
         table({"who": "left", "looks like": "left", "messages": "right", "evidence": "left"}, rows)
     )
     print(
-        "What a client sent of it: dmarc-milter why --affected --ip ADDRESS --since"
-        f' "{shown(since)[:-3]}"'
-        + (f" --domain {arguments.domain}" if arguments.domain else "")
-        + f" --limit {MOST}"
+        f"What a client sent of it: dmarc-milter why --affected --ip ADDRESS{same} --limit {MOST}"
     )
     _rest(len(senders), limit)
     _suggest([source for source in senders if source.rule], limit)
@@ -150,10 +149,18 @@ def _print_parts(stopped: StoppedMail) -> None:
         )
 
 
-def _print_kinds(kinds: Mapping[str, int]) -> None:
+def _print_kinds(kinds: Mapping[str, int], same: str) -> None:
+    """Each with the command that lists exactly these messages."""
     if kinds:
-        parts = (f"{number:,} {kind}" for kind, number in kinds.items())
-        print(f"\nBy what each message proves: {', '.join(parts)}.")
+        print("\nBy what each message proves:")
+    for kind, number in kinds.items():
+        why = f'dmarc-milter why --affected --kind "{kind}"{same} --limit {min(number, MOST)}'
+        print(f"  {number:,} {kind}: {why}")
+
+
+def _same(since: int, author: str) -> str:
+    """Options of `why` for the mail that is looked at here."""
+    return f' --since "{shown(since)[:-3]}"' + (f" --domain {author}" if author else "")
 
 
 def _cells(row: DomainImpact) -> tuple[str, ...]:

@@ -172,7 +172,7 @@ def _parser(arguments: list[str]) -> argparse.ArgumentParser:
             name,
             help=sentence,
             description=sentence[0].upper() + sentence[1:] + ".",
-            epilog=_examples(name),
+            epilog=examples_text(EXAMPLES[name]),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         if name == wanted:
@@ -182,9 +182,9 @@ def _parser(arguments: list[str]) -> argparse.ArgumentParser:
     return parser
 
 
-def _examples(name: str) -> str:
-    lines = "".join(f"\n  dmarc-milter {example}" for example in EXAMPLES[name])
-    return f"examples:{lines}"
+def examples_text(examples: Sequence[str]) -> str:
+    """Below the options of `--help`."""
+    return "examples:" + "".join(f"\n  dmarc-milter {example}" for example in examples)
 
 
 def _command_word(arguments: list[str]) -> str:

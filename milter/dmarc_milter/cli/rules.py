@@ -10,13 +10,15 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-from dmarc_milter.cli.main import EXIT_OK, add_config
+from dmarc_milter.cli.actions import add_action
+from dmarc_milter.cli.main import EXIT_OK
 from dmarc_milter.cli.terminal import console, print_json, table, unavailable
 from dmarc_milter.cli.times import count
 from dmarc_milter.config import Config, load
 from dmarc_milter.config.core_options import local_policy
 from dmarc_milter.config.load import compiled
 from dmarc_milter.config.sources import read_sources
+from dmarc_milter.core.explain.done import is_stopped
 from dmarc_milter.core.explain.history import first_that_holds
 from dmarc_milter.core.policy.verdict import Rule
 from dmarc_milter.core.report.rows import DAY
@@ -28,7 +30,6 @@ from dmarc_milter.ledger.store.decisions import Filter
 
 LOOKED_AT = 50_000
 """Decisions at most, the newest."""
-STOPPED = ("reject", "quarantine", "tempfail")
 COLUMNS = {
     "rule": "right",
     "action": "left",
@@ -52,8 +53,7 @@ class Effect:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_subparsers(dest="what", required=True)
-    command = what.add_parser("test", help="on the decisions of the last days")
-    add_config(command)
+    command = add_action(what, "rules", "test", "try the rules on the decisions of the last days")
     command.add_argument(
         "--file", type=Path, metavar="FILE", help="try the rules of this file, not yet in force"
     )
@@ -95,7 +95,7 @@ def effects_of(rules: Sequence[Rule], past: Iterable[Facts], today: date) -> lis
         if number is None:
             continue
         rule, effect = rules[number - 1], effects[number - 1]
-        stopped = facts.disposition in STOPPED or facts.would_be in STOPPED
+        stopped = is_stopped(facts)
         effect.decides += 1
         effect.lets_in += stopped and rule.action in ("accept", "none")
         effect.stops += not stopped and rule.action in ("quarantine", "reject")

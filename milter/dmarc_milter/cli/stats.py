@@ -19,21 +19,15 @@ from dmarc_milter.cli.terminal import console, print_json, table, unavailable
 from dmarc_milter.cli.times import count, shown
 from dmarc_milter.config import Config, load
 from dmarc_milter.core.dmarc.result import DmarcStatus
-from dmarc_milter.core.policy.verdict import Disposition
+from dmarc_milter.core.explain.done import DONE, STOPPED
 from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.ledger.connect import answering_store
 from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.store.decisions import Total, Waiting
 
 RESULTS = tuple(status.value for status in DmarcStatus)
-DONE: dict[str, tuple[str, ...]] = {
-    "delivered": (Disposition.NONE, Disposition.PASS),
-    "quarantined": (Disposition.QUARANTINE,),
-    "refused": (Disposition.REJECT,),
-    "deferred": ("tempfail",),
-}
-"""Column -> the dispositions that it counts."""
-WOULD = {"reject": "refused", "quarantine": "quarantined", "tempfail": "deferred"}
+COLUMNS = tuple(dict.fromkeys(DONE.values()))
+"""What was done: delivered, quarantined, refused, deferred."""
 WAITING = 20
 """Lines of the table of mail that waits; --json has them all."""
 PAGE = """<!doctype html>
@@ -128,7 +122,7 @@ def sums(totals: Sequence[Total]) -> Sums:
     for total in totals:
         results[total.status] += total.messages
         done[total.disposition] += total.messages
-        if total.would_be:
+        if total.would_be and DONE.get(total.disposition) == "delivered":
             would[total.would_be] += total.messages
     return Sums(results.total(), dict(results), dict(done), dict(would))
 
@@ -146,15 +140,15 @@ def _rows(totals: Sequence[Total]) -> list[tuple[str, ...]]:
     rows = []
     for label, part in (_by_day(totals) | {"all": sums(totals)}).items():
         done = (
-            sum(part.disposition.get(disposition, 0) for disposition in group)
-            for group in DONE.values()
+            sum(n for disposition, n in part.disposition.items() if DONE.get(disposition) == word)
+            for word in COLUMNS
         )
         numbers = (part.messages, *(part.dmarc.get(result, 0) for result in RESULTS), *done)
         rows.append((label, *(f"{number:,}" for number in numbers)))
     return rows
 
 
-HEAD = ("day (UTC)", "messages", *(f"dmarc={result}" for result in RESULTS), *DONE)
+HEAD = ("day (UTC)", "messages", *(f"dmarc={result}" for result in RESULTS), *COLUMNS)
 
 
 def page(
@@ -209,11 +203,9 @@ def _print(totals: Sequence[Total], reports: dict[str, int], since: int, title: 
         screen = console()
         screen.print(table({"day (UTC)": "left"} | dict.fromkeys(HEAD[1:], "right"), _rows(totals)))
         would = sums(totals).would_be
-        if any(would.get(kind) for kind in WOULD):
-            kinds = [kind for kind in WOULD if kind != "tempfail" or would.get(kind)]
-            counts = [
-                f"{would.get(kind, 0):,} that would have been {WOULD[kind]}" for kind in kinds
-            ]
+        if any(would.get(kind) for kind in STOPPED):
+            kinds = [kind for kind in STOPPED if kind != "tempfail" or would.get(kind)]
+            counts = [f"{would.get(kind, 0):,} that would have been {DONE[kind]}" for kind in kinds]
             print(f"Delivered in monitor mode: {', '.join(counts)}")
     if reports:
         print(

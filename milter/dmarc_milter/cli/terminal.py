@@ -32,12 +32,13 @@ STATUS = "; `dmarc-milter store status` says what to do"
 """Where the store cannot be opened: for an account that may not, and for root."""
 GLUE = "\N{NO-BREAK SPACE}"
 STYLES = {
-    "reject": "bold red",
+    **dict.fromkeys(("reject", "refused"), "bold red"),
+    "would be refused": "red",
     "fail": "red",
     "permerror": "red",
-    "quarantine": "yellow",
+    **dict.fromkeys(("quarantine", "quarantined", "would be quarantined"), "yellow"),
+    **dict.fromkeys(("tempfail", "deferred", "would be deferred"), "yellow"),
     "temperror": "yellow",
-    "tempfail": "yellow",
     "pass": "green",
     "error": "bold red",
     "warning": "yellow",

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import itertools
 import sys
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 
 from dmarc_milter.cli import deferrals
@@ -20,9 +22,11 @@ from dmarc_milter.cli.terminal import (
     table,
     unavailable,
 )
-from dmarc_milter.cli.times import count, parse_time, shown
+from dmarc_milter.cli.times import MOST, count, parse_time, shown
 from dmarc_milter.config import Config, load
 from dmarc_milter.core.explain import explain, sentence
+from dmarc_milter.core.explain.done import DONE, STOPPED, became, is_stopped
+from dmarc_milter.core.explain.senders import NOT_NOTED, Kind, source_kind
 from dmarc_milter.core.mail.ip_address import plain_address
 from dmarc_milter.ledger.connect import answering_store
 from dmarc_milter.ledger.errors import StoreError
@@ -32,8 +36,10 @@ LISTED = 5
 """Lines about mail that waits, under a list of decisions."""
 UNREADABLE = "(unreadable)"
 """As tables show an author that could not be read."""
-STOPPED = ("reject", "quarantine", "tempfail")
 DISPOSITIONS = ("none", "pass", "quarantine", "reject", "tempfail")
+KINDS = (*(kind.value for kind in Kind), NOT_NOTED)
+PAGE = 1000
+"""Decisions that are read at once."""
 RESULTS = ("none", "pass", "fail", "temperror", "permerror")
 
 
@@ -60,14 +66,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"this From domain alone, without those below it; or {UNREADABLE}",
     )
     parser.add_argument("--ip", type=_ip, help="the SMTP client's address")
-    parser.add_argument("--disposition", choices=DISPOSITIONS, help="what was done")
     parser.add_argument(
-        "--would-be", choices=DISPOSITIONS, help="monitor mode: what enforcement would have done"
+        "--disposition",
+        choices=(*DISPOSITIONS, "delivered", *(DONE[kind] for kind in STOPPED)),
+        help="what was done",
+    )
+    parser.add_argument(
+        "--would-be",
+        choices=(*STOPPED, *(DONE[kind] for kind in STOPPED)),
+        help="delivered, and what enforcement would have done",
     )
     parser.add_argument(
         "--affected",
         action="store_true",
         help="only what policy stopped, deferred or marked, or would have",
+    )
+    parser.add_argument(
+        "--kind", choices=KINDS, help="what the message proves, in the words of `impact`"
     )
     parser.add_argument("--result", choices=RESULTS, help="the dmarc= word")
     parser.add_argument(
@@ -79,6 +94,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--full", action="store_true", help="explain each one instead of listing them"
+    )
+    parser.add_argument(
+        "--clients", action="store_true", help="how many messages each client sent, instead of them"
     )
     parser.add_argument("--json", action="store_true", help="one JSON object")
 
@@ -104,6 +122,8 @@ def run(arguments: argparse.Namespace) -> int:
     config = load(arguments.config)
     try:
         with closing(answering_store(config)) as store:
+            if arguments.clients:
+                return _clients(_wanted(arguments), store.decisions, arguments)
             decisions = _find(store.decisions, arguments)
             waits = _waits(store.decisions, decisions)
     except StoreError as error:
@@ -125,41 +145,85 @@ def run(arguments: argparse.Namespace) -> int:
     return EXIT_OK if decisions else EXIT_NO
 
 
-def _find(decisions: Decisions, arguments: argparse.Namespace) -> list[Decision]:
-    wanted = Filter(
+def _wanted(arguments: argparse.Namespace) -> Filter:
+    return Filter(
         since=arguments.since or 0,
         until=arguments.until,
         author_domain=arguments.domain or "",
         author=arguments.author,
         source_ip=arguments.ip or "",
         status=arguments.result or "",
-        disposition=arguments.disposition or "",
-        would_be=arguments.would_be or "",
+        disposition=_stored(arguments.disposition),
+        would_be=_stored(arguments.would_be),
+        delivered=arguments.disposition == "delivered",
         affected=arguments.affected,
     )
-    if not arguments.key:
+
+
+def _find(decisions: Decisions, arguments: argparse.Namespace) -> list[Decision]:
+    wanted = _wanted(arguments)
+    if arguments.key:
+        found = decisions.find(arguments.key, limit=arguments.limit)
+        return [one for one in found if _matches(one, wanted) and _is_of(one, arguments.kind)]
+    if not arguments.kind:
         return decisions.recent(wanted, limit=arguments.limit)
-    return [
-        decision
-        for decision in decisions.find(arguments.key, limit=arguments.limit)
-        if _matches(decision, wanted)
-    ]
+    return list(itertools.islice(_of_kind(decisions, wanted, arguments.kind), arguments.limit))
+
+
+def _of_kind(decisions: Decisions, wanted: Filter, kind: str) -> Iterator[Decision]:
+    """The kind is in no column of the log: it is seen in what each message proved."""
+    for offset in itertools.count(0, PAGE):
+        found = decisions.recent(wanted, limit=PAGE, offset=offset)
+        yield from (one for one in found if _is_of(one, kind))
+        if len(found) < PAGE:
+            return
+
+
+def _is_of(decision: Decision, kind: str | None) -> bool:
+    return kind in (None, source_kind(decision.facts))
+
+
+def _clients(wanted: Filter, decisions: Decisions, arguments: argparse.Namespace) -> int:
+    """Addresses instead of messages: those that `impact` counts. Raises StoreError."""
+    if arguments.key or arguments.kind:
+        arguments.limit, limit = MOST, arguments.limit
+        found = Counter(one.facts.source_ip for one in _find(decisions, arguments)).most_common()
+    else:
+        limit, found = arguments.limit, decisions.by_client(wanted)
+    if arguments.json:
+        names = ("source_ip", "messages")
+        print_json({"clients": [dict(zip(names, one, strict=True)) for one in found]})
+    elif not found:
+        _hint(load(arguments.config), arguments)
+    else:
+        rows = [(address or "(unknown)", f"{number:,}") for address, number in found[:limit]]
+        console().print(table({"client": "left", "messages": "right"}, rows))
+        more = f"; the first {limit}, --limit shows more" if len(found) > limit else ""
+        print(f"{len(found):,} client{'s' * (len(found) != 1)}{more}")
+    return EXIT_OK if found else EXIT_NO
+
+
+def _stored(word: str | None) -> str:
+    """What the log has for a word of the table; "" for "delivered", which is two of its words."""
+    kinds = {DONE[kind]: kind for kind in STOPPED} | {"delivered": "", None: ""}
+    return kinds.get(word, word or "")
 
 
 def _matches(decision: Decision, wanted: Filter) -> bool:
     """The filters beside a key: seldom given, and never many decisions to look through."""
     facts = decision.facts
-    done = facts.disposition if facts.counted else "tempfail"
+    disposition = facts.disposition if facts.counted else "tempfail"
     author, under = facts.author_domain, wanted.author_domain
     return (
         wanted.since <= facts.at < (wanted.until if wanted.until is not None else float("inf"))
         and (not under or author == under or author.endswith("." + under))
         and wanted.author in (None, author)
-        and (not wanted.affected or done in STOPPED or facts.would_be in STOPPED)
+        and (not wanted.affected or is_stopped(facts))
         and wanted.source_ip in ("", facts.source_ip)
         and wanted.status in ("", facts.status)
-        and wanted.disposition in ("", done)
+        and wanted.disposition in ("", disposition)
         and wanted.would_be in ("", facts.would_be)
+        and (DONE[disposition] == "delivered" or not (wanted.delivered or wanted.would_be))
     )
 
 
@@ -185,6 +249,7 @@ def _document(decision: Decision) -> dict[str, object]:
     facts = decision.facts
     return {
         "host": decision.host,
+        "done": became(facts),
         "sentence": sentence(facts),
         "explanation": explain(facts),
         "facts": facts,
@@ -210,7 +275,7 @@ def _list(found: list[Decision], limit: int) -> None:
             decision.facts.author_domain or UNREADABLE,
             decision.facts.source_ip or "(unknown)",
             styled(decision.facts.status),
-            styled(_done(decision)),
+            styled(became(decision.facts)),
             decision.facts.decided_by,
         )
         for decision in found
@@ -221,14 +286,6 @@ def _list(found: list[Decision], limit: int) -> None:
     console().print(table(columns, rows))
     more = f"the newest {limit}; --limit shows more, " if len(found) == limit else ""
     print(f"{len(found)} decisions ({more}`dmarc-milter why QUEUE-ID` or --full explains)")
-
-
-def _done(decision: Decision) -> str:
-    """Both words for mail that was let through are the dashboard's one."""
-    if not decision.facts.counted:
-        return "tempfail"
-    word = decision.facts.disposition
-    return "delivered" if word in ("none", "pass") else word
 
 
 def _hint(config: Config, arguments: argparse.Namespace) -> None:

@@ -5,13 +5,17 @@ from __future__ import annotations
 
 import contextlib
 import resource
+import sys
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dmarc_milter.checks import limits
-from dmarc_milter.config import Config, ConfigError, load, root_files
+from dmarc_milter.checks import configuration, limits
+from dmarc_milter.checks.remedies import placed
+from dmarc_milter.checks.rules import rules
+from dmarc_milter.config import DEFAULT_PATH, Config, ConfigError, load, root_files
 from dmarc_milter.config.checks import socket_address
+from dmarc_milter.config.instance import instance
 from dmarc_milter.config.paths import spool_path
 from dmarc_milter.config.sources import files_of_conf_d
 from dmarc_milter.core.check_finding import Finding
@@ -19,7 +23,7 @@ from dmarc_milter.daemon.dns_probe import ask
 from dmarc_milter.daemon.supervisor import Parts, Supervisor, no_jobs
 from dmarc_milter.daemon.wiring import Commands, build, jobs
 from dmarc_milter.daemon.worker import CannotBuild, Prepare
-from dmarc_milter.dns.suffix_list import SuffixListError, latest_suffixes
+from dmarc_milter.dns.suffix_list import Suffixes, SuffixListError, latest_suffixes
 from dmarc_milter.ledger import at_start
 from dmarc_milter.ledger.errors import SpoolError
 from dmarc_milter.ledger.ownership import why_not
@@ -64,11 +68,11 @@ def prepare_storage(config: Config) -> tuple[str, ...]:
     return tuple(problems)
 
 
-def startup_lines(config: Config) -> tuple[str, ...]:
+def startup_lines(config: Config, file: Path = DEFAULT_PATH) -> tuple[str, ...]:
     """What else can be known to prevent serving, found before the first worker is forked; then the
-    lines to greet with."""
+    lines to greet with. `file`: the configuration's."""
     try:
-        _, stale = latest_suffixes(config.dmarc.suffix_list, datetime.now(UTC).date())
+        suffixes, stale = latest_suffixes(config.dmarc.suffix_list, datetime.now(UTC).date())
     except SuffixListError as error:
         raise ConfigError(f"[dmarc] suffix_list: {error}") from None
     url = config.store.url
@@ -86,8 +90,24 @@ def startup_lines(config: Config) -> tuple[str, ...]:
             for finding in about_sendmail(config)
             if finding.level == "error"
         ),
-        *attach(socket_address(config.milter.socket)),
+        *_advice(config, file, suffixes),
     )
+
+
+def _advice(config: Config, file: Path, suffixes: Suffixes) -> Iterator[str]:
+    """What is an error in full, of the rest how much there is: `doctor` explains it. Whoever starts
+    us by hand also gets the lines for the mail server."""
+    found = (
+        *configuration.mode(config),
+        *rules(config, suffixes, datetime.now(UTC).date()),
+        *configuration.exposed_listeners(config, instance(file)),
+    )
+    yield from (f"WARNING: {one.text}" for one in found if one.level == "error")
+    if number := sum(one.level == "warning" for one in found):
+        doctor = placed("dmarc-milter doctor", config=None if file == DEFAULT_PATH else file)
+        yield f"{number} finding{'' if number == 1 else 's'}; run {doctor}"
+    if sys.stdout.isatty():
+        yield from attach(socket_address(config.milter.socket))
 
 
 def _library(config: Config) -> tuple[str, ...]:
@@ -153,7 +173,7 @@ def serve(path: Path, commands: Commands | None) -> int:
         ask,
         prepare_storage,
     )
-    return supervise(path, config, parts, lambda: startup_lines(config))
+    return supervise(path, config, parts, lambda: startup_lines(config, path))
 
 
 def _changeable(path: Path) -> Iterator[str]:

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from dmarc_milter.core.explain.senders import SenderGroup
+from dmarc_milter.core.explain.senders import NOT_NOTED, SenderGroup
 from dmarc_milter.ledger.store.decisions import Decisions, Pair, Treated
 
 SAMPLE = 10
@@ -58,7 +58,7 @@ def by_kind(treated: Iterable[Treated]) -> dict[str, int]:
     """Messages by what their source looks like, most first."""
     kinds = Counter[str]()
     for part in treated:
-        kinds[part.kind or "not noted"] += part.messages
+        kinds[part.kind or NOT_NOTED] += part.messages
     return dict(kinds.most_common())
 
 

@@ -89,8 +89,8 @@ def postfix_lines(address: SocketAddress) -> tuple[str, ...]:
 
 
 def attach(address: SocketAddress) -> tuple[str, ...]:
-    """Both, as `serve` prints them; () for a socket that was handed over, whose name we do not
-    know."""
+    """Both, as `serve` prints them on a terminal; () for a socket that was handed over, whose name
+    we do not know."""
     if address.family == "fd":
         return ()
     return (

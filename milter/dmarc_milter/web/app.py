@@ -243,7 +243,6 @@ class Pages:
             self._store.database,
             wanted,
             key=key,
-            delivered=chosen_outcome() == "delivered",
             after=queries.parse_position(request.args.get("after", "")),
         )
         kept = {name: request.args[name] for name in SEARCH if name in request.args}

@@ -7,17 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from dmarc_milter.core.explain.done import done
 from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.ledger.store.decisions import Total
 
-DONE = {
-    "none": "delivered",
-    "pass": "delivered",
-    "quarantine": "quarantined",
-    "reject": "refused",
-    "tempfail": "deferred",
-}
-"""What was done, in a word, by the stored disposition."""
 OUTCOMES = (
     "passed",
     "no policy",
@@ -34,14 +27,6 @@ OUTCOMES = (
 _DELIVERED = {"pass": "passed", "none": "no policy", "fail": "failed, delivered"}
 LABELS = 7
 """Days that are named below the chart, at most."""
-
-
-def done(disposition: str, would_be: str = "") -> str:
-    """What became of a message, as people say it."""
-    word = DONE.get(disposition, "delivered")
-    if word == "delivered" and would_be in ("quarantine", "reject", "tempfail"):
-        return f"would be {DONE[would_be]}"
-    return word
 
 
 def outcome(total: Total) -> str:

@@ -9,8 +9,8 @@ from typing import NamedTuple
 from dmarc_milter.core.explain.allowing import comment, proposal
 from dmarc_milter.core.explain.deferral_rule import CAUTION
 from dmarc_milter.core.explain.deferral_rule import rule as deferral_rule
+from dmarc_milter.core.explain.done import became
 from dmarc_milter.core.stored import ArcFact, DkimFact, Facts, SpfFact
-from dmarc_milter.web.charts import done
 
 RULE_DAYS = timedelta(days=30)
 """For how long a suggested rule holds, as `dmarc-milter allow` has it."""
@@ -55,11 +55,6 @@ class View(NamedTuple):
 
 
 KINDS = {"refused": "fail", "quarantined": "warn", "deferred": "wait"}
-
-
-def became(facts: Facts) -> str:
-    """What became of a message: delivered, refused, would be refused, and so on."""
-    return done(facts.disposition, facts.would_be) if facts.counted else "deferred"
 
 
 def view(facts: Facts) -> View:

@@ -76,15 +76,11 @@ def decisions(
     wanted: Filter,
     *,
     key: str = "",
-    delivered: bool = False,
     after: PagePosition | None = None,
 ) -> DecisionPage:
-    """Decisions, newest first; `key` is a queue id or Message-ID, `delivered` leaves out what was
-    refused, quarantined or deferred. Pages follow (at, id): the last costs no more than the
-    first."""
+    """Decisions, newest first; `key` is a queue id or Message-ID. Pages follow (at, id): the last
+    costs no more than the first."""
     extra, values = "", list[Any]()
-    if delivered:
-        extra = " AND disposition IN ('none', 'pass')"
     if key:
         extra += " AND (queue_id = ? OR message_id = ?)"
         values += [bare_key(key)] * 2

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 from flask import request
 
+from dmarc_milter.core.explain.done import DONE, STOPPED, WOULD_BE
 from dmarc_milter.core.mail import domain
 from dmarc_milter.core.mail.ip_address import plain_address
 from dmarc_milter.ledger.store.decisions import Filter
-from dmarc_milter.web import charts
 from dmarc_milter.web.words import PERIODS
 
 
@@ -29,11 +29,8 @@ def chosen_page() -> int:
 
 
 OUTCOMES = {
-    **{word: ("disposition", stored) for stored, word in charts.DONE.items() if stored != "none"},
-    **{
-        f"would be {charts.DONE[stored]}": ("would_be", stored)
-        for stored in ("quarantine", "reject", "tempfail")
-    },
+    **{DONE[stored]: ("disposition", stored) for stored in STOPPED},
+    **{word: ("would_be", stored) for stored, word in WOULD_BE.items()},
     "delivered": ("delivered", ""),
 }
 """What the search form calls what was done: the column of Filter and its value."""
@@ -48,17 +45,20 @@ OUTCOME_WORDS = (
 
 def search_filter(since: int) -> Filter:
     """What the search form asks for; odd values find nothing rather than failing."""
+    wanted = Filter(since=since)
     asked = {
         name: request.args.get(name, "")[:255].strip().lower()
         for name in ("author_domain", "source_ip", "status")
     }
     column, value = OUTCOMES.get(chosen_outcome(), ("disposition", chosen_outcome()))
-    if column != "delivered":
+    if column == "delivered":
+        wanted = replace(wanted, delivered=True)
+    else:
         asked[column] = value
     asked["author_domain"] = domain.as_stored(asked["author_domain"])
     with contextlib.suppress(ValueError):
         asked["source_ip"] = str(plain_address(ipaddress.ip_address(asked["source_ip"])))
-    return replace(Filter(since=since), **asked)  # type: ignore[arg-type]
+    return replace(wanted, **asked)  # type: ignore[arg-type]
 
 
 def chosen_outcome() -> str:

@@ -13,9 +13,8 @@ from dmarc_milter import __version__
 from dmarc_milter.core.deferrals import deferral_text
 from dmarc_milter.core.explain import sentence
 from dmarc_milter.core.explain.deferral_rule import rule
+from dmarc_milter.core.explain.done import became, done
 from dmarc_milter.ledger.store.decisions import Waiting
-from dmarc_milter.web.charts import done
-from dmarc_milter.web.decision_view import became
 
 PERIODS = (1, 7, 14, 30, 90)
 NAVIGATION = (

@@ -61,12 +61,13 @@ def test_why_names_the_dns_name_and_gives_the_rule() -> None:
 
 
 def test_why_says_what_would_have_waited_in_monitor_mode() -> None:
-    """Delivered, with the same reason and rule."""
+    """With the same reason and rule, and that it was delivered."""
     text = "\n".join(
         explain(waiting(counted=True, would_be="tempfail", failing_name="_spf.bank.example"))
     )
-    assert "Decision: delivered" in text
+    assert "Decision: would be deferred (451)" in text
     assert "would have been deferred" in text
+    assert "it was delivered" in text
     assert "the DNS of _spf.bank.example did not answer" in text
     assert 'action = "accept"' in text
 

@@ -11,12 +11,12 @@ from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from dmarc_milter.cli.actions import add_action
 from dmarc_milter.cli.main import (
     EXIT_NO,
     EXIT_OK,
     EXIT_TEMPFAIL,
     EXIT_USAGE,
-    add_config,
     load_or_defaults,
 )
 from dmarc_milter.cli.report import suppress
@@ -72,10 +72,7 @@ ACTIONS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_subparsers(dest="what", required=True)
     for name, sentence in ACTIONS.items():
-        command = what.add_parser(
-            name, help=sentence, description=sentence[0].upper() + sentence[1:] + "."
-        )
-        add_config(command)
+        command = add_action(what, "report", name, sentence)
         command.add_argument(
             "--json", action="store_true", help="JSON, one object a line for lists"
         )

@@ -16,7 +16,8 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from dmarc_milter.cli.main import EXIT_NO, EXIT_OK, EXIT_TEMPFAIL, add_config
+from dmarc_milter.cli.actions import add_action
+from dmarc_milter.cli.main import EXIT_NO, EXIT_OK, EXIT_TEMPFAIL
 from dmarc_milter.cli.store.copies import (
     backup_arguments,
     restore_arguments,
@@ -75,10 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("erase", "forget a domain, an address that reports go to, or a source"),
         ("status", "the state of spool and store, and what to do if something is wrong"),
     ):
-        command = what.add_parser(
-            name, help=sentence, description=sentence[0].upper() + sentence[1:] + "."
-        )
-        add_config(command)
+        command = add_action(what, "store", name, sentence)
         command.add_argument("--json", action="store_true", help="one JSON object")
         if name == "drain":
             command.add_argument(

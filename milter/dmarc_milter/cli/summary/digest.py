@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from dmarc_milter.core.explain.done import done
 from dmarc_milter.core.explain.senders import Identity, Kind, ProbableSender, sources
 from dmarc_milter.ledger.impact import samples
 from dmarc_milter.ledger.stopped import StoppedMail
@@ -47,8 +49,8 @@ class Digest:
     enforce: bool
     messages: int
     by_status: Mapping[str, int]
-    stopped: Mapping[str, int]
-    """reject, quarantine, tempfail -> messages; in monitor mode what would have been done."""
+    became: Mapping[str, int]
+    """Word of core/explain/done.py -> messages. The mode may have changed within the period."""
     new_senders: tuple[ProbableSender, ...]
     looked: Looked
     looked_before: Looked
@@ -70,8 +72,8 @@ def digest(store: Store, *, since: int, until: int, enforce: bool) -> Digest:
         until=until,
         enforce=enforce,
         messages=sum(total.messages for total in totals),
-        by_status=_count(totals, "status"),
-        stopped=_count(totals, "disposition" if enforce else "would_be"),
+        by_status=_by_status(totals),
+        became=_became(totals),
         new_senders=_new_senders(senders, senders_before),
         looked=looked,
         looked_before=looked_before,
@@ -81,11 +83,17 @@ def digest(store: Store, *, since: int, until: int, enforce: bool) -> Digest:
     )
 
 
-def _count(totals: Iterable[Total], name: str) -> dict[str, int]:
-    counts: dict[str, int] = {}
+def _by_status(totals: Iterable[Total]) -> Mapping[str, int]:
+    counts = Counter[str]()
     for total in totals:
-        key = getattr(total, name)
-        counts[key] = counts.get(key, 0) + total.messages
+        counts[total.status] += total.messages
+    return counts
+
+
+def _became(totals: Iterable[Total]) -> Mapping[str, int]:
+    counts = Counter[str]()
+    for total in totals:
+        counts[done(total.disposition, total.would_be)] += total.messages
     return counts
 
 

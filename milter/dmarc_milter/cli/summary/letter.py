@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from dmarc_milter import __version__
 from dmarc_milter.cli.summary.digest import Digest
+from dmarc_milter.core.explain.done import DONE, STOPPED, WOULD_BE
 from dmarc_milter.core.text import printable
 
 NAME = 100
@@ -85,13 +86,13 @@ def _short(text: str) -> str:
 def _numbers(digest: Digest) -> Iterator[str]:
     share = digest.by_status.get("pass", 0) / digest.messages if digest.messages else 0.0
     yield f"{digest.messages:,} messages from outside; {share:.0%} passed DMARC"
-    would = "" if digest.enforce else "would have been "
-    for disposition, word in (
-        ("reject", "refused"),
-        ("quarantine", "quarantined"),
-        ("tempfail", "deferred (451)"),
-    ):
-        yield f"{digest.stopped.get(disposition, 0):,} {would}{word}"
+    for kind in STOPPED:
+        code = " (451)" if kind == "tempfail" else ""
+        did, would = digest.became.get(DONE[kind], 0), digest.became.get(WOULD_BE[kind], 0)
+        if did or digest.enforce:
+            yield f"{did:,} {DONE[kind]}{code}"
+        if would or not digest.enforce:
+            yield f"{would:,} would have been {DONE[kind]}{code}"
     if temporary := digest.by_status.get("temperror", 0):
         yield f"{temporary:,} could not be judged, since the DNS did not answer"
     for looked, when in ((digest.looked, ""), (digest.looked_before, " of the time before")):

@@ -9,6 +9,7 @@ from typing import Literal
 
 from dmarc_milter.core.deferrals import DEFERRALS, deferral_text
 from dmarc_milter.core.explain.deferral_rule import CAUTION, rule
+from dmarc_milter.core.explain.done import DONE, became, done, is_stopped
 from dmarc_milter.core.explain.senders import identities
 from dmarc_milter.core.stored import DkimFact, Facts, StoredOutcome, StoredPolicy
 
@@ -33,10 +34,10 @@ def explain(facts: Facts) -> list[str]:
 def sentence(facts: Facts) -> str:
     """The decision in one sentence, for lists and the log."""
     author = facts.author_domain or "no readable author"
-    done = _done(facts)
+    word = _done(facts)
     return (
         f"Mail from {author} by {facts.source_ip or 'an unknown client'}: dmarc={facts.status},"
-        f" {done}" + (f" ({facts.decided_by})" if facts.decided_by else "")
+        f" {word}" + (f" ({facts.decided_by})" if facts.decided_by else "")
     )
 
 
@@ -137,15 +138,11 @@ def _policy(outcome: StoredOutcome, published: StoredPolicy) -> str:
 
 
 def _done(facts: Facts) -> str:
-    if not facts.counted:
-        excuse = DEFERRALS.get(facts.deferral)
-        return f"deferred ({excuse.code})" if excuse else "deferred (451)"
-    return {
-        "none": "delivered",
-        "pass": "delivered",
-        "quarantine": "quarantined",
-        "reject": "refused (550)",
-    }.get(facts.disposition, facts.disposition)
+    """The word, with the reply code where there was one."""
+    word = became(facts)
+    excuse = DEFERRALS.get(facts.deferral)
+    code = {"refused": "550", "deferred": excuse.code if excuse else "451"}.get(word)
+    return f"{word} ({code})" if code else word
 
 
 def _verdict(facts: Facts) -> Iterator[str]:
@@ -166,24 +163,20 @@ def _otherwise(facts: Facts) -> Iterator[str]:
     if facts.would_be == "tempfail":
         yield (
             f"{PAD}it would have been deferred (451), but nothing is in monitor mode or from a"
-            " trusted relay"
+            f" trusted relay: it was {done(facts.disposition)}"
         )
     elif facts.would_be and facts.would_be != facts.disposition:
         why = (
             "from a trusted relay: otherwise"
             if facts.disposition == "quarantine"
-            else "monitor mode: with enforcement"
+            else "monitor mode: it was delivered; with enforcement"
         )
-        yield f"{PAD}{why} it would have been {facts.would_be}"
+        yield f"{PAD}{why} it would have been {DONE.get(facts.would_be, facts.would_be)}"
 
 
 def _advice(facts: Facts) -> Iterator[str]:
     """What would change the decision; only where mail was not simply delivered."""
-    if (
-        facts.counted
-        and facts.disposition in ("none", "pass")
-        and facts.would_be in ("", "none", "pass")
-    ):
+    if not is_stopped(facts):
         return
     yield "What would change it:"
     yield from (PAD + line for line in changes(facts))

@@ -39,6 +39,10 @@ class Kind(StrEnum):
     UNPROVEN = "nobody proven"
 
 
+NOT_NOTED = "not noted"
+"""Mail that passed, and totals of a time before kinds were noted."""
+
+
 class SenderGroup(NamedTuple):
     """One source's mail of one author domain: how much there was, and some of it."""
 
@@ -84,6 +88,11 @@ def identities(facts: Facts) -> Iterator[Identity]:
 def kind_of(facts: Facts) -> Kind:
     """What the sender of one message looks like, by the best that it proved."""
     return _kind(_usual_identity((facts,)), facts.list_id, (facts.author_domain,))
+
+
+def source_kind(facts: Facts) -> str:
+    """As the totals have it: mail that passed is of its author domain, and has no kind."""
+    return NOT_NOTED if facts.status == "pass" else kind_of(facts).value
 
 
 def sources(samples: Iterable[SenderGroup]) -> tuple[ProbableSender, ...]:

@@ -23,6 +23,9 @@ AFFECTED = (
 """In the words of the index decision_affected: SQLite compares them."""
 
 
+DELIVERED = "disposition IN ('none', 'pass')"
+
+
 BELOW = (
     "author_domain IN (SELECT CAST(? AS TEXT) UNION ALL SELECT name FROM author_name WHERE"
     " reversed >= ? AND reversed < ?)"
@@ -57,6 +60,8 @@ class Filter:
     disposition: str = ""
     """none, pass, quarantine, reject, or "tempfail": answered 4xx."""
     would_be: str = ""
+    """Of mail that was delivered: what enforcement would have done."""
+    delivered: bool = False
     affected: bool = False
     """Only what policy stopped, deferred or marked, or would have in monitor mode."""
 
@@ -78,6 +83,8 @@ class Filter:
             if value := getattr(self, column):
                 conditions.append(f"{column} = ?")
                 values.append(printable(value, MAX_KEY))
+        if self.delivered or self.would_be:  # what was done comes before what would have been
+            conditions.append(DELIVERED)
         if self.affected:
             conditions.append(f"({AFFECTED})")
         return " AND ".join(conditions), values
@@ -315,6 +322,15 @@ class Decisions:
             f" decision WHERE {where}) AS pairs GROUP BY author_domain"
         )
         return {row[0]: int(row[1]) for row in fetch(self._database, sql, values)}
+
+    def by_client(self, wanted: Filter) -> list[tuple[str, int]]:
+        """Client addresses and their messages; most messages first."""
+        where, values = wanted.where()
+        sql = (
+            f"SELECT source_ip, count(*) AS messages FROM decision WHERE {where} GROUP BY source_ip"
+            " ORDER BY messages DESC, source_ip"
+        )
+        return [(row[0], int(row[1])) for row in fetch(self._database, sql, values)]
 
     def waiting(
         self,
