@@ -6,6 +6,7 @@ import logging
 import math
 import sys
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 from dmarc_milter.config import Config
@@ -17,6 +18,7 @@ from dmarc_milter.ledger.dialect import COMMAND, JOB, Waits
 from dmarc_milter.ledger.drain import BATCH, Drained, drain, host_name
 from dmarc_milter.ledger.errors import SpoolError, StoreError
 from dmarc_milter.ledger.ownership import Access
+from dmarc_milter.ledger.postgres import Password
 from dmarc_milter.ledger.read_only_store import ReadOnlySqlite, in_memory
 from dmarc_milter.ledger.spool.file import SpoolFile, SpoolOptions
 from dmarc_milter.ledger.spool.reader import SpoolReader
@@ -40,7 +42,14 @@ def database_of(config: Config, access: Access, waits: Waits = COMMAND) -> Datab
     path = sqlite_path(config)
     if path is not None and access is Access.READ:
         return ReadOnlySqlite(path)
-    return connect(config.store.url, store_password(config), access, waits)
+    return connect(config.store.url, _password_of(config), access, waits)
+
+
+def _password_of(config: Config) -> Password:
+    """Asked for again with each connection: who changes the password has to start nothing anew.
+    Raises ConfigError where it cannot be read now."""
+    store_password(config)
+    return partial(store_password, config)
 
 
 def sqlite_path(config: Config) -> Path | None:
@@ -69,7 +78,7 @@ def reading_store(config: Config) -> Store:
     does not answer the store itself. Raises StoreError."""
     if config.store.read_url and sqlite_path(config) is None:
         replica = _store_on(
-            config, connect(config.store.read_url, store_password(config), Access.READ, COMMAND)
+            config, connect(config.store.read_url, _password_of(config), Access.READ, COMMAND)
         )
         try:
             replica.ready()

@@ -26,6 +26,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
+from dmarc_milter.config.errors import ConfigError
 from dmarc_milter.ledger.dialect import JOB, Values, Waits, translate
 from dmarc_milter.ledger.errors import Conflict, Kind, StoreError, without_sql
 from dmarc_milter.ledger.ownership import Access
@@ -36,8 +37,14 @@ if TYPE_CHECKING:
 
     Connection = psycopg.Connection[tuple[Any, ...]]
 
+Password = str | Callable[[], str]
+"""Where it is a function it is asked for each connection, and raises ConfigError where it cannot
+tell."""
 CONNECT_WAIT = 3
 """Seconds for the address of the server; where the URL has several, 2 for each."""
+BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
+"""Whatever the role's default is: a batch looks again at the end whether something was erased, or
+the schema changed, meanwhile. A snapshot from its beginning would not show that."""
 AFTER_SERVER = 1.0
 """Seconds that a statement has beyond the server's own bound for it."""
 ROWS = 250
@@ -151,9 +158,10 @@ class PostgresDatabase:
     dialect: Literal["postgresql"] = "postgresql"
     access = Access.CHANGE
 
-    def __init__(self, url: str, password: str = "", waits: Waits = JOB) -> None:
+    def __init__(self, url: str, password: Password = "", waits: Waits = JOB) -> None:
         parts = urlsplit(url)
-        self._url, self._password, self.waits = url, password, waits
+        self._url, self._ask_password, self.waits = url, password, waits
+        self._password = "" if callable(password) else password
         hosts = parts.netloc.rpartition("@")[2]
         self.name = f"{parts.scheme}://{hosts}{parts.path}"  # several hosts, each with its port
         self._several = "," in hosts and "target_session_attrs" not in parse_qs(parts.query)
@@ -171,7 +179,7 @@ class PostgresDatabase:
             )
             raise StoreError("absent", text) from None
         try:
-            connection = self._begin("BEGIN" if write else "BEGIN READ ONLY")
+            connection = self._begin(BEGIN if write else f"{BEGIN} READ ONLY")
             try:
                 transaction = _PostgresTransaction(
                     lambda sql, values: self._run(
@@ -260,6 +268,9 @@ class PostgresDatabase:
 
     def _connect(self) -> Connection:
         """Raises StoreError when there is no connection within the time for all addresses."""
+        if callable(self._ask_password):  # it may be another by now; while not readable the last
+            with suppress(ConfigError):
+                self._password = self._ask_password()
         parameters: dict[str, Any] = {"password": self._password} if self._password else {}
         if self._several:
             parameters["target_session_attrs"] = "read-write"
@@ -268,6 +279,7 @@ class PostgresDatabase:
             self._url,
             autocommit=True,
             prepare_threshold=None,  # a connection pooler may stand between
+            client_encoding="utf8",  # of SQL_ASCII psycopg makes bytes, another knows fewer letters
             connect_timeout=CONNECT_WAIT if hosts_of(self._url) == 1 else 2,
             application_name="dmarc-milter",
             keepalives_idle=10,
@@ -297,7 +309,7 @@ class PostgresDatabase:
     def blocked(self) -> str:
         """Who holds a whole table, as far as the server says so; for a message."""
         with suppress(Exception):
-            rows = self._run(self._begin("BEGIN READ ONLY"), BLOCKERS.decode()).fetchall()
+            rows = self._run(self._begin(f"{BEGIN} READ ONLY"), BLOCKERS.decode()).fetchall()
             self._run(self._open(), "COMMIT")
             return "".join(
                 f"; {table} is locked by process {pid} of the server (user {user},"

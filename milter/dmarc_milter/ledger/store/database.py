@@ -22,7 +22,7 @@ from dmarc_milter.ledger import sqlite_file
 from dmarc_milter.ledger.dialect import JOB, Transaction, Values, Waits, translate
 from dmarc_milter.ledger.errors import Conflict, StoreError
 from dmarc_milter.ledger.ownership import Access, why_not
-from dmarc_milter.ledger.postgres import PostgresDatabase
+from dmarc_milter.ledger.postgres import Password, PostgresDatabase
 
 __all__ = ["PostgresDatabase", "Transaction"]
 
@@ -152,7 +152,7 @@ def with_list(sql: str, values: Sequence[object]) -> str:
 
 
 def connect(
-    url: str, password: str = "", access: Access = Access.OWN, waits: Waits = JOB
+    url: str, password: Password = "", access: Access = Access.OWN, waits: Waits = JOB
 ) -> Database:
     """The database that `store.url` names; nothing is opened yet. `access` is about a file."""
     if url.startswith("sqlite:///"):

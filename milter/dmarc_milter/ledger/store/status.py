@@ -73,8 +73,9 @@ REMEDIES = {
     ),
     "clock": "put the clock right (timedatectl, chronyc tracking)",
     "read_only": (
-        "this server takes no changes, as a standby does: let [store] url name the one that does (a"
-        " standby is for [store] read_url); messages wait in the spool"
+        "this server takes no changes, as a standby does, or one whose account or database has"
+        " default_transaction_read_only: let [store] url name the one that does (a standby is for"
+        " [store] read_url); messages wait in the spool"
     ),
     "denied": (
         "the account of [store] url needs SELECT, INSERT, UPDATE and DELETE on every table of the"
