@@ -161,6 +161,25 @@ class Driver:
         self.outcome.seconds = time.perf_counter() - began
         return self.outcome
 
+    def run_at(self, rate: float, messages: int) -> Outcome:
+        """Begin so many messages, evenly `rate` a second, however long the answers take: what a
+        host sees whose mail comes from many who do not wait for each other."""
+        self.prepare()
+        self.outcome = Outcome()
+        began, number, wait = time.perf_counter(), 0, 0.0
+        while self._open or number < messages:
+            for handle, event in self._poll.poll(wait):
+                connection = self._open[handle]
+                if self._advance(connection, event):
+                    self._next(connection, None)
+            left = began + number / rate - time.perf_counter()
+            if number < messages and left <= 0:
+                self._begin(number)
+                number, left = number + 1, 0.0
+            wait = max(0.0, left) if number < messages else 60.0
+        self.outcome.seconds = time.perf_counter() - began
+        return self.outcome
+
     def _scripts(self, steps: int) -> list[Script]:
         if steps not in self._made:
             self._made[steps] = [

@@ -14,10 +14,12 @@ from bench import mta, start
 from bench.contenders import FLOOR, NATIVE, PYMILTER, Contender, Start, Where
 from bench.corpus import Corpus, Sample
 from bench.load import Connection, Driver, Outcome
+from bench.new_names import share_of_new
 from bench.place import Dns, dns_server
 from bench.running import settle
 from bench.script import OFFER
 from bench.table import (
+    BUSY,
     COLD,
     CPU,
     IDLE,
@@ -25,18 +27,25 @@ from bench.table import (
     LARGE_SECONDS,
     LATENCY,
     MEMORY,
+    NEW,
     POSTFIX,
     POSTFIX_TCP,
     QUERIES,
     RATE,
     START,
+    STEADY,
     TCP,
+    WAITED,
     WARM,
     Table,
 )
 
 DELAY = 0.03
 """Seconds that every DNS answer takes where latency is measured."""
+STEADY_RATE = 100.0
+"""Messages a second where latency is measured under a steady load."""
+PASS = 1000
+"""Messages of each of its passes."""
 BODY = 20_000_000
 CONNECTIONS = (1, 16)
 
@@ -59,7 +68,7 @@ class Bench:
         self.rounds = 3 if scale >= 1 else 2
         self._batches = count()
 
-    def fresh(self, full: int) -> list[Sample]:
+    def fresh(self, full: float) -> list[Sample]:
         """Messages that nobody has seen, as many as the scale makes of this number."""
         return self.corpus.batch(next(self._batches), max(60, int(full * self.scale)))
 
@@ -92,12 +101,15 @@ class Bench:
         connections: int,
         *,
         as_postfix: bool = False,
+        rate: float | None = None,
     ) -> tuple[Outcome, float]:
-        """The outcome, and milliseconds of CPU for each message."""
+        """The outcome, and milliseconds of CPU for each message. With a `rate`: so many messages a
+        second, instead of so many connections."""
         driver = Driver(contender.chain, samples, connections=connections, as_postfix=as_postfix)
         driver.prepare()
         before = contender.cost.cpu()
-        outcome = driver.run(len(samples))
+        count = len(samples)
+        outcome = driver.run(count) if rate is None else driver.run_at(rate, count)
         check(contender, outcome)
         return outcome, (contender.cost.cpu() - before) / len(samples) * 1e3
 
@@ -138,13 +150,32 @@ class Bench:
 
     def latency(self) -> None:
         """Milliseconds until the answer while DNS takes its time: the first pass is cold, the
-        second warm."""
-        passes = {"cold": self.fresh(1000), "warm": self.fresh(1000)}
+        second knows as many senders as the first has shown it.
+
+        Not scaled: what share of the messages meets a name that is new depends on their number. Two
+        loads: a steady one, and connections that each send the next message when they have an
+        answer, so that messages queue for the processors.
+        """
         with self.dns(delay=DELAY) as dns:
-            for one in self.each(dns):
-                for what, samples in passes.items():
-                    outcome, _ = self.drive(one, samples, 8)
-                    self._quantiles(f"{LATENCY}{what}, ", one, outcome)
+            for load in (STEADY, BUSY):
+                passes = {what: self.fresh(PASS / self.scale) for what in ("cold", "warm")}
+                if load == STEADY:
+                    self._count_new(passes)
+                for one in self.each(dns):
+                    for what, samples in passes.items():
+                        rate = STEADY_RATE if load == STEADY else None
+                        outcome, _ = self.drive(one, samples, 8, rate=rate)
+                        self._quantiles(f"{LATENCY}{load}{what}, ", one, outcome)
+                        if load == STEADY:
+                            slow = sum(seconds >= DELAY for seconds in outcome.whole)
+                            self.table.add(WAITED + what, one.name, 100 * slow / len(samples))
+
+    def _count_new(self, passes: dict[str, list[Sample]]) -> None:
+        """How many messages no memory can answer: for one that all processes share, and for two
+        that have every other message."""
+        for memories, shown in ((1, "one memory"), (2, "two")):
+            for what, share in zip(passes, share_of_new(passes.values(), memories), strict=True):
+                self.table.add(f"{NEW}{what}, {shown}", NO_MILTER, 100 * share)
 
     def tcp(self) -> None:
         """Milliseconds until the answer over TCP, one connection at a time, DNS warm, to a client

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from bench.contenders import FLOOR, NATIVE, PYMILTER
 from bench.peers import CHAIN, RSPAMD
 from bench.table import (
+    BUSY,
     COLD,
     CPU,
     IDLE,
@@ -18,6 +19,7 @@ from bench.table import (
     POSTFIX,
     RATE,
     START,
+    STEADY,
     TCP,
     WARM,
     Table,
@@ -70,9 +72,15 @@ TARGETS = (
     Target(f"messages/s through Postfix, x {RSPAMD}", _ratio(POSTFIX, RSPAMD), 1.2, 1.0, True),
     Target(f"messages/s through Postfix, x {FLOOR}", _ratio(POSTFIX, FLOOR), 0.85, None, True),
     Target("ms over TCP as Postfix writes, median", _own(TCP + "p50"), 3.0, 5.0),
-    Target("ms, 30 ms DNS, cold, median", _own(LATENCY + "cold, p50"), 10.0, 15.0),
-    Target("ms, 30 ms DNS, cold, p99", _own(LATENCY + "cold, p99"), 100.0, 110.0),
-    Target("ms, 30 ms DNS, warm, median", _own(LATENCY + "warm, p50"), 5.0, 10.0),
+    *(
+        Target(LATENCY + load + what, _own(LATENCY + load + what), native, pymilter)
+        for load in (STEADY, BUSY)
+        for what, native, pymilter in (
+            ("cold, p50", 10.0, 15.0),
+            ("cold, p99", 100.0, 110.0),
+            ("warm, p50", 5.0, 10.0),
+        )
+    ),
     Target("MB, two workers", _own(MEMORY), 80.0, 90.0),
     Target("MB more, 200 idle connections", _own(IDLE), 2.0, 5.0),
     Target("MB more, 16 x 20 MB in flight", _own(LARGE), 16.0, 32.0),
