@@ -30,7 +30,11 @@ class Scripted(DnsResolver):
         ttl = self.ttls.get(key[0], 60)
         try:
             values: list[Any] = self.zone.resolve(Question(*key))  # type: ignore[arg-type]
-            records = tuple(each.encode() for each in values) if key[1] == "TXT" else tuple(values)
+            records = (
+                tuple("".join(each).encode() for each in values)
+                if key[1] == "TXT"
+                else tuple(values)
+            )
             answer = Answer(records, ttl=ttl)
         except NoAnswer as absent:
             answer = Answer(failure=type(absent), reason="absent", ttl=ttl)

@@ -17,7 +17,7 @@ from dmarc_milter.core.actions.plan import Action, DeleteHeader, InsertHeader, R
 from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.mail.message import Envelope, HeaderField, Headers
 from dmarc_milter.core.mail.path import reverse_path
-from dmarc_milter.core.resolver import Question, Resolver
+from dmarc_milter.core.resolver import Resolver
 from dmarc_milter.dns.suffix_list import load_suffixes
 from dmarc_milter.process.loop import Loop
 from dmarc_milter.process.shared_memory import SharedMemory
@@ -74,9 +74,6 @@ class Bench:
 
     def for_message(self, seconds: float, max_queries: int, network: object = None) -> Resolver:
         return Zone.parse(ZONE)
-
-    def remembers(self, question: Question) -> bool:
-        return False
 
     def record(self, evaluation: Evaluation) -> bool:
         self.rows.append(evaluation)

@@ -27,6 +27,9 @@ SPF_ADDRESSES: Final = 100
 exchanges)."""
 SPF_QUERIES_SHARE: Final = 0.7
 """SPF's addresses and its other questions are at most this part of the message's queries."""
+SPF_EARLY_SHARE: Final = 0.1
+"""What SPF asks before the header has come is at most this part of the message's queries: the
+policy and the keys are asked for after it."""
 SPF_TERMS: Final = 10
 """Terms that look something up (RFC 7208 4.6.4)."""
 SPF_VOID_LOOKUPS: Final = 2
@@ -91,6 +94,11 @@ def spf_addresses(message_queries: int) -> int:
 def spf_queries(addresses: int) -> int:
     """The most questions of one SPF check: the record, its terms, the client's PTR, addresses."""
     return 1 + SPF_TERMS + 1 + addresses
+
+
+def spf_early_queries(message_queries: int) -> int:
+    """Questions for SPF before the header has come, of a message that has so many: one at least."""
+    return max(1, int(SPF_EARLY_SHARE * message_queries))
 
 
 def dkim_queries(signatures: int) -> int:

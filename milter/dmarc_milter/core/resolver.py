@@ -215,9 +215,18 @@ class Remembers:
         """What `work` gave with this key before, or gives now."""
         raise NotImplementedError
 
-    def arrived(self, name: str) -> tuple[bytes, ...]:
-        """The TXT records of a name that was prefetched, if they are there by now. For further
-        hints, never for a verdict."""
+    def arrived(self, name: str, rdtype: Literal["TXT", "MX"] = "TXT") -> tuple[Any, ...]:
+        """The records of a name that was prefetched, if they are there by now. For further hints,
+        never for a verdict."""
+        raise NotImplementedError
+
+    def telling(self, call: Callable[[], None], queries: int) -> Resolver:
+        """The same, for at most so many hints: whenever an answer comes to one of them, this is
+        called, in the loop and where it may only take note."""
+        raise NotImplementedError
+
+    def knows(self, key: Hashable) -> bool:
+        """Whether `recall` would give something. Nothing counts as asked."""
         raise NotImplementedError
 
     def stale_answers(self) -> tuple[StaleAnswer, ...]:
@@ -264,10 +273,21 @@ def recall(resolver: Resolver, key: Hashable) -> Any:
     return resolver.recall(key) if isinstance(resolver, Remembers) else None
 
 
-def arrived(resolver: Resolver, name: str) -> tuple[bytes, ...]:
-    """TXT records that a hint has brought already; nothing where that cannot be told without
+def arrived(resolver: Resolver, name: str, rdtype: Literal["TXT", "MX"] = "TXT") -> tuple[Any, ...]:
+    """Records that a hint has brought already; nothing where that cannot be told without
     waiting."""
-    return resolver.arrived(name) if isinstance(resolver, Remembers) else ()
+    return resolver.arrived(name, rdtype) if isinstance(resolver, Remembers) else ()
+
+
+def telling(resolver: Resolver, call: Callable[[], None], queries: int) -> Resolver:
+    """The resolver for hints that lead to further hints, so many at most: called whenever an answer
+    to one comes, where that can be told."""
+    return resolver.telling(call, queries) if isinstance(resolver, Remembers) else resolver
+
+
+def knows(resolver: Resolver, key: Hashable) -> bool:
+    """Whether `recall` of this key would give something."""
+    return isinstance(resolver, Remembers) and resolver.knows(key)
 
 
 def stale_answers(resolver: Resolver) -> tuple[StaleAnswer, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from dmarc_milter.core.fair_sharing import Asker
 from dmarc_milter.dns.answer import Answer, Key
@@ -14,7 +15,7 @@ class Inquiry:
     """One question; whoever asks the same meanwhile waits for the same answer. `flight` is None as
     long as it is unsent; `answered` is when the answer came (seconds, monotonic)."""
 
-    __slots__ = ("answer", "answered", "flight", "key", "question", "waiters")
+    __slots__ = ("answer", "answered", "flight", "key", "listeners", "question", "waiters")
 
     def __init__(self, key: Key, question: bytes) -> None:
         self.key, self.question = key, question
@@ -22,6 +23,8 @@ class Inquiry:
         self.answer: Answer | None = None
         self.answered = 0.0
         self.waiters: list[LoopWaker] = []
+        self.listeners: list[Callable[[], None]] = []
+        """Called once there is an answer; they must not raise."""
 
     def settle(self, answer: Answer) -> None:
         """Publish the answer and wake who waits. The first answer counts."""
@@ -30,6 +33,9 @@ class Inquiry:
             if self.flight is not None:
                 self.flight.inquiry = None  # they would hold each other, and the answer's memory
             self.wake()
+            listeners, self.listeners = self.listeners, []
+            for call in listeners:
+                call()
 
     def wake(self) -> None:
         """Let those who wait look again: there is an answer, or the question has been sent."""

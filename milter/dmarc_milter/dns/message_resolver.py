@@ -7,7 +7,7 @@ import contextlib
 import math
 import sys
 import time
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -47,6 +47,7 @@ class MessageResolver(Remembers):
         "_asked",
         "_deadline",
         "_limit",
+        "_listener",
         "_outer",
         "_policy",
         "_progress",
@@ -66,6 +67,7 @@ class MessageResolver(Remembers):
         self._source, self._progress = source, progress
         self._limit, self._deadline, self._outer = queries, deadline, outer
         self._policy: bool = outer is not None and outer._policy
+        self._listener: Callable[[], None] | None = None
         self._asked: set[Key] = set()
         self.expires = math.inf
 
@@ -156,11 +158,23 @@ class MessageResolver(Remembers):
             self._source.keep_derived(key, derived)
         return found.value
 
-    def arrived(self, name: str) -> tuple[bytes, ...]:
+    def arrived(self, name: str, rdtype: Literal["TXT", "MX"] = "TXT") -> tuple[Any, ...]:
         """See core.resolver.Remembers."""
-        found = self._progress.started.get(canonical(name, "TXT"))
+        found = self._progress.started.get(canonical(name, rdtype))
         answer = found.answer if isinstance(found, Inquiry) else found
         return answer.records if answer is not None else ()
+
+    def telling(self, call: Callable[[], None], queries: int) -> MessageResolver:
+        """See core.resolver.Remembers."""
+        scope = MessageResolver(
+            self._source, self._progress, queries=queries, deadline=self._deadline, outer=self
+        )
+        scope._listener = call
+        return scope
+
+    def knows(self, key: Hashable) -> bool:
+        """See core.resolver.Remembers."""
+        return self._source.derived(key) is not None
 
     def pause(self) -> None:
         """See core.resolver.Remembers."""
@@ -340,14 +354,17 @@ class MessageResolver(Remembers):
     def _start_early(self, key: Key) -> None:
         progress = self._progress
         if key in progress.given or key in progress.started:
+            self._charge(key)  # a hint counts wherever it is given, so what rests on it does
             return
         found: Inquiry | Answer | None = self._source.cached(key)
         question = self._source.encode(key) if found is None else b""
         if question is None or not self._charge(key):
             return
-        progress.started[key] = found or self._source.start(
+        started = progress.started[key] = found or self._source.start(
             key, question, progress.caller, policy=self._policy
         )
+        if self._listener is not None and isinstance(started, Inquiry):
+            started.listeners.append(self._listener)
 
 
 @lru_cache(maxsize=2048)

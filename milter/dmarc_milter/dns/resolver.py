@@ -15,7 +15,7 @@ from pathlib import Path
 
 from dmarc_milter.core import budget
 from dmarc_milter.core.fair_sharing import Asker
-from dmarc_milter.core.resolver import Abandoned, Question
+from dmarc_milter.core.resolver import Abandoned
 from dmarc_milter.dns.admission import NOTHING, Admission, Moves
 from dmarc_milter.dns.answer import Answer, Key, failed, short
 from dmarc_milter.dns.attempt import Pending
@@ -23,7 +23,7 @@ from dmarc_milter.dns.cache import BoundedStore, Cache, Derived
 from dmarc_milter.dns.client import Client
 from dmarc_milter.dns.counters import Counters, in_flight_limit
 from dmarc_milter.dns.inquiry import Caller, Inquiry
-from dmarc_milter.dns.message_resolver import MessageResolver, canonical
+from dmarc_milter.dns.message_resolver import MessageResolver
 from dmarc_milter.dns.nameservers import Nameservers
 from dmarc_milter.dns.progress import Progress
 from dmarc_milter.dns.stale_cache import CacheLimits, Stale, StaleCache
@@ -94,10 +94,6 @@ class DnsResolver:
         if self._relief is not None:
             self._relief.cancel()
         self._client.close()
-
-    def remembers(self, question: Question) -> bool:
-        """Whether the answer is at hand, so that asking early would gain nothing."""
-        return self.cache.get(canonical(question.name, question.rdtype), self._clock()) is not None
 
     # What a message's resolver uses (progress.AnswerSource).
 

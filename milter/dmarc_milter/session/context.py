@@ -18,7 +18,7 @@ from dmarc_milter.core.authenticate import Options
 from dmarc_milter.core.dmarc.rewritten_from import Canonify
 from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.mail.message import Headers
-from dmarc_milter.core.resolver import Question, Resolver
+from dmarc_milter.core.resolver import Resolver
 from dmarc_milter.process.loop import Loop
 from dmarc_milter.process.shared_memory import SharedMemory, WorkerSlot
 from dmarc_milter.telemetry.counters import Meter
@@ -39,10 +39,6 @@ class MessageResolvers(Protocol):
 
     def for_message(self, seconds: float, max_queries: int, network: Hashable) -> Resolver:
         """For one message from that client network."""
-        ...
-
-    def remembers(self, question: Question) -> bool:
-        """Whether the answer is at hand."""
         ...
 
 

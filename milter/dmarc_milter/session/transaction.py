@@ -21,6 +21,7 @@ from dmarc_milter.core.actions.plan import (
     within_limit,
 )
 from dmarc_milter.core.authenticate import Prepared, authenticate, prepare
+from dmarc_milter.core.budget import spf_early_queries
 from dmarc_milter.core.dmarc.result import DmarcResult, DmarcStatus
 from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.fair_sharing import client_network
@@ -28,13 +29,14 @@ from dmarc_milter.core.mail import author as address
 from dmarc_milter.core.mail.facts import message_facts
 from dmarc_milter.core.mail.message import Envelope, Headers
 from dmarc_milter.core.policy.decide import Deferral, Disposition, Verdict
-from dmarc_milter.core.resolver import Question, Shortage, abandon, delay
+from dmarc_milter.core.resolver import Shortage, abandon, delay
 from dmarc_milter.core.spf.check import SpfResult, SpfStatus, not_evaluated
 from dmarc_milter.core.spf.check import check as check_spf
-from dmarc_milter.core.spf.check import questions as spf_questions
+from dmarc_milter.core.spf.check import is_known as is_spf_known
 from dmarc_milter.process.loop import Task
 from dmarc_milter.process.shared_memory import FINGERPRINT, WorkerSlot
 from dmarc_milter.session.context import WorkerContext
+from dmarc_milter.session.early_spf import EarlySpf
 from dmarc_milter.session.handler import Own
 from dmarc_milter.telemetry.message_log import fields_of, steps
 
@@ -129,17 +131,21 @@ class CoreTransaction:
         self._removals: tuple[DeleteHeader, ...] | tuple[Reply] = ()
         self._pieces: list[bytes] = []
         self._waiting = 0
-        self._begin_spf()
+        self._early = self._early_spf()
 
-    def _begin_spf(self) -> None:
-        """Its first question is asked while the message arrives."""
-        name = self._envelope.mail_from.domain
-        if (
-            self._spf_allowed
-            and name is not None
-            and not self._context.dns.remembers(Question(name.name, "TXT"))
-        ):
-            self._resolver.prefetch(spf_questions(self._envelope))
+    def _early_spf(self) -> EarlySpf | None:
+        """None where there is nothing to ask, or no part of it must be read again."""
+        options = self._context.options.spf
+        if not self._spf_allowed or is_spf_known(self._envelope, self._resolver, options):
+            return None
+        return EarlySpf(
+            self._envelope,
+            self._resolver,
+            options,
+            self._context.loop,
+            lambda: self._blamed(self._sender),
+            spf_early_queries(self._context.max_queries),
+        )
 
     def headers(self, headers: Headers) -> None:
         self._headers = headers
@@ -163,12 +169,17 @@ class CoreTransaction:
         try:
             return self._judge()
         finally:
-            abandon(self._resolver)
+            self._leave()
 
     def cancel(self) -> None:
         """Look-ups end too; what other messages wait for as well goes on for them."""
-        abandon(self._resolver)
+        self._leave()
         self._pieces.clear()
+
+    def _leave(self) -> None:
+        if self._early is not None:
+            self._early.end()
+        abandon(self._resolver)
 
     def _check_spf(self) -> SpfResult:
         with self._blamed(self._sender):

@@ -15,7 +15,7 @@ from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.mail.ip_address import plain_address
 from dmarc_milter.core.mail.message import Envelope
 from dmarc_milter.core.quick_dataclass import quick_dataclass
-from dmarc_milter.core.resolver import Kept, Missing, Question, Resolver, derive, recall
+from dmarc_milter.core.resolver import Kept, Missing, Question, Resolver, derive, knows, recall
 from dmarc_milter.core.spf.options import SpfOptions
 from dmarc_milter.core.spf.query import Query, QueryRefused, Sender
 from dmarc_milter.core.text import visible
@@ -26,6 +26,7 @@ __all__ = [
     "SpfResult",
     "SpfStatus",
     "check",
+    "is_known",
     "questions",
     "recalled",
     "upgraded",
@@ -123,6 +124,14 @@ def recalled(
         resolver, _key(envelope, identity, options)
     )
     return known
+
+
+def is_known(envelope: Envelope, resolver: Resolver, options: SpfOptions = SpfOptions()) -> bool:
+    """Whether `check` would ask nothing."""
+    identity = _identity(envelope)
+    if _without_looking(envelope, identity) is not None:
+        return True
+    return knows(resolver, _key(envelope, identity, options))
 
 
 def _key(envelope: Envelope, identity: _Identity, options: SpfOptions) -> Hashable:

@@ -55,12 +55,13 @@ class LookAhead:
         self._included |= {
             question.name: None for question in questions if question.rdtype == "TXT"
         }
-        questions.extend(self._beyond(room - len(questions), resolver))
+        questions.extend(self.beyond(room - len(questions), resolver))
         return questions
 
-    def _beyond(self, room: int, resolver: Resolver) -> Iterator[Question]:
+    def beyond(self, room: int, resolver: Resolver) -> Iterator[Question]:
         """What the included records that have come meanwhile will ask first: one record's includes
         need not wait for another's."""
+        room = min(room, self._left)
         for name in tuple(self._included) if room > 0 else ():
             texts = spf_record.select(arrived(resolver, name))
             record = (
