@@ -27,7 +27,7 @@ class EarlySpf:
         blamed: Callable[[], AbstractContextManager[object]],
         queries: int,
     ) -> None:
-        """At most so many questions. `blamed`: in it the message is blamed for a death of the worker
+        """At most so many questions. `blamed`: in it a death of the worker is the message's doing
         (crash_guard.py)."""
         self._loop, self._blamed = loop, blamed
         self._network = client_network(envelope.source_ip)
