@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from dmarc_milter.cli.terminal import console, table
+from dmarc_milter.cli.tables import print_table
 from dmarc_milter.cli.times import shown
 from dmarc_milter.core.deferrals import DEFERRALS, deferral_text
 from dmarc_milter.core.explain.deferral_rule import CAUTION, rule
@@ -65,7 +65,7 @@ def print_waiting(senders: Sequence[Waiting], now: float, limit: int) -> None:
     if not senders:
         return
     columns = dict(zip(HEAD, ("left", "left", "right", "right", "left", "left"), strict=True))
-    console().print(table(columns, rows(senders[:limit]), title="Mail that waits"))
+    print_table(columns, rows(senders[:limit]), title="Mail that waits")
     if len(senders) > limit:
         print(f"... and {len(senders) - limit:,} more; --json shows them\n")
     rules = {

@@ -10,7 +10,8 @@ from contextlib import closing
 
 from dmarc_milter.cli import deferrals
 from dmarc_milter.cli.main import EXIT_OK, add_config
-from dmarc_milter.cli.terminal import console, print_json, table, unavailable
+from dmarc_milter.cli.tables import print_table
+from dmarc_milter.cli.terminal import print_json, unavailable
 from dmarc_milter.cli.times import MOST, count, shown
 from dmarc_milter.cli.why import UNREADABLE, domain_name
 from dmarc_milter.config import Config, load
@@ -117,7 +118,7 @@ def _print(
         print("Policy stopped and marked nothing, and would not have.")
         return
     print(_totals(totals))
-    console().print(table(COLUMNS, [_cells(row) for row in domains[:limit]]))
+    print_table(COLUMNS, [_cells(row) for row in domains[:limit]])
     _rest(len(domains), limit)
     print("\n".join(("Each of them:", *listing(totals, since, arguments.domain or ""))))
     print(f"  of one row: the same with --author NAME (or --author '{UNREADABLE}')")
@@ -127,8 +128,8 @@ def _print(
         (_who(source), source.kind.value, f"{source.messages:,}", source.evidence)
         for source in senders[:limit]
     ]
-    console().print(
-        table({"who": "left", "looks like": "left", "messages": "right", "evidence": "left"}, rows)
+    print_table(
+        {"who": "left", "looks like": "left", "messages": "right", "evidence": "left"}, rows
     )
     print(
         f"What a client sent of it: dmarc-milter why --affected --ip ADDRESS{same} --limit {MOST}"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import gc
 import importlib
 import importlib.util
 import io
@@ -26,6 +27,8 @@ from dmarc_milter.process import pid_one
 
 EXIT_OK, EXIT_NO, EXIT_USAGE, EXIT_TEMPFAIL = 0, 1, 2, 75
 """EXIT_TEMPFAIL is EX_TEMPFAIL of sysexits.h: try again later."""
+SELDOM = 20_000
+"""New objects between two collections: a command imports on while it runs, and ends soon."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """What writing to an output meets that takes nothing."""
 
@@ -134,6 +137,10 @@ def _command(argv: Sequence[str] | None) -> int:
     raise."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     parsed = _parser(arguments).parse_args(arguments)
+    if not gc.isenabled():  # since __main__
+        if parsed.command != "serve":
+            gc.set_threshold(SELDOM)
+        gc.enable()
     try:
         raise_again()
         code = None if parsed.command == "serve" else pid_one.obey_signals()
@@ -163,15 +170,19 @@ def _parser(arguments: list[str]) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"dmarc-milter {__version__}")
     add_config(parser, default_config())
-    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    subparsers = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", prog=parser.prog
+    )
     wanted = _command_word(arguments)
-    for name, sentence in COMMANDS.items():
-        if module_of(name) is None:
+    # The others are shown by our own --help only, and by mistakes about the command's name.
+    alone = wanted in COMMANDS and arguments[0] == wanted and module_of(wanted) is not None
+    for name in (wanted,) if alone else COMMANDS:
+        if not alone and module_of(name) is None:
             continue
         command = subparsers.add_parser(
             name,
-            help=sentence,
-            description=sentence[0].upper() + sentence[1:] + ".",
+            help=COMMANDS[name],
+            description=COMMANDS[name][0].upper() + COMMANDS[name][1:] + ".",
             epilog=examples_text(EXAMPLES[name]),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )

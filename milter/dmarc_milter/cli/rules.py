@@ -12,7 +12,8 @@ from pathlib import Path
 
 from dmarc_milter.cli.actions import add_action
 from dmarc_milter.cli.main import EXIT_OK
-from dmarc_milter.cli.terminal import console, print_json, table, unavailable
+from dmarc_milter.cli.tables import print_table
+from dmarc_milter.cli.terminal import print_json, unavailable
 from dmarc_milter.cli.times import count
 from dmarc_milter.config import Config, load
 from dmarc_milter.config.core_options import local_policy
@@ -117,7 +118,7 @@ def _print(rules: Sequence[Rule], effects: Sequence[Effect], messages: int, days
         )
         for number, (rule, effect) in enumerate(zip(rules, effects, strict=True), 1)
     ]
-    console().print(table(COLUMNS, rows))
+    print_table(COLUMNS, rows)
     print(
         "decides: messages without a DMARC pass for which it is the first rule that holds; lets in:"
         " of these, stopped or marked at the time; stops: of these, delivered at the time."

@@ -15,7 +15,8 @@ import dmarc_milter
 from dmarc_milter import __version__
 from dmarc_milter.cli import deferrals
 from dmarc_milter.cli.main import EXIT_OK, add_config
-from dmarc_milter.cli.terminal import console, print_json, table, unavailable
+from dmarc_milter.cli.tables import print_table
+from dmarc_milter.cli.terminal import print_json, unavailable
 from dmarc_milter.cli.times import count, shown
 from dmarc_milter.config import Config, load
 from dmarc_milter.core.dmarc.result import DmarcStatus
@@ -200,8 +201,7 @@ def _print(totals: Sequence[Total], reports: dict[str, int], since: int, title: 
     if not totals:
         print(f"No message has been recorded since {shown(since)} UTC.")
     else:
-        screen = console()
-        screen.print(table({"day (UTC)": "left"} | dict.fromkeys(HEAD[1:], "right"), _rows(totals)))
+        print_table({"day (UTC)": "left"} | dict.fromkeys(HEAD[1:], "right"), _rows(totals))
         would = sums(totals).would_be
         if any(would.get(kind) for kind in STOPPED):
             kinds = [kind for kind in STOPPED if kind != "tempfail" or would.get(kind)]

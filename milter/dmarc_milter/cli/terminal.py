@@ -17,7 +17,6 @@ from dmarc_milter.cli.main import EXIT_NO, EXIT_TEMPFAIL
 from dmarc_milter.core.mail import domain
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.ledger.errors import StoreError
-from dmarc_milter.telemetry.log import complain
 
 if TYPE_CHECKING:  # rich is loaded where something is printed: the jobs of the daemon print nothing
     from rich.console import Console, RenderableType
@@ -74,6 +73,19 @@ def styled(word: str) -> Text:
     return Text(word, STYLES.get(word, ""))
 
 
+class Styled(str):
+    """The text of a cell, and how it looks on a terminal."""
+
+    style = ""
+
+
+def coloured(word: str) -> Styled:
+    """The same for a cell."""
+    cell = Styled(word)
+    cell.style = STYLES.get(word, "")
+    return cell
+
+
 def table(
     columns: Mapping[str, str], rows: Iterable[Sequence[object]], *, title: str = ""
 ) -> RenderableType:
@@ -109,6 +121,8 @@ def _cell(heading: str, cell: object) -> Text:
 
     if isinstance(cell, Text):
         return cell
+    if isinstance(cell, Styled):
+        return Text(cell, cell.style)
     counted = str(cell) not in ("", "0")
     return Text(str(cell), COLUMN_STYLES.get(heading, "") if counted else "")
 
@@ -173,6 +187,8 @@ def print_json(document: object) -> None:
 
 def unavailable(error: StoreError) -> int:
     """Say why the store cannot be asked; the exit code."""
+    from dmarc_milter.telemetry.log import complain
+
     hint = ""
     if error.kind in ("read_only", "denied"):
         hint = STATUS

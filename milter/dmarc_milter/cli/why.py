@@ -14,14 +14,8 @@ from contextlib import closing
 
 from dmarc_milter.cli import deferrals
 from dmarc_milter.cli.main import EXIT_NO, EXIT_OK, add_config
-from dmarc_milter.cli.terminal import (
-    console,
-    domain_argument,
-    print_json,
-    styled,
-    table,
-    unavailable,
-)
+from dmarc_milter.cli.tables import print_table
+from dmarc_milter.cli.terminal import coloured, domain_argument, print_json, unavailable
 from dmarc_milter.cli.times import MOST, count, parse_time, shown
 from dmarc_milter.config import Config, load
 from dmarc_milter.core.explain import explain, sentence
@@ -274,8 +268,8 @@ def _list(found: list[Decision], limit: int) -> None:
             decision.facts.queue_id or decision.facts.id,
             decision.facts.author_domain or UNREADABLE,
             decision.facts.source_ip or "(unknown)",
-            styled(decision.facts.status),
-            styled(became(decision.facts)),
+            coloured(decision.facts.status),
+            coloured(became(decision.facts)),
             decision.facts.decided_by,
         )
         for decision in found
@@ -283,7 +277,7 @@ def _list(found: list[Decision], limit: int) -> None:
     columns = dict.fromkeys(
         ("time (UTC)", "queue id", "From", "client", "dmarc", "done", "because"), "left"
     )
-    console().print(table(columns, rows))
+    print_table(columns, rows)
     more = f"the newest {limit}; --limit shows more, " if len(found) == limit else ""
     print(f"{len(found)} decisions ({more}`dmarc-milter why QUEUE-ID` or --full explains)")
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from dmarc_milter.cli.terminal import console, on_terminal, plain, styled, table
+from dmarc_milter.cli.tables import print_table
+from dmarc_milter.cli.terminal import coloured, console, on_terminal, plain
 from dmarc_milter.cli.times import shown
 from dmarc_milter.core.report.mail import counted
 from dmarc_milter.core.report.read import ReadRecord, ReadReport
@@ -140,14 +141,14 @@ def print_reports(rows: Sequence[dict[str, Any]]) -> None:
     for row in rows[:MAX_LINES]:
         begin = datetime.fromtimestamp(row["begin"], UTC).strftime("%Y-%m-%d")
         name = row["report_id"][:SHORT] if on_terminal() else row["report_id"]
-        cells.append([name, begin, styled(row["state"]), f"{row['messages']:,}", _about(row)])
+        cells.append([name, begin, coloured(row["state"]), f"{row['messages']:,}", _about(row)])
         cells.extend(
-            ["", "", styled(destination["state"]), "", _destination(destination)]
+            ["", "", coloured(destination["state"]), "", _destination(destination)]
             for destination in row["destinations"]
         )
-    console().print(table(columns, cells))
+    print_table(columns, cells)
     if len(rows) > MAX_LINES:
-        console().print(f"and {len(rows) - MAX_LINES} more; --json prints all")
+        print(f"and {len(rows) - MAX_LINES} more; --json prints all")
     print_totals(rows)
 
 
@@ -156,7 +157,7 @@ def print_totals(rows: Sequence[dict[str, Any]]) -> None:
     states = Counter(row["state"] for row in rows)
     words = ", ".join(f"{number:,} {state}" for state, number in sorted(states.items()))
     messages = sum(row["messages"] for row in rows)
-    console().print(f"{counted(len(rows), 'report')} ({words}), {counted(messages, 'message')}")
+    print(f"{counted(len(rows), 'report')} ({words}), {counted(messages, 'message')}")
 
 
 def _about(row: dict[str, Any]) -> str:
@@ -197,14 +198,14 @@ def print_destinations(destinations: Sequence[dict[str, Any]]) -> None:
         rows = [
             (
                 destination["address"],
-                styled(destination["state"]),
+                coloured(destination["state"]),
                 destination.get("attempts", 0),
                 shown(destination["last_at"]) if destination.get("last_at") else "",
                 destination.get("reply", ""),
             )
             for destination in destinations
         ]
-        console().print(table(DESTINATION_COLUMNS, rows))
+        print_table(DESTINATION_COLUMNS, rows)
 
 
 def print_suppressions(suppressions: Sequence[Suppression]) -> None:
@@ -217,9 +218,7 @@ def print_suppressions(suppressions: Sequence[Suppression]) -> None:
             )
             for suppression in suppressions
         ]
-        console().print(
-            table({"not written to": "left", "until (UTC)": "left", "why": "left"}, rows)
-        )
+        print_table({"not written to": "left", "until (UTC)": "left", "why": "left"}, rows)
 
 
 def _whom(suppression: Suppression) -> str:
@@ -301,7 +300,7 @@ def print_show(reports: Sequence[ReadReport]) -> None:
             "spf": "left",
             "authenticated": "left",
         }
-        out.print(table(columns, (_record(row) for row in rows)))
+        print_table(columns, [_record(row) for row in rows])
         if len(report.records) > MAX_LINES:
             out.print(f"and {len(report.records) - MAX_LINES} more rows; --json prints all")
 
@@ -327,9 +326,9 @@ def _record(record: ReadRecord) -> list[object]:
         for one in record.reasons[:3]
     ]
     words = [
-        styled(_safe(record.disposition)),
-        styled(_safe(record.dkim)),
-        styled(_safe(record.spf)),
+        coloured(_safe(record.disposition)),
+        coloured(_safe(record.dkim)),
+        coloured(_safe(record.spf)),
     ]
     return [
         f"{record.count:,}",
