@@ -71,4 +71,6 @@ wanted="-e .${extras:+[$extras]}"
 say "installing the Python libraries into $venv"
 # shellcheck disable=SC2086
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --use-pep517 $wanted || die "pip could not install the libraries named in pyproject.toml (is the package index reachable?)"
+# As every installed package is: where PYTHONDONTWRITEBYTECODE is set each command would compile its hundred modules again.
+"$venv/bin/python" -m compileall -q milter || true
 touch "$venv/.ready" ${extra:+"$venv/.ready-$extra"}

@@ -10,7 +10,8 @@ import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 
-from dmarc_milter.cli.terminal import COLUMN_STYLES, PIPE_WIDTH, Styled, on_terminal
+from dmarc_milter.cli import terminal
+from dmarc_milter.cli.terminal import COLUMN_STYLES, PIPE_WIDTH, Styled
 
 CODES = {"": "", "bold": "1", "bold red": "1;31", "red": "31", "yellow": "33", "green": "32"}
 """Style -> parameters of ECMA-48 SGR."""
@@ -29,9 +30,7 @@ def print_table(
     if (lines := _plain(columns, rows, title)) is not None:
         print("\n".join(lines))
         return
-    from dmarc_milter.cli.terminal import console, table
-
-    console().print(table(columns, rows, title=title))
+    terminal.console().print(terminal.table(columns, rows, title=title))
 
 
 def _plain(
@@ -61,12 +60,12 @@ def _needs_rich() -> bool:
     return (
         encoding != "utf8"
         or any(name in os.environ for name in OF_RICH)
-        or (on_terminal() and os.environ.get("TERM", "") in COLOURLESS)
+        or (terminal.on_terminal() and os.environ.get("TERM", "") in COLOURLESS)
     )
 
 
 def _screen_width() -> int:
-    return shutil.get_terminal_size().columns if on_terminal() else PIPE_WIDTH
+    return shutil.get_terminal_size().columns if terminal.on_terminal() else PIPE_WIDTH
 
 
 def _style(heading: str, cell: object) -> str:
@@ -87,5 +86,5 @@ def _line(
 
 
 def _painted(text: str, style: str) -> str:
-    code = CODES[style] if on_terminal() else ""
+    code = CODES[style] if terminal.on_terminal() else ""
     return f"\x1b[{code}m{text}\x1b[0m" if code and text else text
