@@ -191,7 +191,7 @@ def _clients(wanted: Filter, decisions: Decisions, arguments: argparse.Namespace
         _hint(load(arguments.config), arguments)
     else:
         rows = [(address or "(unknown)", f"{number:,}") for address, number in found[:limit]]
-        console().print(table({"client": "left", "messages": "right"}, rows))
+        print_table({"client": "left", "messages": "right"}, rows)
         more = f"; the first {limit}, --limit shows more" if len(found) > limit else ""
         print(f"{len(found):,} client{'s' * (len(found) != 1)}{more}")
     return EXIT_OK if found else EXIT_NO
