@@ -43,7 +43,7 @@ OTHERS = {
     "systemctl": f"{HOST}; verbs and units are checked",
     "journalctl": f"{HOST}; the unit or tag is checked",
     "make": "builds or tests: that the target is there is checked",
-    **dict.fromkeys(("apt", "adduser"), HOST),
+    **dict.fromkeys(("apt", "adduser", "runuser"), HOST),
     **dict.fromkeys(("postconf", "postfix"), "tests/live/test_docs.py"),
     "pipx": "fetches from a network: tests/live/test_package.py",
     **dict.fromkeys(("docker", "podman"), ENGINE),
@@ -56,7 +56,7 @@ OTHERS = {
 VERBS = {"start", "stop", "restart", "reload", "enable", "disable", "status", "edit"} | {
     "daemon-reload"
 }
-OTHER_UNITS = {"opendkim", "opendmarc", "dovecot"}
+OTHER_UNITS = {"opendkim", "opendmarc", "dovecot", "postgresql"}
 QUEUE_ID = "4Qabcd1234"
 WORDS = {
     "QUEUE-ID": QUEUE_ID,

@@ -183,6 +183,41 @@ def test_a_mail_server_that_takes_no_reports_is_found(doctor: Doctor) -> None:
 
 
 @pytest.mark.parametrize(
+    ("server", "said", "remedy"),
+    [
+        (("smart.example:587", "none"), "", "config set reporting.smtp_tls verify"),
+        (
+            ("smart.example:465", "none"),
+            "closed: timed out",
+            "config set reporting.smtp_tls verify",
+        ),
+        (("smart.example:587", "verify"), "x:587: 535 5.7.8 no", "smtp-password"),
+        (("smart.example:587", "verify"), "certificate has expired", "-starttls smtp -connect"),
+        (("smart.example:465", "verify"), "timed out", "openssl s_client -connect"),
+    ],
+)
+def test_no_remedy_for_a_smarthost_gives_the_password_away(
+    doctor: Doctor,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    server: tuple[str, str],
+    said: str,
+    remedy: str,
+) -> None:
+    smtp, tls = server
+    password = tmp_path / "smtp-password"
+    password.write_text("secret\n")
+    password.chmod(0o640)
+    login = {"smtp_user": "u", "smtp_password_file": str(password)}
+    monkeypatch.setattr("dmarc_milter.cli.doctor.greeting", lambda _: said)
+    code, found = doctor({"reporting": REPORTING | login | {"smtp": smtp, "smtp_tls": tls}})
+    assert code == (1 if said else 0)
+    (wrong,) = bad(found, "report path")
+    assert remedy in wrong["remedy"]
+    assert "opportunistic" not in wrong["remedy"]
+
+
+@pytest.mark.parametrize(
     ("changed", "words", "remedy"),
     [
         ({"email": "dmarc@bare.example"}, "no SPF record", "publish bare.example. TXT"),

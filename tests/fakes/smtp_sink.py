@@ -49,6 +49,8 @@ class Sink:
     lock: threading.Lock = field(default_factory=threading.Lock)
     tls: ssl.SSLContext | None = None
     """STARTTLS is offered when given, and AUTH PLAIN."""
+    at_once: bool = False
+    """TLS begins with the first byte instead, as at port 465."""
     encrypted: list[bool] = field(default_factory=list)
     """For each mail kept."""
     logins: list[str] = field(default_factory=list)
@@ -83,6 +85,8 @@ class _Handler(socketserver.StreamRequestHandler):
     def handle(self) -> None:
         self.sender = self.recipient = ""
         try:
+            if self.sink.tls and self.sink.at_once:
+                self._wrap(self.sink.tls)
             self._say("connect", "", "220 sink.example ESMTP")
             while line := self.rfile.readline(2000):
                 text = line.decode("latin-1").rstrip("\r\n")
@@ -100,7 +104,9 @@ class _Handler(socketserver.StreamRequestHandler):
         """False at QUIT."""
         match verb:
             case "EHLO" | "HELO":
-                offered = "250-STARTTLS\r\n250-AUTH PLAIN\r\n" if self.sink.tls else ""
+                offered = "250-AUTH PLAIN\r\n" if self.sink.tls else ""
+                if self.sink.tls and not self.sink.at_once:
+                    offered += "250-STARTTLS\r\n"
                 self._say("ehlo", text[5:], f"250-sink.example\r\n{offered}250 8BITMIME")
             case "STAR" if self.sink.tls:
                 self._encrypt(self.sink.tls)
@@ -123,6 +129,9 @@ class _Handler(socketserver.StreamRequestHandler):
 
     def _encrypt(self, context: ssl.SSLContext) -> None:
         self._write("220 go on")
+        self._wrap(context)
+
+    def _wrap(self, context: ssl.SSLContext) -> None:
         self.request = context.wrap_socket(self.request, server_side=True)
         self.setup()
 

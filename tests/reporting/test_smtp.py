@@ -187,6 +187,23 @@ def test_opportunistic_takes_what_is_offered(sink: Sink, tls_sink: Sink) -> None
     assert (tls_sink.encrypted, sink.encrypted) == ([True], [False])
 
 
+@pytest.mark.parametrize("tls", ["verify", "opportunistic"])
+def test_at_port_465_tls_begins_with_the_first_byte(
+    tls_sink: Sink, certificate: Path, monkeypatch: pytest.MonkeyPatch, tls: str
+) -> None:
+    """RFC 8314 3.3."""
+    tls_sink.at_once = True
+    monkeypatch.setattr("dmarc_milter.reporting.smtp.SUBMISSIONS", tls_sink.port)
+    if tls == "verify":
+        found = send(tls_sink, tls=tls, user="u", password="secret")
+        assert isinstance(found, Later)
+        assert "certificate" in found.reply
+        assert tls_sink.logins == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    assert isinstance(send(tls_sink, tls=tls, user="u", password="secret"), Sent)
+    assert (tls_sink.encrypted, tls_sink.logins) == ([True], ["u:secret"])
+
+
 def test_a_password_never_goes_in_the_clear_by_accident(sink: Sink, tls_sink: Sink) -> None:
     found = send(sink, tls="opportunistic", user="u", password="secret")
     assert isinstance(found, Later)

@@ -40,6 +40,7 @@ NO_MAIL_SERVER = (
     " not seen here"
 )
 WHICH_SERVER = "shows its certificate: the password goes only to the name that stands in it"
+HERE = ("localhost", "127.0.0.1", "::1")
 SECONDS = 10.0
 """For a step of the conversation with the SMTP server."""
 
@@ -190,6 +191,13 @@ def _report_path(config: Config) -> Iterator[Finding]:
             f"{options.smtp} takes no report mail: {problem}",
             _way_in(config, where, port, problem),
         )
+    elif options.smtp_user and options.smtp_tls == "none" and where not in HERE:
+        yield Finding(
+            "warning",
+            "report path",
+            f'{options.smtp} lets us in, and smtp_tls = "none" sends it the password in the clear',
+            set_command("reporting.smtp_tls", "verify"),
+        )
     else:
         yield Finding("ok", "report path", f"{options.smtp} lets us in")
 
@@ -197,12 +205,10 @@ def _report_path(config: Config) -> Iterator[Finding]:
 def _way_in(config: Config, host_name: str, port: int, problem: str) -> str:
     """By what the server said. A password is never sent with less protection than was asked for,
     unless it stays on this host: who stands between could have made the server's certificate."""
-    options, lower = config.reporting, problem.lower()
-    here = host_name in ("localhost", "127.0.0.1", "::1")
+    options, lower, here = config.reporting, problem.lower(), host_name in HERE
+    if options.smtp_user and not here:
+        return _way_in_with_login(config, host_name, port, problem)
     if "starttls" in lower or "certificate" in lower:
-        if options.smtp_user and not here:
-            where = shlex.quote(f"{host_name}:{port}")
-            return f"openssl s_client -starttls smtp -connect {where} < /dev/null  # {WHICH_SERVER}"
         is_offered = options.smtp_user and "certificate" in lower
         way = "opportunistic" if is_offered or not here else "none"
         return set_command("reporting.smtp_tls", way)
@@ -211,6 +217,17 @@ def _way_in(config: Config, host_name: str, port: int, problem: str) -> str:
     if here and "refused" in lower and (mta := _mail_server()):
         return f"systemctl start {mta}"
     return set_command("reporting.smtp", "localhost:25")
+
+
+def _way_in_with_login(config: Config, host_name: str, port: int, problem: str) -> str:
+    """At a smarthost."""
+    options = config.reporting
+    if options.smtp_tls == "none":
+        return set_command("reporting.smtp_tls", "verify")
+    if re.search(r": 53\d ", problem) and options.smtp_password_file:
+        return f"{service.editor()} {shlex.quote(options.smtp_password_file)}"
+    where, start = shlex.quote(f"{host_name}:{port}"), "" if port == 465 else "-starttls smtp "
+    return f"openssl s_client {start}-connect {where} < /dev/null  # {WHICH_SERVER}"
 
 
 def _mail_server() -> str:

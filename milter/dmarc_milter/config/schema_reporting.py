@@ -78,7 +78,10 @@ class Reporting(Section, frozen=True):
     smtp: Annotated[str, doc('"HOST:PORT" that takes the report mail')] = "127.0.0.1:25"
     smtp_tls: Annotated[
         Literal["none", "opportunistic", "verify"],
-        doc("STARTTLS: never, if offered, or required with a valid certificate"),
+        doc(
+            "STARTTLS: never, if offered, or required with a valid certificate; at port 465 TLS"
+            " begins at once"
+        ),
     ] = "none"
     smtp_user: Annotated[str, doc("login for the SMTP server; empty = no authentication")] = ""
     smtp_password_file: Annotated[

@@ -27,6 +27,8 @@ MAX_HEAD = 4096
 """Bytes of a mail in which its From stands."""
 PER_CONNECTION = 100
 """Mails over one connection."""
+SUBMISSIONS = 465
+"""The port where TLS begins with the first byte and STARTTLS is not used (RFC 8314 3.3)."""
 
 
 class Sent(NamedTuple):
@@ -71,6 +73,10 @@ class Submission:
     helo: str = ""
     timeout: float = 60.0
     deadline: float = 300.0
+
+    @property
+    def begins_with_tls(self) -> bool:
+        return self.port == SUBMISSIONS and self.tls != "none"
 
 
 class _Unavailable(Exception):
@@ -151,9 +157,7 @@ class Mailer:
     def _connect(self) -> smtplib.SMTP:
         to = self._to
         try:
-            connection = smtplib.SMTP(
-                to.host, to.port, local_hostname=to.helo or None, timeout=to.timeout
-            )
+            connection = self._dial()
         except (OSError, smtplib.SMTPException) as error:
             raise _Unavailable(f"{to.host}:{to.port}: {_said(error)}") from None
         try:
@@ -166,17 +170,27 @@ class Mailer:
             raise _Unavailable(f"{to.host}:{to.port}: {_said(error)}") from None
         return connection
 
+    def _dial(self) -> smtplib.SMTP:
+        to, helo = self._to, self._to.helo or None
+        if to.begins_with_tls:
+            return smtplib.SMTP_SSL(
+                to.host, to.port, helo, timeout=to.timeout, context=self._context()
+            )
+        return smtplib.SMTP(to.host, to.port, helo, timeout=to.timeout)
+
+    def _context(self) -> ssl.SSLContext:
+        context = ssl.create_default_context()
+        if self._to.tls == "opportunistic":
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
     def _encrypt(self, connection: smtplib.SMTP) -> None:
-        """STARTTLS as configured. A password never goes in the clear unless TLS was switched off by
-        name."""
-        if self._to.tls == "none":
+        """STARTTLS as configured. A password goes in the clear only where TLS is switched off."""
+        if self._to.tls == "none" or self._to.begins_with_tls:
             return
         if connection.has_extn("starttls"):
-            context = ssl.create_default_context()
-            if self._to.tls == "opportunistic":
-                context.check_hostname = False
-                context.verify_mode = ssl.CERT_NONE
-            connection.starttls(context=context)
+            connection.starttls(context=self._context())
             connection.ehlo()
         elif self._to.tls == "verify" or self._to.user:
             raise smtplib.SMTPNotSupportedError("the server does not offer STARTTLS")
