@@ -43,7 +43,7 @@ OTHERS = {
     "systemctl": f"{HOST}; verbs and units are checked",
     "journalctl": f"{HOST}; the unit or tag is checked",
     "make": "builds or tests: that the target is there is checked",
-    **dict.fromkeys(("apt", "adduser", "runuser"), HOST),
+    **dict.fromkeys(("apt", "adduser"), HOST),
     **dict.fromkeys(("postconf", "postfix"), "tests/live/test_docs.py"),
     "pipx": "fetches from a network: tests/live/test_package.py",
     **dict.fromkeys(("docker", "podman"), ENGINE),
