@@ -24,7 +24,7 @@ import pytest
 from dmarc_milter.checks import account, host, limits, mail_server, service
 from dmarc_milter.cli import doctor
 from dmarc_milter.cli.main import main
-from dmarc_milter.config import load
+from dmarc_milter.config import instance, load
 from dmarc_milter.core.check_finding import Finding
 from dmarc_milter.ledger.store import schema
 from dmarc_milter.ledger.store.database import connect
@@ -244,6 +244,8 @@ def machine(
     with private_folder("doctor") as folder, DnsServer(ZONE) as dns:
         found = Machine(folder, dns, capsys, sink)
         found.zone = dict(ZONE)
+        # A unit of this host names its file: tests/cli/test_units.py looks at that.
+        monkeypatch.setattr(instance, "unit_of", lambda _: "dmarc-milter")
         monkeypatch.setattr(service, "UNITS", (folder / "units", folder / "lib-units"))
         monkeypatch.setattr(service.drop_in, "__defaults__", (service.UNITS,))
         monkeypatch.setattr(host.unit, "__defaults__", (service.UNITS,))

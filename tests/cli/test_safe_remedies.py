@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from dmarc_milter.checks import (
     account,
@@ -35,6 +36,7 @@ from dmarc_milter.config import Config, parse
 from dmarc_milter.config.checks import socket_address
 from dmarc_milter.config.instance import FIRST, instance
 from dmarc_milter.core.check_finding import Finding
+from dmarc_milter.core.lint import survey
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.report.destination import Authorization, Permission
 from dmarc_milter.ledger.store import schema
@@ -42,6 +44,8 @@ from dmarc_milter.ledger.store.database import connect
 from dmarc_milter.process import daemons
 from dmarc_milter.web import health
 from fakes.daemon import toml
+from fakes.dns_zone import Zone
+from fakes.signer import private_key, public_text
 
 SECOND_FILE = Path("/etc/dmarc-milter-second/dmarc-milter.toml")
 SECOND = instance(SECOND_FILE)
@@ -171,7 +175,10 @@ def test_commands_name_the_unit_of_the_instance() -> None:
     assert re.findall(r"systemctl [a-z]+ (\S+)", said.replace("--now ", "")) == [
         "dmarc-milter@second", "dmarc-milter.socket", "dmarc-milter-web", "dmarc-milter@second",
     ]  # fmt: skip
-    assert "systemctl restart dmarc-milter &&" in remedies.placed(words, config=Path("/srv/c.toml"))
+    other = remedies.placed(words, config=Path("/srv/c.toml"))
+    assert re.findall(r"systemctl [a-z -]*\b(dmarc-milter\S*)", other) == [
+        "dmarc-milter.socket", "dmarc-milter-web"
+    ], "no unit has this file: the first instance is left alone"  # fmt: skip
 
 
 def test_the_dashboard_of_an_instance_names_its_configuration() -> None:
@@ -644,3 +651,67 @@ def test_what_an_ordinary_account_may_not_see_is_left_to_root(tmp_path: Path) ->
         said = {one.remedy for one in storage.ledger(told)}
         said |= {one.remedy for one in configuration._unix_socket(Config(), place, FIRST)}
     assert said == {"sudo dmarc-milter doctor"}
+
+
+PEM = private_key("ours").private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+OTHER_KEY = f"v=DKIM1; k=rsa; p={public_text(private_key('theirs'))}"
+
+
+def zone(texts: dict[str, list[str]]) -> Zone:
+    return Zone({name: {"TXT": some} for name, some in texts.items() if some})
+
+
+@pytest.mark.parametrize(
+    ("published", "remedy"),
+    [
+        ({}, "publish s._domainkey.e.example. TXT"),
+        ({"s": "v=DKIM1; k=rsa; p="}, "dmarc-milter config set reporting.dkim_selector dmarc"),
+        ({"s": "v=DKIM1; k=rsa; p=AAAA"}, "dmarc-milter config set reporting.dkim_selector dmarc"),
+        ({"s": OTHER_KEY}, "dmarc-milter config set reporting.dkim_selector dmarc"),
+        (
+            {"s": OTHER_KEY, "dmarc": OTHER_KEY},
+            "dmarc-milter config set reporting.dkim_selector dmarc-reports",
+        ),
+        ({"s": "v=spf1 -all"}, "publish s._domainkey.e.example. TXT"),  # a wildcard's
+    ],
+)
+def test_a_key_that_is_published_stays(published: dict[str, str], remedy: str) -> None:
+    """Another program may sign by it; one that was revoked stays revoked (RFC 6376 3.6.1)."""
+    dns = zone({f"{name}._domainkey.e.example": [text] for name, text in published.items()})
+    found = report_sender._published_key("s._domainkey.e.example", PEM, dns)
+    assert (found.level, found.remedy.startswith(remedy)) == ("error", True), found
+
+
+@pytest.mark.parametrize(
+    ("texts", "remedy", "said"),
+    [
+        ([], "publish _dmarc.e.example. TXT", "no policy"),
+        (["v=DMARC1 p=reject"], "dmarc-milter domain e.example", "semicolon is missing"),
+        (["v=dmarc1; p=reject"], "dmarc-milter domain e.example", "in capitals"),
+    ],
+)
+def test_a_dmarc_record_with_a_mistake_gets_no_second_beside_it(
+    texts: list[str], remedy: str, said: str
+) -> None:
+    found = [
+        *report_sender._published(survey(Domain("e.example"), zone({"_dmarc.e.example": texts})))
+    ]
+    assert found[0].remedy.startswith(remedy)
+    assert said in found[0].text
+
+
+@pytest.mark.parametrize(
+    ("texts", "remedy"),
+    [
+        (["site-verification=1"], "publish e.example. TXT"),
+        (["v=spf 1 include:mail.example -all"], "dmarc-milter domain e.example"),
+        (["spf2.0/pra include:mail.example -all"], "dmarc-milter domain e.example"),
+    ],
+)
+def test_an_spf_record_with_a_mistake_gets_no_second_beside_it(
+    texts: list[str], remedy: str
+) -> None:
+    dns = zone({"e.example": texts})
+    sender = Domain("e.example")
+    found = [*report_sender._envelope(reports(), sender, survey(sender, dns), dns)]
+    assert next(one.remedy for one in found if "SPF" in one.text).startswith(remedy)

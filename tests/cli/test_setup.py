@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dmarc_milter.cli.main import main
-from dmarc_milter.config import load
+from dmarc_milter.config import instance, load
 from dmarc_milter.config.checks import socket_address
 from dmarc_milter.config.schema_policy import Authentication
 from dmarc_milter.core.check_finding import Finding
@@ -26,6 +26,12 @@ smtp inet n - y - - smtpd
 submission inet n - y - - smtpd
   -o milter_macro_daemon_name=ORIGINATING
 """
+
+
+@pytest.fixture(autouse=True)
+def _its_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A unit of this host names the configuration: tests/cli/test_units.py looks at that."""
+    monkeypatch.setattr(instance, "unit_of", lambda _: "dmarc-milter")
 
 
 class Place:

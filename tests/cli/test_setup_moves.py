@@ -12,12 +12,18 @@ import pytest
 
 from dmarc_milter.cli.config.set_value import set_value
 from dmarc_milter.cli.main import main
-from dmarc_milter.config import load
+from dmarc_milter.config import instance, load
 from dmarc_milter.config.checks import socket_address
 from dmarc_milter.mta import postfix
 
 SMTP = "smtp inet n - y - - smtpd\n"
 OLD = "inet:8893@127.0.0.1"
+
+
+@pytest.fixture(autouse=True)
+def _its_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A unit of this host names the configuration: tests/cli/test_units.py looks at that."""
+    monkeypatch.setattr(instance, "unit_of", lambda _: "dmarc-milter")
 
 
 class Place:

@@ -237,7 +237,7 @@ def _given_to(mta: pwd.struct_passwd, folder: Path, of: Instance) -> str:
     group = service.group_name(mta.pw_gid)
     if _group_of_folder(folder) is None:
         return set_command("milter.socket_group", group)
-    return f"chgrp {group} {shlex.quote(str(folder))} && systemctl restart {of.unit}"
+    return f"chgrp {group} {shlex.quote(str(folder))}{service.then_restart(of)}"
 
 
 def _mta_accounts(config: Config) -> Iterator[tuple[str, str]]:

@@ -126,7 +126,7 @@ def _no_folder(config: Config, folder: Path, error: OSError, of: Instance) -> Fi
     text = f"{folder}: {error.strerror}"
     if folder == of.runtime:
         text += " (systemd creates it when the service starts)"
-        return Finding("warning", "socket", text, f"systemctl start {of.unit}")
+        return Finding("warning", "socket", text, service.start(of))
     if not folders.is_missing(folder):
         return Finding("warning", "socket", text, "sudo dmarc-milter doctor")
     account, group = service.names(config)

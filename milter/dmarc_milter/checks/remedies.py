@@ -10,6 +10,8 @@ from dmarc_milter.config.instance import instance
 
 START = r"(^|&& |; |\| |`)"
 """Where a command begins."""
+SYSTEMCTL = r"(systemctl (?:[\w-]+ )+)dmarc-milter(?=\s|$)"
+"""As all remedies have it that are not about an instance."""
 
 
 def placed(remedy: str, *, config: Path | None = None, main_cf: Path | None = None) -> str:
@@ -23,12 +25,20 @@ def placed(remedy: str, *, config: Path | None = None, main_cf: Path | None = No
         remedy = _added(remedy, "postconf|postfix", f"-c {folder}")
         remedy = remedy.replace("setup --mta postfix", f"setup --mta postfix --main-cf {file}")
     if config is not None:
-        unit = shlex.quote(instance(config).unit)
-        remedy = re.sub(
-            rf"{START}(systemctl (?:[\w-]+ )+)dmarc-milter(?=\s|$)", rf"\1\2{unit}", remedy
-        )
+        remedy = _of_unit(remedy, instance(config).unit)
         remedy = _added(remedy, "dmarc-milter", f"--config {shlex.quote(str(config.absolute()))}")
     return remedy
+
+
+def _of_unit(remedy: str, unit: str) -> str:
+    """What the service manager is told is about this unit; where none is known, that the daemon is
+    to be started is all that can be said."""
+    if unit:
+        name = shlex.quote(unit)
+        return re.sub(rf"{START}{SYSTEMCTL}", rf"\1\2{name}", remedy)
+    without = re.sub(rf" && {SYSTEMCTL}", "", remedy)
+    again = "  # start the daemon again" if without != remedy else ""
+    return re.sub(rf"{START}{SYSTEMCTL}", r"\1dmarc-milter serve", without) + again
 
 
 def _added(remedy: str, commands: str, option: str) -> str:

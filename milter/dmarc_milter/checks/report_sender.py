@@ -150,13 +150,15 @@ def _form(options: Reporting) -> Finding:
 
 
 def _published(surveyed: Survey) -> Iterator[Finding]:
+    # A record that is none, or stands elsewhere, is to be mended: a second would not help.
+    attempts = [one.text for one in surveyed.findings if one.where == "record"][1:]
     if surveyed.published is None:
         yield Finding(
             "warning",
             WHAT,
-            f"{surveyed.domain}: {surveyed.sentence}",
+            f"{surveyed.domain}: {'; '.join(attempts) or surveyed.sentence}",
             _record(f"_dmarc.{surveyed.domain}.", "v=DMARC1; p=none")
-            if surveyed.outcome.status is DmarcStatus.NONE
+            if surveyed.outcome.status is DmarcStatus.NONE and not attempts
             else f"dmarc-milter domain {surveyed.domain}",
         )
     else:
@@ -185,14 +187,17 @@ def _envelope(
             WHAT,
             f"{host} has no SPF record: reports must be DKIM-signed to pass anywhere (the host that"
             " sends to the world must be in it)",
-            _record(f"{host}.", FIRST_SPF),
+            f"dmarc-milter domain {host}"
+            if _texts_with(b"spf", str(host), resolver)  # an attempt, which is to be mended
+            else _record(f"{host}.", FIRST_SPF),
         )
     elif spf.status in (SpfStatus.PERMERROR, SpfStatus.TEMPERROR):
         merged = _merged_spf(host, resolver)
         yield Finding(
             "error",
             WHAT,
-            f"SPF of {host}: {spf.reason}",
+            f"SPF of {host}: {spf.reason}"
+            + ("; one in place of them all lets the same hosts send" if merged else ""),
             _record(f"{host}.", merged) if merged else f"dmarc-milter domain {host}",
         )
     else:
@@ -264,7 +269,9 @@ def _published_key(where: str, pem: bytes, resolver: Resolver) -> Finding:
         level: Literal["warning", "error"] = (
             "warning" if answer.status is DkimStatus.TEMPERROR else "error"
         )
-        remedy = f"dmarc-milter domain {where}" if level == "warning" else _record_of(where, pem)
+        if level == "warning":
+            return Finding(level, WHAT, f"{where}: {answer.reason}", f"dmarc-milter domain {where}")
+        remedy = _other_selector(where, resolver) or _record_of(where, pem)
         return Finding(level, WHAT, f"{where}: {answer.reason}", remedy)
     private = load_pem_private_key(pem, None)
     ours = private.public_key().public_numbers() if isinstance(private, RSAPrivateKey) else None
@@ -275,9 +282,31 @@ def _published_key(where: str, pem: bytes, resolver: Resolver) -> Finding:
     return Finding(
         "error",
         WHAT,
-        f"{where} publishes another key than dkim_key_file holds",
-        _record_of(where, pem),
+        f"{where} publishes another key than dkim_key_file holds: it may be another program's,"
+        " which its own selector keeps working",
+        _other_selector(where, resolver) or _record_of(where, pem),
     )
+
+
+def _other_selector(where: str, resolver: Resolver) -> str:
+    """The command that names a selector which nobody has: a key that is published may be used, or
+    was revoked. "" where there is none at `where`, or no other name is free."""
+    if not _texts_with(b"p=", where, resolver):
+        return ""
+    selector, _, rest = where.partition("._domainkey.")
+    for other in ("dmarc", "dmarc-reports", f"{selector}-reports"):
+        place = f"{other}._domainkey.{rest}"
+        if place != where and not _texts_with(b"p=", place, resolver):
+            return set_command("reporting.dkim_selector", other)
+    return ""
+
+
+def _texts_with(word: bytes, where: str, resolver: Resolver) -> list[bytes]:
+    """TXT records that hold it, in any case."""
+    try:
+        return [text for text in resolver.txt(where) if word in text.lower()]
+    except (NoAnswer, LookupFailed):
+        return []
 
 
 def _record_of(where: str, pem: bytes) -> str:

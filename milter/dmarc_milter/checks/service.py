@@ -53,6 +53,17 @@ def group_name(number: int) -> str:
         return str(number)
 
 
+def start(of: Instance) -> str:
+    """The command that starts the daemon of this configuration."""
+    return f"systemctl start {of.unit}" if of.unit else "dmarc-milter serve"
+
+
+def then_restart(of: Instance) -> str:
+    """Behind a command that a restart follows. Where no unit is known, another instance's must not
+    be restarted in its place."""
+    return f" && systemctl restart {of.unit}" if of.unit else "  # then start the daemon again"
+
+
 def drop_in(line: str, folders: tuple[Path, ...] = UNITS, *, of: Instance = FIRST) -> str:
     """The command that adds a line to [Service] of the instance's unit, and of no other's; ""
     where no unit is installed. A file for each setting: what others added stays."""

@@ -80,7 +80,7 @@ def _to_be_created(config: Config, what: Kind, path: Path, of: Instance) -> Find
         return Finding("error", what, text, remedy)
     if folders.is_missing(folder):
         text = f"{folder} does not exist yet; systemd creates it when the service starts"
-        return Finding("warning", what, text, f"systemctl start {of.unit}")
+        return Finding("warning", what, text, service.start(of))
     if not os.access(folder, os.W_OK):
         text = f"{folder} cannot be written by this account; the service's account must be able to"
         return Finding("warning", what, text, "sudo dmarc-milter doctor")

@@ -15,7 +15,6 @@ from dmarc_milter.checks.configuration import NOT_RUNNING
 from dmarc_milter.checks.host import MAIN_CF
 from dmarc_milter.checks.installation import findings
 from dmarc_milter.cli.main import EXIT_NO, EXIT_OK, add_config
-from dmarc_milter.cli.running import unit
 from dmarc_milter.cli.terminal import console, print_json, styled
 from dmarc_milter.config import DEFAULT_PATH, Config, ConfigError, load
 from dmarc_milter.config.checks import host_and_port
@@ -106,7 +105,7 @@ def _if_asked(one: Finding, config: Path) -> Finding:
     if one.where != "socket" or not one.text.endswith(NOT_RUNNING):
         return one
     text = f"{one.text}, and mail waits at its senders (451)"
-    return Finding("error", "socket", text, f"systemctl start {unit(config)}")
+    return Finding("error", "socket", text, service.start(instance(config)))
 
 
 def _with_remedy(one: Finding, arguments: argparse.Namespace) -> Finding:

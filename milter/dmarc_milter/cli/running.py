@@ -20,15 +20,25 @@ def reload_daemon(config: Path) -> str:
         try:
             os.kill(pid, signal.SIGHUP)
         except PermissionError:
-            return f"The daemon belongs to another account: systemctl reload {unit(config)}"
+            return f"The daemon belongs to another account: {_reload(config, pid)}"
         except ProcessLookupError:
             continue
     return "The daemon reads it now (`event=reload` in its log)."
 
 
-def unit(config: Path) -> str:
-    """The packaged unit that serves this configuration: one of several instances by its folder."""
-    return instance(config).unit
+def to_apply(config: Path) -> str:
+    """How a change of the file comes into force, as one sentence."""
+    found = list(_supervisors(config))
+    if not instance(config).unit and not found:
+        return "No daemon runs here with this configuration: it is read at the next start."
+    return f"To apply it: {_reload(config, *found)} (or SIGHUP)"
+
+
+def _reload(config: Path, *pids: int) -> str:
+    """By the unit that serves this configuration, else by the process."""
+    if unit := instance(config).unit:
+        return f"systemctl reload {unit}"
+    return f"sudo kill -HUP {' '.join(map(str, pids))}"
 
 
 def _supervisors(config: Path) -> Iterator[int]:

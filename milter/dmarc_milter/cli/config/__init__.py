@@ -85,14 +85,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _set(arguments: argparse.Namespace) -> int:
     from dmarc_milter.cli.config.set_value import set_value
-    from dmarc_milter.cli.running import unit
+    from dmarc_milter.cli.running import to_apply
 
     try:
         print(set_value(arguments.config, arguments.key, arguments.value))
     except OSError as error:
         print(f"dmarc-milter: {arguments.config}: {error.strerror}", file=sys.stderr)
         return EXIT_NO
-    print(f"To apply it: systemctl reload {unit(arguments.config)} (or SIGHUP)")
+    print(to_apply(arguments.config))
     return EXIT_OK
 
 

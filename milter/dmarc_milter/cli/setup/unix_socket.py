@@ -103,6 +103,9 @@ def describe(place: Place, config: Config, of: Instance = FIRST, *, is_shown: bo
     for remedy in unit:
         print(f"warning: the service may not write there yet\n  -> {remedy}")
     by_systemd = ["systemctl disable --now dmarc-milter.socket"] if _is_fd(config) else []
+    if not of.unit:
+        print("the daemon of this configuration must be started again before the mail server")
+        return by_systemd
     return [*by_systemd, f"systemctl restart {of.unit}"]
 
 
