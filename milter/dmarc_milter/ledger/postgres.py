@@ -54,6 +54,9 @@ CONFLICTS = ("40001", "40P01", "23505", "42P07", "42710", "55P03")
 (or its type) first, a lock waited for too long."""
 THERE = ("42P07", "42710")
 """Of these, what is there already."""
+NO_COMPILER = "SET LOCAL jit = off"
+"""PostgreSQL compiles what it thinks expensive. A plan over many days has hundreds of expressions,
+and each new connection loads the compiler first: both take longer than the query."""
 READ_ONLY = "25006"
 KINDS: dict[str, Kind] = {
     "53": "full",
@@ -167,6 +170,8 @@ class PostgresDatabase:
         self._several = "," in hosts and "target_session_attrs" not in parse_qs(parts.query)
         self._connection: Connection | None = None
         self.silent = False
+        self._compiles = True
+        """Whether the server knows NO_COMPILER."""
 
     @contextmanager
     def transaction(self, *, write: bool = True) -> Iterator[_PostgresTransaction]:
@@ -226,6 +231,18 @@ class PostgresDatabase:
             f"; SET LOCAL {name}_timeout = {round(getattr(self.waits, seconds) * 1000)}"
             for name, seconds in bounds
         )
+        if not self._compiles:
+            return self._begun(sql)
+        try:
+            return self._begun(f"{sql}; {NO_COMPILER}")
+        except psycopg.errors.UndefinedObject:
+            self._compiles = False  # another engine
+            self._undo(self._open())
+            return self._begun(sql)
+
+    def _begun(self, sql: str) -> Connection:
+        import psycopg
+
         used = self._connection
         connection = self._open()
         try:

@@ -67,6 +67,7 @@ def test_a_pooler_between_changes_nothing_and_keeps_nothing(
             ):
                 row = other.execute(f"SHOW {setting}".encode()).fetchone()
                 assert row == ("0",), setting
+            assert other.execute(b"SHOW jit").fetchone() == ("on",)
             assert other.execute("SELECT count(*) FROM pg_prepared_statements").fetchone() == (0,)
         store.close()
 
