@@ -7,7 +7,7 @@ import os
 import time
 
 from dmarc_milter.daemon.crash_guard import MAX_REMEMBERED, REMEMBERED, CrashGuard
-from dmarc_milter.process.shared_memory import FINGERPRINT, MAX_BLOCKED, SharedMemory
+from dmarc_milter.process.shared_memory import FINGERPRINT, MAX_BLOCKED, NEAR, SharedMemory
 from dmarc_milter.telemetry.counters import INDEX, NAMES, Meter, named
 
 A, B, C = (bytes((octet,)) * FINGERPRINT for octet in b"abc")
@@ -145,18 +145,51 @@ def test_a_message_without_fingerprint_is_never_poison() -> None:
     assert not shared_memory.is_blocked(bytes(FINGERPRINT), now=0)
 
 
-def test_the_fewest_connections_are_those_of_workers_that_take_some() -> None:
-    """Not of oneself, of one that drains, has died or does not move."""
-    shared_memory = SharedMemory(5)
-    now = time.monotonic()
-    assert shared_memory.fewest_connections(0, now) is None
-    for number, (sessions, silent) in enumerate([(0, 0), (7, 1), (1, 4), (2, 0), (3, 0)]):
+def workers(*connections: tuple[int, int]) -> SharedMemory:
+    """That take connections, with so many negotiated and silent ones each."""
+    shared_memory = SharedMemory(len(connections))
+    for number, (sessions, silent) in enumerate(connections):
         slot = shared_memory.slot(number)
         slot.reset()
-        slot.sessions, slot.silent = sessions, silent
-        slot.accepting = number != 3
-    assert shared_memory.fewest_connections(0, now) == 3
-    assert shared_memory.fewest_connections(4, now) == 0
-    shared_memory.slot(4).reset()
-    assert shared_memory.fewest_connections(0, now) == 5
-    assert shared_memory.fewest_connections(0, now + 60) is None
+        slot.sessions, slot.silent, slot.accepting = sessions, silent, True
+    return shared_memory
+
+
+def takers(shared_memory: SharedMemory, later: float = 0.0) -> list[int]:
+    """Who would take the next connection, `later` seconds from now."""
+    now = time.monotonic() + later
+    return [
+        number for number in range(shared_memory.slots) if shared_memory.takes_next(number, now)
+    ]
+
+
+def test_while_there_is_little_to_do_the_first_worker_takes_every_connection() -> None:
+    """It then knows most of the DNS, and the others sleep."""
+    assert takers(workers((0, 0), (0, 0), (0, 0))) == [0]
+    assert takers(workers((2, 1), (0, 0), (0, 0))) == [0]
+
+
+def test_a_connection_is_left_to_a_worker_that_evaluates_nothing() -> None:
+    """Or, where all have something to do, to those that have fewest."""
+    shared_memory = workers((1, 0), (2, 1), (2, 0))
+    shared_memory.slot(0).show(bytes(FINGERPRINT))
+    assert takers(shared_memory) == [1]
+    shared_memory.slot(1).show(bytes(FINGERPRINT))
+    shared_memory.slot(2).show(bytes(FINGERPRINT))
+    assert takers(shared_memory) == [0]
+    shared_memory.slot(1).show(None)
+    assert takers(shared_memory) == [1]
+
+
+def test_no_worker_has_many_more_connections_than_another() -> None:
+    """They may all have something to say later, silent ones too."""
+    assert takers(workers((NEAR, 0), (0, 0))) == [0]
+    assert takers(workers((1, NEAR), (0, 0))) == [1]
+
+
+def test_only_workers_that_take_connections_are_left_some() -> None:
+    """Not one that drains, has died or does not move."""
+    shared_memory = workers((0, 0), (0, 0))
+    shared_memory.slot(0).accepting = False
+    assert shared_memory.takes_next(1, time.monotonic())
+    assert takers(workers((0, 0), (0, 0)), later=60) == [0, 1]

@@ -133,7 +133,7 @@ def run(
     limits: ConnectionLimits,
     options: SessionOptions,
     ready: threading.Event,
-    others: Callable[[], int | None],
+    takes_next: Callable[[], bool],
 ) -> None:
     loop = Loop()
     served = Served(loop, options, SharedMemory(1).slot(0))
@@ -146,7 +146,7 @@ def run(
             served.slot,  # type: ignore[arg-type]
             served,  # type: ignore[arg-type]
             limits,
-            others,
+            takes_next,
         )
     )
 
@@ -168,7 +168,7 @@ def serving(
     *,
     unix: str = "",
     options: SessionOptions = SessionOptions(),
-    others: Callable[[], int | None] = lambda: None,
+    takes_next: Callable[[], bool] = lambda: True,
 ) -> Iterator[Served]:
     if unix:
         sock = socket.socket(socket.AF_UNIX)
@@ -179,7 +179,7 @@ def serving(
     found: list[Served] = []
     ready = threading.Event()
     thread = threading.Thread(
-        target=run, args=(found, sock, limits, options, ready, others), daemon=True
+        target=run, args=(found, sock, limits, options, ready, takes_next), daemon=True
     )
     thread.start()
     assert ready.wait(5)
@@ -581,24 +581,26 @@ def test_a_drain_ends_what_has_no_client_and_lets_messages_and_clients_go_on(
 
 
 def test_a_connection_that_nobody_else_takes_is_taken() -> None:
-    """However few connections the others have, who may be busy or dying."""
-    with serving(others=lambda: 0) as served:
+    """Whoever it is for, who may be busy or dying."""
+    with serving(takes_next=lambda: False) as served:
         clients = [served.client() for _ in range(30)]
         assert [mta.message(LETTER).code for mta in clients] == [250] * 30
 
 
-def test_connections_are_left_to_a_worker_that_has_fewer() -> None:
+def test_connections_are_left_to_the_worker_whose_they_are() -> None:
     """MTAs that connect one after the other while nobody has anything to do: else the worker that
     is woken first would have them all, and their messages later."""
     count = [0, 0]
-    with serving(others=lambda: count[1]) as one:
+    with serving(takes_next=lambda: count[0] <= count[1]) as one:
         assert one.server is not None
         listening = one.server._listening
         assert listening is not None
         second: list[Served] = []
         ready = threading.Event()
         arguments = (second, listening.dup(), ConnectionLimits(), SessionOptions(), ready)
-        thread = threading.Thread(target=run, args=(*arguments, lambda: count[0]), daemon=True)
+        thread = threading.Thread(
+            target=run, args=(*arguments, lambda: count[1] <= count[0]), daemon=True
+        )
         thread.start()
         assert ready.wait(5)
         (other,) = second

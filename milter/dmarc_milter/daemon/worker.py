@@ -147,11 +147,11 @@ def _start(
         meter.count("connections")
         return Session(service.handler, service.options, name=name)
 
-    def others() -> int | None:
-        return shared_memory.fewest_connections(number, time.monotonic())
+    def takes_next() -> bool:
+        return shared_memory.takes_next(number, time.monotonic())
 
     limits = ConnectionLimits(_most_connections(config), config.milter.idle_timeout)
-    serving = Serving(loop, sock, make_session, slot, log, limits, others)
+    serving = Serving(loop, sock, make_session, slot, log, limits, takes_next)
     return service, serve(config.milter.library, serving)
 
 

@@ -24,6 +24,8 @@ _HEAD: Final = 5
 accepts."""
 AWAKE: Final = 1.0
 """Seconds since its last heartbeat after which a worker is not counted on."""
+NEAR: Final = 4
+"""Connections that one worker may have more than another and still be the one to take the next."""
 _SLOT: Final = 8 * (_HEAD + COUNTERS) + FINGERPRINT
 _BLOCKED: Final = struct.Struct("=d16s")  # expiry, fingerprint
 _BLOCKED_ENTRY: Final = _BLOCKED.size
@@ -66,18 +68,25 @@ class SharedMemory:
         """Open MTA connections of all workers, silent ones too."""
         return sum(slot.connections for slot in self._slots[: self.slots])
 
-    def fewest_connections(self, but: int, now: float) -> int | None:
-        """What the worker with the fewest has, of those that take connections, without worker
-        `but`; None if there is no other. `now` is time.monotonic()."""
-        own, since = self._slots[but], now - AWAKE
-        return min(
-            (
-                slot.connections
-                for slot in self._slots
-                if slot.accepting and slot is not own and slot.heartbeat > since
-            ),
-            default=None,
-        )
+    def takes_next(self, number: int, now: float) -> bool:
+        """Whether the next connection is for worker `number`, of those that take some. `now` is
+        time.monotonic().
+
+        It is the first one that evaluates nothing at this moment and has about as few as any: while
+        there is little to do one worker does it, who knows most of the DNS by then. Where all have
+        something to do it is whoever has the fewest.
+        """
+        own, since = self._slots[number], now - AWAKE
+        able = [
+            slot
+            for slot in self._slots
+            if slot is own or (slot.accepting and slot.heartbeat > since)
+        ]
+        fewest = min(slot.connections for slot in able)
+        for slot in able:
+            if not slot.is_running and slot.connections <= fewest + NEAR:
+                return slot is own
+        return own.connections == fewest
 
     def is_blocked(self, fingerprint: bytes, *, now: float) -> bool:
         """Whether a message has killed too often. `now` is time.monotonic()."""
@@ -167,6 +176,11 @@ class WorkerSlot:
         if fingerprint is not None:
             self._fingerprint[:] = fingerprint
             self._times[3] = time.monotonic()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a message runs."""
+        return self._times[3] != 0.0
 
     @property
     def running(self) -> RunningEvaluation | None:

@@ -35,8 +35,8 @@ class Serving(NamedTuple):
     """Where it counts its connections."""
     log: Log
     limits: ConnectionLimits
-    others: Callable[[], int | None] = lambda: None
-    """The connections of the worker beside this one that has the fewest, if there is one."""
+    takes_next: Callable[[], bool] = lambda: True
+    """Whether the next connection is for this worker, not for one beside it."""
 
 
 class MilterServer(Protocol):

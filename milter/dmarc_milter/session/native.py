@@ -22,7 +22,11 @@ from dmarc_milter.session.session import Session
 ACCEPT_AT_ONCE: Final = 8
 """Connections taken in one turn: the others are for the workers beside this one."""
 PATIENCE: Final = 0.005
-"""Seconds that a connection is left to a worker that has fewer, before it is taken here."""
+"""Seconds that connections are left to the worker beside this one whose they are, before one that
+is still there is taken here."""
+LONGEST_PATIENCE: Final = 0.04
+"""The same, after there was nothing left a few times: this worker is not needed, and need not
+wake."""
 REST: Final = 0.25
 """Seconds without accepting after descriptors or memory ran out."""
 SPARE: Final = 4
@@ -38,7 +42,7 @@ class NativeServer:
         """Begins to accept."""
         self._loop, self._log, self._limits = serving.loop, serving.log, serving.limits
         self._make_session, self._slot = serving.make_session, serving.slot
-        self._others = serving.others
+        self._takes_next, self._patience = serving.takes_next, PATIENCE
         self._listening: socket.socket | None = serving.listening
         self._tcp = serving.listening.family != socket.AF_UNIX
         self._connections: dict[MtaConnection, str] = {}
@@ -147,13 +151,13 @@ class NativeServer:
     # Accepting.
 
     def _somebody_calls(self, _events: int) -> None:
-        """The kernel wakes all workers that wait, and the same one would be the first each time."""
-        fewest = self._others()
-        if fewest is None or fewest >= len(self._connections):
+        """The kernel wakes all workers that wait, whoever's the connection is."""
+        if self._takes_next():
             self._accept()
         elif self._listening is not None:
             self._loop.change(self._listening.fileno(), 0)
-            self._loop.call_later(PATIENCE, self._take_what_is_left)
+            self._loop.call_later(self._patience, self._take_what_is_left)
+            self._patience = min(2 * self._patience, LONGEST_PATIENCE)
 
     def _take_what_is_left(self) -> None:
         self._go_on_accepting()
@@ -186,6 +190,7 @@ class NativeServer:
             self._refusals.refuse(sock, error.strerror or str(error))
             return
         self._connections[connection] = ""
+        self._patience = PATIENCE
         self._show()
 
     def _make_room(self) -> bool:
