@@ -4,7 +4,8 @@ share."""
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Literal
+from functools import lru_cache
+from typing import Literal, NamedTuple
 
 from dmarc_milter.core.dkim import tags
 from dmarc_milter.core.dkim.options import DkimOptions
@@ -19,6 +20,10 @@ HEADER_NAME = bytes(octet for octet in range(0x21, 0x7F) if octet not in b":;")
 MAX_TIME = 10**12
 """RFC 6376 3.5, t= and x=: a longer number may be taken for infinity."""
 MAX_DIGITS = 76
+CONSTANT = (b"v", b"a", b"d", b"s", b"h", b"i", b"c", b"q")
+"""The tags that a signer writes the same in all of its mail."""
+MAX_REMEMBERED = 512
+"""Bytes of their values up to which what they say is remembered."""
 
 
 @quick_dataclass(frozen=True, slots=True)
@@ -200,6 +205,51 @@ def emptied(value: bytes, listed: tags.TagList) -> bytes:
     return value[:start] + value[end:]
 
 
+class Constant(NamedTuple):
+    """What the tags say that a signer writes the same in all of its mail. What is wrong with them
+    stands beside: of v=, a=, d= and s=, of h=, i= and c=, and of q=; "" each where nothing is."""
+
+    algorithm: str
+    domain: Domain | None
+    selector: str
+    names: tuple[bytes, ...]
+    identifier: Domain | None
+    modes: tuple[Literal["simple", "relaxed"], Literal["simple", "relaxed"]]
+    errors: tuple[str, str, str]
+
+
+def _read_constant(
+    values: tuple[bytes | None, ...], options: DkimOptions, of_arc: bool
+) -> Constant:
+    """From the values of CONSTANT."""
+    given = {name: value for name, value in zip(CONSTANT, values, strict=True) if value is not None}
+
+    def reader() -> TagReader:
+        return TagReader(tags.TagList(given, {}), options)
+
+    who, what, how = reader(), reader(), reader()
+    if not of_arc:
+        who.version()
+    algorithm = who.algorithm()
+    signing_domain = who.domain()
+    selector = who.selector(signing_domain)
+    names = what.names()
+    identifier = signing_domain if of_arc else what.identifier(signing_domain)
+    modes = what.modes()
+    how.methods()
+    errors = who.error, what.error, how.error
+    return Constant(algorithm, signing_domain, selector, names, identifier, modes, errors)
+
+
+_remembered = lru_cache(maxsize=512)(_read_constant)
+
+
+def _constant(listed: tags.TagList, options: DkimOptions, of_arc: bool) -> Constant:
+    values = tuple([listed.values.get(name) for name in CONSTANT])
+    usual = sum([len(value) for value in values if value]) <= MAX_REMEMBERED
+    return (_remembered if usual else _read_constant)(values, options, of_arc)
+
+
 def parse(value: bytes, options: DkimOptions = DkimOptions(), *, of_arc: bool = False) -> Signature:
     """One DKIM-Signature field from its value as received. Never raises.
 
@@ -212,31 +262,28 @@ def parse(value: bytes, options: DkimOptions = DkimOptions(), *, of_arc: bool = 
     if isinstance(listed, Malformed):
         return Signature(error=listed.reason)
     reader = TagReader(listed, options)
-    if not of_arc:
-        reader.version()
-    algorithm = reader.algorithm()
-    signing_domain = reader.domain()
-    selector = reader.selector(signing_domain)
+    constant = _constant(listed, options, of_arc)
+    who_is_wrong, what_is_wrong, how_is_wrong = constant.errors
+    reader.refuse(who_is_wrong)
     octets = reader.base64(b"b")
     body_hash = reader.base64(b"bh")
-    names = reader.names()
-    identifier = signing_domain if of_arc else reader.identifier(signing_domain)
-    header_mode, body_mode = reader.modes()
+    reader.refuse(what_is_wrong)
     length = reader.length()
-    reader.methods()
+    reader.refuse(how_is_wrong)
     signed_at, expires = reader.times()
+    header_mode, body_mode = constant.modes
     return Signature(
         error=reader.error,
-        domain=signing_domain,
-        selector=selector,
-        algorithm=algorithm,
+        domain=constant.domain,
+        selector=constant.selector,
+        algorithm=constant.algorithm,
         text=tags.compact(listed.values.get(b"b", b"")).decode("ascii") if octets else "",
         octets=octets,
         unsigned=emptied(value, listed),
-        identifier=identifier,
+        identifier=constant.identifier,
         identifier_given=b"i" in listed.values and not of_arc,
         body_hash=body_hash,
-        names=names,
+        names=constant.names,
         header_mode=header_mode,
         body=BodyHash(body_mode, "sha256", length),
         signed_at=signed_at,
