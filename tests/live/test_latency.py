@@ -40,22 +40,29 @@ def seconds(mta: Postfix, message: bytes) -> float:
     return min(rounds)
 
 
+MESSAGE = letter("Alice <alice@sender.example>", subject="How long")
+
+
+@pytest.fixture(scope="module")
+def alone() -> float:
+    """Seconds of a message without a milter."""
+    with private_postfix() as mta:
+        return seconds(mta, MESSAGE)
+
+
 @pytest.mark.parametrize("library", ["native", "pymilter"])
-def test_a_message_over_tcp_waits_for_no_acknowledgement(library: str) -> None:
+def test_a_message_over_tcp_waits_for_no_acknowledgement(library: str, alone: float) -> None:
     """The figure of docs/performance.md, on this machine."""
-    message = letter("Alice <alice@sender.example>", subject="How long")
     with DnsServer(zone()) as dns, private_folder("latency") as folder:
         tables = {
             "milter": {"workers": 1, "library": library},
             "dns": {"nameservers": [dns.nameserver]},
         }
-        with private_postfix() as mta:
-            alone = seconds(mta, message)
         with (
             Daemon(folder, tables) as daemon,
             private_postfix(milters=f"inet:127.0.0.1:{daemon.port}") as mta,
         ):
-            ours = seconds(mta, message)
+            ours = seconds(mta, MESSAGE)
     print(
         f"\n{library} over TCP: {ours * 1000:.1f} ms a message, {alone * 1000:.1f} ms without a"
         " milter"

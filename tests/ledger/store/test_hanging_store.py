@@ -31,6 +31,7 @@ from dmarc_milter.ledger.drain import drain, keep_draining
 from dmarc_milter.ledger.store.database import connect
 from dmarc_milter.ledger.store.store import Store
 from dmarc_milter.telemetry.prometheus import StorageStatus
+from fakes.daemon import wait_for
 from fakes.frozen_host import filled, forked
 from fakes.stores import fresh_schema, upgraded
 from live.postgres import Postgres, private_postgres
@@ -313,14 +314,10 @@ def test_the_drain_says_once_what_it_waits_for(
     with caplog.at_level(logging.WARNING):
         with hangs(server, url):  # type: ignore[operator]
             drainer.start()
-            end = time.monotonic() + 15
-            while not caplog.records and time.monotonic() < end:
-                time.sleep(0.1)
+            assert wait_for(lambda: caplog.records != [], 30)
             [record] = caplog.records
             text = record.getMessage()
-        end = time.monotonic() + 20
-        while len(caplog.records) < 2 and time.monotonic() < end:
-            time.sleep(0.1)
+        assert wait_for(lambda: len(caplog.records) > 1, 30)
         stop.set()
         drainer.join()
     assert "messages wait in the spool" in text

@@ -17,6 +17,7 @@ from dmarc_milter.ledger.spool.spool import Spool
 from dmarc_milter.ledger.store import schema
 from dmarc_milter.ledger.store.database import connect, fetch
 from dmarc_milter.ledger.store.store import Store
+from fakes.daemon import wait_for
 from fakes.evaluations import evaluation
 from fakes.frozen_host import drain_once, filled
 from fakes.stores import batch, fresh_schema, upgraded
@@ -133,9 +134,7 @@ def test_a_failover_loses_and_doubles_nothing(tmp_path: Path) -> None:
             pair.standby.promote()
             record(200)
             assert fetch(reader, "SELECT pg_is_in_recovery()") == [(False,)]
-            end = time.monotonic() + 30
-            while file_waits(path) and time.monotonic() < end:
-                time.sleep(0.1)
+            assert wait_for(lambda: file_waits(path) == 0, 60)
             stop.set()
             drainer.join()
             spool.close()
