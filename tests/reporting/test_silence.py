@@ -19,7 +19,7 @@ from dmarc_milter.reporting.limits import network_of
 from dmarc_milter.reporting.silence import is_own_mx
 from fakes.dns_zone import Zone
 from fakes.evaluations import NOON, RECORD, evaluation
-from fakes.report_job import DAY, Clock, Job
+from fakes.report_job import DAY, NOW, Clock, Job
 from fakes.smtp_sink import Sink, smtp_sink
 from fakes.stores import upgraded
 
@@ -313,6 +313,26 @@ def test_rpt_73_a_strangers_rows_do_not_hold_back_a_report(job: Job, sink: Sink)
     job.see(*(invented(50, "192.0.2.1") for _ in range(9)), invented(50, "198.51.100.1"))
     job.run(now=True)
     assert sink.mails[-1].recipient == "agg@x50.example"
+
+
+def test_rpt_73_invented_domains_that_pass_leave_half_for_all_others(job: Job, sink: Sink) -> None:
+    """Who has two hundred domains may sign for each: what passes from one network starts half of
+    the first-time destinations, day after day."""
+    job.set(max_new_destinations=8)
+    for day in range(2):
+        at = NOON + timedelta(days=day)
+        invented = [f"x{day}-{number}.example" for number in range(8)]
+        known, other = f"k{day}.example", f"u{day}.example"
+        for name in (*invented, known, other):
+            job.zone.add(name, "MX", (10, "mx.example"))
+            source = "192.0.2.9" if name in invented else "198.51.100.9"
+            passed = name != other
+            job.see(about(name, f"agg@{name}", passed=passed, source_ip=source, at=at))
+        job.clock.now = NOW // DAY * DAY + (day + 1) * DAY + 1000
+        job.run()
+        to = [mail.recipient for mail in sink.mails]
+        assert {f"agg@{known}", f"agg@{other}"} <= set(to)
+        assert len(to) == (day + 1) * 6
 
 
 def test_rpt_73_what_passed_long_ago_is_not_known(job: Job, sink: Sink) -> None:

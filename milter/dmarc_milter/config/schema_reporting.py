@@ -110,8 +110,8 @@ class Reporting(Section, frozen=True):
             ge=0,
             description=(
                 "destination domains a day that never got a report before; half of them are for"
-                " domains whose mail passed DMARC here in 30 days, and one client /24 or /64 starts"
-                " at most 5 % of the others"
+                " domains whose mail passed DMARC here in 30 days. One client /24 or /64 starts at"
+                " most 5 % of the others, and half of all by mail that passes"
             ),
         ),
     ] = 200

@@ -19,6 +19,8 @@ KNOWN_DAYS = 30
 """Days in which mail of the author's organization passed DMARC here."""
 SHARE = 20
 """One of so many parts of the other first-time destinations is what one client network starts."""
+OF_NETWORK = "new:net:"
+"""Begins the scopes of a client network, of which a report may have several."""
 MAX_ROWS = 2000
 MAX_NETWORKS = 10
 """Networks of one report that are tried for room, those with most messages first."""
@@ -30,7 +32,7 @@ def reserved(delivery: Delivery, context: ReportContext) -> tuple[list[Limit], s
     full, limits = "", list[Limit]()
     for limits in _ways(delivery, context):
         full = context.store.destinations.reserve(limits)
-        if not full.startswith("new:net:"):
+        if not full.startswith(OF_NETWORK):
             break
     return limits, full
 
@@ -38,7 +40,8 @@ def reserved(delivery: Delivery, context: ReportContext) -> tuple[list[Limit], s
 def _ways(delivery: Delivery, context: ReportContext) -> Iterator[list[Limit]]:
     """The limits of this mail. Half of the first-time destinations are for domains whose mail
     passed here lately; of the others each client network starts a small part, so that nobody who
-    invents domains uses them up. A report has room where one of its networks has."""
+    invents domains uses them up. Invented domains may pass too: what passes from one network
+    starts as many as that half has. A report has room where one of its networks has."""
     options = context.options
     host = host_of(delivery.address)
     limits = [
@@ -50,13 +53,18 @@ def _ways(delivery: Delivery, context: ReportContext) -> Iterator[list[Limit]]:
         return
     limits.append(Limit("new", options.max_new_destinations))
     report = context.store.reports.get(delivery.report_id)
-    if report is None or _is_known(report, context):
+    if report is None:
         yield limits
         return
-    others = options.max_new_destinations - options.max_new_destinations // 2
-    limits.append(Limit("new:others", others))
+    known = options.max_new_destinations // 2
+    if _is_known(report, context):
+        each = f"{OF_NETWORK}passed:", max(1, known)
+    else:
+        others = options.max_new_destinations - known
+        limits.append(Limit("new:others", others))
+        each = OF_NETWORK, max(1, others // SHARE)
     for network in _networks(report, context) or ["unknown"]:
-        yield [*limits, Limit(f"new:net:{network}", max(1, others // SHARE))]
+        yield [*limits, Limit(f"{each[0]}{network}", each[1])]
 
 
 def _is_known(report: Report, context: ReportContext) -> bool:
