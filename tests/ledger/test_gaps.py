@@ -21,6 +21,7 @@ from dmarc_milter.ledger.drain import drain
 from dmarc_milter.ledger.errors import SpoolError
 from dmarc_milter.ledger.spool.file import SpoolFile, SpoolOptions
 from dmarc_milter.ledger.spool.kept import CHUNK
+from dmarc_milter.ledger.store.apply_batch import Batch
 from dmarc_milter.ledger.store.store import Store
 from fakes.evaluations import evaluation
 from fakes.stores import fresh_schema, spool_row, upgraded
@@ -313,6 +314,46 @@ def test_a_restored_copy_of_the_spool_hands_nothing_over_twice(place: Place) -> 
     place.spool = SpoolFile(place.folder / "copy.db")
     drain(place.spool, place.store)
     assert place.total() == 7
+
+
+@pytest.mark.parametrize("before_the_others", [0, 1, 2, 9])
+def test_a_host_that_was_copied_while_mail_waited_loses_nothing(
+    place: Place, before_the_others: int
+) -> None:
+    """Both go on under one name, with other messages under the same numbers; those that waited
+    when it was copied are counted once."""
+    place.saw(*some(4))
+    drain(place.spool, place.store)
+    place.saw(*some(2))
+    place.spool.close()
+    for tail in ("", "-wal", "-shm"):
+        source = place.folder / f"spool.db{tail}"
+        if source.exists():
+            shutil.copy(source, place.folder / f"copy.db{tail}")
+    with closing(SpoolFile(place.folder / "copy.db")) as copied:
+        place.saw(*some(3))
+        drain(place.spool, place.store)
+        copied.write([spool_row(each) for each in some(before_the_others)])
+        drain(copied, place.store)
+        assert place.total() == 9 + before_the_others
+        for number in range(3):
+            place.saw(*some(number + 1))
+            copied.write([spool_row(each) for each in some(5 - number)])
+            drain(place.spool, place.store)
+            drain(copied, place.store)
+        assert place.total() == 9 + before_the_others + 6 + 12
+        assert not copied.waiting()
+        assert not place.spool.waiting()
+
+
+def test_a_drain_that_died_before_the_spool_heard_of_it_keeps_its_name(place: Place) -> None:
+    """The store has the message that still waits under the last number."""
+    place.saw(*some(3))
+    identity = place.spool.identity()
+    place.store.apply(Batch(identity, "mx1", place.spool.batch(2)))
+    drain(place.spool, place.store)
+    assert place.total() == 3
+    assert place.spool.identity() == identity
 
 
 def test_a_postgresql_that_is_put_back_to_a_copy_of_its_files(tmp_path: Path) -> None:

@@ -60,18 +60,25 @@ def host_name() -> str:
 
 def _identity(spool: SpoolFile, store: Store) -> tuple[str, int]:
     """The spool's identity, and the last of its sequence numbers that the store has counted. A new
-    identity where the store has counted further than this spool has ever been: it is an old
-    copy."""
+    identity where the store has counted further than this spool has ever been, or other messages
+    under its numbers: it is an old copy, or a machine was copied with it and both go on."""
     identity = spool.identity()
     last = store.last_sequence(identity)
-    if last <= spool.last():
+    if last <= spool.last() and not _counted_others(spool, store, last):
         return identity, last
     LOG.warning(
-        "the spool %s is older than what was drained from it: a restored copy? It gets a new"
-        " identity",
+        "the store has counted other messages under the name of the spool %s than are in it: a"
+        " restored copy, or the copy of a host? It gets a new identity, and nothing is lost",
         spool.path,
     )
     return spool.rename(), 0
+
+
+def _counted_others(spool: SpoolFile, store: Store, last: int) -> bool:
+    """Whether the store has not counted the message that waits here under the last number that it
+    knows. (It has where a drain ended after it was counted and before the spool heard of it.)"""
+    rows = spool.batch(1, after=last - 1) if last > spool.drained() else []
+    return bool(rows) and rows[0][0] == last and not store.has(rows[0][1].id)
 
 
 def _again(spool: SpoolFile, store: Store, gap: Gap, batch: int) -> int:

@@ -246,14 +246,11 @@ class SpoolFile:
             raise self._failed(error) from None
         return (most - pages + unused) * PAGE
 
-    def batch(self, limit: int) -> list[tuple[int, SpoolRow]]:
-        """The oldest rows, in order."""
+    def batch(self, limit: int, after: int = 0) -> list[tuple[int, SpoolRow]]:
+        """The oldest rows with sequence numbers beyond `after`, in order."""
+        sql = "SELECT seq, id, facts, sample FROM spool WHERE seq > ? ORDER BY seq LIMIT ?"
         try:
-            rows = (
-                self._open()
-                .execute("SELECT seq, id, facts, sample FROM spool ORDER BY seq LIMIT ?", (limit,))
-                .fetchall()
-            )
+            rows = self._open().execute(sql, (after, limit)).fetchall()
         except sqlite3.Error as error:
             raise self._failed(error) from None
         return [(seq, SpoolRow(id, facts, sample)) for seq, id, facts, sample in rows]

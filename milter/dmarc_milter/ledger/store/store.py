@@ -125,6 +125,11 @@ class Store:
             raise
         return int(rows[0][0]) if rows else 0
 
+    def has(self, identity: str) -> bool:
+        """Whether the message with that id is in the decision log, or kept as unreadable."""
+        sql = "SELECT 1 FROM decision WHERE id = ? UNION ALL SELECT 1 FROM parked WHERE id = ?"
+        return bool(fetch(self.database, f"{sql} LIMIT 1", (identity, identity)))
+
     def note_gap(self, gap: Gap, host: str, kept: int) -> bool:
         """Count what the store has lost of a spool that still has `kept` of it; False where that
         was counted already."""
