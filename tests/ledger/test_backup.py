@@ -4,6 +4,7 @@ twice."""
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import sqlite3
@@ -274,6 +275,42 @@ def test_a_backup_is_one_file_for_the_group_and_never_over_another(host: Host) -
     assert host.ask("store", "backup", str(host.folder / "absent/copy.db")) == 1
 
 
+@pytest.mark.parametrize("name", ["", "-", ".", "/", "..", "/dev/stdout", "link", "folder"])
+def test_a_backup_goes_into_a_new_file_or_nowhere(
+    host: Host, name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """One line, and nothing is made."""
+    host.saw(evaluation())
+    host.ask("store", "drain")
+    monkeypatch.chdir(host.folder)
+    Path("link").symlink_to("absent")
+    Path("folder").mkdir()
+    before = sorted(host.folder.rglob("*"))
+    capfd.readouterr()
+    assert host.ask("store", "backup", name) == 1
+    assert len(capfd.readouterr().err.splitlines()) == 1
+    assert sorted(host.folder.rglob("*")) == before
+
+
+def test_a_backup_on_a_file_system_without_hard_links(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a memory stick; never over another file there either."""
+
+    def no_link(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    host.saw(evaluation())
+    host.ask("store", "drain")
+    monkeypatch.setattr("os.link", no_link)
+    copy = host.folder / "copy.db"
+    assert host.ask("store", "backup", str(copy)) == 0
+    assert host.ask("store", "backup", str(copy)) == 1
+    assert [each.name for each in host.folder.glob("copy.db*")] == ["copy.db"]
+    assert host.ask("store", "restore", str(copy)) == 0
+    assert host.messages() == 1
+
+
 def test_a_store_in_use_is_restored_and_the_old_one_kept(host: Host) -> None:
     """A process that has the store open goes on with the restored one."""
     host.saw(evaluation())
@@ -328,7 +365,7 @@ def test_the_old_program_puts_its_backup_over_the_store_of_a_newer_one(host: Hos
     assert list(host.folder.glob("reports.db.before-restore-*"))
 
 
-@pytest.mark.parametrize("kind", ["text", "spool", "cut off", "other", "missing"])
+@pytest.mark.parametrize("kind", ["text", "spool", "cut off", "a byte less", "other", "missing"])
 def test_what_is_no_whole_backup_is_not_restored(
     host: Host, kind: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -341,6 +378,8 @@ def test_what_is_no_whole_backup_is_not_restored(
         copy.write_text("hello")
     elif kind == "cut off":
         os.truncate(copy, copy.stat().st_size // 2)
+    elif kind == "a byte less":
+        os.truncate(copy, copy.stat().st_size - 1)
     elif kind == "missing":
         copy.unlink()
     elif kind == "spool":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from contextlib import closing, suppress
@@ -14,6 +15,8 @@ from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.ownership import has_journal, read_only, why_not
 from dmarc_milter.ledger.store.schema import STEPS
 
+NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)
+"""What a file system says that has no hard links, such as a memory stick's."""
 WAIT = 30.0
 """Seconds that another writer is waited for."""
 
@@ -27,6 +30,8 @@ class Restored(NamedTuple):
 def backup(store: Path, target: Path) -> int:
     """Copy the store as it is at this moment; the bytes of the copy. Never over a file. Raises
     StoreError."""
+    if target.name in ("", "-", ".."):
+        raise StoreError("copy", f"'{target}' is not the name of a file: name the copy")
     with closing(_checked(store)) as source:
         return _copy(source, target)
 
@@ -43,23 +48,37 @@ def _copy(source: sqlite3.Connection, target: Path) -> int:
             source.backup(copy)
             copy.execute("PRAGMA journal_mode=DELETE")  # one file, whole in itself
         _flush(partial)
-        os.link(partial, target)  # unlike a rename never over what came meanwhile
+        _name(partial, target)
         _flush(target.parent)
         return target.stat().st_size
     except sqlite3.Error as error:
         raise _refused(target, error) from None
     except OSError as error:
-        raise StoreError("refused", f"{target}: {error.strerror}") from None
+        raise StoreError("copy", f"{target}: {error.strerror}") from None
     finally:
         for tail in ("", "-journal", "-wal", "-shm"):
             with suppress(OSError):
                 os.unlink(f"{partial}{tail}")
 
 
+def _name(partial: Path, target: Path) -> None:
+    """Never over what came meanwhile. Raises OSError."""
+    try:
+        os.link(partial, target)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC))
+        os.rename(partial, target)
+
+
 def _flush(path: Path) -> None:
     number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(number)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a folder that knows no such thing, as over a network
+            raise
     finally:
         os.close(number)
 
@@ -103,6 +122,7 @@ def restore(file: Path, store: Path) -> Restored:
         kind = "copy" if error.kind in ("foreign", "corrupt") else error.kind
         raise StoreError(kind, str(error)) from None
     with closing(checked) as source:
+        _refuse_short(source, file)
         kept = _set_aside(store)
         try:
             sqlite_file.create(store)
@@ -116,6 +136,16 @@ def restore(file: Path, store: Path) -> Restored:
         except OSError as error:
             raise StoreError("refused", f"{store}: {error.strerror}") from None
     return Restored(kept)
+
+
+def _refuse_short(copy: sqlite3.Connection, file: Path) -> None:
+    """A copy that was cut off within its last page: SQLite reads zeros there, and finds nothing
+    wrong. Raises StoreError."""
+    pages, size = (
+        int(copy.execute(f"PRAGMA {name}").fetchone()[0]) for name in ("page_count", "page_size")
+    )
+    if not has_journal(file) and file.stat().st_size < pages * size:
+        raise StoreError("copy", f"{file}: is cut off: {pages * size:,} bytes were written")
 
 
 def _set_aside(store: Path) -> Path | None:
