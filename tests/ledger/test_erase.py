@@ -203,6 +203,45 @@ def test_an_address_is_forgotten(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
+    ("kept", "typed"),
+    [
+        ("agg@xn--mnchen-3ya.example", "agg@münchen.example"),
+        ("agg@xn--mnchen-3ya.example", "AGG@mu\u0308nchen\u3002Example."),
+        ("agg@xn--mnchen-3ya.example", "<agg@XN--Mnchen-3ya.example>"),
+        ("agg@legit.example", "mailto:agg@legit.example"),
+        ("agg@legit.example", " <mailto:agg@LEGIT.example.> "),
+        ('"a b"@legit.example', '"A b"@legit.example'),
+        ("agg+dmarc@legit.example", "agg+dmarc@legit.example"),
+    ],
+)
+def test_an_address_is_found_however_it_is_typed(place: Place, kept: str, typed: str) -> None:
+    """Its domain is kept in A-labels and small letters (RFC 5890 2.3.2.1)."""
+    log = SentLog(place.folder / "sent-reports.log")
+    log.before(HandedOver(NOW, "id", 1, 2, "me", kept))
+    place.store.handed_over.tell(read(log.path))
+    assert place.ask("store", "erase", "--address", typed) == 0
+    assert read(log.path) == []
+    assert place.traces(b"agg", b"a b") == {}
+
+
+@pytest.mark.parametrize(
+    "typed", ["mu\u0308nchen.example", "M\u00dcNCHEN\u3002EXAMPLE.", "xn--MNCHEN-3ya.example"]
+)
+def test_a_domain_is_found_however_it_is_typed(place: Place, typed: str) -> None:
+    place.saw(evaluation("mail.xn--mnchen-3ya.example"), evaluation("legit.example"))
+    assert place.ask("store", "erase", "--domain", typed) == 0
+    assert place.traces(b"xn--mnchen") == {}
+    assert place.store.decisions.count() == 1
+
+
+@pytest.mark.parametrize("typed", ["[2001:db8::7]", "[IPv6:2001:DB8::7]", "2001:db8:0:0::7/128"])
+def test_a_source_is_found_however_it_is_typed(place: Place, typed: str) -> None:
+    place.saw(evaluation(source_ip="2001:db8::7"), evaluation(source_ip="192.0.2.1"))
+    assert place.ask("store", "erase", "--source", typed) == 0
+    assert place.store.decisions.count() == 1
+
+
+@pytest.mark.parametrize(
     "change",
     [
         {"helo": "Mail.PRIVATE.Example"},
@@ -480,6 +519,7 @@ def test_what_is_typed_wrongly_erases_nothing(
         ("--source", "300.1.1.1"),
         ("--source", "192.0.2.1/8"),
         ("--address", "nobody"),
+        ("--address", "nobody@not a name"),
         (),
         ("--domain", "a.example", "--source", "192.0.2.1"),
     ):

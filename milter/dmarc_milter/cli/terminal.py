@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import textwrap
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -207,9 +208,13 @@ AROUND = re.compile(
 """What stands around the domain in <USER@DOMAIN>, mailto:USER@DOMAIN, https://DOMAIN:PORT/PATH."""
 
 
+DOTS = dict.fromkeys(map(ord, "\u3002\uff0e\uff61"), ".")
+
+
 def domain_argument(text: str) -> Domain:
-    """The domain that somebody typed. Raises argparse.ArgumentTypeError."""
-    found = domain.parse(text)
+    """The domain that somebody typed: letters may be composed of several characters, and dots may
+    be those of other scripts (RFC 5895 2). Raises argparse.ArgumentTypeError."""
+    found = domain.parse(unicodedata.normalize("NFC", text.strip()).translate(DOTS))
     if not isinstance(found, Domain):
         raise argparse.ArgumentTypeError(f"{text!r} is not a domain name: {found.reason}")
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import re
 import time
 from contextlib import closing
 
@@ -21,6 +22,7 @@ from dmarc_milter.ledger.ownership import Access
 from dmarc_milter.ledger.sent_log import SentLog, beside
 from dmarc_milter.ledger.tombstones import Target, Tombstones
 
+LITERAL = re.compile(r"^\[(?:IPv6:)?|\]$", re.IGNORECASE)
 MAPPED = 96
 """Bits before the address of IPv4 in one of IPv6."""
 NOT_HERE = """\
@@ -59,16 +61,19 @@ def erase_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def _address(text: str) -> Target:
-    local, at, domain = text.rpartition("@")
-    if not (local and at and domain):
+    """As it is kept: the domain in A-labels. It may stand in brackets, or behind `mailto:`."""
+    bare = re.sub(r"^(?:mailto:)?<?(?:mailto:)?|>$", "", text.strip(), flags=re.IGNORECASE)
+    local, _, host = bare.rpartition("@")
+    if not (local and host):
         raise argparse.ArgumentTypeError(f"{text!r} is not an address")
-    return Target("address", text)
+    return Target("address", f"{local}@{domain_argument(host).name}")
 
 
 def _source(text: str) -> Target:
-    """An address of IPv4 that is written as one of IPv6 (RFC 4291 2.5.5.2) is the same client."""
+    """An address of IPv4 that is written as one of IPv6 (RFC 4291 2.5.5.2) is the same client, and
+    so is an address literal (RFC 5321 4.1.3)."""
     try:
-        network = ipaddress.ip_network(text)
+        network = ipaddress.ip_network(LITERAL.sub("", text.strip()))
         if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= MAPPED:
             mapped = network.network_address.ipv4_mapped
             if mapped is not None:
