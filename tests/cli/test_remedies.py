@@ -486,7 +486,12 @@ def test_a_clock_that_nothing_keeps_right(
         return 0 if (machine.folder / "synchronised").exists() else host.UNSYNCHRONISED
 
     monkeypatch.setattr(host.clock, "__defaults__", (status,))
-    monkeypatch.setattr(service.synchronise, "__defaults__", (lambda _: "/usr/bin/timedatectl",))
+    (machine.folder / "80-one.list").touch()
+    monkeypatch.setattr(
+        service.synchronise,
+        "__defaults__",
+        (lambda _: "/usr/bin/timedatectl", (machine.folder,)),
+    )
     machine.mend(("clock", "nothing keeps the clock"))
 
 

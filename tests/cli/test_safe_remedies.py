@@ -8,6 +8,8 @@ import os
 import pwd
 import re
 import shlex
+import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing
@@ -715,3 +717,43 @@ def test_an_spf_record_with_a_mistake_gets_no_second_beside_it(
     sender = Domain("e.example")
     found = [*report_sender._envelope(reports(), sender, survey(sender, dns), dns)]
     assert next(one.remedy for one in found if "SPF" in one.text).startswith(remedy)
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("mode", "group", "remedy"),
+    [
+        (0o660, "nogroup", ""),
+        (0o600, "nogroup", "systemctl restart "),
+        (0o660, "root", "systemctl restart "),
+    ],
+)
+def test_a_socket_that_does_not_let_the_mail_server_in_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, group: str, remedy: str
+) -> None:
+    """The rights of the socket that is there: Postfix says "Permission denied"."""
+    monkeypatch.setattr(account, "MTA_ACCOUNTS", ("nobody",))
+    tmp_path.chmod(0o755)
+    monkeypatch.setattr(account, "_may", lambda mta, path, mode: may(mta, path))
+    path = tmp_path / "m.sock"
+
+    def may(mta: pwd.struct_passwd, path: str | Path) -> bool:
+        """What access(2) would say; the test's own folder is closed to others."""
+        held = os.stat(path)
+        return bool(held.st_mode & 0o020) and held.st_gid in account._groups(mta)
+
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        path.chmod(mode)
+        shutil.chown(path, group=group)
+        told = config(milter={"socket": f"unix:{path}", "socket_group": "nogroup"})
+        found = [*account._mta_may_connect(told, FIRST)]
+    assert bool(found) is bool(remedy)
+    assert all(remedy in one.remedy and "may not connect" in one.text for one in found)
+
+
+def test_a_clock_is_kept_by_what_is_installed(tmp_path: Path) -> None:
+    """timedatectl alone says "NTP not supported"."""
+    assert "chrony" in service.synchronise(lambda _: "/usr/bin/timedatectl", (tmp_path,))
+    (tmp_path / "80-systemd-timesync.list").touch()
+    assert "set-ntp" in service.synchronise(lambda _: "/usr/bin/timedatectl", (tmp_path,))

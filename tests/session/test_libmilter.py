@@ -135,6 +135,20 @@ def test_a_reply_that_cannot_be_set_is_still_a_refusal_for_now() -> None:
     assert played(Reply(550, "5.7.1", "no"), refuses="setreply")[0] == milter.TEMPFAIL
 
 
+@pytest.mark.parametrize("refuses", ["", "setreply"])
+def test_a_connection_that_is_not_served_hears_451_4_3_2(refuses: str) -> None:
+    """FLT-16: a bare temporary failure would be the MTA's 451 4.7.1, as for a milter that is
+    down."""
+    connection, context = connection_of(Answering(), 0), Context(refuses=refuses)
+    connection.refused = True
+    assert connection.connect(context, ("192.0.2.1", 25)) == milter.TEMPFAIL
+    assert connection.mail(context, b"<a@b>", ()) == milter.TEMPFAIL
+    assert connection.end_of_message(context) == milter.TEMPFAIL
+    assert {said[:3] for said in context.played} == (
+        set() if refuses else {("setreply", "451", "4.3.2")}
+    )
+
+
 def test_a_connection_without_negotiation_expects_nothing() -> None:
     """Every step is answered then."""
     session = Session(None, SessionOptions(), name="c0")  # type: ignore[arg-type]
@@ -290,6 +304,6 @@ def test_every_step_is_progress() -> None:
         seen.append(connection.progress)
     connection.refused = True
     for _ in range(2):
-        connection.mail(context, b"<>", ())
+        connection.mail(Context(), b"<>", ())
         seen.append(connection.progress)
     assert len(set(seen)) == len(seen)

@@ -230,6 +230,28 @@ def _mta_may_connect(config: Config, of: Instance) -> Iterator[Finding]:
                     if members.gr_gid
                     else _given_to(mta, Path(address.path).parent, of),
                 )
+            else:
+                yield from _closed_socket(mta, Path(address.path), of)
+
+
+def _closed_socket(mta: pwd.struct_passwd, path: Path, of: Instance) -> Iterator[Finding]:
+    """The one that is open now, whatever the configuration says: the mail server's log has
+    "Permission denied"."""
+    try:
+        held = path.lstat()
+    except OSError:
+        return
+    if not stat.S_ISSOCK(held.st_mode) or _may(mta, path, os.W_OK):
+        return
+    yield Finding(
+        "error",
+        "socket",
+        f"{mta.pw_name} may not connect to {path}: mode {stat.S_IMODE(held.st_mode):04o}, group"
+        f" {service.group_name(held.st_gid)}",
+        f"systemctl restart {of.unit}"
+        if not held.st_mode & stat.S_IWGRP or held.st_gid not in _groups(mta)
+        else f"namei -l {shlex.quote(str(path))}",
+    )
 
 
 def _given_to(mta: pwd.struct_passwd, folder: Path, of: Instance) -> str:

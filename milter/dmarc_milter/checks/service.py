@@ -111,9 +111,21 @@ def install_package(name: str) -> str:
     return f"apt-get install -y {name}"
 
 
-def synchronise(has: Callable[[str], str | None] = shutil.which) -> str:
-    """What keeps the clock right; in a container it is the host's affair."""
-    return "timedatectl set-ntp true" if has("timedatectl") else install_package("chrony")
+def synchronise(
+    has: Callable[[str], str | None] = shutil.which,
+    lists: tuple[Path, ...] = (
+        Path("/etc/systemd/ntp-units.d"),
+        Path("/usr/local/lib/systemd/ntp-units.d"),
+        Path("/usr/lib/systemd/ntp-units.d"),
+        Path("/lib/systemd/ntp-units.d"),
+    ),
+) -> str:
+    """What keeps the clock right; in a container it is the host's affair. timedatectl starts the
+    service that a file in `lists` names, and says "NTP not supported" where there is none."""
+    is_listed = any(True for folder in lists for _ in folder.glob("*.list"))
+    if is_listed and has("timedatectl"):
+        return "timedatectl set-ntp true"
+    return install_package("chrony")
 
 
 def free_port(beside: SocketAddress, keep: int = 0) -> int:

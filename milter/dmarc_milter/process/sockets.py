@@ -154,10 +154,25 @@ def _give(path: str, mode: int, gid: int) -> None:
         if not stat.S_ISSOCK(os.fstat(held).st_mode):
             raise OSError(errno.EEXIST, "something else was put in the socket's place")
         if gid >= 0:
-            os.chown(f"/proc/self/fd/{held}", -1, gid)
+            _chgrp(f"/proc/self/fd/{held}", gid)
         os.chmod(f"/proc/self/fd/{held}", mode)
     finally:
         os.close(held)
+
+
+def _chgrp(path: str, gid: int) -> None:
+    """The hardened unit may not, whatever groups its account is in: it sees no others' groups."""
+    try:
+        os.chown(path, -1, gid)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EINVAL):
+            raise
+        raise OSError(
+            error.errno,
+            f"the service may not give it to [milter] socket_group {grp.getgrgid(gid).gr_name};"
+            " with socket_group empty it gets the group of its folder, which"
+            " `dmarc-milter setup --socket unix` shows how to make",
+        ) from None
 
 
 def _clear_stale(path: str) -> None:

@@ -21,7 +21,7 @@ from dmarc_milter.core.fair_sharing import client_network
 from dmarc_milter.mta.macros import parse_address
 from dmarc_milter.session.event_queue import Event, EventAnswer, EventQueue
 from dmarc_milter.session.handler import TRY_LATER
-from dmarc_milter.session.session import Session
+from dmarc_milter.session.session import OVERLOADED, Session
 
 ACTIONS = milter.ADDHDRS | milter.CHGHDRS | milter.QUARANTINE
 # Not P_NR_BODY: for a last piece of the body within the end-of-message packet libmilter would take
@@ -109,8 +109,11 @@ class Connection:
         """Another value after everything that is heard of it."""
         return self._steps, len(self._events), self._held, self.heard
 
-    def _refusal(self) -> int:
+    def _refusal(self, ctx: Any) -> int:
+        """451 4.3.2: a bare TEMPFAIL would look like a milter that is down."""
         self._steps += 1
+        with contextlib.suppress(milter.error):
+            return self._apply(ctx, (OVERLOADED,))
         return int(milter.TEMPFAIL)
 
     def negotiate(self, ctx: Any, options: list[int]) -> int:
@@ -132,7 +135,7 @@ class Connection:
 
     def connect(self, ctx: Any, address: object) -> int:
         if self.refused:
-            return self._refusal()
+            return self._refusal(ctx)
         self._connected = True
         self.heard = time.monotonic()
         text = (
@@ -158,7 +161,7 @@ class Connection:
 
     def mail(self, ctx: Any, argument: bytes, parameters: Sequence[bytes]) -> int:
         if self.refused:
-            return self._refusal()
+            return self._refusal(ctx)
         self._message_over()
         self._add(Session.mail, argument, parameters, self._macros(ctx, (*CLIENT, "v")))
         self.in_message, self._begin, self._pieces = True, len(self._events), 0
@@ -195,7 +198,7 @@ class Connection:
 
     def end_of_message(self, ctx: Any) -> int:
         if self.refused:
-            return self._refusal()
+            return self._refusal(ctx)
         answer, events = EventAnswer(), self._taken()
         self._queue.put(events, answer, self._macros(ctx, ("i",)))
         in_time = self._answered(answer)
