@@ -4,6 +4,7 @@ on mail that was judged already."""
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,11 +20,13 @@ from dmarc_milter.cli.running import reload_daemon
 from dmarc_milter.config import load
 from dmarc_milter.core.arc import ArcHop, ArcResult, ArcStatus
 from dmarc_milter.core.dkim.result import DkimResult, DkimStatus
+from dmarc_milter.core.dmarc.record import Policy
 from dmarc_milter.core.dmarc.result import DmarcResult, DmarcStatus
 from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.mail.author import Author
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.mail.facts import MessageFacts
+from dmarc_milter.core.policy.verdict import Deferral, Disposition, Verdict
 from dmarc_milter.core.spf.check import SpfResult, SpfStatus
 from dmarc_milter.ledger.spool.file import SpoolFile, prepare
 from fakes.evaluations import evaluation
@@ -66,10 +69,13 @@ def record(tmp_path: Path) -> Callable[..., None]:
 def signed(*names: str, **changes: Any) -> Evaluation:
     """A message From legit.example that failed, with signatures of others that verified."""
     return evaluation(
-        queue_id="4QX",
-        source_ip="198.51.100.7",
         dkim=tuple(DkimResult(DkimStatus.PASS, Domain(name), "s") for name in names),
-        **{"spf": SpfResult(SpfStatus.FAIL, Domain("legit.example"))} | changes,
+        **{
+            "spf": SpfResult(SpfStatus.FAIL, Domain("legit.example")),
+            "queue_id": "4QX",
+            "source_ip": "198.51.100.7",
+        }
+        | changes,
     )
 
 
@@ -169,6 +175,71 @@ def test_a_message_that_was_not_stopped_needs_no_rule(
     code, out, err = ask("allow", key)
     assert (code, out) == (1, "")
     assert words in err
+
+
+def test_a_deferred_message_was_not_delivered(ask: Ask, record: Callable[..., None]) -> None:
+    """The DNS of its author fails: a rule on what it proved ends the waiting."""
+    waits = Verdict(Disposition.NONE, Policy.REJECT, deferral=Deferral("dns", "legit.example"))
+    record(signed("lists.example", verdict=waits))
+    code, out, _ = ask("allow", "4QX")
+    assert (code, 'dkim = ["lists.example"]' in out) == (0, True)
+
+
+def test_a_message_that_this_host_deferred_needs_no_rule(
+    ask: Ask, record: Callable[..., None]
+) -> None:
+    waits = Verdict(Disposition.NONE, Policy.REJECT, deferral=Deferral("overloaded"))
+    record(signed("lists.example", verdict=waits))
+    code, out, err = ask("allow", "4QX")
+    assert (code, out, "because of this host" in err) == (1, "", True)
+
+
+def test_of_several_with_one_id_it_is_said_which(ask: Ask, record: Callable[..., None]) -> None:
+    """A queue id comes again, on another host sooner than on the same."""
+    delivered = Verdict(Disposition.PASS, Policy.REJECT)
+    record(
+        signed("lists.example"),
+        signed("other.example", source_ip="192.0.2.99"),
+        signed("lists.example", verdict=delivered),
+    )
+    code, out, _ = ask("allow", "4QX")
+    assert code == 0
+    assert re.search(r"Of 3 decisions with that id, the newest that was stopped: from", out)
+    assert "others of them have another sender" in out
+
+
+def test_mail_without_a_readable_author_is_counted_too(
+    ask: Ask, record: Callable[..., None]
+) -> None:
+    """A list's rule names no author."""
+    nobody = DmarcResult(DmarcStatus.PERMERROR, None)
+    facts = MessageFacts(message_id="a@b.example", list_id="list.lists.example")
+    record(
+        signed("lists.example", facts=facts),
+        signed(
+            "lists.example",
+            author=Author(None, "no From field"),
+            dmarc=nobody,
+            queue_id="OTHER",
+            facts=facts,
+        ),
+    )
+    code, out, _ = ask("allow", "4QX")
+    assert code == 0
+    assert "legit.example, the latest" in out
+
+
+@pytest.mark.parametrize(
+    "copied",
+    ["4QX:", " 4QX, ", "queue_id=4QX", "<1@x.example>", "message-id=<1@x.example>,", "1@x.example"],
+)
+def test_an_id_is_taken_as_it_stands_in_a_log(
+    ask: Ask, record: Callable[..., None], copied: str
+) -> None:
+    """Postfix's `4QX: milter-reject`, cleanup's `message-id=<...>`, our own `queue_id=`."""
+    record(signed("lists.example", facts=MessageFacts(message_id="1@x.example")))
+    assert ask("allow", copied)[0] == 0
+    assert ask("why", copied)[0] == 0
 
 
 def test_what_it_would_have_let_in_is_shown(ask: Ask, record: Callable[..., None]) -> None:

@@ -19,6 +19,9 @@ enforce = false            # until the audit is over
 """
 
 
+RULE = '[[policy.rules]]\naction = "accept"\ndkim = ["a.example"]\n'
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "dm.toml"
@@ -43,6 +46,14 @@ def test_comments_order_and_mode_of_the_file_stay(file: Path) -> None:
         ("[policy]\r\nenforce = true # c\r\n", "[policy]\r\nenforce = false # c\r\n"),
         ("[policy]\nenforce = true", "[policy]\nenforce = false"),
         ("\ufeff[policy]\nenforce = true\n", "[policy]\nenforce = false\n"),
+        (
+            f"[policy] # ours\nenforce = true\n[dns]\ntimeout = 2.0\n{RULE}[web]\n{RULE}",
+            f"[policy] # ours\nenforce = false\n[dns]\ntimeout = 2.0\n{RULE}[web]\n{RULE}",
+        ),
+        (
+            f"{RULE}[dns]\ntimeout = 2.0\n[policy]\nreject_text = 'x'\n[web]\n",
+            f"{RULE}[dns]\ntimeout = 2.0\n[policy]\nreject_text = 'x'\nenforce = false\n[web]\n",
+        ),
         (
             '[[policy.rules]]\naction = "accept"\ndkim = ["a.example"]\n',
             "[policy]\nenforce = false\n"
@@ -148,3 +159,14 @@ def test_the_json_schema_is_printed_for_editors(capsys: pytest.CaptureFixture[st
     schema = json.loads(capsys.readouterr().out)
     assert "enforce" in schema["$defs"]["PolicySection"]["properties"]
     assert schema["$defs"]["MilterSection"]["additionalProperties"] is False
+
+
+def test_a_key_of_another_section_is_told_where_it_belongs(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On the command line and in the file."""
+    assert main(["config", "set", "policy.nameservers", "[]", "--config", str(file)]) == 2
+    assert "it belongs in [dns]" in capsys.readouterr().err
+    file.write_text("[policy]\nnameservers = []\n")
+    assert main(["config", "show", "--config", str(file)]) == 2
+    assert "it belongs in [dns]" in capsys.readouterr().err

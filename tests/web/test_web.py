@@ -12,8 +12,10 @@ from html import unescape
 from pathlib import Path
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 
+import dmarc_milter.web
 from dmarc_milter.cli.main import main
 from dmarc_milter.core.dmarc.record import ReportUri
 from dmarc_milter.core.mail.domain import Domain
@@ -24,7 +26,7 @@ from dmarc_milter.ledger.store.decisions import bare_key
 from dmarc_milter.ledger.store.store import Store
 from dmarc_milter.web import WebOptions, create_app
 from dmarc_milter.web.app import RULES
-from dmarc_milter.web.login import is_loopback
+from dmarc_milter.web.login import IDLE, LoginGuard, is_loopback
 from dmarc_milter.web.queries import PAGE
 from dmarc_milter.web.status import read
 from fakes.evaluations import NOON, RECORD, evaluation
@@ -250,6 +252,73 @@ def test_with_a_token_nobody_else_looks(folder: Path) -> None:
     assert "HttpOnly" in cookie
     assert "SameSite=Strict" in cookie
     assert browser.get("/").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("asked", "then"),
+    [
+        ("/decisions?days=90&status=fail", "/decisions?days=90&status=fail"),
+        ("/domains/legit.example", "/domains/legit.example"),
+        ("/", "/"),
+    ],
+)
+def test_whoever_has_to_log_in_comes_to_the_page_that_he_asked_for(
+    folder: Path, asked: str, then: str
+) -> None:
+    """A session that ended, in the middle of work or behind a bookmark."""
+    browser = client(folder, "0123456789abcdef")
+    login = browser.get(asked).headers["Location"]
+    form = re.search(r'action="([^"]+)"', browser.get(login).text)
+    assert form is not None
+    wrong = browser.post(unescape(form[1]), data={"token": "wrong"})
+    form = re.search(r'action="([^"]+)"', wrong.text)
+    assert form is not None
+    answer = browser.post(unescape(form[1]), data={"token": "0123456789abcdef"})
+    assert (answer.status_code, answer.headers["Location"]) == (302, then)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "//evil.example/", "/\\evil.example/", "https://evil.example/", "/\t/evil.example",
+        "evil.example", "javascript:alert(1)", "/\n", "/a\\b", "/é", "", "/" + "a" * 5000,
+        "\\\\evil.example", "/%0d\r\nX: y", "/ /evil.example",
+    ],
+)  # fmt: skip
+def test_a_login_leads_to_no_other_host(folder: Path, asked: str) -> None:
+    browser = client(folder, "0123456789abcdef")
+    given = {"token": "0123456789abcdef"}
+    answer = browser.post("/login", query_string={"next": asked}, data=given)
+    assert (answer.status_code, answer.headers["Location"]) == (302, "/")
+
+
+def test_a_session_ends_when_nobody_looks_for_long() -> None:
+    """And lives as long as somebody does; tabs share it."""
+    now = [0.0]
+    app = Flask("web", root_path=str(Path(dmarc_milter.web.__file__).parent))
+    guard = LoginGuard(app, "0123456789abcdef", lambda: now[0])
+    mine, other = guard._begin(), guard._begin()
+    for _ in range(5):
+        now[0] += IDLE - 1
+        assert guard._is_open(mine)
+    assert not guard._is_open(other)
+    now[0] += IDLE + 1
+    assert not guard._is_open(mine)
+    assert not guard._is_open("")
+
+
+def test_links_keep_the_period_and_the_filter(pages: FlaskClient) -> None:
+    """From page to page, and when the period changes."""
+    text = unescape(pages.get("/domains?days=30&failing=1").text)
+    periods = re.findall(r'<a href="([^"]*days=(?:1|7|14|30|90)[^"]*)"', text.split("Period")[1])
+    assert all("failing=1" in link for link in periods[:5])
+    navigation = text.split('aria-label="Pages"')[1].split("</nav>")[0]
+    assert len(re.findall(r'href="[^"]*\?days=30"', navigation)) == len(
+        re.findall("href=", navigation)
+    )
+    assert "days=" not in pages.get("/").text.split('aria-label="Pages"')[1].split("</nav>")[0]
+    odd = pages.get("/?days=%22%3E%3Cb%3E").text.split('aria-label="Pages"')[1]
+    assert "<b>" not in odd
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])

@@ -22,6 +22,7 @@ from dmarc_milter.config.core_options import local_policy
 from dmarc_milter.config.load import compiled
 from dmarc_milter.config.sources import CONF_D, read_sources, source
 from dmarc_milter.core.explain.allowing import Proposal, comment, proposal, why_none
+from dmarc_milter.core.explain.done import is_stopped
 from dmarc_milter.core.explain.history import first_that_holds, holds
 from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.core.stored import Facts
@@ -36,7 +37,8 @@ HEAD = "# Rules that `dmarc-milter allow --apply` added. Delete what is not want
 LOOKED_AT = 20_000
 """Decisions that the rule is tried on at most, the newest."""
 DAYS = re.compile(r"([0-9]{1,4})([dw])")
-STOPPED = ("reject", "quarantine", "tempfail")
+SAME = 50
+"""Decisions of one id that are looked at, the newest."""
 LISTED = 10
 
 
@@ -82,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = load(arguments.config)
     try:
         with closing(answering_store(config)) as store:
-            found = store.decisions.find(arguments.key, limit=1)
+            found = store.decisions.find(arguments.key, limit=SAME)
             since = int(time.time()) - arguments.days * DAY
             wanted = Filter(since=since, affected=True)
             past = store.decisions.recent(wanted, limit=LOOKED_AT) if found else []
@@ -90,14 +92,37 @@ def run(arguments: argparse.Namespace) -> int:
         return unavailable(error)
     if not found:
         return _no(f"nothing is recorded about {ascii(arguments.key)[1:-1]}")
-    return _answer(config, arguments, found[0].facts, past)
+    stopped = [one for one in found if is_stopped(one.facts)]
+    if not stopped:
+        return _no("that message was delivered: no rule is needed")
+    if len(found) > 1:
+        _say_which(stopped[0], found)
+    return _answer(config, arguments, stopped[0].facts, past)
+
+
+def _say_which(decision: Decision, found: list[Decision]) -> None:
+    """An id may stand for attempts of one message, for copies of it, and by and by, or on several
+    hosts, for others."""
+    facts, many = decision.facts, f"{SAME} or more" if len(found) == SAME else str(len(found))
+    print(
+        f"Of {many} decisions with that id, the newest that was stopped: from"
+        f" {facts.author_domain or '(unreadable)'} by {facts.source_ip or 'an unknown client'}, at"
+        f" {shown(facts.at)} UTC on {decision.host}"
+    )
+    senders = {(one.facts.author_domain, one.facts.source_ip) for one in found}
+    if len(senders) > 1:
+        print("Mind: others of them have another sender; `why` lists them, a Message-ID is one's.")
+    print()
 
 
 def _answer(
     config: Config, arguments: argparse.Namespace, facts: Facts, past: list[Decision]
 ) -> int:
-    if facts.disposition not in STOPPED and facts.would_be not in STOPPED:
-        return _no("that message was delivered: no rule is needed")
+    if facts.deferral in ("overloaded", "failure"):
+        return _no(
+            "that message was deferred because of this host, not of its sender: it will come again,"
+            " and no rule is needed"
+        )
     today = datetime.now(UTC).date()
     expires = None if arguments.period is None else today + timedelta(days=arguments.period)
     sealers = {sealer.name for sealer in local_policy(config).trusted_arc_sealers}
@@ -119,7 +144,7 @@ def _no(why: str) -> int:
 def _show_past(rule: Proposal, past: list[Decision], days: int, today: date) -> None:
     """What the rule would have changed."""
     let_in = [one.facts for one in past if holds(rule.rule, one.facts, today)]
-    authors = Counter(facts.author_domain for facts in let_in)
+    authors = Counter(facts.author_domain or "(unreadable)" for facts in let_in)
     of = f"the last {LOOKED_AT:,} stopped" if len(past) == LOOKED_AT else f"{len(past):,} stopped"
     print(f"In the last {days} days it would have let in {len(let_in):,} of {of} messages.")
     for name, number in authors.most_common(LISTED):

@@ -31,7 +31,7 @@ def _in_table(table: dict[str, Any], schema: type[msgspec.Struct], path: Path) -
     hints = get_type_hints(schema, include_extras=True)
     for key, value in table.items():
         if key not in hints:
-            yield (*path, key), f"unknown key{suggestion(key, sorted(hints))}"
+            yield (*path, key), f"unknown key{elsewhere(key) or suggestion(key, sorted(hints))}"
         else:
             yield from _in_value(value, hints[key], (*path, key))
     for entry in msgspec.structs.fields(schema):
@@ -110,6 +110,13 @@ def _struct(plain: Any) -> type[msgspec.Struct] | None:
     if get_origin(plain) in (list, types.UnionType):
         plain = get_args(plain)[0]
     return plain if isinstance(plain, type) and issubclass(plain, msgspec.Struct) else None
+
+
+def elsewhere(key: str) -> str:
+    """What comes after "unknown key" for one of another section."""
+    names = get_type_hints(Config)
+    found = [f"[{name}]" for name, table in names.items() if key in get_type_hints(table)]
+    return f"; it belongs in {' or '.join(found)}" if found else ""
 
 
 def suggestion(key: str, known: list[str]) -> str:

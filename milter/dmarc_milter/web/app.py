@@ -33,6 +33,7 @@ from dmarc_milter.web.lights import Light, lights, of_finding, without_store
 from dmarc_milter.web.login import LoginGuard
 from dmarc_milter.web.search import (
     OUTCOME_WORDS,
+    asked_days,
     chosen_days,
     chosen_outcome,
     chosen_page,
@@ -76,6 +77,7 @@ def create_app(options: WebOptions) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = 4096
     LoginGuard(app, options.token)
     add_words(app, options.clock)
+    app.jinja_env.globals["asked_days"] = asked_days
     pages = Pages(options)
     app.before_request(_refuse_nul)
     app.before_request(pages.choose_period)

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import secrets
+import threading
+import time
 from collections import OrderedDict
+from collections.abc import Callable
 
 from flask import Flask, Response, abort, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 
 COOKIE = "dmarc-milter-session"
 MAX_SESSIONS = 200
+IDLE = 12 * 3600.0
+"""Seconds without a page after which a session ends."""
+LOCAL = re.compile(r"/(?:[!-.0-\[\]-~][!-\[\]-~]{0,2000})?")
+"""A page of ours: no other host's (`//host`, `/\\host`), and nothing that a browser drops."""
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; form-action"
@@ -41,9 +49,10 @@ class LoginGuard:
     """Stands before every page, and puts the headers on every answer. Without a token only this
     machine may look."""
 
-    def __init__(self, app: Flask, token: str) -> None:
-        self._token = token
-        self._sessions: OrderedDict[str, None] = OrderedDict()
+    def __init__(self, app: Flask, token: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._token, self._clock, self._lock = token, clock, threading.Lock()
+        self._sessions: OrderedDict[str, float] = OrderedDict()
+        """Name -> when it was used last, the longest ago first."""
         app.before_request(self._let_in)
         app.after_request(_harden)
         app.add_url_rule("/login", "login", self._login, methods=["GET", "POST"])
@@ -63,17 +72,26 @@ class LoginGuard:
         if (
             request.endpoint in ("login", "static")
             or self._is_token(bearer)
-            or request.cookies.get(COOKIE, "") in self._sessions
+            or self._is_open(request.cookies.get(COOKIE, ""))
         ):
             return None
-        return redirect(url_for("login"))
+        asked = request.full_path.removesuffix("?")
+        return redirect(url_for("login", next=asked if asked != "/" else None))
+
+    def _is_open(self, name: str) -> bool:
+        with self._lock:
+            used = self._sessions.pop(name, None)
+            if used is None or self._clock() - used > IDLE:
+                return False
+            self._sessions[name] = self._clock()
+            return True
 
     def _login(self) -> ResponseReturnValue:
         if request.method == "GET":
             return render_template("login.html", wrong=False)
         if not self._is_token(request.form.get("token", "")):
             return render_template("login.html", wrong=True), 403
-        answer = redirect(url_for("overview"))
+        answer = redirect(_page_asked_for() or url_for("overview"))
         answer.set_cookie(
             COOKIE, self._begin(), httponly=True, samesite="Strict", secure=request.is_secure
         )
@@ -82,10 +100,17 @@ class LoginGuard:
     def _begin(self) -> str:
         """A new session; the oldest goes when there are too many."""
         name = secrets.token_urlsafe(32)
-        self._sessions[name] = None
-        while len(self._sessions) > MAX_SESSIONS:
-            self._sessions.popitem(last=False)
+        with self._lock:
+            self._sessions[name] = self._clock()
+            while len(self._sessions) > MAX_SESSIONS:
+                self._sessions.popitem(last=False)
         return name
+
+
+def _page_asked_for() -> str:
+    """Where whoever had to log in was going; "" where that is no page of ours."""
+    asked = request.args.get("next", "")
+    return asked if LOCAL.fullmatch(asked) else ""
 
 
 def _harden(answer: Response) -> Response:

@@ -21,6 +21,11 @@ def chosen_days() -> int:
     return int(days) if days in map(str, PERIODS) else 7
 
 
+def asked_days() -> int | None:
+    """The period that the reader chose, which links keep; None where he has not."""
+    return chosen_days() if request.args.get("days") else None
+
+
 def chosen_page() -> int:
     page = request.args.get("page", "1")
     return (

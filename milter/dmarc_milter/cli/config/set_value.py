@@ -15,7 +15,7 @@ from tomlkit.items import InlineTable, Table
 
 from dmarc_milter.config import Config, ConfigError
 from dmarc_milter.config.load import compiled
-from dmarc_milter.config.mistakes import must_be, suggestion
+from dmarc_milter.config.mistakes import elsewhere, must_be, suggestion
 from dmarc_milter.config.sources import Source, overriding, read_sources, source
 from dmarc_milter.core.text import printable
 from dmarc_milter.core.toml import toml
@@ -54,7 +54,8 @@ def _option(key: str) -> tuple[str, str, Any]:
     if name in ("rules", "identities"):
         raise ConfigError(f"{shown}: {name} are tables of their own: add one to the file")
     if name not in hints:
-        raise ConfigError(f"{shown}: unknown key{suggestion(name, sorted(hints))}")
+        unknown = elsewhere(name) or suggestion(name, sorted(hints))
+        raise ConfigError(f"{shown}: unknown key{unknown}")
     return section, name, hints[name]
 
 
@@ -80,13 +81,23 @@ def _changed(main: Source, section: str, name: str, value: Any) -> str:
         document = tomlkit.parse(main.text if main.document else main.text.lstrip("\n"))
         if section not in document:
             document[section] = tomlkit.table()
-        table = document[section]
-        if not isinstance(table, Table | InlineTable):
-            raise ConfigError(f"{main.name}: [{section}] is not written as a table of its own")
-        table[name] = value
+        _table(document, section, name)[name] = value
         return tomlkit.dumps(document)
     except TOMLKitError as error:
         raise ConfigError(f"{main.name}: {printable(str(error))}: change it by hand") from None
+
+
+def _table(document: tomlkit.TOMLDocument, section: str, name: str) -> Table | InlineTable:
+    """Where the key stands or belongs. A table may be written in several places: `[policy]` above,
+    its rules at the end of the file."""
+    places = [
+        item
+        for key, item in document.body
+        if key is not None and key.key == section and isinstance(item, Table | InlineTable)
+    ]
+    having = (place for place in places if name in place)
+    plain = (place for place in places if isinstance(place, Table) and not place.is_super_table())
+    return next(having, next(plain, places[0]))
 
 
 def replace_file(path: Path, text: str, *, like: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -137,8 +138,14 @@ def _has_none(database: Database, wanted: Filter) -> bool:
 
 
 def bare_key(text: str) -> str:
-    """A queue id or Message-ID as it is stored: without angle brackets, printable ASCII."""
-    return printable(text.strip().removeprefix("<").removesuffix(">"), MAX_KEY)
+    """A queue id or Message-ID as it is stored: without angle brackets, printable ASCII; and
+    without what stands around it in a log, where it was copied from (`4Qabc:`, `message-id=<...>,`,
+    `queue_id=...`)."""
+    bare = COPIED.sub("", text.strip()).rstrip(":,;")
+    return printable(bare.removeprefix("<").removesuffix(">"), MAX_KEY)
+
+
+COPIED = re.compile(r"^(?:message-?id|msgid|queue_?id|id)[=:]\s*", re.IGNORECASE)
 
 
 class Impact(NamedTuple):
