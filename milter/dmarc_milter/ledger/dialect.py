@@ -10,8 +10,7 @@ from typing import Any, Protocol
 Values = Sequence[Any]
 
 DIALECTS = {
-    # `plus` before a column keeps SQLite from choosing that column's index; `hashed` behind one
-    # PostgreSQL from merging the indexes of all days in order, where a hash is cheaper.
+    # `plus` before a column keeps SQLite from choosing that column's index.
     "sqlite": {
         "below_in_order": (
             "+author_domain IN (SELECT ? UNION ALL SELECT name FROM author_name WHERE reversed >= ?"
@@ -22,7 +21,6 @@ DIALECTS = {
         "compact": "WITHOUT ROWID",
         "for_update": "",
         "for_share": "",
-        "hashed": "",
         "holds": "instr(CAST(lower(CAST(facts AS TEXT)) AS BLOB), ?) > 0",
         "if_absent": "",
         "if_there": "",
@@ -48,7 +46,6 @@ DIALECTS = {
         "compact": "",
         "for_update": "FOR UPDATE",
         "for_share": "FOR SHARE",
-        "hashed": "|| ''",
         "skip_locked": "FOR UPDATE SKIP LOCKED",
     },
 }

@@ -351,13 +351,11 @@ class Decisions:
         attempts first."""
         where, values = Filter(since=since, until=until, author_domain=author_domain).where()
         sql = (
-            "SELECT author_domain, deferral, failing_name, sum(number) AS attempts, sum(deferred),"
-            " count(*), min(first_at), max(last_at) FROM (SELECT author_domain, deferral,"
-            " failing_name, count(*) AS number, sum(CASE WHEN disposition = 'tempfail' THEN 1 ELSE"
-            " 0 END) AS deferred, min(at) AS first_at, max(at) AS last_at FROM decision WHERE"
-            f" deferral IN ('dns', 'overloaded', 'failure') AND {where} GROUP BY author_domain,"
-            " deferral, failing_name, message_id{hashed}) AS message GROUP BY author_domain,"
-            " deferral, failing_name ORDER BY attempts DESC, author_domain, failing_name LIMIT ?"
+            "SELECT author_domain, deferral, failing_name, count(*) AS attempts, sum(CASE WHEN"
+            " disposition = 'tempfail' THEN 1 ELSE 0 END), count(DISTINCT message_id {bytewise}),"
+            " min(at), max(at) FROM decision WHERE deferral IN ('dns', 'overloaded', 'failure')"
+            f" AND {where} GROUP BY author_domain, deferral, failing_name ORDER BY attempts DESC,"
+            " author_domain, failing_name LIMIT ?"
         )
         return [
             Waiting._make((*row[:3], *map(int, row[3:])))
