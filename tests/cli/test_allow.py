@@ -313,9 +313,9 @@ def test_rules_are_tried_on_what_was_decided(
     code, out, _ = ask("rules", "test", "--json")
     assert code == 0
     assert json.loads(out)["rules"] == [
-        {"decides": 1, "lets_in": 1, "stops": 0},
-        {"decides": 1, "lets_in": 0, "stops": 1},
-        {"decides": 0, "lets_in": 0, "stops": 0},
+        {"decides": 1, "lets_in": 1, "stops": 0, "after_others": 0},
+        {"decides": 1, "lets_in": 0, "stops": 1, "after_others": 0},
+        {"decides": 0, "lets_in": 0, "stops": 0, "after_others": 0},
     ]
     code, out, _ = ask("rules", "test")
     assert code == 0
@@ -330,3 +330,37 @@ def test_rules_of_a_file_are_tried_before_they_are_in_force(
     file.write_text('[[policy.rules]]\naction = "accept"\ndkim = ["lists.example"]\n')
     code, out, _ = ask("rules", "test", "--file", str(file), "--json")
     assert (code, json.loads(out)["rules"][0]["lets_in"]) == (0, 1)
+
+
+ALL = 'networks = ["0.0.0.0/0"]'
+
+
+@pytest.mark.parametrize(
+    ("rules", "effects", "shown"),
+    [
+        ([('accept', 'dkim = ["nobody.example"]')], [(0, 0, 0, 0)], ""),
+        ([("accept", ALL)], [(2, 2, 0, 0)], ""),
+        ([("reject", ALL)], [(2, 0, 0, 0)], ""),  # refused they were
+        ([("accept", 'dkim = ["lists.example"]'), ("none", ALL)], [(1, 1, 0, 0), (1, 1, 0, 1)], ""),
+        ([("accept", ALL), ("reject", ALL)], [(2, 2, 0, 0), (0, 0, 0, 2)], ""),
+        ([("accept", f"{ALL}\nexpires = 2020-01-01"), ("reject", ALL)],
+         [(0, 0, 0, 0), (2, 0, 0, 0)], "accept (expired)"),
+        ([("tag", f'{ALL}\ntag = "x"'), ("accept", ALL)], [(0, 0, 0, 0), (2, 2, 0, 0)], ""),
+    ],
+)  # fmt: skip
+def test_rules_that_hold_for_none_for_all_together_or_no_more(
+    ask: Ask,
+    record: Callable[..., None],
+    config: Path,
+    rules: list[tuple[str, str]],
+    effects: list[tuple[int, int, int, int]],
+    shown: str,
+) -> None:
+    """A rule that never decides is told from one that never holds; an expired one is called so."""
+    record(signed("lists.example"), signed("other.example"))
+    blocks = (f'[[policy.rules]]\naction = "{what}"\n{condition}\n' for what, condition in rules)
+    config.write_text(config.read_text() + "".join(blocks))
+    found = json.loads(ask("rules", "test", "--json")[1])["rules"]
+    names = ("decides", "lets_in", "stops", "after_others")
+    assert [tuple(one[name] for name in names) for one in found] == effects
+    assert shown in ask("rules", "test")[1]

@@ -308,3 +308,8 @@ def test_what_cannot_be_checked_is_said_in_one_line(check: Check, raw: bytes, wo
     assert (code, text) == (2, "")
     assert words in said.getvalue()
     assert said.getvalue().count("\n") == 1
+
+
+def test_a_folder_is_told_from_a_mail(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(tmp_path)]) == 2
+    assert "is a folder: name one of its mails" in capsys.readouterr().err

@@ -143,3 +143,13 @@ def test_what_is_no_name_is_a_usage_error(ask: Ask) -> None:
         with pytest.raises(SystemExit):
             ask(typed)
     assert stopped.value.code == 2
+
+
+@pytest.mark.parametrize("name", ["_dmarc.good.example", "s._domainkey.good.example"])
+def test_the_name_of_a_record_is_taken_for_its_domain(ask: Ask, name: str) -> None:
+    """As it is copied from a zone file, or from what `doctor` says."""
+    code, out = ask(name)
+    assert code == 0
+    assert out.startswith(f"{name} is where a record of good.example stands")
+    assert "\ngood.example asks that mail failing DMARC be refused." in out
+    assert json.loads(ask(name, "--json")[1])["domain"] == "good.example"

@@ -154,7 +154,7 @@ def test_a_deferred_message_is_one_that_a_rule_lets_in(ask: Ask, tmp_path: Path)
     rules = tmp_path / "new-rules.toml"
     rules.write_text('[[policy.rules]]\naction = "accept"\nauthor_domains = ["deferred.example"]\n')
     found = json.loads(ask("rules", "test", "--file", str(rules), "--json"))["rules"]
-    assert found == [{"decides": 1, "lets_in": 1, "stops": 0}]
+    assert found == [{"decides": 1, "lets_in": 1, "stops": 0, "after_others": 0}]
 
 
 @pytest.mark.parametrize("asked", ["", "--domain refused.example"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 
 from dmarc_milter.cli.main import (
@@ -17,12 +18,14 @@ from dmarc_milter.cli.terminal import console, domain_of, print_json, styled, ta
 from dmarc_milter.core.check_finding import LEVELS
 from dmarc_milter.core.dmarc.evaluate import DmarcOptions
 from dmarc_milter.core.lint import Survey, survey
+from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.spf.check import SpfStatus
 from dmarc_milter.dns.resolver import DnsResolver
 from dmarc_milter.dns.suffix_list import SuffixListError, load_suffixes
 from dmarc_milter.process.loop import Loop
 
 SECONDS = 60.0
+RECORD = re.compile(r"(?:_dmarc|[^.]+(?:\.[^.]+)*?\._domainkey)\.([^.]+\..+)")
 QUERIES = 1000
 """Nobody waits for this mail, so more may be asked than a message is allowed."""
 
@@ -36,6 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """0 when nothing is wrong, 1 when something is, 75 when the DNS did not let us know."""
     config = load_or_defaults(arguments.config)
+    asked = _domain_of_record(arguments.name)
+    if asked != arguments.name:
+        told = f"{arguments.name} is where a record of {asked} stands: this is about {asked}."
+        print(told, file=sys.stderr if arguments.json else sys.stdout)
     try:
         suffixes = load_suffixes(config.dmarc.suffix_list)
     except SuffixListError as error:
@@ -44,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     dns = DnsResolver(Loop(), config.dns.nameservers, timeout=config.dns.timeout)
     try:
         options = DmarcOptions(discovery=config.dmarc.discovery, psl_guard=config.dmarc.psl_guard)
-        surveyed = survey(arguments.name, dns.for_message(SECONDS, QUERIES), options, suffixes)
+        surveyed = survey(asked, dns.for_message(SECONDS, QUERIES), options, suffixes)
     finally:
         dns.close()
     if arguments.json:
@@ -52,6 +59,12 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _print(surveyed)
     return {"error": EXIT_NO, "unknown": EXIT_TEMPFAIL}.get(surveyed.worst, EXIT_OK)
+
+
+def _domain_of_record(name: Domain) -> Domain:
+    """Of `_dmarc.NAME` and `SELECTOR._domainkey.NAME` the name: mail comes from there."""
+    found = RECORD.fullmatch(name.name)
+    return Domain(found[1]) if found else name
 
 
 def document(surveyed: Survey) -> dict[str, object]:

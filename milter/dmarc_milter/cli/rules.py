@@ -20,7 +20,7 @@ from dmarc_milter.config.core_options import local_policy
 from dmarc_milter.config.load import compiled
 from dmarc_milter.config.sources import read_sources
 from dmarc_milter.core.explain.done import is_stopped
-from dmarc_milter.core.explain.history import first_that_holds
+from dmarc_milter.core.explain.history import first_that_holds, holds
 from dmarc_milter.core.policy.verdict import Rule
 from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.core.stored import Facts, is_pass
@@ -35,6 +35,7 @@ COLUMNS = {
     "rule": "right",
     "action": "left",
     "decides": "right",
+    "after others": "right",
     "lets in": "right",
     "stops": "right",
     "comment": "left",
@@ -50,6 +51,8 @@ class Effect:
     """Of these, stopped or marked at the time (or, in monitor mode, would have been)."""
     stops: int = 0
     """Of these, delivered at the time."""
+    after_others: int = 0
+    """Messages for which it holds too, and an earlier rule decides."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -95,6 +98,8 @@ def effects_of(rules: Sequence[Rule], past: Iterable[Facts], today: date) -> lis
         number = None if is_pass(facts) else first_that_holds(rules, facts, today)
         if number is None:
             continue
+        for later, one in enumerate(rules[number:], number):
+            effects[later].after_others += one.action != "tag" and holds(one, facts, today)
         rule, effect = rules[number - 1], effects[number - 1]
         stopped = is_stopped(facts)
         effect.decides += 1
@@ -112,14 +117,22 @@ def _print(rules: Sequence[Rule], effects: Sequence[Effect], messages: int, days
     rows = [
         (
             str(number),
-            rule.action,
-            *(f"{value:,}" for value in (effect.decides, effect.lets_in, effect.stops)),
+            rule.action if _is_in_force(rule) else f"{rule.action} (expired)",
+            f"{effect.decides:,}",
+            f"{effect.after_others:,}",
+            f"{effect.lets_in:,}",
+            f"{effect.stops:,}",
             printable(rule.comment, 60, ascii_only=False),
         )
         for number, (rule, effect) in enumerate(zip(rules, effects, strict=True), 1)
     ]
     print_table(COLUMNS, rows)
     print(
-        "decides: messages without a DMARC pass for which it is the first rule that holds; lets in:"
-        " of these, stopped or marked at the time; stops: of these, delivered at the time."
+        "decides: messages without a DMARC pass for which it is the first rule that holds; after"
+        " others: it holds too, and an earlier one decides; lets in: of those that it decides,"
+        " stopped or marked at the time; stops: of them, delivered at the time."
     )
+
+
+def _is_in_force(rule: Rule) -> bool:
+    return rule.expires is None or datetime.now(UTC).date() <= rule.expires

@@ -130,6 +130,10 @@ def _evaluated(arguments: argparse.Namespace) -> int:
     try:
         file = message_file.read(arguments.message)
         options = compiled.options(config, load_suffixes(config.dmarc.suffix_list))
+    except IsADirectoryError:
+        text = "is a folder: name one of its mails; `check --from` looks at the authors of all"
+        print(f"dmarc-milter: {arguments.message}: {text}", file=sys.stderr)
+        return EXIT_USAGE
     except OSError as error:
         print(f"dmarc-milter: {arguments.message}: {error.strerror}", file=sys.stderr)
         return EXIT_USAGE
