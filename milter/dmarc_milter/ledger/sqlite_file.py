@@ -14,6 +14,7 @@ from pathlib import Path
 
 from dmarc_milter.config import root_files
 from dmarc_milter.ledger.errors import SpoolError
+from dmarc_milter.ledger.no_room import hindrance
 
 MODE = 0o640
 """Readable by the service's group only (docs/design.md, The ledger)."""
@@ -44,7 +45,12 @@ def classify(path: Path, error: sqlite3.Error) -> SpoolError:
             | sqlite3.SQLITE_PERM
             | sqlite3.SQLITE_AUTH
         ):
-            return SpoolError("refused", text)
+            found = hindrance(path)
+            if found is not None and found.kind == "full":
+                return SpoolError(*found)
+            return SpoolError("refused", found.text if found else text)
+        case sqlite3.SQLITE_IOERR if found := hindrance(path):
+            return SpoolError(*found)
     return SpoolError("io", text)
 
 

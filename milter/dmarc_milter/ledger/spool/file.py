@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dmarc_milter.ledger.errors import SpoolError
+from dmarc_milter.ledger.no_room import kind_of
 from dmarc_milter.ledger.ownership import Access, why_not
 from dmarc_milter.ledger.spool import kept
 from dmarc_milter.ledger.spool.guard import Marks, RecentRows, copied, is_whole
@@ -319,7 +320,7 @@ class SpoolFile:
                     self.path.stat()
                 self._inode = inode(self.path)
             except OSError as error:
-                raise SpoolError("refused", f"{self.path}: {error.strerror}") from None
+                raise SpoolError(kind_of(error), f"{self.path}: {error.strerror}") from None
             self._connection = open_spool(self.path, self._options)
             self._known = True
             self._marks = Marks(self.path)

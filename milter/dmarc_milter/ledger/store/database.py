@@ -21,6 +21,7 @@ from typing import Any, Literal, Protocol, TypeVar
 from dmarc_milter.ledger import sqlite_file
 from dmarc_milter.ledger.dialect import JOB, Transaction, Values, Waits, translate
 from dmarc_milter.ledger.errors import Conflict, StoreError
+from dmarc_milter.ledger.no_room import kind_of
 from dmarc_milter.ledger.ownership import Access, why_not
 from dmarc_milter.ledger.postgres import Password, PostgresDatabase
 
@@ -262,7 +263,7 @@ class SqliteDatabase:
             else:
                 self.path.stat()
         except OSError as error:
-            raise StoreError("refused", f"{self.path}: {error.strerror}") from None
+            raise StoreError(kind_of(error), f"{self.path}: {error.strerror}") from None
         self._inode = sqlite_file.inode(self.path)
         connection = _connect(self.path, min(self.waits.busy, BUSY_WAIT))
         self._known = True

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dmarc_milter.ledger.errors import SpoolError, StoreError
+from dmarc_milter.ledger.no_room import Hindrance, of_file_system
 from dmarc_milter.ledger.spool.reader import SpoolReader
 from dmarc_milter.ledger.store import log_size
 from dmarc_milter.ledger.store.database import Database, Transaction, attempt, fetch, with_list
@@ -137,10 +138,11 @@ def spool_status(path: Path, max_bytes: int = 0) -> SpoolStatus:
         )
     file = SpoolReader(path)
     try:
-        waiting, octets, full = file.waiting(), size(path), shortage(path)
-        if not full and max_bytes and file.room(max_bytes) < LITTLE:
-            full = f"the spool is full, at its limit of {max_bytes:,} bytes"
-        return SpoolStatus(path, waiting, octets, full, REMEDIES["full"] if full else "", aside)
+        waiting, octets, lack = file.waiting(), size(path), shortage(path)
+        if not lack and max_bytes and file.room(max_bytes) < LITTLE:
+            lack = Hindrance("full", f"the spool is full, at its limit of {max_bytes:,} bytes")
+        problem, remedy = (lack.text, REMEDIES[lack.kind]) if lack else ("", "")
+        return SpoolStatus(path, waiting, octets, problem, remedy, aside)
     except SpoolError as error:
         return SpoolStatus(
             path,
@@ -191,7 +193,7 @@ def _store_status(database: Database) -> StoreStatus:
         schema = version(database)
         check(database)
         check_writable(database)
-        full = shortage(path) if path is not None else ""
+        lack = shortage(path) if path is not None else None
         return StoreStatus(
             database.name,
             schema,
@@ -207,8 +209,8 @@ def _store_status(database: Database) -> StoreStatus:
             unlogged=_number(database, "SELECT coalesce(sum(unlogged), 0) FROM origin"),
             octets=size(path) if path is not None else 0,
             last_drained=_number(database, "SELECT coalesce(max(drained_at), 0) FROM origin"),
-            problem=full,
-            remedy=REMEDIES["full"] if full else "",
+            problem=lack.text if lack else "",
+            remedy=REMEDIES[lack.kind] if lack else "",
             lost=tuple(_losses(database)),
         )
     except StoreError as error:
@@ -282,14 +284,17 @@ def obstacle(path: Path) -> str:
     )
 
 
-def shortage(path: Path) -> str:
-    """That the disk under a file has no room left, or "": reading it still works then, so nothing
-    else would say so."""
+def shortage(path: Path) -> Hindrance | None:
+    """That the disk under a file has no room left, or is read-only: reading it still works then, so
+    nothing else would say so."""
     try:
         free = shutil.disk_usage(path.parent).free
+        if found := of_file_system(path):
+            return found
     except OSError:
-        return ""
-    return f"the disk under {path.parent} is full, {free:,} bytes are free" if free < LITTLE else ""
+        return None
+    text = f"the disk under {path.parent} is full, {free:,} bytes are free"
+    return Hindrance("full", text) if free < LITTLE else None
 
 
 def size(path: Path) -> int:
