@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from dmarc_milter.cli.main import main
 from dmarc_milter.cli.running import reload_daemon
 from dmarc_milter.config import load
 from dmarc_milter.core.arc import ArcHop, ArcResult, ArcStatus
@@ -28,42 +27,28 @@ from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.mail.facts import MessageFacts
 from dmarc_milter.core.policy.verdict import Deferral, Disposition, Verdict
 from dmarc_milter.core.spf.check import SpfResult, SpfStatus
-from dmarc_milter.ledger.spool.file import SpoolFile, prepare
+from fakes import commands
+from fakes.commands import Ask, asking, with_store
 from fakes.evaluations import evaluation
-from fakes.stores import spool_row
 
-Answer = tuple[int, str, str]
-Ask = Callable[..., Answer]
 NOW = datetime.now(UTC)
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    path = tmp_path / "dmarc-milter.toml"
-    path.write_text(f'[store]\nurl = "sqlite:///{tmp_path}/reports.db"\n')
-    path.chmod(0o640)
-    return path
+    return with_store(tmp_path)
 
 
 @pytest.fixture
 def ask(config: Path, capsys: pytest.CaptureFixture[str]) -> Ask:
-    def run(*words: str) -> Answer:
-        code = main([*words, "--config", str(config)])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+    return asking(config, capsys)
 
 
 @pytest.fixture
 def record(tmp_path: Path) -> Callable[..., None]:
-    def write(*evaluations: Evaluation) -> None:
-        prepare(tmp_path / "spool.db")
-        file = SpoolFile(tmp_path / "spool.db")
-        file.write([spool_row(replace(each, at=NOW)) for each in evaluations])
-        file.close()
-
-    return write
+    return lambda *evaluations: commands.record(
+        tmp_path, [replace(each, at=NOW) for each in evaluations]
+    )
 
 
 def signed(*names: str, **changes: Any) -> Evaluation:

@@ -20,21 +20,14 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from dmarc_milter.cli.main import main
 from dmarc_milter.config.reference import reference
+from fakes import report_sender
 from fakes.daemon import Daemon, free_port, toml
 from fakes.dns_server import DnsServer
+from fakes.report_sender import SENDER
 from fakes.signer import Signer
 
 ROOT = Path(__file__).parents[2]
-SENDER = Signer("reports.example")
-ZONE: dict[str, Any] = {
-    "example.com": {"A": ["192.0.2.1"]},
-    "reports.example": {
-        "TXT": ["v=spf1 ip4:198.51.100.1 -all"],
-        "MX": [[10, "mx.reports.example"]],
-    },
-    "_dmarc.reports.example": {"TXT": ["v=DMARC1; p=reject; rua=mailto:agg@reports.example"]},
-    SENDER.key_name: {"TXT": [SENDER.record()]},
-}
+ZONE: dict[str, Any] = report_sender.ZONE | {"example.com": {"A": ["192.0.2.1"]}}
 Check = Callable[..., tuple[int, list[tuple[str, str, str]]]]
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,15 +16,14 @@ from dmarc_milter.cli.main import main
 from dmarc_milter.core.dmarc.record import Policy
 from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.policy.decide import Deferral, Disposition, Verdict
-from dmarc_milter.ledger.spool.file import SpoolFile, prepare
 from dmarc_milter.ledger.store.store import Store
 from dmarc_milter.web import WebOptions, create_app
 from fakes.attack import mail, play
+from fakes.commands import asking, record, with_store
 from fakes.daemon import Daemon, wait_for
 from fakes.dns_server import DnsServer, Spec
 from fakes.evaluations import evaluation
 from fakes.milter_client import MilterClient
-from fakes.stores import spool_row
 
 NOW = datetime.now(UTC)
 HOSTILE = '<script>"x".y]\'.example'
@@ -66,15 +64,13 @@ MAIL = (
 @pytest.fixture
 def ask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Ask:
     """`dmarc-milter ...` over a spool that holds MAIL."""
-    config = tmp_path / "dmarc-milter.toml"
-    config.write_text(f'[store]\nurl = "sqlite:///{tmp_path}/reports.db"\n')
-    prepare(tmp_path / "spool.db")
-    with closing(SpoolFile(tmp_path / "spool.db")) as spool:
-        spool.write([spool_row(each) for each in MAIL])
+    record(tmp_path, MAIL)
+    ask = asking(with_store(tmp_path), capsys)
 
     def run(*words: str) -> str:
-        assert main([*words, "--config", str(config)]) == 0
-        return capsys.readouterr().out
+        answer = ask(*words)
+        assert answer.code == 0
+        return answer.out
 
     return run
 

@@ -21,20 +21,14 @@ from dmarc_milter.checks import account, host
 from dmarc_milter.cli.main import main
 from dmarc_milter.config import Config, parse
 from dmarc_milter.config.checks import socket_address
+from fakes import report_sender
 from fakes.daemon import free_port, toml
 from fakes.dns_server import DnsServer
-from fakes.signer import Signer
+from fakes.report_sender import SENDER
 from fakes.smtp_sink import smtp_sink
 
-SENDER = Signer("reports.example")
-ZONE: dict[str, Any] = {
+ZONE: dict[str, Any] = report_sender.ZONE | {
     "example.com": {"A": ["192.0.2.1"]},
-    "reports.example": {
-        "TXT": ["v=spf1 ip4:198.51.100.1 -all"],
-        "MX": [[10, "mx.reports.example"]],
-    },
-    "_dmarc.reports.example": {"TXT": ["v=DMARC1; p=reject; rua=mailto:agg@reports.example"]},
-    SENDER.key_name: {"TXT": [SENDER.record()]},
     "bare.example": {"A": ["192.0.2.7"]},
 }
 Found = list[dict[str, str]]

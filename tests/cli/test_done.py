@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 from flask.testing import FlaskClient
 
-from dmarc_milter.cli.main import main
 from dmarc_milter.core.dmarc.record import Policy
 from dmarc_milter.core.policy.verdict import (
     Deferral,
@@ -24,11 +23,10 @@ from dmarc_milter.core.policy.verdict import (
     OverrideType,
     Verdict,
 )
-from dmarc_milter.ledger.spool.file import SpoolFile, prepare
 from dmarc_milter.ledger.store.store import Store
 from dmarc_milter.web.app import WebOptions, create_app
+from fakes.commands import asking, record, with_store
 from fakes.evaluations import evaluation
-from fakes.stores import spool_row
 
 NONE, PASS = Disposition.NONE, Disposition.PASS
 QUARANTINE, REJECT = Disposition.QUARANTINE, Disposition.REJECT
@@ -59,21 +57,20 @@ Ask = Callable[..., str]
 
 @pytest.fixture
 def ask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Ask:
-    config = tmp_path / "c.toml"
-    config.write_text(f'[store]\nurl = "sqlite:///{tmp_path}/reports.db"\n')
-    prepare(tmp_path / "spool.db")
-    spool = SpoolFile(tmp_path / "spool.db")
-    for name, (verdict, _) in STATES.items():
-        one = evaluation(f"{name.lower()}.example", passed=name == "PASSED", queue_id=name)
-        spool.write([spool_row(replace(one, at=NOW, verdict=verdict))])
-    spool.close()
-
-    def run(*words: str) -> str:
-        main([*words, "--config", str(config)])
-        return capsys.readouterr().out
-
-    run("store", "drain")
-    return run
+    mail = [
+        evaluation(f"{name.lower()}.example", passed=name == "PASSED", queue_id=name)
+        for name in STATES
+    ]
+    record(
+        tmp_path,
+        [
+            replace(one, at=NOW, verdict=verdict)
+            for one, (verdict, _) in zip(mail, STATES.values(), strict=True)
+        ],
+    )
+    ask = asking(with_store(tmp_path), capsys)
+    ask("store", "drain")
+    return lambda *words: ask(*words).out
 
 
 @pytest.fixture

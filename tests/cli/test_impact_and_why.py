@@ -16,16 +16,15 @@ import pytest
 
 import dmarc_milter
 from dmarc_milter.cli.impact import TOTALS
-from dmarc_milter.cli.main import main
 from dmarc_milter.cli.terminal import console, styled, table
 from dmarc_milter.core.dmarc.record import Policy
 from dmarc_milter.core.dmarc.result import DmarcResult, DmarcStatus
 from dmarc_milter.core.evaluation import Evaluation
 from dmarc_milter.core.mail.author import Author
 from dmarc_milter.core.policy.decide import Disposition, Verdict
-from dmarc_milter.ledger.spool.file import SpoolFile, prepare
+from fakes import commands
+from fakes.commands import asking, with_store
 from fakes.evaluations import evaluation
-from fakes.stores import spool_row
 
 NOW = datetime.now(UTC)
 LONG = ".".join(("a" * 60, "b" * 60, "c" * 60, "example"))
@@ -63,26 +62,17 @@ HOSTILE = [
 
 @pytest.fixture
 def ask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Ask:
-    config = tmp_path / "dmarc-milter.toml"
-    config.write_text(f'[store]\nurl = "sqlite:///{tmp_path}/reports.db"\n')
-
-    def run(*words: str) -> str:
-        main([*words, "--config", str(config)])
-        return capsys.readouterr().out
-
-    return run
+    ask = asking(with_store(tmp_path), capsys)
+    return lambda *words: ask(*words).out
 
 
 def record(folder: Path, mail: list[Evaluation]) -> None:
     """Now, and as many again before the time that is asked about."""
-    prepare(folder / "spool.db")
-    spool = SpoolFile(folder / "spool.db")
     old = [
         replace(one, id=f"{number:032x}", at=NOW - timedelta(days=3))
         for number, one in enumerate(mail, 1 << 64)
     ]
-    spool.write([spool_row(one) for one in [*(replace(one, at=NOW) for one in mail), *old]])
-    spool.close()
+    commands.record(folder, [*(replace(one, at=NOW) for one in mail), *old])
 
 
 @pytest.mark.parametrize("mail", [ORDINARY, HOSTILE, ORDINARY + HOSTILE])

@@ -33,43 +33,25 @@ from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.mail.facts import MessageFacts
 from dmarc_milter.core.policy.decide import Disposition, Verdict
 from dmarc_milter.core.stored import decode, encode
-from dmarc_milter.ledger.spool.file import SpoolFile, SpoolRow, prepare
+from fakes import commands
+from fakes.commands import Ask, asking, with_store, write
 from fakes.evaluations import evaluation
 from fakes.stores import spool_row
 
-Answer = tuple[int, str, str]
-Ask = Callable[..., Answer]
 NOW = datetime.now(UTC)
 
 
 @pytest.fixture
 def ask(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Ask:
-    """`dmarc-milter ...` with a configuration of its own: (exit code, stdout, stderr)."""
-    config = tmp_path / "dmarc-milter.toml"
-    config.write_text(f'[store]\nurl = "sqlite:///{tmp_path}/reports.db"\n')
-
-    def run(*words: str) -> Answer:
-        code = main([*words, "--config", str(config)])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+    return asking(with_store(tmp_path), capsys)
 
 
 @pytest.fixture
 def record(tmp_path: Path) -> Callable[..., None]:
-    """Write evaluations into the spool, as workers do, and nothing more."""
-
-    def write(*evaluations: Evaluation) -> None:
-        prepare(tmp_path / "spool.db")
-        written(tmp_path / "spool.db", [spool_row(replace(each, at=NOW)) for each in evaluations])
-
-    return write
-
-
-def written(path: Path, rows: list[SpoolRow]) -> None:
-    with contextlib.closing(SpoolFile(path)) as spool:
-        spool.write(rows)
+    """Write evaluations into the spool, as of now."""
+    return lambda *evaluations: commands.record(
+        tmp_path, [replace(each, at=NOW) for each in evaluations]
+    )
 
 
 def monitored(author: str = "legit.example", **changes: Any) -> Evaluation:
@@ -467,17 +449,16 @@ def test_who_may_only_read_the_store_gets_answers(capsys: pytest.CaptureFixture[
         folder = Path(name)
         folder.chmod(0o755)
         (folder / "c.toml").write_text(f'[store]\nurl = "sqlite:///{folder}/reports.db"\n')
-        prepare(folder / "spool.db")
         config = ("--config", str(folder / "c.toml"))
         rows = [
             spool_row(replace(evaluation(queue_id=each), at=NOW)) for each in ("4QREAD", "4QLATE")
         ]
-        written(folder / "spool.db", rows[:1])
+        write(folder / "spool.db", rows[:1])
         assert main(["store", "drain", *config]) == 0
         questions = (("why", "4QREAD"), ("impact",), ("stats",), ("report", "list"))
         for words in questions:
             assert main([*words, *config]) == 0
-        written(folder / "spool.db", rows[1:])
+        write(folder / "spool.db", rows[1:])
         stack.enter_context(held_open(folder / "spool.db", folder / "reports.db"))
         for each in folder.iterdir():
             each.chmod(0o644)

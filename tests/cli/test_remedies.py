@@ -29,25 +29,17 @@ from dmarc_milter.core.check_finding import Finding
 from dmarc_milter.ledger.store import schema
 from dmarc_milter.ledger.store.database import connect
 from dmarc_milter.mta.postfix import read
+from fakes import report_sender
 from fakes.daemon import free_port, toml
 from fakes.dns_server import DnsServer
-from fakes.signer import Signer
+from fakes.report_sender import SENDER
 from fakes.smtp_sink import smtp_sink
 from live.place import UNPACKED, give_up, library_path, private_folder
 
 ROUNDS = 3
 """So often an administrator runs `doctor` and does what it says: what a remedy brings to light is
 mended in the next."""
-SENDER = Signer("reports.example")
-ZONE: dict[str, Any] = {
-    "com": {"NS": ["a.example.com"]},
-    "reports.example": {
-        "TXT": ["v=spf1 ip4:198.51.100.1 -all"],
-        "MX": [[10, "mx.reports.example"]],
-    },
-    "_dmarc.reports.example": {"TXT": ["v=DMARC1; p=reject; rua=mailto:agg@reports.example"]},
-    SENDER.key_name: {"TXT": [SENDER.record()]},
-}
+ZONE: dict[str, Any] = report_sender.ZONE | {"com": {"NS": ["a.example.com"]}}
 Tables = dict[str, dict[str, Any]]
 Fault = tuple[str, str]
 """What a finding is about, and words of it."""

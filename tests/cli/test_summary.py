@@ -22,10 +22,9 @@ from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.mail.facts import MessageFacts
 from dmarc_milter.core.policy.decide import Deferral, Disposition, Verdict
 from dmarc_milter.ledger import stopped
-from dmarc_milter.ledger.spool.file import SpoolFile, prepare
+from fakes import commands
 from fakes.evaluations import evaluation
 from fakes.smtp_sink import smtp_sink
-from fakes.stores import spool_row
 
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 Record = Callable[..., None]
@@ -44,11 +43,8 @@ def config(tmp_path: Path) -> Path:
 @pytest.fixture
 def record(tmp_path: Path) -> Record:
     def write(days_ago: float, *evaluations: Evaluation) -> None:
-        prepare(tmp_path / "spool.db")
-        file = SpoolFile(tmp_path / "spool.db")
         at = TODAY - timedelta(days=days_ago)
-        file.write([spool_row(replace(each, at=at)) for each in evaluations])
-        file.close()
+        commands.record(tmp_path, [replace(each, at=at) for each in evaluations])
 
     return write
 

@@ -60,10 +60,6 @@ class Pending:
         self.short = False
         self.timer: LoopTimer | None = None
 
-    def is_over(self) -> bool:
-        """Whether it is settled, or was abandoned."""
-        return self.answer is not None
-
     def is_asked_plainly(self, server: Server) -> bool:
         """Whether a query without OPT is on its way to this server."""
         return any(attempt.server is server and not attempt.edns for attempt in self.attempts)

@@ -32,6 +32,7 @@ from dmarc_milter.ledger.store.retention import Retention, expire
 from dmarc_milter.ledger.store.store import Store
 from dmarc_milter.web import queries
 from fakes.evaluations import NOON, evaluation
+from fakes.log_groups import groups
 from fakes.stores import batch, upgraded
 
 NOW = int(NOON.timestamp())
@@ -75,7 +76,7 @@ def test_the_sums_are_those_of_the_log(store: Store, domain: str) -> None:
         for part in store.decisions.treated(since, author_domain=domain):
             by_name[part.author_domain, part.disposition, part.would_be] += part.messages
         from_log: Counter[tuple[str, str, str]] = Counter()
-        for each in store.decisions.impact(affected):
+        for each in groups(store.database, affected):
             from_log[each.author_domain, each.disposition, each.would_be] += each.messages
         assert by_name == from_log
 
@@ -106,7 +107,7 @@ def test_everything_says_the_same_of_a_period(store: Store) -> None:
 
 def says_the_same(store: Store, since: int) -> None:
     """What every reader says of the days since then, against the log."""
-    log = store.decisions.impact(Filter(since=since), limit=10_000)
+    log = groups(store.database, Filter(since=since))
     totals = store.decisions.totals(since)
     rows = queries.authors(store.database, since)
     failing = queries.authors(store.database, since, failing=True)
@@ -153,11 +154,11 @@ def test_the_summary_of_a_period_is_that_of_the_log(store: Store) -> None:
         until = today - ago * DAY
         since = until - days * DAY
         told = digest(store, since=since, until=until, enforce=True)
-        log = store.decisions.impact(Filter(since=since, until=until), limit=10_000)
+        log = groups(store.database, Filter(since=since, until=until))
         assert told.messages == sum(each.messages for each in log) > 0
         for status in ("pass", "fail"):
             assert told.by_status[status] == sum(e.messages for e in log if e.status == status)
-        assert told.stopped["tempfail"] == sum(one.attempts for one in told.waiting) == days
+        assert told.became["deferred"] == sum(one.attempts for one in told.waiting) == days
         assert told.looked == (told.looked.messages,) * 2
         assert told.looked.messages == store.decisions.count(
             Filter(since=since, until=until, affected=True)
@@ -199,7 +200,7 @@ def ranked(store: Store) -> dict[str, tuple[int, ...]]:
     """Messages, passed, failed and treated of each author domain, by the pages and by the log."""
     rows = queries.authors(store.database, 0)
     log: dict[str, list[int]] = {}
-    for each in store.decisions.impact(Filter(), limit=10_000):
+    for each in groups(store.database, Filter()):
         counts = log.setdefault(each.author_domain, [0, 0, 0, 0])
         treated = {each.disposition, each.would_be} & {"quarantine", "reject"}
         for number, counted in enumerate(
@@ -268,7 +269,7 @@ def test_clients_of_very_much_mail_are_those_of_the_newest_of_each_day(
     assert whole.looked_at == whole.messages == store.decisions.count(wanted)
     assert whole.clients() == store.decisions.clients(wanted)
     by_pair: dict[tuple[str, str], list[int]] = {}
-    for each in store.decisions.impact(wanted):
+    for each in groups(store.database, wanted):
         by_pair.setdefault((each.author_domain, each.source_ip), []).append(each.messages)
     found = {(pair.author_domain, pair.source_ip): pair.messages for pair in whole.pairs()}
     assert found == {pair: sum(numbers) for pair, numbers in by_pair.items()}

@@ -36,6 +36,7 @@ from dmarc_milter.ledger.store.reports import Report, ReportState
 from dmarc_milter.ledger.store.schema.steps import SchemaStep
 from dmarc_milter.ledger.store.store import Store
 from fakes.evaluations import NOON, RECORD, evaluation, outcome
+from fakes.log_groups import groups
 from fakes.stores import batch, fresh_schema, spool_row, upgraded
 from live.postgres import Postgres
 
@@ -662,7 +663,7 @@ def test_impact_counts_by_domain_and_source(store: Store) -> None:
     )
     found = {
         (each.source_ip, each.disposition, each.would_be): each.messages
-        for each in store.decisions.impact()
+        for each in groups(store.database)
     }
     assert found == {
         ("192.0.2.66", "none", "reject"): 3,

@@ -148,18 +148,6 @@ def bare_key(text: str) -> str:
 COPIED = re.compile(r"^(?:message-?id|msgid|queue_?id|id)[=:]\s*", re.IGNORECASE)
 
 
-class Impact(NamedTuple):
-    """What happened, or would have happened, to the mail of one author domain from one source."""
-
-    author_domain: str
-    source_ip: str
-    status: str
-    disposition: str
-    would_be: str
-    messages: int
-    last_at: int
-
-
 class Pair(NamedTuple):
     """Mail of one author domain from one client. `first_at` and `last_at` in seconds since 1970."""
 
@@ -281,21 +269,6 @@ class Decisions:
         return int(
             fetch(self._database, f"SELECT count(*) FROM decision WHERE {where}", values)[0][0]
         )
-
-    def impact(self, wanted: Filter = Filter(), *, limit: int = 1000) -> list[Impact]:
-        """Mail that was, or would have been, treated by policy or that failed, by author domain and
-        source; most messages first."""
-        where, values = wanted.where()
-        sql = (
-            "SELECT author_domain, source_ip, status, disposition, would_be,"
-            " count(*) AS messages, max(at) FROM decision"
-            f" WHERE {where} GROUP BY author_domain, source_ip, status, disposition, would_be ORDER"
-            " BY messages DESC, author_domain LIMIT ?"
-        )
-        return [
-            Impact._make((*row[:5], int(row[5]), int(row[6])))
-            for row in fetch(self._database, sql, (*values, limit))
-        ]
 
     def messages(self, since: int = 0, *, author_domain: str = "") -> int:
         """How many decisions there are, of this domain and below it; `since` is rounded down to its
