@@ -24,7 +24,7 @@ _HEAD: Final = 5
 accepts."""
 AWAKE: Final = 1.0
 """Seconds since its last heartbeat after which a worker is not counted on."""
-NEAR: Final = 4
+NEAR: Final = 2
 """Connections that one worker may have more than another and still be the one to take the next."""
 _SLOT: Final = 8 * (_HEAD + COUNTERS) + FINGERPRINT
 _BLOCKED: Final = struct.Struct("=d16s")  # expiry, fingerprint
@@ -77,11 +77,10 @@ class SharedMemory:
         something to do it is whoever has the fewest.
         """
         own, since = self._slots[number], now - AWAKE
-        able = [
-            slot
-            for slot in self._slots
-            if slot is own or (slot.accepting and slot.heartbeat > since)
-        ]
+        accepting = [slot for slot in self._slots if slot._words[4]]  # of many slots the few in use
+        able = [slot for slot in accepting if slot.heartbeat > since or slot is own]
+        if own not in able:
+            return True
         fewest = min(slot.connections for slot in able)
         for slot in able:
             if not slot.is_running and slot.connections <= fewest + NEAR:

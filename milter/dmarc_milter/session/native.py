@@ -153,6 +153,7 @@ class NativeServer:
     def _somebody_calls(self, _events: int) -> None:
         """The kernel wakes all workers that wait, whoever's the connection is."""
         if self._takes_next():
+            self._patience = PATIENCE
             self._accept()
         elif self._listening is not None:
             self._loop.change(self._listening.fileno(), 0)
@@ -190,7 +191,6 @@ class NativeServer:
             self._refusals.refuse(sock, error.strerror or str(error))
             return
         self._connections[connection] = ""
-        self._patience = PATIENCE
         self._show()
 
     def _make_room(self) -> bool:

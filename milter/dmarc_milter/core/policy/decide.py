@@ -84,7 +84,11 @@ def decide(
         verdict = verdict.changed(
             Disposition.QUARANTINE, "source behind a trusted relay not readable"
         )
-    if verdict.disposition == published.value and not (dmarc.is_rewritten or verdict.over_limit):
+    if (
+        verdict.reasons
+        and verdict.disposition == published.value
+        and not (dmarc.is_rewritten or verdict.over_limit)
+    ):
         verdict = replace(verdict, reasons=())
     return verdict if policy.enforce else _monitored(verdict)
 
