@@ -22,6 +22,9 @@ ZONE = {
     "beside.example": {"TXT": ["v=DMARC1; p=reject"]},
     "_dmarc.doubled.example.doubled.example": {"TXT": ["v=DMARC1; p=reject"]},
     "_dmarc.comma.example": {"TXT": ["v=DMARC1, p=reject"]},
+    "_dmarc.refused.example": {"behaviour": "refused"},
+    "_dmarc.round.example": {"CNAME": "_dmarc.round2.example"},
+    "_dmarc.round2.example": {"CNAME": "_dmarc.round.example"},
     "twice.example": {"TXT": ["v=spf1 mx -all", "v=spf1 a -all"]},
 }
 
@@ -153,3 +156,18 @@ def test_the_name_of_a_record_is_taken_for_its_domain(ask: Ask, name: str) -> No
     assert out.startswith(f"{name} is where a record of good.example stands")
     assert "\ngood.example asks that mail failing DMARC be refused." in out
     assert json.loads(ask(name, "--json")[1])["domain"] == "good.example"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("slow.example", "(SERVFAIL: its name servers fail, or its DNSSEC signatures are wrong)"),
+        ("refused.example", "(REFUSED: the name server that was asked does not serve this name)"),
+        ("round.example", "(its aliases lead in a circle, or too far)"),
+    ],
+)
+def test_why_the_dns_does_not_answer_is_said(ask: Ask, name: str, words: str) -> None:
+    """A wrong signature, a delegation to a server that knows nothing of it, aliases in a circle."""
+    code, out = ask(name)
+    assert code == 75
+    assert f"the DNS did not answer for _dmarc.{name} {words}" in " ".join(out.split())

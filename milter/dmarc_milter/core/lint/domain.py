@@ -16,6 +16,7 @@ from dmarc_milter.core.dmarc.result import DmarcStatus, DomainOutcome, PolicyPub
 from dmarc_milter.core.dmarc.tree_walk import WalkStep
 from dmarc_milter.core.lint import near_misses
 from dmarc_milter.core.lint import record as tags
+from dmarc_milter.core.lint.silence import because
 from dmarc_milter.core.mail.author import Author
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.mail.message import Envelope
@@ -78,7 +79,7 @@ def survey(
     spf = check(Envelope(PROBE, domain.name, ReversePath("postmaster", domain)), resolver)
     destinations = tuple(_destinations(published, discovery)) if published else ()
     found = [*_policy(outcome, discovery), *(_of_record(published, discovery) if published else ())]
-    found += [*_of_destinations(destinations), *_of_spf(spf)]
+    found += [*_of_destinations(destinations), *_of_spf(spf, domain, resolver)]
     return Survey(
         domain=domain,
         outcome=outcome,
@@ -112,7 +113,7 @@ def _policy(outcome: DomainOutcome, discovery: Discovery) -> Iterator[Finding]:
         yield Finding("error", "record", text)
     author_walk = discovery.walk(outcome.author_domain)
     for step in (*author_walk.steps, *discovery.left_out(author_walk)):
-        yield from _of_step(step)
+        yield from _of_step(step, discovery.resolver)
         if step.record is not None and outcome.published is None:
             yield from tags.findings(step.record)
         yield from near_misses.at(
@@ -129,10 +130,12 @@ def _policy(outcome: DomainOutcome, discovery: Discovery) -> Iterator[Finding]:
         )
 
 
-def _of_step(step: WalkStep) -> Iterator[Finding]:
+def _of_step(step: WalkStep, resolver: Resolver) -> Iterator[Finding]:
     """What one name of the walk had."""
     if step.failed:
-        yield Finding("unknown", "walk", f"the DNS did not answer for _dmarc.{step.name}")
+        place = f"_dmarc.{step.name}"
+        why = because(place, resolver)
+        yield Finding("unknown", "walk", f"the DNS did not answer for {place}{why}")
     if step.records > 1:
         yield Finding(
             "error",
@@ -208,7 +211,7 @@ def _of_destinations(destinations: Iterable[Destination]) -> Iterator[Finding]:
             )
 
 
-def _of_spf(spf: SpfResult) -> Iterator[Finding]:
+def _of_spf(spf: SpfResult, domain: Domain, resolver: Resolver) -> Iterator[Finding]:
     """The record as read to its end by a stranger's address."""
     if spf.permissive:
         yield Finding("error", "SPF", f"the record lets almost any address pass ({spf.mechanism})")
@@ -222,7 +225,7 @@ def _of_spf(spf: SpfResult) -> Iterator[Finding]:
         case SpfStatus.PERMERROR:
             yield Finding("error", "SPF", f"the record cannot be used: {spf.reason}")
         case SpfStatus.TEMPERROR:
-            yield Finding("unknown", "SPF", spf.reason)
+            yield Finding("unknown", "SPF", f"{spf.reason}{because(domain.name, resolver)}")
         case SpfStatus.NEUTRAL:
             yield Finding(
                 "warning",
