@@ -20,7 +20,7 @@ FORMS = {
     "security": (rf"[^@<>\s\"\\|&]+@[^@<>\s\"\\|&]+|{PAGE}", "an address, or a https:// page"),
     "home": (PAGE, "a https:// page"),
 }
-NOBODY = "the maintainers"
+NOBODY = "the maintainers (address: not yet set in packaging/owner.toml)"
 
 
 def owner(tree: Path) -> dict[str, str]:
