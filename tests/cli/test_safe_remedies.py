@@ -451,6 +451,27 @@ def test_a_file_of_another_program_or_account_is_not_given_away(
 
 
 @needs_root
+@pytest.mark.parametrize("what", ["a link", "its own folder"])
+def test_no_secret_is_opened_that_the_account_has_named(tmp_path: Path, what: str) -> None:
+    """A link from where the password was leads to a key of the host, which root would copy, or
+    give to the account's group; so would one that comes before the remedy is typed."""
+    nobody, state, key = pwd.getpwnam("nobody"), tmp_path / "state", tmp_path / "ssh_host_key"
+    state.mkdir()
+    os.chown(state, nobody.pw_uid, nobody.pw_gid)
+    password = state / "password"
+    for place in (key, password):
+        place.write_text("secret")
+        place.chmod(0o600)
+    if what == "a link":
+        password.unlink()
+        password.symlink_to(key)
+        os.chown(password, nobody.pw_uid, nobody.pw_gid, follow_symlinks=False)
+    told = reports(smtp_password_file=str(password))
+    found = [*account._unreadable(told, tmp_path / "none", nobody)]
+    assert [one.remedy for one in found if "password" in one.text] == [f"namei -l {password}"]
+
+
+@needs_root
 def test_the_service_s_account_itself_may_ask(tmp_path: Path) -> None:
     """What is closed to it is not taken for missing, and root's to open."""
     nobody, closed = pwd.getpwnam("nobody"), tmp_path / "closed"

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dmarc_milter.checks import folders, service
-from dmarc_milter.config import Config
+from dmarc_milter.config import Config, root_files
 from dmarc_milter.config.checks import socket_address
 from dmarc_milter.config.commands import set_command
 from dmarc_milter.config.instance import Instance, instance
@@ -78,6 +78,8 @@ def _readable(config: Config, file: Path, account: pwd.struct_passwd, key: str) 
     another account's, such as OpenDKIM's, who would lose it with its group."""
     section, _, name = key.partition(".")
     path = str(getattr(getattr(config, section), name)) if key else str(file)
+    if _is_chosen_by_others(Path(path), account):
+        return f"namei -l {shlex.quote(path)}"
     group = shlex.quote(service.group_name(account.pw_gid))
     closed = list(_closed(account, Path(path)))
     settings = file.absolute().parent
@@ -92,6 +94,18 @@ def _readable(config: Config, file: Path, account: pwd.struct_passwd, key: str) 
         return f"namei -l {quoted}"  # such as /root: whoever closed it knows why
     opened = [_opened(group, place) for place in closed]
     return " && ".join([*opened, f"chgrp {group} {quoted} && chmod g+r {quoted}"])
+
+
+def _is_chosen_by_others(path: Path, account: pwd.struct_passwd) -> bool:
+    """Whether somebody else than root says which file that is: by a link, or because he may put one
+    there before the remedy is typed. What root opens or copies then could be any secret."""
+    if os.geteuid() != 0:
+        return False
+    try:
+        root_files.read_bytes(path)
+    except OSError:
+        return True
+    return account.pw_uid != 0 and _may(account, path.absolute().parent, os.W_OK)
 
 
 def _opened(group: str, folder: Path) -> str:

@@ -46,7 +46,7 @@ def in_container() -> bool:
     return (
         any(mark.exists() for mark in MARKS)
         or "KUBERNETES_SERVICE_HOST" in os.environ
-        or os.environ.get("container") in ENGINES  # noqa: SIM112
+        or os.environ.get("container") in ENGINES  # noqa: SIM112 - as systemd spells it
     )
 
 

@@ -63,7 +63,7 @@ def search_filter(since: int) -> Filter:
     asked["author_domain"] = domain.as_stored(asked["author_domain"])
     with contextlib.suppress(ValueError):
         asked["source_ip"] = str(plain_address(ipaddress.ip_address(asked["source_ip"])))
-    return replace(wanted, **asked)  # type: ignore[arg-type]
+    return replace(wanted, **asked)  # type: ignore[arg-type]  # fields that are text
 
 
 def chosen_outcome() -> str:

@@ -50,7 +50,7 @@ class Sender:
     helo: str
 
 
-class QueryRefused(pyspf.PermError):  # type: ignore[misc]
+class QueryRefused(pyspf.PermError):  # type: ignore[misc]  # pyspf has no types
     """A permerror of ours; its text is from a fixed vocabulary."""
 
 
@@ -64,7 +64,7 @@ class NothingToAsk(Exception):
     that are not ASCII)."""
 
 
-class Query(pyspf.query):  # type: ignore[misc]
+class Query(pyspf.query):  # type: ignore[misc]  # pyspf has no types
     """One check. Nothing of it is global: pyspf reads its DNS function and limits from module
     globals, so those are not used."""
 
