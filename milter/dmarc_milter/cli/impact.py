@@ -14,7 +14,7 @@ from dmarc_milter.cli.tables import print_table
 from dmarc_milter.cli.terminal import print_json, unavailable
 from dmarc_milter.cli.times import MOST, count, shown
 from dmarc_milter.cli.why import UNREADABLE, domain_name
-from dmarc_milter.config import Config, load
+from dmarc_milter.config import load
 from dmarc_milter.core.explain.senders import ProbableSender, sources
 from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.ledger.connect import answering_store
@@ -23,6 +23,7 @@ from dmarc_milter.ledger.impact import DomainImpact, by_domain, by_kind, samples
 from dmarc_milter.ledger.stopped import PAIRS, StoppedMail
 from dmarc_milter.ledger.store.decisions import Filter
 from dmarc_milter.ledger.store.rollups import since_hour
+from dmarc_milter.ledger.treated import TreatedMail, treated_mail
 
 COLUMNS = {
     "From domain": "left",
@@ -63,14 +64,15 @@ def run(arguments: argparse.Namespace) -> int:
         with closing(answering_store(config)) as store:
             wanted = Filter(since=since, author_domain=author, affected=True)
             messages = store.decisions.messages(since, author_domain=author)
-            treated = store.decisions.treated(since, author_domain=author)
-            stopped = StoppedMail(store.database, wanted, sum(part.messages for part in treated))
+            limit = None if arguments.json else arguments.limit
+            treated = treated_mail(store.database, since, author_domain=author, limit=limit)
+            stopped = StoppedMail(store.database, wanted, treated.messages)
             clients = stopped.clients()
             senders = sources(samples(store.decisions, stopped.pairs()))
             waits = store.decisions.waiting(since, author_domain=author)
     except StoreError as error:
         return unavailable(error)
-    domains = by_domain(treated, clients)
+    domains = by_domain(treated.parts, clients)
     if arguments.json:
         print_json(
             {
@@ -81,16 +83,19 @@ def run(arguments: argparse.Namespace) -> int:
                 "looked_at": stopped.looked_at,
                 "looked_into": stopped.looked_into,
                 "domains": [row._asdict() | {"messages": row.messages} for row in domains],
-                "kinds": by_kind(treated),
+                "kinds": by_kind(treated.all),
                 "sources": [_document(source) for source in senders],
                 "deferrals": deferrals.document(waits, now),
             }
         )
         return EXIT_OK
-    head = f"{messages:,} messages evaluated since {shown(since)} UTC"
-    _print(config, domains, senders, head, since, arguments)
+    mode = (
+        "enforcing" if config.policy.enforce else "monitor mode: nothing is refused or quarantined"
+    )
+    print(f"{messages:,} messages evaluated since {shown(since)} UTC; {mode}.")
+    _print(domains, treated, senders, since, arguments)
     _print_parts(stopped)
-    _print_kinds(by_kind(treated), _same(since, author))
+    _print_kinds(by_kind(treated.all), _same(since, author))
     deferrals.print_waiting(waits, now, arguments.limit)
     return EXIT_OK
 
@@ -102,24 +107,19 @@ def _document(source: ProbableSender) -> dict[str, object]:
 
 
 def _print(
-    config: Config,
     domains: Sequence[DomainImpact],
+    treated: TreatedMail,
     senders: Sequence[ProbableSender],
-    head: str,
     since: int,
     arguments: argparse.Namespace,
 ) -> None:
-    limit, totals = arguments.limit, sums(domains)
-    mode = (
-        "enforcing" if config.policy.enforce else "monitor mode: nothing is refused or quarantined"
-    )
-    print(f"{head}; {mode}.")
+    limit, totals = arguments.limit, sums([treated.totals])
     if not domains:
         print("Policy stopped and marked nothing, and would not have.")
         return
     print(_totals(totals))
     print_table(COLUMNS, [_cells(row) for row in domains[:limit]])
-    _rest(len(domains), limit)
+    _rest(treated.authors, limit)
     print("\n".join(("Each of them:", *listing(totals, since, arguments.domain or ""))))
     print(f"  of one row: the same with --author NAME (or --author '{UNREADABLE}')")
     same = _same(since, arguments.domain or "")

@@ -26,6 +26,7 @@ from dmarc_milter.ledger.store.decisions import Filter
 from dmarc_milter.ledger.store.reports import ReportState
 from dmarc_milter.ledger.store.status import REMEDIES, spool_status
 from dmarc_milter.ledger.store.store import Store
+from dmarc_milter.ledger.treated import treated_mail
 from dmarc_milter.web import charts, health, queries, report_view
 from dmarc_milter.web.decision_view import suggestion, view
 from dmarc_milter.web.domain_view import badge, policy
@@ -210,9 +211,8 @@ class Pages:
 
     def impact(self) -> str:
         decisions = self._store.decisions
-        treated = decisions.treated(g.since)
-        stopped = self._stopped(sum(part.messages for part in treated))
-        domains = by_domain(treated, stopped.clients())
+        treated = treated_mail(self._store.database, g.since, limit=queries.PAGE)
+        stopped = self._stopped(treated.messages)
         senders = self._senders(stopped, PAIRS)
         proven = [one for one in senders if one.identity]
         unproven = [one for one in senders if not one.identity]
@@ -220,17 +220,17 @@ class Pages:
             "impact.html",
             host=self._options.status(),
             messages=decisions.messages(g.since),
-            treated=sum(row.messages for row in domains),
-            kinds=by_kind(treated),
+            treated=treated.messages,
+            kinds=by_kind(treated.all),
             stopped=stopped,
             pairs_looked_into=PAIRS,
             columns=[
                 (name, index)
                 for index, name in enumerate(IMPACT_COLUMNS, 1)
-                if any(row[index] for row in domains)
+                if treated.totals[index]
             ],
-            domains=domains[: queries.PAGE],
-            domains_left=max(0, len(domains) - queries.PAGE),
+            domains=by_domain(treated.parts, stopped.clients()),
+            domains_left=max(0, treated.authors - queries.PAGE),
             senders=proven[: queries.PAGE],
             senders_left=max(0, len(proven) - queries.PAGE),
             unproven=unproven[: queries.PAGE],

@@ -24,12 +24,14 @@ from dmarc_milter.core.mail.facts import MessageFacts
 from dmarc_milter.core.policy.decide import Deferral, Disposition, Verdict
 from dmarc_milter.ledger import impact, merge_hosts, stopped
 from dmarc_milter.ledger.errors import StoreError
+from dmarc_milter.ledger.impact import by_domain, by_kind
 from dmarc_milter.ledger.stopped import StoppedMail
 from dmarc_milter.ledger.store import log_size, rollups, schema
 from dmarc_milter.ledger.store.database import fetch
 from dmarc_milter.ledger.store.decisions import Filter
 from dmarc_milter.ledger.store.retention import Retention, expire
 from dmarc_milter.ledger.store.store import Store
+from dmarc_milter.ledger.treated import treated_mail
 from dmarc_milter.web import queries
 from fakes.evaluations import NOON, evaluation
 from fakes.log_groups import groups
@@ -79,6 +81,26 @@ def test_the_sums_are_those_of_the_log(store: Store, domain: str) -> None:
         for each in groups(store.database, affected):
             from_log[each.author_domain, each.disposition, each.would_be] += each.messages
         assert by_name == from_log
+
+
+@pytest.mark.parametrize("domain", ["", "a.example", "example", "nowhere.test"])
+@pytest.mark.parametrize("limit", [1, 2, 3, 50])
+def test_the_first_author_domains_and_all_others_in_sum_are_all(
+    store: Store, domain: str, limit: int
+) -> None:
+    """What `impact` and its page show: the first lines of the whole, and the numbers of the
+    whole."""
+    store.apply(batch(*some_mail(300)))
+    for hours in (0, 5, 37, 24 * 365):
+        since = rollups.since_hour(NOW - hours * HOUR)
+        whole = treated_mail(store.database, since, author_domain=domain)
+        first = treated_mail(store.database, since, author_domain=domain, limit=limit)
+        ranked = by_domain(whole.parts, {})
+        assert by_domain(first.parts, {}) == ranked[:limit]
+        assert first.authors == whole.authors == len(ranked)
+        assert first.messages == whole.messages == sum(row.messages for row in ranked)
+        assert first.totals == whole.totals
+        assert by_kind(first.all) == by_kind(whole.all)
 
 
 def test_the_pages_rank_author_domains_by_the_same_sums(store: Store) -> None:
