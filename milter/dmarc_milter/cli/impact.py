@@ -20,10 +20,9 @@ from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.ledger.connect import answering_store
 from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.impact import DomainImpact, by_domain, by_kind, samples
-from dmarc_milter.ledger.stopped import PAIRS, StoppedMail
+from dmarc_milter.ledger.stopped import PAIRS, StoppedMail, TreatedMail, treated_mail
 from dmarc_milter.ledger.store.decisions import Filter
 from dmarc_milter.ledger.store.rollups import since_hour
-from dmarc_milter.ledger.treated import TreatedMail, treated_mail
 
 COLUMNS = {
     "From domain": "left",

@@ -21,12 +21,11 @@ from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.core.stored import Facts
 from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.impact import by_domain, by_kind, samples
-from dmarc_milter.ledger.stopped import PAIRS, StoppedMail
+from dmarc_milter.ledger.stopped import PAIRS, StoppedMail, treated_mail
 from dmarc_milter.ledger.store.decisions import Filter
 from dmarc_milter.ledger.store.reports import ReportState
 from dmarc_milter.ledger.store.status import REMEDIES, spool_status
 from dmarc_milter.ledger.store.store import Store
-from dmarc_milter.ledger.treated import treated_mail
 from dmarc_milter.web import charts, health, queries, report_view
 from dmarc_milter.web.decision_view import suggestion, view
 from dmarc_milter.web.domain_view import badge, policy

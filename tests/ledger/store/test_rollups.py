@@ -25,13 +25,12 @@ from dmarc_milter.core.policy.decide import Deferral, Disposition, Verdict
 from dmarc_milter.ledger import impact, merge_hosts, stopped
 from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.impact import by_domain, by_kind
-from dmarc_milter.ledger.stopped import StoppedMail
+from dmarc_milter.ledger.stopped import StoppedMail, treated_mail
 from dmarc_milter.ledger.store import log_size, rollups, schema
 from dmarc_milter.ledger.store.database import fetch
 from dmarc_milter.ledger.store.decisions import Filter
 from dmarc_milter.ledger.store.retention import Retention, expire
 from dmarc_milter.ledger.store.store import Store
-from dmarc_milter.ledger.treated import treated_mail
 from dmarc_milter.web import queries
 from fakes.evaluations import NOON, evaluation
 from fakes.log_groups import groups
