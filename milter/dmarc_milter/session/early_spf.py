@@ -38,7 +38,7 @@ class EarlySpf:
         self._go_on()
 
     def end(self) -> None:
-        """Nothing more is asked. What is in flight ends with the message."""
+        """Nothing more is asked ahead. What is in flight ends with the message."""
         self._resolver = None
 
     def _notice(self) -> None:

@@ -166,20 +166,21 @@ class CoreTransaction:
         self._envelope = envelope
         self._own = own
         self._keep = keep_results
+        self._end_early()  # the check asks for itself from here on
         try:
             return self._judge()
         finally:
-            self._leave()
+            abandon(self._resolver)
 
     def cancel(self) -> None:
         """Look-ups end too; what other messages wait for as well goes on for them."""
-        self._leave()
+        self._end_early()
+        abandon(self._resolver)
         self._pieces.clear()
 
-    def _leave(self) -> None:
+    def _end_early(self) -> None:
         if self._early is not None:
             self._early.end()
-        abandon(self._resolver)
 
     def _check_spf(self) -> SpfResult:
         with self._blamed(self._sender):
