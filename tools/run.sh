@@ -24,4 +24,8 @@ program=${VENV:-.venv}/bin/dmarc-milter
 printf '%s\n' "configuration: $run/dmarc-milter.toml" \
     "why a message was refused: $program why --config $run/dmarc-milter.toml QUEUE-ID" \
     "dashboard: $program web --config $run/dmarc-milter.toml"
-exec "$program" serve --config "$run/dmarc-milter.toml" --pid-file "$run/pid"
+# Ctrl-C waits until our own code can take it (cli/interrupts.py): Python alone would show where it was.
+hold='env --block-signal=INT'
+$hold true 2>/dev/null || hold=
+# shellcheck disable=SC2086  # word splitting is meant
+exec $hold "$program" serve --config "$run/dmarc-milter.toml" --pid-file "$run/pid"

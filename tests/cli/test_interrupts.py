@@ -118,3 +118,20 @@ def test_who_ignores_it_goes_on(config: Path) -> None:
     """`nohup` and background jobs start their programs so."""
     ignoring = "import os, signal, sys\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
     assert run(ignoring + AT_IMPORT, "dmarc_milter.cli.main", "config show", config) == (0, False)
+
+
+def test_make_run_holds_it_back_while_python_starts(tmp_path: Path) -> None:
+    """As the package's launcher does: pip's own start script is Python before we are."""
+    program = tmp_path / "venv/bin/dmarc-milter"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\nexec grep SigBlk /proc/self/status\n")
+    program.chmod(0o755)
+    done = subprocess.run(
+        [ROOT / "tools/run.sh"],
+        env=os.environ | {"RUN": str(tmp_path / "run"), "VENV": str(tmp_path / "venv")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    blocked = int(done.stdout.splitlines()[-1].split()[1], 16)
+    assert blocked & 1 << (signal.SIGINT - 1)
