@@ -137,6 +137,23 @@ def test_another_host_whose_clock_is_right_ends_the_doubt_about_itself_only(stor
         assert doubt(store.database, NOW + MONTHS + hours * HOUR)
 
 
+@pytest.mark.parametrize("began", [0, DAY, 20 * YEAR])
+def test_a_machine_without_a_clock_of_its_own_is_believed_once_it_has_the_time(
+    store: Store, clock: Clock, began: int
+) -> None:
+    """It begins in 1970: what was seen then says nothing of today, and it is not believed."""
+    clock.now = began
+    hand_over(store, at(NOW))
+    with pytest.raises(StoreError, match="nothing is deleted or reported by it"):
+        clean_up(store.database, KEEPING, now=began)
+    clock.now = NOW
+    hand_over(store, at(NOW))
+    assert doubt(store.database, NOW) == ""
+    assert doubt(store.database, NOW + MONTHS)
+    assert doubt(store.database, began)
+    assert doubt(store.database, NOW + HOUR) == ""
+
+
 def test_an_administrator_may_say_that_the_clock_is_right(store: Store) -> None:
     hand_over(store, at(NOW))
     believe(store.database, NOW)
@@ -301,6 +318,8 @@ def test_the_command_and_the_report_run_say_it_and_do_nothing(
         assert ask("store", "expire") == 75
         assert "the store has seen" in capsys.readouterr().err
         assert ask("report", "send") == 75
+        assert "the store has seen" in capsys.readouterr().err
+        assert ask("report", "send", "--now") == 75
         assert "the store has seen" in capsys.readouterr().err
         assert [each.state for each in store.reports.find()] == [ReportState.DUE]
         assert store.decisions.count() == 1

@@ -21,6 +21,9 @@ JUMP = 3 * DAY
 """Seconds between two looks at the clock beyond which it is doubted, in either direction."""
 PROOF = DAY
 """Seconds for which a doubted clock must have gone on evenly to be believed."""
+PAST = 1_735_689_600
+"""2025-01-01: before that this program was not written, and no clock is right. A machine that has
+none of its own begins in 1970, until it has asked for the time."""
 APART = 3600
 """Seconds that the clocks of a host and of the database server may differ."""
 FAR = 2 * DAY
@@ -59,7 +62,9 @@ def doubt(database: Database, now: int, *, trusted: bool = False) -> str:
 
 
 def _judged(seen: _SeenTimes, now: int, *, trusted: bool) -> tuple[_SeenTimes, str]:
-    if trusted or abs(now - seen.at) <= JUMP:
+    if not trusted and now < PAST:
+        return seen, f"this host's clock says {_shown(now)}: nothing is deleted or reported by it"
+    if trusted or seen.at < PAST or abs(now - seen.at) <= JUMP:
         return _SeenTimes(now), ""
     even = seen.doubted_from and 0 <= now - seen.doubted_at <= JUMP
     since = seen.doubted_from if even else now

@@ -126,11 +126,10 @@ def submission_of(config: Config) -> Submission:
 def sending(config: Config, store: Store, *, now: bool) -> Run:
     """`report send`. Raises StoreError, ConfigError, SuffixListError.
 
-    By itself it believes no clock that has jumped: a period would be closed too early, a report
-    given up as too old.
+    It believes no clock that has jumped: a period would be closed too early, a report given up as
+    too old.
     """
-    if not now:
-        believe(store.database, int(store.clock()))
+    believe(store.database, int(store.clock()))
     tell_what_was_sent(store, SentLog(beside(spool_path(config))), wait=not now)
     with context_of(config, store) as context, _progress(context, now=now) as progress:
         return run(context, now=now, progress=progress)
