@@ -56,7 +56,7 @@ OTHERS = {
 VERBS = {"start", "stop", "restart", "reload", "enable", "disable", "status", "edit"} | {
     "daemon-reload"
 }
-OTHER_UNITS = {"opendkim", "opendmarc", "dovecot", "postgresql"}
+OTHER_UNITS = {"opendkim", "opendmarc", "dovecot", "postgresql", "exim4"}
 QUEUE_ID = "4Qabcd1234"
 WORDS = {
     "QUEUE-ID": QUEUE_ID,
