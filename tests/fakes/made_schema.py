@@ -7,12 +7,14 @@ first one of a test process is recorded, later ones are its statements.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 
+from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.ledger.postgres import PostgresDatabase
 from dmarc_milter.ledger.store import schema
 
@@ -20,24 +22,30 @@ Statements = list[tuple[str, Any]]
 STEPS = schema.STEPS
 """Those of this program: a test may put others in their place."""
 CHANGES = re.compile(r"(?!SELECT|SET|LOCK|(?:INSERT INTO|DELETE FROM) lease)")
-_recorded: dict[bool, str] = {}
+_recorded: dict[tuple[bool, int], str] = {}
+"""With or without partitions, which are those of a day and the week after it."""
+
+
+def _key(*, by_day: bool) -> tuple[bool, int]:
+    return by_day, int(time.time()) // DAY
 
 
 def make(url: str, *, by_day: bool) -> bool:
     """Whether it was made: not where something is there, nor before an upgrade was `recorded`."""
-    if schema.STEPS is not STEPS or by_day not in _recorded:
+    script = _recorded.get(_key(by_day=by_day))
+    if schema.STEPS is not STEPS or script is None:
         return False
     with psycopg.connect(url) as connection:
         if connection.execute("SELECT to_regclass('schema_step')").fetchone() != (None,):
             return False
-        connection.execute(_recorded[by_day].encode())
+        connection.execute(script.encode())
     return True
 
 
 @contextmanager
 def recorded(url: str, *, by_day: bool) -> Iterator[None]:
     """The block upgrades an empty store."""
-    done: Statements = []
+    done, key = Statements(), _key(by_day=by_day)
     with psycopg.connect(url) as connection:
         row = connection.execute("SELECT current_schema(), to_regclass('schema_step')").fetchone()
     with _committed(done):
@@ -46,7 +54,7 @@ def recorded(url: str, *, by_day: bool) -> Iterator[None]:
         with psycopg.connect(url) as connection:
             cursor = psycopg.ClientCursor(connection)
             script = ";\n".join(cursor.mogrify(sql.encode(), values) for sql, values in done)
-        _recorded[by_day] = script.replace(f"{row[0]}.", "")
+        _recorded[key] = script.replace(f"{row[0]}.", "")
 
 
 @contextmanager
