@@ -3,7 +3,8 @@ there; nothing of it changes a verdict."""
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from ipaddress import ip_address
 
 import pytest
@@ -13,6 +14,7 @@ from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.mail.message import Envelope
 from dmarc_milter.core.mail.path import ReversePath
 from dmarc_milter.core.resolver import Resolver
+from dmarc_milter.core.spf import record
 from dmarc_milter.core.spf.check import SpfStatus, check
 from dmarc_milter.core.spf.early import MAX_EXCHANGES
 from dmarc_milter.core.spf.options import SpfOptions
@@ -99,6 +101,26 @@ def test_the_result_is_the_same_with_early_questions_and_without() -> None:
             results.append(check(sender, resolver))
             source.close()
         assert results[0] == results[1], name
+
+
+def test_a_record_is_read_while_its_message_is_blamed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Should the worker die of it, it is known by whose mail (crash_guard.py)."""
+    blamed: list[bool] = []
+
+    @contextmanager
+    def blame() -> Iterator[None]:
+        blamed.append(True)
+        yield
+        blamed.pop()
+
+    read: list[bool] = []
+    parse = record.parse
+    monkeypatch.setattr(record, "parse", lambda *of: read.append(bool(blamed)) or parse(*of))
+    source = Scripted(Zone(CHAIN), {})
+    assert isinstance(source.loop, Loop)
+    EarlySpf(envelope(), source.for_message(), SpfOptions(), source.loop, blame, QUERIES)
+    assert read
+    assert all(read)
 
 
 MANY = " ".join(f"include:i{number}.example" for number in range(60))
