@@ -45,7 +45,7 @@ from dmarc_milter.ledger.store import schema
 from dmarc_milter.ledger.store.database import connect
 from dmarc_milter.process import daemons
 from dmarc_milter.web import health
-from fakes.daemon import toml
+from fakes.daemon import free_port, toml
 from fakes.dns_zone import Zone
 from fakes.signer import private_key, public_text
 
@@ -778,3 +778,15 @@ def test_a_clock_is_kept_by_what_is_installed(tmp_path: Path) -> None:
     assert "chrony" in service.synchronise(lambda _: "/usr/bin/timedatectl", (tmp_path,))
     (tmp_path / "80-systemd-timesync.list").touch()
     assert "set-ntp" in service.synchronise(lambda _: "/usr/bin/timedatectl", (tmp_path,))
+
+
+def test_a_replica_that_does_not_answer_is_found() -> None:
+    """Each question to it costs a connection that fails first."""
+    away = f"postgresql://dmarc@127.0.0.1:{free_port()}/dmarc"
+    told = config(store={"url": away, "read_url": away})
+    found = [one for one in storage.ledger(told) if "read_url" in one.text]
+    assert [(one.level, one.where) for one in found] == [("warning", "store")]
+    assert found[0].remedy.endswith("config set store.read_url ''")
+    assert not [
+        one for one in storage.ledger(config(store={"url": away})) if "read_url" in one.text
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shlex
@@ -17,7 +18,7 @@ from dmarc_milter.config.commands import set_command
 from dmarc_milter.config.instance import FIRST, Instance
 from dmarc_milter.config.paths import spool_path
 from dmarc_milter.core.check_finding import Finding
-from dmarc_milter.ledger.connect import database_of
+from dmarc_milter.ledger.connect import database_of, replica_problem
 from dmarc_milter.ledger.ownership import Access, Kind
 from dmarc_milter.ledger.store.status import (
     REMEDIES,
@@ -46,6 +47,7 @@ def ledger(config: Config, of: Instance = FIRST) -> Iterator[Finding]:
     else:
         yield _to_be_created(config, "spool", path, of)
     yield _store(config, of)
+    yield from _replica(config)
 
 
 def _of_the_first(config: Config, of: Instance) -> Iterator[Finding]:
@@ -70,6 +72,17 @@ def _store(config: Config, of: Instance) -> Finding:
             return Finding("ok", "store", f"{store.name}: schema {store.schema}")
     except ConfigError as error:
         return Finding("error", "store", str(error))
+
+
+def _replica(config: Config) -> Iterator[Finding]:
+    with contextlib.suppress(ConfigError):  # the password's, said already
+        if problem := replica_problem(config):
+            yield Finding(
+                "warning",
+                "store",
+                f"[store] read_url: {problem}; [store] url is asked instead",
+                set_command("store.read_url", ""),
+            )
 
 
 def _to_be_created(config: Config, what: Kind, path: Path, of: Instance) -> Finding:

@@ -91,6 +91,23 @@ def reading_store(config: Config) -> Store:
     return store
 
 
+def replica_problem(config: Config) -> str:
+    """Why questions go to [store] url although `read_url` names another server; "" where they do
+    not. Raises ConfigError for a password that cannot be read."""
+    if not config.store.read_url or sqlite_path(config) is not None:
+        return ""
+    replica = _store_on(
+        config, connect(config.store.read_url, _password_of(config), Access.READ, COMMAND)
+    )
+    try:
+        replica.ready()
+    except StoreError as error:
+        return str(error)
+    finally:
+        replica.close()
+    return ""
+
+
 def spool_of(config: Config, access: Access) -> SpoolFile:
     """This host's spool, not opened yet."""
     options = SpoolOptions(
