@@ -329,7 +329,7 @@ def test_odd_orders_and_packets_end_in_an_answer_or_a_closed_connection(
         neighbour.connect("n.example", "192.0.2.2")
         mta.connect("client.example", "192.0.2.1")
         mta.helo("client.example")
-        mta.sock.settimeout(1)
+        mta.sock.settimeout(0.2)
         try:
             ODD[name](mta)
             mta.eom()
