@@ -24,8 +24,17 @@ program=${VENV:-.venv}/bin/dmarc-milter
 printf '%s\n' "configuration: $run/dmarc-milter.toml" \
     "why a message was refused: $program why --config $run/dmarc-milter.toml QUEUE-ID" \
     "dashboard: $program web --config $run/dmarc-milter.toml"
+LINES='import sys
+from pathlib import Path
+from dmarc_milter.config import load
+from dmarc_milter.config.checks import socket_address
+from dmarc_milter.mta.setup_lines import attach
+print(*attach(socket_address(load(Path(sys.argv[1])).milter.socket)), sep="\n")'
 # Ctrl-C waits until our own code can take it (cli/interrupts.py): Python alone would show where it was.
 hold='env --block-signal=INT'
 $hold true 2>/dev/null || hold=
+# What is wrong with the file says serve.
 # shellcheck disable=SC2086  # word splitting is meant
+$hold "${VENV:-.venv}/bin/python" -c "$LINES" "$run/dmarc-milter.toml" 2>/dev/null || true
+# shellcheck disable=SC2086
 exec $hold "$program" serve --config "$run/dmarc-milter.toml" --pid-file "$run/pid"

@@ -126,6 +126,7 @@ def test_make_run_holds_it_back_while_python_starts(tmp_path: Path) -> None:
     program.parent.mkdir(parents=True)
     program.write_text("#!/bin/sh\nexec grep SigBlk /proc/self/status\n")
     program.chmod(0o755)
+    program.with_name("python").symlink_to(sys.executable)
     done = subprocess.run(
         [ROOT / "tools/run.sh"],
         env=os.environ | {"RUN": str(tmp_path / "run"), "VENV": str(tmp_path / "venv")},

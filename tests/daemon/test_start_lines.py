@@ -3,10 +3,7 @@ is."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-
-import pytest
 
 from dmarc_milter.config import DEFAULT_PATH, load
 from dmarc_milter.daemon.startup import startup_lines
@@ -29,13 +26,6 @@ def test_the_journal_gets_no_lines_for_mail_servers(tmp_path: Path) -> None:
     assert [line.partition(":")[0] for line in found][:2] == ["mode", "socket"]
     assert len(found) <= 6
     assert not [line for line in found if "main.cf" in line or "sendmail" in line.lower()]
-
-
-def test_whoever_starts_it_by_hand_gets_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    assert [line for line in lines(tmp_path, {}) if "smtpd_milters = {" in line]
 
 
 def test_advice_is_one_line_with_the_command_that_explains_it(tmp_path: Path) -> None:

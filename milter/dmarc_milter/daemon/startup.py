@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import resource
-import sys
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +13,6 @@ from dmarc_milter.checks import configuration, limits
 from dmarc_milter.checks.remedies import placed
 from dmarc_milter.checks.rules import rules
 from dmarc_milter.config import DEFAULT_PATH, Config, ConfigError, load, root_files
-from dmarc_milter.config.checks import socket_address
 from dmarc_milter.config.instance import instance
 from dmarc_milter.config.paths import spool_path
 from dmarc_milter.config.sources import files_of_conf_d
@@ -31,7 +29,6 @@ from dmarc_milter.ledger.spool.file import prepare as prepare_spool
 from dmarc_milter.ledger.store.database import connect
 from dmarc_milter.ledger.store.status import obstacle
 from dmarc_milter.mta import sendmail_review, sendmail_rewriting
-from dmarc_milter.mta.setup_lines import attach
 from dmarc_milter.process import privileges, sockets
 from dmarc_milter.session import choose_library
 from dmarc_milter.telemetry.log import Log, complain, open_log
@@ -95,8 +92,7 @@ def startup_lines(config: Config, file: Path = DEFAULT_PATH) -> tuple[str, ...]:
 
 
 def _advice(config: Config, file: Path, suffixes: Suffixes) -> Iterator[str]:
-    """What is an error in full, of the rest how much there is: `doctor` explains it. Whoever starts
-    us by hand also gets the lines for the mail server."""
+    """What is an error in full, of the rest how much there is: `doctor` explains it."""
     found = (
         *configuration.mode(config),
         *rules(config, suffixes, datetime.now(UTC).date()),
@@ -106,8 +102,6 @@ def _advice(config: Config, file: Path, suffixes: Suffixes) -> Iterator[str]:
     if number := sum(one.level == "warning" for one in found):
         doctor = placed("dmarc-milter doctor", config=None if file == DEFAULT_PATH else file)
         yield f"{number} finding{'' if number == 1 else 's'}; run {doctor}"
-    if sys.stdout.isatty():
-        yield from attach(socket_address(config.milter.socket))
 
 
 def _library(config: Config) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The lines that attach an MTA to this milter, for the start of `serve`, for `setup` and for the
+"""The lines that attach an MTA to this milter, for `make run`, for `setup` and for the
 snippets in conf/."""
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def postfix_lines(address: SocketAddress) -> tuple[str, ...]:
 
 
 def attach(address: SocketAddress) -> tuple[str, ...]:
-    """Both, as `serve` prints them on a terminal; () for a socket that was handed over, whose name
+    """Both, as `make run` prints them; () for a socket that was handed over, whose name
     we do not know."""
     if address.family == "fd":
         return ()
