@@ -160,3 +160,21 @@ def test_without_descriptors_a_newcomer_hears_451(tmp_path: Path, library: str) 
         resource.prlimit(worker, resource.RLIMIT_NOFILE, limits)
         assert wait_for(lambda: code(daemon) == 250)
         assert daemon.workers() == [worker]
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_worker_that_may_have_fewer_descriptors_than_are_open_is_replaced(
+    tmp_path: Path, library: str
+) -> None:
+    """It could take no connection and would not see those that wait."""
+    with Daemon(tmp_path, tables(library), command=SCRIPTED) as daemon:
+        (worker,) = daemon.workers()
+        known, limits = in_message(daemon), resource.prlimit(worker, resource.RLIMIT_NOFILE)
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, (8, limits[1]))
+        assert wait_for(lambda: set(daemon.workers()) - {worker}, 60)
+        assert wait_for(lambda: len(daemon.events("ready")) == 2, 60)
+        assert code(daemon) == 250
+        assert known.eom().code == 250
+        known.close()
+        assert wait_for(lambda: worker not in daemon.workers(), 60)
+        assert wait_for(lambda: "the limit of descriptors was lowered to 8" in daemon.text())

@@ -21,6 +21,7 @@ from typing import NoReturn, TypeVar
 
 from dmarc_milter.checks.limits import connections_for
 from dmarc_milter.config import Config
+from dmarc_milter.process.descriptor_limit import DescriptorLimit
 from dmarc_milter.process.loop import Loop
 from dmarc_milter.process.shared_memory import SharedMemory, WorkerSlot
 from dmarc_milter.session.choose_library import ConnectionLimits, MilterServer, Serving, serve
@@ -251,6 +252,7 @@ class Orders:
         """`drain`: seconds that one that is worn out takes for what is under way."""
         self._slot, self._control, self._server = slot, control, server
         self._drain, self._clock = drain, clock
+        self._descriptors = DescriptorLimit()
         self._worn_out = False
         self._deadline = math.inf
         self._quiet_since = math.inf
@@ -275,10 +277,11 @@ class Orders:
         if self._deadline == math.inf:
             if self._server.failure:
                 raise ServesNoMore(self._server.failure)
-            if not self._server.worn_out:
+            why = self._server.worn_out or self._descriptors.lowered()
+            if not why:
                 return False
             self._worn_out = True
-            self._control.sendall(FAILED + self._server.worn_out.encode("utf-8", "replace")[:500])
+            self._control.sendall(FAILED + why.encode("utf-8", "replace")[:500])
             self._drain_for(self._drain)
         now = self._clock()
         if self._slot.sessions > self._server.forgotten:

@@ -18,6 +18,8 @@ Identity = tuple[int, int]
 """Of a connection: device and inode. A descriptor's number is given to another once it is closed;
 this is not."""
 
+MAX_TRIED = 4096
+"""Numbers of descriptors that are tried where the kernel cannot list them."""
 _HEAD = (
     object.__basicsize__
 )  # of a Python object: pymilter's context has libmilter's pointer next (milter_ContextObject)
@@ -69,7 +71,11 @@ class MilterConnections:
 
     def all(self) -> set[int]:
         """The descriptors of all connections, silent ones too."""
-        return {number for number in map(int, os.listdir("/proc/self/fd")) if self.is_ours(number)}
+        try:
+            numbers = set(map(int, os.listdir("/proc/self/fd")))
+        except OSError:  # that needs a descriptor, and none is left
+            numbers = set(range(3, MAX_TRIED))
+        return set(filter(self.is_ours, numbers))
 
     def identity(self, handle: int) -> Identity | None:
         """Which connection has this number now; None where none of ours has it."""
