@@ -258,6 +258,23 @@ def test_rows_are_kept_for_their_time(tmp_path: Path, monkeypatch: pytest.Monkey
         assert (spool.kept(0), spool.drained()) == (0, 3)
 
 
+def test_rows_that_were_drained_by_a_clock_that_was_ahead_are_kept_for_their_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not until that date, and what was drained after them no longer either."""
+    begin = now = time.time()
+    monkeypatch.setattr("dmarc_milter.ledger.spool.file.time.time", lambda: now)
+    with closing(file_of(tmp_path / "spool.db", keep_seconds=HOUR)) as spool:
+        for number, (ahead, kept) in enumerate(((365 * 24 * HOUR, 1), (0, 2), (60, 3)), 1):
+            now = begin + ahead
+            spool.write([spool_row(evaluation())])
+            spool.delete(number)
+            assert spool.kept(0) == kept
+        now = begin + 2 * HOUR
+        spool.delete(3)
+        assert spool.kept(0) == 0
+
+
 def test_kept_rows_give_way_to_those_that_wait(tmp_path: Path) -> None:
     """The bound holds as many waiting rows as it did without any that are kept."""
 

@@ -17,6 +17,8 @@ CHUNK = 2000
 """Rows that are given up at a time; nobody waits for the file longer than that takes."""
 SHARE = 2, 5
 """The part of the spool's bound (a fraction) beyond which kept rows give way to those that wait."""
+FAR = 2 * 86400
+"""Seconds ahead of now that a wrong clock has written: nothing is kept until that date."""
 
 
 def drained(connection: sqlite3.Connection, through: int, options: SpoolOptions, now: float) -> int:
@@ -46,6 +48,10 @@ def _give_up(connection: sqlite3.Connection, options: SpoolOptions, now: float) 
     while True:
         first = connection.execute("SELECT drained_at FROM kept ORDER BY seq LIMIT 1").fetchone()
         if first is None:
+            return gone
+        if int(first[0]) > now + FAR:
+            sql = "UPDATE kept SET drained_at = ? WHERE drained_at > ?"
+            connection.execute(sql, (int(now), int(now + FAR)))
             return gone
         over = int(first[0]) < now - options.keep_seconds
         if not (over or _is_crowded(connection, options)):
