@@ -138,7 +138,7 @@ class Bench:
         with self.dns() as dns, ExitStack() as stack:
             running, learning = self.all(stack, dns), self.fresh(1000)
             for one in running:
-                self.drive(one, learning, 4)
+                self.drive(one, learning, max(CONNECTIONS))  # so that every worker learns
             for _ in range(2 * self.rounds):
                 for connections in CONNECTIONS:
                     samples = self.fresh(500)
