@@ -94,7 +94,12 @@ def _open(path: Path, flags: int, mode: int, *, linked: bool) -> int:
     folder, name = _walk(path, linked=linked)
     try:
         _not_for_all(folder, path)
-        number = os.open(name, flags | FILE, mode, dir_fd=folder)
+        try:
+            number = os.open(name, flags | FILE, mode, dir_fd=folder)
+        except PermissionError:
+            # With fs.protected_regular (proc(5)) the kernel refuses it first, and says no reason.
+            _ours(os.stat(name, dir_fd=folder, follow_symlinks=False), folder, path)
+            raise
         try:
             _ours(os.fstat(number), folder, path)
             _regular(os.fstat(number), path)
