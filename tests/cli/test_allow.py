@@ -190,7 +190,62 @@ def test_of_several_with_one_id_it_is_said_which(ask: Ask, record: Callable[...,
     code, out, _ = ask("allow", "4QX")
     assert code == 0
     assert re.search(r"Of 3 decisions with that id, the newest that was stopped: from", out)
-    assert "others of them have another sender" in out
+    assert "they have different senders" in out
+    assert "a signature by other.example verified" in out
+    assert "the right message's queue id" in out
+
+
+LETTER = MessageFacts(message_id="letter@lists.example", list_id="dev.lists.example")
+
+
+def phish(number: int = 0, **changes: Any) -> Evaluation:
+    """Of a member of the list, who knows the letter's Message-ID."""
+    facts = MessageFacts(message_id="letter@lists.example")
+    usual = {"facts": facts, "queue_id": f"4QP{number}"}
+    message = signed("phish.example", **usual | changes)
+    return replace(message, id=f"{(1 << 100) + number:032x}")
+
+
+@pytest.mark.parametrize("copies", [1, 2, 60])
+@pytest.mark.parametrize("source_ip", ["198.51.100.7", "192.0.2.99"])
+def test_a_message_id_of_several_senders_adds_no_rule(
+    ask: Ask, record: Callable[..., None], config: Path, copies: int, source_ip: str
+) -> None:
+    """A Message-ID is its sender's choice (RFC 5322 3.6.4). A queue id is the mail server's."""
+    record(
+        signed("lists.example", facts=LETTER, queue_id="4QL"),
+        *(phish(number, source_ip=source_ip) for number in range(copies)),
+    )
+    code, out, err = ask("allow", "letter@lists.example", "--apply")
+    assert (code, "no rule is added" in err, "4QP" in out or copies > 50) == (1, True, True)
+    assert not load(config).policy.rules
+    assert ask("allow", "4QL", "--apply").code == 0
+    assert [rule.dkim for rule in load(config).policy.rules] == [["lists.example"]]
+
+
+def test_a_queue_id_as_message_id_stands_for_nothing(
+    ask: Ask, record: Callable[..., None], config: Path
+) -> None:
+    record(
+        signed("lists.example", facts=LETTER),
+        *(phish(number, facts=MessageFacts(message_id="4QX")) for number in range(60)),
+    )
+    assert ask("allow", "4QX", "--apply").code == 0
+    assert [rule.dkim for rule in load(config).policy.rules] == [["lists.example"]]
+
+
+def test_attempts_of_one_message_have_one_rule(
+    ask: Ask, record: Callable[..., None], config: Path
+) -> None:
+    """Large senders try again from other addresses; what this host deferred proved nothing."""
+    waits = Verdict(Disposition.NONE, Policy.REJECT, deferral=Deferral("overloaded"))
+    record(
+        signed("lists.example", facts=LETTER, queue_id="4QA"),
+        signed("lists.example", facts=LETTER, queue_id="4QB", source_ip="192.0.2.99"),
+        signed(facts=LETTER, queue_id="4QC", verdict=waits),
+    )
+    assert ask("allow", "letter@lists.example", "--apply").code == 0
+    assert [rule.dkim for rule in load(config).policy.rules] == [["lists.example"]]
 
 
 def test_mail_without_a_readable_author_is_counted_too(
@@ -240,7 +295,7 @@ def test_apply_writes_the_rule_beside_the_file_where_the_daemon_reads_it(
     ask: Ask, record: Callable[..., None], config: Path
 ) -> None:
     before = config.read_text()
-    record(signed("lists.example"), replace(signed("b.example"), id="f" * 32))
+    record(signed("lists.example"), signed("b.example", queue_id="4QY"))
     assert ask("allow", "4QX", "--for", "2w", "--apply")[0] == 0
     rules = load(config).policy.rules
     assert len(rules) == 1

@@ -8,6 +8,7 @@ import re
 import sys
 import time
 from collections import Counter
+from collections.abc import Collection
 from contextlib import closing
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -22,14 +23,14 @@ from dmarc_milter.config.core_options import local_policy
 from dmarc_milter.config.load import compiled
 from dmarc_milter.config.sources import CONF_D, read_sources, source
 from dmarc_milter.core.explain.allowing import Proposal, comment, proposal, why_none
-from dmarc_milter.core.explain.done import is_stopped
+from dmarc_milter.core.explain.done import became, is_stopped
 from dmarc_milter.core.explain.history import first_that_holds, holds
 from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.core.stored import Facts
 from dmarc_milter.core.text import printable
 from dmarc_milter.ledger.connect import answering_store
 from dmarc_milter.ledger.errors import StoreError
-from dmarc_milter.ledger.store.decisions import Decision, Filter
+from dmarc_milter.ledger.store.decisions import Decision, Decisions, Filter
 
 ALLOWED_FILE = "allowed.toml"
 """In conf.d: where --apply adds rules."""
@@ -40,6 +41,8 @@ DAYS = re.compile(r"([0-9]{1,4})([dw])")
 SAME = 50
 """Decisions of one id that are looked at, the newest."""
 LISTED = 10
+OURS = ("overloaded", "failure")
+"""Deferred because of this host: nothing of the message was proven."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
     config = load(arguments.config)
     try:
         with closing(answering_store(config)) as store:
-            found = store.decisions.find(arguments.key, limit=SAME)
+            found = _find(store.decisions, arguments.key)
             since = int(time.time()) - arguments.days * DAY
             wanted = Filter(since=since, affected=True)
             past = store.decisions.recent(wanted, limit=LOOKED_AT) if found else []
@@ -95,37 +98,79 @@ def run(arguments: argparse.Namespace) -> int:
     stopped = [one for one in found if is_stopped(one.facts)]
     if not stopped:
         return _no("that message was delivered: no rule is needed")
-    if len(found) > 1:
-        _say_which(stopped[0], found)
-    return _answer(config, arguments, stopped[0].facts, past)
+    newest = next((one for one in stopped if one.facts.deferral not in OURS), stopped[0])
+    sealers = {sealer.name for sealer in local_policy(config).trusted_arc_sealers}
+    is_one = len(found) == 1 or _is_one_sender(newest, found, sealers)
+    if arguments.apply and not is_one:
+        return _no(
+            "no rule is added: that id does not say whose mail it would be. Name the message by its"
+            " queue id"
+        )
+    return _answer(config, arguments, newest.facts, past, sealers, is_one=is_one)
 
 
-def _say_which(decision: Decision, found: list[Decision]) -> None:
-    """An id may stand for attempts of one message, for copies of it, and by and by, or on several
-    hosts, for others."""
-    facts, many = decision.facts, f"{SAME} or more" if len(found) == SAME else str(len(found))
+def _find(decisions: Decisions, key: str) -> list[Decision]:
+    """A queue id is the mail server's: where it is one, nobody's Message-ID counts."""
+    return decisions.find(key, limit=SAME, by_message_id=False) or decisions.find(key, limit=SAME)
+
+
+def _is_one_sender(newest: Decision, found: list[Decision], sealers: Collection[str]) -> bool:
+    """Whether one rule is for all that has this id. Whoever knows a Message-ID can give it to mail
+    of his own, and any number of copies of that."""
+    facts, many = newest.facts, f"{SAME} or more" if len(found) == SAME else str(len(found))
     print(
         f"Of {many} decisions with that id, the newest that was stopped: from"
         f" {facts.author_domain or '(unreadable)'} by {facts.source_ip or 'an unknown client'}, at"
-        f" {shown(facts.at)} UTC on {decision.host}"
+        f" {shown(facts.at)} UTC on {newest.host}"
     )
-    senders = {(one.facts.author_domain, one.facts.source_ip) for one in found}
-    if len(senders) > 1:
-        print("Mind: others of them have another sender; `why` lists them, a Message-ID is one's.")
+    senders = [
+        (one, proposal(one.facts, sealers, "", None))
+        for one in found
+        if one.facts.deferral not in OURS
+    ]
+    different: list[tuple[Decision, Proposal | None]] = []
+    for one, rule in senders:
+        if all((rule and rule.rule) != (other and other.rule) for _, other in different):
+            different.append((one, rule))
+    if len(different) > 1:
+        print("Mind: they have different senders, and a Message-ID is what its sender wants it to")
+        print("be. The newest of each:")
+        for one, rule in different[:LISTED]:
+            print(f"  {_described(one, rule)}")
+        if len(different) > LISTED:
+            print(f"  and {len(different) - LISTED} others")
+    if len(found) == SAME:
+        print(f"Mind: only the newest {SAME} with that id are looked at.")
     print()
+    return len(different) <= 1 and len(found) < SAME
+
+
+def _described(decision: Decision, rule: Proposal | None) -> str:
+    facts = decision.facts
+    return (
+        f"{shown(facts.at)} {facts.queue_id or '(no queue id)'}: {became(facts)}, from"
+        f" {printable(facts.author_domain, 100) or '(unreadable)'} by"
+        f" {facts.source_ip or 'an unknown client'};"
+        f" {rule.evidence if rule else 'no rule can rest on it'}"
+    )
 
 
 def _answer(
-    config: Config, arguments: argparse.Namespace, facts: Facts, past: list[Decision]
+    config: Config,
+    arguments: argparse.Namespace,
+    facts: Facts,
+    past: list[Decision],
+    sealers: Collection[str],
+    *,
+    is_one: bool,
 ) -> int:
-    if facts.deferral in ("overloaded", "failure"):
+    if facts.deferral in OURS:
         return _no(
             "that message was deferred because of this host, not of its sender: it will come again,"
             " and no rule is needed"
         )
     today = datetime.now(UTC).date()
     expires = None if arguments.period is None else today + timedelta(days=arguments.period)
-    sealers = {sealer.name for sealer in local_policy(config).trusted_arc_sealers}
     rule = proposal(facts, sealers, comment(facts, today), expires)
     if rule is None:
         return _no(why_none(facts))
@@ -133,7 +178,11 @@ def _answer(
     if rule.caution:
         print(f"Mind: {rule.caution}.")
     _show_past(rule, past, arguments.days, today)
-    return _apply(config, arguments, rule, facts, today) if arguments.apply else _advise(arguments)
+    return (
+        _apply(config, arguments, rule, facts, today)
+        if arguments.apply
+        else _advise(arguments, is_one=is_one)
+    )
 
 
 def _no(why: str) -> int:
@@ -154,8 +203,11 @@ def _show_past(rule: Proposal, past: list[Decision], days: int, today: date) -> 
         print(f"  {number:>7,}  {printable(name, 100)}, the latest {shown(latest)} UTC")
 
 
-def _advise(arguments: argparse.Namespace) -> int:
-    print(f"\nTo add it: the same command with --apply, or by hand to {arguments.config}.")
+def _advise(arguments: argparse.Namespace, *, is_one: bool) -> int:
+    if is_one:
+        print(f"\nTo add it: the same command with --apply, or by hand to {arguments.config}.")
+    else:
+        print("\nTo add a rule: this command with the right message's queue id, and --apply.")
     return EXIT_OK
 
 

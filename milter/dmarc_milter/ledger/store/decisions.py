@@ -205,17 +205,18 @@ class Decisions:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def find(self, key: str, *, limit: int = 20) -> list[Decision]:
+    def find(self, key: str, *, limit: int = 20, by_message_id: bool = True) -> list[Decision]:
         """Decisions about a queue id or a Message-ID (with or without angle brackets), newest
-        first."""
-        bare = bare_key(key)
+        first. `by_message_id`: False for a queue id alone."""
+        columns = ("queue_id", "message_id") if by_message_id else ("queue_id",)
         sql = (
-            "SELECT facts, host FROM decision WHERE queue_id = ? OR message_id = ? ORDER BY at"
-            " DESC, id DESC LIMIT ?"
+            f"SELECT facts, host FROM decision WHERE {' OR '.join(f'{one} = ?' for one in columns)}"
+            " ORDER BY at DESC, id DESC LIMIT ?"
         )
+        values = (*[bare_key(key)] * len(columns), limit)
         return [
             Decision(decode(bytes(facts)), host)
-            for facts, host in fetch(self._database, sql, (bare, bare, limit))
+            for facts, host in fetch(self._database, sql, values)
         ]
 
     def recent(
