@@ -32,8 +32,6 @@ UNREADABLE = "(unreadable)"
 """As tables show an author that could not be read."""
 DISPOSITIONS = ("none", "pass", "quarantine", "reject", "tempfail")
 KINDS = (*(kind.value for kind in Kind), NOT_NOTED)
-PAGE = 1000
-"""Decisions that are read at once."""
 RESULTS = ("none", "pass", "fail", "temperror", "permerror")
 
 
@@ -166,11 +164,7 @@ def _find(decisions: Decisions, arguments: argparse.Namespace) -> list[Decision]
 
 def _of_kind(decisions: Decisions, wanted: Filter, kind: str) -> Iterator[Decision]:
     """The kind is in no column of the log: it is seen in what each message proved."""
-    for offset in itertools.count(0, PAGE):
-        found = decisions.recent(wanted, limit=PAGE, offset=offset)
-        yield from (one for one in found if _is_of(one, kind))
-        if len(found) < PAGE:
-            return
+    return (one for one in decisions.all(wanted) if _is_of(one, kind))
 
 
 def _is_of(decision: Decision, kind: str | None) -> bool:
@@ -179,11 +173,17 @@ def _is_of(decision: Decision, kind: str | None) -> bool:
 
 def _clients(wanted: Filter, decisions: Decisions, arguments: argparse.Namespace) -> int:
     """Addresses instead of messages: those that `impact` counts. Raises StoreError."""
-    if arguments.key or arguments.kind:
-        arguments.limit, limit = MOST, arguments.limit
+    limit = arguments.limit
+    if arguments.key:
+        arguments.limit = MOST
         found = Counter(one.facts.source_ip for one in _find(decisions, arguments)).most_common()
+        if sum(number for _, number in found) == MOST:
+            print(f"dmarc-milter: only the newest {MOST:,} are counted", file=sys.stderr)
+    elif arguments.kind:
+        of_kind = _of_kind(decisions, wanted, arguments.kind)
+        found = Counter(one.facts.source_ip for one in of_kind).most_common()
     else:
-        limit, found = arguments.limit, decisions.by_client(wanted)
+        found = decisions.by_client(wanted)
     if arguments.json:
         names = ("source_ip", "messages")
         print_json({"clients": [dict(zip(names, one, strict=True)) for one in found]})

@@ -9,7 +9,14 @@ from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.core.stored import decode
 from dmarc_milter.ledger.store import rollups
 from dmarc_milter.ledger.store.database import Database, fetch
-from dmarc_milter.ledger.store.decisions import Decision, Filter, Total, bare_key, newest
+from dmarc_milter.ledger.store.decisions import (
+    Decision,
+    Filter,
+    PagePosition,
+    Total,
+    bare_key,
+    newest,
+)
 from dmarc_milter.ledger.store.reports import ReportState
 
 PAGE = 50
@@ -18,16 +25,6 @@ LOOKED_AT = 200_000
 """Messages whose sources are counted."""
 NEWEST = 20_000
 """Decisions that are looked through for clients."""
-
-
-class PagePosition(NamedTuple):
-    """Where a page of decisions ends: the next one begins after it."""
-
-    at: int
-    id: str
-
-    def __str__(self) -> str:
-        return f"{self.at}-{self.id}"
 
 
 class DecisionPage(NamedTuple):
@@ -78,16 +75,12 @@ def decisions(
     key: str = "",
     after: PagePosition | None = None,
 ) -> DecisionPage:
-    """Decisions, newest first; `key` is a queue id or Message-ID. Pages follow (at, id): the last
-    costs no more than the first."""
+    """Decisions, newest first; `key` is a queue id or Message-ID."""
     extra, values = "", list[Any]()
     if key:
         extra += " AND (queue_id = ? OR message_id = ?)"
         values += [bare_key(key)] * 2
-    if after is not None:
-        extra += " AND at <= ? AND (at < ? OR id < ?)"
-        values += [after.at, after.at, after.id]
-    rows = newest(database, wanted, extra=extra, values=values, limit=PAGE + 1)
+    rows = newest(database, wanted, extra=extra, values=values, limit=PAGE + 1, after=after)
     following = (
         PagePosition(int(rows[PAGE - 1][2]), rows[PAGE - 1][3]) if len(rows) > PAGE else None
     )

@@ -649,6 +649,19 @@ def test_decisions_are_filtered(store: Store, wanted: Filter, number: int) -> No
     assert len(store.decisions.recent(wanted)) == number
 
 
+@pytest.mark.parametrize("wanted", [Filter(), Filter(author_domain="legit.example")])
+def test_all_decisions_come_once_while_mail_arrives(store: Store, wanted: Filter) -> None:
+    """`why --kind` reads the whole log, a page at a time; several have the same second."""
+    mail = [evaluation(), *(at(evaluation(), hours=hours) for hours in (1, 1, 1, 1, 2, 3))]
+    store.apply(batch(*mail))
+    walk = store.decisions.all(wanted, page=2)
+    found = [next(walk).facts.id]
+    store.apply(batch(*(at(evaluation(), hours=4) for _ in range(3)), first=8))
+    found += [one.facts.id for one in walk]
+    newest_first = sorted(mail, key=lambda one: (one.at, one.id), reverse=True)
+    assert found == [one.id for one in newest_first]
+
+
 def test_impact_counts_by_domain_and_source(store: Store) -> None:
     """`impact`: what enforcement did, or would do, by sender domain and source."""
     monitored: dict[str, Any] = {

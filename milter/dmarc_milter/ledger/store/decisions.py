@@ -44,6 +44,16 @@ class Decision(NamedTuple):
     host: str
 
 
+class PagePosition(NamedTuple):
+    """Where a page of decisions ends: the next one begins after it."""
+
+    at: int
+    id: str
+
+    def __str__(self) -> str:
+        return f"{self.at}-{self.id}"
+
+
 @dataclass(frozen=True, slots=True)
 class Filter:
     """Conditions that all hold; "" and None do not restrict. `since` (included) and `until` (not)
@@ -98,21 +108,25 @@ def newest(
     extra: str = "",
     values: Sequence[Any] = (),
     limit: int,
-    offset: int = 0,
+    after: PagePosition | None = None,
 ) -> list[tuple[Any, ...]]:
     """facts, host, at and id of decisions, newest first. `extra` is a further condition with its
-    values. Raises StoreError."""
+    values. Pages follow (at, id): the last costs no more than the first, and mail that comes
+    meanwhile moves none. Raises StoreError."""
+    if after is not None:
+        extra += " AND at <= ? AND (at < ? OR id < ?)"
+        values = (*values, after.at, after.at, after.id)
     name = wanted.author_domain
     broad = bool(name) and _is_broad(database, wanted.since, name)
     if _has_none(database, wanted):
         return []
     where, mine = wanted.where(broad=broad)
     found = f"SELECT facts, host, at, id FROM decision WHERE {where}{extra}"
-    order = "ORDER BY at DESC, id DESC LIMIT ? OFFSET ?"
+    order = "ORDER BY at DESC, id DESC LIMIT ?"
     sql = f"{found} {order}"
     if name and not broad:  # few: by the name, whatever the planner thinks of the order
         sql = f"WITH found AS MATERIALIZED ({found}) SELECT * FROM found {order}"
-    return fetch(database, sql, (*mine, *values, limit, offset))
+    return fetch(database, sql, (*mine, *values, limit))
 
 
 def _is_broad(database: Database, since: int, name: str) -> bool:
@@ -219,14 +233,22 @@ class Decisions:
             for facts, host in fetch(self._database, sql, values)
         ]
 
-    def recent(
-        self, wanted: Filter = Filter(), *, limit: int = 100, offset: int = 0
-    ) -> list[Decision]:
+    def recent(self, wanted: Filter = Filter(), *, limit: int = 100) -> list[Decision]:
         """Decisions, newest first."""
         return [
             Decision(decode(bytes(row[0])), row[1])
-            for row in newest(self._database, wanted, limit=limit, offset=offset)
+            for row in newest(self._database, wanted, limit=limit)
         ]
+
+    def all(self, wanted: Filter = Filter(), *, page: int = 1000) -> Iterator[Decision]:
+        """All of them, newest first; `page` are read at once."""
+        after = None
+        while True:
+            rows = newest(self._database, wanted, limit=page, after=after)
+            yield from (Decision(decode(bytes(row[0])), row[1]) for row in rows)
+            if len(rows) < page:
+                return
+            after = PagePosition(int(rows[-1][2]), rows[-1][3])
 
     def samples(
         self, pairs: Sequence[Pair], limit: int
