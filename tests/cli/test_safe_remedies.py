@@ -526,33 +526,43 @@ def test_a_password_is_not_sent_to_whoever_answers(
     assert remedy in doctor._way_in(told, host_name, int(port), f"{server}: {problem}")
 
 
-class Records:
-    """A resolver that knows one name's TXT records."""
-
-    def __init__(self, *texts: bytes) -> None:
-        self.texts = texts
-
-    def txt(self, _: str) -> tuple[bytes, ...]:
-        return self.texts
+INCLUDED = " ".join(f"include:i{number}.example" for number in range(6))
 
 
 @pytest.mark.parametrize(
     ("texts", "published"),
     [
-        ((b"v=spf1 include:a.example -all", b"v=spf1 mx ~all", b"x"), "include:a.example mx ~all"),
-        ((b"v=spf1 mx", b"v=spf1 mx +all"), "mx ~all"),
-        ((b"v=spf1 mx", b"v=spf1 redirect=a.example"), ""),
-        ((b"v=spf1 mx", b'v=spf1 exists:"'), ""),
-        ((b"v=spf1 include:gone.example -all",), ""),
+        (("v=spf1 include:a.example -all", "v=spf1 mx ~all", "x"), "include:a.example mx ~all"),
+        (("v=spf1 mx", "v=spf1 mx +all"), "mx ~all"),
+        (("v=spf1 mx -all", "v=spf1 a all"), "mx a ~all"),
+        (("v=spf1 mx -all", "V=SPF1 +a ?ALL"), "mx +a ?all"),
+        (("v=spf1 mx -all a", "v=spf1 mx"), "mx -all"),
+        (("v=spf1 mx", "v=spf1 redirect=a.example"), ""),
+        (("v=spf1 mx", "v=spf1 a exp=why.a.example -all"), ""),
+        (("v=spf1 mx", 'v=spf1 exists:"'), ""),
+        (("v=spf1 include:gone.example -all",), ""),
+        # What one record refuses, or leaves open, comes before what the other lets send.
+        (("v=spf1 -mx ?all", "v=spf1 mx -all"), ""),
+        (("v=spf1 mx", "v=spf1 ~a"), ""),
+        (("v=spf1 ?ip4:192.0.2.1", "v=spf1 ip4:192.0.2.0/24"), ""),
+        # Errors: they would let nobody send.
+        (("v=spf1 mx", "v=spf1 ip4:192.0.2 -all"), ""),
+        (("v=spf1 mx", "v=spf1 include:gone.example -all"), ""),
+        (("v=spf1 mx", "v=spf1 include:fails.example -all"), ""),
+        ((f"v=spf1 {INCLUDED}", "v=spf1 mx a include:a.example exists:x.e exists:e.example"), ""),
+        ((f"v=spf1 {INCLUDED}", "v=spf1 mx a include:a.example exists:x.e exists:y.e"), ""),
     ],
 )
 def test_an_spf_record_that_others_send_by_is_not_replaced(
-    texts: tuple[bytes, ...], published: str
+    texts: tuple[str, ...], published: str
 ) -> None:
     """Several become one that lets the same hosts send (RFC 7208 3.2); one that is at fault is
     shown by `domain`."""
-    resolver: Any = Records(*texts)
-    assert report_sender._merged_spf(Domain("e.example"), resolver) == (
+    there = {f"i{number}.example": {"TXT": ["v=spf1 -all"]} for number in range(6)}
+    there["a.example"] = {"TXT": ["v=spf1 -all"]}
+    own = {"TXT": texts, "MX": [(10, "e.example")], "A": ["192.0.2.9"]}
+    zone = Zone({"e.example": own, **there}, failing=["fails.example"])
+    assert report_sender._merged_spf(Domain("e.example"), zone) == (
         f"v=spf1 {published}" if published else ""
     )
 

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.serialization import (
@@ -31,12 +31,17 @@ from dmarc_milter.core.dkim.keyring import KeyRing
 from dmarc_milter.core.dmarc.discovery import PublicSuffixes
 from dmarc_milter.core.dmarc.result import DmarcStatus
 from dmarc_milter.core.lint import Survey, survey
+from dmarc_milter.core.lint.domain import PROBE
 from dmarc_milter.core.mail.domain import Domain
+from dmarc_milter.core.mail.message import Envelope
+from dmarc_milter.core.mail.path import ReversePath
 from dmarc_milter.core.report.destination import Permission, takes_mail
 from dmarc_milter.core.report.failing_readers import DATED
 from dmarc_milter.core.report.mail import verp
 from dmarc_milter.core.resolver import LookupFailed, NoAnswer, Resolver
-from dmarc_milter.core.spf.check import SpfStatus
+from dmarc_milter.core.spf import record as spf_record
+from dmarc_milter.core.spf.check import SpfStatus, check
+from dmarc_milter.core.spf.options import SpfOptions
 
 WHAT = "reports"
 LONGEST = 64 - len(verp("@", "0" * 32, "0" * 8).partition("@")[0])
@@ -48,8 +53,8 @@ NO_MX = ("the host does not exist", "the host has neither MX nor address")
 """What `takes_mail` says where an MX record can simply be added."""
 FIRST_SPF = "v=spf1 a mx ~all"
 """`~all`: other hosts may send for the domain too, and must not be refused for it."""
-ALL = ("?all", "~all", "-all")
-"""Mildest first."""
+ALL = {"pass": "~all", "neutral": "?all", "softfail": "~all", "fail": "-all"}
+"""Mildest first, by what it gives."""
 STRING = 255
 """Bytes of one string of a TXT record."""
 
@@ -227,17 +232,51 @@ def _envelope(
 def _merged_spf(host: Domain, resolver: Resolver) -> str:
     """Several records as the one that may be there (RFC 7208 3.2): whoever sends by any of them may
     still send, and the mildest `all` holds. "" where there are not several, or they cannot be put
-    together."""
+    together: what one refuses would be refused to those that another lets send."""
     try:
-        texts = [text.decode("ascii") for text in resolver.txt(str(host))]
-    except (NoAnswer, LookupFailed, UnicodeDecodeError):
+        texts = spf_record.select(resolver.txt(str(host)))
+    except (NoAnswer, LookupFailed):
         return ""
-    records = [text.split() for text in texts if text.lower().split(" ")[0] == "v=spf1"]
-    terms = dict.fromkeys(term for record in records for term in record[1:])
-    rest = [term for term in terms if term.lower().lstrip("+?~-") != "all"]
-    whole = " ".join(["v=spf1", *rest, next((one for one in ALL if one in terms), "~all")])
-    is_plain = whole.isprintable() and not re.search(r'["\\]|(?:redirect|exp)=', whole.lower())
-    return whole if len(records) > 1 and is_plain else ""
+    found = [spf_record.parse(text, SpfOptions().max_term) for text in texts]
+    records = [one for one in found if isinstance(one, spf_record.SpfRecord) and not one.redirect]
+    if len(records) < max(2, len(found)):
+        return ""
+    terms = [each for one in records for each in one.directives]
+    rest = [each for each in terms if each.mechanism != "all"]
+    ends = {each.result for each in terms if each.mechanism == "all"}
+    # No record of ours lets everybody send: `~all` stands for `+all`.
+    end = next((ALL[result] for result in ALL if result in ends), "~all")
+    whole = " ".join(["v=spf1", *dict.fromkeys(each.text for each in rest), end])
+    is_plain = whole.isprintable() and not re.search(r'["\\]', whole)
+    is_sum = is_plain and all(each.result == "pass" for each in rest)
+    has_exp = any(b"exp=" in text.lower() for text in texts)
+    return whole if is_sum and not has_exp and _is_usable(whole, host, resolver) else ""
+
+
+def _is_usable(record: str, host: Domain, resolver: Resolver) -> bool:
+    """Whether it would be no error, such as by more than ten look-ups (RFC 7208 4.6.4). A pass, for
+    an address that sends no mail, comes before the rest was looked at."""
+    envelope = Envelope(PROBE, host.name, ReversePath("postmaster", host))
+    instead: Any = _Instead(resolver, host.name, record.encode())
+    no_match = (SpfStatus.FAIL, SpfStatus.SOFTFAIL, SpfStatus.NEUTRAL)
+    return check(envelope, instead).status in no_match
+
+
+class _Instead:
+    """A Resolver to which one name has this TXT record and no other."""
+
+    def __init__(self, resolver: Resolver, name: str, text: bytes) -> None:
+        self._resolver, self._name, self._text = resolver, name, text
+
+    def txt(self, name: str) -> tuple[bytes, ...]:
+        return (self._text,) if name == self._name else self._resolver.txt(name)
+
+    def share(self, *, queries: int, seconds: float) -> _Instead:
+        share = self._resolver.share(queries=queries, seconds=seconds)
+        return _Instead(share, self._name, self._text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._resolver, name)
 
 
 def _signature(config: Config, sender: Domain, pem: bytes, resolver: Resolver) -> Iterator[Finding]:
