@@ -142,7 +142,7 @@ complete -c dmarc-milter -n '__fish_seen_subcommand_from config' -l help -d 'sho
 complete -c dmarc-milter -n '__fish_seen_subcommand_from config; and __fish_seen_subcommand_from check' -l help -d 'show what it takes'
 complete -c dmarc-milter -n '__fish_seen_subcommand_from config; and __fish_seen_subcommand_from check' -l config -r -F -d 'configuration (default $DMARC_MILTER_CONFIG, or /etc/dmarc-milter/dmarc-milter.toml)'
 complete -c dmarc-milter -n '__fish_seen_subcommand_from config; and __fish_seen_subcommand_from check' -l offline -d 'only the file itself: no socket, DNS or store is touched'
-complete -c dmarc-milter -n '__fish_seen_subcommand_from config; and __fish_seen_subcommand_from check' -l syntax -d 'only whether the daemon would take the file: exit code 2 where not, and nothing else is printed (the service\'s reload asks this first)'
+complete -c dmarc-milter -n '__fish_seen_subcommand_from config; and __fish_seen_subcommand_from check' -l syntax -d 'only whether the file itself is right: exit code 2 where not, and nothing else is printed (the service\'s reload asks this first)'
 complete -c dmarc-milter -n '__fish_seen_subcommand_from config; and __fish_seen_subcommand_from check' -l postfix -r -F -d 'look at this Postfix too (its master.cf is read from the same folder)'
 complete -c dmarc-milter -n '__fish_seen_subcommand_from config; and __fish_seen_subcommand_from check' -l sendmail -r -F -d 'instead of the configured one, where that is there'
 complete -c dmarc-milter -n '__fish_seen_subcommand_from config; and __fish_seen_subcommand_from check' -l json -d 'one JSON object'

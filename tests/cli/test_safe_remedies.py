@@ -183,11 +183,12 @@ def test_commands_name_the_unit_of_the_instance() -> None:
     ], "no unit has this file: the first instance is left alone"  # fmt: skip
 
 
-def test_the_dashboard_of_an_instance_names_its_configuration() -> None:
+@pytest.mark.parametrize("file", [SECOND_FILE, Path("/srv/x.toml")])
+def test_the_dashboard_of_an_instance_names_its_configuration(file: Path) -> None:
     told = config(web={"listen": "0.0.0.0:8896"}, milter={"deadline": 1.0})
-    said = [one.remedy for one in health.findings(told, SECOND_FILE) if "config set" in one.remedy]
+    said = [one.remedy for one in health.findings(told, file) if "config set" in one.remedy]
     assert len(said) >= 2
-    assert all(f"dmarc-milter --config {SECOND_FILE} config set" in one for one in said)
+    assert all(f"dmarc-milter --config {file} config set" in one for one in said)
     assert "/etc/dmarc-milter/" not in str(said)
     first = [one.remedy for one in health.findings(told) if "config set" in one.remedy]
     assert "--config" not in str(first)

@@ -3,17 +3,23 @@ have theirs, any other is looked for in the units of the host (systemd.unit(5)).
 
 from __future__ import annotations
 
+import os
+import pwd
 import re
+import shutil
+import socket
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from dmarc_milter.checks import remedies, service
+from dmarc_milter.checks import account, remedies, service
 from dmarc_milter.cli import running
 from dmarc_milter.cli.main import main
 from dmarc_milter.config import DEFAULT_PATH, instance
 from dmarc_milter.process import daemons
 
+TEMPLATES = Path(__file__).parents[2] / "tools/instance_units.sh"
 SERVE = "/usr/bin/dmarc-milter serve --no-jobs"
 
 
@@ -44,10 +50,17 @@ def write(units: Path, name: str, *lines: str) -> None:
         ("mail.service", f"ExecStart={SERVE} --config=FILE", "mail"),
         ("mail.service", "ExecStart=/opt/bin/dmarc-milter --config FILE serve", "mail"),
         ("mail.service", f"ExecStart={SERVE} \\\n  --config FILE", "mail"),
-        ("mail.service", 'Environment="DMARC_MILTER_CONFIG=FILE"', "mail"),
-        ("mail.service", "Environment=A=b DMARC_MILTER_CONFIG=FILE", "mail"),
+        ("mail.service", f'Environment="DMARC_MILTER_CONFIG=FILE"\nExecStart={SERVE}', "mail"),
+        ("mail.service", f"ExecStart={SERVE}\nEnvironment=A=b DMARC_MILTER_CONFIG=FILE", "mail"),
         ("mail@two.service", f"ExecStart={SERVE} --config FILE", "mail@two"),
-        ("dmarc-milter.service.d/a.conf", "Environment=DMARC_MILTER_CONFIG=FILE", "dmarc-milter"),
+        ("mail.service", "Environment=DMARC_MILTER_CONFIG=FILE", ""),
+        ("mail.service.d/a.conf", f"ExecStart={SERVE} --config FILE", ""),
+        (
+            "mail.service",
+            f"Environment=DMARC_MILTER_CONFIG=FILE\nExecStart={SERVE} --config FILE.other",
+            "",
+        ),
+        ("mail.service", f"ExecStart={SERVE} --config FILE\nExecStart=\nExecStart=/bin/true", ""),
         ("mail.service", f"ExecStart={SERVE} --config FILE.other", ""),
         ("mail.service", f"#ExecStart={SERVE} --config FILE", ""),
         ("web.service", "ExecStart=/usr/bin/dmarc-milter web --config FILE", ""),
@@ -60,6 +73,64 @@ def test_the_unit_that_names_a_file_is_its_own(
 ) -> None:
     write(units, name, line.replace("FILE", str(file)))
     assert instance.instance(file).unit == unit
+
+
+NAMES = "Environment=DMARC_MILTER_CONFIG=FILE"
+
+
+@pytest.mark.parametrize(
+    ("drop_ins", "unit"),
+    [
+        ({"dmarc-milter-drain": NAMES, "dmarc-milter": NAMES, "aa-drain": NAMES}, "dmarc-milter"),
+        ({"dmarc-milter-drain": NAMES, "dmarc-milter-report": NAMES}, ""),
+        ({"dmarc-milter-drain": NAMES, "aa-drain": NAMES, "aa": NAMES}, "aa"),
+        ({"dmarc-": NAMES}, "dmarc-milter"),
+        ({"": NAMES}, "aa"),
+        ({"dmarc-milter@two": f"ExecStart=\nExecStart={SERVE} --config FILE"}, "dmarc-milter@two"),
+        ({"dmarc-milter@two": NAMES}, ""),  # its `--config` counts
+        ({"dmarc-milter": f"ExecStart=\nExecStart={SERVE} --config=FILE"}, "dmarc-milter"),
+        ({"dmarc-milter-web": "ExecStart=\nExecStart=/bin/dmarc-milter web --config FILE"}, ""),
+    ],
+)
+def test_a_companion_is_not_the_daemon(
+    units: Path,
+    file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    drop_ins: dict[str, str],
+    unit: str,
+) -> None:
+    """The drain, the reports and the dashboard need the name too: a reload of one of them leaves
+    the daemon with its old policy. The units are the package's, the drop-ins the
+    administrator's."""
+    package = tmp_path / "lib"
+    monkeypatch.setattr(instance, "UNIT_FOLDERS", (units, package))
+    shutil.copytree(Path(__file__).parents[2] / "systemd", package)
+    subprocess.run(["sh", TEMPLATES, package], check=True)
+    for name in ("", "-drain"):
+        text = (package / f"dmarc-milter{name}.service").read_text()
+        (package / f"aa{name}.service").write_text(text)
+    for name, lines in drop_ins.items():
+        folder = f"{name}.service.d" if name else "service.d"
+        write(units, f"{folder}/a.conf", lines.replace("FILE", str(file)))
+    assert instance.instance(file).unit == unit
+
+
+def test_a_unit_of_the_administrator_s_hides_the_package_s(
+    units: Path, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a drop-in hides one of the same name."""
+    package = tmp_path / "lib"
+    package.mkdir()
+    monkeypatch.setattr(instance, "UNIT_FOLDERS", (units, package))
+    write(package, "mail.service", f"ExecStart={SERVE}")
+    write(package, "mail.service.d/a.conf", f"Environment=DMARC_MILTER_CONFIG={file}")
+    assert instance.instance(file).unit == "mail"
+    write(units, "mail.service.d/a.conf", "Environment=DMARC_MILTER_CONFIG=/srv/other")
+    assert instance.instance(file).unit == ""
+    (units / "mail.service.d/a.conf").unlink()
+    (units / "mail.service").symlink_to("/dev/null")
+    assert instance.instance(file).unit == ""
 
 
 def test_a_link_to_the_file_is_the_file(units: Path, file: Path, tmp_path: Path) -> None:
@@ -89,6 +160,47 @@ def test_without_a_unit_no_service_is_touched(units: Path, file: Path) -> None:
     assert remedies.placed("systemctl start dmarc-milter", config=file) == (
         f"dmarc-milter --config {file} serve"
     )
+
+
+@pytest.mark.parametrize(
+    ("remedy", "said"),
+    [
+        ("systemctl restart dmarc-milter", "# start the daemon again"),
+        ("systemctl reload dmarc-milter && postfix reload", "# ... again, then `postfix reload`"),
+        ("systemctl start dmarc-milter && postfix reload", "# ... again, then `postfix reload`"),
+        (
+            "systemctl reload dmarc-milter && dmarc-milter config check",
+            "# ... again, then `dmarc-milter --config FILE config check`",
+        ),
+        ("echo; systemctl restart dmarc-milter", "echo  # ... again"),
+        ("systemctl enable --now dmarc-milter", "dmarc-milter --config FILE serve"),
+        ("systemctl start dmarc-milter  # why", "dmarc-milter --config FILE serve  # why"),
+        ("systemctl restart dmarc-milter-web", "systemctl restart dmarc-milter-web"),
+    ],
+)
+def test_no_second_daemon_is_started_beside_one_that_runs(
+    units: Path, file: Path, remedy: str, said: str
+) -> None:
+    """`dmarc-milter serve` never ends: a command behind it would not be reached."""
+    wanted = said.replace("...", "start the daemon").replace("FILE", str(file))
+    assert remedies.placed(remedy, config=file) == wanted
+
+
+def test_a_closed_socket_of_a_daemon_without_a_unit(
+    units: Path, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No `systemctl restart` with nothing behind it."""
+    path = tmp_path / "s"
+    monkeypatch.setattr(account, "_may", lambda *_: False)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        path.chmod(0o600)
+        mta = pwd.getpwuid(os.geteuid())
+        (found,) = account._closed_socket(mta, path, instance.instance(file))
+        assert remedies.placed(found.remedy, config=file) == "# start the daemon again"
+        write(units, "mail.service", f"ExecStart={SERVE} --config {file}")
+        (found,) = account._closed_socket(mta, path, instance.instance(file))
+        assert remedies.placed(found.remedy, config=file) == "systemctl restart mail"
 
 
 def test_the_unit_of_a_file_elsewhere_is_named(units: Path, file: Path) -> None:

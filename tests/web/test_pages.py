@@ -314,7 +314,8 @@ def test_health_shows_what_config_check_finds(site: Site) -> None:
     )
     text = site.page("/health")
     assert "does not name this host alone" in text
-    assert "What to do: dmarc-milter config set authentication.authserv_id" in text
+    named = f"dmarc-milter --config {site.config}"
+    assert f"What to do: {named} config set authentication.authserv_id" in text
     assert "0.0.0.0/0" in text
 
 

@@ -262,7 +262,7 @@ def _closed_socket(mta: pwd.struct_passwd, path: Path, of: Instance) -> Iterator
         "socket",
         f"{mta.pw_name} may not connect to {path}: mode {stat.S_IMODE(held.st_mode):04o}, group"
         f" {service.group_name(held.st_gid)}",
-        f"systemctl restart {of.unit}"
+        service.restart(of)
         if not held.st_mode & stat.S_IWGRP or held.st_gid not in _groups(mta)
         else f"namei -l {shlex.quote(str(path))}",
     )

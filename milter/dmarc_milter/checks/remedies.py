@@ -6,12 +6,15 @@ import re
 import shlex
 from pathlib import Path
 
+from dmarc_milter.checks.service import START_AGAIN
 from dmarc_milter.config.instance import instance
 
 START = r"(^|&& |; |\| |`)"
 """Where a command begins."""
 SYSTEMCTL = r"(systemctl (?:[\w-]+ )+)dmarc-milter(?=\s|$)"
 """As all remedies have it that are not about an instance."""
+FIRST_START = r"systemctl (?:start|enable --now) dmarc-milter(?=\s|$)"
+"""Where no daemon runs yet."""
 
 
 def placed(remedy: str, *, config: Path | None = None, main_cf: Path | None = None) -> str:
@@ -32,13 +35,18 @@ def placed(remedy: str, *, config: Path | None = None, main_cf: Path | None = No
 
 def _of_unit(remedy: str, unit: str) -> str:
     """What the service manager is told is about this unit; where none is known, that the daemon is
-    to be started is all that can be said."""
+    to be started is all that can be said. `dmarc-milter serve` stays in the foreground: nothing may
+    follow it, and no other daemon of this file may run."""
     if unit:
         name = shlex.quote(unit)
         return re.sub(rf"{START}{SYSTEMCTL}", rf"\1\2{name}", remedy)
-    without = re.sub(rf" && {SYSTEMCTL}", "", remedy)
-    again = "  # start the daemon again" if without != remedy else ""
-    return re.sub(rf"{START}{SYSTEMCTL}", r"\1dmarc-milter serve", without) + again
+    if re.fullmatch(rf"{FIRST_START}(  # .*)?", remedy):
+        return re.sub(FIRST_START, "dmarc-milter serve", remedy)
+    if found := re.match(SYSTEMCTL, remedy):
+        rest = remedy[found.end() :].removeprefix(" && ").strip()
+        return START_AGAIN + (f", then `{rest}`" if rest else "")
+    without = re.sub(rf"(?: && |; ){SYSTEMCTL}", "", remedy)
+    return f"{without}  {START_AGAIN}" if without != remedy else remedy
 
 
 def _added(remedy: str, commands: str, option: str) -> str:

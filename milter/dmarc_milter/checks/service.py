@@ -58,6 +58,15 @@ def start(of: Instance) -> str:
     return f"systemctl start {of.unit}" if of.unit else "dmarc-milter serve"
 
 
+START_AGAIN = "# start the daemon again"
+"""Where no unit is known."""
+
+
+def restart(of: Instance) -> str:
+    """The command that starts the daemon of this configuration again."""
+    return f"systemctl restart {of.unit}" if of.unit else START_AGAIN
+
+
 def then_restart(of: Instance) -> str:
     """Behind a command that a restart follows. Where no unit is known, another instance's must not
     be restarted in its place."""

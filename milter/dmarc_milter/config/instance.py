@@ -15,6 +15,7 @@ UNIT_FOLDERS = (Path("/etc/systemd/system"), Path("/run/systemd/system"), *(
 ))  # fmt: skip
 """systemd.unit(5)."""
 NO_UNIT = ""
+VARIABLE_IS = f"{CONFIG_VARIABLE}="
 
 
 class Instance(NamedTuple):
@@ -74,28 +75,85 @@ def instance(config: Path) -> Instance:
 
 
 def unit_of(config: Path, folders: Sequence[Path] | None = None) -> str:
-    """The unit whose `serve` reads this file, by its own files and drop-ins; NO_UNIT where none
-    does."""
-    for folder in UNIT_FOLDERS if folders is None else folders:
-        for file in sorted(folder.glob("*.service")) + sorted(folder.glob("*.service.d/*.conf")):
-            if os.path.realpath(config) in _named(file):
-                name = file.name if file.suffix == ".service" else file.parent.stem
-                if not name.endswith("@.service"):
-                    return name.removesuffix(".service")
+    """The unit whose `serve` reads this file, by its own file and drop-ins; NO_UNIT where none
+    does. Its companions (drain, report, web) may name the same file."""
+    wanted = os.path.realpath(config)
+    files, drop_ins = _listed(UNIT_FOLDERS if folders is None else folders)
+    units = {*files, *(name.removesuffix(".d") for name in drop_ins)}
+    for unit in sorted(units):
+        if unit.endswith(".service") and not unit.endswith("@.service"):
+            own = files.get(unit) or files.get(_template(unit))
+            settings = [one for name in _drop_in_folders(unit) for one in drop_ins.get(name, ())]
+            in_order = sorted(
+                {one.name: one for one in settings}.values(), key=lambda one: one.name
+            )
+            if own and _served([own, *in_order]) == wanted:
+                return unit.removesuffix(".service")
     return NO_UNIT
 
 
-def _named(file: Path) -> Iterator[str]:
-    """Configurations of the daemon that a unit's file names: `--config`, or the variable."""
+def _listed(folders: Sequence[Path]) -> tuple[dict[str, Path], dict[str, list[Path]]]:
+    """Unit files by their names, the first folder's before the others', and the drop-ins of each
+    folder of these, the first's last, so that they replace those of the same name."""
+    files: dict[str, Path] = {}
+    drop_ins: dict[str, list[Path]] = {}
+    for folder in reversed(folders):
+        files |= {one.name: one for one in folder.glob("*.service")}
+        for one in folder.glob("*service.d/*.conf"):
+            drop_ins.setdefault(one.parent.name, []).append(one)
+    return files, drop_ins
+
+
+def _template(unit: str) -> str:
+    """`mail@.service` for `mail@two.service`; no other unit has one."""
+    name, at, _ = unit.partition("@")
+    return f"{name}{at}.service" if at else ""
+
+
+def _drop_in_folders(unit: str) -> Iterator[str]:
+    """What is of this unit alone comes last."""
+    stem = unit.removesuffix(".service")
+    yield "service.d"
+    yield from (f"{stem[: dash.end()]}.service.d" for dash in re.finditer("-", stem))
+    if template := _template(unit):
+        yield f"{template}.d"
+    yield f"{unit}.d"
+
+
+def _served(files: Sequence[Path]) -> str:
+    """The configuration of the `serve` that a unit's files start together: `--config`, else the
+    variable; "" where they start another command, or name no file."""
+    commands: list[list[str]] = []
+    variable = ""
+    for key, words in (setting for file in files for setting in _settings(file)):
+        if key == "ExecStart":
+            commands = [*commands, words] if words else []
+        else:
+            named = [word.partition("=")[2] for word in words if word.startswith(VARIABLE_IS)]
+            variable = named[-1] if named else variable if words else ""
+    for words in commands:
+        if "serve" in words:
+            found = config_option(words) or variable
+            return os.path.realpath(found) if found else ""
+    return ""
+
+
+def _settings(file: Path) -> Iterator[tuple[str, list[str]]]:
+    """ExecStart= and Environment= with their words."""
     try:
         text = file.read_text(encoding="utf-8", errors="replace").replace("\\\n", " ")
     except OSError:
         return
-    for line in re.findall(r"^(?:ExecStart|Environment)=(.*)$", text, re.MULTILINE):
-        words = [word.strip("\"'") for word in line.split()]
-        if "serve" in words and "--config" in words[:-1]:
-            yield os.path.realpath(words[words.index("--config") + 1])
-        for word in words:
-            key, _, value = word.partition("=")
-            if value and (key == CONFIG_VARIABLE or (key == "--config" and "serve" in words)):
-                yield os.path.realpath(value)
+    for key, line in re.findall(r"^(ExecStart|Environment)[ \t]*=(.*)$", text, re.MULTILINE):
+        yield key, [re.sub("[\"']", "", word) for word in line.split()]
+
+
+def config_option(words: Sequence[str]) -> str:
+    """What `--config` of a command line names; "" where it is not there."""
+    named = ""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word == "--config":
+            named = following
+        elif word.startswith("--config="):
+            named = word.partition("=")[2]
+    return named

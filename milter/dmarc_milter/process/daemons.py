@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from dmarc_milter.config.instance import config_option
 from dmarc_milter.config.load import CONFIG_VARIABLE, DEFAULT_PATH
 
 PROC = Path("/proc")
@@ -34,12 +35,7 @@ def serves(pid: int, config: Path, proc: Path = PROC) -> bool:
     program = any(Path(word).name in ("dmarc-milter", "dmarc_milter") for word in arguments[:4])
     if not program or "serve" not in arguments:
         return False
-    named = _variable(pid, proc) or str(DEFAULT_PATH)
-    for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        if word == "--config":
-            named = following
-        elif word.startswith("--config="):
-            named = word.partition("=")[2]
+    named = config_option(arguments) or _variable(pid, proc) or str(DEFAULT_PATH)
     return os.path.realpath(named) == os.path.realpath(config)
 
 

@@ -22,9 +22,9 @@ from dmarc_milter.ledger.store.store import Store
 
 def findings(config: Config, path: Path = DEFAULT_PATH) -> Iterator[Finding]:
     """Those of `config check` that ask neither the DNS nor a server, with remedies as they must be
-    typed where the configuration at `path` is another instance's. Reads files."""
+    typed where the configuration at `path` is not the usual one. Reads files."""
     of = instance(path)
-    named = path if of.name else None
+    named = None if of.is_default else path
     for one in _findings(config, of):
         yield one._replace(remedy=remedies.placed(one.remedy, config=named))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dmarc_milter.cli.actions import add_action
 from dmarc_milter.cli.main import EXIT_NO, EXIT_OK
-from dmarc_milter.config import DEFAULT_PATH, Config, ConfigError, load
+from dmarc_milter.config import DEFAULT_PATH, load
 from dmarc_milter.config.json_schema import json_schema
 from dmarc_milter.config.reference import reference
 from dmarc_milter.config.sample import sample, show
@@ -48,8 +48,8 @@ def _check_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--syntax",
         action="store_true",
-        help="only whether the daemon would take the file: exit code 2 where not, and nothing else"
-        " is printed (the service's reload asks this first)",
+        help="only whether the file itself is right: exit code 2 where not, and nothing else is"
+        " printed (the service's reload asks this first)",
     )
     command.add_argument(
         "--postfix",
@@ -96,16 +96,6 @@ def _set(arguments: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _refuse_suffix_list(config: Config) -> None:
-    """The one file besides that ends a reload. Raises ConfigError."""
-    from dmarc_milter.dns.suffix_list import SuffixListError, load_suffixes
-
-    try:
-        load_suffixes(config.dmarc.suffix_list)
-    except SuffixListError as error:
-        raise ConfigError(f"[dmarc] suffix_list: {error}") from None
-
-
 def _check(arguments: argparse.Namespace) -> int:
     """0 when nothing is an error, else 1 (2, from `load`, for the file itself)."""
     from dmarc_milter.checks import host, remedies
@@ -116,7 +106,6 @@ def _check(arguments: argparse.Namespace) -> int:
 
     config = load(arguments.config)
     if arguments.syntax:
-        _refuse_suffix_list(config)
         return EXIT_OK
     found = [
         Finding("ok", "file", str(arguments.config)),
