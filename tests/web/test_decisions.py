@@ -249,10 +249,11 @@ def test_a_rule_is_offered_only_for_what_was_stopped_and_is_proven() -> None:
 
 
 def test_the_page_has_the_rule_ready_to_copy(pages: FlaskClient) -> None:
+    """The command is about the dashboard's own configuration, not about the usual file."""
     text = page_of(pages, "REFUSED")
     assert re.search(r'<pre id="rule"[^>]*>\[\[policy\.rules\]\]', text)
     assert 'data-copies="rule"' in text
-    assert "dmarc-milter allow REFUSED --apply" in text
+    assert re.search(r"dmarc-milter --config /\S+/c\.toml allow REFUSED --apply", text)
     assert "data-copies" not in page_of(pages, "PASSED")
 
 

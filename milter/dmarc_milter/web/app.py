@@ -261,8 +261,9 @@ class Pages:
         found = queries.decision(self._store.database, identity)
         if found is None:
             abort(404)
-        config = self._options.status().config
-        sealers = local_policy(config).trusted_arc_sealers if config else ()
+        status = self._options.status()
+        sealers = local_policy(status.config).trusted_arc_sealers if status.config else ()
+        allow = f"dmarc-milter allow {found.facts.queue_id} --apply"
         return render_template(
             "decision.html",
             facts=found.facts,
@@ -270,6 +271,7 @@ class Pages:
             story=explain(found.facts),
             view=view(found.facts),
             changes=list(changes(found.facts)),
+            allow=health.command(allow, status.path),
             rule=suggestion(
                 found.facts, {sealer.name for sealer in sealers}, self._options.clock()
             ),

@@ -23,10 +23,13 @@ from dmarc_milter.ledger.store.store import Store
 def findings(config: Config, path: Path = DEFAULT_PATH) -> Iterator[Finding]:
     """Those of `config check` that ask neither the DNS nor a server, with remedies as they must be
     typed where the configuration at `path` is not the usual one. Reads files."""
-    of = instance(path)
-    named = None if of.is_default else path
-    for one in _findings(config, of):
-        yield one._replace(remedy=remedies.placed(one.remedy, config=named))
+    for one in _findings(config, instance(path)):
+        yield one._replace(remedy=command(one.remedy, path))
+
+
+def command(words: str, path: Path) -> str:
+    """As it must be typed for the configuration at `path`."""
+    return remedies.placed(words, config=None if instance(path).is_default else path)
 
 
 def _findings(config: Config, of: Instance) -> Iterator[Finding]:

@@ -42,4 +42,4 @@ def read(path: Path) -> HostStatus:
     try:
         return host_status(load(path))._replace(path=path)
     except ConfigError as error:
-        return HostStatus("", str(error))
+        return HostStatus("", str(error), path=path)
