@@ -47,7 +47,9 @@ class ReadOnlySqlite(SqliteDatabase):
         if empty:
             return in_memory(self.path).connection
         self._lasting = has_journal(self.path)
-        return read_only(self.path, journal=self._lasting, wait=BUSY_WAIT)
+        connection = read_only(self.path, journal=self._lasting, wait=BUSY_WAIT)
+        add_functions(connection)
+        return connection
 
 
 class MemorySqlite(SqliteDatabase):

@@ -11,6 +11,7 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +26,7 @@ from dmarc_milter.core.policy.decide import Deferral, Disposition, Verdict
 from dmarc_milter.ledger import impact, merge_hosts, stopped
 from dmarc_milter.ledger.errors import StoreError
 from dmarc_milter.ledger.impact import by_domain, by_kind
+from dmarc_milter.ledger.read_only_store import ReadOnlySqlite
 from dmarc_milter.ledger.stopped import StoppedMail, treated_mail
 from dmarc_milter.ledger.store import log_size, rollups, schema
 from dmarc_milter.ledger.store.database import fetch
@@ -100,6 +102,18 @@ def test_the_first_author_domains_and_all_others_in_sum_are_all(
         assert first.messages == whole.messages == sum(row.messages for row in ranked)
         assert first.totals == whole.totals
         assert by_kind(first.all) == by_kind(whole.all)
+
+
+def test_a_file_that_is_only_read_ranks_author_domains_too(tmp_path: Path) -> None:
+    """As commands and the dashboard open it, beside a daemon that writes and after it."""
+    path = tmp_path / "reports.db"
+    with closing(Store.open(f"sqlite:///{path}", clock=lambda: NOW)) as writes:
+        writes.apply(batch(*some_mail(30)))
+        whole = treated_mail(writes.database, 0)
+        with closing(ReadOnlySqlite(path)) as reads:
+            assert treated_mail(reads, 0, limit=50).totals == whole.totals
+    with closing(ReadOnlySqlite(path)) as reads:
+        assert treated_mail(reads, 0, limit=50).totals == whole.totals
 
 
 def test_the_pages_rank_author_domains_by_the_same_sums(store: Store) -> None:
