@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from dmarc_milter.core.stored import encode
@@ -59,12 +59,14 @@ def worker(path: str, url: str) -> None:
 
 def server_seconds(data: Path) -> float:
     """Processor time so far of the server with this data directory: its processes, and those that
-    have ended."""
+    have ended. Looked at again where one ends meanwhile, as with each connection."""
     main = int((data / "postmaster.pid").read_text().split()[0])
-    total = _times(main, 4)
-    for each in Path(f"/proc/{main}/task/{main}/children").read_text().split():
-        total += _times(int(each), 2)
-    return total / TICKS
+    while True:
+        with suppress(FileNotFoundError, ProcessLookupError):
+            total = _times(main, 4)
+            for each in Path(f"/proc/{main}/task/{main}/children").read_text().split():
+                total += _times(int(each), 2)
+            return total / TICKS
 
 
 def _times(process: int, number: int) -> int:
