@@ -3,6 +3,8 @@ there; nothing of it changes a verdict."""
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from ipaddress import ip_address
@@ -13,7 +15,7 @@ from dmarc_milter.core import budget
 from dmarc_milter.core.mail.domain import Domain
 from dmarc_milter.core.mail.message import Envelope
 from dmarc_milter.core.mail.path import ReversePath
-from dmarc_milter.core.resolver import Resolver
+from dmarc_milter.core.resolver import Resolver, abandon
 from dmarc_milter.core.spf import record
 from dmarc_milter.core.spf.check import SpfStatus, check
 from dmarc_milter.core.spf.early import MAX_EXCHANGES
@@ -87,6 +89,37 @@ def test_nothing_more_is_asked_for_a_message_that_has_ended() -> None:
         assert other.txt("two.example")
         assert set(dns.queries) == {("plain.example", "TXT"), ("two.example", "TXT")}
         source.close()
+
+
+def test_a_message_that_ends_before_an_answer_leaves_nothing_behind() -> None:
+    """Its header may be large: it is gone at once, not when the collector comes by."""
+
+    class Message:
+        def __init__(self) -> None:
+            self.header = bytes(1024)
+            self.resolver = source.for_message()
+            self.early = EarlySpf(
+                envelope(), self.resolver, SpfOptions(), loop, self.blamed, QUERIES
+            )
+
+        def blamed(self) -> nullcontext[None]:
+            return nullcontext()
+
+    loop = Loop()
+    with DnsServer() as dns:
+        dns.behaviour = "silent"
+        source = DnsResolver(loop, [dns.nameserver])
+        message = Message()
+        seen = weakref.ref(message)
+        gc.disable()
+        try:
+            message.early.end()
+            abandon(message.resolver)
+            del message
+            assert seen() is None
+        finally:
+            gc.enable()
+            source.close()
 
 
 def test_the_result_is_the_same_with_early_questions_and_without() -> None:

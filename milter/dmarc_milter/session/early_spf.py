@@ -4,7 +4,7 @@ soon as the answer that leads to it has come."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 from dmarc_milter.core.fair_sharing import client_network
 from dmarc_milter.core.mail.message import Envelope
@@ -40,6 +40,7 @@ class EarlySpf:
     def end(self) -> None:
         """Nothing more is asked ahead. What is in flight ends with the message."""
         self._resolver = None
+        self._blamed = nullcontext  # questions without an answer would hold the message, it them
 
     def _notice(self) -> None:
         """An answer has come. It is read in a task, as part of its client's share."""
