@@ -155,12 +155,10 @@ def workers(*connections: tuple[int, int]) -> SharedMemory:
     return shared_memory
 
 
-def takers(shared_memory: SharedMemory, later: float = 0.0) -> list[int]:
+def takers(shared_memory: SharedMemory, later: float = 0.0, limit: int = 1000) -> list[int]:
     """Who would take the next connection, `later` seconds from now."""
-    now = time.monotonic() + later
-    return [
-        number for number in range(shared_memory.slots) if shared_memory.takes_next(number, now)
-    ]
+    now, numbers = time.monotonic() + later, range(shared_memory.slots)
+    return [number for number in numbers if shared_memory.takes_next(number, now, limit)]
 
 
 def test_while_there_is_little_to_do_the_first_worker_takes_every_connection() -> None:
@@ -187,9 +185,21 @@ def test_no_worker_has_many_more_connections_than_another() -> None:
     assert takers(workers((1, NEAR), (0, 0))) == [1]
 
 
+def test_a_worker_without_room_leaves_connections_to_those_that_have_some() -> None:
+    """Else it would hang up on one that it has, or answer 451, beside an empty worker. Where none
+    has room somebody still makes some or answers (max_connections)."""
+    assert takers(workers((1, 0), (0, 0), (0, 0)), limit=1) == [1]
+    assert takers(workers((2, 0), (1, 1), (1, 0)), limit=2) == [2]
+    assert takers(workers((1, 0), (0, 1)), limit=1) == [0]
+    busy = workers((2, 0), (1, 0), (0, 2))
+    for number in range(busy.slots):
+        busy.slot(number).show(bytes(FINGERPRINT))
+    assert takers(busy, limit=2) == [1]
+
+
 def test_only_workers_that_take_connections_are_left_some() -> None:
     """Not one that drains, has died or does not move."""
     shared_memory = workers((0, 0), (0, 0))
     shared_memory.slot(0).accepting = False
-    assert shared_memory.takes_next(1, time.monotonic())
+    assert shared_memory.takes_next(1, time.monotonic(), 1000)
     assert takers(workers((0, 0), (0, 0)), later=60) == [0, 1]

@@ -20,7 +20,7 @@ from dmarc_milter.process.loop import Loop, TaskEnded
 from dmarc_milter.process.shared_memory import SharedMemory
 from dmarc_milter.session.choose_library import ConnectionLimits, Serving
 from dmarc_milter.session.handler import Own, SessionOptions
-from dmarc_milter.session.native import NativeServer
+from dmarc_milter.session.native import PATIENCE, NativeServer
 from dmarc_milter.session.session import Session
 from fakes.daemon import wait_for
 from fakes.milter_client import ADDHDRS, Gone, MilterClient
@@ -585,6 +585,16 @@ def test_a_connection_that_nobody_else_takes_is_taken() -> None:
     with serving(takes_next=lambda: False) as served:
         clients = [served.client() for _ in range(30)]
         assert [mta.message(LETTER).code for mta in clients] == [250] * 30
+
+
+def test_a_worker_that_is_needed_looks_soon_again() -> None:
+    """Only where there was nothing left, time after time, does it wait longer."""
+    with serving(takes_next=lambda: False) as served:
+        for _ in range(6):
+            served.client()
+        assert served.server is not None
+        server = served.server
+        assert wait_for(lambda: server.count == 6 and server._patience == PATIENCE)
 
 
 def test_connections_are_left_to_the_worker_whose_they_are() -> None:

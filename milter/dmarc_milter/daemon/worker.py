@@ -148,10 +148,11 @@ def _start(
         meter.count("connections")
         return Session(service.handler, service.options, name=name)
 
-    def takes_next() -> bool:
-        return shared_memory.takes_next(number, time.monotonic())
-
     limits = ConnectionLimits(_most_connections(config), config.milter.idle_timeout)
+
+    def takes_next() -> bool:
+        return shared_memory.takes_next(number, time.monotonic(), limits.connections)
+
     serving = Serving(loop, sock, make_session, slot, log, limits, takes_next)
     return service, serve(config.milter.library, serving)
 
@@ -252,7 +253,7 @@ class Orders:
         """`drain`: seconds that one that is worn out takes for what is under way."""
         self._slot, self._control, self._server = slot, control, server
         self._drain, self._clock = drain, clock
-        self._descriptors = DescriptorLimit()
+        self._descriptors = DescriptorLimit(clock)
         self._worn_out = False
         self._deadline = math.inf
         self._quiet_since = math.inf

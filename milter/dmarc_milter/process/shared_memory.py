@@ -68,9 +68,9 @@ class SharedMemory:
         """Open MTA connections of all workers, silent ones too."""
         return sum(slot.connections for slot in self._slots[: self.slots])
 
-    def takes_next(self, number: int, now: float) -> bool:
-        """Whether the next connection is for worker `number`, of those that take some. `now` is
-        time.monotonic().
+    def takes_next(self, number: int, now: float, limit: int) -> bool:
+        """Whether the next connection is for worker `number`, of those that take some and have
+        fewer than `limit`; if none has, of all that take some. `now` is time.monotonic().
 
         It is the first one that evaluates nothing at this moment and has about as few as any: while
         there is little to do one worker does it, who knows most of the DNS by then. Where all have
@@ -81,11 +81,12 @@ class SharedMemory:
         able = [slot for slot in accepting if slot.heartbeat > since or slot is own]
         if own not in able:
             return True
+        able = [slot for slot in able if slot.connections < limit] or able
         fewest = min(slot.connections for slot in able)
         for slot in able:
             if not slot.is_running and slot.connections <= fewest + NEAR:
                 return slot is own
-        return own.connections == fewest
+        return own in able and own.connections == fewest
 
     def is_blocked(self, fingerprint: bytes, *, now: float) -> bool:
         """Whether a message has killed too often. `now` is time.monotonic()."""

@@ -162,20 +162,25 @@ class NativeServer:
 
     def _take_what_is_left(self) -> None:
         self._go_on_accepting()
-        self._accept()
+        if self._accept():
+            self._patience = PATIENCE
 
-    def _accept(self) -> None:
+    def _accept(self) -> bool:
+        """Whether there was one."""
+        found = False
         for _ in range(ACCEPT_AT_ONCE):
             if self._listening is None:
-                return
+                break
             try:
                 sock, _ = self._listening.accept()
             except (BlockingIOError, ConnectionAbortedError, InterruptedError):
-                return
+                break
             except OSError as error:
                 self._rest(error)
-                return
+                break
             self._take(sock)
+            found = True
+        return found
 
     def _take(self, sock: socket.socket) -> None:
         """One more, if there is room or somebody can go; else the MTA is told to come back."""
