@@ -645,6 +645,26 @@ def test_a_client_that_could_not_be_read_is_not_judged() -> None:
     assert handler.failures[0][:2] == ("c0", "connect")
 
 
+@pytest.mark.parametrize("why", ["broken", "overflow", "finish"])
+def test_a_message_that_is_answered_without_a_verdict_asks_nothing_any_more(
+    why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its look-ups would go on until they are answered, at the cost of others' places."""
+    monkeypatch.setattr("dmarc_milter.core.mail.header_collector.MAX_POSITIONS", 2)
+    handler = RecordingHandler(breaks="finish" if why == "finish" else "")
+    one = session(handler, SessionOptions(header_fields=1))
+    one.mail(b"<one@attack.example>", (), macros())
+    if why == "broken":
+        one.failed("header", RuntimeError("broken"))
+    fields = 9 if why == "overflow" else 1
+    one.headers([(b"From", b" <first@legit.example>")] * fields)
+    answer = one.end_of_message(macros())
+    assert answer == ((TOO_MANY_FIELDS if why == "overflow" else TRY_LATER),)
+    assert handler.transactions[0].finished is None
+    assert handler.transactions[0].cancelled
+    assert not one.in_message
+
+
 def test_a_failing_cancel_does_not_reach_the_mta() -> None:
     handler = RecordingHandler(breaks="cancel")
     one = session(handler)

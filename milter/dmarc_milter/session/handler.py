@@ -70,7 +70,7 @@ class MailTransaction(Protocol):
         ...
 
     def cancel(self) -> None:
-        """The message will not be finished."""
+        """Nothing more of it is wanted: it will not be finished, or has been."""
         ...
 
 

@@ -212,7 +212,7 @@ class Session:
             self.failed("end_of_message", error)
             return self._on_error()
         finally:
-            self._message = None
+            self.abort()  # one that was answered unjudged still has look-ups
 
     def abort(self) -> None:
         """The message ends here: RSET, a new HELO or MAIL, or the connection is gone."""
