@@ -14,6 +14,7 @@ from functools import partial
 import pytest
 
 from dmarc_milter.core.resolver import Abandoned, LookupFailed, Question, Shortage, TimeExceeded
+from dmarc_milter.dns.admission import AdmittedQuestion
 from dmarc_milter.dns.nameservers import Server
 from dmarc_milter.dns.resolver import DnsResolver, MessageResolver
 from dmarc_milter.process.loop import Loop
@@ -119,6 +120,26 @@ def test_a_policy_is_found_at_once_while_all_places_are_taken(source: DnsResolve
     policy.prefetch([Question("_dmarc.a.example", "TXT"), Question("_dmarc.example", "TXT")])
     assert policy.txt("_dmarc.a.example") == (b"here",)
     assert time.monotonic() - began < 0.4
+
+
+@pytest.mark.parametrize("hinted", [False, True])
+def test_a_policy_that_the_message_has_asked_for_as_something_else_is_found_at_once(
+    source: DnsResolver, hinted: bool
+) -> None:
+    """SPF may include what is the author's policy too: `include:_dmarc.a.example`."""
+    saturate(source)
+    message, began = source.for_message(network="n1"), time.monotonic()
+    question = Question("_dmarc.a.example", "TXT")
+    message.prefetch([question])
+    assert isinstance(entry := source._admission.find(tuple(question)), AdmittedQuestion)
+    assert entry.pool is source._admission._others
+    policy = message.policy()
+    if hinted:
+        policy.prefetch([question])
+        assert entry.pool is source._admission._policy
+    assert policy.txt(question.name) == (b"here",)
+    assert time.monotonic() - began < 1.5
+    assert source.counters.shortages == 0
 
 
 def test_an_answer_at_hand_never_waits(source: DnsResolver) -> None:

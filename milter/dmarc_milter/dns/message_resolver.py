@@ -246,6 +246,8 @@ class MessageResolver(Remembers):
             raise LimitExceeded(f"{key[1]} {key[0]}: too many questions", name=key[0])
         if found is None:
             found = self._start(key, question)
+        else:
+            self._hurry(found)
         return found if isinstance(found, Answer) else self._wait(key, found)
 
     def _start(self, key: Key, question: bytes) -> Inquiry | Answer:
@@ -253,6 +255,13 @@ class MessageResolver(Remembers):
         if left <= 0:
             raise self._out_of_time(key, left)
         return self._source.start(key, question, self._progress.caller, policy=self._policy)
+
+    def _hurry(self, found: Inquiry | Answer | None) -> None:
+        """What the message has asked for other ends, and not sent, is asked for the policy now."""
+        if not self._policy or not isinstance(found, Inquiry):
+            return
+        if found.flight is None and found.answer is None:
+            self._source.start(found.key, found.question, self._progress.caller, policy=True)
 
     def _wait(self, key: Key, inquiry: Inquiry) -> Answer:
         """For an answer, or for a place and then an answer."""
@@ -355,6 +364,7 @@ class MessageResolver(Remembers):
         progress = self._progress
         if key in progress.given or key in progress.started:
             self._charge(key)  # a hint counts wherever it is given, so what rests on it does
+            self._hurry(progress.started.get(key))
             return
         found: Inquiry | Answer | None = self._source.cached(key)
         question = self._source.encode(key) if found is None else b""
