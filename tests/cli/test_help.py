@@ -55,6 +55,9 @@ def test_help_shows_the_sentence_and_the_examples(
         (("nonsense",), 2),
         (("--version",), 0),
         (("report",), 2),
+        (("--conf", "x", "ready"), 2),
+        (("--conf=x", "ready"), 2),
+        (("--vers",), 2),
         (("check", "--ip", "x"), 2),
     ],
 )

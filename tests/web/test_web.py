@@ -292,6 +292,18 @@ def test_a_login_leads_to_no_other_host(folder: Path, asked: str) -> None:
     assert (answer.status_code, answer.headers["Location"]) == (302, "/")
 
 
+@pytest.mark.parametrize("page", ["/", "/decisions", "/domains", "/reports", "/login", "/\xff"])
+@pytest.mark.parametrize("query", ["a=\xff", "days=\xff&key=\xff&next=\xff", "\x80\0", "%ff", "%"])
+def test_octets_that_are_no_text_are_no_error(folder: Path, page: str, query: str) -> None:
+    """Whoever has no token can send them."""
+    browser = client(folder, "0123456789abcdef")
+    raw = {"QUERY_STRING": query, "PATH_INFO": page}
+    signed_in = {"Authorization": "Bearer 0123456789abcdef"}
+    for headers in ({}, signed_in):
+        answer = browser.get("/", environ_overrides=raw, headers=headers)
+        assert answer.status_code in ((200, 302, 404) if query.isascii() else (400,))
+
+
 def test_a_session_ends_when_nobody_looks_for_long() -> None:
     """And lives as long as somebody does; tabs share it."""
     now = [0.0]

@@ -166,7 +166,9 @@ def _complain(text: str) -> None:
 def _parser(arguments: list[str]) -> argparse.ArgumentParser:
     """Every command with its sentence; only the one that is wanted is imported."""
     parser = argparse.ArgumentParser(
-        prog="dmarc-milter", description="Verify, enforce and report DMARC for inbound mail."
+        prog="dmarc-milter",
+        description="Verify, enforce and report DMARC for inbound mail.",
+        allow_abbrev=False,  # _command_word must know what `--config` is
     )
     parser.add_argument("--version", action="version", version=f"dmarc-milter {__version__}")
     add_config(parser, default_config())

@@ -64,6 +64,8 @@ class LoginGuard:
 
     def _let_in(self) -> ResponseReturnValue | None:
         """None lets the request go on."""
+        if not request.query_string.isascii():  # RFC 3986 2: no browser sends it
+            abort(400)
         if request.method not in ("GET", "HEAD") and request.endpoint != "login":
             abort(405)
         if not self._token:
