@@ -6,8 +6,9 @@ python tools/completions.py packaging/completion    writes the files for bash, z
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, NamedTuple, get_args, get_origin, get_type_hints
@@ -81,13 +82,17 @@ def bash(found: list[Word]) -> str:
         for word in found
     )
     values = "\n".join(
-        f'        "{word.command} {name}") COMPREPLY=($(compgen -W "{" ".join(known)}" --'
-        ' "$current")); return ;;'
+        f'        "{word.command} {name}") _dmarc_milter_one_of {_quoted(known)}; return ;;'
         for word in found
         for name, known in word.values.items()
     )
     first = " ".join([*(name for name in COMMANDS), "--config", "--version", "--help"])
     return f"""# bash completion for dmarc-milter, made by tools/completions.py
+_dmarc_milter_one_of() {{  # readline escapes what has blanks (complete -o filenames)
+    local one typed=${{current//\\\\/}}
+    COMPREPLY=()
+    for one; do [[ $one == "$typed"* ]] && COMPREPLY+=("$one"); done
+}}
 _dmarc_milter() {{
     local current=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD-1]}}
     local command="" at word words
@@ -123,7 +128,7 @@ def zsh(found: list[Word]) -> str:
     tops = "\n".join(f"    {_zsh(name, sentence)}" for name, sentence in COMMANDS.items())
     cases = "\n".join(f'    "{word.command}") items=({_items(word)}) ;;' for word in found)
     values = "\n".join(
-        f'    "{word.command} {name}") compadd {" ".join(known)}; return ;;'
+        f'    "{word.command} {name}") compadd -- {_quoted(known)}; return ;;'
         for word in found
         for name, known in word.values.items()
     )
@@ -158,6 +163,11 @@ _describe 'dmarc-milter' items || _files
 def _items(word: Word) -> str:
     arguments = dict.fromkeys(word.arguments, "")
     return " ".join(_zsh(*one) for one in (word.commands | arguments | word.options).items())
+
+
+def _quoted(words: Iterable[str]) -> str:
+    """For bash and zsh: a value may have blanks."""
+    return " ".join(map(shlex.quote, words))
 
 
 def _zsh(name: str, sentence: str) -> str:
@@ -196,7 +206,8 @@ def fish(found: list[Word]) -> str:
         for option, sentence in word.options.items():
             file = " -r -F" if option in FILES else ""
             if option in word.values:
-                file = f" -x -a '{' '.join(word.values[option])}'"
+                few = " ".join(map(_fish_word, word.values[option]))
+                file = f" -x -a {_fish(few)}"
             lines.append(
                 f"complete -c dmarc-milter -n '{where}' -l {option[2:]}{file} -d {_fish(sentence)}"
             )
@@ -206,6 +217,10 @@ def fish(found: list[Word]) -> str:
 def _fish(sentence: str) -> str:
     text = sentence.replace("\\", "\\\\").replace("'", "\\'")
     return f"'{text}'"
+
+
+def _fish_word(value: str) -> str:
+    return value if value.replace("-", "").isalnum() else f'"{value}"'
 
 
 def write(folder: Path) -> None:

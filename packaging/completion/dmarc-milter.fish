@@ -38,7 +38,7 @@ complete -c dmarc-milter -n '__fish_seen_subcommand_from why' -l ip -d 'the SMTP
 complete -c dmarc-milter -n '__fish_seen_subcommand_from why' -l disposition -x -a 'none pass quarantine reject tempfail delivered refused quarantined deferred' -d 'what was done'
 complete -c dmarc-milter -n '__fish_seen_subcommand_from why' -l would-be -x -a 'reject quarantine tempfail refused quarantined deferred' -d 'delivered, and what enforcement would have done'
 complete -c dmarc-milter -n '__fish_seen_subcommand_from why' -l affected -d 'only what policy stopped, deferred or marked, or would have'
-complete -c dmarc-milter -n '__fish_seen_subcommand_from why' -l kind -x -a 'mailing list forwarder another domain nobody proven not noted' -d 'what the message proves, in the words of `impact`'
+complete -c dmarc-milter -n '__fish_seen_subcommand_from why' -l kind -x -a '"mailing list" forwarder "another domain" "nobody proven" "not noted"' -d 'what the message proves, in the words of `impact`'
 complete -c dmarc-milter -n '__fish_seen_subcommand_from why' -l result -x -a 'none pass fail temperror permerror' -d 'the dmarc= word'
 complete -c dmarc-milter -n '__fish_seen_subcommand_from why' -l limit -d 'at most so many decisions, newest first (default 20)'
 complete -c dmarc-milter -n '__fish_seen_subcommand_from why' -l full -d 'explain each one instead of listing them'

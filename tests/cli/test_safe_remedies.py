@@ -527,6 +527,24 @@ def test_a_password_is_not_sent_to_whoever_answers(
     assert remedy in doctor._way_in(told, host_name, int(port), f"{server}: {problem}")
 
 
+@pytest.mark.parametrize(
+    ("server", "tls", "problem", "remedy"),
+    [
+        ("smart.example:465", "none", "timed out", "reporting.smtp_tls verify"),
+        ("smart.example:465", "none", "closed the connection", "reporting.smtp_tls verify"),
+        ("localhost:465", "none", "timed out", "reporting.smtp_tls opportunistic"),
+        ("smart.example:25", "none", "timed out", "reporting.smtp localhost:25"),
+    ],
+)
+def test_a_port_where_tls_begins_at_once_is_spoken_to_by_tls(
+    server: str, tls: str, problem: str, remedy: str
+) -> None:
+    """`none` is none at 465 too (RFC 8314 3.3): the server waits for TLS and we for its words."""
+    host_name, _, port = server.partition(":")
+    told = reports(smtp=server, smtp_tls=tls)
+    assert remedy in doctor._way_in(told, host_name, int(port), f"{server}: {problem}")
+
+
 INCLUDED = " ".join(f"include:i{number}.example" for number in range(6))
 
 
@@ -566,6 +584,17 @@ def test_an_spf_record_that_others_send_by_is_not_replaced(
     assert report_sender._merged_spf(Domain("e.example"), zone) == (
         f"v=spf1 {published}" if published else ""
     )
+
+
+@needs_root
+def test_a_folder_that_became_a_link_is_not_given_away(tmp_path: Path) -> None:
+    """The account may own what is above it. A link of root's is resolved before."""
+    real, link = tmp_path / "real", tmp_path / "link"
+    real.mkdir()
+    link.symlink_to(real)
+    assert account._opened("g", link) == f"chgrp -h g {real} && chmod g+x {real}"
+    os.chown(link, 1, 1, follow_symlinks=False)
+    assert account._opened("g", link) == f"chgrp -h g {link} && chmod g+x {link}"
 
 
 @needs_root

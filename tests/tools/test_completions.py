@@ -25,6 +25,7 @@ CASES = [
     ("dmarc-milter why --disposition quar", "quarantine"),
     ("dmarc-milter report list --state qu", "queued"),
     ("dmarc-milter setup --mta send", "sendmail"),
+    ("dmarc-milter why --kind mail", "mailing list"),
     ("dmarc-milter config set policy.enf", "policy.enforce"),
     ("dmarc-milter config set policy.enforce t", "true"),
 ]

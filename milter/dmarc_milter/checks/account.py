@@ -109,8 +109,9 @@ def _is_chosen_by_others(path: Path, account: pwd.struct_passwd) -> bool:
 
 
 def _opened(group: str, folder: Path) -> str:
-    quoted = shlex.quote(str(folder))
-    return f"chgrp {group} {quoted} && chmod g+x {quoted}"
+    """`-h`: the account may own what is above, and put a link there meanwhile."""
+    quoted = shlex.quote(str(_where_root_points(folder)))
+    return f"chgrp -h {group} {quoted} && chmod g+x {quoted}"
 
 
 def _copy(file: Path, section: str, name: str) -> str:

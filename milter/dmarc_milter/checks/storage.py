@@ -140,7 +140,8 @@ def _allowed(config: Config, what: Kind, path: Path, of: Instance) -> str:
     ):
         return folders.elsewhere(what, of)
     owner, file = ":".join(service.names(config)), shlex.quote(str(path))
-    return f"chown {owner} {shlex.quote(str(path.parent))} && chown -hf {owner} {file}*"
+    folder = shlex.quote(os.path.realpath(path.parent))
+    return f"chown -h {owner} {folder} && chown -hf {owner} {file}*"
 
 
 def _other_file(what: Kind, path: Path) -> str:

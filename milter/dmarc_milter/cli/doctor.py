@@ -25,7 +25,7 @@ from dmarc_milter.config.sources import merge, read_sources
 from dmarc_milter.core.check_finding import Finding
 from dmarc_milter.mta.errors import AttachmentError
 from dmarc_milter.mta.find import EXIM, find, present
-from dmarc_milter.reporting.smtp import Submission, greeting
+from dmarc_milter.reporting.smtp import SUBMISSIONS, Submission, greeting
 
 RULE = re.compile(r"rule (\d+) ")
 RIGHTS = re.compile(r": (ch(?:mod|own|grp) [a-z0-9+-]+) (/.+)")
@@ -207,6 +207,8 @@ def _way_in(config: Config, host_name: str, port: int, problem: str) -> str:
     options, lower, here = config.reporting, problem.lower(), host_name in HERE
     if options.smtp_user and not here:
         return _way_in_with_login(config, host_name, port, problem)
+    if port == SUBMISSIONS and options.smtp_tls == "none" and "refused" not in lower:
+        return set_command("reporting.smtp_tls", "opportunistic" if here else "verify")
     if "starttls" in lower or "certificate" in lower:
         is_offered = options.smtp_user and "certificate" in lower
         way = "opportunistic" if is_offered or not here else "none"
@@ -225,7 +227,8 @@ def _way_in_with_login(config: Config, host_name: str, port: int, problem: str) 
         return set_command("reporting.smtp_tls", "verify")
     if re.search(r": 53\d ", problem) and options.smtp_password_file:
         return f"{service.editor()} {shlex.quote(options.smtp_password_file)}"
-    where, start = shlex.quote(f"{host_name}:{port}"), "" if port == 465 else "-starttls smtp "
+    where = shlex.quote(f"{host_name}:{port}")
+    start = "" if port == SUBMISSIONS else "-starttls smtp "
     return f"openssl s_client {start}-connect {where} < /dev/null  # {WHICH_SERVER}"
 
 

@@ -80,7 +80,7 @@ class Reporting(Section, frozen=True):
         Literal["none", "opportunistic", "verify"],
         doc(
             "STARTTLS: never, if offered, or required with a valid certificate; at port 465 TLS"
-            " begins at once"
+            " begins at once, but not with none"
         ),
     ] = "none"
     smtp_user: Annotated[str, doc("login for the SMTP server; empty = no authentication")] = ""
