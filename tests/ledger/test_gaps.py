@@ -10,6 +10,8 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import psycopg
@@ -22,6 +24,7 @@ from dmarc_milter.ledger.errors import SpoolError
 from dmarc_milter.ledger.spool.file import SpoolFile, SpoolOptions
 from dmarc_milter.ledger.spool.kept import CHUNK
 from dmarc_milter.ledger.store.apply_batch import Batch
+from dmarc_milter.ledger.store.daily_caps import StoreOptions
 from dmarc_milter.ledger.store.store import Store
 from fakes.evaluations import evaluation
 from fakes.stores import fresh_schema, spool_row, upgraded
@@ -370,6 +373,86 @@ def test_a_drain_that_died_before_the_spool_heard_of_it_keeps_its_name(place: Pl
     place.store.apply(Batch(identity, "mx1", place.spool.batch(2)))
     drain(place.spool, place.store)
     assert place.total() == 3
+    assert place.spool.identity() == identity
+
+
+@pytest.mark.parametrize("behind", [1, 2])
+def test_copies_of_a_host_that_drain_at_the_same_time_lose_nothing(
+    place: Place, monkeypatch: pytest.MonkeyPatch, behind: int
+) -> None:
+    """The other one's batch is counted after this one has looked, or after its first batch."""
+    place.saw(*some(3))
+    drain(place.spool, place.store)
+    place.spool.close()
+    shutil.copy(place.folder / "spool.db", place.folder / "copy.db")
+    with (
+        closing(SpoolFile(place.folder / "copy.db")) as copied,
+        closing(Store.open(place.url)) as other,
+    ):
+        place.saw(*some(6))
+        copied.write([spool_row(each) for each in some(6)])
+        calls, apply = [0], place.store.apply
+
+        def late(batch: Batch) -> int:
+            calls[0] += 1
+            if calls[0] == behind:
+                drain(copied, other)
+            return apply(batch)
+
+        monkeypatch.setattr(place.store, "apply", late)
+        assert drain(place.spool, place.store, batch=2).problem == ""
+        monkeypatch.undo()
+        for _ in range(2):
+            place.saw(*some(1))
+            copied.write([spool_row(each) for each in some(1)])
+            drain(place.spool, place.store)
+            drain(copied, other)
+        assert (place.total(), place.reported()) == (19, 19)
+        assert not copied.waiting()
+        assert not place.spool.waiting()
+
+
+@pytest.mark.parametrize("decision_days", [0, 14])
+def test_messages_that_are_not_logged_are_counted_once_where_a_drain_died(
+    tmp_path: Path, store_url: str, decision_days: int
+) -> None:
+    """The decision log cannot tell whose the last number is: they were older than its days."""
+    upgraded(store_url)
+    first = evaluation()
+    options = StoreOptions(decision_days=decision_days)
+    with (
+        closing(Store.open(store_url, options, clock=first.at.timestamp)) as store,
+        closing(SpoolFile(tmp_path / "spool.db")) as spool,
+    ):
+        spool.write([spool_row(first)])
+        drain(spool, store)
+        identity = spool.identity()
+        spool.write([spool_row(replace(e, at=e.at - timedelta(days=20))) for e in some(5)])
+        store.apply(Batch(identity, "mx1", spool.batch(9)))
+        drain(spool, store)
+        assert sum(each.messages for each in store.decisions.totals()) == 6
+        assert sum(each.messages for each in store.reports.find()) == 6
+        assert spool.identity() == identity
+
+
+def test_two_drains_of_one_spool_count_once_and_keep_its_name(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one's batch is this spool's own."""
+    place.saw(*some(6))
+    identity, apply = place.spool.identity(), place.store.apply
+    with (
+        closing(SpoolFile(place.folder / "spool.db")) as same,
+        closing(Store.open(place.url)) as other,
+    ):
+
+        def late(batch: Batch) -> int:
+            drain(same, other)
+            return apply(batch)
+
+        monkeypatch.setattr(place.store, "apply", late)
+        assert drain(place.spool, place.store, batch=2).problem == ""
+    assert (place.total(), place.spool.waiting()) == (6, 0)
     assert place.spool.identity() == identity
 
 

@@ -7,12 +7,13 @@ import math
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple
 
 from dmarc_milter.ledger.errors import SpoolError, StoreError
 from dmarc_milter.ledger.spool.file import SpoolFile
 from dmarc_milter.ledger.spool.journal import Journal
-from dmarc_milter.ledger.store.apply_batch import Batch
+from dmarc_milter.ledger.store.apply_batch import Batch, Moved
 from dmarc_milter.ledger.store.gaps import Gap
 from dmarc_milter.ledger.store.store import Store
 
@@ -20,6 +21,8 @@ LOG = logging.getLogger("dmarc_milter.ledger")
 
 BATCH = 2000
 """Messages in one transaction of the store."""
+LOOKS = 5
+"""How often a drain looks again whose messages the store has counted."""
 
 
 class Drained(NamedTuple):
@@ -35,22 +38,38 @@ def drain(
     """Until the spool is empty, spool or store fail, or the time is over. Never raises; what is not
     applied stays. What the store has lost meanwhile comes first."""
     latest = time.monotonic() + seconds
-    messages = 0
+    counted: list[int] = []
     spool.check()  # only here: rows, identity and what is deleted belong to one file
     try:
-        if not spool.last():
-            return Drained(0)
-        identity, last = _identity(spool, store)
-        if last < (through := spool.drained()):
-            messages += _again(spool, store, Gap(identity, last, through), batch)
-        while rows := spool.batch(batch):
-            messages += store.apply(Batch(identity, host_name(), rows))
-            spool.delete(rows[-1][0])
-            if time.monotonic() > latest and (waiting := spool.waiting()):
-                return Drained(messages, f"{waiting} more wait in the spool")
+        for _ in range(LOOKS):
+            with suppress(Moved):
+                problem = _hand_over(spool, store, batch, latest, counted)
+                return Drained(sum(counted), problem)
+        problem = f"{store.database.name}: other spools of this name are drained at the same time"
     except (SpoolError, StoreError) as error:
-        return Drained(messages, str(error))
-    return Drained(messages)
+        problem = str(error)
+    return Drained(sum(counted), problem)
+
+
+def _hand_over(
+    spool: SpoolFile, store: Store, batch: int, latest: float, counted: list[int]
+) -> str:
+    """How many were new in each batch goes to `counted`; why it stopped early, or "". Nothing is
+    deleted that the store may not hold. Raises Moved: somebody else was counted under this name
+    meanwhile; SpoolError, StoreError."""
+    if not spool.last():
+        return ""
+    identity, last = _identity(spool, store)
+    if last < (through := spool.drained()):
+        counted.append(_again(spool, store, Gap(identity, last, through), batch))
+        last = through
+    while rows := spool.batch(batch):
+        counted.append(store.apply(Batch(identity, host_name(), rows, after=last)))
+        last = max(last, rows[-1][0])
+        spool.delete(rows[-1][0])
+        if time.monotonic() > latest and (waiting := spool.waiting()):
+            return f"{waiting} more wait in the spool"
+    return ""
 
 
 def host_name() -> str:
@@ -63,8 +82,8 @@ def _identity(spool: SpoolFile, store: Store) -> tuple[str, int]:
     identity where the store has counted further than this spool has ever been, or other messages
     under its numbers: it is an old copy, or a machine was copied with it and both go on."""
     identity = spool.identity()
-    last = store.last_sequence(identity)
-    if last <= spool.last() and not _counted_others(spool, store, last):
+    last, last_id = store.last_counted(identity)
+    if last <= spool.last() and not _is_another(spool, last, last_id):
         return identity, last
     LOG.warning(
         "the store has counted other messages under the name of the spool %s than are in it: a"
@@ -74,11 +93,13 @@ def _identity(spool: SpoolFile, store: Store) -> tuple[str, int]:
     return spool.rename(), 0
 
 
-def _counted_others(spool: SpoolFile, store: Store, last: int) -> bool:
-    """Whether the store has not counted the message that waits here under the last number that it
-    knows. (It has where a drain ended after it was counted and before the spool heard of it.)"""
-    rows = spool.batch(1, after=last - 1) if last > spool.drained() else []
-    return bool(rows) and rows[0][0] == last and not store.has(rows[0][1].id)
+def _is_another(spool: SpoolFile, last: int, last_id: str) -> bool:
+    """Whether another message waits here under the last number that the store knows than the one
+    that it counted. (The same does where a drain ended before the spool heard of it.)"""
+    if not last_id or last <= spool.drained():
+        return False
+    rows = spool.batch(1, after=last - 1)
+    return bool(rows) and rows[0][0] == last and rows[0][1].id != last_id
 
 
 def _again(spool: SpoolFile, store: Store, gap: Gap, batch: int) -> int:

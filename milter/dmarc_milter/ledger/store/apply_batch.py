@@ -28,11 +28,13 @@ from dmarc_milter.ledger.store.report_rows import PreparedRows
 
 class Batch(NamedTuple):
     """What one spool hands over: its identity, the host it stands on, and rows in the order of
-    their sequence numbers."""
+    their sequence numbers. `after`: the last number that the store has counted, as the spool knows
+    it; None: whatever that is."""
 
     identity: str
     host: str
     rows: Sequence[tuple[int, SpoolRow]]
+    after: int | None = None
 
 
 class _NewMessage(NamedTuple):
@@ -76,6 +78,11 @@ def _read(row: SpoolRow) -> _NewMessage | _Unreadable:
         return _NewMessage(decode(row.facts), row.facts, row.sample or None)
     except UnreadableFacts as error:
         return _Unreadable(row.id, str(error), row.facts)
+
+
+class Moved(Exception):
+    """The store has counted further under this identity than the batch says: another drain, or
+    another spool of the same name."""
 
 
 class Erased(Exception):
@@ -131,12 +138,15 @@ def apply(
     now: int,
 ) -> int:
     """Count what is new in a batch; how many messages that were. Call it in one transaction, whole
-    or not at all. Raises Erased: judge and prepare once more; report_rows.Closed: prepare."""
+    or not at all. Raises Erased: judge and prepare once more; report_rows.Closed: prepare; Moved:
+    look whose messages were counted."""
     batch = decoded.batch
     origin = transaction.one(
         "SELECT last_seq FROM origin WHERE identity = ? {for_update}", (batch.identity,)
     )
     last = int(origin[0]) if origin else 0
+    if batch.after not in (None, last):
+        raise Moved
     fresh = [row for seq, row in decoded.rows if seq > last]
     _park(transaction, fresh, now)
     readable = [row for row in fresh if isinstance(row, _NewMessage)]
@@ -155,10 +165,11 @@ def apply(
     _failures(transaction, messages, prepared.origin, options.caps)
     if batch.rows and batch.rows[-1][0] > last:
         transaction.run(
-            "UPDATE origin SET last_seq = ?, drained_at = ?, host = ?, unlogged = unlogged + ?"
-            " WHERE identity = ?",
+            "UPDATE origin SET last_seq = ?, last_id = ?, drained_at = ?, host = ?, unlogged ="
+            " unlogged + ? WHERE identity = ?",
             (
                 batch.rows[-1][0],
+                batch.rows[-1][1].id,
                 now,
                 batch.host,
                 len(messages) - len(logged),

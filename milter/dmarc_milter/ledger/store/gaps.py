@@ -49,7 +49,7 @@ def note(transaction: Transaction, gap: Gap, host: str, kept: int, now: int) -> 
 def close(transaction: Transaction, gap: Gap) -> None:
     """What could be applied again is: what is lost is not looked for any more."""
     transaction.run(
-        "UPDATE origin SET last_seq = ? WHERE identity = ? AND last_seq < ?",
+        "UPDATE origin SET last_seq = ?, last_id = '' WHERE identity = ? AND last_seq < ?",
         (gap.through, gap.identity, gap.through),
     )
 

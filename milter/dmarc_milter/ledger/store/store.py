@@ -89,7 +89,8 @@ class Store:
 
     def apply(self, batch: Batch) -> int:
         """Count a batch of a spool, exactly once however often it is handed over; how many of its
-        messages were new."""
+        messages were new. Raises Moved where the store is not where `batch.after` says, and
+        StoreError."""
         self.ready()
         now, read = int(self.clock()), apply_batch.read(batch)
         without = self._days.without(read.times(), now, self.options.decision_days)
@@ -116,19 +117,18 @@ class Store:
     def last_sequence(self, identity: str) -> int:
         """The last sequence number of this spool that is counted; 0 for a spool that is new
         here."""
+        return self.last_counted(identity)[0]
+
+    def last_counted(self, identity: str) -> tuple[int, str]:
+        """The same, and the id of that message; "" where that is not known."""
         self.ready()
-        sql = "SELECT last_seq FROM origin WHERE identity = ?"
+        sql = "SELECT last_seq, last_id FROM origin WHERE identity = ?"
         try:
             rows = fetch(self.database, sql, (identity,))
         except StoreError:
             self._checked = False
             raise
-        return int(rows[0][0]) if rows else 0
-
-    def has(self, identity: str) -> bool:
-        """Whether the message with that id is in the decision log, or kept as unreadable."""
-        sql = "SELECT 1 FROM decision WHERE id = ? UNION ALL SELECT 1 FROM parked WHERE id = ?"
-        return bool(fetch(self.database, f"{sql} LIMIT 1", (identity, identity)))
+        return (int(rows[0][0]), str(rows[0][1])) if rows else (0, "")
 
     def note_gap(self, gap: Gap, host: str, kept: int) -> bool:
         """Count what the store has lost of a spool that still has `kept` of it; False where that

@@ -25,6 +25,7 @@ from dmarc_milter.ledger.store.schema.steps import (
     HOSTS,
     IDENTITIES,
     IMPACT,
+    LAST_IDS,
     LEASES,
     REPORTERS,
     REPORTS,
@@ -54,6 +55,7 @@ STEPS: tuple[SchemaStep, ...] = (
     SchemaStep("reporters", REPORTERS),
     SchemaStep("rollup days", ROLLUP_DAYS),
     SchemaStep("totals", TOTALS, write_missing),
+    SchemaStep("last ids", LAST_IDS),
 )
 """Steps are only ever added; what a released version has applied is never changed."""
 HELD = 60

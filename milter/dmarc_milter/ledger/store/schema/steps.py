@@ -363,6 +363,13 @@ TOTALS = (
 )
 
 
+LAST_IDS = (
+    # Which message the last number is of: two spools of one name are told apart by it. '' where
+    # that is not known.
+    "ALTER TABLE origin ADD COLUMN {if_absent} last_id TEXT NOT NULL DEFAULT ''",
+)
+
+
 class SchemaStep(NamedTuple):
     """`convert` runs after the statements, in a transaction of its own where the engine has one for
     each statement; it too may run again."""
