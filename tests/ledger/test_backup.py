@@ -310,6 +310,14 @@ def test_a_backup_on_a_file_system_without_hard_links(
     assert host.ask("store", "restore", str(copy)) == 0
     assert host.messages() == 1
 
+    def no_rename(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.rename", no_rename)
+        assert host.ask("store", "backup", str(host.folder / "second.db")) == 1
+    assert not list(host.folder.glob("second.db*")), "the name is free for the next"
+
 
 def test_a_store_in_use_is_restored_and_the_old_one_kept(host: Host) -> None:
     """A process that has the store open goes on with the restored one."""

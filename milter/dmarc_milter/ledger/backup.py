@@ -68,8 +68,12 @@ def _name(partial: Path, target: Path) -> None:
     except OSError as error:
         if error.errno not in NO_LINKS:
             raise
-        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC))
-        os.rename(partial, target)
+        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        try:
+            os.rename(partial, target)
+        except OSError:
+            os.unlink(target)  # empty, and ours
+            raise
 
 
 def _flush(path: Path) -> None:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from dmarc_milter.core.report.rows import DAY
 from dmarc_milter.ledger.errors import StoreError
+from dmarc_milter.ledger.spool.kept import PAST
 from dmarc_milter.ledger.store.database import Database, Transaction, attempt
 
 LOG = logging.getLogger("dmarc_milter.ledger")
@@ -21,9 +22,6 @@ JUMP = 3 * DAY
 """Seconds between two looks at the clock beyond which it is doubted, in either direction."""
 PROOF = DAY
 """Seconds for which a doubted clock must have gone on evenly to be believed."""
-PAST = 1_735_689_600
-"""2025-01-01: before that this program was not written, and no clock is right. A machine that has
-none of its own begins in 1970, until it has asked for the time."""
 APART = 3600
 """Seconds that the clocks of a host and of the database server may differ."""
 FAR = 2 * DAY

@@ -127,7 +127,8 @@ MOST = (
     " count(*) FROM author"
 )
 """Of ten thousand author domains nobody reads more than the first, and to hand over all of them
-takes longer than to count them. The last row is how many author domains there are."""
+takes longer than to count them. The row without disposition and would_be, which AFFECTED leaves no
+other, is how many author domains there are; SQL promises no order of the rows."""
 
 
 class TreatedMail(NamedTuple):
@@ -166,13 +167,14 @@ def treated_mail(
     name = printable(author_domain, MAX_KEY)
     source = rollups.counted(since, author_domain=name, only=AFFECTED)
     rows = fetch(database, MOST.format(source=source.sql), (*source.values, limit))
+    groups = [row for row in rows if row[1] or row[2]]
     found = [
         Treated._make((rollups.reversed_name(row[0] or ""), *row[1:4], int(row[4])))
-        for row in rows[:-1]
+        for row in groups
     ]
-    named = [row[0] is not None for row in rows[:-1]]
+    named = [row[0] is not None for row in groups]
     return TreatedMail(
         [part for part, is_named in zip(found, named, strict=True) if is_named],
         [part for part, is_named in zip(found, named, strict=True) if not is_named],
-        int(rows[-1][4]),
+        sum(int(row[4]) for row in rows if not (row[1] or row[2])),
     )

@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -114,6 +115,22 @@ def test_a_file_that_is_only_read_ranks_author_domains_too(tmp_path: Path) -> No
             assert treated_mail(reads, 0, limit=50).totals == whole.totals
     with closing(ReadOnlySqlite(path)) as reads:
         assert treated_mail(reads, 0, limit=50).totals == whole.totals
+
+
+def test_the_count_of_author_domains_is_found_in_any_order_of_the_rows(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQL promises none for UNION ALL."""
+    store.apply(batch(*some_mail(300)))
+    ordered = treated_mail(store.database, 0, limit=2)
+
+    def backwards(*asked: Any) -> list[tuple[Any, ...]]:
+        return fetch(*asked)[::-1]
+
+    monkeypatch.setattr("dmarc_milter.ledger.stopped.fetch", backwards)
+    found = treated_mail(store.database, 0, limit=2)
+    assert (found.authors, found.messages) == (ordered.authors, ordered.messages)
+    assert found.totals == ordered.totals
 
 
 def test_the_pages_rank_author_domains_by_the_same_sums(store: Store) -> None:

@@ -19,6 +19,9 @@ SHARE = 2, 5
 """The part of the spool's bound (a fraction) beyond which kept rows give way to those that wait."""
 FAR = 2 * 86400
 """Seconds ahead of now that a wrong clock has written: nothing is kept until that date."""
+PAST = 1_735_689_600
+"""2025-01-01: before that this program was not written, and no clock is right. A machine that has
+none of its own begins in 1970, until it has asked for the time."""
 
 
 def drained(connection: sqlite3.Connection, through: int, options: SpoolOptions, now: float) -> int:
@@ -44,28 +47,33 @@ def drained(connection: sqlite3.Connection, through: int, options: SpoolOptions,
 
 
 def _give_up(connection: sqlite3.Connection, options: SpoolOptions, now: float) -> int:
-    gone = 0
+    """What was drained by a wrong clock is kept as if that were now; a clock in the past says
+    nothing of any row."""
+    gone, right = 0, now >= PAST
     while True:
         first = connection.execute("SELECT drained_at FROM kept ORDER BY seq LIMIT 1").fetchone()
         if first is None:
             return gone
-        if int(first[0]) > now + FAR:
-            sql = "UPDATE kept SET drained_at = ? WHERE drained_at > ?"
-            connection.execute(sql, (int(now), int(now + FAR)))
+        if right and not PAST <= int(first[0]) <= now + FAR:
+            sql = "UPDATE kept SET drained_at = ? WHERE drained_at < ? OR drained_at > ?"
+            connection.execute(sql, (int(now), PAST, int(now + FAR)))
+            continue
+        if _is_crowded(connection, options):
+            gone += give_way(connection)
+        elif right and int(first[0]) < now - options.keep_seconds:
+            gone += give_way(connection, PAST, int(now - options.keep_seconds))
+        else:
             return gone
-        over = int(first[0]) < now - options.keep_seconds
-        if not (over or _is_crowded(connection, options)):
-            return gone
-        gone += give_way(connection)
 
 
-def give_way(connection: sqlite3.Connection) -> int:
-    """Forget the oldest kept rows, a chunk at most; how many. Raises sqlite3.Error."""
+def give_way(connection: sqlite3.Connection, since: int = 0, before: int = 2**62) -> int:
+    """Forget the oldest kept rows, a chunk at most, of those that were drained between these times;
+    how many. Raises sqlite3.Error."""
     sql = (
         "DELETE FROM kept WHERE seq <= (SELECT max(seq) FROM (SELECT seq FROM kept ORDER BY seq"
-        " LIMIT ?))"
+        " LIMIT ?)) AND drained_at >= ? AND drained_at < ?"
     )
-    return connection.execute(sql, (CHUNK,)).rowcount
+    return connection.execute(sql, (CHUNK, since, before)).rowcount
 
 
 def _is_crowded(connection: sqlite3.Connection, options: SpoolOptions) -> bool:
