@@ -12,12 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from dmarc_milter.ledger.drain import keep_draining
 from dmarc_milter.ledger.spool.file import SpoolFile, prepare
 from dmarc_milter.ledger.spool.spool import Spool
-from dmarc_milter.ledger.store.store import Store
 from fakes.evaluations import evaluation
-from fakes.frozen_host import forked
 from fakes.soak import LONG
 from fakes.stores import spool_row
 
@@ -47,23 +44,19 @@ def test_no_commit_of_the_mail_path_waits_for_a_checkpoint(tmp_path: Path) -> No
     prepare(path)
     holds_it_open = SpoolFile(path)
     holds_it_open.waiting()
-    store, begun = Store.open(f"sqlite:///{tmp_path}/reports.db"), time.monotonic()
     seconds = 60 if LONG else 8
-
-    def drains() -> bool:
-        limit = begun + seconds + 5
-        keep_draining(
-            SpoolFile(path), store, lambda pause: time.sleep(pause) or time.monotonic() > limit,  # type: ignore[func-returns-value]
-            interval=1.0,
-        )  # fmt: skip
-        return True
-
-    store.close()
-    child = forked(drains)
     environment = os.environ | {
         "PYTHONPATH": f"{ROOT / 'milter'}:{ROOT / 'tests'}",
         "LD_PRELOAD": str(library),
     }
+    drain = [
+        sys.executable,
+        "-m",
+        "fakes.slow_drain",
+        str(path),
+        f"sqlite:///{tmp_path}/reports.db",
+    ]
+    drains = subprocess.Popen([*drain, str(seconds + 5)], env=environment)
     command = [sys.executable, "-m", "fakes.slow_spool", str(path), str(seconds), "130", str(flag)]
     mail = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     longest = 0
@@ -72,7 +65,7 @@ def test_no_commit_of_the_mail_path_waits_for_a_checkpoint(tmp_path: Path) -> No
         longest = max(longest, journal.stat().st_size if journal.exists() else 0)
         time.sleep(0.1)
     said = mail.communicate()[0]
-    os.waitpid(child, 0)
+    assert drains.wait() == 0
     holds_it_open.close()
     sent, _recorded, unrecorded, lost = map(int, said.split())
     print(f"{sent} messages, journal {longest >> 20} MB: {unrecorded} unrecorded, {lost} lost")
