@@ -346,6 +346,7 @@ class Loop:
             log.exception("a task failed")
         finally:
             task.ended, task.greenlet = True, None
+            task.function = _nothing  # its greenlet remembers the task, and may be kept for others
 
     def _time_over(self, task: Task) -> None:
         if task.parked:
@@ -358,7 +359,7 @@ class Loop:
             raise TaskEnded
         found = task.greenlet
         if found is None:  # not begun
-            task.ended = True
+            task.ended, task.function = True, _nothing
             return
         before, since = self._running, self._since
         found.parent = greenlet.getcurrent()  # where it goes on when the task has ended
@@ -385,3 +386,7 @@ class Loop:
         finally:
             main.parked = False
         return main.woken
+
+
+def _nothing() -> None:
+    """What a task that has ended does."""
