@@ -230,7 +230,8 @@ def test_a_reload_of_a_file_that_is_refused_fails_and_says_why(
     assert "code 0" not in code
     assert wait_for(lambda: "must be true or false" in machine.text())
     assert members(machine, "dmarc-milter.service") == before
-    assert machine.systemctl("is-active", "dmarc-milter-drain.service").strip() == "active"
+    is_active = ("is-active", "dmarc-milter-drain.service")  # "reloading" while its file is read
+    assert wait_for(lambda: machine.systemctl(*is_active).strip() == "active")
     assert machine.systemctl("show", "--property=MainPID", "dmarc-milter-drain.service") == drain
     assert judged(("127.0.0.1", port)).code == 550
     configure(machine, dns, f"inet:{port}@127.0.0.1")
