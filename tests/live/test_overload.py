@@ -38,7 +38,7 @@ class Attacked:
     def send(self, client: str, letter: Letter) -> tuple[int, bool]:
         """In a connection of its own. That what was accepted has passed is seen in the mailbox."""
         with Smtp(self.mta.port) as smtp:
-            smtp.socket.settimeout(120)
+            smtp.socket.settimeout(200)  # beyond what our own thread waits for its turn at most
             smtp.become(Client(client, "host.example"))
             to = "honest" if client.startswith("198.") else "others"
             reply = smtp.transaction(
