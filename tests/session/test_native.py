@@ -18,6 +18,7 @@ from dmarc_milter.core.actions.plan import Action, DeleteHeader, InsertHeader, R
 from dmarc_milter.core.mail.message import Envelope, Headers
 from dmarc_milter.process.loop import Loop, TaskEnded
 from dmarc_milter.process.shared_memory import SharedMemory
+from dmarc_milter.session import native
 from dmarc_milter.session.choose_library import ConnectionLimits, Serving
 from dmarc_milter.session.handler import Own, SessionOptions
 from dmarc_milter.session.native import PATIENCE, NativeServer
@@ -595,6 +596,26 @@ def test_a_worker_that_is_needed_looks_soon_again() -> None:
         assert served.server is not None
         server = served.server
         assert wait_for(lambda: server.count == 6 and server._patience == PATIENCE)
+
+
+def test_a_worker_that_has_stepped_back_looks_again_when_it_has_one_connection_less(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who has the fewest changes then: else an MTA would wait beside a worker that is idle."""
+    monkeypatch.setattr(native, "PATIENCE", 60.0)
+    may_take = [True]
+    with serving(takes_next=lambda: may_take[0]) as served:
+        first = served.client()
+        assert served.server is not None
+        may_take[0] = False
+        waiting = served.client(negotiated=False)
+        server = served.server
+        assert wait_for(lambda: server._later is not None)
+        may_take[0] = True
+        first.quit()
+        waiting.negotiate()
+        waiting.connect("client.example", "192.0.2.1")
+        assert waiting.message(LETTER).code == 250
 
 
 def test_connections_are_left_to_the_worker_whose_they_are() -> None:

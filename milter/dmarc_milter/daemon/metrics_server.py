@@ -27,6 +27,7 @@ from dmarc_milter.ledger.store import schema
 from dmarc_milter.ledger.store.database import Database, fetch
 from dmarc_milter.ledger.store.status import check_writable, size
 from dmarc_milter.process import sockets
+from dmarc_milter.process.back_off import BackOff
 from dmarc_milter.process.child import Child, detach_from_supervisor, fork
 from dmarc_milter.process.shared_memory import SharedMemory
 from dmarc_milter.telemetry.counters import INDEX
@@ -43,7 +44,8 @@ STORAGE_EVERY = 10.0
 STALLED = 10.0
 """Seconds without a heartbeat after which /healthz says that the supervisor hangs."""
 RESTART_PAUSE = 2.0
-"""Seconds before the process is started again, doubled each time."""
+"""Seconds before the process is started again, doubled each time: a host at its limits gets no line
+every two seconds."""
 LONGEST_PAUSE = 60.0
 """The longest of these; a process that lived longer is one that worked."""
 
@@ -57,7 +59,8 @@ class MetricsServer:
         self._address: SocketAddress | None = None
         self._config: Config | None = None
         self._child: Child | None = None
-        self._start_after = self._started = self._pause = 0.0
+        self._back_off = BackOff(RESTART_PAUSE, LONGEST_PAUSE)
+        self._started = 0.0
 
     def prepare(self, config: Config) -> Callable[[Log], None]:
         """Open the socket if it is not the same as before. The result, when called, makes the
@@ -73,7 +76,7 @@ class MetricsServer:
             if not same and self._sock is not None and self._address is not None:
                 sockets.close(self._sock, self._address)
             self._config, self._sock, self._address = config, sock, address
-            self._start_after = self._pause = 0.0
+            self._back_off.reset()
             if address is not None and not _is_local(address):
                 log.warning(
                     "metrics",
@@ -90,27 +93,23 @@ class MetricsServer:
         if self._child is not None and self._child.poll() is not None:
             log.error("metrics_died", pid=self._child.pid)
             self._child = None
-            self._pause = 0.0 if now - self._started > LONGEST_PAUSE else self._pause
-            self._wait(now)
+            if now - self._started > LONGEST_PAUSE:
+                self._back_off.reset()
+            self._back_off.failed(now)
         if (
             self._sock is not None
             and self._config is not None
             and self._child is None
-            and now >= self._start_after
+            and self._back_off.is_over(now)
         ):
             sock, config = self._sock, self._config
             try:
                 self._child = fork(lambda: _run_child(sock, self._shared_memory, config))
             except OSError as error:
                 log.error("no_process", failure=error.strerror or str(error))
-                self._wait(now)
+                self._back_off.failed(now)
             else:
                 self._started = now
-
-    def _wait(self, now: float) -> None:
-        """Twice as long each time, so that a host at its limits gets no line every two seconds."""
-        self._pause = min(max(RESTART_PAUSE, 2 * self._pause), LONGEST_PAUSE)
-        self._start_after = now + self._pause
 
     def stop(self) -> None:
         """End the process and close the socket."""

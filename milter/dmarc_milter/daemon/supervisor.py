@@ -27,6 +27,7 @@ from dmarc_milter.daemon.restart_only_keys import restart_only_keys
 from dmarc_milter.daemon.workers import MIN_HUNG, NoProcess, Worker, Workers
 from dmarc_milter.dns.probe import Health
 from dmarc_milter.process import sockets
+from dmarc_milter.process.back_off import BackOff
 from dmarc_milter.process.sd_notify import Notifier
 from dmarc_milter.process.shared_memory import SharedMemory
 from dmarc_milter.telemetry.counters import Meter
@@ -36,7 +37,8 @@ TICK = 0.2
 """Seconds between checks of the workers when nothing else happens."""
 RELOAD_DRAIN = 600.0
 """Seconds that sessions of a replaced worker get to end by themselves."""
-MAX_BACK_OFF = 30.0
+FIRST_BACK_OFF, MAX_BACK_OFF = 0.2, 5.0
+"""Seconds before the next start of a worker when one has failed: where none serves, mail waits."""
 COMPLAIN_EVERY = 60.0
 """Seconds between lines about processes that the system does not give."""
 
@@ -78,8 +80,8 @@ class Supervisor:
         self._count = workers_of(config)
         self._start_parts(config)
         self._signals: list[int] = []
-        self._failed_starts = 0
-        self._start_after = self._complain_after = 0.0
+        self._back_off = BackOff(FIRST_BACK_OFF, MAX_BACK_OFF)
+        self._complain_after = 0.0
         self._fallback: tuple[Config, Listening, int] | None = None
         """What to return to when the workers of a reload do not start, and its generation: the last
         one that served."""
@@ -160,7 +162,7 @@ class Supervisor:
             if number in starting:
                 starting[number].read_start_report()
                 if starting[number].ready:
-                    self._failed_starts = 0
+                    self._back_off.reset()
                     self._on_ready()
             else:
                 with contextlib.suppress(BlockingIOError):
@@ -203,7 +205,7 @@ class Supervisor:
             self._workers.serving(self._generation),
             self._workers.outdated(self._generation),
         )
-        if now < self._start_after or (outdated and any(not one.ready for one in current)):
+        if not self._back_off.is_over(now) or (outdated and any(not one.ready for one in current)):
             return
         missing = self._count - len(current)
         for _ in range(min(missing, 1) if outdated else missing):
@@ -213,7 +215,7 @@ class Supervisor:
                 if now >= self._complain_after:
                     self._complain_after = now + COMPLAIN_EVERY
                     self._log.error("no_process", failure=str(error))
-                self._start_after = now + 1.0
+                self._back_off.failed(now)
                 return
 
     def _leave(self) -> None:
@@ -262,7 +264,7 @@ class Supervisor:
         if not one.ready and not one.draining:
             self._failed_start(one, why)
         elif one.failure:  # it found out by itself that it cannot go on
-            self._wait_before_next_start()
+            self._back_off.failed(time.monotonic())
 
     def _failed_start(self, one: Worker, why: str) -> None:
         if not self._was_ready:
@@ -271,11 +273,7 @@ class Supervisor:
             self._reload_failed(one.failure or why)
             self._return_to(*self._fallback)
             return
-        self._wait_before_next_start()
-
-    def _wait_before_next_start(self) -> None:
-        self._failed_starts += 1
-        self._start_after = time.monotonic() + min(MAX_BACK_OFF, 0.1 * 2**self._failed_starts)
+        self._back_off.failed(time.monotonic())
 
     def _replace_outdated(self, now: float) -> None:
         """Drain one old worker for each new one that serves; it keeps the connections that it
@@ -365,7 +363,7 @@ class Supervisor:
         self._count = min(workers_of(config), self._most_workers)
         self._log = open_log(config)
         self._job_runner.restart(self._parts.jobs(config), self._log)
-        self._start_after = 0.0
+        self._back_off.reset()
 
     def _stop(self) -> int:
         """Take no more connections, give sessions in flight the configured time; a second signal

@@ -43,6 +43,8 @@ class NativeServer:
         self._loop, self._log, self._limits = serving.loop, serving.log, serving.limits
         self._make_session, self._slot = serving.make_session, serving.slot
         self._takes_next, self._patience = serving.takes_next, PATIENCE
+        self._later: Timer | None = None
+        """Stepped back for another worker until then."""
         self._listening: socket.socket | None = serving.listening
         self._tcp = serving.listening.family != socket.AF_UNIX
         self._connections: dict[MtaConnection, str] = {}
@@ -143,6 +145,7 @@ class NativeServer:
         if self._connections.pop(connection, ""):
             self._negotiated -= 1
         self._show()
+        self._look_again()
 
     def _show(self) -> None:
         self._slot.sessions = self._negotiated
@@ -157,10 +160,19 @@ class NativeServer:
             self._accept()
         elif self._listening is not None:
             self._loop.change(self._listening.fileno(), 0)
-            self._loop.call_later(self._patience, self._take_what_is_left)
+            self._later = self._loop.call_later(self._patience, self._take_what_is_left)
             self._patience = min(2 * self._patience, LONGEST_PATIENCE)
 
+    def _look_again(self) -> None:
+        """One connection less: the next may be ours now, and its MTA waits."""
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
+            self._patience = PATIENCE
+            self._go_on_accepting()
+
     def _take_what_is_left(self) -> None:
+        self._later = None
         self._go_on_accepting()
         if self._accept():
             self._patience = PATIENCE
