@@ -24,8 +24,6 @@ _HEAD: Final = 5
 accepts."""
 AWAKE: Final = 1.0
 """Seconds since its last heartbeat after which a worker is not counted on."""
-NEAR: Final = 2
-"""Connections that one worker may have more than another and still be the one to take the next."""
 _SLOT: Final = 8 * (_HEAD + COUNTERS) + FINGERPRINT
 _BLOCKED: Final = struct.Struct("=d16s")  # expiry, fingerprint
 _BLOCKED_ENTRY: Final = _BLOCKED.size
@@ -72,9 +70,9 @@ class SharedMemory:
         """Whether the next connection is for worker `number`, of those that take some and have
         fewer than `limit`; if none has, of all that take some. `now` is time.monotonic().
 
-        It is the first one that evaluates nothing at this moment and has about as few as any: while
-        there is little to do one worker does it, who knows most of the DNS by then. Where all have
-        something to do it is whoever has the fewest.
+        It is the one with the fewest connections, of these one that evaluates nothing at this
+        moment, of these the first. One connection counts as none: while there is little to do one
+        worker does it all, who knows most of the DNS by then.
         """
         own, since = self._slots[number], now - AWAKE
         accepting = [slot for slot in self._slots if slot._words[4]]  # of many slots the few in use
@@ -82,11 +80,7 @@ class SharedMemory:
         if own not in able:
             return True
         able = [slot for slot in able if slot.connections < limit] or able
-        fewest = min(slot.connections for slot in able)
-        for slot in able:
-            if not slot.is_running and slot.connections <= fewest + NEAR:
-                return slot is own
-        return own in able and own.connections == fewest
+        return own is min(able, key=lambda slot: (max(1, slot.connections), slot.is_running))
 
     def is_blocked(self, fingerprint: bytes, *, now: float) -> bool:
         """Whether a message has killed too often. `now` is time.monotonic()."""

@@ -14,6 +14,7 @@ import socket
 import time
 from typing import Final
 
+from dmarc_milter.process.timers import Timer
 from dmarc_milter.session.choose_library import Serving
 from dmarc_milter.session.mta_connection import MtaConnection
 from dmarc_milter.session.refusal import EVERY, Refusals
