@@ -149,12 +149,22 @@ def test_the_pages_rank_author_domains_by_the_same_sums(store: Store) -> None:
 
 def test_everything_says_the_same_of_a_period(store: Store) -> None:
     """The overview's, stats' and summary's totals, the ranking by messages and by failures, one
-    domain's page, impact and the summary's verdicts: of the same days the same numbers."""
+    domain's page, impact and whose mail began to fail: of the same days the same numbers."""
     store.apply(batch(*some_mail(150)))
     store.apply(batch(*some_mail(150, seed=6), identity="b"))
     expire(store.database, Retention(), now=NOW)
     for days in (1, 2, 3, 5):
         says_the_same(store, (NOW // DAY - days + 1) * DAY)
+
+
+def shares(store: Store, since: int, until: int) -> dict[str, tuple[int, int]]:
+    """Messages of each author domain that failed, and that passed or failed, by the log."""
+    failed, number = Counter[str](), Counter[str]()
+    for each in groups(store.database, Filter(since=since, until=until)):
+        if each.status in ("pass", "fail"):
+            number[each.author_domain] += each.messages
+            failed[each.author_domain] += each.messages if each.status == "fail" else 0
+    return {name: (failed[name], messages) for name, messages in number.items()}
 
 
 def says_the_same(store: Store, since: int) -> None:
@@ -177,9 +187,17 @@ def says_the_same(store: Store, since: int) -> None:
         (queries.outcomes(store.database, row.domain, since) for row in rows),
         key=lambda row: (-row.messages, row.domain[::-1]),
     )
-    judged = rollups.verdicts(store.database, since, NOW // DAY * DAY + DAY, fewest=1)
-    assert sorted(judged) == sorted(
-        (row.domain, row.failed, row.failed + row.passed) for row in failing
+    end = NOW // DAY * DAY + DAY
+    threshold = rollups.Threshold(few=0.6, many=0.4, fewest=2)
+    sudden = rollups.began_to_fail(
+        store.database, (2 * since - end, since, end), threshold, most=100
+    )
+    before = shares(store, 2 * since - end, since)
+    assert sorted(sudden) == sorted(
+        (name, failed, number)
+        for name, (failed, number) in shares(store, since, end).items()
+        if failed >= 2 and failed >= 0.4 * number
+        if name in before and before[name][0] <= 0.6 * before[name][1]
     )
     marked = sum(part.messages for part in store.decisions.treated(since))
     assert marked == StoppedMail(store.database, Filter(since=since, affected=True)).messages

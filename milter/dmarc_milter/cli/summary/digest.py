@@ -13,23 +13,13 @@ from dmarc_milter.ledger.impact import samples
 from dmarc_milter.ledger.stopped import StoppedMail
 from dmarc_milter.ledger.store.decisions import Filter, Total, Waiting
 from dmarc_milter.ledger.store.reports import Report, ReportState
-from dmarc_milter.ledger.store.rollups import Verdicts, verdicts
+from dmarc_milter.ledger.store.rollups import Failing, Threshold, began_to_fail
 from dmarc_milter.ledger.store.store import Store
 
-SUDDEN = 10
-"""Failing messages of a domain that are worth a line."""
-MANY, FEW = 0.5, 0.2
-"""Shares of failures: a domain that had at most FEW before and has MANY now is in trouble."""
+SUDDEN = Threshold(few=0.2, many=0.5, fewest=10)
+"""A domain that is in trouble."""
 LISTED = 10
 UNDELIVERED = (ReportState.EXPIRED, ReportState.SUPPRESSED)
-
-
-class Failing(NamedTuple):
-    """A domain whose mail began to fail: messages that failed, and all, in this period."""
-
-    author_domain: str
-    failed: int
-    messages: int
 
 
 class Looked(NamedTuple):
@@ -77,7 +67,7 @@ def digest(store: Store, *, since: int, until: int, enforce: bool) -> Digest:
         new_senders=_new_senders(senders, senders_before),
         looked=looked,
         looked_before=looked_before,
-        failing=tuple(_failing(store, since, until, before)),
+        failing=tuple(began_to_fail(store.database, (before, since, until), SUDDEN, most=LISTED)),
         waiting=tuple(decisions.waiting(since, until=until, limit=LISTED)),
         undelivered=tuple(store.reports.find(list(UNDELIVERED), done=(since, until), limit=LISTED)),
     )
@@ -110,20 +100,3 @@ def _senders(store: Store, since: int, until: int) -> tuple[tuple[ProbableSender
     stopped = StoppedMail(store.database, Filter(since=since, until=until, affected=True))
     found = sources(samples(store.decisions, stopped.pairs()))
     return found, Looked(stopped.looked_into, stopped.messages)
-
-
-def _failing(store: Store, since: int, until: int, before: int) -> list[Failing]:
-    """Domains that failed seldom before and often now; most failures first."""
-    now = verdicts(store.database, since, until, fewest=SUDDEN, share=MANY)
-    names = [one.author_domain for one in now]
-    then = {one.author_domain: one for one in verdicts(store.database, before, since, of=names)}
-    found = [Failing(*one) for one in now if _was_well(then.get(one.author_domain))]
-    return sorted(found, key=lambda one: (-one.failed, one.author_domain))[:LISTED]
-
-
-def _was_well(before: Verdicts | None) -> bool:
-    return (
-        before is not None
-        and before.messages > before.failed
-        and before.failed <= FEW * before.messages
-    )

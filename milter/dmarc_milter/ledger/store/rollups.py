@@ -212,41 +212,47 @@ def counted(
     return Where(f"({sql}) AS counted", values)
 
 
-class Verdicts(NamedTuple):
-    """Mail of one author domain that passed or failed: how much failed, and all of it."""
+class Failing(NamedTuple):
+    """An author domain's messages in a period that failed, and all that passed or failed."""
 
     author_domain: str
     failed: int
     messages: int
 
 
-def verdicts(
-    database: Database,
-    since: int,
-    until: int,
-    *,
-    fewest: int = 0,
-    share: float = 0,
-    of: Sequence[str] | None = None,
-) -> list[Verdicts]:
-    """Of whole days, for each author domain (of those named in `of`) that failed so often at least,
-    and with so great a share of its mail. Raises StoreError."""
-    sql = (
-        "SELECT author_reversed, sum(failed), sum(failed + passed) FROM author_day WHERE day >= ?"
-        " AND day < ? AND author_reversed NOT IN ('', ?){} GROUP BY author_reversed HAVING"
-        " sum(failed) >= ? AND sum(failed) >= ? * sum(failed + passed) AND sum(failed + passed) > 0"
-    )
-    some: Iterable[list[str]] = [[]] if of is None else chunks([reversed_name(name) for name in of])
-    rows = [
-        row
-        for names in some
-        for row in fetch(
-            database,
-            with_list(sql.replace("{}", " AND author_reversed IN []" if names else ""), names),
-            (since, until, OTHERS, *names, fewest, share),
-        )
-    ]
-    return [Verdicts(reversed_name(row[0]), int(row[1]), int(row[2])) for row in rows]
+class Threshold(NamedTuple):
+    """Who begins to fail: in the period before at most a share of `few`, now at least one of `many`
+    and so many messages as `fewest`."""
+
+    few: float
+    many: float
+    fewest: int
+
+
+_SHARES = (
+    "SELECT author_reversed, sum(failed) AS failed, sum(failed + passed) AS messages FROM"
+    " author_day WHERE day >= ? AND day < ? AND author_reversed NOT IN ('', ?) GROUP BY"
+    " author_reversed HAVING sum(failed + passed) > 0 AND"
+)
+BEGAN_TO_FAIL = (
+    "SELECT now.author_reversed, now.failed, now.messages FROM"
+    f" ({_SHARES} sum(failed) >= ? AND sum(failed) >= ? * sum(failed + passed)) AS now JOIN"
+    f" ({_SHARES} sum(failed) <= ? * sum(failed + passed)) AS earlier"
+    " ON earlier.author_reversed = now.author_reversed"
+    " ORDER BY now.failed DESC, now.author_reversed LIMIT ?"
+)
+
+
+def began_to_fail(
+    database: Database, periods: tuple[int, int, int], threshold: Threshold, *, most: int
+) -> list[Failing]:
+    """Author domains that failed seldom in the first period and often in the second, most failures
+    first. `periods`: where the first begins, where the second does, and where that ends; whole
+    days, seconds since 1970. Raises StoreError."""
+    first, second, end = periods
+    values = (second, end, OTHERS, threshold.fewest, threshold.many)
+    rows = fetch(database, BEGAN_TO_FAIL, (*values, first, second, OTHERS, threshold.few, most))
+    return [Failing(reversed_name(name), int(failed), int(all_)) for name, failed, all_ in rows]
 
 
 def forget(transaction: Transaction, reversed_name: str) -> None:
