@@ -533,7 +533,9 @@ def test_a_password_is_not_sent_to_whoever_answers(
         ("smart.example:465", "none", "timed out", "reporting.smtp_tls verify"),
         ("smart.example:465", "none", "closed the connection", "reporting.smtp_tls verify"),
         ("localhost:465", "none", "timed out", "reporting.smtp_tls opportunistic"),
-        ("smart.example:25", "none", "timed out", "reporting.smtp localhost:25"),
+        ("smart.example:25", "none", "timed out", "-starttls smtp -connect smart.example:25"),
+        ("smart.example:25", "verify", "refused", "-starttls smtp -connect smart.example:25"),
+        ("localhost:587", "none", "refused", "reporting.smtp localhost:25"),
     ],
 )
 def test_a_port_where_tls_begins_at_once_is_spoken_to_by_tls(

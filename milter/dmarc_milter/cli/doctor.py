@@ -39,6 +39,7 @@ NO_MAIL_SERVER = (
     " not seen here"
 )
 WHICH_SERVER = "shows its certificate: the password goes only to the name that stands in it"
+HOW_FAR = "shows how far one gets: its name, its address, a firewall, its answer"
 HERE = ("localhost", "127.0.0.1", "::1")
 SECONDS = 10.0
 """For a step of the conversation with the SMTP server."""
@@ -217,7 +218,9 @@ def _way_in(config: Config, host_name: str, port: int, problem: str) -> str:
         return f"{service.editor()} {shlex.quote(options.smtp_password_file)}"
     if here and "refused" in lower and (mta := _mail_server()):
         return f"systemctl start {mta}"
-    return set_command("reporting.smtp", "localhost:25")
+    if here:
+        return set_command("reporting.smtp", "localhost:25")
+    return _look_at(host_name, port, HOW_FAR)  # whoever named a smarthost wants mail to go there
 
 
 def _way_in_with_login(config: Config, host_name: str, port: int, problem: str) -> str:
@@ -227,9 +230,14 @@ def _way_in_with_login(config: Config, host_name: str, port: int, problem: str) 
         return set_command("reporting.smtp_tls", "verify")
     if re.search(r": 53\d ", problem) and options.smtp_password_file:
         return f"{service.editor()} {shlex.quote(options.smtp_password_file)}"
+    return _look_at(host_name, port, WHICH_SERVER)
+
+
+def _look_at(host_name: str, port: int, what: str) -> str:
+    """The command that shows how a server answers, and what to look for."""
     where = shlex.quote(f"{host_name}:{port}")
     start = "" if port == SUBMISSIONS else "-starttls smtp "
-    return f"openssl s_client {start}-connect {where} < /dev/null  # {WHICH_SERVER}"
+    return f"openssl s_client {start}-connect {where} < /dev/null  # {what}"
 
 
 def _mail_server() -> str:
