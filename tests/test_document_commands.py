@@ -21,6 +21,8 @@ import pytest
 
 from dmarc_milter.cli.main import COMMANDS, _parser, main
 from dmarc_milter.ledger.spool.file import SpoolFile, prepare
+from dmarc_milter.ledger.store.deliveries import DeliveryState
+from dmarc_milter.ledger.store.reports import ReportState
 from fakes.dns_server import DnsServer
 from fakes.documents import REPOSITORY, Command, commands, of_markdown
 from fakes.evaluations import evaluation
@@ -250,3 +252,11 @@ def test_it_runs_and_gives_an_answer(
     finally:
         config.write_text(before)
         shutil.rmtree(place / "conf.d", ignore_errors=True)
+
+
+def test_every_state_of_a_report_is_explained_to_whoever_misses_one() -> None:
+    page = (REPOSITORY / "docs/how-to/troubleshooting.md").read_text(encoding="utf-8")
+    section = page.partition("## No reports arrive at others")[2].partition("\n## ")[0]
+    explained = set(re.findall(r"^\| (\w+)", section, re.MULTILINE))
+    assert set(ReportState) <= explained
+    assert all(f"`{state}`" in section or state in explained for state in DeliveryState)
