@@ -39,6 +39,8 @@ RELOAD_DRAIN = 600.0
 """Seconds that sessions of a replaced worker get to end by themselves."""
 FIRST_BACK_OFF, MAX_BACK_OFF = 0.2, 5.0
 """Seconds before the next start of a worker when one has failed: where none serves, mail waits."""
+NO_PROCESS = 1.0
+"""Seconds before the system is asked again for a process that it did not give."""
 COMPLAIN_EVERY = 60.0
 """Seconds between lines about processes that the system does not give."""
 
@@ -81,7 +83,7 @@ class Supervisor:
         self._start_parts(config)
         self._signals: list[int] = []
         self._back_off = BackOff(FIRST_BACK_OFF, MAX_BACK_OFF)
-        self._complain_after = 0.0
+        self._fork_after = self._complain_after = 0.0
         self._fallback: tuple[Config, Listening, int] | None = None
         """What to return to when the workers of a reload do not start, and its generation: the last
         one that served."""
@@ -205,7 +207,9 @@ class Supervisor:
             self._workers.serving(self._generation),
             self._workers.outdated(self._generation),
         )
-        if not self._back_off.is_over(now) or (outdated and any(not one.ready for one in current)):
+        if now < self._fork_after or not self._back_off.is_over(now):
+            return
+        if outdated and any(not one.ready for one in current):
             return
         missing = self._count - len(current)
         for _ in range(min(missing, 1) if outdated else missing):
@@ -215,7 +219,7 @@ class Supervisor:
                 if now >= self._complain_after:
                     self._complain_after = now + COMPLAIN_EVERY
                     self._log.error("no_process", failure=str(error))
-                self._back_off.failed(now)
+                self._fork_after = now + NO_PROCESS
                 return
 
     def _leave(self) -> None:
@@ -364,6 +368,7 @@ class Supervisor:
         self._log = open_log(config)
         self._job_runner.restart(self._parts.jobs(config), self._log)
         self._back_off.reset()
+        self._fork_after = 0.0
 
     def _stop(self) -> int:
         """Take no more connections, give sessions in flight the configured time; a second signal
